@@ -1,0 +1,1 @@
+"""Images in: folders, tensors and loaders become one fixed calibration tensor; real photos; synthetic inputs."""

@@ -1,0 +1,182 @@
+"""Optional model libraries: imported only when a spec names them; an architecture never needs the network."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import nn
+
+from fewer.core.errors import FewerError
+from fewer.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, INTERPOLATIONS, Preprocess
+
+_kept_alive: list[Any] = []
+
+
+def import_torchvision() -> Any:
+    """Import torchvision, also where its compiled operators do not fit the installed torch.
+
+    A CUDA build of torchvision beside a CPU build of torch stops at its own import because two operator schemas
+    are missing. They are declared here, on exactly that failure, and the import is tried once more; models and tensor
+    transforms then work, the compiled operators do not.
+
+    Raises
+    ------
+    FewerError
+        When torchvision is not installed or still does not import.
+    """
+    try:
+        return importlib.import_module("torchvision")
+    except ImportError:
+        raise FewerError("this model needs torchvision, which is not installed; run: pip install torchvision") from None
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+    for name in [name for name in sys.modules if name == "torchvision" or name.startswith("torchvision.")]:
+        del sys.modules[name]  # the half-made modules of the first attempt
+    library = torch.library.Library("torchvision", "DEF")
+    for op in ("nms", "qnms"):
+        library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _kept_alive.append(library)  # the schemas vanish with the object
+    try:
+        return importlib.import_module("torchvision")
+    except (ImportError, RuntimeError) as error:
+        raise FewerError(f"torchvision does not work beside torch {torch.__version__}: {error}") from error
+
+
+def import_timm() -> Any:
+    """Import timm.
+
+    Raises
+    ------
+    FewerError
+        When timm or its torchvision is not installed.
+    """
+    if importlib.util.find_spec("timm") is None:
+        raise FewerError("a timm/ model needs timm, which is not installed; run: pip install 'fewer[timm]'")
+    import_torchvision()
+    return importlib.import_module("timm")
+
+
+def timm_model(name: str, pretrained: bool, **kwargs: Any) -> tuple[nn.Module, Preprocess]:
+    """Create a timm model and read its preprocessing.
+
+    Parameters
+    ----------
+    name : str
+        As in ``timm.list_models()``.
+    pretrained : bool
+        Load weights (from timm's cache or the network); False never touches the network.
+    **kwargs
+        Passed to ``timm.create_model``.
+
+    Raises
+    ------
+    FewerError
+        When timm is missing, the name is unknown (with the nearest one) or the weights cannot be had.
+    """
+    timm = import_timm()
+    known = timm.list_models()
+    if name.split(".")[0] not in known:
+        near = get_close_matches(name, known, 1)
+        hint = f"did you mean 'timm/{near[0]}'?" if near else "see timm.list_models()"
+        raise FewerError(f"timm has no model {name!r}; {hint}")
+    try:
+        model = timm.create_model(name, pretrained=pretrained, **kwargs)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise FewerError(
+            f"the weights of timm/{name} could not be loaded ({type(error).__name__}: {error}); "
+            "download them once with a network, or use a model listed by list_models()"
+        ) from error
+    config = timm.data.resolve_data_config({}, model=model)
+    interpolation = config["interpolation"]
+    settings = Preprocess(
+        input_size=tuple(config["input_size"]),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=interpolation if interpolation in INTERPOLATIONS else "bicubic",
+        crop=float(config["crop_pct"]),
+    )
+    return model, settings
+
+
+class TensorOutput(nn.Module):
+    """A transformers model that takes images and gives one tensor: logits, or the last hidden state."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        output = self.model(pixel_values=images)
+        logits = getattr(output, "logits", None)
+        return output.last_hidden_state if logits is None else logits
+
+
+def _import_transformers() -> Any:
+    try:
+        return importlib.import_module("transformers")
+    except ImportError:
+        raise FewerError(
+            "an hf/ model needs transformers, which is not installed; run: pip install 'fewer[hf]'"
+        ) from None
+
+
+def hf_model(name: str) -> tuple[nn.Module, dict[str, Any], Preprocess]:
+    """Load a transformers vision model from a local folder, the cache or the hub.
+
+    Returns
+    -------
+    model : TensorOutput
+    config : dict
+        ``{"architecture": class name, "config": the model's own config}``.
+    preprocess : Preprocess
+
+    Raises
+    ------
+    FewerError
+        When transformers is missing, or the model cannot be had or is not a vision model.
+    """
+    transformers = _import_transformers()
+    try:
+        config = transformers.AutoConfig.from_pretrained(name)
+        classes = [getattr(transformers, c, None) for c in config.architectures or []]
+        cls = next((c for c in classes if c is not None), transformers.AutoModel)
+        model = cls.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise FewerError(
+            f"hf/{name} could not be loaded ({error}); give a local folder, or download it once with a network"
+        ) from error
+    size = getattr(config, "image_size", 224) or 224
+    height, width = (size, size) if isinstance(size, int) else tuple(size)
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(name)
+        mean, std = tuple(processor.image_mean), tuple(processor.image_std)
+    except (OSError, ValueError, ImportError, AttributeError):
+        pass  # a folder without a processor file: ImageNet's numbers are the usual ones
+    described = {"architecture": type(model).__name__, "config": config.to_dict()}
+    return TensorOutput(model), described, Preprocess((3, height, width), mean, std)
+
+
+def hf_architecture(described: dict[str, Any]) -> nn.Module:
+    """Build a transformers model from its config alone, with random weights and no network.
+
+    Raises
+    ------
+    FewerError
+        When transformers is missing or does not know the class.
+    """
+    transformers = _import_transformers()
+    config = dict(described["config"])
+    cls = getattr(transformers, described["architecture"], None)
+    if cls is None:
+        raise FewerError(
+            f"the installed transformers {transformers.__version__} has no class {described['architecture']!r}; "
+            "install the version that made this model, or pass architecture= a factory"
+        )
+    return TensorOutput(cls(transformers.AutoConfig.for_model(config.pop("model_type"), **config)))

@@ -1,0 +1,247 @@
+"""Model specs: one string (or object) that says which model is meant, and how to build it again without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fewer.core.errors import FewerError
+from fewer.data.preprocess import Preprocess
+from fewer.models import builtin
+
+Source = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode, how its input is made, and how to build its architecture again.
+
+    Parameters
+    ----------
+    model : nn.Module
+        In evaluation mode.
+    name : str
+        For people: the spec, or the class name of an object.
+    source : dict
+        JSON values that :func:`build_architecture` turns into the same architecture without weights.
+    preprocess : Preprocess
+        From image file to input tensor.
+    task : str, optional
+        A hint: ``classify``, ``features`` or None.
+    """
+
+    model: nn.Module
+    name: str
+    source: Source
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    task: str | None = None
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one input."""
+        return self.preprocess.input_size
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean per channel, on the 0..1 scale."""
+        return self.preprocess.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation per channel, on the 0..1 scale."""
+        return self.preprocess.std
+
+    @property
+    def interpolation(self) -> str:
+        """Name of the resampling filter."""
+        return self.preprocess.interpolation
+
+    @property
+    def crop(self) -> float:
+        """Side of the centre crop divided by the resized shorter side."""
+        return self.preprocess.crop
+
+
+def list_models() -> list[str]:
+    """Names that :func:`load_model` knows without any extra package, in alphabetical order.
+
+    Examples
+    --------
+    >>> "fewer/mobilenet-v2" in list_models()
+    True
+    """
+    return sorted(f"fewer/{name}" for name in builtin.MODELS)
+
+
+def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
+    """Load the model that a spec names.
+
+    Parameters
+    ----------
+    spec : str or nn.Module
+        ``fewer/NAME`` (see :func:`list_models`), ``timm/NAME``, ``hf/NAME``, ``path.py:function`` or a module.
+        The function of a file returns a module, or (module, settings) where the settings are those of
+        :class:`~fewer.data.preprocess.Preprocess`.
+    **preprocess
+        Overrides of single preprocessing settings, for example ``input_size=(3, 96, 96)``.
+
+    Returns
+    -------
+    LoadedModel
+        With the model in evaluation mode.
+
+    Raises
+    ------
+    FewerError
+        When the spec names nothing, an extra or an asset package is missing, or the user's file fails.
+
+    Examples
+    --------
+    >>> load_model("fewer/vit-small-16").input_size
+    (3, 224, 224)
+    """
+    if isinstance(spec, nn.Module):
+        loaded = _from_object(spec)
+    elif not isinstance(spec, str):
+        raise FewerError(f"a model is given as a spec string or an nn.Module; got {type(spec).__name__}")
+    elif ".py" in spec and not spec.startswith(("timm/", "hf/", "fewer/")):
+        loaded = _from_file(spec)
+    else:
+        kind, _, name = spec.partition("/")
+        if kind not in _LOADERS or not name:
+            near = get_close_matches(spec, list_models(), 1, 0.4)
+            hint = f"did you mean {near[0]!r}?" if near else f"built in: {', '.join(list_models())}"
+            raise FewerError(
+                f"unknown model {spec!r}; {hint} Specs are fewer/NAME, timm/NAME, hf/NAME or FILE.py:FUNCTION"
+            )
+        loaded = _LOADERS[kind](name)
+    settings = loaded.preprocess
+    if preprocess:
+        settings = Preprocess.of(settings.to_dict() | preprocess, f"model {loaded.name}")
+    loaded.model.eval()
+    return LoadedModel(loaded.model, loaded.name, loaded.source, settings, loaded.task)
+
+
+def build_architecture(source: Source, architecture: Callable[[], nn.Module] | None = None) -> nn.Module:
+    """Build the architecture that a source describes, with arbitrary weights and without asset packages.
+
+    Parameters
+    ----------
+    source : dict
+        :attr:`LoadedModel.source`.
+    architecture : callable, optional
+        A factory that is used in place of the source.
+
+    Returns
+    -------
+    nn.Module
+        In evaluation mode; its weights mean nothing until a state dict is loaded.
+
+    Raises
+    ------
+    FewerError
+        When the source cannot be rebuilt, for example a module object without a factory.
+    """
+    if architecture is not None:
+        model = architecture()
+        if not isinstance(model, nn.Module):
+            raise FewerError(f"architecture= must return an nn.Module; it returned {type(model).__name__}")
+        return model.eval()
+    kind = source.get("kind")
+    builders: dict[str, Callable[[Source], nn.Module]] = {
+        "builtin": lambda s: builtin.build(s["name"], s.get("args", {})),
+        "timm": _build_timm,
+        "hf": _build_hf,
+        "file": _build_file,
+        "object": _build_object,
+    }
+    if kind not in builders:
+        raise FewerError(f"unknown kind of model source {kind!r}; known: {', '.join(builders)}")
+    try:
+        return builders[kind](source).eval()
+    except KeyError as error:
+        raise FewerError(
+            f"the {kind} model source lacks the key {error.args[0]!r}; pass architecture= a factory"
+        ) from None
+
+
+def _from_builtin(name: str) -> LoadedModel:
+    entry = builtin.entry(name)
+    model = builtin.build(name)
+    if entry.state is not None:
+        model.load_state_dict(entry.state(), strict=True)
+    source = {"kind": "builtin", "name": name, "args": {}}
+    return LoadedModel(model, f"fewer/{name}", source, entry.preprocess, entry.task)
+
+
+def _from_timm(name: str) -> LoadedModel:
+    from fewer.models import adapters
+
+    model, preprocess = adapters.timm_model(name, pretrained=True)
+    task = "classify" if getattr(model, "num_classes", 0) else "features"
+    return LoadedModel(model, f"timm/{name}", {"kind": "timm", "name": name, "kwargs": {}}, preprocess, task)
+
+
+def _from_hf(name: str) -> LoadedModel:
+    from fewer.models import adapters
+
+    model, config, preprocess = adapters.hf_model(name)
+    return LoadedModel(model, f"hf/{name}", {"kind": "hf", "config": config}, preprocess)
+
+
+_LOADERS: dict[str, Callable[[str], LoadedModel]] = {"fewer": _from_builtin, "timm": _from_timm, "hf": _from_hf}
+
+
+def _from_object(model: nn.Module) -> LoadedModel:
+    cls = type(model)
+    source = {"kind": "object", "class": f"{cls.__module__}:{cls.__qualname__}"}
+    return LoadedModel(model, cls.__name__, source)
+
+
+def _from_file(spec: str) -> LoadedModel:
+    from fewer.models import userfile
+
+    path, function = userfile.split(spec)
+    made, sha256 = userfile.call(path, function)
+    settings: Mapping[str, Any] = {}
+    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Mapping):
+        made, settings = made
+    if not isinstance(made, nn.Module):
+        raise FewerError(
+            f"{path}:{function} must return an nn.Module or (nn.Module, dict); it returned {type(made).__name__}"
+        )
+    source = {"kind": "file", "path": str(path.resolve()), "function": function, "sha256": sha256}
+    preprocess = Preprocess.of(settings, f"{path}:{function}")
+    return LoadedModel(made, f"{path.name}:{function}", source, preprocess)
+
+
+def _build_timm(source: Source) -> nn.Module:
+    from fewer.models import adapters
+
+    return adapters.timm_model(source["name"], pretrained=False, **source.get("kwargs", {}))[0]
+
+
+def _build_hf(source: Source) -> nn.Module:
+    from fewer.models import adapters
+
+    return adapters.hf_architecture(source["config"])
+
+
+def _build_file(source: Source) -> nn.Module:
+    from fewer.models import userfile
+
+    path = Path(source["path"])
+    made, _ = userfile.call(path, source["function"], expected_sha256=source["sha256"])
+    return made[0] if isinstance(made, tuple) else made
+
+
+def _build_object(source: Source) -> nn.Module:
+    raise FewerError(
+        f"this model was given as a Python object of class {source['class']}, which a file cannot rebuild; "
+        "pass architecture= a function that returns such a module"
+    )
