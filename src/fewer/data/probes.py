@@ -123,16 +123,21 @@ def load_elpv(part: str = "train", count: int = 300, seed: int = 0, preprocess: 
     FewerError
         When elpv-dataset is not installed or its table is another one.
     """
+    preprocess = preprocess or Preprocess()
+    cells = elpv_cells(part)
+    chosen = [cells[i] for i in np.random.default_rng(seed).permutation(len(cells))[:count]]
+    images = np.stack([to_array(read_image(path), preprocess) for path, _ in chosen])
+    return Probe(torch.from_numpy(images), torch.tensor([grade for _, grade in chosen]))
+
+
+def elpv_cells(part: str) -> list[tuple[Path, int]]:
+    """Files and grades (0 to 3) of a part of the elpv cells; see :func:`load_elpv`."""
     if part not in ("train", "test"):
         raise FewerError(f"elpv has no part {part!r}; it has train, test")
-    preprocess = preprocess or Preprocess()
     table = asset_path("elpv")
     with table.open(newline="", encoding="utf-8") as handle:
         rows = [line for line in csv.reader(handle, delimiter=" ", skipinitialspace=True) if line]
-    cells = [(Path(table.parent, row[0]), round(float(row[1]) * 3)) for row in rows]
+    cells = [(table.parent / row[0], round(float(row[1]) * 3)) for row in rows]
     order = np.random.default_rng(2018).permutation(len(cells))
     edge = len(cells) * 3 // 4
-    own = order[:edge] if part == "train" else order[edge:]
-    chosen = [cells[i] for i in np.random.default_rng(seed).permutation(own)[:count]]
-    images = np.stack([to_array(read_image(path), preprocess) for path, _ in chosen])
-    return Probe(torch.from_numpy(images), torch.tensor([grade for _, grade in chosen]))
+    return [cells[i] for i in (order[:edge] if part == "train" else order[edge:])]
