@@ -21,6 +21,9 @@ LIMIT_TOLERANCE = 1e-6
 """Relative rounding allowed when a reached cost is compared with its limit."""
 
 
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+
+
 def _plain(value: Any) -> Any:
     """Turn numpy and torch numbers and arrays (anything with ``ndim``) and tuples into plain Python values."""
     if isinstance(value, tuple):
@@ -31,11 +34,11 @@ def _plain(value: Any) -> Any:
 
 
 def _printable(value: Any) -> Any:
-    """Spell out what neither JSON nor HTML can carry: undecodable bytes of a file name and control characters."""
+    """Spell out what a page cannot carry (undecodable bytes, control characters) and what turns text around (bidi)."""
     if not isinstance(value, str):
         return value
     value = value.encode("utf-8", "backslashreplace").decode("utf-8")
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f\ufffe\uffff]", lambda found: f"\\x{ord(found.group()):02x}", value)
+    return _UNPRINTABLE.sub(lambda found: f"\\x{ord(found.group()):02x}", value)
 
 
 Number = Annotated[float, BeforeValidator(_plain)]
@@ -125,7 +128,11 @@ class DataInfo(_Part):
 
 
 class Baseline(_Part):
-    """One method at the same budget. ``ours`` marks this library's own allocation; ``met`` is false if it missed the budget."""
+    """One method at the same budget.
+
+    ``ours`` marks this library's own allocation, ``compensated`` says whether the weights that stay were updated to
+    make up for those that went, and ``met`` is false if the method missed the budget.
+    """
 
     name: Text
     label: Text
@@ -139,7 +146,7 @@ class Baseline(_Part):
 
 
 class FrontierPoint(_Part):
-    """One budget on the frontier. ``cost`` is a fraction of the dense cost, or an absolute number in ``Frontier.unit``."""
+    """One budget. ``cost`` is a fraction of the dense cost, or an absolute number in ``Frontier.unit``."""
 
     budget: Number | None = None
     cost: Amount

@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -21,7 +22,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from fewer.report.numbers import percent, significant
+from fewer.report.numbers import percent
 
 ROLES = ("ink", "muted", "grid", "card", "ours", "other", "good", "bad", *(f"c{index}" for index in range(1, 8)))
 COLOUR = {role: f"#a1b2{index:02x}" for index, role in enumerate(ROLES)}
@@ -31,10 +32,10 @@ SERIES = tuple(f"c{index}" for index in range(1, 8))
 """Roles of the categorical palette."""
 
 MARKERS = ("s", "^", "D", "v", "P", "X", "o")
-TEXT = 12.0
-SMALL = 11.0
+TEXT = 13.0
+SMALL = 12.0
 
-_RC = {
+_RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "fewer",
     "svg.id": None,
@@ -48,7 +49,10 @@ _RC = {
 
 @dataclass(frozen=True)
 class Key:
-    """One entry of a legend: ``colour`` is a role, ``marker`` a matplotlib marker or empty, ``line`` solid, dashed, area or empty."""
+    """One entry of a legend.
+
+    ``colour`` is a role, ``marker`` a matplotlib marker or empty, ``line`` is solid, dashed, area or empty.
+    """
 
     label: str
     colour: str
@@ -219,7 +223,7 @@ def log_axis(axis: Axis, values: Iterable[float]) -> bool:
     positive = np.asarray([value for value in values if value > 0], dtype=float)
     if positive.size == 0:
         axis.axes.set(**{f"{axis.axis_name}lim": (0, 1)})  # type: ignore[attr-defined]
-        axis.set_major_formatter(FuncFormatter(lambda value, _: significant(value, 2)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         return False
     low, high = np.log10(positive.min()), np.log10(positive.max())
     margin = max(0.06 * (high - low), 0.08)

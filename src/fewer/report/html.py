@@ -110,6 +110,11 @@ def write(report: RunReport, folder: str | Path) -> tuple[Path, Path]:
     return atomic_write_text(folder / "report.html", page), atomic_write_text(folder / "report.json", data)
 
 
+def _unbroken(write: Callable[..., str]) -> Callable[..., str]:
+    """Keep a number and its unit of measure on one line."""
+    return lambda *values: write(*values).replace(" ", "\u00a0")
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -121,6 +126,6 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     for name in ("significant", "percent", "times", "count", "data_size", "duration", "quantity"):
-        environment.filters[name] = getattr(numbers, name)
+        environment.filters[name] = _unbroken(getattr(numbers, name))
     environment.filters["svg"] = Markup  # only for what fewer.report.figure made
     return environment

@@ -48,8 +48,8 @@ def blocks(names: Sequence[str]) -> tuple[str, list[tuple[str, int, int]]]:
 
     Examples
     --------
-    >>> blocks(["embed", "blocks.0.a", "blocks.0.b", "blocks.1.a", "head"])
-    ('blocks.N', [('0', 1, 2), ('1', 3, 3)])
+    >>> blocks(["embed", "blocks.0.a", "blocks.0.b", "blocks.1.a", "blocks.2.a"])
+    ('blocks.N', [('0', 1, 2), ('1', 3, 3), ('2', 4, 4)])
     """
     found = [re.match(r"((?:[^.\d][^.]*\.)+)(\d+)(?=\.|$)", name) for name in names]
     stems = [match.group(1) for match in found if match]

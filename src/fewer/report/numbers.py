@@ -44,9 +44,9 @@ def times(ratio: float) -> str:
     Examples
     --------
     >>> times(1.4167), times(12.3), times(340)
-    ('1.42×', '12×', '340×')
+    ('1.42x', '12x', '340x')
     """
-    return f"{ratio:.2f}×" if ratio < 10 else f"{ratio:,.0f}×"
+    return f"{ratio:.2f}x" if ratio < 10 else f"{ratio:,.0f}x"
 
 
 def count(value: float) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -32,6 +33,8 @@ from fewer.report.numbers import duration, percent, quantity, significant
 from fewer.report.words import best_row
 
 DISTORTION_AXIS = "distortion (relative output error)"
+STRIP = 72
+"""Pixels from one row of layers to the next, where they are drawn in rows."""
 FEW_UNITS = 12
 """Up to so many layers are drawn as named bars; more of them as a strip in forward order."""
 
@@ -48,10 +51,10 @@ class Bar:
 
 
 def bars(
-    name: str, title: str, alt: str, rows: Sequence[Bar], axis: str, *, top: float | None = None, width: float = 500
+    name: str, title: str, alt: str, rows: Sequence[Bar], axis: str, *, top: float | None = None, width: float = 460
 ) -> Plot:
     """Draw horizontal bars from zero, each label on its own line above its bar so that long labels fit."""
-    pitch, head, foot = 38, 4, 26
+    pitch, head, foot = 42, 4, 26
     most = top if top is not None else (max(row.value for row in rows) or 1.0)
 
     def draw(figure: Figure, is_narrow: bool) -> dict[str, str]:
@@ -63,20 +66,20 @@ def bars(
         axes.set_xticks([])
         axes.set_yticks([])
         # the longest bar leaves room for its value at its right
-        room = 1 - (9 * max(len(row.text) for row in rows) + 8) / pixels
+        room = 1 - (8.5 * max(len(row.text) for row in rows) + 8) / pixels
         tips = {}
         for index, row in enumerate(rows):
             y = index * pitch
-            label = shorten(row.label, int(pixels / 6.9))
+            label = shorten(row.label, int(pixels / 7.4))
             weight = "bold" if row.bold else "normal"
-            axes.text(0, y + 13, label, color=COLOUR["ink"], fontsize=TEXT, fontweight=weight, va="baseline")
+            axes.text(0, y + 14, label, color=COLOUR["ink"], fontsize=TEXT, fontweight=weight, va="baseline")
             length = max(room * row.value / most, 1.5 / pixels)
             gid = f"tip-{index}"
             tips[gid] = f"{row.label}: {row.text}"
-            axes.add_patch(Rectangle((0, y + 19), length, 12, facecolor=COLOUR[row.colour], gid=gid))
+            axes.add_patch(Rectangle((0, y + 21), length, 13, facecolor=COLOUR[row.colour], gid=gid))
             axes.text(
                 length + 6 / pixels,
-                y + 29,
+                y + 32,
                 row.text,
                 color=COLOUR["ink"],
                 fontsize=SMALL,
@@ -105,7 +108,8 @@ def baselines(report: RunReport) -> Plot | None:
         "Distortion of each method at the same budget",
         f"Bar chart of held-out distortion, smaller is better: {named}.",
         rows,
-        f"{DISTORTION_AXIS}, held-out images; smaller is better",
+        "distortion on held-out images; smaller is better",
+        width=370,
     )
 
 
@@ -115,7 +119,13 @@ def timings(report: RunReport) -> Plot | None:
         return None
     rows = [Bar(name, seconds, duration(seconds)) for name, seconds in report.timings.items()]
     named = "; ".join(f"{row.label} {row.text}" for row in rows)
-    return bars("timings", "Where the time went", f"Bar chart of seconds per step: {named}.", rows, "wall-clock time")
+    return bars(
+        "timings",
+        "Where the time went",
+        f"Bar chart of seconds per step: {named}.",
+        rows,
+        "wall-clock time of each step",
+    )
 
 
 def frontier(report: RunReport) -> Plot | None:
@@ -139,7 +149,7 @@ def frontier(report: RunReport) -> Plot | None:
     is_fraction = not data.unit and max(cost for cost, _ in everything) <= 1.0 + 1e-9
 
     def draw(figure: Figure, is_narrow: bool) -> None:
-        axes = panel(figure, 46, 34, 14, 44)
+        axes = panel(figure, 50, 28, 16, 46)
         is_log = log_axis(axes.yaxis, [value for _, value in everything])
         # ours is drawn last, over the others
         for key, points in reversed(series):
@@ -152,7 +162,7 @@ def frontier(report: RunReport) -> Plot | None:
                 linestyle={"solid": "-", "dashed": (0, (4, 3))}.get(key.line, "none"),
                 linewidth=2.4 if is_ours else 1.4,
                 marker=key.marker or None,
-                markersize=(7 if is_ours else 6) - is_narrow,
+                markersize=7.5 if is_ours else 6.5,
                 markeredgecolor=COLOUR["card"],
                 markeredgewidth=0.8,
                 clip_on=False,
@@ -163,13 +173,17 @@ def frontier(report: RunReport) -> Plot | None:
             axes.xaxis.set_major_locator(MaxNLocator(4 if is_narrow else 7))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value, data.unit)))
         unit = "% of the dense model" if is_fraction else data.unit
-        name_axes(axes, f"{data.label} ({unit})" if unit else data.label, f"{DISTORTION_AXIS}, log scale")
+        name_axes(
+            axes, f"{data.label} ({unit})" if unit else data.label, DISTORTION_AXIS + (", log scale" if is_log else "")
+        )
 
     measured = _points(data.ours, "measured") or _points(data.ours, "predicted")
     told = ""
     if measured:
         first, last = measured[0], measured[-1]
-        told = f" Ours goes from {significant(first[1])} at the smallest budget to {significant(last[1])} at the largest."
+        told = (
+            f" Ours goes from {significant(first[1])} at the smallest budget to {significant(last[1])} at the largest."
+        )
     alt = f"Line chart of distortion against {data.label} for {len(series)} series.{told}"
     return plot(
         "frontier",
@@ -206,43 +220,69 @@ def allocation(report: RunReport) -> Plot | None:
     named = roles(units)
     order = list(dict.fromkeys(named))
     colours = {role: SERIES[index % len(SERIES)] for index, role in enumerate(order)}
+    members = {role: [index for index, its in enumerate(named) if its == role] for role in order}
     pattern, runs = blocks([unit.name for unit in units])
 
+    def in_rows(width: float) -> bool:
+        return width / len(units) < 4 and len(order) > 1
+
     def draw(figure: Figure, is_narrow: bool) -> dict[str, str]:
-        axes = panel(figure, 44, 30, 6, 44)
-        pixels = axes.get_window_extent().width / len(units)
-        gap = 0.18 if pixels > 5 else 0.0
+        rows = order if in_rows(figure.get_size_inches()[0] * 72) else [""]
+        slots = max(len(members[role]) for role in rows) if rows is order else len(units)
         tips = {}
-        for index, unit in enumerate(units):
-            gid = f"tip-{index}"
-            tips[gid] = f"{index + 1}. {unit.name}: {percent(unit.kept)} kept ({unit.option})"
-            # the shadow makes a layer visible that keeps nothing, and its tooltip reachable
-            axes.add_patch(Rectangle((index + gap / 2, 0), 1 - gap, 1, facecolor=COLOUR["grid"], alpha=0.45, gid=gid))
-            gid = f"tip-k{index}"
-            tips[gid] = tips[f"tip-{index}"]
-            colour = COLOUR[colours[named[index]]]
-            axes.add_patch(Rectangle((index + gap / 2, 0), 1 - gap, unit.kept, facecolor=colour, gid=gid))
-        axes.set(xlim=(0, len(units)), ylim=(0, 1))
-        axes.grid(False)
-        axes.axhline(average, color=COLOUR["ink"], linewidth=1.3, linestyle=(0, (4, 3)))
-        axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
-        if runs:
-            # label every k-th block so that labels stay at least 26 px apart
-            step = int(np.ceil(26 / max(pixels * (runs[-1][2] - runs[0][1] + 1) / len(runs), 0.1)))
-            shown = runs[::step]
-            axes.set_xticks([(first + last + 1) / 2 for _, first, last in shown], [label for label, _, _ in shown])
-            for _, first, _ in runs if pixels > 4 else []:
-                axes.plot([first, first], [-0.035, 0], color=COLOUR["muted"], linewidth=0.8, clip_on=False)
-            below = f"layers in forward order, N of {shorten(pattern, 30)}"
-        else:
-            axes.xaxis.set_major_locator(MaxNLocator(6 if is_narrow else 12, integer=True))
-            below = "layer number, in forward order"
-        name_axes(axes, below, "kept weights (% of the layer)")
+        for row, role in enumerate(rows):
+            mine = members[role] if role else list(range(len(units)))
+            # 16 of the pixels of a row are the gap below it
+            axes = panel(figure, 48, 28 + row * STRIP, 6, 46 + (len(rows) - 1 - row) * STRIP)
+            pixels = axes.get_window_extent().width / slots
+            gap = 0.18 if pixels > 5 else 0.0
+            axes.add_patch(Rectangle((0, 0), len(mine), 1, facecolor=COLOUR["grid"], alpha=0.4))
+            for place, index in enumerate(mine):
+                unit, box = units[index], (place + gap / 2, 0)
+                axes.add_patch(Rectangle(box, 1 - gap, unit.kept, facecolor=COLOUR[colours[named[index]]]))
+                if not is_narrow:
+                    # an unseen rectangle of full height, so that even an empty layer answers to the pointer
+                    gid = f"tip-{index}"
+                    tips[gid] = f"{index + 1}. {unit.name}: {percent(unit.kept)} kept ({unit.option})"
+                    axes.add_patch(Rectangle((place, 0), 1, 1, facecolor=COLOUR["card"], alpha=0, gid=gid))
+            axes.set(xlim=(0, slots), ylim=(0, 1))
+            axes.grid(False)
+            axes.plot([0, len(mine)], [average] * 2, color=COLOUR["ink"], linewidth=1.3, linestyle=(0, (4, 3)))
+            if role:
+                axes.set_yticks([0, 1], ["0%", "100%"])
+                is_last = row == len(rows) - 1
+                axes.xaxis.set_major_locator(MaxNLocator(6 if is_narrow else 12, integer=True))
+                axes.tick_params(labelbottom=is_last)
+                if is_last:
+                    name_axes(axes, "layers of the same role, in forward order")
+            else:
+                axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
+                _name_layers(axes, pixels, pattern, runs, 6 if is_narrow else 12)
+            if row == 0:
+                name_axes(axes, axes.get_xlabel(), "kept weights (% of the layer)")
         return tips
+
+    def size(width: float, height: float) -> tuple[float, float]:
+        return width, 28 + 46 + STRIP * len(order) - 16 if in_rows(width) else height
 
     legend = [Key(shorten(role, 40), colours[role], line="area") for role in order] if len(order) > 1 else []
     legend.append(Key(f"whole model: {percent(average)}", "ink", line="dashed"))
-    return plot("allocation", title, alt, draw, wide=(1000, 270), narrow=(350, 250), legend=legend)
+    return plot("allocation", title, alt, draw, wide=size(1000, 270), narrow=size(350, 250), legend=legend)
+
+
+def _name_layers(axes: Axes, pixels: float, pattern: str, runs: list[tuple[str, int, int]], ticks: int) -> None:
+    """Write the numbers of the blocks below a strip of layers, or of the layers where no blocks are known."""
+    if not runs:
+        axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True))
+        name_axes(axes, "layer number, in forward order")
+        return
+    # every k-th block, so that labels stay at least 26 px apart
+    step = int(np.ceil(26 / max(pixels * (runs[-1][2] - runs[0][1] + 1) / len(runs), 0.1)))
+    shown = runs[::step]
+    axes.set_xticks([(first + last + 1) / 2 for _, first, last in shown], [label for label, _, _ in shown])
+    for _, first, _ in runs if pixels > 4 else []:
+        axes.plot([first, first], [-0.035, 0], color=COLOUR["muted"], linewidth=0.8, clip_on=False)
+    name_axes(axes, f"layers in forward order; N of {shorten('.'.join(pattern.split('.')[-2:]), 22)}")
 
 
 def curves(report: RunReport) -> Plot | None:
@@ -256,20 +296,20 @@ def curves(report: RunReport) -> Plot | None:
     all_roles = list(dict.fromkeys([*by_name.values(), *order]))
     colours = {role: SERIES[index % len(SERIES)] for index, role in enumerate(all_roles)}
     values = [value for curve in report.curves for value in curve.distortion]
-    wide_columns = min(len(order), 4 if len(order) not in (5, 6) else 3)
+    wide_columns = len(order) if len(order) <= 5 else -(-len(order) // 2)
 
     def draw(figure: Figure, is_narrow: bool) -> None:
         columns = min(len(order), 2) if is_narrow else wide_columns
         lines = -(-len(order) // columns)
         width, height = figure.get_size_inches() * 72
-        left, gap, head, foot = 46.0, 16.0, 50.0, 40.0
-        cell = (width - left - 8 - gap * (columns - 1)) / columns
+        left, gap, head, foot, between = 50.0, 30.0, 54.0, 46.0, 56.0
+        cell = (width - left - 16 - gap * (columns - 1)) / columns
+        tall = (height - head - foot - between * (lines - 1)) / lines
         for index, role in enumerate(order):
             line, column = divmod(index, columns)
             offset = left + column * (cell + gap)
-            top = line * height / lines + head - (0 if line == 0 else 18)
-            bottom = height - (line + 1) * height / lines + foot
-            axes = panel(figure, offset, top, width - offset - cell, bottom)
+            top = head + line * (tall + between)
+            axes = panel(figure, offset, top, width - offset - cell, height - top - tall)
             is_log = log_axis(axes.yaxis, values)
             mine = [curve for curve, its in zip(report.curves, named, strict=True) if its == role]
             shown = [
@@ -277,7 +317,7 @@ def curves(report: RunReport) -> Plot | None:
                 for curve in mine
             ]
             colour = COLOUR[colours[role]]
-            axes.add_collection(LineCollection(shown, colors=colour, linewidths=1.1, alpha=0.75))
+            axes.add_collection(LineCollection(shown, colors=colour, linewidths=1.1 if len(mine) <= 16 else 0.5))
             chosen = [(c.sparsity[c.chosen], c.distortion[c.chosen]) for c in mine if c.chosen is not None]
             chosen = [(x, y) for x, y in chosen if y > 0 or not is_log]
             axes.plot(
@@ -292,20 +332,22 @@ def curves(report: RunReport) -> Plot | None:
                 clip_on=False,
             )
             axes.set_xlim(0, 1)
-            axes.set_xticks([0, 0.5, 1] if cell < 200 else [0, 0.25, 0.5, 0.75, 1])
+            axes.set_xticks([0, 0.5, 1] if cell < 240 else [0, 0.25, 0.5, 0.75, 1])
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value, 0)))
+            # labels at the ends stay inside, so that neighbours do not touch
+            ends = axes.get_xticklabels()
+            ends[0].set_horizontalalignment("left")
+            ends[-1].set_horizontalalignment("right")
             if column:
                 axes.tick_params(labelleft=False)
-            title = f"{shorten(role, int(cell / 9))} ({len(mine)})"
-            axes.text(
-                0, 1.03, title, transform=axes.transAxes, color=COLOUR["ink"], fontsize=TEXT, fontweight="bold"
-            )
+            title = f"{shorten(role, int(cell / 10))} ({len(mine)})"
+            axes.text(0, 1.04, title, transform=axes.transAxes, color=COLOUR["ink"], fontsize=TEXT, fontweight="bold")
             if line == lines - 1 or index + columns >= len(order):
                 name_axes(axes, "weights removed (%)")
         figure.text(
             2 / width,
             1 - 14 / height,
-            f"{DISTORTION_AXIS}, this layer cut alone" if not is_narrow else f"{DISTORTION_AXIS}, log scale",
+            DISTORTION_AXIS + (", log scale" if any(value > 0 for value in values) else ""),
             color=COLOUR["muted"],
             fontsize=SMALL,
         )
@@ -313,15 +355,16 @@ def curves(report: RunReport) -> Plot | None:
     lines_wide, lines_narrow = -(-len(order) // wide_columns), -(-len(order) // 2)
     alt = (
         f"Line charts of distortion against the share of removed weights for {len(report.curves)} layers, "
-        f"in {len(order)} panels: {', '.join(shorten(role, 40) for role in order)}. A dot marks the chosen point of each layer."
+        f"in {len(order)} panels: {', '.join(shorten(role, 40) for role in order)}. "
+        "A dot marks the chosen point of each layer."
     )
     return plot(
         "curves",
         "Distortion of each layer when it is cut alone",
         alt,
         draw,
-        wide=(1000 if len(order) > 2 else 640, 50 + 240 * lines_wide),
-        narrow=(350, 50 + 200 * lines_narrow),
+        wide=(1000 if len(order) > 2 else 640, 60 + 210 * lines_wide),
+        narrow=(350, 60 + 185 * lines_narrow),
         legend=[Key("one layer", "muted", line="solid"), Key("the option that the plan chose", "ink", "o")],
     )
 
@@ -335,7 +378,7 @@ def additivity(report: RunReport) -> Plot | None:
     everything = [value for point in [*points, (data.sum, data.joint)] for value in point]
 
     def draw(figure: Figure, is_narrow: bool) -> None:
-        axes = panel(figure, 46, 34, 14, 44)
+        axes = panel(figure, 50, 28, 16, 46)
         axes.grid(True, color=COLOUR["grid"], linewidth=0.8)
         is_log = log_axis(axes.yaxis, everything)
         log_axis(axes.xaxis, everything)
@@ -364,7 +407,10 @@ def additivity(report: RunReport) -> Plot | None:
                 markeredgewidth=1.2,
                 clip_on=False,
             )
-        name_axes(axes, "predicted: sum over layers, log scale", "measured: all cuts at once, log scale")
+        scale = ", log scale" if is_log else ""
+        name_axes(
+            axes, f"predicted distortion: sum over layers{scale}", f"measured distortion: all cuts at once{scale}"
+        )
 
     order = "" if data.spearman is None else f" Rank correlation (Spearman) {data.spearman:.2f}."
     return plot(
@@ -372,7 +418,7 @@ def additivity(report: RunReport) -> Plot | None:
         "Does the sum over layers predict the whole?",
         f"Scatter plot of measured against predicted distortion for {len(points)} plans.{order}",
         draw,
-        wide=(460, 400),
+        wide=(480, 420),
         narrow=(350, 320),
         legend=[
             Key("a random plan", "other", "o"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from fewer.report.data import Additivity, Baseline, BudgetResult, RunReport, Search, Sensing
 from fewer.report.numbers import count, data_size, duration, percent, quantity, significant, times
 
@@ -9,9 +11,9 @@ LEVEL = 1.01
 """Two distortions within one percent of each other are called level."""
 
 DISTORTION = (
-    "Distortion is the relative output error: the squared difference between the outputs of the compressed and the dense "
-    "(original) model, divided by the squared size of the dense output. 0 means the same output as the dense model; "
-    "smaller is better."
+    "Distortion is the relative output error: the squared difference between the outputs of the compressed and the "
+    "dense (original) model, divided by the squared size of the dense output. 0 means the same output as the dense "
+    "model; smaller is better."
 )
 
 
@@ -27,7 +29,7 @@ def best_row(report: RunReport) -> Baseline | None:
 
 
 def verdict_sentence(report: RunReport) -> str:
-    """Say in plain words whether the budget was met, at what distortion, and how that stands to the best baseline.
+    r"""Say in plain words whether the budget was met, at what distortion, and how that stands to the best baseline.
 
     Parameters
     ----------
@@ -45,8 +47,10 @@ def verdict_sentence(report: RunReport) -> str:
     ...     "model": {"name": "toy"},
     ...     "baselines": [{"name": "uniform", "label": "Uniform", "distortion": 0.14}],
     ... })
-    >>> verdict_sentence(report)
-    'The budget is met. On held-out images the distortion is 0.100. That is 1.40× less output error than the best baseline, Uniform (0.140).'
+    >>> print(verdict_sentence(report).replace(". ", ".\n"))
+    The budget is met.
+    On held-out images the distortion is 0.100.
+    That is 1.40x less output error than the best baseline, Uniform (0.140).
     """
     return " ".join(part for part in (_budget_words(report), *_distortion_words(report)) if part)
 
@@ -136,12 +140,22 @@ def lost_points(report: RunReport) -> str:
             for point in points
             if point.measured is not None
             # the same budget, reached up to one percent
-            and any(abs(cost - point.cost) <= 0.01 * point.cost and value > point.measured * LEVEL for cost, value in ours)
+            and any(
+                abs(cost - point.cost) <= 0.01 * point.cost and value > point.measured * LEVEL for cost, value in ours
+            )
         ]
         if costs:
-            at = [percent(cost, 0) if max(costs) <= 1 and not frontier.unit else quantity(cost, frontier.unit) for cost in costs]
+            at = [
+                percent(cost, 0) if max(costs) <= 1 and not frontier.unit else quantity(cost, frontier.unit)
+                for cost in costs
+            ]
             lost.append(f"{labels.get(name, name)} is lower at {_joined(at)}")
     return "; ".join(lost)
+
+
+def part(value: float, whole: float, unit: str) -> str:
+    """Write a part and its whole, the unit once: "10.6 M of 21.3 M weights"."""
+    return f"{quantity(value, unit).removesuffix(unit).strip()} of {quantity(whole, unit)}"
 
 
 def layers_sentence(report: RunReport) -> str:
@@ -152,9 +166,22 @@ def layers_sentence(report: RunReport) -> str:
     if not cut:
         return f"None of the {layers} lost weights."
     low, high = min(unit.kept for unit in cut), max(unit.kept for unit in cut)
-    span = f"keep {percent(low)}" if low == high else f"keep between {percent(low)} and {percent(high)} of their weights"
+    span = (
+        f"keep {percent(low)}" if low == high else f"keep between {percent(low)} and {percent(high)} of their weights"
+    )
     dense = f" {len(units) - len(cut)} stayed dense." if len(cut) < len(units) else ""
     return f"{len(cut)} of {layers} were cut; they {span}.{dense}"
+
+
+def moment(created: str) -> str:
+    """Write a UTC timestamp for people; any other text stays as it is.
+
+    Examples
+    --------
+    >>> moment("2026-11-22T15:00:00Z")
+    '2026-11-22 15:00 UTC'
+    """
+    return re.sub(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(?:\.\d+)?(?:Z|\+00:00)$", r"\1 \2 UTC", created)
 
 
 _LABELS = {"cpu": "CPU", "os": "System", "torch": "PyTorch", "numpy": "NumPy", "fewer": "fewer"}
@@ -178,7 +205,7 @@ def fact(name: str, value: str | int | float | bool | None) -> str:
 
 
 def additivity_sentence(additivity: Additivity) -> str:
-    """Say whether the sum of per-layer harm predicts the harm of all cuts together, and what that means for the plan."""
+    """Say whether the sum of per-layer harm predicts that of all cuts together, and what it means for the plan."""
     ratio = additivity.ratio
     if ratio is None and additivity.sum > 0:
         ratio = additivity.joint / additivity.sum
@@ -200,7 +227,10 @@ def additivity_sentence(additivity: Additivity) -> str:
 def _order_words(spearman: float | None) -> str:
     if spearman is None:
         return ""
-    told = f"What the planner needs is the order, which plan is better than which: the rank correlation (Spearman) is {spearman:.2f}"
+    told = (
+        "What the planner needs is the order, which plan is better than which: "
+        f"the rank correlation (Spearman) is {spearman:.2f}"
+    )
     if spearman >= 0.9:
         return f"{told}, where 1 is perfect order, so the planner ranks plans almost as they turn out."
     if spearman >= 0.7:
@@ -218,7 +248,9 @@ def search_sentence(search: Search) -> str:
         why = "it did not help" if search.after >= search.before else "its result was not accepted"
         return f"Kept off, because {why}. It tried {tries}; distortion went {change}."
     if search.before > 0 and search.after < search.before:
-        return f"Kept. It lowered the distortion {change} ({percent(1 - search.after / search.before)} less) with {tries}."
+        return (
+            f"Kept. It lowered the distortion {change} ({percent(1 - search.after / search.before)} less) with {tries}."
+        )
     return f"Kept, though it gained nothing: distortion went {change} with {tries}."
 
 
@@ -226,16 +258,19 @@ def sensing_sentence(sensing: Sensing) -> str:
     """Say what it cost to measure the curves, and how that stands to the paper's way of doing it."""
     parts = []
     if sensing.forward_equivalents is not None:
-        parts.append(
-            f"Measuring all curves took the work of {count(sensing.forward_equivalents)} full forward passes"
-        )
+        parts.append(f"Measuring all curves took the work of {count(sensing.forward_equivalents)} full forward passes")
     elif sensing.forwards is not None:
         parts.append(f"Measuring all curves took {count(sensing.forwards)} forward passes")
     if sensing.seconds is not None:
-        parts.append(f"in {duration(sensing.seconds)}" if parts else f"Measuring all curves took {duration(sensing.seconds)}")
+        parts.append(
+            f"in {duration(sensing.seconds)}" if parts else f"Measuring all curves took {duration(sensing.seconds)}"
+        )
     told = " ".join(parts) + "." if parts else ""
     if sensing.forward_equivalents is not None and sensing.forwards is not None:
-        told += f" {count(sensing.forwards)} passes were run, whole or in part; a part counts by its share of the work."
+        told += (
+            f" In all, {count(sensing.forwards)} passes were run, whole or in part; "
+            "a part counts by its share of the work."
+        )
     spent = sensing.forward_equivalents if sensing.forward_equivalents is not None else sensing.forwards
     if sensing.paper_forwards is not None and spent:
         ratio = sensing.paper_forwards / spent
