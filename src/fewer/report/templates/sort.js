@@ -1,5 +1,5 @@
 // Click a column head to sort by it; without this script the table stays in forward order.
-document.querySelectorAll("table.sortable th").forEach(function (head) {
+document.querySelectorAll("table.sortable thead th").forEach(function (head) {
   var button = document.createElement("button");
   button.type = "button";
   while (head.firstChild) button.appendChild(head.firstChild);
