@@ -59,7 +59,7 @@ def test_sets_check_what_belongs_together():
         CurveSet(())
     with pytest.raises(FewerError, match="must be unique"):
         CurveSet((a, a))
-    with pytest.raises(FewerError, match="unit 'b' measures size, but unit 'blocks.0.qkv' measures weights"):
+    with pytest.raises(FewerError, match=r"unit 'b' measures size, but unit 'blocks\.0\.qkv' measures weights"):
         CurveSet((a, b))
     with pytest.raises(FewerError, match="'wieghts', which no curve measures; did you mean 'weights'"):
         CurveSet((a,), {"wieghts": 1.0})
