@@ -271,6 +271,14 @@ def test_crops_are_many_distinct_images(tmp_path):
     assert before <= {row.numpy().tobytes() for row in after.tensor}
 
 
+def test_as_many_crops_as_are_needed(tmp_path):
+    folder = gradient(tmp_path / "p", 4)
+    few = load_images(folder, count=10, crops=None, preprocess=RAW)
+    assert len(few) == 10 and len(set(few.files)) == 4
+    enough = load_images(folder, count=3, crops=None, preprocess=RAW)
+    assert torch.equal(enough.tensor, load_images(folder, count=3, preprocess=RAW).tensor)
+
+
 def test_the_split_goes_by_file(tmp_path):
     folder = gradient(tmp_path / "p", 12)
     sides = {}

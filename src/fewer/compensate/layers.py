@@ -49,6 +49,14 @@ class Layer:
         """Whether the layer's mean output can be corrected: by its bias or by the BatchNorm behind it."""
         return self.norm is not None or all(getattr(user, "bias", None) is not None for user in self.users)
 
+    @property
+    def offset(self) -> Tensor:
+        """What the layer (of a tied weight: its first user) adds to its output, or the BatchNorm behind it; shape (out,)."""
+        if self.norm is not None:
+            return -self.norm.running_mean.float()  # type: ignore[operator, union-attr]
+        bias = getattr(self.users[0], "bias", None)
+        return torch.zeros(self.unit.rows) if bias is None else bias.detach().float()
+
     @torch.no_grad()
     def install(self, matrix: Tensor, shift: Tensor | None = None, spread: Tensor | None = None) -> None:
         """Write a weight, shift the output's mean and rescale BatchNorm's variance, in place.

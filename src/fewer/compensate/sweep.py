@@ -144,12 +144,14 @@ class Sweep:
         grouped = self._grouped(self.dense)
         self.hessians: list[Tensor] = []
         self.targets: list[Tensor] = []
+        self.plain_targets: list[Tensor] = []
         self.inverses: list[Tensor] = []
         self.mean = moments.mean()
         for i, block in enumerate(moments.blocks):
             plain = moments.covariance(i) if centred else moments.second(i)
             damped = damp(plain, repair.damping)
             self.hessians.append(damped)
+            self.plain_targets.append(wanted)
             # damping pulls towards the dense weight, not towards zero: its part of the target is the dense weight's
             wanted = grouped[..., block] @ plain if target is None else target[i]
             ridge = (damped - plain).diagonal(dim1=1, dim2=2)
@@ -189,25 +191,33 @@ class Sweep:
             bottom += float(((dense[..., b] @ h) * dense[..., b]).sum())
         return max(0.0, top) / bottom if bottom > 0 else 0.0
 
-    def run(self, options: Sequence[Option]) -> Iterator[Fit]:
+    def run(self, options: Sequence[Option], *, repair_dense: bool = False) -> Iterator[Fit]:
         """Go through options of one pattern in the order of rising sparsity.
+
+        Parameters
+        ----------
+        options
+            One pattern; the dense option may come first.
+        repair_dense
+            Refit where nothing is cut, too: a layer that stays dense can make up for cuts before it.
 
         Yields
         ------
         Fit
-            One per option. A dense option gives the dense weight, exactly.
+            One per option. A dense option gives the weight as it is, exactly, unless ``repair_dense``.
         """
         current = self.dense
         alive = self.alive
-        if self.repair.compensation == "obs" and any(not o.is_dense for o in options):
+        if self.repair.compensation == "obs" and (repair_dense or any(not o.is_dense for o in options)):
             # wanted outputs that are not the dense ones' (the input has changed) can be met better without a cut, too
             current = self._refit(current, alive)
         for option in options:
-            if option.is_dense:
-                yield Fit(option, self.alive, self.dense, torch.zeros(self.dense.shape[0]))
-                continue
-            if 1 - float(self.alive.float().mean()) >= option.sparsity:  # an earlier round has gone further
-                yield Fit(option, self.alive, self.dense, torch.zeros(self.dense.shape[0]))
+            if option.is_dense or 1 - float(self.alive.float().mean()) >= option.sparsity:
+                # nothing to cut, or an earlier round has gone further
+                if repair_dense and self.repair.compensation == "obs":
+                    yield self._fit(option, alive, current)
+                else:
+                    yield Fit(option, alive, self.dense, torch.zeros(self.dense.shape[0]))
                 continue
             pattern = Pattern.parse(option.pattern)
             for sparsity in self._path(1 - float(alive.float().mean()), option.sparsity, pattern):

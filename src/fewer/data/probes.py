@@ -7,6 +7,7 @@ import gzip
 import io
 import pickle
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,17 @@ def unpickle_arrays(data: bytes) -> Any:
     return _ArraysOnly(io.BytesIO(data), encoding="latin1").load()
 
 
+@lru_cache(maxsize=1)
+def _mnist(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(pixels [N, 28, 28] uint8, labels [N]) of the three parts; a quarter of the memory of the file's floats."""
+    with gzip.open(path, "rb") as handle:
+        parts = unpickle_arrays(handle.read())
+    # the file holds n / 256
+    return [
+        (np.rint(pixels * 256).clip(0, 255).astype(np.uint8).reshape(-1, 28, 28), labels) for pixels, labels in parts
+    ]
+
+
 def load_mnist(part: str = "train", count: int = 500, seed: int = 0, preprocess: Preprocess | None = None) -> Probe:
     """MNIST digits (LeCun et al., 1998), drawn in a seeded order.
 
@@ -90,12 +102,9 @@ def load_mnist(part: str = "train", count: int = 500, seed: int = 0, preprocess:
     if part not in parts:
         raise FewerError(f"MNIST has no part {part!r}; it has {', '.join(parts)}")
     preprocess = preprocess or Preprocess((1, 28, 28), mean=(0.0,), std=(1.0,), crop=1.0)
-    with gzip.open(asset_path("mnist"), "rb") as handle:
-        pixels, labels = unpickle_arrays(handle.read())[parts.index(part)]
+    pixels, labels = _mnist(asset_path("mnist"))[parts.index(part)]
     chosen = np.random.default_rng(seed).permutation(len(labels))[:count]
-    images = [
-        to_array(Image.fromarray(np.rint(pixels[i].reshape(28, 28) * 255).astype(np.uint8)), preprocess) for i in chosen
-    ]
+    images = [to_array(Image.fromarray(pixels[i]), preprocess) for i in chosen]
     return Probe(torch.from_numpy(np.stack(images)), torch.from_numpy(labels[chosen].astype(np.int64)))
 
 

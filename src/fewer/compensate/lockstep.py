@@ -1,0 +1,118 @@
+"""Stop a forward pass at chosen layers: look at a layer's input, change the layer, go on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewer.models.running import Forward, evaluating
+
+
+class _Abandoned(BaseException):
+    """Ends the model's thread when nobody waits for it any more; no ``except Exception`` of a model catches it."""
+
+
+class PausedForward:
+    """A forward pass, in a thread of its own, that pauses whenever one of the given modules is first called.
+
+    Two of these in step, one over the dense model and one over the model being compressed, show for each layer what
+    its input was and what it has become, with one forward pass each and without storing activations.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode.
+    inputs
+        Model input: the whole calibration set at once.
+    stops
+        Module -> name to report.
+    forward
+        ``forward(model, inputs)``.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    >>> with PausedForward(net, torch.ones(1, 2), {net[0]: "first", net[2]: "last"}) as walk:
+    ...     names = [walk.advance()[0], walk.advance()[0], walk.advance()]
+    >>> names
+    ['first', 'last', None]
+    """
+
+    def __init__(
+        self, model: nn.Module, inputs: Any, stops: Mapping[nn.Module, str], forward: Forward | None = None
+    ) -> None:
+        self.model, self.inputs, self.forward = model, inputs, forward
+        self.output: Any = None
+        self._stops = dict(stops)
+        self._paused: tuple[str, Tensor] | None = None
+        self._error: BaseException | None = None
+        self._resume, self._reached = threading.Semaphore(0), threading.Semaphore(0)
+        self._abandoned = False
+        self._thread: threading.Thread | None = None
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> PausedForward:
+        seen: set[nn.Module] = set()
+
+        def pause(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if module in seen:
+                return
+            seen.add(module)
+            self._paused = (self._stops[module], inputs[0])
+            self._reached.release()
+            self._resume.acquire()
+            self._paused = None
+            if self._abandoned:
+                raise _Abandoned
+
+        self._handles = [module.register_forward_pre_hook(pause) for module in self._stops]
+        threads = torch.get_num_threads()
+
+        def walk() -> None:
+            self._resume.acquire()
+            try:
+                if not self._abandoned:
+                    torch.set_num_threads(threads)
+                    with torch.no_grad():
+                        self.output = self._run()
+            except _Abandoned:
+                pass
+            except BaseException as error:  # handed to the caller's thread
+                self._error = error
+            finally:
+                self._paused = None
+                self._reached.release()
+
+        self._thread = threading.Thread(target=walk, name="fewer-forward", daemon=True)
+        self._thread.start()
+        return self
+
+    def _run(self) -> Any:
+        with evaluating(self.model):
+            if self.forward is not None:
+                return self.forward(self.model, self.inputs)
+            if isinstance(self.inputs, Mapping):
+                return self.model(**self.inputs)
+            if isinstance(self.inputs, (tuple, list)):
+                return self.model(*self.inputs)
+            return self.model(self.inputs)
+
+    def advance(self) -> tuple[str, Tensor] | None:
+        """Go on to the next layer; its name and input, or None at the end (``output`` then holds the result)."""
+        self._resume.release()
+        self._reached.acquire()
+        if self._error is not None:
+            raise self._error
+        return self._paused
+
+    def __exit__(self, *_: object) -> None:
+        self._abandoned = True
+        self._resume.release()
+        if self._thread is not None:
+            self._thread.join()
+        for handle in self._handles:
+            handle.remove()

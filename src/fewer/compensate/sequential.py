@@ -1,0 +1,164 @@
+"""Cut and repair a whole model, layer by layer in execution order, each on the inputs it will really get.
+
+A layer that is repaired on the dense model's inputs does not know what the cuts before it have done. Here the dense
+and the compressed model run in step. For each layer the least-squares target lies between the dense weight on the
+layer's new input (``correction`` 0: do your own work right) and the dense layer's own output (1: also make up for
+all that went wrong before). 1 overfits small calibration sets; 0.5 is the default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewer.compensate.inputs import input_rows
+from fewer.compensate.layers import Layer
+from fewer.compensate.lockstep import PausedForward
+from fewer.compensate.moments import MAX_ROWS, Moments, add_input
+from fewer.compensate.sweep import Fit, Repair, Sweep
+from fewer.core.errors import FewerError
+from fewer.core.option import Option
+from fewer.models.running import Forward
+
+_CHUNK_BYTES = 64 * 2**20
+
+
+def compress_in_order(
+    dense: nn.Module,
+    model: nn.Module,
+    dense_layers: Mapping[str, Layer],
+    layers: Mapping[str, Layer],
+    ladders: Mapping[str, Sequence[Option]],
+    inputs: Any,
+    repair: Repair,
+    *,
+    correction: float = 0.5,
+    alive: Mapping[str, Tensor] | None = None,
+    forward: Forward | None = None,
+    done: Callable[[str], None] = lambda name: None,
+) -> dict[str, Tensor]:
+    """Write the chosen options into a model, in place.
+
+    Parameters
+    ----------
+    dense
+        The original model; not changed.
+    model
+        A copy of it, or the model of an earlier round, which becomes the compressed one.
+    dense_layers, layers
+        The units in both, by name.
+    ladders
+        Options of each unit up to the chosen one, which is last: the path of the sweep.
+    inputs
+        Calibration inputs as one batch.
+    repair
+        How to cut and repair. Only ``obs`` looks at the inputs that earlier cuts have changed.
+    correction
+        0 to 1, see above.
+    alive
+        Masks of an earlier round.
+    forward
+        ``forward(model, inputs)``.
+    done
+        Called with the name of each finished unit.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Mask of every unit, shape (out, columns).
+    """
+    alive = alive or {}
+    masks: dict[str, Tensor] = {}
+    first = {layer.users[0]: name for name, layer in layers.items()}
+    first_dense = {layer.users[0]: name for name, layer in dense_layers.items()}
+    with (
+        PausedForward(dense, inputs, first_dense, forward) as reference,
+        PausedForward(model, inputs, first, forward) as walk,
+    ):
+        while True:
+            there, here = reference.advance(), walk.advance()
+            if there is None or here is None:
+                break
+            (name, wanted_input), (other, x) = there, here
+            if name != other:
+                raise FewerError(f"the model takes another path once it is compressed: layer '{other}' before '{name}'")
+            layer, original = layers[name], dense_layers[name]
+            fit = _fit(layer, original, ladders[name], wanted_input, x, repair, correction, alive.get(name))
+            masks[name] = fit.mask
+            if not torch.isfinite(fit.weight).all():
+                raise FewerError(f"repairing layer '{name}' gave NaN or infinity; try a larger damping")
+            layer.install(fit.weight, fit.shift, fit.spread)
+            done(name)
+    missing = [name for name in layers if name not in masks]
+    if missing:
+        raise FewerError(f"layer '{missing[0]}' was not reached by the forward pass")
+    return masks
+
+
+def _fit(
+    layer: Layer,
+    original: Layer,
+    ladder: Sequence[Option],
+    wanted_input: Tensor,
+    x: Tensor,
+    repair: Repair,
+    correction: float,
+    alive: Tensor | None,
+) -> Fit:
+    user = layer.users[0]
+    moments = Moments(getattr(user, "groups", 1), layer.matrix.shape[1])
+    add_input(moments, user, x)
+    moments.check(layer.unit.name)
+    own = Sweep(layer.matrix, moments, repair, centred=layer.centred, alive=alive)
+    if repair.compensation != "obs" or correction <= 0 or torch.equal(wanted_input, x):
+        return list(own.run(ladder))[-1]
+    targets, mean = _targets(original, moments, wanted_input, x, layer.centred)
+    blended = [(1 - correction) * a + correction * b for a, b in zip(own.plain_targets, targets, strict=True)]
+    # the shift comes on top of what this layer's bias is now, and an earlier round may have moved that
+    mean = mean + original.offset - layer.offset
+    blended_mean = (1 - correction) * own.wanted_mean + correction * mean
+    sweep = Sweep(
+        layer.matrix,
+        moments,
+        repair,
+        centred=layer.centred,
+        target=blended,
+        wanted_mean=blended_mean,
+        alive=alive,
+    )
+    return list(sweep.run(ladder, repair_dense=True))[-1]
+
+
+def _targets(
+    original: Layer, moments: Moments, wanted_input: Tensor, x: Tensor, centred: bool
+) -> tuple[list[Tensor], Tensor]:
+    """Cross moments of the dense output (without bias) with the new input, and the dense output's mean."""
+    user = original.users[0]
+    weight = original.matrix.float().view(moments.groups, -1, moments.columns)
+    cross = [torch.zeros(moments.groups, b.stop - b.start, moments.columns) for b in moments.blocks]
+    total = torch.zeros(moments.groups, moments.columns)
+    count = 0
+    samples = (wanted_input, x)
+    if isinstance(user, nn.Linear):
+        samples = tuple(t.reshape(-1, t.shape[-1]) for t in samples)
+    one = input_rows(user, samples[0][:1])
+    stride = max(1, one.shape[0] * samples[0].shape[0] // max(MAX_ROWS, 32 * moments.columns))
+    per_chunk = max(1, _CHUNK_BYTES // (2 * one.numel() * one.element_size()))
+    for before, after in zip(samples[0].split(per_chunk), samples[1].split(per_chunk), strict=True):
+        a = input_rows(user, before)[::stride].float().transpose(0, 1)
+        b = input_rows(user, after)[::stride].float().transpose(0, 1)
+        count += a.shape[1]
+        total += a.sum(1)
+        for block, sums in zip(moments.blocks, cross, strict=True):
+            sums.baddbmm_(b[..., block].transpose(1, 2), a)
+    mean = total / count
+    result = []
+    for block, sums in zip(moments.blocks, cross, strict=True):
+        between = sums / count
+        if centred:
+            between = between - moments.mean()[:, block, None] * mean[:, None, :]
+        result.append(weight @ between.transpose(1, 2))
+    return result, torch.bmm(weight, mean[:, :, None]).flatten()

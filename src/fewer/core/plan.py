@@ -1,0 +1,278 @@
+"""The plan: one option per unit as a small JSON file that a person can read, compare and edit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from fewer.core.budget import Budget, parse_budgets
+from fewer.core.curve import CurveSet
+from fewer.core.errors import FewerError, near_match
+from fewer.core.files import atomic_write_text, explain_os_error
+from fewer.core.option import Option
+from fewer.core.problem import Allocation
+
+__all__ = ["Plan", "PlannedUnit", "first_mistake"]
+
+
+class PlannedUnit(BaseModel):
+    """What one unit gets, with its own part of the predictions."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    option: str
+    distortion: float
+    cost: dict[str, float]
+
+    @field_validator("option")
+    @classmethod
+    def _readable(cls, text: str) -> str:
+        try:
+            return str(Option.parse(text))
+        except FewerError as error:
+            raise ValueError(str(error)) from None
+
+
+class Plan(BaseModel):
+    """One option per unit, the budgets that it is for, and the predictions.
+
+    To change a plan by hand, edit the ``option`` of a unit and call :meth:`refreshed`, which looks the numbers up
+    again. A plan that is applied is first held against the curves (or the unit names) it is for.
+
+    Parameters
+    ----------
+    schema_version
+        1.
+    curves
+        SHA-256 of the curves that the plan was made from, see :meth:`fewer.core.curve.CurveSet.hash`.
+    method
+        How it was chosen: ``"dp"``, a baseline's name, ``"search"``, ``"edited"``.
+    budgets
+        Their text forms.
+    cost, dense
+        Predicted and dense cost of the whole model per metric, fixed costs included, in base units (bytes, ms, J).
+    distortion
+        Predicted distortion: the sum over units.
+    units
+        For each unit name its option and its part of the predictions, in model order.
+
+    Raises
+    ------
+    FewerError
+        From :meth:`from_json`, with the first mistake, where it is, and the name that was probably meant.
+
+    Examples
+    --------
+    >>> from fewer.core.curve import Curve
+    >>> from fewer.core.unit import Unit
+    >>> from fewer.core.allocate import allocate
+    >>> options = (Option(), Option("unstructured", 0.5))
+    >>> curve = Curve(Unit("head", "linear", (2, 2)), options, {"weights": [4, 2]}, [0, 1])
+    >>> curves = CurveSet((curve,))
+    >>> plan = Plan.from_allocation(curves, "weights=50%", allocate(curves, "weights=50%"))
+    >>> plan.units["head"].option
+    'unstructured@0.5'
+    >>> Plan.from_json(plan.to_json()) == plan
+    True
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    schema_version: Literal[1] = 1
+    curves: str
+    method: str = "dp"
+    budgets: list[str]
+    cost: dict[str, float]
+    dense: dict[str, float]
+    distortion: float
+    units: dict[str, PlannedUnit]
+
+    @field_validator("budgets")
+    @classmethod
+    def _budgets_parse(cls, texts: list[str]) -> list[str]:
+        try:
+            return [str(b) for b in parse_budgets(texts)] if texts else []
+        except FewerError as error:
+            raise ValueError(str(error)) from None
+
+    @classmethod
+    def from_allocation(
+        cls,
+        curves: CurveSet,
+        budgets: str | Budget | Iterable[str | Budget],
+        allocation: Allocation,
+        method: str = "dp",
+    ) -> Plan:
+        """Write an allocation down."""
+        return cls._of_choice(curves, [str(b) for b in parse_budgets(budgets)], allocation.choice, method)
+
+    @classmethod
+    def _of_choice(cls, curves: CurveSet, budgets: list[str], choice: Sequence[int] | np.ndarray, method: str) -> Plan:
+        return cls(
+            curves=curves.hash(),
+            method=method,
+            budgets=budgets,
+            cost={m: curves.total(m, choice) for m in curves.metrics},
+            dense={m: curves.dense(m) for m in curves.metrics},
+            distortion=curves.harm(choice),
+            units={
+                c.unit.name: PlannedUnit(
+                    option=str(c.options[k]),
+                    distortion=float(c.distortion[k]),
+                    cost={m: float(c.cost[m][k]) for m in curves.metrics},
+                )
+                for c, k in zip(curves.curves, choice, strict=True)
+            },
+        )
+
+    def options(self) -> dict[str, Option]:
+        """The option of each unit, parsed."""
+        return {name: Option.parse(unit.option) for name, unit in self.units.items()}
+
+    def check_units(self, names: Iterable[str]) -> None:
+        """Check that the plan is for exactly these units.
+
+        Raises
+        ------
+        FewerError
+            When a unit is unknown to the model or has no option in the plan.
+        """
+        known = list(names)
+        for name in self.units:
+            if name not in known:
+                raise FewerError(
+                    f"the plan has the unit {name!r}, which the model does not have{near_match(name, known)}"
+                )
+        for name in known:
+            if name not in self.units:
+                raise FewerError(f'the plan has no option for the unit {name!r}; add it, as "dense" to leave it alone')
+
+    def choice(self, curves: CurveSet, *, same_curves: bool = True) -> np.ndarray:
+        """Look the options up in the curves.
+
+        Parameters
+        ----------
+        curves
+            The curves that the plan is for.
+        same_curves
+            Whether the plan must have been made from these very curves.
+
+        Returns
+        -------
+        np.ndarray
+            (L,) option index per unit, in the order of the curves.
+
+        Raises
+        ------
+        FewerError
+            When the curves are others, the units differ, or an option was not sensed.
+        """
+        if same_curves and self.curves != curves.hash():
+            raise FewerError(
+                f"the plan was made from other curves ({self.curves[:12]}) than these ({curves.hash()[:12]}); "
+                "plan again"
+            )
+        self.check_units(u.name for u in curves.units)
+        choice = []
+        for curve in curves.curves:
+            names = [str(o) for o in curve.options]
+            wanted = self.units[curve.unit.name].option
+            if wanted not in names:
+                raise FewerError(
+                    f"unit {curve.unit.name!r} was not sensed with option {wanted!r}{near_match(wanted, names)}"
+                )
+            choice.append(names.index(wanted))
+        return np.array(choice, dtype=np.int64)
+
+    def refreshed(self, curves: CurveSet) -> Plan:
+        """Return the plan after an edit by hand: the same options, with costs and distortion looked up again.
+
+        Budgets that the edited plan no longer meets are dropped from it, as a plan states only what it holds.
+        """
+        choice = self.choice(curves, same_curves=False)
+        held = [b for b in self.budgets if curves.total((p := Budget.parse(b)).metric, choice) <= p.limit(curves)]
+        return self._of_choice(curves, held, choice, "edited")
+
+    def to_json(self) -> str:
+        """Write as JSON text with one unit per line, so that two plans can be compared line by line."""
+        head = self.model_dump(exclude={"units"})
+        lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
+        units = ",\n".join(
+            f"    {json.dumps(name)}: {json.dumps(unit.model_dump())}" for name, unit in self.units.items()
+        )
+        return "{\n" + ",\n".join([*lines, '  "units": {\n' + units + "\n  }"]) + "\n}\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "the plan") -> Plan:
+        """Read JSON text, and say what is wrong with it if anything is."""
+        try:
+            data = json.loads(text, object_pairs_hook=_no_key_twice)
+        except ValueError as error:
+            raise FewerError(f"{where} is not valid JSON: {error}") from None
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise FewerError(f"{where}: {first_mistake(error, cls)}") from None
+
+    def save(self, path: str | Path) -> Path:
+        """Write to a file in one step."""
+        return atomic_write_text(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read from a file."""
+        try:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"), str(path))
+        except OSError as error:
+            raise explain_os_error(error, Path(path), "read") from error
+        except UnicodeDecodeError:
+            raise FewerError(f"{path} is not a text file, so it is no plan") from None
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} is there twice")
+        found[key] = value
+    return found
+
+
+def first_mistake(error: ValidationError, model: type[BaseModel]) -> str:
+    """Tell the first mistake of a pydantic model in one clause: where it is, and the key that was probably meant.
+
+    Examples
+    --------
+    >>> try:
+    ...     PlannedUnit.model_validate({"optoin": "dense", "distortion": 0.0, "cost": {}})
+    ... except ValidationError as error:
+    ...     first_mistake(error, PlannedUnit)
+    "unknown key 'optoin'; did you mean 'option'?"
+    """
+    # an unknown key usually explains a missing one, so it is told first
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    *path, last = [str(p) for p in first["loc"]] or [""]
+    place = f" in {'.'.join(path)}" if path else ""
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {last!r}{place}{near_match(last, _keys_at(model, first['loc'][:-1]))}"
+    if first["type"] == "missing":
+        return f"the key {last!r} is missing{place}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"the value of {'.'.join([*path, last])!r} is wrong: {message}" if last else message
+
+
+def _keys_at(model: type[BaseModel], path: Iterable[Any]) -> list[str]:
+    """Field names of the model that is nested at a place; dictionaries on the way are looked through."""
+    at: Any = model
+    for part in path:
+        fields = getattr(at, "model_fields", {})
+        if part in fields:
+            note = fields[part].annotation
+            inner = [a for a in getattr(note, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
+            at = inner[0] if inner else note
+    return list(getattr(at, "model_fields", {}))

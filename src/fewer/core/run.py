@@ -1,0 +1,258 @@
+"""The run folder: everything that one run made, whole or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from fewer.core.curve import CurveSet
+from fewer.core.errors import FewerError
+from fewer.core.files import atomic_write_bytes, atomic_write_text, explain_os_error
+from fewer.core.plan import Plan
+from fewer.core.toml import dump_toml, read_toml
+
+__all__ = ["RunFolder"]
+
+_MARK = ".fewer-run"
+_LOCK = ".lock"
+_FILES = {
+    "config": "config.toml",
+    "plan": "plan.json",
+    "curves": "curves.npz",
+    "model": "model.safetensors",
+    "recipe": "recipe.json",
+    "report_html": "report.html",
+    "report_json": "report.json",
+    "log": "log.jsonl",
+}
+
+
+class RunFolder:
+    """A folder that holds one run: configuration, curves, plan, model, report and log.
+
+    Files are written to a temporary name and renamed, so that an interrupted run leaves whole files only. Make one
+    with :meth:`create` (for writing; it takes a lock) or :meth:`open` (for reading).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with RunFolder.create(Path(tempfile.mkdtemp()) / "run") as run:
+    ...     _ = run.write_config({"model": "fewer/vit", "seed": 0})
+    ...     run.log("sensed", units=12)
+    ...     run.read_config()["seed"], [line["event"] for line in run.read_log()]
+    (0, ['sensed'])
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._handle: int | None = None  # of the lock file, while it is held
+
+    @classmethod
+    def create(cls, path: str | Path, *, overwrite: bool = False, resume: bool = False) -> RunFolder:
+        """Make the folder and lock it, or take an existing one over.
+
+        Parameters
+        ----------
+        path
+            The folder; parents are made.
+        overwrite
+            Empty an existing run folder of what runs write. Other files in it are left alone.
+        resume
+            Go on in an existing run folder, keeping its files. A folder that does not exist yet is made.
+
+        Raises
+        ------
+        FewerError
+            When the folder is not empty and neither is asked for, when it is not a run folder, when another process
+            is writing to it, or when it cannot be made.
+        """
+        if overwrite and resume:
+            raise FewerError("a run cannot be overwritten and resumed at once; give one of --overwrite and --resume")
+        run = cls(path)
+        folder = run.path
+        if folder.exists() and not folder.is_dir():
+            raise FewerError(f"{folder} is a file, not a folder; choose another --out")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            names = {p.name for p in folder.iterdir()}
+        except OSError as error:
+            raise explain_os_error(error, folder, "make the folder") from error
+        if names and _MARK not in names:
+            raise FewerError(f"{folder} is not empty and was not made by fewer; choose another --out")
+        if names - {_MARK, _LOCK} and not overwrite and not resume:
+            raise FewerError(f"{folder} already holds a run; give --resume to go on with it, --overwrite to start anew")
+        run._lock()
+        try:
+            run._tidy()
+            if overwrite:
+                for name in _FILES.values():
+                    (folder / name).unlink(missing_ok=True)
+            if _MARK not in names:
+                atomic_write_text(folder / _MARK, "This folder was made by fewer.\n")
+        except (OSError, FewerError) as error:
+            run.close()
+            raise explain_os_error(error, folder) if isinstance(error, OSError) else error from error
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """Open an existing run for reading; no lock is taken.
+
+        Raises
+        ------
+        FewerError
+            When the folder does not exist or is not a run.
+        """
+        run = cls(path)
+        if not run.path.is_dir():
+            raise FewerError(f"the run folder {run.path} does not exist")
+        if not (run.path / _MARK).exists() and not any((run.path / f).exists() for f in _FILES.values()):
+            raise FewerError(f"{run.path} is not a run of fewer: it has no {_FILES['plan']} and no {_FILES['curves']}")
+        return run
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the lock go. Calling it again does nothing."""
+        if self._handle is not None:
+            with contextlib.suppress(OSError):  # removed while it is still held, so nobody else's lock is hit
+                (self.path / _LOCK).unlink()
+            os.close(self._handle)
+            self._handle = None
+
+    def file(self, name: str) -> Path:
+        """Path of one of the run's files: ``config plan curves model recipe report_html report_json log``."""
+        return self.path / _FILES[name]
+
+    def has(self, name: str) -> bool:
+        """Whether the run already has a file."""
+        return self.file(name).exists()
+
+    def write_bytes(self, name: str, data: bytes) -> Path:
+        """Write one of the run's files in one step."""
+        return atomic_write_bytes(self.file(name), data)
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write one of the run's files as UTF-8 text in one step."""
+        return atomic_write_text(self.file(name), text)
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write one of the run's files as JSON in one step; NaN is refused, as it is not JSON."""
+        try:
+            text = json.dumps(value, indent=2, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise FewerError(f"{_FILES[name]} cannot be written as JSON: {error}") from None
+        return self.write_text(name, text + "\n")
+
+    def read_json(self, name: str) -> Any:
+        """Read one of the run's JSON files."""
+        path = self.file(name)
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise explain_os_error(error, path, "read") from error
+        except ValueError as error:
+            raise FewerError(f"{path} is not valid JSON: {error}") from None
+
+    def write_config(self, config: Mapping[str, Any]) -> Path:
+        """Write ``config.toml``."""
+        return self.write_text("config", dump_toml(config))
+
+    def read_config(self) -> dict[str, Any]:
+        """Read ``config.toml``."""
+        return read_toml(self.file("config"))
+
+    def write_plan(self, plan: Plan) -> Path:
+        """Write ``plan.json``."""
+        return plan.save(self.file("plan"))
+
+    def read_plan(self) -> Plan:
+        """Read ``plan.json``."""
+        return Plan.load(self.file("plan"))
+
+    def write_curves(self, curves: CurveSet) -> Path:
+        """Write ``curves.npz``."""
+        return curves.save(self.file("curves"))
+
+    def read_curves(self) -> CurveSet:
+        """Read ``curves.npz``."""
+        return CurveSet.load(self.file("curves"))
+
+    def log(self, event: str, **facts: Any) -> None:
+        """Append one line to ``log.jsonl``: the time (seconds since 1970), the event and its facts."""
+        line = json.dumps({"time": round(time.time(), 3), "event": event, **facts}, default=str) + "\n"
+        path = self.file("log")
+        try:
+            # one write of one line in append mode: lines of several threads do not mix
+            with path.open("ab", buffering=0) as file:
+                file.write(line.encode())
+        except OSError as error:
+            raise explain_os_error(error, path) from error
+
+    def read_log(self) -> Iterator[dict[str, Any]]:
+        """Yield the lines of ``log.jsonl``; a last line that a crash cut off is left out."""
+        if not self.has("log"):
+            return
+        for line in self.file("log").read_text(encoding="utf-8").splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue
+
+    def _lock(self) -> None:
+        """Take the lock of the folder.
+
+        The operating system lets the lock of a process go when it ends, however it ends, so a lock file that was left
+        behind is never in the way.
+        """
+        path = self.path / _LOCK
+        while True:
+            try:
+                handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+            except OSError as error:
+                raise explain_os_error(error, path) from error
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _same_file(handle, path):
+                    os.ftruncate(handle, 0)
+                    os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                    self._handle = handle
+                    return
+                os.close(handle)  # the former owner removed the file between our two steps: take the new one
+            except BlockingIOError:
+                who = os.read(handle, 200).decode(errors="replace") or "another process"
+                os.close(handle)
+                raise FewerError(f"{self.path} is in use by {who}; wait for it or choose another --out") from None
+            except OSError as error:
+                os.close(handle)
+                raise explain_os_error(error, path, "lock") from error
+
+    def _tidy(self) -> None:
+        """Remove what a killed process left: temporary files, and the half of a log line."""
+        for name in _FILES.values():
+            for left in self.path.glob(f".{name}.*.tmp"):
+                left.unlink(missing_ok=True)
+        log = self.file("log")
+        if log.exists() and (text := log.read_bytes()) and not text.endswith(b"\n"):
+            atomic_write_bytes(log, text[: text.rfind(b"\n") + 1])
+
+
+def _same_file(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,179 @@
+"""Everything that a run can be told, with defaults; the same names in Python, TOML and on the command line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from fewer.core.errors import FewerError, near_match
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class Settings(BaseModel):
+    """Settings of a run.
+
+    Attributes
+    ----------
+    pattern
+        ``unstructured``, ``block:16x4``, ``2:4``, or ``nm:*:16`` (any n of 16).
+    sparsities
+        Ladder of sparsities that every unit is offered; None is 0.1 to 0.9 in steps of 0.1, and 0.95.
+    estimator
+        ``measured`` (forward passes from the changed layer on) or ``taylor`` (random-probe gradients).
+    reduction
+        Over the images: ``mean``, ``max`` or ``cvar:0.1``.
+    compensation
+        ``obs`` (least-squares repair), ``bias`` (bias correction and BatchNorm re-estimation) or ``none``.
+    score
+        What goes first inside a layer: ``obs``, ``magnitude``, ``wanda`` or ``taylor``.
+    damping
+        Of the least-squares repair, relative to the mean of the Hessian's diagonal.
+    correction
+        0 to 1: how much a layer makes up for what cuts before it did.
+    allocator
+        ``dp`` (exact), or a baseline: ``uniform``, ``uniform+``, ``erk``, ``global``, ``lamp``.
+    schedule, rounds
+        ``one-shot``, or ``iterative``: the budget is reached in so many geometric rounds with curves sensed anew.
+    data_free
+        ``noise`` or ``bn`` (inputs that match BatchNorm statistics) instead of images.
+    calibration, sensing, heldout
+        Numbers of images: for repair, for harm (a part of the former), and kept apart for the report.
+    crops
+        Random crops per file where a folder has fewer files than images wanted; 0 takes the centre of each once.
+    search
+        Evaluations of local search after planning; 0 is off.
+    additivity
+        Random plans on which the prediction is checked; 0 is off.
+    probes
+        Random directions per batch of the Taylor estimator.
+    batch
+        Images per forward pass in sensing.
+    shards, backend, workers
+        Parts of the sensing images; ``serial``, ``thread``, ``process`` or ``ray``; tasks at once (None: cores).
+    exclude
+        Shell patterns of layers to leave alone.
+    seed, device
+        Of every random choice; where tensors live.
+
+    Examples
+    --------
+    >>> Settings(pattern="block:16x4").search
+    24
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True)
+
+    pattern: str = "unstructured"
+    sparsities: tuple[float, ...] | None = None
+    estimator: Literal["measured", "taylor"] = "taylor"
+    reduction: str = "mean"
+    compensation: Literal["obs", "bias", "none"] = "obs"
+    score: Literal["obs", "magnitude", "wanda", "taylor"] = "obs"
+    damping: float = Field(0.01, gt=0)
+    correction: float = Field(0.5, ge=0, le=1)
+    allocator: Literal["dp", "uniform", "uniform+", "erk", "global", "lamp"] = "dp"
+    schedule: Literal["one-shot", "iterative"] = "one-shot"
+    rounds: int = Field(4, ge=1)
+    data_free: Literal["noise", "bn"] | None = None
+    calibration: int = Field(64, ge=1)
+    sensing: int = Field(16, ge=1)
+    heldout: int = Field(32, ge=1)
+    crops: int = Field(8, ge=0)
+    search: int = Field(24, ge=0)
+    additivity: int = Field(12, ge=0)
+    probes: int = Field(4, ge=1)
+    batch: int = Field(4, ge=1)
+    shards: int = Field(1, ge=1)
+    backend: Literal["serial", "thread", "process", "ray"] = "thread"
+    workers: int | None = Field(None, ge=1)
+    exclude: tuple[str, ...] = ()
+    seed: int = Field(0, ge=0)
+    device: str = "cpu"
+
+    @field_validator("sparsities", "exclude", mode="before")
+    @classmethod
+    def _tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("pattern")
+    @classmethod
+    def _pattern(cls, value: str) -> str:
+        from fewer.patterns import option_grid
+
+        option_grid(value)
+        return value
+
+    @field_validator("reduction")
+    @classmethod
+    def _reduction(cls, value: str) -> str:
+        from fewer.distortion.outputs import reduction
+
+        reduction(value)
+        return value
+
+    @field_validator("sparsities")
+    @classmethod
+    def _ladder(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is not None and (not value or min(value) <= 0 or max(value) > 1):
+            raise ValueError("sparsities must lie above 0 and not above 1")
+        return value
+
+    @classmethod
+    def of(cls, values: dict[str, Any], where: str = "settings") -> Settings:
+        """Build settings from a dictionary.
+
+        Raises
+        ------
+        FewerError
+            For an unknown name (with the nearest valid one) or a bad value.
+
+        Examples
+        --------
+        >>> Settings.of({"patern": "2:4"})
+        Traceback (most recent call last):
+        fewer.core.errors.FewerError: settings: unknown name 'patern'; did you mean 'pattern'?
+        """
+        for name in values:
+            if name not in cls.model_fields:
+                raise FewerError(f"{where}: unknown name '{name}'{near_match(name, cls.model_fields)}")
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise FewerError(f"{where}: {name}={first['input']!r}: {first['msg']}") from None
+
+    @classmethod
+    def from_toml(cls, path: str | Path, **changes: Any) -> Settings:
+        """Read settings from a TOML file; ``changes`` go over it.
+
+        Raises
+        ------
+        FewerError
+            When the file cannot be read, is no TOML, or holds an unknown name or a bad value.
+        """
+        return cls.of(read_toml(path) | changes, str(path))
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises
+    ------
+    FewerError
+        When it is missing or not TOML.
+    """
+    path = Path(path)
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise FewerError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FewerError(f"{path} is not TOML: {error}") from error
