@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fewer.core.errors import FewerError, near_match
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from fewer.core.toml import read_toml
 
 
 class Settings(BaseModel):
@@ -38,7 +33,7 @@ class Settings(BaseModel):
     correction
         0 to 1: how much a layer makes up for what cuts before it did.
     allocator
-        ``dp`` (exact), or a baseline: ``uniform``, ``uniform+``, ``erk``, ``global``, ``lamp``.
+        ``dp`` (exact), or a baseline: ``uniform``, ``uniform_plus``, ``erk``, ``global_magnitude``, ``lamp``.
     schedule, rounds
         ``one-shot``, or ``iterative``: the budget is reached in so many geometric rounds with curves sensed anew.
     data_free
@@ -46,9 +41,11 @@ class Settings(BaseModel):
     calibration, sensing, heldout
         Numbers of images: for repair, for harm (a part of the former), and kept apart for the report.
     crops
-        Random crops per file where a folder has fewer files than images wanted; 0 takes the centre of each once.
+        Random crops per file; None takes as many as fill the wanted number of images, 0 the centre of each once.
     search
         Evaluations of local search after planning; 0 is off.
+    baselines
+        Simpler allocators that are given the same budget and the same repair, for the report.
     additivity
         Random plans on which the prediction is checked; 0 is off.
     probes
@@ -78,15 +75,16 @@ class Settings(BaseModel):
     score: Literal["obs", "magnitude", "wanda", "taylor"] = "obs"
     damping: float = Field(0.01, gt=0)
     correction: float = Field(0.5, ge=0, le=1)
-    allocator: Literal["dp", "uniform", "uniform+", "erk", "global", "lamp"] = "dp"
+    allocator: Literal["dp", "uniform", "uniform_plus", "erk", "global_magnitude", "lamp"] = "dp"
     schedule: Literal["one-shot", "iterative"] = "one-shot"
     rounds: int = Field(4, ge=1)
     data_free: Literal["noise", "bn"] | None = None
     calibration: int = Field(64, ge=1)
     sensing: int = Field(16, ge=1)
     heldout: int = Field(32, ge=1)
-    crops: int = Field(8, ge=0)
+    crops: int | None = Field(None, ge=0)
     search: int = Field(24, ge=0)
+    baselines: tuple[str, ...] = ("uniform", "erk", "lamp", "global_magnitude")
     additivity: int = Field(12, ge=0)
     probes: int = Field(4, ge=1)
     batch: int = Field(4, ge=1)
@@ -97,7 +95,7 @@ class Settings(BaseModel):
     seed: int = Field(0, ge=0)
     device: str = "cpu"
 
-    @field_validator("sparsities", "exclude", mode="before")
+    @field_validator("sparsities", "exclude", "baselines", mode="before")
     @classmethod
     def _tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
@@ -160,20 +158,3 @@ class Settings(BaseModel):
             When the file cannot be read, is no TOML, or holds an unknown name or a bad value.
         """
         return cls.of(read_toml(path) | changes, str(path))
-
-
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises
-    ------
-    FewerError
-        When it is missing or not TOML.
-    """
-    path = Path(path)
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise FewerError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FewerError(f"{path} is not TOML: {error}") from error

@@ -1,0 +1,225 @@
+"""Sense: from a prepared model to its curves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fewer.compensate.moments import collect_moments
+from fewer.compensate.sweep import Repair
+from fewer.core.curve import Curve, CurveSet
+from fewer.core.execute import run_tasks
+from fewer.core.ledger import Ledger
+from fewer.core.option import Option
+from fewer.core.unit import Unit
+from fewer.cost.storage import packed_bytes
+from fewer.distortion.outputs import Reference, reduction
+from fewer.models.running import call, evaluating
+from fewer.patterns import Pattern, kept_bound, option_grid
+from fewer.patterns.grid import DEFAULT_SPARSITIES
+from fewer.verbs.prepare import Prepared, state_hash
+from fewer.verbs.progress import Progress, Silent
+from fewer.verbs.sensing import SenseJob, SenseTask
+from fewer.verbs.settings import Settings
+
+# settings that change what is sensed; the others do not invalidate finished tasks
+_SENSED_BY = ("pattern", "sparsities", "estimator", "compensation", "score", "damping", "probes", "batch", "sensing", "seed")
+
+
+@dataclass(frozen=True, eq=False)
+class Sensed:
+    """Curves, and what the next steps need of how they were made."""
+
+    curves: CurveSet
+    options: dict[str, tuple[Option, ...]]
+    batches: list[Tensor]
+    reference: Reference
+    facts: dict[str, Any]
+
+
+def repair_of(settings: Settings) -> Repair:
+    """The part of the settings that says how a layer is cut and repaired."""
+    return Repair(settings.compensation, settings.score, settings.damping)
+
+
+def unit_options(units: Sequence[Unit], settings: Settings) -> dict[str, tuple[Option, ...]]:
+    """Options of every unit by name. An option that keeps as many weights as one before is left out."""
+    ladder = option_grid(settings.pattern, settings.sparsities or DEFAULT_SPARSITIES)
+    found: dict[str, tuple[Option, ...]] = {}
+    for unit in units:
+        options, kept = [ladder[0]], unit.numel
+        for option in ladder[1:]:
+            count = kept_bound(unit.rows, unit.cols, Pattern.parse(option.pattern), option.sparsity)
+            if count < kept:
+                options.append(option)
+                kept = count
+        found[unit.name] = tuple(options)
+    return found
+
+
+def option_costs(unit: Unit, options: Sequence[Option]) -> dict[str, list[float]]:
+    """Cost of each option: ``weights`` kept, ``macs`` and ``flops`` per sample, ``size`` in bytes.
+
+    Examples
+    --------
+    >>> option_costs(Unit("a", "linear", (4, 8), positions=2), [Option(), Option("unstructured", 0.5)])["flops"]
+    [128.0, 64.0]
+    """
+    kept = [kept_bound(unit.rows, unit.cols, Pattern.parse(o.pattern), o.sparsity) for o in options]
+    return {
+        "weights": [float(k) for k in kept],
+        "macs": [k * unit.positions for k in kept],
+        "flops": [2.0 * k * unit.positions for k in kept],
+        "size": [float(packed_bytes(unit.shape, o.pattern, k)) for k, o in zip(kept, options, strict=True)],
+    }
+
+
+def sense_curves(
+    prepared: Prepared,
+    settings: Settings,
+    *,
+    model: nn.Module | None = None,
+    alive: Mapping[str, Tensor] | None = None,
+    ledger_path: Path | None = None,
+    store: Path | None = None,
+    progress: Progress | None = None,
+) -> Sensed:
+    """Measure or estimate the harm of every option of every unit.
+
+    Parameters
+    ----------
+    prepared
+        Model, units and images.
+    settings
+        See :class:`Settings`.
+    model
+        The model of an earlier round; the original by default.
+    alive
+        Masks of that round.
+    ledger_path
+        Where finished tasks are kept.
+    store
+        Folder for the repaired weights of every option.
+    progress
+        Shows stages.
+    """
+    progress = progress or Silent()
+    subject = model if model is not None else prepared.model
+    units = prepared.matched.units
+    options = unit_options(units, settings)
+    size = 1 if settings.estimator == "taylor" and settings.reduction != "mean" else settings.batch
+    batches = list(prepared.calibration[: settings.sensing].split(size))
+    workers = 1 if settings.backend == "serial" else settings.workers or os.cpu_count() or 1
+    started = perf_counter()
+    threads = torch.get_num_threads()
+    with progress.stage("statistics", None) as stage, evaluating(prepared.model):
+        reference = Reference([call(prepared.model, b, prepared.forward) for b in batches])
+        moments = collect_moments(
+            subject,
+            {u.name: [subject.get_submodule(n) for n in (u.name, *u.aliases)] for u in units},
+            prepared.calibration.split(max(1, settings.batch)),
+            lambda m, b: call(m, b, prepared.forward),
+        )
+        stage.advance()
+        base = None
+        if model is not None:
+            base = torch.cat([reference.change(i, call(model, b, prepared.forward)) for i, b in enumerate(batches)])
+    prepared_seconds = perf_counter() - started
+    job = SenseJob(
+        subject,
+        units,
+        options,
+        batches,
+        reference,
+        moments,
+        repair_of(settings),
+        settings.estimator,
+        settings.probes,
+        settings.seed,
+        dict(alive or {}),
+        prepared.forward,
+        store,
+        threads=1 if workers > 1 else None,
+    )
+    tasks = job.tasks(settings.shards)
+    ledger = Ledger(ledger_path, _work_key(prepared, settings, subject, alive))
+    open_tasks = [t for t in tasks if str(t) not in ledger or (t.store and not _stored(job, t))]
+    try:
+        with progress.stage("sense", len(tasks)) as stage:
+            stage.advance(len(tasks) - len(open_tasks))
+            for task, result in run_tasks(job, open_tasks, backend=settings.backend, workers=workers):
+                ledger.add(str(task), result)
+                stage.advance(1, task.unit)
+    finally:
+        torch.set_num_threads(threads)
+    curves = _assemble(prepared, settings, options, tasks, ledger.results, base)
+    results = [ledger.results[str(t)] for t in tasks]
+    facts = {
+        "passes": int(sum(r["passes"] for r in results)),
+        "seconds": perf_counter() - started,
+        "statistics_seconds": prepared_seconds,
+        "task_seconds": float(sum(r["seconds"] for r in results)),
+        "resumed": len(tasks) - len(open_tasks),
+    }
+    return Sensed(curves, options, batches, reference, facts)
+
+
+def _stored(job: SenseJob, task: SenseTask) -> bool:
+    index = next(i for i, u in enumerate(job.units) if u.name == task.unit)
+    return job.store is not None and (job.store / f"{index}.safetensors").exists()
+
+
+def _work_key(prepared: Prepared, settings: Settings, model: nn.Module, alive: Mapping[str, Tensor] | None) -> str:
+    chosen = {name: getattr(settings, name) for name in _SENSED_BY}
+    if settings.estimator == "taylor":
+        chosen["per_sample"] = settings.reduction != "mean"
+    text = json.dumps([chosen, list(settings.exclude), [u.name for u in prepared.matched.units]], sort_keys=True)
+    tensors = [prepared.calibration, *(v for _, v in sorted((alive or {}).items()))]
+    return hashlib.sha256((text + state_hash(model, *tensors)).encode()).hexdigest()
+
+
+def _assemble(
+    prepared: Prepared,
+    settings: Settings,
+    options: Mapping[str, Sequence[Option]],
+    tasks: Sequence[SenseTask],
+    results: Mapping[str, Any],
+    base: Tensor | None,
+) -> CurveSet:
+    reduce = reduction(settings.reduction)
+    curves = []
+    for unit in prepared.matched.units:
+        parts = [results[str(t)] for t in tasks if t.unit == unit.name]
+        harms = torch.cat([torch.tensor(p["harms"], dtype=torch.float64) for p in parts], dim=1)
+        if base is not None and harms.shape[1] == len(base) and settings.estimator == "measured":
+            harms = harms - base  # harm beyond what earlier rounds have done
+        harm = reduce(harms).numpy()
+        harm[0] = 0.0
+        # nested masks can only do more harm; what falls is noise of the estimate
+        harm = np.maximum.accumulate(np.maximum(harm, 0.0))
+        curves.append(
+            Curve(
+                unit,
+                tuple(options[unit.name]),
+                {m: np.array(c) for m, c in option_costs(unit, options[unit.name]).items()},
+                harm,
+                {k: np.array(v) for k, v in parts[0]["scores"].items()},
+            )
+        )
+    meta = {
+        "model": prepared.loaded.name,
+        "settings": settings.model_dump(mode="json"),
+        "state": state_hash(prepared.model),
+        "images": prepared.source,
+    }
+    return CurveSet(tuple(curves), prepared.fixed, meta)

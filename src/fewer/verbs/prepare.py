@@ -1,0 +1,193 @@
+"""Bring a model and its images together: what every verb needs before it can start."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewer.compensate.layers import Layer, find_layers
+from fewer.core.errors import FewerError
+from fewer.cost.static import fixed_costs
+from fewer.data.calibration import as_calibration
+from fewer.data.datafree import batchnorm_inputs, gaussian_noise
+from fewer.data.images import ImageSet, list_images
+from fewer.models.matching import MatchResult, match
+from fewer.models.running import Forward
+from fewer.models.spec import LoadedModel, load_model
+from fewer.verbs.settings import Settings
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A model, its units and its images.
+
+    Attributes
+    ----------
+    loaded
+        The original model; never changed.
+    matched
+        Its units, and what was skipped.
+    layers
+        The units in the original model.
+    fixed
+        What the rest of the model costs: ``macs``, ``flops``, ``size``, ``weights`` (0).
+    calibration, heldout
+        Image tensors (samples first); ``heldout`` shares no file with ``calibration`` unless ``notes`` says so.
+    source
+        Where the images come from.
+    skipped
+        Files that could not be read, and why.
+    notes
+        What a reader of the report should know about the images.
+    """
+
+    loaded: LoadedModel
+    matched: MatchResult
+    layers: dict[str, Layer]
+    fixed: dict[str, float]
+    parameters: int
+    calibration: Tensor
+    heldout: Tensor
+    source: str
+    skipped: list[tuple[str, str]]
+    notes: list[str]
+    forward: Forward | None = None
+
+    @property
+    def model(self) -> nn.Module:
+        """The original model."""
+        return self.loaded.model
+
+
+def prepare(model: Any, images: Any, settings: Settings, forward: Forward | None = None) -> Prepared:
+    """Load a model, read images and match units.
+
+    Parameters
+    ----------
+    model
+        Spec, ``nn.Module`` or :class:`~fewer.models.spec.LoadedModel`.
+    images
+        Folder, files, tensor or iterable; not read when ``settings.data_free``.
+    settings
+        See :class:`Settings`.
+    forward
+        ``forward(model, batch)``, for models that are not called with one tensor.
+
+    Raises
+    ------
+    FewerError
+        When the model, the images or the device cannot be used.
+    """
+    if settings.device != "cpu":
+        raise FewerError(f"device '{settings.device}' cannot be used: this version works on the CPU, --device cpu")
+    loaded = model if isinstance(model, LoadedModel) else load_model(model)
+    calibration, heldout, source, skipped, notes = _images(loaded, images, settings)
+    matched = match(loaded.model, calibration[:1], forward, settings.exclude)
+    fixed = fixed_costs(loaded.model, calibration[:1], matched, forward)
+    fixed.pop("parameters")
+    return Prepared(
+        loaded,
+        matched,
+        find_layers(loaded.model, matched.units, calibration[:1], forward),
+        {**fixed, "weights": 0.0},
+        sum(p.numel() for p in loaded.model.parameters()),
+        calibration,
+        heldout,
+        source,
+        skipped,
+        notes,
+        forward,
+    )
+
+
+def _images(
+    loaded: LoadedModel, images: Any, settings: Settings
+) -> tuple[Tensor, Tensor, str, list[tuple[str, str]], list[str]]:
+    wanted, apart = settings.calibration, settings.heldout
+    if settings.data_free is not None:
+        return _made_up(loaded, images, settings)
+    if images is None:
+        raise FewerError("images are missing: give a folder of images, a tensor, or data_free='noise'")
+    common: dict[str, Any] = {"seed": settings.seed, "preprocess": loaded.preprocess, "crops": settings.crops}
+    if isinstance(images, (str, Path)) or (isinstance(images, (list, tuple)) and _all_paths(images)):
+        files = list_images(images) if isinstance(images, (str, Path)) else list(images)
+        source = str(images) if isinstance(images, (str, Path)) else f"{len(files)} files"
+        if len(files) == 1:
+            whole = as_calibration(images, wanted + apart, **common)
+            return (*_cut(whole, wanted, apart), source, _named(whole), [_SAME])
+        first = as_calibration(images, wanted, part="calibration", **common)
+        second = as_calibration(images, apart, part="heldout", **common)
+        if len(first) == 0 or len(second) == 0:
+            raise FewerError(f"{source} holds too few readable images to keep some apart for the report")
+        notes = [
+            f"{len(first)} calibration images from {len(set(first.files))} files, {len(second)} held-out images "
+            f"from {len(set(second.files))} other files."
+        ]
+        return first.tensor, second.tensor, source, _named(first) + _named(second), notes
+    ndim = max(1, len(loaded.preprocess.input_size))
+    whole = as_calibration(images, wanted + apart, sample_ndim=ndim)
+    notes = [] if len(whole) > 1 else [_SAME]
+    return (*_cut(whole, wanted, apart), "a tensor given in Python", _named(whole), notes)
+
+
+_SAME = "Too few images to keep any apart: the held-out numbers come from the calibration image itself."
+
+
+def _all_paths(images: list[Any] | tuple[Any, ...]) -> bool:
+    return bool(images) and all(isinstance(i, (str, Path)) for i in images)
+
+
+def _cut(whole: ImageSet, wanted: int, apart: int) -> tuple[Tensor, Tensor]:
+    """Calibration first, held out last; a quarter at most is held out."""
+    n = len(whole)
+    if n == 1:
+        return whole.tensor, whole.tensor
+    held = max(1, min(apart, n // 4))
+    return whole.tensor[: min(wanted, n - held)], whole.tensor[n - held :]
+
+
+def _named(images: ImageSet) -> list[tuple[str, str]]:
+    return [(str(path), reason) for path, reason in images.skipped]
+
+
+def _made_up(
+    loaded: LoadedModel, images: Any, settings: Settings
+) -> tuple[Tensor, Tensor, str, list[tuple[str, str]], list[str]]:
+    size = loaded.preprocess.input_size
+    if settings.data_free == "noise":
+        made, note = gaussian_noise(size, settings.calibration, settings.seed), "Gaussian noise instead of images."
+    else:
+        made, note = batchnorm_inputs(loaded.model, size, settings.calibration, settings.seed)
+    if images is not None:
+        # real images may still judge the result; none of them calibrates it
+        real = Settings.of({**settings.model_dump(), "data_free": None})
+        _, heldout, source, skipped, notes = _images(loaded, images, real)
+        return made, heldout, f"data-free ({settings.data_free}); judged on {source}", skipped, [note, *notes]
+    heldout = (
+        gaussian_noise(size, settings.heldout, settings.seed + 1) if settings.data_free == "noise" else made
+    )
+    return made, heldout, f"data-free ({settings.data_free})", [], [note, "Judged on made-up inputs as well."]
+
+
+def state_hash(model: nn.Module, *extra: Tensor) -> str:
+    """SHA-256 of a model's state and further tensors, as hex text.
+
+    Examples
+    --------
+    >>> state_hash(nn.Linear(1, 1)) != state_hash(nn.Linear(1, 1))
+    True
+    """
+    digest = hashlib.sha256()
+    state: Mapping[str, Any] = model.state_dict()
+    for name, value in [*sorted(state.items()), *((f"extra{i}", t) for i, t in enumerate(extra))]:
+        digest.update(name.encode())
+        if isinstance(value, Tensor):
+            digest.update(str((value.dtype, tuple(value.shape))).encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
