@@ -61,15 +61,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     from cyclopts import CycloptsError
 
-    from fewer.cli.app import app, near_flag
+    from fewer.cli.app import app, explain
+    from fewer.cli.work import remember_command
 
+    remember_command(words)
     try:
         done = app(words, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()  # here, so that a reader who left is noticed
         return done if isinstance(done, int) else 0
     except CycloptsError as error:
-        sentence = " ".join(str(error).split()).rstrip(".")
-        raise FewerError(f"{sentence[:1].lower()}{sentence[1:]}{near_flag(words)}; see fewer --help") from None
+        raise FewerError(explain(error, words)) from None
 
 
 def _say(sentence: str) -> None:
