@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 # public name -> module that defines it; resolved on first use
-_PUBLIC: dict[str, str] = {}
+_PUBLIC: dict[str, str] = {
+    "Budget": "fewer.core.budget",
+    "FewerError": "fewer.core.errors",
+    "Settings": "fewer.verbs.settings",
+    "compress": "fewer.verbs.compress",
+    "load": "fewer.verbs.saving",
+    "plan": "fewer.verbs.planning",
+}
 
 __all__ = ["__version__", *_PUBLIC]
 

@@ -151,9 +151,9 @@ class Sweep:
             plain = moments.covariance(i) if centred else moments.second(i)
             damped = damp(plain, repair.damping)
             self.hessians.append(damped)
-            self.plain_targets.append(wanted)
             # damping pulls towards the dense weight, not towards zero: its part of the target is the dense weight's
             wanted = grouped[..., block] @ plain if target is None else target[i]
+            self.plain_targets.append(wanted)
             ridge = (damped - plain).diagonal(dim1=1, dim2=2)
             self.targets.append(wanted + grouped[..., block] * ridge[:, None, :])
         if wanted_mean is None:

@@ -156,7 +156,7 @@ class _Worker:
                 kept.append(int(fit.mask.sum()))
                 errors.append(sweep.error(fit.weight))
                 if task.store and index:
-                    stored |= _packed(index, fit)
+                    stored.update(_packed(index, fit))
                 yield fit
 
         harms = estimator.harms(layer, fits())

@@ -1,0 +1,110 @@
+"""Apply: from a plan to a compressed model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fewer.compensate.layers import find_layers
+from fewer.compensate.sequential import compress_in_order
+from fewer.core.option import Option
+from fewer.verbs.curves import repair_of
+from fewer.verbs.prepare import Prepared
+from fewer.verbs.progress import Progress, Silent
+from fewer.verbs.settings import Settings
+
+# The whole calibration set goes through two models at once; what that may take decides how many images are used.
+_MEMORY_BYTES = 1.2e9
+
+
+def fitting_images(prepared: Prepared) -> Tensor:
+    """As many calibration images as fit in memory while two forward passes run in step."""
+    largest = 0
+
+    def look(_module: nn.Module, _inputs: object, output: object) -> None:
+        nonlocal largest
+        if isinstance(output, Tensor):
+            largest = max(largest, output.numel() * output.element_size())
+
+    handles = [m.register_forward_hook(look) for m in prepared.model.modules()]
+    try:
+        from fewer.models.running import call, evaluating
+
+        with evaluating(prepared.model):
+            call(prepared.model, prepared.calibration[:1], prepared.forward)
+    finally:
+        for handle in handles:
+            handle.remove()
+    # an activation, the one before it and a copy, in both models
+    count = int(_MEMORY_BYTES // max(1, 6 * largest))
+    return prepared.calibration[: max(1, count)]
+
+
+def apply_options(
+    prepared: Prepared,
+    settings: Settings,
+    options: Mapping[str, Sequence[Option]],
+    chosen: Mapping[str, Option],
+    *,
+    model: nn.Module | None = None,
+    alive: Mapping[str, Tensor] | None = None,
+    progress: Progress | None = None,
+    title: str = "apply",
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Cut and repair a copy of a model.
+
+    Parameters
+    ----------
+    prepared
+        The original model, its units and images.
+    settings
+        How to repair.
+    options
+        Ladder of each unit.
+    chosen
+        Option of each unit.
+    model, alive
+        Model and masks of an earlier round.
+    progress, title
+        Shows a stage of that name.
+
+    Returns
+    -------
+    nn.Module
+        The compressed copy.
+    dict of str to Tensor
+        Mask of every unit in its weight's shape.
+    """
+    progress = progress or Silent()
+    target = copy.deepcopy(model if model is not None else prepared.model).eval()
+    dense = copy.deepcopy(prepared.model).eval()
+    units = prepared.matched.units
+    example = prepared.calibration[:1]
+    ladders = {u.name: _path(options[u.name], chosen[u.name]) for u in units}
+    with progress.stage(title, len(units)) as stage:
+        masks = compress_in_order(
+            dense,
+            target,
+            find_layers(dense, units, example, prepared.forward),
+            find_layers(target, units, example, prepared.forward),
+            ladders,
+            fitting_images(prepared),
+            repair_of(settings),
+            correction=settings.correction,
+            alive=alive,
+            forward=prepared.forward,
+            done=lambda name: stage.advance(1, name),
+        )
+    return target, {u.name: masks[u.name].view(u.shape) for u in units}
+
+
+def _path(options: Sequence[Option], chosen: Option) -> list[Option]:
+    """The options that a sweep visits on its way to the chosen one, so that it is the very sweep that was sensed."""
+    if chosen.is_dense:
+        return [chosen]
+    return [o for o in options if not o.is_dense and o.sparsity < chosen.sparsity] + [chosen]
+
+

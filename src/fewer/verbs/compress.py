@@ -1,0 +1,349 @@
+"""Compress: match, sense, plan, apply and report in one go. This is the main job."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from fewer.core.allocate import Allocation
+from fewer.core.budget import Budget, parse_budgets
+from fewer.core.curve import CurveSet
+from fewer.core.errors import FewerError
+from fewer.core.plan import Plan
+from fewer.core.run import RunFolder
+from fewer.core.search import local_search
+from fewer.models.running import Forward
+from fewer.report import RunReport, write
+from fewer.verbs.applying import apply_options
+from fewer.verbs.curves import Sensed, sense_curves
+from fewer.verbs.evidence import Evidence, gather, search_facts
+from fewer.verbs.planning import Assembly, choose
+from fewer.verbs.prepare import Prepared, prepare
+from fewer.verbs.progress import Progress, Silent
+from fewer.verbs.saving import save_model
+from fewer.verbs.settings import Settings
+
+
+@dataclass(eq=False)
+class CompressedRun:
+    """What :func:`compress` and :func:`apply` return.
+
+    Attributes
+    ----------
+    model
+        The compressed model, in evaluation mode; the original is untouched.
+    plan
+        One option per unit.
+    report
+        The evidence; ``report.to_html("report.html")`` writes the page.
+    curves
+        Cost and harm of every option; any other budget can be planned from them.
+    masks
+        True where a weight was kept, in the weight's shape, by unit name.
+    folder
+        Where the run was saved, or None.
+    """
+
+    model: nn.Module
+    plan: Plan
+    report: RunReport
+    curves: CurveSet
+    masks: dict[str, Tensor]
+    prepared: Prepared = field(repr=False)
+    folder: Path | None = None
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the run folder: config, curves, plan, model, recipe, report.
+
+        Raises
+        ------
+        FewerError
+            When the folder is in use or cannot be written.
+        """
+        with RunFolder.create(folder, overwrite=overwrite) as run:
+            save_run(run, self, {})
+        self.folder = Path(folder)
+        return self.folder
+
+
+def save_run(run: RunFolder, result: CompressedRun, config: dict[str, Any]) -> None:
+    """Write everything of a finished run into a folder that is locked for it."""
+    if config:
+        run.write_config(config)
+    run.write_curves(result.curves)
+    run.write_plan(result.plan)
+    saved = save_model(run.path, result.prepared, result.model, result.plan, result.masks)
+    result.report.model.artefact_bytes = float(saved.size)
+    for entry in result.report.verdict.budgets:
+        if entry.metric == "size":
+            entry.reached = float(saved.size)
+    write(result.report, run.path)
+
+
+def compress(
+    model: Any,
+    images: Any = None,
+    budget: str | Budget | Sequence[str | Budget] = "weights=50%",
+    *,
+    out: str | Path | None = None,
+    settings: Settings | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    command: str | None = None,
+    forward: Forward | None = None,
+) -> CompressedRun:
+    """Make a model meet a budget, with the least change of its output.
+
+    Parameters
+    ----------
+    model
+        ``fewer/NAME``, ``timm/NAME``, ``hf/NAME``, ``path.py:function``, or any ``nn.Module``. It is not changed.
+    images
+        Unlabelled images: a folder, a list of files, a tensor [N, ...], or an iterable of tensors such as a DataLoader.
+    budget
+        ``"weights=50%"``, ``"flops=0.5x"``, ``"size=8MB"``, or several of them.
+    out
+        Run folder; everything stays in memory when None.
+    settings
+        See :class:`Settings`.
+    overwrite, resume
+        What to do with an existing run folder: start anew, or go on where it was interrupted.
+    progress
+        Shows what is going on; see :mod:`fewer.verbs.progress`.
+    command
+        The command line, for the report.
+    forward
+        ``forward(model, batch)``, for models that are not called with one tensor.
+
+    Returns
+    -------
+    CompressedRun
+
+    Raises
+    ------
+    FewerError
+        When the input cannot be used or the budget cannot be met; the sentence says which, and what can be.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+    >>> run = compress(net, torch.randn(32, 16), "weights=50%", settings=Settings(search=0, additivity=0, baselines=()))
+    >>> sum(int(m.sum()) for m in run.masks.values()) <= (16 * 32 + 32 * 4) // 2
+    True
+    """
+    settings, progress = settings or Settings(), progress or Silent()
+    budgets = parse_budgets(budget)
+    known = {"weights", "macs", "flops", "size"}
+    for b in budgets:
+        if b.metric not in known:
+            raise FewerError(f"a budget of {b.metric} cannot be planned yet: use one of {', '.join(sorted(known))}")
+    with ExitStack() as stack:
+        run = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume)) if out else None
+        config = _config(model, images, budgets, settings)
+        if run is not None:
+            run.write_config(config)
+            run.log("started", command=command or "")
+            scratch = run.path / ".scratch"
+            scratch.mkdir(exist_ok=True)
+        else:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fewer-")))
+        result = _compress(model, images, budgets, settings, scratch, progress, command, forward)
+        if run is not None:
+            with progress.stage("save", None) as stage:
+                save_run(run, result, config)
+                stage.advance()
+            run.log("finished", distortion=result.report.verdict.distortion)
+            shutil.rmtree(scratch, ignore_errors=True)
+            result.folder = run.path
+        return result
+
+
+def _config(model: Any, images: Any, budgets: Sequence[Budget], settings: Settings) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "model": model if isinstance(model, str) else f"{type(model).__module__}:{type(model).__qualname__}",
+        "budget": [str(b) for b in budgets],
+        "settings": {k: v for k, v in settings.model_dump(mode="json").items() if v is not None},
+    }
+    if isinstance(images, (str, Path)):
+        facts["images"] = str(images)
+    elif isinstance(images, (list, tuple)) and images and all(isinstance(i, (str, Path)) for i in images):
+        facts["images"] = [str(i) for i in images]
+    return facts
+
+
+def _compress(
+    model: Any,
+    images: Any,
+    budgets: Sequence[Budget],
+    settings: Settings,
+    scratch: Path,
+    progress: Progress,
+    command: str | None,
+    forward: Forward | None,
+) -> CompressedRun:
+    timings: dict[str, float] = {}
+    with progress.stage("match", None) as stage, _timed(timings, "match"):
+        prepared = prepare(model, images, settings, forward)
+        stage.advance()
+    with _timed(timings, "sense"):
+        sensed = sense_curves(
+            prepared, settings, ledger_path=scratch / "ledger.jsonl", store=scratch, progress=progress
+        )
+    with _timed(timings, "plan"):
+        allocation = choose(sensed.curves, budgets, settings.allocator)
+    if settings.schedule == "iterative":
+        compressed, masks, allocation = _iterate(prepared, settings, sensed, budgets, scratch, progress, timings)
+        assembly = Assembly.of(prepared.model, sensed.curves, scratch, prepared.calibration[:1], forward)
+        search = None
+    else:
+        assembly = Assembly.of(prepared.model, sensed.curves, scratch, prepared.calibration[:1], forward)
+        with _timed(timings, "search"):
+            allocation, search = _search(prepared, settings, sensed, assembly, budgets, allocation, progress)
+        compressed, masks = _apply(prepared, settings, sensed, allocation, progress, timings)
+    method = settings.allocator + ("+search" if search is not None and search["kept"] else "")
+    plan = Plan.from_allocation(sensed.curves, budgets, allocation, method)
+    return report_on(
+        Evidence(prepared, settings, sensed, plan, allocation, compressed, masks, budgets, timings, search, command),
+        assembly,
+        progress,
+    )
+
+
+def report_on(evidence: Evidence, assembly: Assembly | None, progress: Progress) -> CompressedRun:
+    """Measure on held-out images and write everything down."""
+    report = gather(evidence, assembly, progress)
+    return CompressedRun(
+        evidence.model, evidence.plan, report, evidence.sensed.curves, evidence.masks, evidence.prepared
+    )
+
+
+def _apply(
+    prepared: Prepared,
+    settings: Settings,
+    sensed: Sensed,
+    allocation: Allocation,
+    progress: Progress,
+    timings: dict[str, float],
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    chosen = {u.name: sensed.options[u.name][k] for u, k in zip(sensed.curves.units, allocation.choice, strict=True)}
+    with _timed(timings, "apply"):
+        return apply_options(prepared, settings, sensed.options, chosen, progress=progress)
+
+
+def _search(
+    prepared: Prepared,
+    settings: Settings,
+    sensed: Sensed,
+    assembly: Assembly,
+    budgets: Sequence[Budget],
+    start: Allocation,
+    progress: Progress,
+) -> tuple[Allocation, dict[str, Any] | None]:
+    if settings.search == 0 or settings.allocator != "dp" or len(sensed.curves) < 2 or not start.choice.any():
+        return start, None
+    began = perf_counter()
+    batches, reference = search_images(prepared, settings, sensed)
+    with progress.stage("search", settings.search) as stage:
+        found, steps = local_search(
+            sensed.curves,
+            budgets,
+            start,
+            lambda choice: assembly.distortion(choice, batches, reference),
+            evaluations=settings.search,
+            seed=settings.seed,
+            progress=lambda step, _best: stage.advance(1, f"{step.best:.4g}"),
+        )
+    facts = search_facts(steps, perf_counter() - began)
+    return (found, facts) if facts["kept"] else (start, facts)
+
+
+def search_images(prepared: Prepared, settings: Settings, sensed: Sensed) -> tuple[list[Tensor], Any]:
+    """Calibration images that the curves were not sensed on, where there are enough; else the same ones."""
+    from fewer.distortion.outputs import Reference
+    from fewer.models.running import call, evaluating
+
+    spare = prepared.calibration[settings.sensing : 2 * settings.sensing]
+    if len(spare) < min(settings.sensing, 4):
+        return sensed.batches, sensed.reference
+    batches = list(spare.split(settings.batch))
+    with evaluating(prepared.model):
+        return batches, Reference([call(prepared.model, b, prepared.forward) for b in batches])
+
+
+def _iterate(
+    prepared: Prepared,
+    settings: Settings,
+    sensed: Sensed,
+    budgets: Sequence[Budget],
+    scratch: Path,
+    progress: Progress,
+    timings: dict[str, float],
+) -> tuple[nn.Module, dict[str, Tensor], Allocation]:
+    """Reach the budget in geometric steps, 1 - (1 - q)^k; masks only grow, curves are sensed anew at every step."""
+    curves, model, masks = sensed, None, {}
+    choice: np.ndarray | None = None
+    allocation = None
+    for number in range(1, settings.rounds + 1):
+        if number > 1:
+            assert model is not None
+            alive = {name: mask.flatten(1) for name, mask in masks.items()}
+            with _timed(timings, "sense"):
+                curves = sense_curves(
+                    prepared,
+                    settings,
+                    model=model,
+                    alive=alive,
+                    ledger_path=scratch / f"ledger-{number}.jsonl",
+                    progress=progress,
+                )
+        steps = [_step_of(b, sensed.curves, number, settings.rounds) for b in budgets]
+        allocation = choose(curves.curves, steps, settings.allocator, choice)
+        choice = allocation.choice
+        chosen = {u.name: sensed.options[u.name][k] for u, k in zip(sensed.curves.units, choice, strict=True)}
+        with _timed(timings, "apply"):
+            model, masks = apply_options(
+                prepared,
+                settings,
+                sensed.options,
+                chosen,
+                model=model,
+                alive={name: mask.flatten(1) for name, mask in masks.items()},
+                progress=progress,
+                title=f"apply {number}/{settings.rounds}",
+            )
+    assert model is not None and allocation is not None
+    return model, masks, allocation
+
+
+def _step_of(budget: Budget, curves: CurveSet, number: int, rounds: int) -> Budget:
+    """Budget of one round: the dense cost times the wanted share to the power of number / rounds."""
+    dense, limit = curves.dense(budget.metric), budget.limit(curves)
+    if number == rounds or limit >= dense:
+        return budget
+    return Budget(budget.metric, dense * (limit / dense) ** (number / rounds), False)
+
+
+class _timed:
+    """Add the time spent inside to an entry of a dictionary."""
+
+    def __init__(self, timings: dict[str, float], name: str) -> None:
+        self.timings, self.name = timings, name
+
+    def __enter__(self) -> None:
+        self.began = perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.timings[self.name] = self.timings.get(self.name, 0.0) + perf_counter() - self.began
+
+

@@ -1,0 +1,325 @@
+"""Report: measure a compressed model on held-out images beside simpler methods, and write everything down."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewer.core.allocate import Allocation, frontier
+from fewer.core.budget import Budget
+from fewer.core.errors import FewerError
+from fewer.core.plan import Plan
+from fewer.core.search import SearchStep
+from fewer.report import RunReport, environment
+from fewer.verbs.applying import apply_options
+from fewer.verbs.curves import Sensed
+from fewer.verbs.evaluate import Judge, Quality
+from fewer.verbs.planning import Assembly, choose, random_choices, rank_correlation
+from fewer.verbs.prepare import Prepared
+from fewer.verbs.progress import Progress
+from fewer.verbs.settings import Settings
+
+LABELS = {
+    "uniform": "Uniform",
+    "uniform_plus": "Uniform+",
+    "erk": "ERK",
+    "lamp": "LAMP",
+    "global_magnitude": "Global magnitude",
+    "dp": "fewer (exact DP)",
+    "dp+search": "fewer (DP + local search)",
+}
+UNITS_OF_MEASURE = {"weights": "weights", "flops": "FLOPs", "macs": "MACs", "size": "bytes"}
+FRONTIER = tuple(round(0.95 - 0.05 * i, 2) for i in range(18))
+MEASURED_AT = (0.9, 0.7, 0.5, 0.35, 0.2)
+# less than this share of improvement is not worth a plan that is no longer the exact optimum of its curves
+_WORTH = 0.01
+
+
+@dataclass(eq=False)
+class Evidence:
+    """Everything that a run knows when its model is made."""
+
+    prepared: Prepared
+    settings: Settings
+    sensed: Sensed
+    plan: Plan
+    allocation: Allocation
+    model: nn.Module
+    masks: dict[str, Tensor]
+    budgets: Sequence[Budget]
+    timings: dict[str, float]
+    search: dict[str, Any] | None
+    command: str | None
+
+
+def search_facts(steps: Sequence[SearchStep], seconds: float) -> dict[str, Any]:
+    """What local search gained on calibration images, and whether that is worth keeping."""
+    before, after = steps[0].fitness, steps[-1].best
+    kept = bool(after < before * (1 - _WORTH))
+    return {"kept": kept, "before": before, "after": after, "evaluations": len(steps), "seconds": seconds}
+
+
+def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) -> RunReport:
+    """Measure and fill in the report."""
+    e, prepared = evidence, evidence.prepared
+    began = perf_counter()
+    judge = Judge(
+        prepared.model,
+        prepared.heldout,
+        batch=max(8, e.settings.batch),
+        forward=prepared.forward,
+        task=prepared.loaded.task,
+    )
+    with progress.stage("evaluate", None) as stage:
+        quality = judge.judge(e.model)
+        stage.advance()
+    reached = _reached(e)
+    verdict = {
+        "met": all(r["reached"] <= r["limit"] * (1 + 1e-6) for r in reached),
+        "budgets": reached,
+        "distortion": quality.distortion,
+        "quality": [
+            {"name": quality.name, "value": quality.value, "dense": 1.0, "note": f"on {len(prepared.heldout)} held-out images"}
+        ],
+    }
+    ours = row_of(e.plan.method, e.plan.method.startswith("dp"), quality, e.timings.get("apply", 0.0), e.settings)
+    rows = [ours, *_baselines(e, judge, progress)]
+    report: dict[str, Any] = {
+        "seed": e.settings.seed,
+        "command": e.command or "",
+        "verdict": verdict,
+        "model": {
+            "name": prepared.loaded.name,
+            "parameters": float(prepared.parameters),
+            "source_bytes": float(e.plan.dense["size"]),
+        },
+        "data": {
+            "calibration": len(prepared.calibration),
+            "heldout": len(prepared.heldout),
+            "source": prepared.source,
+            "skipped": [{"file": f, "reason": r} for f, r in prepared.skipped],
+            "note": " ".join(prepared.notes),
+        },
+        "settings": _flat(e.settings),
+        "baselines": rows,
+        "units": _units(e),
+        "skipped": [{"name": s.name, "kind": s.kind, "reason": s.reason} for s in prepared.matched.skipped],
+        "curves": _curves(e),
+        "sensing": _sensing(e),
+    }
+    if assembly is not None:
+        report["frontier"] = _frontier(e, assembly, judge, progress)
+        report["additivity"] = _additivity(e, assembly, progress)
+    if e.search is not None:
+        report["search"] = _search(e, assembly, judge)
+    e.timings["evaluate"] = e.timings.get("evaluate", 0.0) + perf_counter() - began
+    report["timings"] = dict(e.timings)
+    report["peak_memory_bytes"] = float(_peak_memory())
+    report["environment"] = environment(threads=torch.get_num_threads())
+    report["limits"] = _limits(e)
+    return RunReport.from_dict(report)
+
+
+def row_of(name: str, ours: bool, quality: Quality, seconds: float, settings: Settings) -> dict[str, Any]:
+    """One row of the comparison."""
+    return {
+        "name": name,
+        "label": LABELS.get(name, name),
+        "ours": ours,
+        "distortion": quality.distortion,
+        "quality": {quality.name: quality.value},
+        "seconds": seconds,
+        "compensated": settings.compensation == "obs",
+    }
+
+
+def _reached(e: Evidence) -> list[dict[str, Any]]:
+    totals = {"weights": 0.0, "macs": e.prepared.fixed["macs"], "flops": e.prepared.fixed["flops"]}
+    for unit in e.sensed.curves.units:
+        kept = float(e.masks[unit.name].sum())
+        totals["weights"] += kept
+        totals["macs"] += kept * unit.positions
+        totals["flops"] += 2 * kept * unit.positions
+    totals["size"] = e.plan.cost["size"]  # replaced by the file's real size once it is written
+    curves = e.sensed.curves
+    return [
+        {
+            "budget": str(b),
+            "metric": b.metric,
+            "limit": float(b.limit(curves)),
+            "dense": curves.dense(b.metric),
+            "reached": totals[b.metric],
+            "unit": UNITS_OF_MEASURE[b.metric],
+        }
+        for b in e.budgets
+    ]
+
+
+def _baselines(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, Any]]:
+    """Simpler allocators at the same budget, through the very same repair."""
+    rows = []
+    for name in e.settings.baselines:
+        if name == e.plan.method:
+            continue
+        try:
+            allocation = choose(e.sensed.curves, e.budgets, name)
+        except FewerError:  # a rule with one free parameter cannot meet every pair of budgets
+            continue
+        began = perf_counter()
+        chosen = {
+            u.name: e.sensed.options[u.name][k]
+            for u, k in zip(e.sensed.curves.units, allocation.choice, strict=True)
+        }
+        model, _ = apply_options(
+            e.prepared, e.settings, e.sensed.options, chosen, progress=progress, title=f"baseline {LABELS.get(name, name)}"
+        )
+        rows.append(row_of(name, False, judge.judge(model), perf_counter() - began, e.settings))
+    return rows
+
+
+def _units(e: Evidence) -> list[dict[str, Any]]:
+    rows = []
+    planned = e.plan.options()
+    for curve, k in zip(e.sensed.curves.curves, e.allocation.choice, strict=True):
+        unit, mask = curve.unit, e.masks[curve.unit.name]
+        kept = float(mask.sum())
+        option = planned[unit.name]
+        rows.append(
+            {
+                "name": unit.name,
+                "kind": unit.kind,
+                "shape": list(unit.shape),
+                "option": str(option),
+                "pattern": option.pattern,
+                "sparsity": 1 - kept / unit.numel,
+                "precision": option.precision,
+                "kept_weights": kept,
+                "weights": float(unit.numel),
+                "flops": 2 * kept * unit.positions,
+                "dense_flops": 2 * unit.macs,
+                "distortion": float(curve.distortion[k]),
+            }
+        )
+    return rows
+
+
+def _curves(e: Evidence) -> list[dict[str, Any]]:
+    return [
+        {
+            "unit": c.unit.name,
+            "sparsity": [o.sparsity for o in c.options],
+            "distortion": [float(d) for d in c.distortion],
+            "chosen": int(k),
+        }
+        for c, k in zip(e.sensed.curves.curves, e.allocation.choice, strict=True)
+    ]
+
+
+def _frontier(e: Evidence, assembly: Assembly, judge: Judge, progress: Progress) -> dict[str, Any]:
+    metric = e.budgets[0].metric
+    curves = e.sensed.curves
+    dense = curves.dense(metric)
+    plans = frontier(curves, metric, FRONTIER)
+    points = [
+        {"budget": b, "cost": p.cost[metric] / dense, "predicted": p.distortion}
+        for b, p in zip(FRONTIER, plans, strict=True)
+        if p is not None
+    ]
+    rival = next((n for n in e.settings.baselines if n in ("uniform", "uniform_plus")), None)
+    baseline = []
+    with progress.stage("frontier", len(MEASURED_AT)) as stage:
+        for share in MEASURED_AT:
+            plan = plans[FRONTIER.index(share)]
+            stage.advance()
+            if plan is None:
+                continue
+            point = next(p for p in points if p["budget"] == share)
+            point["measured"] = assembly.evaluate(plan.choice, lambda m: judge.judge(m).distortion)
+            if rival is not None:
+                simple = choose(curves, [Budget(metric, share, True)], rival)
+                measured = assembly.evaluate(simple.choice, lambda m: judge.judge(m).distortion)
+                baseline.append({"budget": share, "cost": simple.cost[metric] / dense, "measured": measured})
+    label = {"weights": "kept weights", "flops": "FLOPs", "macs": "MACs", "size": "file size"}[metric]
+    return {
+        "metric": metric,
+        "label": f"{label} (each layer repaired on its own)",
+        "ours": points,
+        "baselines": {LABELS[rival]: baseline} if rival is not None else {},
+    }
+
+
+def _additivity(e: Evidence, assembly: Assembly, progress: Progress) -> dict[str, Any] | None:
+    if e.settings.additivity == 0 or not e.allocation.choice.any():
+        return None
+    curves, sensed = e.sensed.curves, e.sensed
+    choices = [e.allocation.choice, *random_choices(curves, e.settings.additivity, e.settings.seed)]
+    points = []
+    with progress.stage("additivity", len(choices)) as stage:
+        for choice in choices:
+            points.append((curves.harm(choice), assembly.distortion(choice, sensed.batches, sensed.reference)))
+            stage.advance()
+    total, joint = points[0]
+    return {
+        "joint": joint,
+        "sum": total,
+        "ratio": joint / total if total > 0 else None,
+        "spearman": rank_correlation([p[0] for p in points[1:]], [p[1] for p in points[1:]]),
+        "points": [list(p) for p in points],
+        "note": "The first point is the plan; the others are random plans. Each layer is repaired on its own.",
+    }
+
+
+def _search(e: Evidence, assembly: Assembly | None, judge: Judge) -> dict[str, Any]:
+    assert e.search is not None
+    facts = dict(e.search)
+    if assembly is not None and facts["kept"]:
+        start = choose(e.sensed.curves, e.budgets, e.settings.allocator)
+        before, after = (
+            assembly.evaluate(c, lambda m: judge.judge(m).distortion) for c in (start.choice, e.allocation.choice)
+        )
+        facts["note"] = f"On held-out images: {before:.4g} before, {after:.4g} after."
+    return facts
+
+
+def _sensing(e: Evidence) -> dict[str, Any]:
+    facts, curves = e.sensed.facts, e.sensed.curves
+    options = sum(len(c.options) - 1 for c in curves.curves)
+    return {
+        "forwards": float(facts["passes"]),
+        "paper_forwards": float(101 * len(curves) * e.settings.sensing),
+        "seconds": facts["seconds"],
+        "note": f"{e.settings.estimator}: {options} options of {len(curves)} layers on {e.settings.sensing} images; "
+        "passes are of one image, forward or backward, and may start at the changed layer. The paper's number is that "
+        "of 101 ratios for each layer and image.",
+    }
+
+
+def _flat(settings: Settings) -> dict[str, Any]:
+    values = settings.model_dump(mode="json")
+    return {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def _peak_memory() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _limits(e: Evidence) -> list[str]:
+    limits = [
+        f"Distortion and {'agreement' if e.prepared.loaded.task == 'classify' else 'similarity'} are against the dense "
+        "model, without labels: accuracy on your task was not measured.",
+        f"Held-out numbers come from {len(e.prepared.heldout)} images of the same source as the calibration images.",
+        "Fewer weights are not faster by themselves: no time was measured here.",
+    ]
+    if e.settings.data_free is not None:
+        limits.append("The model was calibrated without real images.")
+    if len(e.prepared.calibration) < 16:
+        limits.append("Very few calibration images: repaired weights may not fit other images.")
+    return limits

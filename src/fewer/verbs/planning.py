@@ -1,0 +1,164 @@
+"""Plan: from curves to one option per unit, and what is known about how good that is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewer.compensate.layers import Layer, find_layers
+from fewer.core.allocate import Allocation, allocate
+from fewer.core.baselines import BASELINES
+from fewer.core.budget import Budget
+from fewer.core.curve import CurveSet
+from fewer.core.plan import Plan
+from fewer.core.run import RunFolder
+from fewer.models.running import Forward, call, evaluating
+from fewer.verbs.sensing import install_choice
+
+
+def choose(
+    curves: CurveSet, budgets: Sequence[Budget], allocator: str, at_least: np.ndarray | None = None
+) -> Allocation:
+    """Allocate by name: ``dp`` or one of :data:`fewer.core.baselines.BASELINES`."""
+    solver: Callable[..., Allocation] = allocate if allocator == "dp" else BASELINES[allocator]
+    return solver(curves, budgets, at_least=at_least)
+
+
+def plan(run: str | Path, budget: Any, *, allocator: str = "dp", out: str | Path | None = None) -> Plan:
+    """Plan another budget from the curves of a run, in milliseconds.
+
+    Parameters
+    ----------
+    run
+        Run folder that holds curves.
+    budget
+        One or several budgets, ``"weights=40%"``.
+    allocator
+        ``dp`` or a baseline's name.
+    out
+        File to write the plan to; by default the run's ``plan.json`` stays as it is and the plan is only returned.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    FewerError
+        When the folder has no curves, the budget is not one, or it cannot be met.
+
+    Examples
+    --------
+    >>> import fewer
+    >>> fewer.plan("run/", "size=20MB").cost["size"]  # doctest: +SKIP
+    19987654.0
+    """
+    from fewer.core.budget import parse_budgets
+    from fewer.core.errors import FewerError, near_match
+
+    if allocator != "dp" and allocator not in BASELINES:
+        raise FewerError(f"unknown allocator '{allocator}'{near_match(allocator, ['dp', *BASELINES])}")
+    curves = RunFolder.open(run).read_curves()
+    budgets = parse_budgets(budget)
+    made = Plan.from_allocation(curves, budgets, choose(curves, budgets, allocator), allocator)
+    if out is not None:
+        made.save(out)
+    return made
+
+
+@dataclass(eq=False)
+class Assembly:
+    """Models put together from the stored, repaired weights of every option: quick, for comparing plans.
+
+    The final model is better than its assembly, because it is repaired in execution order.
+    """
+
+    model: Any
+    layers: dict[str, Layer]
+    curves: CurveSet
+    store: Path
+    forward: Forward | None
+    handles: dict[int, Any]
+
+    @classmethod
+    def of(cls, model: Any, curves: CurveSet, store: Path, example: Any, forward: Forward | None) -> Assembly:
+        """Copy the dense model."""
+        twin = copy.deepcopy(model)
+        return cls(twin, find_layers(twin, curves.units, example, forward), curves, store, forward, {})
+
+    def evaluate(self, choice: np.ndarray, measure: Callable[[Any], float]) -> float:
+        """``measure(model)`` for a choice of options."""
+        from contextlib import ExitStack
+
+        with ExitStack() as stack:
+            for unit, k in zip(self.curves.units, choice, strict=True):
+                if k:
+                    stack.enter_context(self.layers[unit.name].borrowed())
+            install_choice(self.layers, self.curves.units, choice, self.store, self.handles)
+            return measure(self.model)
+
+    def distortion(self, choice: np.ndarray, batches: Sequence[Any], reference: Any) -> float:
+        """Mean output distortion of a choice on batches."""
+
+        def measure(model: Any) -> float:
+            total = 0.0
+            with evaluating(model):
+                for i, batch in enumerate(batches):
+                    total += float(reference.change(i, call(model, batch, self.forward)).sum())
+            return total / reference.samples
+
+        return self.evaluate(choice, measure)
+
+
+def random_choices(curves: CurveSet, count: int, seed: int) -> list[np.ndarray]:
+    """Random plans around a range of sparsities, for checking that predictions rank plans rightly.
+
+    Examples
+    --------
+    >>> from fewer.core.curve import Curve
+    >>> from fewer.core.option import Option
+    >>> from fewer.core.unit import Unit
+    >>> options = (Option(), Option("unstructured", 0.5))
+    >>> curve = Curve(Unit("a", "linear", (2, 2)), options, {"weights": [4, 2]}, [0, 1])
+    >>> len(random_choices(CurveSet((curve,)), 3, seed=0))
+    3
+    """
+    rng = np.random.default_rng(seed)
+    choices = []
+    for centre in np.linspace(0.15, 0.7, count):
+        wanted = np.clip(rng.normal(centre, 0.15, len(curves)), 0, 1)
+        choices.append(
+            np.array(
+                [
+                    int(np.argmin([abs(o.sparsity - w) for o in c.options]))
+                    for c, w in zip(curves.curves, wanted, strict=True)
+                ]
+            )
+        )
+    return choices
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Spearman's rank correlation with average ranks for ties; None for fewer than 3 points or constant values.
+
+    Examples
+    --------
+    >>> rank_correlation([1, 2, 3, 4], [10, 20, 40, 30])
+    0.8
+    """
+    if len(a) < 3:
+        return None
+
+    def ranks(x: Sequence[float]) -> np.ndarray:
+        values = np.asarray(x, dtype=float)
+        return np.array([(values < v).sum() + ((values == v).sum() - 1) / 2 for v in values])
+
+    ra, rb = ranks(a), ranks(b)
+    if ra.std() == 0 or rb.std() == 0:
+        return None
+    return round(float(np.corrcoef(ra, rb)[0, 1]), 12)
