@@ -107,9 +107,11 @@ def _split(values: dict[str, Any]) -> dict[str, Any]:
             values["sparsities"] = tuple(float(part) for part in text.split(",") if part.strip())
         except ValueError:
             raise FewerError(f"cannot read the sparsities {text!r}; write for example 0.3,0.5,0.9") from None
-    if (found := values.get("exclude")) is not None:
-        parts = [found] if isinstance(found, str) else found
-        values["exclude"] = tuple(name for part in parts for name in str(part).split(",") if name)
+    for name in ("exclude", "baselines"):
+        if (found := values.get(name)) is not None:
+            parts = [found] if isinstance(found, str) else found
+            parts = [word.strip() for part in parts for word in str(part).split(",")]
+            values[name] = tuple(word for word in parts if word and word != "none")
     return values
 
 
@@ -123,7 +125,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         text = environ.get(PREFIX + name.upper(), "").strip()
         if not text:
             continue
-        if name in ("sparsities", "exclude"):
+        if name in ("sparsities", "exclude", "baselines"):
             values[name] = text
             continue
         try:

@@ -42,11 +42,13 @@ class SettingFlags:
     """Random directions per batch of the Taylor estimator [4]"""
     data_free: Annotated[str | None, _p(HARM)] = None
     """noise or bn: sense without images [none]"""
+    baselines: Annotated[str | None, _p(HARM)] = None
+    """Simpler methods to judge beside ours at the same budget, or none [uniform,erk,lamp,global_magnitude]"""
     additivity: Annotated[int | None, _p(HARM)] = None
     """Random plans on which the prediction is checked [12]"""
 
     allocator: Annotated[str | None, _p(SPEND)] = None
-    """dp (exact), uniform, uniform+, erk, global or lamp [dp]"""
+    """dp (exact), uniform, uniform_plus, erk, global_magnitude or lamp [dp]"""
     schedule: Annotated[str | None, _p(SPEND)] = None
     """one-shot, or iterative: reach the budget in rounds [one-shot]"""
     rounds: Annotated[int | None, _p(SPEND)] = None
@@ -70,7 +72,7 @@ class SettingFlags:
     heldout: Annotated[int | None, _p(DATA)] = None
     """Images kept apart for the report [32]"""
     crops: Annotated[int | None, _p(DATA)] = None
-    """Random crops per file where there are few files; 0 takes each centre once [8]"""
+    """Random crops per file; 0 takes each centre once [as many as fill the wanted number]"""
 
     batch: Annotated[int | None, _p(WORK)] = None
     """Images per forward pass in sensing [4]"""

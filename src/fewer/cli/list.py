@@ -12,9 +12,9 @@ __all__ = ["list_"]
 ALLOCATORS = {
     "dp": "exact dynamic programming over the sensed curves",
     "uniform": "the same share of every layer",
-    "uniform+": "uniform, with the first and last layers spared",
+    "uniform_plus": "uniform, with the first and last layers spared",
     "erk": "Erdos-Renyi kernel: larger layers lose a larger share",
-    "global": "one threshold on the scores of all weights",
+    "global_magnitude": "one threshold on the scores of all weights",
     "lamp": "one threshold on layer-adaptive magnitudes",
 }
 PATTERNS = {

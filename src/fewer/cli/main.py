@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0: done. 2: bad input. 130: interrupted. 1: a defect of this program. 141: nobody reads the output.
+        0: done. 2: bad input. 3: the finished model is over its budget. 130: interrupted. 1: a defect of this program.
+        141: nobody reads the output.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words

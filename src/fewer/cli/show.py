@@ -113,6 +113,8 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
+    from fewer.report.words import comparison_sentence
+
     met = report.verdict.met
     colour = "green" if met else "red"
     facts = Table.grid(padding=(0, 2))
@@ -125,7 +127,7 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
         held = f" on {report.data.heldout} held-out images" if report.data and report.data.heldout else ""
         facts.add_row("output error", f"{significant(report.verdict.distortion)}{held} (0 is the dense model's output)")
     for quality in report.verdict.quality:
-        facts.add_row(quality.name, f"{significant(quality.value)}" + (f"; {quality.note}" if quality.note else ""))
+        facts.add_row(quality.name, significant(quality.value))
     if report.model.artefact_bytes and report.model.source_bytes:
         facts.add_row(
             "on disk",
@@ -137,7 +139,7 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
         facts.add_row("skipped", f"{len(report.data.skipped)} unreadable images: {names}{more}")
     parts: list[RenderableType] = [facts]
     if report.baselines:
-        parts.append(Padding(_comparison(report), (1, 0, 0, 0)))
+        parts += [_comparison(report), Text(comparison_sentence(report))]
     where = Table.grid(padding=(0, 2))
     where.add_column(style="dim", no_wrap=True)
     where.add_column(overflow="fold")

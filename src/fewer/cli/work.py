@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["command_line", "dry_run", "remember_command", "run_compress", "show_run"]
 
+NOT_MET = 3
+"""Exit code when the finished model is over its budget, for scripts that would go on with it."""
+
 _WORDS: list[str] = []
 
 
@@ -61,7 +64,7 @@ def show_run(run: CompressedRun, shared: Shared, out: str) -> int:
         as_json({"folder": out, "page": page, "plan": run.plan.model_dump(), "report": run.report.model_dump()})
     else:
         say(verdict_box(run.report, out, page))
-    return 0 if run.report.verdict.met else 1
+    return 0 if run.report.verdict.met else NOT_MET
 
 
 def dry_run(model: str, images: Any, settings: Settings, shared: Shared, lines: list[str], out: str | None) -> int:
