@@ -31,6 +31,7 @@ app = App(
     "fewer demo   shows it on a real Vision Transformer and real photos.",
     help_format="plaintext",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # main() says what an interrupt means for the run
 )
 for _order, (_verb, _help) in enumerate(VERBS.items()):
     if importlib.util.find_spec(f"fewer.cli.{_verb}") is not None:  # a verb may still be on its way

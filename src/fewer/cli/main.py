@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -55,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
+        if _disk_is_full(error):
+            _say("error: no space left on the disk; free some space and run the same command with --resume")
+            return BAD_INPUT
         _say(f"internal error: {type(error).__name__}: {error}; run it again with --debug and report what it prints")
         return INTERNAL
 
@@ -72,6 +76,13 @@ def _run(words: list[str]) -> int:
         return done if isinstance(done, int) else 0
     except CycloptsError as error:
         raise FewerError(explain(error, words)) from None
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    """Whether a full disk is behind an error; libraries wrap it, some as text only."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return f"os error {errno.ENOSPC}" in str(error) or (error.__cause__ is not None and _disk_is_full(error.__cause__))
 
 
 def _say(sentence: str) -> None:
