@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 NETS = """
+import os
 import time
 
 import torch
@@ -51,7 +52,7 @@ def crashing():
 
 def slow():
     model, settings = net()
-    model.register_forward_pre_hook(lambda module, inputs: time.sleep(0.05))
+    model.register_forward_pre_hook(lambda module, inputs: time.sleep(0.1 * os.path.exists("be-slow")))
     return model, settings
 
 
@@ -59,9 +60,10 @@ def nothing():
     return 42
 """
 
-QUICK = (
-    "--search=0 --additivity=0 --baselines=none --calibration=8 --sensing=4 --heldout=4 --batch=4 --workers=1".split()
-)
+QUICK = [
+    *("--search=0", "--additivity=0", "--baselines=none", "--calibration=8"),
+    *("--sensing=4", "--heldout=4", "--batch=4", "--workers=1"),
+]
 """Settings that make a run of the tiny net take about a second."""
 
 

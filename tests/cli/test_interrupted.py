@@ -30,6 +30,7 @@ def test_ctrl_c_while_sensing_then_resume_gives_the_same_plan(fewer: Fewer) -> N
     assert fewer("compress", *SLOW, "--out=whole").code == 0
 
     ledger = Path("run/.scratch/ledger.jsonl")
+    Path("be-slow").touch()
     process = _start("compress", *SLOW, "--out=run")
     _wait_for(lambda: ledger.exists() and ledger.read_bytes().count(b"\n") >= 1, process)
     process.send_signal(signal.SIGINT)
@@ -41,6 +42,7 @@ def test_ctrl_c_while_sensing_then_resume_gives_the_same_plan(fewer: Fewer) -> N
     assert finished < 3
     assert not Path("run/plan.json").exists()
 
+    Path("be-slow").unlink()
     told = fewer("compress", *SLOW, "--out=run", "--resume")
     assert told.code == 0, told.err
     assert Path("run/plan.json").read_text() == Path("whole/plan.json").read_text()
