@@ -1,43 +1,72 @@
-"""How a verb tells what it is doing. The command line draws bars; Python callers see nothing unless they ask."""
+"""How a verb tells what it is doing, without knowing who listens: a terminal, a notebook or nobody."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol, runtime_checkable
+
+__all__ = ["SILENT", "Progress", "Silent", "Stage"]
 
 
 class Stage(Protocol):
-    """One stretch of work."""
+    """One stretch of work that is under way."""
 
-    def advance(self, n: int = 1, note: str = "") -> None:
-        """``n`` more pieces of the total are done."""
+    def advance(self, n: float = 1, note: str = "") -> None:
+        """Say that ``n`` more of the stage's total are done; ``note`` names the latest, for example a layer."""
         ...
 
 
+@runtime_checkable
 class Progress(Protocol):
-    """Something that shows stages."""
-
-    def stage(self, name: str, total: int | None = None):
-        """Context manager that yields a :class:`Stage`; ``total`` pieces, or None when that is not known."""
-        ...
-
-
-class _Silent:
-    def advance(self, n: int = 1, note: str = "") -> None:
-        pass
-
-
-class Silent:
-    """Shows nothing.
+    """Someone who is told about stages of work. Any object with this method will do.
 
     Examples
     --------
-    >>> with Silent().stage("sense", 2) as stage:
+    >>> class Printer:
+    ...     @contextmanager
+    ...     def stage(self, name, total=None):
+    ...         print(name, total)
+    ...         yield Silent()
+    >>> with Printer().stage("sense", 72) as stage:
+    ...     stage.advance(note="blocks.0.attn.qkv")
+    sense 72
+    """
+
+    def stage(self, name: str, total: float | None = None) -> AbstractContextManager[Stage]:
+        """Begin a stage.
+
+        Parameters
+        ----------
+        name
+            One or two words, for example ``sense``.
+        total
+            How much there is to do, in any unit; None when that is not known.
+
+        Returns
+        -------
+        context manager
+            Gives a :class:`Stage`. Leaving it ends the stage, also when an exception passes through.
+        """
+        ...
+
+
+class Silent:
+    """The default: nobody is told anything. It is its own stage.
+
+    Examples
+    --------
+    >>> with SILENT.stage("plan", 1) as stage:
     ...     stage.advance()
     """
 
     @contextmanager
-    def stage(self, name: str, total: int | None = None) -> Iterator[_Silent]:
-        """See :class:`Progress`."""
-        yield _Silent()
+    def stage(self, name: str, total: float | None = None) -> Iterator[Silent]:
+        """See :meth:`Progress.stage`."""
+        yield self
+
+    def advance(self, n: float = 1, note: str = "") -> None:
+        """See :meth:`Stage.advance`."""
+
+
+SILENT = Silent()

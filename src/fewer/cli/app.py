@@ -1,0 +1,58 @@
+"""The table of verbs. Each one's file is imported only when its help is shown or it is run."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from cyclopts import App, CycloptsError, MissingArgumentError, UnknownCommandError
+
+from fewer import __version__
+from fewer.core.errors import near_match
+
+__all__ = ["VERBS", "app", "explain"]
+
+VERBS = {
+    "demo": "Compress a real pretrained Vision Transformer, with real photos, without a network.",
+    "compress": "Make a model meet a budget with the least change of its output, and write the evidence down.",
+    "sense": "Measure once what every cut costs and harms; any budget is then planned from it.",
+    "plan": "Plan another budget from the same curves, in milliseconds.",
+    "apply": "Make the model of a plan.",
+    "report": "Write the page of a run again, and say its verdict.",
+    "bench": "Time a model or a run beside the runtimes that could be used instead.",
+    "info": "Show a run folder, or which layers of a model can be cut, and why not the others.",
+    "list": "List models, presets, patterns or allocators.",
+}
+"""Every verb and what it does, in the order of the help."""
+
+app = App(
+    name="fewer",
+    version=f"fewer {__version__}",
+    help="Give it a vision model, images and a budget; get back a model that meets it, and the evidence.\n\n"
+    "fewer demo   shows it on a real Vision Transformer and real photos.",
+    help_format="plaintext",
+    version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # main() says what an interrupt means for the run
+)
+for _order, (_verb, _help) in enumerate(VERBS.items()):
+    if importlib.util.find_spec(f"fewer.cli.{_verb}") is not None:  # a verb may still be on its way
+        app.command(
+            f"fewer.cli.{_verb}:{'list_' if _verb == 'list' else _verb}", name=_verb, help=_help, sort_key=_order
+        )
+
+
+def explain(error: CycloptsError, words: list[str]) -> str:
+    """One sentence for words that could not be parsed: what is wrong, the nearest valid name, where to look."""
+    verb = next((word for word in words if word in VERBS), "")
+    see = f"see fewer {verb} --help" if verb else "see fewer --help"
+    if isinstance(error, UnknownCommandError):
+        wrong = next((word for word in words if word not in VERBS), "")
+        if wrong.startswith("-"):
+            return f"unknown option {wrong}{near_match(wrong, ['--help', '--version'])}; {see}"
+        return f"unknown verb {wrong!r}{near_match(wrong, VERBS)}; {see}"
+    if isinstance(error, MissingArgumentError) and error.argument is not None and verb:
+        name = error.argument.name
+        if not name.startswith("-"):
+            return f"fewer {verb} needs {'an' if name[0] in 'AEIOU' else 'a'} {name}; {see}"
+    sentence = " ".join(str(error).split()).rstrip(".?")
+    sentence = sentence.replace(". Did you mean", "; did you mean").replace("Unused Tokens", "too many words")
+    return f"{sentence[:1].lower()}{sentence[1:]}{'?' if 'did you mean' in sentence else ''}; {see}"

@@ -1,0 +1,55 @@
+"""``fewer compress``: model, images and budget in; smaller model and evidence out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from fewer.cli.flags import SettingFlags, Shared, given
+from fewer.core.errors import FewerError
+
+__all__ = ["compress"]
+
+
+def compress(
+    model: str | None = None,
+    /,
+    *,
+    images: str | None = None,
+    budget: Annotated[list[str] | None, Parameter(negative="")] = None,
+    preset: str | None = None,
+    config: str | None = None,
+    settings: SettingFlags | None = None,
+    shared: Shared | None = None,
+) -> int:
+    """Make a model meet a budget with the least change of its output, and write the evidence down.
+
+    Parameters
+    ----------
+    model
+        fewer/dinov2-small, timm/NAME, hf/NAME or FILE.py:FUNCTION. See: fewer list models
+    images
+        A folder of unlabelled images. A quarter of the files judges the result and steers nothing.
+    budget
+        weights=50%, flops=0.5x, macs=2.3G or size=8MB; several with commas, all hold at once.
+    preset
+        Settings with a name. See: fewer list presets
+    config
+        A TOML file of settings; it may also give model, images, budget and preset.
+    """
+    from fewer.cli.config import resolve
+    from fewer.cli.work import run_compress
+
+    shared = shared or Shared()
+    chosen, inputs = resolve(given(settings, shared), preset, config)
+    model = model or inputs.get("model")
+    images = images or inputs.get("images")
+    wanted = budget or inputs.get("budget")
+    if model is None:
+        raise FewerError("which model? give one, for example: fewer compress fewer/mobilenet-v2 --images photos/")
+    if wanted is None:
+        raise FewerError("which budget? give one, for example --budget weights=50%")
+    if images is None and chosen.data_free is None:
+        raise FewerError("which images? give a folder with --images, or sense without any: --data-free noise")
+    return run_compress(model, images, wanted, chosen, shared, shared.out or "run")

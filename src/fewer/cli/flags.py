@@ -1,0 +1,123 @@
+"""Flags that several verbs share. Everything is None unless it was given: precedence goes by kind, not by position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+
+__all__ = ["SettingFlags", "Shared", "given"]
+
+CUT = Group("What may go", sort_key=11)
+HARM = Group("How harm is measured", sort_key=12)
+SPEND = Group("How the budget is spent", sort_key=13)
+REPAIR = Group("How the rest is repaired", sort_key=14)
+DATA = Group("Images", sort_key=15)
+WORK = Group("How the work is done", sort_key=16)
+SHARED = Group("Every verb", sort_key=20)
+
+
+def _p(group: Group) -> Parameter:
+    return Parameter(group=group, negative="", show_default=False)
+
+
+@Parameter(name="*")
+@dataclass
+class SettingFlags:
+    """The settings of a run, as flags. Defaults are those of ``fewer.verbs.settings.Settings``."""
+
+    pattern: Annotated[str | None, _p(CUT)] = None
+    """unstructured, block:16x4, 2:4 or nm:*:16 [unstructured]"""
+    sparsities: Annotated[str | None, _p(CUT)] = None
+    """Shares that each layer may lose, for example 0.3,0.5,0.9 [0.1 to 0.9 in steps of 0.1, and 0.95]"""
+    exclude: Annotated[list[str] | None, _p(CUT)] = None
+    """Layers to leave alone, for example head or 'blocks.0.*'; may be repeated"""
+
+    estimator: Annotated[str | None, _p(HARM)] = None
+    """taylor (few backward passes) or measured (a forward pass per option) [taylor]"""
+    reduction: Annotated[str | None, _p(HARM)] = None
+    """Over images: mean, max (worst case) or cvar:0.1 (worst tenth) [mean]"""
+    probes: Annotated[int | None, _p(HARM)] = None
+    """Random directions per batch of the Taylor estimator [4]"""
+    data_free: Annotated[str | None, _p(HARM)] = None
+    """noise or bn: sense without images [none]"""
+    baselines: Annotated[str | None, _p(HARM)] = None
+    """Simpler methods to judge beside ours at the same budget, or none [uniform,erk,lamp,global_magnitude]"""
+    additivity: Annotated[int | None, _p(HARM)] = None
+    """Random plans on which the prediction is checked [12]"""
+
+    allocator: Annotated[str | None, _p(SPEND)] = None
+    """dp (exact), uniform, uniform_plus, erk, global_magnitude or lamp [dp]"""
+    schedule: Annotated[str | None, _p(SPEND)] = None
+    """one-shot, or iterative: reach the budget in rounds [one-shot]"""
+    rounds: Annotated[int | None, _p(SPEND)] = None
+    """Rounds of the iterative schedule [4]"""
+    search: Annotated[int | None, _p(SPEND)] = None
+    """Evaluations of the local search after planning; 0 is off [24]"""
+
+    compensation: Annotated[str | None, _p(REPAIR)] = None
+    """obs (update the weights that stay), bias or none [obs]"""
+    score: Annotated[str | None, _p(REPAIR)] = None
+    """What goes first inside a layer: obs, magnitude, wanda or taylor [obs]"""
+    damping: Annotated[float | None, _p(REPAIR)] = None
+    """Ridge of the least-squares repair, relative to the mean curvature [0.01]"""
+    correction: Annotated[float | None, _p(REPAIR)] = None
+    """0 to 1: how much a layer makes up for the cuts before it [0.5]"""
+
+    calibration: Annotated[int | None, _p(DATA)] = None
+    """Images for the repair [64]"""
+    sensing: Annotated[int | None, _p(DATA)] = None
+    """Images for measuring harm, a part of the above [16]"""
+    heldout: Annotated[int | None, _p(DATA)] = None
+    """Images kept apart for the report [32]"""
+    crops: Annotated[int | None, _p(DATA)] = None
+    """Random crops per file; 0 takes each centre once [as many as fill the wanted number]"""
+
+    batch: Annotated[int | None, _p(WORK)] = None
+    """Images per forward pass in sensing [4]"""
+    shards: Annotated[int | None, _p(WORK)] = None
+    """Parts of the sensing images that are separate tasks [1]"""
+    backend: Annotated[str | None, _p(WORK)] = None
+    """serial, thread, process or ray [thread]"""
+    workers: Annotated[int | None, _p(WORK)] = None
+    """Tasks at once [one per core]"""
+
+
+@Parameter(name="*")
+@dataclass
+class Shared:
+    """Flags that mean the same in every verb."""
+
+    out: Annotated[str | None, _p(SHARED)] = None
+    """Where to write"""
+    seed: Annotated[int | None, _p(SHARED)] = None
+    """Of every random choice [0]"""
+    device: Annotated[str | None, _p(SHARED)] = None
+    """Where tensors live, for example cuda:0 [cpu]"""
+    json: Annotated[bool, _p(SHARED)] = False
+    """Print JSON on the standard output, nothing else"""
+    dry_run: Annotated[bool, _p(SHARED)] = False
+    """Say what would be done, with reasons for what would be skipped, and stop"""
+    overwrite: Annotated[bool, _p(SHARED)] = False
+    """Replace what stands at --out"""
+    resume: Annotated[bool, _p(SHARED)] = False
+    """Go on where an interrupted run stopped"""
+    debug: Annotated[bool, _p(SHARED)] = False
+    """Show the traceback of an error"""
+
+
+def given(flags: SettingFlags | None, shared: Shared | None = None) -> dict[str, Any]:
+    """The settings among the flags that were given, by name.
+
+    Examples
+    --------
+    >>> given(SettingFlags(probes=8), Shared(seed=3))
+    {'probes': 8, 'seed': 3}
+    """
+    values: dict[str, Any] = {}
+    if flags is not None:
+        values = {f.name: getattr(flags, f.name) for f in fields(flags)}
+    if shared is not None:
+        values |= {"seed": shared.seed, "device": shared.device}
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,73 @@
+"""``fewer info``: what is in a run folder, or which layers of a model can be cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fewer.cli.flags import Shared
+from fewer.core.errors import FewerError
+
+__all__ = ["info"]
+
+
+def info(
+    what: str,
+    /,
+    *,
+    images: str | None = None,
+    exclude: list[str] | None = None,
+    shared: Shared | None = None,
+) -> int:
+    """Show a run folder, or the layers of a model: which can be cut, which are left alone, and why.
+
+    Parameters
+    ----------
+    what
+        A run folder, or a model: fewer/dinov2-small, timm/NAME, hf/NAME or FILE.py:FUNCTION.
+    images
+        Folder of images to run the model on; by default one made-up input.
+    exclude
+        Layers to leave alone, for example head or 'blocks.0.*'.
+    """
+    shared = shared or Shared()
+    if Path(what).is_dir():
+        return _run(what, shared)
+    if what.endswith("/") and not what.startswith(("fewer/", "timm/", "hf/")):
+        raise FewerError(f"the run folder {what} does not exist")
+    import fewer
+    from fewer.cli.show import as_json, match_rows, say
+
+    rows = fewer.match_table(what, images, tuple(exclude or ()))
+    if shared.json:
+        as_json({"model": what, "layers": rows})
+    else:
+        say(match_rows(rows))
+    return 0
+
+
+def _run(path: str, shared: Shared) -> int:
+    from fewer.cli.show import as_json, plan_table, say, verdict_box
+    from fewer.core.run import RunFolder
+    from fewer.report import RunReport
+
+    run = RunFolder.open(path)
+    config = run.read_config() if run.has("config") else {}
+    files = {p.name: p.stat().st_size for p in sorted(run.path.iterdir()) if p.is_file() and p.name[0] != "."}
+    plan = run.read_plan() if run.has("plan") else None
+    data = RunReport.from_json(run.file("report_json").read_text("utf-8")) if run.has("report_json") else None
+    if shared.json:
+        found: dict[str, Any] = {"folder": path, "config": config, "files": files}
+        as_json(found | {"plan": plan and plan.model_dump(), "report": data and data.model_dump()})
+        return 0
+    if data is not None:
+        say(verdict_box(data, path, str(run.file("report_html"))))
+    else:
+        begun = config.get("model", "unknown model")
+        if run.has("curves"):
+            say(f"{path}: {begun}, sensed; next: fewer plan {path} --budget weights=50%")
+        else:
+            say(f"{path}: {begun}, not finished; run its command again with --resume")
+    if plan is not None:
+        say(plan_table(plan))
+    return 0

@@ -1,0 +1,84 @@
+"""``fewer list``: the names that the other verbs take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fewer.cli.flags import Shared
+from fewer.core.errors import FewerError, near_match
+
+__all__ = ["list_"]
+
+ALLOCATORS = {
+    "dp": "exact dynamic programming over the sensed curves",
+    "uniform": "the same share of every layer",
+    "uniform_plus": "uniform, with the first and last layers spared",
+    "erk": "Erdos-Renyi kernel: larger layers lose a larger share",
+    "global_magnitude": "one threshold on the scores of all weights",
+    "lamp": "one threshold on layer-adaptive magnitudes",
+}
+PATTERNS = {
+    "unstructured": "any weight may go",
+    "block:16x4": "tiles of 16 outputs x 4 inputs go whole; any two sizes",
+    "2:4": "of every 4 consecutive inputs at most 2 stay; any n:m",
+    "nm:*:16": "any n of every 16, the n chosen per layer",
+}
+
+
+def list_(what: str | None = None, /, *, shared: Shared | None = None) -> int:
+    """List models, presets, patterns or allocators.
+
+    Parameters
+    ----------
+    what
+        models, presets, patterns or allocators; all of them when left out.
+    """
+    from fewer.cli.show import as_json, say
+
+    shared = shared or Shared()
+    if what is not None and what not in LISTS:
+        raise FewerError(f"there is no list of {what!r}{near_match(what, LISTS)}")
+    found = {name: LISTS[name]() for name in ([what] if what else LISTS)}
+    if shared.json:
+        as_json(found[what] if what else found)
+        return 0
+    from rich.table import Table
+    from rich.text import Text
+
+    for name, entries in found.items():
+        table = Table.grid(padding=(0, 3))
+        table.add_column(no_wrap=True)
+        table.add_column(style="dim")
+        for entry, note in entries.items():
+            table.add_row(Text(f"  {entry}" if what is None else entry), Text(note))
+        say(*([] if what else [Text(name, style="bold")]), table)
+    return 0
+
+
+def _models() -> dict[str, str]:
+    from fewer.models.assets import ASSETS
+    from fewer.models.spec import list_models
+
+    notes = {
+        name: "pretrained" if name.removeprefix("fewer/") in ASSETS else "architecture only, random weights"
+        for name in list_models()
+    }
+    return notes | {
+        "timm/NAME": "any timm model; needs the extra fewer[timm]",
+        "hf/NAME": "any transformers image model; needs the extra fewer[hf]",
+        "FILE.py:FUNCTION": "a function of your own that returns an nn.Module",
+    }
+
+
+def _presets() -> dict[str, str]:
+    from fewer.cli.config import preset_names, preset_note
+
+    return {name: preset_note(name) for name in preset_names()}
+
+
+LISTS: dict[str, Callable[[], dict[str, str]]] = {
+    "models": _models,
+    "presets": _presets,
+    "patterns": lambda: PATTERNS,
+    "allocators": lambda: ALLOCATORS,
+}

@@ -1,0 +1,100 @@
+"""Entry point: runs a verb and turns whatever happens into an exit code and at most one sentence."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from fewer.core.errors import FewerError
+
+__all__ = ["main"]
+
+BAD_INPUT, INTERNAL, INTERRUPTED, NOBODY_READS = 2, 1, 130, 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv
+        Words after the program's name; by default those of the process.
+
+    Returns
+    -------
+    int
+        0: done. 2: bad input. 3: the finished model is over its budget. 130: interrupted. 1: a defect of this program.
+        141: nobody reads the output.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    if not debug:
+        _quiet_warnings()
+    try:
+        return _run(words)
+    except KeyboardInterrupt:
+        # what was sensed so far is in the run folder's ledger
+        _say("interrupted; nothing is lost: run the same command with --resume")
+        return INTERRUPTED
+    except FewerError as error:
+        if debug:
+            raise
+        _say(f"error: {error}")
+        return BAD_INPUT
+    except BrokenPipeError:
+        # `fewer list | head -1`; what is still buffered must not fail again when Python closes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOBODY_READS
+    except MemoryError:
+        if debug:
+            raise
+        _say("error: out of memory; give fewer images with --calibration or smaller batches with --batch")
+        return BAD_INPUT
+    except Exception as error:
+        if debug:
+            raise
+        if _disk_is_full(error):
+            _say("error: no space left on the disk; free some space and run the same command with --resume")
+            return BAD_INPUT
+        _say(f"internal error: {type(error).__name__}: {error}; run it again with --debug and report what it prints")
+        return INTERNAL
+
+
+def _run(words: list[str]) -> int:
+    from cyclopts import CycloptsError
+
+    from fewer.cli.app import app, explain
+    from fewer.cli.work import remember_command
+
+    remember_command(words)
+    try:
+        done = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()  # here, so that a reader who left is noticed
+        return done if isinstance(done, int) else 0
+    except CycloptsError as error:
+        raise FewerError(explain(error, words)) from None
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    """Whether a full disk is behind an error; libraries wrap it, some as text only."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return f"os error {errno.ENOSPC}" in str(error) or (error.__cause__ is not None and _disk_is_full(error.__cause__))
+
+
+def _say(sentence: str) -> None:
+    # exactly one line, whatever a library put into its message
+    print(" ".join(sentence.split()), file=sys.stderr, flush=True)
+
+
+def _quiet_warnings() -> None:
+    """Show our own warnings as one plain line each, and hide those of libraries; ``--debug`` shows all."""
+
+    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        if str(message).startswith("fewer:"):
+            _say(str(message))
+
+    warnings.showwarning = show  # type: ignore[assignment]

@@ -1,0 +1,64 @@
+"""``fewer plan``: another budget from the same curves, in milliseconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from fewer.cli.flags import Shared
+from fewer.core.errors import FewerError
+
+__all__ = ["plan"]
+
+
+def plan(
+    run: str,
+    /,
+    *,
+    budget: Annotated[list[str] | None, Parameter(negative="")] = None,
+    allocator: str = "dp",
+    shared: Shared | None = None,
+) -> int:
+    """Plan another budget from the curves of a run, and show what would change.
+
+    A run that was only sensed gets the plan as its plan.json. Where a model was already made by another plan, nothing
+    is written unless --out names a file.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    budget
+        weights=40%, flops=0.5x, size=8MB; several with commas, all hold at once.
+    allocator
+        dp, uniform, uniform_plus, erk, global_magnitude or lamp.
+    """
+    from fewer.cli.show import as_json, plan_table, say
+    from fewer.core.run import RunFolder
+
+    shared = shared or Shared()
+    if not budget:
+        raise FewerError("which budget? give one, for example --budget weights=50%")
+    from fewer.verbs.planning import plan as make_plan
+
+    folder = RunFolder.open(run)
+    before = folder.read_plan() if folder.has("plan") else None
+    made = make_plan(run, budget, allocator=allocator)
+    out = Path(shared.out) if shared.out else None if folder.has("model") else folder.file("plan")
+    if out is not None and out.is_dir():
+        out = out / "plan.json"
+    if out is not None and out.exists() and shared.out and not shared.overwrite and not shared.dry_run:
+        raise FewerError(f"{out} exists already; give another --out, or --overwrite")
+    if out is not None and not shared.dry_run:
+        made.save(out)
+    if shared.json:
+        as_json(made.model_dump())
+        return 0
+    say(plan_table(made, before))
+    if out is None:
+        say(f"nothing was written; to use it: --out plan.json, then fewer apply {run} --plan plan.json --out NEW")
+    elif not shared.dry_run:
+        say(f"wrote {out}; next: fewer apply {run}" + (f" --plan {out}" if out != folder.file("plan") else ""))
+    return 0

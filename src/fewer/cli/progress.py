@@ -1,0 +1,125 @@
+"""Progress on the error stream: bars with an estimate on a terminal, a few plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from fewer.report.numbers import duration
+from fewer.verbs.progress import Stage
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["PlainProgress", "RichProgress", "terminal_progress"]
+
+QUIET = 10.0
+"""Seconds between plain lines; a stage that is shorter says nothing, so that logs stay short."""
+
+
+def terminal_progress() -> RichProgress | PlainProgress:
+    """Bars when a person watches the error stream, plain lines when a file or a CI log does."""
+    return RichProgress() if sys.stderr.isatty() else PlainProgress()
+
+
+class RichProgress:
+    """One line per stage: name, bar, count, time taken and an estimate of what is left.
+
+    Finished stages stay on the screen as a record of where the time went; a stage that fails is wiped.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        from rich.console import Console
+
+        self.console = console or Console(stderr=True)
+        self._bars: Any = None
+        self._open = 0
+
+    @contextmanager
+    def stage(self, name: str, total: float | None = None) -> Iterator[Stage]:
+        """See :class:`fewer.verbs.progress.Progress`."""
+        if self._bars is None:
+            self._bars = _bars(self.console)
+            self._bars.start()
+        self._open += 1
+        task = self._bars.add_task(name, total=total, note="")
+        try:
+            yield _RichStage(self._bars, task)
+            finished = self._bars.tasks[self._bars.task_ids.index(task)]
+            self._bars.update(task, total=finished.total or 1, completed=finished.total or 1, note="")
+        except BaseException:
+            self._bars.remove_task(task)
+            raise
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._bars.stop()
+                self._bars = None
+
+
+class _RichStage:
+    def __init__(self, bars: Any, task: Any) -> None:
+        self.bars, self.task = bars, task
+
+    def advance(self, n: float = 1, note: str = "") -> None:
+        from fewer.cli.show import shorten
+
+        self.bars.update(self.task, advance=n, note=shorten(note, 28))
+
+
+def _bars(console: Console) -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+    from rich.text import Text
+
+    class Left(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            if task.finished:
+                return Text(f"took {duration(task.finished_time or 0)}", style="dim")
+            if task.time_remaining is None:
+                return Text(f"{duration(task.elapsed or 0)} so far", style="dim")
+            return Text(f"about {duration(task.time_remaining)} left")
+
+    columns: list[Any] = [TextColumn("{task.description:<12}"), BarColumn(bar_width=24), MofNCompleteColumn(), Left()]
+    if console.width >= 100:
+        columns.append(TextColumn("[dim]{task.fields[note]}"))
+    return Progress(*columns, console=console, refresh_per_second=4)
+
+
+class PlainProgress:
+    """Plain lines for logs: at most one every ten seconds, and one at the end of a stage that took that long."""
+
+    def __init__(self, clock: Any = time.monotonic) -> None:
+        self.clock = clock
+
+    def stage(self, name: str, total: float | None = None) -> AbstractContextManager[Stage]:
+        """See :class:`fewer.verbs.progress.Progress`."""
+        return self._stage(name, total)
+
+    @contextmanager
+    def _stage(self, name: str, total: float | None) -> Iterator[Stage]:
+        stage = _PlainStage(name, total, self.clock)
+        yield stage
+        took = self.clock() - stage.started
+        if took >= QUIET:
+            print(f"{name}: done in {duration(took)}", file=sys.stderr, flush=True)
+
+
+class _PlainStage:
+    def __init__(self, name: str, total: float | None, clock: Any) -> None:
+        self.name, self.total, self.clock, self.done = name, total, clock, 0.0
+        self.started = self.told = clock()
+
+    def advance(self, n: float = 1, note: str = "") -> None:
+        self.done += n
+        now = self.clock()
+        if now - self.told < QUIET:
+            return
+        self.told = now
+        line = f"{self.name}: {self.done:g}"
+        if self.total:
+            left = (now - self.started) * max(self.total - self.done, 0) / self.done if self.done else 0.0
+            line += f" of {self.total:g}, about {duration(left)} left"
+        print(line, file=sys.stderr, flush=True)

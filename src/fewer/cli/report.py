@@ -1,0 +1,33 @@
+"""``fewer report``: the page of a run, written again from its numbers."""
+
+from __future__ import annotations
+
+from fewer.cli.flags import Shared
+
+__all__ = ["report"]
+
+
+def report(run: str, /, *, shared: Shared | None = None) -> int:
+    """Write report.html of a run again from its report.json, and say the verdict.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    """
+    import fewer
+    from fewer.cli.show import as_json, say, verdict_box
+    from fewer.core.run import RunFolder
+    from fewer.report import RunReport
+
+    shared = shared or Shared()
+    folder = RunFolder.open(run)
+    data = RunReport.from_json(folder.file("report_json").read_text("utf-8")) if folder.has("report_json") else None
+    page = folder.file("report_html") if shared.dry_run and data else fewer.report(run)
+    if data is None:
+        data = RunReport.from_json(folder.file("report_json").read_text("utf-8"))
+    if shared.json:
+        as_json({"page": str(page), "report": data.model_dump()})
+    else:
+        say(verdict_box(data, run, str(page)))
+    return 0

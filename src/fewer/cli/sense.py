@@ -1,0 +1,82 @@
+"""``fewer sense``: measure once what every cut costs and harms; any budget is then planned from it."""
+
+from __future__ import annotations
+
+from fewer.cli.flags import SettingFlags, Shared, given
+from fewer.core.errors import FewerError
+
+__all__ = ["sense"]
+
+
+def sense(
+    model: str | None = None,
+    /,
+    *,
+    images: str | None = None,
+    preset: str | None = None,
+    config: str | None = None,
+    settings: SettingFlags | None = None,
+    shared: Shared | None = None,
+) -> int:
+    """Measure what every option of every layer costs and harms, and keep the curves in a run folder.
+
+    Parameters
+    ----------
+    model
+        fewer/dinov2-small, timm/NAME, hf/NAME or FILE.py:FUNCTION. See: fewer list models
+    images
+        A folder of unlabelled images.
+    preset
+        Settings with a name. See: fewer list presets
+    config
+        A TOML file of settings; it may also give model, images and preset.
+    """
+    import fewer
+    from fewer.cli.config import resolve
+    from fewer.cli.progress import terminal_progress
+    from fewer.cli.show import as_json, say
+    from fewer.cli.work import dry_run
+
+    shared = shared or Shared()
+    chosen, inputs = resolve(given(settings, shared), preset, config)
+    model = model or inputs.get("model")
+    images = images or inputs.get("images")
+    if model is None:
+        raise FewerError("which model? give one, for example: fewer sense fewer/mobilenet-v2 --images photos/")
+    if images is None and chosen.data_free is None:
+        raise FewerError("which images? give a folder with --images, or sense without any: --data-free noise")
+    out = shared.out or "run"
+    if shared.dry_run:
+        return dry_run(model, images, chosen, shared, ["sense only"], out)
+    run = fewer.sense(
+        model,
+        images,
+        out=out,
+        settings=chosen,
+        overwrite=shared.overwrite,
+        resume=shared.resume,
+        progress=terminal_progress(),
+    )
+    curves = run.curves.curves
+    if shared.json:
+        as_json(
+            {
+                "folder": out,
+                "hash": run.curves.hash(),
+                "dense": {metric: run.curves.dense(metric) for metric in run.curves.metrics},
+                "curves": [
+                    {
+                        "unit": curve.unit.name,
+                        "options": [str(option) for option in curve.options],
+                        "cost": {metric: values.tolist() for metric, values in curve.cost.items()},
+                        "distortion": curve.distortion.tolist(),
+                    }
+                    for curve in curves
+                ],
+            }
+        )
+        return 0
+    options = sum(len(curve.options) for curve in curves)
+    say(f"sensed {options} options of {len(curves)} layers; the curves are in {out}")
+    say(f"next: fewer plan {out} --budget weights=50%")
+    return 0

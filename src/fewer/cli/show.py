@@ -1,0 +1,223 @@
+"""What a result looks like in a terminal: tables on the standard output, readable from 60 columns on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fewer.report.numbers import count, percent, quantity, significant, times
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from fewer.core.plan import Plan
+    from fewer.report.data import RunReport
+
+__all__ = ["as_json", "console", "match_rows", "plan_table", "say", "shorten", "verdict_box"]
+
+BAR = 20
+WIDE, NARROW = 140, 60
+
+
+def console() -> Console:
+    """The standard output; as wide as the terminal, and 120 columns where there is none."""
+    from rich.console import Console
+
+    width = max(NARROW, shutil.get_terminal_size((120, 24)).columns)
+    return Console(width=width, highlight=False, soft_wrap=False)
+
+
+def say(*what: RenderableType) -> None:
+    """Print tables or text."""
+    screen = console()
+    for part in what:
+        screen.print(part)
+
+
+def as_json(value: Any) -> None:
+    """Print one JSON value, nothing else."""
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+
+
+def shorten(text: str, width: int) -> str:
+    """Cut the middle out of a long name: its ends tell layers apart.
+
+    Examples
+    --------
+    >>> shorten("encoder.blocks.11.attn.qkv", 16)
+    'encode….attn.qkv'
+    """
+    if len(text) <= width:
+        return text
+    tail = width // 2 + 1
+    head = max(width - 1 - tail, 0)
+    return text[:head] + "…" + text[len(text) - tail :]
+
+
+def _table(*columns: tuple[str, str], **options: Any) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", **options)
+    for name, justify in columns:
+        table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+    return table
+
+
+def match_rows(rows: Sequence[Mapping[str, str]], width: int | None = None) -> RenderableType:
+    """The table of units: what can be cut, what is left alone, and why.
+
+    Parameters
+    ----------
+    rows
+        ``layer kind shape positions macs status``, as :func:`fewer.verbs.match_table` gives them.
+    width
+        Of the terminal.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    width = width or console().width
+    matched = [row for row in rows if row["status"] == "matched"]
+    skipped = [row for row in rows if row["status"] != "matched"]
+    table = _table(("layer", "left"), ("kind", "left"), ("shape", "right"), ("positions", "right"), ("MACs", "right"))
+    room = max(18, width - 52)
+    for row in matched:
+        table.add_row(shorten(row["layer"], room), row["kind"], row["shape"], row["positions"], _si(row["macs"]))
+    parts: list[RenderableType] = [table]
+    if skipped:
+        left = _table(("left alone", "left"), ("kind", "left"))
+        left.add_column("why", overflow="fold")
+        for row in skipped:
+            left.add_row(shorten(row["layer"], 32), shorten(row["kind"], 24), row["status"].removeprefix("skipped: "))
+        parts.append(left)
+    parts.append(Text(f"{len(matched)} layers can be cut, {len(skipped)} are left alone"))
+    return Group(*parts)
+
+
+def _si(text: str) -> str:
+    try:
+        return count(float(text))
+    except ValueError:
+        return text
+
+
+def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
+    """The verdict after a run: budget, held-out distortion, ours against the baselines, and where the report is."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    from fewer.report.words import comparison_sentence
+
+    met = report.verdict.met
+    colour = "green" if met else "red"
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    for got in report.verdict.budgets:
+        share = f" ({percent(got.reached / got.dense)} of the dense model)" if got.dense else ""
+        facts.add_row(got.budget, f"{quantity(got.reached, got.unit)}{share}; limit {quantity(got.limit, got.unit)}")
+    if report.verdict.distortion is not None:
+        held = f" on {report.data.heldout} held-out images" if report.data and report.data.heldout else ""
+        facts.add_row("output error", f"{significant(report.verdict.distortion)}{held} (0 is the dense model's output)")
+    for quality in report.verdict.quality:
+        facts.add_row(quality.name, significant(quality.value))
+    if report.model.artefact_bytes and report.model.source_bytes:
+        facts.add_row(
+            "on disk",
+            f"{quantity(report.model.artefact_bytes, 'bytes')}, from {quantity(report.model.source_bytes, 'bytes')}",
+        )
+    if report.data and report.data.skipped:
+        names = ", ".join(shorten(s.file, 40) for s in report.data.skipped[:3])
+        more = f" and {len(report.data.skipped) - 3} more" if len(report.data.skipped) > 3 else ""
+        facts.add_row("skipped", f"{len(report.data.skipped)} unreadable images: {names}{more}")
+    parts: list[RenderableType] = [facts]
+    if report.baselines:
+        parts += [_comparison(report), Text(comparison_sentence(report))]
+    where = Table.grid(padding=(0, 2))
+    where.add_column(style="dim", no_wrap=True)
+    where.add_column(overflow="fold")
+    where.add_row("report", page)
+    where.add_row("in Python", f'fewer.load("{folder}")')
+    parts.append(Padding(where, (1, 0, 0, 0)))
+    title = Text(f" {report.model.name}: budget {'met' if met else 'NOT met'} ", style=f"bold {colour}")
+    return Panel(Group(*parts), title=title, title_align="left", border_style=colour, width=min(console().width, 100))
+
+
+def _comparison(report: RunReport) -> RenderableType:
+    """Output error of every method at the same budget, the best first, with a bar."""
+    from rich.text import Text
+
+    rows = sorted(report.baselines, key=lambda row: (not row.met, row.distortion))
+    ours = next((row.distortion for row in rows if row.ours), None)
+    worst = max((row.distortion for row in rows), default=0.0) or 1.0
+    narrow = console().width < 90
+    table = _table(("at the same budget", "left"), ("output error", "right"), ("against ours", "right"), ("", "left"))
+    for row in rows:
+        style = "bold" if row.ours else ""
+        ratio = times(row.distortion / ours) if ours and not row.ours else ""
+        bar = "█" * max(1, round((BAR // 2 if narrow else BAR) * min(row.distortion / worst, 1)))
+        label = shorten(row.label, 30 if narrow else 44)
+        told = bar if row.met else "missed the budget"
+        table.add_row(Text(label, style), Text(significant(row.distortion), style), ratio, Text(told, "dim"))
+    return table
+
+
+def plan_table(plan: Plan, before: Plan | None = None, width: int | None = None) -> RenderableType:
+    """A plan by layer; with ``before``, only the layers whose option differs, and how.
+
+    Parameters
+    ----------
+    plan
+        To show.
+    before
+        The plan to compare with, usually the one in the run folder.
+    width
+        Of the terminal.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    from fewer.core.budget import format_amount  # here, as it brings numpy
+
+    width = width or console().width
+    head = _table(("", "left"), ("plan", "right"), ("dense", "right"), ("share", "right"))
+    if before is not None:
+        head.add_column("plan before", justify="right")
+    for metric, value in plan.cost.items():
+        dense = plan.dense[metric]
+        cells = [metric, format_amount(metric, value), format_amount(metric, dense)]
+        cells.append(percent(value / dense) if dense else "")
+        if before is not None:
+            cells.append(format_amount(metric, before.cost[metric]) if metric in before.cost else "")
+        head.add_row(*cells)
+    old = significant(before.distortion) if before is not None else None
+    predicted = f"predicted output error {significant(plan.distortion)}" + (f", before {old}" if old else "")
+    if before is None:
+        table = _table(("layer", "left"), ("option", "left"), ("kept", "right"), ("output error", "right"))
+        for name, unit in plan.units.items():
+            table.add_row(shorten(name, max(18, width - 48)), unit.option, _kept(unit), significant(unit.distortion))
+        return Group(head, Text(predicted), table)
+    changed = [
+        (name, before.units[name].option, unit.option)
+        for name, unit in plan.units.items()
+        if name in before.units and before.units[name].option != unit.option
+    ]
+    told = Text(f"{predicted}; {len(changed)} of {len(plan.units)} layers change")
+    if not changed:
+        return Group(head, told)
+    table = _table(("layer", "left"), ("before", "left"), ("now", "left"))
+    for name, was, now in changed:
+        table.add_row(shorten(name, max(18, width - 44)), Text(was, "dim"), now)
+    return Group(head, told, table)
+
+
+def _kept(unit: Any) -> str:
+    weights = unit.cost.get("weights")
+    return count(weights) if weights is not None else ""

@@ -1,0 +1,89 @@
+"""What several verbs do alike: run the main job, show a dry run, tell where things are."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fewer.cli.flags import Shared
+from fewer.cli.progress import terminal_progress
+from fewer.cli.show import as_json, match_rows, say, shorten
+
+if TYPE_CHECKING:
+    from fewer.verbs.compress import CompressedRun
+    from fewer.verbs.settings import Settings
+
+__all__ = ["command_line", "dry_run", "remember_command", "run_compress", "show_run"]
+
+NOT_MET = 3
+"""Exit code when the finished model is over its budget, for scripts that would go on with it."""
+
+_WORDS: list[str] = []
+
+
+def remember_command(words: list[str]) -> None:
+    """Note the command line, for the report's "how to reproduce"."""
+    _WORDS[:] = words
+
+
+def command_line() -> str:
+    """The command as a person would type it again."""
+    return shlex.join(["fewer", *(word for word in _WORDS if word not in ("--resume", "--overwrite", "--debug"))])
+
+
+def run_compress(model: str, images: Any, budget: Any, settings: Settings, shared: Shared, out: str) -> int:
+    """Run the main job with everything decided, and show its verdict."""
+    import fewer
+    from fewer.core.budget import parse_budgets
+
+    budgets = parse_budgets(budget)  # a bad budget is told before a model is loaded
+    if shared.dry_run:
+        return dry_run(model, images, settings, shared, [f"budget {budget}" for budget in budgets], out)
+    run = fewer.compress(
+        model,
+        images,
+        budgets,
+        out=out,
+        settings=settings,
+        overwrite=shared.overwrite,
+        resume=shared.resume,
+        progress=terminal_progress(),
+        command=command_line(),
+    )
+    return show_run(run, shared, out)
+
+
+def show_run(run: CompressedRun, shared: Shared, out: str) -> int:
+    """Show a finished run: the verdict box, or all of it as JSON."""
+    from fewer.cli.show import verdict_box
+
+    page = str(Path(out) / "report.html")
+    if shared.json:
+        as_json({"folder": out, "page": page, "plan": run.plan.model_dump(), "report": run.report.model_dump()})
+    else:
+        say(verdict_box(run.report, out, page))
+    return 0 if run.report.verdict.met else NOT_MET
+
+
+def dry_run(model: str, images: Any, settings: Settings, shared: Shared, lines: list[str], out: str | None) -> int:
+    """Show which layers would be cut and what would be done, and do nothing."""
+    import fewer
+
+    rows = fewer.match_table(model, images, settings.exclude)
+    changed = {k: v for k, v in settings.model_dump().items() if v != type(settings).model_fields[k].default}
+    if shared.json:
+        as_json({"dry_run": True, "layers": rows, "settings": settings.model_dump(), "would": lines, "out": out})
+        return 0
+    say(match_rows(rows))
+    shown = [shorten(str(path), 60) for path in images[:3]] if isinstance(images, list) else [str(images)]
+    more = f" and {len(images) - 3} more" if isinstance(images, list) and len(images) > 3 else ""
+    lines = [
+        *lines,
+        f"images {', '.join(shown)}{more}",
+        "settings " + (", ".join(f"{k}={v}" for k, v in changed.items()) or "all at their defaults"),
+        *([f"out {out}"] if out else []),
+    ]
+    print("dry run, nothing is written:", *lines, sep="\n  ", file=sys.stdout)
+    return 0

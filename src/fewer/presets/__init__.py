@@ -1,0 +1,1 @@
+"""One TOML file per paper or use: settings with a name. The first comment line says what it is."""
