@@ -1,0 +1,144 @@
+"""Where the model of a bench comes from: a spec, a run folder or an nn.Module, with inputs and calibration images."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewer.core.errors import FewerError
+
+__all__ = ["Subject", "example_input", "is_run", "load_run", "open_subject"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The dense fp32 model that every peer runs.
+
+    Attributes
+    ----------
+    model : nn.Module
+        In evaluation mode, on the CPU.
+    name : str
+        For people.
+    source : dict, optional
+        From which another process builds the architecture again; None for a mere object.
+    input_size : tuple of int, optional
+        (channels, height, width) of one input, where known.
+    run : Path, optional
+        The run folder whose compressed model is timed beside the dense one.
+    preprocess : Any
+        From image file to input, where known.
+    notes : tuple of str
+        What the user must know about this choice.
+    """
+
+    model: nn.Module
+    name: str
+    source: dict[str, Any] | None = None
+    input_size: tuple[int, ...] | None = None
+    run: Path | None = None
+    preprocess: Any = None
+    notes: tuple[str, ...] = field(default=())
+
+
+def open_subject(model: str | Path | nn.Module) -> Subject:
+    """Open what the user named.
+
+    Raises
+    ------
+    FewerError
+        When the run folder or the spec does not exist or cannot be loaded.
+    """
+    if isinstance(model, nn.Module):
+        return Subject(model.eval(), type(model).__name__)
+    text = str(model)
+    if is_run(text):
+        return _from_run(Path(text))
+    if text.endswith("/") or text.startswith(("./", "../", "/")) or (Path(text).exists() and ".py" not in text):
+        what = "holds no recipe.json" if Path(text).is_dir() else "does not exist"
+        raise FewerError(f"no run to bench: {text!r} {what}; give a run folder of `fewer compress` or a model spec")
+    return _from_spec(text)
+
+
+def is_run(text: str) -> bool:
+    """Whether a path is a run folder (it holds the recipe that rebuilds the model)."""
+    return (Path(text) / "recipe.json").is_file()
+
+
+def load_run(path: Path) -> nn.Module:
+    """The compressed model of a run folder."""
+    load = getattr(importlib.import_module("fewer"), "load", None)
+    if load is None:
+        raise FewerError(f"this version of fewer cannot load the run folder {str(path)!r}; update fewer")
+    loaded = load(path)
+    model = loaded if isinstance(loaded, nn.Module) else loaded.model
+    return model.eval()
+
+
+def _from_spec(spec: str) -> Subject:
+    from fewer.models.spec import load_model
+
+    loaded = load_model(spec)
+    source = loaded.source if loaded.source.get("kind") != "object" else None
+    return Subject(loaded.model, loaded.name, source, loaded.input_size, preprocess=loaded.preprocess)
+
+
+def _from_run(path: Path) -> Subject:
+    compressed = load_run(path)
+    try:
+        recipe = json.loads((path / "recipe.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FewerError(f"{path / 'recipe.json'} is not JSON ({error}); the run folder is damaged") from None
+    spec = _find(recipe, ("spec", "model", "name"))
+    size = _find_size(recipe)
+    try:
+        dense = _from_spec(spec) if spec else None
+    except FewerError as error:
+        dense, why = None, str(error)
+    else:
+        why = "its recipe names no model spec"
+    if dense is None:
+        note = f"The original dense model is not at hand ({why}): the peers run the compressed weights, zeros included."
+        return Subject(compressed, str(path), None, size, path, notes=(note,))
+    return Subject(dense.model, dense.name, dense.source, dense.input_size, path, dense.preprocess)
+
+
+def _find(recipe: Mapping[str, Any], keys: Sequence[str]) -> str | None:
+    for holder in (recipe, recipe.get("model"), recipe.get("source")):
+        if isinstance(holder, Mapping):
+            for key in keys:
+                value = holder.get(key)
+                if isinstance(value, str) and ("/" in value or ".py:" in value):
+                    return value
+            if holder.get("kind") == "builtin":
+                return f"fewer/{holder['name']}"
+    return None
+
+
+def _find_size(recipe: Mapping[str, Any]) -> tuple[int, ...] | None:
+    for holder in (recipe, recipe.get("preprocess"), recipe.get("model")):
+        if isinstance(holder, Mapping) and isinstance(holder.get("input_size"), Sequence):
+            return tuple(int(n) for n in holder["input_size"])
+    return None
+
+
+def example_input(subject: Subject, batch: int, seed: int = 0) -> Tensor:
+    """A batch of seeded noise in the model's input size: right for timing, of no meaning for accuracy.
+
+    Raises
+    ------
+    FewerError
+        When the batch is below 1 or the input size is not known.
+    """
+    if batch < 1:
+        raise FewerError(f"the batch must be at least 1; got {batch}")
+    if subject.input_size is None:
+        raise FewerError(f"the input size of {subject.name} is not known; pass example= a tensor")
+    return torch.randn(batch, *subject.input_size, generator=torch.Generator().manual_seed(seed))
