@@ -1,1 +1,1 @@
-"""The idea itself: units, options, curves, budgets, allocation and plans. numpy only, no torch."""
+"""The idea itself, without torch: units, options, curves, budgets, allocation, plans and run folders."""

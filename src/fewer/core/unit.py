@@ -1,30 +1,47 @@
-"""A unit: one weight tensor that a budget can be spent on."""
+"""A unit: one weight of the model on which a budget can be spent."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+from fewer.core.errors import FewerError, near_match
+
+__all__ = ["KINDS", "Unit"]
+
+KINDS = ("linear", "conv1d", "conv2d", "conv3d")
+
 
 @dataclass(frozen=True)
 class Unit:
-    """One prunable weight tensor.
+    """One layer's weight: what can be pruned or given fewer bits on its own.
 
     Parameters
     ----------
-    name : str
-        Name of the module that owns the weight, for example ``blocks.0.attn.qkv``.
-    kind : str
-        ``linear``, ``conv1d``, ``conv2d`` or ``conv3d``.
-    shape : tuple of int
-        Weight shape: (out, in / groups, *kernel).
-    groups : int
-        Convolution groups; 1 for a linear layer.
-    positions : float
-        At how many output positions (tokens, pixels) one input sample uses the weight,
-        summed over calls and aliases.
-    aliases : tuple of str
-        Other module names that share this very weight.
+    name
+        Name of the module inside the model, for example ``"blocks.0.attn.qkv"``.
+    kind
+        ``"linear"``, ``"conv1d"``, ``"conv2d"`` or ``"conv3d"``.
+    shape
+        Shape of the weight, ``(out, in / groups, *kernel)``.
+    groups
+        Groups of the convolution; 1 for a linear layer.
+    positions
+        How many output positions (tokens, pixels) of one input sample use the weight, summed over calls and aliases.
+    aliases
+        Further module names that share this very weight.
+
+    Raises
+    ------
+    FewerError
+        When the kind is unknown or a size is not positive.
+
+    Examples
+    --------
+    >>> Unit("head", "linear", (10, 64)).macs
+    640.0
+    >>> Unit("stem", "conv2d", (8, 3, 3, 3), positions=16 * 16).rows
+    8
     """
 
     name: str
@@ -34,6 +51,21 @@ class Unit:
     positions: float = 1.0
     aliases: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        object.__setattr__(self, "aliases", tuple(self.aliases))
+        if self.kind not in KINDS:
+            raise FewerError(f"unit {self.name!r} has the unknown kind {self.kind!r}{near_match(self.kind, KINDS)}")
+        dims = 2 if self.kind == "linear" else 2 + int(self.kind[4])
+        if len(self.shape) != dims or min(self.shape) < 1:
+            raise FewerError(
+                f"unit {self.name!r} of kind {self.kind!r} needs a weight of {dims} positive sizes, not {self.shape}"
+            )
+        if self.groups < 1 or not (math.isfinite(self.positions) and self.positions > 0):
+            raise FewerError(
+                f"unit {self.name!r} needs positive groups and positions, not {self.groups} and {self.positions}"
+            )
+
     @property
     def numel(self) -> int:
         """Number of weights."""
@@ -41,15 +73,15 @@ class Unit:
 
     @property
     def macs(self) -> float:
-        """Multiply-accumulates for one input sample."""
+        """Multiply-accumulates that the dense weight costs per input sample (FLOPs are twice this number)."""
         return self.numel * self.positions
 
     @property
     def rows(self) -> int:
-        """Rows of the weight seen as a matrix (output channels)."""
+        """Rows of the weight seen as a matrix: output channels."""
         return self.shape[0]
 
     @property
     def cols(self) -> int:
-        """Columns of the weight seen as a matrix (inputs per output)."""
+        """Columns of the weight seen as a matrix: inputs that one output reads."""
         return self.numel // self.rows

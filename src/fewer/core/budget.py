@@ -1,0 +1,230 @@
+"""Budgets: how much may be spent, as a person writes it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+
+from fewer.core.curve import CurveSet
+from fewer.core.errors import FewerError, near_match
+
+__all__ = ["METRICS", "Budget", "format_amount", "parse_budgets"]
+
+_COUNT = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
+# metric -> unit of measure -> factor to the base unit (the one with factor 1). Millijoules and megajoules differ in
+# one letter's case only, so a joule unit must be written exactly; the others are read in any case.
+METRICS: dict[str, dict[str, float]] = {
+    "weights": _COUNT,
+    "flops": _COUNT,
+    "macs": _COUNT,
+    "size": _BYTES,
+    "latency": {"us": 1e-3, "ms": 1.0, "s": 1e3},
+    "energy": {"uJ": 1e-6, "mJ": 1e-3, "J": 1.0},
+}
+_EXAMPLE = {
+    "weights": "weights=50%",
+    "flops": "flops=0.5x",
+    "macs": "macs=2.3G",
+    "size": "size=8MB",
+    "latency": "latency=12ms",
+    "energy": "energy=5mJ",
+}
+_NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z%]*)\s*")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most that a plan may cost, in one metric.
+
+    Text forms: ``weights=50%`` and ``flops=0.5x`` are shares of the dense model (fixed costs included);
+    ``macs=2.3G``, ``size=8MB``, ``latency=12ms``, ``energy=5mJ`` are amounts. Counts take ``k M G T`` (powers of
+    1000). Bytes take ``B kB MB GB`` (powers of 1000: 1 MB = 1 000 000 bytes) and ``KiB MiB GiB`` (powers of 1024).
+    Time takes ``us ms s``; energy takes ``uJ mJ J``.
+
+    Parameters
+    ----------
+    metric
+        One of ``weights flops macs size latency energy``.
+    value
+        A share in (0, 1] when ``relative``; otherwise an amount in the base unit (count, bytes, ms, J).
+    relative
+        Whether ``value`` is a share of the dense cost.
+
+    Raises
+    ------
+    FewerError
+        When the metric is unknown, or the value is not positive or is a share above 1.
+
+    Examples
+    --------
+    >>> Budget.parse("size=8MB")
+    Budget(metric='size', value=8000000.0, relative=False)
+    >>> str(Budget("flops", 0.5, True))
+    'flops=0.5x'
+    """
+
+    metric: str
+    value: float
+    relative: bool
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise FewerError(f"unknown budget metric {self.metric!r}{near_match(self.metric, METRICS)}")
+        object.__setattr__(self, "value", float(self.value))
+        if not (math.isfinite(self.value) and self.value > 0):
+            raise FewerError(f"a budget must be more than 0, but {self.metric} was given {self.value:g}")
+        if self.relative and self.value > 1:
+            raise FewerError(
+                f"a budget of {100 * self.value:g} % ({self.value:g}x) of {self.metric} is more than the dense model "
+                "costs; give at most 100% (1x)"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read one budget such as ``"weights=50%"``.
+
+        Raises
+        ------
+        FewerError
+            With one sentence that says what could not be read and shows a form that can.
+
+        Examples
+        --------
+        >>> Budget.parse("weights = 50 %")
+        Budget(metric='weights', value=0.5, relative=True)
+        >>> Budget.parse("size=1MiB").value
+        1048576.0
+        """
+        metric, equals, amount = text.partition("=")
+        metric = metric.strip().removesuffix("<").strip()
+        if not text.strip():
+            raise FewerError("the budget is empty; write for example weights=50% or size=8MB")
+        if not equals:
+            raise FewerError(f"the budget {text.strip()!r} has no '='; write for example weights=50% or size=8MB")
+        if metric not in METRICS:
+            raise FewerError(f"unknown budget metric {metric!r} in {text.strip()!r}{near_match(metric, METRICS)}")
+        match = _NUMBER.fullmatch(amount)
+        if match is None:
+            raise FewerError(
+                f"cannot read the amount {amount.strip()!r} of the budget {text.strip()!r}; "
+                f"write for example {_EXAMPLE[metric]} or {metric}=0.5x"
+            )
+        number, unit = float(match.group(1)), match.group(2)
+        if not number > 0:
+            raise FewerError(f"the budget {text.strip()!r} asks for nothing at all; it must be more than 0")
+        if unit == "%":
+            return cls(metric, number / 100, True)
+        if unit in ("x", "X"):
+            return cls(metric, number, True)
+        if unit == "" and (number <= 1 or "" not in METRICS[metric]):
+            hint = f"{metric}={number:g}x" if number <= 1 else _EXAMPLE[metric]
+            raise FewerError(f"the budget {text.strip()!r} has no unit of measure; write for example {hint}")
+        return cls(metric, number * _factor(metric, unit, text), False)
+
+    def limit(self, curves: CurveSet) -> float:
+        """Return the most that may be spent, fixed costs included, in the metric's base unit.
+
+        Raises
+        ------
+        FewerError
+            When the curves do not measure the metric; the sentence names those they do.
+        """
+        curves.require(self.metric)
+        if not self.relative:
+            return self.value
+        limit = self.value * curves.dense(self.metric)
+        # 0.29 * 100 is 28.999999999999996 in floating point, but 29 % of 100 weights are 29 weights
+        nearest = float(round(limit))
+        return nearest if abs(limit - nearest) <= 1e-12 * abs(limit) else limit
+
+    def __str__(self) -> str:
+        if not self.relative:
+            return f"{self.metric}={format_amount(self.metric, self.value, digits=None)}"
+        percent = f"{100 * self.value:.15g}"
+        if self.metric in ("weights", "size") and float(percent) / 100 == self.value:
+            return f"{self.metric}={percent}%"
+        return f"{self.metric}={self.value!r}x"
+
+
+def _factor(metric: str, unit: str, text: str) -> float:
+    units = METRICS[metric]
+    if unit in units:
+        return units[unit]
+    if metric != "energy":
+        for known, factor in units.items():
+            if known.lower() == unit.lower():
+                return factor
+    names = ", ".join(u for u in units if u)
+    raise FewerError(f"unknown unit of measure {unit!r} in the budget {text.strip()!r}; {metric} takes %, x, {names}")
+
+
+def format_amount(metric: str, value: float, digits: int | None = 3) -> str:
+    """Write an amount with a fitting unit of measure; rounded up, so that it can be used as a budget again.
+
+    Parameters
+    ----------
+    metric
+        Which units of measure to use.
+    value
+        Amount in the metric's base unit.
+    digits
+        Significant digits, or ``None`` for a text that reads back as exactly ``value``.
+
+    Examples
+    --------
+    >>> format_amount("size", 3_234_567), format_amount("macs", 4.6e9), format_amount("latency", 0.5)
+    ('3.24MB', '4.6G', '500us')
+    """
+    factors = {u: f for u, f in METRICS[metric].items() if not u.endswith("iB")}
+    fits = [u for u, f in factors.items() if f <= abs(value)] or [min(factors, key=lambda u: factors[u])]
+    for unit in sorted(fits, key=lambda u: -factors[u]):
+        scaled = Decimal(value) / Decimal(factors[unit])
+        if digits is None:
+            if float(repr(float(scaled))) * factors[unit] == value:
+                return repr(float(scaled)).removesuffix(".0") + unit
+        elif scaled == 0:
+            return f"0{unit}"
+        else:
+            places = min(digits - 1 - scaled.adjusted(), 12)
+            up = scaled.quantize(Decimal(1).scaleb(-max(places, 0)), rounding=ROUND_CEILING)
+            text = f"{up:f}"
+            return (text.rstrip("0").rstrip(".") if "." in text else text) + unit
+    base = next(u for u, f in factors.items() if f == 1.0)
+    return repr(value).removesuffix(".0") + base
+
+
+def parse_budgets(budgets: str | Budget | Iterable[str | Budget]) -> tuple[Budget, ...]:
+    """Read one or several budgets that must all hold at once.
+
+    Parameters
+    ----------
+    budgets
+        ``"weights=50%,flops=0.6x"``, one :class:`Budget`, or an iterable of either.
+
+    Raises
+    ------
+    FewerError
+        When there is none, one cannot be read, or a metric is given twice.
+
+    Examples
+    --------
+    >>> [str(b) for b in parse_budgets("weights=50%, flops=0.6x")]
+    ['weights=50%', 'flops=0.6x']
+    """
+    parts: Sequence[str | Budget] = [budgets] if isinstance(budgets, (str, Budget)) else list(budgets)
+    found: list[Budget] = []
+    for part in parts:
+        if isinstance(part, Budget):
+            found.append(part)
+        else:
+            found += [Budget.parse(p) for p in part.split(",")]
+    if not found:
+        raise FewerError("no budget was given; write for example weights=50% or size=8MB")
+    for i, budget in enumerate(found):
+        if any(b.metric == budget.metric for b in found[:i]):
+            raise FewerError(f"the budget metric {budget.metric!r} is given twice; give each metric once")
+    return tuple(found)

@@ -1,0 +1,302 @@
+"""Curves: what each option of each unit costs, and how much harm it does."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewer.core.errors import FewerError, near_match
+from fewer.core.files import atomic_write_bytes, explain_os_error
+from fewer.core.option import Option
+from fewer.core.unit import Unit
+
+__all__ = ["Curve", "CurveSet"]
+
+_FORMAT = 1
+
+
+def _vector(
+    values: Any, length: int, what: str, unit: Unit, *, lowest: float = -math.inf, inf: bool = False
+) -> np.ndarray:
+    """Copy to a read-only float64 vector, or say which unit's numbers are wrong and how."""
+    array = np.array(values, dtype=np.float64)
+    if array.shape != (length,):
+        raise FewerError(f"unit {unit.name!r}: {what} has shape {array.shape}, but there are {length} options")
+    bad = np.isnan(array) if inf else ~np.isfinite(array)
+    if bad.any():
+        at = int(np.argmax(bad))
+        raise FewerError(f"unit {unit.name!r}: {what} of option {at} is {array[at]}; sense this unit again")
+    if array.size and array.min() < lowest:
+        at = int(np.argmin(array))
+        raise FewerError(
+            f"unit {unit.name!r}: {what} of option {at} is {array[at]:g}, but it may not be below {lowest:g}"
+        )
+    array.flags.writeable = False
+    return array
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Costs and harm of every option of one unit.
+
+    Parameters
+    ----------
+    unit
+        The unit.
+    options
+        K options; the first one is the dense layer as it came.
+    cost
+        For each metric a vector of K costs, not negative: ``weights`` (count), ``flops``, ``macs`` (count per
+        sample), ``size`` (bytes), ``latency`` (ms), ``energy`` (J). Costs need not fall along the options.
+    distortion
+        Vector of K harms; the first is exactly 0. The unit of measure is that of the distortion measure used.
+    scores
+        For each score name a vector of K: the score of the least important weight (or tile) that is still alive at
+        the option, infinite when none is. Threshold allocators read ``magnitude`` and ``lamp``.
+
+    Raises
+    ------
+    FewerError
+        When lengths differ, a number is not finite, a cost is negative, or the first option is not a harmless
+        dense one. The sentence names the unit.
+
+    Examples
+    --------
+    >>> unit = Unit("head", "linear", (10, 10))
+    >>> curve = Curve(unit, (Option(), Option("unstructured", 0.5)), {"weights": [100, 50]}, [0.0, 0.3])
+    >>> curve.cost["weights"][1]
+    np.float64(50.0)
+    """
+
+    unit: Unit
+    options: tuple[Option, ...]
+    cost: Mapping[str, np.ndarray]
+    distortion: np.ndarray
+    scores: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        options, n = tuple(self.options), len(self.options)
+        if n == 0:
+            raise FewerError(f"unit {self.unit.name!r} has no options; it needs at least the dense one")
+        if not options[0].is_dense:
+            raise FewerError(f"unit {self.unit.name!r}: the first option must be dense, not {str(options[0])!r}")
+        if len(set(options)) != n:
+            twice = next(o for i, o in enumerate(options) if o in options[:i])
+            raise FewerError(f"unit {self.unit.name!r} has the option {str(twice)!r} twice; give each option once")
+        set_ = object.__setattr__
+        set_(self, "options", options)
+        set_(self, "cost", {m: _vector(v, n, f"cost {m!r}", self.unit, lowest=0.0) for m, v in self.cost.items()})
+        set_(self, "distortion", _vector(self.distortion, n, "distortion", self.unit))
+        set_(self, "scores", {m: _vector(v, n, f"score {m!r}", self.unit, inf=True) for m, v in self.scores.items()})
+        if self.distortion[0] != 0.0:
+            raise FewerError(
+                f"unit {self.unit.name!r}: the dense option has distortion {self.distortion[0]:g} instead of 0; "
+                "measure harm on a fixed calibration tensor"
+            )
+
+    def __len__(self) -> int:
+        return len(self.options)
+
+
+@dataclass(frozen=True, eq=False)
+class CurveSet:
+    """All curves of one model, with what the rest of the model costs.
+
+    Parameters
+    ----------
+    curves
+        One curve per unit; names are unique and every curve measures the same metrics.
+    fixed
+        For each metric what the unpruned rest costs (biases, norms, attention products); 0 where absent.
+    meta
+        Facts for the reader, JSON values only (model spec, calibration images, machine, date). Not hashed.
+
+    Raises
+    ------
+    FewerError
+        When two units share a name, metrics differ between units, or a fixed cost is not a finite number >= 0.
+
+    Examples
+    --------
+    >>> curve = Curve(Unit("head", "linear", (10, 10)), (Option(), Option("unstructured", 0.5)),
+    ...               {"weights": [100, 50]}, [0.0, 0.3])
+    >>> curves = CurveSet((curve,), fixed={"weights": 10})
+    >>> curves.dense("weights"), curves.total("weights", [1])
+    (110.0, 60.0)
+    """
+
+    curves: tuple[Curve, ...]
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        curves = tuple(self.curves)
+        if not curves:
+            raise FewerError("there are no curves: no unit of the model was sensed")
+        names: set[str] = set()
+        for curve in curves:
+            if curve.unit.name in names:
+                raise FewerError(f"two curves have the unit name {curve.unit.name!r}; unit names must be unique")
+            names.add(curve.unit.name)
+            if set(curve.cost) != set(curves[0].cost):
+                raise FewerError(
+                    f"unit {curve.unit.name!r} measures {_listed(curve.cost)}, but unit {curves[0].unit.name!r} "
+                    f"measures {_listed(curves[0].cost)}; every unit needs the same metrics"
+                )
+        fixed = {}
+        for metric, value in self.fixed.items():
+            if metric not in curves[0].cost:
+                raise FewerError(
+                    f"a fixed cost is given for {metric!r}, which no curve measures{near_match(metric, curves[0].cost)}"
+                )
+            if not (math.isfinite(value) and value >= 0):
+                raise FewerError(f"the fixed cost {metric!r} is {value}; it must be a finite number, at least 0")
+            fixed[metric] = float(value)
+        object.__setattr__(self, "curves", curves)
+        object.__setattr__(self, "fixed", fixed)
+        object.__setattr__(self, "meta", dict(self.meta))
+
+    def __len__(self) -> int:
+        return len(self.curves)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that every curve measures, sorted."""
+        return tuple(sorted(self.curves[0].cost))
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """The units, in order."""
+        return tuple(c.unit for c in self.curves)
+
+    def require(self, metric: str) -> None:
+        """Raise a :class:`FewerError` that names the metrics there are, unless ``metric`` is one of them."""
+        if metric not in self.curves[0].cost:
+            raise FewerError(f"these curves do not measure {metric!r}; they have {_listed(self.curves[0].cost)}")
+
+    def dense(self, metric: str) -> float:
+        """Cost of the model as it came: the fixed part and every unit's first option."""
+        return self.total(metric, [0] * len(self.curves))
+
+    def total(self, metric: str, choice: Sequence[int] | np.ndarray) -> float:
+        """Cost of the model with option ``choice[i]`` for unit i, correctly rounded whatever the order of units.
+
+        Examples
+        --------
+        >>> curve = Curve(Unit("a", "linear", (2, 2)), (Option(),), {"weights": [4]}, [0.0])
+        >>> CurveSet((curve,)).total("weights", [0])
+        4.0
+        """
+        self.require(metric)
+        costs = [float(c.cost[metric][k]) for c, k in zip(self.curves, choice, strict=True)]
+        return math.fsum([self.fixed.get(metric, 0.0), *costs])
+
+    def harm(self, choice: Sequence[int] | np.ndarray) -> float:
+        """Predicted distortion of a choice: the sum over units."""
+        return math.fsum(float(c.distortion[k]) for c, k in zip(self.curves, choice, strict=True))
+
+    def hash(self) -> str:
+        """SHA-256 of units, options, costs, distortions, scores and fixed costs (not of ``meta``), as hex text."""
+        header, arrays = self._parts()
+        header.pop("meta")
+        digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+        for name in sorted(arrays):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(arrays[name], dtype="<f8").tobytes())
+        return digest.hexdigest()
+
+    def _parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Split into a JSON header and flat arrays, units one after the other."""
+        names = sorted({s for c in self.curves for s in c.scores})
+        header = {
+            "format": _FORMAT,
+            "metrics": list(self.metrics),
+            "scores": {s: [c.unit.name for c in self.curves if s in c.scores] for s in names},
+            "fixed": dict(self.fixed),
+            "meta": dict(self.meta),
+            "units": [{**dataclasses.asdict(c.unit), "options": [str(o) for o in c.options]} for c in self.curves],
+        }
+        arrays = {"distortion": np.concatenate([c.distortion for c in self.curves])}
+        for metric in self.metrics:
+            arrays[f"cost.{metric}"] = np.concatenate([c.cost[metric] for c in self.curves])
+        for s in names:
+            arrays[f"score.{s}"] = np.concatenate([c.scores[s] for c in self.curves if s in c.scores])
+        return header, arrays
+
+    def save(self, path: str | Path) -> Path:
+        """Write to an ``.npz`` file in one step. It holds plain arrays and a JSON header, never a pickle.
+
+        Raises
+        ------
+        FewerError
+            When ``meta`` is not JSON, or the file cannot be written.
+        """
+        header, arrays = self._parts()
+        try:
+            text = json.dumps(header, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise FewerError(f"the curves cannot be saved: meta must hold JSON values only ({error})") from None
+        buffer = io.BytesIO()
+        payload: dict[str, Any] = {"header": np.frombuffer(text.encode(), dtype=np.uint8), **arrays}
+        np.savez_compressed(buffer, **payload)
+        return atomic_write_bytes(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: str | Path) -> CurveSet:
+        """Read a file that :meth:`save` wrote.
+
+        Raises
+        ------
+        FewerError
+            When the file is missing, damaged, of another format, or was not written by fewer.
+        """
+        path = Path(path)
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            header = json.loads(arrays.pop("header").tobytes().decode())
+            if header["format"] != _FORMAT:
+                raise FewerError(
+                    f"{path} holds curves of format {header['format']}, but this version reads format {_FORMAT}; "
+                    "sense the model again"
+                )
+            return cls._from_parts(header, arrays)
+        except OSError as error:
+            raise explain_os_error(error, path, "read") from error
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+            raise FewerError(f"{path} is not a curve file of fewer, or it is damaged ({error}); sense again") from error
+
+    @classmethod
+    def _from_parts(cls, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> CurveSet:
+        sizes = [len(u["options"]) for u in header["units"]]
+        where = dict(zip([u["name"] for u in header["units"]], np.cumsum([0, *sizes[:-1]]), strict=True))
+        scores: dict[str, dict[str, np.ndarray]] = {name: {} for name in where}
+        for s, names in header["scores"].items():
+            at = 0
+            for name, size in zip(where, sizes, strict=True):
+                if name in names:
+                    scores[name][s] = arrays[f"score.{s}"][at : at + size]
+                    at += size
+        curves = []
+        for facts, size in zip(header["units"], sizes, strict=True):
+            options = tuple(Option.parse(o) for o in facts.pop("options"))
+            facts["shape"], facts["aliases"] = tuple(facts["shape"]), tuple(facts["aliases"])
+            unit = Unit(**facts)
+            part = slice(int(where[unit.name]), int(where[unit.name]) + size)
+            cost = {m: arrays[f"cost.{m}"][part] for m in header["metrics"]}
+            curves.append(Curve(unit, options, cost, arrays["distortion"][part], scores[unit.name]))
+        return cls(tuple(curves), header["fixed"], header["meta"])
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(names)) or "none"

@@ -1,0 +1,1 @@
+"""What an option costs: arithmetic, bytes, and time or energy measured on this machine."""

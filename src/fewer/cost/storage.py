@@ -1,0 +1,127 @@
+"""How many bytes a weight takes in an artefact. Pure arithmetic: no torch, and exactly what the artefact writes."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+
+from fewer.core.errors import FewerError
+
+_BLOCK = re.compile(r"^block:([1-9]\d*)x([1-9]\d*)$")
+_NM = re.compile(r"^nm:([1-9]\d*):([1-9]\d*)$")
+
+
+def tile_of(pattern: str) -> tuple[int, int]:
+    """Height and width of the group of weights that one mask bit stands for.
+
+    Parameters
+    ----------
+    pattern : str
+        ``dense``, ``unstructured``, ``block:HxW`` or ``nm:N:M``.
+
+    Raises
+    ------
+    FewerError
+        For any other string.
+
+    Examples
+    --------
+    >>> tile_of("block:16x4"), tile_of("nm:2:4")
+    ((16, 4), (1, 1))
+    """
+    if found := _BLOCK.match(pattern):
+        return int(found[1]), int(found[2])
+    if pattern in ("dense", "unstructured") or _NM.match(pattern):
+        return 1, 1
+    raise FewerError(
+        f"unknown pattern {pattern!r}; write dense, unstructured, block:HxW (block:16x4) or nm:N:M (nm:2:4)"
+    )
+
+
+def mask_bytes(shape: tuple[int, ...], pattern: str) -> int:
+    """Bytes of a weight's mask packed to bits: one bit per weight, or per tile of the [out, rest] matrix.
+
+    Examples
+    --------
+    >>> mask_bytes((384, 384), "unstructured"), mask_bytes((384, 384), "block:16x4")
+    (18432, 288)
+    """
+    height, width = tile_of(pattern)
+    rows = shape[0]
+    cols = math.prod(shape[1:])
+    return math.ceil(math.ceil(rows / height) * math.ceil(cols / width) / 8)
+
+
+def packed_bytes(shape: tuple[int, ...], pattern: str, kept: int, itemsize: int = 4) -> int:
+    """Bytes that a weight takes in ``model.safetensors``: kept values and mask, or dense where that is not larger.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Weight shape (out, in / groups, *kernel).
+    pattern : str
+        ``dense``, ``unstructured``, ``block:HxW`` or ``nm:N:M``.
+    kept : int
+        Weights that are kept, counted one by one (also for blocks, whose tiles may be ragged at the edges).
+    itemsize : int
+        Bytes of one value; 4 for fp32.
+
+    Returns
+    -------
+    int
+        Payload in bytes; the file's header is :func:`header_bytes`.
+
+    Raises
+    ------
+    FewerError
+        For an unknown pattern or an impossible count.
+
+    Examples
+    --------
+    >>> packed_bytes((384, 384), "unstructured", 384 * 384 // 2)
+    313344
+    >>> packed_bytes((384, 384), "unstructured", 384 * 384)  # nothing pruned: dense
+    589824
+    """
+    numel = math.prod(shape)
+    if not 0 <= kept <= numel:
+        raise FewerError(f"a weight of shape {shape} cannot keep {kept} of its {numel} entries")
+    dense = numel * itemsize
+    if pattern == "dense":
+        return dense
+    return min(dense, kept * itemsize + mask_bytes(shape, pattern))
+
+
+def is_packed(shape: tuple[int, ...], pattern: str, kept: int, itemsize: int = 4) -> bool:
+    """Whether a weight is stored as kept values and a mask rather than dense.
+
+    Examples
+    --------
+    >>> is_packed((8, 8), "unstructured", 32), is_packed((8, 8), "unstructured", 63)
+    (True, False)
+    """
+    return packed_bytes(shape, pattern, kept, itemsize) < math.prod(shape) * itemsize
+
+
+def header_bytes(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> int:
+    """Upper bound, tight to a few bytes per tensor, of the header of a safetensors file.
+
+    Parameters
+    ----------
+    tensors : iterable of (name, shape)
+        What the file holds.
+
+    Examples
+    --------
+    >>> 90 < header_bytes([("weight", (384, 384))]) < 200
+    True
+    """
+    widest = 10**10  # offsets up to ten digits
+    described = {
+        name: {"dtype": "BF16", "shape": list(shape), "data_offsets": [widest, widest]} for name, shape in tensors
+    }
+    header = {"__metadata__": {"format": "pt"}, **described}
+    # an 8-byte length before it, and spaces after it up to a multiple of 8
+    return 8 + len(json.dumps(header, separators=(",", ":")).encode()) + 8

@@ -1,0 +1,94 @@
+"""``recipe.json``: how to build the model again and what was done to it. Readable, strict, no code inside."""
+
+from __future__ import annotations
+
+import json
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fewer.core.errors import FewerError
+
+SCHEMA_VERSION = 1
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class UnitRecord(_Strict):
+    """One unit's option and how its weight is stored.
+
+    ``mask`` is set only for a dense-stored unit whose kept entries include exact zeros: base64 of the mask's bits.
+    """
+
+    name: str
+    pattern: str
+    sparsity: float = Field(ge=0, le=1)
+    precision: str
+    storage: str = Field(pattern="^(dense|packed)$")
+    shape: tuple[int, ...]
+    kept: int = Field(ge=0)
+    mask: str | None = None
+
+
+class Recipe(_Strict):
+    """Everything beside the tensors."""
+
+    schema_version: int
+    source: dict[str, Any]
+    preprocess: dict[str, Any] | None = None
+    units: list[UnitRecord]
+    aliases: dict[str, str] = Field(default_factory=dict)
+    provenance: str = ""
+    weights_sha256: str
+    meta: dict[str, Any] = Field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Indented JSON."""
+        return self.model_dump_json(indent=1) + "\n"
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read and check a recipe.
+
+    Raises
+    ------
+    FewerError
+        When the file is missing, is not JSON, has another schema version, an unknown key (with the nearest one),
+        a missing key or a value of the wrong kind.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = json.loads(text)
+    except FileNotFoundError:
+        raise FewerError(f"{path} does not exist; give the folder that a run was saved to") from None
+    except (OSError, ValueError) as error:
+        raise FewerError(f"{path} cannot be read as JSON ({error}); save the run again") from None
+    if not isinstance(raw, dict):
+        raise FewerError(f"{path} is not a recipe: it holds no JSON object")
+    version = raw.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise FewerError(
+            f"{path} has schema version {version!r}, this fewer reads {SCHEMA_VERSION}; "
+            "use the version of fewer that wrote it"
+        )
+    try:
+        return Recipe.model_validate_json(text)
+    except ValidationError as error:
+        raise FewerError(f"{path}: {_first_problem(error)}") from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    keys = list(problem["loc"])
+    where = ".".join(map(str, keys))
+    if problem["type"] == "extra_forbidden":
+        fields = UnitRecord.model_fields if len(keys) > 1 else Recipe.model_fields
+        near = get_close_matches(str(keys[-1]), fields, 1)
+        return f"unknown key {where!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(fields)}")
+    if problem["type"] == "missing":
+        return f"the key {where!r} is missing; save the run again"
+    return f"{where}: {problem['msg']}"

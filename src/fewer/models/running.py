@@ -1,0 +1,149 @@
+"""Run a model once and watch it, leaving no trace."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin
+
+from fewer.core.errors import FewerError
+
+Forward = Callable[[nn.Module, Any], Any]
+
+
+def call(model: nn.Module, example: Any, forward: Forward | None = None) -> Any:
+    """Call a model on a tensor, ``*tuple`` or ``**mapping``, or through the user's own forward.
+
+    Raises
+    ------
+    FewerError
+        When the model does not run on the example; the message has the shapes and the model's own error.
+    """
+    try:
+        if forward is not None:
+            return forward(model, example)
+        if isinstance(example, Mapping):
+            return model(**example)
+        if isinstance(example, (tuple, list)):
+            return model(*example)
+        return model(example)
+    except FewerError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(str(tuple(t.shape)) for t in tensors_of(example)) or type(example).__name__
+        raise FewerError(
+            f"the model does not run on an example of shape {shapes}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    """All tensors in nested tuples, lists and mappings.
+
+    Examples
+    --------
+    >>> len(tensors_of({"a": torch.zeros(1), "b": (torch.zeros(1), 3)}))
+    2
+    """
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        return [t for v in value.values() for t in tensors_of(v)]
+    if isinstance(value, (tuple, list)):
+        return [t for v in value for t in tensors_of(v)]
+    return []
+
+
+def batch_size(example: Any) -> int:
+    """Samples in an example: the first dimension of its first tensor, at least 1."""
+    tensors = tensors_of(example)
+    return max(1, tensors[0].shape[0]) if tensors and tensors[0].ndim else 1
+
+
+def to_device(example: Any, device: torch.device) -> Any:
+    """The example with its tensors on a device."""
+    if isinstance(example, Tensor):
+        return example.to(device)
+    if isinstance(example, Mapping):
+        return {key: to_device(value, device) for key, value in example.items()}
+    if isinstance(example, (tuple, list)):
+        return type(example)(to_device(value, device) for value in example)
+    return example
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, no gradients and no fused attention path; every module's own training flag comes back.
+
+    PyTorch's fused transformer path skips the modules inside, so that hooks and counters would miss them.
+    """
+    flags = [(module, module.training) for module in model.modules()]
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def observe_outputs(
+    model: nn.Module,
+    example: Any,
+    modules: Sequence[nn.Module],
+    visit: Callable[[nn.Module, Any], None],
+    forward: Forward | None = None,
+) -> Any:
+    """Run a model once in evaluation mode and call ``visit(module, output)`` after each call of the given modules.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Only our own hooks are added and removed, also on an error.
+    example : Tensor, tuple or mapping
+        Moved to the device of the model's first parameter.
+    modules : sequence of nn.Module
+        The modules to watch.
+    visit : callable
+        Must not change the output.
+    forward : callable, optional
+        ``forward(model, example)``.
+
+    Returns
+    -------
+    object
+        The model's output.
+    """
+    lazy = any(isinstance(p, UninitializedTensorMixin) for p in [*model.parameters(), *model.buffers()])
+    if lazy:
+        # a forward would initialise the user's model; the copy may be initialised instead
+        twin = copy.deepcopy(model)
+        back = dict(zip(twin.modules(), model.modules(), strict=True))
+        wanted = set(modules)
+        watched = [(copied, original) for copied, original in back.items() if original in wanted]
+        model = twin
+    else:
+        watched = [(module, module) for module in modules]
+    first = next((p for p in model.parameters()), None)
+    if first is not None:
+        example = to_device(example, first.device)
+    handles = []
+    try:
+        for module, original in watched:
+
+            def hook(_module: nn.Module, _inputs: Any, output: Any, original: nn.Module = original) -> None:
+                visit(original, output)
+
+            handles.append(module.register_forward_hook(hook))
+        with evaluating(model):
+            return call(model, example, forward)
+    finally:
+        for handle in handles:
+            handle.remove()
