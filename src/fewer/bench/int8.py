@@ -22,7 +22,13 @@ def prepare(what: str, arguments: dict[str, Any]) -> dict[str, Any]:
 
 def _onnxruntime(model: str, calibration: str, inputs: str, out: str, threads: int) -> dict[str, Any]:
     """Quantize dynamically and statically (QDQ), time both, keep the quicker one whose output is not nonsense."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_dynamic,
+        quantize_static,
+    )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     from fewer.bench.runtimes import Job, load

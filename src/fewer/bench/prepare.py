@@ -1,4 +1,4 @@
-"""Make ready what the timing processes load: inputs, weights, the ONNX graph and the int8 models, in one temp folder."""
+"""Make ready what the timing processes load: inputs, weights, ONNX graph and int8 models, in one temp folder."""
 
 from __future__ import annotations
 

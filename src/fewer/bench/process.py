@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -160,6 +161,8 @@ def _read(pipe: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
 
 
 def _death(pipe: subprocess.Popen[bytes], log: Path) -> str:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        pipe.wait(timeout=5)
     _close(pipe)
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     code = pipe.returncode
@@ -172,8 +175,8 @@ def _close(pipe: subprocess.Popen[bytes]) -> None:
         if stream is not None:
             with contextlib.suppress(OSError):
                 stream.close()
-    try:
-        pipe.wait(timeout=2)
-    except subprocess.TimeoutExpired:
-        pipe.kill()
-        pipe.wait()
+    if pipe.poll() is None:
+        # nothing of it is wanted any more; its own children (compilers) go with it
+        with contextlib.suppress(OSError):
+            os.killpg(pipe.pid, signal.SIGKILL)
+    pipe.wait()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fewer.bench.spread import Spread, paired_ratio, spread
 from fewer.core.errors import FewerError
+from fewer.core.files import atomic_write_text, explain_os_error
 
 __all__ = ["BenchResult", "Row"]
 
@@ -200,12 +200,8 @@ class BenchResult(BaseModel):
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
-def reasons(rows: Iterable[Row]) -> dict[str, str]:
-    """Reason of each row that was not timed, by label, each once."""
-    return {row.label: row.reason for row in rows if row.status != "ok"}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, path.parent, "make") from None
+    atomic_write_text(path, text)

@@ -1,4 +1,4 @@
-"""The bench itself: prepare, load, warm up, time in turn, repeat once when the machine is noisy, and gather the rows."""
+"""The bench itself: prepare, load, warm up, time in turn, repeat once on a noisy machine, and gather the rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from fewer.bench.environment import environment
@@ -25,8 +24,9 @@ from fewer.bench.schedule import Samples, choose_rounds, interleave
 from fewer.bench.sources import Subject, example_input, open_subject
 from fewer.bench.spread import spread
 from fewer.core.errors import FewerError
+from fewer.models.running import evaluating
 
-__all__ = ["Extra", "bench", "usable_cpus"]
+__all__ = ["Extra", "bench", "check_threads", "load_handle", "make_arguments", "usable_cpus"]
 
 Progress = Callable[[str, float], None]
 """Called with what is going on and the share that is done, 0 to 1."""
@@ -85,13 +85,14 @@ def bench(
 ) -> BenchResult:
     """Time a model in every runtime a user could take instead, on the same input, interleaved, on this machine.
 
-    Each competitor runs in a process of its own, limited to the CPUs and threads of the setting; the processes take turns
-    (A B C A B C). torch eager in fp32 is always among them: the ratios are to it, paired round by round.
+    Each competitor runs in a process of its own, limited to the CPUs and threads of the setting; the processes take
+    turns (A B C A B C). torch eager in fp32 is always among them: the ratios are to it, paired round by round.
 
     Parameters
     ----------
     model : str, Path or nn.Module
-        Spec, run folder, or module. Of a run, the peers run the dense original, and the compressed model is an extra row.
+        Spec, run folder, or module. Of a run, the peers run the dense original, and the compressed model is an extra
+        row.
     example : Tensor or sequence of Tensor, optional
         The model's argument(s), batch first. By default seeded noise of the model's input size.
     vs : names, optional
@@ -133,18 +134,18 @@ def bench(
     1.0
     """
     peers = parse_peers(vs)
-    settings = _thread_settings(threads)
+    settings = check_threads(threads)
     if rounds is not None and rounds < 1:
         raise FewerError(f"the rounds must be at least 1; got {rounds}")
     subject = open_subject(model)
-    arguments = _arguments(subject, example, batch, seed)
+    arguments = make_arguments(subject, example, batch, seed)
     extras = {name: value if isinstance(value, Extra) else Extra(value) for name, value in (extra or {}).items()}
     for name in extras:
         if name in {peer.name for peer in peers}:
             raise FewerError(f"the extra {name!r} has the name of a peer; choose another name")
     if subject.run is not None:
         extras = {f"fewer {subject.run}": _run_extra(subject.run), **extras}
-    with tempfile.TemporaryDirectory(prefix="fewer-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="fewer-bench-") as folder, evaluating(subject.model):
         workshop = Workshop(subject, arguments, calibration, Path(folder), max(settings))
         course = _Course(workshop, peers, extras, rounds, seconds, pin, progress or (lambda text, share: None))
         rows, repeated, notes = course.run(settings)
@@ -169,7 +170,8 @@ def usable_cpus() -> int:
     return cpus
 
 
-def _thread_settings(threads: Sequence[int] | None) -> list[int]:
+def check_threads(threads: Sequence[int] | None) -> list[int]:
+    """The thread settings, checked against the CPUs at hand; None takes 1 and all of them."""
     most = usable_cpus()
     if threads is None:
         return list(dict.fromkeys([1, most]))
@@ -181,7 +183,8 @@ def _thread_settings(threads: Sequence[int] | None) -> list[int]:
     return chosen
 
 
-def _arguments(subject: Subject, example: Any, batch: int, seed: int) -> list[Tensor]:
+def make_arguments(subject: Subject, example: Any, batch: int, seed: int) -> list[Tensor]:
+    """The model's arguments as a list of tensors on the CPU, checked."""
     if example is None:
         return [example_input(subject, batch, seed)]
     arguments = [example] if isinstance(example, Tensor) else list(example)
@@ -291,7 +294,7 @@ class _Course:
                         raise FewerError(f"{name} does not run on this input in torch: {error}") from None
                     rows[entry.name] = entry.row(threads, status="failed", reason=str(error))
             again = self._rounds(loaded, estimates, rows, lambda text, share: say(text, 0.5 + 0.5 * share))
-            for name, handle in loaded.items():
+            for name, handle in loaded.items() if not self.stopped else ():
                 if rows[name].status == "ok" and handle.isolated:
                     with contextlib.suppress(RuntimeError):
                         rows[name].memory_bytes = handle.ask("memory")["memory"]
@@ -299,7 +302,8 @@ class _Course:
 
     def _load(self, entry: _Entry, threads: int, stack: contextlib.ExitStack) -> tuple[Row, Handle, float]:
         job, note = entry.job(threads)
-        handle = self._start(entry, job, threads)
+        log = self.workshop.folder / f"{self.entries.index(entry)}-{threads}.log"
+        handle = load_handle(job, log, self.pin)
         stack.callback(handle.close)
         about, outputs = handle.about(self.workshop.folder)
         flat = np.concatenate([a.ravel() for a in outputs]) if outputs else np.zeros(0, np.float32)
@@ -314,22 +318,6 @@ class _Course:
             own_process=handle.isolated,
         )
         return row, handle, handle.ask("warm")["estimate_ms"]
-
-    def _start(self, entry: _Entry, job: Job, threads: int) -> Handle:
-        sendable = job.target is None or job.payload is not None
-        if sendable:
-            log = self.workshop.folder / f"{len(entry.name)}-{entry.name.replace('/', '_')}-{threads}.log"
-            try:
-                return OwnProcess(job, log, self.pin)
-            except RuntimeError:
-                if job.target is None:
-                    raise
-        # what another process cannot rebuild (a class of the calling script, a closure) is timed in this one
-        try:
-            return InProcess(job)
-        except Exception as error:
-            text = str(error).strip().splitlines()
-            raise RuntimeError(f"{type(error).__name__}: {text[0][:300] if text else ''}") from error
 
     def _rounds(
         self, loaded: Mapping[str, Handle], estimates: Mapping[str, float], rows: Mapping[str, Row], say: Progress
@@ -364,6 +352,28 @@ class _Course:
             return samples
 
 
+def load_handle(job: Job, log: Path, pin: bool) -> Handle:
+    """Load a job in a process of its own; in this one when another process cannot rebuild the model.
+
+    Raises
+    ------
+    RuntimeError
+        When it does not load or run.
+    """
+    if job.target is None or job.payload is not None:
+        try:
+            return OwnProcess(job, log, pin)
+        except RuntimeError:
+            if job.target is None:
+                raise
+    # a class of the calling script or a closure cannot be rebuilt elsewhere; a model that is broken fails again here
+    try:
+        return InProcess(job)
+    except Exception as error:
+        text = str(error).strip().splitlines()
+        raise RuntimeError(f"{type(error).__name__}: {text[0][:300] if text else ''}") from error
+
+
 def _noisy(sample: Samples) -> bool:
     return sample.error is None and len(sample.wall_ms) > 2 and spread(sample.wall_ms).noisy
 
@@ -378,5 +388,3 @@ def _relative_error(outputs: np.ndarray, reference: np.ndarray | None) -> float 
         return None
     error = float(np.linalg.norm(outputs.astype(np.float64) - reference) / max(np.linalg.norm(reference), 1e-30))
     return error if np.isfinite(error) else None
-
-

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,7 +55,7 @@ def open_subject(model: str | Path | nn.Module) -> Subject:
         When the run folder or the spec does not exist or cannot be loaded.
     """
     if isinstance(model, nn.Module):
-        return Subject(model.eval(), type(model).__name__)
+        return Subject(model, type(model).__name__)
     text = str(model)
     if is_run(text):
         return _from_run(Path(text))
@@ -73,10 +71,12 @@ def is_run(text: str) -> bool:
 
 
 def load_run(path: Path) -> nn.Module:
-    """The compressed model of a run folder."""
+    """The compressed model of a run folder, by `fewer.load` where there is one (it may swap in faster layers)."""
     load = getattr(importlib.import_module("fewer"), "load", None)
     if load is None:
-        raise FewerError(f"this version of fewer cannot load the run folder {str(path)!r}; update fewer")
+        from fewer.models.artefact import load_artefact
+
+        load = load_artefact
     loaded = load(path)
     model = loaded if isinstance(loaded, nn.Module) else loaded.model
     return model.eval()
@@ -91,42 +91,34 @@ def _from_spec(spec: str) -> Subject:
 
 
 def _from_run(path: Path) -> Subject:
-    compressed = load_run(path)
+    from fewer.models.recipe import read_recipe
+
+    recipe = read_recipe(path / "recipe.json")
+    spec = _spec_of(recipe.source)
+    settings = None
+    if recipe.preprocess is not None:
+        from fewer.data.preprocess import Preprocess
+
+        settings = Preprocess.of(recipe.preprocess, f"run {path}")
+    size = settings.input_size if settings else None
     try:
-        recipe = json.loads((path / "recipe.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FewerError(f"{path / 'recipe.json'} is not JSON ({error}); the run folder is damaged") from None
-    spec = _find(recipe, ("spec", "model", "name"))
-    size = _find_size(recipe)
-    try:
-        dense = _from_spec(spec) if spec else None
-    except FewerError as error:
-        dense, why = None, str(error)
-    else:
-        why = "its recipe names no model spec"
-    if dense is None:
-        note = f"The original dense model is not at hand ({why}): the peers run the compressed weights, zeros included."
-        return Subject(compressed, str(path), None, size, path, notes=(note,))
-    return Subject(dense.model, dense.name, dense.source, dense.input_size, path, dense.preprocess)
+        if spec is None:
+            raise FewerError("the recipe names no spec")
+        dense = _from_spec(spec)
+    except FewerError as why:
+        note = f"The dense original is not at hand ({why}): the peers run the compressed weights, zeros included."
+        return Subject(load_run(path), str(path), None, size, path, settings, (note,))
+    return Subject(dense.model, dense.name, dense.source, size or dense.input_size, path, settings or dense.preprocess)
 
 
-def _find(recipe: Mapping[str, Any], keys: Sequence[str]) -> str | None:
-    for holder in (recipe, recipe.get("model"), recipe.get("source")):
-        if isinstance(holder, Mapping):
-            for key in keys:
-                value = holder.get(key)
-                if isinstance(value, str) and ("/" in value or ".py:" in value):
-                    return value
-            if holder.get("kind") == "builtin":
-                return f"fewer/{holder['name']}"
-    return None
-
-
-def _find_size(recipe: Mapping[str, Any]) -> tuple[int, ...] | None:
-    for holder in (recipe, recipe.get("preprocess"), recipe.get("model")):
-        if isinstance(holder, Mapping) and isinstance(holder.get("input_size"), Sequence):
-            return tuple(int(n) for n in holder["input_size"])
-    return None
+def _spec_of(source: dict[str, Any]) -> str | None:
+    """The spec that loads the original with its weights, or None for a mere object."""
+    kind = source.get("kind")
+    if kind == "builtin" and not source.get("args"):
+        return f"fewer/{source['name']}"
+    if kind == "timm":
+        return f"timm/{source['name']}"
+    return f"{source['path']}:{source['function']}" if kind == "file" else None
 
 
 def example_input(subject: Subject, batch: int, seed: int = 0) -> Tensor:

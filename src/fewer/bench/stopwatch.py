@@ -20,7 +20,7 @@ def sample(
     wall: Callable[[], float] = time.perf_counter,
     cpu: Callable[[], float] = time.process_time,
 ) -> tuple[float, float]:
-    """Milliseconds per call, (wall, CPU of all threads of this process), of ``repeats`` calls after ``lead`` untimed."""
+    """Milliseconds per call, (wall, CPU of all threads), of ``repeats`` calls after ``lead`` untimed ones."""
     for _ in range(lead):
         call()
     collecting = gc.isenabled()

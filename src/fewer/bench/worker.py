@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -26,8 +27,8 @@ class Session:
         from fewer.bench import runtimes
 
         start = time.perf_counter()
-        self.job = job
         self.loaded = runtimes.load(job)
+        self.job = replace(job, payload=None)  # the pickled copy must not count as the model's memory
         result = self.loaded.call()
         self.outputs = self.loaded.arrays(result)
         self.load_s = time.perf_counter() - start
@@ -111,7 +112,10 @@ def main() -> int:
             limit_cpus(header["threads"])
         from fewer.bench import runtimes
 
-        session = Session(runtimes.Job(**header, payload=payload or None))
+        job = runtimes.Job(**header, payload=payload or None)
+        del payload
+        session = Session(job)
+        del job
         answer(ok=True)
     except Exception as error:  # the reason goes back to the bench, which prints it as the row's
         answer(ok=False, error=f"{type(error).__name__}: {error}")
