@@ -67,8 +67,9 @@ def call(path: Path, function: str, expected_sha256: str | None = None) -> tuple
         raise FewerError(
             f"the model file {path} has changed since the model was saved; restore it, or pass architecture= a factory"
         )
-    # the name carries the hash, so that two versions of a file, or two files of one name, never share a module
-    name = f"_fewer_user_{path.stem}_{sha256[:12]}"
+    # place and content are in the name, so that two versions of a file, or two files of one name, share no module
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
+    name = f"_fewer_user_{path.stem}_{place[:8]}_{sha256[:12]}"
     module = sys.modules.get(name)
     if module is None:
         spec = importlib.util.spec_from_file_location(name, path)

@@ -1,0 +1,141 @@
+"""Whatever a user has for images becomes one fixed calibration tensor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewer.core.errors import FewerError
+from fewer.data.images import ImageSet, load_images
+from fewer.data.preprocess import Preprocess
+
+_IMAGE_KEYS = ("pixel_values", "image", "images", "img", "x", "input")
+
+
+def as_calibration(
+    images: Any,
+    count: int | None = 64,
+    *,
+    seed: int = 0,
+    preprocess: Preprocess | None = None,
+    crops: int = 0,
+    part: str | None = None,
+    heldout: float = 0.25,
+    sample_ndim: int = 3,
+) -> ImageSet:
+    """Make the fixed tensor on which harm is measured.
+
+    Parameters
+    ----------
+    images : path, list of paths, Tensor, array, iterable or ImageSet
+        A folder (or files) of images; a tensor [N, ...] ready for the model; or an iterable, for example a
+        DataLoader, of samples, batches, ``(images, labels)`` or ``{"pixel_values": images}``.
+    count : int, optional
+        Rows at most; the first ones of a tensor or iterable, a seeded choice of files. An endless iterable needs it.
+    seed, preprocess, crops, part, heldout
+        For files only; see :func:`fewer.data.images.load_images`.
+    sample_ndim : int
+        Dimensions of one sample of an iterable, which tell a sample from a batch: 3 for images, 2 for signals,
+        4 for volumes.
+
+    Returns
+    -------
+    ImageSet
+        float32, without NaN or infinity.
+
+    Raises
+    ------
+    FewerError
+        When there is no image, shapes differ, a value is not finite or integers were not scaled.
+
+    Examples
+    --------
+    >>> batches = [(torch.zeros(4, 3, 8, 8), torch.zeros(4)) for _ in range(3)]
+    >>> tuple(as_calibration(batches, count=10).tensor.shape)
+    (10, 3, 8, 8)
+    """
+    if count is not None and count < 1:
+        raise FewerError(f"the number of calibration images must be at least 1; got {count}")
+    if isinstance(images, ImageSet):
+        return ImageSet(images.tensor[:count], images.files[:count], images.skipped)
+    if isinstance(images, np.ndarray):
+        images = torch.from_numpy(images)
+    if isinstance(images, Tensor):
+        if images.ndim < 2 or not len(images):
+            raise FewerError(f"the calibration tensor has shape {tuple(images.shape)}; it needs [images, ...]")
+        return ImageSet(_checked(images[:count], 0))
+    if _is_path(images):
+        return load_images(images, count, seed, preprocess, crops=crops, part=part, heldout=heldout)
+    if not isinstance(images, Iterable):
+        raise FewerError(f"images are a folder, a tensor or an iterable of tensors; got {type(images).__name__}")
+    iterator = iter(images)
+    first = next(iterator, None)
+    if first is None:
+        raise FewerError("the images are empty; give at least one")
+    if _is_path(first):
+        return load_images([first, *iterator], count, seed, preprocess, crops=crops, part=part, heldout=heldout)
+    return ImageSet(_collect(chain([first], iterator), count, sample_ndim))
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, (str, os.PathLike))
+
+
+def _collect(items: Iterable[Any], count: int | None, sample_ndim: int) -> Tensor:
+    rows: list[Tensor] = []
+    total = 0
+    for item in items:
+        batch = _image_of(item, total)
+        if batch.ndim == sample_ndim:
+            batch = batch[None]
+        elif batch.ndim != sample_ndim + 1:
+            raise FewerError(
+                f"item {total} of the images has shape {tuple(batch.shape)}; a sample has {sample_ndim} dimensions, "
+                f"a batch {sample_ndim + 1}"
+            )
+        if rows and batch.shape[1:] != rows[0].shape[1:]:
+            raise FewerError(
+                f"image {total} has shape {tuple(batch.shape[1:])}, the ones before {tuple(rows[0].shape[1:])}; "
+                "resize them to one shape"
+            )
+        batch = _checked(batch if count is None else batch[: count - total], total)
+        rows.append(batch)
+        total += len(batch)
+        if total == count:
+            break
+    if not total:
+        raise FewerError("the images are empty; give at least one")
+    return torch.cat(rows)
+
+
+def _image_of(item: Any, index: int) -> Tensor:
+    if isinstance(item, Mapping):
+        item = next((item[key] for key in _IMAGE_KEYS if key in item), None)
+    elif isinstance(item, (tuple, list)) and item:
+        item = item[0]
+    if isinstance(item, np.ndarray):
+        item = torch.from_numpy(item)
+    if not isinstance(item, Tensor):
+        raise FewerError(
+            f"item {index} of the images is no tensor but {type(item).__name__}; give tensors, (tensor, label) pairs, "
+            f"or mappings with one of the keys {', '.join(_IMAGE_KEYS)}"
+        )
+    return item
+
+
+def _checked(rows: Tensor, offset: int) -> Tensor:
+    if not rows.is_floating_point():
+        raise FewerError(
+            f"the images hold {rows.dtype} values; scale and normalise them as the model expects, as floating point"
+        )
+    rows = rows.detach().to("cpu", torch.float32, copy=True).contiguous()
+    good = torch.isfinite(rows).flatten(1).all(dim=1)
+    if not good.all():
+        raise FewerError(f"image {offset + int((~good).nonzero()[0])} holds NaN or infinity; remove or repair it")
+    return rows

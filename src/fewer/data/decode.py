@@ -1,0 +1,155 @@
+"""One image file, of whatever kind, becomes one normalised array."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from fewer.core.errors import FewerError
+from fewer.data.preprocess import Preprocess
+
+Box = tuple[float, float, float, float]
+# beyond this ratio of sides the middle is cut out first; resizing the whole would make a gigantic strip
+_LONGEST_ASPECT = 4
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Decode an image file upright into mode ``L`` or ``RGB`` (8 bits) or ``F`` (grey, 0..255).
+
+    Orientation from EXIF is applied. Transparency is laid on white. Sixteen bits per channel are scaled by
+    their range (65535), never clipped; 32-bit integer and floating-point grey is taken as 0..65535, as 0..1 or as
+    0..255 where all values fit in (in this order: integers the first, floats the others), else stretched from its
+    own minimum to its maximum. Of several frames the first one is read.
+
+    Parameters
+    ----------
+    path : path
+        JPEG, PNG, BMP, TIFF, WebP or whatever else Pillow reads.
+
+    Returns
+    -------
+    PIL.Image.Image
+
+    Raises
+    ------
+    Exception
+        Whatever Pillow raises for a broken file; :func:`fewer.data.images.load_images` turns it into a reason.
+    """
+    with Image.open(path) as opened:
+        opened.load()
+        image = ImageOps.exif_transpose(opened)
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_grey(np.asarray(image)))
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def _grey(values: np.ndarray) -> np.ndarray:
+    """Grey values of more than 8 bits on the scale 0..255."""
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        return values.astype(np.float32) * (255 / 65535)
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("the image holds NaN or infinity")
+    low, high = float(values.min()), float(values.max())
+    is_integer = bool((values == np.rint(values)).all())
+    if low >= 0 and not is_integer and high <= 1:
+        return (values * 255).astype(np.float32)
+    if low >= 0 and high <= (65535 if is_integer else 255):
+        return (values * (255 / 65535 if is_integer else 1)).astype(np.float32)
+    return ((values - low) * (255 / max(high - low, 1e-12))).astype(np.float32)
+
+
+def to_array(image: Image.Image, preprocess: Preprocess, box: Box | None = None) -> np.ndarray:
+    """Resize, crop and normalise a decoded image.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Of mode ``L``, ``RGB`` or ``F`` (0..255), of any size.
+    preprocess : Preprocess
+        Size, filter, crop, mean and deviation.
+    box : (left, upper, right, lower), optional
+        Cut this out instead of resizing the shorter side and cropping the centre.
+
+    Returns
+    -------
+    array of float32 [C, H, W]
+
+    Raises
+    ------
+    FewerError
+        When the model takes neither 1 nor 3 channels.
+
+    Examples
+    --------
+    >>> to_array(Image.new("RGB", (1, 1), "white"), Preprocess(input_size=(1, 4, 4), mean=0.5, std=0.5)).mean()
+    1.0
+    """
+    channels, height, width = preprocess.input_size
+    if channels not in (1, 3):
+        raise FewerError(
+            f"image files give 1 or 3 channels, the model takes {channels}; pass a tensor instead of a folder"
+        )
+    if channels == 1 and image.mode == "RGB":
+        image = image.convert("L")
+    resample = Image.Resampling[preprocess.interpolation.upper()]
+    if box is not None:
+        image = image.resize((width, height), resample, box=box)
+    else:
+        image = _centre(_shorten(image), height, width, preprocess.crop, resample)
+    if channels == 3 and image.mode == "L":
+        image = image.convert("RGB")
+    values = np.asarray(image, dtype=np.float32) / 255
+    planes = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
+    mean = np.asarray(preprocess.mean, np.float32)[:, None, None]
+    std = np.asarray(preprocess.std, np.float32)[:, None, None]
+    return np.ascontiguousarray((planes - mean) / std, dtype=np.float32)
+
+
+def _shorten(image: Image.Image) -> Image.Image:
+    """Cut the middle out of an extremely long image."""
+    longest = _LONGEST_ASPECT * min(image.size)
+    width, height = min(image.width, longest), min(image.height, longest)
+    left, upper = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, upper, left + width, upper + height))
+
+
+def _centre(image: Image.Image, height: int, width: int, crop: float, resample: Image.Resampling) -> Image.Image:
+    scale = max(height / crop / image.height, width / crop / image.width)
+    size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+    left, upper = round((size[0] - width) / 2), round((size[1] - height) / 2)
+    return image.resize(size, resample).crop((left, upper, left + width, upper + height))
+
+
+def random_box(size: tuple[int, int], shape: tuple[int, int], rng: np.random.Generator) -> Box:
+    """A random box with the aspect of the model's input that covers 20 to 100 % of what fits.
+
+    Parameters
+    ----------
+    size : (width, height)
+        Of the image in pixels.
+    shape : (height, width)
+        Of the model's input.
+    rng : numpy.random.Generator
+        Seeded by the caller.
+
+    Examples
+    --------
+    >>> left, upper, right, lower = random_box((100, 50), (224, 224), np.random.default_rng(0))
+    >>> 0 <= left < right <= 100 and 0 <= upper < lower <= 50
+    True
+    """
+    aspect = shape[1] / shape[0]
+    side = float(np.sqrt(rng.uniform(0.2, 1.0)))
+    width = min(size[0], size[1] * aspect) * side
+    height = width / aspect
+    left = float(rng.uniform(0, size[0] - width))
+    upper = float(rng.uniform(0, size[1] - height))
+    return left, upper, min(left + width, size[0]), min(upper + height, size[1])

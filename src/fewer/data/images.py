@@ -1,0 +1,233 @@
+"""A folder of images becomes one fixed tensor, with a reason for every file that could not be read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewer.core.errors import FewerError
+from fewer.data.decode import random_box, read_image, to_array
+from fewer.data.preprocess import Preprocess
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+PARTS = ("calibration", "heldout")
+_LARGEST = 8 << 30  # bytes; a larger tensor is surely a missing count
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images as one tensor.
+
+    Parameters
+    ----------
+    tensor : Tensor [N, C, H, W], float32
+        Normalised images.
+    files : list of Path
+        The file of every row; empty when the images did not come from files.
+    skipped : list of (Path, str)
+        Files that could not be read, each with the reason.
+    """
+
+    tensor: Tensor
+    files: list[Path] = field(default_factory=list)
+    skipped: list[tuple[Path, str]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.tensor)
+
+
+def list_images(folder: PathLike) -> list[Path]:
+    """All image files under a folder, in the order of their relative paths, whatever the file system says.
+
+    Hidden files and folders are left out; linked folders are followed once.
+
+    Raises
+    ------
+    FewerError
+        When the folder is missing, is a file, or holds no image.
+    """
+    root = Path(folder)
+    if not root.exists():
+        near = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
+        raise FewerError(f"the image folder {root} does not exist{_nearest(root.name, near)}; give a folder of images")
+    if not root.is_dir():
+        raise FewerError(f"{root} is a file, not a folder of images; give {root.parent or '.'}")
+    found: list[Path] = []
+    others: Counter[str] = Counter()
+    visited = set()
+    for place, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(place)
+        if real in visited:  # a link back into the tree
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            suffix = Path(name).suffix.lower()
+            if name.startswith("."):
+                continue
+            if suffix in SUFFIXES:
+                found.append(Path(place) / name)
+            else:
+                others[suffix or "no suffix"] += 1
+    if not found:
+        seen = ", ".join(f"{count} of {suffix}" for suffix, count in others.most_common(3))
+        what = f"only other files ({seen})" if others else "nothing"
+        raise FewerError(f"the folder {root} holds {what}; give a folder of JPEG, PNG, BMP, TIFF or WebP images")
+    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+
+
+def split_files(files: Sequence[Path], keys: Sequence[str], part: str, heldout: float = 0.25) -> list[Path]:
+    """The calibration or the held-out part of a list of files.
+
+    The split goes by file and by a hash of the names alone: no seed, no count and no order can move a file from one
+    part into the other, and crops of one photo never stand on both sides.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        All files.
+    keys : sequence of str
+        Names that are the same on every machine, one per file.
+    part : str
+        ``calibration`` or ``heldout``.
+    heldout : float
+        Share of the files that is held out, 0 < heldout < 1.
+
+    Raises
+    ------
+    FewerError
+        For another part, a share outside (0, 1), or fewer than two files.
+    """
+    if part not in PARTS:
+        raise FewerError(f"unknown part {part!r} of the images; it is {PARTS[0]!r} or {PARTS[1]!r}")
+    if not 0 < heldout < 1:
+        raise FewerError(f"the held-out share must lie between 0 and 1; got {heldout}")
+    if len(files) < 2:
+        raise FewerError(f"{len(files)} image cannot be split into calibration and held-out images; give at least 2")
+    order = sorted(range(len(files)), key=lambda i: (hashlib.sha256(keys[i].encode()).digest(), i))
+    size = min(max(1, round(heldout * len(files))), len(files) - 1)
+    chosen = set(order[:size] if part == "heldout" else order[size:])
+    return [path for index, path in enumerate(files) if index in chosen]
+
+
+def load_images(
+    folder: PathLike | Sequence[PathLike],
+    count: int | None = None,
+    seed: int = 0,
+    preprocess: Preprocess | None = None,
+    *,
+    crops: int = 0,
+    part: str | None = None,
+    heldout: float = 0.25,
+) -> ImageSet:
+    """Read images into one tensor.
+
+    Files are chosen before any is decoded, so a folder of millions costs only its listing. The same seed chooses the
+    same files whatever order the file system lists them in. A file that cannot be read is skipped, and the next
+    one takes its place.
+
+    Parameters
+    ----------
+    folder : path, or sequence of paths
+        A folder tree of JPEG, PNG, BMP, TIFF and WebP files, or the files themselves.
+    count : int, optional
+        Rows wanted at most; None takes all.
+    seed : int
+        Chooses files and crops.
+    preprocess : Preprocess, optional
+        ImageNet's with 224 x 224 pixels by default.
+    crops : int
+        0 resizes the shorter side and crops the centre. k takes k random crops of every file (20 to 100 % of the
+        largest box of the input's aspect), so that few photos make many distinct images.
+    part : str, optional
+        ``calibration`` or ``heldout``: see :func:`split_files`.
+    heldout : float
+        Share of files in the held-out part.
+
+    Returns
+    -------
+    ImageSet
+
+    Raises
+    ------
+    FewerError
+        When the folder is missing or holds no readable image, or the numbers make no sense.
+
+    Examples
+    --------
+    >>> images = load_images("photos", count=64)  # doctest: +SKIP
+    >>> images.tensor.shape, images.skipped  # doctest: +SKIP
+    (torch.Size([64, 3, 224, 224]), [(PosixPath('photos/broken.jpg'), 'image file is truncated')])
+    """
+    if count is not None and count < 1:
+        raise FewerError(f"the number of images must be at least 1; got {count}")
+    if crops < 0:
+        raise FewerError(f"the number of crops per image cannot be negative; got {crops}")
+    preprocess = preprocess or Preprocess()
+    if isinstance(folder, (str, os.PathLike)):
+        files = list_images(folder)
+        key_of = {path: path.relative_to(folder).as_posix() for path in files}
+        where = f"the folder {folder}"
+    else:
+        files = [Path(path) for path in folder]
+        key_of = {path: f"{path.parent.name}/{path.name}" for path in files}
+        where = "the list of images"
+        if not files:
+            raise FewerError("the list of images is empty; give at least one file")
+    if part is not None:
+        files = split_files(files, [key_of[path] for path in files], part, heldout)
+    rows = len(files) * max(1, crops)
+    rows = rows if count is None else min(rows, count)
+    if rows * 4 * int(np.prod(preprocess.input_size)) > _LARGEST:
+        raise FewerError(
+            f"{rows} images of {preprocess.input_size} do not fit in {_LARGEST >> 30} GiB; give a smaller count"
+        )
+    tensor = torch.empty((rows, *preprocess.input_size))
+    used: list[Path] = []
+    skipped: list[tuple[Path, str]] = []
+    for index in np.random.default_rng(seed).permutation(len(files)):
+        if len(used) == rows:
+            break
+        path = files[index]
+        try:
+            arrays = _read(path, preprocess, seed, key_of[path], min(crops, rows - len(used)))
+        except FewerError:
+            raise
+        except Exception as error:  # a broken file can make a decoder raise anything
+            skipped.append((path, str(error) or type(error).__name__))
+            continue
+        for array in arrays:
+            tensor[len(used)] = torch.from_numpy(array)
+            used.append(path)
+    if not used:
+        path, reason = skipped[0]
+        raise FewerError(f"none of the {len(skipped)} images of {where} can be read; the first: {path.name}: {reason}")
+    return ImageSet(tensor[: len(used)], used, sorted(skipped))
+
+
+def _read(path: Path, preprocess: Preprocess, seed: int, key: str, crops: int) -> list[np.ndarray]:
+    image = read_image(path)
+    if crops == 0:
+        return [to_array(image, preprocess)]
+    # the generator depends on the file's own name, so that other files do not change its crops
+    rng = np.random.default_rng([seed, zlib.crc32(key.encode())])
+    shape = preprocess.input_size[1:]
+    return [to_array(image, preprocess, random_box(image.size, shape, rng)) for _ in range(crops)]
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
