@@ -32,7 +32,7 @@ def measure(loaded: Any, inputs: list[np.ndarray], rounds: int) -> dict[str, Any
     -------
     dict
         ``layers``: name, kind, precision, own milliseconds, FLOPs and bytes per pass, in the order of the first call.
-        ``total_ms``: a pass with the hooks; ``bare_ms``: one without, to show what the hooks themselves cost.
+        ``hooked_ms``: a pass with the hooks; ``bare_ms``: one without, to show what the hooks themselves cost.
     """
     if not isinstance(loaded.model, nn.Module):
         raise RuntimeError("only the layers of an nn.Module can be timed")
@@ -66,7 +66,7 @@ def measure(loaded: Any, inputs: list[np.ndarray], rounds: int) -> dict[str, Any
                 "leaf": leaf,
             }
         )
-    return {"layers": layers, "total_ms": float(np.median(hooked)), "bare_ms": float(np.median(bare))}
+    return {"layers": layers, "hooked_ms": float(np.median(hooked)), "bare_ms": float(np.median(bare))}
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from fewer.bench.environment import environment
+from fewer.bench.inputs import make_inputs
 from fewer.bench.prepare import Workshop
 from fewer.bench.roofline import attainable_seconds
 from fewer.core.errors import FewerError
@@ -64,8 +65,10 @@ class LayersResult(BaseModel):
 
     Attributes
     ----------
-    total_ms, bare_ms : float
-        A pass with and without the hooks.
+    total_ms : float
+        Sum of the layers' own times, of which the shares are parts.
+    bare_ms, hooked_ms : float
+        A whole pass without and with the hooks that time it.
     peaks : dict
         Precision to FLOP/s.
     bandwidth : float
@@ -81,6 +84,7 @@ class LayersResult(BaseModel):
     rounds: int
     total_ms: float
     bare_ms: float
+    hooked_ms: float
     layers: list[Layer]
     peaks: dict[str, float]
     bandwidth: float
@@ -92,7 +96,7 @@ class LayersResult(BaseModel):
         """Layers whose names differ in numbers only, together, the costliest first."""
         groups: dict[tuple[str, str, str], list[Layer]] = {}
         for layer in self.layers:
-            key = (re.sub(r"\d+", "*", layer.name), layer.kind, layer.precision)
+            key = (re.sub(r"(?<![^.])\d+(?![^.])", "*", layer.name), layer.kind, layer.precision)
             groups.setdefault(key, []).append(layer)
         merged = []
         for (name, kind, precision), members in groups.items():
@@ -172,6 +176,7 @@ def bench_layers(
     *,
     threads: int = 1,
     rounds: int = 15,
+    images: Any = None,
     batch: int = 1,
     seed: int = 0,
     pin: bool = True,
@@ -184,7 +189,7 @@ def bench_layers(
     ----------
     model : str, Path or nn.Module
         Spec, run folder (its compressed model is timed) or module.
-    example, batch, seed, pin
+    example, images, batch, seed, pin
         As in `fewer.bench.bench`.
     threads : int
         One setting.
@@ -207,7 +212,7 @@ def bench_layers(
     >>> [layer.name for layer in result.layers]
     ['(model)', '0']
     """
-    from fewer.bench.run import check_threads, load_handle, make_arguments
+    from fewer.bench.run import check_threads, load_handle
     from fewer.bench.sources import open_subject
 
     say = progress or (lambda text, share: None)
@@ -215,9 +220,9 @@ def bench_layers(
     if rounds < 1:
         raise FewerError(f"the rounds must be at least 1; got {rounds}")
     subject = open_subject(model)
-    arguments = make_arguments(subject, example, batch, seed)
+    inputs = make_inputs(subject, example, images, None, batch, seed)
     with tempfile.TemporaryDirectory(prefix="fewer-bench-") as folder, evaluating(subject.model):
-        workshop = Workshop(subject, arguments, None, Path(folder), threads)
+        workshop = Workshop(subject, inputs.arguments, inputs.calibration, Path(folder), threads)
         say("loading the model", 0.0)
         job = (
             workshop.extra_job(subject.run, "fp32", threads)
@@ -237,7 +242,7 @@ def bench_layers(
             raise FewerError(f"the layers of {subject.name} cannot be timed: {error}") from None
         finally:
             handle.close()
-    total = found["total_ms"]
+    total = sum(layer["own_ms"] for layer in found["layers"])
     layers = [
         make_layer(
             layer["name"],
@@ -256,11 +261,12 @@ def bench_layers(
     say("done", 1.0)
     return LayersResult(
         model=f"{subject.name} ({subject.run})" if subject.run else subject.name,
-        input_shapes=[list(a.shape) for a in arguments],
+        input_shapes=[list(a.shape) for a in inputs.arguments],
         threads=threads,
         rounds=rounds,
         total_ms=total,
         bare_ms=found["bare_ms"],
+        hooked_ms=found["hooked_ms"],
         layers=layers,
         peaks=roof["peaks"],
         bandwidth=roof["bandwidth"],

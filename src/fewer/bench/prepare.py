@@ -35,16 +35,15 @@ class Workshop:
         self,
         subject: Subject,
         arguments: Sequence[Tensor],
-        calibration: Tensor | None,
+        calibration: Tensor,
         folder: Path,
         threads: int,
     ) -> None:
         self.subject, self.arguments, self.folder, self.threads = subject, tuple(arguments), folder, threads
         self.inputs = str(folder / "inputs.npz")
         self.calibration = str(folder / "calibration.npz")
-        images = arguments[0] if calibration is None else calibration
         np.savez(self.inputs, **{str(i): a.numpy() for i, a in enumerate(arguments)})
-        np.savez(self.calibration, **{"0": images.numpy()})
+        np.savez(self.calibration, **{"0": calibration.detach().cpu().numpy()})
         self._made: dict[str, tuple[str, str] | Exception] = {}
 
     def job(self, peer: Peer, threads: int) -> tuple[Job, str]:

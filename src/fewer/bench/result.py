@@ -87,6 +87,7 @@ class BenchResult(BaseModel):
     input_shapes: list[list[int]]
     rounds: int
     rows: list[Row]
+    input_origin: str = ""
     created: str = ""
     repeated: list[int] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)

@@ -15,18 +15,19 @@ import numpy as np
 from torch import Tensor, nn
 
 from fewer.bench.environment import environment
+from fewer.bench.inputs import make_inputs
 from fewer.bench.peers import REFERENCE, Peer, parse_peers
 from fewer.bench.prepare import Skip, Workshop
 from fewer.bench.process import Handle, InProcess, OwnProcess
 from fewer.bench.result import BenchResult, Row
 from fewer.bench.runtimes import Job
 from fewer.bench.schedule import Samples, choose_rounds, interleave
-from fewer.bench.sources import Subject, example_input, open_subject
+from fewer.bench.sources import open_subject
 from fewer.bench.spread import spread
 from fewer.core.errors import FewerError
 from fewer.models.running import evaluating
 
-__all__ = ["Extra", "bench", "check_threads", "load_handle", "make_arguments", "usable_cpus"]
+__all__ = ["Extra", "bench", "check_threads", "load_handle", "usable_cpus"]
 
 Progress = Callable[[str, float], None]
 """Called with what is going on and the share that is done, 0 to 1."""
@@ -76,6 +77,7 @@ def bench(
     threads: Sequence[int] | None = None,
     rounds: int | None = None,
     extra: Mapping[str, Any] | None = None,
+    images: Any = None,
     calibration: Tensor | None = None,
     batch: int = 1,
     seconds: float = 20.0,
@@ -94,7 +96,7 @@ def bench(
         Spec, run folder, or module. Of a run, the peers run the dense original, and the compressed model is an extra
         row.
     example : Tensor or sequence of Tensor, optional
-        The model's argument(s), batch first. By default seeded noise of the model's input size.
+        The model's argument(s), batch first.
     vs : names, optional
         Peers or groups of `fewer.bench.peers`; by default all but the bf16 modes of torch.
     threads : sequence of int, optional
@@ -103,14 +105,17 @@ def bench(
         Rounds per setting; by default as many as fit into ``seconds``, 7 to 50.
     extra : mapping, optional
         Name to callable, run folder (Path) or `Extra`.
+    images : folder, tensor or iterable, optional
+        Where there is no ``example``: a batch of these is the input, and the next 32 calibrate the int8 peers. By
+        default photos of installed packages, else seeded noise of the model's input size.
     calibration : Tensor, optional
-        Inputs (images first) for the int8 peers; by default the example itself.
+        Other inputs for the int8 peers; with an ``example`` and without this, the example itself.
     batch : int
-        Of the default example.
+        Samples per call, where there is no ``example``.
     seconds : float
         Wanted time of the rounds per thread setting.
     seed : int
-        Of the default example.
+        Chooses images, or the noise.
     pin : bool
         Whether the operating system holds each process to its CPUs (Linux).
     progress : callable, optional
@@ -138,7 +143,7 @@ def bench(
     if rounds is not None and rounds < 1:
         raise FewerError(f"the rounds must be at least 1; got {rounds}")
     subject = open_subject(model)
-    arguments = make_arguments(subject, example, batch, seed)
+    inputs = make_inputs(subject, example, images, calibration, batch, seed)
     extras = {name: value if isinstance(value, Extra) else Extra(value) for name, value in (extra or {}).items()}
     for name in extras:
         if name in {peer.name for peer in peers}:
@@ -146,16 +151,17 @@ def bench(
     if subject.run is not None:
         extras = {f"fewer {subject.run}": _run_extra(subject.run), **extras}
     with tempfile.TemporaryDirectory(prefix="fewer-bench-") as folder, evaluating(subject.model):
-        workshop = Workshop(subject, arguments, calibration, Path(folder), max(settings))
+        workshop = Workshop(subject, inputs.arguments, inputs.calibration, Path(folder), max(settings))
         course = _Course(workshop, peers, extras, rounds, seconds, pin, progress or (lambda text, share: None))
         rows, repeated, notes = course.run(settings)
     return BenchResult(
         model=subject.name,
-        input_shapes=[list(a.shape) for a in arguments],
+        input_shapes=[list(a.shape) for a in inputs.arguments],
         rounds=max((len(row.wall_ms) for row in rows), default=0),
         rows=rows,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         repeated=repeated,
+        input_origin=inputs.origin,
         notes=[*subject.notes, *notes],
         environment=environment(settings, pin),
     )
@@ -181,19 +187,6 @@ def check_threads(threads: Sequence[int] | None) -> list[int]:
     if max(chosen) > most:
         raise FewerError(f"{max(chosen)} threads were asked for, but this process may use {most} CPUs; ask for fewer")
     return chosen
-
-
-def make_arguments(subject: Subject, example: Any, batch: int, seed: int) -> list[Tensor]:
-    """The model's arguments as a list of tensors on the CPU, checked."""
-    if example is None:
-        return [example_input(subject, batch, seed)]
-    arguments = [example] if isinstance(example, Tensor) else list(example)
-    if not arguments or not all(isinstance(a, Tensor) for a in arguments):
-        raise FewerError("example must be a tensor or a sequence of tensors, the arguments of the model")
-    if any(a.dim() == 0 or len(a) == 0 for a in arguments):
-        shapes = [tuple(a.shape) for a in arguments]
-        raise FewerError(f"the example has shape {shapes[0] if len(shapes) == 1 else shapes}; it needs a batch above 0")
-    return [a.detach().cpu().contiguous() for a in arguments]
 
 
 def _run_extra(run: Path) -> Extra:

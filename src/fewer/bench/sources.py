@@ -1,4 +1,4 @@
-"""Where the model of a bench comes from: a spec, a run folder or an nn.Module, with inputs and calibration images."""
+"""Where the model of a bench comes from: a spec, a run folder or an nn.Module."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fewer.core.errors import FewerError
 
-__all__ = ["Subject", "example_input", "is_run", "load_run", "open_subject"]
+__all__ = ["Subject", "is_run", "load_run", "open_subject"]
 
 
 @dataclass(frozen=True)
@@ -119,18 +118,3 @@ def _spec_of(source: dict[str, Any]) -> str | None:
     if kind == "timm":
         return f"timm/{source['name']}"
     return f"{source['path']}:{source['function']}" if kind == "file" else None
-
-
-def example_input(subject: Subject, batch: int, seed: int = 0) -> Tensor:
-    """A batch of seeded noise in the model's input size: right for timing, of no meaning for accuracy.
-
-    Raises
-    ------
-    FewerError
-        When the batch is below 1 or the input size is not known.
-    """
-    if batch < 1:
-        raise FewerError(f"the batch must be at least 1; got {batch}")
-    if subject.input_size is None:
-        raise FewerError(f"the input size of {subject.name} is not known; pass example= a tensor")
-    return torch.randn(batch, *subject.input_size, generator=torch.Generator().manual_seed(seed))

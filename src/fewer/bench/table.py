@@ -105,47 +105,62 @@ def _notes(result: BenchResult) -> Iterable[str]:
                 f"Noisy at {where}, after repeating once: {', '.join(row.label for row in noisy)} "
                 f"(spread above {100 * NOISY:.0f} %). Close other programs, or trust only large differences there."
             )
+    if result.input_origin:
+        yield f"Input: {result.input_origin}."
     yield from result.notes
 
 
-def layers_table(result: LayersResult, limit: int = 20) -> RenderableType:
-    """Which layer costs what; layers whose names differ in numbers only stand in one line."""
+def layers_table(result: LayersResult, width: int = 80, least: float = 0.005) -> RenderableType:
+    """Which layer costs what; layers whose names differ in numbers only stand in one line, trifles in none."""
     unit = "thread" if result.threads == 1 else "threads"
     shapes = ", ".join("x".join(map(str, shape)) for shape in result.input_shapes)
     head = f"{result.model}, input {shapes}, {result.threads} {unit}, torch eager: {_number(result.total_ms)} ms"
-    peaks = ", ".join(f"{name} {value / 1e9:.0f} GFLOP/s" for name, value in result.peaks.items())
-    roof = f"measured roofline: {peaks}, memory {result.bandwidth / 1e9:.1f} GB/s"
+    peaks = ", ".join(f"{name} {value / 1e9:.0f} G{_operations(name)}/s" for name, value in result.peaks.items())
+    roof = f"Measured roofline: {peaks}; memory {result.bandwidth / 1e9:.1f} GB/s."
+    wide = width >= WIDE
     table = Table(box=None, padding=(0, 1), header_style="bold")
     table.add_column("layer", no_wrap=True, overflow="ellipsis")
-    for name in ("kind", "ms", "share", "GFLOP", "FLOP/byte", "GFLOP/s", "of roofline"):
-        table.add_column(name, justify="left" if name == "kind" else "right", no_wrap=True)
+    table.add_column("kind", no_wrap=True, overflow="ellipsis")
+    for name in ("ms", "share", *(("GFLOP", "FLOP/byte") if wide else ()), "GFLOP/s", "of roof"):
+        table.add_column(name, justify="right", no_wrap=True)
     groups = result.grouped()
-    for layer in groups[:limit]:
+    shown = [layer for layer in groups if layer.share >= least]
+    for layer in shown:
         speed = layer.flops / layer.own_ms / 1e6 if layer.flops and layer.own_ms > 0 else None
-        roofline = "" if layer.roofline is None else f"{100 * layer.roofline:.0f} % {'cm'[layer.bound == 'memory']}"
-        table.add_row(
+        bound = {"compute": "C", "memory": "M"}.get(layer.bound or "", "")
+        cells = [
             layer.name if layer.count == 1 else f"{layer.name} x{layer.count}",
             layer.kind,
             _number(layer.own_ms),
             f"{100 * layer.share:.1f} %",
-            "" if not layer.flops else _number(layer.flops / 1e9),
-            "" if layer.intensity is None else f"{layer.intensity:.1f}",
-            "" if speed is None else f"{speed:.0f}",
-            roofline,
-        )
-    rest = groups[limit:]
-    lines = []
-    if rest:
+        ]
+        if wide:
+            cells += ["" if not layer.flops else _number(layer.flops / 1e9)]
+            cells += ["" if layer.intensity is None else f"{layer.intensity:.1f}"]
+        cells += ["" if speed is None else f"{speed:.0f}"]
+        cells += ["" if layer.roofline is None else f"{100 * layer.roofline:.0f} % {bound}"]
+        table.add_row(*cells)
+    lines = [roof]
+    if len(shown) < len(groups):
+        rest = [layer for layer in groups if layer.share < least]
         share = sum(layer.share for layer in rest)
-        lines.append(f"and {sum(layer.count for layer in rest)} cheaper ones: {100 * share:.1f} % together.")
-    cost = result.total_ms / result.bare_ms - 1 if result.bare_ms > 0 else 0.0
+        lines.append(
+            f"{sum(layer.count for layer in rest)} cheaper modules are left out: {100 * share:.1f} % together."
+        )
     lines.append(
-        "A module with children is shown with its own work only (attention, additions). c, m: bound by compute, by "
-        "memory; data that stays in the cache can exceed 100 %."
+        "A module with children counts with its own work only (attention, additions). Of roof: part of what the "
+        "roofline allows; C, M: bound by compute, by memory. Data that stays in the cache can exceed 100 %."
     )
-    lines.append(f"The hooks that time the layers cost {max(0.0, 100 * cost):.1f} % of the pass.")
-    dim = [Text(line, style="dim") for line in lines]
-    return Group(Text(head, style="bold"), Text(roof, style="dim"), Text(), table, Text(), *dim)
+    if result.hooked_ms > 1.1 * result.total_ms:
+        lines.append(
+            f"A whole pass took {_number(result.hooked_ms)} ms: the machine is busy, and medians per layer leave its "
+            "interruptions out."
+        )
+    return Group(Text(head, style="bold"), Text(), table, Text(), *[Text(line, style="dim") for line in lines])
+
+
+def _operations(precision: str) -> str:
+    return "OP" if precision == "int8" else "FLOP"
 
 
 def _number(value: float) -> str:
