@@ -57,7 +57,7 @@ def measure(loaded: Any, inputs: list[np.ndarray], rounds: int) -> dict[str, Any
         layers.append(
             {
                 "name": name or "(model)",
-                "kind": type(module).__name__,
+                "kind": _kind(module),
                 "precision": _precision(module),
                 "own_ms": float(np.median([p.get(name, 0.0) for p in passes])),
                 # of a module with children only the time is known, not what its own code computes
@@ -118,6 +118,15 @@ def _work(module: nn.Module, arguments: Any, output: Any) -> tuple[float | None,
         places = ins[0].numel() if getattr(module, "transposed", False) else outs[0].numel()
         return 2.0 * places * weight[0].numel() * density, size
     return None, size
+
+
+def _kind(module: nn.Module) -> str:
+    """The class, and of a convolution its window and whether it is depthwise."""
+    window: Any = getattr(module, "kernel_size", None)
+    if not isinstance(window, tuple) or not hasattr(module, "groups"):
+        return type(module).__name__
+    depthwise = " dw" if module.groups == getattr(module, "in_channels", 0) != 1 else ""
+    return f"{type(module).__name__} {'x'.join(map(str, window))}{depthwise}"
 
 
 def _precision(module: nn.Module) -> str:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from fewer.bench.spread import Spread, paired_ratio, spread
 from fewer.core.errors import FewerError
@@ -106,28 +106,30 @@ class BenchResult(BaseModel):
                 return row
         raise FewerError(f"the bench has no row {name!r} at {threads} threads")
 
-    def versus_eager(self, row: Row) -> float | None:
-        """How many times faster than torch eager fp32 at the same threads (paired rounds, wall time)."""
-        return self._ratio(self._timed(row.threads, lambda r: r.name == "torch-fp32"), row)
+    def versus_eager(self, row: Row, cpu: bool = False) -> float | None:
+        """How many times faster than torch eager fp32 at the same threads (paired rounds; wall time, or CPU time)."""
+        return self._ratio(self._timed(row.threads, lambda r: r.name == "torch-fp32"), row, cpu)
 
     def best_dense(self, row: Row) -> Row | None:
         """The quickest peer of the row's precision and threads."""
         rivals = self._timed(row.threads, lambda r: r.kind == "peer" and r.precision == row.precision)
         return min(rivals, key=lambda r: r.wall.median, default=None)
 
-    def versus_best(self, row: Row) -> float | None:
+    def versus_best(self, row: Row, cpu: bool = False) -> float | None:
         """How many times faster than `best_dense` (1 for that peer itself)."""
         best = self.best_dense(row)
-        return self._ratio([best] if best else [], row)
+        return self._ratio([best] if best else [], row, cpu)
 
     def _timed(self, threads: int, wanted: Any) -> list[Row]:
         return [r for r in self.rows if r.threads == threads and r.status == "ok" and r.wall_ms and wanted(r)]
 
     @staticmethod
-    def _ratio(references: list[Row], row: Row) -> float | None:
+    def _ratio(references: list[Row], row: Row, cpu: bool) -> float | None:
         if not references or row.status != "ok" or not row.wall_ms:
             return None
-        return paired_ratio(references[0].wall_ms, row.wall_ms)
+        if not cpu:
+            return paired_ratio(references[0].wall_ms, row.wall_ms)
+        return paired_ratio(references[0].cpu_ms, row.cpu_ms) if min(row.cpu_ms) > 0 else None
 
     def noisy_rows(self, threads: int | None = None) -> list[Row]:
         """Rows whose spread is too wide."""
@@ -154,6 +156,8 @@ class BenchResult(BaseModel):
             "noisy": row.wall.noisy if timed else None,
             "versus_eager": self.versus_eager(row),
             "versus_best": self.versus_best(row),
+            "versus_eager_cpu": self.versus_eager(row, cpu=True),
+            "versus_best_cpu": self.versus_best(row, cpu=True),
             "best_dense": best.name if best else None,
             "memory_bytes": row.memory_bytes,
             "load_memory_bytes": row.load_memory_bytes,
@@ -184,9 +188,11 @@ class BenchResult(BaseModel):
             where, text = str(text), text.read_text(encoding="utf-8")
         try:
             data = json.loads(text)
+            if not isinstance(data, dict):
+                raise ValueError("no JSON object")
             data.pop("table", None)
             return cls.model_validate(data)
-        except (ValueError, AttributeError, ValidationError) as error:
+        except ValueError as error:
             line = str(error).splitlines()[0]
             raise FewerError(f"{where} is not the result of a bench ({line}); write one with `fewer bench`") from None
 

@@ -173,9 +173,9 @@ def _openvino(job: Job) -> Loaded:
     if job.precision == "bf16" and actual != "bf16":
         raise RuntimeError(f"this CPU runs OpenVINO's bf16 models in {actual}")
     request = compiled.create_infer_request()
-    tensors = [openvino.Tensor(array, shared_memory=True) for array in inputs_of(job)]
-    for index, tensor in enumerate(tensors):
-        request.set_input_tensor(index, tensor)
+    for index, array in enumerate(inputs_of(job)):
+        # copied: OpenVINO does not keep a shared array alive
+        request.set_input_tensor(index, openvino.Tensor(array, shared_memory=False))
     outputs = range(len(compiled.outputs))
 
     def call() -> Any:

@@ -58,7 +58,7 @@ def open_subject(model: str | Path | nn.Module) -> Subject:
     text = str(model)
     if is_run(text):
         return _from_run(Path(text))
-    if text.endswith("/") or text.startswith(("./", "../", "/")) or (Path(text).exists() and ".py" not in text):
+    if ".py:" not in text and (text.startswith(("./", "../", "/")) or text.endswith("/") or Path(text).exists()):
         what = "holds no recipe.json" if Path(text).is_dir() else "does not exist"
         raise FewerError(f"no run to bench: {text!r} {what}; give a run folder of `fewer compress` or a model spec")
     return _from_spec(text)

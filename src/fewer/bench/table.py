@@ -25,7 +25,7 @@ def bench_tables(result: BenchResult, width: int = 80) -> RenderableType:
     for threads in result.threads:
         parts += [Text(), _table(result, threads, width >= WIDE)]
         untimed = [row for row in result.rows if row.threads == threads and row.status != "ok"]
-        column = max((len(row.label) for row in result.rows), default=0) + 2
+        column = min(22, max((len(row.label) for row in result.rows), default=0) + 2)
         for row in untimed:
             line = Text(" " + row.label.ljust(column), style="dim")
             parts.append(line.append(f"{row.status}: {row.reason}", style="yellow"))
@@ -51,8 +51,8 @@ def _machine(environment: dict[str, Any]) -> str:
 def _table(result: BenchResult, threads: int, wide: bool) -> Table:
     heading = "1 thread" if threads == 1 else f"{threads} threads"
     table = Table(box=None, padding=(0, 1), pad_edge=True, header_style="bold", collapse_padding=False)
-    table.add_column(heading, no_wrap=True)
-    for name in ("ms", "spread", "CPU ms", "vs eager", "vs best", "peak MB", "rel. error"):
+    table.add_column(heading, overflow="fold")
+    for name in ("ms", "spread", "CPU ms", "vs eager", "vs best", "peak MB", "error"):
         table.add_column(name, justify="right", no_wrap=True)
     if wide:
         table.add_column("load s", justify="right", no_wrap=True)
@@ -90,7 +90,7 @@ def _notes(result: BenchResult) -> Iterable[str]:
         "vs eager, vs best: times faster than torch eager fp32, and than the quickest dense peer of the same "
         "precision; medians over rounds, so a ratio can differ a little from that of the medians."
     )
-    yield "peak MB: the peer's whole process while it runs; rel. error: against the dense fp32 outputs (norms)."
+    yield "peak MB: the peer's whole process while it runs; error: relative, against the dense fp32 outputs (norms)."
     if any(not row.own_process for row in result.rows):
         yield (
             "* timed in this process, since no other can rebuild it: its CPUs are not limited by the system, its "
@@ -103,7 +103,8 @@ def _notes(result: BenchResult) -> Iterable[str]:
             where = "1 thread" if threads == 1 else f"{threads} threads"
             yield (
                 f"Noisy at {where}, after repeating once: {', '.join(row.label for row in noisy)} "
-                f"(spread above {100 * NOISY:.0f} %). Close other programs, or trust only large differences there."
+                f"(spread above {100 * NOISY:.0f} %). Close other programs; until then trust only large differences"
+                + (", or compare the CPU ms, which leave interruptions out." if threads == 1 else ".")
             )
     if result.input_origin:
         yield f"Input: {result.input_origin}."
