@@ -113,8 +113,9 @@ def test_the_table_fits_and_says_everything(result, width):
 
 def test_the_table_names_noisy_rows(result):
     text = " ".join(printed(result, 140).split())
-    assert "Noisy at 1 thread" in text and "Noisy at 2 threads" not in text
-    assert "OpenVINO int8" not in text.split("Noisy at 1 thread")[1]
+    assert "Noisy (~) at 1 thread" in text and "at 2 threads" not in text
+    assert "~4.00x" in text and "~1.00x" not in text
+    assert "OpenVINO int8" not in text.split("Noisy (~) at 1 thread")[1]
 
 
 def test_the_picture_is_svg_without_background_and_without_outside_links(result, tmp_path):

@@ -75,7 +75,8 @@ def _hooked(model: nn.Module, clock: _Clock) -> Iterator[None]:
     for name, module in model.named_modules():
         first = name not in clock.work
 
-        def enter(module: nn.Module, args: Any) -> None:
+        def enter(module: nn.Module, args: Any, name: str = name) -> None:
+            clock.own.setdefault(name, 0.0)  # so that a parent stands before its children
             clock.stack.append([time.perf_counter(), 0.0])
 
         def leave(
@@ -83,7 +84,7 @@ def _hooked(model: nn.Module, clock: _Clock) -> Iterator[None]:
         ) -> None:
             now = time.perf_counter()
             start, children = clock.stack.pop()
-            clock.own[name] = clock.own.get(name, 0.0) + (now - start - children) * 1000
+            clock.own[name] += (now - start - children) * 1000
             if first:
                 flops, size = _work(module, (args, kwargs), output)
                 seen, moved = clock.work.get(name, (None if flops is None else 0.0, 0.0))

@@ -40,9 +40,8 @@ def svg(result: BenchResult) -> str:
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(8.0, len(timed) * (0.27 * most + 0.65) + 0.45))
         panels = figure.subplots(len(timed), 1, squeeze=False)[:, 0]
-        longest = max(row.wall.high for rows in timed.values() for row in rows)
         for axes, (threads, rows) in zip(panels, timed.items(), strict=True):
-            _panel(axes, result, threads, rows, longest)
+            _panel(axes, result, threads, rows)
         panels[-1].set_xlabel("milliseconds per call: median, quartiles (shorter is faster)", color=GREY)
         _legend(figure, {row.precision for rows in timed.values() for row in rows})
         figure.tight_layout(rect=(0, 0, 1, 1 - 0.35 / figure.get_figheight()))
@@ -52,7 +51,8 @@ def svg(result: BenchResult) -> str:
     return text[text.index("<svg") :]
 
 
-def _panel(axes: Any, result: BenchResult, threads: int, rows: list[Row], longest: float) -> None:
+def _panel(axes: Any, result: BenchResult, threads: int, rows: list[Row]) -> None:
+    longest = max(row.wall.high for row in rows)
     places = range(len(rows))
     medians = [row.wall.median for row in rows]
     quartiles = [
@@ -63,7 +63,9 @@ def _panel(axes: Any, result: BenchResult, threads: int, rows: list[Row], longes
     axes.barh(places, medians, color=colours, height=0.68, xerr=quartiles, error_kw={"ecolor": GREY, "elinewidth": 1})
     for place, row in zip(places, rows, strict=True):
         ratio = result.versus_eager(row)
-        text = f"{row.wall.median:.3g} ms" + (f", {ratio:.2f}x eager" if ratio and row.name != "torch-fp32" else "")
+        about = "~" if result.noisy_against_eager(row) else ""
+        text = f"{row.wall.median:.3g} ms"
+        text += f", {about}{ratio:.2f}x eager" if ratio and row.name != "torch-fp32" else ""
         axes.text(row.wall.high + 0.012 * longest, place, text, va="center", color=GREY, fontsize=8)
     axes.set_yticks(places, [row.label for row in rows], color=GREY)
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):

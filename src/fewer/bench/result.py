@@ -136,6 +136,10 @@ class BenchResult(BaseModel):
         rows = [row for row in self.rows if row.status == "ok" and row.wall_ms and row.wall.noisy]
         return [row for row in rows if threads is None or row.threads == threads]
 
+    def noisy_against_eager(self, row: Row) -> bool:
+        """Whether a row or the reference of its thread setting is noisy, so that their ratio is only rough."""
+        return any(r.name in (row.name, "torch-fp32") for r in self.noisy_rows(row.threads))
+
     def table_rows(self) -> list[dict[str, Any]]:
         """The table as plain values, one dict per row; times in ms, memory in bytes, absent numbers None."""
         return [self._table_row(row) for row in self.rows]
@@ -151,6 +155,7 @@ class BenchResult(BaseModel):
             "status": row.status,
             "reason": row.reason,
             "median_ms": row.wall.median if timed else None,
+            "best_ms": row.wall.best if timed else None,
             "iqr_ms": row.wall.high - row.wall.low if timed else None,
             "cpu_ms": row.cpu.median if timed else None,
             "noisy": row.wall.noisy if timed else None,

@@ -50,7 +50,7 @@ class Extra:
 
     Examples
     --------
-    >>> Extra(torch.nn.ReLU(), precision="bf16").precision
+    >>> Extra(abs, precision="bf16").declared_precision()
     'bf16'
     """
 
@@ -133,6 +133,7 @@ def bench(
 
     Examples
     --------
+    >>> import torch
     >>> net = torch.nn.Linear(8, 4)
     >>> result = bench(net, torch.ones(2, 8), vs="torch-fp32", threads=[1], rounds=3)
     >>> result.versus_eager(result.row("torch-fp32"))

@@ -72,8 +72,8 @@ def _cells(result: BenchResult, row: Row, wide: bool) -> list[str | Text]:
         _number(row.wall.median),
         Text(f"{100 * row.wall.relative:.0f} %", style="yellow" if noisy else ""),
         _number(row.cpu.median),
-        _times(result.versus_eager(row)),
-        "best" if best is row else _times(result.versus_best(row)),
+        _times(result.versus_eager(row), result.noisy_against_eager(row)),
+        "best" if best is row else _times(result.versus_best(row), noisy or (best is not None and best.wall.noisy)),
         _megabytes(row.memory_bytes),
         _error(row.relative_error),
     ]
@@ -96,13 +96,17 @@ def _notes(result: BenchResult) -> Iterable[str]:
             "* timed in this process, since no other can rebuild it: its CPUs are not limited by the system, its "
             "memory is not measured."
         )
+    told: dict[str, list[str]] = {}
     for label, note in {row.label: row.note for row in result.rows if row.note}.items():
-        yield f"{label}: {note}."
+        told.setdefault(note, []).append(label)
+    for note, labels in told.items():
+        yield f"{', '.join(labels)}: {note}."
     for threads in result.threads:
         if noisy := result.noisy_rows(threads):
             where = "1 thread" if threads == 1 else f"{threads} threads"
+            again = ", after repeating once" if threads in result.repeated else ""
             yield (
-                f"Noisy at {where}, after repeating once: {', '.join(row.label for row in noisy)} "
+                f"Noisy (~) at {where}{again}: {', '.join(row.label for row in noisy)} "
                 f"(spread above {100 * NOISY:.0f} %). Close other programs; until then trust only large differences"
                 + (", or compare the CPU ms, which leave interruptions out." if threads == 1 else ".")
             )
@@ -168,8 +172,8 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3g}"
 
 
-def _times(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}x"
+def _times(value: float | None, noisy: bool = False) -> str:
+    return "" if value is None else f"{'~' if noisy and value != 1 else ''}{value:.2f}x"
 
 
 def _megabytes(value: int | None) -> str:
