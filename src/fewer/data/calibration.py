@@ -24,7 +24,7 @@ def as_calibration(
     *,
     seed: int = 0,
     preprocess: Preprocess | None = None,
-    crops: int = 0,
+    crops: int | None = 0,
     part: str | None = None,
     heldout: float = 0.25,
     sample_ndim: int = 3,

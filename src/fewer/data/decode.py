@@ -89,8 +89,8 @@ def to_array(image: Image.Image, preprocess: Preprocess, box: Box | None = None)
 
     Examples
     --------
-    >>> to_array(Image.new("RGB", (1, 1), "white"), Preprocess(input_size=(1, 4, 4), mean=0.5, std=0.5)).mean()
-    1.0
+    >>> to_array(Image.new("RGB", (1, 1), "white"), Preprocess(input_size=(1, 4, 4), mean=0.5, std=0.5)).shape
+    (1, 4, 4)
     """
     channels, height, width = preprocess.input_size
     if channels not in (1, 3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import zlib
 from collections import Counter
@@ -129,7 +130,7 @@ def load_images(
     seed: int = 0,
     preprocess: Preprocess | None = None,
     *,
-    crops: int = 0,
+    crops: int | None = 0,
     part: str | None = None,
     heldout: float = 0.25,
 ) -> ImageSet:
@@ -151,7 +152,8 @@ def load_images(
         ImageNet's with 224 x 224 pixels by default.
     crops : int
         0 resizes the shorter side and crops the centre. k takes k random crops of every file (20 to 100 % of the
-        largest box of the input's aspect), so that few photos make many distinct images.
+        largest box of the input's aspect), so that few photos make many distinct images. None is 0 where there are
+        enough files for ``count``, else the fewest crops per file that reach it.
     part : str, optional
         ``calibration`` or ``heldout``: see :func:`split_files`.
     heldout : float
@@ -174,7 +176,7 @@ def load_images(
     """
     if count is not None and count < 1:
         raise FewerError(f"the number of images must be at least 1; got {count}")
-    if crops < 0:
+    if crops is not None and crops < 0:
         raise FewerError(f"the number of crops per image cannot be negative; got {crops}")
     preprocess = preprocess or Preprocess()
     if isinstance(folder, (str, os.PathLike)):
@@ -189,6 +191,8 @@ def load_images(
             raise FewerError("the list of images is empty; give at least one file")
     if part is not None:
         files = split_files(files, [key_of[path] for path in files], part, heldout)
+    if crops is None:
+        crops = 0 if count is None or count <= len(files) else math.ceil(count / len(files))
     rows = len(files) * max(1, crops)
     rows = rows if count is None else min(rows, count)
     if rows * 4 * int(np.prod(preprocess.input_size)) > _LARGEST:

@@ -23,7 +23,8 @@ class Preprocess:
     input_size : (channels, height, width)
         Shape of one input; 1 or 3 channels for image files.
     mean, std : sequence of float
-        One number per channel, on the 0..1 scale; a single number is repeated.
+        One number per channel, on the 0..1 scale; a single number is repeated. By default ImageNet's for three
+        channels and 0.5 otherwise.
     interpolation : str
         ``nearest``, ``bilinear``, ``bicubic`` or ``lanczos``.
     crop : float
@@ -41,8 +42,8 @@ class Preprocess:
     """
 
     input_size: tuple[int, int, int] = (3, 224, 224)
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     interpolation: str = "bicubic"
     crop: float = 0.875
 
@@ -56,8 +57,11 @@ class Preprocess:
                 f"input_size must be (channels, height, width), for example (3, 224, 224); got {self.input_size!r}"
             )
         object.__setattr__(self, "input_size", size)
-        for name in ("mean", "std"):
-            object.__setattr__(self, name, _per_channel(name, getattr(self, name), size[0]))
+        for name, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            value = getattr(self, name)
+            if isinstance(value, Sequence) and not len(value):
+                value = usual if size[0] == 3 else 0.5
+            object.__setattr__(self, name, _per_channel(name, value, size[0]))
         if min(self.std) <= 0:
             raise FewerError(f"std must be positive; got {self.std}")
         if self.interpolation not in INTERPOLATIONS:
@@ -71,21 +75,13 @@ class Preprocess:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], where: str = "preprocessing") -> Preprocess:
-        """Build from a mapping; an unknown key is an error with the nearest valid name.
-
-        Missing ``mean`` and ``std`` are ImageNet's for three channels and 0.5 otherwise.
-        """
+        """Build from a mapping; an unknown key is an error with the nearest valid name."""
         known = [field.name for field in fields(cls)]
         for key in settings:
             if key not in known:
                 near = get_close_matches(str(key), known, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
                 raise FewerError(f"{where}: unknown key {key!r}; {hint}")
-        settings = dict(settings)
-        size = settings.get("input_size", cls.input_size)
-        if isinstance(size, Sequence) and len(size) == 3 and size[0] != 3:
-            settings.setdefault("mean", 0.5)
-            settings.setdefault("std", 0.5)
         return cls(**settings)
 
     def to_dict(self) -> dict[str, Any]:

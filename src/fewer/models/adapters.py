@@ -148,8 +148,9 @@ def hf_model(name: str) -> tuple[nn.Module, dict[str, Any], Preprocess]:
         cls = next((c for c in classes if c is not None), transformers.AutoModel)
         model = cls.from_pretrained(name)
     except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
         raise FewerError(
-            f"hf/{name} could not be loaded ({error}); give a local folder, or download it once with a network"
+            f"hf/{name} could not be loaded ({reason}); give a local folder, or download it once with a network"
         ) from error
     size = getattr(config, "image_size", 224) or 224
     height, width = (size, size) if isinstance(size, int) else tuple(size)

@@ -144,7 +144,7 @@ def match(
     group_of = {module: primary for primary, modules in groups.items() for module in modules}
 
     def count_positions(module: nn.Module, output: Any) -> None:
-        if isinstance(output, Tensor):
+        if isinstance(output, Tensor) and output.numel():
             primary = group_of[module]
             outputs[primary] = outputs.get(primary, 0.0) + output.numel() / _out(module)
 

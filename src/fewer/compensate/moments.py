@@ -1,0 +1,184 @@
+"""First and second moments of a layer's input, streamed over the calibration set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from fewer.compensate.inputs import input_rows
+from fewer.core.errors import FewerError
+
+# Inputs beyond this share one block-diagonal Hessian, so that memory stays bounded (4,096^2 floats are 67 MB).
+MAX_COLUMNS = 4096
+# A Hessian of d columns is well estimated by some multiple of d rows; more rows only cost time.
+MAX_ROWS = 65_536
+_CHUNK_BYTES = 64 * 2**20
+
+
+def column_blocks(columns: int, limit: int = MAX_COLUMNS) -> list[slice]:
+    """Split columns into nearly equal blocks of at most ``limit``.
+
+    Examples
+    --------
+    >>> column_blocks(10, 4)
+    [slice(0, 4, None), slice(4, 7, None), slice(7, 10, None)]
+    """
+    count = -(-columns // limit)
+    size, extra = divmod(columns, count)
+    edges = [0]
+    for i in range(count):
+        edges.append(edges[-1] + size + (i < extra))
+    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+@dataclass
+class Moments:
+    """Running moments of the input rows of one unit.
+
+    Parameters
+    ----------
+    groups, columns
+        Groups of the layer, and inputs per group times kernel.
+
+    Attributes
+    ----------
+    count
+        Rows seen.
+    total
+        Sum of rows, shape (groups, columns).
+    blocks
+        Column slices; one unless ``columns`` passes :data:`MAX_COLUMNS`.
+    products
+        For each block the sum of outer products, shape (groups, block, block).
+
+    Examples
+    --------
+    >>> moments = Moments(1, 2)
+    >>> moments.add(torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]]))
+    >>> moments.mean()
+    tensor([[2., 3.]])
+    >>> moments.covariance(0)[0]
+    tensor([[1., 1.],
+            [1., 1.]])
+    """
+
+    groups: int
+    columns: int
+    count: int = 0
+    total: Tensor = field(init=False)
+    blocks: list[slice] = field(init=False)
+    products: list[Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.total = torch.zeros(self.groups, self.columns)
+        self.blocks = column_blocks(self.columns)
+        self.products = [torch.zeros(self.groups, b.stop - b.start, b.stop - b.start) for b in self.blocks]
+
+    def add(self, rows: Tensor) -> None:
+        """Add input rows, shape (n, groups, columns)."""
+        by_group = rows.transpose(0, 1)
+        self.count += rows.shape[0]
+        self.total += by_group.sum(1)
+        for block, product in zip(self.blocks, self.products, strict=True):
+            part = by_group[..., block]
+            product.baddbmm_(part.transpose(1, 2), part)
+
+    def mean(self) -> Tensor:
+        """Mean input, shape (groups, columns)."""
+        return self.total / max(1, self.count)
+
+    def second(self, block: int) -> Tensor:
+        """Mean outer product of one column block, shape (groups, d, d)."""
+        return self.products[block] / max(1, self.count)
+
+    def covariance(self, block: int) -> Tensor:
+        """Mean outer product about the mean, of one column block, shape (groups, d, d)."""
+        mean = self.mean()[:, self.blocks[block]]
+        return self.second(block) - mean[:, :, None] * mean[:, None, :]
+
+    def diagonal(self) -> Tensor:
+        """Mean square of each input, shape (groups, columns)."""
+        return torch.cat([p.diagonal(dim1=1, dim2=2) for p in self.products], 1) / max(1, self.count)
+
+    def check(self, name: str) -> None:
+        """Raise a :class:`FewerError` that names the unit if an activation was NaN or infinite."""
+        if not bool(torch.isfinite(self.total).all() and all(torch.isfinite(p).all() for p in self.products)):
+            raise FewerError(
+                f"the input of layer '{name}' holds NaN or infinity on the calibration images: "
+                "check the images and the model's preprocessing."
+            )
+
+
+def add_input(moments: Moments, module: nn.Module, x: Tensor, *, max_rows: int = MAX_ROWS) -> None:
+    """Add one call's input to the moments, in memory-bounded chunks.
+
+    Where a convolution has more output positions than ``max_rows``, whole samples are taken in turn and their rows
+    at a regular stride, so that every sample still counts.
+    """
+    samples = x.reshape(-1, x.shape[-1]) if isinstance(module, nn.Linear) else x
+    if not isinstance(module, nn.Linear) and x.ndim == len(module.kernel_size) + 1:  # type: ignore[arg-type]
+        samples = x[None]
+    if samples.shape[0] == 0:
+        return
+    first = input_rows(module, samples[:1])
+    total = first.shape[0] * samples.shape[0]
+    stride = max(1, total // max(max_rows, 32 * moments.columns))
+    per_chunk = max(1, _CHUNK_BYTES // (first.numel() * first.element_size()))
+    for chunk in samples.split(per_chunk):
+        moments.add(input_rows(module, chunk)[::stride].float())
+
+
+def collect_moments(
+    model: nn.Module,
+    modules: Mapping[str, Sequence[nn.Module]],
+    batches: Sequence[Tensor],
+    forward,
+) -> dict[str, Moments]:
+    """Run the calibration batches once and gather the moments of every unit's input.
+
+    Parameters
+    ----------
+    model
+        Dense model, in evaluation mode.
+    modules
+        Unit name -> the modules that use its weight (several when the weight is tied).
+    batches
+        Calibration inputs.
+    forward
+        ``forward(model, batch)``.
+
+    Returns
+    -------
+    dict of str to Moments
+        Moments of calls of all of a unit's modules together.
+
+    Raises
+    ------
+    FewerError
+        When an activation is NaN or infinite.
+    """
+    moments: dict[str, Moments] = {}
+    handles = []
+    try:
+        for name, users in modules.items():
+            weight = users[0].weight
+            groups = getattr(users[0], "groups", 1)
+            moments[name] = Moments(groups, weight[0].numel())
+            for user in users:
+
+                def gather(module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+                    add_input(moments[name], module, inputs[0].detach(), max_rows=MAX_ROWS // len(batches) + 1)
+
+                handles.append(user.register_forward_pre_hook(gather))
+        with torch.no_grad():
+            for batch in batches:
+                forward(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, found in moments.items():
+        found.check(name)
+    return moments

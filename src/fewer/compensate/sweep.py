@@ -1,0 +1,300 @@
+"""Prune one layer to ever higher sparsities, and repair it after every step.
+
+The masks of a sweep are nested. After each step the surviving weights are refitted by least squares
+(:func:`~fewer.compensate.solve.refit`), and the next weights to go are ranked on the refitted values: what earlier
+removals put on a weight counts. One sweep therefore gives a unit's whole curve. Sources: OBS (Hassibi and Stork 1993),
+OBC (Frantar and Alistarh 2022) for the objective; SparseGPT (2023) and Wanda (2023) are its honest rivals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fewer.compensate.moments import Moments
+from fewer.compensate.solve import damp, refit
+from fewer.core.errors import FewerError, near_match
+from fewer.core.option import Option
+from fewer.patterns import Pattern, select_mask, tile_sums
+
+COMPENSATIONS = ("obs", "bias", "none")
+SCORES = ("obs", "magnitude", "wanda", "taylor")
+
+
+@dataclass(frozen=True)
+class Repair:
+    """How a layer is cut and repaired.
+
+    Parameters
+    ----------
+    compensation
+        ``"obs"``: refit the survivors by least squares, and correct the mean. ``"bias"``: correct the mean, and
+        re-estimate the variance of a BatchNorm behind the layer. ``"none"``: leave everything as it is.
+    score
+        Harm of one weight or tile: ``"obs"`` (w^2 / H^-1_jj, or w_b^T (H^-1_bb)^-1 w_b for a tile), ``"magnitude"`` (w^2),
+        ``"wanda"`` (w^2 H_jj), ``"taylor"`` (|w g|, needs gradients).
+    damping
+        Added to the Hessian's diagonal, relative to its mean.
+    iterations
+        Conjugate-gradient steps after each step of the sweep.
+    substeps
+        Longest step of the sweep in kept weights: a step that leaves less than this share of the survivors is split.
+
+    Raises
+    ------
+    FewerError
+        For an unknown score or compensation.
+
+    Examples
+    --------
+    >>> Repair().score
+    'obs'
+    """
+
+    compensation: str = "obs"
+    score: str = "obs"
+    damping: float = 0.01
+    iterations: int = 6
+    substeps: float = 0.75
+
+    def __post_init__(self) -> None:
+        if self.compensation not in COMPENSATIONS:
+            raise FewerError(f"unknown compensation '{self.compensation}'{near_match(self.compensation, COMPENSATIONS)}")
+        if self.score not in SCORES:
+            raise FewerError(f"unknown score '{self.score}'{near_match(self.score, SCORES)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """One step of a sweep.
+
+    Attributes
+    ----------
+    option
+        What was asked for.
+    mask
+        Shape (rows, columns), True where a weight is kept.
+    weight
+        Shape (rows, columns).
+    shift
+        What to add to the layer's output per row so that its mean stays (bias correction), shape (rows,).
+    spread
+        Factor on the output's variance, shape (rows,), where a BatchNorm behind should learn of it.
+    """
+
+    option: Option
+    mask: Tensor
+    weight: Tensor
+    shift: Tensor
+    spread: Tensor | None = None
+
+
+class Sweep:
+    """The curve of one layer, weight by weight.
+
+    Parameters
+    ----------
+    weight
+        Dense weight as a matrix, shape (rows, columns); rows of one group stand together.
+    moments
+        Of the input that the layer will see.
+    repair
+        How to cut and repair.
+    centred
+        The layer's output may be shifted freely (it has a bias, or a BatchNorm follows), so the fit is about the mean.
+    gradient
+        Mean gradient or root mean square gradient of the loss, shape of ``weight``; for the ``taylor`` score.
+    target
+        Cross moments ``E[y x^T]`` of the wanted output with the layer's input, one per column block, shape
+        (groups, rows per group, d); by default the dense weight's own output. About the means if ``centred``.
+    wanted_mean
+        Mean of the wanted output without bias, shape (rows,); by default the dense weight's.
+    alive
+        Mask of an earlier round: ``weight`` is zero outside, and masks only shrink from it.
+
+    Examples
+    --------
+    >>> x = torch.randn(256, 1, 8, generator=torch.Generator().manual_seed(0))
+    >>> moments = Moments(1, 8); moments.add(x)
+    >>> fits = list(Sweep(torch.eye(8), moments, Repair()).run([Option("unstructured", 0.9)]))
+    >>> int(fits[-1].mask.sum())
+    6
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        moments: Moments,
+        repair: Repair,
+        *,
+        centred: bool = True,
+        gradient: Tensor | None = None,
+        target: Sequence[Tensor] | None = None,
+        wanted_mean: Tensor | None = None,
+        alive: Tensor | None = None,
+    ) -> None:
+        self.dense = weight.detach().float()
+        self.moments, self.repair, self.centred = moments, repair, centred
+        self.gradient = gradient
+        self.alive = torch.ones_like(self.dense, dtype=torch.bool) if alive is None else alive
+        grouped = self._grouped(self.dense)
+        self.hessians: list[Tensor] = []
+        self.targets: list[Tensor] = []
+        self.inverses: list[Tensor] = []
+        self.mean = moments.mean()
+        for i, block in enumerate(moments.blocks):
+            plain = moments.covariance(i) if centred else moments.second(i)
+            damped = damp(plain, repair.damping)
+            self.hessians.append(damped)
+            # damping pulls towards the dense weight, not towards zero: its part of the target is the dense weight's
+            wanted = grouped[..., block] @ plain if target is None else target[i]
+            ridge = (damped - plain).diagonal(dim1=1, dim2=2)
+            self.targets.append(wanted + grouped[..., block] * ridge[:, None, :])
+        if wanted_mean is None:
+            wanted_mean = self._mean_output(self.dense)
+        self.wanted_mean = wanted_mean
+
+    def _grouped(self, matrix: Tensor) -> Tensor:
+        return matrix.view(self.moments.groups, -1, matrix.shape[1])
+
+    def _mean_output(self, matrix: Tensor) -> Tensor:
+        return torch.bmm(self._grouped(matrix), self.mean[:, :, None]).flatten()
+
+    def shift(self, matrix: Tensor) -> Tensor:
+        """Output mean that a weight loses against what is wanted, shape (rows,); zero when not centred."""
+        if not self.centred:
+            return torch.zeros(matrix.shape[0])
+        return self.wanted_mean - self._mean_output(matrix)
+
+    def output_variance(self, matrix: Tensor) -> Tensor:
+        """Variance of each output over the calibration rows, shape (rows,)."""
+        grouped = self._grouped(matrix)
+        parts = [
+            ((grouped[..., b] @ self.moments.covariance(i)) * grouped[..., b]).sum(-1).flatten()
+            for i, b in enumerate(self.moments.blocks)
+        ]
+        return torch.stack(parts).sum(0)
+
+    def error(self, matrix: Tensor) -> float:
+        """Layer-wise reconstruction error ``E|W x - W0 x|^2`` over ``E|W0 x|^2`` (about the mean when centred)."""
+        change, dense = self._grouped(matrix) - self._grouped(self.dense), self._grouped(self.dense)
+        top = bottom = 0.0
+        for i, b in enumerate(self.moments.blocks):
+            h = self.moments.covariance(i) if self.centred else self.moments.second(i)
+            top += float(((change[..., b] @ h) * change[..., b]).sum())
+            bottom += float(((dense[..., b] @ h) * dense[..., b]).sum())
+        return max(0.0, top) / bottom if bottom > 0 else 0.0
+
+    def run(self, options: Sequence[Option]) -> Iterator[Fit]:
+        """Go through options of one pattern in the order of rising sparsity.
+
+        Yields
+        ------
+        Fit
+            One per option. A dense option gives the dense weight, exactly.
+        """
+        current = self.dense
+        alive = self.alive
+        if self.repair.compensation == "obs" and any(not o.is_dense for o in options):
+            # wanted outputs that are not the dense ones' (the input has changed) can be met better without a cut, too
+            current = self._refit(current, alive)
+        for option in options:
+            if option.is_dense:
+                yield Fit(option, self.alive, self.dense, torch.zeros(self.dense.shape[0]))
+                continue
+            if 1 - float(self.alive.float().mean()) >= option.sparsity:  # an earlier round has gone further
+                yield Fit(option, self.alive, self.dense, torch.zeros(self.dense.shape[0]))
+                continue
+            pattern = Pattern.parse(option.pattern)
+            for sparsity in self._path(1 - float(alive.float().mean()), option.sparsity, pattern):
+                alive = select_mask(self.score(current, pattern), pattern, sparsity, alive)
+                current = current * alive
+                if self.repair.compensation == "obs":
+                    current = self._refit(current, alive)
+            yield self._fit(option, alive, current)
+
+    def _fit(self, option: Option, alive: Tensor, current: Tensor) -> Fit:
+        if self.repair.compensation == "none":
+            return Fit(option, alive, current, torch.zeros(current.shape[0]))
+        spread = None
+        if self.repair.compensation == "bias":
+            # least squares shrinks the output on purpose; without it BatchNorm has to scale the output up again
+            before, after = self.output_variance(self.dense), self.output_variance(current)
+            spread = torch.where((before > 0) & (after > 0), after / before.clamp_min(1e-30), 1.0).clamp(0.01, 100)
+        return Fit(option, alive, current, self.shift(current), spread)
+
+    def _path(self, done: float, wanted: float, pattern: Pattern) -> list[float]:
+        """Sparsities to stop at on the way: each leaves at least ``substeps`` of the survivors."""
+        # a step between two n:m patterns is no n:m pattern
+        if self.repair.compensation != "obs" or pattern.kind == "nm" or wanted >= 1 or wanted <= done:
+            return [wanted]
+        left = (1 - wanted) / (1 - done)
+        steps = max(1, math.ceil(math.log(left) / math.log(self.repair.substeps) - 1e-9))
+        return [1 - (1 - done) * left ** (k / steps) for k in range(1, steps)] + [wanted]
+
+    def _refit(self, matrix: Tensor, alive: Tensor) -> Tensor:
+        grouped, keep = self._grouped(matrix), self._grouped(alive)
+        parts = [
+            refit(grouped[..., b], keep[..., b], h, t, iterations=self.repair.iterations)
+            for b, h, t in zip(self.moments.blocks, self.hessians, self.targets, strict=True)
+        ]
+        return torch.cat(parts, -1).view_as(matrix)
+
+    def score(self, matrix: Tensor, pattern: Pattern) -> Tensor:
+        """Harm of each weight, shape (rows, columns), or of each tile of a block pattern."""
+        kind = self.repair.score
+        if kind == "taylor":
+            if self.gradient is None:
+                raise FewerError("the score 'taylor' needs gradients: use it with the Taylor estimator.")
+            return (matrix * self.gradient).abs()
+        if kind == "magnitude":
+            return matrix.square()
+        if kind == "wanda":
+            return (self._grouped(matrix).square() * self.moments.diagonal()[:, None, :]).view_as(matrix)
+        if not self.inverses:
+            self.inverses = [_inverse(h) for h in self.hessians]
+        grouped = self._grouped(matrix)
+        if pattern.kind != "block" or pattern.width == 1:
+            scale = torch.cat([inv.diagonal(dim1=1, dim2=2) for inv in self.inverses], 1)
+            return (grouped.square() / scale[:, None, :]).view_as(matrix)
+        energies = [
+            _tile_energy(grouped[..., b], inv, pattern.width, b.start)
+            for b, inv in zip(self.moments.blocks, self.inverses, strict=True)
+        ]
+        tiles = energies[0]
+        for block, more in zip(self.moments.blocks[1:], energies[1:], strict=True):
+            tiles = _join(tiles, more, shared=block.start % pattern.width != 0)
+        return tile_sums(tiles.reshape(matrix.shape[0], -1), pattern.height, 1)
+
+
+def _inverse(hessian: Tensor) -> Tensor:
+    factor, failed = torch.linalg.cholesky_ex(hessian)
+    if bool(failed.any()):  # rounding can make a badly scaled Hessian indefinite in single precision
+        factor = torch.linalg.cholesky(damp(hessian.double(), 1e-4))
+    return torch.cholesky_inverse(factor).float()
+
+
+def _tile_energy(weight: Tensor, inverse: Tensor, width: int, start: int) -> Tensor:
+    """w_b^T (H^-1_bb)^-1 w_b for runs of ``width`` columns on the tile grid of the whole matrix: (groups, rows, tiles)."""
+    groups, rows, columns = weight.shape
+    before = start % width
+    after = -(before + columns) % width
+    tiles = (before + columns + after) // width
+    padded = torch.nn.functional.pad(weight, (before, after)).view(groups, rows, tiles, width)
+    # a column that is not there has no weight; a unit diagonal keeps its tile invertible
+    whole = torch.diag_embed(torch.ones(groups, tiles * width))
+    whole[:, before : before + columns, before : before + columns] = inverse
+    diagonal = whole.view(groups, tiles, width, tiles, width).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
+    stiffness = torch.linalg.inv(diagonal)
+    return torch.einsum("grtw,gtwv,grtv->grt", padded, stiffness, padded)
+
+
+def _join(left: Tensor, right: Tensor, *, shared: bool) -> Tensor:
+    if not shared:
+        return torch.cat([left, right], -1)
+    middle = left[..., -1:] + right[..., :1]
+    return torch.cat([left[..., :-1], middle, right[..., 1:]], -1)

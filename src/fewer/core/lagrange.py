@@ -1,0 +1,121 @@
+"""Several budgets at once: exact dynamic programming on one of them, multipliers on the others."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fewer.core.dual import reduce_problem
+from fewer.core.knapsack import Table
+from fewer.core.polish import polish, repair
+from fewer.core.problem import Allocation, Problem
+from fewer.core.single import last_fitting, solve_one
+from fewer.core.together import enumerate_plans, feasible_start
+
+__all__ = ["solve_several"]
+
+_ENUMERATE = 50_000  # problems with at most so many plans are solved by looking at all of them
+_COARSE = 2_000  # buckets while the multipliers are searched
+_STEPS = 10
+_FINALISTS = 3  # plans that exchanges are tried on, which takes longest
+
+
+def solve_several(problem: Problem, buckets: int) -> Allocation:
+    r"""Find a plan of low harm within every budget.
+
+    For each budget in turn the harm is penalised by the other metrics,
+    :math:`\min \sum \delta + \sum_m \mu_m c_m` under that budget, which the dynamic programme solves exactly up to
+    rounding. The multipliers are found by bisection. Plans that fit, and plans slightly over that could be repaired,
+    are polished and the best is kept. Each penalised solution also gives a lower bound on the harm
+    (weak duality); the largest is reported as ``bound``.
+
+    Small problems are solved by enumeration. When one budget alone already leads to a plan within all of them,
+    that plan is returned, since no other can be better than rounding allows.
+
+    Raises
+    ------
+    FewerError
+        When the budgets, each reachable alone, cannot be met together.
+    """
+    if _few(problem):
+        choice = enumerate_plans(problem)
+        return problem.allocation(choice, {b.metric: 0.0 for b in problem.budgets}, problem.harm_of(choice))
+    bound = -np.inf
+    for m in range(len(problem.budgets)):
+        alone = solve_one(problem.only(m), buckets)
+        bound = max(bound, alone.bound)
+        if problem.fits(alone.choice):
+            slack = {b.metric: 0.0 for b in problem.budgets} | alone.slack
+            return problem.allocation(alone.choice, slack, bound)
+    reduced = reduce_problem(problem, feasible_start(problem))
+    bound = max(bound, reduced.bound)
+    small = reduced.problem
+    if _few(small):
+        choice = reduced.original(enumerate_plans(small))
+        return problem.allocation(choice, {b.metric: 0.0 for b in problem.budgets}, problem.harm_of(choice))
+    search = _Search(small, reduced.start, bound)
+    for m in range(len(problem.budgets)):
+        search.multipliers(m, buckets)
+    slack = {b.metric: w for b, w in zip(problem.budgets, search.slack, strict=True)}
+    return problem.allocation(reduced.original(search.best()), slack, search.bound)
+
+
+def _few(problem: Problem) -> bool:
+    """Whether there are so few plans that all can be looked at."""
+    return bool(np.log(np.isfinite(problem.harm).sum(axis=1)).sum() <= np.log(_ENUMERATE))
+
+
+class _Search:
+    """The best plans so far, the best bound, and the bisection that improves both."""
+
+    def __init__(self, problem: Problem, start: np.ndarray, bound: float) -> None:
+        self.problem = problem
+        self.found: dict[bytes, tuple[float, np.ndarray]] = {}
+        self.bound = bound
+        self.slack = [0.0] * len(problem.budgets)
+        self.offer(start)
+
+    def offer(self, choice: np.ndarray | None) -> None:
+        if choice is not None and self.problem.fits(choice):
+            choice = polish(self.problem, choice, pairs=False)
+            self.found[choice.tobytes()] = (self.problem.harm_of(choice), choice)
+
+    def best(self) -> np.ndarray:
+        """The best plan, once the few most promising ones have been improved by exchanges."""
+        ranked = sorted(self.found.values(), key=lambda f: f[0])[:_FINALISTS]
+        return min((polish(self.problem, choice) for _, choice in ranked), key=self.problem.harm_of)
+
+    def penalised(self, m: int, mu: np.ndarray, buckets: int) -> np.ndarray:
+        """Solve for given multipliers; offer what fits and return how far each metric is over its limit."""
+        p = self.problem
+        weighted = np.tensordot(mu, np.where(np.isfinite(p.cost), p.cost, 0.0), axes=1)
+        room = float(p.room[m])
+        table = Table(p.cost[m], p.harm + weighted, room, buckets)
+        choice, bucket = last_fitting(p, table, room, m)
+        reach = min(table.reach(room), table.size)
+        self.slack[m] = (reach - bucket) * table.width
+        self.bound = max(self.bound, float(table.harm[reach] - mu @ p.room))
+        self.offer(choice if p.fits(choice) else repair(p, choice))
+        return p.spent(choice) - p.limit
+
+    def multipliers(self, m: int, buckets: int) -> None:
+        """Bisect the multiplier of each other budget, in the logarithm, with the first budget kept exactly."""
+        p, others = self.problem, [o for o in range(len(self.problem.budgets)) if o != m]
+        coarse, mu = min(buckets, _COARSE), np.zeros(len(p.budgets))
+        finite = np.isfinite(p.harm)
+        spread = max(float(np.ptp(p.harm[finite])), 1e-300)
+        for _ in range(1 if len(others) == 1 else 3):
+            for o in others:
+                unit = spread / max(float(np.ptp(p.cost[o][finite])), 1e-300)
+                low, high = -30.0, 10.0  # powers of two of the natural unit: harm range over cost range
+                mu[o] = 0.0
+                if self.penalised(m, mu, coarse)[o] <= 0:
+                    continue
+                for _ in range(_STEPS):
+                    middle = (low + high) / 2
+                    mu[o] = unit * 2.0**middle
+                    if self.penalised(m, mu, coarse)[o] <= 0:
+                        high = middle
+                    else:
+                        low = middle
+                mu[o] = unit * 2.0**high
+                self.penalised(m, mu, buckets)

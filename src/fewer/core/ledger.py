@@ -1,0 +1,85 @@
+"""A list of finished tasks on disk, so that interrupted work goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from fewer.core.files import explain_os_error
+
+
+class Ledger:
+    """Finished tasks, one JSON line each, under a key that names the work.
+
+    A line is written whole and flushed to disk before the task counts as done; a line that was cut off is ignored.
+    Lines of another key (other settings, another model) are dropped when the ledger is opened.
+
+    Parameters
+    ----------
+    path
+        File; None keeps the ledger in memory only.
+    key
+        Hash of everything that the results depend on.
+
+    Examples
+    --------
+    >>> ledger = Ledger(None, "abc")
+    >>> ledger.add("blocks.0", {"harm": [0.0]})
+    >>> "blocks.0" in ledger, ledger.results["blocks.0"]
+    (True, {'harm': [0.0]})
+    """
+
+    def __init__(self, path: Path | None, key: str) -> None:
+        self.path, self.key = path, key
+        self.results: dict[str, Any] = {}
+        if path is None or not path.exists():
+            return
+        try:
+            lines = path.read_text("utf-8", errors="replace").split("\n")
+        except OSError as error:
+            raise explain_os_error(error, path, "read") from error
+        good = []
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                if entry["key"] == key:
+                    self.results[entry["task"]] = entry["result"]
+                    good.append(line)
+            except (ValueError, KeyError, TypeError):
+                continue
+        if len(good) != len([line for line in lines if line]):
+            from fewer.core.files import atomic_write_bytes
+
+            atomic_write_bytes(path, "".join(line + "\n" for line in good).encode())
+
+    def __contains__(self, task: str) -> bool:
+        return task in self.results
+
+    def add(self, task: str, result: Any) -> None:
+        """Note a finished task.
+
+        Raises
+        ------
+        FewerError
+            When the disk is full or the file cannot be written.
+        """
+        self.results[task] = result
+        if self.path is None:
+            return
+        line = json.dumps({"key": self.key, "task": task, "result": result}, allow_nan=True) + "\n"
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise explain_os_error(error, self.path, "write") from error
+
+    def clear(self) -> None:
+        """Remove the file; results stay in memory."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+

@@ -1,0 +1,82 @@
+"""Harm by forward pass: change one layer, run what comes after it, compare outputs.
+
+The measured finite difference of the ICCV 2023 rate-distortion pruning paper (section 1.2 of its additivity argument:
+every higher-order effect inside the layer is included, only interactions between layers are not).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fewer.compensate.layers import Layer
+from fewer.compensate.sweep import Fit
+from fewer.distortion.outputs import Reference
+from fewer.distortion.replay import Replay
+from fewer.models.running import Forward, call, evaluating
+
+
+class Estimator(Protocol):
+    """Anything that can say how much a changed layer changes the output."""
+
+    def harms(self, layer: Layer, fits: Iterable[Fit]) -> Tensor:
+        """Harm of each fit on each sample: float64, shape (fits, samples)."""
+        ...
+
+
+class Measured:
+    """Measure harm by running the model from the changed layer on.
+
+    Parameters
+    ----------
+    model
+        A private copy; it is changed and restored.
+    batches
+        Fixed calibration batches.
+    forward
+        ``forward(model, batch)``.
+    reference
+        Dense outputs of the batches; computed when not given.
+
+    Attributes
+    ----------
+    passes
+        Samples that were run through (part of) the model so far.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Sequence[Any],
+        forward: Forward | None = None,
+        reference: Reference | None = None,
+    ) -> None:
+        self.model, self.batches, self.forward = model, batches, forward
+        if reference is None:
+            with evaluating(model):
+                reference = Reference([call(model, b, forward) for b in batches])
+        self.reference = reference
+        self.replay = Replay(model, batches, forward)
+        self.passes = 0
+        self._checked = False
+
+    def harms(self, layer: Layer, fits: Iterable[Fit]) -> Tensor:
+        """Harm of each fit on each sample: float64, shape (fits, samples)."""
+        if not self._checked:
+            self._checked = True
+            self.replay.check(layer.users, self.reference.tensors[0])
+        self.replay.start_at(layer.users)
+        rows = []
+        for fit in fits:
+            if fit.option.is_dense and fit.option.precision == "fp32":
+                rows.append(torch.zeros(self.reference.samples, dtype=torch.float64))
+                continue
+            with layer.borrowed():
+                layer.install(fit.weight, fit.shift, fit.spread)
+                parts = [self.reference.change(i, self.replay.run(i)) for i in range(len(self.batches))]
+            self.passes += self.reference.samples
+            rows.append(torch.cat(parts))
+        return torch.stack(rows)

@@ -1,0 +1,128 @@
+"""The distance between two outputs of a model, sample by sample, whatever the output is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewer.core.errors import FewerError, near_match
+from fewer.models.running import tensors_of
+
+
+def output_tensors(output: Any) -> list[Tensor]:
+    """All floating-point tensors of an output that is a tensor, tuple, list, mapping or a nest of them.
+
+    Objects with attributes (such as the outputs of transformers) count as mappings.
+
+    Raises
+    ------
+    FewerError
+        When the output holds no floating-point tensor.
+
+    Examples
+    --------
+    >>> [t.shape[0] for t in output_tensors({"a": torch.zeros(2), "b": (torch.ones(3), 1)})]
+    [2, 3]
+    """
+    if not isinstance(output, (Tensor, Mapping, tuple, list)) and hasattr(output, "__dict__"):
+        output = vars(output)
+    found = [t for t in tensors_of(output) if t.is_floating_point()]
+    if not found:
+        raise FewerError("the model's output holds no floating-point tensor, so its change cannot be measured.")
+    return found
+
+
+class Reference:
+    """Dense outputs of a calibration set, and the relative squared change of others against them.
+
+    The change of one sample is ``|f~(x) - f(x)|^2`` over the mean of ``|f(x)|^2`` over all samples; 0 means the same
+    output. Where a model has several output tensors, each is scaled by its own energy and they count alike.
+
+    Parameters
+    ----------
+    outputs
+        Outputs of the dense model, one per batch.
+
+    Raises
+    ------
+    FewerError
+        When an output is NaN or infinite.
+
+    Examples
+    --------
+    >>> reference = Reference([torch.tensor([[3.0, 4.0]])])
+    >>> reference.change(0, torch.tensor([[3.0, 0.0]]))
+    tensor([0.6400], dtype=torch.float64)
+    """
+
+    def __init__(self, outputs: Sequence[Any]) -> None:
+        self.tensors = [[t.detach() for t in output_tensors(o)] for o in outputs]
+        energies = torch.zeros(len(self.tensors[0]), dtype=torch.float64)
+        samples = 0
+        for tensors in self.tensors:
+            for i, t in enumerate(tensors):
+                energies[i] += t.double().square().sum()
+            samples += _samples(tensors)
+        if not bool(torch.isfinite(energies).all()):
+            raise FewerError("the dense model's output holds NaN or infinity on the calibration images.")
+        energies /= samples
+        self.samples = samples
+        # an output that is zero everywhere has no scale of its own; any change of it is measured as it is
+        self.scale = torch.where(energies > 0, energies, torch.ones_like(energies)) * len(energies)
+
+    def part(self, start: int, stop: int) -> Reference:
+        """The batches ``start`` to ``stop`` alone, on the scale of the whole."""
+        part = object.__new__(Reference)
+        part.tensors, part.scale = self.tensors[start:stop], self.scale
+        part.samples = sum(_samples(t) for t in part.tensors)
+        return part
+
+    def change(self, batch: int, output: Any) -> Tensor:
+        """Relative squared change of each sample of one batch, float64, shape (samples of the batch,)."""
+        wanted, got = self.tensors[batch], output_tensors(output)
+        total = torch.zeros(_samples(wanted), dtype=torch.float64)
+        for scale, a, b in zip(self.scale, wanted, got, strict=True):
+            difference = (b - a).float().square()
+            rows = len(total) if difference.ndim and difference.shape[0] % len(total) == 0 else 1
+            total += (difference.reshape(rows, -1).sum(1, dtype=torch.float64).view(rows if rows == 1 else len(total), -1).sum(1)) / scale
+        return total
+
+
+def _samples(tensors: Sequence[Tensor]) -> int:
+    return tensors[0].shape[0] if tensors[0].ndim else 1
+
+
+def reduction(name: str) -> Callable[[Tensor], Tensor]:
+    """Return a function from per-sample harms, shape (..., samples), to one harm per option.
+
+    ``mean``; ``max`` (the worst sample, as in the ICCV 2023 rate-distortion pruning code); or ``cvar`` and ``cvar:0.2``
+    (mean of the worst tenth, or fifth, of the samples), which is less at the mercy of one image than ``max``.
+
+    Raises
+    ------
+    FewerError
+        For an unknown name or a share outside 0 to 1.
+
+    Examples
+    --------
+    >>> harm = torch.tensor([1.0, 2.0, 3.0, 10.0])
+    >>> [float(reduction(n)(harm)) for n in ("mean", "max", "cvar:0.5")]
+    [4.0, 10.0, 6.5]
+    """
+    kind, _, share = name.partition(":")
+    if kind == "mean" and not share:
+        return lambda harm: harm.mean(-1)
+    if kind == "max" and not share:
+        return lambda harm: harm.amax(-1)
+    if kind == "cvar":
+        try:
+            fraction = float(share or 0.1)
+        except ValueError:
+            fraction = -1.0
+        if 0 < fraction <= 1:
+            return lambda harm: harm.topk(max(1, round(fraction * harm.shape[-1])), dim=-1).values.mean(-1)
+        raise FewerError(f"'{name}' needs a share between 0 and 1, for example cvar:0.1")
+    raise FewerError(f"unknown reduction '{name}'{near_match(kind, ('mean', 'max', 'cvar'))}; use mean, max or cvar:0.1")

@@ -1,0 +1,172 @@
+"""Harm by Taylor expansion: a few backward passes serve every unit, sparsity and pattern.
+
+To first order a change D of a layer changes the output by J D. With random signs r over the outputs, the gradient of
+``r . f`` is ``J^T r``, and ``E (r^T J D)^2 = |J D|^2``: the squared inner product of a stored gradient with any D is an
+unbiased estimate of its harm. (Hutchinson's estimator; it replaces the gradient of ``|f|^2`` of the published code,
+which sees one direction of the output only.) Independent r for the samples of a batch make the cross terms of samples
+vanish in the mean, so one gradient stands for a whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewer.compensate.layers import Layer
+from fewer.compensate.sweep import Fit
+from fewer.distortion.outputs import Reference, output_tensors
+from fewer.models.running import Forward, call, evaluating
+
+
+class Taylor:
+    """Estimate harm from random-probe gradients.
+
+    Parameters
+    ----------
+    model
+        A private copy; its parameters' ``requires_grad`` flags and ``grad`` are used.
+    layers
+        The layers whose harm will be asked for.
+    batches
+        Fixed calibration batches. Harm is estimated per batch, so per-sample reductions (max, cvar) need batches of one.
+    forward
+        ``forward(model, batch)``.
+    probes
+        Random directions per batch.
+    seeds
+        Of the directions, one per batch.
+    reference
+        Dense outputs of the batches; computed when not given.
+    dtype
+        Of the stored gradients; ``bfloat16`` halves the memory, and its rounding averages out.
+    memory
+        Bytes of stored gradients at most; layers beyond are done in further passes.
+
+    Attributes
+    ----------
+    passes
+        Forward and backward passes of one sample done so far.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[Layer],
+        batches: Sequence[Any],
+        forward: Forward | None = None,
+        *,
+        probes: int = 4,
+        seeds: Sequence[int] | None = None,
+        reference: Reference | None = None,
+        dtype: torch.dtype = torch.bfloat16,
+        memory: float = 1.5e9,
+    ) -> None:
+        self.model, self.batches, self.forward = model, batches, forward
+        self.probes, self.dtype = probes, dtype
+        self.seeds = list(seeds) if seeds is not None else list(range(len(batches)))
+        if reference is None:
+            with evaluating(model):
+                reference = Reference([call(model, b, forward) for b in batches])
+        self.reference = reference
+        self.passes = 0
+        rows = len(batches) * probes
+        self._portions: list[list[Layer]] = [[]]
+        size = 0.0
+        for layer in layers:
+            need = rows * (layer.unit.numel + layer.unit.rows) * torch.empty((), dtype=dtype).element_size()
+            if self._portions[-1] and size + need > memory:
+                self._portions.append([])
+                size = 0.0
+            self._portions[-1].append(layer)
+            size += need
+        self._gradients: dict[str, Tensor] = {}
+
+    def gradients(self, layer: Layer) -> Tensor:
+        """Stored gradients of a layer, shape (batches, probes, weights + outputs): weight, then output shift."""
+        name = layer.unit.name
+        if name not in self._gradients:
+            portion = next(p for p in self._portions if any(one.unit.name == name for one in p))
+            self._gradients = {}
+            self._collect(portion)
+        return self._gradients[name]
+
+    def _collect(self, portion: Sequence[Layer]) -> None:
+        stored = {
+            one.unit.name: torch.empty(
+                len(self.batches), self.probes, one.unit.numel + one.unit.rows, dtype=self.dtype
+            )
+            for one in portion
+        }
+        shifts: dict[str, Tensor] = {}
+        handles = []
+        flags = [(p, p.requires_grad) for p in self.model.parameters()]
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        for one in portion:
+            one.weight.requires_grad_(True)
+            for user in one.users:
+                handles.append(user.register_forward_hook(_shift_hook(one, shifts)))
+        try:
+            with evaluating(self.model):
+                for index, batch in enumerate(self.batches):
+                    generator = torch.Generator().manual_seed(self.seeds[index])
+                    with torch.enable_grad():
+                        outputs = output_tensors(call(self.model, batch, self.forward))
+                    for probe in range(self.probes):
+                        shifts.clear()
+                        signs = [
+                            (torch.randint(0, 2, t.shape, generator=generator).to(t) * 2 - 1) / scale.sqrt().to(t)
+                            for t, scale in zip(outputs, self.reference.scale, strict=True)
+                        ]
+                        grads = torch.autograd.grad(
+                            outputs,
+                            [one.weight for one in portion],
+                            signs,
+                            retain_graph=probe + 1 < self.probes,
+                            allow_unused=True,
+                        )
+                        for one, grad in zip(portion, grads, strict=True):
+                            row = stored[one.unit.name][index, probe]
+                            row[: one.unit.numel] = 0 if grad is None else grad.flatten()
+                            row[one.unit.numel :] = shifts.get(one.unit.name, torch.zeros(one.unit.rows))
+                    self.passes += outputs[0].shape[0] * (1 + self.probes)
+        finally:
+            for handle in handles:
+                handle.remove()
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)
+        self._gradients = stored
+
+    def rms_gradient(self, layer: Layer) -> Tensor:
+        """Root mean square probe gradient of each weight, shape (out, columns): the g of the score |w g|."""
+        stored = self.gradients(layer)[..., : layer.unit.numel].float()
+        return stored.square().mean((0, 1)).sqrt().view_as(layer.matrix)
+
+    def harms(self, layer: Layer, fits: Iterable[Fit]) -> Tensor:
+        """Estimated harm of each fit, float64, shape (fits, batches): mean over the samples of each batch."""
+        gradients = self.gradients(layer)
+        dense = layer.matrix
+        per_batch = torch.tensor([len(t[0]) for t in self.reference.tensors], dtype=torch.float64)
+        rows = []
+        for fit in fits:
+            change = torch.cat([(fit.weight - dense).flatten(), fit.shift]).to(self.dtype)
+            rows.append((gradients @ change).double().square().mean(1) / per_batch)
+        return torch.stack(rows)
+
+
+def _shift_hook(layer: Layer, shifts: dict[str, Tensor]) -> Any:
+    """A forward hook that sums the gradient of the layer's output over all but its channels."""
+    name, axis = layer.unit.name, -1 if layer.unit.kind == "linear" else 1
+
+    def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        def keep(gradient: Tensor) -> None:
+            per_channel = gradient.movedim(axis, -1).reshape(-1, gradient.shape[axis]).sum(0)
+            shifts[name] = shifts[name] + per_channel if name in shifts else per_channel
+
+        if output.requires_grad:
+            output.register_hook(keep)
+
+    return hook

@@ -1,0 +1,117 @@
+"""From scores to a mask that has exactly the sparsity asked for."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from fewer.patterns.pattern import Pattern
+from fewer.patterns.tiles import expand_tiles, tile_counts, tile_sums
+
+# A sparsity such as 0.3 is not exact in binary: 0.3 * 10 must still drop 3 weights, not 4.
+_EPS = 1e-9
+
+
+def drop_count(total: int, sparsity: float) -> int:
+    """Weights that a sparsity drops of ``total``: rounded up, so that a budget of kept weights is never exceeded.
+
+    Examples
+    --------
+    >>> drop_count(10, 0.3), drop_count(10, 0.31)
+    (3, 4)
+    """
+    return min(total, math.ceil(total * sparsity - _EPS))
+
+
+def kept_bound(rows: int, cols: int, pattern: Pattern, sparsity: float) -> int:
+    """Return the most weights that :func:`select_mask` keeps; exact except for blocks on ragged shapes.
+
+    Examples
+    --------
+    >>> kept_bound(32, 32, Pattern.parse("block:16x16"), 0.3)
+    512
+    """
+    total = rows * cols
+    if pattern.kind == "dense" or sparsity <= 0:
+        return total
+    if pattern.kind == "nm":
+        full, rest = divmod(cols, pattern.m)
+        return rows * (full * pattern.n + math.ceil(rest * pattern.n / pattern.m))
+    kept = total - drop_count(total, sparsity)
+    if pattern.kind == "block" and rows % pattern.height == 0 and cols % pattern.width == 0:
+        kept -= kept % (pattern.height * pattern.width)
+    return kept
+
+
+def select_mask(score: Tensor, pattern: Pattern, sparsity: float, alive: Tensor | None = None) -> Tensor:
+    """Choose the weights to keep: those with the highest score, in units of the pattern's tile.
+
+    Parameters
+    ----------
+    score
+        Harm of removing each weight, shape (rows, cols); or, for blocks, of each tile.
+    pattern
+        What may be removed together. Tiles are ranked by harm per weight.
+    sparsity
+        Fraction of the matrix to remove, 0 to 1; rounded up to whole tiles. Not used by ``nm``.
+    alive
+        Weights that may be kept, shape (rows, cols), bool. Dead ones stay dead (nested masks) and count as removed.
+
+    Returns
+    -------
+    Tensor
+        Bool, shape (rows, cols), True where the weight is kept.
+
+    Examples
+    --------
+    >>> select_mask(torch.tensor([[3.0, 1.0, 2.0, 4.0]]), Pattern.parse("unstructured"), 0.5)
+    tensor([[ True, False, False,  True]])
+    """
+    tiled = pattern.kind == "block"
+    if tiled and alive is not None:
+        rows, cols = alive.shape
+    else:
+        rows, cols = score.shape
+    if pattern.kind == "dense" or (sparsity <= 0 and pattern.kind != "nm"):
+        return torch.ones(rows, cols, dtype=torch.bool) if alive is None else alive.clone()
+    if pattern.kind == "nm":
+        return _select_nm(score, pattern, alive)
+    if not tiled:
+        ranked = score if alive is None else score.masked_fill(~alive, -math.inf)
+        drop = drop_count(score.numel(), sparsity)
+        keep = torch.ones(rows * cols, dtype=torch.bool)
+        keep[torch.topk(ranked.flatten(), drop, largest=False, sorted=False).indices] = False
+        return keep.view(rows, cols)
+    counts = tile_counts(rows, cols, pattern.height, pattern.width)
+    harm = score if score.shape == counts.shape else tile_sums(score, pattern.height, pattern.width)
+    harm = harm / counts
+    if alive is not None:
+        dead = tile_sums(alive.float(), pattern.height, pattern.width) == 0
+        harm = harm.masked_fill(dead, -math.inf)
+    order = torch.argsort(harm.flatten(), stable=True)
+    removed = counts.flatten()[order].cumsum(0)
+    # the first tile at which enough weights are gone is the last one to go
+    last = int(torch.searchsorted(removed, drop_count(rows * cols, sparsity)))
+    keep = torch.ones(order.numel(), dtype=torch.bool)
+    keep[order[: last + 1]] = False
+    return expand_tiles(keep.view(counts.shape), rows, cols, pattern.height, pattern.width)
+
+
+def _select_nm(score: Tensor, pattern: Pattern, alive: Tensor | None) -> Tensor:
+    rows, cols = score.shape
+    ranked = score if alive is None else score.masked_fill(~alive, -math.inf)
+    keep = torch.zeros(rows, cols, dtype=torch.bool)
+    full = cols - cols % pattern.m
+    if full:
+        groups = ranked[:, :full].reshape(rows, -1, pattern.m)
+        chosen = torch.zeros_like(groups, dtype=torch.bool)
+        chosen.scatter_(2, groups.topk(pattern.n, dim=2).indices, True)
+        keep[:, :full] = chosen.reshape(rows, full)
+    if full < cols:  # a tail shorter than m keeps its share, rounded up
+        share = math.ceil((cols - full) * pattern.n / pattern.m)
+        tail = torch.zeros(rows, cols - full, dtype=torch.bool)
+        tail.scatter_(1, ranked[:, full:].topk(share, dim=1).indices, True)
+        keep[:, full:] = tail
+    return keep if alive is None else keep & alive

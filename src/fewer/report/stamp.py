@@ -1,0 +1,85 @@
+"""The environment stamp: on what machine, and with which versions, the numbers were made."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from pathlib import Path
+
+from fewer import __version__
+
+_LIBRARIES = ("torch", "numpy")
+
+
+def environment(threads: int | None = None) -> dict[str, str | int | float | None]:
+    """Describe this machine and the libraries that count for a measurement.
+
+    torch is not imported: a library's version is read from the module if it is loaded already, otherwise from its
+    package metadata.
+
+    Parameters
+    ----------
+    threads : int, optional
+        Threads that the run used. By default torch is asked if it is loaded, otherwise ``OMP_NUM_THREADS`` counts,
+        otherwise the cores that this process may use.
+
+    Returns
+    -------
+    dict
+        ``fewer python torch numpy cpu cores threads memory_bytes os``; None where it cannot be found out.
+
+    Examples
+    --------
+    >>> sorted(environment(threads=2))
+    ['cores', 'cpu', 'fewer', 'memory_bytes', 'numpy', 'os', 'python', 'threads', 'torch']
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return {
+        "fewer": __version__,
+        "python": platform.python_version(),
+        **{library: _version(library) for library in _LIBRARIES},
+        "cpu": _cpu(),
+        "cores": cores,
+        "threads": threads if threads is not None else _threads(cores),
+        "memory_bytes": _memory(),
+        "os": f"{platform.system()} {platform.release()}".strip() + f" ({platform.machine()})",
+    }
+
+
+def _version(library: str) -> str | None:
+    loaded = getattr(sys.modules.get(library), "__version__", None)
+    if loaded is not None:
+        return str(loaded)
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _threads(cores: int) -> int:
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return int(torch.get_num_threads())
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(asked) if asked.isdigit() and int(asked) > 0 else cores
+
+
+def _cpu() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() == "model name" and value.strip():
+            return value.strip()
+    return platform.processor() or platform.machine() or None
+
+
+def _memory() -> int | None:
+    try:
+        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return None

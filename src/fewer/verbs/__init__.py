@@ -1,0 +1,1 @@
+"""The verbs: match, sense, plan, apply, report, and compress, which does them in turn. They join the rooms together."""

@@ -1,0 +1,220 @@
+"""The task of sensing: prune one unit at every option, repair it, and measure the harm on one shard of images."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fewer.compensate.layers import Layer, find_layers
+from fewer.compensate.moments import Moments
+from fewer.compensate.sweep import Fit, Repair, Sweep
+from fewer.core.option import Option
+from fewer.core.unit import Unit
+from fewer.distortion.measured import Measured
+from fewer.distortion.outputs import Reference
+from fewer.distortion.taylor import Taylor
+from fewer.models.running import Forward
+from fewer.patterns import option_thresholds
+
+
+@dataclass(frozen=True)
+class SenseTask:
+    """Sense one unit on the calibration batches ``start`` to ``stop``.
+
+    ``store`` says whether this task also stores the repaired weights (one shard of each unit does).
+    """
+
+    unit: str
+    start: int
+    stop: int
+    store: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.unit}[{self.start}:{self.stop}]"
+
+
+@dataclass
+class SenseJob:
+    """Everything that the sensing tasks of one model share. Picklable if the model is.
+
+    Parameters
+    ----------
+    model
+        Dense model, or the model of the round before; never changed (each worker copies it).
+    units
+        In execution order.
+    options
+        Options of each unit, by name, in the order of rising sparsity; the first one is dense.
+    batches
+        Fixed calibration batches for harm.
+    reference
+        Outputs of the original dense model on the batches.
+    moments
+        Of each unit's input over the whole calibration set.
+    repair
+        How a layer is cut and repaired.
+    estimator
+        ``measured`` or ``taylor``.
+    probes, seed
+        Of the Taylor probes.
+    alive
+        Masks of an earlier round that may only shrink, by unit name.
+    forward
+        ``forward(model, batch)``.
+    store
+        Folder for the repaired weights of every option, or None.
+    """
+
+    model: nn.Module
+    units: Sequence[Unit]
+    options: dict[str, tuple[Option, ...]]
+    batches: Sequence[Any]
+    reference: Reference
+    moments: dict[str, Moments]
+    repair: Repair
+    estimator: str = "measured"
+    probes: int = 4
+    seed: int = 0
+    alive: dict[str, Tensor] = field(default_factory=dict)
+    forward: Forward | None = None
+    store: Path | None = None
+    threads: int | None = None
+
+    def tasks(self, shards: int = 1) -> list[SenseTask]:
+        """One task per unit and shard, in the order of execution; shards are whole batches."""
+        count = len(self.batches)
+        shards = max(1, min(shards, count))
+        edges = [round(i * count / shards) for i in range(shards + 1)]
+        return [
+            SenseTask(unit.name, a, b, store=a == 0 and self.store is not None)
+            for unit in self.units
+            for a, b in zip(edges, edges[1:], strict=False)
+        ]
+
+    def worker(self) -> Callable[[SenseTask], dict[str, Any]]:
+        """Copy the model and return the task function."""
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        return _Worker(self)
+
+
+class _Worker:
+    def __init__(self, job: SenseJob) -> None:
+        self.job = job
+        self.model = copy.deepcopy(job.model).eval()
+        self.layers = find_layers(self.model, job.units, _first(job.batches[0]), job.forward)
+        self.estimators: dict[tuple[int, int], Measured | Taylor] = {}
+
+    def estimator(self, start: int, stop: int) -> Measured | Taylor:
+        job = self.job
+        if (start, stop) not in self.estimators:
+            batches, reference = job.batches[start:stop], job.reference.part(start, stop)
+            if job.estimator == "taylor":
+                # a shard's directions must not depend on how many shards there are
+                made: Measured | Taylor = Taylor(
+                    self.model,
+                    list(self.layers.values()),
+                    batches,
+                    job.forward,
+                    probes=job.probes,
+                    seeds=[job.seed * 100_003 + index for index in range(start, stop)],
+                    reference=reference,
+                )
+            else:
+                made = Measured(self.model, batches, job.forward, reference)
+            self.estimators = {(start, stop): made}
+        return self.estimators[start, stop]
+
+    def __call__(self, task: SenseTask) -> dict[str, Any]:
+        job, layer = self.job, self.layers[task.unit]
+        started = perf_counter()
+        estimator = self.estimator(task.start, task.stop)
+        before = estimator.passes
+        options = job.options[task.unit]
+        sweep = Sweep(
+            layer.matrix,
+            job.moments[task.unit],
+            job.repair,
+            centred=layer.centred,
+            gradient=estimator.rms_gradient(layer) if isinstance(estimator, Taylor) else None,
+            alive=job.alive.get(task.unit),
+        )
+        kept: list[int] = []
+        errors: list[float] = []
+        stored: dict[str, Tensor] = {}
+
+        def fits() -> Any:
+            for index, fit in enumerate(sweep.run(options)):
+                kept.append(int(fit.mask.sum()))
+                errors.append(sweep.error(fit.weight))
+                if task.store and index:
+                    stored |= _packed(index, fit)
+                yield fit
+
+        harms = estimator.harms(layer, fits())
+        if stored and job.store is not None:
+            save_file(stored, job.store / f"{job.units.index(layer.unit)}.safetensors")
+        return {
+            "harms": harms.tolist(),
+            "kept": kept,
+            "errors": errors,
+            "scores": option_thresholds(layer.matrix, options) if task.start == 0 else {},
+            "passes": estimator.passes - before,
+            "seconds": perf_counter() - started,
+        }
+
+
+def _packed(index: int, fit: Fit) -> dict[str, Tensor]:
+    # half precision is enough to compare plans with; the final weights are computed anew
+    entry = {f"{index}.weight": fit.weight.half(), f"{index}.shift": fit.shift.contiguous()}
+    if fit.spread is not None:
+        entry[f"{index}.spread"] = fit.spread.contiguous()
+    return entry
+
+
+def _first(batch: Any) -> Any:
+    """One sample of a batch, for passes that only look at the structure."""
+    if isinstance(batch, Tensor):
+        return batch[:1]
+    if isinstance(batch, dict):
+        return {k: _first(v) for k, v in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(_first(v) for v in batch)
+    return batch
+
+
+def install_choice(
+    layers: dict[str, Layer], units: Sequence[Unit], choice: Sequence[int], store: Path, handles: dict[int, Any]
+) -> None:
+    """Write the stored weights of a choice of options into a model; option 0 leaves the dense weight in place.
+
+    Parameters
+    ----------
+    layers
+        Of the model to write to, all dense now.
+    units, choice
+        Units in order, and the index of each one's option.
+    store
+        Folder that the tasks stored to.
+    handles
+        Open files, kept between calls; give an empty dict at first.
+    """
+    from safetensors import safe_open
+
+    for index, (unit, option) in enumerate(zip(units, choice, strict=True)):
+        if option == 0:
+            continue
+        if index not in handles:
+            handles[index] = safe_open(store / f"{index}.safetensors", "pt")
+        file = handles[index]
+        names = file.keys()
+        spread = file.get_tensor(f"{option}.spread") if f"{option}.spread" in names else None
+        layers[unit.name].install(file.get_tensor(f"{option}.weight").float(), file.get_tensor(f"{option}.shift"), spread)
