@@ -1,0 +1,57 @@
+"""The one error that a user should ever see, and the near-match hint that goes with it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["FewerError", "near_match"]
+
+
+class FewerError(Exception):
+    """A mistake that the user can fix, told in one clear sentence.
+
+    The sentence says what was wrong, where, the nearest valid name and one fix. The command line prints it
+    and exits with code 2; a traceback is shown only with ``--debug``.
+
+    Examples
+    --------
+    >>> raise FewerError("the folder 'photos' does not exist; give a folder of images with --images")
+    Traceback (most recent call last):
+    ...
+    fewer.core.errors.FewerError: the folder 'photos' does not exist; give a folder of images with --images
+    """
+
+
+def near_match(name: str, known: Iterable[str]) -> str:
+    """Say which known name was probably meant, or list what is known.
+
+    Parameters
+    ----------
+    name
+        The name as it was given.
+    known
+        All valid names.
+
+    Returns
+    -------
+    str
+        A clause that starts with a semicolon and ends a sentence: ``"; did you mean 'weights'?"`` or
+        ``"; known are a, b, c"`` when nothing is near.
+
+    Examples
+    --------
+    >>> near_match("wieghts", ["flops", "weights"])
+    "; did you mean 'weights'?"
+    >>> near_match("banana", ["flops", "weights"])
+    '; known are flops, weights'
+    """
+    names = sorted(set(known))
+    by_lower = {n.lower(): n for n in names}
+    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {by_lower[close[0]]!r}?"
+    if not names:
+        return "; none are known"
+    shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    return f"; known are {shown}"
