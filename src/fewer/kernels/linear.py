@@ -1,4 +1,4 @@
-"""``BlockSparseLinear``: a linear layer over a packed weight, with fallbacks for machines without the native library."""
+"""``BlockSparseLinear``: a linear layer over a packed weight, with fallbacks where the native library is missing."""
 
 from __future__ import annotations
 

@@ -285,9 +285,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, pr
         raise FewerError(
             f"attention needs float32 or bfloat16 CPU tensors of one dtype; got {q.dtype}, {k.dtype}, {v.dtype}"
         )
-    scale = q.shape[3] ** -0.5 if scale is None else scale
+    factor = float(q.shape[3]) ** -0.5 if scale is None else float(scale)
     run = _attention if tracing(q) else _attention_direct
-    return run(q, k, v, float(scale), native.MODES[precision])
+    return run(q, k, v, factor, native.MODES[precision])
 
 
 # --- LayerNorm -----------------------------------------------------------------------------------------------------
