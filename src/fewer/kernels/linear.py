@@ -15,7 +15,7 @@ from fewer.kernels.format import PackedWeight, check, from_tensors, pack, unpack
 from fewer.kernels.gather import GatherLinear
 
 BACKENDS = ("native", "gather", "masked")
-_TORCH_ACTIVATIONS = {
+TORCH_ACTIVATIONS = {
     None: lambda x: x,
     "none": lambda x: x,
     "gelu": F.gelu,
@@ -66,8 +66,8 @@ class BlockSparseLinear(nn.Module):
 
     def __init__(self, packed: PackedWeight, activation: str | None = None, backend: str | None = None) -> None:
         super().__init__()
-        if activation not in _TORCH_ACTIVATIONS:
-            known = ", ".join(str(a) for a in _TORCH_ACTIVATIONS)
+        if activation not in TORCH_ACTIVATIONS:
+            known = ", ".join(str(a) for a in TORCH_ACTIVATIONS)
             raise FewerError(f"unknown activation {activation!r}; choose one of {known}")
         check(packed)
         self.out_features, self.in_features = packed.shape
@@ -169,7 +169,7 @@ class BlockSparseLinear(nn.Module):
             y = F.linear(x, self._torch.to(x.dtype), self.bias[: self.out_features].to(x.dtype))
         else:
             y = self._torch(x)
-        y = _TORCH_ACTIVATIONS[self.activation](y)
+        y = TORCH_ACTIVATIONS[self.activation](y)
         return y if residual is None else y + residual
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
