@@ -12,6 +12,7 @@ from fewer.core.errors import FewerError
 from fewer.kernels import accelerate as module
 from fewer.kernels.accelerate import accelerate
 from fewer.kernels.choose import Choice, choose_backend
+from fewer.kernels.conv import BlockSparseConv2d
 from fewer.kernels.linear import BlockSparseLinear
 from fewer.kernels.transformer import NativeBlock
 
@@ -44,7 +45,7 @@ def always_fastest(monkeypatch):
     """The last candidate wins, whatever the clock says: for tests of what is built, not of how fast it is."""
 
     def choose(candidates, baseline, **_):
-        names = [n for n in candidates if n.startswith("native")] or list(candidates)
+        names = [n for n in candidates if n.startswith(("native", "accelerated"))] or list(candidates)
         return Choice(names[-1], dict.fromkeys(candidates, 1.0), "chosen by the test")
 
     monkeypatch.setattr(module, "choose_backend", choose)
@@ -65,7 +66,7 @@ def test_the_result_is_the_masked_model(lib, always_fastest, precision):
     assert float((fast(x) - expected).norm() / expected.norm()) < {"fp32": 1e-5, "bf16": 2e-2, "int8": 5e-2}[precision]
     assert sum(isinstance(m, NativeBlock) for m in fast.modules()) == 2
     by_name = {row.name: row for row in rows}
-    assert set(by_name) == set(masks) | {"blocks.0", "blocks.1", "stem", "head"}
+    assert set(by_name) == set(masks) | {"blocks.0", "blocks.1", "stem", "head", ""}
     assert by_name["blocks.0.mlp.fc1"].skipped == pytest.approx(
         1 - float(masks["blocks.0.mlp.fc1"].float().mean()), abs=0.05
     )
@@ -135,3 +136,56 @@ def test_without_the_library_the_model_still_works(monkeypatch, precision):
         net.get_submodule(name).weight.mul_(mask)
     assert float((fast(x) - net(x)).norm() / net(x).norm()) < 2e-2
     assert not any(row.backend == "native" for row in rows)
+
+
+class ConvNet(nn.Module):
+    """A stem, an inverted residual, and a plain convolution outside of any Sequential."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6())
+        self.block = nn.Sequential(
+            nn.Sequential(nn.Conv2d(16, 64, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU6()),
+            nn.Sequential(nn.Conv2d(64, 64, 3, 1, 1, groups=64, bias=False), nn.BatchNorm2d(64), nn.ReLU6()),
+            nn.Conv2d(64, 16, 1, bias=False),
+            nn.BatchNorm2d(16),
+        )
+        self.last = nn.Conv2d(16, 32, 3, groups=2)
+        for m in self.modules():
+            if isinstance(m, nn.BatchNorm2d):
+                nn.init.uniform_(m.running_mean, -0.5, 0.5)
+                nn.init.uniform_(m.running_var, 0.5, 2)
+                nn.init.uniform_(m.weight, 0.5, 2)
+                nn.init.uniform_(m.bias, -0.5, 0.5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.last(x + self.block(x))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_convolutions(lib, always_fastest, precision):
+    torch.manual_seed(0)
+    net = ConvNet().eval()
+    masks = {"block.0.0": torch.rand(4, 16, 1, 1).repeat_interleave(16, 0) > 0.5}
+    x = torch.randn(2, 3, 24, 24)
+    fast, rows = accelerate(net, masks, example=x, precision=precision)
+    net.block[0][0].weight.mul_(masks["block.0.0"])
+    expected = net(x)
+    assert float((fast(x) - expected).norm() / expected.norm()) < {"fp32": 1e-5, "bf16": 2e-2, "int8": 3e-2}[precision]
+    by_name = {row.name: row for row in rows}
+    assert by_name["block.0.0"].backend == "native" and by_name["block.0.0"].precision == precision
+    assert by_name["block.1.0"].backend == "native depthwise"
+    assert "2 groups" in by_name["last"].reason and by_name["last"].backend.startswith("dense")
+
+
+def test_a_model_that_does_not_gain_stays_as_it_was(lib, monkeypatch):
+    def choose(candidates, baseline, **_):
+        whole = any(n.startswith("accelerated") for n in candidates)
+        return Choice(baseline if whole else list(candidates)[-1], dict.fromkeys(candidates, 1.0), "by the test")
+
+    monkeypatch.setattr(module, "choose_backend", choose)
+    net = ConvNet().eval()
+    fast, rows = accelerate(net, example=torch.randn(1, 3, 16, 16))
+    assert not any(isinstance(m, BlockSparseConv2d) for m in fast.modules())
+    assert all(row.backend == "dense" and "the whole model did not gain" in row.reason for row in rows)

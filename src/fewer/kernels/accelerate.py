@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,55 +12,20 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.kernels import native
+from fewer.kernels.chains import DENSE, chain_candidates, find_chains
 from fewer.kernels.choose import Choice, choose_backend
+from fewer.kernels.conv import BlockSparseConv2d
 from fewer.kernels.dense import DenseBF16
 from fewer.kernels.format import UNIT
 from fewer.kernels.linear import BlockSparseLinear
+from fewer.kernels.report import LayerReport
 from fewer.kernels.transformer import PATHS, NativeBlock, disagreement, why_not_a_block
 
-DENSE = "dense fp32"
+__all__ = ["LayerReport", "accelerate"]
+
 # How far a native block may be from the torch block before the rewrite is refused: same mathematics, other rounding.
 _SAME = 1e-3
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """What became of one layer.
-
-    Attributes
-    ----------
-    name, kind : str
-        Module name; ``linear``, ``conv2d`` or ``block``.
-    backend, precision : str
-        How it runs now: ``native``, ``gather``, ``dense``, ``native block``.
-    sparsity : float
-        Share of weights that the mask prunes.
-    skipped : float
-        Share of the work that the stored blocks save; 0 for a mask without whole empty blocks.
-    ms_before, ms_after : float
-        Median milliseconds on the example input, dense fp32 and as chosen; NaN where the layer was not measured alone.
-    reason : str
-        Why, in one sentence.
-    """
-
-    name: str
-    kind: str
-    backend: str
-    precision: str
-    sparsity: float
-    skipped: float
-    ms_before: float
-    ms_after: float
-    reason: str
-
-    @property
-    def speedup(self) -> float:
-        """Times faster than before."""
-        return self.ms_before / self.ms_after if self.ms_after else float("nan")
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**asdict(self), "speedup": self.speedup}
+_NAN = float("nan")
 
 
 def _check_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
@@ -97,7 +62,7 @@ def _capture_inputs(model: nn.Module, example: Any, wanted: set[str]) -> dict[st
 
     handles = [m.register_forward_pre_hook(hook(n)) for n, m in model.named_modules() if n in wanted]
     try:
-        model(*example) if isinstance(example, tuple) else model(example)
+        _run(model, example)
     finally:
         for handle in handles:
             handle.remove()
@@ -131,30 +96,106 @@ def linear_candidates(linear: nn.Linear, mask: Tensor | None, precision: str) ->
     return found
 
 
-def _report(name: str, kind: str, choice: Choice, module: nn.Module, mask: Tensor | None) -> LayerReport:
-    backend, _, precision = choice.name.rpartition(" ")
-    density = module.packed().density if isinstance(module, BlockSparseLinear) else 1.0
-    skipped = max(0.0, 1 - density) if backend in ("native", "gather") else 0.0
-    reason = choice.reason
-    if mask is not None and skipped < 0.05 and _sparsity(mask) > 0.05:
-        reason += "; the mask leaves no whole blocks of 16 rows empty, so its zeros save no work"
-    return LayerReport(
-        name, kind, backend, precision, _sparsity(mask), skipped, choice.ms[DENSE], choice.ms[choice.name], reason
-    )
+@dataclass
+class _Work:
+    """The state of one call of :func:`accelerate`."""
+
+    model: nn.Module
+    masks: dict[str, Tensor]
+    precision: str
+    budget_ms: float
+    inputs: dict[str, Tensor]
+    tell: Callable[[str], None]
+    rows: list[LayerReport] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)  # blocks that stay torch blocks, and why
+
+    def outside(self, name: str) -> str:
+        """Precision of a layer outside of transformer blocks: int8 only where the user asked for it by a mask."""
+        return "bf16" if self.precision == "int8" and name not in self.masks else self.precision
+
+    def record(self, name: str, kind: str, choice: Choice, module: nn.Module, note: str = "") -> None:
+        """Add the row of a layer that was measured alone."""
+        backend, _, precision = choice.name.rpartition(" ")
+        mask = self.masks.get(name)
+        packed = isinstance(module, BlockSparseLinear | BlockSparseConv2d)
+        skipped = max(0.0, 1 - module.packed().density) if packed else 0.0
+        reason = choice.reason + (f"; {note}" if note else "")
+        if packed and skipped < 0.05 and _sparsity(mask) > 0.05:
+            reason += "; the mask leaves no whole blocks of 16 rows empty, so its zeros save no work"
+        before, after = choice.ms[DENSE], choice.ms[choice.name]
+        self.rows.append(LayerReport(name, kind, backend, precision, _sparsity(mask), skipped, before, after, reason))
 
 
-def _try_block(name: str, block: nn.Module, masks: Mapping[str, Tensor], precision: str, x: Tensor, budget_ms: float):
-    """(native block, choice) or (None, reason)."""
-    reason = why_not_a_block(block)
-    if reason:
-        return None, reason
-    inner = {path: masks[f"{name}.{path}"] for path in PATHS.values() if f"{name}.{path}" in masks}
-    exact = NativeBlock.from_block(block, inner, "fp32")
-    if disagreement(block, exact, exact.width) > _SAME:
-        return None, "its forward pass computes something else than its structure suggests"
-    candidate = exact if precision == "fp32" else NativeBlock.from_block(block, inner, precision)
-    label = f"native block {precision}"
-    return candidate, choose_backend({DENSE: lambda: block(x), label: lambda: candidate(x)}, DENSE, budget_ms=budget_ms)
+def _do_blocks(work: _Work, blocks: set[str], layers: set[str]) -> None:
+    """Replace transformer blocks, and take their layers off the list."""
+    for name in [n for n in work.inputs if n in blocks]:
+        work.tell(name)
+        block: Any = work.model.get_submodule(name)
+        reason = why_not_a_block(block)
+        if reason:
+            work.refused[name] = reason
+            continue
+        inner = {p: work.masks[f"{name}.{p}"] for p in PATHS.values() if f"{name}.{p}" in work.masks}
+        fast = NativeBlock.from_block(block, inner, "fp32")
+        if disagreement(block, fast, fast.width) > _SAME:
+            work.refused[name] = "its forward pass computes something else than its structure suggests"
+            continue
+        if work.precision != "fp32":
+            fast = NativeBlock.from_block(block, inner, work.precision)
+        x, label = work.inputs[name], f"native block {work.precision}"
+        runs = {DENSE: lambda block=block, x=x: block(x), label: lambda fast=fast, x=x: fast(x)}
+        choice = choose_backend(runs, DENSE, budget_ms=work.budget_ms)
+        if choice.name == DENSE:
+            work.refused[name] = choice.reason
+            continue
+        _replace(work.model, name, fast)
+        work.record(name, "block", choice, fast)
+        for short, path in PATHS.items():
+            full, layer = f"{name}.{path}", getattr(fast, short)
+            skipped = max(0.0, 1 - layer.packed().density)
+            sparsity = _sparsity(work.masks.get(full))
+            work.rows.append(
+                LayerReport(
+                    full, "linear", "native block", work.precision, sparsity, skipped, _NAN, _NAN, f"part of {name}"
+                )
+            )
+            layers.discard(full)
+
+
+def _do_linear(work: _Work, name: str) -> None:
+    work.tell(name)
+    linear: Any = work.model.get_submodule(name)
+    x = work.inputs[name]
+    candidates = linear_candidates(linear, work.masks.get(name), work.outside(name))
+    runs = {key: (lambda layer=layer: layer(x)) for key, layer in candidates.items()}
+    choice = choose_backend(runs, DENSE, budget_ms=work.budget_ms)
+    _replace(work.model, name, candidates[choice.name])
+    inside = next((b for b in work.refused if name.startswith(b + ".")), None)
+    note = f"{inside} is not fused: {work.refused[inside]}" if inside else ""
+    work.record(name, "linear", choice, candidates[choice.name], note)
+
+
+def _do_convs(work: _Work, layers: set[str]) -> None:
+    """Replace convolutions with what follows them; dense ones are timed as they are, fast ones channels-last."""
+    for name, chain in find_chains(work.model).items():
+        if name not in layers or name not in work.inputs:
+            continue
+        work.tell(name)
+        x = work.inputs[name]
+        image = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+        candidates, missing = chain_candidates(chain, work.masks.get(name), work.outside(name))
+        runs: dict[str, Callable[[], object]] = {DENSE: lambda chain=chain, x=x: chain.dense(x)}
+        runs |= {k: (lambda layer=layer, image=image: layer(image)) for k, layer in candidates.items()}
+        choice = choose_backend(runs, DENSE, budget_ms=work.budget_ms)
+        if choice.name != DENSE:
+            _replace(work.model, name, candidates[choice.name])
+            for follower in chain.followers:
+                _replace(work.model, follower, nn.Identity())
+        work.record(name, "conv2d", choice, candidates.get(choice.name, chain.modules[0]), missing)
+
+
+def _run(model: nn.Module, example: Any) -> Any:
+    return model(*example) if isinstance(example, tuple) else model(example)
 
 
 def accelerate(
@@ -209,84 +250,32 @@ def accelerate(
     masks = dict(masks or {})
     _check_masks(model, masks)
     with torch.inference_mode(False), torch.no_grad():
-        model = copy.deepcopy(model).eval().requires_grad_(False)
+        original = copy.deepcopy(model).eval().requires_grad_(False)
         for name, mask in masks.items():
-            weight: Any = model.get_submodule(name).weight
+            weight: Any = original.get_submodule(name).weight
             weight.copy_(torch.where(mask.to(weight.device), weight, 0.0))
-    tell = progress or (lambda name: None)
-    rows: list[LayerReport] = []
+        fast = copy.deepcopy(original)
     with torch.inference_mode():
-        blocks = {n for n, m in model.named_modules() if hasattr(m, "attn") and hasattr(m, "mlp")}
-        layers = {n for n, m in model.named_modules() if type(m) in (nn.Linear, nn.Conv2d)}
-        inputs = _capture_inputs(model, example, blocks | layers)
-        refused: dict[str, str] = {}
-        for name in sorted(blocks & inputs.keys(), key=list(inputs).index) if native.available() else []:
-            tell(name)
-            block, choice = _try_block(name, model.get_submodule(name), masks, precision, inputs[name], budget_ms)
-            if block is None or choice.name == DENSE:
-                refused[name] = choice if block is None else choice.reason
-                continue
-            _replace(model, name, block)
-            rows.append(
-                LayerReport(
-                    name,
-                    "block",
-                    "native block",
-                    precision,
-                    0.0,
-                    0.0,
-                    choice.ms[DENSE],
-                    choice.ms[choice.name],
-                    choice.reason,
-                )
-            )
-            for short, path in PATHS.items():
-                layer: Any = block.get_submodule(short)
-                skipped = max(0.0, 1 - layer.packed().density)
-                full = f"{name}.{path}"
-                rows.append(
-                    LayerReport(
-                        full,
-                        "linear",
-                        "native block",
-                        precision,
-                        _sparsity(masks.get(full)),
-                        skipped,
-                        float("nan"),
-                        float("nan"),
-                        f"part of {name}",
-                    )
-                )
-                layers.discard(full)
-        remaining = {n for n, m in model.named_modules() if n in layers}
-        convs: list[str] = []
-        for name in [n for n in inputs if n in remaining]:
-            tell(name)
-            module: Any = model.get_submodule(name)
-            if isinstance(module, nn.Conv2d):
-                convs.append(name)
-                continue
-            outside = precision if precision != "int8" or masks.get(name) is not None else "bf16"
-            candidates = linear_candidates(module, masks.get(name), outside)
-            x = inputs[name]
-            choice = choose_backend(
-                {key: (lambda layer=layer: layer(x)) for key, layer in candidates.items()}, DENSE, budget_ms=budget_ms
-            )
-            _replace(model, name, candidates[choice.name])
-            row = _report(name, "linear", choice, candidates[choice.name], masks.get(name))
-            inside = next((b for b in refused if name.startswith(b + ".")), None)
-            if inside:
-                row = LayerReport(
-                    **{**asdict(row), "reason": f"{row.reason}; {inside} is not fused: {refused[inside]}"}
-                )
-            rows.append(row)
+        blocks = {n for n, m in fast.named_modules() if hasattr(m, "attn") and hasattr(m, "mlp")}
+        layers = {n for n, m in fast.named_modules() if type(m) in (nn.Linear, nn.Conv2d)}
+        inputs = _capture_inputs(fast, example, blocks | layers)
+        work = _Work(fast, masks, precision, budget_ms, inputs, progress or (lambda name: None))
+        if native.available():
+            _do_blocks(work, blocks, layers)
+        _do_convs(work, layers)
+        for name in [n for n in inputs if n in layers and type(original.get_submodule(n)) is nn.Linear]:
+            _do_linear(work, name)
         for name in sorted(layers - inputs.keys()):
-            rows.append(_unused(name, model, masks))
-    return model, rows
-
-
-def _unused(name: str, model: nn.Module, masks: Mapping[str, Tensor]) -> LayerReport:
-    kind = "linear" if isinstance(model.get_submodule(name), nn.Linear) else "conv2d"
-    nan = float("nan")
-    sparsity = _sparsity(masks.get(name))
-    return LayerReport(name, kind, "dense", "fp32", sparsity, 0.0, nan, nan, "the example does not reach this layer")
+            kind = "linear" if type(original.get_submodule(name)) is nn.Linear else "conv2d"
+            reason = "the example does not reach this layer"
+            work.rows.append(
+                LayerReport(name, kind, "dense", "fp32", _sparsity(masks.get(name)), 0.0, _NAN, _NAN, reason)
+            )
+        runs = {DENSE: lambda: _run(original, example), f"accelerated {precision}": lambda: _run(fast, example)}
+        whole = choose_backend(runs, DENSE, budget_ms=5 * budget_ms, margin=1.0)
+        work.record("", "model", whole, fast)
+    if whole.name != DENSE:
+        return fast, work.rows
+    # Faster layers need not make a faster model (changes of memory layout between them): never slower.
+    note = "; the whole model did not gain, so every layer stays dense"
+    return original, [replace(r, backend="dense", precision="fp32", reason=r.reason + note) for r in work.rows]

@@ -25,7 +25,7 @@ _IDLE = ("Identity", "Dropout", "DropPath")
 _GELU_FORMS = {"none": "gelu", "tanh": "gelu_tanh"}
 
 
-def _activation_of(module: nn.Module) -> str | None:
+def activation_of(module: nn.Module) -> str | None:
     """The native name of an activation module; None when there is none."""
     if isinstance(module, nn.GELU):
         return _GELU_FORMS[module.approximate]
@@ -72,9 +72,10 @@ def why_not_a_block(block: nn.Module) -> str | None:
             and not isinstance(getattr(scale, "gamma", None), Tensor)
         ):
             return f"{name} ({type(scale).__name__}) has no gamma"
-    if _activation_of(block.get_submodule("mlp.act")) is None:
+    if activation_of(block.get_submodule("mlp.act")) is None:
         return f"mlp.act ({type(block.get_submodule('mlp.act')).__name__}) has no native form"
-    qkv, proj = block.get_submodule("attn.qkv"), block.get_submodule("attn.proj")
+    qkv: Any = block.get_submodule("attn.qkv")
+    proj: Any = block.get_submodule("attn.proj")
     heads = _heads_of(block)
     if heads is None:
         return "attn has neither num_heads nor heads"
@@ -179,7 +180,7 @@ class NativeBlock(nn.Module):
         scale = getattr(attention, "scale", None)
         if not isinstance(scale, float):
             scale = (layers["proj"].in_features // heads) ** -0.5
-        activation = _activation_of(block.get_submodule("mlp.act"))
+        activation = activation_of(block.get_submodule("mlp.act"))
         assert activation is not None
         norms = (norm1.weight, norm1.bias, norm2.weight, norm2.bias)
         return cls(layers, norms, (norm1.eps, norm2.eps), heads, scale, activation)
@@ -194,7 +195,7 @@ class NativeBlock(nn.Module):
                 f"a native block needs float32 [batch, tokens, {self.width}]; got {x.dtype} {tuple(x.shape)}"
             )
         linears = self._linears()
-        norms = [self.norm1_weight, self.norm1_bias, self.norm2_weight, self.norm2_bias]
+        norms: list[Any] = [self.norm1_weight, self.norm1_bias, self.norm2_weight, self.norm2_bias]
         if ops.tracing(x):
             weights = [t for li in linears for t in (li.rowptr, li.kidx, li.vals, li.bias, li.scale, li.corr)]
             sizes = [n for li in linears for n in (li.out_features, li.in_features, li.units)]
@@ -210,7 +211,7 @@ class NativeBlock(nn.Module):
 
 
 def disagreement(block: nn.Module, candidate: nn.Module, width: int, tokens: int = 7) -> float:
-    """Relative difference of two blocks on the same random tokens: catches a block with the same names but other mathematics.
+    """Relative difference of two blocks on the same random tokens: catches the same names with other mathematics.
 
     Examples
     --------
