@@ -14,7 +14,7 @@ from fewer.core.errors import FewerError
 # Inputs beyond this share one block-diagonal Hessian, so that memory stays bounded (4,096^2 floats are 67 MB).
 MAX_COLUMNS = 4096
 # A Hessian of d columns is well estimated by some multiple of d rows; more rows only cost time.
-MAX_ROWS = 65_536
+MAX_ROWS, ROWS_PER_COLUMN = 8192, 8
 _CHUNK_BYTES = 64 * 2**20
 
 
@@ -112,11 +112,22 @@ class Moments:
             )
 
 
-def add_input(moments: Moments, module: nn.Module, x: Tensor, *, max_rows: int = MAX_ROWS) -> None:
+def row_stride(columns: int, rows: int, share: float = 1.0) -> int:
+    """Every how many rows to take, so that about ``share`` of the rows that a Hessian of ``columns`` needs are taken.
+
+    Examples
+    --------
+    >>> row_stride(384, 16_448), row_stride(4096, 16_448)
+    (2, 1)
+    """
+    return max(1, int(rows / (share * max(MAX_ROWS, ROWS_PER_COLUMN * columns))))
+
+
+def add_input(moments: Moments, module: nn.Module, x: Tensor, *, share: float = 1.0) -> None:
     """Add one call's input to the moments, in memory-bounded chunks.
 
-    Where a convolution has more output positions than ``max_rows``, whole samples are taken in turn and their rows
-    at a regular stride, so that every sample still counts.
+    Where there are more rows than a good estimate needs, they are taken at a regular stride, so that every sample
+    still counts. ``share`` is this call's part of the calibration set.
     """
     samples = x.reshape(-1, x.shape[-1]) if isinstance(module, nn.Linear) else x
     if not isinstance(module, nn.Linear) and x.ndim == len(module.kernel_size) + 1:  # type: ignore[arg-type]
@@ -125,7 +136,7 @@ def add_input(moments: Moments, module: nn.Module, x: Tensor, *, max_rows: int =
         return
     first = input_rows(module, samples[:1])
     total = first.shape[0] * samples.shape[0]
-    stride = max(1, total // max(max_rows, 32 * moments.columns))
+    stride = row_stride(moments.columns, total, share)
     per_chunk = max(1, _CHUNK_BYTES // (first.numel() * first.element_size()))
     for chunk in samples.split(per_chunk):
         moments.add(input_rows(module, chunk)[::stride].float())
@@ -170,7 +181,7 @@ def collect_moments(
             for user in users:
 
                 def gather(module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
-                    add_input(moments[name], module, inputs[0].detach(), max_rows=MAX_ROWS // len(batches) + 1)
+                    add_input(moments[name], module, inputs[0].detach(), share=1 / len(batches))
 
                 handles.append(user.register_forward_pre_hook(gather))
         with torch.no_grad():

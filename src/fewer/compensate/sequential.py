@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fewer.compensate.inputs import input_rows
 from fewer.compensate.layers import Layer
 from fewer.compensate.lockstep import PausedForward
-from fewer.compensate.moments import MAX_ROWS, Moments, add_input
+from fewer.compensate.moments import Moments, add_input, row_stride
 from fewer.compensate.sweep import Fit, Repair, Sweep
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
@@ -145,7 +145,7 @@ def _targets(
     if isinstance(user, nn.Linear):
         samples = tuple(t.reshape(-1, t.shape[-1]) for t in samples)
     one = input_rows(user, samples[0][:1])
-    stride = max(1, one.shape[0] * samples[0].shape[0] // max(MAX_ROWS, 32 * moments.columns))
+    stride = row_stride(moments.columns, one.shape[0] * samples[0].shape[0])
     per_chunk = max(1, _CHUNK_BYTES // (2 * one.numel() * one.element_size()))
     for before, after in zip(samples[0].split(per_chunk), samples[1].split(per_chunk), strict=True):
         a = input_rows(user, before)[::stride].float().transpose(0, 1)

@@ -40,7 +40,9 @@ class Repair:
     damping
         Added to the Hessian's diagonal, relative to its mean.
     iterations
-        Conjugate-gradient steps after each step of the sweep.
+        Conjugate-gradient steps after each step of the sweep. They start from the step before, so few are enough.
+    polish
+        Further steps after the last option of a sweep.
     substeps
         Longest step of the sweep in kept weights: a step that leaves less than this share of the survivors is split.
 
@@ -58,7 +60,8 @@ class Repair:
     compensation: str = "obs"
     score: str = "obs"
     damping: float = 0.01
-    iterations: int = 6
+    iterations: int = 4
+    polish: int = 0
     substeps: float = 0.75
 
     def __post_init__(self) -> None:
@@ -225,6 +228,8 @@ class Sweep:
                 current = current * alive
                 if self.repair.compensation == "obs":
                     current = self._refit(current, alive)
+            if option is options[-1] and self.repair.polish and self.repair.compensation == "obs":
+                current = self._refit(current, alive, self.repair.polish)
             yield self._fit(option, alive, current)
 
     def _fit(self, option: Option, alive: Tensor, current: Tensor) -> Fit:
@@ -246,10 +251,10 @@ class Sweep:
         steps = max(1, math.ceil(math.log(left) / math.log(self.repair.substeps) - 1e-9))
         return [1 - (1 - done) * left ** (k / steps) for k in range(1, steps)] + [wanted]
 
-    def _refit(self, matrix: Tensor, alive: Tensor) -> Tensor:
+    def _refit(self, matrix: Tensor, alive: Tensor, iterations: int | None = None) -> Tensor:
         grouped, keep = self._grouped(matrix), self._grouped(alive)
         parts = [
-            refit(grouped[..., b], keep[..., b], h, t, iterations=self.repair.iterations)
+            refit(grouped[..., b], keep[..., b], h, t, iterations=iterations or self.repair.iterations)
             for b, h, t in zip(self.moments.blocks, self.hessians, self.targets, strict=True)
         ]
         return torch.cat(parts, -1).view_as(matrix)

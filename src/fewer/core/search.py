@@ -30,7 +30,7 @@ class SearchStep:
     evaluation
         Its number; 0 is the start.
     fitness
-        The harm that was measured; infinite when it was not a number.
+        The harm that was measured; infinite when it was not a finite number.
     best
         Least fitness so far, this one included.
     accepted
@@ -141,7 +141,7 @@ def local_search(
     began, rng = time.monotonic(), np.random.default_rng(seed)
     value = _measure(fitness, best)
     if not math.isfinite(value):
-        raise FewerError(f"the fitness of the plan that the search starts from is {value}; check the calibration data")
+        raise FewerError("the fitness of the plan that the search starts from is not a finite number; check the data")
     history = [SearchStep(0, value, value, True, "start", (), time.monotonic() - began)]
     if progress:
         progress(history[0], best.copy())
@@ -176,6 +176,6 @@ def local_search(
 
 
 def _measure(fitness: Callable[[np.ndarray], float], choice: np.ndarray) -> float:
-    """Call the fitness; what is not a number counts as infinitely bad."""
+    """Call the fitness; what is not a finite number counts as infinitely bad."""
     value = float(fitness(choice.copy()))
-    return math.inf if math.isnan(value) else value
+    return value if math.isfinite(value) else math.inf

@@ -84,6 +84,11 @@ class Taylor:
             size += need
         self._gradients: dict[str, Tensor] = {}
 
+    def collect(self) -> None:
+        """Do the backward passes now, if all layers' gradients fit in memory at once."""
+        if len(self._portions) == 1 and not self._gradients:
+            self._collect(self._portions[0])
+
     def gradients(self, layer: Layer) -> Tensor:
         """Stored gradients of a layer, shape (batches, probes, weights + outputs): weight, then output shift."""
         name = layer.unit.name
@@ -147,12 +152,12 @@ class Taylor:
 
     def harms(self, layer: Layer, fits: Iterable[Fit]) -> Tensor:
         """Estimated harm of each fit, float64, shape (fits, batches): mean over the samples of each batch."""
-        gradients = self.gradients(layer)
+        gradients = self.gradients(layer).float()
         dense = layer.matrix
         per_batch = torch.tensor([len(t[0]) for t in self.reference.tensors], dtype=torch.float64)
         rows = []
         for fit in fits:
-            change = torch.cat([(fit.weight - dense).flatten(), fit.shift]).to(self.dtype)
+            change = torch.cat([(fit.weight - dense).flatten(), fit.shift])
             rows.append((gradients @ change).double().square().mean(1) / per_batch)
         return torch.stack(rows)
 

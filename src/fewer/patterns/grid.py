@@ -7,8 +7,21 @@ from collections.abc import Sequence
 from fewer.core.option import Option
 from fewer.patterns.pattern import Pattern
 
-# Dense steps where plans usually land, sparse ones at the ends.
 DEFAULT_SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+
+
+def default_sparsities(units: int) -> tuple[float, ...]:
+    """Ladder of sparsities for a model of so many units: the fewer units, the finer, so that a budget is used up.
+
+    Examples
+    --------
+    >>> len(default_sparsities(50)), len(default_sparsities(10)), len(default_sparsities(2))
+    (10, 19, 49)
+    """
+    if units > 24:
+        return DEFAULT_SPARSITIES
+    steps = 20 if units > 6 else 50
+    return tuple(round(i / steps, 2) for i in range(1, steps))
 
 
 def option_grid(pattern: str, sparsities: Sequence[float] = DEFAULT_SPARSITIES) -> tuple[Option, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +93,7 @@ def apply_options(
             find_layers(target, units, example, prepared.forward),
             ladders,
             fitting_images(prepared),
-            repair_of(settings),
+            replace(repair_of(settings), polish=8),
             correction=settings.correction,
             alive=alive,
             forward=prepared.forward,

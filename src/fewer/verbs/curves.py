@@ -26,7 +26,7 @@ from fewer.cost.storage import packed_bytes
 from fewer.distortion.outputs import Reference, reduction
 from fewer.models.running import call, evaluating
 from fewer.patterns import Pattern, kept_bound, option_grid
-from fewer.patterns.grid import DEFAULT_SPARSITIES
+from fewer.patterns.grid import default_sparsities
 from fewer.verbs.prepare import Prepared, state_hash
 from fewer.verbs.progress import Progress, Silent
 from fewer.verbs.sensing import SenseJob, SenseTask
@@ -54,7 +54,7 @@ def repair_of(settings: Settings) -> Repair:
 
 def unit_options(units: Sequence[Unit], settings: Settings) -> dict[str, tuple[Option, ...]]:
     """Options of every unit by name. An option that keeps as many weights as one before is left out."""
-    ladder = option_grid(settings.pattern, settings.sparsities or DEFAULT_SPARSITIES)
+    ladder = option_grid(settings.pattern, settings.sparsities or default_sparsities(len(units)))
     found: dict[str, tuple[Option, ...]] = {}
     for unit in units:
         options, kept = [ladder[0]], unit.numel

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from time import perf_counter
 from typing import Any
 
@@ -88,6 +89,27 @@ class SenseJob:
     store: Path | None = None
     threads: int | None = None
 
+    def __post_init__(self) -> None:
+        # threads share one job, and with it the gradients that all units' harm is computed from
+        self._shared: dict[tuple[int, int], Taylor] = {}
+        self._lock = Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_shared", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
+
+    def gradients(self, start: int, stop: int, make: Callable[[], Taylor]) -> Taylor:
+        """The Taylor estimator of a shard; made by the first worker that asks, while the others wait."""
+        with self._lock:
+            if (start, stop) not in self._shared:
+                made = make()
+                made.collect()
+                self._shared = {(start, stop): made}
+            return self._shared[start, stop]
+
     def tasks(self, shards: int = 1) -> list[SenseTask]:
         """One task per unit and shard, in the order of execution; shards are whole batches."""
         count = len(self.batches)
@@ -95,8 +117,8 @@ class SenseJob:
         edges = [round(i * count / shards) for i in range(shards + 1)]
         return [
             SenseTask(unit.name, a, b, store=a == 0 and self.store is not None)
-            for unit in self.units
             for a, b in zip(edges, edges[1:], strict=False)
+            for unit in self.units
         ]
 
     def worker(self) -> Callable[[SenseTask], dict[str, Any]]:
@@ -116,22 +138,25 @@ class _Worker:
     def estimator(self, start: int, stop: int) -> Measured | Taylor:
         job = self.job
         if (start, stop) not in self.estimators:
-            batches, reference = job.batches[start:stop], job.reference.part(start, stop)
             if job.estimator == "taylor":
-                # a shard's directions must not depend on how many shards there are
-                made: Measured | Taylor = Taylor(
-                    self.model,
-                    list(self.layers.values()),
-                    batches,
-                    job.forward,
-                    probes=job.probes,
-                    seeds=[job.seed * 100_003 + index for index in range(start, stop)],
-                    reference=reference,
-                )
+                made: Measured | Taylor = job.gradients(start, stop, lambda: self._taylor(start, stop))
             else:
-                made = Measured(self.model, batches, job.forward, reference)
+                made = Measured(self.model, job.batches[start:stop], job.forward, job.reference.part(start, stop))
             self.estimators = {(start, stop): made}
         return self.estimators[start, stop]
+
+    def _taylor(self, start: int, stop: int) -> Taylor:
+        job = self.job
+        return Taylor(
+            self.model,
+            list(self.layers.values()),
+            job.batches[start:stop],
+            job.forward,
+            probes=job.probes,
+            # a shard's directions must not depend on how many shards there are
+            seeds=[job.seed * 100_003 + index for index in range(start, stop)],
+            reference=job.reference.part(start, stop),
+        )
 
     def __call__(self, task: SenseTask) -> dict[str, Any]:
         job, layer = self.job, self.layers[task.unit]

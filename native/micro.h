@@ -1,0 +1,213 @@
+// The micro-kernel: MR rows of activations times one strip of 16 weight rows, over all stored blocks of the strip.
+//
+// It is vectorised over outputs; activations are broadcast one 32-bit lane at a time. The accumulators (MR x 16) stay
+// in registers over the whole strip, so nothing but weights and activations is read.
+#pragma once
+#include "rows.h"
+
+namespace FEWER_NS {
+
+struct Strip {             // one strip of weights
+    const int32_t *kidx;   // first input of each block, in units
+    const void *vals;
+    int32_t blocks, ku;
+    const float *bias;     // 16 values each
+    const float *scale;
+    const int32_t *corr;
+};
+
+// A Mode says how one unit is multiplied. WSTEP: 32-bit weight lanes per row and unit (always 1); XSTEP: activation
+// lanes per unit; TILE: rows of a tile, as many accumulators as leave room for weights and the broadcast. More than
+// 8 rows were not faster on Zen 4 and suffer from L1 set conflicts.
+struct ModeF32 {
+    static constexpr int ID = FEWER_F32, UNIT = 1, XSTEP = 1;
+    static constexpr int TILE = LANES == 16 ? 8 : LANES == 8 ? 6 : 2;
+    typedef vf Acc;
+    static FEWER_INLINE Acc start(const int32_t *) { return vf{}; }
+    template <int MR> static FEWER_INLINE void step(Acc (&acc)[MR][NV], const uint32_t *w, const uint32_t *x, int64_t ldx) {
+        vf wv[NV];
+        for (int j = 0; j < NV; j++) wv[j] = load(w + j * LANES);
+        for (int i = 0; i < MR; i++) {
+            float s = *(const f32_mem *)(x + i * ldx);
+            for (int j = 0; j < NV; j++) acc[i][j] += wv[j] * s;
+        }
+    }
+    static FEWER_INLINE vf finish(Acc a, float, vf) { return a; }
+    static FEWER_INLINE float convert_row(const float *row, int64_t padded, uint32_t *dst) {
+        memcpy(dst, row, padded * 4);
+        return 1.0f;
+    }
+};
+
+struct ModeBF16 {
+    static constexpr int ID = FEWER_BF16, UNIT = 2;
+    typedef vf Acc;
+    static FEWER_INLINE Acc start(const int32_t *) { return vf{}; }
+    static FEWER_INLINE vf finish(Acc a, float, vf) { return a; }
+#if defined(__AVX512BF16__)
+    static constexpr int XSTEP = 1, TILE = 8;
+    template <int MR> static FEWER_INLINE void step(Acc (&acc)[MR][NV], const uint32_t *w, const uint32_t *x, int64_t ldx) {
+        __m512bh wv = (__m512bh)load_u(w);
+        for (int i = 0; i < MR; i++) {
+            __m512bh s = (__m512bh)_mm512_set1_epi32(*(const i32_mem *)(x + i * ldx));
+            acc[i][0] = (vf)_mm512_dpbf16_ps((__m512)acc[i][0], wv, s);
+        }
+    }
+    static FEWER_INLINE float convert_row(const float *row, int64_t padded, uint32_t *dst) {
+        for (int64_t i = 0; i < padded; i += LANES) to_bf16((uint16_t *)dst + i, load(row + i));
+        return 1.0f;
+    }
+#else
+    // No bf16 product: weights are widened in registers, activations stay fp32 (the two of a unit side by side).
+    static constexpr int XSTEP = 2;
+    static constexpr int TILE = LANES == 16 ? 8 : LANES == 8 ? 5 : 2;
+    template <int MR> static FEWER_INLINE void step(Acc (&acc)[MR][NV], const uint32_t *w, const uint32_t *x, int64_t ldx) {
+        for (int half = 0; half < 2; half++) {
+            vf wv[NV];
+            for (int j = 0; j < NV; j++) {
+                vu u = load_u(w + j * LANES);
+                wv[j] = half ? (vf)(u & 0xffff0000u) : (vf)(u << 16);
+            }
+            for (int i = 0; i < MR; i++) {
+                float s = *(const f32_mem *)(x + i * ldx + half);
+                for (int j = 0; j < NV; j++) acc[i][j] += wv[j] * s;
+            }
+        }
+    }
+    static FEWER_INLINE float convert_row(const float *row, int64_t padded, uint32_t *dst) {
+        memcpy(dst, row, padded * 4);
+        return 1.0f;
+    }
+#endif
+};
+
+// Activations are quantised per row to [-127, 127] and stored with 128 added (the dot product of VNNI takes unsigned by
+// signed); starting the accumulators at -128 * sum(w) removes it again, so the sums are exact integers.
+struct ModeI8 {
+    static constexpr int ID = FEWER_I8, UNIT = 4;
+#if defined(__AVX512VNNI__)
+    static constexpr int XSTEP = 1, TILE = 8;
+    typedef vi Acc;
+    static FEWER_INLINE Acc start(const int32_t *corr) { return -load_i(corr); }
+    static FEWER_INLINE vf finish(Acc a, float sx, vf sw) { return __builtin_convertvector(a, vf) * (sw * sx); }
+    template <int MR> static FEWER_INLINE void step(Acc (&acc)[MR][NV], const uint32_t *w, const uint32_t *x, int64_t ldx) {
+        __m512i wv = (__m512i)load_u(w);
+        for (int i = 0; i < MR; i++) {
+            __m512i s = _mm512_set1_epi32(*(const i32_mem *)(x + i * ldx));
+            acc[i][0] = (vi)_mm512_dpbusd_epi32((__m512i)acc[i][0], s, wv);
+        }
+    }
+    static FEWER_INLINE float convert_row(const float *row, int64_t padded, uint32_t *dst) {
+        float inverse, s = row_scale(row_peak(row, padded), &inverse);
+        for (int64_t i = 0; i < padded; i += LANES) store_bytes((uint8_t *)dst + i, quantise(load(row + i), inverse, 128));
+        return s;
+    }
+#elif defined(__AVX2__)
+    // Without VNNI: 16-bit products by pmaddwd, which cannot saturate here (pmaddubsw could). The four activations of a
+    // unit are stored as two lanes of 16-bit pairs, inputs (0, 2) and (1, 3), to match the cheap way of splitting weights.
+    static constexpr int XSTEP = 2;
+    static constexpr int TILE = LANES == 16 ? 8 : 4;
+    typedef vi Acc;
+    static FEWER_INLINE Acc start(const int32_t *corr) { return -load_i(corr); }
+    static FEWER_INLINE vf finish(Acc a, float sx, vf sw) { return __builtin_convertvector(a, vf) * (sw * sx); }
+    static FEWER_INLINE vi madd(vi a, vi b) {
+#if defined(__AVX512F__)
+        return (vi)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#else
+        return (vi)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#endif
+    }
+    typedef int16_t v16 __attribute__((vector_size(LANES * 4)));
+    template <int MR> static FEWER_INLINE void step(Acc (&acc)[MR][NV], const uint32_t *w, const uint32_t *x, int64_t ldx) {
+        for (int half = 0; half < 2; half++) {
+            vi wv[NV];
+            for (int j = 0; j < NV; j++) {
+                v16 u = (v16)load_u(w + j * LANES);
+                wv[j] = half ? (vi)(u >> 8) : (vi)((u << 8) >> 8);
+            }
+            for (int i = 0; i < MR; i++) {
+                vi s = splat_i(*(const i32_mem *)(x + i * ldx + half));
+                for (int j = 0; j < NV; j++) acc[i][j] += madd(s, wv[j]);
+            }
+        }
+    }
+    static FEWER_INLINE float convert_row(const float *row, int64_t padded, uint32_t *dst) {
+        float inverse, s = row_scale(row_peak(row, padded), &inverse);
+        uint8_t bytes[LANES];
+        uint16_t *d = (uint16_t *)dst;
+        for (int64_t i = 0; i < padded; i += LANES) {
+            store_bytes(bytes, quantise(load(row + i), inverse, 128));
+            for (int k = 0; k < LANES; k += 4, d += 4) {
+                d[0] = bytes[k], d[1] = bytes[k + 2], d[2] = bytes[k + 1], d[3] = bytes[k + 3];
+            }
+        }
+        return s;
+    }
+#else
+    // Portable: the integers as floats. Sums above 2^24 round in the last bit, far below the quantisation error.
+    static constexpr int XSTEP = 4, TILE = 2;
+    typedef vf Acc;
+    static FEWER_INLINE Acc start(const int32_t *) { return vf{}; }
+    static FEWER_INLINE vf finish(Acc a, float sx, vf sw) { return a * (sw * sx); }
+    template <int MR> static FEWER_INLINE void step(Acc (&acc)[MR][NV], const uint32_t *w, const uint32_t *x, int64_t ldx) {
+        for (int part = 0; part < 4; part++) {
+            vf wv[NV];
+            for (int j = 0; j < NV; j++) {
+                vi u = (vi)(load_u(w + j * LANES) << (24 - 8 * part));
+                wv[j] = __builtin_convertvector(u >> 24, vf);
+            }
+            for (int i = 0; i < MR; i++) {
+                float s = *(const f32_mem *)(x + i * ldx + part);
+                for (int j = 0; j < NV; j++) acc[i][j] += wv[j] * s;
+            }
+        }
+    }
+    static FEWER_INLINE float convert_row(const float *row, int64_t padded, uint32_t *dst) {
+        float inverse, s = row_scale(row_peak(row, padded), &inverse);
+        for (int64_t i = 0; i < padded; i += LANES)
+            store(dst + i, __builtin_convertvector(quantise(load(row + i), inverse, 0) - 0x4B400000, vf));
+        return s;
+    }
+#endif
+};
+
+// out[i][0..15] = x_i . strip + bias, dequantised; rows of `out` are `ldo` floats apart.
+template <class Mode, int MR>
+__attribute__((noinline)) void tile(const Strip &strip, const uint32_t *x, int64_t ldx, const float *sx, float *out, int64_t ldo) {
+    typename Mode::Acc acc[MR][NV];
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; i++)
+        for (int j = 0; j < NV; j++) acc[i][j] = Mode::start(strip.corr + j * LANES);
+    const uint32_t *w = (const uint32_t *)strip.vals;
+    const int32_t ku = strip.ku;
+    for (int32_t b = 0; b < strip.blocks; b++) {
+        const uint32_t *xp = x + (int64_t)strip.kidx[b] * Mode::XSTEP;
+        for (int32_t k = 0; k < ku; k++, w += STRIP, xp += Mode::XSTEP) Mode::template step<MR>(acc, w, xp, ldx);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; i++)
+        for (int j = 0; j < NV; j++) {
+            vf v = Mode::finish(acc[i][j], sx[i], load(strip.scale + j * LANES));
+            store(out + i * ldo + j * LANES, v + load(strip.bias + j * LANES));
+        }
+}
+
+typedef void (*TileFn)(const Strip &, const uint32_t *, int64_t, const float *, float *, int64_t);
+constexpr int TILE_MAX = 8;
+
+template <class Mode> FEWER_INLINE TileFn tile_of(int rows) {
+#define FEWER_TILE(n) tile<Mode, (Mode::TILE >= n ? n : 1)>
+    static const TileFn table[TILE_MAX] = {FEWER_TILE(1), FEWER_TILE(2), FEWER_TILE(3), FEWER_TILE(4),
+                                           FEWER_TILE(5), FEWER_TILE(6), FEWER_TILE(7), FEWER_TILE(8)};
+#undef FEWER_TILE
+    return table[rows - 1];
+}
+
+// Cuts `rows` into ceil(rows / TILE) tiles of almost equal height, so that 197 rows leave no small remainder.
+struct Tiles {
+    int64_t count, low, extra;
+    Tiles(int64_t rows, int64_t height) : count((rows + height - 1) / height), low(count ? rows / count : 0), extra(count ? rows % count : 0) {}
+    int height(int64_t i) const { return (int)(low + (i < extra)); }
+};
+
+}  // namespace FEWER_NS

@@ -1,0 +1,252 @@
+// The driver of one sparse product over a range of tokens and strips: prepared rows -> tiles -> epilogue.
+#pragma once
+#include "micro.h"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace FEWER_NS {
+
+// Where the results of a product go.
+struct Output {
+    void *y;
+    int64_t ldy;
+    int32_t type, act;
+    const float *residual;
+    int64_t ldr;
+};
+
+FEWER_INLINE Strip strip_of(const FewerWeight &w, int64_t s) {
+    int64_t first = w.rowptr[s];
+    int64_t block_bytes = (int64_t)w.ku * STRIP * 4;
+    Strip strip;
+    strip.kidx = w.kidx + first;
+    strip.vals = (const char *)w.vals + first * block_bytes;
+    strip.blocks = w.rowptr[s + 1] - w.rowptr[s];
+    strip.ku = w.ku;
+    strip.bias = w.bias + s * STRIP;
+    strip.scale = w.scale ? w.scale + s * STRIP : w.bias;  // not read for float weights
+    strip.corr = w.corr ? w.corr + s * STRIP : (const int32_t *)w.bias;
+    return strip;
+}
+
+// Inputs of a row as the blocks see them: the last block may reach beyond `in`.
+FEWER_INLINE int64_t padded_inputs(const FewerWeight &w, int unit) { return up(up(w.in, (int64_t)w.ku * unit), 16); }
+
+// Activation, residual and conversion of a finished tile: `cols` columns of `rows` rows, from scratch to the output.
+// The switch over activations stands outside of the loops.
+template <int ACT> static void finish_tile(const float *t, int rows, int cols, const Output &out, int64_t row, int64_t col) {
+    for (int i = 0; i < rows; i++, t += STRIP) {
+        const float *r = out.residual ? out.residual + (row + i) * out.ldr + col : nullptr;
+        int64_t at = (row + i) * out.ldy + col;
+        if (cols == STRIP) {
+            for (int j = 0; j < STRIP; j += LANES) {
+                vf v = activate(load(t + j), ACT);
+                if (r) v += load(r + j);
+                if (out.type == FEWER_T_F32) store((float *)out.y + at + j, v);
+                else to_bf16((uint16_t *)out.y + at + j, v);
+            }
+        } else {
+            float buffer[STRIP];
+            for (int j = 0; j < STRIP; j += LANES) store(buffer + j, activate(load(t + j), ACT));
+            for (int j = 0; j < cols; j++) {
+                float v = buffer[j] + (r ? r[j] : 0.0f);
+                if (out.type == FEWER_T_F32) ((float *)out.y)[at + j] = v;
+                else ((uint16_t *)out.y)[at + j] = to_bf16_one(v);
+            }
+        }
+    }
+}
+
+typedef void (*FinishFn)(const float *, int, int, const Output &, int64_t, int64_t);
+FEWER_INLINE FinishFn finish_of(int act) {
+    switch (act) {
+        case FEWER_GELU: return finish_tile<FEWER_GELU>;
+        case FEWER_RELU: return finish_tile<FEWER_RELU>;
+        case FEWER_SILU: return finish_tile<FEWER_SILU>;
+        case FEWER_RELU6: return finish_tile<FEWER_RELU6>;
+        case FEWER_GELU_TANH: return finish_tile<FEWER_GELU_TANH>;
+        default: return finish_tile<FEWER_NONE>;
+    }
+}
+
+// Prepared rows [row0, row0 + rows) times strips [s0, s1). A strip's weights stay in L1 or L2 over all tiles of the rows.
+template <class Mode>
+static void multiply(const FewerWeight &w, const uint32_t *x, int64_t ldx, const float *sx, int64_t row0, int64_t rows,
+                     int64_t s0, int64_t s1, const Output &out) {
+    alignas(64) float scratch[TILE_MAX * STRIP];
+    Tiles tiles(rows, Mode::TILE);
+    FinishFn finish = finish_of(out.act);
+    bool direct = out.type == FEWER_T_F32 && out.act == FEWER_NONE && !out.residual;
+    for (int64_t s = s0; s < s1; s++) {
+        Strip strip = strip_of(w, s);
+        int cols = (int)least<int64_t>(STRIP, w.out - s * STRIP);
+        int64_t r = 0;
+        for (int64_t t = 0; t < tiles.count; t++) {
+            int mr = tiles.height(t);
+            if (direct && cols == STRIP) {
+                float *y = (float *)out.y + (row0 + r) * out.ldy + s * STRIP;
+                tile_of<Mode>(mr)(strip, x + r * ldx, ldx, sx + r, y, out.ldy);
+            } else {
+                tile_of<Mode>(mr)(strip, x + r * ldx, ldx, sx + r, scratch, STRIP);
+                finish(scratch, mr, cols, out, row0 + r, s * STRIP);
+            }
+            r += mr;
+        }
+    }
+}
+
+// What is done to a row before the product.
+struct Prologue {
+    const void *x;
+    int64_t ldx;
+    int32_t type;
+    const float *norm_weight, *norm_bias;
+    float eps;
+};
+
+// Prepares rows [first, first + rows) into dst; sx receives their scales. False when memory is exhausted.
+template <class Mode>
+static bool prepare(const Prologue &p, int64_t first, int64_t rows, int64_t inputs, int64_t padded, uint32_t *dst, int64_t ldd, float *sx) {
+    float *row = (float *)fewer_scratch(FEWER_SLOT_NORM, padded * 4);
+    if (!row) return false;
+    int64_t bytes = p.type == FEWER_T_F32 ? 4 : 2;
+    for (int64_t i = 0; i < rows; i++) {
+        const char *src = (const char *)p.x + (first + i) * p.ldx * bytes;
+        if (p.type == FEWER_T_F32 && inputs == padded) {  // convert from where the row is
+            if (p.norm_weight) norm_row((const float *)src, (int)inputs, p.norm_weight, p.norm_bias, p.eps, row);
+            sx[i] = Mode::convert_row(p.norm_weight ? row : (const float *)src, padded, dst + i * ldd);
+            continue;
+        }
+        load_row(src, p.type, inputs, padded, row);
+        if (p.norm_weight) norm_row(row, (int)inputs, p.norm_weight, p.norm_bias, p.eps, row);
+        sx[i] = Mode::convert_row(row, padded, dst + i * ldd);
+    }
+    return true;
+}
+
+template <class Mode> FEWER_INLINE int64_t row_lanes(const FewerWeight &w) {
+    return padded_lanes(padded_inputs(w, Mode::UNIT) / Mode::UNIT * Mode::XSTEP);
+}
+
+// Rows of a chunk: at most 192 KB of prepared activations, so that they stay in L2 beside a strip of weights, and at most
+// eight tiles, so that the pages and lines of the output do too.
+template <class Mode> FEWER_INLINE int64_t chunk_rows(int64_t lanes) {
+    return most<int64_t>(1, least<int64_t>(8, 196608 / (lanes * 4) / Mode::TILE)) * Mode::TILE;
+}
+
+// fp32 rows can be read where they are, unless a block reaches beyond the row or the stride is a bad one.
+template <class Mode> FEWER_INLINE bool readable(const FewerWeight &w, const Prologue &p) {
+    return Mode::ID == FEWER_F32 && p.type == FEWER_T_F32 && !p.norm_weight && w.in % w.ku == 0 && p.ldx % 1024 != 0;
+}
+
+// One thread's share, when it owns whole rows: prepare a chunk, multiply it with strips [s0, s1), go on.
+template <class Mode>
+static bool rows_times_strips(const FewerWeight &w, const Prologue &p, int64_t first, int64_t rows, int64_t s0, int64_t s1, const Output &out) {
+    if (rows <= 0) return true;
+    if (readable<Mode>(w, p)) {
+        int64_t chunk = chunk_rows<Mode>(w.in);
+        for (int64_t r = 0; r < rows; r += chunk)
+            multiply<Mode>(w, (const uint32_t *)p.x + (first + r) * p.ldx, p.ldx, w.bias, first + r, least(chunk, rows - r), s0, s1, out);
+        return true;
+    }
+    int64_t lanes = row_lanes<Mode>(w), padded = padded_inputs(w, Mode::UNIT);
+    int64_t chunk = least(rows, chunk_rows<Mode>(lanes));
+    uint32_t *x = (uint32_t *)fewer_scratch(FEWER_SLOT_ROWS, chunk * lanes * 4);
+    float *sx = (float *)fewer_scratch(FEWER_SLOT_SCALE, (chunk + 16) * 4);
+    if (!x || !sx) return false;
+    for (int64_t r = 0; r < rows; r += chunk) {
+        int64_t n = least(chunk, rows - r);
+        if (!prepare<Mode>(p, first + r, n, w.in, padded, x, lanes, sx)) return false;
+        multiply<Mode>(w, x, lanes, sx, first + r, n, s0, s1, out);
+    }
+    return true;
+}
+
+// First strip of part `i` of `n`: strips are cut so that every part has about the same work, counted in stored blocks
+// plus a fixed cost per strip (pruned rows are not balanced).
+FEWER_INLINE int64_t strip_cut(const FewerWeight &w, int64_t i, int64_t n) {
+    if (i >= n) return w.strips;
+    const int64_t fixed = 4;
+    double target = (double)(w.rowptr[w.strips] + fixed * w.strips) * i / n;
+    int64_t low = 0, high = w.strips;
+    while (low < high) {
+        int64_t mid = (low + high) / 2;
+        if ((double)(w.rowptr[mid] + fixed * mid) < target) low = mid + 1;
+        else high = mid;
+    }
+    return low;
+}
+
+// How `threads` are laid out over tokens x strips. Whole rows need no barrier, so tokens are split first; strips are
+// split when there are too few tiles to go round.
+struct Grid {
+    int tokens, strips;
+    Grid(int64_t rows, int64_t strip_count, int threads, int tile_height) : tokens(1), strips(1) {
+        int64_t tiles = most<int64_t>(1, (rows + tile_height - 1) / tile_height);
+        double best = 1e300;
+        for (int a = 1; a <= threads; a++) {
+            int b = threads / a;
+            // Slowest part, in tiles; the second term is the cost of a barrier and of shared preparation.
+            double cost = (double)((tiles + a - 1) / a) * (double)((strip_count + b - 1) / b) + (b > 1 ? 0.02 * tiles * strip_count / threads : 0);
+            if (cost < best) best = cost, tokens = a, strips = b;
+        }
+    }
+};
+
+// The whole product with `threads` threads.
+template <class Mode> static int product(const FewerWeight &w, const Prologue &p, int64_t rows, const Output &out, int threads) {
+    int64_t lanes = row_lanes<Mode>(w), padded = padded_inputs(w, Mode::UNIT);
+    // A thread must be worth its start (a few microseconds): about 200,000 multiply-adds.
+    int64_t work = (int64_t)w.rowptr[w.strips] * w.ku * Mode::UNIT * STRIP * rows;
+    threads = (int)least<int64_t>(threads, 1 + work / 200000);
+    if (threads <= 1) return rows_times_strips<Mode>(w, p, 0, rows, 0, w.strips, out) ? FEWER_OK : FEWER_NO_MEMORY;
+
+    Grid grid(rows, w.strips, threads, Mode::TILE);
+    int failed = 0;
+    bool shared = grid.strips > 1 && !readable<Mode>(w, p);
+    uint32_t *x = nullptr;
+    float *sx = nullptr;
+    if (shared) {  // several threads read the same rows: prepare them once
+        x = (uint32_t *)fewer_scratch(FEWER_SLOT_SHARED, rows * lanes * 4 + (rows + 16) * 4);
+        if (!x) return FEWER_NO_MEMORY;
+        sx = (float *)(x + rows * lanes);
+    }
+#ifdef _OPENMP
+#pragma omp parallel num_threads(grid.tokens * grid.strips) reduction(| : failed)
+#endif
+    {
+#ifdef _OPENMP
+        int me = omp_get_thread_num(), team = omp_get_num_threads();
+#else
+        int me = 0, team = 1;
+#endif
+        int parts = grid.tokens * grid.strips;
+        if (shared) {
+            int64_t a = rows * me / team, b = rows * (me + 1) / team;
+            if (b > a && !prepare<Mode>(p, a, b - a, w.in, padded, x + a * lanes, lanes, sx + a)) failed = 1;
+#ifdef _OPENMP
+#pragma omp barrier
+#endif
+        }
+        for (int part = me; part < parts; part += team) {  // the team may be smaller than asked for
+            int64_t ti = part / grid.strips, si = part % grid.strips;
+            int64_t tiles = (rows + Mode::TILE - 1) / Mode::TILE;
+            int64_t r0 = least<int64_t>(rows, tiles * ti / grid.tokens * Mode::TILE);
+            int64_t r1 = least<int64_t>(rows, tiles * (ti + 1) / grid.tokens * Mode::TILE);
+            int64_t s0 = strip_cut(w, si, grid.strips), s1 = strip_cut(w, si + 1, grid.strips);
+            if (r1 <= r0 || s1 <= s0) continue;
+            if (!shared) {
+                if (!rows_times_strips<Mode>(w, p, r0, r1 - r0, s0, s1, out)) failed = 1;
+            } else {
+                int64_t chunk = chunk_rows<Mode>(lanes);
+                for (int64_t r = r0; r < r1; r += chunk)
+                    multiply<Mode>(w, x + r * lanes, lanes, sx + r, r, least(chunk, r1 - r), s0, s1, out);
+            }
+        }
+    }
+    return failed ? FEWER_NO_MEMORY : FEWER_OK;
+}
+
+}  // namespace FEWER_NS

@@ -1,0 +1,88 @@
+"""What the model is fed while it is timed: the caller's tensors, images, installed photos, or seeded noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewer.bench.sources import Subject
+from fewer.core.errors import FewerError
+
+__all__ = ["CALIBRATION", "Inputs", "make_inputs"]
+
+CALIBRATION = 32
+"""Images that the int8 peers are calibrated on, where there are as many."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The model's arguments, images for the calibration of int8 peers, and where they come from, for people."""
+
+    arguments: list[Tensor]
+    calibration: Tensor
+    origin: str
+
+
+def make_inputs(
+    subject: Subject,
+    example: Any = None,
+    images: Any = None,
+    calibration: Tensor | None = None,
+    batch: int = 1,
+    seed: int = 0,
+) -> Inputs:
+    """Choose the inputs: ``example`` first, then ``images``, then photos of installed packages, then noise.
+
+    Raises
+    ------
+    FewerError
+        When they are empty, no tensors, or the input size is not known.
+    """
+    if batch < 1:
+        raise FewerError(f"the batch must be at least 1; got {batch}")
+    if example is not None:
+        arguments = _checked(example)
+        return Inputs(arguments, arguments[0] if calibration is None else calibration, "the given tensors")
+    photos, origin = _photos(subject, images, batch, seed)
+    if photos is None:
+        photos, origin = _noise(subject, batch, seed), "seeded noise (so the errors mean little)"
+    rest = photos[batch:]
+    if calibration is None:
+        calibration = rest if len(rest) >= 8 else photos
+    return Inputs([photos[torch.arange(batch) % len(photos)].contiguous()], calibration, origin)
+
+
+def _checked(example: Any) -> list[Tensor]:
+    arguments = [example] if isinstance(example, Tensor) else list(example)
+    if not arguments or not all(isinstance(a, Tensor) for a in arguments):
+        raise FewerError("example must be a tensor or a sequence of tensors, the arguments of the model")
+    if any(a.dim() == 0 or len(a) == 0 for a in arguments):
+        shapes = [tuple(a.shape) for a in arguments]
+        raise FewerError(f"the example has shape {shapes[0] if len(shapes) == 1 else shapes}; it needs a batch above 0")
+    return [a.detach().cpu().contiguous() for a in arguments]
+
+
+def _photos(subject: Subject, images: Any, batch: int, seed: int) -> tuple[Tensor | None, str]:
+    from fewer.data.calibration import as_calibration
+    from fewer.data.photos import real_photos
+
+    given = images is not None
+    if not given:
+        if subject.preprocess is None or subject.preprocess.input_size[0] != 3:
+            return None, ""
+        try:
+            images = [photo.path for photo in real_photos()]
+        except FewerError:
+            return None, ""
+    found = as_calibration(images, batch + CALIBRATION, seed=seed, preprocess=subject.preprocess)
+    skipped = f" ({len(found.skipped)} unreadable skipped)" if found.skipped else ""
+    return found.tensor, ("the given images" if given else "photos of installed packages") + skipped
+
+
+def _noise(subject: Subject, batch: int, seed: int) -> Tensor:
+    if subject.input_size is None:
+        raise FewerError(f"the input size of {subject.name} is not known; pass example= a tensor, or images=")
+    return torch.randn(batch, *subject.input_size, generator=torch.Generator().manual_seed(seed))

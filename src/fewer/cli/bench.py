@@ -1,0 +1,213 @@
+"""``fewer bench``: time a model or a run beside the runtimes that a user could take instead."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from fewer.core.errors import FewerError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["bench"]
+
+
+def bench(
+    model: str,
+    /,
+    *,
+    vs: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    threads: str | None = None,
+    batch: int = 1,
+    images: Path | None = None,
+    rounds: int | None = None,
+    seconds: float = 20.0,
+    layers: bool = False,
+    out: Path | None = None,
+    overwrite: bool = False,
+    seed: int = 0,
+    device: str = "cpu",
+    json: bool = False,
+    dry_run: bool = False,
+) -> int:
+    """Time a model or a run folder beside torch, torch.compile, onnxruntime and OpenVINO, on the same input.
+
+    Parameters
+    ----------
+    model
+        A model spec (fewer/dinov2-small, timm/NAME, file.py:function) or a run folder.
+    vs
+        Peers or groups, also comma-separated: torch, compile, onnxruntime, openvino, all, or one like openvino-int8.
+    threads
+        Thread settings, comma-separated, for example 1,4. By default 1 and all CPUs.
+    batch
+        Images per call.
+    images
+        Folder of images: input and calibration. By default photos of installed packages.
+    rounds
+        Rounds per thread setting. By default as many as fit into --seconds.
+    seconds
+        Wanted time of the rounds, per thread setting.
+    layers
+        Instead of peers: which layer costs what, held against the measured roofline.
+    out
+        Folder for bench.json and bench.svg (layers.json with --layers).
+    overwrite
+        Replace these files if they are there.
+    seed
+        Chooses images.
+    device
+        Only cpu; benchmarks/gpu.py times the GPU kernel.
+    json
+        Print the result as JSON, nothing else.
+    dry_run
+        Say what would be timed, and stop.
+    """
+    if device != "cpu":
+        raise FewerError(f"fewer bench times on the CPU, not on {device!r}; leave --device out")
+    counts = _counts(threads)
+    files = _files(out, ("layers.json",) if layers else ("bench.json", "bench.svg"), overwrite)
+    if dry_run:
+        return _dry_run(model, vs, counts, layers, files)
+    if layers:
+        from fewer.bench.layers import bench_layers
+        from fewer.bench.table import layers_table
+
+        if counts is not None and len(counts) != 1:
+            raise FewerError("--layers takes one thread setting, for example --threads 1")
+        with _Bar(quiet=json) as bar:
+            found = bench_layers(
+                model,
+                threads=counts[0] if counts else 1,
+                rounds=15 if rounds is None else rounds,
+                images=images,
+                batch=batch,
+                seed=seed,
+                progress=bar,
+            )
+        if files:
+            _make_folder(files[0].parent)
+            found.to_json(files[0])
+        _show(found.to_json() if json else layers_table(found, _width()), files)
+        return 0
+    from fewer.bench.run import bench as run_bench
+    from fewer.bench.table import bench_tables
+
+    with _Bar(quiet=json) as bar:
+        result = run_bench(
+            model,
+            vs=vs,
+            threads=counts,
+            rounds=rounds,
+            images=images,
+            batch=batch,
+            seconds=seconds,
+            seed=seed,
+            progress=bar,
+        )
+    if files:
+        result.to_json(files[0])
+        result.to_svg(files[1])
+    _show(result.to_json() if json else bench_tables(result, _width()), files)
+    return 0
+
+
+def _counts(threads: str | None) -> list[int] | None:
+    if threads is None:
+        return None
+    try:
+        return [int(part) for part in threads.split(",") if part.strip()]
+    except ValueError:
+        raise FewerError(f"--threads takes numbers such as 1 or 1,4; got {threads!r}") from None
+
+
+def _files(out: Path | None, names: tuple[str, ...], overwrite: bool) -> list[Path]:
+    if out is None:
+        return []
+    if out.exists() and not out.is_dir():
+        raise FewerError(f"--out {out} is a file; give a folder")
+    files = [out / name for name in names]
+    there = [str(path) for path in files if path.exists()]
+    if there and not overwrite:
+        raise FewerError(f"{', '.join(there)} exists already; give another --out, or --overwrite")
+    return files
+
+
+def _make_folder(folder: Path) -> None:
+    from fewer.core.files import explain_os_error
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, folder, "make") from None
+
+
+def _dry_run(model: str, vs: list[str] | None, threads: list[int] | None, layers: bool, files: list[Path]) -> int:
+    from fewer.bench.peers import missing_extra, parse_peers
+    from fewer.bench.run import check_threads
+    from fewer.bench.sources import open_subject
+
+    peers = [] if layers else parse_peers(vs)
+    settings = [1] if layers and threads is None else check_threads(threads)
+    subject = open_subject(model)
+    what = "its layers" if layers else "with these peers"
+    lines = [f"would time {subject.name}, input {subject.input_size}, threads {settings}, {what}:"]
+    lines = [lines[0].removesuffix(":")] if layers else lines
+    for peer in peers:
+        extra = missing_extra(peer)
+        lines.append(f"  {peer.label}" + (f" (skipped: {extra})" if extra else ""))
+    lines += [f"would write {path}" for path in files]
+    print("\n".join(lines))
+    return 0
+
+
+def _width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+def _show(what: RenderableType, files: list[Path]) -> None:
+    if isinstance(what, str):
+        sys.stdout.write(what + "\n")
+        return
+    from rich.console import Console
+
+    Console(width=_width(), highlight=False).print(what)
+    for path in files:
+        print(f"wrote {path}")
+
+
+class _Bar:
+    """A progress bar with an estimate on the error stream; silent when that is no terminal or JSON is wanted."""
+
+    def __init__(self, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=console,
+            transient=True,
+            disable=quiet or not console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=1.0)
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._bar.stop()
+
+    def __call__(self, text: str, share: float) -> None:
+        self._bar.update(self._task, description=text, completed=share)

@@ -1,0 +1,281 @@
+"""``accelerate``: replace the layers of a pruned model by faster ones, each only where a measurement says so."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewer.core.errors import FewerError
+from fewer.kernels import native
+from fewer.kernels.chains import DENSE, chain_candidates, find_chains
+from fewer.kernels.choose import Choice, choose_backend
+from fewer.kernels.conv import BlockSparseConv2d
+from fewer.kernels.dense import DenseBF16
+from fewer.kernels.format import UNIT
+from fewer.kernels.linear import BlockSparseLinear
+from fewer.kernels.report import LayerReport
+from fewer.kernels.transformer import PATHS, NativeBlock, disagreement, why_not_a_block
+
+__all__ = ["LayerReport", "accelerate"]
+
+# How far a native block may be from the torch block before the rewrite is refused: same mathematics, other rounding.
+_SAME = 1e-3
+_NAN = float("nan")
+
+
+def _check_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    import difflib
+
+    modules = dict(model.named_modules())
+    for name, mask in masks.items():
+        module = modules.get(name)
+        if module is None:
+            near = difflib.get_close_matches(name, modules, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise FewerError(f"there is a mask for {name!r}, but the model has no such layer{hint}")
+        if not isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            raise FewerError(
+                f"there is a mask for {name!r}, which is a {type(module).__name__}, not a linear or conv layer"
+            )
+        if mask.dtype != torch.bool or mask.shape != module.weight.shape:
+            raise FewerError(
+                f"the mask of {name!r} is {mask.dtype} {tuple(mask.shape)}; "
+                f"it must be torch.bool {tuple(module.weight.shape)}, True where a weight is kept"
+            )
+
+
+def _capture_inputs(model: nn.Module, example: Any, wanted: set[str]) -> dict[str, Tensor]:
+    """The first input of each wanted module in one forward pass."""
+    seen: dict[str, Tensor] = {}
+
+    def hook(name: str) -> Callable[..., None]:
+        def keep(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if name not in seen and args and isinstance(args[0], Tensor):
+                seen[name] = args[0].detach().clone()
+
+        return keep
+
+    handles = [m.register_forward_pre_hook(hook(n)) for n, m in model.named_modules() if n in wanted]
+    try:
+        _run(model, example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
+def _sparsity(mask: Tensor | None) -> float:
+    return 0.0 if mask is None else 1 - float(mask.float().mean())
+
+
+def linear_candidates(linear: nn.Linear, mask: Tensor | None, precision: str) -> dict[str, nn.Module]:
+    """Every way to run a linear layer at ``precision`` or better, the dense fp32 one first.
+
+    Examples
+    --------
+    >>> sorted(linear_candidates(nn.Linear(16, 16), None, "fp32"))[0]
+    'dense fp32'
+    """
+    found: dict[str, nn.Module] = {DENSE: linear}
+    if native.available():
+        found[f"native {precision}"] = BlockSparseLinear.from_dense(linear, mask, precision, backend="native")
+    elif mask is not None and _sparsity(mask) > 0.4:
+        found["gather fp32"] = BlockSparseLinear.from_dense(linear, mask, "fp32", backend="gather")
+    if precision != "fp32":
+        found["dense bf16"] = DenseBF16(linear)
+    return found
+
+
+@dataclass
+class _Work:
+    """The state of one call of :func:`accelerate`."""
+
+    model: nn.Module
+    masks: dict[str, Tensor]
+    precision: str
+    budget_ms: float
+    inputs: dict[str, Tensor]
+    tell: Callable[[str], None]
+    rows: list[LayerReport] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)  # blocks that stay torch blocks, and why
+
+    def outside(self, name: str) -> str:
+        """Precision of a layer outside of transformer blocks: int8 only where the user asked for it by a mask."""
+        return "bf16" if self.precision == "int8" and name not in self.masks else self.precision
+
+    def record(self, name: str, kind: str, choice: Choice, module: nn.Module, note: str = "") -> None:
+        """Add the row of a layer that was measured alone."""
+        backend, _, precision = choice.name.rpartition(" ")
+        mask = self.masks.get(name)
+        packed = isinstance(module, BlockSparseLinear | BlockSparseConv2d)
+        skipped = max(0.0, 1 - module.packed().density) if packed else 0.0
+        reason = choice.reason + (f"; {note}" if note else "")
+        if packed and skipped < 0.05 and _sparsity(mask) > 0.05:
+            reason += "; the mask leaves no whole blocks of 16 rows empty, so its zeros save no work"
+        before, after = choice.ms[DENSE], choice.ms[choice.name]
+        self.rows.append(LayerReport(name, kind, backend, precision, _sparsity(mask), skipped, before, after, reason))
+
+
+def _do_blocks(work: _Work, blocks: set[str], layers: set[str]) -> None:
+    """Replace transformer blocks, and take their layers off the list."""
+    for name in [n for n in work.inputs if n in blocks]:
+        work.tell(name)
+        block: Any = work.model.get_submodule(name)
+        reason = why_not_a_block(block)
+        if reason:
+            work.refused[name] = reason
+            continue
+        inner = {p: work.masks[f"{name}.{p}"] for p in PATHS.values() if f"{name}.{p}" in work.masks}
+        fast = NativeBlock.from_block(block, inner, "fp32")
+        if disagreement(block, fast, fast.width) > _SAME:
+            work.refused[name] = "its forward pass computes something else than its structure suggests"
+            continue
+        if work.precision != "fp32":
+            fast = NativeBlock.from_block(block, inner, work.precision)
+        x, label = work.inputs[name], f"native block {work.precision}"
+        runs = {DENSE: lambda block=block, x=x: block(x), label: lambda fast=fast, x=x: fast(x)}
+        choice = choose_backend(runs, DENSE, budget_ms=work.budget_ms)
+        if choice.name == DENSE:
+            work.refused[name] = choice.reason
+            continue
+        _replace(work.model, name, fast)
+        work.record(name, "block", choice, fast)
+        for short, path in PATHS.items():
+            full, layer = f"{name}.{path}", getattr(fast, short)
+            skipped = max(0.0, 1 - layer.packed().density)
+            sparsity = _sparsity(work.masks.get(full))
+            work.rows.append(
+                LayerReport(
+                    full, "linear", "native block", work.precision, sparsity, skipped, _NAN, _NAN, f"part of {name}"
+                )
+            )
+            layers.discard(full)
+
+
+def _do_linear(work: _Work, name: str) -> None:
+    work.tell(name)
+    linear: Any = work.model.get_submodule(name)
+    x = work.inputs[name]
+    candidates = linear_candidates(linear, work.masks.get(name), work.outside(name))
+    runs = {key: (lambda layer=layer: layer(x)) for key, layer in candidates.items()}
+    choice = choose_backend(runs, DENSE, budget_ms=work.budget_ms)
+    _replace(work.model, name, candidates[choice.name])
+    inside = next((b for b in work.refused if name.startswith(b + ".")), None)
+    note = f"{inside} is not fused: {work.refused[inside]}" if inside else ""
+    work.record(name, "linear", choice, candidates[choice.name], note)
+
+
+def _do_convs(work: _Work, layers: set[str]) -> None:
+    """Replace convolutions with what follows them; dense ones are timed as they are, fast ones channels-last."""
+    for name, chain in find_chains(work.model).items():
+        if name not in layers or name not in work.inputs:
+            continue
+        work.tell(name)
+        x = work.inputs[name]
+        image = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+        candidates, missing = chain_candidates(chain, work.masks.get(name), work.outside(name))
+        runs: dict[str, Callable[[], object]] = {DENSE: lambda chain=chain, x=x: chain.dense(x)}
+        runs |= {k: (lambda layer=layer, image=image: layer(image)) for k, layer in candidates.items()}
+        choice = choose_backend(runs, DENSE, budget_ms=work.budget_ms)
+        if choice.name != DENSE:
+            _replace(work.model, name, candidates[choice.name])
+            for follower in chain.followers:
+                _replace(work.model, follower, nn.Identity())
+        work.record(name, "conv2d", choice, candidates.get(choice.name, chain.modules[0]), missing)
+
+
+def _run(model: nn.Module, example: Any) -> Any:
+    return model(*example) if isinstance(example, tuple) else model(example)
+
+
+def accelerate(
+    model: nn.Module,
+    masks: Mapping[str, Tensor] | None = None,
+    *,
+    example: Any,
+    precision: str = "fp32",
+    budget_ms: float = 40.0,
+    progress: Callable[[str], None] | None = None,
+) -> tuple[nn.Module, list[LayerReport]]:
+    """A copy of a model that runs faster on this machine, layer by layer where a measurement says so.
+
+    Transformer blocks become one native call each; other linear and convolution layers are packed, run in dense bf16,
+    or stay as they are, whichever is fastest. A layer that does not gain stays dense in fp32, and its row says why.
+    The result is for inference, on CPU, in this process: keep the model and the masks, and call this again elsewhere.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model; it is not changed. Weights outside of the masks are taken as zero.
+    masks : mapping of str to Tensor bool, optional
+        By module name, of the shape of the weight, True where it is kept. Layers without a mask are dense.
+    example : Tensor or tuple of Tensor
+        An input of the size that will be used; layers are timed on what reaches them from it.
+    precision : str
+        ``fp32``, ``bf16`` or ``int8`` (weights and, per token, activations). Layers outside of transformer blocks that
+        see the image or make the prediction are kept at bf16 for int8, where rounding costs most.
+    budget_ms : float
+        Time to measure each layer.
+    progress : callable, optional
+        Called with the name of each layer.
+
+    Returns
+    -------
+    tuple of (nn.Module, list of LayerReport)
+        The fast model, in evaluation mode, and one row for each layer.
+
+    Raises
+    ------
+    FewerError
+        For a mask that fits no layer, or an unknown precision.
+
+    Examples
+    --------
+    >>> model, rows = accelerate(nn.Sequential(nn.Linear(32, 32)), example=torch.zeros(4, 32), budget_ms=1)
+    >>> rows[0].name
+    '0'
+    """
+    if precision not in UNIT:
+        raise FewerError(f"unknown precision {precision!r}; choose one of {', '.join(UNIT)}")
+    masks = dict(masks or {})
+    _check_masks(model, masks)
+    with torch.inference_mode(False), torch.no_grad():
+        original = copy.deepcopy(model).eval().requires_grad_(False)
+        for name, mask in masks.items():
+            weight: Any = original.get_submodule(name).weight
+            weight.copy_(torch.where(mask.to(weight.device), weight, 0.0))
+        fast = copy.deepcopy(original)
+    with torch.inference_mode():
+        blocks = {n for n, m in fast.named_modules() if hasattr(m, "attn") and hasattr(m, "mlp")}
+        layers = {n for n, m in fast.named_modules() if type(m) in (nn.Linear, nn.Conv2d)}
+        inputs = _capture_inputs(fast, example, blocks | layers)
+        work = _Work(fast, masks, precision, budget_ms, inputs, progress or (lambda name: None))
+        if native.available():
+            _do_blocks(work, blocks, layers)
+        _do_convs(work, layers)
+        for name in [n for n in inputs if n in layers and type(original.get_submodule(n)) is nn.Linear]:
+            _do_linear(work, name)
+        for name in sorted(layers - inputs.keys()):
+            kind = "linear" if type(original.get_submodule(name)) is nn.Linear else "conv2d"
+            reason = "the example does not reach this layer"
+            work.rows.append(
+                LayerReport(name, kind, "dense", "fp32", _sparsity(masks.get(name)), 0.0, _NAN, _NAN, reason)
+            )
+        runs = {DENSE: lambda: _run(original, example), f"accelerated {precision}": lambda: _run(fast, example)}
+        whole = choose_backend(runs, DENSE, budget_ms=5 * budget_ms, margin=1.0)
+        work.record("", "model", whole, fast)
+    if whole.name != DENSE:
+        return fast, work.rows
+    # Faster layers need not make a faster model (changes of memory layout between them): never slower.
+    note = "; the whole model did not gain, so every layer stays dense"
+    return original, [replace(r, backend="dense", precision="fp32", reason=r.reason + note) for r in work.rows]

@@ -1,0 +1,194 @@
+"""``BlockSparseLinear``: a linear layer over a packed weight, with fallbacks where the native library is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewer.core.errors import FewerError
+from fewer.kernels import native, ops
+from fewer.kernels.format import PackedWeight, check, from_tensors, pack, unpack
+from fewer.kernels.gather import GatherLinear
+
+BACKENDS = ("native", "gather", "masked")
+TORCH_ACTIVATIONS = {
+    None: lambda x: x,
+    "none": lambda x: x,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "silu": F.silu,
+}
+
+
+class BlockSparseLinear(nn.Module):
+    """A linear layer that multiplies only with the stored blocks of its weight.
+
+    Backends, fastest first: ``native`` (the C++ library), ``gather`` (pure torch: one small product per strip, over
+    the inputs that it uses) and ``masked`` (a dense product). Inference only.
+
+    Parameters
+    ----------
+    packed : PackedWeight
+        Weight and bias.
+    activation : str, optional
+        Applied to the output: ``gelu``, ``gelu_tanh``, ``relu``, ``relu6`` or ``silu``.
+    backend : str, optional
+        One of :data:`BACKENDS`; by default the native library where it is built, otherwise ``gather``.
+
+    Raises
+    ------
+    FewerError
+        For an unknown activation or backend, and for a corrupted weight.
+
+    Examples
+    --------
+    >>> linear = nn.Linear(32, 32)
+    >>> mask = torch.zeros(32, 32, dtype=torch.bool)
+    >>> mask[:16, :16] = True
+    >>> layer = BlockSparseLinear.from_dense(linear, mask, backend="masked")
+    >>> x = torch.randn(4, 32)
+    >>> torch.allclose(layer(x), F.linear(x, linear.weight * mask, linear.bias), atol=1e-5)
+    True
+    """
+
+    rowptr: Tensor
+    kidx: Tensor
+    vals: Tensor
+    bias: Tensor
+    scale: Tensor
+    corr: Tensor
+
+    def __init__(self, packed: PackedWeight, activation: str | None = None, backend: str | None = None) -> None:
+        super().__init__()
+        if activation not in TORCH_ACTIVATIONS:
+            known = ", ".join(str(a) for a in TORCH_ACTIVATIONS)
+            raise FewerError(f"unknown activation {activation!r}; choose one of {known}")
+        check(packed)
+        self.out_features, self.in_features = packed.shape
+        self.precision, self.width, self.units = packed.precision, packed.width, packed.units
+        self.activation = activation
+        for name, tensor in packed.tensors().items():
+            self.register_buffer(name, tensor)
+        corr = ops.correction(packed) if packed.precision == "int8" else torch.zeros(0, dtype=torch.int32)
+        self.register_buffer("corr", corr, persistent=False)
+        self._act = native.ACTIVATIONS[activation]
+        self._struct: ops.NativeWeight | None = None
+        self._torch: GatherLinear | Tensor | None = None
+        self.backend = backend or ("native" if native.available() else "gather")
+        if self.backend not in BACKENDS:
+            raise FewerError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
+        if self.backend == "native":
+            native.library()
+
+    @classmethod
+    def from_dense(
+        cls,
+        linear: nn.Linear,
+        mask: Tensor | None = None,
+        precision: str = "fp32",
+        activation: str | None = None,
+        *,
+        width: int | None = None,
+        backend: str | None = None,
+    ) -> BlockSparseLinear:
+        """Pack a dense layer and its mask (bool [out, in], True where a weight is kept); see :func:`format.pack`.
+
+        Raises
+        ------
+        FewerError
+            For a mask of the wrong dtype or shape, or an unknown precision.
+
+        Examples
+        --------
+        >>> BlockSparseLinear.from_dense(nn.Linear(8, 8), precision="bf16", backend="masked").precision
+        'bf16'
+        """
+        packed = pack(linear.weight, mask, precision=precision, width=width, bias=linear.bias)
+        return cls(packed, activation, backend)
+
+    @classmethod
+    def from_state(cls, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> BlockSparseLinear:
+        """Rebuild a layer from :meth:`export_state`, for example after reading safetensors.
+
+        Raises
+        ------
+        FewerError
+            When the tensors are corrupted or do not fit the header.
+
+        Examples
+        --------
+        >>> layer = BlockSparseLinear.from_dense(nn.Linear(8, 8), backend="masked")
+        >>> BlockSparseLinear.from_state(*layer.export_state()).out_features
+        8
+        """
+        return cls(from_tensors(tensors, meta), meta.get("activation"))
+
+    def export_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Plain tensors for safetensors, and a JSON-able header."""
+        packed = self.packed()
+        return packed.tensors(), {**packed.meta(), "activation": self.activation}
+
+    def packed(self) -> PackedWeight:
+        """The weight as a :class:`~fewer.kernels.format.PackedWeight`."""
+        shape = (self.out_features, self.in_features)
+        return PackedWeight(self.precision, shape, self.width, self.rowptr, self.kidx, self.vals, self.bias, self.scale)
+
+    def dense(self) -> Tensor:
+        """The dense fp32 weight [out, in] this layer stands for."""
+        return unpack(self.packed())
+
+    def native_weight(self) -> ops.NativeWeight:
+        """The C struct of the weight, rebuilt when a buffer has moved."""
+        struct = self._struct
+        if struct is None or struct.tensors[2] is not self.vals or struct.tensors[3] is not self.bias:
+            tensors = (self.rowptr, self.kidx, self.vals, self.bias, self.scale, self.corr)
+            struct = self._struct = ops.NativeWeight(tensors, (self.out_features, self.in_features), self.units)
+        return struct
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """``activation(x W^T + bias) + residual``: x [..., in] -> [..., out]."""
+        if self.backend != "native":
+            return self._forward_torch(x, residual)
+        if ops.tracing(x):
+            weight = [self.rowptr, self.kidx, self.vals, self.bias, self.scale, self.corr]
+            return torch.ops.fewer.sparse_linear(
+                x, weight, self.out_features, self.in_features, self.units, residual, self._act
+            )
+        return ops.linear_direct(self.native_weight(), x, residual, self._act)
+
+    def _forward_torch(self, x: Tensor, residual: Tensor | None) -> Tensor:
+        if self._torch is None:
+            self._torch = GatherLinear(self.packed()) if self.backend == "gather" else self.dense()
+        if isinstance(self._torch, Tensor):
+            y = F.linear(x, self._torch.to(x.dtype), self.bias[: self.out_features].to(x.dtype))
+        else:
+            y = self._torch(x)
+        y = TORCH_ACTIVATIONS[self.activation](y)
+        return y if residual is None else y + residual
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
+        # Every mask has its own number of blocks, so buffers take the shape of what is loaded; then all is checked.
+        for name in ("rowptr", "kidx", "vals", "bias", "scale"):
+            if prefix + name in state_dict:
+                setattr(self, name, state_dict[prefix + name].detach().cpu().contiguous().clone())
+        check(self.packed())
+        if self.precision == "int8":
+            self.corr = ops.correction(self.packed())
+        self._torch = None
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Pointers do not survive a copy to another process.
+        return {**self.__dict__, "_struct": None, "_torch": None}
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_features}, {self.out_features}, precision={self.precision}, width={self.width}, "
+            f"density={self.packed().density:.2f}, activation={self.activation}, backend={self.backend}"
+        )

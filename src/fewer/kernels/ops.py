@@ -1,0 +1,418 @@
+"""The native kernels as functions on tensors, and as ``torch.library`` operators for ``torch.compile`` and export.
+
+Each operator has a direct path (ctypes, no dispatcher) that eager code takes, and a registered operator with a fake
+kernel that tracing takes. All are for inference: gradients do not flow through them.
+"""
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fewer.core.errors import FewerError
+from fewer.kernels import native
+from fewer.kernels.format import STRIP, UNIT, PackedWeight, check
+
+_PRECISION = {mode: name for name, mode in native.MODES.items()}
+_BY_VALUE_DTYPE = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+
+
+def correction(packed: PackedWeight) -> Tensor:
+    """128 times the sum of each stored int8 row, int32 [strips * 16]: removes the offset of the activations.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fewer.kernels.format import pack
+    >>> correction(pack(torch.ones(1, 4), precision="int8"))[:2].tolist()
+    [65024, 0]
+    """
+    sums = torch.zeros(packed.strips, STRIP, dtype=torch.int64)
+    counts = (packed.rowptr[1:] - packed.rowptr[:-1]).long()
+    strip = torch.repeat_interleave(torch.arange(packed.strips), counts)
+    sums.index_add_(0, strip, packed.vals.sum((1, 3), dtype=torch.int64))
+    return (sums * 128).to(torch.int32).reshape(-1)
+
+
+class NativeWeight:
+    """The C struct of a packed weight, and the tensors it points into.
+
+    Parameters
+    ----------
+    tensors : sequence of Tensor
+        rowptr, kidx, vals, bias, scale, corr (the last two empty unless int8), all contiguous and on the CPU.
+    shape : tuple of int
+        (out, in).
+    units : int
+        Width of a block in units.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], shape: tuple[int, int], units: int) -> None:
+        self.tensors = tuple(tensors)
+        rowptr, kidx, vals, bias, scale, corr = self.tensors
+        int8 = vals.dtype == torch.int8
+        self.shape = shape
+        self.struct = native.WeightStruct(
+            _BY_VALUE_DTYPE[vals.dtype],
+            shape[0],
+            shape[1],
+            rowptr.numel() - 1,
+            units,
+            rowptr.data_ptr(),
+            kidx.data_ptr(),
+            vals.data_ptr(),
+            bias.data_ptr(),
+            scale.data_ptr() if int8 else None,
+            corr.data_ptr() if int8 else None,
+        )
+        self.pointer = ctypes.byref(self.struct)
+
+    @classmethod
+    def of(cls, packed: PackedWeight) -> "NativeWeight":
+        """The struct of a packed weight, which is checked first."""
+        check(packed)
+        corr = correction(packed) if packed.precision == "int8" else torch.zeros(0, dtype=torch.int32)
+        tensors = (packed.rowptr, packed.kidx, packed.vals, packed.bias, packed.scale, corr)
+        return cls(tensors, packed.shape, packed.units)
+
+
+def rows_of(x: Tensor, inputs: int, what: str = "the input") -> Tensor:
+    """``x`` as a matrix [tokens, inputs] whose rows are contiguous; a copy only where strides make it necessary."""
+    if x.dtype not in native.DTYPES:
+        raise FewerError(f"{what} has dtype {x.dtype}; the native kernels take torch.float32 and torch.bfloat16")
+    if x.device.type != "cpu":
+        raise FewerError(f"{what} is on {x.device}; the native kernels run on the CPU, move it with .cpu()")
+    if x.ndim == 0 or x.shape[-1] != inputs:
+        raise FewerError(f"{what} has shape {tuple(x.shape)}; its last dimension must be {inputs}")
+    if torch.is_grad_enabled() and x.requires_grad:
+        raise FewerError("the native kernels have no gradient; run the model under torch.inference_mode()")
+    rows = x.reshape(-1, inputs)
+    return rows if rows.stride(1) == 1 or inputs == 1 else rows.contiguous()
+
+
+def _activation(name: str | None) -> int:
+    if name not in native.ACTIVATIONS:
+        known = ", ".join(str(n) for n in native.ACTIVATIONS)
+        raise FewerError(f"unknown activation {name!r}; choose one of {known}")
+    return native.ACTIVATIONS[name]
+
+
+def linear_direct(
+    weight: NativeWeight, x: Tensor, residual: Tensor | None, act: int, norm: Sequence | None = None
+) -> Tensor:
+    """``act(norm(x) W^T + bias) + residual`` without the dispatcher; the output has the dtype of ``x``.
+
+    ``norm`` is (weight, bias, eps) of a LayerNorm over the last dimension.
+    """
+    out, inputs = weight.shape
+    rows = rows_of(x, inputs)
+    y = torch.empty((rows.shape[0], out), dtype=x.dtype)
+    if residual is not None:
+        if residual.dtype != torch.float32 or residual.shape != (*x.shape[:-1], out):
+            raise FewerError(
+                f"the residual must be float32 of shape {(*x.shape[:-1], out)}; "
+                f"got {residual.dtype} {tuple(residual.shape)}"
+            )
+        residual = residual.reshape(-1, out)
+        if residual.stride(1) != 1:
+            residual = residual.contiguous()
+    kind = native.DTYPES[x.dtype]
+    arguments = native.LinearStruct(
+        rows.data_ptr(),
+        rows.stride(0) if rows.shape[0] > 1 else inputs,
+        kind,
+        act,
+        norm[0].data_ptr() if norm else None,
+        norm[1].data_ptr() if norm else None,
+        norm[2] if norm else 0.0,
+        kind,
+        y.data_ptr(),
+        out,
+        residual.data_ptr() if residual is not None else None,
+        residual.stride(0) if residual is not None else 0,
+        rows.shape[0],
+        torch.get_num_threads(),
+    )
+    native.call(native.library().linear(weight.pointer, ctypes.byref(arguments)), "sparse linear")
+    return y.view(*x.shape[:-1], out)
+
+
+_LINEAR = "(Tensor x, Tensor[] weight, int out, int inputs, int units, Tensor? residual, int act) -> Tensor"
+
+
+@torch.library.custom_op("fewer::sparse_linear", mutates_args=(), device_types="cpu", schema=_LINEAR)
+def _sparse_linear(x, weight, out, inputs, units, residual, act):
+    return linear_direct(NativeWeight(weight, (out, inputs), units), x, residual, act)
+
+
+@_sparse_linear.register_fake
+def _(x, weight, out, inputs, units, residual, act):
+    return x.new_empty((*x.shape[:-1], out))
+
+
+def tracing(x: Tensor) -> bool:
+    """Whether ``x`` must go through the registered operator: under compile or export, or not a plain tensor."""
+    return torch.compiler.is_compiling() or type(x) is not Tensor
+
+
+def sparse_linear(
+    x: Tensor, packed: PackedWeight, *, activation: str | None = None, residual: Tensor | None = None
+) -> Tensor:
+    """Product with a packed weight: ``activation(x W^T + bias) + residual``.
+
+    Parameters
+    ----------
+    x : Tensor float32 or bfloat16 [..., in]
+        Activations, of any strides. int8 weights quantise them per token (row), symmetrically, from the largest
+        magnitude of the row; a row with a NaN or an infinity gives NaN in all its outputs then.
+    packed : PackedWeight
+        The weight.
+    activation : str, optional
+        ``gelu`` (exact form), ``gelu_tanh``, ``relu``, ``relu6`` or ``silu``.
+    residual : Tensor float32 [..., out], optional
+        Added last.
+
+    Returns
+    -------
+    Tensor [..., out]
+        Of the dtype of ``x``.
+
+    Raises
+    ------
+    FewerError
+        For a wrong dtype, device or shape, or where the native library was not built.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fewer.kernels.format import pack
+    >>> sparse_linear(torch.ones(1, 3), pack(2 * torch.eye(3))).tolist()  # doctest: +SKIP
+    [[2.0, 2.0, 2.0]]
+    """
+    return linear_direct(NativeWeight.of(packed), x, residual, _activation(activation))
+
+
+# --- attention -----------------------------------------------------------------------------------------------------
+def _attention_direct(q: Tensor, k: Tensor, v: Tensor, scale: float, mode: int) -> Tensor:
+    def contiguous(t: Tensor) -> Tensor:
+        return t if t.stride(-1) == 1 or t.shape[-1] == 1 else t.contiguous()
+
+    q, k, v = contiguous(q), contiguous(k), contiguous(v)
+    batch, heads, queries, dim = q.shape
+    # Token-major in memory, so that the heads of a token lie side by side for the next layer.
+    out = torch.empty((batch, queries, heads, dim), dtype=q.dtype)
+    kind = native.DTYPES[q.dtype]
+    strides = [t.stride(d) for t in (q, k, v) for d in (0, 2, 1)]
+    arguments = native.AttentionStruct(
+        q.data_ptr(),
+        k.data_ptr(),
+        v.data_ptr(),
+        *strides,
+        out.data_ptr(),
+        out.stride(0),
+        out.stride(1),
+        out.stride(2),
+        kind,
+        kind,
+        mode,
+        batch,
+        heads,
+        queries,
+        k.shape[2],
+        dim,
+        scale,
+        torch.get_num_threads(),
+    )
+    native.call(native.library().attention(ctypes.byref(arguments)), "attention")
+    return out.transpose(1, 2)
+
+
+@torch.library.custom_op(
+    "fewer::attention",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor q, Tensor k, Tensor v, float scale, int mode) -> Tensor",
+)
+def _attention(q, k, v, scale, mode):
+    return _attention_direct(q, k, v, scale, mode)
+
+
+@_attention.register_fake
+def _(q, k, v, scale, mode):
+    batch, heads, queries, dim = q.shape
+    return q.new_empty((batch, queries, heads, dim)).transpose(1, 2)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, precision: str = "fp32") -> Tensor:
+    """Softmax attention without mask or dropout, the scores never leaving the cache.
+
+    Parameters
+    ----------
+    q, k, v : Tensor float32 or bfloat16 [batch, heads, tokens, dim]
+        Queries, keys and values, of any strides (a view of a joint projection needs no copy).
+    scale : float, optional
+        Of the scores; ``dim ** -0.5`` by default.
+    precision : str
+        Arithmetic of the two products: ``fp32`` or ``bf16``. The softmax is fp32 in both.
+
+    Returns
+    -------
+    Tensor [batch, heads, tokens, dim]
+        Of the dtype of ``q``; token-major in memory.
+
+    Raises
+    ------
+    FewerError
+        For a wrong dtype, device or shape.
+
+    Examples
+    --------
+    >>> import torch
+    >>> q = torch.randn(1, 2, 5, 8)
+    >>> expected = torch.nn.functional.scaled_dot_product_attention(q, q, q)
+    >>> torch.allclose(attention(q, q, q), expected, atol=1e-5)  # doctest: +SKIP
+    True
+    """
+    if precision not in ("fp32", "bf16"):
+        raise FewerError(f"attention has no precision {precision!r}; choose fp32 or bf16")
+    if q.ndim != 4 or k.shape != v.shape or q.shape[:2] != k.shape[:2] or q.shape[3] != k.shape[3]:
+        raise FewerError(
+            f"attention needs q, k, v of shape [batch, heads, tokens, dim] with equal batch, heads and dim; "
+            f"got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
+        )
+    if q.dtype not in native.DTYPES or k.dtype != q.dtype or v.dtype != q.dtype or q.device.type != "cpu":
+        raise FewerError(
+            f"attention needs float32 or bfloat16 CPU tensors of one dtype; got {q.dtype}, {k.dtype}, {v.dtype}"
+        )
+    factor = float(q.shape[3]) ** -0.5 if scale is None else float(scale)
+    run = _attention if tracing(q) else _attention_direct
+    return run(q, k, v, factor, native.MODES[precision])
+
+
+# --- LayerNorm -----------------------------------------------------------------------------------------------------
+def layer_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, residual: Tensor | None = None, out: str = "fp32"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """LayerNorm of ``x + residual`` over the last dimension, in the number format that the next layer reads.
+
+    Parameters
+    ----------
+    x : Tensor float32 [..., width]
+        Rows.
+    weight, bias : Tensor float32 [width]
+        Affine parameters.
+    eps : float
+        Added to the variance.
+    residual : Tensor float32 [..., width], optional
+        Added first.
+    out : str
+        ``fp32``, ``bf16`` or ``int8`` (symmetric, one scale per row).
+
+    Returns
+    -------
+    tuple of Tensor
+        The normalised rows, their scales [...] (empty unless int8: value = integer * scale), and ``x + residual``.
+
+    Raises
+    ------
+    FewerError
+        For a wrong dtype or shape.
+
+    Examples
+    --------
+    >>> import torch
+    >>> y, scale, total = layer_norm(torch.randn(4, 8), torch.ones(8), torch.zeros(8), 1e-6)  # doctest: +SKIP
+    """
+    width = x.shape[-1]
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+    if out not in dtypes:
+        raise FewerError(f"layer_norm has no output format {out!r}; choose one of {', '.join(dtypes)}")
+    tensors = [x, weight, bias] + ([] if residual is None else [residual])
+    if any(t.dtype != torch.float32 for t in tensors) or weight.shape != (width,) or bias.shape != (width,):
+        raise FewerError(f"layer_norm needs float32 rows and float32 weight and bias of shape ({width},)")
+    if residual is not None and residual.shape != x.shape:
+        raise FewerError(f"the residual has shape {tuple(residual.shape)} but the rows have {tuple(x.shape)}")
+    rows = rows_of(x, width).contiguous()
+    added = None if residual is None else residual.contiguous()
+    total = rows if residual is None else torch.empty_like(rows)
+    y = torch.empty(rows.shape, dtype=dtypes[out])
+    scale = torch.empty(rows.shape[0] if out == "int8" else 0)
+    weight, bias = weight.contiguous(), bias.contiguous()
+    arguments = native.NormStruct(
+        rows.data_ptr(),
+        None if added is None else added.data_ptr(),
+        None if added is None else total.data_ptr(),
+        weight.data_ptr(),
+        bias.data_ptr(),
+        eps,
+        list(dtypes).index(out),
+        y.data_ptr(),
+        scale.data_ptr(),
+        rows.shape[0],
+        width,
+        torch.get_num_threads(),
+    )
+    native.call(native.library().norm(ctypes.byref(arguments)), "layer norm")
+    return y.view(x.shape), scale.view(x.shape[:-1]) if out == "int8" else scale, total.view(x.shape)
+
+
+# --- a whole transformer block ---------------------------------------------------------------------------------------
+def block_direct(
+    x: Tensor,
+    layers: Sequence[NativeWeight],
+    norms: Sequence[Tensor],
+    eps: Sequence[float],
+    heads: int,
+    scale: float,
+    mode: int,
+    act: int,
+) -> Tensor:
+    """One pre-norm transformer block; ``layers``: qkv, proj, fc1, fc2; ``norms``: weight and bias of both norms."""
+    x = x.contiguous()
+    y = torch.empty_like(x)
+    arguments = native.BlockStruct(
+        *(ctypes.pointer(layer.struct) for layer in layers),
+        *(t.data_ptr() for t in norms),
+        eps[0],
+        eps[1],
+        act,
+        heads,
+        x.shape[0],
+        x.shape[1],
+        x.data_ptr(),
+        y.data_ptr(),
+        mode,
+        scale,
+        torch.get_num_threads(),
+    )
+    native.call(native.library().block(ctypes.byref(arguments)), "transformer block")
+    return y
+
+
+_BLOCK = (
+    "(Tensor x, Tensor[] weights, int[] sizes, Tensor[] norms, float[] eps, int heads, float scale, int mode, int act)"
+    " -> Tensor"
+)
+
+
+@torch.library.custom_op("fewer::vit_block", mutates_args=(), device_types="cpu", schema=_BLOCK)
+def vit_block(x, weights, sizes, norms, eps, heads, scale, mode, act):
+    """The registered form of :func:`block_direct`: six tensors and three sizes (out, in, units) for each layer."""
+    layers = [
+        NativeWeight(weights[6 * i : 6 * i + 6], (sizes[3 * i], sizes[3 * i + 1]), sizes[3 * i + 2]) for i in range(4)
+    ]
+    return block_direct(x, layers, norms, eps, heads, scale, mode, act)
+
+
+@vit_block.register_fake
+def _(x, weights, sizes, norms, eps, heads, scale, mode, act):
+    return x.new_empty(x.shape)
+
+
+def precision_of(vals: Tensor) -> str:
+    """The precision that stored values have: fp32, bf16 or int8."""
+    return _PRECISION[_BY_VALUE_DTYPE[vals.dtype]]
+
+
+assert set(UNIT) == set(native.MODES)
