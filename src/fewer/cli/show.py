@@ -83,10 +83,13 @@ def match_rows(rows: Sequence[Mapping[str, str]], width: int | None = None) -> R
     width = width or console().width
     matched = [row for row in rows if row["status"] == "matched"]
     skipped = [row for row in rows if row["status"] != "matched"]
-    table = _table(("layer", "left"), ("kind", "left"), ("shape", "right"), ("positions", "right"), ("MACs", "right"))
-    room = max(18, width - 52)
+    roomy = width >= 72
+    numbers = ("shape", "positions", "MACs") if roomy else ("shape", "MACs")
+    table = _table(("layer", "left"), ("kind", "left"), *((name, "right") for name in numbers))
     for row in matched:
-        table.add_row(shorten(row["layer"], room), row["kind"], row["shape"], row["positions"], _si(row["macs"]))
+        name = shorten(row["layer"], max(18, width - (56 if roomy else 42)))
+        cells = [name, shorten(row["kind"], 17), row["shape"], row["positions"], _si(row["macs"])]
+        table.add_row(*(cells if roomy else cells[:3] + cells[4:]))
     parts: list[RenderableType] = [table]
     if skipped:
         left = _table(("left alone", "left"), ("kind", "left"))
@@ -94,8 +97,14 @@ def match_rows(rows: Sequence[Mapping[str, str]], width: int | None = None) -> R
         for row in skipped:
             left.add_row(shorten(row["layer"], 32), shorten(row["kind"], 24), row["status"].removeprefix("skipped: "))
         parts.append(left)
-    parts.append(Text(f"{len(matched)} layers can be cut, {len(skipped)} are left alone"))
-    return Group(*parts)
+    told = (
+        f"{_count(len(matched), 'layer')} can be cut, {len(skipped)} {'is' if len(skipped) == 1 else 'are'} left alone"
+    )
+    return Group(*parts, Text(told))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _si(text: str) -> str:
@@ -136,7 +145,7 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
     if report.data and report.data.skipped:
         names = ", ".join(shorten(s.file, 40) for s in report.data.skipped[:3])
         more = f" and {len(report.data.skipped) - 3} more" if len(report.data.skipped) > 3 else ""
-        facts.add_row("skipped", f"{len(report.data.skipped)} unreadable images: {names}{more}")
+        facts.add_row("skipped", f"{_count(len(report.data.skipped), 'unreadable image')}: {names}{more}")
     parts: list[RenderableType] = [facts]
     if report.baselines:
         parts += [_comparison(report), Text(comparison_sentence(report))]
