@@ -92,7 +92,7 @@ def test_the_verdict_says_budget_distortion_rivals_and_where_the_page_is(
     order = [flat.index(label) for label in ("fewer (exact DP)", "Uniform", "ERK")]
     assert order == sorted(order)
     assert "2.00x" in text
-    assert "missed the budget" in text
+    assert "over the budget" in text
 
 
 def test_a_missed_budget_is_said_plainly() -> None:

@@ -166,15 +166,18 @@ def _comparison(report: RunReport) -> RenderableType:
     rows = sorted(report.baselines, key=lambda row: (not row.met, row.distortion))
     ours = next((row.distortion for row in rows if row.ours), None)
     worst = max((row.distortion for row in rows), default=0.0) or 1.0
-    narrow = console().width < 90
-    table = _table(("at the same budget", "left"), ("output error", "right"), ("against ours", "right"), ("", "left"))
+    width = console().width
+    bars = 0 if width < 72 else BAR // 2 if width < 90 else BAR
+    columns = [("at the same budget", "left"), ("output error", "right"), ("against ours", "right")]
+    table = _table(*columns, *([("", "left")] if bars else []))
     for row in rows:
         style = "bold" if row.ours else ""
         ratio = times(row.distortion / ours) if ours and not row.ours else ""
-        bar = "█" * max(1, round((BAR // 2 if narrow else BAR) * min(row.distortion / worst, 1)))
-        label = shorten(row.label, 30 if narrow else 44)
-        told = bar if row.met else "missed the budget"
-        table.add_row(Text(label, style), Text(significant(row.distortion), style), ratio, Text(told, "dim"))
+        label = shorten(row.label, 18 if not bars else 26 if bars < BAR else 40)
+        cells = [Text(label, style), Text(significant(row.distortion), style)]
+        cells.append(Text(ratio) if row.met else Text("over the budget", "dim"))
+        bar = Text("█" * max(1, round(bars * min(row.distortion / worst, 1))), "dim")
+        table.add_row(*cells, *([bar] if bars else []))
     return table
 
 
