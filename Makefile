@@ -66,7 +66,7 @@ docs: setup
 	@echo "docs/_build/html/index.html"
 
 doctest: setup
-	$(BIN)/python -m pytest -q --doctest-modules --durations=0 src docs README.md
+	$(BIN)/python -m pytest -q --doctest-modules src tests/docs
 
 format: setup
 	$(BIN)/ruff format

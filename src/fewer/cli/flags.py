@@ -32,7 +32,7 @@ class SettingFlags:
     sparsities: Annotated[str | None, _p(CUT)] = None
     """Shares that each layer may lose, for example 0.3,0.5,0.9 [0.1 to 0.9 in steps of 0.1, and 0.95]"""
     exclude: Annotated[list[str] | None, _p(CUT)] = None
-    """Layers to leave alone, for example head or 'blocks.0.*'; may be repeated"""
+    """Layers to leave alone, for example head or 'blocks.0.*'; may be repeated [none]"""
 
     estimator: Annotated[str | None, _p(HARM)] = None
     """taylor (few backward passes) or measured (a forward pass per option) [taylor]"""

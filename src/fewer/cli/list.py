@@ -14,7 +14,7 @@ ALLOCATORS = {
     "uniform": "the same share of every layer",
     "uniform_plus": "uniform, with the first and last layers spared",
     "erk": "Erdos-Renyi kernel: larger layers lose a larger share",
-    "global_magnitude": "one threshold on the scores of all weights",
+    "global_magnitude": "one threshold on the magnitudes of all weights",
     "lamp": "one threshold on layer-adaptive magnitudes",
 }
 PATTERNS = {

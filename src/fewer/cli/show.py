@@ -83,10 +83,13 @@ def match_rows(rows: Sequence[Mapping[str, str]], width: int | None = None) -> R
     width = width or console().width
     matched = [row for row in rows if row["status"] == "matched"]
     skipped = [row for row in rows if row["status"] != "matched"]
-    table = _table(("layer", "left"), ("kind", "left"), ("shape", "right"), ("positions", "right"), ("MACs", "right"))
-    room = max(18, width - 52)
+    roomy = width >= 72
+    numbers = ("shape", "positions", "MACs") if roomy else ("shape", "MACs")
+    table = _table(("layer", "left"), ("kind", "left"), *((name, "right") for name in numbers))
     for row in matched:
-        table.add_row(shorten(row["layer"], room), row["kind"], row["shape"], row["positions"], _si(row["macs"]))
+        name = shorten(row["layer"], max(18, width - (56 if roomy else 42)))
+        cells = [name, shorten(row["kind"], 17), row["shape"], row["positions"], _si(row["macs"])]
+        table.add_row(*(cells if roomy else cells[:3] + cells[4:]))
     parts: list[RenderableType] = [table]
     if skipped:
         left = _table(("left alone", "left"), ("kind", "left"))
@@ -94,8 +97,14 @@ def match_rows(rows: Sequence[Mapping[str, str]], width: int | None = None) -> R
         for row in skipped:
             left.add_row(shorten(row["layer"], 32), shorten(row["kind"], 24), row["status"].removeprefix("skipped: "))
         parts.append(left)
-    parts.append(Text(f"{len(matched)} layers can be cut, {len(skipped)} are left alone"))
-    return Group(*parts)
+    told = (
+        f"{_count(len(matched), 'layer')} can be cut, {len(skipped)} {'is' if len(skipped) == 1 else 'are'} left alone"
+    )
+    return Group(*parts, Text(told))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _si(text: str) -> str:
@@ -136,7 +145,7 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
     if report.data and report.data.skipped:
         names = ", ".join(shorten(s.file, 40) for s in report.data.skipped[:3])
         more = f" and {len(report.data.skipped) - 3} more" if len(report.data.skipped) > 3 else ""
-        facts.add_row("skipped", f"{len(report.data.skipped)} unreadable images: {names}{more}")
+        facts.add_row("skipped", f"{_count(len(report.data.skipped), 'unreadable image')}: {names}{more}")
     parts: list[RenderableType] = [facts]
     if report.baselines:
         parts += [_comparison(report), Text(comparison_sentence(report))]
@@ -157,15 +166,18 @@ def _comparison(report: RunReport) -> RenderableType:
     rows = sorted(report.baselines, key=lambda row: (not row.met, row.distortion))
     ours = next((row.distortion for row in rows if row.ours), None)
     worst = max((row.distortion for row in rows), default=0.0) or 1.0
-    narrow = console().width < 90
-    table = _table(("at the same budget", "left"), ("output error", "right"), ("against ours", "right"), ("", "left"))
+    width = console().width
+    bars = 0 if width < 72 else BAR // 2 if width < 90 else BAR
+    columns = [("at the same budget", "left"), ("output error", "right"), ("against ours", "right")]
+    table = _table(*columns, *([("", "left")] if bars else []))
     for row in rows:
         style = "bold" if row.ours else ""
         ratio = times(row.distortion / ours) if ours and not row.ours else ""
-        bar = "█" * max(1, round((BAR // 2 if narrow else BAR) * min(row.distortion / worst, 1)))
-        label = shorten(row.label, 30 if narrow else 44)
-        told = bar if row.met else "missed the budget"
-        table.add_row(Text(label, style), Text(significant(row.distortion), style), ratio, Text(told, "dim"))
+        label = shorten(row.label, 18 if not bars else 26 if bars < BAR else 40)
+        cells = [Text(label, style), Text(significant(row.distortion), style)]
+        cells.append(Text(ratio) if row.met else Text("over the budget", "dim"))
+        bar = Text("█" * max(1, round(bars * min(row.distortion / worst, 1))), "dim")
+        table.add_row(*cells, *([bar] if bars else []))
     return table
 
 

@@ -36,7 +36,7 @@ class Repair:
         re-estimate the variance of a BatchNorm behind the layer. ``"none"``: leave everything as it is.
     score
         Harm of one weight or tile: ``"obs"`` (w^2 / H^-1_jj, or w_b^T (H^-1_bb)^-1 w_b for a tile), ``"magnitude"`` (w^2),
-        ``"wanda"`` (w^2 H_jj), ``"taylor"`` (|w g|, needs gradients).
+        ``"wanda"`` (w^2 H_jj), ``"taylor"`` (``|w g|``, needs gradients).
     damping
         Added to the Hessian's diagonal, relative to its mean.
     iterations

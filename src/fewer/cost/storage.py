@@ -60,7 +60,7 @@ def packed_bytes(shape: tuple[int, ...], pattern: str, kept: int, itemsize: int 
     Parameters
     ----------
     shape : tuple of int
-        Weight shape (out, in / groups, *kernel).
+        Weight shape (out, in / groups, kernel sizes).
     pattern : str
         ``dense``, ``unstructured``, ``block:HxW`` or ``nm:N:M``.
     kept : int

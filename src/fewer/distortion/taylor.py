@@ -144,7 +144,7 @@ class Taylor:
         self._gradients = stored
 
     def rms_gradient(self, layer: Layer) -> Tensor:
-        """Root mean square probe gradient of each weight, shape (out, columns): the g of the score |w g|."""
+        """Root mean square probe gradient of each weight, shape (out, columns): the g of the score ``|w g|``."""
         stored = self.gradients(layer)[..., : layer.unit.numel].float()
         return stored.square().mean((0, 1)).sqrt().view_as(layer.matrix)
 

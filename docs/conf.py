@@ -1,0 +1,35 @@
+"""Sphinx configuration. `make docs` builds the pages into docs/_build/html; a warning is an error."""
+
+from __future__ import annotations
+
+import fewer
+
+project = "fewer"
+author = "The fewer developers"
+project_copyright = "The fewer developers"
+version = release = fewer.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "numpydoc",
+]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
+myst_heading_anchors = 3
+nitpicky = False
+
+autosummary_generate = True
+autodoc_typehints = "none"  # the numpydoc sections say it in words
+autodoc_member_order = "bysource"
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+numpydoc_validation_checks = set()
+
+html_theme = "furo"
+html_title = f"fewer {version}"
+html_copy_source = False
+html_show_sphinx = False

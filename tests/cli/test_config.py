@@ -1,0 +1,108 @@
+"""Where a setting comes from: default < preset < file < environment < flag, by kind and never by position."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from fewer.cli.config import preset_names, preset_note, resolve
+from fewer.cli.flags import SettingFlags, Shared, given
+from fewer.core.errors import FewerError
+from fewer.verbs.settings import Settings
+
+
+def _toml(text: str) -> Path:
+    path = Path("run.toml")
+    path.write_text(text)
+    return path
+
+
+def test_each_kind_of_source_beats_the_one_before() -> None:
+    file, environment = _toml("search = 3"), {"FEWER_SEARCH": "5"}
+    assert Settings().search not in (0, 3, 5, 7)
+    assert resolve({}, environ={})[0] == Settings()
+    assert resolve({}, "rd-prune", environ={})[0].search == 0
+    assert resolve({}, "rd-prune", file, environ={})[0].search == 3
+    assert resolve({}, "rd-prune", file, environment)[0].search == 5
+    assert resolve({"search": 7}, "rd-prune", file, environment)[0].search == 7
+
+
+def test_what_one_source_leaves_open_comes_from_the_one_below() -> None:
+    found, _ = resolve({"seed": 4}, "rd-prune", _toml("search = 3"), {})
+    assert (found.seed, found.search, found.score) == (4, 3, "magnitude")
+
+
+def test_a_file_may_describe_a_whole_run() -> None:
+    text = 'model = "net.py:net"\nimages = "photos"\nbudget = ["size=8MB"]\npreset = "rd-prune"\n[settings]\nseed = 3\n'
+    found, inputs = resolve({}, config=_toml(text), environ={})
+    assert inputs == {"model": "net.py:net", "images": "photos", "budget": ["size=8MB"]}
+    assert (found.seed, found.compensation) == (3, "none")
+
+
+def test_a_preset_flag_beats_the_preset_of_the_file() -> None:
+    assert resolve({}, "default", _toml('preset = "rd-prune"'), {})[0] == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("SEED", "3", 3),
+        ("DAMPING", "0.1", 0.1),
+        ("WORKERS", "none", None),
+        ("DATA_FREE", "bn", "bn"),
+        ("SPARSITIES", "0.3, 0.6", (0.3, 0.6)),
+        ("EXCLUDE", "head,blocks.0.*", ("head", "blocks.0.*")),
+        ("BASELINES", "none", ()),
+    ],
+)
+def test_variables_of_the_environment_are_read_as_what_they_set(name: str, text: str, value: object) -> None:
+    found, _ = resolve({}, environ={f"FEWER_{name}": text})
+    assert getattr(found, name.lower()) == value
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [({"FEWER_SEED": "three"}, "FEWER_SEED"), ({"FEWER_ESTIMATOR": "tailor"}, "FEWER_ESTIMATOR")],
+)
+def test_a_bad_variable_is_named(environ: dict[str, str], words: str) -> None:
+    with pytest.raises(FewerError, match=words):
+        resolve({}, environ=environ)
+
+
+def test_a_bad_value_is_blamed_on_its_own_source() -> None:
+    with pytest.raises(FewerError, match=r"run\.toml"):
+        resolve({"probes": 3}, "rd-prune", _toml("probes = 0"), {})
+    with pytest.raises(FewerError, match="command line"):
+        resolve({"probes": 0}, "rd-prune", _toml("probes = 3"), {})
+
+
+def test_every_setting_has_a_flag_of_its_name() -> None:
+    flags = {f.name for f in fields(SettingFlags)} | {"seed", "device"}
+    assert flags == set(Settings.model_fields)
+
+
+def test_the_defaults_that_the_help_states_are_the_defaults() -> None:
+    source = Path(__import__("fewer.cli.flags", fromlist=["_"]).__file__).read_text()
+    for name, field in Settings.model_fields.items():
+        stated = source.split(f"    {name}: Annotated")[1].split('"""')[1].rsplit("[", 1)[1].rstrip("]")
+        value = field.default
+        if value is None:
+            assert stated in ("none", "one per core") or " " in stated, name
+        elif isinstance(value, tuple):
+            assert stated == (",".join(value) or "none"), name
+        else:
+            assert stated == str(value), name
+
+
+def test_only_flags_that_were_given_count() -> None:
+    assert given(None, None) == {}
+    assert given(SettingFlags(), Shared()) == {}
+    assert given(SettingFlags(search=0), Shared(seed=0)) == {"search": 0, "seed": 0}
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_is_valid_and_says_what_it_is(name: str) -> None:
+    resolve({}, name, environ={})
+    assert len(preset_note(name)) > 20
