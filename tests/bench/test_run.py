@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from subjects import tiny_net
 from torch import nn
 
 from fewer.bench import Extra, bench, run
 from fewer.core.errors import FewerError
+from tests.bench.subjects import tiny_net
 
 X = torch.ones(2, 3, 8, 8)
 
