@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -129,17 +129,29 @@ def add_input(moments: Moments, module: nn.Module, x: Tensor, *, share: float = 
     Where there are more rows than a good estimate needs, they are taken at a regular stride, so that every sample
     still counts. ``share`` is this call's part of the calibration set.
     """
-    samples = x.reshape(-1, x.shape[-1]) if isinstance(module, nn.Linear) else x
-    if not isinstance(module, nn.Linear) and x.ndim == len(module.kernel_size) + 1:  # type: ignore[arg-type]
-        samples = x[None]
-    if samples.shape[0] == 0:
+    for (rows,) in row_chunks(module, (x,), share):
+        moments.add(rows)
+
+
+def row_chunks(module: nn.Module, inputs: Sequence[Tensor], share: float = 1.0) -> Iterator[tuple[Tensor, ...]]:
+    """Input rows of one or several inputs of the same shape, chunk by chunk, the same rows of each.
+
+    Yields
+    ------
+    tuple of Tensor
+        Shape (rows, groups, columns), float32.
+    """
+    if isinstance(module, nn.Linear):
+        inputs = [x.reshape(-1, x.shape[-1]) for x in inputs]
+    elif inputs[0].ndim == len(module.kernel_size) + 1:  # type: ignore[arg-type]
+        inputs = [x[None] for x in inputs]
+    if inputs[0].shape[0] == 0:
         return
-    first = input_rows(module, samples[:1])
-    total = first.shape[0] * samples.shape[0]
-    stride = row_stride(moments.columns, total, share)
+    first = input_rows(module, inputs[0][:1])
+    stride = row_stride(first[0, 0].numel(), first.shape[0] * inputs[0].shape[0], share)
     per_chunk = max(1, _CHUNK_BYTES // (first.numel() * first.element_size()))
-    for chunk in samples.split(per_chunk):
-        moments.add(input_rows(module, chunk)[::stride].float())
+    for parts in zip(*(x.split(per_chunk) for x in inputs), strict=True):
+        yield tuple(input_rows(module, part)[::stride].float() for part in parts)
 
 
 def collect_moments(

@@ -14,16 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewer.compensate.inputs import input_rows
 from fewer.compensate.layers import Layer
 from fewer.compensate.lockstep import PausedForward
-from fewer.compensate.moments import Moments, add_input, row_stride
+from fewer.compensate.moments import Moments, add_input, row_chunks
 from fewer.compensate.sweep import Fit, Repair, Sweep
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.models.running import Forward
-
-_CHUNK_BYTES = 64 * 2**20
 
 
 def compress_in_order(
@@ -140,24 +137,16 @@ def _targets(
     weight = original.matrix.float().view(moments.groups, -1, moments.columns)
     cross = [torch.zeros(moments.groups, b.stop - b.start, moments.columns) for b in moments.blocks]
     total = torch.zeros(moments.groups, moments.columns)
-    count = 0
-    samples = (wanted_input, x)
-    if isinstance(user, nn.Linear):
-        samples = tuple(t.reshape(-1, t.shape[-1]) for t in samples)
-    one = input_rows(user, samples[0][:1])
-    stride = row_stride(moments.columns, one.shape[0] * samples[0].shape[0])
-    per_chunk = max(1, _CHUNK_BYTES // (2 * one.numel() * one.element_size()))
-    for before, after in zip(samples[0].split(per_chunk), samples[1].split(per_chunk), strict=True):
-        a = input_rows(user, before)[::stride].float().transpose(0, 1)
-        b = input_rows(user, after)[::stride].float().transpose(0, 1)
-        count += a.shape[1]
+    # the rows must be those of the moments: cross and second moments of different rows do not fit together
+    for wanted, got in row_chunks(user, (wanted_input, x)):
+        a, b = wanted.transpose(0, 1), got.transpose(0, 1)
         total += a.sum(1)
         for block, sums in zip(moments.blocks, cross, strict=True):
             sums.baddbmm_(b[..., block].transpose(1, 2), a)
-    mean = total / count
+    mean = total / moments.count
     result = []
     for block, sums in zip(moments.blocks, cross, strict=True):
-        between = sums / count
+        between = sums / moments.count
         if centred:
             between = between - moments.mean()[:, block, None] * mean[:, None, :]
         result.append(weight @ between.transpose(1, 2))
