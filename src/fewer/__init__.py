@@ -15,9 +15,13 @@ _PUBLIC: dict[str, str] = {
     "Budget": "fewer.core.budget",
     "FewerError": "fewer.core.errors",
     "Settings": "fewer.verbs.settings",
+    "apply": "fewer.verbs.folder",
     "compress": "fewer.verbs.compress",
     "load": "fewer.verbs.saving",
+    "match_table": "fewer.verbs.folder",
     "plan": "fewer.verbs.planning",
+    "rewrite_report": "fewer.verbs.folder",  # not "report", which is a package
+    "sense": "fewer.verbs.folder",
 }
 
 __all__ = ["__version__", *_PUBLIC]
@@ -34,4 +38,10 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    pass
+    from fewer.core.budget import Budget
+    from fewer.core.errors import FewerError
+    from fewer.verbs.compress import compress
+    from fewer.verbs.folder import apply, match_table, rewrite_report, sense
+    from fewer.verbs.planning import plan
+    from fewer.verbs.saving import load
+    from fewer.verbs.settings import Settings

@@ -14,7 +14,7 @@ from fewer.core.errors import FewerError
 # Inputs beyond this share one block-diagonal Hessian, so that memory stays bounded (4,096^2 floats are 67 MB).
 MAX_COLUMNS = 4096
 # A Hessian of d columns is well estimated by some multiple of d rows; more rows only cost time.
-MAX_ROWS, ROWS_PER_COLUMN = 8192, 8
+MAX_ROWS, ROWS_PER_COLUMN = 8192, 4
 _CHUNK_BYTES = 64 * 2**20
 
 

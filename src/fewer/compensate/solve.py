@@ -80,5 +80,7 @@ def refit(
         residual = residual.addcmul_(-step, q)
         z = residual * inverse
         previous, rho = rho, (residual * z).sum(-1, keepdim=True)
-        direction = z.addcmul(torch.where(previous > 0, rho / previous.clamp_min(torch.finfo(start.dtype).tiny), 0.0), direction)
+        direction = z.addcmul(
+            torch.where(previous > 0, rho / previous.clamp_min(torch.finfo(start.dtype).tiny), 0.0), direction
+        )
     return x * keep

@@ -62,11 +62,13 @@ class Repair:
     damping: float = 0.01
     iterations: int = 4
     polish: int = 0
-    substeps: float = 0.75
+    substeps: float = 0.5
 
     def __post_init__(self) -> None:
         if self.compensation not in COMPENSATIONS:
-            raise FewerError(f"unknown compensation '{self.compensation}'{near_match(self.compensation, COMPENSATIONS)}")
+            raise FewerError(
+                f"unknown compensation '{self.compensation}'{near_match(self.compensation, COMPENSATIONS)}"
+            )
         if self.score not in SCORES:
             raise FewerError(f"unknown score '{self.score}'{near_match(self.score, SCORES)}")
 

@@ -81,5 +81,3 @@ class Ledger:
         """Remove the file; results stay in memory."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
-
-

@@ -87,7 +87,12 @@ class Reference:
         for scale, a, b in zip(self.scale, wanted, got, strict=True):
             difference = (b - a).float().square()
             rows = len(total) if difference.ndim and difference.shape[0] % len(total) == 0 else 1
-            total += (difference.reshape(rows, -1).sum(1, dtype=torch.float64).view(rows if rows == 1 else len(total), -1).sum(1)) / scale
+            total += (
+                difference.reshape(rows, -1)
+                .sum(1, dtype=torch.float64)
+                .view(rows if rows == 1 else len(total), -1)
+                .sum(1)
+            ) / scale
         return total
 
 
@@ -125,4 +130,6 @@ def reduction(name: str) -> Callable[[Tensor], Tensor]:
         if 0 < fraction <= 1:
             return lambda harm: harm.topk(max(1, round(fraction * harm.shape[-1])), dim=-1).values.mean(-1)
         raise FewerError(f"'{name}' needs a share between 0 and 1, for example cvar:0.1")
-    raise FewerError(f"unknown reduction '{name}'{near_match(kind, ('mean', 'max', 'cvar'))}; use mean, max or cvar:0.1")
+    raise FewerError(
+        f"unknown reduction '{name}'{near_match(kind, ('mean', 'max', 'cvar'))}; use mean, max or cvar:0.1"
+    )

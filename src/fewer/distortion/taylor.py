@@ -100,9 +100,7 @@ class Taylor:
 
     def _collect(self, portion: Sequence[Layer]) -> None:
         stored = {
-            one.unit.name: torch.empty(
-                len(self.batches), self.probes, one.unit.numel + one.unit.rows, dtype=self.dtype
-            )
+            one.unit.name: torch.empty(len(self.batches), self.probes, one.unit.numel + one.unit.rows, dtype=self.dtype)
             for one in portion
         }
         shifts: dict[str, Tensor] = {}

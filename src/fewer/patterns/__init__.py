@@ -6,4 +6,13 @@ from fewer.patterns.select import kept_bound, select_mask
 from fewer.patterns.thresholds import option_thresholds
 from fewer.patterns.tiles import expand_tiles, tile_counts, tile_sums
 
-__all__ = ["Pattern", "expand_tiles", "kept_bound", "option_grid", "option_thresholds", "select_mask", "tile_counts", "tile_sums"]
+__all__ = [
+    "Pattern",
+    "expand_tiles",
+    "kept_bound",
+    "option_grid",
+    "option_thresholds",
+    "select_mask",
+    "tile_counts",
+    "tile_sums",
+]

@@ -59,7 +59,9 @@ class Pattern:
             n, m = int(found[1]), int(found[2])
             if 0 < n <= m:
                 return cls("nm", n=n, m=m)
-        raise FewerError(f"'{text}' is not a pattern: use unstructured, a block such as block:16x4, or n:m such as 2:4.")
+        raise FewerError(
+            f"'{text}' is not a pattern: use unstructured, a block such as block:16x4, or n:m such as 2:4."
+        )
 
     def __str__(self) -> str:
         if self.kind == "block":

@@ -107,5 +107,3 @@ def _path(options: Sequence[Option], chosen: Option) -> list[Option]:
     if chosen.is_dense:
         return [chosen]
     return [o for o in options if not o.is_dense and o.sparsity < chosen.sparsity] + [chosen]
-
-

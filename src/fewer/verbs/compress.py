@@ -31,6 +31,7 @@ from fewer.verbs.prepare import Prepared, prepare
 from fewer.verbs.progress import Progress, Silent
 from fewer.verbs.saving import save_model
 from fewer.verbs.settings import Settings
+from fewer.verbs.timing import timed
 
 
 @dataclass(eq=False)
@@ -150,7 +151,7 @@ def compress(
             raise FewerError(f"a budget of {b.metric} cannot be planned yet: use one of {', '.join(sorted(known))}")
     with ExitStack() as stack:
         run = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume)) if out else None
-        config = _config(model, images, budgets, settings)
+        config = config_of(model, images, budgets, settings)
         if run is not None:
             run.write_config(config)
             run.log("started", command=command or "")
@@ -169,12 +170,13 @@ def compress(
         return result
 
 
-def _config(model: Any, images: Any, budgets: Sequence[Budget], settings: Settings) -> dict[str, Any]:
+def config_of(model: Any, images: Any, budgets: Sequence[Budget], settings: Settings) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "model": model if isinstance(model, str) else f"{type(model).__module__}:{type(model).__qualname__}",
-        "budget": [str(b) for b in budgets],
         "settings": {k: v for k, v in settings.model_dump(mode="json").items() if v is not None},
     }
+    if budgets:
+        facts["budget"] = [str(b) for b in budgets]
     if isinstance(images, (str, Path)):
         facts["images"] = str(images)
     elif isinstance(images, (list, tuple)) and images and all(isinstance(i, (str, Path)) for i in images):
@@ -193,14 +195,14 @@ def _compress(
     forward: Forward | None,
 ) -> CompressedRun:
     timings: dict[str, float] = {}
-    with progress.stage("match", None) as stage, _timed(timings, "match"):
+    with progress.stage("match", None) as stage, timed(timings, "match"):
         prepared = prepare(model, images, settings, forward)
         stage.advance()
-    with _timed(timings, "sense"):
+    with timed(timings, "sense"):
         sensed = sense_curves(
             prepared, settings, ledger_path=scratch / "ledger.jsonl", store=scratch, progress=progress
         )
-    with _timed(timings, "plan"):
+    with timed(timings, "plan"):
         allocation = choose(sensed.curves, budgets, settings.allocator)
     if settings.schedule == "iterative":
         compressed, masks, allocation = _iterate(prepared, settings, sensed, budgets, scratch, progress, timings)
@@ -208,7 +210,7 @@ def _compress(
         search = None
     else:
         assembly = Assembly.of(prepared.model, sensed.curves, scratch, prepared.calibration[:1], forward)
-        with _timed(timings, "search"):
+        with timed(timings, "search"):
             allocation, search = _search(prepared, settings, sensed, assembly, budgets, allocation, progress)
         compressed, masks = _apply(prepared, settings, sensed, allocation, progress, timings)
     method = settings.allocator + ("+search" if search is not None and search["kept"] else "")
@@ -237,7 +239,7 @@ def _apply(
     timings: dict[str, float],
 ) -> tuple[nn.Module, dict[str, Tensor]]:
     chosen = {u.name: sensed.options[u.name][k] for u, k in zip(sensed.curves.units, allocation.choice, strict=True)}
-    with _timed(timings, "apply"):
+    with timed(timings, "apply"):
         return apply_options(prepared, settings, sensed.options, chosen, progress=progress)
 
 
@@ -298,7 +300,7 @@ def _iterate(
         if number > 1:
             assert model is not None
             alive = {name: mask.flatten(1) for name, mask in masks.items()}
-            with _timed(timings, "sense"):
+            with timed(timings, "sense"):
                 curves = sense_curves(
                     prepared,
                     settings,
@@ -311,7 +313,7 @@ def _iterate(
         allocation = choose(curves.curves, steps, settings.allocator, choice)
         choice = allocation.choice
         chosen = {u.name: sensed.options[u.name][k] for u, k in zip(sensed.curves.units, choice, strict=True)}
-        with _timed(timings, "apply"):
+        with timed(timings, "apply"):
             model, masks = apply_options(
                 prepared,
                 settings,
@@ -332,18 +334,3 @@ def _step_of(budget: Budget, curves: CurveSet, number: int, rounds: int) -> Budg
     if number == rounds or limit >= dense:
         return budget
     return Budget(budget.metric, dense * (limit / dense) ** (number / rounds), False)
-
-
-class _timed:
-    """Add the time spent inside to an entry of a dictionary."""
-
-    def __init__(self, timings: dict[str, float], name: str) -> None:
-        self.timings, self.name = timings, name
-
-    def __enter__(self) -> None:
-        self.began = perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.timings[self.name] = self.timings.get(self.name, 0.0) + perf_counter() - self.began
-
-

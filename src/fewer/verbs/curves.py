@@ -33,7 +33,18 @@ from fewer.verbs.sensing import SenseJob, SenseTask
 from fewer.verbs.settings import Settings
 
 # settings that change what is sensed; the others do not invalidate finished tasks
-_SENSED_BY = ("pattern", "sparsities", "estimator", "compensation", "score", "damping", "probes", "batch", "sensing", "seed")
+_SENSED_BY = (
+    "pattern",
+    "sparsities",
+    "estimator",
+    "compensation",
+    "score",
+    "damping",
+    "probes",
+    "batch",
+    "sensing",
+    "seed",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +54,7 @@ class Sensed:
     curves: CurveSet
     options: dict[str, tuple[Option, ...]]
     batches: list[Tensor]
-    reference: Reference
+    reference: Reference | None
     facts: dict[str, Any]
 
 

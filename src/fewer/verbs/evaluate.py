@@ -42,7 +42,13 @@ class Judge:
     """
 
     def __init__(
-        self, model: nn.Module, images: Tensor, *, batch: int = 8, forward: Forward | None = None, task: str | None = None
+        self,
+        model: nn.Module,
+        images: Tensor,
+        *,
+        batch: int = 8,
+        forward: Forward | None = None,
+        task: str | None = None,
     ) -> None:
         self.batches, self.forward = list(images.split(batch)), forward
         outputs = self._run(model)

@@ -38,6 +38,8 @@ LABELS = {
 UNITS_OF_MEASURE = {"weights": "weights", "flops": "FLOPs", "macs": "MACs", "size": "bytes"}
 FRONTIER = tuple(round(0.95 - 0.05 * i, 2) for i in range(18))
 MEASURED_AT = (0.9, 0.7, 0.5, 0.35, 0.2)
+# a frontier shows a shape; so many held-out images are enough for it
+_FEW = 16
 # less than this share of improvement is not worth a plan that is no longer the exact optimum of its curves
 _WORTH = 0.01
 
@@ -86,7 +88,12 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
         "budgets": reached,
         "distortion": quality.distortion,
         "quality": [
-            {"name": quality.name, "value": quality.value, "dense": 1.0, "note": f"on {len(prepared.heldout)} held-out images"}
+            {
+                "name": quality.name,
+                "value": quality.value,
+                "dense": 1.0,
+                "note": f"on {len(prepared.heldout)} held-out images",
+            }
         ],
     }
     ours = row_of(e.plan.method, e.plan.method.startswith("dp"), quality, e.timings.get("apply", 0.0), e.settings)
@@ -115,7 +122,7 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
         "sensing": _sensing(e),
     }
     if assembly is not None:
-        report["frontier"] = _frontier(e, assembly, judge, progress)
+        report["frontier"] = _frontier(e, assembly, progress)
         report["additivity"] = _additivity(e, assembly, progress)
     if e.search is not None:
         report["search"] = _search(e, assembly, judge)
@@ -174,11 +181,15 @@ def _baselines(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, 
             continue
         began = perf_counter()
         chosen = {
-            u.name: e.sensed.options[u.name][k]
-            for u, k in zip(e.sensed.curves.units, allocation.choice, strict=True)
+            u.name: e.sensed.options[u.name][k] for u, k in zip(e.sensed.curves.units, allocation.choice, strict=True)
         }
         model, _ = apply_options(
-            e.prepared, e.settings, e.sensed.options, chosen, progress=progress, title=f"baseline {LABELS.get(name, name)}"
+            e.prepared,
+            e.settings,
+            e.sensed.options,
+            chosen,
+            progress=progress,
+            title=f"baseline {LABELS.get(name, name)}",
         )
         rows.append(row_of(name, False, judge.judge(model), perf_counter() - began, e.settings))
     return rows
@@ -222,7 +233,7 @@ def _curves(e: Evidence) -> list[dict[str, Any]]:
     ]
 
 
-def _frontier(e: Evidence, assembly: Assembly, judge: Judge, progress: Progress) -> dict[str, Any]:
+def _frontier(e: Evidence, assembly: Assembly, progress: Progress) -> dict[str, Any]:
     metric = e.budgets[0].metric
     curves = e.sensed.curves
     dense = curves.dense(metric)
@@ -234,6 +245,7 @@ def _frontier(e: Evidence, assembly: Assembly, judge: Judge, progress: Progress)
     ]
     rival = next((n for n in e.settings.baselines if n in ("uniform", "uniform_plus")), None)
     baseline = []
+    few = Judge(e.prepared.model, e.prepared.heldout[:_FEW], forward=e.prepared.forward, task=e.prepared.loaded.task)
     with progress.stage("frontier", len(MEASURED_AT)) as stage:
         for share in MEASURED_AT:
             plan = plans[FRONTIER.index(share)]
@@ -241,15 +253,15 @@ def _frontier(e: Evidence, assembly: Assembly, judge: Judge, progress: Progress)
             if plan is None:
                 continue
             point = next(p for p in points if p["budget"] == share)
-            point["measured"] = assembly.evaluate(plan.choice, lambda m: judge.judge(m).distortion)
+            point["measured"] = assembly.evaluate(plan.choice, lambda m: few.judge(m).distortion)
             if rival is not None:
                 simple = choose(curves, [Budget(metric, share, True)], rival)
-                measured = assembly.evaluate(simple.choice, lambda m: judge.judge(m).distortion)
+                measured = assembly.evaluate(simple.choice, lambda m: few.judge(m).distortion)
                 baseline.append({"budget": share, "cost": simple.cost[metric] / dense, "measured": measured})
     label = {"weights": "kept weights", "flops": "FLOPs", "macs": "MACs", "size": "file size"}[metric]
     return {
         "metric": metric,
-        "label": f"{label} (each layer repaired on its own)",
+        "label": f"{label} (each layer repaired on its own, {len(few.first)} held-out images)",
         "ours": points,
         "baselines": {LABELS[rival]: baseline} if rival is not None else {},
     }

@@ -169,9 +169,7 @@ def _made_up(
         real = Settings.of({**settings.model_dump(), "data_free": None})
         _, heldout, source, skipped, notes = _images(loaded, images, real)
         return made, heldout, f"data-free ({settings.data_free}); judged on {source}", skipped, [note, *notes]
-    heldout = (
-        gaussian_noise(size, settings.heldout, settings.seed + 1) if settings.data_free == "noise" else made
-    )
+    heldout = gaussian_noise(size, settings.heldout, settings.seed + 1) if settings.data_free == "noise" else made
     return made, heldout, f"data-free ({settings.data_free})", [], [note, "Judged on made-up inputs as well."]
 
 

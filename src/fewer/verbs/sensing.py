@@ -242,4 +242,6 @@ def install_choice(
         file = handles[index]
         names = file.keys()
         spread = file.get_tensor(f"{option}.spread") if f"{option}.spread" in names else None
-        layers[unit.name].install(file.get_tensor(f"{option}.weight").float(), file.get_tensor(f"{option}.shift"), spread)
+        layers[unit.name].install(
+            file.get_tensor(f"{option}.weight").float(), file.get_tensor(f"{option}.shift"), spread
+        )
