@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ __all__ = ["RunFolder"]
 
 _MARK = ".fewer-run"
 _LOCK = ".lock"
+_SCRATCH = ".scratch"  # finished tasks of a run that is under way
 _FILES = {
     "config": "config.toml",
     "plan": "plan.json",
@@ -99,6 +101,7 @@ class RunFolder:
             if overwrite:
                 for name in _FILES.values():
                     (folder / name).unlink(missing_ok=True)
+                shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
             if _MARK not in names:
                 atomic_write_text(folder / _MARK, "This folder was made by fewer.\n")
         except (OSError, FewerError) as error:
