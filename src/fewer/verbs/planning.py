@@ -99,7 +99,7 @@ class Assembly:
             for unit, k in zip(self.curves.units, choice, strict=True):
                 if k:
                     stack.enter_context(self.layers[unit.name].borrowed())
-            install_choice(self.layers, self.curves.units, choice, self.store, self.handles)
+            install_choice(self.layers, self.curves.units, choice.tolist(), self.store, self.handles)
             return measure(self.model)
 
     def distortion(self, choice: np.ndarray, batches: Sequence[Any], reference: Any) -> float:
