@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +56,19 @@ def test_sense_plan_apply_step_by_step(fewer: Fewer) -> None:
     assert Path("run/plan.json").read_text() == before
     assert _weights("less/plan.json") <= 0.3
     assert not torch.equal(library.load("less")[0].weight, model[0].weight)
+
+
+@pytest.mark.usefixtures("sensed")
+def test_planning_needs_no_torch() -> None:
+    code = """
+import sys
+from fewer.cli import main
+assert main(["plan", "run", "--budget=weights=50%"]) == 0
+assert main(["list", "allocators"]) == 0
+assert "torch" not in sys.modules
+"""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True)
 
 
 def test_compress_equals_its_own_config_run_again(fewer: Fewer, compress: Fewer) -> None:
@@ -182,10 +198,6 @@ def test_a_defect_is_told_in_one_sentence_and_debug_shows_it(fewer: Fewer, monke
 
 
 def test_nobody_reads_the_output() -> None:
-    import os
-    import subprocess
-    import sys
-
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     words = [sys.executable, "-m", "fewer", "list", "presets", "--json"]
     reader, writer = os.pipe()
