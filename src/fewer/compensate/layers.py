@@ -51,7 +51,7 @@ class Layer:
 
     @property
     def offset(self) -> Tensor:
-        """What the layer (of a tied weight: its first user) adds to its output, or the BatchNorm behind it; shape (out,)."""
+        """What the layer (of a tied weight: its first user) or the BatchNorm behind it adds; shape (out,)."""
         if self.norm is not None:
             return -self.norm.running_mean.float()  # type: ignore[operator, union-attr]
         bias = getattr(self.users[0], "bias", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -31,7 +32,7 @@ def column_blocks(columns: int, limit: int = MAX_COLUMNS) -> list[slice]:
     edges = [0]
     for i in range(count):
         edges.append(edges[-1] + size + (i < extra))
-    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
 @dataclass
@@ -187,7 +188,7 @@ def collect_moments(
     handles = []
     try:
         for name, users in modules.items():
-            weight = users[0].weight
+            weight: Tensor = users[0].weight  # type: ignore[assignment]
             groups = getattr(users[0], "groups", 1)
             moments[name] = Moments(groups, weight[0].numel())
             for user in users:

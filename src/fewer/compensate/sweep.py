@@ -35,8 +35,8 @@ class Repair:
         ``"obs"``: refit the survivors by least squares, and correct the mean. ``"bias"``: correct the mean, and
         re-estimate the variance of a BatchNorm behind the layer. ``"none"``: leave everything as it is.
     score
-        Harm of one weight or tile: ``"obs"`` (w^2 / H^-1_jj, or w_b^T (H^-1_bb)^-1 w_b for a tile), ``"magnitude"`` (w^2),
-        ``"wanda"`` (w^2 H_jj), ``"taylor"`` (``|w g|``, needs gradients).
+        Harm of one weight or tile: ``"obs"`` (w^2 / H^-1_jj, or w_b^T (H^-1_bb)^-1 w_b for a tile),
+        ``"magnitude"`` (w^2), ``"wanda"`` (w^2 H_jj), ``"taylor"`` (``|w g|``, needs gradients).
     damping
         Added to the Hessian's diagonal, relative to its mean.
     iterations
@@ -290,13 +290,22 @@ class Sweep:
 
 def _inverse(hessian: Tensor) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(hessian)
-    if bool(failed.any()):  # rounding can make a badly scaled Hessian indefinite in single precision
-        factor = torch.linalg.cholesky(damp(hessian.double(), 1e-4))
-    return torch.cholesky_inverse(factor).float()
+    if not bool(failed.any()):
+        return torch.cholesky_inverse(factor)
+    # Rounding can make a Hessian indefinite in single precision: one of bad scales, or the covariance of an input that
+    # hardly varies about its mean. Those groups, and only those, are damped until they can be inverted.
+    exact = hessian.double()
+    for fraction in (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0):
+        bad = failed != 0
+        exact[bad] = damp(hessian[bad].double(), fraction)
+        factor, failed = torch.linalg.cholesky_ex(exact)
+        if not bool(failed.any()):
+            return torch.cholesky_inverse(factor).float()
+    raise FewerError("the inputs of a layer hold NaN or infinity on the calibration images, so it cannot be repaired")
 
 
 def _tile_energy(weight: Tensor, inverse: Tensor, width: int, start: int) -> Tensor:
-    """w_b^T (H^-1_bb)^-1 w_b for runs of ``width`` columns on the tile grid of the whole matrix: (groups, rows, tiles)."""
+    """w_b^T (H^-1_bb)^-1 w_b for runs of ``width`` columns on the whole matrix's tile grid: (groups, rows, tiles)."""
     groups, rows, columns = weight.shape
     before = start % width
     after = -(before + columns) % width

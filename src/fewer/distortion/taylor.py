@@ -31,7 +31,7 @@ class Taylor:
     layers
         The layers whose harm will be asked for.
     batches
-        Fixed calibration batches. Harm is estimated per batch, so per-sample reductions (max, cvar) need batches of one.
+        Fixed calibration batches. Harm is estimated per batch: per-sample reductions (max, cvar) need batches of one.
     forward
         ``forward(model, batch)``.
     probes

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from fewer.core.errors import FewerError
 
@@ -82,16 +83,41 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     PyTorch's fused transformer path skips the modules inside, so that hooks and counters would miss them.
     """
     flags = [(module, module.training) for module in model.modules()]
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        model.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
-        torch.backends.mha.set_fastpath_enabled(fast)
+    with _plain_attention:
+        try:
+            model.eval()
+            with torch.no_grad():
+                yield
+        finally:
+            for module, flag in flags:
+                module.training = flag
+
+
+class _PlainAttention:
+    """Switches the fused path off while anyone needs that.
+
+    The switch belongs to the process and sensing runs in threads: the first one in notes how it stood and the last one
+    out puts it back. If each did so for itself, one could put back what another had switched off.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.before = threading.Lock(), 0, True
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.users == 0:
+                self.before = torch.backends.mha.get_fastpath_enabled()
+                torch.backends.mha.set_fastpath_enabled(False)
+            self.users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                torch.backends.mha.set_fastpath_enabled(self.before)
+
+
+_plain_attention = _PlainAttention()
 
 
 def observe_outputs(

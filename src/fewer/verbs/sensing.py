@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,7 +118,7 @@ class SenseJob:
         edges = [round(i * count / shards) for i in range(shards + 1)]
         return [
             SenseTask(unit.name, a, b, store=a == 0 and self.store is not None)
-            for a, b in zip(edges, edges[1:], strict=False)
+            for a, b in itertools.pairwise(edges)
             for unit in self.units
         ]
 
