@@ -35,8 +35,8 @@ class Repair:
         ``"obs"``: refit the survivors by least squares, and correct the mean. ``"bias"``: correct the mean, and
         re-estimate the variance of a BatchNorm behind the layer. ``"none"``: leave everything as it is.
     score
-        Harm of one weight or tile: ``"obs"`` (w^2 / H^-1_jj, or w_b^T (H^-1_bb)^-1 w_b for a tile), ``"magnitude"`` (w^2),
-        ``"wanda"`` (w^2 H_jj), ``"taylor"`` (``|w g|``, needs gradients).
+        Harm of one weight or tile: ``"obs"`` (w^2 / H^-1_jj, or w_b^T (H^-1_bb)^-1 w_b for a tile),
+        ``"magnitude"`` (w^2), ``"wanda"`` (w^2 H_jj), ``"taylor"`` (``|w g|``, needs gradients).
     damping
         Added to the Hessian's diagonal, relative to its mean.
     iterations
@@ -163,7 +163,7 @@ class Sweep:
             self.targets.append(wanted + grouped[..., block] * ridge[:, None, :])
         if wanted_mean is None:
             wanted_mean = self._mean_output(self.dense)
-        self.wanted_mean = wanted_mean
+        self.wanted_mean: Tensor = wanted_mean
 
     def _grouped(self, matrix: Tensor) -> Tensor:
         return matrix.view(self.moments.groups, -1, matrix.shape[1])
@@ -266,7 +266,7 @@ class Sweep:
         kind = self.repair.score
         if kind == "taylor":
             if self.gradient is None:
-                raise FewerError("the score 'taylor' needs gradients: use it with the Taylor estimator.")
+                raise FewerError("the score 'taylor' needs gradients; give gradient=, or use another score")
             return (matrix * self.gradient).abs()
         if kind == "magnitude":
             return matrix.square()
@@ -296,7 +296,7 @@ def _inverse(hessian: Tensor) -> Tensor:
 
 
 def _tile_energy(weight: Tensor, inverse: Tensor, width: int, start: int) -> Tensor:
-    """w_b^T (H^-1_bb)^-1 w_b for runs of ``width`` columns on the tile grid of the whole matrix: (groups, rows, tiles)."""
+    """w_b^T (H^-1_bb)^-1 w_b for runs of ``width`` columns on the whole matrix's tile grid: (groups, rows, tiles)."""
     groups, rows, columns = weight.shape
     before = start % width
     after = -(before + columns) % width

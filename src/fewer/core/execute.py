@@ -56,7 +56,7 @@ def run_tasks(job: Job, tasks: Sequence[T], *, backend: str = "serial", workers:
         raise FewerError(f"unknown backend '{backend}'{near_match(backend, BACKENDS)}")
     if backend == "ray":
         yield from _run_ray(job, tasks, workers)
-    elif backend == "serial" or workers <= 1 and backend == "thread":
+    elif backend == "serial" or (workers <= 1 and backend == "thread"):
         work = job.worker()
         for task in tasks:
             yield task, work(task)
@@ -141,7 +141,10 @@ def _run_ray(job: Job, tasks: Sequence[T], workers: int) -> Iterator[tuple[T, An
             def do(self, task: Any) -> Any:
                 return self.work(task)
 
-        free = [Worker.remote(shared) for _ in range(min(workers, len(tasks)))]
+        free = [
+            Worker.remote(shared)  # pyright: ignore[reportAttributeAccessIssue]
+            for _ in range(min(workers, len(tasks)))
+        ]
         waiting: dict[Any, tuple[Any, T]] = {}
         todo = iter(tasks)
         while True:

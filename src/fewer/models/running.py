@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import torch
@@ -82,16 +83,36 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     PyTorch's fused transformer path skips the modules inside, so that hooks and counters would miss them.
     """
     flags = [(module, module.training) for module in model.modules()]
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
     try:
         model.eval()
-        with torch.no_grad():
+        with _SLOW_PATH, torch.no_grad():
             yield
     finally:
         for module, flag in flags:
             module.training = flag
-        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+class _SlowPath:
+    """Switches the fused attention path off. The switch is one for all threads, so the last one out turns it back."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = Lock(), 0, True
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = torch.backends.mha.get_fastpath_enabled()
+                torch.backends.mha.set_fastpath_enabled(False)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                torch.backends.mha.set_fastpath_enabled(self._before)
+
+
+_SLOW_PATH = _SlowPath()
 
 
 def observe_outputs(

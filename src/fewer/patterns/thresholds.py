@@ -1,4 +1,4 @@
-"""Scores at which each option of a unit stops: what threshold allocators (global magnitude, LAMP) compare across units."""
+"""Scores at which each option of a unit stops: what global magnitude and LAMP compare across units."""
 
 from __future__ import annotations
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from fewer.core.allocate import Allocation
 from fewer.core.budget import Budget, parse_budgets
 from fewer.core.curve import CurveSet
@@ -174,8 +172,8 @@ def apply(
             stage.advance()
         if state_hash(prepared.model) != curves.meta.get("state"):
             raise FewerError(
-                f"the model {prepared.loaded.name} is not the one that {run} was sensed on ({curves.meta.get('model')}); "
-                "sense it again with: fewer sense"
+                f"the model {prepared.loaded.name} is not the one that {run} was sensed on "
+                f"({curves.meta.get('model')}); sense it again with: fewer sense"
             )
         options = {c.unit.name: c.options for c in curves.curves}
         chosen = {c.unit.name: c.options[k] for c, k in zip(curves.curves, choice, strict=True)}
@@ -196,7 +194,7 @@ def apply(
 
 def _from_config(config: dict[str, Any], name: str, run: str | Path) -> Any:
     value = config.get(name)
-    if not isinstance(value, str) or ":" in value and ".py:" not in value:
+    if not isinstance(value, str) or (":" in value and ".py:" not in value):
         raise FewerError(f"{run} was made from a Python object ({value}); give the model again, as {name}=")
     return value
 

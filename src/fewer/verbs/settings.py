@@ -73,26 +73,26 @@ class Settings(BaseModel):
     reduction: str = "mean"
     compensation: Literal["obs", "bias", "none"] = "obs"
     score: Literal["obs", "magnitude", "wanda", "taylor"] = "obs"
-    damping: float = Field(0.01, gt=0)
-    correction: float = Field(0.5, ge=0, le=1)
+    damping: float = Field(default=0.01, gt=0)
+    correction: float = Field(default=0.5, ge=0, le=1)
     allocator: Literal["dp", "uniform", "uniform_plus", "erk", "global_magnitude", "lamp"] = "dp"
     schedule: Literal["one-shot", "iterative"] = "one-shot"
-    rounds: int = Field(4, ge=1)
+    rounds: int = Field(default=4, ge=1)
     data_free: Literal["noise", "bn"] | None = None
-    calibration: int = Field(64, ge=1)
-    sensing: int = Field(16, ge=1)
-    heldout: int = Field(32, ge=1)
-    crops: int | None = Field(None, ge=0)
-    search: int = Field(24, ge=0)
+    calibration: int = Field(default=64, ge=1)
+    sensing: int = Field(default=16, ge=1)
+    heldout: int = Field(default=32, ge=1)
+    crops: int | None = Field(default=None, ge=0)
+    search: int = Field(default=24, ge=0)
     baselines: tuple[str, ...] = ("uniform", "erk", "lamp", "global_magnitude")
-    additivity: int = Field(12, ge=0)
-    probes: int = Field(4, ge=1)
-    batch: int = Field(4, ge=1)
-    shards: int = Field(1, ge=1)
+    additivity: int = Field(default=12, ge=0)
+    probes: int = Field(default=4, ge=1)
+    batch: int = Field(default=4, ge=1)
+    shards: int = Field(default=1, ge=1)
     backend: Literal["serial", "thread", "process", "ray"] = "thread"
-    workers: int | None = Field(None, ge=1)
+    workers: int | None = Field(default=None, ge=1)
     exclude: tuple[str, ...] = ()
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     device: str = "cpu"
 
     @field_validator("sparsities", "exclude", "baselines", mode="before")
