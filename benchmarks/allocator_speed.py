@@ -204,13 +204,13 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), constrained_layout=True)
     for solver in dict.fromkeys(r["solver"] for r in rows):
         mine = [r for r in rows if r["solver"] == solver]
-        x = [r["layers"] for r in mine]
+        x = [int(r["layers"]) for r in mine]
         style = "o--" if solver.startswith("textbook") else "o-"
         left.loglog(x, [float(r["seconds"]) for r in mine], style, label=solver, markersize=4)
         right.loglog(x, [float(r["peak_mib"]) for r in mine], style, label=solver, markersize=4)
     left.set(xlabel="layers", ylabel="seconds, one thread", title="time")
     right.set(xlabel="layers", ylabel="peak MiB", title="memory")
-    left.legend(fontsize=8)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
     for axis in (left, right):
         axis.grid(True, which="major", alpha=0.3)
     figure.suptitle(f"Allocation of one of {OPTIONS} options per layer, {BUCKETS:,} buckets, simulated curves")

@@ -79,5 +79,7 @@ class Nested(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         for block in self.blocks:
             x = block(x)
-        time.sleep(0.003)
+        end = time.thread_time() + 0.003  # work, not sleep: one thread's layers are timed by its CPU time
+        while time.thread_time() < end:
+            pass
         return {"sequence": x, "conv": self.conv(x)}

@@ -65,6 +65,50 @@ def test_bad_flags_are_one_sentence(spec, arguments, words):
         bench(spec, **{"rounds": 1, **arguments})
 
 
+@pytest.fixture
+def saved_run(spec, tmp_path):
+    """A run folder whose linear layer has lost the upper half of its rows."""
+    import torch
+
+    from fewer.models.artefact import save_artefact
+    from fewer.models.spec import load_model
+
+    loaded = load_model(spec)
+    mask = torch.zeros(4, 192, dtype=torch.bool)
+    mask[2:] = True
+    with torch.no_grad():
+        loaded.model[1].weight.mul_(mask)
+    unit = {"name": "1", "pattern": "unstructured", "sparsity": 0.5, "precision": "fp32", "mask": mask}
+    save_artefact(tmp_path / "run", loaded.model, [unit], loaded.source, preprocess=loaded.preprocess)
+    return tmp_path / "run"
+
+
+def test_a_run_is_timed_beside_its_dense_original(saved_run, capsys):
+    assert bench(str(saved_run), vs=["torch-fp32"], threads="1", rounds=2, json=True) == 0
+    result = BenchResult.from_json(capsys.readouterr().out)
+    dense, compressed = result.rows
+    assert (dense.name, compressed.name, compressed.kind) == ("torch-fp32", f"fewer {saved_run}", "extra")
+    assert dense.relative_error == 0 and 0.1 < compressed.relative_error < 1
+    assert compressed.own_process and compressed.status == "ok"
+
+
+def test_a_run_without_its_original_says_so(saved_run, monkeypatch, capsys):
+    def missing(spec):
+        raise FewerError("the weights are not installed")
+
+    monkeypatch.setattr("fewer.bench.sources._from_spec", missing)
+    bench(str(saved_run), vs=["torch-fp32"], threads="1", rounds=2, json=True)
+    result = BenchResult.from_json(capsys.readouterr().out)
+    assert "the weights are not installed" in result.notes[0] and "zeros included" in result.notes[0]
+    assert result.rows[1].relative_error == 0
+
+
+def test_a_damaged_run_is_one_sentence(saved_run):
+    (saved_run / "recipe.json").write_text("{")
+    with pytest.raises(FewerError, match=r"recipe\.json"):
+        bench(str(saved_run), rounds=1)
+
+
 def test_a_saved_bench_is_plain_json(spec, tmp_path, capsys):
     bench(spec, vs=["torch-fp32"], threads="1", rounds=2, json=True)
     data = json.loads(capsys.readouterr().out)

@@ -11,12 +11,12 @@ import time
 
 import pytest
 import torch
-from subjects import Broken, Dying, Limits, Nested, Sleeper, tiny_net
 
 from fewer.bench import BenchResult, Extra, bench, bench_layers
 from fewer.bench.process import OwnProcess
 from fewer.bench.runtimes import Job, load
 from fewer.core.errors import FewerError
+from tests.bench.subjects import Broken, Dying, Limits, Nested, Sleeper, tiny_net
 
 X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1

@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from subjects import tiny_net
 from torch import nn
 
 from fewer.bench import Extra, bench, run
 from fewer.core.errors import FewerError
+from tests.bench.subjects import tiny_net
 
 X = torch.ones(2, 3, 8, 8)
 
@@ -144,10 +144,14 @@ def test_extras_are_timed_last_with_their_precision(fake):
     assert result.row("sparse").relative_error == pytest.approx(0.1)
 
 
-def test_the_model_keeps_its_training_flags(fake):
+def test_the_model_keeps_its_training_flags(fake, monkeypatch):
     model = tiny_net().train()
     model[1].eval()
-    bench(model, X, vs="torch-fp32", threads=[1], rounds=2)
+    seen = []
+    extra = {"probe": Extra(model, note="the same object")}
+    monkeypatch.setattr(Fake, "time", lambda self, repeats, lead: (seen.append(model.training), (1.0, 1.0))[1])
+    bench(model, X, vs="torch-fp32", threads=[1], rounds=2, extra=extra)
+    assert seen == [False] * 4  # timed in evaluation mode
     assert model.training and model[0].training and not model[1].training
 
 

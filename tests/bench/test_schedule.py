@@ -122,7 +122,6 @@ def test_spread_against_numbers_worked_out_by_hand():
     assert not spread([10.0, 10.1, 10.2]).noisy
 
 
-def test_paired_ratio_ignores_drift_that_hits_both():
-    quiet, drift = [4.0, 4.0, 4.0, 4.0], [1.0, 3.0, 10.0, 2.0]
-    reference = [a * b for a, b in zip(quiet, drift, strict=True)]
-    assert paired_ratio(reference, [2 * b for b in drift]) == pytest.approx(2.0)
+def test_a_ratio_is_taken_round_by_round():
+    reference, values = [2.0, 20.0, 4.0], [1.0, 10.0, 1.0]  # the ratio of the medians would be 4
+    assert paired_ratio(reference, values) == 2.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = ["measure"]
 class _Clock:
     """Own time per module of the pass that runs now, and the sizes seen."""
 
+    read: Callable[[], float] = time.perf_counter
     own: dict[str, float] = field(default_factory=dict)
     work: dict[str, tuple[float | None, float]] = field(default_factory=dict)
     stack: list[list[float]] = field(default_factory=list)
@@ -27,6 +28,8 @@ class _Clock:
 
 def measure(loaded: Any, inputs: list[np.ndarray], rounds: int) -> dict[str, Any]:
     """Median own time per module over ``rounds`` passes.
+
+    With one thread it is that thread's CPU time, which other programs do not disturb; otherwise wall time.
 
     Returns
     -------
@@ -41,7 +44,7 @@ def measure(loaded: Any, inputs: list[np.ndarray], rounds: int) -> dict[str, Any
     warm_up(loaded.call)
     model: nn.Module = loaded.model
     bare, hooked, passes = [], [], []
-    clock = _Clock()
+    clock = _Clock(time.thread_time if torch.get_num_threads() == 1 else time.perf_counter)
     for _ in range(rounds):
         bare.append(sample(loaded.call, 1)[0])
         clock.own.clear()
@@ -77,12 +80,12 @@ def _hooked(model: nn.Module, clock: _Clock) -> Iterator[None]:
 
         def enter(module: nn.Module, args: Any, name: str = name) -> None:
             clock.own.setdefault(name, 0.0)  # so that a parent stands before its children
-            clock.stack.append([time.perf_counter(), 0.0])
+            clock.stack.append([clock.read(), 0.0])
 
         def leave(
             module: nn.Module, args: Any, kwargs: Any, output: Any, name: str = name, first: bool = first
         ) -> None:
-            now = time.perf_counter()
+            now = clock.read()
             start, children = clock.stack.pop()
             clock.own[name] += (now - start - children) * 1000
             if first:
@@ -90,7 +93,7 @@ def _hooked(model: nn.Module, clock: _Clock) -> Iterator[None]:
                 seen, moved = clock.work.get(name, (None if flops is None else 0.0, 0.0))
                 clock.work[name] = (None if flops is None or seen is None else seen + flops, moved + size)
             if clock.stack:  # the hook's own time is nobody's
-                clock.stack[-1][1] += time.perf_counter() - start
+                clock.stack[-1][1] += clock.read() - start
 
         handles.append(module.register_forward_pre_hook(enter))
         handles.append(module.register_forward_hook(leave, with_kwargs=True))

@@ -82,7 +82,7 @@ def _onnxruntime(model: str, calibration: str, inputs: str, out: str, threads: i
         # fast but wrong is no rival: both must answer about equally well to be compared by speed
         bound = max(ERROR_ALWAYS_FINE, ERROR_FACTOR * min(error for error, _ in made.values()))
         times = {name: float("inf") for name in made}
-        for _ in range(5):
+        for _ in range(3):
             for name, (_, call) in made.items():
                 times[name] = min(times[name], stopwatch.warm_up(call))
         chosen = min((name for name in made if made[name][0] <= bound), key=times.__getitem__)

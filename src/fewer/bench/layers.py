@@ -34,7 +34,7 @@ class Layer(BaseModel):
     count : int
         How many modules stand behind it.
     own_ms, share : float
-        Milliseconds per pass, and the part of the whole pass.
+        Milliseconds per pass (CPU time with one thread, else wall time), and the part of the sum over all layers.
     flops, bytes : float, optional
         Per pass; None where they cannot be told from the shapes.
     intensity : float, optional

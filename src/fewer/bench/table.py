@@ -156,9 +156,10 @@ def layers_table(result: LayersResult, width: int = 80, least: float = 0.005) ->
         "A module with children counts with its own work only (attention, additions). Of roof: part of what the "
         "roofline allows; C, M: bound by compute, by memory. Data that stays in the cache can exceed 100 %."
     )
-    if result.hooked_ms > 1.1 * result.total_ms:
+    if result.hooked_ms > 1.15 * result.total_ms:
+        clock = "the CPU time of layers leaves" if result.threads == 1 else "medians per layer leave"
         lines.append(
-            f"A whole pass took {_number(result.hooked_ms)} ms: the machine is busy, and medians per layer leave its "
+            f"A whole pass took {_number(result.hooked_ms)} ms by the clock: the machine is busy, and {clock} its "
             "interruptions out."
         )
     return Group(Text(head, style="bold"), Text(), table, Text(), *[Text(line, style="dim") for line in lines])

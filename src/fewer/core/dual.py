@@ -28,12 +28,15 @@ class Reduced:
         (L,) a plan of the original problem that fits.
     bound
         No plan that fits has a harm below this.
+    mu
+        (M,) the multipliers of that bound, in harm per unit of cost.
     """
 
     problem: Problem
     index: np.ndarray
     choice: np.ndarray
     bound: float
+    mu: np.ndarray
 
     def original(self, choice: np.ndarray) -> np.ndarray:
         """Translate a plan of the smaller problem back."""
@@ -82,7 +85,7 @@ def reduce_problem(problem: Problem, start: np.ndarray) -> Reduced:
         harm=np.where(kept, np.take_along_axis(problem.harm, index, axis=1), np.inf),
         cost=np.where(kept, np.take_along_axis(problem.cost, index[None], axis=2), np.inf),
     )
-    return Reduced(small, index, dual.choice, dual.bound)
+    return Reduced(small, index, dual.choice, dual.bound, dual.mu / scale)
 
 
 class _Dual:
@@ -143,7 +146,7 @@ class _Dual:
                 continue
             if (over <= 0).all():
                 self.offer(plan)
-            elif (over < 0.05).all() and plan.tobytes() not in seen and len(seen) < 20:
+            elif (over < 0.01).all() and plan.tobytes() not in seen and len(seen) < 10:
                 seen.add(plan.tobytes())
                 self.offer(repair(self.problem, plan))
             norm = float(np.where((mu > 0) | (over > 0), over, 0.0) @ over)

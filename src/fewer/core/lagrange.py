@@ -16,6 +16,8 @@ __all__ = ["solve_several"]
 _ENUMERATE = 50_000  # problems with at most so many plans are solved by looking at all of them
 _COARSE = 2_000  # buckets while the multipliers are searched
 _STEPS = 10
+_REPAIRABLE = 0.01  # a plan over budget by at most this share is brought back
+_CLOSE = 1e-5  # of the bound, where the search ends
 _FINALISTS = 3  # plans that exchanges are tried on, which takes longest
 
 
@@ -54,7 +56,7 @@ def solve_several(problem: Problem, buckets: int) -> Allocation:
         return problem.allocation(choice, {b.metric: 0.0 for b in problem.budgets}, problem.harm_of(choice))
     search = _Search(small, reduced.start, bound)
     for m in range(len(problem.budgets)):
-        search.multipliers(m, buckets)
+        search.multipliers(m, buckets, reduced.mu)
     slack = {b.metric: w for b, w in zip(problem.budgets, search.slack, strict=True)}
     return problem.allocation(reduced.original(search.best()), slack, search.bound)
 
@@ -94,23 +96,33 @@ class _Search:
         reach = min(table.reach(room), table.size)
         self.slack[m] = (reach - bucket) * table.width
         self.bound = max(self.bound, float(table.harm[reach] - mu @ p.room))
-        self.offer(choice if p.fits(choice) else repair(p, choice))
-        return p.spent(choice) - p.limit
+        over = p.spent(choice) - p.limit
+        # far from the budgets a repair takes long and leads nowhere good
+        if (over <= _REPAIRABLE * np.abs(p.limit)).all():
+            self.offer(choice if (over <= 0).all() else repair(p, choice))
+        return over
 
-    def multipliers(self, m: int, buckets: int) -> None:
-        """Bisect the multiplier of each other budget, in the logarithm, with the first budget kept exactly."""
+    def done(self) -> bool:
+        """Whether the best plan is so close to the bound that searching on is idle."""
+        harm = min(h for h, _ in self.found.values())
+        return harm - self.bound <= _CLOSE * abs(harm)
+
+    def multipliers(self, m: int, buckets: int, near: np.ndarray) -> None:
+        """Bisect the multiplier of each other budget, in the logarithm, with the first budget kept exactly.
+
+        ``near`` are the multipliers of the best Lagrangian bound; those of the exact programme lie close to them.
+        """
         p, others = self.problem, [o for o in range(len(self.problem.budgets)) if o != m]
-        coarse, mu = min(buckets, _COARSE), np.zeros(len(p.budgets))
+        coarse, mu = min(buckets, _COARSE), np.where(np.arange(len(near)) == m, 0.0, near)
         finite = np.isfinite(p.harm)
-        spread = max(float(np.ptp(p.harm[finite])), 1e-300)
-        for _ in range(1 if len(others) == 1 else 3):
+        for _ in range(1 if len(others) == 1 else 2):
             for o in others:
-                unit = spread / max(float(np.ptp(p.cost[o][finite])), 1e-300)
-                low, high = -30.0, 10.0  # powers of two of the natural unit: harm range over cost range
-                mu[o] = 0.0
-                if self.penalised(m, mu, coarse)[o] <= 0:
-                    continue
+                # without a hint: harm range over cost range, and far down from there
+                unit = near[o] or float(np.ptp(p.harm[finite])) / max(float(np.ptp(p.cost[o][finite])), 1e-300)
+                low, high = (-3.0, 3.0) if near[o] > 0 else (-30.0, 4.0)
                 for _ in range(_STEPS):
+                    if self.done():
+                        return
                     middle = (low + high) / 2
                     mu[o] = unit * 2.0**middle
                     if self.penalised(m, mu, coarse)[o] <= 0:

@@ -133,8 +133,8 @@ def _best_pair_many(
 def repair(problem: Problem, choice: np.ndarray) -> np.ndarray | None:
     """Bring a plan that is over some budget back within all of them, at little harm.
 
-    Each step makes the move that lowers the total overspend (as a share of each limit) most per harm added. Every
-    step lowers the overspend, so it ends.
+    Each step makes the move that lowers the total overspend (as a share of each limit) most per harm added; with more
+    than 100 units, the best moves of several units at once.
 
     Returns
     -------
@@ -157,8 +157,18 @@ def repair(problem: Problem, choice: np.ndarray) -> np.ndarray | None:
         saved = over.sum() - after
         harm = np.maximum(problem.harm - problem.harm[rows, choice][:, None], 0.0)
         worth = np.where(allowed & (saved > 1e-15), saved / (harm + least), -np.inf)
-        u, k = np.unravel_index(np.argmax(worth), worth.shape)
-        if not np.isfinite(worth[u, k]):
+        option = worth.argmax(axis=1)
+        value = worth[rows, option]
+        if not np.isfinite(value.max()):
             return None
-        choice[u] = k
+        order = np.argsort(-value, kind="stable")
+        many = order[: max(1, len(choice) // 50)]
+        many = many[np.isfinite(value[many])]
+        new = choice.copy()
+        new[many] = option[many]
+        # together they may save less than one by one; then only the best move is made
+        if len(many) > 1 and np.maximum((problem.spent(new) - problem.limit) / scale, 0.0).sum() >= 0.98 * over.sum():
+            new = choice.copy()
+            new[order[0]] = option[order[0]]
+        choice = new
     return None
