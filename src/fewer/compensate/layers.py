@@ -52,7 +52,7 @@ class Layer:
 
     @property
     def offset(self) -> Tensor:
-        """What the layer (a tied weight: its first user) adds to its output, or the BatchNorm behind it; shape (out,)."""
+        """What the layer (if tied: its first user) or the BatchNorm behind it adds to its output; shape (out,)."""
         if self.norm is not None:
             return -self.norm.running_mean.float()  # type: ignore[operator, union-attr]
         bias = getattr(self.users[0], "bias", None)
@@ -140,7 +140,7 @@ def _norms_behind(
 
     def leave(module: nn.Module, _inputs: Any, output: Any) -> None:
         calls[module] = calls.get(module, 0) + 1
-        # BatchNorm works on axis 1: that of a convolution's channels, but of a linear layer's outputs only without tokens
+        # BatchNorm works on axis 1: a convolution's channels, but a linear layer's outputs only without tokens
         if isinstance(output, Tensor) and output.ndim == (2 if isinstance(module, nn.Linear) else module.weight.ndim):
             made[id(output)] = (module, output)
 
@@ -175,7 +175,7 @@ def _norms_behind(
 
 
 class _Readers(TorchDispatchMode):
-    """Notes which of some tensors are read by an operation outside BatchNorm; ``inside`` counts BatchNorms under way."""
+    """Notes which of some tensors an operation outside BatchNorm reads; ``inside`` counts BatchNorms under way."""
 
     def __init__(self, made: Mapping[int, tuple[nn.Module, Tensor]]) -> None:
         super().__init__()

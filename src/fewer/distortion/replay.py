@@ -18,7 +18,7 @@ from fewer.models.running import Forward, call, evaluating, tensors_of
 
 
 class _Reached(BaseException):
-    """The changed layer was entered; what runs after it is not needed. No ``except Exception`` of a model catches it."""
+    """The changed layer was entered; the rest is not needed. No ``except Exception`` of a model catches it."""
 
 
 class Timeline:
