@@ -50,10 +50,13 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from fewer.core.budget import Budget
-    from fewer.core.errors import FewerError
-    from fewer.verbs.compress import compress
-    from fewer.verbs.folder import apply, match_table, rewrite_report, sense
-    from fewer.verbs.planning import plan
-    from fewer.verbs.saving import load
-    from fewer.verbs.settings import Settings
+    from fewer.core.budget import Budget as Budget
+    from fewer.core.errors import FewerError as FewerError
+    from fewer.verbs.compress import compress as compress
+    from fewer.verbs.folder import apply as apply
+    from fewer.verbs.folder import match_table as match_table
+    from fewer.verbs.folder import rewrite_report as rewrite_report
+    from fewer.verbs.folder import sense as sense
+    from fewer.verbs.planning import plan as plan
+    from fewer.verbs.saving import load as load
+    from fewer.verbs.settings import Settings as Settings

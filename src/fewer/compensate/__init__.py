@@ -1,1 +1,1 @@
-"""Repair after a cut: least-squares weight updates, bias correction, BatchNorm re-estimation."""
+"""Repair after a cut: least-squares updates from calibration activations, bias correction, BatchNorm re-estimation."""

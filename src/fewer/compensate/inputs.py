@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+_CHUNK_BYTES = 64 * 2**20
+
+
+def layer_input(inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:
+    """The tensor that a linear or convolution layer was called with, also as ``layer(input=x)``.
+
+    Examples
+    --------
+    >>> layer_input((1,), {}), layer_input((), {"input": 2})
+    (1, 2)
+    """
+    return inputs[0] if inputs else keywords["input"]
 
 
 def input_rows(module: nn.Module, x: Tensor) -> Tensor:
@@ -46,6 +63,54 @@ def input_rows(module: nn.Module, x: Tensor) -> Tensor:
     kernel_axes = range(2 + spatial, 2 + 2 * spatial)
     x = x.permute(0, *positions, 1, *kernel_axes)
     return x.reshape(-1, module.groups, module.weight[0].numel())
+
+
+def sampled_rows(module: nn.Module, inputs: tuple[Tensor, ...], wanted: float) -> Iterator[tuple[Tensor, ...]]:
+    """Lay out about ``wanted`` rows of several inputs of the same shape, in memory-bounded chunks.
+
+    The rows taken are the same ones for all inputs, and they do not depend on how the work is cut into chunks. Their
+    stride shares no factor with the positions of a sample, so that no column of an image is preferred.
+
+    Parameters
+    ----------
+    module
+        As for :func:`input_rows`.
+    inputs
+        What the module was called with, in several versions.
+    wanted
+        Rows that are enough.
+
+    Yields
+    ------
+    tuple of Tensor
+        For each input float32 rows, shape (n, groups, inputs per group times kernel).
+
+    Examples
+    --------
+    >>> import torch
+    >>> x = torch.arange(6.0).view(6, 1)
+    >>> [rows.flatten().tolist() for (rows,) in sampled_rows(nn.Linear(1, 1), (x,), 3)]
+    [[0.0, 2.0, 4.0]]
+    """
+    if isinstance(module, nn.Linear):
+        positions = inputs[0].shape[-2] if inputs[0].ndim > 2 else 1
+        samples = tuple(x.reshape(-1, x.shape[-1]) for x in inputs)
+    else:
+        positions = 0
+        single = inputs[0].ndim == module.weight.ndim - 1  # type: ignore[operator, union-attr]
+        samples = tuple(x[None] if single else x for x in inputs)
+    count = samples[0].shape[0]
+    if count == 0:
+        return
+    one = input_rows(module, samples[0][:1])
+    per_sample = one.shape[0]
+    stride = max(1, int(per_sample * count / wanted))
+    while math.gcd(stride, positions or per_sample) > 1:
+        stride += 1
+    per_chunk = max(1, _CHUNK_BYTES // (len(inputs) * one.numel() * one.element_size()))
+    for start in range(0, count, per_chunk):
+        first = -start * per_sample % stride
+        yield tuple(input_rows(module, x[start : start + per_chunk])[first::stride].float() for x in samples)
 
 
 def _padded(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:

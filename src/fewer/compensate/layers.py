@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewer.core.unit import Unit
-from fewer.models.running import Forward, call, evaluating
+from fewer.models.running import Forward, call, evaluating, tensors_of
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -51,7 +52,7 @@ class Layer:
 
     @property
     def offset(self) -> Tensor:
-        """What the layer (of a tied weight: its first user) or the BatchNorm behind it adds; shape (out,)."""
+        """What the layer (if tied: its first user) or the BatchNorm behind it adds to its output; shape (out,)."""
         if self.norm is not None:
             return -self.norm.running_mean.float()  # type: ignore[operator, union-attr]
         bias = getattr(self.users[0], "bias", None)
@@ -70,7 +71,12 @@ class Layer:
         spread
             Factor on the variance that BatchNorm expects, shape (out,).
         """
-        self.weight.copy_(matrix.view_as(self.weight))
+        new = matrix.to(self.weight.dtype)
+        if (
+            self.weight.dtype == torch.float64
+        ):  # repaired in single precision: what was not touched keeps all its digits
+            new = torch.where(matrix == self.matrix.float(), self.matrix, new)
+        self.weight.copy_(new.view_as(self.weight))
         if shift is not None:
             if self.norm is not None:
                 self.norm.running_mean -= shift.to(self.norm.running_mean)  # type: ignore[operator, union-attr]
@@ -102,8 +108,9 @@ def find_layers(
 ) -> dict[str, Layer]:
     """Look up units in a model, and the BatchNorm right behind each.
 
-    A BatchNorm is taken when it runs once, its input is the very tensor that the layer gave, the layer ran once, and
-    it keeps running statistics.
+    A BatchNorm is taken when it keeps running statistics, runs once, normalises the layer's outputs (and not another
+    axis), its input is the very tensor that the layer gave, the layer ran once, and no other operation reads that
+    tensor: only then is a shift of the running mean the same as a bias.
 
     Examples
     --------
@@ -120,30 +127,64 @@ def find_layers(
 def _norms_behind(
     model: nn.Module, modules: Sequence[nn.Module], example: Any, forward: Forward | None
 ) -> Mapping[nn.Module, nn.Module]:
+    norms = [
+        m for m in model.modules() if isinstance(m, _NORMS) and m.track_running_stats and m.running_mean is not None
+    ]
+    if not norms:
+        return {}
     made: dict[int, tuple[nn.Module, Tensor]] = {}  # the tensor is held, so that its id stays its own
     calls: dict[nn.Module, int] = {}
     found: dict[nn.Module, nn.Module] = {}
+    watch = _Readers(made)
     handles = []
 
     def leave(module: nn.Module, _inputs: Any, output: Any) -> None:
         calls[module] = calls.get(module, 0) + 1
-        if isinstance(output, Tensor):
+        # BatchNorm works on axis 1: a convolution's channels, but a linear layer's outputs only without tokens
+        if isinstance(output, Tensor) and output.ndim == (2 if isinstance(module, nn.Linear) else module.weight.ndim):
             made[id(output)] = (module, output)
 
     def enter(norm: nn.Module, inputs: tuple[Any, ...]) -> None:
         calls[norm] = calls.get(norm, 0) + 1
+        watch.inside += 1
         if inputs and id(inputs[0]) in made:
-            found[made[id(inputs[0])][0]] = norm
+            module = made[id(inputs[0])][0]
+            if module in found:  # two norms read it
+                watch.shared.add(module)
+            found[module] = norm
+
+    def out(_norm: nn.Module, _inputs: Any, _output: Any) -> None:
+        watch.inside -= 1
 
     try:
         for module in set(modules):
             handles.append(module.register_forward_hook(leave))
-        for norm in model.modules():
-            if isinstance(norm, _NORMS) and norm.track_running_stats and norm.running_mean is not None:
-                handles.append(norm.register_forward_pre_hook(enter))
-        with evaluating(model):
-            call(model, example, forward)
+        for norm in norms:
+            handles.append(norm.register_forward_pre_hook(enter))
+            handles.append(norm.register_forward_hook(out))
+        with evaluating(model), watch:
+            output = call(model, example, forward)
     finally:
         for handle in handles:
             handle.remove()
-    return {module: norm for module, norm in found.items() if calls[module] == 1 and calls[norm] == 1}
+    if not isinstance(output, (Tensor, Mapping, tuple, list)) and hasattr(output, "__dict__"):
+        output = vars(output)
+    returned = {made[id(t)][0] for t in tensors_of(output) if id(t) in made}
+    others = watch.shared | returned
+    return {m: norm for m, norm in found.items() if calls[m] == 1 and calls[norm] == 1 and m not in others}
+
+
+class _Readers(TorchDispatchMode):
+    """Notes which of some tensors an operation outside BatchNorm reads; ``inside`` counts BatchNorms under way."""
+
+    def __init__(self, made: Mapping[int, tuple[nn.Module, Tensor]]) -> None:
+        super().__init__()
+        self.made, self.inside = made, 0
+        self.shared: set[nn.Module] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not self.inside:
+            for tensor in tensors_of((args, kwargs or {})):
+                if id(tensor) in self.made:
+                    self.shared.add(self.made[id(tensor)][0])
+        return func(*args, **(kwargs or {}))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewer.compensate.inputs import layer_input
 from fewer.models.running import Forward, evaluating
 
 
@@ -17,7 +18,7 @@ class _Abandoned(BaseException):
 
 
 class PausedForward:
-    """A forward pass, in a thread of its own, that pauses whenever one of the given modules is first called.
+    """A forward pass, in a thread of its own, that pauses whenever a module of a name is first called.
 
     Two of these in step, one over the dense model and one over the model being compressed, show for each layer what
     its input was and what it has become, with one forward pass each and without storing activations.
@@ -29,7 +30,7 @@ class PausedForward:
     inputs
         Model input: the whole calibration set at once.
     stops
-        Module -> name to report.
+        Module -> name to report; modules of one name (users of a tied weight) pause the pass once.
     forward
         ``forward(model, inputs)``.
 
@@ -51,25 +52,26 @@ class PausedForward:
         self._paused: tuple[str, Tensor] | None = None
         self._error: BaseException | None = None
         self._resume, self._reached = threading.Semaphore(0), threading.Semaphore(0)
-        self._abandoned = False
+        self._abandoned = self._finished = False
         self._thread: threading.Thread | None = None
         self._handles: list[Any] = []
 
     def __enter__(self) -> PausedForward:
-        seen: set[nn.Module] = set()
+        seen: set[str] = set()
 
-        def pause(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if module in seen:
+        def pause(module: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Any]) -> None:
+            name = self._stops[module]
+            if name in seen:
                 return
-            seen.add(module)
-            self._paused = (self._stops[module], inputs[0])
+            seen.add(name)
+            self._paused = (name, layer_input(inputs, keywords))
             self._reached.release()
             self._resume.acquire()
             self._paused = None
             if self._abandoned:
                 raise _Abandoned
 
-        self._handles = [module.register_forward_pre_hook(pause) for module in self._stops]
+        self._handles = [module.register_forward_pre_hook(pause, with_kwargs=True) for module in self._stops]
         threads = torch.get_num_threads()
 
         def walk() -> None:
@@ -84,7 +86,7 @@ class PausedForward:
             except BaseException as error:  # handed to the caller's thread
                 self._error = error
             finally:
-                self._paused = None
+                self._paused, self._finished = None, True
                 self._reached.release()
 
         self._thread = threading.Thread(target=walk, name="fewer-forward", daemon=True)
@@ -103,8 +105,9 @@ class PausedForward:
 
     def advance(self) -> tuple[str, Tensor] | None:
         """Go on to the next layer; its name and input, or None at the end (``output`` then holds the result)."""
-        self._resume.release()
-        self._reached.acquire()
+        if not self._finished:
+            self._resume.release()
+            self._reached.acquire()
         if self._error is not None:
             raise self._error
         return self._paused

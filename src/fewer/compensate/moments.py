@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fewer.compensate.inputs import input_rows
+from fewer.compensate.inputs import layer_input, sampled_rows
 from fewer.core.errors import FewerError
 
 # Inputs beyond this share one block-diagonal Hessian, so that memory stays bounded (4,096^2 floats are 67 MB).
 MAX_COLUMNS = 4096
 # A Hessian of d columns is well estimated by some multiple of d rows; more rows only cost time.
 MAX_ROWS, ROWS_PER_COLUMN = 8192, 4
-_CHUNK_BYTES = 64 * 2**20
 
 
 def column_blocks(columns: int, limit: int = MAX_COLUMNS) -> list[slice]:
@@ -32,7 +32,7 @@ def column_blocks(columns: int, limit: int = MAX_COLUMNS) -> list[slice]:
     edges = [0]
     for i in range(count):
         edges.append(edges[-1] + size + (i < extra))
-    return [slice(a, b) for a, b in itertools.pairwise(edges)]
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 @dataclass
@@ -113,46 +113,25 @@ class Moments:
             )
 
 
-def row_stride(columns: int, rows: int, share: float = 1.0) -> int:
-    """Every how many rows to take, so that about ``share`` of the rows that a Hessian of ``columns`` needs are taken.
+def rows_wanted(columns: int, share: float = 1.0) -> float:
+    """Rows that a Hessian of so many columns needs; ``share`` is a call's part of the calibration set.
 
     Examples
     --------
-    >>> row_stride(384, 16_448), row_stride(4096, 16_448)
-    (2, 1)
+    >>> rows_wanted(384), rows_wanted(4096)
+    (8192.0, 16384.0)
     """
-    return max(1, int(rows / (share * max(MAX_ROWS, ROWS_PER_COLUMN * columns))))
+    return share * max(MAX_ROWS, ROWS_PER_COLUMN * columns)
 
 
 def add_input(moments: Moments, module: nn.Module, x: Tensor, *, share: float = 1.0) -> None:
-    """Add one call's input to the moments, in memory-bounded chunks.
+    """Add one call's input to the moments.
 
     Where there are more rows than a good estimate needs, they are taken at a regular stride, so that every sample
     still counts. ``share`` is this call's part of the calibration set.
     """
-    for (rows,) in row_chunks(module, (x,), share):
+    for (rows,) in sampled_rows(module, (x,), rows_wanted(moments.columns, share)):
         moments.add(rows)
-
-
-def row_chunks(module: nn.Module, inputs: Sequence[Tensor], share: float = 1.0) -> Iterator[tuple[Tensor, ...]]:
-    """Input rows of one or several inputs of the same shape, chunk by chunk, the same rows of each.
-
-    Yields
-    ------
-    tuple of Tensor
-        Shape (rows, groups, columns), float32.
-    """
-    if isinstance(module, nn.Linear):
-        inputs = [x.reshape(-1, x.shape[-1]) for x in inputs]
-    elif inputs[0].ndim == len(module.kernel_size) + 1:  # type: ignore[arg-type]
-        inputs = [x[None] for x in inputs]
-    if inputs[0].shape[0] == 0:
-        return
-    first = input_rows(module, inputs[0][:1])
-    stride = row_stride(first[0, 0].numel(), first.shape[0] * inputs[0].shape[0], share)
-    per_chunk = max(1, _CHUNK_BYTES // (first.numel() * first.element_size()))
-    for parts in zip(*(x.split(per_chunk) for x in inputs), strict=True):
-        yield tuple(input_rows(module, part)[::stride].float() for part in parts)
 
 
 def collect_moments(
@@ -193,10 +172,13 @@ def collect_moments(
             moments[name] = Moments(groups, weight[0].numel())
             for user in users:
 
-                def gather(module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
-                    add_input(moments[name], module, inputs[0].detach(), share=1 / len(batches))
+                def gather(
+                    module: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Any], name: str = name
+                ) -> None:
+                    x = layer_input(inputs, keywords).detach()
+                    add_input(moments[name], module, x, share=1 / len(batches))
 
-                handles.append(user.register_forward_pre_hook(gather))
+                handles.append(user.register_forward_pre_hook(gather, with_kwargs=True))
         with torch.no_grad():
             for batch in batches:
                 forward(model, batch)

@@ -9,14 +9,16 @@ all that went wrong before). 1 overfits small calibration sets; 0.5 is the defau
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fewer.compensate.inputs import sampled_rows
 from fewer.compensate.layers import Layer
 from fewer.compensate.lockstep import PausedForward
-from fewer.compensate.moments import Moments, add_input, row_chunks
+from fewer.compensate.moments import Moments, add_input, rows_wanted
 from fewer.compensate.sweep import Fit, Repair, Sweep
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
@@ -34,6 +36,7 @@ def compress_in_order(
     *,
     correction: float = 0.5,
     alive: Mapping[str, Tensor] | None = None,
+    gradients: Mapping[str, Tensor] | None = None,
     forward: Forward | None = None,
     done: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Tensor]:
@@ -57,6 +60,8 @@ def compress_in_order(
         0 to 1, see above.
     alive
         Masks of an earlier round.
+    gradients
+        Root mean square gradient of each unit's weight; for the ``taylor`` score.
     forward
         ``forward(model, inputs)``.
     done
@@ -69,11 +74,12 @@ def compress_in_order(
     """
     alive = alive or {}
     masks: dict[str, Tensor] = {}
-    first = {layer.users[0]: name for name, layer in layers.items()}
-    first_dense = {layer.users[0]: name for name, layer in dense_layers.items()}
+    # a tied weight is repaired where it is used first, whichever of its modules that is
+    users = {user: name for name, layer in layers.items() for user in layer.users}
+    dense_users = {user: name for name, layer in dense_layers.items() for user in layer.users}
     with (
-        PausedForward(dense, inputs, first_dense, forward) as reference,
-        PausedForward(model, inputs, first, forward) as walk,
+        PausedForward(dense, inputs, dense_users, forward) as reference,
+        PausedForward(model, inputs, users, forward) as walk,
     ):
         while True:
             there, here = reference.advance(), walk.advance()
@@ -83,7 +89,14 @@ def compress_in_order(
             if name != other:
                 raise FewerError(f"the model takes another path once it is compressed: layer '{other}' before '{name}'")
             layer, original = layers[name], dense_layers[name]
-            fit = _fit(layer, original, ladders[name], wanted_input, x, repair, correction, alive.get(name))
+            sweep = partial(
+                Sweep,
+                repair=repair,
+                centred=layer.centred,
+                alive=alive.get(name),
+                gradient=gradients[name] if gradients else None,
+            )
+            fit = _fit(layer, original, ladders[name], wanted_input, x, correction, sweep)
             masks[name] = fit.mask
             if not torch.isfinite(fit.weight).all():
                 raise FewerError(f"repairing layer '{name}' gave NaN or infinity; try a larger damping")
@@ -101,31 +114,22 @@ def _fit(
     ladder: Sequence[Option],
     wanted_input: Tensor,
     x: Tensor,
-    repair: Repair,
     correction: float,
-    alive: Tensor | None,
+    make: Callable[..., Sweep],
 ) -> Fit:
     user = layer.users[0]
     moments = Moments(getattr(user, "groups", 1), layer.matrix.shape[1])
     add_input(moments, user, x)
     moments.check(layer.unit.name)
-    own = Sweep(layer.matrix, moments, repair, centred=layer.centred, alive=alive)
-    if repair.compensation != "obs" or correction <= 0 or torch.equal(wanted_input, x):
+    own = make(layer.matrix, moments)
+    if own.repair.compensation != "obs" or correction <= 0 or torch.equal(wanted_input, x):
         return list(own.run(ladder))[-1]
     targets, mean = _targets(original, moments, wanted_input, x, layer.centred)
     blended = [(1 - correction) * a + correction * b for a, b in zip(own.plain_targets, targets, strict=True)]
     # the shift comes on top of what this layer's bias is now, and an earlier round may have moved that
     mean = mean + original.offset - layer.offset
     blended_mean = (1 - correction) * own.wanted_mean + correction * mean
-    sweep = Sweep(
-        layer.matrix,
-        moments,
-        repair,
-        centred=layer.centred,
-        target=blended,
-        wanted_mean=blended_mean,
-        alive=alive,
-    )
+    sweep = make(layer.matrix, moments, target=blended, wanted_mean=blended_mean)
     return list(sweep.run(ladder, repair_dense=True))[-1]
 
 
@@ -137,9 +141,10 @@ def _targets(
     weight = original.matrix.float().view(moments.groups, -1, moments.columns)
     cross = [torch.zeros(moments.groups, b.stop - b.start, moments.columns) for b in moments.blocks]
     total = torch.zeros(moments.groups, moments.columns)
-    # the rows must be those of the moments: cross and second moments of different rows do not fit together
-    for wanted, got in row_chunks(user, (wanted_input, x)):
-        a, b = wanted.transpose(0, 1), got.transpose(0, 1)
+    count = 0
+    for before, after in sampled_rows(user, (wanted_input, x), rows_wanted(moments.columns)):
+        a, b = before.transpose(0, 1), after.transpose(0, 1)
+        count += a.shape[1]
         total += a.sum(1)
         for block, sums in zip(moments.blocks, cross, strict=True):
             sums.baddbmm_(b[..., block].transpose(1, 2), a)

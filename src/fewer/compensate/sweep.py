@@ -163,7 +163,7 @@ class Sweep:
             self.targets.append(wanted + grouped[..., block] * ridge[:, None, :])
         if wanted_mean is None:
             wanted_mean = self._mean_output(self.dense)
-        self.wanted_mean = wanted_mean
+        self.wanted_mean: Tensor = wanted_mean
 
     def _grouped(self, matrix: Tensor) -> Tensor:
         return matrix.view(self.moments.groups, -1, matrix.shape[1])
@@ -266,7 +266,7 @@ class Sweep:
         kind = self.repair.score
         if kind == "taylor":
             if self.gradient is None:
-                raise FewerError("the score 'taylor' needs gradients: use it with the Taylor estimator.")
+                raise FewerError("the score 'taylor' needs gradients; give gradient=, or use another score")
             return (matrix * self.gradient).abs()
         if kind == "magnitude":
             return matrix.square()

@@ -142,7 +142,10 @@ def _run_ray(job: Job, tasks: Sequence[T], workers: int) -> Iterator[tuple[T, An
             def do(self, task: Any) -> Any:
                 return self.work(task)
 
-        free = [Worker.remote(shared) for _ in range(min(workers, len(tasks)))]
+        free = [
+            Worker.remote(shared)  # pyright: ignore[reportAttributeAccessIssue]
+            for _ in range(min(workers, len(tasks)))
+        ]
         waiting: dict[Any, tuple[Any, T]] = {}
         todo = iter(tasks)
         while True:

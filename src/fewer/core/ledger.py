@@ -49,7 +49,9 @@ class Ledger:
                     good.append(line)
             except (ValueError, KeyError, TypeError):
                 continue
-        if len(good) != len([line for line in lines if line]):
+        if lines[-1] or len(good) != len(
+            [line for line in lines if line]
+        ):  # the last line must end, or the next joins it
             from fewer.core.files import atomic_write_bytes
 
             atomic_write_bytes(path, "".join(line + "\n" for line in good).encode())

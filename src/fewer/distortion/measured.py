@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fewer.compensate.layers import Layer
 from fewer.compensate.sweep import Fit
-from fewer.distortion.outputs import Reference
+from fewer.distortion.outputs import Reference, output_tensors
 from fewer.distortion.replay import Replay
 from fewer.models.running import Forward, call, evaluating
 
@@ -24,6 +24,10 @@ class Estimator(Protocol):
 
     def harms(self, layer: Layer, fits: Iterable[Fit]) -> Tensor:
         """Harm of each fit on each sample: float64, shape (fits, samples)."""
+        ...
+
+    def spent(self) -> int:
+        """Passes of one sample since this was last asked."""
         ...
 
 
@@ -60,15 +64,21 @@ class Measured:
                 reference = Reference([call(model, b, forward) for b in batches])
         self.reference = reference
         self.replay = Replay(model, batches, forward)
+        with evaluating(model):
+            # the model as it is now, which after a first round is no longer the one of the reference
+            self.dense = [t.clone() for t in output_tensors(call(model, batches[0], forward))]
         self.passes = 0
-        self._checked = False
+        self._spent = 0
+
+    def spent(self) -> int:
+        """Passes since this was last asked."""
+        new, self._spent = self.passes - self._spent, self.passes
+        return new
 
     def harms(self, layer: Layer, fits: Iterable[Fit]) -> Tensor:
         """Harm of each fit on each sample: float64, shape (fits, samples)."""
-        if not self._checked:
-            self._checked = True
-            self.replay.check(layer.users, self.reference.tensors[0])
-        self.replay.start_at(layer.users)
+        # checked for every layer: what cannot be replayed may come late in the model
+        self.replay.check(layer.users, self.dense)
         rows = []
         for fit in fits:
             if fit.option.is_dense and fit.option.precision == "fp32":

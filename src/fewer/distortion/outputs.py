@@ -65,7 +65,7 @@ class Reference:
         for tensors in self.tensors:
             for i, t in enumerate(tensors):
                 energies[i] += t.double().square().sum()
-            samples += _samples(tensors)
+            samples += samples_of(tensors)
         if not bool(torch.isfinite(energies).all()):
             raise FewerError("the dense model's output holds NaN or infinity on the calibration images.")
         energies /= samples
@@ -77,26 +77,24 @@ class Reference:
         """The batches ``start`` to ``stop`` alone, on the scale of the whole."""
         part = object.__new__(Reference)
         part.tensors, part.scale = self.tensors[start:stop], self.scale
-        part.samples = sum(_samples(t) for t in part.tensors)
+        part.samples = sum(samples_of(t) for t in part.tensors)
         return part
 
     def change(self, batch: int, output: Any) -> Tensor:
         """Relative squared change of each sample of one batch, float64, shape (samples of the batch,)."""
         wanted, got = self.tensors[batch], output_tensors(output)
-        total = torch.zeros(_samples(wanted), dtype=torch.float64)
+        total = torch.zeros(samples_of(wanted), dtype=torch.float64)
         for scale, a, b in zip(self.scale, wanted, got, strict=True):
             difference = (b - a).float().square()
-            rows = len(total) if difference.ndim and difference.shape[0] % len(total) == 0 else 1
-            total += (
-                difference.reshape(rows, -1)
-                .sum(1, dtype=torch.float64)
-                .view(rows if rows == 1 else len(total), -1)
-                .sum(1)
-            ) / scale
+            if difference.ndim and difference.shape[0] % len(total) == 0:
+                total += difference.reshape(len(total), -1).sum(1, dtype=torch.float64) / scale
+            else:  # one value for the whole batch: its samples share the change
+                total += difference.sum(dtype=torch.float64) / (scale * len(total))
         return total
 
 
-def _samples(tensors: Sequence[Tensor]) -> int:
+def samples_of(tensors: Sequence[Tensor]) -> int:
+    """Samples of a batch: the first dimension of its first output tensor."""
     return tensors[0].shape[0] if tensors[0].ndim else 1
 
 

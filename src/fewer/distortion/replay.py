@@ -7,17 +7,18 @@ output. Replaying whole blocks skips all their insides; the glue between modules
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fewer.models.running import Forward, call, evaluating
+from fewer.models.running import Forward, call, evaluating, tensors_of
 
 
-class _Reached(Exception):
-    """The changed layer was entered; what runs after it is not needed."""
+class _Reached(BaseException):
+    """The changed layer was entered; the rest is not needed. No ``except Exception`` of a model catches it."""
 
 
 class Timeline:
@@ -36,22 +37,28 @@ class Timeline:
     def __init__(self, model: nn.Module, batch: Any, forward: Forward | None = None) -> None:
         self.entered: dict[nn.Module, list[int]] = {}
         self.left: dict[nn.Module, list[int]] = {}
+        # modules that change their input in place do something that their output alone does not replay
+        self.changing: set[nn.Module] = set()
+        versions: list[list[tuple[Tensor, int]]] = []
         clock = 0
         handles = []
 
-        def enter(module: nn.Module, _inputs: Any) -> None:
+        def enter(module: nn.Module, inputs: Any, keywords: Any) -> None:
             nonlocal clock
             clock += 1
             self.entered.setdefault(module, []).append(clock)
+            versions.append([(t, t._version) for t in tensors_of((inputs, keywords)) if not t.is_inference()])
 
         def leave(module: nn.Module, _inputs: Any, _output: Any) -> None:
             nonlocal clock
             clock += 1
             self.left.setdefault(module, []).append(clock)
+            if any(t._version != version for t, version in versions.pop()):
+                self.changing.add(module)
 
         try:
             for module in model.modules():
-                handles.append(module.register_forward_pre_hook(enter))
+                handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
                 handles.append(module.register_forward_hook(leave))
             with evaluating(model):
                 call(model, batch, forward)
@@ -66,7 +73,9 @@ class Timeline:
         covered: set[nn.Module] = set()
         for module in model.modules():  # parents come before their children
             once = len(self.entered.get(module, ())) == 1 and len(self.left.get(module, ())) == 1
-            if module in covered or module is model or not once or self.left[module][0] > start:
+            if module in covered or module is model or module in self.changing:
+                continue
+            if not once or self.left[module][0] > start:
                 continue
             found.append(module)
             covered.update(module.modules())
@@ -115,6 +124,12 @@ class Replay:
         # modules inside a larger one that is now in memory, and siblings inside blocks left behind, are not needed
         keep = set(wanted)
         self.cache = {m: outputs for m, outputs in self.cache.items() if m in keep}
+        if any(len(outputs) != len(self.batches) for outputs in self.cache.values()):
+            self._give_up()  # the model takes another path for other batches
+
+    def _give_up(self) -> None:
+        self.enabled = False
+        self.cache.clear()
 
     def _record(self, index: int, missing: Sequence[nn.Module], users: Sequence[nn.Module]) -> None:
         patched = {m: outputs for m, outputs in self.cache.items() if len(outputs) == len(self.batches)}
@@ -161,13 +176,14 @@ class Replay:
         from fewer.distortion.outputs import Reference
 
         self.start_at(users)
+        if not self.cache:
+            return self.enabled
         try:
             change = float(Reference([wanted]).change(0, self.run(index)).max())
         except Exception:
             change = float("inf")
         if not change <= tolerance**2:
-            self.enabled = False
-            self.cache.clear()
+            self._give_up()
         return self.enabled
 
 
@@ -203,7 +219,10 @@ def _copied(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.clone()
     if isinstance(value, dict):
-        return {k: _copied(v) for k, v in value.items()}
+        twin = copy.copy(value)  # keeps the class: outputs of transformers are dictionaries with attributes
+        for key, part in value.items():
+            twin[key] = _copied(part)
+        return twin
     if isinstance(value, (tuple, list)):
         copies = [_copied(v) for v in value]
         return type(value)(*copies) if hasattr(value, "_fields") else type(value)(copies)

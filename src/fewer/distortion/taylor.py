@@ -10,6 +10,7 @@ vanish in the mean, so one gradient stands for a whole batch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from threading import RLock
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from fewer.compensate.layers import Layer
 from fewer.compensate.sweep import Fit
-from fewer.distortion.outputs import Reference, output_tensors
+from fewer.distortion.outputs import Reference, output_tensors, samples_of
 from fewer.models.running import Forward, call, evaluating
 
 
@@ -31,7 +32,7 @@ class Taylor:
     layers
         The layers whose harm will be asked for.
     batches
-        Fixed calibration batches. Harm is estimated per batch: per-sample reductions (max, cvar) need batches of one.
+        Fixed calibration batches. Harm is estimated per batch, so reductions such as max and cvar need batches of one.
     forward
         ``forward(model, batch)``.
     probes
@@ -83,6 +84,8 @@ class Taylor:
             self._portions[-1].append(layer)
             size += need
         self._gradients: dict[str, Tensor] = {}
+        self._lock = RLock()  # threads share one estimator, and with it the model that the passes run through
+        self._spent = 0
 
     def collect(self) -> None:
         """Do the backward passes now, if all layers' gradients fit in memory at once."""
@@ -92,11 +95,18 @@ class Taylor:
     def gradients(self, layer: Layer) -> Tensor:
         """Stored gradients of a layer, shape (batches, probes, weights + outputs): weight, then output shift."""
         name = layer.unit.name
-        if name not in self._gradients:
-            portion = next(p for p in self._portions if any(one.unit.name == name for one in p))
-            self._gradients = {}
-            self._collect(portion)
-        return self._gradients[name]
+        with self._lock:
+            if name not in self._gradients:
+                portion = next(p for p in self._portions if any(one.unit.name == name for one in p))
+                self._gradients = {}
+                self._collect(portion)
+            return self._gradients[name]
+
+    def spent(self) -> int:
+        """Passes since this was last asked."""
+        with self._lock:
+            new, self._spent = self.passes - self._spent, self.passes
+            return new
 
     def _collect(self, portion: Sequence[Layer]) -> None:
         stored = {
@@ -135,7 +145,7 @@ class Taylor:
                             row = stored[one.unit.name][index, probe]
                             row[: one.unit.numel] = 0 if grad is None else grad.flatten()
                             row[one.unit.numel :] = shifts.get(one.unit.name, torch.zeros(one.unit.rows))
-                    self.passes += outputs[0].shape[0] * (1 + self.probes)
+                    self.passes += samples_of(outputs) * (1 + self.probes)
         finally:
             for handle in handles:
                 handle.remove()
@@ -143,21 +153,71 @@ class Taylor:
                 parameter.requires_grad_(flag)
         self._gradients = stored
 
-    def rms_gradient(self, layer: Layer) -> Tensor:
-        """Root mean square probe gradient of each weight, shape (out, columns): the g of the score ``|w g|``."""
+    def square_gradient(self, layer: Layer) -> Tensor:
+        """Mean square probe gradient of each weight, shape (out, columns)."""
         stored = self.gradients(layer)[..., : layer.unit.numel].float()
-        return stored.square().mean((0, 1)).sqrt().view_as(layer.matrix)
+        return stored.square().mean((0, 1)).view_as(layer.matrix)
 
     def harms(self, layer: Layer, fits: Iterable[Fit]) -> Tensor:
-        """Estimated harm of each fit, float64, shape (fits, batches): mean over the samples of each batch."""
+        """Estimated harm of each fit on each sample, float64, shape (fits, samples).
+
+        The samples of a batch share its estimate, which is one of their mean.
+        """
         gradients = self.gradients(layer).float()
         dense = layer.matrix
-        per_batch = torch.tensor([len(t[0]) for t in self.reference.tensors], dtype=torch.float64)
+        per_batch = torch.tensor([samples_of(tensors) for tensors in self.reference.tensors])
         rows = []
         for fit in fits:
             change = torch.cat([(fit.weight - dense).flatten(), fit.shift])
             rows.append((gradients @ change).double().square().mean(1) / per_batch)
-        return torch.stack(rows)
+        return torch.stack(rows).repeat_interleave(per_batch, 1)
+
+
+def rms_gradients(
+    model: nn.Module,
+    layers: Sequence[Layer],
+    batches: Sequence[Any],
+    forward: Forward | None = None,
+    *,
+    probes: int = 4,
+    seeds: Sequence[int] | None = None,
+    reference: Reference | None = None,
+) -> dict[str, Tensor]:
+    """Root mean square probe gradient of each layer's weight: the g of the score ``|w g|``.
+
+    Over all batches, one after the other, so that only one batch's gradients are in memory, and so that what is cut
+    first does not depend on how the work of sensing is shared out.
+
+    Parameters
+    ----------
+    model, layers, batches, forward, probes, seeds, reference
+        As for :class:`Taylor`.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Shape (out, columns), by unit name.
+
+    Examples
+    --------
+    >>> from fewer.compensate.layers import find_layers
+    >>> from fewer.core.unit import Unit
+    >>> net = nn.Linear(3, 2)
+    >>> layers = find_layers(net, [Unit("", "linear", (2, 3))], torch.ones(1, 3))
+    >>> rms_gradients(net, list(layers.values()), [torch.ones(1, 3)])[""].shape
+    torch.Size([2, 3])
+    """
+    if reference is None:
+        with evaluating(model):
+            reference = Reference([call(model, b, forward) for b in batches])
+    seeds = list(seeds) if seeds is not None else list(range(len(batches)))
+    sums = {one.unit.name: torch.zeros_like(one.matrix, dtype=torch.float32) for one in layers}
+    for i, seed in enumerate(seeds):
+        part = reference.part(i, i + 1)
+        taylor = Taylor(model, layers, batches[i : i + 1], forward, probes=probes, seeds=[seed], reference=part)
+        for one in layers:
+            sums[one.unit.name] += taylor.square_gradient(one)
+    return {name: (total / len(batches)).sqrt() for name, total in sums.items()}
 
 
 def _shift_hook(layer: Layer, shifts: dict[str, Tensor]) -> Any:

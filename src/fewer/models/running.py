@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import torch
@@ -83,41 +83,36 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     PyTorch's fused transformer path skips the modules inside, so that hooks and counters would miss them.
     """
     flags = [(module, module.training) for module in model.modules()]
-    with _plain_attention:
-        try:
-            model.eval()
-            with torch.no_grad():
-                yield
-        finally:
-            for module, flag in flags:
-                module.training = flag
+    try:
+        model.eval()
+        with _SLOW_PATH, torch.no_grad():
+            yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
 
 
-class _PlainAttention:
-    """Switches the fused path off while anyone needs that.
-
-    The switch belongs to the process and sensing runs in threads: the first one in notes how it stood and the last one
-    out puts it back. If each did so for itself, one could put back what another had switched off.
-    """
+class _SlowPath:
+    """Switches the fused attention path off. The switch is one for all threads, so the last one out turns it back."""
 
     def __init__(self) -> None:
-        self.lock, self.users, self.before = threading.Lock(), 0, True
+        self._lock, self._inside, self._before = Lock(), 0, True
 
     def __enter__(self) -> None:
-        with self.lock:
-            if self.users == 0:
-                self.before = torch.backends.mha.get_fastpath_enabled()
+        with self._lock:
+            if self._inside == 0:
+                self._before = torch.backends.mha.get_fastpath_enabled()
                 torch.backends.mha.set_fastpath_enabled(False)
-            self.users += 1
+            self._inside += 1
 
     def __exit__(self, *_: object) -> None:
-        with self.lock:
-            self.users -= 1
-            if self.users == 0:
-                torch.backends.mha.set_fastpath_enabled(self.before)
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                torch.backends.mha.set_fastpath_enabled(self._before)
 
 
-_plain_attention = _PlainAttention()
+_SLOW_PATH = _SlowPath()
 
 
 def observe_outputs(

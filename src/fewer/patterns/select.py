@@ -83,7 +83,7 @@ def select_mask(score: Tensor, pattern: Pattern, sparsity: float, alive: Tensor 
         drop = drop_count(score.numel(), sparsity)
         keep = torch.ones(rows * cols, dtype=torch.bool)
         keep[torch.topk(ranked.flatten(), drop, largest=False, sorted=False).indices] = False
-        return keep.view(rows, cols)
+        return keep.view(rows, cols) if alive is None else keep.view(rows, cols) & alive
     counts = tile_counts(rows, cols, pattern.height, pattern.width)
     harm = score if score.shape == counts.shape else tile_sums(score, pattern.height, pattern.width)
     harm = harm / counts
@@ -96,7 +96,9 @@ def select_mask(score: Tensor, pattern: Pattern, sparsity: float, alive: Tensor 
     last = int(torch.searchsorted(removed, drop_count(rows * cols, sparsity)))
     keep = torch.ones(order.numel(), dtype=torch.bool)
     keep[order[: last + 1]] = False
-    return expand_tiles(keep.view(counts.shape), rows, cols, pattern.height, pattern.width)
+    mask = expand_tiles(keep.view(counts.shape), rows, cols, pattern.height, pattern.width)
+    # an earlier step may have overshot on large tiles, so that fewer weights than are dead had to go
+    return mask if alive is None else mask & alive
 
 
 def _select_nm(score: Tensor, pattern: Pattern, alive: Tensor | None) -> Tensor:

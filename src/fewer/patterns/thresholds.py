@@ -1,4 +1,4 @@
-"""Scores at which each option of a unit stops: what threshold allocators (global magnitude, LAMP) compare."""
+"""Scores at which each option of a unit stops: what global magnitude and LAMP compare across units."""
 
 from __future__ import annotations
 
@@ -47,8 +47,11 @@ def option_thresholds(matrix: Tensor, options: Sequence[Option]) -> dict[str, li
             order = torch.argsort(energy / counts)
             energy, counts = energy[order], counts[order]
             above = energy.flip(0).cumsum(0).flip(0)
-            sorted_by_tile[key] = (energy, counts, above)
-        energy, counts, above = sorted_by_tile[key]
+            scores = torch.where(above > 0, energy / above.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
+            # tiles at an edge are smaller, so a later one may have the lower score
+            lowest = scores.flip(0).cummin(0).values.flip(0)
+            sorted_by_tile[key] = (energy, counts, lowest)
+        energy, counts, lowest = sorted_by_tile[key]
         dropped = drop_count(rows * cols, option.sparsity)
         first = int(torch.searchsorted(counts.cumsum(0), dropped)) + 1 if dropped else 0
         if first >= len(energy):
@@ -56,6 +59,5 @@ def option_thresholds(matrix: Tensor, options: Sequence[Option]) -> dict[str, li
             result["lamp"].append(math.inf)
             continue
         result["magnitude"].append(math.sqrt(float(energy[first] / counts[first])))
-        rest = float(above[first])
-        result["lamp"].append(float(energy[first]) / rest if rest > 0 else 0.0)
+        result["lamp"].append(float(lowest[first]))
     return result

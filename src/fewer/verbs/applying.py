@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
 from fewer.compensate.layers import find_layers
 from fewer.compensate.sequential import compress_in_order
 from fewer.core.option import Option
-from fewer.verbs.curves import repair_of
+from fewer.distortion.outputs import Reference
+from fewer.models.running import call, evaluating
+from fewer.verbs.curves import repair_of, score_gradients, sensing_batches
 from fewer.verbs.prepare import Prepared
 from fewer.verbs.progress import Progress, Silent
 from fewer.verbs.settings import Settings
@@ -24,15 +27,13 @@ def fitting_images(prepared: Prepared) -> Tensor:
     """As many calibration images as fit in memory while two forward passes run in step."""
     largest = 0
 
-    def look(_module: nn.Module, _inputs: object, output: object) -> None:
+    def look(_module: nn.Module, _inputs: Any, output: Any) -> None:
         nonlocal largest
         if isinstance(output, Tensor):
             largest = max(largest, output.numel() * output.element_size())
 
     handles = [m.register_forward_hook(look) for m in prepared.model.modules()]
     try:
-        from fewer.models.running import call, evaluating
-
         with evaluating(prepared.model):
             call(prepared.model, prepared.calibration[:1], prepared.forward)
     finally:
@@ -84,6 +85,9 @@ def apply_options(
     units = prepared.matched.units
     example = prepared.calibration[:1]
     ladders = {u.name: _path(options[u.name], chosen[u.name]) for u in units}
+    batches = sensing_batches(prepared, settings) if settings.score == "taylor" else []
+    with evaluating(dense):
+        reference = Reference([call(dense, b, prepared.forward) for b in batches]) if batches else None
     with progress.stage(title, len(units)) as stage:
         masks = compress_in_order(
             dense,
@@ -95,6 +99,7 @@ def apply_options(
             replace(repair_of(settings), polish=8),
             correction=settings.correction,
             alive=alive,
+            gradients=score_gradients(prepared, settings, target, batches, reference) if reference else None,
             forward=prepared.forward,
             done=lambda name: stage.advance(1, name),
         )

@@ -87,6 +87,8 @@ def save_run(run: RunFolder, result: CompressedRun, config: dict[str, Any]) -> N
     for entry in result.report.verdict.budgets:
         if entry.metric == "size":
             entry.reached = float(saved.size)
+    verdict = result.report.verdict
+    verdict.met = all(entry.reached <= entry.limit * (1 + 1e-6) for entry in verdict.budgets)
     write(result.report, run.path)
 
 

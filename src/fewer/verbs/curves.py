@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewer.compensate.layers import find_layers
 from fewer.compensate.moments import collect_moments
 from fewer.compensate.sweep import Repair
 from fewer.core.curve import Curve, CurveSet
@@ -24,12 +26,13 @@ from fewer.core.option import Option
 from fewer.core.unit import Unit
 from fewer.cost.storage import packed_bytes
 from fewer.distortion.outputs import Reference, reduction
+from fewer.distortion.taylor import rms_gradients
 from fewer.models.running import call, evaluating
 from fewer.patterns import Pattern, kept_bound, option_grid
 from fewer.patterns.grid import default_sparsities
 from fewer.verbs.prepare import Prepared, state_hash
 from fewer.verbs.progress import Progress, Silent
-from fewer.verbs.sensing import SenseJob, SenseTask
+from fewer.verbs.sensing import SenseJob, SenseTask, probe_seeds
 from fewer.verbs.settings import Settings
 
 # settings that change what is sensed; the others do not invalidate finished tasks
@@ -78,8 +81,10 @@ def unit_options(units: Sequence[Unit], settings: Settings) -> dict[str, tuple[O
     return found
 
 
-def option_costs(unit: Unit, options: Sequence[Option]) -> dict[str, list[float]]:
+def option_costs(unit: Unit, options: Sequence[Option], itemsize: int = 4) -> dict[str, list[float]]:
     """Cost of each option: ``weights`` kept, ``macs`` and ``flops`` per sample, ``size`` in bytes.
+
+    ``itemsize`` is the number of bytes of one weight in the model: a half-precision model takes half the size.
 
     Examples
     --------
@@ -91,7 +96,7 @@ def option_costs(unit: Unit, options: Sequence[Option]) -> dict[str, list[float]
         "weights": [float(k) for k in kept],
         "macs": [k * unit.positions for k in kept],
         "flops": [2.0 * k * unit.positions for k in kept],
-        "size": [float(packed_bytes(unit.shape, o.pattern, k)) for k, o in zip(kept, options, strict=True)],
+        "size": [float(packed_bytes(unit.shape, o.pattern, k, itemsize)) for k, o in zip(kept, options, strict=True)],
     }
 
 
@@ -128,8 +133,7 @@ def sense_curves(
     subject = model if model is not None else prepared.model
     units = prepared.matched.units
     options = unit_options(units, settings)
-    size = 1 if settings.estimator == "taylor" and settings.reduction != "mean" else settings.batch
-    batches = list(prepared.calibration[: settings.sensing].split(size))
+    batches = sensing_batches(prepared, settings)
     workers = 1 if settings.backend == "serial" else settings.workers or os.cpu_count() or 1
     started = perf_counter()
     threads = torch.get_num_threads()
@@ -142,6 +146,7 @@ def sense_curves(
             lambda m, b: call(m, b, prepared.forward),
         )
         stage.advance()
+        gradients = score_gradients(prepared, settings, subject, batches, reference)
         base = None
         if model is not None:
             base = torch.cat([reference.change(i, call(model, b, prepared.forward)) for i, b in enumerate(batches)])
@@ -158,6 +163,7 @@ def sense_curves(
         settings.probes,
         settings.seed,
         dict(alive or {}),
+        gradients,
         prepared.forward,
         store,
         threads=1 if workers > 1 else None,
@@ -185,6 +191,31 @@ def sense_curves(
     return Sensed(curves, options, batches, reference, facts)
 
 
+def score_gradients(
+    prepared: Prepared, settings: Settings, model: nn.Module, batches: Sequence[Tensor], reference: Reference
+) -> dict[str, Tensor]:
+    """Gradients that the score ``taylor`` ranks weights with, by unit name; none for other scores."""
+    if settings.score != "taylor":
+        return {}
+    twin = copy.deepcopy(model).eval()
+    layers = find_layers(twin, prepared.matched.units, batches[0][:1], prepared.forward)
+    return rms_gradients(
+        twin,
+        list(layers.values()),
+        batches,
+        prepared.forward,
+        probes=settings.probes,
+        seeds=probe_seeds(settings.seed, 0, len(batches)),
+        reference=reference,
+    )
+
+
+def sensing_batches(prepared: Prepared, settings: Settings) -> list[Tensor]:
+    """The images that harm is measured on, in batches; of one image where the Taylor estimate must be per image."""
+    size = 1 if settings.estimator == "taylor" and settings.reduction != "mean" else settings.batch
+    return list(prepared.calibration[: settings.sensing].split(size))
+
+
 def _stored(job: SenseJob, task: SenseTask) -> bool:
     index = next(i for i, u in enumerate(job.units) if u.name == task.unit)
     return job.store is not None and (job.store / f"{index}.safetensors").exists()
@@ -210,6 +241,7 @@ def _assemble(
     reduce = reduction(settings.reduction)
     curves = []
     for unit in prepared.matched.units:
+        weight = prepared.layers[unit.name].weight
         parts = [results[str(t)] for t in tasks if t.unit == unit.name]
         harms = torch.cat([torch.tensor(p["harms"], dtype=torch.float64) for p in parts], dim=1)
         if base is not None and harms.shape[1] == len(base) and settings.estimator == "measured":
@@ -222,7 +254,7 @@ def _assemble(
             Curve(
                 unit,
                 tuple(options[unit.name]),
-                {m: np.array(c) for m, c in option_costs(unit, options[unit.name]).items()},
+                {m: np.array(c) for m, c in option_costs(unit, options[unit.name], weight.element_size()).items()},
                 harm,
                 {k: np.array(v) for k, v in parts[0]["scores"].items()},
             )

@@ -255,7 +255,10 @@ def _frontier(e: Evidence, assembly: Assembly, progress: Progress) -> dict[str, 
             point = next(p for p in points if p["budget"] == share)
             point["measured"] = assembly.evaluate(plan.choice, lambda m: few.judge(m).distortion)
             if rival is not None:
-                simple = choose(curves, [Budget(metric, share, True)], rival)
+                try:
+                    simple = choose(curves, [Budget(metric, share, True)], rival)
+                except FewerError:  # a rule with one free parameter cannot go as low as the plan can
+                    continue
                 measured = assembly.evaluate(simple.choice, lambda m: few.judge(m).distortion)
                 baseline.append({"budget": share, "cost": simple.cost[metric] / dense, "measured": measured})
     label = {"weights": "kept weights", "flops": "FLOPs", "macs": "MACs", "size": "file size"}[metric]

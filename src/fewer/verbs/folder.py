@@ -173,8 +173,7 @@ def apply(
         if state_hash(prepared.model) != curves.meta.get("state"):
             raise FewerError(
                 f"the model {prepared.loaded.name} is not the one that {run} was sensed on "
-                f"({curves.meta.get('model')}); "
-                "sense it again with: fewer sense"
+                f"({curves.meta.get('model')}); sense it again with: fewer sense"
             )
         options = {c.unit.name: c.options for c in curves.curves}
         chosen = {c.unit.name: c.options[k] for c, k in zip(curves.curves, choice, strict=True)}

@@ -88,6 +88,8 @@ def prepare(model: Any, images: Any, settings: Settings, forward: Forward | None
         raise FewerError(f"device '{settings.device}' cannot be used: this version works on the CPU, --device cpu")
     loaded = model if isinstance(model, LoadedModel) else load_model(model)
     calibration, heldout, source, skipped, notes = _images(loaded, images, settings)
+    dtype = next((p.dtype for p in loaded.model.parameters() if p.is_floating_point()), calibration.dtype)
+    calibration, heldout = calibration.to(dtype), heldout.to(dtype)
     matched = match(loaded.model, calibration[:1], forward, settings.exclude)
     fixed = fixed_costs(loaded.model, calibration[:1], matched, forward)
     fixed.pop("parameters")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -69,6 +70,8 @@ class SenseJob:
         Of the Taylor probes.
     alive
         Masks of an earlier round that may only shrink, by unit name.
+    gradients
+        Root mean square gradient of each unit's weight, for the ``taylor`` score; empty for others.
     forward
         ``forward(model, batch)``.
     store
@@ -86,6 +89,7 @@ class SenseJob:
     probes: int = 4
     seed: int = 0
     alive: dict[str, Tensor] = field(default_factory=dict)
+    gradients: dict[str, Tensor] = field(default_factory=dict)
     forward: Forward | None = None
     store: Path | None = None
     threads: int | None = None
@@ -102,7 +106,7 @@ class SenseJob:
         self.__dict__.update(state)
         self.__post_init__()
 
-    def gradients(self, start: int, stop: int, make: Callable[[], Taylor]) -> Taylor:
+    def taylor(self, start: int, stop: int, make: Callable[[], Taylor]) -> Taylor:
         """The Taylor estimator of a shard; made by the first worker that asks, while the others wait."""
         with self._lock:
             if (start, stop) not in self._shared:
@@ -118,7 +122,7 @@ class SenseJob:
         edges = [round(i * count / shards) for i in range(shards + 1)]
         return [
             SenseTask(unit.name, a, b, store=a == 0 and self.store is not None)
-            for a, b in itertools.pairwise(edges)
+            for a, b in pairwise(edges)
             for unit in self.units
         ]
 
@@ -140,7 +144,7 @@ class _Worker:
         job = self.job
         if (start, stop) not in self.estimators:
             if job.estimator == "taylor":
-                made: Measured | Taylor = job.gradients(start, stop, lambda: self._taylor(start, stop))
+                made: Measured | Taylor = job.taylor(start, stop, lambda: self._taylor(start, stop))
             else:
                 made = Measured(self.model, job.batches[start:stop], job.forward, job.reference.part(start, stop))
             self.estimators = {(start, stop): made}
@@ -155,7 +159,7 @@ class _Worker:
             job.forward,
             probes=job.probes,
             # a shard's directions must not depend on how many shards there are
-            seeds=[job.seed * 100_003 + index for index in range(start, stop)],
+            seeds=probe_seeds(job.seed, start, stop),
             reference=job.reference.part(start, stop),
         )
 
@@ -163,14 +167,13 @@ class _Worker:
         job, layer = self.job, self.layers[task.unit]
         started = perf_counter()
         estimator = self.estimator(task.start, task.stop)
-        before = estimator.passes
         options = job.options[task.unit]
         sweep = Sweep(
             layer.matrix,
             job.moments[task.unit],
             job.repair,
             centred=layer.centred,
-            gradient=estimator.rms_gradient(layer) if isinstance(estimator, Taylor) else None,
+            gradient=job.gradients.get(task.unit),
             alive=job.alive.get(task.unit),
         )
         kept: list[int] = []
@@ -193,9 +196,20 @@ class _Worker:
             "kept": kept,
             "errors": errors,
             "scores": option_thresholds(layer.matrix, options) if task.start == 0 else {},
-            "passes": estimator.passes - before,
+            "passes": estimator.spent(),
             "seconds": perf_counter() - started,
         }
+
+
+def probe_seeds(seed: int, start: int, stop: int) -> list[int]:
+    """Seed of the directions of each batch.
+
+    Examples
+    --------
+    >>> probe_seeds(1, 0, 2)
+    [100003, 100004]
+    """
+    return [seed * 100_003 + index for index in range(start, stop)]
 
 
 def _packed(index: int, fit: Fit) -> dict[str, Tensor]:
@@ -218,7 +232,11 @@ def _first(batch: Any) -> Any:
 
 
 def install_choice(
-    layers: dict[str, Layer], units: Sequence[Unit], choice: Sequence[int], store: Path, handles: dict[int, Any]
+    layers: dict[str, Layer],
+    units: Sequence[Unit],
+    choice: Sequence[int] | np.ndarray,
+    store: Path,
+    handles: dict[int, Any],
 ) -> None:
     """Write the stored weights of a choice of options into a model; option 0 leaves the dense weight in place.
 
