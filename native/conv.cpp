@@ -38,7 +38,7 @@ template <class Mode>
 void conv_rows(const FewerWeight &w, const FewerConv &a, const Image &image, int64_t b, int64_t y0, int64_t y1, int64_t s0, int64_t s1) {
     alignas(64) float scratch[TILE_MAX * STRIP];
     Output out = {a.y, w.out, FEWER_T_F32, a.act, a.residual, w.out};
-    FinishFn finish = finish_of(a.act);
+    FinishFn finish = finish_of(a.act, FEWER_T_F32);
     Tiles tiles(a.out_w, Mode::TILE);
     int64_t ldx = a.stride_w * image.pixel_lanes;
     int64_t chunk = most<int64_t>(1, 64 / a.out_w);  // about 64 pixels for each visit of a strip

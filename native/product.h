@@ -60,9 +60,9 @@ template <int ACT> static void finish_tile(const float *t, int rows, int cols, c
 }
 
 typedef void (*FinishFn)(const float *, int, int, const Output &, int64_t, int64_t);
-FEWER_INLINE FinishFn finish_of(int act) {
+FEWER_INLINE FinishFn finish_of(int act, int type) {
     switch (act) {
-        case FEWER_GELU: return finish_tile<FEWER_GELU>;
+        case FEWER_GELU: return type == FEWER_T_BF16 ? finish_tile<GELU_SHORT> : finish_tile<FEWER_GELU>;
         case FEWER_RELU: return finish_tile<FEWER_RELU>;
         case FEWER_SILU: return finish_tile<FEWER_SILU>;
         case FEWER_RELU6: return finish_tile<FEWER_RELU6>;
@@ -77,7 +77,7 @@ static void multiply(const FewerWeight &w, const uint32_t *x, int64_t ldx, const
                      int64_t s0, int64_t s1, const Output &out) {
     alignas(64) float scratch[TILE_MAX * STRIP];
     Tiles tiles(rows, Mode::TILE);
-    FinishFn finish = finish_of(out.act);
+    FinishFn finish = finish_of(out.act, out.type);
     bool direct = out.type == FEWER_T_F32 && out.act == FEWER_NONE && !out.residual;
     for (int64_t s = s0; s < s1; s++) {
         Strip strip = strip_of(w, s);
