@@ -278,7 +278,7 @@ def networks(args: argparse.Namespace, threads: int, name: str, model: nn.Module
 
 def strides(args: argparse.Namespace, threads: int) -> None:
     """Speed over fuzzed shapes: no shape may fall off a cliff, 4096-byte strides in particular."""
-    fields = [  # fmt: skip
+    fields = [
         "inputs",
         "outputs",
         "tokens",

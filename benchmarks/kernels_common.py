@@ -90,7 +90,7 @@ def environment(**more: object) -> dict[str, object]:
 
 
 class Table:
-    """A CSV file, environment first as comment lines; rows are written at once, so an interrupted run keeps its rows."""
+    """A CSV file, environment first as comment lines; written row by row, so an interrupted run keeps its rows."""
 
     def __init__(self, name: str, fields: list[str], stamp: Mapping[str, object], folder: Path = RESULTS) -> None:
         folder.mkdir(parents=True, exist_ok=True)
