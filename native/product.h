@@ -130,10 +130,10 @@ template <class Mode> FEWER_INLINE int64_t row_lanes(const FewerWeight &w) {
     return padded_lanes(padded_inputs(w, Mode::UNIT) / Mode::UNIT * Mode::XSTEP);
 }
 
-// Rows of a chunk: at most 192 KB of prepared activations, so that they stay in L2 beside a strip of weights, and at most
-// eight tiles, so that the pages and lines of the output do too.
+// Rows of a chunk: at most eight tiles, so that the lines of the output stay in L2 too, and at most 512 KB of prepared
+// activations, half of a usual L2. Fewer rows would read all weights from L3 more often.
 template <class Mode> FEWER_INLINE int64_t chunk_rows(int64_t lanes) {
-    return most<int64_t>(1, least<int64_t>(8, 196608 / (lanes * 4) / Mode::TILE)) * Mode::TILE;
+    return most<int64_t>(1, least<int64_t>(8, 524288 / (lanes * 4) / Mode::TILE)) * Mode::TILE;
 }
 
 // fp32 rows can be read where they are, unless a block reaches beyond the row or the stride is a bad one.
