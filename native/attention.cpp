@@ -143,7 +143,7 @@ template <class Mode> void queries(const FewerAttention &a, const Head &h, int b
         strip.vals = h.keys + s * strip.ku * STRIP;
         int64_t r = 0;
         for (int64_t t = 0; t < tiles.count; r += tiles.height(t), t++)
-            tile_of<Mode>(tiles.height(t))(strip, q + r * ldq, ldq, zeros, h.scores + r * h.lds + s * STRIP, h.lds);
+            tile_of<Mode>(tiles.height(t))(strip, q + r * ldq, ldq, zeros, h.scores + r * h.lds + s * STRIP, h.lds, nullptr, 0);
     }
     constexpr bool BF16 = Mode::UNIT == 2 && Mode::XSTEP == 1;
     uint32_t *p = BF16 ? h.p : (uint32_t *)h.scores;
@@ -156,7 +156,7 @@ template <class Mode> void queries(const FewerAttention &a, const Head &h, int b
         int cols = (int)least<int64_t>(STRIP, a.dim - s * STRIP);
         int64_t r = 0;
         for (int64_t t = 0; t < tiles.count; r += tiles.height(t), t++) {
-            tile_of<Mode>(tiles.height(t))(strip, p + r * ldp, ldp, zeros, tile_out, STRIP);
+            tile_of<Mode>(tiles.height(t))(strip, p + r * ldp, ldp, zeros, tile_out, STRIP, nullptr, 0);
             for (int i = 0; i < tiles.height(t); i++) {
                 int64_t o = b * a.o_batch + (first + r + i) * a.o_token + head * a.o_head + s * STRIP;
                 for (int j = 0; j < STRIP; j += LANES) {

@@ -51,7 +51,7 @@ void conv_rows(const FewerWeight &w, const FewerConv &a, const Image &image, int
                 int64_t pixel = (b * a.out_h + y) * a.out_w, done = 0;
                 for (int64_t t = 0; t < tiles.count; done += tiles.height(t), t++) {
                     int mr = tiles.height(t);
-                    tile_of<Mode>(mr)(strip, x + done * ldx, ldx, w.bias, scratch, STRIP);
+                    tile_of<Mode>(mr)(strip, x + done * ldx, ldx, w.bias, scratch, STRIP, nullptr, 0);
                     finish(scratch, mr, cols, out, pixel + done, s * STRIP);
                 }
             }

@@ -75,7 +75,7 @@ template <class Mode> static double peak_of(int64_t steps) {
     Strip strip = {start, w, 1, UNITS, zeros, zeros, (const int32_t *)zeros};
     int64_t done = 0;
     for (; done < steps; done += UNITS) {
-        tile_of<Mode>(Mode::TILE)(strip, x, LDX, zeros, out, STRIP);
+        tile_of<Mode>(Mode::TILE)(strip, x, LDX, zeros, out, STRIP, nullptr, 0);
         __asm__ volatile("" ::"r"(out) : "memory");  // the result counts as used
     }
     return 2.0 * (double)done * Mode::TILE * STRIP * Mode::UNIT;

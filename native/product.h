@@ -71,6 +71,13 @@ FEWER_INLINE FinishFn finish_of(int act, int type) {
     }
 }
 
+// The epilogue that a tile can do in registers, or -1.
+FEWER_INLINE int epilogue_of(const Output &out, int mode) {
+    if (out.type == FEWER_T_F32 && out.act == FEWER_NONE) return out.residual ? ADD : PLAIN;
+    if (mode == FEWER_F32 || out.type != FEWER_T_BF16 || out.residual) return -1;
+    return out.act == FEWER_NONE ? LOW : out.act == FEWER_GELU ? GELU_LOW : -1;
+}
+
 // Prepared rows [row0, row0 + rows) times strips [s0, s1). A strip's weights stay in L1 or L2 over all tiles of the rows.
 template <class Mode>
 static void multiply(const FewerWeight &w, const uint32_t *x, int64_t ldx, const float *sx, int64_t row0, int64_t rows,
@@ -78,19 +85,22 @@ static void multiply(const FewerWeight &w, const uint32_t *x, int64_t ldx, const
     alignas(64) float scratch[TILE_MAX * STRIP];
     Tiles tiles(rows, Mode::TILE);
     FinishFn finish = finish_of(out.act, out.type);
-    bool direct = out.type == FEWER_T_F32 && out.act == FEWER_NONE && !out.residual;
+    int direct = epilogue_of(out, Mode::ID);
+    int64_t bytes = out.type == FEWER_T_F32 ? 4 : 2;
     for (int64_t s = s0; s < s1; s++) {
         Strip strip = strip_of(w, s);
         int cols = (int)least<int64_t>(STRIP, w.out - s * STRIP);
         int64_t r = 0;
         for (int64_t t = 0; t < tiles.count; t++) {
             int mr = tiles.height(t);
-            if (direct && cols == STRIP) {
-                float *y = (float *)out.y + (row0 + r) * out.ldy + s * STRIP;
-                tile_of<Mode>(mr)(strip, x + r * ldx, ldx, sx + r, y, out.ldy);
+            int64_t row = row0 + r, col = s * STRIP;
+            if (direct >= 0 && cols == STRIP) {
+                const float *residual = out.residual ? out.residual + row * out.ldr + col : nullptr;
+                char *y = (char *)out.y + (row * out.ldy + col) * bytes;
+                tile_of<Mode>(mr, direct)(strip, x + r * ldx, ldx, sx + r, y, out.ldy, residual, out.ldr);
             } else {
-                tile_of<Mode>(mr)(strip, x + r * ldx, ldx, sx + r, scratch, STRIP);
-                finish(scratch, mr, cols, out, row0 + r, s * STRIP);
+                tile_of<Mode>(mr)(strip, x + r * ldx, ldx, sx + r, scratch, STRIP, nullptr, 0);
+                finish(scratch, mr, cols, out, row, col);
             }
             r += mr;
         }
