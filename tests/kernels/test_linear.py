@@ -217,3 +217,11 @@ def test_bad_input(lib):
     assert layer(torch.zeros(0, 8)).shape == (0, 4)
     with torch.inference_mode(False), pytest.raises(FewerError, match="no gradient"):
         layer(torch.zeros(2, 8, requires_grad=True))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_short_gelu_of_bf16_results(each_isa, precision):
+    x = torch.linspace(-12, 12, 16 * 40).reshape(40, 16).bfloat16()
+    layer = BlockSparseLinear(pack(torch.eye(16), precision=precision), "gelu")
+    expected = nn.functional.gelu(x.double())
+    assert bool(((layer(x).double() - expected).abs() <= 2e-4 + 2.0**-8 * expected.abs()).all())
