@@ -224,4 +224,4 @@ def test_short_gelu_of_bf16_results(each_isa, precision):
     x = torch.linspace(-12, 12, 16 * 40).reshape(40, 16).bfloat16()
     layer = BlockSparseLinear(pack(torch.eye(16), precision=precision), "gelu")
     expected = nn.functional.gelu(x.double())
-    assert bool(((layer(x).double() - expected).abs() <= 2e-4 + 2.0**-8 * expected.abs()).all())
+    assert bool(((layer(x).double() - expected).abs() <= 2.5e-4 + 2.0**-8 * expected.abs()).all())
