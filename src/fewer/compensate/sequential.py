@@ -141,10 +141,8 @@ def _targets(
     weight = original.matrix.float().view(moments.groups, -1, moments.columns)
     cross = [torch.zeros(moments.groups, b.stop - b.start, moments.columns) for b in moments.blocks]
     total = torch.zeros(moments.groups, moments.columns)
-    count = 0
     for before, after in sampled_rows(user, (wanted_input, x), rows_wanted(moments.columns)):
         a, b = before.transpose(0, 1), after.transpose(0, 1)
-        count += a.shape[1]
         total += a.sum(1)
         for block, sums in zip(moments.blocks, cross, strict=True):
             sums.baddbmm_(b[..., block].transpose(1, 2), a)
