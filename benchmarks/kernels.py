@@ -4,7 +4,7 @@
     python benchmarks/kernels.py --quick --only layers
     python benchmarks/kernels.py --only vit --rounds 21 --threads 1
 
-On a machine with other jobs, set OMP_WAIT_POLICY=PASSIVE for more than one thread: OpenMP threads that spin at a barrier
+On a busy machine, set OMP_WAIT_POLICY=PASSIVE for more than one thread: OpenMP threads that spin at a barrier
 for one that is pre-empted would be measured instead of the kernels (torch and ours alike).
 
 Masks are random with an exact share of zero blocks, weights random: this measures speed, not accuracy. Ratios are of
