@@ -278,7 +278,14 @@ def networks(args: argparse.Namespace, threads: int, name: str, model: nn.Module
 
 def strides(args: argparse.Namespace, threads: int) -> None:
     """Speed over fuzzed shapes: no shape may fall off a cliff, 4096-byte strides in particular."""
-    fields = ["inputs", "outputs", "tokens", "precision", "gflops", "share_of_median"]
+    fields = [
+        "inputs",
+        "outputs",
+        "tokens",
+        "precision",
+        "gflops",
+        "share_of_median",
+    ]
     table = Table(f"kernels_strides_{threads}t", fields, environment(threads=threads, rounds=args.rounds), args.out)
     around = [1024, 2048, 3072, 4096]
     sizes = sorted({n + d for n in around for d in (-16, 0, 16)} | {768, 1000, 1536, 1792, 2500})

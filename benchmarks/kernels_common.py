@@ -90,7 +90,7 @@ def environment(**more: object) -> dict[str, object]:
 
 
 class Table:
-    """A CSV file with the environment as comment lines, written row by row so that an interrupted run keeps its rows."""
+    """A CSV file, environment first as comment lines; written row by row, so an interrupted run keeps its rows."""
 
     def __init__(self, name: str, fields: list[str], stamp: Mapping[str, object], folder: Path = RESULTS) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,7 @@ def openvino_requests(model: nn.Module, x: torch.Tensor, threads: int, kinds: tu
         converted = openvino.convert_model(model, example_input=x, input=[tuple(x.shape)])
         hint = "bf16" if kind == "bf16" else "f32"
         if kind == "int8":
-            data = nncf.Dataset([torch.randn_like(x).numpy() for _ in range(8)])
+            data = nncf.Dataset([torch.randn_like(x).numpy() for _ in range(max(2, 8 // x.shape[0]))])
             converted = nncf.quantize(
                 converted, data, model_type=nncf.ModelType.TRANSFORMER if x.ndim == 4 else None, subset_size=8
             )

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from docutils import nodes
+from latex2mathml.converter import convert
+
 import fewer
 
 project = "fewer"
@@ -13,7 +18,6 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "numpydoc",
 ]
@@ -33,3 +37,21 @@ html_theme = "furo"
 html_title = f"fewer {version}"
 html_copy_source = False
 html_show_sphinx = False
+html_math_renderer = "mathml"
+
+
+def _inline(translator: Any, node: nodes.math) -> None:
+    translator.body.append(convert(node.astext()))
+    raise nodes.SkipNode
+
+
+def _block(translator: Any, node: nodes.math_block) -> None:
+    translator.body.append(
+        f'<div style="overflow: auto hidden; margin: 1em 0">{convert(node.astext(), display="block")}</div>'
+    )
+    raise nodes.SkipNode
+
+
+def setup(app: Any) -> None:
+    """Formulae as MathML: browsers draw it themselves, so the pages need no network."""
+    app.add_html_math_renderer("mathml", (_inline, None), (_block, None))

@@ -133,7 +133,7 @@ struct FewerTable {
     int (*conv)(const FewerWeight *, const FewerConv *);
     int (*depthwise)(const FewerDepthwise *);
     int (*norm)(const FewerNorm *);
-    double (*peak)(int mode, int64_t steps);  // runs the dot product on registers; returns operations done
+    double (*peak)(int mode, int64_t steps);  // runs one tile in L1 over and over; returns operations done
 };
 
 // Thread-private scratch that grows and is kept between calls; slot separates uses that live at the same time.

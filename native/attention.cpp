@@ -44,10 +44,16 @@ template <class Mode> FEWER_INLINE void weight_row(const float *row, int64_t pad
         for (int64_t i = 0; i < padded; i += LANES) to_bf16((uint16_t *)dst + i, load(row + i));
 }
 
-// [key strips][dim / unit][16][unit]
+// [key strips][dim / unit][16][unit]. Keys that are stored as the product reads them are transposed where they lie.
 template <class Mode> void pack_keys(const FewerAttention &a, const char *k, int64_t dim, int64_t strips, float *row, uint32_t *lanes, uint32_t *dst) {
     int64_t wl = dim / Mode::UNIT;
+    constexpr int64_t BYTES = 4 / Mode::UNIT;
+    bool in_place = dim == a.dim && a.xtype == (Mode::UNIT == 1 ? FEWER_T_F32 : FEWER_T_BF16) && a.k_token % Mode::UNIT == 0;
     for (int64_t s = 0; s < strips; s++) {
+        if (in_place && (s + 1) * STRIP <= a.keys) {
+            transpose16((const uint32_t *)(k + s * STRIP * a.k_token * BYTES), a.k_token / Mode::UNIT, wl, dst + s * wl * STRIP);
+            continue;
+        }
         for (int j = 0; j < STRIP; j++) {
             int64_t key = s * STRIP + j;
             load_row(at(k, a.xtype, key * a.k_token), a.xtype, key < a.keys ? a.dim : 0, dim, row);
@@ -91,17 +97,19 @@ void pack_values_bf16(const FewerAttention &a, const char *v, int64_t keys, uint
     }
 }
 
-// Turns a row of scores into exp(score - max); returns the sum. Padding up to `padded` becomes about 1e-38, which
-// meets zero rows of V.
-FEWER_INLINE float softmax_row(float *s, int64_t keys, int64_t padded) {
+// Turns a row of scores into 2^(factor * (score - max)); returns the sum. `p` receives the result in the form in which
+// the second product reads it: bf16 where it multiplies bf16, otherwise floats. Padding up to `padded` becomes 2^-126,
+// which meets zero rows of V.
+template <bool BF16> FEWER_INLINE float softmax_row(float *s, int64_t keys, int64_t padded, float factor, uint32_t *p) {
     for (int64_t i = keys; i < padded; i++) s[i] = -3e38f;
     vf peak = load(s);
     for (int64_t i = LANES; i < padded; i += LANES) peak = vmax(load(s + i), peak);
-    float top = maximum(peak);
+    float shift = -maximum(peak) * factor;
     vf total = {};
     for (int64_t i = 0; i < padded; i += LANES) {
-        vf e = vexp(load(s + i) - top);
-        store(s + i, e);
+        vf e = vexp2(load(s + i) * factor + shift);
+        if (BF16) to_bf16((uint16_t *)p + i, e);
+        else store(p + i, e);
         total += e;
     }
     return sum(total);
@@ -111,6 +119,7 @@ struct Head {  // one packed head and the scratch of a group of queries
     uint32_t *keys, *values, *q, *p;
     float *scores, *row;
     int64_t dim, padded_keys, ldq, lds, ldp;
+    int type;  // in which the product reads activations
 };
 
 template <class Mode> void queries(const FewerAttention &a, const Head &h, int b, int head, int64_t first, int64_t count) {
@@ -119,10 +128,14 @@ template <class Mode> void queries(const FewerAttention &a, const Head &h, int b
     alignas(64) float tile_out[TILE_MAX * STRIP];
     float inverse[2 * TILE_MAX];
     Tiles tiles(count, Mode::TILE);
-    for (int64_t i = 0; i < count; i++) {
-        int64_t token = first + i;
-        load_row(at(a.q, a.xtype, b * a.q_batch + token * a.q_token + head * a.q_head), a.xtype, a.dim, h.dim, h.row);
-        for (int64_t j = 0; j < h.dim; j += LANES) store(h.row + j, load(h.row + j) * a.scale);
+    // Queries that are stored as the product reads them need no copy, unless their stride is a bad one (see rows.h).
+    const char *source = at(a.q, a.xtype, b * a.q_batch + first * a.q_token + head * a.q_head);
+    bool in_place = h.dim == a.dim && a.xtype == (Mode::UNIT == 1 || Mode::XSTEP == 1 ? h.type : -1) &&
+                    a.q_token % Mode::UNIT == 0 && a.q_token / Mode::UNIT % 1024 != 0;
+    const uint32_t *q = in_place ? (const uint32_t *)source : h.q;
+    int64_t ldq = in_place ? a.q_token / Mode::UNIT : h.ldq;
+    for (int64_t i = 0; i < count && !in_place; i++) {
+        load_row(source + i * a.q_token * (a.xtype == FEWER_T_F32 ? 4 : 2), a.xtype, a.dim, h.dim, h.row);
         Mode::convert_row(h.row, h.dim, h.q + i * h.ldq);
     }
     Strip strip = {start, nullptr, 1, (int32_t)(h.dim / Mode::UNIT), zeros, zeros, (const int32_t *)zeros};
@@ -130,21 +143,20 @@ template <class Mode> void queries(const FewerAttention &a, const Head &h, int b
         strip.vals = h.keys + s * strip.ku * STRIP;
         int64_t r = 0;
         for (int64_t t = 0; t < tiles.count; r += tiles.height(t), t++)
-            tile_of<Mode>(tiles.height(t))(strip, h.q + r * h.ldq, h.ldq, zeros, h.scores + r * h.lds + s * STRIP, h.lds);
+            tile_of<Mode>(tiles.height(t))(strip, q + r * ldq, ldq, zeros, h.scores + r * h.lds + s * STRIP, h.lds, nullptr, 0);
     }
-    for (int64_t i = 0; i < count; i++) {
-        inverse[i] = 1.0f / softmax_row(h.scores + i * h.lds, a.keys, h.padded_keys);
-        if (Mode::UNIT > 1) Mode::convert_row(h.scores + i * h.lds, h.padded_keys, h.p + i * h.ldp);
-    }
-    const uint32_t *p = Mode::UNIT > 1 ? h.p : (const uint32_t *)h.scores;
-    int64_t ldp = Mode::UNIT > 1 ? h.ldp : h.lds;
+    constexpr bool BF16 = Mode::UNIT == 2 && Mode::XSTEP == 1;
+    uint32_t *p = BF16 ? h.p : (uint32_t *)h.scores;
+    int64_t ldp = BF16 ? h.ldp : h.lds;
+    for (int64_t i = 0; i < count; i++)
+        inverse[i] = 1.0f / softmax_row<BF16>(h.scores + i * h.lds, a.keys, h.padded_keys, a.scale * 1.44269504f, p + i * ldp);
     strip.ku = (int32_t)(h.padded_keys / Mode::UNIT);
     for (int64_t s = 0; s < h.dim / STRIP; s++) {
         strip.vals = h.values + s * strip.ku * STRIP;
         int cols = (int)least<int64_t>(STRIP, a.dim - s * STRIP);
         int64_t r = 0;
         for (int64_t t = 0; t < tiles.count; r += tiles.height(t), t++) {
-            tile_of<Mode>(tiles.height(t))(strip, p + r * ldp, ldp, zeros, tile_out, STRIP);
+            tile_of<Mode>(tiles.height(t))(strip, p + r * ldp, ldp, zeros, tile_out, STRIP, nullptr, 0);
             for (int i = 0; i < tiles.height(t); i++) {
                 int64_t o = b * a.o_batch + (first + r + i) * a.o_token + head * a.o_head + s * STRIP;
                 for (int j = 0; j < STRIP; j += LANES) {
@@ -168,6 +180,7 @@ template <class Mode> bool one_head(const FewerAttention &a, int b, int head, in
     constexpr int GROUP = 2 * Mode::TILE;
     Head h;
     h.dim = up(a.dim, 16);
+    h.type = Mode::UNIT == 1 ? FEWER_T_F32 : FEWER_T_BF16;
     h.padded_keys = up(a.keys, 16);
     h.ldq = padded_lanes(h.dim / Mode::UNIT * Mode::XSTEP);
     h.lds = padded_lanes(h.padded_keys);

@@ -38,7 +38,7 @@ template <class Mode>
 void conv_rows(const FewerWeight &w, const FewerConv &a, const Image &image, int64_t b, int64_t y0, int64_t y1, int64_t s0, int64_t s1) {
     alignas(64) float scratch[TILE_MAX * STRIP];
     Output out = {a.y, w.out, FEWER_T_F32, a.act, a.residual, w.out};
-    FinishFn finish = finish_of(a.act);
+    FinishFn finish = finish_of(a.act, FEWER_T_F32);
     Tiles tiles(a.out_w, Mode::TILE);
     int64_t ldx = a.stride_w * image.pixel_lanes;
     int64_t chunk = most<int64_t>(1, 64 / a.out_w);  // about 64 pixels for each visit of a strip
@@ -51,7 +51,7 @@ void conv_rows(const FewerWeight &w, const FewerConv &a, const Image &image, int
                 int64_t pixel = (b * a.out_h + y) * a.out_w, done = 0;
                 for (int64_t t = 0; t < tiles.count; done += tiles.height(t), t++) {
                     int mr = tiles.height(t);
-                    tile_of<Mode>(mr)(strip, x + done * ldx, ldx, w.bias, scratch, STRIP);
+                    tile_of<Mode>(mr)(strip, x + done * ldx, ldx, w.bias, scratch, STRIP, nullptr, 0);
                     finish(scratch, mr, cols, out, pixel + done, s * STRIP);
                 }
             }

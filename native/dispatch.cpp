@@ -63,7 +63,11 @@ void *fewer_scratch(int slot, int64_t bytes) {
         free(s.memory[slot]);
         s.size[slot] = 0;
         void *p = nullptr;
+#if defined(FEWER_EXACT_SCRATCH)  // for AddressSanitizer: no slack that would hide an overflow
+        int64_t want = bytes;
+#else
         int64_t want = (bytes + bytes / 4 + 4095) / 4096 * 4096;
+#endif
         if (posix_memalign(&p, 4096, (size_t)want) != 0) p = nullptr;
         s.memory[slot] = p;
         if (p) s.size[slot] = want;

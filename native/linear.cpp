@@ -65,25 +65,19 @@ int norm(const FewerNorm *a) {
     return failed ? FEWER_NO_MEMORY : FEWER_OK;
 }
 
-// Independent dot products on registers only: what the processor could do if memory were free.
+// One dense tile over and over, with weights and activations in L1: what the inner loop can do when memory costs nothing.
 template <class Mode> static double peak_of(int64_t steps) {
-    alignas(64) uint32_t w[STRIP] = {}, x[TILE_MAX * 4] = {};
-    alignas(64) float out[TILE_MAX * STRIP];
+    constexpr int UNITS = 128, LDX = UNITS * Mode::XSTEP + 16;
+    alignas(64) static uint32_t w[UNITS * STRIP], x[TILE_MAX * LDX];
     alignas(64) static const float zeros[STRIP] = {};
-    static const int32_t kidx[1] = {0};
-    // One block whose width is the number of steps would walk through memory, so each block is one step wide and
-    // they all start at input 0; weights and activations stay in L1.
+    alignas(64) float out[TILE_MAX * STRIP];
+    static const int32_t start[1] = {0};
+    Strip strip = {start, w, 1, UNITS, zeros, zeros, (const int32_t *)zeros};
     int64_t done = 0;
-    typename Mode::Acc acc[Mode::TILE][NV];
-    for (int i = 0; i < Mode::TILE; i++)
-        for (int j = 0; j < NV; j++) acc[i][j] = Mode::start((const int32_t *)zeros);
-    for (; done < steps; done++) {
-        Mode::template step<Mode::TILE>(acc, w, x, Mode::XSTEP);
-        __asm__ volatile("" ::: "memory");
+    for (; done < steps; done += UNITS) {
+        tile_of<Mode>(Mode::TILE)(strip, x, LDX, zeros, out, STRIP, nullptr, 0);
+        __asm__ volatile("" ::"r"(out) : "memory");  // the result counts as used
     }
-    for (int i = 0; i < Mode::TILE; i++)
-        for (int j = 0; j < NV; j++) store(out + i * STRIP + j * LANES, Mode::finish(acc[i][j], 1.0f, vf{}));
-    __asm__ volatile("" ::"r"(out), "r"(kidx) : "memory");
     return 2.0 * (double)done * Mode::TILE * STRIP * Mode::UNIT;
 }
 

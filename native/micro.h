@@ -171,9 +171,14 @@ struct ModeI8 {
 #endif
 };
 
-// out[i][0..15] = x_i . strip + bias, dequantised; rows of `out` are `ldo` floats apart.
-template <class Mode, int MR>
-__attribute__((noinline)) void tile(const Strip &strip, const uint32_t *x, int64_t ldx, const float *sx, float *out, int64_t ldo) {
+// What a tile does with its results before they leave the registers. The common cases of a transformer block; all others
+// go through scratch (finish_tile in product.h).
+enum Epilogue { PLAIN, ADD, LOW, GELU_LOW };  // fp32; fp32 plus residual; bf16; bf16 of GELU
+
+// out[i][0..15] = epilogue(x_i . strip + bias), dequantised. Rows of `out` are `ldo` values apart, of `residual` `ldr`.
+template <class Mode, int MR, int E>
+__attribute__((noinline)) void tile(const Strip &strip, const uint32_t *x, int64_t ldx, const float *sx, void *out, int64_t ldo,
+                                    const float *residual, int64_t ldr) {
     typename Mode::Acc acc[MR][NV];
 #pragma GCC unroll 16
     for (int i = 0; i < MR; i++)
@@ -184,23 +189,40 @@ __attribute__((noinline)) void tile(const Strip &strip, const uint32_t *x, int64
         const uint32_t *xp = x + (int64_t)strip.kidx[b] * Mode::XSTEP;
         for (int32_t k = 0; k < ku; k++, w += STRIP, xp += Mode::XSTEP) Mode::template step<MR>(acc, w, xp, ldx);
     }
+    vf scale[NV], bias[NV];
+    for (int j = 0; j < NV; j++) scale[j] = load(strip.scale + j * LANES), bias[j] = load(strip.bias + j * LANES);
 #pragma GCC unroll 16
     for (int i = 0; i < MR; i++)
         for (int j = 0; j < NV; j++) {
-            vf v = Mode::finish(acc[i][j], sx[i], load(strip.scale + j * LANES));
-            store(out + i * ldo + j * LANES, v + load(strip.bias + j * LANES));
+            vf v = Mode::finish(acc[i][j], sx[i], scale[j]) + bias[j];
+            int64_t at = i * ldo + j * LANES;
+            if (E == ADD) v += load(residual + i * ldr + j * LANES);
+            if (E == GELU_LOW) v = gelu_short(v);
+            if (E == LOW || E == GELU_LOW) to_bf16((uint16_t *)out + at, v);
+            else store((float *)out + at, v);
         }
 }
 
-typedef void (*TileFn)(const Strip &, const uint32_t *, int64_t, const float *, float *, int64_t);
+typedef void (*TileFn)(const Strip &, const uint32_t *, int64_t, const float *, void *, int64_t, const float *, int64_t);
 constexpr int TILE_MAX = 8;
 
-template <class Mode> FEWER_INLINE TileFn tile_of(int rows) {
-#define FEWER_TILE(n) tile<Mode, (Mode::TILE >= n ? n : 1)>
+template <class Mode, int E = PLAIN> FEWER_INLINE TileFn tile_of(int rows) {
+#define FEWER_TILE(n) tile<Mode, (Mode::TILE >= n ? n : 1), E>
     static const TileFn table[TILE_MAX] = {FEWER_TILE(1), FEWER_TILE(2), FEWER_TILE(3), FEWER_TILE(4),
                                            FEWER_TILE(5), FEWER_TILE(6), FEWER_TILE(7), FEWER_TILE(8)};
 #undef FEWER_TILE
     return table[rows - 1];
+}
+
+// The tile with an epilogue; the bf16 ones exist where activations between layers are bf16.
+template <class Mode> FEWER_INLINE TileFn tile_of(int rows, int epilogue) {
+    constexpr bool HAS_LOW = Mode::ID != FEWER_F32;
+    switch (epilogue) {
+        case ADD: return tile_of<Mode, ADD>(rows);
+        case LOW: return tile_of<Mode, HAS_LOW ? LOW : PLAIN>(rows);
+        case GELU_LOW: return tile_of<Mode, HAS_LOW ? GELU_LOW : PLAIN>(rows);
+        default: return tile_of<Mode>(rows);
+    }
 }
 
 // Cuts `rows` into ceil(rows / TILE) tiles of almost equal height, so that 197 rows leave no small remainder.

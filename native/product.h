@@ -60,9 +60,9 @@ template <int ACT> static void finish_tile(const float *t, int rows, int cols, c
 }
 
 typedef void (*FinishFn)(const float *, int, int, const Output &, int64_t, int64_t);
-FEWER_INLINE FinishFn finish_of(int act) {
+FEWER_INLINE FinishFn finish_of(int act, int type) {
     switch (act) {
-        case FEWER_GELU: return finish_tile<FEWER_GELU>;
+        case FEWER_GELU: return type == FEWER_T_BF16 ? finish_tile<GELU_SHORT> : finish_tile<FEWER_GELU>;
         case FEWER_RELU: return finish_tile<FEWER_RELU>;
         case FEWER_SILU: return finish_tile<FEWER_SILU>;
         case FEWER_RELU6: return finish_tile<FEWER_RELU6>;
@@ -71,26 +71,36 @@ FEWER_INLINE FinishFn finish_of(int act) {
     }
 }
 
+// The epilogue that a tile can do in registers, or -1.
+FEWER_INLINE int epilogue_of(const Output &out, int mode) {
+    if (out.type == FEWER_T_F32 && out.act == FEWER_NONE) return out.residual ? ADD : PLAIN;
+    if (mode == FEWER_F32 || out.type != FEWER_T_BF16 || out.residual) return -1;
+    return out.act == FEWER_NONE ? LOW : out.act == FEWER_GELU ? GELU_LOW : -1;
+}
+
 // Prepared rows [row0, row0 + rows) times strips [s0, s1). A strip's weights stay in L1 or L2 over all tiles of the rows.
 template <class Mode>
 static void multiply(const FewerWeight &w, const uint32_t *x, int64_t ldx, const float *sx, int64_t row0, int64_t rows,
                      int64_t s0, int64_t s1, const Output &out) {
     alignas(64) float scratch[TILE_MAX * STRIP];
     Tiles tiles(rows, Mode::TILE);
-    FinishFn finish = finish_of(out.act);
-    bool direct = out.type == FEWER_T_F32 && out.act == FEWER_NONE && !out.residual;
+    FinishFn finish = finish_of(out.act, out.type);
+    int direct = epilogue_of(out, Mode::ID);
+    int64_t bytes = out.type == FEWER_T_F32 ? 4 : 2;
     for (int64_t s = s0; s < s1; s++) {
         Strip strip = strip_of(w, s);
         int cols = (int)least<int64_t>(STRIP, w.out - s * STRIP);
         int64_t r = 0;
         for (int64_t t = 0; t < tiles.count; t++) {
             int mr = tiles.height(t);
-            if (direct && cols == STRIP) {
-                float *y = (float *)out.y + (row0 + r) * out.ldy + s * STRIP;
-                tile_of<Mode>(mr)(strip, x + r * ldx, ldx, sx + r, y, out.ldy);
+            int64_t row = row0 + r, col = s * STRIP;
+            if (direct >= 0 && cols == STRIP) {
+                const float *residual = out.residual ? out.residual + row * out.ldr + col : nullptr;
+                char *y = (char *)out.y + (row * out.ldy + col) * bytes;
+                tile_of<Mode>(mr, direct)(strip, x + r * ldx, ldx, sx + r, y, out.ldy, residual, out.ldr);
             } else {
-                tile_of<Mode>(mr)(strip, x + r * ldx, ldx, sx + r, scratch, STRIP);
-                finish(scratch, mr, cols, out, row0 + r, s * STRIP);
+                tile_of<Mode>(mr)(strip, x + r * ldx, ldx, sx + r, scratch, STRIP, nullptr, 0);
+                finish(scratch, mr, cols, out, row, col);
             }
             r += mr;
         }
@@ -130,10 +140,10 @@ template <class Mode> FEWER_INLINE int64_t row_lanes(const FewerWeight &w) {
     return padded_lanes(padded_inputs(w, Mode::UNIT) / Mode::UNIT * Mode::XSTEP);
 }
 
-// Rows of a chunk: at most 192 KB of prepared activations, so that they stay in L2 beside a strip of weights, and at most
-// eight tiles, so that the pages and lines of the output do too.
+// Rows of a chunk: at most eight tiles, so that the lines of the output stay in L2 too, and at most 512 KB of prepared
+// activations, half of a usual L2. Fewer rows would read all weights from L3 more often.
 template <class Mode> FEWER_INLINE int64_t chunk_rows(int64_t lanes) {
-    return most<int64_t>(1, least<int64_t>(8, 196608 / (lanes * 4) / Mode::TILE)) * Mode::TILE;
+    return most<int64_t>(1, least<int64_t>(8, 524288 / (lanes * 4) / Mode::TILE)) * Mode::TILE;
 }
 
 // fp32 rows can be read where they are, unless a block reaches beyond the row or the stride is a bad one.

@@ -49,6 +49,7 @@ def test_help_is_quick_and_light(words: list[str]) -> None:
 def test_every_public_name_is_there() -> None:
     for name in fewer.__all__:
         assert getattr(fewer, name) is not None
+    assert set(fewer.__all__) == {"__version__", *fewer._PUBLIC}
     assert {"compress", "sense", "plan", "apply", "load", "Settings", "Budget", "FewerError"} <= set(fewer.__all__)
 
 

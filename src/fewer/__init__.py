@@ -24,7 +24,19 @@ _PUBLIC: dict[str, str] = {
     "sense": "fewer.verbs.folder",
 }
 
-__all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [
+    "Budget",
+    "FewerError",
+    "Settings",
+    "__version__",
+    "apply",
+    "compress",
+    "load",
+    "match_table",
+    "plan",
+    "rewrite_report",
+    "sense",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -38,7 +38,7 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
         exec(compile(body, f"{page.name}, Python block {number}", "exec"), names)
 
 
-@pytest.mark.parametrize(("page", "command"), _commands())
+@pytest.mark.parametrize(("page", "command"), list(_commands()))
 def test_commands_parse(page: str, command: str) -> None:
     """Every command that the docs show is one that the command line understands."""
     import shlex

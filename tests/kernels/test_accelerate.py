@@ -107,7 +107,7 @@ def test_an_unused_layer_is_reported():
     net = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.Linear(4, 4)})
     net.forward = net["a"].forward
     _, rows = accelerate(nn.Sequential(net), example=torch.zeros(1, 4), budget_ms=1)
-    assert {r.name: r.reason for r in rows}["0.b"] == "the example does not reach this layer"
+    assert {r.name: r.reason for r in rows}["0.b"].startswith("the example does not reach this layer")
 
 
 def test_bad_masks():

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from fewer.core.errors import FewerError
+from fewer.kernels import native
 
 
 def _run(code: str, **environment: str) -> subprocess.CompletedProcess:
@@ -17,7 +18,6 @@ def _run(code: str, **environment: str) -> subprocess.CompletedProcess:
     )
 
 
-_PRINT = "from fewer.kernels import native; print(native.library().isa)"
 _LAYER = """
 import torch
 from fewer.kernels.linear import BlockSparseLinear
@@ -26,14 +26,13 @@ print(layer.backend, tuple(layer(torch.zeros(2, 32)).shape))
 """
 
 
-def test_the_environment_forces_an_instruction_set(lib):
-    done = _run(_PRINT, FEWER_ISA="portable")
-    assert done.stdout.strip() == "portable", done.stderr
-
-
-def test_an_unknown_instruction_set_is_refused(lib):
-    done = _run(_PRINT, FEWER_ISA="mmx")
-    assert done.returncode == 1 and "FewerError: unknown instruction set" in done.stderr and "portable" in done.stderr
+def test_the_environment_forces_an_instruction_set(lib, monkeypatch):
+    with native.isa(lib.isa):  # restores the choice, which is the library's, not the object's
+        monkeypatch.setenv("FEWER_ISA", "portable")
+        assert native.Library(lib.path).isa == "portable"
+        monkeypatch.setenv("FEWER_ISA", "mmx")
+        with pytest.raises(FewerError, match=r"unknown instruction set FEWER_ISA='mmx'.*portable"):
+            native.Library(lib.path)
 
 
 def test_an_instruction_set_the_processor_lacks_is_refused(lib, monkeypatch):
@@ -51,29 +50,30 @@ def test_an_instruction_set_the_processor_lacks_is_refused(lib, monkeypatch):
             lib.select("avx512")
 
 
-def test_without_the_library_the_slow_path_is_used_and_said_once(tmp_path):
+def test_without_the_library_the_slow_path_is_used_and_said_once():
     code = "from fewer.kernels import native\nnative._candidates = lambda: []\n" + _LAYER + "native.load()\n"
     done = _run(code)
     assert done.stdout.strip() == "gather (2, 32)", done.stderr
     assert done.stderr.count("the native kernels are not built") == 1
 
 
-def test_the_library_can_be_turned_off():
-    done = _run(_LAYER, FEWER_NATIVE="0")
-    assert done.stdout.strip() == "gather (2, 32)", done.stderr
+def test_the_library_can_be_turned_off(monkeypatch):
+    monkeypatch.setenv("FEWER_NATIVE", "0")
+    assert native.load.__wrapped__() is None
 
 
-def test_a_wrong_override_is_one_clear_error():
-    done = _run(_PRINT, FEWER_NATIVE_LIB="/nowhere/lib.so")
-    assert "FewerError: FEWER_NATIVE_LIB='/nowhere/lib.so' is not a file" in done.stderr
+def test_a_wrong_override_is_one_clear_error(monkeypatch):
+    monkeypatch.setenv("FEWER_NATIVE_LIB", "/nowhere/lib.so")
+    with pytest.raises(FewerError, match=r"FEWER_NATIVE_LIB='/nowhere/lib\.so' is not a file"):
+        native.load.__wrapped__()
 
 
-def test_a_file_that_is_no_library_falls_back(tmp_path):
+def test_a_file_that_is_no_library_falls_back(tmp_path, monkeypatch):
     fake = tmp_path / "lib.so"
     fake.write_bytes(b"not a library")
-    done = _run(_LAYER, FEWER_NATIVE_LIB=str(fake))
-    assert done.stdout.strip() == "gather (2, 32)", done.stderr
-    assert "do not load" in done.stderr
+    monkeypatch.setenv("FEWER_NATIVE_LIB", str(fake))
+    with pytest.warns(UserWarning, match="do not load"):
+        assert native.load.__wrapped__() is None
 
 
 def test_torch_and_the_library_share_one_openmp(lib):

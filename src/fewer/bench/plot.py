@@ -37,7 +37,7 @@ def svg(result: BenchResult) -> str:
         "font.family": "sans-serif",
         "font.size": 9,
     }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(style):  # pyright: ignore[reportArgumentType]
         figure = Figure(figsize=(8.0, len(timed) * (0.27 * most + 0.65) + 0.45))
         panels = figure.subplots(len(timed), 1, squeeze=False)[:, 0]
         for axes, (threads, rows) in zip(panels, timed.items(), strict=True):

@@ -42,8 +42,8 @@ class Workshop:
         self.subject, self.arguments, self.folder, self.threads = subject, tuple(arguments), folder, threads
         self.inputs = str(folder / "inputs.npz")
         self.calibration = str(folder / "calibration.npz")
-        np.savez(self.inputs, **{str(i): a.numpy() for i, a in enumerate(arguments)})
-        np.savez(self.calibration, **{"0": calibration.detach().cpu().numpy()})
+        np.savez(self.inputs, **{str(i): a.numpy() for i, a in enumerate(arguments)})  # pyright: ignore[reportArgumentType]
+        np.savez(self.calibration, **{"0": calibration.detach().cpu().numpy()})  # pyright: ignore[reportArgumentType]
         self._made: dict[str, tuple[str, str] | Exception] = {}
 
     def job(self, peer: Peer, threads: int) -> tuple[Job, str]:

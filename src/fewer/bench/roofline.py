@@ -34,7 +34,7 @@ def measure(quick: bool = False) -> dict[str, Any]:
     for name, make, multiply in (
         ("fp32", lambda n: torch.randn(n, n), torch.mm),
         ("bf16", lambda n: torch.randn(n, n).bfloat16(), torch.mm),
-        ("int8", lambda n: torch.randint(-127, 127, (n, n), dtype=torch.int8), torch._int_mm),
+        ("int8", lambda n: torch.randint(-127, 127, (n, n), dtype=torch.int8), torch._int_mm),  # pyright: ignore[reportPrivateImportUsage]
     ):
         try:
             peaks[name] = max(_rate(multiply, make(n), make(n), 2.0 * n**3) for n in sizes)

@@ -150,6 +150,7 @@ def _onnxruntime(job: Job) -> Loaded:
     options.inter_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
+    assert job.path is not None
     session = onnxruntime.InferenceSession(job.path, options, providers=["CPUExecutionProvider"])
     feed = dict(zip([node.name for node in session.get_inputs()], inputs_of(job), strict=True))
     return Loaded(lambda: session.run(None, feed), _floats)

@@ -128,8 +128,9 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         if name in ("sparsities", "exclude", "baselines"):
             values[name] = text
             continue
+        kind: Any = field.annotation
         try:
-            values[name] = None if text == "none" else TypeAdapter(field.annotation).validate_python(text, strict=False)
+            values[name] = None if text == "none" else TypeAdapter(kind).validate_python(text, strict=False)
         except ValidationError as error:
             raise FewerError(f"environment: {PREFIX}{name.upper()}={text!r}: {error.errors()[0]['msg']}") from None
     return values

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from fewer.cli.flags import Shared
 from fewer.core.errors import FewerError
@@ -15,8 +17,7 @@ def info(
     what: str,
     /,
     *,
-    images: str | None = None,
-    exclude: list[str] | None = None,
+    exclude: Annotated[list[str] | None, Parameter(negative="")] = None,
     shared: Shared | None = None,
 ) -> int:
     """Show a run folder, or the layers of a model: which can be cut, which are left alone, and why.
@@ -25,8 +26,6 @@ def info(
     ----------
     what
         A run folder, or a model: fewer/dinov2-small, timm/NAME, hf/NAME or FILE.py:FUNCTION.
-    images
-        Folder of images to run the model on; by default one made-up input.
     exclude
         Layers to leave alone, for example head or 'blocks.0.*'.
     """
@@ -38,7 +37,7 @@ def info(
     import fewer
     from fewer.cli.show import as_json, match_rows, say
 
-    rows = fewer.match_table(what, images, tuple(exclude or ()))
+    rows = fewer.match_table(what, exclude=tuple(exclude or ()))
     if shared.json:
         as_json({"model": what, "layers": rows})
     else:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from fewer.cli.show import shorten
 from fewer.report.numbers import duration
 from fewer.verbs.progress import Stage
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PlainProgress", "RichProgress", "terminal_progress"]
 
+NAME = 18
+"""Columns for the name of a stage."""
 QUIET = 10.0
 """Seconds between plain lines; a stage that is shorter says nothing, so that logs stay short."""
 
@@ -45,7 +48,7 @@ class RichProgress:
             self._bars = _bars(self.console)
             self._bars.start()
         self._open += 1
-        task = self._bars.add_task(name, total=total, note="")
+        task = self._bars.add_task(shorten(name, NAME), total=total, note="")
         try:
             yield _RichStage(self._bars, task)
             finished = self._bars.tasks[self._bars.task_ids.index(task)]
@@ -65,8 +68,6 @@ class _RichStage:
         self.bars, self.task = bars, task
 
     def advance(self, n: float = 1, note: str = "") -> None:
-        from fewer.cli.show import shorten
-
         self.bars.update(self.task, advance=n, note=shorten(note, 28))
 
 
@@ -82,7 +83,12 @@ def _bars(console: Console) -> Any:
                 return Text(f"{duration(task.elapsed or 0)} so far", style="dim")
             return Text(f"about {duration(task.time_remaining)} left")
 
-    columns: list[Any] = [TextColumn("{task.description:<12}"), BarColumn(bar_width=24), MofNCompleteColumn(), Left()]
+    columns: list[Any] = [
+        TextColumn(f"{{task.description:<{NAME}}}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        Left(),
+    ]
     if console.width >= 100:
         columns.append(TextColumn("[dim]{task.fields[note]}"))
     return Progress(*columns, console=console, refresh_per_second=4)

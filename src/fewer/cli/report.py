@@ -22,10 +22,8 @@ def report(run: str, /, *, shared: Shared | None = None) -> int:
 
     shared = shared or Shared()
     folder = RunFolder.open(run)
-    data = RunReport.from_json(folder.file("report_json").read_text("utf-8")) if folder.has("report_json") else None
-    page = folder.file("report_html") if shared.dry_run and data else fewer.rewrite_report(run)
-    if data is None:
-        data = RunReport.from_json(folder.file("report_json").read_text("utf-8"))
+    page = folder.file("report_html") if shared.dry_run else fewer.rewrite_report(run)
+    data = RunReport.from_json(folder.file("report_json").read_text("utf-8"))
     if shared.json:
         as_json({"page": str(page), "report": data.model_dump()})
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,20 +69,23 @@ def show_run(run: CompressedRun, shared: Shared, out: str) -> int:
 def dry_run(model: str, images: Any, settings: Settings, shared: Shared, lines: list[str], out: str | None) -> int:
     """Show which layers would be cut and what would be done, and do nothing."""
     import fewer
+    from fewer.data.images import list_images
 
-    rows = fewer.match_table(model, images, settings.exclude)
+    rows = fewer.match_table(model, exclude=settings.exclude)
+    files = list_images(images) if isinstance(images, str) else list(images or ())
     changed = {k: v for k, v in settings.model_dump().items() if v != type(settings).model_fields[k].default}
     if shared.json:
-        as_json({"dry_run": True, "layers": rows, "settings": settings.model_dump(), "would": lines, "out": out})
+        would = {"settings": settings.model_dump(), "would": lines, "images": [str(path) for path in files]}
+        as_json({"dry_run": True, "model": model, "layers": rows, "out": out, **would})
         return 0
     say(match_rows(rows))
-    shown = [shorten(str(path), 60) for path in images[:3]] if isinstance(images, list) else [str(images)]
-    more = f" and {len(images) - 3} more" if isinstance(images, list) and len(images) > 3 else ""
+    where = images if isinstance(images, str) else Path(files[0]).name + ", ..." if files else "made up"
     lines = [
         *lines,
-        f"images {', '.join(shown)}{more}",
+        f"images {shorten(where, 60)} ({len(files)} files)" if files else f"images made up ({settings.data_free})",
+        f"sense with {settings.sensing} of {settings.calibration} calibration images, {settings.estimator}",
         "settings " + (", ".join(f"{k}={v}" for k, v in changed.items()) or "all at their defaults"),
         *([f"out {out}"] if out else []),
     ]
-    print("dry run, nothing is written:", *lines, sep="\n  ", file=sys.stdout)
+    print("dry run, nothing is written:", *lines, sep="\n  ")
     return 0

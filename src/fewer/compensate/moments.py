@@ -167,7 +167,7 @@ def collect_moments(
     handles = []
     try:
         for name, users in modules.items():
-            weight = users[0].weight
+            weight: Tensor = users[0].weight  # type: ignore[assignment]
             groups = getattr(users[0], "groups", 1)
             moments[name] = Moments(groups, weight[0].numel())
             for user in users:

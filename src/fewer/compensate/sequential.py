@@ -141,17 +141,15 @@ def _targets(
     weight = original.matrix.float().view(moments.groups, -1, moments.columns)
     cross = [torch.zeros(moments.groups, b.stop - b.start, moments.columns) for b in moments.blocks]
     total = torch.zeros(moments.groups, moments.columns)
-    count = 0
     for before, after in sampled_rows(user, (wanted_input, x), rows_wanted(moments.columns)):
         a, b = before.transpose(0, 1), after.transpose(0, 1)
-        count += a.shape[1]
         total += a.sum(1)
         for block, sums in zip(moments.blocks, cross, strict=True):
             sums.baddbmm_(b[..., block].transpose(1, 2), a)
-    mean = total / count
+    mean = total / moments.count
     result = []
     for block, sums in zip(moments.blocks, cross, strict=True):
-        between = sums / count
+        between = sums / moments.count
         if centred:
             between = between - moments.mean()[:, block, None] * mean[:, None, :]
         result.append(weight @ between.transpose(1, 2))

@@ -290,9 +290,18 @@ class Sweep:
 
 def _inverse(hessian: Tensor) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(hessian)
-    if bool(failed.any()):  # rounding can make a badly scaled Hessian indefinite in single precision
-        factor = torch.linalg.cholesky(damp(hessian.double(), 1e-4))
-    return torch.cholesky_inverse(factor).float()
+    if not bool(failed.any()):
+        return torch.cholesky_inverse(factor)
+    # Rounding can make a Hessian indefinite in single precision: one of bad scales, or the covariance of an input that
+    # hardly varies about its mean. Those groups, and only those, are damped until they can be inverted.
+    exact = hessian.double()
+    for fraction in (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0):
+        bad = failed != 0
+        exact[bad] = damp(hessian[bad].double(), fraction)
+        factor, failed = torch.linalg.cholesky_ex(exact)
+        if not bool(failed.any()):
+            return torch.cholesky_inverse(factor).float()
+    raise FewerError("the inputs of a layer hold NaN or infinity on the calibration images, so it cannot be repaired")
 
 
 def _tile_energy(weight: Tensor, inverse: Tensor, width: int, start: int) -> Tensor:

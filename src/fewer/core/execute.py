@@ -125,6 +125,7 @@ def _sendable(job: Job) -> bytes:
 def _run_ray(job: Job, tasks: Sequence[T], workers: int) -> Iterator[tuple[T, Any]]:
     try:
         import ray
+        from ray.exceptions import RayTaskError
     except ImportError as error:
         raise FewerError("the ray backend needs Ray: pip install 'fewer[cluster]'") from error
     started = not ray.is_initialized()
@@ -159,7 +160,7 @@ def _run_ray(job: Job, tasks: Sequence[T], workers: int) -> Iterator[tuple[T, An
                 free.append(worker)
                 try:
                     result = ray.get(ref)
-                except ray.exceptions.RayTaskError as error:
+                except RayTaskError as error:
                     cause = getattr(error, "cause", None)
                     raise cause if isinstance(cause, FewerError) else error from None
                 yield task, result

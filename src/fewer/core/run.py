@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ __all__ = ["RunFolder"]
 
 _MARK = ".fewer-run"
 _LOCK = ".lock"
+_SCRATCH = ".scratch"  # finished tasks of a run that is under way
 _FILES = {
     "config": "config.toml",
     "plan": "plan.json",
@@ -54,6 +56,8 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._handle: int | None = None  # of the lock file, while it is held
+        self._fresh = False  # whether create() found nothing here
+        self._made: list[Path] = []  # folders that create() made, the innermost first
 
     @classmethod
     def create(cls, path: str | Path, *, overwrite: bool = False, resume: bool = False) -> RunFolder:
@@ -80,6 +84,7 @@ class RunFolder:
         folder = run.path
         if folder.exists() and not folder.is_dir():
             raise FewerError(f"{folder} is a file, not a folder; choose another --out")
+        made = [place for place in (folder, *folder.parents) if not place.exists()]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             names = {p.name for p in folder.iterdir()}
@@ -90,11 +95,13 @@ class RunFolder:
         if names - {_MARK, _LOCK} and not overwrite and not resume:
             raise FewerError(f"{folder} already holds a run; give --resume to go on with it, --overwrite to start anew")
         run._lock()
+        run._fresh, run._made = not names, made
         try:
             run._tidy()
             if overwrite:
                 for name in _FILES.values():
                     (folder / name).unlink(missing_ok=True)
+                shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
             if _MARK not in names:
                 atomic_write_text(folder / _MARK, "This folder was made by fewer.\n")
         except (OSError, FewerError) as error:
@@ -124,7 +131,24 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None and issubclass(kind, FewerError) and self._fresh:
+            self._unmake()
         self.close()
+
+    def _unmake(self) -> None:
+        """Leave nothing behind when a mistake ended the run before there was anything to keep.
+
+        So the same command works once its input is right. Sensed results and files of others stay.
+        """
+        files = [p for p in self.path.rglob("*") if p.is_file()]
+        passing = {self.path / name for name in (_MARK, _LOCK, _FILES["config"], _FILES["log"])}
+        if any(p not in passing and p.stat().st_size for p in files):
+            return
+        with contextlib.suppress(OSError):  # a folder that someone else began to use stays
+            for path in files:
+                path.unlink()
+            for place in [*sorted((p for p in self.path.rglob("*") if p.is_dir()), reverse=True), *self._made]:
+                place.rmdir()
 
     def close(self) -> None:
         """Let the lock go. Calling it again does nothing."""

@@ -113,14 +113,18 @@ class _Work:
         """Precision of a layer outside of transformer blocks: int8 only where the user asked for it by a mask."""
         return "bf16" if self.precision == "int8" and name not in self.masks else self.precision
 
-    def record(self, name: str, kind: str, choice: Choice, module: nn.Module, note: str = "") -> None:
+    def record(self, name: str, kind: str, choice: Choice, candidates: Mapping[str, nn.Module], note: str = "") -> None:
         """Add the row of a layer that was measured alone."""
         backend, _, precision = choice.name.rpartition(" ")
         mask = self.masks.get(name)
-        packed = isinstance(module, BlockSparseLinear | BlockSparseConv2d)
-        skipped = max(0.0, 1 - module.packed().density) if packed else 0.0
+        saves = {
+            key: max(0.0, 1 - module.packed().density)
+            for key, module in candidates.items()
+            if isinstance(module, BlockSparseLinear | BlockSparseConv2d)
+        }
+        skipped = saves.get(choice.name, 0.0)
         reason = choice.reason + (f"; {note}" if note else "")
-        if packed and skipped < 0.05 and _sparsity(mask) > 0.05:
+        if saves and max(saves.values()) < 0.05 and _sparsity(mask) > 0.05:
             reason += "; the mask leaves no whole blocks of 16 rows empty, so its zeros save no work"
         before, after = choice.ms[DENSE], choice.ms[choice.name]
         self.rows.append(LayerReport(name, kind, backend, precision, _sparsity(mask), skipped, before, after, reason))
@@ -149,7 +153,7 @@ def _do_blocks(work: _Work, blocks: set[str], layers: set[str]) -> None:
             work.refused[name] = choice.reason
             continue
         _replace(work.model, name, fast)
-        work.record(name, "block", choice, fast)
+        work.record(name, "block", choice, {})
         for short, path in PATHS.items():
             full, layer = f"{name}.{path}", getattr(fast, short)
             skipped = max(0.0, 1 - layer.packed().density)
@@ -172,7 +176,7 @@ def _do_linear(work: _Work, name: str) -> None:
     _replace(work.model, name, candidates[choice.name])
     inside = next((b for b in work.refused if name.startswith(b + ".")), None)
     note = f"{inside} is not fused: {work.refused[inside]}" if inside else ""
-    work.record(name, "linear", choice, candidates[choice.name], note)
+    work.record(name, "linear", choice, candidates, note)
 
 
 def _do_convs(work: _Work, layers: set[str]) -> None:
@@ -191,7 +195,7 @@ def _do_convs(work: _Work, layers: set[str]) -> None:
             _replace(work.model, name, candidates[choice.name])
             for follower in chain.followers:
                 _replace(work.model, follower, nn.Identity())
-        work.record(name, "conv2d", choice, candidates.get(choice.name, chain.modules[0]), missing)
+        work.record(name, "conv2d", choice, candidates, missing)
 
 
 def _run(model: nn.Module, example: Any) -> Any:
@@ -273,9 +277,12 @@ def accelerate(
             )
         runs = {DENSE: lambda: _run(original, example), f"accelerated {precision}": lambda: _run(fast, example)}
         whole = choose_backend(runs, DENSE, budget_ms=5 * budget_ms, margin=1.0)
-        work.record("", "model", whole, fast)
+        work.record("", "model", whole, {})
     if whole.name != DENSE:
         return fast, work.rows
     # Faster layers need not make a faster model (changes of memory layout between them): never slower.
     note = "; the whole model did not gain, so every layer stays dense"
-    return original, [replace(r, backend="dense", precision="fp32", reason=r.reason + note) for r in work.rows]
+    return original, [
+        replace(r, backend="dense", precision="fp32", skipped=0.0, ms_after=r.ms_before, reason=r.reason + note)
+        for r in work.rows
+    ]

@@ -285,6 +285,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, pr
         raise FewerError(
             f"attention needs float32 or bfloat16 CPU tensors of one dtype; got {q.dtype}, {k.dtype}, {v.dtype}"
         )
+    if scale is not None and not scale > 0:
+        raise FewerError(f"the scale of attention must be positive, got {scale}")
     factor = float(q.shape[3]) ** -0.5 if scale is None else float(scale)
     run = _attention if tracing(q) else _attention_direct
     return run(q, k, v, factor, native.MODES[precision])

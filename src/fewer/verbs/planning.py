@@ -6,19 +6,20 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fewer.compensate.layers import Layer, find_layers
 from fewer.core.allocate import Allocation, allocate
 from fewer.core.baselines import BASELINES
 from fewer.core.budget import Budget
 from fewer.core.curve import CurveSet
 from fewer.core.plan import Plan
 from fewer.core.run import RunFolder
-from fewer.models.running import Forward, call, evaluating
-from fewer.verbs.sensing import install_choice
+
+if TYPE_CHECKING:  # planning itself needs no torch, and answers at once because of that
+    from fewer.compensate.layers import Layer
+    from fewer.models.running import Forward
 
 
 def choose(
@@ -88,6 +89,8 @@ class Assembly:
     @classmethod
     def of(cls, model: Any, curves: CurveSet, store: Path, example: Any, forward: Forward | None) -> Assembly:
         """Copy the dense model."""
+        from fewer.compensate.layers import find_layers
+
         twin = copy.deepcopy(model)
         return cls(twin, find_layers(twin, curves.units, example, forward), curves, store, forward, {})
 
@@ -95,15 +98,19 @@ class Assembly:
         """``measure(model)`` for a choice of options."""
         from contextlib import ExitStack
 
+        from fewer.verbs.sensing import install_choice
+
         with ExitStack() as stack:
             for unit, k in zip(self.curves.units, choice, strict=True):
                 if k:
                     stack.enter_context(self.layers[unit.name].borrowed())
-            install_choice(self.layers, self.curves.units, choice, self.store, self.handles)
+            install_choice(self.layers, self.curves.units, choice.tolist(), self.store, self.handles)
             return measure(self.model)
 
     def distortion(self, choice: np.ndarray, batches: Sequence[Any], reference: Any) -> float:
         """Mean output distortion of a choice on batches."""
+
+        from fewer.models.running import call, evaluating
 
         def measure(model: Any) -> float:
             total = 0.0

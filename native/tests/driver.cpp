@@ -1,0 +1,263 @@
+// Drives every kernel on every instruction set of this processor with memory blocks of exactly the right size, so that
+// AddressSanitizer sees the first value read or written too far. Results are compared with plain loops in double.
+//
+//   cmake -S . -B build/asan -DFEWER_ASAN=ON && cmake --build build/asan && build/asan/native/fewer_driver
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <memory>
+#include <vector>
+
+#include "../abi.h"
+
+FEWER_EXPORT int fewer_select(const char *name);
+FEWER_EXPORT const char *fewer_variant(int i, int *supported);
+FEWER_EXPORT int fewer_linear(const FewerWeight *, const FewerLinear *);
+FEWER_EXPORT int fewer_attention(const FewerAttention *);
+FEWER_EXPORT int fewer_block(const FewerBlock *);
+FEWER_EXPORT int fewer_conv(const FewerWeight *, const FewerConv *);
+FEWER_EXPORT int fewer_depthwise(const FewerDepthwise *);
+FEWER_EXPORT int fewer_norm(const FewerNorm *);
+
+namespace {
+
+unsigned state = 12345;
+double uniform() {  // a small generator: the same cases everywhere
+    state = state * 1664525u + 1013904223u;
+    return (state >> 8) / 16777216.0;
+}
+int between(int low, int high) { return low + (int)(uniform() * (high - low + 1)); }
+int log_between(int high) { return (int)exp(uniform() * log(high + 0.99)); }
+
+// An array without slack, not even the rounding up of a vector.
+template <class T> struct Exact {
+    std::unique_ptr<T[]> data;
+    size_t n;
+    explicit Exact(size_t n) : data(new T[n]), n(n) {
+        for (size_t i = 0; i < n; i++) data[i] = (T)0;
+    }
+    void randomise() {
+        for (size_t i = 0; i < n; i++) data[i] = (T)(uniform() * 2 - 1);
+    }
+    T *get() { return data.get(); }
+    T &operator[](size_t i) { return data[i]; }
+};
+
+uint16_t bf16(float f) {
+    union { float f; uint32_t u; } v = {f};
+    return (uint16_t)((v.u + 0x7fff + ((v.u >> 16) & 1)) >> 16);
+}
+float bf16_value(uint16_t h) {
+    union { uint32_t u; float f; } v = {(uint32_t)h << 16};
+    return v.f;
+}
+
+// A random packed weight and its dense copy.
+struct Packed {
+    FewerWeight w;
+    std::vector<double> dense;
+    Exact<int32_t> rowptr;
+    std::unique_ptr<Exact<int32_t>> kidx, corr;
+    std::unique_ptr<Exact<char>> vals;
+    std::unique_ptr<Exact<float>> bias, scale;
+
+    Packed(int mode, int out, int in, int ku, double keep) : dense((size_t)out * in), rowptr((size_t)(out + 15) / 16 + 1) {
+        const int unit = mode == FEWER_F32 ? 1 : mode == FEWER_BF16 ? 2 : 4, strips = (out + 15) / 16, width = ku * unit;
+        std::vector<int32_t> index;
+        std::vector<char> bytes;
+        std::vector<int32_t> correction(strips * 16);
+        for (int s = 0; s < strips; s++) {
+            for (int k = 0; k < (in + width - 1) / width; k++) {
+                if (uniform() >= keep) continue;
+                index.push_back(k * ku);
+                for (int u = 0; u < ku; u++)
+                    for (int r = 0; r < 16; r++)
+                        for (int i = 0; i < unit; i++) {
+                            int row = s * 16 + r, col = k * width + u * unit + i;
+                            bool inside = row < out && col < in;
+                            float value = inside ? (float)(uniform() * 2 - 1) : 0.0f;
+                            if (mode == FEWER_F32) append(bytes, value);
+                            if (mode == FEWER_BF16) append(bytes, bf16(value)), value = bf16_value(bf16(value));
+                            if (mode == FEWER_I8) {
+                                int8_t q = (int8_t)lrintf(value * 127);
+                                append(bytes, q);
+                                correction[row] += 128 * q;
+                                value = q / 127.0f;
+                            }
+                            if (inside) dense[(size_t)row * in + col] = value;
+                        }
+            }
+            rowptr[s + 1] = (int32_t)index.size();
+        }
+        kidx = copy(index);
+        vals = copy(bytes);
+        corr = copy(correction);
+        bias.reset(new Exact<float>(strips * 16));
+        scale.reset(new Exact<float>(strips * 16));
+        for (int r = 0; r < strips * 16; r++) (*bias)[r] = r < out ? (float)uniform() : 0.0f, (*scale)[r] = 1 / 127.0f;
+        w = {mode, out, in, strips, ku, rowptr.get(), kidx->get(), vals->get(), bias->get(),
+             mode == FEWER_I8 ? scale->get() : nullptr, mode == FEWER_I8 ? corr->get() : nullptr};
+    }
+    template <class T> static void append(std::vector<char> &bytes, T v) {
+        const char *p = (const char *)&v;
+        bytes.insert(bytes.end(), p, p + sizeof v);
+    }
+    template <class T> static std::unique_ptr<Exact<T>> copy(const std::vector<T> &v) {
+        std::unique_ptr<Exact<T>> e(new Exact<T>(v.size()));
+        for (size_t i = 0; i < v.size(); i++) (*e)[i] = v[i];
+        return e;
+    }
+};
+
+int failures = 0;
+void expect(bool ok, const char *what) {
+    if (!ok) printf("FAILED: %s\n", what), failures++;
+}
+double tolerance(int mode, int in) { return mode == FEWER_F32 ? 1e-5 * (in + 10) : mode == FEWER_BF16 ? 0.01 * sqrt(in) + 0.02 : 0.02 * sqrt(in) + 0.02; }
+
+void linear(int mode) {
+    const int tokens = log_between(70), in = log_between(300), out = log_between(200), unit = mode == FEWER_F32 ? 1 : mode == FEWER_BF16 ? 2 : 4;
+    const int ku = 1 << between(0, 4), gap = between(0, 5);
+    Packed p(mode, out, in, ku, uniform() < 0.2 ? 0.0 : uniform());
+    const size_t ldx = in + gap;
+    Exact<float> x((tokens - 1) * ldx + in), y((size_t)tokens * out), residual((size_t)tokens * out);
+    Exact<uint16_t> low((size_t)tokens * out);
+    x.randomise(), residual.randomise();
+    bool half = uniform() < 0.3;
+    FewerLinear a = {};
+    a.x = x.get(), a.ldx = (int64_t)ldx, a.y = half ? (void *)low.get() : (void *)y.get(), a.ytype = half, a.ldy = out;
+    a.residual = residual.get(), a.ldr = out, a.tokens = tokens, a.threads = between(1, 4), a.act = FEWER_RELU;
+    expect(fewer_linear(&p.w, &a) == 0, "linear: status");
+    for (int t = 0; t < tokens; t++)
+        for (int o = 0; o < out; o++) {
+            double s = (*p.bias)[o];
+            for (int i = 0; i < in; i++) s += p.dense[(size_t)o * in + i] * x[t * ldx + i];
+            s = (s > 0 ? s : 0) + residual[(size_t)t * out + o];
+            double got = half ? bf16_value(low[(size_t)t * out + o]) : y[(size_t)t * out + o];
+            if (fabs(got - s) > tolerance(mode, in) + (half ? 0.01 * fabs(s) : 0)) {
+                printf("linear mode %d unit %d ku %d: %d x %d -> %d at (%d, %d): %g, not %g\n", mode, unit, ku, tokens, in, out, t, o, got, s);
+                failures++;
+                return;
+            }
+        }
+}
+
+void attention(int mode) {
+    const int heads = between(1, 3), dim = between(1, 40), queries = between(1, 40), keys = between(1, 50);
+    const bool half = uniform() < 0.5;
+    const size_t nq = (size_t)queries * heads * dim, nk = (size_t)keys * heads * dim;
+    Exact<float> q(nq), k(nk), v(nk), y(nq);
+    Exact<uint16_t> hq(nq), hk(nk), hv(nk), hy(nq);
+    q.randomise(), k.randomise(), v.randomise();
+    for (size_t i = 0; i < nq; i++) hq[i] = bf16(q[i]), q[i] = bf16_value(hq[i]);
+    for (size_t i = 0; i < nk; i++) hk[i] = bf16(k[i]), k[i] = bf16_value(hk[i]), hv[i] = bf16(v[i]), v[i] = bf16_value(hv[i]);
+    FewerAttention a = {};
+    a.q = half ? (void *)hq.get() : q.get(), a.k = half ? (void *)hk.get() : k.get(), a.v = half ? (void *)hv.get() : v.get();
+    a.out = half ? (void *)hy.get() : y.get();
+    a.q_token = a.k_token = a.v_token = a.o_token = heads * dim;
+    a.q_head = a.k_head = a.v_head = a.o_head = dim;
+    a.xtype = a.ytype = half, a.mode = mode, a.batch = 1, a.heads = heads, a.queries = queries, a.keys = keys, a.dim = dim;
+    a.scale = 1 / sqrtf((float)dim), a.threads = between(1, 3);
+    expect(fewer_attention(&a) == 0, "attention: status");
+    for (int h = 0; h < heads; h++)
+        for (int i = 0; i < queries; i++) {
+            std::vector<double> weight(keys);
+            double total = 0, first = 0;
+            for (int j = 0; j < keys; j++) {
+                double s = 0;
+                for (int d = 0; d < dim; d++) s += (double)q[((size_t)i * heads + h) * dim + d] * k[((size_t)j * heads + h) * dim + d];
+                total += weight[j] = exp(s * a.scale);
+            }
+            for (int j = 0; j < keys; j++) first += weight[j] / total * v[((size_t)j * heads + h) * dim];
+            size_t at = ((size_t)i * heads + h) * dim;
+            double got = half ? bf16_value(hy[at]) : y[at];
+            if (fabs(got - first) > (half || mode ? 0.02 : 1e-5)) return expect(false, "attention: value");
+        }
+}
+
+void block(int mode) {
+    const int heads = between(1, 3), width = heads * between(1, 20), hidden = between(1, 90), batch = between(1, 3), tokens = between(1, 60);
+    Packed qkv(mode, 3 * width, width, 2, 0.5), proj(mode, width, width, 1, 0.5), fc1(mode, hidden, width, 4, 0.5), fc2(mode, width, hidden, 1, 0.5);
+    Exact<float> ones(width), zeros(width), x((size_t)batch * tokens * width), y(x.n), again(x.n);
+    for (int i = 0; i < width; i++) ones[i] = 1;
+    x.randomise();
+    FewerBlock a = {&qkv.w, &proj.w, &fc1.w, &fc2.w, ones.get(), zeros.get(), ones.get(), zeros.get(), 1e-6f, 1e-6f, FEWER_GELU, heads,
+                    batch, tokens, x.get(), y.get(), mode == FEWER_F32 ? FEWER_F32 : FEWER_BF16, 0.3f, 1};
+    expect(fewer_block(&a) == 0, "block: status");
+    a.y = again.get(), a.threads = between(2, 5);
+    expect(fewer_block(&a) == 0, "block: status with threads");
+    for (size_t i = 0; i < x.n; i++)
+        if (fabs(y[i] - again[i]) > 1e-4 * (1 + fabs(y[i]))) return expect(false, "block: threads change the result");
+}
+
+void convolution(int mode) {
+    const int unit = mode == FEWER_F32 ? 1 : 2, ku = 1 << between(0, 2), channels = between(1, 20), padded = (channels + ku * unit - 1) / (ku * unit) * ku * unit;
+    const int kernel = between(1, 3), stride = between(1, 2), pad = between(0, 2), height = between(3, 12), width = between(3, 12), out = between(1, 40);
+    Packed p(mode, out, kernel * kernel * padded, ku, 0.6);
+    FewerConv a = {};
+    const int oh = (height + 2 * pad - kernel) / stride + 1, ow = (width + 2 * pad - kernel) / stride + 1;
+    Exact<float> x((size_t)height * width * channels), y((size_t)oh * ow * out);
+    x.randomise();
+    const bool last = uniform() < 0.5;
+    a.x = x.get(), a.y = y.get();
+    a.x_channel = last ? 1 : height * width, a.x_row = last ? width * channels : width, a.x_col = last ? channels : 1;
+    a.batch = 1, a.channels = channels, a.channels_padded = padded, a.height = height, a.width = width;
+    a.kernel_h = a.kernel_w = kernel, a.stride_h = a.stride_w = stride, a.pad_h = a.pad_w = pad, a.dilation_h = a.dilation_w = 1;
+    a.out_h = oh, a.out_w = ow, a.threads = between(1, 3);
+    expect(fewer_conv(&p.w, &a) == 0, "conv: status");
+    for (int r = 0; r < oh; r++)
+        for (int c = 0; c < ow; c++) {
+            double s = (*p.bias)[0];
+            for (int i = 0; i < kernel; i++)
+                for (int j = 0; j < kernel; j++)
+                    for (int ch = 0; ch < channels; ch++) {
+                        int iy = r * stride - pad + i, ix = c * stride - pad + j;
+                        if (iy < 0 || ix < 0 || iy >= height || ix >= width) continue;
+                        s += p.dense[(size_t)(i * kernel + j) * padded + ch] * x[iy * a.x_row + ix * a.x_col + ch * a.x_channel];
+                    }
+            if (fabs(y[((size_t)r * ow + c) * out] - s) > tolerance(mode, kernel * kernel * channels)) return expect(false, "conv: value");
+        }
+}
+
+void others() {
+    const int channels = between(1, 40), height = between(3, 9), width = between(3, 12), stride = between(1, 2);
+    FewerDepthwise d = {};
+    d.batch = 2, d.channels = channels, d.height = height, d.width = width, d.kernel_h = d.kernel_w = 3;
+    d.stride_h = d.stride_w = stride, d.pad_h = d.pad_w = 1, d.out_h = (height - 1) / stride + 1, d.out_w = (width - 1) / stride + 1;
+    Exact<float> x((size_t)2 * height * width * channels), weight((size_t)9 * channels), bias(channels), y((size_t)2 * d.out_h * d.out_w * channels);
+    x.randomise(), weight.randomise();
+    d.x = x.get(), d.weight = weight.get(), d.bias = bias.get(), d.y = y.get(), d.threads = 1;
+    expect(fewer_depthwise(&d) == 0, "depthwise: status");
+    const int rows = between(1, 9), n = between(1, 70);
+    Exact<float> a((size_t)rows * n), r((size_t)rows * n), s((size_t)rows * n), one(n), zero(n), f((size_t)rows * n), scale(rows);
+    Exact<uint16_t> h((size_t)rows * n);
+    Exact<int8_t> b((size_t)rows * n);
+    a.randomise(), r.randomise();
+    for (int type = 0; type < 3; type++) {
+        void *out = type == 0 ? (void *)f.get() : type == 1 ? (void *)h.get() : (void *)b.get();
+        FewerNorm norm = {a.get(), r.get(), s.get(), one.get(), zero.get(), 1e-5f, type, out, scale.get(), rows, n, 1};
+        expect(fewer_norm(&norm) == 0, "norm: status");
+    }
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+    const int rounds = argc > 1 ? atoi(argv[1]) : 60;
+    int supported;
+    for (int i = 0; const char *name = fewer_variant(i, &supported); i++) {
+        if (!supported || fewer_select(name) != 0) {
+            printf("%s: not on this processor\n", name);
+            continue;
+        }
+        for (int round = 0; round < rounds; round++) {
+            for (int mode = 0; mode < 3; mode++) linear(mode), block(mode);
+            for (int mode = 0; mode < 2; mode++) attention(mode), convolution(mode);
+            others();
+        }
+        printf("%s: %d rounds, %d failures\n", name, rounds, failures);
+    }
+    expect(fewer_select("mmx") == 1, "an unknown instruction set is refused");
+    return failures != 0;
+}

@@ -1,0 +1,30 @@
+"""Inverting the second moments of inputs that rounding has spoiled."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fewer.compensate.sweep import _inverse
+from fewer.core.errors import FewerError
+
+
+def test_a_well_conditioned_hessian_is_inverted() -> None:
+    matrix = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0))
+    hessian = matrix @ matrix.mT + torch.eye(5)
+    assert torch.allclose(_inverse(hessian) @ hessian, torch.eye(5).expand(3, 5, 5), atol=1e-4)
+
+
+def test_a_nearly_dead_input_does_not_stop_the_others() -> None:
+    """The covariance of an input that hardly varies is all rounding: slightly indefinite, even after damping."""
+    good = torch.eye(4) * 2.0
+    dead = torch.diag(torch.tensor([2e-8, 1e-8, 1e-8, -1e-9]))
+    inverse = _inverse(torch.stack([good, dead]))
+    assert torch.isfinite(inverse).all()
+    assert torch.allclose(inverse[0], torch.eye(4) / 2)
+    assert (torch.linalg.eigvalsh(inverse[1].double()) > 0).all()
+
+
+def test_inputs_that_are_no_numbers_are_told() -> None:
+    with pytest.raises(FewerError, match="NaN"):
+        _inverse(torch.full((1, 3, 3), float("nan")))
