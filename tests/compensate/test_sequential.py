@@ -1,0 +1,172 @@
+"""A whole model, cut and repaired in execution order."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from fewer.compensate.layers import find_layers
+from fewer.compensate.sequential import compress_in_order
+from fewer.compensate.sweep import Repair
+from fewer.core.errors import FewerError
+from fewer.core.option import Option
+from fewer.models.matching import match
+from tests.tiny import TINY, tiny
+
+HALF = [Option(), Option("unstructured", 0.5)]
+
+
+def compress(model, x, ladder, repair=None, **kwargs):
+    """Compress a copy with one ladder for all units (or one per unit); give the copy and the masks."""
+    dense, target = copy.deepcopy(model), copy.deepcopy(model)
+    units = match(model, x[:1]).units
+    ladders = ladder if isinstance(ladder, dict) else {u.name: ladder for u in units}
+    masks = compress_in_order(
+        dense,
+        target,
+        find_layers(dense, units, x[:1]),
+        find_layers(target, units, x[:1]),
+        ladders,
+        x,
+        repair or Repair(),
+        **kwargs,
+    )
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in dense.state_dict().items())
+    for one in (dense, target):
+        assert not any(m._forward_pre_hooks or m._forward_hooks for m in one.modules())
+        assert [m.training for m in one.modules()] == [m.training for m in model.modules()]
+    return target, masks
+
+
+def tensors(output):
+    if isinstance(output, torch.Tensor):
+        return [output]
+    return [t for v in (output.values() if isinstance(output, dict) else output) for t in tensors(v)]
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("correction", [0.0, 0.5])
+def test_all_dense_is_bit_equal(name, correction):
+    model, x = tiny(name)
+    target, masks = compress(model, x, [Option()], correction=correction)
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in target.state_dict().items())
+    assert all(bool(m.all()) for m in masks.values())
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("compensation", ["obs", "bias", "none"])
+def test_masks_are_in_the_weights_and_untouched_modes_stay(name, compensation):
+    model, x = tiny(name)
+    model.train()
+    list(model.modules())[-1].eval()
+    target, masks = compress(model, x, HALF, Repair(compensation))
+    layers = find_layers(target, match(model, x[:1]).units, x[:1])
+    for unit, mask in masks.items():
+        assert not bool(layers[unit].matrix[~mask].any())
+        assert int((~mask).sum()) == -(-mask.numel() // 2)
+
+
+def error(model, target, x) -> float:
+    with torch.no_grad():
+        return float((target(x) - model(x)).square().sum() / model(x).square().sum())
+
+
+def test_making_up_for_earlier_cuts_lowers_the_output_error():
+    """Two linear layers: the second sees what the first lost, and can put part of it back."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 12), nn.Linear(12, 8)).eval()
+    x = torch.randn(600, 16) @ torch.randn(16, 16)
+    ladders = {"0": [Option(), Option("unstructured", 0.7)], "1": [Option()]}
+    repair = Repair("obs", iterations=100)
+    errors = [error(model, compress(model, x, ladders, repair, correction=c)[0], x) for c in (0.0, 0.5, 1.0)]
+    assert errors[2] < errors[1] < errors[0]
+    # with full correction the second layer, which stays whole, is the least-squares answer
+    target = compress(model, x, ladders, Repair("obs", iterations=400, damping=1e-6), correction=1.0)[0]
+    with torch.no_grad():
+        hidden = torch.cat([target[0](x), torch.ones(600, 1)], 1)
+        best = torch.linalg.lstsq(hidden.double(), model(x).double()).solution
+        least = (hidden.double() @ best - model(x)).square().sum() / model(x).square().sum()
+    assert error(model, target, x) == pytest.approx(float(least), rel=1e-2)
+
+
+def test_repair_beats_the_bare_cut():
+    model, x = tiny("conv")
+    x = torch.cat([x, x.flip(-1), -x, x.roll(3, -1)])
+    by = {c: error(model, compress(model, x, HALF, Repair(c, "magnitude"))[0], x) for c in ("obs", "bias", "none")}
+    assert by["obs"] < by["bias"] < by["none"]
+
+
+def test_a_second_round_only_takes_more_away():
+    model, x = tiny("vit")
+    first, masks = compress(model, x, HALF)
+    units = match(model, x[:1]).units
+    second = copy.deepcopy(first)
+    again = compress_in_order(
+        model,
+        second,
+        find_layers(model, units, x[:1]),
+        find_layers(second, units, x[:1]),
+        {u.name: [Option(), Option("unstructured", 0.75)] for u in units},
+        x,
+        Repair(),
+        alive=masks,
+    )
+    for name, mask in again.items():
+        assert not bool((mask & ~masks[name]).any())
+        assert int((~mask).sum()) == -(-mask.numel() * 3 // 4)
+
+
+class TiedBackwards(nn.Module):
+    """The weight's first holder is the one that runs last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.late, self.mid, self.early = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.early.weight = self.late.weight
+
+    def forward(self, x):
+        return self.late(self.mid(self.early(x).relu()).relu())
+
+
+def test_a_tied_weight_is_cut_before_its_first_use():
+    torch.manual_seed(0)
+    model, x = TiedBackwards().eval(), torch.randn(64, 8)
+    order: list[str] = []
+    target, masks = compress(model, x, HALF, done=order.append)
+    assert order == ["late", "mid"]
+    assert target.early.weight is target.late.weight
+    assert int((target.late.weight == 0).sum()) == 32 and not bool(target.late.weight[~masks["late"]].any())
+
+
+def test_scores_from_gradients_reach_the_sweep():
+    model, x = tiny("dict-children")
+    units = match(model, x[:1]).units
+    gradients = {u.name: torch.rand(u.rows, u.cols, generator=torch.Generator().manual_seed(1)) for u in units}
+    _, masks = compress(model, x, HALF, Repair("none", "taylor"), gradients=gradients)
+    for unit in units:
+        harm = (model.get_submodule(unit.name).weight.detach() * gradients[unit.name]).abs()
+        assert harm[~masks[unit.name]].max() <= harm[masks[unit.name]].min()
+
+
+def test_nan_in_an_activation_names_the_layer():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).eval()
+    model[0].bias.data[1] = float("nan")
+    with pytest.raises(FewerError, match="'1' holds NaN"):
+        compress(model, torch.randn(8, 4), HALF)
+
+
+def test_a_model_that_fails_on_the_way_says_so():
+    class Fails(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(4, 4)
+
+        def forward(self, x):
+            y = self.a(x)
+            if len(x) > 1:
+                raise ValueError("too many")
+            return y
+
+    with pytest.raises(ValueError, match="too many"):
+        compress(Fails(), torch.randn(8, 4), HALF)
