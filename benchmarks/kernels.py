@@ -4,6 +4,9 @@
     python benchmarks/kernels.py --quick --only layers
     python benchmarks/kernels.py --only vit --rounds 21 --threads 1
 
+On a busy machine, set OMP_WAIT_POLICY=PASSIVE for more than one thread: OpenMP threads that spin at a barrier
+for one that is pre-empted would be measured instead of the kernels (torch and ours alike).
+
 Masks are random with an exact share of zero blocks, weights random: this measures speed, not accuracy. Ratios are of
 medians taken interleaved in one process; the spread is the 10th to 90th percentile of the times in milliseconds.
 """

@@ -82,6 +82,7 @@ def environment(**more: object) -> dict[str, object]:
         "cpu": cpu,
         "cores": os.cpu_count(),
         "load at start": f"{os.getloadavg()[0]:.1f}",
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "-"),
         "isa": native.library().isa,
         "python": platform.python_version(),
         **versions,

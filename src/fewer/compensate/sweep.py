@@ -59,7 +59,7 @@ class Repair:
 
     compensation: str = "obs"
     score: str = "obs"
-    damping: float = 0.01
+    damping: float = 0.03
     iterations: int = 4
     polish: int = 0
     substeps: float = 0.5

@@ -32,7 +32,7 @@ def option_grid(pattern: str, sparsities: Sequence[float] = DEFAULT_SPARSITIES) 
     Examples
     --------
     >>> [str(option) for option in option_grid("2:4")]
-    ['dense', 'nm:2:4@0.5']
+    ['dense', 'nm:2:4']
     """
     if pattern.startswith("nm:*:"):
         m = Pattern.parse(f"nm:1:{pattern.rpartition(':')[2]}").m

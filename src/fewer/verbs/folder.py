@@ -63,6 +63,7 @@ def match_table(model: Any, images: Any = None, exclude: Sequence[str] = ()) -> 
     Examples
     --------
     >>> import torch
+    >>> from torch import nn
     >>> match_table(nn.Linear(4, 2), torch.zeros(1, 4))[0]["status"]
     'matched'
     """

@@ -1,0 +1,247 @@
+"""Where should weights go? Allocators beside each other on real networks and real photos.
+
+For each network, pattern, sparsity and calibration seed: uniform, ERK, LAMP, global magnitude, the exact DP, and the
+DP with local search, each with and without least-squares repair. Plans are compared on the same stored layers (every
+layer pruned and repaired on its own: ``assembled``). Rows ``in order`` are whole models, pruned layer by layer on the
+inputs that earlier cuts leave: ours, SparseGPT with a uniform ratio, and Wanda with a uniform ratio.
+
+    python benchmarks/allocation.py              # goes on where it stopped; --fresh starts anew
+    python benchmarks/allocation.py --plot       # only the picture, from the CSV
+
+Without repair, weights go by magnitude and nothing is updated, so that row is the method of the ICCV 2023 paper with a
+Taylor estimate of harm. Photos: those that scikit-image, scikit-learn and foolbox ship; crops; held-out files apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from rivals import uniform_in_order
+
+from fewer.core.budget import Budget
+from fewer.core.search import local_search
+from fewer.data.photos import real_photos
+from fewer.report import environment
+from fewer.verbs.applying import apply_options
+from fewer.verbs.compress import search_images
+from fewer.verbs.curves import Sensed, sense_curves
+from fewer.verbs.evaluate import Judge, Quality
+from fewer.verbs.planning import Assembly, choose
+from fewer.verbs.prepare import Prepared, prepare
+from fewer.verbs.settings import Settings
+
+HERE = Path(__file__).parent / "results"
+COLUMNS = (
+    "model", "pattern", "sparsity", "seed", "method", "repair", "how", "distortion", "quality_name", "quality", "kept",
+    "seconds",
+)  # fmt: skip
+SPARSITIES = (0.5, 0.7, 0.3, 0.8)
+PATTERNS = ("unstructured", "block:16x16")
+SIMPLE = ("uniform", "erk", "lamp", "global_magnitude")
+
+
+class Table:
+    """Rows in a CSV file, written as they come."""
+
+    def __init__(self, path: Path, fresh: bool) -> None:
+        self.path = path
+        if fresh or not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(",".join(COLUMNS) + "\n", "utf-8")
+        with path.open(encoding="utf-8") as file:
+            self.done = {self.key(row) for row in csv.DictReader(file)}
+
+    @staticmethod
+    def key(row: dict) -> tuple[str, ...]:
+        return tuple(str(row[c]) for c in COLUMNS[:7])
+
+    def add(self, row: dict, work: Callable[[], tuple[Quality, float]]) -> None:
+        if self.key(row) in self.done:
+            return
+        began = time.perf_counter()
+        quality, kept = work()
+        row |= {
+            "distortion": f"{quality.distortion:.6g}",
+            "quality_name": quality.name,
+            "quality": f"{quality.value:.5f}",
+            "kept": f"{kept:.5f}",
+            "seconds": f"{time.perf_counter() - began:.1f}",
+        }
+        with self.path.open("a", encoding="utf-8") as file:
+            csv.DictWriter(file, COLUMNS).writerow(row)
+        self.done.add(self.key(row))
+        print(*(row[c] for c in COLUMNS), flush=True)
+
+
+def cells(args: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
+    """Seed 0 of everything first, so that an interrupted run is as wide as can be."""
+    for seed in range(args.seeds):
+        for model in args.models:
+            for pattern in args.patterns:
+                yield model, pattern, seed
+
+
+def run_cell(table: Table, model: str, pattern: str, seed: int, args: argparse.Namespace) -> None:
+    for repair in (True, False):
+        settings = Settings(
+            pattern=pattern,
+            seed=seed,
+            compensation="obs" if repair else "none",
+            score="obs" if repair else "magnitude",
+            calibration=args.calibration,
+            sensing=16,
+            heldout=24,
+        )
+        row = {"model": model, "pattern": pattern, "seed": seed, "repair": "obs" if repair else "none"}
+        hows = ("assembled", "in order") if repair else ("assembled",)
+        methods = (*SIMPLE, "dp", *(("dp+search",) if repair else ()))
+        wanted = [{**row, "sparsity": s, "method": m, "how": "assembled"} for s in SPARSITIES for m in methods]
+        if repair:
+            wanted += [
+                {**row, "sparsity": s, "method": m, "how": "in order"}
+                for s in SPARSITIES
+                for m in ("dp", "sparsegpt", "wanda")
+            ]
+        if all(Table.key(w) in table.done for w in wanted):
+            continue
+        prepared = prepare(model, [p.path for p in real_photos()], settings)
+        judge = Judge(prepared.model, prepared.heldout, task=prepared.loaded.task)
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            sensed = sense_curves(prepared, settings, store=Path(folder))
+            print(
+                f"# sensed {model} {pattern} seed {seed} repair {repair}: {time.perf_counter() - began:.0f} s",
+                flush=True,
+            )
+            assembly = Assembly.of(prepared.model, sensed.curves, Path(folder), prepared.calibration[:1], None)
+            for sparsity in SPARSITIES:
+                for method in methods:
+                    one = {**row, "sparsity": sparsity, "method": method, "how": hows[0]}
+                    table.add(
+                        one,
+                        lambda m=method, s=sparsity: assembled(prepared, settings, sensed, assembly, judge, m, s, args),
+                    )
+                if repair:
+                    in_order(table, row, prepared, settings, sensed, judge, sparsity)
+
+
+def assembled(
+    prepared: Prepared,
+    settings: Settings,
+    sensed: Sensed,
+    assembly: Assembly,
+    judge: Judge,
+    method: str,
+    sparsity: float,
+    args: argparse.Namespace,
+) -> tuple[Quality, float]:
+    budgets = [Budget("weights", 1 - sparsity, True)]
+    allocation = choose(sensed.curves, budgets, method.removesuffix("+search"))
+    if method.endswith("+search"):
+        batches, reference = search_images(prepared, settings, sensed)
+        fitness = lambda choice: assembly.distortion(choice, batches, reference)  # noqa: E731
+        allocation, _ = local_search(
+            sensed.curves, budgets, allocation, fitness, evaluations=args.search, seed=settings.seed
+        )
+    kept = allocation.cost["weights"] / sensed.curves.dense("weights")
+    found: list[Quality] = []
+
+    def measure(model: torch.nn.Module) -> float:
+        found.append(judge.judge(model))
+        return found[-1].distortion
+
+    assembly.evaluate(allocation.choice, measure)
+    return found[-1], kept
+
+
+def in_order(
+    table: Table, row: dict, prepared: Prepared, settings: Settings, sensed: Sensed, judge: Judge, sparsity: float
+) -> None:
+    def ours() -> tuple[Quality, float]:
+        allocation = choose(sensed.curves, [Budget("weights", 1 - sparsity, True)], "dp")
+        chosen = {
+            u.name: sensed.options[u.name][k] for u, k in zip(sensed.curves.units, allocation.choice, strict=True)
+        }
+        model, masks = apply_options(prepared, settings, sensed.options, chosen)
+        total = sum(m.numel() for m in masks.values())
+        return judge.judge(model), sum(int(m.sum()) for m in masks.values()) / total
+
+    def rival(method: str) -> tuple[Quality, float]:
+        model = uniform_in_order(prepared, method, settings.pattern, sparsity)
+        units = prepared.matched.units
+        left = sum(int(model.get_submodule(u.name).weight.count_nonzero()) for u in units)
+        return judge.judge(model), left / sum(u.numel for u in units)
+
+    common = {**row, "sparsity": sparsity, "how": "in order"}
+    table.add({**common, "method": "dp"}, ours)
+    for method in ("sparsegpt", "wanda"):
+        table.add({**common, "method": method}, lambda m=method: rival(m))
+
+
+def plot(path: Path) -> None:
+    """One panel per network and pattern: distortion against sparsity, mean over seeds."""
+    from matplotlib.figure import Figure
+
+    with path.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    panels = sorted({(r["model"], r["pattern"]) for r in rows})
+    if not panels:
+        return
+    figure = Figure(figsize=(5 * len(panels), 4.2), layout="constrained")
+    lines = [
+        ("uniform", "obs", "assembled"), ("erk", "obs", "assembled"), ("lamp", "obs", "assembled"),
+        ("global_magnitude", "obs", "assembled"), ("dp", "none", "assembled"), ("dp", "obs", "assembled"),
+        ("dp+search", "obs", "assembled"), ("wanda", "obs", "in order"), ("sparsegpt", "obs", "in order"),
+        ("dp", "obs", "in order"),
+    ]  # fmt: skip
+    for axes, (model, pattern) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for method, repair, how in lines:
+            chosen = [
+                r for r in rows
+                if (r["model"], r["pattern"], r["method"], r["repair"], r["how"]) == (model, pattern, method, repair, how)
+            ]  # fmt: skip
+            points = sorted({float(r["sparsity"]) for r in chosen})
+            means = [
+                sum(float(r["distortion"]) for r in chosen if float(r["sparsity"]) == s)
+                / sum(float(r["sparsity"]) == s for r in chosen)
+                for s in points
+            ]
+            label = f"{method}, {how}" + (", no repair" if repair == "none" else "")
+            axes.plot(
+                points, means, marker="o", markersize=3, label=label, linestyle="-" if how == "in order" else "--"
+            )
+        axes.set(yscale="log", title=f"{model}\n{pattern}", xlabel="sparsity", ylabel="held-out distortion")
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend(fontsize=7)
+    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--plot", action="store_true")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--models", nargs="*", default=["fewer/dinov2-small", "fewer/mobilenet-v2"])
+    parser.add_argument("--patterns", nargs="*", default=list(PATTERNS))
+    parser.add_argument("--calibration", type=int, default=64)
+    parser.add_argument("--search", type=int, default=12)
+    parser.add_argument("--out", type=Path, default=HERE / "allocation.csv")
+    args = parser.parse_args()
+    if not args.plot:
+        table = Table(args.out, args.fresh)
+        stamp = args.out.with_suffix(".json")
+        stamp.write_text(json.dumps(environment(threads=torch.get_num_threads()), indent=1) + "\n", "utf-8")
+        for model, pattern, seed in cells(args):
+            run_cell(table, model, pattern, seed, args)
+    plot(args.out)
+
+
+if __name__ == "__main__":
+    main()
