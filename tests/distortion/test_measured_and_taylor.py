@@ -121,9 +121,7 @@ def test_all_sign_vectors_give_the_exact_number(index, monkeypatch):
     assert taylor.spent() == 1 + 4 and taylor.spent() == 0
 
 
-@pytest.mark.parametrize(
-    "name", ["conv", "vit", "tied", "called-twice", "in-place", "conv1d", "conv3d", "dict-children"]
-)
+@pytest.mark.parametrize("name", sorted(TINY.keys() - {"dict-output", "tuple-output", "never-called"}))
 def test_the_stored_shift_gradient_is_that_of_a_bias(name):
     """Also where the output is changed in place afterwards, and where there is no bias but a BatchNorm."""
     model, x = tiny(name)
@@ -139,9 +137,8 @@ def test_the_stored_shift_gradient_is_that_of_a_bias(name):
         output = model(x)
         signs_from = torch.Generator().manual_seed(0)
         for probe in range(2):
-            signs = (torch.randint(0, 2, output.shape, generator=signs_from) * 2.0 - 1) / taylor.reference.scale[
-                0
-            ].sqrt()
+            signs = torch.randint(0, 2, output.shape, generator=signs_from) * 2.0 - 1
+            signs /= taylor.reference.scale[0].sqrt()
             grads = torch.autograd.grad(output, [layer.weight, *biases], signs, retain_graph=True)
             stored = taylor.gradients(layer)[0, probe]
             torch.testing.assert_close(stored[: layer.unit.numel], grads[0].flatten(), rtol=1e-3, atol=1e-5)
@@ -155,9 +152,9 @@ def test_small_changes_agree_with_measured_ones(name):
     """First order is all there is when the change is small; several output tensors included."""
     model, x = tiny(name)
     layers = layers_of(model, x)
-    taylor = Taylor(model, layers, list(x.split(1)), probes=400, dtype=torch.float32)
+    taylor = Taylor(model, layers, list(x.split(1)), probes=60, dtype=torch.float32)
     measured = Measured(model, list(x.split(1)))
-    for layer in layers[:: max(1, len(layers) // 2)]:
+    for layer in (layers[0], layers[-1]):
         fits = some_fits(layer, 1e-3)
         a, b = (float(e.harms(layer, fits)[1].mean()) for e in (taylor, measured))
         assert a == pytest.approx(b, rel=0.3)

@@ -293,15 +293,15 @@ def _inverse(hessian: Tensor) -> Tensor:
     if not bool(failed.any()):
         return torch.cholesky_inverse(factor)
     # Rounding can make a Hessian indefinite in single precision: one of bad scales, or the covariance of an input that
-    # hardly varies about its mean. Those groups, and only those, are damped until they can be inverted.
+    # hardly varies about its mean, whose entries are nothing but rounding. Those groups, and only those, get
+    # eigenvalues that can be inverted.
     exact = hessian.double()
-    for fraction in (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0):
-        bad = failed != 0
-        exact[bad] = damp(hessian[bad].double(), fraction)
-        factor, failed = torch.linalg.cholesky_ex(exact)
-        if not bool(failed.any()):
-            return torch.cholesky_inverse(factor).float()
-    raise FewerError("the inputs of a layer hold NaN or infinity on the calibration images, so it cannot be repaired")
+    if not bool(torch.isfinite(exact).all()):
+        raise FewerError("the inputs of a layer hold NaN or infinity on the calibration images: it cannot be repaired")
+    values, vectors = torch.linalg.eigh(exact)
+    floor = 1e-4 * values.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+    safe = (vectors / values.clamp_min(floor)[:, None, :]) @ vectors.mT
+    return torch.where((failed != 0)[:, None, None], safe.float(), torch.cholesky_inverse(factor))
 
 
 def _tile_energy(weight: Tensor, inverse: Tensor, width: int, start: int) -> Tensor:

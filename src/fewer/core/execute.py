@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from fewer.core.errors import FewerError, near_match
@@ -130,7 +133,15 @@ def _run_ray(job: Job, tasks: Sequence[T], workers: int) -> Iterator[tuple[T, An
         raise FewerError("the ray backend needs Ray: pip install 'fewer[cluster]'") from error
     started = not ray.is_initialized()
     if started:
-        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        # workers on this machine import what this process can, for example a model's module beside the script
+        environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(p or str(Path.cwd()) for p in sys.path)}}
+        ray.init(
+            num_cpus=workers,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            runtime_env=environment,
+        )
     try:
         shared = ray.put(job)
 
@@ -163,6 +174,12 @@ def _run_ray(job: Job, tasks: Sequence[T], workers: int) -> Iterator[tuple[T, An
                 except RayTaskError as error:
                     cause = getattr(error, "cause", None)
                     raise cause if isinstance(cause, FewerError) else error from None
+                except ray.exceptions.RayActorError as error:
+                    last = str(error).strip().splitlines()[-1].strip()
+                    raise FewerError(
+                        f"a worker of the Ray cluster could not start ({last}): the model's class and fewer itself "
+                        "must be importable on every machine of the cluster"
+                    ) from error
                 yield task, result
     finally:
         if started:

@@ -164,12 +164,14 @@ class Taylor:
         The samples of a batch share its estimate, which is one of their mean.
         """
         gradients = self.gradients(layer).float()
-        dense = layer.matrix
+        dense = layer.matrix.float()
         per_batch = torch.tensor([samples_of(tensors) for tensors in self.reference.tensors])
         rows = []
         for fit in fits:
             change = torch.cat([(fit.weight - dense).flatten(), fit.shift])
-            rows.append((gradients @ change).double().square().mean(1) / per_batch)
+            # one product per batch: its rounding then does not depend on how many batches a shard has
+            along = torch.stack([batch @ change for batch in gradients])
+            rows.append(along.double().square().mean(1) / per_batch)
         return torch.stack(rows).repeat_interleave(per_batch, 1)
 
 

@@ -15,13 +15,12 @@ from fewer.core.plan import Plan
 from fewer.core.run import RunFolder
 from fewer.models.matching import match
 from fewer.models.running import Forward
-from fewer.models.spec import load_model
 from fewer.report import RunReport, write
 from fewer.verbs.applying import apply_options
 from fewer.verbs.compress import CompressedRun, config_of, report_on, save_run
 from fewer.verbs.curves import Sensed, resolved, sense_curves
 from fewer.verbs.evidence import Evidence
-from fewer.verbs.prepare import prepare, state_hash
+from fewer.verbs.prepare import load_untouched, prepare, state_hash
 from fewer.verbs.progress import Progress, Silent
 from fewer.verbs.settings import Settings
 from fewer.verbs.timing import timed
@@ -70,7 +69,7 @@ def match_table(model: Any, images: Any = None, exclude: Sequence[str] = ()) -> 
     """
     import torch
 
-    loaded = load_model(model)
+    loaded = load_untouched(model)
     example = images[:1] if isinstance(images, torch.Tensor) else torch.zeros(1, *loaded.input_size)
     return match(loaded.model, example, exclude=tuple(exclude)).table()
 

@@ -86,7 +86,7 @@ def prepare(model: Any, images: Any, settings: Settings, forward: Forward | None
     """
     if settings.device != "cpu":
         raise FewerError(f"device '{settings.device}' cannot be used: this version works on the CPU, --device cpu")
-    loaded = model if isinstance(model, LoadedModel) else load_model(model)
+    loaded = load_untouched(model)
     calibration, heldout, source, skipped, notes = _images(loaded, images, settings)
     dtype = next((p.dtype for p in loaded.model.parameters() if p.is_floating_point()), calibration.dtype)
     calibration, heldout = calibration.to(dtype), heldout.to(dtype)
@@ -106,6 +106,23 @@ def prepare(model: Any, images: Any, settings: Settings, forward: Forward | None
         notes,
         forward,
     )
+
+
+def load_untouched(model: Any) -> LoadedModel:
+    """Load a model; a module keeps its own training flags, which :func:`load_model` alone would change.
+
+    Examples
+    --------
+    >>> load_untouched(nn.Linear(1, 1)).model.training
+    True
+    """
+    if isinstance(model, LoadedModel):
+        return model
+    flags = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
+    loaded = load_model(model)
+    for module, flag in flags:
+        module.training = flag
+    return loaded
 
 
 def _images(
