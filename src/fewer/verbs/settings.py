@@ -85,7 +85,7 @@ class Settings(BaseModel):
     sensing: int = Field(default=16, ge=1)
     heldout: int = Field(default=32, ge=1)
     crops: int | None = Field(default=None, ge=0)
-    search: int = Field(default=24, ge=0)
+    search: int = Field(default=0, ge=0)
     baselines: tuple[str, ...] = ("uniform", "erk", "lamp", "global_magnitude")
     additivity: int = Field(default=12, ge=0)
     probes: int = Field(default=4, ge=1)
