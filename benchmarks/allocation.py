@@ -20,6 +20,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -100,7 +101,6 @@ def run_cell(table: Table, model: str, pattern: str, seed: int, args: argparse.N
             heldout=24,
         )
         row = {"model": model, "pattern": pattern, "seed": seed, "repair": "obs" if repair else "none"}
-        hows = ("assembled", "in order") if repair else ("assembled",)
         methods = (*SIMPLE, "dp", *(("dp+search",) if repair else ()))
         wanted = [{**row, "sparsity": s, "method": m, "how": "assembled"} for s in SPARSITIES for m in methods]
         if repair:
@@ -123,11 +123,11 @@ def run_cell(table: Table, model: str, pattern: str, seed: int, args: argparse.N
             assembly = Assembly.of(prepared.model, sensed.curves, Path(folder), prepared.calibration[:1], None)
             for sparsity in SPARSITIES:
                 for method in methods:
-                    one = {**row, "sparsity": sparsity, "method": method, "how": hows[0]}
-                    table.add(
-                        one,
-                        lambda m=method, s=sparsity: assembled(prepared, settings, sensed, assembly, judge, m, s, args),
+                    one = {**row, "sparsity": sparsity, "method": method, "how": "assembled"}
+                    work = partial(
+                        assembled, prepared, settings, sensed, assembly, judge, method, sparsity, args.search
                     )
+                    table.add(one, work)
                 if repair:
                     in_order(table, row, prepared, settings, sensed, judge, sparsity)
 
@@ -140,15 +140,15 @@ def assembled(
     judge: Judge,
     method: str,
     sparsity: float,
-    args: argparse.Namespace,
+    evaluations: int,
 ) -> tuple[Quality, float]:
     budgets = [Budget("weights", 1 - sparsity, True)]
     allocation = choose(sensed.curves, budgets, method.removesuffix("+search"))
     if method.endswith("+search"):
-        batches, reference = search_images(prepared, settings, sensed)
+        batches, reference, _, _ = search_images(prepared, settings, sensed)
         fitness = lambda choice: assembly.distortion(choice, batches, reference)  # noqa: E731
         allocation, _ = local_search(
-            sensed.curves, budgets, allocation, fitness, evaluations=args.search, seed=settings.seed
+            sensed.curves, budgets, allocation, fitness, evaluations=evaluations, seed=settings.seed
         )
     kept = allocation.cost["weights"] / sensed.curves.dense("weights")
     found: list[Quality] = []
@@ -203,10 +203,8 @@ def plot(path: Path) -> None:
     ]  # fmt: skip
     for axes, (model, pattern) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for method, repair, how in lines:
-            chosen = [
-                r for r in rows
-                if (r["model"], r["pattern"], r["method"], r["repair"], r["how"]) == (model, pattern, method, repair, how)
-            ]  # fmt: skip
+            wanted = (model, pattern, method, repair, how)
+            chosen = [r for r in rows if tuple(r[c] for c in ("model", "pattern", "method", "repair", "how")) == wanted]
             points = sorted({float(r["sparsity"]) for r in chosen})
             means = [
                 sum(float(r["distortion"]) for r in chosen if float(r["sparsity"]) == s)

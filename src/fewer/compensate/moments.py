@@ -104,6 +104,29 @@ class Moments:
         """Mean square of each input, shape (groups, columns)."""
         return torch.cat([p.diagonal(dim1=1, dim2=2) for p in self.products], 1) / max(1, self.count)
 
+    def blended(self, other: Moments, share: float, *, centred: bool) -> Moments:
+        """These moments with a share of another input's second moments (about its own mean if ``centred``).
+
+        Examples
+        --------
+        >>> a, b = Moments(1, 1), Moments(1, 1)
+        >>> a.add(torch.tensor([[[1.0]], [[3.0]]])); b.add(torch.tensor([[[5.0]], [[11.0]]]))
+        >>> mixed = a.blended(b, 0.5, centred=True)
+        >>> float(mixed.mean()), float(mixed.covariance(0))
+        (2.0, 5.0)
+        """
+        mixed = Moments(self.groups, self.columns, self.count)
+        mixed.total = self.total
+        for i, block in enumerate(self.blocks):
+            if centred:
+                mean = self.mean()[:, block]
+                second = (1 - share) * self.covariance(i) + share * other.covariance(i)
+                second = second + mean[:, :, None] * mean[:, None, :]
+            else:
+                second = (1 - share) * self.second(i) + share * other.second(i)
+            mixed.products[i] = second * self.count
+        return mixed
+
     def check(self, name: str) -> None:
         """Raise a :class:`FewerError` that names the unit if an activation was NaN or infinite."""
         if not bool(torch.isfinite(self.total).all() and all(torch.isfinite(p).all() for p in self.products)):

@@ -1,9 +1,9 @@
 """Cut and repair a whole model, layer by layer in execution order, each on the inputs it will really get.
 
 A layer that is repaired on the dense model's inputs does not know what the cuts before it have done. Here the dense
-and the compressed model run in step. For each layer the least-squares target lies between the dense weight on the
-layer's new input (``correction`` 0: do your own work right) and the dense layer's own output (1: also make up for
-all that went wrong before). 1 overfits small calibration sets; 0.5 is the default.
+and the compressed model run in step, and each layer minimises ``(1 - c) |W x - W0 x|^2 + c |W x~ - W0 x|^2`` over the
+dense input x and the input x~ that it will really get. ``correction`` c = 0 is the repair that was sensed; 1 also makes
+up for all that went wrong before, which overfits small calibration sets. The mean is always corrected in full.
 """
 
 from __future__ import annotations
@@ -121,16 +121,20 @@ def _fit(
     moments = Moments(getattr(user, "groups", 1), layer.matrix.shape[1])
     add_input(moments, user, x)
     moments.check(layer.unit.name)
-    own = make(layer.matrix, moments)
-    if own.repair.compensation != "obs" or correction <= 0 or torch.equal(wanted_input, x):
-        return list(own.run(ladder))[-1]
+    if torch.equal(wanted_input, x):
+        return list(make(layer.matrix, moments).run(ladder))[-1]
+    before = Moments(moments.groups, moments.columns)
+    add_input(before, user, wanted_input)
+    own = make(layer.matrix, before)
+    if own.repair.compensation != "obs":
+        return list(make(layer.matrix, moments).run(ladder))[-1]
     targets, mean = _targets(original, moments, wanted_input, x, layer.centred)
     blended = [(1 - correction) * a + correction * b for a, b in zip(own.plain_targets, targets, strict=True)]
     # the shift comes on top of what this layer's bias is now, and an earlier round may have moved that
     mean = mean + original.offset - layer.offset
-    blended_mean = (1 - correction) * own.wanted_mean + correction * mean
-    sweep = make(layer.matrix, moments, target=blended, wanted_mean=blended_mean)
-    return list(sweep.run(ladder, repair_dense=True))[-1]
+    mixed = moments.blended(before, 1 - correction, centred=layer.centred)
+    sweep = make(layer.matrix, mixed, target=blended, wanted_mean=mean)
+    return list(sweep.run(ladder, repair_dense=correction > 0))[-1]
 
 
 def _targets(

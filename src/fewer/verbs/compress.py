@@ -21,10 +21,11 @@ from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
 from fewer.core.run import RunFolder
 from fewer.core.search import local_search
-from fewer.models.running import Forward
+from fewer.distortion.outputs import Reference
+from fewer.models.running import Forward, call, evaluating
 from fewer.report import RunReport, write
 from fewer.verbs.applying import apply_options
-from fewer.verbs.curves import Sensed, sense_curves
+from fewer.verbs.curves import Sensed, resolved, sense_curves
 from fewer.verbs.evidence import Evidence, gather, search_facts
 from fewer.verbs.planning import Assembly, choose
 from fewer.verbs.prepare import Prepared, prepare
@@ -199,6 +200,7 @@ def _compress(
     timings: dict[str, float] = {}
     with progress.stage("match", None) as stage, timed(timings, "match"):
         prepared = prepare(model, images, settings, forward)
+        settings = resolved(prepared, settings)
         stage.advance()
     with timed(timings, "sense"):
         sensed = sense_curves(
@@ -257,7 +259,7 @@ def _search(
     if settings.search == 0 or settings.allocator != "dp" or len(sensed.curves) < 2 or not start.choice.any():
         return start, None
     began = perf_counter()
-    batches, reference = search_images(prepared, settings, sensed)
+    batches, reference, judged, judge = search_images(prepared, settings, sensed)
     with progress.stage("search", settings.search) as stage:
         found, steps = local_search(
             sensed.curves,
@@ -268,21 +270,26 @@ def _search(
             seed=settings.seed,
             progress=lambda step, _best: stage.advance(1, f"{step.best:.4g}"),
         )
-    facts = search_facts(steps, perf_counter() - began)
+    # lower on the images that it was tuned on means little: other images decide
+    before, after = (assembly.distortion(plan.choice, judged, judge) for plan in (start, found))
+    facts = search_facts(before, after, len(steps), perf_counter() - began)
     return (found, facts) if facts["kept"] else (start, facts)
 
 
-def search_images(prepared: Prepared, settings: Settings, sensed: Sensed) -> tuple[list[Tensor], Any]:
-    """Calibration images that the curves were not sensed on, where there are enough; else the same ones."""
-    from fewer.distortion.outputs import Reference
-    from fewer.models.running import call, evaluating
-
-    spare = prepared.calibration[settings.sensing : 2 * settings.sensing]
-    if len(spare) < min(settings.sensing, 4):
-        return sensed.batches, sensed.reference
-    batches = list(spare.split(settings.batch))
+def search_images(
+    prepared: Prepared, settings: Settings, sensed: Sensed
+) -> tuple[list[Tensor], Reference, list[Tensor], Reference]:
+    """Calibration images to search on and others to decide on; none was sensed on, where there are enough."""
+    spare = prepared.calibration[settings.sensing :]
+    if len(spare) < 8:
+        spare = prepared.calibration
+    half = max(1, min(settings.sensing, len(spare) // 2))
+    sets = []
     with evaluating(prepared.model):
-        return batches, Reference([call(prepared.model, b, prepared.forward) for b in batches])
+        for images in (spare[:half], spare[-half:]):
+            batches = list(images.split(settings.batch))
+            sets += [batches, Reference([call(prepared.model, b, prepared.forward) for b in batches])]
+    return sets[0], sets[1], sets[2], sets[3]
 
 
 def _iterate(

@@ -66,6 +66,21 @@ def repair_of(settings: Settings) -> Repair:
     return Repair(settings.compensation, settings.score, settings.damping)
 
 
+# multiply-accumulates up to which harm is measured by default; about a minute on two cores
+_CHEAP_MACS = 2e12
+
+
+def resolved(prepared: Prepared, settings: Settings) -> Settings:
+    """Settings with ``estimator="auto"`` decided: measured if every option of every unit can be tried cheaply."""
+    if settings.estimator != "auto":
+        return settings
+    units = prepared.matched.units
+    options = sum(len(o) - 1 for o in unit_options(units, settings).values())
+    macs = prepared.fixed["macs"] + sum(u.macs for u in units)
+    cheap = options * settings.sensing * macs / 2 <= _CHEAP_MACS
+    return settings.model_copy(update={"estimator": "measured" if cheap else "taylor"})
+
+
 def unit_options(units: Sequence[Unit], settings: Settings) -> dict[str, tuple[Option, ...]]:
     """Options of every unit by name. An option that keeps as many weights as one before is left out."""
     ladder = option_grid(settings.pattern, settings.sparsities or default_sparsities(len(units)))
@@ -129,7 +144,7 @@ def sense_curves(
     progress
         Shows stages.
     """
-    progress = progress or Silent()
+    progress, settings = progress or Silent(), resolved(prepared, settings)
     subject = model if model is not None else prepared.model
     units = prepared.matched.units
     options = unit_options(units, settings)

@@ -16,7 +16,6 @@ from fewer.core.allocate import Allocation, frontier
 from fewer.core.budget import Budget
 from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
-from fewer.core.search import SearchStep
 from fewer.report import RunReport, environment
 from fewer.verbs.applying import apply_options
 from fewer.verbs.curves import Sensed
@@ -61,11 +60,10 @@ class Evidence:
     command: str | None
 
 
-def search_facts(steps: Sequence[SearchStep], seconds: float) -> dict[str, Any]:
-    """What local search gained on calibration images, and whether that is worth keeping."""
-    before, after = steps[0].fitness, steps[-1].best
+def search_facts(before: float, after: float, evaluations: int, seconds: float) -> dict[str, Any]:
+    """What local search gained on images that it did not see, and whether that is worth keeping."""
     kept = bool(after < before * (1 - _WORTH))
-    return {"kept": kept, "before": before, "after": after, "evaluations": len(steps), "seconds": seconds}
+    return {"kept": kept, "before": before, "after": after, "evaluations": evaluations, "seconds": seconds}
 
 
 def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) -> RunReport:

@@ -18,7 +18,7 @@ from fewer.models.running import Forward
 from fewer.report import RunReport, write
 from fewer.verbs.applying import apply_options
 from fewer.verbs.compress import CompressedRun, config_of, report_on, save_run
-from fewer.verbs.curves import Sensed, sense_curves
+from fewer.verbs.curves import Sensed, resolved, sense_curves
 from fewer.verbs.evidence import Evidence
 from fewer.verbs.prepare import load_untouched, prepare, state_hash
 from fewer.verbs.progress import Progress, Silent
@@ -109,6 +109,7 @@ def sense(
         run.write_config(config_of(model, images, [], settings))
         with progress.stage("match", None) as stage:
             prepared = prepare(model, images, settings, forward)
+            settings = resolved(prepared, settings)
             stage.advance()
         scratch = run.path / ".scratch"
         scratch.mkdir(exist_ok=True)

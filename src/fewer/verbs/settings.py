@@ -21,7 +21,8 @@ class Settings(BaseModel):
     sparsities
         Ladder of sparsities that every unit is offered; None is 0.1 to 0.9 in steps of 0.1, and 0.95.
     estimator
-        ``measured`` (forward passes from the changed layer on) or ``taylor`` (random-probe gradients).
+        ``measured`` (forward passes from the changed layer on), ``taylor`` (random-probe gradients), or ``auto``:
+        measured where that is cheap, which it is for small models.
     reduction
         Over the images: ``mean``, ``max`` or ``cvar:0.1``.
     compensation
@@ -43,7 +44,8 @@ class Settings(BaseModel):
     crops
         Random crops per file; None takes as many as fill the wanted number of images, 0 the centre of each once.
     search
-        Evaluations of local search after planning; 0 is off.
+        Evaluations of local search after planning; 0 is off. What it finds is kept only if it also helps on
+        calibration images that it did not see; on large models with few images it rarely does.
     baselines
         Simpler allocators that are given the same budget and the same repair, for the report.
     additivity
@@ -61,15 +63,15 @@ class Settings(BaseModel):
 
     Examples
     --------
-    >>> Settings(pattern="block:16x4").search
-    24
+    >>> Settings(pattern="block:16x4").calibration
+    64
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True)
 
     pattern: str = "unstructured"
     sparsities: tuple[float, ...] | None = None
-    estimator: Literal["measured", "taylor"] = "taylor"
+    estimator: Literal["auto", "measured", "taylor"] = "auto"
     reduction: str = "mean"
     compensation: Literal["obs", "bias", "none"] = "obs"
     score: Literal["obs", "magnitude", "wanda", "taylor"] = "obs"
