@@ -36,7 +36,7 @@ def demo(
     from fewer.data.photos import real_photos
 
     shared = shared or Shared()
-    chosen, _ = resolve(given(settings, shared))
+    chosen, _ = resolve(given(settings, shared), preset="demo")
     if shared.out is None and not shared.resume:
         # the demo's own folder may be used again: a finished demo is replaced, an interrupted one goes on
         finished = (Path(FOLDER) / "report.json").exists()

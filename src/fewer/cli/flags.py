@@ -35,7 +35,7 @@ class SettingFlags:
     """Layers to leave alone, for example head or 'blocks.0.*'; may be repeated [none]"""
 
     estimator: Annotated[str | None, _p(HARM)] = None
-    """taylor (few backward passes) or measured (a forward pass per option) [taylor]"""
+    """taylor (few backward passes), measured (a forward pass per option) or auto (measured where cheap) [auto]"""
     reduction: Annotated[str | None, _p(HARM)] = None
     """Over images: mean, max (worst case) or cvar:0.1 (worst tenth) [mean]"""
     probes: Annotated[int | None, _p(HARM)] = None
@@ -54,14 +54,14 @@ class SettingFlags:
     rounds: Annotated[int | None, _p(SPEND)] = None
     """Rounds of the iterative schedule [4]"""
     search: Annotated[int | None, _p(SPEND)] = None
-    """Evaluations of the local search after planning; 0 is off [24]"""
+    """Evaluations of the local search after planning; 0 is off [0]"""
 
     compensation: Annotated[str | None, _p(REPAIR)] = None
     """obs (update the weights that stay), bias or none [obs]"""
     score: Annotated[str | None, _p(REPAIR)] = None
     """What goes first inside a layer: obs, magnitude, wanda or taylor [obs]"""
     damping: Annotated[float | None, _p(REPAIR)] = None
-    """Ridge of the least-squares repair, relative to the mean curvature [0.01]"""
+    """Ridge of the least-squares repair, relative to the mean curvature [0.03]"""
     correction: Annotated[float | None, _p(REPAIR)] = None
     """0 to 1: how much a layer makes up for the cuts before it [0.5]"""
 

@@ -75,7 +75,7 @@ class Settings(BaseModel):
     reduction: str = "mean"
     compensation: Literal["obs", "bias", "none"] = "obs"
     score: Literal["obs", "magnitude", "wanda", "taylor"] = "obs"
-    damping: float = Field(default=0.01, gt=0)
+    damping: float = Field(default=0.03, gt=0)
     correction: float = Field(default=0.5, ge=0, le=1)
     allocator: Literal["dp", "uniform", "uniform_plus", "erk", "global_magnitude", "lamp"] = "dp"
     schedule: Literal["one-shot", "iterative"] = "one-shot"
