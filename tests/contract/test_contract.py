@@ -97,7 +97,7 @@ def test_every_method_on_every_model(name, pattern, estimator, schedule):
     # the report says the same when it is read again
     data = json.loads(run.report.to_json())
     assert RunReport.from_json(run.report.to_json()).to_json() == run.report.to_json()
-    assert data["verdict"]["budgets"][0]["reached"] == left or "called" in name or left <= run.plan.cost["weights"]
+    assert left <= data["verdict"]["budgets"][0]["reached"] == sum(int(m.sum()) for m in run.masks.values())
 
 
 @pytest.mark.parametrize("estimator", ["measured", "taylor"])
@@ -128,7 +128,8 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
         if key != "@input" and not key.startswith("@output"):
             assert torch.equal(state[key], value), (folder.name, key)
     with torch.no_grad():
-        output = model(wanted["@input"])
+        # a copy: products may round differently on memory that a file was mapped to, which is not aligned
+        output = model(wanted["@input"].clone())
     from fewer.distortion.outputs import output_tensors
     for i, tensor in enumerate(output_tensors(output)):
         assert torch.equal(tensor, wanted[f"@output{i}"]), (folder.name, i)

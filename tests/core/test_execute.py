@@ -58,7 +58,7 @@ def test_every_task_is_done_once(backend):
         assert os.getpid() not in {pid for pid, _ in who}
 
 
-@pytest.mark.parametrize("backend", ["serial", "thread", "process", RAY])
+@pytest.mark.parametrize("backend", ["serial", "thread", "process"])
 def test_no_tasks_is_no_work(backend):
     assert run_on(backend, Square(), []) == []
 

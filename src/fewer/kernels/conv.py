@@ -157,7 +157,9 @@ class BlockSparseConv2d(nn.Module):
         if reason:
             raise FewerError(f"this convolution cannot be packed: {reason}")
         weight = conv.weight.detach().float()
-        mask = torch.ones_like(weight, dtype=torch.bool) if mask is None else mask
+        if mask is None:
+            mask = torch.ones_like(weight, dtype=torch.bool)
+        assert mask is not None
         if mask.dtype != torch.bool or mask.shape != weight.shape:
             raise FewerError(f"the mask must be torch.bool {tuple(weight.shape)}; got {mask.dtype} {tuple(mask.shape)}")
         out, channels = weight.shape[:2]

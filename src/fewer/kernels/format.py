@@ -203,6 +203,7 @@ def pack(
     weight = weight.detach().to("cpu", torch.float32)
     if mask is None:
         mask = torch.ones(shape, dtype=torch.bool)
+    assert mask is not None
     mask = _as_element_mask(mask.detach().cpu(), shape)
     if width is None:
         width = best_width(mask, precision)

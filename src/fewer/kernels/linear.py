@@ -165,10 +165,11 @@ class BlockSparseLinear(nn.Module):
     def _forward_torch(self, x: Tensor, residual: Tensor | None) -> Tensor:
         if self._torch is None:
             self._torch = GatherLinear(self.packed()) if self.backend == "gather" else self.dense()
-        if isinstance(self._torch, Tensor):
-            y = F.linear(x, self._torch.to(x.dtype), self.bias[: self.out_features].to(x.dtype))
+        plain = self._torch
+        if isinstance(plain, GatherLinear):
+            y = plain(x)
         else:
-            y = self._torch(x)
+            y = F.linear(x, plain.to(x.dtype), self.bias[: self.out_features].to(x.dtype))
         y = TORCH_ACTIVATIONS[self.activation](y)
         return y if residual is None else y + residual
 

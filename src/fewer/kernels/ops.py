@@ -114,9 +114,8 @@ def linear_direct(
                 f"the residual must be float32 of shape {(*x.shape[:-1], out)}; "
                 f"got {residual.dtype} {tuple(residual.shape)}"
             )
-        residual = residual.reshape(-1, out)
-        if residual.stride(1) != 1:
-            residual = residual.contiguous()
+        flat = residual.reshape(-1, out)
+        residual = flat if flat.stride(1) == 1 else flat.contiguous()
     kind = native.DTYPES[x.dtype]
     arguments = native.LinearStruct(
         rows.data_ptr(),
