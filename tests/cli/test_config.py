@@ -20,13 +20,13 @@ def _toml(text: str) -> Path:
 
 
 def test_each_kind_of_source_beats_the_one_before() -> None:
-    file, environment = _toml("search = 3"), {"FEWER_SEARCH": "5"}
-    assert Settings().search not in (0, 3, 5, 7)
+    file, environment = _toml("correction = 0.3"), {"FEWER_CORRECTION": "0.6"}
+    assert Settings().correction not in (0, 0.3, 0.6, 0.9)
     assert resolve({}, environ={})[0] == Settings()
-    assert resolve({}, "rd-prune", environ={})[0].search == 0
-    assert resolve({}, "rd-prune", file, environ={})[0].search == 3
-    assert resolve({}, "rd-prune", file, environment)[0].search == 5
-    assert resolve({"search": 7}, "rd-prune", file, environment)[0].search == 7
+    assert resolve({}, "rd-prune", environ={})[0].correction == 0
+    assert resolve({}, "rd-prune", file, environ={})[0].correction == 0.3
+    assert resolve({}, "rd-prune", file, environment)[0].correction == 0.6
+    assert resolve({"correction": 0.9}, "rd-prune", file, environment)[0].correction == 0.9
 
 
 def test_what_one_source_leaves_open_comes_from_the_one_below() -> None:
