@@ -21,6 +21,8 @@ from fewer.core.errors import FewerError, near_match
 from fewer.core.option import Option
 from fewer.patterns import Pattern, select_mask, tile_sums
 
+# With few rows for its columns a Hessian is mostly noise; the pull towards the dense weight grows with their ratio.
+_FEW_ROWS = 0.5
 COMPENSATIONS = ("obs", "bias", "none")
 SCORES = ("obs", "magnitude", "wanda", "taylor")
 
@@ -154,7 +156,7 @@ class Sweep:
         self.mean = moments.mean()
         for i, block in enumerate(moments.blocks):
             plain = moments.covariance(i) if centred else moments.second(i)
-            damped = damp(plain, repair.damping)
+            damped = damp(plain, repair.damping + _FEW_ROWS * moments.columns / max(1, moments.count))
             self.hessians.append(damped)
             # damping pulls towards the dense weight, not towards zero: its part of the target is the dense weight's
             wanted = grouped[..., block] @ plain if target is None else target[i]
