@@ -128,7 +128,7 @@ def _sendable(job: Job) -> bytes:
 def _run_ray(job: Job, tasks: Sequence[T], workers: int) -> Iterator[tuple[T, Any]]:
     try:
         import ray
-        from ray.exceptions import RayTaskError
+        from ray.exceptions import RayActorError, RayTaskError
     except ImportError as error:
         raise FewerError("the ray backend needs Ray: pip install 'fewer[cluster]'") from error
     started = not ray.is_initialized()
@@ -174,7 +174,7 @@ def _run_ray(job: Job, tasks: Sequence[T], workers: int) -> Iterator[tuple[T, An
                 except RayTaskError as error:
                     cause = getattr(error, "cause", None)
                     raise cause if isinstance(cause, FewerError) else error from None
-                except ray.exceptions.RayActorError as error:
+                except RayActorError as error:
                     last = str(error).strip().splitlines()[-1].strip()
                     raise FewerError(
                         f"a worker of the Ray cluster could not start ({last}): the model's class and fewer itself "
