@@ -21,8 +21,6 @@ from fewer.core.errors import FewerError, near_match
 from fewer.core.option import Option
 from fewer.patterns import Pattern, select_mask, tile_sums
 
-# With few rows for its columns a Hessian is mostly noise; the pull towards the dense weight grows with their ratio.
-_FEW_ROWS = 0.5
 COMPENSATIONS = ("obs", "bias", "none")
 SCORES = ("obs", "magnitude", "wanda", "taylor")
 
@@ -41,6 +39,9 @@ class Repair:
         ``"magnitude"`` (w^2), ``"wanda"`` (w^2 H_jj), ``"taylor"`` (``|w g|``, needs gradients).
     damping
         Added to the Hessian's diagonal, relative to its mean.
+    few_rows
+        Damping added for each column per calibration row: with few rows for its columns a Hessian is mostly noise, and
+        the pull towards the dense weight should be strong.
     iterations
         Conjugate-gradient steps after each step of the sweep. They start from the step before, so few are enough.
     polish
@@ -62,6 +63,7 @@ class Repair:
     compensation: str = "obs"
     score: str = "obs"
     damping: float = 0.03
+    few_rows: float = 0.5
     iterations: int = 4
     polish: int = 0
     substeps: float = 0.5
@@ -156,7 +158,7 @@ class Sweep:
         self.mean = moments.mean()
         for i, block in enumerate(moments.blocks):
             plain = moments.covariance(i) if centred else moments.second(i)
-            damped = damp(plain, repair.damping + _FEW_ROWS * moments.columns / max(1, moments.count))
+            damped = damp(plain, repair.damping + repair.few_rows * moments.columns / max(1, moments.count))
             self.hessians.append(damped)
             # damping pulls towards the dense weight, not towards zero: its part of the target is the dense weight's
             wanted = grouped[..., block] @ plain if target is None else target[i]
