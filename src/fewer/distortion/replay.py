@@ -11,7 +11,6 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fewer.models.running import Forward, call, evaluating, tensors_of
@@ -245,9 +244,3 @@ def _recorder(module: nn.Module, outputs: list[Any]) -> Any:
         return output
 
     return forward
-
-
-def release() -> None:
-    """Give cached memory back to the accelerator, where there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
