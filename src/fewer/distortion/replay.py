@@ -95,6 +95,7 @@ class Replay:
 
     Examples
     --------
+    >>> import torch
     >>> net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> replay = Replay(net, [torch.ones(1, 4)])
     >>> replay.start_at([net[2]])
