@@ -49,7 +49,7 @@ def _check_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
             )
 
 
-def _capture_inputs(model: nn.Module, example: Any, wanted: set[str]) -> dict[str, Tensor]:
+def capture_inputs(model: nn.Module, example: Any, wanted: set[str]) -> dict[str, Tensor]:
     """The first input of each wanted module in one forward pass."""
     seen: dict[str, Tensor] = {}
 
@@ -284,7 +284,7 @@ def accelerate(
     with torch.inference_mode():
         blocks = {n for n, m in fast.named_modules() if hasattr(m, "attn") and hasattr(m, "mlp")}
         layers = {n for n, m in fast.named_modules() if type(m) in (nn.Linear, nn.Conv2d)}
-        inputs = _capture_inputs(fast, example, blocks | layers)
+        inputs = capture_inputs(fast, example, blocks | layers)
         work = _Work(fast, masks, precision, budget_ms, inputs, progress or (lambda name: None))
         if native.available():
             _do_blocks(work, blocks, layers)
