@@ -20,6 +20,7 @@ _PUBLIC: dict[str, str] = {
     "load": "fewer.verbs.saving",
     "match_table": "fewer.verbs.folder",
     "plan": "fewer.verbs.planning",
+    "profile": "fewer.verbs.profile",
     "rewrite_report": "fewer.verbs.folder",  # not "report", which is a package
     "sense": "fewer.verbs.folder",
 }
@@ -34,6 +35,7 @@ __all__ = [
     "load",
     "match_table",
     "plan",
+    "profile",
     "rewrite_report",
     "sense",
 ]
