@@ -137,8 +137,8 @@ def _torch_model(job: Job) -> Any:
 
         if not job.accelerated:
             return load_run(Path(job.run))
-        example = tuple(torch.from_numpy(array) for array in inputs_of(job))
-        return load_run(Path(job.run), example if len(example) > 1 else example[0])
+        example = [torch.from_numpy(array) for array in inputs_of(job)]
+        return load_run(Path(job.run), tuple(example) if len(example) > 1 else example[0])
     from safetensors.torch import load_file
 
     from fewer.models.spec import build_architecture

@@ -221,11 +221,10 @@ def _layer_ways(
         for way in ways_of(subject, p):
             ways[way] = lambda way=way, p=p: subject.ways(None, p)[way]
             if way.startswith("native") and "depthwise" not in way:
-                for pattern in patterns:
-                    for s in knots():
-                        ways[way_of(way, pattern, s)] = lambda way=way, p=p, o=Option(pattern, s): subject.ways(
-                            random_mask(shape, o), p
-                        )[way]
+                for option in (Option(pattern, s) for pattern in patterns for s in knots()):
+                    ways[way_of(way, option.pattern, option.sparsity)] = lambda way=way, p=p, option=option: (
+                        subject.ways(random_mask(shape, option), p)[way]
+                    )
     return ways
 
 
