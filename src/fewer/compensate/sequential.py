@@ -37,6 +37,7 @@ def compress_in_order(
     correction: float = 0.5,
     alive: Mapping[str, Tensor] | None = None,
     gradients: Mapping[str, Tensor] | None = None,
+    sensitivity: Mapping[str, Tensor] | None = None,
     forward: Forward | None = None,
     done: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Tensor]:
@@ -62,6 +63,8 @@ def compress_in_order(
         Masks of an earlier round.
     gradients
         Root mean square gradient of each unit's weight; for the ``taylor`` score.
+    sensitivity
+        How much the output feels each row of each unit; for the ``obs`` score.
     forward
         ``forward(model, inputs)``.
     done
@@ -95,6 +98,7 @@ def compress_in_order(
                 centred=layer.centred,
                 alive=alive.get(name),
                 gradient=gradients[name] if gradients else None,
+                sensitivity=sensitivity[name] if sensitivity else None,
             )
             fit = _fit(layer, original, ladders[name], wanted_input, x, correction, sweep)
             masks[name] = fit.mask

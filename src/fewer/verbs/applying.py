@@ -14,7 +14,7 @@ from fewer.compensate.sequential import compress_in_order
 from fewer.core.option import Option
 from fewer.distortion.outputs import Reference
 from fewer.models.running import call, evaluating
-from fewer.verbs.curves import repair_of, score_gradients, sensing_batches
+from fewer.verbs.curves import repair_of, row_sensitivity, score_gradients, sensing_batches
 from fewer.verbs.prepare import Prepared
 from fewer.verbs.progress import Progress, Silent
 from fewer.verbs.settings import Settings
@@ -85,9 +85,9 @@ def apply_options(
     units = prepared.matched.units
     example = prepared.calibration[:1]
     ladders = {u.name: _path(options[u.name], chosen[u.name]) for u in units}
-    batches = sensing_batches(prepared, settings) if settings.score == "taylor" else []
+    batches = sensing_batches(prepared, settings)
     with evaluating(dense):
-        reference = Reference([call(dense, b, prepared.forward) for b in batches]) if batches else None
+        reference = Reference([call(dense, b, prepared.forward) for b in batches])
     with progress.stage(title, len(units)) as stage:
         masks = compress_in_order(
             dense,
@@ -99,7 +99,8 @@ def apply_options(
             replace(repair_of(settings), polish=8),
             correction=settings.correction,
             alive=alive,
-            gradients=score_gradients(prepared, settings, target, batches, reference) if reference else None,
+            gradients=score_gradients(prepared, settings, target, batches, reference),
+            sensitivity=row_sensitivity(prepared, settings, target, batches, reference),
             forward=prepared.forward,
             done=lambda name: stage.advance(1, name),
         )

@@ -26,6 +26,7 @@ from fewer.core.option import Option
 from fewer.core.unit import Unit
 from fewer.cost.storage import packed_bytes
 from fewer.distortion.outputs import Reference, reduction
+from fewer.distortion.sensitivity import output_sensitivity
 from fewer.distortion.taylor import rms_gradients
 from fewer.models.running import call, evaluating
 from fewer.patterns import Pattern, kept_bound, option_grid
@@ -162,6 +163,7 @@ def sense_curves(
         )
         stage.advance()
         gradients = score_gradients(prepared, settings, subject, batches, reference)
+        sensitivity = row_sensitivity(prepared, settings, subject, batches, reference)
         base = None
         if model is not None:
             base = torch.cat([reference.change(i, call(model, b, prepared.forward)) for i, b in enumerate(batches)])
@@ -179,6 +181,7 @@ def sense_curves(
         settings.seed,
         dict(alive or {}),
         gradients,
+        sensitivity,
         prepared.forward,
         store,
         threads=1 if workers > 1 else None,
@@ -220,6 +223,24 @@ def score_gradients(
         batches,
         prepared.forward,
         probes=settings.probes,
+        seeds=probe_seeds(settings.seed, 0, len(batches)),
+        reference=reference,
+    )
+
+
+def row_sensitivity(
+    prepared: Prepared, settings: Settings, model: nn.Module, batches: Sequence[Tensor], reference: Reference
+) -> dict[str, Tensor]:
+    """How much the output feels each row of each unit, for the score ``obs``; none for other scores."""
+    if settings.score != "obs":
+        return {}
+    twin = copy.deepcopy(model).eval()
+    layers = find_layers(twin, prepared.matched.units, batches[0][:1], prepared.forward)
+    return output_sensitivity(
+        twin,
+        list(layers.values()),
+        batches,
+        prepared.forward,
         seeds=probe_seeds(settings.seed, 0, len(batches)),
         reference=reference,
     )
