@@ -60,5 +60,6 @@ if TYPE_CHECKING:
     from fewer.verbs.folder import rewrite_report as rewrite_report
     from fewer.verbs.folder import sense as sense
     from fewer.verbs.planning import plan as plan
+    from fewer.verbs.profile import profile as profile
     from fewer.verbs.saving import load as load
     from fewer.verbs.settings import Settings as Settings
