@@ -80,7 +80,8 @@ class LatencyModel:
         found = [] if subject.fused else [came]
         for way in ways_of(subject, precision):
             if way.startswith("native") and option.pattern.startswith("block:"):
-                found.append(self.profile.between(subject.key, way, option.pattern, option.sparsity))
+                shape = subject.module.weight.shape
+                found.append(self.profile.at(subject.key, way, option.pattern, option.sparsity, shape))
             else:
                 found.append(self.profile.ms(subject.key, way))
         return min(found, default=came)

@@ -208,7 +208,7 @@ def _compress(
             prepared, settings, ledger_path=scratch / "ledger.jsonl", store=scratch, progress=progress
         )
     with timed(timings, "plan"):
-        allocation, tried = plan_within(
+        allocation, under, tried = plan_within(
             prepared, settings, sensed.curves, budgets, lambda b: choose(sensed.curves, b, settings.allocator), progress
         )
     if settings.schedule == "iterative":
@@ -225,7 +225,7 @@ def _compress(
     evidence = Evidence(
         prepared, settings, sensed, plan, allocation, compressed, masks, budgets, timings, search, command
     )
-    evidence.tried = tried
+    evidence.tried, evidence.under = tried, under
     return report_on(evidence, assembly, progress)
 
 

@@ -117,7 +117,7 @@ def plan_within(
     budgets: Sequence[Budget],
     choose: Callable[[Sequence[Budget]], Allocation],
     progress: Progress,
-) -> tuple[Allocation, list[dict[str, float]]]:
+) -> tuple[Allocation, list[Budget], list[dict[str, float]]]:
     """Plan; where time is budgeted and can be measured here, time the plan and correct the budget by what it missed.
 
     Parameters
@@ -137,37 +137,39 @@ def plan_within(
     -------
     Allocation
         The plan.
+    list of Budget
+        What it was planned under: the latency as corrected, for other methods to be held to.
     list of dict
         ``predicted`` and ``measured`` milliseconds of every plan that was timed.
     """
     allocation = choose(budgets)
     wanted = next((b for b in budgets if b.metric == "latency"), None)
     if wanted is None or not allocation.choice.any() or not measured_here(curves):
-        return allocation, []
-    limit = wanted.limit(curves)
-    best, tried = allocation, []
-    within: Allocation | None = None
+        return allocation, list(budgets), []
+    limit, under = wanted.limit(curves), list(budgets)
+    best, tried = (allocation, under), []
+    within: tuple[Allocation, list[Budget]] | None = None
     with progress.stage("time plans", _ROUNDS) as stage:
         for _ in range(_ROUNDS):
             predicted = allocation.cost["latency"]
             measured = _trial_ms(prepared, settings, chosen_options(curves, allocation.choice))
             tried.append({"predicted": predicted, "measured": measured})
             stage.advance(1, f"{measured:.2f} ms of {limit:.2f} ms")
-            if measured <= limit and (within is None or allocation.distortion < within.distortion):
-                within = allocation
+            if measured <= limit and (within is None or allocation.distortion < within[0].distortion):
+                within = (allocation, under)
             if _CLOSE * limit <= measured <= _AIM * limit + 1e-9 or len(tried) == _ROUNDS:
                 break
             # what was predicted wrongly by a factor will be so again for a plan nearby
             corrected = _AIM * limit * predicted / measured
             if corrected >= curves.dense("latency"):
                 break
-            others = [b for b in budgets if b.metric != "latency"]
+            under = [*(b for b in budgets if b.metric != "latency"), Budget("latency", corrected, False)]
             try:
-                allocation = choose([*others, Budget("latency", corrected, False)])
+                allocation = choose(under)
             except FewerError:
                 break
-            best = allocation
-    return (within or best), tried
+            best = (allocation, under)
+    return *(within or best), tried
 
 
 def chosen_options(curves: CurveSet, choice: np.ndarray) -> dict[str, Option]:

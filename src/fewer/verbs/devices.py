@@ -13,12 +13,13 @@ from torch import Tensor
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.cost.latency import LatencyModel, measure_model
+from fewer.cost.storage import tile_of
 from fewer.verbs.prepare import Prepared
 from fewer.verbs.profile import open_profile, use_threads
 from fewer.verbs.progress import Progress
 from fewer.verbs.settings import Settings
 
-__all__ = ["DeviceCosts", "deploy_example", "device_costs"]
+__all__ = ["DeviceCosts", "deploy_example", "device_costs", "worth_trying"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ def device_costs(
     options: Mapping[str, Sequence[Option]],
     progress: Progress,
 ) -> tuple[DeviceCosts | None, dict[str, tuple[Option, ...]]]:
-    """Measure what the settings ask for, and leave out options that are predicted slower than the dense layer.
+    """Measure what the settings ask for, and leave out options that gain no time (:func:`worth_trying`).
 
     Parameters
     ----------
@@ -86,7 +87,7 @@ def device_costs(
         raise FewerError("only models in fp32 can be timed; convert this one with model.float() first")
     times, warning = _times(prepared, settings, progress)
     costs = times.costs(kept)
-    kept, latency = _not_slower(kept, costs.units)
+    kept, latency = _worth_trying(kept, costs.units)
     units = {name: {"latency": row} for name, row in latency.items()}
     fixed = {"latency": costs.fixed}
     quality = times.profile.quality()
@@ -125,13 +126,57 @@ def _times(prepared: Prepared, settings: Settings, progress: Progress) -> tuple[
     return times, warning
 
 
-def _not_slower(
+def worth_trying(options: Sequence[Option], latency: Sequence[float] | np.ndarray, margin: float = 0.01) -> list[int]:
+    """Which options of a unit can be of any use: those that are quicker than every option that harms less for sure.
+
+    Harm rises with the sparsity, from fp32 to bf16 to int8, and from a pattern to one whose tiles are made of its
+    tiles. Options that are slower than the dense layer go by the same rule.
+
+    Parameters
+    ----------
+    options
+        The dense one first, which always stays.
+    latency
+        Milliseconds of each.
+    margin
+        How much quicker an option must be, as a share.
+
+    Examples
+    --------
+    >>> options = [Option(), Option("block:16x4", 0.5), Option("block:16x16", 0.5), Option("block:16x4", 0.6)]
+    >>> worth_trying(options, [4.0, 2.0, 2.0, 1.5])
+    [0, 1, 3]
+    """
+    stay = [0]
+    for i in range(1, len(options)):
+        gentler = [j for j in range(len(options)) if j != i and _gentler(options[j], options[i])]
+        if all(latency[i] < (1 - margin) * latency[j] for j in gentler):
+            stay.append(i)
+    return stay
+
+
+_ORDER = {"fp32": 0, "fp16": 1, "bf16": 2, "int8": 3, "int4": 4}
+
+
+def _gentler(a: Option, b: Option) -> bool:
+    """Whether option a harms less than b, or the same, whatever the layer."""
+    if a.sparsity > b.sparsity or _ORDER.get(a.precision, 9) > _ORDER.get(b.precision, 9):
+        return False
+    if a.is_dense or a.pattern == "unstructured" or a.family == b.family:
+        return True
+    try:
+        (h, w), (height, width) = tile_of(a.pattern), tile_of(b.pattern)
+    except FewerError:
+        return False
+    block = a.pattern.startswith("block:") and b.pattern.startswith("block:")
+    return block and height % h == 0 and width % w == 0
+
+
+def _worth_trying(
     options: Mapping[str, Sequence[Option]], latency: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, tuple[Option, ...]], dict[str, np.ndarray]]:
-    """Without the options that would not be quicker than the dense layer as it came."""
     kept, costs = {}, {}
     for name, found in options.items():
-        row = latency[name]
-        stay = [i for i in range(len(found)) if i == 0 or row[i] < row[0]]
-        kept[name], costs[name] = tuple(found[i] for i in stay), row[stay]
+        stay = worth_trying(found, latency[name])
+        kept[name], costs[name] = tuple(found[i] for i in stay), latency[name][stay]
     return kept, costs

@@ -78,6 +78,7 @@ class Evidence:
     command: str | None
     tried: list[dict[str, float]] = field(default_factory=list)
     deployed: Deployed | None = None
+    under: Sequence[Budget] = ()
 
 
 def search_facts(before: float, after: float, evaluations: int, seconds: float) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
                 "value": e.deployed.measured_ms,
                 "dense": e.deployed.dense_ms,
                 "higher_is_better": False,
-                "note": f"predicted {e.deployed.predicted_ms:.2f} ms; batch {e.settings.deploy_batch}, machine undisturbed",
+                "note": f"predicted {e.deployed.predicted_ms:.2f} ms; batch {e.settings.deploy_batch}",
             }
         )
     if assembly is not None:
@@ -211,7 +212,7 @@ def _baselines(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, 
         if name == e.plan.method:
             continue
         try:
-            allocation = choose(e.sensed.curves, e.budgets, name)
+            allocation = choose(e.sensed.curves, e.under or e.budgets, name)
         except FewerError:  # a rule with one free parameter cannot meet every pair of budgets
             continue
         began = perf_counter()

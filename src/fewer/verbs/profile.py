@@ -48,8 +48,8 @@ class ProfiledModel:
         """What a person should know: how much was timed, how far it can be trusted."""
         q = self.profile.quality()
         lines = [
-            f"{q.points} timings ({self.profile.measured} new), median spread {100 * q.spread:.0f} %, error of "
-            f"interpolation {100 * q.error:.0f} % (median), {100 * q.worst:.0f} % (worst)",
+            f"{q.points} timings ({self.profile.measured} new), median spread {100 * q.spread:.0f} %; sparsities "
+            f"that were left out are predicted to {100 * q.error:.0f} % (median), {100 * q.worst:.0f} % (worst)",
             f"the model as it came takes {self.times.dense_ms():.2f} ms on {self.profile.facts['cpu']}, "
             f"{self.profile.facts['threads']} thread(s), undisturbed",
         ]
