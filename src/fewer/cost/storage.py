@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from fewer.core.errors import FewerError
 
 _BLOCK = re.compile(r"^block:([1-9]\d*)x([1-9]\d*)$")
-SCALE_HEADER = 120
-"""Bytes that the entry of one more tensor takes in the header, at most, beside its name."""
+_ENTRY = 96  # bytes that one more tensor takes in the header, at most, beside its unit's name
 
 _NM = re.compile(r"^nm:([1-9]\d*):([1-9]\d*)$")
 
@@ -57,7 +56,9 @@ def mask_bytes(shape: tuple[int, ...], pattern: str) -> int:
     return math.ceil(math.ceil(rows / height) * math.ceil(cols / width) / 8)
 
 
-def packed_bytes(shape: tuple[int, ...], pattern: str, kept: int, itemsize: int = 4, precision: str = "fp32") -> int:
+def packed_bytes(
+    shape: tuple[int, ...], pattern: str, kept: int, itemsize: int = 4, precision: str = "fp32", name: str = ""
+) -> int:
     """Bytes that a weight takes in ``model.safetensors``: kept values and mask, or dense where that is not larger.
 
     Parameters
@@ -72,6 +73,8 @@ def packed_bytes(shape: tuple[int, ...], pattern: str, kept: int, itemsize: int 
         Bytes of one value as the model came; 4 for fp32.
     precision : str
         ``bf16`` and ``fp16`` take two bytes for a value; ``int8`` one and ``int4`` a half, and a scale for each row.
+    name : str
+        Of the unit; scales have an entry with it in the file's header.
 
     Returns
     -------
@@ -93,7 +96,7 @@ def packed_bytes(shape: tuple[int, ...], pattern: str, kept: int, itemsize: int 
     numel = math.prod(shape)
     if not 0 <= kept <= numel:
         raise FewerError(f"a weight of shape {shape} cannot keep {kept} of its {numel} entries")
-    dense, scales = value_bytes(numel, precision, itemsize), scale_bytes(shape, precision)
+    dense, scales = value_bytes(numel, precision, itemsize), scale_bytes(shape, precision, name)
     if pattern == "dense":
         return dense + scales
     return min(dense, value_bytes(kept, precision, itemsize) + mask_bytes(shape, pattern)) + scales
@@ -111,15 +114,15 @@ def value_bytes(count: int, precision: str, itemsize: int = 4) -> int:
     return math.ceil(count * min(bits, 8 * itemsize) / 8)
 
 
-def scale_bytes(shape: tuple[int, ...], precision: str) -> int:
+def scale_bytes(shape: tuple[int, ...], precision: str, name: str = "") -> int:
     """Bytes of the scales of an integer format, and of their entry in the file's header.
 
     Examples
     --------
     >>> scale_bytes((384, 384), "fp32"), scale_bytes((384, 384), "int8")
-    (0, 1656)
+    (0, 1632)
     """
-    return 4 * shape[0] + SCALE_HEADER if precision in ("int8", "int4") else 0
+    return 4 * shape[0] + _ENTRY + len(name) if precision in ("int8", "int4") else 0
 
 
 def is_packed(shape: tuple[int, ...], pattern: str, kept: int, itemsize: int = 4, precision: str = "fp32") -> bool:

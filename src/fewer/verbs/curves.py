@@ -126,10 +126,11 @@ def option_bytes(unit: Unit, option: Option, kept: int, itemsize: int = 4) -> fl
 
     Examples
     --------
-    >>> option_bytes(Unit("a", "linear", (4, 8)), Option("dense", precision="int8"), 32)
-    48.0
+    >>> option_bytes(Unit("a", "linear", (40, 80)), Option("dense", precision="int8"), 3200)
+    3457.0
     """
-    return float(packed_bytes(unit.shape, option.pattern, kept, itemsize, option.precision))
+    precision = option.precision if itemsize == 4 else "fp32"  # a half-precision model is stored as it is
+    return float(packed_bytes(unit.shape, option.pattern, kept, itemsize, precision, unit.name))
 
 
 def sense_curves(
