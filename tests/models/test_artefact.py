@@ -106,7 +106,9 @@ def test_low_precisions_are_stored_in_their_own_bits(name, precision, pattern, t
             weight.copy_(rounded(weight.flatten(1), precision, estimator).view_as(weight))
     saved = save_artefact(tmp_path, model, units, {"kind": "object", "class": "x:Y"})
     loaded = load_artefact(tmp_path, architecture=TINY[name][0])
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
+    )
     assert all(torch.equal(load_masks(tmp_path)[u["name"]], u["mask"]) for u in units if u["mask"] is not None)
     records = load_recipe(tmp_path).units
     assert {r.stored_as for r in records} == {precision}

@@ -60,8 +60,8 @@ class Deployed:
 
 def measured_here(curves: CurveSet) -> bool:
     """Whether the curves hold times of this very device, which can be checked by timing the model."""
-    facts = curves.meta.get("device")
-    return bool(facts) and not differences(facts["device"], device_facts(facts["device"]["threads"]))
+    facts = curves.meta.get("device", {}).get("device")
+    return bool(facts) and not differences(facts, device_facts(facts["threads"]))
 
 
 def deploy(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
+from fewer.cost.energy import HOROWITZ_45NM, fixed_joules, option_joules
 from fewer.cost.latency import LatencyModel, measure_model
 from fewer.cost.storage import tile_of
 from fewer.verbs.prepare import Prepared
@@ -81,29 +82,42 @@ def device_costs(
     kept = {name: tuple(found) for name, found in options.items()}
     if not settings.measure:
         return None, kept
-    if prepared.forward is not None:
-        raise FewerError("a model with its own forward= cannot be timed; leave latency and energy out of the budget")
-    if any(p.is_floating_point() and p.dtype != torch.float32 for p in prepared.model.parameters()):
-        raise FewerError("only models in fp32 can be timed; convert this one with model.float() first")
-    times, warning = _times(prepared, settings, progress)
-    costs = times.costs(kept)
-    kept, latency = _worth_trying(kept, costs.units)
-    units = {name: {"latency": row} for name, row in latency.items()}
-    fixed = {"latency": costs.fixed}
-    quality = times.profile.quality()
-    facts: dict[str, Any] = {
-        "device": times.profile.facts,
-        "profile": times.profile.name,
-        "batch": settings.deploy_batch,
-        "dense_ms": times.dense_ms(),
-        "points": quality.points,
-        "noisy": quality.noisy,
-        "warning": warning or "",
-    }
-    return DeviceCosts(units, fixed, facts), kept
+    units = {unit.name: unit for unit in prepared.matched.units}
+    rows: dict[str, dict[str, np.ndarray]] = {name: {} for name in kept}
+    fixed: dict[str, float] = {}
+    facts: dict[str, Any] = {"batch": settings.deploy_batch, "warning": ""}
+    if "latency" in settings.measure:
+        times, warning = _times(prepared, settings, progress)
+        costs, quality = times.costs(kept), times.profile.quality()
+        for name, row in costs.units.items():
+            rows[name]["latency"] = row
+        fixed["latency"] = costs.fixed
+        facts |= {
+            "device": times.profile.facts,
+            "profile": times.profile.name,
+            "dense_ms": times.dense_ms(),
+            "points": quality.points,
+            "noisy": quality.noisy,
+            "warning": warning or "",
+        }
+    if "energy" in settings.measure:
+        for name in kept:
+            rows[name]["energy"] = np.array(option_joules(units[name], kept[name], batch=settings.deploy_batch))
+        others = prepared.parameters - sum(unit.numel for unit in units.values())
+        fixed["energy"] = fixed_joules(prepared.fixed["macs"], others, batch=settings.deploy_batch)
+        facts["energy"] = f"modelled with the constants {HOROWITZ_45NM.name}"
+    for name, found in kept.items():
+        stay = worth_trying(found, rows[name][settings.measure[0]])
+        kept[name] = tuple(found[i] for i in stay)
+        rows[name] = {metric: row[stay] for metric, row in rows[name].items()}
+    return DeviceCosts(rows, fixed, facts), kept
 
 
 def _times(prepared: Prepared, settings: Settings, progress: Progress) -> tuple[LatencyModel, str | None]:
+    if prepared.forward is not None:
+        raise FewerError("a model with its own forward= cannot be timed; leave latency out of the budget")
+    if any(p.is_floating_point() and p.dtype != torch.float32 for p in prepared.model.parameters()):
+        raise FewerError("only models in fp32 can be timed; convert this one with model.float() first")
     patterns = [p.strip() for p in settings.pattern.split(",") if p.strip().startswith("block:")]
     with use_threads(settings.threads), progress.stage("profile", 1.0) as stage:
         profile, warning = open_profile(settings.profile)
@@ -170,13 +184,3 @@ def _gentler(a: Option, b: Option) -> bool:
         return False
     block = a.pattern.startswith("block:") and b.pattern.startswith("block:")
     return block and height % h == 0 and width % w == 0
-
-
-def _worth_trying(
-    options: Mapping[str, Sequence[Option]], latency: Mapping[str, np.ndarray]
-) -> tuple[dict[str, tuple[Option, ...]], dict[str, np.ndarray]]:
-    kept, costs = {}, {}
-    for name, found in options.items():
-        stay = worth_trying(found, latency[name])
-        kept[name], costs[name] = tuple(found[i] for i in stay), latency[name][stay]
-    return kept, costs

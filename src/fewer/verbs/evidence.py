@@ -409,6 +409,8 @@ def _limits(e: Evidence) -> list[str]:
         limits.append("Fewer weights are not faster by themselves: no time was measured here.")
     elif e.deployed.spread > NOISY:
         limits.append("The machine was busy while the model was timed: the spread of its latency is wide.")
+    if "energy" in e.plan.cost:
+        limits.append(f"Energy is not measured: it is {e.sensed.curves.meta['device']['energy']}.")
     if warning := e.sensed.curves.meta.get("device", {}).get("warning"):
         limits.append(f"Times are predicted, not measured: {warning}.")
     if e.settings.data_free is not None:
