@@ -31,6 +31,7 @@ __all__ = ["Deployed", "deploy", "measured_here", "plan_within"]
 
 _ROUNDS = 3  # plans that are timed before the model is made
 _AIM = 0.985  # of the limit: what is left is the noise of the final timing
+_TRIES, _SURPRISE = 3, 1.08
 _CLOSE = 0.95  # a plan that uses this much of a time budget is not planned again
 
 
@@ -74,6 +75,8 @@ def deploy(
 ) -> Deployed:
     """Accelerate a compressed model by its plan, and time it beside the model as it came.
 
+    When it is much slower than predicted, its kernels are chosen and timed anew, and the quickest counts.
+
     Parameters
     ----------
     prepared
@@ -89,17 +92,24 @@ def deploy(
     """
     example = deploy_example(prepared, settings)
     precisions = {name: runs_as(option.precision) for name, option in options.items()}
+    best: Deployed | None = None
     with use_threads(settings.threads), evaluating(prepared.model):
-        watch = Stopwatch(DeviceProfile.here().reference_ms)
-        fast, rows = accelerate(model, dict(masks), example=example, precision=precisions, budget_ms=20.0)
-        found = watch.time(
-            {"dense": lambda: prepared.model(example), "fast": lambda: fast(example)}, budget_ms=500.0, rounds=7
-        )
-    dense, quick = (found[k].ratio * watch.reference_ms for k in ("dense", "fast"))
-    return Deployed(fast, rows, predicted_ms, quick, dense, found["fast"].spread)
+        for _ in range(_TRIES):
+            watch = Stopwatch(DeviceProfile.here().reference_ms)
+            fast, rows = accelerate(model, dict(masks), example=example, precision=precisions, budget_ms=20.0)
+            runs = {"dense": lambda: prepared.model(example), "fast": lambda fast=fast: fast(example)}
+            found = watch.time(runs, budget_ms=500.0, rounds=7)
+            dense, quick = (found[k].ratio * watch.reference_ms for k in ("dense", "fast"))
+            if best is None or quick < best.measured_ms:
+                best = Deployed(fast, rows, predicted_ms, quick, dense, found["fast"].spread)
+            # the choice of kernels is a measurement as well, and on a busy machine it may go wrong
+            if best.measured_ms <= _SURPRISE * predicted_ms:
+                break
+    assert best is not None
+    return best
 
 
-def _trial_ms(prepared: Prepared, settings: Settings, options: Mapping[str, Option]) -> float:
+def _trial_ms(prepared: Prepared, settings: Settings, options: Mapping[str, Option], predicted_ms: float) -> float:
     """Milliseconds that a plan really takes: time does not depend on weights, so random masks will do."""
     layers: Any = prepared.layers
     masks = {
@@ -107,7 +117,7 @@ def _trial_ms(prepared: Prepared, settings: Settings, options: Mapping[str, Opti
         for seed, (name, option) in enumerate(options.items())
         if option.sparsity > 0
     }
-    return deploy(prepared, settings, prepared.model, masks, options, 0.0).measured_ms
+    return deploy(prepared, settings, prepared.model, masks, options, predicted_ms).measured_ms
 
 
 def plan_within(
@@ -152,7 +162,7 @@ def plan_within(
     with progress.stage("time plans", _ROUNDS) as stage:
         for _ in range(_ROUNDS):
             predicted = allocation.cost["latency"]
-            measured = _trial_ms(prepared, settings, chosen_options(curves, allocation.choice))
+            measured = _trial_ms(prepared, settings, chosen_options(curves, allocation.choice), predicted)
             tried.append({"predicted": predicted, "measured": measured})
             stage.advance(1, f"{measured:.2f} ms of {limit:.2f} ms")
             if measured <= limit and (within is None or allocation.distortion < within[0].distortion):

@@ -176,7 +176,8 @@ class Settings(BaseModel):
         >>> Settings().for_metrics(["latency"]).precisions
         ('fp32', 'bf16', 'int8')
         """
-        needed = [m for m in MEASURED if m in metrics or m in self.measure]
+        wanted = {*metrics, *self.measure}
+        needed = [m for m in MEASURED if m in wanted]
         if not needed:
             return self
         changes: dict[str, Any] = {"measure": tuple(needed)}
