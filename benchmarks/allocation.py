@@ -145,7 +145,7 @@ def assembled(
     budgets = [Budget("weights", 1 - sparsity, True)]
     allocation = choose(sensed.curves, budgets, method.removesuffix("+search"))
     if method.endswith("+search"):
-        batches, reference, _, _ = search_images(prepared, settings, sensed)
+        batches, reference, _, _ = search_images(prepared, settings)
         fitness = lambda choice: assembly.distortion(choice, batches, reference)  # noqa: E731
         allocation, _ = local_search(
             sensed.curves, budgets, allocation, fitness, evaluations=evaluations, seed=settings.seed

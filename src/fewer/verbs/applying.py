@@ -41,7 +41,8 @@ def fitting_images(prepared: Prepared) -> Tensor:
             handle.remove()
     # an activation, the one before it and a copy, in both models
     count = int(_MEMORY_BYTES // max(1, 6 * largest))
-    return prepared.calibration[: max(1, count)]
+    # crops of one file stand together: every so many takes some of each file
+    return prepared.calibration[:: max(1, -(-len(prepared.calibration) // max(1, count)))]
 
 
 def apply_options(
@@ -85,9 +86,9 @@ def apply_options(
     units = prepared.matched.units
     example = prepared.calibration[:1]
     ladders = {u.name: _path(options[u.name], chosen[u.name]) for u in units}
-    batches = sensing_batches(prepared, settings)
+    batches = sensing_batches(prepared, settings) if settings.score == "taylor" else []
     with evaluating(dense):
-        reference = Reference([call(dense, b, prepared.forward) for b in batches])
+        reference = Reference([call(dense, b, prepared.forward) for b in batches]) if batches else None
     with progress.stage(title, len(units)) as stage:
         masks = compress_in_order(
             dense,
@@ -99,8 +100,8 @@ def apply_options(
             replace(repair_of(settings), polish=8),
             correction=settings.correction,
             alive=alive,
-            gradients=score_gradients(prepared, settings, target, batches, reference),
-            sensitivity=row_sensitivity(prepared, settings, target, batches, reference),
+            gradients=score_gradients(prepared, settings, target, batches, reference) if reference else None,
+            sensitivity=row_sensitivity(prepared, settings, target),
             forward=prepared.forward,
             done=lambda name: stage.advance(1, name),
         )

@@ -175,12 +175,12 @@ def sense_curves(
         moments = collect_moments(
             subject,
             {u.name: [subject.get_submodule(n) for n in (u.name, *u.aliases)] for u in units},
-            prepared.calibration.split(max(1, settings.batch)),
+            prepared.repair_images.split(max(1, settings.batch)),
             lambda m, b: call(m, b, prepared.forward),
         )
         stage.advance()
         gradients = score_gradients(prepared, settings, subject, batches, reference)
-        sensitivity = row_sensitivity(prepared, settings, subject, batches, reference)
+        sensitivity = row_sensitivity(prepared, settings, subject)
         base = None
         if model is not None:
             base = torch.cat([reference.change(i, call(model, b, prepared.forward)) for i, b in enumerate(batches)])
@@ -214,7 +214,7 @@ def sense_curves(
                 stage.advance(1, task.unit)
     finally:
         torch.set_num_threads(threads)
-    noise = _input_noise(prepared, settings, subject, batches, ledger, progress)
+    noise = _input_noise(prepared, settings, subject, ledger, progress)
     curves = _assemble(prepared, settings, options, tasks, ledger.results, base, noise, device)
     results = [ledger.results[str(t)] for t in tasks]
     facts = {
@@ -246,13 +246,15 @@ def score_gradients(
     )
 
 
-def row_sensitivity(
-    prepared: Prepared, settings: Settings, model: nn.Module, batches: Sequence[Tensor], reference: Reference
-) -> dict[str, Tensor]:
-    """How much the output feels each row of each unit, for the score ``obs``; none for other scores."""
+def row_sensitivity(prepared: Prepared, settings: Settings, model: nn.Module) -> dict[str, Tensor]:
+    """How much the output feels each row of each unit, for the score ``obs``; none for other scores.
+
+    One image at a time, so that what is cut does not depend on the size of a batch.
+    """
     if settings.score != "obs":
         return {}
     twin = copy.deepcopy(model).eval()
+    batches = list(prepared.sensing_images.split(1))
     layers = find_layers(twin, prepared.matched.units, batches[0][:1], prepared.forward)
     return output_sensitivity(
         twin,
@@ -260,14 +262,16 @@ def row_sensitivity(
         batches,
         prepared.forward,
         seeds=probe_seeds(settings.seed, 0, len(batches)),
-        reference=reference,
     )
 
 
 def sensing_batches(prepared: Prepared, settings: Settings) -> list[Tensor]:
-    """The images that harm is measured on, in batches; of one image where the Taylor estimate must be per image."""
-    size = 1 if settings.estimator == "taylor" and settings.reduction != "mean" else settings.batch
-    return list(prepared.calibration[: settings.sensing].split(size))
+    """The images that harm is measured on, in batches.
+
+    One image each for the Taylor estimate: a random direction then stands for one image instead of for the sum of
+    several, so that the same number of passes gives as many more independent draws.
+    """
+    return list(prepared.sensing_images.split(1 if settings.estimator == "taylor" else settings.batch))
 
 
 def _stored(job: SenseJob, task: SenseTask) -> bool:
@@ -275,25 +279,28 @@ def _stored(job: SenseJob, task: SenseTask) -> bool:
     return job.store is not None and (job.store / f"{index}.safetensors").exists()
 
 
+_NOISE_IMAGES = 4
+
+
 def _input_noise(
     prepared: Prepared,
     settings: Settings,
     model: nn.Module,
-    batches: Sequence[Tensor],
     ledger: Ledger,
     progress: Progress,
 ) -> dict[str, dict[str, float]]:
-    """Harm of rounding each unit's input, by precision; kept in the ledger. One batch of images tells it well."""
+    """Harm of rounding each unit's input, by precision; kept in the ledger. Few images tell it well."""
     wanted = [p for p in ("bf16", "int8") if p in settings.precisions]
     if not wanted:
         return {}
     key = f"input rounding {','.join(wanted)}"
     if key not in ledger:
         twin = copy.deepcopy(model).eval()
-        layers = find_layers(twin, prepared.matched.units, batches[0][:1], prepared.forward)
+        images = prepared.sensing_images[:_NOISE_IMAGES]
+        layers = find_layers(twin, prepared.matched.units, images[:1], prepared.forward)
         with progress.stage("rounding", len(layers)) as stage:
             found = input_rounding_harm(
-                twin, layers, batches[:1], wanted, prepared.forward, done=lambda name: stage.advance(1, name)
+                twin, layers, [images], wanted, prepared.forward, done=lambda name: stage.advance(1, name)
             )
         reduce = reduction(settings.reduction)
         ledger.add(key, {n: {p: float(reduce(h[None])[0]) for p, h in row.items()} for n, row in found.items()})
@@ -308,8 +315,7 @@ def _work_key(
     options: Mapping[str, Sequence[Option]],
 ) -> str:
     chosen = {name: getattr(settings, name) for name in _SENSED_BY}
-    if settings.estimator == "taylor":
-        chosen["per_sample"] = settings.reduction != "mean"
+    chosen["apart"] = prepared.apart
     offered = {name: [str(option) for option in found] for name, found in options.items()}
     text = json.dumps([chosen, list(settings.exclude), offered], sort_keys=True)
     tensors = [prepared.calibration, *(v for _, v in sorted((alive or {}).items()))]
