@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewer.compensate.inputs import layer_input
 from fewer.compensate.layers import Layer
 from fewer.distortion.outputs import Reference, output_tensors
 from fewer.models.running import Forward, call, evaluating
@@ -54,30 +55,31 @@ def output_sensitivity(
             reference = Reference([call(model, b, forward) for b in batches])
     seeds = list(seeds) if seeds is not None else list(range(len(batches)))
     sums = {one.unit.name: torch.zeros(one.unit.rows) for one in layers}
+    sources: list[Tensor] = []
+    handles = []
     flags = [(p, p.requires_grad) for p in model.parameters()]
-    handles = [u.register_forward_hook(_square_hook(one, sums[one.unit.name])) for one in layers for u in one.users]
     try:
+        # no weight needs a gradient: that halves the work. Layers that nothing before needs one for start the graph
         for parameter, _ in flags:
             parameter.requires_grad_(False)
         for one in layers:
-            one.weight.requires_grad_(True)  # so that outputs are part of a graph
+            for user in one.users:
+                handles.append(user.register_forward_pre_hook(_source_hook(sources), with_kwargs=True))
+                handles.append(user.register_forward_hook(_square_hook(one, sums[one.unit.name])))
         with evaluating(model):
-            for batch, seed, index in zip(batches, seeds, range(len(batches)), strict=True):
+            for batch, seed in zip(batches, seeds, strict=True):
                 generator = torch.Generator().manual_seed(seed)
+                sources.clear()
                 with torch.enable_grad():
                     outputs = output_tensors(call(model, batch, forward))
-                scales = reference.part(index, index + 1).scale
-                for probe in range(probes):
+                kept = [(t, s) for t, s in zip(outputs, reference.scale, strict=True) if t.requires_grad]
+                for probe in range(probes if kept else 0):
                     signs = [
                         (torch.randint(0, 2, t.shape, generator=generator).to(t) * 2 - 1) / scale.sqrt().to(t)
-                        for t, scale in zip(outputs, scales, strict=True)
+                        for t, scale in kept
                     ]
                     torch.autograd.grad(
-                        outputs,
-                        [one.weight for one in layers],
-                        signs,
-                        retain_graph=probe + 1 < probes,
-                        allow_unused=True,
+                        [t for t, _ in kept], sources, signs, retain_graph=probe + 1 < probes, allow_unused=True
                     )
     finally:
         for handle in handles:
@@ -85,6 +87,20 @@ def output_sensitivity(
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
     return {n: t / t.mean() if float(t.sum()) > 0 else torch.ones_like(t) for n, t in sums.items()}
+
+
+def _source_hook(sources: list[Tensor]) -> Any:
+    """A hook that makes a layer's input the start of a graph where there is none yet."""
+
+    def hook(_module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        x = layer_input(inputs, keywords)
+        if x.requires_grad or not x.is_floating_point():
+            return None
+        x = x.detach().requires_grad_(True)
+        sources.append(x)
+        return ((x, *inputs[1:]), keywords) if inputs else ((), {**keywords, "input": x})
+
+    return hook
 
 
 def _square_hook(layer: Layer, total: Tensor) -> Any:

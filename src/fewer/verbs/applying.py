@@ -101,7 +101,8 @@ def apply_options(
             correction=settings.correction,
             alive=alive,
             gradients=score_gradients(prepared, settings, target, batches, reference) if reference else None,
-            sensitivity=row_sensitivity(prepared, settings, target),
+            sensitivity=row_sensitivity(prepared, settings, model if model is not None else prepared.model),
+            dense_moments=prepared.shared.setdefault("moments", {}),
             forward=prepared.forward,
             done=lambda name: stage.advance(1, name),
         )

@@ -253,16 +253,22 @@ def row_sensitivity(prepared: Prepared, settings: Settings, model: nn.Module) ->
     """
     if settings.score != "obs":
         return {}
+    original = model is prepared.model
+    if original and "sensitivity" in prepared.shared:
+        return prepared.shared["sensitivity"]
     twin = copy.deepcopy(model).eval()
     batches = list(prepared.sensing_images.split(1))
     layers = find_layers(twin, prepared.matched.units, batches[0][:1], prepared.forward)
-    return output_sensitivity(
+    found = output_sensitivity(
         twin,
         list(layers.values()),
         batches,
         prepared.forward,
         seeds=probe_seeds(settings.seed, 0, len(batches)),
     )
+    if original:
+        prepared.shared["sensitivity"] = found
+    return found
 
 
 def sensing_batches(prepared: Prepared, settings: Settings) -> list[Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Prepared:
         ``calibration[:a]`` are the images that harm is measured on, and the repair whose harm it is learns from
         ``calibration[b:]``, for ``apart = (a, b)``: a repair looks too good on the images that it was fitted to. The
         final repair learns from all of them.
+    shared
+        What several plans for this model share once it was computed (moments, sensitivities).
     """
 
     loaded: LoadedModel
@@ -63,6 +65,7 @@ class Prepared:
     notes: list[str]
     forward: Forward | None = None
     apart: tuple[int, int] = (0, 0)
+    shared: dict[str, Any] = field(default_factory=dict)
 
     @property
     def sensing_images(self) -> Tensor:
