@@ -30,15 +30,15 @@ from fewer.verbs.planning import rank_correlation
 RESULTS = Path(__file__).parent / "results" / "latency_prediction.csv"
 
 
-def random_plan(units: list[Any], rng: np.random.Generator, number: int) -> dict[str, Option]:
+def random_plan(units: list[Any], patterns: list[str], rng: np.random.Generator, number: int) -> dict[str, Option]:
     """One option per unit. Every third plan mixes precisions and patterns; the others take one of each."""
     mixed = number % 3 == 2
-    precision, pattern = rng.choice(PRECISIONS), rng.choice(PATTERNS)
+    precision, pattern = rng.choice(PRECISIONS), rng.choice(patterns)
     centre = rng.uniform(0.1, 0.9)
     plan = {}
     for unit in units:
         if mixed:
-            precision, pattern = rng.choice(PRECISIONS), rng.choice(PATTERNS)
+            precision, pattern = rng.choice(PRECISIONS), rng.choice(patterns)
         sparsity = float(np.clip(round(rng.normal(centre, 0.15), 2), 0.0, 0.95))
         plan[unit.name] = Option(str(pattern), sparsity, str(precision))
     return plan
@@ -56,10 +56,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default="fewer/dinov2-small,fewer/vit-small-16,fewer/mobilenet-v2")
     parser.add_argument("--batches", default="1,8")
+    parser.add_argument("--patterns", default=",".join(PATTERNS))
     parser.add_argument("--plans", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
+    patterns = arguments.patterns.split(",")
     rows: list[dict[str, Any]] = []
     for spec in arguments.models.split(","):
         loaded = load_model(spec)
@@ -68,12 +70,12 @@ def main() -> None:
             x = torch.randn(batch, *loaded.input_size, generator=torch.Generator().manual_seed(0))
             units = match(model, x[:1]).units
             profile = DeviceProfile.here()
-            times: LatencyModel = measure_model(profile, model, units, x)
+            times: LatencyModel = measure_model(profile, model, units, x, patterns=patterns)
             watch = Stopwatch(profile.reference_ms)
             rng = np.random.default_rng(arguments.seed)
             pairs = []
             for number in range(arguments.plans):
-                plan = random_plan(units, rng, number)
+                plan = random_plan(units, patterns, rng, number)
                 costs = times.costs({n: (Option(), o) for n, o in plan.items()})
                 predicted = costs.fixed + sum(float(row[1]) for row in costs.units.values())
                 measured, spread = measure(model, plan, x, watch)

@@ -17,6 +17,7 @@ _PUBLIC: dict[str, str] = {
     "Settings": "fewer.verbs.settings",
     "apply": "fewer.verbs.folder",
     "compress": "fewer.verbs.compress",
+    "export": "fewer.verbs.export",
     "load": "fewer.verbs.saving",
     "match_table": "fewer.verbs.folder",
     "plan": "fewer.verbs.planning",
@@ -32,6 +33,7 @@ __all__ = [
     "__version__",
     "apply",
     "compress",
+    "export",
     "load",
     "match_table",
     "plan",
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from fewer.core.budget import Budget as Budget
     from fewer.core.errors import FewerError as FewerError
     from fewer.verbs.compress import compress as compress
+    from fewer.verbs.export import export as export
     from fewer.verbs.folder import apply as apply
     from fewer.verbs.folder import match_table as match_table
     from fewer.verbs.folder import rewrite_report as rewrite_report
