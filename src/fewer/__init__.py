@@ -17,9 +17,11 @@ _PUBLIC: dict[str, str] = {
     "Settings": "fewer.verbs.settings",
     "apply": "fewer.verbs.folder",
     "compress": "fewer.verbs.compress",
+    "export": "fewer.verbs.export",
     "load": "fewer.verbs.saving",
     "match_table": "fewer.verbs.folder",
     "plan": "fewer.verbs.planning",
+    "profile": "fewer.verbs.profile",
     "rewrite_report": "fewer.verbs.folder",  # not "report", which is a package
     "sense": "fewer.verbs.folder",
 }
@@ -31,9 +33,11 @@ __all__ = [
     "__version__",
     "apply",
     "compress",
+    "export",
     "load",
     "match_table",
     "plan",
+    "profile",
     "rewrite_report",
     "sense",
 ]
@@ -53,10 +57,12 @@ if TYPE_CHECKING:
     from fewer.core.budget import Budget as Budget
     from fewer.core.errors import FewerError as FewerError
     from fewer.verbs.compress import compress as compress
+    from fewer.verbs.export import export as export
     from fewer.verbs.folder import apply as apply
     from fewer.verbs.folder import match_table as match_table
     from fewer.verbs.folder import rewrite_report as rewrite_report
     from fewer.verbs.folder import sense as sense
     from fewer.verbs.planning import plan as plan
+    from fewer.verbs.profile import profile as profile
     from fewer.verbs.saving import load as load
     from fewer.verbs.settings import Settings as Settings

@@ -10,7 +10,8 @@ from fewer.compensate.moments import Moments
 from fewer.compensate.sweep import COMPENSATIONS, SCORES, Repair, Sweep
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
-from fewer.patterns import Pattern, option_grid, tile_sums
+from fewer.patterns import Pattern, families, option_grid, tile_sums
+from fewer.quantize.weights import rounded
 
 LADDER = (0.2, 0.4, 0.6, 0.8, 0.95)
 
@@ -209,3 +210,32 @@ def test_rows_that_count_more_keep_more_weights():
         assert errors[1] < errors[0]
         same = list(Sweep(weight, moments, Repair(), sensitivity=torch.full((6,), 3.0)).run(option))[-1]
         assert torch.equal(same.mask, plain.mask)
+
+
+@pytest.mark.parametrize("compensation", ["obs", "bias", "none"])
+def test_precisions_share_a_cut_and_are_rounded_after_the_repair(compensation):
+    torch.manual_seed(0)
+    weight, moments = torch.randn(32, 16), Moments(1, 16)
+    moments.add(torch.randn(400, 1, 16) + 1)
+    options = option_grid("block:16x4", (0.25, 0.5), ("fp32", "bf16", "int8", "int4"))
+    sweep = Sweep(weight, moments, Repair(compensation))
+    fits = {str(f.option): f for run in families(options) for f in sweep.run(run)}
+    assert list(fits) == [str(o) for o in options]
+    single = list(Sweep(weight, moments, Repair(compensation)).run(option_grid("block:16x4", (0.25, 0.5))))
+    for base in single[1:]:
+        exact = fits[str(base.option)]
+        torch.testing.assert_close(exact.weight, base.weight)
+        for precision in ("bf16", "int8", "int4"):
+            fit = fits[f"{base.option}/{precision}"]
+            assert torch.equal(fit.mask, base.mask)
+            estimator = "mse" if precision == "int4" else "min-max"
+            again = rounded(fit.weight, precision)  # it is on the grid of its precision already
+            torch.testing.assert_close(again, fit.weight, rtol=1e-5, atol=1e-6)
+            importance = moments.diagonal()[0]
+            torch.testing.assert_close(fit.weight, rounded(base.weight, precision, estimator, importance))
+            if compensation != "none":  # the mean output stays, rounding included
+                mean = moments.mean()[0]
+                torch.testing.assert_close(fit.weight @ mean + fit.shift, weight @ mean, rtol=1e-4, atol=1e-4)
+    assert torch.equal(fits["dense"].weight, weight) and not torch.equal(fits["dense/int8"].weight, weight)
+    errors = [sweep.error(fits[f"dense/{p}"].weight) for p in ("bf16", "int8", "int4")]
+    assert 0 < errors[0] < errors[1] < errors[2] < 0.1

@@ -73,6 +73,18 @@ def test_the_result_is_the_masked_model(lib, always_fastest, precision):
     json.dumps([row.as_dict() for row in rows])
 
 
+def test_layers_may_have_their_own_precisions(lib, always_fastest):
+    torch.manual_seed(0)
+    net = Net().eval()
+    precisions = {"blocks.0.mlp.fc1": "int8", "head": "bf16"}
+    _, rows = accelerate(net, example=torch.randn(2, 5, 48), precision=precisions)
+    found = {row.name: row.precision for row in rows}
+    assert found["blocks.0.mlp.fc1"] == found["blocks.0"] == "int8" and found["blocks.0.mlp.fc2"] == "fp32"
+    assert found["blocks.1"] == found["stem"] == "fp32" and found["head"] == "bf16"
+    with pytest.raises(FewerError, match="unknown precision 'int2'"):
+        accelerate(net, example=torch.randn(2, 5, 48), precision={"head": "int2"})
+
+
 def test_an_unstructured_mask_says_that_it_saves_no_work(lib):
     net = nn.Sequential(nn.Linear(64, 64))
     masks = {"0": torch.rand(64, 64) > 0.5}

@@ -160,6 +160,20 @@ def test_block(each_isa, precision, scale):
         assert float(error) < BLOCK_ERROR[precision], (batch, tokens, threads)
 
 
+def test_each_layer_of_a_block_may_have_its_own_precision(each_isa):
+    torch.manual_seed(0)
+    block = Block().eval()
+    x = torch.randn(2, 19, 64)
+    expected = block(x)
+    precisions = {"attn.qkv": "bf16", "mlp.fc1": "int8"}  # the others stay fp32
+    mixed = NativeBlock.from_block(block, precision=precisions)
+    assert [layer.precision for layer in mixed._linears()] == ["bf16", "fp32", "int8", "fp32"]
+    error = float((mixed(x) - expected).norm() / (expected - x).norm())
+    coarse = NativeBlock.from_block(block, precision="int8")
+    assert 0 < error < BLOCK_ERROR["int8"]
+    assert error < float((coarse(x) - expected).norm() / (expected - x).norm())
+
+
 def test_block_compiles_and_exports(lib):
     block = Block().eval()
     native_block = NativeBlock.from_block(block, precision="int8")

@@ -21,8 +21,9 @@ from fewer.cost.static import other_bytes
 from fewer.cost.storage import mask_bytes, packed_bytes, tile_of
 from fewer.models.artefact import load_artefact, load_masks, load_recipe, save_artefact
 from fewer.models.matching import match
-from fewer.models.packing import pack_mask, unpack_mask
+from fewer.models.packing import decode_values, encode_values, pack_mask, unpack_mask
 from fewer.models.spec import load_model
+from fewer.quantize.weights import rounded
 from tests.tiny import TINY, ConvNet, NeverCalled, Tied, tiny
 
 ROOT = Path(__file__).parents[2]
@@ -85,6 +86,62 @@ def test_round_trip_and_size(name, pattern, tmp_path):
     )
     assert saved.size <= predicted <= saved.size + 120 * len(stored) + 100
     assert saved.size == saved.weights.stat().st_size
+
+
+@pytest.mark.parametrize("pattern", ["dense", "unstructured", "block:16x4"])
+@pytest.mark.parametrize("precision", ["bf16", "int8", "int4"])
+@pytest.mark.parametrize("name", ["conv", "vit"])
+def test_low_precisions_are_stored_in_their_own_bits(name, precision, pattern, tmp_path):
+    model, example = tiny(name)
+    result = match(model, example)
+    units = prune(model, example, "block:16x4" if pattern == "dense" else pattern, 0.6)
+    for unit in units:
+        weight = model.get_submodule(unit["name"]).weight
+        if pattern == "dense":
+            torch.nn.init.normal_(weight)
+            unit.update(pattern="dense", sparsity=0.0, mask=None)
+        unit["precision"] = precision
+        with torch.no_grad():
+            estimator = "mse" if precision == "int4" else "min-max"
+            weight.copy_(rounded(weight.flatten(1), precision, estimator).view_as(weight))
+    saved = save_artefact(tmp_path, model, units, {"kind": "object", "class": "x:Y"})
+    loaded = load_artefact(tmp_path, architecture=TINY[name][0])
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
+    )
+    assert all(torch.equal(load_masks(tmp_path)[u["name"]], u["mask"]) for u in units if u["mask"] is not None)
+    records = load_recipe(tmp_path).units
+    assert {r.stored_as for r in records} == {precision}
+    stored = load_file(saved.weights)
+    predicted = other_bytes(model, result)
+    for unit, record in zip(result.units, records, strict=True):
+        bound = packed_bytes(unit.shape, pattern, record.kept, 4, precision, unit.name)
+        on_disk = sum(t.nbytes for k, t in stored.items() if k.split("@")[0] == f"{unit.name}.weight")
+        assert bound - 100 - len(unit.name) < on_disk <= bound
+        predicted += bound
+    assert saved.size <= predicted <= saved.size + 200 * len(stored) + 100
+
+
+def test_a_weight_that_is_not_on_the_grid_keeps_all_its_bits(tmp_path):
+    net = nn.Linear(32, 32)
+    units = [{"name": "", "pattern": "dense", "sparsity": 0.0, "precision": "int8", "mask": None}]
+    save_artefact(tmp_path, net, units, {"kind": "object", "class": "Linear"})
+    assert load_recipe(tmp_path).units[0].stored_as == ""
+    assert same(net, load_artefact(tmp_path, architecture=lambda: nn.Linear(32, 32)))
+
+
+def test_damaged_integers_are_refused(tmp_path):
+    net = nn.Linear(32, 32)
+    with torch.no_grad():
+        net.weight.copy_(rounded(net.weight, "int4"))
+    kept = np.ones((32, 32), bool)
+    encoded = encode_values(net.weight, "int4")
+    assert encoded is not None
+    with pytest.raises(FewerError, match="int4 values"):
+        decode_values(encoded["values"][:-1], encoded["scale"], "int4", kept)
+    for scale in (None, encoded["scale"][:-1]):
+        with pytest.raises(FewerError, match="missing or too few"):
+            decode_values(encoded["values"], scale, "int4", kept)
 
 
 def test_a_fresh_process_loads_the_same_outputs_without_asset_packages(tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewer.core.errors import FewerError
-from fewer.patterns import Pattern, kept_bound, option_grid, select_mask, tile_counts, tile_sums
+from fewer.patterns import Pattern, families, kept_bound, option_grid, select_mask, tile_counts, tile_sums
 from fewer.patterns.grid import default_sparsities
 from fewer.patterns.select import drop_count
 
@@ -131,3 +131,26 @@ def test_bad_patterns_are_refused(text):
 @pytest.mark.parametrize(("text", "same"), [("2:4", "nm:2:4"), ("16x4", "block:16x4"), (" Block:8X8 ", "block:8x8")])
 def test_short_forms(text, same):
     assert str(Pattern.parse(text)) == same
+
+
+def test_options_of_several_patterns_and_precisions():
+    options = option_grid("block:16x4, 2:4,unstructured", [0.5, 0.9], ("bf16", "int8"))
+    assert [str(o) for o in options] == [
+        "dense",
+        "dense/bf16",
+        "dense/int8",
+        "block:16x4@0.5/bf16",
+        "block:16x4@0.5/int8",
+        "block:16x4@0.9/bf16",
+        "block:16x4@0.9/int8",
+        "nm:2:4/bf16",
+        "nm:2:4/int8",
+        "unstructured@0.5/bf16",
+        "unstructured@0.5/int8",
+        "unstructured@0.9/bf16",
+        "unstructured@0.9/int8",
+    ]
+    runs = families(options)
+    assert [run[0].family for run in runs] == ["dense", "block:16x4", "nm:*:4", "unstructured"]
+    # one n:m family whatever the n, so that one sweep nests its masks
+    assert len(families(option_grid("nm:*:8"))) == 2

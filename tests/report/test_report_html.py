@@ -130,6 +130,7 @@ def test_each_section_can_be_left_out_alone(section):
         "curves": {"curves": []},
         "additivity": {"additivity": None},
         "search": {"search": None},
+        "latency": {"latency": None},
         "sensing": {"sensing": None},
         "skipped": {"skipped": [], "data": None},
         "timings": {"timings": {}, "peak_memory_bytes": None},

@@ -254,8 +254,8 @@ def test_settings_are_refused_with_the_nearest_name():
         Settings.of({"sparsities": [0.0]})
     with pytest.raises(FewerError, match="cuda"):
         compress(small(), images(), "weights=50%", settings=quick(device="cuda"))
-    with pytest.raises(FewerError, match="latency"):
-        compress(small(), images(), "latency=0.5x", settings=quick())
+    with pytest.raises(FewerError, match="did you mean 'latency'"):
+        compress(small(), images(), "latancy=0.5x", settings=quick())
 
 
 def test_a_tied_weight_is_counted_once_and_stays_tied(tmp_path):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fewer.bench.peers import Peer, missing_extra
 from fewer.bench.process import prepare_in_process
 from fewer.bench.runtimes import Job
-from fewer.bench.sources import Subject
+from fewer.bench.sources import AcceleratedRun, Subject
 
 __all__ = ["Skip", "Workshop"]
 
@@ -76,6 +76,9 @@ class Workshop:
 
     def extra_job(self, target: Any, precision: str, threads: int) -> Job:
         """A job that runs any callable, or a run folder, on the same inputs."""
+        if isinstance(target, AcceleratedRun):
+            run = str(target.path.resolve())
+            return Job("extra", precision, threads, self.inputs, run=run, accelerated=True)
         if isinstance(target, Path):
             return Job("extra", precision, threads, self.inputs, run=str(target.resolve()))
         return self._sent("extra", precision, threads, target)

@@ -93,8 +93,8 @@ def bench(
     Parameters
     ----------
     model : str, Path or nn.Module
-        Spec, run folder, or module. Of a run, the peers run the dense original, and the compressed model is an extra
-        row.
+        Spec, run folder, or module. Of a run, the peers run the dense original, and the compressed model is two extra
+        rows: in plain torch, and accelerated.
     example : Tensor or sequence of Tensor, optional
         The model's argument(s), batch first.
     vs : names, optional
@@ -150,7 +150,7 @@ def bench(
         if name in {peer.name for peer in peers}:
             raise FewerError(f"the extra {name!r} has the name of a peer; choose another name")
     if subject.run is not None:
-        extras = {f"fewer {subject.run}": _run_extra(subject.run), **extras}
+        extras = {**_run_extras(subject.run), **extras}
     with tempfile.TemporaryDirectory(prefix="fewer-bench-") as folder, evaluating(subject.model):
         workshop = Workshop(subject, inputs.arguments, inputs.calibration, Path(folder), max(settings))
         course = _Course(workshop, peers, extras, rounds, seconds, pin, progress or (lambda text, share: None))
@@ -190,10 +190,16 @@ def check_threads(threads: Sequence[int] | None) -> list[int]:
     return chosen
 
 
-def _run_extra(run: Path) -> Extra:
-    from fewer.bench.sources import load_run
+def _run_extras(run: Path) -> dict[str, Extra]:
+    """The compressed model twice: as plain torch runs it, zeros included, and on the kernels that skip them."""
+    from fewer.bench.sources import AcceleratedRun, load_run
 
-    return Extra(run, Extra(load_run(run)).declared_precision())
+    fast = AcceleratedRun(run)
+    note = "each layer on the fastest kernel measured here, at the precision that the plan gave it"
+    return {
+        f"fewer {run}": Extra(run, Extra(load_run(run)).declared_precision()),
+        f"fewer {run} accelerated": Extra(fast, fast.precision(), note),
+    }
 
 
 @dataclass

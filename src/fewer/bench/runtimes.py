@@ -38,6 +38,8 @@ class Job:
         From which the architecture is built again (`fewer.models.spec.build_architecture`).
     run : str, optional
         A run folder, loaded by `fewer.load`.
+    accelerated : bool
+        Of a run: whether its model is put on the kernels that are fastest for these inputs here.
     payload : bytes, optional
         The module or callable itself, only sent from one process of ours to another, never kept in a file.
     target : Any
@@ -51,6 +53,7 @@ class Job:
     path: str | None = None
     source: dict[str, Any] | None = None
     run: str | None = None
+    accelerated: bool = False
     payload: bytes | None = field(default=None, repr=False)
     target: Any = field(default=None, repr=False)
 
@@ -123,6 +126,8 @@ def _torch(job: Job) -> Loaded:
 
 
 def _torch_model(job: Job) -> Any:
+    import torch
+
     if job.target is not None:
         return job.target
     if job.payload is not None:
@@ -130,7 +135,10 @@ def _torch_model(job: Job) -> Any:
     if job.run is not None:
         from fewer.bench.sources import load_run
 
-        return load_run(Path(job.run))
+        if not job.accelerated:
+            return load_run(Path(job.run))
+        example = [torch.from_numpy(array) for array in inputs_of(job)]
+        return load_run(Path(job.run), tuple(example) if len(example) > 1 else example[0])
     from safetensors.torch import load_file
 
     from fewer.models.spec import build_architecture

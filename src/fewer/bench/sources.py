@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,22 @@ from torch import nn
 
 from fewer.core.errors import FewerError
 
-__all__ = ["Subject", "is_run", "load_run", "open_subject"]
+__all__ = ["AcceleratedRun", "Subject", "is_run", "load_run", "open_subject"]
+
+
+@dataclass(frozen=True)
+class AcceleratedRun:
+    """The compressed model of a run folder, on the kernels that are fastest for it here."""
+
+    path: Path
+
+    def precision(self) -> str:
+        """The coarsest precision among its units, which decides which peers it is held against."""
+        from fewer.kernels.accelerate import lowest_precision
+        from fewer.models.artefact import load_recipe
+        from fewer.verbs.saving import precisions_of
+
+        return lowest_precision(precisions_of(load_recipe(self.path)).values())
 
 
 @dataclass(frozen=True)
@@ -69,16 +83,11 @@ def is_run(text: str) -> bool:
     return (Path(text) / "recipe.json").is_file()
 
 
-def load_run(path: Path) -> nn.Module:
-    """The compressed model of a run folder, by `fewer.load` where there is one (it may swap in faster layers)."""
-    load = getattr(importlib.import_module("fewer"), "load", None)
-    if load is None:
-        from fewer.models.artefact import load_artefact
+def load_run(path: Path, example: Any = None) -> nn.Module:
+    """The compressed model of a run folder, in plain torch; with an example, on the kernels that are fastest for it."""
+    from fewer.verbs.saving import load
 
-        load = load_artefact
-    loaded = load(path)
-    model = loaded if isinstance(loaded, nn.Module) else loaded.model
-    return model.eval()
+    return load(path) if example is None else load(path, accelerated=True, example=example)
 
 
 def _from_spec(spec: str) -> Subject:

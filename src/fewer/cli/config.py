@@ -107,7 +107,7 @@ def _split(values: dict[str, Any]) -> dict[str, Any]:
             values["sparsities"] = tuple(float(part) for part in text.split(",") if part.strip())
         except ValueError:
             raise FewerError(f"cannot read the sparsities {text!r}; write for example 0.3,0.5,0.9") from None
-    for name in ("exclude", "baselines"):
+    for name in ("exclude", "baselines", "precisions", "measure"):
         if (found := values.get(name)) is not None:
             parts = [found] if isinstance(found, str) else found
             parts = [word.strip() for part in parts for word in str(part).split(",")]
@@ -125,7 +125,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         text = environ.get(PREFIX + name.upper(), "").strip()
         if not text:
             continue
-        if name in ("sparsities", "exclude", "baselines"):
+        if name in ("sparsities", "exclude", "baselines", "precisions", "measure"):
             values[name] = text
             continue
         kind: Any = field.annotation

@@ -28,7 +28,9 @@ class SettingFlags:
     """The settings of a run, as flags. Defaults are those of ``fewer.verbs.settings.Settings``."""
 
     pattern: Annotated[str | None, _p(CUT)] = None
-    """unstructured, block:16x4, 2:4 or nm:*:16 [unstructured]"""
+    """unstructured, block:16x4, 2:4 or nm:*:16; several with commas [unstructured; blocks for latency budgets]"""
+    precisions: Annotated[str | None, _p(CUT)] = None
+    """Of fp32, bf16, int8 and int4 those that the plan may choose from [fp32; fp32,bf16,int8 for latency budgets]"""
     sparsities: Annotated[str | None, _p(CUT)] = None
     """Shares that each layer may lose, for example 0.3,0.5,0.9 [0.1 to 0.9 in steps of 0.1, and 0.95]"""
     exclude: Annotated[list[str] | None, _p(CUT)] = None
@@ -47,6 +49,14 @@ class SettingFlags:
     additivity: Annotated[int | None, _p(HARM)] = None
     """Random plans on which the prediction is checked [12]"""
 
+    measure: Annotated[str | None, _p(SPEND)] = None
+    """latency, energy: what options cost on this machine; a budget in one of them measures it by itself [none]"""
+    profile: Annotated[str | None, _p(SPEND)] = None
+    """A file of fewer profile: plan for that device [this machine]"""
+    deploy_batch: Annotated[int | None, _p(SPEND)] = None
+    """Images at once when the model is used [1]"""
+    threads: Annotated[int | None, _p(SPEND)] = None
+    """Threads when the model is used [all]"""
     allocator: Annotated[str | None, _p(SPEND)] = None
     """dp (exact), uniform, uniform_plus, erk, global_magnitude or lamp [dp]"""
     schedule: Annotated[str | None, _p(SPEND)] = None

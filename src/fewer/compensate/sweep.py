@@ -20,6 +20,7 @@ from fewer.compensate.solve import damp, refit
 from fewer.core.errors import FewerError, near_match
 from fewer.core.option import Option
 from fewer.patterns import Pattern, select_mask, tile_sums
+from fewer.quantize.weights import BITS, rounded
 
 COMPENSATIONS = ("obs", "bias", "none")
 SCORES = ("obs", "magnitude", "wanda", "taylor")
@@ -208,6 +209,8 @@ class Sweep:
     def run(self, options: Sequence[Option], *, repair_dense: bool = False) -> Iterator[Fit]:
         """Go through options of one pattern in the order of rising sparsity.
 
+        Options of the same sparsity in several precisions share one cut; each is rounded to its own values.
+
         Parameters
         ----------
         options
@@ -225,25 +228,33 @@ class Sweep:
         if self.repair.compensation == "obs" and (repair_dense or any(not o.is_dense for o in options)):
             # wanted outputs that are not the dense ones' (the input has changed) can be met better without a cut, too
             current = self._refit(current, alive)
+        at = -1.0
         for option in options:
+            cut = option.sparsity > at and not option.is_dense
             if option.is_dense or 1 - float(self.alive.float().mean()) >= option.sparsity:
                 # nothing to cut, or an earlier round has gone further
                 if repair_dense and self.repair.compensation == "obs":
                     yield self._fit(option, alive, current)
-                else:
+                elif option.precision == "fp32":
                     yield Fit(option, alive, self.dense, torch.zeros(self.dense.shape[0]))
+                else:
+                    yield self._fit(option, alive, self.dense)
                 continue
-            pattern = Pattern.parse(option.pattern)
-            for sparsity in self._path(1 - float(alive.float().mean()), option.sparsity, pattern):
-                alive = select_mask(self.score(current, pattern), pattern, sparsity, alive)
-                current = current * alive
-                if self.repair.compensation == "obs":
-                    current = self._refit(current, alive)
+            if cut:  # else it is the cut of the option before, in another precision
+                pattern = Pattern.parse(option.pattern)
+                for sparsity in self._path(1 - float(alive.float().mean()), option.sparsity, pattern):
+                    alive = select_mask(self.score(current, pattern), pattern, sparsity, alive)
+                    current = current * alive
+                    if self.repair.compensation == "obs":
+                        current = self._refit(current, alive)
             if option is options[-1] and self.repair.polish and self.repair.compensation == "obs":
                 current = self._refit(current, alive, self.repair.polish)
+            at = option.sparsity
             yield self._fit(option, alive, current)
 
     def _fit(self, option: Option, alive: Tensor, current: Tensor) -> Fit:
+        # rounded last, so that the mean is corrected for the rounding, too
+        current = self._rounded(current, option.precision)
         if self.repair.compensation == "none":
             return Fit(option, alive, current, torch.zeros(current.shape[0]))
         spread = None
@@ -252,6 +263,16 @@ class Sweep:
             before, after = self.output_variance(self.dense), self.output_variance(current)
             spread = torch.where((before > 0) & (after > 0), after / before.clamp_min(1e-30), 1.0).clamp(0.01, 100)
         return Fit(option, alive, current, self.shift(current), spread)
+
+    def _rounded(self, matrix: Tensor, precision: str) -> Tensor:
+        if precision == "fp32":
+            return matrix
+        if precision not in BITS:
+            return rounded(matrix, precision)
+        # with 127 levels no range is clearly better than the whole one; with 7 it matters, and by input
+        estimator = "mse" if BITS[precision] < 8 else "min-max"
+        importance = self.moments.diagonal()[0] if self.moments.groups == 1 else None
+        return rounded(matrix, precision, estimator, importance)
 
     def _path(self, done: float, wanted: float, pattern: Pattern) -> list[float]:
         """Sparsities to stop at on the way: each leaves at least ``substeps`` of the survivors."""

@@ -125,3 +125,14 @@ class Option:
     def kept_bits(self) -> float:
         """Bits kept per weight of the dense layer, without any index: ``(1 - sparsity) * bits``."""
         return (1.0 - self.sparsity) * self.bits
+
+    @property
+    def family(self) -> str:
+        """What the options of one sweep have in common: the pattern, or ``nm:*:16`` for every n of 16.
+
+        Examples
+        --------
+        >>> Option("nm:2:4").family, Option("block:16x4", 0.5, "int8").family
+        ('nm:*:4', 'block:16x4')
+        """
+        return f"nm:*:{self.pattern.split(':')[2]}" if self.pattern.startswith("nm:") else self.pattern

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from fewer.core.errors import FewerError
 
 _BLOCK = re.compile(r"^block:([1-9]\d*)x([1-9]\d*)$")
+_ENTRY = 96  # bytes that one more tensor takes in the header, at most, beside its unit's name
+
 _NM = re.compile(r"^nm:([1-9]\d*):([1-9]\d*)$")
 
 
@@ -54,7 +56,9 @@ def mask_bytes(shape: tuple[int, ...], pattern: str) -> int:
     return math.ceil(math.ceil(rows / height) * math.ceil(cols / width) / 8)
 
 
-def packed_bytes(shape: tuple[int, ...], pattern: str, kept: int, itemsize: int = 4) -> int:
+def packed_bytes(
+    shape: tuple[int, ...], pattern: str, kept: int, itemsize: int = 4, precision: str = "fp32", name: str = ""
+) -> int:
     """Bytes that a weight takes in ``model.safetensors``: kept values and mask, or dense where that is not larger.
 
     Parameters
@@ -66,7 +70,11 @@ def packed_bytes(shape: tuple[int, ...], pattern: str, kept: int, itemsize: int 
     kept : int
         Weights that are kept, counted one by one (also for blocks, whose tiles may be ragged at the edges).
     itemsize : int
-        Bytes of one value; 4 for fp32.
+        Bytes of one value as the model came; 4 for fp32.
+    precision : str
+        ``bf16`` and ``fp16`` take two bytes for a value; ``int8`` one and ``int4`` a half, and a scale for each row.
+    name : str
+        Of the unit; scales have an entry with it in the file's header.
 
     Returns
     -------
@@ -88,13 +96,36 @@ def packed_bytes(shape: tuple[int, ...], pattern: str, kept: int, itemsize: int 
     numel = math.prod(shape)
     if not 0 <= kept <= numel:
         raise FewerError(f"a weight of shape {shape} cannot keep {kept} of its {numel} entries")
-    dense = numel * itemsize
+    dense, scales = value_bytes(numel, precision, itemsize), scale_bytes(shape, precision, name)
     if pattern == "dense":
-        return dense
-    return min(dense, kept * itemsize + mask_bytes(shape, pattern))
+        return dense + scales
+    return min(dense, value_bytes(kept, precision, itemsize) + mask_bytes(shape, pattern)) + scales
 
 
-def is_packed(shape: tuple[int, ...], pattern: str, kept: int, itemsize: int = 4) -> bool:
+def value_bytes(count: int, precision: str, itemsize: int = 4) -> int:
+    """Bytes of so many values; never more than the model's own take.
+
+    Examples
+    --------
+    >>> value_bytes(5, "fp32"), value_bytes(5, "bf16"), value_bytes(5, "int8"), value_bytes(5, "int4")
+    (20, 10, 5, 3)
+    """
+    bits = {"bf16": 16, "fp16": 16, "int8": 8, "int4": 4}.get(precision, 8 * itemsize)
+    return math.ceil(count * min(bits, 8 * itemsize) / 8)
+
+
+def scale_bytes(shape: tuple[int, ...], precision: str, name: str = "") -> int:
+    """Bytes of the scales of an integer format, and of their entry in the file's header.
+
+    Examples
+    --------
+    >>> scale_bytes((384, 384), "fp32"), scale_bytes((384, 384), "int8")
+    (0, 1632)
+    """
+    return 4 * shape[0] + _ENTRY + len(name) if precision in ("int8", "int4") else 0
+
+
+def is_packed(shape: tuple[int, ...], pattern: str, kept: int, itemsize: int = 4, precision: str = "fp32") -> bool:
     """Whether a weight is stored as kept values and a mask rather than dense.
 
     Examples
@@ -102,7 +133,8 @@ def is_packed(shape: tuple[int, ...], pattern: str, kept: int, itemsize: int = 4
     >>> is_packed((8, 8), "unstructured", 32), is_packed((8, 8), "unstructured", 63)
     (True, False)
     """
-    return packed_bytes(shape, pattern, kept, itemsize) < math.prod(shape) * itemsize
+    dense = packed_bytes(shape, "dense", math.prod(shape), itemsize, precision)
+    return packed_bytes(shape, pattern, kept, itemsize, precision) < dense
 
 
 def header_bytes(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> int:

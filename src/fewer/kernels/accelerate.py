@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -49,7 +49,7 @@ def _check_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
             )
 
 
-def _capture_inputs(model: nn.Module, example: Any, wanted: set[str]) -> dict[str, Tensor]:
+def capture_inputs(model: nn.Module, example: Any, wanted: set[str]) -> dict[str, Tensor]:
     """The first input of each wanted module in one forward pass."""
     seen: dict[str, Tensor] = {}
 
@@ -102,15 +102,21 @@ class _Work:
 
     model: nn.Module
     masks: dict[str, Tensor]
-    precision: str
+    precision: str | Mapping[str, str]
     budget_ms: float
     inputs: dict[str, Tensor]
     tell: Callable[[str], None]
     rows: list[LayerReport] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)  # blocks that stay torch blocks, and why
 
+    def inside(self, name: str) -> str:
+        """Precision of a layer of a transformer block."""
+        return self.precision if isinstance(self.precision, str) else self.precision.get(name, "fp32")
+
     def outside(self, name: str) -> str:
-        """Precision of a layer outside of transformer blocks: int8 only where the user asked for it by a mask."""
+        """Precision of a layer outside of transformer blocks: int8 only where the user asked for it."""
+        if not isinstance(self.precision, str):
+            return self.inside(name)
         return "bf16" if self.precision == "int8" and name not in self.masks else self.precision
 
     def record(self, name: str, kind: str, choice: Choice, candidates: Mapping[str, nn.Module], note: str = "") -> None:
@@ -130,6 +136,18 @@ class _Work:
         self.rows.append(LayerReport(name, kind, backend, precision, _sparsity(mask), skipped, before, after, reason))
 
 
+def lowest_precision(precisions: Iterable[str]) -> str:
+    """The coarsest of some precisions; fp32 when there are none.
+
+    Examples
+    --------
+    >>> lowest_precision(["bf16", "fp32"])
+    'bf16'
+    """
+    found = set(precisions)
+    return next((p for p in reversed(UNIT) if p in found), "fp32")
+
+
 def _do_blocks(work: _Work, blocks: set[str], layers: set[str]) -> None:
     """Replace transformer blocks, and take their layers off the list."""
     for name in [n for n in work.inputs if n in blocks]:
@@ -144,9 +162,11 @@ def _do_blocks(work: _Work, blocks: set[str], layers: set[str]) -> None:
         if disagreement(block, fast, fast.width) > _SAME:
             work.refused[name] = "its forward pass computes something else than its structure suggests"
             continue
-        if work.precision != "fp32":
-            fast = NativeBlock.from_block(block, inner, work.precision)
-        x, label = work.inputs[name], f"native block {work.precision}"
+        precisions = {p: work.inside(f"{name}.{p}") for p in PATHS.values()}
+        lowest = lowest_precision(precisions.values())
+        if lowest != "fp32":
+            fast = NativeBlock.from_block(block, inner, precisions)
+        x, label = work.inputs[name], f"native block {lowest}"
         runs = {DENSE: lambda block=block, x=x: block(x), label: lambda fast=fast, x=x: fast(x)}
         choice = choose_backend(runs, DENSE, budget_ms=work.budget_ms)
         if choice.name == DENSE:
@@ -160,7 +180,7 @@ def _do_blocks(work: _Work, blocks: set[str], layers: set[str]) -> None:
             sparsity = _sparsity(work.masks.get(full))
             work.rows.append(
                 LayerReport(
-                    full, "linear", "native block", work.precision, sparsity, skipped, _NAN, _NAN, f"part of {name}"
+                    full, "linear", "native block", precisions[path], sparsity, skipped, _NAN, _NAN, f"part of {name}"
                 )
             )
             layers.discard(full)
@@ -207,7 +227,7 @@ def accelerate(
     masks: Mapping[str, Tensor] | None = None,
     *,
     example: Any,
-    precision: str = "fp32",
+    precision: str | Mapping[str, str] = "fp32",
     budget_ms: float = 40.0,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[nn.Module, list[LayerReport]]:
@@ -225,9 +245,10 @@ def accelerate(
         By module name, of the shape of the weight, True where it is kept. Layers without a mask are dense.
     example : Tensor or tuple of Tensor
         An input of the size that will be used; layers are timed on what reaches them from it.
-    precision : str
+    precision : str or mapping of str to str
         ``fp32``, ``bf16`` or ``int8`` (weights and, per token, activations). Layers outside of transformer blocks that
-        see the image or make the prediction are kept at bf16 for int8, where rounding costs most.
+        see the image or make the prediction are kept at bf16 for int8, where rounding costs most. A mapping gives each
+        layer its own, by module name; layers that it does not name stay fp32.
     budget_ms : float
         Time to measure each layer.
     progress : callable, optional
@@ -249,8 +270,9 @@ def accelerate(
     >>> rows[0].name
     '0'
     """
-    if precision not in UNIT:
-        raise FewerError(f"unknown precision {precision!r}; choose one of {', '.join(UNIT)}")
+    for wanted in [precision] if isinstance(precision, str) else precision.values():
+        if wanted not in UNIT:
+            raise FewerError(f"unknown precision {wanted!r}; choose one of {', '.join(UNIT)}")
     masks = dict(masks or {})
     _check_masks(model, masks)
     with torch.inference_mode(False), torch.no_grad():
@@ -262,7 +284,7 @@ def accelerate(
     with torch.inference_mode():
         blocks = {n for n, m in fast.named_modules() if hasattr(m, "attn") and hasattr(m, "mlp")}
         layers = {n for n, m in fast.named_modules() if type(m) in (nn.Linear, nn.Conv2d)}
-        inputs = _capture_inputs(fast, example, blocks | layers)
+        inputs = capture_inputs(fast, example, blocks | layers)
         work = _Work(fast, masks, precision, budget_ms, inputs, progress or (lambda name: None))
         if native.available():
             _do_blocks(work, blocks, layers)
@@ -275,7 +297,8 @@ def accelerate(
             work.rows.append(
                 LayerReport(name, kind, "dense", "fp32", _sparsity(masks.get(name)), 0.0, _NAN, _NAN, reason)
             )
-        runs = {DENSE: lambda: _run(original, example), f"accelerated {precision}": lambda: _run(fast, example)}
+        lowest = precision if isinstance(precision, str) else lowest_precision(precision.values())
+        runs = {DENSE: lambda: _run(original, example), f"accelerated {lowest}": lambda: _run(fast, example)}
         whole = choose_backend(runs, DENSE, budget_ms=5 * budget_ms, margin=1.0)
         work.record("", "model", whole, {})
     if whole.name != DENSE:

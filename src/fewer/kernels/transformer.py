@@ -146,13 +146,19 @@ class NativeBlock(nn.Module):
         self.eps, self.heads, self.scale, self.activation = eps, heads, scale, activation
         self.width = layers["qkv"].in_features
         self._act = native.ACTIVATIONS[activation]
-        self._mode = 0 if layers["qkv"].precision == "fp32" else 1
+        # activations between the layers are as precise as the coarsest layer needs
+        self._mode = 0 if all(layer.precision == "fp32" for layer in layers.values()) else 1
 
     @classmethod
     def from_block(
-        cls, block: nn.Module, masks: Mapping[str, Tensor] | None = None, precision: str = "fp32"
+        cls,
+        block: nn.Module,
+        masks: Mapping[str, Tensor] | None = None,
+        precision: str | Mapping[str, str] = "fp32",
     ) -> NativeBlock:
         """Convert a block; ``masks`` by the names ``attn.qkv``, ``attn.proj``, ``mlp.fc1``, ``mlp.fc2``.
+
+        ``precision`` is one for all four layers, or one for each by the same names (fp32 where there is none).
 
         Raises
         ------
@@ -170,7 +176,8 @@ class NativeBlock(nn.Module):
             scale = getattr(block, gammas.get(name, ""), None)
             gamma = getattr(scale, "gamma", None)
             weight, bias = _scaled(linear, gamma)
-            packed = pack(weight, masks.get(path), precision=precision, bias=bias)
+            wanted = precision if isinstance(precision, str) else precision.get(path, "fp32")
+            packed = pack(weight, masks.get(path), precision=wanted, bias=bias)
             layers[name] = BlockSparseLinear(packed, backend="native")
         norm1: Any = block.get_submodule("norm1")
         norm2: Any = block.get_submodule("norm2")

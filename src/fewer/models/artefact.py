@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fewer.core.errors import FewerError
 from fewer.cost.storage import is_packed
 from fewer.data.preprocess import Preprocess
-from fewer.models.packing import kept_values, pack_mask, unpack_mask, unpack_weight
+from fewer.models.packing import decode_values, encode_values, kept_values, pack_mask, unpack_mask, unpack_weight
 from fewer.models.recipe import SCHEMA_VERSION, Recipe, UnitRecord, read_recipe
 from fewer.models.spec import Source, build_architecture
 
@@ -156,8 +156,8 @@ def load_artefact(place: Place, architecture: Callable[[], nn.Module] | None = N
     state: dict[str, Tensor] = {}
     for record in recipe.units:
         key = _weight_key(record.name)
-        if record.storage == "packed":
-            state[key] = unpack_weight(_take(tensors, f"{key}@values"), _mask(record, _take(tensors, f"{key}@mask")))
+        if record.storage == "packed" or record.stored_as:
+            state[key] = _stored_weight(record, key, tensors)
         else:
             state[key] = _take(tensors, key)
         if tuple(state[key].shape) != record.shape:
@@ -194,7 +194,8 @@ def load_masks(place: Place) -> dict[str, Tensor]:
             bits = np.frombuffer(base64.b64decode(record.mask), np.uint8)
             mask = unpack_mask(bits, record.shape, record.pattern)
         else:
-            mask = (_take(tensors, key) != 0).numpy()
+            weight = _stored_weight(record, key, tensors) if record.stored_as else _take(tensors, key)
+            mask = (weight != 0).numpy()
         masks[record.name] = torch.from_numpy(np.ascontiguousarray(mask))
     return masks
 
@@ -258,6 +259,8 @@ def _store_unit(
     if (mask is None) != (pattern == "dense"):
         raise FewerError(f"the unit {name!r} has pattern {pattern!r} {'without' if mask is None else 'with'} a mask")
     kept, stored, mask_text = weight.numel(), "dense", None
+    precision = str(unit["precision"])
+    array, bits = np.ones(shape, dtype=bool), np.zeros(0, np.uint8)
     tensors = {key: weight.contiguous().clone()}
     if mask is not None:
         array = np.asarray(torch.as_tensor(mask).cpu().bool().numpy())
@@ -267,17 +270,23 @@ def _store_unit(
             raise FewerError(f"the weight of unit {name!r} is not zero where its mask prunes; apply the mask first")
         kept = int(array.sum())
         bits = pack_mask(array, pattern)
-        if is_packed(shape, pattern, kept, weight.element_size()):
+        if is_packed(shape, pattern, kept, weight.element_size(), precision):
             stored = "packed"
             tensors = {f"{key}@values": kept_values(weight, array), f"{key}@mask": torch.from_numpy(bits)}
         elif not np.array_equal((weight != 0).numpy(), array):
             # kept entries that are exactly zero would be lost; rare, and small beside the weight
             mask_text = base64.b64encode(bits.tobytes()).decode()
+    encoded = encode_values(weight, precision, array if stored == "packed" else None)
+    if encoded is not None:
+        tensors = {f"{key}@{part}": tensor for part, tensor in encoded.items()}
+        if stored == "packed":
+            tensors[f"{key}@mask"] = torch.from_numpy(bits)
     record = UnitRecord(
         name=name,
         pattern=pattern,
         sparsity=float(unit["sparsity"]),
-        precision=str(unit["precision"]),
+        precision=precision,
+        stored_as=precision if encoded is not None else "",
         storage=stored,
         shape=shape,
         kept=kept,
@@ -304,6 +313,16 @@ def _take(tensors: dict[str, Tensor], key: str) -> Tensor:
     if key not in tensors:
         raise FewerError(f"the tensor {key!r} that the recipe names is not stored")
     return tensors.pop(key)
+
+
+def _stored_weight(record: UnitRecord, key: str, tensors: dict[str, Tensor]) -> Tensor:
+    mask = np.ones(record.shape, dtype=bool)
+    if record.storage == "packed":
+        mask = _mask(record, _take(tensors, f"{key}@mask"))
+    values = _take(tensors, f"{key}@values")
+    if not record.stored_as:
+        return unpack_weight(values, mask)
+    return decode_values(values, tensors.pop(f"{key}@scale", None), record.stored_as, mask)
 
 
 def _mask(record: UnitRecord, bits: Tensor) -> np.ndarray:

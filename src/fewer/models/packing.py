@@ -98,3 +98,88 @@ def unpack_weight(values: Tensor, mask: np.ndarray) -> Tensor:
     weight = torch.zeros(mask.shape, dtype=values.dtype)
     weight.view(-1)[torch.from_numpy(mask.reshape(-1))] = values
     return weight
+
+
+def encode_values(weight: Tensor, precision: str, mask: np.ndarray | None = None) -> dict[str, Tensor] | None:
+    """The kept values of a weight in a precision, if it is exactly representable in it, else None.
+
+    Parameters
+    ----------
+    weight : Tensor
+        fp32; already rounded to the precision, see :func:`fewer.quantize.weights.rounded`.
+    precision : str
+        ``bf16``, ``fp16``, ``int8`` or ``int4``.
+    mask : array of bool, optional
+        Which entries to keep; all by default.
+
+    Returns
+    -------
+    dict or None
+        ``values`` (of two or one bytes; for int4 two values in a byte), and ``scale`` (one for each row) for integers.
+
+    Examples
+    --------
+    >>> encode_values(torch.tensor([[1.27, -0.5]]), "int8")["values"]
+    tensor([127, -50], dtype=torch.int8)
+    >>> encode_values(torch.tensor([[0.1]]), "bf16") is None
+    True
+    """
+    weight = weight.detach().cpu()
+    if weight.dtype != torch.float32:
+        return None
+    keep = np.ones(tuple(weight.shape), dtype=bool) if mask is None else mask
+    if precision in _HALVES:
+        half = weight.to(_HALVES[precision])
+        return {"values": kept_values(half, keep)} if torch.equal(half.float(), weight) else None
+    if precision not in _TOP:
+        return None
+    matrix, top = weight.flatten(1), _TOP[precision]
+    peak = matrix.abs().amax(1)
+    guess = torch.where(peak > 0, peak / top, torch.ones_like(peak))
+    scale, found = guess.clone(), torch.zeros(len(guess), dtype=torch.bool)
+    for toward in (0.0, torch.inf, -torch.inf):  # the scale that gave these values may be one rounding away
+        tried = torch.nextafter(guess, torch.full_like(guess, toward)) if toward else guess
+        exact = ((matrix / tried[:, None]).round() * tried[:, None] == matrix).all(1) & ~found
+        scale, found = torch.where(exact, tried, scale), found | exact
+    if not bool(found.all()):
+        return None
+    integers = kept_values((matrix / scale[:, None]).round().to(torch.int8).view(weight.shape), keep)
+    return {"values": _nibbles(integers) if precision == "int4" else integers, "scale": scale}
+
+
+def decode_values(values: Tensor, scale: Tensor | None, precision: str, mask: np.ndarray) -> Tensor:
+    """The fp32 weight that :func:`encode_values` was given, with +0.0 where the mask is False.
+
+    Raises
+    ------
+    FewerError
+        When tensors of the wrong size or type are stored.
+
+    Examples
+    --------
+    >>> decode_values(torch.tensor([127, -50], dtype=torch.int8), torch.tensor([0.01]), "int8", np.ones((1, 2), bool))
+    tensor([[ 1.2700, -0.5000]])
+    """
+    kept = int(mask.sum())
+    if precision in _HALVES:
+        return unpack_weight(values, mask).float()
+    if scale is None or scale.shape != mask.shape[:1]:
+        raise FewerError(f"the scales of an {precision} weight with {mask.shape[0]} rows are missing or too few")
+    if precision == "int4":
+        if values.shape != (-(-kept // 2),):
+            raise FewerError(f"{values.numel()} bytes are stored where the mask keeps {kept} int4 values")
+        values = torch.stack([(values & 15), values >> 4], 1).flatten()[:kept].to(torch.int16) - 8
+    dense = unpack_weight(values.float(), mask)
+    return (dense.flatten(1) * scale.float()[:, None]).view(dense.shape)
+
+
+_HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_TOP = {"int8": 127, "int4": 7}
+
+
+def _nibbles(values: Tensor) -> Tensor:
+    """Two values from -8 to 7 in each byte, the first in the low bits."""
+    shifted = (values.to(torch.int16) + 8).to(torch.uint8)
+    if len(shifted) % 2:
+        shifted = torch.cat([shifted, shifted.new_zeros(1)])
+    return shifted[0::2] | (shifted[1::2] << 4)

@@ -22,6 +22,7 @@ class UnitRecord(_Strict):
     """One unit's option and how its weight is stored.
 
     ``mask`` is set only for a dense-stored unit whose kept entries include exact zeros: base64 of the mask's bits.
+    ``stored_as`` is the precision of the stored values; empty for those of the model itself.
     """
 
     name: str
@@ -32,6 +33,7 @@ class UnitRecord(_Strict):
     shape: tuple[int, ...]
     kept: int = Field(ge=0)
     mask: str | None = None
+    stored_as: str = Field(default="", pattern="^(|bf16|fp16|int8|int4)$")
 
 
 class Recipe(_Strict):

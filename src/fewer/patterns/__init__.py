@@ -1,6 +1,6 @@
 """Which weights may go together: unstructured, n:m and block patterns. Mask mathematics and nothing else."""
 
-from fewer.patterns.grid import option_grid
+from fewer.patterns.grid import families, option_grid
 from fewer.patterns.pattern import Pattern
 from fewer.patterns.select import kept_bound, select_mask
 from fewer.patterns.thresholds import option_thresholds
@@ -9,6 +9,7 @@ from fewer.patterns.tiles import expand_tiles, tile_counts, tile_sums
 __all__ = [
     "Pattern",
     "expand_tiles",
+    "families",
     "kept_bound",
     "option_grid",
     "option_thresholds",

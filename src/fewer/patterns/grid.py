@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from fewer.core.option import Option
 from fewer.patterns.pattern import Pattern
@@ -24,22 +25,60 @@ def default_sparsities(units: int) -> tuple[float, ...]:
     return tuple(round(i / steps, 2) for i in range(1, steps))
 
 
-def option_grid(pattern: str, sparsities: Sequence[float] = DEFAULT_SPARSITIES) -> tuple[Option, ...]:
-    """List the options of one pattern, the dense one first.
+def option_grid(
+    pattern: str, sparsities: Sequence[float] = DEFAULT_SPARSITIES, precisions: Sequence[str] = ("fp32",)
+) -> tuple[Option, ...]:
+    """List the options of one or several patterns in one or several precisions, the dense fp32 one first.
 
-    An ``nm`` pattern has a single sparsity; ``nm:*:16`` offers every n from 15 to 1 of 16.
+    The others follow by pattern, then by rising sparsity, then by precision in the order given. An ``nm`` pattern has
+    a single sparsity; ``nm:*:16`` offers every n from 15 to 1 of 16.
+
+    Parameters
+    ----------
+    pattern
+        A pattern, or several with commas: ``block:16x4,block:16x1``.
+    sparsities
+        For patterns that can have any.
+    precisions
+        Of the weights that stay, and of the arithmetic.
+
+    Raises
+    ------
+    FewerError
+        For an unknown pattern or precision.
 
     Examples
     --------
     >>> [str(option) for option in option_grid("2:4")]
     ['dense', 'nm:2:4']
+    >>> [str(option) for option in option_grid("block:16x4", [0.5], ["bf16", "int8"])]
+    ['dense', 'dense/bf16', 'dense/int8', 'block:16x4@0.5/bf16', 'block:16x4@0.5/int8']
     """
+    base = [Option()]
+    for part in pattern.split(","):
+        base += [option for option in _one_pattern(part.strip(), sparsities) if option not in base]
+    joint = [Option(o.pattern, o.sparsity, p) for o in base for p in precisions]
+    return tuple(dict.fromkeys([Option(), *joint]))
+
+
+def _one_pattern(pattern: str, sparsities: Sequence[float]) -> list[Option]:
     if pattern.startswith("nm:*:"):
         m = Pattern.parse(f"nm:1:{pattern.rpartition(':')[2]}").m
-        return (Option(), *(Option(f"nm:{n}:{m}", 1 - n / m) for n in range(m - 1, 0, -1)))
+        return [Option(f"nm:{n}:{m}", 1 - n / m) for n in range(m - 1, 0, -1)]
     parsed = Pattern.parse(pattern)
     if parsed.kind == "dense":
-        return (Option(),)
+        return []
     if parsed.kind == "nm":
-        return (Option(), Option(str(parsed), 1 - parsed.n / parsed.m))
-    return (Option(), *(Option(str(parsed), s) for s in sorted(set(sparsities)) if 0 < s <= 1))
+        return [Option(str(parsed), 1 - parsed.n / parsed.m)]
+    return [Option(str(parsed), s) for s in sorted(set(sparsities)) if 0 < s <= 1]
+
+
+def families(options: Sequence[Option]) -> list[list[Option]]:
+    """Cut a list of options into runs that one sweep can go through: one pattern each, in the order given.
+
+    Examples
+    --------
+    >>> [len(run) for run in families(option_grid("block:16x4,block:16x1", [0.5, 0.9], ["fp32", "int8"]))]
+    [2, 4, 4]
+    """
+    return [list(run) for _, run in groupby(options, lambda option: option.family)]

@@ -247,6 +247,40 @@ class Sensing(_Part):
     note: Text = ""
 
 
+class LayerTime(_Part):
+    """How one layer runs after acceleration; milliseconds of the batch, None where it was not timed alone."""
+
+    name: Text
+    kind: Text
+    backend: Text
+    precision: Text
+    before_ms: Amount | None = None
+    after_ms: Amount | None = None
+    reason: Text = ""
+
+
+class Latency(_Part):
+    """Milliseconds of one batch on an undisturbed machine: the dense model, the plan's prediction, the model as timed.
+
+    ``plans`` are (predicted, measured) of the plans that were timed before the model was made.
+    """
+
+    dense_ms: Amount
+    predicted_ms: Amount
+    measured_ms: Amount
+    spread: Amount | None = None
+    batch: Count = 1
+    threads: Count = 1
+    device: Text = ""
+    plans: Pairs = []
+    layers: list[LayerTime] = []
+
+    @property
+    def error(self) -> float:
+        """Relative error of the prediction; 0 is exact, above 0 it was too slow."""
+        return self.predicted_ms / self.measured_ms - 1 if self.measured_ms else 0.0
+
+
 class RunReport(_Part):
     """Everything that one run has to show; the content of ``report.json`` and of the HTML page.
 
@@ -275,6 +309,7 @@ class RunReport(_Part):
     curves: list[UnitCurve] = []
     additivity: Additivity | None = None
     search: Search | None = None
+    latency: Latency | None = None
     sensing: Sensing | None = None
     timings: dict[Text, Amount] = {}
     peak_memory_bytes: Amount | None = None

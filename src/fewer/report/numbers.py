@@ -118,4 +118,6 @@ def quantity(value: float, unit: str) -> str:
         return f"{count(value)}{'' if abs(value) >= 10_000 else ' '}{_JOINED[key]}"
     if key == "ms":
         return f"{significant(value)} ms"
+    if key == "j":
+        return f"{significant(1e3 * value)} mJ" if abs(value) < 1 else f"{significant(value)} J"
     return f"{count(value)} {unit}".strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from fewer.report.data import Additivity, Baseline, BudgetResult, RunReport, Search, Sensing
+from fewer.report.data import Additivity, Baseline, BudgetResult, Latency, RunReport, Search, Sensing
 from fewer.report.numbers import count, data_size, duration, percent, quantity, significant, times
 
 LEVEL = 1.01
@@ -151,6 +151,23 @@ def lost_points(report: RunReport) -> str:
             ]
             lost.append(f"{labels.get(name, name)} is lower at {_joined(at)}")
     return "; ".join(lost)
+
+
+def latency_sentence(time: Latency) -> str:
+    """Say how much faster the model is and how well that was predicted.
+
+    Examples
+    --------
+    >>> latency_sentence(Latency(dense_ms=100, predicted_ms=38, measured_ms=40))
+    'One batch takes 40.0 ms instead of 100 ms (2.50 times faster); 38.0 ms were predicted, 5 % less.'
+    """
+    faster = time.dense_ms / time.measured_ms if time.measured_ms else 0.0
+    off = time.error
+    how = "as measured" if abs(off) < 0.005 else f"{100 * abs(off):.0f} % {'more' if off > 0 else 'less'}"
+    return (
+        f"One batch takes {quantity(time.measured_ms, 'ms')} instead of {quantity(time.dense_ms, 'ms')} "
+        f"({significant(faster)} times faster); {quantity(time.predicted_ms, 'ms')} were predicted, {how}."
+    )
 
 
 def part(value: float, whole: float, unit: str) -> str:

@@ -113,4 +113,6 @@ def _path(options: Sequence[Option], chosen: Option) -> list[Option]:
     """The options that a sweep visits on its way to the chosen one, so that it is the very sweep that was sensed."""
     if chosen.is_dense:
         return [chosen]
-    return [o for o in options if not o.is_dense and o.sparsity < chosen.sparsity] + [chosen]
+    way = [o for o in options if o.family == chosen.family and o.sparsity < chosen.sparsity]
+    # rounding comes last, so on the way the precision does not matter
+    return [*dict.fromkeys(Option(o.pattern, o.sparsity) for o in way), chosen]

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from fewer.core.allocate import Allocation
 from fewer.core.budget import Budget, parse_budgets
 from fewer.core.curve import CurveSet
-from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
 from fewer.core.run import RunFolder
 from fewer.core.search import local_search
@@ -26,6 +25,7 @@ from fewer.models.running import Forward, call, evaluating
 from fewer.report import RunReport, write
 from fewer.verbs.applying import apply_options
 from fewer.verbs.curves import Sensed, resolved, sense_curves
+from fewer.verbs.deploying import deploy, measured_here, plan_within
 from fewer.verbs.evidence import Evidence, gather, search_facts
 from fewer.verbs.planning import Assembly, choose
 from fewer.verbs.prepare import Prepared, prepare
@@ -53,6 +53,9 @@ class CompressedRun:
         True where a weight was kept, in the weight's shape, by unit name.
     folder
         Where the run was saved, or None.
+    fast
+        The same model on the kernels that it was planned for, where latency was measured; for inference on this
+        machine, in this process. ``fewer.load(folder, accelerated=True)`` gives it again.
     """
 
     model: nn.Module
@@ -62,6 +65,7 @@ class CompressedRun:
     masks: dict[str, Tensor]
     prepared: Prepared = field(repr=False)
     folder: Path | None = None
+    fast: nn.Module | None = field(default=None, repr=False)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the run folder: config, curves, plan, model, recipe, report.
@@ -115,7 +119,7 @@ def compress(
     images
         Unlabelled images: a folder, a list of files, a tensor [N, ...], or an iterable of tensors such as a DataLoader.
     budget
-        ``"weights=50%"``, ``"flops=0.5x"``, ``"size=8MB"``, or several of them.
+        ``"weights=50%"``, ``"flops=0.5x"``, ``"size=8MB"``, ``"latency=0.4x"``, ``"latency=20ms"``, or several.
     out
         Run folder; everything stays in memory when None.
     settings
@@ -146,12 +150,9 @@ def compress(
     >>> sum(int(m.sum()) for m in run.masks.values()) <= (16 * 32 + 32 * 4) // 2
     True
     """
-    settings, progress = settings or Settings(), progress or Silent()
+    progress = progress or Silent()
     budgets = parse_budgets(budget)
-    known = {"weights", "macs", "flops", "size"}
-    for b in budgets:
-        if b.metric not in known:
-            raise FewerError(f"a budget of {b.metric} cannot be planned yet: use one of {', '.join(sorted(known))}")
+    settings = (settings or Settings()).for_metrics(b.metric for b in budgets)
     with ExitStack() as stack:
         run = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume)) if out else None
         config = config_of(model, images, budgets, settings)
@@ -207,7 +208,9 @@ def _compress(
             prepared, settings, ledger_path=scratch / "ledger.jsonl", store=scratch, progress=progress
         )
     with timed(timings, "plan"):
-        allocation = choose(sensed.curves, budgets, settings.allocator)
+        allocation, under, tried = plan_within(
+            prepared, settings, sensed.curves, budgets, lambda b: choose(sensed.curves, b, settings.allocator), progress
+        )
     if settings.schedule == "iterative":
         compressed, masks, allocation = _iterate(prepared, settings, sensed, budgets, scratch, progress, timings)
         assembly = Assembly.of(prepared.model, sensed.curves, scratch, prepared.calibration[:1], forward)
@@ -219,19 +222,24 @@ def _compress(
         compressed, masks = _apply(prepared, settings, sensed, allocation, progress, timings)
     method = settings.allocator + ("+search" if search is not None and search["kept"] else "")
     plan = Plan.from_allocation(sensed.curves, budgets, allocation, method)
-    return report_on(
-        Evidence(prepared, settings, sensed, plan, allocation, compressed, masks, budgets, timings, search, command),
-        assembly,
-        progress,
+    evidence = Evidence(
+        prepared, settings, sensed, plan, allocation, compressed, masks, budgets, timings, search, command
     )
+    evidence.tried, evidence.under = tried, under
+    return report_on(evidence, assembly, progress)
 
 
 def report_on(evidence: Evidence, assembly: Assembly | None, progress: Progress) -> CompressedRun:
-    """Measure on held-out images and write everything down."""
-    report = gather(evidence, assembly, progress)
-    return CompressedRun(
-        evidence.model, evidence.plan, report, evidence.sensed.curves, evidence.masks, evidence.prepared
-    )
+    """Time the model where that was planned, measure it on held-out images, and write everything down."""
+    e = evidence
+    if "latency" in e.plan.cost and measured_here(e.sensed.curves):
+        with progress.stage("time", None) as stage, timed(e.timings, "time"):
+            predicted = e.plan.cost["latency"]
+            e.deployed = deploy(e.prepared, e.settings, e.model, e.masks, e.plan.options(), predicted)
+            stage.advance()
+    report = gather(e, assembly, progress)
+    fast = e.deployed.model if e.deployed is not None else None
+    return CompressedRun(e.model, e.plan, report, e.sensed.curves, e.masks, e.prepared, fast=fast)
 
 
 def _apply(

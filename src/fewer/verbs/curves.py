@@ -26,11 +26,13 @@ from fewer.core.option import Option
 from fewer.core.unit import Unit
 from fewer.cost.storage import packed_bytes
 from fewer.distortion.outputs import Reference, reduction
+from fewer.distortion.rounding import input_rounding_harm
 from fewer.distortion.sensitivity import output_sensitivity
 from fewer.distortion.taylor import rms_gradients
 from fewer.models.running import call, evaluating
 from fewer.patterns import Pattern, kept_bound, option_grid
 from fewer.patterns.grid import default_sparsities
+from fewer.verbs.devices import DeviceCosts, device_costs
 from fewer.verbs.prepare import Prepared, state_hash
 from fewer.verbs.progress import Progress, Silent
 from fewer.verbs.sensing import SenseJob, SenseTask, probe_seeds
@@ -84,15 +86,18 @@ def resolved(prepared: Prepared, settings: Settings) -> Settings:
 
 def unit_options(units: Sequence[Unit], settings: Settings) -> dict[str, tuple[Option, ...]]:
     """Options of every unit by name. An option that keeps as many weights as one before is left out."""
-    ladder = option_grid(settings.pattern, settings.sparsities or default_sparsities(len(units)))
+    ladder = option_grid(settings.pattern, settings.sparsities or default_sparsities(len(units)), settings.precisions)
     found: dict[str, tuple[Option, ...]] = {}
     for unit in units:
-        options, kept = [ladder[0]], unit.numel
-        for option in ladder[1:]:
+        options, kept, cut = [], {}, {}
+        for option in ladder:
             count = kept_bound(unit.rows, unit.cols, Pattern.parse(option.pattern), option.sparsity)
-            if count < kept:
+            # every precision of a cut that goes further than the one before it
+            if count < kept.get(option.family, unit.numel) or cut.get(option.family) == option.sparsity:
+                kept[option.family], cut[option.family] = count, option.sparsity
                 options.append(option)
-                kept = count
+            elif option.is_dense:
+                options.append(option)
         found[unit.name] = tuple(options)
     return found
 
@@ -112,8 +117,20 @@ def option_costs(unit: Unit, options: Sequence[Option], itemsize: int = 4) -> di
         "weights": [float(k) for k in kept],
         "macs": [k * unit.positions for k in kept],
         "flops": [2.0 * k * unit.positions for k in kept],
-        "size": [float(packed_bytes(unit.shape, o.pattern, k, itemsize)) for k, o in zip(kept, options, strict=True)],
+        "size": [option_bytes(unit, o, k, itemsize) for k, o in zip(kept, options, strict=True)],
     }
+
+
+def option_bytes(unit: Unit, option: Option, kept: int, itemsize: int = 4) -> float:
+    """Bytes of a unit's weight in the artefact, scales of integers included.
+
+    Examples
+    --------
+    >>> option_bytes(Unit("a", "linear", (40, 80)), Option("dense", precision="int8"), 3200)
+    3457.0
+    """
+    precision = option.precision if itemsize == 4 else "fp32"  # a half-precision model is stored as it is
+    return float(packed_bytes(unit.shape, option.pattern, kept, itemsize, precision, unit.name))
 
 
 def sense_curves(
@@ -148,7 +165,7 @@ def sense_curves(
     progress, settings = progress or Silent(), resolved(prepared, settings)
     subject = model if model is not None else prepared.model
     units = prepared.matched.units
-    options = unit_options(units, settings)
+    device, options = device_costs(prepared, settings, unit_options(units, settings), progress)
     batches = sensing_batches(prepared, settings)
     workers = 1 if settings.backend == "serial" else settings.workers or os.cpu_count() or 1
     started = perf_counter()
@@ -187,7 +204,7 @@ def sense_curves(
         threads=1 if workers > 1 else None,
     )
     tasks = job.tasks(settings.shards)
-    ledger = Ledger(ledger_path, _work_key(prepared, settings, subject, alive))
+    ledger = Ledger(ledger_path, _work_key(prepared, settings, subject, alive, options))
     open_tasks = [t for t in tasks if str(t) not in ledger or (t.store and not _stored(job, t))]
     try:
         with progress.stage("sense", len(tasks)) as stage:
@@ -197,7 +214,8 @@ def sense_curves(
                 stage.advance(1, task.unit)
     finally:
         torch.set_num_threads(threads)
-    curves = _assemble(prepared, settings, options, tasks, ledger.results, base)
+    noise = _input_noise(prepared, settings, subject, ledger, progress)
+    curves = _assemble(prepared, settings, options, tasks, ledger.results, base, noise, device)
     results = [ledger.results[str(t)] for t in tasks]
     facts = {
         "passes": int(sum(r["passes"] for r in results)),
@@ -267,10 +285,45 @@ def _stored(job: SenseJob, task: SenseTask) -> bool:
     return job.store is not None and (job.store / f"{index}.safetensors").exists()
 
 
-def _work_key(prepared: Prepared, settings: Settings, model: nn.Module, alive: Mapping[str, Tensor] | None) -> str:
+_NOISE_IMAGES = 4
+
+
+def _input_noise(
+    prepared: Prepared,
+    settings: Settings,
+    model: nn.Module,
+    ledger: Ledger,
+    progress: Progress,
+) -> dict[str, dict[str, float]]:
+    """Harm of rounding each unit's input, by precision; kept in the ledger. Few images tell it well."""
+    wanted = [p for p in ("bf16", "int8") if p in settings.precisions]
+    if not wanted:
+        return {}
+    key = f"input rounding {','.join(wanted)}"
+    if key not in ledger:
+        twin = copy.deepcopy(model).eval()
+        images = prepared.sensing_images[:_NOISE_IMAGES]
+        layers = find_layers(twin, prepared.matched.units, images[:1], prepared.forward)
+        with progress.stage("rounding", len(layers)) as stage:
+            found = input_rounding_harm(
+                twin, layers, [images], wanted, prepared.forward, done=lambda name: stage.advance(1, name)
+            )
+        reduce = reduction(settings.reduction)
+        ledger.add(key, {n: {p: float(reduce(h[None])[0]) for p, h in row.items()} for n, row in found.items()})
+    return ledger.results[key]
+
+
+def _work_key(
+    prepared: Prepared,
+    settings: Settings,
+    model: nn.Module,
+    alive: Mapping[str, Tensor] | None,
+    options: Mapping[str, Sequence[Option]],
+) -> str:
     chosen = {name: getattr(settings, name) for name in _SENSED_BY}
     chosen["apart"] = prepared.apart
-    text = json.dumps([chosen, list(settings.exclude), [u.name for u in prepared.matched.units]], sort_keys=True)
+    offered = {name: [str(option) for option in found] for name, found in options.items()}
+    text = json.dumps([chosen, list(settings.exclude), offered], sort_keys=True)
     tensors = [prepared.calibration, *(v for _, v in sorted((alive or {}).items()))]
     return hashlib.sha256((text + state_hash(model, *tensors)).encode()).hexdigest()
 
@@ -282,6 +335,8 @@ def _assemble(
     tasks: Sequence[SenseTask],
     results: Mapping[str, Any],
     base: Tensor | None,
+    noise: Mapping[str, Mapping[str, float]],
+    device: DeviceCosts | None,
 ) -> CurveSet:
     reduce = reduction(settings.reduction)
     curves = []
@@ -292,14 +347,17 @@ def _assemble(
         if base is not None and harms.shape[1] == len(base) and settings.estimator == "measured":
             harms = harms - base  # harm beyond what earlier rounds have done
         harm = reduce(harms).numpy()
+        harm += [noise.get(unit.name, {}).get(o.precision, 0.0) for o in options[unit.name]]
         harm[0] = 0.0
-        # nested masks can only do more harm; what falls is noise of the estimate
-        harm = np.maximum.accumulate(np.maximum(harm, 0.0))
+        harm = _rising(harm, options[unit.name])
+        costs = option_costs(unit, options[unit.name], weight.element_size())
+        if device is not None:
+            costs |= device.units[unit.name]  # type: ignore[arg-type]
         curves.append(
             Curve(
                 unit,
                 tuple(options[unit.name]),
-                {m: np.array(c) for m, c in option_costs(unit, options[unit.name], weight.element_size()).items()},
+                {m: np.array(c) for m, c in costs.items()},
                 harm,
                 {k: np.array(v) for k, v in parts[0]["scores"].items()},
             )
@@ -310,4 +368,22 @@ def _assemble(
         "state": state_hash(prepared.model),
         "images": prepared.source,
     }
-    return CurveSet(tuple(curves), prepared.fixed, meta)
+    if device is None:
+        return CurveSet(tuple(curves), prepared.fixed, meta)
+    return CurveSet(tuple(curves), {**prepared.fixed, **device.fixed}, {**meta, "device": device.facts})
+
+
+def _rising(harm: np.ndarray, options: Sequence[Option]) -> np.ndarray:
+    """Harms that never fall along the nested masks of one pattern and precision: what falls is noise of the estimate.
+
+    Examples
+    --------
+    >>> _rising(np.array([0, 0.2, 0.1]), [Option(), Option("unstructured", 0.1), Option("unstructured", 0.2)])
+    array([0. , 0.2, 0.2])
+    """
+    harm = np.maximum(harm, 0.0)
+    for kind in {(o.family, o.precision) for o in options}:
+        at = [i for i, o in enumerate(options) if (o.family, o.precision) == kind]
+        dense = [i for i, o in enumerate(options) if o.is_dense and o.precision == kind[1] and i not in at]
+        harm[at] = np.maximum.accumulate(harm[dense + at])[len(dense) :]
+    return harm

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -16,9 +17,11 @@ from fewer.core.allocate import Allocation, frontier
 from fewer.core.budget import Budget
 from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
+from fewer.cost.stopwatch import NOISY
 from fewer.report import RunReport, environment
 from fewer.verbs.applying import apply_options
 from fewer.verbs.curves import Sensed
+from fewer.verbs.deploying import Deployed
 from fewer.verbs.evaluate import Judge, Quality
 from fewer.verbs.planning import Assembly, choose, random_choices, rank_correlation
 from fewer.verbs.prepare import Prepared
@@ -34,7 +37,22 @@ LABELS = {
     "dp": "fewer (exact DP)",
     "dp+search": "fewer (DP + local search)",
 }
-UNITS_OF_MEASURE = {"weights": "weights", "flops": "FLOPs", "macs": "MACs", "size": "bytes"}
+UNITS_OF_MEASURE = {
+    "weights": "weights",
+    "flops": "FLOPs",
+    "macs": "MACs",
+    "size": "bytes",
+    "latency": "ms",
+    "energy": "J",
+}
+LABEL_OF = {
+    "weights": "kept weights",
+    "flops": "FLOPs",
+    "macs": "MACs",
+    "size": "file size",
+    "latency": "predicted latency",
+    "energy": "modelled energy",
+}
 FRONTIER = tuple(round(0.95 - 0.05 * i, 2) for i in range(18))
 MEASURED_AT = (0.9, 0.7, 0.5, 0.35, 0.2)
 # a frontier shows a shape; so many held-out images are enough for it
@@ -58,6 +76,9 @@ class Evidence:
     timings: dict[str, float]
     search: dict[str, Any] | None
     command: str | None
+    tried: list[dict[str, float]] = field(default_factory=list)
+    deployed: Deployed | None = None
+    under: Sequence[Budget] = ()
 
 
 def search_facts(before: float, after: float, evaluations: int, seconds: float) -> dict[str, Any]:
@@ -78,7 +99,8 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
         task=prepared.loaded.task,
     )
     with progress.stage("evaluate", None) as stage:
-        quality = judge.judge(e.model)
+        # what will be used is judged: rounded activations included, where there are kernels that round them
+        quality = judge.judge(e.deployed.model if e.deployed is not None else e.model)
         stage.advance()
     reached = _reached(e)
     verdict = {
@@ -119,6 +141,17 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
         "curves": _curves(e),
         "sensing": _sensing(e),
     }
+    if e.deployed is not None:
+        report["latency"] = _latency(e, e.deployed)
+        verdict["quality"].append(
+            {
+                "name": "latency in ms",
+                "value": e.deployed.measured_ms,
+                "dense": e.deployed.dense_ms,
+                "higher_is_better": False,
+                "note": f"predicted {e.deployed.predicted_ms:.2f} ms; batch {e.settings.deploy_batch}",
+            }
+        )
     if assembly is not None:
         report["frontier"] = _frontier(e, assembly, progress)
         report["additivity"] = _additivity(e, assembly, progress)
@@ -153,6 +186,11 @@ def _reached(e: Evidence) -> list[dict[str, Any]]:
         totals["macs"] += kept * unit.positions
         totals["flops"] += 2 * kept * unit.positions
     totals["size"] = e.plan.cost["size"]  # replaced by the file's real size once it is written
+    for metric in ("latency", "energy"):
+        if metric in e.plan.cost:
+            totals[metric] = e.plan.cost[metric]
+    if e.deployed is not None:
+        totals["latency"] = e.deployed.measured_ms
     curves = e.sensed.curves
     return [
         {
@@ -174,7 +212,7 @@ def _baselines(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, 
         if name == e.plan.method:
             continue
         try:
-            allocation = choose(e.sensed.curves, e.budgets, name)
+            allocation = choose(e.sensed.curves, e.under or e.budgets, name)
         except FewerError:  # a rule with one free parameter cannot meet every pair of budgets
             continue
         began = perf_counter()
@@ -220,15 +258,52 @@ def _units(e: Evidence) -> list[dict[str, Any]]:
 
 
 def _curves(e: Evidence) -> list[dict[str, Any]]:
-    return [
-        {
-            "unit": c.unit.name,
-            "sparsity": [o.sparsity for o in c.options],
-            "distortion": [float(d) for d in c.distortion],
-            "chosen": int(k),
-        }
-        for c, k in zip(e.sensed.curves.curves, e.allocation.choice, strict=True)
-    ]
+    rows = []
+    for c, k in zip(e.sensed.curves.curves, e.allocation.choice, strict=True):
+        # of several patterns and precisions the one that was chosen, or the first: one curve is what a plot can show
+        cut = [o for o in c.options if not o.is_dense]
+        like = c.options[k] if not c.options[k].is_dense or not cut else cut[0]
+        keep = [
+            i
+            for i, o in enumerate(c.options)
+            if i in (0, k) or (o.family, o.precision) == (like.family, like.precision)
+        ]
+        keep.sort(key=lambda i: (c.options[i].sparsity, i))
+        rows.append(
+            {
+                "unit": c.unit.name,
+                "sparsity": [c.options[i].sparsity for i in keep],
+                "distortion": [float(c.distortion[i]) for i in keep],
+                "chosen": keep.index(int(k)),
+            }
+        )
+    return rows
+
+
+def _latency(e: Evidence, deployed: Deployed) -> dict[str, Any]:
+    facts = e.sensed.curves.meta["device"]
+    return {
+        "dense_ms": deployed.dense_ms,
+        "predicted_ms": deployed.predicted_ms,
+        "measured_ms": deployed.measured_ms,
+        "spread": deployed.spread,
+        "batch": e.settings.deploy_batch,
+        "threads": facts["device"]["threads"],
+        "device": str(facts["device"]["cpu"]),
+        "plans": [[t["predicted"], t["measured"]] for t in e.tried],
+        "layers": [
+            {
+                "name": row.name,
+                "kind": row.kind,
+                "backend": row.backend,
+                "precision": row.precision,
+                "before_ms": None if math.isnan(row.ms_before) else row.ms_before,
+                "after_ms": None if math.isnan(row.ms_after) else row.ms_after,
+                "reason": row.reason,
+            }
+            for row in deployed.layers
+        ],
+    }
 
 
 def _frontier(e: Evidence, assembly: Assembly, progress: Progress) -> dict[str, Any]:
@@ -259,7 +334,7 @@ def _frontier(e: Evidence, assembly: Assembly, progress: Progress) -> dict[str, 
                     continue
                 measured = assembly.evaluate(simple.choice, lambda m: few.judge(m).distortion)
                 baseline.append({"budget": share, "cost": simple.cost[metric] / dense, "measured": measured})
-    label = {"weights": "kept weights", "flops": "FLOPs", "macs": "MACs", "size": "file size"}[metric]
+    label = LABEL_OF[metric]
     return {
         "metric": metric,
         "label": f"{label} (each layer repaired on its own, {len(few.first)} held-out images)",
@@ -329,8 +404,15 @@ def _limits(e: Evidence) -> list[str]:
         f"Distortion and {'agreement' if e.prepared.loaded.task == 'classify' else 'similarity'} are against the dense "
         "model, without labels: accuracy on your task was not measured.",
         f"Held-out numbers come from {len(e.prepared.heldout)} images of the same source as the calibration images.",
-        "Fewer weights are not faster by themselves: no time was measured here.",
     ]
+    if e.deployed is None:
+        limits.append("Fewer weights are not faster by themselves: no time was measured here.")
+    elif e.deployed.spread > NOISY:
+        limits.append("The machine was busy while the model was timed: the spread of its latency is wide.")
+    if "energy" in e.plan.cost:
+        limits.append(f"Energy is not measured: it is {e.sensed.curves.meta['device']['energy']}.")
+    if warning := e.sensed.curves.meta.get("device", {}).get("warning"):
+        limits.append(f"Times are predicted, not measured: {warning}.")
     if e.settings.data_free is not None:
         limits.append("The model was calibrated without real images.")
     if len(e.prepared.calibration) < 16:

@@ -104,7 +104,7 @@ def sense(
     >>> import fewer
     >>> curves = fewer.sense("fewer/mobilenet-v2", "photos/", out="run/").curves  # doctest: +SKIP
     """
-    settings, progress = settings or Settings(), progress or Silent()
+    settings, progress = (settings or Settings()).for_metrics(()), progress or Silent()
     with RunFolder.create(out, overwrite=overwrite, resume=resume) as run:
         run.write_config(config_of(model, images, [], settings))
         with progress.stage("match", None) as stage:

@@ -13,7 +13,9 @@ import numpy as np
 from fewer.core.allocate import Allocation, allocate
 from fewer.core.baselines import BASELINES
 from fewer.core.budget import Budget
-from fewer.core.curve import CurveSet
+from fewer.core.curve import Curve, CurveSet
+from fewer.core.errors import FewerError, near_match
+from fewer.core.option import Option
 from fewer.core.plan import Plan
 from fewer.core.run import RunFolder
 
@@ -26,8 +28,61 @@ def choose(
     curves: CurveSet, budgets: Sequence[Budget], allocator: str, at_least: np.ndarray | None = None
 ) -> Allocation:
     """Allocate by name: ``dp`` or one of :data:`fewer.core.baselines.BASELINES`."""
-    solver: Callable[..., Allocation] = allocate if allocator == "dp" else BASELINES[allocator]
-    return solver(curves, budgets, at_least=at_least)
+    if allocator == "dp":
+        return allocate(curves, budgets, at_least=at_least)
+    return best_ladder(curves, budgets, BASELINES[allocator], at_least)
+
+
+def best_ladder(
+    curves: CurveSet,
+    budgets: Sequence[Budget],
+    rule: Callable[..., Allocation],
+    at_least: np.ndarray | None = None,
+) -> Allocation:
+    """Run a rule that knows one way to cut on each pattern and precision of the curves; the least harmful plan wins.
+
+    Raises
+    ------
+    FewerError
+        When it meets the budgets with none of them.
+    """
+    kinds = {(o.family, o.precision): None for c in curves.curves for o in c.options if not o.is_dense}
+    if len(kinds) <= 1:
+        return rule(curves, budgets, at_least=at_least)
+    found: list[Allocation] = []
+    refused: FewerError | None = None
+    for kind in kinds:
+        keep = [
+            np.array([i for i, o in enumerate(c.options) if i == 0 or (o.family, o.precision) == kind])
+            for c in curves.curves
+        ]
+        try:
+            made = rule(_part(curves, keep), [Budget(b.metric, b.limit(curves), False) for b in budgets])
+        except FewerError as error:
+            refused = error
+            continue
+        choice = np.array([k[i] for k, i in zip(keep, made.choice, strict=True)])
+        cost = {m: curves.total(m, choice) for m in curves.metrics}
+        found.append(Allocation(choice, cost, curves.harm(choice)))
+    if not found:
+        assert refused is not None
+        raise refused
+    return min(found, key=lambda a: a.distortion)
+
+
+def _part(curves: CurveSet, keep: Sequence[np.ndarray]) -> CurveSet:
+    """The curves with some of their options only."""
+    chosen = [
+        Curve(
+            c.unit,
+            tuple(c.options[i] for i in k),
+            {m: v[k] for m, v in c.cost.items()},
+            c.distortion[k],
+            {n: v[k] for n, v in c.scores.items()},
+        )
+        for c, k in zip(curves.curves, keep, strict=True)
+    ]
+    return CurveSet(tuple(chosen), curves.fixed, curves.meta)
 
 
 def plan(run: str | Path, budget: Any, *, allocator: str = "dp", out: str | Path | None = None) -> Plan:
@@ -60,7 +115,6 @@ def plan(run: str | Path, budget: Any, *, allocator: str = "dp", out: str | Path
     19987654.0
     """
     from fewer.core.budget import parse_budgets
-    from fewer.core.errors import FewerError, near_match
 
     if allocator != "dp" and allocator not in BASELINES:
         raise FewerError(f"unknown allocator '{allocator}'{near_match(allocator, ['dp', *BASELINES])}")
@@ -104,7 +158,8 @@ class Assembly:
             for unit, k in zip(self.curves.units, choice, strict=True):
                 if k:
                     stack.enter_context(self.layers[unit.name].borrowed())
-            install_choice(self.layers, self.curves.units, choice.tolist(), self.store, self.handles)
+            options = [curve.options for curve in self.curves.curves]
+            install_choice(self.layers, self.curves.units, options, choice.tolist(), self.store, self.handles)
             return measure(self.model)
 
     def distortion(self, choice: np.ndarray, batches: Sequence[Any], reference: Any) -> float:
@@ -139,15 +194,15 @@ def random_choices(curves: CurveSet, count: int, seed: int) -> list[np.ndarray]:
     choices = []
     for centre in np.linspace(0.15, 0.7, count):
         wanted = np.clip(rng.normal(centre, 0.15, len(curves)), 0, 1)
-        choices.append(
-            np.array(
-                [
-                    int(np.argmin([abs(o.sparsity - w) for o in c.options]))
-                    for c, w in zip(curves.curves, wanted, strict=True)
-                ]
-            )
-        )
+        choices.append(np.array([_near(c.options, w, rng) for c, w in zip(curves.curves, wanted, strict=True)]))
     return choices
+
+
+def _near(options: Sequence[Option], sparsity: float, rng: np.random.Generator) -> int:
+    """One of the options nearest in sparsity, at random where patterns or precisions tie."""
+    distance = np.array([abs(o.sparsity - sparsity) for o in options])
+    nearest = np.flatnonzero(distance == distance.min())
+    return int(nearest[0] if len(nearest) == 1 else rng.choice(nearest))
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
@@ -25,7 +25,8 @@ from fewer.distortion.measured import Measured
 from fewer.distortion.outputs import Reference
 from fewer.distortion.taylor import Taylor
 from fewer.models.running import Forward
-from fewer.patterns import option_thresholds
+from fewer.patterns import families, option_thresholds
+from fewer.quantize.weights import rounded
 
 
 @dataclass(frozen=True)
@@ -185,10 +186,11 @@ class _Worker:
         stored: dict[str, Tensor] = {}
 
         def fits() -> Any:
-            for index, fit in enumerate(sweep.run(options)):
+            steps = chain.from_iterable(sweep.run(run) for run in families(options))
+            for index, fit in enumerate(steps):
                 kept.append(int(fit.mask.sum()))
                 errors.append(sweep.error(fit.weight))
-                if task.store and index:
+                if task.store and index == stored_as(options, index):
                     stored.update(_packed(index, fit))
                 yield fit
 
@@ -203,6 +205,23 @@ class _Worker:
             "passes": estimator.spent(),
             "seconds": perf_counter() - started,
         }
+
+
+def stored_as(options: Sequence[Option], index: int) -> int | None:
+    """Which option's stored weights stand for an option: its own pattern and sparsity in the first precision offered.
+
+    None for the dense options, which need no storage.
+
+    Examples
+    --------
+    >>> options = [Option(), Option("block:16x4", 0.5), Option("block:16x4", 0.5, "int8")]
+    >>> [stored_as(options, i) for i in range(3)]
+    [None, 1, 1]
+    """
+    wanted = options[index]
+    if wanted.is_dense:
+        return None
+    return next(i for i, o in enumerate(options) if (o.pattern, o.sparsity) == (wanted.pattern, wanted.sparsity))
 
 
 def probe_seeds(seed: int, start: int, stop: int) -> list[int]:
@@ -238,18 +257,21 @@ def _first(batch: Any) -> Any:
 def install_choice(
     layers: dict[str, Layer],
     units: Sequence[Unit],
+    options: Sequence[Sequence[Option]],
     choice: Sequence[int] | np.ndarray,
     store: Path,
     handles: dict[int, Any],
 ) -> None:
     """Write the stored weights of a choice of options into a model; option 0 leaves the dense weight in place.
 
+    Weights are stored once for all precisions, and rounded to that of the choice here.
+
     Parameters
     ----------
     layers
         Of the model to write to, all dense now.
-    units, choice
-        Units in order, and the index of each one's option.
+    units, options, choice
+        Units in order, the options of each, and the index of each one's choice.
     store
         Folder that the tasks stored to.
     handles
@@ -257,14 +279,16 @@ def install_choice(
     """
     from safetensors import safe_open
 
-    for index, (unit, option) in enumerate(zip(units, choice, strict=True)):
-        if option == 0:
+    for index, (unit, offered, chosen) in enumerate(zip(units, options, choice, strict=True)):
+        if chosen == 0:
+            continue
+        layer, precision, at = layers[unit.name], offered[chosen].precision, stored_as(offered, int(chosen))
+        if at is None:
+            layer.install(rounded(layer.matrix.float(), precision))
             continue
         if index not in handles:
             handles[index] = safe_open(store / f"{index}.safetensors", "pt")
         file = handles[index]
-        names = file.keys()
-        spread = file.get_tensor(f"{option}.spread") if f"{option}.spread" in names else None
-        layers[unit.name].install(
-            file.get_tensor(f"{option}.weight").float(), file.get_tensor(f"{option}.shift"), spread
-        )
+        spread = file.get_tensor(f"{at}.spread") if f"{at}.spread" in file.keys() else None  # noqa: SIM118
+        weight = rounded(file.get_tensor(f"{at}.weight").float(), precision)
+        layer.install(weight, file.get_tensor(f"{at}.shift"), spread)

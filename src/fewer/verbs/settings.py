@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fewer.core.errors import FewerError, near_match
 from fewer.core.toml import read_toml
 
+MEASURED = ("latency", "energy")
+"""Metrics that depend on the device."""
+
+FAST_PATTERNS, FAST_PRECISIONS = "block:16x4,block:16x1,block:16x16", ("fp32", "bf16", "int8")
+
 
 class Settings(BaseModel):
     """Settings of a run.
@@ -17,7 +23,20 @@ class Settings(BaseModel):
     Attributes
     ----------
     pattern
-        ``unstructured``, ``block:16x4``, ``2:4``, or ``nm:*:16`` (any n of 16).
+        ``unstructured``, ``block:16x4``, ``2:4``, or ``nm:*:16`` (any n of 16); several with commas, and the plan
+        chooses for each layer. For a budget in latency or energy the default is
+        ``block:16x4,block:16x1,block:16x16``, since only blocks become faster.
+    precisions
+        ``fp32``, ``bf16``, ``int8`` (weights and activations), ``int4`` (weights; to save bytes). The plan chooses for
+        each layer. The default is fp32, and all three that have kernels for a budget in latency or energy.
+    measure
+        ``latency`` and ``energy``: what every option costs on this machine. Added by a budget that needs it.
+    profile
+        A device profile from ``fewer profile --out``: plan for that device. By default this machine, measured once.
+    deploy_batch
+        Images at once when the model is used: latency and energy are those of such a batch.
+    threads
+        Threads when the model is used; None takes what torch uses now.
     sparsities
         Ladder of sparsities that every unit is offered; None is 0.1 to 0.9 in steps of 0.1, and 0.95.
     estimator
@@ -71,6 +90,11 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True)
 
     pattern: str = "unstructured"
+    precisions: tuple[str, ...] = ("fp32",)
+    measure: tuple[str, ...] = ()
+    profile: str | None = None
+    deploy_batch: int = Field(default=1, ge=1)
+    threads: int | None = Field(default=None, ge=1)
     sparsities: tuple[float, ...] | None = None
     estimator: Literal["auto", "measured", "taylor"] = "auto"
     reduction: str = "mean"
@@ -98,7 +122,7 @@ class Settings(BaseModel):
     seed: int = Field(default=0, ge=0)
     device: str = "cpu"
 
-    @field_validator("sparsities", "exclude", "baselines", mode="before")
+    @field_validator("sparsities", "exclude", "baselines", "precisions", "measure", mode="before")
     @classmethod
     def _tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
@@ -121,6 +145,25 @@ class Settings(BaseModel):
         option_grid(value)
         return value
 
+    @field_validator("precisions")
+    @classmethod
+    def _precisions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from fewer.core.option import Option
+
+        for precision in value:
+            Option(precision=precision)
+        if not value:
+            raise ValueError("give at least one precision")
+        return value
+
+    @field_validator("measure")
+    @classmethod
+    def _measure(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for metric in value:
+            if metric not in MEASURED:
+                raise ValueError(f"{metric!r} cannot be measured; known are {', '.join(MEASURED)}")
+        return value
+
     @field_validator("reduction")
     @classmethod
     def _reduction(cls, value: str) -> str:
@@ -135,6 +178,25 @@ class Settings(BaseModel):
         if value is not None and (not value or min(value) <= 0 or max(value) > 1):
             raise ValueError("sparsities must lie above 0 and not above 1")
         return value
+
+    def for_metrics(self, metrics: Iterable[str]) -> Settings:
+        """Settings that measure what budgets in these metrics need, with the options that such budgets can use.
+
+        Examples
+        --------
+        >>> Settings().for_metrics(["latency"]).precisions
+        ('fp32', 'bf16', 'int8')
+        """
+        wanted = {*metrics, *self.measure}
+        needed = [m for m in MEASURED if m in wanted]
+        if not needed:
+            return self
+        changes: dict[str, Any] = {"measure": tuple(needed)}
+        if "pattern" not in self.model_fields_set:
+            changes["pattern"] = FAST_PATTERNS
+        if "precisions" not in self.model_fields_set:
+            changes["precisions"] = FAST_PRECISIONS
+        return self.model_copy(update=changes)
 
     @classmethod
     def of(cls, values: dict[str, Any], where: str = "settings") -> Settings:

@@ -1,0 +1,110 @@
+"""Predicted against measured latency of random plans: every layer gets a random pattern, sparsity and precision.
+
+    python benchmarks/latency_prediction.py --models fewer/dinov2-small,fewer/mobilenet-v2 --batches 1,8 --plans 8
+
+Each plan is run by the very kernels that a run would use, and timed with the stopwatch of the profile: its time is that
+of an undisturbed machine. Weights do not matter for time, so masks are random. Writes a CSV with an environment stamp.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fewer.bench.environment import environment
+from fewer.core.option import Option
+from fewer.cost.latency import PATTERNS, PRECISIONS, LatencyModel, measure_model
+from fewer.cost.profile import DeviceProfile
+from fewer.cost.stopwatch import Stopwatch
+from fewer.cost.subjects import random_mask
+from fewer.kernels.accelerate import accelerate
+from fewer.models.matching import match
+from fewer.models.spec import load_model
+from fewer.verbs.planning import rank_correlation
+
+RESULTS = Path(__file__).parent / "results" / "latency_prediction.csv"
+
+
+def random_plan(units: list[Any], patterns: list[str], rng: np.random.Generator, number: int) -> dict[str, Option]:
+    """One option per unit. Every third plan mixes precisions and patterns; the others take one of each."""
+    mixed = number % 3 == 2
+    precision, pattern = rng.choice(PRECISIONS), rng.choice(patterns)
+    centre = rng.uniform(0.1, 0.9)
+    plan = {}
+    for unit in units:
+        if mixed:
+            precision, pattern = rng.choice(PRECISIONS), rng.choice(patterns)
+        sparsity = float(np.clip(round(rng.normal(centre, 0.15), 2), 0.0, 0.95))
+        plan[unit.name] = Option(str(pattern), sparsity, str(precision))
+    return plan
+
+
+def measure(model: torch.nn.Module, plan: dict[str, Option], x: torch.Tensor, watch: Stopwatch) -> tuple[float, float]:
+    """Milliseconds of the accelerated plan, and the spread of its timing."""
+    masks = {n: random_mask(model.get_submodule(n).weight.shape, o, i) for i, (n, o) in enumerate(plan.items())}
+    fast, _ = accelerate(model, masks, example=x, precision={n: o.precision for n, o in plan.items()}, budget_ms=8.0)
+    timing = watch.time({"plan": lambda: fast(x)}, budget_ms=600.0)["plan"]
+    return timing.ratio * watch.reference_ms, timing.spread
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", default="fewer/dinov2-small,fewer/vit-small-16,fewer/mobilenet-v2")
+    parser.add_argument("--batches", default="1,8")
+    parser.add_argument("--patterns", default=",".join(PATTERNS))
+    parser.add_argument("--plans", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    patterns = arguments.patterns.split(",")
+    rows: list[dict[str, Any]] = []
+    for spec in arguments.models.split(","):
+        loaded = load_model(spec)
+        model = loaded.model.eval()
+        for batch in map(int, arguments.batches.split(",")):
+            x = torch.randn(batch, *loaded.input_size, generator=torch.Generator().manual_seed(0))
+            units = match(model, x[:1]).units
+            profile = DeviceProfile.here()
+            times: LatencyModel = measure_model(profile, model, units, x, patterns=patterns)
+            watch = Stopwatch(profile.reference_ms)
+            rng = np.random.default_rng(arguments.seed)
+            pairs = []
+            for number in range(arguments.plans):
+                plan = random_plan(units, patterns, rng, number)
+                costs = times.costs({n: (Option(), o) for n, o in plan.items()})
+                predicted = costs.fixed + sum(float(row[1]) for row in costs.units.values())
+                measured, spread = measure(model, plan, x, watch)
+                pairs.append((predicted, measured))
+                rows.append(
+                    {
+                        "model": spec,
+                        "batch": batch,
+                        "plan": number,
+                        "mixed": number % 3 == 2,
+                        "dense_ms": round(times.dense_ms(), 3),
+                        "predicted_ms": round(predicted, 3),
+                        "measured_ms": round(measured, 3),
+                        "error": round(predicted / measured - 1, 4),
+                        "spread": round(spread, 3),
+                    }
+                )
+                print(spec, batch, rows[-1], flush=True)
+            errors = [abs(p / m - 1) for p, m in pairs]
+            ranks = rank_correlation([p for p, _ in pairs], [m for _, m in pairs])
+            print(f"{spec} batch {batch}: median error {np.median(errors):.3f}, worst {max(errors):.3f}, ranks {ranks}")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    stamp = environment([torch.get_num_threads()], pinned=False)
+    with arguments.out.open("w", newline="") as file:
+        file.write("".join(f"# {key}: {value}\n" for key, value in stamp.items()))
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

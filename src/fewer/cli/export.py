@@ -1,0 +1,40 @@
+"""``fewer export``: a run's model for other runtimes."""
+
+from __future__ import annotations
+
+from fewer.cli.flags import Shared
+
+__all__ = ["export"]
+
+
+def export(run: str, /, *, to: str = "onnx", batch: int = 1, shared: Shared | None = None) -> int:
+    """Write a run's model for onnxruntime, OpenVINO or torch.export, check it, and say what is lost on the way.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    to
+        onnx or torch.
+    batch
+        Images at once; the file takes only inputs of this size.
+    """
+    from dataclasses import asdict
+
+    import fewer
+    from fewer.cli.show import as_json, say
+
+    shared = shared or Shared()
+    if shared.dry_run:
+        say(f"would write the model of {run} as {to}, batch {batch}")
+        return 0
+    made = fewer.export(run, to, out=shared.out, batch=batch, overwrite=shared.overwrite)
+    if shared.json:
+        as_json({**asdict(made), "path": str(made.path)})
+        return 0
+    checked = (
+        "not checked: onnxruntime is not installed" if made.difference is None else f"differs by {made.difference:.1e}"
+    )
+    say(f"wrote {made.path} ({made.bytes / 1e6:.1f} MB); output {checked}", "lost on the way:")
+    say(*(f"- {sentence}" for sentence in made.lost))
+    return 0

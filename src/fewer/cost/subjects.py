@@ -1,0 +1,141 @@
+"""What is timed for each layer: the very kernels that ``accelerate`` would choose from, on what reaches the layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewer.core.option import Option
+from fewer.core.unit import Unit
+from fewer.kernels import native
+from fewer.kernels.accelerate import capture_inputs, linear_candidates
+from fewer.kernels.chains import Chain, chain_candidates, find_chains
+from fewer.kernels.transformer import PATHS, why_not_a_block
+
+__all__ = ["AS_IT_CAME", "Subject", "find_subjects", "random_mask", "runs_as"]
+
+AS_IT_CAME = "as it came"
+"""The way in which a layer runs in the model that was given: dense, in torch."""
+
+Runnable = Callable[[], object]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One layer to be timed.
+
+    Attributes
+    ----------
+    name : str
+        Of the unit.
+    key : str
+        What its times depend on; layers with the same key are timed once.
+    fused : bool
+        Whether it is part of a transformer block that runs as one native call, and so has no other fast way.
+    module : nn.Module
+        The layer.
+    chain : Chain, optional
+        Of a convolution: what runs with it.
+    x : Tensor
+        An input.
+    """
+
+    name: str
+    key: str
+    fused: bool
+    module: Any
+    chain: Chain | None
+    x: Tensor
+
+    def as_it_came(self) -> Runnable:
+        """The layer in torch, with what is fused into it later (BatchNorm, activation)."""
+        chain, x, module = self.chain, self.x, self.module
+        return (lambda: chain.dense(x)) if chain is not None else (lambda: module(x))
+
+    def ways(self, mask: Tensor | None, precision: str) -> dict[str, Runnable]:
+        """Every other way to run it at a precision, by the names that :func:`accelerate` gives them."""
+        if self.chain is not None:
+            x = self.x.contiguous(memory_format=torch.channels_last)
+            found, _ = chain_candidates(self.chain, mask, precision)
+            return {name: (lambda layer=layer: layer(x)) for name, layer in found.items()}
+        if type(self.module) is not nn.Linear:
+            return {}
+        x, found = self.x, linear_candidates(self.module, mask, precision)
+        made = {name: (lambda layer=layer: layer(x)) for name, layer in found.items() if layer is not self.module}
+        return {name: run for name, run in made.items() if not self.fused or name.startswith("native")}
+
+
+def runs_as(precision: str) -> str:
+    """The precision that kernels run a stored one at.
+
+    Examples
+    --------
+    >>> runs_as("int4"), runs_as("fp32")
+    ('int8', 'fp32')
+    """
+    return {"fp16": "bf16", "int4": "int8"}.get(precision, precision)
+
+
+def find_subjects(model: nn.Module, units: Sequence[Unit], example: Any) -> list[Subject]:
+    """The layers of some units, with inputs of the sizes that reach them from an example.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode; left as it is.
+    units
+        Units that the example does not reach, or that are used under several names, are left out.
+    example
+        Tensor, or tuple of the model's arguments; its first dimension is the batch.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Linear(8, 4)).eval()
+    >>> find_subjects(net, [Unit("0", "linear", (4, 8))], torch.zeros(3, 8))[0].key
+    'Linear 4x8 on 3x8'
+    """
+    names = [unit.name for unit in units if not unit.aliases]
+    chains = find_chains(model)
+    blocks = [n for n, m in model.named_modules() if hasattr(m, "attn") and hasattr(m, "mlp")]
+    fused = set()
+    if native.available():
+        fused = {f"{b}.{p}" for b in blocks if why_not_a_block(model.get_submodule(b)) is None for p in PATHS.values()}
+    with torch.no_grad():
+        inputs = capture_inputs(model, example, set(names))
+    found = []
+    for name in names:
+        if name not in inputs:
+            continue
+        module, chain, x = model.get_submodule(name), chains.get(name), inputs[name]
+        found.append(Subject(name, _key(module, chain, x, name in fused), name in fused, module, chain, x))
+    return found
+
+
+def _key(module: Any, chain: Chain | None, x: Tensor, fused: bool) -> str:
+    shape = "x".join(map(str, module.weight.shape))
+    text = f"{type(module).__name__} {shape} on {'x'.join(map(str, x.shape))}"
+    if hasattr(module, "stride"):
+        geometry = (module.stride, module.padding, module.dilation, module.groups)
+        text += " " + " ".join(str(g).replace(" ", "") for g in geometry)
+    if chain is not None and len(chain.modules) > 1:
+        text += " " + "+".join(type(m).__name__ for m in chain.modules[1:])
+    return text + (" in a block" if fused else "")
+
+
+def random_mask(shape: Sequence[int], option: Option, seed: int = 0) -> Tensor:
+    """A mask of a weight with an option's tiles, chosen at random, and its share of them pruned.
+
+    Examples
+    --------
+    >>> float(random_mask((32, 32), Option("block:16x4", 0.5)).float().mean())
+    0.5
+    """
+    from fewer.patterns import Pattern, select_mask
+
+    rows, cols = shape[0], torch.Size(shape[1:]).numel()
+    score = torch.rand(rows, cols, generator=torch.Generator().manual_seed(seed))
+    return select_mask(score, Pattern.parse(option.pattern), option.sparsity).view(*shape)

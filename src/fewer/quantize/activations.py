@@ -1,0 +1,80 @@
+"""Activations in fewer bits, exactly as the native kernels round them: int8 with one scale for each token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["round_tokens", "rounding_inputs"]
+
+
+def round_tokens(x: Tensor, precision: str = "int8", axis: int = -1) -> Tensor:
+    """Round activations as a kernel of a precision does before it multiplies.
+
+    Parameters
+    ----------
+    x
+        Any shape.
+    precision
+        ``int8``: symmetric, one scale for each token (all values along ``axis``), from its largest magnitude.
+        ``bf16``: to nearest even. ``fp32``: left as they are.
+    axis
+        Along which a token lies: the last of a linear layer's input, 1 of an image.
+
+    Returns
+    -------
+    Tensor
+        The dtype and shape of x.
+
+    Examples
+    --------
+    >>> round_tokens(torch.tensor([[127.0, 0.4, 1.6]]))
+    tensor([[127.,   0.,   2.]])
+    """
+    if precision == "fp32":
+        return x
+    if precision == "bf16":
+        return x.to(torch.bfloat16).to(x.dtype)
+    peak = x.abs().amax(axis, keepdim=True)
+    scale = torch.where(peak > 0, peak / 127, torch.ones_like(peak))
+    return (x / scale).round() * scale
+
+
+@contextmanager
+def rounding_inputs(modules: Sequence[nn.Module], precision: str) -> Iterator[None]:
+    """Linear and convolution layers see their input rounded, inside of a ``with`` block.
+
+    A convolution whose kernel is not 1 x 1 mixes tokens of several pixels: its int8 form takes whole patches, or does
+    not exist (it then runs in bf16), so only bf16 rounding is applied to it.
+
+    Examples
+    --------
+    >>> layer = nn.Linear(3, 1, bias=False)
+    >>> with rounding_inputs([layer], "int8"):
+    ...     y = layer(torch.tensor([[127.0, 0.4, 1.6]]))
+    >>> torch.allclose(y, layer(torch.tensor([[127.0, 0.0, 2.0]])))
+    True
+    """
+    handles = []
+    try:
+        for module in modules:
+            handles.append(module.register_forward_pre_hook(_hook(module, precision)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hook(module: Any, precision: str):
+    kernel = getattr(module, "kernel_size", (1,))
+    used = "bf16" if precision == "int8" and max(kernel) > 1 else precision
+    axis = 1 if hasattr(module, "kernel_size") else -1
+
+    def round_input(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (round_tokens(inputs[0], used, axis), *inputs[1:])
+
+    return round_input

@@ -1,0 +1,177 @@
+"""Profile: what the layers of a model cost on this machine, in every pattern, sparsity and precision."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewer.core.errors import FewerError, near_match
+from fewer.core.option import Option
+from fewer.cost.latency import PATTERNS, PRECISIONS, LatencyModel, measure_model
+from fewer.cost.profile import DeviceProfile
+from fewer.models.matching import match
+from fewer.verbs.prepare import load_untouched
+from fewer.verbs.progress import Progress, Silent
+
+__all__ = ["ProfiledModel", "open_profile", "profile"]
+
+_SHOWN = (Option("block:16x4", 0.5), Option("block:16x4", 0.8))
+
+
+@dataclass(frozen=True, eq=False)
+class ProfiledModel:
+    """What :func:`profile` returns.
+
+    Attributes
+    ----------
+    profile
+        The device and its timings; ``profile.save("laptop.json")`` writes them for use elsewhere.
+    times
+        What every option of every layer takes, and the whole model.
+    rows
+        One per kind of layer: ``layer``, ``count``, and milliseconds as it came and for some options.
+    folder
+        Where the timings are kept.
+    """
+
+    profile: DeviceProfile
+    times: LatencyModel
+    rows: list[dict[str, Any]]
+
+    def words(self) -> list[str]:
+        """What a person should know: how much was timed, how far it can be trusted."""
+        q = self.profile.quality()
+        lines = [
+            f"{q.points} timings ({self.profile.measured} new), median spread {100 * q.spread:.0f} %; sparsities "
+            f"that were left out are predicted to {100 * q.error:.0f} % (median), {100 * q.worst:.0f} % (worst)",
+            f"the model as it came takes {self.times.dense_ms():.2f} ms on {self.profile.facts['cpu']}, "
+            f"{self.profile.facts['threads']} thread(s), undisturbed",
+        ]
+        if q.noisy:
+            lines.append(
+                f"{q.noisy} of the timings kept a spread above 25 % although they were repeated: this machine is busy; "
+                "measure once more with --again when it is quiet"
+            )
+        return lines
+
+
+@contextlib.contextmanager
+def use_threads(threads: int | None) -> Iterator[None]:
+    """Limit torch and the kernels to so many threads; None leaves them as they are."""
+    before = torch.get_num_threads()
+    try:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def open_profile(path: str | Path | None, *, again: bool = False) -> tuple[DeviceProfile, str | None]:
+    """This machine's profile, or one from a file with a warning when it is of another device."""
+    if path is None:
+        return DeviceProfile.here(again=again), None
+    found = DeviceProfile.load(path)
+    warning = found.warning()
+    if warning is None:  # made here: what it lacks can be measured
+        mine = DeviceProfile.here()
+        mine.points = {**found.points, **mine.points} if mine.reference_ms == found.reference_ms else mine.points
+        return mine, None
+    return found, warning
+
+
+def profile(
+    model: Any,
+    example: Tensor | None = None,
+    *,
+    batch: int = 1,
+    threads: int | None = None,
+    patterns: Sequence[str] = PATTERNS,
+    precisions: Sequence[str] = PRECISIONS,
+    exclude: Sequence[str] = (),
+    again: bool = False,
+    progress: Progress | None = None,
+) -> ProfiledModel:
+    """Time every way to run the layers of a model on this machine; what was timed before is not timed again.
+
+    Parameters
+    ----------
+    model
+        Spec or ``nn.Module``.
+    example
+        The model's input; by default a batch of noise of the model's own size.
+    batch
+        Images at once, where there is no example.
+    threads
+        By default what torch uses now.
+    patterns, precisions
+        Block patterns and precisions to time.
+    exclude
+        Shell patterns of layers that will not be touched: they count as a part of the rest.
+    again
+        Forget what was measured on this machine, and start anew.
+    progress
+        Shows a stage.
+
+    Raises
+    ------
+    FewerError
+        When the model cannot be loaded, or a name is unknown.
+
+    Examples
+    --------
+    >>> import fewer
+    >>> print(*fewer.profile("fewer/mobilenet-v2", batch=8).words(), sep="\\n")  # doctest: +SKIP
+    """
+    progress = progress or Silent()
+    if batch < 1:
+        raise FewerError(f"the batch must be at least 1, not {batch}")
+    if threads is not None and threads < 1:
+        raise FewerError(f"the threads must be at least 1, not {threads}")
+    for precision in precisions:
+        if precision not in PRECISIONS:
+            raise FewerError(f"unknown precision {precision!r}{near_match(precision, PRECISIONS)}")
+    for pattern in patterns:
+        if not Option(pattern).pattern.startswith("block:"):
+            raise FewerError(f"only block patterns become faster; {pattern!r} needs no profile, use block:16x4")
+    loaded = load_untouched(model)
+    if example is None:
+        example = torch.randn(batch, *loaded.input_size, generator=torch.Generator().manual_seed(0))
+    matched = match(loaded.model, example[:1], exclude=tuple(exclude))
+    with use_threads(threads), progress.stage("profile", 1.0) as stage:
+        done_before = 0.0
+
+        def tell(what: str, done: int, steps: int) -> None:
+            nonlocal done_before
+            stage.advance(done / steps - done_before, what)
+            done_before = done / steps
+
+        device = DeviceProfile.here(again=again)
+        times = measure_model(
+            device, loaded.model, matched.units, example, patterns=patterns, precisions=precisions, progress=tell
+        )
+        return ProfiledModel(device, times, _rows(times, patterns))
+
+
+def _rows(times: LatencyModel, patterns: Sequence[str]) -> list[dict[str, Any]]:
+    """One row per kind of layer, by total time."""
+    groups: dict[str, list[str]] = {}
+    for name, subject in times.subjects.items():
+        groups.setdefault(subject.key, []).append(name)
+    shown = [o for o in _SHOWN if o.pattern in patterns] or [Option(patterns[0], o.sparsity) for o in _SHOWN]
+    rows = []
+    for names in groups.values():
+        row: dict[str, Any] = {"layer": names[0], "count": len(names), "as it came": times.alone(names[0], Option())}
+        for p in times.precisions:
+            row[f"{p} dense"] = times.alone(names[0], Option(shown[0].pattern, 0.0, p))
+            for option in shown:
+                label = f"{p} {100 * option.sparsity:.0f} %"
+                row[label] = times.alone(names[0], Option(option.pattern, option.sparsity, p))
+        rows.append(row)
+    return sorted(rows, key=lambda r: -r["as it came"] * r["count"])

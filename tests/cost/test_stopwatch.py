@@ -1,0 +1,63 @@
+"""The stopwatch with a clock that is made up: a slow phase of the machine must not show in the ratios."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from fewer.cost.stopwatch import Stopwatch
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A clock in nanoseconds that work moves; ``pace`` says how slow the machine is in each round."""
+
+    class Machine:
+        now = 0.0
+        pace = itertools.repeat(1.0)
+        slow = 1.0
+
+        def work(self, milliseconds):
+            self.now += milliseconds * 1e6 * self.slow
+
+        def reference(self):
+            self.work(2.0)
+            self.slow = next(self.pace)
+
+    made = Machine()
+    watch = Stopwatch()
+    monkeypatch.setattr(watch, "_clock", lambda: made.now)
+    monkeypatch.setattr(watch, "_reference", made.reference)
+    return made, watch
+
+
+def test_a_ratio_is_time_over_the_time_of_the_reference(machine):
+    made, watch = machine
+    found = watch.time({"a": lambda: made.work(3.0), "b": lambda: made.work(0.1)}, budget_ms=0)
+    assert found["a"].ratio == pytest.approx(1.5) and found["b"].ratio == pytest.approx(0.05)
+    assert watch.reference_ms == pytest.approx(2.0)
+    assert found["a"].rounds == 5 and not found["a"].noisy
+
+
+def test_a_phase_in_which_everything_is_slow_does_not_count(machine):
+    made, watch = machine
+    made.pace = itertools.cycle([1.0] * 8 + [1.9] * 8)
+    found = watch.time({"a": lambda: made.work(3.0)}, budget_ms=0, rounds=40)
+    assert found["a"].ratio == pytest.approx(1.5, rel=0.01)
+    assert watch.reference_ms == pytest.approx(2.0)  # that of the undisturbed machine
+
+
+def test_too_wide_a_spread_is_measured_on_and_said(machine):
+    made, watch = machine
+    times = itertools.cycle([1.0, 1.0, 1.0, 4.0, 5.0, 6.0])
+    found = watch.time({"a": lambda: made.work(next(times))}, budget_ms=0, rounds=6)
+    assert found["a"].rounds == 12 and found["a"].noisy
+
+
+def test_real_products_have_the_ratio_of_their_work():
+    torch.set_num_threads(1)
+    x, small, large = torch.randn(64, 256), torch.randn(256, 256), torch.randn(256, 256 * 8)
+    found = Stopwatch().time({"small": lambda: x @ small, "large": lambda: x @ large}, budget_ms=20)
+    assert 3 < found["large"].ratio / found["small"].ratio < 20

@@ -1,0 +1,47 @@
+"""Rules that know one way to cut, on curves that offer several."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fewer.core.budget import Budget
+from fewer.core.curve import Curve, CurveSet
+from fewer.core.errors import FewerError
+from fewer.core.option import Option
+from fewer.core.unit import Unit
+from fewer.verbs.planning import choose, random_choices
+
+OPTIONS = (
+    Option(),
+    Option("dense", precision="int8"),
+    Option("block:16x4", 0.5),
+    Option("block:16x4", 0.5, "int8"),
+    Option("block:16x1", 0.5),
+    Option("block:16x1", 0.5, "int8"),
+)
+
+
+@pytest.fixture
+def curves() -> CurveSet:
+    cost = {"latency": [8, 4, 4, 2, 5, 3]}
+    harms = {"a": [0, 0.1, 1.0, 1.1, 0.7, 0.8], "b": [0, 0.1, 2.0, 2.1, 1.5, 1.6]}
+    return CurveSet(tuple(Curve(Unit(n, "linear", (16, 16)), OPTIONS, cost, h) for n, h in harms.items()))
+
+
+def test_a_rule_is_tried_on_every_pattern_and_precision_and_the_best_counts(curves):
+    budget = [Budget("latency", 9.9, False)]
+    found = choose(curves, budget, "uniform")
+    # 16x4 takes 8 and harms 3, in int8 4 and 3.2; 16x1 takes 10, in int8 6, and then it harms 2.4
+    assert [str(OPTIONS[k]) for k in found.choice] == ["block:16x1@0.5/int8"] * 2
+    assert found.cost["latency"] == 6.0 and found.distortion == pytest.approx(2.4)
+    # the exact plan may mix them, and dense int8 harms least
+    assert choose(curves, budget, "dp").distortion == pytest.approx(0.2)
+    with pytest.raises(FewerError, match="cannot be met"):
+        choose(curves, [Budget("latency", 1.0, False)], "uniform")
+
+
+def test_random_plans_take_every_pattern_and_precision(curves):
+    drawn = {int(k) for choice in random_choices(curves, 40, seed=0) for k in choice}
+    assert drawn == set(range(6))
+    assert np.array_equal(random_choices(curves, 3, seed=1)[2], random_choices(curves, 3, seed=1)[2])
