@@ -101,7 +101,8 @@ def test_limit_counts_fixed_costs_and_names_the_metrics_there_are():
 
 
 @pytest.mark.parametrize(
-    ("text", "total", "count"), [("labels=100%", 7, 7), ("labels=29%", 100, 29), ("labels=1%", 10, 1), ("labels=3", 3, 3)]
+    ("text", "total", "count"),
+    [("labels=100%", 7, 7), ("labels=29%", 100, 29), ("labels=1%", 10, 1), ("labels=3", 3, 3)],
 )
 def test_a_budget_of_labels_counts_images(text, total, count):
     assert Budget.parse(text).count(total) == count
