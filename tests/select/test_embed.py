@@ -86,7 +86,7 @@ def test_broken_images_are_skipped_and_named(pool, net, tmp_path):
     good = [i for i in range(24) if i not in done.skipped]
     assert done.vectors[good].any(1).all() and np.isnan(done.foreground[list(done.skipped)]).all()
     # a mended file is read on the next call, the others are not read again
-    os.replace(pool / "a" / "04.png", pool / "a" / "02.png")
+    (pool / "a" / "04.png").replace(pool / "a" / "02.png")
     mended = embed(EmbedJob(pool, net), names, tmp_path / "v", gone=frozenset({names.index("a/04.png")}))
     assert [names[row] for row in mended.skipped] == ["b/05.png"] and mended.resumed == 22
 
@@ -94,7 +94,7 @@ def test_broken_images_are_skipped_and_named(pool, net, tmp_path):
 def test_nothing_readable_is_one_sentence(pool, net, tmp_path):
     for path in list_images(pool):
         path.write_bytes(b"no picture")
-    with pytest.raises(FewerError, match="none of the 24 images can be read; the first: a/00.png: "):
+    with pytest.raises(FewerError, match=r"none of the 24 images can be read; the first: a/00.png: "):
         embed(EmbedJob(pool, net), names_in(pool), tmp_path / "v")
 
 
@@ -108,7 +108,7 @@ def test_a_full_disk_is_told_before_the_work(pool, net, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(FewerError, match="no space left on the disk while writing .*v;"):
+    with pytest.raises(FewerError, match=r"no space left on the disk while writing .*v;"):
         embed(EmbedJob(pool, net), names_in(pool), tmp_path / "v")
 
 
