@@ -21,6 +21,7 @@ _PUBLIC: dict[str, str] = {
     "match_table": "fewer.verbs.folder",
     "plan": "fewer.verbs.planning",
     "rewrite_report": "fewer.verbs.folder",  # not "report", which is a package
+    "select_images": "fewer.verbs.select",  # not "select", which is a package
     "sense": "fewer.verbs.folder",
 }
 
@@ -35,6 +36,7 @@ __all__ = [
     "match_table",
     "plan",
     "rewrite_report",
+    "select_images",
     "sense",
 ]
 
@@ -59,4 +61,5 @@ if TYPE_CHECKING:
     from fewer.verbs.folder import sense as sense
     from fewer.verbs.planning import plan as plan
     from fewer.verbs.saving import load as load
+    from fewer.verbs.select import select_images as select_images
     from fewer.verbs.settings import Settings as Settings

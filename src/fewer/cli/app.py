@@ -18,9 +18,10 @@ VERBS = {
     "plan": "Plan another budget from the same curves, in milliseconds.",
     "apply": "Make the model of a plan.",
     "report": "Write the page of a run again, and say its verdict.",
+    "select": "Choose the images of an unlabelled pool that should be annotated first, and say why.",
     "bench": "Time a model or a run beside the runtimes that could be used instead.",
     "info": "Show a run folder, or which layers of a model can be cut, and why not the others.",
-    "list": "List models, presets, patterns or allocators.",
+    "list": "List models, presets, patterns, allocators or selection methods.",
 }
 """Every verb and what it does, in the order of the help."""
 

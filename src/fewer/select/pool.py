@@ -36,6 +36,8 @@ class Pool:
         may be NaN where there is no prediction.
     uncertainty
         [N] one number per image, the higher the less sure; by default the entropy of ``predictions``.
+    disagreement
+        [N] how much several models differ; by default BALD of ``predictions``.
     foreground
         [N] share of foreground; NaN where it is unknown.
     corrupted
@@ -58,6 +60,7 @@ class Pool:
     excluded: np.ndarray = field(default_factory=_rows)
     predictions: np.ndarray | None = None
     uncertainty: np.ndarray | None = None
+    disagreement: np.ndarray | None = None
     foreground: np.ndarray | None = None
     corrupted: Callable[[], np.ndarray] | None = None
 
@@ -71,7 +74,7 @@ class Pool:
                     f"the pool has {len(self)} images, so it has no row {rows[[0, -1]].tolist()} of {name}"
                 )
             object.__setattr__(self, name, rows)
-        for name, place in (("predictions", -2), ("uncertainty", -1), ("foreground", -1)):
+        for name, place in (("predictions", -2), ("uncertainty", -1), ("disagreement", -1), ("foreground", -1)):
             value = getattr(self, name)
             if value is not None and value.shape[place] != len(self):
                 raise FewerError(f"{name} are for {value.shape[place]} images, the pool has {len(self)}")

@@ -146,14 +146,17 @@ def select_bald(pool: Pool, count: int, seed: int = 0) -> Selection:
     FewerError
         In a cold start, or when there is only one prediction per image.
     """
-    if pool.predictions is None:
+    why = "several models disagree on it (mutual information {:.3f})"
+    if pool.disagreement is not None:
+        return _top(pool, pool.disagreement, count, seed, why)
+    if pool.predictions is None and pool.uncertainty is None:
         raise _cold("bald")
-    if pool.predictions.ndim != 3 or len(pool.predictions) < 2:
+    if pool.predictions is None or pool.predictions.ndim != 3 or len(pool.predictions) < 2:
         raise FewerError(
             "bald needs several predictions per image, [S, N, C] with S of at least 2; use entropy instead"
         )
     score = bald_score(pool.predictions)
-    return _top(pool, score, count, seed, "several models disagree on it (mutual information {:.3f})")
+    return _top(pool, score, count, seed, why)
 
 
 def _cold(method: str) -> FewerError:
