@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from fewer.cli.flags import DATA, WORK, Shared
+from fewer.cli.flags import WORK, Shared
 from fewer.core.errors import FewerError
 
 __all__ = ["select"]

@@ -161,6 +161,8 @@ class Budget:
         """
         if self.metric != "labels":
             raise FewerError(f"images are chosen under a budget of labels, not of {self.metric}; write labels=100")
+        if total == 0:
+            raise FewerError("no image is left to choose: all that can be read are labelled or in the queue already")
         if self.relative:
             return max(1, int(self.value * total * (1 + 1e-12)))
         if self.value != int(self.value):

@@ -81,7 +81,7 @@ def render_gallery(
 def _card(asked: Asked, root: Path) -> Card:
     try:
         image = read_image(root / asked.name)
-        size = f"{image.width} × {image.height}"
+        size = f"{image.width} x {image.height}"
         image = image.convert("RGB")
         image.thumbnail((SIDE * 2, SIDE * 2) if max(image.size) < SIDE else (SIDE, SIDE), Image.Resampling.LANCZOS)
     except OSError:
@@ -127,7 +127,7 @@ def flat_map(plan: QueuePlan, vectors: np.ndarray, names: Sequence[str]) -> Plot
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines["bottom"].set_visible(False)
-        axes.plot(*cloud.T, ".", color=COLOUR["other"], alpha=0.45, markersize=4, markeredgewidth=0)
+        axes.plot(*cloud.T, "o", color=COLOUR["other"], alpha=0.55, markersize=4, markeredgewidth=0)
         if len(known):
             axes.plot(*known.T, "s", color=COLOUR["c2"], markersize=6, markeredgewidth=0)
         axes.plot(*chosen.T, "o", color=COLOUR["ours"], markersize=7 if len(now) <= 200 else 4, markeredgewidth=0)

@@ -84,7 +84,9 @@ class QueueFolder:
                     f"{folder} already holds a queue; give --continue for a further round, --overwrite to start anew"
                 )
             if names - {_MARK, LOCK} and not (proceed or resume or overwrite):
-                raise FewerError(f"{folder} holds an interrupted queue; give --resume to go on, --overwrite to start anew")
+                raise FewerError(
+                    f"{folder} holds an interrupted queue; give --resume to go on, --overwrite to start anew"
+                )
             if overwrite:
                 queue._empty()
             atomic_write_text(folder / _MARK, "This folder was made by fewer select.\n")

@@ -55,9 +55,9 @@ def greedy_cover(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Choose points one after the other, each the one that adds most to the weighted coverage of all points.
 
-    The coverage ``sum_j weights[j] max_(i chosen) kernel(i, j)`` is submodular, so the gain of a point can only fall: an
-    old gain is an upper bound, and is brought up to date only where it could be the largest (lazy greedy; Minoux,
-    1978). The choice is that of plain greedy, within ``1 - 1/e`` of the best coverage, in O(n) memory.
+    The coverage ``sum_j weights[j] max_(i chosen) kernel(i, j)`` is submodular, so the gain of a point can only fall:
+    an old gain is an upper bound, and is brought up to date only where it could be the largest (lazy greedy;
+    Minoux, 1978). The choice is that of plain greedy, within ``1 - 1/e`` of the best coverage, in O(n) memory.
 
     Parameters
     ----------

@@ -121,7 +121,9 @@ def read_labels(source: str | Path, root: Path, names: Sequence[str]) -> Returne
     except OSError as error:
         raise explain_os_error(error, source, "read") from error
     except UnicodeDecodeError:
-        raise FewerError(f"{source} is not a text file; labels come as .json, .csv, .txt or a folder of masks") from None
+        raise FewerError(
+            f"{source} is not a text file; labels come as .json, .csv, .txt or a folder of masks"
+        ) from None
     find = Names(names).find
     if source.suffix.lower() == ".json":
         try:

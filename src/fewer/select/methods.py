@@ -22,7 +22,7 @@ class Entry:
 
     choose: Method
     note: str
-    needs_corrupted: bool = False
+    needs_predictions: bool = False
 
 
 METHODS: dict[str, Entry] = {
@@ -32,10 +32,10 @@ METHODS: dict[str, Entry] = {
     "kcenter": Entry(select_kcenter, "greedy k-centre: always the image farthest from all chosen"),
     "typiclust": Entry(select_typiclust, "the most typical image of each cluster"),
     "probcover": Entry(select_probcover, "as many images as possible within a radius of a chosen one"),
-    "saal": Entry(select_saal, "SAAL as its code was published, its shuffled corrupted features included", True),
+    "saal": Entry(select_saal, "SAAL as its code was published, its shuffled corrupted features included"),
     "saal-corrected": Entry(select_saal_corrected, "SAAL with the features of the images themselves"),
-    "entropy": Entry(select_entropy, "the least sure predictions; from the second round on"),
-    "bald": Entry(select_bald, "where several models disagree; from the second round on"),
+    "entropy": Entry(select_entropy, "the least sure predictions; from the second round on", True),
+    "bald": Entry(select_bald, "where several models disagree; from the second round on", True),
 }
 
 

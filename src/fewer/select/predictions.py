@@ -24,7 +24,8 @@ class Predictions:
     probabilities
         [N, C] or [S, N, C] of a classifier; None for maps.
     uncertainty, disagreement
-        [N] mean entropy and, where there are several maps per image, mean BALD of a segmentation; None for a classifier.
+        [N] mean entropy and, where there are several maps per image, mean BALD of a segmentation; None for a
+        classifier.
     foreground
         [N] mean probability of not being class 0.
     """
@@ -41,8 +42,8 @@ def read_predictions(source: str | Path, names: Sequence[str]) -> Predictions:
     Parameters
     ----------
     source
-        An ``.npz`` file with ``names`` and ``probabilities`` ([n, C], or [S, n, C] of an ensemble); or a folder with one
-        ``.npy`` map per image, named like it: [C, H, W], or [S, C, H, W]. Maps are read one after the other.
+        An ``.npz`` file with ``names`` and ``probabilities`` ([n, C], or [S, n, C] of an ensemble); or a folder with
+        one ``.npy`` map per image, named like it: [C, H, W], or [S, C, H, W]. Maps are read one after the other.
     names
         All images of the pool.
 

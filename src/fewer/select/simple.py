@@ -50,7 +50,7 @@ def select_foreground(pool: Pool, count: int, seed: int = 0) -> Selection:
 
 
 def select_kcenter(pool: Pool, count: int, seed: int = 0) -> Selection:
-    """Greedy k-centre (Gonzalez, 1985; core-set of Sener and Savarese, 2018): always the image farthest from all chosen.
+    """Greedy k-centre (Gonzalez, 1985; core-set of Sener and Savarese, 2018): always the farthest from all chosen.
 
     Exact, in O(N) memory. A distance to the nearest chosen image can only fall, so an old one is an upper bound; it is
     brought up to date only for images that could be the farthest.

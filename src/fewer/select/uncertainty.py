@@ -7,7 +7,7 @@ import numpy as np
 from fewer.core.errors import FewerError
 from fewer.select.pool import Pool, Selection, blocks
 
-__all__ = ["bald_score", "entropy", "probe_predictions", "select_bald", "select_entropy"]
+__all__ = ["bald_score", "cold_start", "entropy", "probe_predictions", "select_bald", "select_entropy"]
 
 
 def entropy(predictions: np.ndarray) -> np.ndarray:
@@ -134,7 +134,7 @@ def select_entropy(pool: Pool, count: int, seed: int = 0) -> Selection:
     elif pool.uncertainty is not None:
         score = pool.uncertainty
     else:
-        raise _cold("entropy")
+        raise cold_start("entropy")
     return _top(pool, score, count, seed, "the prediction for it is among the least sure (entropy {:.2f})")
 
 
@@ -150,7 +150,7 @@ def select_bald(pool: Pool, count: int, seed: int = 0) -> Selection:
     if pool.disagreement is not None:
         return _top(pool, pool.disagreement, count, seed, why)
     if pool.predictions is None and pool.uncertainty is None:
-        raise _cold("bald")
+        raise cold_start("bald")
     if pool.predictions is None or pool.predictions.ndim != 3 or len(pool.predictions) < 2:
         raise FewerError(
             "bald needs several predictions per image, [S, N, C] with S of at least 2; use entropy instead"
@@ -159,7 +159,8 @@ def select_bald(pool: Pool, count: int, seed: int = 0) -> Selection:
     return _top(pool, score, count, seed, why)
 
 
-def _cold(method: str) -> FewerError:
+def cold_start(method: str) -> FewerError:
+    """The error of a method that needs predictions where there are none."""
     return FewerError(
         f"{method} needs predictions, and in a cold start there is no model yet: choose the first round with "
         "coverage, then give --predictions or labels with classes"

@@ -15,7 +15,7 @@ from fewer.core.budget import Budget, parse_budgets
 from fewer.core.errors import FewerError, near_match
 from fewer.core.files import atomic_write_text
 from fewer.data.images import list_images
-from fewer.select.embed import EmbedJob, Embedded, embed
+from fewer.select.embed import Embedded, EmbedJob, embed
 from fewer.select.export import FORMATS, export
 from fewer.select.folder import QueueFolder
 from fewer.select.labels import Returned, read_labels
@@ -23,7 +23,7 @@ from fewer.select.methods import METHODS, choose
 from fewer.select.plan import Asked, QueuePlan, Round, Skipped
 from fewer.select.pool import Pool, Selection
 from fewer.select.predictions import read_predictions
-from fewer.select.uncertainty import probe_predictions
+from fewer.select.uncertainty import cold_start, probe_predictions
 from fewer.verbs.progress import Progress, Silent
 
 __all__ = ["Selected", "select_images"]
@@ -147,6 +147,8 @@ def select_images(
             stage.advance(note=f"{len(names)} images")
         before = queue.read_plan() if proceed else None
         returned = read_labels(labels, root, names) if labels is not None else None
+        if before is None:
+            _check_early(method, wanted, len(names), predictions, returned)
         model = features if features is not None and not isinstance(features, (str, Path)) else config["features"]
         vectors, job = _vectors(queue, model, config, names, gone, batch, backend, workers, progress)
         plan, selection, pool_size = _round(
@@ -167,6 +169,16 @@ def _one_budget(budget: str | Budget) -> tuple[Budget]:
     if len(found) != 1 or found[0].metric != "labels":
         raise FewerError(f"images are chosen under one budget of labels, for example labels=100; got {budget}")
     return (found[0],)
+
+
+def _check_early(
+    method: str, budget: Budget, images: int, predictions: str | Path | None, returned: Returned | None
+) -> None:
+    """Tell what cannot work before the pool is embedded, which may take hours."""
+    budget.count(images)
+    has_classes = returned is not None and len({c for c in returned.labels.values() if c is not None}) > 1
+    if METHODS[method].needs_predictions and predictions is None and not has_classes:
+        raise cold_start(method)
 
 
 def _config(
@@ -249,8 +261,8 @@ def _given(path: Path, names: list[str]) -> Embedded:
         raise FewerError(f"cannot read features from {path}: {error}") from None
     if values.ndim != 2 or len(values) != len(names):
         raise FewerError(
-            f"{path} has the shape {values.shape}, but the pool has {len(names)} images; it needs one row per image, in "
-            "the order of their sorted relative paths"
+            f"{path} has the shape {values.shape}, but the pool has {len(names)} images; it needs one row per image, "
+            "in the order of their sorted relative paths"
         )
     bad = {row: "its features are NaN or infinite" for row in np.flatnonzero(~_finite(values)).tolist()}
     return Embedded(values, np.full(len(names), np.nan, np.float32), bad, len(names))
@@ -331,9 +343,7 @@ def _of_round(
 
 
 def _asked(selection: Selection, names: list[str], number: int) -> list[Asked]:
-    columns = zip(
-        selection.rows, selection.groups, selection.stands_for, selection.scores, selection.why, strict=True
-    )
+    columns = zip(selection.rows, selection.groups, selection.stands_for, selection.scores, selection.why, strict=True)
     return [
         Asked(
             round=number,
