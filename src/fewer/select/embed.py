@@ -212,7 +212,7 @@ def embed(
     resumed = int(done.sum())
     todo = np.array([row for row in np.flatnonzero(~done) if row not in gone], int)
     tasks = [
-        EmbedTask(int(rows[0]), tuple(names[r] for r in rows), tuple(int(r) for r in rows))
+        EmbedTask(int(rows[0]), tuple(names[int(r)] for r in rows), tuple(int(r) for r in rows))
         for rows in np.split(todo, range(batch, len(todo), batch))
         if len(rows)
     ]

@@ -59,7 +59,7 @@ def extractor(model: nn.Module, example: Tensor, layer: str | None = None) -> Ca
     Returns
     -------
     callable
-        [N, C, H, W] -> [N, d] float32; safe in several threads that share the model.
+        [N, C, H, W] -> [N, d] float32; threads that share the model must call it one at a time.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def extractor(model: nn.Module, example: Tensor, layer: str | None = None) -> Ca
             if found and found[0].shape[0] == len(images):
                 seen.append(found[0])
 
-        # a thread's own hook sees only its own batch if no other thread runs the model; extract() holds a lock
+        # the caller sees to it that no other thread runs the model meanwhile, so this hook sees its own batch only
         hook = None
         if inner is not None:
             hook = inner.register_forward_pre_hook(keep) if layer is None else inner.register_forward_hook(keep)
@@ -107,11 +107,11 @@ def extractor(model: nn.Module, example: Tensor, layer: str | None = None) -> Ca
 def _classifier(model: nn.Module, example: Tensor) -> nn.Module | None:
     """The linear layer whose output is the output of the whole network."""
     last: list[tuple[nn.Module, Tensor]] = []
-    hooks = [
-        module.register_forward_hook(lambda m, _i, output: last.append((m, output)))
-        for module in model.modules()
-        if isinstance(module, nn.Linear)
-    ]
+
+    def keep(module: nn.Module, _inputs: object, output: Tensor) -> None:
+        last.append((module, output))
+
+    hooks = [module.register_forward_hook(keep) for module in model.modules() if isinstance(module, nn.Linear)]
     try:
         with evaluating(model):
             found = tensors_of(call(model, example))

@@ -85,7 +85,7 @@ class VectorFile:
         values = np.asarray(vectors)
         if values.ndim != 2 or values.shape[1] != self.dim:
             raise FewerError(f"vectors of shape {values.shape} do not fit into {self.path} with {self.dim} columns")
-        data = memoryview(np.ascontiguousarray(values, dtype=self.dtype)).cast("B")
+        data = np.ascontiguousarray(values, dtype=self.dtype).data.cast("B")
         try:
             handle = os.open(self.path, os.O_WRONLY)
             try:

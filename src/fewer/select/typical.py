@@ -78,5 +78,5 @@ def select_typiclust(pool: Pool, count: int, seed: int = 0) -> Selection:
         else f"the next most typical of a group of {sizes[g]} similar images"
         for i, g in enumerate(groups)
     ]
-    stands = [sizes[g] / max(1, given[g]) for g in groups]
+    stands = [float(sizes[g] / max(1, given[g])) for g in groups]
     return Selection.of(rows, why, groups=groups, scores=[score_of[r] for r in rows], stands_for=stands)
