@@ -8,7 +8,8 @@
   held-out quarter, missed lesions counted as 0; second score: the share of held-out lesions with a Dice above 0.8.
 
 Every seed draws its own pool and held-out quarter, so that methods without chance vary too, and all methods of a seed
-see the same pool. Random is the mean of five draws. Intervals are 95 % (Student's t) of the paired difference over seeds.
+see the same pool. Random is the mean of three draws. Intervals are 95 % (Student's t) of the paired difference over
+seeds.
 
     python benchmarks/cold_start.py              # goes on where it stopped
     python benchmarks/cold_start.py --summary    # only the table and the picture, from the CSV
@@ -40,7 +41,7 @@ METHODS = (
     *("random", "coverage", "foreground-random", "kcenter", "typiclust", "probcover"),
     *("saal", "saal-corrected"),
 )
-DRAWS = 5  # of the random baseline per seed
+DRAWS = 3  # of the random baseline per seed
 
 
 @dataclass
@@ -319,7 +320,7 @@ def main() -> None:
     """Run what has no row yet, then summarise."""
     warnings.filterwarnings("ignore", category=RuntimeWarning)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--pools", nargs="+", default=[" ".join(p) for p in POOLS])
     parser.add_argument("--out", type=Path, default=RESULTS / "cold_start.csv")

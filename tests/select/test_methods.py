@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewer.core.errors import FewerError
-from fewer.select.coverage import herd
+from fewer.select.coverage import herd, select_coverage
 from fewer.select.distance import Unit, Whitened, nearest, squared_distances
 from fewer.select.greedy import ball, gaussian, greedy_cover
 from fewer.select.methods import METHODS, choose
@@ -159,7 +159,7 @@ def test_herding_is_the_plain_one(seed, n):
     count = min(10, int((~taken).sum()))
     if not count:
         return
-    chosen, _ = herd(points, points, weights, 1.3, count, taken, np.random.default_rng(0))
+    chosen = herd(points, points, weights, 1.3, count, taken, np.random.default_rng(0))
     table = np.exp(-((points[:, None].astype(float) - points) ** 2).sum(-1) / (2 * 1.3**2))
     target = table @ (weights / weights.sum())
     done = np.flatnonzero(taken).tolist()
@@ -177,7 +177,7 @@ def test_herding_represents_the_pool_better_than_chance():
     def discrepancy(rows):
         return table.mean() - 2 * table[rows].mean() + table[np.ix_(rows, rows)].mean()
 
-    ours = discrepancy(choose(Pool(features), "coverage", 10).rows)
+    ours = discrepancy(select_coverage(Pool(features), 10, kinds=0, power=0.0).rows)
     chance = [discrepancy(choose(Pool(features), "random", 10, seed=s).rows) for s in range(20)]
     assert ours < min(chance)
 

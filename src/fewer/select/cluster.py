@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -40,7 +41,16 @@ class Clusters:
         return np.bincount(self.labels, minlength=len(self.centres))
 
 
-def cluster(pool: Pool, count: int, space: Space, seed: int, *, init: str = "k-means++", tries: int = 1) -> Clusters:
+def cluster(
+    pool: Pool,
+    count: int,
+    space: Space,
+    seed: int,
+    *,
+    init: Literal["k-means++", "random"] = "k-means++",
+    tries: int = 1,
+    weights: np.ndarray | None = None,
+) -> Clusters:
     """Cluster all usable images of a pool by k-means.
 
     Up to 20,000 images are clustered by Lloyd's algorithm, larger pools by mini-batches of 10,000 that are read from
@@ -60,6 +70,8 @@ def cluster(pool: Pool, count: int, space: Space, seed: int, *, init: str = "k-m
         ``k-means++`` or ``random``.
     tries
         Starts, of which the best is kept (small pools only).
+    weights
+        [number of usable images] how much each one counts.
 
     Raises
     ------
@@ -78,21 +90,29 @@ def cluster(pool: Pool, count: int, space: Space, seed: int, *, init: str = "k-m
         # fewer distinct images than clusters: some clusters stay empty, which is what they should do
         warnings.simplefilter("ignore", ConvergenceWarning)
         if len(rows) <= _SMALL:
-            model = KMeans(count, init=init, n_init=tries, random_state=state)
-            centres = model.fit(space.of(pool.features[rows])).cluster_centers_
+            model = KMeans(count, init=init, n_init=tries, random_state=state)  # pyright: ignore[reportArgumentType]
+            centres = model.fit(space.of(pool.features[rows]), sample_weight=weights).cluster_centers_
         else:
-            centres = _in_batches(MiniBatchKMeans, pool.features, rows, count, space, state, init)
+            centres = _in_batches(MiniBatchKMeans, pool.features, rows, count, space, state, init, weights)
     labels, squared = nearest(pool.features, centres, space, rows)
     return Clusters(centres, rows, labels, squared)
 
 
 def _in_batches(
-    model_class: type, features: np.ndarray, rows: np.ndarray, count: int, space: Space, state: int, init: str
+    model_class: type,
+    features: np.ndarray,
+    rows: np.ndarray,
+    count: int,
+    space: Space,
+    state: int,
+    init: str,
+    weights: np.ndarray | None,
 ) -> np.ndarray:
     rng = np.random.default_rng(state)
     size = max(10_000, 3 * count)
     model = model_class(count, init=init, n_init=1, random_state=state, batch_size=size)
     for _ in range(40):
-        drawn = np.sort(rng.choice(rows, min(size, len(rows)), replace=False))
-        model.partial_fit(space.of(features[drawn]))
+        drawn = np.sort(rng.choice(len(rows), min(size, len(rows)), replace=False))
+        batch = space.of(features[rows[drawn]])
+        model.partial_fit(batch, sample_weight=None if weights is None else weights[drawn])
     return model.cluster_centers_

@@ -1,17 +1,18 @@
-"""Our default: cover the pool in proportion to its density, in a robust space, and lean to what a model is unsure of."""
+"""Our default: cover the kinds of image that the pool has, then follow its density, and lean to what is uncertain."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from fewer.select.distance import Space, Unit, Whitened, nearest, squared_distances
+from fewer.select.cluster import cluster
+from fewer.select.distance import Space, Whitened, nearest, squared_distances
 from fewer.select.pool import BLOCK, Pool, Selection, blocks
 
 __all__ = ["herd", "select_coverage"]
 
-COMPONENTS = 64
-POWER = 0.25
-WIDTH = 1.0
+COMPONENTS = 32
+POWER = 0.5
+KINDS = 64
 LEANING = 2.0
 _REFERENCE = 8192  # images that stand for the pool's density
 
@@ -21,36 +22,37 @@ def select_coverage(
     count: int,
     seed: int = 0,
     *,
-    components: int | None = COMPONENTS,
+    components: int = COMPONENTS,
     power: float = POWER,
-    width: float = WIDTH,
+    kinds: int = KINDS,
     leaning: float = LEANING,
 ) -> Selection:
-    """Choose images whose density follows that of the pool: always where it is most under-represented so far.
+    """Choose one image of every kind first, then images that bring the chosen density close to that of the pool.
 
-    With a Gaussian kernel k, the next image is the one with the largest ``mean_j w_j k(i, j) - mean_s k(i, s)``, where j
-    runs over the pool and s over what is chosen or labelled already: dense regions come first, and a region that is
-    covered loses its appeal (kernel herding; Chen, Welling and Smola, 2010). Few choices then stand for the whole pool
-    as well as they can: the two densities differ least in the kernel's own norm, the maximum mean discrepancy.
+    Distances are taken between unit vectors on the pool's 32 strongest principal directions, whitened: no single
+    direction rules, and directions of noise are left out.
 
-    Distances are taken between unit vectors on the strongest principal directions, part-whitened, so that no single
-    direction rules and noise directions are left out. Where predictions or uncertainties are known (from the second
-    round on) an image of the pool weighs ``w = 1 + leaning * u`` with u between 0 and 1, so that regions where the
-    model is unsure ask for more labels.
+    1. *Kinds.* k-means into as many clusters as there will be labels, at most 64. Of every cluster that has no label
+       yet, the image nearest to the centre is taken, the largest cluster first.
+    2. *Density.* With a Gaussian kernel k, the next image is the one with the largest
+       ``mean_j w_j k(i, j) - mean_s k(i, s)``, where j runs over the pool and s over what is chosen or labelled: always
+       where the pool is most under-represented so far (kernel herding; Chen, Welling and Smola, 2010).
 
-    The density is estimated from at most 8,192 images; every image of the pool can be chosen. Memory is N x
-    ``components`` floats.
+    Where predictions or uncertainties are known (from the second round on) an image of the pool weighs
+    ``w = 1 + leaning * u`` with u between 0 and 1 in both steps, so that regions where the model is unsure get more
+    labels. The density is estimated from at most 8,192 images; every image can be chosen. Memory is N x ``components``
+    floats.
 
     Parameters
     ----------
     pool, count, seed
         As for every method.
     components
-        Principal directions to keep; None takes unit vectors as they are.
+        Principal directions to keep.
     power
         0.5 whitens, 0 does not.
-    width
-        Of the kernel, as a multiple of the pool's median distance.
+    kinds
+        Clusters at most; later choices follow the density.
     leaning
         How much uncertainty counts.
 
@@ -58,34 +60,61 @@ def select_coverage(
     --------
     >>> two_heaps = np.array([[1.0, 0.0]] * 6 + [[0.0, 1.0]] * 3, np.float32)
     >>> picks = select_coverage(Pool(two_heaps), 2).rows
-    >>> sorted(two_heaps[picks, 0].tolist())
-    [0.0, 1.0]
+    >>> two_heaps[picks, 0].tolist()
+    [1.0, 0.0]
     """
     usable = pool.usable()
     rng = np.random.default_rng([seed, 6])
-    space: Space = Unit()
-    if components is not None:
-        space = Whitened.fit(pool.features, usable, components=components, power=power, seed=seed)
+    space = Whitened.fit(pool.features, usable, components=components, power=power, seed=seed)
     points = _project(pool, usable, space)
-    if len(usable) > _REFERENCE:
-        reference = np.sort(rng.choice(len(usable), _REFERENCE, replace=False))
-    else:
-        reference = np.arange(len(usable))
-    unsure = pool.unsure()
-    weights = np.ones(len(reference)) if unsure is None else 1 + leaning * unsure[usable[reference]]
-    scale = width * _median_distance(points[reference[:: max(1, len(reference) // 1024)]])
     taken = np.isin(usable, pool.labelled)
-    chosen, scores = herd(points, points[reference], weights, scale, count, taken, rng)
-    rows = usable[chosen]
+    unsure = pool.unsure()
+    weights = np.ones(len(usable)) if unsure is None else 1 + leaning * unsure[usable]
+
+    first, sizes = _kinds(points, weights, taken, count, kinds, seed)
+    later = np.zeros(0, np.int64)
+    if len(first) < count:
+        reference = np.arange(len(usable))
+        if len(usable) > _REFERENCE:
+            reference = np.sort(rng.choice(len(usable), _REFERENCE, replace=False))
+        scale = _median_distance(points[reference[:: max(1, len(reference) // 1024)]])
+        covered = taken.copy()
+        covered[first] = True
+        later = herd(points, points[reference], weights[reference], scale, count - len(first), covered, rng)
+
+    chosen = np.concatenate([first, later])
     labels, _ = nearest(points, points[np.concatenate([chosen, np.flatnonzero(taken)])])
     stands = np.bincount(labels, minlength=len(chosen))[: len(chosen)]
-    return Selection.of(
-        rows,
-        _reasons(rows, stands, bool(taken.any()), unsure),
-        groups=np.arange(count),
-        stands_for=stands,
-        scores=scores,
-    )
+    why = [f"the most central of a group of {size} similar images that has no label yet" for size in sizes]
+    why += [
+        f"its kind was the most under-represented so far; it stands for {near} images" for near in stands[len(why) :]
+    ]
+    if unsure is not None:
+        why = [
+            f"{text}; the model is {100 * unsure[usable[place]]:.0f} % as unsure of it as of its least sure image"
+            for text, place in zip(why, chosen, strict=True)
+        ]
+    return Selection.of(usable[chosen], why, groups=np.arange(len(chosen)), stands_for=stands, scores=weights[chosen])
+
+
+def _kinds(
+    points: np.ndarray, weights: np.ndarray, taken: np.ndarray, count: int, kinds: int, seed: int
+) -> tuple[np.ndarray, list[int]]:
+    """Central members of clusters without a label, the heaviest cluster first, and the sizes of the clusters."""
+    wanted = min(count, kinds - int(taken.sum()))
+    if wanted < 1:
+        return np.zeros(0, np.int64), []
+    found = cluster(Pool(points), wanted + int(taken.sum()), Space(), seed, tries=3, weights=weights)
+    clusters = len(found.centres)
+    free = np.ones(clusters, bool)
+    free[found.labels[taken]] = False
+    mass = np.bincount(found.labels, weights, clusters)
+    sizes = found.sizes()
+    order = [g for g in np.argsort(-mass, kind="stable") if free[g] and sizes[g]][:wanted]
+    by_distance = np.argsort(found.squared, kind="stable")
+    central = np.full(clusters, -1)
+    central[found.labels[by_distance[::-1]]] = by_distance[::-1]  # the last one written is the nearest
+    return central[order].astype(np.int64), [int(sizes[g]) for g in order]
 
 
 def herd(
@@ -96,7 +125,7 @@ def herd(
     count: int,
     taken: np.ndarray,
     rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> np.ndarray:
     """Kernel herding towards the weighted density of a reference, going on from points that are taken.
 
     Parameters
@@ -118,13 +147,13 @@ def herd(
 
     Returns
     -------
-    chosen, scores
-        [count] places, and by how much each one's region was under-represented when it was chosen.
+    np.ndarray
+        [count] places, in the order of choice.
 
     Examples
     --------
     >>> line = np.array([[0.0], [0.1], [0.2], [5.0]], np.float32)
-    >>> herd(line, line, np.ones(4), 1.0, 2, np.zeros(4, bool), np.random.default_rng(0))[0].tolist()
+    >>> herd(line, line, np.ones(4), 1.0, 2, np.zeros(4, bool), np.random.default_rng(0)).tolist()
     [1, 3]
     """
     weights = np.asarray(weights, np.float32) / np.float32(np.sum(weights))
@@ -139,17 +168,17 @@ def herd(
     norms = np.einsum("ij,ij->i", points, points)
     total = int(taken.sum())
     free = ~taken
-    chosen, scores = np.zeros(count, np.int64), np.zeros(count)
+    chosen = np.zeros(count, np.int64)
     for place in range(count):
         gain = density - presence / (total + 1) + tie
         gain[~free] = -np.inf
         best = int(gain.argmax())
-        chosen[place], scores[place] = best, gain[best]
+        chosen[place] = best
         free[best] = False
         total += 1
         squared = norms + norms[best] - 2 * (points @ points[best])
         presence += np.exp(np.maximum(squared, 0) * np.float32(-0.5 / scale**2))
-    return chosen, scores
+    return chosen
 
 
 def _similarity(a: np.ndarray, b: np.ndarray, scale: float) -> np.ndarray:
@@ -168,19 +197,5 @@ def _project(pool: Pool, rows: np.ndarray, space: Space) -> np.ndarray:
 
 def _median_distance(points: np.ndarray) -> float:
     """Median distance of all pairs of some points; 1 where all are the same."""
-    table = squared_distances(points, points)
-    apart = table[np.triu_indices(len(points), 1)]
-    return float(np.sqrt(np.median(apart))) or 1.0 if len(apart) else 1.0
-
-
-def _reasons(rows: np.ndarray, stands: np.ndarray, later: bool, unsure: np.ndarray | None) -> list[str]:
-    told = []
-    for place, (row, near) in enumerate(zip(rows, stands, strict=True)):
-        if place == 0 and not later:
-            text = f"the most typical image of the whole pool; it stands for {near} images"
-        else:
-            text = f"its kind was the most under-represented so far; it stands for {near} images"
-        if unsure is not None:
-            text += f", and the model is {100 * unsure[row]:.0f} % as unsure of it as of its least sure image"
-        told.append(text)
-    return told
+    apart = squared_distances(points, points)[np.triu_indices(len(points), 1)]
+    return (float(np.sqrt(np.median(apart))) or 1.0) if len(apart) else 1.0
