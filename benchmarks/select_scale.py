@@ -1,9 +1,8 @@
 """How long does choosing take on a large pool? One million vectors of 384 numbers, 1,000 picks, a memory map on disk.
 
-Each method runs in a process of its own, so that its peak memory is its own; it counts the pages of the mapped file that
-the system keeps in memory too. The vectors are
-made up: 2,000 Gaussian heaps of uneven size, and noise. Seconds are those on the wall; on a busy machine compare cpu_seconds, the
-processor time of all threads, imports included.
+Each method runs in a process of its own, so that its peak memory is its own; pages of the mapped file that the system
+keeps in memory are counted too. The vectors are made up: 2,000 Gaussian heaps of uneven size, and noise. Seconds are
+those on the wall; on a busy machine compare cpu_seconds, the processor time of all threads, imports included.
 
     python benchmarks/select_scale.py                    # all methods; goes on where it stopped
     python benchmarks/select_scale.py --images 100000    # smaller

@@ -12,6 +12,7 @@ from fewer.select.coverage import herd, select_coverage
 from fewer.select.distance import Unit, Whitened, nearest, squared_distances
 from fewer.select.greedy import ball, gaussian, greedy_cover
 from fewer.select.methods import METHODS, choose
+from fewer.select.peers import select_by_peer
 from fewer.select.pool import Pool
 from fewer.select.probcover import pure_radius
 from fewer.select.saal import quotas
@@ -202,6 +203,18 @@ def test_peers_agree_where_they_are_installed():
     theirs = pool.CoreSet(random_state=0).query(features, labels, batch_size=10)
     ours = choose(Pool(features, labelled=np.array([7])), "kcenter", 10).rows
     assert ours.tolist() == theirs.tolist()
+    for name in ("CoreSet", "MaxHerding", "ProbCover", "TypiClust"):
+        picks = choose(Pool(features, labelled=np.array([7]), excluded=np.array([8])), f"skactiveml/{name}", 6).rows
+        assert len(set(picks.tolist()) - {7, 8}) == 6, name
+
+
+def test_peers_refuse_what_they_cannot_do():
+    with pytest.raises(FewerError, match="did you mean 'CoreSet'"):
+        select_by_peer(Pool(np.ones((3, 2))), "Coreset", 1)
+    with pytest.raises(FewerError, match="did you mean 'skactiveml/TypiClust'"):
+        choose(Pool(np.ones((3, 2))), "skactiveml/TypiClst", 1)
+    with pytest.raises(FewerError, match="does not fit in memory for 20001"):
+        choose(Pool(np.ones((20_001, 1), np.float32)), "skactiveml/CoreSet", 1)
 
 
 def test_large_pools_take_the_other_path(monkeypatch):

@@ -78,8 +78,10 @@ def _presets() -> dict[str, str]:
 
 def _methods() -> dict[str, str]:
     from fewer.select.methods import METHODS
+    from fewer.select.peers import STRATEGIES
 
-    return {name: entry.note for name, entry in METHODS.items()}
+    peers = {"skactiveml/NAME": f"{', '.join(STRATEGIES)} of scikit-activeml, up to 20,000 images"}
+    return {name: entry.note for name, entry in METHODS.items()} | peers
 
 
 LISTS: dict[str, Callable[[], dict[str, str]]] = {

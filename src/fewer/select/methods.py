@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fewer.core.errors import FewerError, near_match
 from fewer.select.coverage import select_coverage
+from fewer.select.peers import PREFIX, STRATEGIES, select_by_peer
 from fewer.select.pool import Method, Pool, Selection
 from fewer.select.probcover import select_probcover
 from fewer.select.saal import select_saal, select_saal_corrected
@@ -13,7 +14,7 @@ from fewer.select.simple import select_foreground, select_kcenter, select_random
 from fewer.select.typical import select_typiclust
 from fewer.select.uncertainty import select_bald, select_entropy
 
-__all__ = ["METHODS", "Entry", "choose"]
+__all__ = ["METHODS", "Entry", "check_method", "choose"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def choose(pool: Pool, method: str, count: int, seed: int = 0) -> Selection:
     pool
         Vectors and what is known.
     method
-        A key of :data:`METHODS`.
+        A key of :data:`METHODS`, or ``skactiveml/NAME``.
     count
         Images to choose.
     seed
@@ -65,9 +66,17 @@ def choose(pool: Pool, method: str, count: int, seed: int = 0) -> Selection:
     >>> sorted(choose(pool, "coverage", 45).rows.tolist()) == list(range(5, 50))
     True
     """
-    if method not in METHODS:
-        raise FewerError(f"unknown selection method {method!r}{near_match(method, METHODS)}")
+    check_method(method)
     free = len(pool.candidates())
     if not 1 <= count <= free:
         raise FewerError(f"{count} images cannot be chosen: {free} of the pool's {len(pool)} have no label yet")
+    if method.startswith(PREFIX):
+        return select_by_peer(pool, method.removeprefix(PREFIX), count, seed)
     return METHODS[method].choose(pool, count, seed)
+
+
+def check_method(method: str) -> None:
+    """Raise a :class:`FewerError` with the nearest valid name unless there is such a method."""
+    known = [*METHODS, *(PREFIX + name for name in STRATEGIES)]
+    if method not in known:
+        raise FewerError(f"unknown selection method {method!r}{near_match(method, known)}")

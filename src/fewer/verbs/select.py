@@ -19,7 +19,7 @@ from fewer.select.embed import Embedded, EmbedJob, embed
 from fewer.select.export import FORMATS, export
 from fewer.select.folder import QueueFolder
 from fewer.select.labels import Returned, read_labels
-from fewer.select.methods import METHODS, choose
+from fewer.select.methods import METHODS, check_method, choose
 from fewer.select.plan import Asked, QueuePlan, Round, Skipped
 from fewer.select.pool import Pool, Selection
 from fewer.select.predictions import read_predictions
@@ -131,8 +131,7 @@ def select_images(
     """
     progress = progress or Silent()
     (wanted,) = _one_budget(budget)
-    if method not in METHODS:
-        raise FewerError(f"unknown selection method {method!r}{near_match(method, METHODS)}")
+    check_method(method)
     for name in to:
         if name not in FORMATS:
             raise FewerError(f"unknown export format {name!r}{near_match(name, FORMATS)}")
@@ -177,7 +176,7 @@ def _check_early(
     """Tell what cannot work before the pool is embedded, which may take hours."""
     budget.count(images)
     has_classes = returned is not None and len({c for c in returned.labels.values() if c is not None}) > 1
-    if METHODS[method].needs_predictions and predictions is None and not has_classes:
+    if method in METHODS and METHODS[method].needs_predictions and predictions is None and not has_classes:
         raise cold_start(method)
 
 
