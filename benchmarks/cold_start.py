@@ -1,4 +1,4 @@
-"""Which images should be labelled first? Cold-start methods beside each other on three pools.
+"""Which images should be labelled first? Cold-start methods beside each other on four pools.
 
 * ``elpv, dinov2-small`` and ``elpv, mobilenet-v2``: 2,624 real electroluminescence images of solar cells. A logistic
   regression on the frozen features of the chosen cells says whether a cell is defective (grade 2 or 3); score: accuracy
@@ -6,6 +6,9 @@
 * ``lesions, dinov2-small``: 800 *simulated* skin lesions of 40 looks of uneven frequency, grown from real dermoscopy
   patches. A logistic regression on the frozen patch tokens of the chosen images segments them; score: mean Dice on the
   held-out quarter, missed lesions counted as 0; second score: the share of held-out lesions with a Dice above 0.8.
+* ``mnist, mobilenet-v2``: 3,000 MNIST digits at 96 pixels, features of a network for photos; a logistic regression
+  tells the ten digits; score: accuracy; second score: mean of the ten accuracies. The settings of ``coverage`` were
+  chosen by looking at the other pools; this one was left alone until they were fixed.
 
 Every seed draws its own pool and held-out quarter, so that methods without chance vary too, and all methods of a seed
 see the same pool. Random is the mean of three draws. Intervals are 95 % (Student's t) of the paired difference over
@@ -87,15 +90,44 @@ def elpv(model: str) -> Data:
     return Data(features, np.array(share), lambda train, test: classify(features, defective, train, test))
 
 
+def mnist() -> Data:
+    """Handwritten digits, with the features of a network that has never seen any."""
+
+    def vectors() -> np.ndarray:
+        import torch
+
+        from fewer.data.preprocess import Preprocess
+        from fewer.data.probes import load_mnist
+        from fewer.models.spec import load_model
+        from fewer.select.extract import extractor
+
+        size = Preprocess((1, 96, 96), mean=0.45, std=0.225, crop=1.0, interpolation="bilinear")
+        digits = load_mnist("train", 3000, 0, size)
+        extract = extractor(load_model("fewer/mobilenet-v2").model, torch.zeros(1, 3, 96, 96))
+        parts = []
+        for batch in digits.images.split(50):
+            parts.append(extract(batch.expand(-1, 3, -1, -1)))
+            told(len(batch), "mnist")
+        return np.hstack([np.concatenate(parts), digits.labels[:, None].numpy()]).astype(np.float32)
+
+    table = np.array(cached("mnist-mobilenet-v2", vectors))
+    features, labels = table[:, :-1], table[:, -1].astype(int)
+    share = np.full(len(labels), 0.2, np.float32)  # every picture shows a digit
+    return Data(features, share, lambda train, test: classify(features, labels, train, test))
+
+
 def classify(features: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[float, float]:
-    """Accuracy and ROC area of a logistic regression on standardised features."""
+    """Accuracy, and ROC area (two classes) or mean accuracy over classes, of a logistic regression."""
     from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import roc_auc_score
+    from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
     mean, spread = features[train].mean(0), features[train].std(0) + 1e-3
     if len(set(labels[train])) < 2:  # one class only: the probe can only ever say that one
         return float((labels[test] == labels[train][0]).mean()), 0.5
     probe = LogisticRegression(C=0.01, max_iter=300).fit((features[train] - mean) / spread, labels[train])
+    if labels.max() > 1:
+        found = probe.predict((features[test] - mean) / spread)
+        return float((found == labels[test]).mean()), float(balanced_accuracy_score(labels[test], found))
     chance = probe.predict_proba((features[test] - mean) / spread)[:, 1]
     return float(((chance > 0.5) == labels[test]).mean()), float(roc_auc_score(labels[test], chance))
 
@@ -198,6 +230,7 @@ POOLS: dict[tuple[str, str], Callable[[], Data]] = {
     ("lesions", "dinov2-small"): lesions,
     ("elpv", "dinov2-small"): lambda: elpv("dinov2-small"),
     ("elpv", "mobilenet-v2"): lambda: elpv("mobilenet-v2"),
+    ("mnist", "mobilenet-v2"): mnist,
 }
 
 

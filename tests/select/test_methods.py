@@ -208,6 +208,18 @@ def test_peers_agree_where_they_are_installed():
         assert len(set(picks.tolist()) - {7, 8}) == 6, name
 
 
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("saal",)])
+def test_degenerate_pools(method):
+    def like(features):
+        share = np.full(len(features), 0.5)
+        return Pool(features, predictions=np.full((2, len(features), 2), 0.5), foreground=share)
+
+    assert choose(like(np.ones((1, 3), np.float32)), method, 1).rows.tolist() == [0]
+    twins = choose(like(np.ones((6, 3), np.float32)), method, 4).rows.tolist()
+    assert len(set(twins)) == 4
+    assert len(set(choose(like(np.zeros((5, 1), np.float16)), method, 5).rows.tolist())) == 5
+
+
 def test_peers_refuse_what_they_cannot_do():
     with pytest.raises(FewerError, match="did you mean 'CoreSet'"):
         select_by_peer(Pool(np.ones((3, 2))), "Coreset", 1)

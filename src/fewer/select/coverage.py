@@ -33,7 +33,8 @@ def select_coverage(
     direction rules, and directions of noise are left out.
 
     1. *Kinds.* k-means into as many clusters as there will be labels, at most 64. Of every cluster that has no label
-       yet, the image nearest to the centre is taken, the largest cluster first.
+       yet, the image nearest to the centre is taken, the largest cluster first. In later rounds clusters of less than
+       half the mean weight are left to the second step: they are what fell between the labelled ones.
     2. *Density.* With a Gaussian kernel k, the next image is the one with the largest
        ``mean_j w_j k(i, j) - mean_s k(i, s)``, where j runs over the pool and s over what is chosen or labelled: always
        where the pool is most under-represented so far (kernel herding; Chen, Welling and Smola, 2010).
@@ -85,7 +86,12 @@ def select_coverage(
     chosen = np.concatenate([first, later])
     labels, _ = nearest(points, points[np.concatenate([chosen, np.flatnonzero(taken)])])
     stands = np.bincount(labels, minlength=len(chosen))[: len(chosen)]
-    why = [f"the most central of a group of {size} similar images that has no label yet" for size in sizes]
+    why = [
+        f"the most central of a group of {size} similar images that has no label yet"
+        if size > 1
+        else "unlike any other"
+        for size in sizes
+    ]
     why += [
         f"its kind was the most under-represented so far; it stands for {near} images" for near in stands[len(why) :]
     ]
@@ -110,7 +116,8 @@ def _kinds(
     free[found.labels[taken]] = False
     mass = np.bincount(found.labels, weights, clusters)
     sizes = found.sizes()
-    order = [g for g in np.argsort(-mass, kind="stable") if free[g] and sizes[g]][:wanted]
+    least = 0.5 * mass.mean() if taken.any() else 0.0
+    order = [g for g in np.argsort(-mass, kind="stable") if free[g] and sizes[g] and mass[g] >= least][:wanted]
     by_distance = np.argsort(found.squared, kind="stable")
     central = np.full(clusters, -1)
     central[found.labels[by_distance[::-1]]] = by_distance[::-1]  # the last one written is the nearest

@@ -89,7 +89,7 @@ class Whitened(Space):
         unit = Unit().of(np.asarray(features[rows], np.float32)).astype(np.float64)
         mean = unit.mean(0)
         values, vectors = np.linalg.eigh((unit - mean).T @ (unit - mean) / len(unit))
-        keep = np.argsort(values)[::-1][: min(components, len(unit) - 1, len(values))]
+        keep = np.argsort(values)[::-1][: max(1, min(components, len(unit) - 1, len(values)))]
         spread = np.maximum(values[keep], 1e-8 * max(values.max(), 1e-30))
         basis = vectors[:, keep] / spread**power
         # the sign of a principal direction is arbitrary; fix it, so that it is the same everywhere
