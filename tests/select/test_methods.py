@@ -113,6 +113,14 @@ def test_kcenter_is_the_plain_greedy_one(seed, n, dim):
     assert picks.rows.tolist() == brute_kcenter(features, start, count)
 
 
+def test_kcenter_is_the_same_when_few_distances_are_kept_up_to_date(monkeypatch):
+    features = np.random.default_rng(1).normal(size=(400, 8)).astype(np.float32)
+    wanted = choose(Pool(features), "kcenter", 60, seed=2).rows.tolist()
+    for kept in (1, 7, 100):
+        monkeypatch.setattr("fewer.select.simple._FAR", kept)
+        assert choose(Pool(features), "kcenter", 60, seed=2).rows.tolist() == wanted
+
+
 def brute_cover(points, weights, kernel, count, covered):
     covered, chosen = covered.copy(), []
     table = kernel(squared_distances(points, points)).astype(float)

@@ -10,7 +10,7 @@ from fewer.select.pool import Pool, Selection, blocks
 
 __all__ = ["select_foreground", "select_kcenter", "select_random"]
 
-_WAVE = 2048  # images whose distance is brought up to date at once
+_FAR = 32_768  # images whose distance is up to date after every choice
 
 
 def select_random(pool: Pool, count: int, seed: int = 0) -> Selection:
@@ -52,8 +52,8 @@ def select_foreground(pool: Pool, count: int, seed: int = 0) -> Selection:
 def select_kcenter(pool: Pool, count: int, seed: int = 0) -> Selection:
     """Greedy k-centre (Gonzalez, 1985; core-set of Sener and Savarese, 2018): always the farthest from all chosen.
 
-    Exact, in O(N) memory. A distance to the nearest chosen image can only fall, so an old one is an upper bound; it is
-    brought up to date only for images that could be the farthest.
+    Exact, in O(N) memory. A distance to the nearest chosen image can only fall, so an old one is an upper bound. The
+    32,768 farthest images are kept up to date after every choice; the others only when one of them could be farther.
 
     Examples
     --------
@@ -66,41 +66,43 @@ def select_kcenter(pool: Pool, count: int, seed: int = 0) -> Selection:
     chosen: list[int] = []
     reach: list[float] = []
     if not centres:
-        first = int(np.random.default_rng([seed, 2]).integers(len(rows)))
-        chosen, reach = [first], [0.0]
-        centres = [np.asarray(pool.features[rows[first]], np.float32)]
-    bound = np.empty(len(rows), np.float32)
-    for start, block in blocks(pool.features, rows):
-        bound[start : start + len(block)] = squared_distances(block, np.stack(centres)).min(1)
-    applied = np.full(len(rows), len(centres))
-    bound[chosen] = -1
+        chosen, reach = [int(np.random.default_rng([seed, 2]).integers(len(rows)))], [0.0]
+        centres = [np.asarray(pool.features[rows[chosen[0]]], np.float32)]
+    bound = np.full(len(rows), np.inf, np.float32)
+    done = 0  # centres that all bounds know of
     while len(chosen) < count:
-        best = _farthest(pool, rows, bound, applied, centres)
-        chosen.append(best)
-        reach.append(float(np.sqrt(max(bound[best], 0))))
-        centres.append(np.asarray(pool.features[rows[best]], np.float32))
-        bound[best] = -1
+        for start, block in blocks(pool.features, rows):
+            part = bound[start : start + len(block)]
+            np.minimum(part, squared_distances(block, np.stack(centres[done:])).min(1), out=part)
+        done = len(centres)
+        bound[chosen] = -1
+        far, rest = _farthest(bound)
+        vectors = np.asarray(pool.features[rows[far]], np.float32)
+        near = bound[far]
+        while len(chosen) < count and near.max() >= rest:
+            best = int(near.argmax())
+            chosen.append(int(far[best]))
+            reach.append(float(np.sqrt(max(near[best], 0))))
+            centres.append(vectors[best])
+            np.minimum(near, squared_distances(vectors, vectors[[best]])[:, 0], out=near)
+            near[best] = -1
+            # all that are left of these have been chosen
+            if near.max() < 0:
+                break
     picks = rows[np.array(chosen, int)]
     why = [
-        f"farthest from everything chosen before it (distance {far:.2f})" if far else "the start, drawn at random"
-        for far in reach
+        f"farthest from everything chosen before it (distance {far:.2f})" if place else "the start, drawn at random"
+        for place, far in enumerate(reach, start=len(pool.seen()))
     ]
     return Selection.of(picks, why, scores=reach, stands_for=_stands_for(pool, picks))
 
 
-def _farthest(pool: Pool, rows: np.ndarray, bound: np.ndarray, applied: np.ndarray, centres: list[np.ndarray]) -> int:
-    """The row with the largest true distance; bounds are lowered on the way."""
-    wave = 64
-    while True:
-        top = np.argpartition(bound, -wave)[-wave:] if wave < len(rows) else np.arange(len(rows))
-        stale = top[applied[top] < len(centres)]
-        if not len(stale):
-            return int(top[bound[top].argmax()])
-        since = int(applied[stale].min())
-        vectors = np.asarray(pool.features[rows[stale]], np.float32)
-        bound[stale] = np.minimum(bound[stale], squared_distances(vectors, np.stack(centres[since:])).min(1))
-        applied[stale] = len(centres)
-        wave = min(2 * wave, _WAVE)
+def _farthest(bound: np.ndarray) -> tuple[np.ndarray, float]:
+    """Places of the largest bounds, rising, and the largest of the others."""
+    if len(bound) <= _FAR:
+        return np.arange(len(bound)), -1.0
+    order = np.argpartition(bound, -_FAR - 1)
+    return np.sort(order[-_FAR:]), float(bound[order[-_FAR - 1]])
 
 
 def _stands_for(pool: Pool, picks: np.ndarray) -> np.ndarray:
