@@ -90,7 +90,7 @@ def main() -> None:
             words = [sys.executable, __file__, "--picks", str(args.picks), "--one", str(path), method]
             told = subprocess.run(words, capture_output=True, text=True, check=False)
             if told.returncode:
-                print(method, "failed:", told.stderr.strip().splitlines()[-1])
+                print(method, f"failed ({told.returncode}):", *told.stderr.strip().splitlines()[-1:])
                 continue
             got = json.loads(told.stdout.strip().splitlines()[-1])
             row = dict(
