@@ -32,7 +32,9 @@ def render(plan, root, pool=12):
 def test_pictures_reasons_and_map(root):
     page = render(a_plan(4, 12, labelled=2), root)
     assert page.count("<img") == 4 and "it is &lt;typical&gt;" not in page and "It is &lt;typical&gt;" in page
-    assert "Label these 4 images" in page and "labelled or asked for before" in page and "fewer select &lt;p&gt;" in page
+    assert (
+        "Label these 4 images" in page and "labelled or asked for before" in page and "fewer select &lt;p&gt;" in page
+    )
     assert page == render(a_plan(4, 12, labelled=2), root)
 
 
