@@ -46,7 +46,7 @@ def select_saal(pool: Pool, count: int, seed: int = 0) -> Selection:
     usable = pool.usable()
     source = pool.corrupted() if pool.corrupted is not None else pool.features
     drawn = rng.choice(usable, len(usable))  # the generator draws anew for every row
-    shuffled = Pool(np.stack([np.asarray(source[row], np.float32) for row in drawn]))
+    shuffled = Pool(source[drawn])
     found = cluster(shuffled, CLUSTERS, Space(), seed, init="random")
     rows: list[int] = []
     groups: list[int] = []
