@@ -40,7 +40,8 @@ class Settings(BaseModel):
     data_free
         ``noise`` or ``bn`` (inputs that match BatchNorm statistics) instead of images.
     calibration, sensing, heldout
-        Numbers of images: for repair, for harm (a part of the former), and kept apart for the report.
+        Numbers of images: for repair, for harm (at most a third of the former; the repair whose harm is measured on
+        them learns from the others), and kept apart for the report.
     crops
         Random crops per file; None takes as many as fill the wanted number of images, 0 the centre of each once.
     search
@@ -101,6 +102,16 @@ class Settings(BaseModel):
     @classmethod
     def _tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("baselines")
+    @classmethod
+    def _baselines(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from fewer.core.baselines import BASELINES
+
+        for name in value:
+            if name not in BASELINES:
+                raise ValueError(f"there is no baseline '{name}'{near_match(name, BASELINES)}")
+        return value
 
     @field_validator("pattern")
     @classmethod
