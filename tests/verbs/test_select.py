@@ -153,8 +153,14 @@ def test_predictions_steer_later_rounds(ask, pool, tmp_path):  # noqa: F811
 def test_features_from_a_file(ask, pool, tmp_path):  # noqa: F811
     np.save(tmp_path / "f.npy", np.random.default_rng(0).normal(size=(24, 5)).astype(np.float16))
     assert len(ask(features=tmp_path / "f.npy", method="kcenter").chosen) == 4
+    # an image that sorts before all others joins: the file's new first row is its own, and nobody else's moves
+    chosen = {a.name for a in ask("labels=1", proceed=True).plan.queue}
+    draw(pool / "0" / "new.png", 1, 1)
+    grown = np.vstack([np.full((1, 5), 50), np.load(tmp_path / "f.npy")])
+    np.save(tmp_path / "f.npy", grown)
+    assert names_of(ask("labels=1", proceed=True, method="kcenter")) == ["0/new.png"] and "0/new.png" not in chosen
     np.save(tmp_path / "short.npy", np.zeros((23, 5)))
-    assert_refused("shape .23, 5.*has 24 images", ask, features=tmp_path / "short.npy", out=tmp_path / "q2")
+    assert_refused("shape .23, 5.*has 25 images", ask, features=tmp_path / "short.npy", out=tmp_path / "q2")
     assert not (tmp_path / "q2").exists()
 
 

@@ -236,7 +236,7 @@ def _vectors(
 ) -> tuple[Embedded, Any]:
     """Vectors of all images, and a function that makes those of corrupted ones."""
     if isinstance(model, (str, Path)) and str(model).endswith(".npy"):
-        return _given(Path(model), names), None
+        return _given(Path(model), names, gone), None
     count = workers or (1 if backend == "serial" else os.cpu_count() or 1)
     size = config.get("input_size")
     preprocess = {"input_size": (3, size, size)} if size else {}
@@ -253,16 +253,21 @@ def _vectors(
     return vectors, lambda: run(config["seed"], "corrupted.f32", "embed corrupted").vectors
 
 
-def _given(path: Path, names: list[str]) -> Embedded:
+def _given(path: Path, names: list[str], gone: frozenset[int]) -> Embedded:
+    """Vectors from a file, whose rows are the present images in the order of their paths."""
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise FewerError(f"cannot read features from {path}: {error}") from None
-    if values.ndim != 2 or len(values) != len(names):
+    present = sorted(name for row, name in enumerate(names) if row not in gone)
+    if values.ndim != 2 or len(values) != len(present):
         raise FewerError(
-            f"{path} has the shape {values.shape}, but the pool has {len(names)} images; it needs one row per image, "
+            f"{path} has the shape {values.shape}, but the pool has {len(present)} images; it needs one row per image, "
             "in the order of their sorted relative paths"
         )
+    if names != present:  # images came or went since the first round, and rows of the queue keep their places
+        place = {name: at for at, name in enumerate(present)}
+        values = values[[place.get(name, 0) for name in names]]
     bad = {row: "its features are NaN or infinite" for row in np.flatnonzero(~_finite(values)).tolist()}
     return Embedded(values, np.full(len(names), np.nan, np.float32), bad, len(names))
 
