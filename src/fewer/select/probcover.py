@@ -11,7 +11,7 @@ from fewer.select.pool import Pool, Selection
 
 __all__ = ["pure_radius", "select_probcover"]
 
-SAMPLE = 20_000
+SAMPLE = 10_000
 GROUPS = 4
 PURITY = 0.95
 
@@ -46,7 +46,7 @@ def select_probcover(pool: Pool, count: int, seed: int = 0, *, groups: int = GRO
     """Choose greedily the image with the most uncovered images within a radius.
 
     The radius is the largest at which 95 % of the balls are pure, with clusters in the place of classes. Vectors are
-    scaled to length 1. A pool of more than 20,000 images is judged on a random sample of that size, and the picks come
+    scaled to length 1. A pool of more than 10,000 images is judged on a random sample of that size, and the picks come
     from it: the covered share of a ball, estimated from the sample, is off by less than 1 % with 95 % confidence.
 
     Parameters
