@@ -23,6 +23,7 @@ _PUBLIC: dict[str, str] = {
     "plan": "fewer.verbs.planning",
     "profile": "fewer.verbs.profile",
     "rewrite_report": "fewer.verbs.folder",  # not "report", which is a package
+    "select_images": "fewer.verbs.select",  # not "select", which is a package
     "sense": "fewer.verbs.folder",
 }
 
@@ -39,6 +40,7 @@ __all__ = [
     "plan",
     "profile",
     "rewrite_report",
+    "select_images",
     "sense",
 ]
 
@@ -65,4 +67,5 @@ if TYPE_CHECKING:
     from fewer.verbs.planning import plan as plan
     from fewer.verbs.profile import profile as profile
     from fewer.verbs.saving import load as load
+    from fewer.verbs.select import select_images as select_images
     from fewer.verbs.settings import Settings as Settings

@@ -32,6 +32,10 @@ from fewer.core.errors import FewerError
         ("latency=1.5s", "latency", 1500.0, False),
         ("energy=5mJ", "energy", 0.005, False),
         ("energy=2J", "energy", 2.0, False),
+        ("labels=100", "labels", 100.0, False),
+        ("labels=1", "labels", 1.0, False),
+        ("labels=2k", "labels", 2000.0, False),
+        ("labels=5%", "labels", 0.05, True),
     ],
 )
 def test_readable(text, metric, value, relative):
@@ -59,7 +63,10 @@ def test_readable(text, metric, value, relative):
         ("weights=1e999", "must be more than 0|inf"),
         ("wieghts=50%", "unknown budget metric 'wieghts'.*did you mean 'weights'"),
         ("WEIGHTS=50%", "did you mean 'weights'"),
-        ("zzz=50%", "known are energy, flops, latency, macs, size, weights"),
+        ("zzz=50%", "known are energy, flops, labels, latency, macs, size, weights"),
+        ("labels=0", "must be more than 0"),
+        ("labels=0.5", "no unit of measure; write for example labels=0.5x"),
+        ("labels=120%", "more than the pool has"),
         ("=50%", "unknown budget metric ''"),
         ("weights", "has no '='"),
         ("", "empty"),
@@ -91,6 +98,23 @@ def test_limit_counts_fixed_costs_and_names_the_metrics_there_are():
     with pytest.raises(FewerError, match="do not measure 'latency'; they have weights"):
         Budget.parse("latency=5ms").limit(curves)
     assert Budget.parse("latency=50%").limit(smooth_curves(3, 5)) == smooth_curves(3, 5).dense("latency") / 2
+
+
+@pytest.mark.parametrize(
+    ("text", "total", "count"),
+    [("labels=100%", 7, 7), ("labels=29%", 100, 29), ("labels=1%", 10, 1), ("labels=3", 3, 3)],
+)
+def test_a_budget_of_labels_counts_images(text, total, count):
+    assert Budget.parse(text).count(total) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("labels=8", "more than the pool.*at most labels=7"), ("labels=2.5", "whole number"), ("size=8MB", "not of size")],
+)
+def test_labels_that_cannot_be_given(text, says):
+    with pytest.raises(FewerError, match=says):
+        Budget.parse(text).count(7)
 
 
 @given(st.sampled_from(sorted(METRICS)), st.floats(1.001, 1e15))

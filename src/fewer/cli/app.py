@@ -19,10 +19,11 @@ VERBS = {
     "apply": "Make the model of a plan.",
     "report": "Write the page of a run again, and say its verdict.",
     "profile": "Time what a model's layers cost on this machine, for budgets in milliseconds and joules.",
+    "select": "Choose the images of an unlabelled pool that should be annotated first, and say why.",
     "bench": "Time a model or a run beside the runtimes that could be used instead.",
     "export": "Write a run's model for onnxruntime, OpenVINO or torch.export, and say what is lost on the way.",
     "info": "Show a run folder, or which layers of a model can be cut, and why not the others.",
-    "list": "List models, presets, patterns or allocators.",
+    "list": "List models, presets, patterns, allocators or selection methods.",
 }
 """Every verb and what it does, in the order of the help."""
 

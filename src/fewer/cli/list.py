@@ -26,12 +26,12 @@ PATTERNS = {
 
 
 def list_(what: str | None = None, /, *, shared: Shared | None = None) -> int:
-    """List models, presets, patterns or allocators.
+    """List models, presets, patterns, allocators or selection methods.
 
     Parameters
     ----------
     what
-        models, presets, patterns or allocators; all of them when left out.
+        models, presets, patterns, allocators or methods; all of them when left out.
     """
     from fewer.cli.show import as_json, say
 
@@ -76,9 +76,18 @@ def _presets() -> dict[str, str]:
     return {name: preset_note(name) for name in preset_names()}
 
 
+def _methods() -> dict[str, str]:
+    from fewer.select.methods import METHODS
+    from fewer.select.peers import STRATEGIES
+
+    peers = {"skactiveml/NAME": f"{', '.join(STRATEGIES)} of scikit-activeml, up to 20,000 images"}
+    return {name: entry.note for name, entry in METHODS.items()} | peers
+
+
 LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "models": _models,
     "presets": _presets,
     "patterns": lambda: PATTERNS,
     "allocators": lambda: ALLOCATORS,
+    "methods": _methods,
 }

@@ -24,6 +24,7 @@ METRICS: dict[str, dict[str, float]] = {
     "size": _BYTES,
     "latency": {"us": 1e-3, "ms": 1.0, "s": 1e3},
     "energy": {"uJ": 1e-6, "mJ": 1e-3, "J": 1.0},
+    "labels": _COUNT,
 }
 _EXAMPLE = {
     "weights": "weights=50%",
@@ -32,6 +33,7 @@ _EXAMPLE = {
     "size": "size=8MB",
     "latency": "latency=12ms",
     "energy": "energy=5mJ",
+    "labels": "labels=100",
 }
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z%]*)\s*")
 
@@ -43,12 +45,13 @@ class Budget:
     Text forms: ``weights=50%`` and ``flops=0.5x`` are shares of the dense model (fixed costs included);
     ``macs=2.3G``, ``size=8MB``, ``latency=12ms``, ``energy=5mJ`` are amounts. Counts take ``k M G T`` (powers of
     1000). Bytes take ``B kB MB GB`` (powers of 1000: 1 MB = 1 000 000 bytes) and ``KiB MiB GiB`` (powers of 1024).
-    Time takes ``us ms s``; energy takes ``uJ mJ J``.
+    Time takes ``us ms s``; energy takes ``uJ mJ J``. ``labels=100`` and ``labels=5%`` say how many images of a pool are
+    annotated; a share is one of the pool.
 
     Parameters
     ----------
     metric
-        One of ``weights flops macs size latency energy``.
+        One of ``weights flops macs size latency energy labels``.
     value
         A share in (0, 1] when ``relative``; otherwise an amount in the base unit (count, bytes, ms, J).
     relative
@@ -78,9 +81,10 @@ class Budget:
         if not (math.isfinite(self.value) and self.value > 0):
             raise FewerError(f"a budget must be more than 0, but {self.metric} was given {self.value:g}")
         if self.relative and self.value > 1:
+            whole = "the pool has" if self.metric == "labels" else "the dense model costs"
             raise FewerError(
-                f"a budget of {100 * self.value:g} % ({self.value:g}x) of {self.metric} is more than the dense model "
-                "costs; give at most 100% (1x)"
+                f"a budget of {100 * self.value:g} % ({self.value:g}x) of {self.metric} is more than {whole}; "
+                "give at most 100% (1x)"
             )
 
     @classmethod
@@ -120,7 +124,8 @@ class Budget:
             return cls(metric, number / 100, True)
         if unit in ("x", "X"):
             return cls(metric, number, True)
-        if unit == "" and (number <= 1 or "" not in METRICS[metric]):
+        one_label = metric == "labels" and number == 1  # one weight is surely a mistake, one label is not
+        if unit == "" and (number <= 1 or "" not in METRICS[metric]) and not one_label:
             hint = f"{metric}={number:g}x" if number <= 1 else _EXAMPLE[metric]
             raise FewerError(f"the budget {text.strip()!r} has no unit of measure; write for example {hint}")
         return cls(metric, number * _factor(metric, unit, text), False)
@@ -141,11 +146,39 @@ class Budget:
         nearest = float(round(limit))
         return nearest if abs(limit - nearest) <= 1e-12 * abs(limit) else limit
 
+    def count(self, total: int) -> int:
+        """Return how many of ``total`` images a budget of labels pays for; a share is rounded down, but is at least 1.
+
+        Raises
+        ------
+        FewerError
+            When the budget is not one of labels, is not a whole number, or is more than there is.
+
+        Examples
+        --------
+        >>> Budget.parse("labels=5%").count(1000), Budget.parse("labels=20").count(1000)
+        (50, 20)
+        """
+        if self.metric != "labels":
+            raise FewerError(f"images are chosen under a budget of labels, not of {self.metric}; write labels=100")
+        if total == 0:
+            raise FewerError("no image is left to choose: all that can be read are labelled or in the queue already")
+        if self.relative:
+            return max(1, int(self.value * total * (1 + 1e-12)))
+        if self.value != int(self.value):
+            raise FewerError(f"a budget of {self.value:g} labels is not a whole number; write labels={self.value:.0f}")
+        if self.value > total:
+            raise FewerError(
+                f"the budget of {self.value:.0f} labels is more than the pool can give: {total} images can be chosen; "
+                f"give at most labels={total}"
+            )
+        return int(self.value)
+
     def __str__(self) -> str:
         if not self.relative:
             return f"{self.metric}={format_amount(self.metric, self.value, digits=None)}"
         percent = f"{100 * self.value:.15g}"
-        if self.metric in ("weights", "size") and float(percent) / 100 == self.value:
+        if self.metric in ("weights", "size", "labels") and float(percent) / 100 == self.value:
             return f"{self.metric}={percent}%"
         return f"{self.metric}={self.value!r}x"
 

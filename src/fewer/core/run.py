@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import shutil
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,13 +14,13 @@ from typing import Any
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_bytes, atomic_write_text, explain_os_error
+from fewer.core.lock import LOCK, FolderLock
 from fewer.core.plan import Plan
 from fewer.core.toml import dump_toml, read_toml
 
 __all__ = ["RunFolder"]
 
 _MARK = ".fewer-run"
-_LOCK = ".lock"
 _SCRATCH = ".scratch"  # finished tasks of a run that is under way
 _FILES = {
     "config": "config.toml",
@@ -55,7 +52,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._handle: int | None = None  # of the lock file, while it is held
+        self._lock = FolderLock(self.path)
         self._fresh = False  # whether create() found nothing here
         self._made: list[Path] = []  # folders that create() made, the innermost first
 
@@ -92,9 +89,9 @@ class RunFolder:
             raise explain_os_error(error, folder, "make the folder") from error
         if names and _MARK not in names:
             raise FewerError(f"{folder} is not empty and was not made by fewer; choose another --out")
-        if names - {_MARK, _LOCK} and not overwrite and not resume:
+        if names - {_MARK, LOCK} and not overwrite and not resume:
             raise FewerError(f"{folder} already holds a run; give --resume to go on with it, --overwrite to start anew")
-        run._lock()
+        run._lock.take()
         run._fresh, run._made = not names, made
         try:
             run._tidy()
@@ -141,7 +138,7 @@ class RunFolder:
         So the same command works once its input is right. Sensed results and files of others stay.
         """
         files = [p for p in self.path.rglob("*") if p.is_file()]
-        passing = {self.path / name for name in (_MARK, _LOCK, _FILES["config"], _FILES["log"])}
+        passing = {self.path / name for name in (_MARK, LOCK, _FILES["config"], _FILES["log"])}
         if any(p not in passing and p.stat().st_size for p in files):
             return
         with contextlib.suppress(OSError):  # a folder that someone else began to use stays
@@ -152,11 +149,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Let the lock go. Calling it again does nothing."""
-        if self._handle is not None:
-            with contextlib.suppress(OSError):  # removed while it is still held, so nobody else's lock is hit
-                (self.path / _LOCK).unlink()
-            os.close(self._handle)
-            self._handle = None
+        self._lock.release()
 
     def file(self, name: str) -> Path:
         """Path of one of the run's files: ``config plan curves model recipe report_html report_json log``."""
@@ -237,34 +230,6 @@ class RunFolder:
             except ValueError:
                 continue
 
-    def _lock(self) -> None:
-        """Take the lock of the folder.
-
-        The operating system lets the lock of a process go when it ends, however it ends, so a lock file that was left
-        behind is never in the way.
-        """
-        path = self.path / _LOCK
-        while True:
-            try:
-                handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
-            except OSError as error:
-                raise explain_os_error(error, path) from error
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _same_file(handle, path):
-                    os.ftruncate(handle, 0)
-                    os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
-                    self._handle = handle
-                    return
-                os.close(handle)  # the former owner removed the file between our two steps: take the new one
-            except BlockingIOError:
-                who = os.read(handle, 200).decode(errors="replace") or "another process"
-                os.close(handle)
-                raise FewerError(f"{self.path} is in use by {who}; wait for it or choose another --out") from None
-            except OSError as error:
-                os.close(handle)
-                raise explain_os_error(error, path, "lock") from error
-
     def _tidy(self) -> None:
         """Remove what a killed process left: temporary files, and the half of a log line."""
         for name in _FILES.values():
@@ -273,10 +238,3 @@ class RunFolder:
         log = self.file("log")
         if log.exists() and (text := log.read_bytes()) and not text.endswith(b"\n"):
             atomic_write_bytes(log, text[: text.rfind(b"\n") + 1])
-
-
-def _same_file(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False

@@ -1,0 +1,412 @@
+"""Which images should be labelled first? Cold-start methods beside each other on four pools.
+
+* ``elpv, dinov2-small`` and ``elpv, mobilenet-v2``: 2,624 real electroluminescence images of solar cells. A logistic
+  regression on the frozen features of the chosen cells says whether a cell is defective (grade 2 or 3); score: accuracy
+  on the held-out quarter; second score: area under its ROC curve.
+* ``lesions, dinov2-small``: 800 *simulated* skin lesions of 40 looks of uneven frequency, grown from real dermoscopy
+  patches. A logistic regression on the frozen patch tokens of the chosen images segments them; score: mean Dice on the
+  held-out quarter, missed lesions counted as 0; second score: the share of held-out lesions with a Dice above 0.8.
+* ``mnist, mobilenet-v2``: 3,000 MNIST digits at 96 pixels, features of a network for photos; a logistic regression
+  tells the ten digits; score: accuracy; second score: mean of the ten accuracies. The settings of ``coverage`` were
+  chosen by looking at the other pools; this one was left alone until they were fixed.
+
+``saal`` gets the shuffled features without the corruption: each row of its table is a random image either way. The
+methods ``... in 2 rounds`` choose half of the budget by coverage, train the probe on those labels, and choose the rest
+knowing its uncertainty (``coverage``, ``entropy``) or not (``plain coverage``); classification pools only.
+
+Every seed draws its own pool and held-out quarter, so that methods without chance vary too, and all methods of a seed
+see the same pool. Random is the mean of three draws. Intervals are 95 % (Student's t) of the paired difference over
+seeds.
+
+    python benchmarks/cold_start.py              # goes on where it stopped
+    python benchmarks/cold_start.py --summary    # only the table and the picture, from the CSV
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fewer.report import environment
+from fewer.select.methods import choose
+from fewer.select.pool import Pool
+from fewer.select.uncertainty import probe_predictions
+
+HERE = Path(__file__).parent
+CACHE = HERE / ".cache"
+RESULTS = HERE / "results"
+COLUMNS = ("pool", "features", "method", "budget", "seed", "labels", "score", "second", "seconds")
+BUDGETS = (10, 20, 50, 100)
+METHODS = (
+    *("random", "coverage", "foreground-random", "kcenter", "typiclust", "probcover"),
+    *("saal", "saal-corrected"),
+)
+ROUNDS = ("coverage in 2 rounds", "plain coverage in 2 rounds", "entropy in 2 rounds")
+DRAWS = 3  # of the random baseline per seed
+
+
+@dataclass
+class Data:
+    """One pool: vectors for choosing, foreground shares, and how a choice is judged."""
+
+    vectors: np.ndarray
+    foreground: np.ndarray
+    judge: Callable[[np.ndarray, np.ndarray], tuple[float, float]]
+    """``judge(rows of the training set, rows of the test set)``"""
+    labels: np.ndarray | None = None
+    """Classes, where there are any: for a second round."""
+
+
+def cached(name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """An array that is made once."""
+    path = CACHE / f"{name}.npy"
+    if not path.exists():
+        CACHE.mkdir(exist_ok=True)
+        array = make()
+        np.save(path.with_suffix(".part.npy"), array)
+        path.with_suffix(".part.npy").replace(path)
+    return np.load(path, mmap_mode="r")
+
+
+def elpv(model: str) -> Data:
+    """Real solar cells and a linear probe."""
+    from fewer.data.decode import read_image
+    from fewer.data.probes import elpv_cells
+    from fewer.select.embed import EmbedJob, embed
+    from fewer.select.foreground import foreground_share
+
+    cells = [*elpv_cells("train"), *elpv_cells("test")]
+    root = cells[0][0].parent
+    names = [path.relative_to(root).as_posix() for path, _ in cells]
+
+    def vectors() -> np.ndarray:
+        CACHE.mkdir(exist_ok=True)
+        done = embed(EmbedJob(root, f"fewer/{model}"), names, CACHE / f"elpv-{model}.f32", advance=told)
+        return np.array(done.vectors)
+
+    features = np.array(cached(f"elpv-{model}", vectors))
+    share = cached("elpv-foreground", lambda: np.array([foreground_share(read_image(path)) for path, _ in cells]))
+    defective = np.array([grade >= 2 for _, grade in cells]).astype(int)
+    return Data(features, np.array(share), lambda train, test: classify(features, defective, train, test), defective)
+
+
+def mnist() -> Data:
+    """Handwritten digits, with the features of a network that has never seen any."""
+
+    def vectors() -> np.ndarray:
+        import torch
+
+        from fewer.data.preprocess import Preprocess
+        from fewer.data.probes import load_mnist
+        from fewer.models.spec import load_model
+        from fewer.select.extract import extractor
+
+        size = Preprocess((1, 96, 96), mean=0.45, std=0.225, crop=1.0, interpolation="bilinear")
+        digits = load_mnist("train", 3000, 0, size)
+        extract = extractor(load_model("fewer/mobilenet-v2").model, torch.zeros(1, 3, 96, 96))
+        parts = []
+        for batch in digits.images.split(50):
+            parts.append(extract(batch.expand(-1, 3, -1, -1)))
+            told(len(batch), "mnist")
+        return np.hstack([np.concatenate(parts), digits.labels[:, None].numpy()]).astype(np.float32)
+
+    table = np.array(cached("mnist-mobilenet-v2", vectors))
+    features, labels = table[:, :-1], table[:, -1].astype(int)
+    share = np.full(len(labels), 0.2, np.float32)  # every picture shows a digit
+    return Data(features, share, lambda train, test: classify(features, labels, train, test), labels)
+
+
+def classify(features: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[float, float]:
+    """Accuracy, and ROC area (two classes) or mean accuracy over classes, of a logistic regression."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+    mean, spread = features[train].mean(0), features[train].std(0) + 1e-3
+    if len(set(labels[train])) < 2:  # one class only: the probe can only ever say that one
+        return float((labels[test] == labels[train][0]).mean()), 0.5
+    probe = LogisticRegression(C=0.01, max_iter=300).fit((features[train] - mean) / spread, labels[train])
+    if labels.max() > 1:
+        found = probe.predict((features[test] - mean) / spread)
+        return float((found == labels[test]).mean()), float(balanced_accuracy_score(labels[test], found))
+    chance = probe.predict_proba((features[test] - mean) / spread)[:, 1]
+    return float(((chance > 0.5) == labels[test]).mean()), float(roc_auc_score(labels[test], chance))
+
+
+def lesions() -> Data:
+    """Simulated lesions and a patch-wise probe."""
+    from PIL import Image
+
+    from fewer.data.lesions import Lesions
+    from fewer.select.foreground import foreground_share
+
+    drawn = Lesions(count=800, looks=40, skew=1.0, difficulty=0.5, seed=0)
+    pictures: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def draw() -> list[tuple[np.ndarray, np.ndarray]]:
+        if not pictures:
+            pictures.extend(drawn.draw(row) for row in range(drawn.count))
+        return pictures
+
+    tokens = cached("lesions-tokens", lambda: lesion_tokens([image for image, _ in draw()]))
+    masks = np.array(cached("lesions-masks", lambda: np.stack([mask for _, mask in draw()])))
+    share = cached("lesions-foreground", lambda: np.array([foreground_share(Image.fromarray(i)) for i, _ in draw()]))
+    vectors = np.asarray(tokens[:, 0], np.float32)
+    probe = PatchProbe(np.asarray(tokens[:, 1:], np.float32), masks)
+    return Data(vectors, np.array(share), probe)
+
+
+def lesion_tokens(images: list[np.ndarray]) -> np.ndarray:
+    """All tokens of DINOv2, class token first, [N, 257, 384] float16."""
+    import torch
+    from PIL import Image
+
+    from fewer.data.decode import to_array
+    from fewer.models.spec import load_model
+
+    loaded = load_model("fewer/dinov2-small", crop=1.0)
+    out = []
+    with torch.no_grad():
+        for start in range(0, len(images), 16):
+            batch = [to_array(Image.fromarray(image), loaded.preprocess) for image in images[start : start + 16]]
+            out.append(loaded.model(torch.from_numpy(np.stack(batch))).numpy().astype(np.float16))
+            told(len(batch), "lesions")
+    return np.concatenate(out)
+
+
+class PatchProbe:
+    """Segments by a logistic regression on patch tokens, reduced to 64 whitened directions."""
+
+    def __init__(self, tokens: np.ndarray, masks: np.ndarray, components: int = 64, ridge: float = 1.0) -> None:
+        count, patches, dim = tokens.shape
+        side = round(patches**0.5)
+        size = masks.shape[1] // side
+        self.side, self.ridge = side, ridge
+        self.share = masks.reshape(count, side, size, side, size).mean((2, 4)).reshape(count, -1)
+        flat = tokens.reshape(-1, dim)
+        mean = flat.mean(0)
+        sample = flat[::37] - mean
+        values, basis = np.linalg.eigh(sample.T @ sample / len(sample))
+        best = np.argsort(values)[::-1][:components]
+        self.points = ((flat - mean) @ (basis[:, best] / np.sqrt(values[best]))).reshape(count, patches, components)
+        self.masks = masks[:, 2::4, 2::4].astype(bool)
+
+    def __call__(self, train: np.ndarray, test: np.ndarray) -> tuple[float, float]:
+        points = self.points[train].reshape(-1, self.points.shape[-1]).astype(np.float64)
+        points = np.hstack([points, np.ones((len(points), 1))])
+        wanted = self.share[train].ravel()
+        weights = np.zeros(points.shape[1])
+        ridge = self.ridge * np.eye(len(weights))
+        for _ in range(8):  # Newton's method; eight steps are enough for a convex problem of this kind
+            chance = 1 / (1 + np.exp(-np.clip(points @ weights, -30, 30)))
+            slope = points.T @ (chance - wanted) + ridge @ weights
+            curvature = (points * (chance * (1 - chance) + 1e-4)[:, None]).T @ points + ridge
+            weights -= np.linalg.solve(curvature, slope)
+        chance = 1 / (1 + np.exp(-np.clip(self.points[test] @ weights[:-1] + weights[-1], -30, 30)))
+        found = self.enlarged(chance) > 0.5
+        both, total = (found & self.masks[test]).sum((1, 2)), found.sum((1, 2)) + self.masks[test].sum((1, 2))
+        dice = 2 * both / np.maximum(total, 1)
+        return float(dice.mean()), float((dice > 0.8).mean())
+
+    def enlarged(self, chance: np.ndarray) -> np.ndarray:
+        """Patch probabilities at the size of the masks, by bilinear interpolation."""
+        from PIL import Image
+
+        size = self.masks.shape[2], self.masks.shape[1]
+        maps = chance.astype(np.float32).reshape(-1, self.side, self.side)
+        return np.stack([np.asarray(Image.fromarray(m).resize(size, Image.Resampling.BILINEAR)) for m in maps])
+
+
+_told = [0.0]
+
+
+def told(count: float, name: str) -> None:
+    """One line every half minute."""
+    if time.monotonic() - _told[0] > 30:
+        _told[0] = time.monotonic()
+        print(f"# embedding: {name}", flush=True)
+
+
+POOLS: dict[tuple[str, str], Callable[[], Data]] = {
+    ("lesions", "dinov2-small"): lesions,
+    ("elpv", "dinov2-small"): lambda: elpv("dinov2-small"),
+    ("elpv", "mobilenet-v2"): lambda: elpv("mobilenet-v2"),
+    ("mnist", "mobilenet-v2"): mnist,
+}
+
+
+def run(data: Data, method: str, budget: int, seed: int) -> dict:
+    """Choose, train the probe, and judge it."""
+    order = np.random.default_rng([seed, 11]).permutation(len(data.vectors))
+    edge = len(order) * 3 // 4
+    here, test = np.sort(order[:edge]), np.sort(order[edge:])
+    pool = Pool(data.vectors[here], foreground=data.foreground[here])
+    scores, seconds, labels = [], 0.0, 0
+    for draw in range(DRAWS if "random" in method else 1):
+        began = time.perf_counter()
+        if method in ROUNDS:
+            rows = in_two_rounds(data, here, pool, method, budget, seed)
+        else:
+            rows = choose(pool, method, budget, seed=seed * DRAWS + draw).rows
+        seconds += time.perf_counter() - began
+        labels = len(rows)
+        scores.append(data.judge(here[rows], test))
+    score, second = np.mean(scores, 0)
+    return {
+        "labels": labels,
+        "score": f"{score:.5f}",
+        "second": f"{second:.5f}",
+        "seconds": f"{seconds / len(scores):.3f}",
+    }
+
+
+def in_two_rounds(data: Data, here: np.ndarray, pool: Pool, method: str, budget: int, seed: int) -> np.ndarray:
+    """Half of the budget in a cold start, the other half when the first labels are known."""
+    assert data.labels is not None, f"{method} needs classes"
+    first = choose(pool, "coverage", budget // 2, seed=seed).rows
+    classes = data.labels[here[first]]
+    predictions = None
+    if "plain" not in method and len(set(classes)) > 1:
+        predictions = probe_predictions(pool.features, first, classes, members=4, seed=seed)
+    knowing = Pool(pool.features, labelled=first, predictions=predictions)
+    then = "entropy" if method.startswith("entropy") and predictions is not None else "coverage"
+    return np.concatenate([first, choose(knowing, then, budget - len(first), seed=seed).rows])
+
+
+def summarise(rows: list[dict], out: Path) -> list[dict]:
+    """Mean, paired difference from random with its interval, and area under the learning curve, per method."""
+    from scipy.stats import t as student
+
+    table: dict[tuple, dict[tuple, float]] = {}
+    for row in rows:
+        case = row["pool"], row["features"], row["method"]
+        table.setdefault(case, {})[int(row["budget"]), int(row["seed"])] = float(row["score"])
+    for case, cells in table.items():
+        # area under the curve over the logarithm of the budget, so that each doubling counts the same
+        for seed in {s for _, s in cells}:
+            if all((b, seed) in cells for b in BUDGETS):
+                values = [cells[b, seed] for b in BUDGETS]
+                width = np.log(BUDGETS[-1] / BUDGETS[0])
+                cells[0, seed] = float(np.trapezoid(values, np.log(BUDGETS)) / width)
+        table[case] = cells
+    summary = []
+    for (pool, features, method), cells in table.items():
+        base = table.get((pool, features, "random"), {})
+        for budget in (*BUDGETS, 0):
+            seeds = [s for b, s in cells if b == budget and (b, s) in base]
+            if len(seeds) < 2:
+                continue
+            score = np.array([cells[budget, s] for s in seeds])
+            gain = score - np.array([base[budget, s] for s in seeds])
+            half = float(student.ppf(0.975, len(seeds) - 1) * gain.std(ddof=1) / np.sqrt(len(seeds)))
+            spread = float(student.ppf(0.975, len(seeds) - 1) * score.std(ddof=1) / np.sqrt(len(seeds)))
+            mine = [r for r in rows if (r["pool"], r["features"], r["method"]) == (pool, features, method)]
+            spent = [float(r["seconds"]) for r in mine if budget in (0, int(r["budget"]))]
+            summary.append(
+                {
+                    "pool": pool,
+                    "features": features,
+                    "method": method,
+                    "budget": budget or "area",
+                    "seeds": len(seeds),
+                    "score": round(float(score.mean()), 4),
+                    "interval": round(spread, 4),
+                    "gain": round(float(gain.mean()), 4),
+                    "gain_interval": round(half, 4),
+                    "seconds": round(float(np.mean(spent)), 3),
+                }
+            )
+    with out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(summary[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(summary)
+    return summary
+
+
+def draw(summary: list[dict], out: Path) -> None:
+    """Learning curves with intervals, and the gain over random beneath."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "fewer"
+    from matplotlib import pyplot as plt
+
+    pools = [p for p in POOLS if any((r["pool"], r["features"]) == p for r in summary)]
+    figure, axes = plt.subplots(2, len(pools), figsize=(5 * len(pools), 8), squeeze=False, sharex=True)
+    colour = {m: f"C{i}" for i, m in enumerate(METHODS)} | {"coverage": "black", "random": "grey"}
+    for column, pool in enumerate(pools):
+        for place, method in enumerate(METHODS):  # the picture is about cold starts; two rounds are in the table
+            mine = [
+                r
+                for r in summary
+                if (r["pool"], r["features"]) == pool and r["method"] == method and r["budget"] != "area"
+            ]
+            if not mine:
+                continue
+            at = np.array([r["budget"] for r in mine]) * 1.02 ** (place - 4)  # beside each other, not over each other
+            bold = {"linewidth": 2.4 if method in ("coverage", "random") else 1.1, "color": colour[method]}
+            for row, (value, half) in enumerate((("score", "interval"), ("gain", "gain_interval"))):
+                if row and method == "random":
+                    continue
+                axes[row, column].errorbar(
+                    at, [100 * r[value] for r in mine], [100 * r[half] for r in mine], label=method, capsize=2, **bold
+                )
+        axes[0, column].set_title(", ".join(pool) + (" (simulated)" if pool[0] == "lesions" else ""))
+        axes[0, column].set_ylabel("mean Dice, %" if pool[0] == "lesions" else "accuracy, %")
+        axes[1, column].set_ylabel("gain over random, points")
+        axes[1, column].axhline(0, color="grey", linewidth=2.4)
+        axes[1, column].set_ylim(-20, 15)
+        axes[1, column].set_xlabel("labels")
+        axes[1, column].set_xscale("log")
+        axes[1, column].set_xticks(BUDGETS, [str(b) for b in BUDGETS])
+        axes[1, column].minorticks_off()
+    axes[0, 0].legend(fontsize=8)
+    figure.suptitle("Cold start: labels chosen by each method; bars are 95 % intervals over seeds")
+    figure.tight_layout()
+    figure.savefig(out, metadata={"Date": None})
+
+
+def main() -> None:
+    """Run what has no row yet, then summarise."""
+    warnings.filterwarnings("ignore", category=RuntimeWarning)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--methods", nargs="+", default=(*METHODS, *ROUNDS))
+    parser.add_argument("--pools", nargs="+", default=[" ".join(p) for p in POOLS])
+    parser.add_argument("--out", type=Path, default=RESULTS / "cold_start.csv")
+    parser.add_argument("--summary", action="store_true")
+    args = parser.parse_args()
+    rows = list(csv.DictReader(args.out.open())) if args.out.exists() else []
+    known = {tuple(r[c] for c in COLUMNS[:5]) for r in rows}
+    if not rows:
+        args.out.write_text(",".join(COLUMNS) + "\n")
+    for pool, make in POOLS.items() if not args.summary else ():
+        if " ".join(pool) not in args.pools:
+            continue
+        wanted = [(*pool, m, str(b), str(s)) for s in range(args.seeds) for m in args.methods for b in BUDGETS]
+        wanted = [w for w in wanted if w not in known and not (w[2] in ROUNDS and pool[0] == "lesions")]
+        data = make() if wanted else None
+        for place, case in enumerate(wanted):
+            assert data is not None
+            row = dict(zip(COLUMNS[:5], case, strict=True)) | run(data, case[2], int(case[3]), int(case[4]))
+            rows.append(row)
+            with args.out.open("a", newline="") as file:
+                csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
+            if place % 100 == 0:
+                print(*row.values(), flush=True)
+    summary = summarise(rows, args.out.with_name(args.out.stem + "_summary.csv"))
+    draw(summary, args.out.with_suffix(".svg"))
+    args.out.with_suffix(".json").write_text(json.dumps(environment(), indent=1) + "\n")
+    for row in summary:
+        print(*row.values())
+
+
+if __name__ == "__main__":
+    main()

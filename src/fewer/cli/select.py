@@ -1,0 +1,180 @@
+"""``fewer select``: which images of an unlabelled pool to annotate first."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from fewer.cli.flags import WORK, Shared
+from fewer.core.errors import FewerError
+
+__all__ = ["select"]
+
+
+def select(
+    pool: str | None = None,
+    /,
+    *,
+    budget: Annotated[list[str] | None, Parameter(negative="")] = None,
+    method: str = "coverage",
+    features: str | None = None,
+    layer: str | None = None,
+    input_size: int | None = None,
+    continue_: Annotated[bool, Parameter(name="--continue", negative="")] = False,
+    labels: str | None = None,
+    predictions: str | None = None,
+    to: str = "labelstudio,coco",
+    batch: Annotated[int, Parameter(group=WORK)] = 32,
+    backend: Annotated[str, Parameter(group=WORK)] = "thread",
+    workers: Annotated[int | None, Parameter(group=WORK, show_default=False)] = None,
+    shared: Shared | None = None,
+) -> int:
+    """Choose the images of a pool that should be labelled first, and say why.
+
+    The queue folder holds the plan (plan.json, queue.csv), a page with pictures (gallery.html) and exports for
+    annotation tools. When labels are back: fewer select --continue --out queue/ --labels export.json --budget labels=50
+
+    Parameters
+    ----------
+    pool
+        A folder of images.
+    budget
+        labels=100, or labels=5% of the images that can be chosen.
+    method
+        coverage, random, foreground-random, kcenter, typiclust, probcover, saal, saal-corrected; from the second round
+        on also entropy and bald.
+    features
+        What describes an image: a model as for compress, or an .npy file with a row per image [fewer/dinov2-small].
+    layer
+        Layer of the model whose output is used [what stands before the classifier, or the class token].
+    input_size
+        Side of the model's input in pixels [the model's own].
+    continue_
+        A further round of the queue at --out; labelled and queued images are never chosen again.
+    labels
+        Labels that came back: a Label Studio or COCO export, a folder of masks, a .csv (name,label) or a list of names.
+    predictions
+        Predictions of a model trained meanwhile: an .npz file, or a folder of .npy maps.
+    to
+        Exports: labelstudio, coco, masks; several with commas, or none.
+    batch
+        Images per forward pass.
+    backend
+        Of the embedding: serial, thread, process or ray.
+    workers
+        Tasks at once [one per core].
+    """
+    shared = shared or Shared()
+    if not budget:
+        raise FewerError("which budget? give one, for example --budget labels=100")
+    if shared.device not in (None, "cpu"):
+        raise FewerError(f"this version embeds on the CPU; leave --device {shared.device} out")
+    formats = [] if to.strip() == "none" else [name.strip() for name in to.split(",") if name.strip()]
+    out = shared.out or "queue"
+    if shared.dry_run:
+        return _dry_run(pool, budget, method, features, formats, out, shared)
+    from fewer.cli.progress import terminal_progress
+    from fewer.cli.work import command_line
+    from fewer.verbs.select import select_images
+
+    done = select_images(
+        pool,
+        ",".join(budget),
+        out=out,
+        method=method,
+        features=features,
+        layer=layer,
+        input_size=input_size,
+        labels=labels,
+        predictions=predictions,
+        to=formats,
+        seed=shared.seed or 0,
+        batch=batch,
+        backend=backend,
+        workers=workers,
+        proceed=continue_,
+        resume=shared.resume,
+        overwrite=shared.overwrite,
+        progress=terminal_progress(),
+        command=command_line(),
+    )
+    if shared.json:
+        from fewer.cli.show import as_json
+
+        written = [str(path) for path in done.written]
+        as_json({"folder": str(done.folder), "chosen": [a.model_dump() for a in done.chosen], "written": written})
+        return 0
+    _show(done)
+    return 0
+
+
+def _dry_run(
+    pool: str | None,
+    budget: list[str],
+    method: str,
+    features: str | None,
+    formats: list[str],
+    out: str,
+    shared: Shared,
+) -> int:
+    from fewer.cli.show import as_json
+    from fewer.data.images import list_images
+    from fewer.verbs.select import FEATURES, _one_budget
+
+    if pool is None:
+        raise FewerError("which pool? give a folder of images; a dry run does not open a queue")
+    files = list_images(pool)
+    count = _one_budget(",".join(budget))[0].count(len(files))
+    facts: dict[str, Any] = {
+        "dry_run": True,
+        "pool": pool,
+        "images": len(files),
+        "choose": count,
+        "method": method,
+        "features": features or FEATURES,
+        "exports": formats,
+        "out": out,
+    }
+    if shared.json:
+        as_json(facts)
+    else:
+        print("dry run, nothing is written:", *(f"{k} {v}" for k, v in facts.items() if k != "dry_run"), sep="\n  ")
+    return 0
+
+
+def _show(done: Any) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from fewer.cli.show import console, say, shorten
+
+    plan, last = done.plan, done.plan.rounds[-1]
+    say(Text(f"round {last.round}: {last.chosen} of {last.pool} images to label, chosen by {last.method}", "bold"))
+    if done.returned is not None:
+        told = f"{len(done.returned.labels)} labels came back"
+        if done.returned.unknown:
+            named = ", ".join(shorten(name, 40) for name in done.returned.unknown[:3])
+            told += f"; {len(done.returned.unknown)} names are not of this pool: {named}"
+        say(Text(told))
+    earlier = [a for a in plan.waiting() if a.round < last.round]
+    if earlier:
+        say(Text(f"{len(earlier)} images of earlier rounds still wait for a label"))
+    if plan.skipped:
+        named = ", ".join(shorten(s.name, 40) for s in plan.skipped[:3])
+        more = f" and {len(plan.skipped) - 3} more" if len(plan.skipped) > 3 else ""
+        many = "image was" if len(plan.skipped) == 1 else "images were"
+        say(Text(f"{len(plan.skipped)} unreadable {many} skipped: {named}{more}"))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table.add_column("", justify="right")
+    table.add_column("image", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for asked in done.chosen[:10]:
+        table.add_row(str(asked.rank), shorten(asked.name, max(16, console().width // 3)), asked.why)
+    say(table)
+    if len(done.chosen) > 10:
+        say(Text(f"and {len(done.chosen) - 10} more in {done.folder / 'queue.csv'}"))
+    for path in done.written:
+        say(Text(f"wrote {path}"))
+    say(Text(f"next: label them, then fewer select --continue --out {done.folder} --labels EXPORT --budget labels=N"))
