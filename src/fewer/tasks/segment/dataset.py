@@ -16,7 +16,7 @@ from fewer.core.errors import FewerError, near_match
 from fewer.core.files import explain_os_error
 from fewer.tasks.segment.files import LOSSLESS, SUFFIXES, picture_stem, read_picture, suffix_of
 
-__all__ = ["MOST_VALUES", "Case", "SegmentData", "Split", "find_pictures", "mask_values", "open_data"]
+__all__ = ["MOST_VALUES", "Case", "SegmentData", "Split", "find_pictures", "image_pool", "mask_values", "open_data"]
 
 IMAGES = ("images", "imagesTr", "image", "img", "imgs")
 MASKS = ("masks", "labels", "labelsTr", "mask", "label", "annotations", "segmentations", "gt")
@@ -342,3 +342,16 @@ def _json(path: Path) -> Any:
         raise explain_os_error(error, path, "read") from error
     except ValueError as error:
         raise FewerError(f"{path} is not valid JSON: {error}") from None
+
+
+def image_pool(files: Sequence[str | Path]) -> SegmentData:
+    """A data set of images alone, one file each, for what needs no masks.
+
+    Examples
+    --------
+    >>> [case.name for case in image_pool(["pool/a.png", "pool/b.png"]).unlabelled]
+    ['a', 'b']
+    """
+    paths = [Path(file) for file in files]
+    root = paths[0].parent if paths else Path()
+    return SegmentData(root, "folder", (), tuple(Case(picture_stem(path), (path,)) for path in paths))

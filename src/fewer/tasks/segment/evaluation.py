@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -91,7 +91,7 @@ class Evaluation:
         whole = _summary("all", self.scores)
         pooled = [summary.dice_pooled for summary in self.structures if summary.dice_pooled is not None]
         mean = float(np.mean(pooled)) if pooled else None
-        return Summary(**(asdict(whole) | {"dice_pooled": mean}))
+        return replace(whole, dice_pooled=mean)
 
     @property
     def cases(self) -> int:
@@ -135,9 +135,11 @@ class Evaluation:
         for s in summaries:
             spread = f" ± {s.dice_sd:.3f}" if s.dice_sd is not None else ""
             cells.append(
-                [s.structure, *(str(n) for n in (s.references, s.found, s.missed, s.spurious))]
-                + [_shown(s.dice) + spread, _shown(s.jaccard), _shown(s.hd95, 2), _shown(s.assd, 2)]
-                + [_shown(s.dice_all), _shown(s.dice_pooled)]
+                [
+                    *(s.structure, str(s.references), str(s.found), str(s.missed), str(s.spurious)),
+                    *(_shown(s.dice) + spread, _shown(s.jaccard), _shown(s.hd95, 2), _shown(s.assd, 2)),
+                    *(_shown(s.dice_all), _shown(s.dice_pooled)),
+                ]
             )
         return head, cells
 

@@ -84,7 +84,7 @@ def surface_distances(
     # beyond the box of both masks there is no surface
     either = np.argwhere(prediction | reference)
     box = tuple(slice(low, high + 1) for low, high in zip(either.min(0), either.max(0), strict=True))
-    edges = [mask[box] & ~binary_erosion(mask[box]) for mask in (prediction, reference)]
+    edges = [mask[box] & ~np.asarray(binary_erosion(mask[box]), dtype=bool) for mask in (prediction, reference)]
     found = []
     for own, other in (edges, edges[::-1]):
         found.append(np.asarray(distance_transform_edt(~other, sampling=tuple(spacing)))[own])

@@ -105,7 +105,8 @@ def read_case(data: SegmentData, case: Case, channels: int | None = None) -> Sam
     found = read_picture(case.mask)
     if found.space != picture.space:
         raise FewerError(
-            f"the mask {case.mask} has the shape {found.space}, its image {picture.space}; see: fewer doctor {data.root}"
+            f"the mask {case.mask} has the shape {found.space}, its image {picture.space}; "
+            f"see: fewer doctor {data.root}"
         )
     if len(found.array) > 1 and not all((plane == found.array[0]).all() for plane in found.array[1:3]):
         raise FewerError(f"the mask {case.mask} has {len(found.array)} channels; save it with one of class numbers")
