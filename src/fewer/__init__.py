@@ -17,11 +17,15 @@ _PUBLIC: dict[str, str] = {
     "Settings": "fewer.verbs.settings",
     "apply": "fewer.verbs.folder",
     "compress": "fewer.verbs.compress",
+    "doctor": "fewer.verbs.tasks",
+    "evaluate": "fewer.verbs.tasks",
     "load": "fewer.verbs.saving",
     "match_table": "fewer.verbs.folder",
     "plan": "fewer.verbs.planning",
+    "predict": "fewer.verbs.tasks",
     "rewrite_report": "fewer.verbs.folder",  # not "report", which is a package
     "sense": "fewer.verbs.folder",
+    "train": "fewer.verbs.tasks",
 }
 
 __all__ = [
@@ -31,11 +35,15 @@ __all__ = [
     "__version__",
     "apply",
     "compress",
+    "doctor",
+    "evaluate",
     "load",
     "match_table",
     "plan",
+    "predict",
     "rewrite_report",
     "sense",
+    "train",
 ]
 
 
@@ -60,3 +68,7 @@ if TYPE_CHECKING:
     from fewer.verbs.planning import plan as plan
     from fewer.verbs.saving import load as load
     from fewer.verbs.settings import Settings as Settings
+    from fewer.verbs.tasks import doctor as doctor
+    from fewer.verbs.tasks import evaluate as evaluate
+    from fewer.verbs.tasks import predict as predict
+    from fewer.verbs.tasks import train as train

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.report.numbers import data_size
-from fewer.tasks.segment.networks import scales
 
 __all__ = ["Memory", "available_memory", "check_memory", "estimate_memory", "saved_bytes"]
 

@@ -70,15 +70,15 @@ def _basic(common: dict[str, Any], settings: TrainSettings) -> tuple[str, dict[s
     return "BasicUNet", common | {"features": features, "dropout": settings.dropout}
 
 
-NETWORKS: dict[str, tuple[str, Callable[[dict[str, Any], TrainSettings], tuple[str, dict[str, Any]]]]] = {
-    "unet": ("residual U-Net, small and quick; one output", _unet),
-    "dynunet": ("the U-Net of nnU-Net; deep supervision", _dynunet),
-    "segresnet": ("residual encoder with group of residual blocks; deep supervision", _segresnet),
-    "mednext": ("ConvNeXt-like U-Net; deep supervision", _mednext),
-    "attention-unet": ("U-Net with attention gates; one output", _attention),
-    "basic-unet": ("plain U-Net with 5 levels; one output", _basic),
+NETWORKS: dict[str, Callable[[dict[str, Any], TrainSettings], tuple[str, dict[str, Any]]]] = {
+    "unet": _unet,
+    "dynunet": _dynunet,
+    "segresnet": _segresnet,
+    "mednext": _mednext,
+    "attention-unet": _attention,
+    "basic-unet": _basic,
 }
-"""Short names: what the network is, and the MONAI class and arguments that settings make of it."""
+"""Short names, and the MONAI class and arguments that settings make of each."""
 
 ONE_OUTPUT = ("unet", "attention-unet", "basic-unet")
 
@@ -119,7 +119,7 @@ def build_network(settings: TrainSettings, dims: int, channels: int, outputs: in
     if len(settings.scale_weights) > 1 and settings.network in ONE_OUTPUT:
         raise FewerError(f"{settings.network} has one output; for deep supervision take dynunet or segresnet")
     common = {"spatial_dims": dims, "in_channels": channels, "out_channels": outputs}
-    name, args = NETWORKS[settings.network][1](common, settings)
+    name, args = NETWORKS[settings.network](common, settings)
     source = {"kind": "monai", "name": name, "args": args}
     return LoadedModel(monai_network(name, args), settings.network, source)
 

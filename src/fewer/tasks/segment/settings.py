@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from typing_extensions import Self
 
 from fewer.core.strict import StrictSettings
@@ -67,6 +67,9 @@ class TrainSettings(StrictSettings):
         Of every random choice.
     """
 
+    TEXT: ClassVar[tuple[str, ...]] = ("patch", "spacing", "deep_supervision")
+    """Settings that may be written as text with commas."""
+
     network: str = "unet"
     width: int = Field(default=16, ge=1)
     levels: int = Field(default=4, ge=2, le=7)
@@ -95,6 +98,21 @@ class TrainSettings(StrictSettings):
     cache: float = Field(default=2.0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "cpu"
     seed: int = Field(default=0, ge=0)
+
+    @field_validator("patch", "spacing", "deep_supervision", mode="before")
+    @classmethod
+    def _from_text(cls, value: Any, info: ValidationInfo) -> Any:
+        """Read ``128,128`` as it is written in flags and variables."""
+        if not isinstance(value, str) or value in ("auto", "native"):
+            return value
+        try:
+            numbers = [float(part) for part in value.split(",")]
+        except ValueError:
+            raise ValueError("write numbers with commas, for example 128,128") from None
+        whole = info.field_name != "spacing" and all(number.is_integer() for number in numbers)
+        if info.field_name == "deep_supervision" and len(numbers) == 1 and whole:
+            return int(numbers[0])
+        return tuple(int(number) if whole and info.field_name == "patch" else number for number in numbers)
 
     @field_validator("deep_supervision")
     @classmethod

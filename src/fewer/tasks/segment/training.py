@@ -69,7 +69,7 @@ class TrainingPlan:
         spacing = "as it is" if p.spacing is None else " x ".join(f"{step:g}" for step in p.spacing) + " mm"
         return [
             f"{len(self.split.train)} cases train, {len(self.split.val)} judge; classes {', '.join(p.classes)}",
-            f"{p.dims}-D, {p.channels} channel{'s' if p.channels > 1 else ''}, normalise {p.normalise}, spacing {spacing}",
+            f"{p.dims}-D, channels {p.channels}, normalise {p.normalise}, spacing {spacing}",
             f"network {self.network.name}, {parameters / 1e6:.3g} M parameters, patch {' x '.join(map(str, p.patch))}",
             self.sentence,
         ]
@@ -338,8 +338,9 @@ def _start_from(model: nn.Module, folder: str) -> None:
 def _save(run: RunFolder, plan: TrainingPlan, result: TrainedRun, settings: TrainSettings, command: str) -> None:
     from fewer.tasks.segment.pages import training_page
 
-    meta = {"task": "segment", "segment": {"preparation": plan.preparation.to_dict(), "settings": _plain(settings)}}
-    meta["model"] = f"{plan.network.name} ({run.path.name})"
+    split = {"data": str(plan.data.root.resolve()), "train": list(plan.split.train), "val": list(plan.split.val)}
+    facts = {"preparation": plan.preparation.to_dict(), "settings": _plain(settings), "split": split}
+    meta = {"task": "segment", "segment": facts, "model": plan.network.name}
     save_artefact(run.path, result.model.cpu(), [], plan.network.source, meta)
     page = training_page(plan, result, command)
     run.write_text("report_html", page.to_html())
