@@ -28,7 +28,7 @@ class _Schema(Protocol):
 
 S = TypeVar("S", bound=_Schema)
 
-INPUTS = ("model", "images", "budget")
+INPUTS = ("model", "images", "labelled", "budget")
 """Names that a file may give beside the settings, so that one file can describe a whole run."""
 PREFIX = "FEWER_"
 

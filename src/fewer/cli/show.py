@@ -136,7 +136,8 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
         held = f" on {report.data.heldout} held-out images" if report.data and report.data.heldout else ""
         facts.add_row("output error", f"{significant(report.verdict.distortion)}{held} (0 is the dense model's output)")
     for quality in report.verdict.quality:
-        facts.add_row(quality.name, significant(quality.value))
+        dense = f" (dense model {significant(quality.dense)}; {quality.note})" if quality.note.endswith("cases") else ""
+        facts.add_row(quality.name, significant(quality.value) + dense)
     if report.model.artefact_bytes and report.model.source_bytes:
         facts.add_row(
             "on disk",

@@ -32,7 +32,9 @@ def command_line() -> str:
     return shlex.join(["fewer", *(word for word in _WORDS if word not in ("--resume", "--overwrite", "--debug"))])
 
 
-def run_compress(model: str, images: Any, budget: Any, settings: Settings, shared: Shared, out: str) -> int:
+def run_compress(
+    model: str, images: Any, budget: Any, settings: Settings, shared: Shared, out: str, labelled: str | None = None
+) -> int:
     """Run the main job with everything decided, and show its verdict."""
     import fewer
     from fewer.core.budget import parse_budgets
@@ -50,6 +52,7 @@ def run_compress(model: str, images: Any, budget: Any, settings: Settings, share
         resume=shared.resume,
         progress=terminal_progress(),
         command=command_line(),
+        quality=labelled,
     )
     return show_run(run, shared, out)
 

@@ -19,7 +19,7 @@ from fewer.core.errors import FewerError
 from fewer.report.data import Text
 from fewer.report.figure import COLOUR, MARKERS, SERIES, Key, Plot, name_axes, panel, plot
 
-__all__ = ["Chart", "Page", "Picture", "Section", "Series", "Table", "Tile", "png_text"]
+__all__ = ["Chart", "Page", "Picture", "Section", "Series", "Table", "Tile", "is_page", "png_text"]
 
 
 class _Part(BaseModel):
@@ -107,14 +107,13 @@ class Page(_Part):
 
     def to_html(self) -> str:
         """One HTML file that loads nothing from elsewhere."""
+        from fewer.report import words
         from fewer.report.html import template_environment
 
         charts = {
             section.name: [draw_chart(chart, f"{section.name}-{i}") for i, chart in enumerate(section.charts)]
             for section in self.sections
         }
-        from fewer.report import words
-
         return template_environment().get_template("page.html.j2").render(page=self, charts=charts, words=words)
 
     def to_json(self) -> str:
@@ -135,6 +134,21 @@ class Page(_Part):
         except ValidationError as error:
             first = error.errors()[0]
             raise FewerError(f"the page is not valid: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def is_page(text: str) -> bool:
+    """Whether the text of a ``report.json`` is that of a page, and not of a compression's report.
+
+    Examples
+    --------
+    >>> is_page('{"kind": "page"}'), is_page('{"verdict": {}}')
+    (True, False)
+    """
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(values, dict) and values.get("kind") == "page"
 
 
 def png_text(pixels: np.ndarray) -> str:

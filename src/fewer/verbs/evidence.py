@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -19,7 +19,10 @@ from fewer.core.plan import Plan
 from fewer.report import RunReport, environment
 from fewer.verbs.applying import apply_options
 from fewer.verbs.curves import Sensed
-from fewer.verbs.evaluate import Judge, Quality
+from fewer.tasks import Quality
+from fewer.verbs.evaluate import Judge
+from fewer.verbs.evaluate import Quality as Likeness
+from fewer.verbs.labelled import labelled_rows
 from fewer.verbs.planning import Assembly, choose, random_choices, rank_correlation
 from fewer.verbs.prepare import Prepared
 from fewer.verbs.progress import Progress
@@ -58,6 +61,7 @@ class Evidence:
     timings: dict[str, float]
     search: dict[str, Any] | None
     command: str | None
+    quality: Quality | None = None
 
 
 def search_facts(before: float, after: float, evaluations: int, seconds: float) -> dict[str, Any]:
@@ -79,6 +83,8 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
     )
     with progress.stage("evaluate", None) as stage:
         quality = judge.judge(e.model)
+        labelled = dict(e.quality(e.model)) if e.quality is not None else {}
+        before = dict(e.quality(prepared.model)) if e.quality is not None else {}
         stage.advance()
     reached = _reached(e)
     verdict = {
@@ -91,10 +97,12 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
                 "value": quality.value,
                 "dense": 1.0,
                 "note": f"on {len(prepared.heldout)} held-out images",
-            }
+            },
+            *labelled_rows(e.quality, before, labelled),
         ],
     }
-    ours = row_of(e.plan.method, e.plan.method.startswith("dp"), quality, e.timings.get("apply", 0.0), e.settings)
+    took = e.timings.get("apply", 0.0)
+    ours = row_of(e.plan.method, e.plan.method.startswith("dp"), quality, took, e.settings, labelled)
     rows = [ours, *_baselines(e, judge, progress)]
     report: dict[str, Any] = {
         "seed": e.settings.seed,
@@ -132,14 +140,16 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
     return RunReport.from_dict(report)
 
 
-def row_of(name: str, ours: bool, quality: Quality, seconds: float, settings: Settings) -> dict[str, Any]:
+def row_of(
+    name: str, ours: bool, quality: Likeness, seconds: float, settings: Settings, labelled: Mapping[str, float]
+) -> dict[str, Any]:
     """One row of the comparison."""
     return {
         "name": name,
         "label": LABELS.get(name, name),
         "ours": ours,
         "distortion": quality.distortion,
-        "quality": {quality.name: quality.value},
+        "quality": {quality.name: quality.value, **labelled},
         "seconds": seconds,
         "compensated": settings.compensation == "obs",
     }
@@ -189,7 +199,9 @@ def _baselines(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, 
             progress=progress,
             title=f"baseline {LABELS.get(name, name)}",
         )
-        rows.append(row_of(name, False, judge.judge(model), perf_counter() - began, e.settings))
+        took = perf_counter() - began
+        labelled = e.quality(model) if e.quality is not None else {}
+        rows.append(row_of(name, False, judge.judge(model), took, e.settings, labelled))
     return rows
 
 
@@ -325,9 +337,10 @@ def _peak_memory() -> int:
 
 
 def _limits(e: Evidence) -> list[str]:
+    unlabelled = "" if e.quality is not None else ": accuracy on your task was not measured"
     limits = [
         f"Distortion and {'agreement' if e.prepared.loaded.task == 'classify' else 'similarity'} are against the dense "
-        "model, without labels: accuracy on your task was not measured.",
+        f"model, without labels{unlabelled}.",
         f"Held-out numbers come from {len(e.prepared.heldout)} images of the same source as the calibration images.",
         "Fewer weights are not faster by themselves: no time was measured here.",
     ]
