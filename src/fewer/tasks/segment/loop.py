@@ -152,7 +152,7 @@ def fit(
                 )
             _note(done, mean, model, validate)
             stage.advance(1, _words(done))
-            if checkpoint is not None and accelerator.is_main_process and not last:
+            if checkpoint is not None and accelerator.is_main_process:
                 _keep(checkpoint, key, done, model, optimiser, accelerator)
             accelerator.wait_for_everyone()
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)  # mixed precision had replaced its forward

@@ -151,7 +151,7 @@ def check_memory(memory: Memory, device: str = "cpu", free: int | None = None) -
     Examples
     --------
     >>> check_memory(Memory(10**6, 10**6, 0), free=10**9)
-    'training needs about 2 MB of memory (weights 1 MB, activations 1 MB, images 0 B); 1 GB is free'
+    'training needs about 2.00 MB of memory (weights 1.00 MB, activations 1.00 MB, images 0 bytes); 1.00 GB is free'
     """
     free = available_memory(device) if free is None else free
     need = memory.total(device)
