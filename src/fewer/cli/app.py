@@ -40,7 +40,10 @@ app = App(
 for _order, (_verb, _help) in enumerate(VERBS.items()):
     if importlib.util.find_spec(f"fewer.cli.{_verb}") is not None:  # a verb may still be on its way
         app.command(
-            f"fewer.cli.{_verb}:{_verb + '_' if _verb in ('list', 'eval') else _verb}", name=_verb, help=_help, sort_key=_order
+            f"fewer.cli.{_verb}:{_verb + '_' if _verb in ('list', 'eval') else _verb}",
+            name=_verb,
+            help=_help,
+            sort_key=_order,
         )
 
 

@@ -124,7 +124,9 @@ def train(
     data = data or inputs.get("data")
     doing = open_task(inputs.get("task", task))
     if data is None:
-        raise FewerError("which data? give a folder with images/ and masks/, for example: fewer train lesions/ --out run")
+        raise FewerError(
+            "which data? give a folder with images/ and masks/, for example: fewer train lesions/ --out run"
+        )
     out = shared.out or "run"
     if shared.dry_run:
         from fewer.tasks.segment.training import plan_training

@@ -187,7 +187,9 @@ def test_geometry_count_and_spacing_of_volumes(tmp_path: Path) -> None:
     for name in ("imagesTr/c2_0000.nii.gz", "labelsTr/c2.nii.gz"):
         array = read_picture(root / name).array[0]
         assert image.affine is not None
-        write_picture(root / name, array, Picture(image.array, image.spacing, image.affine @ np.diag([5, 1, 1, 1]), True))
+        write_picture(
+            root / name, array, Picture(image.array, image.spacing, image.affine @ np.diag([5, 1, 1, 1]), True)
+        )
     found = checkup(root)
     assert {finding.check for finding in found.findings} == {"geometry", "count", "spacing"}
     assert [finding.case for finding in found.errors] == ["c1"]

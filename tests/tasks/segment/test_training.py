@@ -80,7 +80,9 @@ def test_it_learns_and_says_so(trained: Path) -> None:
 
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 def test_resumed_equals_uninterrupted(discs: Path, tmp_path: Path, optimiser: str) -> None:
-    settings = TrainSettings(**TINY, optimiser=optimiser, dropout=0.2, augment="full", warm_up="restoration", warm_up_steps=4)
+    settings = TrainSettings(
+        **TINY, optimiser=optimiser, dropout=0.2, augment="full", warm_up="restoration", warm_up_steps=4
+    )
     whole = train(discs, out=tmp_path / "whole", settings=settings)
     out = tmp_path / "cut"
     for stop in (Stop("warm-up", 3), Stop("train", 5)):

@@ -239,7 +239,9 @@ def _look_at_mask(look: Look, path: Path, image: Picture, voxels: Counter[int]) 
     values, counts = np.unique(mask.array[0], return_counts=True)
     if len(values) > MOST_VALUES or not np.isfinite(values).all() or (values != np.round(values)).any():
         what = f"{len(values)} different values" if len(values) > MOST_VALUES else "values with a fraction"
-        look.add("mask-values", f"the mask holds {what}; it is a picture, or was saved with loss", "the case is left out")
+        look.add(
+            "mask-values", f"the mask holds {what}; it is a picture, or was saved with loss", "the case is left out"
+        )
         return
     if values[0] < 0:
         look.add("mask-values", f"the mask holds the negative value {values[0]:g}", "the case is left out")

@@ -147,9 +147,7 @@ def _channel_names(channels: int) -> list[str]:
     return ["R", "G", "B"] if channels == 3 else [f"channel {index}" for index in range(channels)]
 
 
-def _mended(
-    look: Look, values: list[int], channels: int, changed: list[str]
-) -> tuple[str, Picture, np.ndarray | None]:
+def _mended(look: Look, values: list[int], channels: int, changed: list[str]) -> tuple[str, Picture, np.ndarray | None]:
     pictures = [read_picture(path) for path in look.case.images]
     array = np.concatenate([picture.array for picture in pictures])
     picture, name = pictures[0], look.case.name
