@@ -12,8 +12,6 @@ from fewer.core.errors import FewerError, near_match
 from fewer.core.toml import read_toml
 
 if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
-
     from typing_extensions import Self
 
     from fewer.verbs.settings import Settings
@@ -105,7 +103,7 @@ def resolve_as(
     return schema.of(merged, "settings"), inputs
 
 
-def _place(folder: str) -> Traversable:
+def _place(folder: str) -> Any:
     place = resources.files("fewer") / "presets"
     return place / folder if folder else place
 

@@ -45,9 +45,9 @@ class LoadedModel:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def input_size(self) -> tuple[int, int, int]:
-        """(channels, height, width) of one input."""
-        return self.preprocess.input_size
+    def input_size(self) -> tuple[int, ...]:
+        """(channels, height, width) of one input; of a volume (channels, *space)."""
+        return tuple(self.meta.get("input_size", self.preprocess.input_size))
 
     @property
     def mean(self) -> tuple[float, ...]:

@@ -126,7 +126,7 @@ def template_environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("significant", "percent", "times", "count", "data_size", "duration", "quantity"):
+    for name in ("significant", "measure", "percent", "times", "count", "data_size", "duration", "quantity"):
         environment.filters[name] = _unbroken(getattr(numbers, name))
     environment.filters["svg"] = Markup  # only for what fewer.report.figure made
     return environment

@@ -131,8 +131,9 @@ def compress(
     forward
         ``forward(model, batch)``, for models that are not called with one tensor.
     quality
-        How good a model is on labelled data: ``quality(model)`` gives numbers by name. It steers nothing; the report shows
-        it before and after, and for every baseline. Of a model that a task trained, the folder of the data will do.
+        How good a model is on labelled data: ``quality(model)`` gives numbers by name. It steers nothing; the report
+        shows it before and after, and for every baseline. Of a model that a task trained, the folder of the data will
+        do.
 
     Returns
     -------

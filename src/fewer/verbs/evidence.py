@@ -17,9 +17,9 @@ from fewer.core.budget import Budget
 from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
 from fewer.report import RunReport, environment
+from fewer.tasks import Quality
 from fewer.verbs.applying import apply_options
 from fewer.verbs.curves import Sensed
-from fewer.tasks import Quality
 from fewer.verbs.evaluate import Judge
 from fewer.verbs.evaluate import Quality as Likeness
 from fewer.verbs.labelled import labelled_rows

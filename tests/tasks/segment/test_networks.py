@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_deep_supervision_is_a_list_from_full_to_coarse(name: str, count: int) -
     outputs = scales(net(torch.zeros(2, 1, 16, 16)), 2)
     assert len(outputs) >= count
     assert outputs[0].shape == (2, 2, 16, 16)
-    assert all(a.shape[2] >= b.shape[2] for a, b in zip(outputs, outputs[1:], strict=False))
+    assert all(a.shape[2] >= b.shape[2] for a, b in itertools.pairwise(outputs))
     ScaledLoss(named_loss("dice-ce"), settings.scale_weights)(outputs, torch.zeros(2, 1, 16, 16)).backward()
     net.eval()
     assert scales(net(torch.zeros(1, 1, 16, 16)), 2)[0].shape == (1, 2, 16, 16)

@@ -1,4 +1,4 @@
-"""Training learns, a resumed training is the same, warm-up starts it, and masks come back onto the images' own voxels."""
+"""Training learns, a resumed training is the same, warm-up starts it, and masks come back onto their own voxels."""
 
 from __future__ import annotations
 

@@ -129,7 +129,11 @@ class Embedder:
         """The same with gradients, in whatever mode the model is."""
         found: list[Tensor] = []
         module = self.model.get_submodule(self.place.module)
-        handle = module.register_forward_hook(lambda _module, _inputs, output: found.append(output))
+
+        def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            found.append(output)
+
+        handle = module.register_forward_hook(keep)
         try:
             self.model(images)
         finally:

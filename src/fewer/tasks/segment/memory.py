@@ -1,4 +1,4 @@
-"""How much memory a training will take, before it starts: what is saved for the backward pass is counted, not guessed."""
+"""How much memory a training will take, before it starts: what the backward pass needs is counted, not guessed."""
 
 from __future__ import annotations
 

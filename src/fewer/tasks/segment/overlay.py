@@ -59,18 +59,20 @@ def overlay(
         colour = np.array(COLOURS[(int(index) - 1) % len(COLOURS)])
         area = guess == index
         pixels[area] = 0.8 * pixels[area] + 0.2 * colour
-        pixels[_outline(area)] = colour
+        pixels[_outline(area, side)] = colour
     if reference is not None:
         truth = reference[rows][:, columns]
         for index in np.unique(truth[truth > 0]):
-            pixels[_outline(truth == index)] = REFERENCE
+            pixels[_outline(truth == index, side)] = REFERENCE
     return np.rint(pixels).astype(np.uint8)
 
 
-def _outline(area: np.ndarray) -> np.ndarray:
-    inner = area.copy()
-    inner[1:] &= area[:-1]
-    inner[:-1] &= area[1:]
-    inner[:, 1:] &= area[:, :-1]
-    inner[:, :-1] &= area[:, 1:]
+def _outline(area: np.ndarray, side: int) -> np.ndarray:
+    inner = area
+    for _ in range(max(1, side // 250)):  # thicker where the picture is larger
+        outer, inner = inner, inner.copy()
+        inner[1:] &= outer[:-1]
+        inner[:-1] &= outer[1:]
+        inner[:, 1:] &= outer[:, :-1]
+        inner[:, :-1] &= outer[:, 1:]
     return area & ~inner

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewer.core.errors import FewerError
+from fewer.data.preprocess import Preprocess
 from fewer.tasks.segment.dataset import Case, SegmentData
 from fewer.tasks.segment.files import Picture, read_picture
 from fewer.tasks.segment.reading import Sample, read_case, read_image
@@ -78,7 +79,8 @@ class Preparation:
             When keys are missing or unknown.
         """
         try:
-            return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+            tidy: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            return cls(**tidy)
         except TypeError as error:
             raise FewerError(f"the recipe of the run does not describe a segmentation: {error}") from None
 
@@ -96,6 +98,18 @@ class Preparation:
             image = np.clip(image, np.reshape(self.low, shape), np.reshape(self.high, shape))
         scaled = (image - np.reshape(self.mean, shape)) / np.maximum(np.reshape(self.std, shape), 1e-6)
         return scaled.astype(np.float32)
+
+    def preprocess(self) -> Preprocess | None:
+        """The nearest that verbs can do which know photos only, such as ``bench``: None for volumes.
+
+        Normalisation of each image by itself is replaced by fixed numbers there; the task itself never uses this.
+        """
+        if self.dims != 2 or self.channels not in (1, 3):
+            return None
+        size = (self.channels, self.patch[0], self.patch[1])
+        if self.normalise != "global" or max(self.mean) <= 1:
+            return Preprocess(size, (0.5,), (0.25,), "bilinear")
+        return Preprocess(size, tuple(m / 255 for m in self.mean), tuple(s / 255 for s in self.std), "bilinear")
 
     def shape_of(self, picture: Picture) -> tuple[int, ...]:
         """Voxels along each axis after resampling."""

@@ -1,4 +1,4 @@
-"""``fewer doctor --fix``: a repaired copy of a data set, and a list of what was changed. The original stays as it is."""
+"""``fewer doctor --fix``: a repaired copy of a data set, and a list of what was changed; the original stays."""
 
 from __future__ import annotations
 

@@ -146,9 +146,9 @@ def predict(
 ) -> Predicted:
     """Write a mask for every image.
 
-    A mask lies on the voxels of its image, has its geometry and its kind of file (PNG where that would lose detail), and
-    holds the numbers that the classes have in the masks of the training. An image that cannot be read is left out
-    and named.
+    A mask lies on the voxels of its image, has its geometry and its kind of file (PNG where that would lose detail),
+    and holds the numbers that the classes have in the masks of the training. An image that cannot be read is left
+    out and named.
 
     Parameters
     ----------
@@ -274,8 +274,8 @@ def images(loaded: LoadedModel, folder: str | Path, count: int, *, part: str, se
     count
         Patches.
     part
-        ``calibration`` or ``heldout``: of different cases. Of the data set that the model was trained on, the cases that
-        judged are held out.
+        ``calibration`` or ``heldout``: of different cases. Of the data set that the model was trained on, the cases
+        that judged are held out.
     seed
         Chooses cases and places.
 

@@ -340,8 +340,10 @@ def _save(run: RunFolder, plan: TrainingPlan, result: TrainedRun, settings: Trai
 
     split = {"data": str(plan.data.root.resolve()), "train": list(plan.split.train), "val": list(plan.split.val)}
     facts = {"preparation": plan.preparation.to_dict(), "settings": _plain(settings), "split": split}
-    meta = {"task": "segment", "segment": facts, "model": plan.network.name}
-    save_artefact(run.path, result.model.cpu(), [], plan.network.source, meta)
+    size = [plan.preparation.channels, *plan.preparation.patch]
+    meta = {"task": "segment", "segment": facts, "model": plan.network.name, "input_size": size}
+    preprocess = plan.preparation.preprocess()
+    save_artefact(run.path, result.model.cpu(), [], plan.network.source, meta, preprocess=preprocess)
     page = training_page(plan, result, command)
     run.write_text("report_html", page.to_html())
     run.write_text("report_json", page.to_json())
