@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -208,8 +209,13 @@ def train(
     (0.91, 0)
     """
     settings, progress = settings or TrainSettings(), progress or Silent()
+    # under torchrun or accelerate launch, one process owns the folder; the others read its checkpoint when they resume
+    helper = int(os.environ.get("RANK", "0")) > 0
+    if helper:
+        progress, tell = Silent(), None
     with ExitStack() as stack:
-        run = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume)) if out else None
+        own = out is not None and not helper
+        run = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume)) if own and out else None
         if run is not None and resume and run.has("report_json"):
             raise FewerError(f"the training in {out} is finished; give --overwrite to do it again")
         with progress.stage("look at the data", 1) as stage:
@@ -224,7 +230,9 @@ def train(
             run.log("started", command=command, memory=plan.sentence)
             scratch = run.path / ".scratch"
             scratch.mkdir(exist_ok=True)
-        result = _train(plan, settings, scratch, progress)
+        elif helper and out is not None and resume:
+            scratch = Path(out) / ".scratch"
+        result = _train(plan, settings, scratch, progress, judge=not helper)
         if run is not None:
             _save(run, plan, result, settings, command)
             shutil.rmtree(run.path / ".scratch", ignore_errors=True)
@@ -236,7 +244,9 @@ def _plain(settings: TrainSettings) -> dict[str, Any]:
     return {k: v for k, v in settings.model_dump(mode="json").items() if v is not None}
 
 
-def _train(plan: TrainingPlan, settings: TrainSettings, scratch: Path | None, progress: Progress) -> TrainedRun:
+def _train(
+    plan: TrainingPlan, settings: TrainSettings, scratch: Path | None, progress: Progress, judge: bool = True
+) -> TrainedRun:
     preparation, data, split = plan.preparation, plan.data, plan.split
     timings: dict[str, float] = {}
     accelerator = make_accelerator(settings)
@@ -282,7 +292,7 @@ def _train(plan: TrainingPlan, settings: TrainSettings, scratch: Path | None, pr
         model.load_state_dict(found.best)
     timings["train"] = perf_counter() - began
     model.eval()
-    return _finish(plan, settings, model, found, warm, timings, progress)
+    return _finish(plan, settings, model, found, warm, timings, progress, judge)
 
 
 def _finish(
@@ -293,9 +303,10 @@ def _finish(
     warm: list[dict[str, float]],
     timings: dict[str, float],
     progress: Progress,
+    judge: bool,
 ) -> TrainedRun:
     began, evaluation = perf_counter(), None
-    if plan.split.val:
+    if plan.split.val and judge:
         cases = [plan.data.case(name) for name in plan.split.val]
         evaluation = evaluate_cases(model, plan.data, cases, plan.preparation, progress=progress)
         timings["evaluate"] = perf_counter() - began
