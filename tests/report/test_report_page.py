@@ -22,7 +22,9 @@ def _page() -> Page:
         command="fewer train data",
         points=["one"],
     )
-    return Page(title="lesions", badge="Trained", sentence="Well.", tiles=[Tile(name="Dice", value="0.9")], sections=[section])
+    return Page(
+        title="lesions", badge="Trained", sentence="Well.", tiles=[Tile(name="Dice", value="0.9")], sections=[section]
+    )
 
 
 def test_a_page_comes_back_from_its_json() -> None:

@@ -34,9 +34,11 @@ class Bottleneck:
 
 
 def find_bottleneck(model: nn.Module, example: Tensor) -> Bottleneck:
-    """Find the last module, in the order of execution, whose output has the fewest places in space.
+    """Find the last layer, in the order of execution, whose output has the fewest places in space.
 
-    Outputs of a single place (as those of squeeze-and-excitation) are left out if there are others.
+    It stands for the largest block around it that ends with it, so that a residual sum is taken and a concatenation with
+    earlier features is not. Outputs of a single place (as those of squeeze-and-excitation) are left out if there are
+    others.
 
     Parameters
     ----------
@@ -81,7 +83,14 @@ def find_bottleneck(model: nn.Module, example: Tensor) -> Bottleneck:
     if not sizes:
         raise FewerError("the network has no layer whose output is an image, so it has no bottleneck")
     smallest = min(sizes - {1} or sizes)
-    last = max(i for i, (_, places, _) in enumerate(finished) if places == smallest)
+    leaves = {name for name, module in model.named_modules() if next(module.children(), None) is None}
+    deepest = [i for i, (name, places, _) in enumerate(finished) if places == smallest and name in leaves]
+    last = deepest[-1] if deepest else max(i for i, (_, places, _) in enumerate(finished) if places == smallest)
+    for index in range(last + 1, len(finished)):  # a block finishes after what is inside of it
+        name, places, channels = finished[index]
+        if not (finished[last][0].startswith(f"{name}.") and (places, channels) == finished[last][1:]):
+            break
+        last = index
     own = {name for name, module in model.named_modules() if any(True for _ in module.parameters(recurse=False))}
     encoder = dict.fromkeys(name for name, _, _ in finished[: last + 1] if name in own)
     return Bottleneck(finished[last][0], tuple(encoder), finished[last][2])
