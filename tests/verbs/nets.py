@@ -34,13 +34,13 @@ def small(seed: int = 0) -> Small:
         return net.eval()
 
 
-def images(count: int = 16, seed: int = 0) -> torch.Tensor:
+def images(count: int = 28, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 
 QUICK: dict[str, Any] = {
     "sparsities": (0.25, 0.5, 0.75, 0.9),
-    "calibration": 12,
+    "calibration": 21,
     "sensing": 7,
     "heldout": 4,
     "batch": 2,

@@ -37,6 +37,8 @@ def compress_in_order(
     correction: float = 0.5,
     alive: Mapping[str, Tensor] | None = None,
     gradients: Mapping[str, Tensor] | None = None,
+    sensitivity: Mapping[str, Tensor] | None = None,
+    dense_moments: dict[str, Moments] | None = None,
     forward: Forward | None = None,
     done: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Tensor]:
@@ -62,6 +64,11 @@ def compress_in_order(
         Masks of an earlier round.
     gradients
         Root mean square gradient of each unit's weight; for the ``taylor`` score.
+    sensitivity
+        How much the output feels each row of each unit; for the ``obs`` score.
+    dense_moments
+        Filled with the moments of the dense model's inputs by unit name, or used where they are there already: several
+        plans for the same model and inputs share them.
     forward
         ``forward(model, inputs)``.
     done
@@ -73,6 +80,7 @@ def compress_in_order(
         Mask of every unit, shape (out, columns).
     """
     alive = alive or {}
+    known = dense_moments if dense_moments is not None else {}
     masks: dict[str, Tensor] = {}
     # a tied weight is repaired where it is used first, whichever of its modules that is
     users = {user: name for name, layer in layers.items() for user in layer.users}
@@ -95,8 +103,9 @@ def compress_in_order(
                 centred=layer.centred,
                 alive=alive.get(name),
                 gradient=gradients[name] if gradients else None,
+                sensitivity=sensitivity[name] if sensitivity else None,
             )
-            fit = _fit(layer, original, ladders[name], wanted_input, x, correction, sweep)
+            fit = _fit(layer, original, ladders[name], wanted_input, x, correction, sweep, known)
             masks[name] = fit.mask
             if not torch.isfinite(fit.weight).all():
                 raise FewerError(f"repairing layer '{name}' gave NaN or infinity; try a larger damping")
@@ -116,6 +125,7 @@ def _fit(
     x: Tensor,
     correction: float,
     make: Callable[..., Sweep],
+    known: dict[str, Moments],
 ) -> Fit:
     user = layer.users[0]
     moments = Moments(getattr(user, "groups", 1), layer.matrix.shape[1])
@@ -123,8 +133,11 @@ def _fit(
     moments.check(layer.unit.name)
     if torch.equal(wanted_input, x):
         return list(make(layer.matrix, moments).run(ladder))[-1]
-    before = Moments(moments.groups, moments.columns)
-    add_input(before, user, wanted_input)
+    name = layer.unit.name
+    if name not in known:
+        known[name] = Moments(moments.groups, moments.columns)
+        add_input(known[name], user, wanted_input)
+    before = known[name]
     own = make(layer.matrix, before)
     if own.repair.compensation != "obs":
         return list(make(layer.matrix, moments).run(ladder))[-1]

@@ -124,6 +124,9 @@ class Sweep:
         Mean of the wanted output without bias, shape (rows,); by default the dense weight's.
     alive
         Mask of an earlier round: ``weight`` is zero outside, and masks only shrink from it.
+    sensitivity
+        How much the model's output feels a squared change of each row's output, shape (rows,). An error of a row that
+        hardly counts is cheap, so the ``obs`` score is multiplied by it. All rows count alike by default.
 
     Examples
     --------
@@ -145,8 +148,10 @@ class Sweep:
         target: Sequence[Tensor] | None = None,
         wanted_mean: Tensor | None = None,
         alive: Tensor | None = None,
+        sensitivity: Tensor | None = None,
     ) -> None:
         self.dense = weight.detach().float()
+        self.sensitivity = None if sensitivity is None else sensitivity[:, None]
         self.moments, self.repair, self.centred = moments, repair, centred
         self.gradient = gradient
         self.alive = torch.ones_like(self.dense, dtype=torch.bool) if alive is None else alive
@@ -281,7 +286,7 @@ class Sweep:
         grouped = self._grouped(matrix)
         if pattern.kind != "block" or pattern.width == 1:
             scale = torch.cat([inv.diagonal(dim1=1, dim2=2) for inv in self.inverses], 1)
-            return (grouped.square() / scale[:, None, :]).view_as(matrix)
+            return self._felt((grouped.square() / scale[:, None, :]).view_as(matrix))
         energies = [
             _tile_energy(grouped[..., b], inv, pattern.width, b.start)
             for b, inv in zip(self.moments.blocks, self.inverses, strict=True)
@@ -289,7 +294,10 @@ class Sweep:
         tiles = energies[0]
         for block, more in zip(self.moments.blocks[1:], energies[1:], strict=True):
             tiles = _join(tiles, more, shared=block.start % pattern.width != 0)
-        return tile_sums(tiles.reshape(matrix.shape[0], -1), pattern.height, 1)
+        return tile_sums(self._felt(tiles.reshape(matrix.shape[0], -1)), pattern.height, 1)
+
+    def _felt(self, error: Tensor) -> Tensor:
+        return error if self.sensitivity is None else error * self.sensitivity
 
 
 def _inverse(hessian: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from fewer.compensate.sequential import compress_in_order
 from fewer.core.option import Option
 from fewer.distortion.outputs import Reference
 from fewer.models.running import call, evaluating
-from fewer.verbs.curves import repair_of, score_gradients, sensing_batches
+from fewer.verbs.curves import repair_of, row_sensitivity, score_gradients, sensing_batches
 from fewer.verbs.prepare import Prepared
 from fewer.verbs.progress import Progress, Silent
 from fewer.verbs.settings import Settings
@@ -41,7 +41,8 @@ def fitting_images(prepared: Prepared) -> Tensor:
             handle.remove()
     # an activation, the one before it and a copy, in both models
     count = int(_MEMORY_BYTES // max(1, 6 * largest))
-    return prepared.calibration[: max(1, count)]
+    # crops of one file stand together: every so many takes some of each file
+    return prepared.calibration[:: max(1, -(-len(prepared.calibration) // max(1, count)))]
 
 
 def apply_options(
@@ -100,6 +101,8 @@ def apply_options(
             correction=settings.correction,
             alive=alive,
             gradients=score_gradients(prepared, settings, target, batches, reference) if reference else None,
+            sensitivity=row_sensitivity(prepared, settings, model if model is not None else prepared.model),
+            dense_moments=prepared.shared.setdefault("moments", {}),
             forward=prepared.forward,
             done=lambda name: stage.advance(1, name),
         )

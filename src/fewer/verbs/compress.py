@@ -273,7 +273,7 @@ def _search(
     if settings.search == 0 or settings.allocator != "dp" or len(sensed.curves) < 2 or not start.choice.any():
         return start, None
     began = perf_counter()
-    batches, reference, judged, judge = search_images(prepared, settings, sensed)
+    batches, reference, judged, judge = search_images(prepared, settings)
     with progress.stage("search", settings.search) as stage:
         found, steps = local_search(
             sensed.curves,
@@ -290,18 +290,14 @@ def _search(
     return (found, facts) if facts["kept"] else (start, facts)
 
 
-def search_images(
-    prepared: Prepared, settings: Settings, sensed: Sensed
-) -> tuple[list[Tensor], Reference, list[Tensor], Reference]:
-    """Calibration images to search on and others to decide on; none was sensed on, where there are enough."""
-    spare = prepared.calibration[settings.sensing :]
-    if len(spare) < 8:
-        spare = prepared.calibration
-    half = max(1, min(settings.sensing, len(spare) // 2))
+def search_images(prepared: Prepared, settings: Settings) -> tuple[list[Tensor], Reference, list[Tensor], Reference]:
+    """Images to search on and others to decide on; the stored weights were fitted to neither."""
+    images = prepared.sensing_images
+    half = max(1, len(images) // 2)
     sets = []
     with evaluating(prepared.model):
-        for images in (spare[:half], spare[-half:]):
-            batches = list(images.split(settings.batch))
+        for part in (images[:half], images[-half:]):
+            batches = list(part.split(settings.batch))
             sets += [batches, Reference([call(prepared.model, b, prepared.forward) for b in batches])]
     return sets[0], sets[1], sets[2], sets[3]
 

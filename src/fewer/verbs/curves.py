@@ -26,6 +26,7 @@ from fewer.core.option import Option
 from fewer.core.unit import Unit
 from fewer.cost.storage import packed_bytes
 from fewer.distortion.outputs import Reference, reduction
+from fewer.distortion.sensitivity import output_sensitivity
 from fewer.distortion.taylor import rms_gradients
 from fewer.models.running import call, evaluating
 from fewer.patterns import Pattern, kept_bound, option_grid
@@ -157,11 +158,12 @@ def sense_curves(
         moments = collect_moments(
             subject,
             {u.name: [subject.get_submodule(n) for n in (u.name, *u.aliases)] for u in units},
-            prepared.calibration.split(max(1, settings.batch)),
+            prepared.repair_images.split(max(1, settings.batch)),
             lambda m, b: call(m, b, prepared.forward),
         )
         stage.advance()
         gradients = score_gradients(prepared, settings, subject, batches, reference)
+        sensitivity = row_sensitivity(prepared, settings, subject)
         base = None
         if model is not None:
             base = torch.cat([reference.change(i, call(model, b, prepared.forward)) for i, b in enumerate(batches)])
@@ -179,6 +181,7 @@ def sense_curves(
         settings.seed,
         dict(alive or {}),
         gradients,
+        sensitivity,
         prepared.forward,
         store,
         threads=1 if workers > 1 else None,
@@ -225,10 +228,38 @@ def score_gradients(
     )
 
 
+def row_sensitivity(prepared: Prepared, settings: Settings, model: nn.Module) -> dict[str, Tensor]:
+    """How much the output feels each row of each unit, for the score ``obs``; none for other scores.
+
+    One image at a time, so that what is cut does not depend on the size of a batch.
+    """
+    if settings.score != "obs":
+        return {}
+    original = model is prepared.model
+    if original and "sensitivity" in prepared.shared:
+        return prepared.shared["sensitivity"]
+    twin = copy.deepcopy(model).eval()
+    batches = list(prepared.sensing_images.split(1))
+    layers = find_layers(twin, prepared.matched.units, batches[0][:1], prepared.forward)
+    found = output_sensitivity(
+        twin,
+        list(layers.values()),
+        batches,
+        prepared.forward,
+        seeds=probe_seeds(settings.seed, 0, len(batches)),
+    )
+    if original:
+        prepared.shared["sensitivity"] = found
+    return found
+
+
 def sensing_batches(prepared: Prepared, settings: Settings) -> list[Tensor]:
-    """The images that harm is measured on, in batches; of one image where the Taylor estimate must be per image."""
-    size = 1 if settings.estimator == "taylor" and settings.reduction != "mean" else settings.batch
-    return list(prepared.calibration[: settings.sensing].split(size))
+    """The images that harm is measured on, in batches.
+
+    One image each for the Taylor estimate: a random direction then stands for one image instead of for the sum of
+    several, so that the same number of passes gives as many more independent draws.
+    """
+    return list(prepared.sensing_images.split(1 if settings.estimator == "taylor" else settings.batch))
 
 
 def _stored(job: SenseJob, task: SenseTask) -> bool:
@@ -238,8 +269,7 @@ def _stored(job: SenseJob, task: SenseTask) -> bool:
 
 def _work_key(prepared: Prepared, settings: Settings, model: nn.Module, alive: Mapping[str, Tensor] | None) -> str:
     chosen = {name: getattr(settings, name) for name in _SENSED_BY}
-    if settings.estimator == "taylor":
-        chosen["per_sample"] = settings.reduction != "mean"
+    chosen["apart"] = prepared.apart
     text = json.dumps([chosen, list(settings.exclude), [u.name for u in prepared.matched.units]], sort_keys=True)
     tensors = [prepared.calibration, *(v for _, v in sorted((alive or {}).items()))]
     return hashlib.sha256((text + state_hash(model, *tensors)).encode()).hexdigest()

@@ -24,11 +24,14 @@ class Quality:
     name, value
         ``top-1 agreement`` (classifiers: share of images with the same first class) or ``feature cosine``
         (mean over images, of the first token where there are tokens); 1 is the same as the dense model.
+    median
+        As ``distortion``, but the median over images.
     """
 
     distortion: float
     name: str
     value: float
+    median: float
 
 
 class Judge:
@@ -38,7 +41,7 @@ class Judge:
     --------
     >>> net = nn.Linear(4, 10)
     >>> Judge(net, torch.randn(8, 4), task="classify").judge(net)
-    Quality(distortion=0.0, name='top-1 agreement', value=1.0)
+    Quality(distortion=0.0, name='top-1 agreement', value=1.0, median=0.0)
     """
 
     def __init__(
@@ -69,9 +72,10 @@ class Judge:
         got = torch.cat(first) if first[0].ndim else torch.stack(first)
         if self.classes:
             value = float((got.flatten(1).argmax(1) == self.first.flatten(1).argmax(1)).double().mean())
-            return Quality(float(change.mean()), "top-1 agreement", value)
+            return Quality(float(change.mean()), "top-1 agreement", value, float(change.median()))
         a, b = (t[:, 0] if t.ndim == 3 else t.flatten(1) if t.ndim > 1 else t[:, None] for t in (got, self.first))
-        return Quality(float(change.mean()), "feature cosine", float(F.cosine_similarity(a, b).double().mean()))
+        cosine = float(F.cosine_similarity(a, b).double().mean())
+        return Quality(float(change.mean()), "feature cosine", cosine, float(change.median()))
 
 
 # outputs of this many numbers are taken for class scores when the model does not say what it is

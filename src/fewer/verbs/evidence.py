@@ -318,9 +318,9 @@ def _sensing(e: Evidence) -> dict[str, Any]:
     options = sum(len(c.options) - 1 for c in curves.curves)
     return {
         "forwards": float(facts["passes"]),
-        "paper_forwards": float(101 * len(curves) * e.settings.sensing),
+        "paper_forwards": float(101 * len(curves) * e.prepared.apart[0]),
         "seconds": facts["seconds"],
-        "note": f"{e.settings.estimator}: {options} options of {len(curves)} layers on {e.settings.sensing} images; "
+        "note": f"{e.settings.estimator}: {options} options of {len(curves)} layers on {e.prepared.apart[0]} images; "
         "passes are of one image, forward or backward, and may start at the changed layer. The paper's number is that "
         "of 101 ratios for each layer and image.",
     }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,12 @@ class Prepared:
         Files that could not be read, and why.
     notes
         What a reader of the report should know about the images.
+    apart
+        ``calibration[:a]`` are the images that harm is measured on, and the repair whose harm it is learns from
+        ``calibration[b:]``, for ``apart = (a, b)``: a repair looks too good on the images that it was fitted to. The
+        final repair learns from all of them.
+    shared
+        What several plans for this model share once it was computed (moments, sensitivities).
     """
 
     loaded: LoadedModel
@@ -59,6 +65,18 @@ class Prepared:
     skipped: list[tuple[str, str]]
     notes: list[str]
     forward: Forward | None = None
+    apart: tuple[int, int] = (0, 0)
+    shared: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sensing_images(self) -> Tensor:
+        """The images that harm is measured on."""
+        return self.calibration[: self.apart[0]]
+
+    @property
+    def repair_images(self) -> Tensor:
+        """The images that the repair of sensing learns from."""
+        return self.calibration[self.apart[1] :]
 
     @property
     def model(self) -> nn.Module:
@@ -88,7 +106,7 @@ def prepare(model: Any, images: Any, settings: Settings, forward: Forward | None
     if settings.device != "cpu":
         raise FewerError(f"device '{settings.device}' cannot be used: this version works on the CPU, --device cpu")
     loaded = load_untouched(model)
-    calibration, heldout, source, skipped, notes = _images(loaded, images, settings)
+    calibration, heldout, source, skipped, notes, files = _images(loaded, images, settings)
     dtype = next((p.dtype for p in loaded.model.parameters() if p.is_floating_point()), calibration.dtype)
     calibration, heldout = calibration.to(dtype), heldout.to(dtype)
     matched = match(loaded.model, calibration[:1], forward, settings.exclude)
@@ -106,7 +124,30 @@ def prepare(model: Any, images: Any, settings: Settings, forward: Forward | None
         skipped,
         notes,
         forward,
+        _apart(len(calibration), settings.sensing, files),
     )
+
+
+# fewer calibration images than this are all needed for the repair
+_ENOUGH = 6
+
+
+def _apart(count: int, wanted: int, files: Sequence[Path]) -> tuple[int, int]:
+    """How many images to measure harm on, and where the images of other files begin.
+
+    Examples
+    --------
+    >>> _apart(64, 16, ()), _apart(12, 16, ()), _apart(2, 16, ())
+    ((16, 16), (4, 4), (2, 0))
+    >>> _apart(12, 3, [Path(name) for name in "aabbccddeeff"])
+    (3, 4)
+    """
+    if count < _ENOUGH:
+        return min(wanted, count), 0
+    measured = min(wanted, count // 3)
+    known = set(files[:measured])
+    rest = next((i for i in range(measured, len(files)) if files[i] not in known), measured)
+    return measured, rest
 
 
 def load_untouched(model: Any) -> LoadedModel:
@@ -128,7 +169,7 @@ def load_untouched(model: Any) -> LoadedModel:
 
 def _images(
     loaded: LoadedModel, images: Any, settings: Settings
-) -> tuple[Tensor, Tensor, str, list[tuple[str, str]], list[str]]:
+) -> tuple[Tensor, Tensor, str, list[tuple[str, str]], list[str], Sequence[Path]]:
     wanted, apart = settings.calibration, settings.heldout
     if settings.data_free is not None:
         return _made_up(loaded, images, settings)
@@ -149,7 +190,7 @@ def _images(
         source = str(images) if isinstance(images, (str, Path)) else f"{len(files)} files"
         if len(files) == 1:
             whole = as_calibration(images, wanted + apart, **common)
-            return (*_cut(whole, wanted, apart), source, _named(whole), [_SAME])
+            return (*_cut(whole, wanted, apart), source, _named(whole), [_SAME], ())
         first = as_calibration(images, wanted, part="calibration", **common)
         second = as_calibration(images, apart, part="heldout", **common)
         if len(first) == 0 or len(second) == 0:
@@ -158,11 +199,14 @@ def _images(
             f"{len(first)} calibration images from {len(set(first.files))} files, {len(second)} held-out images "
             f"from {len(set(second.files))} other files."
         ]
-        return first.tensor, second.tensor, source, _named(first) + _named(second), notes
+        # crops of one file stand together, so that images can be set apart by file
+        order = sorted(range(len(first)), key=lambda i: first.files.index(first.files[i]))
+        files = [first.files[i] for i in order]
+        return first.tensor[order], second.tensor, source, _named(first) + _named(second), notes, files
     ndim = max(1, len(loaded.preprocess.input_size))
     whole = as_calibration(images, wanted + apart, sample_ndim=ndim)
     notes = [] if len(whole) > 1 else [_SAME]
-    return (*_cut(whole, wanted, apart), "a tensor given in Python", _named(whole), notes)
+    return (*_cut(whole, wanted, apart), "a tensor given in Python", _named(whole), notes, ())
 
 
 _SAME = "Too few images to keep any apart: the held-out numbers come from the calibration image itself."
@@ -187,7 +231,7 @@ def _named(images: ImageSet) -> list[tuple[str, str]]:
 
 def _made_up(
     loaded: LoadedModel, images: Any, settings: Settings
-) -> tuple[Tensor, Tensor, str, list[tuple[str, str]], list[str]]:
+) -> tuple[Tensor, Tensor, str, list[tuple[str, str]], list[str], Sequence[Path]]:
     size = loaded.preprocess.input_size
     if settings.data_free == "noise":
         made, note = gaussian_noise(size, settings.calibration, settings.seed), "Gaussian noise instead of images."
@@ -196,10 +240,10 @@ def _made_up(
     if images is not None:
         # real images may still judge the result; none of them calibrates it
         real = Settings.of({**settings.model_dump(), "data_free": None})
-        _, heldout, source, skipped, notes = _images(loaded, images, real)
-        return made, heldout, f"data-free ({settings.data_free}); judged on {source}", skipped, [note, *notes]
+        _, heldout, source, skipped, notes, _ = _images(loaded, images, real)
+        return made, heldout, f"data-free ({settings.data_free}); judged on {source}", skipped, [note, *notes], ()
     heldout = gaussian_noise(size, settings.heldout, settings.seed + 1) if settings.data_free == "noise" else made
-    return made, heldout, f"data-free ({settings.data_free})", [], [note, "Judged on made-up inputs as well."]
+    return made, heldout, f"data-free ({settings.data_free})", [], [note, "Judged on made-up inputs as well."], ()
 
 
 def state_hash(model: nn.Module, *extra: Tensor) -> str:

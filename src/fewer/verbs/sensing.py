@@ -72,6 +72,8 @@ class SenseJob:
         Masks of an earlier round that may only shrink, by unit name.
     gradients
         Root mean square gradient of each unit's weight, for the ``taylor`` score; empty for others.
+    sensitivity
+        How much the output feels each row of each unit, for the ``obs`` score; empty for others.
     forward
         ``forward(model, batch)``.
     store
@@ -90,6 +92,7 @@ class SenseJob:
     seed: int = 0
     alive: dict[str, Tensor] = field(default_factory=dict)
     gradients: dict[str, Tensor] = field(default_factory=dict)
+    sensitivity: dict[str, Tensor] = field(default_factory=dict)
     forward: Forward | None = None
     store: Path | None = None
     threads: int | None = None
@@ -175,6 +178,7 @@ class _Worker:
             centred=layer.centred,
             gradient=job.gradients.get(task.unit),
             alive=job.alive.get(task.unit),
+            sensitivity=job.sensitivity.get(task.unit),
         )
         kept: list[int] = []
         errors: list[float] = []

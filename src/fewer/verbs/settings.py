@@ -40,7 +40,8 @@ class Settings(BaseModel):
     data_free
         ``noise`` or ``bn`` (inputs that match BatchNorm statistics) instead of images.
     calibration, sensing, heldout
-        Numbers of images: for repair, for harm (a part of the former), and kept apart for the report.
+        Numbers of images: for repair, for harm (at most a third of the former; the repair whose harm is measured on
+        them learns from the others), and kept apart for the report.
     crops
         Random crops per file; None takes as many as fill the wanted number of images, 0 the centre of each once.
     search
