@@ -46,7 +46,7 @@ class LoadedModel:
 
     @property
     def input_size(self) -> tuple[int, ...]:
-        """(channels, height, width) of one input; of a volume (channels, *space)."""
+        """(channels, height, width) of one input; of a volume ``(channels, *space)``."""
         return tuple(self.meta.get("input_size", self.preprocess.input_size))
 
     @property

@@ -17,7 +17,7 @@ Augment = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
 
 
 def augmentation(level: str, dims: int) -> Augment:
-    """A function of image (channels, *space), mask (1, *space) and generator.
+    """A function of image ``(channels, *space)``, mask ``(1, *space)`` and generator.
 
     Parameters
     ----------

@@ -64,7 +64,7 @@ def bezier_map(values: Tensor, rng: np.random.Generator, *, monotone: bool) -> T
 
 
 def corruption(patch: tuple[int, ...]) -> Callable[[Tensor, np.random.Generator], Tensor]:
-    """A function that damages an image (channels, *patch).
+    """A function that damages an image ``(channels, *patch)``.
 
     Raises
     ------

@@ -36,16 +36,16 @@ class Bottleneck:
 def find_bottleneck(model: nn.Module, example: Tensor) -> Bottleneck:
     """Find the last layer, in the order of execution, whose output has the fewest places in space.
 
-    It stands for the largest block around it that ends with it, so that a residual sum is taken and a concatenation with
-    earlier features is not. Outputs of a single place (as those of squeeze-and-excitation) are left out if there are
-    others.
+    It stands for the largest block around it that ends with it, so that a residual sum is taken and a concatenation
+    with earlier features is not. Outputs of a single place (as those of squeeze-and-excitation) are left out if there
+    are others.
 
     Parameters
     ----------
     model
         Any network.
     example
-        Shape (batch, channels, *space).
+        Shape ``(batch, channels, *space)``.
 
     Raises
     ------
@@ -106,7 +106,7 @@ class Embedder:
     model
         A network, warmed up or trained; put into evaluation mode while it is used.
     example
-        Shape (1, channels, *space), to find the bottleneck with.
+        Shape ``(1, channels, *space)``, to find the bottleneck with.
 
     Examples
     --------

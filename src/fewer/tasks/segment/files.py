@@ -32,7 +32,7 @@ class Picture:
     Attributes
     ----------
     array
-        Shape (channels, *space); space is (height, width), or the three axes of a volume in the order of the file.
+        Shape ``(channels, *space)``; space is (height, width), or the three axes of a volume in the order of the file.
     spacing
         Millimetres from one voxel to the next along each axis of space; 1 where the file does not say.
     affine
@@ -187,7 +187,8 @@ def write_picture(path: str | Path, array: np.ndarray, like: Picture | None = No
     path
         Its ending decides the kind: ``.png`` (2-D), ``.tif`` (2-D and 3-D) or ``.nii.gz``.
     array
-        Shape (*space) for a mask or a grey image, or (channels, *space); integers are kept, floats become float32.
+        Shape ``(*space)`` for a mask or a grey image, or ``(channels, *space)``; integers are kept, floats become
+        float32.
     like
         Gives affine and spacing.
 

@@ -43,9 +43,9 @@ def predict_logits(
     Parameters
     ----------
     model
-        From (batch, channels, *space) to (batch, classes, *space).
+        From ``(batch, channels, *space)`` to ``(batch, classes, *space)``.
     image
-        Shape (channels, *space), as :meth:`Preparation.image` makes it.
+        Shape ``(channels, *space)``, as :meth:`Preparation.image` makes it.
     patch
         Size of the window; the image may be smaller or larger.
     classes
@@ -56,7 +56,7 @@ def predict_logits(
     Returns
     -------
     Tensor
-        Shape (classes, *space), on the CPU where it is large.
+        Shape ``(classes, *space)``, on the CPU where it is large.
 
     Examples
     --------
@@ -82,7 +82,7 @@ def predict_logits(
 
 
 def predict_mask(model: nn.Module, sample: Sample, preparation: Preparation, overlap: float = OVERLAP) -> np.ndarray:
-    """Class indices of a case on its own voxels, uint8 (*space).
+    """Class indices of a case on its own voxels, uint8 ``(*space)``.
 
     Raises
     ------

@@ -17,7 +17,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def named_loss(name: str) -> Loss:
-    """A loss of logits (batch, classes, *space) and class indices (batch, 1, *space).
+    """A loss of logits ``(batch, classes, *space)`` and class indices ``(batch, 1, *space)``.
 
     Dice terms leave the background out and are taken over the whole batch, so that a patch without a structure
     does no harm.
@@ -68,7 +68,7 @@ class ScaledLoss:
         self.loss, self.weights = loss, tuple(weights)
 
     def __call__(self, outputs: Sequence[Tensor], target: Tensor) -> Tensor:
-        """The weighted sum; the target has shape (batch, 1, *space).
+        """The weighted sum; the target has shape ``(batch, 1, *space)``.
 
         Raises
         ------

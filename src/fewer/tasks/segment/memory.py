@@ -84,7 +84,7 @@ def estimate_memory(
     model
         Is not changed and not run: a copy without memory is.
     shape
-        (batch, channels, *patch).
+        ``(batch, channels, *patch)``.
     classes
         Outputs of the network.
     cases

@@ -105,7 +105,7 @@ def score_structure(
     Parameters
     ----------
     prediction, reference
-        Boolean masks of one shape (*space).
+        Boolean masks of one shape ``(*space)``.
     spacing
         Millimetres per voxel along each axis.
     case, structure
@@ -154,7 +154,7 @@ def score_case(
     Parameters
     ----------
     prediction, reference
-        Class indices, shape (*space).
+        Class indices, shape ``(*space)``.
     classes
         Names in the order of the indices; the first is the background.
 

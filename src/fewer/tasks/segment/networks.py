@@ -130,8 +130,8 @@ def scales(output: Any, dims: int) -> list[Tensor]:
     Parameters
     ----------
     output
-        A tensor (batch, classes, *space); a list, tuple or mapping of such tensors; or one tensor
-        (batch, scales, classes, *space), as DynUNet gives it in training.
+        A tensor ``(batch, classes, *space)``; a list, tuple or mapping of such tensors; or one tensor
+        ``(batch, scales, classes, *space)``, as DynUNet gives it in training.
     dims
         2 or 3.
 

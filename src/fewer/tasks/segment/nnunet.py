@@ -32,7 +32,7 @@ def write_nnunet(
     folder
         New or empty; nnU-Net wants a name like ``Dataset042_Lesions``.
     cases
-        Name, image (channels, *space), and the mask (*space) of class indices; None puts it into ``imagesTs``.
+        Name, image ``(channels, *space)``, and the mask ``(*space)`` of class indices; None puts it into ``imagesTs``.
     classes
         Class name -> index, from 0 without gaps.
     channels

@@ -19,9 +19,9 @@ def overlay(
     Parameters
     ----------
     image
-        Shape (channels, *space); one or three channels are shown, of others the first.
+        Shape ``(channels, *space)``; one or three channels are shown, of others the first.
     prediction
-        Class indices (*space): a coloured outline per class, and a faint fill.
+        Class indices ``(*space)``: a coloured outline per class, and a faint fill.
     reference
         The same, as a white outline.
     side

@@ -85,7 +85,7 @@ class Preparation:
             raise FewerError(f"the recipe of the run does not describe a segmentation: {error}") from None
 
     def normalised(self, image: np.ndarray) -> np.ndarray:
-        """An image (channels, *space) on the scale that the network was trained on, float32."""
+        """An image ``(channels, *space)`` on the scale that the network was trained on, float32."""
         shape = (-1, *(1,) * (image.ndim - 1))
         image = image.astype(np.float32)
         if self.normalise == "none":
@@ -119,7 +119,7 @@ class Preparation:
         return tuple(max(1, round(n * own / wanted)) for n, own, wanted in steps)
 
     def image(self, array: np.ndarray, picture: Picture, name: str) -> Tensor:
-        """The network's input, float32 (channels, *space), of an image as it was read.
+        """The network's input, float32 ``(channels, *space)``, of an image as it was read.
 
         Raises
         ------
@@ -133,7 +133,7 @@ class Preparation:
         return resample(torch.from_numpy(self.normalised(array)), self.shape_of(picture))
 
     def sample(self, sample: Sample) -> tuple[Tensor, Tensor | None]:
-        """Input and target: float32 (channels, *space), uint8 (*space)."""
+        """Input and target: float32 ``(channels, *space)``, uint8 ``(*space)``."""
         image = self.image(sample.image, sample.picture, sample.name)
         if sample.mask is None:
             return image, None
@@ -142,7 +142,7 @@ class Preparation:
 
 
 def resample(array: Tensor, shape: tuple[int, ...], *, nearest: bool = False) -> Tensor:
-    """Resample (channels, *space) to another shape; linear, with blur where it shrinks a 2-D image, or nearest.
+    """Resample ``(channels, *space)`` to another shape; linear, with blur where it shrinks a 2-D image, or nearest.
 
     Examples
     --------

@@ -23,9 +23,9 @@ class Sample:
     name
         Of the case.
     image
-        float32, shape (channels, *space).
+        float32, shape ``(channels, *space)``.
     mask
-        uint8 class indices of shape (*space), 0 is background; None if the case has no mask.
+        uint8 class indices of shape ``(*space)``, 0 is background; None if the case has no mask.
     picture
         The first image file as it was read: it knows spacing and place.
     """
@@ -42,7 +42,7 @@ class Sample:
 
 
 def read_image(case: Case) -> tuple[np.ndarray, Picture]:
-    """The image of a case as float32 (channels, *space), and its first file.
+    """The image of a case as float32 ``(channels, *space)``, and its first file.
 
     Raises
     ------

@@ -48,7 +48,7 @@ class CaseStore:
         return len(self.cases)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor | None]:
-        """Image float32 (channels, *space) and mask uint8 (*space) of a case."""
+        """Image float32 ``(channels, *space)`` and mask uint8 ``(*space)`` of a case."""
         if index in self._kept:
             return self._kept[index]
         case = self.cases[index] if self.masks else Case(self.cases[index].name, self.cases[index].images)
@@ -73,7 +73,7 @@ class CaseStore:
 
 
 def crop(array: Tensor, start: Sequence[int], patch: Sequence[int]) -> Tensor:
-    """Cut a patch out of (channels, *space); what lies outside of the image is 0.
+    """Cut a patch out of ``(channels, *space)``; what lies outside of the image is 0.
 
     Examples
     --------
@@ -112,7 +112,7 @@ class PatchSampler:
         self.augment = augmentation(settings.augment, store.preparation.dims)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images float32 (batch, channels, *patch) and class indices uint8 (batch, 1, *patch) of a step."""
+        """Images float32 ``(batch, channels, *patch)`` and class indices uint8 ``(batch, 1, *patch)`` of a step."""
         numbers = range(self.rank, self.settings.batch * self.ranks, self.ranks)
         pairs = [self._draw([self.settings.seed, self.stream, step, number]) for number in numbers]
         return torch.stack([image for image, _ in pairs]), torch.stack([mask for _, mask in pairs])

@@ -19,7 +19,7 @@ class TrainSettings(StrictSettings):
     ----------
     network
         ``unet``, ``dynunet``, ``segresnet``, ``mednext``, ``attention-unet``, ``basic-unet`` (all of MONAI), or
-        ``path.py:function``, which returns a module from (batch, channels, *space) to (batch, classes, *space).
+        ``path.py:function``, which returns a module from ``(batch, channels, *space)`` to ``(batch, classes, *space)``.
     width, levels
         Channels of the first level, which double at every further level; number of levels.
     dropout

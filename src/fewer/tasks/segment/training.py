@@ -83,7 +83,7 @@ class TrainedRun:
     Attributes
     ----------
     model
-        In evaluation mode, from (batch, channels, *space) to (batch, classes, *space).
+        In evaluation mode, from ``(batch, channels, *space)`` to ``(batch, classes, *space)``.
     preparation
         How an image becomes its input.
     evaluation

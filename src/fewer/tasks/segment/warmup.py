@@ -50,7 +50,7 @@ class WarmNetwork:
     history: list[dict[str, float]] = field(default_factory=list)
 
     def embedder(self) -> Embedder:
-        """From prepared images (batch, channels, *space) to vectors (batch, width)."""
+        """From prepared images ``(batch, channels, *space)`` to vectors (batch, width)."""
         return Embedder(self.model, torch.zeros(1, self.preparation.channels, *self.preparation.patch))
 
 
