@@ -180,10 +180,10 @@ def _images(
         first = reader(loaded, images, wanted, part="calibration", seed=settings.seed)
         second = reader(loaded, images, apart, part="heldout", seed=settings.seed)
         notes = [
-            f"{len(first)} calibration patches from {len(first.files)} images, {len(second)} held-out patches from "
-            f"{len(second.files)} other images."
+            f"{len(first)} calibration patches from {len(set(first.files))} images, {len(second)} held-out patches "
+            f"from {len(set(second.files))} other images."
         ]
-        return first.tensor, second.tensor, str(images), [], notes
+        return first.tensor, second.tensor, str(images), _named(first) + _named(second), notes, first.files
     common: dict[str, Any] = {"seed": settings.seed, "preprocess": loaded.preprocess, "crops": settings.crops}
     if isinstance(images, (str, Path)) or (isinstance(images, (list, tuple)) and _all_paths(images)):
         files = list_images(images) if isinstance(images, (str, Path)) else list(images)

@@ -19,7 +19,7 @@ from fewer.tasks.segment.loop import make_accelerator
 from fewer.tasks.segment.preparation import Preparation, fit_preparation
 from fewer.tasks.segment.sampling import CaseStore, PatchSampler, crop
 from fewer.tasks.segment.settings import TrainSettings
-from fewer.tasks.segment.task import predict, preparation_of, quality
+from fewer.tasks.segment.task import images, predict, preparation_of, quality
 from fewer.tasks.segment.training import train
 from fewer.tasks.segment.warmup import transfer, warm_network, warm_up
 from fewer.verbs.progress import Silent
@@ -181,6 +181,26 @@ def test_any_function_can_judge_a_compression() -> None:
 
 def _zeros(model: torch.nn.Module) -> float:
     return float(sum(int((p == 0).sum()) for p in model.parameters()))
+
+
+def test_calibration_and_heldout_patches_share_no_image(trained: Path, discs: Path, tmp_path: Path) -> None:
+    loaded = load_model(str(trained))
+    first = images(loaded, discs, 10, part="calibration", seed=0)
+    second = images(loaded, discs, 5, part="heldout", seed=0)
+    assert (len(first), len(first.files), len(second)) == (10, 10, 5)
+    assert len(set(first.files)) == 6  # all that trained
+    assert len(set(second.files)) == 2
+    assert not set(first.files) & set(second.files)
+    assert first.files == sorted(first.files)
+    assert torch.equal(images(loaded, discs, 10, part="calibration", seed=0).tensor, first.tensor)
+    pool = tmp_path / "pool"  # images alone, one of them broken
+    pool.mkdir()
+    for path in (discs / "images").iterdir():
+        (pool / path.name).write_bytes(path.read_bytes())
+    (pool / "case3.png").write_bytes(b"no picture")
+    found = [images(loaded, pool, 20, part=part, seed=0) for part in ("calibration", "heldout")]
+    assert [path.name for one in found for path, _ in one.skipped] == ["case3.png"]
+    assert not set(found[0].files) & set(found[1].files)
 
 
 def test_quality_leaves_out_what_trained(trained: Path, discs: Path) -> None:

@@ -119,7 +119,10 @@ class PatchSampler:
 
     def _draw(self, key: list[int]) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng(key)
-        index = int(rng.integers(len(self.store)))
+        return self.draw(int(rng.integers(len(self.store))), rng)
+
+    def draw(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """A patch of one case: image ``(channels, *patch)`` and class indices ``(1, *patch)``."""
         image, mask = self.store[index]
         if mask is None:
             mask = torch.zeros(image.shape[1:], dtype=torch.uint8)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -300,10 +301,27 @@ def images(loaded: LoadedModel, folder: str | Path, count: int, *, part: str, se
     else:
         files = split_files([case.images[0] for case in cases], [case.name for case in cases], part)
         chosen = [case for case in cases if case.images[0] in set(files)]
-    settings = TrainSettings(batch=count, seed=seed, foreground=0.0, augment="none")
+    settings = TrainSettings(seed=seed, foreground=0.0, augment="none")
     store = CaseStore(data, chosen, preparation, settings.cache * 2**30, masks=False)
-    tensor, _ = PatchSampler(store, settings, stream=STREAM).batch(0)
-    return ImageSet(tensor, [case.images[0] for case in chosen])
+    good, skipped = [], []
+    for index in np.random.default_rng([seed, STREAM]).permutation(len(chosen)):
+        try:
+            _ = store[int(index)]
+            good.append(int(index))
+        except FewerError as error:
+            skipped.append((chosen[index].images[0], str(error)))
+        if len(good) == count:
+            break
+    if not good:
+        reason = f"; the first: {skipped[0][1]}" if skipped else ""
+        raise FewerError(f"{folder} holds no readable image for the {part} part{reason}")
+    sampler = PatchSampler(store, settings)
+    # as many of each image as can be, and those of one image together
+    rows = sorted(good[number % len(good)] for number in range(count))
+    patches = [
+        sampler.draw(index, np.random.default_rng([seed, STREAM, number]))[0] for number, index in enumerate(rows)
+    ]
+    return ImageSet(torch.stack(patches), [chosen[index].images[0] for index in rows], skipped)
 
 
 @dataclass(frozen=True)
