@@ -17,14 +17,18 @@ _PUBLIC: dict[str, str] = {
     "Settings": "fewer.verbs.settings",
     "apply": "fewer.verbs.folder",
     "compress": "fewer.verbs.compress",
+    "doctor": "fewer.verbs.tasks",
+    "evaluate": "fewer.verbs.tasks",
     "export": "fewer.verbs.export",
     "load": "fewer.verbs.saving",
     "match_table": "fewer.verbs.folder",
     "plan": "fewer.verbs.planning",
+    "predict": "fewer.verbs.tasks",
     "profile": "fewer.verbs.profile",
     "rewrite_report": "fewer.verbs.folder",  # not "report", which is a package
     "select_images": "fewer.verbs.select",  # not "select", which is a package
     "sense": "fewer.verbs.folder",
+    "train": "fewer.verbs.tasks",
 }
 
 __all__ = [
@@ -34,14 +38,18 @@ __all__ = [
     "__version__",
     "apply",
     "compress",
+    "doctor",
+    "evaluate",
     "export",
     "load",
     "match_table",
     "plan",
+    "predict",
     "profile",
     "rewrite_report",
     "select_images",
     "sense",
+    "train",
 ]
 
 
@@ -69,3 +77,7 @@ if TYPE_CHECKING:
     from fewer.verbs.saving import load as load
     from fewer.verbs.select import select_images as select_images
     from fewer.verbs.settings import Settings as Settings
+    from fewer.verbs.tasks import doctor as doctor
+    from fewer.verbs.tasks import evaluate as evaluate
+    from fewer.verbs.tasks import predict as predict
+    from fewer.verbs.tasks import train as train

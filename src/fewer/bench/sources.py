@@ -109,6 +109,9 @@ def _from_run(path: Path) -> Subject:
 
         settings = Preprocess.of(recipe.preprocess, f"run {path}")
     size = settings.input_size if settings else None
+    if "input_size" in recipe.meta:  # of a model that a task trained
+        size = tuple(recipe.meta["input_size"])
+        settings = settings if len(size) == 3 else None  # no photo is a volume
     try:
         if spec is None:
             raise FewerError("the recipe names no spec")

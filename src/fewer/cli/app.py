@@ -22,6 +22,10 @@ VERBS = {
     "select": "Choose the images of an unlabelled pool that should be annotated first, and say why.",
     "bench": "Time a model or a run beside the runtimes that could be used instead.",
     "export": "Write a run's model for onnxruntime, OpenVINO or torch.export, and say what is lost on the way.",
+    "doctor": "Find what is wrong with a data set, and write a repaired copy.",
+    "train": "Train a segmentation network from images and masks, with or without a warm-up on images alone.",
+    "eval": "Score a trained run, or a folder of masks, on annotated cases.",
+    "predict": "Write a mask for every image of a folder.",
     "info": "Show a run folder, or which layers of a model can be cut, and why not the others.",
     "list": "List models, presets, patterns, allocators or selection methods.",
 }
@@ -39,7 +43,10 @@ app = App(
 for _order, (_verb, _help) in enumerate(VERBS.items()):
     if importlib.util.find_spec(f"fewer.cli.{_verb}") is not None:  # a verb may still be on its way
         app.command(
-            f"fewer.cli.{_verb}:{'list_' if _verb == 'list' else _verb}", name=_verb, help=_help, sort_key=_order
+            f"fewer.cli.{_verb}:{_verb + '_' if _verb in ('list', 'eval') else _verb}",
+            name=_verb,
+            help=_help,
+            sort_key=_order,
         )
 
 

@@ -17,6 +17,7 @@ def compress(
     /,
     *,
     images: str | None = None,
+    labelled: str | None = None,
     budget: Annotated[list[str] | None, Parameter(negative="")] = None,
     preset: str | None = None,
     config: str | None = None,
@@ -28,9 +29,11 @@ def compress(
     Parameters
     ----------
     model
-        fewer/dinov2-small, timm/NAME, hf/NAME or FILE.py:FUNCTION. See: fewer list models
+        fewer/dinov2-small, timm/NAME, hf/NAME, FILE.py:FUNCTION or a run of fewer train. See: fewer list models
     images
         A folder of unlabelled images. A quarter of the files judges the result and steers nothing.
+    labelled
+        For a run of fewer train: annotated data, to show quality before and after. It steers nothing.
     budget
         weights=50%, flops=0.5x, macs=2.3G or size=8MB; several with commas, all hold at once.
     preset
@@ -45,6 +48,7 @@ def compress(
     chosen, inputs = resolve(given(settings, shared), preset, config)
     model = model or inputs.get("model")
     images = images or inputs.get("images")
+    labelled = labelled or inputs.get("labelled")
     wanted = budget or inputs.get("budget")
     if model is None:
         raise FewerError("which model? give one, for example: fewer compress fewer/mobilenet-v2 --images photos/")
@@ -52,4 +56,4 @@ def compress(
         raise FewerError("which budget? give one, for example --budget weights=50%")
     if images is None and chosen.data_free is None:
         raise FewerError("which images? give a folder with --images, or sense without any: --data-free noise")
-    return run_compress(model, images, wanted, chosen, shared, shared.out or "run")
+    return run_compress(model, images, wanted, chosen, shared, shared.out or "run", labelled)

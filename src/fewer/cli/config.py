@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from fewer.core.errors import FewerError, near_match
+from fewer.core.toml import read_toml
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from fewer.verbs.settings import Settings
 
-__all__ = ["INPUTS", "preset_names", "preset_note", "resolve"]
+__all__ = ["INPUTS", "preset_names", "preset_note", "resolve", "resolve_as"]
 
-INPUTS = ("model", "images", "budget")
+
+class _Schema(Protocol):
+    @classmethod
+    def of(cls, values: dict[str, Any], where: str = ...) -> Self: ...
+
+
+S = TypeVar("S", bound=_Schema)
+
+INPUTS = ("model", "images", "labelled", "budget")
 """Names that a file may give beside the settings, so that one file can describe a whole run."""
 PREFIX = "FEWER_"
 
@@ -26,70 +37,93 @@ def resolve(
     config: str | Path | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> tuple[Settings, dict[str, Any]]:
+    """Merge all sources of the settings of a compression; see :func:`resolve_as`."""
+    from fewer.verbs.settings import Settings
+
+    return resolve_as(Settings, flags, preset, config, environ)
+
+
+def resolve_as(
+    schema: type[S],
+    flags: Mapping[str, Any],
+    preset: str | None = None,
+    config: str | Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    folder: str = "",
+    names: Sequence[str] = INPUTS,
+) -> tuple[S, dict[str, Any]]:
     """Merge all sources of settings.
 
     Parameters
     ----------
+    schema
+        The class of the settings.
     flags
         What was given on the command line, by setting name.
     preset
         Name of a file in ``fewer/presets``; a config file may name one too.
     config
-        TOML file: setting names, and ``model``, ``images``, ``budget``, ``preset``.
+        TOML file: setting names, those of ``names``, and ``preset``.
     environ
         ``FEWER_SEED=3`` sets ``seed``, and so on for every setting.
+    folder
+        Part of ``fewer/presets`` that holds the presets of these settings.
+    names
+        What a file may give beside the settings.
 
     Returns
     -------
-    settings : Settings
+    settings
     inputs : dict
-        ``model``, ``images`` and ``budget`` where the file gave them.
+        Those of ``names`` that the file gave.
 
     Raises
     ------
     FewerError
         Naming the file, variable or flag that holds an unknown name or a bad value.
     """
-    from fewer.verbs.settings import Settings, read_toml
-
     file: dict[str, Any] = {} if config is None else _flatten(read_toml(config))
-    inputs = {name: file.pop(name) for name in INPUTS if name in file}
+    inputs = {name: file.pop(name) for name in names if name in file}
     named = file.pop("preset", None)
     preset = preset or named
     merged: dict[str, Any] = {}
     sources = [
-        ({} if preset is None else _preset(preset), f"preset {preset}"),
+        ({} if preset is None else _preset(preset, folder), f"preset {preset}"),
         (file, str(config)),
-        (_from_environment(environ), "environment"),
+        (_from_environment(environ, schema), "environment"),
         (dict(flags), "command line"),
     ]
     for values, where in sources:
         if values:
             values = _split(values)
             # each source is checked by itself first, so that the sentence names the right one
-            Settings.of(values, where)
+            schema.of(values, where)
             merged |= values
-    return Settings.of(merged, "settings"), inputs
+    return schema.of(merged, "settings"), inputs
 
 
-def preset_names() -> list[str]:
-    """Names of the presets that come with the library, in alphabetical order."""
-    folder = resources.files("fewer") / "presets"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+def _place(folder: str) -> Any:
+    place = resources.files("fewer") / "presets"
+    return place / folder if folder else place
 
 
-def preset_note(name: str) -> str:
+def preset_names(folder: str = "") -> list[str]:
+    """Names of the presets that come with the library, in alphabetical order; a task's own are in a folder."""
+    entries = _place(folder).iterdir()
+    return sorted(entry.name.removesuffix(".toml") for entry in entries if entry.name.endswith(".toml"))
+
+
+def preset_note(name: str, folder: str = "") -> str:
     """The first comment line of a preset: what it is."""
-    text = (resources.files("fewer") / "presets" / f"{name}.toml").read_text("utf-8")
+    text = (_place(folder) / f"{name}.toml").read_text("utf-8")
     return next((line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#")), "")
 
 
-def _preset(name: str) -> dict[str, Any]:
-    from fewer.verbs.settings import read_toml
-
-    if name not in preset_names():
-        raise FewerError(f"unknown preset {name!r}{near_match(name, preset_names())}")
-    with resources.as_file(resources.files("fewer") / "presets" / f"{name}.toml") as path:
+def _preset(name: str, folder: str) -> dict[str, Any]:
+    if name not in preset_names(folder):
+        raise FewerError(f"unknown preset {name!r}{near_match(name, preset_names(folder))}")
+    with resources.as_file(_place(folder) / f"{name}.toml") as path:
         return read_toml(path)
 
 
@@ -115,17 +149,16 @@ def _split(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+def _from_environment(environ: Mapping[str, str], schema: Any) -> dict[str, Any]:
     from pydantic import TypeAdapter, ValidationError
 
-    from fewer.verbs.settings import Settings
-
     values: dict[str, Any] = {}
-    for name, field in Settings.model_fields.items():
+    as_text = getattr(schema, "TEXT", ("sparsities", "exclude", "baselines", "precisions", "measure"))
+    for name, field in schema.model_fields.items():
         text = environ.get(PREFIX + name.upper(), "").strip()
         if not text:
             continue
-        if name in ("sparsities", "exclude", "baselines", "precisions", "measure"):
+        if name in as_text:
             values[name] = text
             continue
         kind: Any = field.annotation

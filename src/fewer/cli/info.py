@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from fewer.cli.flags import Shared
 from fewer.core.errors import FewerError
+
+if TYPE_CHECKING:
+    from fewer.report.page import Page
 
 __all__ = ["info"]
 
@@ -49,12 +52,16 @@ def _run(path: str, shared: Shared) -> int:
     from fewer.cli.show import as_json, plan_table, say, verdict_box
     from fewer.core.run import RunFolder
     from fewer.report import RunReport
+    from fewer.report.page import Page, is_page
 
     run = RunFolder.open(path)
     config = run.read_config() if run.has("config") else {}
     files = {p.name: p.stat().st_size for p in sorted(run.path.iterdir()) if p.is_file() and p.name[0] != "."}
     plan = run.read_plan() if run.has("plan") else None
-    data = RunReport.from_json(run.file("report_json").read_text("utf-8")) if run.has("report_json") else None
+    text = run.file("report_json").read_text("utf-8") if run.has("report_json") else None
+    if text is not None and is_page(text):
+        return _page(path, Page.from_json(text), config, files, shared)
+    data = RunReport.from_json(text) if text is not None else None
     if shared.json:
         found: dict[str, Any] = {"folder": path, "config": config, "files": files}
         as_json(found | {"plan": plan and plan.model_dump(), "report": data and data.model_dump()})
@@ -69,4 +76,15 @@ def _run(path: str, shared: Shared) -> int:
             say(f"{path}: {begun}, not finished; run its command again with --resume")
     if plan is not None:
         say(plan_table(plan))
+    return 0
+
+
+def _page(path: str, page: Page, config: dict[str, Any], files: dict[str, int], shared: Shared) -> int:
+    from fewer.cli.show import as_json
+
+    if shared.json:
+        as_json({"folder": path, "config": config, "files": files, "report": page.model_dump(exclude={"sections"})})
+        return 0
+    print(f"{path}: {page.title}", page.sentence, *(f"  {t.name}: {t.value} {t.note}" for t in page.tiles), sep="\n")
+    print(f"report  {path}/report.html")
     return 0

@@ -23,15 +23,25 @@ PATTERNS = {
     "2:4": "of every 4 consecutive inputs at most 2 stay; any n:m",
     "nm:*:16": "any n of every 16, the n chosen per layer",
 }
+NETWORKS = {
+    "unet": "residual U-Net, small and quick; one output",
+    "dynunet": "the U-Net of nnU-Net; deep supervision",
+    "segresnet": "residual encoder and decoder; deep supervision",
+    "mednext": "ConvNeXt-like U-Net; deep supervision",
+    "attention-unet": "U-Net with attention gates; one output",
+    "basic-unet": "plain U-Net with 5 levels; one output",
+    "FILE.py:FUNCTION": "a function of your own that returns an nn.Module",
+}
+"""Here, and not where the networks are built, so that a list needs no torch."""
 
 
 def list_(what: str | None = None, /, *, shared: Shared | None = None) -> int:
-    """List models, presets, patterns, allocators or selection methods.
+    """List models, presets, patterns, allocators, selection methods, and what fewer train knows.
 
     Parameters
     ----------
     what
-        models, presets, patterns, allocators or methods; all of them when left out.
+        models, presets, patterns, allocators, methods, train-presets or networks; all of them when left out.
     """
     from fewer.cli.show import as_json, say
 
@@ -84,10 +94,18 @@ def _methods() -> dict[str, str]:
     return {name: entry.note for name, entry in METHODS.items()} | peers
 
 
+def _train_presets() -> dict[str, str]:
+    from fewer.cli.config import preset_names, preset_note
+
+    return {name: preset_note(name, "segment") for name in preset_names("segment")}
+
+
 LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "models": _models,
     "presets": _presets,
     "patterns": lambda: PATTERNS,
     "allocators": lambda: ALLOCATORS,
     "methods": _methods,
+    "train-presets": _train_presets,
+    "networks": lambda: NETWORKS,
 }

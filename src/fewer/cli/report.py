@@ -19,11 +19,20 @@ def report(run: str, /, *, shared: Shared | None = None) -> int:
     from fewer.cli.show import as_json, say, verdict_box
     from fewer.core.run import RunFolder
     from fewer.report import RunReport
+    from fewer.report.page import Page, is_page
 
     shared = shared or Shared()
     folder = RunFolder.open(run)
     page = folder.file("report_html") if shared.dry_run else fewer.rewrite_report(run)
-    data = RunReport.from_json(folder.file("report_json").read_text("utf-8"))
+    text = folder.file("report_json").read_text("utf-8")
+    if is_page(text):
+        found = Page.from_json(text)
+        if shared.json:
+            as_json({"page": str(page), "report": found.model_dump(exclude={"sections"})})
+        else:
+            print(found.sentence, page, sep="\n")
+        return 0
+    data = RunReport.from_json(text)
     if shared.json:
         as_json({"page": str(page), "report": data.model_dump()})
     else:

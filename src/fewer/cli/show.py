@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fewer.report.numbers import count, percent, quantity, significant, times
+from fewer.report.numbers import count, measure, percent, quantity, significant, times
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -136,7 +136,9 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
         held = f" on {report.data.heldout} held-out images" if report.data and report.data.heldout else ""
         facts.add_row("output error", f"{significant(report.verdict.distortion)}{held} (0 is the dense model's output)")
     for quality in report.verdict.quality:
-        facts.add_row(quality.name, significant(quality.value))
+        labelled = quality.dense is not None and quality.note.endswith("annotated cases")
+        dense = f" (dense model {measure(quality.dense or 0.0, 3)}; {quality.note})" if labelled else ""
+        facts.add_row(quality.name, measure(quality.value, 3) + dense)
     if report.model.artefact_bytes and report.model.source_bytes:
         facts.add_row(
             "on disk",

@@ -32,7 +32,9 @@ def command_line() -> str:
     return shlex.join(["fewer", *(word for word in _WORDS if word not in ("--resume", "--overwrite", "--debug"))])
 
 
-def run_compress(model: str, images: Any, budget: Any, settings: Settings, shared: Shared, out: str) -> int:
+def run_compress(
+    model: str, images: Any, budget: Any, settings: Settings, shared: Shared, out: str, labelled: str | None = None
+) -> int:
     """Run the main job with everything decided, and show its verdict."""
     import fewer
     from fewer.core.budget import parse_budgets
@@ -50,6 +52,7 @@ def run_compress(model: str, images: Any, budget: Any, settings: Settings, share
         resume=shared.resume,
         progress=terminal_progress(),
         command=command_line(),
+        quality=labelled,
     )
     return show_run(run, shared, out)
 
@@ -66,13 +69,22 @@ def show_run(run: CompressedRun, shared: Shared, out: str) -> int:
     return 0 if run.report.verdict.met else NOT_MET
 
 
+def _images_line(where: str, files: int, data_free: str | None) -> str:
+    if data_free is not None:
+        return f"images made up ({data_free})"
+    return f"images {shorten(where, 60)}" + (f" ({files} files)" if files else "")
+
+
 def dry_run(model: str, images: Any, settings: Settings, shared: Shared, lines: list[str], out: str | None) -> int:
     """Show which layers would be cut and what would be done, and do nothing."""
     import fewer
     from fewer.data.images import list_images
 
     rows = fewer.match_table(model, exclude=settings.exclude)
-    files = list_images(images) if isinstance(images, str) else list(images or ())
+    if isinstance(images, str) and (Path(model) / "recipe.json").is_file():
+        files = []  # the model's own task reads them
+    else:
+        files = list_images(images) if isinstance(images, str) else list(images or ())
     changed = {k: v for k, v in settings.model_dump().items() if v != type(settings).model_fields[k].default}
     if shared.json:
         would = {"settings": settings.model_dump(), "would": lines, "images": [str(path) for path in files]}
@@ -82,7 +94,7 @@ def dry_run(model: str, images: Any, settings: Settings, shared: Shared, lines: 
     where = images if isinstance(images, str) else Path(files[0]).name + ", ..." if files else "made up"
     lines = [
         *lines,
-        f"images {shorten(where, 60)} ({len(files)} files)" if files else f"images made up ({settings.data_free})",
+        _images_line(where, len(files), settings.data_free),
         f"sense with {settings.sensing} of {settings.calibration} calibration images, {settings.estimator}",
         "settings " + (", ".join(f"{k}={v}" for k, v in changed.items()) or "all at their defaults"),
         *([f"out {out}"] if out else []),

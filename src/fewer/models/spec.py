@@ -32,7 +32,9 @@ class LoadedModel:
     preprocess : Preprocess
         From image file to input tensor.
     task : str, optional
-        A hint: ``classify``, ``features`` or None.
+        A hint: ``classify``, ``features`` or None; or the task that the model was trained for, such as ``segment``.
+    meta : mapping
+        What the task of a trained model keeps with it, as JSON values.
     """
 
     model: nn.Module
@@ -40,11 +42,12 @@ class LoadedModel:
     source: Source
     preprocess: Preprocess = field(default_factory=Preprocess)
     task: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def input_size(self) -> tuple[int, int, int]:
-        """(channels, height, width) of one input."""
-        return self.preprocess.input_size
+    def input_size(self) -> tuple[int, ...]:
+        """(channels, height, width) of one input; of a volume ``(channels, *space)``."""
+        return tuple(self.meta.get("input_size", self.preprocess.input_size))
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -84,7 +87,8 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
     Parameters
     ----------
     spec : str or nn.Module
-        ``fewer/NAME`` (see :func:`list_models`), ``timm/NAME``, ``hf/NAME``, ``path.py:function`` or a module.
+        ``fewer/NAME`` (see :func:`list_models`), ``timm/NAME``, ``hf/NAME``, ``path.py:function``, a run folder that
+        holds a model, or a module.
         The function of a file returns a module, or (module, settings) where the settings are those of
         :class:`~fewer.data.preprocess.Preprocess`.
     **preprocess
@@ -111,6 +115,8 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
         raise FewerError(f"a model is given as a spec string or an nn.Module; got {type(spec).__name__}")
     elif ".py" in spec and not spec.startswith(("timm/", "hf/", "fewer/")):
         loaded = _from_file(spec)
+    elif (Path(spec) / "recipe.json").is_file():
+        loaded = _from_run(spec)
     else:
         kind, _, name = spec.partition("/")
         if kind not in _LOADERS or not name:
@@ -124,7 +130,7 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
     if preprocess:
         settings = Preprocess.of(settings.to_dict() | preprocess, f"model {loaded.name}")
     loaded.model.eval()
-    return LoadedModel(loaded.model, loaded.name, loaded.source, settings, loaded.task)
+    return LoadedModel(loaded.model, loaded.name, loaded.source, settings, loaded.task, loaded.meta)
 
 
 def build_architecture(source: Source, architecture: Callable[[], nn.Module] | None = None) -> nn.Module:
@@ -158,6 +164,7 @@ def build_architecture(source: Source, architecture: Callable[[], nn.Module] | N
         "timm": _build_timm,
         "hf": _build_hf,
         "file": _build_file,
+        "monai": _build_monai,
         "object": _build_object,
     }
     if kind not in builders:
@@ -218,6 +225,21 @@ def _from_file(spec: str) -> LoadedModel:
     source = {"kind": "file", "path": str(path.resolve()), "function": function, "sha256": sha256}
     preprocess = Preprocess.of(settings, f"{path}:{function}")
     return LoadedModel(made, f"{path.name}:{function}", source, preprocess)
+
+
+def _from_run(folder: str) -> LoadedModel:
+    from fewer.models.artefact import load_artefact, load_recipe
+
+    recipe = load_recipe(folder)
+    preprocess = Preprocess.of(recipe.preprocess or {}, f"{folder}/recipe.json")
+    task = recipe.meta.get("task")
+    return LoadedModel(load_artefact(folder), str(Path(folder)), recipe.source, preprocess, task, recipe.meta)
+
+
+def _build_monai(source: Source) -> nn.Module:
+    from fewer.models.monai import monai_network
+
+    return monai_network(source["name"], source["args"])
 
 
 def _build_timm(source: Source) -> nn.Module:

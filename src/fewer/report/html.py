@@ -77,7 +77,7 @@ def render(report: RunReport) -> str:
     """
     sections = [section for section in SECTIONS if section.wanted(report)]
     figures = {section.name: section.figure(report) for section in sections if section.figure}
-    environment = _environment()
+    environment = template_environment()
     script = environment.get_template("sort.js").render().strip()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html.j2").render(
@@ -117,7 +117,8 @@ def _unbroken(write: Callable[..., str]) -> Callable[..., str]:
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def template_environment() -> jinja2.Environment:
+    """The templates of reports, with the filters that write numbers."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fewer.report"),
         # names of layers and files come from strangers
@@ -126,7 +127,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("significant", "percent", "times", "count", "data_size", "duration", "quantity"):
+    for name in ("significant", "measure", "percent", "times", "count", "data_size", "duration", "quantity"):
         environment.filters[name] = _unbroken(getattr(numbers, name))
     environment.filters["svg"] = Markup  # only for what fewer.report.figure made
     return environment

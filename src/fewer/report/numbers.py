@@ -27,6 +27,17 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{value:,.{max(digits - 1 - magnitude, 0)}f}"
 
 
+def measure(value: float, digits: int = 4) -> str:
+    """Write a whole number without a fraction, and any other with so many significant digits.
+
+    Examples
+    --------
+    >>> measure(2.0), measure(0.91234)
+    ('2', '0.9123')
+    """
+    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e6 else significant(value, digits)
+
+
 def percent(fraction: float, digits: int = 1) -> str:
     """Write a fraction as a percentage.
 

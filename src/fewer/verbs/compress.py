@@ -27,6 +27,7 @@ from fewer.verbs.applying import apply_options
 from fewer.verbs.curves import Sensed, resolved, sense_curves
 from fewer.verbs.deploying import deploy, measured_here, plan_within
 from fewer.verbs.evidence import Evidence, gather, search_facts
+from fewer.verbs.labelled import QualityLike, quality_of
 from fewer.verbs.planning import Assembly, choose
 from fewer.verbs.prepare import Prepared, prepare
 from fewer.verbs.progress import Progress, Silent
@@ -109,6 +110,7 @@ def compress(
     progress: Progress | None = None,
     command: str | None = None,
     forward: Forward | None = None,
+    quality: QualityLike = None,
 ) -> CompressedRun:
     """Make a model meet a budget, with the least change of its output.
 
@@ -132,6 +134,10 @@ def compress(
         The command line, for the report.
     forward
         ``forward(model, batch)``, for models that are not called with one tensor.
+    quality
+        How good a model is on labelled data: ``quality(model)`` gives numbers by name. It steers nothing; the report
+        shows it before and after, and for every baseline. Of a model that a task trained, the folder of the data will
+        do.
 
     Returns
     -------
@@ -155,7 +161,7 @@ def compress(
     settings = (settings or Settings()).for_metrics(b.metric for b in budgets)
     with ExitStack() as stack:
         run = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume)) if out else None
-        config = config_of(model, images, budgets, settings)
+        config = config_of(model, images, budgets, settings, quality)
         if run is not None:
             run.write_config(config)
             run.log("started", command=command or "")
@@ -163,7 +169,7 @@ def compress(
             scratch.mkdir(exist_ok=True)
         else:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fewer-")))
-        result = _compress(model, images, budgets, settings, scratch, progress, command, forward)
+        result = _compress(model, images, budgets, settings, scratch, progress, command, forward, quality)
         if run is not None:
             with progress.stage("save", None) as stage:
                 save_run(run, result, config)
@@ -174,7 +180,9 @@ def compress(
         return result
 
 
-def config_of(model: Any, images: Any, budgets: Sequence[Budget], settings: Settings) -> dict[str, Any]:
+def config_of(
+    model: Any, images: Any, budgets: Sequence[Budget], settings: Settings, quality: QualityLike = None
+) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "model": model if isinstance(model, str) else f"{type(model).__module__}:{type(model).__qualname__}",
         "settings": {k: v for k, v in settings.model_dump(mode="json").items() if v is not None},
@@ -185,6 +193,8 @@ def config_of(model: Any, images: Any, budgets: Sequence[Budget], settings: Sett
         facts["images"] = str(images)
     elif isinstance(images, (list, tuple)) and images and all(isinstance(i, (str, Path)) for i in images):
         facts["images"] = [str(i) for i in images]
+    if isinstance(quality, (str, Path)):
+        facts["labelled"] = str(quality)
     return facts
 
 
@@ -197,10 +207,12 @@ def _compress(
     progress: Progress,
     command: str | None,
     forward: Forward | None,
+    quality: QualityLike = None,
 ) -> CompressedRun:
     timings: dict[str, float] = {}
     with progress.stage("match", None) as stage, timed(timings, "match"):
         prepared = prepare(model, images, settings, forward)
+        judge = quality_of(prepared.loaded, quality)
         settings = resolved(prepared, settings)
         stage.advance()
     with timed(timings, "sense"):
@@ -223,7 +235,7 @@ def _compress(
     method = settings.allocator + ("+search" if search is not None and search["kept"] else "")
     plan = Plan.from_allocation(sensed.curves, budgets, allocation, method)
     evidence = Evidence(
-        prepared, settings, sensed, plan, allocation, compressed, masks, budgets, timings, search, command
+        prepared, settings, sensed, plan, allocation, compressed, masks, budgets, timings, search, command, judge
     )
     evidence.tried, evidence.under = tried, under
     return report_on(evidence, assembly, progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -19,10 +19,13 @@ from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
 from fewer.cost.stopwatch import NOISY
 from fewer.report import RunReport, environment
+from fewer.tasks import Quality
 from fewer.verbs.applying import apply_options
 from fewer.verbs.curves import Sensed
 from fewer.verbs.deploying import Deployed
-from fewer.verbs.evaluate import Judge, Quality
+from fewer.verbs.evaluate import Judge
+from fewer.verbs.evaluate import Quality as Likeness
+from fewer.verbs.labelled import labelled_rows
 from fewer.verbs.planning import Assembly, choose, random_choices, rank_correlation
 from fewer.verbs.prepare import Prepared
 from fewer.verbs.progress import Progress
@@ -76,6 +79,7 @@ class Evidence:
     timings: dict[str, float]
     search: dict[str, Any] | None
     command: str | None
+    quality: Quality | None = None
     tried: list[dict[str, float]] = field(default_factory=list)
     deployed: Deployed | None = None
     under: Sequence[Budget] = ()
@@ -100,7 +104,10 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
     )
     with progress.stage("evaluate", None) as stage:
         # what will be used is judged: rounded activations included, where there are kernels that round them
-        quality = judge.judge(e.deployed.model if e.deployed is not None else e.model)
+        used = e.deployed.model if e.deployed is not None else e.model
+        quality = judge.judge(used)
+        labelled = dict(e.quality(used)) if e.quality is not None else {}
+        before = dict(e.quality(prepared.model)) if e.quality is not None else {}
         stage.advance()
     reached = _reached(e)
     verdict = {
@@ -113,10 +120,12 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
                 "value": quality.value,
                 "dense": 1.0,
                 "note": f"on {len(prepared.heldout)} held-out images",
-            }
+            },
+            *labelled_rows(e.quality, before, labelled),
         ],
     }
-    ours = row_of(e.plan.method, e.plan.method.startswith("dp"), quality, e.timings.get("apply", 0.0), e.settings)
+    took = e.timings.get("apply", 0.0)
+    ours = row_of(e.plan.method, e.plan.method.startswith("dp"), quality, took, e.settings, labelled)
     rows = [ours, *_baselines(e, judge, progress)]
     report: dict[str, Any] = {
         "seed": e.settings.seed,
@@ -165,14 +174,16 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
     return RunReport.from_dict(report)
 
 
-def row_of(name: str, ours: bool, quality: Quality, seconds: float, settings: Settings) -> dict[str, Any]:
+def row_of(
+    name: str, ours: bool, quality: Likeness, seconds: float, settings: Settings, labelled: Mapping[str, float]
+) -> dict[str, Any]:
     """One row of the comparison."""
     return {
         "name": name,
         "label": LABELS.get(name, name),
         "ours": ours,
         "distortion": quality.distortion,
-        "quality": {quality.name: quality.value},
+        "quality": {quality.name: quality.value, **labelled},
         "seconds": seconds,
         "compensated": settings.compensation == "obs",
     }
@@ -227,7 +238,9 @@ def _baselines(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, 
             progress=progress,
             title=f"baseline {LABELS.get(name, name)}",
         )
-        rows.append(row_of(name, False, judge.judge(model), perf_counter() - began, e.settings))
+        took = perf_counter() - began
+        labelled = e.quality(model) if e.quality is not None else {}
+        rows.append(row_of(name, False, judge.judge(model), took, e.settings, labelled))
     return rows
 
 
@@ -400,9 +413,10 @@ def _peak_memory() -> int:
 
 
 def _limits(e: Evidence) -> list[str]:
+    unlabelled = "" if e.quality is not None else ": accuracy on your task was not measured"
     limits = [
         f"Distortion and {'agreement' if e.prepared.loaded.task == 'classify' else 'similarity'} are against the dense "
-        "model, without labels: accuracy on your task was not measured.",
+        f"model, without labels{unlabelled}.",
         f"Held-out numbers come from {len(e.prepared.heldout)} images of the same source as the calibration images.",
     ]
     if e.deployed is None:

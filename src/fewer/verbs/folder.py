@@ -16,10 +16,12 @@ from fewer.core.run import RunFolder
 from fewer.models.matching import match
 from fewer.models.running import Forward
 from fewer.report import RunReport, write
+from fewer.report.page import Page, is_page
 from fewer.verbs.applying import apply_options
 from fewer.verbs.compress import CompressedRun, config_of, report_on, save_run
 from fewer.verbs.curves import Sensed, resolved, sense_curves
 from fewer.verbs.evidence import Evidence
+from fewer.verbs.labelled import quality_of
 from fewer.verbs.prepare import load_untouched, prepare, state_hash
 from fewer.verbs.progress import Progress, Silent
 from fewer.verbs.settings import Settings
@@ -184,8 +186,9 @@ def apply(
         sensed = Sensed(curves, options, [], None, {"passes": 0, "seconds": 0.0})
         allocation = Allocation(choice, plan.cost, plan.distortion)
         evidence = Evidence(
-            prepared, settings, sensed, plan, allocation, compressed, masks, budgets, timings, None, command
-        )
+            prepared, settings, sensed, plan, allocation, compressed, masks, budgets, timings, None, command,
+            quality_of(prepared.loaded, config.get("labelled")),
+        )  # fmt: skip
         result = report_on(evidence, None, progress)
         save_run(folder, result, {})
         folder.log("applied", distortion=result.report.verdict.distortion)
@@ -217,5 +220,7 @@ def rewrite_report(run: str | Path) -> Path:
     folder = RunFolder.open(run)
     if not folder.has("report_json"):
         raise FewerError(f"{run} has no report yet; make one with: fewer apply {run}")
-    data = RunReport.from_json(folder.file("report_json").read_text("utf-8"))
-    return write(data, folder.path)[0]
+    text = folder.file("report_json").read_text("utf-8")
+    if is_page(text):
+        return folder.write_text("report_html", Page.from_json(text).to_html())
+    return write(RunReport.from_json(text), folder.path)[0]

@@ -20,6 +20,7 @@ from fewer.data.images import ImageSet, list_images
 from fewer.models.matching import MatchResult, match
 from fewer.models.running import Forward
 from fewer.models.spec import LoadedModel, load_model
+from fewer.tasks import TASKS, open_task
 from fewer.verbs.settings import Settings
 
 
@@ -189,6 +190,15 @@ def _images(
         return _made_up(loaded, images, settings)
     if images is None:
         raise FewerError("images are missing: give a folder of images, a tensor, or data_free='noise'")
+    if loaded.task in TASKS and isinstance(images, (str, Path)):
+        reader = open_task(loaded.task).images
+        first = reader(loaded, images, wanted, part="calibration", seed=settings.seed)
+        second = reader(loaded, images, apart, part="heldout", seed=settings.seed)
+        notes = [
+            f"{len(first)} calibration patches from {len(set(first.files))} images, {len(second)} held-out patches "
+            f"from {len(set(second.files))} other images."
+        ]
+        return first.tensor, second.tensor, str(images), _named(first) + _named(second), notes, first.files
     common: dict[str, Any] = {"seed": settings.seed, "preprocess": loaded.preprocess, "crops": settings.crops}
     if isinstance(images, (str, Path)) or (isinstance(images, (list, tuple)) and _all_paths(images)):
         files = list_images(images) if isinstance(images, (str, Path)) else list(images)

@@ -38,7 +38,7 @@ def save_model(
         model,
         units,
         prepared.loaded.source,
-        {"model": prepared.loaded.name},
+        {**prepared.loaded.meta, "model": prepared.loaded.name},
         preprocess=prepared.loaded.preprocess,
         provenance=plan.curves,
     )

@@ -1,0 +1,48 @@
+"""Settings that refuse unknown names and bad values in one sentence, whatever they belong to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from typing_extensions import Self
+
+from fewer.core.errors import FewerError, near_match
+
+__all__ = ["StrictSettings"]
+
+
+class StrictSettings(BaseModel):
+    """A frozen set of named values.
+
+    Examples
+    --------
+    >>> class Oven(StrictSettings):
+    ...     degrees: int = 180
+    >>> Oven.of({"degree": 200})
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: settings: unknown name 'degree'; did you mean 'degrees'?
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @classmethod
+    def of(cls, values: dict[str, Any], where: str = "settings") -> Self:
+        """Build settings from a dictionary; lists may stand for tuples.
+
+        Raises
+        ------
+        FewerError
+            For an unknown name (with the nearest valid one) or a bad value; ``where`` says whose.
+        """
+        for name in values:
+            if name not in cls.model_fields:
+                raise FewerError(f"{where}: unknown name '{name}'{near_match(name, cls.model_fields)}")
+        tidy = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        try:
+            return cls(**tidy)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            message = first["msg"].removeprefix("Value error, ")
+            raise FewerError(f"{where}: {name}={first['input']!r}: {message}") from None

@@ -1,0 +1,1 @@
+"""Presets of the task ``segment``, for `fewer train --preset`."""

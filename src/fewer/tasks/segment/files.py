@@ -1,0 +1,276 @@
+"""One image or mask file: PNG, TIFF, JPEG and BMP through Pillow, NIfTI through nibabel; with its place in space."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewer.core.errors import FewerError
+from fewer.core.files import explain_os_error
+
+__all__ = ["LOSSLESS", "SUFFIXES", "Picture", "picture_stem", "read_picture", "suffix_of", "write_picture"]
+
+NIFTI = (".nii.gz", ".nii")
+TIFF = (".tif", ".tiff")
+LOSSLESS = (".png", ".bmp", *TIFF, *NIFTI)
+"""Endings that a mask may have: what compresses with loss invents labels."""
+SUFFIXES = (*LOSSLESS, ".jpg", ".jpeg", ".webp")
+"""Endings that an image may have."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """The content of one file.
+
+    Attributes
+    ----------
+    array
+        Shape ``(channels, *space)``; space is (height, width), or the three axes of a volume in the order of the file.
+    spacing
+        Millimetres from one voxel to the next along each axis of space; 1 where the file does not say.
+    affine
+        4 x 4 matrix from voxel indices to millimetres, of NIfTI files only.
+    spaced
+        Whether the spacing was written in the file.
+    """
+
+    array: np.ndarray
+    spacing: tuple[float, ...]
+    affine: np.ndarray | None = None
+    spaced: bool = False
+
+    @property
+    def space(self) -> tuple[int, ...]:
+        """Voxels along each axis."""
+        return self.array.shape[1:]
+
+
+def suffix_of(path: Path) -> str:
+    """The ending of a file in lower case; ``.nii.gz`` is one ending.
+
+    Examples
+    --------
+    >>> suffix_of(Path("case_0000.NII.GZ"))
+    '.nii.gz'
+    """
+    name = path.name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
+
+
+def picture_stem(path: Path) -> str:
+    """The name of a file without its ending.
+
+    Examples
+    --------
+    >>> picture_stem(Path("masks/case_7.nii.gz"))
+    'case_7'
+    """
+    return path.name[: len(path.name) - len(suffix_of(path))]
+
+
+def read_picture(path: str | Path) -> Picture:
+    """Read one file.
+
+    Values are kept as they are in the file (bytes, integers or floats). A TIFF of several pages is a volume; a NIfTI
+    volume of one slice is a 2-D image; a fourth NIfTI axis holds channels. The spacing of a TIFF or PNG is that of a
+    ``.json`` file of the same name (``{"spacing": [2.0, 0.5, 0.5]}``, as nnU-Net has it), if there is one.
+
+    Raises
+    ------
+    FewerError
+        When the file is missing, damaged, or of a kind that is not read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> path = Path(tempfile.mkdtemp()) / "a.png"
+    >>> Image.new("RGB", (5, 3)).save(path)
+    >>> read_picture(path).array.shape
+    (3, 3, 5)
+    """
+    path = Path(path)
+    suffix = suffix_of(path)
+    if suffix not in SUFFIXES:
+        raise FewerError(f"{path} cannot be read as an image; known endings are {', '.join(SUFFIXES)}")
+    try:
+        return _read_nifti(path) if suffix in NIFTI else _read_pillow(path)
+    except FewerError:
+        raise
+    except FileNotFoundError as error:
+        raise explain_os_error(error, path, "read") from None
+    except Exception as error:  # a broken file can make a decoder raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FewerError(f"{path} cannot be read ({reason}); replace or remove the file") from error
+
+
+def _read_pillow(path: Path) -> Picture:
+    from PIL import Image, ImageSequence
+
+    with Image.open(path) as file:
+        pages = [_page(page) for page in ImageSequence.Iterator(file)]
+    if len({page.shape for page in pages}) > 1:
+        raise FewerError(f"{path} holds pages of different sizes; save each as a file of its own")
+    array = pages[0] if len(pages) == 1 else np.stack(pages, axis=1)
+    spacing = _sidecar(path, array.ndim - 1)
+    return Picture(array, spacing or (1.0,) * (array.ndim - 1), spaced=spacing is not None)
+
+
+def _page(image: Any) -> np.ndarray:
+    if image.mode in ("P", "PA"):
+        # a palette of few colours is a drawing of classes, whose numbers count; one of many is a photo
+        few = len(np.unique(np.asarray(image.getchannel(0) if image.mode == "PA" else image))) <= 32
+        return np.asarray(image)[None] if few else np.moveaxis(np.asarray(image.convert("RGB")), -1, 0)
+    if image.mode == "CMYK" or image.mode.startswith(("YCbCr", "LAB", "HSV")):
+        image = image.convert("RGB")
+    array = np.asarray(image)
+    if array.dtype == bool:
+        array = array.astype(np.uint8)
+    return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
+
+
+def _sidecar(path: Path, axes: int) -> tuple[float, ...] | None:
+    stem = picture_stem(path)
+    for name in (stem, stem[:-5] if stem[-5:-4] == "_" and stem[-4:].isdigit() else stem):
+        file = path.with_name(f"{name}.json")
+        if file.is_file():
+            try:
+                values = json.loads(file.read_text("utf-8"))["spacing"]
+                spacing = tuple(float(value) for value in values)
+            except (ValueError, KeyError, TypeError):
+                raise FewerError(f'{file} must hold a spacing in mm, for example {{"spacing": [1.0, 0.5]}}') from None
+            if len(spacing) != axes or not all(math.isfinite(value) and value > 0 for value in spacing):
+                raise FewerError(f"{file} gives the spacing {values}; {path.name} needs {axes} positive numbers")
+            return spacing
+    return None
+
+
+def _nibabel() -> Any:
+    try:
+        import nibabel
+    except ImportError as error:
+        raise FewerError("NIfTI files need nibabel: pip install 'fewer[medical]'") from error
+    return nibabel
+
+
+def _read_nifti(path: Path) -> Picture:
+    if not path.is_file():
+        raise FileNotFoundError(2, "missing", str(path))
+    file: Any = _nibabel().load(path)
+    scaled = file.dataobj.slope not in (1, None) or file.dataobj.inter not in (0, None)
+    array = np.asarray(file.dataobj)
+    if scaled:
+        array = array.astype(np.float32)
+    if array.ndim not in (2, 3, 4):
+        raise FewerError(f"{path} has {array.ndim} axes; a volume has 3, and a fourth for channels")
+    array = array[None] if array.ndim < 4 else np.moveaxis(array, -1, 0)
+    zooms = [float(zoom) for zoom in file.header.get_zooms()[: array.ndim - 1]]
+    if array.ndim == 4 and array.shape[-1] == 1:
+        array, zooms = array[..., 0], zooms[:2]
+    if not all(math.isfinite(zoom) and zoom > 0 for zoom in zooms):
+        raise FewerError(f"{path} gives the spacing {zooms}; it must be positive, in mm")
+    return Picture(array, tuple(zooms), np.asarray(file.affine, dtype=np.float64), True)
+
+
+def write_picture(path: str | Path, array: np.ndarray, like: Picture | None = None) -> Path:
+    """Write an array so that it lies where another picture lies.
+
+    Parameters
+    ----------
+    path
+        Its ending decides the kind: ``.png`` (2-D), ``.tif`` (2-D and 3-D) or ``.nii.gz``.
+    array
+        Shape ``(*space)`` for a mask or a grey image, or ``(channels, *space)``; integers are kept, floats become
+        float32.
+    like
+        Gives affine and spacing.
+
+    Raises
+    ------
+    FewerError
+        When the kind cannot hold the array, or the disk cannot be written. Nothing half-written stays.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = write_picture(Path(tempfile.mkdtemp()) / "m.tif", np.ones((4, 5, 6), np.uint8))
+    >>> read_picture(path).array.shape
+    (1, 4, 5, 6)
+    """
+    path = Path(path)
+    suffix = suffix_of(path)
+    if suffix not in LOSSLESS:
+        raise FewerError(f"{path} cannot be written: lossless endings are {', '.join(LOSSLESS)}")
+    # the ending comes last, since writers go by it
+    temporary = path.with_name(f".{os.getpid()}.{secrets.token_hex(4)}.tmp{suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if suffix in NIFTI:
+            _write_nifti(temporary, array, like)
+        else:
+            _write_pillow(temporary, array, path, array.ndim if like is None else len(like.space))
+        temporary.replace(path)
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    if suffix not in NIFTI and like is not None and like.spaced:
+        from fewer.core.files import atomic_write_text
+
+        atomic_write_text(path.with_name(f"{picture_stem(path)}.json"), json.dumps({"spacing": list(like.spacing)}))
+    return path
+
+
+def _write_nifti(path: Path, array: np.ndarray, like: Picture | None) -> None:
+    nibabel = _nibabel()
+    array = _narrow(array)
+    space = len(like.space) if like is not None else array.ndim
+    if like is not None and array.ndim == space + 1:  # channels go last
+        array = np.moveaxis(array, 0, -1) if array.shape[0] > 1 else array[0]
+    if space == 2:
+        array = array[:, :, None]
+    if like is not None and like.affine is not None:
+        affine = like.affine
+    else:
+        steps = like.spacing if like is not None else ()
+        affine = np.diag([*steps, *(1.0,) * (3 - len(steps)), 1.0])
+    nibabel.save(nibabel.Nifti1Image(array, affine), path)
+
+
+def _narrow(array: np.ndarray) -> np.ndarray:
+    if array.dtype == bool:
+        return array.astype(np.uint8)
+    if array.dtype.kind == "f":
+        return array.astype(np.float32)
+    if array.dtype.itemsize == 8:
+        return array.astype(np.int32)
+    return array
+
+
+def _write_pillow(temporary: Path, array: np.ndarray, path: Path, axes: int) -> None:
+    from PIL import Image
+
+    array = _narrow(array)
+    if array.dtype.kind in "iu" and array.size and array.min() >= 0:
+        array = array.astype(np.uint8 if array.max() < 256 else np.uint16 if array.max() < 65536 else np.int32)
+    if array.ndim == axes + 1 and len(array) == 1:
+        array = array[0]
+    if array.ndim == 3 and axes == 2 and len(array) in (3, 4) and array.dtype == np.uint8:
+        Image.fromarray(np.ascontiguousarray(np.moveaxis(array, 0, -1))).save(temporary)
+        return
+    if array.ndim > axes:
+        raise FewerError(f"{path} cannot be written: {len(array)} channels fit into one file only as 8-bit colours")
+    if suffix_of(path) not in TIFF and (array.dtype.kind == "f" or array.ndim > 2):
+        what = "numbers with a fraction" if array.dtype.kind == "f" else "volumes"
+        raise FewerError(f"{path} cannot be written: {suffix_of(path)} files do not hold {what}; use .nii.gz or .tif")
+    pages = [array] if array.ndim == 2 else [np.ascontiguousarray(page) for page in array]
+    images = [Image.fromarray(page) for page in pages]
+    more: dict[str, Any] = {"save_all": True, "append_images": images[1:]} if len(images) > 1 else {}
+    images[0].save(temporary, **more)

@@ -1,0 +1,257 @@
+"""What is fixed before training and needed for every image afterwards: normalisation, spacing, patch, classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fewer.core.errors import FewerError
+from fewer.data.preprocess import Preprocess
+from fewer.tasks.segment.dataset import Case, SegmentData
+from fewer.tasks.segment.files import Picture, read_picture
+from fewer.tasks.segment.reading import Sample, read_case, read_image
+from fewer.tasks.segment.settings import TrainSettings
+
+__all__ = ["Preparation", "fit_preparation", "fit_shape", "resample"]
+
+LOOKED_AT = 64
+"""Cases that normalisation and spacing are fitted to."""
+DIFFERENT = 0.05
+"""Relative difference of spacings above which they are brought to one."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How an image file becomes the input of a trained network, and its output a mask.
+
+    Attributes
+    ----------
+    classes
+        Names; the first is the background.
+    values
+        What each class is called in mask files, in the same order.
+    channels
+        Number of channels of an image.
+    normalise
+        ``zscore``, ``global``, ``ct`` or ``none``.
+    mean, std, low, high
+        One number per channel, for ``global`` and ``ct``.
+    spacing
+        mm per voxel that images are resampled to, or None.
+    patch
+        Voxels along each axis of what the network sees at once.
+    """
+
+    classes: tuple[str, ...]
+    values: tuple[int, ...]
+    channels: int
+    normalise: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    spacing: tuple[float, ...] | None
+    patch: tuple[int, ...]
+
+    @property
+    def dims(self) -> int:
+        """2 or 3."""
+        return len(self.patch)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; :meth:`of` reads them back."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Preparation:
+        """Read :meth:`to_dict` back.
+
+        Raises
+        ------
+        FewerError
+            When keys are missing or unknown.
+        """
+        try:
+            tidy: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            return cls(**tidy)
+        except TypeError as error:
+            raise FewerError(f"the recipe of the run does not describe a segmentation: {error}") from None
+
+    def normalised(self, image: np.ndarray) -> np.ndarray:
+        """An image ``(channels, *space)`` on the scale that the network was trained on, float32."""
+        shape = (-1, *(1,) * (image.ndim - 1))
+        image = image.astype(np.float32)
+        if self.normalise == "none":
+            return image
+        if self.normalise == "zscore":
+            axes = tuple(range(1, image.ndim))
+            mean, std = image.mean(axes, keepdims=True), image.std(axes, keepdims=True)
+            return (image - mean) / np.maximum(std, 1e-6)
+        if self.normalise == "ct":
+            image = np.clip(image, np.reshape(self.low, shape), np.reshape(self.high, shape))
+        scaled = (image - np.reshape(self.mean, shape)) / np.maximum(np.reshape(self.std, shape), 1e-6)
+        return scaled.astype(np.float32)
+
+    def preprocess(self) -> Preprocess | None:
+        """The nearest that verbs can do which know photos only, such as ``bench``: None for volumes.
+
+        Normalisation of each image by itself is replaced by fixed numbers there; the task itself never uses this.
+        """
+        if self.dims != 2 or self.channels not in (1, 3):
+            return None
+        size = (self.channels, self.patch[0], self.patch[1])
+        if self.normalise != "global" or max(self.mean) <= 1:
+            return Preprocess(size, (0.5,), (0.25,), "bilinear")
+        return Preprocess(size, tuple(m / 255 for m in self.mean), tuple(s / 255 for s in self.std), "bilinear")
+
+    def shape_of(self, picture: Picture) -> tuple[int, ...]:
+        """Voxels along each axis after resampling."""
+        if self.spacing is None:
+            return picture.space
+        steps = zip(picture.space, picture.spacing, self.spacing, strict=True)
+        return tuple(max(1, round(n * own / wanted)) for n, own, wanted in steps)
+
+    def image(self, array: np.ndarray, picture: Picture, name: str) -> Tensor:
+        """The network's input, float32 ``(channels, *space)``, of an image as it was read.
+
+        Raises
+        ------
+        FewerError
+            When the image has other axes or channels than those that were trained on.
+        """
+        if array.ndim - 1 != self.dims:
+            raise FewerError(f"{name} is {array.ndim - 1}-dimensional, the network {self.dims}-dimensional")
+        if len(array) != self.channels:
+            raise FewerError(f"{name} has {len(array)} channels, the network was trained on {self.channels}")
+        return resample(torch.from_numpy(self.normalised(array)), self.shape_of(picture))
+
+    def sample(self, sample: Sample) -> tuple[Tensor, Tensor | None]:
+        """Input and target: float32 ``(channels, *space)``, uint8 ``(*space)``."""
+        image = self.image(sample.image, sample.picture, sample.name)
+        if sample.mask is None:
+            return image, None
+        mask = torch.from_numpy(sample.mask)[None].float()
+        return image, resample(mask, tuple(image.shape[1:]), nearest=True)[0].to(torch.uint8)
+
+
+def resample(array: Tensor, shape: tuple[int, ...], *, nearest: bool = False) -> Tensor:
+    """Resample ``(channels, *space)`` to another shape; linear, with blur where it shrinks a 2-D image, or nearest.
+
+    Examples
+    --------
+    >>> resample(torch.ones(1, 4, 4), (8, 2)).shape
+    torch.Size([1, 8, 2])
+    """
+    if tuple(array.shape[1:]) == shape:
+        return array
+    if nearest:
+        return F.interpolate(array[None], shape, mode="nearest-exact")[0]
+    if len(shape) == 2:
+        return F.interpolate(array[None], shape, mode="bilinear", antialias=True)[0]
+    return F.interpolate(array[None], shape, mode="trilinear")[0]
+
+
+def fit_shape(space: Sequence[int], voxels: int, multiple: int) -> tuple[int, ...]:
+    """The largest patch that covers an image or stays within so many voxels; every side is a multiple.
+
+    Examples
+    --------
+    >>> fit_shape((512, 300), 65536, 8), fit_shape((100, 100, 20), 65536, 8)
+    ((256, 256), (48, 56, 24))
+    """
+    sides = [multiple * -(-n // multiple) for n in space]
+    while prod(sides) > voxels and max(sides) > multiple:
+        largest = sides.index(max(sides))
+        sides[largest] -= multiple
+    return tuple(sides)
+
+
+def fit_preparation(
+    data: SegmentData, cases: Sequence[Case], settings: TrainSettings, *, masks: bool = True
+) -> Preparation:
+    """Fit everything to the training cases.
+
+    Parameters
+    ----------
+    data
+        Gives the classes.
+    cases
+        Training cases.
+    settings
+        What the user fixed.
+    masks
+        False for cases without a mask (a warm-up): the data set's classes are not asked for.
+
+    Raises
+    ------
+    FewerError
+        When there is no case, or cases differ in axes or channels.
+    """
+    if not cases:
+        raise FewerError(f"{data.root} has no annotated case; put masks beside the images, see: fewer doctor")
+    chosen = [cases[i] for i in np.linspace(0, len(cases) - 1, min(LOOKED_AT, len(cases))).astype(int)]
+    pictures = [read_picture(case.images[0]) for case in chosen]
+    first = read_image(chosen[0])[0]
+    channels, dims = len(first), first.ndim - 1
+    for case, picture in zip(chosen, pictures, strict=True):
+        if len(picture.space) != dims:
+            raise FewerError(f"{case.name} is {len(picture.space)}-dimensional, {chosen[0].name} {dims}-dimensional")
+    for name in ("patch", "spacing"):
+        if isinstance(wanted := getattr(settings, name), tuple) and len(wanted) != dims:
+            raise FewerError(f"{name} has {len(wanted)} numbers, the images have {dims} axes")
+    kind = settings.normalise
+    if kind == "auto":
+        colour = channels == 3 and pictures[0].array.dtype == np.uint8
+        kind = "ct" if "CT" in data.channels else "global" if colour else "zscore"
+    if kind == "ct" and not masks:
+        kind = "global"
+    mean, std, low, high = _statistics(data, chosen, channels, kind)
+    spacing = _spacing(pictures, settings)
+    classes = data.classes if masks else {"background": 0}
+    empty = Preparation(
+        tuple(classes), tuple(classes.values()), channels, kind, mean, std, low, high, spacing, (1,) * dims
+    )
+    shapes = [empty.shape_of(picture) for picture in pictures]
+    space = [int(n) for n in np.median(np.array(shapes), axis=0)]
+    multiple = 2 ** (settings.levels - 1)
+    patch = settings.patch or fit_shape(space, settings.patch_voxels, multiple)
+    if any(side % multiple for side in patch):
+        raise FewerError(f"with {settings.levels} levels each side of the patch must be a multiple of {multiple}")
+    return Preparation(**{**vars(empty), "patch": tuple(patch)})
+
+
+def _statistics(data: SegmentData, cases: Sequence[Case], channels: int, kind: str) -> tuple[tuple[float, ...], ...]:
+    if kind not in ("global", "ct"):
+        return ((), (), (), ())
+    rng, parts = np.random.default_rng(0), []
+    for case in cases:
+        sample = read_case(data, case, channels)
+        values = sample.image.reshape(channels, -1)
+        if kind == "ct" and sample.mask is not None and sample.mask.any():
+            values = values[:, sample.mask.ravel() > 0]
+        parts.append(values[:, rng.integers(0, values.shape[1], 20_000)])
+    values = np.concatenate(parts, axis=1)
+    low, high = np.percentile(values, (0.5, 99.5), axis=1)
+    if kind == "ct":
+        values = np.clip(values, low[:, None], high[:, None])
+    found = (values.mean(1), values.std(1), low, high)
+    return tuple(tuple(float(number) for number in numbers) for numbers in found)
+
+
+def _spacing(pictures: Sequence[Picture], settings: TrainSettings) -> tuple[float, ...] | None:
+    if isinstance(settings.spacing, tuple):
+        return settings.spacing
+    spacings = np.array([picture.spacing for picture in pictures])
+    if settings.spacing == "native" or not any(picture.spaced for picture in pictures):
+        return None
+    median = np.median(spacings, axis=0)
+    if (np.abs(spacings / median - 1) <= DIFFERENT).all():
+        return None
+    return tuple(float(step) for step in median)

@@ -1,0 +1,361 @@
+"""Train a segmentation network: from a data set to a run folder with weights, scores on unseen cases and a report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewer.core.errors import FewerError
+from fewer.core.run import RunFolder
+from fewer.models.artefact import save_artefact
+from fewer.models.spec import LoadedModel, load_model
+from fewer.tasks.segment.dataset import Case, SegmentData, Split, open_data
+from fewer.tasks.segment.evaluation import Evaluation
+from fewer.tasks.segment.inference import predict_logits
+from fewer.tasks.segment.loop import Fit, fit, make_accelerator, work_key
+from fewer.tasks.segment.losses import ScaledLoss, named_loss
+from fewer.tasks.segment.memory import Memory, check_memory, estimate_memory
+from fewer.tasks.segment.networks import build_network, check_network, scales
+from fewer.tasks.segment.preparation import Preparation, fit_preparation
+from fewer.tasks.segment.sampling import CaseStore, PatchSampler
+from fewer.tasks.segment.scoring import evaluate_cases
+from fewer.tasks.segment.settings import TrainSettings
+from fewer.tasks.segment.warmup import warm_up
+from fewer.verbs.progress import Progress, Silent
+
+__all__ = ["TrainedRun", "TrainingPlan", "plan_training", "train"]
+
+JUDGES = 32
+"""Validation cases that are looked at during training; the end is judged on all."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingPlan:
+    """What a training would do, before it does it.
+
+    Attributes
+    ----------
+    data, split
+        Cases.
+    preparation
+        Fitted to the training cases.
+    network
+        With random weights.
+    memory
+        Estimate for one process.
+    sentence
+        What it needs and what there is.
+    """
+
+    data: SegmentData
+    split: Split
+    preparation: Preparation
+    network: LoadedModel
+    memory: Memory
+    sentence: str
+
+    def lines(self) -> list[str]:
+        """The plan in words."""
+        p, parameters = self.preparation, sum(w.numel() for w in self.network.model.parameters())
+        spacing = "as it is" if p.spacing is None else " x ".join(f"{step:g}" for step in p.spacing) + " mm"
+        return [
+            f"{len(self.split.train)} cases train, {len(self.split.val)} judge; classes {', '.join(p.classes)}",
+            f"{p.dims}-D, channels {p.channels}, normalise {p.normalise}, spacing {spacing}",
+            f"network {self.network.name}, {parameters / 1e6:.3g} M parameters, patch {' x '.join(map(str, p.patch))}",
+            self.sentence,
+        ]
+
+
+@dataclass(eq=False)
+class TrainedRun:
+    """What :func:`train` returns.
+
+    Attributes
+    ----------
+    model
+        In evaluation mode, from ``(batch, channels, *space)`` to ``(batch, classes, *space)``.
+    preparation
+        How an image becomes its input.
+    evaluation
+        Scores of the validation cases on their own voxels; None if there are none.
+    history
+        ``step``, ``loss`` and ``score`` (pooled Dice of the validation cases) at every validation.
+    warm_up
+        ``step`` and ``loss`` of the self-supervised training before, if there was one.
+    timings
+        Seconds of each part.
+    folder
+        Run folder, or None.
+    """
+
+    model: nn.Module
+    preparation: Preparation
+    evaluation: Evaluation | None
+    history: list[dict[str, float]]
+    best_step: int
+    settings: TrainSettings
+    split: Split
+    warm_up: list[dict[str, float]] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)
+    folder: Path | None = None
+
+
+def plan_training(
+    data: SegmentData | str | Path, settings: TrainSettings | None = None, split: Split | None = None
+) -> TrainingPlan:
+    """Look at a data set, build the network and estimate the memory, without training.
+
+    Raises
+    ------
+    FewerError
+        When data and settings do not fit each other, or the memory does not suffice.
+
+    Examples
+    --------
+    >>> plan_training("lesions/").sentence  # doctest: +SKIP
+    'training needs about 310 MB of memory (weights 8 MB, activations 290 MB, images 12 MB); 9.1 GB is free'
+    """
+    settings = settings or TrainSettings()
+    data = data if isinstance(data, SegmentData) else open_data(data)
+    split = split or _split(data, settings)
+    cases = [data.case(name) for name in split.train]
+    preparation = fit_preparation(data, cases, settings)
+    if len(preparation.classes) < 2:
+        raise FewerError(f"the masks of {data.root} are all empty: there is nothing to learn")
+    outputs = len(preparation.classes)
+    network = build_network(settings, preparation.dims, preparation.channels, outputs)
+    check_network(network.model, network.name, preparation.channels, outputs, preparation.patch)
+    shape = (settings.batch, preparation.channels, *preparation.patch)
+    moments = 2 if settings.optimiser == "adamw" else 1
+    held = _prepared_bytes(cases, preparation, settings)
+    half = settings.precision != "no"
+    memory = estimate_memory(network.model, shape, outputs, cases=held, moments=moments, half=half)
+    device = "cpu" if settings.device == "cpu" or not torch.cuda.is_available() else "cuda"
+    return TrainingPlan(data, split, preparation, network, memory, check_memory(memory, device))
+
+
+def _prepared_bytes(cases: list[Case], preparation: Preparation, settings: TrainSettings) -> int:
+    from fewer.tasks.segment.files import read_picture
+
+    space = preparation.shape_of(read_picture(cases[0].images[0]))
+    whole = len(cases) * prod(space) * (4 * preparation.channels + 1)
+    return min(whole, int(settings.cache * 2**30))
+
+
+def _split(data: SegmentData, settings: TrainSettings) -> Split:
+    if settings.fold < 0:
+        return Split(tuple(case.name for case in data.cases), ())
+    return data.split(settings.fold, settings.folds, settings.seed)
+
+
+def train(
+    data: SegmentData | str | Path,
+    *,
+    out: str | Path | None = None,
+    settings: TrainSettings | None = None,
+    split: Split | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
+    command: str = "",
+) -> TrainedRun:
+    """Train a segmentation network.
+
+    Parameters
+    ----------
+    data
+        Folder, or a data set that was opened.
+    out
+        Run folder; everything stays in memory when None.
+    settings
+        See :class:`TrainSettings`.
+    split
+        Cases that train and judge; by default those of the settings' fold. With few names in ``train`` it is the
+        training of an active-learning round.
+    overwrite, resume
+        What to do with an existing run folder.
+    progress
+        Shows what is going on.
+    tell
+        Is given the plan in words before the work begins.
+    command
+        The command line, for the report.
+
+    Returns
+    -------
+    TrainedRun
+        With the weights of the best validation, or the last ones if no case judges.
+
+    Raises
+    ------
+    FewerError
+        When data, settings or memory do not suffice; the sentence says what to change.
+
+    Examples
+    --------
+    >>> run = train("lesions/", out="run/", settings=TrainSettings(steps=200))  # doctest: +SKIP
+    >>> run.evaluation.overall.dice, run.evaluation.overall.missed  # doctest: +SKIP
+    (0.91, 0)
+    """
+    settings, progress = settings or TrainSettings(), progress or Silent()
+    # under torchrun or accelerate launch, one process owns the folder; the others read its checkpoint when they resume
+    helper = int(os.environ.get("RANK", "0")) > 0
+    if helper:
+        progress, tell = Silent(), None
+    with ExitStack() as stack:
+        own = out is not None and not helper
+        run = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume)) if own and out else None
+        if run is not None and resume and run.has("report_json"):
+            raise FewerError(f"the training in {out} is finished; give --overwrite to do it again")
+        with progress.stage("look at the data", 1) as stage:
+            plan = plan_training(data, settings, split)
+            stage.advance(1)
+        for line in plan.lines():
+            if tell is not None:
+                tell(line)
+        scratch = None
+        if run is not None:
+            run.write_config({"task": "segment", "data": str(plan.data.root), "settings": _plain(settings)})
+            run.log("started", command=command, memory=plan.sentence)
+            scratch = run.path / ".scratch"
+            scratch.mkdir(exist_ok=True)
+        elif helper and out is not None and resume:
+            scratch = Path(out) / ".scratch"
+        result = _train(plan, settings, scratch, progress, judge=not helper)
+        if run is not None:
+            _save(run, plan, result, settings, command)
+            shutil.rmtree(run.path / ".scratch", ignore_errors=True)
+            result.folder = run.path
+        return result
+
+
+def _plain(settings: TrainSettings) -> dict[str, Any]:
+    return {k: v for k, v in settings.model_dump(mode="json").items() if v is not None}
+
+
+def _train(
+    plan: TrainingPlan, settings: TrainSettings, scratch: Path | None, progress: Progress, judge: bool = True
+) -> TrainedRun:
+    preparation, data, split = plan.preparation, plan.data, plan.split
+    timings: dict[str, float] = {}
+    accelerator = make_accelerator(settings)
+    limit = settings.cache * 2**30
+    store = CaseStore(data, [data.case(name) for name in split.train], preparation, limit)
+    model, warm = plan.network.model, []
+    began = perf_counter()
+    if settings.init is not None:
+        _start_from(model, settings.init)
+    elif settings.warm_up != "none":
+        every = [*(data.case(name) for name in split.train), *data.unlabelled]
+        checkpoint = scratch and scratch / "warm-up.safetensors"
+        warm = warm_up(model, data, every, preparation, settings, accelerator, progress=progress, checkpoint=checkpoint)
+        timings["warm-up"] = perf_counter() - began
+        began = perf_counter()
+    key = work_key(
+        settings.model_dump(exclude={"cache", "device"}), preparation.to_dict(), split, str(plan.network.source)
+    )
+    model.to(accelerator.device)
+    sampler = PatchSampler(store, settings, accelerator.process_index, accelerator.num_processes)
+    loss = ScaledLoss(named_loss(settings.loss), settings.scale_weights)
+
+    def objective(net: nn.Module, step: int) -> Tensor:
+        images, masks = (part.to(accelerator.device) for part in sampler.batch(step))
+        return loss(scales(net(images), preparation.dims), masks)
+
+    judges = [data.case(name) for name in split.val]
+    judges = judges[:: max(1, -(-len(judges) // JUDGES))]
+    judged = CaseStore(data, judges, preparation, limit)
+    found = fit(
+        model,
+        objective,
+        settings,
+        accelerator,
+        steps=settings.steps,
+        name="train",
+        progress=progress,
+        checkpoint=scratch and scratch / "checkpoint.safetensors",
+        key=key,
+        validate=(lambda net: pooled_dice(net, judged)) if judges else None,
+    )
+    if found.best is not None:
+        model.load_state_dict(found.best)
+    timings["train"] = perf_counter() - began
+    model.eval()
+    return _finish(plan, settings, model, found, warm, timings, progress, judge)
+
+
+def _finish(
+    plan: TrainingPlan,
+    settings: TrainSettings,
+    model: nn.Module,
+    found: Fit,
+    warm: list[dict[str, float]],
+    timings: dict[str, float],
+    progress: Progress,
+    judge: bool,
+) -> TrainedRun:
+    began, evaluation = perf_counter(), None
+    if plan.split.val and judge:
+        cases = [plan.data.case(name) for name in plan.split.val]
+        evaluation = evaluate_cases(model, plan.data, cases, plan.preparation, progress=progress)
+        timings["evaluate"] = perf_counter() - began
+    return TrainedRun(
+        model, plan.preparation, evaluation, found.history, found.best_step, settings, plan.split, warm, timings
+    )
+
+
+def pooled_dice(model: nn.Module, store: CaseStore) -> float:
+    """Mean over classes of the Dice of all voxels together: defined for empty masks too, and quick.
+
+    Examples
+    --------
+    >>> pooled_dice(model, store)  # doctest: +SKIP
+    0.87
+    """
+    classes = len(store.preparation.classes)
+    both = torch.zeros(classes, dtype=torch.float64)
+    either = torch.zeros(classes, dtype=torch.float64)
+    for index in range(len(store)):
+        image, mask = store[index]
+        assert mask is not None
+        guess = predict_logits(model, image, store.preparation.patch, classes, 0.25).argmax(0).cpu()
+        for value in range(1, classes):
+            p, r = guess == value, mask == value
+            both[value] += 2 * (p & r).sum()
+            either[value] += p.sum() + r.sum()
+    present = either[1:] > 0
+    return float((both[1:][present] / either[1:][present]).mean()) if present.any() else 0.0
+
+
+def _start_from(model: nn.Module, folder: str) -> None:
+    start = load_model(folder).model.state_dict()
+    own = model.state_dict()
+    if {k: v.shape for k, v in start.items()} != {k: v.shape for k, v in own.items()}:
+        raise FewerError(f"the run {folder} holds another network than the one to be trained; give the same settings")
+    model.load_state_dict(start)
+
+
+def _save(run: RunFolder, plan: TrainingPlan, result: TrainedRun, settings: TrainSettings, command: str) -> None:
+    from fewer.tasks.segment.pages import training_page
+
+    split = {"data": str(plan.data.root.resolve()), "train": list(plan.split.train), "val": list(plan.split.val)}
+    facts = {"preparation": plan.preparation.to_dict(), "settings": _plain(settings), "split": split}
+    size = [plan.preparation.channels, *plan.preparation.patch]
+    meta = {"task": "segment", "segment": facts, "model": plan.network.name, "input_size": size}
+    preprocess = plan.preparation.preprocess()
+    save_artefact(run.path, result.model.cpu(), [], plan.network.source, meta, preprocess=preprocess)
+    page = training_page(plan, result, command)
+    run.write_text("report_html", page.to_html())
+    run.write_text("report_json", page.to_json())
+    run.log("finished", best_step=result.best_step)
