@@ -16,7 +16,7 @@ from PIL import Image
 from fewer import __version__
 from fewer.data.decode import read_image
 from fewer.report.figure import COLOUR, Key, Plot, panel, plot
-from fewer.report.html import _environment
+from fewer.report.html import template_environment
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +64,7 @@ def render_gallery(
     """
     last = plan.rounds[-1]
     latest = [asked for asked in plan.queue if asked.round == last.round]
-    environment = _environment()
+    environment = template_environment()
     return environment.get_template("gallery.html.j2").render(
         plan=plan,
         last=last,
