@@ -2,8 +2,9 @@
 
     python benchmarks/latency_prediction.py --models fewer/dinov2-small,fewer/mobilenet-v2 --batches 1,8 --plans 8
 
-Each plan is run by the very kernels that a run would use, and timed with the stopwatch of the profile: its time is that
-of an undisturbed machine. Weights do not matter for time, so masks are random. Writes a CSV with an environment stamp.
+Each plan is run by the very kernels that a run would use, and timed in turns with the model as it came: its time is
+their ratio times the profile's time of that model, so that a busy machine slows both sides of the comparison. Weights
+do not matter for time, so masks are random. Writes a CSV with an environment stamp after every plan.
 """
 
 from __future__ import annotations
@@ -44,12 +45,23 @@ def random_plan(units: list[Any], patterns: list[str], rng: np.random.Generator,
     return plan
 
 
-def measure(model: torch.nn.Module, plan: dict[str, Option], x: torch.Tensor, watch: Stopwatch) -> tuple[float, float]:
-    """Milliseconds of the accelerated plan, and the spread of its timing."""
+def measure(model: torch.nn.Module, plan: dict[str, Option], x: torch.Tensor) -> tuple[float, float]:
+    """Time of the accelerated plan over that of the model as it came, and the spread of its timing."""
     masks = {n: random_mask(model.get_submodule(n).weight.shape, o, i) for i, (n, o) in enumerate(plan.items())}
     fast, _ = accelerate(model, masks, example=x, precision={n: o.precision for n, o in plan.items()}, budget_ms=8.0)
-    timing = watch.time({"plan": lambda: fast(x)}, budget_ms=600.0)["plan"]
-    return timing.ratio * watch.reference_ms, timing.spread
+    found = Stopwatch().time({"dense": lambda: model(x), "plan": lambda: fast(x)}, budget_ms=600.0)
+    return found["plan"].ratio / found["dense"].ratio, found["plan"].spread
+
+
+def write(rows: list[dict[str, Any]], out: Path) -> None:
+    """All rows so far."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    stamp = environment([torch.get_num_threads()], pinned=False)
+    with out.open("w", newline="") as file:
+        file.write("".join(f"# {key}: {value}\n" for key, value in stamp.items()))
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def main() -> None:
@@ -71,14 +83,14 @@ def main() -> None:
             units = match(model, x[:1]).units
             profile = DeviceProfile.here()
             times: LatencyModel = measure_model(profile, model, units, x, patterns=patterns)
-            watch = Stopwatch(profile.reference_ms)
             rng = np.random.default_rng(arguments.seed)
             pairs = []
             for number in range(arguments.plans):
                 plan = random_plan(units, patterns, rng, number)
                 costs = times.costs({n: (Option(), o) for n, o in plan.items()})
                 predicted = costs.fixed + sum(float(row[1]) for row in costs.units.values())
-                measured, spread = measure(model, plan, x, watch)
+                ratio, spread = measure(model, plan, x)
+                measured = ratio * times.dense_ms()
                 pairs.append((predicted, measured))
                 rows.append(
                     {
@@ -94,16 +106,10 @@ def main() -> None:
                     }
                 )
                 print(spec, batch, rows[-1], flush=True)
+                write(rows, arguments.out)
             errors = [abs(p / m - 1) for p, m in pairs]
             ranks = rank_correlation([p for p, _ in pairs], [m for _, m in pairs])
             print(f"{spec} batch {batch}: median error {np.median(errors):.3f}, worst {max(errors):.3f}, ranks {ranks}")
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    stamp = environment([torch.get_num_threads()], pinned=False)
-    with arguments.out.open("w", newline="") as file:
-        file.write("".join(f"# {key}: {value}\n" for key, value in stamp.items()))
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

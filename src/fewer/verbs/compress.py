@@ -246,8 +246,8 @@ def report_on(evidence: Evidence, assembly: Assembly | None, progress: Progress)
     e = evidence
     if "latency" in e.plan.cost and measured_here(e.sensed.curves):
         with progress.stage("time", None) as stage, timed(e.timings, "time"):
-            predicted = e.plan.cost["latency"]
-            e.deployed = deploy(e.prepared, e.settings, e.model, e.masks, e.plan.options(), predicted)
+            predicted, dense = e.plan.cost["latency"], e.plan.dense["latency"]
+            e.deployed = deploy(e.prepared, e.settings, e.model, e.masks, e.plan.options(), predicted, dense)
             stage.advance()
     report = gather(e, assembly, progress)
     fast = e.deployed.model if e.deployed is not None else None

@@ -15,7 +15,6 @@ from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.cost.device import device_facts, differences
-from fewer.cost.profile import DeviceProfile
 from fewer.cost.stopwatch import Stopwatch
 from fewer.cost.subjects import random_mask, runs_as
 from fewer.kernels.accelerate import accelerate
@@ -46,7 +45,8 @@ class Deployed:
     layers
         What became of each layer, and why.
     predicted_ms, measured_ms, dense_ms
-        Of a batch: as planned, as timed, and that of the model as it came, timed in turn with it.
+        Of a batch: as planned, as timed, and that of the model as it came. The two models are timed in turns, and their
+        ratio counts: ``dense_ms`` is that of the profile, which the budget refers to.
     spread
         Interquartile range over median of the timing.
     """
@@ -72,6 +72,7 @@ def deploy(
     masks: Mapping[str, Tensor],
     options: Mapping[str, Option],
     predicted_ms: float,
+    dense_ms: float,
 ) -> Deployed:
     """Accelerate a compressed model by its plan, and time it beside the model as it came.
 
@@ -87,21 +88,21 @@ def deploy(
         The compressed model.
     options
         Of each unit; gives the precisions.
-    predicted_ms
-        What the plan says.
+    predicted_ms, dense_ms
+        What the plan says, and what the profile says about the model as it came.
     """
     example = deploy_example(prepared, settings)
     precisions = {name: runs_as(option.precision) for name, option in options.items()}
     best: Deployed | None = None
     with use_threads(settings.threads), evaluating(prepared.model):
         for _ in range(_TRIES):
-            watch = Stopwatch(DeviceProfile.here().reference_ms)
+            watch = Stopwatch()
             fast, rows = accelerate(model, dict(masks), example=example, precision=precisions, budget_ms=20.0)
             runs = {"dense": lambda: prepared.model(example), "fast": lambda fast=fast: fast(example)}
             found = watch.time(runs, budget_ms=500.0, rounds=7)
-            dense, quick = (found[k].ratio * watch.reference_ms for k in ("dense", "fast"))
+            quick = dense_ms * found["fast"].ratio / found["dense"].ratio
             if best is None or quick < best.measured_ms:
-                best = Deployed(fast, rows, predicted_ms, quick, dense, found["fast"].spread)
+                best = Deployed(fast, rows, predicted_ms, quick, dense_ms, found["fast"].spread)
             # the choice of kernels is a measurement as well, and on a busy machine it may go wrong
             if best.measured_ms <= _SURPRISE * predicted_ms:
                 break
@@ -109,7 +110,9 @@ def deploy(
     return best
 
 
-def _trial_ms(prepared: Prepared, settings: Settings, options: Mapping[str, Option], predicted_ms: float) -> float:
+def _trial_ms(
+    prepared: Prepared, settings: Settings, options: Mapping[str, Option], predicted_ms: float, dense_ms: float
+) -> float:
     """Milliseconds that a plan really takes: time does not depend on weights, so random masks will do."""
     layers: Any = prepared.layers
     masks = {
@@ -117,7 +120,7 @@ def _trial_ms(prepared: Prepared, settings: Settings, options: Mapping[str, Opti
         for seed, (name, option) in enumerate(options.items())
         if option.sparsity > 0
     }
-    return deploy(prepared, settings, prepared.model, masks, options, predicted_ms).measured_ms
+    return deploy(prepared, settings, prepared.model, masks, options, predicted_ms, dense_ms).measured_ms
 
 
 def plan_within(
@@ -162,7 +165,8 @@ def plan_within(
     with progress.stage("time plans", _ROUNDS) as stage:
         for _ in range(_ROUNDS):
             predicted = allocation.cost["latency"]
-            measured = _trial_ms(prepared, settings, chosen_options(curves, allocation.choice), predicted)
+            options = chosen_options(curves, allocation.choice)
+            measured = _trial_ms(prepared, settings, options, predicted, curves.dense("latency"))
             tried.append({"predicted": predicted, "measured": measured})
             stage.advance(1, f"{measured:.2f} ms of {limit:.2f} ms")
             if measured <= limit and (within is None or allocation.distortion < within[0].distortion):
