@@ -106,7 +106,7 @@ def prepare(model: Any, images: Any, settings: Settings, forward: Forward | None
     if settings.device != "cpu":
         raise FewerError(f"device '{settings.device}' cannot be used: this version works on the CPU, --device cpu")
     loaded = load_untouched(model)
-    calibration, heldout, source, skipped, notes, files = _images(loaded, images, settings)
+    calibration, heldout, source, skipped, notes, near = _images(loaded, images, settings)
     dtype = next((p.dtype for p in loaded.model.parameters() if p.is_floating_point()), calibration.dtype)
     calibration, heldout = calibration.to(dtype), heldout.to(dtype)
     matched = match(loaded.model, calibration[:1], forward, settings.exclude)
@@ -124,7 +124,7 @@ def prepare(model: Any, images: Any, settings: Settings, forward: Forward | None
         skipped,
         notes,
         forward,
-        _apart(len(calibration), settings.sensing, files),
+        _apart(len(calibration), settings.sensing, near),
     )
 
 
@@ -132,22 +132,37 @@ def prepare(model: Any, images: Any, settings: Settings, forward: Forward | None
 _ENOUGH = 6
 
 
-def _apart(count: int, wanted: int, files: Sequence[Path]) -> tuple[int, int]:
-    """How many images to measure harm on, and where the images of other files begin.
+def _apart(count: int, wanted: int, near: int | None = None) -> tuple[int, int]:
+    """How many images to measure harm on, and where the images for the repair that is measured begin.
+
+    ``near`` is the number of leading images that share no file with the others, or None where files are not known.
 
     Examples
     --------
-    >>> _apart(64, 16, ()), _apart(12, 16, ()), _apart(2, 16, ())
-    ((16, 16), (4, 4), (2, 0))
-    >>> _apart(12, 3, [Path(name) for name in "aabbccddeeff"])
-    (3, 4)
+    >>> _apart(64, 16), _apart(12, 16), _apart(2, 16), _apart(64, 16, 25)
+    ((16, 16), (4, 4), (2, 0), (16, 25))
     """
     if count < _ENOUGH:
         return min(wanted, count), 0
-    measured = min(wanted, count // 3)
-    known = set(files[:measured])
-    rest = next((i for i in range(measured, len(files)) if files[i] not in known), measured)
-    return measured, rest
+    measured = min(wanted, count // 3, near or count)
+    return measured, near or measured
+
+
+def _by_file(files: Sequence[Path]) -> tuple[list[int], int]:
+    """An order in which the crops of two fifths of the files come first, in turns; and how many crops those are.
+
+    Harm is measured on the first images: from many files, because one photo is not like another.
+
+    Examples
+    --------
+    >>> _by_file([Path(name) for name in "aabbccddeef"])
+    ([0, 2, 1, 3, 4, 5, 6, 7, 8, 9, 10], 4)
+    """
+    names = list(dict.fromkeys(files))
+    first = set(names[: max(1, len(names) * 2 // 5)])
+    turn = [files[:i].count(name) for i, name in enumerate(files)]
+    near = sorted((i for i, name in enumerate(files) if name in first), key=lambda i: turn[i])
+    return near + [i for i, name in enumerate(files) if name not in first], len(near)
 
 
 def load_untouched(model: Any) -> LoadedModel:
@@ -169,7 +184,7 @@ def load_untouched(model: Any) -> LoadedModel:
 
 def _images(
     loaded: LoadedModel, images: Any, settings: Settings
-) -> tuple[Tensor, Tensor, str, list[tuple[str, str]], list[str], Sequence[Path]]:
+) -> tuple[Tensor, Tensor, str, list[tuple[str, str]], list[str], int | None]:
     wanted, apart = settings.calibration, settings.heldout
     if settings.data_free is not None:
         return _made_up(loaded, images, settings)
@@ -190,7 +205,7 @@ def _images(
         source = str(images) if isinstance(images, (str, Path)) else f"{len(files)} files"
         if len(files) == 1:
             whole = as_calibration(images, wanted + apart, **common)
-            return (*_cut(whole, wanted, apart), source, _named(whole), [_SAME], ())
+            return (*_cut(whole, wanted, apart), source, _named(whole), [_SAME], None)
         first = as_calibration(images, wanted, part="calibration", **common)
         second = as_calibration(images, apart, part="heldout", **common)
         if len(first) == 0 or len(second) == 0:
@@ -199,14 +214,12 @@ def _images(
             f"{len(first)} calibration images from {len(set(first.files))} files, {len(second)} held-out images "
             f"from {len(set(second.files))} other files."
         ]
-        # crops of one file stand together, so that images can be set apart by file
-        order = sorted(range(len(first)), key=lambda i: first.files.index(first.files[i]))
-        files = [first.files[i] for i in order]
-        return first.tensor[order], second.tensor, source, _named(first) + _named(second), notes, files
+        order, near = _by_file(first.files)
+        return first.tensor[order], second.tensor, source, _named(first) + _named(second), notes, near
     ndim = max(1, len(loaded.preprocess.input_size))
     whole = as_calibration(images, wanted + apart, sample_ndim=ndim)
     notes = [] if len(whole) > 1 else [_SAME]
-    return (*_cut(whole, wanted, apart), "a tensor given in Python", _named(whole), notes, ())
+    return (*_cut(whole, wanted, apart), "a tensor given in Python", _named(whole), notes, None)
 
 
 _SAME = "Too few images to keep any apart: the held-out numbers come from the calibration image itself."
@@ -231,7 +244,7 @@ def _named(images: ImageSet) -> list[tuple[str, str]]:
 
 def _made_up(
     loaded: LoadedModel, images: Any, settings: Settings
-) -> tuple[Tensor, Tensor, str, list[tuple[str, str]], list[str], Sequence[Path]]:
+) -> tuple[Tensor, Tensor, str, list[tuple[str, str]], list[str], int | None]:
     size = loaded.preprocess.input_size
     if settings.data_free == "noise":
         made, note = gaussian_noise(size, settings.calibration, settings.seed), "Gaussian noise instead of images."
@@ -241,9 +254,9 @@ def _made_up(
         # real images may still judge the result; none of them calibrates it
         real = Settings.of({**settings.model_dump(), "data_free": None})
         _, heldout, source, skipped, notes, _ = _images(loaded, images, real)
-        return made, heldout, f"data-free ({settings.data_free}); judged on {source}", skipped, [note, *notes], ()
+        return made, heldout, f"data-free ({settings.data_free}); judged on {source}", skipped, [note, *notes], None
     heldout = gaussian_noise(size, settings.heldout, settings.seed + 1) if settings.data_free == "noise" else made
-    return made, heldout, f"data-free ({settings.data_free})", [], [note, "Judged on made-up inputs as well."], ()
+    return made, heldout, f"data-free ({settings.data_free})", [], [note, "Judged on made-up inputs as well."], None
 
 
 def state_hash(model: nn.Module, *extra: Tensor) -> str:

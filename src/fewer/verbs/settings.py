@@ -103,6 +103,16 @@ class Settings(BaseModel):
     def _tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
+    @field_validator("baselines")
+    @classmethod
+    def _baselines(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from fewer.core.baselines import BASELINES
+
+        for name in value:
+            if name not in BASELINES:
+                raise ValueError(f"there is no baseline '{name}'{near_match(name, BASELINES)}")
+        return value
+
     @field_validator("pattern")
     @classmethod
     def _pattern(cls, value: str) -> str:
