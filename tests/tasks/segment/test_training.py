@@ -250,6 +250,18 @@ def test_training_may_start_from_a_run(trained: Path, discs: Path) -> None:
         train(discs, settings=TrainSettings(**TINY, init=str(trained)))
 
 
+def test_a_run_that_has_seen_every_case_is_not_judged_on_them(discs: Path, tmp_path: Path) -> None:
+    run = train(discs, out=tmp_path / "run", settings=TrainSettings(**TINY | {"steps": 2}, fold=-1))
+    assert run.evaluation is None
+    assert "None" not in (tmp_path / "run/report.html").read_text()
+    with pytest.raises(FewerError, match=r"every case .* has trained"):
+        fewer.evaluate(tmp_path / "run", discs)
+    with pytest.raises(FewerError, match="not trained on"):
+        quality(load_model(str(tmp_path / "run")), discs)
+    assert fewer.evaluate(tmp_path / "run", discs, every=True).cases == 8
+    assert len(images(load_model(str(tmp_path / "run")), discs, 4, part="heldout", seed=0)) == 4
+
+
 def test_few_labels_are_a_split(discs: Path) -> None:
     run = train(discs, settings=TrainSettings(**TINY), split=Split(("case1",), ("case2", "case3")))
     assert run.evaluation is not None

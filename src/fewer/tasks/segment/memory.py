@@ -16,6 +16,8 @@ from fewer.report.numbers import data_size
 
 __all__ = ["Memory", "available_memory", "check_memory", "estimate_memory", "saved_bytes"]
 
+BACKWARD = 2
+"""What is saved, and as much again: gradients on their way, workspace of convolutions, gaps of the allocator."""
 LOSS_COPIES = 6
 """Copies of the logits that a loss holds: softmax, one-hot target, products and their gradients."""
 
@@ -29,7 +31,7 @@ class Memory:
     weights
         Parameters and buffers, their gradients, and what the optimiser keeps.
     activations
-        Saved for the backward pass, for the whole batch, with the loss.
+        Saved for the backward pass of the whole batch, as much again to work with, and the loss.
     cases
         Prepared images and masks that stay in memory.
     """
@@ -108,7 +110,8 @@ def estimate_memory(
         live = copy.deepcopy(model).train()
         saved = saved_bytes(live, torch.zeros(1, *shape[1:], device=next(live.parameters()).device)) * shape[0]
     logits = 4 * shape[0] * classes * prod(shape[2:])
-    return Memory(own * (2 + moments) + buffers, (saved // 2 if half else saved) + LOSS_COPIES * logits, cases)
+    saved = BACKWARD * (saved // 2 if half else saved)
+    return Memory(own * (2 + moments) + buffers, saved + LOSS_COPIES * logits, cases)
 
 
 def available_memory(device: str = "cpu") -> int | None:

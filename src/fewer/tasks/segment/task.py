@@ -51,12 +51,12 @@ def preparation_of(loaded: LoadedModel) -> Preparation:
         raise FewerError(f"{loaded.name} was not trained for segmentation; train it with: fewer train") from None
 
 
-def _unseen(loaded: LoadedModel, data: SegmentData, part: str) -> tuple[Case, ...]:
-    """The cases of a data set that judge (``val``) or train, if the model was trained on it; else all."""
+def _unseen(loaded: LoadedModel, data: SegmentData) -> tuple[Case, ...]:
+    """The annotated cases that judged, if the model was trained on this very folder; else all of them."""
     split = loaded.meta.get("segment", {}).get("split", {})
-    if not split or Path(split["data"]).resolve() != data.root.resolve() or not split[part]:
+    if not split or Path(split["data"]).resolve() != data.root.resolve():
         return data.cases
-    names = set(split[part])
+    names = set(split["val"])
     return tuple(case for case in data.cases if case.name in names)
 
 
@@ -101,7 +101,9 @@ def evaluate(
     if (found / "recipe.json").is_file():
         loaded = load_model(str(target))
         preparation, model = preparation_of(loaded), loaded.model.to(_device(device))
-        cases = opened.cases if every else _unseen(loaded, opened, "val")
+        cases = opened.cases if every else _unseen(loaded, opened)
+        if not cases:
+            raise FewerError(f"every case of {data} has trained {target}; give other data, or --all-cases")
         result = evaluate_cases(model, opened, cases, preparation, progress=progress)
         if out is not None:
             names = [case.name for case in cases]
@@ -290,8 +292,8 @@ def images(loaded: LoadedModel, folder: str | Path, count: int, *, part: str, se
     try:
         data = open_data(place)
         cases = [Case(c.name, c.images) for c in (*data.cases, *data.unlabelled)]
-        held = {case.name for case in _unseen(loaded, data, "val")}
-        known = len(held) < len(data.cases)
+        held = {case.name for case in _unseen(loaded, data)}
+        known = 0 < len(held) < len(data.cases)
     except FewerError:
         paths = find_pictures(place) if place.is_dir() else []
         data = image_pool(paths or list_images(place))
@@ -350,8 +352,8 @@ def quality(loaded: LoadedModel, folder: str | Path) -> Any:
         When the folder is no data set, or has no annotated case.
     """
     data = open_data(folder)
-    cases = _unseen(loaded, data, "val")
+    cases = _unseen(loaded, data)
     if not cases:
-        raise FewerError(f"{folder} has no annotated case to judge on")
+        raise FewerError(f"{folder} has no annotated case that {loaded.name} was not trained on; give other data")
     lower = {"missed structures", "spurious structures", "HD95, found (mm)", "HD95, found (pixels)"}
     return _Labelled(data, cases, preparation_of(loaded), f"on {len(cases)} annotated cases", frozenset(lower))
