@@ -41,7 +41,7 @@ class SettingFlags:
     reduction: Annotated[str | None, _p(HARM)] = None
     """Over images: mean, max (worst case) or cvar:0.1 (worst tenth) [mean]"""
     probes: Annotated[int | None, _p(HARM)] = None
-    """Random directions per batch of the Taylor estimator [4]"""
+    """Random directions per image of the Taylor estimator [4]"""
     data_free: Annotated[str | None, _p(HARM)] = None
     """noise or bn: sense without images [none]"""
     baselines: Annotated[str | None, _p(HARM)] = None

@@ -71,7 +71,7 @@ class Settings(BaseModel):
     additivity
         Random plans on which the prediction is checked; 0 is off.
     probes
-        Random directions per batch of the Taylor estimator.
+        Random directions per image of the Taylor estimator.
     batch
         Images per forward pass in sensing.
     shards, backend, workers
