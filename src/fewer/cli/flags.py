@@ -28,9 +28,9 @@ class SettingFlags:
     """The settings of a run, as flags. Defaults are those of ``fewer.verbs.settings.Settings``."""
 
     pattern: Annotated[str | None, _p(CUT)] = None
-    """unstructured, block:16x4, 2:4 or nm:*:16; several with commas [unstructured; blocks for latency budgets]"""
+    """unstructured, block:16x4, 2:4 or nm:*:16; several with commas; blocks for latency budgets [unstructured]"""
     precisions: Annotated[str | None, _p(CUT)] = None
-    """Of fp32, bf16, int8 and int4 those that the plan may choose from [fp32; fp32,bf16,int8 for latency budgets]"""
+    """Of fp32, bf16, int8, int4 those the plan may choose from; the first three for latency budgets [fp32]"""
     sparsities: Annotated[str | None, _p(CUT)] = None
     """Shares that each layer may lose, for example 0.3,0.5,0.9 [0.1 to 0.9 in steps of 0.1, and 0.95]"""
     exclude: Annotated[list[str] | None, _p(CUT)] = None
@@ -56,7 +56,7 @@ class SettingFlags:
     deploy_batch: Annotated[int | None, _p(SPEND)] = None
     """Images at once when the model is used [1]"""
     threads: Annotated[int | None, _p(SPEND)] = None
-    """Threads when the model is used [all]"""
+    """Threads when the model is used [those of torch]"""
     allocator: Annotated[str | None, _p(SPEND)] = None
     """dp (exact), uniform, uniform_plus, erk, global_magnitude or lamp [dp]"""
     schedule: Annotated[str | None, _p(SPEND)] = None
