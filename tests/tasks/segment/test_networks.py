@@ -118,8 +118,15 @@ def test_the_bottleneck_of_a_unet_is_its_deepest_level() -> None:
     used = [name for name in sizes if name.rpartition(".")[0] in place.encoder]
     assert 0 < len(used) < len(sizes)
     vectors = Embedder(net, torch.zeros(1, 1, 32, 32))(torch.randn(5, 1, 48, 32))
-    assert vectors.shape == (5, 16)
-    assert vectors.std(0).min() > 0
+    assert vectors.shape == (5, 32)
+    mean = Embedder(net, torch.zeros(1, 1, 32, 32), "mean")
+    assert mean.width == 16
+    x = torch.randn(2, 1, 32, 32)
+    with torch.no_grad():
+        net(x)
+    assert torch.allclose(mean(x), Embedder(net, x[:1])(x)[:, :16])
+    with pytest.raises(FewerError, match="mean or mean"):
+        Embedder(net, x, "max")
 
 
 def test_a_squeeze_layer_is_no_bottleneck() -> None:

@@ -97,9 +97,10 @@ def find_bottleneck(model: nn.Module, example: Tensor) -> Bottleneck:
 
 
 class Embedder:
-    """From a batch of images to one vector each: the mean of the bottleneck over space.
+    """From a batch of images to one vector each: mean and deviation of the bottleneck over space.
 
-    Any function of this kind can stand in its place, for example a frozen DINOv2.
+    Any function of this kind can stand in its place, for example a frozen DINOv2. The mean alone, as in SAAL's released
+    code, says little of networks with instance normalisation, which takes the mean of every image away.
 
     Parameters
     ----------
@@ -107,21 +108,25 @@ class Embedder:
         A network, warmed up or trained; put into evaluation mode while it is used.
     example
         Shape ``(1, channels, *space)``, to find the bottleneck with.
+    pool
+        ``mean+std`` or ``mean``.
 
     Examples
     --------
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU(), nn.Upsample(scale_factor=2))
     >>> Embedder(net, torch.zeros(1, 1, 8, 8))(torch.zeros(5, 1, 16, 16)).shape
-    torch.Size([5, 4])
+    torch.Size([5, 8])
     """
 
-    def __init__(self, model: nn.Module, example: Tensor) -> None:
-        self.model, self.place = model, find_bottleneck(model, example)
+    def __init__(self, model: nn.Module, example: Tensor, pool: str = "mean+std") -> None:
+        if pool not in ("mean", "mean+std"):
+            raise FewerError(f"features are pooled by mean or mean+std; got {pool!r}")
+        self.model, self.place, self.pool = model, find_bottleneck(model, example), pool
 
     @property
     def width(self) -> int:
         """Numbers per vector."""
-        return self.place.width
+        return self.place.width * (2 if self.pool == "mean+std" else 1)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Vectors (images, width), float32, on the CPU; without gradients."""
@@ -147,4 +152,7 @@ class Embedder:
             self.model(images)
         finally:
             handle.remove()
-        return found[-1].flatten(2).mean(2)
+        features = found[-1].flatten(2)
+        if self.pool == "mean":
+            return features.mean(2)
+        return torch.cat([features.mean(2), features.std(2, unbiased=False)], 1)

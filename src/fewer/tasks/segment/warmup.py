@@ -29,6 +29,8 @@ __all__ = ["WarmNetwork", "transfer", "warm_network", "warm_up"]
 STREAM = 1
 """Keeps the draws of the warm-up apart from those of the training."""
 TEMPERATURE = 0.1
+OTHERS = 16
+"""Patches of a contrastive step at least, as far as there are images: few others are easily told apart by chance."""
 
 
 @dataclass(eq=False)
@@ -49,9 +51,9 @@ class WarmNetwork:
     preparation: Preparation
     history: list[dict[str, float]] = field(default_factory=list)
 
-    def embedder(self) -> Embedder:
+    def embedder(self, pool: str = "mean+std") -> Embedder:
         """From prepared images ``(batch, channels, *space)`` to vectors (batch, width)."""
-        return Embedder(self.model, torch.zeros(1, self.preparation.channels, *self.preparation.patch))
+        return Embedder(self.model, torch.zeros(1, self.preparation.channels, *self.preparation.patch), pool)
 
 
 def warm_network(
@@ -165,7 +167,11 @@ def _contrast(
     views.to(accelerator.device)
 
     def objective(net: nn.Module, step: int) -> Tensor:
-        images, _ = sampler.batch(step)
+        # every patch is of another image, so that no two of one image are drawn apart
+        rng = np.random.default_rng([settings.seed, STREAM, step, sampler.rank])
+        count = min(max(OTHERS, settings.batch), len(sampler.store))
+        cases = rng.permutation(len(sampler.store))[:count]
+        images = [sampler.draw(int(case), rng)[0] for case in cases]
         pair = []
         for view in range(2):
             changed = []
