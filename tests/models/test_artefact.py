@@ -330,3 +330,8 @@ def test_a_mask_that_cuts_through_a_tile_is_refused():
     mask[0, 0] = True
     with pytest.raises(FewerError, match="only a part of some block:2x2 tile"):
         pack_mask(mask, "block:2x2")
+
+
+def test_the_model_may_be_read_by_whoever_may_read_the_files_beside_it(tmp_path):
+    saved = save_artefact(tmp_path, nn.Linear(2, 2), [], {"kind": "object", "class": "x:Y"})
+    assert saved.weights.stat().st_mode & 0o777 == saved.recipe.stat().st_mode & 0o777

@@ -120,6 +120,8 @@ def save_artefact(
             meta=dict(meta or {}),
         )
         temporary[1].write_text(recipe.to_json(), encoding="utf-8")
+        # safetensors makes files that only their owner can read; a model is as open as the files beside it
+        temporary[0].chmod(temporary[1].stat().st_mode & 0o777)
         temporary[0].replace(weights_path)
         temporary[1].replace(recipe_path)
     except (OSError, SafetensorError) as error:

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fewer.compensate.layers import Layer, find_layers
 from fewer.compensate.moments import Moments
 from fewer.compensate.sweep import Fit, Repair, Sweep
+from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.core.unit import Unit
 from fewer.distortion.measured import Measured
@@ -194,7 +196,10 @@ class _Worker:
 
         harms = estimator.harms(layer, fits())
         if stored and job.store is not None:
-            save_file(stored, job.store / f"{job.units.index(layer.unit)}.safetensors")
+            try:
+                save_file(stored, job.store / f"{job.units.index(layer.unit)}.safetensors")
+            except (OSError, SafetensorError) as error:
+                raise FewerError(f"repaired weights cannot be written to {job.store}: {error}") from error
         return {
             "harms": harms.tolist(),
             "kept": kept,

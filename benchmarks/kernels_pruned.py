@@ -1,0 +1,127 @@
+"""Networks as ``fewer compress`` prunes them, on the block-sparse kernels, beside dense runtimes: time and quality.
+
+Real pretrained networks, real photos, masks and repaired weights of the exact DP at 50 and 70 % of the weights; quality
+on held-out photos with the very model that is timed, int8 activations included. DINOv2 in blocks of 16 x 16,
+MobileNetV2 in blocks of 16 x 4, its depthwise convolutions and its first one left alone; shares are of the rest.
+
+    python benchmarks/kernels_pruned.py                       # results/kernels_pruned_1t.csv and _2t.csv
+    python benchmarks/kernels_pruned.py --models fewer/dinov2-small --threads 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+from kernels_common import (
+    RESULTS,
+    Table,
+    best_of,
+    environment,
+    interleaved,
+    onnx_sessions,
+    openvino_requests,
+    ratio,
+)
+from torch import nn
+
+from fewer.core.budget import Budget
+from fewer.data.photos import real_photos
+from fewer.kernels.accelerate import accelerate
+from fewer.verbs.applying import apply_options
+from fewer.verbs.curves import sense_curves
+from fewer.verbs.evaluate import Judge
+from fewer.verbs.planning import choose
+from fewer.verbs.prepare import prepare
+from fewer.verbs.settings import Settings
+
+PATTERNS = {"fewer/dinov2-small": "block:16x16", "fewer/mobilenet-v2": "block:16x4"}
+DEPTHWISE = ("features.0.0", "features.1.conv.0.0", "features.*.conv.1.0")
+FIELDS = [
+    "network", "pattern", "batch", "threads", "sparsity", "precision", "quality_name", "quality", "distortion",
+    "ms", "peer", "peer_ms", "times_faster", "torch_eager_ms", "times_faster_than_torch_eager", "dense_layers",
+]  # fmt: skip
+PEERS = {"fp32": None, "bf16": "openvino bf16", "int8": "openvino int8"}
+
+
+def pruned(name: str, sparsities: list[float]) -> tuple[nn.Module, Judge, dict[float, tuple[nn.Module, dict]]]:
+    """The dense network, a judge, and the compressed network with its masks at each sparsity."""
+    settings = Settings(pattern=PATTERNS[name], calibration=40, heldout=24, exclude=DEPTHWISE)
+    prepared = prepare(name, [p.path for p in real_photos()], settings)
+    sensed = sense_curves(prepared, settings)
+    made = {}
+    for sparsity in sparsities:
+        plan = choose(sensed.curves, [Budget("weights", 1 - sparsity, True)], "dp")
+        chosen = {u.name: sensed.options[u.name][k] for u, k in zip(sensed.curves.units, plan.choice, strict=True)}
+        made[sparsity] = apply_options(prepared, settings, sensed.options, chosen)
+        print(f"# {name} cut to {1 - sparsity:.0%}", flush=True)
+    return prepared.model, Judge(prepared.model, prepared.heldout, task=prepared.loaded.task), made
+
+
+def measure(name: str, args: argparse.Namespace, tables: dict[int, Table]) -> None:
+    dense, judge, made = pruned(name, args.sparsities)
+    for threads, table in tables.items():
+        torch.set_num_threads(threads)
+        for batch in args.batches:
+            x = torch.cat(judge.batches)[:batch].contiguous()
+            runs = {"torch eager": lambda x=x: dense(x)}
+            runs |= onnx_sessions(dense, x, threads, ("fp32", "int8"))
+            runs |= openvino_requests(dense, x, threads, ("fp32", "bf16", "int8"))
+            fp32 = [n for n in runs if n.endswith("fp32") or n == "torch eager"]
+            ours = {}
+            for sparsity, (model, masks) in made.items():
+                cut = {n: m for n, m in masks.items() if not bool(m.all())}
+                for precision in PEERS:
+                    fast, rows = accelerate(model, cut, example=x, precision=precision, budget_ms=15)
+                    runs[f"{precision} {sparsity}"] = lambda fast=fast, x=x: fast(x)
+                    stay = sum(r.backend.startswith("dense") for r in rows)
+                    ours[sparsity, precision] = judge.judge(fast), stay
+            taken = interleaved(runs, args.rounds, threads)
+            for (sparsity, precision), (quality, stay) in ours.items():
+                key, peer = f"{precision} {sparsity}", PEERS[precision] or best_of(taken, fp32)
+                low, middle, high = (float(q) for q in _quantiles(taken[key]))
+                table.add(
+                    network=name, pattern=PATTERNS[name], batch=batch, threads=threads, sparsity=sparsity,
+                    precision=precision, quality_name=quality.name, quality=quality.value,
+                    distortion=quality.distortion, ms=f"{middle:.3f} ({low:.3f}-{high:.3f})", peer=peer,
+                    peer_ms=float(_quantiles(taken[peer])[1]), times_faster=ratio(taken, peer, key),
+                    torch_eager_ms=float(_quantiles(taken["torch eager"])[1]),
+                    times_faster_than_torch_eager=ratio(taken, "torch eager", key), dense_layers=stay,
+                )  # fmt: skip
+                print(
+                    f"{name} {threads}t batch {batch} {key}: {middle:.2f} ms, {ratio(taken, peer, key):.2f} x {peer}, "
+                    f"{quality.name} {quality.value:.3f}",
+                    flush=True,
+                )
+
+
+def _quantiles(times) -> list[float]:
+    values = sorted(times)
+    return [values[int(q * (len(values) - 1))] for q in (0.1, 0.5, 0.9)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="*", default=list(PATTERNS))
+    parser.add_argument("--sparsities", nargs="*", type=float, default=[0.5, 0.7])
+    parser.add_argument("--batches", nargs="*", type=int, default=[1, 8])
+    parser.add_argument("--threads", nargs="*", type=int, default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_grad_enabled(False)
+    tables = {
+        t: Table(f"kernels_pruned_{t}t", FIELDS, environment(threads=t, rounds=args.rounds), args.out)
+        for t in args.threads
+    }
+    for name in args.models:
+        measure(name, args, tables)
+
+
+if __name__ == "__main__":
+    main()
