@@ -340,11 +340,8 @@ def draw(summary: list[dict], out: Path) -> None:
 
     pools = [p for p in POOLS if any((r["pool"], r["features"]) == p for r in summary)]
     figure, axes = plt.subplots(2, len(pools), figsize=(5 * len(pools), 8), squeeze=False, sharex=True)
-    colour = {m: f"C{i}" for i, m in enumerate(METHODS)} | {
-        "coverage": "black",
-        "random": "grey",
-        "saal-corrected": "C8",
-    }
+    colour = {m: f"C{i}" for i, m in enumerate(METHODS)}
+    colour |= {"coverage": "black", "random": "grey", "saal-corrected": "C8"}
     for column, pool in enumerate(pools):
         for place, method in enumerate(METHODS):  # the picture is about cold starts; two rounds are in the table
             mine = [
