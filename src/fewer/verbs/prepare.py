@@ -198,7 +198,8 @@ def _images(
             f"{len(first)} calibration patches from {len(set(first.files))} images, {len(second)} held-out patches "
             f"from {len(set(second.files))} other images."
         ]
-        return first.tensor, second.tensor, str(images), _named(first) + _named(second), notes, first.files
+        order, near = _by_file(first.files)
+        return first.tensor[order], second.tensor, str(images), _named(first) + _named(second), notes, near
     common: dict[str, Any] = {"seed": settings.seed, "preprocess": loaded.preprocess, "crops": settings.crops}
     if isinstance(images, (str, Path)) or (isinstance(images, (list, tuple)) and _all_paths(images)):
         files = list_images(images) if isinstance(images, (str, Path)) else list(images)
