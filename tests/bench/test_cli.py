@@ -86,8 +86,10 @@ def saved_run(spec, tmp_path):
 def test_a_run_is_timed_beside_its_dense_original(saved_run, capsys):
     assert bench(str(saved_run), vs=["torch-fp32"], threads="1", rounds=2, json=True) == 0
     result = BenchResult.from_json(capsys.readouterr().out)
-    dense, compressed = result.rows
+    dense, compressed, fast = result.rows
     assert (dense.name, compressed.name, compressed.kind) == ("torch-fp32", f"fewer {saved_run}", "extra")
+    assert "accelerated" in fast.name and fast.status == "ok"
+    assert abs(fast.relative_error - compressed.relative_error) < 0.01
     assert dense.relative_error == 0 and 0.1 < compressed.relative_error < 1
     assert compressed.own_process and compressed.status == "ok"
 
