@@ -22,7 +22,6 @@ def output_sensitivity(
     *,
     probes: int = 2,
     seeds: Sequence[int] | None = None,
-    reference: Reference | None = None,
 ) -> dict[str, Tensor]:
     """How much the model's output feels a change of each output channel of each layer.
 
@@ -32,7 +31,7 @@ def output_sensitivity(
 
     Parameters
     ----------
-    model, layers, batches, forward, probes, seeds, reference
+    model, layers, batches, forward, probes, seeds
         As for :class:`~fewer.distortion.taylor.Taylor`. The model's parameters and flags are as before afterwards.
 
     Returns
@@ -50,9 +49,8 @@ def output_sensitivity(
     >>> output_sensitivity(net, list(layers.values()), [torch.ones(1, 3)])["0"]
     tensor([0.2000, 1.8000])
     """
-    if reference is None:
-        with evaluating(model):
-            reference = Reference([call(model, b, forward) for b in batches])
+    with evaluating(model):
+        reference = Reference([call(model, b, forward) for b in batches])
     seeds = list(seeds) if seeds is not None else list(range(len(batches)))
     sums = {one.unit.name: torch.zeros(one.unit.rows) for one in layers}
     sources: list[Tensor] = []
