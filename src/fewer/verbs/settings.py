@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
-from fewer.core.errors import FewerError, near_match
+from fewer.core.errors import near_match
+from fewer.core.strict import StrictSettings
 from fewer.core.toml import read_toml
 
 MEASURED = ("latency", "energy")
@@ -17,7 +18,7 @@ MEASURED = ("latency", "energy")
 FAST_PATTERNS, FAST_PRECISIONS = "block:16x4,block:16x1,block:16x16", ("fp32", "bf16", "int8")
 
 
-class Settings(BaseModel):
+class Settings(StrictSettings):
     """Settings of a run.
 
     Attributes
@@ -87,7 +88,7 @@ class Settings(BaseModel):
     64
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True)
+    model_config = ConfigDict(validate_default=True)
 
     pattern: str = "unstructured"
     precisions: tuple[str, ...] = ("fp32",)
@@ -197,31 +198,6 @@ class Settings(BaseModel):
         if "precisions" not in self.model_fields_set:
             changes["precisions"] = FAST_PRECISIONS
         return self.model_copy(update=changes)
-
-    @classmethod
-    def of(cls, values: dict[str, Any], where: str = "settings") -> Settings:
-        """Build settings from a dictionary.
-
-        Raises
-        ------
-        FewerError
-            For an unknown name (with the nearest valid one) or a bad value.
-
-        Examples
-        --------
-        >>> Settings.of({"patern": "2:4"})
-        Traceback (most recent call last):
-        fewer.core.errors.FewerError: settings: unknown name 'patern'; did you mean 'pattern'?
-        """
-        for name in values:
-            if name not in cls.model_fields:
-                raise FewerError(f"{where}: unknown name '{name}'{near_match(name, cls.model_fields)}")
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            raise FewerError(f"{where}: {name}={first['input']!r}: {first['msg']}") from None
 
     @classmethod
     def from_toml(cls, path: str | Path, **changes: Any) -> Settings:
