@@ -231,7 +231,8 @@ class Sweep:
         at = -1.0
         for option in options:
             cut = option.sparsity > at and not option.is_dense
-            if option.is_dense or 1 - float(self.alive.float().mean()) >= option.sparsity:
+            # which outputs go is for the layer that reads them to say
+            if option.is_dense or option.removes == "rows" or 1 - float(self.alive.float().mean()) >= option.sparsity:
                 # nothing to cut, or an earlier round has gone further
                 if repair_dense and self.repair.compensation == "obs":
                     yield self._fit(option, alive, current)
@@ -241,7 +242,7 @@ class Sweep:
                     yield self._fit(option, alive, self.dense)
                 continue
             if cut:  # else it is the cut of the option before, in another precision
-                pattern = Pattern.parse(option.pattern)
+                pattern = Pattern.parse(option.pattern).fitted(*current.shape)
                 for sparsity in self._path(1 - float(alive.float().mean()), option.sparsity, pattern):
                     alive = select_mask(self.score(current, pattern), pattern, sparsity, alive)
                     current = current * alive

@@ -1,6 +1,6 @@
-"""Which weights may go together: unstructured, n:m and block patterns. Mask mathematics and nothing else."""
+"""Which weights may go together: unstructured, n:m, block, row and column patterns. Mask mathematics and nothing else."""
 
-from fewer.patterns.grid import families, option_grid
+from fewer.patterns.grid import column_ladder, families, option_grid, with_columns
 from fewer.patterns.pattern import Pattern
 from fewer.patterns.select import kept_bound, select_mask
 from fewer.patterns.thresholds import option_thresholds
@@ -8,6 +8,7 @@ from fewer.patterns.tiles import expand_tiles, tile_counts, tile_sums
 
 __all__ = [
     "Pattern",
+    "column_ladder",
     "expand_tiles",
     "families",
     "kept_bound",
@@ -16,4 +17,5 @@ __all__ = [
     "select_mask",
     "tile_counts",
     "tile_sums",
+    "with_columns",
 ]

@@ -1,4 +1,4 @@
-"""The grammar of patterns: ``dense``, ``unstructured``, ``block:16x4``, ``nm:2:4``."""
+"""The grammar of patterns: ``dense``, ``unstructured``, ``block:16x4``, ``nm:2:4``, ``columns:16``, ``rows:16``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fewer.core.errors import FewerError
 
 _BLOCK = re.compile(r"block:(\d+)x(\d+)")
 _NM = re.compile(r"nm:(\d+):(\d+)")
+_LINES = re.compile(r"(columns|rows):(\d+)")
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,9 @@ class Pattern:
     Parameters
     ----------
     kind
-        ``"dense"``, ``"unstructured"``, ``"block"`` or ``"nm"``.
+        ``"dense"``, ``"unstructured"``, ``"block"``, ``"nm"``, ``"columns"`` or ``"rows"``.
     height, width
-        Tile size in outputs and inputs (``block`` only; 1 x 1 otherwise).
+        Tile size in outputs and inputs (``block``); ``columns`` have a width only, ``rows`` a height only. 1 otherwise.
     n, m
         At most ``n`` weights are kept of every ``m`` consecutive inputs (``nm`` only).
 
@@ -59,11 +60,27 @@ class Pattern:
             n, m = int(found[1]), int(found[2])
             if 0 < n <= m:
                 return cls("nm", n=n, m=m)
+        if (found := _LINES.fullmatch(bare)) and int(found[2]):
+            return cls("columns", width=int(found[2])) if found[1] == "columns" else cls("rows", height=int(found[2]))
         raise FewerError(
-            f"'{text}' is not a pattern: use unstructured, a block such as block:16x4, or n:m such as 2:4."
+            f"'{text}' is not a pattern: use unstructured, a block such as block:16x4, n:m such as 2:4, or columns."
         )
+
+    def fitted(self, rows: int, cols: int) -> Pattern:
+        """The pattern on a matrix of this size: whole columns and whole rows are tiles as high and as wide as it.
+
+        Examples
+        --------
+        >>> str(Pattern.parse("columns:16").fitted(384, 1536)), str(Pattern.parse("block:16x4").fitted(384, 1536))
+        ('block:384x16', 'block:16x4')
+        """
+        if self.kind == "columns":
+            return Pattern("block", rows, self.width)
+        return Pattern("block", self.height, cols) if self.kind == "rows" else self
 
     def __str__(self) -> str:
         if self.kind == "block":
             return f"block:{self.height}x{self.width}"
+        if self.kind in ("columns", "rows"):
+            return f"{self.kind}:{self.width if self.kind == 'columns' else self.height}"
         return f"nm:{self.n}:{self.m}" if self.kind == "nm" else self.kind

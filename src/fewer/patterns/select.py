@@ -33,7 +33,7 @@ def kept_bound(rows: int, cols: int, pattern: Pattern, sparsity: float) -> int:
     >>> kept_bound(32, 32, Pattern.parse("block:16x16"), 0.3)
     512
     """
-    total = rows * cols
+    total, pattern = rows * cols, pattern.fitted(rows, cols)
     if pattern.kind == "dense" or sparsity <= 0:
         return total
     if pattern.kind == "nm":
@@ -69,11 +69,10 @@ def select_mask(score: Tensor, pattern: Pattern, sparsity: float, alive: Tensor 
     >>> select_mask(torch.tensor([[3.0, 1.0, 2.0, 4.0]]), Pattern.parse("unstructured"), 0.5)
     tensor([[ True, False, False,  True]])
     """
+    # of blocks, scores may be those of tiles; of columns and rows they are those of weights
+    rows, cols = alive.shape if pattern.kind == "block" and alive is not None else score.shape
+    pattern = pattern.fitted(rows, cols)
     tiled = pattern.kind == "block"
-    if tiled and alive is not None:
-        rows, cols = alive.shape
-    else:
-        rows, cols = score.shape
     if pattern.kind == "dense" or (sparsity <= 0 and pattern.kind != "nm"):
         return torch.ones(rows, cols, dtype=torch.bool) if alive is None else alive.clone()
     if pattern.kind == "nm":

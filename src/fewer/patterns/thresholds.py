@@ -39,7 +39,7 @@ def option_thresholds(matrix: Tensor, options: Sequence[Option]) -> dict[str, li
     result: dict[str, list[float]] = {"magnitude": [], "lamp": []}
     sorted_by_tile: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
     for option in options:
-        pattern = Pattern.parse(option.pattern)
+        pattern = Pattern.parse(option.pattern).fitted(rows, cols)
         key = (pattern.height, pattern.width)
         if key not in sorted_by_tile:
             counts = tile_counts(rows, cols, *key).flatten()

@@ -111,7 +111,7 @@ def apply_options(
 
 def _path(options: Sequence[Option], chosen: Option) -> list[Option]:
     """The options that a sweep visits on its way to the chosen one, so that it is the very sweep that was sensed."""
-    if chosen.is_dense:
+    if chosen.is_dense or chosen.removes == "rows":
         return [chosen]
     way = [o for o in options if o.family == chosen.family and o.sparsity < chosen.sparsity]
     # rounding comes last, so on the way the precision does not matter
