@@ -25,6 +25,7 @@ from fewer.verbs.prepare import Prepared
 from fewer.verbs.profile import use_threads
 from fewer.verbs.progress import Progress
 from fewer.verbs.settings import Settings
+from fewer.verbs.shrinking import random_cut
 
 __all__ = ["Deployed", "deploy", "measured_here", "plan_within"]
 
@@ -118,9 +119,10 @@ def _trial_ms(
     masks = {
         name: random_mask(layers[name].weight.shape, option, seed)
         for seed, (name, option) in enumerate(options.items())
-        if option.sparsity > 0
+        if option.sparsity > 0 and not option.removes
     }
-    return deploy(prepared, settings, prepared.model, masks, options, predicted_ms, dense_ms).measured_ms
+    cut = random_cut(prepared.model, prepared.couplings, options)
+    return deploy(prepared, settings, cut, masks, options, predicted_ms, dense_ms).measured_ms
 
 
 def plan_within(

@@ -30,6 +30,7 @@ from fewer.verbs.planning import Assembly, choose, random_choices, rank_correlat
 from fewer.verbs.prepare import Prepared
 from fewer.verbs.progress import Progress
 from fewer.verbs.settings import Settings
+from fewer.verbs.shrinking import Shrunk
 
 LABELS = {
     "uniform": "Uniform",
@@ -83,6 +84,7 @@ class Evidence:
     tried: list[dict[str, float]] = field(default_factory=list)
     deployed: Deployed | None = None
     under: Sequence[Budget] = ()
+    shrunk: Shrunk | None = None
 
 
 def search_facts(before: float, after: float, evaluations: int, seconds: float) -> dict[str, Any]:
@@ -427,6 +429,8 @@ def _limits(e: Evidence) -> list[str]:
         limits.append(f"Energy is not measured: it is {e.sensed.curves.meta['device']['energy']}.")
     if warning := e.sensed.curves.meta.get("device", {}).get("warning"):
         limits.append(f"Times are predicted, not measured: {warning}.")
+    if e.shrunk is not None:
+        limits += [f"The channels removed before {n} stay as zeros: {why}." for n, why in e.shrunk.refused.items()]
     if e.settings.data_free is not None:
         limits.append("The model was calibrated without real images.")
     if len(e.prepared.calibration) < 16:
