@@ -51,6 +51,20 @@ class Couplings:
         """The link that a unit is part of."""
         return next((link for link in self.links if unit in link.units), None)
 
+    def told(self, unit: str) -> str:
+        """In words, for a table: which input channels of a unit can go, or why none can.
+
+        Examples
+        --------
+        >>> Couplings((Link("fc2", ("fc1",), (), None, 64, 16),)).told("fc2")
+        '4 groups of 16, with fc1'
+        """
+        link = next((link for link in self.links if link.consumer == unit), None)
+        if link is not None:
+            return f"{link.count} groups of {link.size}, with {', '.join(link.producers)}"
+        made = next((f"; its outputs can go with {one.consumer}" for one in self.links if unit in one.producers), "")
+        return f"none: {(self.reasons or {}).get(unit, 'not looked for')}{made}"
+
 
 def group_size(channels: int) -> int:
     """How many channels should go at once: what kernels like, as long as there are enough groups to choose from.

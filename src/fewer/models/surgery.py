@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 
-__all__ = ["Link", "Removal", "operate", "read_surgery", "remove"]
+__all__ = ["Link", "Removal", "cut_follower", "cut_inputs", "cut_outputs", "operate", "read_surgery", "remove"]
 
 HEADS = ("num_heads", "heads", "num_attention_heads", "n_heads")
 """Names under which attention modules keep their number of heads."""
@@ -130,11 +130,11 @@ def operate(model: nn.Module, removals: Sequence[Removal]) -> nn.Module:
 def remove(model: nn.Module, link: Link, kept: Sequence[int]) -> None:
     """Keep only some groups of a link's channels, in place. Modules keep their identity, class and hooks."""
     at = torch.cat([torch.arange(g * link.size, (g + 1) * link.size) for g in kept])
-    _cut_inputs(model.get_submodule(link.consumer), link.channels, at)
+    cut_inputs(model.get_submodule(link.consumer), link.channels, at)
     for name in link.producers:
-        _cut_outputs(model.get_submodule(name), link.channels, at)
+        cut_outputs(model.get_submodule(name), link.channels, at)
     for name in link.followers:
-        _cut_follower(model.get_submodule(name), link.channels, at)
+        cut_follower(model.get_submodule(name), link.channels, at)
     if link.attention is not None:
         attention = model.get_submodule(link.attention)
         for attribute in HEADS:
@@ -144,7 +144,9 @@ def remove(model: nn.Module, link: Link, kept: Sequence[int]) -> None:
         _resize(attention, link.channels, len(at))
 
 
-def _cut_inputs(module: Any, channels: int, at: Tensor) -> None:
+@torch.no_grad()
+def cut_inputs(module: Any, channels: int, at: Tensor) -> None:
+    """Keep only some input channels of a linear or convolution layer, in place."""
     old = module.weight
     split = old.reshape(old.shape[0], channels, -1)  # a flattened image has several columns for each channel
     linear = isinstance(module, nn.Linear)
@@ -156,7 +158,9 @@ def _cut_inputs(module: Any, channels: int, at: Tensor) -> None:
         module.in_channels = len(at)
 
 
-def _cut_outputs(module: Any, channels: int, at: Tensor) -> None:
+@torch.no_grad()
+def cut_outputs(module: Any, channels: int, at: Tensor) -> None:
+    """Keep only some output channels of a linear, convolution or depthwise layer, in place."""
     times = module.weight.shape[0] // channels  # queries, keys and values in one matrix
     rows = torch.cat([at + i * channels for i in range(times)])
     module.weight = _like(module.weight, module.weight[rows])
@@ -170,7 +174,9 @@ def _cut_outputs(module: Any, channels: int, at: Tensor) -> None:
         module.groups = module.in_channels = len(rows)
 
 
-def _cut_follower(module: nn.Module, channels: int, at: Tensor) -> None:
+@torch.no_grad()
+def cut_follower(module: nn.Module, channels: int, at: Tensor) -> None:
+    """Keep only what a module holds for some channels, in place."""
     for kind in (module._parameters, module._buffers):
         for name, tensor in kind.items():
             if tensor is not None and tensor.ndim == 1 and len(tensor) == channels:

@@ -135,6 +135,11 @@ def _times(prepared: Prepared, settings: Settings, progress: Progress) -> tuple[
             deploy_example(prepared, settings),
             patterns=patterns,
             precisions=settings.precisions,
+            sides={
+                name: "columns" if name == link.consumer else "rows"
+                for link in prepared.couplings.links
+                for name in link.units
+            },
             progress=tell,
         )
     return times, warning
