@@ -55,7 +55,7 @@ def best_ladder(
     for kind in kinds:
         keep = [np.array([i for i, o in enumerate(c.options) if i == 0 or _way(o) == kind]) for c in curves.curves]
         try:
-            made = rule(_part(curves, keep), [Budget(b.metric, b.limit(curves), False) for b in budgets])
+            made = rule(part_of(curves, keep), [Budget(b.metric, b.limit(curves), False) for b in budgets])
         except FewerError as error:
             refused = error
             continue
@@ -76,7 +76,7 @@ def _way(option: Option) -> tuple[str, str]:
     return ("columns" if option.removes else option.family, option.precision)
 
 
-def _part(curves: CurveSet, keep: Sequence[np.ndarray]) -> CurveSet:
+def part_of(curves: CurveSet, keep: Sequence[np.ndarray]) -> CurveSet:
     """The curves with some of their options only."""
     chosen = [
         Curve(
