@@ -45,7 +45,9 @@ PATTERN = "block:16x4,columns"
 
 def settings_for(metric: str, args: argparse.Namespace) -> Settings:
     """The same ladder for both metrics; precisions only where they have kernels that gain from them."""
-    timed = {"precisions": ("fp32", "bf16", "int8"), "measure": ("latency",), "threads": 1} if metric == "latency" else {}
+    timed = (
+        {"precisions": ("fp32", "bf16", "int8"), "measure": ("latency",), "threads": 1} if metric == "latency" else {}
+    )
     return Settings(
         pattern=PATTERN,
         estimator="taylor",

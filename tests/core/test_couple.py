@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from core_curves import brute_force
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core_curves import brute_force
 from fewer.core.allocate import allocate, frontier
 from fewer.core.couple import in_step, share_of
 from fewer.core.curve import Curve, CurveSet
@@ -151,7 +151,7 @@ def test_curves_keep_their_groups_on_disk_and_refuse_wrong_ones(tmp_path) -> Non
     assert again.coupled == curves.coupled and again.hash() == curves.hash()
     with pytest.raises(FewerError, match="in no coupled group"):
         CurveSet(curves.curves)
-    with pytest.raises(FewerError, match="did you mean 'g0.0'"):
+    with pytest.raises(FewerError, match=r"did you mean 'g0\.0'"):
         CurveSet(curves.curves, coupled=(("g0.00", "g0.1"),))
     with pytest.raises(FewerError, match="same shares"):
         CurveSet(curves.curves, coupled=(*curves.coupled[:-1], (*curves.coupled[-1], "alone0")))

@@ -191,7 +191,9 @@ def test_another_budget_and_a_plan_edited_by_hand(tmp_path):
 
 def test_a_compressed_run_can_be_compressed_again(tmp_path, monkeypatch):
     """The second run remembers the first one's surgery."""
-    (tmp_path / "net.py").write_text("from tests.verbs.test_columns import mobile\n\ndef make():\n    return mobile()\n")
+    (tmp_path / "net.py").write_text(
+        "from tests.verbs.test_columns import mobile\n\ndef make():\n    return mobile()\n"
+    )
     monkeypatch.chdir(tmp_path)
     settings = quick(pattern="columns")
     first = fewer.compress("net.py:make", X, "weights=80%", settings=settings, out="one")

@@ -90,7 +90,7 @@ def read_surgery(entries: Sequence[Mapping[str, Any]]) -> list[Removal]:
     found = []
     for entry in entries:
         try:
-            values = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
             kept = tuple(int(k) for k in values.pop("kept"))
             link = Link(**values)
             good = link.size > 0 and link.channels % link.size == 0 and bool(link.producers)

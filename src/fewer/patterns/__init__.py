@@ -1,4 +1,4 @@
-"""Which weights may go together: unstructured, n:m, block, row and column patterns. Mask mathematics and nothing else."""
+"""Which weights may go together: unstructured, n:m, block, row and column patterns. Only the mathematics of masks."""
 
 from fewer.patterns.grid import column_ladder, families, option_grid, with_columns
 from fewer.patterns.pattern import Pattern

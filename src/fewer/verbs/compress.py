@@ -263,15 +263,11 @@ def report_on(evidence: Evidence, assembly: Assembly | None, progress: Progress)
     if "latency" in e.plan.cost and measured_here(e.sensed.curves):
         with progress.stage("time", None) as stage, timed(e.timings, "time"):
             predicted, dense = e.plan.cost["latency"], e.plan.dense["latency"]
-            e.deployed = deploy(
-                e.prepared, e.settings, e.model, e.shrunk.masks, e.plan.options(), predicted, dense
-            )
+            e.deployed = deploy(e.prepared, e.settings, e.model, e.shrunk.masks, e.plan.options(), predicted, dense)
             stage.advance()
     report = gather(e, assembly, progress)
     fast = e.deployed.model if e.deployed is not None else None
-    return CompressedRun(
-        e.model, e.plan, report, e.sensed.curves, e.masks, e.prepared, fast=fast, shrunk=e.shrunk
-    )
+    return CompressedRun(e.model, e.plan, report, e.sensed.curves, e.masks, e.prepared, fast=fast, shrunk=e.shrunk)
 
 
 def _apply(

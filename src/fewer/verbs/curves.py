@@ -179,7 +179,9 @@ def sense_curves(
     progress, settings = progress or Silent(), resolved(prepared, settings)
     subject = model if model is not None else prepared.model
     units = prepared.matched.units
-    device, options = device_costs(prepared, settings, unit_options(units, settings, prepared.couplings.links), progress)
+    device, options = device_costs(
+        prepared, settings, unit_options(units, settings, prepared.couplings.links), progress
+    )
     batches = sensing_batches(prepared, settings)
     workers = 1 if settings.backend == "serial" else settings.workers or os.cpu_count() or 1
     started = perf_counter()

@@ -52,9 +52,7 @@ class SensedRun:
     folder: Path
 
 
-def match_table(
-    model: Any, images: Any = None, exclude: Sequence[str] = (), pattern: str = ""
-) -> list[dict[str, str]]:
+def match_table(model: Any, images: Any = None, exclude: Sequence[str] = (), pattern: str = "") -> list[dict[str, str]]:
     """Rows ``layer kind shape positions macs status`` of a model, without any sensing.
 
     Where the pattern asks for columns, matched rows also have ``channels``: in what groups a layer's input channels

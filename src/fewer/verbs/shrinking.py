@@ -124,8 +124,7 @@ def shrink(
     wanted = [
         Removal(link, kept)
         for link in couplings.links
-        if chosen[link.consumer].removes == "columns"
-        and len(kept := _kept(masks[link.consumer], link)) < link.count
+        if chosen[link.consumer].removes == "columns" and len(kept := _kept(masks[link.consumer], link)) < link.count
     ]
     if not wanted:
         return Shrunk(model, dict(masks))
