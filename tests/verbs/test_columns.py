@@ -14,6 +14,7 @@ from fewer.compensate.sweep import Repair, Sweep
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.cost import profile as profile_module
+from fewer.cost.static import model_macs
 from fewer.distortion.outputs import output_tensors
 from fewer.kernels import native
 from fewer.models.artefact import load_recipe
@@ -247,3 +248,17 @@ def test_the_exported_file_is_small(tmp_path):
     stored = {tuple(t.dims) for t in onnx.load(str(done.path)).graph.initializer}
     assert tuple(run.model.blocks[1].conv[2].weight.shape) in stored
     assert done.difference is None or done.difference < 1e-4
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_predicted_arithmetic_is_that_of_the_smaller_model(name):
+    """Attention's own products included: heads that are gone are not multiplied."""
+    make, _ = NETS[name]
+    run = fewer.compress(make(), X, "flops=0.6x", settings=quick(pattern="columns"))
+    assert run.shrunk is not None and run.shrunk.removals
+    assert run.plan.dense["macs"] == pytest.approx(model_macs(make(), X[:1]), rel=1e-9)
+    counted = model_macs(run.model, X[:1])
+    # the shares are told with four digits
+    assert run.plan.cost["macs"] == pytest.approx(counted, rel=2e-4)
+    assert run.report.verdict.budgets[0].reached == pytest.approx(2 * counted, rel=1e-9)
+    assert run.report.verdict.met

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.core.unit import Unit
+from fewer.cost.static import model_macs
 from fewer.models.running import Forward, call, evaluating, tensors_of
 from fewer.models.surgery import HEADS, Link, remove
 
@@ -42,10 +43,14 @@ class Couplings:
         No unit is in two of them.
     reasons
         For every other unit, why none of its input channels can be removed.
+    between
+        By consumer, multiply-accumulates of one sample that no unit does and that shrink with its input channels:
+        the products of attention. 0 where a name is missing.
     """
 
     links: tuple[Link, ...] = ()
     reasons: Mapping[str, str] | None = None
+    between: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, unit: str) -> Link | None:
         """The link that a unit is part of."""
@@ -126,14 +131,15 @@ def find_links(
             else:
                 reasons[unit.name] = link
             done(unit.name)
-    macs = {unit.name: unit.macs for unit in units}
-    links = list(found.values())
-    chosen = _apart(links, [sum(macs[u] for u in link.units) for link in links])
-    for link in links:
-        if link not in chosen:
-            other = next(c for c in chosen if {*c.units} & {*link.units})
-            reasons[link.consumer] = f"it shares a layer with the cut before {other.consumer}"
-    return Couplings(tuple(chosen), reasons)
+        macs = {unit.name: unit.macs for unit in units}
+        links = list(found.values())
+        chosen = _apart(links, [sum(macs[u] for u in link.units) for link in links])
+        for link in links:
+            if link not in chosen:
+                other = next(c for c in chosen if {*c.units} & {*link.units})
+                reasons[link.consumer] = f"it shares a layer with the cut before {other.consumer}"
+        between = {link.consumer: finder.between(link) for link in chosen if link.attention is not None}
+    return Couplings(tuple(chosen), reasons, between)
 
 
 def _apart(links: Sequence[Link], worth: Sequence[float]) -> list[Link]:
@@ -169,6 +175,7 @@ class _Finder:
         self.order: list[str] = []  # modules that hold something, in the order in which they ran
         self.scale: dict[str, float] = {}
         self.inputs: dict[str, Tensor] = {}  # what reaches each unit
+        self.whole: float | None = None  # multiply-accumulates of the model
 
     def trace(self) -> None:
         """Run once, and note what runs when, and how large the units' outputs are."""
@@ -336,6 +343,17 @@ class _Finder:
             yield
         finally:
             handle.remove()
+
+    def between(self, link: Link) -> float:
+        """Multiply-accumulates of one sample that go with a link's channels and are no unit's."""
+        if self.whole is None:
+            self.whole = model_macs(self.model, self.example, self.forward)
+        kept = range(link.count - len(_half(link.count)))
+        small = copy.deepcopy(self.model)
+        remove(small, link, kept)
+        gone = 1 - len(kept) / link.count
+        saved = self.whole - model_macs(small, self.example, self.forward)
+        return max(0.0, saved / gone - sum(self.units[name].macs for name in link.units))
 
     def _trial(self, link: Link, gone: Tensor, wanted: Sequence[Tensor]) -> str | None:
         """Make the model smaller for real; None when it still computes the same, else a reason."""

@@ -367,6 +367,10 @@ def _assemble(
         harm[0] = 0.0
         harm = _rising(harm, options[unit.name])
         costs = option_costs(unit, options[unit.name], weight.element_size())
+        between = prepared.couplings.between.get(unit.name, 0.0)
+        for metric, times in (("macs", 1.0), ("flops", 2.0)):  # attention shrinks with the heads that proj still reads
+            left = [1 - o.sparsity if o.removes == "columns" else 1.0 for o in options[unit.name]]
+            costs[metric] = [c + times * between * share for c, share in zip(costs[metric], left, strict=True)]
         if device is not None:
             costs |= device.units[unit.name]  # type: ignore[arg-type]
         curves.append(
@@ -385,9 +389,15 @@ def _assemble(
         "images": prepared.source,
     }
     coupled = tuple(link.units for link in prepared.couplings.links)
+    inside = sum(prepared.couplings.between.values())
+    fixed = {
+        **prepared.fixed,
+        "macs": max(0.0, prepared.fixed["macs"] - inside),
+        "flops": max(0.0, prepared.fixed["flops"] - 2 * inside),
+    }
     if device is None:
-        return CurveSet(tuple(curves), prepared.fixed, meta, coupled)
-    return CurveSet(tuple(curves), {**prepared.fixed, **device.fixed}, {**meta, "device": device.facts}, coupled)
+        return CurveSet(tuple(curves), fixed, meta, coupled)
+    return CurveSet(tuple(curves), {**fixed, **device.fixed}, {**meta, "device": device.facts}, coupled)
 
 
 def _rising(harm: np.ndarray, options: Sequence[Option]) -> np.ndarray:

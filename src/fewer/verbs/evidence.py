@@ -198,6 +198,10 @@ def _reached(e: Evidence) -> list[dict[str, Any]]:
         totals["weights"] += kept
         totals["macs"] += kept * unit.positions
         totals["flops"] += 2 * kept * unit.positions
+    for name, macs in e.prepared.couplings.between.items():
+        gone = 1 - float(e.masks[name].flatten(1).any(0).double().mean())
+        totals["macs"] -= gone * macs
+        totals["flops"] -= 2 * gone * macs
     totals["size"] = e.plan.cost["size"]  # replaced by the file's real size once it is written
     for metric in ("latency", "energy"):
         if metric in e.plan.cost:
