@@ -228,3 +228,9 @@ def test_surgery_is_read_back_and_a_damaged_one_refused() -> None:
             read_surgery([removal.to_dict() | change])
     with pytest.raises(FewerError, match="another architecture"):
         operate(nn.Linear(3, 4), [removal])
+
+
+def test_half_precision_is_compared_as_exactly_as_it_computes() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 4)).to(torch.bfloat16).eval()
+    assert len(found_in(net, torch.randn(3, 8, dtype=torch.bfloat16)).links) == 1

@@ -25,9 +25,6 @@ from fewer.models.surgery import HEADS, Link, remove
 
 __all__ = ["Couplings", "find_links"]
 
-SAME = 1e-4
-"""Largest relative difference between a smaller model and the masked one: the same sums in another order."""
-
 _TRIES = 4  # layers before a consumer that are tried as its producers
 _FEWEST = 8  # groups of channels a link should have, for a plan to choose from
 _PREFERRED = 16
@@ -368,7 +365,7 @@ class _Finder:
             return f"the model does not run when {link.producers[-1]} makes fewer channels ({''.join(told)})"
         finally:
             self.model = own
-        if difference(wanted, found) > SAME:
+        if difference(wanted, found) > tolerance(wanted):
             return f"the model gives another output when {link.producers[-1]} makes fewer channels"
         return None
 
@@ -389,6 +386,17 @@ def _half(count: int) -> Tensor:
 
 def _equal(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
     return len(a) == len(b) and all(x.shape == y.shape and torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def tolerance(outputs: Sequence[Tensor]) -> float:
+    """Largest relative difference between a smaller model and the masked one: the same sums in another order.
+
+    Examples
+    --------
+    >>> tolerance([torch.zeros(1)]), tolerance([torch.zeros(1, dtype=torch.bfloat16)])
+    (0.0001, 0.03125)
+    """
+    return max([1e-4, *(4 * torch.finfo(t.dtype).eps for t in outputs)])
 
 
 def difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:

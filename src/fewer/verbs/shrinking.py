@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
-from fewer.models.coupling import SAME, Couplings, difference
+from fewer.models.coupling import Couplings, difference, tolerance
 from fewer.models.running import Forward, call, evaluating, tensors_of
 from fewer.models.surgery import Link, Removal, operate, remove
 
@@ -158,7 +158,7 @@ def _made(
     except FewerError as error:
         return str(error)
     off = difference(before, after)
-    return small if off <= SAME else f"the smaller model gives another output (relative difference {off:.2g})"
+    return small if off <= tolerance(before) else f"the smaller model gives another output (relative difference {off:.2g})"
 
 
 def _outputs(model: nn.Module, example: Any, forward: Forward | None) -> list[Tensor]:
