@@ -402,13 +402,15 @@ def _search(e: Evidence, assembly: Assembly | None, judge: Judge) -> dict[str, A
 def _sensing(e: Evidence) -> dict[str, Any]:
     facts, curves = e.sensed.facts, e.sensed.curves
     options = sum(len(c.options) - 1 for c in curves.curves)
+    whole = facts.get("whole", "")
     return {
         "forwards": float(facts["passes"]),
         "paper_forwards": float(101 * len(curves) * e.prepared.apart[0]),
         "seconds": facts["seconds"],
         "note": f"{e.settings.estimator}: {options} options of {len(curves)} layers on {e.prepared.apart[0]} images; "
         "passes are of one image, forward or backward, and may start at the changed layer. The paper's number is that "
-        "of 101 ratios for each layer and image.",
+        "of 101 ratios for each layer and image."
+        + (f" Passes ran through the whole model, because {whole}." if whole else ""),
     }
 
 
