@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import fewer
-from fewer.compensate.moments import Moments
+from fewer.compensate import moments as moments_room
+from fewer.compensate.moments import Moments, add_input
 from fewer.compensate.sweep import Repair, Sweep
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
@@ -19,7 +20,7 @@ from fewer.distortion.outputs import output_tensors
 from fewer.kernels import native
 from fewer.models.artefact import load_recipe
 from fewer.models.mobilenet import InvertedResidual
-from fewer.patterns import Pattern, select_mask
+from fewer.patterns import Pattern, option_thresholds, select_mask, to_matrix, to_weight
 from fewer.verbs import deploying, shrinking
 from tests.fake_device import FakeWatch
 from tests.tiny import TINY, TinyViT, tiny
@@ -48,6 +49,15 @@ def mobile() -> Mobile:
                 module.running_mean.normal_(std=0.3)  # type: ignore[union-attr]
                 module.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
         return net.eval()
+
+
+def chain() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 16, 3, stride=2), nn.ReLU(), nn.Conv2d(16, 16, 3, stride=2), nn.ReLU(),
+            nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(256, 5),
+        ).eval()  # fmt: skip
 
 
 def lively_vit() -> nn.Module:
@@ -135,6 +145,48 @@ def test_a_groups_score_is_the_harm_of_removing_its_columns_from_every_row():
     for gone, fit in enumerate(fits, 1):
         assert fit.mask.all(0).sum() == 12 - 4 * gone and (fit.mask.all(0) == fit.mask.any(0)).all()
     assert bool((fits[0].mask | ~fits[1].mask).all())  # nested
+
+
+@pytest.mark.parametrize("limit", [4096, 7])
+def test_a_channel_of_a_kernel_is_a_column_at_every_tap(limit, monkeypatch):
+    blocks = moments_room.column_blocks
+    monkeypatch.setattr(moments_room, "column_blocks", lambda n: blocks(n, limit))
+    generator = torch.Generator().manual_seed(0)
+    conv = nn.Conv2d(4, 3, (2, 2), bias=False)
+    conv.weight.data = torch.randn(conv.weight.shape, generator=generator)
+    moments = Moments(1, 16)
+    add_input(moments, conv, torch.randn(40, 4, 5, 5, generator=generator))
+    matrix = to_matrix(conv.weight.detach())
+    sweep = Sweep(matrix, moments, Repair(iterations=300), centred=False)
+    pattern = Pattern.parse("columns:2x4")
+    score = sweep.score(matrix, pattern)
+    for j in range(2):
+        alive = torch.ones_like(conv.weight, dtype=torch.bool)
+        alive[:, 2 * j : 2 * j + 2] = False
+        change = sweep._refit(matrix * to_matrix(alive), to_matrix(alive)) - matrix
+        harm = sum(
+            float(((change[:, b] @ h[0]) * change[:, b]).sum())
+            for b, h in zip(moments.blocks, sweep.hessians, strict=True)
+        )
+        assert harm == pytest.approx(float(score[0, j]), rel=1e-3)
+    fit = list(sweep.run([Option("columns:2x4", 0.5)]))[-1]
+    kept = to_weight(fit.mask, conv.weight.shape).flatten(2).all(2).all(0)
+    assert kept.tolist() == [bool(score[0, 0] > score[0, 1])] * 2 + [bool(score[0, 1] > score[0, 0])] * 2
+    assert int(fit.mask.sum()) == 3 * 2 * 4
+    magnitude = select_mask(matrix.square(), pattern, 0.5)
+    assert to_weight(magnitude, conv.weight.shape).flatten(2).any(2).any(0).sum() == 2
+    assert option_thresholds(matrix, [Option("columns:2x4", 0.5)])["magnitude"][0] == pytest.approx(
+        max(float(conv.weight[:, :2].square().mean()), float(conv.weight[:, 2:].square().mean())) ** 0.5, rel=1e-5
+    )
+
+
+def test_a_chain_of_wide_kernels_and_a_flattened_image(tmp_path):
+    run = fewer.compress(chain(), X, "weights=50%", settings=quick(pattern="columns"), out=tmp_path / "run")
+    assert run.shrunk is not None and len(run.shrunk.removals) == 2 and not run.shrunk.refused
+    assert {o.pattern for o in run.plan.options().values() if o.removes == "columns"} == {"columns:2x9", "columns:32"}
+    loaded = fewer.load(tmp_path / "run", chain)
+    with torch.no_grad():
+        assert torch.equal(loaded(X), run.model(X))
 
 
 def test_rows_of_weights_can_be_selected_as_one():

@@ -25,7 +25,8 @@ class Option:
     ----------
     pattern
         ``"dense"``, ``"unstructured"``, ``"block:ROWSxCOLS"`` (whole tiles go), ``"nm:N:M"`` (N of every M stay),
-        ``"columns:G"`` (inputs go in runs of G) or ``"rows:G"`` (outputs go, because another layer's columns do).
+        ``"columns:G"`` (input channels go in runs of G; ``"columns:GxT"`` where each has T taps of a kernel) or
+        ``"rows:G"`` (outputs go, because another layer's columns do).
     sparsity
         Share of the weights that go, 0 to 1. For ``nm`` it follows from the pattern and may be left out.
     precision
@@ -53,10 +54,10 @@ class Option:
     def __post_init__(self) -> None:
         name, *sizes = re.split(r"[:x]", self.pattern)
         counts = {"dense": 0, "unstructured": 0, "block": 2, "nm": 2, "columns": 1, "rows": 1}
-        joint = {"block": "x", "nm": ":"}.get(name, "")
+        joint = {"block": "x", "columns": "x", "nm": ":"}.get(name, "")
         well_formed = (
             name in counts
-            and len(sizes) == counts[name]
+            and (len(sizes) == counts[name] or (name == "columns" and len(sizes) == 2))
             and all(re.fullmatch(r"[1-9]\d*", s) for s in sizes)
             and (not sizes or self.pattern == f"{name}:{joint.join(sizes)}")
         )

@@ -1,6 +1,7 @@
 """Which weights may go together: unstructured, n:m, block, row and column patterns. Only the mathematics of masks."""
 
 from fewer.patterns.grid import column_ladder, families, option_grid, with_columns
+from fewer.patterns.layout import to_matrix, to_weight
 from fewer.patterns.pattern import Pattern
 from fewer.patterns.select import kept_bound, select_mask
 from fewer.patterns.thresholds import option_thresholds
@@ -17,5 +18,7 @@ __all__ = [
     "select_mask",
     "tile_counts",
     "tile_sums",
+    "to_matrix",
+    "to_weight",
     "with_columns",
 ]

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from fewer.patterns.layout import channel_order
 from fewer.patterns.pattern import Pattern
 from fewer.patterns.tiles import expand_tiles, tile_counts, tile_sums
 
@@ -69,8 +70,15 @@ def select_mask(score: Tensor, pattern: Pattern, sparsity: float, alive: Tensor 
     >>> select_mask(torch.tensor([[3.0, 1.0, 2.0, 4.0]]), Pattern.parse("unstructured"), 0.5)
     tensor([[ True, False, False,  True]])
     """
-    # of blocks, scores may be those of tiles; of columns and rows they are those of weights
-    rows, cols = alive.shape if pattern.kind == "block" and alive is not None else score.shape
+    # of blocks and columns, scores may be those of tiles
+    rows, cols = alive.shape if pattern.kind in ("block", "columns") and alive is not None else score.shape
+    if pattern.taps > 1:
+        order = channel_order(cols, pattern.taps)
+        gathered = score[:, order] if score.shape == (rows, cols) else score
+        left = None if alive is None else alive[:, order]
+        mask = torch.empty(rows, cols, dtype=torch.bool)
+        mask[:, order] = select_mask(gathered, pattern.fitted(rows, cols), sparsity, left)
+        return mask
     pattern = pattern.fitted(rows, cols)
     tiled = pattern.kind == "block"
     if pattern.kind == "dense" or (sparsity <= 0 and pattern.kind != "nm"):

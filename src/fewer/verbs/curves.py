@@ -106,11 +106,15 @@ def unit_options(
             elif option.is_dense:
                 options.append(option)
         found[unit.name] = tuple(options)
-    cols = {unit.name: unit.cols for unit in units}
+    by_name = {unit.name: unit for unit in units}
     for link in links:
-        wide = link.size * cols[link.consumer] // link.channels
+        reader = by_name[link.consumer]
+        taps = reader.cols // reader.shape[1]
+        # a flattened image is a run of columns for each channel; a kernel has a column of it at every tap
+        wide = link.size * reader.shape[1] // link.channels
+        columns = f"columns:{wide}x{taps}" if taps > 1 else f"columns:{wide}"
         for name in link.units:
-            pattern = f"columns:{wide}" if name == link.consumer else f"rows:{link.size}"
+            pattern = columns if name == link.consumer else f"rows:{link.size}"
             shares = column_ladder(link.count, sparsities)
             found[name] += tuple(Option(pattern, s, p) for s in shares for p in settings.precisions)
     return found
@@ -239,6 +243,7 @@ def sense_curves(
         "statistics_seconds": prepared_seconds,
         "task_seconds": float(sum(r["seconds"] for r in results)),
         "resumed": len(tasks) - len(open_tasks),
+        "whole": next((r["note"] for r in results if r.get("note")), ""),
     }
     return Sensed(curves, options, batches, reference, facts)
 

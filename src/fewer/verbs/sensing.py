@@ -213,6 +213,7 @@ class _Worker:
             "errors": [errors[i] for i in at],
             "scores": option_thresholds(layer.matrix, options) if task.start == 0 else {},
             "passes": estimator.spent(),
+            "note": estimator.note,
             "seconds": perf_counter() - started,
         }
 

@@ -158,7 +158,9 @@ def _made(
     except FewerError as error:
         return str(error)
     off = difference(before, after)
-    return small if off <= tolerance(before) else f"the smaller model gives another output (relative difference {off:.2g})"
+    return (
+        small if off <= tolerance(before) else f"the smaller model gives another output (relative difference {off:.2g})"
+    )
 
 
 def _outputs(model: nn.Module, example: Any, forward: Forward | None) -> list[Tensor]:
