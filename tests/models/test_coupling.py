@@ -232,7 +232,9 @@ def test_surgery_is_read_back_and_a_damaged_one_refused() -> None:
 
 def test_channels_last_weights_are_cut_as_well() -> None:
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 3)).eval().to(memory_format=torch.channels_last)
+    net = (
+        nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 3)).eval().to(memory_format=torch.channels_last)
+    )
     x = torch.randn(2, 3, 8, 8)
     (link,) = found_in(net, x).links
     small = operate(copy.deepcopy(net), [Removal(link, (1, 5))])
