@@ -55,8 +55,6 @@ def recover(
     if shared.dry_run:
         return _dry_run(run, time, steps, images, shared)
     course = {name: value for name, value in (("batch", batch), ("rate", rate)) if value is not None}
-    if shared.seed is not None:
-        course["seed"] = shared.seed
     done = fewer.recover(
         run,
         time or "10min",
@@ -66,6 +64,7 @@ def recover(
         overwrite=shared.overwrite,
         resume=shared.resume,
         course=course,
+        seed=shared.seed,
         progress=terminal_progress(),
         command=command_line(),
     )

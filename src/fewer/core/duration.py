@@ -32,8 +32,10 @@ def parse_duration(text: str | float) -> float:
             raise FewerError(f"cannot read the time {text.strip()!r}; write for example 90s, 10min or 1.5h")
         number, unit = match.groups()
         if unit.lower() not in _SECONDS:
-            why = f"the unit of measure {unit!r} of the time {text.strip()!r} is unknown" if unit else (
-                f"the time {text.strip()!r} has no unit of measure"
+            why = (
+                f"the unit of measure {unit!r} of the time {text.strip()!r} is unknown"
+                if unit
+                else (f"the time {text.strip()!r} has no unit of measure")
             )
             raise FewerError(f"{why}; write for example 90s, 10min or 1.5h")
         seconds = float(number) * _SECONDS[unit.lower()]

@@ -86,7 +86,7 @@ def find_blocks(model: nn.Module, layers: Sequence[str], example: Any, forward: 
         calls = seen.get(module, [])
         if inside == 0:
             return
-        if name and inside <= _MOST_LAYERS and len(calls) == 1 and calls[0][0]:
+        if name and inside <= _MOST_LAYERS and len(calls) == 1 and calls[0][0] and not _is_row(module, prefix, layers):
             found[module] = Block(name, _axis(module, calls[0][1]))
             return
         for child, below in module.named_children():
@@ -94,6 +94,14 @@ def find_blocks(model: nn.Module, layers: Sequence[str], example: Any, forward: 
 
     visit(model, "")
     return [found[m] for m in dict.fromkeys(order) if m in found]
+
+
+def _is_row(module: nn.Module, prefix: str, layers: Sequence[str]) -> bool:
+    """Whether a module is nothing but several blocks one after the other."""
+    if not isinstance(module, nn.Sequential):
+        return False
+    children = [sum(layer.startswith(f"{prefix}{name}.") for layer in layers) for name, _ in module.named_children()]
+    return sum(count > 1 for count in children) > 1
 
 
 def _axis(module: nn.Module, ndim: int) -> int:

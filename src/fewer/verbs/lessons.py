@@ -51,7 +51,7 @@ class Views:
         return self.training.draw(step, count)
 
 
-def views_of(prepared: Prepared, images: Any, settings: Settings) -> Views:
+def views_of(prepared: Prepared, images: Any, settings: Settings, seed: int = 0) -> Views:
     """Split the images of a run into those to learn from and those to choose by.
 
     The report's held-out images are in neither. Files: a fifth of those that are not held out choose, by the hash of
@@ -64,7 +64,7 @@ def views_of(prepared: Prepared, images: Any, settings: Settings) -> Views:
     """
     files = _files(images) if prepared.loaded.task not in TASKS else None
     if files is None:
-        return _of_tensor(prepared, settings)
+        return _of_tensor(prepared, seed)
     paths, keys, source = files
     if len(paths) < _FEWEST:
         raise FewerError(
@@ -81,7 +81,7 @@ def views_of(prepared: Prepared, images: Any, settings: Settings) -> Views:
         raise FewerError(f"{source} holds too few readable images; give at least {_FEWEST}, better 50 or more")
     choosing = FileViews(chosen, prepared.loaded.preprocess, settings.seed + 1)
     tensor = choosing.draw(0, settings.sensing).to(prepared.calibration.dtype)
-    training = FileViews(taught, prepared.loaded.preprocess, settings.seed)
+    training = FileViews(taught, prepared.loaded.preprocess, seed)
     return Views(training, tensor, [key_of[path] for path in taught], source)
 
 
@@ -96,11 +96,10 @@ def _files(images: Any) -> tuple[list[Path], list[str], str] | None:
     return None
 
 
-def _of_tensor(prepared: Prepared, settings: Settings) -> Views:
+def _of_tensor(prepared: Prepared, seed: int) -> Views:
     choosing, rest = prepared.sensing_images, prepared.repair_images
     if prepared.apart[1] == 0 or not len(rest):
         count = len(prepared.calibration) + len(prepared.heldout)
         raise FewerError(f"{count} images are too few to learn from some and be judged by others; give at least 8")
     names = [hashlib.sha256(rest.double().contiguous().numpy().tobytes()).hexdigest()]
-    return Views(TensorViews(rest, settings.seed), choosing, names, prepared.source)
-
+    return Views(TensorViews(rest, seed), choosing, names, prepared.source)

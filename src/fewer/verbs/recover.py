@@ -119,6 +119,7 @@ def recover(
     overwrite: bool = False,
     resume: bool = False,
     course: Mapping[str, Any] | None = None,
+    seed: int | None = None,
     progress: Progress | None = None,
     command: str | None = None,
     forward: Forward | None = None,
@@ -149,6 +150,8 @@ def recover(
         Go on with an interrupted recovery.
     course
         Other values of :class:`fewer.distill.loop.Course`, such as ``{"batch": 4, "rate": 2e-3}``.
+    seed
+        Of the views that are drawn; by default that of the run.
     progress, command, forward, quality
         As for :func:`fewer.compress`.
 
@@ -179,13 +182,13 @@ def recover(
     elsewhere = out is not None and Path(out).resolve() != source.path.resolve()
     with ExitStack() as stack:
         with progress.stage("match", None) as stage:
-            work = _open(source, model, images, forward, quality)
+            work = _open(source, model, images, forward, quality, seed)
             stage.advance()
         target = RunFolder.create(out if out and elsewhere else run, overwrite=overwrite and elsewhere,
                                   resume=resume or not elsewhere)  # fmt: skip
         folder = stack.enter_context(target)
         checkpoint = _scratch(folder, overwrite, resume, elsewhere)
-        folder.log("recovering", command=command or "", time=seconds, steps=steps)
+        folder.log("recovering", command=command or "", budget_seconds=seconds, steps=steps)
         with progress.stage("judge", None) as stage:
             work.judge = Judge(
                 work.prepared.model,
@@ -228,7 +231,9 @@ def _check_finished(source: RunFolder) -> None:
     raise FewerError(f"{source.path} is no finished run of fewer compress: it has no {names}")
 
 
-def _open(source: RunFolder, model: Any, images: Any, forward: Forward | None, quality: QualityLike) -> _Work:
+def _open(
+    source: RunFolder, model: Any, images: Any, forward: Forward | None, quality: QualityLike, seed: int | None
+) -> _Work:
     config, curves = source.read_config(), source.read_curves()
     settings = Settings.of(config.get("settings", {}), str(source.file("config")))
     if images is None:
@@ -250,7 +255,7 @@ def _open(source: RunFolder, model: Any, images: Any, forward: Forward | None, q
     )  # fmt: skip
     report = RunReport.from_json(source.file("report_json").read_text("utf-8"))
     masks = _all_masks(source, recipe, student)
-    views = views_of(prepared, images, settings)
+    views = views_of(prepared, images, settings, settings.seed if seed is None else seed)
     labelled = quality if quality is not None else config.get("labelled")
     return _Work(
         settings,
@@ -300,9 +305,7 @@ def _scratch(folder: RunFolder, overwrite: bool, resume: bool, elsewhere: bool) 
     return checkpoint
 
 
-def _train(
-    work: _Work, wanted: Course, began: float, reserve: float, checkpoint: Path, progress: Progress
-) -> Lesson:
+def _train(work: _Work, wanted: Course, began: float, reserve: float, checkpoint: Path, progress: Progress) -> Lesson:
     """Teach the student for what is left of the time."""
     prepared, recipe = work.prepared, work.recipe
     used = perf_counter() - began
@@ -324,7 +327,10 @@ def _train(
     pair = Pair(
         prepared.model,
         work.student,
-        {u.name: Held(None if bool(work.masks[u.name].all()) else work.masks[u.name], u.precision) for u in recipe.units},
+        {
+            u.name: Held(None if bool(work.masks[u.name].all()) else work.masks[u.name], u.precision)
+            for u in recipe.units
+        },
         find_blocks(prepared.model, names, example, prepared.forward),
         choosing.reference,
         _rounded_activations(work),
@@ -372,7 +378,7 @@ def _key(work: _Work, course: Course) -> str:
     """Everything that decides the training, but for the time: more of it may be given when it goes on."""
     facts = {name: value for name, value in vars(course).items() if name not in ("seconds", "steps")}
     facts |= {"steps": course.steps, "weights": work.recipe.weights_sha256, "images": work.views.names}
-    facts |= {"seed": work.settings.seed, "state": state_hash(work.prepared.model)}
+    facts |= {"seed": work.views.training.seed, "state": state_hash(work.prepared.model)}
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
