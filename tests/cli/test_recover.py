@@ -1,4 +1,4 @@
-"""``fewer recover`` and ``compress --recover``: one command, one sentence when it cannot be, and Ctrl-C costs nothing."""
+"""``fewer recover`` and ``compress --recover``: one sentence when it cannot be, and Ctrl-C costs nothing."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_a_run_gets_better_and_stays_a_run(place):
     assert fewer.rewrite_report(place).read_text() == (place / "report.html").read_text()
     page = (place / "report.html").read_text()
     assert "Recovery by training" in page and "Learning curve" in page
-    assert [row.name for row in after.baselines][0] == "recovered" and len(after.baselines) == len(before.baselines) + 1
+    assert after.baselines[0].name == "recovered" and len(after.baselines) == len(before.baselines) + 1
     assert not (place / ".scratch").exists()
     assert (place / "plan.json").exists() and fewer.plan(place, "weights=40%").units
 
@@ -165,7 +165,7 @@ def test_a_training_that_only_harms_leaves_the_model_as_it_was(place):
 
 def test_another_model_is_refused(place):
     before = files(place)
-    with pytest.raises(FewerError, match="is not the one that .* was made from"):
+    with pytest.raises(FewerError, match=r"is not the one that .* was made from"):
         recover(place, steps=3, time=None, model=small(seed=5), images=images(72))
     assert files(place) == before
 
@@ -186,7 +186,7 @@ def test_python_objects_must_be_given_again(place):
 @pytest.mark.parametrize("lost", ["plan.json", "model.safetensors", "curves.npz", "report.json"])
 def test_a_run_that_is_not_finished(place, lost):
     (place / lost).unlink()
-    with pytest.raises(FewerError, match="holds no compressed model yet|is no finished run"):
+    with pytest.raises(FewerError, match=r"holds no compressed model yet|is no finished run"):
         again(place)
 
 

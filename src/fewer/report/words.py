@@ -262,7 +262,8 @@ def recovery_sentence(recovery: Recovery) -> str:
 
     Examples
     --------
-    >>> recovery_sentence(Recovery(before=0.4, after=0.1, seconds=600, steps=300, best_step=300, images=24, choosing=16))
+    >>> recovery = Recovery(before=0.4, after=0.1, seconds=600, steps=300, best_step=300, images=24, choosing=16)
+    >>> recovery_sentence(recovery)
     'Training for 10 min won back 75.0% of what was lost: the distortion went from 0.400 to 0.100.'
     """
     spent = f"Training for {duration(recovery.seconds)}"

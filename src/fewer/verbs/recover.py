@@ -250,9 +250,8 @@ def _open(
         )
     recipe, plan = load_recipe(source.path), source.read_plan()
     plan.choice(curves)
-    student = load_artefact(source.path, lambda: copy.deepcopy(prepared.model)) if _is_object(recipe) else load_artefact(
-        source.path
-    )  # fmt: skip
+    bare = (lambda: copy.deepcopy(prepared.model)) if recipe.source.get("kind") == "object" else None
+    student = load_artefact(source.path, bare)
     report = RunReport.from_json(source.file("report_json").read_text("utf-8"))
     masks = _all_masks(source, recipe, student)
     views = views_of(prepared, images, settings, settings.seed if seed is None else seed)
@@ -269,10 +268,6 @@ def _open(
         "latency" in plan.cost and measured_here(curves),
         quality_of(prepared.loaded, labelled),
     )
-
-
-def _is_object(recipe: Recipe) -> bool:
-    return recipe.source.get("kind") == "object"
 
 
 def _named_model(config: Mapping[str, Any], source: RunFolder) -> Any:
