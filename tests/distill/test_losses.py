@@ -36,16 +36,22 @@ def test_a_block_that_gives_only_means_is_wrong_by_one(axis, shape):
     wanted = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 3 + 2
     others = [i for i in range(len(shape)) if i != axis % len(shape)]
     mean = wanted.mean(others, keepdim=True).expand(shape)
-    assert float(block_error(wanted, mean, axis)) == pytest.approx(0.99, abs=0.01)
+    assert float(block_error(wanted, mean, axis)) == pytest.approx(0.91, abs=0.03)
 
 
 def test_a_channel_that_is_much_larger_does_not_drown_the_others():
-    wanted = torch.randn(40, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1, 1, 2])
+    wanted = torch.randn(40, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1, 1, 20])
     wrong_small, wrong_large = wanted.clone(), wanted.clone()
     wrong_small[:, 0] = 0
     wrong_large[:, 3] = 0
     ratio = float(block_error(wanted, wrong_small, 1)) / float(block_error(wanted, wrong_large, 1))
     assert 0.8 < ratio < 1.2
+
+
+def test_silent_channels_do_not_blow_the_error_up():
+    wanted = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+    wanted[:, :5] = 0
+    assert float(block_error(wanted, wanted + 0.01, 1)) < 0.5
 
 
 def test_constant_outputs_give_a_finite_error():

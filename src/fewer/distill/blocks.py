@@ -55,6 +55,7 @@ def find_blocks(model: nn.Module, layers: Sequence[str], example: Any, forward: 
 
     Examples
     --------
+    >>> import torch
     >>> part = lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4))
     >>> net = nn.Sequential(*(part() for _ in range(5)), nn.Flatten())
     >>> names = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
@@ -155,6 +156,7 @@ def block_errors(
 
     Examples
     --------
+    >>> import torch
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     >>> wanted = {"0": torch.eye(2), "1": torch.eye(2)}
     >>> with block_errors(net, [Block("0", 1), Block("1", 1)], wanted, alone=True) as errors:
