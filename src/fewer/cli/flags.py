@@ -58,7 +58,7 @@ class SettingFlags:
     threads: Annotated[int | None, _p(SPEND)] = None
     """Threads when the model is used [those of torch]"""
     allocator: Annotated[str | None, _p(SPEND)] = None
-    """dp (exact), uniform, uniform_plus, erk, global_magnitude or lamp [dp]"""
+    """auto (what is measured to be best), dp (exact), uniform, uniform_plus, erk, global_magnitude, lamp [auto]"""
     schedule: Annotated[str | None, _p(SPEND)] = None
     """one-shot, or iterative: reach the budget in rounds [one-shot]"""
     rounds: Annotated[int | None, _p(SPEND)] = None

@@ -22,8 +22,10 @@ from fewer.core.run import RunFolder
 from fewer.core.search import local_search
 from fewer.distortion.outputs import Reference
 from fewer.models.running import Forward, call, evaluating
+from fewer.patterns import to_matrix
 from fewer.report import RunReport, write
 from fewer.verbs.applying import apply_options
+from fewer.verbs.contest import CONTENDERS, contest
 from fewer.verbs.curves import Sensed, resolved, sense_curves
 from fewer.verbs.deploying import deploy, measured_here, plan_within
 from fewer.verbs.evidence import Evidence, gather, search_facts
@@ -219,25 +221,29 @@ def _compress(
         sensed = sense_curves(
             prepared, settings, ledger_path=scratch / "ledger.jsonl", store=scratch, progress=progress
         )
+    assembly = Assembly.of(prepared.model, sensed.curves, scratch, prepared.calibration[:1], forward)
     with timed(timings, "plan"):
+        allocator, rows = _contest(prepared, settings, sensed, assembly, budgets, progress)
         allocation, under, tried = plan_within(
-            prepared, settings, sensed.curves, budgets, lambda b: choose(sensed.curves, b, settings.allocator), progress
+            prepared, settings, sensed.curves, budgets, lambda b: choose(sensed.curves, b, allocator), progress
         )
     if settings.schedule == "iterative":
         compressed, masks, allocation = _iterate(prepared, settings, sensed, budgets, scratch, progress, timings)
-        assembly = Assembly.of(prepared.model, sensed.curves, scratch, prepared.calibration[:1], forward)
         search = None
     else:
-        assembly = Assembly.of(prepared.model, sensed.curves, scratch, prepared.calibration[:1], forward)
         with timed(timings, "search"):
-            allocation, search = _search(prepared, settings, sensed, assembly, budgets, allocation, progress)
+            search = None
+            if allocator == "dp":
+                allocation, search = _search(prepared, settings, sensed, assembly, budgets, allocation, progress)
         compressed, masks = _apply(prepared, settings, sensed, allocation, progress, timings)
-    method = settings.allocator + ("+search" if search is not None and search["kept"] else "")
+    method = allocator + ("+search" if search is not None and search["kept"] else "")
+    if settings.allocator == "auto" and allocator != "dp":
+        method = f"auto:{allocator}"
     plan = Plan.from_allocation(sensed.curves, budgets, allocation, method)
     evidence = Evidence(
         prepared, settings, sensed, plan, allocation, compressed, masks, budgets, timings, search, command, judge
     )
-    evidence.tried, evidence.under = tried, under
+    evidence.tried, evidence.under, evidence.contest = tried, under, rows
     return report_on(evidence, assembly, progress)
 
 
@@ -267,6 +273,32 @@ def _apply(
         return apply_options(prepared, settings, sensed.options, chosen, progress=progress)
 
 
+def _contest(
+    prepared: Prepared,
+    settings: Settings,
+    sensed: Sensed,
+    assembly: Assembly,
+    budgets: Sequence[Budget],
+    progress: Progress,
+) -> tuple[str, list[dict[str, Any]]]:
+    """The allocator to use: the one that was asked for, or the winner of a contest on the sensing images."""
+    if settings.allocator != "auto":
+        return settings.allocator, []
+    # in rounds every round plans a little, and for that the sum of harms is right
+    if settings.schedule == "iterative" or len(sensed.curves) < 2:
+        return "dp", []
+    batches = list(prepared.sensing_images.split(settings.batch))
+    with evaluating(prepared.model):
+        reference = Reference([call(prepared.model, b, prepared.forward) for b in batches])
+    with progress.stage("contest", len(CONTENDERS)) as stage:
+        return contest(
+            sensed.curves,
+            budgets,
+            lambda plan: assembly.distortion(plan.choice, batches, reference),
+            lambda name: stage.advance(1, name),
+        )
+
+
 def _search(
     prepared: Prepared,
     settings: Settings,
@@ -276,7 +308,7 @@ def _search(
     start: Allocation,
     progress: Progress,
 ) -> tuple[Allocation, dict[str, Any] | None]:
-    if settings.search == 0 or settings.allocator != "dp" or len(sensed.curves) < 2 or not start.choice.any():
+    if settings.search == 0 or len(sensed.curves) < 2 or not start.choice.any():
         return start, None
     began = perf_counter()
     batches, reference, judged, judge = search_images(prepared, settings)
@@ -324,7 +356,7 @@ def _iterate(
     for number in range(1, settings.rounds + 1):
         if number > 1:
             assert model is not None
-            alive = {name: mask.flatten(1) for name, mask in masks.items()}
+            alive = {name: to_matrix(mask) for name, mask in masks.items()}
             with timed(timings, "sense"):
                 curves = sense_curves(
                     prepared,
@@ -345,7 +377,7 @@ def _iterate(
                 sensed.options,
                 chosen,
                 model=model,
-                alive={name: mask.flatten(1) for name, mask in masks.items()},
+                alive={name: to_matrix(mask) for name, mask in masks.items()},
                 progress=progress,
                 title=f"apply {number}/{settings.rounds}",
             )

@@ -39,6 +39,9 @@ LABELS = {
     "global_magnitude": "Global magnitude",
     "dp": "fewer (exact DP)",
     "dp+search": "fewer (DP + local search)",
+    "auto:uniform": "fewer (chose uniform)",
+    "auto:erk": "fewer (chose ERK)",
+    "auto:lamp": "fewer (chose LAMP)",
 }
 UNITS_OF_MEASURE = {
     "weights": "weights",
@@ -83,6 +86,7 @@ class Evidence:
     tried: list[dict[str, float]] = field(default_factory=list)
     deployed: Deployed | None = None
     under: Sequence[Budget] = ()
+    contest: list[dict[str, Any]] = field(default_factory=list)
 
 
 def search_facts(before: float, after: float, evaluations: int, seconds: float) -> dict[str, Any]:
@@ -125,7 +129,7 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
         ],
     }
     took = e.timings.get("apply", 0.0)
-    ours = row_of(e.plan.method, e.plan.method.startswith("dp"), quality, took, e.settings, labelled)
+    ours = row_of(e.plan.method, e.plan.method.startswith(("dp", "auto")), quality, took, e.settings, labelled)
     rows = [ours, *_baselines(e, judge, progress)]
     report: dict[str, Any] = {
         "seed": e.settings.seed,
@@ -164,6 +168,11 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
     if assembly is not None:
         report["frontier"] = _frontier(e, assembly, progress)
         report["additivity"] = _additivity(e, assembly, progress)
+    if len(e.contest) > 1:
+        report["contest"] = [
+            {**row, "label": LABELS[row["name"]], "chosen": row["name"] == e.plan.method.split(":")[-1].split("+")[0]}
+            for row in e.contest
+        ]
     if e.search is not None:
         report["search"] = _search(e, assembly, judge)
     e.timings["evaluate"] = e.timings.get("evaluate", 0.0) + perf_counter() - began
@@ -220,7 +229,8 @@ def _baselines(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, 
     """Simpler allocators at the same budget, through the very same repair."""
     rows = []
     for name in e.settings.baselines:
-        if name == e.plan.method:
+        # what the contest chose is our row, and would be the same model again
+        if name in (e.plan.method, e.plan.method.removeprefix("auto:")):
             continue
         try:
             allocation = choose(e.sensed.curves, e.under or e.budgets, name)
@@ -381,7 +391,7 @@ def _search(e: Evidence, assembly: Assembly | None, judge: Judge) -> dict[str, A
     assert e.search is not None
     facts = dict(e.search)
     if assembly is not None and facts["kept"]:
-        start = choose(e.sensed.curves, e.budgets, e.settings.allocator)
+        start = choose(e.sensed.curves, e.budgets, "dp")
         before, after = (
             assembly.evaluate(c, lambda m: judge.judge(m).distortion) for c in (start.choice, e.allocation.choice)
         )

@@ -27,8 +27,11 @@ if TYPE_CHECKING:  # planning itself needs no torch, and answers at once because
 def choose(
     curves: CurveSet, budgets: Sequence[Budget], allocator: str, at_least: np.ndarray | None = None
 ) -> Allocation:
-    """Allocate by name: ``dp`` or one of :data:`fewer.core.baselines.BASELINES`."""
-    if allocator == "dp":
+    """Allocate by name: ``dp`` or one of :data:`fewer.core.baselines.BASELINES`.
+
+    ``auto`` is the DP as well: which rule serves best is found out by :func:`fewer.verbs.contest.contest`.
+    """
+    if allocator in ("dp", "auto"):
         return allocate(curves, budgets, at_least=at_least)
     return best_ladder(curves, budgets, BASELINES[allocator], at_least)
 
