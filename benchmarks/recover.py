@@ -1,15 +1,15 @@
 """How much of the lost quality does training without labels win back in a given time?
 
 Each cell cuts every layer alike, repairs it as ``fewer compress`` does, and then trains. Beside the default stands the
-simple way at the same time: end-to-end distillation of the output alone (``end to end``). ``together`` learns from blocks
-and output from the start, ``alone`` from blocks only. Error is the distortion on held-out photos, which neither taught
-nor chose the best state; ``won`` is the share of it that came back.
+simple way at the same time: end-to-end distillation of the output alone (``end to end``). ``together`` learns from
+blocks and output from the start, ``alone`` from blocks only. Error is the distortion on held-out photos, which neither
+taught nor chose the best state; ``won`` is the share of it that came back.
 
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/recover.py --work /tmp/recover --time 10min --clock wall
 
-It goes on where it stopped; cut models are kept in ``--work``. ``--clock cpu`` counts the processor time of this process
-and not the time on the wall, for a machine that does other work meanwhile. Only training is timed. Photos: those that
-scikit-image, scikit-learn and foolbox ship, 40 files: 10 are held out, 6 choose, 24 teach.
+It goes on where it stopped; cut models are kept in ``--work``. ``--clock cpu`` counts the processor time of this
+process and not the time on the wall, for a machine that does other work meanwhile. Only training is timed. Photos:
+those that scikit-image, scikit-learn and foolbox ship, 40 files: 10 are held out, 6 choose, 24 teach.
 """
 
 from __future__ import annotations
