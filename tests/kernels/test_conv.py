@@ -108,10 +108,10 @@ def test_bad_input(lib):
         NativeDepthwise(nn.Conv2d(4, 8, 3))
 
 
-@pytest.mark.parametrize("conv", [nn.Conv2d(32, 32, 3), nn.Conv2d(16, 32, 4, stride=4), nn.Conv2d(3, 32, 8, stride=8)])
+@pytest.mark.parametrize("conv", [nn.Conv2d(32, 32, 3), nn.Conv2d(16, 32, 4, stride=4)], ids=["spatial", "patch"])
 def test_a_mask_of_the_block_pattern_is_skipped_block_by_block(lib, conv):
     """What ``fewer compress`` prunes in a k x k convolution is what the kernel does not multiply with."""
     score = torch.rand(32, conv.weight[0].numel())
-    mask = to_weight(select_mask(score, Pattern.parse("block:16x4"), 0.5), conv.weight.shape)
-    packed = BlockSparseConv2d.from_dense(conv, mask, "fp32", width=4).packed()
-    assert packed.kidx.numel() * 16 * 4 == int(mask.sum()) == mask.numel() // 2
+    mask = to_weight(select_mask(score, Pattern.parse("block:16x8"), 0.5), conv.weight.shape)
+    packed = BlockSparseConv2d.from_dense(conv, mask, "fp32", width=8).packed()
+    assert packed.kidx.numel() * 16 * 8 == int(mask.sum()) == mask.numel() // 2

@@ -9,8 +9,6 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewer.patterns.layout import together
-
 _CHUNK_BYTES = 64 * 2**20
 
 
@@ -65,9 +63,9 @@ def input_rows(module: nn.Module, x: Tensor) -> Tensor:
         x = x.unfold(2 + axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
     positions = range(2, 2 + spatial)
     kernel_axes = range(2 + spatial, 2 + 2 * spatial)
-    # the order of :func:`fewer.patterns.to_matrix`: some channels, then the taps, then the channels among these
-    x = x.unflatten(1, (module.groups, -1, together(module.weight.shape[1])))
-    x = x.permute(0, *(p + 2 for p in positions), 1, 2, *(k + 2 for k in kernel_axes), 3)
+    # the order of :func:`fewer.patterns.to_matrix`: the channels of a group beside each other, tap by tap
+    x = x.unflatten(1, (module.groups, -1))
+    x = x.permute(0, *(p + 1 for p in positions), 1, *(k + 1 for k in kernel_axes), 2)
     return x.reshape(-1, module.groups, module.weight[0].numel())
 
 

@@ -96,7 +96,7 @@ class BlockSparseConv2d(nn.Module):
     A 1 x 1 convolution is a product over pixels, and one whose kernel equals its stride (a patch embedding) a product
     over patches; both take every precision. Others run over a padded image without im2col, in fp32 or bf16. Blocks are
     16 output channels high and lie along the input channels of one tap (for patches: along the flattened patch,
-    channels last where there are four of them).
+    channels last).
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ class BlockSparseConv2d(nn.Module):
         out, channels = weight.shape[:2]
         if _form(conv) == "patch":
             packed = pack(
-                *(w.permute(_patch_order(channels)).reshape(out, -1) for w in (weight, mask)),
+                *(w.permute(0, 2, 3, 1).reshape(out, -1) for w in (weight, mask)),
                 precision=precision,
                 width=width,
                 bias=conv.bias,
@@ -186,8 +186,6 @@ class BlockSparseConv2d(nn.Module):
         kernel = self.geometry[:2]
         weight = self.linear.dense()
         if self.form == "patch":
-            if self.in_channels % 4:
-                return weight.reshape(self.out_channels, self.in_channels, *kernel)
             return weight.reshape(self.out_channels, *kernel, self.in_channels).permute(0, 3, 1, 2)
         return weight.reshape(self.out_channels, *kernel, self.padded)[..., : self.in_channels].permute(0, 3, 1, 2)
 
@@ -209,18 +207,12 @@ class BlockSparseConv2d(nn.Module):
         else:
             (batch, channels, height, width), (kh, kw) = x.shape, self.geometry[:2]
             x = x[:, :, : height // kh * kh, : width // kw * kw]
-            x = x.reshape(batch, channels, height // kh, kh, width // kw, kw)
-            rows = x.permute(0, 2, 4, *((1, 3, 5), (3, 5, 1))[channels % 4 == 0]).flatten(3)
+            rows = x.reshape(batch, channels, height // kh, kh, width // kw, kw).permute(0, 2, 4, 3, 5, 1).flatten(3)
         added = None if residual is None else residual.permute(0, 2, 3, 1)
         return linear(rows, added).permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, form={self.form}"
-
-
-def _patch_order(channels: int) -> tuple[int, ...]:
-    """Axes of a patch's weight: channels last where whole blocks of them exist, as masks come; else as it is stored."""
-    return (0, 1, 2, 3) if channels % 4 else (0, 2, 3, 1)
 
 
 def _pad_channels(by_tap: Tensor, width: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""A weight as the matrix that patterns are laid over: one row per output, four input channels of a tap side by side."""
+"""A weight as the matrix that patterns are laid over: one row per output, input channels of a tap side by side."""
 
 from __future__ import annotations
 
@@ -6,23 +6,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-__all__ = ["TOGETHER", "to_matrix", "to_weight"]
-
-TOGETHER = 4
-"""Channels that stand together: a tile of as many columns is what a block-sparse kernel reads at once from a
-channels-last image, and a run of channels is still a run of columns, so that it can be removed as one."""
-
-
-def together(inputs: int) -> int:
-    """How many of a convolution's input channels stand together; a number that does not divide them would not do."""
-    return 1 if inputs % TOGETHER else TOGETHER
+__all__ = ["to_matrix", "to_weight"]
 
 
 def to_matrix(weight: Tensor) -> Tensor:
     """The matrix of a linear or convolution weight.
 
-    Columns are ordered by channel group, kernel tap, channel in the group; groups are of four channels where these
-    divide the inputs, of one otherwise.
+    A tile of a convolution lies along the input channels of one tap of the kernel, as block-sparse kernels read
+    channels-last images, and as n:m hardware counts its groups.
 
     Parameters
     ----------
@@ -37,12 +28,10 @@ def to_matrix(weight: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> to_matrix(torch.arange(8.0).view(1, 4, 2)).tolist()
-    [[0.0, 2.0, 4.0, 6.0, 1.0, 3.0, 5.0, 7.0]]
+    >>> to_matrix(torch.arange(8.0).view(1, 2, 2, 2)).tolist()
+    [[0.0, 4.0, 1.0, 5.0, 2.0, 6.0, 3.0, 7.0]]
     """
-    if weight[0, 0].numel() == 1:
-        return weight.flatten(1)
-    return weight.unflatten(1, (-1, together(weight.shape[1]))).movedim(2, -1).flatten(1)
+    return weight.flatten(1) if weight[0, 0].numel() == 1 else weight.movedim(1, -1).flatten(1)
 
 
 def to_weight(matrix: Tensor, shape: Sequence[int]) -> Tensor:
@@ -51,10 +40,9 @@ def to_weight(matrix: Tensor, shape: Sequence[int]) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> weight = torch.randn(4, 8, 3, 3)
+    >>> weight = torch.randn(4, 2, 3, 3)
     >>> torch.equal(to_weight(to_matrix(weight), weight.shape), weight)
     True
     """
     out, inputs, *kernel = shape
-    side = together(inputs)
-    return matrix.view(out, inputs // side, *kernel, side).movedim(-1, 2).flatten(1, 2)
+    return matrix.view(out, *kernel, inputs).movedim(-1, 1)
