@@ -129,7 +129,7 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from fewer.report.words import comparison_sentence
+    from fewer.report.words import comparison_sentence, recovery_sentence
 
     met = report.verdict.met
     colour = "green" if met else "red"
@@ -142,6 +142,8 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
     if report.verdict.distortion is not None:
         held = f" on {report.data.heldout} held-out images" if report.data and report.data.heldout else ""
         facts.add_row("output error", f"{significant(report.verdict.distortion)}{held} (0 is the dense model's output)")
+    if report.recovery:
+        facts.add_row("recovery", recovery_sentence(report.recovery))
     for quality in report.verdict.quality:
         labelled = quality.dense is not None and quality.note.endswith("annotated cases")
         dense = f" (dense model {measure(quality.dense or 0.0, 3)}; {quality.note})" if labelled else ""
@@ -157,7 +159,7 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
         facts.add_row("skipped", f"{_count(len(report.data.skipped), 'unreadable image')}: {names}{more}")
     parts: list[RenderableType] = [facts]
     if report.baselines:
-        parts += [_comparison(report), Text(comparison_sentence(report))]
+        parts += [_comparison(report), *([] if report.recovery else [Text(comparison_sentence(report))])]
     where = Table.grid(padding=(0, 2))
     where.add_column(style="dim", no_wrap=True)
     where.add_column(overflow="fold")
