@@ -45,7 +45,7 @@ class SettingFlags:
     data_free: Annotated[str | None, _p(HARM)] = None
     """noise or bn: sense without images [none]"""
     baselines: Annotated[str | None, _p(HARM)] = None
-    """Simpler methods to judge beside ours at the same budget, or none [uniform,erk,lamp,global_magnitude]"""
+    """Simpler methods, or presets, under the same budget; or none [uniform,erk,lamp,global_magnitude]"""
     additivity: Annotated[int | None, _p(HARM)] = None
     """Random plans on which the prediction is checked [12]"""
 
@@ -59,6 +59,8 @@ class SettingFlags:
     """Threads when the model is used [those of torch]"""
     allocator: Annotated[str | None, _p(SPEND)] = None
     """dp (exact), uniform, uniform_plus, erk, global_magnitude or lamp [dp]"""
+    power: Annotated[float | None, _p(SPEND)] = None
+    """Weight of a power term beside the harm; 1 makes it as steep as the harm [0.0]"""
     schedule: Annotated[str | None, _p(SPEND)] = None
     """one-shot, or iterative: reach the budget in rounds [one-shot]"""
     rounds: Annotated[int | None, _p(SPEND)] = None

@@ -221,7 +221,12 @@ def _compress(
         )
     with timed(timings, "plan"):
         allocation, under, tried = plan_within(
-            prepared, settings, sensed.curves, budgets, lambda b: choose(sensed.curves, b, settings.allocator), progress
+            prepared,
+            settings,
+            sensed.curves,
+            budgets,
+            lambda b: choose(sensed.curves, b, settings.allocator, power=settings.power),
+            progress,
         )
     if settings.schedule == "iterative":
         compressed, masks, allocation = _iterate(prepared, settings, sensed, budgets, scratch, progress, timings)
@@ -335,7 +340,7 @@ def _iterate(
                     progress=progress,
                 )
         steps = [_step_of(b, sensed.curves, number, settings.rounds) for b in budgets]
-        allocation = choose(curves.curves, steps, settings.allocator, choice)
+        allocation = choose(curves.curves, steps, settings.allocator, choice, power=settings.power)
         choice = allocation.choice
         chosen = {u.name: sensed.options[u.name][k] for u, k in zip(sensed.curves.units, choice, strict=True)}
         with timed(timings, "apply"):

@@ -13,22 +13,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewer.core.allocate import Allocation, frontier
+from fewer.core.allocate import Allocation
 from fewer.core.budget import Budget
 from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
+from fewer.core.power import power_shares
 from fewer.cost.stopwatch import NOISY
+from fewer.presets import preset_names
 from fewer.report import RunReport, environment
 from fewer.tasks import Quality
 from fewer.verbs.applying import apply_options
-from fewer.verbs.curves import Sensed
+from fewer.verbs.curves import Sensed, resolved
 from fewer.verbs.deploying import Deployed
 from fewer.verbs.evaluate import Judge
 from fewer.verbs.evaluate import Quality as Likeness
 from fewer.verbs.labelled import labelled_rows
-from fewer.verbs.planning import Assembly, choose, random_choices, rank_correlation
+from fewer.verbs.planning import Assembly, choose, frontier_of, random_choices, rank_correlation
 from fewer.verbs.prepare import Prepared
 from fewer.verbs.progress import Progress
+from fewer.verbs.rivals import preset_of, rival_model, rival_settings, same_method
 from fewer.verbs.settings import Settings
 
 LABELS = {
@@ -39,6 +42,8 @@ LABELS = {
     "global_magnitude": "Global magnitude",
     "dp": "fewer (exact DP)",
     "dp+search": "fewer (DP + local search)",
+    "default": "fewer (preset default)",
+    "lpvit": "LPViT (preset lpvit)",
 }
 UNITS_OF_MEASURE = {
     "weights": "weights",
@@ -125,8 +130,9 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
         ],
     }
     took = e.timings.get("apply", 0.0)
-    ours = row_of(e.plan.method, e.plan.method.startswith("dp"), quality, took, e.settings, labelled)
-    rows = [ours, *_baselines(e, judge, progress)]
+    name = preset_of(e.settings) or e.plan.method
+    ours = row_of(name, e.plan.method.startswith("dp"), quality, took, e.settings, labelled)
+    rows = [ours, *_baselines(e, judge, assembly, progress)]
     report: dict[str, Any] = {
         "seed": e.settings.seed,
         "command": e.command or "",
@@ -161,6 +167,8 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
                 "note": f"predicted {e.deployed.predicted_ms:.2f} ms; batch {e.settings.deploy_batch}",
             }
         )
+    if e.settings.power:
+        verdict["quality"].append(_power(e))
     if assembly is not None:
         report["frontier"] = _frontier(e, assembly, progress)
         report["additivity"] = _additivity(e, assembly, progress)
@@ -216,10 +224,13 @@ def _reached(e: Evidence) -> list[dict[str, Any]]:
     ]
 
 
-def _baselines(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, Any]]:
-    """Simpler allocators at the same budget, through the very same repair."""
+def _baselines(e: Evidence, judge: Judge, assembly: Assembly | None, progress: Progress) -> list[dict[str, Any]]:
+    """Simpler allocators at the same budget, through the very same repair; and whole methods, by their preset."""
     rows = []
     for name in e.settings.baselines:
+        if name in preset_names():
+            rows += _preset_row(e, name, judge, assembly, progress)
+            continue
         if name == e.plan.method:
             continue
         try:
@@ -242,6 +253,24 @@ def _baselines(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, 
         labelled = e.quality(model) if e.quality is not None else {}
         rows.append(row_of(name, False, judge.judge(model), took, e.settings, labelled))
     return rows
+
+
+def _preset_row(
+    e: Evidence, name: str, judge: Judge, assembly: Assembly | None, progress: Progress
+) -> list[dict[str, Any]]:
+    """What the method of a preset makes under the same budget; nothing where the run has that very method."""
+    settings = resolved(e.prepared, rival_settings(name, e.settings))
+    if same_method(settings, e.settings):
+        return []
+    began, label = perf_counter(), LABELS.get(name, f"preset {name}")
+    try:
+        store = assembly.store if assembly is not None else None
+        model, _ = rival_model(e.prepared, settings, e.under or e.budgets, store, progress, f"baseline {label}")
+    except FewerError:  # its options may not go as low
+        return []
+    labelled = e.quality(model) if e.quality is not None else {}
+    row = row_of(name, name == "default", judge.judge(model), perf_counter() - began, settings, labelled)
+    return [{**row, "label": label}]
 
 
 def _units(e: Evidence) -> list[dict[str, Any]]:
@@ -319,11 +348,19 @@ def _latency(e: Evidence, deployed: Deployed) -> dict[str, Any]:
     }
 
 
+def _power(e: Evidence) -> dict[str, Any]:
+    """What the plan leaves of the power term."""
+    curves = e.sensed.curves
+    drawn = sum(float(p[k]) for p, k in zip(power_shares(curves), e.allocation.choice, strict=True))
+    kind = "modelled energy" if "energy" in curves.metrics else "LPViT's linear count, not a measurement"
+    return {"name": "power term", "value": drawn, "dense": 1.0, "higher_is_better": False, "note": kind}
+
+
 def _frontier(e: Evidence, assembly: Assembly, progress: Progress) -> dict[str, Any]:
     metric = e.budgets[0].metric
     curves = e.sensed.curves
     dense = curves.dense(metric)
-    plans = frontier(curves, metric, FRONTIER)
+    plans = frontier_of(curves, metric, FRONTIER, power=e.settings.power)
     points = [
         {"budget": b, "cost": p.cost[metric] / dense, "predicted": p.distortion}
         for b, p in zip(FRONTIER, plans, strict=True)

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from fewer.core.errors import near_match
 from fewer.core.strict import StrictSettings
 from fewer.core.toml import read_toml
+from fewer.presets import preset_values
 
 MEASURED = ("latency", "energy")
 """Metrics that depend on the device."""
@@ -55,6 +56,9 @@ class Settings(StrictSettings):
         0 to 1: how much a layer makes up for what cuts before it did.
     allocator
         ``dp`` (exact), or a baseline: ``uniform``, ``uniform_plus``, ``erk``, ``global_magnitude``, ``lamp``.
+    power
+        Weight of a power term beside the harm (:func:`fewer.core.power.with_power`); 0 is off, 1 makes it as steep as
+        the harm. The plan then prefers to cut layers that draw much power for what they cost. For ``dp`` only.
     schedule, rounds
         ``one-shot``, or ``iterative``: the budget is reached in so many geometric rounds with curves sensed anew.
     data_free
@@ -68,7 +72,8 @@ class Settings(StrictSettings):
         Evaluations of local search after planning; 0 is off. What it finds is kept only if it also helps on
         calibration images that it did not see; on large models with few images it rarely does.
     baselines
-        Simpler allocators that are given the same budget and the same repair, for the report.
+        Simpler allocators that are given the same budget and the same repair, for the report; and names of presets,
+        ``default`` or ``lpvit``, whose whole method is given the same budget, patterns and images.
     additivity
         Random plans on which the prediction is checked; 0 is off.
     probes
@@ -104,6 +109,7 @@ class Settings(StrictSettings):
     damping: float = Field(default=0.03, gt=0)
     correction: float = Field(default=0.5, ge=0, le=1)
     allocator: Literal["dp", "uniform", "uniform_plus", "erk", "global_magnitude", "lamp"] = "dp"
+    power: float = Field(default=0.0, ge=0)
     schedule: Literal["one-shot", "iterative"] = "one-shot"
     rounds: int = Field(default=4, ge=1)
     data_free: Literal["noise", "bn"] | None = None
@@ -132,11 +138,21 @@ class Settings(StrictSettings):
     @classmethod
     def _baselines(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         from fewer.core.baselines import BASELINES
+        from fewer.presets import preset_names
 
+        known = [*BASELINES, *preset_names()]
         for name in value:
-            if name not in BASELINES:
-                raise ValueError(f"there is no baseline '{name}'{near_match(name, BASELINES)}")
+            if name not in known:
+                raise ValueError(f"there is no baseline '{name}'{near_match(name, known)}")
+            if name not in BASELINES and preset_values(name).get("schedule", "one-shot") != "one-shot":
+                raise ValueError(f"the preset '{name}' plans in rounds, so it is a run of its own: --preset {name}")
         return value
+
+    @model_validator(mode="after")
+    def _power_is_planned(self) -> Settings:
+        if self.power and (self.allocator != "dp" or self.search):
+            raise ValueError("the power term needs allocator='dp' and search=0")
+        return self
 
     @field_validator("pattern")
     @classmethod
@@ -198,6 +214,22 @@ class Settings(StrictSettings):
         if "precisions" not in self.model_fields_set:
             changes["precisions"] = FAST_PRECISIONS
         return self.model_copy(update=changes)
+
+    @classmethod
+    def from_preset(cls, name: str, **changes: Any) -> Settings:
+        """Settings of a preset that comes with the library; ``changes`` go over it.
+
+        Raises
+        ------
+        FewerError
+            When there is no such preset, or a change has an unknown name or a bad value.
+
+        Examples
+        --------
+        >>> Settings.from_preset("lpvit").pattern
+        'block:16x16'
+        """
+        return cls.of(preset_values(name) | changes, f"preset {name}")
 
     @classmethod
     def from_toml(cls, path: str | Path, **changes: Any) -> Settings:
