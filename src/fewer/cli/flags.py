@@ -33,6 +33,8 @@ class SettingFlags:
     """Of fp32, bf16, int8, int4 those the plan may choose from; the first three for latency budgets [fp32]"""
     sparsities: Annotated[str | None, _p(CUT)] = None
     """Shares that each layer may lose, for example 0.3,0.5,0.9 [0.1 to 0.9 in steps of 0.1, and 0.95]"""
+    tokens: Annotated[bool | None, _p(CUT)] = None
+    """Also offer to merge alike tokens between the blocks of a vision transformer [False]"""
     exclude: Annotated[list[str] | None, _p(CUT)] = None
     """Layers to leave alone, for example head or 'blocks.0.*'; may be repeated [none]"""
 

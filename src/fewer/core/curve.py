@@ -120,6 +120,11 @@ class CurveSet:
         For each metric what the unpruned rest costs (biases, norms, attention products); 0 where absent.
     meta
         Facts for the reader, JSON values only (model spec, calibration images, machine, date). Not hashed.
+    came
+        Cost of the model as it came, by metric, where something that is not a unit has been changed already (merged
+        tokens), so that it is not the cost of all first options. Budgets as shares refer to it.
+    spent
+        Harm of that change, which every plan has.
 
     Raises
     ------
@@ -138,6 +143,8 @@ class CurveSet:
     curves: tuple[Curve, ...]
     fixed: Mapping[str, float] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
+    came: Mapping[str, float] = field(default_factory=dict)
+    spent: float = 0.0
 
     def __post_init__(self) -> None:
         curves = tuple(self.curves)
@@ -185,7 +192,9 @@ class CurveSet:
             raise FewerError(f"these curves do not measure {metric!r}; they have {_listed(self.curves[0].cost)}")
 
     def dense(self, metric: str) -> float:
-        """Cost of the model as it came: the fixed part and every unit's first option."""
+        """Cost of the model as it came: the fixed part and every unit's first option, unless ``came`` says otherwise."""
+        if metric in self.came:
+            return self.came[metric]
         return self.total(metric, [0] * len(self.curves))
 
     def total(self, metric: str, choice: Sequence[int] | np.ndarray) -> float:
@@ -202,8 +211,8 @@ class CurveSet:
         return math.fsum([self.fixed.get(metric, 0.0), *costs])
 
     def harm(self, choice: Sequence[int] | np.ndarray) -> float:
-        """Predicted distortion of a choice: the sum over units."""
-        return math.fsum(float(c.distortion[k]) for c, k in zip(self.curves, choice, strict=True))
+        """Predicted distortion of a choice: the sum over units, and ``spent``."""
+        return math.fsum([self.spent, *(float(c.distortion[k]) for c, k in zip(self.curves, choice, strict=True))])
 
     def hash(self) -> str:
         """SHA-256 of units, options, costs, distortions, scores and fixed costs (not of ``meta``), as hex text."""
@@ -224,6 +233,7 @@ class CurveSet:
             "scores": {s: [c.unit.name for c in self.curves if s in c.scores] for s in names},
             "fixed": dict(self.fixed),
             "meta": dict(self.meta),
+            **({"came": dict(self.came), "spent": self.spent} if self.came or self.spent else {}),
             "units": [{**dataclasses.asdict(c.unit), "options": [str(o) for o in c.options]} for c in self.curves],
         }
         arrays = {"distortion": np.concatenate([c.distortion for c in self.curves])}
@@ -295,7 +305,7 @@ class CurveSet:
             part = slice(int(where[unit.name]), int(where[unit.name]) + size)
             cost = {m: arrays[f"cost.{m}"][part] for m in header["metrics"]}
             curves.append(Curve(unit, options, cost, arrays["distortion"][part], scores[unit.name]))
-        return cls(tuple(curves), header["fixed"], header["meta"])
+        return cls(tuple(curves), header["fixed"], header["meta"], header.get("came", {}), header.get("spent", 0.0))
 
 
 def _listed(names: Mapping[str, Any]) -> str:

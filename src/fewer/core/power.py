@@ -112,7 +112,7 @@ def with_power(curves: CurveSet, metric: str, power: float) -> CurveSet:
     for curve, drawn, cost in zip(curves.curves, power_shares(curves), spent, strict=True):
         open_part = (drawn - drawn[0]) - (cost - cost[0])
         made.append(replace(curve, distortion=curve.distortion + beta * open_part))
-    return CurveSet(tuple(made), curves.fixed, curves.meta)
+    return replace(curves, curves=tuple(made))
 
 
 def _kept(curve: Curve) -> np.ndarray:

@@ -76,7 +76,7 @@ def why_not_a_block(block: nn.Module) -> str | None:
         return f"mlp.act ({type(block.get_submodule('mlp.act')).__name__}) has no native form"
     qkv: Any = block.get_submodule("attn.qkv")
     proj: Any = block.get_submodule("attn.proj")
-    heads = _heads_of(block)
+    heads = heads_of(block)
     if heads is None:
         return "attn has neither num_heads nor heads"
     if qkv.out_features != 3 * proj.in_features or proj.in_features % heads:
@@ -84,7 +84,7 @@ def why_not_a_block(block: nn.Module) -> str | None:
     return None
 
 
-def _heads_of(block: nn.Module) -> int | None:
+def heads_of(block: nn.Module) -> int | None:
     attention = block.get_submodule("attn")
     heads = getattr(attention, "num_heads", None) or getattr(attention, "heads", None)
     return heads if isinstance(heads, int) else None
@@ -181,7 +181,7 @@ class NativeBlock(nn.Module):
             layers[name] = BlockSparseLinear(packed, backend="native")
         norm1: Any = block.get_submodule("norm1")
         norm2: Any = block.get_submodule("norm2")
-        heads = _heads_of(block)
+        heads = heads_of(block)
         assert heads is not None
         attention: Any = block.get_submodule("attn")
         scale = getattr(attention, "scale", None)

@@ -14,6 +14,7 @@ from fewer.compensate.sequential import compress_in_order
 from fewer.core.option import Option
 from fewer.distortion.outputs import Reference
 from fewer.models.running import call, evaluating
+from fewer.tokens.blocks import with_merging
 from fewer.verbs.curves import repair_of, row_sensitivity, score_gradients, sensing_batches
 from fewer.verbs.prepare import Prepared
 from fewer.verbs.progress import Progress, Silent
@@ -53,6 +54,7 @@ def apply_options(
     *,
     model: nn.Module | None = None,
     alive: Mapping[str, Tensor] | None = None,
+    tokens: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     title: str = "apply",
 ) -> tuple[nn.Module, dict[str, Tensor]]:
@@ -70,6 +72,8 @@ def apply_options(
         Option of each unit.
     model, alive
         Model and masks of an earlier round.
+    tokens
+        What is merged after the repair (:func:`fewer.tokens.blocks.with_merging`); nothing for None.
     progress, title
         Shows a stage of that name.
 
@@ -106,7 +110,7 @@ def apply_options(
             forward=prepared.forward,
             done=lambda name: stage.advance(1, name),
         )
-    return target, {u.name: masks[u.name].view(u.shape) for u in units}
+    return with_merging(target, tokens), {u.name: masks[u.name].view(u.shape) for u in units}
 
 
 def _path(options: Sequence[Option], chosen: Option) -> list[Option]:

@@ -34,6 +34,7 @@ from fewer.verbs.progress import Progress, Silent
 from fewer.verbs.saving import save_model
 from fewer.verbs.settings import Settings
 from fewer.verbs.timing import timed
+from fewer.verbs.tokens import choose_tokens
 
 
 @dataclass(eq=False)
@@ -219,6 +220,9 @@ def _compress(
         sensed = sense_curves(
             prepared, settings, ledger_path=scratch / "ledger.jsonl", store=scratch, progress=progress
         )
+    if settings.tokens:
+        with timed(timings, "tokens"):
+            sensed = choose_tokens(prepared, settings, sensed, budgets, progress)
     with timed(timings, "plan"):
         allocation, under, tried = plan_within(
             prepared,
@@ -269,7 +273,8 @@ def _apply(
 ) -> tuple[nn.Module, dict[str, Tensor]]:
     chosen = {u.name: sensed.options[u.name][k] for u, k in zip(sensed.curves.units, allocation.choice, strict=True)}
     with timed(timings, "apply"):
-        return apply_options(prepared, settings, sensed.options, chosen, progress=progress)
+        tokens = sensed.curves.meta.get("tokens")
+        return apply_options(prepared, settings, sensed.options, chosen, tokens=tokens, progress=progress)
 
 
 def _search(

@@ -198,7 +198,8 @@ def row_of(
 
 
 def _reached(e: Evidence) -> list[dict[str, Any]]:
-    totals = {"weights": 0.0, "macs": e.prepared.fixed["macs"], "flops": e.prepared.fixed["flops"]}
+    fixed = e.sensed.curves.fixed
+    totals = {"weights": 0.0, "macs": fixed["macs"], "flops": fixed["flops"]}
     for unit in e.sensed.curves.units:
         kept = float(e.masks[unit.name].sum())
         totals["weights"] += kept
@@ -246,6 +247,7 @@ def _baselines(e: Evidence, judge: Judge, assembly: Assembly | None, progress: P
             e.settings,
             e.sensed.options,
             chosen,
+            tokens=e.sensed.curves.meta.get("tokens"),
             progress=progress,
             title=f"baseline {LABELS.get(name, name)}",
         )

@@ -110,7 +110,7 @@ def _part(curves: CurveSet, keep: Sequence[np.ndarray]) -> CurveSet:
         )
         for c, k in zip(curves.curves, keep, strict=True)
     ]
-    return CurveSet(tuple(chosen), curves.fixed, curves.meta)
+    return replace(curves, curves=tuple(chosen))
 
 
 def plan(run: str | Path, budget: Any, *, allocator: str = "dp", out: str | Path | None = None) -> Plan:
@@ -173,8 +173,9 @@ class Assembly:
     def of(cls, model: Any, curves: CurveSet, store: Path, example: Any, forward: Forward | None) -> Assembly:
         """Copy the dense model."""
         from fewer.compensate.layers import find_layers
+        from fewer.tokens.blocks import with_merging
 
-        twin = copy.deepcopy(model)
+        twin = with_merging(copy.deepcopy(model), curves.meta.get("tokens"))
         return cls(twin, find_layers(twin, curves.units, example, forward), curves, store, forward, {})
 
     def evaluate(self, choice: np.ndarray, measure: Callable[[Any], float]) -> float:

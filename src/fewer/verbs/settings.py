@@ -33,6 +33,9 @@ class Settings(StrictSettings):
         each layer. The default is fp32, and all three that have kernels for a budget in latency or energy.
     measure
         ``latency`` and ``energy``: what every option costs on this machine. Added by a budget that needs it.
+    tokens
+        Whether a plan may also merge alike tokens between the blocks of a vision transformer
+        (:mod:`fewer.tokens`): what comes after a merge then works on fewer of them.
     profile
         A device profile from ``fewer profile --out``: plan for that device. By default this machine, measured once.
     deploy_batch
@@ -98,6 +101,7 @@ class Settings(StrictSettings):
     pattern: str = "unstructured"
     precisions: tuple[str, ...] = ("fp32",)
     measure: tuple[str, ...] = ()
+    tokens: bool = False
     profile: str | None = None
     deploy_batch: int = Field(default=1, ge=1)
     threads: int | None = Field(default=None, ge=1)
@@ -149,9 +153,11 @@ class Settings(StrictSettings):
         return value
 
     @model_validator(mode="after")
-    def _power_is_planned(self) -> Settings:
+    def _together(self) -> Settings:
         if self.power and (self.allocator != "dp" or self.search):
             raise ValueError("the power term needs allocator='dp' and search=0")
+        if self.tokens and self.schedule == "iterative":
+            raise ValueError("tokens are merged by one-shot schedules only; leave tokens or the iterative schedule out")
         return self
 
     @field_validator("pattern")
