@@ -195,8 +195,8 @@ class NativeBlock(nn.Module):
     def _linears(self) -> list[BlockSparseLinear]:
         return [self.qkv, self.proj, self.fc1, self.fc2]  # type: ignore[list-item]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x float32 [batch, tokens, width] -> the same shape."""
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x float32 [batch, tokens, width] -> the same shape; ``bias`` [batch, tokens] goes on each key's scores."""
         if x.ndim != 3 or x.shape[-1] != self.width or x.dtype != torch.float32:
             raise FewerError(
                 f"a native block needs float32 [batch, tokens, {self.width}]; got {x.dtype} {tuple(x.shape)}"
@@ -207,11 +207,11 @@ class NativeBlock(nn.Module):
             weights = [t for li in linears for t in (li.rowptr, li.kidx, li.vals, li.bias, li.scale, li.corr)]
             sizes = [n for li in linears for n in (li.out_features, li.in_features, li.units)]
             return torch.ops.fewer.vit_block(
-                x, weights, sizes, norms, list(self.eps), self.heads, self.scale, self._mode, self._act
+                x, weights, sizes, norms, list(self.eps), self.heads, self.scale, self._mode, self._act, bias
             )
         ops.rows_of(x, self.width)
         weights = [linear.native_weight() for linear in linears]
-        return ops.block_direct(x, weights, norms, self.eps, self.heads, self.scale, self._mode, self._act)
+        return ops.block_direct(x, weights, norms, self.eps, self.heads, self.scale, self._mode, self._act, bias)
 
     def extra_repr(self) -> str:
         return f"width={self.width}, heads={self.heads}, activation={self.activation}"

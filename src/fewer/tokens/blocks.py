@@ -13,7 +13,7 @@ from fewer.core.errors import FewerError
 from fewer.kernels.transformer import disagreement, heads_of, why_not_a_block
 from fewer.tokens.merge import TokenState, merge_tokens
 
-__all__ = ["MergingBlock", "merge_after", "mergeable_blocks", "pass_on", "state_of", "with_merging"]
+__all__ = ["MergingBlock", "merge_after", "mergeable_blocks", "merges_of", "pass_on", "state_of", "with_merging"]
 
 _STATE = "_fewer_tokens"  # of a tensor: the blocks of a model hand on nothing else
 _SAME = 1e-3
@@ -105,6 +105,10 @@ class MergingBlock(nn.Module):
         x = x + self._scaled("ls1", self._attention(self.norm1(x), state))
         return x + self._scaled("ls2", self.mlp(self.norm2(x)))
 
+    def around(self, fused: nn.Module) -> MergedKernel:
+        """The same merges after a fused form of this block."""
+        return MergedKernel(fused, self.amount, self.protected, self.restore)
+
     def without_merging(self) -> MergingBlock:
         """A block with the same layers that merges nothing."""
         return MergingBlock(self, 0, self.protected)
@@ -120,6 +124,23 @@ class MergingBlock(nn.Module):
         bias = None if state is None else state.sizes.log()[:, None, None, :].to(q.dtype)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)
         return attention.proj(mixed.transpose(1, 2).reshape(batch, tokens, -1))
+
+    def extra_repr(self) -> str:
+        return f"amount={self.amount}, protected={self.protected}, restore={self.restore}"
+
+
+class MergedKernel(nn.Module):
+    """A block that runs as one native call (:class:`fewer.kernels.transformer.NativeBlock`), and merges tokens after."""
+
+    def __init__(self, fused: nn.Module, amount: int, protected: int, restore: bool) -> None:
+        super().__init__()
+        self.fused, self.amount, self.protected, self.restore = fused, amount, protected, restore
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x float32 [batch, tokens, width]."""
+        state = state_of(x)
+        y = self.fused(x, None if state is None else state.sizes.log())
+        return pass_on(y, state, self.amount, self.protected, self.restore)
 
     def extra_repr(self) -> str:
         return f"amount={self.amount}, protected={self.protected}, restore={self.restore}"
@@ -238,6 +259,21 @@ def merge_after(model: nn.Module, amounts: Mapping[str, int], protected: int = 1
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, MergingBlock(block, amount, protected, name == last))
     return model
+
+
+def merges_of(model: nn.Module) -> dict[str, Any] | None:
+    """What :func:`merge_after` would have to be told to merge the same tokens; None for a model that merges none.
+
+    Examples
+    --------
+    >>> from fewer.models.vit import VisionTransformer
+    >>> merges_of(merge_after(VisionTransformer(32, 8, width=16, depth=2, heads=2), {"blocks.0": 8, "blocks.1": 0}))
+    {'amounts': {'blocks.0': 8, 'blocks.1': 0}, 'protected': 1}
+    """
+    found = {name: m for name, m in model.named_modules() if isinstance(m, MergingBlock)}
+    if not found:
+        return None
+    return {"amounts": {n: m.amount for n, m in found.items()}, "protected": next(iter(found.values())).protected}
 
 
 def with_merging(model: nn.Module, tokens: Mapping[str, Any] | None) -> nn.Module:

@@ -75,7 +75,7 @@ def match_tokens(x: Tensor, count: int, protected: int = 1) -> Matching:
     ----------
     x : Tensor [batch, tokens, width]
     count : int
-        Tokens to lose; at most :func:`most_merges` of them go.
+        Pairs wanted, from 1 to :func:`most_merges`.
     protected : int
         Tokens in front (class token, registers) that stay as they are.
 
@@ -91,7 +91,6 @@ def match_tokens(x: Tensor, count: int, protected: int = 1) -> Matching:
     >>> found.gone.tolist(), found.into.tolist()  # tokens 2 and 1
     ([[1]], [[0]])
     """
-    count = min(count, most_merges(x.shape[1], protected))
     unit = torch.nn.functional.normalize(x[:, protected:].float(), dim=-1)
     likeness, nearest = (unit[:, ::2] @ unit[:, 1::2].transpose(1, 2)).max(-1)
     order = likeness.argsort(dim=-1, descending=True, stable=True)
@@ -107,7 +106,9 @@ def merge_tokens(x: Tensor, state: TokenState, count: int, protected: int = 1) -
     x : Tensor [batch, tokens, width]
     state : TokenState
         Of these tokens.
-    count, protected
+    count
+        Tokens to lose; at most :func:`most_merges` of them go.
+    protected
         As for :func:`match_tokens`.
 
     Returns
@@ -123,6 +124,9 @@ def merge_tokens(x: Tensor, state: TokenState, count: int, protected: int = 1) -
     >>> merged.tolist(), state.sizes.tolist(), state.origin.tolist()
     ([[[1.0, 0.0], [0.0, 2.0]]], [[1.0, 2.0]], [[0, 1, 1]])
     """
+    count = min(count, most_merges(x.shape[1], protected))
+    if not count:
+        return x, state
     found = match_tokens(x, count, protected)
     sizes = state.sizes[..., None]
     weighted = torch.cat([x * sizes, sizes], -1)  # values and sizes are moved together

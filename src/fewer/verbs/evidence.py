@@ -132,7 +132,7 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
     took = e.timings.get("apply", 0.0)
     name = preset_of(e.settings) or e.plan.method
     ours = row_of(name, e.plan.method.startswith("dp"), quality, took, e.settings, labelled)
-    rows = [ours, *_baselines(e, judge, assembly, progress)]
+    rows = [ours, *_without_merging(e, judge, progress), *_baselines(e, judge, assembly, progress)]
     report: dict[str, Any] = {
         "seed": e.settings.seed,
         "command": e.command or "",
@@ -167,6 +167,8 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
                 "note": f"predicted {e.deployed.predicted_ms:.2f} ms; batch {e.settings.deploy_batch}",
             }
         )
+    if tokens := e.sensed.curves.meta.get("tokens"):
+        verdict["quality"].append(_tokens(tokens))
     if e.settings.power:
         verdict["quality"].append(_power(e))
     if assembly is not None:
@@ -255,6 +257,23 @@ def _baselines(e: Evidence, judge: Judge, assembly: Assembly | None, progress: P
         labelled = e.quality(model) if e.quality is not None else {}
         rows.append(row_of(name, False, judge.judge(model), took, e.settings, labelled))
     return rows
+
+
+def _without_merging(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, Any]]:
+    """Where tokens are merged: the same budget met by weights alone."""
+    plain = e.sensed.plain
+    if plain is None:
+        return []
+    try:
+        allocation = choose(plain, e.under or e.budgets, e.settings.allocator, power=e.settings.power)
+    except FewerError:  # weights alone do not go as low
+        return []
+    began, label = perf_counter(), "fewer, no token merged"
+    chosen = {u.name: e.sensed.options[u.name][k] for u, k in zip(plain.units, allocation.choice, strict=True)}
+    model, _ = apply_options(e.prepared, e.settings, e.sensed.options, chosen, progress=progress, title=label)
+    labelled = e.quality(model) if e.quality is not None else {}
+    row = row_of("no-merging", True, judge.judge(model), perf_counter() - began, e.settings, labelled)
+    return [{**row, "label": label}]
 
 
 def _preset_row(
@@ -347,6 +366,19 @@ def _latency(e: Evidence, deployed: Deployed) -> dict[str, Any]:
             }
             for row in deployed.layers
         ],
+    }
+
+
+def _tokens(tokens: Mapping[str, Any]) -> dict[str, Any]:
+    """How many tokens are left in the last block."""
+    whole = tokens["tokens"]
+    return {
+        "name": "tokens in the last block",
+        "value": whole - sum(tokens["amounts"].values()),
+        "dense": whole,
+        "higher_is_better": False,
+        "note": f"schedule '{tokens['name']}', of {len(tokens['tried'])} tried; merging alone: distortion "
+        f"{tokens['harm']:.3g} on the images that harm is measured on",
     }
 
 

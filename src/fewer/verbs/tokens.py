@@ -173,9 +173,7 @@ def repriced(
     return CurveSet(tuple(made), fixed, curves.meta, came, harm)
 
 
-def _merging_ms(
-    prepared: Prepared, settings: Settings, curves: CurveSet, amounts: Sequence[int], count: int
-) -> float:
+def _merging_ms(prepared: Prepared, settings: Settings, curves: CurveSet, amounts: Sequence[int], count: int) -> float:
     """Milliseconds of all merges of a schedule, from one in the middle of it; 0 for a device that is not this one."""
     if not measured_here(curves):
         return 0.0
