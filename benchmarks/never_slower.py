@@ -2,11 +2,11 @@
 
     python benchmarks/never_slower.py --names resnet,vit
 
-Each model goes through ``fewer.compress`` with a latency budget (0.6x, or the best reachable), is saved, loaded again with
-``fewer.load(..., accelerated=True)``, and timed beside the dense model in plain torch, in turns. Time is the processor
-time of the process on one thread, so that other work on the machine does not count; what counts is the median of the
-ratios of neighbouring calls, and how many rounds the run was slower in. Weights are random, so the quality of the runs
-means nothing. Needs timm and torchvision. Finished rows are kept.
+Each model goes through ``fewer.compress`` with a latency budget (0.6x, or the best reachable), is saved, loaded again
+with ``fewer.load(..., accelerated=True)``, and timed beside the dense model in plain torch, in turns. Time is the
+processor time of the process on one thread, so that other work on the machine does not count; what counts is the median
+of the ratios of neighbouring calls, and how many rounds the run was slower in. Weights are random, so the quality of
+the runs means nothing. Needs timm and torchvision. Finished rows are kept.
 """
 
 from __future__ import annotations

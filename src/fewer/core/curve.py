@@ -192,7 +192,7 @@ class CurveSet:
             raise FewerError(f"these curves do not measure {metric!r}; they have {_listed(self.curves[0].cost)}")
 
     def dense(self, metric: str) -> float:
-        """Cost of the model as it came: the fixed part and every unit's first option, unless ``came`` says otherwise."""
+        """Cost of the model as it came: the fixed part and every unit's first option, unless ``came`` has another."""
         if metric in self.came:
             return self.came[metric]
         return self.total(metric, [0] * len(self.curves))

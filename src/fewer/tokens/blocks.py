@@ -130,7 +130,7 @@ class MergingBlock(nn.Module):
 
 
 class MergedKernel(nn.Module):
-    """A block that runs as one native call (:class:`fewer.kernels.transformer.NativeBlock`), and merges tokens after."""
+    """A block as one native call (:class:`fewer.kernels.transformer.NativeBlock`) that merges tokens after it."""
 
     def __init__(self, fused: nn.Module, amount: int, protected: int, restore: bool) -> None:
         super().__init__()
