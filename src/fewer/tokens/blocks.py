@@ -122,7 +122,11 @@ class MergingBlock(nn.Module):
         batch, tokens, _ = x.shape
         q, k, v = attention.qkv(x).reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         bias = None if state is None else state.sizes.log()[:, None, None, :].to(q.dtype)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)
+        if bias is not None and torch.compiler.is_exporting():
+            # the exporter to ONNX gets the memory layout of the fused product with a mask wrong (torch 2.13)
+            mixed = ((q * self.scale) @ k.transpose(-2, -1) + bias).softmax(-1) @ v
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)
         return attention.proj(mixed.transpose(1, 2).reshape(batch, tokens, -1))
 
     def extra_repr(self) -> str:

@@ -93,9 +93,10 @@ def match_tokens(x: Tensor, count: int, protected: int = 1) -> Matching:
     """
     unit = torch.nn.functional.normalize(x[:, protected:].float(), dim=-1)
     likeness, nearest = (unit[:, ::2] @ unit[:, 1::2].transpose(1, 2)).max(-1)
-    order = likeness.argsort(dim=-1, descending=True, stable=True)
-    gone = order[:, :count]
-    return Matching(order[:, count:].sort(-1).values, gone, nearest.gather(1, gone))
+    # top-k, not a stable sort: ONNX has no such thing
+    order = likeness.topk(likeness.shape[1]).indices
+    gone, kept = order[:, :count], order[:, count:]
+    return Matching(kept.topk(kept.shape[1], largest=False).values, gone, nearest.gather(1, gone))
 
 
 def merge_tokens(x: Tensor, state: TokenState, count: int, protected: int = 1) -> tuple[Tensor, TokenState]:
