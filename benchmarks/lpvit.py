@@ -3,8 +3,10 @@
     python benchmarks/lpvit.py --budgets 0.7,0.5 --seeds 0
 
 DINOv2 ViT-S on real photos, nothing trained. The power term is tried with the physically right sign (layers that draw
-much power are cut more), with that of the published code (cut less), and left out. Each row is a whole model, cut the
-way a run would cut it, judged on held-out photos. Finished rows are kept: an interrupted run goes on where it stopped.
+much power are cut more), with that of the published code (cut less), and left out. Each row is a whole model, judged on
+held-out photos. Without a repair it is put together from the weights that were stored when harm was measured, which are
+those of a run up to their rounding to half precision; with one it is made as a run makes it, layer by layer in the
+order of execution. Finished rows are kept: an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -27,11 +29,13 @@ from fewer.core.power import power_shares, with_power
 from fewer.data.photos import real_photos
 from fewer.verbs.applying import apply_options
 from fewer.verbs.curves import Sensed, resolved, sense_curves
-from fewer.verbs.evaluate import Judge
-from fewer.verbs.planning import choose
+from fewer.verbs.evaluate import Judge, Quality
+from fewer.verbs.planning import Assembly, choose
 from fewer.verbs.prepare import Prepared, prepare
+from fewer.verbs.progress import Silent
 from fewer.verbs.rivals import rival_settings
 from fewer.verbs.settings import Settings
+from fewer.verbs.tokens import choose_tokens
 
 RESULTS = Path(__file__).parent / "results" / "lpvit.csv"
 
@@ -44,17 +48,19 @@ class Row:
     preset: str
     plan: str = "dp"
     power: float = 0.0
+    tokens: bool = False
 
 
 ROWS = (
     Row("lpvit", "lpvit", power=1.0),
     Row("lpvit, power 0.1", "lpvit", power=0.1),
+    Row("lpvit, power 0.02", "lpvit", power=0.02),
     Row("lpvit, no power term", "lpvit"),
     Row("lpvit, sign of the published code", "lpvit", power=-1.0),
     Row("lpvit's cut, uniform", "lpvit", plan="uniform"),
     Row("default (ours)", "default"),
+    Row("default with --tokens", "default", tokens=True),
     Row("our cut and repair, uniform", "default", plan="uniform"),
-    Row("our cut and repair, power 0.1", "default", power=0.1),
 )
 
 
@@ -62,24 +68,35 @@ class Bench:
     """Everything of one seed; curves are sensed when the first row asks for them."""
 
     def __init__(self, args: argparse.Namespace, seed: int, scratch: Path) -> None:
-        changes = {"seed": seed, "backend": "serial", "workers": 1, "calibration": args.calibration}
+        changes = {"seed": seed, "backend": "serial", "workers": 1, "calibration": args.calibration, "heldout": 16}
+        changes["sparsities"] = tuple(round(0.1 * i, 1) for i in range(1, 10))
         self.settings = Settings.from_preset("lpvit", **changes)
         files = [photo.path for photo in real_photos()]
         self.prepared: Prepared = prepare(args.model, files, self.settings)
         self.judge = Judge(self.prepared.model, self.prepared.heldout)
         self.scratch, self.seed = scratch, seed
-        self._sensed: dict[str, tuple[Settings, Sensed]] = {}
+        self._sensed: dict[str, tuple[Settings, Sensed, Assembly]] = {}
 
-    def sensed(self, preset: str) -> tuple[Settings, Sensed]:
+    def sensed(self, preset: str) -> tuple[Settings, Sensed, Assembly]:
         if preset not in self._sensed:
             settings = resolved(self.prepared, rival_settings(preset, self.settings))
-            ledger = self.scratch / f"lpvit-{preset}-{self.seed}.jsonl"
-            self._sensed[preset] = settings, sense_curves(self.prepared, settings, ledger_path=ledger)
+            store = self.scratch / f"{preset}-{self.seed}"
+            store.mkdir(parents=True, exist_ok=True)
+            # only what is put together from stored weights needs them stored
+            kept = store if settings.compensation == "none" else None
+            sensed = sense_curves(self.prepared, settings, ledger_path=store / "ledger.jsonl", store=kept)
+            assembly = Assembly.of(
+                self.prepared.model, sensed.curves, store, self.prepared.calibration[:1], self.prepared.forward
+            )
+            self._sensed[preset] = settings, sensed, assembly
         return self._sensed[preset]
 
     def run(self, row: Row, share: float) -> dict[str, Any]:
-        settings, sensed = self.sensed(row.preset)
-        curves, budget = sensed.curves, [Budget("flops", share, True)]
+        settings, sensed, assembly = self.sensed(row.preset)
+        budget = [Budget("flops", share, True)]
+        if row.tokens:
+            sensed = choose_tokens(self.prepared, settings, sensed, budget, Silent())
+        curves = sensed.curves
         # the library refuses a negative weight; with_power takes it for this comparison
         choice = (
             allocate(with_power(curves, "flops", row.power), budget).choice
@@ -88,14 +105,20 @@ class Bench:
         )
         chosen = {u.name: sensed.options[u.name][k] for u, k in zip(curves.units, choice, strict=True)}
         began = perf_counter()
-        model, _ = apply_options(self.prepared, settings, sensed.options, chosen)
-        quality = self.judge.judge(model)
+        if settings.compensation == "none":
+            found: list[Quality] = []
+            assembly.evaluate(choice, lambda model: found.append(self.judge.judge(model)) or 0.0)
+            quality = found[0]
+        else:
+            tokens = curves.meta.get("tokens")
+            quality = self.judge.judge(apply_options(self.prepared, settings, sensed.options, chosen, tokens=tokens)[0])
         drawn = sum(float(p[k]) for p, k in zip(power_shares(curves), choice, strict=True))
         return {
             "flops": curves.total("flops", choice) / curves.dense("flops"),
             "power_share": drawn,
             "distortion": quality.distortion,
             "cosine": quality.value,
+            "tokens": curves.meta.get("tokens", {}).get("name", ""),
             "sum_of_harms": curves.harm(choice),
             "seconds": round(perf_counter() - began, 1),
         }
@@ -122,7 +145,7 @@ def main() -> None:
     parser.add_argument("--model", default="fewer/dinov2-small")
     parser.add_argument("--budgets", default="0.7,0.5")
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--calibration", type=int, default=40)
+    parser.add_argument("--calibration", type=int, default=24)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()) / "fewer-lpvit")
     args = parser.parse_args()

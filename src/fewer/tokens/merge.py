@@ -82,7 +82,7 @@ def match_tokens(x: Tensor, count: int, protected: int = 1) -> Matching:
     Notes
     -----
     Bolya et al., Token merging: your ViT but faster (arXiv 2210.09461), compare the keys of the attention before. The
-    tokens themselves are compared here: they are at hand between any two blocks, and on DINOv2 they do no worse.
+    tokens themselves are compared here: they are at hand between any two blocks.
 
     Examples
     --------
