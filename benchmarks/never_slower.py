@@ -75,7 +75,8 @@ def ratios(dense: Callable[[], object], fast: Callable[[], object], rounds: int)
 
     with torch.inference_mode():
         for _ in range(3):
-            dense(), fast()
+            for run in (dense, fast):
+                run()
         found, before = [], once(dense)
         for _ in range(rounds):
             taken, after = once(fast), once(dense)

@@ -102,8 +102,9 @@ class MergingBlock(nn.Module):
 
     def block(self, x: Tensor, state: TokenState | None) -> Tensor:
         """The block without the merge."""
-        x = x + self._scaled("ls1", self._attention(self.norm1(x), state))
-        return x + self._scaled("ls2", self.mlp(self.norm2(x)))
+        parts: Any = self
+        x = x + self._scaled("ls1", self._attention(parts.norm1(x), state))
+        return x + self._scaled("ls2", parts.mlp(parts.norm2(x)))
 
     def around(self, fused: nn.Module) -> MergedKernel:
         """The same merges after a fused form of this block."""
