@@ -201,6 +201,10 @@ def realistic(blocks: int = 12) -> dict[str, Any]:
                 },
             ],
         },
+        "contest": [
+            {"name": "dp", "label": "fewer (exact DP)", "predicted": 0.09, "measured": 0.12, "chosen": True},
+            {"name": "lamp", "label": "LAMP", "predicted": 0.11, "measured": 0.125},
+        ],
         "search": {
             "kept": True,
             "before": 0.1151,

@@ -129,6 +129,7 @@ def test_each_section_can_be_left_out_alone(section):
         "layers": {"units": []},
         "curves": {"curves": []},
         "additivity": {"additivity": None},
+        "contest": {"contest": []},
         "search": {"search": None},
         "latency": {"latency": None},
         "sensing": {"sensing": None},

@@ -34,6 +34,7 @@ FEW = {
     "baselines": (),
     "probes": 2,
     "sparsities": (0.25, 0.5, 0.75),
+    "allocator": "dp",
 }
 
 
@@ -73,7 +74,8 @@ AMOUNTS = (20, 10, 0)
 @pytest.fixture(scope="module")
 def merged(sensed):
     prepared, settings, made = sensed
-    model = merge_after(copy.deepcopy(prepared.model), dict(zip(("blocks.0", "blocks.1", "blocks.2"), AMOUNTS, strict=True)))
+    amounts = {f"blocks.{i}": amount for i, amount in enumerate(AMOUNTS)}
+    model = merge_after(copy.deepcopy(prepared.model), amounts)
     harm = schedule_harm(model, settings, made)
     return model, harm, repriced(prepared, settings, made.curves, model, AMOUNTS, 65, harm)
 

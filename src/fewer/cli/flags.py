@@ -60,7 +60,7 @@ class SettingFlags:
     threads: Annotated[int | None, _p(SPEND)] = None
     """Threads when the model is used [those of torch]"""
     allocator: Annotated[str | None, _p(SPEND)] = None
-    """dp (exact), uniform, uniform_plus, erk, global_magnitude or lamp [dp]"""
+    """auto (what is measured to be best), dp (exact), uniform, uniform_plus, erk, global_magnitude, lamp [auto]"""
     power: Annotated[float | None, _p(SPEND)] = None
     """Weight of a power term beside the harm; 1 makes it as steep as the harm [0.0]"""
     schedule: Annotated[str | None, _p(SPEND)] = None

@@ -226,6 +226,16 @@ class Additivity(_Part):
     note: Text = ""
 
 
+class Contender(_Part):
+    """A plan that was put together and measured before one was made real; ``predicted`` is the sum of its harms."""
+
+    name: Text
+    label: Text = ""
+    predicted: Amount
+    measured: Amount
+    chosen: bool = False
+
+
 class Search(_Part):
     """Local search after the plan: distortion before and after, and whether its result was kept."""
 
@@ -308,6 +318,7 @@ class RunReport(_Part):
     skipped: list[SkippedUnit] = []
     curves: list[UnitCurve] = []
     additivity: Additivity | None = None
+    contest: list[Contender] = []
     search: Search | None = None
     latency: Latency | None = None
     sensing: Sensing | None = None

@@ -22,8 +22,10 @@ from fewer.core.run import RunFolder
 from fewer.core.search import local_search
 from fewer.distortion.outputs import Reference
 from fewer.models.running import Forward, call, evaluating
+from fewer.patterns import to_matrix
 from fewer.report import RunReport, write
 from fewer.verbs.applying import apply_options
+from fewer.verbs.contest import decide
 from fewer.verbs.curves import Sensed, resolved, sense_curves
 from fewer.verbs.deploying import deploy, measured_here, plan_within
 from fewer.verbs.evidence import Evidence, gather, search_facts
@@ -223,30 +225,34 @@ def _compress(
     if settings.tokens:
         with timed(timings, "tokens"):
             sensed = choose_tokens(prepared, settings, sensed, budgets, progress)
+    assembly = Assembly.of(prepared.model, sensed.curves, scratch, prepared.calibration[:1], forward)
     with timed(timings, "plan"):
+        allocator, rows = decide(prepared, settings, sensed, assembly, budgets, progress)
         allocation, under, tried = plan_within(
             prepared,
             settings,
             sensed.curves,
             budgets,
-            lambda b: choose(sensed.curves, b, settings.allocator, power=settings.power),
+            lambda b: choose(sensed.curves, b, allocator, power=settings.power),
             progress,
         )
     if settings.schedule == "iterative":
         compressed, masks, allocation = _iterate(prepared, settings, sensed, budgets, scratch, progress, timings)
-        assembly = Assembly.of(prepared.model, sensed.curves, scratch, prepared.calibration[:1], forward)
         search = None
     else:
-        assembly = Assembly.of(prepared.model, sensed.curves, scratch, prepared.calibration[:1], forward)
         with timed(timings, "search"):
-            allocation, search = _search(prepared, settings, sensed, assembly, budgets, allocation, progress)
+            search = None
+            if allocator == "dp":
+                allocation, search = _search(prepared, settings, sensed, assembly, budgets, allocation, progress)
         compressed, masks = _apply(prepared, settings, sensed, allocation, progress, timings)
-    method = settings.allocator + ("+search" if search is not None and search["kept"] else "")
+    method = allocator + ("+search" if search is not None and search["kept"] else "")
+    if settings.allocator == "auto" and allocator != "dp":
+        method = f"auto:{allocator}"
     plan = Plan.from_allocation(sensed.curves, budgets, allocation, method)
     evidence = Evidence(
         prepared, settings, sensed, plan, allocation, compressed, masks, budgets, timings, search, command, judge
     )
-    evidence.tried, evidence.under = tried, under
+    evidence.tried, evidence.under, evidence.contest = tried, under, rows
     return report_on(evidence, assembly, progress)
 
 
@@ -286,7 +292,7 @@ def _search(
     start: Allocation,
     progress: Progress,
 ) -> tuple[Allocation, dict[str, Any] | None]:
-    if settings.search == 0 or settings.allocator != "dp" or len(sensed.curves) < 2 or not start.choice.any():
+    if settings.search == 0 or len(sensed.curves) < 2 or not start.choice.any():
         return start, None
     began = perf_counter()
     batches, reference, judged, judge = search_images(prepared, settings)
@@ -334,7 +340,7 @@ def _iterate(
     for number in range(1, settings.rounds + 1):
         if number > 1:
             assert model is not None
-            alive = {name: mask.flatten(1) for name, mask in masks.items()}
+            alive = {name: to_matrix(mask) for name, mask in masks.items()}
             with timed(timings, "sense"):
                 curves = sense_curves(
                     prepared,
@@ -355,7 +361,7 @@ def _iterate(
                 sensed.options,
                 chosen,
                 model=model,
-                alive={name: mask.flatten(1) for name, mask in masks.items()},
+                alive={name: to_matrix(mask) for name, mask in masks.items()},
                 progress=progress,
                 title=f"apply {number}/{settings.rounds}",
             )

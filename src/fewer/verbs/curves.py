@@ -224,6 +224,7 @@ def sense_curves(
         "statistics_seconds": prepared_seconds,
         "task_seconds": float(sum(r["seconds"] for r in results)),
         "resumed": len(tasks) - len(open_tasks),
+        "whole": next((r["note"] for r in results if r.get("note")), ""),
     }
     return Sensed(curves, options, batches, reference, facts)
 

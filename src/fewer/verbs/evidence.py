@@ -44,6 +44,9 @@ LABELS = {
     "dp+search": "fewer (DP + local search)",
     "default": "fewer (preset default)",
     "lpvit": "LPViT (preset lpvit)",
+    "auto:uniform": "fewer (chose uniform)",
+    "auto:erk": "fewer (chose ERK)",
+    "auto:lamp": "fewer (chose LAMP)",
 }
 UNITS_OF_MEASURE = {
     "weights": "weights",
@@ -88,6 +91,7 @@ class Evidence:
     tried: list[dict[str, float]] = field(default_factory=list)
     deployed: Deployed | None = None
     under: Sequence[Budget] = ()
+    contest: list[dict[str, Any]] = field(default_factory=list)
 
 
 def search_facts(before: float, after: float, evaluations: int, seconds: float) -> dict[str, Any]:
@@ -131,7 +135,7 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
     }
     took = e.timings.get("apply", 0.0)
     name = preset_of(e.settings) or e.plan.method
-    ours = row_of(name, e.plan.method.startswith("dp"), quality, took, e.settings, labelled)
+    ours = row_of(name, e.plan.method.startswith(("dp", "auto")), quality, took, e.settings, labelled)
     rows = [ours, *_without_merging(e, judge, progress), *_baselines(e, judge, assembly, progress)]
     report: dict[str, Any] = {
         "seed": e.settings.seed,
@@ -174,6 +178,11 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
     if assembly is not None:
         report["frontier"] = _frontier(e, assembly, progress)
         report["additivity"] = _additivity(e, assembly, progress)
+    if len(e.contest) > 1:
+        report["contest"] = [
+            {**row, "label": LABELS[row["name"]], "chosen": row["name"] == e.plan.method.split(":")[-1].split("+")[0]}
+            for row in e.contest
+        ]
     if e.search is not None:
         report["search"] = _search(e, assembly, judge)
     e.timings["evaluate"] = e.timings.get("evaluate", 0.0) + perf_counter() - began
@@ -234,7 +243,8 @@ def _baselines(e: Evidence, judge: Judge, assembly: Assembly | None, progress: P
         if name in preset_names():
             rows += _preset_row(e, name, judge, assembly, progress)
             continue
-        if name == e.plan.method:
+        # what the contest chose is our row, and would be the same model again
+        if name in (e.plan.method, e.plan.method.removeprefix("auto:")):
             continue
         try:
             allocation = choose(e.sensed.curves, e.under or e.budgets, name)
@@ -452,7 +462,7 @@ def _search(e: Evidence, assembly: Assembly | None, judge: Judge) -> dict[str, A
     assert e.search is not None
     facts = dict(e.search)
     if assembly is not None and facts["kept"]:
-        start = choose(e.sensed.curves, e.budgets, e.settings.allocator)
+        start = choose(e.sensed.curves, e.budgets, "dp")
         before, after = (
             assembly.evaluate(c, lambda m: judge.judge(m).distortion) for c in (start.choice, e.allocation.choice)
         )
@@ -463,13 +473,15 @@ def _search(e: Evidence, assembly: Assembly | None, judge: Judge) -> dict[str, A
 def _sensing(e: Evidence) -> dict[str, Any]:
     facts, curves = e.sensed.facts, e.sensed.curves
     options = sum(len(c.options) - 1 for c in curves.curves)
+    whole = facts.get("whole", "")
     return {
         "forwards": float(facts["passes"]),
         "paper_forwards": float(101 * len(curves) * e.prepared.apart[0]),
         "seconds": facts["seconds"],
         "note": f"{e.settings.estimator}: {options} options of {len(curves)} layers on {e.prepared.apart[0]} images; "
         "passes are of one image, forward or backward, and may start at the changed layer. The paper's number is that "
-        "of 101 ratios for each layer and image.",
+        "of 101 ratios for each layer and image."
+        + (f" Passes ran through the whole model, because {whole}." if whole else ""),
     }
 
 

@@ -36,10 +36,10 @@ def choose(
 ) -> Allocation:
     """Allocate by name: ``dp`` or one of :data:`fewer.core.baselines.BASELINES`.
 
-    ``power`` is the weight of a power term for ``dp`` (:func:`fewer.core.power.with_power`); what is returned states
-    the harm alone.
+    ``auto`` is the DP as well: which rule serves best is found out by :func:`fewer.verbs.contest.contest`. ``power`` is
+    the weight of a power term for the DP (:func:`fewer.core.power.with_power`); what is returned states the harm alone.
     """
-    if allocator != "dp":
+    if allocator not in ("dp", "auto"):
         return best_ladder(curves, budgets, BASELINES[allocator], at_least)
     if not power:
         return allocate(curves, budgets, at_least=at_least)

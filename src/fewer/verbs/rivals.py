@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -10,8 +12,9 @@ from torch import Tensor, nn
 from fewer.core.budget import Budget
 from fewer.presets import preset_names
 from fewer.verbs.applying import apply_options
+from fewer.verbs.contest import decide
 from fewer.verbs.curves import resolved, sense_curves
-from fewer.verbs.planning import choose
+from fewer.verbs.planning import Assembly, choose
 from fewer.verbs.prepare import Prepared
 from fewer.verbs.progress import Progress
 from fewer.verbs.settings import Settings
@@ -93,8 +96,14 @@ def rival_model(
         Shows a stage of that name.
     """
     settings = resolved(prepared, settings)
-    ledger = None if scratch is None else scratch / f"ledger-{title.replace(' ', '-')}.jsonl"
-    sensed = sense_curves(prepared, settings, ledger_path=ledger, progress=progress)
-    found = choose(sensed.curves, budgets, settings.allocator, power=settings.power)
+    with ExitStack() as stack:
+        if scratch is None:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fewer-")))
+        store = scratch / f"rival-{settings.score}-{settings.compensation}"
+        store.mkdir(exist_ok=True)
+        sensed = sense_curves(prepared, settings, ledger_path=store / "ledger.jsonl", store=store, progress=progress)
+        assembly = Assembly.of(prepared.model, sensed.curves, store, prepared.calibration[:1], prepared.forward)
+        allocator, _ = decide(prepared, settings, sensed, assembly, budgets, progress)
+    found = choose(sensed.curves, budgets, allocator, power=settings.power)
     chosen = {u.name: sensed.options[u.name][k] for u, k in zip(sensed.curves.units, found.choice, strict=True)}
     return apply_options(prepared, settings, sensed.options, chosen, progress=progress, title=title)

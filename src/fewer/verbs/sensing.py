@@ -208,6 +208,7 @@ class _Worker:
             "errors": errors,
             "scores": option_thresholds(layer.matrix, options) if task.start == 0 else {},
             "passes": estimator.spent(),
+            "note": estimator.note,
             "seconds": perf_counter() - started,
         }
 

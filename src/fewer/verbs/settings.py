@@ -58,10 +58,13 @@ class Settings(StrictSettings):
     correction
         0 to 1: how much a layer makes up for what cuts before it did.
     allocator
-        ``dp`` (exact), or a baseline: ``uniform``, ``uniform_plus``, ``erk``, ``global_magnitude``, ``lamp``.
+        ``auto``: plans of the exact DP and of the simple rules are put together and measured, and the DP's is taken
+        unless another one is clearly lower. Or one of them: ``dp``, ``uniform``, ``uniform_plus``, ``erk``,
+        ``global_magnitude``, ``lamp``.
     power
         Weight of a power term beside the harm (:func:`fewer.core.power.with_power`); 0 is off, 1 makes it as steep as
-        the harm. The plan then prefers to cut layers that draw much power for what they cost. For ``dp`` only.
+        the harm. The plan then prefers to cut layers that draw much power for what they cost. For
+        ``dp``, which ``auto`` then is.
     schedule, rounds
         ``one-shot``, or ``iterative``: the budget is reached in so many geometric rounds with curves sensed anew.
     data_free
@@ -112,7 +115,7 @@ class Settings(StrictSettings):
     score: Literal["obs", "magnitude", "wanda", "taylor"] = "obs"
     damping: float = Field(default=0.03, gt=0)
     correction: float = Field(default=0.5, ge=0, le=1)
-    allocator: Literal["dp", "uniform", "uniform_plus", "erk", "global_magnitude", "lamp"] = "dp"
+    allocator: Literal["auto", "dp", "uniform", "uniform_plus", "erk", "global_magnitude", "lamp"] = "auto"
     power: float = Field(default=0.0, ge=0)
     schedule: Literal["one-shot", "iterative"] = "one-shot"
     rounds: int = Field(default=4, ge=1)
@@ -154,7 +157,7 @@ class Settings(StrictSettings):
 
     @model_validator(mode="after")
     def _together(self) -> Settings:
-        if self.power and (self.allocator != "dp" or self.search):
+        if self.power and (self.allocator not in ("dp", "auto") or self.search):
             raise ValueError("the power term needs allocator='dp' and search=0")
         if self.tokens and self.schedule == "iterative":
             raise ValueError("tokens are merged by one-shot schedules only; leave tokens or the iterative schedule out")
