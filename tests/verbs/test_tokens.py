@@ -133,6 +133,12 @@ def test_a_budget_out_of_reach_of_weights_alone_is_met_with_merges(sensed):
         choose(curves, budget, "dp")
     found = choose_tokens(prepared, settings, made, budget, Silent())
     assert choose(found.curves, budget, "dp").cost["flops"] <= budget[0].limit(curves)
+    # out of reach of both: what is said to be reachable is so with merges only
+    with pytest.raises(FewerError, match="smallest reachable flops is") as refusal:
+        choose_tokens(prepared, settings, made, [Budget("flops", 0.01, True)], Silent())
+    told = float(str(refusal.value).split("flops is ")[1].split(" %")[0]) / 100
+    assert told < 0.9 * least
+    choose_tokens(prepared, settings, made, [Budget("flops", told, True)], Silent())
 
 
 def test_a_run_merges_and_its_folder_gives_the_same_model(net, images, tmp_path):

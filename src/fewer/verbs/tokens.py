@@ -70,7 +70,8 @@ def choose_tokens(
         raise FewerError("tokens cannot be merged in a model with its own forward=; leave tokens out")
     names, count, protected = mergeable_blocks(prepared.model, prepared.calibration[:1])
     offered = schedules(count, len(names), protected)
-    best, refused = _plan(sensed.curves, budgets, settings)
+    best, why = _plan(sensed.curves, budgets, settings)
+    refused = [(_least(sensed.curves, budgets), why)]
     tried: list[dict[str, Any]] = [_row("none", count, 0.0, sensed.curves, best)]
     chosen = sensed.curves
     with progress.stage("tokens", len(offered)) as stage:
@@ -84,11 +85,12 @@ def choose_tokens(
             tried.append(_row(label, present_tokens(count, amounts)[-1], harm, curves, found))
             if found is not None and (best is None or found.distortion < best.distortion):
                 best, chosen = found, curves
-            refused = refused and why
+            refused.append((_least(curves, budgets), why))
             stage.advance(1, label)
-    if best is None:
-        assert refused is not None
-        raise refused
+    if best is None:  # the one that comes nearest says how near
+        nearest = min(refused, key=lambda one: one[0])[1]
+        assert nearest is not None
+        raise nearest
     if chosen is sensed.curves:
         return sensed
     tokens = {**chosen.meta["tokens"], "harm": chosen.spent, "tokens": count, "tried": tried}
@@ -102,6 +104,12 @@ def _plan(
         return choose(curves, budgets, settings.allocator, power=settings.power), None
     except FewerError as error:
         return None, error
+
+
+def _least(curves: CurveSet, budgets: Sequence[Budget]) -> float:
+    """How low a plan can go, as a share of the budget that is furthest away."""
+    lows = [(b, curves.total(b.metric, [int(c.cost[b.metric].argmin()) for c in curves.curves])) for b in budgets]
+    return max(low / max(b.limit(curves), 1e-300) for b, low in lows)
 
 
 def _row(name: str, left: int, harm: float, curves: CurveSet, plan: Allocation | None) -> dict[str, Any]:
