@@ -270,6 +270,16 @@ def test_a_smaller_model_is_trained_on_without_growing_again(tmp_path):
         assert torch.equal(loaded(X), better.model(X))
 
 
+def test_heads_are_removed_where_tokens_are_merged(tmp_path):
+    settings = quick(pattern="columns", tokens=True)
+    run = fewer.compress(lively_vit(), X, "flops=0.4x", settings=settings, out=tmp_path / "run")
+    assert run.shrunk is not None and not run.shrunk.refused
+    assert any(removal.link.attention for removal in run.shrunk.removals)
+    loaded = fewer.load(tmp_path / "run", TinyViT)
+    with torch.no_grad():
+        assert torch.equal(loaded(X), run.model(X))
+
+
 def test_the_table_tells_which_channels_can_go():
     rows = fewer.match_table(mobile(), torch.zeros(1, 3, 16, 16), pattern="columns")
     told = {row["layer"]: row["channels"] for row in rows}
