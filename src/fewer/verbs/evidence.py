@@ -33,6 +33,7 @@ from fewer.verbs.prepare import Prepared
 from fewer.verbs.progress import Progress
 from fewer.verbs.rivals import preset_of, rival_model, rival_settings, same_method
 from fewer.verbs.settings import Settings
+from fewer.verbs.shrinking import Shrunk
 
 LABELS = {
     "uniform": "Uniform",
@@ -92,6 +93,7 @@ class Evidence:
     deployed: Deployed | None = None
     under: Sequence[Budget] = ()
     contest: list[dict[str, Any]] = field(default_factory=list)
+    shrunk: Shrunk | None = None
 
 
 def search_facts(before: float, after: float, evaluations: int, seconds: float) -> dict[str, Any]:
@@ -216,6 +218,10 @@ def _reached(e: Evidence) -> list[dict[str, Any]]:
         totals["weights"] += kept
         totals["macs"] += kept * unit.positions
         totals["flops"] += 2 * kept * unit.positions
+    for name, macs in e.prepared.couplings.between.items():
+        gone = 1 - float(e.masks[name].flatten(1).any(0).double().mean())
+        totals["macs"] -= gone * macs
+        totals["flops"] -= 2 * gone * macs
     totals["size"] = e.plan.cost["size"]  # replaced by the file's real size once it is written
     for metric in ("latency", "energy"):
         if metric in e.plan.cost:
@@ -510,6 +516,8 @@ def _limits(e: Evidence) -> list[str]:
         limits.append(f"Energy is not measured: it is {e.sensed.curves.meta['device']['energy']}.")
     if warning := e.sensed.curves.meta.get("device", {}).get("warning"):
         limits.append(f"Times are predicted, not measured: {warning}.")
+    if e.shrunk is not None:
+        limits += [f"The channels removed before {n} stay as zeros: {why}." for n, why in e.shrunk.refused.items()]
     if e.settings.data_free is not None:
         limits.append("The model was calibrated without real images.")
     if len(e.prepared.calibration) < 16:
