@@ -89,10 +89,14 @@ class MergingBlock(nn.Module):
             self.add_module(name, child)
         self.amount, self.protected, self.restore = amount, protected, restore
         attention: Any = block.get_submodule("attn")
-        width, heads = attention.proj.in_features, heads_of(block) or 1
         scale = getattr(attention, "scale", None)
-        self.scale = scale if isinstance(scale, float) else (width // heads) ** -0.5
+        self.scale = scale if isinstance(scale, float) else (attention.proj.in_features // self.heads) ** -0.5
         self.train(block.training)
+
+    @property
+    def heads(self) -> int:
+        """Attention heads, of which some may be removed later."""
+        return heads_of(self) or 1
 
     def forward(self, x: Tensor) -> Tensor:
         """x [batch, tokens, width]."""
