@@ -62,8 +62,8 @@ class Course:
     seconds: float | None = None
     steps: int | None = None
     batch: int = 8
-    rate: float = 5e-3
-    alone: float = 0.3
+    rate: float = 5e-4
+    alone: float = 0.7
     blocks: float = 1.0
     evaluations: int = 10
     mixed: bool = False
