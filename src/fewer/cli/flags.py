@@ -28,7 +28,7 @@ class SettingFlags:
     """The settings of a run, as flags. Defaults are those of ``fewer.verbs.settings.Settings``."""
 
     pattern: Annotated[str | None, _p(CUT)] = None
-    """unstructured, block:16x4, 2:4 or nm:*:16; several with commas; blocks for latency budgets [unstructured]"""
+    """unstructured, block:16x4, 2:4, nm:*:16, columns; several with commas; blocks for latency [unstructured]"""
     precisions: Annotated[str | None, _p(CUT)] = None
     """Of fp32, bf16, int8, int4 those the plan may choose from; the first three for latency budgets [fp32]"""
     sparsities: Annotated[str | None, _p(CUT)] = None

@@ -73,7 +73,8 @@ def match_rows(rows: Sequence[Mapping[str, str]], width: int | None = None) -> R
     Parameters
     ----------
     rows
-        ``layer kind shape positions macs status``, as :func:`fewer.verbs.match_table` gives them.
+        ``layer kind shape positions macs status``, and perhaps ``channels``, as :func:`fewer.verbs.match_table` gives
+        them.
     width
         Of the terminal.
     """
@@ -91,6 +92,12 @@ def match_rows(rows: Sequence[Mapping[str, str]], width: int | None = None) -> R
         cells = [name, shorten(row["kind"], 17), row["shape"], row["positions"], _si(row["macs"])]
         table.add_row(*(cells if roomy else cells[:3] + cells[4:]))
     parts: list[RenderableType] = [table]
+    if any("channels" in row for row in matched):
+        groups = _table(("layer", "left"))
+        groups.add_column("input channels that can be removed", overflow="fold")
+        for row in matched:
+            groups.add_row(shorten(row["layer"], 32), row.get("channels", ""))
+        parts.append(groups)
     if skipped:
         left = _table(("left alone", "left"), ("kind", "left"))
         left.add_column("why", overflow="fold")

@@ -112,7 +112,7 @@ def dry_run(model: str, images: Any, settings: Settings, shared: Shared, lines: 
     import fewer
     from fewer.data.images import list_images
 
-    rows = fewer.match_table(model, exclude=settings.exclude)
+    rows = fewer.match_table(model, exclude=settings.exclude, pattern=settings.pattern)
     if isinstance(images, str) and (Path(model) / "recipe.json").is_file():
         files = []  # the model's own task reads them
     else:

@@ -35,6 +35,7 @@ from fewer.verbs.prepare import Prepared, prepare
 from fewer.verbs.progress import Progress, Silent
 from fewer.verbs.saving import save_model
 from fewer.verbs.settings import Settings
+from fewer.verbs.shrinking import Shrunk, shrink
 from fewer.verbs.timing import timed
 
 
@@ -53,12 +54,14 @@ class CompressedRun:
     curves
         Cost and harm of every option; any other budget can be planned from them.
     masks
-        True where a weight was kept, in the weight's shape, by unit name.
+        True where a weight was kept, in the shape of the original weight, by unit name.
     folder
         Where the run was saved, or None.
     fast
         The same model on the kernels that it was planned for, where latency was measured; for inference on this
         machine, in this process. ``fewer.load(folder, accelerated=True)`` gives it again.
+    shrunk
+        What was removed for real, and the masks of the smaller model.
     """
 
     model: nn.Module
@@ -69,6 +72,7 @@ class CompressedRun:
     prepared: Prepared = field(repr=False)
     folder: Path | None = None
     fast: nn.Module | None = field(default=None, repr=False)
+    shrunk: Shrunk | None = field(default=None, repr=False)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the run folder: config, curves, plan, model, recipe, report.
@@ -90,7 +94,10 @@ def save_run(run: RunFolder, result: CompressedRun, config: dict[str, Any]) -> N
         run.write_config(config)
     run.write_curves(result.curves)
     run.write_plan(result.plan)
-    saved = save_model(run.path, result.prepared, result.model, result.plan, result.masks)
+    masks, removals = result.masks, ()
+    if result.shrunk is not None:
+        masks, removals = result.shrunk.masks, result.shrunk.removals
+    saved = save_model(run.path, result.prepared, result.model, result.plan, masks, removals)
     result.report.model.artefact_bytes = float(saved.size)
     for entry in result.report.verdict.budgets:
         if entry.metric == "size":
@@ -250,14 +257,23 @@ def _compress(
 def report_on(evidence: Evidence, assembly: Assembly | None, progress: Progress) -> CompressedRun:
     """Time the model where that was planned, measure it on held-out images, and write everything down."""
     e = evidence
+    e.shrunk = shrink(
+        e.model,
+        e.masks,
+        e.prepared.couplings,
+        e.plan.options(),
+        e.prepared.calibration[: max(1, e.settings.batch)],
+        e.prepared.forward,
+    )
+    e.model = e.shrunk.model
     if "latency" in e.plan.cost and measured_here(e.sensed.curves):
         with progress.stage("time", None) as stage, timed(e.timings, "time"):
             predicted, dense = e.plan.cost["latency"], e.plan.dense["latency"]
-            e.deployed = deploy(e.prepared, e.settings, e.model, e.masks, e.plan.options(), predicted, dense)
+            e.deployed = deploy(e.prepared, e.settings, e.model, e.shrunk.masks, e.plan.options(), predicted, dense)
             stage.advance()
     report = gather(e, assembly, progress)
     fast = e.deployed.model if e.deployed is not None else None
-    return CompressedRun(e.model, e.plan, report, e.sensed.curves, e.masks, e.prepared, fast=fast)
+    return CompressedRun(e.model, e.plan, report, e.sensed.curves, e.masks, e.prepared, fast=fast, shrunk=e.shrunk)
 
 
 def _apply(

@@ -30,6 +30,7 @@ from fewer.verbs.planning import Assembly, choose, random_choices, rank_correlat
 from fewer.verbs.prepare import Prepared
 from fewer.verbs.progress import Progress
 from fewer.verbs.settings import Settings
+from fewer.verbs.shrinking import Shrunk
 
 LABELS = {
     "uniform": "Uniform",
@@ -87,6 +88,7 @@ class Evidence:
     deployed: Deployed | None = None
     under: Sequence[Budget] = ()
     contest: list[dict[str, Any]] = field(default_factory=list)
+    shrunk: Shrunk | None = None
 
 
 def search_facts(before: float, after: float, evaluations: int, seconds: float) -> dict[str, Any]:
@@ -205,6 +207,10 @@ def _reached(e: Evidence) -> list[dict[str, Any]]:
         totals["weights"] += kept
         totals["macs"] += kept * unit.positions
         totals["flops"] += 2 * kept * unit.positions
+    for name, macs in e.prepared.couplings.between.items():
+        gone = 1 - float(e.masks[name].flatten(1).any(0).double().mean())
+        totals["macs"] -= gone * macs
+        totals["flops"] -= 2 * gone * macs
     totals["size"] = e.plan.cost["size"]  # replaced by the file's real size once it is written
     for metric in ("latency", "energy"):
         if metric in e.plan.cost:
@@ -402,13 +408,15 @@ def _search(e: Evidence, assembly: Assembly | None, judge: Judge) -> dict[str, A
 def _sensing(e: Evidence) -> dict[str, Any]:
     facts, curves = e.sensed.facts, e.sensed.curves
     options = sum(len(c.options) - 1 for c in curves.curves)
+    whole = facts.get("whole", "")
     return {
         "forwards": float(facts["passes"]),
         "paper_forwards": float(101 * len(curves) * e.prepared.apart[0]),
         "seconds": facts["seconds"],
         "note": f"{e.settings.estimator}: {options} options of {len(curves)} layers on {e.prepared.apart[0]} images; "
         "passes are of one image, forward or backward, and may start at the changed layer. The paper's number is that "
-        "of 101 ratios for each layer and image.",
+        "of 101 ratios for each layer and image."
+        + (f" Passes ran through the whole model, because {whole}." if whole else ""),
     }
 
 
@@ -437,6 +445,8 @@ def _limits(e: Evidence) -> list[str]:
         limits.append(f"Energy is not measured: it is {e.sensed.curves.meta['device']['energy']}.")
     if warning := e.sensed.curves.meta.get("device", {}).get("warning"):
         limits.append(f"Times are predicted, not measured: {warning}.")
+    if e.shrunk is not None:
+        limits += [f"The channels removed before {n} stay as zeros: {why}." for n, why in e.shrunk.refused.items()]
     if e.settings.data_free is not None:
         limits.append("The model was calibrated without real images.")
     if len(e.prepared.calibration) < 16:

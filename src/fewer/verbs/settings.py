@@ -24,7 +24,8 @@ class Settings(StrictSettings):
     Attributes
     ----------
     pattern
-        ``unstructured``, ``block:16x4``, ``2:4``, or ``nm:*:16`` (any n of 16); several with commas, and the plan
+        ``unstructured``, ``block:16x4``, ``2:4``, ``nm:*:16`` (any n of 16), or ``columns`` (input channels, removed
+        together with what makes them: hidden units, heads, inner channels); several with commas, and the plan
         chooses for each layer. For a budget in latency or energy the default is
         ``block:16x4,block:16x1,block:16x16``, since only blocks become faster.
     precisions
