@@ -63,6 +63,7 @@ class Sensed:
     batches: list[Tensor]
     reference: Reference | None
     facts: dict[str, Any]
+    plain: CurveSet | None = None  # where tokens are merged: the curves without that
 
 
 def repair_of(settings: Settings) -> Repair:
