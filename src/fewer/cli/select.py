@@ -45,11 +45,12 @@ def select(
         coverage, random, foreground-random, kcenter, typiclust, probcover, saal, saal-corrected; from the second round
         on also entropy and bald.
     features
-        What describes an image: a model as for compress, or an .npy file with a row per image [fewer/dinov2-small].
+        What describes an image: a model as for compress; warm-up: a segmentation network that learns from the pool's
+        images first, without labels; or an .npy file with a row per image [fewer/dinov2-small].
     layer
         Layer of the model whose output is used [what stands before the classifier, or the class token].
     input_size
-        Side of the model's input in pixels [the model's own].
+        Side of the model's input in pixels [the model's own; 128 for warm-up].
     continue_
         A further round of the queue at --out; labelled and queued images are never chosen again.
     labels

@@ -39,7 +39,7 @@ class TrainFlags:
     """Of networks that have it [0]"""
 
     init: Annotated[str | None, _p(START)] = None
-    """A run folder whose weights are the start [random]"""
+    """A run folder, or the warm-up folder of fewer select, whose weights are the start [random]"""
     warm_up: Annotated[str | None, _p(START)] = None
     """Self-supervised training on all images first: restoration, contrastive or none [none]"""
     warm_up_steps: Annotated[int | None, _p(START)] = None

@@ -18,10 +18,13 @@ from fewer.select.plan import QueuePlan
 __all__ = ["QueueFolder"]
 
 _MARK = ".fewer-queue"
+_WARM_UP = "warm-up"
+_FOLDERS = ("annotate", _WARM_UP)
 
 
 class QueueFolder:
-    """A folder with one queue: ``config.toml images.jsonl vectors.f32 plan.json queue.csv gallery.html`` and exports.
+    """A folder with one queue: ``config.toml images.jsonl vectors.f32 plan.json queue.csv gallery.html``, exports, and
+    ``warm-up`` with the network, where one was warmed up for the features.
 
     Make one with :meth:`create`, which takes the folder's lock, as a context manager.
 
@@ -107,7 +110,7 @@ class QueueFolder:
 
     def _unmake(self) -> None:
         """Leave nothing behind when a mistake ended the first round before anything was embedded."""
-        if any(p.stat().st_size for p in self.path.glob("*.f32.jsonl")):
+        if any(p.stat().st_size for p in self.path.glob("*.f32.jsonl")) or (self.path / _WARM_UP).exists():
             return
         with contextlib.suppress(OSError):  # a folder that someone else began to use stays
             self._empty()
@@ -121,8 +124,7 @@ class QueueFolder:
             if path.name in (LOCK, _MARK):
                 continue
             if path.is_dir() and not path.is_symlink():
-                # only folders of exports are ours
-                if path.name == "annotate":
+                if path.name in _FOLDERS:  # another one is not ours
                     shutil.rmtree(path, ignore_errors=True)
             elif path.suffix in (".toml", ".jsonl", ".f32", ".json", ".csv", ".html", ".tmp"):
                 path.unlink()

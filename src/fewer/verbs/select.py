@@ -24,11 +24,14 @@ from fewer.select.plan import Asked, QueuePlan, Round, Skipped
 from fewer.select.pool import Pool, Selection
 from fewer.select.predictions import read_predictions
 from fewer.select.uncertainty import cold_start, probe_predictions
+from fewer.tasks import open_task
 from fewer.verbs.progress import Progress, Silent
 
 __all__ = ["Selected", "select_images"]
 
 FEATURES = "fewer/dinov2-small"
+WARM_UP = "warm-up"
+"""Features of a segmentation network that is warmed up on the pool first; also the folder that it is kept in."""
 _LARGE = 200_000  # images from which on the built-in probe has fewer members
 
 
@@ -92,8 +95,9 @@ def select_images(
     method
         See :data:`fewer.select.methods.METHODS`.
     features
-        Model spec or module whose features describe the images (``fewer/dinov2-small`` by default), or an ``.npy`` file
-        [N, d] with one row per image in the order of the sorted relative paths.
+        Model spec or module whose features describe the images (``fewer/dinov2-small`` by default); ``warm-up`` for a
+        segmentation network that learns from the pool's images first, without labels; or an ``.npy`` file [N, d] with
+        one row per image in the order of the sorted relative paths.
     layer
         Layer of the model whose output is pooled.
     input_size
@@ -201,6 +205,8 @@ def _config(
             raise FewerError(f"{queue.path} was made with {wanted['features']}; give it again, as features=")
     else:
         wanted["features"] = described or FEATURES
+        if wanted["features"] == WARM_UP and layer is not None:
+            raise FewerError("the features of a warm-up are those of the network's bottleneck; leave --layer out")
     root = Path(pool) if pool is not None else Path(old["pool"])
     config = {key: value for key, value in wanted.items() if value is not None} | {
         "pool": str(root.resolve()),
@@ -239,7 +245,12 @@ def _vectors(
         return _given(Path(model), names, gone), None
     count = workers or (1 if backend == "serial" else os.cpu_count() or 1)
     size = config.get("input_size")
-    preprocess = {"input_size": (3, size, size)} if size else {}
+    preprocess: dict[str, Any] = {"input_size": (3, size, size)} if size else {}
+    if isinstance(model, str) and model == WARM_UP:
+        files = [Path(config["pool"]) / name for row, name in enumerate(names) if row not in gone]
+        make = open_task("segment").warm_features
+        model = make(files, queue.path / WARM_UP, seed=config["seed"], side=size, progress=progress)
+        preprocess = model.preprocess.to_dict()
     spread = {"batch": batch, "backend": backend, "workers": count, "gone": gone}
 
     def run(corruption: int | None, file: str, stage_name: str) -> Embedded:
