@@ -54,11 +54,12 @@ def select(
     continue_
         A further round of the queue at --out; labelled and queued images are never chosen again.
     labels
-        Labels that came back: a Label Studio or COCO export, a folder of masks, a .csv (name,label) or a list of names.
+        Labels that came back: a Label Studio, COCO or CVAT export, a folder of masks, a .csv (name,label) or a list of
+        names.
     predictions
         Predictions of a model trained meanwhile: an .npz file, or a folder of .npy maps.
     to
-        Exports: labelstudio, coco, masks; several with commas, or none.
+        Exports: labelstudio, coco, cvat, masks; several with commas, or none.
     batch
         Images per forward pass.
     backend

@@ -126,7 +126,7 @@ class QueueFolder:
             if path.is_dir() and not path.is_symlink():
                 if path.name in _FOLDERS:  # another one is not ours
                     shutil.rmtree(path, ignore_errors=True)
-            elif path.suffix in (".toml", ".jsonl", ".f32", ".json", ".csv", ".html", ".tmp"):
+            elif path.suffix in (".toml", ".jsonl", ".f32", ".json", ".xml", ".csv", ".html", ".tmp"):
                 path.unlink()
 
     def has_plan(self) -> bool:
