@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from fewer.cli.flags import Shared
+from fewer.cli.flags import Shared, given
 from fewer.core.errors import FewerError
 
 __all__ = ["TrainFlags", "train"]
@@ -119,7 +119,7 @@ def train(
 
     shared = shared or Shared()
     chosen, inputs = resolve_as(
-        TrainSettings, _given(settings, shared), preset, config, folder="segment", names=("data", "task")
+        TrainSettings, given(settings, shared), preset, config, folder="segment", names=("data", "task")
     )
     data = data or inputs.get("data")
     doing = open_task(inputs.get("task", task))
@@ -155,12 +155,6 @@ def train(
         show_evaluation(run.evaluation)
     print(f"report  {out}/report.html", f"next    fewer predict {out} IMAGES --out masks", sep="\n")
     return 0
-
-
-def _given(flags: TrainFlags | None, shared: Shared) -> dict[str, Any]:
-    values: dict[str, Any] = {} if flags is None else {f.name: getattr(flags, f.name) for f in fields(flags)}
-    values |= {"seed": shared.seed, "device": shared.device}
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def show_evaluation(result: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, explain_os_error
+from fewer.core.folder import open_marked
 from fewer.core.lock import LOCK, FolderLock
 from fewer.core.toml import dump_toml, read_toml
 from fewer.select.plan import QueuePlan
@@ -67,18 +68,9 @@ class QueueFolder:
         """
         queue = cls(path)
         folder = queue.path
-        if folder.exists() and not folder.is_dir():
-            raise FewerError(f"{folder} is a file, not a folder; choose another --out")
         if proceed and not (folder / "plan.json").exists():
             raise FewerError(f"{folder} holds no queue to continue; choose its first round without --continue")
-        made = [place for place in (folder, *folder.parents) if not place.exists()]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            names = {p.name for p in folder.iterdir()}
-        except OSError as error:
-            raise explain_os_error(error, folder, "make the folder") from error
-        if names and _MARK not in names:
-            raise FewerError(f"{folder} is not empty and was not made by fewer select; choose another --out")
+        names, made = open_marked(folder, _MARK, "fewer select")
         queue._lock.take()
         queue._made = made
         try:
