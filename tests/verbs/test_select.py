@@ -215,6 +215,26 @@ def test_corrupted_images_are_counted_and_named(ask, pool):  # noqa: F811
     assert "b/05.png" in (done.folder / "gallery.html").read_text()
 
 
+def test_features_from_a_file_say_nothing_about_broken_images(ask, pool, tmp_path):  # noqa: F811
+    np.save(tmp_path / "f.npy", np.random.default_rng(0).normal(size=(24, 5)).astype(np.float16))
+    for name in ("a/02.png", "b/05.png"):
+        (pool / name).write_bytes(b"\x89PNG broken")
+    assert_refused("at most labels=22", ask, "labels=24", features=tmp_path / "f.npy")
+    done = ask("labels=22", features=tmp_path / "f.npy", to=["coco", "masks"])
+    assert {s.name for s in done.plan.skipped} == {"a/02.png", "b/05.png"} and len(done.chosen) == 22
+    assert not {"a/02.png", "b/05.png"} & set(names_of(done))
+
+
+def test_a_waiting_image_that_is_gone_is_told_and_stops_nothing(ask, pool, tmp_path):  # noqa: F811
+    first = names_of(ask(to=["coco", "cvat", "masks"]))
+    (pool / first[0]).unlink()
+    (pool / first[1]).write_bytes(b"no image any more")
+    second = ask("labels=2", proceed=True, to=["coco", "cvat", "masks"])
+    assert second.lost == first[:2]
+    listed = {image["file_name"] for image in json.loads((tmp_path / "queue" / "coco.json").read_text())["images"]}
+    assert listed == {*first[2:], *names_of(second)}
+
+
 @pytest.mark.parametrize(
     ("budget", "more", "says"),
     [

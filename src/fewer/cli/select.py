@@ -163,6 +163,9 @@ def _show(done: Any) -> None:
     earlier = [a for a in plan.waiting() if a.round < last.round]
     if earlier:
         say(Text(f"{len(earlier)} images of earlier rounds still wait for a label"))
+    if done.lost:
+        named = ", ".join(shorten(name, 40) for name in done.lost[:3]) + (", ..." if len(done.lost) > 3 else "")
+        say(Text(f"{len(done.lost)} of the images that wait cannot be opened any more and are in no export: {named}"))
     if plan.skipped:
         named = ", ".join(shorten(s.name, 40) for s in plan.skipped[:3])
         more = f" and {len(plan.skipped) - 3} more" if len(plan.skipped) > 3 else ""

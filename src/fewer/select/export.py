@@ -15,7 +15,7 @@ from fewer.core.files import atomic_write_text, explain_os_error
 from fewer.select.cvat import write_cvat
 from fewer.select.plan import Asked
 
-__all__ = ["FORMATS", "export"]
+__all__ = ["FORMATS", "can_open", "export"]
 
 FORMATS = {
     "labelstudio": "labelstudio.json: tasks for Label Studio's import",
@@ -27,13 +27,22 @@ FORMATS = {
 DESCRIPTION = "images that fewer select chose for annotation, the most useful first"
 
 
+def can_open(path: Path) -> bool:
+    """Whether a file is there and begins as an image does."""
+    try:
+        with Image.open(path):
+            return True
+    except Exception:  # a broken file can make a decoder raise anything
+        return False
+
+
 def export(queue: Sequence[Asked], root: Path, folder: Path, formats: Sequence[str]) -> list[Path]:
     """Write the waiting images of a queue for annotation tools.
 
     Parameters
     ----------
     queue
-        Images that wait for a label.
+        Images that wait for a label and can be opened.
     root
         Folder of the pool.
     folder

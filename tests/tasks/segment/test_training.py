@@ -22,7 +22,7 @@ from fewer.tasks.segment.sampling import CaseStore, PatchSampler, crop
 from fewer.tasks.segment.settings import TrainSettings
 from fewer.tasks.segment.task import images, predict, preparation_of, quality
 from fewer.tasks.segment.training import train
-from fewer.tasks.segment.warmup import transfer, warm_network, warm_up
+from fewer.tasks.segment.warmup import WarmNetwork, transfer, warm_network, warm_up
 from fewer.verbs.progress import Silent
 from tests.tasks.segment.simulated import write_folder, write_raw
 
@@ -253,6 +253,24 @@ def test_training_may_start_from_a_run(trained: Path, discs: Path) -> None:
         assert torch.allclose(run.model.state_dict()[name], tensor, atol=1e-5)
     with pytest.raises(FewerError, match="another network"):
         train(discs, settings=TrainSettings(**TINY, init=str(trained)))
+
+
+def test_training_may_start_from_a_warm_up(discs: Path, tmp_path: Path) -> None:
+    settings = TrainSettings(**TINY | {"every": 15}, warm_up="restoration", warm_up_steps=3)
+    warm = warm_network(image_pool(sorted((discs / "images").iterdir())), settings)
+    warm.save(tmp_path / "warm")
+    again = WarmNetwork.load(tmp_path / "warm")
+    assert again.preparation == warm.preparation and again.history == warm.history
+    start = TrainSettings(**TINY | {"steps": 1, "learning_rate": 1e-9}, init=str(tmp_path / "warm"))
+    state, source = train(discs, settings=start).model.state_dict(), warm.model.state_dict()
+    same = [name for name in state if state[name].shape == source[name].shape]
+    assert len(same) > len(state) // 2
+    for name in same:
+        assert torch.allclose(state[name], source[name], atol=1e-5)
+    with pytest.raises(FewerError, match="another network"):
+        train(discs, settings=TrainSettings(**TINY | {"width": 8}, init=str(tmp_path / "warm")))
+    with pytest.raises(FewerError, match="was not trained for segmentation"):
+        fewer.evaluate(tmp_path / "warm", discs)
 
 
 def test_a_run_that_has_seen_every_case_is_not_judged_on_them(discs: Path, tmp_path: Path) -> None:
