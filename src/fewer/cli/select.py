@@ -122,8 +122,12 @@ def _dry_run(
 ) -> int:
     from fewer.cli.show import as_json
     from fewer.data.images import list_images
+    from fewer.select.export import check_formats
+    from fewer.select.methods import check_method
     from fewer.verbs.select import FEATURES, _one_budget
 
+    check_method(method)
+    check_formats(formats)
     if pool is None:
         raise FewerError("which pool? give a folder of images; a dry run does not open a queue")
     files = list_images(pool)

@@ -15,7 +15,7 @@ from fewer.core.files import atomic_write_text, explain_os_error
 from fewer.select.cvat import write_cvat
 from fewer.select.plan import Asked
 
-__all__ = ["FORMATS", "can_open", "export"]
+__all__ = ["FORMATS", "can_open", "check_formats", "export"]
 
 FORMATS = {
     "labelstudio": "labelstudio.json: tasks for Label Studio's import",
@@ -34,6 +34,13 @@ def can_open(path: Path) -> bool:
             return True
     except Exception:  # a broken file can make a decoder raise anything
         return False
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Raise a :class:`FewerError` with the nearest valid name unless there are such formats."""
+    for name in formats:
+        if name not in FORMATS:
+            raise FewerError(f"unknown export format {name!r}{near_match(name, FORMATS)}")
 
 
 def export(queue: Sequence[Asked], root: Path, folder: Path, formats: Sequence[str]) -> list[Path]:
@@ -60,9 +67,7 @@ def export(queue: Sequence[Asked], root: Path, folder: Path, formats: Sequence[s
     FewerError
         For an unknown format, or when something cannot be written.
     """
-    for name in formats:
-        if name not in FORMATS:
-            raise FewerError(f"unknown export format {name!r}{near_match(name, FORMATS)}")
+    check_formats(formats)
     written = []
     if "labelstudio" in formats:
         written.append(atomic_write_text(folder / "labelstudio.json", _label_studio(queue)))

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from fewer.core.budget import Budget, parse_budgets
-from fewer.core.errors import FewerError, near_match
+from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text
 from fewer.data.decode import read_image
 from fewer.data.images import list_images
 from fewer.select.embed import Embedded, EmbedJob, embed
-from fewer.select.export import FORMATS, can_open, export
+from fewer.select.export import can_open, check_formats, export
 from fewer.select.folder import QueueFolder
 from fewer.select.labels import Returned, read_labels
 from fewer.select.methods import METHODS, check_method, choose
@@ -140,9 +140,7 @@ def select_images(
     progress = progress or Silent()
     (wanted,) = _one_budget(budget)
     check_method(method)
-    for name in to:
-        if name not in FORMATS:
-            raise FewerError(f"unknown export format {name!r}{near_match(name, FORMATS)}")
+    check_formats(to)
     if pool is None and not proceed:
         raise FewerError("which pool? give a folder of images, for example: fewer select photos/ --budget labels=100")
     began = perf_counter()
