@@ -6,6 +6,7 @@ from torch import nn
 
 from fewer.compensate import inputs as inputs_room
 from fewer.compensate.inputs import input_rows, layer_input, sampled_rows
+from fewer.patterns import to_matrix
 
 CONVOLUTIONS = [
     (nn.Conv1d(4, 6, 3), (2, 4, 9)),
@@ -25,7 +26,7 @@ CONVOLUTIONS = [
 def product(layer: nn.Module, rows: torch.Tensor) -> torch.Tensor:
     """Outputs of all rows, shape (rows, out)."""
     groups = getattr(layer, "groups", 1)
-    weight = layer.weight.detach().reshape(groups, -1, layer.weight[0].numel())
+    weight = to_matrix(layer.weight.detach()).reshape(groups, -1, layer.weight[0].numel())
     return torch.einsum("ngd,grd->ngr", rows, weight).flatten(1) + layer.bias.detach()
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from fewer.models.matching import match
+from fewer.patterns import to_matrix
 from fewer.report import RunReport
 from fewer.verbs.compress import CompressedRun, compress
 from fewer.verbs.settings import Settings
@@ -75,14 +76,14 @@ def test_every_method_on_every_model(name, pattern, estimator, schedule):
     run = compress(model, images_for(name), f"weights={PATTERNS[pattern]:.0%}", settings=settings)
 
     units = match(model, x[:1]).units
-    weights = {u.name: run.model.get_submodule(u.name).weight.detach().flatten(1) for u in units}
+    weights = {u.name: run.model.get_submodule(u.name).weight.detach() for u in units}
     left = sum(int((w != 0).sum()) for w in weights.values())
     dense = sum(u.numel for u in units)
     assert left <= PATTERNS[pattern] * dense
     assert left <= run.plan.cost["weights"] <= PATTERNS[pattern] * dense
     for unit, weight in weights.items():
-        assert not bool(weight[~run.masks[unit].flatten(1)].any())
-        check_pattern(weight, pattern)
+        assert not bool(weight[~run.masks[unit]].any())
+        check_pattern(to_matrix(weight), pattern)
     assert run.report.verdict.met and 0 < run.report.verdict.distortion < float("inf")
 
     # the original is as it was, in every respect

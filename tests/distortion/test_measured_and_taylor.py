@@ -14,6 +14,7 @@ from fewer.distortion.measured import Measured
 from fewer.distortion.outputs import Reference
 from fewer.distortion.taylor import Taylor, rms_gradients
 from fewer.models.matching import match
+from fewer.patterns import to_matrix
 from tests.tiny import TINY, tiny
 
 
@@ -141,7 +142,7 @@ def test_the_stored_shift_gradient_is_that_of_a_bias(name):
             signs /= taylor.reference.scale[0].sqrt()
             grads = torch.autograd.grad(output, [layer.weight, *biases], signs, retain_graph=True)
             stored = taylor.gradients(layer)[0, probe]
-            torch.testing.assert_close(stored[: layer.unit.numel], grads[0].flatten(), rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(stored[: layer.unit.numel], to_matrix(grads[0]).flatten(), rtol=1e-3, atol=1e-5)
             torch.testing.assert_close(stored[layer.unit.numel :], torch.stack(grads[1:]).sum(0), rtol=1e-3, atol=1e-5)
         for hook in hooks:
             hook.remove()

@@ -9,6 +9,7 @@ from torch import nn
 
 from fewer.core.errors import FewerError
 from fewer.kernels.conv import BlockSparseConv2d, NativeDepthwise
+from fewer.patterns import Pattern, select_mask, to_weight
 
 from .conftest import PRECISIONS
 
@@ -105,3 +106,12 @@ def test_bad_input(lib):
         BlockSparseConv2d.from_dense(nn.Conv2d(4, 16, 3), torch.ones(16, 4, 3, 3))
     with pytest.raises(FewerError, match="not a depthwise"):
         NativeDepthwise(nn.Conv2d(4, 8, 3))
+
+
+@pytest.mark.parametrize("conv", [nn.Conv2d(32, 32, 3), nn.Conv2d(16, 32, 4, stride=4)], ids=["spatial", "patch"])
+def test_a_mask_of_the_block_pattern_is_skipped_block_by_block(lib, conv):
+    """What ``fewer compress`` prunes in a k x k convolution is what the kernel does not multiply with."""
+    score = torch.rand(32, conv.weight[0].numel())
+    mask = to_weight(select_mask(score, Pattern.parse("block:16x8"), 0.5), conv.weight.shape)
+    packed = BlockSparseConv2d.from_dense(conv, mask, "fp32", width=8).packed()
+    assert packed.kidx.numel() * 16 * 8 == int(mask.sum()) == mask.numel() // 2

@@ -23,6 +23,7 @@ from fewer.models.artefact import load_artefact, load_masks, load_recipe, save_a
 from fewer.models.matching import match
 from fewer.models.packing import decode_values, encode_values, pack_mask, unpack_mask
 from fewer.models.spec import load_model
+from fewer.patterns import to_weight
 from fewer.quantize.weights import rounded
 from tests.tiny import TINY, ConvNet, NeverCalled, Tied, tiny
 
@@ -41,7 +42,7 @@ def random_mask(shape, pattern, density, seed=0):
         height, width = tile_of(pattern)
         grid = rng.random((math.ceil(rows / height), math.ceil(cols / width))) < density
         mask = np.kron(grid, np.ones((height, width), bool))[:rows, :cols].astype(bool)
-    return torch.from_numpy(mask.reshape(shape))
+    return to_weight(torch.from_numpy(np.ascontiguousarray(mask)), shape)
 
 
 def prune(model, example, pattern, density):
@@ -294,7 +295,7 @@ def test_another_model(folder):
     [
         (lambda r: r.update(unts=[]), "unknown key 'unts'; did you mean 'units'"),
         (lambda r: r["units"][0].update(sparsty=1), r"unknown key 'units.0.sparsty'; did you mean 'sparsity'"),
-        (lambda r: r.update(schema_version=2), "schema version 2"),
+        (lambda r: r.update(schema_version=9), "schema version 9"),
         (lambda r: r.pop("schema_version"), "schema version None"),
         (lambda r: r.pop("source"), "'source' is missing"),
         (lambda r: r["units"][0].update(kept="many"), r"units\.0\.kept"),

@@ -36,7 +36,7 @@ def input_rows(module: nn.Module, x: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        Shape (rows, groups, inputs per group times kernel); ``rows`` counts samples times output positions.
+        Shape (rows, groups, kernel times inputs per group); ``rows`` counts samples times output positions.
 
     Examples
     --------
@@ -44,7 +44,9 @@ def input_rows(module: nn.Module, x: Tensor) -> Tensor:
     >>> conv = nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2)
     >>> x = torch.randn(2, 4, 5, 5)
     >>> rows = input_rows(conv, x)
-    >>> y = torch.einsum("ngd,grd->ngr", rows, conv.weight.view(2, 3, -1)).reshape(2, 3, 3, 6).permute(0, 3, 1, 2)
+    >>> from fewer.patterns import to_matrix
+    >>> y = torch.einsum("ngd,grd->ngr", rows, to_matrix(conv.weight).view(2, 3, -1))
+    >>> y = y.reshape(2, 3, 3, 6).permute(0, 3, 1, 2)
     >>> bool(torch.allclose(y + conv.bias.view(1, -1, 1, 1), conv(x), atol=1e-5))
     True
     """
@@ -61,7 +63,9 @@ def input_rows(module: nn.Module, x: Tensor) -> Tensor:
         x = x.unfold(2 + axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
     positions = range(2, 2 + spatial)
     kernel_axes = range(2 + spatial, 2 + 2 * spatial)
-    x = x.permute(0, *positions, 1, *kernel_axes)
+    # the order of :func:`fewer.patterns.to_matrix`: the channels of a group beside each other, tap by tap
+    x = x.unflatten(1, (module.groups, -1))
+    x = x.permute(0, *(p + 1 for p in positions), 1, *(k + 1 for k in kernel_axes), 2)
     return x.reshape(-1, module.groups, module.weight[0].numel())
 
 

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewer.core.unit import Unit
 from fewer.models.running import Forward, call, evaluating, tensors_of
+from fewer.patterns import to_matrix, to_weight
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -42,8 +43,8 @@ class Layer:
 
     @property
     def matrix(self) -> Tensor:
-        """The weight as a matrix of shape (out, inputs per group times kernel); a view."""
-        return self.weight.detach().flatten(1)
+        """The weight as a matrix, see :func:`fewer.patterns.to_matrix`; not always a view."""
+        return to_matrix(self.weight.detach())
 
     @property
     def centred(self) -> bool:
@@ -76,7 +77,7 @@ class Layer:
             self.weight.dtype == torch.float64
         ):  # repaired in single precision: what was not touched keeps all its digits
             new = torch.where(matrix == self.matrix.float(), self.matrix, new)
-        self.weight.copy_(new.view_as(self.weight))
+        self.weight.copy_(to_weight(new, self.weight.shape).clone())  # it may be a view of this very weight
         if shift is not None:
             if self.norm is not None:
                 self.norm.running_mean -= shift.to(self.norm.running_mean)  # type: ignore[operator, union-attr]

@@ -134,8 +134,8 @@ def random_mask(shape: Sequence[int], option: Option, seed: int = 0) -> Tensor:
     >>> float(random_mask((32, 32), Option("block:16x4", 0.5)).float().mean())
     0.5
     """
-    from fewer.patterns import Pattern, select_mask
+    from fewer.patterns import Pattern, select_mask, to_weight
 
     rows, cols = shape[0], torch.Size(shape[1:]).numel()
     score = torch.rand(rows, cols, generator=torch.Generator().manual_seed(seed))
-    return select_mask(score, Pattern.parse(option.pattern), option.sparsity).view(*shape)
+    return to_weight(select_mask(score, Pattern.parse(option.pattern), option.sparsity), shape)

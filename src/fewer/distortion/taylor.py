@@ -20,6 +20,7 @@ from fewer.compensate.layers import Layer
 from fewer.compensate.sweep import Fit
 from fewer.distortion.outputs import Reference, output_tensors, samples_of
 from fewer.models.running import Forward, call, evaluating
+from fewer.patterns import to_matrix
 
 
 class Taylor:
@@ -143,7 +144,7 @@ class Taylor:
                         )
                         for one, grad in zip(portion, grads, strict=True):
                             row = stored[one.unit.name][index, probe]
-                            row[: one.unit.numel] = 0 if grad is None else grad.flatten()
+                            row[: one.unit.numel] = 0 if grad is None else to_matrix(grad).flatten()
                             row[one.unit.numel :] = shifts.get(one.unit.name, torch.zeros(one.unit.rows))
                     self.passes += samples_of(outputs) * (1 + self.probes)
         finally:

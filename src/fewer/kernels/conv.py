@@ -95,7 +95,8 @@ class BlockSparseConv2d(nn.Module):
 
     A 1 x 1 convolution is a product over pixels, and one whose kernel equals its stride (a patch embedding) a product
     over patches; both take every precision. Others run over a padded image without im2col, in fp32 or bf16. Blocks are
-    16 output channels high and lie along the input channels of one tap (for patches: along the flattened patch).
+    16 output channels high and lie along the input channels of one tap (for patches: along the flattened patch,
+    channels last).
 
     Parameters
     ----------
@@ -165,7 +166,10 @@ class BlockSparseConv2d(nn.Module):
         out, channels = weight.shape[:2]
         if _form(conv) == "patch":
             packed = pack(
-                weight.reshape(out, -1), mask.reshape(out, -1), precision=precision, width=width, bias=conv.bias
+                *(w.permute(0, 2, 3, 1).reshape(out, -1) for w in (weight, mask)),
+                precision=precision,
+                width=width,
+                bias=conv.bias,
             )
             return cls(conv, packed, channels, activation)
         by_tap, kept = weight.permute(0, 2, 3, 1), mask.permute(0, 2, 3, 1)  # [out, rows, columns, channels]
@@ -182,7 +186,7 @@ class BlockSparseConv2d(nn.Module):
         kernel = self.geometry[:2]
         weight = self.linear.dense()
         if self.form == "patch":
-            return weight.reshape(self.out_channels, self.in_channels, *kernel)
+            return weight.reshape(self.out_channels, *kernel, self.in_channels).permute(0, 3, 1, 2)
         return weight.reshape(self.out_channels, *kernel, self.padded)[..., : self.in_channels].permute(0, 3, 1, 2)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -203,7 +207,7 @@ class BlockSparseConv2d(nn.Module):
         else:
             (batch, channels, height, width), (kh, kw) = x.shape, self.geometry[:2]
             x = x[:, :, : height // kh * kh, : width // kw * kw]
-            rows = x.reshape(batch, channels, height // kh, kh, width // kw, kw).permute(0, 2, 4, 1, 3, 5).flatten(3)
+            rows = x.reshape(batch, channels, height // kh, kh, width // kw, kw).permute(0, 2, 4, 3, 5, 1).flatten(3)
         added = None if residual is None else residual.permute(0, 2, 3, 1)
         return linear(rows, added).permute(0, 3, 1, 2)
 

@@ -38,7 +38,8 @@ def pack_mask(mask: np.ndarray, pattern: str) -> np.ndarray:
     array([128], dtype=uint8)
     """
     height, width = tile_of(pattern)
-    matrix = mask.reshape(mask.shape[0], -1)
+    # as fewer.patterns.to_matrix lays a weight out: input channels of a tap side by side
+    matrix = np.moveaxis(mask, 1, -1).reshape(mask.shape[0], -1)
     tiles = np.logical_or.reduceat(matrix, np.arange(0, matrix.shape[0], height), axis=0)
     tiles = np.logical_or.reduceat(tiles, np.arange(0, matrix.shape[1], width), axis=1)
     if not np.array_equal(_expand(tiles, height, width, matrix.shape), matrix):
@@ -67,7 +68,8 @@ def unpack_mask(bits: np.ndarray, shape: tuple[int, ...], pattern: str) -> np.nd
     rows, cols = shape[0], math.prod(shape[1:])
     grid = (math.ceil(rows / height), math.ceil(cols / width))
     tiles = np.unpackbits(bits, count=grid[0] * grid[1]).astype(bool).reshape(grid)
-    return _expand(tiles, height, width, (rows, cols)).reshape(shape)
+    matrix = _expand(tiles, height, width, (rows, cols))
+    return np.moveaxis(matrix.reshape(rows, *shape[2:], shape[1]), -1, 1)
 
 
 def _expand(tiles: np.ndarray, height: int, width: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Which weights may go together: unstructured, n:m and block patterns. Mask mathematics and nothing else."""
 
 from fewer.patterns.grid import families, option_grid
+from fewer.patterns.layout import to_matrix, to_weight
 from fewer.patterns.pattern import Pattern
 from fewer.patterns.select import kept_bound, select_mask
 from fewer.patterns.thresholds import option_thresholds
@@ -16,4 +17,6 @@ __all__ = [
     "select_mask",
     "tile_counts",
     "tile_sums",
+    "to_matrix",
+    "to_weight",
 ]

@@ -13,7 +13,8 @@ _NM = re.compile(r"nm:(\d+):(\d+)")
 
 @dataclass(frozen=True)
 class Pattern:
-    """A sparsity pattern over a weight seen as a matrix of shape (outputs, inputs per group times kernel).
+    """A sparsity pattern over a weight seen as a matrix of shape (outputs, kernel times inputs per group), see
+    :func:`fewer.patterns.to_matrix`.
 
     Parameters
     ----------

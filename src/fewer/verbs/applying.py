@@ -14,6 +14,7 @@ from fewer.compensate.sequential import compress_in_order
 from fewer.core.option import Option
 from fewer.distortion.outputs import Reference
 from fewer.models.running import call, evaluating
+from fewer.patterns import to_weight
 from fewer.verbs.curves import repair_of, row_sensitivity, score_gradients, sensing_batches
 from fewer.verbs.prepare import Prepared
 from fewer.verbs.progress import Progress, Silent
@@ -106,7 +107,7 @@ def apply_options(
             forward=prepared.forward,
             done=lambda name: stage.advance(1, name),
         )
-    return target, {u.name: masks[u.name].view(u.shape) for u in units}
+    return target, {u.name: to_weight(masks[u.name], u.shape) for u in units}
 
 
 def _path(options: Sequence[Option], chosen: Option) -> list[Option]:

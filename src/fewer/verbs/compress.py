@@ -22,6 +22,7 @@ from fewer.core.run import RunFolder
 from fewer.core.search import local_search
 from fewer.distortion.outputs import Reference
 from fewer.models.running import Forward, call, evaluating
+from fewer.patterns import to_matrix
 from fewer.report import RunReport, write
 from fewer.verbs.applying import apply_options
 from fewer.verbs.curves import Sensed, resolved, sense_curves
@@ -324,7 +325,7 @@ def _iterate(
     for number in range(1, settings.rounds + 1):
         if number > 1:
             assert model is not None
-            alive = {name: mask.flatten(1) for name, mask in masks.items()}
+            alive = {name: to_matrix(mask) for name, mask in masks.items()}
             with timed(timings, "sense"):
                 curves = sense_curves(
                     prepared,
@@ -345,7 +346,7 @@ def _iterate(
                 sensed.options,
                 chosen,
                 model=model,
-                alive={name: mask.flatten(1) for name, mask in masks.items()},
+                alive={name: to_matrix(mask) for name, mask in masks.items()},
                 progress=progress,
                 title=f"apply {number}/{settings.rounds}",
             )
