@@ -15,6 +15,7 @@ from fewer.core.errors import FewerError
 from fewer.core.files import explain_os_error
 from fewer.data.decode import read_image, to_array
 from fewer.data.preprocess import Preprocess
+from fewer.models.monai import import_monai
 from fewer.tasks.segment.dataset import image_pool
 from fewer.tasks.segment.settings import TrainSettings
 from fewer.tasks.segment.warmup import WarmNetwork, warm_network
@@ -84,7 +85,7 @@ def warm_features(
     Raises
     ------
     FewerError
-        When no image can be read, the side does not fit, or the disk is full.
+        When MONAI is missing, no image can be read, the side does not fit, or the disk is full.
 
     Examples
     --------
@@ -97,6 +98,7 @@ def warm_features(
     side = side or SIDE
     if side < 16 or side % 8:
         raise FewerError(f"the input of a warmed-up U-Net has sides of a multiple of 8, at least 16; got {side}")
+    import_monai("monai.networks")  # or say so before a thousand images are read
     scratch = folder / "scratch"
     copies = _copies(files, scratch / "images", seed, side)
     settings = TrainSettings(patch=(side, side), warm_up="restoration", warm_up_steps=STEPS, seed=seed)
