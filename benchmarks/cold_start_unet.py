@@ -1,6 +1,6 @@
 """A small U-Net, trained on chosen images of the simulated lesions, as the judge of a choice.
 
-Used by ``cold_start.py`` (pool ``lesions, trained U-Net``) and ``warm_up.py``. Images are halved to 112 x 112 pixels;
+Used by ``cold_start.py`` (pool ``lesions, trained U-Net``) and ``warm_up.py``. Images are reduced to 64 x 64 pixels;
 every training has the same 300 steps of four images, whatever the budget, and keeps its last weights: there are no
 labels for picking better ones. The score is the mean Dice of the held-out images, a missed lesion counted as 0.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-SIDE = 112
+SIDE = 64
 STEPS = 300
 Pictures = Callable[[], list[tuple[np.ndarray, np.ndarray]]]
 
@@ -31,7 +31,7 @@ class Trainer:
     Parameters
     ----------
     folder
-        Where the halved images lie; they are written there once.
+        Where the reduced images lie; they are written there once.
     pictures
         Makes images [224, 224, 3] and masks [224, 224].
     """
@@ -79,7 +79,7 @@ def read(path: Path) -> np.ndarray:
 
 
 def write(folder: Path, pictures: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    """The pool at half its size, as images/ROW.png and masks/ROW.png."""
+    """The pool at its reduced size, as images/ROW.png and masks/ROW.png."""
     from PIL import Image
 
     for name in ("images", "masks"):
@@ -87,6 +87,6 @@ def write(folder: Path, pictures: list[tuple[np.ndarray, np.ndarray]]) -> None:
     for row, (image, mask) in enumerate(pictures):
         small = Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BOX)
         small.save(folder / "images" / f"{row:04d}.png")
-        half = np.asarray(Image.fromarray(mask * 255).resize((SIDE, SIDE), Image.Resampling.BOX)) >= 128
-        Image.fromarray(half).save(folder / "masks" / f"{row:04d}.png")
+        less = np.asarray(Image.fromarray(mask * 255).resize((SIDE, SIDE), Image.Resampling.BOX)) >= 128
+        Image.fromarray(less).save(folder / "masks" / f"{row:04d}.png")
     (folder / "finished").touch()

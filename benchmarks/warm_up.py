@@ -1,6 +1,6 @@
 """What does a warm-up without labels add? One choice of labels, trained from random and from warmed weights.
 
-800 *simulated* skin lesions at 112 x 112 pixels. For each seed three quarters are the pool; 10 or 20 images of it are
+800 *simulated* skin lesions at 64 x 64 pixels. For each seed three quarters are the pool; 10 or 20 images of it are
 chosen by ``coverage`` over DINOv2-small vectors, as in ``cold_start.py``. Then the same small U-Net is trained on them
 for the same 300 steps with the same seed: from random weights, after 600 steps of restoration on all images of the
 pool, or after 200 steps of contrast on them (each of which sees 32 views, eight times as many as one of restoration).
@@ -87,7 +87,7 @@ def main() -> None:
         wanted = [(n, b) for n in ("random weights", kind) for b in BUDGETS if (n, str(b), str(seed)) not in known]
         if not wanted:
             continue
-        trainer = trainer or Trainer(CACHE / "lesions-112", lesion_pictures)
+        trainer = trainer or Trainer(CACHE / "lesions-64", lesion_pictures)
         tokens, _, share = lesion_vectors()
         order = np.random.default_rng([seed, 11]).permutation(len(share))  # the split of cold_start.py
         here, test = np.sort(order[: len(order) * 3 // 4]), np.sort(order[len(order) * 3 // 4 :])
