@@ -3,8 +3,9 @@
 For each network, pattern, sparsity and calibration seed: uniform, ERK, LAMP, global magnitude, the exact DP, and the
 DP with local search, each with and without least-squares repair. Plans are compared on the same stored layers (every
 layer pruned and repaired on its own: ``assembled``). Rows ``in order`` are whole models, pruned layer by layer on the
-inputs that earlier cuts leave, as ``fewer compress`` does it: ours, SparseGPT and Wanda with a uniform ratio, and at
-50 % uniform and LAMP with our repair. ``median`` is over held-out images: a mean may hang on one image.
+inputs that earlier cuts leave, as ``fewer compress`` does it: ours, SparseGPT and Wanda with a uniform ratio, and
+uniform and LAMP with our repair. ``auto`` is the plan that wins the contest on the sensing images, which is what
+``fewer compress`` takes. ``median`` is over held-out images: a mean may hang on one image.
 
     python benchmarks/allocation.py              # goes on where it stopped; --fresh starts anew
     python benchmarks/allocation.py --plot       # only the picture, from the CSV
@@ -30,9 +31,11 @@ from rivals import uniform_in_order
 from fewer.core.budget import Budget
 from fewer.core.search import local_search
 from fewer.data.photos import real_photos
+from fewer.distortion.outputs import Reference
 from fewer.report import environment
 from fewer.verbs.applying import apply_options
 from fewer.verbs.compress import search_images
+from fewer.verbs.contest import contest
 from fewer.verbs.curves import Sensed, sense_curves
 from fewer.verbs.evaluate import Judge, Quality
 from fewer.verbs.planning import Assembly, choose
@@ -104,7 +107,7 @@ def run_cell(table: Table, model: str, pattern: str, seed: int, args: argparse.N
             heldout=32,
         )
         row = {"model": model, "pattern": pattern, "seed": seed, "repair": "obs" if repair else "none"}
-        methods = (*SIMPLE, "dp", *(("dp+search",) if repair else ()))
+        methods = (*SIMPLE, "dp", *(("dp+search", "auto") if repair else ()))
         wanted = [{**row, "sparsity": s, "method": m, "how": "assembled"} for s in SPARSITIES for m in methods]
         if repair:
             wanted += [
@@ -134,8 +137,8 @@ def run_cell(table: Table, model: str, pattern: str, seed: int, args: argparse.N
 
 
 def in_order_methods(sparsity: float) -> tuple[str, ...]:
-    """Whole models take minutes each, so the two best simple allocators are compared so at one sparsity only."""
-    return ("dp", *RIVALS, *(("uniform", "lamp") if sparsity == 0.5 else ()))
+    """Whole models take minutes each, so of the simple allocators only the two best are compared so."""
+    return ("dp", *RIVALS, "uniform", "lamp", *(("erk",) if sparsity == 0.8 else ()))
 
 
 def assembled(
@@ -149,6 +152,11 @@ def assembled(
     evaluations: int,
 ) -> tuple[Quality, float]:
     budgets = [Budget("weights", 1 - sparsity, True)]
+    if method == "auto":
+        batches = list(prepared.sensing_images.split(settings.batch))
+        with torch.no_grad():
+            reference = Reference([prepared.model(b) for b in batches])
+        method, _ = contest(sensed.curves, budgets, lambda plan: assembly.distortion(plan.choice, batches, reference))
     allocation = choose(sensed.curves, budgets, method.removesuffix("+search"))
     if method.endswith("+search"):
         batches, reference, _, _ = search_images(prepared, settings)

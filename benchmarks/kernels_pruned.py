@@ -39,7 +39,7 @@ from fewer.verbs.prepare import prepare
 from fewer.verbs.settings import Settings
 
 PATTERNS = {"fewer/dinov2-small": "block:16x16", "fewer/mobilenet-v2": "block:16x4"}
-DEPTHWISE = ("features.0.0", "features.1.conv.0.0", "features.*.conv.1.0")
+DEPTHWISE = {"fewer/mobilenet-v2": ("features.0.0", "features.1.conv.0.0", "features.*.conv.1.0")}
 FIELDS = [
     "network", "pattern", "batch", "threads", "sparsity", "precision", "quality_name", "quality", "distortion",
     "ms", "peer", "peer_ms", "times_faster", "torch_eager_ms", "times_faster_than_torch_eager", "dense_layers",
@@ -49,7 +49,7 @@ PEERS = {"fp32": None, "bf16": "openvino bf16", "int8": "openvino int8"}
 
 def pruned(name: str, sparsities: list[float]) -> tuple[nn.Module, Judge, dict[float, tuple[nn.Module, dict]]]:
     """The dense network, a judge, and the compressed network with its masks at each sparsity."""
-    settings = Settings(pattern=PATTERNS[name], calibration=40, heldout=24, exclude=DEPTHWISE)
+    settings = Settings(pattern=PATTERNS[name], calibration=40, heldout=24, exclude=DEPTHWISE.get(name, ()))
     prepared = prepare(name, [p.path for p in real_photos()], settings)
     sensed = sense_curves(prepared, settings)
     made = {}

@@ -25,6 +25,7 @@ _PUBLIC: dict[str, str] = {
     "plan": "fewer.verbs.planning",
     "predict": "fewer.verbs.tasks",
     "profile": "fewer.verbs.profile",
+    "recover": "fewer.verbs.recover",
     "rewrite_report": "fewer.verbs.folder",  # not "report", which is a package
     "select_images": "fewer.verbs.select",  # not "select", which is a package
     "sense": "fewer.verbs.folder",
@@ -46,6 +47,7 @@ __all__ = [
     "plan",
     "predict",
     "profile",
+    "recover",
     "rewrite_report",
     "select_images",
     "sense",
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
     from fewer.verbs.folder import sense as sense
     from fewer.verbs.planning import plan as plan
     from fewer.verbs.profile import profile as profile
+    from fewer.verbs.recover import recover as recover
     from fewer.verbs.saving import load as load
     from fewer.verbs.select import select_images as select_images
     from fewer.verbs.settings import Settings as Settings

@@ -153,7 +153,7 @@ def test_listed_allocators_are_those_there_are() -> None:
     from fewer.cli.list import ALLOCATORS
     from fewer.core.baselines import BASELINES
 
-    assert set(ALLOCATORS) == {"dp", *BASELINES}
+    assert set(ALLOCATORS) == {"auto", "dp", *BASELINES}
 
 
 def test_demo_replaces_a_finished_demo_and_goes_on_with_an_interrupted_one(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import report_fixtures
 
-from fewer.report.data import Additivity, RunReport, Search, Sensing
+from fewer.report.data import Additivity, Recovery, RunReport, Search, Sensing
 from fewer.report.words import (
     additivity_sentence,
     best_baseline,
+    comparison_sentence,
     lost_points,
     ranking_sentence,
+    recovery_sentence,
     search_sentence,
     sensing_sentence,
     verdict_sentence,
@@ -104,3 +106,25 @@ def test_sensing_in_words():
     assert "100 full forward passes in 2.0 s" in told
     assert "10x as many" in told
     assert sensing_sentence(Sensing(seconds=2)) == "Measuring all curves took 2.0 s."
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "best", "words"),
+    [
+        (0.4, 0.1, 9, "won back 75.0% of what was lost: the distortion went from 0.400 to 0.100"),
+        (0.4, 0.5, 9, "did not help on held-out images"),
+        (0.4, 0.4, 0, "the model stayed as it was"),
+        (0.0, 0.0, 0, "the model stayed as it was"),
+    ],
+)
+def test_what_a_recovery_won(before, after, best, words):
+    made = Recovery(before=before, after=after, seconds=600, steps=9, best_step=best, images=2, choosing=1)
+    assert words in recovery_sentence(made)
+
+
+def test_a_trained_model_is_not_compared_with_methods_that_were_not_trained():
+    values = report_fixtures.realistic()
+    trained = comparison_sentence(RunReport.from_dict(values))
+    assert "Training" in trained and "baseline" not in trained
+    del values["recovery"]
+    assert "Training" not in comparison_sentence(RunReport.from_dict(values))

@@ -17,6 +17,7 @@ VERBS = {
     "sense": "Measure once what every cut costs and harms; any budget is then planned from it.",
     "plan": "Plan another budget from the same curves, in milliseconds.",
     "apply": "Make the model of a plan.",
+    "recover": "Win back quality by training on unlabelled images for a given time; masks and precisions stay.",
     "report": "Write the page of a run again, and say its verdict.",
     "profile": "Time what a model's layers cost on this machine, for budgets in milliseconds and joules.",
     "select": "Choose the images of an unlabelled pool that should be annotated first, and say why.",

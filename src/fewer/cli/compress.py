@@ -21,6 +21,7 @@ def compress(
     budget: Annotated[list[str] | None, Parameter(negative="")] = None,
     preset: str | None = None,
     config: str | None = None,
+    recover: Annotated[str | None, Parameter(show_default=False)] = None,
     settings: SettingFlags | None = None,
     shared: Shared | None = None,
 ) -> int:
@@ -40,9 +41,12 @@ def compress(
         Settings with a name. See: fewer list presets
     config
         A TOML file of settings; it may also give model, images, budget and preset.
+    recover
+        Train what is left for so long, without labels: 90s, 10min or 1.5h. See: fewer recover --help [not at all]
     """
     from fewer.cli.config import resolve
     from fewer.cli.work import run_compress
+    from fewer.core.duration import parse_duration
 
     shared = shared or Shared()
     chosen, inputs = resolve(given(settings, shared), preset, config)
@@ -56,4 +60,8 @@ def compress(
         raise FewerError("which budget? give one, for example --budget weights=50%")
     if images is None and chosen.data_free is None:
         raise FewerError("which images? give a folder with --images, or sense without any: --data-free noise")
-    return run_compress(model, images, wanted, chosen, shared, shared.out or "run", labelled)
+    if recover is not None:
+        parse_duration(recover)  # told before anything is done
+        if images is None:
+            raise FewerError("recovery needs images to learn from; give a folder with --images")
+    return run_compress(model, images, wanted, chosen, shared, shared.out or "run", labelled, recover)

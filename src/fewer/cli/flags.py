@@ -28,7 +28,7 @@ class SettingFlags:
     """The settings of a run, as flags. Defaults are those of ``fewer.verbs.settings.Settings``."""
 
     pattern: Annotated[str | None, _p(CUT)] = None
-    """unstructured, block:16x4, 2:4 or nm:*:16; several with commas; blocks for latency budgets [unstructured]"""
+    """unstructured, block:16x4, 2:4, nm:*:16, columns; several with commas; blocks for latency [unstructured]"""
     precisions: Annotated[str | None, _p(CUT)] = None
     """Of fp32, bf16, int8, int4 those the plan may choose from; the first three for latency budgets [fp32]"""
     sparsities: Annotated[str | None, _p(CUT)] = None
@@ -58,7 +58,7 @@ class SettingFlags:
     threads: Annotated[int | None, _p(SPEND)] = None
     """Threads when the model is used [those of torch]"""
     allocator: Annotated[str | None, _p(SPEND)] = None
-    """dp (exact), uniform, uniform_plus, erk, global_magnitude or lamp [dp]"""
+    """auto (what is measured to be best), dp (exact), uniform, uniform_plus, erk, global_magnitude, lamp [auto]"""
     schedule: Annotated[str | None, _p(SPEND)] = None
     """one-shot, or iterative: reach the budget in rounds [one-shot]"""
     rounds: Annotated[int | None, _p(SPEND)] = None

@@ -10,6 +10,7 @@ from fewer.core.errors import FewerError, near_match
 __all__ = ["list_"]
 
 ALLOCATORS = {
+    "auto": "the exact plan, unless a simple rule is measured to be clearly better for this budget",
     "dp": "exact dynamic programming over the sensed curves",
     "uniform": "the same share of every layer",
     "uniform_plus": "uniform, with the first and last layers spared",

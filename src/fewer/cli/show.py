@@ -73,7 +73,8 @@ def match_rows(rows: Sequence[Mapping[str, str]], width: int | None = None) -> R
     Parameters
     ----------
     rows
-        ``layer kind shape positions macs status``, as :func:`fewer.verbs.match_table` gives them.
+        ``layer kind shape positions macs status``, and perhaps ``channels``, as :func:`fewer.verbs.match_table` gives
+        them.
     width
         Of the terminal.
     """
@@ -91,6 +92,12 @@ def match_rows(rows: Sequence[Mapping[str, str]], width: int | None = None) -> R
         cells = [name, shorten(row["kind"], 17), row["shape"], row["positions"], _si(row["macs"])]
         table.add_row(*(cells if roomy else cells[:3] + cells[4:]))
     parts: list[RenderableType] = [table]
+    if any("channels" in row for row in matched):
+        groups = _table(("layer", "left"))
+        groups.add_column("input channels that can be removed", overflow="fold")
+        for row in matched:
+            groups.add_row(shorten(row["layer"], 32), row.get("channels", ""))
+        parts.append(groups)
     if skipped:
         left = _table(("left alone", "left"), ("kind", "left"))
         left.add_column("why", overflow="fold")
@@ -122,7 +129,7 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from fewer.report.words import comparison_sentence
+    from fewer.report.words import comparison_sentence, recovery_sentence
 
     met = report.verdict.met
     colour = "green" if met else "red"
@@ -135,6 +142,8 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
     if report.verdict.distortion is not None:
         held = f" on {report.data.heldout} held-out images" if report.data and report.data.heldout else ""
         facts.add_row("output error", f"{significant(report.verdict.distortion)}{held} (0 is the dense model's output)")
+    if report.recovery:
+        facts.add_row("recovery", recovery_sentence(report.recovery))
     for quality in report.verdict.quality:
         labelled = quality.dense is not None and quality.note.endswith("annotated cases")
         dense = f" (dense model {measure(quality.dense or 0.0, 3)}; {quality.note})" if labelled else ""
@@ -150,7 +159,7 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
         facts.add_row("skipped", f"{_count(len(report.data.skipped), 'unreadable image')}: {names}{more}")
     parts: list[RenderableType] = [facts]
     if report.baselines:
-        parts += [_comparison(report), Text(comparison_sentence(report))]
+        parts += [_comparison(report), *([] if report.recovery else [Text(comparison_sentence(report))])]
     where = Table.grid(padding=(0, 2))
     where.add_column(style="dim", no_wrap=True)
     where.add_column(overflow="fold")

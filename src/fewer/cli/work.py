@@ -12,6 +12,7 @@ from fewer.cli.show import as_json, match_rows, say, shorten
 
 if TYPE_CHECKING:
     from fewer.verbs.compress import CompressedRun
+    from fewer.verbs.recover import RecoveredRun
     from fewer.verbs.settings import Settings
 
 __all__ = ["command_line", "dry_run", "remember_command", "run_compress", "show_run"]
@@ -33,7 +34,14 @@ def command_line() -> str:
 
 
 def run_compress(
-    model: str, images: Any, budget: Any, settings: Settings, shared: Shared, out: str, labelled: str | None = None
+    model: str,
+    images: Any,
+    budget: Any,
+    settings: Settings,
+    shared: Shared,
+    out: str,
+    labelled: str | None = None,
+    recover: str | None = None,
 ) -> int:
     """Run the main job with everything decided, and show its verdict."""
     import fewer
@@ -41,7 +49,10 @@ def run_compress(
 
     budgets = parse_budgets(budget)  # a bad budget is told before a model is loaded
     if shared.dry_run:
-        return dry_run(model, images, settings, shared, [f"budget {budget}" for budget in budgets], out)
+        lines = [f"budget {budget}" for budget in budgets] + ([f"recover for {recover}"] if recover else [])
+        return dry_run(model, images, settings, shared, lines, out)
+    if recover is not None and shared.resume and _is_compressed(out):
+        return _recover(recover, shared, out)
     run = fewer.compress(
         model,
         images,
@@ -54,10 +65,31 @@ def run_compress(
         command=command_line(),
         quality=labelled,
     )
-    return show_run(run, shared, out)
+    return show_run(run, shared, out) if recover is None else _recover(recover, shared, out)
 
 
-def show_run(run: CompressedRun, shared: Shared, out: str) -> int:
+def _is_compressed(out: str) -> bool:
+    """Whether the compression of an interrupted command was over, so that only its recovery is left."""
+    from fewer.core.run import RunFolder
+
+    if not Path(out).is_dir():
+        return False
+    events = [line["event"] for line in RunFolder.open(out).read_log()]
+    last = next((event for event in reversed(events) if event in ("started", "finished", "recovered")), "")
+    return last == "finished"
+
+
+def _recover(time: str, shared: Shared, out: str) -> int:
+    import fewer
+
+    resume = shared.resume and not shared.overwrite
+    done = fewer.recover(
+        out, time, resume=resume, overwrite=not resume, progress=terminal_progress(), command=command_line()
+    )
+    return show_run(done, shared, out)
+
+
+def show_run(run: CompressedRun | RecoveredRun, shared: Shared, out: str) -> int:
     """Show a finished run: the verdict box, or all of it as JSON."""
     from fewer.cli.show import verdict_box
 
@@ -80,7 +112,7 @@ def dry_run(model: str, images: Any, settings: Settings, shared: Shared, lines: 
     import fewer
     from fewer.data.images import list_images
 
-    rows = fewer.match_table(model, exclude=settings.exclude)
+    rows = fewer.match_table(model, exclude=settings.exclude, pattern=settings.pattern)
     if isinstance(images, str) and (Path(model) / "recipe.json").is_file():
         files = []  # the model's own task reads them
     else:

@@ -20,6 +20,7 @@ from fewer.compensate.solve import damp, refit
 from fewer.core.errors import FewerError, near_match
 from fewer.core.option import Option
 from fewer.patterns import Pattern, select_mask, tile_sums
+from fewer.patterns.layout import channel_order
 from fewer.quantize.weights import BITS, rounded
 
 COMPENSATIONS = ("obs", "bias", "none")
@@ -231,7 +232,8 @@ class Sweep:
         at = -1.0
         for option in options:
             cut = option.sparsity > at and not option.is_dense
-            if option.is_dense or 1 - float(self.alive.float().mean()) >= option.sparsity:
+            # which outputs go is for the layer that reads them to say
+            if option.is_dense or option.removes == "rows" or 1 - float(self.alive.float().mean()) >= option.sparsity:
                 # nothing to cut, or an earlier round has gone further
                 if repair_dense and self.repair.compensation == "obs":
                     yield self._fit(option, alive, current)
@@ -305,6 +307,11 @@ class Sweep:
         if not self.inverses:
             self.inverses = [_inverse(h) for h in self.hessians]
         grouped = self._grouped(matrix)
+        if pattern.taps > 1:
+            runs = channel_order(matrix.shape[1], pattern.taps).view(-1, pattern.width * pattern.taps)
+            energy = [_run_energy(grouped[0][:, b], inv[0], runs, b) for b, inv in self._by_block()]
+            return self._felt(torch.stack(energy).sum(0)).sum(0, keepdim=True)
+        pattern = pattern.fitted(*matrix.shape)
         if pattern.kind != "block" or pattern.width == 1:
             scale = torch.cat([inv.diagonal(dim1=1, dim2=2) for inv in self.inverses], 1)
             return self._felt((grouped.square() / scale[:, None, :]).view_as(matrix))
@@ -316,6 +323,9 @@ class Sweep:
         for block, more in zip(self.moments.blocks[1:], energies[1:], strict=True):
             tiles = _join(tiles, more, shared=block.start % pattern.width != 0)
         return tile_sums(self._felt(tiles.reshape(matrix.shape[0], -1)), pattern.height, 1)
+
+    def _by_block(self) -> Iterator[tuple[slice, Tensor]]:
+        return zip(self.moments.blocks, self.inverses, strict=True)
 
     def _felt(self, error: Tensor) -> Tensor:
         return error if self.sensitivity is None else error * self.sensitivity
@@ -350,6 +360,20 @@ def _tile_energy(weight: Tensor, inverse: Tensor, width: int, start: int) -> Ten
     diagonal = whole.view(groups, tiles, width, tiles, width).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
     stiffness = torch.linalg.inv(diagonal)
     return torch.einsum("grtw,gtwv,grtv->grt", padded, stiffness, padded)
+
+
+def _run_energy(weight: Tensor, inverse: Tensor, runs: Tensor, block: slice) -> Tensor:
+    """w_b^T (H^-1_bb)^-1 w_b for runs of columns that need not stand together: (rows, runs).
+
+    Columns of a run that lie in another block of the Hessian have no part in this one's.
+    """
+    found = torch.zeros(weight.shape[0], len(runs))
+    for k, columns in enumerate(runs):
+        here = columns[(columns >= block.start) & (columns < block.stop)] - block.start
+        if len(here):
+            part = weight[:, here]
+            found[:, k] = ((part @ torch.linalg.inv(inverse[here][:, here])) * part).sum(1)
+    return found
 
 
 def _join(left: Tensor, right: Tensor, *, shared: bool) -> Tensor:

@@ -185,7 +185,8 @@ class _Rule:
 
     def __init__(self, curves: CurveSet, budgets: _Budgets, at_least: _Floor, name: str) -> None:
         self.curves, self.name = curves, name
-        self.problem = Problem.build(curves, budgets, at_least)
+        # a rule knows units only; planning brings coupled units back in step
+        self.problem = Problem.build(curves, budgets, at_least, folded=False)
         n, k = self.problem.harm.shape
         rate = np.full((n, k), np.nan)
         for i, curve in enumerate(curves.curves):

@@ -120,11 +120,15 @@ class CurveSet:
         For each metric what the unpruned rest costs (biases, norms, attention products); 0 where absent.
     meta
         Facts for the reader, JSON values only (model spec, calibration images, machine, date). Not hashed.
+    coupled
+        Groups of unit names whose options must agree: all of them remove the same share, or none does
+        (:mod:`fewer.core.couple`). No unit is in two.
 
     Raises
     ------
     FewerError
-        When two units share a name, metrics differ between units, or a fixed cost is not a finite number >= 0.
+        When two units share a name, metrics differ between units, a fixed cost is not a finite number >= 0, or a
+        group names a unit that there is not, that is in another one, or that cannot do what the others can.
 
     Examples
     --------
@@ -138,6 +142,7 @@ class CurveSet:
     curves: tuple[Curve, ...]
     fixed: Mapping[str, float] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
+    coupled: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         curves = tuple(self.curves)
@@ -165,9 +170,35 @@ class CurveSet:
         object.__setattr__(self, "curves", curves)
         object.__setattr__(self, "fixed", fixed)
         object.__setattr__(self, "meta", dict(self.meta))
+        object.__setattr__(self, "coupled", tuple(tuple(group) for group in self.coupled))
+        self._check_coupled()
+
+    def _check_coupled(self) -> None:
+        offered = {c.unit.name: {o.sparsity for o in c.options if o.removes} for c in self.curves}
+        seen: set[str] = set()
+        for group in self.coupled:
+            for name in group:
+                if name not in offered:
+                    raise FewerError(f"a coupled group names the unit {name!r}{near_match(name, offered)}")
+                if name in seen:
+                    raise FewerError(f"the unit {name!r} is in two coupled groups")
+                if offered[name] != offered[group[0]]:
+                    raise FewerError(
+                        f"the coupled units {group[0]!r} and {name!r} do not offer to remove the same shares"
+                    )
+                seen.add(name)
+        for name, removes in offered.items():
+            if removes and name not in seen:
+                raise FewerError(f"the unit {name!r} offers to remove rows or columns, but it is in no coupled group")
 
     def __len__(self) -> int:
         return len(self.curves)
+
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """``coupled`` as indices of curves, each group in model order."""
+        at = {c.unit.name: i for i, c in enumerate(self.curves)}
+        return tuple(tuple(sorted(at[name] for name in group)) for group in self.coupled)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -226,6 +257,8 @@ class CurveSet:
             "meta": dict(self.meta),
             "units": [{**dataclasses.asdict(c.unit), "options": [str(o) for o in c.options]} for c in self.curves],
         }
+        if self.coupled:  # absent otherwise, so that the hash of curves without it stays what it was
+            header["coupled"] = [list(group) for group in self.coupled]
         arrays = {"distortion": np.concatenate([c.distortion for c in self.curves])}
         for metric in self.metrics:
             arrays[f"cost.{metric}"] = np.concatenate([c.cost[metric] for c in self.curves])
@@ -295,7 +328,8 @@ class CurveSet:
             part = slice(int(where[unit.name]), int(where[unit.name]) + size)
             cost = {m: arrays[f"cost.{m}"][part] for m in header["metrics"]}
             curves.append(Curve(unit, options, cost, arrays["distortion"][part], scores[unit.name]))
-        return cls(tuple(curves), header["fixed"], header["meta"])
+        coupled = tuple(tuple(group) for group in header.get("coupled", ()))
+        return cls(tuple(curves), header["fixed"], header["meta"], coupled)
 
 
 def _listed(names: Mapping[str, Any]) -> str:

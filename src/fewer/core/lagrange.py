@@ -45,9 +45,10 @@ def solve_several(problem: Problem, buckets: int) -> Allocation:
     for m in range(len(problem.budgets)):
         alone = solve_one(problem.only(m), buckets)
         bound = max(bound, alone.bound)
-        if problem.fits(alone.choice):
+        choice = problem.folded(alone.choice)
+        if choice is not None and problem.fits(choice):
             slack = {b.metric: 0.0 for b in problem.budgets} | alone.slack
-            return problem.allocation(alone.choice, slack, bound)
+            return problem.allocation(choice, slack, bound)
     reduced = reduce_problem(problem, feasible_start(problem))
     bound = max(bound, reduced.bound)
     small = reduced.problem

@@ -12,7 +12,7 @@ __all__ = ["Option"]
 
 _PRECISION = re.compile(r"(?:fp|bf|int)(\d+)")
 _PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
-_PATTERN_FORMS = ("dense", "unstructured", "block:16x4", "nm:2:4")
+_PATTERN_FORMS = ("dense", "unstructured", "block:16x4", "nm:2:4", "columns:16", "rows:16")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,9 @@ class Option:
     Parameters
     ----------
     pattern
-        ``"dense"``, ``"unstructured"``, ``"block:ROWSxCOLS"`` (whole tiles go) or ``"nm:N:M"`` (N of every M stay).
+        ``"dense"``, ``"unstructured"``, ``"block:ROWSxCOLS"`` (whole tiles go), ``"nm:N:M"`` (N of every M stay),
+        ``"columns:G"`` (input channels go in runs of G; ``"columns:GxT"`` where each has T taps of a kernel) or
+        ``"rows:G"`` (outputs go, because another layer's columns do).
     sparsity
         Share of the weights that go, 0 to 1. For ``nm`` it follows from the pattern and may be left out.
     precision
@@ -51,11 +53,11 @@ class Option:
 
     def __post_init__(self) -> None:
         name, *sizes = re.split(r"[:x]", self.pattern)
-        counts = {"dense": 0, "unstructured": 0, "block": 2, "nm": 2}
-        joint = {"block": "x", "nm": ":"}.get(name, "")
+        counts = {"dense": 0, "unstructured": 0, "block": 2, "nm": 2, "columns": 1, "rows": 1}
+        joint = {"block": "x", "columns": "x", "nm": ":"}.get(name, "")
         well_formed = (
             name in counts
-            and len(sizes) == counts[name]
+            and (len(sizes) == counts[name] or (name == "columns" and len(sizes) == 2))
             and all(re.fullmatch(r"[1-9]\d*", s) for s in sizes)
             and (not sizes or self.pattern == f"{name}:{joint.join(sizes)}")
         )
@@ -120,6 +122,20 @@ class Option:
     def is_dense(self) -> bool:
         """Whether every weight stays, in whatever precision."""
         return self.pattern == "dense"
+
+    @property
+    def removes(self) -> str | None:
+        """``"columns"`` or ``"rows"`` for an option that makes a dense matrix smaller, else None.
+
+        Such an option is one side of a cut: the units of a coupled group take one of equal sparsity, or none of them.
+
+        Examples
+        --------
+        >>> Option("columns:16", 0.5).removes, Option("block:16x4", 0.5).removes
+        ('columns', None)
+        """
+        kind = self.pattern.partition(":")[0]
+        return kind if kind in ("columns", "rows") else None
 
     @property
     def kept_bits(self) -> float:

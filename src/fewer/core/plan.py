@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from fewer.core.budget import Budget, parse_budgets
+from fewer.core.couple import in_step
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError, near_match
 from fewer.core.files import atomic_write_text, explain_os_error
@@ -170,7 +171,7 @@ class Plan(BaseModel):
         Raises
         ------
         FewerError
-            When the curves are others, the units differ, or an option was not sensed.
+            When the curves are others, the units differ, an option was not sensed, or coupled units do not agree.
         """
         if same_curves and self.curves != curves.hash():
             raise FewerError(
@@ -187,7 +188,16 @@ class Plan(BaseModel):
                     f"unit {curve.unit.name!r} was not sensed with option {wanted!r}{near_match(wanted, names)}"
                 )
             choice.append(names.index(wanted))
-        return np.array(choice, dtype=np.int64)
+        found = np.array(choice, dtype=np.int64)
+        together = in_step([c.options for c in curves.curves], curves.groups, found)
+        for group in curves.groups:
+            if (found[list(group)] != together[list(group)]).any():
+                coupled = " and ".join(f"{curves.curves[i].unit.name!r}" for i in group)
+                raise FewerError(
+                    f"the units {coupled} are coupled: all of them remove the same share, or none does; in this plan "
+                    + ", ".join(f"{curves.curves[i].unit.name} is {curves.curves[i].options[found[i]]}" for i in group)
+                )
+        return found
 
     def refreshed(self, curves: CurveSet) -> Plan:
         """Return the plan after an edit by hand: the same options, with costs and distortion looked up again.

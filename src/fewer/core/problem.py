@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from fewer.core.budget import Budget, format_amount, parse_budgets
+from fewer.core.couple import Fold, fold_arrays, share_of
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
 
@@ -51,7 +52,8 @@ class Problem:
     """Arrays of an allocation: ``cost`` (M, L, K) and ``harm`` (L, K) for M budgets, L units and at most K options.
 
     Options that are not allowed, and the padding of units with fewer options, have infinite cost and harm.
-    ``room`` (M,) is what may be spent on the units: the limits less the fixed costs.
+    ``room`` (M,) is what may be spent on the units: the limits less the fixed costs. Where units are coupled, L counts
+    items (a group of units is one), and ``fold`` says which options of which units stand behind an item's.
     """
 
     curves: CurveSet
@@ -60,6 +62,7 @@ class Problem:
     harm: np.ndarray
     limit: np.ndarray
     fixed: np.ndarray
+    fold: Fold | None = None
 
     @classmethod
     def build(
@@ -67,8 +70,12 @@ class Problem:
         curves: CurveSet,
         budgets: str | Budget | Iterable[str | Budget],
         at_least: Sequence[int] | np.ndarray | None = None,
+        *,
+        folded: bool = True,
     ) -> Problem:
         """Collect the arrays, and check that the budgets can be met one by one.
+
+        Without ``folded`` coupled units stay apart, and a choice of options need not be one that can be made.
 
         Raises
         ------
@@ -89,7 +96,11 @@ class Problem:
             for m, budget in enumerate(found):
                 cost[m, i, keep] = curve.cost[budget.metric][keep]
         fixed = np.array([curves.fixed.get(b.metric, 0.0) for b in found])
-        problem = cls(curves, found, cost, harm, limit, fixed)
+        fold = None
+        if curves.coupled and folded:
+            shares = [[share_of(o) for o in c.options] for c in curves.curves]
+            cost, harm, fold = fold_arrays(cost, harm, shares, curves.groups)
+        problem = cls(curves, found, cost, harm, limit, fixed, fold)
         problem._check_each_reachable(monotone=at_least is not None)
         return problem
 
@@ -133,12 +144,21 @@ class Problem:
     def allocation(
         self, choice: np.ndarray, slack: dict[str, float] | None = None, bound: float = -np.inf
     ) -> Allocation:
-        """Wrap a choice that fits."""
+        """Wrap a choice that fits, as options of units."""
         choice = np.asarray(choice, dtype=np.int64)
         assert self.fits(choice), "internal error: a plan over budget must never be returned"
+        choice = self.unfold(choice)
         cost = {m: self.curves.total(m, choice) for m in self.curves.metrics}
         harm = self.curves.harm(choice)
         return Allocation(choice, cost, harm, dict(slack or {}), min(bound, harm))
+
+    def unfold(self, choice: np.ndarray) -> np.ndarray:
+        """Option of each unit, from the option of each item."""
+        return choice if self.fold is None else self.fold.unfold(choice)
+
+    def folded(self, choice: np.ndarray) -> np.ndarray | None:
+        """Option of each item, from the option of each unit; None when that is no item's option."""
+        return choice if self.fold is None else self.fold.folded(choice)
 
     def unreachable(self, index: int, least: float, why: str = "") -> FewerError:
         """The sentence for a budget that cannot be met, with the least that can, in the budget's own terms."""

@@ -133,18 +133,20 @@ def local_search(
     if method not in ("both", "swap", "scales"):
         raise FewerError(f"unknown search method {method!r}; known are both, scales, swap")
     problem = Problem.build(curves, budgets, at_least)
-    best = np.array(start.choice, dtype=np.int64)
+    best = problem.folded(np.array(start.choice, dtype=np.int64))
+    if best is None:
+        raise FewerError("the plan that the search is to start from is not one that allocation can give; allocate it")
     if not np.isfinite(problem.harm[np.arange(len(best)), best]).all() or not problem.fits(best):
         raise FewerError(
             "the plan that the search is to start from is not within the budgets; allocate with them first"
         )
     began, rng = time.monotonic(), np.random.default_rng(seed)
-    value = _measure(fitness, best)
+    value = _measure(fitness, problem.unfold(best))
     if not math.isfinite(value):
         raise FewerError("the fitness of the plan that the search starts from is not a finite number; check the data")
     history = [SearchStep(0, value, value, True, "start", (), time.monotonic() - began)]
     if progress:
-        progress(history[0], best.copy())
+        progress(history[0], problem.unfold(best).copy())
     surrogate = Surrogate(problem, best, value)
     seen, same = {best.tobytes()}, 0
     wins, tries = {"swap": 1.0, "scales": 1.0}, {"swap": 2.0, "scales": 2.0}
@@ -161,9 +163,10 @@ def local_search(
             continue
         same = 0
         seen.add(plan.tobytes())
-        new = _measure(fitness, plan)
+        new = _measure(fitness, problem.unfold(plan))
         surrogate.add(plan, new)
-        changed = tuple(curves.curves[i].unit.name for i in np.flatnonzero(plan != best))
+        differs = problem.unfold(plan) != problem.unfold(best)
+        changed = tuple(curves.curves[i].unit.name for i in np.flatnonzero(differs))
         accepted = new < value
         # older successes count less, so that the kind that works now is used
         wins[kind], tries[kind] = 0.95 * wins[kind] + accepted, 0.95 * tries[kind] + 1
@@ -171,7 +174,7 @@ def local_search(
             best, value = plan, new
         history.append(SearchStep(len(history), new, value, accepted, kind, changed, time.monotonic() - began))
         if progress:
-            progress(history[-1], best.copy())
+            progress(history[-1], problem.unfold(best).copy())
     return problem.allocation(best), history
 
 

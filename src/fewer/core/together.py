@@ -119,7 +119,9 @@ def cannot_together(problem: Problem) -> FewerError:
     """The sentence for budgets that can be met one by one only: how low the second can go under the first."""
     first = problem.budgets[0]
     alone = replace(problem.only(0), harm=problem.cost[1])
-    least = float(problem.spent(solve_one(alone, _BUCKETS).choice)[1])
+    choice = alone.folded(solve_one(alone, _BUCKETS).choice)
+    assert choice is not None  # it was unfolded from one
+    least = float(problem.spent(choice)[1])
     if least <= problem.limit[1]:  # only with three or more: the first two agree
         return FewerError(
             f"{_named(problem)} cannot be met together, although each can be met alone; loosen one of them"

@@ -77,6 +77,11 @@ class LatencyModel:
         if option == Option():
             return came
         precision = runs_as(option.precision)
+        if side := option.removes:
+            shape = subject.module.weight.shape
+            ways = [*([] if subject.fused else [AS_IT_CAME]), *ways_of(subject, precision)]
+            times = [self.profile.at(subject.key, way, side, option.sparsity, shape) for way in ways]
+            return min(times, default=came)
         found = [] if subject.fused else [came]
         for way in ways_of(subject, precision):
             if way.startswith("native") and option.pattern.startswith("block:"):
@@ -158,6 +163,7 @@ def measure_model(
     *,
     patterns: Sequence[str] = PATTERNS,
     precisions: Sequence[str] = PRECISIONS,
+    sides: Mapping[str, str] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> LatencyModel:
     """Time whatever a profile does not know yet about a model's layers, and about the model as a whole.
@@ -176,6 +182,8 @@ def measure_model(
         Block patterns that will be options.
     precisions
         Precisions that will be options; ``fp32`` is always timed, too.
+    sides
+        ``columns`` or ``rows`` for the units that may lose input or output channels.
     progress
         Called with (what is timed, number done, number of all).
 
@@ -196,10 +204,14 @@ def measure_model(
         subjects = find_subjects(model, units, example)
     distinct = {subject.key: subject for subject in subjects}
     steps = len(distinct) + len(wanted)
+    of_key = {key: {(sides or {}).get(s.name) for s in subjects if s.key == key} for key in distinct}
     for done, (key, subject) in enumerate(distinct.items()):
         tell(subject.name, done, steps)
         with evaluating(model), torch.inference_mode():
-            profile.measure(key, _layer_ways(subject, patterns, wanted))
+            ways = _layer_ways(subject, patterns, wanted)
+            for side in sorted(of_key[key] - {None}):
+                ways |= _smaller_ways(subject, side, wanted)
+            profile.measure(key, ways)
     whole = f"model {fingerprint(model, example)}"
     names = [subject.name for subject in subjects]
     for done, p in enumerate(wanted):
@@ -226,6 +238,19 @@ def _layer_ways(
                     ways[way_of(way, option.pattern, option.sparsity)] = lambda way=way, p=p, option=option: (
                         subject.ways(random_mask(shape, option), p)[way]
                     )
+    return ways
+
+
+def _smaller_ways(
+    subject: Subject, side: str, precisions: Sequence[str]
+) -> dict[str, Callable[[], Callable[[], object]]]:
+    """The same ways with fewer channels; nothing is made before it is timed."""
+    ways: dict[str, Callable[[], Callable[[], object]]] = {}
+    for s in knots():
+        ways[way_of(AS_IT_CAME, side, s)] = lambda s=s: subject.smaller(side, s).as_it_came()
+        for p in precisions:
+            for way in ways_of(subject, p):
+                ways[way_of(way, side, s)] = lambda way=way, p=p, s=s: subject.smaller(side, s).ways(None, p)[way]
     return ways
 
 

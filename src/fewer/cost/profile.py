@@ -226,7 +226,7 @@ class DeviceProfile:
     def at(
         self, layer: str, way: str, pattern: str, sparsity: float, shape: Sequence[int], *, held_out: bool = False
     ) -> float:
-        """Milliseconds at any sparsity of a block pattern.
+        """Milliseconds at any sparsity of a block pattern, or of a layer without some ``columns`` or ``rows``.
 
         A kernel takes a constant time and a time for each block that it stores, so a straight line over the stored
         share is fitted to the sparsities that were timed. It is less noisy than any of them: a planner that compares
@@ -282,6 +282,8 @@ def stored_share(shape: Sequence[int], pattern: str, sparsity: float, precision:
     >>> stored_share((64, 64), "block:16x4", 0.5, "int8"), stored_share((64, 64), "block:16x1", 0.5, "int8")
     (0.5, 0.9375)
     """
+    if pattern in ("columns", "rows"):  # a smaller dense layer
+        return 1.0 - sparsity
     height, width = tile_of(pattern)
     rows, cols = shape[0], math.prod(shape[1:])
     tiles = math.ceil(rows / height) * math.ceil(cols / width)

@@ -13,6 +13,7 @@ _BLOCK = re.compile(r"^block:([1-9]\d*)x([1-9]\d*)$")
 _ENTRY = 96  # bytes that one more tensor takes in the header, at most, beside its unit's name
 
 _NM = re.compile(r"^nm:([1-9]\d*):([1-9]\d*)$")
+_LINES = re.compile(r"^(columns:[1-9]\d*(x[1-9]\d*)?|rows:[1-9]\d*)$")
 
 
 def tile_of(pattern: str) -> tuple[int, int]:
@@ -35,7 +36,7 @@ def tile_of(pattern: str) -> tuple[int, int]:
     """
     if found := _BLOCK.match(pattern):
         return int(found[1]), int(found[2])
-    if pattern in ("dense", "unstructured") or _NM.match(pattern):
+    if pattern in ("dense", "unstructured") or _NM.match(pattern) or _LINES.match(pattern):
         return 1, 1
     raise FewerError(
         f"unknown pattern {pattern!r}; write dense, unstructured, block:HxW (block:16x4) or nm:N:M (nm:2:4)"
@@ -99,6 +100,8 @@ def packed_bytes(
     dense, scales = value_bytes(numel, precision, itemsize), scale_bytes(shape, precision, name)
     if pattern == "dense":
         return dense + scales
+    if _LINES.match(pattern):  # a smaller matrix, dense again
+        return value_bytes(kept, precision, itemsize) + scales
     return min(dense, value_bytes(kept, precision, itemsize) + mask_bytes(shape, pattern)) + scales
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from fewer.kernels import native
 from fewer.kernels.accelerate import capture_inputs, linear_candidates
 from fewer.kernels.chains import Chain, chain_candidates, find_chains
 from fewer.kernels.transformer import PATHS, why_not_a_block
+from fewer.models.surgery import cut_follower, cut_inputs, cut_outputs
 
 __all__ = ["AS_IT_CAME", "Subject", "find_subjects", "random_mask", "runs_as"]
 
@@ -67,6 +69,30 @@ class Subject:
         x, found = self.x, linear_candidates(self.module, mask, precision)
         made = {name: (lambda layer=layer: layer(x)) for name, layer in found.items() if layer is not self.module}
         return {name: run for name, run in made.items() if not self.fused or name.startswith("native")}
+
+    def smaller(self, side: str, sparsity: float) -> Subject:
+        """The same layer with fewer input (``columns``) or output (``rows``) channels, on as much less input.
+
+        Widths are multiples of 8 where the layer is wide enough for that.
+        """
+        depthwise = getattr(self.module, "groups", 1) > 1
+        axis = 1 if hasattr(self.module, "stride") else -1
+        channels = self.x.shape[axis] if side == "columns" else self.module.weight.shape[0]
+        step = 8 if channels >= 64 else 1
+        at = torch.arange(max(step, round((1 - sparsity) * channels / step) * step))
+        module, x, chain = copy.deepcopy(self.module), self.x, self.chain
+        if side == "columns" or depthwise:
+            x = x.index_select(axis, at).contiguous()
+        if side == "columns":
+            cut_inputs(module, channels, at)
+        else:
+            cut_outputs(module, channels, at)
+        if chain is not None:
+            followers = copy.deepcopy(chain.modules[1:])
+            for follower in followers if side == "rows" else ():
+                cut_follower(follower, channels, at)
+            chain = replace(chain, modules=(module, *followers))
+        return replace(self, module=module, chain=chain, x=x)
 
 
 def runs_as(precision: str) -> str:

@@ -22,6 +22,11 @@ from fewer.models.running import Forward, call, evaluating
 class Estimator(Protocol):
     """Anything that can say how much a changed layer changes the output."""
 
+    @property
+    def note(self) -> str:
+        """What the report should say about how it was measured; empty for nothing."""
+        ...
+
     def harms(self, layer: Layer, fits: Iterable[Fit]) -> Tensor:
         """Harm of each fit on each sample: float64, shape (fits, samples)."""
         ...
@@ -69,6 +74,11 @@ class Measured:
             self.dense = [t.clone() for t in output_tensors(call(model, batches[0], forward))]
         self.passes = 0
         self._spent = 0
+
+    @property
+    def note(self) -> str:
+        """Why passes run through the whole model; empty while they start at the changed layer."""
+        return self.replay.reason
 
     def spent(self) -> int:
         """Passes since this was last asked."""

@@ -108,6 +108,7 @@ class Replay:
         self.timeline = Timeline(model, batches[0], forward)
         self.cache: dict[nn.Module, list[Any]] = {}
         self.enabled = True
+        self.reason = ""  # why it was switched off
 
     def start_at(self, users: Sequence[nn.Module]) -> None:
         """Fill the memory for changes of a layer; ``users`` are the modules that hold its weight."""
@@ -125,10 +126,10 @@ class Replay:
         keep = set(wanted)
         self.cache = {m: outputs for m, outputs in self.cache.items() if m in keep}
         if any(len(outputs) != len(self.batches) for outputs in self.cache.values()):
-            self._give_up()  # the model takes another path for other batches
+            self._give_up("it takes another path for other images")
 
-    def _give_up(self) -> None:
-        self.enabled = False
+    def _give_up(self, reason: str) -> None:
+        self.enabled, self.reason = False, reason
         self.cache.clear()
 
     def _record(self, index: int, missing: Sequence[nn.Module], users: Sequence[nn.Module]) -> None:
@@ -180,10 +181,11 @@ class Replay:
             return self.enabled
         try:
             change = float(Reference([wanted]).change(0, self.run(index)).max())
-        except Exception:
-            change = float("inf")
+        except Exception as error:  # any error of foreign code: the model as a whole did run, so it is ours to avoid
+            self._give_up(f"a replayed pass raises {type(error).__name__}: {str(error)[:120]}")
+            return False
         if not change <= tolerance**2:
-            self._give_up()
+            self._give_up("a replayed pass gives another output: its modules share more than inputs and outputs")
         return self.enabled
 
 

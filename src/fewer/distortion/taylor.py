@@ -103,6 +103,11 @@ class Taylor:
                 self._collect(portion)
             return self._gradients[name]
 
+    @property
+    def note(self) -> str:
+        """Nothing: gradients always take the whole model."""
+        return ""
+
     def spent(self) -> int:
         """Passes since this was last asked."""
         with self._lock:

@@ -13,6 +13,7 @@ from torch import nn
 from fewer.core.errors import FewerError
 from fewer.data.preprocess import Preprocess
 from fewer.models import builtin
+from fewer.models.surgery import operate, read_surgery
 
 Source = dict[str, Any]
 
@@ -139,9 +140,9 @@ def build_architecture(source: Source, architecture: Callable[[], nn.Module] | N
     Parameters
     ----------
     source : dict
-        :attr:`LoadedModel.source`.
+        :attr:`LoadedModel.source`. Its ``surgery``, if any, is carried out on what was built.
     architecture : callable, optional
-        A factory that is used in place of the source.
+        A factory of the whole architecture, before any surgery, that is used in place of the source.
 
     Returns
     -------
@@ -153,6 +154,10 @@ def build_architecture(source: Source, architecture: Callable[[], nn.Module] | N
     FewerError
         When the source cannot be rebuilt, for example a module object without a factory.
     """
+    return operate(_whole(source, architecture), read_surgery(source.get("surgery", [])))
+
+
+def _whole(source: Source, architecture: Callable[[], nn.Module] | None) -> nn.Module:
     if architecture is not None:
         model = architecture()
         if not isinstance(model, nn.Module):

@@ -26,15 +26,16 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.head_width = width // heads  # stays when heads are removed
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        samples, tokens, width = x.shape
-        qkv = self.qkv(x).reshape(samples, tokens, 3, self.heads, width // self.heads)
+        samples, tokens, _ = x.shape
+        qkv = self.qkv(x).reshape(samples, tokens, 3, self.heads, self.head_width)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         mixed = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(mixed.transpose(1, 2).reshape(samples, tokens, width))
+        return self.proj(mixed.transpose(1, 2).reshape(samples, tokens, self.heads * self.head_width))
 
 
 class Mlp(nn.Module):

@@ -1,6 +1,6 @@
-"""Which weights may go together: unstructured, n:m and block patterns. Mask mathematics and nothing else."""
+"""Which weights may go together: unstructured, n:m, block, row and column patterns. Only the mathematics of masks."""
 
-from fewer.patterns.grid import families, option_grid
+from fewer.patterns.grid import column_ladder, families, option_grid, with_columns
 from fewer.patterns.layout import to_matrix, to_weight
 from fewer.patterns.pattern import Pattern
 from fewer.patterns.select import kept_bound, select_mask
@@ -9,6 +9,7 @@ from fewer.patterns.tiles import expand_tiles, tile_counts, tile_sums
 
 __all__ = [
     "Pattern",
+    "column_ladder",
     "expand_tiles",
     "families",
     "kept_bound",
@@ -19,4 +20,5 @@ __all__ = [
     "tile_sums",
     "to_matrix",
     "to_weight",
+    "with_columns",
 ]

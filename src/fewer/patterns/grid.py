@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 
+from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.patterns.pattern import Pattern
+
+COLUMNS = "columns"
+"""In a list of patterns: input channels that can be removed together with what makes them, where a layer has such."""
 
 DEFAULT_SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
@@ -36,7 +41,8 @@ def option_grid(
     Parameters
     ----------
     pattern
-        A pattern, or several with commas: ``block:16x4,block:16x1``.
+        A pattern, or several with commas: ``block:16x4,block:16x1``. A bare ``columns`` adds nothing here: which
+        columns can go, and in what runs, depends on the layers before.
     sparsities
         For patterns that can have any.
     precisions
@@ -62,15 +68,44 @@ def option_grid(
 
 
 def _one_pattern(pattern: str, sparsities: Sequence[float]) -> list[Option]:
+    if pattern == COLUMNS:
+        return []
     if pattern.startswith("nm:*:"):
         m = Pattern.parse(f"nm:1:{pattern.rpartition(':')[2]}").m
         return [Option(f"nm:{n}:{m}", 1 - n / m) for n in range(m - 1, 0, -1)]
     parsed = Pattern.parse(pattern)
+    if parsed.kind in ("columns", "rows"):
+        raise FewerError(f"write {COLUMNS!r} instead of {pattern!r}: how wide a run of columns is depends on the layer")
     if parsed.kind == "dense":
         return []
     if parsed.kind == "nm":
         return [Option(str(parsed), 1 - parsed.n / parsed.m)]
     return [Option(str(parsed), s) for s in sorted(set(sparsities)) if 0 < s <= 1]
+
+
+def with_columns(patterns: str) -> bool:
+    """Whether a list of patterns asks for columns.
+
+    Examples
+    --------
+    >>> with_columns("block:16x4, columns"), with_columns("block:16x4")
+    (True, False)
+    """
+    return any(part.strip() == COLUMNS for part in patterns.split(","))
+
+
+def column_ladder(count: int, sparsities: Sequence[float]) -> tuple[float, ...]:
+    """Sparsities at which another number of ``count`` equal runs of columns goes; one run always stays.
+
+    Each is the share that really goes, rounded down to four digits, so that its number of runs is exact.
+
+    Examples
+    --------
+    >>> column_ladder(6, [0.1, 0.2, 0.3, 0.4, 0.95])
+    (0.1666, 0.3333, 0.5)
+    """
+    gone = sorted({math.ceil(s * count - 1e-9) for s in sparsities})
+    return tuple(math.floor(k / count * 1e4 + 1e-9) / 1e4 for k in gone if 0 < k < count)
 
 
 def families(options: Sequence[Option]) -> list[list[Option]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-__all__ = ["to_matrix", "to_weight"]
+__all__ = ["channel_order", "to_matrix", "to_weight"]
 
 
 def to_matrix(weight: Tensor) -> Tensor:
@@ -46,3 +47,14 @@ def to_weight(matrix: Tensor, shape: Sequence[int]) -> Tensor:
     """
     out, inputs, *kernel = shape
     return matrix.view(out, *kernel, inputs).movedim(-1, 1)
+
+
+def channel_order(columns: int, taps: int) -> Tensor:
+    """Columns of :func:`to_matrix`, sorted so that all taps of an input channel stand together.
+
+    Examples
+    --------
+    >>> channel_order(6, 2)
+    tensor([0, 3, 1, 4, 2, 5])
+    """
+    return torch.arange(columns).view(taps, -1).T.flatten()

@@ -1,14 +1,16 @@
-"""The grammar of patterns: ``dense``, ``unstructured``, ``block:16x4``, ``nm:2:4``."""
+"""The grammar of patterns: ``dense``, ``unstructured``, ``block:16x4``, ``nm:2:4``, ``columns:16``, ``rows:16``."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fewer.core.errors import FewerError
 
 _BLOCK = re.compile(r"block:(\d+)x(\d+)")
 _NM = re.compile(r"nm:(\d+):(\d+)")
+_COLUMNS = re.compile(r"columns:(\d+)(?:x(\d+))?")
+_ROWS = re.compile(r"rows:(\d+)")
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,13 @@ class Pattern:
     Parameters
     ----------
     kind
-        ``"dense"``, ``"unstructured"``, ``"block"`` or ``"nm"``.
+        ``"dense"``, ``"unstructured"``, ``"block"``, ``"nm"``, ``"columns"`` or ``"rows"``.
     height, width
-        Tile size in outputs and inputs (``block`` only; 1 x 1 otherwise).
+        Tile size in outputs and inputs (``block``); ``columns`` have a width only, ``rows`` a height only. 1 otherwise.
     n, m
         At most ``n`` weights are kept of every ``m`` consecutive inputs (``nm`` only).
+    taps
+        Taps of the kernel, on each of which an input channel is a column (``columns`` only).
 
     Examples
     --------
@@ -38,6 +42,7 @@ class Pattern:
     width: int = 1
     n: int = 0
     m: int = 0
+    taps: int = field(default=1, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Pattern:
@@ -60,11 +65,34 @@ class Pattern:
             n, m = int(found[1]), int(found[2])
             if 0 < n <= m:
                 return cls("nm", n=n, m=m)
+        if (found := _COLUMNS.fullmatch(bare)) and int(found[1]) and int(found[2] or 1):
+            return cls("columns", width=int(found[1]), taps=int(found[2] or 1))
+        if (found := _ROWS.fullmatch(bare)) and int(found[1]):
+            return cls("rows", height=int(found[1]))
         raise FewerError(
-            f"'{text}' is not a pattern: use unstructured, a block such as block:16x4, or n:m such as 2:4."
+            f"'{text}' is not a pattern: use unstructured, a block such as block:16x4, n:m such as 2:4, or columns."
         )
+
+    def fitted(self, rows: int, cols: int) -> Pattern:
+        """The pattern on a matrix of this size: whole columns and whole rows are tiles as high and as wide as it.
+
+        With several taps the tiles are those of a matrix whose columns stand in
+        :func:`~fewer.patterns.layout.channel_order`.
+
+        Examples
+        --------
+        >>> str(Pattern.parse("columns:16").fitted(384, 1536)), str(Pattern.parse("block:16x4").fitted(384, 1536))
+        ('block:384x16', 'block:16x4')
+        """
+        if self.kind == "columns":
+            return Pattern("block", rows, self.width * self.taps)
+        return Pattern("block", self.height, cols) if self.kind == "rows" else self
 
     def __str__(self) -> str:
         if self.kind == "block":
             return f"block:{self.height}x{self.width}"
+        if self.kind == "columns":
+            return f"columns:{self.width}" + (f"x{self.taps}" if self.taps > 1 else "")
+        if self.kind == "rows":
+            return f"rows:{self.height}"
         return f"nm:{self.n}:{self.m}" if self.kind == "nm" else self.kind

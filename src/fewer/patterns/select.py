@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from fewer.patterns.layout import channel_order
 from fewer.patterns.pattern import Pattern
 from fewer.patterns.tiles import expand_tiles, tile_counts, tile_sums
 
@@ -33,7 +34,7 @@ def kept_bound(rows: int, cols: int, pattern: Pattern, sparsity: float) -> int:
     >>> kept_bound(32, 32, Pattern.parse("block:16x16"), 0.3)
     512
     """
-    total = rows * cols
+    total, pattern = rows * cols, pattern.fitted(rows, cols)
     if pattern.kind == "dense" or sparsity <= 0:
         return total
     if pattern.kind == "nm":
@@ -69,11 +70,17 @@ def select_mask(score: Tensor, pattern: Pattern, sparsity: float, alive: Tensor 
     >>> select_mask(torch.tensor([[3.0, 1.0, 2.0, 4.0]]), Pattern.parse("unstructured"), 0.5)
     tensor([[ True, False, False,  True]])
     """
+    # of blocks and columns, scores may be those of tiles
+    rows, cols = alive.shape if pattern.kind in ("block", "columns") and alive is not None else score.shape
+    if pattern.taps > 1:
+        order = channel_order(cols, pattern.taps)
+        gathered = score[:, order] if score.shape == (rows, cols) else score
+        left = None if alive is None else alive[:, order]
+        mask = torch.empty(rows, cols, dtype=torch.bool)
+        mask[:, order] = select_mask(gathered, pattern.fitted(rows, cols), sparsity, left)
+        return mask
+    pattern = pattern.fitted(rows, cols)
     tiled = pattern.kind == "block"
-    if tiled and alive is not None:
-        rows, cols = alive.shape
-    else:
-        rows, cols = score.shape
     if pattern.kind == "dense" or (sparsity <= 0 and pattern.kind != "nm"):
         return torch.ones(rows, cols, dtype=torch.bool) if alive is None else alive.clone()
     if pattern.kind == "nm":

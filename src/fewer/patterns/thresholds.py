@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fewer.core.option import Option
+from fewer.patterns.layout import channel_order
 from fewer.patterns.pattern import Pattern
 from fewer.patterns.select import drop_count
 from fewer.patterns.tiles import tile_counts, tile_sums
@@ -40,10 +41,12 @@ def option_thresholds(matrix: Tensor, options: Sequence[Option]) -> dict[str, li
     sorted_by_tile: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
     for option in options:
         pattern = Pattern.parse(option.pattern)
+        order = channel_order(cols, pattern.taps) if pattern.taps > 1 else slice(None)
+        pattern = pattern.fitted(rows, cols)
         key = (pattern.height, pattern.width)
         if key not in sorted_by_tile:
             counts = tile_counts(rows, cols, *key).flatten()
-            energy = tile_sums(matrix.detach().double().square(), *key).flatten()
+            energy = tile_sums(matrix.detach()[:, order].double().square(), *key).flatten()
             order = torch.argsort(energy / counts)
             energy, counts = energy[order], counts[order]
             above = energy.flip(0).cumsum(0).flip(0)

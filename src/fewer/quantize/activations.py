@@ -48,6 +48,8 @@ def round_tokens(x: Tensor, precision: str = "int8", axis: int = -1) -> Tensor:
 def rounding_inputs(modules: Sequence[nn.Module], precision: str) -> Iterator[None]:
     """Linear and convolution layers see their input rounded, inside of a ``with`` block.
 
+    Gradients pass the rounding as if it were not there (straight-through).
+
     A convolution whose kernel is not 1 x 1 mixes tokens of several pixels: its int8 form takes whole patches, or does
     not exist (it then runs in bf16), so only bf16 rounding is applied to it.
 
@@ -75,6 +77,9 @@ def _hook(module: Any, precision: str):
     axis = 1 if hasattr(module, "kernel_size") else -1
 
     def round_input(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (round_tokens(inputs[0], used, axis), *inputs[1:])
+        x = inputs[0]
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return (round_tokens(x, used, axis), *inputs[1:])
+        return (x + (round_tokens(x, used, axis) - x).detach(), *inputs[1:])
 
     return round_input

@@ -226,6 +226,16 @@ class Additivity(_Part):
     note: Text = ""
 
 
+class Contender(_Part):
+    """A plan that was put together and measured before one was made real; ``predicted`` is the sum of its harms."""
+
+    name: Text
+    label: Text = ""
+    predicted: Amount
+    measured: Amount
+    chosen: bool = False
+
+
 class Search(_Part):
     """Local search after the plan: distortion before and after, and whether its result was kept."""
 
@@ -281,6 +291,33 @@ class Latency(_Part):
         return self.predicted_ms / self.measured_ms - 1 if self.measured_ms else 0.0
 
 
+class Recovery(_Part):
+    """Training after the cut: held-out distortion and quality before and after.
+
+    ``points`` are (seconds, distortion on the images that chose the best state) on the way; these images taught nothing
+    and are not the held-out ones. ``best_step`` 0 means that no state was better than the start.
+    """
+
+    before: Amount
+    after: Amount
+    quality_name: Text = ""
+    quality_before: Number | None = None
+    quality_after: Number | None = None
+    seconds: Amount
+    steps: Count
+    best_step: Count
+    images: Count
+    choosing: Count
+    source: Text = ""
+    points: Pairs = []
+    command: Text = ""
+
+    @property
+    def won(self) -> float:
+        """Share of the lost quality that came back; below 0 it got worse."""
+        return 1 - self.after / self.before if self.before else 0.0
+
+
 class RunReport(_Part):
     """Everything that one run has to show; the content of ``report.json`` and of the HTML page.
 
@@ -308,8 +345,10 @@ class RunReport(_Part):
     skipped: list[SkippedUnit] = []
     curves: list[UnitCurve] = []
     additivity: Additivity | None = None
+    contest: list[Contender] = []
     search: Search | None = None
     latency: Latency | None = None
+    recovery: Recovery | None = None
     sensing: Sensing | None = None
     timings: dict[Text, Amount] = {}
     peak_memory_bytes: Amount | None = None

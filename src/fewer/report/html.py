@@ -41,9 +41,11 @@ SECTIONS = (
     Section("comparison", "Against other methods", lambda report: report.baselines, plots.baselines),
     Section("frontier", "Other budgets", lambda report: report.frontier, plots.frontier),
     Section("latency", "Time, predicted and measured", lambda report: report.latency),
+    Section("recovery", "Recovery by training", lambda report: report.recovery, plots.recovery),
     Section("layers", "What was done to each layer", lambda report: report.units, plots.allocation),
     Section("curves", "What was measured first", lambda report: report.curves, plots.curves),
     Section("additivity", "Can the plan be trusted?", lambda report: report.additivity, plots.additivity),
+    Section("contest", "Which plan was taken", lambda report: report.contest),
     Section("search", "Local search", lambda report: report.search),
     Section("sensing", "Cost of measuring", lambda report: report.sensing),
     Section(

@@ -427,3 +427,40 @@ def additivity(report: RunReport) -> Plot | None:
             Key("prediction = measurement", "muted", line="dashed"),
         ],
     )
+
+
+def recovery(report: RunReport) -> Plot | None:
+    """Learning curve: distortion on the images that chose the best state, against the seconds of training."""
+    data = report.recovery
+    if data is None or len(data.points) < 2:
+        return None
+    points = [(seconds, error) for seconds, error in data.points]
+
+    def draw(figure: Figure, is_narrow: bool) -> None:
+        axes = panel(figure, 50, 28, 16, 46)
+        is_log = log_axis(axes.yaxis, [error for _, error in points])
+        shown = [point for point in points if point[1] > 0 or not is_log]
+        axes.plot(
+            [x for x, _ in shown],
+            [y for _, y in shown],
+            color=COLOUR["ours"],
+            linewidth=2.2,
+            marker="o",
+            markersize=6.5,
+            markeredgecolor=COLOUR["card"],
+            markeredgewidth=0.8,
+            clip_on=False,
+        )
+        axes.xaxis.set_major_locator(MaxNLocator(4 if is_narrow else 6))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: duration(max(value, 0.0))))
+        name_axes(axes, "time of training", DISTORTION_AXIS + (", log scale" if is_log else ""))
+
+    (_, first), (_, last) = points[0], points[-1]
+    return plot(
+        "recovery",
+        "Learning curve, on images that taught nothing",
+        f"Line chart of distortion against time of training, from {significant(first)} to {significant(last)}.",
+        draw,
+        wide=(480, 300),
+        narrow=(350, 260),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from fewer.report.data import Additivity, Baseline, BudgetResult, Latency, RunReport, Search, Sensing
+from fewer.report.data import Additivity, Baseline, BudgetResult, Latency, Recovery, RunReport, Search, Sensing
 from fewer.report.numbers import count, data_size, duration, percent, quantity, significant, times
 
 LEVEL = 1.01
@@ -94,6 +94,8 @@ def _distortion_words(report: RunReport) -> list[str]:
 def comparison_sentence(report: RunReport) -> str:
     """Say how our held-out distortion stands to the best baseline; empty if there is nothing to compare."""
     ours, best = report.verdict.distortion, best_baseline(report)
+    if report.recovery is not None:  # the others were not trained: a comparison would not be fair
+        return recovery_sentence(report.recovery)
     if ours is None or best is None:
         return ""
     value = significant(best.distortion)
@@ -253,6 +255,24 @@ def _order_words(spearman: float | None) -> str:
     if spearman >= 0.7:
         return f"{told}, where 1 is perfect order, so the planner ranks plans mostly right."
     return f"{told}, where 1 is perfect order. That is weak: take the plan as a rough start."
+
+
+def recovery_sentence(recovery: Recovery) -> str:
+    """Say what training after the cut won back, and how long it took.
+
+    Examples
+    --------
+    >>> recovery = Recovery(before=0.4, after=0.1, seconds=600, steps=300, best_step=300, images=24, choosing=16)
+    >>> recovery_sentence(recovery)
+    'Training for 10 min won back 75.0% of what was lost: the distortion went from 0.400 to 0.100.'
+    """
+    spent = f"Training for {duration(recovery.seconds)}"
+    if recovery.best_step == 0 and recovery.after >= recovery.before:
+        return f"{spent} gave nothing better, so the model stayed as it was."
+    change = f"the distortion went from {significant(recovery.before)} to {significant(recovery.after)}"
+    if recovery.won > 0:
+        return f"{spent} won back {percent(recovery.won)} of what was lost: {change}."
+    return f"{spent} did not help on held-out images: {change}."
 
 
 def search_sentence(search: Search) -> str:

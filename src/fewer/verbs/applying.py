@@ -19,6 +19,7 @@ from fewer.verbs.curves import repair_of, row_sensitivity, score_gradients, sens
 from fewer.verbs.prepare import Prepared
 from fewer.verbs.progress import Progress, Silent
 from fewer.verbs.settings import Settings
+from fewer.verbs.shrinking import rows_follow
 
 # The whole calibration set goes through two models at once; what that may take decides how many images are used.
 _MEMORY_BYTES = 1.2e9
@@ -57,7 +58,7 @@ def apply_options(
     progress: Progress | None = None,
     title: str = "apply",
 ) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Cut and repair a copy of a model.
+    """Cut and repair a copy of a model. Removed rows and columns are zero; :mod:`fewer.verbs.shrinking` takes them out.
 
     Parameters
     ----------
@@ -107,12 +108,13 @@ def apply_options(
             forward=prepared.forward,
             done=lambda name: stage.advance(1, name),
         )
-    return target, {u.name: to_weight(masks[u.name], u.shape) for u in units}
+    shaped = {u.name: to_weight(masks[u.name], u.shape) for u in units}
+    return target, rows_follow(target, shaped, prepared.couplings, chosen)
 
 
 def _path(options: Sequence[Option], chosen: Option) -> list[Option]:
     """The options that a sweep visits on its way to the chosen one, so that it is the very sweep that was sensed."""
-    if chosen.is_dense:
+    if chosen.is_dense or chosen.removes == "rows":
         return [chosen]
     way = [o for o in options if o.family == chosen.family and o.sparsity < chosen.sparsity]
     # rounding comes last, so on the way the precision does not matter

@@ -25,6 +25,7 @@ from fewer.models.running import Forward, call, evaluating
 from fewer.patterns import to_matrix
 from fewer.report import RunReport, write
 from fewer.verbs.applying import apply_options
+from fewer.verbs.contest import CONTENDERS, contest
 from fewer.verbs.curves import Sensed, resolved, sense_curves
 from fewer.verbs.deploying import deploy, measured_here, plan_within
 from fewer.verbs.evidence import Evidence, gather, search_facts
@@ -34,6 +35,7 @@ from fewer.verbs.prepare import Prepared, prepare
 from fewer.verbs.progress import Progress, Silent
 from fewer.verbs.saving import save_model
 from fewer.verbs.settings import Settings
+from fewer.verbs.shrinking import Shrunk, shrink
 from fewer.verbs.timing import timed
 
 
@@ -52,12 +54,14 @@ class CompressedRun:
     curves
         Cost and harm of every option; any other budget can be planned from them.
     masks
-        True where a weight was kept, in the weight's shape, by unit name.
+        True where a weight was kept, in the shape of the original weight, by unit name.
     folder
         Where the run was saved, or None.
     fast
         The same model on the kernels that it was planned for, where latency was measured; for inference on this
         machine, in this process. ``fewer.load(folder, accelerated=True)`` gives it again.
+    shrunk
+        What was removed for real, and the masks of the smaller model.
     """
 
     model: nn.Module
@@ -68,6 +72,7 @@ class CompressedRun:
     prepared: Prepared = field(repr=False)
     folder: Path | None = None
     fast: nn.Module | None = field(default=None, repr=False)
+    shrunk: Shrunk | None = field(default=None, repr=False)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the run folder: config, curves, plan, model, recipe, report.
@@ -89,7 +94,10 @@ def save_run(run: RunFolder, result: CompressedRun, config: dict[str, Any]) -> N
         run.write_config(config)
     run.write_curves(result.curves)
     run.write_plan(result.plan)
-    saved = save_model(run.path, result.prepared, result.model, result.plan, result.masks)
+    masks, removals = result.masks, ()
+    if result.shrunk is not None:
+        masks, removals = result.shrunk.masks, result.shrunk.removals
+    saved = save_model(run.path, result.prepared, result.model, result.plan, masks, removals)
     result.report.model.artefact_bytes = float(saved.size)
     for entry in result.report.verdict.budgets:
         if entry.metric == "size":
@@ -220,39 +228,52 @@ def _compress(
         sensed = sense_curves(
             prepared, settings, ledger_path=scratch / "ledger.jsonl", store=scratch, progress=progress
         )
+    assembly = Assembly.of(prepared.model, sensed.curves, scratch, prepared.calibration[:1], forward)
     with timed(timings, "plan"):
+        allocator, rows = _contest(prepared, settings, sensed, assembly, budgets, progress)
         allocation, under, tried = plan_within(
-            prepared, settings, sensed.curves, budgets, lambda b: choose(sensed.curves, b, settings.allocator), progress
+            prepared, settings, sensed.curves, budgets, lambda b: choose(sensed.curves, b, allocator), progress
         )
     if settings.schedule == "iterative":
         compressed, masks, allocation = _iterate(prepared, settings, sensed, budgets, scratch, progress, timings)
-        assembly = Assembly.of(prepared.model, sensed.curves, scratch, prepared.calibration[:1], forward)
         search = None
     else:
-        assembly = Assembly.of(prepared.model, sensed.curves, scratch, prepared.calibration[:1], forward)
         with timed(timings, "search"):
-            allocation, search = _search(prepared, settings, sensed, assembly, budgets, allocation, progress)
+            search = None
+            if allocator == "dp":
+                allocation, search = _search(prepared, settings, sensed, assembly, budgets, allocation, progress)
         compressed, masks = _apply(prepared, settings, sensed, allocation, progress, timings)
-    method = settings.allocator + ("+search" if search is not None and search["kept"] else "")
+    method = allocator + ("+search" if search is not None and search["kept"] else "")
+    if settings.allocator == "auto" and allocator != "dp":
+        method = f"auto:{allocator}"
     plan = Plan.from_allocation(sensed.curves, budgets, allocation, method)
     evidence = Evidence(
         prepared, settings, sensed, plan, allocation, compressed, masks, budgets, timings, search, command, judge
     )
-    evidence.tried, evidence.under = tried, under
+    evidence.tried, evidence.under, evidence.contest = tried, under, rows
     return report_on(evidence, assembly, progress)
 
 
 def report_on(evidence: Evidence, assembly: Assembly | None, progress: Progress) -> CompressedRun:
     """Time the model where that was planned, measure it on held-out images, and write everything down."""
     e = evidence
+    e.shrunk = shrink(
+        e.model,
+        e.masks,
+        e.prepared.couplings,
+        e.plan.options(),
+        e.prepared.calibration[: max(1, e.settings.batch)],
+        e.prepared.forward,
+    )
+    e.model = e.shrunk.model
     if "latency" in e.plan.cost and measured_here(e.sensed.curves):
         with progress.stage("time", None) as stage, timed(e.timings, "time"):
             predicted, dense = e.plan.cost["latency"], e.plan.dense["latency"]
-            e.deployed = deploy(e.prepared, e.settings, e.model, e.masks, e.plan.options(), predicted, dense)
+            e.deployed = deploy(e.prepared, e.settings, e.model, e.shrunk.masks, e.plan.options(), predicted, dense)
             stage.advance()
     report = gather(e, assembly, progress)
     fast = e.deployed.model if e.deployed is not None else None
-    return CompressedRun(e.model, e.plan, report, e.sensed.curves, e.masks, e.prepared, fast=fast)
+    return CompressedRun(e.model, e.plan, report, e.sensed.curves, e.masks, e.prepared, fast=fast, shrunk=e.shrunk)
 
 
 def _apply(
@@ -268,6 +289,32 @@ def _apply(
         return apply_options(prepared, settings, sensed.options, chosen, progress=progress)
 
 
+def _contest(
+    prepared: Prepared,
+    settings: Settings,
+    sensed: Sensed,
+    assembly: Assembly,
+    budgets: Sequence[Budget],
+    progress: Progress,
+) -> tuple[str, list[dict[str, Any]]]:
+    """The allocator to use: the one that was asked for, or the winner of a contest on the sensing images."""
+    if settings.allocator != "auto":
+        return settings.allocator, []
+    # in rounds every round plans a little, and for that the sum of harms is right
+    if settings.schedule == "iterative" or len(sensed.curves) < 2:
+        return "dp", []
+    batches = list(prepared.sensing_images.split(settings.batch))
+    with evaluating(prepared.model):
+        reference = Reference([call(prepared.model, b, prepared.forward) for b in batches])
+    with progress.stage("contest", len(CONTENDERS)) as stage:
+        return contest(
+            sensed.curves,
+            budgets,
+            lambda plan: assembly.distortion(plan.choice, batches, reference),
+            lambda name: stage.advance(1, name),
+        )
+
+
 def _search(
     prepared: Prepared,
     settings: Settings,
@@ -277,7 +324,7 @@ def _search(
     start: Allocation,
     progress: Progress,
 ) -> tuple[Allocation, dict[str, Any] | None]:
-    if settings.search == 0 or settings.allocator != "dp" or len(sensed.curves) < 2 or not start.choice.any():
+    if settings.search == 0 or len(sensed.curves) < 2 or not start.choice.any():
         return start, None
     began = perf_counter()
     batches, reference, judged, judge = search_images(prepared, settings)

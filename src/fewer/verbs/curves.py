@@ -30,7 +30,8 @@ from fewer.distortion.rounding import input_rounding_harm
 from fewer.distortion.sensitivity import output_sensitivity
 from fewer.distortion.taylor import rms_gradients
 from fewer.models.running import call, evaluating
-from fewer.patterns import Pattern, kept_bound, option_grid
+from fewer.models.surgery import Link
+from fewer.patterns import Pattern, column_ladder, kept_bound, option_grid
 from fewer.patterns.grid import default_sparsities
 from fewer.verbs.devices import DeviceCosts, device_costs
 from fewer.verbs.prepare import Prepared, state_hash
@@ -78,15 +79,21 @@ def resolved(prepared: Prepared, settings: Settings) -> Settings:
     if settings.estimator != "auto":
         return settings
     units = prepared.matched.units
-    options = sum(len(o) - 1 for o in unit_options(units, settings).values())
+    options = sum(len(o) - 1 for o in unit_options(units, settings, prepared.couplings.links).values())
     macs = prepared.fixed["macs"] + sum(u.macs for u in units)
     cheap = options * settings.sensing * macs / 2 <= _CHEAP_MACS
     return settings.model_copy(update={"estimator": "measured" if cheap else "taylor"})
 
 
-def unit_options(units: Sequence[Unit], settings: Settings) -> dict[str, tuple[Option, ...]]:
-    """Options of every unit by name. An option that keeps as many weights as one before is left out."""
-    ladder = option_grid(settings.pattern, settings.sparsities or default_sparsities(len(units)), settings.precisions)
+def unit_options(
+    units: Sequence[Unit], settings: Settings, links: Sequence[Link] = ()
+) -> dict[str, tuple[Option, ...]]:
+    """Options of every unit by name. An option that keeps as many weights as one before is left out.
+
+    The units of a link are offered columns (the consumer) and rows (the producers) of the same sparsities.
+    """
+    sparsities = settings.sparsities or default_sparsities(len(units))
+    ladder = option_grid(settings.pattern, sparsities, settings.precisions)
     found: dict[str, tuple[Option, ...]] = {}
     for unit in units:
         options, kept, cut = [], {}, {}
@@ -99,6 +106,17 @@ def unit_options(units: Sequence[Unit], settings: Settings) -> dict[str, tuple[O
             elif option.is_dense:
                 options.append(option)
         found[unit.name] = tuple(options)
+    by_name = {unit.name: unit for unit in units}
+    for link in links:
+        reader = by_name[link.consumer]
+        taps = reader.cols // reader.shape[1]
+        # a flattened image is a run of columns for each channel; a kernel has a column of it at every tap
+        wide = link.size * reader.shape[1] // link.channels
+        columns = f"columns:{wide}x{taps}" if taps > 1 else f"columns:{wide}"
+        for name in link.units:
+            pattern = columns if name == link.consumer else f"rows:{link.size}"
+            shares = column_ladder(link.count, sparsities)
+            found[name] += tuple(Option(pattern, s, p) for s in shares for p in settings.precisions)
     return found
 
 
@@ -165,7 +183,9 @@ def sense_curves(
     progress, settings = progress or Silent(), resolved(prepared, settings)
     subject = model if model is not None else prepared.model
     units = prepared.matched.units
-    device, options = device_costs(prepared, settings, unit_options(units, settings), progress)
+    device, options = device_costs(
+        prepared, settings, unit_options(units, settings, prepared.couplings.links), progress
+    )
     batches = sensing_batches(prepared, settings)
     workers = 1 if settings.backend == "serial" else settings.workers or os.cpu_count() or 1
     started = perf_counter()
@@ -223,6 +243,7 @@ def sense_curves(
         "statistics_seconds": prepared_seconds,
         "task_seconds": float(sum(r["seconds"] for r in results)),
         "resumed": len(tasks) - len(open_tasks),
+        "whole": next((r["note"] for r in results if r.get("note")), ""),
     }
     return Sensed(curves, options, batches, reference, facts)
 
@@ -351,6 +372,10 @@ def _assemble(
         harm[0] = 0.0
         harm = _rising(harm, options[unit.name])
         costs = option_costs(unit, options[unit.name], weight.element_size())
+        between = prepared.couplings.between.get(unit.name, 0.0)
+        for metric, times in (("macs", 1.0), ("flops", 2.0)):  # attention shrinks with the heads that proj still reads
+            left = [1 - o.sparsity if o.removes == "columns" else 1.0 for o in options[unit.name]]
+            costs[metric] = [c + times * between * share for c, share in zip(costs[metric], left, strict=True)]
         if device is not None:
             costs |= device.units[unit.name]  # type: ignore[arg-type]
         curves.append(
@@ -368,9 +393,16 @@ def _assemble(
         "state": state_hash(prepared.model),
         "images": prepared.source,
     }
+    coupled = tuple(link.units for link in prepared.couplings.links)
+    inside = sum(prepared.couplings.between.values())
+    fixed = {
+        **prepared.fixed,
+        "macs": max(0.0, prepared.fixed["macs"] - inside),
+        "flops": max(0.0, prepared.fixed["flops"] - 2 * inside),
+    }
     if device is None:
-        return CurveSet(tuple(curves), prepared.fixed, meta)
-    return CurveSet(tuple(curves), {**prepared.fixed, **device.fixed}, {**meta, "device": device.facts})
+        return CurveSet(tuple(curves), fixed, meta, coupled)
+    return CurveSet(tuple(curves), {**fixed, **device.fixed}, {**meta, "device": device.facts}, coupled)
 
 
 def _rising(harm: np.ndarray, options: Sequence[Option]) -> np.ndarray:

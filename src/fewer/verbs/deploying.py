@@ -25,8 +25,9 @@ from fewer.verbs.prepare import Prepared
 from fewer.verbs.profile import use_threads
 from fewer.verbs.progress import Progress
 from fewer.verbs.settings import Settings
+from fewer.verbs.shrinking import random_cut
 
-__all__ = ["Deployed", "deploy", "measured_here", "plan_within"]
+__all__ = ["Deployed", "deploy", "measured_here", "plan_within", "trial_ms"]
 
 _ROUNDS = 3  # plans that are timed before the model is made
 _AIM = 0.985  # of the limit: what is left is the noise of the final timing
@@ -110,7 +111,7 @@ def deploy(
     return best
 
 
-def _trial_ms(
+def trial_ms(
     prepared: Prepared, settings: Settings, options: Mapping[str, Option], predicted_ms: float, dense_ms: float
 ) -> float:
     """Milliseconds that a plan really takes: time does not depend on weights, so random masks will do."""
@@ -118,9 +119,10 @@ def _trial_ms(
     masks = {
         name: random_mask(layers[name].weight.shape, option, seed)
         for seed, (name, option) in enumerate(options.items())
-        if option.sparsity > 0
+        if option.sparsity > 0 and not option.removes
     }
-    return deploy(prepared, settings, prepared.model, masks, options, predicted_ms, dense_ms).measured_ms
+    cut = random_cut(prepared.model, prepared.couplings, options)
+    return deploy(prepared, settings, cut, masks, options, predicted_ms, dense_ms).measured_ms
 
 
 def plan_within(
@@ -166,7 +168,7 @@ def plan_within(
         for _ in range(_ROUNDS):
             predicted = allocation.cost["latency"]
             options = chosen_options(curves, allocation.choice)
-            measured = _trial_ms(prepared, settings, options, predicted, curves.dense("latency"))
+            measured = trial_ms(prepared, settings, options, predicted, curves.dense("latency"))
             tried.append({"predicted": predicted, "measured": measured})
             stage.advance(1, f"{measured:.2f} ms of {limit:.2f} ms")
             if measured <= limit and (within is None or allocation.distortion < within[0].distortion):

@@ -135,6 +135,11 @@ def _times(prepared: Prepared, settings: Settings, progress: Progress) -> tuple[
             deploy_example(prepared, settings),
             patterns=patterns,
             precisions=settings.precisions,
+            sides={
+                name: "columns" if name == link.consumer else "rows"
+                for link in prepared.couplings.links
+                for name in link.units
+            },
             progress=tell,
         )
     return times, warning
@@ -144,7 +149,7 @@ def worth_trying(options: Sequence[Option], latency: Sequence[float] | np.ndarra
     """Which options of a unit can be of any use: those that are quicker than every option that harms less for sure.
 
     Harm rises with the sparsity, from fp32 to bf16 to int8, and from a pattern to one whose tiles are made of its
-    tiles. Options that are slower than the dense layer go by the same rule.
+    tiles. Options that are slower than the dense layer go by the same rule. Rows and columns always stay.
 
     Parameters
     ----------
@@ -163,6 +168,9 @@ def worth_trying(options: Sequence[Option], latency: Sequence[float] | np.ndarra
     """
     stay = [0]
     for i in range(1, len(options)):
+        if options[i].removes:  # what it gains shows only together with the other layers that are cut with it
+            stay.append(i)
+            continue
         gentler = [j for j in range(len(options)) if j != i and _gentler(options[j], options[i])]
         if all(latency[i] < (1 - margin) * latency[j] for j in gentler):
             stay.append(i)

@@ -30,6 +30,7 @@ from fewer.verbs.planning import Assembly, choose, random_choices, rank_correlat
 from fewer.verbs.prepare import Prepared
 from fewer.verbs.progress import Progress
 from fewer.verbs.settings import Settings
+from fewer.verbs.shrinking import Shrunk
 
 LABELS = {
     "uniform": "Uniform",
@@ -39,6 +40,9 @@ LABELS = {
     "global_magnitude": "Global magnitude",
     "dp": "fewer (exact DP)",
     "dp+search": "fewer (DP + local search)",
+    "auto:uniform": "fewer (chose uniform)",
+    "auto:erk": "fewer (chose ERK)",
+    "auto:lamp": "fewer (chose LAMP)",
 }
 UNITS_OF_MEASURE = {
     "weights": "weights",
@@ -83,6 +87,8 @@ class Evidence:
     tried: list[dict[str, float]] = field(default_factory=list)
     deployed: Deployed | None = None
     under: Sequence[Budget] = ()
+    contest: list[dict[str, Any]] = field(default_factory=list)
+    shrunk: Shrunk | None = None
 
 
 def search_facts(before: float, after: float, evaluations: int, seconds: float) -> dict[str, Any]:
@@ -125,7 +131,7 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
         ],
     }
     took = e.timings.get("apply", 0.0)
-    ours = row_of(e.plan.method, e.plan.method.startswith("dp"), quality, took, e.settings, labelled)
+    ours = row_of(e.plan.method, e.plan.method.startswith(("dp", "auto")), quality, took, e.settings, labelled)
     rows = [ours, *_baselines(e, judge, progress)]
     report: dict[str, Any] = {
         "seed": e.settings.seed,
@@ -164,6 +170,11 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
     if assembly is not None:
         report["frontier"] = _frontier(e, assembly, progress)
         report["additivity"] = _additivity(e, assembly, progress)
+    if len(e.contest) > 1:
+        report["contest"] = [
+            {**row, "label": LABELS[row["name"]], "chosen": row["name"] == e.plan.method.split(":")[-1].split("+")[0]}
+            for row in e.contest
+        ]
     if e.search is not None:
         report["search"] = _search(e, assembly, judge)
     e.timings["evaluate"] = e.timings.get("evaluate", 0.0) + perf_counter() - began
@@ -196,6 +207,10 @@ def _reached(e: Evidence) -> list[dict[str, Any]]:
         totals["weights"] += kept
         totals["macs"] += kept * unit.positions
         totals["flops"] += 2 * kept * unit.positions
+    for name, macs in e.prepared.couplings.between.items():
+        gone = 1 - float(e.masks[name].flatten(1).any(0).double().mean())
+        totals["macs"] -= gone * macs
+        totals["flops"] -= 2 * gone * macs
     totals["size"] = e.plan.cost["size"]  # replaced by the file's real size once it is written
     for metric in ("latency", "energy"):
         if metric in e.plan.cost:
@@ -220,7 +235,8 @@ def _baselines(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, 
     """Simpler allocators at the same budget, through the very same repair."""
     rows = []
     for name in e.settings.baselines:
-        if name == e.plan.method:
+        # what the contest chose is our row, and would be the same model again
+        if name in (e.plan.method, e.plan.method.removeprefix("auto:")):
             continue
         try:
             allocation = choose(e.sensed.curves, e.under or e.budgets, name)
@@ -381,7 +397,7 @@ def _search(e: Evidence, assembly: Assembly | None, judge: Judge) -> dict[str, A
     assert e.search is not None
     facts = dict(e.search)
     if assembly is not None and facts["kept"]:
-        start = choose(e.sensed.curves, e.budgets, e.settings.allocator)
+        start = choose(e.sensed.curves, e.budgets, "dp")
         before, after = (
             assembly.evaluate(c, lambda m: judge.judge(m).distortion) for c in (start.choice, e.allocation.choice)
         )
@@ -392,13 +408,15 @@ def _search(e: Evidence, assembly: Assembly | None, judge: Judge) -> dict[str, A
 def _sensing(e: Evidence) -> dict[str, Any]:
     facts, curves = e.sensed.facts, e.sensed.curves
     options = sum(len(c.options) - 1 for c in curves.curves)
+    whole = facts.get("whole", "")
     return {
         "forwards": float(facts["passes"]),
         "paper_forwards": float(101 * len(curves) * e.prepared.apart[0]),
         "seconds": facts["seconds"],
         "note": f"{e.settings.estimator}: {options} options of {len(curves)} layers on {e.prepared.apart[0]} images; "
         "passes are of one image, forward or backward, and may start at the changed layer. The paper's number is that "
-        "of 101 ratios for each layer and image.",
+        "of 101 ratios for each layer and image."
+        + (f" Passes ran through the whole model, because {whole}." if whole else ""),
     }
 
 
@@ -427,6 +445,8 @@ def _limits(e: Evidence) -> list[str]:
         limits.append(f"Energy is not measured: it is {e.sensed.curves.meta['device']['energy']}.")
     if warning := e.sensed.curves.meta.get("device", {}).get("warning"):
         limits.append(f"Times are predicted, not measured: {warning}.")
+    if e.shrunk is not None:
+        limits += [f"The channels removed before {n} stay as zeros: {why}." for n, why in e.shrunk.refused.items()]
     if e.settings.data_free is not None:
         limits.append("The model was calibrated without real images.")
     if len(e.prepared.calibration) < 16:

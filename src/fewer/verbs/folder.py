@@ -13,8 +13,10 @@ from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
 from fewer.core.run import RunFolder
+from fewer.models.coupling import find_links
 from fewer.models.matching import match
 from fewer.models.running import Forward
+from fewer.patterns import with_columns
 from fewer.report import RunReport, write
 from fewer.report.page import Page, is_page
 from fewer.verbs.applying import apply_options
@@ -50,8 +52,11 @@ class SensedRun:
     folder: Path
 
 
-def match_table(model: Any, images: Any = None, exclude: Sequence[str] = ()) -> list[dict[str, str]]:
+def match_table(model: Any, images: Any = None, exclude: Sequence[str] = (), pattern: str = "") -> list[dict[str, str]]:
     """Rows ``layer kind shape positions macs status`` of a model, without any sensing.
+
+    Where the pattern asks for columns, matched rows also have ``channels``: in what groups a layer's input channels
+    can be removed and what goes with them, or why they cannot.
 
     Parameters
     ----------
@@ -61,6 +66,8 @@ def match_table(model: Any, images: Any = None, exclude: Sequence[str] = ()) -> 
         A tensor whose first row is used as the example; by default one input of the model's own size.
     exclude
         Shell patterns of layers to leave alone.
+    pattern
+        As in :class:`Settings`.
 
     Examples
     --------
@@ -73,7 +80,15 @@ def match_table(model: Any, images: Any = None, exclude: Sequence[str] = ()) -> 
 
     loaded = load_untouched(model)
     example = images[:1] if isinstance(images, torch.Tensor) else torch.zeros(1, *loaded.input_size)
-    return match(loaded.model, example, exclude=tuple(exclude)).table()
+    matched = match(loaded.model, example, exclude=tuple(exclude))
+    rows = matched.table()
+    if with_columns(pattern):
+        # a constant image would not tell whether two layers see the same thing
+        noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(example.dtype)
+        couplings = find_links(loaded.model, matched.units, noise)
+        for row, unit in zip(rows, matched.units, strict=False):  # units come first
+            row["channels"] = couplings.told(unit.name)
+    return rows
 
 
 def sense(

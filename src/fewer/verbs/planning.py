@@ -13,6 +13,7 @@ import numpy as np
 from fewer.core.allocate import Allocation, allocate
 from fewer.core.baselines import BASELINES
 from fewer.core.budget import Budget
+from fewer.core.couple import in_step
 from fewer.core.curve import Curve, CurveSet
 from fewer.core.errors import FewerError, near_match
 from fewer.core.option import Option
@@ -27,8 +28,11 @@ if TYPE_CHECKING:  # planning itself needs no torch, and answers at once because
 def choose(
     curves: CurveSet, budgets: Sequence[Budget], allocator: str, at_least: np.ndarray | None = None
 ) -> Allocation:
-    """Allocate by name: ``dp`` or one of :data:`fewer.core.baselines.BASELINES`."""
-    if allocator == "dp":
+    """Allocate by name: ``dp`` or one of :data:`fewer.core.baselines.BASELINES`.
+
+    ``auto`` is the DP as well: which rule serves best is found out by :func:`fewer.verbs.contest.contest`.
+    """
+    if allocator in ("dp", "auto"):
         return allocate(curves, budgets, at_least=at_least)
     return best_ladder(curves, budgets, BASELINES[allocator], at_least)
 
@@ -46,31 +50,36 @@ def best_ladder(
     FewerError
         When it meets the budgets with none of them.
     """
-    kinds = {(o.family, o.precision): None for c in curves.curves for o in c.options if not o.is_dense}
-    if len(kinds) <= 1:
+    kinds = {_way(o): None for c in curves.curves for o in c.options if not o.is_dense}
+    if len(kinds) <= 1 and not curves.coupled:
         return rule(curves, budgets, at_least=at_least)
     found: list[Allocation] = []
     refused: FewerError | None = None
     for kind in kinds:
-        keep = [
-            np.array([i for i, o in enumerate(c.options) if i == 0 or (o.family, o.precision) == kind])
-            for c in curves.curves
-        ]
+        keep = [np.array([i for i, o in enumerate(c.options) if i == 0 or _way(o) == kind]) for c in curves.curves]
         try:
-            made = rule(_part(curves, keep), [Budget(b.metric, b.limit(curves), False) for b in budgets])
+            made = rule(part_of(curves, keep), [Budget(b.metric, b.limit(curves), False) for b in budgets])
         except FewerError as error:
             refused = error
             continue
         choice = np.array([k[i] for k, i in zip(keep, made.choice, strict=True)])
+        choice = in_step([c.options for c in curves.curves], curves.groups, choice)
         cost = {m: curves.total(m, choice) for m in curves.metrics}
+        if any(cost[b.metric] > b.limit(curves) for b in budgets):  # bringing units in step may cost time
+            continue
         found.append(Allocation(choice, cost, curves.harm(choice)))
     if not found:
-        assert refused is not None
-        raise refused
+        wanted = ", ".join(str(b) for b in budgets)
+        raise refused or FewerError(f"this baseline cannot meet {wanted} with coupled layers; loosen it")
     return min(found, key=lambda a: a.distortion)
 
 
-def _part(curves: CurveSet, keep: Sequence[np.ndarray]) -> CurveSet:
+def _way(option: Option) -> tuple[str, str]:
+    """Options that one rule can choose from together; rows and columns of any width are one way to cut."""
+    return ("columns" if option.removes else option.family, option.precision)
+
+
+def part_of(curves: CurveSet, keep: Sequence[np.ndarray]) -> CurveSet:
     """The curves with some of their options only."""
     chosen = [
         Curve(
@@ -82,7 +91,8 @@ def _part(curves: CurveSet, keep: Sequence[np.ndarray]) -> CurveSet:
         )
         for c, k in zip(curves.curves, keep, strict=True)
     ]
-    return CurveSet(tuple(chosen), curves.fixed, curves.meta)
+    coupled = curves.coupled if any(o.removes for c in chosen for o in c.options) else ()
+    return CurveSet(tuple(chosen), curves.fixed, curves.meta, coupled)
 
 
 def plan(run: str | Path, budget: Any, *, allocator: str = "dp", out: str | Path | None = None) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +18,12 @@ from fewer.cost.static import fixed_costs
 from fewer.data.calibration import as_calibration
 from fewer.data.datafree import batchnorm_inputs, gaussian_noise
 from fewer.data.images import ImageSet, list_images
+from fewer.models.coupling import Couplings, find_links
 from fewer.models.matching import MatchResult, match
 from fewer.models.running import Forward
 from fewer.models.spec import LoadedModel, load_model
+from fewer.patterns import with_columns
+from fewer.patterns.grid import COLUMNS
 from fewer.tasks import TASKS, open_task
 from fewer.verbs.settings import Settings
 
@@ -52,6 +56,8 @@ class Prepared:
         final repair learns from all of them.
     shared
         What several plans for this model share once it was computed (moments, sensitivities).
+    couplings
+        Whose channels can be removed together; looked for only where the settings' pattern asks for columns.
     """
 
     loaded: LoadedModel
@@ -67,6 +73,7 @@ class Prepared:
     forward: Forward | None = None
     apart: tuple[int, int] = (0, 0)
     shared: dict[str, Any] = field(default_factory=dict)
+    couplings: Couplings = field(default_factory=Couplings)
 
     @property
     def sensing_images(self) -> Tensor:
@@ -110,6 +117,7 @@ def prepare(model: Any, images: Any, settings: Settings, forward: Forward | None
     dtype = next((p.dtype for p in loaded.model.parameters() if p.is_floating_point()), calibration.dtype)
     calibration, heldout = calibration.to(dtype), heldout.to(dtype)
     matched = match(loaded.model, calibration[:1], forward, settings.exclude)
+    couplings = couplings_of(loaded.model, matched, calibration[:1], settings.pattern, forward)
     fixed = fixed_costs(loaded.model, calibration[:1], matched, forward)
     fixed.pop("parameters")
     return Prepared(
@@ -125,7 +133,32 @@ def prepare(model: Any, images: Any, settings: Settings, forward: Forward | None
         notes,
         forward,
         _apart(len(calibration), settings.sensing, near),
+        couplings=couplings,
     )
+
+
+def couplings_of(
+    model: nn.Module, matched: MatchResult, example: Any, pattern: str, forward: Forward | None = None
+) -> Couplings:
+    """Which channels can be removed together, if a pattern asks for that.
+
+    Raises
+    ------
+    FewerError
+        When nothing but columns is asked for and there are none.
+
+    Examples
+    --------
+    >>> couplings_of(nn.Linear(1, 1), match(nn.Linear(1, 1), torch.zeros(1, 1)), torch.zeros(1, 1), "block:16x4").links
+    ()
+    """
+    if not with_columns(pattern):
+        return Couplings()
+    found = find_links(model, matched.units, example, forward)
+    if not found.links and all(part.strip() == COLUMNS for part in pattern.split(",")):
+        (reason, count), *_ = Counter((found.reasons or {}).values()).most_common(1)
+        raise FewerError(f"no layer of this model has channels that can be removed; of {count} layers, {reason}")
+    return found
 
 
 # fewer calibration images than this are all needed for the repair

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +13,44 @@ from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
 from fewer.models.artefact import Saved, load_artefact, load_masks, load_recipe, save_artefact
 from fewer.models.recipe import Recipe
+from fewer.models.surgery import Removal
 from fewer.verbs.prepare import Prepared
 
 
 def save_model(
-    folder: str | Path, prepared: Prepared, model: nn.Module, plan: Plan, masks: Mapping[str, Tensor]
+    folder: str | Path,
+    prepared: Prepared,
+    model: nn.Module,
+    plan: Plan,
+    masks: Mapping[str, Tensor],
+    removals: Sequence[Removal] = (),
 ) -> Saved:
-    """Write ``model.safetensors`` and ``recipe.json``: packed weights, masks, patterns and precisions."""
+    """Write ``model.safetensors`` and ``recipe.json``: packed weights, masks, patterns, precisions and surgery.
+
+    ``masks`` are those of the model as it is now, after the removals.
+    """
     units: list[dict[str, Any]] = []
     for name, option in plan.options().items():
         mask = masks[name]
         dense = bool(mask.all())
+        pattern = "unstructured" if option.removes else option.pattern  # what is left of a cut layer is dense
         units.append(
             {
                 "name": name,
-                "pattern": "dense" if dense else option.pattern,
+                "pattern": "dense" if dense else pattern,
                 "sparsity": 0.0 if dense else 1 - float(mask.double().mean()),
                 "precision": option.precision,
                 "mask": None if dense else mask,
             }
         )
+    source = prepared.loaded.source
+    if removals:
+        source = {**source, "surgery": [*source.get("surgery", []), *(r.to_dict() for r in removals)]}
     return save_artefact(
         folder,
         model,
         units,
-        prepared.loaded.source,
+        source,
         {**prepared.loaded.meta, "model": prepared.loaded.name},
         preprocess=prepared.loaded.preprocess,
         provenance=plan.curves,

@@ -183,20 +183,25 @@ class _Worker:
             alive=job.alive.get(task.unit),
             sensitivity=job.sensitivity.get(task.unit),
         )
+        # removing rows that no layer reads any more does no harm beyond that of the precision
+        as_swept = [Option(precision=o.precision) if o.removes == "rows" else o for o in options]
+        swept = list(dict.fromkeys(as_swept))
+        at = [swept.index(option) for option in as_swept]
         kept: list[int] = []
         errors: list[float] = []
         stored: dict[str, Tensor] = {}
 
         def fits() -> Any:
-            steps = chain.from_iterable(sweep.run(run) for run in families(options))
-            for index, fit in enumerate(steps):
+            steps = chain.from_iterable(sweep.run(run) for run in families(swept))
+            for step, fit in enumerate(steps):
+                index = at.index(step)
                 kept.append(int(fit.mask.sum()))
                 errors.append(sweep.error(fit.weight))
                 if task.store and index == stored_as(options, index):
                     stored.update(_packed(index, fit))
                 yield fit
 
-        harms = estimator.harms(layer, fits())
+        harms = estimator.harms(layer, fits())[at]
         if stored and job.store is not None:
             try:
                 save_file(stored, job.store / f"{job.units.index(layer.unit)}.safetensors")
@@ -204,10 +209,11 @@ class _Worker:
                 raise FewerError(f"repaired weights cannot be written to {job.store}: {error}") from error
         return {
             "harms": harms.tolist(),
-            "kept": kept,
-            "errors": errors,
+            "kept": [kept[i] for i in at],
+            "errors": [errors[i] for i in at],
             "scores": option_thresholds(layer.matrix, options) if task.start == 0 else {},
             "passes": estimator.spent(),
+            "note": estimator.note,
             "seconds": perf_counter() - started,
         }
 
@@ -215,7 +221,7 @@ class _Worker:
 def stored_as(options: Sequence[Option], index: int) -> int | None:
     """Which option's stored weights stand for an option: its own pattern and sparsity in the first precision offered.
 
-    None for the dense options, which need no storage.
+    None for the dense options, which need no storage, and for rows, whose weights are those of the dense layer.
 
     Examples
     --------
@@ -224,7 +230,7 @@ def stored_as(options: Sequence[Option], index: int) -> int | None:
     [None, 1, 1]
     """
     wanted = options[index]
-    if wanted.is_dense:
+    if wanted.is_dense or wanted.removes == "rows":
         return None
     return next(i for i, o in enumerate(options) if (o.pattern, o.sparsity) == (wanted.pattern, wanted.sparsity))
 

@@ -24,7 +24,8 @@ class Settings(StrictSettings):
     Attributes
     ----------
     pattern
-        ``unstructured``, ``block:16x4``, ``2:4``, or ``nm:*:16`` (any n of 16); several with commas, and the plan
+        ``unstructured``, ``block:16x4``, ``2:4``, ``nm:*:16`` (any n of 16), or ``columns`` (input channels, removed
+        together with what makes them: hidden units, heads, inner channels); several with commas, and the plan
         chooses for each layer. For a budget in latency or energy the default is
         ``block:16x4,block:16x1,block:16x16``, since only blocks become faster.
     precisions
@@ -54,7 +55,9 @@ class Settings(StrictSettings):
     correction
         0 to 1: how much a layer makes up for what cuts before it did.
     allocator
-        ``dp`` (exact), or a baseline: ``uniform``, ``uniform_plus``, ``erk``, ``global_magnitude``, ``lamp``.
+        ``auto``: plans of the exact DP and of the simple rules are put together and measured, and the DP's is taken
+        unless another one is clearly lower. Or one of them: ``dp``, ``uniform``, ``uniform_plus``, ``erk``,
+        ``global_magnitude``, ``lamp``.
     schedule, rounds
         ``one-shot``, or ``iterative``: the budget is reached in so many geometric rounds with curves sensed anew.
     data_free
@@ -103,7 +106,7 @@ class Settings(StrictSettings):
     score: Literal["obs", "magnitude", "wanda", "taylor"] = "obs"
     damping: float = Field(default=0.03, gt=0)
     correction: float = Field(default=0.5, ge=0, le=1)
-    allocator: Literal["dp", "uniform", "uniform_plus", "erk", "global_magnitude", "lamp"] = "dp"
+    allocator: Literal["auto", "dp", "uniform", "uniform_plus", "erk", "global_magnitude", "lamp"] = "auto"
     schedule: Literal["one-shot", "iterative"] = "one-shot"
     rounds: int = Field(default=4, ge=1)
     data_free: Literal["noise", "bn"] | None = None

@@ -1,0 +1,253 @@
+"""Quality against measured latency: ours, parts of ours, and rivals on the runtimes that their users would take.
+
+DINOv2 ViT-S/14 and MobileNetV2, real photos, batch 1, no training. Ours: pattern x sparsity x precision by the exact DP
+from times measured here, at several latency budgets; beside it pruning only (fp32), precision only (dense layers) and
+uniform blocks, all from the same curves and on the same kernels. Rivals: OpenVINO fp32, bf16 and int8 (NNCF),
+onnxruntime fp32 and int8 (dynamic and static), and Torch-Pruning (uniform, global, isomorphic) in front of OpenVINO
+bf16. ``times_faster`` is over the dense model in torch eager, timed in turns with it and with a reference that cancels
+what the machine does meanwhile. Quality on held-out photos with the very callable that is timed; ``mnist`` is the
+accuracy of a linear probe on its features.
+
+    python benchmarks/frontier.py                      # results/frontier.csv, goes on where it stopped
+    python benchmarks/frontier.py --models fewer/mobilenet-v2 --seeds 1
+    python benchmarks/frontier.py --plot               # only the picture
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from probes import probe
+from rival_runtimes import onnxruntime, openvino, torch_pruned
+from torch import nn
+
+from fewer.core.budget import Budget
+from fewer.core.curve import Curve, CurveSet
+from fewer.core.errors import FewerError
+from fewer.core.option import Option
+from fewer.cost.stopwatch import Stopwatch
+from fewer.data.photos import real_photos
+from fewer.models.running import evaluating
+from fewer.report import environment
+from fewer.verbs.applying import apply_options
+from fewer.verbs.curves import Sensed, sense_curves
+from fewer.verbs.deploying import deploy
+from fewer.verbs.evaluate import Judge
+from fewer.verbs.planning import choose
+from fewer.verbs.prepare import Prepared, prepare
+from fewer.verbs.settings import Settings
+
+RESULTS = Path(__file__).parent / "results"
+COLUMNS = (
+    "model", "seed", "method", "point", "runtime", "times_faster", "ms", "predicted_ms", "distortion",
+    "predicted_distortion", "quality_name", "quality", "mnist",
+)  # fmt: skip
+BUDGETS = (0.6, 0.45, 0.35, 0.3, 0.25, 0.2, 0.15)
+Keep = Callable[[Option], bool]
+OURS: dict[str, tuple[str, Keep]] = {
+    "ours": ("dp", lambda o: True),
+    "ours, pruning only": ("dp", lambda o: o.precision == "fp32"),
+    "ours, precision only": ("dp", lambda o: o.is_dense),
+    "uniform blocks": ("uniform", lambda o: o.precision == "fp32"),
+}
+CUTS = (0.3, 0.5)
+
+
+class Table:
+    """Rows in a CSV file, written as they come."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(",".join(COLUMNS) + "\n", "utf-8")
+        with path.open(encoding="utf-8") as file:
+            self.done = {self.key(row) for row in csv.DictReader(file)}
+
+    @staticmethod
+    def key(row: dict) -> tuple[str, ...]:
+        return tuple(str(row[c]) for c in COLUMNS[:4])
+
+    def add(self, row: dict) -> None:
+        row = {k: f"{v:.5g}" if isinstance(v, float) and k not in ("point",) else v for k, v in row.items()}
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            csv.DictWriter(file, COLUMNS).writerow(row)
+        self.done.add(self.key(row))
+        print(*(row.get(c, "") for c in COLUMNS), flush=True)
+
+
+def part_of(curves: CurveSet, keep: Keep) -> CurveSet:
+    """The curves with some of their options; the first, the model as it came, always stays."""
+    chosen = []
+    for c in curves.curves:
+        k = np.array([i for i, o in enumerate(c.options) if i == 0 or keep(o)])
+        options = tuple(c.options[i] for i in k)
+        chosen.append(Curve(c.unit, options, {m: v[k] for m, v in c.cost.items()}, c.distortion[k], {}))
+    return CurveSet(tuple(chosen), curves.fixed, curves.meta)
+
+
+def times_faster(dense: nn.Module, fast: nn.Module, example: torch.Tensor) -> tuple[float, float]:
+    """How many times faster than the dense model in torch eager, and how many milliseconds at the machine's best."""
+    with evaluating(dense), torch.no_grad():
+        watch = Stopwatch()
+        runs = {"dense": lambda: dense(example), "fast": lambda: fast(example)}
+        found = watch.time(runs, budget_ms=1500.0, rounds=9)
+    return found["dense"].ratio / found["fast"].ratio, found["fast"].ratio * watch.reference_ms
+
+
+def finish(table: Table, row: dict, prepared: Prepared, judge: Judge, fast: nn.Module, probes: int) -> None:
+    """Judge and time a model and write its row."""
+    example = prepared.heldout[:1].contiguous()
+    faster, ms = times_faster(prepared.model, fast, example)
+    quality = judge.judge(fast)
+    mnist = ""
+    if probes and quality.name == "feature cosine":
+        mnist = probe(fast, "mnist", probes, prepared)[1]
+    table.add(
+        row
+        | {
+            "times_faster": faster,
+            "ms": ms,
+            "distortion": quality.distortion,
+            "quality_name": quality.name,
+            "quality": quality.value,
+            "mnist": mnist,
+        }
+    )
+
+
+def ours(table: Table, prepared: Prepared, settings: Settings, judge: Judge, args: argparse.Namespace) -> None:
+    wanted = [(m, b) for m in args.methods if m in OURS for b in BUDGETS]
+    row = {"model": prepared.loaded.name, "seed": settings.seed, "runtime": "fewer"}
+    missing = [w for w in wanted if Table.key({**row, "method": w[0], "point": w[1]}) not in table.done]
+    if not missing:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        sensed = sense_curves(prepared, settings, store=Path(folder))
+    for method, share in missing:
+        allocator, keep = OURS[method]
+        curves = part_of(sensed.curves, keep)
+        try:
+            plan = choose(curves, [Budget("latency", share, True)], allocator)
+        except FewerError as error:
+            print(f"# {method} at {share}: {error}", flush=True)
+            continue
+        chosen = {c.unit.name: c.options[k] for c, k in zip(curves.curves, plan.choice, strict=True)}
+        model, masks = apply_options(prepared, settings, _ladders(sensed), chosen)
+        dense_ms = curves.dense("latency")
+        fast = deploy(prepared, settings, model, masks, chosen, plan.cost["latency"], dense_ms)
+        finish(
+            table,
+            {
+                **row,
+                "method": method,
+                "point": share,
+                "predicted_ms": plan.cost["latency"] / dense_ms,
+                "predicted_distortion": plan.distortion,
+            },
+            prepared,
+            judge,
+            fast.model,
+            args.probes,
+        )
+
+
+def _ladders(sensed: Sensed) -> dict[str, Sequence[Option]]:
+    return dict(sensed.options)
+
+
+def rivals(table: Table, prepared: Prepared, seed: int, judge: Judge, args: argparse.Namespace) -> None:
+    dense, images, threads = prepared.model, prepared.calibration[:24].contiguous(), torch.get_num_threads()
+    makers: dict[tuple[str, str], tuple[str, Callable[[], nn.Module]]] = {}
+    for kind in ("fp32", "bf16", "int8"):
+        makers["OpenVINO", kind] = "openvino", lambda kind=kind: openvino(dense, images, kind, threads)
+    for kind in ("fp32", "int8 dynamic", "int8 static"):
+        makers["onnxruntime", kind] = "onnxruntime", lambda kind=kind: onnxruntime(dense, images, kind, threads)
+    for scope in ("uniform", "global", "isomorphic"):
+        for cut in CUTS:
+            makers[f"Torch-Pruning {scope}", str(cut)] = (
+                "openvino bf16",
+                lambda scope=scope, cut=cut: openvino(
+                    torch_pruned(dense, images[:1], cut, scope), images, "bf16", threads
+                ),
+            )
+    for (method, point), (runtime, make) in makers.items():
+        row = {"model": prepared.loaded.name, "seed": seed, "method": method, "point": point, "runtime": runtime}
+        if Table.key(row) in table.done or not any(method.startswith(m) for m in args.methods):
+            continue
+        try:
+            fast = make()
+        except Exception as error:  # a rival that cannot take the network has no row; which and why is printed
+            print(f"# {method} {point}: {type(error).__name__}: {str(error).splitlines()[0][:200]}", flush=True)
+            continue
+        finish(table, row, prepared, judge, fast, args.probes)
+
+
+def plot(path: Path) -> None:
+    """Quality against speed, a panel per network; the mean over seeds."""
+    from matplotlib.figure import Figure
+
+    with path.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    models = list(dict.fromkeys(r["model"] for r in rows))
+    figure = Figure(figsize=(7 * max(1, len(models)), 5), layout="constrained")
+    for axes, model in zip(figure.subplots(1, len(models), squeeze=False)[0], models, strict=True):
+        for method in dict.fromkeys(r["method"] for r in rows if r["model"] == model):
+            points: dict[str, list[tuple[float, float]]] = {}
+            for r in rows:
+                if (r["model"], r["method"]) == (model, method):
+                    points.setdefault(r["point"], []).append((float(r["times_faster"]), float(r["quality"])))
+            means = sorted(tuple(np.mean(p, axis=0)) for p in points.values())
+            mine = method in OURS
+            axes.plot(
+                *zip(*means, strict=True), marker="o" if mine else "s", markersize=4, label=method,
+                linestyle="-" if mine else ":", linewidth=2 if method == "ours" else 1,
+            )  # fmt: skip
+        name = next(r["quality_name"] for r in rows if r["model"] == model)
+        axes.set(title=model, xlabel="times faster than torch eager fp32, batch 1", ylabel=name)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="*", default=["fewer/dinov2-small", "fewer/mobilenet-v2"])
+    parser.add_argument("--methods", nargs="*", default=[*OURS, "OpenVINO", "onnxruntime", "Torch-Pruning"])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--probes", type=int, default=0, help="digits to train and to test a linear probe on; 0 is off")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--plot", action="store_true")
+    parser.add_argument("--out", type=Path, default=RESULTS / "frontier.csv")
+    args = parser.parse_args()
+    if not args.plot:
+        warnings.filterwarnings("ignore")
+        logging.disable(logging.WARNING)
+        torch.set_grad_enabled(False)
+        torch.set_num_threads(args.threads)
+        table = Table(args.out)
+        stamp = json.dumps(environment(threads=args.threads), indent=1)
+        args.out.with_suffix(".json").write_text(stamp + "\n", "utf-8")
+        for seed in range(args.seeds):
+            for name in args.models:
+                settings = Settings(calibration=40, heldout=32, seed=seed, threads=args.threads).for_metrics(
+                    ["latency"]
+                )
+                prepared = prepare(name, [p.path for p in real_photos()], settings)
+                judge = Judge(prepared.model, prepared.heldout, task=prepared.loaded.task)
+                rivals(table, prepared, seed, judge, args)
+                ours(table, prepared, settings, judge, args)
+    plot(args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""How much of the lost quality does training without labels win back in a given time?
+
+Each cell cuts every layer alike, repairs it as ``fewer compress`` does, and then trains. Beside the default stands the
+simple way at the same time: end-to-end distillation of the output alone (``end to end``). ``together`` learns from
+blocks and output from the start, ``alone`` from blocks only. Error is the distortion on held-out photos, which neither
+taught nor chose the best state; ``won`` is the share of it that came back.
+
+    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/recover.py --work /tmp/recover --time 10min --clock wall
+
+It goes on where it stopped; cut models are kept in ``--work``. ``--clock cpu`` counts the processor time of this
+process and not the time on the wall, for a machine that does other work meanwhile. Only training is timed. Photos:
+those that scikit-image, scikit-learn and foolbox ship, 40 files: 10 are held out, 6 choose, 24 teach.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import json
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fewer.core.duration import parse_duration
+from fewer.core.option import Option
+from fewer.data.photos import real_photos
+from fewer.distill.blocks import find_blocks
+from fewer.distill.fixed import Held
+from fewer.distill.loop import Course, Pair, has_fast_bf16, teach
+from fewer.report import environment
+from fewer.verbs.applying import apply_options
+from fewer.verbs.evaluate import Judge
+from fewer.verbs.lessons import views_of
+from fewer.verbs.prepare import Prepared, prepare
+from fewer.verbs.settings import Settings
+
+HERE = Path(__file__).parent / "results"
+COLUMNS = (
+    "model", "option", "seed", "method", "time", "clock", "threads", "steps", "best_step", "before", "after", "won",
+    "quality_name", "quality_before", "quality_after", "wall_seconds",
+)  # fmt: skip
+KEY = COLUMNS[:7]
+CELLS = (
+    ("fewer/dinov2-small", "block:16x4@0.5"),
+    ("fewer/mobilenet-v2", "unstructured@0.7"),
+    ("fewer/mobilenet-v2", "block:16x4@0.5"),
+    ("fewer/dinov2-small", "block:16x16@0.5"),
+    ("fewer/dinov2-small", "unstructured@0.7"),
+    ("fewer/dinov2-small", "block:16x4@0.7"),
+    ("fewer/dinov2-small", "block:16x16@0.7"),
+)
+METHODS: dict[str, dict[str, float]] = {
+    "default": {},
+    "end to end": {"alone": 0.0, "blocks": 0.0},
+    "together": {"alone": 0.0},
+    "alone": {"alone": 1.0},
+}
+
+
+def cut(work: Path, prepared: Prepared, settings: Settings, option: str) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The model with every layer at one option, repaired in order; made once."""
+    name = f"{prepared.loaded.name}-{option}".replace("/", "-").replace(":", "-")
+    place = work / f"{name}.safetensors"
+    if not place.exists():
+        wanted = Option.parse(option)
+        ladder = (Option(), Option(wanted.pattern, wanted.sparsity / 2), wanted)
+        units = [unit.name for unit in prepared.matched.units]
+        model, masks = apply_options(prepared, settings, dict.fromkeys(units, ladder), dict.fromkeys(units, wanted))
+        state = {f"model.{key}": value.contiguous() for key, value in model.state_dict().items()}
+        work.mkdir(parents=True, exist_ok=True)
+        save_file(state | {f"mask.{key}": mask.contiguous() for key, mask in masks.items()}, place)
+    tensors = load_file(place)
+    model = copy.deepcopy(prepared.model)
+    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    return model, {k.removeprefix("mask."): v for k, v in tensors.items() if k.startswith("mask.")}
+
+
+def run(work: Path, model: str, option: str, seed: int, method: str, seconds: float, clock: str) -> dict[str, str]:
+    """Train one cell; a row of the table."""
+    photos = [photo.path for photo in real_photos()]
+    settings = Settings(pattern=Option.parse(option).pattern, calibration=40, heldout=32)
+    prepared = prepare(model, photos, settings)
+    student, masks = cut(work, prepared, settings, option)
+    views = views_of(prepared, photos, settings, seed)
+    judge = Judge(prepared.model, prepared.heldout, task=prepared.loaded.task)
+    choosing = Judge(prepared.model, views.choosing, task=prepared.loaded.task)
+    blocks = find_blocks(prepared.model, list(masks), prepared.calibration[:1])
+    held = {name: Held(mask) for name, mask in masks.items()}
+    course = Course(seconds=seconds, mixed=has_fast_bf16(), **METHODS[method])
+    before, began = judge.judge(student), time.perf_counter()
+    lesson = teach(
+        Pair(prepared.model, student, held, blocks, choosing.reference),
+        course,
+        lambda step: views.draw(step, course.batch),
+        lambda net: choosing.judge(net).distortion,
+        clock=time.perf_counter if clock == "wall" else time.process_time,
+    )
+    wall, after = time.perf_counter() - began, judge.judge(student)
+    print("#", [round(entry["error"], 4) for entry in lesson.history], flush=True)
+    return {
+        "steps": str(lesson.step),
+        "best_step": str(lesson.best_step),
+        "before": f"{before.distortion:.6g}",
+        "after": f"{after.distortion:.6g}",
+        "won": f"{1 - after.distortion / before.distortion:.4f}",
+        "quality_name": after.name,
+        "quality_before": f"{before.value:.5f}",
+        "quality_after": f"{after.value:.5f}",
+        "wall_seconds": f"{wall:.0f}",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, default=Path("recover-work"))
+    parser.add_argument("--time", default="10min")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--methods", nargs="*", default=["default", "end to end"])
+    parser.add_argument("--cells", nargs="*", type=int, default=list(range(len(CELLS))), help="numbers of settings")
+    parser.add_argument("--out", type=Path, default=HERE / "recover.csv")
+    args = parser.parse_args()
+    if not args.out.exists():
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(",".join(COLUMNS) + "\n", "utf-8")
+    with args.out.open(encoding="utf-8") as file:
+        done = {tuple(row[c] for c in KEY) for row in csv.DictReader(file)}
+    stamp = json.dumps(environment(threads=torch.get_num_threads()), indent=1)
+    args.out.with_suffix(".json").write_text(stamp + "\n", "utf-8")
+    for seed in range(args.seeds):
+        for model, option in (CELLS[index] for index in args.cells):
+            for method in args.methods:
+                values = (model, option, seed, method, args.time, args.clock, torch.get_num_threads())
+                row = dict(zip(KEY, map(str, values), strict=True))
+                if tuple(row.values()) in done:
+                    continue
+                row |= run(args.work, model, option, seed, method, parse_duration(args.time), args.clock)
+                with args.out.open("a", encoding="utf-8") as file:
+                    csv.DictWriter(file, COLUMNS).writerow(row)
+                print(*row.values(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""``fewer recover``: train a compressed model, without labels, until a time is up."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from fewer.cli.flags import Shared
+from fewer.core.errors import FewerError
+
+__all__ = ["recover"]
+
+
+def recover(
+    run: str,
+    /,
+    *,
+    time: Annotated[str | None, Parameter(show_default=False)] = None,
+    steps: int | None = None,
+    images: str | None = None,
+    batch: Annotated[int | None, Parameter(show_default=False)] = None,
+    rate: Annotated[float | None, Parameter(show_default=False)] = None,
+    shared: Shared | None = None,
+) -> int:
+    """Win back quality that a compression lost, by training on unlabelled images; masks and precisions stay.
+
+    The run is updated, or a new one is written with --out. An interrupted recovery goes on with --resume.
+
+    Parameters
+    ----------
+    run
+        A run folder of fewer compress.
+    time
+        How long, judging and saving included: 90s, 10min or 1.5h [10min]
+    steps
+        Train for so many steps instead of a time: gives the same weights every time.
+    images
+        A folder of images; by default the one that the run was made with.
+    batch
+        Images per step [8]
+    rate
+        Learning rate, relative to the size of the weights [see the documentation]
+    """
+    import fewer
+    from fewer.cli.progress import terminal_progress
+    from fewer.cli.work import command_line, show_run
+    from fewer.core.duration import parse_duration
+
+    shared = shared or Shared()
+    if time is not None and steps is not None:
+        raise FewerError("give --time or --steps, not both")
+    if time is not None:
+        parse_duration(time)
+    if shared.dry_run:
+        return _dry_run(run, time, steps, images, shared)
+    course = {name: value for name, value in (("batch", batch), ("rate", rate)) if value is not None}
+    done = fewer.recover(
+        run,
+        time or "10min",
+        steps=steps,
+        images=images,
+        out=shared.out,
+        overwrite=shared.overwrite,
+        resume=shared.resume,
+        course=course,
+        seed=shared.seed,
+        progress=terminal_progress(),
+        command=command_line(),
+    )
+    return show_run(done, shared, str(done.folder))
+
+
+def _dry_run(run: str, time: str | None, steps: int | None, images: str | None, shared: Shared) -> int:
+    from fewer.cli.show import as_json
+    from fewer.core.run import RunFolder
+
+    folder = RunFolder.open(run)
+    if not folder.has("model"):
+        raise FewerError(f"{run} holds no compressed model yet; make one with: fewer apply {run}")
+    config = folder.read_config()
+    how = f"{steps} steps" if steps is not None else time or "10min"
+    facts = {"run": run, "model": config.get("model"), "images": images or config.get("images"), "for": how}
+    facts["out"] = shared.out or run
+    if shared.json:
+        as_json({"dry_run": True, **facts})
+    else:
+        print("dry run, nothing is written:", *(f"{name} {value}" for name, value in facts.items()), sep="\n  ")
+    return 0

@@ -1,0 +1,102 @@
+"""A training that is under way, as one safetensors file: whole or not there, and never a pickle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from fewer.core.errors import FewerError
+from fewer.core.files import atomic_write_bytes
+from fewer.distill.fixed import Constrained
+
+__all__ = ["Lesson", "restore", "store"]
+
+
+@dataclass
+class Lesson:
+    """How far a training has come.
+
+    Attributes
+    ----------
+    step
+        Steps finished.
+    seconds
+        Time spent so far, in all sittings.
+    history
+        One entry per evaluation: ``step``, ``seconds``, ``error``; the first is that of the start.
+    best, best_error, best_step
+        State of the best model so far; the start counts.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_error: float = float("inf")
+    best_step: int = 0
+
+    def note(self, error: float, model: nn.Module) -> bool:
+        """Write an evaluation down, and keep the model if there was none better."""
+        self.history.append({"step": float(self.step), "seconds": self.seconds, "error": error})
+        if not error < self.best_error:
+            return False
+        self.best_error, self.best_step = error, self.step
+        self.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        return True
+
+
+def store(path: Path, key: str, lesson: Lesson, weights: Constrained, optimiser: torch.optim.Optimizer) -> None:
+    """Write everything that going on needs.
+
+    Raises
+    ------
+    FewerError
+        When the disk is full or may not be written to.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in zip(weights.names(), weights.parameters(), strict=True):
+        tensors[f"latent.{name}"] = parameter
+        for part, value in optimiser.state.get(parameter, {}).items():
+            tensors[f"optimiser.{part}.{name}"] = torch.as_tensor(value)
+    tensors |= {f"best.{name}": value for name, value in lesson.best.items()}
+    facts: dict[str, Any] = {"key": key, "step": lesson.step, "seconds": lesson.seconds, "history": lesson.history}
+    facts |= {"best_error": lesson.best_error, "best_step": lesson.best_step}
+    whole = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
+    atomic_write_bytes(path, save(whole, {"facts": json.dumps(facts)}))
+
+
+@torch.no_grad()
+def restore(path: Path, key: str, weights: Constrained, optimiser: torch.optim.Optimizer) -> Lesson:
+    """Put a training back to where :func:`store` left it.
+
+    Raises
+    ------
+    FewerError
+        When the file is damaged or belongs to another training.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise FewerError(f"the checkpoint {path} cannot be read ({error}); start anew with --overwrite") from None
+    if facts["key"] != key:
+        raise FewerError(
+            "the interrupted recovery had another model, other images or other settings; repeat its own command with "
+            "--resume, or start anew with --overwrite"
+        )
+    for name, parameter in zip(weights.names(), weights.parameters(), strict=True):
+        parameter.copy_(tensors[f"latent.{name}"])
+        found = {part: tensors.get(f"optimiser.{part}.{name}") for part in ("step", "exp_avg", "exp_avg_sq")}
+        if found["step"] is not None:
+            optimiser.state[parameter] = found
+    weights.install()
+    best = {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
+    return Lesson(facts["step"], facts["seconds"], facts["history"], best, facts["best_error"], facts["best_step"])

@@ -1,0 +1,195 @@
+"""Surgery: make a model really smaller where input channels of a layer, and what makes them, are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewer.core.errors import FewerError
+
+__all__ = ["Link", "Removal", "cut_follower", "cut_inputs", "cut_outputs", "operate", "read_surgery", "remove"]
+
+HEADS = ("num_heads", "heads", "num_attention_heads", "n_heads")
+"""Names under which attention modules keep their number of heads."""
+
+_WIDTHS = ("attn_dim", "all_head_size", "inner_dim", "num_features", "num_parameters")
+
+
+@dataclass(frozen=True)
+class Link:
+    """A layer whose input channels can go, and everything that goes with them.
+
+    Parameters
+    ----------
+    consumer
+        The unit that loses input channels.
+    producers
+        Units that lose output channels, in the order of execution; depthwise ones lose filters.
+    followers
+        Modules between them that keep something for every channel, such as BatchNorm.
+    attention
+        The module whose number of heads becomes smaller, or None.
+    channels
+        How many there are.
+    size
+        Channels that go together: what the hardware likes, or one attention head.
+
+    Examples
+    --------
+    >>> Link("fc2", ("fc1",), (), None, 64, 16).count
+    4
+    """
+
+    consumer: str
+    producers: tuple[str, ...]
+    followers: tuple[str, ...]
+    attention: str | None
+    channels: int
+    size: int
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """All units that are cut, the consumer last."""
+        return (*self.producers, self.consumer)
+
+    @property
+    def count(self) -> int:
+        """How many groups of channels there are."""
+        return self.channels // self.size
+
+
+@dataclass(frozen=True)
+class Removal:
+    """One cut: a link, and the groups of channels that stay, in rising order."""
+
+    link: Link
+    kept: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, which :func:`read_surgery` reads back."""
+        return {**asdict(self.link), "kept": list(self.kept)}
+
+
+def read_surgery(entries: Sequence[Mapping[str, Any]]) -> list[Removal]:
+    """Cuts from the JSON values of a recipe.
+
+    Raises
+    ------
+    FewerError
+        When a value is missing, unknown or impossible.
+
+    Examples
+    --------
+    >>> read_surgery([Removal(Link("b", ("a",), (), None, 8, 2), (0, 3)).to_dict()])[0].kept
+    (0, 3)
+    """
+    found = []
+    for entry in entries:
+        try:
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+            kept = tuple(int(k) for k in values.pop("kept"))
+            link = Link(**values)
+            good = link.size > 0 and link.channels % link.size == 0 and bool(link.producers)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise FewerError(f"the recipe's surgery cannot be read ({error}); save the run again") from None
+        if not good or not kept or list(kept) != sorted({*kept}) or kept[0] < 0 or kept[-1] >= link.count:
+            raise FewerError(f"the recipe's surgery on {link.consumer!r} is impossible; save the run again")
+        found.append(Removal(link, kept))
+    return found
+
+
+def operate(model: nn.Module, removals: Sequence[Removal]) -> nn.Module:
+    """Carry out cuts one after the other, in place, and return the model.
+
+    Raises
+    ------
+    FewerError
+        When the model has no such layers, or they are of other sizes.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> operate(net, [Removal(Link("2", ("0",), (), None, 8, 2), (0, 3))])[0]
+    Linear(in_features=3, out_features=4, bias=True)
+    """
+    for removal in removals:
+        try:
+            remove(model, removal.link, removal.kept)
+        except (AttributeError, RuntimeError, IndexError) as error:
+            raise FewerError(
+                f"the cut before {removal.link.consumer!r} does not fit the model: {error}; is it another architecture?"
+            ) from error
+    return model
+
+
+@torch.no_grad()
+def remove(model: nn.Module, link: Link, kept: Sequence[int]) -> None:
+    """Keep only some groups of a link's channels, in place. Modules keep their identity, class and hooks."""
+    at = torch.cat([torch.arange(g * link.size, (g + 1) * link.size) for g in kept])
+    cut_inputs(model.get_submodule(link.consumer), link.channels, at)
+    for name in link.producers:
+        cut_outputs(model.get_submodule(name), link.channels, at)
+    for name in link.followers:
+        cut_follower(model.get_submodule(name), link.channels, at)
+    if link.attention is not None:
+        attention = model.get_submodule(link.attention)
+        for attribute in HEADS:
+            heads = getattr(attention, attribute, None)
+            if isinstance(heads, int):
+                setattr(attention, attribute, heads * len(at) // link.channels)
+        _resize(attention, link.channels, len(at))
+
+
+@torch.no_grad()
+def cut_inputs(module: Any, channels: int, at: Tensor) -> None:
+    """Keep only some input channels of a linear or convolution layer, in place."""
+    old = module.weight
+    split = old.reshape(old.shape[0], channels, -1)  # a flattened image has several columns for each channel
+    linear = isinstance(module, nn.Linear)
+    new = split[:, at].reshape(old.shape[0], -1) if linear else split[:, at].reshape(-1, len(at), *old.shape[2:])
+    module.weight = _like(old, new)
+    if linear:
+        module.in_features = new.shape[1]
+    else:
+        module.in_channels = len(at)
+
+
+@torch.no_grad()
+def cut_outputs(module: Any, channels: int, at: Tensor) -> None:
+    """Keep only some output channels of a linear, convolution or depthwise layer, in place."""
+    times = module.weight.shape[0] // channels  # queries, keys and values in one matrix
+    rows = torch.cat([at + i * channels for i in range(times)])
+    module.weight = _like(module.weight, module.weight[rows])
+    if module.bias is not None:
+        module.bias = _like(module.bias, module.bias[rows])
+    if isinstance(module, nn.Linear):
+        module.out_features = len(rows)
+        return
+    module.out_channels = len(rows)
+    if module.groups > 1:  # depthwise: the filter goes with its channel
+        module.groups = module.in_channels = len(rows)
+
+
+@torch.no_grad()
+def cut_follower(module: nn.Module, channels: int, at: Tensor) -> None:
+    """Keep only what a module holds for some channels, in place."""
+    for kind in (module._parameters, module._buffers):
+        for name, tensor in kind.items():
+            if tensor is not None and tensor.ndim == 1 and len(tensor) == channels:
+                new = tensor[at].clone()
+                kind[name] = _like(tensor, new) if isinstance(tensor, nn.Parameter) else new  # type: ignore[assignment]
+    _resize(module, channels, len(at))
+
+
+def _resize(module: nn.Module, before: int, after: int) -> None:
+    for attribute in _WIDTHS:
+        if getattr(module, attribute, None) == before:
+            setattr(module, attribute, after)
+
+
+def _like(old: Tensor, new: Tensor) -> nn.Parameter:
+    return nn.Parameter(new.detach().contiguous().clone(), requires_grad=old.requires_grad)

@@ -1,0 +1,457 @@
+"""Recover: train what a compression left, without labels, until a time is up; masks and precisions stay."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from torch import Tensor, nn
+
+from fewer.core.errors import FewerError
+from fewer.core.plan import Plan
+from fewer.core.run import RunFolder
+from fewer.distill.blocks import find_blocks
+from fewer.distill.checkpoint import Lesson
+from fewer.distill.fixed import Held
+from fewer.distill.loop import Course, Pair, has_fast_bf16, teach
+from fewer.kernels.accelerate import accelerate
+from fewer.models.artefact import load_artefact, load_masks, load_recipe, save_artefact
+from fewer.models.recipe import Recipe
+from fewer.models.running import Forward
+from fewer.report import RunReport, write
+from fewer.report.data import Recovery
+from fewer.tasks import Quality
+from fewer.verbs.deploying import measured_here
+from fewer.verbs.devices import deploy_example
+from fewer.verbs.evaluate import Judge
+from fewer.verbs.evaluate import Quality as Likeness
+from fewer.verbs.labelled import QualityLike, quality_of
+from fewer.verbs.lessons import Views, views_of
+from fewer.verbs.prepare import Prepared, prepare, state_hash
+from fewer.verbs.profile import use_threads
+from fewer.verbs.progress import Progress, Silent, Stage
+from fewer.verbs.saving import precisions_of
+from fewer.verbs.settings import Settings
+
+__all__ = ["CHECKPOINT", "RecoveredRun", "recover"]
+
+CHECKPOINT = "recover.safetensors"
+"""In the scratch folder of a run while it is being recovered."""
+
+_COPIED = ("config", "curves", "plan", "log")
+_SPARE = 1.15  # on the time that judging and saving take, as measured at the beginning
+_SAVING = 2.0  # seconds that are left for writing the files
+
+
+@dataclass(eq=False)
+class RecoveredRun:
+    """What :func:`recover` returns.
+
+    Attributes
+    ----------
+    model
+        The recovered model in evaluation mode, as it is saved.
+    plan
+        That of the run; training changes nothing of it.
+    report
+        The run's evidence, with what was won.
+    masks
+        True where a weight is kept, by unit name.
+    folder
+        Where everything was written.
+    """
+
+    model: nn.Module
+    plan: Plan
+    report: RunReport
+    masks: dict[str, Tensor]
+    folder: Path
+
+
+@dataclass(eq=False)
+class _Work:
+    """A run that is open for recovery."""
+
+    settings: Settings
+    prepared: Prepared
+    plan: Plan
+    recipe: Recipe
+    report: RunReport
+    student: nn.Module
+    masks: dict[str, Tensor]
+    views: Views
+    kernels: bool  # whether the model is used on kernels that round activations, as timed on this machine
+    quality: Quality | None
+    judge: Judge = field(init=False)
+
+    def used(self) -> nn.Module:
+        """The model as it will be used: on its kernels where the plan is one for time."""
+        if not self.kernels:
+            return self.student
+        example = deploy_example(self.prepared, self.settings)
+        with use_threads(self.settings.threads):
+            return accelerate(
+                self.student, self.masks, example=example, precision=precisions_of(self.recipe), budget_ms=20.0
+            )[0]
+
+    def measure(self) -> tuple[Likeness, dict[str, float]]:
+        """Output error and likeness on held-out images, and quality on labelled data where there is some."""
+        used = self.used()
+        return self.judge.judge(used), dict(self.quality(used)) if self.quality is not None else {}
+
+
+def recover(
+    run: str | Path,
+    time: str | float | None = "10min",
+    *,
+    steps: int | None = None,
+    images: Any = None,
+    model: Any = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    course: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    progress: Progress | None = None,
+    command: str | None = None,
+    forward: Forward | None = None,
+    quality: QualityLike = None,
+) -> RecoveredRun:
+    """Win back quality that a compression lost, by training on unlabelled images for a given time.
+
+    Every block of the compressed model first learns to answer as its dense twin does; then the whole model learns.
+    Weights that were cut stay zero, and weights and activations of a low precision are rounded while they learn, so
+    that what is saved is what was trained. Of all states on the way, the one that is best on images set apart from
+    the training counts; the held-out images of the report choose nothing.
+
+    Parameters
+    ----------
+    run
+        Run folder of :func:`fewer.compress` or :func:`fewer.apply`.
+    time
+        ``"90s"``, ``"10min"``, ``"1.5h"`` or seconds, on the clock, judging and saving included.
+    steps
+        Train for so many steps instead; the only way to get the same weights twice.
+    images, model
+        By default those that the run's ``config.toml`` names; needed when they were Python objects.
+    out
+        Write a new run folder and leave this one as it is.
+    overwrite
+        Replace the run at ``out``; and start an interrupted recovery anew.
+    resume
+        Go on with an interrupted recovery.
+    course
+        Other values of :class:`fewer.distill.loop.Course`, such as ``{"batch": 4, "rate": 2e-3}``.
+    seed
+        Of the views that are drawn; by default that of the run.
+    progress, command, forward, quality
+        As for :func:`fewer.compress`.
+
+    Returns
+    -------
+    RecoveredRun
+
+    Raises
+    ------
+    FewerError
+        When the folder is no finished run, images or model are missing or not those of the run, there are too few
+        images, or the time is too short.
+
+    Examples
+    --------
+    >>> import fewer
+    >>> fewer.recover("run/", "10min").report.recovery.after  # doctest: +SKIP
+    0.21
+    """
+    from fewer.core.duration import parse_duration
+
+    began = perf_counter()
+    seconds = None if steps is not None or time is None else parse_duration(time)
+    wanted = Course(seconds=seconds, steps=steps, **{"mixed": has_fast_bf16(), **(course or {})})
+    progress = progress or Silent()
+    source = RunFolder.open(run)
+    _check_finished(source)
+    elsewhere = out is not None and Path(out).resolve() != source.path.resolve()
+    with ExitStack() as stack:
+        with progress.stage("match", None) as stage:
+            work = _open(source, model, images, forward, quality, seed)
+            stage.advance()
+        target = RunFolder.create(out if out and elsewhere else run, overwrite=overwrite and elsewhere,
+                                  resume=resume or not elsewhere)  # fmt: skip
+        folder = stack.enter_context(target)
+        checkpoint = _scratch(folder, overwrite, resume, elsewhere)
+        folder.log("recovering", command=command or "", budget_seconds=seconds, steps=steps)
+        with progress.stage("judge", None) as stage:
+            work.judge = Judge(
+                work.prepared.model,
+                work.prepared.heldout,
+                batch=max(8, work.settings.batch),
+                forward=forward,
+                task=work.prepared.loaded.task,
+            )
+            judging = perf_counter()
+            before = work.measure()
+            reserve = _SPARE * (perf_counter() - judging) + _SAVING
+            stage.advance()
+        lesson = _train(work, wanted, began, reserve, checkpoint, progress)
+        after = work.measure() if lesson.best_step else before
+        with progress.stage("save", None) as stage:
+            report = _report(work, lesson, before, after, perf_counter() - began, command)
+            if elsewhere:
+                for name in _COPIED:
+                    if source.has(name) and (name != "log" or not folder.has("log")):
+                        folder.write_bytes(name, source.file(name).read_bytes())
+            _save(folder, work, report, lesson)
+            stage.advance()
+        folder.log("recovered", before=report_error(report, "before"), after=report_error(report, "after"))
+        shutil.rmtree(checkpoint.parent, ignore_errors=True)
+        return RecoveredRun(work.student, work.plan, report, work.masks, folder.path)
+
+
+def report_error(report: RunReport, which: str) -> float | None:
+    """The held-out error before or after the recovery."""
+    return getattr(report.recovery, which) if report.recovery is not None else None
+
+
+def _check_finished(source: RunFolder) -> None:
+    lacking = [name for name in ("config", "curves", "plan", "model", "recipe", "report_json") if not source.has(name)]
+    if not lacking:
+        return
+    if "model" in lacking and "curves" not in lacking and "config" not in lacking:
+        raise FewerError(f"{source.path} holds no compressed model yet; make one with: fewer apply {source.path}")
+    names = ", ".join(source.file(name).name for name in lacking)
+    raise FewerError(f"{source.path} is no finished run of fewer compress: it has no {names}")
+
+
+def _open(
+    source: RunFolder, model: Any, images: Any, forward: Forward | None, quality: QualityLike, seed: int | None
+) -> _Work:
+    config, curves = source.read_config(), source.read_curves()
+    settings = Settings.of(config.get("settings", {}), str(source.file("config")))
+    if images is None:
+        images = config.get("images")
+    if images is None:
+        how = "without images" if settings.data_free is not None else "with images given in Python"
+        raise FewerError(f"{source.path} was made {how}; give a folder of images with --images, in Python images=")
+    settings = settings.model_copy(update={"data_free": None})
+    prepared = prepare(model if model is not None else _named_model(config, source), images, settings, forward)
+    if state_hash(prepared.model) != curves.meta.get("state"):
+        raise FewerError(
+            f"the model {prepared.loaded.name} is not the one that {source.path} was made from "
+            f"({curves.meta.get('model')}); give that one, with the weights that it had"
+        )
+    recipe, plan = load_recipe(source.path), source.read_plan()
+    plan.choice(curves)
+    bare = (lambda: copy.deepcopy(prepared.model)) if recipe.source.get("kind") == "object" else None
+    student = load_artefact(source.path, bare)
+    report = RunReport.from_json(source.file("report_json").read_text("utf-8"))
+    masks = _all_masks(source, recipe, student)
+    views = views_of(prepared, images, settings, settings.seed if seed is None else seed)
+    labelled = quality if quality is not None else config.get("labelled")
+    return _Work(
+        settings,
+        prepared,
+        plan,
+        recipe,
+        report,
+        student,
+        masks,
+        views,
+        "latency" in plan.cost and measured_here(curves),
+        quality_of(prepared.loaded, labelled),
+    )
+
+
+def _named_model(config: Mapping[str, Any], source: RunFolder) -> Any:
+    value = config.get("model")
+    if not isinstance(value, str) or (":" in value and ".py:" not in value):
+        raise FewerError(f"{source.path} was made from a Python object ({value}); give the model again, as model=")
+    return value
+
+
+def _all_masks(source: RunFolder, recipe: Recipe, student: nn.Module) -> dict[str, Tensor]:
+    stored = load_masks(source.path)
+    masks: dict[str, Tensor] = {}
+    for unit in recipe.units:
+        weight: Any = student.get_submodule(unit.name).weight
+        masks[unit.name] = stored[unit.name] if unit.name in stored else weight.new_ones(weight.shape).bool()
+    return masks
+
+
+def _scratch(folder: RunFolder, overwrite: bool, resume: bool, elsewhere: bool) -> Path:
+    """The place of the checkpoint; one that is there is gone on with, or told about."""
+    checkpoint = folder.path / ".scratch" / CHECKPOINT
+    if checkpoint.exists() and not resume:
+        if not overwrite:
+            raise FewerError(
+                f"{folder.path} holds an interrupted recovery; give --resume to go on with it, or --overwrite to start "
+                "it anew"
+            )
+        checkpoint.unlink()
+    checkpoint.parent.mkdir(exist_ok=True)
+    return checkpoint
+
+
+def _train(work: _Work, wanted: Course, began: float, reserve: float, checkpoint: Path, progress: Progress) -> Lesson:
+    """Teach the student for what is left of the time."""
+    prepared, recipe = work.prepared, work.recipe
+    used = perf_counter() - began
+    course = wanted
+    if wanted.seconds is not None:
+        left = wanted.seconds - used - reserve
+        if left < 0.25 * wanted.seconds:
+            raise FewerError(
+                f"loading and judging this model takes about {used + reserve:.0f} s, which leaves too little of "
+                f"{wanted.seconds:g} s for training; give at least --time {max(10, round(4 * (used + reserve)))}s"
+            )
+        course = Course(**{**vars(wanted), "seconds": left})
+    names = [unit.name for unit in recipe.units]
+    example = prepared.calibration[:1]
+    choosing = Judge(
+        prepared.model, work.views.choosing, batch=max(8, work.settings.batch), forward=prepared.forward,
+        task=prepared.loaded.task,
+    )  # fmt: skip
+    pair = Pair(
+        prepared.model,
+        work.student,
+        {
+            u.name: Held(None if bool(work.masks[u.name].all()) else work.masks[u.name], u.precision)
+            for u in recipe.units
+        },
+        find_blocks(prepared.model, names, example, prepared.forward),
+        choosing.reference,
+        _rounded_activations(work),
+        [skip.name for skip in prepared.matched.skipped if skip.reason == "excluded by the user"],
+        prepared.forward,
+    )
+    total = float(course.steps) if course.steps is not None else course.seconds
+    with progress.stage("recover", total) as stage:
+        return teach(
+            pair,
+            course,
+            lambda step: work.views.draw(step, course.batch).to(example.dtype),
+            lambda student: choosing.judge(student).distortion,
+            checkpoint=checkpoint,
+            key=_key(work, wanted),
+            tell=_teller(stage, course),
+        )
+
+
+def _teller(stage: Stage, course: Course) -> Callable[[Lesson], None]:
+    """Shows steps or seconds, and the best error so far."""
+    shown = 0.0
+
+    def tell(lesson: Lesson) -> None:
+        nonlocal shown
+        now = float(lesson.step) if course.seconds is None else min(lesson.seconds, course.seconds)
+        stage.advance(max(0.0, now - shown), f"error {lesson.history[0]['error']:.3g} to {lesson.best_error:.3g}")
+        shown = max(shown, now)
+
+    return tell
+
+
+def _rounded_activations(work: _Work) -> dict[str, list[nn.Module]]:
+    """Layers whose kernels round what they are given; weights alone are rounded in a plan that is not for time."""
+    if "latency" not in work.plan.cost:
+        return {}
+    found: dict[str, list[nn.Module]] = {}
+    for name, precision in precisions_of(work.recipe).items():
+        if precision != "fp32":
+            found.setdefault(precision, []).append(work.student.get_submodule(name))
+    return found
+
+
+def _key(work: _Work, course: Course) -> str:
+    """Everything that decides the training, but for the time: more of it may be given when it goes on."""
+    facts = {name: value for name, value in vars(course).items() if name not in ("seconds", "steps")}
+    facts |= {"steps": course.steps, "weights": work.recipe.weights_sha256, "images": work.views.names}
+    facts |= {"seed": work.views.training.seed, "state": state_hash(work.prepared.model)}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _report(
+    work: _Work,
+    lesson: Lesson,
+    before: tuple[Likeness, dict[str, float]],
+    after: tuple[Likeness, dict[str, float]],
+    seconds: float,
+    command: str | None,
+) -> RunReport:
+    """The run's report with its new quality; what other methods reached stays as it was."""
+    report = work.report.model_copy(deep=True)
+    (was, _), (now, labelled) = before, after
+    # recovered before, and judged by the same images: the start of the first time is what counts
+    first = report.recovery if report.recovery and report.recovery.source == work.views.source else None
+    report.recovery = Recovery(
+        before=was.distortion if first is None else first.before,
+        after=now.distortion,
+        quality_name=now.name,
+        quality_before=was.value if first is None else first.quality_before,
+        quality_after=now.value,
+        seconds=seconds + (first.seconds if first is not None else 0.0),
+        steps=lesson.step,
+        best_step=lesson.best_step,
+        images=len(work.views),
+        choosing=len(work.views.choosing),
+        source=work.views.source,
+        points=[[entry["seconds"], entry["error"]] for entry in lesson.history],
+        command=command or "",
+    )
+    verdict = report.verdict
+    verdict.distortion = now.distortion
+    for row in verdict.quality:
+        row.value = now.value if row.name == now.name else labelled.get(row.name, row.value)
+    ours = {"name": "recovered", "label": "fewer, recovered by training", "ours": True, "distortion": now.distortion}
+    ours |= {"quality": {now.name: now.value, **labelled}, "seconds": report.recovery.seconds, "compensated": True}
+    ours |= {"note": "the only one that was trained"}
+    rows = [row for row in report.baselines if row.name != "recovered"]
+    report.baselines = [type(rows[0])(**ours), *rows] if rows else []
+    report.timings = {**report.timings, "recover": report.recovery.seconds}
+    report.limits = [
+        *(line for line in report.limits if not line.startswith(_LIMIT)),
+        f"{_LIMIT} and masks and precisions are as before; the other methods were not trained.",
+    ]
+    return report
+
+
+_LIMIT = "Recovery trains on unlabelled images of the same source,"
+
+
+def _save(folder: RunFolder, work: _Work, report: RunReport, lesson: Lesson) -> None:
+    """Write model and recipe where there is something new, then the report."""
+    recipe = work.recipe
+    assert report.recovery is not None
+    units = [
+        {
+            "name": unit.name,
+            "pattern": unit.pattern,
+            "sparsity": unit.sparsity,
+            "precision": unit.precision,
+            "mask": None if unit.pattern == "dense" else work.masks[unit.name],
+        }
+        for unit in recipe.units
+    ]
+    meta = {**recipe.meta, "recovery": {"steps": lesson.step, "best_step": lesson.best_step}}
+    saved = save_artefact(
+        folder.path,
+        work.student,
+        units,
+        recipe.source,
+        meta,
+        preprocess=work.prepared.loaded.preprocess,
+        provenance=recipe.provenance,
+    )
+    report.model.artefact_bytes = float(saved.size)
+    for entry in report.verdict.budgets:
+        if entry.metric == "size":
+            entry.reached = float(saved.size)
+    report.verdict.met = all(entry.met for entry in report.verdict.budgets)
+    write(report, folder.path)

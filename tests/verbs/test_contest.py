@@ -1,0 +1,60 @@
+"""The contest between plans: what it picks, and what it leaves out."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fewer.core.budget import Budget
+from fewer.core.curve import Curve, CurveSet
+from fewer.core.errors import FewerError
+from fewer.core.option import Option
+from fewer.core.unit import Unit
+from fewer.verbs.compress import compress
+from fewer.verbs.contest import contest
+from fewer.verbs.settings import Settings
+
+LADDER = (Option(), Option("unstructured", 0.5), Option("unstructured", 0.75))
+HALF = [Budget("weights", 0.5, True)]
+
+
+def curves() -> CurveSet:
+    """Layer a hardly hurts and b does, so that the DP cuts a and uniform cuts both."""
+    cost = {"weights": [8, 4, 2]}
+    scores = {"magnitude": [0, 0.5, 0.7], "lamp": [0, 0.5, 0.7]}
+    units = [("a", [0, 0.1, 0.2]), ("b", [0, 1.0, 3.0]), ("c", [0, 0.1, 0.3]), ("d", [0, 2.0, 5.0])]
+    return CurveSet(tuple(Curve(Unit(n, "linear", (2, 4)), LADDER, cost, harm, scores) for n, harm in units))
+
+
+def test_the_lowest_joint_harm_wins_and_every_contender_is_told():
+    winner, rows = contest(curves(), HALF, lambda plan: 0.1 + float(np.ptp(plan.choice)))  # uneven plans are bad here
+    assert rows[0]["name"] == "dp" and rows[0]["predicted"] == min(r["predicted"] for r in rows)
+    assert winner == min(rows, key=lambda r: r["measured"])["name"] != "dp"
+
+
+def test_the_exact_plan_stays_unless_another_is_clearly_lower():
+    values = iter([1.0, 0.99, 0.985, 0.99])
+    winner, rows = contest(curves(), HALF, lambda _plan: next(values))
+    assert winner == "dp" and len(rows) > 1
+
+
+def test_a_plan_is_measured_once_and_an_impossible_budget_is_the_users_to_know():
+    seen: list[bytes] = []
+    contest(curves(), HALF, lambda plan: float(len(seen)) if seen.append(plan.choice.tobytes()) else 0.0)
+    assert len(seen) == len(set(seen))
+    with pytest.raises(FewerError):
+        contest(curves(), [Budget("weights", 0.01, True)], lambda plan: 0.0)
+
+
+def test_the_model_is_that_of_the_winner_and_the_report_shows_all():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 8))
+    settings = Settings(calibration=24, sensing=8, heldout=8, baselines=("lamp",), additivity=0)
+    run = compress(net, torch.randn(64, 24), "weights=30%", settings=settings)
+    rows = run.report.contest
+    taken = [r for r in rows if r.chosen]
+    assert len(taken) == 1 and len(rows) > 1
+    if taken[0].name != "dp":
+        assert run.plan.method == f"auto:{taken[0].name}"
+    exact = compress(net, torch.randn(64, 24), "weights=30%", settings=settings.model_copy(update={"allocator": "dp"}))
+    assert exact.plan.method == "dp" and not exact.report.contest
