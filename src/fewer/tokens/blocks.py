@@ -124,7 +124,8 @@ class MergingBlock(nn.Module):
     def _attention(self, x: Tensor, state: TokenState | None) -> Tensor:
         attention: Any = self.attn
         batch, tokens, _ = x.shape
-        q, k, v = attention.qkv(x).reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        heads = self.heads  # asked each time: some may have been removed
+        q, k, v = attention.qkv(x).reshape(batch, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         bias = None if state is None else state.sizes.log()[:, None, None, :].to(q.dtype)
         if bias is not None and torch.compiler.is_exporting():
             # the exporter to ONNX gets the memory layout of the fused product with a mask wrong (torch 2.13)

@@ -218,10 +218,13 @@ def _reached(e: Evidence) -> list[dict[str, Any]]:
         totals["weights"] += kept
         totals["macs"] += kept * unit.positions
         totals["flops"] += 2 * kept * unit.positions
-    for name, macs in e.prepared.couplings.between.items():
-        gone = 1 - float(e.masks[name].flatten(1).any(0).double().mean())
-        totals["macs"] -= gone * macs
-        totals["flops"] -= 2 * gone * macs
+    positions = {u.name: u.positions for u in e.prepared.matched.units}
+    for unit in e.sensed.curves.units:
+        # attention's own products, with the heads that stay, on the tokens that are left
+        macs = e.prepared.couplings.between.get(unit.name, 0.0) * (unit.positions / positions[unit.name]) ** 2
+        left = float(e.masks[unit.name].flatten(1).any(0).double().mean()) if macs else 0.0
+        totals["macs"] += left * macs
+        totals["flops"] += 2 * left * macs
     totals["size"] = e.plan.cost["size"]  # replaced by the file's real size once it is written
     for metric in ("latency", "energy"):
         if metric in e.plan.cost:

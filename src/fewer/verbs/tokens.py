@@ -162,7 +162,13 @@ def repriced(
     positions = {unit.name: unit.positions for unit in found.units}
     fixed = dict(curves.fixed)
     static = fixed_costs(merged, example, found)
-    fixed |= {"macs": static["macs"], "flops": static["flops"]}
+    # attention that shrinks with the heads which a layer reads is in that layer's curve, and goes with tokens squared
+    inside = {
+        unit.name: macs * (positions[unit.name] / unit.positions) ** 2
+        for unit in curves.units
+        if (macs := prepared.couplings.between.get(unit.name, 0.0))
+    }
+    fixed |= {m: max(0.0, static[m] - t * sum(inside.values())) for m, t in (("macs", 1.0), ("flops", 2.0))}
     if "latency" in fixed:
         share = float(np.mean(present_tokens(count, amounts))) / count
         fixed["latency"] = fixed["latency"] * share + _merging_ms(prepared, settings, curves, amounts, count)
@@ -174,6 +180,11 @@ def repriced(
         unit = replace(curve.unit, positions=positions[curve.unit.name])
         share = unit.positions / curve.unit.positions
         cost = {m: np.asarray(c) * (share if m in ("macs", "flops", "latency") else 1) for m, c in curve.cost.items()}
+        if curve.unit.name in inside:
+            left = np.array([1 - o.sparsity if o.removes == "columns" else 1.0 for o in curve.options])
+            before = prepared.couplings.between[curve.unit.name]
+            for metric, times in (("macs", 1.0), ("flops", 2.0)):
+                cost[metric] = cost[metric] + times * left * (inside[curve.unit.name] - share * before)
         if "energy" in cost:
             cost["energy"] = np.array(option_joules(unit, curve.options, batch=settings.deploy_batch))
         made.append(Curve(unit, curve.options, cost, curve.distortion, curve.scores))
