@@ -44,7 +44,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "efficientnet": ("efficientnet_b0", {}),
     "mobilenetv3": ("mobilenetv3_small_100", {}),
     "regnet": ("regnety_002", {}),
-    "mixer": ("mixer_s16_224", {"num_blocks": 4}),
+    "mixer": ("mixer_s32_224", {}),
     "deit": ("deit_tiny_distilled_patch16_224", {}),
     "beit": ("beit_base_patch16_224", {"embed_dim": 192, "num_heads": 3, "depth": 6}),
 }

@@ -57,9 +57,9 @@ def times(model: nn.Module, merged: nn.Module, example: torch.Tensor) -> dict[st
     linears = [name for name, module in merged.named_modules() if isinstance(module, nn.Linear)]
     runs: dict[str, Any] = {"dense": lambda: model(example)}
     for precision in ("fp32", "int8"):
-        fast, _ = accelerate(merged, example=example, precision=dict.fromkeys(linears, precision), budget_ms=8.0)
+        fast, _ = accelerate(merged, example=example, precision=dict.fromkeys(linears, precision), budget_ms=4.0)
         runs[precision] = lambda fast=fast: fast(example)
-    found = Stopwatch().time(runs, budget_ms=400.0, rounds=7)
+    found = Stopwatch().time(runs, budget_ms=150.0, rounds=7)
     return {p: found[p].ratio / found["dense"].ratio for p in ("fp32", "int8")}
 
 
@@ -67,7 +67,7 @@ def schedule_rows(spec: str, out: Path) -> None:
     loaded = load_model(spec)
     model = loaded.model.eval()
     files = [photo.path for photo in real_photos()]
-    images = as_calibration(files, 32, seed=0, preprocess=loaded.preprocess, part="heldout").tensor
+    images = as_calibration(files, 16, seed=0, preprocess=loaded.preprocess, part="heldout").tensor
     names, count, protected = mergeable_blocks(model, images[:1])
     judge, dense = Judge(model, images), model_macs(model, images[:1])
     rows = read(out)

@@ -26,6 +26,12 @@ def test_a_dry_run_writes_nothing(fewer):
     assert json.loads(told.out) | {"images": 6, "choose": 3} == json.loads(told.out) and not Path("queue").exists()
 
 
+@pytest.mark.parametrize(("flag", "says"), [("--method=kcentre", "'kcenter'"), ("--to=cocco", "'coco'")])
+def test_a_dry_run_finds_mistakes_too(fewer, flag, says):
+    told = fewer("select", "photos", "--budget=labels=2", "--dry-run", flag)
+    assert told.code == 2 and f"did you mean {says}" in told.err
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -8,15 +8,19 @@ import json
 import os
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fewer.core.errors import FewerError
 from fewer.core.lock import FolderLock
 from fewer.data.images import list_images
 from fewer.select.plan import QueuePlan
+from fewer.tasks.segment import features
+from fewer.tasks.segment.warmup import WarmNetwork
 from fewer.verbs.select import select_images
 from tests.select.conftest import draw, net, pool  # noqa: F401
 
@@ -133,6 +137,44 @@ def test_coco_and_masks_there_and_back(ask, pool, tmp_path):  # noqa: F811
     assert third.plan.labelled == {first[0]: None, first[1]: None} and third.returned.kind == "masks"
 
 
+def test_cvat_there_and_back(ask, tmp_path):
+    first = names_of(ask("labels=4", to=["cvat"]))
+    root = ElementTree.parse(tmp_path / "queue" / "cvat.xml").getroot()
+    assert [image.get("name") for image in root.iter("image")] == first
+    for image in list(root.iter("image"))[:2]:
+        ElementTree.SubElement(image, "polygon", label="crack", points="1,1;3,1;3,3")
+    (tmp_path / "annotations.xml").write_bytes(ElementTree.tostring(root))
+    second = ask("labels=2", proceed=True, labels=tmp_path / "annotations.xml")
+    assert second.plan.labelled == {first[0]: None, first[1]: None} and second.returned.kind == "cvat"
+    assert not set(names_of(second)) & set(first)
+
+
+def test_features_of_a_warm_up(ask, pool, tmp_path, monkeypatch):  # noqa: F811
+    pytest.importorskip("monai", reason="MONAI is not installed: pip install 'fewer[medical]'")
+    monkeypatch.setattr(features, "STEPS", 4)
+    (pool / "a" / "02.png").write_bytes(b"broken")
+    done = ask("labels=3", features="warm-up", input_size=16)
+    warm = tmp_path / "queue" / "warm-up"
+    assert {p.name for p in warm.iterdir()} == {"model.safetensors", "recipe.json"}
+    assert [s.name for s in done.plan.skipped] == ["a/02.png"] and done.plan.features == "warm-up"
+    # an oracle: the network of the folder, given the prepared image by hand
+    network = WarmNetwork.load(warm)
+    pixels = np.asarray(Image.open(pool / "a" / "00.png").convert("RGB").resize((19, 16), 2), np.float32)
+    image = network.preparation.normalised(pixels[:, 2:18].transpose(2, 0, 1)[: network.preparation.channels])
+    wanted = network.embedder()(torch.from_numpy(image)[None])[0].numpy()
+    rows = [json.loads(line) for line in (tmp_path / "queue" / "images.jsonl").read_text().splitlines()]
+    got = np.fromfile(tmp_path / "queue" / "vectors.f32", "<f4").reshape(24, -1)[rows.index("a/00.png")]
+    assert np.abs(got - wanted).max() < 0.05 * np.abs(wanted).max()
+    # a further round embeds new images with the very same network
+    before = (warm / "model.safetensors").read_bytes()
+    draw(pool / "c" / "new.png", 1, 99)
+    assert len(ask("labels=100%", proceed=True).plan.queue) == 24
+    assert (warm / "model.safetensors").read_bytes() == before
+    assert_refused("leave --layer out", ask, features="warm-up", layer="model", out=tmp_path / "q2")
+    assert_refused("multiple of 8", ask, features="warm-up", input_size=20, out=tmp_path / "q2")
+    assert not (tmp_path / "q2").exists()
+
+
 def test_predictions_steer_later_rounds(ask, pool, tmp_path):  # noqa: F811
     first = names_of(ask("labels=2"))
     names = [p.relative_to(pool).as_posix() for p in list_images(pool)]
@@ -171,6 +213,26 @@ def test_corrupted_images_are_counted_and_named(ask, pool):  # noqa: F811
     assert {s.name for s in done.plan.skipped} == {"a/02.png", "b/05.png"} and all(s.reason for s in done.plan.skipped)
     assert not {"a/02.png", "b/05.png"} & set(names_of(done))
     assert "b/05.png" in (done.folder / "gallery.html").read_text()
+
+
+def test_features_from_a_file_say_nothing_about_broken_images(ask, pool, tmp_path):  # noqa: F811
+    np.save(tmp_path / "f.npy", np.random.default_rng(0).normal(size=(24, 5)).astype(np.float16))
+    for name in ("a/02.png", "b/05.png"):
+        (pool / name).write_bytes(b"\x89PNG broken")
+    assert_refused("at most labels=22", ask, "labels=24", features=tmp_path / "f.npy")
+    done = ask("labels=22", features=tmp_path / "f.npy", to=["coco", "masks"])
+    assert {s.name for s in done.plan.skipped} == {"a/02.png", "b/05.png"} and len(done.chosen) == 22
+    assert not {"a/02.png", "b/05.png"} & set(names_of(done))
+
+
+def test_a_waiting_image_that_is_gone_is_told_and_stops_nothing(ask, pool, tmp_path):  # noqa: F811
+    first = names_of(ask(to=["coco", "cvat", "masks"]))
+    (pool / first[0]).unlink()
+    (pool / first[1]).write_bytes(b"no image any more")
+    second = ask("labels=2", proceed=True, to=["coco", "cvat", "masks"])
+    assert second.lost == first[:2]
+    listed = {image["file_name"] for image in json.loads((tmp_path / "queue" / "coco.json").read_text())["images"]}
+    assert listed == {*first[2:], *names_of(second)}
 
 
 @pytest.mark.parametrize(

@@ -121,8 +121,15 @@ class Shared:
     """Show the traceback of an error"""
 
 
-def given(flags: SettingFlags | None, shared: Shared | None = None) -> dict[str, Any]:
+def given(flags: Any, shared: Shared | None = None) -> dict[str, Any]:
     """The settings among the flags that were given, by name.
+
+    Parameters
+    ----------
+    flags
+        A dataclass whose fields are None unless they were given, such as :class:`SettingFlags`; or None.
+    shared
+        Gives ``seed`` and ``device``.
 
     Examples
     --------

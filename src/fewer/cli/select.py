@@ -45,19 +45,21 @@ def select(
         coverage, random, foreground-random, kcenter, typiclust, probcover, saal, saal-corrected; from the second round
         on also entropy and bald.
     features
-        What describes an image: a model as for compress, or an .npy file with a row per image [fewer/dinov2-small].
+        What describes an image: a model as for compress; warm-up: a segmentation network that learns from the pool's
+        images first, without labels; or an .npy file with a row per image [fewer/dinov2-small].
     layer
         Layer of the model whose output is used [what stands before the classifier, or the class token].
     input_size
-        Side of the model's input in pixels [the model's own].
+        Side of the model's input in pixels [the model's own; 128 for warm-up].
     continue_
         A further round of the queue at --out; labelled and queued images are never chosen again.
     labels
-        Labels that came back: a Label Studio or COCO export, a folder of masks, a .csv (name,label) or a list of names.
+        Labels that came back: a Label Studio, COCO or CVAT export, a folder of masks, a .csv (name,label) or a list of
+        names.
     predictions
         Predictions of a model trained meanwhile: an .npz file, or a folder of .npy maps.
     to
-        Exports: labelstudio, coco, masks; several with commas, or none.
+        Exports: labelstudio, coco, cvat, masks; several with commas, or none.
     batch
         Images per forward pass.
     backend
@@ -120,8 +122,12 @@ def _dry_run(
 ) -> int:
     from fewer.cli.show import as_json
     from fewer.data.images import list_images
+    from fewer.select.export import check_formats
+    from fewer.select.methods import check_method
     from fewer.verbs.select import FEATURES, _one_budget
 
+    check_method(method)
+    check_formats(formats)
     if pool is None:
         raise FewerError("which pool? give a folder of images; a dry run does not open a queue")
     files = list_images(pool)
@@ -161,6 +167,9 @@ def _show(done: Any) -> None:
     earlier = [a for a in plan.waiting() if a.round < last.round]
     if earlier:
         say(Text(f"{len(earlier)} images of earlier rounds still wait for a label"))
+    if done.lost:
+        named = ", ".join(shorten(name, 40) for name in done.lost[:3]) + (", ..." if len(done.lost) > 3 else "")
+        say(Text(f"{len(done.lost)} of the images that wait cannot be opened any more and are in no export: {named}"))
     if plan.skipped:
         named = ", ".join(shorten(s.name, 40) for s in plan.skipped[:3])
         more = f" and {len(plan.skipped) - 3} more" if len(plan.skipped) > 3 else ""

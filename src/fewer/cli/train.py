@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from fewer.cli.flags import Shared
+from fewer.cli.flags import Shared, given
 from fewer.core.errors import FewerError
 
 __all__ = ["TrainFlags", "train"]
@@ -39,7 +39,7 @@ class TrainFlags:
     """Of networks that have it [0]"""
 
     init: Annotated[str | None, _p(START)] = None
-    """A run folder whose weights are the start [random]"""
+    """A run folder, or the warm-up folder of fewer select, whose weights are the start [random]"""
     warm_up: Annotated[str | None, _p(START)] = None
     """Self-supervised training on all images first: restoration, contrastive or none [none]"""
     warm_up_steps: Annotated[int | None, _p(START)] = None
@@ -119,7 +119,7 @@ def train(
 
     shared = shared or Shared()
     chosen, inputs = resolve_as(
-        TrainSettings, _given(settings, shared), preset, config, folder="segment", names=("data", "task")
+        TrainSettings, given(settings, shared), preset, config, folder="segment", names=("data", "task")
     )
     data = data or inputs.get("data")
     doing = open_task(inputs.get("task", task))
@@ -155,12 +155,6 @@ def train(
         show_evaluation(run.evaluation)
     print(f"report  {out}/report.html", f"next    fewer predict {out} IMAGES --out masks", sep="\n")
     return 0
-
-
-def _given(flags: TrainFlags | None, shared: Shared) -> dict[str, Any]:
-    values: dict[str, Any] = {} if flags is None else {f.name: getattr(flags, f.name) for f in fields(flags)}
-    values |= {"seed": shared.seed, "device": shared.device}
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def show_evaluation(result: Any) -> None:

@@ -339,8 +339,8 @@ class CurveSet:
             cost = {m: arrays[f"cost.{m}"][part] for m in header["metrics"]}
             curves.append(Curve(unit, options, cost, arrays["distortion"][part], scores[unit.name]))
         coupled = tuple(tuple(group) for group in header.get("coupled", ()))
-        came, spent = header.get("came", {}), header.get("spent", 0.0)
-        return cls(tuple(curves), header["fixed"], header["meta"], coupled, came, spent)
+        before = {"came": header.get("came", {}), "spent": header.get("spent", 0.0)}
+        return cls(tuple(curves), header["fixed"], header["meta"], coupled, **before)
 
 
 def _listed(names: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_bytes, atomic_write_text, explain_os_error
+from fewer.core.folder import open_marked
 from fewer.core.lock import LOCK, FolderLock
 from fewer.core.plan import Plan
 from fewer.core.toml import dump_toml, read_toml
@@ -79,16 +80,7 @@ class RunFolder:
             raise FewerError("a run cannot be overwritten and resumed at once; give one of --overwrite and --resume")
         run = cls(path)
         folder = run.path
-        if folder.exists() and not folder.is_dir():
-            raise FewerError(f"{folder} is a file, not a folder; choose another --out")
-        made = [place for place in (folder, *folder.parents) if not place.exists()]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            names = {p.name for p in folder.iterdir()}
-        except OSError as error:
-            raise explain_os_error(error, folder, "make the folder") from error
-        if names and _MARK not in names:
-            raise FewerError(f"{folder} is not empty and was not made by fewer; choose another --out")
+        names, made = open_marked(folder, _MARK, "fewer")
         if names - {_MARK, LOCK} and not overwrite and not resume:
             raise FewerError(f"{folder} already holds a run; give --resume to go on with it, --overwrite to start anew")
         run._lock.take()

@@ -1,4 +1,7 @@
-"""Corrupt an image as self-supervised restoration does (Models Genesis; Zhou et al., 2019), with SAAL's settings."""
+"""Corrupt an image as self-supervised restoration does (Models Genesis; Zhou et al., 2019), with SAAL's settings.
+
+This is what a selection sees: photos, at SAAL's working size, without further packages. A warm-up corrupts tensors in
+2-D and 3-D instead (:mod:`fewer.tasks.segment.corrupt`), with the same curves and the same probabilities."""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ from math import comb
 import numpy as np
 from PIL import Image
 
-__all__ = ["bezier_curve", "corrupted"]
+__all__ = ["CURVE", "OUTWARD", "PAINT", "SHUFFLE", "bezier_curve", "corrupted"]
 
+SHUFFLE, CURVE, PAINT, OUTWARD = 0.5, 0.9, 0.9, 0.8
+"""Probabilities of local shuffling, of the intensity map, of painting, and of out-painting among paintings."""
 _SIDE = 256  # pixels; SAAL's working size, and larger images would only cost time
 
 
@@ -44,13 +49,13 @@ def corrupted(image: Image.Image, rng: np.random.Generator) -> Image.Image:
         if rng.random() < 0.4:
             pixels = np.flip(pixels, axis)
     pixels = np.ascontiguousarray(pixels)
-    if rng.random() < 0.5:
+    if rng.random() < SHUFFLE:
         _shuffle(pixels, rng)
-    if rng.random() < 0.9:
+    if rng.random() < CURVE:
         at, value = bezier_curve(rng, monotone=rng.random() < 0.5)
         pixels = np.interp(pixels, at, value).astype(np.float32)
-    if rng.random() < 0.9:
-        pixels = _outpaint(pixels, rng) if rng.random() < 0.8 else _inpaint(pixels, rng)
+    if rng.random() < PAINT:
+        pixels = _outpaint(pixels, rng) if rng.random() < OUTWARD else _inpaint(pixels, rng)
     return Image.fromarray(np.rint(np.squeeze(pixels, -1) * 255 if pixels.shape[2] == 1 else pixels * 255).astype("u1"))
 
 

@@ -84,7 +84,7 @@ def _card(asked: Asked, root: Path) -> Card:
         size = f"{image.width} x {image.height}"
         image = image.convert("RGB")
         image.thumbnail((SIDE * 2, SIDE * 2) if max(image.size) < SIDE else (SIDE, SIDE), Image.Resampling.LANCZOS)
-    except OSError:
+    except Exception:  # a file that broke since it was chosen can make a decoder raise anything
         image, size = Image.new("RGB", (SIDE, SIDE), "#888"), "gone"
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=82)

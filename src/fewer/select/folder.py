@@ -11,6 +11,7 @@ from typing import Any
 
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, explain_os_error
+from fewer.core.folder import open_marked
 from fewer.core.lock import LOCK, FolderLock
 from fewer.core.toml import dump_toml, read_toml
 from fewer.select.plan import QueuePlan
@@ -18,10 +19,13 @@ from fewer.select.plan import QueuePlan
 __all__ = ["QueueFolder"]
 
 _MARK = ".fewer-queue"
+_WARM_UP = "warm-up"
+_FOLDERS = ("annotate", _WARM_UP)
 
 
 class QueueFolder:
-    """A folder with one queue: ``config.toml images.jsonl vectors.f32 plan.json queue.csv gallery.html`` and exports.
+    """A folder with one queue: ``config.toml images.jsonl vectors.f32 plan.json queue.csv gallery.html``, exports, and
+    ``warm-up`` with the network, where one was warmed up for the features.
 
     Make one with :meth:`create`, which takes the folder's lock, as a context manager.
 
@@ -64,18 +68,9 @@ class QueueFolder:
         """
         queue = cls(path)
         folder = queue.path
-        if folder.exists() and not folder.is_dir():
-            raise FewerError(f"{folder} is a file, not a folder; choose another --out")
         if proceed and not (folder / "plan.json").exists():
             raise FewerError(f"{folder} holds no queue to continue; choose its first round without --continue")
-        made = [place for place in (folder, *folder.parents) if not place.exists()]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            names = {p.name for p in folder.iterdir()}
-        except OSError as error:
-            raise explain_os_error(error, folder, "make the folder") from error
-        if names and _MARK not in names:
-            raise FewerError(f"{folder} is not empty and was not made by fewer select; choose another --out")
+        names, made = open_marked(folder, _MARK, "fewer select")
         queue._lock.take()
         queue._made = made
         try:
@@ -107,7 +102,7 @@ class QueueFolder:
 
     def _unmake(self) -> None:
         """Leave nothing behind when a mistake ended the first round before anything was embedded."""
-        if any(p.stat().st_size for p in self.path.glob("*.f32.jsonl")):
+        if any(p.stat().st_size for p in self.path.glob("*.f32.jsonl")) or (self.path / _WARM_UP).exists():
             return
         with contextlib.suppress(OSError):  # a folder that someone else began to use stays
             self._empty()
@@ -121,10 +116,9 @@ class QueueFolder:
             if path.name in (LOCK, _MARK):
                 continue
             if path.is_dir() and not path.is_symlink():
-                # only folders of exports are ours
-                if path.name == "annotate":
+                if path.name in _FOLDERS:  # another one is not ours
                     shutil.rmtree(path, ignore_errors=True)
-            elif path.suffix in (".toml", ".jsonl", ".f32", ".json", ".csv", ".html", ".tmp"):
+            elif path.suffix in (".toml", ".jsonl", ".f32", ".json", ".xml", ".csv", ".html", ".tmp"):
                 path.unlink()
 
     def has_plan(self) -> bool:

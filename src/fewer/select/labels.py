@@ -1,10 +1,12 @@
-"""Labels that come back: from Label Studio, COCO (CVAT writes it), a folder of masks, or a list of names."""
+"""Labels that come back: from Label Studio, COCO, CVAT, a folder of masks, or a list of names."""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
+import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from urllib.parse import parse_qs, unquote, urlparse
 from fewer.core.errors import FewerError
 from fewer.core.files import explain_os_error
 from fewer.data.images import SUFFIXES
+from fewer.select.cvat import read_cvat
 
 __all__ = ["Names", "Returned", "read_labels"]
 
@@ -33,7 +36,7 @@ class Returned:
     unknown
         Names in the file that are none of the pool's.
     kind
-        ``labelstudio``, ``coco``, ``masks`` or ``list``.
+        ``labelstudio``, ``coco``, ``cvat``, ``masks`` or ``list``.
     """
 
     labels: dict[str, str | None]
@@ -91,9 +94,10 @@ def read_labels(source: str | Path, root: Path, names: Sequence[str]) -> Returne
     Parameters
     ----------
     source
-        A Label Studio export (``.json``, a list of tasks), a COCO file (``.json`` with ``images`` and ``annotations``,
-        as CVAT exports it), a folder of masks whose names are those of the images, a table (``.csv`` with the columns
-        ``name`` and, if there are classes, ``label``) or a list of names (``.txt``).
+        A Label Studio export (``.json``, a list of tasks), a COCO file (``.json`` with ``images`` and ``annotations``),
+        an export of CVAT (``.xml``, or the ``.zip`` that it comes in), a folder of masks whose names are those of the
+        images, a table (``.csv`` with the columns ``name`` and, if there are classes, ``label``) or a list of names
+        (``.txt``).
     root
         Folder of the pool, for the sizes of the images.
     names
@@ -116,16 +120,11 @@ def read_labels(source: str | Path, root: Path, names: Sequence[str]) -> Returne
     source = Path(source)
     if source.is_dir():
         return _told(source, "masks", _masks(source, root, names))
-    try:
-        text = source.read_text("utf-8-sig")
-    except OSError as error:
-        raise explain_os_error(error, source, "read") from error
-    except UnicodeDecodeError:
-        raise FewerError(
-            f"{source} is not a text file; labels come as .json, .csv, .txt or a folder of masks"
-        ) from None
+    text, suffix = _text(source)
     find = Names(names).find
-    if source.suffix.lower() == ".json":
+    if suffix == ".xml":
+        return _told(source, "cvat", _cvat(text, find, root, source))
+    if suffix == ".json":
         try:
             data = json.loads(text)
         except ValueError as error:
@@ -184,6 +183,38 @@ def _coco(data: dict[str, Any], find: Any, root: Path, source: Path) -> Iterable
         if name is not None and image.get("width") and image.get("height"):
             _same_size(root / name, (int(image["width"]), int(image["height"])), f"{source} says that {given}")
         yield given, name, None
+
+
+def _text(source: Path) -> tuple[str, str]:
+    """What a file holds, or the one file of annotations in an archive, and its suffix in small letters."""
+    try:
+        data, suffix = source.read_bytes(), source.suffix.lower()
+        if suffix == ".zip":
+            with zipfile.ZipFile(source) as archive:
+                inside = [name for name in archive.namelist() if name.lower().endswith((".xml", ".json"))]
+                if len(inside) != 1:
+                    raise FewerError(
+                        f"{source} holds {len(inside)} files of annotations (.xml, .json), not one; unpack it, and "
+                        "give the file or the folder of masks"
+                    )
+                data, suffix = archive.read(inside[0]), Path(inside[0]).suffix.lower()
+        return data.decode("utf-8-sig"), suffix
+    except OSError as error:
+        raise explain_os_error(error, source, "read") from error
+    except (zipfile.BadZipFile, zlib.error) as error:
+        raise FewerError(f"{source} is a damaged archive ({error}); export it again") from None
+    except UnicodeDecodeError:
+        raise FewerError(
+            f"{source} is not a text file; labels come as .json, .xml, .zip, .csv, .txt or a folder of masks"
+        ) from None
+
+
+def _cvat(text: str, find: Any, root: Path, source: Path) -> Iterable[tuple[str, str | None, str | None]]:
+    for image in read_cvat(text, source):
+        name = find(image.name)
+        if name is not None and image.size is not None:
+            _same_size(root / name, image.size, f"{source} says that {image.name}")
+        yield image.name, name, image.label
 
 
 def _masks(folder: Path, root: Path, names: Sequence[str]) -> Iterable[tuple[str, str | None, str | None]]:

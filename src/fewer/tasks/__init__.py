@@ -46,6 +46,7 @@ class Task(Protocol):
     predict: Callable[..., Any]
     checkup: Callable[..., Any]
     repair: Callable[..., Any]
+    warm_features: Callable[..., nn.Module]
 
     def images(self, loaded: LoadedModel, folder: str | Path, count: int, *, part: str, seed: int) -> ImageSet:
         """Inputs of a trained model: ``part`` is ``calibration`` or ``heldout``."""

@@ -89,11 +89,14 @@ class MergingBlock(nn.Module):
             self.add_module(name, child)
         self.amount, self.protected, self.restore = amount, protected, restore
         attention: Any = block.get_submodule("attn")
-        self.heads = heads_of(block) or 1
-        width = attention.proj.in_features
         scale = getattr(attention, "scale", None)
-        self.scale = scale if isinstance(scale, float) else (width // self.heads) ** -0.5
+        self.scale = scale if isinstance(scale, float) else (attention.proj.in_features // self.heads) ** -0.5
         self.train(block.training)
+
+    @property
+    def heads(self) -> int:
+        """Attention heads, of which some may be removed later."""
+        return heads_of(self) or 1
 
     def forward(self, x: Tensor) -> Tensor:
         """x [batch, tokens, width]."""
@@ -121,7 +124,8 @@ class MergingBlock(nn.Module):
     def _attention(self, x: Tensor, state: TokenState | None) -> Tensor:
         attention: Any = self.attn
         batch, tokens, _ = x.shape
-        q, k, v = attention.qkv(x).reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        heads = self.heads  # asked each time: some may have been removed
+        q, k, v = attention.qkv(x).reshape(batch, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         bias = None if state is None else state.sizes.log()[:, None, None, :].to(q.dtype)
         if bias is not None and torch.compiler.is_exporting():
             # the exporter to ONNX gets the memory layout of the fused product with a mask wrong (torch 2.13)

@@ -118,7 +118,7 @@ def trial_ms(
     options: Mapping[str, Option],
     predicted_ms: float,
     dense_ms: float,
-    tokens: Mapping[str, Any] | None,
+    tokens: Mapping[str, Any] | None = None,
 ) -> float:
     """Milliseconds that a plan really takes: time does not depend on weights, so random masks will do."""
     layers: Any = prepared.layers
@@ -127,8 +127,8 @@ def trial_ms(
         for seed, (name, option) in enumerate(options.items())
         if option.sparsity > 0 and not option.removes
     }
-    model = with_merging(random_cut(prepared.model, prepared.couplings, options), tokens)
-    return deploy(prepared, settings, model, masks, options, predicted_ms, dense_ms).measured_ms
+    cut = with_merging(random_cut(prepared.model, prepared.couplings, options), tokens)
+    return deploy(prepared, settings, cut, masks, options, predicted_ms, dense_ms).measured_ms
 
 
 def plan_within(

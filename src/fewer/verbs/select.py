@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from fewer.core.budget import Budget, parse_budgets
-from fewer.core.errors import FewerError, near_match
+from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text
+from fewer.data.decode import read_image
 from fewer.data.images import list_images
 from fewer.select.embed import Embedded, EmbedJob, embed
-from fewer.select.export import FORMATS, export
+from fewer.select.export import can_open, check_formats, export
 from fewer.select.folder import QueueFolder
 from fewer.select.labels import Returned, read_labels
 from fewer.select.methods import METHODS, check_method, choose
@@ -24,11 +25,14 @@ from fewer.select.plan import Asked, QueuePlan, Round, Skipped
 from fewer.select.pool import Pool, Selection
 from fewer.select.predictions import read_predictions
 from fewer.select.uncertainty import cold_start, probe_predictions
+from fewer.tasks import open_task
 from fewer.verbs.progress import Progress, Silent
 
 __all__ = ["Selected", "select_images"]
 
 FEATURES = "fewer/dinov2-small"
+WARM_UP = "warm-up"
+"""Features of a segmentation network that is warmed up on the pool first; also the folder that it is kept in."""
 _LARGE = 200_000  # images from which on the built-in probe has fewer members
 
 
@@ -48,6 +52,8 @@ class Selected:
         Labels that came back before this round, if any.
     written
         Files for people and tools: the gallery and the exports.
+    lost
+        Images of earlier rounds that wait for a label, but are gone or broken by now: they are in no export.
     """
 
     plan: QueuePlan
@@ -55,6 +61,7 @@ class Selected:
     folder: Path
     returned: Returned | None
     written: list[Path]
+    lost: list[str] = field(default_factory=list)
 
 
 def select_images(
@@ -92,8 +99,9 @@ def select_images(
     method
         See :data:`fewer.select.methods.METHODS`.
     features
-        Model spec or module whose features describe the images (``fewer/dinov2-small`` by default), or an ``.npy`` file
-        [N, d] with one row per image in the order of the sorted relative paths.
+        Model spec or module whose features describe the images (``fewer/dinov2-small`` by default); ``warm-up`` for a
+        segmentation network that learns from the pool's images first, without labels; or an ``.npy`` file [N, d] with
+        one row per image in the order of the sorted relative paths.
     layer
         Layer of the model whose output is pooled.
     input_size
@@ -132,9 +140,7 @@ def select_images(
     progress = progress or Silent()
     (wanted,) = _one_budget(budget)
     check_method(method)
-    for name in to:
-        if name not in FORMATS:
-            raise FewerError(f"unknown export format {name!r}{near_match(name, FORMATS)}")
+    check_formats(to)
     if pool is None and not proceed:
         raise FewerError("which pool? give a folder of images, for example: fewer select photos/ --budget labels=100")
     began = perf_counter()
@@ -158,9 +164,10 @@ def select_images(
         chosen = _asked(selection, names, rounds[-1].round)
         plan = plan.model_copy(update={"rounds": rounds, "queue": [*plan.queue, *chosen]})
         with progress.stage("write", None) as stage:
-            written = _write(queue, plan, vectors, names, root, to, command)
+            lost = [asked.name for asked in plan.waiting() if not can_open(root / asked.name)]
+            written = _write(queue, plan, vectors, names, root, to, command, set(lost))
             stage.advance()
-        return Selected(plan, chosen, queue.path, returned, written)
+        return Selected(plan, chosen, queue.path, returned, written, lost)
 
 
 def _one_budget(budget: str | Budget) -> tuple[Budget]:
@@ -201,6 +208,8 @@ def _config(
             raise FewerError(f"{queue.path} was made with {wanted['features']}; give it again, as features=")
     else:
         wanted["features"] = described or FEATURES
+        if wanted["features"] == WARM_UP and layer is not None:
+            raise FewerError("the features of a warm-up are those of the network's bottleneck; leave --layer out")
     root = Path(pool) if pool is not None else Path(old["pool"])
     config = {key: value for key, value in wanted.items() if value is not None} | {
         "pool": str(root.resolve()),
@@ -239,7 +248,12 @@ def _vectors(
         return _given(Path(model), names, gone), None
     count = workers or (1 if backend == "serial" else os.cpu_count() or 1)
     size = config.get("input_size")
-    preprocess = {"input_size": (3, size, size)} if size else {}
+    preprocess: dict[str, Any] = {"input_size": (3, size, size)} if size else {}
+    if isinstance(model, str) and model == WARM_UP:
+        files = [Path(config["pool"]) / name for row, name in enumerate(names) if row not in gone]
+        make = open_task("segment").warm_features
+        model = make(files, queue.path / WARM_UP, seed=config["seed"], side=size, progress=progress)
+        preprocess = model.preprocess.to_dict()
     spread = {"batch": batch, "backend": backend, "workers": count, "gone": gone}
 
     def run(corruption: int | None, file: str, stage_name: str) -> Embedded:
@@ -298,7 +312,8 @@ def _round(
     row_of = {name: row for row, name in enumerate(names)}
     asked = {*labelled, *(a.name for a in (before.queue if before else []))}
     taken = np.array(sorted(row_of[name] for name in asked if name in row_of), np.int64)
-    excluded = np.array(sorted({*vectors.skipped, *gone}), np.int64)
+    skipped = dict(vectors.skipped)
+    excluded = np.array(sorted({*skipped, *gone}), np.int64)
     facts: dict[str, Any] = {}
     if predictions is not None:
         read = read_predictions(predictions, names)
@@ -308,20 +323,35 @@ def _round(
         facts["foreground"] = vectors.foreground
         facts["predictions"] = _probe(vectors.vectors, labelled, row_of, set(excluded.tolist()), seed)
     pool = Pool(vectors.vectors, labelled=taken, excluded=excluded, corrupted=corrupted, **facts)
-    count = budget.count(len(pool.candidates()))
     with progress.stage("choose", None) as stage:
-        selection = choose(pool, method, count, seed)
+        selection = choose(pool, method, budget.count(len(pool.candidates())), seed)
+        # vectors from a file say nothing about the images, so that the chosen ones are looked at here
+        while corrupted is None and (broken := _unreadable(selection.rows, names, Path(config["pool"]))):
+            skipped |= broken
+            pool = replace(pool, excluded=np.union1d(pool.excluded, list(broken)))
+            selection = choose(pool, method, budget.count(len(pool.candidates())), seed)
         stage.advance(note=method)
     plan = QueuePlan(
         pool=config["pool"],
         features=config["features"],
         images=len(names) - len(gone),
-        skipped=[Skipped(name=names[row], reason=reason) for row, reason in vectors.skipped.items()],
+        skipped=[Skipped(name=names[row], reason=reason) for row, reason in sorted(skipped.items())],
         rounds=[],
         queue=list(before.queue) if before else [],
         labelled=labelled,
     )
     return plan, selection, len(pool.candidates())
+
+
+def _unreadable(rows: np.ndarray, names: list[str], root: Path) -> dict[int, str]:
+    """Row and reason of every image that cannot be decoded."""
+    broken = {}
+    for row in rows.tolist():
+        try:
+            read_image(root / names[row])
+        except Exception as error:  # a broken file can make a decoder raise anything
+            broken[row] = str(error) or type(error).__name__
+    return broken
 
 
 def _probe(
@@ -370,11 +400,12 @@ def _write(
     root: Path,
     to: Sequence[str],
     command: str | None,
+    lost: set[str],
 ) -> list[Path]:
     from fewer.report.gallery import render_gallery
 
     page = render_gallery(plan, vectors.vectors, names, root, command)
     written = [atomic_write_text(queue.path / "gallery.html", page)]
-    written += export(plan.waiting(), root, queue.path, to)
+    written += export([asked for asked in plan.waiting() if asked.name not in lost], root, queue.path, to)
     plan.save(queue.path)  # last: a queue without a plan counts as unfinished
     return written

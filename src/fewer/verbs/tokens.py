@@ -189,7 +189,7 @@ def repriced(
             cost["energy"] = np.array(option_joules(unit, curve.options, batch=settings.deploy_batch))
         made.append(Curve(unit, curve.options, cost, curve.distortion, curve.scores))
     came = {metric: curves.dense(metric) for metric in curves.metrics}
-    return CurveSet(tuple(made), fixed, curves.meta, curves.coupled, came, harm)
+    return replace(curves, curves=tuple(made), fixed=fixed, came=came, spent=harm)
 
 
 def _merging_ms(prepared: Prepared, settings: Settings, curves: CurveSet, amounts: Sequence[int], count: int) -> float:

@@ -39,7 +39,7 @@ def _only(monkeypatch: pytest.MonkeyPatch, **chances: float) -> None:
     monkeypatch.setattr(corrupt, "OUTWARD", chances.get("OUTWARD", 0.0))
 
 
-@pytest.mark.parametrize("patch", [(40, 40), (20, 20, 20)])
+@pytest.mark.parametrize("patch", [(40, 40), (20, 20, 20), (16, 16)])
 def test_each_damage_by_itself(monkeypatch: pytest.MonkeyPatch, patch: tuple[int, ...]) -> None:
     pytest.importorskip("monai", reason="needs the [medical] extra")
     image = torch.rand(1, *patch, generator=torch.Generator().manual_seed(0))

@@ -13,6 +13,9 @@ from PIL import Image
 
 import fewer
 from fewer.core.errors import FewerError
+from fewer.core.option import Option
+from fewer.cost import profile
+from fewer.kernels import native
 from fewer.models.spec import load_model
 from fewer.tasks.segment.dataset import Case, SegmentData, Split, image_pool, open_data
 from fewer.tasks.segment.files import read_picture
@@ -22,8 +25,10 @@ from fewer.tasks.segment.sampling import CaseStore, PatchSampler, crop
 from fewer.tasks.segment.settings import TrainSettings
 from fewer.tasks.segment.task import images, predict, preparation_of, quality
 from fewer.tasks.segment.training import train
-from fewer.tasks.segment.warmup import transfer, warm_network, warm_up
+from fewer.tasks.segment.warmup import WarmNetwork, transfer, warm_network, warm_up
+from fewer.verbs import deploying
 from fewer.verbs.progress import Silent
+from tests.fake_device import FakeWatch
 from tests.tasks.segment.simulated import write_folder, write_raw
 
 pytest.importorskip("monai", reason="needs the [medical] extra")
@@ -169,6 +174,34 @@ def test_the_halves_meet(trained: Path, discs: Path, tmp_path: Path) -> None:
     assert fewer.plan(tmp_path / "small", "flops=0.6x").cost["flops"] <= 0.6 * run.plan.dense["flops"]
 
 
+@pytest.mark.skipif(not native.available(), reason="the native library is not built")
+def test_the_halves_meet_under_a_budget_in_time(
+    trained: Path, discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same for ``latency=0.5x``; the times are made up, so that the test says nothing about this machine."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(profile, "Stopwatch", FakeWatch)
+    monkeypatch.setattr(deploying, "Stopwatch", FakeWatch)
+    monkeypatch.setattr(FakeWatch, "fast", 14.0)  # about as predicted
+    settings = fewer.Settings(
+        calibration=8, sensing=4, heldout=4, additivity=0, baselines=("uniform",), workers=1,
+        sparsities=(0.5, 0.75), precisions=("fp32", "int8"), pattern="block:16x4",
+    )  # fmt: skip
+    run = fewer.compress(
+        str(trained), str(discs), "latency=0.5x", out=tmp_path / "small", settings=settings, quality=str(discs)
+    )
+    assert run.report.verdict.met and run.report.verdict.budgets[0].metric == "latency"
+    assert any(option != Option() for option in run.plan.options().values())
+    shown = {entry.name: entry for entry in run.report.verdict.quality}["Dice, all"]
+    assert shown.dense == pytest.approx(fewer.evaluate(trained, discs).overall.dice_all)
+    # the values in the file are those that the kernels multiply with
+    assert shown.value == pytest.approx(fewer.evaluate(tmp_path / "small", discs).overall.dice_all)
+    fast = fewer.load(tmp_path / "small", accelerated=True)
+    image = torch.randn(1, 1, *preparation_of(load_model(str(trained))).patch)
+    plain = fewer.load(tmp_path / "small")(image)
+    assert float((fast(image) - plain).norm() / plain.norm()) < 0.05
+
+
 def test_any_function_can_judge_a_compression() -> None:
     net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
     settings = fewer.Settings(additivity=0, baselines=(), search=0)
@@ -253,6 +286,24 @@ def test_training_may_start_from_a_run(trained: Path, discs: Path) -> None:
         assert torch.allclose(run.model.state_dict()[name], tensor, atol=1e-5)
     with pytest.raises(FewerError, match="another network"):
         train(discs, settings=TrainSettings(**TINY, init=str(trained)))
+
+
+def test_training_may_start_from_a_warm_up(discs: Path, tmp_path: Path) -> None:
+    settings = TrainSettings(**TINY | {"every": 15}, warm_up="restoration", warm_up_steps=3)
+    warm = warm_network(image_pool(sorted((discs / "images").iterdir())), settings)
+    warm.save(tmp_path / "warm")
+    again = WarmNetwork.load(tmp_path / "warm")
+    assert again.preparation == warm.preparation and again.history == warm.history
+    start = TrainSettings(**TINY | {"steps": 1, "learning_rate": 1e-9}, init=str(tmp_path / "warm"))
+    state, source = train(discs, settings=start).model.state_dict(), warm.model.state_dict()
+    same = [name for name in state if state[name].shape == source[name].shape]
+    assert len(same) > len(state) // 2
+    for name in same:
+        assert torch.allclose(state[name], source[name], atol=1e-5)
+    with pytest.raises(FewerError, match="another network"):
+        train(discs, settings=TrainSettings(**TINY | {"width": 8}, init=str(tmp_path / "warm")))
+    with pytest.raises(FewerError, match="was not trained for segmentation"):
+        fewer.evaluate(tmp_path / "warm", discs)
 
 
 def test_a_run_that_has_seen_every_case_is_not_judged_on_them(discs: Path, tmp_path: Path) -> None:

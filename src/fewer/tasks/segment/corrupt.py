@@ -1,7 +1,8 @@
 """Damage that a network learns to undo: the corruptions of Models Genesis, in 2-D and 3-D.
 
 Local shuffling and the two kinds of painting are MONAI's transforms; the Bezier map of intensities is our own, from the
-description in Zhou et al., "Models Genesis" (MICCAI 2019). Probabilities are those of SAAL's released settings.
+description in Zhou et al., "Models Genesis" (MICCAI 2019). Curve and probabilities (those of SAAL's released settings)
+are shared with :mod:`fewer.data.corrupt`, which does the same to photos.
 """
 
 from __future__ import annotations
@@ -13,12 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewer.data.corrupt import CURVE, OUTWARD, PAINT, SHUFFLE, bezier_curve
 from fewer.models.monai import import_monai
 
 __all__ = ["bezier_map", "corruption"]
-
-SHUFFLE, CURVE, PAINT, OUTWARD = 0.5, 0.9, 0.9, 0.8
-"""Probabilities of local shuffling, of the intensity map, of painting, and of out-painting among paintings."""
 
 
 def bezier_map(values: Tensor, rng: np.random.Generator, *, monotone: bool) -> Tensor:
@@ -46,21 +45,9 @@ def bezier_map(values: Tensor, rng: np.random.Generator, *, monotone: bool) -> T
     low, high = values.min(), values.max()
     if high - low < 1e-6:
         return values
-    control = rng.random((2, 2))
-    t = np.linspace(0, 1, 512)[:, None]
-    ends = np.array([[0.0, 0.0], [1.0, 1.0]])
-    if not monotone and rng.random() < 0.5:
-        ends[:, 1] = 1 - ends[:, 1]
-    curve = (
-        (1 - t) ** 3 * ends[0] + 3 * (1 - t) ** 2 * t * control[0] + 3 * (1 - t) * t**2 * control[1] + t**3 * ends[1]
-    )
-    x, y = curve.T
-    if monotone:  # both coordinates in order: a rising curve through the same points
-        x, y = np.sort(x), np.sort(y)
-    order = np.argsort(x, kind="stable")
+    at, found = bezier_curve(rng, monotone=monotone)
     scaled = ((values - low) / (high - low)).double().numpy()
-    mapped = np.interp(scaled, x[order], y[order])
-    return torch.from_numpy(mapped).to(values.dtype) * (high - low) + low
+    return torch.from_numpy(np.interp(scaled, at, found)).to(values.dtype) * (high - low) + low
 
 
 def corruption(patch: tuple[int, ...]) -> Callable[[Tensor, np.random.Generator], Tensor]:
@@ -83,8 +70,8 @@ def corruption(patch: tuple[int, ...]) -> Callable[[Tensor, np.random.Generator]
         return [max(1, int(share * n)) for n in patch]
 
     # small windows, so many that much of the picture is shuffled
-    count = 40 * len(patch)
-    shuffle = transforms.RandCoarseShuffle(holes=count, spatial_size=2, max_spatial_size=sides(0.1), prob=1.0)
+    count, largest = 40 * len(patch), [max(2, n) for n in sides(0.1)]
+    shuffle = transforms.RandCoarseShuffle(holes=count, spatial_size=2, max_spatial_size=largest, prob=1.0)
 
     def paint(outward: bool, low: float, high: float) -> Any:
         small, large = sides(3 / 7 if outward else 1 / 6), sides(4 / 7 if outward else 1 / 3)

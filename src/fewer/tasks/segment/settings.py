@@ -56,7 +56,7 @@ class TrainSettings(StrictSettings):
         Self-supervised training before: ``restoration``, ``contrastive`` or ``none``; its steps; whether ``all``
         layers but the output are kept, or the ``encoder`` alone.
     init
-        A run folder whose weights are the start.
+        A run folder whose weights are the start, or the ``warm-up`` folder of ``fewer select --features warm-up``.
     precision
         ``no``, ``bf16`` or ``fp16`` (mixed).
     cache

@@ -18,6 +18,7 @@ from fewer.models.spec import LoadedModel, load_model
 from fewer.tasks.segment.dataset import Case, SegmentData, find_pictures, image_pool, open_data
 from fewer.tasks.segment.doctor import checkup
 from fewer.tasks.segment.evaluation import Evaluation
+from fewer.tasks.segment.features import warm_features
 from fewer.tasks.segment.files import LOSSLESS, Picture, suffix_of, write_picture
 from fewer.tasks.segment.inference import OVERLAP, predict_mask
 from fewer.tasks.segment.overlay import overlay as draw
@@ -31,7 +32,18 @@ from fewer.tasks.segment.settings import TrainSettings
 from fewer.tasks.segment.training import train
 from fewer.verbs.progress import Progress, Silent
 
-__all__ = ["Predicted", "checkup", "evaluate", "images", "predict", "preparation_of", "quality", "repair", "train"]
+__all__ = [
+    "Predicted",
+    "checkup",
+    "evaluate",
+    "images",
+    "predict",
+    "preparation_of",
+    "quality",
+    "repair",
+    "train",
+    "warm_features",
+]
 
 STREAM = 3
 """Keeps the draws of calibration patches apart from those of the training."""

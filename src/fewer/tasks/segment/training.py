@@ -30,7 +30,7 @@ from fewer.tasks.segment.preparation import Preparation, fit_preparation
 from fewer.tasks.segment.sampling import CaseStore, PatchSampler
 from fewer.tasks.segment.scoring import evaluate_cases
 from fewer.tasks.segment.settings import TrainSettings
-from fewer.tasks.segment.warmup import warm_up
+from fewer.tasks.segment.warmup import WARM, transfer, warm_up
 from fewer.verbs.progress import Progress, Silent
 
 __all__ = ["TrainedRun", "TrainingPlan", "plan_training", "train"]
@@ -255,7 +255,7 @@ def _train(
     model, warm = plan.network.model, []
     began = perf_counter()
     if settings.init is not None:
-        _start_from(model, settings.init)
+        _start_from(model, settings, preparation)
     elif settings.warm_up != "none":
         every = [*(data.case(name) for name in split.train), *data.unlabelled]
         checkpoint = scratch and scratch / "warm-up.safetensors"
@@ -338,12 +338,22 @@ def pooled_dice(model: nn.Module, store: CaseStore) -> float:
     return float((both[1:][present] / either[1:][present]).mean()) if present.any() else 0.0
 
 
-def _start_from(model: nn.Module, folder: str) -> None:
-    start = load_model(folder).model.state_dict()
-    own = model.state_dict()
-    if {k: v.shape for k, v in start.items()} != {k: v.shape for k, v in own.items()}:
-        raise FewerError(f"the run {folder} holds another network than the one to be trained; give the same settings")
-    model.load_state_dict(start)
+def _start_from(model: nn.Module, settings: TrainSettings, preparation: Preparation) -> None:
+    """The weights of a trained run, or of a warm-up, whose output is another."""
+    assert settings.init is not None
+    start, own = load_model(settings.init), model.state_dict()
+    state = start.model.state_dict()
+    differing = [name for name, tensor in own.items() if name not in state or state[name].shape != tensor.shape]
+    # a warm-up puts out an image instead of classes; everything before its output must be the same network
+    is_warm = WARM in start.meta
+    if state.keys() != own.keys() or len(differing) > (len(own) // 2 if is_warm else 0):
+        raise FewerError(
+            f"the run {settings.init} holds another network than the one to be trained; give the same settings"
+        )
+    if is_warm:
+        transfer(start.model, model, preparation, settings.warm_up_transfer)
+    else:
+        model.load_state_dict(state)
 
 
 def _save(run: RunFolder, plan: TrainingPlan, result: TrainedRun, settings: TrainSettings, command: str) -> None:

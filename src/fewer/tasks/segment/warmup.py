@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.models.artefact import save_artefact
 from fewer.models.monai import import_monai
+from fewer.models.spec import Source, load_model
 from fewer.tasks.segment.corrupt import corruption
 from fewer.tasks.segment.dataset import Case, SegmentData
 from fewer.tasks.segment.embed import Embedder, find_bottleneck
@@ -24,8 +26,10 @@ from fewer.tasks.segment.sampling import CaseStore, PatchSampler
 from fewer.tasks.segment.settings import TrainSettings
 from fewer.verbs.progress import Progress, Silent
 
-__all__ = ["WarmNetwork", "transfer", "warm_network", "warm_up"]
+__all__ = ["WARM", "WarmNetwork", "transfer", "warm_network", "warm_up"]
 
+WARM = "warm_up"
+"""What the recipe of a warmed-up network is marked with."""
 STREAM = 1
 """Keeps the draws of the warm-up apart from those of the training."""
 TEMPERATURE = 0.1
@@ -43,17 +47,48 @@ class WarmNetwork:
         Puts out the channels of the image after restoration.
     preparation
         How an image becomes its input: the same numbers must reach it later.
+    source
+        Builds the architecture again; see :attr:`fewer.models.spec.LoadedModel.source`.
     history
         ``step`` and ``loss``.
     """
 
     model: nn.Module
     preparation: Preparation
+    source: Source
     history: list[dict[str, float]] = field(default_factory=list)
 
     def embedder(self, pool: str = "mean+std") -> Embedder:
         """From prepared images ``(batch, channels, *space)`` to vectors (batch, width)."""
         return Embedder(self.model, torch.zeros(1, self.preparation.channels, *self.preparation.patch), pool)
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``model.safetensors`` and ``recipe.json``, which a training may start from (``init=``).
+
+        Raises
+        ------
+        FewerError
+            When the disk cannot be written.
+        """
+        size = [self.preparation.channels, *self.preparation.patch]
+        facts = {"preparation": self.preparation.to_dict(), "history": self.history}
+        meta = {WARM: facts, "input_size": size}
+        save_artefact(folder, self.model, [], self.source, meta, preprocess=self.preparation.preprocess())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> WarmNetwork:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        FewerError
+            When the folder holds no warmed-up network, or a damaged one.
+        """
+        loaded = load_model(str(folder))
+        if WARM not in loaded.meta:
+            raise FewerError(f"{folder} holds no network of a warm-up")
+        facts = loaded.meta[WARM]
+        return cls(loaded.model, Preparation.of(facts["preparation"]), loaded.source, facts["history"])
 
 
 def warm_network(
@@ -87,7 +122,7 @@ def warm_network(
         network.model, data, cases, preparation, settings, make_accelerator(settings),
         progress=progress, checkpoint=checkpoint,
     )  # fmt: skip
-    return WarmNetwork(network.model.cpu().eval(), preparation, history)
+    return WarmNetwork(network.model.cpu().eval(), preparation, network.source, history)
 
 
 def warm_up(
