@@ -40,8 +40,8 @@ from fewer.verbs.settings import Settings
 
 HERE = Path(__file__).parent / "results"
 COLUMNS = (
-    "model", "option", "seed", "method", "time", "clock", "threads", "batch", "rate", "alone", "blocks", "steps", "best_step", "before", "after", "won",
-    "quality_name", "quality_before", "quality_after", "wall_seconds",
+    "model", "option", "seed", "method", "time", "clock", "threads", "batch", "rate", "alone", "blocks", "steps",
+    "best_step", "before", "after", "won", "quality_name", "quality_before", "quality_after", "wall_seconds",
 )  # fmt: skip
 KEY = COLUMNS[:11]
 CELLS = (
