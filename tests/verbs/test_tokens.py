@@ -164,6 +164,18 @@ def test_a_run_merges_and_its_folder_gives_the_same_model(net, images, tmp_path)
     again = fewer.apply(tmp_path / "run", plan, model=net, images=images)
     assert merges_of(again.model) == merges_of(run.model)
     assert again.report.verdict.met
+    # and recovered: only outputs can be compared with a teacher that has other tokens
+    fewer.recover(tmp_path / "run", None, steps=2, model=net, images=images)
+    assert merges_of(fewer.load(tmp_path / "run", architecture)) == merges_of(run.model)
+
+
+def test_heads_are_removed_from_a_model_that_merges(net, images, tmp_path):
+    settings = Settings(**FEW, tokens=True, pattern="columns")
+    run = fewer.compress(net, images, "flops=0.45x", settings=settings, out=tmp_path / "run")
+    assert run.report.verdict.met and merges_of(run.model) is not None
+    assert sum(p.numel() for p in run.model.parameters()) < 0.9 * sum(p.numel() for p in net.parameters())
+    with torch.no_grad():
+        assert torch.equal(fewer.load(tmp_path / "run", architecture)(images[:2]), run.model(images[:2]))
 
 
 def test_what_cannot_merge_says_so(images):
