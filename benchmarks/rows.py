@@ -139,7 +139,7 @@ def run(model: str, metric: str, args: argparse.Namespace, done: set) -> None:
                 chosen = {c.unit.name: c.options[k] for c, k in zip(sensed.curves.curves, choice, strict=True)}
                 predicted, dense = sensed.curves.total(metric, choice), sensed.curves.dense(metric)
                 one |= {"dense_ms": f"{dense:.3f}", "predicted_ms": f"{predicted:.3f}"}
-                one["measured_ms"] = f"{trial_ms(prepared, settings, chosen, predicted, dense):.3f}"
+                one["measured_ms"] = f"{trial_ms(prepared, settings, chosen, predicted, dense, None):.3f}"
             write(args.out, done, one, found[-1], sensed, choice, began)
         else:
             quality = in_order(prepared, settings, sensed, choice, judge, one)

@@ -55,7 +55,7 @@ struct FewerLinear {
     int32_t threads;
 };
 
-// out = softmax(scale * Q K^T) V for each batch entry and head. Rows are tokens; a head's values are contiguous.
+// out = softmax(scale * Q K^T + key_bias) V for each batch entry and head. Rows are tokens; a head's values are contiguous.
 struct FewerAttention {
     const void *q, *k, *v;
     int64_t q_batch, q_token, q_head;  // strides in values
@@ -68,6 +68,8 @@ struct FewerAttention {
     int32_t batch, heads, queries, keys, dim;
     float scale;
     int32_t threads;
+    const float *key_bias;  // null, or a number for each key, the same for all heads and queries
+    int64_t bias_batch;     // stride in values
 };
 
 // A whole pre-norm transformer block: x + proj(attention(norm1(x))), then + fc2(act(fc1(norm2(.)))).
@@ -83,6 +85,7 @@ struct FewerBlock {
     int32_t mode;           // arithmetic of attention; also the format of activations between the layers
     float scale;            // of the attention logits
     int32_t threads;
+    const float *key_bias;  // null, or contiguous [batch, tokens]: added to the logits of each key
 };
 
 // 2-D convolution with a packed weight of shape (out, kernel_h * kernel_w * channels_padded), channels-last.

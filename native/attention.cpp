@@ -1,4 +1,4 @@
-// Fused attention: softmax(scale * Q K^T) V without the score matrix leaving the cache.
+// Fused attention: softmax(scale * Q K^T + bias) V without the score matrix leaving the cache.
 //
 // Both products are the micro-kernel of the linear layer with one dense block per strip: for Q K^T the "weights" are
 // sixteen keys, for P V they are sixteen columns of V. Keys and values of a head are packed into that layout once.
@@ -144,6 +144,13 @@ template <class Mode> void queries(const FewerAttention &a, const Head &h, int b
         int64_t r = 0;
         for (int64_t t = 0; t < tiles.count; r += tiles.height(t), t++)
             tile_of<Mode>(tiles.height(t))(strip, q + r * ldq, ldq, zeros, h.scores + r * h.lds + s * STRIP, h.lds, nullptr, 0);
+    }
+    if (a.key_bias) {  // the scores are scaled when they are exponentiated
+        const float *bias = a.key_bias + b * a.bias_batch, inverse_scale = 1 / a.scale;
+        for (int64_t i = 0; i < count; i++) {
+            float *s = h.scores + i * h.lds;
+            for (int64_t k = 0; k < a.keys; k++) s[k] += bias[k] * inverse_scale;
+        }
     }
     constexpr bool BF16 = Mode::UNIT == 2 && Mode::XSTEP == 1;
     uint32_t *p = BF16 ? h.p : (uint32_t *)h.scores;

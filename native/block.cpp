@@ -14,7 +14,7 @@ struct Buffers {
     int64_t bytes;  // of one value
 };
 
-FEWER_INLINE FewerAttention attention_of(const FewerBlock &a, const Buffers &b, int batch, int threads) {
+FEWER_INLINE FewerAttention attention_of(const FewerBlock &a, const Buffers &b, int64_t first, int batch, int threads) {
     int64_t width = a.proj->in, dim = width / a.heads, token = 3 * width;
     FewerAttention t = {};
     t.q = b.qkv;
@@ -34,6 +34,8 @@ FEWER_INLINE FewerAttention attention_of(const FewerBlock &a, const Buffers &b, 
     t.dim = (int32_t)dim;
     t.scale = a.scale;
     t.threads = threads;
+    t.key_bias = a.key_bias ? a.key_bias + first * a.tokens : nullptr;
+    t.bias_batch = a.tokens;
     return t;
 }
 
@@ -74,7 +76,7 @@ bool one_image(const FewerBlock &a, int64_t image) {
     int64_t offset = image * a.tokens * a.qkv->in;
     Prologue normed = {a.x + offset, a.qkv->in, FEWER_T_F32, a.norm1_weight, a.norm1_bias, a.eps1};
     if (!run_rows(*a.qkv, normed, 0, a.tokens, {b.qkv, a.qkv->out, b.type, FEWER_NONE, nullptr, 0})) return false;
-    FewerAttention t = attention_of(a, b, 1, 1);
+    FewerAttention t = attention_of(a, b, image, 1, 1);
     return attention(&t) == FEWER_OK && after_attention(a, b, a.x + offset, a.y + offset, 0, a.tokens);
 }
 
@@ -86,7 +88,7 @@ int together(const FewerBlock &a) {
     Prologue normed = {a.x, width, FEWER_T_F32, a.norm1_weight, a.norm1_bias, a.eps1};
     int status = run_product(*a.qkv, normed, rows, {b.qkv, a.qkv->out, b.type, FEWER_NONE, nullptr, 0}, a.threads);
     if (status) return status;
-    FewerAttention t = attention_of(a, b, a.batch, a.threads);
+    FewerAttention t = attention_of(a, b, 0, a.batch, a.threads);
     if ((status = attention(&t))) return status;
     if (rows / a.threads >= 24) {
         int failed = 0;

@@ -159,6 +159,10 @@ void attention(int mode) {
     a.q_head = a.k_head = a.v_head = a.o_head = dim;
     a.xtype = a.ytype = half, a.mode = mode, a.batch = 1, a.heads = heads, a.queries = queries, a.keys = keys, a.dim = dim;
     a.scale = 1 / sqrtf((float)dim), a.threads = between(1, 3);
+    const bool biased = uniform() < 0.5;
+    Exact<float> bias(keys);
+    bias.randomise();
+    if (biased) a.key_bias = bias.get(), a.bias_batch = keys;
     expect(fewer_attention(&a) == 0, "attention: status");
     for (int h = 0; h < heads; h++)
         for (int i = 0; i < queries; i++) {
@@ -167,7 +171,7 @@ void attention(int mode) {
             for (int j = 0; j < keys; j++) {
                 double s = 0;
                 for (int d = 0; d < dim; d++) s += (double)q[((size_t)i * heads + h) * dim + d] * k[((size_t)j * heads + h) * dim + d];
-                total += weight[j] = exp(s * a.scale);
+                total += weight[j] = exp(s * a.scale + (biased ? bias[j] : 0));
             }
             for (int j = 0; j < keys; j++) first += weight[j] / total * v[((size_t)j * heads + h) * dim];
             size_t at = ((size_t)i * heads + h) * dim;

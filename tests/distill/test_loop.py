@@ -13,6 +13,7 @@ from fewer.distill.blocks import find_blocks
 from fewer.distill.fixed import Held
 from fewer.distill.loop import Course, Pair, teach
 from fewer.distortion.outputs import Reference, output_tensors
+from fewer.tokens.blocks import merge_after, merges_of
 from tests.tiny import TINY, tiny
 
 
@@ -185,3 +186,15 @@ def test_one_output_among_several_is_scaled_by_its_own_energy():
 def test_courses_that_make_no_sense(wrong):
     with pytest.raises(FewerError):
         Course(**wrong)
+
+
+def test_a_student_that_merges_tokens_learns_as_a_whole():
+    pair, draw, examine = pruned("vit")
+    names = [name for name, _ in pair.student.named_modules() if name in ("blocks.0", "blocks.1")]
+    merge_after(pair.student, {names[0]: 3, names[1]: 0}, 1)
+    start = examine(pair.student)
+    first = pair.student.blocks[0].mlp.fc1.weight.detach().clone()
+    lesson = teach(pair, Course(steps=20, rate=0.01, alone=1.0), draw, examine)
+    assert lesson.best_error < start
+    assert not torch.equal(pair.student.blocks[0].mlp.fc1.weight, first)
+    assert merges_of(pair.student) is not None

@@ -115,6 +115,29 @@ def test_a_block_of_other_structure_is_done_layer_by_layer(lib, always_fastest):
     assert "blocks.1 is not fused: extra" in row.reason
 
 
+class RelativePositions(nn.Module):
+    """A block as in BEiT: its attention has a table for one number of tokens."""
+
+    def __init__(self, block, tokens):
+        super().__init__()
+        self.norm1, self.norm2, self.attn, self.mlp = block.norm1, block.norm2, block.attn, block.mlp
+        self.table = nn.Parameter(torch.randn(tokens, block.norm1.normalized_shape[0]))
+
+    def forward(self, x):
+        x = x + self.attn(self.norm1(x)) + self.table
+        return x + self.mlp(self.norm2(x))
+
+
+def test_a_block_that_knows_one_number_of_tokens_is_done_layer_by_layer(lib, always_fastest):
+    net = nn.Sequential(RelativePositions(Block(scale=False), 12)).eval()
+    x = torch.randn(2, 12, 64)
+    fast, rows = accelerate(net, example=x)
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(x), net(x), atol=1e-3, rtol=1e-3)
+    row = next(r for r in rows if r.name == "0.mlp.fc1")
+    assert "0 is not fused: its forward pass computes something else" in row.reason
+
+
 def test_an_unused_layer_is_reported():
     net = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.Linear(4, 4)})
     net.forward = net["a"].forward

@@ -230,6 +230,19 @@ def test_surgery_is_read_back_and_a_damaged_one_refused() -> None:
         operate(nn.Linear(3, 4), [removal])
 
 
+def test_channels_last_weights_are_cut_as_well() -> None:
+    torch.manual_seed(0)
+    net = (
+        nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 3)).eval().to(memory_format=torch.channels_last)
+    )
+    x = torch.randn(2, 3, 8, 8)
+    (link,) = found_in(net, x).links
+    small = operate(copy.deepcopy(net), [Removal(link, (1, 5))])
+    net[2].weight.data[:, [c for c in range(16) if c // 2 not in (1, 5)]] = 0
+    with torch.no_grad():
+        assert difference([net(x)], [small(x)]) < 1e-5
+
+
 def test_half_precision_is_compared_as_exactly_as_it_computes() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 4)).to(torch.bfloat16).eval()

@@ -69,6 +69,7 @@ def lively_vit() -> nn.Module:
 
 
 X = torch.randn(28, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+LONG = torch.randn(72, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 NETS = {"vit": (lively_vit, TinyViT), "mobile": (mobile, Mobile)}
 
 
@@ -258,6 +259,25 @@ def test_a_compressed_run_can_be_compressed_again(tmp_path, monkeypatch):
     with torch.no_grad():
         assert torch.equal(loaded(X), second.model(X))
     assert weights_of(loaded, second.plan.units) <= 0.81 * weights_of(first.model, first.plan.units)
+
+
+def test_a_smaller_model_is_trained_on_without_growing_again(tmp_path):
+    run = fewer.compress(mobile(), LONG, "weights=60%", settings=quick(pattern="columns"), out=tmp_path / "run")
+    better = fewer.recover(tmp_path / "run", None, steps=6, model=mobile(), images=LONG)
+    assert weights_of(better.model, run.plan.units) == weights_of(run.model, run.plan.units)
+    loaded = fewer.load(tmp_path / "run", Mobile)
+    with torch.no_grad():
+        assert torch.equal(loaded(X), better.model(X))
+
+
+def test_heads_are_removed_where_tokens_are_merged(tmp_path):
+    settings = quick(pattern="columns", tokens=True)
+    run = fewer.compress(lively_vit(), X, "flops=0.4x", settings=settings, out=tmp_path / "run")
+    assert run.shrunk is not None and not run.shrunk.refused
+    assert any(removal.link.attention for removal in run.shrunk.removals)
+    loaded = fewer.load(tmp_path / "run", TinyViT)
+    with torch.no_grad():
+        assert torch.equal(loaded(X), run.model(X))
 
 
 def test_the_table_tells_which_channels_can_go():

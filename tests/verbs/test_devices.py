@@ -123,7 +123,7 @@ def test_useless_options_are_not_sensed():
 
 
 def test_a_wrong_prediction_is_corrected_before_the_model_is_made(device, monkeypatch):
-    monkeypatch.setattr(deploying, "_trial_ms", lambda p, s, options, predicted, dense: 1.2 * trial(options))
+    monkeypatch.setattr(deploying, "trial_ms", lambda p, s, options, *_: 1.2 * trial(options))
     curves = compress("latency=1.0x").curves
 
     def trial(options):
@@ -140,7 +140,7 @@ def test_a_wrong_prediction_is_corrected_before_the_model_is_made(device, monkey
 
 def test_rivals_are_held_to_the_corrected_budget(device, monkeypatch):
     seen = []
-    monkeypatch.setattr(deploying, "_trial_ms", lambda p, s, options, predicted, dense: 36.0)
+    monkeypatch.setattr(deploying, "trial_ms", lambda *_: 36.0)
     original = fewer.verbs.evidence.choose
     monkeypatch.setattr(
         "fewer.verbs.evidence.choose", lambda c, b, n: (seen.append(list(b)), original(c, b, n))[1], raising=True

@@ -15,6 +15,7 @@ from fewer.models.artefact import load_masks, load_recipe
 from fewer.report import RunReport
 from fewer.verbs.recover import CHECKPOINT, recover
 from tests.verbs.nets import images, quick, small
+from tests.verbs.test_columns import mobile
 
 
 @pytest.fixture(scope="module")
@@ -240,3 +241,15 @@ def test_a_run_remembers_its_images_and_forgets_nothing_else(tmp_path):
     Folder(tmp_path / "others", 3)
     with pytest.raises(FewerError, match="holds 3 images: too few"):
         recover(place, None, steps=3, model=small(), images=str(tmp_path / "others"))
+
+
+def test_channels_that_were_removed_stay_removed(tmp_path):
+    place, settings = tmp_path / "run", quick(pattern="columns", compensation="none", calibration=60, heldout=12)
+    fewer.compress(mobile(), images(72), "flops=70%", settings=settings, out=place)
+    shapes = {k: v.shape for k, v in fewer.load(place, mobile).state_dict().items()}
+    assert sum(s.numel() for s in shapes.values()) < sum(v.numel() for v in mobile().state_dict().values())
+    done = recover(place, None, steps=40, model=mobile(), images=images(72), course={"rate": 5e-3})
+    loaded, x = fewer.load(place, mobile), images(3, 5)
+    assert {k: v.shape for k, v in loaded.state_dict().items()} == shapes
+    assert torch.equal(loaded(x), done.model(x))
+    assert done.report.recovery.best_step > 0

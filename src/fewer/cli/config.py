@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from fewer.core.errors import FewerError, near_match
+from fewer.core.errors import FewerError
 from fewer.core.toml import read_toml
+from fewer.presets import preset_names, preset_note, preset_values
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -89,7 +89,7 @@ def resolve_as(
     preset = preset or named
     merged: dict[str, Any] = {}
     sources = [
-        ({} if preset is None else _preset(preset, folder), f"preset {preset}"),
+        ({} if preset is None else preset_values(preset, folder), f"preset {preset}"),
         (file, str(config)),
         (_from_environment(environ, schema), "environment"),
         (dict(flags), "command line"),
@@ -101,30 +101,6 @@ def resolve_as(
             schema.of(values, where)
             merged |= values
     return schema.of(merged, "settings"), inputs
-
-
-def _place(folder: str) -> Any:
-    place = resources.files("fewer") / "presets"
-    return place / folder if folder else place
-
-
-def preset_names(folder: str = "") -> list[str]:
-    """Names of the presets that come with the library, in alphabetical order; a task's own are in a folder."""
-    entries = _place(folder).iterdir()
-    return sorted(entry.name.removesuffix(".toml") for entry in entries if entry.name.endswith(".toml"))
-
-
-def preset_note(name: str, folder: str = "") -> str:
-    """The first comment line of a preset: what it is."""
-    text = (_place(folder) / f"{name}.toml").read_text("utf-8")
-    return next((line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#")), "")
-
-
-def _preset(name: str, folder: str) -> dict[str, Any]:
-    if name not in preset_names(folder):
-        raise FewerError(f"unknown preset {name!r}{near_match(name, preset_names(folder))}")
-    with resources.as_file(_place(folder) / f"{name}.toml") as path:
-        return read_toml(path)
 
 
 def _flatten(values: dict[str, Any]) -> dict[str, Any]:

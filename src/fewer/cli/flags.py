@@ -33,6 +33,8 @@ class SettingFlags:
     """Of fp32, bf16, int8, int4 those the plan may choose from; the first three for latency budgets [fp32]"""
     sparsities: Annotated[str | None, _p(CUT)] = None
     """Shares that each layer may lose, for example 0.3,0.5,0.9 [0.1 to 0.9 in steps of 0.1, and 0.95]"""
+    tokens: Annotated[bool | None, _p(CUT)] = None
+    """Also offer to merge alike tokens between the blocks of a vision transformer [False]"""
     exclude: Annotated[list[str] | None, _p(CUT)] = None
     """Layers to leave alone, for example head or 'blocks.0.*'; may be repeated [none]"""
 
@@ -45,7 +47,7 @@ class SettingFlags:
     data_free: Annotated[str | None, _p(HARM)] = None
     """noise or bn: sense without images [none]"""
     baselines: Annotated[str | None, _p(HARM)] = None
-    """Simpler methods to judge beside ours at the same budget, or none [uniform,erk,lamp,global_magnitude]"""
+    """Simpler methods, or presets, under the same budget; or none [uniform,erk,lamp,global_magnitude]"""
     additivity: Annotated[int | None, _p(HARM)] = None
     """Random plans on which the prediction is checked [12]"""
 
@@ -59,6 +61,8 @@ class SettingFlags:
     """Threads when the model is used [those of torch]"""
     allocator: Annotated[str | None, _p(SPEND)] = None
     """auto (what is measured to be best), dp (exact), uniform, uniform_plus, erk, global_magnitude, lamp [auto]"""
+    power: Annotated[float | None, _p(SPEND)] = None
+    """Weight of a power term beside the harm; 1 makes it as steep as the harm [0.0]"""
     schedule: Annotated[str | None, _p(SPEND)] = None
     """one-shot, or iterative: reach the budget in rounds [one-shot]"""
     rounds: Annotated[int | None, _p(SPEND)] = None

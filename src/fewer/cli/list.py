@@ -21,6 +21,7 @@ ALLOCATORS = {
 PATTERNS = {
     "unstructured": "any weight may go",
     "block:16x4": "tiles of 16 outputs x 4 inputs go whole; any two sizes",
+    "columns": "input channels go with what makes them, for real: hidden units, heads, inner channels",
     "2:4": "of every 4 consecutive inputs at most 2 stay; any n:m",
     "nm:*:16": "any n of every 16, the n chosen per layer",
 }

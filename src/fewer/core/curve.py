@@ -123,6 +123,11 @@ class CurveSet:
     coupled
         Groups of unit names whose options must agree: all of them remove the same share, or none does
         (:mod:`fewer.core.couple`). No unit is in two.
+    came
+        Cost of the model as it came, by metric, where something that is not a unit has been changed already (merged
+        tokens), so that it is not the cost of all first options. Budgets as shares refer to it.
+    spent
+        Harm of that change, which every plan has.
 
     Raises
     ------
@@ -143,6 +148,8 @@ class CurveSet:
     fixed: Mapping[str, float] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
     coupled: tuple[tuple[str, ...], ...] = ()
+    came: Mapping[str, float] = field(default_factory=dict)
+    spent: float = 0.0
 
     def __post_init__(self) -> None:
         curves = tuple(self.curves)
@@ -216,7 +223,9 @@ class CurveSet:
             raise FewerError(f"these curves do not measure {metric!r}; they have {_listed(self.curves[0].cost)}")
 
     def dense(self, metric: str) -> float:
-        """Cost of the model as it came: the fixed part and every unit's first option."""
+        """Cost of the model as it came: the fixed part and every unit's first option, unless ``came`` has another."""
+        if metric in self.came:
+            return self.came[metric]
         return self.total(metric, [0] * len(self.curves))
 
     def total(self, metric: str, choice: Sequence[int] | np.ndarray) -> float:
@@ -233,8 +242,8 @@ class CurveSet:
         return math.fsum([self.fixed.get(metric, 0.0), *costs])
 
     def harm(self, choice: Sequence[int] | np.ndarray) -> float:
-        """Predicted distortion of a choice: the sum over units."""
-        return math.fsum(float(c.distortion[k]) for c, k in zip(self.curves, choice, strict=True))
+        """Predicted distortion of a choice: the sum over units, and ``spent``."""
+        return math.fsum([self.spent, *(float(c.distortion[k]) for c, k in zip(self.curves, choice, strict=True))])
 
     def hash(self) -> str:
         """SHA-256 of units, options, costs, distortions, scores and fixed costs (not of ``meta``), as hex text."""
@@ -255,6 +264,7 @@ class CurveSet:
             "scores": {s: [c.unit.name for c in self.curves if s in c.scores] for s in names},
             "fixed": dict(self.fixed),
             "meta": dict(self.meta),
+            **({"came": dict(self.came), "spent": self.spent} if self.came or self.spent else {}),
             "units": [{**dataclasses.asdict(c.unit), "options": [str(o) for o in c.options]} for c in self.curves],
         }
         if self.coupled:  # absent otherwise, so that the hash of curves without it stays what it was
@@ -329,7 +339,8 @@ class CurveSet:
             cost = {m: arrays[f"cost.{m}"][part] for m in header["metrics"]}
             curves.append(Curve(unit, options, cost, arrays["distortion"][part], scores[unit.name]))
         coupled = tuple(tuple(group) for group in header.get("coupled", ()))
-        return cls(tuple(curves), header["fixed"], header["meta"], coupled)
+        before = {"came": header.get("came", {}), "spent": header.get("spent", 0.0)}
+        return cls(tuple(curves), header["fixed"], header["meta"], coupled, **before)
 
 
 def _listed(names: Mapping[str, Any]) -> str:

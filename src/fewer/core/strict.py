@@ -45,4 +45,5 @@ class StrictSettings(BaseModel):
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])
             message = first["msg"].removeprefix("Value error, ")
-            raise FewerError(f"{where}: {name}={first['input']!r}: {message}") from None
+            value = f"{name}={first['input']!r}: " if name else ""  # a rule between several values has no name
+            raise FewerError(f"{where}: {value}{message}") from None

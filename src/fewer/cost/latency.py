@@ -123,7 +123,9 @@ class LatencyModel:
             row = [came[n] + share[n] * (rest[AS_IT_CAME] - fixed)]
             for option in options[n][1:]:
                 p = runs_as(option.precision)
-                alone = packed[p][n] + slope[p] * (self.alone(n, option) - packed[p][n])
+                # the slope is that of sparse kernels; a smaller dense layer never gains more than it does alone
+                inside = min(slope[p], 1.0) if option.removes else slope[p]
+                alone = packed[p][n] + inside * (self.alone(n, option) - packed[p][n])
                 row.append(alone + share[n] * (rest[p] - fixed))
             units[n] = np.maximum(np.array(row), 0.0)
         return Costs(units, fixed)

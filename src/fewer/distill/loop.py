@@ -62,8 +62,8 @@ class Course:
     seconds: float | None = None
     steps: int | None = None
     batch: int = 8
-    rate: float = 5e-3
-    alone: float = 0.3
+    rate: float = 5e-4
+    alone: float = 0.7
     blocks: float = 1.0
     evaluations: int = 10
     mixed: bool = False
@@ -229,6 +229,7 @@ class _Sitting:
         self.stored = self.began
         self.unstable = 0
         self.whole = True  # whether the weights are those of a finished step
+        self.comparable = True  # whether each block of the student gives what its twin gives, in shape
 
     def now(self) -> float:
         self.lesson.seconds = self.before + self.clock() - self.began
@@ -298,7 +299,10 @@ class _Sitting:
         self.stored = self.clock()
 
     def _step(self, images: Tensor, part: float) -> None:
-        loss = self._loss(images, part < self.course.alone)
+        alone = self.comparable and part < self.course.alone
+        loss = self._loss(images, alone)
+        if alone and not self.comparable:  # a block between merges of tokens has nothing of its own to learn from
+            loss = self._loss(images, False)
         if not bool(torch.isfinite(loss)):
             self.unstable += 1
             if self.unstable >= _UNSTABLE:
@@ -328,6 +332,7 @@ class _Sitting:
         with torch.enable_grad(), block_errors(pair.student, blocks, inside, alone) as errors, half():
             got = call(pair.student, images, pair.forward)
             loss = output_error(pair.reference, wanted, got)
+        self.comparable = self.comparable and len(errors) >= len(blocks)
         if errors:
             mean = torch.stack(errors).mean()
             loss = loss + (mean * len(errors) if alone else mean * self.course.blocks)

@@ -157,22 +157,25 @@ def _do_blocks(work: _Work, blocks: set[str], layers: set[str]) -> None:
         if reason:
             work.refused[name] = reason
             continue
+        # a block that merges tokens is fused without that, and merges what its fused form gives
+        plain = block.without_merging() if hasattr(block, "without_merging") else block
         inner = {p: work.masks[f"{name}.{p}"] for p in PATHS.values() if f"{name}.{p}" in work.masks}
-        fast = NativeBlock.from_block(block, inner, "fp32")
-        if disagreement(block, fast, fast.width) > _SAME:
+        fast = NativeBlock.from_block(plain, inner, "fp32")
+        if disagreement(plain, fast, fast.width) > _SAME:
             work.refused[name] = "its forward pass computes something else than its structure suggests"
             continue
         precisions = {p: work.inside(f"{name}.{p}") for p in PATHS.values()}
         lowest = lowest_precision(precisions.values())
         if lowest != "fp32":
-            fast = NativeBlock.from_block(block, inner, precisions)
+            fast = NativeBlock.from_block(plain, inner, precisions)
+        whole: nn.Module = block.around(fast) if hasattr(block, "around") else fast
         x, label = work.inputs[name], f"native block {lowest}"
-        runs = {DENSE: lambda block=block, x=x: block(x), label: lambda fast=fast, x=x: fast(x)}
+        runs = {DENSE: lambda block=block, x=x: block(x), label: lambda whole=whole, x=x: whole(x)}
         choice = choose_backend(runs, DENSE, budget_ms=work.budget_ms)
         if choice.name == DENSE:
             work.refused[name] = choice.reason
             continue
-        _replace(work.model, name, fast)
+        _replace(work.model, name, whole)
         work.record(name, "block", choice, {})
         for short, path in PATHS.items():
             full, layer = f"{name}.{path}", getattr(fast, short)

@@ -15,7 +15,7 @@ import torch  # before the library: torch loads the OpenMP runtime that both sha
 
 from fewer.core.errors import FewerError
 
-_ABI_VERSION = 1
+_ABI_VERSION = 2
 _LIBRARY = "libfewer_native.so"
 MODES = {"fp32": 0, "bf16": 1, "int8": 2}
 ACTIVATIONS = {None: 0, "none": 0, "gelu": 1, "relu": 2, "silu": 3, "relu6": 4, "gelu_tanh": 5}
@@ -63,6 +63,8 @@ class AttentionStruct(ctypes.Structure):
         *((n, c_int32) for n in ("xtype", "ytype", "mode", "batch", "heads", "queries", "keys", "dim")),
         ("scale", c_float),
         ("threads", c_int32),
+        ("key_bias", c_void_p),
+        ("bias_batch", c_int64),
     ]
 
 
@@ -80,6 +82,7 @@ class BlockStruct(ctypes.Structure):
         ("mode", c_int32),
         ("scale", c_float),
         ("threads", c_int32),
+        ("key_bias", c_void_p),
     ]
 
 

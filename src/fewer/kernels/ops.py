@@ -368,9 +368,17 @@ def block_direct(
     scale: float,
     mode: int,
     act: int,
+    bias: Tensor | None = None,
 ) -> Tensor:
-    """One pre-norm transformer block; ``layers``: qkv, proj, fc1, fc2; ``norms``: weight and bias of both norms."""
+    """One pre-norm transformer block; ``layers``: qkv, proj, fc1, fc2; ``norms``: weight and bias of both norms.
+
+    ``bias`` (batch, tokens) is added to the attention scores of each key.
+    """
     x = x.contiguous()
+    if bias is not None:
+        if bias.shape != x.shape[:2]:
+            raise FewerError(f"the bias of attention has shape {tuple(bias.shape)}, not {tuple(x.shape[:2])}")
+        bias = bias.float().contiguous()
     y = torch.empty_like(x)
     arguments = native.BlockStruct(
         *(ctypes.pointer(layer.struct) for layer in layers),
@@ -386,28 +394,29 @@ def block_direct(
         mode,
         scale,
         torch.get_num_threads(),
+        None if bias is None else bias.data_ptr(),
     )
     native.call(native.library().block(ctypes.byref(arguments)), "transformer block")
     return y
 
 
 _BLOCK = (
-    "(Tensor x, Tensor[] weights, int[] sizes, Tensor[] norms, float[] eps, int heads, float scale, int mode, int act)"
-    " -> Tensor"
+    "(Tensor x, Tensor[] weights, int[] sizes, Tensor[] norms, float[] eps, int heads, float scale, int mode, int act, "
+    "Tensor? bias=None) -> Tensor"
 )
 
 
 @torch.library.custom_op("fewer::vit_block", mutates_args=(), device_types="cpu", schema=_BLOCK)
-def vit_block(x, weights, sizes, norms, eps, heads, scale, mode, act):
+def vit_block(x, weights, sizes, norms, eps, heads, scale, mode, act, bias=None):
     """The registered form of :func:`block_direct`: six tensors and three sizes (out, in, units) for each layer."""
     layers = [
         NativeWeight(weights[6 * i : 6 * i + 6], (sizes[3 * i], sizes[3 * i + 1]), sizes[3 * i + 2]) for i in range(4)
     ]
-    return block_direct(x, layers, norms, eps, heads, scale, mode, act)
+    return block_direct(x, layers, norms, eps, heads, scale, mode, act, bias)
 
 
 @vit_block.register_fake
-def _(x, weights, sizes, norms, eps, heads, scale, mode, act):
+def _(x, weights, sizes, norms, eps, heads, scale, mode, act, bias=None):
     return x.new_empty(x.shape)
 
 

@@ -22,8 +22,9 @@ from fewer.core.errors import FewerError
 from fewer.cost.storage import is_packed
 from fewer.data.preprocess import Preprocess
 from fewer.models.packing import decode_values, encode_values, kept_values, pack_mask, unpack_mask, unpack_weight
-from fewer.models.recipe import SCHEMA_VERSION, Recipe, UnitRecord, read_recipe
+from fewer.models.recipe import SCHEMA_VERSION, Recipe, TokenRecord, UnitRecord, read_recipe
 from fewer.models.spec import Source, build_architecture
+from fewer.tokens.blocks import merge_after, merges_of
 
 WEIGHTS, RECIPE = "model.safetensors", "recipe.json"
 Place = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
@@ -115,6 +116,7 @@ def save_artefact(
             preprocess=None if preprocess is None else preprocess.to_dict(),
             units=records,
             aliases=aliases,
+            tokens=None if (merges := merges_of(model)) is None else TokenRecord(**merges),
             provenance=provenance,
             weights_sha256=_sha256(temporary[0]),
             meta=dict(meta or {}),
@@ -172,6 +174,8 @@ def load_artefact(place: Place, architecture: Callable[[], nn.Module] | None = N
             raise FewerError(f"the recipe ties {alias!r} to {name!r}, which is not stored")
         state[alias] = state[name]
     model = build_architecture(recipe.source, architecture)
+    if recipe.tokens is not None:
+        merge_after(model, recipe.tokens.amounts, recipe.tokens.protected)
     _load_state(model, state)
     return model.eval()
 

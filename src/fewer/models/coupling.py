@@ -313,8 +313,10 @@ class _Finder:
         """The consumer without some of its columns."""
         weight: Any = self.model.get_submodule(unit.name).weight
         saved = weight.detach().clone()
+        less = saved.reshape(unit.rows, channels // size, -1).clone()  # a channels-last weight has no such view
+        less[:, gone] = 0
         try:
-            weight.data.view(unit.rows, channels // size, -1)[:, gone] = 0
+            weight.data.copy_(less.view(weight.shape))
             yield
         finally:
             weight.data.copy_(saved)

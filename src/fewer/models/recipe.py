@@ -36,14 +36,25 @@ class UnitRecord(_Strict):
     stored_as: str = Field(default="", pattern="^(|bf16|fp16|int8|int4)$")
 
 
+class TokenRecord(_Strict):
+    """Tokens merged after each transformer block, by its name in the order of execution; see :mod:`fewer.tokens`."""
+
+    amounts: dict[str, int]
+    protected: int = Field(ge=0)
+
+
 class Recipe(_Strict):
-    """Everything beside the tensors."""
+    """Everything beside the tensors.
+
+    ``tokens`` says how many tokens are merged after which transformer block, and how many in front are never merged.
+    """
 
     schema_version: int
     source: dict[str, Any]
     preprocess: dict[str, Any] | None = None
     units: list[UnitRecord]
     aliases: dict[str, str] = Field(default_factory=dict)
+    tokens: TokenRecord | None = None
     provenance: str = ""
     weights_sha256: str
     meta: dict[str, Any] = Field(default_factory=dict)

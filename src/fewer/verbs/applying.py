@@ -15,6 +15,7 @@ from fewer.core.option import Option
 from fewer.distortion.outputs import Reference
 from fewer.models.running import call, evaluating
 from fewer.patterns import to_weight
+from fewer.tokens.blocks import with_merging
 from fewer.verbs.curves import repair_of, row_sensitivity, score_gradients, sensing_batches
 from fewer.verbs.prepare import Prepared
 from fewer.verbs.progress import Progress, Silent
@@ -55,6 +56,7 @@ def apply_options(
     *,
     model: nn.Module | None = None,
     alive: Mapping[str, Tensor] | None = None,
+    tokens: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     title: str = "apply",
 ) -> tuple[nn.Module, dict[str, Tensor]]:
@@ -72,6 +74,8 @@ def apply_options(
         Option of each unit.
     model, alive
         Model and masks of an earlier round.
+    tokens
+        What is merged after the repair (:func:`fewer.tokens.blocks.with_merging`); nothing for None.
     progress, title
         Shows a stage of that name.
 
@@ -109,7 +113,8 @@ def apply_options(
             done=lambda name: stage.advance(1, name),
         )
     shaped = {u.name: to_weight(masks[u.name], u.shape) for u in units}
-    return target, rows_follow(target, shaped, prepared.couplings, chosen)
+    followed = rows_follow(target, shaped, prepared.couplings, chosen)
+    return with_merging(target, tokens), followed
 
 
 def _path(options: Sequence[Option], chosen: Option) -> list[Option]:

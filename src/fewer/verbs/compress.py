@@ -25,7 +25,7 @@ from fewer.models.running import Forward, call, evaluating
 from fewer.patterns import to_matrix
 from fewer.report import RunReport, write
 from fewer.verbs.applying import apply_options
-from fewer.verbs.contest import CONTENDERS, contest
+from fewer.verbs.contest import decide
 from fewer.verbs.curves import Sensed, resolved, sense_curves
 from fewer.verbs.deploying import deploy, measured_here, plan_within
 from fewer.verbs.evidence import Evidence, gather, search_facts
@@ -37,6 +37,7 @@ from fewer.verbs.saving import save_model
 from fewer.verbs.settings import Settings
 from fewer.verbs.shrinking import Shrunk, shrink
 from fewer.verbs.timing import timed
+from fewer.verbs.tokens import choose_tokens
 
 
 @dataclass(eq=False)
@@ -228,11 +229,19 @@ def _compress(
         sensed = sense_curves(
             prepared, settings, ledger_path=scratch / "ledger.jsonl", store=scratch, progress=progress
         )
+    if settings.tokens:
+        with timed(timings, "tokens"):
+            sensed = choose_tokens(prepared, settings, sensed, budgets, progress)
     assembly = Assembly.of(prepared.model, sensed.curves, scratch, prepared.calibration[:1], forward)
     with timed(timings, "plan"):
-        allocator, rows = _contest(prepared, settings, sensed, assembly, budgets, progress)
+        allocator, rows = decide(prepared, settings, sensed, assembly, budgets, progress)
         allocation, under, tried = plan_within(
-            prepared, settings, sensed.curves, budgets, lambda b: choose(sensed.curves, b, allocator), progress
+            prepared,
+            settings,
+            sensed.curves,
+            budgets,
+            lambda b: choose(sensed.curves, b, allocator, power=settings.power),
+            progress,
         )
     if settings.schedule == "iterative":
         compressed, masks, allocation = _iterate(prepared, settings, sensed, budgets, scratch, progress, timings)
@@ -286,33 +295,8 @@ def _apply(
 ) -> tuple[nn.Module, dict[str, Tensor]]:
     chosen = {u.name: sensed.options[u.name][k] for u, k in zip(sensed.curves.units, allocation.choice, strict=True)}
     with timed(timings, "apply"):
-        return apply_options(prepared, settings, sensed.options, chosen, progress=progress)
-
-
-def _contest(
-    prepared: Prepared,
-    settings: Settings,
-    sensed: Sensed,
-    assembly: Assembly,
-    budgets: Sequence[Budget],
-    progress: Progress,
-) -> tuple[str, list[dict[str, Any]]]:
-    """The allocator to use: the one that was asked for, or the winner of a contest on the sensing images."""
-    if settings.allocator != "auto":
-        return settings.allocator, []
-    # in rounds every round plans a little, and for that the sum of harms is right
-    if settings.schedule == "iterative" or len(sensed.curves) < 2:
-        return "dp", []
-    batches = list(prepared.sensing_images.split(settings.batch))
-    with evaluating(prepared.model):
-        reference = Reference([call(prepared.model, b, prepared.forward) for b in batches])
-    with progress.stage("contest", len(CONTENDERS)) as stage:
-        return contest(
-            sensed.curves,
-            budgets,
-            lambda plan: assembly.distortion(plan.choice, batches, reference),
-            lambda name: stage.advance(1, name),
-        )
+        tokens = sensed.curves.meta.get("tokens")
+        return apply_options(prepared, settings, sensed.options, chosen, tokens=tokens, progress=progress)
 
 
 def _search(
@@ -383,7 +367,7 @@ def _iterate(
                     progress=progress,
                 )
         steps = [_step_of(b, sensed.curves, number, settings.rounds) for b in budgets]
-        allocation = choose(curves.curves, steps, settings.allocator, choice)
+        allocation = choose(curves.curves, steps, settings.allocator, choice, power=settings.power)
         choice = allocation.choice
         chosen = {u.name: sensed.options[u.name][k] for u, k in zip(sensed.curves.units, choice, strict=True)}
         with timed(timings, "apply"):

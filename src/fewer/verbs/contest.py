@@ -14,7 +14,13 @@ from fewer.verbs.planning import choose
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["CONTENDERS", "contest"]
+    from fewer.verbs.curves import Sensed
+    from fewer.verbs.planning import Assembly
+    from fewer.verbs.prepare import Prepared
+    from fewer.verbs.progress import Progress
+    from fewer.verbs.settings import Settings
+
+__all__ = ["CONTENDERS", "contest", "decide"]
 
 CONTENDERS = ("dp", "lamp", "erk", "uniform")
 _MARGIN = 0.02
@@ -81,3 +87,33 @@ def contest(
     best = min(rows, key=lambda row: row["measured"])
     winner = best["name"] if best["measured"] < (1 - _MARGIN) * rows[0]["measured"] else "dp"
     return winner, rows
+
+
+def decide(
+    prepared: Prepared,
+    settings: Settings,
+    sensed: Sensed,
+    assembly: Assembly,
+    budgets: Sequence[Budget],
+    progress: Progress,
+) -> tuple[str, list[dict[str, Any]]]:
+    """The allocator to use: the one that was asked for, or the winner of a contest on the sensing images."""
+    if settings.allocator != "auto":
+        return settings.allocator, []
+    from fewer.distortion.outputs import Reference
+    from fewer.models.running import call, evaluating
+
+    # in rounds every round plans a little, and for that the sum of harms is right
+    # and no contender knows of a power term
+    if settings.power or settings.schedule == "iterative" or len(sensed.curves) < 2:
+        return "dp", []
+    batches = list(prepared.sensing_images.split(settings.batch))
+    with evaluating(prepared.model):
+        reference = Reference([call(prepared.model, b, prepared.forward) for b in batches])
+    with progress.stage("contest", len(CONTENDERS)) as stage:
+        return contest(
+            sensed.curves,
+            budgets,
+            lambda plan: assembly.distortion(plan.choice, batches, reference),
+            lambda name: stage.advance(1, name),
+        )

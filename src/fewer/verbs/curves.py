@@ -63,6 +63,7 @@ class Sensed:
     batches: list[Tensor]
     reference: Reference | None
     facts: dict[str, Any]
+    plain: CurveSet | None = None  # where tokens are merged: the curves without that
 
 
 def repair_of(settings: Settings) -> Repair:
@@ -79,7 +80,8 @@ def resolved(prepared: Prepared, settings: Settings) -> Settings:
     if settings.estimator != "auto":
         return settings
     units = prepared.matched.units
-    options = sum(len(o) - 1 for o in unit_options(units, settings, prepared.couplings.links).values())
+    offered = unit_options(units, settings, prepared.couplings.links)
+    options = sum(o.removes != "rows" for ladder in offered.values() for o in ladder[1:])  # rows are not tried
     macs = prepared.fixed["macs"] + sum(u.macs for u in units)
     cheap = options * settings.sensing * macs / 2 <= _CHEAP_MACS
     return settings.model_copy(update={"estimator": "measured" if cheap else "taylor"})

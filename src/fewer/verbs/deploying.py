@@ -20,6 +20,7 @@ from fewer.cost.subjects import random_mask, runs_as
 from fewer.kernels.accelerate import accelerate
 from fewer.kernels.report import LayerReport
 from fewer.models.running import evaluating
+from fewer.tokens.blocks import with_merging
 from fewer.verbs.devices import deploy_example
 from fewer.verbs.prepare import Prepared
 from fewer.verbs.profile import use_threads
@@ -112,7 +113,12 @@ def deploy(
 
 
 def trial_ms(
-    prepared: Prepared, settings: Settings, options: Mapping[str, Option], predicted_ms: float, dense_ms: float
+    prepared: Prepared,
+    settings: Settings,
+    options: Mapping[str, Option],
+    predicted_ms: float,
+    dense_ms: float,
+    tokens: Mapping[str, Any] | None = None,
 ) -> float:
     """Milliseconds that a plan really takes: time does not depend on weights, so random masks will do."""
     layers: Any = prepared.layers
@@ -121,7 +127,7 @@ def trial_ms(
         for seed, (name, option) in enumerate(options.items())
         if option.sparsity > 0 and not option.removes
     }
-    cut = random_cut(prepared.model, prepared.couplings, options)
+    cut = with_merging(random_cut(prepared.model, prepared.couplings, options), tokens)
     return deploy(prepared, settings, cut, masks, options, predicted_ms, dense_ms).measured_ms
 
 
@@ -168,7 +174,8 @@ def plan_within(
         for _ in range(_ROUNDS):
             predicted = allocation.cost["latency"]
             options = chosen_options(curves, allocation.choice)
-            measured = trial_ms(prepared, settings, options, predicted, curves.dense("latency"))
+            dense, tokens = curves.dense("latency"), curves.meta.get("tokens")
+            measured = trial_ms(prepared, settings, options, predicted, dense, tokens)
             tried.append({"predicted": predicted, "measured": measured})
             stage.advance(1, f"{measured:.2f} ms of {limit:.2f} ms")
             if measured <= limit and (within is None or allocation.distortion < within[0].distortion):

@@ -13,22 +13,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewer.core.allocate import Allocation, frontier
+from fewer.core.allocate import Allocation
 from fewer.core.budget import Budget
 from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
+from fewer.core.power import power_shares
 from fewer.cost.stopwatch import NOISY
+from fewer.presets import preset_names
 from fewer.report import RunReport, environment
 from fewer.tasks import Quality
 from fewer.verbs.applying import apply_options
-from fewer.verbs.curves import Sensed
+from fewer.verbs.curves import Sensed, resolved
 from fewer.verbs.deploying import Deployed
 from fewer.verbs.evaluate import Judge
 from fewer.verbs.evaluate import Quality as Likeness
 from fewer.verbs.labelled import labelled_rows
-from fewer.verbs.planning import Assembly, choose, random_choices, rank_correlation
+from fewer.verbs.planning import Assembly, choose, frontier_of, random_choices, rank_correlation
 from fewer.verbs.prepare import Prepared
 from fewer.verbs.progress import Progress
+from fewer.verbs.rivals import preset_of, rival_model, rival_settings, same_method
 from fewer.verbs.settings import Settings
 from fewer.verbs.shrinking import Shrunk
 
@@ -40,6 +43,8 @@ LABELS = {
     "global_magnitude": "Global magnitude",
     "dp": "fewer (exact DP)",
     "dp+search": "fewer (DP + local search)",
+    "default": "fewer (preset default)",
+    "lpvit": "LPViT (preset lpvit)",
     "auto:uniform": "fewer (chose uniform)",
     "auto:erk": "fewer (chose ERK)",
     "auto:lamp": "fewer (chose LAMP)",
@@ -131,8 +136,9 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
         ],
     }
     took = e.timings.get("apply", 0.0)
-    ours = row_of(e.plan.method, e.plan.method.startswith(("dp", "auto")), quality, took, e.settings, labelled)
-    rows = [ours, *_baselines(e, judge, progress)]
+    name = preset_of(e.settings) or e.plan.method
+    ours = row_of(name, e.plan.method.startswith(("dp", "auto")), quality, took, e.settings, labelled)
+    rows = [ours, *_without_merging(e, judge, progress), *_baselines(e, judge, assembly, progress)]
     report: dict[str, Any] = {
         "seed": e.settings.seed,
         "command": e.command or "",
@@ -167,6 +173,10 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
                 "note": f"predicted {e.deployed.predicted_ms:.2f} ms; batch {e.settings.deploy_batch}",
             }
         )
+    if tokens := e.sensed.curves.meta.get("tokens"):
+        verdict["quality"].append(_tokens(tokens))
+    if e.settings.power:
+        verdict["quality"].append(_power(e))
     if assembly is not None:
         report["frontier"] = _frontier(e, assembly, progress)
         report["additivity"] = _additivity(e, assembly, progress)
@@ -201,16 +211,20 @@ def row_of(
 
 
 def _reached(e: Evidence) -> list[dict[str, Any]]:
-    totals = {"weights": 0.0, "macs": e.prepared.fixed["macs"], "flops": e.prepared.fixed["flops"]}
+    fixed = e.sensed.curves.fixed
+    totals = {"weights": 0.0, "macs": fixed["macs"], "flops": fixed["flops"]}
     for unit in e.sensed.curves.units:
         kept = float(e.masks[unit.name].sum())
         totals["weights"] += kept
         totals["macs"] += kept * unit.positions
         totals["flops"] += 2 * kept * unit.positions
-    for name, macs in e.prepared.couplings.between.items():
-        gone = 1 - float(e.masks[name].flatten(1).any(0).double().mean())
-        totals["macs"] -= gone * macs
-        totals["flops"] -= 2 * gone * macs
+    positions = {u.name: u.positions for u in e.prepared.matched.units}
+    for unit in e.sensed.curves.units:
+        # attention's own products, with the heads that stay, on the tokens that are left
+        macs = e.prepared.couplings.between.get(unit.name, 0.0) * (unit.positions / positions[unit.name]) ** 2
+        left = float(e.masks[unit.name].flatten(1).any(0).double().mean()) if macs else 0.0
+        totals["macs"] += left * macs
+        totals["flops"] += 2 * left * macs
     totals["size"] = e.plan.cost["size"]  # replaced by the file's real size once it is written
     for metric in ("latency", "energy"):
         if metric in e.plan.cost:
@@ -231,10 +245,13 @@ def _reached(e: Evidence) -> list[dict[str, Any]]:
     ]
 
 
-def _baselines(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, Any]]:
-    """Simpler allocators at the same budget, through the very same repair."""
+def _baselines(e: Evidence, judge: Judge, assembly: Assembly | None, progress: Progress) -> list[dict[str, Any]]:
+    """Simpler allocators at the same budget, through the very same repair; and whole methods, by their preset."""
     rows = []
     for name in e.settings.baselines:
+        if name in preset_names():
+            rows += _preset_row(e, name, judge, assembly, progress)
+            continue
         # what the contest chose is our row, and would be the same model again
         if name in (e.plan.method, e.plan.method.removeprefix("auto:")):
             continue
@@ -251,6 +268,7 @@ def _baselines(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, 
             e.settings,
             e.sensed.options,
             chosen,
+            tokens=e.sensed.curves.meta.get("tokens"),
             progress=progress,
             title=f"baseline {LABELS.get(name, name)}",
         )
@@ -258,6 +276,41 @@ def _baselines(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, 
         labelled = e.quality(model) if e.quality is not None else {}
         rows.append(row_of(name, False, judge.judge(model), took, e.settings, labelled))
     return rows
+
+
+def _without_merging(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, Any]]:
+    """Where tokens are merged: the same budget met by weights alone."""
+    plain = e.sensed.plain
+    if plain is None:
+        return []
+    try:
+        allocation = choose(plain, e.under or e.budgets, e.settings.allocator, power=e.settings.power)
+    except FewerError:  # weights alone do not go as low
+        return []
+    began, label = perf_counter(), "fewer, no token merged"
+    chosen = {u.name: e.sensed.options[u.name][k] for u, k in zip(plain.units, allocation.choice, strict=True)}
+    model, _ = apply_options(e.prepared, e.settings, e.sensed.options, chosen, progress=progress, title=label)
+    labelled = e.quality(model) if e.quality is not None else {}
+    row = row_of("no-merging", True, judge.judge(model), perf_counter() - began, e.settings, labelled)
+    return [{**row, "label": label}]
+
+
+def _preset_row(
+    e: Evidence, name: str, judge: Judge, assembly: Assembly | None, progress: Progress
+) -> list[dict[str, Any]]:
+    """What the method of a preset makes under the same budget; nothing where the run has that very method."""
+    settings = resolved(e.prepared, rival_settings(name, e.settings))
+    if same_method(settings, e.settings):
+        return []
+    began, label = perf_counter(), LABELS.get(name, f"preset {name}")
+    try:
+        store = assembly.store if assembly is not None else None
+        model, _ = rival_model(e.prepared, settings, e.under or e.budgets, store, progress, f"baseline {label}")
+    except FewerError:  # its options may not go as low
+        return []
+    labelled = e.quality(model) if e.quality is not None else {}
+    row = row_of(name, name == "default", judge.judge(model), perf_counter() - began, settings, labelled)
+    return [{**row, "label": label}]
 
 
 def _units(e: Evidence) -> list[dict[str, Any]]:
@@ -335,11 +388,32 @@ def _latency(e: Evidence, deployed: Deployed) -> dict[str, Any]:
     }
 
 
+def _tokens(tokens: Mapping[str, Any]) -> dict[str, Any]:
+    """How many tokens are left in the last block."""
+    whole = tokens["tokens"]
+    return {
+        "name": "tokens in the last block",
+        "value": whole - sum(tokens["amounts"].values()),
+        "dense": whole,
+        "higher_is_better": False,
+        "note": f"schedule '{tokens['name']}', of {len(tokens['tried'])} tried; merging alone: distortion "
+        f"{tokens['harm']:.3g} on the images that harm is measured on",
+    }
+
+
+def _power(e: Evidence) -> dict[str, Any]:
+    """What the plan leaves of the power term."""
+    curves = e.sensed.curves
+    drawn = sum(float(p[k]) for p, k in zip(power_shares(curves), e.allocation.choice, strict=True))
+    kind = "modelled energy" if "energy" in curves.metrics else "LPViT's linear count, not a measurement"
+    return {"name": "power term", "value": drawn, "dense": 1.0, "higher_is_better": False, "note": kind}
+
+
 def _frontier(e: Evidence, assembly: Assembly, progress: Progress) -> dict[str, Any]:
     metric = e.budgets[0].metric
     curves = e.sensed.curves
     dense = curves.dense(metric)
-    plans = frontier(curves, metric, FRONTIER)
+    plans = frontier_of(curves, metric, FRONTIER, power=e.settings.power)
     points = [
         {"budget": b, "cost": p.cost[metric] / dense, "predicted": p.distortion}
         for b, p in zip(FRONTIER, plans, strict=True)

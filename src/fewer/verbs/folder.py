@@ -196,7 +196,8 @@ def apply(
         options = {c.unit.name: c.options for c in curves.curves}
         chosen = {c.unit.name: c.options[k] for c, k in zip(curves.curves, choice, strict=True)}
         with timed(timings, "apply"):
-            compressed, masks = apply_options(prepared, settings, options, chosen, progress=progress)
+            tokens = curves.meta.get("tokens")
+            compressed, masks = apply_options(prepared, settings, options, chosen, tokens=tokens, progress=progress)
         budgets: list[Budget] = list(parse_budgets(plan.budgets)) if plan.budgets else []
         sensed = Sensed(curves, options, [], None, {"passes": 0, "seconds": 0.0})
         allocation = Allocation(choice, plan.cost, plan.distortion)

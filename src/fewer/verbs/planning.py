@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fewer.core.allocate import Allocation, allocate
+from fewer.core.allocate import Allocation, allocate, frontier
 from fewer.core.baselines import BASELINES
 from fewer.core.budget import Budget
 from fewer.core.couple import in_step
@@ -18,6 +19,7 @@ from fewer.core.curve import Curve, CurveSet
 from fewer.core.errors import FewerError, near_match
 from fewer.core.option import Option
 from fewer.core.plan import Plan
+from fewer.core.power import with_power
 from fewer.core.run import RunFolder
 
 if TYPE_CHECKING:  # planning itself needs no torch, and answers at once because of that
@@ -26,15 +28,38 @@ if TYPE_CHECKING:  # planning itself needs no torch, and answers at once because
 
 
 def choose(
-    curves: CurveSet, budgets: Sequence[Budget], allocator: str, at_least: np.ndarray | None = None
+    curves: CurveSet,
+    budgets: Sequence[Budget],
+    allocator: str,
+    at_least: np.ndarray | None = None,
+    *,
+    power: float = 0.0,
 ) -> Allocation:
     """Allocate by name: ``dp`` or one of :data:`fewer.core.baselines.BASELINES`.
 
-    ``auto`` is the DP as well: which rule serves best is found out by :func:`fewer.verbs.contest.contest`.
+    ``auto`` is the DP as well: which rule serves best is found out by :func:`fewer.verbs.contest.contest`. ``power`` is
+    the weight of a power term for the DP (:func:`fewer.core.power.with_power`); what is returned states the harm alone.
     """
-    if allocator in ("dp", "auto"):
+    if allocator not in ("dp", "auto"):
+        return best_ladder(curves, budgets, BASELINES[allocator], at_least)
+    if not power:
         return allocate(curves, budgets, at_least=at_least)
-    return best_ladder(curves, budgets, BASELINES[allocator], at_least)
+    return _harm_alone(curves, allocate(with_power(curves, budgets[0].metric, power), budgets, at_least=at_least))
+
+
+def frontier_of(
+    curves: CurveSet, metric: str, shares: Sequence[float], *, power: float = 0.0
+) -> list[Allocation | None]:
+    """Exact plans for many budgets of one metric, None where one cannot be met; ``power`` as for :func:`choose`."""
+    if not power:
+        return frontier(curves, metric, shares)
+    plans = frontier(with_power(curves, metric, power), metric, shares)
+    return [None if plan is None else _harm_alone(curves, plan) for plan in plans]
+
+
+def _harm_alone(curves: CurveSet, found: Allocation) -> Allocation:
+    """The same plan without the term that was added to the harm; of the harm alone no bound was proved."""
+    return replace(found, distortion=curves.harm(found.choice), bound=-math.inf)
 
 
 def best_ladder(
@@ -92,7 +117,7 @@ def part_of(curves: CurveSet, keep: Sequence[np.ndarray]) -> CurveSet:
         for c, k in zip(curves.curves, keep, strict=True)
     ]
     coupled = curves.coupled if any(o.removes for c in chosen for o in c.options) else ()
-    return CurveSet(tuple(chosen), curves.fixed, curves.meta, coupled)
+    return replace(curves, curves=tuple(chosen), coupled=coupled)
 
 
 def plan(run: str | Path, budget: Any, *, allocator: str = "dp", out: str | Path | None = None) -> Plan:
@@ -130,7 +155,8 @@ def plan(run: str | Path, budget: Any, *, allocator: str = "dp", out: str | Path
         raise FewerError(f"unknown allocator '{allocator}'{near_match(allocator, ['dp', *BASELINES])}")
     curves = RunFolder.open(run).read_curves()
     budgets = parse_budgets(budget)
-    made = Plan.from_allocation(curves, budgets, choose(curves, budgets, allocator), allocator)
+    power = float(curves.meta.get("settings", {}).get("power", 0)) if allocator == "dp" else 0.0
+    made = Plan.from_allocation(curves, budgets, choose(curves, budgets, allocator, power=power), allocator)
     if out is not None:
         made.save(out)
     return made
@@ -154,8 +180,9 @@ class Assembly:
     def of(cls, model: Any, curves: CurveSet, store: Path, example: Any, forward: Forward | None) -> Assembly:
         """Copy the dense model."""
         from fewer.compensate.layers import find_layers
+        from fewer.tokens.blocks import with_merging
 
-        twin = copy.deepcopy(model)
+        twin = with_merging(copy.deepcopy(model), curves.meta.get("tokens"))
         return cls(twin, find_layers(twin, curves.units, example, forward), curves, store, forward, {})
 
     def evaluate(self, choice: np.ndarray, measure: Callable[[Any], float]) -> float:

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from fewer.core.errors import near_match
 from fewer.core.strict import StrictSettings
 from fewer.core.toml import read_toml
+from fewer.presets import preset_values
 
 MEASURED = ("latency", "energy")
 """Metrics that depend on the device."""
@@ -33,6 +34,9 @@ class Settings(StrictSettings):
         each layer. The default is fp32, and all three that have kernels for a budget in latency or energy.
     measure
         ``latency`` and ``energy``: what every option costs on this machine. Added by a budget that needs it.
+    tokens
+        Whether a plan may also merge alike tokens between the blocks of a vision transformer
+        (:mod:`fewer.tokens`): what comes after a merge then works on fewer of them.
     profile
         A device profile from ``fewer profile --out``: plan for that device. By default this machine, measured once.
     deploy_batch
@@ -58,6 +62,10 @@ class Settings(StrictSettings):
         ``auto``: plans of the exact DP and of the simple rules are put together and measured, and the DP's is taken
         unless another one is clearly lower. Or one of them: ``dp``, ``uniform``, ``uniform_plus``, ``erk``,
         ``global_magnitude``, ``lamp``.
+    power
+        Weight of a power term beside the harm (:func:`fewer.core.power.with_power`); 0 is off, 1 makes it as steep as
+        the harm. The plan then prefers to cut layers that draw much power for what they cost. For
+        ``dp``, which ``auto`` then is.
     schedule, rounds
         ``one-shot``, or ``iterative``: the budget is reached in so many geometric rounds with curves sensed anew.
     data_free
@@ -71,7 +79,8 @@ class Settings(StrictSettings):
         Evaluations of local search after planning; 0 is off. What it finds is kept only if it also helps on
         calibration images that it did not see; on large models with few images it rarely does.
     baselines
-        Simpler allocators that are given the same budget and the same repair, for the report.
+        Simpler allocators that are given the same budget and the same repair, for the report; and names of presets,
+        ``default`` or ``lpvit``, whose whole method is given the same budget, patterns and images.
     additivity
         Random plans on which the prediction is checked; 0 is off.
     probes
@@ -96,6 +105,7 @@ class Settings(StrictSettings):
     pattern: str = "unstructured"
     precisions: tuple[str, ...] = ("fp32",)
     measure: tuple[str, ...] = ()
+    tokens: bool = False
     profile: str | None = None
     deploy_batch: int = Field(default=1, ge=1)
     threads: int | None = Field(default=None, ge=1)
@@ -107,6 +117,7 @@ class Settings(StrictSettings):
     damping: float = Field(default=0.03, gt=0)
     correction: float = Field(default=0.5, ge=0, le=1)
     allocator: Literal["auto", "dp", "uniform", "uniform_plus", "erk", "global_magnitude", "lamp"] = "auto"
+    power: float = Field(default=0.0, ge=0)
     schedule: Literal["one-shot", "iterative"] = "one-shot"
     rounds: int = Field(default=4, ge=1)
     data_free: Literal["noise", "bn"] | None = None
@@ -135,11 +146,23 @@ class Settings(StrictSettings):
     @classmethod
     def _baselines(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         from fewer.core.baselines import BASELINES
+        from fewer.presets import preset_names
 
+        known = [*BASELINES, *preset_names()]
         for name in value:
-            if name not in BASELINES:
-                raise ValueError(f"there is no baseline '{name}'{near_match(name, BASELINES)}")
+            if name not in known:
+                raise ValueError(f"there is no baseline '{name}'{near_match(name, known)}")
+            if name not in BASELINES and preset_values(name).get("schedule", "one-shot") != "one-shot":
+                raise ValueError(f"the preset '{name}' plans in rounds, so it is a run of its own: --preset {name}")
         return value
+
+    @model_validator(mode="after")
+    def _together(self) -> Settings:
+        if self.power and (self.allocator not in ("dp", "auto") or self.search):
+            raise ValueError("the power term needs allocator='dp' and search=0")
+        if self.tokens and self.schedule == "iterative":
+            raise ValueError("tokens are merged by one-shot schedules only; leave tokens or the iterative schedule out")
+        return self
 
     @field_validator("pattern")
     @classmethod
@@ -201,6 +224,22 @@ class Settings(StrictSettings):
         if "precisions" not in self.model_fields_set:
             changes["precisions"] = FAST_PRECISIONS
         return self.model_copy(update=changes)
+
+    @classmethod
+    def from_preset(cls, name: str, **changes: Any) -> Settings:
+        """Settings of a preset that comes with the library; ``changes`` go over it.
+
+        Raises
+        ------
+        FewerError
+            When there is no such preset, or a change has an unknown name or a bad value.
+
+        Examples
+        --------
+        >>> Settings.from_preset("lpvit").pattern
+        'block:16x16'
+        """
+        return cls.of(preset_values(name) | changes, f"preset {name}")
 
     @classmethod
     def from_toml(cls, path: str | Path, **changes: Any) -> Settings:
