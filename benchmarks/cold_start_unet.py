@@ -18,7 +18,7 @@ Pictures = Callable[[], list[tuple[np.ndarray, np.ndarray]]]
 
 
 def settings(seed: int, **more):
-    """The network and its training: 0.12 million parameters."""
+    """The network, of about 50,000 parameters, and its training."""
     from fewer.tasks.segment.settings import TrainSettings
 
     common = {"width": 8, "levels": 4, "patch": (SIDE, SIDE), "batch": 4, "steps": STEPS, "every": STEPS}
