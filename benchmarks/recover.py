@@ -40,10 +40,10 @@ from fewer.verbs.settings import Settings
 
 HERE = Path(__file__).parent / "results"
 COLUMNS = (
-    "model", "option", "seed", "method", "time", "clock", "threads", "steps", "best_step", "before", "after", "won",
-    "quality_name", "quality_before", "quality_after", "wall_seconds",
+    "model", "option", "seed", "method", "time", "clock", "threads", "batch", "rate", "alone", "blocks", "steps",
+    "best_step", "before", "after", "won", "quality_name", "quality_before", "quality_after", "wall_seconds",
 )  # fmt: skip
-KEY = COLUMNS[:7]
+KEY = COLUMNS[:11]
 CELLS = (
     ("fewer/dinov2-small", "block:16x4@0.5"),
     ("fewer/mobilenet-v2", "unstructured@0.7"),
@@ -134,7 +134,9 @@ def main() -> None:
     for seed in range(args.seeds):
         for model, option in (CELLS[index] for index in args.cells):
             for method in args.methods:
-                values = (model, option, seed, method, args.time, args.clock, torch.get_num_threads())
+                course = Course(seconds=1.0, **METHODS[method])
+                how = (course.batch, course.rate, course.alone, course.blocks)
+                values = (model, option, seed, method, args.time, args.clock, torch.get_num_threads(), *how)
                 row = dict(zip(KEY, map(str, values), strict=True))
                 if tuple(row.values()) in done:
                     continue

@@ -38,7 +38,7 @@ COLUMNS = (
     "model", "metric", "budget", "options", "how", "cost", "dense_ms", "predicted_ms", "measured_ms", "spread", "harm",
     "distortion", "median", "quality_name", "quality", "weights", "seconds",
 )  # fmt: skip
-BUDGETS = {"flops": (0.9, 0.8, 0.7, 0.6, 0.5, 0.4), "latency": (0.5, 0.4, 0.3, 0.25, 0.2)}
+BUDGETS = {"flops": (0.9, 0.8, 0.7, 0.6, 0.5, 0.4), "latency": (0.4, 0.3, 0.5, 0.2)}
 SETS = ("blocks", "columns", "both")
 PATTERN = "block:16x4,columns"
 

@@ -164,7 +164,7 @@ def test_a_run_merges_and_its_folder_gives_the_same_model(net, images, tmp_path)
     again = fewer.apply(tmp_path / "run", plan, model=net, images=images)
     assert merges_of(again.model) == merges_of(run.model)
     assert again.report.verdict.met
-    # and recovered: only outputs can be compared with a teacher that has other tokens
+    # and recovered
     fewer.recover(tmp_path / "run", None, steps=2, model=net, images=images)
     assert merges_of(fewer.load(tmp_path / "run", architecture)) == merges_of(run.model)
 

@@ -38,9 +38,9 @@ def recover(
     images
         A folder of images; by default the one that the run was made with.
     batch
-        Images per step [8]
+        Images per step [4]
     rate
-        Learning rate, relative to the size of the weights [see the documentation]
+        Learning rate: how much a step changes a weight, relative to the size of its layer's weights [0.0005]
     """
     import fewer
     from fewer.cli.progress import terminal_progress

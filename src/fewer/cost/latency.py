@@ -211,7 +211,7 @@ def measure_model(
         tell(subject.name, done, steps)
         with evaluating(model), torch.inference_mode():
             ways = _layer_ways(subject, patterns, wanted)
-            for side in sorted(of_key[key] - {None}):
+            for side in sorted(side for side in of_key[key] if side):
                 ways |= _smaller_ways(subject, side, wanted)
             profile.measure(key, ways)
     whole = f"model {fingerprint(model, example)}"

@@ -56,14 +56,14 @@ class Course:
     Examples
     --------
     >>> Course(steps=10).batch
-    8
+    4
     """
 
     seconds: float | None = None
     steps: int | None = None
-    batch: int = 8
+    batch: int = 4
     rate: float = 5e-4
-    alone: float = 0.7
+    alone: float = 0.8
     blocks: float = 1.0
     evaluations: int = 10
     mixed: bool = False

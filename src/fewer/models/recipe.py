@@ -37,7 +37,10 @@ class UnitRecord(_Strict):
 
 
 class TokenRecord(_Strict):
-    """Tokens merged after each transformer block, by its name in the order of execution; see :mod:`fewer.tokens`."""
+    """Tokens merged after each transformer block, by its name in the order of execution.
+
+    As :func:`fewer.tokens.blocks.merge_after` takes them.
+    """
 
     amounts: dict[str, int]
     protected: int = Field(ge=0)

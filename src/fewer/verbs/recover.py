@@ -313,9 +313,6 @@ def _train(work: _Work, wanted: Course, began: float, reserve: float, checkpoint
                 f"{wanted.seconds:g} s for training; give at least --time {max(10, round(4 * (used + reserve)))}s"
             )
         course = Course(**{**vars(wanted), "seconds": left})
-    if recipe.tokens is not None:
-        # between merges the student has other tokens than its teacher: only their outputs can be compared
-        course = Course(**{**vars(course), "alone": 0.0, "blocks": 0.0})
     names = [unit.name for unit in recipe.units]
     example = prepared.calibration[:1]
     choosing = Judge(
@@ -329,7 +326,7 @@ def _train(work: _Work, wanted: Course, began: float, reserve: float, checkpoint
             u.name: Held(None if bool(work.masks[u.name].all()) else work.masks[u.name], u.precision)
             for u in recipe.units
         },
-        [] if recipe.tokens is not None else find_blocks(prepared.model, names, example, prepared.forward),
+        find_blocks(prepared.model, names, example, prepared.forward),
         choosing.reference,
         _rounded_activations(work),
         [skip.name for skip in prepared.matched.skipped if skip.reason == "excluded by the user"],

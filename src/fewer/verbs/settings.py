@@ -36,7 +36,7 @@ class Settings(StrictSettings):
         ``latency`` and ``energy``: what every option costs on this machine. Added by a budget that needs it.
     tokens
         Whether a plan may also merge alike tokens between the blocks of a vision transformer
-        (:mod:`fewer.tokens`): what comes after a merge then works on fewer of them.
+        (:func:`fewer.tokens.blocks.merge_after`): what comes after a merge then works on fewer of them.
     profile
         A device profile from ``fewer profile --out``: plan for that device. By default this machine, measured once.
     deploy_batch
