@@ -1,12 +1,12 @@
 """Quality against measured latency: ours, parts of ours, and rivals on the runtimes that their users would take.
 
 DINOv2 ViT-S/14 and MobileNetV2, real photos, batch 1, no training. Ours: pattern x sparsity x precision by the exact DP
-from times measured here, at several latency budgets; beside it pruning only (fp32), precision only (dense layers) and
-uniform blocks, all from the same curves and on the same kernels. Rivals: OpenVINO fp32, bf16 and int8 (NNCF),
-onnxruntime fp32 and int8 (dynamic and static), and Torch-Pruning (uniform, global, isomorphic) in front of OpenVINO
-bf16. ``times_faster`` is over the dense model in torch eager, timed in turns with it and with a reference that cancels
-what the machine does meanwhile. Quality on held-out photos with the very callable that is timed; ``mnist`` is the
-accuracy of a linear probe on its features.
+from times measured here, at several latency budgets, also with merged tokens; beside it pruning only (fp32), precision
+only (dense layers) and uniform blocks, all from the same curves and on the same kernels. Rivals: OpenVINO fp32, bf16
+and int8 (NNCF), onnxruntime fp32 and int8 (dynamic and static), and Torch-Pruning (uniform, global, isomorphic) in front
+of OpenVINO bf16. ``times_faster`` is over the dense model in torch eager, timed in turns with it and with a reference
+that cancels what the machine does meanwhile. Quality on held-out photos with the very callable that is timed; ``mnist``
+is the accuracy of a linear probe on its features.
 
     python benchmarks/frontier.py                      # results/frontier.csv, goes on where it stopped
     python benchmarks/frontier.py --models fewer/mobilenet-v2 --seeds 1
@@ -21,7 +21,7 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,6 @@ from rival_runtimes import onnxruntime, openvino, torch_pruned
 from torch import nn
 
 from fewer.core.budget import Budget
-from fewer.core.curve import Curve, CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.cost.stopwatch import Stopwatch
@@ -39,21 +38,24 @@ from fewer.data.photos import real_photos
 from fewer.models.running import evaluating
 from fewer.report import environment
 from fewer.verbs.applying import apply_options
-from fewer.verbs.curves import Sensed, sense_curves
+from fewer.verbs.curves import sense_curves
 from fewer.verbs.deploying import deploy
 from fewer.verbs.evaluate import Judge
-from fewer.verbs.planning import choose
+from fewer.verbs.planning import choose, part_of
 from fewer.verbs.prepare import Prepared, prepare
+from fewer.verbs.progress import Silent
 from fewer.verbs.settings import Settings
+from fewer.verbs.tokens import choose_tokens
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
     "model", "seed", "method", "point", "runtime", "times_faster", "ms", "predicted_ms", "distortion",
     "predicted_distortion", "quality_name", "quality", "mnist",
 )  # fmt: skip
-BUDGETS = (0.6, 0.45, 0.35, 0.3, 0.25, 0.2, 0.15)
+BUDGETS = (0.3, 0.25, 0.2, 0.4, 0.55, 0.15)
 Keep = Callable[[Option], bool]
 OURS: dict[str, tuple[str, Keep]] = {
+    "ours with tokens": ("dp", lambda o: True),
     "ours": ("dp", lambda o: True),
     "ours, pruning only": ("dp", lambda o: o.precision == "fp32"),
     "ours, precision only": ("dp", lambda o: o.is_dense),
@@ -83,16 +85,6 @@ class Table:
             csv.DictWriter(file, COLUMNS).writerow(row)
         self.done.add(self.key(row))
         print(*(row.get(c, "") for c in COLUMNS), flush=True)
-
-
-def part_of(curves: CurveSet, keep: Keep) -> CurveSet:
-    """The curves with some of their options; the first, the model as it came, always stays."""
-    chosen = []
-    for c in curves.curves:
-        k = np.array([i for i, o in enumerate(c.options) if i == 0 or keep(o)])
-        options = tuple(c.options[i] for i in k)
-        chosen.append(Curve(c.unit, options, {m: v[k] for m, v in c.cost.items()}, c.distortion[k], {}))
-    return CurveSet(tuple(chosen), curves.fixed, curves.meta)
 
 
 def times_faster(dense: nn.Module, fast: nn.Module, example: torch.Tensor) -> tuple[float, float]:
@@ -135,14 +127,21 @@ def ours(table: Table, prepared: Prepared, settings: Settings, judge: Judge, arg
         sensed = sense_curves(prepared, settings, store=Path(folder))
     for method, share in missing:
         allocator, keep = OURS[method]
-        curves = part_of(sensed.curves, keep)
+        budgets = [Budget("latency", share, True)]
+        # the first option, the layer as it came, always stays
+        kept = [np.array([i for i, o in enumerate(c.options) if i == 0 or keep(o)]) for c in sensed.curves.curves]
+        curves = part_of(sensed.curves, kept)
         try:
-            plan = choose(curves, [Budget("latency", share, True)], allocator)
+            if method.endswith("tokens"):
+                merging = settings.model_copy(update={"tokens": True})
+                curves = choose_tokens(prepared, merging, sensed, budgets, Silent()).curves
+            plan = choose(curves, budgets, allocator)
         except FewerError as error:
             print(f"# {method} at {share}: {error}", flush=True)
             continue
         chosen = {c.unit.name: c.options[k] for c, k in zip(curves.curves, plan.choice, strict=True)}
-        model, masks = apply_options(prepared, settings, _ladders(sensed), chosen)
+        tokens = curves.meta.get("tokens")
+        model, masks = apply_options(prepared, settings, dict(sensed.options), chosen, tokens=tokens)
         dense_ms = curves.dense("latency")
         fast = deploy(prepared, settings, model, masks, chosen, plan.cost["latency"], dense_ms)
         finish(
@@ -159,10 +158,6 @@ def ours(table: Table, prepared: Prepared, settings: Settings, judge: Judge, arg
             fast.model,
             args.probes,
         )
-
-
-def _ladders(sensed: Sensed) -> dict[str, Sequence[Option]]:
-    return dict(sensed.options)
 
 
 def rivals(table: Table, prepared: Prepared, seed: int, judge: Judge, args: argparse.Namespace) -> None:
