@@ -3,7 +3,7 @@
 DINOv2 ViT-S/14 and MobileNetV2, real photos, batch 1, no training. Ours: pattern x sparsity x precision by the exact DP
 from times measured here, at several latency budgets, also with merged tokens; beside it pruning only (fp32), precision
 only (dense layers) and uniform blocks, all from the same curves and on the same kernels. Rivals: OpenVINO fp32, bf16
-and int8 (NNCF), onnxruntime fp32 and int8 (dynamic and static), and Torch-Pruning (uniform, global, isomorphic) in front
+and int8 (NNCF), onnxruntime fp32 and int8 (dynamic, static), and Torch-Pruning (uniform, global, isomorphic) in front
 of OpenVINO bf16. ``times_faster`` is over the dense model in torch eager, timed in turns with it and with a reference
 that cancels what the machine does meanwhile. Quality on held-out photos with the very callable that is timed; ``mnist``
 is the accuracy of a linear probe on its features.
