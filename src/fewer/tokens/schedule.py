@@ -11,12 +11,15 @@ __all__ = ["present_tokens", "schedules"]
 # share of the patches that is gone at the end
 _CONSTANT = (0.25, 0.4, 0.55, 0.7, 0.8, 0.88)
 _FALLING = (0.4, 0.6, 0.75)
+_FEW = (0.4, 0.6, 0.75)
+_QUARTERS = 4
 
 
 def schedules(tokens: int, blocks: int, protected: int = 1) -> dict[str, tuple[int, ...]]:
-    """Schedules worth trying, gentle ones first: the same number after every block, or fewer and fewer.
+    """Schedules worth trying: the same number after every block, fewer and fewer, or all of it in three places.
 
-    Nothing is merged after the last block, where it would save nothing.
+    Nothing is merged after the last block, where it would save nothing. A merge takes time of its own, so that few large
+    ones may be quicker than many small ones.
 
     Parameters
     ----------
@@ -46,6 +49,12 @@ def schedules(tokens: int, blocks: int, protected: int = 1) -> dict[str, tuple[i
         falling = [round(most * (places - i) / places) for i in range(places)]
         if falling[0]:
             found[f"falling from {falling[0]}"] = (*_possible(falling, tokens, protected), 0)
+    quarters = sorted({blocks * i // _QUARTERS - 1 for i in range(1, _QUARTERS)} - {-1})
+    for share in _FEW:
+        each = round(share * patches / max(1, len(quarters)))
+        if each and blocks > _QUARTERS:
+            amounts = [each if i in quarters else 0 for i in range(places)]
+            found[f"{len(quarters)} times {each}"] = (*_possible(amounts, tokens, protected), 0)
     return found
 
 

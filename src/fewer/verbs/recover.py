@@ -315,6 +315,8 @@ def _train(work: _Work, wanted: Course, began: float, reserve: float, checkpoint
         course = Course(**{**vars(wanted), "seconds": left})
     names = [unit.name for unit in recipe.units]
     example = prepared.calibration[:1]
+    # between merges the student has other tokens than its teacher: only their outputs can be compared
+    blocks = [] if recipe.tokens is not None else find_blocks(prepared.model, names, example, prepared.forward)
     choosing = Judge(
         prepared.model, work.views.choosing, batch=max(8, work.settings.batch), forward=prepared.forward,
         task=prepared.loaded.task,
@@ -326,7 +328,7 @@ def _train(work: _Work, wanted: Course, began: float, reserve: float, checkpoint
             u.name: Held(None if bool(work.masks[u.name].all()) else work.masks[u.name], u.precision)
             for u in recipe.units
         },
-        find_blocks(prepared.model, names, example, prepared.forward),
+        blocks,
         choosing.reference,
         _rounded_activations(work),
         [skip.name for skip in prepared.matched.skipped if skip.reason == "excluded by the user"],
