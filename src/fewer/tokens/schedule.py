@@ -18,7 +18,7 @@ _QUARTERS = 4
 def schedules(tokens: int, blocks: int, protected: int = 1) -> dict[str, tuple[int, ...]]:
     """Schedules worth trying: the same number after every block, fewer and fewer, or all of it in three places.
 
-    Nothing is merged after the last block, where it would save nothing. A merge takes time of its own, so that few large
+    Nothing is merged after the last block, where it would save nothing. A merge takes time of its own, so few large
     ones may be quicker than many small ones.
 
     Parameters
