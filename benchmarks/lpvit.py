@@ -12,17 +12,12 @@ order of execution. Finished rows are kept: an interrupted run goes on where it 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import torch
-
-from fewer.bench.environment import environment
 from fewer.core.allocate import allocate
 from fewer.core.budget import Budget
 from fewer.core.power import power_shares, with_power
@@ -36,6 +31,7 @@ from fewer.verbs.progress import Silent
 from fewer.verbs.rivals import rival_settings
 from fewer.verbs.settings import Settings
 from fewer.verbs.tokens import choose_tokens
+from tokens import read, write
 
 RESULTS = Path(__file__).parent / "results" / "lpvit.csv"
 
@@ -122,22 +118,6 @@ class Bench:
             "sum_of_harms": curves.harm(choice),
             "seconds": round(perf_counter() - began, 1),
         }
-
-
-def write(rows: list[dict[str, Any]], out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", newline="") as file:
-        file.write(f"# {json.dumps(environment([torch.get_num_threads()], pinned=False))}\n")
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def read(out: Path) -> list[dict[str, Any]]:
-    if not out.exists():
-        return []
-    with out.open(newline="") as file:
-        return list(csv.DictReader(line for line in file if not line.startswith("#")))
 
 
 def main() -> None:
