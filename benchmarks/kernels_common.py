@@ -6,6 +6,7 @@ import csv
 import datetime
 import os
 import platform
+import random
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -23,23 +24,32 @@ Runnable = Callable[[], object]
 
 
 def interleaved(runs: Mapping[str, Runnable], rounds: int, threads: int) -> dict[str, np.ndarray]:
-    """Milliseconds of each run in each round, taken in turns: A B C A B C.
+    """Milliseconds of each run in each round, taken in turns, in another order each round.
 
-    One thread: processor time of the process, so that other jobs are not counted. More: wall time, with a pause
-    before each run so that the waiting threads of one peer do not steal time from the next.
+    One thread: processor time of the process, so that other jobs are not counted. More: wall time. A pause comes
+    before each run, so that the spinning threads of one peer do not steal time from the next; as the pause lets the
+    run's own threads fall asleep, one call wakes them and the calls after it are timed, back to back as the layers
+    of a network are.
     """
     clock = time.process_time_ns if threads == 1 else time.perf_counter_ns
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run()
         run()
+    order, shuffled = list(runs), random.Random(0)
     for _ in range(rounds):
-        for name, run in runs.items():
+        shuffled.shuffle(order)
+        for name in order:
+            run, calls, spent = runs[name], 0, 0
             if threads > 1:
-                time.sleep(0.003)
-            start = clock()
-            run()
-            taken[name].append((clock() - start) / 1e6)
+                time.sleep(0.01)
+                run()
+            while calls == 0 or (threads > 1 and spent < 2_000_000):
+                start = clock()
+                run()
+                spent += clock() - start
+                calls += 1
+            taken[name].append(spent / calls / 1e6)
     return {name: np.array(times) for name, times in taken.items()}
 
 

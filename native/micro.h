@@ -18,9 +18,11 @@ struct Strip {             // one strip of weights
 
 // A Mode says how one unit is multiplied. WSTEP: 32-bit weight lanes per row and unit (always 1); XSTEP: activation
 // lanes per unit; TILE: rows of a tile, as many accumulators as leave room for weights and the broadcast. More than
-// 8 rows were not faster on Zen 4 and suffer from L1 set conflicts.
+// 8 rows were not faster on Zen 4 and suffer from L1 set conflicts. READS: the type of activations that the step can
+// take as they lie in memory.
+constexpr int READS_NOTHING = -1;
 struct ModeF32 {
-    static constexpr int ID = FEWER_F32, UNIT = 1, XSTEP = 1;
+    static constexpr int ID = FEWER_F32, UNIT = 1, XSTEP = 1, READS = FEWER_T_F32;
     static constexpr int TILE = LANES == 16 ? 8 : LANES == 8 ? 6 : 2;
     typedef vf Acc;
     static FEWER_INLINE Acc start(const int32_t *) { return vf{}; }
@@ -45,7 +47,7 @@ struct ModeBF16 {
     static FEWER_INLINE Acc start(const int32_t *) { return vf{}; }
     static FEWER_INLINE vf finish(Acc a, float, vf) { return a; }
 #if defined(__AVX512BF16__)
-    static constexpr int XSTEP = 1, TILE = 8;
+    static constexpr int XSTEP = 1, TILE = 8, READS = FEWER_T_BF16;
     template <int MR> static FEWER_INLINE void step(Acc (&acc)[MR][NV], const uint32_t *w, const uint32_t *x, int64_t ldx) {
         __m512bh wv = (__m512bh)load_u(w);
         for (int i = 0; i < MR; i++) {
@@ -59,7 +61,7 @@ struct ModeBF16 {
     }
 #else
     // No bf16 product: weights are widened in registers, activations stay fp32 (the two of a unit side by side).
-    static constexpr int XSTEP = 2;
+    static constexpr int XSTEP = 2, READS = READS_NOTHING;
     static constexpr int TILE = LANES == 16 ? 8 : LANES == 8 ? 5 : 2;
     template <int MR> static FEWER_INLINE void step(Acc (&acc)[MR][NV], const uint32_t *w, const uint32_t *x, int64_t ldx) {
         for (int half = 0; half < 2; half++) {
@@ -84,7 +86,7 @@ struct ModeBF16 {
 // Activations are quantised per row to [-127, 127] and stored with 128 added (the dot product of VNNI takes unsigned by
 // signed); starting the accumulators at -128 * sum(w) removes it again, so the sums are exact integers.
 struct ModeI8 {
-    static constexpr int ID = FEWER_I8, UNIT = 4;
+    static constexpr int ID = FEWER_I8, UNIT = 4, READS = READS_NOTHING;
 #if defined(__AVX512VNNI__)
     static constexpr int XSTEP = 1, TILE = 8;
     typedef vi Acc;

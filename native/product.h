@@ -124,6 +124,12 @@ static bool prepare(const Prologue &p, int64_t first, int64_t rows, int64_t inpu
     int64_t bytes = p.type == FEWER_T_F32 ? 4 : 2;
     for (int64_t i = 0; i < rows; i++) {
         const char *src = (const char *)p.x + (first + i) * p.ldx * bytes;
+        if (p.type == Mode::READS && !p.norm_weight) {  // only a stride or a ragged end was in the way
+            memcpy(dst + i * ldd, src, inputs * bytes);
+            memset((char *)(dst + i * ldd) + inputs * bytes, 0, (padded - inputs) * bytes);
+            sx[i] = 1.0f;
+            continue;
+        }
         if (p.type == FEWER_T_F32 && inputs == padded) {  // convert from where the row is
             if (p.norm_weight) norm_row((const float *)src, (int)inputs, p.norm_weight, p.norm_bias, p.eps, row);
             sx[i] = Mode::convert_row(p.norm_weight ? row : (const float *)src, padded, dst + i * ldd);
@@ -146,19 +152,24 @@ template <class Mode> FEWER_INLINE int64_t chunk_rows(int64_t lanes) {
     return most<int64_t>(1, least<int64_t>(8, 524288 / (lanes * 4) / Mode::TILE)) * Mode::TILE;
 }
 
-// fp32 rows can be read where they are, unless a block reaches beyond the row or the stride is a bad one.
-template <class Mode> FEWER_INLINE bool readable(const FewerWeight &w, const Prologue &p) {
-    return Mode::ID == FEWER_F32 && p.type == FEWER_T_F32 && !p.norm_weight && w.in % w.ku == 0 && p.ldx % 1024 != 0;
+// Rows of the type that the step takes are read where they are, unless a block reaches beyond the row, or the stride is
+// a bad one or no whole number of lanes. Many bf16 rows are copied all the same: the strips of a sparse weight touch
+// them here and there, which is slower than one sweep when the rows are not in L2.
+template <class Mode> FEWER_INLINE bool readable(const FewerWeight &w, const Prologue &p, int64_t rows) {
+    constexpr int PER_LANE = Mode::READS == FEWER_T_BF16 ? 2 : 1;
+    if (Mode::READS == FEWER_T_BF16 && rows * w.in * 2 > 786432) return false;
+    return p.type == Mode::READS && !p.norm_weight && w.in % (w.ku * Mode::UNIT) == 0 && p.ldx % PER_LANE == 0 &&
+           p.ldx / PER_LANE % 1024 != 0;
 }
 
 // One thread's share, when it owns whole rows: prepare a chunk, multiply it with strips [s0, s1), go on.
 template <class Mode>
 static bool rows_times_strips(const FewerWeight &w, const Prologue &p, int64_t first, int64_t rows, int64_t s0, int64_t s1, const Output &out) {
     if (rows <= 0) return true;
-    if (readable<Mode>(w, p)) {
-        int64_t chunk = chunk_rows<Mode>(w.in);
+    if (readable<Mode>(w, p, rows)) {
+        int64_t lanes = w.in / Mode::UNIT, ldx = p.ldx / (Mode::READS == FEWER_T_BF16 ? 2 : 1), chunk = chunk_rows<Mode>(lanes);
         for (int64_t r = 0; r < rows; r += chunk)
-            multiply<Mode>(w, (const uint32_t *)p.x + (first + r) * p.ldx, p.ldx, w.bias, first + r, least(chunk, rows - r), s0, s1, out);
+            multiply<Mode>(w, (const uint32_t *)p.x + (first + r) * ldx, ldx, w.bias, first + r, least(chunk, rows - r), s0, s1, out);
         return true;
     }
     int64_t lanes = row_lanes<Mode>(w), padded = padded_inputs(w, Mode::UNIT);
@@ -215,7 +226,7 @@ template <class Mode> static int product(const FewerWeight &w, const Prologue &p
 
     Grid grid(rows, w.strips, threads, Mode::TILE);
     int failed = 0;
-    bool shared = grid.strips > 1 && !readable<Mode>(w, p);
+    bool shared = grid.strips > 1 && !readable<Mode>(w, p, rows);
     uint32_t *x = nullptr;
     float *sx = nullptr;
     if (shared) {  // several threads read the same rows: prepare them once
@@ -242,9 +253,7 @@ template <class Mode> static int product(const FewerWeight &w, const Prologue &p
         }
         for (int part = me; part < parts; part += team) {  // the team may be smaller than asked for
             int64_t ti = part / grid.strips, si = part % grid.strips;
-            int64_t tiles = (rows + Mode::TILE - 1) / Mode::TILE;
-            int64_t r0 = least<int64_t>(rows, tiles * ti / grid.tokens * Mode::TILE);
-            int64_t r1 = least<int64_t>(rows, tiles * (ti + 1) / grid.tokens * Mode::TILE);
+            int64_t r0 = rows * ti / grid.tokens, r1 = rows * (ti + 1) / grid.tokens;
             int64_t s0 = strip_cut(w, si, grid.strips), s1 = strip_cut(w, si + 1, grid.strips);
             if (r1 <= r0 || s1 <= s0) continue;
             if (!shared) {
