@@ -89,7 +89,7 @@ class Table:
 
 def cells(args: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
     """Seed 0 of everything first, so that an interrupted run is as wide as can be."""
-    for seed in range(args.seeds):
+    for seed in args.seeds:
         for model in args.models:
             for pattern in args.patterns:
                 yield model, pattern, seed
@@ -108,10 +108,12 @@ def run_cell(table: Table, model: str, pattern: str, seed: int, args: argparse.N
         )
         row = {"model": model, "pattern": pattern, "seed": seed, "repair": "obs" if repair else "none"}
         methods = (*SIMPLE, "dp", *(("dp+search", "auto") if repair else ()))
-        wanted = [{**row, "sparsity": s, "method": m, "how": "assembled"} for s in SPARSITIES for m in methods]
+        wanted = [{**row, "sparsity": s, "method": m, "how": "assembled"} for s in args.sparsities for m in methods]
         if repair:
             wanted += [
-                {**row, "sparsity": s, "method": m, "how": "in order"} for s in SPARSITIES for m in in_order_methods(s)
+                {**row, "sparsity": s, "method": m, "how": "in order"}
+                for s in args.sparsities
+                for m in in_order_methods(s)
             ]
         if all(Table.key(w) in table.done for w in wanted):
             continue
@@ -125,7 +127,7 @@ def run_cell(table: Table, model: str, pattern: str, seed: int, args: argparse.N
                 flush=True,
             )
             assembly = Assembly.of(prepared.model, sensed.curves, Path(folder), prepared.calibration[:1], None)
-            for sparsity in SPARSITIES:
+            for sparsity in args.sparsities:
                 for method in methods:
                     one = {**row, "sparsity": sparsity, "method": method, "how": "assembled"}
                     work = partial(
@@ -238,9 +240,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--plot", action="store_true")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--models", nargs="*", default=["fewer/dinov2-small", "fewer/mobilenet-v2"])
     parser.add_argument("--patterns", nargs="*", default=list(PATTERNS))
+    parser.add_argument("--sparsities", nargs="*", type=float, default=list(SPARSITIES))
     parser.add_argument("--calibration", type=int, default=40)
     parser.add_argument("--search", type=int, default=12)
     parser.add_argument("--out", type=Path, default=HERE / "allocation.csv")
