@@ -9,7 +9,7 @@ that cancels what the machine does meanwhile. Quality on held-out photos with th
 is the accuracy of a linear probe on its features.
 
     python benchmarks/frontier.py                      # results/frontier.csv, goes on where it stopped
-    python benchmarks/frontier.py --models fewer/mobilenet-v2 --seeds 1
+    python benchmarks/frontier.py --models fewer/mobilenet-v2 --seeds 0
     python benchmarks/frontier.py --plot               # only the picture
 """
 
@@ -52,7 +52,7 @@ COLUMNS = (
     "model", "seed", "method", "point", "runtime", "times_faster", "ms", "predicted_ms", "distortion",
     "predicted_distortion", "quality_name", "quality", "mnist",
 )  # fmt: skip
-BUDGETS = (0.3, 0.25, 0.2, 0.4, 0.55, 0.15)
+BUDGETS = (0.3, 0.25, 0.2, 0.4, 0.55, 0.15, 0.175)
 Keep = Callable[[Option], bool]
 OURS: dict[str, tuple[str, Keep]] = {
     "ours with tokens": ("dp", lambda o: True),
@@ -118,7 +118,7 @@ def finish(table: Table, row: dict, prepared: Prepared, judge: Judge, fast: nn.M
 
 
 def ours(table: Table, prepared: Prepared, settings: Settings, judge: Judge, args: argparse.Namespace) -> None:
-    wanted = [(m, b) for m in args.methods if m in OURS for b in BUDGETS]
+    wanted = [(m, b) for m in args.methods if m in OURS for b in args.budgets]
     row = {"model": prepared.loaded.name, "seed": settings.seed, "runtime": "fewer"}
     missing = [w for w in wanted if Table.key({**row, "method": w[0], "point": w[1]}) not in table.done]
     if not missing:
@@ -218,7 +218,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="*", default=["fewer/dinov2-small", "fewer/mobilenet-v2"])
     parser.add_argument("--methods", nargs="*", default=[*OURS, "OpenVINO", "onnxruntime", "Torch-Pruning"])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--budgets", nargs="*", type=float, default=list(BUDGETS), help="shares of the dense latency")
     parser.add_argument("--probes", type=int, default=0, help="digits to train and to test a linear probe on; 0 is off")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--plot", action="store_true")
@@ -232,7 +233,7 @@ def main() -> None:
         table = Table(args.out)
         stamp = json.dumps(environment(threads=args.threads), indent=1)
         args.out.with_suffix(".json").write_text(stamp + "\n", "utf-8")
-        for seed in range(args.seeds):
+        for seed in args.seeds:
             for name in args.models:
                 settings = Settings(calibration=40, heldout=32, seed=seed, threads=args.threads).for_metrics(
                     ["latency"]
