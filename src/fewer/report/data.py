@@ -227,12 +227,16 @@ class Additivity(_Part):
 
 
 class Contender(_Part):
-    """A plan that was put together and measured before one was made real; ``predicted`` is the sum of its harms."""
+    """A plan that was put together and measured before one was made real; ``predicted`` is the sum of its harms.
+
+    ``made`` is the distortion of the whole model, cut in order, on the calibration images; None where it was not made.
+    """
 
     name: Text
     label: Text = ""
     predicted: Amount
     measured: Amount
+    made: Amount | None = None
     chosen: bool = False
 
 

@@ -23,6 +23,7 @@ from fewer.presets import preset_names
 from fewer.report import RunReport, environment
 from fewer.tasks import Quality
 from fewer.verbs.applying import apply_options
+from fewer.verbs.contest import Made
 from fewer.verbs.curves import Sensed, resolved
 from fewer.verbs.deploying import Deployed
 from fewer.verbs.evaluate import Judge
@@ -93,6 +94,7 @@ class Evidence:
     deployed: Deployed | None = None
     under: Sequence[Budget] = ()
     contest: list[dict[str, Any]] = field(default_factory=list)
+    made: dict[bytes, Made] = field(default_factory=dict)
     shrunk: Shrunk | None = None
 
 
@@ -135,7 +137,8 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
             *labelled_rows(e.quality, before, labelled),
         ],
     }
-    took = e.timings.get("apply", 0.0)
+    ready = e.made.get(e.allocation.choice.tobytes())
+    took = ready.seconds if ready is not None else e.timings.get("apply", 0.0)
     name = preset_of(e.settings) or e.plan.method
     ours = row_of(name, e.plan.method.startswith(("dp", "auto")), quality, took, e.settings, labelled)
     rows = [ours, *_without_merging(e, judge, progress), *_baselines(e, judge, assembly, progress)]
@@ -259,20 +262,25 @@ def _baselines(e: Evidence, judge: Judge, assembly: Assembly | None, progress: P
             allocation = choose(e.sensed.curves, e.under or e.budgets, name)
         except FewerError:  # a rule with one free parameter cannot meet every pair of budgets
             continue
-        began = perf_counter()
-        chosen = {
-            u.name: e.sensed.options[u.name][k] for u, k in zip(e.sensed.curves.units, allocation.choice, strict=True)
-        }
-        model, _ = apply_options(
-            e.prepared,
-            e.settings,
-            e.sensed.options,
-            chosen,
-            tokens=e.sensed.curves.meta.get("tokens"),
-            progress=progress,
-            title=f"baseline {LABELS.get(name, name)}",
-        )
-        took = perf_counter() - began
+        ready = e.made.get(allocation.choice.tobytes())
+        if ready is not None:
+            model, took = ready.model, ready.seconds
+        else:
+            began = perf_counter()
+            chosen = {
+                u.name: e.sensed.options[u.name][k]
+                for u, k in zip(e.sensed.curves.units, allocation.choice, strict=True)
+            }
+            model, _ = apply_options(
+                e.prepared,
+                e.settings,
+                e.sensed.options,
+                chosen,
+                tokens=e.sensed.curves.meta.get("tokens"),
+                progress=progress,
+                title=f"baseline {LABELS.get(name, name)}",
+            )
+            took = perf_counter() - began
         labelled = e.quality(model) if e.quality is not None else {}
         rows.append(row_of(name, False, judge.judge(model), took, e.settings, labelled))
     return rows
