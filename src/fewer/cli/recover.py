@@ -40,7 +40,7 @@ def recover(
     batch
         Images per step [4]
     rate
-        Learning rate: how much a step changes a weight, relative to the size of its layer's weights [0.002]
+        Learning rate: how much a step changes a weight, relative to the size of its layer's weights [0.0005]
     """
     import fewer
     from fewer.cli.progress import terminal_progress

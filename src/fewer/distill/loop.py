@@ -62,7 +62,7 @@ class Course:
     seconds: float | None = None
     steps: int | None = None
     batch: int = 4
-    rate: float = 2e-3
+    rate: float = 5e-4
     alone: float = 0.8
     blocks: float = 1.0
     evaluations: int = 10
