@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import struct
 import zlib
@@ -111,7 +110,7 @@ def test_thousands_of_images_some_of_them_broken(fewer):
             path.write_bytes(damage[name.split("-")[1]])
     for i in range(3000 - len(broken)):
         Path("photos", f"{i:04d}.png").write_bytes(good[i % 50])
-    assert len(os.listdir("photos")) == 3000 and len(broken) == 30
+    assert len([*Path("photos").iterdir()]) == 3000 and len(broken) == 30
 
     told = fewer("select", "photos", "--budget=labels=40", *GOOD)
     assert told.code == 0, told
