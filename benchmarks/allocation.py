@@ -4,8 +4,9 @@ For each network, pattern, sparsity and calibration seed: uniform, ERK, LAMP, gl
 DP with local search, each with and without least-squares repair. Plans are compared on the same stored layers (every
 layer pruned and repaired on its own: ``assembled``). Rows ``in order`` are whole models, pruned layer by layer on the
 inputs that earlier cuts leave, as ``fewer compress`` does it: ours, SparseGPT and Wanda with a uniform ratio, and
-uniform and LAMP with our repair. ``auto`` is the plan that wins the contest on the sensing images, which is what
-``fewer compress`` takes. ``median`` is over held-out images: a mean may hang on one image.
+uniform and LAMP with our repair. ``auto`` is what ``fewer compress`` takes: assembled, the plan that wins on the
+sensing images; in order, the best of the close ones among them as whole models on the calibration images. ``median``
+is over held-out images: a mean may hang on one image.
 
     python benchmarks/allocation.py              # goes on where it stopped; --fresh starts anew
     python benchmarks/allocation.py --plot       # only the picture, from the CSV
@@ -35,11 +36,12 @@ from fewer.distortion.outputs import Reference
 from fewer.report import environment
 from fewer.verbs.applying import apply_options
 from fewer.verbs.compress import search_images
-from fewer.verbs.contest import contest
+from fewer.verbs.contest import contest, decide, final
 from fewer.verbs.curves import Sensed, sense_curves
 from fewer.verbs.evaluate import Judge, Quality
 from fewer.verbs.planning import Assembly, choose
 from fewer.verbs.prepare import Prepared, prepare
+from fewer.verbs.progress import Silent
 from fewer.verbs.settings import Settings
 
 HERE = Path(__file__).parent / "results"
@@ -135,12 +137,12 @@ def run_cell(table: Table, model: str, pattern: str, seed: int, args: argparse.N
                     )
                     table.add(one, work)
                 if repair:
-                    in_order(table, row, prepared, settings, sensed, judge, sparsity)
+                    in_order(table, row, prepared, settings, sensed, assembly, judge, sparsity)
 
 
 def in_order_methods(sparsity: float) -> tuple[str, ...]:
     """Whole models take minutes each, so of the simple allocators only the two best are compared so."""
-    return ("dp", *RIVALS, "uniform", "lamp", *(("erk",) if sparsity == 0.8 else ()))
+    return ("dp", *RIVALS, "uniform", "lamp", *(("erk",) if sparsity == 0.8 else ()), "auto")
 
 
 def assembled(
@@ -178,10 +180,29 @@ def assembled(
 
 
 def in_order(
-    table: Table, row: dict, prepared: Prepared, settings: Settings, sensed: Sensed, judge: Judge, sparsity: float
+    table: Table,
+    row: dict,
+    prepared: Prepared,
+    settings: Settings,
+    sensed: Sensed,
+    assembly: Assembly,
+    judge: Judge,
+    sparsity: float,
 ) -> None:
+    budgets = [Budget("weights", 1 - sparsity, True)]
+
     def ours(method: str) -> tuple[Quality, float]:
-        allocation = choose(sensed.curves, [Budget("weights", 1 - sparsity, True)], method)
+        made = {}
+        if method == "auto":
+            method, rows = decide(prepared, settings, sensed, assembly, budgets, Silent())
+            if len(rows) > 1:
+                method, made = final(prepared, settings, sensed, budgets, rows, Silent())
+            print(f"# auto takes {method} of {rows}", flush=True)
+        allocation = choose(sensed.curves, budgets, method)
+        ready = made.get(allocation.choice.tobytes())
+        if ready is not None:
+            total = sum(m.numel() for m in ready.masks.values())
+            return judge.judge(ready.model), sum(int(m.sum()) for m in ready.masks.values()) / total
         chosen = {
             u.name: sensed.options[u.name][k] for u, k in zip(sensed.curves.units, allocation.choice, strict=True)
         }

@@ -18,6 +18,7 @@ from fewer.core.plan import Plan
 from fewer.report import RunReport, environment
 from fewer.tasks import Quality
 from fewer.verbs import comparison, description
+from fewer.verbs.contest import Made
 from fewer.verbs.curves import Sensed
 from fewer.verbs.deploying import Deployed
 from fewer.verbs.evaluate import Judge
@@ -53,6 +54,7 @@ class Evidence:
     deployed: Deployed | None = None
     under: Sequence[Budget] = ()
     contest: list[dict[str, Any]] = field(default_factory=list)
+    made: dict[bytes, Made] = field(default_factory=dict)
     shrunk: Shrunk | None = None
 
 
@@ -95,7 +97,8 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
             *labelled_rows(e.quality, before, labelled),
         ],
     }
-    took = e.timings.get("apply", 0.0)
+    ready = e.made.get(e.allocation.choice.tobytes())
+    took = ready.seconds if ready is not None else e.timings.get("apply", 0.0)
     name = preset_of(e.settings) or e.plan.method
     ours = comparison.row_of(name, e.plan.method.startswith(("dp", "auto")), quality, took, e.settings, labelled)
     rows = [ours, *comparison.without_merging(e, judge, progress), *comparison.baselines(e, judge, assembly, progress)]
