@@ -61,7 +61,6 @@ def test_sense_plan_apply_step_by_step(fewer: Fewer) -> None:
     assert not torch.equal(library.load("less")[0].weight, model[0].weight)
 
 
-@pytest.mark.usefixtures("sensed")
 def test_a_plan_names_the_winner_of_the_runs_contest() -> None:
     from fewer.cli.plan import contest_note
 
