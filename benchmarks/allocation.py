@@ -4,8 +4,9 @@ For each network, pattern, sparsity and calibration seed: uniform, ERK, LAMP, gl
 DP with local search, each with and without least-squares repair. Plans are compared on the same stored layers (every
 layer pruned and repaired on its own: ``assembled``). Rows ``in order`` are whole models, pruned layer by layer on the
 inputs that earlier cuts leave, as ``fewer compress`` does it: ours, SparseGPT and Wanda with a uniform ratio, and
-uniform and LAMP with our repair. ``auto`` is the plan that wins the contest on the sensing images, which is what
-``fewer compress`` takes. ``median`` is over held-out images: a mean may hang on one image.
+uniform and LAMP with our repair. ``auto`` is what ``fewer compress`` takes: assembled, the plan that wins on the
+sensing images; in order, the best of the close ones among them as whole models on the calibration images. ``median``
+is over held-out images: a mean may hang on one image.
 
     python benchmarks/allocation.py              # goes on where it stopped; --fresh starts anew
     python benchmarks/allocation.py --plot       # only the picture, from the CSV
@@ -27,6 +28,7 @@ from pathlib import Path
 
 import torch
 from rivals import uniform_in_order
+from tables import Table
 
 from fewer.core.budget import Budget
 from fewer.core.search import local_search
@@ -35,11 +37,12 @@ from fewer.distortion.outputs import Reference
 from fewer.report import environment
 from fewer.verbs.applying import apply_options
 from fewer.verbs.compress import search_images
-from fewer.verbs.contest import contest
+from fewer.verbs.contest import contest, decide, final
 from fewer.verbs.curves import Sensed, sense_curves
 from fewer.verbs.evaluate import Judge, Quality
 from fewer.verbs.planning import Assembly, choose
 from fewer.verbs.prepare import Prepared, prepare
+from fewer.verbs.progress import Silent
 from fewer.verbs.settings import Settings
 
 HERE = Path(__file__).parent / "results"
@@ -53,27 +56,15 @@ SIMPLE = ("uniform", "erk", "lamp", "global_magnitude")
 RIVALS = ("sparsegpt", "wanda")
 
 
-class Table:
-    """Rows in a CSV file, written as they come."""
-
-    def __init__(self, path: Path, fresh: bool) -> None:
-        self.path = path
-        if fresh or not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(",".join(COLUMNS) + "\n", "utf-8")
-        with path.open(encoding="utf-8") as file:
-            self.done = {self.key(row) for row in csv.DictReader(file)}
-
-    @staticmethod
-    def key(row: dict) -> tuple[str, ...]:
-        return tuple(str(row[c]) for c in COLUMNS[:7])
-
-    def add(self, row: dict, work: Callable[[], tuple[Quality, float]]) -> None:
-        if self.key(row) in self.done:
-            return
-        began = time.perf_counter()
-        quality, kept = work()
-        row |= {
+def measure(table: Table, row: dict, work: Callable[[], tuple[Quality, float]]) -> None:
+    """Do the work of a row that the table does not have."""
+    if row in table:
+        return
+    began = time.perf_counter()
+    quality, kept = work()
+    table.add(
+        {
+            **row,
             "distortion": f"{quality.distortion:.6g}",
             "median": f"{quality.median:.6g}",
             "quality_name": quality.name,
@@ -81,10 +72,7 @@ class Table:
             "kept": f"{kept:.5f}",
             "seconds": f"{time.perf_counter() - began:.1f}",
         }
-        with self.path.open("a", encoding="utf-8") as file:
-            csv.DictWriter(file, COLUMNS).writerow(row)
-        self.done.add(self.key(row))
-        print(*(row[c] for c in COLUMNS), flush=True)
+    )
 
 
 def cells(args: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
@@ -115,7 +103,7 @@ def run_cell(table: Table, model: str, pattern: str, seed: int, args: argparse.N
                 for s in args.sparsities
                 for m in in_order_methods(s)
             ]
-        if all(Table.key(w) in table.done for w in wanted):
+        if all(w in table for w in wanted):
             continue
         prepared = prepare(model, [p.path for p in real_photos()], settings)
         judge = Judge(prepared.model, prepared.heldout, task=prepared.loaded.task)
@@ -133,14 +121,14 @@ def run_cell(table: Table, model: str, pattern: str, seed: int, args: argparse.N
                     work = partial(
                         assembled, prepared, settings, sensed, assembly, judge, method, sparsity, args.search
                     )
-                    table.add(one, work)
+                    measure(table, one, work)
                 if repair:
-                    in_order(table, row, prepared, settings, sensed, judge, sparsity)
+                    in_order(table, row, prepared, settings, sensed, assembly, judge, sparsity)
 
 
 def in_order_methods(sparsity: float) -> tuple[str, ...]:
     """Whole models take minutes each, so of the simple allocators only the two best are compared so."""
-    return ("dp", *RIVALS, "uniform", "lamp", *(("erk",) if sparsity == 0.8 else ()))
+    return ("dp", *RIVALS, "uniform", "lamp", *(("erk",) if sparsity == 0.8 else ()), "auto")
 
 
 def assembled(
@@ -178,10 +166,29 @@ def assembled(
 
 
 def in_order(
-    table: Table, row: dict, prepared: Prepared, settings: Settings, sensed: Sensed, judge: Judge, sparsity: float
+    table: Table,
+    row: dict,
+    prepared: Prepared,
+    settings: Settings,
+    sensed: Sensed,
+    assembly: Assembly,
+    judge: Judge,
+    sparsity: float,
 ) -> None:
+    budgets = [Budget("weights", 1 - sparsity, True)]
+
     def ours(method: str) -> tuple[Quality, float]:
-        allocation = choose(sensed.curves, [Budget("weights", 1 - sparsity, True)], method)
+        made = {}
+        if method == "auto":
+            method, rows = decide(prepared, settings, sensed, assembly, budgets, Silent())
+            if len(rows) > 1:
+                method, made = final(prepared, settings, sensed, budgets, rows, Silent())
+            print(f"# auto takes {method} of {rows}", flush=True)
+        allocation = choose(sensed.curves, budgets, method)
+        ready = made.get(allocation.choice.tobytes())
+        if ready is not None:
+            total = sum(m.numel() for m in ready.masks.values())
+            return judge.judge(ready.model), sum(int(m.sum()) for m in ready.masks.values()) / total
         chosen = {
             u.name: sensed.options[u.name][k] for u, k in zip(sensed.curves.units, allocation.choice, strict=True)
         }
@@ -197,7 +204,7 @@ def in_order(
 
     common = {**row, "sparsity": sparsity, "how": "in order"}
     for method in in_order_methods(sparsity):
-        table.add({**common, "method": method}, partial(rival if method in RIVALS else ours, method))
+        measure(table, {**common, "method": method}, partial(rival if method in RIVALS else ours, method))
 
 
 def plot(path: Path) -> None:
@@ -249,7 +256,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "allocation.csv")
     args = parser.parse_args()
     if not args.plot:
-        table = Table(args.out, args.fresh)
+        table = Table(args.out, COLUMNS, 7, args.fresh)
         stamp = args.out.with_suffix(".json")
         stamp.write_text(json.dumps(environment(threads=torch.get_num_threads()), indent=1) + "\n", "utf-8")
         for model, pattern, seed in cells(args):

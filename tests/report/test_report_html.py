@@ -133,6 +133,7 @@ def test_each_section_can_be_left_out_alone(section):
         "search": {"search": None},
         "latency": {"latency": None},
         "recovery": {"recovery": None},
+        "runtimes": {"runtimes": None},
         "sensing": {"sensing": None},
         "skipped": {"skipped": [], "data": None},
         "timings": {"timings": {}, "peak_memory_bytes": None},
@@ -156,7 +157,7 @@ def test_figures_speak_to_those_who_cannot_see_them(page_of):
     parsed = Page(page_of("realistic"))
     labels = [value for tag, name, value in parsed.attributes if tag == "svg" and name == "aria-label"]
     boxes = [value for tag, name, value in parsed.attributes if tag == "svg" and name == "viewbox"]
-    assert len(labels) == 2 * 7
+    assert len(labels) == 2 * 8
     assert all(len(label) > 40 for label in labels)
     assert all(re.fullmatch(r"-?[\d.]+ -?[\d.]+ [\d.]+ [\d.]+", box) for box in boxes)
 

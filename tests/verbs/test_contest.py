@@ -10,8 +10,11 @@ from fewer.core.curve import Curve, CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.core.unit import Unit
+from fewer.verbs import applying, comparison
+from fewer.verbs import compress as compress_module
 from fewer.verbs.compress import compress
 from fewer.verbs.contest import contest
+from fewer.verbs.evaluate import Judge
 from fewer.verbs.settings import Settings
 
 LADDER = (Option(), Option("unstructured", 0.5), Option("unstructured", 0.75))
@@ -56,5 +59,37 @@ def test_the_model_is_that_of_the_winner_and_the_report_shows_all():
     assert len(taken) == 1 and len(rows) > 1
     if taken[0].name != "dp":
         assert run.plan.method == f"auto:{taken[0].name}"
+    finalists = [r for r in rows if r.made is not None]
+    if finalists:  # they are whole models, so they decide, and the exact plan is among them
+        assert any(r.name == "dp" for r in finalists) and taken[0] in finalists
+        assert taken[0].made <= min(r.made for r in finalists) / 0.98
     exact = compress(net, torch.randn(64, 24), "weights=30%", settings=settings.model_copy(update={"allocator": "dp"}))
     assert exact.plan.method == "dp" and not exact.report.contest
+
+
+def test_finalists_decide_by_their_models_and_are_not_made_again(monkeypatch):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 8))
+    titles: list[str] = []
+
+    def counting(*args, title="apply", **kwargs):
+        titles.append(title)
+        return real(*args, title=title, **kwargs)
+
+    real = applying.apply_options
+    for module in (applying, compress_module, comparison):
+        monkeypatch.setattr(module, "apply_options", counting)
+    monkeypatch.setattr("fewer.verbs.contest._CLOSE", 1e9)
+    settings = Settings(calibration=24, sensing=8, heldout=8, baselines=("lamp", "uniform", "erk"), additivity=0)
+    run = compress(net, torch.randn(64, 24), "weights=30%", settings=settings)
+    finalists = [row for row in run.report.contest if row.made is not None]
+    assert 2 <= len(finalists) <= 4
+    # one model per finalist, and one more for each baseline that was no finalist and has a plan of its own
+    assert len([t for t in titles if t.startswith("try ")]) == len(finalists)
+    assert "apply" not in titles and len(titles) <= 4
+    best = min(finalists, key=lambda row: row.made)
+    taken = next(row for row in finalists if row.chosen)
+    assert taken.made <= best.made / 0.98
+    # the run is that very model
+    judged = Judge(run.prepared.model, run.prepared.calibration, task=run.prepared.loaded.task).judge(run.model)
+    assert judged.distortion == pytest.approx(taken.made, rel=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,15 +16,21 @@ __all__ = ["CALIBRATION", "Inputs", "make_inputs"]
 
 CALIBRATION = 32
 """Images that the int8 peers are calibrated on, where there are as many."""
+JUDGED = 16
+"""Images that errors are taken from, where there are as many."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The model's arguments, images for the calibration of int8 peers, and where they come from, for people."""
+    """The model's arguments, images for the calibration of int8 peers, and where they come from, for people.
+
+    ``judged`` are further batches of the shape of the argument, for the errors; empty where there are none.
+    """
 
     arguments: list[Tensor]
     calibration: Tensor
     origin: str
+    judged: tuple[Tensor, ...] = ()
 
 
 def make_inputs(
@@ -34,7 +41,9 @@ def make_inputs(
     batch: int = 1,
     seed: int = 0,
 ) -> Inputs:
-    """Choose the inputs: ``example`` first, then ``images``, then photos of installed packages, then noise.
+    """Choose the inputs: ``example`` first, then ``images``, then those of the run, then photos of installed packages.
+
+    With none of these it is noise. Of a run, images that it held out are timed and judged, and the others calibrate.
 
     Raises
     ------
@@ -46,13 +55,41 @@ def make_inputs(
     if example is not None:
         arguments = _checked(example)
         return Inputs(arguments, arguments[0] if calibration is None else calibration, "the given tensors")
+    apart = _of_run(subject, batch, seed) if images is None else None
+    if apart is not None:
+        heldout, others = apart
+        whole = tuple(heldout[at : at + batch].contiguous() for at in range(0, len(heldout) - batch + 1, batch))
+        return Inputs([whole[0]], others if calibration is None else calibration, "held-out images of the run", whole)
     photos, origin = _photos(subject, images, batch, seed)
     if photos is None:
         photos, origin = _noise(subject, batch, seed), "seeded noise (so the errors mean little)"
     rest = photos[batch:]
     if calibration is None:
         calibration = rest if len(rest) >= 8 else photos
-    return Inputs([photos[torch.arange(batch) % len(photos)].contiguous()], calibration, origin)
+    whole = [photos[at : at + batch].contiguous() for at in range(0, len(photos) - batch + 1, batch)]
+    judged = tuple(whole[: max(1, JUDGED // batch)]) if "noise" not in origin else ()
+    return Inputs([photos[torch.arange(batch) % len(photos)].contiguous()], calibration, origin, judged)
+
+
+def _of_run(subject: Subject, batch: int, seed: int) -> tuple[Tensor, Tensor] | None:
+    """Held-out and other images of a run, or None where its images are not at hand or too few for a batch."""
+    from fewer.core.run import RunFolder
+    from fewer.data.images import load_images
+
+    if subject.run is None or subject.preprocess is None:
+        return None
+    try:
+        folder = RunFolder.open(subject.run)
+        images = folder.read_config().get("images") if folder.has("config") else None
+        there = Path(images).is_dir() if isinstance(images, str) else isinstance(images, list) and bool(images)
+        if images is None or not there:
+            return None
+        count = max(batch, JUDGED // batch * batch)
+        heldout = load_images(images, count, seed, subject.preprocess, part="heldout", crops=None).tensor
+        others = load_images(images, CALIBRATION, seed, subject.preprocess, part="calibration", crops=None).tensor
+    except FewerError:
+        return None
+    return (heldout, others) if len(heldout) >= batch else None
 
 
 def _checked(example: Any) -> list[Tensor]:

@@ -46,6 +46,14 @@ class Handle:
         path.unlink()
         return answer, outputs
 
+    def judge(self, inputs: str, folder: Path) -> np.ndarray:
+        """Outputs for all arrays of an ``.npz`` file, each one argument of the model, flat and in order."""
+        path = folder / f"judged-{id(self)}.npy"
+        self.ask("judge", inputs=inputs, outputs=str(path))
+        outputs = np.load(path, allow_pickle=False)
+        path.unlink()
+        return outputs
+
 
 class OwnProcess(Handle):
     """A competitor in a process of its own, pinned to as many CPUs as it may use threads."""

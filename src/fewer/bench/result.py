@@ -36,7 +36,7 @@ class Row(BaseModel):
     load_s : float, optional
         Seconds to load (and compile) and run once.
     relative_error : float, optional
-        Norm of the difference to the dense fp32 outputs, over the norm of these.
+        Norm of the difference to the dense fp32 outputs, over the norm of these; over all ``judged`` inputs.
     own_process : bool
         Whether it ran in a process of its own, with CPUs limited by the operating system.
     """
@@ -88,6 +88,7 @@ class BenchResult(BaseModel):
     rounds: int
     rows: list[Row]
     input_origin: str = ""
+    judged: int = 1
     created: str = ""
     repeated: list[int] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)

@@ -153,6 +153,7 @@ def bench(
         extras = {**_run_extras(subject.run), **extras}
     with tempfile.TemporaryDirectory(prefix="fewer-bench-") as folder, evaluating(subject.model):
         workshop = Workshop(subject, inputs.arguments, inputs.calibration, Path(folder), max(settings))
+        workshop.judge(inputs.judged)
         course = _Course(workshop, peers, extras, rounds, seconds, pin, progress or (lambda text, share: None))
         rows, repeated, notes = course.run(settings)
     return BenchResult(
@@ -163,6 +164,7 @@ def bench(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         repeated=repeated,
         input_origin=inputs.origin,
+        judged=max(1, len(inputs.judged)) * len(inputs.arguments[0]),
         notes=[*subject.notes, *notes],
         environment=environment(settings, pin),
     )
@@ -307,6 +309,8 @@ class _Course:
         stack.callback(handle.close)
         about, outputs = handle.about(self.workshop.folder)
         flat = np.concatenate([a.ravel() for a in outputs]) if outputs else np.zeros(0, np.float32)
+        if self.workshop.judged is not None:
+            flat = handle.judge(self.workshop.judged, self.workshop.folder)
         if entry.name == REFERENCE and self.reference is None:
             self.reference = flat
         row = entry.row(

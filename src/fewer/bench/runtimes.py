@@ -60,9 +60,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A loaded model: ``call`` runs it once, ``arrays`` turns what it returned into fp32 arrays."""
+    """A loaded model: ``call`` runs it once, ``feed`` once on other arguments; ``arrays`` makes fp32 arrays of both."""
 
     call: Callable[[], Any]
+    feed: Callable[[Arrays], Any]
     arrays: Callable[[Any], Arrays]
     note: str = ""
     model: Any = None
@@ -97,7 +98,7 @@ def _torch(job: Job) -> Loaded:
     import torch
 
     torch.set_num_threads(job.threads)
-    arguments = [torch.from_numpy(array) for array in inputs_of(job)]
+    dtype = None
     model = _torch_model(job)
     if job.runtime != "extra":
         dtype = {"bf16": torch.bfloat16}.get(job.precision, torch.float32)
@@ -107,7 +108,6 @@ def _torch(job: Job) -> Loaded:
 
                 model = copy.deepcopy(model)
             model = model.to(dtype)
-        arguments = [a.to(dtype) if a.is_floating_point() else a for a in arguments]
         model.eval()
     if job.runtime == "compile":
         import torch._inductor.config as settings
@@ -118,11 +118,17 @@ def _torch(job: Job) -> Loaded:
     else:
         model_call = model
 
-    def call() -> Any:
-        with torch.inference_mode() if job.runtime != "compile" else torch.no_grad():
-            return model_call(*arguments)
+    def tensors(arrays: Arrays) -> list[torch.Tensor]:
+        made = [torch.from_numpy(array) for array in arrays]
+        return [a.to(dtype) if dtype is not None and a.is_floating_point() else a for a in made]
 
-    return Loaded(call, outputs_of, "frozen weights" if job.runtime == "compile" else "", model)
+    def run(given: list[torch.Tensor]) -> Any:
+        with torch.inference_mode() if job.runtime != "compile" else torch.no_grad():
+            return model_call(*given)
+
+    arguments = tensors(inputs_of(job))
+    note = "frozen weights" if job.runtime == "compile" else ""
+    return Loaded(lambda: run(arguments), lambda arrays: run(tensors(arrays)), outputs_of, note, model)
 
 
 def _torch_model(job: Job) -> Any:
@@ -160,8 +166,13 @@ def _onnxruntime(job: Job) -> Loaded:
     options.log_severity_level = 3
     assert job.path is not None
     session = onnxruntime.InferenceSession(job.path, options, providers=["CPUExecutionProvider"])
-    feed = dict(zip([node.name for node in session.get_inputs()], inputs_of(job), strict=True))
-    return Loaded(lambda: session.run(None, feed), _floats)
+    names = [node.name for node in session.get_inputs()]
+    feed = dict(zip(names, inputs_of(job), strict=True))
+
+    def other(arrays: Arrays) -> Any:
+        return session.run(None, dict(zip(names, arrays, strict=True)))
+
+    return Loaded(lambda: session.run(None, feed), other, _floats)
 
 
 def _openvino(job: Job) -> Loaded:
@@ -182,19 +193,33 @@ def _openvino(job: Job) -> Loaded:
     if job.precision == "bf16" and actual != "bf16":
         raise RuntimeError(f"this CPU runs OpenVINO's bf16 models in {actual}")
     request = compiled.create_infer_request()
-    for index, array in enumerate(inputs_of(job)):
-        # copied: OpenVINO does not keep a shared array alive
-        request.set_input_tensor(index, openvino.Tensor(array, shared_memory=False))
+    own = inputs_of(job)
+
+    def put(arrays: Arrays) -> None:
+        for index, array in enumerate(arrays):
+            # copied: OpenVINO does not keep a shared array alive
+            request.set_input_tensor(index, openvino.Tensor(array, shared_memory=False))
+
+    put(own)
     outputs = range(len(compiled.outputs))
 
     def call() -> Any:
         request.infer()
         return request
 
+    def other(arrays: Arrays) -> Any:
+        put(arrays)
+        try:
+            return call()
+        finally:
+            put(own)
+
     def arrays(value: Any) -> Arrays:
         return _floats([np.array(value.get_output_tensor(index).data) for index in outputs])
 
-    return Loaded(call, arrays, f"the layers left in floating point run in {actual}" if job.precision == "int8" else "")
+    return Loaded(
+        call, other, arrays, f"the layers left in floating point run in {actual}" if job.precision == "int8" else ""
+    )
 
 
 def _floats(values: list[Any]) -> Arrays:

@@ -90,7 +90,10 @@ def _notes(result: BenchResult) -> Iterable[str]:
         "vs eager, vs best: times faster than torch eager fp32, and than the quickest dense peer of the same "
         "precision; medians over rounds, so a ratio can differ a little from that of the medians."
     )
-    yield "peak MB: the peer's whole process while it runs; error: relative, against the dense fp32 outputs (norms)."
+    yield (
+        "peak MB: the peer's whole process while it runs; error: relative, against the dense fp32 outputs (norms), "
+        f"over {result.judged} input{'s' if result.judged != 1 else ''}."
+    )
     if any(not row.own_process for row in result.rows):
         yield (
             "* timed in this process, since no other can rebuild it: its CPUs are not limited by the system, its "

@@ -47,6 +47,15 @@ class Session:
             "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         }
 
+    def _judge(self, request: dict[str, Any]) -> dict[str, Any]:
+        with np.load(request["inputs"], allow_pickle=False) as file:
+            given = [file[f"arr_{index}"] for index in range(len(file.files))]
+        found = []
+        for array in given:
+            found += [out.ravel() for out in self.loaded.arrays(self.loaded.feed([array]))]
+        np.save(request["outputs"], np.concatenate(found) if found else np.zeros(0, np.float32))
+        return {}
+
     def _warm(self, request: dict[str, Any]) -> dict[str, Any]:
         estimate = stopwatch.warm_up(self.loaded.call)
         stopwatch.reset_peak_memory()

@@ -29,6 +29,7 @@ def bench(
     layers: bool = False,
     out: Path | None = None,
     overwrite: bool = False,
+    report: bool = True,
     seed: int = 0,
     device: str = "cpu",
     json: bool = False,
@@ -47,7 +48,7 @@ def bench(
     batch
         Images per call.
     images
-        Folder of images: input and calibration. By default photos of installed packages.
+        Folder of images: input and calibration. By default those of the run, else photos of installed packages.
     rounds
         Rounds per thread setting. By default as many as fit into --seconds.
     seconds
@@ -58,6 +59,8 @@ def bench(
         Folder for bench.json and bench.svg (layers.json with --layers).
     overwrite
         Replace these files if they are there.
+    report
+        Add what was found to the report of a run folder, as its first section.
     seed
         Chooses images.
     device
@@ -95,6 +98,7 @@ def bench(
         _show(found.to_json() if json else layers_table(found, _width()), files)
         return 0
     from fewer.bench.run import bench as run_bench
+    from fewer.bench.sources import is_run
     from fewer.bench.table import bench_tables
 
     with _Bar(quiet=json) as bar:
@@ -112,6 +116,11 @@ def bench(
     if files:
         result.to_json(files[0])
         result.to_svg(files[1])
+    if report and is_run(model):
+        from fewer.verbs.beside import add_to_report
+
+        page = add_to_report(model, result)
+        files += [page] if page is not None else []
     _show(result.to_json() if json else bench_tables(result, _width()), files)
     return 0
 

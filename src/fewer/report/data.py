@@ -227,12 +227,16 @@ class Additivity(_Part):
 
 
 class Contender(_Part):
-    """A plan that was put together and measured before one was made real; ``predicted`` is the sum of its harms."""
+    """A plan that was put together and measured before one was made real; ``predicted`` is the sum of its harms.
+
+    ``made`` is the distortion of the whole model, cut in order, on the calibration images; None where it was not made.
+    """
 
     name: Text
     label: Text = ""
     predicted: Amount
     measured: Amount
+    made: Amount | None = None
     chosen: bool = False
 
 
@@ -289,6 +293,43 @@ class Latency(_Part):
     def error(self) -> float:
         """Relative error of the prediction; 0 is exact, above 0 it was too slow."""
         return self.predicted_ms / self.measured_ms - 1 if self.measured_ms else 0.0
+
+
+class RuntimeRow(_Part):
+    """One runtime as timed by ``fewer bench``: milliseconds per call, and output error against the dense model.
+
+    ``distortion`` is the same measure as everywhere in the report, None where the outputs cannot be compared.
+    """
+
+    label: Text
+    runtime: Text = ""
+    precision: Text = "fp32"
+    ours: bool = False
+    ms: Amount
+    low_ms: Amount | None = None
+    high_ms: Amount | None = None
+    times_faster: Amount | None = None
+    distortion: Amount | None = None
+    memory_bytes: Amount | None = None
+
+
+class Runtimes(_Part):
+    """The run beside the runtimes that a user could take instead, timed in turns; errors over ``images`` inputs.
+
+    ``noisy`` are rows whose times spread too widely to be trusted.
+
+    ``times_faster`` of the rows is over the dense model in torch eager. ``missing`` are those that were not timed, with
+    the reason.
+    """
+
+    rows: list[RuntimeRow]
+    missing: dict[Text, Text] = {}
+    noisy: list[Text] = []
+    threads: Count = 1
+    batch: Count = 1
+    images: Count = 1
+    origin: Text = ""
+    created: Text = ""
 
 
 class Recovery(_Part):
@@ -348,6 +389,7 @@ class RunReport(_Part):
     contest: list[Contender] = []
     search: Search | None = None
     latency: Latency | None = None
+    runtimes: Runtimes | None = None
     recovery: Recovery | None = None
     sensing: Sensing | None = None
     timings: dict[Text, Amount] = {}

@@ -38,6 +38,7 @@ class Section:
 
 
 SECTIONS = (
+    Section("runtimes", "Quality and time beside other runtimes", lambda report: report.runtimes, plots.runtimes),
     Section("comparison", "Against other methods", lambda report: report.baselines, plots.baselines),
     Section("frontier", "Other budgets", lambda report: report.frontier, plots.frontier),
     Section("latency", "Time, predicted and measured", lambda report: report.latency),

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import re
 
-from fewer.report.data import Additivity, Baseline, BudgetResult, Latency, Recovery, RunReport, Search, Sensing
+from fewer.report.data import (
+    Additivity,
+    Baseline,
+    BudgetResult,
+    Latency,
+    Recovery,
+    RunReport,
+    Runtimes,
+    Search,
+    Sensing,
+)
 from fewer.report.numbers import count, data_size, duration, percent, quantity, significant, times
 
 LEVEL = 1.01
@@ -170,6 +180,38 @@ def latency_sentence(time: Latency) -> str:
         f"One batch takes {quantity(time.measured_ms, 'ms')} instead of {quantity(time.dense_ms, 'ms')} "
         f"({significant(faster)} times faster); {quantity(time.predicted_ms, 'ms')} were predicted, {how}."
     )
+
+
+def runtimes_sentence(found: Runtimes) -> str:
+    """Say which runtimes, if any, are both quicker and closer to the dense model than this run.
+
+    Examples
+    --------
+    >>> rows = [
+    ...     {"label": "fewer", "ours": True, "ms": 20, "times_faster": 5, "distortion": 0.01},
+    ...     {"label": "OpenVINO int8", "ms": 25, "times_faster": 4, "distortion": 0.02},
+    ... ]
+    >>> print(runtimes_sentence(Runtimes.model_validate({"rows": rows})).replace(". ", ".\n"))
+    This run takes 20.0 ms per call, 5.00 times faster than the dense model in torch.
+    No other runtime is both as quick and as close to the dense model.
+    """
+    ours = min((row for row in found.rows if row.ours), key=lambda row: row.ms, default=None)
+    if ours is None:
+        return "This run could not be timed."
+    told = f"This run takes {quantity(ours.ms, 'ms')} per call"
+    if ours.times_faster:
+        how = "times faster than" if ours.times_faster >= 1 else "times the speed of"
+        told += f", {significant(ours.times_faster)} {how} the dense model in torch"
+    if ours.distortion is None:
+        return told + "."
+    better = [
+        row.label
+        for row in found.rows
+        if not row.ours and row.ms <= ours.ms and row.distortion is not None and row.distortion <= ours.distortion
+    ]
+    if not better:
+        return told + ". No other runtime is both as quick and as close to the dense model."
+    return told + f". As quick or quicker, and as close to the dense model or closer: {_joined(better)}."
 
 
 def part(value: float, whole: float, unit: str) -> str:

@@ -25,7 +25,7 @@ from fewer.models.running import Forward, call, evaluating
 from fewer.patterns import to_matrix
 from fewer.report import RunReport, write
 from fewer.verbs.applying import apply_options
-from fewer.verbs.contest import decide
+from fewer.verbs.contest import Made, decide, final
 from fewer.verbs.curves import Sensed, resolved, sense_curves
 from fewer.verbs.deploying import deploy, measured_here, plan_within
 from fewer.verbs.evidence import Evidence, gather, search_facts
@@ -235,6 +235,11 @@ def _compress(
     assembly = Assembly.of(prepared.model, sensed.curves, scratch, prepared.calibration[:1], forward)
     with timed(timings, "plan"):
         allocator, rows = decide(prepared, settings, sensed, assembly, budgets, progress)
+    made: dict[bytes, Made] = {}
+    if len(rows) > 1:
+        with timed(timings, "apply"):
+            allocator, made = final(prepared, settings, sensed, budgets, rows, progress)
+    with timed(timings, "plan"):
         allocation, under, tried = plan_within(
             prepared,
             settings,
@@ -251,7 +256,11 @@ def _compress(
             search = None
             if allocator == "dp":
                 allocation, search = _search(prepared, settings, sensed, assembly, budgets, allocation, progress)
-        compressed, masks = _apply(prepared, settings, sensed, allocation, progress, timings)
+        ready = made.get(allocation.choice.tobytes())
+        if ready is not None:
+            compressed, masks = ready.model, ready.masks
+        else:
+            compressed, masks = _apply(prepared, settings, sensed, allocation, progress, timings)
     method = allocator + ("+search" if search is not None and search["kept"] else "")
     if settings.allocator == "auto" and allocator != "dp":
         method = f"auto:{allocator}"
@@ -259,7 +268,7 @@ def _compress(
     evidence = Evidence(
         prepared, settings, sensed, plan, allocation, compressed, masks, budgets, timings, search, command, judge
     )
-    evidence.tried, evidence.under, evidence.contest = tried, under, rows
+    evidence.tried, evidence.under, evidence.contest, evidence.made = tried, under, rows, made
     return report_on(evidence, assembly, progress)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from fewer.core.allocate import Allocation
@@ -14,17 +16,22 @@ from fewer.verbs.planning import choose
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch import Tensor, nn
+
     from fewer.verbs.curves import Sensed
     from fewer.verbs.planning import Assembly
     from fewer.verbs.prepare import Prepared
     from fewer.verbs.progress import Progress
     from fewer.verbs.settings import Settings
 
-__all__ = ["CONTENDERS", "contest", "decide"]
+__all__ = ["CONTENDERS", "Made", "contest", "decide", "final"]
 
 CONTENDERS = ("dp", "lamp", "erk", "uniform")
 _MARGIN = 0.02
 """By how much a simple rule must be better: the optimum of the curves is left for a reason only."""
+_CLOSE = 1.5
+"""Plans whose joint harm is at most so many times the lowest are made real, to be measured as whole models."""
+_FINALISTS = 3
 
 
 def contest(
@@ -117,3 +124,72 @@ def decide(
             lambda plan: assembly.distortion(plan.choice, batches, reference),
             lambda name: stage.advance(1, name),
         )
+
+
+@dataclass(eq=False)
+class Made:
+    """A plan that was made real: the model, its masks, and the seconds that it took."""
+
+    model: nn.Module
+    masks: dict[str, Tensor]
+    seconds: float
+
+
+def final(
+    prepared: Prepared,
+    settings: Settings,
+    sensed: Sensed,
+    budgets: Sequence[Budget],
+    rows: list[dict[str, Any]],
+    progress: Progress,
+) -> tuple[str, dict[bytes, Made]]:
+    """Make the best plans of a contest real, layer by layer in order, and take the lowest.
+
+    Put together from layers that were repaired each on its own, coarse blocks do not show which plan is better; the
+    models that a run would give do, on the very images that the repair learns from: it fits them too well, but every
+    plan alike.
+
+    Parameters
+    ----------
+    rows
+        Of :func:`contest`, with more than one contender; finalists get ``made``, the distortion of their model on the
+        calibration images.
+
+    Returns
+    -------
+    str
+        The allocator to use: ``dp``, unless another one is clearly lower.
+    dict of bytes to Made
+        The models, by the bytes of their plan's choice, so that none is made twice.
+    """
+    from fewer.verbs.applying import apply_options
+    from fewer.verbs.evaluate import Judge
+
+    lowest = min(row["measured"] for row in rows)
+    close = sorted((row for row in rows if row["measured"] <= _CLOSE * lowest), key=lambda row: row["measured"])
+    finalists = [row for row in rows if row["name"] == "dp" or any(row is other for other in close[:_FINALISTS])]
+    if len(finalists) < 2:
+        return finalists[0]["name"], {}
+    judge = Judge(
+        prepared.model,
+        prepared.calibration,
+        batch=max(8, settings.batch),
+        forward=prepared.forward,
+        task=prepared.loaded.task,
+    )
+    made: dict[bytes, Made] = {}
+    for row in finalists:
+        plan = choose(sensed.curves, budgets, row["name"])
+        began, chosen = perf_counter(), _options(sensed, plan)
+        tokens = sensed.curves.meta.get("tokens")
+        model, masks = apply_options(
+            prepared, settings, sensed.options, chosen, tokens=tokens, progress=progress, title=f"try {row['name']}"
+        )
+        made[plan.choice.tobytes()] = Made(model, masks, perf_counter() - began)
+        row["made"] = judge.judge(model).distortion
+    best, exact = min(finalists, key=lambda row: row["made"]), rows[0]
+    return (best["name"] if best["made"] < (1 - _MARGIN) * exact["made"] else "dp"), made
+
+
+def _options(sensed: Sensed, plan: Allocation) -> Mapping[str, Any]:
+    return {u.name: sensed.options[u.name][k] for u, k in zip(sensed.curves.units, plan.choice, strict=True)}

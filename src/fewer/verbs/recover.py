@@ -388,7 +388,7 @@ def _report(
     command: str | None,
 ) -> RunReport:
     """The run's report with its new quality; what other methods reached stays as it was."""
-    report = work.report.model_copy(deep=True)
+    report = work.report.model_copy(update={"runtimes": None}, deep=True)  # that was the model before
     (was, _), (now, labelled) = before, after
     # recovered before, and judged by the same images: the start of the first time is what counts
     first = report.recovery if report.recovery and report.recovery.source == work.views.source else None
