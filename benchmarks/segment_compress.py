@@ -75,7 +75,15 @@ def row_of(run: Path, pool: Path, pattern: str, args: argparse.Namespace) -> dic
     """Compress, recover, judge."""
     out = run.with_name(f"{run.name}-{pattern.replace(':', '').replace(',', '+')}-{args.budget.replace('=', '')}")
     words = ["compress", str(run), "--images", str(pool), "--labelled", str(pool), "--budget", args.budget]
-    words += ["--pattern", pattern, "--out", str(out), "--overwrite", "--baselines", "uniform"]
+    words += [
+        "--pattern",
+        pattern,
+        "--out",
+        str(out),
+        "--resume" if out.exists() else "--overwrite",
+        "--baselines",
+        "uniform",
+    ]
     words += ["--calibration", "16", "--sensing", "4", "--heldout", "8", "--additivity", "0", "--threads", "1"]
     words += ["--precisions", "fp32,bf16"]  # int8 has no kernel for 3 x 3 convolutions
     code, said = told(words)
