@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready-$(EXTRAS)
 NATIVE := $(shell find native -name '*.cpp' -o -name '*.h' -o -name CMakeLists.txt 2>/dev/null)
 
-.PHONY: help demo test quick setup check lint types docs doctest format clean distclean
+.PHONY: help demo test setup check lint types docs doctest wheel format clean distclean
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -17,6 +17,7 @@ help:
 	@echo "make test      run the whole test suite          (ARGS='-k budget' to choose)"
 	@echo "make check     lint, format, types, docs, doctests"
 	@echo "make docs      build the documentation            (docs/_build/html/index.html)"
+	@echo "make wheel     build sdist and wheel into dist/ and check them (small enough; installs without a compiler)"
 	@echo "make bench-NAME  run benchmarks/NAME.py           (for example bench-allocation)"
 	@echo "make format    apply the formatter and the safe lint fixes"
 	@echo "make clean     remove what builds and runs leave; make distclean also removes $(VENV)"
@@ -67,6 +68,9 @@ docs: setup
 
 doctest: setup
 	$(BIN)/python -m pytest -q --doctest-modules src tests/docs
+
+wheel: setup
+	.ci/wheel $(BIN)/python
 
 format: setup
 	$(BIN)/ruff format

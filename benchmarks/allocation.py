@@ -28,6 +28,7 @@ from pathlib import Path
 
 import torch
 from rivals import uniform_in_order
+from tables import Table
 
 from fewer.core.budget import Budget
 from fewer.core.search import local_search
@@ -55,27 +56,15 @@ SIMPLE = ("uniform", "erk", "lamp", "global_magnitude")
 RIVALS = ("sparsegpt", "wanda")
 
 
-class Table:
-    """Rows in a CSV file, written as they come."""
-
-    def __init__(self, path: Path, fresh: bool) -> None:
-        self.path = path
-        if fresh or not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(",".join(COLUMNS) + "\n", "utf-8")
-        with path.open(encoding="utf-8") as file:
-            self.done = {self.key(row) for row in csv.DictReader(file)}
-
-    @staticmethod
-    def key(row: dict) -> tuple[str, ...]:
-        return tuple(str(row[c]) for c in COLUMNS[:7])
-
-    def add(self, row: dict, work: Callable[[], tuple[Quality, float]]) -> None:
-        if self.key(row) in self.done:
-            return
-        began = time.perf_counter()
-        quality, kept = work()
-        row |= {
+def measure(table: Table, row: dict, work: Callable[[], tuple[Quality, float]]) -> None:
+    """Do the work of a row that the table does not have."""
+    if row in table:
+        return
+    began = time.perf_counter()
+    quality, kept = work()
+    table.add(
+        {
+            **row,
             "distortion": f"{quality.distortion:.6g}",
             "median": f"{quality.median:.6g}",
             "quality_name": quality.name,
@@ -83,10 +72,7 @@ class Table:
             "kept": f"{kept:.5f}",
             "seconds": f"{time.perf_counter() - began:.1f}",
         }
-        with self.path.open("a", encoding="utf-8") as file:
-            csv.DictWriter(file, COLUMNS).writerow(row)
-        self.done.add(self.key(row))
-        print(*(row[c] for c in COLUMNS), flush=True)
+    )
 
 
 def cells(args: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
@@ -117,7 +103,7 @@ def run_cell(table: Table, model: str, pattern: str, seed: int, args: argparse.N
                 for s in args.sparsities
                 for m in in_order_methods(s)
             ]
-        if all(Table.key(w) in table.done for w in wanted):
+        if all(w in table for w in wanted):
             continue
         prepared = prepare(model, [p.path for p in real_photos()], settings)
         judge = Judge(prepared.model, prepared.heldout, task=prepared.loaded.task)
@@ -135,7 +121,7 @@ def run_cell(table: Table, model: str, pattern: str, seed: int, args: argparse.N
                     work = partial(
                         assembled, prepared, settings, sensed, assembly, judge, method, sparsity, args.search
                     )
-                    table.add(one, work)
+                    measure(table, one, work)
                 if repair:
                     in_order(table, row, prepared, settings, sensed, assembly, judge, sparsity)
 
@@ -218,7 +204,7 @@ def in_order(
 
     common = {**row, "sparsity": sparsity, "how": "in order"}
     for method in in_order_methods(sparsity):
-        table.add({**common, "method": method}, partial(rival if method in RIVALS else ours, method))
+        measure(table, {**common, "method": method}, partial(rival if method in RIVALS else ours, method))
 
 
 def plot(path: Path) -> None:
@@ -270,7 +256,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "allocation.csv")
     args = parser.parse_args()
     if not args.plot:
-        table = Table(args.out, args.fresh)
+        table = Table(args.out, COLUMNS, 7, args.fresh)
         stamp = args.out.with_suffix(".json")
         stamp.write_text(json.dumps(environment(threads=torch.get_num_threads()), indent=1) + "\n", "utf-8")
         for model, pattern, seed in cells(args):

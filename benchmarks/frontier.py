@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from probes import probe
 from rival_runtimes import onnxruntime, openvino, torch_pruned
+from tables import Table
 from torch import nn
 
 from fewer.core.budget import Budget
@@ -64,29 +65,6 @@ OURS: dict[str, tuple[str, Keep]] = {
 CUTS = (0.3, 0.5)
 
 
-class Table:
-    """Rows in a CSV file, written as they come."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(",".join(COLUMNS) + "\n", "utf-8")
-        with path.open(encoding="utf-8") as file:
-            self.done = {self.key(row) for row in csv.DictReader(file)}
-
-    @staticmethod
-    def key(row: dict) -> tuple[str, ...]:
-        return tuple(str(row[c]) for c in COLUMNS[:4])
-
-    def add(self, row: dict) -> None:
-        row = {k: f"{v:.5g}" if isinstance(v, float) and k not in ("point",) else v for k, v in row.items()}
-        with self.path.open("a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, COLUMNS).writerow(row)
-        self.done.add(self.key(row))
-        print(*(row.get(c, "") for c in COLUMNS), flush=True)
-
-
 def times_faster(dense: nn.Module, fast: nn.Module, example: torch.Tensor) -> tuple[float, float]:
     """How many times faster than the dense model in torch eager, and how many milliseconds at the machine's best."""
     with evaluating(dense), torch.no_grad():
@@ -104,23 +82,21 @@ def finish(table: Table, row: dict, prepared: Prepared, judge: Judge, fast: nn.M
     mnist = ""
     if probes and quality.name == "feature cosine":
         mnist = probe(fast, "mnist", probes, prepared)[1]
-    table.add(
-        row
-        | {
-            "times_faster": faster,
-            "ms": ms,
-            "distortion": quality.distortion,
-            "quality_name": quality.name,
-            "quality": quality.value,
-            "mnist": mnist,
-        }
-    )
+    found = row | {
+        "times_faster": faster,
+        "ms": ms,
+        "distortion": quality.distortion,
+        "quality_name": quality.name,
+        "quality": quality.value,
+        "mnist": mnist,
+    }
+    table.add({k: f"{v:.5g}" if isinstance(v, float) and k != "point" else v for k, v in found.items()})
 
 
 def ours(table: Table, prepared: Prepared, settings: Settings, judge: Judge, args: argparse.Namespace) -> None:
     wanted = [(m, b) for m in args.methods if m in OURS for b in args.budgets]
     row = {"model": prepared.loaded.name, "seed": settings.seed, "runtime": "fewer"}
-    missing = [w for w in wanted if Table.key({**row, "method": w[0], "point": w[1]}) not in table.done]
+    missing = [w for w in wanted if {**row, "method": w[0], "point": w[1]} not in table]
     if not missing:
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -177,7 +153,7 @@ def rivals(table: Table, prepared: Prepared, seed: int, judge: Judge, args: argp
             )
     for (method, point), (runtime, make) in makers.items():
         row = {"model": prepared.loaded.name, "seed": seed, "method": method, "point": point, "runtime": runtime}
-        if Table.key(row) in table.done or not any(method.startswith(m) for m in args.methods):
+        if row in table or not any(method.startswith(m) for m in args.methods):
             continue
         try:
             fast = make()
@@ -230,7 +206,7 @@ def main() -> None:
         logging.disable(logging.WARNING)
         torch.set_grad_enabled(False)
         torch.set_num_threads(args.threads)
-        table = Table(args.out)
+        table = Table(args.out, COLUMNS, 4)
         stamp = json.dumps(environment(threads=args.threads), indent=1)
         args.out.with_suffix(".json").write_text(stamp + "\n", "utf-8")
         for seed in args.seeds:

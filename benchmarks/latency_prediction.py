@@ -10,14 +10,13 @@ do not matter for time, so masks are random. Writes a CSV with an environment st
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from tables import write
 
-from fewer.bench.environment import environment
 from fewer.core.option import Option
 from fewer.cost.latency import PATTERNS, PRECISIONS, LatencyModel, measure_model
 from fewer.cost.profile import DeviceProfile
@@ -51,17 +50,6 @@ def measure(model: torch.nn.Module, plan: dict[str, Option], x: torch.Tensor) ->
     fast, _ = accelerate(model, masks, example=x, precision={n: o.precision for n, o in plan.items()}, budget_ms=8.0)
     found = Stopwatch().time({"dense": lambda: model(x), "plan": lambda: fast(x)}, budget_ms=600.0)
     return found["plan"].ratio / found["dense"].ratio, found["plan"].spread
-
-
-def write(rows: list[dict[str, Any]], out: Path) -> None:
-    """All rows so far."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    stamp = environment([torch.get_num_threads()], pinned=False)
-    with out.open("w", newline="") as file:
-        file.write("".join(f"# {key}: {value}\n" for key, value in stamp.items()))
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def main() -> None:

@@ -18,6 +18,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from tables import read, write
+
 from fewer.core.allocate import allocate
 from fewer.core.budget import Budget
 from fewer.core.power import power_shares, with_power
@@ -31,7 +33,6 @@ from fewer.verbs.progress import Silent
 from fewer.verbs.rivals import rival_settings
 from fewer.verbs.settings import Settings
 from fewer.verbs.tokens import choose_tokens
-from tokens import read, write
 
 RESULTS = Path(__file__).parent / "results" / "lpvit.csv"
 

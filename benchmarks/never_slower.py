@@ -13,8 +13,6 @@ kept.
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import re
 import tempfile
 import time
@@ -24,9 +22,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from tables import read, write
 
 import fewer
-from fewer.bench.environment import environment
 from fewer.kernels.accelerate import accelerate
 from fewer.models.adapters import import_timm
 from fewer.models.artefact import load_masks, load_recipe
@@ -152,21 +150,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = []
-    if args.out.exists():
-        with args.out.open(newline="") as file:
-            rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    rows = read(args.out)
     for name in args.names.split(","):
         if any(row["architecture"] == name and row["batch"] == str(args.batch) for row in rows):
             continue
         rows.append({k: str(v) for k, v in measure(name, args.batch, args.rounds).items()})
         print(rows[-1], flush=True)
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        with args.out.open("w", newline="") as file:
-            file.write(f"# {json.dumps(environment([1], pinned=False))}\n")
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write(rows, args.out)
 
 
 if __name__ == "__main__":

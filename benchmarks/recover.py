@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
 import json
 import time
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from tables import Table
 from torch import Tensor, nn
 
 from fewer.core.duration import parse_duration
@@ -125,11 +125,7 @@ def main() -> None:
     parser.add_argument("--cells", nargs="*", type=int, default=list(range(len(CELLS))), help="numbers of settings")
     parser.add_argument("--out", type=Path, default=HERE / "recover.csv")
     args = parser.parse_args()
-    if not args.out.exists():
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(",".join(COLUMNS) + "\n", "utf-8")
-    with args.out.open(encoding="utf-8") as file:
-        done = {tuple(row[c] for c in KEY) for row in csv.DictReader(file)}
+    table = Table(args.out, COLUMNS, len(KEY))
     stamp = json.dumps(environment(threads=torch.get_num_threads()), indent=1)
     args.out.with_suffix(".json").write_text(stamp + "\n", "utf-8")
     for seed in range(args.seeds):
@@ -139,12 +135,9 @@ def main() -> None:
                 how = (course.batch, course.rate, course.alone, course.blocks)
                 values = (model, option, seed, method, args.time, args.clock, torch.get_num_threads(), *how)
                 row = dict(zip(KEY, map(str, values), strict=True))
-                if tuple(row.values()) in done:
+                if row in table:
                     continue
-                row |= run(args.work, model, option, seed, method, parse_duration(args.time), args.clock)
-                with args.out.open("a", encoding="utf-8") as file:
-                    csv.DictWriter(file, COLUMNS).writerow(row)
-                print(*row.values(), flush=True)
+                table.add(row | run(args.work, model, option, seed, method, parse_duration(args.time), args.clock))
 
 
 if __name__ == "__main__":

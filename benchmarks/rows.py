@@ -12,13 +12,13 @@ seed. Goes on where it stopped: rows from the CSV, finished sensing tasks from `
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from tables import Table
 
 from fewer.core.budget import Budget
 from fewer.core.errors import FewerError
@@ -78,11 +78,7 @@ def planned(sensed: Sensed, options: str, budget: Budget) -> np.ndarray:
     return np.array([k[i] for k, i in zip(keep, choice, strict=True)])
 
 
-def key(row: dict) -> tuple[str, ...]:
-    return tuple(str(row[c]) for c in COLUMNS[:5])
-
-
-def write(path: Path, done: set, row: dict, quality: Quality, sensed: Sensed, choice: np.ndarray, began: float) -> None:
+def add(table: Table, row: dict, quality: Quality, sensed: Sensed, choice: np.ndarray, began: float) -> None:
     curves, metric = sensed.curves, row["metric"]
     row |= {
         "cost": f"{curves.total(metric, choice) / curves.dense(metric):.4f}",
@@ -94,18 +90,15 @@ def write(path: Path, done: set, row: dict, quality: Quality, sensed: Sensed, ch
         "weights": f"{curves.total('weights', choice) / curves.dense('weights'):.4f}",
         "seconds": f"{time.perf_counter() - began:.1f}",
     }
-    with path.open("a", encoding="utf-8") as file:
-        csv.DictWriter(file, COLUMNS).writerow(row)
-    done.add(key(row))
-    print(*(row.get(c, "") for c in COLUMNS), flush=True)
+    table.add(row)
 
 
-def run(model: str, metric: str, args: argparse.Namespace, done: set) -> None:
+def run(model: str, metric: str, args: argparse.Namespace, table: Table) -> None:
     """Everything of one network and one metric."""
     row = {"model": model, "metric": metric}
     wanted = [{**row, "budget": b, "options": o, "how": "assembled"} for b in BUDGETS[metric] for o in SETS]
     ordered = [{**row, "budget": b, "options": o, "how": "in order"} for b in args.in_order for o in SETS]
-    if all(key(one) in done for one in (*wanted, *ordered)):
+    if all(one in table for one in (*wanted, *ordered)):
         return
     settings = settings_for(metric, args)
     prepared = prepare(model, [p.path for p in real_photos()], settings)
@@ -118,7 +111,7 @@ def run(model: str, metric: str, args: argparse.Namespace, done: set) -> None:
     print(f"# sensed {model} for {metric}: {time.perf_counter() - began:.0f} s", flush=True)
     assembly = Assembly.of(prepared.model, sensed.curves, folder, prepared.calibration[:1], None)
     for one in (*wanted, *ordered):
-        if key(one) in done:
+        if one in table:
             continue
         began = time.perf_counter()
         budget = Budget(metric, float(one["budget"]), True)
@@ -140,10 +133,10 @@ def run(model: str, metric: str, args: argparse.Namespace, done: set) -> None:
                 predicted, dense = sensed.curves.total(metric, choice), sensed.curves.dense(metric)
                 one |= {"dense_ms": f"{dense:.3f}", "predicted_ms": f"{predicted:.3f}"}
                 one["measured_ms"] = f"{trial_ms(prepared, settings, chosen, predicted, dense, None):.3f}"
-            write(args.out, done, one, found[-1], sensed, choice, began)
+            add(table, one, found[-1], sensed, choice, began)
         else:
             quality = in_order(prepared, settings, sensed, choice, judge, one)
-            write(args.out, done, one, quality, sensed, choice, began)
+            add(table, one, quality, sensed, choice, began)
 
 
 def in_order(
@@ -177,16 +170,12 @@ def main() -> None:
     parser.add_argument("--work", required=True, type=Path)
     parser.add_argument("--out", default=HERE / "rows.csv", type=Path)
     args = parser.parse_args()
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    if not args.out.exists():
-        args.out.write_text(",".join(COLUMNS) + "\n", "utf-8")
+    table = Table(args.out, COLUMNS, 5)
     stamp = environment(threads=torch.get_num_threads())
     args.out.with_suffix(".json").write_text(json.dumps(stamp, indent=1) + "\n", "utf-8")
-    with args.out.open(encoding="utf-8") as file:
-        done = {key(row) for row in csv.DictReader(file)}
     for model in args.models:
         for metric in args.metrics:
-            run(model, metric, args, done)
+            run(model, metric, args, table)
 
 
 if __name__ == "__main__":

@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from tables import read, write
 from torch import nn
 
 import fewer
-from fewer.bench.environment import environment
 from fewer.cost.static import model_macs
 from fewer.cost.stopwatch import Stopwatch
 from fewer.data.calibration import as_calibration
@@ -34,22 +32,6 @@ from fewer.verbs.evaluate import Judge
 from fewer.verbs.settings import Settings
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def write(rows: list[dict[str, Any]], out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", newline="") as file:
-        file.write(f"# {json.dumps(environment([torch.get_num_threads()], pinned=False))}\n")
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def read(out: Path) -> list[dict[str, Any]]:
-    if not out.exists():
-        return []
-    with out.open(newline="") as file:
-        return list(csv.DictReader(line for line in file if not line.startswith("#")))
 
 
 def times(model: nn.Module, merged: nn.Module, example: torch.Tensor) -> dict[str, float]:

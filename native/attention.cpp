@@ -2,7 +2,7 @@
 //
 // Both products are the micro-kernel of the linear layer with one dense block per strip: for Q K^T the "weights" are
 // sixteen keys, for P V they are sixteen columns of V. Keys and values of a head are packed into that layout once.
-#include "linear.h"
+#include "product.h"
 
 namespace FEWER_NS {
 

@@ -2,7 +2,7 @@
 //
 // Between the layers activations stay in the format of `mode` (bf16 for the low precisions), and from the projection on
 // a thread carries a few dozen tokens through to the end of the block, so that the wide hidden layer never leaves L2.
-#include "linear.h"
+#include "rows.h"
 
 namespace FEWER_NS {
 

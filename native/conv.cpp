@@ -3,7 +3,7 @@
 // A k x k convolution is the micro-kernel of the linear layer over a padded image: the "row" of an output pixel starts
 // at its upper left input pixel, and a block of inputs (dy, dx, channels) lies at a fixed distance from there. So the
 // stored block indices are turned into distances once per call, and neighbouring output pixels are a tile.
-#include "linear.h"
+#include "product.h"
 
 namespace FEWER_NS {
 

@@ -1,19 +1,66 @@
-// What the other sources of one instruction set use from linear.cpp.
+// What the sources of one instruction set use of each other.
+//
+// A processor with VNNI but without bf16 needs its own int8 product only, so its variant takes everything else from the
+// plain AVX-512 one: FEWER_FLOATS names the namespace with the float code, by default the variant's own.
 #pragma once
-#include "product.h"
+#include "abi.h"
+
+#ifndef FEWER_NS
+#define FEWER_NS portable
+#endif
+#ifndef FEWER_FLOATS
+#define FEWER_FLOATS FEWER_NS
+#endif
+
+// Where the results of a product go.
+struct Output {
+    void *y;
+    int64_t ldy;
+    int32_t type, act;
+    const float *residual;
+    int64_t ldr;
+};
+
+// What is done to a row before the product.
+struct Prologue {
+    const void *x;
+    int64_t ldx;
+    int32_t type;
+    const float *norm_weight, *norm_bias;
+    float eps;
+};
+
+namespace FEWER_FLOATS {
+
+// The product with `threads` threads; and one thread's product of whole rows [first, first + rows).
+int product_f32(const FewerWeight &w, const Prologue &p, int64_t rows, const Output &out, int threads);
+int product_bf16(const FewerWeight &w, const Prologue &p, int64_t rows, const Output &out, int threads);
+bool rows_f32(const FewerWeight &w, const Prologue &p, int64_t first, int64_t rows, const Output &out);
+bool rows_bf16(const FewerWeight &w, const Prologue &p, int64_t first, int64_t rows, const Output &out);
+double peak_f32(int64_t steps);
+double peak_bf16(int64_t steps);
+
+int norm(const FewerNorm *a);
+int attention(const FewerAttention *a);
+int conv(const FewerWeight *w, const FewerConv *a);
+int depthwise(const FewerDepthwise *a);
+
+}  // namespace FEWER_FLOATS
 
 namespace FEWER_NS {
 
-// The product with `threads` threads; and one thread's product of whole rows [first, first + rows).
+using namespace FEWER_FLOATS;
+
+int product_i8(const FewerWeight &w, const Prologue &p, int64_t rows, const Output &out, int threads);
+bool rows_i8(const FewerWeight &w, const Prologue &p, int64_t first, int64_t rows, const Output &out);
+double peak_i8(int64_t steps);
+
+// The same for the format that the weights say.
 int run_product(const FewerWeight &w, const Prologue &p, int64_t rows, const Output &out, int threads);
 bool run_rows(const FewerWeight &w, const Prologue &p, int64_t first, int64_t rows, const Output &out);
 
 int linear(const FewerWeight *w, const FewerLinear *a);
-int norm(const FewerNorm *a);
-int attention(const FewerAttention *a);
 int block(const FewerBlock *a);
-int conv(const FewerWeight *w, const FewerConv *a);
-int depthwise(const FewerDepthwise *a);
 double peak(int mode, int64_t steps);
 
 }  // namespace FEWER_NS

@@ -1,5 +1,6 @@
 // The driver of one sparse product over a range of tokens and strips: prepared rows -> tiles -> epilogue.
 #pragma once
+#include "linear.h"
 #include "micro.h"
 
 #ifdef _OPENMP
@@ -7,15 +8,6 @@
 #endif
 
 namespace FEWER_NS {
-
-// Where the results of a product go.
-struct Output {
-    void *y;
-    int64_t ldy;
-    int32_t type, act;
-    const float *residual;
-    int64_t ldr;
-};
 
 FEWER_INLINE Strip strip_of(const FewerWeight &w, int64_t s) {
     int64_t first = w.rowptr[s];
@@ -35,8 +27,8 @@ FEWER_INLINE Strip strip_of(const FewerWeight &w, int64_t s) {
 FEWER_INLINE int64_t padded_inputs(const FewerWeight &w, int unit) { return up(up(w.in, (int64_t)w.ku * unit), 16); }
 
 // Activation, residual and conversion of a finished tile: `cols` columns of `rows` rows, from scratch to the output.
-// The switch over activations stands outside of the loops.
-template <int ACT> static void finish_tile(const float *t, int rows, int cols, const Output &out, int64_t row, int64_t col) {
+// The switch over activations stands outside of the loops. Not static: the sources of a variant share one copy.
+template <int ACT> void finish_tile(const float *t, int rows, int cols, const Output &out, int64_t row, int64_t col) {
     for (int i = 0; i < rows; i++, t += STRIP) {
         const float *r = out.residual ? out.residual + (row + i) * out.ldr + col : nullptr;
         int64_t at = (row + i) * out.ldy + col;
@@ -106,15 +98,6 @@ static void multiply(const FewerWeight &w, const uint32_t *x, int64_t ldx, const
         }
     }
 }
-
-// What is done to a row before the product.
-struct Prologue {
-    const void *x;
-    int64_t ldx;
-    int32_t type;
-    const float *norm_weight, *norm_bias;
-    float eps;
-};
 
 // Prepares rows [first, first + rows) into dst; sx receives their scales. False when memory is exhausted.
 template <class Mode>

@@ -7,14 +7,11 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "abi.h"
+#include "linear.h"
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
-#ifndef FEWER_NS
-#define FEWER_NS portable
-#endif
 #define FEWER_INLINE inline __attribute__((always_inline))
 
 namespace FEWER_NS {

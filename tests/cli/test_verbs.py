@@ -35,6 +35,9 @@ def test_sense_plan_apply_step_by_step(fewer: Fewer) -> None:
     told = fewer("plan", "run", "--budget=weights=50%")
     assert told.code == 0, told.err
     assert _weights("run/plan.json") <= 0.5
+    assert "planned from curves alone; fewer compress would also measure the plans of lamp, erk and uniform" in told.out
+    told = fewer("plan", "run", "--budget=weights=50%", "--allocator=auto")
+    assert told.code == 2 and "a plan has only curves; use fewer compress" in told.err
 
     told = fewer("apply", "run")
     assert told.code == 0, told.err
@@ -56,6 +59,13 @@ def test_sense_plan_apply_step_by_step(fewer: Fewer) -> None:
     assert Path("run/plan.json").read_text() == before
     assert _weights("less/plan.json") <= 0.3
     assert not torch.equal(library.load("less")[0].weight, model[0].weight)
+
+
+def test_a_plan_names_the_winner_of_the_runs_contest() -> None:
+    from fewer.cli.plan import contest_note
+
+    assert "in this run's contest uniform was better than dp: try --allocator uniform" in contest_note("auto:uniform")
+    assert "alone" in contest_note("dp") and "alone" in contest_note("")
 
 
 @pytest.mark.usefixtures("sensed")

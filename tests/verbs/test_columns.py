@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
+from markupsafe import Markup
 from torch import Tensor, nn
 
 import fewer
@@ -21,6 +23,7 @@ from fewer.kernels import native
 from fewer.models.artefact import load_recipe
 from fewer.models.mobilenet import InvertedResidual
 from fewer.patterns import Pattern, option_thresholds, select_mask, to_matrix, to_weight
+from fewer.report import plots
 from fewer.verbs import deploying, shrinking
 from tests.fake_device import FakeWatch
 from tests.tiny import TINY, TinyViT, tiny
@@ -71,6 +74,22 @@ def lively_vit() -> nn.Module:
 X = torch.randn(28, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 LONG = torch.randn(72, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 NETS = {"vit": (lively_vit, TinyViT), "mobile": (mobile, Mobile)}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_pictures():
+    """Plots are most of the time that a run of a tiny net takes, and none of what is tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "plot", lambda *_, **__: Markup())
+        yield
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A run at 60 % in a folder that nobody writes to, its folder, and its images."""
+    folder = tmp_path_factory.mktemp("columns") / "run"
+    run = fewer.compress(mobile(), LONG, "weights=60%", settings=quick(pattern="columns"), out=folder)
+    return run, folder
 
 
 def weights_of(model: nn.Module, names) -> int:
@@ -228,19 +247,18 @@ def test_a_cut_that_changes_the_output_is_not_made(monkeypatch, tmp_path):
     assert not loaded.blocks[0].conv[2].weight[:, ~run.masks["blocks.0.conv.2"].flatten(1).any(0)].any()
 
 
-def test_another_budget_and_a_plan_edited_by_hand(tmp_path):
-    net = mobile()
-    folder = tmp_path / "run"
-    fewer.compress(net, X, "weights=80%", settings=quick(pattern="columns"), out=folder)
+def test_another_budget_and_a_plan_edited_by_hand(saved, tmp_path):
+    net, folder = mobile(), tmp_path / "run"
+    shutil.copytree(saved[1], folder)
     plan = fewer.plan(folder, "weights=70%")
-    again = fewer.apply(folder, plan, model=net, images=X)
+    again = fewer.apply(folder, plan, model=net, images=LONG)
     assert weights_of(again.model, plan.units) <= 0.7 * weights_of(net, plan.units)
     entry = next(n for n, o in plan.options().items() if o.removes == "rows")
     broken = json.loads(plan.to_json())
     broken["units"][entry]["option"] = "dense"
     (tmp_path / "plan.json").write_text(json.dumps(broken))
     with pytest.raises(FewerError, match="coupled: all of them remove the same share"):
-        fewer.apply(folder, tmp_path / "plan.json", model=net, images=X)
+        fewer.apply(folder, tmp_path / "plan.json", model=net, images=LONG)
 
 
 def test_a_compressed_run_can_be_compressed_again(tmp_path, monkeypatch):
@@ -261,8 +279,9 @@ def test_a_compressed_run_can_be_compressed_again(tmp_path, monkeypatch):
     assert weights_of(loaded, second.plan.units) <= 0.81 * weights_of(first.model, first.plan.units)
 
 
-def test_a_smaller_model_is_trained_on_without_growing_again(tmp_path):
-    run = fewer.compress(mobile(), LONG, "weights=60%", settings=quick(pattern="columns"), out=tmp_path / "run")
+def test_a_smaller_model_is_trained_on_without_growing_again(saved, tmp_path):
+    run, folder = saved
+    shutil.copytree(folder, tmp_path / "run")
     better = fewer.recover(tmp_path / "run", None, steps=6, model=mobile(), images=LONG)
     assert weights_of(better.model, run.plan.units) == weights_of(run.model, run.plan.units)
     loaded = fewer.load(tmp_path / "run", Mobile)
@@ -310,11 +329,11 @@ def test_a_budget_in_time_uses_smaller_dense_layers(monkeypatch, tmp_path):
     assert float((fast(X[:2]) - exact).norm() / exact.norm()) < 0.1
 
 
-def test_the_exported_file_is_small(tmp_path):
+def test_the_exported_file_is_small(saved):
     pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
-    run = fewer.compress(mobile(), X, "weights=40%", settings=quick(pattern="columns"), out=tmp_path / "run")
-    done = fewer.export(tmp_path / "run", "onnx", architecture=Mobile, example=X[:1])
+    run, folder = saved
+    done = fewer.export(folder, "onnx", architecture=Mobile, example=X[:1])
     import onnx
 
     stored = {tuple(t.dims) for t in onnx.load(str(done.path)).graph.initializer}

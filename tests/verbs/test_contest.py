@@ -10,7 +10,7 @@ from fewer.core.curve import Curve, CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.core.unit import Unit
-from fewer.verbs import applying, evidence
+from fewer.verbs import applying, comparison
 from fewer.verbs import compress as compress_module
 from fewer.verbs.compress import compress
 from fewer.verbs.contest import contest
@@ -77,7 +77,7 @@ def test_finalists_decide_by_their_models_and_are_not_made_again(monkeypatch):
         return real(*args, title=title, **kwargs)
 
     real = applying.apply_options
-    for module in (applying, compress_module, evidence):
+    for module in (applying, compress_module, comparison):
         monkeypatch.setattr(module, "apply_options", counting)
     monkeypatch.setattr("fewer.verbs.contest._CLOSE", 1e9)
     settings = Settings(calibration=24, sensing=8, heldout=8, baselines=("lamp", "uniform", "erk"), additivity=0)

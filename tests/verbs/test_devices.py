@@ -141,9 +141,9 @@ def test_a_wrong_prediction_is_corrected_before_the_model_is_made(device, monkey
 def test_rivals_are_held_to_the_corrected_budget(device, monkeypatch):
     seen = []
     monkeypatch.setattr(deploying, "trial_ms", lambda *_: 36.0)
-    original = fewer.verbs.evidence.choose
+    original = fewer.verbs.comparison.choose
     monkeypatch.setattr(
-        "fewer.verbs.evidence.choose", lambda c, b, n: (seen.append(list(b)), original(c, b, n))[1], raising=True
+        "fewer.verbs.comparison.choose", lambda c, b, n: (seen.append(list(b)), original(c, b, n))[1], raising=True
     )
     run = compress("latency=0.5x", baselines=("uniform",))
     assert seen and all(b.metric == "latency" and b.value < 30.0 for b in seen[0])

@@ -13,6 +13,16 @@ from fewer.core.errors import FewerError
 __all__ = ["plan"]
 
 
+def contest_note(method: str) -> str:
+    """What this plan has not been through. ``method`` is that of the run's own plan."""
+    if method.startswith("auto:"):
+        won = method.removeprefix("auto:")
+        return (
+            f"planned from curves alone; in this run's contest {won} was better than dp: try --allocator {won} as well"
+        )
+    return "planned from curves alone; fewer compress would also measure the plans of lamp, erk and uniform beside it"
+
+
 def plan(
     run: str,
     /,
@@ -24,7 +34,8 @@ def plan(
     """Plan another budget from the curves of a run, and show what would change.
 
     A run that was only sensed gets the plan as its plan.json. Where a model was already made by another plan, nothing
-    is written unless --out names a file.
+    is written unless --out names a file. Only curves are looked at: the contest of allocators that fewer compress holds
+    (--allocator auto) needs models, which are not made here.
 
     Parameters
     ----------
@@ -57,6 +68,8 @@ def plan(
         as_json(made.model_dump())
         return 0
     say(plan_table(made, before))
+    if allocator == "dp":
+        say(contest_note(before.method if before else ""))
     if out is None:
         say(f"nothing was written; to use it: --out plan.json, then fewer apply {run} --plan plan.json --out NEW")
     elif not shared.dry_run:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fewer import __version__
 
-_LIBRARIES = ("torch", "numpy")
+__all__ = ["cpuinfo", "environment", "memory_bytes", "system", "usable_cores", "versions"]
 
 
 def environment(threads: int | None = None) -> dict[str, str | int | float | None]:
@@ -35,17 +35,52 @@ def environment(threads: int | None = None) -> dict[str, str | int | float | Non
     >>> sorted(environment(threads=2))
     ['cores', 'cpu', 'fewer', 'memory_bytes', 'numpy', 'os', 'python', 'threads', 'torch']
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    fields, cores = cpuinfo(), usable_cores()
+    return {
+        **versions("torch", "numpy"),
+        "cpu": fields.get("model name") or platform.processor() or platform.machine() or None,
+        "cores": cores,
+        "threads": threads if threads is not None else _threads(cores),
+        "memory_bytes": memory_bytes(),
+        "os": system(),
+    }
+
+
+def versions(*libraries: str) -> dict[str, str | None]:
+    """Versions of fewer, Python and the named libraries; None for one that is not installed."""
     return {
         "fewer": __version__,
         "python": platform.python_version(),
-        **{library: _version(library) for library in _LIBRARIES},
-        "cpu": _cpu(),
-        "cores": cores,
-        "threads": threads if threads is not None else _threads(cores),
-        "memory_bytes": _memory(),
-        "os": f"{platform.system()} {platform.release()}".strip() + f" ({platform.machine()})",
+        **{library: _version(library) for library in libraries},
     }
+
+
+def cpuinfo() -> dict[str, str]:
+    """What ``/proc/cpuinfo`` says of the first processor; empty where there is no such file."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    lines = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
+    return {key.strip(): value.strip() for key, _, value in lines}
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def memory_bytes() -> int | None:
+    """Memory of the machine, in bytes."""
+    try:
+        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def system() -> str:
+    """Operating system, its release, and the machine's architecture."""
+    return f"{platform.system()} {platform.release()}".strip() + f" ({platform.machine()})"
 
 
 def _version(library: str) -> str | None:
@@ -64,22 +99,3 @@ def _threads(cores: int) -> int:
         return int(torch.get_num_threads())
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(asked) if asked.isdigit() and int(asked) > 0 else cores
-
-
-def _cpu() -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip() == "model name" and value.strip():
-            return value.strip()
-    return platform.processor() or platform.machine() or None
-
-
-def _memory() -> int | None:
-    try:
-        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):
-        return None

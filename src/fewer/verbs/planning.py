@@ -151,6 +151,11 @@ def plan(run: str | Path, budget: Any, *, allocator: str = "dp", out: str | Path
     """
     from fewer.core.budget import parse_budgets
 
+    if allocator == "auto":
+        raise FewerError(
+            "the contest of --allocator auto measures models, and a plan has only curves; use fewer compress for it, "
+            f"or choose one of dp, {', '.join(BASELINES)}"
+        )
     if allocator != "dp" and allocator not in BASELINES:
         raise FewerError(f"unknown allocator '{allocator}'{near_match(allocator, ['dp', *BASELINES])}")
     curves = RunFolder.open(run).read_curves()
