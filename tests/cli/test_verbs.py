@@ -61,6 +61,14 @@ def test_sense_plan_apply_step_by_step(fewer: Fewer) -> None:
     assert not torch.equal(library.load("less")[0].weight, model[0].weight)
 
 
+def test_the_help_of_a_verb_is_its_whole_docstring(fewer: Fewer) -> None:
+    told = fewer("plan", "--help")
+    assert told.code == 0
+    assert "Plan another budget from the same curves" in told.out and "the contest of allocators" in told.out
+    assert "Parameters\n---" not in told.out
+    assert "When labels are back: fewer select --continue" in fewer("select", "-h").out
+
+
 def test_a_plan_names_the_winner_of_the_runs_contest() -> None:
     from fewer.cli.plan import contest_note
 
