@@ -183,7 +183,7 @@ def latency_sentence(time: Latency) -> str:
 
 
 def runtimes_sentence(found: Runtimes) -> str:
-    """Say which runtimes, if any, are both quicker and closer to the dense model than this run.
+    r"""Say which runtimes, if any, are both quicker and closer to the dense model than this run.
 
     Examples
     --------
