@@ -44,6 +44,7 @@ int norm(const FewerNorm *a);
 int attention(const FewerAttention *a);
 int conv(const FewerWeight *w, const FewerConv *a);
 int depthwise(const FewerDepthwise *a);
+int chain(const FewerChain *a);
 
 }  // namespace FEWER_FLOATS
 
