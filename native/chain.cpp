@@ -4,6 +4,7 @@
 // the filtered ones in a small buffer, both in cache and (in the low precisions) bf16: the wide tensors of an inverted
 // residual never reach memory. Between the stages, where tensors are thin, activations are fp32.
 #include "linear.h"
+#include "simd.h"
 
 namespace FEWER_NS {
 

@@ -44,7 +44,6 @@ int norm(const FewerNorm *a);
 int attention(const FewerAttention *a);
 int conv(const FewerWeight *w, const FewerConv *a);
 int depthwise(const FewerDepthwise *a);
-int chain(const FewerChain *a);
 
 }  // namespace FEWER_FLOATS
 
@@ -62,6 +61,7 @@ bool run_rows(const FewerWeight &w, const Prologue &p, int64_t first, int64_t ro
 
 int linear(const FewerWeight *w, const FewerLinear *a);
 int block(const FewerBlock *a);
+int chain(const FewerChain *a);
 double peak(int mode, int64_t steps);
 
 }  // namespace FEWER_NS
