@@ -19,7 +19,7 @@ from fewer.models.mobilenet import InvertedResidual, MobileNetV2
 
 from .conftest import PRECISIONS
 
-# Relative error of the whole output: rounding of bf16 (2^-9) and of int8 (1/254 of the largest value) in each of a few layers.
+# Relative error of the whole output: a few layers of bf16 (2^-9 each) or of int8 (1/254 of the largest value each).
 TOLERANCE = {"fp32": 1e-5, "bf16": 2e-2, "int8": 8e-2}
 
 
@@ -34,9 +34,14 @@ def conv_norm(inputs, outputs, kernel=1, stride=1, groups=1, activation=nn.ReLU6
 def nets() -> dict[str, nn.Module]:
     return {
         "stem, stride and residual": nn.Sequential(
-            conv_norm(3, 24, 3, 2), InvertedResidual(24, 20, 1, 1), InvertedResidual(20, 33, 2, 3), InvertedResidual(33, 33, 1, 2)
+            conv_norm(3, 24, 3, 2),
+            InvertedResidual(24, 20, 1, 1),
+            InvertedResidual(20, 33, 2, 3),
+            InvertedResidual(33, 33, 1, 2),
         ),
-        "five by five": nn.Sequential(conv_norm(7, 40, activation=nn.SiLU), conv_norm(40, 40, 5, 2, 40, nn.SiLU), conv_norm(40, 9)),
+        "five by five": nn.Sequential(
+            conv_norm(7, 40, activation=nn.SiLU), conv_norm(40, 40, 5, 2, 40, nn.SiLU), conv_norm(40, 9)
+        ),
         "depthwise first": nn.Sequential(conv_norm(18, 18, 3, 1, 18, nn.ReLU), conv_norm(18, 5, activation=nn.ReLU)),
         "filter five": nn.Sequential(conv_norm(18, 18, 5, 1, 18, nn.ReLU), conv_norm(18, 5), conv_norm(5, 50)),
     }
@@ -151,5 +156,13 @@ def test_bad_input(lib):
     chain = chain_of(prepare(nets()["five by five"]))
     with pytest.raises(FewerError, match="native convolution needs"):
         chain(torch.zeros(1, 8, 4, 4))
-    with pytest.raises(FewerError, match="cannot be compiled or exported"):
-        torch.export.export(chain, (torch.zeros(1, 7, 4, 4),))
+    with pytest.raises(FewerError, match="the mask has shape"):
+        chain_of(prepare(nets()["five by five"]), {"0.0": torch.ones(3, 3, 1, 1, dtype=torch.bool)})
+
+
+def test_compile_and_export(lib):
+    chain = chain_of(prepare(nets()["stem, stride and residual"]), precision="int8")
+    x = torch.randn(1, 3, 20, 20)
+    expected = chain(x)
+    torch.testing.assert_close(torch.compile(chain, fullgraph=True)(x), expected)
+    torch.testing.assert_close(torch.export.export(chain, (x,)).module()(x), expected)

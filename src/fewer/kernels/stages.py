@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -91,6 +92,61 @@ def _packed(unit: Unit, mask: Tensor | None, precision: str) -> BlockSparseLinea
     return BlockSparseLinear(packed, unit.activation, "native")
 
 
+_FIELDS = [f"{part}_{n}" for part in ("expand", "filter") for n in ("kernel", "stride", "pad")]
+_FIELDS += ["expand_act", "filter_act", "project_act", "residual", "low"]
+_NUMBERS = 3 + len(_FIELDS)  # of a stage in a plan: the layers of its three parts (or -1), then the fields
+
+
+def stage_structs(plan: Sequence[int], layers: Sequence[Any]) -> Any:
+    """The C structs of a chain; ``layers`` are packed weights, or (weight, bias) of depthwise filters.
+
+    The caller keeps the layers alive.
+    """
+    structs = (native.StageStruct * (len(plan) // _NUMBERS))()
+    for index, struct in enumerate(structs):
+        expand, filters, project, *numbers = plan[index * _NUMBERS : (index + 1) * _NUMBERS]
+        if expand >= 0:
+            struct.expand = ctypes.pointer(layers[expand].struct)
+        if filters >= 0:
+            struct.filter, struct.filter_bias = (t.data_ptr() for t in layers[filters])
+        struct.project = ctypes.pointer(layers[project].struct)
+        for field, number in zip(_FIELDS, numbers, strict=True):
+            setattr(struct, field, number)
+    return structs
+
+
+def chain_direct(x: Tensor, stages: Any, size: Sequence[int], padded: int) -> Tensor:
+    """[batch, in, rows, columns] -> [batch, rows, columns, padded channels] of the given size."""
+    y = torch.empty((x.shape[0], *size, padded))
+    arguments = native.ChainStruct(
+        stages, len(stages), x.data_ptr(), *x.stride(), y.data_ptr(), *x.shape, torch.get_num_threads()
+    )
+    native.call(native.library().chain(ctypes.byref(arguments)), "chain of convolutions")
+    return y
+
+
+_CHAIN = "(Tensor x, Tensor[] tensors, int[] shapes, int[] plan, int[] size, int padded) -> Tensor"
+
+
+@torch.library.custom_op("fewer::conv_chain", mutates_args=(), device_types="cpu", schema=_CHAIN)
+def _conv_chain(x, tensors, shapes, plan, size, padded):
+    layers: list[Any] = []
+    at = 0
+    for out, inputs, units in zip(*(iter(shapes),) * 3, strict=True):
+        if units:
+            layers.append(ops.NativeWeight(tensors[at : at + 6], (out, inputs), units))
+            at += 6
+        else:
+            layers.append((tensors[at], tensors[at + 1]))
+            at += 2
+    return chain_direct(x, stage_structs(plan, layers), size, padded)
+
+
+@_conv_chain.register_fake
+def _(x, tensors, shapes, plan, size, padded):
+    return x.new_empty((x.shape[0], *size, padded))
+
+
 class NativeChain(nn.Module):
     """Stages of convolutions run by one native call; channels-last output. Inference only.
 
@@ -129,7 +185,7 @@ class NativeChain(nn.Module):
         masks = masks or {}
         self.layers = nn.ModuleList()
         self.names: dict[str, int] = {}
-        self._plan: list[tuple[int, int, int, list[int], bool, bool]] = []
+        self._plan: list[int] = []
         self._structs: tuple | None = None
         self.geometry: list[tuple[int, int, int]] = []
         self.in_channels = stages[0].units[0].conv.in_channels
@@ -139,7 +195,11 @@ class NativeChain(nn.Module):
             where, geometry, acts, low = [-1, -1, -1], [], [0, 0, 0], False
             for part, unit in enumerate((stage.expand, stage.filter, stage.project)):
                 conv = None if unit is None else unit.conv
-                shape = (1, 1, 0) if conv is None else tuple(_pair(v)[0] for v in (conv.kernel_size, conv.stride, conv.padding))  # type: ignore[arg-type]
+                shape = (
+                    (1, 1, 0)
+                    if conv is None
+                    else tuple(_pair(v)[0] for v in (conv.kernel_size, conv.stride, conv.padding))
+                )  # type: ignore[arg-type]
                 geometry += shape
                 if unit is None:
                     continue
@@ -152,31 +212,22 @@ class NativeChain(nn.Module):
                 low = low or wanted != "fp32"
                 self.names[unit.name] = len(self.layers)
                 self.layers.append(_packed(unit, masks.get(unit.name), wanted))
-            self._plan.append((*where, [*geometry[:6], *acts], stage.residual, low))  # type: ignore[arg-type]
+            self._plan += [*where, *geometry[:6], *acts, int(stage.residual), int(low)]
 
     def packed(self, name: str):
         """The packed weight of a unit."""
         return self.layers[self.names[name]].packed()  # type: ignore[operator]
 
     def _stages(self):
-        """The C structs, and the tensors that they point into."""
-        keep = [layer.native_weight() if isinstance(layer, BlockSparseLinear) else layer.weight for layer in self.layers]
-        if self._structs is not None and all(a is b for a, b in zip(self._structs[1], keep, strict=True)):
-            return self._structs[0]
-        structs = (native.StageStruct * len(self._plan))()
-        for struct, (expand, filters, project, numbers, residual, low) in zip(structs, self._plan, strict=True):
-            if expand >= 0:
-                struct.expand = ctypes.pointer(keep[expand].struct)  # type: ignore[union-attr]
-            if filters >= 0:
-                layer = self.layers[filters]
-                struct.filter, struct.filter_bias = layer.weight.data_ptr(), layer.bias.data_ptr()  # type: ignore[operator]
-            struct.project = ctypes.pointer(keep[project].struct)  # type: ignore[union-attr]
-            names = [f"{part}_{n}" for part in ("expand", "filter") for n in ("kernel", "stride", "pad")]
-            for field, number in zip([*names, "expand_act", "filter_act", "project_act"], numbers, strict=True):
-                setattr(struct, field, number)
-            struct.residual, struct.low = residual, low
-        self._structs = (structs, keep)
-        return structs
+        """The C structs, rebuilt when a buffer has moved."""
+        parts: list[Any] = [
+            layer.native_weight() if isinstance(layer, BlockSparseLinear) else (layer.weight, layer.bias)
+            for layer in self.layers
+        ]
+        held = [part[0] if isinstance(part, tuple) else part for part in parts]
+        if self._structs is None or any(a is not b for a, b in zip(self._structs[1], held, strict=True)):
+            self._structs = (stage_structs(self._plan, parts), held)
+        return self._structs[0]
 
     def forward(self, x: Tensor) -> Tensor:
         """x float32 [batch, in, rows, columns] -> [batch, out, rows, columns], channels-last in memory."""
@@ -187,13 +238,17 @@ class NativeChain(nn.Module):
         if min(size) < 1:
             raise FewerError(f"an image of {tuple(x.shape[2:])} is too small for these convolutions")
         if ops.tracing(x):
-            raise FewerError("a native chain of convolutions cannot be compiled or exported; accelerate after that")
-        y = torch.empty((x.shape[0], *size, self.padded))
-        stages = self._stages()
-        arguments = native.ChainStruct(
-            stages, len(stages), x.data_ptr(), *x.stride(), y.data_ptr(), *x.shape, torch.get_num_threads()
-        )
-        native.call(native.library().chain(ctypes.byref(arguments)), "chain of convolutions")
+            tensors, shapes = [], []
+            for layer in self.layers:
+                if isinstance(layer, BlockSparseLinear):
+                    tensors += [layer.rowptr, layer.kidx, layer.vals, layer.bias, layer.scale, layer.corr]
+                    shapes += [layer.out_features, layer.in_features, layer.units]
+                else:
+                    tensors += [layer.weight, layer.bias]
+                    shapes += [0, 0, 0]
+            y = torch.ops.fewer.conv_chain(x, tensors, shapes, self._plan, list(size), self.padded)
+        else:
+            y = chain_direct(x, self._stages(), size, self.padded)
         return y.permute(0, 3, 1, 2)[:, : self.out_channels]
 
     def __getstate__(self):
