@@ -70,7 +70,6 @@ doctest: setup
 	$(BIN)/python -m pytest -q --doctest-modules src tests/docs
 
 wheel: setup
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet 'build>=1.2'
 	.ci/wheel $(BIN)/python
 
 format: setup

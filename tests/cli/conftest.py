@@ -76,6 +76,16 @@ class Told:
     err: str
 
 
+def furnish(folder: Path) -> None:
+    """A model file and six photos."""
+    (folder / "net.py").write_text(NETS)
+    rng = np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    for index in range(6):
+        pixels = rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "photos" / f"{index}.png")
+
+
 @pytest.fixture(autouse=True)
 def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has its own working folder with a model file and six photos."""
@@ -83,12 +93,7 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     for name in ("FEWER_SEED", "FEWER_PATTERN"):
         monkeypatch.delenv(name, raising=False)
-    Path("net.py").write_text(NETS)
-    rng = np.random.default_rng(0)
-    Path("photos").mkdir()
-    for index in range(6):
-        pixels = rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(f"photos/{index}.png")
+    furnish(tmp_path)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import QUICK, Told
+from tests.cli.conftest import QUICK, Told, furnish
 
 Fewer = Callable[..., Told]
 GOOD = ["--budget=weights=50%", "--out=run", *QUICK]
@@ -121,6 +121,8 @@ CASES: dict[str, tuple[Callable[[], list[str]], tuple[str, ...]]] = {
     "unknown flag": (_more("--serch=3"), ("--serch", "--search")),
     "flag that is no number": (_more("--seed=abc"), ("--seed", "abc")),
     "device that does not exist": (_more("--device=tpu"), ("tpu",)),
+    "profile that does not exist": (_more("--profile=nowhere.json"), ("nowhere.json", "does not exist")),
+    "tokens where there are none": (_more("--tokens"), ("tokens cannot be merged", "transformer block")),
     "unknown preset": (_more("--preset=rd-prun"), ("did you mean 'rd-prune'?",)),
     "config that does not exist": (_more("--config=no.toml"), ("no.toml",)),
     "config that is not TOML": (_toml("seed = = 3"), ("run.toml", "TOML")),
@@ -175,6 +177,64 @@ def test_a_run_folder_of_another_model(compress: Fewer, fewer: Fewer) -> None:
     told = fewer("apply", "one", "--plan=two/plan.json", "--out=three")
     assert_one_sentence(told)
     assert_nothing_half_written(Path("three"))
+
+
+def test_a_budget_that_cannot_be_met_keeps_what_was_sensed_and_says_so(fewer: Fewer) -> None:
+    told = fewer("compress", "net.py:net", "--images=photos", "--out=run", "--budget=weights=0.1%", *QUICK)
+    assert_one_sentence(told, "cannot be met", "what was done so far is kept in run: go on with --resume")
+    told = fewer("compress", "net.py:net", "--images=photos", *GOOD, "--resume")
+    assert told.code == 0, told.err
+    assert "budget met" in told.out
+
+
+OTHERS = {
+    "plan with a contest": ("plan run --budget=weights=30% --allocator=auto", "fewer compress"),
+    "plan of a metric that was not measured": ("plan run --budget=latency=0.5x", "do not measure 'latency'"),
+    "apply on a GPU": ("apply run --out=new --device=cuda", "works on the CPU"),
+    "recover on a GPU": ("recover run --time=5s --out=new --device=cuda", "works on the CPU"),
+    "recover for no time": ("recover run --time=banana --out=new", "cannot read the time 'banana'"),
+    "export on a GPU": ("export run --device=cuda", "works on the CPU"),
+    "export into no folder": ("export run --out=nodir/x.onnx", "the folder nodir does not exist"),
+    "profile on a GPU": ("profile net.py:net --device=cuda", "works on the CPU"),
+    "report elsewhere": ("report run --out=new", "leave --out out"),
+    "bench for no time": ("bench run --seconds=-3", "--seconds must be more than 0"),
+    "bench beside nobody": ("bench run --vs=banana", "unknown peer 'banana'; known are"),
+    "select among broken images": ("select broken --budget=labels=1 --out=new --features=net.py:net", "none of the 2"),
+    "select by features that are not there": ("select photos --budget=labels=2 --features=no.npy --out=new", "no.npy"),
+    "plan of a queue": ("plan queue --budget=weights=30%", "queue is a queue of fewer select"),
+}
+
+
+@pytest.fixture(scope="module")
+def a_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, beside a queue and broken images; the cases below may not change a byte of it."""
+    from fewer.cli import main
+
+    place = tmp_path_factory.mktemp("others")
+    furnish(place)
+    for folder in ("broken", "queue"):
+        (place / folder).mkdir()
+    for name in ("a.png", "b.png"):
+        (place / "broken" / name).write_bytes(b"\x89PNG nonsense")
+    (place / "queue" / ".fewer-queue").write_text("This folder was made by fewer select.\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        assert main(["compress", "net.py:net", "--images=photos", *GOOD]) == 0
+    return place
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_the_other_verbs(case: str, a_run: Path, fewer: Fewer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(a_run)
+
+    def everything() -> dict[str, bytes]:
+        return {str(p): p.read_bytes() for p in Path().rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+
+    line, words = OTHERS[case]
+    before = everything()
+    assert_one_sentence(fewer(*line.split()), words)
+    assert everything() == before
+    assert not Path("new").exists()
 
 
 @pytest.mark.parametrize("verb", ["plan", "apply", "report"])

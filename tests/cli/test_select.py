@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install 'fewer[select]'")
 
@@ -61,3 +66,60 @@ def test_a_pool_of_broken_images(fewer):
     Path("photos/a.png").write_bytes(b"no")
     told = fewer("select", "photos", "--budget=labels=1", *GOOD)
     assert told.code == 2 and "none of the 1 images can be read; the first: a.png" in told.err
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _head(width: int, height: int, depth: int = 8, colour: int = 2) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+
+
+def _encoded(pixels: np.ndarray, form: str) -> bytes:
+    held = io.BytesIO()
+    Image.fromarray(pixels).save(held, form)
+    return held.getvalue()
+
+
+def test_thousands_of_images_some_of_them_broken(fewer):
+    """Ten kinds of damage, three files of each, among 3,000 images: skipped, counted, named; nothing else happens."""
+    shutil.rmtree("photos")
+    Path("photos").mkdir()
+    rng = np.random.default_rng(0)
+    good = [_encoded(rng.integers(0, 255, (6, 7, 3), np.uint8), "PNG") for _ in range(50)]
+    noise = rng.integers(0, 255, (40, 40, 3), np.uint8)
+    png, jpeg, grey = _encoded(noise, "PNG"), _encoded(noise, "JPEG"), np.full((3, 3), np.nan, np.float32)
+    damage = {
+        "empty.png": b"",
+        "text.png": b"no picture",
+        "page.jpg": b"<html><body>404 Not Found</body></html>",
+        "cut.png": png[: len(png) // 2],
+        "cut.jpg": jpeg[: len(jpeg) // 3],
+        "flipped.png": png[:60] + bytes(255 - b for b in png[60:90]) + png[90:],
+        "zeros.webp": bytes(500),
+        "bomb.png": _head(60_000, 60_000) + _chunk(b"IDAT", zlib.compress(bytes(100))) + _chunk(b"IEND", b""),
+        "nan.tif": _encoded(grey, "TIFF"),
+    }
+    broken = {f"{2 * i:04d}-{name}" for i, name in enumerate([*damage, "link.png"] * 3)}
+    for name in broken:
+        path = Path("photos", name)
+        if "link" in name:
+            path.symlink_to("gone.png")
+        else:
+            path.write_bytes(damage[name.split("-")[1]])
+    for i in range(3000 - len(broken)):
+        Path("photos", f"{i:04d}.png").write_bytes(good[i % 50])
+    assert len([*Path("photos").iterdir()]) == 3000 and len(broken) == 30
+
+    told = fewer("select", "photos", "--budget=labels=40", *GOOD)
+    assert told.code == 0, told
+    assert "30" in told.err + told.out and "Traceback" not in told.err
+    plan = json.loads(Path("queue/plan.json").read_text())
+    assert {one["name"] for one in plan["skipped"]} == broken
+    assert all(one["reason"] and "\n" not in one["reason"] for one in plan["skipped"])
+    page = Path("queue/gallery.html").read_text()
+    assert all(name in page for name in broken)
+    again = fewer("select", "--continue", "--out=queue", "--budget=labels=200", "--json", "--backend=serial")
+    chosen = {one["name"] for one in json.loads(again.out)["chosen"]}
+    assert again.code == 0 and len(chosen) == 200 and not chosen & broken

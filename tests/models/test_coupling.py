@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.cost.subjects import find_subjects
 from fewer.models.coupling import Couplings, difference, find_links, group_size
 from fewer.models.matching import match
 from fewer.models.mobilenet import InvertedResidual
@@ -66,6 +67,17 @@ class ApartAttention(nn.Module):
             f(x).view(b, n, self.num_attention_heads, -1).transpose(1, 2) for f in (self.query, self.key, self.value)
         )
         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Twice(nn.Module):
+    """One block under two names."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block, self.also = block, block
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x)
 
 
 class Gated(nn.Module):
@@ -209,6 +221,23 @@ def test_layers_that_are_shared_are_left_alone(name: str, unit: str, reason: str
     net, x = tiny(name)
     found = found_in(net.eval(), x)
     assert found.reasons is not None and reason in found.reasons[unit]
+
+
+def test_a_block_under_two_names_is_one_block() -> None:
+    """As in MONAI's DynUNet: a change in it is seen in both places, so it may be cut."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.InstanceNorm2d(16, affine=True), nn.ReLU(), nn.Conv2d(16, 4, 3)).eval()
+    twice = Twice(net)
+    x = torch.randn(2, 3, 12, 12)
+    found = find_links(twice, match(twice, x).units, x)
+    assert [link.units for link in found.links] == [("block.0", "block.3")]
+    small = operate(copy.deepcopy(net), [Removal(Link("3", ("0",), ("1",), None, 16, 2), (0, 5))])
+    assert small(x).shape == net(x).shape
+    subject = find_subjects(twice, match(twice, x).units, x)
+    assert [one.name for one in subject] == ["block.0", "block.3"]
+    tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    tied[1].weight = tied[0].weight
+    assert find_subjects(tied, match(tied, torch.zeros(1, 4)).units, torch.zeros(1, 4)) == []
 
 
 def test_a_layer_that_the_user_excludes_is_not_cut() -> None:

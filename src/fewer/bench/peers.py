@@ -100,7 +100,7 @@ def parse_peers(names: Iterable[str] | str | None) -> list[Peer]:
         elif part:
             near = get_close_matches(part, [*GROUPS, *PEERS], 1, 0.4)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise FewerError(f"unknown peer {part!r}; {hint}Known: {', '.join([*GROUPS, *PEERS])}")
+            raise FewerError(f"unknown peer {part!r}; {hint}known are {', '.join([*GROUPS, *PEERS])}")
     return [peer for peer in PEERS.values() if peer.name in wanted]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewer.cli.flags import Shared
+from fewer.cli.flags import Shared, cpu_only
 from fewer.core.errors import FewerError
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ def apply(
     from fewer.core.run import RunFolder
 
     shared = shared or Shared()
+    cpu_only(shared)
     source = RunFolder.open(run)
-    if not source.has("curves"):
-        raise FewerError(f"{run} has no curves yet; sense first: fewer sense MODEL --images FOLDER --out {run}")
+    curves = source.read_curves()
     if plan is None and not source.has("plan"):
         raise FewerError(f"{run} has no plan yet; make one: fewer plan {run} --budget weights=50%")
     wanted = source.read_plan() if plan is None else Plan.load(plan)
-    wanted.choice(source.read_curves())  # a plan of another run is told before anything is written
+    wanted.choice(curves)  # a plan of another run is told before anything is written
     if shared.dry_run:
         say(plan_table(wanted))
         return 0

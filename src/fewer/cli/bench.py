@@ -72,6 +72,8 @@ def bench(
     """
     if device != "cpu":
         raise FewerError(f"fewer bench times on the CPU, not on {device!r}; leave --device out")
+    if seconds <= 0 or (rounds is not None and rounds < 1):
+        raise FewerError("--seconds must be more than 0, and --rounds at least 1")
     counts = _counts(threads)
     files = _files(out, ("layers.json",) if layers else ("bench.json", "bench.svg"), overwrite)
     if dry_run:

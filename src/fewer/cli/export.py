@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fewer.cli.flags import Shared
+from fewer.cli.flags import Shared, cpu_only
 
 __all__ = ["export"]
 
@@ -25,6 +25,7 @@ def export(run: str, /, *, to: str = "onnx", batch: int = 1, shared: Shared | No
     from fewer.cli.show import as_json, say
 
     shared = shared or Shared()
+    cpu_only(shared)
     if shared.dry_run:
         say(f"would write the model of {run} as {to}, batch {batch}")
         return 0

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
-__all__ = ["SettingFlags", "Shared", "given"]
+from fewer.core.errors import FewerError
+
+__all__ = ["SettingFlags", "Shared", "cpu_only", "given"]
 
 CUT = Group("What may go", sort_key=11)
 HARM = Group("How harm is measured", sort_key=12)
@@ -119,6 +121,18 @@ class Shared:
     """Go on where an interrupted run stopped"""
     debug: Annotated[bool, _p(SHARED)] = False
     """Show the traceback of an error"""
+
+
+def cpu_only(shared: Shared) -> None:
+    """Refuse a device other than the CPU, in verbs that have no other.
+
+    Raises
+    ------
+    FewerError
+        When another one was asked for.
+    """
+    if shared.device not in (None, "cpu"):
+        raise FewerError(f"device '{shared.device}' cannot be used: this version works on the CPU, --device cpu")
 
 
 def given(flags: Any, shared: Shared | None = None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from fewer.cli.flags import Shared
+from fewer.cli.flags import Shared, cpu_only
 from fewer.core.errors import FewerError
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def profile(
     from fewer.verbs.profile import profile as run_profile
 
     shared = shared or Shared()
+    cpu_only(shared)
     out = Path(shared.out) if shared.out else None
     if out is not None and out.exists() and not shared.overwrite:
         raise FewerError(f"{out} exists already; give another --out, or --overwrite")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from fewer.cli.flags import Shared
+from fewer.cli.flags import Shared, cpu_only
 from fewer.core.errors import FewerError
 
 __all__ = ["recover"]
@@ -48,6 +48,7 @@ def recover(
     from fewer.core.duration import parse_duration
 
     shared = shared or Shared()
+    cpu_only(shared)
     if time is not None and steps is not None:
         raise FewerError("give --time or --steps, not both")
     if time is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fewer.cli.flags import Shared
+from fewer.core.errors import FewerError
 
 __all__ = ["report"]
 
@@ -22,6 +23,10 @@ def report(run: str, /, *, shared: Shared | None = None) -> int:
     from fewer.report.page import Page, is_page
 
     shared = shared or Shared()
+    if shared.out is not None:
+        raise FewerError(
+            "the page is written into the run itself; leave --out out, or copy report.html, which needs nothing"
+        )
     folder = RunFolder.open(run)
     page = folder.file("report_html") if shared.dry_run else fewer.rewrite_report(run)
     text = folder.file("report_json").read_text("utf-8")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from fewer.cli.flags import WORK, Shared
+from fewer.cli.flags import WORK, Shared, cpu_only
 from fewer.core.errors import FewerError
 
 __all__ = ["select"]
@@ -70,8 +70,7 @@ def select(
     shared = shared or Shared()
     if not budget:
         raise FewerError("which budget? give one, for example --budget labels=100")
-    if shared.device not in (None, "cpu"):
-        raise FewerError(f"this version embeds on the CPU; leave --device {shared.device} out")
+    cpu_only(shared)
     formats = [] if to.strip() == "none" else [name.strip() for name in to.split(",") if name.strip()]
     out = shared.out or "queue"
     if shared.dry_run:

@@ -22,6 +22,7 @@ from fewer.core.toml import dump_toml, read_toml
 __all__ = ["RunFolder"]
 
 _MARK = ".fewer-run"
+_QUEUE_MARK = ".fewer-queue"
 _SCRATCH = ".scratch"  # finished tasks of a run that is under way
 _FILES = {
     "config": "config.toml",
@@ -110,6 +111,8 @@ class RunFolder:
         run = cls(path)
         if not run.path.is_dir():
             raise FewerError(f"the run folder {run.path} does not exist")
+        if (run.path / _QUEUE_MARK).exists():
+            raise FewerError(f"{run.path} is a queue of fewer select, not a run of fewer")
         if not (run.path / _MARK).exists() and not any((run.path / f).exists() for f in _FILES.values()):
             raise FewerError(f"{run.path} is not a run of fewer: it has no {_FILES['plan']} and no {_FILES['curves']}")
         return run
@@ -120,24 +123,28 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None and issubclass(kind, FewerError) and self._fresh:
-            self._unmake()
+        kept = False
+        if isinstance(error, FewerError) and self._fresh:
+            kept = not self._unmake()
         self.close()
+        if kept and "--resume" not in str(error):
+            raise FewerError(f"{error}; what was done so far is kept in {self.path}: go on with --resume") from error
 
-    def _unmake(self) -> None:
-        """Leave nothing behind when a mistake ended the run before there was anything to keep.
+    def _unmake(self) -> bool:
+        """Leave nothing behind when a mistake ended the run before there was anything to keep; False where there was.
 
         So the same command works once its input is right. Sensed results and files of others stay.
         """
         files = [p for p in self.path.rglob("*") if p.is_file()]
         passing = {self.path / name for name in (_MARK, LOCK, _FILES["config"], _FILES["log"])}
         if any(p not in passing and p.stat().st_size for p in files):
-            return
+            return False
         with contextlib.suppress(OSError):  # a folder that someone else began to use stays
             for path in files:
                 path.unlink()
             for place in [*sorted((p for p in self.path.rglob("*") if p.is_dir()), reverse=True), *self._made]:
                 place.rmdir()
+        return True
 
     def close(self) -> None:
         """Let the lock go. Calling it again does nothing."""
@@ -198,7 +205,15 @@ class RunFolder:
         return curves.save(self.file("curves"))
 
     def read_curves(self) -> CurveSet:
-        """Read ``curves.npz``."""
+        """Read ``curves.npz``.
+
+        Raises
+        ------
+        FewerError
+            When the run has none: it is still being sensed, or it is of another kind.
+        """
+        if not self.has("curves"):
+            raise FewerError(f"{self.path} has no curves; they come from fewer compress or fewer sense")
         return CurveSet.load(self.file("curves"))
 
     def log(self, event: str, **facts: Any) -> None:

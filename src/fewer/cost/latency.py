@@ -252,8 +252,17 @@ def _smaller_ways(
         ways[way_of(AS_IT_CAME, side, s)] = lambda s=s: subject.smaller(side, s).as_it_came()
         for p in precisions:
             for way in ways_of(subject, p):
-                ways[way_of(way, side, s)] = lambda way=way, p=p, s=s: subject.smaller(side, s).ways(None, p)[way]
+                ways[way_of(way, side, s)] = lambda way=way, p=p, s=s: _smaller_way(subject.smaller(side, s), way, p)
     return ways
+
+
+def _smaller_way(subject: Subject, way: str, precision: str) -> Callable[[], object]:
+    """A way to run a layer that has lost channels; what would run in its place where too few are left for it."""
+    found = subject.ways(None, precision)
+    if way in found:
+        return found[way]
+    native = next((name for name in found if name.startswith("native")), None)
+    return found[native] if native is not None and way.startswith("native") else subject.as_it_came()
 
 
 def _runner(model: nn.Module, example: Any) -> Callable[[], object]:

@@ -16,6 +16,7 @@ from fewer.kernels import native
 from fewer.kernels.accelerate import capture_inputs, linear_candidates
 from fewer.kernels.chains import Chain, chain_candidates, find_chains
 from fewer.kernels.transformer import PATHS, why_not_a_block
+from fewer.models.matching import tied
 from fewer.models.surgery import cut_follower, cut_inputs, cut_outputs
 
 __all__ = ["AS_IT_CAME", "Subject", "find_subjects", "random_mask", "runs_as"]
@@ -114,7 +115,7 @@ def find_subjects(model: nn.Module, units: Sequence[Unit], example: Any) -> list
     model
         In evaluation mode; left as it is.
     units
-        Units that the example does not reach, or that are used under several names, are left out.
+        Units that the example does not reach, or whose weight other layers hold as well, are left out.
     example
         Tensor, or tuple of the model's arguments; its first dimension is the batch.
 
@@ -124,7 +125,7 @@ def find_subjects(model: nn.Module, units: Sequence[Unit], example: Any) -> list
     >>> find_subjects(net, [Unit("0", "linear", (4, 8))], torch.zeros(3, 8))[0].key
     'Linear 4x8 on 3x8'
     """
-    names = [unit.name for unit in units if not unit.aliases]
+    names = [unit.name for unit in units if not tied(model, unit)]
     chains = find_chains(model)
     blocks = [n for n, m in model.named_modules() if hasattr(m, "attn") and hasattr(m, "mlp")]
     fused = set()

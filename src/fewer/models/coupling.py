@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fewer.core.errors import FewerError
 from fewer.core.unit import Unit
 from fewer.cost.static import model_macs
+from fewer.models.matching import tied
 from fewer.models.running import Forward, call, evaluating, tensors_of
 from fewer.models.surgery import HEADS, Link, remove
 
@@ -207,7 +208,7 @@ class _Finder:
         """The link before a unit, or why there is none."""
         if unit.groups > 1:
             return "its input channels are in groups"
-        if unit.aliases or self.order.count(unit.name) != 1:
+        if tied(self.model, unit) or self.order.count(unit.name) != 1:
             return "its weight is used more than once"
         reason = "no layer before it makes its inputs, channel by channel"
         before = self.order[: self.order.index(unit.name)]
@@ -246,7 +247,7 @@ class _Finder:
     def _could_make(self, maker: Unit, channels: int, attention: str | None, before: Sequence[str]) -> bool:
         """Whether a layer has as many outputs as there are channels, or three times as many in attention."""
         fits = maker.rows == channels or (attention is not None and maker.rows == 3 * channels)
-        once = not maker.aliases and before.count(maker.name) == 1
+        once = not tied(self.model, maker) and before.count(maker.name) == 1
         return fits and once and maker.groups in (1, maker.rows)
 
     def _only_there(self, unit: Unit, channels: int, size: int, gone: Tensor) -> bool:

@@ -178,6 +178,38 @@ def match(
     return MatchResult(units, modules, listed)
 
 
+def tied(model: nn.Module, unit: Unit) -> bool:
+    """Whether the weight of a unit is held in several places, so that a change in one of them is none in the others.
+
+    A block that is registered under a second name, as in MONAI's DynUNet, is the same object in both places: a layer in
+    it may be cut or replaced.
+
+    Parameters
+    ----------
+    model
+        That the unit was matched in.
+    unit
+        With the other names of its weight.
+
+    Examples
+    --------
+    >>> block = nn.Sequential(nn.Linear(2, 2))
+    >>> twice = nn.ModuleDict({"a": block, "b": block})
+    >>> tied(twice, Unit("a.0", "linear", (2, 2), aliases=("b.0",)))
+    False
+    >>> layers = nn.Sequential(block[0], block[0])
+    >>> tied(layers, Unit("0", "linear", (2, 2), aliases=("1",)))
+    True
+    """
+
+    def place(name: str) -> tuple[nn.Module, str]:
+        parent, _, own = name.rpartition(".")
+        return model.get_submodule(parent), own
+
+    holder, own = place(unit.name)
+    return any(place(name)[0] is not holder or place(name)[1] != own for name in unit.aliases)
+
+
 def _kind(module: nn.Module) -> str | None:
     return next((kind for cls, kind in KINDS.items() if isinstance(module, cls)), None)
 

@@ -122,9 +122,9 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
         kind, _, name = spec.partition("/")
         if kind not in _LOADERS or not name:
             near = get_close_matches(spec, list_models(), 1, 0.4)
-            hint = f"did you mean {near[0]!r}?" if near else f"built in: {', '.join(list_models())}"
+            hint = f"did you mean {near[0]!r}?" if near else f"built in are {', '.join(list_models())};"
             raise FewerError(
-                f"unknown model {spec!r}; {hint} Specs are fewer/NAME, timm/NAME, hf/NAME or FILE.py:FUNCTION"
+                f"unknown model {spec!r}; {hint} a model is given as fewer/NAME, timm/NAME, hf/NAME or FILE.py:FUNCTION"
             )
         loaded = _LOADERS[kind](name)
     settings = loaded.preprocess

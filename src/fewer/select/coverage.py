@@ -6,15 +6,20 @@ import numpy as np
 
 from fewer.select.cluster import cluster
 from fewer.select.distance import Space, Whitened, nearest, squared_distances
-from fewer.select.pool import BLOCK, Pool, Selection, blocks
+from fewer.select.herding import exchange, herd
+from fewer.select.pool import Pool, Selection, blocks
+from fewer.select.typical import typicality
 
-__all__ = ["herd", "select_coverage"]
+__all__ = ["select_coverage"]
 
 COMPONENTS = 32
-POWER = 0.5
-KINDS = 64
+POWER = 0.25
+KINDS = 24
+BREADTH = 0.5
 LEANING = 2.0
 _REFERENCE = 8192  # images that stand for the pool's density
+_NEIGHBOURS = 20
+_MEMBERS = 4096  # of a kind that are looked at
 
 
 def select_coverage(
@@ -25,19 +30,22 @@ def select_coverage(
     components: int = COMPONENTS,
     power: float = POWER,
     kinds: int = KINDS,
+    breadth: float = BREADTH,
     leaning: float = LEANING,
 ) -> Selection:
-    """Choose one image of every kind first, then images that bring the chosen density close to that of the pool.
+    """Choose one image of every kind while labels are few, else images that together have the density of the pool.
 
-    Distances are taken between unit vectors on the pool's 32 strongest principal directions, whitened: no single
-    direction rules, and directions of noise are left out.
+    Distances are taken between unit vectors on the pool's 32 strongest principal directions, half whitened (divided by
+    the root of their spread): no single direction rules, and directions of noise are left out.
 
-    1. *Kinds.* k-means into as many clusters as there will be labels, at most 64. Of every cluster that has no label
-       yet, the image nearest to the centre is taken, the largest cluster first. In later rounds clusters of less than
-       half the mean weight are left to the second step: they are what fell between the labelled ones.
+    1. *Kinds*, as long as there are at most 24 labels in all. k-means into as many clusters as there will be labels. Of
+       every cluster that has no label yet, the most typical image is taken (the mean distance to its 20 nearest
+       neighbours in the cluster is smallest), the largest cluster first. In later rounds clusters of less than half the
+       mean weight are left to the second step: they are what fell between the labelled ones.
     2. *Density.* With a Gaussian kernel k, the next image is the one with the largest
        ``mean_j w_j k(i, j) - mean_s k(i, s)``, where j runs over the pool and s over what is chosen or labelled: always
-       where the pool is most under-represented so far (kernel herding; Chen, Welling and Smola, 2010).
+       where the pool is most under-represented so far (:func:`fewer.select.herding.herd`). Then images are exchanged
+       one by one as long as that brings the two densities closer (:func:`fewer.select.herding.exchange`).
 
     Where predictions or uncertainties are known (from the second round on) an image of the pool weighs
     ``w = 1 + leaning * u`` with u between 0 and 1 in both steps, so that regions where the model is unsure get more
@@ -51,9 +59,11 @@ def select_coverage(
     components
         Principal directions to keep.
     power
-        0.5 whitens, 0 does not.
+        0.5 whitens, 0 does not; 0.25 lies between.
     kinds
-        Clusters at most; later choices follow the density.
+        Labels, old and new, up to which every kind gets one.
+    breadth
+        Width of the kernel, relative to the median distance of two images.
     leaning
         How much uncertainty counts.
 
@@ -78,16 +88,17 @@ def select_coverage(
         reference = np.arange(len(usable))
         if len(usable) > _REFERENCE:
             reference = np.sort(rng.choice(len(usable), _REFERENCE, replace=False))
-        scale = _median_distance(points[reference[:: max(1, len(reference) // 1024)]])
+        scale = breadth * _median_distance(points[reference[:: max(1, len(reference) // 1024)]])
         covered = taken.copy()
         covered[first] = True
         later = herd(points, points[reference], weights[reference], scale, count - len(first), covered, rng)
+        later = exchange(points, reference, weights[reference], scale, later, covered)
 
     chosen = np.concatenate([first, later])
     labels, _ = nearest(points, points[np.concatenate([chosen, np.flatnonzero(taken)])])
     stands = np.bincount(labels, minlength=len(chosen))[: len(chosen)]
     why = [
-        f"the most central of a group of {size} similar images that has no label yet"
+        f"the most typical of a group of {size} similar images that has no label yet"
         if size > 1
         else "unlike any other"
         for size in sizes
@@ -106,92 +117,27 @@ def select_coverage(
 def _kinds(
     points: np.ndarray, weights: np.ndarray, taken: np.ndarray, count: int, kinds: int, seed: int
 ) -> tuple[np.ndarray, list[int]]:
-    """Central members of clusters without a label, the heaviest cluster first, and the sizes of the clusters."""
-    wanted = min(count, kinds - int(taken.sum()))
-    if wanted < 1:
+    """Typical members of clusters without a label, the heaviest cluster first, and the sizes of the clusters."""
+    before = int(taken.sum())
+    if before + count > kinds:
         return np.zeros(0, np.int64), []
-    found = cluster(Pool(points), wanted + int(taken.sum()), Space(), seed, tries=3, weights=weights)
+    found = cluster(Pool(points), count + before, Space(), seed, tries=3, weights=weights)
     clusters = len(found.centres)
     free = np.ones(clusters, bool)
     free[found.labels[taken]] = False
     mass = np.bincount(found.labels, weights, clusters)
     sizes = found.sizes()
     least = 0.5 * mass.mean() if taken.any() else 0.0
-    order = [g for g in np.argsort(-mass, kind="stable") if free[g] and sizes[g] and mass[g] >= least][:wanted]
-    by_distance = np.argsort(found.squared, kind="stable")
-    central = np.full(clusters, -1)
-    central[found.labels[by_distance[::-1]]] = by_distance[::-1]  # the last one written is the nearest
-    return central[order].astype(np.int64), [int(sizes[g]) for g in order]
-
-
-def herd(
-    points: np.ndarray,
-    reference: np.ndarray,
-    weights: np.ndarray,
-    scale: float,
-    count: int,
-    taken: np.ndarray,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Kernel herding towards the weighted density of a reference, going on from points that are taken.
-
-    Parameters
-    ----------
-    points
-        [n, k] float32.
-    reference
-        [m, k] points that the density is estimated from.
-    weights
-        [m], positive.
-    scale
-        Width of the Gaussian kernel, in the units of the points.
-    count
-        Points to choose.
-    taken
-        [n] bool: cannot be chosen, and count as chosen already.
-    rng
-        Breaks ties among points that are the same.
-
-    Returns
-    -------
-    np.ndarray
-        [count] places, in the order of choice.
-
-    Examples
-    --------
-    >>> line = np.array([[0.0], [0.1], [0.2], [5.0]], np.float32)
-    >>> herd(line, line, np.ones(4), 1.0, 2, np.zeros(4, bool), np.random.default_rng(0)).tolist()
-    [1, 3]
-    """
-    weights = np.asarray(weights, np.float32) / np.float32(np.sum(weights))
-    density, presence = np.empty(len(points), np.float32), np.zeros(len(points), np.float32)
-    known = points[taken]
-    for start in range(0, len(points), BLOCK):
-        block = points[start : start + BLOCK]
-        density[start : start + BLOCK] = _similarity(block, reference, scale) @ weights
-        for first in range(0, len(known), BLOCK):
-            presence[start : start + BLOCK] += _similarity(block, known[first : first + BLOCK], scale).sum(1)
-    tie = rng.random(len(points), np.float32) * np.float32(1e-6)
-    norms = np.einsum("ij,ij->i", points, points)
-    total = int(taken.sum())
-    free = ~taken
-    chosen = np.zeros(count, np.int64)
-    for place in range(count):
-        gain = density - presence / (total + 1) + tie
-        gain[~free] = -np.inf
-        best = int(gain.argmax())
-        chosen[place] = best
-        free[best] = False
-        total += 1
-        squared = norms + norms[best] - 2 * (points @ points[best])
-        presence += np.exp(np.maximum(squared, 0) * np.float32(-0.5 / scale**2))
-    return chosen
-
-
-def _similarity(a: np.ndarray, b: np.ndarray, scale: float) -> np.ndarray:
-    table = squared_distances(a, b)
-    table *= -0.5 / scale**2
-    return np.exp(table, out=table)
+    order = [g for g in np.argsort(-mass, kind="stable") if free[g] and sizes[g] and mass[g] >= least][:count]
+    rng = np.random.default_rng([seed, 9])
+    typical = []
+    for group in order:
+        members = np.flatnonzero(found.labels == group)
+        if len(members) > _MEMBERS:
+            members = np.sort(rng.choice(members, _MEMBERS, replace=False))
+        closeness = typicality(points[members], min(_NEIGHBOURS, max(1, len(members) // 2)), rng)
+        typical.append(int(members[closeness.argmax()]))
+    return np.array(typical, np.int64), [int(sizes[g]) for g in order]
 
 
 def _project(pool: Pool, rows: np.ndarray, space: Space) -> np.ndarray:

@@ -199,7 +199,8 @@ def embed(
         When the model cannot be used, no image can be read, or the disk is full. What was embedded is kept.
     """
     _, _, dim = job.make()
-    ledger = Ledger(file.with_name(file.name + ".jsonl"), job.key())
+    book = file.with_name(file.name + ".jsonl")
+    ledger = Ledger(book, job.key())
     store = VectorFile(file, dim)
     store.reserve(len(names))
     foreground = np.full(len(names), np.nan, np.float32)
@@ -228,5 +229,6 @@ def embed(
         advance(len(task.rows), task.names[-1])
     if names and len(skipped) + len(gone) == len(names):
         row, reason = min(skipped.items()) if skipped else (0, "the file is gone")
+        book.unlink(missing_ok=True)  # there is nothing to go on with
         raise FewerError(f"none of the {len(names)} images can be read; the first: {names[row]}: {reason}")
     return Embedded(store.read(len(names)), foreground, dict(sorted(skipped.items())), resumed)

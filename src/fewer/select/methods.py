@@ -27,7 +27,9 @@ class Entry:
 
 
 METHODS: dict[str, Entry] = {
-    "coverage": Entry(select_coverage, "follow the pool's density in a robust space; later also uncertainty (default)"),
+    "coverage": Entry(
+        select_coverage, "every kind of image, then the density of the pool; later also uncertainty (default)"
+    ),
     "random": Entry(select_random, "every image with the same chance"),
     "foreground-random": Entry(select_foreground, "random among images that show some foreground"),
     "kcenter": Entry(select_kcenter, "greedy k-centre: always the image farthest from all chosen"),

@@ -37,7 +37,7 @@ from fewer.verbs.saving import save_model
 from fewer.verbs.settings import Settings
 from fewer.verbs.shrinking import Shrunk, shrink
 from fewer.verbs.timing import timed
-from fewer.verbs.tokens import choose_tokens
+from fewer.verbs.tokens import choose_tokens, mergeable
 
 
 @dataclass(eq=False)
@@ -224,6 +224,8 @@ def _compress(
         prepared = prepare(model, images, settings, forward)
         judge = quality_of(prepared.loaded, quality)
         settings = resolved(prepared, settings)
+        if settings.tokens:  # told before anything is measured
+            mergeable(prepared)
         stage.advance()
     with timed(timings, "sense"):
         sensed = sense_curves(

@@ -94,6 +94,8 @@ def export(
     path = Path(out) if out is not None else Path(run) / f"model{FORMATS[to]}"
     if path.exists() and not overwrite:
         raise FewerError(f"{path} exists already; give another --out, or --overwrite")
+    if not path.parent.is_dir():
+        raise FewerError(f"cannot write {path}: the folder {path.parent} does not exist")
     if example is None:
         if recipe.preprocess is None:
             raise FewerError(f"{run} does not say what its model's input is; give example=, a tensor of its shape")

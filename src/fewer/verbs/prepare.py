@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fewer.compensate.layers import Layer, find_layers
 from fewer.core.errors import FewerError
+from fewer.cost.profile import DeviceProfile
 from fewer.cost.static import fixed_costs
 from fewer.data.calibration import as_calibration
 from fewer.data.datafree import batchnorm_inputs, gaussian_noise
@@ -112,6 +113,8 @@ def prepare(model: Any, images: Any, settings: Settings, forward: Forward | None
     """
     if settings.device != "cpu":
         raise FewerError(f"device '{settings.device}' cannot be used: this version works on the CPU, --device cpu")
+    if settings.profile is not None:
+        DeviceProfile.load(settings.profile)  # a wrong name is told before anything is done
     loaded = load_untouched(model)
     calibration, heldout, source, skipped, notes, near = _images(loaded, images, settings)
     dtype = next((p.dtype for p in loaded.model.parameters() if p.is_floating_point()), calibration.dtype)

@@ -13,7 +13,7 @@ import numpy as np
 
 from fewer.core.budget import Budget, parse_budgets
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_text
+from fewer.core.files import atomic_write_text, explain_os_error
 from fewer.data.decode import read_image
 from fewer.data.images import list_images
 from fewer.select.embed import Embedded, EmbedJob, embed
@@ -271,7 +271,9 @@ def _given(path: Path, names: list[str], gone: frozenset[int]) -> Embedded:
     """Vectors from a file, whose rows are the present images in the order of their paths."""
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise explain_os_error(error, path, "read") from None
+    except ValueError as error:
         raise FewerError(f"cannot read features from {path}: {error}") from None
     present = sorted(name for row, name in enumerate(names) if row not in gone)
     if values.ndim != 2 or len(values) != len(present):

@@ -32,7 +32,20 @@ from fewer.verbs.profile import use_threads
 from fewer.verbs.progress import Progress
 from fewer.verbs.settings import Settings
 
-__all__ = ["choose_tokens", "repriced", "schedule_harm"]
+__all__ = ["choose_tokens", "mergeable", "repriced", "schedule_harm"]
+
+
+def mergeable(prepared: Prepared) -> tuple[list[str], int, int]:
+    """Blocks after which tokens can be merged, how many tokens they see, and how many of these are never merged.
+
+    Raises
+    ------
+    FewerError
+        When there are none.
+    """
+    if prepared.forward is not None:
+        raise FewerError("tokens cannot be merged in a model with its own forward=; leave tokens out")
+    return mergeable_blocks(prepared.model, prepared.calibration[:1])
 
 
 def choose_tokens(
@@ -66,9 +79,7 @@ def choose_tokens(
     FewerError
         When the model has no blocks after which tokens can be merged, or the budgets cannot be met even with merges.
     """
-    if prepared.forward is not None:
-        raise FewerError("tokens cannot be merged in a model with its own forward=; leave tokens out")
-    names, count, protected = mergeable_blocks(prepared.model, prepared.calibration[:1])
+    names, count, protected = mergeable(prepared)
     offered = schedules(count, len(names), protected)
     best, why = _plan(sensed.curves, budgets, settings)
     refused = [(_least(sensed.curves, budgets), why)]

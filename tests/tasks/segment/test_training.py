@@ -202,6 +202,37 @@ def test_the_halves_meet_under_a_budget_in_time(
     assert float((fast(image) - plain).norm() / plain.norm()) < 0.05
 
 
+@pytest.mark.skipif(not native.available(), reason="the native library is not built")
+def test_a_net_that_loses_channels_meets_half_the_time(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DynUNet keeps its blocks under two names each; its inner channels go all the same. Times are made up."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(profile, "Stopwatch", FakeWatch)
+    monkeypatch.setattr(deploying, "Stopwatch", FakeWatch)
+    monkeypatch.setattr(FakeWatch, "fast", 14.0)
+    train(discs, out=tmp_path / "run", settings=TrainSettings(**TINY | {"network": "dynunet", "width": 8, "steps": 40}))
+    settings = fewer.Settings(
+        calibration=8, sensing=2, heldout=4, additivity=0, baselines=(), workers=1,
+        sparsities=(0.5,), precisions=("fp32", "int8"), pattern="columns",
+    )  # fmt: skip
+    small = fewer.compress(
+        str(tmp_path / "run"), str(discs), "latency=0.2x", out=tmp_path / "small", settings=settings, quality=str(discs)
+    )
+    assert small.plan.cost["latency"] <= 0.2 * small.plan.dense["latency"]
+    assert small.shrunk is not None and small.shrunk.removals and not small.shrunk.refused
+    shown = {entry.name: entry for entry in small.report.verdict.quality}["Dice, all"]
+    assert shown.dense == pytest.approx(fewer.evaluate(tmp_path / "run", discs).overall.dice_all)
+    assert shown.value == pytest.approx(fewer.evaluate(tmp_path / "small", discs).overall.dice_all)
+    again, before = fewer.load(tmp_path / "small"), load_model(str(tmp_path / "run")).model
+    for removal in small.shrunk.removals:
+        name = removal.link.consumer
+        kept = len(removal.kept) * removal.link.size
+        assert again.get_submodule(name).in_channels == kept < before.get_submodule(name).in_channels  # type: ignore[operator]
+    won = fewer.recover(tmp_path / "small", steps=2, out=tmp_path / "better")
+    assert won is not None and fewer.evaluate(tmp_path / "better", discs).overall.dice_all > 0
+
+
 def test_any_function_can_judge_a_compression() -> None:
     net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
     settings = fewer.Settings(additivity=0, baselines=(), search=0)

@@ -20,7 +20,7 @@ from fewer.core.files import atomic_write_bytes
 from fewer.tasks.segment.settings import TrainSettings
 from fewer.verbs.progress import Progress
 
-__all__ = ["Fit", "fit", "make_accelerator", "work_key"]
+__all__ = ["Fit", "check_device", "fit", "make_accelerator", "work_key"]
 
 CLIP = 12.0
 """Largest norm of a gradient, as in nnU-Net."""
@@ -58,6 +58,17 @@ def work_key(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def check_device(settings: TrainSettings) -> None:
+    """Tell before any work that the device of the settings is not there.
+
+    Raises
+    ------
+    FewerError
+    """
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise FewerError("there is no CUDA device here; give --device cpu, or auto")
+
+
 def make_accelerator(settings: TrainSettings) -> Any:
     """An ``Accelerator`` for the device and precision of the settings.
 
@@ -69,8 +80,6 @@ def make_accelerator(settings: TrainSettings) -> Any:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, PartialState
 
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise FewerError("there is no CUDA device here; give --device cpu, or auto")
     if PartialState._shared_state and PartialState().num_processes == 1:
         AcceleratorState._reset_state(reset_partial_state=True)  # an earlier training in this process chose otherwise
     return Accelerator(cpu=settings.device == "cpu", mixed_precision=settings.precision)

@@ -199,6 +199,7 @@ def predict(
     there = [path for path in files if path.exists()]
     if there and not (overwrite or resume):
         raise FewerError(f"{there[0]} exists already; give --resume to do the others, or --overwrite")
+    fresh = not folder.exists()
     _make(folder)
     values = torch.tensor(preparation.values).numpy()
     skipped, written = [], []
@@ -220,6 +221,8 @@ def predict(
             written.append(path)
             stage.advance(1, case.name)
     if not written:
+        if fresh:
+            folder.rmdir()  # nothing is in it
         raise FewerError(f"none of the {len(cases)} images could be read; the first: {skipped[0][1]}")
     return Predicted(tuple(written), tuple(skipped))
 

@@ -22,7 +22,7 @@ from fewer.models.spec import LoadedModel, load_model
 from fewer.tasks.segment.dataset import Case, SegmentData, Split, open_data
 from fewer.tasks.segment.evaluation import Evaluation
 from fewer.tasks.segment.inference import predict_logits
-from fewer.tasks.segment.loop import Fit, fit, make_accelerator, work_key
+from fewer.tasks.segment.loop import Fit, check_device, fit, make_accelerator, work_key
 from fewer.tasks.segment.losses import ScaledLoss, named_loss
 from fewer.tasks.segment.memory import Memory, check_memory, estimate_memory
 from fewer.tasks.segment.networks import build_network, check_network, scales
@@ -209,6 +209,7 @@ def train(
     (0.91, 0)
     """
     settings, progress = settings or TrainSettings(), progress or Silent()
+    check_device(settings)
     # under torchrun or accelerate launch, one process owns the folder; the others read its checkpoint when they resume
     helper = int(os.environ.get("RANK", "0")) > 0
     if helper:
