@@ -113,15 +113,18 @@ void gather_row(const FewerStage &s, const Sizes &z, const Source &in, int64_t y
     for (int ky = 0; ky < k; ky++) {
         int64_t iy = y * s.expand_stride - s.expand_pad + ky;
         if (iy < 0 || iy >= z.in_h) continue;
-        for (int kx = 0; kx < k; kx++)
+        for (int kx = 0; kx < k; kx++) {
+            // the pixels whose tap is inside of the image
+            const int64_t left = kx - s.expand_pad, stride = s.expand_stride;
+            const int64_t x0 = left < 0 ? (-left + stride - 1) / stride : 0;
+            const int64_t x1 = left >= z.in_w ? 0 : least(z.hid_w, (z.in_w - 1 - left) / stride + 1);
             for (int c = 0; c < in.channels; c++) {
-                const float *p = in.x + iy * in.row + c * in.channel;
+                const float *p = in.x + iy * in.row + c * in.channel + left * in.col;
                 float *d = dst + (ky * k + kx) * in.channels + c;
-                for (int64_t x = 0; x < z.hid_w; x++) {
-                    int64_t ix = x * s.expand_stride - s.expand_pad + kx;
-                    if (ix >= 0 && ix < z.in_w) d[x * lanes] = p[ix * in.col];
-                }
+                const int64_t hop = stride * in.col;
+                for (int64_t x = x0; x < x1; x++) d[x * lanes] = p[x * hop];
             }
+        }
     }
 }
 
