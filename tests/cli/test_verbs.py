@@ -61,6 +61,15 @@ def test_sense_plan_apply_step_by_step(fewer: Fewer) -> None:
     assert not torch.equal(library.load("less")[0].weight, model[0].weight)
 
 
+def test_the_help_of_a_verb_is_its_whole_docstring(fewer: Fewer) -> None:
+    told = fewer("plan", "--help")
+    assert told.code == 0
+    shown = " ".join(told.out.split())
+    assert "Plan another budget from the same curves" in shown and "the contest of allocators that fewer" in shown
+    assert "----" not in shown
+    assert "When labels are back: fewer select --continue" in " ".join(fewer("select", "-h").out.split())
+
+
 def test_a_plan_names_the_winner_of_the_runs_contest() -> None:
     from fewer.cli.plan import contest_note
 

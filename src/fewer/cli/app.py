@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import inspect
 
 from cyclopts import App, CycloptsError, MissingArgumentError, UnknownCommandError
 
 from fewer import __version__
 from fewer.core.errors import near_match
 
-__all__ = ["VERBS", "app", "explain"]
+__all__ = ["VERBS", "app", "describe", "explain"]
 
 VERBS = {
     "demo": "Compress a real pretrained Vision Transformer, with real photos, without a network.",
@@ -49,6 +51,18 @@ for _order, (_verb, _help) in enumerate(VERBS.items()):
             help=_help,
             sort_key=_order,
         )
+
+
+def describe(verb: str) -> None:
+    """Put all that a verb's docstring says before its parameters onto its help page.
+
+    The table of verbs has one line for each, so that it can be shown without importing them.
+    """
+    module = importlib.import_module(f"fewer.cli.{verb}")
+    function = getattr(module, verb if hasattr(module, verb) else f"{verb}_")
+    text = inspect.cleandoc(function.__doc__ or "").partition("\nParameters\n")[0]
+    paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
+    app[verb].help = "\n\n".join([VERBS[verb], *paragraphs[1:]])
 
 
 def explain(error: CycloptsError, words: list[str]) -> str:

@@ -20,7 +20,7 @@ def bench(
     model: str,
     /,
     *,
-    vs: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    vs: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     threads: str | None = None,
     batch: int = 1,
     images: Path | None = None,

@@ -36,7 +36,7 @@ def compress(
     labelled
         For a run of fewer train: annotated data, to show quality before and after. It steers nothing.
     budget
-        weights=50%, flops=0.5x, macs=2.3G or size=8MB; several with commas, all hold at once.
+        weights=50%, flops=0.5x, size=8MB, latency=20ms or energy=0.6x; several with commas, all hold at once.
     preset
         Settings with a name. See: fewer list presets
     config

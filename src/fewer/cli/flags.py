@@ -110,7 +110,7 @@ class Shared:
     seed: Annotated[int | None, _p(SHARED)] = None
     """Of every random choice [0]"""
     device: Annotated[str | None, _p(SHARED)] = None
-    """Where tensors live, for example cuda:0 [cpu]"""
+    """cpu; fewer train, eval and predict also take cuda [cpu]"""
     json: Annotated[bool, _p(SHARED)] = False
     """Print JSON on the standard output, nothing else"""
     dry_run: Annotated[bool, _p(SHARED)] = False

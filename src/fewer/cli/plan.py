@@ -44,7 +44,7 @@ def plan(
     budget
         weights=40%, flops=0.5x, size=8MB; several with commas, all hold at once.
     allocator
-        dp, uniform, uniform_plus, erk, global_magnitude or lamp.
+        dp, uniform, uniform_plus, erk, global_magnitude or lamp; no contest is held here.
     """
     from fewer.cli.show import as_json, plan_table, say
     from fewer.core.run import RunFolder

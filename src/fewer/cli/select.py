@@ -42,11 +42,9 @@ def select(
     budget
         labels=100, or labels=5% of the images that can be chosen.
     method
-        coverage, random, foreground-random, kcenter, typiclust, probcover, saal, saal-corrected; from the second round
-        on also entropy and bald.
+        coverage, random, kcenter, typiclust, probcover, saal and others; see: fewer list methods
     features
-        What describes an image: a model as for compress; warm-up: a segmentation network that learns from the pool's
-        images first, without labels; or an .npy file with a row per image [fewer/dinov2-small].
+        A model, warm-up (a network that learns from the pool) or an .npy file, a row per image [fewer/dinov2-small].
     layer
         Layer of the model whose output is used [what stands before the classifier, or the class token].
     input_size
@@ -54,8 +52,7 @@ def select(
     continue_
         A further round of the queue at --out; labelled and queued images are never chosen again.
     labels
-        Labels that came back: a Label Studio, COCO or CVAT export, a folder of masks, a .csv (name,label) or a list of
-        names.
+        Labels that came back: a Label Studio, COCO or CVAT export, masks, a .csv (name,label) or a list of names.
     predictions
         Predictions of a model trained meanwhile: an .npz file, or a folder of .npy maps.
     to

@@ -104,7 +104,7 @@ def exchange(
     --------
     >>> line = np.array([[0.0], [0.4], [0.8], [9.0], [9.1]], np.float32)
     >>> exchange(line, np.arange(5), np.ones(5), 0.5, np.array([0, 2]), np.zeros(5, bool)).tolist()
-    [1, 4]
+    [1, 3]
     """
     weights = np.asarray(weights, np.float32) / np.float32(np.sum(weights))
     places = np.union1d(reference[~taken[reference]], chosen)
