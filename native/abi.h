@@ -112,6 +112,30 @@ struct FewerDepthwise {
     int32_t threads;
 };
 
+// One stage of a convolutional chain: [expand 1x1, or k x k for a stem] -> [depthwise filter] -> project 1x1 [+ input].
+// All channel counts are padded with zeros to multiples of 16, in the weights too.
+struct FewerStage {
+    const FewerWeight *expand;          // null: the filter or the projection reads the input itself
+    const float *filter, *filter_bias;  // null, or [kernel * kernel][channels] and [channels]
+    const FewerWeight *project;
+    int32_t expand_kernel, expand_stride, expand_pad;
+    int32_t filter_kernel, filter_stride, filter_pad;  // kernel 3 or 5, stride 1 or 2
+    int32_t expand_act, filter_act, project_act;
+    int32_t residual;                   // whether the input of the stage is added to its output
+    int32_t low;                        // whether activations inside of the stage are bf16
+};
+
+// Stages that follow each other. Between stages activations are fp32, channels-last; inside they are rows in cache.
+struct FewerChain {
+    const FewerStage *stages;
+    int32_t count;
+    const float *x;                     // strides in values for batch, channel, row, column
+    int64_t x_batch, x_channel, x_row, x_col;
+    float *y;                           // contiguous [batch, rows, columns, padded channels of the last stage]
+    int32_t batch, channels, height, width;
+    int32_t threads;
+};
+
 // Row-wise LayerNorm of fp32 rows with an optional residual added first: s = x + residual, y = norm(s).
 struct FewerNorm {
     const float *x;
@@ -136,6 +160,7 @@ struct FewerTable {
     int (*conv)(const FewerWeight *, const FewerConv *);
     int (*depthwise)(const FewerDepthwise *);
     int (*norm)(const FewerNorm *);
+    int (*chain)(const FewerChain *);
     double (*peak)(int mode, int64_t steps);  // runs one tile in L1 over and over; returns operations done
 };
 

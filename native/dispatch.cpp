@@ -98,7 +98,7 @@ FEWER_EXPORT const char *fewer_variant(int i, int *supported) {
 }
 
 FEWER_EXPORT const char *fewer_active() { return active ? active->name : nullptr; }
-FEWER_EXPORT int fewer_abi_version() { return 2; }
+FEWER_EXPORT int fewer_abi_version() { return 3; }
 FEWER_EXPORT int fewer_openmp() {
 #if defined(_OPENMP)
     return 1;
@@ -113,4 +113,5 @@ FEWER_EXPORT int fewer_block(const FewerBlock *a) { return active->block(a); }
 FEWER_EXPORT int fewer_conv(const FewerWeight *w, const FewerConv *a) { return active->conv(w, a); }
 FEWER_EXPORT int fewer_depthwise(const FewerDepthwise *a) { return active->depthwise(a); }
 FEWER_EXPORT int fewer_norm(const FewerNorm *a) { return active->norm(a); }
+FEWER_EXPORT int fewer_chain(const FewerChain *a) { return active->chain(a); }
 FEWER_EXPORT double fewer_peak(int mode, int64_t steps) { return active->peak(mode, steps); }

@@ -61,6 +61,7 @@ bool run_rows(const FewerWeight &w, const Prologue &p, int64_t first, int64_t ro
 
 int linear(const FewerWeight *w, const FewerLinear *a);
 int block(const FewerBlock *a);
+int chain(const FewerChain *a);
 double peak(int mode, int64_t steps);
 
 }  // namespace FEWER_NS

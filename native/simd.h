@@ -48,9 +48,11 @@ FEWER_INLINE vf splat(float s) { return s - vf{}; }
 FEWER_INLINE vi splat_i(int32_t s) { return s - vi{}; }
 #if defined(__AVX512F__)  // GCC does not find these instructions in the conditional
 FEWER_INLINE vf vmax(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+FEWER_INLINE vf vmin(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
 FEWER_INLINE vi vmax_i(vi a, vi b) { return (vi)_mm512_max_epi32((__m512i)a, (__m512i)b); }
 #else
 FEWER_INLINE vf vmax(vf a, vf b) { return a > b ? a : b; }  // b where a is NaN
+FEWER_INLINE vf vmin(vf a, vf b) { return a < b ? a : b; }  // b where a is NaN
 FEWER_INLINE vi vmax_i(vi a, vi b) { return a > b ? a : b; }
 #endif
 FEWER_INLINE vf vabs(vf a) { return (vf)((vi)a & 0x7fffffff); }

@@ -19,6 +19,7 @@ FEWER_EXPORT int fewer_block(const FewerBlock *);
 FEWER_EXPORT int fewer_conv(const FewerWeight *, const FewerConv *);
 FEWER_EXPORT int fewer_depthwise(const FewerDepthwise *);
 FEWER_EXPORT int fewer_norm(const FewerNorm *);
+FEWER_EXPORT int fewer_chain(const FewerChain *);
 
 namespace {
 
@@ -224,6 +225,46 @@ void convolution(int mode) {
         }
 }
 
+// Two inverted residuals, the first with or without a stem: one thread against several, and the first value against loops.
+void chain(int mode) {
+    const int unit = mode == FEWER_F32 ? 1 : mode == FEWER_BF16 ? 2 : 4, most = 16 / unit;
+    const bool stem = uniform() < 0.5, last = uniform() < 0.5;
+    const int channels = between(1, stem ? 4 : 40), in = stem ? 32 : (channels + 15) / 16 * 16, hidden = 16 * between(1, 3), out = 16 * between(1, 3);
+    const int kernel = uniform() < 0.5 ? 3 : 5, stride = between(1, 2), batch = between(1, 3), height = between(1, 20), width = between(1, 20);
+    const int ku = 1 << between(0, 2);
+    Packed expand(mode == FEWER_I8 && stem ? FEWER_BF16 : mode, hidden, in, ku < most ? ku : most, 0.6), project(mode, out, hidden, ku < most ? ku : most, 0.6);
+    Packed again(mode, hidden, out, 1, 0.6), back(mode, out, hidden, 1, 0.6), end(mode, 16, out, 1, 0.6);
+    Exact<float> filter((size_t)kernel * kernel * hidden), bias(hidden);
+    filter.randomise(), bias.randomise();
+    FewerStage s[3] = {};
+    s[0].expand = &expand.w, s[0].filter = filter.get(), s[0].filter_bias = bias.get(), s[0].project = &project.w;
+    s[0].expand_kernel = stem ? 3 : 1, s[0].expand_stride = stem ? 2 : 1, s[0].expand_pad = stem ? 1 : 0;
+    if (stem && channels * 9 > 32) return;
+    s[0].filter_kernel = kernel, s[0].filter_stride = stride, s[0].filter_pad = kernel / 2;
+    s[0].expand_act = FEWER_RELU6, s[0].filter_act = FEWER_SILU, s[0].low = mode != FEWER_F32;
+    s[1] = s[0];
+    s[1].expand = &again.w, s[1].project = &back.w, s[1].filter_stride = 1, s[1].residual = 1, s[1].filter_act = FEWER_RELU;
+    s[1].expand_kernel = s[1].expand_stride = 1, s[1].expand_pad = 0;
+    s[2].project = &end.w, s[2].expand_kernel = s[2].expand_stride = 1, s[2].project_act = FEWER_RELU6;
+    const int count = between(1, 3);
+    int rows = height, cols = width;
+    if (stem) rows = (rows - 1) / 2 + 1, cols = (cols - 1) / 2 + 1;
+    rows = (rows - 1) / stride + 1, cols = (cols - 1) / stride + 1;
+    Exact<float> x((size_t)batch * channels * height * width), y((size_t)batch * rows * cols * (count == 3 ? 16 : out)), other(y.n);
+    x.randomise();
+    FewerChain a = {};
+    a.stages = s, a.count = count, a.x = x.get(), a.y = y.get(), a.batch = batch, a.channels = channels, a.height = height, a.width = width;
+    a.x_batch = channels * height * width, a.x_channel = last ? 1 : height * width, a.x_row = last ? width * channels : width, a.x_col = last ? channels : 1;
+    a.threads = 1;
+    expect(fewer_chain(&a) == 0, "chain: status");
+    a.y = other.get(), a.threads = between(2, 5);
+    expect(fewer_chain(&a) == 0, "chain: status with threads");
+    for (size_t i = 0; i < y.n; i++)
+        if (!(fabs(y[i] - other[i]) <= 1e-3 * (1 + fabs(y[i])))) return expect(false, "chain: threads change the result");
+    s[0].project = nullptr;
+    expect(fewer_chain(&a) == FEWER_BAD_ARGUMENT, "chain: a stage without a projection is refused");
+}
+
 void others() {
     const int channels = between(1, 40), height = between(3, 9), width = between(3, 12), stride = between(1, 2);
     FewerDepthwise d = {};
@@ -256,7 +297,7 @@ int main(int argc, char **argv) {
             continue;
         }
         for (int round = 0; round < rounds; round++) {
-            for (int mode = 0; mode < 3; mode++) linear(mode), block(mode);
+            for (int mode = 0; mode < 3; mode++) linear(mode), block(mode), chain(mode);
             for (int mode = 0; mode < 2; mode++) attention(mode), convolution(mode);
             others();
         }

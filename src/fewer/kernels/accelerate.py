@@ -17,8 +17,10 @@ from fewer.kernels.choose import Choice, choose_backend
 from fewer.kernels.conv import BlockSparseConv2d
 from fewer.kernels.dense import DenseBF16
 from fewer.kernels.format import UNIT
+from fewer.kernels.fuse import find_runs, swap, trace
 from fewer.kernels.linear import BlockSparseLinear
 from fewer.kernels.report import LayerReport
+from fewer.kernels.stages import NativeChain
 from fewer.kernels.transformer import PATHS, NativeBlock, disagreement, why_not_a_block
 
 __all__ = ["LayerReport", "accelerate"]
@@ -202,6 +204,48 @@ def _do_linear(work: _Work, name: str) -> None:
     work.record(name, "linear", choice, candidates, note)
 
 
+def _do_runs(work: _Work, layers: set[str]) -> None:
+    """Replace runs of 1 x 1 and depthwise convolutions, and take their layers off the list."""
+    if not any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in work.model.modules()):
+        return  # nothing but depthwise networks gains from one call
+    traced = trace(work.model)
+    if traced is None:
+        return
+    for number, run in enumerate(find_runs(traced)):
+        units = [u for stage in run.stages for u in stage.units]
+        if not all(u.name in layers and u.name in work.inputs for u in units):
+            continue
+        work.tell(units[0].name)
+        x = work.inputs[units[0].name]
+        precisions = {u.name: work.outside(u.name) for u in units if u.kind != "depthwise"}
+        lowest = lowest_precision(precisions.values())
+        plain, label = run.plain(traced), f"native chain {lowest}"
+        chain = NativeChain(run.stages, work.masks, precisions)
+        image = x.contiguous(memory_format=torch.channels_last)
+        expected = plain(x)
+        exact = chain if lowest == "fp32" else NativeChain(run.stages, work.masks, "fp32")
+        if float((exact(x) - expected).norm() / expected.norm().clamp_min(1e-12)) > _SAME:
+            continue  # it computes something else than its structure suggests
+        runs = {DENSE: lambda plain=plain, x=x: plain(x), label: lambda chain=chain, image=image: chain(image)}
+        choice = choose_backend(runs, DENSE, budget_ms=work.budget_ms)
+        if choice.name == DENSE:
+            continue
+        name = f"native_chain_{number}"
+        swap(traced, run, name, chain)
+        work.record(name, "chain", choice, {})
+        for unit in units:
+            layers.discard(unit.name)
+            sparse = unit.name in chain.names
+            skipped = max(0.0, 1 - chain.packed(unit.name).density) if sparse else 0.0
+            sparsity = _sparsity(work.masks.get(unit.name))
+            precision = precisions.get(unit.name, "bf16" if lowest != "fp32" else "fp32")
+            reason = f"part of {name}"
+            work.rows.append(
+                LayerReport(unit.name, "conv2d", "native chain", precision, sparsity, skipped, _NAN, _NAN, reason)
+            )
+        work.model = traced
+
+
 def _do_convs(work: _Work, layers: set[str]) -> None:
     """Replace convolutions with what follows them; dense ones are timed as they are, fast ones channels-last."""
     for name, chain in find_chains(work.model).items():
@@ -291,6 +335,8 @@ def accelerate(
         work = _Work(fast, masks, precision, budget_ms, inputs, progress or (lambda name: None))
         if native.available():
             _do_blocks(work, blocks, layers)
+            _do_runs(work, layers)
+            fast = work.model
         _do_convs(work, layers)
         for name in [n for n in inputs if n in layers and type(original.get_submodule(n)) is nn.Linear]:
             _do_linear(work, name)

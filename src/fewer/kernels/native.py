@@ -15,7 +15,7 @@ import torch  # before the library: torch loads the OpenMP runtime that both sha
 
 from fewer.core.errors import FewerError
 
-_ABI_VERSION = 2
+_ABI_VERSION = 3
 _LIBRARY = "libfewer_native.so"
 MODES = {"fp32": 0, "bf16": 1, "int8": 2}
 ACTIVATIONS = {None: 0, "none": 0, "gelu": 1, "relu": 2, "silu": 3, "relu6": 4, "gelu_tanh": 5}
@@ -111,6 +111,32 @@ class DepthwiseStruct(ctypes.Structure):
     ]
 
 
+class StageStruct(ctypes.Structure):
+    """``FewerStage`` of native/abi.h."""
+
+    _fields_ = [
+        ("expand", POINTER(WeightStruct)),
+        ("filter", c_void_p),
+        ("filter_bias", c_void_p),
+        ("project", POINTER(WeightStruct)),
+        *((f"{part}_{n}", c_int32) for part in ("expand", "filter") for n in ("kernel", "stride", "pad")),
+        *((n, c_int32) for n in ("expand_act", "filter_act", "project_act", "residual", "low")),
+    ]
+
+
+class ChainStruct(ctypes.Structure):
+    """``FewerChain`` of native/abi.h."""
+
+    _fields_ = [
+        ("stages", POINTER(StageStruct)),
+        ("count", c_int32),
+        ("x", c_void_p),
+        *((n, c_int64) for n in ("x_batch", "x_channel", "x_row", "x_col")),
+        ("y", c_void_p),
+        *((n, c_int32) for n in ("batch", "channels", "height", "width", "threads")),
+    ]
+
+
 class NormStruct(ctypes.Structure):
     """``FewerNorm`` of native/abi.h."""
 
@@ -142,6 +168,7 @@ class Library:
             "fewer_conv": [POINTER(WeightStruct), POINTER(ConvStruct)],
             "fewer_depthwise": [POINTER(DepthwiseStruct)],
             "fewer_norm": [POINTER(NormStruct)],
+            "fewer_chain": [POINTER(ChainStruct)],
         }.items():
             function = getattr(dll, name)
             function.argtypes, function.restype = arguments, c_int32
@@ -151,6 +178,7 @@ class Library:
         dll.fewer_peak.argtypes, dll.fewer_peak.restype = [c_int32, c_int64], c_double
         self.linear, self.attention, self.block = dll.fewer_linear, dll.fewer_attention, dll.fewer_block
         self.conv, self.depthwise, self.norm = dll.fewer_conv, dll.fewer_depthwise, dll.fewer_norm
+        self.chain = dll.fewer_chain
         self.peak = dll.fewer_peak
         self.select(os.environ.get("FEWER_ISA") or None)
 

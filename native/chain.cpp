@@ -1,0 +1,273 @@
+// A chain of convolutional stages (inverted residuals, and what has the same parts) in one call.
+//
+// A stage goes through its output in bands of a few rows. The expanded rows that the depthwise filter needs lie in a ring,
+// the filtered ones in a small buffer, both in cache and (in the low precisions) bf16: the wide tensors of an inverted
+// residual never reach memory. Between the stages, where tensors are thin, activations are fp32.
+#include "linear.h"
+#include "simd.h"
+
+namespace FEWER_NS {
+
+namespace {
+
+struct Sizes {  // of one stage, channels padded to 16
+    int64_t in_h, in_w, in_c, hid_h, hid_w, hid_c, out_h, out_w, out_c;
+};
+
+FEWER_INLINE int64_t out_size(int64_t n, int kernel, int stride, int pad) { return (n + 2 * pad - kernel) / stride + 1; }
+
+Sizes sizes_of(const FewerStage &s, int64_t h, int64_t w, int64_t c) {
+    Sizes z = {h, w, c, h, w, c, 0, 0, s.project->out};
+    if (s.expand) {
+        z.hid_h = out_size(h, s.expand_kernel, s.expand_stride, s.expand_pad);
+        z.hid_w = out_size(w, s.expand_kernel, s.expand_stride, s.expand_pad);
+        z.hid_c = s.expand->out;
+    }
+    z.out_h = s.filter ? out_size(z.hid_h, s.filter_kernel, s.filter_stride, s.filter_pad) : z.hid_h;
+    z.out_w = s.filter ? out_size(z.hid_w, s.filter_kernel, s.filter_stride, s.filter_pad) : z.hid_w;
+    return z;
+}
+
+template <bool LOW_IN> FEWER_INLINE vf load_as(const char *p, int64_t i) { return LOW_IN ? from_bf16(p + 2 * i) : load(p + 4 * i); }
+
+// ReLU and ReLU6 are bounds; other activations follow in a pass of their own. NaN passes, see vmax.
+struct Bounds {
+    float low, high;
+    explicit Bounds(int act)
+        : low(act == FEWER_RELU || act == FEWER_RELU6 ? 0.0f : -__builtin_inff()), high(act == FEWER_RELU6 ? 6.0f : __builtin_inff()) {}
+};
+
+__attribute__((noinline)) void activate_row(char *row, int64_t n, int low, int act) {
+    for (int64_t i = 0; i < n; i += LANES) {
+        vf v = activate(low ? from_bf16(row + 2 * i) : load(row + 4 * i), act);
+        if (low) to_bf16(row + 2 * i, v);
+        else store(row + 4 * i, v);
+    }
+}
+
+// One output row of a depthwise filter. `rows` are the K input rows, or null above and below the image. Every tap of four
+// neighbouring outputs gets a pointer, to zeros outside of the image, so that the loop over channels has no edges.
+template <int K, int S, bool LOW_IN>
+void filter_row(const FewerStage &s, const Sizes &z, const char *const *rows, const char *zeros, char *out) {
+    constexpr int P = 4, COLS = (P - 1) * S + K;
+    constexpr int64_t IN = LOW_IN ? 2 : 4;
+    const int64_t bytes = s.low ? 2 : 4, channels = z.hid_c;
+    const Bounds bounds(s.filter_act);
+    const vf low = splat(bounds.low), high = splat(bounds.high);
+    for (int64_t ox = 0; ox < z.out_w; ox += P) {
+        const char *at[K][COLS];
+        for (int ky = 0; ky < K; ky++)
+            for (int x = 0; x < COLS; x++) {
+                int64_t ix = ox * S - s.filter_pad + x;
+                at[ky][x] = rows[ky] && ix >= 0 && ix < z.hid_w ? rows[ky] + ix * channels * IN : zeros;
+            }
+        int count = (int)least<int64_t>(P, z.out_w - ox);
+        char *y = out + ox * channels * bytes;
+        for (int64_t c = 0; c < channels; c += LANES) {
+            vf acc[P], bias = load(s.filter_bias + c);
+            for (int i = 0; i < P; i++) acc[i] = bias;
+#pragma GCC unroll 8
+            for (int ky = 0; ky < K; ky++) {
+                vf w[K];
+#pragma GCC unroll 8
+                for (int kx = 0; kx < K; kx++) w[kx] = load(s.filter + (ky * K + kx) * channels + c);
+#pragma GCC unroll 16
+                for (int x = 0; x < COLS; x++) {
+                    vf v = load_as<LOW_IN>(at[ky][x], c);
+#pragma GCC unroll 4
+                    for (int i = 0; i < P; i++)
+                        if (x - i * S >= 0 && x - i * S < K) acc[i] += w[x - i * S] * v;
+                }
+            }
+#pragma GCC unroll 4
+            for (int i = 0; i < P; i++) {
+                if (i >= count) break;
+                vf v = vmin(high, vmax(low, acc[i]));
+                if (s.low) to_bf16(y + (i * channels + c) * 2, v);
+                else store(y + (i * channels + c) * 4, v);
+            }
+        }
+    }
+    if (s.filter_act != FEWER_NONE && s.filter_act != FEWER_RELU && s.filter_act != FEWER_RELU6)
+        activate_row(out, z.out_w * channels, s.low, s.filter_act);
+}
+
+typedef void (*FilterFn)(const FewerStage &, const Sizes &, const char *const *, const char *, char *);
+template <bool LOW_IN> FilterFn filter_of(int kernel, int stride) {
+    if (kernel == 3) return stride == 1 ? filter_row<3, 1, LOW_IN> : filter_row<3, 2, LOW_IN>;
+    return stride == 1 ? filter_row<5, 1, LOW_IN> : filter_row<5, 2, LOW_IN>;
+}
+
+// The input of a stage: channels-last and padded, or (for a stem) an image of any strides.
+struct Source {
+    const float *x;
+    int64_t channel, row, col;
+    int32_t channels;
+};
+
+// The k x k neighbourhoods of row `y` of a stem's output, as rows of (tap, channel).
+void gather_row(const FewerStage &s, const Sizes &z, const Source &in, int64_t y, float *dst) {
+    const int k = s.expand_kernel;
+    const int64_t lanes = s.expand->in;
+    memset(dst, 0, (size_t)(z.hid_w * lanes) * 4);
+    for (int ky = 0; ky < k; ky++) {
+        int64_t iy = y * s.expand_stride - s.expand_pad + ky;
+        if (iy < 0 || iy >= z.in_h) continue;
+        for (int kx = 0; kx < k; kx++) {
+            // the pixels whose tap is inside of the image
+            const int64_t left = kx - s.expand_pad, stride = s.expand_stride;
+            const int64_t x0 = left < 0 ? (-left + stride - 1) / stride : 0;
+            const int64_t x1 = left >= z.in_w ? 0 : least(z.hid_w, (z.in_w - 1 - left) / stride + 1);
+            for (int c = 0; c < in.channels; c++) {
+                const float *p = in.x + iy * in.row + c * in.channel + left * in.col;
+                float *d = dst + (ky * k + kx) * in.channels + c;
+                const int64_t hop = stride * in.col;
+                for (int64_t x = x0; x < x1; x++) d[x * lanes] = p[x * hop];
+            }
+        }
+    }
+}
+
+// Output rows [y0, y1) of one stage and image. False when memory is exhausted.
+bool stage_rows(const FewerStage &s, const Sizes &z, const Source &in, float *out, int64_t y0, int64_t y1) {
+    if (y1 <= y0) return true;
+    const int64_t bytes = s.low ? 2 : 4, row_bytes = z.hid_w * z.hid_c * bytes;
+    const int type = s.low ? FEWER_T_BF16 : FEWER_T_F32;
+    // About 64 pixels for each visit of a weight.
+    const int64_t step = least(y1 - y0, most<int64_t>(1, 64 / z.out_w));
+    const int64_t ring = s.filter ? (step - 1) * s.filter_stride + s.filter_kernel : 0;
+    const bool stem = s.expand && s.expand_kernel > 1;
+    char *hidden = nullptr, *filtered = nullptr, *zeros = nullptr;
+    float *gathered = nullptr;
+    if (s.filter) {
+        int64_t ring_bytes = s.expand ? ring * row_bytes : 0;
+        hidden = (char *)fewer_scratch(FEWER_SLOT_HIDDEN, ring_bytes + z.hid_c * 4);
+        filtered = (char *)fewer_scratch(FEWER_SLOT_CONTEXT, step * z.out_w * z.hid_c * bytes);
+        if (!hidden || !filtered) return false;
+        zeros = hidden + ring_bytes;
+        memset(zeros, 0, (size_t)z.hid_c * 4);
+    }
+    if (stem && !(gathered = (float *)fewer_scratch(FEWER_SLOT_TILE, z.hid_w * s.expand->in * 4))) return false;
+    FilterFn filter = !s.filter ? nullptr
+                      : s.expand && s.low ? filter_of<true>(s.filter_kernel, s.filter_stride)
+                                          : filter_of<false>(s.filter_kernel, s.filter_stride);
+    int64_t next = 0;  // first expanded row that is not yet in the ring
+    for (int64_t r = y0; r < y1; r += step) {
+        const int64_t n = least(step, y1 - r), first = r * s.filter_stride - s.filter_pad;
+        Output to = {out + r * z.out_w * z.out_c, z.out_c, FEWER_T_F32, s.project_act, nullptr, 0};
+        if (s.residual) to.residual = in.x + r * z.in_w * z.in_c, to.ldr = z.in_c;
+        if (!s.filter) {
+            Prologue rows = {in.x + r * z.in_w * z.in_c, z.in_c, FEWER_T_F32, nullptr, nullptr, 0};
+            if (!run_rows(*s.project, rows, 0, n * z.out_w, to)) return false;
+            continue;
+        }
+        const int64_t last = least(z.hid_h, first + (n - 1) * s.filter_stride + s.filter_kernel);
+        next = most(next, most<int64_t>(0, first));
+        while (s.expand && next < last) {
+            int64_t slot = next % ring, m = stem ? 1 : least(last - next, ring - slot);
+            Prologue rows = {in.x + next * z.in_w * z.in_c, z.in_c, FEWER_T_F32, nullptr, nullptr, 0};
+            if (stem) {
+                gather_row(s, z, in, next, gathered);
+                rows.x = gathered, rows.ldx = s.expand->in;
+            }
+            if (!run_rows(*s.expand, rows, 0, m * z.hid_w, {hidden + slot * row_bytes, z.hid_c, type, s.expand_act, nullptr, 0})) return false;
+            next += m;
+        }
+        for (int64_t i = 0; i < n; i++) {
+            const char *rows[5];
+            for (int k = 0; k < s.filter_kernel; k++) {
+                int64_t y = first + i * s.filter_stride + k;
+                const char *row = s.expand ? hidden + (y < 0 ? 0 : y % ring) * row_bytes : (const char *)(in.x + (y < 0 ? 0 : y) * z.in_w * z.in_c);
+                rows[k] = y < 0 || y >= z.hid_h ? nullptr : row;
+            }
+            filter(s, z, rows, zeros, filtered + i * z.out_w * z.hid_c * bytes);
+        }
+        Prologue rows = {filtered, z.hid_c, type, nullptr, nullptr, 0};
+        if (!run_rows(*s.project, rows, 0, n * z.out_w, to)) return false;
+    }
+    return true;
+}
+
+// The input of the first stage, unless that is a stem: channels-last, padded to 16 channels.
+void copy_image(const FewerChain &a, const float *x, int64_t padded, float *dst) {
+    for (int64_t r = 0; r < a.height; r++)
+        for (int64_t c = 0; c < a.width; c++, dst += padded) {
+            const float *p = x + r * a.x_row + c * a.x_col;
+            if (a.x_channel == 1) memcpy(dst, p, (size_t)a.channels * 4);
+            else
+                for (int i = 0; i < a.channels; i++) dst[i] = p[i * a.x_channel];
+            for (int64_t i = a.channels; i < padded; i++) dst[i] = 0;
+        }
+}
+
+bool valid(const FewerStage &s, int64_t c) {
+    const FewerWeight *first = s.expand ? s.expand : s.project;
+    if (!s.project || s.project->out % 16 || (s.expand && s.expand->out % 16)) return false;
+    if (s.expand && !s.filter) return false;
+    if (s.filter && ((s.filter_kernel != 3 && s.filter_kernel != 5) || s.filter_stride < 1 || s.filter_stride > 2)) return false;
+    if (!(s.expand && s.expand_kernel > 1) && first->in != c) return false;
+    return !s.expand || s.project->in == s.expand->out;
+}
+
+}  // namespace
+
+int chain(const FewerChain *chain) {
+    const FewerChain &a = *chain;
+    constexpr int MOST = 256;
+    Sizes z[MOST];
+    if (a.count < 1 || a.count > MOST) return FEWER_BAD_ARGUMENT;
+    if (a.batch <= 0) return FEWER_OK;
+    const bool stem = a.stages[0].expand && a.stages[0].expand_kernel > 1;
+    int64_t h = a.height, w = a.width, c = up(a.channels, 16), space = stem ? 0 : h * w * c;
+    for (int i = 0; i < a.count; i++) {
+        if (!valid(a.stages[i], c) || (i && a.stages[i].expand && a.stages[i].expand_kernel > 1)) return FEWER_BAD_ARGUMENT;
+        z[i] = sizes_of(a.stages[i], h, w, c);
+        h = z[i].out_h, w = z[i].out_w, c = z[i].out_c;
+        if (h < 1 || w < 1) return FEWER_BAD_ARGUMENT;
+        if (i + 1 < a.count) space = most(space, h * w * c);
+    }
+    const int64_t out_values = h * w * c;
+    int threads = a.threads < 1 ? 1 : a.threads, failed = 0;
+    const bool images = threads == 1 || a.batch % threads == 0 || a.batch >= 4 * threads;
+    // A thread carries whole images; or all threads go through a stage together, each with a band of rows.
+    const int64_t together = images ? 1 : a.batch;
+    float *shared[2] = {nullptr, nullptr};
+    if (!images) {
+        shared[0] = (float *)fewer_scratch(FEWER_SLOT_SHARED, together * space * 4 + 64);
+        shared[1] = (float *)fewer_scratch(FEWER_SLOT_QKV, together * space * 4 + 64);
+        if (!shared[0] || !shared[1]) return FEWER_NO_MEMORY;
+    }
+    const int bands = images ? 1 : (threads + a.batch - 1) / a.batch;
+    const int64_t items = (int64_t)a.batch * bands;
+    const int stages_at_once = images ? a.count : 1;
+    for (int first = 0; first < a.count; first += stages_at_once) {
+#ifdef _OPENMP
+#pragma omp parallel for num_threads(threads) reduction(| : failed) schedule(static) if (threads > 1)
+#endif
+        for (int64_t item = 0; item < items; item++) {
+            const int64_t b = item / bands, band = item % bands;
+            float *buffer[2] = {shared[0], shared[1]};
+            if (images) {
+                buffer[0] = (float *)fewer_scratch(FEWER_SLOT_SHARED, space * 4 + 64);
+                buffer[1] = (float *)fewer_scratch(FEWER_SLOT_QKV, space * 4 + 64);
+                if (!buffer[0] || !buffer[1]) {
+                    failed = 1;
+                    continue;
+                }
+            } else {
+                buffer[0] += b * space, buffer[1] += b * space;
+            }
+            for (int i = first; i < first + stages_at_once; i++) {
+                Source in = {buffer[i & 1], 1, z[i].in_w * z[i].in_c, z[i].in_c, (int32_t)z[i].in_c};
+                if (i == 0 && stem) in = {a.x + b * a.x_batch, a.x_channel, a.x_row, a.x_col, a.channels};
+                else if (i == 0) copy_image(a, a.x + b * a.x_batch, z[0].in_c, buffer[0]);  // bands write the same values
+                float *out = i + 1 < a.count ? buffer[(i + 1) & 1] : a.y + b * out_values;
+                if (!stage_rows(a.stages[i], z[i], in, out, z[i].out_h * band / bands, z[i].out_h * (band + 1) / bands)) failed = 1;
+            }
+        }
+        if (failed) return FEWER_NO_MEMORY;
+    }
+    return FEWER_OK;
+}
+
+}  // namespace FEWER_NS
