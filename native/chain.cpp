@@ -129,7 +129,7 @@ void gather_row(const FewerStage &s, const Sizes &z, const Source &in, int64_t y
 }
 
 // Output rows [y0, y1) of one stage and image. False when memory is exhausted.
-bool stage_rows(const FewerStage &s, const Sizes &z, const Source &in, float *out, int64_t y0, int64_t y1) {
+bool stage_rows(const FewerStage &s, const Sizes &z, const Source &in, float *out, int64_t y0, int64_t y1, RowsFn run_rows) {
     if (y1 <= y0) return true;
     const int64_t bytes = s.low ? 2 : 4, row_bytes = z.hid_w * z.hid_c * bytes;
     const int type = s.low ? FEWER_T_BF16 : FEWER_T_F32;
@@ -211,7 +211,7 @@ bool valid(const FewerStage &s, int64_t c) {
 
 }  // namespace
 
-int chain(const FewerChain *chain) {
+int chain_with(const FewerChain *chain, RowsFn run_rows) {
     const FewerChain &a = *chain;
     constexpr int MOST = 256;
     Sizes z[MOST];
@@ -262,7 +262,7 @@ int chain(const FewerChain *chain) {
                 if (i == 0 && stem) in = {a.x + b * a.x_batch, a.x_channel, a.x_row, a.x_col, a.channels};
                 else if (i == 0) copy_image(a, a.x + b * a.x_batch, z[0].in_c, buffer[0]);  // bands write the same values
                 float *out = i + 1 < a.count ? buffer[(i + 1) & 1] : a.y + b * out_values;
-                if (!stage_rows(a.stages[i], z[i], in, out, z[i].out_h * band / bands, z[i].out_h * (band + 1) / bands)) failed = 1;
+                if (!stage_rows(a.stages[i], z[i], in, out, z[i].out_h * band / bands, z[i].out_h * (band + 1) / bands, run_rows)) failed = 1;
             }
         }
         if (failed) return FEWER_NO_MEMORY;

@@ -26,13 +26,16 @@ static bool norm_rows(const FewerNorm &a, int64_t first, int64_t last) {
     if (!row) return false;
     for (int64_t t = first; t < last; t++) {
         load_row(a.x + t * a.width, FEWER_T_F32, a.width, padded, row);
-        if (a.residual)
+        if (a.residual) {
+#pragma omp simd
             for (int i = 0; i < a.width; i++) row[i] += a.residual[t * a.width + i];
+        }
         if (a.sum) memcpy(a.sum + t * a.width, row, (size_t)a.width * 4);
         norm_row(row, a.width, a.weight, a.bias, a.eps, row);
         if (a.ytype == 0) {
             memcpy((float *)a.y + t * a.width, row, (size_t)a.width * 4);
         } else if (a.ytype == 1) {
+#pragma omp simd
             for (int i = 0; i < a.width; i++) ((uint16_t *)a.y)[t * a.width + i] = to_bf16_one(row[i]);
         } else {
             float inverse, s = row_scale(row_peak(row, padded), &inverse);

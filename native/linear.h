@@ -45,6 +45,10 @@ int attention(const FewerAttention *a);
 int conv(const FewerWeight *w, const FewerConv *a);
 int depthwise(const FewerDepthwise *a);
 
+// A chain, whose products of rows are the variant's own.
+typedef bool (*RowsFn)(const FewerWeight &, const Prologue &, int64_t, int64_t, const Output &);
+int chain_with(const FewerChain *a, RowsFn run_rows);
+
 }  // namespace FEWER_FLOATS
 
 namespace FEWER_NS {
