@@ -148,7 +148,7 @@ def test_built_in_architecture_needs_no_asset(monkeypatch):
         ("fewer/mobilenet", "did you mean 'fewer/mobilenet-v2'"),
         ("mobilenet-v2", "did you mean 'fewer/mobilenet-v2'"),
         ("fewer/", "unknown model"),
-        ("zzz", "built in: fewer/dinov2-small"),
+        ("zzz", "built in are fewer/dinov2-small"),
         (3, "got int"),
     ],
 )
