@@ -189,9 +189,7 @@ def in_order(
         if ready is not None:
             total = sum(m.numel() for m in ready.masks.values())
             return judge.judge(ready.model), sum(int(m.sum()) for m in ready.masks.values()) / total
-        chosen = {
-            u.name: sensed.options[u.name][k] for u, k in zip(sensed.curves.units, allocation.choice, strict=True)
-        }
+        chosen = sensed.chosen(allocation.choice)
         model, masks = apply_options(prepared, settings, sensed.options, chosen)
         total = sum(m.numel() for m in masks.values())
         return judge.judge(model), sum(int(m.sum()) for m in masks.values()) / total

@@ -100,7 +100,7 @@ class Bench:
             if row.power
             else choose(curves, budget, row.plan).choice
         )
-        chosen = {u.name: sensed.options[u.name][k] for u, k in zip(curves.units, choice, strict=True)}
+        chosen = sensed.chosen(choice, curves)
         began = perf_counter()
         if settings.compensation == "none":
             found: list[Quality] = []

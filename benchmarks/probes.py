@@ -82,9 +82,7 @@ def main() -> None:
             if method == "dp":
                 sensed = sensed or sense_curves(prepared, settings)
                 plan = choose(sensed.curves, [Budget("weights", 1 - sparsity, True)], "dp")
-                chosen = {
-                    u.name: sensed.options[u.name][k] for u, k in zip(sensed.curves.units, plan.choice, strict=True)
-                }
+                chosen = sensed.chosen(plan.choice)
                 model, _ = apply_options(prepared, settings, sensed.options, chosen)
             elif method != "dense":
                 model = uniform_in_order(prepared, method, args.pattern, sparsity)

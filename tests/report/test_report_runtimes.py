@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import report_fixtures
 
-from fewer.report import RunReport, plots, words
+from fewer.report import RunReport, words
 from fewer.report.data import Runtimes
 from fewer.report.html import render
+from fewer.report.runtimes import planned
 
 
 def runtimes(**changes):
@@ -47,8 +48,8 @@ def test_other_plans_are_drawn_only_for_the_same_threads_and_batch():
     values["frontier"]["metric"] = "latency"
     report = RunReport.from_dict(values)
     assert report.runtimes is not None
-    line = plots._planned(report, report.runtimes)
+    line = planned(report, report.runtimes)
     # the axis is milliseconds: a share of the dense model's time, here 30 ms x 4.8
     assert line[0][0] == pytest.approx(report.frontier.ours[0].cost * 144.0) and len(line) == len(report.frontier.ours)
     report.runtimes.threads = 2
-    assert plots._planned(report, report.runtimes) == []
+    assert planned(report, report.runtimes) == []

@@ -62,12 +62,15 @@ def make_inputs(
         return Inputs([whole[0]], others if calibration is None else calibration, "held-out images of the run", whole)
     photos, origin = _photos(subject, images, batch, seed)
     if photos is None:
-        photos, origin = _noise(subject, batch, seed), "seeded noise (so the errors mean little)"
+        noise = _noise(subject, batch, seed)
+        return Inputs(
+            [noise], noise if calibration is None else calibration, "seeded noise (so the errors mean little)"
+        )
     rest = photos[batch:]
     if calibration is None:
         calibration = rest if len(rest) >= 8 else photos
     whole = [photos[at : at + batch].contiguous() for at in range(0, len(photos) - batch + 1, batch)]
-    judged = tuple(whole[: max(1, JUDGED // batch)]) if "noise" not in origin else ()
+    judged = tuple(whole[: max(1, JUDGED // batch)])
     return Inputs([photos[torch.arange(batch) % len(photos)].contiguous()], calibration, origin, judged)
 
 

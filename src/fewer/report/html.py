@@ -21,6 +21,7 @@ from fewer.core.files import atomic_write_text
 from fewer.report import numbers, plots, words
 from fewer.report.data import RunReport
 from fewer.report.figure import Plot
+from fewer.report.runtimes import runtimes
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Section:
 
 
 SECTIONS = (
-    Section("runtimes", "Quality and time beside other runtimes", lambda report: report.runtimes, plots.runtimes),
+    Section("runtimes", "Quality and time beside other runtimes", lambda report: report.runtimes, runtimes),
     Section("comparison", "Against other methods", lambda report: report.baselines, plots.baselines),
     Section("frontier", "Other budgets", lambda report: report.frontier, plots.frontier),
     Section("latency", "Time, predicted and measured", lambda report: report.latency),

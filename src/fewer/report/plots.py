@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fewer.report.data import FrontierPoint, RunReport, Runtimes
+from fewer.report.data import FrontierPoint, RunReport
 from fewer.report.figure import (
     COLOUR,
     MARKERS,
@@ -113,63 +113,6 @@ def baselines(report: RunReport) -> Plot | None:
     )
 
 
-FLOOR = 1e-6
-"""Smaller distortions are drawn here: they are rounding, and a logarithmic axis has no room for them."""
-
-
-def runtimes(report: RunReport) -> Plot | None:
-    """Distortion (log) against milliseconds: the run, its other plans as predicted, and every timed runtime."""
-    found = report.runtimes
-    rows = [] if found is None else [row for row in found.rows if row.distortion is not None]
-    if found is None or not rows:
-        return None
-    line = _planned(report, found)
-    series = [
-        Key(row.label, "ours" if row.ours else SERIES[1 + i % (len(SERIES) - 1)], MARKERS[i % len(MARKERS)])
-        for i, row in enumerate(rows)
-    ]
-    legend = [*series, *([Key("other plans of this run, predicted time", "ours", "", "dashed")] if line else [])]
-
-    def draw(figure: Figure, is_narrow: bool) -> None:
-        axes = panel(figure, 50, 28, 16, 46)
-        values = [row.distortion or 0.0 for row in rows] + [value for _, value in line]
-        values = [max(FLOOR, value) for value in values] if any(values) else values
-        is_log = log_axis(axes.yaxis, values)
-        if line:
-            axes.plot(*zip(*line, strict=True), color=COLOUR["ours"], linestyle=(0, (4, 3)), linewidth=1.4)
-        for row, key, value in reversed(list(zip(rows, series, values, strict=False))):
-            axes.plot(
-                [row.ms], [value], color=COLOUR[key.colour], marker=key.marker, linestyle="none",
-                markersize=10 if row.ours else 7, markeredgecolor=COLOUR["card"], markeredgewidth=0.8, clip_on=False,
-            )  # fmt: skip
-        axes.set_xlim(left=0)
-        axes.xaxis.set_major_locator(MaxNLocator(4 if is_narrow else 7))
-        name_axes(axes, "milliseconds per call", DISTORTION_AXIS + (", log scale" if is_log else ""))
-
-    named = "; ".join(f"{row.label}: {row.ms:.3g} ms, {significant(row.distortion or 0.0)}" for row in rows)
-    return plot(
-        "runtimes",
-        "Distortion against time",
-        f"Scatter plot of distortion against milliseconds per call, lower left is better: {named}.",
-        draw,
-        wide=(640, 350),
-        narrow=(350, 300),
-        legend=legend,
-    )
-
-
-def _planned(report: RunReport, found: Runtimes) -> list[tuple[float, float]]:
-    """(ms, distortion) of the plans of the frontier, where it is one of time at the same threads and batch."""
-    time, data = report.latency, report.frontier
-    if data is None or data.metric != "latency" or time is None:
-        return []
-    if (time.threads, time.batch) != (found.threads, found.batch):
-        return []
-    dense = next((row.ms * row.times_faster for row in found.rows if row.ours and row.times_faster), None)
-    points = _points(data.ours, "measured")
-    return [(cost * dense, max(FLOOR, value)) for cost, value in points] if dense and len(points) > 1 else []
-
-
 def timings(report: RunReport) -> Plot | None:
     """Bars of the wall-clock time of each step, in the order of the work."""
     if not report.timings:
@@ -192,13 +135,13 @@ def frontier(report: RunReport) -> Plot | None:
         return None
     labels = {row.name: row.label for row in report.baselines}
     series: list[tuple[Key, list[tuple[float, float]]]] = [
-        (Key("fewer, measured", "ours", "o", "solid"), _points(data.ours, "measured")),
-        (Key("fewer, predicted by the plan", "ours", "", "dashed"), _points(data.ours, "predicted")),
+        (Key("fewer, measured", "ours", "o", "solid"), points_of(data.ours, "measured")),
+        (Key("fewer, predicted by the plan", "ours", "", "dashed"), points_of(data.ours, "predicted")),
     ]
     for index, (name, points) in enumerate(data.baselines.items()):
         colour, marker = SERIES[1 + index % (len(SERIES) - 1)], MARKERS[index % len(MARKERS)]
         line = "solid" if len(points) > 1 else ""
-        series.append((Key(labels.get(name, name), colour, marker, line), _points(points, "measured")))
+        series.append((Key(labels.get(name, name), colour, marker, line), points_of(points, "measured")))
     series = [(key, points) for key, points in series if points]
     if not series:
         return None
@@ -234,7 +177,7 @@ def frontier(report: RunReport) -> Plot | None:
             axes, f"{data.label} ({unit})" if unit else data.label, DISTORTION_AXIS + (", log scale" if is_log else "")
         )
 
-    measured = _points(data.ours, "measured") or _points(data.ours, "predicted")
+    measured = points_of(data.ours, "measured") or points_of(data.ours, "predicted")
     told = ""
     if measured:
         first, last = measured[0], measured[-1]
@@ -253,7 +196,7 @@ def frontier(report: RunReport) -> Plot | None:
     )
 
 
-def _points(points: Sequence[FrontierPoint], field: str) -> list[tuple[float, float]]:
+def points_of(points: Sequence[FrontierPoint], field: str) -> list[tuple[float, float]]:
     pairs = [(point.cost, getattr(point, field)) for point in points]
     return sorted((cost, value) for cost, value in pairs if value is not None)
 

@@ -84,10 +84,7 @@ def baselines(e: Evidence, judge: Judge, assembly: Assembly | None, progress: Pr
             model, took = ready.model, ready.seconds
         else:
             began = perf_counter()
-            chosen = {
-                u.name: e.sensed.options[u.name][k]
-                for u, k in zip(e.sensed.curves.units, allocation.choice, strict=True)
-            }
+            chosen = e.sensed.chosen(allocation.choice)
             model, _ = apply_options(
                 e.prepared,
                 e.settings,
@@ -113,7 +110,7 @@ def without_merging(e: Evidence, judge: Judge, progress: Progress) -> list[dict[
     except FewerError:  # weights alone do not go as low
         return []
     began, label = perf_counter(), "fewer, no token merged"
-    chosen = {u.name: e.sensed.options[u.name][k] for u, k in zip(plain.units, allocation.choice, strict=True)}
+    chosen = e.sensed.chosen(allocation.choice, plain)
     model, _ = apply_options(e.prepared, e.settings, e.sensed.options, chosen, progress=progress, title=label)
     labelled = e.quality(model) if e.quality is not None else {}
     row = row_of("no-merging", True, judge.judge(model), perf_counter() - began, e.settings, labelled)

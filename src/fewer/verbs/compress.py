@@ -304,7 +304,7 @@ def _apply(
     progress: Progress,
     timings: dict[str, float],
 ) -> tuple[nn.Module, dict[str, Tensor]]:
-    chosen = {u.name: sensed.options[u.name][k] for u, k in zip(sensed.curves.units, allocation.choice, strict=True)}
+    chosen = sensed.chosen(allocation.choice)
     with timed(timings, "apply"):
         tokens = sensed.curves.meta.get("tokens")
         return apply_options(prepared, settings, sensed.options, chosen, tokens=tokens, progress=progress)
@@ -380,7 +380,7 @@ def _iterate(
         steps = [_step_of(b, sensed.curves, number, settings.rounds) for b in budgets]
         allocation = choose(curves.curves, steps, settings.allocator, choice, power=settings.power)
         choice = allocation.choice
-        chosen = {u.name: sensed.options[u.name][k] for u, k in zip(sensed.curves.units, choice, strict=True)}
+        chosen = sensed.chosen(choice)
         with timed(timings, "apply"):
             model, masks = apply_options(
                 prepared,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -180,7 +180,7 @@ def final(
     made: dict[bytes, Made] = {}
     for row in finalists:
         plan = choose(sensed.curves, budgets, row["name"])
-        began, chosen = perf_counter(), _options(sensed, plan)
+        began, chosen = perf_counter(), sensed.chosen(plan.choice)
         tokens = sensed.curves.meta.get("tokens")
         model, masks = apply_options(
             prepared, settings, sensed.options, chosen, tokens=tokens, progress=progress, title=f"try {row['name']}"
@@ -189,7 +189,3 @@ def final(
         row["made"] = judge.judge(model).distortion
     best, exact = min(finalists, key=lambda row: row["made"]), rows[0]
     return (best["name"] if best["made"] < (1 - _MARGIN) * exact["made"] else "dp"), made
-
-
-def _options(sensed: Sensed, plan: Allocation) -> Mapping[str, Any]:
-    return {u.name: sensed.options[u.name][k] for u, k in zip(sensed.curves.units, plan.choice, strict=True)}

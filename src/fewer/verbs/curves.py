@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -64,6 +64,11 @@ class Sensed:
     reference: Reference | None
     facts: dict[str, Any]
     plain: CurveSet | None = None  # where tokens are merged: the curves without that
+
+    def chosen(self, choice: Iterable[int], curves: CurveSet | None = None) -> dict[str, Option]:
+        """The option of every unit, from the indices of a plan; ``curves`` are those that were planned with."""
+        units = (self.curves if curves is None else curves).units
+        return {unit.name: self.options[unit.name][k] for unit, k in zip(units, choice, strict=True)}
 
 
 def repair_of(settings: Settings) -> Repair:

@@ -105,5 +105,5 @@ def rival_model(
         assembly = Assembly.of(prepared.model, sensed.curves, store, prepared.calibration[:1], prepared.forward)
         allocator, _ = decide(prepared, settings, sensed, assembly, budgets, progress)
     found = choose(sensed.curves, budgets, allocator, power=settings.power)
-    chosen = {u.name: sensed.options[u.name][k] for u, k in zip(sensed.curves.units, found.choice, strict=True)}
+    chosen = sensed.chosen(found.choice)
     return apply_options(prepared, settings, sensed.options, chosen, progress=progress, title=title)
