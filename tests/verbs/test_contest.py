@@ -1,5 +1,7 @@
 """The contest between plans: what it picks, and what it leaves out."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -13,8 +15,11 @@ from fewer.core.unit import Unit
 from fewer.verbs import applying, comparison
 from fewer.verbs import compress as compress_module
 from fewer.verbs.compress import compress
-from fewer.verbs.contest import contest
+from fewer.verbs.contest import contest, final
+from fewer.verbs.curves import sense_curves
 from fewer.verbs.evaluate import Judge
+from fewer.verbs.prepare import prepare
+from fewer.verbs.progress import Silent
 from fewer.verbs.settings import Settings
 
 LADDER = (Option(), Option("unstructured", 0.5), Option("unstructured", 0.75))
@@ -62,7 +67,7 @@ def test_the_model_is_that_of_the_winner_and_the_report_shows_all():
     finalists = [r for r in rows if r.made is not None]
     if finalists:  # they are whole models, so they decide, and the exact plan is among them
         assert any(r.name == "dp" for r in finalists) and taken[0] in finalists
-        assert taken[0].made <= min(r.made for r in finalists) / 0.98
+        assert taken[0].made <= min(r.made for r in finalists) / 0.9
     exact = compress(net, torch.randn(64, 24), "weights=30%", settings=settings.model_copy(update={"allocator": "dp"}))
     assert exact.plan.method == "dp" and not exact.report.contest
 
@@ -89,7 +94,25 @@ def test_finalists_decide_by_their_models_and_are_not_made_again(monkeypatch):
     assert "apply" not in titles and len(titles) <= 4
     best = min(finalists, key=lambda row: row.made)
     taken = next(row for row in finalists if row.chosen)
-    assert taken.made <= best.made / 0.98
+    assert taken.made <= best.made / 0.9
     # the run is that very model
     judged = Judge(run.prepared.model, run.prepared.calibration, task=run.prepared.loaded.task).judge(run.model)
     assert judged.distortion == pytest.approx(taken.made, rel=1e-5)
+
+
+def test_a_small_difference_on_the_images_of_the_repair_leaves_the_exact_plan(monkeypatch):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 8))
+    settings = Settings(calibration=24, sensing=8, heldout=8, baselines=(), additivity=0)
+    monkeypatch.setattr("fewer.verbs.contest._CLOSE", 1e9)
+    for share, kept in ((0.95, True), (0.5, False)):  # of the exact plan's error, that the other models show
+        found = iter([1.0, share, share, share])
+        fake = lambda self, model, found=found: SimpleNamespace(distortion=next(found))  # noqa: E731
+        with monkeypatch.context() as patched:
+            patched.setattr(Judge, "judge", fake)
+            prepared = prepare(net, torch.randn(64, 24), settings)
+            sensed = sense_curves(prepared, settings)
+            budgets = [Budget("weights", 0.3, True)]
+            _, rows = contest(sensed.curves, budgets, lambda plan: plan.distortion)
+            taken, _ = final(prepared, settings, sensed, budgets, rows, Silent())
+        assert (taken == "dp") == kept

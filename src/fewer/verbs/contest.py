@@ -29,6 +29,9 @@ __all__ = ["CONTENDERS", "Made", "contest", "decide", "final"]
 CONTENDERS = ("dp", "lamp", "erk", "uniform")
 _MARGIN = 0.02
 """By how much a simple rule must be better: the optimum of the curves is left for a reason only."""
+_CLEAR = 0.1
+"""The same for whole models on the images that they were repaired on: the error there is a small part of that on other
+images, so a few per cent of it say nothing."""
 _CLOSE = 1.5
 """Plans whose joint harm is at most so many times the lowest are made real, to be measured as whole models."""
 _FINALISTS = 3
@@ -188,4 +191,4 @@ def final(
         made[plan.choice.tobytes()] = Made(model, masks, perf_counter() - began)
         row["made"] = judge.judge(model).distortion
     best, exact = min(finalists, key=lambda row: row["made"]), rows[0]
-    return (best["name"] if best["made"] < (1 - _MARGIN) * exact["made"] else "dp"), made
+    return (best["name"] if best["made"] < (1 - _CLEAR) * exact["made"] else "dp"), made
