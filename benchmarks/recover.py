@@ -86,13 +86,14 @@ def run(work: Path, model: str, option: str, seed: int, method: str, seconds: fl
     settings = Settings(pattern=Option.parse(option).pattern, calibration=40, heldout=32)
     prepared = prepare(model, photos, settings)
     student, masks = cut(work, prepared, settings, option)
-    views = views_of(prepared, photos, settings, seed)
+    views = views_of(prepared, photos, seed)
     judge = Judge(prepared.model, prepared.heldout, task=prepared.loaded.task)
-    choosing = Judge(prepared.model, views.choosing, task=prepared.loaded.task)
+    choosing = Judge(prepared.model, prepared.heldout[views.chooses], task=prepared.loaded.task)
+    judging = ~views.chooses  # half of the held-out files; the others choose
     blocks = find_blocks(prepared.model, list(masks), prepared.calibration[:1])
     held = {name: Held(mask) for name, mask in masks.items()}
     course = Course(seconds=seconds, mixed=has_fast_bf16(), **METHODS[method])
-    before, began = judge.judge(student), time.perf_counter()
+    (before,), began = judge.judge_parts(student, judging), time.perf_counter()
     lesson = teach(
         Pair(prepared.model, student, held, blocks, choosing.reference),
         course,
@@ -100,7 +101,7 @@ def run(work: Path, model: str, option: str, seed: int, method: str, seconds: fl
         lambda net: choosing.judge(net).distortion,
         clock=time.perf_counter if clock == "wall" else time.process_time,
     )
-    wall, after = time.perf_counter() - began, judge.judge(student)
+    wall, (after,) = time.perf_counter() - began, judge.judge_parts(student, judging)
     print("#", [round(entry["error"], 4) for entry in lesson.history], flush=True)
     return {
         "steps": str(lesson.step),

@@ -333,10 +333,10 @@ class Runtimes(_Part):
 
 
 class Recovery(_Part):
-    """Training after the cut: held-out distortion and quality before and after.
+    """Training after the cut: distortion and quality before and after, on held-out images that choose nothing.
 
-    ``points`` are (seconds, distortion on the images that chose the best state) on the way; these images taught nothing
-    and are not the held-out ones. ``best_step`` 0 means that no state was better than the start.
+    ``points`` are (seconds, distortion on the held-out images that chose the best state) on the way. ``best_step`` 0
+    means that no state was better than the start.
     """
 
     before: Amount
