@@ -370,7 +370,7 @@ def _refit(
         return 0
     if views is None and course.seconds is None:
         views = min(_FIT_VIEWS * len(work.prepared.calibration), images_in_memory(work.prepared))
-    elif views is None:
+    elif views is None and course.seconds is not None:
         per_image = (perf_counter() - began) / max(1, int(work.views.chooses.sum()))
         views = affordable_views(work.prepared, _FIT_SHARE * course.seconds, per_image)
     if not views:
