@@ -16,8 +16,8 @@
 The settings of ``coverage`` were chosen on other splits of the three pools above (seeds 100 to 107). What it does up to
 24 labels had been tried before on seeds 0 to 9 of all pools but elpv with DINOv2-small. With more labels it had first a
 Gaussian kernel. Forty fresh seeds of elpv with DINOv2-small (20 to 59) then said that its gain with 50 labels was
-within the noise (``cold_start_gaussian.csv`` keeps those rows), and kernels were compared anew, on seeds 100 to 107 only.
-The one that is there now was frozen before any other seed saw it.
+within the noise (``cold_start_gaussian.csv`` keeps those rows), and kernels were compared anew, on seeds 100 to 107
+only. The one that is there now was frozen before any other seed saw it.
 
 ``saal`` gets the shuffled features without the corruption: each row of its table is a random image either way. The
 methods ``... in 2 rounds`` choose half of the budget by coverage, train the probe on those labels, and choose the rest
