@@ -1,4 +1,4 @@
-"""The tables of docs/select.md as Markdown, from results/cold_start_summary.csv.
+"""The tables of docs/select.md as Markdown, from results/cold_start_summary.csv and cold_start.csv.
 
 python benchmarks/cold_start_tables.py
 """
@@ -32,7 +32,7 @@ def gains(cells: Cells, pool: tuple[str, str], among: str, methods: tuple[str, .
     mine = {budget: cells.get((*pool, "coverage", budget, among)) for budget in BUDGETS}
     usual = {budget: cell["seeds"] for budget, cell in mine.items() if cell}
     same = len(set(usual.values())) == 1
-    title = TITLES[pool] + (", blind seeds" if among == "blind" else "") + (f", {usual['10']} seeds" if same else "")
+    title = TITLES[pool] + ("" if among == "all" else f", {among} seeds") + (f", {usual['10']} seeds" if same else "")
     budgets = [b for b in BUDGETS if b in usual]
     heads = [b if same else f"{b} ({usual[b]} seeds)" for b in budgets]
     lines = [f"| {title} | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
@@ -64,22 +64,38 @@ def beside_best(cells: Cells) -> list[str]:
             found = [cells.get((*pool, "coverage", budget, among)) for budget in BUDGETS[:3]]
             if any(found):
                 texts = [f"{number(r, 'over_rival')} ({NAMES[r['best_rival']]})" if r else "-" for r in found]
-                lines.append(f"| {title}{', blind seeds' if among == 'blind' else ''} | " + " | ".join(texts) + " |")
+                lines.append(f"| {title}{'' if among == 'all' else f', {among} seeds'} | " + " | ".join(texts) + " |")
     return lines
 
 
-def second_rounds(cells: Cells) -> list[str]:
-    """Scores of two rounds, and what uncertainty adds to them."""
-    budgets = [b for b in BUDGETS[:4] if any(k[2].endswith("rounds") and k[3] == b for k in cells)]
-    lines = ["| two rounds | " + " | ".join(budgets) + " |", "|---" * (len(budgets) + 1) + "|"]
+def second_rounds(rows: list[dict[str, str]]) -> list[str]:
+    """Two rounds of ``coverage``, and the paired difference of other second rounds from it; seeds 10 to 29."""
+    import numpy as np
+    from scipy.stats import t as student
+
+    score = {
+        (r["pool"], r["features"], r["method"], r["budget"], int(r["seed"])): 100 * float(r["score"])
+        for r in rows
+        if 10 <= int(r["seed"]) < 30
+    }
+    default, others = "coverage in 2 rounds", ("leaning coverage in 2 rounds", "entropy in 2 rounds", "coverage")
+    budgets = [b for b in BUDGETS[:4] if any(k[2:4] == (default, b) for k in score)]
+    lines = ["| two rounds, seeds 10 to 29 | " + " | ".join(budgets) + " |", "|---" * (len(budgets) + 1) + "|"]
     for pool, title in TITLES.items():
-        for method in sorted({k[2] for k in cells if k[:2] == pool and k[2].endswith("rounds")}):
-            row = [cells.get((*pool, method, b, "all")) for b in budgets]
-            lines.append(
-                f"| {title}: `{method}` | "
-                + " | ".join(f"{number(r)} ({r['seeds']})" if r else "-" for r in row)
-                + " |"
-            )
+        seeds = {b: [s for *case, s in score if case == [*pool, default, b]] for b in budgets}
+        if not any(seeds.values()):
+            continue
+        means = [f"{np.mean([score[(*pool, default, b, s)] for s in seeds[b]]):.1f}" for b in budgets]
+        lines.append(f"| {title}: `{default}`, % | " + " | ".join(means) + " |")
+        for method in others:
+            texts = []
+            for budget in budgets:
+                pairs = [((*pool, method, budget, s), (*pool, default, budget, s)) for s in seeds[budget]]
+                over = np.array([score[one] - score[two] for one, two in pairs if one in score])
+                half = student.ppf(0.975, len(over) - 1) * over.std(ddof=1) / len(over) ** 0.5 if len(over) > 1 else 0
+                texts.append(f"{over.mean():+.1f} ± {half:.1f} ({len(over)})" if len(over) > 1 else "-")
+            name = "coverage in one round" if method == "coverage" else method
+            lines.append(f"| {title}: `{name}` | " + " | ".join(texts) + " |")
     return lines
 
 
@@ -90,10 +106,12 @@ def main() -> None:
     cells = {(r["pool"], r["features"], r["method"], r["budget"], r["set"]): r for r in rows}
     for pool in TITLES:
         print(*gains(cells, pool, "all", METHODS), "", sep="\n")
-    for pool in {(r["pool"], r["features"]) for r in rows if r["set"] == "blind"}:
-        print(*gains(cells, pool, "blind", METHODS[:5]), "", sep="\n")
+    for among in ("first blind", "blind"):
+        for pool in {(r["pool"], r["features"]) for r in rows if r["set"] == among}:
+            print(*gains(cells, pool, among, METHODS[:5]), "", sep="\n")
     print(*beside_best(cells), "", sep="\n")
-    print(*second_rounds(cells), sep="\n")
+    with SUMMARY.with_name("cold_start.csv").open() as file:
+        print(*second_rounds(list(csv.DictReader(file))), sep="\n")
 
 
 if __name__ == "__main__":

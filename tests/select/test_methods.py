@@ -170,7 +170,7 @@ def test_herding_is_the_plain_one(seed, n):
     if not count:
         return
     chosen = herd(points, points, weights, 1.3, count, taken, np.random.default_rng(0))
-    table = 1 / (1 + ((points[:, None].astype(float) - points) ** 2).sum(-1) / (2 * 1.3**2))
+    table = np.exp(-((points[:, None].astype(float) - points) ** 2).sum(-1) / (2 * 1.3**2))
     target = table @ (weights / weights.sum())
     done = np.flatnonzero(taken).tolist()
     for pick in chosen:
@@ -190,7 +190,7 @@ def test_exchanges_bring_the_herd_closer_until_none_helps(seed, n):
     if not count:
         return
     first = herd(points, points, weights, 0.8, count, taken, rng)
-    table = 1 / (1 + ((points[:, None].astype(float) - points) ** 2).sum(-1) / (2 * 0.8**2))
+    table = np.exp(-((points[:, None].astype(float) - points) ** 2).sum(-1) / (2 * 0.8**2))
     target = table @ (weights / weights.sum())
 
     def discrepancy(picks):

@@ -42,11 +42,10 @@ def select_coverage(
        every cluster that has no label yet, the most typical image is taken (the mean distance to its 20 nearest
        neighbours in the cluster is smallest), the largest cluster first. In later rounds clusters of less than half the
        mean weight are left to the second step: they are what fell between the labelled ones.
-    2. *Density.* With a rational quadratic kernel k, which sees far and near, the next image is the one with the
-       largest ``mean_j w_j k(i, j) - mean_s k(i, s)``, where j runs over the pool and s over what is chosen or
-       labelled: always where the pool is most under-represented so far (:func:`fewer.select.herding.herd`). Then images
-       are exchanged one by one as long as that brings the two densities closer
-       (:func:`fewer.select.herding.exchange`).
+    2. *Density.* With a Gaussian kernel k, the next image is the one with the largest
+       ``mean_j w_j k(i, j) - mean_s k(i, s)``, where j runs over the pool and s over what is chosen or labelled: always
+       where the pool is most under-represented so far (:func:`fewer.select.herding.herd`). Then images are exchanged
+       one by one as long as that brings the two densities closer (:func:`fewer.select.herding.exchange`).
 
     Where predictions or uncertainties are known (from the second round on) an image of the pool weighs
     ``w = 1 + leaning * u`` with u between 0 and 1 in both steps, so that regions where the model is unsure get more
@@ -105,7 +104,8 @@ def select_coverage(
         for size in sizes
     ]
     why += [
-        f"its kind was the most under-represented so far; it stands for {near} images" for near in stands[len(why) :]
+        f"its kind was the most under-represented so far; it stands for {near} image{'s' if near != 1 else ''}"
+        for near in stands[len(why) :]
     ]
     if unsure is not None:
         why = [

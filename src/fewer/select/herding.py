@@ -1,9 +1,4 @@
-"""Kernel herding: a few points whose density is that of many (Chen, Welling and Smola, 2010).
-
-Densities are compared through the rational quadratic kernel ``1 / (1 + d^2 / (2 scale^2))``. It falls like a Gaussian
-near by, and slowly far away: with a Gaussian a few points match the heaps of a pool and nothing says how the pool is
-spread over them.
-"""
+"""Kernel herding: a few points whose density is that of many (Chen, Welling and Smola, 2010)."""
 
 from __future__ import annotations
 
@@ -35,7 +30,7 @@ def herd(
     weights
         [m], positive.
     scale
-        Width of the kernel, in the units of the points.
+        Width of the Gaussian kernel, in the units of the points.
     count
         Points to choose.
     taken
@@ -75,7 +70,7 @@ def herd(
         free[best] = False
         total += 1
         squared = norms + norms[best] - 2 * (points @ points[best])
-        presence += 1 / (1 + np.maximum(squared, 0) * np.float32(0.5 / scale**2))
+        presence += np.exp(np.maximum(squared, 0) * np.float32(-0.5 / scale**2))
     return chosen
 
 
@@ -148,6 +143,5 @@ def exchange(
 
 def _similarity(a: np.ndarray, b: np.ndarray, scale: float) -> np.ndarray:
     table = squared_distances(a, b)
-    table *= 0.5 / scale**2
-    table += 1
-    return np.reciprocal(table, out=table)
+    table *= -0.5 / scale**2
+    return np.exp(table, out=table)
