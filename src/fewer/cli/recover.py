@@ -18,6 +18,7 @@ def recover(
     *,
     time: Annotated[str | None, Parameter(show_default=False)] = None,
     steps: int | None = None,
+    views: int | None = None,
     images: str | None = None,
     batch: Annotated[int | None, Parameter(show_default=False)] = None,
     rate: Annotated[float | None, Parameter(show_default=False)] = None,
@@ -35,6 +36,9 @@ def recover(
         How long, judging and saving included: 90s, 10min or 1.5h [10min]
     steps
         Train for so many steps instead of a time: gives the same weights every time.
+    views
+        Images of the least-squares fit that comes before the training; 0 leaves it out [as many as fit into half of
+        the time and into memory; with --steps, twice the calibration images]
     images
         A folder of images; by default the one that the run was made with.
     batch
@@ -51,6 +55,8 @@ def recover(
     cpu_only(shared)
     if time is not None and steps is not None:
         raise FewerError("give --time or --steps, not both")
+    if views is not None and views < 0:
+        raise FewerError(f"--views must be 0 or more; got {views}")
     if time is not None:
         parse_duration(time)
     if shared.dry_run:
@@ -60,6 +66,7 @@ def recover(
         run,
         time or "10min",
         steps=steps,
+        views=views,
         images=images,
         out=shared.out,
         overwrite=shared.overwrite,

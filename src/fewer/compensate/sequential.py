@@ -105,7 +105,7 @@ def compress_in_order(
                 gradient=gradients[name] if gradients else None,
                 sensitivity=sensitivity[name] if sensitivity else None,
             )
-            fit = _fit(layer, original, ladders[name], wanted_input, x, correction, sweep, known)
+            fit = _fit(layer, original, ladders[name], wanted_input, x, correction, repair, sweep, known)
             masks[name] = fit.mask
             if not torch.isfinite(fit.weight).all():
                 raise FewerError(f"repairing layer '{name}' gave NaN or infinity; try a larger damping")
@@ -124,6 +124,7 @@ def _fit(
     wanted_input: Tensor,
     x: Tensor,
     correction: float,
+    repair: Repair,
     make: Callable[..., Sweep],
     known: dict[str, Moments],
 ) -> Fit:
@@ -131,23 +132,30 @@ def _fit(
     moments = Moments(getattr(user, "groups", 1), layer.matrix.shape[1])
     add_input(moments, user, x)
     moments.check(layer.unit.name)
-    if torch.equal(wanted_input, x):
+    changed = not torch.equal(original.matrix, layer.matrix)
+    if repair.compensation != "obs" or (not changed and torch.equal(wanted_input, x)):
         return list(make(layer.matrix, moments).run(ladder))[-1]
     name = layer.unit.name
     if name not in known:
         known[name] = Moments(moments.groups, moments.columns)
         add_input(known[name], user, wanted_input)
     before = known[name]
-    own = make(layer.matrix, before)
-    if own.repair.compensation != "obs":
-        return list(make(layer.matrix, moments).run(ladder))[-1]
+    # what is wanted is what the dense layer gives, also where an earlier round has changed this one
+    own = _own_targets(original, before, layer.centred)
     targets, mean = _targets(original, moments, wanted_input, x, layer.centred)
-    blended = [(1 - correction) * a + correction * b for a, b in zip(own.plain_targets, targets, strict=True)]
+    blended = [(1 - correction) * a + correction * b for a, b in zip(own, targets, strict=True)]
     # the shift comes on top of what this layer's bias is now, and an earlier round may have moved that
     mean = mean + original.offset - layer.offset
     mixed = moments.blended(before, 1 - correction, centred=layer.centred)
     sweep = make(layer.matrix, mixed, target=blended, wanted_mean=mean)
-    return list(sweep.run(ladder, repair_dense=correction > 0))[-1]
+    return list(sweep.run(ladder, repair_dense=correction > 0 or changed))[-1]
+
+
+def _own_targets(original: Layer, moments: Moments, centred: bool) -> list[Tensor]:
+    """Cross moments of the dense output with the dense input."""
+    weight = original.matrix.float().view(moments.groups, -1, moments.columns)
+    plain = [moments.covariance(i) if centred else moments.second(i) for i in range(len(moments.blocks))]
+    return [weight[..., block] @ second for block, second in zip(moments.blocks, plain, strict=True)]
 
 
 def _targets(

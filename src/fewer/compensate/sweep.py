@@ -160,7 +160,6 @@ class Sweep:
         grouped = self._grouped(self.dense)
         self.hessians: list[Tensor] = []
         self.targets: list[Tensor] = []
-        self.plain_targets: list[Tensor] = []
         self.inverses: list[Tensor] = []
         self.mean = moments.mean()
         for i, block in enumerate(moments.blocks):
@@ -169,7 +168,6 @@ class Sweep:
             self.hessians.append(damped)
             # damping pulls towards the dense weight, not towards zero: its part of the target is the dense weight's
             wanted = grouped[..., block] @ plain if target is None else target[i]
-            self.plain_targets.append(wanted)
             ridge = (damped - plain).diagonal(dim1=1, dim2=2)
             self.targets.append(wanted + grouped[..., block] * ridge[:, None, :])
         if wanted_mean is None:

@@ -29,6 +29,8 @@ class Lesson:
         Steps finished.
     seconds
         Time spent so far, in all sittings.
+    began
+        Of these seconds, what had passed before the first step.
     history
         One entry per evaluation: ``step``, ``seconds``, ``error``; the first is that of the start.
     best, best_error, best_step
@@ -37,10 +39,16 @@ class Lesson:
 
     step: int = 0
     seconds: float = 0.0
+    began: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
     best_error: float = float("inf")
     best_step: int = 0
+
+    @property
+    def improved(self) -> bool:
+        """Whether any state was better than the first one."""
+        return bool(self.history) and self.best_error < self.history[0]["error"]
 
     def note(self, error: float, model: nn.Module) -> bool:
         """Write an evaluation down, and keep the model if there was none better."""
@@ -67,7 +75,7 @@ def store(path: Path, key: str, lesson: Lesson, weights: Constrained, optimiser:
             tensors[f"optimiser.{part}.{name}"] = torch.as_tensor(value)
     tensors |= {f"best.{name}": value for name, value in lesson.best.items()}
     facts: dict[str, Any] = {"key": key, "step": lesson.step, "seconds": lesson.seconds, "history": lesson.history}
-    facts |= {"best_error": lesson.best_error, "best_step": lesson.best_step}
+    facts |= {"began": lesson.began, "best_error": lesson.best_error, "best_step": lesson.best_step}
     whole = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
     atomic_write_bytes(path, save(whole, {"facts": json.dumps(facts)}))
 
@@ -99,4 +107,5 @@ def restore(path: Path, key: str, weights: Constrained, optimiser: torch.optim.O
             optimiser.state[parameter] = found
     weights.install()
     best = {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
-    return Lesson(facts["step"], facts["seconds"], facts["history"], best, facts["best_error"], facts["best_step"])
+    best_of = {"best": best, "best_error": facts["best_error"], "best_step": facts["best_step"]}
+    return Lesson(facts["step"], facts["seconds"], facts["began"], facts["history"], **best_of)

@@ -146,6 +146,7 @@ def teach(
     draw: Callable[[int], Tensor],
     examine: Callable[[nn.Module], float],
     *,
+    lesson: Lesson | None = None,
     checkpoint: Path | None = None,
     key: str = "",
     tell: Callable[[Lesson], None] = lambda lesson: None,
@@ -163,6 +164,9 @@ def teach(
         ``draw(step)``: the batch of a step; the same for the same step.
     examine
         ``examine(student)``: an error on images that are never drawn; the least counts.
+    lesson
+        What the student learnt before the first step, in another way: its best state is the one that it has now. Its
+        seconds are part of the course's.
     checkpoint
         A file that is written now and then and on Ctrl-C, and read first where it is there.
     key
@@ -185,7 +189,8 @@ def teach(
     student = pair.student.eval()  # BatchNorm keeps its statistics, dropout is off
     weights = Constrained(student, pair.held, pair.frozen)
     optimiser = _optimiser(weights)
-    lesson = Lesson()
+    lesson = lesson or Lesson()
+    lesson.began = lesson.seconds
     with ExitStack() as stack:
         for precision, modules in pair.activations.items():
             stack.enter_context(rounding_inputs(modules, precision))
@@ -193,7 +198,9 @@ def teach(
         if checkpoint is not None and resumed:
             lesson = restore(checkpoint, key, weights, optimiser)
         sitting = _Sitting(pair, course, weights, optimiser, lesson, clock)
-        if not resumed:
+        if not resumed and lesson.history and checkpoint is not None:
+            store(checkpoint, key, lesson, weights, optimiser)
+        elif not resumed and not lesson.history:
             sitting.examine(examine)
         sitting.run(draw, examine, checkpoint, key, tell)
     student.load_state_dict(lesson.best)
@@ -240,7 +247,8 @@ class _Sitting:
         if self.course.steps is not None:
             return min(1.0, self.lesson.step / self.course.steps)
         assert self.course.seconds is not None
-        return min(1.0, self.now() / self._last())
+        start = self.lesson.began
+        return min(1.0, max(0.0, self.now() - start) / max(1e-9, self._last() - start))
 
     def _last(self) -> float:
         """Seconds at which steps must end, so that the last examination is over in time."""

@@ -333,10 +333,11 @@ class Runtimes(_Part):
 
 
 class Recovery(_Part):
-    """Training after the cut: held-out distortion and quality before and after.
+    """Training after the cut: distortion and quality before and after, on held-out images that choose nothing.
 
-    ``points`` are (seconds, distortion on the images that chose the best state) on the way; these images taught nothing
-    and are not the held-out ones. ``best_step`` 0 means that no state was better than the start.
+    ``points`` are (seconds, distortion on the held-out images that chose the best state) on the way. ``best_step`` 0
+    means that no state of the training was better than what it started from. ``refitted``: images of the least-squares
+    fit before the training, 0 where there was none or it was not kept.
     """
 
     before: Amount
@@ -347,6 +348,7 @@ class Recovery(_Part):
     seconds: Amount
     steps: Count
     best_step: Count
+    refitted: Count = 0
     images: Count
     choosing: Count
     source: Text = ""

@@ -309,6 +309,8 @@ def recovery_sentence(recovery: Recovery) -> str:
     'Training for 10 min won back 75.0% of what was lost: the distortion went from 0.400 to 0.100.'
     """
     spent = f"Training for {duration(recovery.seconds)}"
+    if recovery.refitted:
+        spent = f"Least squares on {count(recovery.refitted)} views and training, {duration(recovery.seconds)} in all,"
     if recovery.best_step == 0 and recovery.after >= recovery.before:
         return f"{spent} gave nothing better, so the model stayed as it was."
     change = f"the distortion went from {significant(recovery.before)} to {significant(recovery.after)}"

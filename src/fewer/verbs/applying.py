@@ -23,11 +23,11 @@ from fewer.verbs.settings import Settings
 from fewer.verbs.shrinking import rows_follow
 
 # The whole calibration set goes through two models at once; what that may take decides how many images are used.
-_MEMORY_BYTES = 1.2e9
+_MEMORY_BYTES = 4e9
 
 
-def fitting_images(prepared: Prepared) -> Tensor:
-    """As many calibration images as fit in memory while two forward passes run in step."""
+def images_in_memory(prepared: Prepared) -> int:
+    """How many images fit in memory while two forward passes run in step."""
     largest = 0
 
     def look(_module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -43,9 +43,13 @@ def fitting_images(prepared: Prepared) -> Tensor:
         for handle in handles:
             handle.remove()
     # an activation, the one before it and a copy, in both models
-    count = int(_MEMORY_BYTES // max(1, 6 * largest))
+    return max(1, int(_MEMORY_BYTES // max(1, 6 * largest)))
+
+
+def fitting_images(prepared: Prepared) -> Tensor:
+    """As many calibration images as fit in memory while two forward passes run in step."""
     # crops of one file stand together: every so many takes some of each file
-    return prepared.calibration[:: max(1, -(-len(prepared.calibration) // max(1, count)))]
+    return prepared.calibration[:: -(-len(prepared.calibration) // images_in_memory(prepared))]
 
 
 def apply_options(

@@ -66,16 +66,41 @@ class Judge:
 
     def judge(self, model: nn.Module) -> Quality:
         """Compare a model with the dense one."""
+        return self.judge_parts(model, slice(None))[0]
+
+    def judge_parts(self, model: nn.Module, *parts: Tensor | slice) -> list[Quality]:
+        """Compare a model with the dense one on several parts of the images, from one pass over all of them.
+
+        Parameters
+        ----------
+        model
+            In any mode.
+        parts
+            Which images, as an index of a tensor of all of them. Errors are relative to the energy of all outputs.
+
+        Examples
+        --------
+        >>> net = nn.Linear(4, 10)
+        >>> whole, half = Judge(net, torch.randn(8, 4)).judge_parts(net, slice(None), slice(4))
+        >>> whole == half
+        True
+        """
         outputs = self._run(model)
         change = torch.cat([self.reference.change(i, o) for i, o in enumerate(outputs)])
         first = [output_tensors(o)[0] for o in outputs]
         got = torch.cat(first) if first[0].ndim else torch.stack(first)
         if self.classes:
-            value = float((got.flatten(1).argmax(1) == self.first.flatten(1).argmax(1)).double().mean())
-            return Quality(float(change.mean()), "top-1 agreement", value, float(change.median()))
+            name, values = "top-1 agreement", got.flatten(1).argmax(1) == self.first.flatten(1).argmax(1)
+        else:
+            name, values = "feature cosine", self._cosine(got)
+        return [
+            Quality(float(change[p].mean()), name, float(values[p].double().mean()), float(change[p].median()))
+            for p in parts
+        ]
+
+    def _cosine(self, got: Tensor) -> Tensor:
         a, b = (t[:, 0] if t.ndim == 3 else t.flatten(1) if t.ndim > 1 else t[:, None] for t in (got, self.first))
-        cosine = float(F.cosine_similarity(a, b).double().mean())
-        return Quality(float(change.mean()), "feature cosine", cosine, float(change.median()))
+        return F.cosine_similarity(a, b)
 
 
 # outputs of this many numbers are taken for class scores when the model does not say what it is

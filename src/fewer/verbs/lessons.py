@@ -1,12 +1,14 @@
-"""The images of a recovery: which it learns from, and which it is chosen by; none of the report's."""
+"""The images of a recovery: which it learns from, which it is chosen by, and which it is judged by."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fewer.core.errors import FewerError
@@ -14,24 +16,23 @@ from fewer.data.crops import FileViews, TensorViews
 from fewer.data.images import list_images, split_files
 from fewer.tasks import TASKS
 from fewer.verbs.prepare import Prepared
-from fewer.verbs.settings import Settings
 
 __all__ = ["Views", "views_of"]
 
-_SHARE = 5  # one of so many files chooses
-_FEWEST = 4  # files: one is held out, one chooses, two teach
+_FEWEST = 4  # files: one is held out
 
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """Training images, and those that choose the best state.
+    """Training images, and the held-out ones that choose the best state.
 
     Attributes
     ----------
     training
         Draws random views.
-    choosing
-        A fixed tensor; of files that are never drawn.
+    chooses
+        Shape (held-out images,), True for those that choose; of files that are never drawn, and that the repair never
+        saw: on images that it was fitted to the start would look better than anything that comes after it.
     names
         What identifies the training images.
     source
@@ -39,7 +40,7 @@ class Views:
     """
 
     training: FileViews | TensorViews
-    choosing: Tensor
+    chooses: Tensor
     names: list[str]
     source: str
 
@@ -51,11 +52,11 @@ class Views:
         return self.training.draw(step, count)
 
 
-def views_of(prepared: Prepared, images: Any, settings: Settings, seed: int = 0) -> Views:
-    """Split the images of a run into those to learn from and those to choose by.
+def views_of(prepared: Prepared, images: Any, seed: int = 0) -> Views:
+    """Split the images of a run into those to learn from, those to choose by, and those to judge by.
 
-    The report's held-out images are in neither. Files: a fifth of those that are not held out choose, by the hash of
-    their names. Tensors and patches of a task: those that harm was measured on choose.
+    All images that the compression was calibrated with teach. Half of the held-out files choose; the other half choose
+    nothing and tell what was won.
 
     Raises
     ------
@@ -63,8 +64,9 @@ def views_of(prepared: Prepared, images: Any, settings: Settings, seed: int = 0)
         When there are too few images to set some apart.
     """
     files = _files(images) if prepared.loaded.task not in TASKS else None
+    chooses = _every_second(prepared.heldout_files, len(prepared.heldout))
     if files is None:
-        return _of_tensor(prepared, seed)
+        return _of_tensor(prepared, chooses, seed)
     paths, keys, source = files
     if len(paths) < _FEWEST:
         raise FewerError(
@@ -73,16 +75,26 @@ def views_of(prepared: Prepared, images: Any, settings: Settings, seed: int = 0)
         )
     key_of = dict(zip(paths, keys, strict=True))
     unreadable = {name for name, _ in prepared.skipped}
-    usable = [path for path in split_files(paths, keys, "calibration") if str(path) not in unreadable]
-    usable.sort(key=lambda path: hashlib.sha256(b"choose" + key_of[path].encode()).digest())
-    count = max(1, len(usable) // _SHARE)
-    chosen, taught = usable[:count], sorted(usable[count:])
+    taught = sorted(path for path in split_files(paths, keys, "calibration") if str(path) not in unreadable)
     if not taught:
         raise FewerError(f"{source} holds too few readable images; give at least {_FEWEST}, better 50 or more")
-    choosing = FileViews(chosen, prepared.loaded.preprocess, settings.seed + 1)
-    tensor = choosing.draw(0, settings.sensing).to(prepared.calibration.dtype)
     training = FileViews(taught, prepared.loaded.preprocess, seed)
-    return Views(training, tensor, [key_of[path] for path in taught], source)
+    return Views(training, chooses, [key_of[path] for path in taught], source)
+
+
+def _every_second(files: Sequence[Path], count: int) -> Tensor:
+    """Which of ``count`` images choose: all of every second file, or every second one where there is but one file.
+
+    Examples
+    --------
+    >>> _every_second([Path("a"), Path("a"), Path("b"), Path("c")], 4)
+    tensor([ True,  True, False,  True])
+    >>> _every_second([], 3)
+    tensor([ True, False,  True])
+    """
+    names = list(dict.fromkeys(files))
+    places = [names.index(file) for file in files] if len(names) > 1 else range(count)
+    return torch.tensor([place % 2 == 0 for place in places])
 
 
 def _files(images: Any) -> tuple[list[Path], list[str], str] | None:
@@ -96,10 +108,10 @@ def _files(images: Any) -> tuple[list[Path], list[str], str] | None:
     return None
 
 
-def _of_tensor(prepared: Prepared, seed: int) -> Views:
-    choosing, rest = prepared.sensing_images, prepared.repair_images
-    if prepared.apart[1] == 0 or not len(rest):
-        count = len(prepared.calibration) + len(prepared.heldout)
+def _of_tensor(prepared: Prepared, chooses: Tensor, seed: int) -> Views:
+    images = prepared.calibration
+    if len(images) < 2 or len(prepared.heldout) < 2:
+        count = len(images) + len(prepared.heldout)
         raise FewerError(f"{count} images are too few to learn from some and be judged by others; give at least 8")
-    names = [hashlib.sha256(rest.double().contiguous().numpy().tobytes()).hexdigest()]
-    return Views(TensorViews(rest, seed), choosing, names, prepared.source)
+    names = [hashlib.sha256(images.double().contiguous().numpy().tobytes()).hexdigest()]
+    return Views(TensorViews(images, seed), chooses, names, prepared.source)

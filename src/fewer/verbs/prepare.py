@@ -59,6 +59,8 @@ class Prepared:
         What several plans for this model share once it was computed (moments, sensitivities).
     couplings
         Whose channels can be removed together; looked for only where the settings' pattern asks for columns.
+    heldout_files
+        The file of each held-out image, where there are files.
     """
 
     loaded: LoadedModel
@@ -75,6 +77,7 @@ class Prepared:
     apart: tuple[int, int] = (0, 0)
     shared: dict[str, Any] = field(default_factory=dict)
     couplings: Couplings = field(default_factory=Couplings)
+    heldout_files: tuple[Path, ...] = ()
 
     @property
     def sensing_images(self) -> Tensor:
@@ -116,7 +119,7 @@ def prepare(model: Any, images: Any, settings: Settings, forward: Forward | None
     if settings.profile is not None:
         DeviceProfile.load(settings.profile)  # a wrong name is told before anything is done
     loaded = load_untouched(model)
-    calibration, heldout, source, skipped, notes, near = _images(loaded, images, settings)
+    calibration, heldout, source, skipped, notes, near, held_files = _images(loaded, images, settings)
     dtype = next((p.dtype for p in loaded.model.parameters() if p.is_floating_point()), calibration.dtype)
     calibration, heldout = calibration.to(dtype), heldout.to(dtype)
     matched = match(loaded.model, calibration[:1], forward, settings.exclude)
@@ -137,6 +140,7 @@ def prepare(model: Any, images: Any, settings: Settings, forward: Forward | None
         forward,
         _apart(len(calibration), settings.sensing, near),
         couplings=couplings,
+        heldout_files=held_files,
     )
 
 
@@ -220,7 +224,7 @@ def load_untouched(model: Any) -> LoadedModel:
 
 def _images(
     loaded: LoadedModel, images: Any, settings: Settings
-) -> tuple[Tensor, Tensor, str, list[tuple[str, str]], list[str], int | None]:
+) -> tuple[Tensor, Tensor, str, list[tuple[str, str]], list[str], int | None, tuple[Path, ...]]:
     wanted, apart = settings.calibration, settings.heldout
     if settings.data_free is not None:
         return _made_up(loaded, images, settings)
@@ -235,14 +239,15 @@ def _images(
             f"from {len(set(second.files))} other images."
         ]
         order, near = _by_file(first.files)
-        return first.tensor[order], second.tensor, str(images), _named(first) + _named(second), notes, near
+        skipped = _named(first) + _named(second)
+        return first.tensor[order], second.tensor, str(images), skipped, notes, near, tuple(second.files)
     common: dict[str, Any] = {"seed": settings.seed, "preprocess": loaded.preprocess, "crops": settings.crops}
     if isinstance(images, (str, Path)) or (isinstance(images, (list, tuple)) and _all_paths(images)):
         files = list_images(images) if isinstance(images, (str, Path)) else list(images)
         source = str(images) if isinstance(images, (str, Path)) else f"{len(files)} files"
         if len(files) == 1:
             whole = as_calibration(images, wanted + apart, **common)
-            return (*_cut(whole, wanted, apart), source, _named(whole), [_SAME], None)
+            return (*_cut(whole, wanted, apart), source, _named(whole), [_SAME], None, ())
         first = as_calibration(images, wanted, part="calibration", **common)
         second = as_calibration(images, apart, part="heldout", **common)
         if len(first) == 0 or len(second) == 0:
@@ -252,11 +257,12 @@ def _images(
             f"from {len(set(second.files))} other files."
         ]
         order, near = _by_file(first.files)
-        return first.tensor[order], second.tensor, source, _named(first) + _named(second), notes, near
+        skipped = _named(first) + _named(second)
+        return first.tensor[order], second.tensor, source, skipped, notes, near, tuple(second.files)
     ndim = max(1, len(loaded.preprocess.input_size))
     whole = as_calibration(images, wanted + apart, sample_ndim=ndim)
     notes = [] if len(whole) > 1 else [_SAME]
-    return (*_cut(whole, wanted, apart), "a tensor given in Python", _named(whole), notes, None)
+    return (*_cut(whole, wanted, apart), "a tensor given in Python", _named(whole), notes, None, ())
 
 
 _SAME = "Too few images to keep any apart: the held-out numbers come from the calibration image itself."
@@ -281,7 +287,7 @@ def _named(images: ImageSet) -> list[tuple[str, str]]:
 
 def _made_up(
     loaded: LoadedModel, images: Any, settings: Settings
-) -> tuple[Tensor, Tensor, str, list[tuple[str, str]], list[str], int | None]:
+) -> tuple[Tensor, Tensor, str, list[tuple[str, str]], list[str], int | None, tuple[Path, ...]]:
     size = loaded.preprocess.input_size
     if settings.data_free == "noise":
         made, note = gaussian_noise(size, settings.calibration, settings.seed), "Gaussian noise instead of images."
@@ -290,10 +296,11 @@ def _made_up(
     if images is not None:
         # real images may still judge the result; none of them calibrates it
         real = Settings.of({**settings.model_dump(), "data_free": None})
-        _, heldout, source, skipped, notes, _ = _images(loaded, images, real)
-        return made, heldout, f"data-free ({settings.data_free}); judged on {source}", skipped, [note, *notes], None
+        _, heldout, source, skipped, notes, _, files = _images(loaded, images, real)
+        source = f"data-free ({settings.data_free}); judged on {source}"
+        return made, heldout, source, skipped, [note, *notes], None, files
     heldout = gaussian_noise(size, settings.heldout, settings.seed + 1) if settings.data_free == "noise" else made
-    return made, heldout, f"data-free ({settings.data_free})", [], [note, "Judged on made-up inputs as well."], None
+    return made, heldout, f"data-free ({settings.data_free})", [], [note, "Judged on made-up inputs as well."], None, ()
 
 
 def state_hash(model: nn.Module, *extra: Tensor) -> str:

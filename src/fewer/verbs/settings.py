@@ -97,7 +97,7 @@ class Settings(StrictSettings):
     Examples
     --------
     >>> Settings(pattern="block:16x4").calibration
-    64
+    128
     """
 
     model_config = ConfigDict(validate_default=True)
@@ -121,7 +121,7 @@ class Settings(StrictSettings):
     schedule: Literal["one-shot", "iterative"] = "one-shot"
     rounds: int = Field(default=4, ge=1)
     data_free: Literal["noise", "bn"] | None = None
-    calibration: int = Field(default=64, ge=1)
+    calibration: int = Field(default=128, ge=1)
     sensing: int = Field(default=16, ge=1)
     heldout: int = Field(default=32, ge=1)
     crops: int | None = Field(default=None, ge=0)
