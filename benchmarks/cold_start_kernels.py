@@ -9,7 +9,7 @@ that is half as wide as the median distance. Here the same greedy choice and the
 
 and ``classes known`` draws at random, but as many of each class as the pool has in proportion: no method without labels
 knows that, and it says how much there is to gain. All were compared on seeds 100 to 107, and one of
-the best there, the rational quadratic, was judged on seeds 20 to 59.
+the best there, the rational quadratic, was judged on seeds 20 to 99.
 
     python benchmarks/cold_start_kernels.py    # goes on where it stopped
 """
@@ -28,7 +28,7 @@ from fewer.select.pool import Pool
 
 OUT = RESULTS / "cold_start_kernels.csv"
 KERNELS = ("random", "classes known", "gaussian", "wide gaussian", "rational quadratic", "energy")
-CHOOSING, JUDGING = range(100, 108), range(20, 60)
+CHOOSING, JUDGING = range(100, 108), range(20, 100)
 UNJUDGED = ("wide gaussian", "energy")
 BUDGET = 50
 DRAWS = 3
