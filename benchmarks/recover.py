@@ -4,7 +4,8 @@ Each cell cuts every layer alike, repairs it as ``fewer compress`` does with 40 
 least squares on many more views (``views``), and then training for what is left of the time. ``blocks`` is the training
 without the least squares, ``fit`` the least squares alone, ``end to end`` the simple way: distillation of the output
 alone. ``together`` learns from blocks and output from the start, ``alone`` from blocks only. Error is the distortion on
-half of the held-out photos; the other half chose the best state. ``won`` is the share of the error that came back.
+half of the held-out photos; the other half chose the best state (``chosen_before``, ``chosen_after``: its own error).
+``won`` is the share of the error that came back.
 
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/recover.py --work /tmp/recover --time 10min --clock wall
 
@@ -44,7 +45,8 @@ from fewer.verbs.settings import Settings
 HERE = Path(__file__).parent / "results"
 COLUMNS = (
     "model", "option", "seed", "method", "time", "clock", "threads", "batch", "rate", "alone", "blocks", "views",
-    "steps", "best_step", "before", "after", "won", "quality_name", "quality_before", "quality_after", "wall_seconds",
+    "steps", "best_step", "chosen_before", "chosen_after", "before", "after", "won",
+    "quality_name", "quality_before", "quality_after", "wall_seconds",
 )  # fmt: skip
 KEY = COLUMNS[:12]
 CELLS = (
@@ -122,6 +124,8 @@ def run(work: Path, model: str, option: str, seed: int, method: str, seconds: fl
     return {
         "steps": str(lesson.step),
         "best_step": str(lesson.best_step),
+        "chosen_before": f"{lesson.history[0]['error']:.6g}",
+        "chosen_after": f"{lesson.best_error:.6g}",
         "before": f"{before.distortion:.6g}",
         "after": f"{after.distortion:.6g}",
         "won": f"{1 - after.distortion / before.distortion:.4f}",
