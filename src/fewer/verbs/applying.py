@@ -23,7 +23,7 @@ from fewer.verbs.settings import Settings
 from fewer.verbs.shrinking import rows_follow
 
 # The whole calibration set goes through two models at once; what that may take decides how many images are used.
-_MEMORY_BYTES = 4e9
+MEMORY_BYTES = 4e9
 
 
 def images_in_memory(prepared: Prepared) -> int:
@@ -43,7 +43,7 @@ def images_in_memory(prepared: Prepared) -> int:
         for handle in handles:
             handle.remove()
     # an activation, the one before it and a copy, in both models
-    return max(1, int(_MEMORY_BYTES // max(1, 6 * largest)))
+    return max(1, int(MEMORY_BYTES // max(1, 6 * largest)))
 
 
 def fitting_images(prepared: Prepared) -> Tensor:

@@ -26,12 +26,11 @@ from fewer.models.running import Forward
 from fewer.quantize.activations import rounding_inputs
 from fewer.report import RunReport, write
 from fewer.report.data import Recovery
-from fewer.verbs.applying import images_in_memory
 from fewer.verbs.evaluate import Judge
 from fewer.verbs.labelled import QualityLike
 from fewer.verbs.prepare import state_hash
 from fewer.verbs.progress import Progress, Silent, Stage
-from fewer.verbs.refitting import affordable_views, can_refit, refit
+from fewer.verbs.refitting import affordable_views, can_refit, refit, room_for_views
 from fewer.verbs.reopen import Measured, OpenRun, check_finished, open_run
 from fewer.verbs.saving import precisions_of
 
@@ -252,7 +251,7 @@ def _refit(
     if not can_refit(work.prepared, work.student, work.recipe, work.settings):
         return 0
     if views is None and course.seconds is None:
-        views = min(_FIT_VIEWS * len(work.prepared.calibration), images_in_memory(work.prepared))
+        views = min(_FIT_VIEWS * len(work.prepared.calibration), room_for_views(work.prepared))
     elif views is None and course.seconds is not None:
         per_image = (perf_counter() - began) / max(1, int(work.views.chooses.sum()))
         views = affordable_views(work.prepared, _FIT_SHARE * course.seconds, per_image)

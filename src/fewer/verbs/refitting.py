@@ -16,18 +16,19 @@ from torch import Tensor, nn
 from fewer.compensate.layers import find_layers
 from fewer.compensate.moments import rows_wanted
 from fewer.compensate.sequential import compress_in_order
+from fewer.core.memory import free_memory
 from fewer.core.option import Option
 from fewer.models.recipe import Recipe
 from fewer.patterns import to_matrix
-from fewer.verbs.applying import images_in_memory
+from fewer.verbs.applying import MEMORY_BYTES, images_in_memory
 from fewer.verbs.curves import repair_of
 from fewer.verbs.prepare import Prepared
 from fewer.verbs.settings import Settings
 
-__all__ = ["affordable_views", "can_refit", "refit"]
+__all__ = ["affordable_views", "can_refit", "refit", "room_for_views"]
 
 _ITERATIONS = 12  # conjugate-gradient steps per layer; they start from the repaired weights
-_FEWEST = 2  # times the images that the model was repaired with: fewer would teach it what it knows
+_FEWEST = 1.5  # times the images that the model was repaired with: fewer would teach it what it knows
 _PASSES = 5.0  # forward passes that an image costs: two models, and the sums of its inputs
 
 
@@ -62,8 +63,15 @@ def affordable_views(prepared: Prepared, seconds: float, per_image: float) -> in
         out, columns = unit.rows, unit.cols
         sums += 3 * rows_wanted(columns) * columns**2 + (2 * _ITERATIONS * out + columns) * columns**2
     fixed = sums / max(1.0, macs) * per_image  # at the speed of the forward pass
-    count = min(int((seconds - fixed) / (_PASSES * per_image)), images_in_memory(prepared))
+    count = min(int((seconds - fixed) / (_PASSES * per_image)), room_for_views(prepared))
     return count if count >= _FEWEST * len(prepared.calibration) else 0
+
+
+def room_for_views(prepared: Prepared) -> int:
+    """How many images the repair may hold at once: as many as elsewhere, but at most half of the free memory."""
+    free = free_memory()
+    share = 1.0 if free is None else min(1.0, 0.5 * free / MEMORY_BYTES)
+    return int(share * images_in_memory(prepared))
 
 
 def refit(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-import os
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.core.memory import free_memory
 from fewer.report.numbers import data_size
 
 __all__ = ["Memory", "available_memory", "check_memory", "estimate_memory", "saved_bytes"]
@@ -124,23 +123,7 @@ def available_memory(device: str = "cpu") -> int | None:
     """
     if device != "cpu":
         return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else None
-    found = []
-    try:
-        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                found.append(1024 * int(line.split()[1]))
-        limit = Path("/sys/fs/cgroup/memory.max")
-        if limit.is_file() and (text := limit.read_text("ascii").strip()).isdigit():
-            used = int(Path("/sys/fs/cgroup/memory.current").read_text("ascii"))
-            found.append(int(text) - used)
-    except (OSError, ValueError):
-        pass
-    if not found and hasattr(os, "sysconf"):
-        try:
-            found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"))
-        except (ValueError, OSError):
-            return None
-    return max(0, min(found)) if found else None
+    return free_memory()
 
 
 def check_memory(memory: Memory, device: str = "cpu", free: int | None = None) -> str:
