@@ -105,26 +105,32 @@ struct Source {
     int32_t channels;
 };
 
-// The k x k neighbourhoods of row `y` of a stem's output, as rows of (tap, channel).
-void gather_row(const FewerStage &s, const Sizes &z, const Source &in, int64_t y, float *dst) {
-    const int k = s.expand_kernel;
-    const int64_t lanes = s.expand->in;
-    memset(dst, 0, (size_t)(z.hid_w * lanes) * 4);
-    for (int ky = 0; ky < k; ky++) {
-        int64_t iy = y * s.expand_stride - s.expand_pad + ky;
-        if (iy < 0 || iy >= z.in_h) continue;
-        for (int kx = 0; kx < k; kx++) {
-            // the pixels whose tap is inside of the image
-            const int64_t left = kx - s.expand_pad, stride = s.expand_stride;
-            const int64_t x0 = left < 0 ? (-left + stride - 1) / stride : 0;
-            const int64_t x1 = left >= z.in_w ? 0 : least(z.hid_w, (z.in_w - 1 - left) / stride + 1);
-            for (int c = 0; c < in.channels; c++) {
-                const float *p = in.x + iy * in.row + c * in.channel + left * in.col;
-                float *d = dst + (ky * k + kx) * in.channels + c;
-                const int64_t hop = stride * in.col;
-                for (int64_t x = x0; x < x1; x++) d[x * lanes] = p[x * hop];
-            }
+// Input row `y` of a stem as the gathering reads it: (column, channel), with columns of zeros beside it.
+void stem_line(const FewerStage &s, const Sizes &z, const Source &in, int64_t y, int low, float *row, char *line) {
+    const int64_t channels = in.channels, values = (z.in_w + 2 * s.expand_pad) * channels;
+    memset(row, 0, (size_t)values * 4);
+    if (y >= 0 && y < z.in_h) {
+        for (int64_t c = 0; c < channels; c++) {
+            const float *p = in.x + y * in.row + c * in.channel;
+            float *d = row + s.expand_pad * channels + c;
+            for (int64_t x = 0; x < z.in_w; x++) d[x * channels] = p[x * in.col];
         }
+    }
+    if (!low) memcpy(line, row, (size_t)values * 4);
+    else
+        for (int64_t i = 0; i < values; i += LANES) to_bf16(line + 2 * i, load(row + i));
+}
+
+// The k x k neighbourhoods of output row `y` of a stem, as rows of (tap, channel), from a ring of k lines. Whole chunks
+// are copied; what a chunk writes too much is overwritten by the next one, and `dst` has room for one more.
+void gather_row(const FewerStage &s, const Sizes &z, const char *lines, int64_t line_bytes, int64_t y, int64_t channels, int64_t bytes, char *dst) {
+    constexpr int64_t CHUNK = 32;
+    const int64_t k = s.expand_kernel, run = k * channels * bytes, hop = s.expand_stride * channels * bytes;
+    const int64_t pixel = s.expand->in * bytes;
+    for (int64_t x = 0; x < z.hid_w; x++, dst += pixel) {
+        for (int64_t ky = 0, slot = y * s.expand_stride % k; ky < k; ky++, slot = slot + 1 == k ? 0 : slot + 1)
+            for (int64_t i = 0; i < run; i += CHUNK) memcpy(dst + ky * run + i, lines + slot * line_bytes + x * hop + i, CHUNK);
+        for (int64_t i = k * run; i < pixel; i += CHUNK) memset(dst + i, 0, CHUNK);
     }
 }
 
@@ -138,7 +144,15 @@ bool stage_rows(const FewerStage &s, const Sizes &z, const Source &in, float *ou
     const int64_t ring = s.filter ? (step - 1) * s.filter_stride + s.filter_kernel : 0;
     const bool stem = s.expand && s.expand_kernel > 1;
     char *hidden = nullptr, *filtered = nullptr, *zeros = nullptr;
-    float *gathered = nullptr;
+    char *gathered = nullptr, *lines = nullptr;
+    float *line = nullptr;
+#if defined(__AVX512BF16__)
+    const int stem_low = stem && s.expand->mode == FEWER_BF16;
+#else
+    const int stem_low = 0;  // without the bf16 product inputs are not rounded
+#endif
+    const int64_t stem_bytes = stem_low ? 2 : 4, line_values = stem ? up((z.in_w + 2 * s.expand_pad) * in.channels, 16) + 16 : 0;
+    int64_t next_line = 0;  // first line, padding included, that is not yet there
     if (s.filter) {
         int64_t ring_bytes = s.expand ? ring * row_bytes : 0;
         hidden = (char *)fewer_scratch(FEWER_SLOT_HIDDEN, ring_bytes + z.hid_c * 4);
@@ -147,7 +161,12 @@ bool stage_rows(const FewerStage &s, const Sizes &z, const Source &in, float *ou
         zeros = hidden + ring_bytes;
         memset(zeros, 0, (size_t)z.hid_c * 4);
     }
-    if (stem && !(gathered = (float *)fewer_scratch(FEWER_SLOT_TILE, z.hid_w * s.expand->in * 4))) return false;
+    if (stem) {
+        const int64_t gathered_bytes = up(z.hid_w * s.expand->in * stem_bytes + 32, 64);
+        line = (float *)fewer_scratch(FEWER_SLOT_TILE, line_values * 4 + gathered_bytes + s.expand_kernel * line_values * stem_bytes);
+        if (!line) return false;
+        gathered = (char *)(line + line_values), lines = gathered + gathered_bytes;
+    }
     FilterFn filter = !s.filter ? nullptr
                       : s.expand && s.low ? filter_of<true>(s.filter_kernel, s.filter_stride)
                                           : filter_of<false>(s.filter_kernel, s.filter_stride);
@@ -167,8 +186,11 @@ bool stage_rows(const FewerStage &s, const Sizes &z, const Source &in, float *ou
             int64_t slot = next % ring, m = stem ? 1 : least(last - next, ring - slot);
             Prologue rows = {in.x + next * z.in_w * z.in_c, z.in_c, FEWER_T_F32, nullptr, nullptr, 0};
             if (stem) {
-                gather_row(s, z, in, next, gathered);
-                rows.x = gathered, rows.ldx = s.expand->in;
+                const int64_t top = next * s.expand_stride, k = s.expand_kernel, line_bytes = line_values * stem_bytes;
+                for (next_line = most(next_line, top); next_line < top + k; next_line++)
+                    stem_line(s, z, in, next_line - s.expand_pad, stem_low, line, lines + next_line % k * line_bytes);
+                gather_row(s, z, lines, line_bytes, next, in.channels, stem_bytes, gathered);
+                rows.x = gathered, rows.ldx = s.expand->in, rows.type = stem_low ? FEWER_T_BF16 : FEWER_T_F32;
             }
             if (!run_rows(*s.expand, rows, 0, m * z.hid_w, {hidden + slot * row_bytes, z.hid_c, type, s.expand_act, nullptr, 0})) return false;
             next += m;
