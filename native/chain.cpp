@@ -45,13 +45,26 @@ __attribute__((noinline)) void activate_row(char *row, int64_t n, int low, int a
     }
 }
 
-// One output row of a depthwise filter. `rows` are the K input rows, or null above and below the image. Every tap of four
+constexpr int PIXELS = 4;  // neighbouring outputs of a filter that are computed together
+
+// Where the outputs of a filter go: pixels of fp32 or bf16, or of int8 as the product reads them. Those are quantised
+// while they are in L1.
+struct Filtered {
+    char *rows;
+    int64_t pixel_bytes, padded;
+    int32_t mode;         // of the product that reads them
+    QuantiseFn quantise;  // null unless int8
+    float *group, *scales;
+};
+
+// One output row of a depthwise filter, to the pixels from `pixel` on. `rows` are the K input rows, or null above and below the image. Every tap of four
 // neighbouring outputs gets a pointer, to zeros outside of the image, so that the loop over channels has no edges.
 template <int K, int S, bool LOW_IN>
-void filter_row(const FewerStage &s, const Sizes &z, const char *const *rows, const char *zeros, char *out) {
-    constexpr int P = 4, COLS = (P - 1) * S + K;
+void filter_row(const FewerStage &s, const Sizes &z, const char *const *rows, const char *zeros, const Filtered &to, int64_t pixel) {
+    constexpr int P = PIXELS, COLS = (P - 1) * S + K;
     constexpr int64_t IN = LOW_IN ? 2 : 4;
-    const int64_t bytes = s.low ? 2 : 4, channels = z.hid_c;
+    const int64_t channels = z.hid_c;
+    const bool low_out = to.mode == FEWER_BF16;
     const Bounds bounds(s.filter_act);
     const vf low = splat(bounds.low), high = splat(bounds.high);
     for (int64_t ox = 0; ox < z.out_w; ox += P) {
@@ -62,7 +75,8 @@ void filter_row(const FewerStage &s, const Sizes &z, const char *const *rows, co
                 at[ky][x] = rows[ky] && ix >= 0 && ix < z.hid_w ? rows[ky] + ix * channels * IN : zeros;
             }
         int count = (int)least<int64_t>(P, z.out_w - ox);
-        char *y = out + ox * channels * bytes;
+        char *y = to.quantise ? (char *)to.group : to.rows + (pixel + ox) * to.pixel_bytes;
+        const int64_t step = to.quantise ? to.padded * 4 : to.pixel_bytes;
         for (int64_t c = 0; c < channels; c += LANES) {
             vf acc[P], bias = load(s.filter_bias + c);
             for (int i = 0; i < P; i++) acc[i] = bias;
@@ -83,16 +97,19 @@ void filter_row(const FewerStage &s, const Sizes &z, const char *const *rows, co
             for (int i = 0; i < P; i++) {
                 if (i >= count) break;
                 vf v = vmin(high, vmax(low, acc[i]));
-                if (s.low) to_bf16(y + (i * channels + c) * 2, v);
-                else store(y + (i * channels + c) * 4, v);
+                if (low_out) to_bf16(y + i * step + c * 2, v);
+                else store(y + i * step + c * 4, v);
             }
         }
+        for (int i = 0; i < count; i++) {
+            if (s.filter_act != FEWER_NONE && s.filter_act != FEWER_RELU && s.filter_act != FEWER_RELU6)
+                activate_row(y + i * step, channels, low_out, s.filter_act);
+            if (to.quantise) to.scales[pixel + ox + i] = to.quantise(to.group + i * to.padded, to.padded, to.rows + (pixel + ox + i) * to.pixel_bytes);
+        }
     }
-    if (s.filter_act != FEWER_NONE && s.filter_act != FEWER_RELU && s.filter_act != FEWER_RELU6)
-        activate_row(out, z.out_w * channels, s.low, s.filter_act);
 }
 
-typedef void (*FilterFn)(const FewerStage &, const Sizes &, const char *const *, const char *, char *);
+typedef void (*FilterFn)(const FewerStage &, const Sizes &, const char *const *, const char *, const Filtered &, int64_t);
 template <bool LOW_IN> FilterFn filter_of(int kernel, int stride) {
     if (kernel == 3) return stride == 1 ? filter_row<3, 1, LOW_IN> : filter_row<3, 2, LOW_IN>;
     return stride == 1 ? filter_row<5, 1, LOW_IN> : filter_row<5, 2, LOW_IN>;
@@ -135,7 +152,7 @@ void gather_row(const FewerStage &s, const Sizes &z, const char *lines, int64_t 
 }
 
 // Output rows [y0, y1) of one stage and image. False when memory is exhausted.
-bool stage_rows(const FewerStage &s, const Sizes &z, const Source &in, float *out, int64_t y0, int64_t y1, RowsFn run_rows) {
+bool stage_rows(const FewerStage &s, const Sizes &z, const Source &in, float *out, int64_t y0, int64_t y1, const Products &products) {
     if (y1 <= y0) return true;
     const int64_t bytes = s.low ? 2 : 4, row_bytes = z.hid_w * z.hid_c * bytes;
     const int type = s.low ? FEWER_T_BF16 : FEWER_T_F32;
@@ -143,7 +160,9 @@ bool stage_rows(const FewerStage &s, const Sizes &z, const Source &in, float *ou
     const int64_t step = least(y1 - y0, most<int64_t>(1, 64 / z.out_w));
     const int64_t ring = s.filter ? (step - 1) * s.filter_stride + s.filter_kernel : 0;
     const bool stem = s.expand && s.expand_kernel > 1;
-    char *hidden = nullptr, *filtered = nullptr, *zeros = nullptr;
+    const RowsFn run_rows = products.rows;
+    Filtered filtered = {nullptr, 0, z.hid_c, s.project->mode, nullptr, nullptr, nullptr};
+    char *hidden = nullptr, *zeros = nullptr;
     char *gathered = nullptr, *lines = nullptr;
     float *line = nullptr;
 #if defined(__AVX512BF16__)
@@ -156,8 +175,18 @@ bool stage_rows(const FewerStage &s, const Sizes &z, const Source &in, float *ou
     if (s.filter) {
         int64_t ring_bytes = s.expand ? ring * row_bytes : 0;
         hidden = (char *)fewer_scratch(FEWER_SLOT_HIDDEN, ring_bytes + z.hid_c * 4);
-        filtered = (char *)fewer_scratch(FEWER_SLOT_CONTEXT, step * z.out_w * z.hid_c * bytes);
-        if (!hidden || !filtered) return false;
+        filtered.pixel_bytes = z.hid_c * (filtered.mode == FEWER_F32 ? 4 : 2);
+        if (filtered.mode == FEWER_I8) {
+            filtered.quantise = products.quantise;
+            products.quantised_size(*s.project, &filtered.padded, &filtered.pixel_bytes);
+            const int64_t group_values = PIXELS * filtered.padded;
+            filtered.group = (float *)fewer_scratch(FEWER_SLOT_SCALE, (group_values + step * z.out_w) * 4);
+            if (!filtered.group) return false;
+            memset(filtered.group, 0, (size_t)group_values * 4);  // values beyond the channels stay zero
+            filtered.scales = filtered.group + group_values;
+        }
+        filtered.rows = (char *)fewer_scratch(FEWER_SLOT_CONTEXT, step * z.out_w * filtered.pixel_bytes);
+        if (!hidden || !filtered.rows) return false;
         zeros = hidden + ring_bytes;
         memset(zeros, 0, (size_t)z.hid_c * 4);
     }
@@ -202,9 +231,13 @@ bool stage_rows(const FewerStage &s, const Sizes &z, const Source &in, float *ou
                 const char *row = s.expand ? hidden + (y < 0 ? 0 : y % ring) * row_bytes : (const char *)(in.x + (y < 0 ? 0 : y) * z.in_w * z.in_c);
                 rows[k] = y < 0 || y >= z.hid_h ? nullptr : row;
             }
-            filter(s, z, rows, zeros, filtered + i * z.out_w * z.hid_c * bytes);
+            filter(s, z, rows, zeros, filtered, i * z.out_w);
         }
-        Prologue rows = {filtered, z.hid_c, type, nullptr, nullptr, 0};
+        if (filtered.quantise) {
+            products.quantised(*s.project, filtered.rows, filtered.scales, n * z.out_w, to);
+            continue;
+        }
+        Prologue rows = {filtered.rows, z.hid_c, filtered.mode == FEWER_F32 ? FEWER_T_F32 : FEWER_T_BF16, nullptr, nullptr, 0};
         if (!run_rows(*s.project, rows, 0, n * z.out_w, to)) return false;
     }
     return true;
@@ -233,7 +266,7 @@ bool valid(const FewerStage &s, int64_t c) {
 
 }  // namespace
 
-int chain_with(const FewerChain *chain, RowsFn run_rows) {
+int chain_with(const FewerChain *chain, const Products &products) {
     const FewerChain &a = *chain;
     constexpr int MOST = 256;
     Sizes z[MOST];
@@ -284,7 +317,7 @@ int chain_with(const FewerChain *chain, RowsFn run_rows) {
                 if (i == 0 && stem) in = {a.x + b * a.x_batch, a.x_channel, a.x_row, a.x_col, a.channels};
                 else if (i == 0) copy_image(a, a.x + b * a.x_batch, z[0].in_c, buffer[0]);  // bands write the same values
                 float *out = i + 1 < a.count ? buffer[(i + 1) & 1] : a.y + b * out_values;
-                if (!stage_rows(a.stages[i], z[i], in, out, z[i].out_h * band / bands, z[i].out_h * (band + 1) / bands, run_rows)) failed = 1;
+                if (!stage_rows(a.stages[i], z[i], in, out, z[i].out_h * band / bands, z[i].out_h * (band + 1) / bands, products)) failed = 1;
             }
         }
         if (failed) return FEWER_NO_MEMORY;
