@@ -28,8 +28,6 @@ Sizes sizes_of(const FewerStage &s, int64_t h, int64_t w, int64_t c) {
     return z;
 }
 
-template <bool LOW_IN> FEWER_INLINE vf load_as(const char *p, int64_t i) { return LOW_IN ? from_bf16(p + 2 * i) : load(p + 4 * i); }
-
 // ReLU and ReLU6 are bounds; other activations follow in a pass of their own. NaN passes, see vmax.
 struct Bounds {
     float low, high;
@@ -59,10 +57,9 @@ struct Filtered {
 
 // One output row of a depthwise filter, to the pixels from `pixel` on. `rows` are the K input rows, or null above and below the image. Every tap of four
 // neighbouring outputs gets a pointer, to zeros outside of the image, so that the loop over channels has no edges.
-template <int K, int S, bool LOW_IN>
+template <int K, int S>
 void filter_row(const FewerStage &s, const Sizes &z, const char *const *rows, const char *zeros, const Filtered &to, int64_t pixel) {
     constexpr int P = PIXELS, COLS = (P - 1) * S + K;
-    constexpr int64_t IN = LOW_IN ? 2 : 4;
     const int64_t channels = z.hid_c;
     const bool low_out = to.mode == FEWER_BF16;
     const Bounds bounds(s.filter_act);
@@ -72,7 +69,7 @@ void filter_row(const FewerStage &s, const Sizes &z, const char *const *rows, co
         for (int ky = 0; ky < K; ky++)
             for (int x = 0; x < COLS; x++) {
                 int64_t ix = ox * S - s.filter_pad + x;
-                at[ky][x] = rows[ky] && ix >= 0 && ix < z.hid_w ? rows[ky] + ix * channels * IN : zeros;
+                at[ky][x] = rows[ky] && ix >= 0 && ix < z.hid_w ? rows[ky] + ix * channels * 4 : zeros;
             }
         int count = (int)least<int64_t>(P, z.out_w - ox);
         char *y = to.quantise ? (char *)to.group : to.rows + (pixel + ox) * to.pixel_bytes;
@@ -87,7 +84,7 @@ void filter_row(const FewerStage &s, const Sizes &z, const char *const *rows, co
                 for (int kx = 0; kx < K; kx++) w[kx] = load(s.filter + (ky * K + kx) * channels + c);
 #pragma GCC unroll 16
                 for (int x = 0; x < COLS; x++) {
-                    vf v = load_as<LOW_IN>(at[ky][x], c);
+                    vf v = load(at[ky][x] + c * 4);
 #pragma GCC unroll 4
                     for (int i = 0; i < P; i++)
                         if (x - i * S >= 0 && x - i * S < K) acc[i] += w[x - i * S] * v;
@@ -110,9 +107,9 @@ void filter_row(const FewerStage &s, const Sizes &z, const char *const *rows, co
 }
 
 typedef void (*FilterFn)(const FewerStage &, const Sizes &, const char *const *, const char *, const Filtered &, int64_t);
-template <bool LOW_IN> FilterFn filter_of(int kernel, int stride) {
-    if (kernel == 3) return stride == 1 ? filter_row<3, 1, LOW_IN> : filter_row<3, 2, LOW_IN>;
-    return stride == 1 ? filter_row<5, 1, LOW_IN> : filter_row<5, 2, LOW_IN>;
+FilterFn filter_of(int kernel, int stride) {
+    if (kernel == 3) return stride == 1 ? filter_row<3, 1> : filter_row<3, 2>;
+    return stride == 1 ? filter_row<5, 1> : filter_row<5, 2>;
 }
 
 // The input of a stage: channels-last and padded, or (for a stem) an image of any strides.
@@ -154,8 +151,7 @@ void gather_row(const FewerStage &s, const Sizes &z, const char *lines, int64_t 
 // Output rows [y0, y1) of one stage and image. False when memory is exhausted.
 bool stage_rows(const FewerStage &s, const Sizes &z, const Source &in, float *out, int64_t y0, int64_t y1, const Products &products) {
     if (y1 <= y0) return true;
-    const int64_t bytes = s.low ? 2 : 4, row_bytes = z.hid_w * z.hid_c * bytes;
-    const int type = s.low ? FEWER_T_BF16 : FEWER_T_F32;
+    const int64_t row_bytes = z.hid_w * z.hid_c * 4;
     // About 64 pixels for each visit of a weight.
     const int64_t step = least(y1 - y0, most<int64_t>(1, 64 / z.out_w));
     const int64_t ring = s.filter ? (step - 1) * s.filter_stride + s.filter_kernel : 0;
@@ -196,9 +192,7 @@ bool stage_rows(const FewerStage &s, const Sizes &z, const Source &in, float *ou
         if (!line) return false;
         gathered = (char *)(line + line_values), lines = gathered + gathered_bytes;
     }
-    FilterFn filter = !s.filter ? nullptr
-                      : s.expand && s.low ? filter_of<true>(s.filter_kernel, s.filter_stride)
-                                          : filter_of<false>(s.filter_kernel, s.filter_stride);
+    FilterFn filter = !s.filter ? nullptr : filter_of(s.filter_kernel, s.filter_stride);
     int64_t next = 0;  // first expanded row that is not yet in the ring
     for (int64_t r = y0; r < y1; r += step) {
         const int64_t n = least(step, y1 - r), first = r * s.filter_stride - s.filter_pad;
@@ -221,7 +215,7 @@ bool stage_rows(const FewerStage &s, const Sizes &z, const Source &in, float *ou
                 gather_row(s, z, lines, line_bytes, next, in.channels, stem_bytes, gathered);
                 rows.x = gathered, rows.ldx = s.expand->in, rows.type = stem_low ? FEWER_T_BF16 : FEWER_T_F32;
             }
-            if (!run_rows(*s.expand, rows, 0, m * z.hid_w, {hidden + slot * row_bytes, z.hid_c, type, s.expand_act, nullptr, 0})) return false;
+            if (!run_rows(*s.expand, rows, 0, m * z.hid_w, {hidden + slot * row_bytes, z.hid_c, FEWER_T_F32, s.expand_act, nullptr, 0})) return false;
             next += m;
         }
         for (int64_t i = 0; i < n; i++) {
