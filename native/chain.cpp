@@ -1,8 +1,9 @@
 // A chain of convolutional stages (inverted residuals, and what has the same parts) in one call.
 //
 // A stage goes through its output in bands of a few rows. The expanded rows that the depthwise filter needs lie in a ring,
-// the filtered ones in a small buffer, both in cache and (in the low precisions) bf16: the wide tensors of an inverted
-// residual never reach memory. Between the stages, where tensors are thin, activations are fp32.
+// the filtered ones in a small buffer in the format that the projection reads: the wide tensors of an inverted residual
+// never reach memory. The ring is fp32 in all precisions: conversions would cost the filter more than the bytes do.
+// Between the stages, where tensors are thin, activations are fp32 too.
 #include "linear.h"
 #include "simd.h"
 
@@ -119,15 +120,16 @@ struct Source {
     int32_t channels;
 };
 
-// Input row `y` of a stem as the gathering reads it: (column, channel), with columns of zeros beside it.
-void stem_line(const FewerStage &s, const Sizes &z, const Source &in, int64_t y, int low, float *row, char *line) {
-    const int64_t channels = in.channels, values = (z.in_w + 2 * s.expand_pad) * channels;
+// Input row `y` of a stem as the gathering reads it: (column, channel), with columns of zeros beside it. (Not inline: among
+// the many variables of stage_rows, the counters of its loops would lie in memory.)
+__attribute__((noinline)) void stem_line(const FewerStage &s, const Sizes &z, const Source &in, int64_t y, int low, float *row, char *line) {
+    const int64_t channels = in.channels, hop = in.col, values = (z.in_w + 2 * s.expand_pad) * channels;
     memset(row, 0, (size_t)values * 4);
     if (y >= 0 && y < z.in_h) {
         for (int64_t c = 0; c < channels; c++) {
             const float *p = in.x + y * in.row + c * in.channel;
             float *d = row + s.expand_pad * channels + c;
-            for (int64_t x = 0; x < z.in_w; x++) d[x * channels] = p[x * in.col];
+            for (const float *end = d + z.in_w * channels; d != end; d += channels, p += hop) *d = *p;
         }
     }
     if (!low) memcpy(line, row, (size_t)values * 4);
@@ -137,7 +139,7 @@ void stem_line(const FewerStage &s, const Sizes &z, const Source &in, int64_t y,
 
 // The k x k neighbourhoods of output row `y` of a stem, as rows of (tap, channel), from a ring of k lines. Whole chunks
 // are copied; what a chunk writes too much is overwritten by the next one, and `dst` has room for one more.
-void gather_row(const FewerStage &s, const Sizes &z, const char *lines, int64_t line_bytes, int64_t y, int64_t channels, int64_t bytes, char *dst) {
+__attribute__((noinline)) void gather_row(const FewerStage &s, const Sizes &z, const char *lines, int64_t line_bytes, int64_t y, int64_t channels, int64_t bytes, char *dst) {
     constexpr int64_t CHUNK = 32;
     const int64_t k = s.expand_kernel, run = k * channels * bytes, hop = s.expand_stride * channels * bytes;
     const int64_t pixel = s.expand->in * bytes;
