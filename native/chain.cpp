@@ -178,7 +178,7 @@ bool stage_rows(const FewerStage &s, const Sizes &z, const Source &in, float *ou
             filtered.quantise = products.quantise;
             products.quantised_size(*s.project, &filtered.padded, &filtered.pixel_bytes);
             const int64_t group_values = PIXELS * filtered.padded;
-            filtered.group = (float *)fewer_scratch(FEWER_SLOT_SCALE, (group_values + step * z.out_w) * 4);
+            filtered.group = (float *)fewer_scratch(FEWER_SLOT_VALUES, (group_values + step * z.out_w) * 4);
             if (!filtered.group) return false;
             memset(filtered.group, 0, (size_t)group_values * 4);  // values beyond the channels stay zero
             filtered.scales = filtered.group + group_values;
