@@ -2,7 +2,8 @@
 
 Each method runs in a process of its own, so that its peak memory is its own; pages of the mapped file that the system
 keeps in memory are counted too. The vectors are made up: 2,000 Gaussian heaps of uneven size, and noise. Seconds are
-those on the wall; on a busy machine compare cpu_seconds, the processor time of all threads, imports included.
+those on the wall; the rows were taken with two threads on two cores that other jobs shared, so compare cpu_seconds, the
+processor time of all threads, imports included.
 
     python benchmarks/select_scale.py                    # all methods; goes on where it stopped
     python benchmarks/select_scale.py --images 100000    # smaller

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -277,6 +278,17 @@ def test_as_many_crops_as_are_needed(tmp_path):
     assert len(few) == 10 and len(set(few.files)) == 4
     enough = load_images(folder, count=3, crops=None, preprocess=RAW)
     assert torch.equal(enough.tensor, load_images(folder, count=3, preprocess=RAW).tensor)
+
+
+def test_every_file_gives_its_share_of_the_crops(tmp_path):
+    folder = gradient(tmp_path / "p", 6)
+    counts = Counter(load_images(folder, count=8, crops=None, preprocess=RAW).files)
+    assert len(counts) == 6 and sorted(counts.values()) == [1, 1, 1, 1, 2, 2]
+    # one that cannot be read leaves its share to the others
+    sorted(folder.iterdir())[0].write_bytes(b"no image")
+    images = load_images(folder, count=8, crops=None, preprocess=RAW)
+    assert len(images.skipped) == 1 and len(images) >= 7  # the last file has nobody to leave its share to
+    assert len(set(images.files)) == 5
 
 
 def test_the_split_goes_by_file(tmp_path):

@@ -86,5 +86,5 @@ def _page(path: str, page: Page, config: dict[str, Any], files: dict[str, int], 
         as_json({"folder": path, "config": config, "files": files, "report": page.model_dump(exclude={"sections"})})
         return 0
     print(f"{path}: {page.title}", page.sentence, *(f"  {t.name}: {t.value} {t.note}" for t in page.tiles), sep="\n")
-    print(f"report  {path}/report.html")
+    print(f"report  {Path(path) / 'report.html'}")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
@@ -153,7 +154,7 @@ def train(
         return 0
     if run.evaluation is not None:
         show_evaluation(run.evaluation)
-    print(f"report  {out}/report.html", f"next    fewer predict {out} IMAGES --out masks", sep="\n")
+    print(f"report  {Path(out) / 'report.html'}", f"next    fewer predict {out} IMAGES --out masks", sep="\n")
     return 0
 
 

@@ -153,7 +153,7 @@ def load_images(
     crops : int
         0 resizes the shorter side and crops the centre. k takes k random crops of every file (20 to 100 % of the
         largest box of the input's aspect), so that few photos make many distinct images. None is 0 where there are
-        enough files for ``count``, else the fewest crops per file that reach it.
+        enough files for ``count``, else as many crops of each file as reach it, from all files alike.
     part : str, optional
         ``calibration`` or ``heldout``: see :func:`split_files`.
     heldout : float
@@ -191,10 +191,10 @@ def load_images(
             raise FewerError("the list of images is empty; give at least one file")
     if part is not None:
         files = split_files(files, [key_of[path] for path in files], part, heldout)
-    if crops is None:
-        crops = 0 if count is None or count <= len(files) else math.ceil(count / len(files))
-    rows = len(files) * max(1, crops)
-    rows = rows if count is None else min(rows, count)
+    if crops is None and (count is None or count <= len(files)):
+        crops = 0
+    rows = len(files) * max(1, crops) if crops is not None else math.inf
+    rows = int(rows if count is None else min(rows, count))
     if rows * 4 * int(np.prod(preprocess.input_size)) > _LARGEST:
         raise FewerError(
             f"{rows} images of {preprocess.input_size} do not fit in {_LARGEST >> 30} GiB; give a smaller count"
@@ -202,12 +202,14 @@ def load_images(
     tensor = torch.empty((rows, *preprocess.input_size))
     used: list[Path] = []
     skipped: list[tuple[Path, str]] = []
-    for index in np.random.default_rng(seed).permutation(len(files)):
+    for seen, index in enumerate(np.random.default_rng(seed).permutation(len(files))):
         if len(used) == rows:
             break
-        path = files[index]
+        path, lacking = files[index], rows - len(used)
+        # every file has its share of what is lacking, also of the share of one that could not be read
+        wanted = math.ceil(lacking / (len(files) - seen)) if crops is None else min(crops, lacking)
         try:
-            arrays = _read(path, preprocess, seed, key_of[path], min(crops, rows - len(used)))
+            arrays = _read(path, preprocess, seed, key_of[path], wanted)
         except FewerError:
             raise
         except Exception as error:  # a broken file can make a decoder raise anything

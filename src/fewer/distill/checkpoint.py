@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_bytes
+from fewer.distill.average import Average
 from fewer.distill.fixed import Constrained
 
 __all__ = ["Lesson", "restore", "store"]
@@ -60,7 +61,9 @@ class Lesson:
         return True
 
 
-def store(path: Path, key: str, lesson: Lesson, weights: Constrained, optimiser: torch.optim.Optimizer) -> None:
+def store(
+    path: Path, key: str, lesson: Lesson, weights: Constrained, average: Average, optimiser: torch.optim.Optimizer
+) -> None:
     """Write everything that going on needs.
 
     Raises
@@ -69,8 +72,8 @@ def store(path: Path, key: str, lesson: Lesson, weights: Constrained, optimiser:
         When the disk is full or may not be written to.
     """
     tensors: dict[str, Tensor] = {}
-    for name, parameter in zip(weights.names(), weights.parameters(), strict=True):
-        tensors[f"latent.{name}"] = parameter
+    for name, parameter, mean in zip(weights.names(), weights.parameters(), average.values, strict=True):
+        tensors |= {f"latent.{name}": parameter, f"average.{name}": mean}
         for part, value in optimiser.state.get(parameter, {}).items():
             tensors[f"optimiser.{part}.{name}"] = torch.as_tensor(value)
     tensors |= {f"best.{name}": value for name, value in lesson.best.items()}
@@ -81,7 +84,7 @@ def store(path: Path, key: str, lesson: Lesson, weights: Constrained, optimiser:
 
 
 @torch.no_grad()
-def restore(path: Path, key: str, weights: Constrained, optimiser: torch.optim.Optimizer) -> Lesson:
+def restore(path: Path, key: str, weights: Constrained, average: Average, optimiser: torch.optim.Optimizer) -> Lesson:
     """Put a training back to where :func:`store` left it.
 
     Raises
@@ -100,8 +103,9 @@ def restore(path: Path, key: str, weights: Constrained, optimiser: torch.optim.O
             "the interrupted recovery had another model, other images or other settings; repeat its own command with "
             "--resume, or start anew with --overwrite"
         )
-    for name, parameter in zip(weights.names(), weights.parameters(), strict=True):
+    for name, parameter, mean in zip(weights.names(), weights.parameters(), average.values, strict=True):
         parameter.copy_(tensors[f"latent.{name}"])
+        mean.copy_(tensors[f"average.{name}"])
         found = {part: tensors.get(f"optimiser.{part}.{name}") for part in ("step", "exp_avg", "exp_avg_sq")}
         if found["step"] is not None:
             optimiser.state[parameter] = found

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.distill.average import Average
 from fewer.distill.blocks import Block, block_errors, block_outputs
 from fewer.distill.checkpoint import Lesson, restore, store
 from fewer.distill.fixed import Constrained, Held
@@ -188,7 +189,7 @@ def teach(
     """
     student = pair.student.eval()  # BatchNorm keeps its statistics, dropout is off
     weights = Constrained(student, pair.held, pair.frozen)
-    optimiser = _optimiser(weights)
+    optimiser, average = _optimiser(weights), Average(weights)
     lesson = lesson or Lesson()
     lesson.began = lesson.seconds
     with ExitStack() as stack:
@@ -196,10 +197,10 @@ def teach(
             stack.enter_context(rounding_inputs(modules, precision))
         resumed = checkpoint is not None and checkpoint.exists()
         if checkpoint is not None and resumed:
-            lesson = restore(checkpoint, key, weights, optimiser)
-        sitting = _Sitting(pair, course, weights, optimiser, lesson, clock)
+            lesson = restore(checkpoint, key, weights, average, optimiser)
+        sitting = _Sitting(pair, course, weights, average, optimiser, lesson, clock)
         if not resumed and lesson.history and checkpoint is not None:
-            store(checkpoint, key, lesson, weights, optimiser)
+            store(checkpoint, key, lesson, weights, average, optimiser)
         elif not resumed and not lesson.history:
             sitting.examine(examine)
         sitting.run(draw, examine, checkpoint, key, tell)
@@ -224,12 +225,13 @@ class _Sitting:
         pair: Pair,
         course: Course,
         weights: Constrained,
+        average: Average,
         optimiser: torch.optim.Adam,
         lesson: Lesson,
         clock: Callable[[], float],
     ) -> None:
         self.pair, self.course, self.weights, self.optimiser, self.lesson = pair, course, weights, optimiser, lesson
-        self.clock = clock
+        self.average, self.clock = average, clock
         self.before, self.began = lesson.seconds, clock()
         self.slowest = 0.0  # seconds of the slowest step
         self.examining = 0.0  # seconds of an examination
@@ -262,10 +264,11 @@ class _Sitting:
 
     def examine(self, examine: Callable[[nn.Module], float]) -> None:
         began = self.clock()
-        error = examine(self.pair.student)
-        self.examining = max(self.examining, self.clock() - began)
-        self.now()
-        self.lesson.note(error, self.pair.student)
+        with self.average.installed():
+            error = examine(self.pair.student)
+            self.examining = max(self.examining, self.clock() - began)
+            self.now()
+            self.lesson.note(error, self.pair.student)
 
     def examinations(self) -> int:
         """How many examinations the rest of the course is worth."""
@@ -303,7 +306,7 @@ class _Sitting:
 
     def _store(self, checkpoint: Path, key: str) -> None:
         self.now()
-        store(checkpoint, key, self.lesson, self.weights, self.optimiser)
+        store(checkpoint, key, self.lesson, self.weights, self.average, self.optimiser)
         self.stored = self.clock()
 
     def _step(self, images: Tensor, part: float) -> None:
@@ -327,6 +330,7 @@ class _Sitting:
         self.optimiser.zero_grad()
         self.weights.install()
         self.lesson.step += 1
+        self.average.follow(self.lesson.step)
         self.whole = True
 
     def _loss(self, images: Tensor, alone: bool) -> Tensor:

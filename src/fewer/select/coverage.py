@@ -104,7 +104,8 @@ def select_coverage(
         for size in sizes
     ]
     why += [
-        f"its kind was the most under-represented so far; it stands for {near} images" for near in stands[len(why) :]
+        f"its kind was the most under-represented so far; it stands for {near} image{'s' if near != 1 else ''}"
+        for near in stands[len(why) :]
     ]
     if unsure is not None:
         why = [

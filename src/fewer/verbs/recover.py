@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -22,27 +21,19 @@ from fewer.distill.blocks import find_blocks
 from fewer.distill.checkpoint import Lesson
 from fewer.distill.fixed import Held
 from fewer.distill.loop import Course, Pair, has_fast_bf16, teach
-from fewer.kernels.accelerate import accelerate
-from fewer.models.artefact import load_artefact, load_masks, load_recipe, save_artefact
-from fewer.models.recipe import Recipe
+from fewer.models.artefact import save_artefact
 from fewer.models.running import Forward
 from fewer.quantize.activations import rounding_inputs
 from fewer.report import RunReport, write
 from fewer.report.data import Recovery
-from fewer.tasks import Quality
 from fewer.verbs.applying import images_in_memory
-from fewer.verbs.deploying import measured_here
-from fewer.verbs.devices import deploy_example
 from fewer.verbs.evaluate import Judge
-from fewer.verbs.evaluate import Quality as Likeness
-from fewer.verbs.labelled import QualityLike, quality_of
-from fewer.verbs.lessons import Views, views_of
-from fewer.verbs.prepare import Prepared, prepare, state_hash
-from fewer.verbs.profile import use_threads
+from fewer.verbs.labelled import QualityLike
+from fewer.verbs.prepare import state_hash
 from fewer.verbs.progress import Progress, Silent, Stage
 from fewer.verbs.refitting import affordable_views, can_refit, refit
+from fewer.verbs.reopen import Measured, OpenRun, check_finished, open_run
 from fewer.verbs.saving import precisions_of
-from fewer.verbs.settings import Settings
 
 __all__ = ["CHECKPOINT", "RecoveredRun", "recover"]
 
@@ -79,49 +70,6 @@ class RecoveredRun:
     report: RunReport
     masks: dict[str, Tensor]
     folder: Path
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """What a model was worth: on all held-out images, on those that choose nothing, and on labelled data."""
-
-    whole: Likeness
-    clean: Likeness
-    labelled: dict[str, float]
-
-
-@dataclass(eq=False)
-class _Work:
-    """A run that is open for recovery."""
-
-    settings: Settings
-    prepared: Prepared
-    plan: Plan
-    recipe: Recipe
-    report: RunReport
-    student: nn.Module
-    masks: dict[str, Tensor]
-    views: Views
-    kernels: bool  # whether the model is used on kernels that round activations, as timed on this machine
-    quality: Quality | None
-    judge: Judge = field(init=False)
-
-    def used(self) -> nn.Module:
-        """The model as it will be used: on its kernels where the plan is one for time."""
-        if not self.kernels:
-            return self.student
-        example = deploy_example(self.prepared, self.settings)
-        with use_threads(self.settings.threads):
-            return accelerate(
-                self.student, self.masks, example=example, precision=precisions_of(self.recipe), budget_ms=20.0
-            )[0]
-
-    def measure(self) -> _Measured:
-        """Output error and likeness on held-out images, and quality on labelled data where there is some."""
-        used = self.used()
-        judging = ~self.views.chooses
-        whole, clean = self.judge.judge_parts(used, slice(None), judging if bool(judging.any()) else slice(None))
-        return _Measured(whole, clean, dict(self.quality(used)) if self.quality is not None else {})
 
 
 def recover(
@@ -199,11 +147,11 @@ def recover(
     wanted = Course(seconds=seconds, steps=steps, **{"mixed": has_fast_bf16(), **(course or {})})
     progress = progress or Silent()
     source = RunFolder.open(run)
-    _check_finished(source)
+    check_finished(source)
     elsewhere = out is not None and Path(out).resolve() != source.path.resolve()
     with ExitStack() as stack:
         with progress.stage("match", None) as stage:
-            work = _open(source, model, images, forward, quality, seed)
+            work = open_run(source, model, images, forward, quality, seed)
             stage.advance()
         target = RunFolder.create(out if out and elsewhere else run, overwrite=overwrite and elsewhere,
                                   resume=resume or not elsewhere)  # fmt: skip
@@ -242,71 +190,6 @@ def report_error(report: RunReport, which: str) -> float | None:
     return getattr(report.recovery, which) if report.recovery is not None else None
 
 
-def _check_finished(source: RunFolder) -> None:
-    lacking = [name for name in ("config", "curves", "plan", "model", "recipe", "report_json") if not source.has(name)]
-    if not lacking:
-        return
-    if "model" in lacking and "curves" not in lacking and "config" not in lacking:
-        raise FewerError(f"{source.path} holds no compressed model yet; make one with: fewer apply {source.path}")
-    names = ", ".join(source.file(name).name for name in lacking)
-    raise FewerError(f"{source.path} is no finished run of fewer compress: it has no {names}")
-
-
-def _open(
-    source: RunFolder, model: Any, images: Any, forward: Forward | None, quality: QualityLike, seed: int | None
-) -> _Work:
-    config, curves = source.read_config(), source.read_curves()
-    settings = Settings.of(config.get("settings", {}), str(source.file("config")))
-    if images is None:
-        images = config.get("images")
-    if images is None:
-        how = "without images" if settings.data_free is not None else "with images given in Python"
-        raise FewerError(f"{source.path} was made {how}; give a folder of images with --images, in Python images=")
-    settings = settings.model_copy(update={"data_free": None})
-    prepared = prepare(model if model is not None else _named_model(config, source), images, settings, forward)
-    if state_hash(prepared.model) != curves.meta.get("state"):
-        raise FewerError(
-            f"the model {prepared.loaded.name} is not the one that {source.path} was made from "
-            f"({curves.meta.get('model')}); give that one, with the weights that it had"
-        )
-    recipe, plan = load_recipe(source.path), source.read_plan()
-    plan.choice(curves)
-    bare = (lambda: copy.deepcopy(prepared.model)) if recipe.source.get("kind") == "object" else None
-    student = load_artefact(source.path, bare)
-    report = RunReport.from_json(source.file("report_json").read_text("utf-8"))
-    masks = _all_masks(source, recipe, student)
-    views = views_of(prepared, images, settings.seed if seed is None else seed)
-    labelled = quality if quality is not None else config.get("labelled")
-    return _Work(
-        settings,
-        prepared,
-        plan,
-        recipe,
-        report,
-        student,
-        masks,
-        views,
-        "latency" in plan.cost and measured_here(curves),
-        quality_of(prepared.loaded, labelled),
-    )
-
-
-def _named_model(config: Mapping[str, Any], source: RunFolder) -> Any:
-    value = config.get("model")
-    if not isinstance(value, str) or (":" in value and ".py:" not in value):
-        raise FewerError(f"{source.path} was made from a Python object ({value}); give the model again, as model=")
-    return value
-
-
-def _all_masks(source: RunFolder, recipe: Recipe, student: nn.Module) -> dict[str, Tensor]:
-    stored = load_masks(source.path)
-    masks: dict[str, Tensor] = {}
-    for unit in recipe.units:
-        weight: Any = student.get_submodule(unit.name).weight
-        masks[unit.name] = stored[unit.name] if unit.name in stored else weight.new_ones(weight.shape).bool()
-    return masks
-
-
 def _scratch(folder: RunFolder, overwrite: bool, resume: bool, elsewhere: bool) -> Path:
     """The place of the checkpoint; one that is there is gone on with, or told about."""
     checkpoint = folder.path / ".scratch" / CHECKPOINT
@@ -322,7 +205,7 @@ def _scratch(folder: RunFolder, overwrite: bool, resume: bool, elsewhere: bool) 
 
 
 def _learn(
-    work: _Work, wanted: Course, views: int | None, began: float, reserve: float, checkpoint: Path, progress: Progress
+    work: OpenRun, wanted: Course, views: int | None, began: float, reserve: float, checkpoint: Path, progress: Progress
 ) -> tuple[Lesson, int]:
     """Fit, then teach the student for what is left of the time; and how many images the fit that was kept had."""
     prepared = work.prepared
@@ -348,7 +231,7 @@ def _learn(
 
 
 def _refit(
-    work: _Work,
+    work: OpenRun,
     course: Course,
     views: int | None,
     choosing: Judge,
@@ -394,7 +277,7 @@ def _refit(
 
 
 def _train(
-    work: _Work,
+    work: OpenRun,
     course: Course,
     wanted: Course,
     choosing: Judge,
@@ -449,7 +332,7 @@ def _teller(stage: Stage, course: Course) -> Callable[[Lesson], None]:
     return tell
 
 
-def _rounded_activations(work: _Work) -> dict[str, list[nn.Module]]:
+def _rounded_activations(work: OpenRun) -> dict[str, list[nn.Module]]:
     """Layers whose kernels round what they are given; weights alone are rounded in a plan that is not for time."""
     if "latency" not in work.plan.cost:
         return {}
@@ -460,7 +343,7 @@ def _rounded_activations(work: _Work) -> dict[str, list[nn.Module]]:
     return found
 
 
-def _key(work: _Work, course: Course) -> str:
+def _key(work: OpenRun, course: Course) -> str:
     """Everything that decides the training, but for the time: more of it may be given when it goes on."""
     facts = {name: value for name, value in vars(course).items() if name not in ("seconds", "steps")}
     facts |= {"steps": course.steps, "weights": work.recipe.weights_sha256, "images": work.views.names}
@@ -469,11 +352,11 @@ def _key(work: _Work, course: Course) -> str:
 
 
 def _report(
-    work: _Work,
+    work: OpenRun,
     lesson: Lesson,
     refitted: int,
-    before: _Measured,
-    after: _Measured,
+    before: Measured,
+    after: Measured,
     seconds: float,
     command: str | None,
 ) -> RunReport:
@@ -523,7 +406,7 @@ def _report(
 _LIMIT = "Recovery trains on unlabelled images of the same source,"
 
 
-def _save(folder: RunFolder, work: _Work, report: RunReport, lesson: Lesson) -> None:
+def _save(folder: RunFolder, work: OpenRun, report: RunReport, lesson: Lesson) -> None:
     """Write model and recipe where there is something new, then the report."""
     recipe = work.recipe
     assert report.recovery is not None
