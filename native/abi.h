@@ -122,7 +122,6 @@ struct FewerStage {
     int32_t filter_kernel, filter_stride, filter_pad;  // kernel 3 or 5, stride 1 or 2
     int32_t expand_act, filter_act, project_act;
     int32_t residual;                   // whether the input of the stage is added to its output
-    int32_t low;                        // whether activations inside of the stage are bf16
 };
 
 // Stages that follow each other. Between stages activations are fp32, channels-last; inside they are rows in cache.

@@ -1,8 +1,9 @@
 // A chain of convolutional stages (inverted residuals, and what has the same parts) in one call.
 //
 // A stage goes through its output in bands of a few rows. The expanded rows that the depthwise filter needs lie in a ring,
-// the filtered ones in a small buffer, both in cache and (in the low precisions) bf16: the wide tensors of an inverted
-// residual never reach memory. Between the stages, where tensors are thin, activations are fp32.
+// the filtered ones in a small buffer in the format that the projection reads: the wide tensors of an inverted residual
+// never reach memory. The ring is fp32 in all precisions: conversions would cost the filter more than the bytes do.
+// Between the stages, where tensors are thin, activations are fp32 too.
 #include "linear.h"
 #include "simd.h"
 
@@ -28,8 +29,6 @@ Sizes sizes_of(const FewerStage &s, int64_t h, int64_t w, int64_t c) {
     return z;
 }
 
-template <bool LOW_IN> FEWER_INLINE vf load_as(const char *p, int64_t i) { return LOW_IN ? from_bf16(p + 2 * i) : load(p + 4 * i); }
-
 // ReLU and ReLU6 are bounds; other activations follow in a pass of their own. NaN passes, see vmax.
 struct Bounds {
     float low, high;
@@ -45,13 +44,25 @@ __attribute__((noinline)) void activate_row(char *row, int64_t n, int low, int a
     }
 }
 
-// One output row of a depthwise filter. `rows` are the K input rows, or null above and below the image. Every tap of four
+constexpr int PIXELS = 4;  // neighbouring outputs of a filter that are computed together
+
+// Where the outputs of a filter go: pixels of fp32 or bf16, or of int8 as the product reads them. Those are quantised
+// while they are in L1.
+struct Filtered {
+    char *rows;
+    int64_t pixel_bytes, padded;
+    int32_t mode;         // of the product that reads them
+    QuantiseFn quantise;  // null unless int8
+    float *group, *scales;
+};
+
+// One output row of a depthwise filter, to the pixels from `pixel` on. `rows` are the K input rows, or null above and below the image. Every tap of four
 // neighbouring outputs gets a pointer, to zeros outside of the image, so that the loop over channels has no edges.
-template <int K, int S, bool LOW_IN>
-void filter_row(const FewerStage &s, const Sizes &z, const char *const *rows, const char *zeros, char *out) {
-    constexpr int P = 4, COLS = (P - 1) * S + K;
-    constexpr int64_t IN = LOW_IN ? 2 : 4;
-    const int64_t bytes = s.low ? 2 : 4, channels = z.hid_c;
+template <int K, int S>
+void filter_row(const FewerStage &s, const Sizes &z, const char *const *rows, const char *zeros, const Filtered &to, int64_t pixel) {
+    constexpr int P = PIXELS, COLS = (P - 1) * S + K;
+    const int64_t channels = z.hid_c;
+    const bool low_out = to.mode == FEWER_BF16;
     const Bounds bounds(s.filter_act);
     const vf low = splat(bounds.low), high = splat(bounds.high);
     for (int64_t ox = 0; ox < z.out_w; ox += P) {
@@ -59,10 +70,11 @@ void filter_row(const FewerStage &s, const Sizes &z, const char *const *rows, co
         for (int ky = 0; ky < K; ky++)
             for (int x = 0; x < COLS; x++) {
                 int64_t ix = ox * S - s.filter_pad + x;
-                at[ky][x] = rows[ky] && ix >= 0 && ix < z.hid_w ? rows[ky] + ix * channels * IN : zeros;
+                at[ky][x] = rows[ky] && ix >= 0 && ix < z.hid_w ? rows[ky] + ix * channels * 4 : zeros;
             }
         int count = (int)least<int64_t>(P, z.out_w - ox);
-        char *y = out + ox * channels * bytes;
+        char *y = to.quantise ? (char *)to.group : to.rows + (pixel + ox) * to.pixel_bytes;
+        const int64_t step = to.quantise ? to.padded * 4 : to.pixel_bytes;
         for (int64_t c = 0; c < channels; c += LANES) {
             vf acc[P], bias = load(s.filter_bias + c);
             for (int i = 0; i < P; i++) acc[i] = bias;
@@ -73,7 +85,7 @@ void filter_row(const FewerStage &s, const Sizes &z, const char *const *rows, co
                 for (int kx = 0; kx < K; kx++) w[kx] = load(s.filter + (ky * K + kx) * channels + c);
 #pragma GCC unroll 16
                 for (int x = 0; x < COLS; x++) {
-                    vf v = load_as<LOW_IN>(at[ky][x], c);
+                    vf v = load(at[ky][x] + c * 4);
 #pragma GCC unroll 4
                     for (int i = 0; i < P; i++)
                         if (x - i * S >= 0 && x - i * S < K) acc[i] += w[x - i * S] * v;
@@ -83,19 +95,22 @@ void filter_row(const FewerStage &s, const Sizes &z, const char *const *rows, co
             for (int i = 0; i < P; i++) {
                 if (i >= count) break;
                 vf v = vmin(high, vmax(low, acc[i]));
-                if (s.low) to_bf16(y + (i * channels + c) * 2, v);
-                else store(y + (i * channels + c) * 4, v);
+                if (low_out) to_bf16(y + i * step + c * 2, v);
+                else store(y + i * step + c * 4, v);
             }
         }
+        for (int i = 0; i < count; i++) {
+            if (s.filter_act != FEWER_NONE && s.filter_act != FEWER_RELU && s.filter_act != FEWER_RELU6)
+                activate_row(y + i * step, channels, low_out, s.filter_act);
+            if (to.quantise) to.scales[pixel + ox + i] = to.quantise(to.group + i * to.padded, to.padded, to.rows + (pixel + ox + i) * to.pixel_bytes);
+        }
     }
-    if (s.filter_act != FEWER_NONE && s.filter_act != FEWER_RELU && s.filter_act != FEWER_RELU6)
-        activate_row(out, z.out_w * channels, s.low, s.filter_act);
 }
 
-typedef void (*FilterFn)(const FewerStage &, const Sizes &, const char *const *, const char *, char *);
-template <bool LOW_IN> FilterFn filter_of(int kernel, int stride) {
-    if (kernel == 3) return stride == 1 ? filter_row<3, 1, LOW_IN> : filter_row<3, 2, LOW_IN>;
-    return stride == 1 ? filter_row<5, 1, LOW_IN> : filter_row<5, 2, LOW_IN>;
+typedef void (*FilterFn)(const FewerStage &, const Sizes &, const char *const *, const char *, const Filtered &, int64_t);
+FilterFn filter_of(int kernel, int stride) {
+    if (kernel == 3) return stride == 1 ? filter_row<3, 1> : filter_row<3, 2>;
+    return stride == 1 ? filter_row<5, 1> : filter_row<5, 2>;
 }
 
 // The input of a stage: channels-last and padded, or (for a stem) an image of any strides.
@@ -105,52 +120,81 @@ struct Source {
     int32_t channels;
 };
 
-// The k x k neighbourhoods of row `y` of a stem's output, as rows of (tap, channel).
-void gather_row(const FewerStage &s, const Sizes &z, const Source &in, int64_t y, float *dst) {
-    const int k = s.expand_kernel;
-    const int64_t lanes = s.expand->in;
-    memset(dst, 0, (size_t)(z.hid_w * lanes) * 4);
-    for (int ky = 0; ky < k; ky++) {
-        int64_t iy = y * s.expand_stride - s.expand_pad + ky;
-        if (iy < 0 || iy >= z.in_h) continue;
-        for (int kx = 0; kx < k; kx++) {
-            // the pixels whose tap is inside of the image
-            const int64_t left = kx - s.expand_pad, stride = s.expand_stride;
-            const int64_t x0 = left < 0 ? (-left + stride - 1) / stride : 0;
-            const int64_t x1 = left >= z.in_w ? 0 : least(z.hid_w, (z.in_w - 1 - left) / stride + 1);
-            for (int c = 0; c < in.channels; c++) {
-                const float *p = in.x + iy * in.row + c * in.channel + left * in.col;
-                float *d = dst + (ky * k + kx) * in.channels + c;
-                const int64_t hop = stride * in.col;
-                for (int64_t x = x0; x < x1; x++) d[x * lanes] = p[x * hop];
-            }
+// Input row `y` of a stem as the gathering reads it: (column, channel), with columns of zeros beside it. (Not inline: among
+// the many variables of stage_rows, the counters of its loops would lie in memory.)
+__attribute__((noinline)) void stem_line(const FewerStage &s, const Sizes &z, const Source &in, int64_t y, int low, float *row, char *line) {
+    const int64_t channels = in.channels, hop = in.col, values = (z.in_w + 2 * s.expand_pad) * channels;
+    memset(row, 0, (size_t)values * 4);
+    if (y >= 0 && y < z.in_h) {
+        for (int64_t c = 0; c < channels; c++) {
+            const float *p = in.x + y * in.row + c * in.channel;
+            float *d = row + s.expand_pad * channels + c;
+            for (const float *end = d + z.in_w * channels; d != end; d += channels, p += hop) *d = *p;
         }
+    }
+    if (!low) memcpy(line, row, (size_t)values * 4);
+    else
+        for (int64_t i = 0; i < values; i += LANES) to_bf16(line + 2 * i, load(row + i));
+}
+
+// The k x k neighbourhoods of output row `y` of a stem, as rows of (tap, channel), from a ring of k lines. Whole chunks
+// are copied; what a chunk writes too much is overwritten by the next one, and `dst` has room for one more.
+__attribute__((noinline)) void gather_row(const FewerStage &s, const Sizes &z, const char *lines, int64_t line_bytes, int64_t y, int64_t channels, int64_t bytes, char *dst) {
+    constexpr int64_t CHUNK = 32;
+    const int64_t k = s.expand_kernel, run = k * channels * bytes, hop = s.expand_stride * channels * bytes;
+    const int64_t pixel = s.expand->in * bytes;
+    for (int64_t x = 0; x < z.hid_w; x++, dst += pixel) {
+        for (int64_t ky = 0, slot = y * s.expand_stride % k; ky < k; ky++, slot = slot + 1 == k ? 0 : slot + 1)
+            for (int64_t i = 0; i < run; i += CHUNK) memcpy(dst + ky * run + i, lines + slot * line_bytes + x * hop + i, CHUNK);
+        for (int64_t i = k * run; i < pixel; i += CHUNK) memset(dst + i, 0, CHUNK);
     }
 }
 
 // Output rows [y0, y1) of one stage and image. False when memory is exhausted.
-bool stage_rows(const FewerStage &s, const Sizes &z, const Source &in, float *out, int64_t y0, int64_t y1, RowsFn run_rows) {
+bool stage_rows(const FewerStage &s, const Sizes &z, const Source &in, float *out, int64_t y0, int64_t y1, const Products &products) {
     if (y1 <= y0) return true;
-    const int64_t bytes = s.low ? 2 : 4, row_bytes = z.hid_w * z.hid_c * bytes;
-    const int type = s.low ? FEWER_T_BF16 : FEWER_T_F32;
+    const int64_t row_bytes = z.hid_w * z.hid_c * 4;
     // About 64 pixels for each visit of a weight.
     const int64_t step = least(y1 - y0, most<int64_t>(1, 64 / z.out_w));
     const int64_t ring = s.filter ? (step - 1) * s.filter_stride + s.filter_kernel : 0;
     const bool stem = s.expand && s.expand_kernel > 1;
-    char *hidden = nullptr, *filtered = nullptr, *zeros = nullptr;
-    float *gathered = nullptr;
+    const RowsFn run_rows = products.rows;
+    Filtered filtered = {nullptr, 0, z.hid_c, s.project->mode, nullptr, nullptr, nullptr};
+    char *hidden = nullptr, *zeros = nullptr;
+    char *gathered = nullptr, *lines = nullptr;
+    float *line = nullptr;
+#if defined(__AVX512BF16__)
+    const int stem_low = stem && s.expand->mode == FEWER_BF16;
+#else
+    const int stem_low = 0;  // without the bf16 product inputs are not rounded
+#endif
+    const int64_t stem_bytes = stem_low ? 2 : 4, line_values = stem ? up((z.in_w + 2 * s.expand_pad) * in.channels, 16) + 16 : 0;
+    int64_t next_line = 0;  // first line, padding included, that is not yet there
     if (s.filter) {
         int64_t ring_bytes = s.expand ? ring * row_bytes : 0;
         hidden = (char *)fewer_scratch(FEWER_SLOT_HIDDEN, ring_bytes + z.hid_c * 4);
-        filtered = (char *)fewer_scratch(FEWER_SLOT_CONTEXT, step * z.out_w * z.hid_c * bytes);
-        if (!hidden || !filtered) return false;
+        filtered.pixel_bytes = z.hid_c * (filtered.mode == FEWER_F32 ? 4 : 2);
+        if (filtered.mode == FEWER_I8) {
+            filtered.quantise = products.quantise;
+            products.quantised_size(*s.project, &filtered.padded, &filtered.pixel_bytes);
+            const int64_t group_values = PIXELS * filtered.padded;
+            filtered.group = (float *)fewer_scratch(FEWER_SLOT_VALUES, (group_values + step * z.out_w) * 4);
+            if (!filtered.group) return false;
+            memset(filtered.group, 0, (size_t)group_values * 4);  // values beyond the channels stay zero
+            filtered.scales = filtered.group + group_values;
+        }
+        filtered.rows = (char *)fewer_scratch(FEWER_SLOT_CONTEXT, step * z.out_w * filtered.pixel_bytes);
+        if (!hidden || !filtered.rows) return false;
         zeros = hidden + ring_bytes;
         memset(zeros, 0, (size_t)z.hid_c * 4);
     }
-    if (stem && !(gathered = (float *)fewer_scratch(FEWER_SLOT_TILE, z.hid_w * s.expand->in * 4))) return false;
-    FilterFn filter = !s.filter ? nullptr
-                      : s.expand && s.low ? filter_of<true>(s.filter_kernel, s.filter_stride)
-                                          : filter_of<false>(s.filter_kernel, s.filter_stride);
+    if (stem) {
+        const int64_t gathered_bytes = up(z.hid_w * s.expand->in * stem_bytes + 32, 64);
+        line = (float *)fewer_scratch(FEWER_SLOT_TILE, line_values * 4 + gathered_bytes + s.expand_kernel * line_values * stem_bytes);
+        if (!line) return false;
+        gathered = (char *)(line + line_values), lines = gathered + gathered_bytes;
+    }
+    FilterFn filter = !s.filter ? nullptr : filter_of(s.filter_kernel, s.filter_stride);
     int64_t next = 0;  // first expanded row that is not yet in the ring
     for (int64_t r = y0; r < y1; r += step) {
         const int64_t n = least(step, y1 - r), first = r * s.filter_stride - s.filter_pad;
@@ -167,10 +211,13 @@ bool stage_rows(const FewerStage &s, const Sizes &z, const Source &in, float *ou
             int64_t slot = next % ring, m = stem ? 1 : least(last - next, ring - slot);
             Prologue rows = {in.x + next * z.in_w * z.in_c, z.in_c, FEWER_T_F32, nullptr, nullptr, 0};
             if (stem) {
-                gather_row(s, z, in, next, gathered);
-                rows.x = gathered, rows.ldx = s.expand->in;
+                const int64_t top = next * s.expand_stride, k = s.expand_kernel, line_bytes = line_values * stem_bytes;
+                for (next_line = most(next_line, top); next_line < top + k; next_line++)
+                    stem_line(s, z, in, next_line - s.expand_pad, stem_low, line, lines + next_line % k * line_bytes);
+                gather_row(s, z, lines, line_bytes, next, in.channels, stem_bytes, gathered);
+                rows.x = gathered, rows.ldx = s.expand->in, rows.type = stem_low ? FEWER_T_BF16 : FEWER_T_F32;
             }
-            if (!run_rows(*s.expand, rows, 0, m * z.hid_w, {hidden + slot * row_bytes, z.hid_c, type, s.expand_act, nullptr, 0})) return false;
+            if (!run_rows(*s.expand, rows, 0, m * z.hid_w, {hidden + slot * row_bytes, z.hid_c, FEWER_T_F32, s.expand_act, nullptr, 0})) return false;
             next += m;
         }
         for (int64_t i = 0; i < n; i++) {
@@ -180,9 +227,13 @@ bool stage_rows(const FewerStage &s, const Sizes &z, const Source &in, float *ou
                 const char *row = s.expand ? hidden + (y < 0 ? 0 : y % ring) * row_bytes : (const char *)(in.x + (y < 0 ? 0 : y) * z.in_w * z.in_c);
                 rows[k] = y < 0 || y >= z.hid_h ? nullptr : row;
             }
-            filter(s, z, rows, zeros, filtered + i * z.out_w * z.hid_c * bytes);
+            filter(s, z, rows, zeros, filtered, i * z.out_w);
         }
-        Prologue rows = {filtered, z.hid_c, type, nullptr, nullptr, 0};
+        if (filtered.quantise) {
+            products.quantised(*s.project, filtered.rows, filtered.scales, n * z.out_w, to);
+            continue;
+        }
+        Prologue rows = {filtered.rows, z.hid_c, filtered.mode == FEWER_F32 ? FEWER_T_F32 : FEWER_T_BF16, nullptr, nullptr, 0};
         if (!run_rows(*s.project, rows, 0, n * z.out_w, to)) return false;
     }
     return true;
@@ -211,7 +262,7 @@ bool valid(const FewerStage &s, int64_t c) {
 
 }  // namespace
 
-int chain_with(const FewerChain *chain, RowsFn run_rows) {
+int chain_with(const FewerChain *chain, const Products &products) {
     const FewerChain &a = *chain;
     constexpr int MOST = 256;
     Sizes z[MOST];
@@ -262,7 +313,7 @@ int chain_with(const FewerChain *chain, RowsFn run_rows) {
                 if (i == 0 && stem) in = {a.x + b * a.x_batch, a.x_channel, a.x_row, a.x_col, a.channels};
                 else if (i == 0) copy_image(a, a.x + b * a.x_batch, z[0].in_c, buffer[0]);  // bands write the same values
                 float *out = i + 1 < a.count ? buffer[(i + 1) & 1] : a.y + b * out_values;
-                if (!stage_rows(a.stages[i], z[i], in, out, z[i].out_h * band / bands, z[i].out_h * (band + 1) / bands, run_rows)) failed = 1;
+                if (!stage_rows(a.stages[i], z[i], in, out, z[i].out_h * band / bands, z[i].out_h * (band + 1) / bands, products)) failed = 1;
             }
         }
         if (failed) return FEWER_NO_MEMORY;

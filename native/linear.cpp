@@ -27,7 +27,7 @@ int linear(const FewerWeight *w, const FewerLinear *a) {
     return run_product(*w, p, a->tokens, out, a->threads);
 }
 
-int chain(const FewerChain *a) { return chain_with(a, run_rows); }
+int chain(const FewerChain *a) { return chain_with(a, {run_rows, quantise_i8, quantised_size_i8, quantised_i8}); }
 
 double peak(int mode, int64_t steps) {
     return mode == FEWER_F32 ? peak_f32(steps) : mode == FEWER_BF16 ? peak_bf16(steps) : peak_i8(steps);

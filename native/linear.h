@@ -30,6 +30,17 @@ struct Prologue {
     float eps;
 };
 
+// One thread's products of whole rows [first, first + rows), as a chain calls them. Rows of int8 can be handed over in the
+// form that the product reads: of what size they are, how one is made (the result is its scale), and their product.
+typedef bool (*RowsFn)(const FewerWeight &, const Prologue &, int64_t first, int64_t rows, const Output &);
+typedef float (*QuantiseFn)(const float *row, int64_t padded, void *dst);
+struct Products {
+    RowsFn rows;
+    QuantiseFn quantise;
+    void (*quantised_size)(const FewerWeight &, int64_t *padded, int64_t *bytes);
+    void (*quantised)(const FewerWeight &, const void *x, const float *scales, int64_t rows, const Output &);
+};
+
 namespace FEWER_FLOATS {
 
 // The product with `threads` threads; and one thread's product of whole rows [first, first + rows).
@@ -46,8 +57,7 @@ int conv(const FewerWeight *w, const FewerConv *a);
 int depthwise(const FewerDepthwise *a);
 
 // A chain, whose products of rows are the variant's own.
-typedef bool (*RowsFn)(const FewerWeight &, const Prologue &, int64_t, int64_t, const Output &);
-int chain_with(const FewerChain *a, RowsFn run_rows);
+int chain_with(const FewerChain *a, const Products &products);
 
 }  // namespace FEWER_FLOATS
 
@@ -57,6 +67,9 @@ using namespace FEWER_FLOATS;
 
 int product_i8(const FewerWeight &w, const Prologue &p, int64_t rows, const Output &out, int threads);
 bool rows_i8(const FewerWeight &w, const Prologue &p, int64_t first, int64_t rows, const Output &out);
+float quantise_i8(const float *row, int64_t padded, void *dst);
+void quantised_size_i8(const FewerWeight &w, int64_t *padded, int64_t *bytes);
+void quantised_i8(const FewerWeight &w, const void *x, const float *scales, int64_t rows, const Output &out);
 double peak_i8(int64_t steps);
 
 // The same for the format that the weights say.

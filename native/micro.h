@@ -175,7 +175,7 @@ struct ModeI8 {
 
 // What a tile does with its results before they leave the registers. The common cases of a transformer block; all others
 // go through scratch (finish_tile in product.h).
-enum Epilogue { PLAIN, ADD, LOW, GELU_LOW, RELU6_LOW };  // fp32; fp32 plus residual; bf16; bf16 of GELU; bf16 of ReLU6
+enum Epilogue { PLAIN, ADD, LOW, GELU_LOW, RELU6 };  // fp32; fp32 plus residual; bf16; bf16 of GELU; ReLU6
 
 // out[i][0..15] = epilogue(x_i . strip + bias), dequantised. Rows of `out` are `ldo` values apart, of `residual` `ldr`.
 template <class Mode, int MR, int E>
@@ -200,8 +200,8 @@ __attribute__((noinline)) void tile(const Strip &strip, const uint32_t *x, int64
             int64_t at = i * ldo + j * LANES;
             if (E == ADD) v += load(residual + i * ldr + j * LANES);
             if (E == GELU_LOW) v = gelu_short(v);
-            if (E == RELU6_LOW) v = vmin(splat(6.0f), vmax(vf{}, v));
-            if (E == LOW || E == GELU_LOW || E == RELU6_LOW) to_bf16((uint16_t *)out + at, v);
+            if (E == RELU6) v = vmin(splat(6.0f), vmax(vf{}, v));
+            if (E == LOW || E == GELU_LOW) to_bf16((uint16_t *)out + at, v);
             else store((float *)out + at, v);
         }
 }
@@ -223,7 +223,7 @@ template <class Mode> FEWER_INLINE TileFn tile_of(int rows, int epilogue) {
     switch (epilogue) {
         case ADD: return tile_of<Mode, ADD>(rows);
         case LOW: return tile_of<Mode, HAS_LOW ? LOW : PLAIN>(rows);
-        case RELU6_LOW: return tile_of<Mode, HAS_LOW ? RELU6_LOW : PLAIN>(rows);
+        case RELU6: return tile_of<Mode, RELU6>(rows);
         case GELU_LOW: return tile_of<Mode, HAS_LOW ? GELU_LOW : PLAIN>(rows);
         default: return tile_of<Mode>(rows);
     }

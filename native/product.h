@@ -66,8 +66,9 @@ FEWER_INLINE FinishFn finish_of(int act, int type) {
 // The epilogue that a tile can do in registers, or -1.
 FEWER_INLINE int epilogue_of(const Output &out, int mode) {
     if (out.type == FEWER_T_F32 && out.act == FEWER_NONE) return out.residual ? ADD : PLAIN;
+    if (out.type == FEWER_T_F32 && out.act == FEWER_RELU6 && !out.residual) return RELU6;
     if (mode == FEWER_F32 || out.type != FEWER_T_BF16 || out.residual) return -1;
-    return out.act == FEWER_NONE ? LOW : out.act == FEWER_GELU ? GELU_LOW : out.act == FEWER_RELU6 ? RELU6_LOW : -1;
+    return out.act == FEWER_NONE ? LOW : out.act == FEWER_GELU ? GELU_LOW : -1;
 }
 
 // Prepared rows [row0, row0 + rows) times strips [s0, s1). A strip's weights stay in L1 or L2 over all tiles of the rows.

@@ -241,7 +241,7 @@ void chain(int mode) {
     s[0].expand_kernel = stem ? 3 : 1, s[0].expand_stride = stem ? 2 : 1, s[0].expand_pad = stem ? 1 : 0;
     if (stem && channels * 9 > 32) return;
     s[0].filter_kernel = kernel, s[0].filter_stride = stride, s[0].filter_pad = kernel / 2;
-    s[0].expand_act = FEWER_RELU6, s[0].filter_act = FEWER_SILU, s[0].low = mode != FEWER_F32;
+    s[0].expand_act = FEWER_RELU6, s[0].filter_act = FEWER_SILU;
     s[1] = s[0];
     s[1].expand = &again.w, s[1].project = &back.w, s[1].filter_stride = 1, s[1].residual = 1, s[1].filter_act = FEWER_RELU;
     s[1].expand_kernel = s[1].expand_stride = 1, s[1].expand_pad = 0;

@@ -15,7 +15,7 @@ import torch  # before the library: torch loads the OpenMP runtime that both sha
 
 from fewer.core.errors import FewerError
 
-_ABI_VERSION = 3
+_ABI_VERSION = 4
 _LIBRARY = "libfewer_native.so"
 MODES = {"fp32": 0, "bf16": 1, "int8": 2}
 ACTIVATIONS = {None: 0, "none": 0, "gelu": 1, "relu": 2, "silu": 3, "relu6": 4, "gelu_tanh": 5}
@@ -120,7 +120,7 @@ class StageStruct(ctypes.Structure):
         ("filter_bias", c_void_p),
         ("project", POINTER(WeightStruct)),
         *((f"{part}_{n}", c_int32) for part in ("expand", "filter") for n in ("kernel", "stride", "pad")),
-        *((n, c_int32) for n in ("expand_act", "filter_act", "project_act", "residual", "low")),
+        *((n, c_int32) for n in ("expand_act", "filter_act", "project_act", "residual")),
     ]
 
 

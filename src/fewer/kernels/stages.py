@@ -93,7 +93,7 @@ def _packed(unit: Unit, mask: Tensor | None, precision: str) -> BlockSparseLinea
 
 
 _FIELDS = [f"{part}_{n}" for part in ("expand", "filter") for n in ("kernel", "stride", "pad")]
-_FIELDS += ["expand_act", "filter_act", "project_act", "residual", "low"]
+_FIELDS += ["expand_act", "filter_act", "project_act", "residual"]
 _NUMBERS = 3 + len(_FIELDS)  # of a stage in a plan: the layers of its three parts (or -1), then the fields
 
 
@@ -150,8 +150,8 @@ def _(x, tensors, shapes, plan, size, padded):
 class NativeChain(nn.Module):
     """Stages of convolutions run by one native call; channels-last output. Inference only.
 
-    The wide tensors inside of a stage stay in cache, in bf16 unless all of the stage is fp32; between stages
-    activations are fp32.
+    The wide tensors inside of a stage stay in cache, in fp32 up to the depthwise filter and in the precision of the
+    projection after it; between stages activations are fp32.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ class NativeChain(nn.Module):
         self.out_channels = stages[-1].project.conv.out_channels
         self.padded = -(-self.out_channels // 16) * 16
         for stage in stages:
-            where, geometry, acts, low = [-1, -1, -1], [], [0, 0, 0], False
+            where, geometry, acts = [-1, -1, -1], [], [0, 0, 0]
             for part, unit in enumerate((stage.expand, stage.filter, stage.project)):
                 conv = None if unit is None else unit.conv
                 shape = (
@@ -209,10 +209,9 @@ class NativeChain(nn.Module):
                     self.layers.append(_Filter(unit.conv))
                     continue
                 wanted = precision if isinstance(precision, str) else precision.get(unit.name, "fp32")
-                low = low or wanted != "fp32"
                 self.names[unit.name] = len(self.layers)
                 self.layers.append(_packed(unit, masks.get(unit.name), wanted))
-            self._plan += [*where, *geometry[:6], *acts, int(stage.residual), int(low)]
+            self._plan += [*where, *geometry[:6], *acts, int(stage.residual)]
 
     def packed(self, name: str):
         """The packed weight of a unit."""
