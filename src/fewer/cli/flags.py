@@ -82,7 +82,7 @@ class SettingFlags:
     """0 to 1: how much a layer makes up for the cuts before it [0.5]"""
 
     calibration: Annotated[int | None, _p(DATA)] = None
-    """Images for the repair [64]"""
+    """Images for the repair [128]"""
     sensing: Annotated[int | None, _p(DATA)] = None
     """Images for measuring harm, a part of the above [16]"""
     heldout: Annotated[int | None, _p(DATA)] = None
