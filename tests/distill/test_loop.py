@@ -10,6 +10,7 @@ from torch import nn
 from fewer.core.errors import FewerError
 from fewer.data.crops import TensorViews
 from fewer.distill.blocks import find_blocks
+from fewer.distill.checkpoint import Lesson
 from fewer.distill.fixed import Held
 from fewer.distill.loop import Course, Pair, teach
 from fewer.distortion.outputs import Reference, output_tensors
@@ -123,6 +124,24 @@ def test_interrupted_and_resumed_is_the_same_as_never_stopped(tmp_path: Path, pr
     lesson = teach(pair, course, draw, examine, checkpoint=place, key="k")
     assert all(torch.equal(v, pair.student.state_dict()[k]) for k, v in wanted.items())
     assert [e["error"] for e in lesson.history] == [e["error"] for e in whole.history]
+
+
+def test_what_came_before_the_first_step_outlives_an_interruption(tmp_path: Path):
+    place = tmp_path / "lesson.safetensors"
+    pair, draw, examine = pruned("conv")
+    before = Lesson(seconds=7.0, fitted=200)
+    before.note(9.0, pair.student)
+    before.note(examine(pair.student), pair.student)
+
+    def stop(step: int) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        teach(pair, Course(steps=4), stop, examine, lesson=before, checkpoint=place, key="k")
+    pair, draw, examine = pruned("conv")
+    lesson = teach(pair, Course(steps=4), draw, examine, checkpoint=place, key="k")
+    assert lesson.fitted == 200 and lesson.began == 7.0 and lesson.seconds > 7.0 and lesson.improved
+    assert [entry["error"] for entry in lesson.history[:2]] == [9.0, pytest.approx(before.best_error)]
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path):

@@ -122,6 +122,11 @@ def test_what_a_recovery_won(before, after, best, words):
     assert words in recovery_sentence(made)
 
 
+def test_least_squares_that_were_kept_changed_the_model_also_where_no_step_helped():
+    made = Recovery(before=0.4, after=0.5, seconds=60, steps=9, best_step=0, refitted=200, images=2, choosing=1)
+    assert "did not help on held-out images" in recovery_sentence(made)
+
+
 def test_a_trained_model_is_not_compared_with_methods_that_were_not_trained():
     values = report_fixtures.realistic()
     trained = comparison_sentence(RunReport.from_dict(values))

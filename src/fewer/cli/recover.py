@@ -55,8 +55,6 @@ def recover(
     cpu_only(shared)
     if time is not None and steps is not None:
         raise FewerError("give --time or --steps, not both")
-    if views is not None and views < 0:
-        raise FewerError(f"--views must be 0 or more; got {views}")
     if time is not None:
         parse_duration(time)
     if shared.dry_run:

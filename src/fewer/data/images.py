@@ -191,10 +191,12 @@ def load_images(
             raise FewerError("the list of images is empty; give at least one file")
     if part is not None:
         files = split_files(files, [key_of[path] for path in files], part, heldout)
-    if crops is None and (count is None or count <= len(files)):
-        crops = 0
-    rows = len(files) * max(1, crops) if crops is not None else math.inf
-    rows = int(rows if count is None else min(rows, count))
+    if crops is None and count is not None and count > len(files):
+        rows = count
+    else:
+        crops = crops or 0
+        rows = len(files) * max(1, crops)
+        rows = rows if count is None else min(rows, count)
     if rows * 4 * int(np.prod(preprocess.input_size)) > _LARGEST:
         raise FewerError(
             f"{rows} images of {preprocess.input_size} do not fit in {_LARGEST >> 30} GiB; give a smaller count"

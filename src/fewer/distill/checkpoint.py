@@ -20,6 +20,17 @@ from fewer.distill.fixed import Constrained
 __all__ = ["Lesson", "restore", "store"]
 
 
+_FACTS = (
+    "step",
+    "seconds",
+    "began",
+    "fitted",
+    "history",
+    "best_error",
+    "best_step",
+)  # of a lesson; the rest is tensors
+
+
 @dataclass
 class Lesson:
     """How far a training has come.
@@ -32,6 +43,8 @@ class Lesson:
         Time spent so far, in all sittings.
     began
         Of these seconds, what had passed before the first step.
+    fitted
+        Images of a least-squares fit that was kept before the first step.
     history
         One entry per evaluation: ``step``, ``seconds``, ``error``; the first is that of the start.
     best, best_error, best_step
@@ -41,6 +54,7 @@ class Lesson:
     step: int = 0
     seconds: float = 0.0
     began: float = 0.0
+    fitted: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
     best_error: float = float("inf")
@@ -77,8 +91,7 @@ def store(
         for part, value in optimiser.state.get(parameter, {}).items():
             tensors[f"optimiser.{part}.{name}"] = torch.as_tensor(value)
     tensors |= {f"best.{name}": value for name, value in lesson.best.items()}
-    facts: dict[str, Any] = {"key": key, "step": lesson.step, "seconds": lesson.seconds, "history": lesson.history}
-    facts |= {"began": lesson.began, "best_error": lesson.best_error, "best_step": lesson.best_step}
+    facts: dict[str, Any] = {"key": key} | {name: getattr(lesson, name) for name in _FACTS}
     whole = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
     atomic_write_bytes(path, save(whole, {"facts": json.dumps(facts)}))
 
@@ -111,5 +124,4 @@ def restore(path: Path, key: str, weights: Constrained, average: Average, optimi
             optimiser.state[parameter] = found
     weights.install()
     best = {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
-    best_of = {"best": best, "best_error": facts["best_error"], "best_step": facts["best_step"]}
-    return Lesson(facts["step"], facts["seconds"], facts["began"], facts["history"], **best_of)
+    return Lesson(**{name: facts[name] for name in _FACTS}, best=best)

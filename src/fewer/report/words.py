@@ -311,7 +311,7 @@ def recovery_sentence(recovery: Recovery) -> str:
     spent = f"Training for {duration(recovery.seconds)}"
     if recovery.refitted:
         spent = f"Least squares on {count(recovery.refitted)} views and training, {duration(recovery.seconds)} in all,"
-    if recovery.best_step == 0 and recovery.after >= recovery.before:
+    if recovery.best_step == 0 and not recovery.refitted:
         return f"{spent} gave nothing better, so the model stayed as it was."
     change = f"the distortion went from {significant(recovery.before)} to {significant(recovery.after)}"
     if recovery.won > 0:

@@ -142,6 +142,8 @@ def recover(
     from fewer.core.duration import parse_duration
 
     began = perf_counter()
+    if views is not None and views < 0:
+        raise FewerError(f"the number of views must be 0 or more; got {views}")
     seconds = None if steps is not None or time is None else parse_duration(time)
     wanted = Course(seconds=seconds, steps=steps, **{"mixed": has_fast_bf16(), **(course or {})})
     progress = progress or Silent()
@@ -169,10 +171,10 @@ def recover(
             before = work.measure()
             reserve = _SPARE * (perf_counter() - judging) + _SAVING
             stage.advance()
-        lesson, refitted = _learn(work, wanted, views, began, reserve, checkpoint, progress)
+        lesson = _learn(work, wanted, views, began, reserve, checkpoint, progress)
         after = work.measure() if lesson.improved else before
         with progress.stage("save", None) as stage:
-            report = _report(work, lesson, refitted, before, after, perf_counter() - began, command)
+            report = _report(work, lesson, before, after, perf_counter() - began, command)
             if elsewhere:
                 for name in _COPIED:
                     if source.has(name) and (name != "log" or not folder.has("log")):
@@ -205,8 +207,8 @@ def _scratch(folder: RunFolder, overwrite: bool, resume: bool, elsewhere: bool) 
 
 def _learn(
     work: OpenRun, wanted: Course, views: int | None, began: float, reserve: float, checkpoint: Path, progress: Progress
-) -> tuple[Lesson, int]:
-    """Fit, then teach the student for what is left of the time; and how many images the fit that was kept had."""
+) -> Lesson:
+    """Fit, then teach the student for what is left of the time."""
     prepared = work.prepared
     used = perf_counter() - began
     course = wanted
@@ -223,10 +225,10 @@ def _learn(
         forward=prepared.forward, task=prepared.loaded.task,
     )  # fmt: skip
     activations = _rounded_activations(work)
-    lesson, refitted = Lesson(), 0
-    if not checkpoint.exists():
-        refitted = _refit(work, course, views, choosing, activations, lesson, progress)
-    return _train(work, course, wanted, choosing, activations, lesson, checkpoint, progress), refitted
+    lesson = Lesson()
+    if not checkpoint.exists() and can_refit(prepared, work.student, work.recipe, work.settings):
+        _refit(work, course, views, choosing, activations, lesson, progress)
+    return _train(work, course, wanted, choosing, activations, lesson, checkpoint, progress)
 
 
 def _refit(
@@ -237,8 +239,8 @@ def _refit(
     activations: Mapping[str, list[nn.Module]],
     lesson: Lesson,
     progress: Progress,
-) -> int:
-    """Least squares on many views, where that can be done; kept if it is better. The number of views, 0 if not."""
+) -> None:
+    """Least squares on many views, if there is time for enough of them; kept if it is better."""
     began = perf_counter()
 
     def examine() -> float:
@@ -247,17 +249,15 @@ def _refit(
                 stack.enter_context(rounding_inputs(modules, precision))
             return choosing.judge(work.student).distortion
 
-    before = examine()
-    if not can_refit(work.prepared, work.student, work.recipe, work.settings):
-        return 0
+    lesson.note(examine(), work.student)
     if views is None and course.seconds is None:
         views = min(_FIT_VIEWS * len(work.prepared.calibration), room_for_views(work.prepared))
     elif views is None and course.seconds is not None:
         per_image = (perf_counter() - began) / max(1, int(work.views.chooses.sum()))
         views = affordable_views(work.prepared, _FIT_SHARE * course.seconds, per_image)
+    lesson.seconds = perf_counter() - began
     if not views:
-        return 0
-    lesson.note(before, work.student)
+        return
     with progress.stage("fit", len(work.recipe.units)) as stage:
         refit(
             work.prepared,
@@ -270,9 +270,9 @@ def _refit(
         )
     lesson.seconds = perf_counter() - began
     if lesson.note(examine(), work.student):
-        return views
-    work.student.load_state_dict(lesson.best)
-    return 0
+        lesson.fitted = views
+    else:
+        work.student.load_state_dict(lesson.best)
 
 
 def _train(
@@ -353,7 +353,6 @@ def _key(work: OpenRun, course: Course) -> str:
 def _report(
     work: OpenRun,
     lesson: Lesson,
-    refitted: int,
     before: Measured,
     after: Measured,
     seconds: float,
@@ -373,7 +372,7 @@ def _report(
         seconds=seconds + (first.seconds if first is not None else 0.0),
         steps=lesson.step,
         best_step=lesson.best_step,
-        refitted=refitted,
+        refitted=lesson.fitted,
         images=len(work.views),
         choosing=int(work.views.chooses.sum()),
         source=work.views.source,
