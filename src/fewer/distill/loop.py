@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -21,7 +20,7 @@ from fewer.distill.fixed import Constrained, Held
 from fewer.distill.losses import output_error
 from fewer.distortion.outputs import Reference
 from fewer.models.running import Forward, call, evaluating
-from fewer.quantize.activations import rounding_inputs
+from fewer.quantize.activations import rounding_inputs_of
 
 __all__ = ["Course", "Pair", "has_fast_bf16", "teach"]
 
@@ -192,9 +191,7 @@ def teach(
     optimiser, average = _optimiser(weights), Average(weights)
     lesson = lesson or Lesson()
     lesson.began = lesson.seconds
-    with ExitStack() as stack:
-        for precision, modules in pair.activations.items():
-            stack.enter_context(rounding_inputs(modules, precision))
+    with rounding_inputs_of(pair.activations):
         resumed = checkpoint is not None and checkpoint.exists()
         if checkpoint is not None and resumed:
             lesson = restore(checkpoint, key, weights, average, optimiser)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["round_tokens", "rounding_inputs"]
+__all__ = ["round_tokens", "rounding_inputs", "rounding_inputs_of"]
 
 
 def round_tokens(x: Tensor, precision: str = "int8", axis: int = -1) -> Tensor:
@@ -69,6 +69,24 @@ def rounding_inputs(modules: Sequence[nn.Module], precision: str) -> Iterator[No
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def rounding_inputs_of(layers: Mapping[str, Sequence[nn.Module]]) -> Iterator[None]:
+    """:func:`rounding_inputs` for the layers of several precisions at once.
+
+    Examples
+    --------
+    >>> layer = nn.Linear(3, 1, bias=False)
+    >>> with rounding_inputs_of({"int8": [layer], "bf16": []}):
+    ...     y = layer(torch.tensor([[127.0, 0.4, 1.6]]))
+    >>> torch.allclose(y, layer(torch.tensor([[127.0, 0.0, 2.0]])))
+    True
+    """
+    with ExitStack() as stack:
+        for precision, modules in layers.items():
+            stack.enter_context(rounding_inputs(modules, precision))
+        yield
 
 
 def _hook(module: Any, precision: str):

@@ -23,7 +23,7 @@ from fewer.distill.fixed import Held
 from fewer.distill.loop import Course, Pair, has_fast_bf16, teach
 from fewer.models.artefact import save_artefact
 from fewer.models.running import Forward
-from fewer.quantize.activations import rounding_inputs
+from fewer.quantize.activations import rounding_inputs_of
 from fewer.report import RunReport, write
 from fewer.report.data import Recovery
 from fewer.verbs.evaluate import Judge
@@ -244,9 +244,7 @@ def _refit(
     began = perf_counter()
 
     def examine() -> float:
-        with ExitStack() as stack:
-            for precision, modules in activations.items():
-                stack.enter_context(rounding_inputs(modules, precision))
+        with rounding_inputs_of(activations):
             return choosing.judge(work.student).distortion
 
     lesson.note(examine(), work.student)
