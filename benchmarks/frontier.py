@@ -6,9 +6,12 @@ only (dense layers) and uniform blocks, all from the same curves and on the same
 and int8 (NNCF), onnxruntime fp32 and int8 (dynamic, static), and Torch-Pruning (uniform, global, isomorphic) in front
 of OpenVINO bf16. ``times_faster`` is over the dense model in torch eager, timed in turns with it and with a reference
 that cancels what the machine does meanwhile. Quality on held-out photos with the very callable that is timed; ``mnist``
-is the accuracy of a linear probe on its features.
+is the accuracy of a linear probe on its features. ``lpvit`` is the paper's method (blocks, a Taylor estimate of harm,
+a FLOPs budget with its power term, no repair) on our kernels; its point is the share of FLOPs. ``..., recovered`` has
+been trained for ``--recover`` minutes; half of the held-out files chose its best state, so its quality is only given
+for the other half (``half_distortion``, ``half_quality``), as that of every row is beside the one on all files.
 
-    python benchmarks/frontier.py                      # results/frontier.csv, goes on where it stopped
+    OMP_NUM_THREADS=1 python benchmarks/frontier.py    # results/frontier.csv, goes on where it stopped
     python benchmarks/frontier.py --models fewer/mobilenet-v2 --seeds 0
     python benchmarks/frontier.py --plot               # only the picture
 """
@@ -23,6 +26,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from time import process_time
 
 import numpy as np
 import torch
@@ -36,27 +40,47 @@ from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.cost.stopwatch import Stopwatch
 from fewer.data.photos import real_photos
+from fewer.distill.blocks import find_blocks
+from fewer.distill.checkpoint import Lesson
+from fewer.distill.fixed import Held
+from fewer.distill.loop import Course, Pair, has_fast_bf16, teach
+from fewer.kernels.accelerate import accelerate
 from fewer.models.running import evaluating
+from fewer.quantize.activations import rounding_inputs_of
 from fewer.report import environment
+from fewer.tokens.blocks import merges_of
 from fewer.verbs.applying import apply_options
 from fewer.verbs.curves import sense_curves
 from fewer.verbs.deploying import deploy
 from fewer.verbs.evaluate import Judge
+from fewer.verbs.lessons import views_of
 from fewer.verbs.planning import choose, part_of
 from fewer.verbs.prepare import Prepared, prepare
 from fewer.verbs.progress import Silent
+from fewer.verbs.refitting import refit
+from fewer.verbs.rivals import rival_model
 from fewer.verbs.settings import Settings
 from fewer.verbs.tokens import choose_tokens
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
     "model", "seed", "method", "point", "runtime", "times_faster", "ms", "predicted_ms", "distortion",
-    "predicted_distortion", "quality_name", "quality", "mnist",
+    "predicted_distortion", "quality_name", "quality", "half_distortion", "half_quality", "mnist",
 )  # fmt: skip
-BUDGETS = (0.3, 0.25, 0.2, 0.4, 0.55, 0.15, 0.175)
+BUDGETS = (0.2, 0.175, 0.15, 0.25, 0.3)
+POINTS = {
+    "ours": (0.2, 0.15, 0.25, 0.3),
+    "ours with tokens, recovered": (0.15, 0.175),
+    "ours, pruning only": (0.55, 0.4, 0.7),
+    "ours, precision only": (0.3, 0.25, 0.4),
+    "uniform blocks": (0.55, 0.4),
+}
+FIT_VIEWS = 400
+LPVIT = (0.7, 0.5)
 Keep = Callable[[Option], bool]
 OURS: dict[str, tuple[str, Keep]] = {
     "ours with tokens": ("dp", lambda o: True),
+    "ours with tokens, recovered": ("dp", lambda o: True),
     "ours": ("dp", lambda o: True),
     "ours, pruning only": ("dp", lambda o: o.precision == "fp32"),
     "ours, precision only": ("dp", lambda o: o.is_dense),
@@ -74,27 +98,33 @@ def times_faster(dense: nn.Module, fast: nn.Module, example: torch.Tensor) -> tu
     return found["dense"].ratio / found["fast"].ratio, found["fast"].ratio * watch.reference_ms
 
 
-def finish(table: Table, row: dict, prepared: Prepared, judge: Judge, fast: nn.Module, probes: int) -> None:
+def finish(
+    table: Table, row: dict, prepared: Prepared, judge: Judge, fast: nn.Module, probes: int, trained: bool = False
+) -> None:
     """Judge and time a model and write its row."""
     example = prepared.heldout[:1].contiguous()
     faster, ms = times_faster(prepared.model, fast, example)
-    quality = judge.judge(fast)
+    files = list(dict.fromkeys(prepared.heldout_files))
+    judging = torch.tensor([files.index(file) % 2 == 1 for file in prepared.heldout_files])
+    quality, half = judge.judge_parts(fast, slice(None), judging)
     mnist = ""
     if probes and quality.name == "feature cosine":
         mnist = probe(fast, "mnist", probes, prepared)[1]
     found = row | {
         "times_faster": faster,
         "ms": ms,
-        "distortion": quality.distortion,
+        "distortion": "" if trained else quality.distortion,
         "quality_name": quality.name,
-        "quality": quality.value,
+        "quality": "" if trained else quality.value,
+        "half_distortion": half.distortion,
+        "half_quality": half.value,
         "mnist": mnist,
     }
     table.add({k: f"{v:.5g}" if isinstance(v, float) and k != "point" else v for k, v in found.items()})
 
 
 def ours(table: Table, prepared: Prepared, settings: Settings, judge: Judge, args: argparse.Namespace) -> None:
-    wanted = [(m, b) for m in args.methods if m in OURS for b in args.budgets]
+    wanted = [(m, b) for m in args.methods if m in OURS for b in args.budgets or POINTS.get(m, BUDGETS)]
     row = {"model": prepared.loaded.name, "seed": settings.seed, "runtime": "fewer"}
     missing = [w for w in wanted if {**row, "method": w[0], "point": w[1]} not in table]
     if not missing:
@@ -108,7 +138,7 @@ def ours(table: Table, prepared: Prepared, settings: Settings, judge: Judge, arg
         kept = [np.array([i for i, o in enumerate(c.options) if i == 0 or keep(o)]) for c in sensed.curves.curves]
         curves = part_of(sensed.curves, kept)
         try:
-            if method.endswith("tokens"):
+            if "tokens" in method:
                 merging = settings.model_copy(update={"tokens": True})
                 curves = choose_tokens(prepared, merging, sensed, budgets, Silent()).curves
             plan = choose(curves, budgets, allocator)
@@ -119,6 +149,8 @@ def ours(table: Table, prepared: Prepared, settings: Settings, judge: Judge, arg
         tokens = curves.meta.get("tokens")
         model, masks = apply_options(prepared, settings, dict(sensed.options), chosen, tokens=tokens)
         dense_ms = curves.dense("latency")
+        if method.endswith("recovered"):
+            recover(prepared, settings, model, masks, chosen, 60 * args.recover)
         fast = deploy(prepared, settings, model, masks, chosen, plan.cost["latency"], dense_ms)
         finish(
             table,
@@ -133,7 +165,59 @@ def ours(table: Table, prepared: Prepared, settings: Settings, judge: Judge, arg
             judge,
             fast.model,
             args.probes,
+            method.endswith("recovered"),
         )
+
+
+def recover(
+    prepared: Prepared,
+    settings: Settings,
+    model: nn.Module,
+    masks: dict[str, torch.Tensor],
+    chosen: dict[str, Option],
+    seconds: float,
+) -> None:
+    """What ``fewer recover`` does, for so much processor time: least squares on many views, then training."""
+    views = views_of(prepared, [p.path for p in real_photos()], settings.seed)
+    judge = Judge(prepared.model, prepared.heldout[views.chooses], task=prepared.loaded.task)
+    precisions = {name: option.precision for name, option in chosen.items()}
+    rounded: dict[str, list[nn.Module]] = {}
+    for name, precision in precisions.items():
+        if precision != "fp32":
+            rounded.setdefault(precision, []).append(model.get_submodule(name))
+    lesson, began = Lesson(), process_time()
+    with rounding_inputs_of(rounded):
+        lesson.note(judge.judge(model).distortion, model)
+        refit(prepared, settings, model, masks, precisions, views.draw(0, FIT_VIEWS))
+        lesson.seconds = process_time() - began
+        if not lesson.note(judge.judge(model).distortion, model):
+            model.load_state_dict(lesson.best)
+    merged = merges_of(model) is not None
+    blocks = [] if merged else find_blocks(prepared.model, list(masks), prepared.calibration[:1])
+    held = {n: Held(None if bool(m.all()) else m, precisions[n]) for n, m in masks.items()}
+    with torch.enable_grad():
+        teach(
+            Pair(prepared.model, model, held, blocks, judge.reference, rounded),
+            Course(seconds=seconds, mixed=has_fast_bf16()),
+            lambda step: views.draw(step, 4),
+            lambda net: judge.judge(net).distortion,
+            lesson=lesson,
+            clock=process_time,
+        )
+    print("#", [round(entry["error"], 4) for entry in lesson.history], flush=True)
+
+
+def lpvit(table: Table, prepared: Prepared, seed: int, judge: Judge, args: argparse.Namespace) -> None:
+    row = {"model": prepared.loaded.name, "seed": seed, "method": "lpvit", "runtime": "fewer"}
+    missing = [p for p in LPVIT if "lpvit" in args.methods and {**row, "point": p} not in table]
+    if not any(isinstance(m, nn.LayerNorm) for m in prepared.model.modules()):
+        return
+    method = Settings.from_preset("lpvit", calibration=args.calibration, heldout=32, seed=seed, threads=args.threads)
+    for share in missing:
+        model, masks = rival_model(prepared, method, [Budget("flops", share, True)], None, Silent(), "lpvit")
+        example = prepared.heldout[:1].contiguous()
+        fast, _ = accelerate(model, masks, example=example, budget_ms=20.0)
+        finish(table, {**row, "point": share}, prepared, judge, fast, args.probes)
 
 
 def rivals(table: Table, prepared: Prepared, seed: int, judge: Judge, args: argparse.Namespace) -> None:
@@ -193,10 +277,12 @@ def plot(path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="*", default=["fewer/dinov2-small", "fewer/mobilenet-v2"])
-    parser.add_argument("--methods", nargs="*", default=[*OURS, "OpenVINO", "onnxruntime", "Torch-Pruning"])
+    parser.add_argument("--methods", nargs="*", default=[*OURS, "lpvit", "OpenVINO", "onnxruntime", "Torch-Pruning"])
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    parser.add_argument("--budgets", nargs="*", type=float, default=list(BUDGETS), help="shares of the dense latency")
+    parser.add_argument("--budgets", nargs="*", type=float, help="shares of the dense latency, for all of ours")
     parser.add_argument("--probes", type=int, default=0, help="digits to train and to test a linear probe on; 0 is off")
+    parser.add_argument("--calibration", type=int, default=128)
+    parser.add_argument("--recover", type=float, default=10.0, help="minutes of processor time of a recovery")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--plot", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS / "frontier.csv")
@@ -211,13 +297,14 @@ def main() -> None:
         args.out.with_suffix(".json").write_text(stamp + "\n", "utf-8")
         for seed in args.seeds:
             for name in args.models:
-                settings = Settings(calibration=40, heldout=32, seed=seed, threads=args.threads).for_metrics(
-                    ["latency"]
-                )
+                settings = Settings(
+                    calibration=args.calibration, heldout=32, seed=seed, threads=args.threads
+                ).for_metrics(["latency"])
                 prepared = prepare(name, [p.path for p in real_photos()], settings)
                 judge = Judge(prepared.model, prepared.heldout, task=prepared.loaded.task)
                 rivals(table, prepared, seed, judge, args)
                 ours(table, prepared, settings, judge, args)
+                lpvit(table, prepared, seed, judge, args)
     plot(args.out)
 
 

@@ -20,6 +20,7 @@ from fewer.verbs.curves import sense_curves
 from fewer.verbs.planning import choose
 from fewer.verbs.prepare import prepare
 from fewer.verbs.progress import Silent
+from fewer.verbs.refitting import refit
 from fewer.verbs.settings import Settings
 from fewer.verbs.tokens import choose_tokens, repriced, schedule_harm
 from tests.verbs.nets import images as pictures
@@ -167,6 +168,27 @@ def test_a_run_merges_and_its_folder_gives_the_same_model(net, images, tmp_path)
     # and recovered
     fewer.recover(tmp_path / "run", None, steps=2, model=net, images=images)
     assert merges_of(fewer.load(tmp_path / "run", architecture)) == merges_of(run.model)
+
+
+def test_layers_are_fitted_again_as_if_nothing_were_merged(net, images):
+    settings = Settings(**FEW)
+    prepared = prepare(net, images, settings)
+    masks = {u.name: torch.rand(u.shape, generator=torch.Generator().manual_seed(2)) > 0.4 for u in
+             prepared.matched.units}  # fmt: skip
+    plain = copy.deepcopy(net)
+    with torch.no_grad():
+        for name, mask in masks.items():
+            plain.get_submodule(name).weight.mul_(mask)
+    names = [f"blocks.{i}" for i in range(3)]
+    merged = merge_after(copy.deepcopy(plain), dict.fromkeys(names, 9))
+    before = prepared.model(images[:4]).sub(plain(images[:4])).square().mean()
+    for student in (plain, merged):
+        refit(prepared, settings, student, masks, dict.fromkeys(masks, "fp32"), images[:12])
+    assert prepared.model(images[:4]).sub(plain(images[:4])).square().mean() < 0.8 * before
+    assert merges_of(merged) == {"amounts": dict.fromkeys(names, 9), "protected": 1}
+    for name in masks:
+        torch.testing.assert_close(merged.get_submodule(name).weight, plain.get_submodule(name).weight,
+                                   rtol=1e-3, atol=1e-5)  # fmt: skip
 
 
 def test_heads_are_removed_from_a_model_that_merges(net, images, tmp_path):

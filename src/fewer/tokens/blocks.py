@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +14,16 @@ from fewer.core.errors import FewerError
 from fewer.kernels.transformer import disagreement, heads_of, why_not_a_block
 from fewer.tokens.merge import TokenState, merge_tokens
 
-__all__ = ["MergingBlock", "merge_after", "mergeable_blocks", "merges_of", "pass_on", "state_of", "with_merging"]
+__all__ = [
+    "MergingBlock",
+    "merge_after",
+    "mergeable_blocks",
+    "merges_of",
+    "pass_on",
+    "state_of",
+    "unmerged",
+    "with_merging",
+]
 
 _STATE = "_fewer_tokens"  # of a tensor: the blocks of a model hand on nothing else
 _SAME = 1e-3
@@ -283,6 +293,31 @@ def merges_of(model: nn.Module) -> dict[str, Any] | None:
     if not found:
         return None
     return {"amounts": {n: m.amount for n, m in found.items()}, "protected": next(iter(found.values())).protected}
+
+
+@contextmanager
+def unmerged(model: nn.Module) -> Iterator[None]:
+    """No merges while this lasts: every layer then gets the rows that its twin in the dense model gets.
+
+    Examples
+    --------
+    >>> from fewer.models.vit import VisionTransformer
+    >>> net = merge_after(VisionTransformer(32, 8, width=16, depth=2, heads=2), {"blocks.0": 8, "blocks.1": 0})
+    >>> with unmerged(net):
+    ...     merges_of(net)["amounts"]["blocks.0"]
+    0
+    >>> merges_of(net)["amounts"]["blocks.0"]
+    8
+    """
+    blocks = [module for module in model.modules() if isinstance(module, MergingBlock)]
+    amounts = [block.amount for block in blocks]
+    for block in blocks:
+        block.amount = 0
+    try:
+        yield
+    finally:
+        for block, amount in zip(blocks, amounts, strict=True):
+            block.amount = amount
 
 
 def with_merging(model: nn.Module, tokens: Mapping[str, Any] | None) -> nn.Module:

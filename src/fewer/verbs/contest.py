@@ -145,6 +145,7 @@ def final(
     budgets: Sequence[Budget],
     rows: list[dict[str, Any]],
     progress: Progress,
+    made: dict[bytes, Made] | None = None,
 ) -> tuple[str, dict[bytes, Made]]:
     """Make the best plans of a contest real, layer by layer in order, and take the lowest.
 
@@ -157,13 +158,15 @@ def final(
     rows
         Of :func:`contest`, with more than one contender; finalists get ``made``, the distortion of their model on the
         calibration images.
+    made
+        Models that there are already, by the bytes of their plan's choice.
 
     Returns
     -------
     str
         The allocator to use: ``dp``, unless another one is clearly lower.
     dict of bytes to Made
-        The models, by the bytes of their plan's choice, so that none is made twice.
+        ``made`` and the models that came on top, so that none is made twice.
     """
     from fewer.verbs.applying import apply_options
     from fewer.verbs.evaluate import Judge
@@ -172,7 +175,7 @@ def final(
     close = sorted((row for row in rows if row["measured"] <= _CLOSE * lowest), key=lambda row: row["measured"])
     finalists = [row for row in rows if row["name"] == "dp" or any(row is other for other in close[:_FINALISTS])]
     if len(finalists) < 2:
-        return finalists[0]["name"], {}
+        return finalists[0]["name"], dict(made or {})
     judge = Judge(
         prepared.model,
         prepared.calibration,
@@ -180,15 +183,17 @@ def final(
         forward=prepared.forward,
         task=prepared.loaded.task,
     )
-    made: dict[bytes, Made] = {}
+    made = dict(made or {})
     for row in finalists:
         plan = choose(sensed.curves, budgets, row["name"])
-        began, chosen = perf_counter(), sensed.chosen(plan.choice)
-        tokens = sensed.curves.meta.get("tokens")
-        model, masks = apply_options(
-            prepared, settings, sensed.options, chosen, tokens=tokens, progress=progress, title=f"try {row['name']}"
-        )
-        made[plan.choice.tobytes()] = Made(model, masks, perf_counter() - began)
-        row["made"] = judge.judge(model).distortion
+        key = plan.choice.tobytes()
+        if key not in made:
+            began, chosen = perf_counter(), sensed.chosen(plan.choice)
+            tokens = sensed.curves.meta.get("tokens")
+            model, masks = apply_options(
+                prepared, settings, sensed.options, chosen, tokens=tokens, progress=progress, title=f"try {row['name']}"
+            )
+            made[key] = Made(model, masks, perf_counter() - began)
+        row["made"] = judge.judge(made[key].model).distortion
     best, exact = min(finalists, key=lambda row: row["made"]), rows[0]
     return (best["name"] if best["made"] < (1 - _CLEAR) * exact["made"] else "dp"), made

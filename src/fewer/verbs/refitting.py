@@ -20,6 +20,7 @@ from fewer.core.memory import free_memory
 from fewer.core.option import Option
 from fewer.models.recipe import Recipe
 from fewer.patterns import to_matrix
+from fewer.tokens.blocks import unmerged
 from fewer.verbs.applying import MEMORY_BYTES, images_in_memory
 from fewer.verbs.curves import repair_of
 from fewer.verbs.prepare import Prepared
@@ -35,9 +36,9 @@ _PASSES = 5.0  # forward passes that an image costs: two models, and the sums of
 def can_refit(prepared: Prepared, student: nn.Module, recipe: Recipe, settings: Settings) -> bool:
     """Whether each layer of the student has its twin's shape and place, so that least squares can fit one to the other.
 
-    Removed channels change shapes, and merged tokens change what a layer's rows stand for.
+    Removed channels change shapes. Merged tokens do not matter: while the layers are fitted, nothing is merged.
     """
-    if recipe.tokens is not None or settings.compensation != "obs":
+    if settings.compensation != "obs":
         return False
     if any(unit.pattern == "columns" for unit in recipe.units):
         return False
@@ -100,17 +101,18 @@ def refit(
     """
     dense = copy.deepcopy(prepared.model).eval()
     units, example = prepared.matched.units, prepared.calibration[:1]
-    compress_in_order(
-        dense,
-        student,
-        find_layers(dense, units, example, prepared.forward),
-        find_layers(student, units, example, prepared.forward),
-        # nothing is cut: the masks of before stay, and what they leave is rounded as before
-        {unit.name: [Option(precision=precisions[unit.name])] for unit in units},
-        images,
-        replace(repair_of(settings), iterations=_ITERATIONS),
-        correction=settings.correction,
-        alive={name: to_matrix(mask) for name, mask in masks.items()},
-        forward=prepared.forward,
-        done=done,
-    )
+    with unmerged(student):
+        compress_in_order(
+            dense,
+            student,
+            find_layers(dense, units, example, prepared.forward),
+            find_layers(student, units, example, prepared.forward),
+            # nothing is cut: the masks of before stay, and what they leave is rounded as before
+            {unit.name: [Option(precision=precisions[unit.name])] for unit in units},
+            images,
+            replace(repair_of(settings), iterations=_ITERATIONS),
+            correction=settings.correction,
+            alive={name: to_matrix(mask) for name, mask in masks.items()},
+            forward=prepared.forward,
+            done=done,
+        )
