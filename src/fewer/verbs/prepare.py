@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +119,9 @@ def prepare(model: Any, images: Any, settings: Settings, forward: Forward | None
     if settings.profile is not None:
         DeviceProfile.load(settings.profile)  # a wrong name is told before anything is done
     loaded = load_untouched(model)
-    calibration, heldout, source, skipped, notes, near, held_files = _images(loaded, images, settings)
-    dtype = next((p.dtype for p in loaded.model.parameters() if p.is_floating_point()), calibration.dtype)
-    calibration, heldout = calibration.to(dtype), heldout.to(dtype)
+    found = _images(loaded, images, settings)
+    dtype = next((p.dtype for p in loaded.model.parameters() if p.is_floating_point()), found.calibration.dtype)
+    calibration, heldout = found.calibration.to(dtype), found.heldout.to(dtype)
     matched = match(loaded.model, calibration[:1], forward, settings.exclude)
     couplings = couplings_of(loaded.model, matched, calibration[:1], settings.pattern, forward)
     fixed = fixed_costs(loaded.model, calibration[:1], matched, forward)
@@ -134,13 +134,13 @@ def prepare(model: Any, images: Any, settings: Settings, forward: Forward | None
         sum(p.numel() for p in loaded.model.parameters()),
         calibration,
         heldout,
-        source,
-        skipped,
-        notes,
+        found.source,
+        found.skipped,
+        found.notes,
         forward,
-        _apart(len(calibration), settings.sensing, near),
+        _apart(len(calibration), settings.sensing, found.near),
         couplings=couplings,
-        heldout_files=held_files,
+        heldout_files=found.heldout_files,
     )
 
 
@@ -222,9 +222,26 @@ def load_untouched(model: Any) -> LoadedModel:
     return loaded
 
 
-def _images(
-    loaded: LoadedModel, images: Any, settings: Settings
-) -> tuple[Tensor, Tensor, str, list[tuple[str, str]], list[str], int | None, tuple[Path, ...]]:
+@dataclass(frozen=True, eq=False)
+class _Images:
+    """The images of a run, as in :class:`Prepared`; ``near`` as for :func:`_apart`."""
+
+    calibration: Tensor
+    heldout: Tensor
+    source: str
+    skipped: list[tuple[str, str]]
+    notes: list[str]
+    near: int | None = None
+    heldout_files: tuple[Path, ...] = ()
+
+
+def _of_files(first: ImageSet, second: ImageSet, source: str, note: str) -> _Images:
+    order, near = _by_file(first.files)
+    skipped = _named(first) + _named(second)
+    return _Images(first.tensor[order], second.tensor, source, skipped, [note], near, tuple(second.files))
+
+
+def _images(loaded: LoadedModel, images: Any, settings: Settings) -> _Images:
     wanted, apart = settings.calibration, settings.heldout
     if settings.data_free is not None:
         return _made_up(loaded, images, settings)
@@ -234,35 +251,31 @@ def _images(
         reader = open_task(loaded.task).images
         first = reader(loaded, images, wanted, part="calibration", seed=settings.seed)
         second = reader(loaded, images, apart, part="heldout", seed=settings.seed)
-        notes = [
+        note = (
             f"{len(first)} calibration patches from {len(set(first.files))} images, {len(second)} held-out patches "
             f"from {len(set(second.files))} other images."
-        ]
-        order, near = _by_file(first.files)
-        skipped = _named(first) + _named(second)
-        return first.tensor[order], second.tensor, str(images), skipped, notes, near, tuple(second.files)
+        )
+        return _of_files(first, second, str(images), note)
     common: dict[str, Any] = {"seed": settings.seed, "preprocess": loaded.preprocess, "crops": settings.crops}
     if isinstance(images, (str, Path)) or (isinstance(images, (list, tuple)) and _all_paths(images)):
         files = list_images(images) if isinstance(images, (str, Path)) else list(images)
         source = str(images) if isinstance(images, (str, Path)) else f"{len(files)} files"
         if len(files) == 1:
             whole = as_calibration(images, wanted + apart, **common)
-            return (*_cut(whole, wanted, apart), source, _named(whole), [_SAME], None, ())
+            return _Images(*_cut(whole, wanted, apart), source, _named(whole), [_SAME])
         first = as_calibration(images, wanted, part="calibration", **common)
         second = as_calibration(images, apart, part="heldout", **common)
         if len(first) == 0 or len(second) == 0:
             raise FewerError(f"{source} holds too few readable images to keep some apart for the report")
-        notes = [
+        note = (
             f"{len(first)} calibration images from {len(set(first.files))} files, {len(second)} held-out images "
             f"from {len(set(second.files))} other files."
-        ]
-        order, near = _by_file(first.files)
-        skipped = _named(first) + _named(second)
-        return first.tensor[order], second.tensor, source, skipped, notes, near, tuple(second.files)
+        )
+        return _of_files(first, second, source, note)
     ndim = max(1, len(loaded.preprocess.input_size))
     whole = as_calibration(images, wanted + apart, sample_ndim=ndim)
     notes = [] if len(whole) > 1 else [_SAME]
-    return (*_cut(whole, wanted, apart), "a tensor given in Python", _named(whole), notes, None, ())
+    return _Images(*_cut(whole, wanted, apart), "a tensor given in Python", _named(whole), notes)
 
 
 _SAME = "Too few images to keep any apart: the held-out numbers come from the calibration image itself."
@@ -285,9 +298,7 @@ def _named(images: ImageSet) -> list[tuple[str, str]]:
     return [(str(path), reason) for path, reason in images.skipped]
 
 
-def _made_up(
-    loaded: LoadedModel, images: Any, settings: Settings
-) -> tuple[Tensor, Tensor, str, list[tuple[str, str]], list[str], int | None, tuple[Path, ...]]:
+def _made_up(loaded: LoadedModel, images: Any, settings: Settings) -> _Images:
     size = loaded.preprocess.input_size
     if settings.data_free == "noise":
         made, note = gaussian_noise(size, settings.calibration, settings.seed), "Gaussian noise instead of images."
@@ -296,11 +307,11 @@ def _made_up(
     if images is not None:
         # real images may still judge the result; none of them calibrates it
         real = Settings.of({**settings.model_dump(), "data_free": None})
-        _, heldout, source, skipped, notes, _, files = _images(loaded, images, real)
-        source = f"data-free ({settings.data_free}); judged on {source}"
-        return made, heldout, source, skipped, [note, *notes], None, files
+        found = _images(loaded, images, real)
+        source = f"data-free ({settings.data_free}); judged on {found.source}"
+        return replace(found, calibration=made, source=source, notes=[note, *found.notes], near=None)
     heldout = gaussian_noise(size, settings.heldout, settings.seed + 1) if settings.data_free == "noise" else made
-    return made, heldout, f"data-free ({settings.data_free})", [], [note, "Judged on made-up inputs as well."], None, ()
+    return _Images(made, heldout, f"data-free ({settings.data_free})", [], [note, "Judged on made-up inputs as well."])
 
 
 def state_hash(model: nn.Module, *extra: Tensor) -> str:
