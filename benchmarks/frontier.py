@@ -46,6 +46,7 @@ from fewer.distill.fixed import Held
 from fewer.distill.loop import Course, Pair, has_fast_bf16, teach
 from fewer.kernels.accelerate import accelerate
 from fewer.models.running import evaluating
+from fewer.models.spec import load_model
 from fewer.quantize.activations import rounding_inputs_of
 from fewer.report import environment
 from fewer.tokens.blocks import merges_of
@@ -221,7 +222,9 @@ def lpvit(table: Table, prepared: Prepared, seed: int, judge: Judge, args: argpa
 
 
 def rivals(table: Table, prepared: Prepared, seed: int, judge: Judge, args: argparse.Namespace) -> None:
-    dense, images, threads = prepared.model, prepared.calibration[:24].contiguous(), torch.get_num_threads()
+    # as it came: what is prepared for int8 here has been smoothed
+    dense = load_model(prepared.loaded.name).model.eval()
+    images, threads = prepared.calibration[:24].contiguous(), torch.get_num_threads()
     makers: dict[tuple[str, str], tuple[str, Callable[[], nn.Module]]] = {}
     for kind in ("fp32", "bf16", "int8"):
         makers["OpenVINO", kind] = "openvino", lambda kind=kind: openvino(dense, images, kind, threads)

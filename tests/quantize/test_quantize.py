@@ -12,7 +12,7 @@ from fewer.kernels.format import pack, unpack
 from fewer.kernels.linear import BlockSparseLinear
 from fewer.quantize.activations import round_tokens, rounding_inputs
 from fewer.quantize.ranges import ESTIMATORS, row_scales
-from fewer.quantize.smooth import smooth_norm, smoothing_factors
+from fewer.quantize.smooth import readers_of_norms, smooth_norm, smoothed, smoothing_factors
 from fewer.quantize.weights import quantize_rows, rounded
 
 
@@ -117,6 +117,54 @@ def test_smoothing_keeps_the_function_and_helps_int8():
         torch.testing.assert_close(layer(norm(x)), expected, rtol=1e-4, atol=1e-4)
         assert factors.max() > 3 * factors.median()
         assert int8_error() < 0.6 * before
+
+
+class Forked(nn.Module):
+    """Two norms: one is read by two layers, the other one also by the end of the network."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.LayerNorm(32), nn.LayerNorm(32)
+        self.a, self.b, self.c = nn.Linear(32, 16), nn.Linear(32, 16), nn.Linear(32, 16)
+
+    def forward(self, x):
+        x, y = self.first(x), self.second(x)
+        return self.a(x) + self.b(x) + self.c(y) + y[..., :16]
+
+
+def test_smoothing_by_powers_of_two_changes_no_bit_of_the_output():
+    torch.manual_seed(0)
+    net, x = Forked(), torch.randn(200, 32)
+    with torch.no_grad():
+        for norm in (net.first, net.second):
+            norm.weight.mul_(torch.where(torch.arange(32) % 8 == 0, 30.0, 1.0))
+        before = {name: value.clone() for name, value in net.state_dict().items()}
+        same, readers = smoothed(net, x)
+        assert readers == {"first": ["a", "b"]}  # the other norm is read elsewhere as well
+        assert torch.equal(same(x), net(x))
+        assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+        assert torch.equal(same.second.weight, net.second.weight) and torch.equal(same.c.weight, net.c.weight)
+        factors = same.a.weight / net.a.weight
+        assert torch.equal(torch.exp2(torch.round(torch.log2(factors))), factors) and float(factors.max()) >= 2
+
+        def int8_error(model):
+            with rounding_inputs([model.a, model.b], "int8"):
+                return float((model(x) - expected).norm())
+
+        expected = net(x)
+        assert int8_error(same) < 0.7 * int8_error(net)
+    assert readers_of_norms(net, x) == {"first": ["a", "b"], "second": ["c"]}
+
+
+def test_a_model_that_draws_random_numbers_is_not_smoothed():
+    class Random(Forked):
+        def forward(self, x):
+            return super().forward(x) + torch.rand(())
+
+    net = Random()
+    assert smoothed(net, torch.randn(2, 32)) == (net, {})
+    plain = nn.Linear(2, 2)
+    assert smoothed(plain, torch.randn(2, 2)) == (plain, {})
 
 
 def test_bad_input(weight):

@@ -25,6 +25,7 @@ from fewer.models.running import Forward
 from fewer.models.spec import LoadedModel, load_model
 from fewer.patterns import with_columns
 from fewer.patterns.grid import COLUMNS
+from fewer.quantize.smooth import smoothed
 from fewer.tasks import TASKS, open_task
 from fewer.verbs.settings import Settings
 
@@ -36,7 +37,8 @@ class Prepared:
     Attributes
     ----------
     loaded
-        The original model; never changed.
+        The original model, never changed; where int8 activations are an option, a copy that gives the very same
+        outputs and is easier to round (:func:`fewer.quantize.smooth.smoothed`).
     matched
         Its units, and what was skipped.
     layers
@@ -122,6 +124,10 @@ def prepare(model: Any, images: Any, settings: Settings, forward: Forward | None
     found = _images(loaded, images, settings)
     dtype = next((p.dtype for p in loaded.model.parameters() if p.is_floating_point()), found.calibration.dtype)
     calibration, heldout = found.calibration.to(dtype), found.heldout.to(dtype)
+    # only plans for time round activations
+    if settings.smooth and settings.measure and "int8" in settings.precisions:
+        same, _ = smoothed(loaded.model, calibration[:1], forward, settings.smooth)
+        loaded = replace(loaded, model=same)
     matched = match(loaded.model, calibration[:1], forward, settings.exclude)
     couplings = couplings_of(loaded.model, matched, calibration[:1], settings.pattern, forward)
     fixed = fixed_costs(loaded.model, calibration[:1], matched, forward)

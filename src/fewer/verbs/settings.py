@@ -32,6 +32,9 @@ class Settings(StrictSettings):
     precisions
         ``fp32``, ``bf16``, ``int8`` (weights and activations), ``int4`` (weights; to save bytes). The plan chooses for
         each layer. The default is fp32, and all three that have kernels for a budget in latency or energy.
+    smooth
+        Where int8 activations are an option: how much of the range of a LayerNorm's output moves into the layers that
+        read it, 0 (nothing) to 1, by powers of two, so that the dense model stays the same to the last bit.
     measure
         ``latency`` and ``energy``: what every option costs on this machine. Added by a budget that needs it.
     tokens
@@ -104,6 +107,7 @@ class Settings(StrictSettings):
 
     pattern: str = "unstructured"
     precisions: tuple[str, ...] = ("fp32",)
+    smooth: float = Field(default=0.6, ge=0, le=1)
     measure: tuple[str, ...] = ()
     tokens: bool = False
     profile: str | None = None
