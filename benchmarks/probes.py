@@ -1,10 +1,10 @@
 """Do the features still work? Linear probes on a compressed DINOv2, beside the dense one and SparseGPT-uniform.
 
-Features of MNIST digits and of elpv solar cells (real images, 224 px) under the dense model, ours (the exact DP's
-plan and LAMP's, repaired in execution order) and SparseGPT and Wanda with a uniform ratio; a logistic regression is trained on each network's own
-features. MNIST: accuracy on test digits; elpv: area under the ROC curve for cells that are defective for certain or
-probably. Nothing in the compression has seen either data set. Features are computed in bf16, which changes those of
-the dense model by 6e-5 of their energy.
+Features of MNIST digits and of elpv solar cells (real images, 224 px) under the dense model, ours (the exact DP's plan
+and LAMP's, repaired in execution order), and SparseGPT and Wanda with a uniform ratio; a logistic regression is trained
+on each network's own features. MNIST: accuracy on test digits; elpv: area under the ROC curve for cells that are
+defective for certain or probably. Nothing in the compression has seen either data set. Features are computed in bf16,
+which changes those of the dense model by 6e-5 of their energy.
 
     OMP_NUM_THREADS=1 python benchmarks/probes.py        # results/probes.csv, goes on where it stopped
 """
