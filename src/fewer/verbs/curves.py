@@ -399,6 +399,7 @@ def _assemble(
         "settings": settings.model_dump(mode="json"),
         "state": state_hash(prepared.model),
         "images": prepared.source,
+        "reorderings": [one.to_dict() for one in prepared.reorderings],
     }
     coupled = tuple(link.units for link in prepared.couplings.links)
     inside = sum(prepared.couplings.between.values())

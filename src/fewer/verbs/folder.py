@@ -15,6 +15,7 @@ from fewer.core.plan import Plan
 from fewer.core.run import RunFolder
 from fewer.models.coupling import find_links
 from fewer.models.matching import match
+from fewer.models.reorder import read_reorderings
 from fewer.models.running import Forward
 from fewer.patterns import with_columns
 from fewer.report import RunReport, write
@@ -178,7 +179,7 @@ def apply(
         elif not isinstance(plan, Plan):
             plan = Plan.load(plan)
         choice = plan.choice(curves)
-        settings = Settings.of(config.get("settings", {}), str(folder.file("config")))
+        settings = Settings.of_run(config.get("settings", {}), str(folder.file("config")))
         timings: dict[str, float] = {}
         with progress.stage("match", None) as stage, timed(timings, "match"):
             prepared = prepare(
@@ -186,6 +187,7 @@ def apply(
                 images if images is not None else config.get("images"),
                 settings,
                 forward,
+                read_reorderings(curves.meta.get("reorderings", ())),
             )
             stage.advance()
         if state_hash(prepared.model) != curves.meta.get("state"):

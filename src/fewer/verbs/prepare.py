@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from fewer.data.datafree import batchnorm_inputs, gaussian_noise
 from fewer.data.images import ImageSet, list_images
 from fewer.models.coupling import Couplings, find_links
 from fewer.models.matching import MatchResult, match
+from fewer.models.reorder import Reordering, reorder, reordered
 from fewer.models.running import Forward
 from fewer.models.spec import LoadedModel, load_model
 from fewer.patterns import with_columns
@@ -63,6 +65,8 @@ class Prepared:
         Whose channels can be removed together; looked for only where the settings' pattern asks for columns.
     heldout_files
         The file of each held-out image, where there are files.
+    reorderings
+        What was done to the model for the sake of blocks.
     """
 
     loaded: LoadedModel
@@ -80,6 +84,7 @@ class Prepared:
     shared: dict[str, Any] = field(default_factory=dict)
     couplings: Couplings = field(default_factory=Couplings)
     heldout_files: tuple[Path, ...] = ()
+    reorderings: tuple[Reordering, ...] = ()
 
     @property
     def sensing_images(self) -> Tensor:
@@ -97,7 +102,13 @@ class Prepared:
         return self.loaded.model
 
 
-def prepare(model: Any, images: Any, settings: Settings, forward: Forward | None = None) -> Prepared:
+def prepare(
+    model: Any,
+    images: Any,
+    settings: Settings,
+    forward: Forward | None = None,
+    reorderings: Sequence[Reordering] | None = None,
+) -> Prepared:
     """Load a model, read images and match units.
 
     Parameters
@@ -110,6 +121,8 @@ def prepare(model: Any, images: Any, settings: Settings, forward: Forward | None
         See :class:`Settings`.
     forward
         ``forward(model, batch)``, for models that are not called with one tensor.
+    reorderings
+        Of a run that is opened again; None finds them.
 
     Raises
     ------
@@ -129,6 +142,13 @@ def prepare(model: Any, images: Any, settings: Settings, forward: Forward | None
         same, _ = smoothed(loaded.model, calibration[:1], forward, settings.smooth)
         loaded = replace(loaded, model=same)
     matched = match(loaded.model, calibration[:1], forward, settings.exclude)
+    orders: Sequence[Reordering] = ()
+    if reorderings is not None:
+        orders = reorderings
+        loaded = replace(loaded, model=reorder(copy.deepcopy(loaded.model), orders)) if orders else loaded
+    elif settings.reorder and "block" in settings.pattern:
+        same, orders = reordered(loaded.model, matched.units, calibration, forward)
+        loaded = replace(loaded, model=same)
     couplings = couplings_of(loaded.model, matched, calibration[:1], settings.pattern, forward)
     fixed = fixed_costs(loaded.model, calibration[:1], matched, forward)
     fixed.pop("parameters")
@@ -147,6 +167,7 @@ def prepare(model: Any, images: Any, settings: Settings, forward: Forward | None
         _apart(len(calibration), settings.sensing, found.near),
         couplings=couplings,
         heldout_files=found.heldout_files,
+        reorderings=tuple(orders),
     )
 
 

@@ -15,6 +15,7 @@ from fewer.core.run import RunFolder
 from fewer.kernels.accelerate import accelerate
 from fewer.models.artefact import load_artefact, load_masks, load_recipe
 from fewer.models.recipe import Recipe
+from fewer.models.reorder import read_reorderings
 from fewer.models.running import Forward
 from fewer.report import RunReport
 from fewer.tasks import Quality
@@ -108,14 +109,20 @@ def open_run(
         When model or images are missing, are not those of the run, or are too few.
     """
     config, curves = source.read_config(), source.read_curves()
-    settings = Settings.of(config.get("settings", {}), str(source.file("config")))
+    settings = Settings.of_run(config.get("settings", {}), str(source.file("config")))
     if images is None:
         images = config.get("images")
     if images is None:
         how = "without images" if settings.data_free is not None else "with images given in Python"
         raise FewerError(f"{source.path} was made {how}; give a folder of images with --images, in Python images=")
     settings = settings.model_copy(update={"data_free": None})
-    prepared = prepare(model if model is not None else _named_model(config, source), images, settings, forward)
+    prepared = prepare(
+        model if model is not None else _named_model(config, source),
+        images,
+        settings,
+        forward,
+        read_reorderings(curves.meta.get("reorderings", ())),
+    )
     if state_hash(prepared.model) != curves.meta.get("state"):
         raise FewerError(
             f"the model {prepared.loaded.name} is not the one that {source.path} was made from "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +32,9 @@ class Settings(StrictSettings):
     precisions
         ``fp32``, ``bf16``, ``int8`` (weights and activations), ``int4`` (weights; to save bytes). The plan chooses for
         each layer. The default is fp32, and all three that have kernels for a budget in latency or energy.
+    reorder
+        Whether to put the inner channels of MLPs and convolutional blocks in an order in which alike ones stand
+        together, where blocks are options: the model computes the same, and blocks fall where they hurt less.
     smooth
         Where int8 activations are an option: how much of the range of a LayerNorm's output moves into the layers that
         read it, 0 (nothing) to 1, by powers of two, so that the dense model stays the same to the last bit.
@@ -107,6 +110,7 @@ class Settings(StrictSettings):
 
     pattern: str = "unstructured"
     precisions: tuple[str, ...] = ("fp32",)
+    reorder: bool = True
     smooth: float = Field(default=0.6, ge=0, le=1)
     measure: tuple[str, ...] = ()
     tokens: bool = False
@@ -228,6 +232,17 @@ class Settings(StrictSettings):
         if "precisions" not in self.model_fields_set:
             changes["precisions"] = FAST_PRECISIONS
         return self.model_copy(update=changes)
+
+    @classmethod
+    def of_run(cls, values: Mapping[str, Any], where: str) -> Settings:
+        """Settings that a run folder keeps. What an older version did not know, it did not do either.
+
+        Examples
+        --------
+        >>> Settings.of_run({"seed": 3}, "run").smooth, Settings.of_run({"smooth": 0.5}, "run").smooth
+        (0.0, 0.5)
+        """
+        return cls.of({"smooth": 0.0, "reorder": False, **values}, where)
 
     @classmethod
     def from_preset(cls, name: str, **changes: Any) -> Settings:
