@@ -116,6 +116,9 @@ def apply_options(
             forward=prepared.forward,
             done=lambda name: stage.advance(1, name),
         )
+    if model is None and not tokens and all(o.is_dense and o.precision == "fp32" for o in chosen.values()):
+        # what needs no cut is given back bit by bit, and not smoothed or reordered
+        target = copy.deepcopy(prepared.as_it_came or prepared.model).eval()
     shaped = {u.name: to_weight(masks[u.name], u.shape) for u in units}
     followed = rows_follow(target, shaped, prepared.couplings, chosen)
     return with_merging(target, tokens), followed

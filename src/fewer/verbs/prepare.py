@@ -67,6 +67,8 @@ class Prepared:
         The file of each held-out image, where there are files.
     reorderings
         What was done to the model for the sake of blocks.
+    as_it_came
+        The model before it was smoothed or reordered.
     """
 
     loaded: LoadedModel
@@ -85,6 +87,7 @@ class Prepared:
     couplings: Couplings = field(default_factory=Couplings)
     heldout_files: tuple[Path, ...] = ()
     reorderings: tuple[Reordering, ...] = ()
+    as_it_came: nn.Module | None = None
 
     @property
     def sensing_images(self) -> Tensor:
@@ -134,20 +137,18 @@ def prepare(
     if settings.profile is not None:
         DeviceProfile.load(settings.profile)  # a wrong name is told before anything is done
     loaded = load_untouched(model)
+    as_it_came = loaded.model
     found = _images(loaded, images, settings)
     dtype = next((p.dtype for p in loaded.model.parameters() if p.is_floating_point()), found.calibration.dtype)
     calibration, heldout = found.calibration.to(dtype), found.heldout.to(dtype)
-    # only plans for time round activations
-    if settings.smooth and settings.measure and "int8" in settings.precisions:
-        same, _ = smoothed(loaded.model, calibration[:1], forward, settings.smooth)
-        loaded = replace(loaded, model=same)
+    loaded = replace(loaded, model=_smooth(loaded.model, calibration, settings, forward))
     matched = match(loaded.model, calibration[:1], forward, settings.exclude)
     orders: Sequence[Reordering] = ()
     if reorderings is not None:
         orders = reorderings
         loaded = replace(loaded, model=reorder(copy.deepcopy(loaded.model), orders)) if orders else loaded
-    elif settings.reorder and "block" in settings.pattern:
-        same, orders = reordered(loaded.model, matched.units, calibration, forward)
+    else:
+        same, orders = _reorder(loaded.model, matched, calibration, settings, forward)
         loaded = replace(loaded, model=same)
     couplings = couplings_of(loaded.model, matched, calibration[:1], settings.pattern, forward)
     fixed = fixed_costs(loaded.model, calibration[:1], matched, forward)
@@ -168,6 +169,36 @@ def prepare(
         couplings=couplings,
         heldout_files=found.heldout_files,
         reorderings=tuple(orders),
+        as_it_came=as_it_came,
+    )
+
+
+def _smooth(model: nn.Module, images: Tensor, settings: Settings, forward: Forward | None) -> nn.Module:
+    # only plans for time round activations
+    if not (settings.smooth and settings.measure and "int8" in settings.precisions):
+        return model
+    return smoothed(model, images[:1], forward, settings.smooth)[0]
+
+
+def _reorder(
+    model: nn.Module, matched: MatchResult, images: Tensor, settings: Settings, forward: Forward | None
+) -> tuple[nn.Module, Sequence[Reordering]]:
+    if not (settings.reorder and "block" in settings.pattern):
+        return model, ()
+    return reordered(model, matched.units, images, forward)
+
+
+def prepared_for(prepared: Prepared, settings: Settings) -> Prepared:
+    """The same model and images for another method: smoothed and reordered, or not, as its settings say."""
+    model = prepared.as_it_came or prepared.model
+    model = _smooth(model, prepared.calibration, settings, prepared.forward)
+    model, orders = _reorder(model, prepared.matched, prepared.calibration, settings, prepared.forward)
+    return replace(
+        prepared,
+        loaded=replace(prepared.loaded, model=model),
+        layers=find_layers(model, prepared.matched.units, prepared.calibration[:1], prepared.forward),
+        reorderings=tuple(orders),
+        shared={},
     )
 
 

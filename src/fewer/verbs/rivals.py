@@ -15,7 +15,7 @@ from fewer.verbs.applying import apply_options
 from fewer.verbs.contest import decide
 from fewer.verbs.curves import resolved, sense_curves
 from fewer.verbs.planning import Assembly, choose
-from fewer.verbs.prepare import Prepared
+from fewer.verbs.prepare import Prepared, prepared_for
 from fewer.verbs.progress import Progress
 from fewer.verbs.settings import Settings
 
@@ -33,6 +33,8 @@ _METHOD = (
     "power",
     "schedule",
     "rounds",
+    "reorder",
+    "smooth",
 )
 
 
@@ -95,6 +97,7 @@ def rival_model(
     progress, title
         Shows a stage of that name.
     """
+    prepared = prepared_for(prepared, settings)
     settings = resolved(prepared, settings)
     with ExitStack() as stack:
         if scratch is None:
