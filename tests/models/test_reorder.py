@@ -113,7 +113,7 @@ def test_blocks_lose_less_in_a_better_order():
 
 def test_a_run_knows_its_order(tmp_path):
     net, x = transformer(), torch.randn(24, 3, 32, 32)
-    settings = quick(pattern="block:16x16", calibration=16, heldout=6)
+    settings = quick(pattern="block:16x16", calibration=16, heldout=6, reorder=True)
     fewer.compress(net, x, "weights=70%", settings=settings, out=tmp_path / "run")
     plan = fewer.plan(tmp_path / "run", "weights=60%")
     again = fewer.apply(tmp_path / "run", plan, model=net, images=x)
