@@ -5,9 +5,9 @@ DP with local search, each with and without least-squares repair. Plans are comp
 layer pruned and repaired on its own: ``assembled``). Rows ``in order`` are whole models, pruned layer by layer on the
 inputs that earlier cuts leave, as ``fewer compress`` does it: ours, SparseGPT and Wanda with a uniform ratio, and
 uniform and LAMP with our repair. ``auto`` is what ``fewer compress`` takes: assembled, the plan that wins on the
-sensing images; in order, the best of the close ones among them as whole models on the calibration images. ``median``
-is over held-out images: a mean may hang on one image. ``cpu_seconds`` are processor time of planning, repair and
-judging; those of ``auto``, in order, come on top of the models that the rows before it have made.
+sensing images; in order, the best of the close ones among them by that and as whole models on the calibration images.
+``median`` is over held-out images: a mean may hang on one image. ``cpu_seconds`` are processor time of planning, repair
+and judging; those of ``auto``, in order, come on top of the models that the rows before it have made.
 
     OMP_NUM_THREADS=1 python benchmarks/allocation.py     # goes on where it stopped; --fresh starts anew
     python benchmarks/allocation.py --plot                # only the picture, from the CSV
