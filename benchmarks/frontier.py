@@ -262,9 +262,12 @@ def plot(path: Path) -> None:
         for method in dict.fromkeys(r["method"] for r in rows if r["model"] == model):
             points: dict[str, list[tuple[float, float]]] = {}
             for r in rows:
-                if (r["model"], r["method"]) == (model, method):
+                # a trained model has chosen by half of the photos, and has no quality on all of them
+                if (r["model"], r["method"]) == (model, method) and r["quality"]:
                     points.setdefault(r["point"], []).append((float(r["times_faster"]), float(r["quality"])))
             means = sorted(tuple(np.mean(p, axis=0)) for p in points.values())
+            if not means:
+                continue
             mine = method in OURS
             axes.plot(
                 *zip(*means, strict=True), marker="o" if mine else "s", markersize=4, label=method,
