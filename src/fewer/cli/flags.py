@@ -78,6 +78,10 @@ class SettingFlags:
     """What goes first inside a layer: obs, magnitude, wanda or taylor [obs]"""
     damping: Annotated[float | None, _p(REPAIR)] = None
     """Ridge of the least-squares repair, relative to the mean curvature [0.03]"""
+    smooth: Annotated[float | None, _p(REPAIR)] = None
+    """How far ranges of int8 activations are evened out, in plans for time or energy; 0 is off [0.6]"""
+    reorder: Annotated[bool | None, _p(REPAIR)] = None
+    """Put inner channels in an order in which blocks fall where they hurt less [False]"""
     correction: Annotated[float | None, _p(REPAIR)] = None
     """0 to 1: how much a layer makes up for the cuts before it [0.5]"""
 
