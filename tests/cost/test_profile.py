@@ -121,3 +121,16 @@ def test_damaged_files_are_one_sentence(device, tmp_path, change, words):
         DeviceProfile.load(path)
     with pytest.raises(FewerError, match="does not exist"):
         DeviceProfile.load(tmp_path / "none.json")
+
+
+def test_what_is_timed_again_keeps_its_lowest_time(device, monkeypatch):
+    profile = DeviceProfile.here()
+    runs = {"first": lambda: lambda: None}
+    for ratio, missing, kept in [(3.0, "a", 3.0), (2.0, "b", 2.0), (5.0, "c", 2.0)]:
+        monkeypatch.setattr(device, "time", lambda self, c, r=ratio, **_: {n: Timing(r, 0.01, 5) for n in c})
+        profile.measure("net", {**runs, missing: lambda: lambda: None}, again=("first",))
+        assert profile.points["net | first"].ratio == kept
+    assert DeviceProfile.here().points["net | first"].ratio == 2.0
+    # nothing is missing, so nothing is timed
+    profile.measure("net", {**runs, "c": lambda: lambda: None}, again=("first",))
+    assert profile.points["net | first"].ratio == 2.0

@@ -124,8 +124,9 @@ class CurveSet:
         Groups of unit names whose options must agree: all of them remove the same share, or none does
         (:mod:`fewer.core.couple`). No unit is in two.
     came
-        Cost of the model as it came, by metric, where something that is not a unit has been changed already (merged
-        tokens), so that it is not the cost of all first options. Budgets as shares refer to it.
+        Cost of the model as it came, by metric, where that is not the cost of all first options: something that is not
+        a unit has been changed already (merged tokens), or runs otherwise (time on the quickest kernels). Budgets as
+        shares refer to it.
     spent
         Harm of that change, which every plan has.
 

@@ -173,7 +173,11 @@ class DeviceProfile:
         )
 
     def measure(
-        self, layer: str, ways: Mapping[str, Callable[[], Callable[[], object]]], budget_ms: float = 30.0
+        self,
+        layer: str,
+        ways: Mapping[str, Callable[[], Callable[[], object]]],
+        budget_ms: float = 30.0,
+        again: Sequence[str] = (),
     ) -> int:
         """Time the ways of a layer that were not timed yet.
 
@@ -185,6 +189,8 @@ class DeviceProfile:
             For each name a function that makes the callable to time (packing takes time, and may not be needed).
         budget_ms
             For each way.
+        again
+            Ways that are timed once more whenever another one is missing; the lower time counts.
 
         Returns
         -------
@@ -205,8 +211,12 @@ class DeviceProfile:
                 f"the profile {self.name!r} has no time for {layer} ({missing[0]}); on that machine, run "
                 "fewer profile MODEL --out FILE with the same batch and threads"
             )
-        found = self._watch.time({way: ways[way]() for way in missing}, budget_ms=budget_ms)
+        timed = [way for way in ways if way in missing or way in again]
+        found = self._watch.time({way: ways[way]() for way in timed}, budget_ms=budget_ms)
         for way, timing in found.items():
+            known = self.points.get(_join(layer, way))
+            if known is not None and known.ratio <= timing.ratio:
+                continue
             self.points[_join(layer, way)] = timing
             self._ledger.add(_join(layer, way), asdict(timing))
         if self._watch.reference_ms < self._reference_ms:

@@ -410,7 +410,8 @@ def _assemble(
     }
     if device is None:
         return CurveSet(tuple(curves), fixed, meta, coupled)
-    return CurveSet(tuple(curves), {**fixed, **device.fixed}, {**meta, "device": device.facts}, coupled)
+    fixed |= device.fixed
+    return CurveSet(tuple(curves), fixed, {**meta, "device": device.facts}, coupled, came=device.came)
 
 
 def _rising(harm: np.ndarray, options: Sequence[Option]) -> np.ndarray:

@@ -35,11 +35,14 @@ class DeviceCosts:
         Metric -> what every plan costs beside its units.
     facts : dict
         JSON values for the report: the device, the model's own latency, how far the timings can be trusted.
+    came : dict
+        Metric -> what the model costs as it came, where that is not the sum of the first options.
     """
 
     units: dict[str, dict[str, np.ndarray]]
     fixed: dict[str, float]
     facts: dict[str, Any] = field(default_factory=dict)
+    came: dict[str, float] = field(default_factory=dict)
 
 
 def deploy_example(prepared: Prepared, settings: Settings) -> Tensor:
@@ -85,13 +88,14 @@ def device_costs(
     units = {unit.name: unit for unit in prepared.matched.units}
     rows: dict[str, dict[str, np.ndarray]] = {name: {} for name in kept}
     fixed: dict[str, float] = {}
+    came: dict[str, float] = {}
     facts: dict[str, Any] = {"batch": settings.deploy_batch, "warning": ""}
     if "latency" in settings.measure:
         times, warning = _times(prepared, settings, progress)
         costs, quality = times.costs(kept), times.profile.quality()
         for name, row in costs.units.items():
             rows[name]["latency"] = row
-        fixed["latency"] = costs.fixed
+        fixed["latency"], came["latency"] = costs.fixed, costs.came
         facts |= {
             "device": times.profile.facts,
             "profile": times.profile.name,
@@ -110,7 +114,7 @@ def device_costs(
         stay = worth_trying(found, rows[name][settings.measure[0]])
         kept[name] = tuple(found[i] for i in stay)
         rows[name] = {metric: row[stay] for metric, row in rows[name].items()}
-    return DeviceCosts(rows, fixed, facts), kept
+    return DeviceCosts(rows, fixed, facts, came), kept
 
 
 def _times(prepared: Prepared, settings: Settings, progress: Progress) -> tuple[LatencyModel, str | None]:
