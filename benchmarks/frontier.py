@@ -1,8 +1,9 @@
 """Quality against measured latency: ours, parts of ours, and rivals on the runtimes that their users would take.
 
-DINOv2 ViT-S/14 and MobileNetV2, real photos, batch 1, no training. Ours: pattern x sparsity x precision by the exact DP
-from times measured here, at several latency budgets, also with merged tokens; beside it pruning only (fp32), precision
-only (dense layers) and uniform blocks, all from the same curves and on the same kernels. Rivals: OpenVINO fp32, bf16
+DINOv2 ViT-S/14 and MobileNetV2, real photos, batch 1, no training. Ours: pattern x sparsity x precision from times
+measured here, planned as ``fewer compress`` does it (the exact DP, or what a contest of plans finds better; see the column
+``plan``), at several latency budgets, also with merged tokens; beside it pruning only (fp32), precision only (dense
+layers) and uniform blocks, all from the same curves and on the same kernels. Rivals: OpenVINO fp32, bf16
 and int8 (NNCF), onnxruntime fp32 and int8 (dynamic, static), and Torch-Pruning (uniform, global, isomorphic) in front
 of OpenVINO bf16. ``times_faster`` is over the dense model in torch eager, timed in turns with it and with a reference
 that cancels what the machine does meanwhile. Quality on held-out photos with the very callable that is timed; ``mnist``
@@ -25,6 +26,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from time import process_time
 
@@ -35,6 +37,7 @@ from rival_runtimes import onnxruntime, openvino, torch_pruned
 from tables import Table
 from torch import nn
 
+from fewer.core.allocate import Allocation
 from fewer.core.budget import Budget
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
@@ -44,46 +47,57 @@ from fewer.distill.blocks import find_blocks
 from fewer.distill.checkpoint import Lesson
 from fewer.distill.fixed import Held
 from fewer.distill.loop import Course, Pair, has_fast_bf16, teach
+from fewer.distortion.outputs import Reference
 from fewer.kernels.accelerate import accelerate
-from fewer.models.running import evaluating
+from fewer.models.running import call, evaluating
 from fewer.models.spec import load_model
 from fewer.quantize.activations import rounding_inputs_of
 from fewer.report import environment
 from fewer.tokens.blocks import merges_of
 from fewer.verbs.applying import apply_options
-from fewer.verbs.curves import sense_curves
+from fewer.verbs.contest import Made, contest, final
+from fewer.verbs.curves import Sensed, resolved, sense_curves
 from fewer.verbs.deploying import deploy
 from fewer.verbs.evaluate import Judge
 from fewer.verbs.lessons import views_of
-from fewer.verbs.planning import choose, part_of
+from fewer.verbs.planning import Assembly, choose, part_of
 from fewer.verbs.prepare import Prepared, prepare
 from fewer.verbs.progress import Silent
 from fewer.verbs.refitting import refit
 from fewer.verbs.rivals import rival_model
 from fewer.verbs.settings import Settings
-from fewer.verbs.tokens import choose_tokens
+from fewer.verbs.tokens import choose_tokens, mergeable
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
     "model", "seed", "method", "point", "runtime", "times_faster", "ms", "predicted_ms", "distortion",
-    "predicted_distortion", "quality_name", "quality", "half_distortion", "half_quality", "mnist",
+    "predicted_distortion", "plan", "quality_name", "quality", "half_distortion", "half_quality", "mnist",
 )  # fmt: skip
-BUDGETS = (0.2, 0.175, 0.15, 0.25, 0.3)
 POINTS = {
-    "ours": (0.2, 0.15, 0.25, 0.3),
-    "ours with tokens, recovered": (0.15, 0.175),
-    "ours, pruning only": (0.55, 0.4, 0.7),
-    "ours, precision only": (0.3, 0.25, 0.4),
-    "uniform blocks": (0.55, 0.4),
+    "fewer/dinov2-small": {
+        "ours with tokens": (0.2, 0.175, 0.22, 0.15),
+        "ours with tokens, recovered": (0.15, 0.175),
+        "ours": (0.2, 0.15, 0.25),
+        "ours, pruning only": (0.4, 0.55),
+        "ours, precision only": (0.3, 0.25),
+        "uniform blocks": (0.4, 0.55),
+    },
+    "fewer/mobilenet-v2": {
+        "ours": (0.24, 0.22, 0.21, 0.2, 0.18),
+        "ours, pruning only": (0.38, 0.33, 0.27),
+        "ours, precision only": (0.4, 0.28, 0.24),
+        "uniform blocks": (0.33, 0.27),
+    },
 }
+BUDGETS = (0.3, 0.25, 0.2)
 FIT_VIEWS = 400
 LPVIT = (0.7, 0.5)
 Keep = Callable[[Option], bool]
 OURS: dict[str, tuple[str, Keep]] = {
-    "ours with tokens": ("dp", lambda o: True),
+    "ours with tokens": ("auto", lambda o: True),
     "ours with tokens, recovered": ("dp", lambda o: True),
-    "ours": ("dp", lambda o: True),
-    "ours, pruning only": ("dp", lambda o: o.precision == "fp32"),
+    "ours": ("auto", lambda o: True),
+    "ours, pruning only": ("auto", lambda o: o.precision == "fp32"),
     "ours, precision only": ("dp", lambda o: o.is_dense),
     "uniform blocks": ("uniform", lambda o: o.precision == "fp32"),
 }
@@ -125,49 +139,105 @@ def finish(
 
 
 def ours(table: Table, prepared: Prepared, settings: Settings, judge: Judge, args: argparse.Namespace) -> None:
-    wanted = [(m, b) for m in args.methods if m in OURS for b in args.budgets or POINTS.get(m, BUDGETS)]
-    row = {"model": prepared.loaded.name, "seed": settings.seed, "runtime": "fewer"}
+    name = prepared.loaded.name
+    points = POINTS.get(name, {})
+    mine = [m for m in args.methods if m in OURS and ("tokens" not in m or mergeable_here(prepared))]
+    wanted = [(m, b) for m in mine for b in args.budgets or points.get(m, BUDGETS)]
+    row = {"model": name, "seed": settings.seed, "runtime": "fewer"}
     missing = [w for w in wanted if {**row, "method": w[0], "point": w[1]} not in table]
     if not missing:
         return
     with tempfile.TemporaryDirectory() as folder:
         sensed = sense_curves(prepared, settings, store=Path(folder))
-    for method, share in missing:
-        allocator, keep = OURS[method]
-        budgets = [Budget("latency", share, True)]
-        # the first option, the layer as it came, always stays
-        kept = [np.array([i for i, o in enumerate(c.options) if i == 0 or keep(o)]) for c in sensed.curves.curves]
-        curves = part_of(sensed.curves, kept)
-        try:
-            if "tokens" in method:
-                merging = settings.model_copy(update={"tokens": True})
-                curves = choose_tokens(prepared, merging, sensed, budgets, Silent()).curves
-            plan = choose(curves, budgets, allocator)
-        except FewerError as error:
-            print(f"# {method} at {share}: {error}", flush=True)
-            continue
-        chosen = {c.unit.name: c.options[k] for c, k in zip(curves.curves, plan.choice, strict=True)}
+        for method, share in missing:
+            try:
+                point(table, prepared, settings, judge, args, sensed, Path(folder), {**row, "method": method}, share)
+            except FewerError as error:
+                print(f"# {method} at {share}: {error}", flush=True)
+
+
+def mergeable_here(prepared: Prepared) -> bool:
+    """Whether tokens can be merged."""
+    try:
+        mergeable(prepared)
+    except FewerError:
+        return False
+    return True
+
+
+def point(
+    table: Table,
+    prepared: Prepared,
+    settings: Settings,
+    judge: Judge,
+    args: argparse.Namespace,
+    sensed: Sensed,
+    store: Path,
+    row: dict,
+    share: float,
+) -> None:
+    """Plan for a share of the dense latency, make the model, judge and time it."""
+    method = row["method"]
+    allocator, keep = OURS[method]
+    budgets = [Budget("latency", share, True)]
+    if "tokens" in method:
+        sensed = choose_tokens(prepared, settings.model_copy(update={"tokens": True}), sensed, budgets, Silent())
+    # the first option, the layer as it came, always stays
+    kept = [np.array([i for i, o in enumerate(c.options) if i == 0 or keep(o)]) for c in sensed.curves.curves]
+    # stored weights go by their place among all options, so for a part of them another store would be needed
+    whole = all(len(k) == len(c) for k, c in zip(kept, sensed.curves.curves, strict=True))
+    curves = sensed.curves if whole else part_of(sensed.curves, kept)
+    made: dict[bytes, Made] = {}
+    if allocator == "auto":
+        assembly = Assembly.of(prepared.model, sensed.curves, store, prepared.calibration[:1], None)
+        part = replace(sensed, curves=curves, options={c.unit.name: c.options for c in curves.curves})
+        allocator, made = compete(prepared, settings, part, assembly, kept, budgets)
+    plan = choose(curves, budgets, allocator)
+    chosen = {c.unit.name: c.options[k] for c, k in zip(curves.curves, plan.choice, strict=True)}
+    ready = made.get(plan.choice.tobytes())
+    if ready is not None:
+        model, masks = ready.model, ready.masks
+    else:
         tokens = curves.meta.get("tokens")
         model, masks = apply_options(prepared, settings, dict(sensed.options), chosen, tokens=tokens)
-        dense_ms = curves.dense("latency")
-        if method.endswith("recovered"):
-            recover(prepared, settings, model, masks, chosen, 60 * args.recover)
-        fast = deploy(prepared, settings, model, masks, chosen, plan.cost["latency"], dense_ms)
-        finish(
-            table,
-            {
-                **row,
-                "method": method,
-                "point": share,
-                "predicted_ms": plan.cost["latency"] / dense_ms,
-                "predicted_distortion": plan.distortion,
-            },
-            prepared,
-            judge,
-            fast.model,
-            args.probes,
-            method.endswith("recovered"),
-        )
+    dense_ms = curves.dense("latency")
+    recovered = method.endswith("recovered")
+    if recovered:
+        recover(prepared, settings, model, masks, chosen, 60 * args.recover)
+    fast = deploy(prepared, settings, model, masks, chosen, plan.cost["latency"], dense_ms)
+    found = {
+        **row,
+        "point": share,
+        "predicted_ms": plan.cost["latency"],
+        "predicted_distortion": plan.distortion,
+        "plan": allocator,
+    }
+    finish(table, found, prepared, judge, fast.model, args.probes, recovered)
+
+
+def compete(
+    prepared: Prepared,
+    settings: Settings,
+    sensed: Sensed,
+    assembly: Assembly,
+    kept: list[np.ndarray],
+    budgets: list[Budget],
+) -> tuple[str, dict[bytes, Made]]:
+    """What :func:`fewer.verbs.contest.decide` and ``final`` do, for curves that hold a part of all options."""
+    batches = list(prepared.sensing_images.split(settings.batch))
+    with evaluating(prepared.model):
+        reference = Reference([call(prepared.model, b, prepared.forward) for b in batches])
+
+    def joint(plan: Allocation) -> float:
+        places = np.array([k[i] for k, i in zip(kept, plan.choice, strict=True)])
+        return assembly.distortion(places, batches, reference)
+
+    winner, rows = contest(sensed.curves, budgets, joint)
+    if len(rows) < 2:
+        return winner, {}
+    winner, made = final(prepared, settings, sensed, budgets, rows, Silent())
+    print("#", budgets, winner, rows, flush=True)
+    return winner, made
 
 
 def recover(
@@ -307,6 +377,7 @@ def main() -> None:
                     calibration=args.calibration, heldout=32, seed=seed, threads=args.threads
                 ).for_metrics(["latency"])
                 prepared = prepare(name, [p.path for p in real_photos()], settings)
+                settings = resolved(prepared, settings)
                 judge = Judge(prepared.model, prepared.heldout, task=prepared.loaded.task)
                 rivals(table, prepared, seed, judge, args)
                 ours(table, prepared, settings, judge, args)
