@@ -1,8 +1,8 @@
 """Quality against measured latency: ours, parts of ours, and rivals on the runtimes that their users would take.
 
 DINOv2 ViT-S/14 and MobileNetV2, real photos, batch 1, no training. Ours: pattern x sparsity x precision from times
-measured here, planned as ``fewer compress`` does it (the exact DP, or what a contest of plans finds better, which the
-column ``plan`` says), at several latency budgets, also with merged tokens; beside it pruning only (fp32), precision only
+measured here, planned as ``fewer compress`` does it (the exact DP, or what a contest of plans finds better; the column
+``plan`` tells), at several latency budgets, also with merged tokens; beside it pruning only (fp32), precision only
 (dense layers) and uniform blocks, all from the same curves and on the same kernels. Rivals: OpenVINO fp32, bf16
 and int8 (NNCF), onnxruntime fp32 and int8 (dynamic, static), and Torch-Pruning (uniform, global, isomorphic) in front
 of OpenVINO bf16. ``times_faster`` is over the dense model in torch eager, timed in turns with it and with a reference
