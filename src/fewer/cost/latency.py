@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -82,11 +83,10 @@ class LatencyModel:
         if option == Option():
             return came
         precision = runs_as(option.precision)
-        if side := option.removes:
-            shape = subject.module.weight.shape
-            ways = [*([] if subject.fused else [AS_IT_CAME]), *ways_of(subject, precision)]
-            times = [self.profile.at(subject.key, way, side, option.sparsity, shape) for way in ways]
-            return min(times, default=came)
+        if subject.stage is not None:
+            return self._in_stage(subject, option, precision)
+        if option.removes:
+            return self._smaller(subject, option.removes, option.sparsity, precision)
         found = [] if subject.fused else [came]
         for way in ways_of(subject, precision):
             if way.startswith("native") and option.pattern.startswith("block:"):
@@ -95,6 +95,25 @@ class LatencyModel:
             else:
                 found.append(self.profile.ms(subject.key, way))
         return min(found, default=came)
+
+    def _smaller(self, subject: Subject, side: str, sparsity: float, precision: str) -> float:
+        """Milliseconds of a layer that has lost channels on one side."""
+        ways = [*([] if subject.fused else [AS_IT_CAME]), *ways_of(subject, precision)]
+        shape = subject.module.weight.shape
+        times = [self.profile.at(subject.key, way, side, sparsity, shape) for way in ways]
+        return min(times, default=self.profile.ms(subject.key, AS_IT_CAME))
+
+    def _in_stage(self, subject: Subject, option: Option, precision: str) -> float:
+        """A layer's part of its stage: its share of the stage in fp32, and what the stage gains by the option."""
+        blocks = option.pattern.startswith("block:")
+        pattern, sparsity = (option.pattern, option.sparsity) if blocks else (_SPARSE.pattern, 0.0)
+        way, shape = subject.stage_way(precision), subject.module.weight.shape
+        whole = self.profile.at(subject.key, way, pattern, sparsity, shape)
+        part = max(0.0, whole - (1 - subject.share) * self.profile.ms(subject.key, subject.stage_way("fp32")))
+        if option.removes is None:
+            return part
+        few, all_of_them = (self._smaller(subject.lone, option.removes, s, precision) for s in (option.sparsity, 0.0))
+        return part * few / all_of_them
 
     def dense_ms(self) -> float:
         """Milliseconds of the whole model as it came."""
@@ -216,7 +235,11 @@ def measure_model(
         with evaluating(model), torch.inference_mode():
             ways = _layer_ways(subject, patterns, wanted)
             for side in sorted(side for side in of_key[key] if side):
-                ways |= _smaller_ways(subject, side, wanted)
+                ways |= _smaller_ways(subject.lone, side, wanted)
+                if subject.stage is not None:  # what they are held against
+                    ways |= {
+                        way: partial(_way, subject.lone, way, p) for p in wanted for way in ways_of(subject.lone, p)
+                    }
             profile.measure(key, ways)
     whole = f"model {fingerprint(model, example)}"
     names = [subject.name for subject in subjects]
@@ -259,6 +282,10 @@ def _smaller_ways(
             for way in ways_of(subject, p):
                 ways[way_of(way, side, s)] = lambda way=way, p=p, s=s: _smaller_way(subject.smaller(side, s), way, p)
     return ways
+
+
+def _way(subject: Subject, way: str, precision: str) -> Callable[[], object]:
+    return subject.ways(None, precision)[way]
 
 
 def _smaller_way(subject: Subject, way: str, precision: str) -> Callable[[], object]:

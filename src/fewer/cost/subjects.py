@@ -15,6 +15,9 @@ from fewer.core.unit import Unit
 from fewer.kernels import native
 from fewer.kernels.accelerate import capture_inputs, linear_candidates
 from fewer.kernels.chains import Chain, chain_candidates, find_chains
+from fewer.kernels.conv import is_depthwise
+from fewer.kernels.fuse import find_runs, trace
+from fewer.kernels.stages import NativeChain, Stage
 from fewer.kernels.transformer import PATHS, why_not_a_block
 from fewer.models.matching import tied
 from fewer.models.surgery import cut_follower, cut_inputs, cut_outputs
@@ -45,6 +48,13 @@ class Subject:
         Of a convolution: what runs with it.
     x : Tensor
         An input.
+    stage : Stage, optional
+        Of a convolution that runs as a part of a native chain: the stage of that chain which it belongs to. What is
+        timed is the whole stage, in which only this layer changes.
+    share : float
+        Of the stage's multiply-accumulates.
+    stage_x : Tensor, optional
+        An input of the stage.
     """
 
     name: str
@@ -53,6 +63,9 @@ class Subject:
     module: Any
     chain: Chain | None
     x: Tensor
+    stage: Stage | None = None
+    share: float = 1.0
+    stage_x: Tensor | None = None
 
     def as_it_came(self) -> Runnable:
         """The layer in torch, with what is fused into it later (BatchNorm, activation)."""
@@ -61,6 +74,11 @@ class Subject:
 
     def ways(self, mask: Tensor | None, precision: str) -> dict[str, Runnable]:
         """Every other way to run it at a precision, by the names that :func:`accelerate` gives them."""
+        if self.stage is not None and self.stage_x is not None:
+            image, depthwise = self.stage_x, is_depthwise(self.module)
+            masks = {} if mask is None or depthwise else {self.name: mask}
+            run = NativeChain([self.stage], masks, {} if depthwise else {self.name: precision})
+            return {self.stage_way(precision): lambda: run(image)}
         if self.chain is not None:
             x = self.x.contiguous(memory_format=torch.channels_last)
             found, _ = chain_candidates(self.chain, mask, precision)
@@ -70,6 +88,15 @@ class Subject:
         x, found = self.x, linear_candidates(self.module, mask, precision)
         made = {name: (lambda layer=layer: layer(x)) for name, layer in found.items() if layer is not self.module}
         return {name: run for name, run in made.items() if not self.fused or name.startswith("native")}
+
+    def stage_way(self, precision: str) -> str:
+        """Name of the way to run it inside of its stage."""
+        return "native chain depthwise fp32" if is_depthwise(self.module) else f"native chain {precision}"
+
+    @property
+    def lone(self) -> Subject:
+        """The layer outside of its stage."""
+        return self if self.stage is None else replace(self, fused=False, stage=None, share=1.0, stage_x=None)
 
     def smaller(self, side: str, sparsity: float) -> Subject:
         """The same layer with fewer input (``columns``) or output (``rows``) channels, on as much less input.
@@ -131,15 +158,51 @@ def find_subjects(model: nn.Module, units: Sequence[Unit], example: Any) -> list
     fused = set()
     if native.available():
         fused = {f"{b}.{p}" for b in blocks if why_not_a_block(model.get_submodule(b)) is None for p in PATHS.values()}
+    stages = _stages(model)
+    first = {stage.units[0].name for stage in stages.values()}
     with torch.no_grad():
-        inputs = capture_inputs(model, example, set(names))
+        inputs = capture_inputs(model, example, set(names) | first)
     found = []
     for name in names:
         if name not in inputs:
             continue
         module, chain, x = model.get_submodule(name), chains.get(name), inputs[name]
-        found.append(Subject(name, _key(module, chain, x, name in fused), name in fused, module, chain, x))
+        stage = stages.get(name)
+        if stage is None or chain is None:
+            found.append(Subject(name, _key(module, chain, x, name in fused), name in fused, module, chain, x))
+            continue
+        image = inputs[stage.units[0].name].contiguous(memory_format=torch.channels_last)
+        key = f"{_key(module, chain, x, False)} in a stage {_geometry(stage)}"
+        found.append(Subject(name, key, True, module, chain, x, stage, _share(stage, name, image), image))
     return found
+
+
+def _stages(model: nn.Module) -> dict[str, Stage]:
+    """The stages of the chains that :func:`accelerate` would make, by the names of their layers."""
+    if not native.available() or not any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in model.modules()):
+        return {}
+    traced = trace(model)
+    runs = [] if traced is None else find_runs(traced)
+    return {unit.name: stage for run in runs for stage in run.stages for unit in stage.units}
+
+
+def _geometry(stage: Stage) -> str:
+    """What the time of a stage depends on, beside its input: kernels, strides, widths and activations of its parts."""
+    parts = []
+    for unit in stage.units:
+        conv = unit.conv
+        widths = "x".join(map(str, conv.weight.shape))
+        parts.append(f"{widths}/{conv.stride[0]}{'' if unit.activation is None else ' ' + unit.activation}")
+    return "+".join(parts).replace(" ", "-") + ("+residual" if stage.residual else "")
+
+
+def _share(stage: Stage, name: str, image: Tensor) -> float:
+    """Share of a layer in the multiply-accumulates of its stage."""
+    pixels, macs = float(image.shape[-1] * image.shape[-2]), {}
+    for unit in stage.units:
+        pixels /= unit.conv.stride[0] ** 2
+        macs[unit.name] = pixels * unit.conv.weight.numel()
+    return macs[name] / sum(macs.values())
 
 
 def _key(module: Any, chain: Chain | None, x: Tensor, fused: bool) -> str:
