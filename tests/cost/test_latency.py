@@ -101,3 +101,62 @@ def test_a_plan_is_predicted_as_it_is_measured(monkeypatch, tmp_path):
     # within a quarter here, as the test machine may be busy; the benchmark holds it to a tenth
     assert total(costs, 1) == pytest.approx(measured, rel=0.25)
     assert total(costs, 1) < 0.8 * total(costs, 0)
+
+
+def bottleneck() -> nn.Module:
+    """A part of an inverted residual network: two stages."""
+
+    def conv(inputs, outputs, kernel=1, groups=1, act=True):
+        layers = [nn.Conv2d(inputs, outputs, kernel, 1, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(outputs)]
+        return nn.Sequential(*layers, *([nn.ReLU6()] if act else []))
+
+    def stage(inputs, hidden, outputs):
+        return nn.Sequential(conv(inputs, hidden), conv(hidden, hidden, 3, hidden), conv(hidden, outputs, act=False))
+
+    torch.manual_seed(0)
+    return nn.Sequential(stage(16, 64, 32), stage(32, 96, 32)).eval()
+
+
+def test_layers_of_a_native_chain_are_timed_in_their_stage(device):
+    if not native.available():
+        pytest.skip("the native library is not built")
+    net, x = bottleneck(), torch.randn(1, 16, 12, 12)
+    found = {s.name: s for s in find_subjects(net, match(net, x).units, x)}
+    assert all(s.stage is not None and s.fused for s in found.values()) and len(found) == 6
+    for place in ("0", "1"):
+        assert sum(s.share for n, s in found.items() if n.startswith(place)) == pytest.approx(1.0)
+    expand = found["0.0.0"]
+    assert set(expand.ways(None, "int8")) == {"native chain int8"}
+    assert set(found["0.1.0"].ways(None, "int8")) == {"native chain depthwise fp32"}
+    assert set(expand.lone.ways(None, "int8")) == {"dense folded fp32", "native int8", "dense bf16"}
+    # what is run is the stage, from its own input
+    stage_out = expand.ways(None, "fp32")["native chain fp32"]()
+    torch.testing.assert_close(stage_out, net[0](x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_stage_gains_what_its_layers_gain(device):
+    if not native.available():
+        pytest.skip("the native library is not built")
+    net, x = bottleneck(), torch.randn(1, 16, 12, 12)
+    units = match(net, x).units
+    times = measure_model(DeviceProfile.here(), net, units, x, patterns=("block:16x4",))
+    subject = times.subjects["0.0.0"]
+    dense, low = (times.profile.ms(subject.key, f"native chain {p}") for p in ("fp32", "int8"))
+    gained = times.alone("0.0.0", Option("block:16x4")) - times.alone("0.0.0", Option("dense", precision="int8"))
+    # made-up times: a stage gains 75 % by int8, more than the layer's share of it
+    assert times.alone("0.0.0", Option("block:16x4")) == pytest.approx(subject.share * dense, rel=0.2)
+    assert gained == pytest.approx(min(dense - low, subject.share * dense), rel=0.2)
+    # the filter between is as it is, whatever its option
+    filters = {times.alone("0.1.0", Option("dense", precision=p)) for p in ("bf16", "int8")}
+    assert len(filters) == 1 and filters.pop() > 0
+
+
+def test_channels_that_are_removed_make_their_part_of_a_stage_smaller(device):
+    if not native.available():
+        pytest.skip("the native library is not built")
+    net, x = bottleneck(), torch.randn(1, 16, 12, 12)
+    sides = {"0.0.0": "rows", "0.1.0": "rows", "0.2.0": "columns"}
+    times = measure_model(DeviceProfile.here(), net, match(net, x).units, x, patterns=("block:16x4",), sides=sides)
+    for name, side in sides.items():
+        few, half, whole = (times.alone(name, Option(f"{side}:1", s)) for s in (0.75, 0.5, 0.0))
+        assert few < half < whole == pytest.approx(times.alone(name, Option("block:16x4")))
