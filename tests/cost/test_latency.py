@@ -107,8 +107,8 @@ def bottleneck() -> nn.Module:
     """A part of an inverted residual network: two stages."""
 
     def conv(inputs, outputs, kernel=1, groups=1, act=True):
-        layers = [nn.Conv2d(inputs, outputs, kernel, 1, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(outputs)]
-        return nn.Sequential(*layers, *([nn.ReLU6()] if act else []))
+        layer = nn.Conv2d(inputs, outputs, kernel, 1, kernel // 2, groups=groups, bias=False)
+        return nn.Sequential(layer, nn.BatchNorm2d(outputs), *([nn.ReLU6()] if act else []))
 
     def stage(inputs, hidden, outputs):
         return nn.Sequential(conv(inputs, hidden), conv(hidden, hidden, 3, hidden), conv(hidden, outputs, act=False))
