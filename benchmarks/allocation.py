@@ -11,6 +11,7 @@ and judging; those of ``auto``, in order, come on top of the models that the row
 
     OMP_NUM_THREADS=1 python benchmarks/allocation.py     # goes on where it stopped; --fresh starts anew
     python benchmarks/allocation.py --plot                # only the picture, from the CSV
+    python benchmarks/allocation.py --table               # whole models as a Markdown table, for the docs
 
 Without repair, weights go by magnitude and nothing is updated, so that row is the method of the ICCV 2023 paper with a
 Taylor estimate of harm. Photos: those that scikit-image, scikit-learn and foolbox ship; crops; held-out files apart.
@@ -241,10 +242,39 @@ def plot(path: Path) -> None:
     figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
 
+def show(path: Path) -> None:
+    """Whole models: mean distortion over seeds, a line per network, pattern and sparsity."""
+    with path.open(encoding="utf-8") as file:
+        rows = [r for r in csv.DictReader(file) if r["how"] == "in order"]
+    methods = {
+        "wanda": "Wanda",
+        "sparsegpt": "SparseGPT",
+        "uniform": "uniform",
+        "lamp": "LAMP",
+        "dp": "DP",
+        "auto": "contest",
+    }
+    print("| network | pattern | gone | seeds |", " | ".join(methods.values()), "| quality of the last |")
+    print("|---" * (len(methods) + 5) + "|")
+    for model, pattern, sparsity in sorted({(r["model"], r["pattern"], r["sparsity"]) for r in rows}):
+        cell = [r for r in rows if (r["model"], r["pattern"], r["sparsity"]) == (model, pattern, sparsity)]
+        found = {m: [r for r in cell if r["method"] == m] for m in methods}
+        means = {m: sum(float(r["distortion"]) for r in f) / len(f) for m, f in found.items() if f}
+        lowest = min(means.values())
+        told = [("-" if m not in means else f"{means[m]:.3f}") for m in methods]
+        told = [f"**{t}**" if means.get(m) == lowest else t for m, t in zip(methods, told, strict=True)]
+        last = found["auto"] or found["dp"]
+        quality = f"{last[0]['quality_name']} {sum(float(r['quality']) for r in last) / len(last):.3f}" if last else "-"
+        seeds = len({r["seed"] for r in cell})
+        gone = f"{100 * float(sparsity):.0f} %"
+        print(f"| {model.removeprefix('fewer/')} | {pattern} | {gone} | {seeds} |", " | ".join(told), f"| {quality} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--plot", action="store_true")
+    parser.add_argument("--table", action="store_true")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--models", nargs="*", default=["fewer/dinov2-small", "fewer/mobilenet-v2"])
     parser.add_argument("--patterns", nargs="*", default=list(PATTERNS))
@@ -253,6 +283,9 @@ def main() -> None:
     parser.add_argument("--search", type=int, default=12)
     parser.add_argument("--out", type=Path, default=HERE / "allocation.csv")
     args = parser.parse_args()
+    if args.table:
+        show(args.out)
+        return
     if not args.plot:
         table = Table(args.out, COLUMNS, 7, args.fresh)
         stamp = args.out.with_suffix(".json")
