@@ -3,14 +3,15 @@
 DINOv2 ViT-S/14 and MobileNetV2, real photos, batch 1, no training. Ours: pattern x sparsity x precision from times
 measured here, planned as ``fewer compress`` does it (the exact DP, or what a contest of plans finds better; the column
 ``plan`` tells), at several latency budgets, also with merged tokens; beside it pruning only (fp32), precision only
-(dense layers) and uniform blocks, all from the same curves and on the same kernels. Rivals: OpenVINO fp32, bf16
-and int8 (NNCF), onnxruntime fp32 and int8 (dynamic, static), and Torch-Pruning (uniform, global, isomorphic) in front
-of OpenVINO bf16. ``times_faster`` is over the dense model in torch eager; everything is timed in turns with a reference
+(dense layers) and uniform blocks, all from the same curves and on the same kernels. Rivals: OpenVINO fp32, bf16 and
+int8 (NNCF), onnxruntime fp32 and int8 (dynamic, static), and Torch-Pruning (uniform, global, isomorphic) in front of
+OpenVINO bf16. ``times_faster`` is over the dense model in torch eager; everything is timed in turns with a reference
 product that cancels what the machine does meanwhile. Quality on held-out photos with the very callable that is timed;
-``mnist`` is the accuracy of a linear probe on its features. ``lpvit`` is the paper's method (blocks, a Taylor estimate of harm,
-a FLOPs budget with its power term, no repair) on our kernels; its point is the share of FLOPs. ``..., recovered`` has
-been trained for ``--recover`` minutes; half of the held-out files chose its best state, so its quality is only given
-for the other half (``half_distortion``, ``half_quality``), as that of every row is beside the one on all files.
+``mnist`` is the accuracy of a linear probe on its features. ``lpvit`` is the paper's method (blocks, a Taylor estimate
+of harm, a FLOPs budget with its power term, no repair) on our kernels; its point is the share of FLOPs. ``...,
+recovered`` has been trained for ``--recover`` minutes; half of the held-out files chose its best state, so its quality
+is only given for the other half (``half_distortion``, ``half_quality``), as that of every row is beside the one on all
+files.
 
     OMP_NUM_THREADS=1 python benchmarks/frontier.py    # results/frontier.csv, goes on where it stopped
     python benchmarks/frontier.py --models fewer/mobilenet-v2 --seeds 0
