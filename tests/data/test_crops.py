@@ -9,6 +9,7 @@ from PIL import Image
 
 from fewer.core.errors import FewerError
 from fewer.data.crops import FileViews, TensorViews
+from fewer.data.decode import read_image, to_array
 from fewer.data.preprocess import Preprocess
 
 SMALL = Preprocess(input_size=(3, 16, 16), mean=0.0, std=1.0)
@@ -50,6 +51,20 @@ def test_views_are_crops_of_which_half_are_mirrored(tmp_path):
     assert 0.35 < float(rising) < 0.65
     spans = (views[:, 0, 0].amax(1) - views[:, 0, 0].amin(1)).numpy()
     assert spans.min() < 0.5 < spans.max()
+
+
+def test_whole_images_come_in_turns_with_crops(tmp_path):
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        Image.fromarray(rng.integers(0, 255, (30, 40, 3), np.uint8)).save(tmp_path / f"{index}.png")
+    paths = sorted(tmp_path.glob("*.png"))
+    wanted = {tuple(to_array(read_image(path), SMALL).ravel()) for path in paths}
+    mirrored = {tuple(to_array(read_image(path), SMALL)[..., ::-1].ravel()) for path in paths}
+    views = FileViews(paths, SMALL, seed=0, whole=True)
+    passes = [{tuple(view.numpy().ravel()) for view in views.draw(epoch, 3)} for epoch in range(6)]
+    assert passes[0] == wanted
+    assert passes[2] <= wanted | mirrored and passes[4] <= wanted | mirrored
+    assert not (passes[1] | passes[3] | passes[5]) & (wanted | mirrored)
 
 
 def test_a_file_that_breaks_on_the_way_is_left_out(files):

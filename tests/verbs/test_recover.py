@@ -238,6 +238,9 @@ def test_images_that_taught_are_neither_those_that_chose_nor_the_held_out_ones(t
     )
     assert len(choosing) == len(judging) == 2  # four held-out images are asked for
     assert not choosing & judging and choosing | judging <= set(held)
+    assert views.training.whole  # as the held-out ones are
+    few = prepare(net, str(tmp_path / "photos"), settings.model_copy(update={"heldout": 12}))
+    assert not views_of(few, str(tmp_path / "photos")).training.whole
 
 
 def test_a_run_remembers_its_images_and_forgets_nothing_else(tmp_path):

@@ -1,4 +1,4 @@
-"""Endless random views of few images, for training: each step draws its own, and the same ones every time."""
+"""Endless views of few images, for training: each step draws its own, and the same ones every time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ROOMY = 4  # an image this many times larger than the input is made smaller onc
 
 
 class FileViews:
-    """Random crops of image files, half of them mirrored.
+    """Views of image files: random crops, or the whole image in turns with them; half are mirrored.
 
     Parameters
     ----------
@@ -32,6 +32,10 @@ class FileViews:
         Of the model.
     seed
         Of files, crops and mirroring.
+    whole
+        Show every file as the model is given it (shorter side resized, centre) in every second pass over the files,
+        the first one among them. With files enough for that, views that look like the images to come teach more than
+        crops do.
 
     Raises
     ------
@@ -45,10 +49,11 @@ class FileViews:
     torch.Size([4, 3, 224, 224])
     """
 
-    def __init__(self, files: Sequence[str | Path], preprocess: Preprocess, seed: int = 0) -> None:
+    def __init__(self, files: Sequence[str | Path], preprocess: Preprocess, seed: int = 0, whole: bool = False) -> None:
         if not files:
             raise FewerError("the list of images is empty; give at least one file")
         self.files, self.preprocess, self.seed = [Path(file) for file in files], preprocess, seed
+        self.whole = whole
         self.broken: dict[Path, str] = {}
         self._decoded: dict[Path, Image.Image] = {}
         self._bytes = 0
@@ -67,9 +72,11 @@ class FileViews:
             path = self.files[order[(place + shift) % len(self.files)]]
             image = self._open(path)
             if image is not None:
-                box = random_box(image.size, self.preprocess.input_size[1:], rng)
+                whole = self.whole and epoch % 2 == 0
+                box = None if whole else random_box(image.size, self.preprocess.input_size[1:], rng)
                 array = to_array(image, self.preprocess, box)
-                return np.ascontiguousarray(array[..., ::-1]) if rng.random() < 0.5 else array
+                mirrored = rng.random() < 0.5 and not (whole and epoch == 0)
+                return np.ascontiguousarray(array[..., ::-1]) if mirrored else array
         path, reason = next(iter(self.broken.items()))
         raise FewerError(f"none of the {len(self.files)} images can be read any more; the first: {path}: {reason}")
 

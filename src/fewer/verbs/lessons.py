@@ -78,7 +78,9 @@ def views_of(prepared: Prepared, images: Any, seed: int = 0) -> Views:
     taught = sorted(path for path in split_files(paths, keys, "calibration") if str(path) not in unreadable)
     if not taught:
         raise FewerError(f"{source} holds too few readable images; give at least {_FEWEST}, better 50 or more")
-    training = FileViews(taught, prepared.loaded.preprocess, seed)
+    # where there are files enough, the held-out ones are whole images, and so should be what is learnt from
+    whole = len(set(prepared.heldout_files)) == len(prepared.heldout)
+    training = FileViews(taught, prepared.loaded.preprocess, seed, whole)
     return Views(training, chooses, [key_of[path] for path in taught], source)
 
 
