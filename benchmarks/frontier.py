@@ -123,9 +123,10 @@ class Clock:
         """How many times faster than dense and than OpenVINO's int8, and milliseconds at the machine's best."""
         with evaluating(self.dense), torch.no_grad():
             watch, x = Stopwatch(), self.example
-            runs = {name: partial(several, run, x) for name, run in (("int8", self.int8), ("fast", fast))}
-            found = watch.time({"dense": partial(self.dense, x), **runs}, budget_ms=1200.0, rounds=15)
-        dense, int8, ours = found["dense"].ratio, found["int8"].ratio / IN_A_ROW, found["fast"].ratio / IN_A_ROW
+            models = {"dense": self.dense, "int8": self.int8, "fast": fast}
+            runs = {name: partial(several, model, x) for name, model in models.items()}
+            found = watch.time(runs, budget_ms=1200.0, rounds=15)
+        dense, int8, ours = (found[name].ratio / IN_A_ROW for name in models)
         return {"times_faster": dense / ours, "times_int8": int8 / ours, "ms": ours * watch.reference_ms}
 
 
