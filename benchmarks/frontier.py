@@ -292,7 +292,7 @@ def recover(
 ) -> None:
     """What ``fewer recover`` does, for so much processor time: least squares on many views, then training."""
     views = views_of(prepared, [p.path for p in real_photos()], settings.seed)
-    judge = Judge(prepared.model, prepared.heldout[views.chooses], task=prepared.loaded.task)
+    judge = Judge(prepared.model, views.choosing, task=prepared.loaded.task)
     precisions = {name: option.precision for name, option in chosen.items()}
     rounded: dict[str, list[nn.Module]] = {}
     for name, precision in precisions.items():

@@ -114,8 +114,8 @@ def run(
     student, masks = cut(work, prepared, settings, option, images)
     views = views_of(prepared, files, seed)
     judge = Judge(prepared.model, prepared.heldout, task=prepared.loaded.task)
-    choosing = Judge(prepared.model, prepared.heldout[views.chooses], task=prepared.loaded.task)
-    judging = ~views.chooses  # half of the held-out files; the others choose
+    choosing = Judge(prepared.model, views.choosing, task=prepared.loaded.task)
+    judging = views.judges
     blocks = find_blocks(prepared.model, list(masks), prepared.calibration[:1])
     held = {name: Held(mask) for name, mask in masks.items()}
     choices = dict(METHODS[method])

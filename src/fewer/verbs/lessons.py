@@ -13,13 +13,14 @@ from torch import Tensor
 
 from fewer.core.errors import FewerError
 from fewer.data.crops import FileViews, TensorViews
-from fewer.data.images import list_images, split_files
+from fewer.data.images import list_images, load_images, split_files
 from fewer.tasks import TASKS
 from fewer.verbs.prepare import Prepared
 
 __all__ = ["Views", "views_of"]
 
 _FEWEST = 4  # files: one is held out
+_MOST = 64  # images of unused held-out files that choose: more cost time at every examination
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +31,11 @@ class Views:
     ----------
     training
         Draws random views.
-    chooses
-        Shape (held-out images,), True for those that choose; of files that are never drawn, and that the repair never
-        saw: on images that it was fitted to the start would look better than anything that comes after it.
+    choosing
+        Images that choose the best state, [count, ...]; of files that are never drawn, and that the repair never saw:
+        on images that it was fitted to the start would look better than anything that comes after it.
+    judges
+        Shape (held-out images of the run,), True for those that chose nothing, and tell what was won.
     names
         What identifies the training images.
     source
@@ -40,7 +43,8 @@ class Views:
     """
 
     training: FileViews | TensorViews
-    chooses: Tensor
+    choosing: Tensor
+    judges: Tensor
     names: list[str]
     source: str
 
@@ -55,8 +59,9 @@ class Views:
 def views_of(prepared: Prepared, images: Any, seed: int = 0) -> Views:
     """Split the images of a run into those to learn from, those to choose by, and those to judge by.
 
-    All images that the compression was calibrated with teach. Half of the held-out files choose; the other half choose
-    nothing and tell what was won.
+    All images that the compression was calibrated with teach. Held-out files that the run had no use for choose, where
+    there are enough of them, and all of the run's held-out images tell what was won. Otherwise half of these choose as
+    well, and the other half choose nothing and tell.
 
     Raises
     ------
@@ -81,7 +86,26 @@ def views_of(prepared: Prepared, images: Any, seed: int = 0) -> Views:
     # where there are files enough, the held-out ones are whole images, and so should be what is learnt from
     whole = len(set(prepared.heldout_files)) == len(prepared.heldout)
     training = FileViews(taught, prepared.loaded.preprocess, seed, whole)
-    return Views(training, chooses, [key_of[path] for path in taught], source)
+    spare = _spare(prepared, split_files(paths, keys, "heldout"), seed) if whole else None
+    if spare is not None and len(spare) >= int(chooses.sum()):
+        choosing, judges = spare, torch.ones_like(chooses)
+    else:
+        own = prepared.heldout[chooses]
+        choosing, judges = own if spare is None else torch.cat([own, spare]), ~chooses
+    return Views(training, choosing, judges, [key_of[path] for path in taught], source)
+
+
+def _spare(prepared: Prepared, heldout: Sequence[Path], seed: int) -> Tensor | None:
+    """Images of held-out files that the run did not look at; None without any."""
+    used = set(prepared.heldout_files)
+    unused = [path for path in heldout if path not in used]
+    if not unused:
+        return None
+    try:
+        images = load_images(unused, _MOST, seed, prepared.loaded.preprocess).tensor
+    except FewerError:  # none of them can be read
+        return None
+    return images.to(prepared.heldout.dtype)
 
 
 def _every_second(files: Sequence[Path], count: int) -> Tensor:
@@ -116,4 +140,4 @@ def _of_tensor(prepared: Prepared, chooses: Tensor, seed: int) -> Views:
         count = len(images) + len(prepared.heldout)
         raise FewerError(f"{count} images are too few to learn from some and be judged by others; give at least 8")
     names = [hashlib.sha256(images.double().contiguous().numpy().tobytes()).hexdigest()]
-    return Views(TensorViews(images, seed), chooses, names, prepared.source)
+    return Views(TensorViews(images, seed), prepared.heldout[chooses], ~chooses, names, prepared.source)

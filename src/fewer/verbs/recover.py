@@ -95,7 +95,8 @@ def recover(
     Then every block of the compressed model learns to answer as its dense twin does, and last the whole model.
     Weights that were cut stay zero, and weights and activations of a low precision are rounded while they learn, so
     that what is saved is what was trained. Of all states on the way, the one that is best on images set apart from
-    the training counts: half of the held-out files choose it, and the other half say what was won.
+    the training counts: held-out files that the run did not use choose it, or, where there are too few of these, half
+    of those that it used, and the others say what was won.
 
     Parameters
     ----------
@@ -221,7 +222,7 @@ def _learn(
             )
         course = Course(**{**vars(wanted), "seconds": left})
     choosing = Judge(
-        prepared.model, prepared.heldout[work.views.chooses], batch=max(8, work.settings.batch),
+        prepared.model, work.views.choosing, batch=max(8, work.settings.batch),
         forward=prepared.forward, task=prepared.loaded.task,
     )  # fmt: skip
     activations = _rounded_activations(work)
@@ -251,7 +252,7 @@ def _refit(
     if views is None and course.seconds is None:
         views = min(_FIT_VIEWS * len(work.prepared.calibration), room_for_views(work.prepared))
     elif views is None and course.seconds is not None:
-        per_image = (perf_counter() - began) / max(1, int(work.views.chooses.sum()))
+        per_image = (perf_counter() - began) / max(1, len(work.views.choosing))
         views = affordable_views(work.prepared, _FIT_SHARE * course.seconds, per_image)
     lesson.seconds = perf_counter() - began
     if not views:
@@ -372,7 +373,7 @@ def _report(
         best_step=lesson.best_step,
         refitted=lesson.fitted,
         images=len(work.views),
-        choosing=int(work.views.chooses.sum()),
+        choosing=len(work.views.choosing),
         source=work.views.source,
         points=[[entry["seconds"], entry["error"]] for entry in lesson.history],
         command=command or "",
@@ -393,10 +394,18 @@ def _report(
     report.timings = {**report.timings, "recover": report.recovery.seconds}
     report.limits = [
         *(line for line in report.limits if not line.startswith(_LIMIT)),
-        f"{_LIMIT} and masks and precisions are as before; the other methods were not trained. Half of the held-out "
-        "files chose the best state, so what was won is told for the other half; all other numbers are of both.",
+        f"{_LIMIT} and masks and precisions are as before; the other methods were not trained. {_chosen_by(work)}",
     ]
     return report
+
+
+def _chosen_by(work: OpenRun) -> str:
+    if bool(work.views.judges.all()):
+        return "Held-out files that nothing else was told for chose the best state."
+    return (
+        "Half of the held-out files chose the best state, so what was won is told for the other half; all other "
+        "numbers are of both."
+    )
 
 
 _LIMIT = "Recovery trains on unlabelled images of the same source,"

@@ -71,7 +71,7 @@ class OpenRun:
     def measure(self) -> Measured:
         """Output error and likeness on held-out images, and quality on labelled data where there is some."""
         used = self.used()
-        judging = ~self.views.chooses
+        judging = self.views.judges
         whole, clean = self.judge.judge_parts(used, slice(None), judging if bool(judging.any()) else slice(None))
         return Measured(whole, clean, dict(self.quality(used)) if self.quality is not None else {})
 
