@@ -85,6 +85,10 @@ def test_the_fake_forward_is_the_native_forward(weight, precision):
         with rounding_inputs([layer], precision):
             expected = layer(x)
         plain = layer(x)
+    if precision == "bf16" and native.library().isa != "avx512_bf16":
+        # without a bf16 product the inputs stay in fp32: the rounding that the fake forward counts on is spared
+        torch.testing.assert_close(got, plain)
+        return
     # the same integers: what is left is the rounding of fp32 sums, far below the rounding of activations
     assert float((got - expected).norm() / expected.norm()) < 0.02 * float((plain - expected).norm() / plain.norm())
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from fewer.report import environment
 from fewer.report.data import RunReport
+from fewer.report.stamp import cpu_name, instruction_sets
 
 
 def test_the_stamp_is_true_and_fits_into_a_report():
@@ -16,9 +17,21 @@ def test_the_stamp_is_true_and_fits_into_a_report():
     assert stamp["numpy"] == np.__version__
     assert stamp["threads"] == 2
     assert stamp["cores"] >= 1
+    assert stamp["cpu"] and (stamp["isa"] is None or stamp["isa"] == stamp["isa"].strip() != "")
     assert stamp["memory_bytes"] is None or stamp["memory_bytes"] > 2**28
     report = RunReport.from_dict({"verdict": {"met": True}, "model": {"name": "m"}, "environment": stamp})
     assert report.environment == stamp
+
+
+def test_a_processor_is_told_from_another_one_of_the_same_name():
+    """Cloud machines call Zen 3 and Zen 4 alike, and one of them has twice the other's vectors."""
+    zen3, zen4 = (
+        {"model name": "AMD EPYC", "cpu family": "25", "model": model, "flags": flags}
+        for model, flags in (("1", "fma avx2 vaes"), ("17", "fma avx2 avx512f avx512_vnni"))
+    )
+    assert cpu_name(zen3) == "AMD EPYC (family 25 model 1)" != cpu_name(zen4)
+    assert instruction_sets(zen3) == ["avx2"] and instruction_sets(zen4) == ["avx2", "avx512f", "avx512_vnni"]
+    assert cpu_name({"model name": "Cortex"}) == "Cortex" and instruction_sets({"Features": "asimd"}) == ["asimd"]
 
 
 def test_threads_follow_the_environment_variable(monkeypatch):

@@ -11,6 +11,9 @@ import torch
 __all__ = ["attainable_seconds", "measure"]
 
 SIZES = (256, 512, 1024, 2048)
+SLOW_S = 0.3
+"""A product that takes so long has no fast form on this CPU (bf16 and int8 without their instructions): larger ones,
+eight times as long each, would only show the same rate."""
 COPY_BYTES = 256 * 2**20
 """Well above any last-level cache of a desktop; servers with more cache read too high a bandwidth."""
 
@@ -37,7 +40,7 @@ def measure(quick: bool = False) -> dict[str, Any]:
         ("int8", lambda n: torch.randint(-127, 127, (n, n), dtype=torch.int8), torch._int_mm),  # pyright: ignore[reportPrivateImportUsage]
     ):
         try:
-            peaks[name] = max(_rate(multiply, make(n), make(n), 2.0 * n**3) for n in sizes)
+            peaks[name] = _peak(multiply, make, sizes)
         except (RuntimeError, NotImplementedError):  # no such product on this CPU
             continue
     count = (COPY_BYTES // 16 if quick else COPY_BYTES) // 4
@@ -56,12 +59,23 @@ def attainable_seconds(flops: float, size: float, peak: float, bandwidth: float)
     return max(flops / peak, size / bandwidth)
 
 
+def _peak(multiply: Callable[..., Any], make: Callable[[int], torch.Tensor], sizes: tuple[int, ...]) -> float:
+    best = 0.0
+    for n in sizes:
+        work = 2.0 * n**3
+        rate = _rate(multiply, make(n), make(n), work)
+        best = max(best, rate)
+        if work / rate > SLOW_S:
+            break
+    return best
+
+
 def _rate(call: Callable[..., Any], a: torch.Tensor, b: torch.Tensor | None, work: float) -> float:
     arguments = (a,) if b is None else (a, b)
     with torch.inference_mode():
         call(*arguments)
         best, spent, calls = float("inf"), 0.0, 0
-        while calls < 3 or (spent < 0.2 and calls < 200):
+        while calls < 1 or (calls < 3 and spent < 0.5) or (spent < 0.2 and calls < 200):
             start = time.perf_counter()
             call(*arguments)
             took = time.perf_counter() - start

@@ -13,6 +13,9 @@ from fewer import __version__
 __all__ = ["cpuinfo", "environment", "memory_bytes", "system", "usable_cores", "versions"]
 
 
+_ISA = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8", "asimd", "sve")
+
+
 def environment(threads: int | None = None) -> dict[str, str | int | float | None]:
     """Describe this machine and the libraries that count for a measurement.
 
@@ -28,17 +31,18 @@ def environment(threads: int | None = None) -> dict[str, str | int | float | Non
     Returns
     -------
     dict
-        ``fewer python torch numpy cpu cores threads memory_bytes os``; None where it cannot be found out.
+        ``fewer python torch numpy cpu isa cores threads memory_bytes os``; None where it cannot be found out.
 
     Examples
     --------
     >>> sorted(environment(threads=2))
-    ['cores', 'cpu', 'fewer', 'memory_bytes', 'numpy', 'os', 'python', 'threads', 'torch']
+    ['cores', 'cpu', 'fewer', 'isa', 'memory_bytes', 'numpy', 'os', 'python', 'threads', 'torch']
     """
     fields, cores = cpuinfo(), usable_cores()
     return {
         **versions("torch", "numpy"),
-        "cpu": fields.get("model name") or platform.processor() or platform.machine() or None,
+        "cpu": cpu_name(fields),
+        "isa": " ".join(instruction_sets(fields)) or None,
         "cores": cores,
         "threads": threads if threads is not None else _threads(cores),
         "memory_bytes": memory_bytes(),
@@ -63,6 +67,19 @@ def cpuinfo() -> dict[str, str]:
         return {}
     lines = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
     return {key.strip(): value.strip() for key, _, value in lines}
+
+
+def cpu_name(fields: dict[str, str]) -> str | None:
+    """Name of the processor, with family and model where the name alone tells little."""
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    family = [f"family {fields['cpu family']}", f"model {fields['model']}"] if "cpu family" in fields else []
+    return f"{name} ({' '.join(family)})" if family and name else name or None
+
+
+def instruction_sets(fields: dict[str, str]) -> list[str]:
+    """Those that matter for the speed of a network."""
+    flags = (fields.get("flags") or fields.get("Features") or "").split()
+    return [name for name in _ISA if name in flags]
 
 
 def usable_cores() -> int:
