@@ -4,7 +4,7 @@ Each cell cuts every layer alike, repairs it as ``fewer compress`` does with 40 
 least squares on many more views (``views``), and then training for what is left of the time. ``blocks`` is the training
 without the least squares, ``fit`` the least squares alone, ``end to end`` the simple way: distillation of the output
 alone. ``together`` learns from blocks and output from the start, ``alone`` from blocks only. Error is the distortion on
-half of the held-out photos; the other half chose the best state (``chosen_before``, ``chosen_after``: its own error).
+held-out photos that judge; others chose the best state (``chosen_before``, ``chosen_after``: their own error).
 ``won`` is the share of the error that came back. Rows with ``average`` no
 are from before a running mean of the weights was what is examined, and their networks were cut with 40 crops of 20
 files, and not of all 30.
@@ -15,7 +15,8 @@ It goes on where it stopped; cut models are kept in ``--work``. ``--clock cpu`` 
 process and not the time on the wall, for a machine that does other work meanwhile. Only training is timed. Photos:
 those that scikit-image, scikit-learn and foolbox ship, 40 files: 30 teach, 5 choose, 5 judge. ``--images elpv`` takes
 cells of the elpv set (electroluminescence of solar modules) instead, as the folder of a user who has hundreds of
-images of one kind: of 400 files 300 teach, 16 choose, 16 judge, and the repair learns from 128.
+images of one kind: of 400 files 300 teach, 64 choose, 32 judge, and the repair learns from 128. Rows of elpv in the
+committed table are from before, when 16 chose and 16 judged.
 """
 
 from __future__ import annotations
