@@ -3,8 +3,8 @@
 Features of MNIST digits and of elpv solar cells (real images, 224 px) under the dense model, ours (the exact DP's plan
 and LAMP's, repaired in execution order), and SparseGPT and Wanda with a uniform ratio; a logistic regression is trained
 on each network's own features. MNIST: accuracy on test digits; elpv: area under the ROC curve for cells that are
-defective for certain or probably. Nothing in the compression has seen either data set. Features are computed in bf16,
-which changes those of the dense model by 6e-5 of their energy.
+defective for certain or probably. Nothing in the compression has seen either data set. Features are computed in bf16
+where the processor is quick at it, which changes those of the dense model by 6e-5 of their energy.
 
     OMP_NUM_THREADS=1 python benchmarks/probes.py        # results/probes.csv, goes on where it stopped
 """
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from fewer.core.budget import Budget
 from fewer.data.photos import real_photos
 from fewer.data.probes import load_elpv, load_mnist
+from fewer.distill.loop import has_fast_bf16
 from fewer.report import environment
 from fewer.verbs.applying import apply_options
 from fewer.verbs.curves import sense_curves
@@ -83,7 +84,7 @@ def run(table: Table, pattern: str, seed: int, args: argparse.Namespace) -> None
             plan = choose(sensed().curves, [Budget("weights", 1 - sparsity, True)], method)
             model, _ = apply_options(prepared, settings, sensed().options, sensed().chosen(plan.choice))
         for data in missing:
-            metric, value = probe(model, data, args.count, prepared, bf16=True)
+            metric, value = probe(model, data, args.count, prepared, bf16=has_fast_bf16())
             named = {"method": method, "sparsity": sparsity, "data": data, "metric": metric, "value": f"{value:.4f}"}
             table.add(common | named)
 
