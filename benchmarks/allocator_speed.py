@@ -55,6 +55,7 @@ from fewer.core.knapsack import Table
 from fewer.core.option import Option
 from fewer.core.problem import Problem
 from fewer.core.unit import Unit
+from fewer.report.stamp import cpu_name, cpuinfo
 
 BUCKETS = 10_000
 OPTIONS = 101
@@ -128,13 +129,9 @@ def measure(work: Callable[[], Any], repeats: int) -> tuple[float, float, Any]:
 
 def environment() -> dict[str, str]:
     """Where the numbers come from."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        cpu = next((x.split(":")[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")), cpu)
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
-        "cpu": cpu,
+        "cpu": cpu_name(cpuinfo()) or "unknown",
         "logical cores": str(os.cpu_count()),
         "threads used": "1",
         "system": f"{platform.system()} {platform.machine()}",

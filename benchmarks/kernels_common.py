@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from fewer.kernels import native
+from fewer.report.stamp import cpu_name, cpuinfo
 
 RESULTS = Path(__file__).parent / "results"
 Runnable = Callable[[], object]
@@ -80,16 +81,9 @@ def environment(**more: object) -> dict[str, object]:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = "-"
-    cpu = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = [
-            line for line in info.read_text().splitlines() if line.startswith(("model name", "model\t", "cpu family"))
-        ]
-        cpu = "; ".join(sorted({" ".join(line.split()) for line in lines}))
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "cpu": cpu,
+        "cpu": cpu_name(cpuinfo()),
         "cores": os.cpu_count(),
         "load at start": f"{os.getloadavg()[0]:.1f}",
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "-"),

@@ -75,7 +75,7 @@ def _rate(call: Callable[..., Any], a: torch.Tensor, b: torch.Tensor | None, wor
     with torch.inference_mode():
         call(*arguments)
         best, spent, calls = float("inf"), 0.0, 0
-        while calls < 1 or (calls < 3 and spent < 0.5) or (spent < 0.2 and calls < 200):
+        while (calls < 3 and spent < 0.5) or (spent < 0.2 and calls < 200):
             start = time.perf_counter()
             call(*arguments)
             took = time.perf_counter() - start

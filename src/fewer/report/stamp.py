@@ -10,8 +10,16 @@ from pathlib import Path
 
 from fewer import __version__
 
-__all__ = ["cpuinfo", "environment", "memory_bytes", "system", "usable_cores", "versions"]
-
+__all__ = [
+    "cpu_name",
+    "cpuinfo",
+    "environment",
+    "instruction_sets",
+    "memory_bytes",
+    "system",
+    "usable_cores",
+    "versions",
+]
 
 _ISA = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8", "asimd", "sve")
 
