@@ -175,7 +175,7 @@ bool stage_rows(const FewerStage &s, const Sizes &z, const Source &in, float *ou
         hidden = (char *)fewer_scratch(FEWER_SLOT_HIDDEN, ring_bytes + z.hid_c * 4);
         filtered.pixel_bytes = z.hid_c * (filtered.mode == FEWER_F32 ? 4 : 2);
         if (filtered.mode == FEWER_I8) {
-            filtered.quantise = products.quantise;
+            filtered.quantise = products.quantise(*s.project);
             products.quantised_size(*s.project, &filtered.padded, &filtered.pixel_bytes);
             const int64_t group_values = PIXELS * filtered.padded;
             filtered.group = (float *)fewer_scratch(FEWER_SLOT_VALUES, (group_values + step * z.out_w) * 4);

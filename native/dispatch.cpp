@@ -98,7 +98,7 @@ FEWER_EXPORT const char *fewer_variant(int i, int *supported) {
 }
 
 FEWER_EXPORT const char *fewer_active() { return active ? active->name : nullptr; }
-FEWER_EXPORT int fewer_abi_version() { return 4; }
+FEWER_EXPORT int fewer_abi_version() { return 5; }
 FEWER_EXPORT int fewer_openmp() {
 #if defined(_OPENMP)
     return 1;

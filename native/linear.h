@@ -31,12 +31,12 @@ struct Prologue {
 };
 
 // One thread's products of whole rows [first, first + rows), as a chain calls them. Rows of int8 can be handed over in the
-// form that the product reads: of what size they are, how one is made (the result is its scale), and their product.
+// form that the product reads: of what size they are, what makes one (the result is its scale), and their product.
 typedef bool (*RowsFn)(const FewerWeight &, const Prologue &, int64_t first, int64_t rows, const Output &);
 typedef float (*QuantiseFn)(const float *row, int64_t padded, void *dst);
 struct Products {
     RowsFn rows;
-    QuantiseFn quantise;
+    QuantiseFn (*quantise)(const FewerWeight &);
     void (*quantised_size)(const FewerWeight &, int64_t *padded, int64_t *bytes);
     void (*quantised)(const FewerWeight &, const void *x, const float *scales, int64_t rows, const Output &);
 };
@@ -67,7 +67,7 @@ using namespace FEWER_FLOATS;
 
 int product_i8(const FewerWeight &w, const Prologue &p, int64_t rows, const Output &out, int threads);
 bool rows_i8(const FewerWeight &w, const Prologue &p, int64_t first, int64_t rows, const Output &out);
-float quantise_i8(const float *row, int64_t padded, void *dst);
+QuantiseFn quantise_i8(const FewerWeight &w);
 void quantised_size_i8(const FewerWeight &w, int64_t *padded, int64_t *bytes);
 void quantised_i8(const FewerWeight &w, const void *x, const float *scales, int64_t rows, const Output &out);
 double peak_i8(int64_t steps);

@@ -52,7 +52,7 @@ def error_bound(x, weight, mask, precision, bias=None):
     """The largest error that rounding alone explains, per output, from the textbook bounds.
 
     fp32: (in + 4) roundings of 2^-24 on every product. bf16: both factors rounded to 8 bits (2^-8 each), beside
-    that. int8: half a step of either factor, a step being the largest magnitude of the row or token / 127.
+    that. int8: half a step of either factor; a step is the largest of a token / 127, and of a row of weights / 64.
     """
     x, weight = x.double().abs(), torch.where(mask, weight, 0.0).double().abs()
     magnitude = x @ weight.T + (0 if bias is None else bias.double().abs())
@@ -60,7 +60,7 @@ def error_bound(x, weight, mask, precision, bias=None):
     if precision == "bf16":
         bound = bound + (2.0**-7 + 2.0**-16) * (x @ weight.T)
     if precision == "int8":
-        step_x, step_w = x.amax(-1, keepdim=True) / 127, weight.amax(1) / 127
+        step_x, step_w = x.amax(-1, keepdim=True) / 127, weight.amax(1) / 64
         kept = mask.double()
         half = 0.5 * (1 + 1e-5)
         bound = bound + half * (x @ kept.T) * step_w + half * step_x * weight.sum(1) + step_x * step_w * kept.sum(1) / 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -157,7 +158,7 @@ def test_compile_and_export(lib, precision):
 
 def test_operator_passes_torch_checks(lib):
     layer = BlockSparseLinear.from_dense(nn.Linear(40, 24))
-    weight = [layer.rowptr, layer.kidx, layer.vals, layer.bias, layer.scale, layer.corr]
+    weight = layer.tensors()
     with torch.inference_mode(False):
         tensors = [t.clone() for t in weight]
         torch.library.opcheck(
@@ -225,3 +226,54 @@ def test_short_gelu_of_bf16_results(each_isa, precision):
     layer = BlockSparseLinear(pack(torch.eye(16), precision=precision), "gelu")
     expected = nn.functional.gelu(x.double())
     assert bool(((layer(x).double() - expected).abs() <= 2.5e-4 + 2.0**-8 * expected.abs()).all())
+
+
+def int8_weight(values, width, mask):
+    """A packed weight of given integers and scale 1, which are stored where the mask is True."""
+    packed = pack(mask.float(), mask, precision="int8", width=width)
+    tiles = torch.nn.functional.pad(values, (0, -values.shape[1] % width, 0, -values.shape[0] % 16))
+    tiles = tiles.reshape(tiles.shape[0] // 16, 16, -1, width).permute(0, 2, 1, 3)
+    kept = torch.nn.functional.pad(mask, (0, -mask.shape[1] % width, 0, -mask.shape[0] % 16))
+    kept = kept.reshape(tiles.shape[0], 16, -1, width).any(3).any(1)
+    stored = tiles[kept].reshape(-1, 16, packed.units, 4).permute(0, 2, 1, 3).to(torch.int8).contiguous()
+    return replace(packed, vals=stored, scale=torch.ones_like(packed.scale))
+
+
+# Two units of four inputs each: sums of bytes that just fit into 16 bits, that do not, that do not together.
+EDGES = {
+    "narrow": ([64, 64, -64, -64], [0, 1, 0, 0], 1),
+    "by two": ([32, 32, -64, 0], [64, 0, -30, -34], 2),
+    "long pair": ([127, 1, -128, 0], [0, 0, 0, 0], 2),
+    "wide": ([64, 65, 1, 1], [1, 1, 1, 1], 0),
+    "wide below": ([1, 1, -127, -127], [1, 1, 1, 1], 0),
+}
+
+
+@pytest.mark.parametrize("width", [4, 8, 12])
+@pytest.mark.parametrize("case", EDGES)
+def test_sums_of_bytes_never_saturate(each_isa, width, case):
+    first, second, exact = EDGES[case]
+    values = torch.tensor(first + second).repeat(20, 6)  # 20 outputs, 48 inputs
+    packed = int8_weight(values, width, torch.ones_like(values, dtype=torch.bool))
+    wanted = 1 if exact == 2 and width == 12 else exact  # three units of a block cannot be taken by two
+    found = ops.narrow_sums(packed)
+    assert found.tolist() == ([wanted] * 2 if exact else [])
+    x = torch.tensor([127.0, -127.0]).repeat_interleave(24)[None] * torch.tensor([[1.0], [-1.0], [0.0]])
+    x = torch.cat([x, torch.full((1, 48), 127.0), torch.full((1, 48), -127.0)])
+    y = ops.linear_direct(ops.NativeWeight.of(packed), x, None, 0)
+    assert torch.equal(y, x @ values.T.float())
+
+
+@pytest.mark.parametrize("width", [4, 16])
+def test_strips_that_are_taken_by_two_and_others_beside_each_other(each_isa, width):
+    torch.manual_seed(0)
+    values = (torch.randn(48, 64) * 12).round().clamp(-64, 64)
+    values[16:32] = torch.where(torch.rand(16, 64) < 0.5, 64, -64)
+    mask = torch.rand(3, 64 // width).lt(0.7).repeat_interleave(16, 0).repeat_interleave(width, 1)
+    values *= mask
+    packed = int8_weight(values, width, mask)
+    assert ops.narrow_sums(packed).tolist() == [2, 1, 2]
+    x = torch.randint(-127, 128, (37, 64)).float()
+    x[:, 0] = 127
+    y = ops.linear_direct(ops.NativeWeight.of(packed), x, None, 0)
+    assert torch.equal(y, x @ values.T)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ from fewer.core.errors import FewerError, near_match
 from fewer.core.option import Option
 from fewer.patterns import Pattern, select_mask, tile_sums
 from fewer.patterns.layout import channel_order
+from fewer.quantize.feedback import Feedback
+from fewer.quantize.ranges import levels, row_scales
 from fewer.quantize.weights import BITS, rounded
 
 COMPENSATIONS = ("obs", "bias", "none")
@@ -254,7 +257,7 @@ class Sweep:
 
     def _fit(self, option: Option, alive: Tensor, current: Tensor) -> Fit:
         # rounded last, so that the mean is corrected for the rounding, too
-        current = self._rounded(current, option.precision)
+        current = self._rounded(current, option.precision, alive)
         if self.repair.compensation == "none":
             return Fit(option, alive, current, torch.zeros(current.shape[0]))
         spread = None
@@ -264,15 +267,27 @@ class Sweep:
             spread = torch.where((before > 0) & (after > 0), after / before.clamp_min(1e-30), 1.0).clamp(0.01, 100)
         return Fit(option, alive, current, self.shift(current), spread)
 
-    def _rounded(self, matrix: Tensor, precision: str) -> Tensor:
+    def _rounded(self, matrix: Tensor, precision: str, alive: Tensor) -> Tensor:
         if precision == "fp32":
             return matrix
         if precision not in BITS:
             return rounded(matrix, precision)
-        # with 127 levels no range is clearly better than the whole one; with 7 it matters, and by input
-        estimator = "mse" if BITS[precision] < 8 else "min-max"
+        # with 64 levels no range is clearly better than the whole one; with 7 it matters, and by input
+        bits = BITS[precision]
+        estimator = "mse" if bits < 8 else "min-max"
         importance = self.moments.diagonal()[0] if self.moments.groups == 1 else None
-        return rounded(matrix, precision, estimator, importance)
+        if self.repair.compensation != "obs" or self.moments.groups > 1:
+            return rounded(matrix, precision, estimator, importance)
+        scale = row_scales(matrix, bits, estimator, importance)
+        parts = [
+            feedback.round(matrix[:, b], scale, levels(bits), alive[:, b])
+            for b, feedback in zip(self.moments.blocks, self._feedback, strict=True)
+        ]
+        return torch.cat(parts, 1) * scale[:, None]
+
+    @cached_property
+    def _feedback(self) -> list[Feedback]:
+        return [Feedback(hessian[0]) for hessian in self.hessians]
 
     def _path(self, done: float, wanted: float, pattern: Pattern) -> list[float]:
         """Sparsities to stop at on the way: each leaves at least ``substeps`` of the survivors."""

@@ -195,7 +195,7 @@ class BlockSparseConv2d(nn.Module):
         linear = self.linear
         if self.form == "spatial":
             if ops.tracing(x):
-                weight = [linear.rowptr, linear.kidx, linear.vals, linear.bias, linear.scale, linear.corr]
+                weight = linear.tensors()
                 return torch.ops.fewer.sparse_conv2d(
                     x, weight, self.out_channels, linear.units, self.geometry, self.padded, residual, linear._act
                 )

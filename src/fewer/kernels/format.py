@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fewer.core.errors import FewerError
+from fewer.quantize.ranges import levels
 
 STRIP = 16  # rows of one strip; the same for every instruction set, so that a file moves between machines
 UNIT = {"fp32": 1, "bf16": 2, "int8": 4}  # inputs in one 32-bit lane
@@ -222,9 +223,9 @@ def pack(
             raise FewerError(f"int8 sums overflow above {_MAX_INT8_INPUTS} inputs; this layer has {shape[1]}: use bf16")
         if not bool(torch.isfinite(weight).all()):
             raise FewerError("int8 packing needs finite weights, but the weight holds NaN or infinity: use bf16")
-        peak = weight.abs().amax(1)
-        row_scale = torch.where(peak > 0, peak / 127, torch.ones(()))
-        values = (weight / row_scale[:, None]).round().clamp(-127, 127)
+        peak, top = weight.abs().amax(1), levels(8)
+        row_scale = torch.where(peak > 0, peak / top, torch.ones(()))
+        values = (weight / row_scale[:, None]).round().clamp(-top, top)
         scale = torch.nn.functional.pad(row_scale, (0, strips * STRIP - shape[0]), value=1.0)
     kept = _tiles(mask, width).flatten(2).any(2)  # [strips, blocks per strip]
     rowptr = torch.zeros(strips + 1, dtype=torch.int32)

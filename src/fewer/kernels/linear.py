@@ -63,6 +63,7 @@ class BlockSparseLinear(nn.Module):
     bias: Tensor
     scale: Tensor
     corr: Tensor
+    narrow: Tensor
 
     def __init__(self, packed: PackedWeight, activation: str | None = None, backend: str | None = None) -> None:
         super().__init__()
@@ -75,8 +76,8 @@ class BlockSparseLinear(nn.Module):
         self.activation = activation
         for name, tensor in packed.tensors().items():
             self.register_buffer(name, tensor)
-        corr = ops.correction(packed) if packed.precision == "int8" else torch.zeros(0, dtype=torch.int32)
-        self.register_buffer("corr", corr, persistent=False)
+        for name, tensor in zip(("corr", "narrow"), ops.int8_tables(packed), strict=True):
+            self.register_buffer(name, tensor, persistent=False)
         self._act = native.ACTIVATIONS[activation]
         self._struct: ops.NativeWeight | None = None
         self._torch: GatherLinear | Tensor | None = None
@@ -143,12 +144,15 @@ class BlockSparseLinear(nn.Module):
         """The dense fp32 weight [out, in] this layer stands for."""
         return unpack(self.packed())
 
+    def tensors(self) -> list[Tensor]:
+        """What an operator takes as this weight."""
+        return [self.rowptr, self.kidx, self.vals, self.bias, self.scale, self.corr, self.narrow]
+
     def native_weight(self) -> ops.NativeWeight:
         """The C struct of the weight, rebuilt when a buffer has moved."""
         struct = self._struct
         if struct is None or struct.tensors[2] is not self.vals or struct.tensors[3] is not self.bias:
-            tensors = (self.rowptr, self.kidx, self.vals, self.bias, self.scale, self.corr)
-            struct = self._struct = ops.NativeWeight(tensors, (self.out_features, self.in_features), self.units)
+            struct = self._struct = ops.NativeWeight(self.tensors(), (self.out_features, self.in_features), self.units)
         return struct
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -156,9 +160,8 @@ class BlockSparseLinear(nn.Module):
         if self.backend != "native":
             return self._forward_torch(x, residual)
         if ops.tracing(x):
-            weight = [self.rowptr, self.kidx, self.vals, self.bias, self.scale, self.corr]
             return torch.ops.fewer.sparse_linear(
-                x, weight, self.out_features, self.in_features, self.units, residual, self._act
+                x, self.tensors(), self.out_features, self.in_features, self.units, residual, self._act
             )
         return ops.linear_direct(self.native_weight(), x, residual, self._act)
 
@@ -180,7 +183,7 @@ class BlockSparseLinear(nn.Module):
                 setattr(self, name, state_dict[prefix + name].detach().cpu().contiguous().clone())
         check(self.packed())
         if self.precision == "int8":
-            self.corr = ops.correction(self.packed())
+            self.corr, self.narrow = ops.int8_tables(self.packed())
         self._torch = None
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 

@@ -15,7 +15,7 @@ import torch  # before the library: torch loads the OpenMP runtime that both sha
 
 from fewer.core.errors import FewerError
 
-_ABI_VERSION = 4
+_ABI_VERSION = 5
 _LIBRARY = "libfewer_native.so"
 MODES = {"fp32": 0, "bf16": 1, "int8": 2}
 ACTIVATIONS = {None: 0, "none": 0, "gelu": 1, "relu": 2, "silu": 3, "relu6": 4, "gelu_tanh": 5}
@@ -27,7 +27,7 @@ class WeightStruct(ctypes.Structure):
 
     _fields_ = [
         *((n, c_int32) for n in ("mode", "out", "inputs", "strips", "ku")),
-        *((n, c_void_p) for n in ("rowptr", "kidx", "vals", "bias", "scale", "corr")),
+        *((n, c_void_p) for n in ("rowptr", "kidx", "vals", "bias", "scale", "corr", "narrow")),
     ]
 
 

@@ -134,8 +134,8 @@ def _conv_chain(x, tensors, shapes, plan, size, padded):
     at = 0
     for out, inputs, units in zip(*(iter(shapes),) * 3, strict=True):
         if units:
-            layers.append(ops.NativeWeight(tensors[at : at + 6], (out, inputs), units))
-            at += 6
+            layers.append(ops.NativeWeight(tensors[at : at + ops.TENSORS], (out, inputs), units))
+            at += ops.TENSORS
         else:
             layers.append((tensors[at], tensors[at + 1]))
             at += 2
@@ -240,7 +240,7 @@ class NativeChain(nn.Module):
             tensors, shapes = [], []
             for layer in self.layers:
                 if isinstance(layer, BlockSparseLinear):
-                    tensors += [layer.rowptr, layer.kidx, layer.vals, layer.bias, layer.scale, layer.corr]
+                    tensors += layer.tensors()
                     shapes += [layer.out_features, layer.in_features, layer.units]
                 else:
                     tensors += [layer.weight, layer.bias]

@@ -204,7 +204,7 @@ class NativeBlock(nn.Module):
         linears = self._linears()
         norms: list[Any] = [self.norm1_weight, self.norm1_bias, self.norm2_weight, self.norm2_bias]
         if ops.tracing(x):
-            weights = [t for li in linears for t in (li.rowptr, li.kidx, li.vals, li.bias, li.scale, li.corr)]
+            weights = [t for li in linears for t in li.tensors()]
             sizes = [n for li in linears for n in (li.out_features, li.in_features, li.units)]
             return torch.ops.fewer.vit_block(
                 x, weights, sizes, norms, list(self.eps), self.heads, self.scale, self._mode, self._act, bias

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from fewer.core.errors import FewerError
 from fewer.cost.storage import mask_bytes, tile_of
+from fewer.quantize.ranges import levels
+from fewer.quantize.weights import BITS
 
 
 def pack_mask(mask: np.ndarray, pattern: str) -> np.ndarray:
@@ -121,8 +123,8 @@ def encode_values(weight: Tensor, precision: str, mask: np.ndarray | None = None
 
     Examples
     --------
-    >>> encode_values(torch.tensor([[1.27, -0.5]]), "int8")["values"]
-    tensor([127, -50], dtype=torch.int8)
+    >>> encode_values(torch.tensor([[0.64, -0.5]]), "int8")["values"]
+    tensor([ 64, -50], dtype=torch.int8)
     >>> encode_values(torch.tensor([[0.1]]), "bf16") is None
     True
     """
@@ -133,9 +135,9 @@ def encode_values(weight: Tensor, precision: str, mask: np.ndarray | None = None
     if precision in _HALVES:
         half = weight.to(_HALVES[precision])
         return {"values": kept_values(half, keep)} if torch.equal(half.float(), weight) else None
-    if precision not in _TOP:
+    if precision not in BITS:
         return None
-    matrix, top = weight.flatten(1), _TOP[precision]
+    matrix, top = weight.flatten(1), levels(BITS[precision])
     peak = matrix.abs().amax(1)
     guess = torch.where(peak > 0, peak / top, torch.ones_like(peak))
     scale, found = guess.clone(), torch.zeros(len(guess), dtype=torch.bool)
@@ -176,7 +178,6 @@ def decode_values(values: Tensor, scale: Tensor | None, precision: str, mask: np
 
 
 _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_TOP = {"int8": 127, "int4": 7}
 
 
 def _nibbles(values: Tensor) -> Tensor:

@@ -15,16 +15,19 @@ _FRACTIONS = tuple(round(1 - 0.02 * i, 2) for i in range(26))  # 1.00 down to 0.
 
 
 def levels(bits: int) -> int:
-    """Largest integer of a symmetric format: 127 for 8 bits, 7 for 4.
+    """Largest integer of a symmetric format: 7 for 4 bits; 64 for 8.
+
+    Not 127 for 8: a processor without VNNI adds up pairs of products of bytes in 16 bits, and 255 x (64 + 64) is what
+    fits (native/micro.h). With feedback (:mod:`fewer.quantize.feedback`) 64 levels lose less than 127 do without.
 
     Examples
     --------
     >>> levels(8), levels(4)
-    (127, 7)
+    (64, 7)
     """
     if not 2 <= bits <= 8:
         raise FewerError(f"integers of {bits} bits are not supported; use 2 to 8")
-    return 2 ** (bits - 1) - 1
+    return 64 if bits == 8 else 2 ** (bits - 1) - 1
 
 
 def row_scales(matrix: Tensor, bits: int = 8, estimator: str = "min-max", importance: Tensor | None = None) -> Tensor:
@@ -56,7 +59,7 @@ def row_scales(matrix: Tensor, bits: int = 8, estimator: str = "min-max", import
 
     Examples
     --------
-    >>> row_scales(torch.tensor([[127.0, -2.0], [0.0, 0.0]]))
+    >>> row_scales(torch.tensor([[64.0, -2.0], [0.0, 0.0]]))
     tensor([1., 1.])
     """
     if estimator not in ESTIMATORS:

@@ -57,8 +57,8 @@ def quantize_rows(
 
     Examples
     --------
-    >>> quantize_rows(torch.tensor([[1.27, -0.5]])).values
-    tensor([[127, -50]], dtype=torch.int8)
+    >>> quantize_rows(torch.tensor([[0.64, -0.5]])).values
+    tensor([[ 64, -50]], dtype=torch.int8)
     """
     if not bool(torch.isfinite(matrix).all()):
         raise FewerError("a weight that holds NaN or infinity cannot be rounded to integers")
