@@ -36,10 +36,8 @@ struct FewerWeight {
     const float *bias;      // [strips * 16]; zeros where there is none
     const float *scale;     // [strips * 16] int8 only: weight = stored * scale
     const int32_t *corr;    // [strips * 16] int8 only: 128 * sum of the stored weights of a row
-    // Null, or [strips], int8 only, when both inputs (0, 1) and (2, 3) of every unit have weights that sum up to at most 128
-    // in either sign, in every row. 2: the same holds for each two units together, taken in the order in which they are
-    // stored, and `ku` is even or 1; else 1.
-    const int32_t *narrow;
+    // int8 only. 1: in every unit and row, the weights of inputs (0, 1), and of (2, 3), sum up to at most 128 in either sign.
+    int32_t narrow;
 };
 
 // y = act(norm(x) W^T + bias) + residual, over `tokens` rows.

@@ -14,7 +14,6 @@ struct Strip {             // one strip of weights
     const float *bias;     // 16 values each
     const float *scale;
     const int32_t *corr;
-    bool by_two = false;   // where the mode can: units are taken two by two
 };
 
 // A Mode says how one unit is multiplied. WSTEP: 32-bit weight lanes per row and unit (always 1); XSTEP: activation
@@ -127,25 +126,16 @@ FEWER_INLINE v16 byte_pairs(vi x, vu w) { return (v16)_mm256_maddubs_epi16((__m2
 #endif
 
 // Without VNNI, the fast way: pmaddubsw multiplies bytes and adds up pairs of products in 16 bits. It saturates there, but
-// not where the weights of a pair add up to at most 128 in either sign, as 255 * 128 < 2^15 (FewerWeight.narrow). Where
-// two units together do so, both are added up in 16 bits before they are widened, which saves a quarter of the multiplications.
+// not where the weights of a pair add up to at most 128 in either sign, as 255 * 128 < 2^15 (FewerWeight.narrow). Adding up
+// two units before they are widened would save a quarter of the multiplications, but was not faster: of 64 levels few per
+// cent of these sums do not fit, and a branch for them costs what they save.
 struct ModeI8Narrow : ByteLanes {
-    static constexpr int TILE = LANES == 16 ? 8 : 4;
+    static constexpr int TILE = LANES == 16 ? 8 : 5;
     template <int MR> static FEWER_INLINE void step(Acc (&acc)[MR][NV], const uint32_t *w, const uint32_t *x, int64_t ldx) {
         const v16 ones = (v16)splat_i(0x00010001);
         for (int i = 0; i < MR; i++) {
             vi s = splat_i(*(const i32_mem *)(x + i * ldx));
             for (int j = 0; j < NV; j++) acc[i][j] += add_pairs(byte_pairs(s, load_u(w + j * LANES)), ones);
-        }
-    }
-    // Two units, of activations at `x` and at `x2`.
-    template <int MR>
-    static FEWER_INLINE void step2(Acc (&acc)[MR][NV], const uint32_t *w, const uint32_t *x, const uint32_t *x2, int64_t ldx) {
-        const v16 ones = (v16)splat_i(0x00010001);
-        for (int i = 0; i < MR; i++) {
-            vi s = splat_i(*(const i32_mem *)(x + i * ldx)), t = splat_i(*(const i32_mem *)(x2 + i * ldx));
-            for (int j = 0; j < NV; j++)
-                acc[i][j] += add_pairs(byte_pairs(s, load_u(w + j * LANES)) + byte_pairs(t, load_u(w + STRIP + j * LANES)), ones);
         }
     }
 };
@@ -210,12 +200,6 @@ struct ModeI8 {
 typedef ModeI8 ModeI8Narrow;
 #endif
 
-// Whether a mode can take two units in one step.
-template <class Mode> constexpr bool BY_TWO = false;
-#if defined(__AVX2__) && !defined(__AVX512VNNI__)
-template <> constexpr bool BY_TWO<ModeI8Narrow> = true;
-#endif
-
 // What a tile does with its results before they leave the registers. The common cases of a transformer block; all others
 // go through scratch (finish_tile in product.h).
 enum Epilogue { PLAIN, ADD, LOW, GELU_LOW, RELU6 };  // fp32; fp32 plus residual; bf16; bf16 of GELU; ReLU6
@@ -230,17 +214,7 @@ __attribute__((noinline)) void tile(const Strip &strip, const uint32_t *x, int64
         for (int j = 0; j < NV; j++) acc[i][j] = Mode::start(strip.corr + j * LANES);
     const uint32_t *w = (const uint32_t *)strip.vals;
     const int32_t ku = strip.ku;
-    int32_t b = 0;
-    if constexpr (BY_TWO<Mode>) {
-        if (strip.by_two && ku == 1)
-            for (; b + 2 <= strip.blocks; b += 2, w += 2 * STRIP) Mode::template step2<MR>(acc, w, x + strip.kidx[b], x + strip.kidx[b + 1], ldx);
-        else if (strip.by_two)  // of an even number of units
-            for (; b < strip.blocks; b++) {
-                const uint32_t *xp = x + strip.kidx[b];
-                for (int32_t k = 0; k < ku; k += 2, w += 2 * STRIP, xp += 2) Mode::template step2<MR>(acc, w, xp, xp + 1, ldx);
-            }
-    }
-    for (; b < strip.blocks; b++) {
+    for (int32_t b = 0; b < strip.blocks; b++) {
         const uint32_t *xp = x + (int64_t)strip.kidx[b] * Mode::XSTEP;
         for (int32_t k = 0; k < ku; k++, w += STRIP, xp += Mode::XSTEP) Mode::template step<MR>(acc, w, xp, ldx);
     }

@@ -11,7 +11,7 @@ template <class Mode> static double peak_of(int64_t steps) {
     alignas(64) static const float zeros[STRIP] = {};
     alignas(64) float out[TILE_MAX * STRIP];
     static const int32_t start[1] = {0};
-    Strip strip = {start, w, 1, UNITS, zeros, zeros, (const int32_t *)zeros, true};
+    Strip strip = {start, w, 1, UNITS, zeros, zeros, (const int32_t *)zeros};
     int64_t done = 0;
     for (; done < steps; done += UNITS) {
         tile_of<Mode>(Mode::TILE)(strip, x, LDX, zeros, out, STRIP, nullptr, 0);

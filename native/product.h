@@ -20,7 +20,6 @@ FEWER_INLINE Strip strip_of(const FewerWeight &w, int64_t s) {
     strip.bias = w.bias + s * STRIP;
     strip.scale = w.scale ? w.scale + s * STRIP : w.bias;  // not read for float weights
     strip.corr = w.corr ? w.corr + s * STRIP : (const int32_t *)w.bias;
-    strip.by_two = w.narrow && w.narrow[s] == 2;
     return strip;
 }
 

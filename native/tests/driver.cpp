@@ -65,6 +65,7 @@ struct Packed {
 
     Packed(int mode, int out, int in, int ku, double keep) : dense((size_t)out * in), rowptr((size_t)(out + 15) / 16 + 1) {
         const int unit = mode == FEWER_F32 ? 1 : mode == FEWER_BF16 ? 2 : 4, strips = (out + 15) / 16, width = ku * unit;
+        const int narrow = mode == FEWER_I8 && uniform() < 0.7, top = narrow ? 64 : 127;
         std::vector<int32_t> index;
         std::vector<char> bytes;
         std::vector<int32_t> correction(strips * 16);
@@ -81,10 +82,10 @@ struct Packed {
                             if (mode == FEWER_F32) append(bytes, value);
                             if (mode == FEWER_BF16) append(bytes, bf16(value)), value = bf16_value(bf16(value));
                             if (mode == FEWER_I8) {
-                                int8_t q = (int8_t)lrintf(value * 127);
+                                int8_t q = (int8_t)lrintf(value * top);
                                 append(bytes, q);
                                 correction[row] += 128 * q;
-                                value = q / 127.0f;
+                                value = q / (float)top;
                             }
                             if (inside) dense[(size_t)row * in + col] = value;
                         }
@@ -96,9 +97,9 @@ struct Packed {
         corr = copy(correction);
         bias.reset(new Exact<float>(strips * 16));
         scale.reset(new Exact<float>(strips * 16));
-        for (int r = 0; r < strips * 16; r++) (*bias)[r] = r < out ? (float)uniform() : 0.0f, (*scale)[r] = 1 / 127.0f;
+        for (int r = 0; r < strips * 16; r++) (*bias)[r] = r < out ? (float)uniform() : 0.0f, (*scale)[r] = 1 / (float)top;
         w = {mode, out, in, strips, ku, rowptr.get(), kidx->get(), vals->get(), bias->get(),
-             mode == FEWER_I8 ? scale->get() : nullptr, mode == FEWER_I8 ? corr->get() : nullptr};
+             mode == FEWER_I8 ? scale->get() : nullptr, mode == FEWER_I8 ? corr->get() : nullptr, narrow};
     }
     template <class T> static void append(std::vector<char> &bytes, T v) {
         const char *p = (const char *)&v;

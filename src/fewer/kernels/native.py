@@ -27,7 +27,8 @@ class WeightStruct(ctypes.Structure):
 
     _fields_ = [
         *((n, c_int32) for n in ("mode", "out", "inputs", "strips", "ku")),
-        *((n, c_void_p) for n in ("rowptr", "kidx", "vals", "bias", "scale", "corr", "narrow")),
+        *((n, c_void_p) for n in ("rowptr", "kidx", "vals", "bias", "scale", "corr")),
+        ("narrow", c_int32),
     ]
 
 

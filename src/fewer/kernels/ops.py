@@ -15,7 +15,6 @@ from fewer.kernels import native
 from fewer.kernels.format import STRIP, UNIT, PackedWeight, check
 
 _PRECISION = {mode: name for name, mode in native.MODES.items()}
-_NARROW = 128
 TENSORS = 7
 """Tensors that make up one weight of an operator."""
 _BY_VALUE_DTYPE = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
@@ -29,7 +28,7 @@ def correction(packed: PackedWeight) -> Tensor:
     >>> import torch
     >>> from fewer.kernels.format import pack
     >>> correction(pack(torch.ones(1, 4), precision="int8"))[:2].tolist()
-    [65024, 0]
+    [32768, 0]
     """
     sums = torch.zeros(packed.strips, STRIP, dtype=torch.int64)
     counts = (packed.rowptr[1:] - packed.rowptr[:-1]).long()
@@ -39,43 +38,29 @@ def correction(packed: PackedWeight) -> Tensor:
 
 
 def narrow_sums(packed: PackedWeight) -> Tensor:
-    """Which strips of an int8 weight can be multiplied as bytes without VNNI, int32 [strips]; empty where one cannot.
+    """Whether an int8 weight can be multiplied as bytes without VNNI, bool [1].
 
     Products of bytes are added up in 16 bits there, which is exact where the weights of two neighbouring inputs add up
     to at most 128 in either sign: always for weights within [-64, 64], as :func:`~fewer.kernels.format.pack` makes
-    them. 2: it holds for each two stored units together as well (and their number allows to take them by two); else 1.
+    them.
 
     Examples
     --------
     >>> import torch
     >>> from fewer.kernels.format import pack
-    >>> narrow_sums(pack(torch.eye(16), precision="int8")), narrow_sums(pack(torch.ones(16, 16), precision="int8"))
-    (tensor([2], dtype=torch.int32), tensor([1], dtype=torch.int32))
+    >>> narrow_sums(pack(torch.ones(16, 16), precision="int8"))
+    tensor([True])
     """
     values = packed.vals.to(torch.int16)
     pairs = values.view(*values.shape[:3], 2, 2)  # [blocks, units, 16, pair, input]
-    sums = torch.stack([pairs.clamp_min(0).sum(-1), -pairs.clamp_max(0).sum(-1)])  # [sign, blocks, units, 16, pair]
-    if bool((sums > _NARROW).any()):
-        return torch.zeros(0, dtype=torch.int32)
-    counts = (packed.rowptr[1:] - packed.rowptr[:-1]).long()
-    strip = torch.repeat_interleave(torch.arange(packed.strips), counts)
-    if packed.units % 2 == 0:
-        by_two, strip_of = sums[:, :, 0::2] + sums[:, :, 1::2], strip
-    elif packed.units == 1:  # blocks follow each other in pairs, counted from the first of their strip
-        place = torch.arange(packed.blocks) - packed.rowptr.long()[strip]
-        first = torch.nonzero((place % 2 == 0) & (place + 1 < counts[strip]))[:, 0]
-        by_two, strip_of = sums[:, first] + sums[:, first + 1], strip[first]
-    else:
-        return torch.ones(packed.strips, dtype=torch.int32)
-    exact = torch.full((packed.strips,), 2, dtype=torch.int32)
-    exact[strip_of[(by_two > _NARROW).flatten(2).any(2).any(0)]] = 1
-    return exact
+    above, below = pairs.clamp_min(0).sum(-1), -pairs.clamp_max(0).sum(-1)
+    return torch.maximum(above, below).le(128).all().reshape(1)
 
 
 def int8_tables(packed: PackedWeight) -> tuple[Tensor, Tensor]:
     """:func:`correction` and :func:`narrow_sums` of a weight; both empty unless it is int8."""
     if packed.precision != "int8":
-        return torch.zeros(0, dtype=torch.int32), torch.zeros(0, dtype=torch.int32)
+        return torch.zeros(0, dtype=torch.int32), torch.zeros(0, dtype=torch.bool)
     return correction(packed), narrow_sums(packed)
 
 
@@ -109,7 +94,7 @@ class NativeWeight:
             bias.data_ptr(),
             scale.data_ptr() if int8 else None,
             corr.data_ptr() if int8 else None,
-            narrow.data_ptr() if narrow.numel() else None,
+            int8 and bool(narrow),
         )
         self.pointer = ctypes.byref(self.struct)
 
