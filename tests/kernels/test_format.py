@@ -139,3 +139,15 @@ def test_bad_arguments():
         pack(torch.ones(4, 4, dtype=torch.int32))
     with pytest.raises(FewerError, match="NaN or infinity"):
         pack(torch.full((4, 4), torch.nan), precision="int8")
+
+
+def test_int8_packing_keeps_integers_that_another_rounded():
+    torch.manual_seed(0)
+    steps = torch.rand(20, 1) + 0.1
+    for top in (64, 127):
+        values = torch.randint(-top, top + 1, (20, 40)).float()
+        values[:, 0] = top
+        packed = pack(values * steps, precision="int8")
+        torch.testing.assert_close(packed.scale[:20], steps[:, 0])
+        assert float(packed.vals.float().abs().max()) == top
+        torch.testing.assert_close(unpack(packed), values * steps, rtol=1e-6, atol=0)

@@ -223,9 +223,7 @@ def pack(
             raise FewerError(f"int8 sums overflow above {_MAX_INT8_INPUTS} inputs; this layer has {shape[1]}: use bf16")
         if not bool(torch.isfinite(weight).all()):
             raise FewerError("int8 packing needs finite weights, but the weight holds NaN or infinity: use bf16")
-        peak, top = weight.abs().amax(1), levels(8)
-        row_scale = torch.where(peak > 0, peak / top, torch.ones(()))
-        values = (weight / row_scale[:, None]).round().clamp(-top, top)
+        row_scale, values = _integers(weight)
         scale = torch.nn.functional.pad(row_scale, (0, strips * STRIP - shape[0]), value=1.0)
     kept = _tiles(mask, width).flatten(2).any(2)  # [strips, blocks per strip]
     rowptr = torch.zeros(strips + 1, dtype=torch.int32)
@@ -239,6 +237,18 @@ def pack(
             raise FewerError(f"the bias has shape {tuple(bias.shape)}; a weight of shape {shape} needs ({shape[0]},)")
         padded_bias[: shape[0]] = bias.detach().to("cpu", torch.float32)
     return PackedWeight(precision, shape, width, rowptr, kidx.contiguous(), vals, padded_bias, scale)
+
+
+def _integers(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale of each row, and integers of at most 64; of at most 127 where the weight has been rounded to those."""
+    peak = weight.abs().amax(1)
+    for top in (levels(8), 127):
+        scale = torch.where(peak > 0, peak / top, torch.ones(()))
+        steps = weight / scale[:, None]
+        if bool(((steps - steps.round()).abs() < 1e-3).all()):
+            return scale, steps.round()
+    scale = torch.where(peak > 0, peak / levels(8), torch.ones(()))
+    return scale, (weight / scale[:, None]).round().clamp(-levels(8), levels(8))
 
 
 def unpack(packed: PackedWeight) -> Tensor:
