@@ -2,7 +2,7 @@
 
 ``nearest``: each weight to its nearest integer. ``feedback``: later weights of a row make up for the errors of earlier
 ones (``fewer.quantize.feedback``), and layers for those before them, as the repair of ``fewer compress`` does it. int8
-has 64 levels on either side of zero, so that processors without VNNI can add up products of bytes in 16 bits; ``nearest,
+has 64 levels on either side of zero, so that processors without VNNI can sum products of bytes in 16 bits; ``nearest,
 127 levels`` is without that limit. Nothing is cut or smoothed. Depthwise and grouped convolutions stay as they are at
 int8, as in the kernels; at int4 they are rounded to the nearest. Errors on held-out photos; a seed draws the crops.
 
