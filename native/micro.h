@@ -244,8 +244,15 @@ template <class Mode, int E = PLAIN> FEWER_INLINE TileFn tile_of(int rows) {
     return table[rows - 1];
 }
 
+// Modes that are seldom used have no tiles with an epilogue: each has a copy for every height, and the library is small.
+template <class Mode> constexpr bool EPILOGUES = true;
+#if defined(__AVX2__) && !defined(__AVX512VNNI__)
+template <> constexpr bool EPILOGUES<ModeI8> = false;
+#endif
+
 // The tile with an epilogue; the bf16 ones exist where activations between layers are bf16.
 template <class Mode> FEWER_INLINE TileFn tile_of(int rows, int epilogue) {
+    if constexpr (!EPILOGUES<Mode>) return tile_of<Mode>(rows);
     constexpr bool HAS_LOW = Mode::ID != FEWER_F32;
     switch (epilogue) {
         case ADD: return tile_of<Mode, ADD>(rows);

@@ -78,7 +78,7 @@ static void multiply(const FewerWeight &w, const uint32_t *x, int64_t ldx, const
     alignas(64) float scratch[TILE_MAX * STRIP];
     Tiles tiles(rows, Mode::TILE);
     FinishFn finish = finish_of(out.act, out.type);
-    int direct = epilogue_of(out, Mode::ID);
+    int direct = EPILOGUES<Mode> ? epilogue_of(out, Mode::ID) : -1;
     int64_t bytes = out.type == FEWER_T_F32 ? 4 : 2;
     for (int64_t s = s0; s < s1; s++) {
         Strip strip = strip_of(w, s);
