@@ -23,7 +23,7 @@ from fewer.cost.stopwatch import Stopwatch
 from fewer.kernels import native
 from fewer.kernels.accelerate import capture_inputs
 from fewer.kernels.fuse import find_runs, trace
-from fewer.kernels.stages import NativeChain, Stage
+from fewer.kernels.stages import NativeChain
 from fewer.models.spec import load_model
 
 OUT = Path(__file__).parent / "results" / "stages.csv"
@@ -38,20 +38,6 @@ def peak(mode: int) -> float:
         operations = native.library().peak(mode, 200_000)
         best = max(best, operations / 2 / (time.perf_counter() - began) / 1e3)
     return best
-
-
-def macs_of(stage: Stage, size: tuple[int, int]) -> tuple[int, int]:
-    """Multiply-accumulates of the products and of the depthwise filter."""
-    pixels, products, filters = size[0] * size[1], 0, 0
-    for unit in stage.units:
-        stride = unit.conv.stride[0]
-        pixels //= stride * stride
-        macs = unit.conv.weight.numel() * pixels
-        if unit.kind == "depthwise":
-            filters += macs
-        else:
-            products += macs
-    return products, filters
 
 
 def main() -> None:
@@ -80,7 +66,9 @@ def main() -> None:
         if stage is None:
             products, filters = total
         else:
-            products, filters = macs_of(stage, (x.shape[2], x.shape[3]))
+            macs = list(zip(stage.units, stage.macs((x.shape[2], x.shape[3])), strict=True))
+            filters = sum(count for unit, count in macs if unit.kind == "depthwise")
+            products = sum(count for _, count in macs) - filters
             total = [total[0] + products, total[1] + filters]
         for name, timing in found.items():
             ms, floor = timing.ratio * watch.reference_ms, products / peaks[name] + filters / peaks["fp32"]

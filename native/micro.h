@@ -97,7 +97,7 @@ struct ByteLanes : IntegerSums {
     static constexpr int XSTEP = 1;
     static FEWER_INLINE float convert_row(const float *row, int64_t padded, uint32_t *dst) {
         float inverse, s = row_scale(row_peak(row, padded), &inverse);
-        for (int64_t i = 0; i < padded; i += LANES) store_bytes((uint8_t *)dst + i, quantise(load(row + i), inverse, 128));
+        quantise_row(row, padded, inverse, (uint8_t *)dst);
         return s;
     }
 };

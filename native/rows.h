@@ -81,6 +81,27 @@ FEWER_INLINE void store_bytes(void *p, vi v) {
 #endif
 }
 
+// n values (a multiple of 16) as bytes: x * inverse rounded, plus 128.
+FEWER_INLINE void quantise_row(const float *x, int64_t n, float inverse, uint8_t *dst) {
+    int64_t i = 0;
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    // Packs four vectors at once; the two halves of a register are packed apart, and come back into order at the end.
+    const __m256i magic = _mm256_set1_epi32(0x4b400000), order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    auto integers = [&](int64_t at) { return _mm256_sub_epi32((__m256i)quantise(load(x + at), inverse, 128), magic); };
+    for (; i + 32 <= n; i += 32) {
+        __m256i low = _mm256_packus_epi32(integers(i), integers(i + 8)), high = _mm256_packus_epi32(integers(i + 16), integers(i + 24));
+        _mm256_storeu_si256((__m256i *)(dst + i), _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order));
+    }
+    for (; i < n; i += 16) {
+        __m256i low = _mm256_packus_epi32(integers(i), integers(i + 8));
+        __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, low), order);
+        _mm_storeu_si128((__m128i *)(dst + i), _mm256_castsi256_si128(bytes));
+    }
+#else
+    for (; i < n; i += LANES) store_bytes(dst + i, quantise(load(x + i), inverse, 128));
+#endif
+}
+
 // The scale of an int8 row, and its inverse. A row of zeros has scale 1; a poisoned row has scale NaN, so that all its
 // outputs are NaN, and inverse 0, so that the integers stay defined.
 FEWER_INLINE float row_scale(float peak, float *inverse) {

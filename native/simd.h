@@ -77,6 +77,10 @@ FEWER_INLINE float maximum(vf v) {
 FEWER_INLINE int32_t maximum_i(vi v) {
 #if defined(__AVX512F__)
     return _mm512_reduce_max_epi32((__m512i)v);
+#elif defined(__AVX2__)
+    __m128i m = _mm_max_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+    return _mm_cvtsi128_si32(_mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1)));
 #endif
     int32_t s = v[0];
     for (int i = 1; i < LANES; i++) s = v[i] > s ? v[i] : s;

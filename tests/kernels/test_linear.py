@@ -263,14 +263,15 @@ def test_sums_of_bytes_never_saturate(each_isa, case):
 
 @pytest.mark.parametrize("width", [4, 16])
 @pytest.mark.parametrize("top", [64, 127])
-def test_sums_of_bytes_are_exact(each_isa, width, top):
+@pytest.mark.parametrize("inputs", [16, 48, 64, 112])  # bytes are packed 32 at a time, and 16 that are left
+def test_sums_of_bytes_are_exact(each_isa, width, top, inputs):
     torch.manual_seed(0)
-    values = torch.randint(-top, top + 1, (48, 64)).float()
-    mask = torch.rand(3, 64 // width).lt(0.7).repeat_interleave(16, 0).repeat_interleave(width, 1)
+    values = torch.randint(-top, top + 1, (48, inputs)).float()
+    mask = torch.rand(3, inputs // width).lt(0.7).repeat_interleave(16, 0).repeat_interleave(width, 1)
     values *= mask
     packed = int8_weight(values, width, mask)
     assert ops.narrow_sums(packed).item() is (top == 64)
-    x = torch.randint(-127, 128, (37, 64)).float()
-    x[:, 0] = 127
+    x = torch.randint(-127, 128, (37, inputs)).float()
+    x[range(37), [7 * row % inputs for row in range(37)]] = torch.tensor([127.0, -127.0]).repeat(19)[:37]
     y = ops.linear_direct(ops.NativeWeight.of(packed), x, None, 0)
     assert torch.equal(y, x @ values.T)

@@ -198,10 +198,7 @@ def _geometry(stage: Stage) -> str:
 
 def _share(stage: Stage, name: str, image: Tensor) -> float:
     """Share of a layer in the multiply-accumulates of its stage."""
-    pixels, macs = float(image.shape[-1] * image.shape[-2]), {}
-    for unit in stage.units:
-        pixels /= unit.conv.stride[0] ** 2
-        macs[unit.name] = pixels * unit.conv.weight.numel()
+    macs = dict(zip((unit.name for unit in stage.units), stage.macs((image.shape[-2], image.shape[-1])), strict=True))
     return macs[name] / sum(macs.values())
 
 

@@ -78,6 +78,14 @@ class Stage:
         """The parts that are there, in order."""
         return [u for u in (self.expand, self.filter, self.project) if u is not None]
 
+    def macs(self, size: tuple[int, int]) -> list[float]:
+        """Multiply-accumulates of each part, in order, on one image of ``size`` (height, width) pixels."""
+        pixels, counts = float(size[0] * size[1]), []
+        for unit in self.units:
+            pixels /= unit.conv.stride[0] ** 2
+            counts.append(pixels * unit.conv.weight.numel())
+        return counts
+
 
 def _packed(unit: Unit, mask: Tensor | None, precision: str) -> BlockSparseLinear:
     """The convolution over (tap, channel), outputs and inputs padded to multiples of 16."""
