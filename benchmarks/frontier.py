@@ -187,7 +187,7 @@ def ours(
     table: Table, prepared: Prepared, settings: Settings, judge: Judge, clock: Clock, args: argparse.Namespace
 ) -> None:
     name = prepared.loaded.name
-    points = (POINTS if "avx512_vnni" in environment()["isa"] else POINTS_AVX2).get(name, {})
+    points = (POINTS if "avx512_vnni" in (environment()["isa"] or "") else POINTS_AVX2).get(name, {})
     mine = [m for m in args.methods if m in OURS and ("tokens" not in m or mergeable_here(prepared))]
     wanted = [(m, b) for m in mine for b in args.budgets or points.get(m, BUDGETS)]
     row = {"model": name, "seed": settings.seed, "runtime": "fewer"}

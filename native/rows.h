@@ -92,7 +92,7 @@ FEWER_INLINE void quantise_row(const float *x, int64_t n, float inverse, uint8_t
         __m256i low = _mm256_packus_epi32(integers(i), integers(i + 8)), high = _mm256_packus_epi32(integers(i + 16), integers(i + 24));
         _mm256_storeu_si256((__m256i *)(dst + i), _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order));
     }
-    for (; i < n; i += 16) {
+    if (i < n) {  // the last 16
         __m256i low = _mm256_packus_epi32(integers(i), integers(i + 8));
         __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, low), order);
         _mm_storeu_si128((__m128i *)(dst + i), _mm256_castsi256_si128(bytes));
