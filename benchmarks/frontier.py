@@ -86,6 +86,7 @@ POINTS = {
     },
     "fewer/mobilenet-v2": {
         "ours": (0.22, 0.21, 0.205, 0.2),
+        "ours, recovered": (0.205,),
         "ours, pruning only": (0.3,),
         "ours, precision only": (0.28, 0.23),
         "uniform blocks": (0.3,),
@@ -103,6 +104,7 @@ POINTS_AVX2 = {
     },
     "fewer/mobilenet-v2": {
         "ours": (0.28, 0.25, 0.235, 0.22),
+        "ours, recovered": (0.25, 0.235),
         "ours, pruning only": (0.3,),
         "ours, precision only": (0.28,),
         "uniform blocks": (0.3,),
@@ -117,6 +119,7 @@ OURS: dict[str, tuple[str, Keep]] = {
     "ours with tokens": ("auto", lambda o: True),
     "ours with tokens, recovered": ("dp", lambda o: True),
     "ours": ("auto", lambda o: True),
+    "ours, recovered": ("dp", lambda o: True),
     "ours, pruning only": ("auto", lambda o: o.precision == "fp32"),
     "ours, precision only": ("dp", lambda o: o.is_dense),
     "uniform blocks": ("uniform", lambda o: o.precision == "fp32"),
