@@ -11,7 +11,8 @@ is timed; ``mnist`` is the accuracy of a linear probe on its features. ``lpvit``
 Taylor estimate of harm, a FLOPs budget with its power term, no repair) on our kernels; its point is the share of
 FLOPs. ``..., recovered`` has been trained for ``--recover`` minutes; half of the held-out files chose its best state,
 so its quality is only given for the other half (``half_distortion``, ``half_quality``), as that of every row is beside
-the one on all files.
+the one on all files. ``half_before`` is the error of the very same plan before it was trained: the row without recovery
+may hold another plan, as tokens are timed again for each.
 
     OMP_NUM_THREADS=1 python benchmarks/frontier.py    # results/frontier.csv, goes on where it stopped
     python benchmarks/frontier.py --models fewer/mobilenet-v2 --seeds 0
@@ -27,6 +28,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -74,6 +76,7 @@ RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
     "model", "seed", "method", "point", "runtime", "times_faster", "times_int8", "ms", "predicted", "distortion",
     "predicted_distortion", "plan", "quality_name", "quality", "half_distortion", "half_quality", "mnist",
+    "half_before",
 )  # fmt: skip
 POINTS = {
     "fewer/dinov2-small": {
@@ -164,13 +167,11 @@ def finish(
     clock: Clock,
     fast: nn.Module,
     probes: int,
-    trained: bool = False,
+    before: float | None = None,
 ) -> None:
-    """Judge and time a model and write its row."""
-    times = clock.of(fast)
-    files = list(dict.fromkeys(prepared.heldout_files))
-    judging = torch.tensor([files.index(file) % 2 == 1 for file in prepared.heldout_files])
-    quality, half = judge.judge_parts(fast, slice(None), judging)
+    """Judge and time a model and write its row; ``before`` is the error on the judging half of one that was trained."""
+    times, trained = clock.of(fast), before is not None
+    quality, half = judge.judge_parts(fast, slice(None), judging_half(prepared))
     mnist = ""
     if probes and quality.name == "feature cosine":
         mnist = probe(fast, "mnist", probes, prepared)[1]
@@ -182,8 +183,15 @@ def finish(
         "half_distortion": half.distortion,
         "half_quality": half.value,
         "mnist": mnist,
+        "half_before": "" if before is None else before,
     }
     table.add({k: f"{v:.5g}" if isinstance(v, float) and k != "point" else v for k, v in found.items()})
+
+
+def judging_half(prepared: Prepared) -> torch.Tensor:
+    """Which held-out images are of the files that never choose a state of a training."""
+    files = list(dict.fromkeys(prepared.heldout_files))
+    return torch.tensor([files.index(file) % 2 == 1 for file in prepared.heldout_files])
 
 
 def ours(
@@ -263,8 +271,10 @@ def point(
         tokens = curves.meta.get("tokens")
         model, masks = apply_options(prepared, settings, dict(sensed.options), chosen, tokens=tokens)
     dense_ms = curves.dense("latency")
-    recovered = method.endswith("recovered")
-    if recovered:
+    before = None
+    if method.endswith("recovered"):
+        untrained = deploy(prepared, settings, deepcopy(model), masks, chosen, plan.cost["latency"], dense_ms)
+        before = judge.judge_parts(untrained.model, judging_half(prepared))[0].distortion
         recover(prepared, settings, model, masks, chosen, 60 * args.recover)
     fast = deploy(prepared, settings, model, masks, chosen, plan.cost["latency"], dense_ms)
     found = {
@@ -274,7 +284,7 @@ def point(
         "predicted_distortion": plan.distortion,
         "plan": allocator,
     }
-    finish(table, found, prepared, judge, clock, fast.model, args.probes, recovered)
+    finish(table, found, prepared, judge, clock, fast.model, args.probes, before)
 
 
 def compete(
