@@ -57,7 +57,6 @@ from fewer.models.running import call, evaluating
 from fewer.models.spec import load_model
 from fewer.quantize.activations import rounding_inputs_of
 from fewer.report import environment
-from fewer.tokens.blocks import merges_of
 from fewer.verbs.applying import apply_options
 from fewer.verbs.contest import Made, contest, final
 from fewer.verbs.curves import Sensed, resolved, sense_curves
@@ -335,8 +334,7 @@ def recover(
         lesson.seconds = process_time() - began
         if not lesson.note(judge.judge(model).distortion, model):
             model.load_state_dict(lesson.best)
-    merged = merges_of(model) is not None
-    blocks = [] if merged else find_blocks(prepared.model, list(masks), prepared.calibration[:1])
+    blocks = find_blocks(prepared.model, list(masks), prepared.calibration[:1])
     held = {n: Held(None if bool(m.all()) else m, precisions[n]) for n, m in masks.items()}
     with torch.enable_grad():
         teach(

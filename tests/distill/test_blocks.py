@@ -1,10 +1,15 @@
 """Blocks are found in any architecture, and looked at without leaving a trace."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from fewer.distill.blocks import Block, block_errors, block_outputs, find_blocks
+from fewer.distill.losses import block_error
+from fewer.models.vit import VisionTransformer
+from fewer.tokens.blocks import merge_after, restored
 from tests.tiny import TINY, tiny
 
 
@@ -80,3 +85,32 @@ def test_an_output_that_the_next_module_changes_in_place_is_kept_as_it_was():
     with block_outputs(net, [Block("0", 1)]) as outputs, torch.no_grad():
         net(torch.ones(1, 3))
     assert torch.equal(outputs["0"], -torch.ones(1, 3))
+
+
+def test_merged_tokens_are_compared_with_those_that_they_hold():
+    torch.manual_seed(0)
+    dense = VisionTransformer(32, 8, width=16, depth=3, heads=2).eval()
+    student = merge_after(copy.deepcopy(dense), {"blocks.0": 5, "blocks.1": 3, "blocks.2": 0})
+    x = torch.randn(2, 3, 32, 32)
+    blocks = find_blocks(dense, layers(dense), x[:1])
+    names = [block.name for block in blocks]
+    seen = {}
+    hooks = [
+        student.get_submodule(name).register_forward_hook(lambda _m, _i, y, n=name: seen.__setitem__(n, restored(y)))
+        for name in names
+    ]
+    with block_outputs(dense, blocks) as wanted, torch.no_grad():
+        dense(x)
+    for alone in (True, False):
+        student.zero_grad()
+        with block_errors(student, blocks, wanted, alone) as errors:
+            student(x)
+        assert len(errors) == len(blocks)
+        for block, error in zip(blocks, errors, strict=True):
+            assert seen[block.name].shape == wanted[block.name].shape
+            torch.testing.assert_close(error, block_error(wanted[block.name], seen[block.name], block.axis))
+        errors[names.index("blocks.2")].backward()
+        # a gradient passes through merges only where blocks do not learn alone
+        assert (student.blocks[0].mlp.fc1.weight.grad is None) == alone
+    for hook in hooks:
+        hook.remove()

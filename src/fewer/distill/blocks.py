@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fewer.distill.losses import block_error
 from fewer.models.running import Forward, call, evaluating, tensors_of
+from fewer.tokens.blocks import cut_off, restored
 
 __all__ = ["Block", "block_errors", "block_outputs", "find_blocks"]
 
@@ -149,7 +150,8 @@ def block_errors(
     blocks
         To look at.
     wanted
-        What the teacher's blocks give out, by name. A block of another shape (of fewer tokens) is left out.
+        What the teacher's blocks give out, by name. Where the student has merged tokens, each token of the image is
+        compared with the merged one that holds it. A block of another shape is left out.
     alone
         Cut gradients at the entrance of every block, so that each learns from its own error only, on the inputs that
         the blocks before it really give.
@@ -169,13 +171,15 @@ def block_errors(
     handles = []
 
     def cut(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (inputs[0].detach(), *inputs[1:])
+        return (cut_off(inputs[0]), *inputs[1:])
 
     def compare(block: Block) -> Callable[..., None]:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            target = wanted[block.name]
-            if isinstance(output, Tensor) and output.shape == target.shape:
-                errors.append(block_error(target, output, block.axis))
+            if not isinstance(output, Tensor):
+                return
+            target, got = wanted[block.name], restored(output)
+            if got.shape == target.shape:
+                errors.append(block_error(target, got, block.axis))
 
         return hook
 

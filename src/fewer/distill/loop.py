@@ -309,7 +309,7 @@ class _Sitting:
     def _step(self, images: Tensor, part: float) -> None:
         alone = self.comparable and part < self.course.alone
         loss = self._loss(images, alone)
-        if alone and not self.comparable:  # a block between merges of tokens has nothing of its own to learn from
+        if alone and not self.comparable:  # blocks of other shapes have nothing of their own to learn from
             loss = self._loss(images, False)
         if not bool(torch.isfinite(loss)):
             self.unstable += 1

@@ -16,10 +16,12 @@ from fewer.tokens.merge import TokenState, merge_tokens
 
 __all__ = [
     "MergingBlock",
+    "cut_off",
     "merge_after",
     "mergeable_blocks",
     "merges_of",
     "pass_on",
+    "restored",
     "state_of",
     "unmerged",
     "with_merging",
@@ -33,6 +35,32 @@ _PREFIX = ("cls_token", "dist_token", "reg_token")
 def state_of(x: Tensor) -> TokenState | None:
     """What came with the tokens; None before the first merge."""
     return getattr(x, _STATE, None)
+
+
+def restored(x: Tensor) -> Tensor:
+    """As many tokens as the image had, so that they can be compared with those of a model that merges nothing.
+
+    Examples
+    --------
+    >>> restored(torch.zeros(1, 3, 2)).shape
+    torch.Size([1, 3, 2])
+    """
+    state = state_of(x)
+    return x if state is None else state.restore(x)
+
+
+def cut_off(x: Tensor) -> Tensor:
+    """The same tokens with their state, and no gradient into what made them.
+
+    Examples
+    --------
+    >>> cut_off(torch.zeros(1, requires_grad=True)).requires_grad
+    False
+    """
+    y, state = x.detach(), state_of(x)
+    if state is not None:
+        setattr(y, _STATE, state)
+    return y
 
 
 def pass_on(y: Tensor, state: TokenState | None, amount: int, protected: int, restore: bool) -> Tensor:

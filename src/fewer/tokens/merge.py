@@ -140,7 +140,7 @@ def merge_tokens(x: Tensor, state: TokenState, count: int, protected: int = 1) -
 
     second = second.scatter_add(1, found.into[..., None].expand(-1, -1, width), take(found.gone))
     joined = torch.cat([front, take(found.kept), second], 1)
-    total = joined[..., -1]
+    total = joined[..., -1].detach()  # sizes do not depend on values, which a backward pass cannot see
     return joined[..., :-1] / total[..., None], TokenState(total, _follow(state.origin, found, x.shape[1], protected))
 
 

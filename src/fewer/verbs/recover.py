@@ -288,8 +288,7 @@ def _train(
     prepared, recipe = work.prepared, work.recipe
     names = [unit.name for unit in recipe.units]
     example = prepared.calibration[:1]
-    # between merges the student has other tokens than its teacher: only their outputs can be compared
-    blocks = [] if recipe.tokens is not None else find_blocks(prepared.model, names, example, prepared.forward)
+    blocks = find_blocks(prepared.model, names, example, prepared.forward)
     pair = Pair(
         prepared.model,
         work.student,
