@@ -165,6 +165,8 @@ struct FewerTable {
     double (*peak)(int mode, int64_t steps);  // runs one tile in L1 over and over; returns operations done
 };
 
+extern "C" int fewer_wide_tiles;  // whether tiles have more rows than eight, and strips go in pairs (dispatch.cpp)
+
 // Thread-private scratch that grows and is kept between calls; slot separates uses that live at the same time.
 enum { FEWER_SLOT_ROWS, FEWER_SLOT_TILE, FEWER_SLOT_HIDDEN, FEWER_SLOT_KEYS, FEWER_SLOT_VALUES, FEWER_SLOT_SHARED,
        FEWER_SLOT_QKV, FEWER_SLOT_CONTEXT, FEWER_SLOT_SCALE, FEWER_SLOT_NORM, FEWER_SLOT_SUM, FEWER_SLOTS };

@@ -123,11 +123,11 @@ struct Head {  // one packed head and the scratch of a group of queries
 };
 
 template <class Mode> void queries(const FewerAttention &a, const Head &h, int b, int head, int64_t first, int64_t count) {
-    static const float zeros[STRIP] = {};
+    static const float zeros[2 * STRIP] = {};
     static const int32_t start[1] = {0};
-    alignas(64) float tile_out[TILE_MAX * STRIP];
+    alignas(64) float tile_out[TILE_MAX * 2 * STRIP];
     float inverse[2 * TILE_MAX];
-    Tiles tiles(count, Mode::TILE);
+    Tiles tiles(count, tile_rows<Mode>());
     // Queries that are stored as the product reads them need no copy, unless their stride is a bad one (see rows.h).
     const char *source = at(a.q, a.xtype, b * a.q_batch + first * a.q_token + head * a.q_head);
     bool in_place = h.dim == a.dim && a.xtype == (Mode::UNIT == 1 || Mode::XSTEP == 1 ? h.type : -1) &&
@@ -139,11 +139,22 @@ template <class Mode> void queries(const FewerAttention &a, const Head &h, int b
         Mode::convert_row(h.row, h.dim, h.q + i * h.ldq);
     }
     Strip strip = {start, nullptr, 1, (int32_t)(h.dim / Mode::UNIT), zeros, zeros, (const int32_t *)zeros};
-    for (int64_t s = 0; s < h.padded_keys / STRIP; s++) {
-        strip.vals = h.keys + s * strip.ku * STRIP;
+    // one or two strips by one tile: all are dense, so that any two make a pair
+    auto multiply = [&](const uint32_t *weights, int64_t s, int strips, int64_t t, int64_t r, const uint32_t *rows, int64_t ld, float *to, int64_t ldo) {
+        int height = tiles.height(t);
+        for (int j = 0; j < strips; j++) {
+            bool pair = strips == 2 && t < tiles.full;
+            strip.vals = weights + (s + j) * strip.ku * STRIP;
+            tile_of<Mode>(pair ? PAIR : height)(strip, rows + r * ld, ld, zeros, to + j * STRIP, ldo, nullptr, 0);
+            if (pair) break;
+        }
+    };
+    auto strips_at = [&](int64_t s, int64_t count) { return tiles.full && s + 1 < count ? 2 : 1; };
+    for (int64_t s = 0, n, count = h.padded_keys / STRIP; s < count; s += n) {
+        n = strips_at(s, count);
         int64_t r = 0;
         for (int64_t t = 0; t < tiles.count; r += tiles.height(t), t++)
-            tile_of<Mode>(tiles.height(t))(strip, q + r * ldq, ldq, zeros, h.scores + r * h.lds + s * STRIP, h.lds, nullptr, 0);
+            multiply(h.keys, s, (int)n, t, r, q, ldq, h.scores + r * h.lds + s * STRIP, h.lds);
     }
     if (a.key_bias) {  // the scores are scaled when they are exponentiated
         const float *bias = a.key_bias + b * a.bias_batch, inverse_scale = 1 / a.scale;
@@ -158,18 +169,18 @@ template <class Mode> void queries(const FewerAttention &a, const Head &h, int b
     for (int64_t i = 0; i < count; i++)
         inverse[i] = 1.0f / softmax_row<BF16>(h.scores + i * h.lds, a.keys, h.padded_keys, a.scale * 1.44269504f, p + i * ldp);
     strip.ku = (int32_t)(h.padded_keys / Mode::UNIT);
-    for (int64_t s = 0; s < h.dim / STRIP; s++) {
-        strip.vals = h.values + s * strip.ku * STRIP;
-        int cols = (int)least<int64_t>(STRIP, a.dim - s * STRIP);
+    for (int64_t s = 0, n, count = h.dim / STRIP; s < count; s += n) {
+        n = strips_at(s, count);
         int64_t r = 0;
         for (int64_t t = 0; t < tiles.count; r += tiles.height(t), t++) {
-            tile_of<Mode>(tiles.height(t))(strip, p + r * ldp, ldp, zeros, tile_out, STRIP, nullptr, 0);
+            multiply(h.values, s, (int)n, t, r, p, ldp, tile_out, 2 * STRIP);
             for (int i = 0; i < tiles.height(t); i++) {
                 int64_t o = b * a.o_batch + (first + r + i) * a.o_token + head * a.o_head + s * STRIP;
-                for (int j = 0; j < STRIP; j += LANES) {
-                    vf v = load(tile_out + i * STRIP + j) * inverse[r + i];
-                    if (cols == STRIP && a.ytype == FEWER_T_F32) store((float *)a.out + o + j, v);
-                    else if (cols == STRIP) to_bf16((uint16_t *)a.out + o + j, v);
+                int cols = (int)least<int64_t>(n * STRIP, a.dim - s * STRIP);
+                for (int j = 0; j < n * STRIP; j += LANES) {
+                    vf v = load(tile_out + i * 2 * STRIP + j) * inverse[r + i];
+                    if (j + LANES <= cols && a.ytype == FEWER_T_F32) store((float *)a.out + o + j, v);
+                    else if (j + LANES <= cols) to_bf16((uint16_t *)a.out + o + j, v);
                     else
                         for (int l = 0; l < LANES && j + l < cols; l++) {
                             if (a.ytype == FEWER_T_F32) ((float *)a.out)[o + j + l] = v[l];
@@ -184,7 +195,7 @@ template <class Mode> void queries(const FewerAttention &a, const Head &h, int b
 // Head `head` of batch entry `b`, queries [first, last).
 template <class Mode> bool one_head(const FewerAttention &a, int b, int head, int64_t first, int64_t last) {
     if (last <= first) return true;
-    constexpr int GROUP = 2 * Mode::TILE;
+    const int64_t GROUP = 2 * tile_rows<Mode>();
     Head h;
     h.dim = up(a.dim, 16);
     h.type = Mode::UNIT == 1 ? FEWER_T_F32 : FEWER_T_BF16;
@@ -214,7 +225,7 @@ template <class Mode> int run(const FewerAttention &a) {
     int threads = (int)least<int64_t>(a.threads, 1 + work / 100000);
     // Heads are the natural share of a thread; their queries are split too when heads do not divide evenly.
     int splits = 1;
-    while (splits < 8 && a.queries / (2 * splits) >= 2 * Mode::TILE) {
+    while (splits < 8 && a.queries / (2 * splits) >= 2 * tile_rows<Mode>()) {
         int items = heads * splits, rounds = (items + threads - 1) / threads;
         if ((double)items / (rounds * threads) > 0.9) break;
         splits *= 2;

@@ -39,7 +39,7 @@ void conv_rows(const FewerWeight &w, const FewerConv &a, const Image &image, int
     alignas(64) float scratch[TILE_MAX * STRIP];
     Output out = {a.y, w.out, FEWER_T_F32, a.act, a.residual, w.out};
     FinishFn finish = finish_of(a.act, FEWER_T_F32);
-    Tiles tiles(a.out_w, Mode::TILE);
+    Tiles tiles(a.out_w, tile_rows<Mode>());
     int64_t ldx = a.stride_w * image.pixel_lanes;
     int64_t chunk = most<int64_t>(1, 64 / a.out_w);  // about 64 pixels for each visit of a strip
     for (int64_t c = y0; c < y1; c += chunk)
@@ -52,7 +52,7 @@ void conv_rows(const FewerWeight &w, const FewerConv &a, const Image &image, int
                 for (int64_t t = 0; t < tiles.count; done += tiles.height(t), t++) {
                     int mr = tiles.height(t);
                     tile_of<Mode>(mr)(strip, x + done * ldx, ldx, w.bias, scratch, STRIP, nullptr, 0);
-                    finish(scratch, mr, cols, out, pixel + done, s * STRIP);
+                    finish(scratch, STRIP, mr, cols, out, pixel + done, s * STRIP);
                 }
             }
         }

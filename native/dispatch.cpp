@@ -5,6 +5,9 @@
 #include <string.h>
 
 #include "abi.h"
+#if defined(FEWER_X86)
+#include <cpuid.h>
+#endif
 
 extern "C" const FewerTable *fewer_table_portable();
 #if defined(FEWER_X86)
@@ -33,6 +36,21 @@ bool has_vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 bool has_bf16() { return has_vnni() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 
+// Ways of the first data cache: of the kinds that cpuid lists, in the leaf of Intel or that of AMD. 0 where it does not say.
+int ways_of_l1() {
+#if defined(FEWER_X86)
+    const unsigned leaves[] = {0x4u, 0x8000001du};
+    for (unsigned leaf : leaves)
+        for (unsigned i = 0; i < 8; i++) {
+            unsigned a, b, c, d;
+            if (!__get_cpuid_count(leaf, i, &a, &b, &c, &d) || (a & 31) == 0) break;
+            bool data = (a & 31) == 1 || (a & 31) == 3;
+            if (data && (a >> 5 & 7) == 1) return (int)(b >> 22) + 1;
+        }
+#endif
+    return 0;
+}
+
 // Best first.
 const Variant VARIANTS[] = {
 #if defined(FEWER_X86)
@@ -56,6 +74,10 @@ struct Scratch {
 thread_local Scratch scratch;
 
 }  // namespace
+
+extern "C" {
+__attribute__((visibility("default"))) int fewer_wide_tiles = ways_of_l1() >= 12;
+}
 
 void *fewer_scratch(int slot, int64_t bytes) {
     Scratch &s = scratch;
@@ -98,7 +120,7 @@ FEWER_EXPORT const char *fewer_variant(int i, int *supported) {
 }
 
 FEWER_EXPORT const char *fewer_active() { return active ? active->name : nullptr; }
-FEWER_EXPORT int fewer_abi_version() { return 5; }
+FEWER_EXPORT int fewer_abi_version() { return 6; }
 FEWER_EXPORT int fewer_openmp() {
 #if defined(_OPENMP)
     return 1;

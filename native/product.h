@@ -23,13 +23,20 @@ FEWER_INLINE Strip strip_of(const FewerWeight &w, int64_t s) {
     return strip;
 }
 
+// Whether strip s and the one behind it are whole and keep the same blocks. Those of a dense weight do.
+FEWER_INLINE bool is_pair(const FewerWeight &w, int64_t s, int64_t end) {
+    if (s + 1 >= end || (s + 2) * STRIP > w.out) return false;
+    int64_t first = w.rowptr[s], second = w.rowptr[s + 1], count = second - first;
+    return w.rowptr[s + 2] - second == count && memcmp(w.kidx + first, w.kidx + second, (size_t)count * 4) == 0;
+}
+
 // Inputs of a row as the blocks see them: the last block may reach beyond `in`.
 FEWER_INLINE int64_t padded_inputs(const FewerWeight &w, int unit) { return up(up(w.in, (int64_t)w.ku * unit), 16); }
 
 // Activation, residual and conversion of a finished tile: `cols` columns of `rows` rows, from scratch to the output.
 // The switch over activations stands outside of the loops. Not static: the sources of a variant share one copy.
-template <int ACT> void finish_tile(const float *t, int rows, int cols, const Output &out, int64_t row, int64_t col) {
-    for (int i = 0; i < rows; i++, t += STRIP) {
+template <int ACT> void finish_tile(const float *t, int64_t ldt, int rows, int cols, const Output &out, int64_t row, int64_t col) {
+    for (int i = 0; i < rows; i++, t += ldt) {
         const float *r = out.residual ? out.residual + (row + i) * out.ldr + col : nullptr;
         int64_t at = (row + i) * out.ldy + col;
         if (cols == STRIP) {
@@ -51,7 +58,7 @@ template <int ACT> void finish_tile(const float *t, int rows, int cols, const Ou
     }
 }
 
-typedef void (*FinishFn)(const float *, int, int, const Output &, int64_t, int64_t);
+typedef void (*FinishFn)(const float *, int64_t, int, int, const Output &, int64_t, int64_t);
 FEWER_INLINE FinishFn finish_of(int act, int type) {
     switch (act) {
         case FEWER_GELU: return type == FEWER_T_BF16 ? finish_tile<GELU_SHORT> : finish_tile<FEWER_GELU>;
@@ -75,28 +82,36 @@ FEWER_INLINE int epilogue_of(const Output &out, int mode) {
 template <class Mode>
 static void multiply(const FewerWeight &w, const uint32_t *x, int64_t ldx, const float *sx, int64_t row0, int64_t rows,
                      int64_t s0, int64_t s1, const Output &out) {
-    alignas(64) float scratch[TILE_MAX * STRIP];
-    Tiles tiles(rows, Mode::TILE);
+    alignas(64) float scratch[TILE_MAX * 2 * STRIP];
+    Tiles tiles(rows, tile_rows<Mode>());
     FinishFn finish = finish_of(out.act, out.type);
     int direct = EPILOGUES<Mode> ? epilogue_of(out, Mode::ID) : -1;
     int64_t bytes = out.type == FEWER_T_F32 ? 4 : 2;
-    for (int64_t s = s0; s < s1; s++) {
-        Strip strip = strip_of(w, s);
-        int cols = (int)least<int64_t>(STRIP, w.out - s * STRIP);
-        int64_t r = 0;
-        for (int64_t t = 0; t < tiles.count; t++) {
-            int mr = tiles.height(t);
-            int64_t row = row0 + r, col = s * STRIP;
-            if (direct >= 0 && cols == STRIP) {
-                const float *residual = out.residual ? out.residual + row * out.ldr + col : nullptr;
-                char *y = (char *)out.y + (row * out.ldy + col) * bytes;
-                tile_of<Mode>(mr, direct)(strip, x + r * ldx, ldx, sx + r, y, out.ldy, residual, out.ldr);
-            } else {
-                tile_of<Mode>(mr)(strip, x + r * ldx, ldx, sx + r, scratch, STRIP, nullptr, 0);
-                finish(scratch, mr, cols, out, row, col);
-            }
-            r += mr;
+    // `height` rows from r on times strip s, or times it and the next one for PAIR
+    auto run = [&](int height, int64_t s, int64_t r) {
+        int64_t row = row0 + r, col = s * STRIP;
+        int cols = (int)least<int64_t>(STRIP, w.out - col);
+        if (direct >= 0 && cols == STRIP) {  // from registers to the output
+            const float *residual = out.residual ? out.residual + row * out.ldr + col : nullptr;
+            char *y = (char *)out.y + (row * out.ldy + col) * bytes;
+            tile_of<Mode>(height, direct)(strip_of(w, s), x + r * ldx, ldx, sx + r, y, out.ldy, residual, out.ldr);
+            return;
         }
+        tile_of<Mode>(height)(strip_of(w, s), x + r * ldx, ldx, sx + r, scratch, 2 * STRIP, nullptr, 0);
+        int rows = height == PAIR ? Mode::WIDE : height;
+        finish(scratch, 2 * STRIP, rows, cols, out, row, col);
+        if (height == PAIR) finish(scratch + STRIP, 2 * STRIP, rows, STRIP, out, row, col + STRIP);
+    };
+    for (int64_t s = s0; s < s1; s++) {
+        bool pair = tiles.full && is_pair(w, s, s1);
+        int64_t r = 0, t = 0;
+        if (pair)
+            for (; t < tiles.full; t++, r += tiles.high) run(PAIR, s, r);
+        for (; t < tiles.count; r += tiles.height(t), t++) {
+            run(tiles.height(t), s, r);
+            if (pair) run(tiles.height(t), s + 1, r);
+        }
+        s += pair;
     }
 }
 
@@ -133,7 +148,8 @@ template <class Mode> FEWER_INLINE int64_t row_lanes(const FewerWeight &w) {
 // Rows of a chunk: at most eight tiles, so that the lines of the output stay in L2 too, and at most 512 KB of prepared
 // activations, half of a usual L2. Fewer rows would read all weights from L3 more often.
 template <class Mode> FEWER_INLINE int64_t chunk_rows(int64_t lanes) {
-    return most<int64_t>(1, least<int64_t>(8, 524288 / (lanes * 4) / Mode::TILE)) * Mode::TILE;
+    const int64_t height = tile_rows<Mode>();
+    return most<int64_t>(1, least<int64_t>(8, 524288 / (lanes * 4) / height)) * height;
 }
 
 // Rows of the type that the step takes are read where they are, unless a block reaches beyond the row, or the stride is
@@ -208,7 +224,7 @@ template <class Mode> static int product(const FewerWeight &w, const Prologue &p
     threads = (int)least<int64_t>(threads, 1 + work / 200000);
     if (threads <= 1) return rows_times_strips<Mode>(w, p, 0, rows, 0, w.strips, out) ? FEWER_OK : FEWER_NO_MEMORY;
 
-    Grid grid(rows, w.strips, threads, Mode::TILE);
+    Grid grid(rows, w.strips, threads, tile_rows<Mode>());
     int failed = 0;
     bool shared = grid.strips > 1 && !readable<Mode>(w, p, rows);
     uint32_t *x = nullptr;

@@ -9,6 +9,7 @@ from fewer.kernels import native
 
 PRECISIONS = ("fp32", "bf16", "int8")
 VARIANTS = ("portable", "avx2", "avx512", "avx512_vnni", "avx512_bf16")
+LOW = "avx512_bf16 in low tiles"  # as on a processor whose L1 has fewer ways
 
 
 @pytest.fixture(autouse=True)
@@ -26,12 +27,18 @@ def lib():
     return native.library()
 
 
-@pytest.fixture(params=VARIANTS)
+@pytest.fixture(params=(*VARIANTS, LOW))
 def each_isa(request, lib):
-    if not lib.variants().get(request.param):
-        pytest.skip(f"this processor or this build lacks {request.param}")
-    with native.isa(request.param):
-        yield request.param
+    name = request.param.split()[0]
+    if not lib.variants().get(name):
+        pytest.skip(f"this processor or this build lacks {name}")
+    before = lib.wide_tiles
+    lib.wide_tiles = request.param != LOW
+    try:
+        with native.isa(name):
+            yield name
+    finally:
+        lib.wide_tiles = before
 
 
 def block_mask(

@@ -275,3 +275,29 @@ def test_sums_of_bytes_are_exact(each_isa, width, top, inputs):
     x[range(37), [7 * row % inputs for row in range(37)]] = torch.tensor([127.0, -127.0]).repeat(19)[:37]
     y = ops.linear_direct(ops.NativeWeight.of(packed), x, None, 0)
     assert torch.equal(y, x @ values.T)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("activation", [None, "gelu", "relu6"])
+def test_high_tiles_and_pairs_of_strips_give_the_same_bits(lib, precision, activation):
+    if not lib.variants().get("avx512_bf16"):
+        pytest.skip("this processor or this build lacks avx512_bf16")
+    generator = torch.Generator().manual_seed(0)
+    before = lib.wide_tiles
+    torch.set_num_threads(1)
+    try:
+        # strips alike in all, in some and in no pair; whole and ragged outputs; a last tile of every height
+        for outputs, sparsity in ((64, 0.0), (72, 0.0), (96, 0.5), (96, 1.0)):
+            weight, bias = torch.randn(outputs, 96, generator=generator), torch.randn(outputs, generator=generator)
+            mask = block_mask(outputs, 96, 16, 16, sparsity, generator)
+            mask[16:32] = mask[:16]
+            packed = pack(weight, mask, precision=precision, bias=bias)
+            for tokens in range(1, 40):
+                x = torch.randn(tokens, 96, generator=generator)
+                found = []
+                for wide in (False, True):
+                    lib.wide_tiles = wide
+                    found.append(ops.sparse_linear(x, packed, activation=activation))
+                assert torch.equal(*found)
+    finally:
+        lib.wide_tiles = before

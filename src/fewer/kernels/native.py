@@ -15,7 +15,7 @@ import torch  # before the library: torch loads the OpenMP runtime that both sha
 
 from fewer.core.errors import FewerError
 
-_ABI_VERSION = 5
+_ABI_VERSION = 6
 _LIBRARY = "libfewer_native.so"
 MODES = {"fp32": 0, "bf16": 1, "int8": 2}
 ACTIVATIONS = {None: 0, "none": 0, "gelu": 1, "relu": 2, "silu": 3, "relu6": 4, "gelu_tanh": 5}
@@ -181,6 +181,7 @@ class Library:
         self.conv, self.depthwise, self.norm = dll.fewer_conv, dll.fewer_depthwise, dll.fewer_norm
         self.chain = dll.fewer_chain
         self.peak = dll.fewer_peak
+        self._wide = c_int32.in_dll(dll, "fewer_wide_tiles")
         self.select(os.environ.get("FEWER_ISA") or None)
 
     def variants(self) -> dict[str, bool]:
@@ -195,6 +196,15 @@ class Library:
     def isa(self) -> str:
         """The instruction set in use."""
         return self._dll.fewer_active().decode()
+
+    @property
+    def wide_tiles(self) -> bool:
+        """Whether AVX-512 products take twelve rows and two strips at once; by default where L1 has twelve ways."""
+        return bool(self._wide.value)
+
+    @wide_tiles.setter
+    def wide_tiles(self, on: bool) -> None:
+        self._wide.value = int(on)
 
     def select(self, name: str | None) -> None:
         """Use one instruction set (None: the best this processor has) for every later call."""
