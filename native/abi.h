@@ -152,6 +152,20 @@ struct FewerNorm {
     int32_t threads;
 };
 
+// Tokens of which the `count` pairs that are most alike become one (fewer/tokens/merge.py).
+struct FewerMerge {
+    const float *x;         // [batch, tokens, width]
+    const float *sizes;     // [batch, tokens]: how many tokens of the image each stands for
+    const int64_t *origin;  // [batch, image]: which of the tokens holds each token of the image
+    float *y;               // [batch, tokens - count, width]
+    float *sizes_out;       // [batch, tokens - count]
+    int64_t *origin_out;    // [batch, image]
+    int32_t batch, tokens, width, image;
+    int32_t count;          // at most half of the tokens that are not protected
+    int32_t protect;        // tokens in front that are left alone
+    int32_t threads;
+};
+
 // What one instruction set offers; each variant of the sources fills one table.
 struct FewerTable {
     const char *name;
@@ -162,6 +176,7 @@ struct FewerTable {
     int (*depthwise)(const FewerDepthwise *);
     int (*norm)(const FewerNorm *);
     int (*chain)(const FewerChain *);
+    int (*merge)(const FewerMerge *);
     double (*peak)(int mode, int64_t steps);  // runs one tile in L1 over and over; returns operations done
 };
 

@@ -136,4 +136,5 @@ FEWER_EXPORT int fewer_conv(const FewerWeight *w, const FewerConv *a) { return a
 FEWER_EXPORT int fewer_depthwise(const FewerDepthwise *a) { return active->depthwise(a); }
 FEWER_EXPORT int fewer_norm(const FewerNorm *a) { return active->norm(a); }
 FEWER_EXPORT int fewer_chain(const FewerChain *a) { return active->chain(a); }
+FEWER_EXPORT int fewer_merge(const FewerMerge *m) { return active->merge(m); }
 FEWER_EXPORT double fewer_peak(int mode, int64_t steps) { return active->peak(mode, steps); }

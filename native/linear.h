@@ -52,6 +52,7 @@ double peak_f32(int64_t steps);
 double peak_bf16(int64_t steps);
 
 int norm(const FewerNorm *a);
+int merge(const FewerMerge *m);
 int attention(const FewerAttention *a);
 int conv(const FewerWeight *w, const FewerConv *a);
 int depthwise(const FewerDepthwise *a);

@@ -20,6 +20,7 @@ FEWER_EXPORT int fewer_conv(const FewerWeight *, const FewerConv *);
 FEWER_EXPORT int fewer_depthwise(const FewerDepthwise *);
 FEWER_EXPORT int fewer_norm(const FewerNorm *);
 FEWER_EXPORT int fewer_chain(const FewerChain *);
+FEWER_EXPORT int fewer_merge(const FewerMerge *);
 
 namespace {
 
@@ -287,6 +288,33 @@ void others() {
     }
 }
 
+// Sums over all tokens of value times size stay, every token of the image is held, and tokens in front are left alone.
+void merge() {
+    int batch = between(1, 3), protect = between(0, 3), tokens = protect + between(1, 40), width = log_between(70), image = between(1, 60);
+    int count = between(0, (tokens - protect) / 2), left = tokens - count;
+    Exact<float> x((size_t)batch * tokens * width), sizes((size_t)batch * tokens), y((size_t)batch * left * width), total((size_t)batch * left);
+    Exact<int64_t> origin((size_t)batch * image), placed((size_t)batch * image);
+    x.randomise();
+    for (size_t i = 0; i < sizes.n; i++) sizes[i] = (float)between(1, 4);
+    for (size_t i = 0; i < origin.n; i++) origin[i] = between(0, tokens - 1);
+    FewerMerge a = {x.get(), sizes.get(), origin.get(), y.get(), total.get(), placed.get(), batch, tokens, width, image, count, protect, between(1, 3)};
+    expect(fewer_merge(&a) == 0, "merge: status");
+    for (int b = 0; b < batch; b++) {
+        for (int k = 0; k < width; k++) {
+            double before = 0, after = 0;
+            for (int t = 0; t < tokens; t++) before += (double)x[((size_t)b * tokens + t) * width + k] * sizes[(size_t)b * tokens + t];
+            for (int t = 0; t < left; t++) after += (double)y[((size_t)b * left + t) * width + k] * total[(size_t)b * left + t];
+            if (!(fabs(before - after) <= 1e-4 * (1 + fabs(before)))) return expect(false, "merge: sums");
+        }
+        for (int i = 0; i < image; i++)
+            if (placed[(size_t)b * image + i] < 0 || placed[(size_t)b * image + i] >= left) return expect(false, "merge: a token is lost");
+        for (int i = 0; i < protect * width; i++)
+            if (y[(size_t)b * left * width + i] != x[(size_t)b * tokens * width + i]) return expect(false, "merge: a protected token has changed");
+    }
+    a.count = (tokens - protect) / 2 + 1;
+    expect(fewer_merge(&a) == FEWER_BAD_ARGUMENT, "merge: more than there are pairs");
+}
+
 }  // namespace
 
 int main(int argc, char **argv) {
@@ -300,7 +328,7 @@ int main(int argc, char **argv) {
         for (int round = 0; round < rounds; round++) {
             for (int mode = 0; mode < 3; mode++) linear(mode), block(mode), chain(mode);
             for (int mode = 0; mode < 2; mode++) attention(mode), convolution(mode);
-            others();
+            others(), merge();
         }
         printf("%s: %d rounds, %d failures\n", name, rounds, failures);
     }

@@ -153,6 +153,15 @@ class NormStruct(ctypes.Structure):
     ]
 
 
+class MergeStruct(ctypes.Structure):
+    """``FewerMerge`` of native/abi.h."""
+
+    _fields_ = [
+        *((n, c_void_p) for n in ("x", "sizes", "origin", "y", "sizes_out", "origin_out")),
+        *((n, c_int32) for n in ("batch", "tokens", "width", "image", "count", "protect", "threads")),
+    ]
+
+
 class Library:
     """The loaded native library."""
 
@@ -170,6 +179,7 @@ class Library:
             "fewer_depthwise": [POINTER(DepthwiseStruct)],
             "fewer_norm": [POINTER(NormStruct)],
             "fewer_chain": [POINTER(ChainStruct)],
+            "fewer_merge": [POINTER(MergeStruct)],
         }.items():
             function = getattr(dll, name)
             function.argtypes, function.restype = arguments, c_int32
@@ -179,7 +189,7 @@ class Library:
         dll.fewer_peak.argtypes, dll.fewer_peak.restype = [c_int32, c_int64], c_double
         self.linear, self.attention, self.block = dll.fewer_linear, dll.fewer_attention, dll.fewer_block
         self.conv, self.depthwise, self.norm = dll.fewer_conv, dll.fewer_depthwise, dll.fewer_norm
-        self.chain = dll.fewer_chain
+        self.chain, self.merge = dll.fewer_chain, dll.fewer_merge
         self.peak = dll.fewer_peak
         self._wide = c_int32.in_dll(dll, "fewer_wide_tiles")
         self.select(os.environ.get("FEWER_ISA") or None)

@@ -450,6 +450,46 @@ def _(x, weights, sizes, norms, eps, heads, scale, mode, act, bias=None):
     return x.new_empty(x.shape)
 
 
+def merge_direct(x: Tensor, sizes: Tensor, origin: Tensor, count: int, protected: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Native form of :func:`fewer.tokens.merge.merge_tokens`: tokens, sizes and origins after the merge.
+
+    Parameters
+    ----------
+    x : Tensor float32 [batch, tokens, width]
+    sizes : Tensor float32 [batch, tokens]
+    origin : Tensor int64 [batch, tokens of the image]
+    count, protected : int
+        Tokens to lose, and tokens in front that stay.
+
+    Raises
+    ------
+    FewerError
+        For wrong types or shapes, or more merges than there are pairs.
+    """
+    batch, tokens, width = x.shape
+    if x.dtype != torch.float32 or sizes.dtype != torch.float32 or origin.dtype != torch.int64:
+        raise FewerError(
+            f"tokens to merge are float32 with int64 origins; got {x.dtype}, {sizes.dtype}, {origin.dtype}"
+        )
+    if sizes.shape != (batch, tokens) or origin.ndim != 2 or origin.shape[0] != batch:
+        raise FewerError(f"sizes {tuple(sizes.shape)} and origins {tuple(origin.shape)} do not fit {tuple(x.shape)}")
+    x, sizes, origin = x.contiguous(), sizes.contiguous(), origin.contiguous()
+    left = tokens - count
+    y, total, placed = x.new_empty(batch, left, width), sizes.new_empty(batch, left), torch.empty_like(origin)
+    arguments = native.MergeStruct(
+        *(t.data_ptr() for t in (x, sizes, origin, y, total, placed)),
+        batch,
+        tokens,
+        width,
+        origin.shape[1],
+        count,
+        protected,
+        torch.get_num_threads(),
+    )
+    native.call(native.library().merge(ctypes.byref(arguments)), "merge of tokens")
+    return y, total, placed
+
+
 def precision_of(vals: Tensor) -> str:
     """The precision that stored values have: fp32, bf16 or int8."""
     return _PRECISION[_BY_VALUE_DTYPE[vals.dtype]]

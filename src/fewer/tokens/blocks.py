@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,13 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.kernels import native, ops
 from fewer.kernels.transformer import disagreement, heads_of, why_not_a_block
-from fewer.tokens.merge import TokenState, merge_tokens
+from fewer.tokens.merge import TokenState, merge_tokens, most_merges
 
 __all__ = [
     "MergingBlock",
     "cut_off",
     "merge_after",
+    "merge_quickly",
     "mergeable_blocks",
     "merges_of",
     "pass_on",
@@ -26,6 +28,8 @@ __all__ = [
     "unmerged",
     "with_merging",
 ]
+
+Merge = Callable[[Tensor, TokenState, int, int], tuple[Tensor, TokenState]]
 
 _STATE = "_fewer_tokens"  # of a tensor: the blocks of a model hand on nothing else
 _SAME = 1e-3
@@ -63,7 +67,26 @@ def cut_off(x: Tensor) -> Tensor:
     return y
 
 
-def pass_on(y: Tensor, state: TokenState | None, amount: int, protected: int, restore: bool) -> Tensor:
+def merge_quickly(x: Tensor, state: TokenState, count: int, protected: int = 1) -> tuple[Tensor, TokenState]:
+    """:func:`~fewer.tokens.merge.merge_tokens` by the native library where that is possible; for inference.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 3.0]]])
+    >>> merge_quickly(x, TokenState.fresh(x), 1)[0].tolist()
+    [[[1.0, 0.0], [0.0, 2.0]]]
+    """
+    count = min(count, most_merges(x.shape[1], protected))
+    plain = x.dtype == torch.float32 and x.device.type == "cpu" and not x.requires_grad and not ops.tracing(x)
+    if not (count and plain and native.available()):
+        return merge_tokens(x, state, count, protected)
+    merged, sizes, origin = ops.merge_direct(x, state.sizes, state.origin, count, protected)
+    return merged, TokenState(sizes, origin)
+
+
+def pass_on(
+    y: Tensor, state: TokenState | None, amount: int, protected: int, restore: bool, merge: Merge = merge_tokens
+) -> Tensor:
     """What a merging block does with its output: merge, and hand on the state or restore the image's tokens.
 
     Parameters
@@ -76,9 +99,11 @@ def pass_on(y: Tensor, state: TokenState | None, amount: int, protected: int, re
         How many tokens are merged here, and how many in front are left alone.
     restore
         Whether this is the last block.
+    merge
+        :func:`~fewer.tokens.merge.merge_tokens`, or something that does the same.
     """
     if amount:
-        y, state = merge_tokens(y, state or TokenState.fresh(y), amount, protected)
+        y, state = merge(y, state or TokenState.fresh(y), amount, protected)
     if state is None:
         return y
     if restore:
@@ -187,7 +212,7 @@ class MergedKernel(nn.Module):
         """x float32 [batch, tokens, width]."""
         state = state_of(x)
         y = self.fused(x, None if state is None else state.sizes.log())
-        return pass_on(y, state, self.amount, self.protected, self.restore)
+        return pass_on(y, state, self.amount, self.protected, self.restore, merge_quickly)
 
     def extra_repr(self) -> str:
         return f"amount={self.amount}, protected={self.protected}, restore={self.restore}"

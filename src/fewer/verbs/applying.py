@@ -26,8 +26,8 @@ from fewer.verbs.shrinking import rows_follow
 MEMORY_BYTES = 4e9
 
 
-def images_in_memory(prepared: Prepared) -> int:
-    """How many images fit in memory while two forward passes run in step."""
+def images_in_memory(prepared: Prepared, limit: float = MEMORY_BYTES) -> int:
+    """How many images fit in ``limit`` bytes while two forward passes run in step."""
     largest = 0
 
     def look(_module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -43,7 +43,7 @@ def images_in_memory(prepared: Prepared) -> int:
         for handle in handles:
             handle.remove()
     # an activation, the one before it and a copy, in both models
-    return max(1, int(MEMORY_BYTES // max(1, 6 * largest)))
+    return max(1, int(limit // max(1, 6 * largest)))
 
 
 def fitting_images(prepared: Prepared) -> Tensor:

@@ -69,10 +69,9 @@ def affordable_views(prepared: Prepared, seconds: float, per_image: float) -> in
 
 
 def room_for_views(prepared: Prepared) -> int:
-    """How many images the repair may hold at once: as many as elsewhere, but at most half of the free memory."""
+    """How many images the repair may hold at once: as many as fit into half of the free memory."""
     free = free_memory()
-    share = 1.0 if free is None else min(1.0, 0.5 * free / MEMORY_BYTES)
-    return int(share * images_in_memory(prepared))
+    return images_in_memory(prepared, MEMORY_BYTES if free is None else 0.5 * free)
 
 
 def refit(

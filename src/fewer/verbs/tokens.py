@@ -21,8 +21,8 @@ from fewer.cost.stopwatch import Stopwatch
 from fewer.distortion.outputs import reduction
 from fewer.models.matching import match
 from fewer.models.running import call, evaluating
-from fewer.tokens.blocks import merge_after, mergeable_blocks
-from fewer.tokens.merge import TokenState, merge_tokens
+from fewer.tokens.blocks import merge_after, merge_quickly, mergeable_blocks
+from fewer.tokens.merge import TokenState
 from fewer.tokens.schedule import present_tokens, schedules
 from fewer.verbs.curves import Sensed
 from fewer.verbs.deploying import measured_here
@@ -214,5 +214,5 @@ def _merging_ms(prepared: Prepared, settings: Settings, curves: CurveSet, amount
     state = TokenState.fresh(x)
     with use_threads(settings.threads):
         watch = Stopwatch()
-        ratio = watch.time({"merge": lambda: merge_tokens(x, state, amount)}, budget_ms=30.0)["merge"].ratio
+        ratio = watch.time({"merge": lambda: merge_quickly(x, state, amount)}, budget_ms=30.0)["merge"].ratio
         return len(places) * ratio * watch.reference_ms
