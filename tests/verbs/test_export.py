@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from fewer.core.errors import FewerError
-from fewer.models.artefact import save_artefact
+from fewer.kernels import native
+from fewer.models.artefact import load_artefact, save_artefact
+from fewer.quantize.weights import rounded
 from fewer.verbs import export as module
 from fewer.verbs.export import export
 
@@ -25,24 +27,37 @@ def run(tmp_path):
     mask = torch.zeros(32, 576, dtype=torch.bool)
     mask[:16] = True
     with torch.no_grad():
-        model[3].weight.mul_(mask)
+        model[3].weight.copy_(rounded(model[3].weight * mask, "int8"))
     units = [{"name": "3", "pattern": "block:16x16", "sparsity": 0.5, "precision": "int8", "mask": mask}]
     save_artefact(tmp_path / "run", model, units, {"kind": "object", "class": "Sequential"})
     return tmp_path / "run"
 
 
+@pytest.fixture
+def lib_or_skip():
+    if not native.available():
+        pytest.skip("the native library is not built")
+
+
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def needs_deploy() -> None:
+    if not all(importlib.util.find_spec(n) for n in ("onnx", "onnxscript", "onnxruntime")):
+        pytest.skip("needs the [deploy] extra")
 
 
 @pytest.mark.parametrize("to", ["onnx", "torch"])
 def test_the_file_gives_the_models_output(run, to):
-    if to == "onnx" and not all(importlib.util.find_spec(n) for n in ("onnx", "onnxscript", "onnxruntime")):
-        pytest.skip("needs the [deploy] extra")
+    if to == "onnx":
+        needs_deploy()
     made = export(run, to, example=X, architecture=net)
     assert made.difference is not None and made.difference < 1e-5
     assert made.path.stat().st_size == made.bytes and made.path.parent == run
     text = " ".join(made.lost)
-    assert "1 pruned layers" in text and "layers of int8" in text and "input size is fixed" in text
+    assert "1 pruned layers" in text and "input size is fixed" in text
+    assert ("1 of 1 int8 layers hold integers" if to == "onnx" else "layers of int8 hold their rounded values") in text
+    assert made.integers == (to == "onnx")
     with pytest.raises(FewerError, match="--overwrite"):
         export(run, to, example=X, architecture=net)
     assert export(run, to, example=X, architecture=net, overwrite=True).bytes == made.bytes
@@ -66,3 +81,52 @@ def test_bad_input(run, monkeypatch, tmp_path):
     monkeypatch.setattr(module, "_installed", lambda name: False)
     with pytest.raises(FewerError, match=r"fewer\[deploy\]"):
         export(run, "onnx", example=X, architecture=net)
+
+
+def test_static_activations_are_rounded_in_the_file(run):
+    needs_deploy()
+    images = torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    made = export(run, example=X, architecture=net, activations="static", images=images)
+    assert made.difference is not None and 1e-4 < made.difference < 0.05  # bytes cost something, and not much
+    text = " ".join(made.lost)
+    assert "1 of 1 int8 layers" in text and "found on 18 images" in text and "6 other images" in text
+    import onnx
+
+    kinds = [node.op_type for node in onnx.load(made.path).graph.node]
+    assert kinds.count("QuantizeLinear") == 1 and kinds.count("DequantizeLinear") == 2
+
+
+@pytest.mark.parametrize("activations", ["float", "static"])
+def test_openvino_reads_the_integers(run, activations):
+    needs_deploy()
+    openvino = pytest.importorskip("openvino")
+    images = torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    made = export(run, example=X, architecture=net, activations=activations, images=images)
+    exact = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+    got = torch.from_numpy(openvino.compile_model(str(made.path), "CPU", exact)(X.numpy())[0])
+    with torch.no_grad():
+        wanted = load_artefact(run, net)(X)
+    assert float((got - wanted).norm() / wanted.norm()) < (1e-5 if activations == "float" else 0.05)
+
+
+def test_static_activations_need_images_and_int8(run, tmp_path):
+    needs_deploy()
+    with pytest.raises(FewerError, match="for ONNX only"):
+        export(run, "torch", example=X, architecture=net, activations="static")
+    with pytest.raises(FewerError, match="--images"):
+        export(run, example=X, architecture=net, activations="static")
+    with pytest.raises(FewerError, match="two images"):
+        export(run, example=X, architecture=net, activations="static", images=X[:1])
+    with pytest.raises(FewerError, match="did you mean 'static'"):
+        export(run, example=X, architecture=net, activations="statics")
+    save_artefact(tmp_path / "plain", net(), [], {"kind": "object", "class": "Sequential"})
+    with pytest.raises(FewerError, match="has none"):
+        export(tmp_path / "plain", example=X, architecture=net, activations="static", images=X)
+
+
+def test_kernels_go_along_as_operators(run, lib_or_skip):
+    made = export(run, "kernels", example=X, architecture=net)
+    assert made.path.suffix == ".pt2" and made.difference is not None and made.difference < 1e-6
+    assert any("import fewer.kernels.ops" in sentence for sentence in made.lost)
+    program = torch.export.load(made.path)
+    assert program.module()(X).shape == (2, 32)

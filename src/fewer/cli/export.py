@@ -7,7 +7,16 @@ from fewer.cli.flags import Shared, cpu_only
 __all__ = ["export"]
 
 
-def export(run: str, /, *, to: str = "onnx", batch: int = 1, shared: Shared | None = None) -> int:
+def export(
+    run: str,
+    /,
+    *,
+    to: str = "onnx",
+    batch: int = 1,
+    activations: str = "float",
+    images: str | None = None,
+    shared: Shared | None = None,
+) -> int:
     """Write a run's model for onnxruntime, OpenVINO or torch.export, check it, and say what is lost on the way.
 
     Parameters
@@ -15,9 +24,13 @@ def export(run: str, /, *, to: str = "onnx", batch: int = 1, shared: Shared | No
     run
         A run folder.
     to
-        onnx or torch.
+        onnx, torch, or kernels (torch.export with this package's kernels in it).
     batch
         Images at once; the file takes only inputs of this size.
+    activations
+        Of int8 layers, in ONNX: float (exact), or static (rounded with fixed scales, for int8 products elsewhere).
+    images
+        For static activations; by default those of the run.
     """
     from dataclasses import asdict
 
@@ -29,7 +42,9 @@ def export(run: str, /, *, to: str = "onnx", batch: int = 1, shared: Shared | No
     if shared.dry_run:
         say(f"would write the model of {run} as {to}, batch {batch}")
         return 0
-    made = fewer.export(run, to, out=shared.out, batch=batch, overwrite=shared.overwrite)
+    made = fewer.export(
+        run, to, out=shared.out, batch=batch, overwrite=shared.overwrite, activations=activations, images=images
+    )
     if shared.json:
         as_json({**asdict(made), "path": str(made.path)})
         return 0

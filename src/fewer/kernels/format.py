@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fewer.core.errors import FewerError
-from fewer.quantize.ranges import levels
+from fewer.quantize.weights import as_integers
 
 STRIP = 16  # rows of one strip; the same for every instruction set, so that a file moves between machines
 UNIT = {"fp32": 1, "bf16": 2, "int8": 4}  # inputs in one 32-bit lane
@@ -223,7 +223,7 @@ def pack(
             raise FewerError(f"int8 sums overflow above {_MAX_INT8_INPUTS} inputs; this layer has {shape[1]}: use bf16")
         if not bool(torch.isfinite(weight).all()):
             raise FewerError("int8 packing needs finite weights, but the weight holds NaN or infinity: use bf16")
-        row_scale, values = _integers(weight)
+        row_scale, values = as_integers(weight)
         scale = torch.nn.functional.pad(row_scale, (0, strips * STRIP - shape[0]), value=1.0)
     kept = _tiles(mask, width).flatten(2).any(2)  # [strips, blocks per strip]
     rowptr = torch.zeros(strips + 1, dtype=torch.int32)
@@ -237,18 +237,6 @@ def pack(
             raise FewerError(f"the bias has shape {tuple(bias.shape)}; a weight of shape {shape} needs ({shape[0]},)")
         padded_bias[: shape[0]] = bias.detach().to("cpu", torch.float32)
     return PackedWeight(precision, shape, width, rowptr, kidx.contiguous(), vals, padded_bias, scale)
-
-
-def _integers(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale of each row, and integers of at most 64; of at most 127 where the weight has been rounded to those."""
-    peak = weight.abs().amax(1)
-    for top in (levels(8), 127):
-        scale = torch.where(peak > 0, peak / top, torch.ones(()))
-        steps = weight / scale[:, None]
-        if bool(((steps - steps.round()).abs() < 1e-3).all()):
-            return scale, steps.round()
-    scale = torch.where(peak > 0, peak / levels(8), torch.ones(()))
-    return scale, (weight / scale[:, None]).round().clamp(-levels(8), levels(8))
 
 
 def unpack(packed: PackedWeight) -> Tensor:

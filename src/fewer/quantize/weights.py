@@ -10,7 +10,7 @@ from torch import Tensor
 from fewer.core.errors import FewerError
 from fewer.quantize.ranges import levels, row_scales
 
-__all__ = ["BITS", "Quantized", "quantize_rows", "rounded"]
+__all__ = ["BITS", "Quantized", "as_integers", "quantize_rows", "rounded"]
 
 BITS = {"int8": 8, "int4": 4}
 
@@ -66,6 +66,27 @@ def quantize_rows(
     scale = row_scales(matrix, bits, estimator, importance)
     values = (matrix / scale[:, None]).round().clamp(-top, top)
     return Quantized(values.to(torch.int8), scale)
+
+
+def as_integers(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale of each row, and integers of at most 64; of at most 127 where the weight has been rounded to those.
+
+    A weight that has been rounded before is given back exactly.
+
+    Examples
+    --------
+    >>> scale, values = as_integers(torch.tensor([[127.0, -50.0]]))
+    >>> scale.tolist(), values.tolist()
+    ([1.0], [[127.0, -50.0]])
+    """
+    peak = matrix.abs().amax(1)
+    for top in (levels(8), 127):
+        scale = torch.where(peak > 0, peak / top, torch.ones(()))
+        steps = matrix / scale[:, None]
+        if bool(((steps - steps.round()).abs() < 1e-3).all()):
+            return scale, steps.round()
+    scale = torch.where(peak > 0, peak / levels(8), torch.ones(()))
+    return scale, (matrix / scale[:, None]).round().clamp(-levels(8), levels(8))
 
 
 def rounded(matrix: Tensor, precision: str, estimator: str = "min-max", importance: Tensor | None = None) -> Tensor:

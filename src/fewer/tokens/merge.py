@@ -96,7 +96,9 @@ def match_tokens(x: Tensor, count: int, protected: int = 1) -> Matching:
     # top-k, not a stable sort: ONNX has no such thing
     order = likeness.topk(likeness.shape[1]).indices
     gone, kept = order[:, :count], order[:, count:]
-    return Matching(kept.topk(kept.shape[1], largest=False).values, gone, nearest.gather(1, gone))
+    if kept.shape[1]:
+        kept = kept.topk(kept.shape[1], largest=False).values
+    return Matching(kept, gone, nearest.gather(1, gone))
 
 
 def merge_tokens(x: Tensor, state: TokenState, count: int, protected: int = 1) -> tuple[Tensor, TokenState]:
@@ -139,7 +141,8 @@ def merge_tokens(x: Tensor, state: TokenState, count: int, protected: int = 1) -
         return first.gather(1, index[..., None].expand(-1, -1, width))
 
     second = second.scatter_add(1, found.into[..., None].expand(-1, -1, width), take(found.gone))
-    joined = torch.cat([front, take(found.kept), second], 1)
+    # nothing of no length is left in the graph of an exporter: OpenVINO cannot read that
+    joined = torch.cat([front, take(found.kept), second] if found.kept.shape[1] else [front, second], 1)
     total = joined[..., -1].detach()  # sizes do not depend on values, which a backward pass cannot see
     return joined[..., :-1] / total[..., None], TokenState(total, _follow(state.origin, found, x.shape[1], protected))
 
@@ -150,7 +153,9 @@ def _follow(origin: Tensor, found: Matching, tokens: int, protected: int) -> Ten
     at = torch.empty(origin.shape[0], tokens, dtype=torch.int64, device=origin.device)
     at[:, :protected] = torch.arange(protected, device=origin.device)
     first = at[:, protected::2]
-    first.scatter_(1, found.kept, torch.arange(protected, protected + kept, device=origin.device).expand_as(found.kept))
+    if kept:
+        places = torch.arange(protected, protected + kept, device=origin.device)
+        first.scatter_(1, found.kept, places.expand_as(found.kept))
     first.scatter_(1, found.gone, protected + kept + found.into)
     at[:, protected + 1 :: 2] = torch.arange(second, device=origin.device) + protected + kept
     return at.gather(1, origin)

@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,24 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError, near_match
 from fewer.core.files import explain_os_error
-from fewer.models.artefact import WEIGHTS, load_artefact, load_recipe
+from fewer.core.run import RunFolder
+from fewer.data.calibration import as_calibration
+from fewer.data.preprocess import Preprocess
+from fewer.models.artefact import WEIGHTS, load_recipe
+from fewer.models.recipe import Recipe
+from fewer.quantize.qdq import InputRange, input_ranges, with_integers
+from fewer.verbs.saving import load
 
-__all__ = ["FORMATS", "Exported", "export"]
+__all__ = ["ACTIVATIONS", "FORMATS", "Exported", "export"]
 
-FORMATS = {"onnx": ".onnx", "torch": ".pt2"}
+FORMATS = {"onnx": ".onnx", "torch": ".pt2", "kernels": ".pt2"}
+ACTIVATIONS = ("float", "static")
 _SAME = 1e-3
+_EXACT = (
+    "session.qdq_matmulnbits_accuracy_level",
+    "1",
+)  # by default onnxruntime rounds activations beside int8 weights
+_CALIBRATION, _HELDOUT = 64, 16  # images for the ranges of activations, and to measure what these cost
 
 
 @dataclass(frozen=True)
@@ -38,15 +50,19 @@ class Exported:
     bytes
         Its size.
     difference
-        Relative difference of its output from the model's on one input; None where the runtime is not installed.
+        Relative difference of its output from the model's: on one input, or, with ``static`` activations, on images
+        that gave no range (the report's distortion is its square). None where the runtime is not installed.
     lost
         Sentences: what the file does not carry over.
+    integers
+        Layers that are stored as int8.
     """
 
     path: Path
     bytes: int
     difference: float | None
     lost: list[str]
+    integers: int = 0
 
 
 def export(
@@ -58,6 +74,8 @@ def export(
     example: Tensor | None = None,
     architecture: Callable[[], nn.Module] | None = None,
     overwrite: bool = False,
+    activations: str = "float",
+    images: Any = None,
 ) -> Exported:
     """Write the compressed model of a run folder for another runtime.
 
@@ -66,7 +84,10 @@ def export(
     run
         Run folder.
     to
-        ``onnx`` (onnxruntime, OpenVINO and many more) or ``torch`` (``torch.export``).
+        ``onnx`` (onnxruntime, OpenVINO and many more), ``torch`` (``torch.export``), or ``kernels``: ``torch.export``
+        with this package's kernels as operators, as :func:`fewer.load` puts them there with ``accelerated=True``. Such
+        a file is small and as fast as planned; ``import fewer.kernels.ops`` before ``torch.export.load`` makes the
+        operators known.
     out
         File; by default ``model.onnx`` or ``model.pt2`` in the run folder.
     batch
@@ -77,11 +98,19 @@ def export(
         As for :func:`fewer.load`.
     overwrite
         Whether an existing file may be replaced.
+    activations
+        Of int8 layers in ONNX, whose weights are stored as integers in any case. ``float`` leaves them alone: the file
+        gives the model's own output. ``static`` rounds them to bytes with fixed scales (QuantizeLinear and
+        DequantizeLinear), so that onnxruntime and OpenVINO multiply integers.
+    images
+        For ``static``: a folder, files or a tensor; by default the images of the run. Those that the run held out say
+        what the rounding costs.
 
     Raises
     ------
     FewerError
-        When the format is unknown, a package is missing, or the model cannot be exported; nothing is left half-written.
+        When the format is unknown, a package or the images are missing, or the model cannot be exported; nothing is
+        left half-written.
 
     Examples
     --------
@@ -90,6 +119,8 @@ def export(
     """
     if to not in FORMATS:
         raise FewerError(f"unknown format {to!r}{near_match(to, FORMATS)}")
+    if activations not in ACTIVATIONS:
+        raise FewerError(f"unknown activations {activations!r}{near_match(activations, ACTIVATIONS)}")
     recipe = load_recipe(run)
     path = Path(out) if out is not None else Path(run) / f"model{FORMATS[to]}"
     if path.exists() and not overwrite:
@@ -101,12 +132,19 @@ def export(
             raise FewerError(f"{run} does not say what its model's input is; give example=, a tensor of its shape")
         generator = torch.Generator().manual_seed(0)
         example = torch.randn(batch, *recipe.preprocess["input_size"], generator=generator)
-    model = load_artefact(run, architecture)
+    model = load(run, architecture, accelerated=to == "kernels", example=example if to == "kernels" else None)
+    low = [unit.name for unit in recipe.units if unit.precision == "int8"] if to == "onnx" else []
+    shown = _static_images(run, recipe, images, low, to) if activations == "static" else None
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}{path.suffix}")
+    integers = 0
     try:
         (_onnx if to == "onnx" else _torch)(model, example, temporary)
-        difference = _difference(to, model, example, temporary)
-        if difference is not None and not difference < _SAME:
+        if low:
+            ranges = input_ranges(model, low, shown[0].split(8)) if shown is not None else None
+            integers = _store_integers(model, low, ranges, temporary)
+        checked = [example] if shown is None else _whole_batches(shown[1], len(example))
+        difference = _difference(to, model, checked, temporary)
+        if difference is not None and not difference < (_SAME if shown is None else float("inf")):
             raise FewerError(f"the exported model gives another output (relative difference {difference:.2g})")
         temporary.replace(path)
     except OSError as error:
@@ -114,7 +152,73 @@ def export(
     finally:
         temporary.unlink(missing_ok=True)
     size = path.stat().st_size
-    return Exported(path, size, difference, _lost(recipe, Path(run) / WEIGHTS, size, to))
+    lost = _lost(recipe, Path(run) / WEIGHTS, size, to)
+    lost += _about_integers(recipe, integers, shown, difference)
+    return Exported(path, size, difference, lost, integers)
+
+
+def _static_images(run: str | Path, recipe: Recipe, images: Any, low: Sequence[str], to: str) -> tuple[Tensor, Tensor]:
+    """Images that give ranges, and others that judge."""
+    if to != "onnx" or not low:
+        what = "is for ONNX only" if to != "onnx" else "needs a plan with int8 layers, and this run has none"
+        raise FewerError(f"activations='static' {what}; leave it out")
+    folder = RunFolder.open(run)
+    if images is None and folder.has("config"):
+        images = folder.read_config().get("images")
+    if images is None:
+        raise FewerError(f"static activations need images, and {run} does not name any: give --images FOLDER")
+    preprocess = Preprocess.of(recipe.preprocess or {}, f"{run}/recipe.json")
+    if isinstance(images, Tensor):
+        if len(images) < 2:
+            raise FewerError("static activations need two images at least, one to find ranges and one to judge them")
+        half = max(1, len(images) // 4)
+        return images[:-half][:_CALIBRATION].float(), images[-half:][:_HELDOUT].float()
+    parts = [
+        as_calibration(images, count, preprocess=preprocess, part=part).tensor
+        for part, count in (("calibration", _CALIBRATION), ("heldout", _HELDOUT))
+    ]
+    if not all(map(len, parts)):
+        raise FewerError(f"{images} holds too few readable images to judge static activations by some of them")
+    return parts[0], parts[1]
+
+
+def _whole_batches(images: Tensor, batch: int) -> list[Tensor]:
+    """The file takes batches of one size only; a few images are repeated to fill one."""
+    if len(images) < batch:
+        images = images.repeat(-(-batch // len(images)), *[1] * (images.ndim - 1))
+    return [part for part in images.split(batch) if len(part) == batch]
+
+
+def _store_integers(model: nn.Module, low: Sequence[str], ranges: Mapping[str, InputRange] | None, path: Path) -> int:
+    """Put integers into an exported file; how many layers hold them."""
+    import onnx
+
+    graph = onnx.load(path)
+    weights: dict[str, Any] = {name: model.get_submodule(name).weight for name in low}
+    done = with_integers(graph, weights, ranges)
+    if done:
+        onnx.checker.check_model(graph)
+        onnx.save(graph, path)
+    return len(done)
+
+
+def _about_integers(
+    recipe: Recipe, integers: int, shown: tuple[Tensor, Tensor] | None, difference: float | None
+) -> list[str]:
+    low = sum(unit.precision == "int8" for unit in recipe.units)
+    if not low or not integers:
+        return []
+    which = f"{integers} of {low} int8 layers hold integers"
+    if shown is None:
+        return [
+            f"{which}, and their activations are not rounded by the file: for int8 products everywhere, export with "
+            f"--activations static. onnxruntime rounds them by itself, unless its session is told {' = '.join(_EXACT)}"
+        ]
+    error = "" if difference is None else f": an output error of {difference**2:.3g} on {len(shown[1])} other images"
+    return [
+        f"{which}, and their activations are rounded with one scale for the whole tensor, found on {len(shown[0])} "
+        f"images{error}; this package's own kernels have a scale for each token"
+    ]
 
 
 def _onnx(model: nn.Module, example: Tensor, path: Path) -> None:
@@ -142,26 +246,44 @@ def _torch(model: nn.Module, example: Tensor, path: Path) -> None:
         raise FewerError(f"this model cannot be exported by torch.export: {_first_line(error)}") from error
 
 
-def _difference(to: str, model: nn.Module, example: Tensor, path: Path) -> float | None:
+def _difference(to: str, model: nn.Module, batches: Sequence[Tensor], path: Path) -> float | None:
+    """Length of the difference over that of the model's output, over all batches."""
     from fewer.distortion.outputs import output_tensors
 
+    if to != "onnx":
+        program = torch.export.load(path).module()
+
+        def run(x: Tensor) -> Tensor:
+            return output_tensors(program(x))[0]
+    elif not _installed("onnxruntime"):
+        return None
+    else:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry(*_EXACT)
+        session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+        def run(x: Tensor) -> Tensor:
+            return torch.from_numpy(np.asarray(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]))
+
+    change = total = 0.0
     with torch.no_grad():
-        expected = output_tensors(model(example))[0].double()
-        if to == "torch":
-            got = output_tensors(torch.export.load(path).module()(example))[0].double()
-        elif not _installed("onnxruntime"):
-            return None
-        else:
-            import onnxruntime
-
-            session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-            answer = session.run(None, {session.get_inputs()[0].name: example.numpy()})[0]
-            got = torch.from_numpy(np.asarray(answer)).double()
-    return float((got - expected).norm() / expected.norm().clamp_min(1e-30))
+        for x in batches:
+            expected = output_tensors(model(x))[0].double()
+            change += float((run(x).double() - expected).square().sum())
+            total += float(expected.square().sum())
+    return (change / max(total, 1e-60)) ** 0.5
 
 
-def _lost(recipe: Any, weights: Path, size: int, to: str) -> list[str]:
+def _lost(recipe: Recipe, weights: Path, size: int, to: str) -> list[str]:
     """What a reader of the file should know."""
+    if to == "kernels":
+        return [
+            "the file calls kernels of this package: import fewer.kernels.ops before torch.export.load(file).module()",
+            "which kernel runs which layer was measured on this machine, and stays as it is on others",
+            "the input size is fixed; preprocessing of images is not part of the file (torch gets tensors)",
+        ]
     lost = []
     pruned = [u for u in recipe.units if u.pattern != "dense"]
     if pruned:
@@ -169,7 +291,7 @@ def _lost(recipe: Any, weights: Path, size: int, to: str) -> list[str]:
             f"zeros of {len(pruned)} pruned layers are stored like other weights: {size / 1e6:.1f} MB instead of "
             f"{weights.stat().st_size / 1e6:.1f} MB, and other runtimes do not skip them: the file runs at dense speed"
         )
-    low = sorted({u.precision for u in recipe.units} - {"fp32"})
+    low = sorted({u.precision for u in recipe.units} - ({"fp32", "int8"} if to == "onnx" else {"fp32"}))
     if low:
         lost.append(
             f"layers of {' and '.join(low)} hold their rounded values in fp32: activations are not rounded, and "
