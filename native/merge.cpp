@@ -6,20 +6,26 @@ namespace FEWER_NS {
 
 namespace {
 
-// Rows of the first set times rows of the second that are held in registers at once.
+// Rows of the first set, and of the second, whose products are held in registers at once.
 constexpr int ROWS = LANES == 16 ? 4 : 2, COLS = 4;
 
-// dots[R][COLS]: rows `a` with rows `b`, which are `lda` and `ldb` values apart.
-template <int R, int C> FEWER_INLINE void dot_products(const float *a, int64_t lda, const float *b, int64_t ldb, int width, float (&dots)[ROWS][COLS]) {
+struct Best {
+    float likeness;
+    int32_t place;
+};
+
+// R rows `a` and C rows `b`, `ld` values apart: whose cosine with a row of the first is largest. That row's own length does not
+// change which one it is.
+template <int R, int C> void look(const float *a, const float *b, int64_t ld, int width, const float *inverse, int32_t first, Best *best) {
     vf acc[R][C] = {};
     int k = 0;
     for (; k + LANES <= width; k += LANES) {
         vf y[C];
 #pragma GCC unroll 4
-        for (int j = 0; j < C; j++) y[j] = load(b + j * ldb + k);
+        for (int j = 0; j < C; j++) y[j] = load(b + j * ld + k);
 #pragma GCC unroll 4
         for (int i = 0; i < R; i++) {
-            vf x = load(a + i * lda + k);
+            vf x = load(a + i * ld + k);
 #pragma GCC unroll 4
             for (int j = 0; j < C; j++) acc[i][j] += x * y[j];
         }
@@ -27,32 +33,20 @@ template <int R, int C> FEWER_INLINE void dot_products(const float *a, int64_t l
     for (int i = 0; i < R; i++)
         for (int j = 0; j < C; j++) {
             float total = sum(acc[i][j]);
-            for (int l = k; l < width; l++) total += a[i * lda + l] * b[j * ldb + l];
-            dots[i][j] = total;
-        }
-}
-
-struct Best {
-    float likeness;
-    int32_t place;
-};
-
-template <int R, int C> FEWER_INLINE void look(const float *a, int64_t lda, const float *b, int64_t ldb, int width, const float *inverse, int32_t first, Best *best) {
-    float dots[ROWS][COLS];
-    dot_products<R, C>(a, lda, b, ldb, width, dots);
-    for (int i = 0; i < R; i++)
-        for (int j = 0; j < C; j++) {
-            float likeness = dots[i][j] * inverse[first + j];
+            for (int l = k; l < width; l++) total += a[i * ld + l] * b[j * ld + l];
+            float likeness = total * inverse[first + j];
             if (likeness > best[i].likeness) best[i] = {likeness, first + j};
         }
 }
 
-// Rows [0, R) of the first set against all of the second: whose cosine is largest. The row's own length does not change that.
-template <int R> FEWER_INLINE void nearest(const float *a, const float *b, int64_t ld, int width, int32_t others, const float *inverse, Best *best) {
-    for (int i = 0; i < R; i++) best[i] = {-__builtin_inff(), 0};
-    int32_t j = 0;
-    for (; j + COLS <= others; j += COLS) look<R, COLS>(a, ld, b + j * ld, ld, width, inverse, j, best);
-    for (; j < others; j++) look<R, 1>(a, ld, b + j * ld, ld, width, inverse, j, best);
+// All of the first set against all of the second.
+void nearest(const float *a, int32_t firsts, const float *b, int32_t seconds, int64_t ld, int width, const float *inverse, Best *best) {
+    for (int32_t i = 0; i < firsts; i++) best[i] = {-__builtin_inff(), 0};
+    int32_t rows = firsts / ROWS * ROWS, cols = seconds / COLS * COLS;
+    for (int32_t i = 0; i < rows; i += ROWS)
+        for (int32_t j = 0; j < cols; j += COLS) look<ROWS, COLS>(a + i * ld, b + j * ld, ld, width, inverse, j, best + i);
+    for (int32_t i = 0; i < firsts; i++)  // what is left at the edges
+        for (int32_t j = i < rows ? cols : 0; j < seconds; j++) look<1, 1>(a + i * ld, b + j * ld, ld, width, inverse, j, best + i);
 }
 
 float inverse_length(const float *x, int width) {
@@ -68,6 +62,13 @@ float inverse_length(const float *x, int width) {
     return 1.0f / (length > 1e-12f ? length : 1e-12f);
 }
 
+// y = x * factor, or y += x * factor.
+template <bool ADD> void scaled(float *y, const float *x, float factor, int n) {
+    int k = 0;
+    for (; k + LANES <= n; k += LANES) store(y + k, ADD ? load(y + k) + load(x + k) * factor : load(x + k) * factor);
+    for (; k < n; k++) y[k] = ADD ? y[k] + x[k] * factor : x[k] * factor;
+}
+
 bool one_image(const FewerMerge &m, int64_t image) {
     const int width = m.width, front = m.protect, left = m.tokens - front;
     const int firsts = (left + 1) / 2, seconds = left / 2, kept = firsts - m.count;
@@ -77,21 +78,19 @@ bool one_image(const FewerMerge &m, int64_t image) {
     const float *a = x + (int64_t)front * width, *b = a + width;
     const int64_t ld = 2 * (int64_t)width;
     // scratch: lengths of the second set, the best of each of the first, its size, and where each token goes
-    char *memory = (char *)fewer_scratch(FEWER_SLOT_ROWS, (int64_t)seconds * 4 + (firsts + ROWS) * (int64_t)sizeof(Best) + (int64_t)m.tokens * 4 + 64);
+    char *memory = (char *)fewer_scratch(FEWER_SLOT_ROWS, (int64_t)seconds * 4 + firsts * (int64_t)sizeof(Best) + (int64_t)m.tokens * 4 + 64);
     if (!memory) return false;
     Best *best = (Best *)memory;
-    float *inverse = (float *)(best + firsts + ROWS);
+    float *inverse = (float *)(best + firsts);
     int32_t *to = (int32_t *)(inverse + seconds);
     for (int j = 0; j < seconds; j++) inverse[j] = inverse_length(b + j * ld, width);
-    int i = 0;
-    for (; i + ROWS <= firsts; i += ROWS) nearest<ROWS>(a + i * ld, b, ld, width, seconds, inverse, best + i);
-    for (; i < firsts; i++) nearest<1>(a + i * ld, b, ld, width, seconds, inverse, best + i);
-    for (i = 0; i < firsts; i++) {
+    nearest(a, firsts, b, seconds, ld, width, inverse, best);
+    for (int i = 0; i < firsts; i++) {
         float likeness = best[i].likeness * inverse_length(a + i * ld, width);
         best[i].likeness = likeness == likeness ? likeness : -__builtin_inff();  // NaN is like nothing
     }
 
-    for (i = 0; i < front; i++) to[i] = i;
+    for (int i = 0; i < front; i++) to[i] = i;
     for (int j = 0; j < seconds; j++) to[front + 2 * j + 1] = front + kept + j;
     memcpy(y, x, (size_t)front * width * 4);
     memcpy(sizes_out, sizes, (size_t)front * 4);
@@ -99,10 +98,10 @@ bool one_image(const FewerMerge &m, int64_t image) {
     for (int j = 0; j < seconds; j++) {
         float size = sizes[front + 2 * j + 1];
         total[j] = size;
-        for (int k = 0; k < width; k++) merged[(int64_t)j * width + k] = b[j * ld + k] * size;
+        scaled<false>(merged + (int64_t)j * width, b + j * ld, size, width);
     }
     int stay = front;
-    for (i = 0; i < firsts; i++) {
+    for (int i = 0; i < firsts; i++) {
         int before = 0;  // how many are more alike; of equal ones the first ones go
         for (int o = 0; o < firsts; o++) before += best[o].likeness > best[i].likeness || (best[o].likeness == best[i].likeness && o < i);
         const float *row = a + i * ld;
@@ -111,8 +110,7 @@ bool one_image(const FewerMerge &m, int64_t image) {
             int32_t place = best[i].place;
             to[front + 2 * i] = front + kept + place;
             total[place] += size;
-            float *sum_of = merged + (int64_t)place * width;
-            for (int k = 0; k < width; k++) sum_of[k] += row[k] * size;
+            scaled<true>(merged + (int64_t)place * width, row, size, width);
         } else {
             to[front + 2 * i] = stay;
             sizes_out[stay] = size;
@@ -121,8 +119,8 @@ bool one_image(const FewerMerge &m, int64_t image) {
         }
     }
     for (int j = 0; j < seconds; j++) {
-        float share = 1.0f / total[j];
-        for (int k = 0; k < width; k++) merged[(int64_t)j * width + k] *= share;
+        float *row = merged + (int64_t)j * width;
+        scaled<false>(row, row, 1.0f / total[j], width);
     }
     for (int t = 0; t < m.image; t++) m.origin_out[image * m.image + t] = to[m.origin[image * m.image + t]];
     return true;
