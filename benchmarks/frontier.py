@@ -283,7 +283,9 @@ def point(
     allocator, keep = OURS[method]
     budgets = [Budget("latency", share, True)]
     if "tokens" in method:
-        sensed = choose_tokens(prepared, settings.model_copy(update={"tokens": True}), sensed, budgets, Silent())
+        wanted = settings.model_copy(update={"tokens": True})
+        sensed = choose_tokens(prepared, wanted, sensed, budgets, Silent(), store)
+        print("#", *(sensed.curves.meta.get("tokens") or {}).get("tried", []), sep="\n# ", flush=True)
     # the first option, the layer as it came, always stays
     kept = [np.array([i for i, o in enumerate(c.options) if i == 0 or keep(o)]) for c in sensed.curves.curves]
     # stored weights go by their place among all options, so for a part of them another store would be needed

@@ -17,6 +17,12 @@ those that scikit-image, scikit-learn and foolbox ship, 40 files: 30 teach, 5 ch
 cells of the elpv set (electroluminescence of solar modules) instead, as the folder of a user who has hundreds of
 images of one kind: of 400 files 300 teach, 64 choose, 32 judge, and the repair learns from 128. Rows of elpv in the
 committed table are from before, when 16 chose and 16 judged.
+
+``--runs RUN ...`` recovers finished runs of ``fewer compress`` instead, by the verb itself, which judges on the model's
+own kernels: ``option`` is then the budget. For a folder of all 2,624 cells of the elpv set:
+
+    fewer compress fewer/dinov2-small --images elpv --tokens --budget latency=0.1x --threads 1 --out run-elpv
+    OMP_NUM_THREADS=1 python benchmarks/recover.py --runs run-elpv --time 20min
 """
 
 from __future__ import annotations
@@ -24,6 +30,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import tempfile
 import time
 from pathlib import Path
 
@@ -34,6 +41,7 @@ from torch import Tensor, nn
 
 from fewer.core.duration import parse_duration
 from fewer.core.option import Option
+from fewer.core.run import RunFolder
 from fewer.data.photos import real_photos
 from fewer.data.probes import elpv_cells
 from fewer.distill.blocks import find_blocks
@@ -45,6 +53,7 @@ from fewer.verbs.applying import apply_options
 from fewer.verbs.evaluate import Judge
 from fewer.verbs.lessons import views_of
 from fewer.verbs.prepare import Prepared, prepare
+from fewer.verbs.recover import recover
 from fewer.verbs.refitting import refit
 from fewer.verbs.settings import Settings
 
@@ -156,8 +165,36 @@ def run(
     }
 
 
+def of_run(run: Path, length: str) -> dict[str, str]:
+    """What ``fewer recover`` gives for a run; a row of the table, with its key."""
+    folder = RunFolder.open(run)
+    config, plan = folder.read_config(), json.loads(folder.file("plan").read_text("utf-8"))
+    tokens = " with merged tokens" if config["settings"].get("tokens") else ""
+    usual = Course(seconds=1.0)
+    with tempfile.TemporaryDirectory() as place:
+        found = recover(run, length, out=Path(place) / "recovered").report.recovery
+    assert found is not None
+    key = (config["model"], ", ".join(map(str, plan["budgets"])) + tokens, Path(config["images"]).name)
+    key += (config["settings"]["seed"], "default", length, "wall", torch.get_num_threads())
+    key += (usual.batch, usual.rate, usual.alone, usual.blocks, found.refitted, "yes")
+    return dict(zip(KEY, map(str, key), strict=True)) | {
+        "steps": str(found.steps),
+        "best_step": str(found.best_step),
+        "chosen_before": f"{found.points[0][1]:.6g}",
+        "chosen_after": f"{min(error for _, error in found.points):.6g}",
+        "before": f"{found.before:.6g}",
+        "after": f"{found.after:.6g}",
+        "won": f"{1 - found.after / found.before:.4f}",
+        "quality_name": found.quality_name,
+        "quality_before": f"{found.quality_before:.5f}",
+        "quality_after": f"{found.quality_after:.5f}",
+        "wall_seconds": f"{found.seconds:.0f}",
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", nargs="*", type=Path, default=[])
     parser.add_argument("--work", type=Path, default=Path("recover-work"))
     parser.add_argument("--time", default="10min")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
@@ -170,7 +207,9 @@ def main() -> None:
     table = Table(args.out, COLUMNS, len(KEY))
     stamp = json.dumps(environment(threads=torch.get_num_threads()), indent=1)
     args.out.with_suffix(".json").write_text(stamp + "\n", "utf-8")
-    for seed in range(args.seeds):
+    for folder in args.runs:
+        table.add(of_run(folder, args.time))
+    for seed in range(0 if args.runs else args.seeds):
         for model, option in (CELLS[index] for index in args.cells):
             for method in args.methods:
                 choices = dict(METHODS[method])

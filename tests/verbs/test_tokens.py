@@ -17,7 +17,7 @@ from fewer.cost.static import model_macs
 from fewer.models.vit import VisionTransformer
 from fewer.tokens.blocks import merge_after, merges_of
 from fewer.verbs.curves import sense_curves
-from fewer.verbs.planning import choose
+from fewer.verbs.planning import Assembly, choose
 from fewer.verbs.prepare import prepare
 from fewer.verbs.progress import Silent
 from fewer.verbs.refitting import refit
@@ -116,6 +116,25 @@ def test_the_best_schedule_is_the_one_whose_plan_harms_least(sensed):
     # harm grows with what is merged
     constant = [row for row in tokens["tried"] if row["schedule"].startswith("constant")]
     assert np.corrcoef([row["left"] for row in constant], [row["harm"] for row in constant])[0, 1] < -0.5
+
+
+def test_schedules_that_look_alike_are_put_together_and_measured(sensed, tmp_path):
+    prepared, settings, _ = sensed
+    made = sense_curves(prepared, settings, store=tmp_path)
+    budget = [Budget("flops", 0.6, True)]
+    by_prediction = choose_tokens(prepared, settings, made, budget, Silent()).curves.meta["tokens"]
+    found = choose_tokens(prepared, settings, made, budget, Silent(), tmp_path)
+    tokens = found.curves.meta["tokens"]
+    measured = {row["schedule"]: row["measured"] for row in tokens["tried"] if "measured" in row}
+    planned = {row["schedule"]: row["planned"] for row in tokens["tried"] if row["planned"] is not None}
+    assert 2 <= len(measured) <= 5 and by_prediction["name"] in measured
+    assert max(planned[name] for name in measured) <= 2 * min(planned.values())
+    assert measured[tokens["name"]] == min(measured.values())
+    # what is measured is the whole: merges and stored weights
+    plan = choose(found.curves, budget, "dp")
+    assembly = Assembly.of(prepared.model, found.curves, tmp_path, prepared.calibration[:1], None)
+    again = assembly.distortion(plan.choice, made.batches, made.reference)
+    assert again == pytest.approx(measured[tokens["name"]])
 
 
 def test_nothing_is_merged_for_a_budget_that_merges_cannot_help(sensed):

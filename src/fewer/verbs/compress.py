@@ -233,7 +233,7 @@ def _compress(
         )
     if settings.tokens:
         with timed(timings, "tokens"):
-            sensed = choose_tokens(prepared, settings, sensed, budgets, progress)
+            sensed = choose_tokens(prepared, settings, sensed, budgets, progress, scratch)
     assembly = Assembly.of(prepared.model, sensed.curves, scratch, prepared.calibration[:1], forward)
     with timed(timings, "plan"):
         allocator, rows = decide(prepared, settings, sensed, assembly, budgets, progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from fewer.tokens.merge import TokenState
 from fewer.tokens.schedule import present_tokens, schedules
 from fewer.verbs.curves import Sensed
 from fewer.verbs.deploying import measured_here
-from fewer.verbs.planning import choose
+from fewer.verbs.planning import Assembly, choose
 from fewer.verbs.prepare import Prepared
 from fewer.verbs.profile import use_threads
 from fewer.verbs.progress import Progress
@@ -48,13 +49,24 @@ def mergeable(prepared: Prepared) -> tuple[list[str], int, int]:
     return mergeable_blocks(prepared.model, prepared.calibration[:1])
 
 
+_CLOSE = 2.0
+"""Schedules whose plan is predicted to harm at most so many times the least are put together and measured."""
+_FINALISTS = 5
+
+
 def choose_tokens(
-    prepared: Prepared, settings: Settings, sensed: Sensed, budgets: Sequence[Budget], progress: Progress
+    prepared: Prepared,
+    settings: Settings,
+    sensed: Sensed,
+    budgets: Sequence[Budget],
+    progress: Progress,
+    store: Path | None = None,
 ) -> Sensed:
     """The schedule of token merges whose best plan harms least, none among them, as curves at its costs.
 
     The harm of a schedule is measured on the sensing images with dense weights, and added to that of the weights: an
-    approximation like the sum over layers, and checked with it in the report. Costs follow from the tokens that are
+    approximation like the sum over layers. Where much is cut and merged it says less and less, so the plans that look
+    best are put together, merges and weights, and measured on the same images. Costs follow from the tokens that are
     left in each block. The exact plan is made for every schedule.
 
     Parameters
@@ -67,6 +79,8 @@ def choose_tokens(
         All that must hold.
     progress
         Shows a stage.
+    store
+        Folder with the repaired weights of every option; without it predictions decide.
 
     Returns
     -------
@@ -81,10 +95,10 @@ def choose_tokens(
     """
     names, count, protected = mergeable(prepared)
     offered = schedules(count, len(names), protected)
-    best, why = _plan(sensed.curves, budgets, settings)
+    plan, why = _plan(sensed.curves, budgets, settings)
     refused = [(_least(sensed.curves, budgets), why)]
-    tried: list[dict[str, Any]] = [_row("none", count, 0.0, sensed.curves, best)]
-    chosen = sensed.curves
+    tried: list[dict[str, Any]] = [_row("none", count, 0.0, sensed.curves, plan)]
+    planned = [(plan, sensed.curves, tried[0])] if plan is not None else []
     with progress.stage("tokens", len(offered)) as stage:
         for label, amounts in offered.items():
             tokens = {"name": label, "amounts": dict(zip(names, amounts, strict=True)), "protected": protected}
@@ -92,20 +106,41 @@ def choose_tokens(
             harm = schedule_harm(merged, settings, sensed)
             curves = repriced(prepared, settings, sensed.curves, merged, amounts, count, harm)
             curves = replace(curves, meta={**curves.meta, "tokens": tokens})
-            found, why = _plan(curves, budgets, settings)
-            tried.append(_row(label, present_tokens(count, amounts)[-1], harm, curves, found))
-            if found is not None and (best is None or found.distortion < best.distortion):
-                best, chosen = found, curves
+            plan, why = _plan(curves, budgets, settings)
+            tried.append(_row(label, present_tokens(count, amounts)[-1], harm, curves, plan))
+            if plan is not None:
+                planned.append((plan, curves, tried[-1]))
             refused.append((_least(curves, budgets), why))
             stage.advance(1, label)
-    if best is None:  # the one that comes nearest says how near
+    if not planned:  # the one that comes nearest says how near
         nearest = min(refused, key=lambda one: one[0])[1]
         assert nearest is not None
         raise nearest
+    chosen = _best_together(prepared, sensed, planned, store)
     if chosen is sensed.curves:
         return sensed
     tokens = {**chosen.meta["tokens"], "harm": chosen.spent, "tokens": count, "tried": tried}
     return replace(sensed, curves=replace(chosen, meta={**chosen.meta, "tokens": tokens}), plain=sensed.curves)
+
+
+def _best_together(
+    prepared: Prepared,
+    sensed: Sensed,
+    planned: list[tuple[Allocation, CurveSet, dict[str, Any]]],
+    store: Path | None,
+) -> CurveSet:
+    """The curves whose plan harms least, by what is predicted, and where that is close, by what is measured.
+
+    Rows of what was measured get ``measured``.
+    """
+    ranked = sorted(planned, key=lambda one: one[0].distortion)
+    close = [one for one in ranked if one[0].distortion <= _CLOSE * ranked[0][0].distortion][:_FINALISTS]
+    if store is None or len(close) < 2:
+        return ranked[0][1]
+    for plan, curves, row in close:
+        assembly = Assembly.of(prepared.model, curves, store, prepared.calibration[:1], prepared.forward)
+        row["measured"] = assembly.distortion(plan.choice, sensed.batches, sensed.reference)
+    return min(close, key=lambda one: one[2]["measured"])[1]
 
 
 def _plan(
