@@ -89,10 +89,10 @@ def test_layers_that_read_the_same_tensor_share_its_rounding():
 
 def test_a_range_is_the_one_that_loses_least():
     net = nn.Sequential(nn.ReLU(), nn.Linear(64, 2)).eval()
-    x = torch.randn(200, 64, generator=torch.Generator().manual_seed(0))
-    x[0, 0] = 100.0  # an outlier that is worth clipping
-    found = input_ranges(net, ["1"], x.split(50))["1"]
-    assert found.zero == 0 and found.scale < 100 / 255
+    x = torch.randn(2000, 64, generator=torch.Generator().manual_seed(0))
+    x[0, 0] = 100.0  # among so many values worth clipping
+    found = input_ranges(net, ["1"], x.split(500))["1"]
+    assert found.zero == 0 and found.scale < 0.99 * 100 / 255
     error = {
         s: float((InputRange(s, 0).rounded(x.relu()) - x.relu()).square().mean()) for s in (found.scale, 100 / 255)
     }

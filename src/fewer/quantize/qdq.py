@@ -44,7 +44,7 @@ class InputRange:
         """
         low, high = min(0.0, low), max(0.0, high)
         scale = (high - low) / _TOP or 1.0
-        return cls(round(scale, 12), round(-low / scale))
+        return cls(float(f"{scale:.9g}"), round(-low / scale))
 
     def rounded(self, x: Tensor) -> Tensor:
         """What becomes of values."""

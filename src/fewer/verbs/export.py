@@ -25,6 +25,7 @@ from fewer.data.preprocess import Preprocess
 from fewer.models.artefact import WEIGHTS, load_recipe
 from fewer.models.recipe import Recipe
 from fewer.quantize.qdq import InputRange, input_ranges, with_integers
+from fewer.tasks import TASKS
 from fewer.verbs.saving import load
 
 __all__ = ["ACTIVATIONS", "FORMATS", "Exported", "export"]
@@ -168,6 +169,10 @@ def _static_images(run: str | Path, recipe: Recipe, images: Any, low: Sequence[s
     if images is None:
         raise FewerError(f"static activations need images, and {run} does not name any: give --images FOLDER")
     preprocess = Preprocess.of(recipe.preprocess or {}, f"{run}/recipe.json")
+    if recipe.meta.get("task") in TASKS and not isinstance(images, Tensor):
+        raise FewerError(
+            "static activations of a model of 'fewer train' need its inputs as a tensor: images= in Python"
+        )
     if isinstance(images, Tensor):
         if len(images) < 2:
             raise FewerError("static activations need two images at least, one to find ranges and one to judge them")
