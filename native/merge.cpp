@@ -77,7 +77,7 @@ bool one_image(const FewerMerge &m, int64_t image) {
     float *y = m.y + image * out_tokens * width, *sizes_out = m.sizes_out + image * out_tokens;
     const float *a = x + (int64_t)front * width, *b = a + width;
     const int64_t ld = 2 * (int64_t)width;
-    // scratch: lengths of the second set, the best of each of the first, its size, and where each token goes
+    // scratch: the best of each of the first set, inverse lengths of the second, and where each token goes
     char *memory = (char *)fewer_scratch(FEWER_SLOT_ROWS, (int64_t)seconds * 4 + firsts * (int64_t)sizeof(Best) + (int64_t)m.tokens * 4 + 64);
     if (!memory) return false;
     Best *best = (Best *)memory;

@@ -11,7 +11,9 @@ from torch import nn
 from fewer.core.errors import FewerError
 from fewer.kernels import native
 from fewer.models.artefact import load_artefact, save_artefact
+from fewer.models.vit import VisionTransformer
 from fewer.quantize.weights import rounded
+from fewer.tokens.blocks import merge_after
 from fewer.verbs import export as module
 from fewer.verbs.export import export
 
@@ -130,3 +132,24 @@ def test_kernels_go_along_as_operators(run, lib_or_skip):
     assert any("import fewer.kernels.ops" in sentence for sentence in made.lost)
     program = torch.export.load(made.path)
     assert program.module()(X).shape == (2, 32)
+
+
+def test_int8_layers_that_are_not_found_again_are_told(run, monkeypatch):
+    needs_deploy()
+    monkeypatch.setattr(module, "with_integers", lambda *_: [])
+    made = export(run, example=X, architecture=net)
+    assert made.integers == 0 and "none of the 1 int8 layers" in " ".join(made.lost)
+    with pytest.raises(FewerError, match="found again"):
+        export(run, example=X, architecture=net, overwrite=True, activations="static", images=X)
+
+
+def test_openvino_reads_a_merge_that_leaves_none_of_the_first_set(tmp_path):
+    needs_deploy()
+    openvino = pytest.importorskip("openvino")
+    model = merge_after(VisionTransformer(32, 8, width=16, depth=2, heads=2).eval(), {"blocks.0": 8, "blocks.1": 0})
+    x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    module._onnx(model, x, tmp_path / "model.onnx")
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    got = torch.from_numpy(openvino.compile_model(str(tmp_path / "model.onnx"), "CPU", exact)(x.numpy())[0])
+    with torch.no_grad():
+        torch.testing.assert_close(got, model(x), rtol=1e-3, atol=1e-4)

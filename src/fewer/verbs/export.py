@@ -143,6 +143,8 @@ def export(
         if low:
             ranges = input_ranges(model, low, shown[0].split(8)) if shown is not None else None
             integers = _store_integers(model, low, ranges, temporary)
+            if shown is not None and not integers:
+                raise FewerError("no int8 layer was found again in the exported graph, so that nothing can be rounded")
         checked = [example] if shown is None else _whole_batches(shown[1], len(example))
         difference = _difference(to, model, checked, temporary)
         if difference is not None and not difference < (_SAME if shown is None else float("inf")):
@@ -154,7 +156,7 @@ def export(
         temporary.unlink(missing_ok=True)
     size = path.stat().st_size
     lost = _lost(recipe, Path(run) / WEIGHTS, size, to)
-    lost += _about_integers(recipe, integers, shown, difference)
+    lost += _about_integers(recipe, to, integers, shown, difference)
     return Exported(path, size, difference, lost, integers)
 
 
@@ -208,11 +210,13 @@ def _store_integers(model: nn.Module, low: Sequence[str], ranges: Mapping[str, I
 
 
 def _about_integers(
-    recipe: Recipe, integers: int, shown: tuple[Tensor, Tensor] | None, difference: float | None
+    recipe: Recipe, to: str, integers: int, shown: tuple[Tensor, Tensor] | None, difference: float | None
 ) -> list[str]:
     low = sum(unit.precision == "int8" for unit in recipe.units)
-    if not low or not integers:
+    if not low or to != "onnx":
         return []
+    if not integers:
+        return [f"none of the {low} int8 layers was found again in the graph: they hold their rounded values in fp32"]
     which = f"{integers} of {low} int8 layers hold integers"
     if shown is None:
         return [
