@@ -32,20 +32,21 @@ import torch
 from rivals import uniform_in_order
 from tables import Table
 
+from fewer.core.allocation.search import local_search
 from fewer.core.budget import Budget
-from fewer.core.search import local_search
+from fewer.core.progress import Silent
 from fewer.data.photos import real_photos
 from fewer.distortion.outputs import Reference
-from fewer.report import environment
-from fewer.verbs.applying import apply_options
-from fewer.verbs.compress import search_images
-from fewer.verbs.contest import Made, contest, decide, final
-from fewer.verbs.curves import Sensed, sense_curves
-from fewer.verbs.evaluate import Judge, Quality
-from fewer.verbs.planning import Assembly, choose
-from fewer.verbs.prepare import Prepared, prepare
-from fewer.verbs.progress import Silent
-from fewer.verbs.settings import Settings
+from fewer.engine.apply import apply_options
+from fewer.engine.assembly import Assembly
+from fewer.engine.contest import Made, contest, decide, final
+from fewer.engine.judge import Judge, Quality
+from fewer.engine.plan import choose
+from fewer.engine.prepare import Prepared, prepare
+from fewer.engine.run import search_images
+from fewer.engine.sense import Sensed, sense_curves
+from fewer.engine.settings import Settings
+from fewer.reports import environment
 
 HERE = Path(__file__).parent / "results"
 COLUMNS = (

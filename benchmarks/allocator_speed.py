@@ -48,14 +48,14 @@ from typing import Any
 import numpy as np
 
 import fewer
-from fewer.core.allocate import allocate, frontier
+from fewer.core.allocation.allocate import allocate, frontier
+from fewer.core.allocation.knapsack import Table
+from fewer.core.allocation.problem import Problem
 from fewer.core.budget import Budget
 from fewer.core.curve import Curve, CurveSet
-from fewer.core.knapsack import Table
 from fewer.core.option import Option
-from fewer.core.problem import Problem
+from fewer.core.stamp import cpu_name, cpuinfo
 from fewer.core.unit import Unit
-from fewer.report.stamp import cpu_name, cpuinfo
 
 BUCKETS = 10_000
 OPTIONS = 101

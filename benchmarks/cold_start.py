@@ -52,11 +52,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fewer.report import environment
-from fewer.select.coverage import select_coverage
-from fewer.select.methods import choose
-from fewer.select.pool import Pool
-from fewer.select.uncertainty import probe_predictions
+from fewer.reports import environment
+from fewer.selection.coverage import select_coverage
+from fewer.selection.methods import choose
+from fewer.selection.pool import Pool
+from fewer.selection.uncertainty import probe_predictions
 
 HERE = Path(__file__).parent
 CACHE = HERE / ".cache"
@@ -105,9 +105,9 @@ def cached(name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
 def elpv(model: str) -> Data:
     """Real solar cells and a linear probe."""
     from fewer.data.decode import read_image
-    from fewer.data.probes import elpv_cells
-    from fewer.select.embed import EmbedJob, embed
-    from fewer.select.foreground import foreground_share
+    from fewer.selection.embed import EmbedJob, embed
+    from fewer.selection.foreground import foreground_share
+    from fewer.tasks.classify.sets import elpv_cells
 
     cells = [*elpv_cells("train"), *elpv_cells("test")]
     root = cells[0][0].parent
@@ -131,9 +131,9 @@ def mnist() -> Data:
         import torch
 
         from fewer.data.preprocess import Preprocess
-        from fewer.data.probes import load_mnist
         from fewer.models.spec import load_model
-        from fewer.select.extract import extractor
+        from fewer.selection.extract import extractor
+        from fewer.tasks.classify.sets import load_mnist
 
         size = Preprocess((1, 96, 96), mean=0.45, std=0.225, crop=1.0, interpolation="bilinear")
         digits = load_mnist("train", 3000, 0, size)
@@ -169,7 +169,7 @@ def classify(features: np.ndarray, labels: np.ndarray, train: np.ndarray, test: 
 @lru_cache(maxsize=1)
 def lesion_pictures() -> list[tuple[np.ndarray, np.ndarray]]:
     """Images and masks of the simulated pool."""
-    from fewer.data.lesions import Lesions
+    from fewer.tasks.segment.simulate import Lesions
 
     drawn = Lesions(count=800, looks=40, skew=1.0, difficulty=0.5, seed=0)
     return [drawn.draw(row) for row in range(drawn.count)]
@@ -179,7 +179,7 @@ def lesion_vectors() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tokens, masks and foreground shares of the simulated pool."""
     from PIL import Image
 
-    from fewer.select.foreground import foreground_share
+    from fewer.selection.foreground import foreground_share
 
     def shares() -> np.ndarray:
         return np.array([foreground_share(Image.fromarray(image)) for image, _ in lesion_pictures()])

@@ -21,10 +21,10 @@ import csv
 import numpy as np
 from cold_start import RESULTS, Data, elpv
 
-from fewer.select.coverage import select_coverage
-from fewer.select.distance import Whitened, squared_distances
-from fewer.select.methods import choose
-from fewer.select.pool import Pool
+from fewer.selection.coverage import select_coverage
+from fewer.selection.distance import Whitened, squared_distances
+from fewer.selection.methods import choose
+from fewer.selection.pool import Pool
 
 OUT = RESULTS / "cold_start_kernels.csv"
 KERNELS = ("random", "classes known", "gaussian", "wide gaussian", "rational quadratic", "energy")

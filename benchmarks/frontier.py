@@ -42,36 +42,37 @@ from rival_runtimes import onnxruntime, openvino, torch_pruned
 from tables import Table
 from torch import nn
 
-from fewer.core.allocate import Allocation
+from fewer.core.allocation.allocate import Allocation
 from fewer.core.budget import Budget
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
+from fewer.core.progress import Silent
 from fewer.cost.stopwatch import Stopwatch
 from fewer.data.photos import real_photos
-from fewer.distill.blocks import find_blocks
-from fewer.distill.checkpoint import Lesson
-from fewer.distill.fixed import Held
-from fewer.distill.loop import Course, Pair, has_fast_bf16, teach
+from fewer.distillation.blocks import find_blocks
+from fewer.distillation.recover import Course, Pair, has_fast_bf16, teach
 from fewer.distortion.outputs import Reference
+from fewer.engine.apply import apply_options
+from fewer.engine.assembly import Assembly
+from fewer.engine.contest import Made, contest, final
+from fewer.engine.deploy import deploy
+from fewer.engine.judge import Judge
+from fewer.engine.plan import choose, part_of
+from fewer.engine.prepare import Prepared, prepare
+from fewer.engine.refit import refit
+from fewer.engine.rivals import rival_model
+from fewer.engine.sense import Sensed, resolved, sense_curves
+from fewer.engine.settings import Settings
+from fewer.engine.tokens import choose_tokens, mergeable
+from fewer.engine.views import views_of
 from fewer.kernels import native
 from fewer.kernels.accelerate import accelerate
 from fewer.models.running import call, evaluating
 from fewer.models.spec import load_model
 from fewer.quantize.activations import rounding_inputs_of
-from fewer.report import environment
-from fewer.verbs.applying import apply_options
-from fewer.verbs.contest import Made, contest, final
-from fewer.verbs.curves import Sensed, resolved, sense_curves
-from fewer.verbs.deploying import deploy
-from fewer.verbs.evaluate import Judge
-from fewer.verbs.lessons import views_of
-from fewer.verbs.planning import Assembly, choose, part_of
-from fewer.verbs.prepare import Prepared, prepare
-from fewer.verbs.progress import Silent
-from fewer.verbs.refitting import refit
-from fewer.verbs.rivals import rival_model
-from fewer.verbs.settings import Settings
-from fewer.verbs.tokens import choose_tokens, mergeable
+from fewer.reports import environment
+from fewer.training.checkpoint import Lesson
+from fewer.training.constrained import Held
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
@@ -329,7 +330,7 @@ def compete(
     kept: list[np.ndarray],
     budgets: list[Budget],
 ) -> tuple[str, dict[bytes, Made]]:
-    """What :func:`fewer.verbs.contest.decide` and ``final`` do, for curves that hold a part of all options."""
+    """What :func:`fewer.engine.contest.decide` and ``final`` do, for curves that hold a part of all options."""
     batches = list(prepared.sensing_images.split(settings.batch))
     with evaluating(prepared.model):
         reference = Reference([call(prepared.model, b, prepared.forward) for b in batches])

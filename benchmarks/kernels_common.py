@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from fewer.core.stamp import cpu_name, cpuinfo
 from fewer.kernels import native
-from fewer.report.stamp import cpu_name, cpuinfo
 
 RESULTS = Path(__file__).parent / "results"
 Runnable = Callable[[], object]

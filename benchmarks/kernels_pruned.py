@@ -31,10 +31,10 @@ from torch import nn
 
 import fewer
 from fewer.data.photos import real_photos
+from fewer.engine.judge import Judge
+from fewer.engine.prepare import prepare
 from fewer.kernels.accelerate import accelerate
 from fewer.models.artefact import load_masks
-from fewer.verbs.evaluate import Judge
-from fewer.verbs.prepare import prepare
 
 PATTERN = "block:16x4"
 DEPTHWISE = {"fewer/mobilenet-v2": ("features.0.0", "features.1.conv.0.0", "features.*.conv.1.0")}

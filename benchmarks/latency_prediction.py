@@ -22,10 +22,10 @@ from fewer.cost.latency import PATTERNS, PRECISIONS, LatencyModel, measure_model
 from fewer.cost.profile import DeviceProfile
 from fewer.cost.stopwatch import Stopwatch
 from fewer.cost.subjects import random_mask
+from fewer.engine.comparison import rank_correlation
 from fewer.kernels.accelerate import accelerate
 from fewer.models.matching import match
 from fewer.models.spec import load_model
-from fewer.verbs.planning import rank_correlation
 
 RESULTS = Path(__file__).parent / "results" / "latency_prediction.csv"
 

@@ -20,19 +20,20 @@ from typing import Any
 
 from tables import read, write
 
-from fewer.core.allocate import allocate
+from fewer.core.allocation.allocate import allocate
+from fewer.core.allocation.power import power_shares, with_power
 from fewer.core.budget import Budget
-from fewer.core.power import power_shares, with_power
+from fewer.core.progress import Silent
 from fewer.data.photos import real_photos
-from fewer.verbs.applying import apply_options
-from fewer.verbs.curves import Sensed, resolved, sense_curves
-from fewer.verbs.evaluate import Judge, Quality
-from fewer.verbs.planning import Assembly, choose
-from fewer.verbs.prepare import Prepared, prepare
-from fewer.verbs.progress import Silent
-from fewer.verbs.rivals import rival_settings
-from fewer.verbs.settings import Settings
-from fewer.verbs.tokens import choose_tokens
+from fewer.engine.apply import apply_options
+from fewer.engine.assembly import Assembly
+from fewer.engine.judge import Judge, Quality
+from fewer.engine.plan import choose
+from fewer.engine.prepare import Prepared, prepare
+from fewer.engine.rivals import rival_settings
+from fewer.engine.sense import Sensed, resolved, sense_curves
+from fewer.engine.settings import Settings
+from fewer.engine.tokens import choose_tokens
 
 RESULTS = Path(__file__).parent / "results" / "lpvit.csv"
 

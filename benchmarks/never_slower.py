@@ -25,11 +25,11 @@ import torch
 from tables import read, write
 
 import fewer
+from fewer.engine.settings import Settings
 from fewer.kernels.accelerate import accelerate
 from fewer.models.adapters import import_timm
 from fewer.models.artefact import load_masks, load_recipe
-from fewer.verbs.saving import precisions_of
-from fewer.verbs.settings import Settings
+from fewer.models.recipe import precisions_of
 
 RESULTS = Path(__file__).parent / "results" / "never_slower.csv"
 

@@ -28,14 +28,14 @@ from torch import Tensor, nn
 
 from fewer.core.budget import Budget
 from fewer.data.photos import real_photos
-from fewer.data.probes import load_elpv, load_mnist
-from fewer.distill.loop import has_fast_bf16
-from fewer.report import environment
-from fewer.verbs.applying import apply_options
-from fewer.verbs.curves import sense_curves
-from fewer.verbs.planning import choose
-from fewer.verbs.prepare import Prepared, prepare
-from fewer.verbs.settings import Settings
+from fewer.distillation.recover import has_fast_bf16
+from fewer.engine.apply import apply_options
+from fewer.engine.plan import choose
+from fewer.engine.prepare import Prepared, prepare
+from fewer.engine.sense import sense_curves
+from fewer.engine.settings import Settings
+from fewer.reports import environment
+from fewer.tasks.classify.sets import load_elpv, load_mnist
 
 RESULTS = Path(__file__).parent / "results"
 MODEL = "fewer/dinov2-small"

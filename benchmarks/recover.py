@@ -43,19 +43,19 @@ from fewer.core.duration import parse_duration
 from fewer.core.option import Option
 from fewer.core.run import RunFolder
 from fewer.data.photos import real_photos
-from fewer.data.probes import elpv_cells
-from fewer.distill.blocks import find_blocks
-from fewer.distill.checkpoint import Lesson
-from fewer.distill.fixed import Held
-from fewer.distill.loop import Course, Pair, has_fast_bf16, teach
-from fewer.report import environment
-from fewer.verbs.applying import apply_options
-from fewer.verbs.evaluate import Judge
-from fewer.verbs.lessons import views_of
-from fewer.verbs.prepare import Prepared, prepare
+from fewer.distillation.blocks import find_blocks
+from fewer.distillation.recover import Course, Pair, has_fast_bf16, teach
+from fewer.engine.apply import apply_options
+from fewer.engine.judge import Judge
+from fewer.engine.prepare import Prepared, prepare
+from fewer.engine.refit import refit
+from fewer.engine.settings import Settings
+from fewer.engine.views import views_of
+from fewer.reports import environment
+from fewer.tasks.classify.sets import elpv_cells
+from fewer.training.checkpoint import Lesson
+from fewer.training.constrained import Held
 from fewer.verbs.recover import recover
-from fewer.verbs.refitting import refit
-from fewer.verbs.settings import Settings
 
 HERE = Path(__file__).parent / "results"
 COLUMNS = (

@@ -20,13 +20,13 @@ from tables import Table
 
 from fewer.core.option import Option
 from fewer.data.photos import real_photos
+from fewer.engine.apply import apply_options
+from fewer.engine.judge import Judge
+from fewer.engine.prepare import prepare
+from fewer.engine.settings import Settings
 from fewer.models.reorder import reordered
 from fewer.models.spec import load_model
-from fewer.report import environment
-from fewer.verbs.applying import apply_options
-from fewer.verbs.evaluate import Judge
-from fewer.verbs.prepare import prepare
-from fewer.verbs.settings import Settings
+from fewer.reports import environment
 
 HERE = Path(__file__).parent / "results"
 COLUMNS = ("model", "option", "order", "seed", "error", "median", "quality_name", "quality", "cpu_seconds")

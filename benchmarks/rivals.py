@@ -12,13 +12,13 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from fewer.compensate.layers import find_layers
 from fewer.compensate.lockstep import PausedForward
 from fewer.compensate.moments import Moments, add_input
 from fewer.compensate.solve import damp
+from fewer.engine.apply import fitting_images
+from fewer.engine.prepare import Prepared
+from fewer.models.layers import find_layers
 from fewer.patterns import Pattern, select_mask
-from fewer.verbs.applying import fitting_images
-from fewer.verbs.prepare import Prepared
 
 
 def sparsegpt(weight: Tensor, hessian: Tensor, pattern: Pattern, sparsity: float, block: int = 128) -> Tensor:

@@ -22,13 +22,13 @@ from torch import nn
 
 from fewer.core.option import Option
 from fewer.data.photos import real_photos
+from fewer.engine.apply import apply_options
+from fewer.engine.judge import Judge
+from fewer.engine.prepare import Prepared, prepare
+from fewer.engine.settings import Settings
+from fewer.formats.integers import rounded
 from fewer.quantize.activations import rounding_inputs_of
-from fewer.quantize.weights import rounded
-from fewer.report import environment
-from fewer.verbs.applying import apply_options
-from fewer.verbs.evaluate import Judge
-from fewer.verbs.prepare import Prepared, prepare
-from fewer.verbs.settings import Settings
+from fewer.reports import environment
 
 HERE = Path(__file__).parent / "results"
 COLUMNS = ("model", "precision", "rounding", "seed", "error", "median", "quality_name", "quality")

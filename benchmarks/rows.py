@@ -23,15 +23,16 @@ from tables import Table
 from fewer.core.budget import Budget
 from fewer.core.errors import FewerError
 from fewer.data.photos import real_photos
-from fewer.report import environment
-from fewer.verbs.applying import apply_options
-from fewer.verbs.curves import Sensed, sense_curves
-from fewer.verbs.deploying import deploy, trial_ms
-from fewer.verbs.evaluate import Judge, Quality
-from fewer.verbs.planning import Assembly, choose, part_of
-from fewer.verbs.prepare import Prepared, prepare
-from fewer.verbs.settings import Settings
-from fewer.verbs.shrinking import shrink
+from fewer.engine.apply import apply_options
+from fewer.engine.assembly import Assembly
+from fewer.engine.deploy import deploy, trial_ms
+from fewer.engine.judge import Judge, Quality
+from fewer.engine.plan import choose, part_of
+from fewer.engine.prepare import Prepared, prepare
+from fewer.engine.sense import Sensed, sense_curves
+from fewer.engine.settings import Settings
+from fewer.engine.shrink import shrink
+from fewer.reports import environment
 
 HERE = Path(__file__).parent / "results"
 COLUMNS = (

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fewer.report import environment
+from fewer.reports import environment
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
@@ -51,7 +51,7 @@ def told(words: list[str]) -> tuple[int, str]:
 
 def data(work: Path, side: int, count: int) -> Path:
     """Simulated lesions."""
-    from fewer.data.lesions import Lesions
+    from fewer.tasks.segment.simulate import Lesions
 
     return Lesions(count=count, looks=12, skew=0.5, difficulty=0.3, seed=0, size=(side, side)).write(
         work / f"lesions-{side}"

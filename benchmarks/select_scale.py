@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fewer.report import environment
+from fewer.reports import environment
 
 HERE = Path(__file__).parent / "results"
 COLUMNS = ("images", "dim", "picks", "method", "seconds", "cpu_seconds", "peak_memory_mb", "file_mb", "threads", "met")
@@ -46,8 +46,8 @@ def make(path: Path, images: int, dim: int, seed: int = 0) -> None:
 
 def one(path: Path, method: str, picks: int) -> dict:
     """Choose once in this process, and say what it took."""
-    from fewer.select.methods import choose
-    from fewer.select.pool import Pool
+    from fewer.selection.methods import choose
+    from fewer.selection.pool import Pool
 
     features = np.load(path, mmap_mode="r")
     began = time.perf_counter()

@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 
 from fewer.data.photos import real_photos
+from fewer.engine.prepare import Prepared, prepare
+from fewer.engine.sense import resolved, sense_curves
+from fewer.engine.settings import Settings
 from fewer.models.running import call, evaluating
 from fewer.patterns import Pattern, select_mask
-from fewer.report import environment
-from fewer.verbs.curves import resolved, sense_curves
-from fewer.verbs.prepare import Prepared, prepare
-from fewer.verbs.settings import Settings
+from fewer.reports import environment
 
 RESULTS = Path(__file__).parent / "results"
 RATIOS = 101

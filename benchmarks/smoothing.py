@@ -18,13 +18,13 @@ import torch
 from tables import Table
 
 from fewer.data.photos import real_photos
+from fewer.engine.judge import Judge
+from fewer.engine.prepare import prepare
+from fewer.engine.settings import Settings
+from fewer.formats.integers import rounded
 from fewer.kernels.accelerate import accelerate
 from fewer.quantize.smooth import smoothed
-from fewer.quantize.weights import rounded
-from fewer.report import environment
-from fewer.verbs.evaluate import Judge
-from fewer.verbs.prepare import prepare
-from fewer.verbs.settings import Settings
+from fewer.reports import environment
 
 HERE = Path(__file__).parent / "results"
 COLUMNS = ("model", "precision", "strength", "seed", "error", "median", "quality_name", "quality")

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fewer.bench.environment import environment
+from fewer.core.stamp import environment
 
 __all__ = ["Table", "read", "write"]
 
@@ -55,7 +55,7 @@ def write(rows: list[dict[str, Any]], path: Path) -> None:
     """All rows, under a comment line with the environment."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
-        file.write(f"# {json.dumps(environment([torch.get_num_threads()], pinned=False))}\n")
+        file.write(f"# {json.dumps(environment(torch.get_num_threads()))}\n")
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

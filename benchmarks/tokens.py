@@ -20,16 +20,16 @@ from tables import read, write
 from torch import nn
 
 import fewer
-from fewer.cost.static import model_macs
 from fewer.cost.stopwatch import Stopwatch
 from fewer.data.calibration import as_calibration
 from fewer.data.photos import real_photos
+from fewer.engine.judge import Judge
+from fewer.engine.settings import Settings
 from fewer.kernels.accelerate import accelerate
+from fewer.models.macs import model_macs
 from fewer.models.spec import load_model
 from fewer.tokens.blocks import merge_after, mergeable_blocks
 from fewer.tokens.schedule import schedules
-from fewer.verbs.evaluate import Judge
-from fewer.verbs.settings import Settings
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -22,9 +22,9 @@ import numpy as np
 from cold_start import CACHE, RESULTS, lesion_pictures, lesion_vectors
 from cold_start_unet import Trainer, settings
 
-from fewer.report import environment
-from fewer.select.methods import choose
-from fewer.select.pool import Pool
+from fewer.reports import environment
+from fewer.selection.methods import choose
+from fewer.selection.pool import Pool
 
 COLUMNS = ("start", "budget", "seed", "score", "second", "warm_up_seconds", "seconds")
 STEPS = {"restoration": 600, "contrastive": 200}

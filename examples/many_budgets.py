@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import fewer
-from fewer.core.allocate import frontier
+from fewer.core.allocation.allocate import frontier
 
 
 def main() -> None:

@@ -8,28 +8,29 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from fewer.core.version import __version__
 
 # public name -> module that defines it; resolved on first use
 _PUBLIC: dict[str, str] = {
     "Budget": "fewer.core.budget",
     "FewerError": "fewer.core.errors",
-    "Settings": "fewer.verbs.settings",
-    "apply": "fewer.verbs.folder",
+    "Settings": "fewer.engine.settings",
+    "apply": "fewer.verbs.apply",
+    "bench": "fewer.verbs.bench",
     "compress": "fewer.verbs.compress",
-    "doctor": "fewer.verbs.tasks",
-    "evaluate": "fewer.verbs.tasks",
+    "doctor": "fewer.verbs.doctor",
+    "evaluate": "fewer.verbs.evaluate",
     "export": "fewer.verbs.export",
-    "load": "fewer.verbs.saving",
-    "match_table": "fewer.verbs.folder",
-    "plan": "fewer.verbs.planning",
-    "predict": "fewer.verbs.tasks",
+    "load": "fewer.verbs.load",
+    "match_table": "fewer.verbs.match",
+    "plan": "fewer.verbs.plan",
+    "predict": "fewer.verbs.predict",
     "profile": "fewer.verbs.profile",
     "recover": "fewer.verbs.recover",
-    "rewrite_report": "fewer.verbs.folder",  # not "report", which is a package
-    "select_images": "fewer.verbs.select",  # not "select", which is a package
-    "sense": "fewer.verbs.folder",
-    "train": "fewer.verbs.tasks",
+    "report": "fewer.verbs.report",
+    "select": "fewer.verbs.select",
+    "sense": "fewer.verbs.sense",
+    "train": "fewer.verbs.train",
 }
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Settings",
     "__version__",
     "apply",
+    "bench",
     "compress",
     "doctor",
     "evaluate",
@@ -48,8 +50,8 @@ __all__ = [
     "predict",
     "profile",
     "recover",
-    "rewrite_report",
-    "select_images",
+    "report",
+    "select",
     "sense",
     "train",
 ]
@@ -62,25 +64,26 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PUBLIC])
+    return sorted([*__all__])
 
 
 if TYPE_CHECKING:
     from fewer.core.budget import Budget as Budget
     from fewer.core.errors import FewerError as FewerError
+    from fewer.engine.settings import Settings as Settings
+    from fewer.verbs.apply import apply as apply
+    from fewer.verbs.bench import bench as bench
     from fewer.verbs.compress import compress as compress
+    from fewer.verbs.doctor import doctor as doctor
+    from fewer.verbs.evaluate import evaluate as evaluate
     from fewer.verbs.export import export as export
-    from fewer.verbs.folder import apply as apply
-    from fewer.verbs.folder import match_table as match_table
-    from fewer.verbs.folder import rewrite_report as rewrite_report
-    from fewer.verbs.folder import sense as sense
-    from fewer.verbs.planning import plan as plan
+    from fewer.verbs.load import load as load
+    from fewer.verbs.match import match_table as match_table
+    from fewer.verbs.plan import plan as plan
+    from fewer.verbs.predict import predict as predict
     from fewer.verbs.profile import profile as profile
     from fewer.verbs.recover import recover as recover
-    from fewer.verbs.saving import load as load
-    from fewer.verbs.select import select_images as select_images
-    from fewer.verbs.settings import Settings as Settings
-    from fewer.verbs.tasks import doctor as doctor
-    from fewer.verbs.tasks import evaluate as evaluate
-    from fewer.verbs.tasks import predict as predict
-    from fewer.verbs.tasks import train as train
+    from fewer.verbs.report import report as report
+    from fewer.verbs.select import select as select
+    from fewer.verbs.sense import sense as sense
+    from fewer.verbs.train import train as train

@@ -10,7 +10,7 @@ import pytest
 from fewer.cli.config import preset_names, preset_note, resolve
 from fewer.cli.flags import SettingFlags, Shared, given
 from fewer.core.errors import FewerError
-from fewer.verbs.settings import Settings
+from fewer.engine.settings import Settings
 
 
 def _toml(text: str) -> Path:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fewer.cost import profile as profile_module
+from fewer.engine import deploy as deploying
 from fewer.kernels import native
-from fewer.verbs import deploying
 from tests.cli.test_bad_input import assert_one_sentence
 from tests.fake_device import FakeWatch
 

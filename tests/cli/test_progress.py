@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from fewer.cli.progress import PlainProgress, RichProgress
-from fewer.verbs.progress import SILENT, Progress
+from fewer.core.progress import SILENT, Progress
 
 
 class Clock:

@@ -142,7 +142,7 @@ def test_one_clear_sentence_and_the_run_as_it_was(case: str, run: str, fewer: Fe
 
 def test_compress_and_recover_in_one_command(fewer: Fewer, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["compress", "net.py:net", "--images=photos", "--budget=weights=40%", *QUICK, "--out=run", "--recover=5s"]
-    from fewer.distill import loop
+    from fewer.distillation import recover as loop
 
     teach = loop.teach
 

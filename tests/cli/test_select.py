@@ -55,7 +55,7 @@ def test_mistakes_are_one_sentence(fewer, words, says):
 
 
 def test_all_methods_are_listed(fewer):
-    from fewer.select.methods import METHODS
+    from fewer.selection.methods import METHODS
 
     assert json.loads(fewer("list", "methods", "--json").out).keys() == {*METHODS, "skactiveml/NAME"}
 

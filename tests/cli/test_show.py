@@ -7,7 +7,7 @@ from rich.console import Console
 
 from fewer.cli.show import match_rows, plan_table, shorten, verdict_box
 from fewer.core.plan import Plan
-from fewer.report import RunReport
+from fewer.reports import RunReport
 
 ROWS = [
     {"layer": "blocks.0.attn.qkv", "kind": "linear", "shape": "1152x384", "positions": "257", "macs": "1.14e+08"},

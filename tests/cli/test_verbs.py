@@ -170,7 +170,7 @@ def test_lists(what: str, fewer: Fewer) -> None:
 
 def test_listed_allocators_are_those_there_are() -> None:
     from fewer.cli.list import ALLOCATORS
-    from fewer.core.baselines import BASELINES
+    from fewer.core.allocation.baselines import BASELINES
 
     assert set(ALLOCATORS) == {"auto", "dp", *BASELINES}
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from fewer.compensate import inputs as inputs_room
-from fewer.compensate.inputs import input_rows, layer_input, sampled_rows
+from fewer.models import inputs as inputs_room
+from fewer.models.inputs import input_rows, layer_input, sampled_rows
 from fewer.patterns import to_matrix
 
 CONVOLUTIONS = [

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fewer.compensate.layers import Layer, find_layers
 from fewer.core.unit import Unit
+from fewer.models.layers import Layer, find_layers
 from fewer.models.matching import match
 from tests.tiny import TINY, tiny
 

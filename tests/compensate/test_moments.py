@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from fewer.compensate import moments as room
-from fewer.compensate.inputs import input_rows
 from fewer.compensate.moments import Moments, collect_moments, column_blocks
 from fewer.core.errors import FewerError
+from fewer.models.inputs import input_rows
 
 
 def test_blocks_cover_all_columns_once():

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from fewer.compensate.layers import find_layers
 from fewer.compensate.sequential import compress_in_order
 from fewer.compensate.sweep import Repair
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
+from fewer.models.layers import find_layers
 from fewer.models.matching import match
 from tests.tiny import TINY, tiny
 

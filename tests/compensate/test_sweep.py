@@ -10,9 +10,9 @@ from fewer.compensate.moments import Moments
 from fewer.compensate.sweep import COMPENSATIONS, SCORES, Repair, Sweep
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
+from fewer.formats.integers import BITS, rounded
+from fewer.formats.ranges import row_scales
 from fewer.patterns import Pattern, families, option_grid, tile_sums
-from fewer.quantize.ranges import row_scales
-from fewer.quantize.weights import BITS, rounded
 
 LADDER = (0.2, 0.4, 0.6, 0.8, 0.95)
 

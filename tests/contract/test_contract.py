@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from fewer.engine.run import CompressedRun
+from fewer.engine.settings import Settings
 from fewer.models.matching import match
 from fewer.patterns import to_matrix
-from fewer.report import RunReport
-from fewer.verbs.compress import CompressedRun, compress
-from fewer.verbs.settings import Settings
+from fewer.reports import RunReport
+from fewer.verbs.compress import compress
 from tests.tiny import TINY, tiny
 
 PATTERNS = {"unstructured": 0.5, "block:4x4": 0.6, "2:4": 0.75}

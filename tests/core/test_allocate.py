@@ -10,7 +10,7 @@ from core_curves import brute_force, curve_set, every_plan, small_curves, smooth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewer.core.allocate import allocate, frontier
+from fewer.core.allocation.allocate import allocate, frontier
 from fewer.core.budget import Budget, parse_budgets
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
@@ -99,7 +99,7 @@ def test_two_budgets_are_met_and_solved_or_refused_rightly(curves, a, b):
 @pytest.mark.parametrize("seed", range(6))
 def test_two_budgets_with_multipliers_are_near_brute_force(seed, monkeypatch):
     """Enumeration is switched off, so that the multipliers and the polish do the work."""
-    monkeypatch.setattr("fewer.core.lagrange._ENUMERATE", 1)
+    monkeypatch.setattr("fewer.core.allocation.many_budgets._ENUMERATE", 1)
     curves = smooth_curves(5, 6, seed)
     budgets = parse_budgets("weights=45%,latency=0.55x")
     limits = {b.metric: b.limit(curves) for b in budgets}

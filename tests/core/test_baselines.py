@@ -8,8 +8,8 @@ from core_curves import curve_set, options, small_curves, smooth_curves
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewer.core.allocate import allocate
-from fewer.core.baselines import BASELINES, erk, global_magnitude, lamp, uniform, uniform_plus
+from fewer.core.allocation.allocate import allocate
+from fewer.core.allocation.baselines import BASELINES, erk, global_magnitude, lamp, uniform, uniform_plus
 from fewer.core.curve import Curve, CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.option import Option

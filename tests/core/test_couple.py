@@ -8,16 +8,16 @@ from core_curves import brute_force
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewer.core.allocate import allocate, frontier
+from fewer.core.allocation.allocate import allocate, frontier
+from fewer.core.allocation.problem import Problem
+from fewer.core.allocation.search import local_search
 from fewer.core.couple import in_step, share_of
 from fewer.core.curve import Curve, CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.core.plan import Plan
-from fewer.core.problem import Problem
-from fewer.core.search import local_search
 from fewer.core.unit import Unit
-from fewer.verbs.planning import choose
+from fewer.engine.plan import choose
 
 SHARES = (0.25, 0.5)
 

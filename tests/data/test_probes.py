@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from fewer.core.errors import FewerError
+from fewer.data.assets import package_folder
 from fewer.data.preprocess import Preprocess
-from fewer.data.probes import elpv_cells, load_elpv, load_mnist, unpickle_arrays
-from fewer.models.assets import package_folder
+from fewer.tasks.classify.sets import elpv_cells, load_elpv, load_mnist, unpickle_arrays
 
 
 class Evil:

@@ -6,13 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from fewer.compensate.layers import Layer, find_layers
-from fewer.compensate.sweep import Fit
 from fewer.core.option import Option
 from fewer.distortion import taylor as taylor_room
 from fewer.distortion.measured import Measured
 from fewer.distortion.outputs import Reference
 from fewer.distortion.taylor import Taylor, rms_gradients
+from fewer.models.layers import Fit, Layer, find_layers
 from fewer.models.matching import match
 from fewer.patterns import to_matrix
 from tests.tiny import TINY, tiny

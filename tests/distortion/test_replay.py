@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fewer.compensate.layers import find_layers
 from fewer.distortion.outputs import output_tensors
 from fewer.distortion.replay import Replay
+from fewer.models.layers import find_layers
 from fewer.models.matching import match
 from tests.tiny import TINY, tiny
 
@@ -127,9 +127,9 @@ class Talks(nn.Module):
 
 
 def test_what_cannot_be_replayed_is_found_out_at_any_layer():
-    from fewer.compensate.sweep import Fit
     from fewer.core.option import Option
     from fewer.distortion.measured import Measured
+    from fewer.models.layers import Fit
 
     torch.manual_seed(0)
     model, x = Talks().eval(), torch.randn(3, 8)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from fewer.compensate.layers import find_layers
 from fewer.distortion.outputs import Reference
 from fewer.distortion.rounding import input_rounding_harm
+from fewer.formats.activations import round_tokens
+from fewer.models.layers import find_layers
 from fewer.models.matching import match
-from fewer.quantize.activations import round_tokens
 
 
 def test_only_the_inputs_of_one_layer_are_rounded():

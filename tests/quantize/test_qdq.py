@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from fewer.formats.integers import rounded
 from fewer.quantize.qdq import InputRange, input_ranges, with_integers
-from fewer.quantize.weights import rounded
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnx.reference")

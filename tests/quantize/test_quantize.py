@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 from fewer.core.errors import FewerError
+from fewer.formats.activations import round_tokens
+from fewer.formats.integers import quantize_rows, rounded
+from fewer.formats.ranges import ESTIMATORS, row_scales
 from fewer.kernels import native
 from fewer.kernels.format import pack, unpack
 from fewer.kernels.linear import BlockSparseLinear
-from fewer.quantize.activations import round_tokens, rounding_inputs
-from fewer.quantize.ranges import ESTIMATORS, row_scales
+from fewer.quantize.activations import rounding_inputs
 from fewer.quantize.smooth import readers_of_norms, smooth_norm, smoothed, smoothing_factors
-from fewer.quantize.weights import quantize_rows, rounded
 
 
 @pytest.fixture

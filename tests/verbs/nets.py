@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from fewer.core.curve import CurveSet
-from fewer.verbs.curves import Sensed, sense_curves
-from fewer.verbs.prepare import prepare
-from fewer.verbs.settings import Settings
+from fewer.engine.prepare import prepare
+from fewer.engine.sense import Sensed, sense_curves
+from fewer.engine.settings import Settings
 
 
 class Small(nn.Module):

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 import fewer
-from fewer.bench.inputs import make_inputs
-from fewer.bench.sources import open_subject
 from fewer.cli.bench import bench
 from fewer.data.images import split_files
-from fewer.report import RunReport
+from fewer.reports import RunReport
+from fewer.timing.inputs import make_inputs
+from fewer.timing.sources import open_subject
 from tests.verbs.nets import quick
 
 NET = """

@@ -17,14 +17,15 @@ from fewer.compensate.sweep import Repair, Sweep
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.cost import profile as profile_module
-from fewer.cost.static import model_macs
 from fewer.distortion.outputs import output_tensors
+from fewer.engine import deploy as deploying
+from fewer.engine import shrink as shrinking
 from fewer.kernels import native
 from fewer.models.artefact import load_recipe
+from fewer.models.macs import model_macs
 from fewer.models.mobilenet import InvertedResidual
 from fewer.patterns import Pattern, option_thresholds, select_mask, to_matrix, to_weight
-from fewer.report import plots
-from fewer.verbs import deploying, shrinking
+from fewer.reports.compression import plots
 from tests.fake_device import FakeWatch
 from tests.tiny import TINY, TinyViT, tiny
 from tests.verbs.nets import quick

@@ -11,8 +11,8 @@ from torch import nn
 
 import fewer
 from fewer.core.errors import FewerError
+from fewer.engine.settings import Settings
 from fewer.verbs.compress import compress
-from fewer.verbs.settings import Settings
 from tests.tiny import tiny
 from tests.verbs.nets import Small, images, quick, small
 

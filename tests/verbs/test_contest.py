@@ -11,16 +11,17 @@ from fewer.core.budget import Budget
 from fewer.core.curve import Curve, CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
+from fewer.core.progress import Silent
 from fewer.core.unit import Unit
-from fewer.verbs import applying, comparison
+from fewer.engine import apply as applying
+from fewer.engine import comparison
+from fewer.engine.contest import contest, final
+from fewer.engine.judge import Judge
+from fewer.engine.prepare import prepare
+from fewer.engine.sense import sense_curves
+from fewer.engine.settings import Settings
 from fewer.verbs import compress as compress_module
 from fewer.verbs.compress import compress
-from fewer.verbs.contest import contest, final
-from fewer.verbs.curves import sense_curves
-from fewer.verbs.evaluate import Judge
-from fewer.verbs.prepare import prepare
-from fewer.verbs.progress import Silent
-from fewer.verbs.settings import Settings
 
 LADDER = (Option(), Option("unstructured", 0.5), Option("unstructured", 0.75))
 HALF = [Budget("weights", 0.5, True)]
@@ -84,7 +85,7 @@ def test_finalists_decide_by_their_models_and_are_not_made_again(monkeypatch):
     real = applying.apply_options
     for module in (applying, compress_module, comparison):
         monkeypatch.setattr(module, "apply_options", counting)
-    monkeypatch.setattr("fewer.verbs.contest._CLOSE", 1e9)
+    monkeypatch.setattr("fewer.engine.contest._CLOSE", 1e9)
     settings = Settings(calibration=24, sensing=8, heldout=8, baselines=("lamp", "uniform", "erk"), additivity=0)
     run = compress(net, torch.randn(64, 24), "weights=30%", settings=settings)
     finalists = [row for row in run.report.contest if row.made is not None]
@@ -103,7 +104,7 @@ def test_a_small_difference_leaves_the_exact_plan(monkeypatch):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 8))
     settings = Settings(calibration=24, sensing=8, heldout=8, baselines=(), additivity=0)
-    monkeypatch.setattr("fewer.verbs.contest._CLOSE", 1e9)
+    monkeypatch.setattr("fewer.engine.contest._CLOSE", 1e9)
     for share, kept in ((0.95, True), (0.5, False)):  # of the exact plan's error, that the other models show
         found = iter([1.0, share, share, share])
         fake = lambda self, model, found=found: SimpleNamespace(distortion=next(found))  # noqa: E731
@@ -123,7 +124,7 @@ def test_what_no_repair_saw_decides_with_what_the_models_show(monkeypatch, assem
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 8))
     settings = Settings(calibration=24, sensing=8, heldout=8, baselines=(), additivity=0)
-    monkeypatch.setattr("fewer.verbs.contest._CLOSE", 1e9)
+    monkeypatch.setattr("fewer.engine.contest._CLOSE", 1e9)
     found, measured = iter([1.0, 0.96, 2.0, 2.0]), iter([1.0, assembled, 2.0, 2.0])
     monkeypatch.setattr(Judge, "judge", lambda self, model: SimpleNamespace(distortion=next(found)))
     prepared = prepare(net, torch.randn(64, 24), settings)

@@ -12,10 +12,10 @@ from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.cost import profile as profile_module
 from fewer.cost.profile import DeviceProfile
+from fewer.engine import deploy as deploying
+from fewer.engine.device_costs import worth_trying
 from fewer.kernels import native
 from fewer.kernels.linear import BlockSparseLinear
-from fewer.verbs import deploying
-from fewer.verbs.devices import worth_trying
 from tests.fake_device import FakeWatch
 from tests.verbs.nets import quick
 
@@ -147,9 +147,9 @@ def test_what_fast_kernels_alone_can_reach_costs_no_weight(device):
 def test_rivals_are_held_to_the_corrected_budget(device, monkeypatch):
     seen = []
     monkeypatch.setattr(deploying, "trial_ms", lambda *_: 36.0)
-    original = fewer.verbs.comparison.choose
+    original = fewer.engine.comparison.choose
     monkeypatch.setattr(
-        "fewer.verbs.comparison.choose", lambda c, b, n: (seen.append(list(b)), original(c, b, n))[1], raising=True
+        "fewer.engine.comparison.choose", lambda c, b, n: (seen.append(list(b)), original(c, b, n))[1], raising=True
     )
     run = compress("latency=0.3x", baselines=("uniform",))
     assert seen and all(b.metric == "latency" and b.value < 18.0 for b in seen[0])

@@ -10,7 +10,8 @@ from fewer.core.curve import Curve, CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.core.unit import Unit
-from fewer.verbs.planning import choose, random_choices
+from fewer.engine.comparison import random_choices
+from fewer.engine.plan import choose
 
 OPTIONS = (
     Option(),

@@ -5,9 +5,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from fewer.verbs.curves import sense_curves
-from fewer.verbs.prepare import prepare
-from fewer.verbs.settings import Settings
+from fewer.engine.prepare import prepare
+from fewer.engine.sense import sense_curves
+from fewer.engine.settings import Settings
 
 
 def test_images_of_one_file_are_on_one_side(tmp_path):

@@ -13,7 +13,7 @@ from torch import Tensor
 import fewer
 from fewer.core.errors import FewerError
 from fewer.models.artefact import load_masks, load_recipe
-from fewer.report import RunReport
+from fewer.reports import RunReport
 from fewer.verbs.recover import CHECKPOINT, recover
 from tests.verbs.nets import images, quick, small
 from tests.verbs.test_columns import mobile
@@ -64,7 +64,7 @@ def test_a_run_gets_better_and_stays_a_run(place):
     for name, mask in masks.items():
         assert bool((loaded.get_submodule(name).weight[~mask] == 0).all())
     assert fewer.load(place, small, accelerated=True, example=x)(x).shape == (3, 10)
-    assert fewer.rewrite_report(place).read_text() == (place / "report.html").read_text()
+    assert fewer.report(place).read_text() == (place / "report.html").read_text()
     page = (place / "report.html").read_text()
     assert "Recovery by training" in page and "Learning curve" in page
     assert after.baselines[0].name == "recovered" and len(after.baselines) == len(before.baselines) + 1
@@ -221,8 +221,8 @@ def shared(a: Tensor, b: Tensor) -> bool:
 
 
 def test_unused_held_out_files_choose_and_all_others_judge(tmp_path):
-    from fewer.verbs.lessons import views_of
-    from fewer.verbs.prepare import prepare
+    from fewer.engine.prepare import prepare
+    from fewer.engine.views import views_of
 
     Folder(tmp_path / "photos", 40)
     (tmp_path / "photos" / "broken.png").write_bytes(b"no image")
@@ -234,8 +234,8 @@ def test_unused_held_out_files_choose_and_all_others_judge(tmp_path):
 
 def test_images_that_taught_are_neither_those_that_chose_nor_the_held_out_ones(tmp_path):
     from fewer.data.images import list_images, split_files
-    from fewer.verbs.lessons import views_of
-    from fewer.verbs.prepare import prepare
+    from fewer.engine.prepare import prepare
+    from fewer.engine.views import views_of
 
     Folder(tmp_path / "photos", 20)
     settings = quick()

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from fewer.verbs import refitting
-from fewer.verbs.applying import images_in_memory
-from fewer.verbs.prepare import prepare
-from fewer.verbs.refitting import affordable_views, room_for_views
-from fewer.verbs.settings import Settings
+from fewer.engine import refit as refitting
+from fewer.engine.apply import images_in_memory
+from fewer.engine.prepare import prepare
+from fewer.engine.refit import affordable_views, room_for_views
+from fewer.engine.settings import Settings
 
 
 @pytest.fixture

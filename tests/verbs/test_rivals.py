@@ -7,10 +7,10 @@ import torch
 
 import fewer
 from fewer.core.errors import FewerError
+from fewer.engine.rivals import preset_of, rival_settings
+from fewer.engine.settings import Settings
 from fewer.models.vit import VisionTransformer
 from fewer.patterns import to_matrix
-from fewer.verbs.rivals import preset_of, rival_settings
-from fewer.verbs.settings import Settings
 
 FEW = {"calibration": 12, "sensing": 4, "heldout": 4, "backend": "serial", "additivity": 0, "probes": 2}
 

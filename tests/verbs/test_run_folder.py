@@ -6,7 +6,7 @@ import torch
 import fewer
 from fewer.core.errors import FewerError
 from fewer.core.run import RunFolder
-from fewer.verbs.settings import Settings
+from fewer.engine.settings import Settings
 from tests.verbs.nets import Small, images, quick, small
 from tests.verbs.test_sensing import StopAfter
 
@@ -116,9 +116,9 @@ def test_a_report_is_written_again(tmp_path):
     fewer.compress(small(), images(), "weights=50%", settings=quick(), out=tmp_path / "run")
     page = tmp_path / "run" / "report.html"
     page.unlink()
-    assert fewer.rewrite_report(tmp_path / "run") == page and page.exists()
+    assert fewer.report(tmp_path / "run") == page and page.exists()
     with pytest.raises(FewerError):
-        fewer.rewrite_report(tmp_path / "nothing")
+        fewer.report(tmp_path / "nothing")
 
 
 def test_saving_later_is_saving_at_once(tmp_path):

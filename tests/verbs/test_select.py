@@ -18,11 +18,11 @@ from PIL import Image
 from fewer.core.errors import FewerError
 from fewer.core.lock import FolderLock
 from fewer.data.images import list_images
-from fewer.select.plan import QueuePlan
+from fewer.selection.plan import QueuePlan
 from fewer.tasks.segment import features
 from fewer.tasks.segment.warmup import WarmNetwork
-from fewer.verbs.select import select_images
-from tests.select.conftest import draw, net, pool  # noqa: F401
+from fewer.verbs.select import select
+from tests.selection.conftest import draw, net, pool  # noqa: F401
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install 'fewer[select]'")
 
@@ -34,7 +34,7 @@ def ask(pool, net, tmp_path):  # noqa: F811
     def call(budget="labels=4", **more):
         first = not more.get("proceed")
         defaults = {"out": tmp_path / "queue", "features": net if first else None, "backend": "serial"}
-        return select_images(pool if first else None, budget, **{**defaults, **more})
+        return select(pool if first else None, budget, **{**defaults, **more})
 
     return call
 
@@ -259,7 +259,7 @@ def test_an_empty_pool_and_no_pool(ask, net, tmp_path):  # noqa: F811
     (tmp_path / "empty").mkdir()
     for folder, says in (("empty", "holds nothing"), ("emty", "did you mean 'empty'")):
         with pytest.raises(FewerError, match=says):
-            select_images(tmp_path / folder, "labels=1", out=tmp_path / "q", features=net)
+            select(tmp_path / folder, "labels=1", out=tmp_path / "q", features=net)
         assert not (tmp_path / "q").exists()
 
 

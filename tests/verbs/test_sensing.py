@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fewer.core.ledger import Ledger
-from fewer.verbs.progress import Silent
+from fewer.core.progress import Silent
 from tests.verbs.nets import harm, quick, sense_small, small
 
 ESTIMATORS = [

@@ -13,16 +13,17 @@ import fewer
 from fewer.core.budget import Budget
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
-from fewer.cost.static import model_macs
+from fewer.core.progress import Silent
+from fewer.engine.assembly import Assembly
+from fewer.engine.plan import choose
+from fewer.engine.prepare import prepare
+from fewer.engine.refit import refit
+from fewer.engine.sense import sense_curves
+from fewer.engine.settings import Settings
+from fewer.engine.tokens import choose_tokens, repriced, schedule_harm
+from fewer.models.macs import model_macs
 from fewer.models.vit import VisionTransformer
 from fewer.tokens.blocks import merge_after, merges_of
-from fewer.verbs.curves import sense_curves
-from fewer.verbs.planning import Assembly, choose
-from fewer.verbs.prepare import prepare
-from fewer.verbs.progress import Silent
-from fewer.verbs.refitting import refit
-from fewer.verbs.settings import Settings
-from fewer.verbs.tokens import choose_tokens, repriced, schedule_harm
 from tests.verbs.nets import images as pictures
 from tests.verbs.nets import small
 

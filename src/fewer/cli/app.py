@@ -8,8 +8,8 @@ import inspect
 
 from cyclopts import App, CycloptsError, MissingArgumentError, UnknownCommandError
 
-from fewer import __version__
 from fewer.core.errors import near_match
+from fewer.core.version import __version__
 
 __all__ = ["VERBS", "app", "describe", "explain"]
 

@@ -79,8 +79,8 @@ def bench(
     if dry_run:
         return _dry_run(model, vs, counts, layers, files)
     if layers:
-        from fewer.bench.layers import bench_layers
-        from fewer.bench.table import layers_table
+        from fewer.timing.layers import bench_layers
+        from fewer.timing.table import layers_table
 
         if counts is not None and len(counts) != 1:
             raise FewerError("--layers takes one thread setting, for example --threads 1")
@@ -99,9 +99,10 @@ def bench(
             found.to_json(files[0])
         _show(found.to_json() if json else layers_table(found, _width()), files)
         return 0
-    from fewer.bench.run import bench as run_bench
-    from fewer.bench.sources import is_run
-    from fewer.bench.table import bench_tables
+    from fewer.timing.plot import to_svg
+    from fewer.timing.sources import is_run
+    from fewer.timing.table import bench_tables
+    from fewer.verbs.bench import bench as run_bench
 
     with _Bar(quiet=json) as bar:
         result = run_bench(
@@ -117,9 +118,9 @@ def bench(
         )
     if files:
         result.to_json(files[0])
-        result.to_svg(files[1])
+        to_svg(result, files[1])
     if report and is_run(model):
-        from fewer.verbs.beside import add_to_report
+        from fewer.verbs.report import add_to_report
 
         page = add_to_report(model, result)
         files += [page] if page is not None else []
@@ -158,9 +159,9 @@ def _make_folder(folder: Path) -> None:
 
 
 def _dry_run(model: str, vs: list[str] | None, threads: list[int] | None, layers: bool, files: list[Path]) -> int:
-    from fewer.bench.peers import missing_extra, parse_peers
-    from fewer.bench.run import check_threads
-    from fewer.bench.sources import open_subject
+    from fewer.timing.peers import missing_extra, parse_peers
+    from fewer.timing.run import check_threads
+    from fewer.timing.sources import open_subject
 
     peers = [] if layers else parse_peers(vs)
     settings = [1] if layers and threads is None else check_threads(threads)

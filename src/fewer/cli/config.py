@@ -14,7 +14,7 @@ from fewer.presets import preset_names, preset_note, preset_values
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from fewer.verbs.settings import Settings
+    from fewer.engine.settings import Settings
 
 __all__ = ["INPUTS", "preset_names", "preset_note", "resolve", "resolve_as"]
 
@@ -38,7 +38,7 @@ def resolve(
     environ: Mapping[str, str] = os.environ,
 ) -> tuple[Settings, dict[str, Any]]:
     """Merge all sources of the settings of a compression; see :func:`resolve_as`."""
-    from fewer.verbs.settings import Settings
+    from fewer.engine.settings import Settings
 
     return resolve_as(Settings, flags, preset, config, environ)
 

@@ -27,7 +27,7 @@ def _p(group: Group) -> Parameter:
 @Parameter(name="*")
 @dataclass
 class SettingFlags:
-    """The settings of a run, as flags. Defaults are those of ``fewer.verbs.settings.Settings``."""
+    """The settings of a run, as flags. Defaults are those of ``fewer.engine.settings.Settings``."""
 
     pattern: Annotated[str | None, _p(CUT)] = None
     """unstructured, block:16x4, 2:4, nm:*:16, columns; several with commas; blocks for latency [unstructured]"""

@@ -11,7 +11,7 @@ from fewer.cli.flags import Shared
 from fewer.core.errors import FewerError
 
 if TYPE_CHECKING:
-    from fewer.report.page import Page
+    from fewer.reports.page import Page
 
 __all__ = ["info"]
 
@@ -51,8 +51,8 @@ def info(
 def _run(path: str, shared: Shared) -> int:
     from fewer.cli.show import as_json, plan_table, say, verdict_box
     from fewer.core.run import RunFolder
-    from fewer.report import RunReport
-    from fewer.report.page import Page, is_page
+    from fewer.reports import RunReport
+    from fewer.reports.page import Page, is_page
 
     run = RunFolder.open(path)
     config = run.read_config() if run.has("config") else {}

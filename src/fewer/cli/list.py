@@ -68,7 +68,7 @@ def list_(what: str | None = None, /, *, shared: Shared | None = None) -> int:
 
 
 def _models() -> dict[str, str]:
-    from fewer.models.assets import ASSETS
+    from fewer.data.assets import ASSETS
     from fewer.models.spec import list_models
 
     notes = {
@@ -89,8 +89,8 @@ def _presets() -> dict[str, str]:
 
 
 def _methods() -> dict[str, str]:
-    from fewer.select.methods import METHODS
-    from fewer.select.peers import STRATEGIES
+    from fewer.selection.methods import METHODS
+    from fewer.selection.peers import STRATEGIES
 
     peers = {"skactiveml/NAME": f"{', '.join(STRATEGIES)} of scikit-activeml, up to 20,000 images"}
     return {name: entry.note for name, entry in METHODS.items()} | peers

@@ -52,7 +52,7 @@ def plan(
     shared = shared or Shared()
     if not budget:
         raise FewerError("which budget? give one, for example --budget weights=50%")
-    from fewer.verbs.planning import plan as make_plan
+    from fewer.verbs.plan import plan as make_plan
 
     folder = RunFolder.open(run)
     before = folder.read_plan() if folder.has("plan") else None

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fewer.cli.show import shorten
-from fewer.report.numbers import duration
-from fewer.verbs.progress import Stage
+from fewer.core.progress import Stage
+from fewer.reports.numbers import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +43,7 @@ class RichProgress:
 
     @contextmanager
     def stage(self, name: str, total: float | None = None) -> Iterator[Stage]:
-        """See :class:`fewer.verbs.progress.Progress`."""
+        """See :class:`fewer.core.progress.Progress`."""
         if self._bars is None:
             self._bars = _bars(self.console)
             self._bars.start()
@@ -101,7 +101,7 @@ class PlainProgress:
         self.clock = clock
 
     def stage(self, name: str, total: float | None = None) -> AbstractContextManager[Stage]:
-        """See :class:`fewer.verbs.progress.Progress`."""
+        """See :class:`fewer.core.progress.Progress`."""
         return self._stage(name, total)
 
     @contextmanager

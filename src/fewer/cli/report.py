@@ -19,8 +19,8 @@ def report(run: str, /, *, shared: Shared | None = None) -> int:
     import fewer
     from fewer.cli.show import as_json, say, verdict_box
     from fewer.core.run import RunFolder
-    from fewer.report import RunReport
-    from fewer.report.page import Page, is_page
+    from fewer.reports import RunReport
+    from fewer.reports.page import Page, is_page
 
     shared = shared or Shared()
     if shared.out is not None:
@@ -28,7 +28,7 @@ def report(run: str, /, *, shared: Shared | None = None) -> int:
             "the page is written into the run itself; leave --out out, or copy report.html, which needs nothing"
         )
     folder = RunFolder.open(run)
-    page = folder.file("report_html") if shared.dry_run else fewer.rewrite_report(run)
+    page = folder.file("report_html") if shared.dry_run else fewer.report(run)
     text = folder.file("report_json").read_text("utf-8")
     if is_page(text):
         found = Page.from_json(text)

@@ -74,9 +74,9 @@ def select(
         return _dry_run(pool, budget, method, features, formats, out, shared)
     from fewer.cli.progress import terminal_progress
     from fewer.cli.work import command_line
-    from fewer.verbs.select import select_images
+    from fewer.verbs.select import select
 
-    done = select_images(
+    done = select(
         pool,
         ",".join(budget),
         out=out,
@@ -118,8 +118,8 @@ def _dry_run(
 ) -> int:
     from fewer.cli.show import as_json
     from fewer.data.images import list_images
-    from fewer.select.export import check_formats
-    from fewer.select.methods import check_method
+    from fewer.selection.export import check_formats
+    from fewer.selection.methods import check_method
     from fewer.verbs.select import FEATURES, _one_budget
 
     check_method(method)

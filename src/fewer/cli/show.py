@@ -8,13 +8,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fewer.report.numbers import count, measure, percent, quantity, significant, times
+from fewer.reports.numbers import count, measure, percent, quantity, significant, times
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from fewer.core.plan import Plan
-    from fewer.report.data import RunReport
+    from fewer.reports.compression.data import RunReport
 
 __all__ = ["as_json", "console", "match_rows", "plan_table", "say", "shorten", "verdict_box"]
 
@@ -129,7 +129,7 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from fewer.report.words import comparison_sentence, recovery_sentence
+    from fewer.reports.compression.words import comparison_sentence, recovery_sentence
 
     met = report.verdict.met
     colour = "green" if met else "red"

@@ -11,9 +11,9 @@ from fewer.cli.progress import terminal_progress
 from fewer.cli.show import as_json, match_rows, say, shorten
 
 if TYPE_CHECKING:
-    from fewer.verbs.compress import CompressedRun
+    from fewer.engine.run import CompressedRun
+    from fewer.engine.settings import Settings
     from fewer.verbs.recover import RecoveredRun
-    from fewer.verbs.settings import Settings
 
 __all__ = ["command_line", "dry_run", "remember_command", "run_compress", "show_run"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewer.compensate.inputs import layer_input
+from fewer.models.inputs import layer_input
 from fewer.models.running import Forward, evaluating
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewer.compensate.inputs import layer_input, sampled_rows
 from fewer.core.errors import FewerError
+from fewer.models.inputs import layer_input, sampled_rows
 
 # Inputs beyond this share one block-diagonal Hessian, so that memory stays bounded (4,096^2 floats are 67 MB).
 MAX_COLUMNS = 4096

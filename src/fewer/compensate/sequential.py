@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewer.compensate.inputs import sampled_rows
-from fewer.compensate.layers import Layer
 from fewer.compensate.lockstep import PausedForward
 from fewer.compensate.moments import Moments, add_input, rows_wanted
-from fewer.compensate.sweep import Fit, Repair, Sweep
+from fewer.compensate.sweep import Repair, Sweep
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
+from fewer.models.inputs import sampled_rows
+from fewer.models.layers import Fit, Layer
 from fewer.models.running import Forward
 
 

@@ -20,11 +20,12 @@ from fewer.compensate.moments import Moments
 from fewer.compensate.solve import damp, refit
 from fewer.core.errors import FewerError, near_match
 from fewer.core.option import Option
+from fewer.formats.integers import BITS, rounded
+from fewer.formats.ranges import levels, row_scales
+from fewer.models.layers import Fit
 from fewer.patterns import Pattern, select_mask, tile_sums
 from fewer.patterns.layout import channel_order
 from fewer.quantize.feedback import Feedback
-from fewer.quantize.ranges import levels, row_scales
-from fewer.quantize.weights import BITS, rounded
 
 COMPENSATIONS = ("obs", "bias", "none")
 SCORES = ("obs", "magnitude", "wanda", "taylor")
@@ -80,31 +81,6 @@ class Repair:
             )
         if self.score not in SCORES:
             raise FewerError(f"unknown score '{self.score}'{near_match(self.score, SCORES)}")
-
-
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """One step of a sweep.
-
-    Attributes
-    ----------
-    option
-        What was asked for.
-    mask
-        Shape (rows, columns), True where a weight is kept.
-    weight
-        Shape (rows, columns).
-    shift
-        What to add to the layer's output per row so that its mean stays (bias correction), shape (rows,).
-    spread
-        Factor on the output's variance, shape (rows,), where a BatchNorm behind should learn of it.
-    """
-
-    option: Option
-    mask: Tensor
-    weight: Tensor
-    shift: Tensor
-    spread: Tensor | None = None
 
 
 class Sweep:

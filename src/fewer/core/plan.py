@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +18,8 @@ from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError, near_match
 from fewer.core.files import atomic_write_text, explain_os_error
 from fewer.core.option import Option
-from fewer.core.problem import Allocation
 
-__all__ = ["Plan", "PlannedUnit", "first_mistake"]
+__all__ = ["Allocation", "Plan", "PlannedUnit", "first_mistake"]
 
 
 class PlannedUnit(BaseModel):
@@ -71,7 +72,7 @@ class Plan(BaseModel):
     --------
     >>> from fewer.core.curve import Curve
     >>> from fewer.core.unit import Unit
-    >>> from fewer.core.allocate import allocate
+    >>> from fewer.core.allocation.allocate import allocate
     >>> options = (Option(), Option("unstructured", 0.5))
     >>> curve = Curve(Unit("head", "linear", (2, 2)), options, {"weights": [4, 2]}, [0, 1])
     >>> curves = CurveSet((curve,))
@@ -286,3 +287,34 @@ def _keys_at(model: type[BaseModel], path: Iterable[Any]) -> list[str]:
             inner = [a for a in getattr(note, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
             at = inner[0] if inner else note
     return list(getattr(at, "model_fields", {}))
+
+
+@dataclass(frozen=True, eq=False)
+class Allocation:
+    """One option per unit, with what it is predicted to cost and to harm.
+
+    Parameters
+    ----------
+    choice
+        int64 vector: index of the option of each unit.
+    cost
+        For every metric of the curves the predicted cost of the whole model, fixed costs included.
+    distortion
+        Predicted distortion, the sum over units.
+    slack
+        For each budgeted metric that was solved in buckets: no plan that costs at most ``limit - slack`` has a lower
+        (penalised) distortion than the one found before polishing. 0 means that rounding hid nothing.
+    bound
+        No plan within the budgets has a distortion below this; minus infinity when nothing was proved.
+
+    Examples
+    --------
+    >>> Allocation(np.array([0]), {"weights": 4.0}, 0.0).slack
+    {}
+    """
+
+    choice: np.ndarray
+    cost: dict[str, float]
+    distortion: float
+    slack: dict[str, float] = field(default_factory=dict)
+    bound: float = -math.inf

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fewer.bench.environment import environment
+from fewer.core.stamp import environment
 from fewer.kernels import native
 
 __all__ = ["cache_folder", "device_facts", "device_key", "differences"]
@@ -30,11 +30,11 @@ def device_facts(threads: int | None = None) -> dict[str, Any]:
     Examples
     --------
     >>> sorted(device_facts(1))
-    ['cpu', 'cpus', 'isa', 'kernels', 'memory_bytes', 'os', 'threads', 'torch']
+    ['cores', 'cpu', 'isa', 'kernels', 'memory_bytes', 'os', 'threads', 'torch']
     """
     threads = threads or torch.get_num_threads()
-    found = environment([threads], pinned=False)
-    facts = {name: found[name] for name in ("cpu", "cpus", "isa", "memory_bytes", "os", "torch")}
+    found = environment(threads)
+    facts = {name: found[name] for name in ("cores", "cpu", "isa", "memory_bytes", "os", "torch")}
     return {**facts, "kernels": _kernels(), "threads": threads}
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fewer.core.option import Option
 from fewer.core.unit import Unit
 from fewer.cost.profile import stored_share
-from fewer.cost.storage import mask_bytes, scale_bytes, value_bytes
+from fewer.models.storage import mask_bytes, scale_bytes, value_bytes
 
 __all__ = ["HOROWITZ_45NM", "EnergyTable", "fixed_joules", "option_joules"]
 

@@ -16,9 +16,9 @@ from fewer.core.files import atomic_write_text, explain_os_error
 from fewer.core.ledger import Ledger
 from fewer.cost.device import cache_folder, device_facts, device_key, differences
 from fewer.cost.stopwatch import Stopwatch, Timing
-from fewer.cost.storage import tile_of
+from fewer.models.storage import tile_of
 
-__all__ = ["CHECK", "KNOTS", "DeviceProfile"]
+__all__ = ["CHECK", "KNOTS", "DeviceProfile", "open_profile"]
 
 KNOTS = (0.0, 0.5, 0.8, 0.95)
 """Sparsities that are timed; the time of others follows from a line through them."""
@@ -337,3 +337,16 @@ def _join(layer: str, way: str) -> str:
 def knots(check: bool = True) -> Sequence[float]:
     """Sparsities above 0 to time for every pattern."""
     return sorted([*KNOTS[1:], CHECK]) if check else KNOTS[1:]
+
+
+def open_profile(path: str | Path | None, *, again: bool = False) -> tuple[DeviceProfile, str | None]:
+    """This machine's profile, or one from a file with a warning when it is of another device."""
+    if path is None:
+        return DeviceProfile.here(again=again), None
+    found = DeviceProfile.load(path)
+    warning = found.warning()
+    if warning is None:  # made here: what it lacks can be measured
+        mine = DeviceProfile.here()
+        mine.points = {**found.points, **mine.points} if mine.reference_ms == found.reference_ms else mine.points
+        return mine, None
+    return found, warning

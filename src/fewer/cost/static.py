@@ -2,52 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
-from torch.utils.flop_counter import FlopCounterMode
 
-from fewer.cost.storage import header_bytes
+from fewer.models.macs import model_macs
 from fewer.models.matching import MatchResult
-from fewer.models.running import Forward, batch_size, call, evaluating, to_device
-
-
-def model_macs(model: nn.Module, example_input: Any, forward: Forward | None = None) -> float:
-    """Multiply-accumulates of one sample through the whole model, attention's own products included.
-
-    Parameters
-    ----------
-    model : nn.Module
-        Left as it is.
-    example_input : Tensor, tuple or dict
-        One batch; the count is divided by its first dimension.
-    forward : callable, optional
-        ``forward(model, example_input)``.
-
-    Returns
-    -------
-    float
-        MACs per sample: half the FLOPs of ``torch.utils.flop_counter`` (matrix products, convolutions, attention;
-        norms, activations and additions are not counted, as is usual).
-
-    Examples
-    --------
-    >>> model_macs(nn.Linear(8, 4), torch.zeros(2, 8))
-    32.0
-    """
-    if any(isinstance(p, UninitializedTensorMixin) for p in model.parameters()):
-        model = copy.deepcopy(model)
-    first = next(iter(model.parameters()), None)
-    if first is not None:
-        example_input = to_device(example_input, first.device)
-    # the fused CPU attention kernel is unknown to the counter; the plain one is made of matrix products that it knows
-    with evaluating(model), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        call(model, example_input, forward)
-    return counter.get_total_flops() / 2 / batch_size(example_input)
+from fewer.models.running import Forward
+from fewer.models.storage import header_bytes
 
 
 def other_parameters(model: nn.Module, result: MatchResult) -> int:
@@ -67,7 +30,7 @@ def other_bytes(model: nn.Module, result: MatchResult) -> int:
     """Bytes in ``model.safetensors`` that are no unit's weight: all other state, tied tensors once, and the header.
 
     The header's length is an upper bound to a few bytes per tensor, so that this plus every unit's
-    :func:`~fewer.cost.storage.packed_bytes` is never less than the file.
+    :func:`~fewer.models.storage.packed_bytes` is never less than the file.
 
     Examples
     --------

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fewer.core.errors import FewerError
-from fewer.models.assets import package_folder
+from fewer.data.assets import package_folder
 
 # the right half of the stereo pair is left out: it would sit on the other side of a split from its twin.
 # So are drawings, masks, test patterns and thumbnails.

@@ -12,10 +12,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from fewer.compensate.layers import Layer
-from fewer.compensate.sweep import Fit
 from fewer.distortion.outputs import Reference, output_tensors
 from fewer.distortion.replay import Replay
+from fewer.models.layers import Fit, Layer
 from fewer.models.running import Forward, call, evaluating
 
 

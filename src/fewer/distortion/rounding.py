@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewer.compensate.layers import Layer
 from fewer.distortion.measured import Measured
 from fewer.distortion.outputs import Reference
+from fewer.models.layers import Layer
 from fewer.models.running import Forward
 from fewer.quantize.activations import rounding_inputs
 
@@ -56,7 +56,7 @@ def input_rounding_harm(
 
     Examples
     --------
-    >>> from fewer.compensate.layers import find_layers
+    >>> from fewer.models.layers import find_layers
     >>> from fewer.core.unit import Unit
     >>> net = nn.Linear(3, 2)
     >>> layers = find_layers(net, [Unit("", "linear", (2, 3))], torch.randn(1, 3))

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewer.compensate.inputs import layer_input
-from fewer.compensate.layers import Layer
 from fewer.distortion.outputs import Reference, output_tensors
+from fewer.models.inputs import layer_input
+from fewer.models.layers import Layer
 from fewer.models.running import Forward, call, evaluating
 
 
@@ -41,7 +41,7 @@ def output_sensitivity(
 
     Examples
     --------
-    >>> from fewer.compensate.layers import find_layers
+    >>> from fewer.models.layers import find_layers
     >>> from fewer.core.unit import Unit
     >>> net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1, bias=False))
     >>> net[1].weight.data = torch.tensor([[1.0, 3.0]])

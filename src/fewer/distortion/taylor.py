@@ -16,9 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewer.compensate.layers import Layer
-from fewer.compensate.sweep import Fit
 from fewer.distortion.outputs import Reference, output_tensors, samples_of
+from fewer.models.layers import Fit, Layer
 from fewer.models.running import Forward, call, evaluating
 from fewer.patterns import to_matrix
 
@@ -208,7 +207,7 @@ def rms_gradients(
 
     Examples
     --------
-    >>> from fewer.compensate.layers import find_layers
+    >>> from fewer.models.layers import find_layers
     >>> from fewer.core.unit import Unit
     >>> net = nn.Linear(3, 2)
     >>> layers = find_layers(net, [Unit("", "linear", (2, 3))], torch.ones(1, 3))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fewer.core.errors import FewerError
-from fewer.quantize.weights import as_integers
+from fewer.formats.integers import as_integers
 
 STRIP = 16  # rows of one strip; the same for every instruction set, so that a file moves between machines
 UNIT = {"fp32": 1, "bf16": 2, "int8": 4}  # inputs in one 32-bit lane

@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
-from fewer.cost.storage import is_packed
 from fewer.data.preprocess import Preprocess
+from fewer.models.build import Source, build_architecture
 from fewer.models.packing import decode_values, encode_values, kept_values, pack_mask, unpack_mask, unpack_weight
 from fewer.models.recipe import SCHEMA_VERSION, Recipe, TokenRecord, UnitRecord, read_recipe
-from fewer.models.spec import Source, build_architecture
+from fewer.models.storage import is_packed
 from fewer.tokens.blocks import merge_after, merges_of
 
 WEIGHTS, RECIPE = "model.safetensors", "recipe.json"
@@ -356,3 +356,21 @@ def _load_state(model: nn.Module, state: dict[str, Tensor]) -> None:
         if own[name].dtype != tensor.dtype:
             own[name].data = own[name].data.to(tensor.dtype)  # a half-precision model stays one
     model.load_state_dict(state, strict=True)
+
+
+def state_hash(model: nn.Module, *extra: Tensor) -> str:
+    """SHA-256 of a model's state and further tensors, as hex text.
+
+    Examples
+    --------
+    >>> state_hash(nn.Linear(1, 1)) != state_hash(nn.Linear(1, 1))
+    True
+    """
+    digest = hashlib.sha256()
+    state: Mapping[str, Any] = model.state_dict()
+    for name, value in [*sorted(state.items()), *((f"extra{i}", t) for i, t in enumerate(extra))]:
+        digest.update(name.encode())
+        if isinstance(value, Tensor):
+            digest.update(str((value.dtype, tuple(value.shape))).encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

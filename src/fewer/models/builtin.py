@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.data import assets
 from fewer.data.preprocess import Preprocess
-from fewer.models import assets
 from fewer.models.mobilenet import MobileNetV2
 from fewer.models.vit import VisionTransformer, resize_position_embedding
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.core.unit import Unit
-from fewer.cost.static import model_macs
+from fewer.models.macs import model_macs
 from fewer.models.matching import tied
 from fewer.models.running import Forward, call, evaluating, tensors_of
 from fewer.models.surgery import HEADS, Link, remove

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fewer.core.errors import FewerError
-from fewer.cost.storage import mask_bytes, tile_of
-from fewer.quantize.ranges import levels
-from fewer.quantize.weights import BITS
+from fewer.formats.integers import BITS
+from fewer.formats.ranges import levels
+from fewer.models.storage import mask_bytes, tile_of
 
 
 def pack_mask(mask: np.ndarray, pattern: str) -> np.ndarray:
@@ -22,12 +22,12 @@ def pack_mask(mask: np.ndarray, pattern: str) -> np.ndarray:
     mask : array of bool
         In the weight's shape; True is kept.
     pattern : str
-        See :func:`fewer.cost.storage.tile_of`.
+        See :func:`fewer.models.storage.tile_of`.
 
     Returns
     -------
     array of uint8
-        :func:`fewer.cost.storage.mask_bytes` long.
+        :func:`fewer.models.storage.mask_bytes` long.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def encode_values(weight: Tensor, precision: str, mask: np.ndarray | None = None
     Parameters
     ----------
     weight : Tensor
-        fp32; already rounded to the precision, see :func:`fewer.quantize.weights.rounded`.
+        fp32; already rounded to the precision, see :func:`fewer.formats.integers.rounded`.
     precision : str
         ``bf16``, ``fp16``, ``int8`` or ``int4``.
     mask : array of bool, optional

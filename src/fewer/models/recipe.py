@@ -108,3 +108,9 @@ def _first_problem(error: ValidationError) -> str:
     if problem["type"] == "missing":
         return f"the key {where!r} is missing; save the run again"
     return f"{where}: {problem['msg']}"
+
+
+def precisions_of(recipe: Recipe) -> dict[str, str]:
+    """The precision of every unit of a saved model that a kernel can run at: ``fp32``, ``bf16`` or ``int8``."""
+    runs_as = {"fp16": "bf16", "int4": "int8"}
+    return {unit.name: runs_as.get(unit.precision, unit.precision) for unit in recipe.units}

@@ -13,9 +13,7 @@ from torch import nn
 from fewer.core.errors import FewerError
 from fewer.data.preprocess import Preprocess
 from fewer.models import builtin
-from fewer.models.surgery import operate, read_surgery
-
-Source = dict[str, Any]
+from fewer.models.build import Source
 
 
 @dataclass(frozen=True)
@@ -134,54 +132,6 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
     return LoadedModel(loaded.model, loaded.name, loaded.source, settings, loaded.task, loaded.meta)
 
 
-def build_architecture(source: Source, architecture: Callable[[], nn.Module] | None = None) -> nn.Module:
-    """Build the architecture that a source describes, with arbitrary weights and without asset packages.
-
-    Parameters
-    ----------
-    source : dict
-        :attr:`LoadedModel.source`. Its ``surgery``, if any, is carried out on what was built.
-    architecture : callable, optional
-        A factory of the whole architecture, before any surgery, that is used in place of the source.
-
-    Returns
-    -------
-    nn.Module
-        In evaluation mode; its weights mean nothing until a state dict is loaded.
-
-    Raises
-    ------
-    FewerError
-        When the source cannot be rebuilt, for example a module object without a factory.
-    """
-    return operate(_whole(source, architecture), read_surgery(source.get("surgery", [])))
-
-
-def _whole(source: Source, architecture: Callable[[], nn.Module] | None) -> nn.Module:
-    if architecture is not None:
-        model = architecture()
-        if not isinstance(model, nn.Module):
-            raise FewerError(f"architecture= must return an nn.Module; it returned {type(model).__name__}")
-        return model.eval()
-    kind = source.get("kind")
-    builders: dict[str, Callable[[Source], nn.Module]] = {
-        "builtin": lambda s: builtin.build(s["name"], s.get("args", {})),
-        "timm": _build_timm,
-        "hf": _build_hf,
-        "file": _build_file,
-        "monai": _build_monai,
-        "object": _build_object,
-    }
-    if kind not in builders:
-        raise FewerError(f"unknown kind of model source {kind!r}; known: {', '.join(builders)}")
-    try:
-        return builders[kind](source).eval()
-    except KeyError as error:
-        raise FewerError(
-            f"the {kind} model source lacks the key {error.args[0]!r}; pass architecture= a factory"
-        ) from None
-
-
 def _from_builtin(name: str) -> LoadedModel:
     entry = builtin.entry(name)
     model = builtin.build(name)
@@ -241,34 +191,18 @@ def _from_run(folder: str) -> LoadedModel:
     return LoadedModel(load_artefact(folder), str(Path(folder)), recipe.source, preprocess, task, recipe.meta)
 
 
-def _build_monai(source: Source) -> nn.Module:
-    from fewer.models.monai import monai_network
+def load_untouched(model: Any) -> LoadedModel:
+    """Load a model; a module keeps its own training flags, which :func:`load_model` alone would change.
 
-    return monai_network(source["name"], source["args"])
-
-
-def _build_timm(source: Source) -> nn.Module:
-    from fewer.models import adapters
-
-    return adapters.timm_model(source["name"], pretrained=False, **source.get("kwargs", {}))[0]
-
-
-def _build_hf(source: Source) -> nn.Module:
-    from fewer.models import adapters
-
-    return adapters.hf_architecture(source["config"])
-
-
-def _build_file(source: Source) -> nn.Module:
-    from fewer.models import userfile
-
-    path = Path(source["path"])
-    made, _ = userfile.call(path, source["function"], expected_sha256=source["sha256"])
-    return made[0] if isinstance(made, tuple) else made
-
-
-def _build_object(source: Source) -> nn.Module:
-    raise FewerError(
-        f"this model was given as a Python object of class {source['class']}, which a file cannot rebuild; "
-        "pass architecture= a function that returns such a module"
-    )
+    Examples
+    --------
+    >>> load_untouched(nn.Linear(1, 1)).model.training
+    True
+    """
+    if isinstance(model, LoadedModel):
+        return model
+    flags = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
+    loaded = load_model(model)
+    for module, flag in flags:
+        module.training = flag
+    return loaded

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
-from fewer.patterns.pattern import Pattern
+from fewer.core.pattern import Pattern
 
 COLUMNS = "columns"
 """In a list of patterns: input channels that can be removed together with what makes them, where a layer has such."""

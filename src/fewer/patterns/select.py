@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from fewer.core.pattern import Pattern
 from fewer.patterns.layout import channel_order
-from fewer.patterns.pattern import Pattern
 from fewer.patterns.tiles import expand_tiles, tile_counts, tile_sums
 
 # A sparsity such as 0.3 is not exact in binary: 0.3 * 10 must still drop 3 weights, not 4.

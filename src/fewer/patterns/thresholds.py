@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fewer.core.option import Option
+from fewer.core.pattern import Pattern
 from fewer.patterns.layout import channel_order
-from fewer.patterns.pattern import Pattern
 from fewer.patterns.select import drop_count
 from fewer.patterns.tiles import tile_counts, tile_sums
 

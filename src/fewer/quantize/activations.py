@@ -7,41 +7,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-__all__ = ["round_tokens", "rounding_inputs", "rounding_inputs_of"]
+from fewer.formats.activations import round_tokens
 
-
-def round_tokens(x: Tensor, precision: str = "int8", axis: int = -1) -> Tensor:
-    """Round activations as a kernel of a precision does before it multiplies.
-
-    Parameters
-    ----------
-    x
-        Any shape.
-    precision
-        ``int8``: symmetric, one scale for each token (all values along ``axis``), from its largest magnitude.
-        ``bf16``: to nearest even. ``fp32``: left as they are.
-    axis
-        Along which a token lies: the last of a linear layer's input, 1 of an image.
-
-    Returns
-    -------
-    Tensor
-        The dtype and shape of x.
-
-    Examples
-    --------
-    >>> round_tokens(torch.tensor([[127.0, 0.4, 1.6]]))
-    tensor([[127.,   0.,   2.]])
-    """
-    if precision == "fp32":
-        return x
-    if precision == "bf16":
-        return x.to(torch.bfloat16).to(x.dtype)
-    peak = x.abs().amax(axis, keepdim=True)
-    scale = torch.where(peak > 0, peak / 127, torch.ones_like(peak))
-    return (x / scale).round() * scale
+__all__ = ["rounding_inputs", "rounding_inputs_of"]
 
 
 @contextmanager

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewer.compensate.inputs import layer_input
+from fewer.formats.integers import as_integers
+from fewer.models.inputs import layer_input
 from fewer.models.running import Forward, call, evaluating
-from fewer.quantize.weights import as_integers
 
 __all__ = ["InputRange", "input_ranges", "with_integers"]
 

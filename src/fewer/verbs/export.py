@@ -23,10 +23,10 @@ from fewer.core.run import RunFolder
 from fewer.data.calibration import as_calibration
 from fewer.data.preprocess import Preprocess
 from fewer.models.artefact import WEIGHTS, load_recipe
+from fewer.models.load import load
 from fewer.models.recipe import Recipe
 from fewer.quantize.qdq import InputRange, input_ranges, with_integers
 from fewer.tasks import TASKS
-from fewer.verbs.saving import load
 
 __all__ = ["ACTIVATIONS", "FORMATS", "Exported", "export"]
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,13 +11,14 @@ from torch import Tensor
 
 from fewer.core.errors import FewerError, near_match
 from fewer.core.option import Option
+from fewer.core.progress import Progress, Silent
 from fewer.cost.latency import PATTERNS, PRECISIONS, LatencyModel, measure_model
 from fewer.cost.profile import DeviceProfile
 from fewer.models.matching import match
-from fewer.verbs.prepare import load_untouched
-from fewer.verbs.progress import Progress, Silent
+from fewer.models.running import use_threads
+from fewer.models.spec import load_untouched
 
-__all__ = ["ProfiledModel", "open_profile", "profile"]
+__all__ = ["ProfiledModel", "profile"]
 
 _SHOWN = (Option("block:16x4", 0.5), Option("block:16x4", 0.8))
 
@@ -59,31 +58,6 @@ class ProfiledModel:
                 "measure once more with --again when it is quiet"
             )
         return lines
-
-
-@contextlib.contextmanager
-def use_threads(threads: int | None) -> Iterator[None]:
-    """Limit torch and the kernels to so many threads; None leaves them as they are."""
-    before = torch.get_num_threads()
-    try:
-        if threads is not None:
-            torch.set_num_threads(threads)
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def open_profile(path: str | Path | None, *, again: bool = False) -> tuple[DeviceProfile, str | None]:
-    """This machine's profile, or one from a file with a warning when it is of another device."""
-    if path is None:
-        return DeviceProfile.here(again=again), None
-    found = DeviceProfile.load(path)
-    warning = found.warning()
-    if warning is None:  # made here: what it lacks can be measured
-        mine = DeviceProfile.here()
-        mine.points = {**found.points, **mine.points} if mine.reference_ms == found.reference_ms else mine.points
-        return mine, None
-    return found, warning
 
 
 def profile(

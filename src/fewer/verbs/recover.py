@@ -16,23 +16,22 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
+from fewer.core.progress import Progress, Silent, Stage
 from fewer.core.run import RunFolder
-from fewer.distill.blocks import find_blocks
-from fewer.distill.checkpoint import Lesson
-from fewer.distill.fixed import Held
-from fewer.distill.loop import Course, Pair, has_fast_bf16, teach
-from fewer.models.artefact import save_artefact
+from fewer.distillation.blocks import find_blocks
+from fewer.distillation.recover import Course, Pair, has_fast_bf16, teach
+from fewer.engine.judge import Judge
+from fewer.engine.quality import QualityLike
+from fewer.engine.refit import affordable_views, can_refit, refit, room_for_views
+from fewer.engine.reopen import Measured, OpenRun, check_finished, open_run
+from fewer.models.artefact import save_artefact, state_hash
+from fewer.models.recipe import precisions_of
 from fewer.models.running import Forward
 from fewer.quantize.activations import rounding_inputs_of
-from fewer.report import RunReport, write
-from fewer.report.data import Recovery
-from fewer.verbs.evaluate import Judge
-from fewer.verbs.labelled import QualityLike
-from fewer.verbs.prepare import state_hash
-from fewer.verbs.progress import Progress, Silent, Stage
-from fewer.verbs.refitting import affordable_views, can_refit, refit, room_for_views
-from fewer.verbs.reopen import Measured, OpenRun, check_finished, open_run
-from fewer.verbs.saving import precisions_of
+from fewer.reports import RunReport, write
+from fewer.reports.compression.data import Recovery
+from fewer.training.checkpoint import Lesson
+from fewer.training.constrained import Held
 
 __all__ = ["CHECKPOINT", "RecoveredRun", "recover"]
 
@@ -118,7 +117,7 @@ def recover(
     resume
         Go on with an interrupted recovery.
     course
-        Other values of :class:`fewer.distill.loop.Course`, such as ``{"batch": 4, "rate": 2e-3}``.
+        Other values of :class:`fewer.distillation.recover.Course`, such as ``{"batch": 4, "rate": 2e-3}``.
     seed
         Of the views that are drawn; by default that of the run.
     progress, command, forward, quality

@@ -14,21 +14,21 @@ import numpy as np
 from fewer.core.budget import Budget, parse_budgets
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, explain_os_error
+from fewer.core.progress import Progress, Silent
 from fewer.data.decode import read_image
 from fewer.data.images import list_images
-from fewer.select.embed import Embedded, EmbedJob, embed
-from fewer.select.export import can_open, check_formats, export
-from fewer.select.folder import QueueFolder
-from fewer.select.labels import Returned, read_labels
-from fewer.select.methods import METHODS, check_method, choose
-from fewer.select.plan import Asked, QueuePlan, Round, Skipped
-from fewer.select.pool import Pool, Selection
-from fewer.select.predictions import read_predictions
-from fewer.select.uncertainty import cold_start, probe_predictions
+from fewer.selection.embed import Embedded, EmbedJob, embed
+from fewer.selection.export import can_open, check_formats, export
+from fewer.selection.folder import QueueFolder
+from fewer.selection.labels import Returned, read_labels
+from fewer.selection.methods import METHODS, check_method, choose
+from fewer.selection.plan import Asked, QueuePlan, Round, Skipped
+from fewer.selection.pool import Pool, Selection
+from fewer.selection.predictions import read_predictions
+from fewer.selection.uncertainty import cold_start, probe_predictions
 from fewer.tasks import open_task
-from fewer.verbs.progress import Progress, Silent
 
-__all__ = ["Selected", "select_images"]
+__all__ = ["Selected", "select"]
 
 FEATURES = "fewer/dinov2-small"
 WARM_UP = "warm-up"
@@ -38,7 +38,7 @@ _LARGE = 200_000  # images from which on the built-in probe has fewer members
 
 @dataclass(frozen=True, eq=False)
 class Selected:
-    """What :func:`select_images` returns.
+    """What :func:`select` returns.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Selected:
     lost: list[str] = field(default_factory=list)
 
 
-def select_images(
+def select(
     pool: str | Path | None,
     budget: str | Budget,
     *,
@@ -97,7 +97,7 @@ def select_images(
     out
         Queue folder: all state is there.
     method
-        See :data:`fewer.select.methods.METHODS`.
+        See :data:`fewer.selection.methods.METHODS`.
     features
         Model spec or module whose features describe the images (``fewer/dinov2-small`` by default); ``warm-up`` for a
         segmentation network that learns from the pool's images first, without labels; or an ``.npy`` file [N, d] with
@@ -107,11 +107,11 @@ def select_images(
     input_size
         Side of the model's input in pixels; the model's own by default.
     labels
-        Labels that came back: see :func:`fewer.select.labels.read_labels`.
+        Labels that came back: see :func:`fewer.selection.labels.read_labels`.
     predictions
-        Predictions of a model trained meanwhile: see :func:`fewer.select.predictions.read_predictions`.
+        Predictions of a model trained meanwhile: see :func:`fewer.selection.predictions.read_predictions`.
     to
-        Exports, see :data:`fewer.select.export.FORMATS`.
+        Exports, see :data:`fewer.selection.export.FORMATS`.
     seed
         The same seed gives the same queue.
     batch, backend, workers
@@ -134,7 +134,7 @@ def select_images(
     Examples
     --------
     >>> import fewer
-    >>> fewer.select_images("pool/", "labels=100", out="queue/").chosen[0].name  # doctest: +SKIP
+    >>> fewer.select("pool/", "labels=100", out="queue/").chosen[0].name  # doctest: +SKIP
     'b/0423.png'
     """
     progress = progress or Silent()
@@ -289,7 +289,7 @@ def _given(path: Path, names: list[str], gone: frozenset[int]) -> Embedded:
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
-    from fewer.select.pool import blocks
+    from fewer.selection.pool import blocks
 
     return np.concatenate([np.isfinite(block).all(1) for _, block in blocks(values)])
 
@@ -404,7 +404,7 @@ def _write(
     command: str | None,
     lost: set[str],
 ) -> list[Path]:
-    from fewer.report.gallery import render_gallery
+    from fewer.selection.page import render_gallery
 
     page = render_gallery(plan, vectors.vectors, names, root, command)
     written = [atomic_write_text(queue.path / "gallery.html", page)]

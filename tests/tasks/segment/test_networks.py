@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from fewer.core.errors import FewerError
-from fewer.models.spec import build_architecture
-from fewer.tasks.segment.embed import Embedder, find_bottleneck
+from fewer.models.build import build_architecture
+from fewer.tasks.segment.bottleneck import Embedder, find_bottleneck
 from fewer.tasks.segment.losses import ScaledLoss, named_loss
 from fewer.tasks.segment.memory import Memory, check_memory, estimate_memory, saved_bytes
 from fewer.tasks.segment.networks import NETWORKS, build_network, check_network, scales

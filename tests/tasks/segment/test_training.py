@@ -14,20 +14,20 @@ from PIL import Image
 import fewer
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
+from fewer.core.progress import Silent
 from fewer.cost import profile
+from fewer.engine import deploy as deploying
 from fewer.kernels import native
 from fewer.models.spec import load_model
 from fewer.tasks.segment.dataset import Case, SegmentData, Split, image_pool, open_data
 from fewer.tasks.segment.files import read_picture
-from fewer.tasks.segment.loop import make_accelerator
 from fewer.tasks.segment.preparation import Preparation, fit_preparation
 from fewer.tasks.segment.sampling import CaseStore, PatchSampler, crop
 from fewer.tasks.segment.settings import TrainSettings
 from fewer.tasks.segment.task import images, predict, preparation_of, quality
 from fewer.tasks.segment.training import train
 from fewer.tasks.segment.warmup import WarmNetwork, transfer, warm_network, warm_up
-from fewer.verbs import deploying
-from fewer.verbs.progress import Silent
+from fewer.training.loop import make_accelerator
 from tests.fake_device import FakeWatch
 from tests.tasks.segment.simulated import write_folder, write_raw
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError
+from fewer.core.progress import Progress, Silent
 from fewer.tasks.segment.dataset import MOST_VALUES, Case, SegmentData, open_data
 from fewer.tasks.segment.files import Picture, read_picture
-from fewer.verbs.progress import Progress, Silent
 
 __all__ = ["CHECKS", "Checkup", "Finding", "Look", "checkup"]
 

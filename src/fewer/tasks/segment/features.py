@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.core.files import explain_os_error
+from fewer.core.progress import Progress
 from fewer.data.decode import read_image, to_array
 from fewer.data.preprocess import Preprocess
 from fewer.models.monai import import_monai
 from fewer.tasks.segment.dataset import image_pool
 from fewer.tasks.segment.settings import TrainSettings
 from fewer.tasks.segment.warmup import WarmNetwork, warm_network
-from fewer.verbs.progress import Progress
 
 __all__ = ["SIDE", "WarmFeatures", "warm_features"]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.core.memory import free_memory
-from fewer.report.numbers import data_size
+from fewer.reports.numbers import data_size
 
 __all__ = ["Memory", "available_memory", "check_memory", "estimate_memory", "saved_bytes"]
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fewer.report.numbers import duration
-from fewer.report.page import Chart, Page, Picture, Section, Series, Table, Tile, png_text
-from fewer.report.stamp import environment
+from fewer.core.stamp import environment
+from fewer.reports.numbers import duration
+from fewer.reports.page import Chart, Page, Picture, Section, Series, Table, Tile, png_text
 from fewer.tasks.segment.dataset import SegmentData
 from fewer.tasks.segment.evaluation import POLICY, Evaluation
 from fewer.tasks.segment.inference import predict_mask
@@ -17,7 +17,7 @@ from fewer.tasks.segment.overlay import overlay
 from fewer.tasks.segment.reading import read_case
 
 if TYPE_CHECKING:
-    from fewer.tasks.segment.training import TrainedRun, TrainingPlan
+    from fewer.tasks.segment.trained import TrainedRun, TrainingPlan
 
 __all__ = ["evaluation_page", "examples", "training_page"]
 

@@ -13,11 +13,11 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, explain_os_error
+from fewer.core.progress import Progress, Silent
 from fewer.tasks.segment.dataset import Split
 from fewer.tasks.segment.doctor import Checkup, Finding, Look
 from fewer.tasks.segment.files import LOSSLESS, Picture, read_picture, suffix_of
 from fewer.tasks.segment.nnunet import write_nnunet
-from fewer.verbs.progress import Progress, Silent
 
 __all__ = ["Repair", "repair"]
 

@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from fewer.core.errors import FewerError, near_match
+from fewer.core.progress import Progress, Silent
 from fewer.tasks.segment.dataset import Case, SegmentData, find_pictures
 from fewer.tasks.segment.evaluation import Evaluation
 from fewer.tasks.segment.files import LOSSLESS, picture_stem, read_picture
@@ -17,7 +18,6 @@ from fewer.tasks.segment.inference import predict_mask
 from fewer.tasks.segment.metrics import Score, score_case
 from fewer.tasks.segment.preparation import Preparation
 from fewer.tasks.segment.reading import Sample, class_indices, read_case
-from fewer.verbs.progress import Progress, Silent
 
 __all__ = ["evaluate_cases", "evaluate_folder", "with_classes"]
 

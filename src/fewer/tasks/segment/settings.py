@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from typing_extensions import Self
 
-from fewer.core.strict import StrictSettings
+from fewer.training.settings import LoopSettings
 
 __all__ = ["TrainSettings"]
 
 
-class TrainSettings(StrictSettings):
+class TrainSettings(LoopSettings):
     """Settings of a training run.
 
     Attributes
@@ -80,24 +80,15 @@ class TrainSettings(StrictSettings):
     patch_voxels: int = Field(default=65536, ge=64)
     spacing: Literal["auto", "native"] | tuple[float, ...] = "auto"
     normalise: Literal["auto", "zscore", "global", "ct", "none"] = "auto"
-    batch: int = Field(default=4, ge=1)
-    steps: int = Field(default=500, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=1e-4, ge=0)
-    optimiser: Literal["adamw", "sgd"] = "adamw"
     foreground: float = Field(default=0.33, ge=0, le=1)
     augment: Literal["none", "light", "full"] = "light"
-    every: int = Field(default=50, ge=1)
     fold: int = Field(default=0, ge=-1)
     folds: int = Field(default=5, ge=2)
     warm_up: Literal["none", "restoration", "contrastive"] = "none"
     warm_up_steps: int = Field(default=300, ge=1)
     warm_up_transfer: Literal["all", "encoder"] = "all"
     init: str | None = None
-    precision: Literal["no", "bf16", "fp16"] = "no"
     cache: float = Field(default=2.0, ge=0)
-    device: Literal["auto", "cpu", "cuda"] = "cpu"
-    seed: int = Field(default=0, ge=0)
 
     @field_validator("patch", "spacing", "deep_supervision", mode="before")
     @classmethod

@@ -13,6 +13,7 @@ from torch import nn
 
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, explain_os_error
+from fewer.core.progress import Progress, Silent
 from fewer.data.images import ImageSet, list_images, split_files
 from fewer.models.spec import LoadedModel, load_model
 from fewer.tasks.segment.dataset import Case, SegmentData, find_pictures, image_pool, open_data
@@ -30,7 +31,6 @@ from fewer.tasks.segment.sampling import CaseStore, PatchSampler
 from fewer.tasks.segment.scoring import evaluate_cases, evaluate_folder
 from fewer.tasks.segment.settings import TrainSettings
 from fewer.tasks.segment.training import train
-from fewer.verbs.progress import Progress, Silent
 
 __all__ = [
     "Predicted",

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from time import perf_counter
@@ -16,98 +15,27 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.models.artefact import save_artefact
-from fewer.models.spec import LoadedModel, load_model
+from fewer.models.spec import load_model
 from fewer.tasks.segment.dataset import Case, SegmentData, Split, open_data
-from fewer.tasks.segment.evaluation import Evaluation
 from fewer.tasks.segment.inference import predict_logits
-from fewer.tasks.segment.loop import Fit, check_device, fit, make_accelerator, work_key
 from fewer.tasks.segment.losses import ScaledLoss, named_loss
-from fewer.tasks.segment.memory import Memory, check_memory, estimate_memory
+from fewer.tasks.segment.memory import check_memory, estimate_memory
 from fewer.tasks.segment.networks import build_network, check_network, scales
 from fewer.tasks.segment.preparation import Preparation, fit_preparation
 from fewer.tasks.segment.sampling import CaseStore, PatchSampler
 from fewer.tasks.segment.scoring import evaluate_cases
 from fewer.tasks.segment.settings import TrainSettings
+from fewer.tasks.segment.trained import TrainedRun, TrainingPlan
 from fewer.tasks.segment.warmup import WARM, transfer, warm_up
-from fewer.verbs.progress import Progress, Silent
+from fewer.training.loop import Fit, check_device, fit, make_accelerator, work_key
 
-__all__ = ["TrainedRun", "TrainingPlan", "plan_training", "train"]
+__all__ = ["plan_training", "train"]
 
 JUDGES = 32
 """Validation cases that are looked at during training; the end is judged on all."""
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingPlan:
-    """What a training would do, before it does it.
-
-    Attributes
-    ----------
-    data, split
-        Cases.
-    preparation
-        Fitted to the training cases.
-    network
-        With random weights.
-    memory
-        Estimate for one process.
-    sentence
-        What it needs and what there is.
-    """
-
-    data: SegmentData
-    split: Split
-    preparation: Preparation
-    network: LoadedModel
-    memory: Memory
-    sentence: str
-
-    def lines(self) -> list[str]:
-        """The plan in words."""
-        p, parameters = self.preparation, sum(w.numel() for w in self.network.model.parameters())
-        spacing = "as it is" if p.spacing is None else " x ".join(f"{step:g}" for step in p.spacing) + " mm"
-        return [
-            f"{len(self.split.train)} cases train, {len(self.split.val)} judge; classes {', '.join(p.classes)}",
-            f"{p.dims}-D, channels {p.channels}, normalise {p.normalise}, spacing {spacing}",
-            f"network {self.network.name}, {parameters / 1e6:.3g} M parameters, patch {' x '.join(map(str, p.patch))}",
-            self.sentence,
-        ]
-
-
-@dataclass(eq=False)
-class TrainedRun:
-    """What :func:`train` returns.
-
-    Attributes
-    ----------
-    model
-        In evaluation mode, from ``(batch, channels, *space)`` to ``(batch, classes, *space)``.
-    preparation
-        How an image becomes its input.
-    evaluation
-        Scores of the validation cases on their own voxels; None if there are none.
-    history
-        ``step``, ``loss`` and ``score`` (pooled Dice of the validation cases) at every validation.
-    warm_up
-        ``step`` and ``loss`` of the self-supervised training before, if there was one.
-    timings
-        Seconds of each part.
-    folder
-        Run folder, or None.
-    """
-
-    model: nn.Module
-    preparation: Preparation
-    evaluation: Evaluation | None
-    history: list[dict[str, float]]
-    best_step: int
-    settings: TrainSettings
-    split: Split
-    warm_up: list[dict[str, float]] = field(default_factory=list)
-    timings: dict[str, float] = field(default_factory=dict)
-    folder: Path | None = None
 
 
 def plan_training(

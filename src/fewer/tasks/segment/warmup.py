@@ -13,18 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.core.progress import Progress, Silent
 from fewer.models.artefact import save_artefact
+from fewer.models.build import Source
 from fewer.models.monai import import_monai
-from fewer.models.spec import Source, load_model
+from fewer.models.spec import load_model
+from fewer.tasks.segment.bottleneck import Embedder, find_bottleneck
 from fewer.tasks.segment.corrupt import corruption
 from fewer.tasks.segment.dataset import Case, SegmentData
-from fewer.tasks.segment.embed import Embedder, find_bottleneck
-from fewer.tasks.segment.loop import fit, make_accelerator, work_key
 from fewer.tasks.segment.networks import build_network, scales
 from fewer.tasks.segment.preparation import Preparation, fit_preparation
 from fewer.tasks.segment.sampling import CaseStore, PatchSampler
 from fewer.tasks.segment.settings import TrainSettings
-from fewer.verbs.progress import Progress, Silent
+from fewer.training.loop import fit, make_accelerator, work_key
 
 __all__ = ["WARM", "WarmNetwork", "transfer", "warm_network", "warm_up"]
 
@@ -145,7 +146,7 @@ def warm_up(
     data, cases, preparation, settings
         As in training.
     accelerator
-        See :func:`fewer.tasks.segment.loop.make_accelerator`.
+        See :func:`fewer.training.loop.make_accelerator`.
 
     Returns
     -------

@@ -1,0 +1,1 @@
+"""Compression: samples, prepare, sense, plan, apply, judge, report. Verbs call it; it calls no verb."""

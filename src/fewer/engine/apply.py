@@ -1,0 +1,133 @@
+"""Apply: from a plan to a compressed model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from fewer.compensate.sequential import compress_in_order
+from fewer.core.option import Option
+from fewer.core.progress import Progress, Silent
+from fewer.distortion.outputs import Reference
+from fewer.engine.prepare import Prepared
+from fewer.engine.sense import repair_of, row_sensitivity, score_gradients, sensing_batches
+from fewer.engine.settings import Settings
+from fewer.engine.shrink import rows_follow
+from fewer.models.layers import find_layers
+from fewer.models.running import call, evaluating
+from fewer.patterns import to_weight
+from fewer.tokens.blocks import with_merging
+
+# The whole calibration set goes through two models at once; what that may take decides how many images are used.
+MEMORY_BYTES = 4e9
+
+
+def images_in_memory(prepared: Prepared, limit: float = MEMORY_BYTES) -> int:
+    """How many images fit in ``limit`` bytes while two forward passes run in step."""
+    largest = 0
+
+    def look(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        nonlocal largest
+        if isinstance(output, Tensor):
+            largest = max(largest, output.numel() * output.element_size())
+
+    handles = [m.register_forward_hook(look) for m in prepared.model.modules()]
+    try:
+        with evaluating(prepared.model):
+            call(prepared.model, prepared.calibration[:1], prepared.forward)
+    finally:
+        for handle in handles:
+            handle.remove()
+    # an activation, the one before it and a copy, in both models
+    return max(1, int(limit // max(1, 6 * largest)))
+
+
+def fitting_images(prepared: Prepared) -> Tensor:
+    """As many calibration images as fit in memory while two forward passes run in step."""
+    # crops of one file stand together: every so many takes some of each file
+    return prepared.calibration[:: -(-len(prepared.calibration) // images_in_memory(prepared))]
+
+
+def apply_options(
+    prepared: Prepared,
+    settings: Settings,
+    options: Mapping[str, Sequence[Option]],
+    chosen: Mapping[str, Option],
+    *,
+    model: nn.Module | None = None,
+    alive: Mapping[str, Tensor] | None = None,
+    tokens: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    title: str = "apply",
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Cut and repair a copy of a model. Removed rows and columns are zero; :mod:`fewer.engine.shrink` takes them out.
+
+    Parameters
+    ----------
+    prepared
+        The original model, its units and images.
+    settings
+        How to repair.
+    options
+        Ladder of each unit.
+    chosen
+        Option of each unit.
+    model, alive
+        Model and masks of an earlier round.
+    tokens
+        What is merged after the repair (:func:`fewer.tokens.blocks.with_merging`); nothing for None.
+    progress, title
+        Shows a stage of that name.
+
+    Returns
+    -------
+    nn.Module
+        The compressed copy.
+    dict of str to Tensor
+        Mask of every unit in its weight's shape.
+    """
+    progress = progress or Silent()
+    target = copy.deepcopy(model if model is not None else prepared.model).eval()
+    dense = copy.deepcopy(prepared.model).eval()
+    units = prepared.matched.units
+    example = prepared.calibration[:1]
+    ladders = {u.name: _path(options[u.name], chosen[u.name]) for u in units}
+    batches = sensing_batches(prepared, settings) if settings.score == "taylor" else []
+    with evaluating(dense):
+        reference = Reference([call(dense, b, prepared.forward) for b in batches]) if batches else None
+    with progress.stage(title, len(units)) as stage:
+        masks = compress_in_order(
+            dense,
+            target,
+            find_layers(dense, units, example, prepared.forward),
+            find_layers(target, units, example, prepared.forward),
+            ladders,
+            fitting_images(prepared),
+            replace(repair_of(settings), polish=8),
+            correction=settings.correction,
+            alive=alive,
+            gradients=score_gradients(prepared, settings, target, batches, reference) if reference else None,
+            sensitivity=row_sensitivity(prepared, settings, model if model is not None else prepared.model),
+            dense_moments=prepared.shared.setdefault("moments", {}),
+            forward=prepared.forward,
+            done=lambda name: stage.advance(1, name),
+        )
+    if model is None and not tokens and all(o.is_dense and o.precision == "fp32" for o in chosen.values()):
+        # what needs no cut is given back bit by bit, and not smoothed or reordered
+        target = copy.deepcopy(prepared.as_it_came or prepared.model).eval()
+    shaped = {u.name: to_weight(masks[u.name], u.shape) for u in units}
+    followed = rows_follow(target, shaped, prepared.couplings, chosen)
+    return with_merging(target, tokens), followed
+
+
+def _path(options: Sequence[Option], chosen: Option) -> list[Option]:
+    """The options that a sweep visits on its way to the chosen one, so that it is the very sweep that was sensed."""
+    if chosen.is_dense or chosen.removes == "rows":
+        return [chosen]
+    way = [o for o in options if o.family == chosen.family and o.sparsity < chosen.sparsity]
+    # rounding comes last, so on the way the precision does not matter
+    return [*dict.fromkeys(Option(o.pattern, o.sparsity) for o in way), chosen]

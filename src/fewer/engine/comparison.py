@@ -1,0 +1,269 @@
+"""The comparison: rivals under the same budget, and predictions held against what is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fewer.core.budget import Budget
+from fewer.core.curve import CurveSet
+from fewer.core.errors import FewerError
+from fewer.core.option import Option
+from fewer.core.progress import Progress
+from fewer.engine.apply import apply_options
+from fewer.engine.assembly import Assembly
+from fewer.engine.judge import Judge, Quality
+from fewer.engine.plan import choose, frontier_of
+from fewer.engine.rivals import rival_model, rival_settings, same_method
+from fewer.engine.sense import resolved
+from fewer.engine.settings import Settings
+from fewer.presets import preset_names
+
+if TYPE_CHECKING:
+    from fewer.engine.evidence import Evidence
+
+__all__ = [
+    "LABELS",
+    "additivity",
+    "baselines",
+    "frontier",
+    "random_choices",
+    "rank_correlation",
+    "row_of",
+    "search",
+    "without_merging",
+]
+
+LABELS = {
+    "uniform": "Uniform",
+    "uniform_plus": "Uniform+",
+    "erk": "ERK",
+    "lamp": "LAMP",
+    "global_magnitude": "Global magnitude",
+    "dp": "fewer (exact DP)",
+    "dp+search": "fewer (DP + local search)",
+    "default": "fewer (preset default)",
+    "lpvit": "LPViT (preset lpvit)",
+    "auto:uniform": "fewer (chose uniform)",
+    "auto:erk": "fewer (chose ERK)",
+    "auto:lamp": "fewer (chose LAMP)",
+}
+LABEL_OF = {
+    "weights": "kept weights",
+    "flops": "FLOPs",
+    "macs": "MACs",
+    "size": "file size",
+    "latency": "predicted latency",
+    "energy": "modelled energy",
+}
+FRONTIER = tuple(round(0.95 - 0.05 * i, 2) for i in range(18))
+MEASURED_AT = (0.9, 0.7, 0.5, 0.35, 0.2)
+# a frontier shows a shape; so many held-out images are enough for it
+_FEW = 16
+
+
+def row_of(
+    name: str, ours: bool, quality: Quality, seconds: float, settings: Settings, labelled: Mapping[str, float]
+) -> dict[str, Any]:
+    """One row of the comparison."""
+    return {
+        "name": name,
+        "label": LABELS.get(name, name),
+        "ours": ours,
+        "distortion": quality.distortion,
+        "quality": {quality.name: quality.value, **labelled},
+        "seconds": seconds,
+        "compensated": settings.compensation == "obs",
+    }
+
+
+def baselines(e: Evidence, judge: Judge, assembly: Assembly | None, progress: Progress) -> list[dict[str, Any]]:
+    """Simpler allocators at the same budget, through the very same repair; and whole methods, by their preset."""
+    rows = []
+    for name in e.settings.baselines:
+        if name in preset_names():
+            rows += _preset_row(e, name, judge, assembly, progress)
+            continue
+        # what the contest chose is our row, and would be the same model again
+        if name in (e.plan.method, e.plan.method.removeprefix("auto:")):
+            continue
+        try:
+            allocation = choose(e.sensed.curves, e.under or e.budgets, name)
+        except FewerError:  # a rule with one free parameter cannot meet every pair of budgets
+            continue
+        ready = e.made.get(allocation.choice.tobytes())
+        if ready is not None:
+            model, took = ready.model, ready.seconds
+        else:
+            began = perf_counter()
+            chosen = e.sensed.chosen(allocation.choice)
+            model, _ = apply_options(
+                e.prepared,
+                e.settings,
+                e.sensed.options,
+                chosen,
+                tokens=e.sensed.curves.meta.get("tokens"),
+                progress=progress,
+                title=f"baseline {LABELS.get(name, name)}",
+            )
+            took = perf_counter() - began
+        labelled = e.quality(model) if e.quality is not None else {}
+        rows.append(row_of(name, False, judge.judge(model), took, e.settings, labelled))
+    return rows
+
+
+def without_merging(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, Any]]:
+    """Where tokens are merged: the same budget met by weights alone."""
+    plain = e.sensed.plain
+    if plain is None:
+        return []
+    try:
+        allocation = choose(plain, e.under or e.budgets, e.settings.allocator, power=e.settings.power)
+    except FewerError:  # weights alone do not go as low
+        return []
+    began, label = perf_counter(), "fewer, no token merged"
+    chosen = e.sensed.chosen(allocation.choice, plain)
+    model, _ = apply_options(e.prepared, e.settings, e.sensed.options, chosen, progress=progress, title=label)
+    labelled = e.quality(model) if e.quality is not None else {}
+    row = row_of("no-merging", True, judge.judge(model), perf_counter() - began, e.settings, labelled)
+    return [{**row, "label": label}]
+
+
+def _preset_row(
+    e: Evidence, name: str, judge: Judge, assembly: Assembly | None, progress: Progress
+) -> list[dict[str, Any]]:
+    """What the method of a preset makes under the same budget; nothing where the run has that very method."""
+    settings = resolved(e.prepared, rival_settings(name, e.settings))
+    if same_method(settings, e.settings):
+        return []
+    began, label = perf_counter(), LABELS.get(name, f"preset {name}")
+    try:
+        store = assembly.store if assembly is not None else None
+        model, _ = rival_model(e.prepared, settings, e.under or e.budgets, store, progress, f"baseline {label}")
+    except FewerError:  # its options may not go as low
+        return []
+    labelled = e.quality(model) if e.quality is not None else {}
+    row = row_of(name, name == "default", judge.judge(model), perf_counter() - began, settings, labelled)
+    return [{**row, "label": label}]
+
+
+def frontier(e: Evidence, assembly: Assembly, progress: Progress) -> dict[str, Any]:
+    metric = e.budgets[0].metric
+    curves = e.sensed.curves
+    dense = curves.dense(metric)
+    plans = frontier_of(curves, metric, FRONTIER, power=e.settings.power)
+    points = [
+        {"budget": b, "cost": p.cost[metric] / dense, "predicted": p.distortion}
+        for b, p in zip(FRONTIER, plans, strict=True)
+        if p is not None
+    ]
+    rival = next((n for n in e.settings.baselines if n in ("uniform", "uniform_plus")), None)
+    simpler = []
+    few = Judge(e.prepared.model, e.prepared.heldout[:_FEW], forward=e.prepared.forward, task=e.prepared.loaded.task)
+    with progress.stage("frontier", len(MEASURED_AT)) as stage:
+        for share in MEASURED_AT:
+            plan = plans[FRONTIER.index(share)]
+            stage.advance()
+            if plan is None:
+                continue
+            point = next(p for p in points if p["budget"] == share)
+            point["measured"] = assembly.evaluate(plan.choice, lambda m: few.judge(m).distortion)
+            if rival is not None:
+                try:
+                    simple = choose(curves, [Budget(metric, share, True)], rival)
+                except FewerError:  # a rule with one free parameter cannot go as low as the plan can
+                    continue
+                measured = assembly.evaluate(simple.choice, lambda m: few.judge(m).distortion)
+                simpler.append({"budget": share, "cost": simple.cost[metric] / dense, "measured": measured})
+    label = LABEL_OF[metric]
+    return {
+        "metric": metric,
+        "label": f"{label} (each layer repaired on its own, {len(few.first)} held-out images)",
+        "ours": points,
+        "baselines": {LABELS[rival]: simpler} if rival is not None else {},
+    }
+
+
+def additivity(e: Evidence, assembly: Assembly, progress: Progress) -> dict[str, Any] | None:
+    if e.settings.additivity == 0 or not e.allocation.choice.any():
+        return None
+    curves, sensed = e.sensed.curves, e.sensed
+    choices = [e.allocation.choice, *random_choices(curves, e.settings.additivity, e.settings.seed)]
+    points = []
+    with progress.stage("additivity", len(choices)) as stage:
+        for choice in choices:
+            points.append((curves.harm(choice), assembly.distortion(choice, sensed.batches, sensed.reference)))
+            stage.advance()
+    total, joint = points[0]
+    return {
+        "joint": joint,
+        "sum": total,
+        "ratio": joint / total if total > 0 else None,
+        "spearman": rank_correlation([p[0] for p in points[1:]], [p[1] for p in points[1:]]),
+        "points": [list(p) for p in points],
+        "note": "The first point is the plan; the others are random plans. Each layer is repaired on its own.",
+    }
+
+
+def search(e: Evidence, assembly: Assembly | None, judge: Judge) -> dict[str, Any]:
+    assert e.search is not None
+    facts = dict(e.search)
+    if assembly is not None and facts["kept"]:
+        start = choose(e.sensed.curves, e.budgets, "dp")
+        before, after = (
+            assembly.evaluate(c, lambda m: judge.judge(m).distortion) for c in (start.choice, e.allocation.choice)
+        )
+        facts["note"] = f"On held-out images: {before:.4g} before, {after:.4g} after."
+    return facts
+
+
+def random_choices(curves: CurveSet, count: int, seed: int) -> list[np.ndarray]:
+    """Random plans around a range of sparsities, for checking that predictions rank plans rightly.
+
+    Examples
+    --------
+    >>> from fewer.core.curve import Curve
+    >>> from fewer.core.option import Option
+    >>> from fewer.core.unit import Unit
+    >>> options = (Option(), Option("unstructured", 0.5))
+    >>> curve = Curve(Unit("a", "linear", (2, 2)), options, {"weights": [4, 2]}, [0, 1])
+    >>> len(random_choices(CurveSet((curve,)), 3, seed=0))
+    3
+    """
+    rng = np.random.default_rng(seed)
+    choices = []
+    for centre in np.linspace(0.15, 0.7, count):
+        wanted = np.clip(rng.normal(centre, 0.15, len(curves)), 0, 1)
+        choices.append(np.array([_near(c.options, w, rng) for c, w in zip(curves.curves, wanted, strict=True)]))
+    return choices
+
+
+def _near(options: Sequence[Option], sparsity: float, rng: np.random.Generator) -> int:
+    """One of the options nearest in sparsity, at random where patterns or precisions tie."""
+    distance = np.array([abs(o.sparsity - sparsity) for o in options])
+    nearest = np.flatnonzero(distance == distance.min())
+    return int(nearest[0] if len(nearest) == 1 else rng.choice(nearest))
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Spearman's rank correlation with average ranks for ties; None for fewer than 3 points or constant values.
+
+    Examples
+    --------
+    >>> rank_correlation([1, 2, 3, 4], [10, 20, 40, 30])
+    0.8
+    """
+    if len(a) < 3:
+        return None
+
+    def ranks(x: Sequence[float]) -> np.ndarray:
+        values = np.asarray(x, dtype=float)
+        return np.array([(values < v).sum() + ((values == v).sum() - 1) / 2 for v in values])
+
+    ra, rb = ranks(a), ranks(b)
+    if ra.std() == 0 or rb.std() == 0:
+        return None
+    return round(float(np.corrcoef(ra, rb)[0, 1]), 12)

@@ -1,0 +1,199 @@
+"""Deploy: put a compressed model on the kernels it was planned for, time it here, and hold the plan against that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from fewer.core.allocation.allocate import Allocation
+from fewer.core.budget import Budget
+from fewer.core.curve import CurveSet
+from fewer.core.errors import FewerError
+from fewer.core.option import Option
+from fewer.core.progress import Progress
+from fewer.cost.device import device_facts, differences
+from fewer.cost.stopwatch import Stopwatch
+from fewer.cost.subjects import random_mask, runs_as
+from fewer.engine.device_costs import deploy_example
+from fewer.engine.prepare import Prepared
+from fewer.engine.settings import Settings
+from fewer.engine.shrink import random_cut
+from fewer.kernels.accelerate import accelerate
+from fewer.kernels.report import LayerReport
+from fewer.models.running import evaluating, use_threads
+from fewer.tokens.blocks import with_merging
+
+__all__ = ["Deployed", "deploy", "measured_here", "plan_within", "trial_ms"]
+
+_ROUNDS = 3  # plans that are timed before the model is made
+_AIM = 0.985  # of the limit: what is left is the noise of the final timing
+_TRIES, _SURPRISE = 3, 1.08
+_CLOSE = 0.95  # a plan that uses this much of a time budget is not planned again
+
+
+@dataclass(frozen=True, eq=False)
+class Deployed:
+    """A model on its kernels, and what it takes.
+
+    Attributes
+    ----------
+    model
+        The accelerated model; for inference on this machine, in this process.
+    layers
+        What became of each layer, and why.
+    predicted_ms, measured_ms, dense_ms
+        Of a batch: as planned, as timed, and that of the model as it came. The two models are timed in turns, and their
+        ratio counts: ``dense_ms`` is that of the profile, which the budget refers to.
+    spread
+        Interquartile range over median of the timing.
+    """
+
+    model: nn.Module
+    layers: list[LayerReport]
+    predicted_ms: float
+    measured_ms: float
+    dense_ms: float
+    spread: float
+
+
+def measured_here(curves: CurveSet) -> bool:
+    """Whether the curves hold times of this very device, which can be checked by timing the model."""
+    facts = curves.meta.get("device", {}).get("device")
+    return bool(facts) and not differences(facts, device_facts(facts["threads"]))
+
+
+def deploy(
+    prepared: Prepared,
+    settings: Settings,
+    model: nn.Module,
+    masks: Mapping[str, Tensor],
+    options: Mapping[str, Option],
+    predicted_ms: float,
+    dense_ms: float,
+) -> Deployed:
+    """Accelerate a compressed model by its plan, and time it beside the model as it came.
+
+    When it is much slower than predicted, its kernels are chosen and timed anew, and the quickest counts.
+
+    Parameters
+    ----------
+    prepared
+        The original.
+    settings
+        Batch and threads of the deployment.
+    model, masks
+        The compressed model.
+    options
+        Of each unit; gives the precisions.
+    predicted_ms, dense_ms
+        What the plan says, and what the profile says about the model as it came.
+    """
+    example = deploy_example(prepared, settings)
+    precisions = {name: runs_as(option.precision) for name, option in options.items()}
+    best: Deployed | None = None
+    with use_threads(settings.threads), evaluating(prepared.model):
+        for _ in range(_TRIES):
+            watch = Stopwatch()
+            fast, rows = accelerate(model, dict(masks), example=example, precision=precisions, budget_ms=20.0)
+            runs = {"dense": lambda: prepared.model(example), "fast": lambda fast=fast: fast(example)}
+            found = watch.time(runs, budget_ms=500.0, rounds=7)
+            quick = dense_ms * found["fast"].ratio / found["dense"].ratio
+            if best is None or quick < best.measured_ms:
+                best = Deployed(fast, rows, predicted_ms, quick, dense_ms, found["fast"].spread)
+            # the choice of kernels is a measurement as well, and on a busy machine it may go wrong
+            if best.measured_ms <= _SURPRISE * predicted_ms:
+                break
+    assert best is not None
+    return best
+
+
+def trial_ms(
+    prepared: Prepared,
+    settings: Settings,
+    options: Mapping[str, Option],
+    predicted_ms: float,
+    dense_ms: float,
+    tokens: Mapping[str, Any] | None = None,
+) -> float:
+    """Milliseconds that a plan really takes: time does not depend on weights, so random masks will do."""
+    layers: Any = prepared.layers
+    masks = {
+        name: random_mask(layers[name].weight.shape, option, seed)
+        for seed, (name, option) in enumerate(options.items())
+        if option.sparsity > 0 and not option.removes
+    }
+    cut = with_merging(random_cut(prepared.model, prepared.couplings, options), tokens)
+    return deploy(prepared, settings, cut, masks, options, predicted_ms, dense_ms).measured_ms
+
+
+def plan_within(
+    prepared: Prepared,
+    settings: Settings,
+    curves: CurveSet,
+    budgets: Sequence[Budget],
+    choose: Callable[[Sequence[Budget]], Allocation],
+    progress: Progress,
+) -> tuple[Allocation, list[Budget], list[dict[str, float]]]:
+    """Plan; where time is budgeted and can be measured here, time the plan and correct the budget by what it missed.
+
+    Parameters
+    ----------
+    prepared, settings
+        The model, and how it will be used.
+    curves
+        With latency.
+    budgets
+        All that must hold.
+    choose
+        Plans under given budgets.
+    progress
+        Shows a stage.
+
+    Returns
+    -------
+    Allocation
+        The plan.
+    list of Budget
+        What it was planned under: the latency as corrected, for other methods to be held to.
+    list of dict
+        ``predicted`` and ``measured`` milliseconds of every plan that was timed.
+    """
+    allocation = choose(budgets)
+    wanted = next((b for b in budgets if b.metric == "latency"), None)
+    if wanted is None or not allocation.choice.any() or not measured_here(curves):
+        return allocation, list(budgets), []
+    limit, under = wanted.limit(curves), list(budgets)
+    best, tried = (allocation, under), []
+    within: tuple[Allocation, list[Budget]] | None = None
+    with progress.stage("time plans", _ROUNDS) as stage:
+        for _ in range(_ROUNDS):
+            predicted = allocation.cost["latency"]
+            options = chosen_options(curves, allocation.choice)
+            dense, tokens = curves.dense("latency"), curves.meta.get("tokens")
+            measured = trial_ms(prepared, settings, options, predicted, dense, tokens)
+            tried.append({"predicted": predicted, "measured": measured})
+            stage.advance(1, f"{measured:.2f} ms of {limit:.2f} ms")
+            if measured <= limit and (within is None or allocation.distortion < within[0].distortion):
+                within = (allocation, under)
+            if _CLOSE * limit <= measured <= _AIM * limit + 1e-9 or len(tried) == _ROUNDS:
+                break
+            # what was predicted wrongly by a factor will be so again for a plan nearby
+            corrected = _AIM * limit * predicted / measured
+            if corrected >= curves.dense("latency"):
+                break
+            under = [*(b for b in budgets if b.metric != "latency"), Budget("latency", corrected, False)]
+            try:
+                allocation = choose(under)
+            except FewerError:
+                break
+            best = (allocation, under)
+    return *(within or best), tried
+
+
+def chosen_options(curves: CurveSet, choice: np.ndarray) -> dict[str, Option]:
+    """The option of each unit."""
+    return {c.unit.name: c.options[k] for c, k in zip(curves.curves, choice, strict=True)}

@@ -1,0 +1,199 @@
+"""Device costs of a run: what every option takes on this machine, or on the one whose profile was given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewer.core.errors import FewerError
+from fewer.core.option import Option
+from fewer.core.progress import Progress
+from fewer.cost.energy import HOROWITZ_45NM, fixed_joules, option_joules
+from fewer.cost.latency import LatencyModel, measure_model
+from fewer.cost.profile import open_profile
+from fewer.engine.prepare import Prepared
+from fewer.engine.settings import Settings
+from fewer.models.running import use_threads
+from fewer.models.storage import tile_of
+
+__all__ = ["DeviceCosts", "deploy_example", "device_costs", "worth_trying"]
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceCosts:
+    """Costs that depend on the device, and where they come from.
+
+    Attributes
+    ----------
+    units : dict
+        Unit name -> metric -> one cost per option.
+    fixed : dict
+        Metric -> what every plan costs beside its units.
+    facts : dict
+        JSON values for the report: the device, the model's own latency, how far the timings can be trusted.
+    came : dict
+        Metric -> what the model costs as it came, where that is not the sum of the first options.
+    """
+
+    units: dict[str, dict[str, np.ndarray]]
+    fixed: dict[str, float]
+    facts: dict[str, Any] = field(default_factory=dict)
+    came: dict[str, float] = field(default_factory=dict)
+
+
+def deploy_example(prepared: Prepared, settings: Settings) -> Tensor:
+    """A batch of the size at which the model will be used."""
+    image = prepared.calibration[:1].float()
+    return image.expand(settings.deploy_batch, *image.shape[1:]).contiguous()
+
+
+def device_costs(
+    prepared: Prepared,
+    settings: Settings,
+    options: Mapping[str, Sequence[Option]],
+    progress: Progress,
+) -> tuple[DeviceCosts | None, dict[str, tuple[Option, ...]]]:
+    """Measure what the settings ask for, and leave out options that gain no time (:func:`worth_trying`).
+
+    Parameters
+    ----------
+    prepared
+        Model and units.
+    settings
+        ``measure`` names the metrics.
+    options
+        Of every unit, the dense one first.
+    progress
+        Shows a stage.
+
+    Returns
+    -------
+    DeviceCosts or None
+        None when nothing is to be measured.
+    dict
+        The options that are left.
+
+    Raises
+    ------
+    FewerError
+        When the model cannot be timed, or a given profile lacks something.
+    """
+    kept = {name: tuple(found) for name, found in options.items()}
+    if not settings.measure:
+        return None, kept
+    units = {unit.name: unit for unit in prepared.matched.units}
+    rows: dict[str, dict[str, np.ndarray]] = {name: {} for name in kept}
+    fixed: dict[str, float] = {}
+    came: dict[str, float] = {}
+    facts: dict[str, Any] = {"batch": settings.deploy_batch, "warning": ""}
+    if "latency" in settings.measure:
+        times, warning = _times(prepared, settings, progress)
+        costs, quality = times.costs(kept), times.profile.quality()
+        for name, row in costs.units.items():
+            rows[name]["latency"] = row
+        fixed["latency"], came["latency"] = costs.fixed, costs.came
+        facts |= {
+            "device": times.profile.facts,
+            "profile": times.profile.name,
+            "dense_ms": times.dense_ms(),
+            "points": quality.points,
+            "noisy": quality.noisy,
+            "warning": warning or "",
+        }
+    if "energy" in settings.measure:
+        for name in kept:
+            rows[name]["energy"] = np.array(option_joules(units[name], kept[name], batch=settings.deploy_batch))
+        others = prepared.parameters - sum(unit.numel for unit in units.values())
+        fixed["energy"] = fixed_joules(prepared.fixed["macs"], others, batch=settings.deploy_batch)
+        facts["energy"] = f"modelled with the constants {HOROWITZ_45NM.name}"
+    for name, found in kept.items():
+        stay = worth_trying(found, rows[name][settings.measure[0]])
+        kept[name] = tuple(found[i] for i in stay)
+        rows[name] = {metric: row[stay] for metric, row in rows[name].items()}
+    return DeviceCosts(rows, fixed, facts, came), kept
+
+
+def _times(prepared: Prepared, settings: Settings, progress: Progress) -> tuple[LatencyModel, str | None]:
+    if prepared.forward is not None:
+        raise FewerError("a model with its own forward= cannot be timed; leave latency out of the budget")
+    if any(p.is_floating_point() and p.dtype != torch.float32 for p in prepared.model.parameters()):
+        raise FewerError("only models in fp32 can be timed; convert this one with model.float() first")
+    patterns = [p.strip() for p in settings.pattern.split(",") if p.strip().startswith("block:")]
+    with use_threads(settings.threads), progress.stage("profile", 1.0) as stage:
+        profile, warning = open_profile(settings.profile)
+        before = 0.0
+
+        def tell(what: str, done: int, steps: int) -> None:
+            nonlocal before
+            stage.advance(done / steps - before, what)
+            before = done / steps
+
+        times = measure_model(
+            profile,
+            prepared.model,
+            prepared.matched.units,
+            deploy_example(prepared, settings),
+            patterns=patterns,
+            precisions=settings.precisions,
+            sides={
+                name: "columns" if name == link.consumer else "rows"
+                for link in prepared.couplings.links
+                for name in link.units
+            },
+            progress=tell,
+        )
+    return times, warning
+
+
+def worth_trying(options: Sequence[Option], latency: Sequence[float] | np.ndarray, margin: float = 0.01) -> list[int]:
+    """Which options of a unit can be of any use: those that are quicker than every option that harms less for sure.
+
+    Harm rises with the sparsity, from fp32 to bf16 to int8, and from a pattern to one whose tiles are made of its
+    tiles. Options that are slower than the dense layer go by the same rule. Rows and columns always stay.
+
+    Parameters
+    ----------
+    options
+        The dense one first, which always stays.
+    latency
+        Milliseconds of each.
+    margin
+        How much quicker an option must be, as a share.
+
+    Examples
+    --------
+    >>> options = [Option(), Option("block:16x4", 0.5), Option("block:16x16", 0.5), Option("block:16x4", 0.6)]
+    >>> worth_trying(options, [4.0, 2.0, 2.0, 1.5])
+    [0, 1, 3]
+    """
+    stay = [0]
+    for i in range(1, len(options)):
+        if options[i].removes:  # what it gains shows only together with the other layers that are cut with it
+            stay.append(i)
+            continue
+        gentler = [j for j in range(len(options)) if j != i and _gentler(options[j], options[i])]
+        if all(latency[i] < (1 - margin) * latency[j] for j in gentler):
+            stay.append(i)
+    return stay
+
+
+_ORDER = {"fp32": 0, "fp16": 1, "bf16": 2, "int8": 3, "int4": 4}
+
+
+def _gentler(a: Option, b: Option) -> bool:
+    """Whether option a harms less than b, or the same, whatever the layer."""
+    if a.sparsity > b.sparsity or _ORDER.get(a.precision, 9) > _ORDER.get(b.precision, 9):
+        return False
+    if a.is_dense or a.pattern == "unstructured" or a.family == b.family:
+        return True
+    try:
+        (h, w), (height, width) = tile_of(a.pattern), tile_of(b.pattern)
+    except FewerError:
+        return False
+    block = a.pattern.startswith("block:") and b.pattern.startswith("block:")
+    return block and height % h == 0 and width % w == 0

@@ -1,0 +1,116 @@
+"""Plan: from curves to one option per unit, and what is known about how good that is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fewer.core.allocation.allocate import Allocation, allocate, frontier
+from fewer.core.allocation.baselines import BASELINES
+from fewer.core.allocation.power import with_power
+from fewer.core.budget import Budget
+from fewer.core.couple import in_step
+from fewer.core.curve import Curve, CurveSet
+from fewer.core.errors import FewerError
+from fewer.core.option import Option
+
+if TYPE_CHECKING:  # planning itself needs no torch, and answers at once because of that
+    pass
+
+
+def choose(
+    curves: CurveSet,
+    budgets: Sequence[Budget],
+    allocator: str,
+    at_least: np.ndarray | None = None,
+    *,
+    power: float = 0.0,
+) -> Allocation:
+    """Allocate by name: ``dp`` or one of :data:`fewer.core.allocation.baselines.BASELINES`.
+
+    ``auto`` is the DP as well: which rule serves best is found out by :func:`fewer.engine.contest.contest`.
+    ``power`` is the weight of a power term for the DP (:func:`fewer.core.allocation.power.with_power`); what is
+    returned states the harm alone.
+    """
+    if allocator not in ("dp", "auto"):
+        return best_ladder(curves, budgets, BASELINES[allocator], at_least)
+    if not power:
+        return allocate(curves, budgets, at_least=at_least)
+    return _harm_alone(curves, allocate(with_power(curves, budgets[0].metric, power), budgets, at_least=at_least))
+
+
+def frontier_of(
+    curves: CurveSet, metric: str, shares: Sequence[float], *, power: float = 0.0
+) -> list[Allocation | None]:
+    """Exact plans for many budgets of one metric, None where one cannot be met; ``power`` as for :func:`choose`."""
+    if not power:
+        return frontier(curves, metric, shares)
+    plans = frontier(with_power(curves, metric, power), metric, shares)
+    return [None if plan is None else _harm_alone(curves, plan) for plan in plans]
+
+
+def _harm_alone(curves: CurveSet, found: Allocation) -> Allocation:
+    """The same plan without the term that was added to the harm; of the harm alone no bound was proved."""
+    return replace(found, distortion=curves.harm(found.choice), bound=-math.inf)
+
+
+def best_ladder(
+    curves: CurveSet,
+    budgets: Sequence[Budget],
+    rule: Callable[..., Allocation],
+    at_least: np.ndarray | None = None,
+) -> Allocation:
+    """Run a rule that knows one way to cut on each pattern and precision of the curves; the least harmful plan wins.
+
+    Raises
+    ------
+    FewerError
+        When it meets the budgets with none of them.
+    """
+    kinds = {_way(o): None for c in curves.curves for o in c.options if not o.is_dense}
+    if len(kinds) <= 1 and not curves.coupled:
+        return rule(curves, budgets, at_least=at_least)
+    found: list[Allocation] = []
+    refused: FewerError | None = None
+    for kind in kinds:
+        keep = [np.array([i for i, o in enumerate(c.options) if i == 0 or _way(o) == kind]) for c in curves.curves]
+        try:
+            made = rule(part_of(curves, keep), [Budget(b.metric, b.limit(curves), False) for b in budgets])
+        except FewerError as error:
+            refused = error
+            continue
+        choice = np.array([k[i] for k, i in zip(keep, made.choice, strict=True)])
+        choice = in_step([c.options for c in curves.curves], curves.groups, choice)
+        cost = {m: curves.total(m, choice) for m in curves.metrics}
+        if any(cost[b.metric] > b.limit(curves) for b in budgets):  # bringing units in step may cost time
+            continue
+        found.append(Allocation(choice, cost, curves.harm(choice)))
+    if not found:
+        wanted = ", ".join(str(b) for b in budgets)
+        raise refused or FewerError(f"this baseline cannot meet {wanted} with coupled layers; loosen it")
+    return min(found, key=lambda a: a.distortion)
+
+
+def _way(option: Option) -> tuple[str, str]:
+    """Options that one rule can choose from together; rows and columns of any width are one way to cut."""
+    return ("columns" if option.removes else option.family, option.precision)
+
+
+def part_of(curves: CurveSet, keep: Sequence[np.ndarray]) -> CurveSet:
+    """The curves with some of their options only."""
+    chosen = [
+        Curve(
+            c.unit,
+            tuple(c.options[i] for i in k),
+            {m: v[k] for m, v in c.cost.items()},
+            c.distortion[k],
+            {n: v[k] for n, v in c.scores.items()},
+        )
+        for c, k in zip(curves.curves, keep, strict=True)
+    ]
+    coupled = curves.coupled if any(o.removes for c in chosen for o in c.options) else ()
+    return replace(curves, curves=tuple(chosen), coupled=coupled)

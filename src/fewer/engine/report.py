@@ -1,0 +1,134 @@
+"""The report of a run, gathered from the evidence."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from fewer.core.progress import Progress
+from fewer.engine import comparison, description
+from fewer.engine.assembly import Assembly
+from fewer.engine.evidence import Evidence
+from fewer.engine.judge import Judge
+from fewer.engine.quality import labelled_rows
+from fewer.engine.rivals import preset_of
+from fewer.reports import RunReport, environment
+
+__all__ = ["gather", "search_facts"]
+
+
+# less than this share of improvement is not worth a plan that is no longer the exact optimum of its curves
+_WORTH = 0.01
+
+
+def search_facts(before: float, after: float, evaluations: int, seconds: float) -> dict[str, Any]:
+    """What local search gained on images that it did not see, and whether that is worth keeping."""
+    kept = bool(after < before * (1 - _WORTH))
+    return {"kept": kept, "before": before, "after": after, "evaluations": evaluations, "seconds": seconds}
+
+
+def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) -> RunReport:
+    """Measure and fill in the report."""
+    e, prepared = evidence, evidence.prepared
+    began = perf_counter()
+    judge = Judge(
+        prepared.model,
+        prepared.heldout,
+        batch=max(8, e.settings.batch),
+        forward=prepared.forward,
+        task=prepared.loaded.task,
+    )
+    with progress.stage("evaluate", None) as stage:
+        # what will be used is judged: rounded activations included, where there are kernels that round them
+        used = e.deployed.model if e.deployed is not None else e.model
+        quality = judge.judge(used)
+        labelled = dict(e.quality(used)) if e.quality is not None else {}
+        before = dict(e.quality(prepared.model)) if e.quality is not None else {}
+        stage.advance()
+    reached = description.reached(e)
+    verdict = {
+        "met": all(r["reached"] <= r["limit"] * (1 + 1e-6) for r in reached),
+        "budgets": reached,
+        "distortion": quality.distortion,
+        "quality": [
+            {
+                "name": quality.name,
+                "value": quality.value,
+                "dense": 1.0,
+                "note": f"on {len(prepared.heldout)} held-out images",
+            },
+            *labelled_rows(e.quality, before, labelled),
+        ],
+    }
+    ready = e.made.get(e.allocation.choice.tobytes())
+    took = ready.seconds if ready is not None else e.timings.get("apply", 0.0)
+    name = preset_of(e.settings) or e.plan.method
+    ours = comparison.row_of(name, e.plan.method.startswith(("dp", "auto")), quality, took, e.settings, labelled)
+    rows = [ours, *comparison.without_merging(e, judge, progress), *comparison.baselines(e, judge, assembly, progress)]
+    report: dict[str, Any] = {
+        "seed": e.settings.seed,
+        "command": e.command or "",
+        "verdict": verdict,
+        "model": {
+            "name": prepared.loaded.name,
+            "parameters": float(prepared.parameters),
+            "source_bytes": float(e.plan.dense["size"]),
+        },
+        "data": {
+            "calibration": len(prepared.calibration),
+            "heldout": len(prepared.heldout),
+            "source": prepared.source,
+            "skipped": [{"file": f, "reason": r} for f, r in prepared.skipped],
+            "note": " ".join(prepared.notes),
+        },
+        "settings": description.flat(e.settings),
+        "baselines": rows,
+        "units": description.units(e),
+        "skipped": [{"name": s.name, "kind": s.kind, "reason": s.reason} for s in prepared.matched.skipped],
+        "curves": description.curves(e),
+        "sensing": description.sensing(e),
+    }
+    if e.deployed is not None:
+        report["latency"] = description.latency(e, e.deployed)
+        verdict["quality"].append(
+            {
+                "name": "latency in ms",
+                "value": e.deployed.measured_ms,
+                "dense": e.deployed.dense_ms,
+                "higher_is_better": False,
+                "note": f"predicted {e.deployed.predicted_ms:.2f} ms; batch {e.settings.deploy_batch}",
+            }
+        )
+    if tokens := e.sensed.curves.meta.get("tokens"):
+        verdict["quality"].append(description.tokens(tokens))
+    if e.settings.power:
+        verdict["quality"].append(description.power(e))
+    if assembly is not None:
+        report["frontier"] = comparison.frontier(e, assembly, progress)
+        report["additivity"] = comparison.additivity(e, assembly, progress)
+    if len(e.contest) > 1:
+        report["contest"] = [
+            {
+                **row,
+                "label": comparison.LABELS[row["name"]],
+                "chosen": row["name"] == e.plan.method.split(":")[-1].split("+")[0],
+            }
+            for row in e.contest
+        ]
+    if e.search is not None:
+        report["search"] = comparison.search(e, assembly, judge)
+    e.timings["evaluate"] = e.timings.get("evaluate", 0.0) + perf_counter() - began
+    report["timings"] = dict(e.timings)
+    report["peak_memory_bytes"] = float(_peak_memory())
+    report["environment"] = environment(threads=torch.get_num_threads())
+    report["limits"] = description.limits(e)
+    return RunReport.from_dict(report)
+
+
+def _peak_memory() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,113 @@
+"""Whole methods under the same budget: what a preset would have made of this model, these images and these options."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from fewer.core.budget import Budget
+from fewer.core.progress import Progress
+from fewer.engine.apply import apply_options
+from fewer.engine.assembly import Assembly
+from fewer.engine.contest import decide
+from fewer.engine.plan import choose
+from fewer.engine.prepare import Prepared, prepared_for
+from fewer.engine.sense import resolved, sense_curves
+from fewer.engine.settings import Settings
+from fewer.presets import preset_names
+
+__all__ = ["preset_of", "rival_model", "rival_settings", "same_method"]
+
+# what makes a method: how harm is measured, what is cut inside a layer, how it is repaired and how the plan is made
+_METHOD = (
+    "estimator",
+    "reduction",
+    "compensation",
+    "score",
+    "damping",
+    "correction",
+    "allocator",
+    "power",
+    "schedule",
+    "rounds",
+    "reorder",
+    "smooth",
+)
+
+
+def rival_settings(name: str, settings: Settings) -> Settings:
+    """The method of a preset on the data, the device and the options of a run.
+
+    Examples
+    --------
+    >>> rival_settings("default", Settings(pattern="block:16x16", score="magnitude")).score
+    'obs'
+    """
+    method = Settings.from_preset(name)
+    return settings.model_copy(update={"search": 0, **{n: getattr(method, n) for n in _METHOD}})
+
+
+def same_method(a: Settings, b: Settings) -> bool:
+    """Whether two settings differ in nothing that makes a method.
+
+    Examples
+    --------
+    >>> same_method(Settings(), Settings(seed=3)), same_method(Settings(), Settings(power=1.0))
+    (True, False)
+    """
+    return all(getattr(a, n) == getattr(b, n) for n in _METHOD)
+
+
+def preset_of(settings: Settings) -> str | None:
+    """The preset, other than ``default``, whose method some settings have.
+
+    Examples
+    --------
+    >>> preset_of(Settings.from_preset("lpvit", seed=3)), preset_of(Settings())
+    ('lpvit', None)
+    """
+    if same_method(settings, Settings()):
+        return None
+    return next((name for name in preset_names() if same_method(Settings.from_preset(name), settings)), None)
+
+
+def rival_model(
+    prepared: Prepared,
+    settings: Settings,
+    budgets: Sequence[Budget],
+    scratch: Path | None,
+    progress: Progress,
+    title: str,
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Sense, plan and apply with other settings.
+
+    Parameters
+    ----------
+    prepared
+        Model and images of the run.
+    settings
+        Of the rival; see :func:`rival_settings`.
+    budgets
+        All that must hold.
+    scratch
+        Folder for what is sensed, so that an interrupted run can go on.
+    progress, title
+        Shows a stage of that name.
+    """
+    prepared = prepared_for(prepared, settings)
+    settings = resolved(prepared, settings)
+    with ExitStack() as stack:
+        if scratch is None:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fewer-")))
+        store = scratch / f"rival-{settings.score}-{settings.compensation}"
+        store.mkdir(exist_ok=True)
+        sensed = sense_curves(prepared, settings, ledger_path=store / "ledger.jsonl", store=store, progress=progress)
+        assembly = Assembly.of(prepared.model, sensed.curves, store, prepared.calibration[:1], prepared.forward)
+        allocator, _ = decide(prepared, settings, sensed, assembly, budgets, progress)
+    found = choose(sensed.curves, budgets, allocator, power=settings.power)
+    chosen = sensed.chosen(found.choice)
+    return apply_options(prepared, settings, sensed.options, chosen, progress=progress, title=title)

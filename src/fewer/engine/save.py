@@ -1,0 +1,56 @@
+"""Write a compressed model and its recipe into a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from fewer.core.plan import Plan
+from fewer.engine.prepare import Prepared
+from fewer.models.artefact import Saved, save_artefact
+from fewer.models.surgery import Removal
+
+__all__ = ["save_model"]
+
+
+def save_model(
+    folder: str | Path,
+    prepared: Prepared,
+    model: nn.Module,
+    plan: Plan,
+    masks: Mapping[str, Tensor],
+    removals: Sequence[Removal] = (),
+) -> Saved:
+    """Write ``model.safetensors`` and ``recipe.json``: packed weights, masks, patterns, precisions and surgery.
+
+    ``masks`` are those of the model as it is now, after the removals.
+    """
+    units: list[dict[str, Any]] = []
+    for name, option in plan.options().items():
+        mask = masks[name]
+        dense = bool(mask.all())
+        pattern = "unstructured" if option.removes else option.pattern  # what is left of a cut layer is dense
+        units.append(
+            {
+                "name": name,
+                "pattern": "dense" if dense else pattern,
+                "sparsity": 0.0 if dense else 1 - float(mask.double().mean()),
+                "precision": option.precision,
+                "mask": None if dense else mask,
+            }
+        )
+    source = prepared.loaded.source
+    if removals:
+        source = {**source, "surgery": [*source.get("surgery", []), *(r.to_dict() for r in removals)]}
+    return save_artefact(
+        folder,
+        model,
+        units,
+        source,
+        {**prepared.loaded.meta, "model": prepared.loaded.name},
+        preprocess=prepared.loaded.preprocess,
+        provenance=plan.curves,
+    )

@@ -1,0 +1,361 @@
+"""Sense: from a prepared model to its curves."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fewer.compensate.moments import collect_moments
+from fewer.compensate.sweep import Repair
+from fewer.core.curve import Curve, CurveSet
+from fewer.core.execute import run_tasks
+from fewer.core.ledger import Ledger
+from fewer.core.option import Option
+from fewer.core.progress import Progress, Silent
+from fewer.distortion.outputs import Reference, reduction
+from fewer.distortion.rounding import input_rounding_harm
+from fewer.distortion.sensitivity import output_sensitivity
+from fewer.distortion.taylor import rms_gradients
+from fewer.engine.device_costs import DeviceCosts, device_costs
+from fewer.engine.options import option_costs, unit_options
+from fewer.engine.prepare import Prepared
+from fewer.engine.sense_task import SenseJob, SenseTask, probe_seeds
+from fewer.engine.settings import Settings
+from fewer.models.artefact import state_hash
+from fewer.models.layers import find_layers
+from fewer.models.running import call, evaluating
+
+# settings that change what is sensed; the others do not invalidate finished tasks
+_SENSED_BY = (
+    "pattern",
+    "sparsities",
+    "estimator",
+    "compensation",
+    "score",
+    "damping",
+    "probes",
+    "batch",
+    "sensing",
+    "seed",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Sensed:
+    """Curves, and what the next steps need of how they were made."""
+
+    curves: CurveSet
+    options: dict[str, tuple[Option, ...]]
+    batches: list[Tensor]
+    reference: Reference | None
+    facts: dict[str, Any]
+    plain: CurveSet | None = None  # where tokens are merged: the curves without that
+
+    def chosen(self, choice: Iterable[int], curves: CurveSet | None = None) -> dict[str, Option]:
+        """The option of every unit, from the indices of a plan; ``curves`` are those that were planned with."""
+        units = (self.curves if curves is None else curves).units
+        return {unit.name: self.options[unit.name][k] for unit, k in zip(units, choice, strict=True)}
+
+
+def repair_of(settings: Settings) -> Repair:
+    """The part of the settings that says how a layer is cut and repaired."""
+    return Repair(settings.compensation, settings.score, settings.damping)
+
+
+# multiply-accumulates up to which harm is measured by default; about a minute on two cores
+_CHEAP_MACS = 2e12
+
+
+def resolved(prepared: Prepared, settings: Settings) -> Settings:
+    """Settings with ``estimator="auto"`` decided: measured if every option of every unit can be tried cheaply."""
+    if settings.estimator != "auto":
+        return settings
+    units = prepared.matched.units
+    offered = unit_options(units, settings, prepared.couplings.links)
+    options = sum(o.removes != "rows" for ladder in offered.values() for o in ladder[1:])  # rows are not tried
+    macs = prepared.fixed["macs"] + sum(u.macs for u in units)
+    cheap = options * settings.sensing * macs / 2 <= _CHEAP_MACS
+    return settings.model_copy(update={"estimator": "measured" if cheap else "taylor"})
+
+
+def sense_curves(
+    prepared: Prepared,
+    settings: Settings,
+    *,
+    model: nn.Module | None = None,
+    alive: Mapping[str, Tensor] | None = None,
+    ledger_path: Path | None = None,
+    store: Path | None = None,
+    progress: Progress | None = None,
+) -> Sensed:
+    """Measure or estimate the harm of every option of every unit.
+
+    Parameters
+    ----------
+    prepared
+        Model, units and images.
+    settings
+        See :class:`Settings`.
+    model
+        The model of an earlier round; the original by default.
+    alive
+        Masks of that round.
+    ledger_path
+        Where finished tasks are kept.
+    store
+        Folder for the repaired weights of every option.
+    progress
+        Shows stages.
+    """
+    progress, settings = progress or Silent(), resolved(prepared, settings)
+    subject = model if model is not None else prepared.model
+    units = prepared.matched.units
+    device, options = device_costs(
+        prepared, settings, unit_options(units, settings, prepared.couplings.links), progress
+    )
+    batches = sensing_batches(prepared, settings)
+    workers = 1 if settings.backend == "serial" else settings.workers or os.cpu_count() or 1
+    started = perf_counter()
+    threads = torch.get_num_threads()
+    with progress.stage("statistics", None) as stage, evaluating(prepared.model):
+        reference = Reference([call(prepared.model, b, prepared.forward) for b in batches])
+        moments = collect_moments(
+            subject,
+            {u.name: [subject.get_submodule(n) for n in (u.name, *u.aliases)] for u in units},
+            prepared.repair_images.split(max(1, settings.batch)),
+            lambda m, b: call(m, b, prepared.forward),
+        )
+        stage.advance()
+        gradients = score_gradients(prepared, settings, subject, batches, reference)
+        sensitivity = row_sensitivity(prepared, settings, subject)
+        base = None
+        if model is not None:
+            base = torch.cat([reference.change(i, call(model, b, prepared.forward)) for i, b in enumerate(batches)])
+    prepared_seconds = perf_counter() - started
+    job = SenseJob(
+        subject,
+        units,
+        options,
+        batches,
+        reference,
+        moments,
+        repair_of(settings),
+        settings.estimator,
+        settings.probes,
+        settings.seed,
+        dict(alive or {}),
+        gradients,
+        sensitivity,
+        prepared.forward,
+        store,
+        threads=1 if workers > 1 else None,
+    )
+    tasks = job.tasks(settings.shards)
+    ledger = Ledger(ledger_path, _work_key(prepared, settings, subject, alive, options))
+    open_tasks = [t for t in tasks if str(t) not in ledger or (t.store and not _stored(job, t))]
+    try:
+        with progress.stage("sense", len(tasks)) as stage:
+            stage.advance(len(tasks) - len(open_tasks))
+            for task, result in run_tasks(job, open_tasks, backend=settings.backend, workers=workers):
+                ledger.add(str(task), result)
+                stage.advance(1, task.unit)
+    finally:
+        torch.set_num_threads(threads)
+    noise = _input_noise(prepared, settings, subject, ledger, progress)
+    curves = _assemble(prepared, settings, options, tasks, ledger.results, base, noise, device)
+    results = [ledger.results[str(t)] for t in tasks]
+    facts = {
+        "passes": int(sum(r["passes"] for r in results)),
+        "seconds": perf_counter() - started,
+        "statistics_seconds": prepared_seconds,
+        "task_seconds": float(sum(r["seconds"] for r in results)),
+        "resumed": len(tasks) - len(open_tasks),
+        "whole": next((r["note"] for r in results if r.get("note")), ""),
+    }
+    return Sensed(curves, options, batches, reference, facts)
+
+
+def score_gradients(
+    prepared: Prepared, settings: Settings, model: nn.Module, batches: Sequence[Tensor], reference: Reference
+) -> dict[str, Tensor]:
+    """Gradients that the score ``taylor`` ranks weights with, by unit name; none for other scores."""
+    if settings.score != "taylor":
+        return {}
+    twin = copy.deepcopy(model).eval()
+    layers = find_layers(twin, prepared.matched.units, batches[0][:1], prepared.forward)
+    return rms_gradients(
+        twin,
+        list(layers.values()),
+        batches,
+        prepared.forward,
+        probes=settings.probes,
+        seeds=probe_seeds(settings.seed, 0, len(batches)),
+        reference=reference,
+    )
+
+
+def row_sensitivity(prepared: Prepared, settings: Settings, model: nn.Module) -> dict[str, Tensor]:
+    """How much the output feels each row of each unit, for the score ``obs``; none for other scores.
+
+    One image at a time, so that what is cut does not depend on the size of a batch.
+    """
+    if settings.score != "obs":
+        return {}
+    original = model is prepared.model
+    if original and "sensitivity" in prepared.shared:
+        return prepared.shared["sensitivity"]
+    twin = copy.deepcopy(model).eval()
+    batches = list(prepared.sensing_images.split(1))
+    layers = find_layers(twin, prepared.matched.units, batches[0][:1], prepared.forward)
+    found = output_sensitivity(
+        twin,
+        list(layers.values()),
+        batches,
+        prepared.forward,
+        seeds=probe_seeds(settings.seed, 0, len(batches)),
+    )
+    if original:
+        prepared.shared["sensitivity"] = found
+    return found
+
+
+def sensing_batches(prepared: Prepared, settings: Settings) -> list[Tensor]:
+    """The images that harm is measured on, in batches.
+
+    One image each for the Taylor estimate: a random direction then stands for one image instead of for the sum of
+    several, so that the same number of passes gives as many more independent draws.
+    """
+    return list(prepared.sensing_images.split(1 if settings.estimator == "taylor" else settings.batch))
+
+
+def _stored(job: SenseJob, task: SenseTask) -> bool:
+    index = next(i for i, u in enumerate(job.units) if u.name == task.unit)
+    return job.store is not None and (job.store / f"{index}.safetensors").exists()
+
+
+_NOISE_IMAGES = 4
+
+
+def _input_noise(
+    prepared: Prepared,
+    settings: Settings,
+    model: nn.Module,
+    ledger: Ledger,
+    progress: Progress,
+) -> dict[str, dict[str, float]]:
+    """Harm of rounding each unit's input, by precision; kept in the ledger. Few images tell it well."""
+    wanted = [p for p in ("bf16", "int8") if p in settings.precisions]
+    if not wanted:
+        return {}
+    key = f"input rounding {','.join(wanted)}"
+    if key not in ledger:
+        twin = copy.deepcopy(model).eval()
+        images = prepared.sensing_images[:_NOISE_IMAGES]
+        layers = find_layers(twin, prepared.matched.units, images[:1], prepared.forward)
+        with progress.stage("rounding", len(layers)) as stage:
+            found = input_rounding_harm(
+                twin, layers, [images], wanted, prepared.forward, done=lambda name: stage.advance(1, name)
+            )
+        reduce = reduction(settings.reduction)
+        ledger.add(key, {n: {p: float(reduce(h[None])[0]) for p, h in row.items()} for n, row in found.items()})
+    return ledger.results[key]
+
+
+def _work_key(
+    prepared: Prepared,
+    settings: Settings,
+    model: nn.Module,
+    alive: Mapping[str, Tensor] | None,
+    options: Mapping[str, Sequence[Option]],
+) -> str:
+    chosen = {name: getattr(settings, name) for name in _SENSED_BY}
+    chosen["apart"] = prepared.apart
+    offered = {name: [str(option) for option in found] for name, found in options.items()}
+    text = json.dumps([chosen, list(settings.exclude), offered], sort_keys=True)
+    tensors = [prepared.calibration, *(v for _, v in sorted((alive or {}).items()))]
+    return hashlib.sha256((text + state_hash(model, *tensors)).encode()).hexdigest()
+
+
+def _assemble(
+    prepared: Prepared,
+    settings: Settings,
+    options: Mapping[str, Sequence[Option]],
+    tasks: Sequence[SenseTask],
+    results: Mapping[str, Any],
+    base: Tensor | None,
+    noise: Mapping[str, Mapping[str, float]],
+    device: DeviceCosts | None,
+) -> CurveSet:
+    reduce = reduction(settings.reduction)
+    curves = []
+    for unit in prepared.matched.units:
+        weight = prepared.layers[unit.name].weight
+        parts = [results[str(t)] for t in tasks if t.unit == unit.name]
+        harms = torch.cat([torch.tensor(p["harms"], dtype=torch.float64) for p in parts], dim=1)
+        if base is not None and harms.shape[1] == len(base) and settings.estimator == "measured":
+            harms = harms - base  # harm beyond what earlier rounds have done
+        harm = reduce(harms).numpy()
+        harm += [noise.get(unit.name, {}).get(o.precision, 0.0) for o in options[unit.name]]
+        harm[0] = 0.0
+        harm = _rising(harm, options[unit.name])
+        costs = option_costs(unit, options[unit.name], weight.element_size())
+        between = prepared.couplings.between.get(unit.name, 0.0)
+        for metric, times in (("macs", 1.0), ("flops", 2.0)):  # attention shrinks with the heads that proj still reads
+            left = [1 - o.sparsity if o.removes == "columns" else 1.0 for o in options[unit.name]]
+            costs[metric] = [c + times * between * share for c, share in zip(costs[metric], left, strict=True)]
+        if device is not None:
+            costs |= device.units[unit.name]  # type: ignore[arg-type]
+        curves.append(
+            Curve(
+                unit,
+                tuple(options[unit.name]),
+                {m: np.array(c) for m, c in costs.items()},
+                harm,
+                {k: np.array(v) for k, v in parts[0]["scores"].items()},
+            )
+        )
+    meta = {
+        "model": prepared.loaded.name,
+        "settings": settings.model_dump(mode="json"),
+        "state": state_hash(prepared.model),
+        "images": prepared.source,
+        "reorderings": [one.to_dict() for one in prepared.reorderings],
+    }
+    coupled = tuple(link.units for link in prepared.couplings.links)
+    inside = sum(prepared.couplings.between.values())
+    fixed = {
+        **prepared.fixed,
+        "macs": max(0.0, prepared.fixed["macs"] - inside),
+        "flops": max(0.0, prepared.fixed["flops"] - 2 * inside),
+    }
+    if device is None:
+        return CurveSet(tuple(curves), fixed, meta, coupled)
+    fixed |= device.fixed
+    return CurveSet(tuple(curves), fixed, {**meta, "device": device.facts}, coupled, came=device.came)
+
+
+def _rising(harm: np.ndarray, options: Sequence[Option]) -> np.ndarray:
+    """Harms that never fall along the nested masks of one pattern and precision: what falls is noise of the estimate.
+
+    Examples
+    --------
+    >>> _rising(np.array([0, 0.2, 0.1]), [Option(), Option("unstructured", 0.1), Option("unstructured", 0.2)])
+    array([0. , 0.2, 0.2])
+    """
+    harm = np.maximum(harm, 0.0)
+    for kind in {(o.family, o.precision) for o in options}:
+        at = [i for i, o in enumerate(options) if (o.family, o.precision) == kind]
+        dense = [i for i, o in enumerate(options) if o.is_dense and o.precision == kind[1] and i not in at]
+        harm[at] = np.maximum.accumulate(harm[dense + at])[len(dense) :]
+    return harm

@@ -1,0 +1,1 @@
+"""How values are rounded: number formats on tensors, without any knowledge of models."""

@@ -1,0 +1,61 @@
+"""Load the model of a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fewer.core.errors import FewerError
+from fewer.models.artefact import load_artefact, load_masks, load_recipe
+from fewer.models.recipe import precisions_of
+
+__all__ = ["load"]
+
+
+def load(
+    run: str | Path,
+    architecture: Callable[[], nn.Module] | None = None,
+    *,
+    accelerated: bool = False,
+    example: Any = None,
+) -> nn.Module:
+    """Load the compressed model of a run folder, in evaluation mode, without any pickle.
+
+    Parameters
+    ----------
+    run
+        Run folder.
+    architecture
+        Function that builds the bare architecture; needed only for a model that was given as a Python object.
+    accelerated
+        Swap in the kernels that run the plan's masks and precisions fastest on this machine, each layer only where a
+        measurement of some tenths of a second says so (:func:`fewer.kernels.accelerate.accelerate`). The model is then
+        for inference on this CPU, in this process. Otherwise it is bit-equal to what was saved, in plain torch.
+    example
+        An input of the size that will be used, for these measurements; by default one image of the model's own size.
+
+    Raises
+    ------
+    FewerError
+        When the folder holds no model, files are damaged or do not belong together, or the input size is not known.
+
+    Examples
+    --------
+    >>> import fewer
+    >>> model = fewer.load("run/", accelerated=True)  # doctest: +SKIP
+    """
+    model = load_artefact(run, architecture)
+    if not accelerated:
+        return model
+    from fewer.kernels.accelerate import accelerate
+
+    recipe = load_recipe(run)
+    if example is None:
+        if recipe.preprocess is None:
+            raise FewerError(f"{run} does not say what its model's input is; give example=, a tensor of its shape")
+        example = torch.zeros(1, *recipe.preprocess["input_size"])
+    return accelerate(model, load_masks(run), example=example, precision=precisions_of(recipe))[0]

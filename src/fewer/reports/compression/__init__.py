@@ -1,0 +1,1 @@
+"""The report of a compression run: its numbers, sentences, figures and page."""

@@ -1,0 +1,439 @@
+"""What a report says, as data: strict models of ``report.json``.
+
+Every part but the verdict and the model may be absent; the page then leaves that section out. An unknown key is an
+error (a typing mistake must not silently drop evidence), and so is a NaN or an infinity: the message names the field.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from fewer.core.errors import FewerError, near_match
+from fewer.core.version import __version__
+from fewer.reports.values import Amount, Amounts, Count, Fraction, Number, Pairs, Text, _plain
+
+SCHEMA_VERSION = 1
+LIMIT_TOLERANCE = 1e-6
+"""Relative rounding allowed when a reached cost is compared with its limit."""
+
+
+class _Part(BaseModel):
+    # frozen is left off: a verb fills the report in as its steps finish, and each assignment is checked
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, validate_assignment=True)
+
+
+class BudgetResult(_Part):
+    """One budget: what was asked, what the dense model costs, what was reached. All three in ``unit``."""
+
+    budget: Text
+    metric: Text
+    limit: Amount
+    dense: Amount
+    reached: Amount
+    unit: Text
+
+    @property
+    def met(self) -> bool:
+        """Whether the reached cost is within the limit, up to rounding."""
+        return self.reached <= self.limit * (1 + LIMIT_TOLERANCE)
+
+
+class Quality(_Part):
+    """A measure of quality beside the distortion, on held-out images; ``dense`` is the dense model's own value."""
+
+    name: Text
+    value: Number
+    dense: Number | None = None
+    higher_is_better: bool = True
+    note: Text = ""
+
+
+class Verdict(_Part):
+    """Whether the budget was met, and at what held-out distortion (relative output error, 0 = same output)."""
+
+    met: bool
+    budgets: list[BudgetResult] = []
+    distortion: Amount | None = None
+    quality: list[Quality] = []
+
+    @model_validator(mode="after")
+    def _met_agrees_with_the_numbers(self) -> Verdict:
+        missed = [result for result in self.budgets if not result.met]
+        if self.met and missed:
+            first = missed[0]
+            raise ValueError(
+                f"met is true, but {first.budget} reached {first.reached:g} {first.unit} over its limit {first.limit:g}"
+            )
+        return self
+
+
+class ModelInfo(_Part):
+    """The model: parameters of the dense one, bytes of the file it came from and of the one that was written."""
+
+    name: Text
+    parameters: Amount | None = None
+    source_bytes: Amount | None = None
+    artefact_bytes: Amount | None = None
+
+
+class SkippedFile(_Part):
+    """An image that was not used, and why."""
+
+    file: Text
+    reason: Text
+
+
+class DataInfo(_Part):
+    """The images: how many steered the cut (calibration), how many judged it (held-out), which were skipped."""
+
+    calibration: Count = 0
+    heldout: Count = 0
+    source: Text = ""
+    skipped: list[SkippedFile] = []
+    note: Text = ""
+
+
+class Baseline(_Part):
+    """One method at the same budget.
+
+    ``ours`` marks this library's own allocation, ``compensated`` says whether the weights that stay were updated to
+    make up for those that went, and ``met`` is false if the method missed the budget.
+    """
+
+    name: Text
+    label: Text
+    ours: bool = False
+    distortion: Amount
+    quality: dict[Text, Number] = {}
+    seconds: Amount | None = None
+    compensated: bool | None = None
+    met: bool = True
+    note: Text = ""
+
+
+class FrontierPoint(_Part):
+    """One budget. ``cost`` is a fraction of the dense cost, or an absolute number in ``Frontier.unit``."""
+
+    budget: Number | None = None
+    cost: Amount
+    predicted: Amount | None = None
+    measured: Amount | None = None
+
+
+class Frontier(_Part):
+    """Distortion against budget: ours, predicted and measured, and the baselines (name -> points)."""
+
+    metric: Text
+    label: Text
+    unit: Text = ""
+    ours: list[FrontierPoint] = []
+    baselines: dict[Text, list[FrontierPoint]] = {}
+
+
+class UnitResult(_Part):
+    """What was done to one layer. ``distortion`` is that of its curve at the chosen option (this layer cut alone)."""
+
+    name: Text
+    kind: Text
+    shape: Annotated[list[Count], BeforeValidator(_plain)]
+    option: Text
+    pattern: Text
+    sparsity: Fraction
+    precision: Text = "fp32"
+    kept_weights: Amount
+    weights: Amount
+    flops: Amount | None = None
+    dense_flops: Amount | None = None
+    distortion: Amount | None = None
+
+    @property
+    def kept(self) -> float:
+        """Kept share of the weights, 0 to 1."""
+        return self.kept_weights / self.weights if self.weights else 1.0
+
+
+class SkippedUnit(_Part):
+    """A layer that was left alone, and why."""
+
+    name: Text
+    kind: Text = ""
+    reason: Text
+
+
+class UnitCurve(_Part):
+    """The sensed curve of one unit: distortion for each sparsity, and the index of the chosen point."""
+
+    unit: Text
+    sparsity: Amounts
+    distortion: Amounts
+    chosen: Count | None = None
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> UnitCurve:
+        if len(self.sparsity) != len(self.distortion):
+            raise ValueError(
+                f"the curve of {self.unit!r} has {len(self.sparsity)} sparsities but {len(self.distortion)} distortions"
+            )
+        if self.chosen is not None and self.chosen >= len(self.sparsity):
+            raise ValueError(
+                f"the curve of {self.unit!r} has {len(self.sparsity)} points; {self.chosen} is not one of them"
+            )
+        return self
+
+
+class Additivity(_Part):
+    """Does the sum of per-layer distortions predict the joint one? ``points`` are (predicted sum, measured joint)."""
+
+    joint: Amount
+    sum: Amount
+    ratio: Amount | None = None
+    spearman: Annotated[float, BeforeValidator(_plain), Field(ge=-1, le=1)] | None = None
+    points: Pairs = []
+    note: Text = ""
+
+
+class Contender(_Part):
+    """A plan that was put together and measured before one was made real; ``predicted`` is the sum of its harms.
+
+    ``made`` is the distortion of the whole model, cut in order, on the calibration images; None where it was not made.
+    """
+
+    name: Text
+    label: Text = ""
+    predicted: Amount
+    measured: Amount
+    made: Amount | None = None
+    chosen: bool = False
+
+
+class Search(_Part):
+    """Local search after the plan: distortion before and after, and whether its result was kept."""
+
+    kept: bool
+    before: Amount
+    after: Amount
+    evaluations: Count = 0
+    seconds: Amount | None = None
+    note: Text = ""
+
+
+class Sensing(_Part):
+    """What measuring the curves cost. A forward equivalent is the work of one full forward pass of the batch."""
+
+    forwards: Amount | None = None
+    forward_equivalents: Amount | None = None
+    paper_forwards: Amount | None = None
+    seconds: Amount | None = None
+    note: Text = ""
+
+
+class LayerTime(_Part):
+    """How one layer runs after acceleration; milliseconds of the batch, None where it was not timed alone."""
+
+    name: Text
+    kind: Text
+    backend: Text
+    precision: Text
+    before_ms: Amount | None = None
+    after_ms: Amount | None = None
+    reason: Text = ""
+
+
+class Latency(_Part):
+    """Milliseconds of one batch on an undisturbed machine: the dense model, the plan's prediction, the model as timed.
+
+    ``plans`` are (predicted, measured) of the plans that were timed before the model was made.
+    """
+
+    dense_ms: Amount
+    predicted_ms: Amount
+    measured_ms: Amount
+    spread: Amount | None = None
+    batch: Count = 1
+    threads: Count = 1
+    device: Text = ""
+    plans: Pairs = []
+    layers: list[LayerTime] = []
+
+    @property
+    def error(self) -> float:
+        """Relative error of the prediction; 0 is exact, above 0 it was too slow."""
+        return self.predicted_ms / self.measured_ms - 1 if self.measured_ms else 0.0
+
+
+class RuntimeRow(_Part):
+    """One runtime as timed by ``fewer bench``: milliseconds per call, and output error against the dense model.
+
+    ``distortion`` is the same measure as everywhere in the report, None where the outputs cannot be compared.
+    """
+
+    label: Text
+    runtime: Text = ""
+    precision: Text = "fp32"
+    ours: bool = False
+    ms: Amount
+    low_ms: Amount | None = None
+    high_ms: Amount | None = None
+    times_faster: Amount | None = None
+    distortion: Amount | None = None
+    memory_bytes: Amount | None = None
+
+
+class Runtimes(_Part):
+    """The run beside the runtimes that a user could take instead, timed in turns; errors over ``images`` inputs.
+
+    ``noisy`` are rows whose times spread too widely to be trusted.
+
+    ``times_faster`` of the rows is over the dense model in torch eager. ``missing`` are those that were not timed, with
+    the reason.
+    """
+
+    rows: list[RuntimeRow]
+    missing: dict[Text, Text] = {}
+    noisy: list[Text] = []
+    threads: Count = 1
+    batch: Count = 1
+    images: Count = 1
+    origin: Text = ""
+    created: Text = ""
+
+
+class Recovery(_Part):
+    """Training after the cut: distortion and quality before and after, on held-out images that choose nothing.
+
+    ``points`` are (seconds, distortion on the held-out images that chose the best state) on the way. ``best_step`` 0
+    means that no state of the training was better than what it started from. ``refitted``: images of the least-squares
+    fit before the training, 0 where there was none or it was not kept.
+    """
+
+    before: Amount
+    after: Amount
+    quality_name: Text = ""
+    quality_before: Number | None = None
+    quality_after: Number | None = None
+    seconds: Amount
+    steps: Count
+    best_step: Count
+    refitted: Count = 0
+    images: Count
+    choosing: Count
+    source: Text = ""
+    points: Pairs = []
+    command: Text = ""
+
+    @property
+    def won(self) -> float:
+        """Share of the lost quality that came back; below 0 it got worse."""
+        return 1 - self.after / self.before if self.before else 0.0
+
+
+class RunReport(_Part):
+    """Everything that one run has to show; the content of ``report.json`` and of the HTML page.
+
+    Only ``verdict`` and ``model`` are required.
+
+    Examples
+    --------
+    >>> report = RunReport.from_dict({"verdict": {"met": True, "distortion": 0.11}, "model": {"name": "toy"}})
+    >>> RunReport.from_json(report.to_json()) == report
+    True
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    fewer_version: Text = __version__
+    created: Text = Field(default_factory=lambda: datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    seed: int = 0
+    command: Text = ""
+    verdict: Verdict
+    model: ModelInfo
+    data: DataInfo | None = None
+    settings: dict[Text, Text | int | float | bool | None] = {}
+    baselines: list[Baseline] = []
+    frontier: Frontier | None = None
+    units: list[UnitResult] = []
+    skipped: list[SkippedUnit] = []
+    curves: list[UnitCurve] = []
+    additivity: Additivity | None = None
+    contest: list[Contender] = []
+    search: Search | None = None
+    latency: Latency | None = None
+    runtimes: Runtimes | None = None
+    recovery: Recovery | None = None
+    sensing: Sensing | None = None
+    timings: dict[Text, Amount] = {}
+    peak_memory_bytes: Amount | None = None
+    environment: dict[Text, Text | int | float | None] = {}
+    limits: list[Text] = []
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RunReport:
+        """Check plain values and make a report of them.
+
+        Raises
+        ------
+        FewerError
+            In one sentence: the field, what is wrong with it and, for an unknown key, the nearest valid one.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise FewerError(_sentence(cls, error)) from error
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> RunReport:
+        """Read ``report.json``.
+
+        Raises
+        ------
+        FewerError
+            When the text is not JSON, is of another schema version, or a field is unknown, missing or not valid.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise FewerError(f"the report is not valid JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise FewerError("the report must be a JSON object (a dictionary of fields)")
+        version = values.get("schema_version", SCHEMA_VERSION)
+        if version != SCHEMA_VERSION:
+            raise FewerError(
+                f"the report has schema version {version!r}; fewer {__version__} reads version {SCHEMA_VERSION}; "
+                "make the report again with this version of fewer"
+            )
+        return cls.from_dict(values)
+
+    def to_json(self) -> str:
+        """Write the report as indented JSON, the same text for the same report."""
+        return json.dumps(self.model_dump(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _sentence(top: type[BaseModel], error: ValidationError) -> str:
+    """Say the first problem of a validation error in one sentence, with the path of the field."""
+    problem = error.errors()[0]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]).lstrip(".")
+    more = f" ({error.error_count() - 1} more problems)" if error.error_count() > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(top, problem["loc"][:-1])
+        return f"report field {where!r} is unknown{near_match(str(problem['loc'][-1]), known)}{more}"
+    if problem["type"] == "finite_number":
+        return f"report field {where!r} is {problem['input']!r}; every number of a report must be finite{more}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"report field {where or 'report'!r} is not valid: {message[:1].lower()}{message[1:]}{more}"
+
+
+def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Follow a field path through the models and list the keys that are valid at its end."""
+    for part in path:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _model_inside(model.model_fields[part].annotation) or model
+    return list(model.model_fields)
+
+
+def _model_inside(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _model_inside(inner))), None)

@@ -1,0 +1,364 @@
+"""The sentences of a report: what the numbers say, in words that need no paper to be understood."""
+
+from __future__ import annotations
+
+import re
+
+from fewer.reports.compression.data import (
+    Additivity,
+    Baseline,
+    BudgetResult,
+    Latency,
+    Recovery,
+    RunReport,
+    Runtimes,
+    Search,
+    Sensing,
+)
+from fewer.reports.numbers import count, data_size, duration, percent, quantity, significant, times
+
+LEVEL = 1.01
+"""Two distortions within one percent of each other are called level."""
+
+DISTORTION = (
+    "Distortion is the relative output error: the squared difference between the outputs of the compressed and the "
+    "dense (original) model, divided by the squared size of the dense output. 0 means the same output as the dense "
+    "model; smaller is better."
+)
+
+
+def best_baseline(report: RunReport) -> Baseline | None:
+    """Return the baseline (not ours) of lowest distortion among those that met the budget, or None."""
+    rivals = [row for row in report.baselines if not row.ours and row.met]
+    return min(rivals, key=lambda row: row.distortion, default=None)
+
+
+def best_row(report: RunReport) -> Baseline | None:
+    """Return the row of lowest distortion among all that met the budget, ours or not, or None."""
+    return min((row for row in report.baselines if row.met), key=lambda row: row.distortion, default=None)
+
+
+def verdict_sentence(report: RunReport) -> str:
+    r"""Say in plain words whether the budget was met, at what distortion, and how that stands to the best baseline.
+
+    Parameters
+    ----------
+    report : RunReport
+
+    Returns
+    -------
+    str
+        Two or three short sentences; when ours is not the best result, they say so.
+
+    Examples
+    --------
+    >>> report = RunReport.from_dict({
+    ...     "verdict": {"met": True, "distortion": 0.1},
+    ...     "model": {"name": "toy"},
+    ...     "baselines": [{"name": "uniform", "label": "Uniform", "distortion": 0.14}],
+    ... })
+    >>> print(verdict_sentence(report).replace(". ", ".\n"))
+    The budget is met.
+    On held-out images the distortion is 0.100.
+    That is 1.40x less output error than the best baseline, Uniform (0.140).
+    """
+    return " ".join(part for part in (_budget_words(report), *_distortion_words(report)) if part)
+
+
+def _budget_words(report: RunReport) -> str:
+    verdict = report.verdict
+    if verdict.met:
+        met = "The budget is met" if len(verdict.budgets) < 2 else "All budgets are met"
+        return met + (f": {_joined([_reached(result) for result in verdict.budgets])}." if verdict.budgets else ".")
+    missed = [result for result in verdict.budgets if not result.met]
+    if not missed:
+        return "The budget is not met."
+    told = _joined([f"{_reached(result)}, over the limit of {_share(result.limit, result)}" for result in missed])
+    kept = [result.budget for result in verdict.budgets if result.met]
+    rest = f" Met: {_joined(kept)}." if kept else ""
+    return f"The budget is not met: {told}.{rest}"
+
+
+def _reached(result: BudgetResult) -> str:
+    if result.dense > 0:
+        return f"{result.metric} at {percent(result.reached / result.dense)} of the dense model"
+    return f"{result.metric} at {quantity(result.reached, result.unit)}"
+
+
+def _share(value: float, result: BudgetResult) -> str:
+    return percent(value / result.dense) if result.dense > 0 else quantity(value, result.unit)
+
+
+def _distortion_words(report: RunReport) -> list[str]:
+    ours = report.verdict.distortion
+    if ours is None:
+        return ["No held-out distortion was measured."]
+    told = (
+        "On held-out images the output is the same as the dense model's (distortion 0)."
+        if ours == 0
+        else f"On held-out images the distortion is {significant(ours)}."
+    )
+    return [told, comparison_sentence(report)]
+
+
+def comparison_sentence(report: RunReport) -> str:
+    """Say how our held-out distortion stands to the best baseline; empty if there is nothing to compare."""
+    ours, best = report.verdict.distortion, best_baseline(report)
+    if report.recovery is not None:  # the others were not trained: a comparison would not be fair
+        return recovery_sentence(report.recovery)
+    if ours is None or best is None:
+        return ""
+    value = significant(best.distortion)
+    if ours == best.distortion:
+        return f"The best baseline, {best.label}, reaches the same distortion."
+    if best.distortion == 0:
+        return f"That is not the best result: {best.label} leaves the output unchanged (distortion 0)."
+    if ours == 0:
+        return f"The best baseline, {best.label}, has distortion {value}."
+    if max(ours / best.distortion, best.distortion / ours) < LEVEL:
+        return f"That is level with the best baseline, {best.label} ({value}): the two differ by less than 1%."
+    if ours < best.distortion:
+        ratio = times(best.distortion / ours)
+        return f"That is {ratio} less output error than the best baseline, {best.label} ({value})."
+    ratio = times(ours / best.distortion)
+    return f"That is not the best result: {best.label} has {ratio} less output error ({value})."
+
+
+def ranking_sentence(report: RunReport) -> str:
+    """Name the best method of the table, and say so when it is not ours."""
+    best = best_row(report)
+    if best is None:
+        return "None of these methods met the budget."
+    told = f"All methods got the same budget and the same images. The best is {best.label}"
+    return told + ("." if best.ours else ", which is not ours.")
+
+
+def quality_names(report: RunReport) -> list[str]:
+    """List the quality measures that appear in the comparison, in the order of their first use."""
+    return list(dict.fromkeys(name for row in report.baselines for name in row.quality))
+
+
+def lost_points(report: RunReport) -> str:
+    """Name the baselines that beat ours at a budget that both were measured at; empty if there are none."""
+    frontier = report.frontier
+    if frontier is None:
+        return ""
+    labels = {row.name: row.label for row in report.baselines}
+    ours = [(point.cost, point.measured) for point in frontier.ours if point.measured is not None]
+    lost = []
+    for name, points in frontier.baselines.items():
+        costs = [
+            point.cost
+            for point in points
+            if point.measured is not None
+            # the same budget, reached up to one percent
+            and any(
+                abs(cost - point.cost) <= 0.01 * point.cost and value > point.measured * LEVEL for cost, value in ours
+            )
+        ]
+        if costs:
+            at = [
+                percent(cost, 0) if max(costs) <= 1 and not frontier.unit else quantity(cost, frontier.unit)
+                for cost in costs
+            ]
+            lost.append(f"{labels.get(name, name)} is lower at {_joined(at)}")
+    return "; ".join(lost)
+
+
+def latency_sentence(time: Latency) -> str:
+    """Say how much faster the model is and how well that was predicted.
+
+    Examples
+    --------
+    >>> latency_sentence(Latency(dense_ms=100, predicted_ms=38, measured_ms=40))
+    'One batch takes 40.0 ms instead of 100 ms (2.50 times faster); 38.0 ms were predicted, 5 % less.'
+    """
+    faster = time.dense_ms / time.measured_ms if time.measured_ms else 0.0
+    off = time.error
+    how = "as measured" if abs(off) < 0.005 else f"{100 * abs(off):.0f} % {'more' if off > 0 else 'less'}"
+    return (
+        f"One batch takes {quantity(time.measured_ms, 'ms')} instead of {quantity(time.dense_ms, 'ms')} "
+        f"({significant(faster)} times faster); {quantity(time.predicted_ms, 'ms')} were predicted, {how}."
+    )
+
+
+def runtimes_sentence(found: Runtimes) -> str:
+    r"""Say which runtimes, if any, are both quicker and closer to the dense model than this run.
+
+    Examples
+    --------
+    >>> rows = [
+    ...     {"label": "fewer", "ours": True, "ms": 20, "times_faster": 5, "distortion": 0.01},
+    ...     {"label": "OpenVINO int8", "ms": 25, "times_faster": 4, "distortion": 0.02},
+    ... ]
+    >>> print(runtimes_sentence(Runtimes.model_validate({"rows": rows})).replace(". ", ".\n"))
+    This run takes 20.0 ms per call, 5.00 times faster than the dense model in torch.
+    No other runtime is both as quick and as close to the dense model.
+    """
+    ours = min((row for row in found.rows if row.ours), key=lambda row: row.ms, default=None)
+    if ours is None:
+        return "This run could not be timed."
+    told = f"This run takes {quantity(ours.ms, 'ms')} per call"
+    if ours.times_faster:
+        how = "times faster than" if ours.times_faster >= 1 else "times the speed of"
+        told += f", {significant(ours.times_faster)} {how} the dense model in torch"
+    if ours.distortion is None:
+        return told + "."
+    better = [
+        row.label
+        for row in found.rows
+        if not row.ours and row.ms <= ours.ms and row.distortion is not None and row.distortion <= ours.distortion
+    ]
+    if not better:
+        return told + ". No other runtime is both as quick and as close to the dense model."
+    return told + f". As quick or quicker, and as close to the dense model or closer: {_joined(better)}."
+
+
+def part(value: float, whole: float, unit: str) -> str:
+    """Write a part and its whole, the unit once: "10.6 M of 21.3 M weights"."""
+    return f"{quantity(value, unit).removesuffix(unit).strip()} of {quantity(whole, unit)}"
+
+
+def layers_sentence(report: RunReport) -> str:
+    """Say how many layers were cut, how many stayed dense, and between which shares."""
+    units = report.units
+    cut = [unit for unit in units if unit.kept < 1]
+    layers = f"{len(units)} layers" if len(units) != 1 else "1 layer"
+    if not cut:
+        return f"None of the {layers} lost weights."
+    low, high = min(unit.kept for unit in cut), max(unit.kept for unit in cut)
+    span = (
+        f"keep {percent(low)}" if low == high else f"keep between {percent(low)} and {percent(high)} of their weights"
+    )
+    dense = f" {len(units) - len(cut)} stayed dense." if len(cut) < len(units) else ""
+    return f"{len(cut)} of {layers} were cut; they {span}.{dense}"
+
+
+def moment(created: str) -> str:
+    """Write a UTC timestamp for people; any other text stays as it is.
+
+    Examples
+    --------
+    >>> moment("2026-11-22T15:00:00Z")
+    '2026-11-22 15:00 UTC'
+    """
+    return re.sub(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(?:\.\d+)?(?:Z|\+00:00)$", r"\1 \2 UTC", created)
+
+
+_LABELS = {"cpu": "CPU", "os": "System", "torch": "PyTorch", "numpy": "NumPy", "fewer": "fewer"}
+
+
+def label(name: str) -> str:
+    """Write the name of a setting or of a fact about the machine for people."""
+    name = name.removesuffix("_bytes")
+    return _LABELS.get(name, name.replace("_", " ").capitalize())
+
+
+def fact(name: str, value: str | int | float | bool | None) -> str:
+    """Write the value of a setting or of a fact about the machine for people."""
+    if value is None:
+        return "not known" if name in ("cpu", "torch", "numpy") or name.endswith("_bytes") else "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name.endswith("_bytes") and not isinstance(value, str):
+        return data_size(value)
+    return significant(value) if isinstance(value, float) and not value.is_integer() else str(value)
+
+
+def additivity_sentence(additivity: Additivity) -> str:
+    """Say whether the sum of per-layer harm predicts that of all cuts together, and what it means for the plan."""
+    ratio = additivity.ratio
+    if ratio is None and additivity.sum > 0:
+        ratio = additivity.joint / additivity.sum
+    told = (
+        f"The sum over layers predicts a distortion of {significant(additivity.sum)}; "
+        f"with all cuts at once it is {significant(additivity.joint)}"
+    )
+    if ratio is None:
+        told += "."
+    elif ratio > 1.25:
+        told += f", {times(ratio)} the prediction. Cuts hurt more together than apart, so the sum is too hopeful."
+    elif ratio < 0.8:
+        told += f", {times(ratio)} the prediction. Cuts hurt less together than apart, so the sum is too cautious."
+    else:
+        told += f", {times(ratio)} the prediction. The sum is a good forecast here."
+    return f"{told} {_order_words(additivity.spearman)}".strip()
+
+
+def _order_words(spearman: float | None) -> str:
+    if spearman is None:
+        return ""
+    told = (
+        "What the planner needs is the order, which plan is better than which: "
+        f"the rank correlation (Spearman) is {spearman:.2f}"
+    )
+    if spearman >= 0.9:
+        return f"{told}, where 1 is perfect order, so the planner ranks plans almost as they turn out."
+    if spearman >= 0.7:
+        return f"{told}, where 1 is perfect order, so the planner ranks plans mostly right."
+    return f"{told}, where 1 is perfect order. That is weak: take the plan as a rough start."
+
+
+def recovery_sentence(recovery: Recovery) -> str:
+    """Say what training after the cut won back, and how long it took.
+
+    Examples
+    --------
+    >>> recovery = Recovery(before=0.4, after=0.1, seconds=600, steps=300, best_step=300, images=24, choosing=16)
+    >>> recovery_sentence(recovery)
+    'Training for 10 min won back 75.0% of what was lost: the distortion went from 0.400 to 0.100.'
+    """
+    spent = f"Training for {duration(recovery.seconds)}"
+    if recovery.refitted:
+        spent = f"Least squares on {count(recovery.refitted)} views and training, {duration(recovery.seconds)} in all,"
+    if recovery.best_step == 0 and not recovery.refitted:
+        return f"{spent} gave nothing better, so the model stayed as it was."
+    change = f"the distortion went from {significant(recovery.before)} to {significant(recovery.after)}"
+    if recovery.won > 0:
+        return f"{spent} won back {percent(recovery.won)} of what was lost: {change}."
+    return f"{spent} did not help on held-out images: {change}."
+
+
+def search_sentence(search: Search) -> str:
+    """Say what the local search gained, or that it was kept off because it did not help."""
+    tries = f"{count(search.evaluations)} evaluations" if search.evaluations != 1 else "1 evaluation"
+    if search.seconds is not None:
+        tries += f" in {duration(search.seconds)}"
+    change = f"from {significant(search.before)} to {significant(search.after)}"
+    if not search.kept:
+        why = "it did not help" if search.after >= search.before else "its result was not accepted"
+        return f"Kept off, because {why}. It tried {tries}; distortion went {change}."
+    if search.before > 0 and search.after < search.before:
+        return (
+            f"Kept. It lowered the distortion {change} ({percent(1 - search.after / search.before)} less) with {tries}."
+        )
+    return f"Kept, though it gained nothing: distortion went {change} with {tries}."
+
+
+def sensing_sentence(sensing: Sensing) -> str:
+    """Say what it cost to measure the curves, and how that stands to the paper's way of doing it."""
+    parts = []
+    if sensing.forward_equivalents is not None:
+        parts.append(f"Measuring all curves took the work of {count(sensing.forward_equivalents)} full forward passes")
+    elif sensing.forwards is not None:
+        parts.append(f"Measuring all curves took {count(sensing.forwards)} forward passes")
+    if sensing.seconds is not None:
+        parts.append(
+            f"in {duration(sensing.seconds)}" if parts else f"Measuring all curves took {duration(sensing.seconds)}"
+        )
+    told = " ".join(parts) + "." if parts else ""
+    if sensing.forward_equivalents is not None and sensing.forwards is not None:
+        told += (
+            f" In all, {count(sensing.forwards)} passes were run, whole or in part; "
+            "a part counts by its share of the work."
+        )
+    spent = sensing.forward_equivalents if sensing.forward_equivalents is not None else sensing.forwards
+    if sensing.paper_forwards is not None and spent:
+        ratio = sensing.paper_forwards / spent
+        more = f"{times(ratio)} as many" if ratio >= 1 else f"{times(1 / ratio)} fewer"
+        told += f" The procedure of the paper would need {count(sensing.paper_forwards)} passes, {more}."
+    return told.strip()
+
+
+def _joined(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

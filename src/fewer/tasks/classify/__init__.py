@@ -1,0 +1,1 @@
+"""Image classification: data readers, networks for small images, metrics and pages."""

@@ -1,0 +1,88 @@
+"""What a segmentation training returns and plans: the finished run, and the plan of one that has not begun."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from fewer.models.spec import LoadedModel
+from fewer.tasks.segment.dataset import SegmentData, Split
+from fewer.tasks.segment.evaluation import Evaluation
+from fewer.tasks.segment.memory import Memory
+from fewer.tasks.segment.preparation import Preparation
+from fewer.tasks.segment.settings import TrainSettings
+
+__all__ = ["TrainedRun", "TrainingPlan"]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingPlan:
+    """What a training would do, before it does it.
+
+    Attributes
+    ----------
+    data, split
+        Cases.
+    preparation
+        Fitted to the training cases.
+    network
+        With random weights.
+    memory
+        Estimate for one process.
+    sentence
+        What it needs and what there is.
+    """
+
+    data: SegmentData
+    split: Split
+    preparation: Preparation
+    network: LoadedModel
+    memory: Memory
+    sentence: str
+
+    def lines(self) -> list[str]:
+        """The plan in words."""
+        p, parameters = self.preparation, sum(w.numel() for w in self.network.model.parameters())
+        spacing = "as it is" if p.spacing is None else " x ".join(f"{step:g}" for step in p.spacing) + " mm"
+        return [
+            f"{len(self.split.train)} cases train, {len(self.split.val)} judge; classes {', '.join(p.classes)}",
+            f"{p.dims}-D, channels {p.channels}, normalise {p.normalise}, spacing {spacing}",
+            f"network {self.network.name}, {parameters / 1e6:.3g} M parameters, patch {' x '.join(map(str, p.patch))}",
+            self.sentence,
+        ]
+
+
+@dataclass(eq=False)
+class TrainedRun:
+    """What :func:`train` returns.
+
+    Attributes
+    ----------
+    model
+        In evaluation mode, from ``(batch, channels, *space)`` to ``(batch, classes, *space)``.
+    preparation
+        How an image becomes its input.
+    evaluation
+        Scores of the validation cases on their own voxels; None if there are none.
+    history
+        ``step``, ``loss`` and ``score`` (pooled Dice of the validation cases) at every validation.
+    warm_up
+        ``step`` and ``loss`` of the self-supervised training before, if there was one.
+    timings
+        Seconds of each part.
+    folder
+        Run folder, or None.
+    """
+
+    model: nn.Module
+    preparation: Preparation
+    evaluation: Evaluation | None
+    history: list[dict[str, float]]
+    best_step: int
+    settings: TrainSettings
+    split: Split
+    warm_up: list[dict[str, float]] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)
+    folder: Path | None = None

@@ -1,0 +1,180 @@
+"""What a task is: the protocol that verbs and the engine ask, and a base class that makes most of it optional.
+
+A task says what a model is for. It brings its data reader, its networks, its metrics and its pages; methods and the
+engine never import one, they receive it as an object. A third party registers a task through the entry point group
+``fewer.tasks``, whose value is a :class:`Task` subclass or an instance of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+from fewer.core.errors import FewerError
+from fewer.core.progress import Progress
+from fewer.training.settings import LoopSettings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fewer.models.spec import LoadedModel
+
+__all__ = ["Quality", "Result", "Task"]
+
+
+@runtime_checkable
+class Result(Protocol):
+    """What a verb of a task returns, as far as the command line shows it."""
+
+    def lines(self) -> Sequence[str]:
+        """What a person should read, a sentence or a row of a table each; the verdict first."""
+        ...
+
+    def to_dict(self) -> Mapping[str, Any]:
+        """The same for ``--json``: plain numbers, strings, lists and dictionaries."""
+        ...
+
+
+class Quality(Protocol):
+    """How good a model is on annotated data: ``quality(model)`` gives numbers by name.
+
+    Attributes
+    ----------
+    lower_is_better
+        Names of the numbers for which less is better.
+    note
+        Where the numbers come from, such as ``on 20 annotated cases``.
+    """
+
+    lower_is_better: frozenset[str]
+    note: str
+
+    def __call__(self, model: nn.Module) -> Mapping[str, float]:
+        """Evaluate a model, which is left as it is."""
+        ...
+
+
+class Task:
+    """Base class of tasks. Override what the task can do; the rest tells the user that it cannot.
+
+    Attributes
+    ----------
+    name
+        What a user types after ``--task``.
+    note
+        What it is for, in one line for ``fewer list tasks``.
+    settings
+        Settings of a training: a subclass of :class:`~fewer.training.settings.LoopSettings` whose fields carry their
+        ``description``. Flags, TOML and docs follow from it.
+
+    Examples
+    --------
+    >>> class Sorting(Task):
+    ...     name, note = "sort", "puts photos in order"
+    >>> Sorting().predict("run", "photos", out="sorted")
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: the task 'sort' cannot predict
+    """
+
+    name: ClassVar[str]
+    note: ClassVar[str] = ""
+    settings: ClassVar[type[LoopSettings]] = LoopSettings
+
+    def plan(self, data: Any, settings: Any) -> Sequence[str]:
+        """What a training would do, in words, for ``--dry-run`` and before the work begins."""
+        return []
+
+    def train(
+        self,
+        data: Any,
+        *,
+        out: str | Path | None = None,
+        settings: Any = None,
+        overwrite: bool = False,
+        resume: bool = False,
+        progress: Progress | None = None,
+        tell: Any = None,
+        command: str = "",
+        **more: Any,
+    ) -> Result:
+        """Train a network and leave a run folder in ``out`` (everything stays in memory when None).
+
+        The folder holds ``recipe.json`` with ``task`` set to the task's name, so that every verb finds the task again.
+        """
+        raise self._cannot("train")
+
+    def evaluate(
+        self,
+        target: str | Path,
+        data: str | Path,
+        *,
+        out: str | Path | None = None,
+        overwrite: bool = False,
+        device: str = "cpu",
+        progress: Progress | None = None,
+        command: str = "",
+        **more: Any,
+    ) -> Result:
+        """Score a run folder, or a folder of predictions, on annotated data; pages and tables go into ``out``."""
+        raise self._cannot("evaluate")
+
+    def predict(
+        self,
+        run: str | Path,
+        inputs: str | Path,
+        *,
+        out: str | Path,
+        overwrite: bool = False,
+        resume: bool = False,
+        device: str = "cpu",
+        progress: Progress | None = None,
+        **more: Any,
+    ) -> Result:
+        """Write a prediction for every input into ``out``; inputs that cannot be read are skipped and named."""
+        raise self._cannot("predict")
+
+    def checkup(self, data: str | Path, *, progress: Progress | None = None) -> Result:
+        """Find what is wrong with a data set."""
+        raise self._cannot("check data")
+
+    def repair(self, found: Any, out: str | Path, *, progress: Progress | None = None) -> Any:
+        """Write a copy of a data set in which what is safe to repair is repaired."""
+        raise self._cannot("repair data")
+
+    def images(self, loaded: LoadedModel, folder: str | Path, count: int, *, part: str, seed: int) -> Any:
+        """Inputs of a trained model for the engine, without labels.
+
+        Parameters
+        ----------
+        loaded
+            The trained model.
+        folder
+            Data set or folder of inputs.
+        count
+            Samples wanted.
+        part
+            ``calibration`` or ``heldout``: never the same file in both.
+        seed
+            Chooses samples.
+
+        Returns
+        -------
+        ImageSet or samples
+            See :mod:`fewer.data.samples`.
+        """
+        raise self._cannot("give inputs to the engine")
+
+    def quality(self, loaded: LoadedModel, folder: str | Path) -> Quality:
+        """How good models of this kind are on the annotated data of a folder that they were not trained on."""
+        raise self._cannot("judge a model on annotated data")
+
+    def distance(self, loaded: LoadedModel) -> Any:
+        """A distance between outputs that fits the task better than their squared difference; None for the latter.
+
+        See :class:`fewer.distortion.outputs.Reference` for what it must be able to do.
+        """
+        return None
+
+    def _cannot(self, what: str) -> FewerError:
+        return FewerError(f"the task {self.name!r} cannot {what}")

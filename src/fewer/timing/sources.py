@@ -1,0 +1,132 @@
+"""Where the model of a bench comes from: a spec, a run folder or an nn.Module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fewer.core.errors import FewerError
+
+__all__ = ["AcceleratedRun", "Subject", "is_run", "load_run", "open_subject"]
+
+
+@dataclass(frozen=True)
+class AcceleratedRun:
+    """The compressed model of a run folder, on the kernels that are fastest for it here."""
+
+    path: Path
+
+    def precision(self) -> str:
+        """The coarsest precision among its units, which decides which peers it is held against."""
+        from fewer.kernels.accelerate import lowest_precision
+        from fewer.models.artefact import load_recipe
+        from fewer.models.recipe import precisions_of
+
+        return lowest_precision(precisions_of(load_recipe(self.path)).values())
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The dense fp32 model that every peer runs.
+
+    Attributes
+    ----------
+    model : nn.Module
+        In evaluation mode, on the CPU.
+    name : str
+        For people.
+    source : dict, optional
+        From which another process builds the architecture again; None for a mere object.
+    input_size : tuple of int, optional
+        (channels, height, width) of one input, where known.
+    run : Path, optional
+        The run folder whose compressed model is timed beside the dense one.
+    preprocess : Any
+        From image file to input, where known.
+    notes : tuple of str
+        What the user must know about this choice.
+    """
+
+    model: nn.Module
+    name: str
+    source: dict[str, Any] | None = None
+    input_size: tuple[int, ...] | None = None
+    run: Path | None = None
+    preprocess: Any = None
+    notes: tuple[str, ...] = field(default=())
+
+
+def open_subject(model: str | Path | nn.Module) -> Subject:
+    """Open what the user named.
+
+    Raises
+    ------
+    FewerError
+        When the run folder or the spec does not exist or cannot be loaded.
+    """
+    if isinstance(model, nn.Module):
+        return Subject(model, type(model).__name__)
+    text = str(model)
+    if is_run(text):
+        return _from_run(Path(text))
+    if ".py:" not in text and (text.startswith(("./", "../", "/")) or text.endswith("/") or Path(text).exists()):
+        what = "holds no recipe.json" if Path(text).is_dir() else "does not exist"
+        raise FewerError(f"no run to bench: {text!r} {what}; give a run folder of `fewer compress` or a model spec")
+    return _from_spec(text)
+
+
+def is_run(text: str) -> bool:
+    """Whether a path is a run folder (it holds the recipe that rebuilds the model)."""
+    return (Path(text) / "recipe.json").is_file()
+
+
+def load_run(path: Path, example: Any = None) -> nn.Module:
+    """The compressed model of a run folder, in plain torch; with an example, on the kernels that are fastest for it."""
+    from fewer.models.load import load
+
+    return load(path) if example is None else load(path, accelerated=True, example=example)
+
+
+def _from_spec(spec: str) -> Subject:
+    from fewer.models.spec import load_model
+
+    loaded = load_model(spec)
+    source = loaded.source if loaded.source.get("kind") != "object" else None
+    return Subject(loaded.model, loaded.name, source, loaded.input_size, preprocess=loaded.preprocess)
+
+
+def _from_run(path: Path) -> Subject:
+    from fewer.models.recipe import read_recipe
+
+    recipe = read_recipe(path / "recipe.json")
+    spec = _spec_of(recipe.source)
+    settings = None
+    if recipe.preprocess is not None:
+        from fewer.data.preprocess import Preprocess
+
+        settings = Preprocess.of(recipe.preprocess, f"run {path}")
+    size = settings.input_size if settings else None
+    if "input_size" in recipe.meta:  # of a model that a task trained
+        size = tuple(recipe.meta["input_size"])
+        settings = settings if len(size) == 3 else None  # no photo is a volume
+    try:
+        if spec is None:
+            raise FewerError("the recipe names no spec")
+        dense = _from_spec(spec)
+    except FewerError as why:
+        note = f"The dense original is not at hand ({why}): the peers run the compressed weights, zeros included."
+        return Subject(load_run(path), str(path), None, size, path, settings, (note,))
+    return Subject(dense.model, dense.name, dense.source, size or dense.input_size, path, settings or dense.preprocess)
+
+
+def _spec_of(source: dict[str, Any]) -> str | None:
+    """The spec that loads the original with its weights, or None for a mere object."""
+    kind = source.get("kind")
+    if kind == "builtin" and not source.get("args"):
+        return f"fewer/{source['name']}"
+    if kind == "timm":
+        return f"timm/{source['name']}"
+    return f"{source['path']}:{source['function']}" if kind == "file" else None

@@ -1,0 +1,109 @@
+"""Apply: carry out a plan that stands in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fewer.core.allocation.allocate import Allocation
+from fewer.core.budget import Budget, parse_budgets
+from fewer.core.errors import FewerError
+from fewer.core.plan import Plan
+from fewer.core.progress import Progress, Silent, timed
+from fewer.core.run import RunFolder
+from fewer.engine.apply import apply_options
+from fewer.engine.evidence import Evidence
+from fewer.engine.prepare import prepare
+from fewer.engine.quality import quality_of
+from fewer.engine.run import CompressedRun, report_on, save_run
+from fewer.engine.sense import Sensed
+from fewer.engine.settings import Settings
+from fewer.models.artefact import state_hash
+from fewer.models.reorder import read_reorderings
+from fewer.models.running import Forward
+
+__all__ = ["apply"]
+
+
+def apply(
+    run: str | Path,
+    plan: Plan | str | Path | None = None,
+    *,
+    model: Any = None,
+    images: Any = None,
+    progress: Progress | None = None,
+    command: str | None = None,
+    forward: Forward | None = None,
+) -> CompressedRun:
+    """Make the model of a plan, and write it and its report into the run folder.
+
+    Parameters
+    ----------
+    run
+        Run folder with curves.
+    plan
+        A plan, its file, or None for the folder's ``plan.json``.
+    model, images
+        By default those that the run's ``config.toml`` names; needed when they were Python objects.
+    progress, command, forward
+        As for :func:`fewer.compress`.
+
+    Raises
+    ------
+    FewerError
+        When the plan does not fit the curves, or the model is not the one that was sensed.
+
+    Examples
+    --------
+    >>> import fewer
+    >>> fewer.apply("run/", fewer.plan("run/", "weights=40%"))  # doctest: +SKIP
+    """
+    progress = progress or Silent()
+    RunFolder.open(run)
+    with RunFolder.create(run, resume=True) as folder:
+        curves, config = folder.read_curves(), folder.read_config()
+        if plan is None:
+            plan = folder.read_plan()
+        elif not isinstance(plan, Plan):
+            plan = Plan.load(plan)
+        choice = plan.choice(curves)
+        settings = Settings.of_run(config.get("settings", {}), str(folder.file("config")))
+        timings: dict[str, float] = {}
+        with progress.stage("match", None) as stage, timed(timings, "match"):
+            prepared = prepare(
+                model if model is not None else _from_config(config, "model", run),
+                images if images is not None else config.get("images"),
+                settings,
+                forward,
+                read_reorderings(curves.meta.get("reorderings", ())),
+            )
+            stage.advance()
+        if state_hash(prepared.model) != curves.meta.get("state"):
+            raise FewerError(
+                f"the model {prepared.loaded.name} is not the one that {run} was sensed on "
+                f"({curves.meta.get('model')}); sense it again with: fewer sense"
+            )
+        options = {c.unit.name: c.options for c in curves.curves}
+        chosen = {c.unit.name: c.options[k] for c, k in zip(curves.curves, choice, strict=True)}
+        with timed(timings, "apply"):
+            tokens = curves.meta.get("tokens")
+            compressed, masks = apply_options(prepared, settings, options, chosen, tokens=tokens, progress=progress)
+        budgets: list[Budget] = list(parse_budgets(plan.budgets)) if plan.budgets else []
+        sensed = Sensed(curves, options, [], None, {"passes": 0, "seconds": 0.0})
+        allocation = Allocation(choice, plan.cost, plan.distortion)
+        evidence = Evidence(
+            prepared, settings, sensed, plan, allocation, compressed, masks, budgets, timings, None, command,
+            quality_of(prepared.loaded, config.get("labelled")),
+        )  # fmt: skip
+        result = report_on(evidence, None, progress)
+        save_run(folder, result, {})
+        folder.log("applied", distortion=result.report.verdict.distortion)
+        result.folder = folder.path
+        return result
+
+
+def _from_config(config: dict[str, Any], name: str, run: str | Path) -> Any:
+    value = config.get(name)
+    if not isinstance(value, str) or (":" in value and ".py:" not in value):
+        raise FewerError(f"{run} was made from a Python object ({value}); give the model again, as {name}=")
+    return value

@@ -1,0 +1,64 @@
+"""Plan: choose options for another budget from the curves of a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fewer.core.allocation.baselines import BASELINES
+from fewer.core.errors import FewerError, near_match
+from fewer.core.plan import Plan
+from fewer.core.run import RunFolder
+from fewer.engine.plan import choose
+
+if TYPE_CHECKING:  # planning itself needs no torch, and answers at once because of that
+    pass
+
+__all__ = ["plan"]
+
+
+def plan(run: str | Path, budget: Any, *, allocator: str = "dp", out: str | Path | None = None) -> Plan:
+    """Plan another budget from the curves of a run, in milliseconds.
+
+    Parameters
+    ----------
+    run
+        Run folder that holds curves.
+    budget
+        One or several budgets, ``"weights=40%"``.
+    allocator
+        ``dp`` or a baseline's name.
+    out
+        File to write the plan to; by default the run's ``plan.json`` stays as it is and the plan is only returned.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    FewerError
+        When the folder has no curves, the budget is not one, or it cannot be met.
+
+    Examples
+    --------
+    >>> import fewer
+    >>> fewer.plan("run/", "size=20MB").cost["size"]  # doctest: +SKIP
+    19987654.0
+    """
+    from fewer.core.budget import parse_budgets
+
+    if allocator == "auto":
+        raise FewerError(
+            "the contest of --allocator auto measures models, and a plan has only curves; use fewer compress for it, "
+            f"or choose one of dp, {', '.join(BASELINES)}"
+        )
+    if allocator != "dp" and allocator not in BASELINES:
+        raise FewerError(f"unknown allocator '{allocator}'{near_match(allocator, ['dp', *BASELINES])}")
+    curves = RunFolder.open(run).read_curves()
+    budgets = parse_budgets(budget)
+    power = float(curves.meta.get("settings", {}).get("power", 0)) if allocator == "dp" else 0.0
+    made = Plan.from_allocation(curves, budgets, choose(curves, budgets, allocator, power=power), allocator)
+    if out is not None:
+        made.save(out)
+    return made

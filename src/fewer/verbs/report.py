@@ -1,0 +1,106 @@
+"""Report: write the pages of a run again from its numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fewer.core.errors import FewerError
+from fewer.core.run import RunFolder
+from fewer.reports import RunReport, write
+from fewer.reports.compression.data import RuntimeRow, Runtimes
+from fewer.reports.page import Page, is_page
+from fewer.timing.result import BenchResult, Row
+
+__all__ = ["add_to_report", "report", "runtimes_of"]
+
+
+def report(run: str | Path) -> Path:
+    """Write ``report.html`` of a run again from its ``report.json``.
+
+    Raises
+    ------
+    FewerError
+        When the folder has no report.
+
+    Examples
+    --------
+    >>> import fewer
+    >>> fewer.report("run/")  # doctest: +SKIP
+    PosixPath('run/report.html')
+    """
+    folder = RunFolder.open(run)
+    if not folder.has("report_json"):
+        raise FewerError(f"{run} has no report yet; make one with: fewer apply {run}")
+    text = folder.file("report_json").read_text("utf-8")
+    if is_page(text):
+        return folder.write_text("report_html", Page.from_json(text).to_html())
+    return write(RunReport.from_json(text), folder.path)[0]
+
+
+def runtimes_of(result: BenchResult, threads: int | None = None) -> Runtimes:
+    """The rows of a bench of a run as a section of its report.
+
+    Parameters
+    ----------
+    result
+        Of `fewer.verbs.bench.bench` on a run folder: extras are the run itself.
+    threads
+        Thread setting; by default the first one.
+    """
+    threads = threads if threads in result.threads else result.threads[0]
+    rows, missing = [], {}
+    for row in (r for r in result.rows if r.threads == threads):
+        label = _label(row)
+        if row.status != "ok" or not row.wall_ms:
+            missing[label] = row.reason.rstrip(".")
+            continue
+        error = row.relative_error
+        rows.append(
+            RuntimeRow(
+                label=label,
+                runtime=row.runtime,
+                precision=row.precision,
+                ours=row.kind == "extra",
+                ms=row.wall.median,
+                low_ms=row.wall.low,
+                high_ms=row.wall.high,
+                times_faster=result.versus_eager(row),
+                distortion=None if error is None else error**2,
+                memory_bytes=row.memory_bytes,
+            )
+        )
+    rows.sort(key=lambda row: row.ms)
+    batch = result.input_shapes[0][0] if result.input_shapes else 1
+    return Runtimes(
+        rows=rows,
+        missing=missing,
+        noisy=[_label(row) for row in result.noisy_rows(threads)],
+        threads=threads,
+        batch=batch,
+        images=result.judged,
+        origin=result.input_origin,
+        created=result.created,
+    )
+
+
+def _label(row: Row) -> str:
+    if row.kind != "extra":
+        return row.label
+    return "fewer, on its kernels" if row.name.endswith(" accelerated") else "fewer, in plain torch"
+
+
+def add_to_report(run: str | Path, result: BenchResult) -> Path | None:
+    """Write the section into ``report.json`` and ``report.html`` of a run; None where it has no report.
+
+    Raises
+    ------
+    FewerError
+        When the report cannot be read or written.
+    """
+    folder = RunFolder.open(run)
+    if not folder.has("report_json"):
+        return None
+    report = RunReport.from_json(folder.file("report_json").read_text(encoding="utf-8"))
+    planned = report.latency.threads if report.latency is not None else None
+    report = report.model_copy(update={"runtimes": runtimes_of(result, planned)})
+    return write(report, folder.path)[0]

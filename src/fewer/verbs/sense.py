@@ -1,0 +1,83 @@
+"""Verbs that work on a run folder step by step: sense into it, apply a plan from it, write its report again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fewer.core.curve import CurveSet
+from fewer.core.progress import Progress, Silent
+from fewer.core.run import RunFolder
+from fewer.engine.prepare import prepare
+from fewer.engine.run import config_of
+from fewer.engine.sense import resolved, sense_curves
+from fewer.engine.settings import Settings
+from fewer.models.running import Forward
+
+
+@dataclass(frozen=True, eq=False)
+class SensedRun:
+    """What :func:`sense` returns.
+
+    Attributes
+    ----------
+    curves
+        Cost and harm of every option of every unit.
+    matched
+        Rows of the table of units: matched, skipped and why.
+    facts
+        Passes and seconds spent.
+    folder
+        Run folder.
+    """
+
+    curves: CurveSet
+    matched: list[dict[str, str]]
+    facts: dict[str, Any]
+    folder: Path
+
+
+def sense(
+    model: Any,
+    images: Any = None,
+    *,
+    out: str | Path,
+    settings: Settings | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    forward: Forward | None = None,
+) -> SensedRun:
+    """Measure the harm of every option of every unit and keep the curves; any budget can then be planned from them.
+
+    Parameters
+    ----------
+    model, images, settings, overwrite, resume, progress, forward
+        As for :func:`fewer.compress`.
+    out
+        Run folder.
+
+    Raises
+    ------
+    FewerError
+        When the model or images cannot be used, or the folder cannot be written.
+
+    Examples
+    --------
+    >>> import fewer
+    >>> curves = fewer.sense("fewer/mobilenet-v2", "photos/", out="run/").curves  # doctest: +SKIP
+    """
+    settings, progress = (settings or Settings()).for_metrics(()), progress or Silent()
+    with RunFolder.create(out, overwrite=overwrite, resume=resume) as run:
+        run.write_config(config_of(model, images, [], settings))
+        with progress.stage("match", None) as stage:
+            prepared = prepare(model, images, settings, forward)
+            settings = resolved(prepared, settings)
+            stage.advance()
+        scratch = run.path / ".scratch"
+        scratch.mkdir(exist_ok=True)
+        sensed = sense_curves(prepared, settings, ledger_path=scratch / "ledger.jsonl", progress=progress)
+        run.write_curves(sensed.curves)
+        run.log("sensed", **sensed.facts)
+        return SensedRun(sensed.curves, prepared.matched.table(), sensed.facts, run.path)

@@ -1,0 +1,132 @@
+"""Figures: what they draw is what the report says."""
+
+from __future__ import annotations
+
+import re
+import sys
+from functools import cache
+from subprocess import run
+
+import pytest
+import report_fixtures
+
+from fewer.reports.compression import plots
+from fewer.reports.compression.data import RunReport
+from fewer.reports.compression.layers import blocks, roles
+from fewer.reports.figure import COLOUR, ROLES, shorten, tick
+
+
+@cache
+def drawn(draw, name: str):
+    """A figure of a fixture, drawn once."""
+    return draw(report_fixtures.report(name))
+
+
+ALL = (plots.baselines, plots.frontier, plots.allocation, plots.curves, plots.additivity, plots.timings)
+
+
+def test_sentinel_colours_are_distinct():
+    assert len(set(COLOUR.values())) == len(ROLES)
+
+
+def test_colours_come_from_the_page():
+    for draw in ALL:
+        plot = drawn(draw, "realistic")
+        for svg in (plot.wide, plot.narrow):
+            assert "var(--" in svg
+            # black is matplotlib's default: a colour that dark mode would not change
+            assert not re.findall(r"(?:fill|stroke): (?!none|var\()[^;\"]+", svg)
+
+
+def test_phone_text_is_readable():
+    for draw in ALL:
+        svg = drawn(draw, "realistic").narrow
+        width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg).group(1))
+        sizes = [float(size) for size in re.findall(r"font-size: ([\d.]+)px", svg)]
+        assert sizes and min(sizes) * 358 / width >= 11
+
+
+@pytest.mark.parametrize("name", sorted(report_fixtures.FIXTURES))
+def test_nothing_is_drawn_only_when_there_is_nothing(name):
+    report = report_fixtures.report(name)
+    assert (drawn(plots.baselines, name) is None) == (not report.baselines)
+    assert (drawn(plots.allocation, name) is None) == (not report.units)
+    assert (drawn(plots.curves, name) is None) == (not report.curves)
+
+
+def bar_lengths(svg: str) -> list[float]:
+    """Widths of the rectangles of a bar chart that carry a tooltip."""
+    found = re.findall(r"<title>[^<]*</title><path d=\"M ([\d.]+) [\d.]+\s+L ([\d.]+) ", svg)
+    return [float(right) - float(left) for left, right in found]
+
+
+def test_bars_are_in_proportion_to_their_values():
+    report = report_fixtures.report("realistic")
+    lengths = bar_lengths(drawn(plots.baselines, "realistic").wide)
+    values = sorted(row.distortion for row in report.baselines)
+    assert len(lengths) == len(values)
+    for length, value in zip(lengths, values, strict=True):
+        assert length / lengths[-1] == pytest.approx(value / values[-1], rel=0.01)
+
+
+def test_every_layer_answers_to_the_pointer():
+    for name in ("realistic", "many", "tiny"):
+        report = report_fixtures.report(name)
+        wide = drawn(plots.allocation, name).wide
+        assert wide.count("<title>") == len(report.units)
+        assert all(unit.name in wide for unit in report.units)
+
+
+def test_frontier_in_absolute_units():
+    values = report_fixtures.realistic()
+    values["frontier"].update(metric="size", label="file size", unit="bytes")
+    for points in (values["frontier"]["ours"], *values["frontier"]["baselines"].values()):
+        for point in points:
+            point["cost"] *= 88e6
+    svg = plots.frontier(RunReport.from_dict(values)).wide
+    assert "40.0 MB" in svg
+    assert "file size" in svg
+    assert "%" not in svg
+
+
+def test_a_frontier_of_one_point_and_of_zeros_among_others():
+    values = report_fixtures.realistic()
+    values["frontier"]["ours"] = [{"cost": 1.0, "measured": 0.0}, {"cost": 0.5, "measured": 0.1}]
+    values["frontier"]["baselines"] = {"erk": [{"cost": 0.5, "measured": 0.2}]}
+    plot = plots.frontier(RunReport.from_dict(values))
+    assert [key.label for key in plot.legend] == ["fewer, measured", "ERK"]
+
+
+def test_roles_and_blocks_of_other_families():
+    def units(*names):
+        base = {"kind": "conv2d", "shape": [1, 1], "option": "dense", "pattern": "dense", "sparsity": 0.0}
+        report = {"units": [base | {"name": n, "kept_weights": 1.0, "weights": 1.0} for n in names]}
+        return RunReport.from_dict(report_fixtures.bare() | report).units
+
+    resnet = [f"layer{stage}.{block}.conv{conv}" for stage in (1, 2, 3, 4) for block in (0, 1) for conv in (1, 2)]
+    assert set(roles(units(*resnet))) == {"conv1", "conv2"}
+    assert blocks(resnet) == ("", [])
+    assert set(roles(units("a", "b"))) == {"conv2d"}
+    assert blocks([f"features.{index}.conv" for index in range(4)])[0] == "features.N"
+
+
+def test_short_forms():
+    assert [tick(value) for value in (1.0, 0.05, 0.001, 1e-4, 2e-10)] == ["1", "0.05", "0.001", "1e-4", "2e-10"]
+    assert shorten("abc", 3) == "abc"
+    assert len(shorten("x" * 100, 20)) == 20
+
+
+def test_the_data_model_imports_neither_torch_nor_matplotlib():
+    code = (
+        "import sys; import fewer.reports.compression.data, fewer.core.stamp, fewer.reports.compression.words; "
+        "fewer.reports.environment(); "
+        "sys.exit(bool({'torch', 'matplotlib', 'numpy'} & set(sys.modules)))"
+    )
+    assert run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_layer_that_harms_nothing_is_left_out_of_the_curves():
+    values = report_fixtures.realistic()
+    values["curves"][0]["distortion"] = [0.0] * len(values["curves"][0]["distortion"])
+    plot = plots.curves(RunReport.from_dict(values))
+    assert "<svg" in plot.wide
