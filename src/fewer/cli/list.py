@@ -43,7 +43,7 @@ def list_(what: str | None = None, /, *, shared: Shared | None = None) -> int:
     Parameters
     ----------
     what
-        models, presets, patterns, allocators, methods, train-presets or networks; all of them when left out.
+        models, tasks, presets, patterns, allocators, methods, train-presets or networks; all of them when left out.
     """
     from fewer.cli.show import as_json, say
 
@@ -96,14 +96,22 @@ def _methods() -> dict[str, str]:
     return {name: entry.note for name, entry in METHODS.items()} | peers
 
 
+def _tasks() -> dict[str, str]:
+    from fewer.tasks import task_notes
+
+    return task_notes()
+
+
 def _train_presets() -> dict[str, str]:
     from fewer.cli.config import preset_names, preset_note
+    from fewer.tasks import TASKS
 
-    return {name: preset_note(name, "segment") for name in preset_names("segment")}
+    return {f"{task}: {name}": preset_note(name, task) for task in TASKS for name in preset_names(task)}
 
 
 LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "models": _models,
+    "tasks": _tasks,
     "presets": _presets,
     "patterns": lambda: PATTERNS,
     "allocators": lambda: ALLOCATORS,
