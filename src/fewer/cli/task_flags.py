@@ -5,60 +5,28 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import types
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field, make_dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import field, fields, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from cyclopts import Group, Parameter
+from cyclopts import Parameter
 
+from fewer.cli.flags import flags_of
 from fewer.core.errors import FewerError
 
 if TYPE_CHECKING:
     from fewer.core.strict import StrictSettings
     from fewer.tasks import Task
 
-__all__ = ["TaskFlags", "any_flags", "command_for", "flags_of", "task_of_words"]
+__all__ = ["TaskFlags", "any_flags", "command_for", "task_of_words"]
 
 ATTRIBUTES = {"train": "settings", "eval": "evaluate_settings", "predict": "predict_settings"}
 """Verbs of a task, and the attribute of a task with the settings that become their flags."""
-SHARED = ("seed", "device")
-"""Settings that every verb has a flag for."""
 
 
 class TaskFlags:
     """Stands in the signature of a verb where the flags of the task will be."""
-
-
-def flags_of(model: type[StrictSettings], task: str = "") -> type:
-    """A dataclass of flags, one per setting, all None unless they are given.
-
-    Parameters
-    ----------
-    model
-        Fields with a ``description``. ``GROUPS`` of the class, if it has them, are the headings of the help page.
-    task
-        Name for the heading of settings that have no group.
-
-    Examples
-    --------
-    >>> from fewer.training.settings import LoopSettings
-    >>> made = flags_of(LoopSettings)(steps=3)
-    >>> made.steps, made.batch, hasattr(made, "seed")
-    (3, None, False)
-    """
-    group_of = {name: title for title, names in getattr(model, "GROUPS", {}).items() for name in names}
-    own = f"Settings of the task {task}" if task else "Settings"
-    titles: dict[str, Group] = {}
-    fields = {}
-    for name, info in model.model_fields.items():
-        if name in SHARED:
-            continue
-        title = group_of.get(name) or ("How it learns" if _of_the_loop(name) else own)
-        group = titles.setdefault(title, Group(title, sort_key=5 + len(titles)))
-        fields[name] = _flag(_kind(info.annotation), group=group, help=_help(info))
-    return _dataclass(fields)
 
 
 def any_flags(models: Sequence[type[StrictSettings]]) -> type:
@@ -66,59 +34,16 @@ def any_flags(models: Sequence[type[StrictSettings]]) -> type:
 
     What is wrong is told when it is: that a folder does not exist comes before an option that its task has not.
     """
-    fields = {}
+    kinds: dict[str, Any] = {}
     for model in models:
-        for name, info in model.model_fields.items():
-            if name not in SHARED:
-                kind = _kind(info.annotation)
-                same = name not in fields or get_args(fields[name])[0] == kind | None
-                fields[name] = _flag(kind if same else str, show=_of_the_loop(name), help=_help(info))
-    return _dataclass(fields)
-
-
-def _flag(kind: Any, **how: Any) -> Any:
-    return Annotated[kind | None, Parameter(negative="", show_default=False, **how)]
-
-
-def _dataclass(fields: Mapping[str, Any]) -> type:
-    made = make_dataclass(
-        "Flags",
-        [(name, kind, field(default=None)) for name, kind in fields.items()],
-        namespace={"__module__": __name__},
-    )
+        for one in fields(flags_of(model, "Flags")):
+            kind = get_args(one.type)[0]
+            kinds[one.name] = kind if kinds.get(one.name, kind) == kind else str | None
+    hidden = Parameter(negative="", show_default=False, show=False)
+    rows = [(name, Annotated[kind, hidden], field(default=None)) for name, kind in kinds.items()]
+    made = make_dataclass("AnyFlags", rows)
+    made.__module__ = __name__  # as in flags_of
     return Parameter(name="*")(made)
-
-
-def _of_the_loop(name: str) -> bool:
-    from fewer.training.settings import LoopSettings
-
-    return name in LoopSettings.model_fields
-
-
-def _options(annotation: Any) -> list[Any]:
-    """The plain types and literals that an annotation is made of."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        return [one for part in get_args(annotation) for one in _options(part)]
-    return [annotation]
-
-
-def _kind(annotation: Any) -> Any:
-    """What a flag takes. Everything but numbers and switches is text: the settings themselves read it."""
-    parts = [part for part in _options(annotation) if part is not type(None)]
-    return parts[0] if len(parts) == 1 and parts[0] in (int, float, bool) else str
-
-
-def _help(info: Any) -> str:
-    words = (info.description or "").rstrip(".")
-    choices = [
-        str(value) for part in _options(info.annotation) if get_origin(part) is Literal for value in get_args(part)
-    ]
-    if choices and not all(choice in words for choice in choices):
-        words += f" ({', '.join(choices)})" if words else ", ".join(choices)
-    default = info.default
-    if isinstance(default, (str, int, float)) and not isinstance(default, bool):
-        words += f" [{default}]"
-    return words.strip()
 
 
 def task_of_words(verb: str, words: list[str]) -> Task | None:
@@ -184,7 +109,7 @@ def command_for(verb: str, function: Callable[..., int], task: Task | None) -> C
 def _flags(verb: str, task: Task | None) -> Any:
     attribute = ATTRIBUTES[verb]
     if task is not None:
-        return flags_of(getattr(task, attribute), task.name)
+        return flags_of(getattr(task, attribute), "TaskFlags")
     from fewer.tasks import TASKS, open_task
 
     models = []

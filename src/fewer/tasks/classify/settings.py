@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -21,28 +21,42 @@ class TrainSettings(LoopSettings):
     'resnet20'
     """
 
-    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "Network": ("network", "init"),
-        "How it learns": ("label_smoothing",),
-        "Images": ("size", "augment", "holdout"),
-    }
-    """Headings of the help page."""
-
     network: str = Field(
+        json_schema_extra={"group": "Network"},
         default="resnet20",
         description="A network for small images (see: fewer list networks), or any model whose output is a score per "
         "class: fewer/NAME, timm/NAME, hf/NAME, FILE.py:FUNCTION.",
     )
-    init: str | None = Field(default=None, description="A run folder of the same network, whose weights are the start.")
-    size: int = Field(default=0, ge=0, description="Side of the input in pixels; 0 is that of the network.")
+    init: str | None = Field(
+        json_schema_extra={"group": "Network"},
+        default=None,
+        description="A run folder of the same network, whose weights are the start.",
+    )
+    size: int = Field(
+        json_schema_extra={"group": "Images"},
+        default=0,
+        ge=0,
+        description="Side of the input in pixels; 0 is that of the network.",
+    )
     augment: Literal["none", "flip", "standard"] = Field(
+        json_schema_extra={"group": "Images"},
         default="standard",
         description="none, flip (left-right), or standard (flips, and shifts by an eighth of the side for small "
         "images or random crops for large ones).",
     )
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Share of a label spread over all classes.")
+    label_smoothing: float = Field(
+        json_schema_extra={"group": "How it learns"},
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of a label spread over all classes.",
+    )
     holdout: float = Field(
-        default=0.2, ge=0, lt=1, description="Share of each class that judges, where the data set has no part for it."
+        json_schema_extra={"group": "Images"},
+        default=0.2,
+        ge=0,
+        lt=1,
+        description="Share of each class that judges, where the data set has no part for it.",
     )
     batch: int = Field(default=64, ge=1, description="Images per step.")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fewer.tasks.classify.settings import EvaluateSettings, PredictSettings, TrainSettings
 from fewer.tasks.task import Task
 
@@ -23,3 +25,7 @@ class Classify(Task):
     settings = TrainSettings
     evaluate_settings = EvaluateSettings
     predict_settings = PredictSettings
+
+    def reads(self, inputs: str | Path) -> bool:
+        """Ordinary image files are read by the engine."""
+        return False

@@ -24,74 +24,113 @@ class TrainSettings(LoopSettings):
 
     TEXT: ClassVar[tuple[str, ...]] = ("patch", "spacing", "deep_supervision")
     """Settings that may be written as text with commas."""
-    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "Network": ("network", "width", "levels", "dropout"),
-        "How it starts": ("init", "warm_up", "warm_up_steps", "warm_up_transfer"),
-        "How it learns": ("loss", "deep_supervision"),
-        "Images": ("patch", "patch_voxels", "spacing", "normalise", "foreground", "augment", "fold", "folds", "cache"),
-    }
-    """Headings of the help page."""
 
     network: str = Field(
+        json_schema_extra={"group": "Network"},
         default="unet",
         description="unet, dynunet, segresnet, mednext, attention-unet, basic-unet (all of MONAI), or FILE.py:FUNCTION "
         "that returns a module from (batch, channels, *space) to (batch, classes, *space).",
     )
-    width: int = Field(default=16, ge=1, description="Channels of the first level; they double at every further one.")
-    levels: int = Field(default=4, ge=2, le=7, description="Levels, each of half the resolution.")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout of networks that have it.")
+    width: int = Field(
+        json_schema_extra={"group": "Network"},
+        default=16,
+        ge=1,
+        description="Channels of the first level; they double at every further one.",
+    )
+    levels: int = Field(
+        json_schema_extra={"group": "Network"},
+        default=4,
+        ge=2,
+        le=7,
+        description="Levels, each of half the resolution.",
+    )
+    dropout: float = Field(
+        json_schema_extra={"group": "Network"}, default=0.0, ge=0, lt=1, description="Dropout of networks that have it."
+    )
     loss: Literal["dice-ce", "dice-focal", "dice", "tversky", "ce"] = Field(
-        default="dice-ce", description="Dice, Tversky and cross-entropy (ce) losses, or sums of two."
+        json_schema_extra={"group": "How it learns"},
+        default="dice-ce",
+        description="Dice, Tversky and cross-entropy (ce) losses, or sums of two.",
     )
     deep_supervision: int | tuple[float, ...] | None = Field(
+        json_schema_extra={"group": "How it learns"},
         default=None,
         description="Weights of the loss from the full resolution to the coarsest, such as 0.5,0.3,0.2, for networks "
         "with several outputs; one number n stands for n outputs with halving weights; by default the full resolution.",
     )
     patch: tuple[int, ...] | None = Field(
+        json_schema_extra={"group": "Images"},
         default=None,
         description="Voxels along each axis of what the network sees at once, such as 128,128; by default fitted to "
         "the data.",
     )
     patch_voxels: int = Field(
-        default=65536, ge=64, description="Most voxels of a patch that is fitted; 65536 are 256 x 256, or 40 x 40 x 40."
+        json_schema_extra={"group": "Images"},
+        default=65536,
+        ge=64,
+        description="Most voxels of a patch that is fitted; 65536 are 256 x 256, or 40 x 40 x 40.",
     )
     spacing: Literal["auto", "native"] | tuple[float, ...] = Field(
+        json_schema_extra={"group": "Images"},
         default="auto",
         description="mm per voxel that everything is brought to, such as 1,1,3; auto takes the median where cases "
         "differ by more than 5 %, native never resamples.",
     )
     normalise: Literal["auto", "zscore", "global", "ct", "none"] = Field(
+        json_schema_extra={"group": "Images"},
         default="auto",
         description="zscore (each image and channel by itself), global (mean and deviation of the training set), ct "
         "(clipped to the foreground's percentiles 0.5 and 99.5, then global), none; auto: ct for channels of that "
         "name, global for 8-bit colours, else zscore.",
     )
-    foreground: float = Field(default=0.33, ge=0, le=1, description="Share of patches centred on a structure.")
+    foreground: float = Field(
+        json_schema_extra={"group": "Images"},
+        default=0.33,
+        ge=0,
+        le=1,
+        description="Share of patches centred on a structure.",
+    )
     augment: Literal["none", "light", "full"] = Field(
+        json_schema_extra={"group": "Images"},
         default="light",
         description="none, light (flips, quarter turns, brightness) or full (rotation, scale, blur and noise as well).",
     )
     fold: int = Field(
+        json_schema_extra={"group": "Images"},
         default=0,
         ge=-1,
         description="Which part of the cases judges: of splits_final.json, else of a seeded split; -1 trains on all.",
     )
-    folds: int = Field(default=5, ge=2, description="Parts, where the data set has no splits of its own.")
-    warm_up: Literal["none", "restoration", "contrastive"] = Field(
-        default="none", description="Self-supervised training on all images first."
+    folds: int = Field(
+        json_schema_extra={"group": "Images"},
+        default=5,
+        ge=2,
+        description="Parts, where the data set has no splits of its own.",
     )
-    warm_up_steps: int = Field(default=300, ge=1, description="Steps of the warm-up.")
+    warm_up: Literal["none", "restoration", "contrastive"] = Field(
+        json_schema_extra={"group": "How it starts"},
+        default="none",
+        description="Self-supervised training on all images first.",
+    )
+    warm_up_steps: int = Field(
+        json_schema_extra={"group": "How it starts"}, default=300, ge=1, description="Steps of the warm-up."
+    )
     warm_up_transfer: Literal["all", "encoder"] = Field(
-        default="all", description="What is kept of the warm-up: all layers but the output, or the encoder alone."
+        json_schema_extra={"group": "How it starts"},
+        default="all",
+        description="What is kept of the warm-up: all layers but the output, or the encoder alone.",
     )
     init: str | None = Field(
+        json_schema_extra={"group": "How it starts"},
         default=None,
         description="A run folder, or the warm-up folder of fewer select --features warm-up, whose weights are the "
         "start; random by default.",
     )
     cache: float = Field(
-        default=2.0, ge=0, description="GiB of prepared cases held in memory; others are read again when needed."
+        json_schema_extra={"group": "Images"},
+        default=2.0,
+        ge=0,
+        description="GiB of prepared cases held in memory; others are read again when needed.",
     )
 
     @field_validator("patch", "spacing", "deep_supervision", mode="before")
