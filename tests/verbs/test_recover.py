@@ -248,7 +248,7 @@ def test_images_that_taught_are_neither_those_that_chose_nor_the_held_out_ones(t
     assert len(taught) == 15 and not set(taught) & set(held)
     # the run looks at four of the five held-out files: half of these and the fifth one choose
     assert len(prepared.heldout) == 4 and int(views.judges.sum()) == 2 and len(views.choosing) == 3
-    assert set(prepared.heldout_files) <= set(held)
+    assert set(prepared.heldout.files) <= set(held)
     assert not shared(views.choosing, prepared.heldout[views.judges])
     assert not shared(views.choosing, prepared.calibration)
     assert views.training.whole  # as the held-out ones are

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewer.compensate.lockstep import PausedForward
+from fewer.compensate.lockstep import PausedForwards
 from fewer.compensate.moments import Moments, add_input, rows_wanted
 from fewer.compensate.sweep import Repair, Sweep
 from fewer.core.errors import FewerError
@@ -31,7 +31,7 @@ def compress_in_order(
     dense_layers: Mapping[str, Layer],
     layers: Mapping[str, Layer],
     ladders: Mapping[str, Sequence[Option]],
-    inputs: Any,
+    batches: Sequence[Any],
     repair: Repair,
     *,
     correction: float = 0.5,
@@ -54,8 +54,8 @@ def compress_in_order(
         The units in both, by name.
     ladders
         Options of each unit up to the chosen one, which is last: the path of the sweep.
-    inputs
-        Calibration inputs as one batch.
+    batches
+        Calibration inputs in as few batches as can be: one where they have one shape. All are in memory at once.
     repair
         How to cut and repair. Only ``obs`` looks at the inputs that earlier cuts have changed.
     correction
@@ -70,7 +70,7 @@ def compress_in_order(
         Filled with the moments of the dense model's inputs by unit name, or used where they are there already: several
         plans for the same model and inputs share them.
     forward
-        ``forward(model, inputs)``.
+        ``forward(model, batch)``.
     done
         Called with the name of each finished unit.
 
@@ -86,14 +86,14 @@ def compress_in_order(
     users = {user: name for name, layer in layers.items() for user in layer.users}
     dense_users = {user: name for name, layer in dense_layers.items() for user in layer.users}
     with (
-        PausedForward(dense, inputs, dense_users, forward) as reference,
-        PausedForward(model, inputs, users, forward) as walk,
+        PausedForwards(dense, batches, dense_users, forward) as reference,
+        PausedForwards(model, batches, users, forward) as walk,
     ):
         while True:
             there, here = reference.advance(), walk.advance()
             if there is None or here is None:
                 break
-            (name, wanted_input), (other, x) = there, here
+            (name, wanted_inputs), (other, inputs) = there, here
             if name != other:
                 raise FewerError(f"the model takes another path once it is compressed: layer '{other}' before '{name}'")
             layer, original = layers[name], dense_layers[name]
@@ -105,7 +105,7 @@ def compress_in_order(
                 gradient=gradients[name] if gradients else None,
                 sensitivity=sensitivity[name] if sensitivity else None,
             )
-            fit = _fit(layer, original, ladders[name], wanted_input, x, correction, repair, sweep, known)
+            fit = _fit(layer, original, ladders[name], wanted_inputs, inputs, correction, repair, sweep, known)
             masks[name] = fit.mask
             if not torch.isfinite(fit.weight).all():
                 raise FewerError(f"repairing layer '{name}' gave NaN or infinity; try a larger damping")
@@ -121,34 +121,40 @@ def _fit(
     layer: Layer,
     original: Layer,
     ladder: Sequence[Option],
-    wanted_input: Tensor,
-    x: Tensor,
+    wanted_inputs: Sequence[Tensor],
+    inputs: Sequence[Tensor],
     correction: float,
     repair: Repair,
     make: Callable[..., Sweep],
     known: dict[str, Moments],
 ) -> Fit:
     user = layer.users[0]
-    moments = Moments(getattr(user, "groups", 1), layer.matrix.shape[1])
-    add_input(moments, user, x)
+    moments = _moments(user, inputs, getattr(user, "groups", 1), layer.matrix.shape[1])
     moments.check(layer.unit.name)
     changed = not torch.equal(original.matrix, layer.matrix)
-    if repair.compensation != "obs" or (not changed and torch.equal(wanted_input, x)):
+    if repair.compensation != "obs" or (not changed and all(map(torch.equal, wanted_inputs, inputs))):
         return list(make(layer.matrix, moments).run(ladder))[-1]
     name = layer.unit.name
     if name not in known:
-        known[name] = Moments(moments.groups, moments.columns)
-        add_input(known[name], user, wanted_input)
+        known[name] = _moments(user, wanted_inputs, moments.groups, moments.columns)
     before = known[name]
     # what is wanted is what the dense layer gives, also where an earlier round has changed this one
     own = _own_targets(original, before, layer.centred)
-    targets, mean = _targets(original, moments, wanted_input, x, layer.centred)
+    targets, mean = _targets(original, moments, wanted_inputs, inputs, layer.centred)
     blended = [(1 - correction) * a + correction * b for a, b in zip(own, targets, strict=True)]
     # the shift comes on top of what this layer's bias is now, and an earlier round may have moved that
     mean = mean + original.offset - layer.offset
     mixed = moments.blended(before, 1 - correction, centred=layer.centred)
     sweep = make(layer.matrix, mixed, target=blended, wanted_mean=mean)
     return list(sweep.run(ladder, repair_dense=correction > 0 or changed))[-1]
+
+
+def _moments(user: nn.Module, inputs: Sequence[Tensor], groups: int, columns: int) -> Moments:
+    """Moments of a layer's inputs from all batches together."""
+    moments = Moments(groups, columns)
+    for x in inputs:
+        add_input(moments, user, x, share=1 / len(inputs))
+    return moments
 
 
 def _own_targets(original: Layer, moments: Moments, centred: bool) -> list[Tensor]:
@@ -159,18 +165,20 @@ def _own_targets(original: Layer, moments: Moments, centred: bool) -> list[Tenso
 
 
 def _targets(
-    original: Layer, moments: Moments, wanted_input: Tensor, x: Tensor, centred: bool
+    original: Layer, moments: Moments, wanted_inputs: Sequence[Tensor], inputs: Sequence[Tensor], centred: bool
 ) -> tuple[list[Tensor], Tensor]:
     """Cross moments of the dense output (without bias) with the new input, and the dense output's mean."""
     user = original.users[0]
     weight = original.matrix.float().view(moments.groups, -1, moments.columns)
     cross = [torch.zeros(moments.groups, b.stop - b.start, moments.columns) for b in moments.blocks]
     total = torch.zeros(moments.groups, moments.columns)
-    for before, after in sampled_rows(user, (wanted_input, x), rows_wanted(moments.columns)):
-        a, b = before.transpose(0, 1), after.transpose(0, 1)
-        total += a.sum(1)
-        for block, sums in zip(moments.blocks, cross, strict=True):
-            sums.baddbmm_(b[..., block].transpose(1, 2), a)
+    wanted = rows_wanted(moments.columns, 1 / len(inputs))
+    for pair in zip(wanted_inputs, inputs, strict=True):
+        for before, after in sampled_rows(user, pair, wanted):
+            a, b = before.transpose(0, 1), after.transpose(0, 1)
+            total += a.sum(1)
+            for block, sums in zip(moments.blocks, cross, strict=True):
+                sums.baddbmm_(b[..., block].transpose(1, 2), a)
     mean = total / moments.count
     result = []
     for block, sums in zip(moments.blocks, cross, strict=True):

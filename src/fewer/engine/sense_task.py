@@ -21,8 +21,9 @@ from fewer.compensate.sweep import Repair, Sweep
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.core.unit import Unit
+from fewer.data.samples import Samples
+from fewer.distortion.distance import Distance
 from fewer.distortion.measured import Measured
-from fewer.distortion.outputs import Reference
 from fewer.distortion.taylor import Taylor
 from fewer.engine.assembly import stored_as
 from fewer.models.layers import Fit, find_layers
@@ -85,8 +86,8 @@ class SenseJob:
     model: nn.Module
     units: Sequence[Unit]
     options: dict[str, tuple[Option, ...]]
-    batches: Sequence[Any]
-    reference: Reference
+    batches: Sequence[Samples]
+    reference: Distance
     moments: dict[str, Moments]
     repair: Repair
     estimator: str = "measured"
@@ -142,7 +143,7 @@ class _Worker:
     def __init__(self, job: SenseJob) -> None:
         self.job = job
         self.model = copy.deepcopy(job.model).eval()
-        self.layers = find_layers(self.model, job.units, _first(job.batches[0]), job.forward)
+        self.layers = find_layers(self.model, job.units, job.batches[0][:1], job.forward)
         self.estimators: dict[tuple[int, int], Measured | Taylor] = {}
 
     def estimator(self, start: int, stop: int) -> Measured | Taylor:
@@ -234,14 +235,3 @@ def _packed(index: int, fit: Fit) -> dict[str, Tensor]:
     if fit.spread is not None:
         entry[f"{index}.spread"] = fit.spread.contiguous()
     return entry
-
-
-def _first(batch: Any) -> Any:
-    """One sample of a batch, for passes that only look at the structure."""
-    if isinstance(batch, Tensor):
-        return batch[:1]
-    if isinstance(batch, dict):
-        return {k: _first(v) for k, v in batch.items()}
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(_first(v) for v in batch)
-    return batch
