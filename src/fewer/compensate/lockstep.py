@@ -48,7 +48,7 @@ class PausedForward:
     def __init__(
         self, model: nn.Module, inputs: Any, stops: Mapping[nn.Module, str], forward: Forward | None = None
     ) -> None:
-        self.model, self.inputs, self.forward = model, inputs, forward
+        self.model, self.inputs, self.forward = model, model_input(model, inputs), forward
         self.output: Any = None
         self._stops = dict(stops)
         self._paused: tuple[str, Tensor] | None = None
@@ -98,7 +98,7 @@ class PausedForward:
 
     def _run(self) -> Any:
         with evaluating(self.model):
-            return call_plainly(self.model, model_input(self.model, self.inputs), self.forward)
+            return call_plainly(self.model, self.inputs, self.forward)
 
     def advance(self) -> tuple[str, Tensor] | None:
         """Go on to the next layer; its name and input, or None at the end (``output`` then holds the result)."""

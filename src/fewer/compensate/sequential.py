@@ -170,8 +170,8 @@ def _targets(
     """Cross moments of the dense output (without bias) with the new input, and the dense output's mean."""
     user = original.users[0]
     weight = original.matrix.float().view(moments.groups, -1, moments.columns)
-    cross = [torch.zeros(moments.groups, b.stop - b.start, moments.columns) for b in moments.blocks]
-    total = torch.zeros(moments.groups, moments.columns)
+    total = torch.zeros_like(moments.total)
+    cross = [total.new_zeros(moments.groups, b.stop - b.start, moments.columns) for b in moments.blocks]
     wanted = rows_wanted(moments.columns, 1 / len(inputs))
     for pair in zip(wanted_inputs, inputs, strict=True):
         for before, after in sampled_rows(user, pair, wanted):

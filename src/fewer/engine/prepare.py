@@ -198,7 +198,7 @@ def on_device(model: nn.Module, device: str) -> nn.Module:
     try:
         wanted = torch.device(device)
         here = device_of(model)
-        if here is None or here.type == "meta" or (here.type == wanted.type and wanted.index in (None, here.index)):
+        if here is None or (here.type == wanted.type and wanted.index in (None, here.index)):
             return model
         return copy.deepcopy(model).to(wanted)
     except (RuntimeError, AssertionError) as error:

@@ -211,7 +211,7 @@ class _Worker:
             "harms": harms.tolist(),
             "kept": [kept[i] for i in at],
             "errors": [errors[i] for i in at],
-            "scores": option_thresholds(layer.matrix, options) if task.start == 0 else {},
+            "scores": option_thresholds(layer.matrix.cpu(), options) if task.start == 0 else {},
             "passes": estimator.spent(),
             "note": estimator.note,
             "seconds": perf_counter() - started,
@@ -231,7 +231,7 @@ def probe_seeds(seed: int, start: int, stop: int) -> list[int]:
 
 def _packed(index: int, fit: Fit) -> dict[str, Tensor]:
     # half precision is enough to compare plans with; the final weights are computed anew
-    entry = {f"{index}.weight": fit.weight.half(), f"{index}.shift": fit.shift.contiguous()}
+    entry = {f"{index}.weight": fit.weight.half().cpu(), f"{index}.shift": fit.shift.contiguous().cpu()}
     if fit.spread is not None:
-        entry[f"{index}.spread"] = fit.spread.contiguous()
+        entry[f"{index}.spread"] = fit.spread.contiguous().cpu()
     return entry

@@ -72,7 +72,7 @@ def model_input(model: nn.Module, example: Any) -> Any:
     """
     batch = example.batch() if isinstance(example, Samples) else example
     device = device_of(model)
-    return batch if device is None or device.type == "meta" else to_device(batch, device)
+    return batch if device is None else to_device(batch, device)
 
 
 def device_of(model: nn.Module) -> torch.device | None:
