@@ -266,7 +266,7 @@ def main() -> None:
     parser.add_argument("--sensing", type=int, default=16)
     parser.add_argument("--heldout", type=int, default=32)
     parser.add_argument("--judged", type=int, default=40, help="crops of the judging photos; at least 200 of CIFAR-10")
-    parser.add_argument("--size", type=int, default=0, help="side of the photos at most, to save time; 0 is the network's own")
+    parser.add_argument("--size", type=int, default=0, help="side of the photos at most; 0: as it is")
     parser.add_argument("--ours", default="ours", help="what to call our rows")
     parser.add_argument("--out", type=Path, default=HERE / "any_network_quality.csv")
     args = parser.parse_args()
