@@ -9,7 +9,8 @@ from typing import get_type_hints
 import pytest
 
 from fewer.cli.config import preset_names, preset_note, resolve
-from fewer.cli.flags import SettingFlags, Shared, given
+from fewer.cli.flags import Shared, given
+from fewer.cli.setting_flags import SettingFlags
 from fewer.core.errors import FewerError
 from fewer.engine.settings import Settings
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 from cyclopts import Group, Parameter
 
 from fewer.core.errors import FewerError
-from fewer.core.strict import StrictSettings
-from fewer.engine.settings import Settings
 
-__all__ = ["SettingFlags", "Shared", "cpu_only", "flags_of", "given"]
+if TYPE_CHECKING:
+    from fewer.core.strict import StrictSettings
+
+__all__ = ["Shared", "cpu_only", "flags_of", "given"]
 
 WORK = Group("How the work is done", sort_key=90)
 SHARED = Group("Every verb", sort_key=99)
@@ -75,13 +76,6 @@ def _p(group: Group) -> Parameter:
     return Parameter(group=group, negative="", show_default=False)
 
 
-if TYPE_CHECKING:
-    SettingFlags = Any
-else:
-    SettingFlags = flags_of(Settings, "SettingFlags")
-    """The settings of a compression, as flags."""
-
-
 @Parameter(name="*")
 @dataclass
 class Shared:
@@ -123,14 +117,14 @@ def given(flags: Any, shared: Shared | None = None) -> dict[str, Any]:
     Parameters
     ----------
     flags
-        A dataclass whose fields are None unless they were given, such as :class:`SettingFlags`; or None.
+        A dataclass whose fields are None unless they were given, such as those of :func:`flags_of`; or None.
     shared
         Gives ``seed`` and ``device``.
 
     Examples
     --------
-    >>> given(SettingFlags(probes=8), Shared(seed=3))
-    {'probes': 8, 'seed': 3}
+    >>> given(None, Shared(seed=3))
+    {'seed': 3}
     """
     values: dict[str, Any] = {}
     if flags is not None:
