@@ -174,14 +174,14 @@ class Taylor:
         """
         gradients = self.gradients(layer).float()
         dense = layer.matrix.float()
-        per_batch = torch.tensor(self._samples(), device=gradients.device)
+        per_batch = torch.tensor(self._samples())
         rows = []
         for fit in fits:
             change = torch.cat([(fit.weight - dense).flatten(), fit.shift])
             # one product per batch: its rounding then does not depend on how many batches a shard has
             along = torch.stack([batch @ change for batch in gradients])
-            rows.append(along.double().square().mean(1) / per_batch)
-        return torch.stack(rows).repeat_interleave(per_batch, 1).cpu()
+            rows.append(along.double().square().mean(1).cpu() / per_batch)
+        return torch.stack(rows).repeat_interleave(per_batch, 1)
 
     def _samples(self) -> list[int]:
         """Samples of each batch."""

@@ -20,7 +20,7 @@ from fewer.engine.datafree import batchnorm_inputs, gaussian_noise
 from fewer.engine.settings import Settings
 from fewer.models.running import Forward, call, evaluating
 from fewer.models.spec import LoadedModel
-from fewer.tasks import TASKS, open_task
+from fewer.tasks import open_task, reads_inputs
 
 __all__ = ["Inputs", "all_paths", "by_file", "find_inputs", "sensing_share"]
 
@@ -117,7 +117,7 @@ def find_inputs(loaded: LoadedModel, images: Any, settings: Settings, forward: F
         return _made_up(loaded, images, settings, forward)
     if images is None:
         raise FewerError("images are missing: give a folder of images, a tensor, or data_free='noise'")
-    if loaded.task in TASKS and isinstance(images, (str, Path)):
+    if reads_inputs(loaded.task, images):
         return _of_task(loaded, images, settings)
     if isinstance(images, (str, Path)) or all_paths(images):
         return _of_files(loaded, images, settings)
@@ -168,7 +168,7 @@ def _of_task(loaded: LoadedModel, images: str | Path, settings: Settings) -> Inp
         found = reader(loaded, images, wanted, part=part, seed=settings.seed)
         parts.append(TensorSamples(found.tensor, found.files, found.skipped) if isinstance(found, ImageSet) else found)
     first, second = parts
-    what = "patches" if loaded.task == "segment" else "samples"
+    what = "patches" if len(set(first.files)) < len(first) else "samples"
     note = (
         f"{len(first)} calibration {what} from {len(set(first.files))} images, {len(second)} held-out {what} "
         f"from {len(set(second.files))} other images."

@@ -16,7 +16,7 @@ from fewer.data.images import list_images, open_images, split_files
 from fewer.data.samples import Samples, TensorSamples, join_samples
 from fewer.engine.prepare import Prepared
 from fewer.engine.samples import all_paths
-from fewer.tasks import TASKS
+from fewer.tasks import reads_inputs
 
 __all__ = ["Views", "views_of"]
 
@@ -75,7 +75,7 @@ def views_of(prepared: Prepared, images: Any, seed: int = 0) -> Views:
     FewerError
         When there are too few images to set some apart.
     """
-    files = _files(images) if prepared.loaded.task not in TASKS else None
+    files = None if reads_inputs(prepared.loaded.task, images) else _files(images)
     heldout_files = prepared.heldout.files
     chooses = _every_second(heldout_files, len(prepared.heldout))
     if files is None:
