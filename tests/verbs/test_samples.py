@@ -73,7 +73,9 @@ def test_every_way_to_give_two_inputs_means_the_same(given):
     one = fewer.compress(made(Two), TreeSamples({"x": X, "mask": M}), "weights=50%", settings=SETTINGS)
     assert len(run.prepared.calibration) == 21 and len(run.prepared.heldout) == 4
     assert run.report.verdict.met and run.report.verdict.distortion == one.report.verdict.distortion
-    assert all(torch.equal(a, b) for a, b in zip(run.model.state_dict().values(), one.model.state_dict().values()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(run.model.state_dict().values(), one.model.state_dict().values(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("given", [CLOUDS, [{"x": torch.from_numpy(c).float()} for c in CLOUDS]])
@@ -158,7 +160,9 @@ def test_the_default_distance_given_by_hand_changes_nothing():
     a = fewer.compress(small(), images(), "weights=50%", settings=quick())
     b = fewer.compress(small(), images(), "weights=50%", settings=quick(), distance=Reference)
     assert a.report.verdict.distortion == b.report.verdict.distortion
-    assert all(torch.equal(x, y) for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values()))
+    assert all(
+        torch.equal(x, y) for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("options", [{}, {"estimator": "taylor", "pattern": "block:4x4,columns"}, {"score": "taylor"}])
