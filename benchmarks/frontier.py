@@ -50,7 +50,7 @@ from fewer.core.progress import Silent
 from fewer.cost.stopwatch import Stopwatch
 from fewer.data.photos import real_photos
 from fewer.distillation.blocks import find_blocks
-from fewer.distillation.recover import Course, Pair, has_fast_bf16, teach
+from fewer.distillation.recover import RecoverySettings, TeacherStudent, has_fast_bf16, train_student
 from fewer.distortion.outputs import Reference
 from fewer.engine.apply import apply_options
 from fewer.engine.assembly import Assembly
@@ -71,8 +71,8 @@ from fewer.models.running import call, evaluating
 from fewer.models.spec import load_model
 from fewer.quantize.activations import rounding_inputs_of
 from fewer.reports import environment
-from fewer.training.checkpoint import Lesson
 from fewer.training.constrained import Held
+from fewer.training.history import Fit
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
@@ -210,8 +210,8 @@ def finish(
 
 def judging_half(prepared: Prepared) -> torch.Tensor:
     """Which held-out images are of the files that never choose a state of a training."""
-    files = list(dict.fromkeys(prepared.heldout_files))
-    return torch.tensor([files.index(file) % 2 == 1 for file in prepared.heldout_files])
+    files = list(dict.fromkeys(prepared.heldout.files))
+    return torch.tensor([files.index(file) % 2 == 1 for file in prepared.heldout.files])
 
 
 def ours(
@@ -363,25 +363,25 @@ def recover(
     for name, precision in precisions.items():
         if precision != "fp32":
             rounded.setdefault(precision, []).append(model.get_submodule(name))
-    lesson, began = Lesson(), process_time()
+    fit, began = Fit(better="lower"), process_time()
     with rounding_inputs_of(rounded):
-        lesson.note(judge.judge(model).distortion, model)
+        fit.note(model, judge.judge(model).distortion)
         refit(prepared, settings, model, masks, precisions, views.draw(0, FIT_VIEWS))
-        lesson.seconds = process_time() - began
-        if not lesson.note(judge.judge(model).distortion, model):
-            model.load_state_dict(lesson.best)
+        fit.seconds = process_time() - began
+        if not fit.note(model, judge.judge(model).distortion):
+            fit.load_best(model)
     blocks = find_blocks(prepared.model, list(masks), prepared.calibration[:1])
     held = {n: Held(None if bool(m.all()) else m, precisions[n]) for n, m in masks.items()}
     with torch.enable_grad():
-        teach(
-            Pair(prepared.model, model, held, blocks, judge.reference, rounded),
-            Course(seconds=seconds, mixed=has_fast_bf16()),
+        train_student(
+            TeacherStudent(prepared.model, model, held, blocks, judge.reference, rounded),
+            RecoverySettings(seconds=seconds, bf16=has_fast_bf16()),
             lambda step: views.draw(step, 4),
             lambda net: judge.judge(net).distortion,
-            lesson=lesson,
+            start=fit,
             clock=process_time,
         )
-    print("#", [round(entry["error"], 4) for entry in lesson.history], flush=True)
+    print("#", [round(entry["score"], 4) for entry in fit.history], flush=True)
 
 
 def lpvit(table: Table, prepared: Prepared, seed: int, judge: Judge, clock: Clock, args: argparse.Namespace) -> None:
@@ -392,14 +392,14 @@ def lpvit(table: Table, prepared: Prepared, seed: int, judge: Judge, clock: Cloc
     method = Settings.from_preset("lpvit", calibration=args.calibration, heldout=32, seed=seed, threads=args.threads)
     for share in missing:
         model, masks = rival_model(prepared, method, [Budget("flops", share, True)], None, Silent(), "lpvit")
-        example = prepared.heldout[:1].contiguous()
+        example = prepared.heldout[:1].batch().contiguous()
         fast, _ = accelerate(model, masks, example=example, budget_ms=20.0)
         finish(table, {**row, "point": share}, prepared, judge, clock, fast, args.probes)
 
 
 def rivals(table: Table, prepared: Prepared, seed: int, judge: Judge, clock: Clock, args: argparse.Namespace) -> None:
     dense, int8 = clock.dense, clock.int8
-    images, threads = prepared.calibration[:24].contiguous(), torch.get_num_threads()
+    images, threads = prepared.calibration[:24].batch().contiguous(), torch.get_num_threads()
     makers: dict[tuple[str, str], tuple[str, Callable[[], nn.Module]]] = {}
     makers["OpenVINO", "int8"] = "openvino", lambda: int8
     for kind in ("fp32", "bf16"):
@@ -487,9 +487,9 @@ def main() -> None:
                 settings = resolved(prepared, settings)
                 judge = Judge(prepared.model, prepared.heldout, task=prepared.loaded.task)
                 # as it came: what is prepared for int8 here has been smoothed
-                dense, images = load_model(name).model.eval(), prepared.calibration[:24].contiguous()
+                dense, images = load_model(name).model.eval(), prepared.calibration[:24].batch().contiguous()
                 int8 = openvino(dense, images, "int8", args.threads)
-                clock = Clock(dense, int8, prepared.heldout[:1].contiguous())
+                clock = Clock(dense, int8, prepared.heldout[:1].batch().contiguous())
                 rivals(table, prepared, seed, judge, clock, args)
                 ours(table, prepared, settings, judge, clock, args)
                 lpvit(table, prepared, seed, judge, clock, args)

@@ -80,6 +80,8 @@ class Moments:
 
     def add(self, rows: Tensor) -> None:
         """Add input rows, shape (n, groups, columns)."""
+        if self.total.device != rows.device:  # sums stay where the model works
+            self.total, self.products = self.total.to(rows.device), [p.to(rows.device) for p in self.products]
         by_group = rows.transpose(0, 1)
         self.count += rows.shape[0]
         self.total += by_group.sum(1)
@@ -126,6 +128,22 @@ class Moments:
                 second = (1 - share) * self.second(i) + share * other.second(i)
             mixed.products[i] = second * self.count
         return mixed
+
+    @classmethod
+    def joined(cls, parts: Sequence[Moments]) -> Moments:
+        """Moments over the rows of several.
+
+        Examples
+        --------
+        >>> a, b = Moments(1, 1), Moments(1, 1)
+        >>> a.add(torch.tensor([[[1.0]]])); b.add(torch.tensor([[[3.0]], [[5.0]]]))
+        >>> float(Moments.joined([a, b]).mean())
+        3.0
+        """
+        whole = cls(parts[0].groups, parts[0].columns, sum(p.count for p in parts))
+        whole.total = torch.stack([p.total for p in parts]).sum(0)
+        whole.products = [torch.stack(list(b)).sum(0) for b in zip(*(p.products for p in parts), strict=True)]
+        return whole
 
     def check(self, name: str) -> None:
         """Raise a :class:`FewerError` that names the unit if an activation was NaN or infinite."""

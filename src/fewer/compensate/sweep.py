@@ -9,7 +9,7 @@ OBC (Frantar and Alistarh 2022) for the objective; SparseGPT (2023) and Wanda (2
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -108,6 +108,9 @@ class Sweep:
     sensitivity
         How much the model's output feels a squared change of each row's output, shape (rows,). An error of a row that
         hardly counts is cheap, so the ``obs`` score is multiplied by it. All rows count alike by default.
+    believed
+        ``believed(cut, repaired, mask)`` gives what of the last option's repair is kept, before it is rounded; all of
+        it by default. See :mod:`fewer.compensate.held_out`.
 
     Examples
     --------
@@ -130,8 +133,10 @@ class Sweep:
         wanted_mean: Tensor | None = None,
         alive: Tensor | None = None,
         sensitivity: Tensor | None = None,
+        believed: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         self.dense = weight.detach().float()
+        self.believed = believed
         self.sensitivity = None if sensitivity is None else sensitivity[:, None]
         self.moments, self.repair, self.centred = moments, repair, centred
         self.gradient = gradient
@@ -162,7 +167,7 @@ class Sweep:
     def shift(self, matrix: Tensor) -> Tensor:
         """Output mean that a weight loses against what is wanted, shape (rows,); zero when not centred."""
         if not self.centred:
-            return torch.zeros(matrix.shape[0])
+            return matrix.new_zeros(matrix.shape[0])
         return self.wanted_mean - self._mean_output(matrix)
 
     def output_variance(self, matrix: Tensor) -> Tensor:
@@ -208,14 +213,15 @@ class Sweep:
             current = self._refit(current, alive)
         at = -1.0
         for option in options:
+            last = option is options[-1]
             cut = option.sparsity > at and not option.is_dense
             # which outputs go is for the layer that reads them to say
             if option.is_dense or option.removes == "rows" or 1 - float(self.alive.float().mean()) >= option.sparsity:
                 # nothing to cut, or an earlier round has gone further
                 if repair_dense and self.repair.compensation == "obs":
-                    yield self._fit(option, alive, current)
+                    yield self._fit(option, alive, self._trusted(current, alive) if last else current)
                 elif option.precision == "fp32":
-                    yield Fit(option, alive, self.dense, torch.zeros(self.dense.shape[0]))
+                    yield Fit(option, alive, self.dense, self.dense.new_zeros(self.dense.shape[0]))
                 else:
                     yield self._fit(option, alive, self.dense)
                 continue
@@ -226,16 +232,25 @@ class Sweep:
                     current = current * alive
                     if self.repair.compensation == "obs":
                         current = self._refit(current, alive)
-            if option is options[-1] and self.repair.polish and self.repair.compensation == "obs":
+            if last and self.repair.polish and self.repair.compensation == "obs":
                 current = self._refit(current, alive, self.repair.polish)
             at = option.sparsity
-            yield self._fit(option, alive, current)
+            yield self._fit(option, alive, self._trusted(current, alive) if last else current)
+
+    def _trusted(self, current: Tensor, alive: Tensor) -> Tensor:
+        if self.believed is None or self.repair.compensation != "obs":
+            return current
+        return self.believed(self.dense * alive, current, alive)
+
+    def repaired(self, matrix: Tensor, alive: Tensor, iterations: int) -> Tensor:
+        """The least-squares repair on a mask, from a first guess, in so many steps."""
+        return self._refit(matrix, alive, iterations)
 
     def _fit(self, option: Option, alive: Tensor, current: Tensor) -> Fit:
         # rounded last, so that the mean is corrected for the rounding, too
         current = self._rounded(current, option.precision, alive)
         if self.repair.compensation == "none":
-            return Fit(option, alive, current, torch.zeros(current.shape[0]))
+            return Fit(option, alive, current, current.new_zeros(current.shape[0]))
         spread = None
         if self.repair.compensation == "bias":
             # least squares shrinks the output on purpose; without it BatchNorm has to scale the output up again
@@ -344,7 +359,7 @@ def _tile_energy(weight: Tensor, inverse: Tensor, width: int, start: int) -> Ten
     tiles = (before + columns + after) // width
     padded = torch.nn.functional.pad(weight, (before, after)).view(groups, rows, tiles, width)
     # a column that is not there has no weight; a unit diagonal keeps its tile invertible
-    whole = torch.diag_embed(torch.ones(groups, tiles * width))
+    whole = torch.diag_embed(weight.new_ones(groups, tiles * width))
     whole[:, before : before + columns, before : before + columns] = inverse
     diagonal = whole.view(groups, tiles, width, tiles, width).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
     stiffness = torch.linalg.inv(diagonal)
@@ -356,7 +371,7 @@ def _run_energy(weight: Tensor, inverse: Tensor, runs: Tensor, block: slice) -> 
 
     Columns of a run that lie in another block of the Hessian have no part in this one's.
     """
-    found = torch.zeros(weight.shape[0], len(runs))
+    found = weight.new_zeros(weight.shape[0], len(runs))
     for k, columns in enumerate(runs):
         here = columns[(columns >= block.start) & (columns < block.stop)] - block.start
         if len(here):

@@ -14,7 +14,7 @@ from fewer.tasks.classify.dataset import ClassifyData
 from fewer.tasks.classify.evaluation import POLICY, Evaluation
 
 if TYPE_CHECKING:
-    from fewer.tasks.classify.training import TrainedRun
+    from fewer.tasks.classify.trained import TrainedRun
 
 __all__ = ["evaluation_page", "training_page"]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fewer.tasks.classify.evaluate import Accuracy
     from fewer.tasks.classify.evaluation import Evaluation
     from fewer.tasks.classify.predict import Predicted
-    from fewer.tasks.classify.training import TrainedRun
+    from fewer.tasks.classify.trained import TrainedRun
 
 __all__ = ["Classify"]
 
@@ -46,6 +46,12 @@ class Classify(Task):
         from fewer.tasks.classify.readers import format_of
 
         return bool(format_of(data))
+
+    def networks(self) -> Mapping[str, str]:
+        """Networks for 32 pixels."""
+        from fewer.tasks.classify.networks import NETWORKS
+
+        return NETWORKS.notes()
 
     def network(self, name: str, args: Mapping[str, Any]) -> nn.Module:
         """See :func:`fewer.tasks.classify.networks.build`."""

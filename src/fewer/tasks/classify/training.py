@@ -5,10 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,14 +23,14 @@ from fewer.models.spec import LoadedModel, load_model
 from fewer.tasks.classify.batches import Augmented
 from fewer.tasks.classify.dataset import ClassifyData, holdout
 from fewer.tasks.classify.evaluate import evaluate_rows
-from fewer.tasks.classify.evaluation import Evaluation
 from fewer.tasks.classify.model import Classifier, ClassMap, output_count, scores_of
 from fewer.tasks.classify.networks import NETWORKS, build
 from fewer.tasks.classify.readers import open_data
 from fewer.tasks.classify.settings import TrainSettings
+from fewer.tasks.classify.trained import TrainedRun
 from fewer.training.loop import check_device, fit, make_accelerator, work_key
 
-__all__ = ["Prepared", "TrainedRun", "prepare", "train"]
+__all__ = ["Prepared", "prepare", "train"]
 
 JUDGES = 1000
 """Images that are looked at during training; the end is judged on all."""
@@ -59,50 +58,6 @@ class Prepared:
             f"network {self.loaded.name}, {parameters / 1e6:.3g} M parameters, "
             f"input {' x '.join(map(str, self.loaded.input_size))}",
         ]
-
-
-@dataclass(eq=False)
-class TrainedRun:
-    """What :func:`train` returns.
-
-    Attributes
-    ----------
-    model
-        In evaluation mode, from [N, 3, H, W] to scores [N, classes].
-    network
-        Its name.
-    classes
-        Of its outputs.
-    evaluation
-        Scores of the images that judged; None without any.
-    history
-        ``step``, ``loss`` and ``score`` (accuracy) at every validation.
-    best_step
-        Step whose weights were kept.
-    timings
-        Seconds of each part.
-    folder
-        Run folder, or None.
-    """
-
-    model: nn.Module
-    network: str
-    classes: tuple[str, ...]
-    evaluation: Evaluation | None
-    history: list[dict[str, float]]
-    best_step: int
-    settings: TrainSettings
-    timings: dict[str, float] = field(default_factory=dict)
-    folder: Path | None = None
-
-    def lines(self) -> list[str]:
-        """The scores of the images that judged."""
-        return self.evaluation.lines() if self.evaluation else ["trained on all images; none was kept apart to judge"]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        found = self.evaluation.to_dict() if self.evaluation else None
-        return {"best_step": self.best_step, "history": self.history, "evaluation": found}
 
 
 def prepare(data: ClassifyData | str | Path, settings: TrainSettings | None = None) -> Prepared:
