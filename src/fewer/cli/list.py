@@ -108,10 +108,17 @@ def _allocators() -> dict[str, str]:
     return ours | BASELINES.notes()
 
 
+def _tasks() -> dict[str, str]:
+    from fewer.tasks import task_notes
+
+    return task_notes()
+
+
 def _train_presets() -> dict[str, str]:
     from fewer.cli.config import preset_names, preset_note
+    from fewer.tasks import TASKS
 
-    return {name: preset_note(name, "segment") for name in preset_names("segment")}
+    return {f"{task}: {name}": preset_note(name, task) for task in TASKS for name in preset_names(task)}
 
 
 TABLES = {
@@ -122,6 +129,7 @@ TABLES = {
 
 LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "models": _models,
+    "tasks": _tasks,
     "presets": _presets,
     "patterns": lambda: PATTERNS,
     **{name: _table(place) for name, place in TABLES.items()},
