@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from fewer.core.errors import FewerError, near_match
@@ -70,6 +71,9 @@ class Option:
 
     def _parsed(self) -> Pattern:
         """The pattern, which must be written in its one full form: options are compared by their text."""
+        sizes = re.fullmatch(r"nm:(\d+):(\d+)", self.pattern)
+        if sizes and int(sizes[1]) > int(sizes[2]):
+            raise FewerError(f"pattern {self.pattern!r} keeps more weights than there are; write nm:N:M with N <= M")
         try:
             found = Pattern.parse(self.pattern)
         except FewerError:
