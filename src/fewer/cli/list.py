@@ -32,7 +32,7 @@ NETWORKS = {
     "mednext": "ConvNeXt-like U-Net; deep supervision",
     "attention-unet": "U-Net with attention gates; one output",
     "basic-unet": "plain U-Net with 5 levels; one output",
-    "FILE.py:FUNCTION": "a function of your own that returns an nn.Module",
+    "FILE.py:FUNCTION": "a function of your own that returns an nn.Module; the code of the file is run",
 }
 """Here, and not where the networks are built, so that a list needs no torch."""
 
@@ -78,7 +78,7 @@ def _models() -> dict[str, str]:
     return notes | {
         "timm/NAME": "any timm model; needs the extra fewer[timm]",
         "hf/NAME": "any transformers image model; needs the extra fewer[hf]",
-        "FILE.py:FUNCTION": "a function of your own that returns an nn.Module",
+        "FILE.py:FUNCTION": "a function of your own that returns an nn.Module; the code of the file is run",
     }
 
 

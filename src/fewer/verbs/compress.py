@@ -37,7 +37,8 @@ def compress(
     Parameters
     ----------
     model
-        ``fewer/NAME``, ``timm/NAME``, ``hf/NAME``, ``path.py:function``, or any ``nn.Module``. It is not changed.
+        ``fewer/NAME``, ``timm/NAME``, ``hf/NAME``, ``path.py:function`` (runs the code of that file), or any
+        ``nn.Module``. It is not changed.
     images
         Unlabelled images: a folder, a list of files, a tensor [N, ...], or an iterable of tensors such as a DataLoader.
     budget
@@ -92,9 +93,10 @@ def compress(
         result = _compress(model, images, budgets, settings, scratch, progress, command, forward, quality)
         if run is not None:
             with progress.stage("save", None) as stage:
-                save_run(run, result, config)
+                with run.together():
+                    save_run(run, result, config)
                 stage.advance()
             run.log("finished", distortion=result.report.verdict.distortion)
             shutil.rmtree(scratch, ignore_errors=True)
-            result.folder = run.path
+            result.folder = run.home
         return result
