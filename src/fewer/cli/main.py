@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     from cyclopts import CycloptsError
 
-    from fewer.cli.app import VERBS, app, describe, explain
+    from fewer.cli.app import app_for, explain
     from fewer.cli.config import check_environment
     from fewer.cli.work import remember_command
     from fewer.models.trust import forget_trust
@@ -83,10 +83,8 @@ def _run(words: list[str]) -> int:
     remember_command(words)
     forget_trust()
     check_environment(os.environ)
-    if words and words[0] in VERBS and {"--help", "-h"} & set(words):
-        describe(words[0])
     try:
-        done = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        done = app_for(words)(words, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()  # here, so that a reader who left is noticed
         return done if isinstance(done, int) else 0
     except CycloptsError as error:

@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -164,18 +164,20 @@ def load_artefact(place: Place, architecture: Callable[[], nn.Module] | None = N
         When a file is missing, truncated or of another run, or the architecture does not fit the tensors.
     """
     recipe, tensors = _read(place)
-    model = _architecture(recipe, architecture, _room(_paths(place)[0]))
+    room = _room(_paths(place)[0])
+    model = _architecture(recipe, architecture, room)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    packed = {f"{_weight_key(record.name)}@{part}" for record in recipe.units for part in ("values", "mask", "scale")}
+    keys = {_weight_key(record.name) for record in recipe.units} | (tensors.keys() - packed) | recipe.aliases.keys()
+    _check_names(shapes.keys(), keys)
     state: dict[str, Tensor] = {}
     for record in recipe.units:
         key = _weight_key(record.name)
-        if shapes.get(key, record.shape) != record.shape:  # told before memory is taken for that many weights
+        if shapes[key] != record.shape:  # told before memory is taken for that many weights
             raise FewerError(
                 f"the artefact is of another model: its recipe says that {key!r} is {record.shape}, the architecture "
                 f"has {shapes[key]}"
             )
-        if key not in shapes:
-            raise FewerError(f"the artefact is of another model: it holds {key}, which the architecture does not know")
         if record.storage == "packed" or record.stored_as:
             state[key] = _stored_weight(record, key, tensors)
         else:
@@ -408,11 +410,7 @@ def _mask(record: UnitRecord, bits: Tensor) -> np.ndarray:
 
 def _load_state(model: nn.Module, state: dict[str, Tensor]) -> None:
     own = model.state_dict(keep_vars=True)
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    if missing or unexpected:
-        parts = [f"it lacks {', '.join(missing[:3])}"] * bool(missing)
-        parts += [f"it holds {', '.join(unexpected[:3])}, which the architecture does not know"] * bool(unexpected)
-        raise FewerError(f"the artefact is of another model: {' and '.join(parts)}")
+    _check_names(own.keys(), state.keys())
     for name, tensor in state.items():
         if own[name].shape != tensor.shape:
             raise FewerError(
@@ -424,6 +422,14 @@ def _load_state(model: nn.Module, state: dict[str, Tensor]) -> None:
                 raise FewerError(f"the artefact is of another model: {name!r} is stored as {tensor.dtype}")
             own[name].data = own[name].data.to(tensor.dtype)  # a half-precision model stays one
     model.load_state_dict(state, strict=True)
+
+
+def _check_names(own: Collection[str], given: Collection[str]) -> None:
+    missing, unexpected = sorted(set(own) - set(given)), sorted(set(given) - set(own))
+    if missing or unexpected:
+        parts = [f"it lacks {', '.join(missing[:3])}"] * bool(missing)
+        parts += [f"it holds {', '.join(unexpected[:3])}, which the architecture does not know"] * bool(unexpected)
+        raise FewerError(f"the artefact is of another model: {' and '.join(parts)}")
 
 
 def state_hash(model: nn.Module, *extra: Tensor) -> str:

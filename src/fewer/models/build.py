@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,7 @@ def _whole(source: Source, architecture: Callable[[], nn.Module] | None, room: i
         "hf": _build_hf,
         "file": _build_file,
         "monai": _build_monai,
+        "task": _build_of_task,
         "object": _build_object,
     }
     if not isinstance(kind, str) or kind not in builders:
@@ -94,6 +96,15 @@ def _build_monai(source: Source, room: int) -> nn.Module:
     args = check_values(source.get("args", {}), None, f"MONAI network {name}")
     import_monai("monai.networks.nets")
     return build_within(lambda: monai_network(name, args), room, f"the MONAI network {name} of the recipe")
+
+
+def _build_of_task(source: Source, room: int) -> nn.Module:
+    # tasks stand above this room, and third parties bring their own: a recipe that names one is looked up by name
+    task = plain_name(source.get("task"), "task")
+    name = plain_name(source.get("name"), f"network of the task {task}")
+    args = check_values(source.get("args", {}), None, f"network {name}")
+    found = importlib.import_module("fewer.tasks").open_task(task)
+    return build_within(lambda: found.network(name, args), room, f"the network {name} of the recipe")
 
 
 def _build_timm(source: Source, room: int) -> nn.Module:

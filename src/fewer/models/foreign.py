@@ -161,6 +161,8 @@ def plain_name(name: Any, what: str) -> str:
     >>> plain_name("resnet18.a1_in1k", "model")
     'resnet18.a1_in1k'
     """
+    if name is None:
+        raise FewerError(f"the recipe lacks the key 'name' of its {what}; pass architecture= a factory")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise FewerError(f"the {what} of a recipe is a plain name, not {name!r}")
     return name
