@@ -7,7 +7,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from fewer.core.errors import FewerError
@@ -18,6 +18,7 @@ __all__ = [
     "atomic_write_text",
     "explain_os_error",
     "flush_file",
+    "refuse_inputs",
     "refuse_links",
     "sync_folder",
 ]
@@ -154,6 +155,21 @@ def append_line(path: Path, line: bytes, *, flush: bool = False) -> None:
             os.close(handle)
     except OSError as error:
         raise explain_os_error(error, path) from error
+
+
+def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise a :class:`FewerError` when something that is to be written is also something that is read.
+
+    Examples
+    --------
+    >>> refuse_inputs([Path("a/1.png")], [Path("a/../a/1.png")])
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: a/1.png is one of the inputs and is never written over; choose another --out
+    """
+    read = {path.resolve() for path in inputs}
+    for path in outputs:
+        if path.resolve() in read:
+            raise FewerError(f"{path} is one of the inputs and is never written over; choose another --out")
 
 
 def refuse_links(folder: Path, names: Collection[str] | None = None) -> None:

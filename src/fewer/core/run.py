@@ -13,7 +13,14 @@ from typing import Any
 
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
-from fewer.core.files import append_line, atomic_write_bytes, atomic_write_text, explain_os_error, refuse_links
+from fewer.core.files import (
+    append_line,
+    atomic_write_bytes,
+    atomic_write_text,
+    explain_os_error,
+    refuse_inputs,
+    refuse_links,
+)
 from fewer.core.folder import open_marked
 from fewer.core.lock import LOCK, FolderLock
 from fewer.core.plan import Plan
@@ -238,6 +245,10 @@ class RunFolder:
     def file(self, name: str) -> Path:
         """Path of one of the run's files: ``config plan curves model recipe report_html report_json log``."""
         return self.path / _FILES[name]
+
+    def refuse(self, path: Path) -> None:
+        """Raise a :class:`FewerError` if a file that is to be written is one that this run is made of."""
+        refuse_inputs([path], [self.home / name for name in (*_FILES.values(), _MARK) if name != _FILES["plan"]])
 
     def has(self, name: str) -> bool:
         """Whether the run already has a file."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, explain_os_error, flush_file, refuse_links, sync_folder
 from fewer.core.reading import read_json
 
-__all__ = ["EDIT", "NEXT", "Staging"]
+__all__ = ["EDIT", "NEXT", "Staging", "write_together"]
 
 NEXT, EDIT = ".next", ".edit"
 """Folders inside of a folder, in which its new content is made: all of it, or some files that belong together."""
@@ -135,6 +135,26 @@ class Staging:
         for path in sorted(self.path.iterdir(), key=lambda p: p.name == _COMMIT):
             _remove(path)
         self.path.rmdir()
+
+
+def write_together(folder: Path, texts: Mapping[str, str]) -> list[Path]:
+    """Write text files that belong together into a folder: none replaces an old one before all are there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> [path.name for path in write_together(Path(tempfile.mkdtemp()), {"a.csv": "1", "a.json": "[1]"})]
+    ['a.csv', 'a.json']
+    """
+    staging = Staging(folder, EDIT)
+    if staging.complete():
+        staging.carry_on()
+    staging.discard()
+    staging.begin()
+    for name, text in texts.items():
+        atomic_write_text(staging.path / name, text)
+    staging.commit([])
+    return [folder / name for name in texts]
 
 
 def _remove(path: Path, keep_file: bool = False) -> None:

@@ -6,7 +6,6 @@ A method that needs a task's images or quality is given them as arguments; only 
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path

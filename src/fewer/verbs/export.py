@@ -129,6 +129,7 @@ def export(
         raise FewerError(f"unknown activations {activations!r}{near_match(activations, ACTIVATIONS)}")
     recipe = load_recipe(run)
     path = Path(out) if out is not None else Path(run) / f"model{FORMATS[to]}"
+    RunFolder(run).refuse(path)
     if path.exists() and not overwrite:
         raise FewerError(f"{path} exists already; give another --out, or --overwrite")
     if not path.parent.is_dir():
