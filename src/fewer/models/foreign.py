@@ -96,7 +96,7 @@ class _Room(TorchDispatchMode):
 
     def _take(self, size: int) -> None:
         self.taken += size
-        if self.taken > self.room or self.made > 200_000:
+        if self.taken > self.room or self.made > 20_000:
             raise FewerError(
                 f"the recipe describes a network of more than {self.room / 1e6:.0f} MB, which its weights file does "
                 "not hold; it is damaged, or made to fill the memory"
