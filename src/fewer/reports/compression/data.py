@@ -43,14 +43,24 @@ class BudgetResult(_Part):
         return self.reached <= self.limit * (1 + LIMIT_TOLERANCE)
 
 
+Interval = Annotated[list[Number], Field(min_length=2, max_length=2)]
+"""Ends of a 95 % confidence interval."""
+
+
 class Quality(_Part):
-    """A measure of quality beside the distortion, on held-out images; ``dense`` is the dense model's own value."""
+    """A measure of quality beside the distortion, on held-out images; ``dense`` is the dense model's own value.
+
+    ``labelled`` says that it was measured on labelled data, and not against the dense model's output.
+    """
 
     name: Text
     value: Number
     dense: Number | None = None
     higher_is_better: bool = True
     note: Text = ""
+    labelled: bool = False
+    interval: Interval | None = None
+    dense_interval: Interval | None = None
 
 
 class Verdict(_Part):
@@ -110,6 +120,7 @@ class Baseline(_Part):
     ours: bool = False
     distortion: Amount
     quality: dict[Text, Number] = {}
+    intervals: dict[Text, Interval] = {}
     seconds: Amount | None = None
     compensated: bool | None = None
     met: bool = True
