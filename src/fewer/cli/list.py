@@ -17,19 +17,6 @@ PATTERNS = {
     "2:4": "of every 4 consecutive inputs at most 2 stay; any n:m",
     "nm:*:16": "any n of every 16, the n chosen per layer",
 }
-<<<<<<< HEAD
-NETWORKS = {
-    "unet": "residual U-Net, small and quick; one output",
-    "dynunet": "the U-Net of nnU-Net; deep supervision",
-    "segresnet": "residual encoder and decoder; deep supervision",
-    "mednext": "ConvNeXt-like U-Net; deep supervision",
-    "attention-unet": "U-Net with attention gates; one output",
-    "basic-unet": "plain U-Net with 5 levels; one output",
-    "FILE.py:FUNCTION": "a function of your own that returns an nn.Module; the code of the file is run",
-}
-"""Here, and not where the networks are built, so that a list needs no torch."""
-=======
->>>>>>> main
 
 
 def list_(what: str | None = None, /, *, shared: Shared | None = None) -> int:
