@@ -71,7 +71,7 @@ class Option:
 
     def _parsed(self) -> Pattern:
         """The pattern, which must be written in its one full form: options are compared by their text."""
-        sizes = re.fullmatch(r"nm:(\d+):(\d+)", self.pattern)
+        sizes = re.fullmatch(r"nm:(\d{1,7}):(\d{1,7})", self.pattern)
         if sizes and int(sizes[1]) > int(sizes[2]):
             raise FewerError(f"pattern {self.pattern!r} keeps more weights than there are; write nm:N:M with N <= M")
         try:
