@@ -160,9 +160,10 @@ class TreeSamples(Samples):
         super().__init__()
         counts = {t.shape[0] if t.ndim else -1 for t in leaves(tree)}
         if len(counts) != 1 or -1 in counts:
+            found = ", ".join(map(str, sorted(counts - {-1}))) or "no"
             raise FewerError(
-                f"the tensors of these inputs hold {', '.join(map(str, sorted(counts - {-1}))) or 'no'} samples; every tensor "
-                "of a batch needs the same first dimension, the samples"
+                f"the tensors of these inputs hold {found} samples; every tensor of a batch needs the same first "
+                "dimension, the samples"
             )
         self._tree, self._count = tree, counts.pop()
 
