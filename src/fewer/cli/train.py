@@ -173,6 +173,8 @@ def show_evaluation(result: Any) -> None:
     for row in rows:
         table.add_row(*row)
     say(table)
+    if result.about_missing:
+        print(result.about_missing)
     wrong = [score for score in result.worst if score.status != "found"]
     for score in wrong[:5]:
         print(f"{score.status}: {score.structure} in {score.case}")

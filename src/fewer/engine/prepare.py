@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from fewer.core.errors import FewerError
 from fewer.cost.profile import DeviceProfile
 from fewer.cost.static import fixed_costs
+from fewer.engine.model_checks import Conduct, check_model
 from fewer.engine.samples import _apart, _images
 from fewer.engine.settings import Settings
 from fewer.models.coupling import Couplings, find_links
 from fewer.models.layers import Layer, find_layers
 from fewer.models.matching import MatchResult, match
 from fewer.models.reorder import Reordering, reorder, reordered
-from fewer.models.running import Forward
+from fewer.models.running import Forward, input_dtype
 from fewer.models.spec import LoadedModel, load_untouched
 from fewer.patterns import with_columns
 from fewer.patterns.grid import COLUMNS
@@ -64,6 +65,8 @@ class Prepared:
         What was done to the model for the sake of blocks.
     as_it_came
         The model before it was smoothed or reordered.
+    conduct
+        What it does that it should not.
     """
 
     loaded: LoadedModel
@@ -83,6 +86,7 @@ class Prepared:
     heldout_files: tuple[Path, ...] = ()
     reorderings: tuple[Reordering, ...] = ()
     as_it_came: nn.Module | None = None
+    conduct: Conduct = field(default_factory=Conduct)
 
     @property
     def sensing_images(self) -> Tensor:
@@ -134,8 +138,9 @@ def prepare(
     loaded = load_untouched(model)
     as_it_came = loaded.model
     found = _images(loaded, images, settings)
-    dtype = next((p.dtype for p in loaded.model.parameters() if p.is_floating_point()), found.calibration.dtype)
+    dtype = input_dtype(loaded.model, found.calibration[:1], forward)
     calibration, heldout = found.calibration.to(dtype), found.heldout.to(dtype)
+    conduct = check_model(loaded.model, calibration, settings, forward)
     loaded = replace(loaded, model=_smooth(loaded.model, calibration, settings, forward))
     matched = match(loaded.model, calibration[:1], forward, settings.exclude)
     orders: Sequence[Reordering] = ()
@@ -158,13 +163,14 @@ def prepare(
         heldout,
         found.source,
         found.skipped,
-        found.notes,
+        [*found.notes, *conduct.notes],
         forward,
         _apart(len(calibration), settings.sensing, found.near),
         couplings=couplings,
         heldout_files=found.heldout_files,
         reorderings=tuple(orders),
         as_it_came=as_it_came,
+        conduct=conduct,
     )
 
 

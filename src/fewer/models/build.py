@@ -10,6 +10,7 @@ from torch import nn
 
 from fewer.core.errors import FewerError
 from fewer.models import builtin
+from fewer.models.plain import fold_weights
 from fewer.models.surgery import operate, read_surgery
 
 __all__ = ["Source", "build_architecture"]
@@ -38,7 +39,9 @@ def build_architecture(source: Source, architecture: Callable[[], nn.Module] | N
     FewerError
         When the source cannot be rebuilt, for example a module object without a factory.
     """
-    return operate(_whole(source, architecture), read_surgery(source.get("surgery", [])))
+    whole = _whole(source, architecture)
+    fold_weights(whole)  # what is saved of a weight is its value, whatever it was computed from
+    return operate(whole, read_surgery(source.get("surgery", [])))
 
 
 def _whole(source: Source, architecture: Callable[[], nn.Module] | None) -> nn.Module:

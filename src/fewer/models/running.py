@@ -26,6 +26,7 @@ def call(model: nn.Module, example: Any, forward: Forward | None = None) -> Any:
     FewerError
         When the model does not run on the example; the message has the shapes and the model's own error.
     """
+    example = copied(example)  # a forward may write into its input
     try:
         if forward is not None:
             return forward(model, example)
@@ -58,6 +59,44 @@ def tensors_of(value: Any) -> list[Tensor]:
     if isinstance(value, (tuple, list)):
         return [t for v in value for t in tensors_of(v)]
     return []
+
+
+def copied(value: Any) -> Any:
+    """Nested tuples, lists and mappings with copies of their tensors; other things as they are.
+
+    Examples
+    --------
+    >>> x = torch.zeros(1)
+    >>> copied([x, 3])[0] is x
+    False
+    """
+    if isinstance(value, Tensor):
+        return value.clone()
+    if type(value) in (list, tuple):
+        return type(value)(copied(item) for item in value)
+    if type(value) is dict:
+        return {key: copied(item) for key, item in value.items()}
+    return value
+
+
+def input_dtype(model: nn.Module, example: Tensor, forward: Forward | None = None) -> torch.dtype:
+    """The floating-point type that a model takes its input in: that of its weights.
+
+    Where weights are of several types, they are tried in the order of the parameters, then fp32.
+
+    Examples
+    --------
+    >>> input_dtype(nn.Linear(2, 1).double(), torch.zeros(1, 2))
+    torch.float64
+    """
+    kinds = list(dict.fromkeys(p.dtype for p in model.parameters() if p.is_floating_point()))
+    if len(kinds) > 1:
+        twin = copy.deepcopy(model)
+        for kind in dict.fromkeys([*kinds, torch.float32]):
+            with contextlib.suppress(FewerError), evaluating(twin):
+                call(twin, example.to(kind), forward)
+                return kind
+    return kinds[0] if kinds else example.dtype
 
 
 def batch_size(example: Any) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from fewer.core.errors import FewerError
 from fewer.data.preprocess import Preprocess
 from fewer.models import builtin
 from fewer.models.build import Source
+from fewer.models.plain import fold_weights, own_copy
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,8 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
     if preprocess:
         settings = Preprocess.of(settings.to_dict() | preprocess, f"model {loaded.name}")
     loaded.model.eval()
+    if isinstance(spec, str):
+        fold_weights(loaded.model)
     return LoadedModel(loaded.model, loaded.name, loaded.source, settings, loaded.task, loaded.meta)
 
 
@@ -192,7 +195,7 @@ def _from_run(folder: str) -> LoadedModel:
 
 
 def load_untouched(model: Any) -> LoadedModel:
-    """Load a model; a module keeps its own training flags, which :func:`load_model` alone would change.
+    """Load a model; a module is copied (:func:`fewer.models.plain.own_copy`), so that the caller's is never run.
 
     Examples
     --------
@@ -200,7 +203,9 @@ def load_untouched(model: Any) -> LoadedModel:
     True
     """
     if isinstance(model, LoadedModel):
-        return model
+        return replace(model, model=own_copy(model.model))
+    if isinstance(model, nn.Module):
+        model = own_copy(model)
     flags = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
     loaded = load_model(model)
     for module, flag in flags:

@@ -67,6 +67,8 @@ class Evaluation:
         One per case and class.
     unit
         Of the distances: ``mm``, or ``pixels`` where the files give no spacing.
+    missing
+        Cases without a prediction; every structure of theirs is missed.
 
     Examples
     --------
@@ -78,6 +80,7 @@ class Evaluation:
 
     scores: tuple[Score, ...]
     unit: str = "mm"
+    missing: tuple[str, ...] = ()
 
     @property
     def structures(self) -> list[Summary]:
@@ -157,7 +160,16 @@ class Evaluation:
         for row in (head, *cells):
             first = row[0].ljust(widths[0])
             lines.append("  ".join([first, *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]).rstrip())
-        return "\n".join(lines)
+        return "\n".join(lines + [self.about_missing] * bool(self.missing))
+
+    @property
+    def about_missing(self) -> str:
+        """A sentence about the cases without a prediction; empty where there is none."""
+        if not self.missing:
+            return ""
+        more = f" and {len(self.missing) - 5} more" if len(self.missing) > 5 else ""
+        names = ", ".join(self.missing[:5])
+        return f"{len(self.missing)} of {self.cases} cases have no prediction and count as missed: {names}{more}"
 
     def __str__(self) -> str:
         return self.table()
@@ -169,6 +181,7 @@ class Evaluation:
             "policy": POLICY,
             "unit": self.unit,
             "cases": self.cases,
+            "missing": list(self.missing),
             "overall": asdict(self.overall),
             "structures": [asdict(summary) for summary in self.structures],
             "scores": [asdict(score) for score in self.scores],
@@ -190,7 +203,9 @@ class Evaluation:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
         """Read :meth:`to_dict` back."""
-        return cls(tuple(Score(**score) for score in values["scores"]), values["unit"])
+        return cls(
+            tuple(Score(**score) for score in values["scores"]), values["unit"], tuple(values.get("missing", ()))
+        )
 
 
 def _cell(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,6 +194,7 @@ def predict(
     loaded = load_model(str(run))
     preparation, model = preparation_of(loaded), loaded.model.to(_device(device))
     cases = _cases(Path(pictures), preparation)
+    _check_names(cases)
     folder = Path(out)
     files = [folder / f"{case.name}{_kind(case)}" for case in cases]
     there = [path for path in files if path.exists()]
@@ -208,11 +209,11 @@ def predict(
             if not (resume and path.exists()):
                 try:
                     image, picture = read_image(case)
+                    mask = predict_mask(model, Sample(case.name, image, None, picture), preparation, overlap)
                 except FewerError as error:
                     skipped.append((case.images[0], str(error)))
                     stage.advance(1, case.name)
                     continue
-                mask = predict_mask(model, Sample(case.name, image, None, picture), preparation, overlap)
                 if overlay:
                     pixels = draw(image, mask, side=640)
                     colours = Picture(pixels.transpose(2, 0, 1), (1.0, 1.0))
@@ -225,6 +226,18 @@ def predict(
             folder.rmdir()  # nothing is in it
         raise FewerError(f"none of the {len(cases)} images could be read; the first: {skipped[0][1]}")
     return Predicted(tuple(written), tuple(skipped))
+
+
+def _check_names(cases: Sequence[Case]) -> None:
+    """Raise a :class:`FewerError` where two images would have their masks in one file."""
+    seen: dict[str, Case] = {}
+    for case in cases:
+        if case.name in seen:
+            raise FewerError(
+                f"{case.images[0]} and {seen[case.name].images[0]} have the same name, so that one mask would replace "
+                "the other; rename one of them"
+            )
+        seen[case.name] = case
 
 
 def _kind(case: Case) -> str:
