@@ -11,8 +11,8 @@ from fewer.core.errors import FewerError
 from fewer.tasks.segment.dataset import image_pool, open_data
 from fewer.tasks.segment.evaluation import Evaluation
 from fewer.tasks.segment.files import read_picture, write_picture
+from fewer.tasks.segment.predict import _check_names
 from fewer.tasks.segment.scoring import evaluate_folder
-from fewer.tasks.segment.task import _check_names
 from tests.tasks.segment.simulated import write_folder
 
 
@@ -32,7 +32,7 @@ def test_a_case_without_a_prediction_is_missed(tmp_path_factory, given_cases: se
     hits = [case for case in with_class if case.name not in absent]
     assert found.overall.dice_all == pytest.approx(len(hits) / len(with_class))
     assert Evaluation.from_dict(found.to_dict()) == found
-    assert all(name in found.table() for name in absent)
+    assert all(name in str(found) for name in absent)
 
 
 def test_two_masks_of_one_case_and_lossy_masks_are_refused(tmp_path: Path) -> None:
