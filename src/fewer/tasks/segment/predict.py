@@ -66,7 +66,7 @@ def predict(
     """Write a mask for every image.
 
     A mask lies on the voxels of its image, has its geometry and its kind of file (PNG where that would lose detail),
-    and holds the numbers that the classes have in the masks of the training. An image that cannot be read, or that is of
+    and holds the numbers that the classes have in the masks of the training. An image that cannot be read, or is of
     another kind than those of the training, is left out and named.
 
     Parameters
