@@ -78,6 +78,18 @@ def without_alpha(image: Image.Image) -> Image.Image:
     return image.convert("RGB") if image.mode == "P" else image
 
 
+def check_header(path: str | Path) -> None:
+    """Read the head of an image file alone: what kind it is and how large.
+
+    Raises
+    ------
+    Exception
+        Whatever Pillow raises for a file that is no image.
+    """
+    with Image.open(path):
+        pass
+
+
 def _grey(values: np.ndarray) -> np.ndarray:
     """Grey values of more than 8 bits on the scale 0..255."""
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:

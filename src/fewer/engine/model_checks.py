@@ -9,13 +9,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from fewer.core.errors import FewerError
+from fewer.data.samples import as_samples, leaves
 from fewer.distortion.outputs import output_tensors
 from fewer.engine.settings import Settings
 from fewer.models.guard import guard
 from fewer.models.plain import state_of
-from fewer.models.running import Forward, call, copied, evaluating, tensors_of
+from fewer.models.running import (
+    Forward,
+    batch_size,
+    call,
+    call_plainly,
+    copied,
+    evaluating,
+    model_input,
+    tensors_of,
+)
 
 __all__ = ["Conduct", "check_model"]
 
@@ -40,7 +51,9 @@ class Conduct:
     differentiable: bool = True
 
 
-def check_model(model: nn.Module, images: Tensor, settings: Settings, forward: Forward | None = None) -> Conduct:
+def check_model(
+    model: nn.Module, images: Any, settings: Settings, forward: Forward | None = None, *, plain: bool = True
+) -> Conduct:
     """Run a model on a few images and see whether its answers can be compared with each other.
 
     A model that writes into its input or into buffers is guarded (:mod:`fewer.models.guard`) from here on.
@@ -50,11 +63,13 @@ def check_model(model: nn.Module, images: Tensor, settings: Settings, forward: F
     model
         A copy that is ours; it gets the guard.
     images
-        Some samples, of which four at most are used.
+        Samples, or a tensor of them, of which eight at most are used.
     settings
         Say whether gradients are asked for.
     forward
         ``forward(model, batch)``.
+    plain
+        Whether outputs are compared number by number, so that their shapes must stay.
 
     Raises
     ------
@@ -67,8 +82,11 @@ def check_model(model: nn.Module, images: Tensor, settings: Settings, forward: F
     >>> check_model(nn.Linear(2, 1), torch.eye(2), Settings()).differentiable
     True
     """
-    half = max(1, min(2, len(images) // 2))
-    first, second = images[:half], images[-half:]
+    samples = as_samples(images)
+    tensor = samples.tensor
+    half = max(1, min(2, len(samples) // 2)) if tensor is not None else 1
+    batches = [model_input(model, part) for part in samples[: 4 * half].split(half)]
+    first, last = batches[0], model_input(model, samples[len(samples) - half :])
     notes = []
     with torch.random.fork_rng(devices=[]):
         wrote, state = _writes(model, first, forward)
@@ -78,6 +96,8 @@ def check_model(model: nn.Module, images: Tensor, settings: Settings, forward: F
         if state:
             names = ", ".join(sorted(f"{owner}.{name}".lstrip(".") for owner, name in state)[:3])
             notes.append(f"a call of the model changes {names}; it is put back before every call, and in the result")
+        if not plain:
+            return Conduct(tuple(notes))
         output = _once(model, first, forward)
         if not all(bool(torch.isfinite(t).all()) for t in output):
             raise FewerError(
@@ -85,9 +105,10 @@ def check_model(model: nn.Module, images: Tensor, settings: Settings, forward: F
                 "weights, its buffers and the images"
             )
         _same_twice(model, first, output, forward)
-        _same_shapes(model, [first, *images[half : 4 * half].split(half)][:4], output, forward)
-        notes += _alike(images, output, _once(model, second, forward))
-        found = _differentiable(model, first, forward)
+        if tensor is not None:
+            _same_shapes(model, batches, output, forward)
+            notes += _alike(tensor, output, _once(model, last, forward))
+        found = _differentiable(model, model_input(model, samples[:1]), forward)
     if found and (settings.estimator == "taylor" or settings.score == "taylor"):
         raise FewerError(
             f"gradients are asked for, but {found}; write that operation without changing a tensor in place, "
@@ -98,25 +119,24 @@ def check_model(model: nn.Module, images: Tensor, settings: Settings, forward: F
     return Conduct(tuple(notes), not found)
 
 
-def _writes(model: nn.Module, batch: Tensor, forward: Forward | None) -> tuple[bool, dict[tuple[str, str], Tensor]]:
+def _writes(model: nn.Module, batch: Any, forward: Forward | None) -> tuple[bool, dict[tuple[str, str], Tensor]]:
     """Whether a call changes its input; and what it changes in the model, with the values before. Nothing is left."""
-    twin = copy.deepcopy(model)
-    given = batch.clone()
+    twin, given = copy.deepcopy(model), copied(batch)
     before = {place: tensor.clone() for place, tensor in state_of(twin).items()}
-    # not by call(), which hands out a copy
     with evaluating(twin):
-        call(twin, batch, forward)
+        call(twin, batch, forward)  # says in a sentence what a model does not run on
         twin = copy.deepcopy(model).eval()
-        (forward(twin, given) if forward is not None else twin(given))
+        call_plainly(twin, given, forward)  # not by call(), which hands out a copy
     for (name, now), old in zip(twin.named_parameters(), model.parameters(), strict=True):
-        if not _equal(now, old):
+        if not isinstance(old, UninitializedTensorMixin) and not _equal(now, old):
             raise FewerError(
                 f"the forward pass changes the parameter {name}, so that no two outputs can be compared; compute the "
                 "changed weight in a new tensor instead of in place"
             )
     after = state_of(twin)
     state = {place: value for place, value in before.items() if not _equal(after.get(place), value)}
-    return not _equal(given, batch), state
+    wrote = any(not _equal(a, b) for a, b in zip(leaves(given), leaves(batch), strict=True))
+    return wrote, state
 
 
 def _equal(a: Tensor | None, b: Tensor) -> bool:
@@ -125,7 +145,7 @@ def _equal(a: Tensor | None, b: Tensor) -> bool:
     return torch.equal(a, b) or (a.is_floating_point() and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)))
 
 
-def _once(model: nn.Module, batch: Tensor, forward: Forward | None) -> list[Tensor]:
+def _once(model: nn.Module, batch: Any, forward: Forward | None) -> list[Tensor]:
     with evaluating(model):
         return [t.detach().clone() for t in output_tensors(call(model, batch, forward))]
 
@@ -150,7 +170,7 @@ def _close(a: list[Tensor], b: list[Tensor]) -> bool:
     return True
 
 
-def _first_random(model: nn.Module, batch: Tensor, forward: Forward | None) -> str:
+def _first_random(model: nn.Module, batch: Any, forward: Forward | None) -> str:
     """Words that name the first module whose output differs between two calls though its input does not."""
     runs: list[list[tuple[str, list[Tensor], list[Tensor]]]] = []
     names = {module: name for name, module in model.named_modules() if name}
@@ -188,10 +208,10 @@ def _shapes(tensors: list[Tensor]) -> list[tuple[int, ...]]:
     return [tuple(t.shape) for t in tensors]
 
 
-def _same_shapes(model: nn.Module, batches: list[Tensor], output: list[Tensor], forward: Forward | None) -> None:
+def _same_shapes(model: nn.Module, batches: list[Any], output: list[Tensor], forward: Forward | None) -> None:
     hint = "give forward=, a function (model, batch) that returns what comes before that choice, such as all scores"
     for batch in batches[1:]:
-        if len(batch) != len(batches[0]):
+        if batch_size(batch) != batch_size(batches[0]):
             continue
         other = _once(model, batch, forward)
         if _shapes(other) == _shapes(output):
@@ -242,7 +262,7 @@ def _alike(images: Tensor, first: list[Tensor], second: list[Tensor]) -> list[st
     return []
 
 
-def _differentiable(model: nn.Module, batch: Tensor, forward: Forward | None) -> str:
+def _differentiable(model: nn.Module, batch: Any, forward: Forward | None) -> str:
     """Why gradients do not reach the layers, in words; empty where they do."""
     twin = copy.deepcopy(model)
     seen: list[str] = []
@@ -261,7 +281,7 @@ def _differentiable(model: nn.Module, batch: Tensor, forward: Forward | None) ->
         for parameter in twin.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
         with evaluating(twin), torch.enable_grad():
-            outputs = output_tensors(call(twin, batch[:1], forward))
+            outputs = output_tensors(call(twin, batch, forward))
             total = sum(t.float().square().sum() for t in outputs if t.requires_grad)
             if not isinstance(total, Tensor):
                 return f"{_GRADIENTS}: no gradient reaches the model's weights from its output"
