@@ -26,6 +26,7 @@ from fewer.models.artefact import WEIGHTS, load_recipe
 from fewer.models.load import load
 from fewer.models.recipe import Recipe
 from fewer.models.running import input_dtype
+from fewer.models.trust import Trust
 from fewer.quantize.qdq import InputRange, input_ranges, with_integers
 from fewer.tasks import reads_inputs
 
@@ -78,6 +79,7 @@ def export(
     overwrite: bool = False,
     activations: str = "float",
     images: Any = None,
+    trust: Trust = False,
 ) -> Exported:
     """Write the compressed model of a run folder for another runtime.
 
@@ -108,6 +110,9 @@ def export(
         For ``static``: a folder, files or a tensor; by default the images of the run. Those that the run held out say
         what the rounding costs.
 
+    trust
+        As for :func:`fewer.load`.
+
     Raises
     ------
     FewerError
@@ -125,6 +130,7 @@ def export(
         raise FewerError(f"unknown activations {activations!r}{near_match(activations, ACTIVATIONS)}")
     recipe = load_recipe(run)
     path = Path(out) if out is not None else Path(run) / f"model{FORMATS[to]}"
+    RunFolder(run).refuse(path)
     if path.exists() and not overwrite:
         raise FewerError(f"{path} exists already; give another --out, or --overwrite")
     if not path.parent.is_dir():
@@ -134,10 +140,10 @@ def export(
             raise FewerError(f"{run} does not say what its model's input is; give example=, a tensor of its shape")
         generator = torch.Generator().manual_seed(0)
         example = torch.randn(batch, *recipe.preprocess["input_size"], generator=generator)
-    model = load(run, architecture)
+    model = load(run, architecture, trust=trust)
     example = example.to(input_dtype(model, example))
     if to == "kernels":
-        model = load(run, architecture, accelerated=True, example=example)
+        model = load(run, architecture, accelerated=True, example=example, trust=trust)
     low = [unit.name for unit in recipe.units if unit.precision == "int8"] if to == "onnx" else []
     shown = _static_images(run, recipe, images, low, to) if activations == "static" else None
     if shown is not None:

@@ -171,7 +171,8 @@ def select(
             written = _write(queue, plan, vectors, names, root, to, command, set(lost))
             queue.end_round()
             stage.advance()
-        return Selected(plan, chosen, queue.path, returned, written, lost)
+        written = [queue.home / path.relative_to(queue.path) for path in written]
+        return Selected(plan, chosen, queue.home, returned, written, lost)
 
 
 def _one_budget(budget: str | Budget) -> tuple[Budget]:
@@ -283,6 +284,8 @@ def _given(path: Path, names: list[str], gone: frozenset[int]) -> Embedded:
     """Vectors from a file, whose rows are the present images in the order of their paths."""
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (EOFError, OverflowError, TypeError, RecursionError, SyntaxError, MemoryError) as error:
+        raise FewerError(f"cannot read features from {path}: {error}") from None
     except OSError as error:
         raise explain_os_error(error, path, "read") from None
     except ValueError as error:
