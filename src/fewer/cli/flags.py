@@ -86,7 +86,7 @@ class Shared:
     seed: Annotated[int | None, _p(SHARED)] = None
     """Of every random choice [0]"""
     device: Annotated[str | None, _p(SHARED)] = None
-    """cpu; fewer train, eval and predict also take cuda [cpu]"""
+    """cpu; fewer compress, sense, train, eval and predict also take cuda [cpu]"""
     json: Annotated[bool, _p(SHARED)] = False
     """Print JSON on the standard output, nothing else"""
     dry_run: Annotated[bool, _p(SHARED)] = False
@@ -95,8 +95,16 @@ class Shared:
     """Replace what stands at --out"""
     resume: Annotated[bool, _p(SHARED)] = False
     """Go on where an interrupted run stopped"""
+    trust: Annotated[list[str] | None, _p(SHARED)] = None
+    """Python file that a run names and that may be run: loading it runs its code; may be repeated [none]"""
     debug: Annotated[bool, _p(SHARED)] = False
     """Show the traceback of an error"""
+
+    def __post_init__(self) -> None:
+        if self.trust:
+            from fewer.models.trust import trust_files
+
+            trust_files(self.trust)
 
 
 def cpu_only(shared: Shared) -> None:

@@ -60,7 +60,7 @@ def _models() -> dict[str, str]:
     return notes | {
         "timm/NAME": "any timm model; needs the extra fewer[timm]",
         "hf/NAME": "any transformers image model; needs the extra fewer[hf]",
-        "FILE.py:FUNCTION": "a function of your own that returns an nn.Module",
+        "FILE.py:FUNCTION": "a function of your own that returns an nn.Module; the code of the file is run",
     }
 
 
@@ -121,6 +121,8 @@ def _train_presets() -> dict[str, str]:
 TABLES = {
     "allocators": "fewer.core.allocation.baselines:BASELINES",
     "selection": "fewer.selection.methods:METHODS",
+    "optimisers": "fewer.training.optimise:OPTIMISERS",
+    "schedules": "fewer.training.schedule:SHAPES",
 }
 """Every table of methods, as ``module:NAME``; each row has a card in ``docs/methods/`` and the tests of its table."""
 

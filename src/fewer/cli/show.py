@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fewer.cli.terminal import in_json, safe_console
 from fewer.reports.numbers import count, measure, percent, quantity, significant, times
 
 if TYPE_CHECKING:
@@ -24,10 +25,8 @@ WIDE, NARROW = 140, 60
 
 def console() -> Console:
     """The standard output; as wide as the terminal, and 120 columns where there is none."""
-    from rich.console import Console
-
     width = max(NARROW, shutil.get_terminal_size((120, 24)).columns)
-    return Console(width=width, highlight=False, soft_wrap=False)
+    return safe_console(width=width, highlight=False, soft_wrap=False)
 
 
 def say(*what: RenderableType) -> None:
@@ -39,7 +38,8 @@ def say(*what: RenderableType) -> None:
 
 def as_json(value: Any) -> None:
     """Print one JSON value, nothing else."""
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str)
+    sys.stdout.write(in_json(text) + "\n")
 
 
 def shorten(text: str, width: int) -> str:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from fewer.core.errors import FewerError, near_match
+from fewer.core.reading import read_json
 from fewer.tasks.task import Quality, Result, Task
 
 __all__ = [
@@ -176,9 +176,9 @@ def task_of_run(run: str | Path) -> str | None:
     True
     """
     try:
-        meta = json.loads((Path(run) / "recipe.json").read_text(encoding="utf-8"))["meta"]
+        meta = read_json(Path(run) / "recipe.json")["meta"]
         name = meta["task"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FewerError, KeyError, TypeError):
         return None
     return name if isinstance(name, str) and name in TASKS else None
 

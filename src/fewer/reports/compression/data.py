@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from fewer.core.errors import FewerError, near_match
+from fewer.core.reading import parse_json
 from fewer.core.version import __version__
 from fewer.reports.values import Amount, Amounts, Count, Fraction, Number, Pairs, Text, _plain
 
@@ -403,10 +404,7 @@ class RunReport(_Part):
         FewerError
             When the text is not JSON, is of another schema version, or a field is unknown, missing or not valid.
         """
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise FewerError(f"the report is not valid JSON: {error}") from error
+        values = parse_json(text, "the report")
         if not isinstance(values, dict):
             raise FewerError("the report must be a JSON object (a dictionary of fields)")
         version = values.get("schema_version", SCHEMA_VERSION)
