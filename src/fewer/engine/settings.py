@@ -16,7 +16,7 @@ from fewer.presets import preset_values
 MEASURED = ("latency", "energy")
 """Metrics that depend on the device."""
 
-FAST_PATTERNS, FAST_PRECISIONS = "block:16x4,block:16x1,block:16x16", ("fp32", "bf16", "int8")
+FAST_PATTERNS, FAST_PRECISIONS, RUNTIME_PATTERNS = "block:16x4,block:16x1,block:16x16", ("fp32", "bf16", "int8"), "columns"
 
 
 class Settings(StrictSettings):
@@ -45,6 +45,10 @@ class Settings(StrictSettings):
         (:func:`fewer.tokens.blocks.merge_after`): what comes after a merge then works on fewer of them.
     profile
         A device profile from ``fewer profile --out``: plan for that device. By default this machine, measured once.
+    runtime
+        What will run the model, where latency is budgeted: ``native`` (fewer's kernels), ``onnxruntime``, ``openvino``,
+        or ``auto``: whichever of those installed meets the budget here with the least harm. A share of latency is one
+        of the fastest dense model of all runtimes.
     deploy_batch
         Images at once when the model is used: latency and energy are those of such a batch.
     threads
@@ -115,6 +119,7 @@ class Settings(StrictSettings):
     measure: tuple[str, ...] = ()
     tokens: bool = False
     profile: str | None = None
+    runtime: Literal["auto", "native", "onnxruntime", "openvino", "torch"] = "auto"
     deploy_batch: int = Field(default=1, ge=1)
     threads: int | None = Field(default=None, ge=1)
     sparsities: tuple[float, ...] | None = None
@@ -242,7 +247,7 @@ class Settings(StrictSettings):
         >>> Settings.of_run({"seed": 3}, "run").smooth, Settings.of_run({"smooth": 0.5}, "run").smooth
         (0.0, 0.5)
         """
-        return cls.of({"smooth": 0.0, "reorder": False, **values}, where)
+        return cls.of({"smooth": 0.0, "reorder": False, "runtime": "native", **values}, where)
 
     @classmethod
     def from_preset(cls, name: str, **changes: Any) -> Settings:
