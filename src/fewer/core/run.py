@@ -137,6 +137,7 @@ class RunFolder:
         """
         files = [p for p in self.path.rglob("*") if p.is_file()]
         passing = {self.path / name for name in (_MARK, LOCK, _FILES["config"], _FILES["log"])}
+        passing.add(self.path / _SCRATCH / "runtime.json")  # which runtime was the fastest is soon found again
         if any(p not in passing and p.stat().st_size for p in files):
             return False
         with contextlib.suppress(OSError):  # a folder that someone else began to use stays

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,20 +13,22 @@ from torch import Tensor
 
 from fewer.core.budget import Budget
 from fewer.core.errors import FewerError
+from fewer.core.files import atomic_write_text
 from fewer.core.option import Option
 from fewer.core.progress import Progress
 from fewer.cost.stopwatch import Stopwatch
 from fewer.cost.subjects import random_mask
-from fewer.engine.prepare import Prepared
-from fewer.engine.settings import Settings
+from fewer.engine.prepare import Prepared, couplings_of
+from fewer.engine.settings import FAST_PATTERNS, Settings
 from fewer.kernels import native
 from fewer.kernels.accelerate import accelerate
 from fewer.models.running import evaluating, use_threads
+from fewer.patterns.grid import COLUMNS
 from fewer.runtimes.names import EXPORTED, RUNTIMES, missing
 from fewer.runtimes.planned import PlannedGraph, arrays_of, session_precision
 from fewer.runtimes.session import Session, open_session, runs_bf16
 
-__all__ = ["Chosen", "choose_runtime", "dense_run", "deploy_example", "planned_graph", "threads_of"]
+__all__ = ["Chosen", "choose_runtime", "dense_run", "deploy_example", "planned_graph", "settle_runtime", "threads_of"]
 
 _SAME = {"fp32": 1e-3, "bf16": 0.2}
 """How far a runtime's answer may be from torch's before it is left out: other orders of summation, or rounding."""
@@ -67,6 +71,55 @@ class Chosen:
             "torch_ms": self.torch_ms,
             "runtimes": self.rows,
         }
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Chosen | None:
+        """From :meth:`facts`; None where no runtime was chosen."""
+        if "against_ms" not in facts:
+            return None
+        names = ("runtime", "against_ms", "against", "torch_ms", "runtimes")
+        return cls(*(facts[name] for name in names))
+
+
+def settle_runtime(
+    prepared: Prepared,
+    settings: Settings,
+    budgets: Sequence[Budget],
+    progress: Progress,
+    kept: Path | None = None,
+) -> tuple[Prepared, Settings]:
+    """Choose the runtime, and offer the options that it gains by.
+
+    Parameters
+    ----------
+    prepared, settings, budgets, progress
+        As for :func:`choose_runtime`.
+    kept
+        A file in which the choice of an interrupted run is found again: timed anew, it might be another one.
+
+    Returns
+    -------
+    Prepared
+        Knows the choice (``shared["runtime"]``), and which channels can go, where the runtime gains by that only.
+    Settings
+        ``runtime`` is never ``auto`` in them; the default pattern is that of the runtime.
+    """
+    if kept is not None and kept.exists():
+        chosen = Chosen.of(json.loads(kept.read_text("utf-8")))
+    else:
+        chosen = choose_runtime(prepared, settings, budgets, progress)
+        if kept is not None and chosen is not None:
+            atomic_write_text(kept, json.dumps(chosen.facts()))
+    if chosen is None:
+        return prepared, settings.model_copy(update={"runtime": "native"})
+    prepared.shared["runtime"] = chosen
+    changes: dict[str, Any] = {"runtime": chosen.runtime}
+    if chosen.runtime in EXPORTED and settings.pattern == FAST_PATTERNS:
+        changes["pattern"] = COLUMNS
+        # asked for beside another pattern: a model without such channels has its precisions left
+        links = couplings_of(prepared.model, prepared.matched, prepared.calibration[:1], f"{COLUMNS},{FAST_PATTERNS}")
+        prepared = replace(prepared, couplings=links)
+    return prepared, settings.model_copy(update=changes)
 
 
 def threads_of(settings: Settings) -> int:
@@ -154,7 +207,11 @@ def choose_runtime(
             "in plain torch no option is faster than the dense model; plan for native, onnxruntime or openvino, and "
             "use fewer.load(run, runtime='torch') where the model shall run in torch"
         )
-    if settings.runtime == "native" and all(missing(name) for name in EXPORTED):
+    if settings.runtime == "auto" and "block" in settings.pattern and settings.pattern != FAST_PATTERNS:
+        settings = settings.model_copy(update={"runtime": "native"})  # blocks were asked for, which others do not skip
+    if settings.tokens and settings.runtime == "auto":
+        settings = settings.model_copy(update={"runtime": "native"})
+    if settings.runtime in ("native", "auto") and all(missing(name) for name in EXPORTED):
         return None
     if settings.runtime in EXPORTED and settings.tokens:
         raise FewerError("tokens are merged by the native kernels and torch only; leave tokens or the runtime out")

@@ -19,7 +19,7 @@ from fewer.runtimes.module import RuntimeModule
 from fewer.runtimes.names import EXPORTED
 from fewer.runtimes.session import open_session
 
-__all__ = ["FOLDER", "RuntimeRecord", "open_runtime", "read_record", "save_runtime"]
+__all__ = ["FOLDER", "RuntimeRecord", "drop_runtime", "open_runtime", "read_record", "save_runtime"]
 
 FOLDER = "runtime"
 _RECORD, _FILE = "runtime.json", "model.onnx"
@@ -73,6 +73,11 @@ def save_runtime(folder: str | Path, file: bytes, record: RuntimeRecord) -> Path
     except OSError as error:
         raise explain_os_error(error, place) from None
     return place / _FILE
+
+
+def drop_runtime(folder: str | Path) -> None:
+    """Remove a runtime's files from a run folder, where there are any."""
+    shutil.rmtree(Path(folder) / FOLDER, ignore_errors=True)
 
 
 def read_record(folder: str | Path) -> RuntimeRecord | None:

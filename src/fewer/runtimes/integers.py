@@ -12,7 +12,7 @@ import torch
 from fewer.formats.integers import as_integers
 from fewer.quantize.qdq import InputRange
 
-__all__ = ["rounded_tensors", "with_int8"]
+__all__ = ["last_output", "rounded_tensors", "with_int8"]
 
 _FOLLOWERS = ("Relu", "Clip")  # are part of the convolution before them: bytes end where they end
 _THROUGH = ("Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat")
@@ -193,6 +193,11 @@ def _readers(model: Any) -> dict[str, list[Any]]:
         for name in node.input:
             found.setdefault(name, []).append(node)
     return found
+
+
+def last_output(node: Any, model: Any) -> str:
+    """The tensor after a node and the activations that a runtime makes a part of it."""
+    return _end(node, _readers(model))
 
 
 def _end(node: Any, readers: Mapping[str, list[Any]]) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from fewer.runtimes.integers import last_output
 from fewer.runtimes.planned import PlannedGraph, session_precision
 from fewer.runtimes.session import open_session
 
 __all__ = ["layer_ms", "shared_out"]
+
+_BOUNDARY = re.compile(r"[_/]")
 
 
 def layer_ms(
@@ -42,6 +46,7 @@ def layer_ms(
 def _owners(planned: PlannedGraph, file: Any) -> dict[str, str]:
     """Layer of each node of a file that serves one layer only: its products, and the rounding of its input."""
     owners = {node: layer for layer, nodes in planned.layers.items() for node in nodes if layer}
+    ends = {node.name: (node.output[0], last_output(node, file)) for node in file.graph.node if node.name in owners}
     readers: dict[str, set[str]] = {}
     for node in file.graph.node:
         for name in node.input:
@@ -52,6 +57,10 @@ def _owners(planned: PlannedGraph, file: Any) -> dict[str, str]:
             layers = readers.get(tensor, set())
             if len(layers) == 1 and (layer := next(iter(layers))):
                 owners[node.name] = owners[node.output[0]] = layer
+    # a runtime may name a fused layer by what comes out of it
+    for name, tensors in ends.items():
+        for tensor in tensors:
+            owners.setdefault(tensor, owners[name])
     return owners
 
 
@@ -63,19 +72,17 @@ def shared_out(times: Mapping[str, float], owners: Mapping[str, str]) -> dict[st
 
     Examples
     --------
-    >>> shared_out({"conv_7_token_3": 1.0, "x_abcd_acdb_conv_7": 0.5, "add": 2.0}, {"conv_7": "a", "conv_70": "b"})
+    >>> times = {"conv_7_token_3": 1.0, "x_abcd_acdb_conv_7/WithoutBiases": 0.5, "add": 2.0}
+    >>> shared_out(times, {"conv_7": "a", "conv_70": "b"})
     {'a': 1.5}
     """
     found: dict[str, float] = {}
     for name, ms in times.items():
-        layer = owners.get(name)
-        if layer is None:
-            parts = name.split("_")
-            near = ("_".join(parts[:i]) for i in range(len(parts) - 1, 0, -1))
-            layer = next((owners[n] for n in near if n in owners), None)
-        if layer is None:
-            near = ("_".join(parts[i:]) for i in range(1, len(parts)))
-            layer = next((owners[n] for n in near if n in owners), None)
+        cuts = [match.start() for match in _BOUNDARY.finditer(name)]
+        near = [name, *(name[:at] for at in reversed(cuts)), *(name[at + 1 :] for at in cuts)]
+        for at in cuts:  # a name with an ending, at the end of that of a change of layout
+            near += [name[at + 1 : end] for end in reversed(cuts) if end > at]
+        layer = next((owners[part] for part in near if part in owners), None)
         if layer is not None:
             found[layer] = found.get(layer, 0.0) + ms
     return found

@@ -18,7 +18,7 @@ from fewer.runtimes.names import RUNTIMES, missing
 __all__ = ["Session", "open_session", "runs_bf16"]
 
 Arrays = list[np.ndarray]
-_PROFILED = 8  # calls that are profiled, after as many that warm up
+_PROFILED, _WARM = 24, 4  # calls
 
 
 class Session:
@@ -105,7 +105,7 @@ class _Onnxruntime(Session):
         return self._session.run(None, dict(zip(self._names, arrays, strict=True)))
 
     def node_ms(self, arrays: Sequence[np.ndarray]) -> dict[str, float]:
-        for _ in range(2 * _PROFILED):
+        for _ in range(_WARM + _PROFILED):
             self.run(arrays)
         events = json.loads(Path(self._session.end_profiling()).read_text("utf-8"))
         self._folder.cleanup()
@@ -114,7 +114,7 @@ class _Onnxruntime(Session):
             name = event["name"]
             if event.get("cat") == "Node" and name.endswith("_kernel_time"):
                 times[name.removesuffix("_kernel_time")].append(event["dur"] / 1e3)
-        return {name: float(np.quantile(ms[_PROFILED:], 0.25)) for name, ms in times.items()}
+        return {name: min(ms) for name, ms in times.items()}  # wall time: the quickest is the least disturbed
 
 
 class _OpenVino(Session):
@@ -146,10 +146,10 @@ class _OpenVino(Session):
 
     def node_ms(self, arrays: Sequence[np.ndarray]) -> dict[str, float]:
         times: dict[str, list[float]] = defaultdict(list)
-        for _ in range(_PROFILED):
+        for _ in range(_WARM):
             self.run(arrays)
         for _ in range(_PROFILED):
             self.run(arrays)
             for node in self._request.profiling_info:
                 times[node.node_name].append(node.real_time.total_seconds() * 1e3)
-        return {name: float(np.quantile(ms, 0.25)) for name, ms in times.items()}
+        return {name: min(ms) for name, ms in times.items()}
