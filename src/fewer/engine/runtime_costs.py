@@ -34,7 +34,7 @@ class RuntimeTimes:
 
     A whole model in one precision is timed, and profiled inside of the runtime: what a layer takes there holds its
     fusions, the rounding of its input and its changes of layout. What is left is the rest of the model; its cheapest
-    form is the fixed cost, and what it takes more in a precision is spread over the layers, as it is they that cause it.
+    form is the fixed cost, and what it takes more in a precision is spread over the layers, which cause it.
 
     Attributes
     ----------

@@ -51,8 +51,8 @@ def example_of(run: str | Path, example: Any = None) -> Any:
     else:
         shapes = [[1, *recipe.preprocess["input_size"]]]
     generator = torch.Generator().manual_seed(0)
-    made = tuple(torch.randn(*shape, generator=generator) for shape in shapes)
-    return made if len(made) > 1 else made[0]
+    made = [torch.randn(*shape, generator=generator) for shape in shapes]
+    return tuple(made) if len(made) > 1 else made[0]
 
 
 def runtime_model(run: str | Path, runtime: str, model: nn.Module, example: Any, threads: int) -> RuntimeModule:

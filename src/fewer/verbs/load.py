@@ -76,5 +76,7 @@ def load(
     try:
         return runtime_model(run, runtime, model, example, threads)
     except FewerError as error:
-        warnings.warn(f"{RUNTIMES[runtime].label} is not used for {run}: {error}; the model runs in torch", stacklevel=2)
+        warnings.warn(
+            f"{RUNTIMES[runtime].label} is not used for {run}: {error}; the model runs in torch", stacklevel=2
+        )
         return model
