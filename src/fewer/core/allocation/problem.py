@@ -152,7 +152,7 @@ def unreachable(budget: Budget, dense: float, least: float, why: str = "") -> Fe
     Examples
     --------
     >>> print(unreachable(Budget("latency", 0.5, True), 4.0, 3.0))
-    latency=0.5x cannot be met: the smallest reachable latency is 75 % of dense (3 ms)
+    latency=0.5x cannot be met: the smallest reachable latency is 75 % of dense (3ms)
     """
     share = f"{_percent_up(least / dense)} % of dense" if dense > 0 else "the dense model costs nothing"
     amount = format_amount(budget.metric, least)
