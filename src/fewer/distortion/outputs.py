@@ -11,6 +11,11 @@ from torch import Tensor
 from fewer.core.errors import FewerError, near_match
 from fewer.models.running import tensors_of
 
+_HINT = (
+    "such a change cannot be measured: give forward=, a function (model, batch) that returns what comes before that "
+    "choice, such as all scores"
+)
+
 
 def output_tensors(output: Any) -> list[Tensor]:
     """All floating-point tensors of an output that is a tensor, tuple, list, mapping or a nest of them.
@@ -63,8 +68,10 @@ class Reference:
         energies = torch.zeros(len(self.tensors[0]), dtype=torch.float64)
         samples = 0
         for tensors in self.tensors:
+            if [t.shape[1:] for t in tensors] != [t.shape[1:] for t in self.tensors[0]]:
+                raise FewerError(f"the shape of the model's output depends on the images; {_HINT}")
             for i, t in enumerate(tensors):
-                energies[i] += t.double().square().sum()
+                energies[i] += t.double().square().sum().cpu()
             samples += samples_of(tensors)
         if not bool(torch.isfinite(energies).all()):
             raise FewerError("the dense model's output holds NaN or infinity on the calibration images.")
@@ -72,6 +79,13 @@ class Reference:
         self.samples = samples
         # an output that is zero everywhere has no scale of its own; any change of it is measured as it is
         self.scale = torch.where(energies > 0, energies, torch.ones_like(energies)) * len(energies)
+
+    def directions(self, batch: int, outputs: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+        """Random signs over the outputs, each on its own scale; see :mod:`fewer.distortion.distance`."""
+        return [
+            (torch.randint(0, 2, t.shape, generator=generator).to(t) * 2 - 1) / scale.sqrt().to(t)
+            for t, scale in zip(outputs, self.scale, strict=True)
+        ]
 
     def part(self, start: int, stop: int) -> Reference:
         """The batches ``start`` to ``stop`` alone, on the scale of the whole."""
@@ -83,13 +97,15 @@ class Reference:
     def change(self, batch: int, output: Any) -> Tensor:
         """Relative squared change of each sample of one batch, float64, shape (samples of the batch,)."""
         wanted, got = self.tensors[batch], output_tensors(output)
+        if [t.shape for t in wanted] != [t.shape for t in got]:
+            raise FewerError(f"the shape of the model's output depends on its weights; {_HINT}")
         total = torch.zeros(samples_of(wanted), dtype=torch.float64)
         for scale, a, b in zip(self.scale, wanted, got, strict=True):
             difference = (b - a).float().square()
             if difference.ndim and difference.shape[0] % len(total) == 0:
-                total += difference.reshape(len(total), -1).sum(1, dtype=torch.float64) / scale
+                total += difference.reshape(len(total), -1).sum(1, dtype=torch.float64).cpu() / scale
             else:  # one value for the whole batch: its samples share the change
-                total += difference.sum(dtype=torch.float64) / (scale * len(total))
+                total += difference.sum(dtype=torch.float64).cpu() / (scale * len(total))
         return total
 
 

@@ -13,6 +13,7 @@ from fewer.core.allocation.problem import unreachable
 from fewer.core.budget import Budget
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
+from fewer.core.precision import PRECISIONS
 from fewer.core.progress import Progress
 from fewer.cost.device import device_facts
 from fewer.cost.energy import HOROWITZ_45NM, fixed_joules, option_joules
@@ -186,6 +187,12 @@ def _in_runtime(
 def _times(prepared: Prepared, settings: Settings, progress: Progress) -> tuple[LatencyModel, str | None]:
     if prepared.forward is not None:
         raise FewerError("a model with its own forward= cannot be timed; leave latency out of the budget")
+    if settings.device != "cpu":
+        raise FewerError(
+            f"latency is timed and planned for the CPU, whose kernels are ours, not for {settings.device!r}: leave "
+            "--device out, or budget weights, flops or size"
+        )
+    example = deploy_example(prepared, settings)
     if any(p.is_floating_point() and p.dtype != torch.float32 for p in prepared.model.parameters()):
         raise FewerError("only models in fp32 can be timed; convert this one with model.float() first")
     patterns = [p.strip() for p in settings.pattern.split(",") if p.strip().startswith("block:")]
@@ -202,7 +209,7 @@ def _times(prepared: Prepared, settings: Settings, progress: Progress) -> tuple[
             profile,
             prepared.model,
             prepared.matched.units,
-            deploy_example(prepared, settings),
+            example,
             patterns=patterns,
             precisions=settings.precisions,
             sides={
@@ -247,12 +254,12 @@ def worth_trying(options: Sequence[Option], latency: Sequence[float] | np.ndarra
     return stay
 
 
-_ORDER = {"fp32": 0, "fp16": 1, "bf16": 2, "int8": 3, "int4": 4}
+_ORDER = {name: place for place, name in enumerate(PRECISIONS)}
 
 
 def _gentler(a: Option, b: Option) -> bool:
     """Whether option a harms less than b, or the same, whatever the layer."""
-    if a.sparsity > b.sparsity or _ORDER.get(a.precision, 9) > _ORDER.get(b.precision, 9):
+    if a.sparsity > b.sparsity or _ORDER[a.precision] > _ORDER[b.precision]:
         return False
     if a.is_dense or a.pattern == "unstructured" or a.family == b.family:
         return True

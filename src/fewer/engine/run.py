@@ -18,7 +18,8 @@ from fewer.core.curve import CurveSet
 from fewer.core.plan import Plan
 from fewer.core.progress import Progress, timed
 from fewer.core.run import RunFolder
-from fewer.distortion.outputs import Reference
+from fewer.data.samples import Samples
+from fewer.distortion.distance import Distance, MakeDistance
 from fewer.engine.apply import apply_options
 from fewer.engine.assembly import Assembly
 from fewer.engine.contest import Made, decide, final
@@ -34,7 +35,8 @@ from fewer.engine.sense import Sensed, resolved, sense_curves
 from fewer.engine.settings import Settings
 from fewer.engine.shrink import Shrunk, shrink
 from fewer.engine.tokens import choose_tokens, mergeable
-from fewer.models.running import Forward, call, evaluating
+from fewer.models.guard import unguard
+from fewer.models.running import Forward
 from fewer.patterns import to_matrix
 from fewer.reports import RunReport, write
 
@@ -84,7 +86,7 @@ class CompressedRun:
         FewerError
             When the folder is in use or cannot be written.
         """
-        with RunFolder.create(folder, overwrite=overwrite) as run:
+        with RunFolder.create(folder, overwrite=overwrite) as run, run.together():
             save_run(run, self, {})
         self.folder = Path(folder)
         return self.folder
@@ -138,10 +140,11 @@ def _compress(
     command: str | None,
     forward: Forward | None,
     quality: QualityLike = None,
+    distance: MakeDistance | None = None,
 ) -> CompressedRun:
     timings: dict[str, float] = {}
     with progress.stage("match", None) as stage, timed(timings, "match"):
-        prepared = prepare(model, images, settings, forward)
+        prepared = prepare(model, images, settings, forward, distance=distance)
         judge = quality_of(prepared.loaded, quality)
         if settings.tokens:  # told before anything is measured
             mergeable(prepared)
@@ -161,7 +164,7 @@ def _compress(
     if settings.tokens:
         with timed(timings, "tokens"):
             sensed = choose_tokens(prepared, settings, sensed, budgets, progress, scratch)
-    assembly = Assembly.of(prepared.model, sensed.curves, scratch, prepared.calibration[:1], forward)
+    assembly = Assembly.of(prepared.model, sensed.curves, scratch, prepared.example, forward)
     with timed(timings, "plan"):
         allocator, rows = decide(prepared, settings, sensed, assembly, budgets, progress)
     made: dict[bytes, Made] = {}
@@ -209,7 +212,7 @@ def report_on(evidence: Evidence, assembly: Assembly | None, progress: Progress)
         e.masks,
         e.prepared.couplings,
         e.plan.options(),
-        e.prepared.calibration[: max(1, e.settings.batch)],
+        e.prepared.calibration.split(max(1, e.settings.batch))[0],
         e.prepared.forward,
     )
     e.model = e.shrunk.model
@@ -219,6 +222,7 @@ def report_on(evidence: Evidence, assembly: Assembly | None, progress: Progress)
             e.deployed = deploy(e.prepared, e.settings, e.model, e.shrunk.masks, e.plan.options(), predicted, dense)
             stage.advance()
     report = gather(e, assembly, progress)
+    unguard(e.model)
     fast = e.deployed.model if e.deployed is not None else None
     return CompressedRun(e.model, e.plan, report, e.sensed.curves, e.masks, e.prepared, fast=fast, shrunk=e.shrunk)
 
@@ -266,16 +270,14 @@ def _search(
     return (found, facts) if facts["kept"] else (start, facts)
 
 
-def search_images(prepared: Prepared, settings: Settings) -> tuple[list[Tensor], Reference, list[Tensor], Reference]:
+def search_images(
+    prepared: Prepared, settings: Settings
+) -> tuple[Sequence[Samples], Distance, Sequence[Samples], Distance]:
     """Images to search on and others to decide on; the stored weights were fitted to neither."""
     images = prepared.sensing_images
     half = max(1, len(images) // 2)
-    sets = []
-    with evaluating(prepared.model):
-        for part in (images[:half], images[-half:]):
-            batches = list(part.split(settings.batch))
-            sets += [batches, Reference([call(prepared.model, b, prepared.forward) for b in batches])]
-    return sets[0], sets[1], sets[2], sets[3]
+    search, judge = images[:half].split(settings.batch), images[-half:].split(settings.batch)
+    return search, prepared.reference(search), judge, prepared.reference(judge)
 
 
 def _iterate(

@@ -65,7 +65,7 @@ def in_runtime(
 
 def range_images(prepared: Prepared) -> Tensor:
     """Calibration images from which the ranges of activations are found: some of each file."""
-    return prepared.calibration[:: -(-len(prepared.calibration) // _IMAGES)]
+    return prepared.calibration[:: -(-len(prepared.calibration) // _IMAGES)].batch()
 
 
 def about(precisions: Mapping[str, str], rest: str) -> str:

@@ -117,7 +117,9 @@ def settle_runtime(
     if chosen.runtime in EXPORTED and settings.pattern == FAST_PATTERNS:
         changes["pattern"] = COLUMNS
         # asked for beside another pattern: a model without such channels has its precisions left
-        links = couplings_of(prepared.model, prepared.matched, prepared.calibration[:1], f"{COLUMNS},{FAST_PATTERNS}")
+        links = couplings_of(
+            prepared.model, prepared.matched, prepared.example.batch(), f"{COLUMNS},{FAST_PATTERNS}"
+        )
         prepared = replace(prepared, couplings=links)
     return prepared, settings.model_copy(update=changes)
 
@@ -128,8 +130,20 @@ def threads_of(settings: Settings) -> int:
 
 
 def deploy_example(prepared: Prepared, settings: Settings) -> Tensor:
-    """A batch of the size at which the model will be used."""
-    image = prepared.calibration[:1].float()
+    """A batch of the size at which the model will be used.
+
+    Raises
+    ------
+    FewerError
+        When the model takes anything but one tensor: neither timing nor the kernels know such inputs.
+    """
+    tensor = prepared.example.tensor
+    if tensor is None:
+        raise FewerError(
+            "only models that take one tensor can be timed and put on the kernels, and this one is given several "
+            "tensors or samples of different shapes; leave latency out of the budget (weights, flops and size work)"
+        )
+    image = tensor.float()
     return image.expand(settings.deploy_batch, *image.shape[1:]).contiguous()
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from fewer.core.errors import FewerError
+from fewer.data.samples import Samples, leaves, map_tensors
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -21,19 +22,25 @@ Forward = Callable[[nn.Module, Any], Any]
 def call(model: nn.Module, example: Any, forward: Forward | None = None) -> Any:
     """Call a model on a tensor, ``*tuple`` or ``**mapping``, or through the user's own forward.
 
+    This is where inputs meet a model: samples become a batch, and the batch moves to the model's device.
+
+    Parameters
+    ----------
+    model
+        Any module.
+    example
+        Samples, or a batch as the model takes it.
+    forward
+        ``forward(model, batch)``.
+
     Raises
     ------
     FewerError
         When the model does not run on the example; the message has the shapes and the model's own error.
     """
+    example = copied(model_input(model, example))  # a forward may write into its input
     try:
-        if forward is not None:
-            return forward(model, example)
-        if isinstance(example, Mapping):
-            return model(**example)
-        if isinstance(example, (tuple, list)):
-            return model(*example)
-        return model(example)
+        return call_plainly(model, example, forward)
     except FewerError:
         raise
     except Exception as error:
@@ -43,38 +50,92 @@ def call(model: nn.Module, example: Any, forward: Forward | None = None) -> Any:
         ) from error
 
 
-def tensors_of(value: Any) -> list[Tensor]:
-    """All tensors in nested tuples, lists and mappings.
+def call_plainly(model: nn.Module, batch: Any, forward: Forward | None = None) -> Any:
+    """As :func:`call`, on a batch that is where the model is; the model's own errors come through as they are."""
+    if forward is not None:
+        return forward(model, batch)
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    if isinstance(batch, (tuple, list)):
+        return model(*batch)
+    return model(batch)
+
+
+def model_input(model: nn.Module, example: Any) -> Any:
+    """Samples, or a batch, as the model takes it, on the device of its first parameter.
 
     Examples
     --------
-    >>> len(tensors_of({"a": torch.zeros(1), "b": (torch.zeros(1), 3)}))
-    2
+    >>> from fewer.data.samples import TensorSamples
+    >>> model_input(nn.Linear(2, 1), TensorSamples(torch.ones(1, 2)))
+    tensor([[1., 1.]])
+    """
+    batch = example.batch() if isinstance(example, Samples) else example
+    device = device_of(model)
+    return batch if device is None else to_device(batch, device)
+
+
+def device_of(model: nn.Module) -> torch.device | None:
+    """Device of a model's first parameter or buffer; None where it has neither."""
+    first = next(model.parameters(), None)
+    first = next(model.buffers(), None) if first is None else first
+    return None if first is None else first.device
+
+
+tensors_of = leaves
+
+
+def copied(value: Any) -> Any:
+    """Nested tuples, lists and mappings with copies of their tensors; other things as they are.
+
+    Examples
+    --------
+    >>> x = torch.zeros(1)
+    >>> copied([x, 3])[0] is x
+    False
     """
     if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        return [t for v in value.values() for t in tensors_of(v)]
-    if isinstance(value, (tuple, list)):
-        return [t for v in value for t in tensors_of(v)]
-    return []
+        return value.clone()
+    if type(value) in (list, tuple):
+        return type(value)(copied(item) for item in value)
+    if type(value) is dict:
+        return {key: copied(item) for key, item in value.items()}
+    return value
+
+
+def input_dtype(model: nn.Module, example: Any, forward: Forward | None = None) -> torch.dtype:
+    """The floating-point type that a model takes its input in: that of its weights.
+
+    Where weights are of several types, they are tried in the order of the parameters, then fp32.
+
+    Examples
+    --------
+    >>> input_dtype(nn.Linear(2, 1).double(), torch.zeros(1, 2))
+    torch.float64
+    """
+    kinds = list(dict.fromkeys(p.dtype for p in model.parameters() if p.is_floating_point()))
+    if len(kinds) > 1:
+        twin = copy.deepcopy(model)
+        for kind in dict.fromkeys([*kinds, torch.float32]):
+            with contextlib.suppress(FewerError), evaluating(twin):
+                call(twin, example.to(kind), forward)
+                return kind
+    return kinds[0] if kinds else getattr(example, "dtype", torch.float32)
 
 
 def batch_size(example: Any) -> int:
     """Samples in an example: the first dimension of its first tensor, at least 1."""
+    if isinstance(example, Samples):
+        return len(example)
     tensors = tensors_of(example)
     return max(1, tensors[0].shape[0]) if tensors and tensors[0].ndim else 1
 
 
 def to_device(example: Any, device: torch.device) -> Any:
-    """The example with its tensors on a device."""
-    if isinstance(example, Tensor):
-        return example.to(device)
-    if isinstance(example, Mapping):
-        return {key: to_device(value, device) for key, value in example.items()}
-    if isinstance(example, (tuple, list)):
-        return type(example)(to_device(value, device) for value in example)
-    return example
+    """The example with its tensors on a device; the very same object where they are there already."""
+    if isinstance(example, Samples) or all(t.device == device for t in leaves(example)):
+        return example
+    return map_tensors(example, lambda t: t.to(device))
 
 
 @contextmanager

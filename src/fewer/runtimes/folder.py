@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,19 @@ from pydantic import Field, ValidationError
 from torch import nn
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_text, explain_os_error
+from fewer.core.files import atomic_write_bytes, atomic_write_text, explain_os_error
 from fewer.core.strict import StrictSettings
 from fewer.runtimes.module import RuntimeModule
 from fewer.runtimes.names import EXPORTED
 from fewer.runtimes.session import open_session
 
-__all__ = ["FOLDER", "RuntimeRecord", "drop_runtime", "open_runtime", "read_record", "save_runtime"]
+__all__ = ["RuntimeRecord", "drop_runtime", "open_runtime", "read_record", "save_runtime"]
 
-FOLDER = "runtime"
-_RECORD, _FILE = "runtime.json", "model.onnx"
+_RECORD, _FILE = "runtime.json", "runtime.onnx"
 
 
 class RuntimeRecord(StrictSettings):
-    """What ``runtime/runtime.json`` holds.
+    """What ``runtime.json`` holds.
 
     Attributes
     ----------
@@ -63,21 +61,16 @@ def save_runtime(folder: str | Path, file: bytes, record: RuntimeRecord) -> Path
     FewerError
         When they cannot be written.
     """
-    place = Path(folder) / FOLDER
-    try:
-        if place.exists():
-            shutil.rmtree(place)
-        place.mkdir(parents=True)
-        (place / _FILE).write_bytes(file)
-        atomic_write_text(place / _RECORD, record.model_dump_json(indent=1))
-    except OSError as error:
-        raise explain_os_error(error, place) from None
+    place = Path(folder)
+    atomic_write_bytes(place / _FILE, file)
+    atomic_write_text(place / _RECORD, record.model_dump_json(indent=1))
     return place / _FILE
 
 
 def drop_runtime(folder: str | Path) -> None:
     """Remove a runtime's files from a run folder, where there are any."""
-    shutil.rmtree(Path(folder) / FOLDER, ignore_errors=True)
+    for name in (_RECORD, _FILE):
+        (Path(folder) / name).unlink(missing_ok=True)
 
 
 def read_record(folder: str | Path) -> RuntimeRecord | None:
@@ -88,7 +81,7 @@ def read_record(folder: str | Path) -> RuntimeRecord | None:
     FewerError
         When it is damaged.
     """
-    path = Path(folder) / FOLDER / _RECORD
+    path = Path(folder) / _RECORD
     if not path.exists():
         return None
     try:
@@ -118,7 +111,7 @@ def open_runtime(
     FewerError
         When the runtime is missing or cannot run the file, or the file is not that of this run.
     """
-    path = Path(folder) / FOLDER / _FILE
+    path = Path(folder) / _FILE
     if runtime not in EXPORTED:
         raise FewerError(f"{runtime} runs no files; it is one of {', '.join(EXPORTED)} that does")
     try:

@@ -15,16 +15,18 @@ from torch import Tensor, nn
 from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
 from fewer.core.progress import Progress, Silent, Stage
+from fewer.core.reading import read_bytes
 from fewer.core.run import RunFolder
 from fewer.distillation.blocks import find_blocks
 from fewer.distillation.recover import RecoverySettings, TeacherStudent, has_fast_bf16, train_student
-from fewer.engine.judge import Judge
+from fewer.engine.judge import Judge, judge_of
 from fewer.engine.quality import QualityLike
 from fewer.engine.refit import affordable_views, can_refit, refit, room_for_views
 from fewer.engine.reopen import Measured, OpenRun, check_finished, open_run
 from fewer.models.artefact import save_artefact, state_hash
 from fewer.models.recipe import precisions_of
 from fewer.models.running import Forward
+from fewer.models.trust import Trust, trusting
 from fewer.quantize.activations import rounding_inputs_of
 from fewer.reports import RunReport, write
 from fewer.reports.compression.data import Recovery
@@ -38,7 +40,7 @@ __all__ = ["CHECKPOINT", "RecoveredRun", "recover"]
 CHECKPOINT = "recover.safetensors"
 """In the scratch folder of a run while it is being recovered."""
 
-_COPIED = ("config", "curves", "plan", "log")
+_COPIED = ("config", "curves", "plan")
 _FIT_SHARE = 0.5  # of the time that is left, for the least squares
 _FIT_VIEWS = 2  # times the calibration images, where steps and not a time are given
 _SPARE = 1.15  # on the time that judging and saving take, as measured at the beginning
@@ -87,6 +89,7 @@ def recover(
     command: str | None = None,
     forward: Forward | None = None,
     quality: QualityLike = None,
+    trust: Trust = False,
 ) -> RecoveredRun:
     """Win back quality that a compression lost, by training on unlabelled images for a given time.
 
@@ -122,6 +125,8 @@ def recover(
         Of the views that are drawn; by default that of the run.
     progress, command, forward, quality
         As for :func:`fewer.compress`.
+    trust
+        Run the Python file that the run names its model by: True, or the file; see :func:`fewer.load`.
 
     Returns
     -------
@@ -152,21 +157,17 @@ def recover(
     elsewhere = out is not None and Path(out).resolve() != source.path.resolve()
     with ExitStack() as stack:
         with progress.stage("match", None) as stage:
-            work = open_run(source, model, images, forward, quality, seed)
+            with trusting(trust):
+                work = open_run(source, model, images, forward, quality, seed)
             stage.advance()
-        target = RunFolder.create(out if out and elsewhere else run, overwrite=overwrite and elsewhere,
-                                  resume=resume or not elsewhere)  # fmt: skip
-        folder = stack.enter_context(target)
+        if out is not None and elsewhere:
+            folder = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume))
+        else:
+            folder = stack.enter_context(RunFolder.edit(run))
         checkpoint = _scratch(folder, overwrite, resume, elsewhere)
         folder.log("recovering", command=command or "", budget_seconds=seconds, steps=steps)
         with progress.stage("judge", None) as stage:
-            work.judge = Judge(
-                work.prepared.model,
-                work.prepared.heldout,
-                batch=max(8, work.settings.batch),
-                forward=forward,
-                task=work.prepared.loaded.task,
-            )
+            work.judge = judge_of(work.prepared, work.settings, work.prepared.heldout)
             judging = perf_counter()
             before = work.measure()
             reserve = _SPARE * (perf_counter() - judging) + _SAVING
@@ -175,15 +176,14 @@ def recover(
         after = work.measure() if fit.improved else before
         with progress.stage("save", None) as stage:
             report = _report(work, fit, before, after, perf_counter() - began, command)
-            if elsewhere:
-                for name in _COPIED:
-                    if source.has(name) and (name != "log" or not folder.has("log")):
-                        folder.write_bytes(name, source.file(name).read_bytes())
-            _save(folder, work, report, fit)
+            with folder.together():
+                for name in _COPIED if elsewhere else ():
+                    folder.write_bytes(name, read_bytes(source.file(name), 2**30))
+                _save(folder, work, report, fit)
             stage.advance()
         folder.log("recovered", before=report_error(report, "before"), after=report_error(report, "after"))
         shutil.rmtree(checkpoint.parent, ignore_errors=True)
-        return RecoveredRun(work.student, work.plan, report, work.masks, folder.path)
+        return RecoveredRun(work.student, work.plan, report, work.masks, folder.home)
 
 
 def report_error(report: RunReport, which: str) -> float | None:
@@ -226,10 +226,7 @@ def _learn(
                 f"{wanted.seconds:g} s for training; give at least --time {max(10, round(4 * (used + reserve)))}s"
             )
         settings = RecoverySettings(**{**vars(wanted), "seconds": left})
-    choosing = Judge(
-        prepared.model, work.views.choosing, batch=max(8, work.settings.batch),
-        forward=prepared.forward, task=prepared.loaded.task,
-    )  # fmt: skip
+    choosing = judge_of(prepared, work.settings, work.views.choosing)
     activations = _rounded_activations(work)
     fit = Fit(better="lower")
     if not checkpoint.exists() and can_refit(prepared, work.student, work.recipe, work.settings):
@@ -269,7 +266,7 @@ def _refit(
             work.student,
             work.masks,
             {unit.name: unit.precision for unit in work.recipe.units},
-            work.views.draw(0, views).to(work.prepared.calibration.dtype),
+            work.views.draw(0, views),
             lambda name: stage.advance(1, name),
         )
     fit.seconds = perf_counter() - began
@@ -292,8 +289,7 @@ def _train(
     """Teach the student for what is left of the time."""
     prepared, recipe = work.prepared, work.recipe
     names = [unit.name for unit in recipe.units]
-    example = prepared.calibration[:1]
-    blocks = find_blocks(prepared.model, names, example, prepared.forward)
+    blocks = find_blocks(prepared.model, names, prepared.example, prepared.forward)
     models = TeacherStudent(
         prepared.model,
         work.student,
@@ -302,7 +298,7 @@ def _train(
             for u in recipe.units
         },
         blocks,
-        choosing.reference,
+        choosing.energies,
         activations,
         [skip.name for skip in prepared.matched.skipped if skip.reason == "excluded by the user"],
         prepared.forward,
@@ -312,7 +308,7 @@ def _train(
         return train_student(
             models,
             settings,
-            lambda step: work.views.draw(step, settings.batch).to(example.dtype),
+            lambda step: work.views.step(step, settings.batch),
             lambda student: choosing.judge(student).distortion,
             start=fit,
             checkpoint=checkpoint,
