@@ -117,9 +117,7 @@ def settle_runtime(
     if chosen.runtime in EXPORTED and settings.pattern == FAST_PATTERNS:
         changes["pattern"] = COLUMNS
         # asked for beside another pattern: a model without such channels has its precisions left
-        links = couplings_of(
-            prepared.model, prepared.matched, prepared.example.batch(), f"{COLUMNS},{FAST_PATTERNS}"
-        )
+        links = couplings_of(prepared.model, prepared.matched, prepared.example.batch(), f"{COLUMNS},{FAST_PATTERNS}")
         prepared = replace(prepared, couplings=links)
     return prepared, settings.model_copy(update=changes)
 
