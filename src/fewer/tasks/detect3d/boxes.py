@@ -76,10 +76,11 @@ def points_in_boxes(points: Floats, boxes: Floats, margin: float = 0.0) -> NDArr
     [[True, False]]
     """
     found = np.zeros((len(boxes), len(points)), dtype=bool)
+    x, y = (np.ascontiguousarray(points[:, axis]) for axis in (0, 1))
     for i, box in enumerate(np.asarray(boxes, dtype=np.float64)):
         # the sphere around the box leaves few points for the exact test
         reach = 0.5 * np.linalg.norm(box[3:6]) + 2 * margin
-        near = np.flatnonzero((np.abs(points[:, :2] - box[:2]) <= reach).all(1))
+        near = np.flatnonzero((np.abs(x - box[0]) <= reach) & (np.abs(y - box[1]) <= reach))
         away = points[near, :3] - box[:3]
         c, s = np.cos(box[6]), np.sin(box[6])
         local = np.stack([c * away[:, 0] + s * away[:, 1], c * away[:, 1] - s * away[:, 0], away[:, 2]], 1)
