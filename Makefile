@@ -15,7 +15,7 @@ MAKEFLAGS += --no-print-directory
 help:
 	@echo "make demo      compress a real Vision Transformer to half its weights and show the report"
 	@echo "make test      run the whole test suite          (ARGS='-k budget' to choose)"
-	@echo "make check     lint, format, types, docs, doctests"
+	@echo "make check     lint, format, import contracts, types, docs, doctests"
 	@echo "make docs      build the documentation            (docs/_build/html/index.html)"
 	@echo "make wheel     build sdist and wheel into dist/ and check them (small enough; installs without a compiler)"
 	@echo "make bench-NAME  run benchmarks/NAME.py           (for example bench-allocation)"
@@ -58,6 +58,7 @@ check: lint types docs doctest
 lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	PYTHONPATH=src $(BIN)/lint-imports
 
 types: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python

@@ -50,7 +50,7 @@ from fewer.core.progress import Silent
 from fewer.cost.stopwatch import Stopwatch
 from fewer.data.photos import real_photos
 from fewer.distillation.blocks import find_blocks
-from fewer.distillation.recover import Course, Pair, has_fast_bf16, teach
+from fewer.distillation.recover import RecoverySettings, TeacherStudent, has_fast_bf16, train_student
 from fewer.distortion.outputs import Reference
 from fewer.engine.apply import apply_options
 from fewer.engine.assembly import Assembly
@@ -71,8 +71,8 @@ from fewer.models.running import call, evaluating
 from fewer.models.spec import load_model
 from fewer.quantize.activations import rounding_inputs_of
 from fewer.reports import environment
-from fewer.training.checkpoint import Lesson
 from fewer.training.constrained import Held
+from fewer.training.history import Fit
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
@@ -363,25 +363,25 @@ def recover(
     for name, precision in precisions.items():
         if precision != "fp32":
             rounded.setdefault(precision, []).append(model.get_submodule(name))
-    lesson, began = Lesson(), process_time()
+    fit, began = Fit(better="lower"), process_time()
     with rounding_inputs_of(rounded):
-        lesson.note(judge.judge(model).distortion, model)
+        fit.note(model, judge.judge(model).distortion)
         refit(prepared, settings, model, masks, precisions, views.draw(0, FIT_VIEWS))
-        lesson.seconds = process_time() - began
-        if not lesson.note(judge.judge(model).distortion, model):
-            model.load_state_dict(lesson.best)
+        fit.seconds = process_time() - began
+        if not fit.note(model, judge.judge(model).distortion):
+            fit.load_best(model)
     blocks = find_blocks(prepared.model, list(masks), prepared.calibration[:1])
     held = {n: Held(None if bool(m.all()) else m, precisions[n]) for n, m in masks.items()}
     with torch.enable_grad():
-        teach(
-            Pair(prepared.model, model, held, blocks, judge.reference, rounded),
-            Course(seconds=seconds, mixed=has_fast_bf16()),
+        train_student(
+            TeacherStudent(prepared.model, model, held, blocks, judge.reference, rounded),
+            RecoverySettings(seconds=seconds, bf16=has_fast_bf16()),
             lambda step: views.draw(step, 4),
             lambda net: judge.judge(net).distortion,
-            lesson=lesson,
+            start=fit,
             clock=process_time,
         )
-    print("#", [round(entry["error"], 4) for entry in lesson.history], flush=True)
+    print("#", [round(entry["score"], 4) for entry in fit.history], flush=True)
 
 
 def lpvit(table: Table, prepared: Prepared, seed: int, judge: Judge, clock: Clock, args: argparse.Namespace) -> None:

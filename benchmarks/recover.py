@@ -44,7 +44,7 @@ from fewer.core.option import Option
 from fewer.core.run import RunFolder
 from fewer.data.photos import real_photos
 from fewer.distillation.blocks import find_blocks
-from fewer.distillation.recover import Course, Pair, has_fast_bf16, teach
+from fewer.distillation.recover import RecoverySettings, TeacherStudent, has_fast_bf16, train_student
 from fewer.engine.apply import apply_options
 from fewer.engine.judge import Judge
 from fewer.engine.prepare import Prepared, prepare
@@ -53,8 +53,8 @@ from fewer.engine.settings import Settings
 from fewer.engine.views import views_of
 from fewer.reports import environment
 from fewer.tasks.classify.sets import elpv_cells
-from fewer.training.checkpoint import Lesson
 from fewer.training.constrained import Held
+from fewer.training.history import Fit
 from fewer.verbs.recover import recover
 
 HERE = Path(__file__).parent / "results"
@@ -77,12 +77,12 @@ CELLS = (
 )
 METHODS: dict[str, dict[str, float]] = {
     "default": {"views": 400},
-    "fit": {"views": 400, "alone": 1.0, "rate": 1e-9},
+    "fit": {"views": 400, "blocks_first": 1.0, "rate": 1e-9},
     "blocks": {},
     # at a rate of its own: 3e-4 was better than 2e-3 and 6e-3 in short trials at half the resolution
-    "end to end": {"alone": 0.0, "blocks": 0.0, "rate": 3e-4},
-    "together": {"alone": 0.0},
-    "alone": {"alone": 1.0},
+    "end to end": {"blocks_first": 0.0, "block_weight": 0.0, "rate": 3e-4},
+    "together": {"blocks_first": 0.0},
+    "alone": {"blocks_first": 1.0},
 }
 
 
@@ -130,31 +130,31 @@ def run(
     held = {name: Held(mask) for name, mask in masks.items()}
     choices = dict(METHODS[method])
     count = int(choices.pop("views", 0))
-    course = Course(seconds=seconds, mixed=has_fast_bf16(), **choices)
+    settings = RecoverySettings(seconds=seconds, bf16=has_fast_bf16(), **choices)
     clock_of = time.perf_counter if clock == "wall" else time.process_time
     (before,), began = judge.judge_parts(student, judging), time.perf_counter()
-    lesson, start = Lesson(), clock_of()
+    fit, start = Fit(better="lower"), clock_of()
     if count:
-        lesson.note(choosing.judge(student).distortion, student)
+        fit.note(student, choosing.judge(student).distortion)
         refit(prepared, settings, student, masks, dict.fromkeys(masks, "fp32"), views.draw(0, count))
-        lesson.seconds = clock_of() - start
-        if not lesson.note(choosing.judge(student).distortion, student):
-            student.load_state_dict(lesson.best)
-    lesson = teach(
-        Pair(prepared.model, student, held, blocks, choosing.reference),
-        course,
-        lambda step: views.draw(step, course.batch),
+        fit.seconds = clock_of() - start
+        if not fit.note(student, choosing.judge(student).distortion):
+            fit.load_best(student)
+    fit = train_student(
+        TeacherStudent(prepared.model, student, held, blocks, choosing.reference),
+        settings,
+        lambda step: views.draw(step, settings.batch),
         lambda net: choosing.judge(net).distortion,
-        lesson=lesson,
+        start=fit,
         clock=clock_of,
     )
     wall, (after,) = time.perf_counter() - began, judge.judge_parts(student, judging)
-    print("#", [round(entry["error"], 4) for entry in lesson.history], flush=True)
+    print("#", [round(entry["score"], 4) for entry in fit.history], flush=True)
     return {
-        "steps": str(lesson.step),
-        "best_step": str(lesson.best_step),
-        "chosen_before": f"{lesson.history[0]['error']:.6g}",
-        "chosen_after": f"{lesson.best_error:.6g}",
+        "steps": str(fit.step),
+        "best_step": str(fit.best_step),
+        "chosen_before": f"{fit.history[0]['score']:.6g}",
+        "chosen_after": f"{fit.best_score:.6g}",
         "before": f"{before.distortion:.6g}",
         "after": f"{after.distortion:.6g}",
         "won": f"{1 - after.distortion / before.distortion:.4f}",
@@ -170,13 +170,13 @@ def of_run(run: Path, length: str) -> dict[str, str]:
     folder = RunFolder.open(run)
     config, plan = folder.read_config(), json.loads(folder.file("plan").read_text("utf-8"))
     tokens = " with merged tokens" if config["settings"].get("tokens") else ""
-    usual = Course(seconds=1.0)
+    usual = RecoverySettings(seconds=1.0)
     with tempfile.TemporaryDirectory() as place:
         found = recover(run, length, out=Path(place) / "recovered").report.recovery
     assert found is not None
     key = (config["model"], ", ".join(map(str, plan["budgets"])) + tokens, Path(config["images"]).name)
     key += (config["settings"]["seed"], "default", length, "wall", torch.get_num_threads())
-    key += (usual.batch, usual.rate, usual.alone, usual.blocks, found.refitted, "yes")
+    key += (usual.batch, usual.rate, usual.blocks_first, usual.block_weight, found.refitted, "yes")
     return dict(zip(KEY, map(str, key), strict=True)) | {
         "steps": str(found.steps),
         "best_step": str(found.best_step),
@@ -214,8 +214,8 @@ def main() -> None:
             for method in args.methods:
                 choices = dict(METHODS[method])
                 count = int(choices.pop("views", 0))
-                course = Course(seconds=1.0, **choices)
-                how = (course.batch, course.rate, course.alone, course.blocks, count, "yes")
+                settings = RecoverySettings(seconds=1.0, **choices)
+                how = (settings.batch, settings.rate, settings.blocks_first, settings.block_weight, count, "yes")
                 values = (
                     model,
                     option,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 from fewer.cli.config import preset_names, preset_note, resolve
-from fewer.cli.flags import SettingFlags, Shared, given
+from fewer.cli.flags import Shared, given
+from fewer.cli.setting_flags import SettingFlags
 from fewer.core.errors import FewerError
 from fewer.engine.settings import Settings
 
@@ -83,18 +85,23 @@ def test_every_setting_has_a_flag_of_its_name() -> None:
     assert flags == set(Settings.model_fields)
 
 
-def test_the_defaults_that_the_help_states_are_the_defaults() -> None:
-    source = Path(__import__("fewer.cli.flags", fromlist=["_"]).__file__).read_text()
+def test_every_setting_says_what_it_is_and_what_its_default_means() -> None:
+    """A setting is written once: the help is made from its field."""
     for name, field in Settings.model_fields.items():
-        stated = source.split(f"    {name}: Annotated")[1].split('"""')[1].rsplit("[", 1)[1].rstrip("]")
-        stated = stated.split(";")[0]  # what follows says when it is another
-        value = field.default
-        if value is None:
-            assert stated in ("none", "one per core") or " " in stated, name
-        elif isinstance(value, tuple):
-            assert stated == (",".join(value) or "none"), name
-        else:
-            assert stated == str(value), name
+        assert field.description, name
+        extra = field.json_schema_extra
+        assert isinstance(extra, dict) and extra.get("group"), name
+        if field.default is None:
+            assert extra.get("shown"), f"None says nothing in the help of {name}"
+
+
+def test_the_help_states_the_defaults() -> None:
+    hints = get_type_hints(SettingFlags, include_extras=True)
+    notes = {name: next(m.help for m in hint.__metadata__ if m.help) for name, hint in hints.items()}
+    assert notes["probes"].endswith("[4]")
+    assert notes["baselines"].endswith("[uniform,erk,lamp,global_magnitude]")
+    assert notes["workers"].endswith("[one per core]")
+    assert notes["damping"].endswith("[0.03]")
 
 
 def test_only_flags_that_were_given_count() -> None:

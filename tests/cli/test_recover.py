@@ -144,14 +144,14 @@ def test_compress_and_recover_in_one_command(fewer: Fewer, monkeypatch: pytest.M
     words = ["compress", "net.py:net", "--images=photos", "--budget=weights=40%", *QUICK, "--out=run", "--recover=5s"]
     from fewer.distillation import recover as loop
 
-    teach = loop.teach
+    train_student = loop.train_student
 
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fewer.verbs.recover.teach", stop)
+    monkeypatch.setattr("fewer.verbs.recover.train_student", stop)
     assert fewer(*words).code == 130
-    monkeypatch.setattr("fewer.verbs.recover.teach", teach)
+    monkeypatch.setattr("fewer.verbs.recover.train_student", train_student)
     before = Path("run/curves.npz").stat().st_mtime_ns
     told = fewer(*words, "--resume")
     assert told.code == 0, told.err

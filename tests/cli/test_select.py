@@ -57,7 +57,7 @@ def test_mistakes_are_one_sentence(fewer, words, says):
 def test_all_methods_are_listed(fewer):
     from fewer.selection.methods import METHODS
 
-    assert json.loads(fewer("list", "methods", "--json").out).keys() == {*METHODS, "skactiveml/NAME"}
+    assert json.loads(fewer("list", "selection", "--json").out).keys() == {*METHODS, "skactiveml/NAME"}
 
 
 def test_a_pool_of_broken_images(fewer):

@@ -168,13 +168,6 @@ def test_lists(what: str, fewer: Fewer) -> None:
     ] in told.out
 
 
-def test_listed_allocators_are_those_there_are() -> None:
-    from fewer.cli.list import ALLOCATORS
-    from fewer.core.allocation.baselines import BASELINES
-
-    assert set(ALLOCATORS) == {"auto", "dp", *BASELINES}
-
-
 def test_demo_replaces_a_finished_demo_and_goes_on_with_an_interrupted_one(
     fewer: Fewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

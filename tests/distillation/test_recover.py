@@ -10,11 +10,11 @@ from torch import nn
 from fewer.core.errors import FewerError
 from fewer.data.crops import TensorViews
 from fewer.distillation.blocks import find_blocks
-from fewer.distillation.recover import Course, Pair, teach
+from fewer.distillation.recover import RecoverySettings, TeacherStudent, train_student
 from fewer.distortion.outputs import Reference, output_tensors
 from fewer.tokens.blocks import merge_after, merges_of
-from fewer.training.checkpoint import Lesson
 from fewer.training.constrained import Held
+from fewer.training.history import Fit
 from tests.tiny import TINY, tiny
 
 
@@ -37,55 +37,55 @@ def pruned(name: str, precision: str = "fp32", share: float = 0.6):
     images = torch.randn(72, *example.shape[1:], generator=make)
     with torch.no_grad():
         reference = Reference([teacher(images[64:])])
-    pair = Pair(teacher, student, held, find_blocks(teacher, names, example), reference)
+    models = TeacherStudent(teacher, student, held, find_blocks(teacher, names, example), reference)
     views = TensorViews(images[:64], 0)
 
-    def examine(model: nn.Module) -> float:
+    def validate(model: nn.Module) -> float:
         with torch.no_grad():
             return float(reference.change(0, model(images[64:])).mean())
 
-    return pair, lambda step: views.draw(step, 8), examine
+    return models, lambda step: views.draw(step, 8), validate
 
 
 # of one linear layer on white noise the weights that stay are the best there are already
 @pytest.mark.parametrize("name", [name for name in TINY if name != "never-called"])
 def test_every_tiny_net_gets_better_on_images_that_taught_nothing(name):
-    pair, draw, examine = pruned(name)
-    before = {n: m.weight.detach().clone() for n, m in pair.student.named_modules() if n in pair.held}
-    teacher = {k: v.clone() for k, v in pair.teacher.state_dict().items()}
-    start = examine(pair.student)
-    lesson = teach(pair, Course(steps=40, rate=0.02), draw, examine)
-    assert examine(pair.student) == pytest.approx(lesson.best_error, rel=1e-4)
-    assert lesson.best_error < 0.97 * start, lesson.history
-    weights = {layer: pair.student.get_submodule(layer).weight for layer in pair.held}
-    assert all(bool((weights[layer][~held.mask] == 0).all()) for layer, held in pair.held.items())
+    models, draw, validate = pruned(name)
+    before = {n: m.weight.detach().clone() for n, m in models.student.named_modules() if n in models.held}
+    teacher = {k: v.clone() for k, v in models.teacher.state_dict().items()}
+    start = validate(models.student)
+    fit = train_student(models, RecoverySettings(steps=40, rate=0.02), draw, validate)
+    assert validate(models.student) == pytest.approx(fit.best_score, rel=1e-4)
+    assert fit.best_score < 0.97 * start, fit.history
+    weights = {layer: models.student.get_submodule(layer).weight for layer in models.held}
+    assert all(bool((weights[layer][~held.mask] == 0).all()) for layer, held in models.held.items())
     # what is in no block may be as it was: the best state can be one from the time when only blocks learned
     assert any(not torch.equal(weight, before[layer]) for layer, weight in weights.items())
-    assert all(torch.equal(v, teacher[k]) for k, v in pair.teacher.state_dict().items())
-    assert not any(p.requires_grad for p in pair.student.parameters())
+    assert all(torch.equal(v, teacher[k]) for k, v in models.teacher.state_dict().items())
+    assert not any(p.requires_grad for p in models.student.parameters())
 
 
 def test_a_layer_that_never_runs_stays_as_it_was():
-    pair, draw, examine = pruned("never-called")
-    before = pair.student.auxiliary.weight.detach().clone()
-    teach(pair, Course(steps=3), draw, examine)
-    assert torch.equal(pair.student.auxiliary.weight, before)
+    models, draw, validate = pruned("never-called")
+    before = models.student.auxiliary.weight.detach().clone()
+    train_student(models, RecoverySettings(steps=3), draw, validate)
+    assert torch.equal(models.student.auxiliary.weight, before)
 
 
 def test_batchnorm_keeps_its_statistics():
-    pair, draw, examine = pruned("conv")
-    before = {k: v.clone() for k, v in pair.student.state_dict().items() if "running" in k or "num_batches" in k}
-    teach(pair, Course(steps=10, rate=0.02), draw, examine)
-    assert before and all(torch.equal(v, pair.student.state_dict()[k]) for k, v in before.items())
+    models, draw, validate = pruned("conv")
+    before = {k: v.clone() for k, v in models.student.state_dict().items() if "running" in k or "num_batches" in k}
+    train_student(models, RecoverySettings(steps=10, rate=0.02), draw, validate)
+    assert before and all(torch.equal(v, models.student.state_dict()[k]) for k, v in before.items())
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8", "int4"])
 def test_low_precisions_learn_while_they_are_rounded(precision):
-    pair, draw, examine = pruned("vit", precision)
-    pair.activations.update({"int8": [pair.student.blocks[0].mlp.fc1]} if precision == "int8" else {})
-    lesson = teach(pair, Course(steps=30, rate=0.02), draw, examine)
-    assert lesson.best_step > 0
-    weight = pair.student.blocks[0].mlp.fc1.weight
+    models, draw, validate = pruned("vit", precision)
+    models.activations.update({"int8": [models.student.blocks[0].mlp.fc1]} if precision == "int8" else {})
+    fit = train_student(models, RecoverySettings(steps=30, rate=0.02), draw, validate)
+    assert fit.best_step > 0
+    weight = models.student.blocks[0].mlp.fc1.weight
     levels = {"bf16": None, "int8": 255, "int4": 15}[precision]
     if levels is None:
         assert torch.equal(weight, weight.bfloat16().float())
@@ -96,20 +96,20 @@ def test_low_precisions_learn_while_they_are_rounded(precision):
 def test_the_same_steps_give_the_same_weights():
     states = []
     for _ in range(2):
-        pair, draw, examine = pruned("conv")
-        teach(pair, Course(steps=6, rate=0.01), draw, examine)
-        states.append(pair.student.state_dict())
+        models, draw, validate = pruned("conv")
+        train_student(models, RecoverySettings(steps=6, rate=0.01), draw, validate)
+        states.append(models.student.state_dict())
     assert all(torch.equal(v, states[1][k]) for k, v in states[0].items())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_interrupted_and_resumed_is_the_same_as_never_stopped(tmp_path: Path, precision):
-    course = Course(steps=12, rate=0.02, evaluations=4)
-    pair, draw, examine = pruned("vit", precision)
-    whole = teach(pair, course, draw, examine)
-    wanted = pair.student.state_dict()
+    course = RecoverySettings(steps=12, rate=0.02, validations=4)
+    models, draw, validate = pruned("vit", precision)
+    whole = train_student(models, course, draw, validate)
+    wanted = models.student.state_dict()
 
-    pair, draw, examine = pruned("vit", precision)
+    models, draw, validate = pruned("vit", precision)
     place = tmp_path / "recover.safetensors"
 
     def interrupted(step: int) -> torch.Tensor:
@@ -118,35 +118,35 @@ def test_interrupted_and_resumed_is_the_same_as_never_stopped(tmp_path: Path, pr
         return draw(step)
 
     with pytest.raises(KeyboardInterrupt):
-        teach(pair, course, interrupted, examine, checkpoint=place, key="k")
+        train_student(models, course, interrupted, validate, checkpoint=place, key="k")
     assert [p.name for p in tmp_path.iterdir()] == [place.name]
-    pair, draw, examine = pruned("vit", precision)
-    lesson = teach(pair, course, draw, examine, checkpoint=place, key="k")
-    assert all(torch.equal(v, pair.student.state_dict()[k]) for k, v in wanted.items())
-    assert [e["error"] for e in lesson.history] == [e["error"] for e in whole.history]
+    models, draw, validate = pruned("vit", precision)
+    fit = train_student(models, course, draw, validate, checkpoint=place, key="k")
+    assert all(torch.equal(v, models.student.state_dict()[k]) for k, v in wanted.items())
+    assert [e["score"] for e in fit.history] == [e["score"] for e in whole.history]
 
 
 def test_what_came_before_the_first_step_outlives_an_interruption(tmp_path: Path):
-    place = tmp_path / "lesson.safetensors"
-    pair, draw, examine = pruned("conv")
-    before = Lesson(seconds=7.0, fitted=200)
-    before.note(9.0, pair.student)
-    before.note(examine(pair.student), pair.student)
+    place = tmp_path / "recover.safetensors"
+    models, draw, validate = pruned("conv")
+    before = Fit(seconds=7.0, better="lower", facts={"fitted": 200})
+    before.note(models.student, 9.0)
+    before.note(models.student, validate(models.student))
 
     def stop(step: int) -> torch.Tensor:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        teach(pair, Course(steps=4), stop, examine, lesson=before, checkpoint=place, key="k")
-    pair, draw, examine = pruned("conv")
-    lesson = teach(pair, Course(steps=4), draw, examine, checkpoint=place, key="k")
-    assert lesson.fitted == 200 and lesson.began == 7.0 and lesson.seconds > 7.0 and lesson.improved
-    assert [entry["error"] for entry in lesson.history[:2]] == [9.0, pytest.approx(before.best_error)]
+        train_student(models, RecoverySettings(steps=4), stop, validate, start=before, checkpoint=place, key="k")
+    models, draw, validate = pruned("conv")
+    fit = train_student(models, RecoverySettings(steps=4), draw, validate, checkpoint=place, key="k")
+    assert fit.facts["fitted"] == 200 and fit.began == 7.0 and fit.seconds > 7.0 and fit.improved
+    assert [entry["score"] for entry in fit.history[:2]] == [9.0, pytest.approx(before.best_score)]
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path):
     place = tmp_path / "recover.safetensors"
-    pair, draw, examine = pruned("conv")
+    models, draw, validate = pruned("conv")
 
     def stop(step: int) -> torch.Tensor:
         if step:
@@ -154,68 +154,70 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path):
         return draw(step)
 
     with pytest.raises(KeyboardInterrupt):
-        teach(pair, Course(steps=4), stop, examine, checkpoint=place, key="one")
+        train_student(models, RecoverySettings(steps=4), stop, validate, checkpoint=place, key="one")
     with pytest.raises(FewerError, match="other settings"):
-        teach(pair, Course(steps=4), draw, examine, checkpoint=place, key="two")
+        train_student(models, RecoverySettings(steps=4), draw, validate, checkpoint=place, key="two")
     place.write_bytes(place.read_bytes()[:100])
     with pytest.raises(FewerError, match="cannot be read"):
-        teach(pair, Course(steps=4), draw, examine, checkpoint=place, key="one")
+        train_student(models, RecoverySettings(steps=4), draw, validate, checkpoint=place, key="one")
 
 
-def test_it_stops_in_time_with_the_last_examination_inside():
-    pair, draw, examine = pruned("conv")
+def test_it_stops_in_time_with_the_last_validation_inside():
+    models, draw, validate = pruned("conv")
     now = [0.0]
 
     def slow_draw(step: int) -> torch.Tensor:
         now[0] += 1.0  # a step takes a second
         return draw(step)
 
-    def slow_examine(model: nn.Module) -> float:
+    def slow_validate(model: nn.Module) -> float:
         now[0] += 3.0
-        return examine(model)
+        return validate(model)
 
-    lesson = teach(pair, Course(seconds=100), slow_draw, slow_examine, clock=lambda: now[0])
+    fit = train_student(models, RecoverySettings(seconds=100), slow_draw, slow_validate, clock=lambda: now[0])
     assert 95 <= now[0] <= 100
-    assert 70 <= lesson.step <= 90
-    assert 3 <= len(lesson.history) <= 6  # at most an eighth of the time, the start and the end apart
-    assert lesson.history[-1]["step"] == lesson.step
+    assert 70 <= fit.step <= 90
+    assert 3 <= len(fit.history) <= 6  # at most an eighth of the time, the start and the end apart
+    assert fit.history[-1]["step"] == fit.step
 
 
 def test_a_training_that_only_harms_gives_the_model_back_as_it_was():
-    pair, draw, examine = pruned("conv")
-    before = {k: v.clone() for k, v in pair.student.state_dict().items()}
-    lesson = teach(pair, Course(steps=6, rate=100.0), draw, examine)
-    assert lesson.best_step == 0
-    assert all(torch.equal(v, pair.student.state_dict()[k]) for k, v in before.items())
+    models, draw, validate = pruned("conv")
+    before = {k: v.clone() for k, v in models.student.state_dict().items()}
+    fit = train_student(models, RecoverySettings(steps=6, rate=100.0), draw, validate)
+    assert fit.best_step == 0
+    assert all(torch.equal(v, models.student.state_dict()[k]) for k, v in before.items())
 
 
 def test_errors_that_are_no_longer_finite_are_told():
-    pair, _, examine = pruned("conv")
+    models, _, validate = pruned("conv")
     with pytest.raises(FewerError, match="finite"):
-        teach(pair, Course(steps=20), lambda step: torch.full((2, 3, 32, 32), float("nan")), examine)
+        train_student(
+            models, RecoverySettings(steps=20), lambda step: torch.full((2, 3, 32, 32), float("nan")), validate
+        )
 
 
 def test_one_output_among_several_is_scaled_by_its_own_energy():
-    pair, _, _ = pruned("dict-output")
-    assert len(pair.reference.scale) == len(output_tensors(pair.teacher(torch.zeros(1, 3, 32, 32)))) == 2
+    models, _, _ = pruned("dict-output")
+    assert len(models.reference.scale) == len(output_tensors(models.teacher(torch.zeros(1, 3, 32, 32)))) == 2
 
 
 @pytest.mark.parametrize(
     "wrong", [{}, {"seconds": 1.0, "steps": 1}, {"steps": 0}, {"steps": 1, "batch": 0}, {"steps": 1, "rate": 0.0}]
 )
-def test_courses_that_make_no_sense(wrong):
+def test_settings_that_make_no_sense(wrong):
     with pytest.raises(FewerError):
-        Course(**wrong)
+        RecoverySettings(**wrong)
 
 
 @pytest.mark.parametrize("alone", [1.0, 0.0])
 def test_a_student_that_merges_tokens_learns_block_by_block(alone):
-    pair, draw, examine = pruned("vit")
-    merge_after(pair.student, {"blocks.0": 3, "blocks.1": 0}, 1)
-    assert any(block.name == "blocks.0" for block in pair.blocks)
-    start = examine(pair.student)
-    first = pair.student.blocks[0].mlp.fc1.weight.detach().clone()
-    lesson = teach(pair, Course(steps=20, rate=0.01, alone=alone), draw, examine)
-    assert lesson.best_error < start
-    assert not torch.equal(pair.student.blocks[0].mlp.fc1.weight, first)
-    assert merges_of(pair.student) is not None
+    models, draw, validate = pruned("vit")
+    merge_after(models.student, {"blocks.0": 3, "blocks.1": 0}, 1)
+    assert any(block.name == "blocks.0" for block in models.blocks)
+    start = validate(models.student)
+    first = models.student.blocks[0].mlp.fc1.weight.detach().clone()
+    fit = train_student(models, RecoverySettings(steps=20, rate=0.01, blocks_first=alone), draw, validate)
+    assert fit.best_score < start
+    assert not torch.equal(models.student.blocks[0].mlp.fc1.weight, first)
+    assert merges_of(models.student) is not None

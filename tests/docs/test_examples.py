@@ -45,7 +45,7 @@ def test_commands_parse(page: str, command: str) -> None:
     """Every command that the docs show is one that the command line understands."""
     import shlex
 
-    from fewer.cli.app import VERBS, app
+    from fewer.cli.app import VERBS, app_for
 
     words = shlex.split(command)
     if words[0] != "fewer":
@@ -53,7 +53,7 @@ def test_commands_parse(page: str, command: str) -> None:
         return
     verb = words[1]
     assert verb in VERBS or verb == "--help", f"{page}: {command!r}"
-    app.parse_args(words[1:], exit_on_error=False, print_error=False)
+    app_for(words[1:]).parse_args(words[1:], exit_on_error=False, print_error=False)
 
 
 def test_settings_files_are_valid(tmp_path: Path) -> None:

@@ -35,9 +35,9 @@ def place(made, tmp_path) -> Path:
 
 
 def again(place: Path, steps: int | None = 60, **kwargs):
-    course = {"rate": 0.02, **kwargs.pop("course", {})}
+    settings = {"rate": 0.02, **kwargs.pop("settings", {})}
     time = kwargs.pop("time", None)
-    return recover(place, time, steps=steps, model=small(), images=images(72), course=course, **kwargs)
+    return recover(place, time, steps=steps, model=small(), images=images(72), settings=settings, **kwargs)
 
 
 def report(place: Path) -> RunReport:
@@ -153,7 +153,7 @@ def test_interrupted_then_resumed_is_the_same_as_never_stopped(place, tmp_path, 
     with pytest.raises(FewerError, match="interrupted recovery; give --resume"):
         again(place, 30)
     with pytest.raises(FewerError, match="other settings"):
-        again(place, 30, resume=True, course={"batch": 3})
+        again(place, 30, resume=True, settings={"batch": 3})
     done = again(place, 30, resume=True)
     assert all(torch.equal(v, whole.model.state_dict()[k]) for k, v in done.model.state_dict().items())
     assert not (place / ".scratch").exists()
@@ -162,7 +162,7 @@ def test_interrupted_then_resumed_is_the_same_as_never_stopped(place, tmp_path, 
 def test_a_training_that_only_harms_leaves_the_model_as_it_was(place):
     x = images(3, 4)
     before = fewer.load(place, small)(x)
-    done = again(place, 6, course={"rate": 100.0})
+    done = again(place, 6, settings={"rate": 100.0})
     assert torch.equal(fewer.load(place, small)(x), before)
     assert done.report.recovery.best_step == 0
     assert "stayed as it was" in (place / "report.html").read_text()
@@ -275,7 +275,7 @@ def test_channels_that_were_removed_stay_removed(tmp_path):
     fewer.compress(mobile(), images(72), "flops=70%", settings=settings, out=place)
     shapes = {k: v.shape for k, v in fewer.load(place, mobile).state_dict().items()}
     assert sum(s.numel() for s in shapes.values()) < sum(v.numel() for v in mobile().state_dict().values())
-    done = recover(place, None, steps=40, model=mobile(), images=images(72), course={"rate": 5e-3})
+    done = recover(place, None, steps=40, model=mobile(), images=images(72), settings={"rate": 5e-3})
     loaded, x = fewer.load(place, mobile), images(3, 5)
     assert {k: v.shape for k, v in loaded.state_dict().items()} == shapes
     assert torch.equal(loaded(x), done.model(x))
@@ -287,9 +287,9 @@ def test_least_squares_on_more_images_comes_first(tmp_path):
     run, photos = tmp_path / "run", str(tmp_path / "photos")
     fewer.compress(small(), photos, "weights=30%", settings=quick(calibration=8, heldout=15), out=run)
     tiny = {"rate": 1e-9}  # training changes nothing
-    alone = recover(run, None, steps=1, views=0, model=small(), course=tiny, out=tmp_path / "no").report.recovery
+    alone = recover(run, None, steps=1, views=0, model=small(), settings=tiny, out=tmp_path / "no").report.recovery
     assert alone.refitted == 0 and alone.after == pytest.approx(alone.before, rel=1e-3)
-    done = recover(run, None, steps=1, views=300, model=small(), course=tiny, out=tmp_path / "yes")
+    done = recover(run, None, steps=1, views=300, model=small(), settings=tiny, out=tmp_path / "yes")
     recovery = done.report.recovery
     assert recovery.refitted == 300 and recovery.after < 0.9 * recovery.before
     assert recovery.points[1][1] < recovery.points[0][1]
@@ -309,6 +309,6 @@ def test_least_squares_that_do_not_help_are_not_kept(tmp_path):
     place = tmp_path / "run"
     fewer.compress(small(), images(400), "weights=40%", settings=quick(calibration=200, heldout=40), out=place)
     # three images after two hundred
-    done = recover(place, None, steps=1, views=3, model=small(), images=images(400), course={"rate": 1e-9})
+    done = recover(place, None, steps=1, views=3, model=small(), images=images(400), settings={"rate": 1e-9})
     assert done.report.recovery.refitted == 0
     assert done.report.recovery.after == pytest.approx(done.report.recovery.before, rel=1e-3)

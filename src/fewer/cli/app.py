@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, MissingArgumentError, UnknownCommandError
 
 from fewer.core.errors import near_match
 from fewer.core.version import __version__
 
-__all__ = ["VERBS", "app", "describe", "explain"]
+__all__ = ["VERBS", "app_for", "explain", "make_app"]
+
+TASK_VERBS = ("train", "eval", "predict")
+"""Verbs whose flags depend on the task."""
 
 VERBS = {
     "demo": "Compress a real pretrained Vision Transformer, with real photos, without a network.",
@@ -26,40 +30,65 @@ VERBS = {
     "bench": "Time a model or a run beside the runtimes that could be used instead.",
     "export": "Write a run's model for onnxruntime, OpenVINO or torch.export, and say what is lost on the way.",
     "doctor": "Find what is wrong with a data set, and write a repaired copy.",
-    "train": "Train a segmentation network from images and masks, with or without a warm-up on images alone.",
-    "eval": "Score a trained run, or a folder of masks, on annotated cases.",
-    "predict": "Write a mask for every image of a folder.",
+    "train": "Train a network of a task from annotated data: classes, masks and others. See: fewer list tasks",
+    "eval": "Score a model or a folder of predictions on annotated data.",
+    "predict": "Write what a trained network says of new data.",
     "info": "Show a run folder, or which layers of a model can be cut, and why not the others.",
-    "list": "List models, presets, patterns, allocators or selection methods.",
+    "list": "List models, tasks, presets, patterns, allocators or selection methods.",
 }
 """Every verb and what it does, in the order of the help."""
 
-app = App(
-    name="fewer",
-    version=f"fewer {__version__}",
-    help="Give it a vision model, images and a budget; get back a model that meets it, and the evidence.\n\n"
-    "fewer demo   shows it on a real Vision Transformer and real photos.",
-    help_format="plaintext",
-    version_flags=["--version"],
-    suppress_keyboard_interrupt=False,  # main() says what an interrupt means for the run
-)
-for _order, (_verb, _help) in enumerate(VERBS.items()):
-    if importlib.util.find_spec(f"fewer.cli.{_verb}") is not None:  # a verb may still be on its way
-        app.command(
-            f"fewer.cli.{_verb}:{_verb + '_' if _verb in ('list', 'eval') else _verb}",
-            name=_verb,
-            help=_help,
-            sort_key=_order,
-        )
+
+def make_app() -> App:
+    """The command line without anything parsed yet."""
+    made = App(
+        name="fewer",
+        version=f"fewer {__version__}",
+        help="Give it a vision model, images and a budget; get back a model that meets it, and the evidence.\n\n"
+        "fewer demo   shows it on a real Vision Transformer and real photos.",
+        help_format="plaintext",
+        version_flags=["--version"],
+        suppress_keyboard_interrupt=False,  # main() says what an interrupt means for the run
+    )
+    for order, (verb, words) in enumerate(VERBS.items()):
+        if importlib.util.find_spec(f"fewer.cli.{verb}") is not None:  # a verb may still be on its way
+            made.command(f"fewer.cli.{verb}:{_function(verb)}", name=verb, help=words, sort_key=order)
+    return made
 
 
-def describe(verb: str) -> None:
+def _function(verb: str) -> str:
+    return verb + "_" if verb in ("list", "eval") else verb
+
+
+def app_for(words: Sequence[str]) -> App:
+    """The command line for these words: a verb of a task has the flags of the task that they mean.
+
+    Raises
+    ------
+    FewerError
+        For an unknown task.
+    """
+    made = make_app()
+    verb = words[0] if words else ""
+    if verb in TASK_VERBS:
+        from fewer.cli.task_flags import command_for, task_of_words
+
+        function = getattr(importlib.import_module(f"fewer.cli.{verb}"), _function(verb))
+        task = task_of_words(verb, list(words[1:]))
+        del made[verb]
+        made.command(command_for(verb, function, task), name=verb, help=VERBS[verb])
+    if verb in VERBS and {"--help", "-h"} & set(words):
+        describe(made, verb)
+    return made
+
+
+def describe(app: App, verb: str) -> None:
     """Put all that a verb's docstring says before its parameters onto its help page.
 
     The table of verbs has one line for each, so that it can be shown without importing them.
     """
     module = importlib.import_module(f"fewer.cli.{verb}")
-    function = getattr(module, verb if hasattr(module, verb) else f"{verb}_")
+    function = getattr(module, _function(verb))
     text = inspect.cleandoc(function.__doc__ or "").partition("\nParameters\n")[0]
     paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
     app[verb].help = "\n\n".join([VERBS[verb], *paragraphs[1:]])

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from fewer.cli.flags import SettingFlags, Shared, given
+from fewer.cli.flags import Shared, given
+from fewer.cli.setting_flags import SettingFlags
 from fewer.core.errors import FewerError
 
 __all__ = ["compress"]

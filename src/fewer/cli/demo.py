@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from fewer.cli.flags import SettingFlags, Shared, given
+from fewer.cli.flags import Shared, given
+from fewer.cli.setting_flags import SettingFlags
 
 __all__ = ["demo"]
 

@@ -1,12 +1,9 @@
-"""``fewer eval``: scores of a trained run, or of a folder of masks."""
+"""``fewer eval``: scores of a model, or of a folder of predictions, on annotated data."""
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
-from fewer.cli.flags import Shared
+from fewer.cli.flags import Shared, given
+from fewer.cli.task_flags import TaskFlags
 
 __all__ = ["eval_"]
 
@@ -16,41 +13,39 @@ def eval_(
     data: str,
     /,
     *,
-    task: str = "segment",
-    every: Annotated[bool, Parameter(name="--all-cases", negative="")] = False,
+    task: str | None = None,
+    settings: TaskFlags | None = None,
     shared: Shared | None = None,
 ) -> int:
-    """Score a trained run, or a folder of predicted masks, on annotated cases.
+    """Score a model or a folder of predictions on annotated data.
 
-    Structures that were missed or made up are counted beside every mean. If the run was trained on the same data, only
-    cases that did not train are scored.
+    Of the data that a run was trained on, only what did not train is scored.
 
     Parameters
     ----------
     target
-        A run folder of fewer train (or of fewer compress on one), or a folder of masks named like the cases.
+        A run folder of fewer train (or of fewer compress on one), or what else the task can score.
     data
-        A folder with images/ and masks/, or a raw folder of nnU-Net.
+        A data set, in the form that the task reads.
     task
-        segment
-    every
-        Score the cases that trained as well.
+        See: fewer list tasks. A run folder says it by itself.
     """
     from fewer.cli.progress import terminal_progress
     from fewer.cli.show import as_json
-    from fewer.cli.train import show_evaluation
     from fewer.cli.work import command_line
-    from fewer.tasks import open_task
+    from fewer.tasks import task_for
 
     shared = shared or Shared()
+    doing = task_for(task, run=target, data=data)
+    chosen = doing.evaluate_settings.of(given(settings), "command line")
     if shared.dry_run:
         print(f"dry run: would score {target} on {data}" + (f" and write to {shared.out}" if shared.out else ""))
         return 0
-    result = open_task(task).evaluate(
+    result = doing.evaluate(
         target,
         data,
         out=shared.out,
-        every=every,
+        settings=chosen,
         overwrite=shared.overwrite,
         device=shared.device or "cpu",
         progress=terminal_progress(),
@@ -59,7 +54,7 @@ def eval_(
     if shared.json:
         as_json(result.to_dict())
         return 0
-    show_evaluation(result)
+    print(*result.lines(), sep="\n")
     if shared.out is not None:
         print(f"report  {shared.out}/evaluation.html")
     return 0

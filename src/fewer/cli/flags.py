@@ -2,106 +2,78 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Annotated, Any
+from dataclasses import dataclass, fields, make_dataclass
+from dataclasses import field as dataclass_field
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from cyclopts import Group, Parameter
 
 from fewer.core.errors import FewerError
 
-__all__ = ["SettingFlags", "Shared", "cpu_only", "given"]
+if TYPE_CHECKING:
+    from fewer.core.strict import StrictSettings
 
-CUT = Group("What may go", sort_key=11)
-HARM = Group("How harm is measured", sort_key=12)
-SPEND = Group("How the budget is spent", sort_key=13)
-REPAIR = Group("How the rest is repaired", sort_key=14)
-DATA = Group("Images", sort_key=15)
-WORK = Group("How the work is done", sort_key=16)
-SHARED = Group("Every verb", sort_key=20)
+__all__ = ["Shared", "cpu_only", "flags_of", "given"]
+
+WORK = Group("How the work is done", sort_key=90)
+SHARED = Group("Every verb", sort_key=99)
+_IN_SHARED = ("seed", "device")
+
+
+def flags_of(schema: type[StrictSettings], name: str) -> Any:
+    """The flags of some settings: one per field, with its description, its group and its default in the help.
+
+    Parameters
+    ----------
+    schema
+        Its fields have a ``description``, and may have ``json_schema_extra`` with ``group`` (a heading of the help)
+        and ``shown`` (what stands for the default in the help).
+    name
+        Of the class that is made.
+
+    Returns
+    -------
+    type
+        A dataclass for ``cyclopts``. Every field is None unless it was given, since precedence goes by kind.
+
+    Examples
+    --------
+    >>> from fewer.training.settings import LoopSettings
+    >>> flags_of(LoopSettings, "LoopFlags")(steps=3).steps
+    3
+    """
+    groups: dict[str, Group] = {}
+    made: list[Any] = []
+    for field, info in schema.model_fields.items():
+        if field in _IN_SHARED:
+            continue
+        extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+        heading = str(extra.get("group", "Settings"))
+        group = groups.setdefault(heading, Group(heading, sort_key=11 + len(groups)))
+        note = f"{info.description or ''} [{extra.get('shown', _shown(info.default))}]".strip()
+        parameter = Parameter(group=group, negative="", show_default=False, help=note)
+        made.append((field, Annotated[_flag_type(info.annotation) | None, parameter], dataclass_field(default=None)))
+    flags = make_dataclass(name, made)
+    flags.__module__ = __name__  # of a module of the standard library the parser would ask nothing
+    return Parameter(name="*")(flags)
+
+
+def _flag_type(annotation: Any) -> Any:
+    """What the command line parses for a field: text, unless it is a plain number, a switch or a list of words."""
+    kinds = [kind for kind in (get_args(annotation) or (annotation,)) if kind is not type(None)]
+    if get_origin(annotation) is tuple and str in kinds:
+        return list[str]
+    return kinds[0] if len(kinds) == 1 and kinds[0] in (int, float, bool) else str
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, tuple):
+        return ",".join(map(str, default)) or "none"
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def _p(group: Group) -> Parameter:
     return Parameter(group=group, negative="", show_default=False)
-
-
-@Parameter(name="*")
-@dataclass
-class SettingFlags:
-    """The settings of a run, as flags. Defaults are those of ``fewer.engine.settings.Settings``."""
-
-    pattern: Annotated[str | None, _p(CUT)] = None
-    """unstructured, block:16x4, 2:4, nm:*:16, columns; several with commas; blocks for latency [unstructured]"""
-    precisions: Annotated[str | None, _p(CUT)] = None
-    """Of fp32, bf16, int8, int4 those the plan may choose from; the first three for latency budgets [fp32]"""
-    sparsities: Annotated[str | None, _p(CUT)] = None
-    """Shares that each layer may lose, for example 0.3,0.5,0.9 [0.1 to 0.9 in steps of 0.1, and 0.95]"""
-    tokens: Annotated[bool | None, _p(CUT)] = None
-    """Also offer to merge alike tokens between the blocks of a vision transformer [False]"""
-    exclude: Annotated[list[str] | None, _p(CUT)] = None
-    """Layers to leave alone, for example head or 'blocks.0.*'; may be repeated [none]"""
-
-    estimator: Annotated[str | None, _p(HARM)] = None
-    """taylor (few backward passes), measured (a forward pass per option) or auto (measured where cheap) [auto]"""
-    reduction: Annotated[str | None, _p(HARM)] = None
-    """Over images: mean, max (worst case) or cvar:0.1 (worst tenth) [mean]"""
-    probes: Annotated[int | None, _p(HARM)] = None
-    """Random directions per image of the Taylor estimator [4]"""
-    data_free: Annotated[str | None, _p(HARM)] = None
-    """noise or bn: sense without images [none]"""
-    baselines: Annotated[str | None, _p(HARM)] = None
-    """Simpler methods, or presets, under the same budget; or none [uniform,erk,lamp,global_magnitude]"""
-    additivity: Annotated[int | None, _p(HARM)] = None
-    """Random plans on which the prediction is checked [12]"""
-
-    measure: Annotated[str | None, _p(SPEND)] = None
-    """latency, energy: what options cost on this machine; a budget in one of them measures it by itself [none]"""
-    profile: Annotated[str | None, _p(SPEND)] = None
-    """A file of fewer profile: plan for that device [this machine]"""
-    deploy_batch: Annotated[int | None, _p(SPEND)] = None
-    """Images at once when the model is used [1]"""
-    threads: Annotated[int | None, _p(SPEND)] = None
-    """Threads when the model is used [those of torch]"""
-    allocator: Annotated[str | None, _p(SPEND)] = None
-    """auto (what is measured to be best), dp (exact), uniform, uniform_plus, erk, global_magnitude, lamp [auto]"""
-    power: Annotated[float | None, _p(SPEND)] = None
-    """Weight of a power term beside the harm; 1 makes it as steep as the harm [0.0]"""
-    schedule: Annotated[str | None, _p(SPEND)] = None
-    """one-shot, or iterative: reach the budget in rounds [one-shot]"""
-    rounds: Annotated[int | None, _p(SPEND)] = None
-    """Rounds of the iterative schedule [4]"""
-    search: Annotated[int | None, _p(SPEND)] = None
-    """Evaluations of the local search after planning; 0 is off [0]"""
-
-    compensation: Annotated[str | None, _p(REPAIR)] = None
-    """obs (update the weights that stay), bias or none [obs]"""
-    score: Annotated[str | None, _p(REPAIR)] = None
-    """What goes first inside a layer: obs, magnitude, wanda or taylor [obs]"""
-    damping: Annotated[float | None, _p(REPAIR)] = None
-    """Ridge of the least-squares repair, relative to the mean curvature [0.03]"""
-    smooth: Annotated[float | None, _p(REPAIR)] = None
-    """How far ranges of int8 activations are evened out, in plans for time or energy; 0 is off [0.6]"""
-    reorder: Annotated[bool | None, _p(REPAIR)] = None
-    """Put inner channels in an order in which blocks fall where they hurt less [False]"""
-    correction: Annotated[float | None, _p(REPAIR)] = None
-    """0 to 1: how much a layer makes up for the cuts before it [0.5]"""
-
-    calibration: Annotated[int | None, _p(DATA)] = None
-    """Images for the repair [128]"""
-    sensing: Annotated[int | None, _p(DATA)] = None
-    """Images for measuring harm, a part of the above [16]"""
-    heldout: Annotated[int | None, _p(DATA)] = None
-    """Images kept apart for the report [32]"""
-    crops: Annotated[int | None, _p(DATA)] = None
-    """Random crops per file; 0 takes each centre once [as many as fill the wanted number]"""
-
-    batch: Annotated[int | None, _p(WORK)] = None
-    """Images per forward pass in sensing [4]"""
-    shards: Annotated[int | None, _p(WORK)] = None
-    """Parts of the sensing images that are separate tasks [1]"""
-    backend: Annotated[str | None, _p(WORK)] = None
-    """serial, thread, process or ray [thread]"""
-    workers: Annotated[int | None, _p(WORK)] = None
-    """Tasks at once [one per core]"""
 
 
 @Parameter(name="*")
@@ -145,14 +117,14 @@ def given(flags: Any, shared: Shared | None = None) -> dict[str, Any]:
     Parameters
     ----------
     flags
-        A dataclass whose fields are None unless they were given, such as :class:`SettingFlags`; or None.
+        A dataclass whose fields are None unless they were given, such as those of :func:`flags_of`; or None.
     shared
         Gives ``seed`` and ``device``.
 
     Examples
     --------
-    >>> given(SettingFlags(probes=8), Shared(seed=3))
-    {'probes': 8, 'seed': 3}
+    >>> given(None, Shared(seed=3))
+    {'seed': 3}
     """
     values: dict[str, Any] = {}
     if flags is not None:

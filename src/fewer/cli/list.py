@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 
 from fewer.cli.flags import Shared
@@ -9,15 +10,6 @@ from fewer.core.errors import FewerError, near_match
 
 __all__ = ["list_"]
 
-ALLOCATORS = {
-    "auto": "the exact plan, unless a simple rule is measured to be clearly better for this budget",
-    "dp": "exact dynamic programming over the sensed curves",
-    "uniform": "the same share of every layer",
-    "uniform_plus": "uniform, with the first and last layers spared",
-    "erk": "Erdos-Renyi kernel: larger layers lose a larger share",
-    "global_magnitude": "one threshold on the magnitudes of all weights",
-    "lamp": "one threshold on layer-adaptive magnitudes",
-}
 PATTERNS = {
     "unstructured": "any weight may go",
     "block:16x4": "tiles of 16 outputs x 4 inputs go whole; any two sizes",
@@ -38,12 +30,12 @@ NETWORKS = {
 
 
 def list_(what: str | None = None, /, *, shared: Shared | None = None) -> int:
-    """List models, presets, patterns, allocators, selection methods, and what fewer train knows.
+    """List models, presets, patterns and every table of methods.
 
     Parameters
     ----------
     what
-        models, presets, patterns, allocators, methods, train-presets or networks; all of them when left out.
+        A name of these lists; all of them when left out.
     """
     from fewer.cli.show import as_json, say
 
@@ -82,32 +74,67 @@ def _models() -> dict[str, str]:
     }
 
 
+def _table(place: str) -> Callable[[], dict[str, str]]:
+    """The notes of a table of methods, which is imported only when it is asked for."""
+
+    def notes() -> dict[str, str]:
+        module, _, name = place.partition(":")
+        return getattr(importlib.import_module(module), name).notes()
+
+    return notes
+
+
 def _presets() -> dict[str, str]:
     from fewer.cli.config import preset_names, preset_note
 
     return {name: preset_note(name) for name in preset_names()}
 
 
-def _methods() -> dict[str, str]:
+def _selection() -> dict[str, str]:
     from fewer.selection.methods import METHODS
     from fewer.selection.peers import STRATEGIES
 
     peers = {"skactiveml/NAME": f"{', '.join(STRATEGIES)} of scikit-activeml, up to 20,000 images"}
-    return {name: entry.note for name, entry in METHODS.items()} | peers
+    return METHODS.notes() | peers
+
+
+def _allocators() -> dict[str, str]:
+    from fewer.core.allocation.baselines import BASELINES
+
+    ours = {
+        "auto": "the exact plan, unless a simple rule is measured to be clearly better for this budget",
+        "dp": "exact dynamic programming over the sensed curves",
+    }
+    return ours | BASELINES.notes()
+
+
+def _tasks() -> dict[str, str]:
+    from fewer.tasks import task_notes
+
+    return task_notes()
 
 
 def _train_presets() -> dict[str, str]:
     from fewer.cli.config import preset_names, preset_note
+    from fewer.tasks import TASKS
 
-    return {name: preset_note(name, "segment") for name in preset_names("segment")}
+    return {f"{task}: {name}": preset_note(name, task) for task in TASKS for name in preset_names(task)}
 
+
+TABLES = {
+    "allocators": "fewer.core.allocation.baselines:BASELINES",
+    "selection": "fewer.selection.methods:METHODS",
+}
+"""Every table of methods, as ``module:NAME``; each row has a card in ``docs/methods/`` and the tests of its table."""
 
 LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "models": _models,
+    "tasks": _tasks,
     "presets": _presets,
     "patterns": lambda: PATTERNS,
-    "allocators": lambda: ALLOCATORS,
-    "methods": _methods,
+    **{name: _table(place) for name, place in TABLES.items()},
+    "allocators": _allocators,
+    "selection": _selection,
     "train-presets": _train_presets,
     "networks": lambda: NETWORKS,
 }

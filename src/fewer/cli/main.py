@@ -66,14 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     from cyclopts import CycloptsError
 
-    from fewer.cli.app import VERBS, app, describe, explain
+    from fewer.cli.app import app_for, explain
     from fewer.cli.work import remember_command
 
     remember_command(words)
-    if words and words[0] in VERBS and {"--help", "-h"} & set(words):
-        describe(words[0])
     try:
-        done = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        done = app_for(words)(words, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()  # here, so that a reader who left is noticed
         return done if isinstance(done, int) else 0
     except CycloptsError as error:

@@ -1,12 +1,9 @@
-"""``fewer predict``: a mask for every image."""
+"""``fewer predict``: what a trained network says of new data."""
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
-from fewer.cli.flags import Shared
+from fewer.cli.flags import Shared, given
+from fewer.cli.task_flags import TaskFlags
 from fewer.core.errors import FewerError
 
 __all__ = ["predict"]
@@ -14,55 +11,48 @@ __all__ = ["predict"]
 
 def predict(
     run: str,
-    images: str,
+    inputs: str,
     /,
     *,
-    task: str = "segment",
-    overlap: float = 0.5,
-    overlay: Annotated[bool, Parameter(negative="")] = False,
+    task: str | None = None,
+    settings: TaskFlags | None = None,
     shared: Shared | None = None,
 ) -> int:
-    """Write a mask for every image of a folder, on the voxels and in the place of the image.
+    """Write what a trained network says of new data.
 
     Parameters
     ----------
     run
-        A run folder of fewer train, or of fewer compress on one.
-    images
-        A folder of images, a data set, or one image.
+        A run folder of fewer train (or of fewer compress on one), or what else the task can run.
+    inputs
+        A folder of inputs without labels, a data set, or one file.
     task
-        segment
-    overlap
-        Of neighbouring windows, 0 to below 1: less is quicker.
-    overlay
-        Write pictures with outlines as well, into OUT/overlays.
+        See: fewer list tasks. A run folder says it by itself.
     """
     from fewer.cli.progress import terminal_progress
     from fewer.cli.show import as_json
-    from fewer.tasks import open_task
+    from fewer.tasks import task_for
 
     shared = shared or Shared()
     if shared.out is None:
-        raise FewerError("where to? give a folder for the masks with --out")
+        raise FewerError("where to? give a folder for the predictions with --out")
+    doing = task_for(task, run=run, data=inputs)
+    chosen = doing.predict_settings.of(given(settings), "command line")
     if shared.dry_run:
-        print(f"dry run: would write masks of {images} to {shared.out}")
+        print(f"dry run: would write predictions for {inputs} to {shared.out}")
         return 0
-    done = open_task(task).predict(
+    done = doing.predict(
         run,
-        images,
+        inputs,
         out=shared.out,
-        overlap=overlap,
-        overlay=overlay,
+        settings=chosen,
         overwrite=shared.overwrite,
         resume=shared.resume,
         device=shared.device or "cpu",
         progress=terminal_progress(),
     )
     if shared.json:
-        skipped = [{"file": str(path), "reason": reason} for path, reason in done.skipped]
-        as_json({"folder": shared.out, "masks": [str(path) for path in done.masks], "skipped": skipped})
-        return 0
-    print(f"{len(done.masks)} masks in {shared.out}")
-    for path, reason in done.skipped:
-        print(f"skipped {path}: {reason}")
+        as_json(done.to_dict())
+    else:
+        print(*done.lines(), sep="\n")
     return 0

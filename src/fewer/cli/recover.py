@@ -59,7 +59,7 @@ def recover(
         parse_duration(time)
     if shared.dry_run:
         return _dry_run(run, time, steps, images, shared)
-    course = {name: value for name, value in (("batch", batch), ("rate", rate)) if value is not None}
+    settings = {name: value for name, value in (("batch", batch), ("rate", rate)) if value is not None}
     done = fewer.recover(
         run,
         time or "10min",
@@ -69,7 +69,7 @@ def recover(
         out=shared.out,
         overwrite=shared.overwrite,
         resume=shared.resume,
-        course=course,
+        settings=settings,
         seed=shared.seed,
         progress=terminal_progress(),
         command=command_line(),

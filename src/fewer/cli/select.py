@@ -42,7 +42,7 @@ def select(
     budget
         labels=100, or labels=5% of the images that can be chosen.
     method
-        coverage, random, kcenter, typiclust, probcover, saal and others; see: fewer list methods
+        coverage, random, kcenter, typiclust, probcover, saal and others; see: fewer list selection
     features
         A model, warm-up (a network that learns from the pool) or an .npy file, a row per image [fewer/dinov2-small].
     layer

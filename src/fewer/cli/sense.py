@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fewer.cli.flags import SettingFlags, Shared, given
+from fewer.cli.flags import Shared, given
+from fewer.cli.setting_flags import SettingFlags
 from fewer.core.errors import FewerError
 
 __all__ = ["sense"]

@@ -37,7 +37,7 @@ def choose(
     returned states the harm alone.
     """
     if allocator not in ("dp", "auto"):
-        return best_ladder(curves, budgets, BASELINES[allocator], at_least)
+        return best_ladder(curves, budgets, BASELINES[allocator].run, at_least)
     if not power:
         return allocate(curves, budgets, at_least=at_least)
     return _harm_alone(curves, allocate(with_power(curves, budgets[0].metric, power), budgets, at_least=at_least))

@@ -15,7 +15,7 @@ from fewer.data.images import ImageSet, list_images
 from fewer.engine.datafree import batchnorm_inputs, gaussian_noise
 from fewer.engine.settings import Settings
 from fewer.models.spec import LoadedModel
-from fewer.tasks import TASKS, open_task
+from fewer.tasks import open_task, reads_inputs
 
 __all__ = []
 
@@ -82,8 +82,8 @@ def _images(loaded: LoadedModel, images: Any, settings: Settings) -> _Images:
         return _made_up(loaded, images, settings)
     if images is None:
         raise FewerError("images are missing: give a folder of images, a tensor, or data_free='noise'")
-    if loaded.task in TASKS and isinstance(images, (str, Path)):
-        reader = open_task(loaded.task).images
+    if reads_inputs(loaded.task, images):
+        reader = open_task(str(loaded.task)).images
         first = reader(loaded, images, wanted, part="calibration", seed=settings.seed)
         second = reader(loaded, images, apart, part="heldout", seed=settings.seed)
         note = (

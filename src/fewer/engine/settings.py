@@ -20,130 +20,205 @@ FAST_PATTERNS, FAST_PRECISIONS = "block:16x4,block:16x1,block:16x16", ("fp32", "
 
 
 class Settings(StrictSettings):
-    """Settings of a run.
-
-    Attributes
-    ----------
-    pattern
-        ``unstructured``, ``block:16x4``, ``2:4``, ``nm:*:16`` (any n of 16), or ``columns`` (input channels, removed
-        together with what makes them: hidden units, heads, inner channels); several with commas, and the plan
-        chooses for each layer. For a budget in latency or energy the default is
-        ``block:16x4,block:16x1,block:16x16``, since only blocks become faster.
-    precisions
-        ``fp32``, ``bf16``, ``int8`` (weights and activations), ``int4`` (weights; to save bytes). The plan chooses for
-        each layer. The default is fp32, and all three that have kernels for a budget in latency or energy.
-    reorder
-        Whether to put the inner channels of MLPs and convolutional blocks in an order in which alike ones stand
-        together, where blocks are options. The model computes the same; what it gains after the repair is small.
-    smooth
-        Where int8 activations are an option: how much of the range of a LayerNorm's output moves into the layers that
-        read it, 0 (nothing) to 1, by powers of two, so that the dense model stays the same to the last bit.
-    measure
-        ``latency`` and ``energy``: what every option costs on this machine. Added by a budget that needs it.
-    tokens
-        Whether a plan may also merge alike tokens between the blocks of a vision transformer
-        (:func:`fewer.tokens.blocks.merge_after`): what comes after a merge then works on fewer of them.
-    profile
-        A device profile from ``fewer profile --out``: plan for that device. By default this machine, measured once.
-    deploy_batch
-        Images at once when the model is used: latency and energy are those of such a batch.
-    threads
-        Threads when the model is used; None takes what torch uses now.
-    sparsities
-        Ladder of sparsities that every unit is offered; None is 0.1 to 0.9 in steps of 0.1, and 0.95.
-    estimator
-        ``measured`` (forward passes from the changed layer on), ``taylor`` (random-probe gradients), or ``auto``:
-        measured where that is cheap, which it is for small models.
-    reduction
-        Over the images: ``mean``, ``max`` or ``cvar:0.1``.
-    compensation
-        ``obs`` (least-squares repair), ``bias`` (bias correction and BatchNorm re-estimation) or ``none``.
-    score
-        What goes first inside a layer: ``obs``, ``magnitude``, ``wanda`` or ``taylor``.
-    damping
-        Of the least-squares repair, relative to the mean of the Hessian's diagonal.
-    correction
-        0 to 1: how much a layer makes up for what cuts before it did.
-    allocator
-        ``auto``: plans of the exact DP and of the simple rules are put together and measured, and the DP's is taken
-        unless another one is clearly lower. Or one of them: ``dp``, ``uniform``, ``uniform_plus``, ``erk``,
-        ``global_magnitude``, ``lamp``.
-    power
-        Weight of a power term beside the harm (:func:`fewer.core.allocation.power.with_power`); 0 is off, 1 makes it
-        as steep as the harm. The plan then prefers to cut layers that draw much power for what they cost. For ``dp``,
-        which ``auto`` then is.
-    schedule, rounds
-        ``one-shot``, or ``iterative``: the budget is reached in so many geometric rounds with curves sensed anew.
-    data_free
-        ``noise`` or ``bn`` (inputs that match BatchNorm statistics) instead of images.
-    calibration, sensing, heldout
-        Numbers of images: for repair, for harm (at most a third of the former; the repair whose harm is measured on
-        them learns from the others), and kept apart for the report.
-    crops
-        Random crops per file; None takes as many as fill the wanted number of images, 0 the centre of each once.
-    search
-        Evaluations of local search after planning; 0 is off. What it finds is kept only if it also helps on
-        calibration images that it did not see; on large models with few images it rarely does.
-    baselines
-        Simpler allocators that are given the same budget and the same repair, for the report; and names of presets,
-        ``default`` or ``lpvit``, whose whole method is given the same budget, patterns and images.
-    additivity
-        Random plans on which the prediction is checked; 0 is off.
-    probes
-        Random directions per image of the Taylor estimator.
-    batch
-        Images per forward pass in sensing.
-    shards, backend, workers
-        Parts of the sensing images; ``serial``, ``thread``, ``process`` or ``ray``; tasks at once (None: cores).
-    exclude
-        Shell patterns of layers to leave alone.
-    seed, device
-        Of every random choice; where tensors live.
+    """Settings of a compression. Every field has a ``description``; flags, files and docs follow from it.
 
     Examples
     --------
     >>> Settings(pattern="block:16x4").calibration
     128
+    >>> Settings.model_fields["probes"].description
+    'Random directions per image of the Taylor estimator'
     """
 
     model_config = ConfigDict(validate_default=True)
 
-    pattern: str = "unstructured"
-    precisions: tuple[str, ...] = ("fp32",)
-    reorder: bool = False
-    smooth: float = Field(default=0.6, ge=0, le=1)
-    measure: tuple[str, ...] = ()
-    tokens: bool = False
-    profile: str | None = None
-    deploy_batch: int = Field(default=1, ge=1)
-    threads: int | None = Field(default=None, ge=1)
-    sparsities: tuple[float, ...] | None = None
-    estimator: Literal["auto", "measured", "taylor"] = "auto"
-    reduction: str = "mean"
-    compensation: Literal["obs", "bias", "none"] = "obs"
-    score: Literal["obs", "magnitude", "wanda", "taylor"] = "obs"
-    damping: float = Field(default=0.03, gt=0)
-    correction: float = Field(default=0.5, ge=0, le=1)
-    allocator: Literal["auto", "dp", "uniform", "uniform_plus", "erk", "global_magnitude", "lamp"] = "auto"
-    power: float = Field(default=0.0, ge=0)
-    schedule: Literal["one-shot", "iterative"] = "one-shot"
-    rounds: int = Field(default=4, ge=1)
-    data_free: Literal["noise", "bn"] | None = None
-    calibration: int = Field(default=128, ge=1)
-    sensing: int = Field(default=16, ge=1)
-    heldout: int = Field(default=32, ge=1)
-    crops: int | None = Field(default=None, ge=0)
-    search: int = Field(default=0, ge=0)
-    baselines: tuple[str, ...] = ("uniform", "erk", "lamp", "global_magnitude")
-    additivity: int = Field(default=12, ge=0)
-    probes: int = Field(default=4, ge=1)
-    batch: int = Field(default=4, ge=1)
-    shards: int = Field(default=1, ge=1)
-    backend: Literal["serial", "thread", "process", "ray"] = "thread"
-    workers: int | None = Field(default=None, ge=1)
-    exclude: tuple[str, ...] = ()
-    seed: int = Field(default=0, ge=0)
-    device: str = "cpu"
+    pattern: str = Field(
+        default="unstructured",
+        description="unstructured, block:16x4, 2:4, nm:*:16, columns; several with commas; blocks for time",
+        json_schema_extra={"group": "What may go"},
+    )
+    precisions: tuple[str, ...] = Field(
+        default=("fp32",),
+        description="Of fp32, bf16, int8, int4 those the plan may choose from; the first three for budgets in time",
+        json_schema_extra={"group": "What may go", "shown": "fp32"},
+    )
+    reorder: bool = Field(
+        default=False,
+        description="Put inner channels in an order in which blocks fall where they hurt less; the output stays",
+        json_schema_extra={"group": "How the rest is repaired"},
+    )
+    smooth: float = Field(
+        default=0.6,
+        ge=0,
+        le=1,
+        description="How far ranges of int8 activations are evened out, in plans for time or energy; 0 is off",
+        json_schema_extra={"group": "How the rest is repaired"},
+    )
+    measure: tuple[str, ...] = Field(
+        default=(),
+        description="latency, energy: what options cost on this machine; a budget in one of them measures it by itself",
+        json_schema_extra={"group": "How the budget is spent"},
+    )
+    tokens: bool = Field(
+        default=False,
+        description="Also offer to merge alike tokens between the blocks of a vision transformer",
+        json_schema_extra={"group": "What may go"},
+    )
+    profile: str | None = Field(
+        default=None,
+        description="A file of fewer profile: plan for that device",
+        json_schema_extra={"group": "How the budget is spent", "shown": "this machine"},
+    )
+    deploy_batch: int = Field(
+        default=1,
+        ge=1,
+        description="Images at once when the model is used",
+        json_schema_extra={"group": "How the budget is spent"},
+    )
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="Threads when the model is used",
+        json_schema_extra={"group": "How the budget is spent", "shown": "those of torch"},
+    )
+    sparsities: tuple[float, ...] | None = Field(
+        default=None,
+        description="Shares that each layer may lose, for example 0.3,0.5,0.9",
+        json_schema_extra={"group": "What may go", "shown": "0.1 to 0.9 in steps of 0.1, and 0.95"},
+    )
+    estimator: Literal["auto", "measured", "taylor"] = Field(
+        default="auto",
+        description="taylor (few backward passes), measured (a forward pass per option) or auto (measured where cheap)",
+        json_schema_extra={"group": "How distortion is measured"},
+    )
+    reduction: str = Field(
+        default="mean",
+        description="Over images: mean, max (worst case) or cvar:0.1 (worst tenth)",
+        json_schema_extra={"group": "How distortion is measured"},
+    )
+    compensation: Literal["obs", "bias", "none"] = Field(
+        default="obs",
+        description="obs (update the weights that stay), bias or none",
+        json_schema_extra={"group": "How the rest is repaired"},
+    )
+    score: Literal["obs", "magnitude", "wanda", "taylor"] = Field(
+        default="obs",
+        description="What goes first inside a layer: obs, magnitude, wanda or taylor",
+        json_schema_extra={"group": "How the rest is repaired"},
+    )
+    damping: float = Field(
+        default=0.03,
+        gt=0,
+        description="Ridge of the least-squares repair, relative to the mean curvature",
+        json_schema_extra={"group": "How the rest is repaired"},
+    )
+    correction: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="0 to 1: how much a layer makes up for the cuts before it",
+        json_schema_extra={"group": "How the rest is repaired"},
+    )
+    allocator: Literal["auto", "dp", "uniform", "uniform_plus", "erk", "global_magnitude", "lamp"] = Field(
+        default="auto",
+        description="auto (the best by measurement), dp (exact), uniform, uniform_plus, erk, global_magnitude, lamp",
+        json_schema_extra={"group": "How the budget is spent"},
+    )
+    power: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of a power term beside the distortion; 1 makes it as steep as the distortion",
+        json_schema_extra={"group": "How the budget is spent"},
+    )
+    schedule: Literal["one-shot", "iterative"] = Field(
+        default="one-shot",
+        description="one-shot, or iterative: reach the budget in rounds",
+        json_schema_extra={"group": "How the budget is spent"},
+    )
+    rounds: int = Field(
+        default=4,
+        ge=1,
+        description="Rounds of the iterative schedule",
+        json_schema_extra={"group": "How the budget is spent"},
+    )
+    data_free: Literal["noise", "bn"] | None = Field(
+        default=None,
+        description="noise or bn: sense without images",
+        json_schema_extra={"group": "How distortion is measured", "shown": "none"},
+    )
+    calibration: int = Field(
+        default=128, ge=1, description="Images for the repair", json_schema_extra={"group": "Images"}
+    )
+    sensing: int = Field(
+        default=16,
+        ge=1,
+        description="Images for measuring distortion, at most a third of --calibration",
+        json_schema_extra={"group": "Images"},
+    )
+    heldout: int = Field(
+        default=32, ge=1, description="Images kept apart for the report", json_schema_extra={"group": "Images"}
+    )
+    crops: int | None = Field(
+        default=None,
+        ge=0,
+        description="Random crops per file; 0 takes each centre once",
+        json_schema_extra={"group": "Images", "shown": "as many as fill the wanted number"},
+    )
+    search: int = Field(
+        default=0,
+        ge=0,
+        description="Evaluations of the local search after planning; 0 is off",
+        json_schema_extra={"group": "How the budget is spent"},
+    )
+    baselines: tuple[str, ...] = Field(
+        default=("uniform", "erk", "lamp", "global_magnitude"),
+        description="Simpler methods, or presets, under the same budget; or none",
+        json_schema_extra={"group": "How distortion is measured", "shown": "uniform,erk,lamp,global_magnitude"},
+    )
+    additivity: int = Field(
+        default=12,
+        ge=0,
+        description="Random plans on which the prediction is checked",
+        json_schema_extra={"group": "How distortion is measured"},
+    )
+    probes: int = Field(
+        default=4,
+        ge=1,
+        description="Random directions per image of the Taylor estimator",
+        json_schema_extra={"group": "How distortion is measured"},
+    )
+    batch: int = Field(
+        default=4,
+        ge=1,
+        description="Images per forward pass in sensing",
+        json_schema_extra={"group": "How the work is done"},
+    )
+    shards: int = Field(
+        default=1,
+        ge=1,
+        description="Parts of the sensing images that are separate tasks",
+        json_schema_extra={"group": "How the work is done"},
+    )
+    backend: Literal["serial", "thread", "process", "ray"] = Field(
+        default="thread",
+        description="serial, thread, process or ray",
+        json_schema_extra={"group": "How the work is done"},
+    )
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Tasks at once",
+        json_schema_extra={"group": "How the work is done", "shown": "one per core"},
+    )
+    exclude: tuple[str, ...] = Field(
+        default=(),
+        description="Layers to leave alone, for example head or 'blocks.0.*'; may be repeated",
+        json_schema_extra={"group": "What may go"},
+    )
+    seed: int = Field(default=0, ge=0, description="Of every random choice", json_schema_extra={"group": "Every verb"})
+    device: str = Field(
+        default="cpu", description="Where tensors live, such as cpu or cuda", json_schema_extra={"group": "Every verb"}
+    )
 
     @field_validator("sparsities", "exclude", "baselines", "precisions", "measure", mode="before")
     @classmethod

@@ -15,7 +15,7 @@ from fewer.core.errors import FewerError
 from fewer.data.crops import FileViews, TensorViews
 from fewer.data.images import list_images, load_images, split_files
 from fewer.engine.prepare import Prepared
-from fewer.tasks import TASKS
+from fewer.tasks import reads_inputs
 
 __all__ = ["Views", "views_of"]
 
@@ -68,7 +68,7 @@ def views_of(prepared: Prepared, images: Any, seed: int = 0) -> Views:
     FewerError
         When there are too few images to set some apart.
     """
-    files = _files(images) if prepared.loaded.task not in TASKS else None
+    files = None if reads_inputs(prepared.loaded.task, images) else _files(images)
     chooses = _every_second(prepared.heldout_files, len(prepared.heldout))
     if files is None:
         return _of_tensor(prepared, chooses, seed)

@@ -24,7 +24,8 @@ def preset_names(folder: str = "") -> list[str]:
     >>> "lpvit" in preset_names()
     True
     """
-    entries = _place(folder).iterdir()
+    place = _place(folder)
+    entries = place.iterdir() if place.is_dir() else ()  # not every task has presets
     return sorted(entry.name.removesuffix(".toml") for entry in entries if entry.name.endswith(".toml"))
 
 

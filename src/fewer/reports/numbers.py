@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _BYTES = {"bytes", "byte", "b"}
@@ -132,3 +133,19 @@ def quantity(value: float, unit: str) -> str:
     if key == "j":
         return f"{significant(1e3 * value)} mJ" if abs(value) < 1 else f"{significant(value)} J"
     return f"{count(value)} {unit}".strip()
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table as lines of text: the first column on the left, the others on the right.
+
+    Examples
+    --------
+    >>> aligned(["class", "top-1"], [["cat", "0.9"], ["elephant", "1"]])
+    ['class     top-1', 'cat         0.9', 'elephant      1']
+    """
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    lines = []
+    for row in (head, *rows):
+        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return lines

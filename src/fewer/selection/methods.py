@@ -2,44 +2,66 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fewer.core.errors import FewerError, near_match
+from fewer.core.methods import Method, MethodTable
 from fewer.selection.coverage import select_coverage
 from fewer.selection.peers import PREFIX, STRATEGIES, select_by_peer
-from fewer.selection.pool import Method, Pool, Selection
+from fewer.selection.pool import Choose, Pool, Selection
 from fewer.selection.probcover import select_probcover
 from fewer.selection.saal import select_saal, select_saal_corrected
 from fewer.selection.simple import select_foreground, select_kcenter, select_random
 from fewer.selection.typical import select_typiclust
 from fewer.selection.uncertainty import select_bald, select_entropy
 
-__all__ = ["METHODS", "Entry", "check_method", "choose"]
+__all__ = ["METHODS", "check_method", "choose"]
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One method: its function, and one line that says what it does."""
-
-    choose: Method
-    note: str
-    needs_predictions: bool = False
-
-
-METHODS: dict[str, Entry] = {
-    "coverage": Entry(
-        select_coverage, "every kind of image, then the density of the pool; later also uncertainty (default)"
-    ),
-    "random": Entry(select_random, "every image with the same chance"),
-    "foreground-random": Entry(select_foreground, "random among images that show some foreground"),
-    "kcenter": Entry(select_kcenter, "greedy k-centre: always the image farthest from all chosen"),
-    "typiclust": Entry(select_typiclust, "the most typical image of each cluster"),
-    "probcover": Entry(select_probcover, "as many images as possible within a radius of a chosen one"),
-    "saal": Entry(select_saal, "SAAL as its code was published, its shuffled corrupted features included"),
-    "saal-corrected": Entry(select_saal_corrected, "SAAL with the features of the images themselves"),
-    "entropy": Entry(select_entropy, "the least sure predictions; from the second round on", True),
-    "bald": Entry(select_bald, "where several models disagree; from the second round on", True),
-}
+METHODS: MethodTable[Choose] = MethodTable(
+    "selection method",
+    [
+        Method(
+            "coverage", select_coverage, "every kind of image, then the density of the pool; later also uncertainty"
+        ),
+        Method("random", select_random, "every image with the same chance"),
+        Method("foreground-random", select_foreground, "random among images that show some foreground"),
+        Method(
+            "kcenter",
+            select_kcenter,
+            "greedy k-centre: always the image farthest from all chosen",
+            "Core-set (Sener and Savarese, ICLR 2018)",
+        ),
+        Method(
+            "typiclust", select_typiclust, "the most typical image of each cluster", "TypiClust (Hacohen, ICML 2022)"
+        ),
+        Method(
+            "probcover",
+            select_probcover,
+            "as many images as possible within a radius of a chosen one",
+            "ProbCover (Yehuda, NeurIPS 2022)",
+        ),
+        Method(
+            "saal",
+            select_saal,
+            "SAAL as its code was published, its shuffled corrupted features included",
+            "SAAL (EMBC 2022)",
+        ),
+        Method("saal-corrected", select_saal_corrected, "SAAL with the features of the images", "SAAL (EMBC 2022)"),
+        Method(
+            "entropy",
+            select_entropy,
+            "the least sure predictions; from the second round on",
+            needs=("predictions",),
+        ),
+        Method(
+            "bald",
+            select_bald,
+            "where several models disagree; from the second round on",
+            "BALD (Houlsby, 2011)",
+            ("predictions",),
+        ),
+    ],
+)
+"""Every way to choose images; the first one is the default."""
 
 
 def choose(pool: Pool, method: str, count: int, seed: int = 0) -> Selection:
@@ -74,7 +96,7 @@ def choose(pool: Pool, method: str, count: int, seed: int = 0) -> Selection:
         raise FewerError(f"{count} images cannot be chosen: {free} of the pool's {len(pool)} have no label yet")
     if method.startswith(PREFIX):
         return select_by_peer(pool, method.removeprefix(PREFIX), count, seed)
-    return METHODS[method].choose(pool, count, seed)
+    return METHODS[method].run(pool, count, seed)
 
 
 def check_method(method: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 
-__all__ = ["BLOCK", "Method", "Pool", "Selection", "blocks", "entropy"]
+__all__ = ["BLOCK", "Choose", "Pool", "Selection", "blocks", "entropy"]
 
 BLOCK = 8192
 """Vectors that are in memory at once when a pool is gone through."""
@@ -157,7 +157,7 @@ class Selection:
         )
 
 
-Method = Callable[[Pool, int, int], Selection]
+Choose = Callable[[Pool, int, int], Selection]
 """``method(pool, count, seed)`` chooses ``count`` of the pool's candidates."""
 
 

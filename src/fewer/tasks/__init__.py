@@ -1,60 +1,98 @@
 """Tasks: what a model is for. Each brings its data reader, its metrics and its training; methods never import one.
 
-A method that needs a task's images or quality is given them as arguments; only verbs look a task up, by name.
+A method that needs a task's images or quality is given them as arguments; only verbs and the engine look a task up.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any
 
 from fewer.core.errors import FewerError, near_match
+from fewer.tasks.task import Quality, Result, Task
 
-if TYPE_CHECKING:
-    from torch import nn
+__all__ = [
+    "TASKS",
+    "Quality",
+    "Result",
+    "Task",
+    "open_task",
+    "reads_inputs",
+    "register_task",
+    "task_for",
+    "task_notes",
+    "task_of_run",
+]
 
-    from fewer.data.images import ImageSet
-    from fewer.models.spec import LoadedModel
+GROUP = "fewer.tasks"
+"""Entry point group of third-party tasks: the name of a task, and ``package.module:Class``."""
 
-__all__ = ["TASKS", "Quality", "Task", "open_task"]
+BUILT_IN = {
+    "classify": "fewer.tasks.classify.task:Classify",
+    "segment": "fewer.tasks.segment.task:Segment",
+}
+"""Name of each task that comes with the library, and the class that it is."""
 
-TASKS = {"segment": "fewer.tasks.segment.task"}
-"""Name of each task and the module that is it."""
+
+class _Tasks(Mapping[str, Any]):
+    """Where each task is: built in, registered in this process, or of an installed package, which is read lazily."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str | EntryPoint | Task] = dict(BUILT_IN)
+        self._read = False
+
+    def _all(self) -> dict[str, str | EntryPoint | Task]:
+        if not self._read:
+            self._read = True
+            for point in entry_points(group=GROUP):
+                self._known.setdefault(point.name, point)
+        return self._known
+
+    def __getitem__(self, name: str) -> Any:
+        return self._known[name] if name in self._known else self._all()[name]
+
+    def __contains__(self, name: object) -> bool:
+        # entry points are read only for a name that is not known: reading them takes some milliseconds
+        return isinstance(name, str) and (name in self._known or name in self._all())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._all()))
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def put(self, name: str, what: Task) -> None:
+        self._known[name] = what
 
 
-class Quality(Protocol):
-    """How good a model is on annotated data: ``quality(model)`` gives numbers by name.
+TASKS = _Tasks()
+"""Every task by name; see :func:`open_task`."""
 
-    ``lower_is_better`` names those for which less is better; ``note`` says where they come from.
+
+def register_task(task: Task | type[Task]) -> Task:
+    """Make a task known in this process, as an entry point does for every process.
+
+    Raises
+    ------
+    FewerError
+        When it is no task, or another task has its name.
+
+    Examples
+    --------
+    >>> class Sorting(Task):
+    ...     name, note = "sort-doc", "puts photos in order"
+    >>> register_task(Sorting).name, open_task("sort-doc").note
+    ('sort-doc', 'puts photos in order')
     """
-
-    lower_is_better: frozenset[str]
-    note: str
-
-    def __call__(self, model: nn.Module) -> Mapping[str, float]:
-        """Evaluate a model."""
-        ...
-
-
-class Task(Protocol):
-    """What verbs ask of a task. A module with these functions is one."""
-
-    train: Callable[..., Any]
-    evaluate: Callable[..., Any]
-    predict: Callable[..., Any]
-    checkup: Callable[..., Any]
-    repair: Callable[..., Any]
-    warm_features: Callable[..., nn.Module]
-
-    def images(self, loaded: LoadedModel, folder: str | Path, count: int, *, part: str, seed: int) -> ImageSet:
-        """Inputs of a trained model: ``part`` is ``calibration`` or ``heldout``."""
-        ...
-
-    def quality(self, loaded: LoadedModel, folder: str | Path) -> Quality:
-        """How good a model is on the annotated cases of a folder that it was not trained on."""
-        ...
+    made = _checked(task, f"{task!r}")
+    if made.name in BUILT_IN:
+        raise FewerError(f"the task {made.name!r} comes with fewer; give yours another name")
+    TASKS.put(made.name, made)
+    return made
 
 
 def open_task(name: str) -> Task:
@@ -63,7 +101,7 @@ def open_task(name: str) -> Task:
     Raises
     ------
     FewerError
-        With the nearest name.
+        With the nearest name, or with what is wrong with the package that brings the task.
 
     Examples
     --------
@@ -73,4 +111,117 @@ def open_task(name: str) -> Task:
     """
     if name not in TASKS:
         raise FewerError(f"unknown task {name!r}{near_match(name, TASKS)}")
-    return cast(Task, importlib.import_module(TASKS[name]))
+    where = TASKS[name]
+    if isinstance(where, Task):
+        return where
+    if isinstance(where, str):
+        module, _, attribute = where.partition(":")
+        return getattr(importlib.import_module(module), attribute)()
+    told = f"the task {name!r} of the entry point {where.value!r}"
+    try:
+        found = where.load()
+    except Exception as error:  # the code is somebody else's
+        raise FewerError(f"{told} cannot be imported ({type(error).__name__}: {error}); update or remove it") from error
+    made = _checked(found, told)
+    TASKS.put(name, made)
+    return made
+
+
+def _checked(found: Any, told: str) -> Task:
+    try:
+        made = found() if isinstance(found, type) else found
+    except Exception as error:
+        raise FewerError(f"{told} cannot be made ({type(error).__name__}: {error})") from error
+    if not isinstance(made, Task) or not getattr(made, "name", ""):
+        raise FewerError(f"{told} is no subclass of fewer.tasks.Task with a name")
+    return made
+
+
+def reads_inputs(task: str | None, inputs: Any) -> bool:
+    """Whether the inputs of a model must be read by the task that it was trained for, as no one else can.
+
+    Examples
+    --------
+    >>> reads_inputs("segment", "lesions/"), reads_inputs(None, "photos/")
+    (True, False)
+    """
+    return task in TASKS and isinstance(inputs, (str, Path)) and open_task(str(task)).reads(inputs)
+
+
+def task_notes() -> dict[str, str]:
+    """What each task is for, by name; of a plug-in that cannot be used, why.
+
+    Examples
+    --------
+    >>> "segment" in task_notes()
+    True
+    """
+    notes = {}
+    for name in TASKS:
+        try:
+            notes[name] = open_task(name).note
+        except FewerError as error:
+            notes[name] = f"cannot be used: {error}"
+    return notes
+
+
+def task_of_run(run: str | Path) -> str | None:
+    """Name of the task that a run folder says it is of; None for anything else.
+
+    Examples
+    --------
+    >>> task_of_run("no-such-run") is None
+    True
+    """
+    try:
+        meta = json.loads((Path(run) / "recipe.json").read_text(encoding="utf-8"))["meta"]
+        name = meta["task"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return name if isinstance(name, str) and name in TASKS else None
+
+
+def task_for(name: str | None, *, run: str | Path | None = None, data: Any = None) -> Task:
+    """The task that is meant: the one that was named, that of a run folder, or the one that knows the data.
+
+    Raises
+    ------
+    FewerError
+        When none or several could be meant.
+
+    Examples
+    --------
+    >>> task_for(None, data="no-such-folder")
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: no-such-folder does not exist
+    """
+    if name is not None:
+        return open_task(name)
+    if run is not None and (found := task_of_run(run)) is not None:
+        return open_task(found)
+    if not isinstance(data, (str, Path)):
+        data = getattr(data, "root", None)
+    if data is None:
+        raise FewerError(f"which task? give --task: {', '.join(TASKS)}")
+    if not Path(data).exists():
+        raise FewerError(f"{data} does not exist")
+    able = [other for other in TASKS if _recognises(other, data)]
+    if len(able) > 1:
+        raise FewerError(f"{data} could be data of the tasks {' and '.join(able)}; give --task")
+    if not able:
+        needs = "; ".join(f"{name} needs {_usable(name).data}" for name in TASKS if _usable(name) is not None)
+        raise FewerError(f"no task knows the data in {data} ({needs}); give --task if it is data of one")
+    return open_task(able[0])
+
+
+def _usable(name: str) -> Any:
+    """The task of a name, or None: a broken plug-in must not stop the others."""
+    try:
+        return open_task(name)
+    except FewerError:
+        return None
+
+
+def _recognises(name: str, data: str | Path) -> bool:
+    task = _usable(name)
+    return task is not None and bool(task.recognises(data))

@@ -2,7 +2,8 @@
 
 A task says what a model is for. It brings its data reader, its networks, its metrics and its pages; methods and the
 engine never import one, they receive it as an object. A third party registers a task through the entry point group
-``fewer.tasks``, whose value is a :class:`Task` subclass or an instance of one.
+``fewer.tasks``, whose value is a :class:`Task` subclass or an instance of one. Whoever has plain arrays of inputs and
+targets starts from :class:`fewer.tasks.arrays.ArrayTask`, which needs five short methods.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from fewer.core.errors import FewerError
 from fewer.core.progress import Progress
+from fewer.core.strict import StrictSettings
 from fewer.training.settings import LoopSettings
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from fewer.models.spec import LoadedModel
 
-__all__ = ["Quality", "Result", "Task"]
+__all__ = ["Checked", "NoSettings", "Quality", "Result", "Task", "take_settings"]
 
 
 @runtime_checkable
@@ -36,8 +38,20 @@ class Result(Protocol):
         ...
 
 
+class Checked(Result, Protocol):
+    """What :meth:`Task.checkup` returns; ``healthy`` is false when the data must not be used as it is."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether no error was found; warnings may be there."""
+        ...
+
+
 class Quality(Protocol):
     """How good a model is on annotated data: ``quality(model)`` gives numbers by name.
+
+    It may also have ``interval(name, value)``, which gives the ends of a 95 % confidence interval of one of its
+    numbers, or None; reports show it where it is there.
 
     Attributes
     ----------
@@ -55,8 +69,29 @@ class Quality(Protocol):
         ...
 
 
+class NoSettings(StrictSettings):
+    """Of a verb that has nothing to choose."""
+
+
+def take_settings(model: type[StrictSettings], settings: Any, values: dict[str, Any]) -> Any:
+    """Settings with those keyword arguments that are settings, which leave ``values``.
+
+    Examples
+    --------
+    >>> rest = {"steps": 3, "out": "run"}
+    >>> take_settings(LoopSettings, None, rest).steps, rest
+    (3, {'out': 'run'})
+    """
+    named = {name: values.pop(name) for name in list(values) if name in model.model_fields}
+    if settings is None:
+        return model.of(named)
+    return model.of({**settings.model_dump(), **named}) if named else settings
+
+
 class Task:
     """Base class of tasks. Override what the task can do; the rest tells the user that it cannot.
+
+    An instance holds no state. Keep imports of torch inside of the methods, so that lists and help pages stay quick.
 
     Attributes
     ----------
@@ -64,9 +99,13 @@ class Task:
         What a user types after ``--task``.
     note
         What it is for, in one line for ``fewer list tasks``.
+    data
+        What a data set is, as the end of the sentence "give ...".
     settings
         Settings of a training: a subclass of :class:`~fewer.training.settings.LoopSettings` whose fields carry their
-        ``description``. Flags, TOML and docs follow from it.
+        ``description``. Flags, help and TOML follow from it.
+    evaluate_settings, predict_settings
+        The same for what :meth:`evaluate` and :meth:`predict` can be told.
 
     Examples
     --------
@@ -79,10 +118,25 @@ class Task:
 
     name: ClassVar[str]
     note: ClassVar[str] = ""
+    data: ClassVar[str] = "a folder with a data set"
     settings: ClassVar[type[LoopSettings]] = LoopSettings
+    evaluate_settings: ClassVar[type[StrictSettings]] = NoSettings
+    predict_settings: ClassVar[type[StrictSettings]] = NoSettings
+
+    def recognises(self, data: str | Path) -> bool:
+        """Whether a data set looks like one of this task, judged by names alone; used where no task was given."""
+        return False
+
+    def network(self, name: str, args: Mapping[str, Any]) -> nn.Module:
+        """Build a network of the task with random weights.
+
+        A run folder whose recipe has the source ``{"kind": "task", "task": TASK, "name": name, "args": args}`` is
+        built again with it.
+        """
+        raise self._cannot("build networks")
 
     def plan(self, data: Any, settings: Any) -> Sequence[str]:
-        """What a training would do, in words, for ``--dry-run`` and before the work begins."""
+        """What a training would do, in words, for ``--dry-run``; nothing is written."""
         return []
 
     def train(
@@ -110,11 +164,11 @@ class Task:
         data: str | Path,
         *,
         out: str | Path | None = None,
+        settings: Any = None,
         overwrite: bool = False,
         device: str = "cpu",
         progress: Progress | None = None,
         command: str = "",
-        **more: Any,
     ) -> Result:
         """Score a run folder, or a folder of predictions, on annotated data; pages and tables go into ``out``."""
         raise self._cannot("evaluate")
@@ -125,22 +179,29 @@ class Task:
         inputs: str | Path,
         *,
         out: str | Path,
+        settings: Any = None,
         overwrite: bool = False,
         resume: bool = False,
         device: str = "cpu",
         progress: Progress | None = None,
-        **more: Any,
     ) -> Result:
         """Write a prediction for every input into ``out``; inputs that cannot be read are skipped and named."""
         raise self._cannot("predict")
 
-    def checkup(self, data: str | Path, *, progress: Progress | None = None) -> Result:
+    def checkup(self, data: str | Path, *, progress: Progress | None = None) -> Checked:
         """Find what is wrong with a data set."""
         raise self._cannot("check data")
 
-    def repair(self, found: Any, out: str | Path, *, progress: Progress | None = None) -> Any:
+    def repair(self, found: Any, out: str | Path, *, progress: Progress | None = None) -> Result:
         """Write a copy of a data set in which what is safe to repair is repaired."""
         raise self._cannot("repair data")
+
+    def reads(self, inputs: str | Path) -> bool:
+        """Whether only the task can read these inputs, so that :meth:`images` is asked; else the engine reads them.
+
+        False for a folder of ordinary image files that need nothing but the preprocessing of the model.
+        """
+        return True
 
     def images(self, loaded: LoadedModel, folder: str | Path, count: int, *, part: str, seed: int) -> Any:
         """Inputs of a trained model for the engine, without labels.
@@ -161,9 +222,13 @@ class Task:
         Returns
         -------
         ImageSet or samples
-            See :mod:`fewer.data.samples`.
+            See :mod:`fewer.data.images`.
         """
         raise self._cannot("give inputs to the engine")
+
+    def judges(self, loaded: LoadedModel, folder: str | Path) -> bool:
+        """Whether labelled data of a folder can judge a model that no task of fewer has trained."""
+        return False
 
     def quality(self, loaded: LoadedModel, folder: str | Path) -> Quality:
         """How good models of this kind are on the annotated data of a folder that they were not trained on."""
@@ -175,6 +240,10 @@ class Task:
         See :class:`fewer.distortion.outputs.Reference` for what it must be able to do.
         """
         return None
+
+    def warm_features(self, files: Sequence[Path], out: Path, **more: Any) -> nn.Module:
+        """A network that has learnt from unlabelled images, as the function from an image to a vector."""
+        raise self._cannot("learn features without labels")
 
     def _cannot(self, what: str) -> FewerError:
         return FewerError(f"the task {self.name!r} cannot {what}")

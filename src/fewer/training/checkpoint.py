@@ -2,82 +2,92 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_bytes
 from fewer.training.average import Average
 from fewer.training.constrained import Constrained
+from fewer.training.history import Fit, History
 
-__all__ = ["Lesson", "restore", "store"]
+__all__ = ["Checkpoint", "Training", "restore", "store", "work_key"]
 
-
-_FACTS = (
-    "step",
-    "seconds",
-    "began",
-    "fitted",
-    "history",
-    "best_error",
-    "best_step",
-)  # of a lesson; the rest is tensors
+VERSION = 1
+"""Of the file's layout."""
 
 
-@dataclass
-class Lesson:
-    """How far a training has come.
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a training that is under way is kept, and how often.
 
     Attributes
     ----------
-    step
-        Steps finished.
+    path
+        A file that is written now and then and on Ctrl-C, and read first where it is there.
+    key
+        Names the training; the checkpoint of another one is refused. See :func:`work_key`.
     seconds
-        Time spent so far, in all sittings.
-    began
-        Of these seconds, what had passed before the first step.
-    fitted
-        Images of a least-squares fit that was kept before the first step.
-    history
-        One entry per evaluation: ``step``, ``seconds``, ``error``; the first is that of the start.
-    best, best_error, best_step
-        State of the best model so far; the start counts.
+        Between two writes at most; the step under way is finished first.
+    at_validations
+        Write after every validation too.
     """
 
-    step: int = 0
-    seconds: float = 0.0
-    began: float = 0.0
-    fitted: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-    best: dict[str, Tensor] = field(default_factory=dict)
-    best_error: float = float("inf")
-    best_step: int = 0
-
-    @property
-    def improved(self) -> bool:
-        """Whether any state was better than the first one."""
-        return bool(self.history) and self.best_error < self.history[0]["error"]
-
-    def note(self, error: float, model: nn.Module) -> bool:
-        """Write an evaluation down, and keep the model if there was none better."""
-        self.history.append({"step": float(self.step), "seconds": self.seconds, "error": error})
-        if not error < self.best_error:
-            return False
-        self.best_error, self.best_step = error, self.step
-        self.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        return True
+    path: Path
+    key: str = ""
+    seconds: float = 30.0
+    at_validations: bool = True
 
 
-def store(
-    path: Path, key: str, lesson: Lesson, weights: Constrained, average: Average, optimiser: torch.optim.Optimizer
-) -> None:
+@dataclass(eq=False)
+class Training:
+    """Everything that goes on changing during a training, and so must be kept.
+
+    Attributes
+    ----------
+    fit
+        Numbers and best state.
+    weights
+        Parameters that learn, with the model that they belong to.
+    optimisers
+        By the name of the player.
+    average
+        Moving average, or None.
+    scaler
+        Gradient scaler of fp16, or None.
+    losses
+        Losses since the last validation, by name.
+    """
+
+    fit: Fit
+    weights: Constrained
+    optimisers: Mapping[str, torch.optim.Optimizer]
+    average: Average | None = None
+    scaler: Any = None
+    losses: dict[str, list[Tensor]] = field(default_factory=dict)
+
+
+def work_key(*parts: Any) -> str:
+    """Hash of everything that decides the course of a training.
+
+    Examples
+    --------
+    >>> work_key({"seed": 0}) != work_key({"seed": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def store(path: Path, key: str, state: Training) -> None:
     """Write everything that going on needs.
 
     Raises
@@ -85,19 +95,41 @@ def store(
     FewerError
         When the disk is full or may not be written to.
     """
-    tensors: dict[str, Tensor] = {}
-    for name, parameter, mean in zip(weights.names(), weights.parameters(), average.values, strict=True):
-        tensors |= {f"latent.{name}": parameter, f"average.{name}": mean}
-        for part, value in optimiser.state.get(parameter, {}).items():
-            tensors[f"optimiser.{part}.{name}"] = torch.as_tensor(value)
-    tensors |= {f"best.{name}": value for name, value in lesson.best.items()}
-    facts: dict[str, Any] = {"key": key} | {name: getattr(lesson, name) for name in _FACTS}
-    whole = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
+    fit, weights = state.fit, state.weights
+    tensors = {f"model.{name}": tensor for name, tensor in weights.model.state_dict().items()}
+    for name, latent, live in zip(weights.names(), weights.parameters(), weights.live(), strict=True):
+        if latent is not live:
+            tensors[f"latent.{name}"] = latent
+    if state.average is not None:
+        values = dict(zip(weights.names(), state.average.values, strict=True)) | state.average.buffers
+        tensors |= {f"average.{name}": value for name, value in values.items()}
+    tensors |= {f"best.{name}": value for name, value in (fit.best or {}).items()}
+    tensors |= {f"losses.{name}": torch.stack(values) for name, values in state.losses.items() if values}
+    plain: dict[str, Any] = {}
+    for player, optimiser in state.optimisers.items():
+        for index, parts in optimiser.state_dict()["state"].items():
+            for part, value in parts.items():
+                _sort_in(f"optimiser.{player}/{index}/{part}", value, tensors, plain)
+    facts: dict[str, Any] = {"version": VERSION, "key": key, "plain": plain}
+    facts["fit"] = {one.name: getattr(fit, one.name) for one in fields(fit) if one.name != "best"}
+    facts["has_best"] = fit.best is not None
+    if state.scaler is not None:
+        facts["scaler"] = state.scaler.state_dict()
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     atomic_write_bytes(path, save(whole, {"facts": json.dumps(facts)}))
 
 
+def _sort_in(name: str, value: Any, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+    if isinstance(value, Tensor):
+        tensors[name] = value
+    elif value is None or isinstance(value, bool | int | float | str):
+        plain[name] = value
+    else:
+        raise FewerError(f"the optimiser keeps {name!r} as {type(value).__name__}, which a checkpoint cannot hold")
+
+
 @torch.no_grad()
-def restore(path: Path, key: str, weights: Constrained, average: Average, optimiser: torch.optim.Optimizer) -> Lesson:
+def restore(path: Path, key: str, state: Training) -> None:
     """Put a training back to where :func:`store` left it.
 
     Raises
@@ -105,23 +137,60 @@ def restore(path: Path, key: str, weights: Constrained, average: Average, optimi
     FewerError
         When the file is damaged or belongs to another training.
     """
+    facts, parts = _read(path)
+    if facts["key"] != key:
+        raise FewerError(
+            "the interrupted training had another model, other images, other settings or code; repeat its own command "
+            "with --resume, or start anew with --overwrite"
+        )
+    weights = state.weights
+    try:
+        weights.model.load_state_dict(parts["model"])
+        for name, latent in zip(weights.names(), weights.parameters(), strict=True):
+            if name in parts["latent"]:
+                latent.copy_(parts["latent"][name])
+        if state.average is not None:
+            for name, value in zip(weights.names(), state.average.values, strict=True):
+                value.copy_(parts["average"][name])
+            for name, value in state.average.buffers.items():
+                value.copy_(parts["average"][name])
+            state.average.refresh()
+        for player, optimiser in state.optimisers.items():
+            _load_optimiser(optimiser, player, parts["optimiser"] | facts["plain"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise FewerError(f"the checkpoint {path} does not fit the model ({error}); start with --overwrite") from None
+    if "scaler" in facts and state.scaler is not None:
+        state.scaler.load_state_dict(facts["scaler"])
+    values = dict(facts["fit"])
+    values["history"] = History(values["history"])
+    for name, value in values.items():
+        setattr(state.fit, name, value)
+    state.fit.best = parts["best"] if facts["has_best"] else None
+    state.losses = {name: list(stacked.unbind()) for name, stacked in parts["losses"].items()}
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()["facts"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        if facts["version"] != VERSION:
+            raise ValueError(f"layout {facts['version']}")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise FewerError(f"the checkpoint {path} cannot be read ({error}); start anew with --overwrite") from None
-    if facts["key"] != key:
-        raise FewerError(
-            "the interrupted recovery had another model, other images or other settings; repeat its own command with "
-            "--resume, or start anew with --overwrite"
-        )
-    for name, parameter, mean in zip(weights.names(), weights.parameters(), average.values, strict=True):
-        parameter.copy_(tensors[f"latent.{name}"])
-        mean.copy_(tensors[f"average.{name}"])
-        found = {part: tensors.get(f"optimiser.{part}.{name}") for part in ("step", "exp_avg", "exp_avg_sq")}
-        if found["step"] is not None:
-            optimiser.state[parameter] = found
-    weights.install()
-    best = {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
-    return Lesson(**{name: facts[name] for name in _FACTS}, best=best)
+    parts: dict[str, dict[str, Tensor]] = {
+        name: {} for name in ("model", "latent", "average", "best", "losses", "optimiser")
+    }
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest if part != "optimiser" else name] = tensor
+    return facts, parts
+
+
+def _load_optimiser(optimiser: torch.optim.Optimizer, player: str, values: Mapping[str, Any]) -> None:
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in values.items():
+        owner, index, part = name.removeprefix("optimiser.").rsplit("/", 2)
+        if owner == player:
+            state.setdefault(int(index), {})[part] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

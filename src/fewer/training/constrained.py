@@ -52,6 +52,8 @@ class Constrained:
         By layer name. Other parameters are trained without constraint.
     frozen
         Names of modules whose parameters stay as they are.
+    only_trainable
+        Leave parameters as they are that ask for no gradient; by default every floating one is made to learn.
 
     Raises
     ------
@@ -74,7 +76,14 @@ class Constrained:
     0.0
     """
 
-    def __init__(self, model: nn.Module, held: Mapping[str, Held], frozen: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        held: Mapping[str, Held],
+        frozen: Sequence[str] = (),
+        *,
+        only_trainable: bool = False,
+    ) -> None:
         self.model = model
         weights: dict[int, Held] = {}
         for name, what in held.items():
@@ -89,7 +98,8 @@ class Constrained:
         still = {id(p) for name in frozen for p in model.get_submodule(name).parameters()}
         self.entries: list[_Trained] = []
         for name, live in model.named_parameters():  # each once, also if it is tied
-            live.requires_grad_(live.is_floating_point() and id(live) not in still)
+            learns = live.requires_grad or not only_trainable
+            live.requires_grad_(learns and live.is_floating_point() and id(live) not in still)
             if not live.requires_grad:
                 continue
             what = weights.get(id(live), Held())
@@ -100,6 +110,10 @@ class Constrained:
     def parameters(self) -> list[nn.Parameter]:
         """What an optimiser steps on: latent weights, and the model's own parameters where they are not rounded."""
         return [entry.latent for entry in self.entries]
+
+    def live(self) -> list[nn.Parameter]:
+        """The model's own parameters, in the order of :meth:`parameters`."""
+        return [entry.live for entry in self.entries]
 
     def names(self) -> list[str]:
         """Names of :meth:`parameters` in the model's state."""
@@ -129,13 +143,24 @@ class Constrained:
     @torch.no_grad()
     def install(self) -> None:
         """Write what would be stored into the model: latent weights cut and rounded."""
-        for entry in self.entries:
-            value = entry.latent
-            if entry.held.mask is not None:
-                value = value.masked_fill(~entry.held.mask, 0.0)
-            precision = entry.held.precision
-            if precision != "fp32":
-                matrix = value.float().flatten(1) if precision in BITS else value
-                value = rounded(matrix, precision).view(value.shape)
+        for index, entry in enumerate(self.entries):
+            value = self.stored(index, entry.latent)
             if value is not entry.live:
                 entry.live.copy_(value)
+
+    @torch.no_grad()
+    def stored(self, index: int, value: Tensor) -> Tensor:
+        """What would be stored for ``value`` of the parameter at ``index``: cut by its mask and rounded.
+
+        Returns
+        -------
+        Tensor
+            ``value`` itself where nothing is held.
+        """
+        held = self.entries[index].held
+        if held.mask is not None:
+            value = value.masked_fill(~held.mask, 0.0)
+        if held.precision != "fp32":
+            matrix = value.float().flatten(1) if held.precision in BITS else value
+            value = rounded(matrix, held.precision).view(value.shape)
+        return value

@@ -1,236 +1,339 @@
-"""The training loop: plain steps on accelerate, a checkpoint now and then, and a resume that equals never stopping."""
+"""The one training loop: steps, validations and checkpoints, and a resume that equals never having stopped.
+
+A training is a call of :func:`fit`. What it needs at least is a model and an objective, a function from the model and
+the number of a step to a loss; all else has a named place:
+
+==================  ===================================================================================================
+settings            :class:`~fewer.training.settings.LoopSettings`: everything below in plain values, for users
+schedule            :class:`~fewer.training.schedule.Schedule`: end after steps or a time; shape of the rate
+optimiser           :class:`~fewer.training.optimise.Optimiser`: name, rate, groups, clipping
+players             :class:`~fewer.training.optimise.Player`: several objectives in turns, as in a GAN
+validation          :class:`Validation`: a score now and then; the best state is kept
+average             :class:`~fewer.training.average.Average`: moving average; mean teacher
+constraints         :class:`~fewer.training.constrained.Constrained`: masks and number formats, kept at every step
+checkpoint          :class:`~fewer.training.checkpoint.Checkpoint`: where and how often
+callbacks           :class:`~fewer.training.callbacks.Callback`: called before and after steps and validations
+==================  ===================================================================================================
+
+The random numbers of a step depend on the seed and the number of the step alone.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_bytes
-from fewer.core.progress import Progress
+from fewer.core.progress import SILENT, Progress, Stage
+from fewer.training.average import Average
+from fewer.training.callbacks import Callback
+from fewer.training.checkpoint import Checkpoint, Training, restore, store, work_key
+from fewer.training.constrained import Constrained
+from fewer.training.devices import check_device, make_accelerator, of_first
+from fewer.training.history import Fit
+from fewer.training.optimise import Objective, Optimiser, Player, make_optimisers, optimiser_of
+from fewer.training.schedule import Pace, Schedule, schedule_of
+from fewer.training.seeds import caller_random
 from fewer.training.settings import LoopSettings
+from fewer.training.shield import shield
+from fewer.training.steps import NotFinite, Stepper
 
-__all__ = ["Fit", "check_device", "fit", "make_accelerator", "work_key"]
-
-CLIP = 12.0
-"""Largest norm of a gradient, as in nnU-Net."""
+__all__ = ["Fit", "NotFinite", "Validation", "check_device", "fit", "make_accelerator", "work_key"]
 
 
-@dataclass
-class Fit:
-    """What a loop has done.
+@dataclass(frozen=True)
+class Validation:
+    """How a training is judged while it goes on.
 
     Attributes
     ----------
-    step
-        Steps finished.
-    history
-        One entry per validation: ``step``, mean ``loss`` since the one before, and ``score`` if there is one.
-    best_score, best_step, best
-        Of the best validation so far, and its state.
+    run
+        ``run(model)``: a score, or several by name, of which the first decides. The moving average is installed, if
+        there is one.
+    better
+        Whether a ``higher`` or a ``lower`` score is better.
+    name
+        What progress calls the score.
+    at_start
+        Judge the model before the first step too.
+    times
+        So many validations, spread evenly over the schedule and fewer where they would take more than an eighth of
+        its time; None validates every ``settings.every`` steps. The end is always judged.
     """
 
-    step: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-    best_score: float | None = None
-    best_step: int = 0
-    best: dict[str, Tensor] | None = None
-
-
-def work_key(*parts: Any) -> str:
-    """Hash of everything that decides the course of a training.
-
-    Examples
-    --------
-    >>> work_key({"seed": 0}) != work_key({"seed": 1})
-    True
-    """
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def check_device(settings: LoopSettings) -> None:
-    """Tell before any work that the device of the settings is not there.
-
-    Raises
-    ------
-    FewerError
-    """
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise FewerError("there is no CUDA device here; give --device cpu, or auto")
-
-
-def make_accelerator(settings: LoopSettings) -> Any:
-    """An ``Accelerator`` for the device and precision of the settings.
-
-    Raises
-    ------
-    FewerError
-        When the device is not there.
-    """
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState, PartialState
-
-    if PartialState._shared_state and PartialState().num_processes == 1:
-        AcceleratorState._reset_state(reset_partial_state=True)  # an earlier training in this process chose otherwise
-    return Accelerator(cpu=settings.device == "cpu", mixed_precision=settings.precision)
+    run: Callable[[nn.Module], float | Mapping[str, float]]
+    better: Literal["higher", "lower"] = "higher"
+    name: str = "score"
+    at_start: bool = False
+    times: int | None = None
 
 
 def fit(
     model: nn.Module,
-    objective: Callable[[nn.Module, int], Tensor],
-    settings: LoopSettings,
-    accelerator: Any,
+    objective: Objective | Sequence[Player],
+    settings: LoopSettings | None = None,
+    accelerator: Any = None,
     *,
-    steps: int,
-    name: str,
-    progress: Progress,
-    checkpoint: Path | None = None,
+    steps: int | None = None,
+    schedule: Schedule | None = None,
+    optimiser: Optimiser | None = None,
+    name: str = "train",
+    progress: Progress = SILENT,
+    checkpoint: Path | Checkpoint | None = None,
     key: str = "",
-    validate: Callable[[nn.Module], float] | None = None,
+    validate: Callable[[nn.Module], float | Mapping[str, float]] | Validation | None = None,
+    constraints: Constrained | None = None,
+    average: Average | None = None,
+    callbacks: Sequence[Callback] = (),
+    start: Fit | None = None,
+    train_mode: bool = True,
+    tolerate: int = 0,
+    clock: Callable[[], float] = perf_counter,
 ) -> Fit:
-    """Train in place.
+    """Train a model in place.
 
     The randomness of a step depends on the seed and its number alone; so a run that was interrupted and goes on from
-    its last checkpoint ends with the very weights of one that was not.
+    its checkpoint ends with the very weights of one that was not.
 
     Parameters
     ----------
     model
-        On the accelerator's device.
+        On the accelerator's device. A model with several players holds the parts of all of them.
     objective
-        ``objective(model, step)``: the loss of this process's part of a batch.
+        ``objective(model, step)``: the loss of this process's part of a batch, or losses by name, which are added up;
+        or several players, which take turns in their order.
     settings
-        Optimiser, rates, seed, ``every``.
+        Everything in plain values; the arguments below that are given count more.
     accelerator
-        See :func:`make_accelerator`.
+        See :func:`~fewer.training.devices.make_accelerator`; None makes one of the settings.
     steps
-        Number of steps.
+        Number of steps, in place of that of the settings.
+    schedule, optimiser
+        In place of those that the settings describe.
     name
         Of the progress bar.
+    progress
+        Shows a stage, in steps or in seconds.
     checkpoint
-        File that is written at every validation, and read first if it is there.
+        File that is written now and then and on Ctrl-C, and read first if it is there.
     key
-        Must be that of the checkpoint; see :func:`work_key`.
+        Must be that of the checkpoint; see :func:`~fewer.training.checkpoint.work_key`.
     validate
-        ``validate(model)``: a score, higher is better.
+        ``validate(model)``: a score, higher is better; or a :class:`Validation`.
+    constraints
+        What may not change of the model's parameters.
+    average
+        A moving average that is kept, such as one whose teacher the objective calls; by default that of the settings.
+    callbacks
+        Called before and after steps and validations.
+    start
+        What was done before the first step, in another way: a history, and the best state so far.
+    train_mode
+        Put the model into training mode before each step; otherwise into evaluation mode.
+    tolerate
+        So many steps in a row whose loss is not finite are left out, before the training stops.
+    clock
+        Gives seconds.
+
+    Returns
+    -------
+    Fit
+        History, and the best state (:meth:`~fewer.training.history.Fit.load_best`). Without validation but with a
+        moving average, the best state is the average at the end.
 
     Raises
     ------
+    NotFinite
+        When a loss or gradient is not finite; the model is as before that step.
     FewerError
-        When the loss is no longer finite, or the checkpoint belongs to other settings.
+        When the checkpoint belongs to another training, or settings contradict each other.
+
+    Examples
+    --------
+    >>> x = torch.linspace(-1, 1, 32)[:, None]
+    >>> net = nn.Linear(1, 1)
+    >>> done = fit(net, lambda net, step: (net(x) - 2 * x).square().mean(), LoopSettings(steps=200, learning_rate=0.1))
+    >>> round(net.weight.item(), 2), done.step, done.stopped
+    (2.0, 200, 'schedule')
     """
-    optimiser = _optimiser(model, settings)
-    done = Fit()
-    if checkpoint is not None and checkpoint.exists():
-        done = _restore(checkpoint, key, model, optimiser, accelerator)
-    wrapped, stepper = accelerator.prepare(model, optimiser)
-    losses: list[Tensor] = []
-    with progress.stage(name, steps) as stage:
-        stage.advance(done.step)
-        while done.step < steps:
-            wrapped.train()
-            torch.manual_seed(settings.seed * 1_000_003 + done.step)
-            for group in stepper.param_groups:
-                group["lr"] = settings.learning_rate * (1 - done.step / steps) ** 0.9
-            loss = objective(wrapped, done.step)
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(wrapped.parameters(), CLIP)
-            stepper.step()
-            stepper.zero_grad()
-            losses.append(loss.detach())
-            done.step += 1
-            last = done.step == steps
-            if not last and done.step % settings.every:
-                stage.advance(1)
-                continue
-            mean = float(torch.stack(losses).mean())
-            losses.clear()
-            if not math.isfinite(mean):
-                raise FewerError(
-                    f"the loss is {mean} at step {done.step}; lower --learning-rate, or train with --precision no"
-                )
-            _note(done, mean, model, validate)
-            stage.advance(1, _words(done))
-            if checkpoint is not None and accelerator.is_main_process:
-                _keep(checkpoint, key, done, model, optimiser, accelerator)
-            accelerator.wait_for_everyone()
-    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)  # mixed precision had replaced its forward
-    accelerator.free_memory()
+    settings = settings or LoopSettings()
+    accelerator = accelerator or make_accelerator(settings)
+    players = [Player("", objective)] if callable(objective) else list(objective)
+    validation = Validation(validate) if validate is not None and not isinstance(validate, Validation) else validate
+    if isinstance(checkpoint, Path):
+        checkpoint = Checkpoint(checkpoint, key)
+    if average is None and settings.average:
+        average = Average(constraints or model, settings.average)
+    if constraints is not None and average is not None and average.weights is not constraints:
+        raise FewerError("the moving average must be made from the constraints that the training has")
+    weights = constraints or (average.weights if average else Constrained(model, {}, only_trainable=True))
+    how = optimiser or optimiser_of(settings)
+    done = start or Fit()
+    done.began, done.better = done.seconds, validation.better if validation else "higher"
+    optimisers = make_optimisers(weights, players, how)
+    state = Training(done, weights, optimisers, average, accelerator.scaler)
+    resumed = checkpoint is not None and checkpoint.path.exists()
+    if checkpoint is not None and resumed:
+        restore(checkpoint.path, checkpoint.key, state)
+        if done.stopped == "schedule":  # more time may be given now
+            done.stopped = ""
+    stepper = Stepper(
+        state,
+        players,
+        how,
+        accelerator,
+        seed=settings.seed,
+        accumulate=settings.accumulate,
+        train_mode=train_mode,
+        tolerate=tolerate,
+        by_hand=constraints is not None or len(players) > 1,
+    )
+    pace = Pace(schedule or schedule_of(settings, steps), clock, done.seconds, done.began)
+    loop = _Loop(state, stepper, pace, accelerator, validation, settings, checkpoint, callbacks)
+    with caller_random():
+        if not resumed and done.history:
+            loop.store()
+        loop.run(name, progress)
     return done
 
 
-def _optimiser(model: nn.Module, settings: LoopSettings) -> torch.optim.Optimizer:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    common: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
-    if settings.optimiser == "sgd":
-        return torch.optim.SGD(parameters, momentum=0.99, nesterov=True, **common)
-    return torch.optim.AdamW(parameters, **common)
+class _Loop:
+    """Steps, validations and checkpoints in their order."""
 
+    def __init__(
+        self,
+        state: Training,
+        stepper: Stepper,
+        pace: Pace,
+        accelerator: Any,
+        validation: Validation | None,
+        settings: LoopSettings,
+        checkpoint: Checkpoint | None,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        self.state, self.fit, self.stepper, self.pace = state, state.fit, stepper, pace
+        self.accelerator, self.validation, self.settings = accelerator, validation, settings
+        self.checkpoint, self.callbacks = checkpoint, callbacks
+        self.stored = pace.clock()
+        self.shown = 0.0  # of the progress bar, in steps or seconds
 
-def _note(done: Fit, loss: float, model: nn.Module, validate: Callable[[nn.Module], float] | None) -> None:
-    entry = {"step": float(done.step), "loss": loss}
-    if validate is not None:
-        entry["score"] = score = validate(model)
-        if done.best_score is None or score >= done.best_score:  # of equals the later, which has seen more
-            done.best_score, done.best_step = score, done.step
-            done.best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-    done.history.append(entry)
+    def run(self, name: str, progress: Progress) -> None:
+        schedule = self.pace.schedule
+        total = float(schedule.steps) if schedule.steps is not None else schedule.seconds
+        try:
+            with progress.stage(name, total) as stage:
+                self._show(stage)
+                self._run(stage)
+        except KeyboardInterrupt:
+            if self.stepper.whole:
+                self.stepper.undo()
+                self.store()
+            raise
+        finally:
+            self.stepper.close()
 
+    def _run(self, stage: Stage) -> None:
+        fit = self.fit
+        self._tell("start")
+        if self.validation is not None and self.validation.at_start and not fit.history:
+            self._validate()
+        while not fit.stopped:
+            over = self._is_over()
+            # whether a validation is due follows from the state alone, so that one that was interrupted is made up for
+            if (over or self._is_due()) and not self._is_judged():
+                self._validate()
+                self._show(stage)
+                self._store_if_due(validated=True)
+            elif over:
+                fit.stopped = "schedule"
+            else:
+                self._step()
+                self._show(stage)
+                self._store_if_due()
+        if self.state.average is not None and fit.best is None:
+            with self.state.average.installed():
+                state = self.state.weights.model.state_dict()
+                fit.best = {name: value.detach().cpu().clone() for name, value in state.items()}
+                fit.best_step = fit.step
+        self._tell("finish")
 
-def _words(done: Fit) -> str:
-    latest = done.history[-1]
-    score = f", Dice {latest['score']:.3f}" if "score" in latest else ""
-    return f"loss {latest['loss']:.3f}{score}"
+    def _step(self) -> None:
+        fit, pace = self.fit, self.pace
+        began = pace.clock()
+        fit.part = of_first(pace.part(fit.step), self.accelerator)
+        self._tell("before_step")
+        self.stepper.step(pace.schedule.factor(fit.part))
+        pace.note_step(fit.step, pace.clock() - began)
+        fit.seconds = pace.seconds()
+        self._tell("after_step")
 
+    def _is_over(self) -> bool:
+        return bool(of_first(float(self.pace.is_over(self.fit.step)), self.accelerator))
 
-def _keep(
-    path: Path, key: str, done: Fit, model: nn.Module, optimiser: torch.optim.Optimizer, accelerator: Any
-) -> None:
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"best.{name}": tensor for name, tensor in (done.best or {}).items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
-    facts: dict[str, Any] = {"key": key, "step": done.step, "history": done.history}
-    facts |= {"best_score": done.best_score, "best_step": done.best_step}
-    if accelerator.scaler is not None:
-        facts["scaler"] = accelerator.scaler.state_dict()
-    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    atomic_write_bytes(path, save(whole, {"facts": json.dumps(facts)}))
+    def _is_judged(self) -> bool:
+        return bool(self.fit.history) and self.fit.history[-1]["step"] == self.fit.step
 
+    def _is_due(self) -> bool:
+        """Whether the latest step ended a stretch after which the model is judged."""
+        fit, times = self.fit, self.validation.times if self.validation else None
+        if not fit.step:
+            return False
+        if times is None:
+            return fit.step % self.settings.every == 0
+        count = self.pace.affordable(times)
+        return int(of_first(self.pace.part(fit.step), self.accelerator) * count) > int(fit.part * count)
 
-def _restore(path: Path, key: str, model: nn.Module, optimiser: torch.optim.Optimizer, accelerator: Any) -> Fit:
-    try:
-        with safe_open(path, "pt") as file:
-            facts = json.loads(file.metadata()["facts"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
-        raise FewerError(f"the checkpoint {path} cannot be read ({error}); start anew with --overwrite") from None
-    if facts["key"] != key:
-        raise FewerError(
-            "the interrupted training had other settings, cases or code; repeat its own command with --resume, "
-            "or start anew with --overwrite"
-        )
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}}
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = tensor
-    model.load_state_dict(parts["model"])
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in parts["optimiser"].items():
-        index, _, rest = name.partition(".")
-        state.setdefault(int(index), {})[rest] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    if "scaler" in facts and accelerator.scaler is not None:
-        accelerator.scaler.load_state_dict(facts["scaler"])
-    best = parts["best"] or None
-    return Fit(facts["step"], facts["history"], facts["best_score"], facts["best_step"], best)
+    def _validate(self) -> None:
+        fit, began = self.fit, self.pace.clock()
+        model, validation, average = self.state.weights.model, self.validation, self.state.average
+        losses = {name: float(torch.stack(values).mean()) for name, values in self.state.losses.items()}
+        with average.installed() if average is not None else nullcontext():
+            found = validation.run(model) if validation is not None else {}
+            self.pace.validating = max(self.pace.validating, self.pace.clock() - began)
+            scores = dict(found) if isinstance(found, Mapping) else {"score": float(found)}
+            first = next(iter(scores.values()), None)
+            scores.pop("score", None)
+            with shield():
+                fit.seconds = self.pace.seconds()
+                fit.note(model, first, losses | scores)
+                self.state.losses = {}
+        waited = sum(entry["step"] > fit.best_step for entry in fit.history if "score" in entry)
+        if self.settings.patience is not None and validation is not None and waited >= self.settings.patience:
+            fit.stopped = "patience"
+        self._tell("validated")
+        self.accelerator.wait_for_everyone()
+
+    def _tell(self, what: str) -> None:
+        for callback in self.callbacks:
+            getattr(callback, what)(self.fit)
+
+    def _show(self, stage: Stage) -> None:
+        schedule, fit = self.pace.schedule, self.fit
+        now = float(fit.step) if schedule.seconds is None else min(fit.seconds, schedule.seconds)
+        entry = fit.history[-1] if fit.history else {}
+        words = [f"loss {entry['loss']:.3f}"] if "loss" in entry else []
+        if "score" in entry and self.validation is not None:
+            words.append(f"{self.validation.name} {entry['score']:.3f}")
+        stage.advance(max(0.0, now - self.shown), ", ".join(words))
+        self.shown = max(self.shown, now)
+
+    def _store_if_due(self, validated: bool = False) -> None:
+        if self.checkpoint is None:
+            return
+        if (validated and self.checkpoint.at_validations) or self.pace.clock() - self.stored > self.checkpoint.seconds:
+            self.store()
+
+    def store(self) -> None:
+        """Write the checkpoint, if there is to be one and this is the first process."""
+        if self.checkpoint is None or not self.accelerator.is_main_process:
+            return
+        self.fit.seconds = self.pace.seconds()
+        store(self.checkpoint.path, self.checkpoint.key, self.state)
+        self.stored = self.pace.clock()

@@ -5,18 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fewer.tasks import open_task
+from fewer.tasks import task_for
 
 __all__ = ["doctor"]
 
 
-def doctor(data: str | Path, *, task: str = "segment", fix: str | Path | None = None, progress: Any = None) -> Any:
+def doctor(data: str | Path, *, task: str | None = None, fix: str | Path | None = None, progress: Any = None) -> Any:
     """Find what is wrong with a data set; with ``fix``, write a repaired copy there.
 
     Returns
     -------
-    Checkup, or (Checkup, Repair) with ``fix``
-        See :mod:`fewer.tasks.segment.doctor`.
+    Checked, or (Checked, Result) with ``fix``
+        See :meth:`fewer.tasks.task.Task.checkup` and :meth:`~fewer.tasks.task.Task.repair`.
 
     Examples
     --------
@@ -24,6 +24,6 @@ def doctor(data: str | Path, *, task: str = "segment", fix: str | Path | None = 
     >>> fewer.doctor("lesions/").findings  # doctest: +SKIP
     ()
     """
-    chosen = open_task(task)
+    chosen = task_for(task, data=data)
     found = chosen.checkup(data, progress=progress)
     return found if fix is None else (found, chosen.repair(found, fix, progress=progress))

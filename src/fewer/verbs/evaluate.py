@@ -1,17 +1,33 @@
-"""Evaluate: a run, or a folder of predictions, held against annotated data."""
+"""Evaluate: a model, or a folder of predictions, held against annotated data."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from fewer.tasks import open_task
+from fewer.tasks import task_for
+from fewer.tasks.task import take_settings
 
 __all__ = ["evaluate"]
 
 
-def evaluate(target: str | Path, data: str | Path, *, task: str = "segment", **options: Any) -> Any:
-    """Score a run, or a folder of predictions, on annotated data; see :func:`fewer.tasks.segment.task.evaluate`.
+def evaluate(
+    target: str | Path, data: str | Path, *, task: str | None = None, settings: Any = None, **options: Any
+) -> Any:
+    """Score a model, or a folder of predictions, on annotated data.
+
+    Parameters
+    ----------
+    target
+        Run folder, or what else the task can score.
+    data
+        Annotated data.
+    task
+        A name of ``fewer list tasks``; a run folder says it by itself.
+    settings
+        Of the task's class ``evaluate_settings``.
+    **options
+        Single settings by name, and what :meth:`fewer.tasks.task.Task.evaluate` takes.
 
     Examples
     --------
@@ -19,4 +35,6 @@ def evaluate(target: str | Path, data: str | Path, *, task: str = "segment", **o
     >>> fewer.evaluate("run/", "lesions/").overall.missed  # doctest: +SKIP
     0
     """
-    return open_task(task).evaluate(target, data, **options)
+    doing = task_for(task, run=target, data=data)
+    chosen = take_settings(doing.evaluate_settings, settings, options)
+    return doing.evaluate(target, data, settings=chosen, **options)

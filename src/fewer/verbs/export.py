@@ -26,7 +26,7 @@ from fewer.models.artefact import WEIGHTS, load_recipe
 from fewer.models.load import load
 from fewer.models.recipe import Recipe
 from fewer.quantize.qdq import InputRange, input_ranges, with_integers
-from fewer.tasks import TASKS
+from fewer.tasks import reads_inputs
 
 __all__ = ["ACTIVATIONS", "FORMATS", "Exported", "export"]
 
@@ -171,7 +171,7 @@ def _static_images(run: str | Path, recipe: Recipe, images: Any, low: Sequence[s
     if images is None:
         raise FewerError(f"static activations need images, and {run} does not name any: give --images FOLDER")
     preprocess = Preprocess.of(recipe.preprocess or {}, f"{run}/recipe.json")
-    if recipe.meta.get("task") in TASKS and not isinstance(images, Tensor):
+    if reads_inputs(recipe.meta.get("task"), images):
         raise FewerError(
             "static activations of a model of 'fewer train' need its inputs as a tensor: images= in Python"
         )

@@ -5,13 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fewer.tasks import open_task
+from fewer.tasks import task_for
+from fewer.tasks.task import take_settings
 
 __all__ = ["predict"]
 
 
-def predict(run: str | Path, pictures: str | Path, *, task: str = "segment", **options: Any) -> Any:
-    """Write predictions for images; see :func:`fewer.tasks.segment.task.predict`.
+def predict(
+    run: str | Path, inputs: str | Path, *, task: str | None = None, settings: Any = None, **options: Any
+) -> Any:
+    """Write predictions for new data.
+
+    Parameters
+    ----------
+    run
+        Run folder, or what else the task can run.
+    inputs
+        Folder without labels, data set, or one file.
+    task
+        A name of ``fewer list tasks``; a run folder says it by itself.
+    settings
+        Of the task's class ``predict_settings``.
+    **options
+        Single settings by name, and what :meth:`fewer.tasks.task.Task.predict` takes; ``out`` is needed.
 
     Examples
     --------
@@ -19,4 +35,6 @@ def predict(run: str | Path, pictures: str | Path, *, task: str = "segment", **o
     >>> fewer.predict("run/", "pool/", out="masks/").masks[0]  # doctest: +SKIP
     PosixPath('masks/a.png')
     """
-    return open_task(task).predict(run, pictures, **options)
+    doing = task_for(task, run=run, data=inputs)
+    chosen = take_settings(doing.predict_settings, settings, options)
+    return doing.predict(run, inputs, settings=chosen, **options)

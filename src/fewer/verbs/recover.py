@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ from fewer.core.plan import Plan
 from fewer.core.progress import Progress, Silent, Stage
 from fewer.core.run import RunFolder
 from fewer.distillation.blocks import find_blocks
-from fewer.distillation.recover import Course, Pair, has_fast_bf16, teach
+from fewer.distillation.recover import RecoverySettings, TeacherStudent, has_fast_bf16, train_student
 from fewer.engine.judge import Judge
 from fewer.engine.quality import QualityLike
 from fewer.engine.refit import affordable_views, can_refit, refit, room_for_views
@@ -30,8 +28,10 @@ from fewer.models.running import Forward
 from fewer.quantize.activations import rounding_inputs_of
 from fewer.reports import RunReport, write
 from fewer.reports.compression.data import Recovery
-from fewer.training.checkpoint import Lesson
+from fewer.training.callbacks import Callback
+from fewer.training.checkpoint import work_key
 from fewer.training.constrained import Held
+from fewer.training.history import Fit
 
 __all__ = ["CHECKPOINT", "RecoveredRun", "recover"]
 
@@ -81,7 +81,7 @@ def recover(
     out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
-    course: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
     seed: int | None = None,
     progress: Progress | None = None,
     command: str | None = None,
@@ -116,8 +116,8 @@ def recover(
         Replace the run at ``out``; and start an interrupted recovery anew.
     resume
         Go on with an interrupted recovery.
-    course
-        Other values of :class:`fewer.distillation.recover.Course`, such as ``{"batch": 4, "rate": 2e-3}``.
+    settings
+        Other values of :class:`fewer.distillation.recover.RecoverySettings`, such as ``{"batch": 4, "rate": 2e-3}``.
     seed
         Of the views that are drawn; by default that of the run.
     progress, command, forward, quality
@@ -145,7 +145,7 @@ def recover(
     if views is not None and views < 0:
         raise FewerError(f"the number of views must be 0 or more; got {views}")
     seconds = None if steps is not None or time is None else parse_duration(time)
-    wanted = Course(seconds=seconds, steps=steps, **{"mixed": has_fast_bf16(), **(course or {})})
+    wanted = RecoverySettings(seconds=seconds, steps=steps, **{"bf16": has_fast_bf16(), **(settings or {})})
     progress = progress or Silent()
     source = RunFolder.open(run)
     check_finished(source)
@@ -171,15 +171,15 @@ def recover(
             before = work.measure()
             reserve = _SPARE * (perf_counter() - judging) + _SAVING
             stage.advance()
-        lesson = _learn(work, wanted, views, began, reserve, checkpoint, progress)
-        after = work.measure() if lesson.improved else before
+        fit = _learn(work, wanted, views, began, reserve, checkpoint, progress)
+        after = work.measure() if fit.improved else before
         with progress.stage("save", None) as stage:
-            report = _report(work, lesson, before, after, perf_counter() - began, command)
+            report = _report(work, fit, before, after, perf_counter() - began, command)
             if elsewhere:
                 for name in _COPIED:
                     if source.has(name) and (name != "log" or not folder.has("log")):
                         folder.write_bytes(name, source.file(name).read_bytes())
-            _save(folder, work, report, lesson)
+            _save(folder, work, report, fit)
             stage.advance()
         folder.log("recovered", before=report_error(report, "before"), after=report_error(report, "after"))
         shutil.rmtree(checkpoint.parent, ignore_errors=True)
@@ -206,12 +206,18 @@ def _scratch(folder: RunFolder, overwrite: bool, resume: bool, elsewhere: bool) 
 
 
 def _learn(
-    work: OpenRun, wanted: Course, views: int | None, began: float, reserve: float, checkpoint: Path, progress: Progress
-) -> Lesson:
+    work: OpenRun,
+    wanted: RecoverySettings,
+    views: int | None,
+    began: float,
+    reserve: float,
+    checkpoint: Path,
+    progress: Progress,
+) -> Fit:
     """Fit, then teach the student for what is left of the time."""
     prepared = work.prepared
     used = perf_counter() - began
-    course = wanted
+    settings = wanted
     if wanted.seconds is not None:
         left = wanted.seconds - used - reserve
         if left < 0.25 * wanted.seconds:
@@ -219,41 +225,41 @@ def _learn(
                 f"loading and judging this model takes about {used + reserve:.0f} s, which leaves too little of "
                 f"{wanted.seconds:g} s for training; give at least --time {max(10, round(4 * (used + reserve)))}s"
             )
-        course = Course(**{**vars(wanted), "seconds": left})
+        settings = RecoverySettings(**{**vars(wanted), "seconds": left})
     choosing = Judge(
         prepared.model, work.views.choosing, batch=max(8, work.settings.batch),
         forward=prepared.forward, task=prepared.loaded.task,
     )  # fmt: skip
     activations = _rounded_activations(work)
-    lesson = Lesson()
+    fit = Fit(better="lower")
     if not checkpoint.exists() and can_refit(prepared, work.student, work.recipe, work.settings):
-        _refit(work, course, views, choosing, activations, lesson, progress)
-    return _train(work, course, wanted, choosing, activations, lesson, checkpoint, progress)
+        _refit(work, settings, views, choosing, activations, fit, progress)
+    return _train(work, settings, wanted, choosing, activations, fit, checkpoint, progress)
 
 
 def _refit(
     work: OpenRun,
-    course: Course,
+    settings: RecoverySettings,
     views: int | None,
     choosing: Judge,
     activations: Mapping[str, list[nn.Module]],
-    lesson: Lesson,
+    fit: Fit,
     progress: Progress,
 ) -> None:
     """Least squares on many views, if there is time for enough of them; kept if it is better."""
     began = perf_counter()
 
-    def examine() -> float:
+    def error() -> float:
         with rounding_inputs_of(activations):
             return choosing.judge(work.student).distortion
 
-    lesson.note(examine(), work.student)
-    if views is None and course.seconds is None:
+    fit.note(work.student, error())
+    if views is None and settings.seconds is None:
         views = min(_FIT_VIEWS * len(work.prepared.calibration), room_for_views(work.prepared))
-    elif views is None and course.seconds is not None:
+    elif views is None and settings.seconds is not None:
         per_image = (perf_counter() - began) / max(1, len(work.views.choosing))
-        views = affordable_views(work.prepared, _FIT_SHARE * course.seconds, per_image)
-    lesson.seconds = perf_counter() - began
+        views = affordable_views(work.prepared, _FIT_SHARE * settings.seconds, per_image)
+    fit.seconds = perf_counter() - began
     if not views:
         return
     with progress.stage("fit", len(work.recipe.units)) as stage:
@@ -266,29 +272,29 @@ def _refit(
             work.views.draw(0, views).to(work.prepared.calibration.dtype),
             lambda name: stage.advance(1, name),
         )
-    lesson.seconds = perf_counter() - began
-    if lesson.note(examine(), work.student):
-        lesson.fitted = views
+    fit.seconds = perf_counter() - began
+    if fit.note(work.student, error()):
+        fit.facts["fitted"] = views
     else:
-        work.student.load_state_dict(lesson.best)
+        fit.load_best(work.student)
 
 
 def _train(
     work: OpenRun,
-    course: Course,
-    wanted: Course,
+    settings: RecoverySettings,
+    wanted: RecoverySettings,
     choosing: Judge,
     activations: Mapping[str, list[nn.Module]],
-    lesson: Lesson,
+    fit: Fit,
     checkpoint: Path,
     progress: Progress,
-) -> Lesson:
+) -> Fit:
     """Teach the student for what is left of the time."""
     prepared, recipe = work.prepared, work.recipe
     names = [unit.name for unit in recipe.units]
     example = prepared.calibration[:1]
     blocks = find_blocks(prepared.model, names, example, prepared.forward)
-    pair = Pair(
+    models = TeacherStudent(
         prepared.model,
         work.student,
         {
@@ -301,31 +307,34 @@ def _train(
         [skip.name for skip in prepared.matched.skipped if skip.reason == "excluded by the user"],
         prepared.forward,
     )
-    total = float(course.steps) if course.steps is not None else course.seconds
+    total = float(settings.steps) if settings.steps is not None else settings.seconds
     with progress.stage("recover", total) as stage:
-        return teach(
-            pair,
-            course,
-            lambda step: work.views.draw(step, course.batch).to(example.dtype),
+        return train_student(
+            models,
+            settings,
+            lambda step: work.views.draw(step, settings.batch).to(example.dtype),
             lambda student: choosing.judge(student).distortion,
-            lesson=lesson,
+            start=fit,
             checkpoint=checkpoint,
             key=_key(work, wanted),
-            tell=_teller(stage, course),
+            callbacks=[_Show(stage, settings)],
         )
 
 
-def _teller(stage: Stage, course: Course) -> Callable[[Lesson], None]:
+class _Show(Callback):
     """Shows steps or seconds, and the best error so far."""
-    shown = 0.0
 
-    def tell(lesson: Lesson) -> None:
-        nonlocal shown
-        now = float(lesson.step) if course.seconds is None else min(lesson.seconds, course.seconds)
-        stage.advance(max(0.0, now - shown), f"error {lesson.history[0]['error']:.3g} to {lesson.best_error:.3g}")
-        shown = max(shown, now)
+    def __init__(self, stage: Stage, settings: RecoverySettings) -> None:
+        self.stage, self.seconds, self.shown = stage, settings.seconds, 0.0
 
-    return tell
+    def after_step(self, fit: Fit) -> None:
+        now = float(fit.step) if self.seconds is None else min(fit.seconds, self.seconds)
+        note = f"error {fit.history[0]['score']:.3g} to {fit.best_score:.3g}" if fit.history else ""
+        self.stage.advance(max(0.0, now - self.shown), note)
+        self.shown = max(self.shown, now)
+
+    def validated(self, fit: Fit) -> None:
+        self.after_step(fit)
 
 
 def _rounded_activations(work: OpenRun) -> dict[str, list[nn.Module]]:
@@ -339,17 +348,17 @@ def _rounded_activations(work: OpenRun) -> dict[str, list[nn.Module]]:
     return found
 
 
-def _key(work: OpenRun, course: Course) -> str:
+def _key(work: OpenRun, settings: RecoverySettings) -> str:
     """Everything that decides the training, but for the time: more of it may be given when it goes on."""
-    facts = {name: value for name, value in vars(course).items() if name not in ("seconds", "steps")}
-    facts |= {"steps": course.steps, "weights": work.recipe.weights_sha256, "images": work.views.names}
+    facts = {name: value for name, value in vars(settings).items() if name not in ("seconds", "steps")}
+    facts |= {"steps": settings.steps, "weights": work.recipe.weights_sha256, "images": work.views.names}
     facts |= {"seed": work.views.training.seed, "state": state_hash(work.prepared.model)}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+    return work_key(facts)
 
 
 def _report(
     work: OpenRun,
-    lesson: Lesson,
+    fit: Fit,
     before: Measured,
     after: Measured,
     seconds: float,
@@ -367,13 +376,13 @@ def _report(
         quality_before=was.value if first is None else first.quality_before,
         quality_after=now.value,
         seconds=seconds + (first.seconds if first is not None else 0.0),
-        steps=lesson.step,
-        best_step=lesson.best_step,
-        refitted=lesson.fitted,
+        steps=fit.step,
+        best_step=fit.best_step,
+        refitted=int(fit.facts.get("fitted", 0)),
         images=len(work.views),
         choosing=len(work.views.choosing),
         source=work.views.source,
-        points=[[entry["seconds"], entry["error"]] for entry in lesson.history],
+        points=[[seconds, entry["score"]] for seconds, entry in zip(fit.times, fit.history, strict=True)],
         command=command or "",
     )
     verdict = report.verdict
@@ -409,7 +418,7 @@ def _chosen_by(work: OpenRun) -> str:
 _LIMIT = "Recovery trains on unlabelled images of the same source,"
 
 
-def _save(folder: RunFolder, work: OpenRun, report: RunReport, lesson: Lesson) -> None:
+def _save(folder: RunFolder, work: OpenRun, report: RunReport, fit: Fit) -> None:
     """Write model and recipe where there is something new, then the report."""
     recipe = work.recipe
     assert report.recovery is not None
@@ -423,7 +432,7 @@ def _save(folder: RunFolder, work: OpenRun, report: RunReport, lesson: Lesson) -
         }
         for unit in recipe.units
     ]
-    meta = {**recipe.meta, "recovery": {"steps": lesson.step, "best_step": lesson.best_step}}
+    meta = {**recipe.meta, "recovery": {"steps": fit.step, "best_step": fit.best_step}}
     saved = save_artefact(
         folder.path,
         work.student,

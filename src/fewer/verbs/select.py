@@ -183,7 +183,7 @@ def _check_early(
     """Tell what cannot work before the pool is embedded, which may take hours."""
     budget.count(images)
     has_classes = returned is not None and len({c for c in returned.labels.values() if c is not None}) > 1
-    if method in METHODS and METHODS[method].needs_predictions and predictions is None and not has_classes:
+    if method in METHODS and "predictions" in METHODS[method].needs and predictions is None and not has_classes:
         raise cold_start(method)
 
 

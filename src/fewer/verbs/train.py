@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from fewer.tasks import open_task
+from fewer.tasks import task_for
+from fewer.tasks.task import take_settings
 
 __all__ = ["train"]
 
 
-def train(data: Any, *, task: str = "segment", **options: Any) -> Any:
+def train(data: Any, *, task: str | None = None, settings: Any = None, **options: Any) -> Any:
     """Train a network of a task.
 
     Parameters
@@ -17,14 +18,28 @@ def train(data: Any, *, task: str = "segment", **options: Any) -> Any:
     data
         Data set, usually a folder.
     task
-        ``segment``.
+        A name of ``fewer list tasks``; may be left out where one task alone knows the data.
+    settings
+        Of the task's own class.
     **options
-        As the task takes them; see :func:`fewer.tasks.segment.training.train`.
+        Single settings by name, and what :meth:`fewer.tasks.task.Task.train` takes: ``out``, ``overwrite``, ``resume``.
+
+    Returns
+    -------
+    Result
+        What the task returns.
+
+    Raises
+    ------
+    FewerError
+        When data and settings do not fit each other, or no task is meant.
 
     Examples
     --------
     >>> import fewer
-    >>> run = fewer.train("lesions/", out="run/")  # doctest: +SKIP
+    >>> run = fewer.train("lesions/", out="run/", steps=200)  # doctest: +SKIP
     >>> print(run.evaluation)  # doctest: +SKIP
     """
-    return open_task(task).train(data, **options)
+    doing = task_for(task, data=data)
+    chosen = take_settings(doing.settings, settings, options)
+    return doing.train(data, settings=chosen, **options)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fewer.cli.config import preset_names, preset_note, resolve_as
-from fewer.cli.train import TrainFlags
+from fewer.cli.flags import flags_of
 from fewer.core.errors import FewerError
 from fewer.tasks.segment.settings import TrainSettings
 from tests.tasks.segment.simulated import write_folder
@@ -117,7 +117,7 @@ def test_errors_of_the_data_decide_the_exit_code(fewer: Callable[..., Told]) -> 
         (("train", "data", "--patch", "a,b"), "write numbers with commas"),
         (("train", "data", "--widht", "4"), "--widht"),
         (("doctor", "data", "--fix"), "--fix --out FOLDER"),
-        (("doctor", "data/images"), "needs images/ and masks/"),
+        (("doctor", "data/images"), "segment needs a folder with images/ and masks/"),
         (("predict", "data", "data", "--out", "x"), "no run folder with a model"),
         (("predict", "run", "data"), "--out"),
         (("eval", "nothing", "data"), "nothing does not exist"),
@@ -143,7 +143,7 @@ def test_presets_are_valid_and_explained(name: str) -> None:
 
 
 def test_every_setting_has_a_flag_and_precedence_goes_by_kind(tmp_path: Path) -> None:
-    flags = {field.name for field in fields(TrainFlags)}
+    flags = {field.name for field in fields(flags_of(TrainSettings, "TrainFlags"))}
     assert flags | {"seed", "device"} == set(TrainSettings.model_fields)
     file = tmp_path / "train.toml"
     file.write_text('data = "lesions"\nwidth = 10\npatch = [64, 64]\n[settings]\nbatch = 3\n')

@@ -20,11 +20,14 @@ from fewer.engine import deploy as deploying
 from fewer.kernels import native
 from fewer.models.spec import load_model
 from fewer.tasks.segment.dataset import Case, SegmentData, Split, image_pool, open_data
+from fewer.tasks.segment.evaluate import quality
 from fewer.tasks.segment.files import read_picture
+from fewer.tasks.segment.inputs import images
+from fewer.tasks.segment.loaded import preparation_of
+from fewer.tasks.segment.predict import predict
 from fewer.tasks.segment.preparation import Preparation, fit_preparation
 from fewer.tasks.segment.sampling import CaseStore, PatchSampler, crop
-from fewer.tasks.segment.settings import TrainSettings
-from fewer.tasks.segment.task import images, predict, preparation_of, quality
+from fewer.tasks.segment.settings import PredictSettings, TrainSettings
 from fewer.tasks.segment.training import train
 from fewer.tasks.segment.warmup import WarmNetwork, transfer, warm_network, warm_up
 from fewer.training.loop import make_accelerator
@@ -138,7 +141,7 @@ def test_masks_hold_the_numbers_of_the_training(trained: Path, discs: Path, tmp_
     for index in range(2):
         (tmp_path / f"new/{index}.png").write_bytes((discs / f"images/case{index}.png").read_bytes())
     (tmp_path / "new/broken.png").write_bytes(b"no picture")
-    done = predict(trained, tmp_path / "new", out=tmp_path / "masks", overlay=True)
+    done = predict(trained, tmp_path / "new", out=tmp_path / "masks", settings=PredictSettings(overlay=True))
     assert [path.name for path, _ in done.skipped] == ["broken.png"]
     assert set(np.unique(read_picture(done.masks[0]).array)) == {0, 255}
     assert read_picture(tmp_path / "masks/overlays/0.png").array.shape[0] == 3
@@ -151,10 +154,10 @@ def test_a_run_is_judged_on_what_it_has_not_seen(trained: Path, discs: Path, tmp
     trained_on = json.loads((trained / "report.json").read_text())["data"]["train"]
     result = fewer.evaluate(trained, discs)
     assert not {score.case for score in result.scores} & set(trained_on)
-    assert fewer.evaluate(trained, discs, every=True).cases == 8
+    assert fewer.evaluate(trained, discs, all_cases=True).cases == 8
     done = predict(trained, discs, out=tmp_path / "masks")
     assert len(done.masks) == 8
-    assert fewer.evaluate(tmp_path / "masks", discs).scores == fewer.evaluate(trained, discs, every=True).scores
+    assert fewer.evaluate(tmp_path / "masks", discs).scores == fewer.evaluate(trained, discs, all_cases=True).scores
 
 
 def test_the_halves_meet(trained: Path, discs: Path, tmp_path: Path) -> None:
@@ -345,7 +348,7 @@ def test_a_run_that_has_seen_every_case_is_not_judged_on_them(discs: Path, tmp_p
         fewer.evaluate(tmp_path / "run", discs)
     with pytest.raises(FewerError, match="not trained on"):
         quality(load_model(str(tmp_path / "run")), discs)
-    assert fewer.evaluate(tmp_path / "run", discs, every=True).cases == 8
+    assert fewer.evaluate(tmp_path / "run", discs, all_cases=True).cases == 8
     assert len(images(load_model(str(tmp_path / "run")), discs, 4, part="heldout", seed=0)) == 4
 
 

@@ -21,6 +21,7 @@ from fewer.core.allocation.problem import Problem
 from fewer.core.budget import Budget
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
+from fewer.core.methods import Method, MethodTable
 from fewer.core.plan import Allocation
 
 __all__ = ["BASELINES", "erk", "global_magnitude", "lamp", "uniform", "uniform_plus"]
@@ -172,13 +173,17 @@ def lamp(curves: CurveSet, budgets: _Budgets, *, at_least: _Floor = None) -> All
     return _Rule(curves, budgets, at_least, "lamp").by_score("lamp")
 
 
-BASELINES: dict[str, Callable[..., Allocation]] = {
-    "uniform": uniform,
-    "uniform_plus": uniform_plus,
-    "erk": erk,
-    "global_magnitude": global_magnitude,
-    "lamp": lamp,
-}
+BASELINES: MethodTable[Callable[..., Allocation]] = MethodTable(
+    "allocator",
+    [
+        Method("uniform", uniform, "the same share of every layer"),
+        Method("uniform_plus", uniform_plus, "uniform, with the first and last layers spared"),
+        Method("erk", erk, "Erdos-Renyi kernel: larger layers lose a larger share", "RigL (Evci, ICML 2020)"),
+        Method("global_magnitude", global_magnitude, "one threshold on the magnitudes of all weights"),
+        Method("lamp", lamp, "one threshold on layer-adaptive magnitudes", "LAMP (Lee, ICLR 2021)"),
+    ],
+)
+"""Allocators that need no curve of distortion: what the exact one must beat."""
 
 
 class _Rule:

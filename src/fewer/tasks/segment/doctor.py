@@ -14,6 +14,7 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.core.progress import Progress, Silent
+from fewer.tasks.findings import Finding, finding_lines
 from fewer.tasks.segment.dataset import MOST_VALUES, Case, SegmentData, open_data
 from fewer.tasks.segment.files import Picture, read_picture
 
@@ -45,31 +46,6 @@ CHECKS = {
 GEOMETRY_MM = 1e-2
 """Differences of affines below this are rounding."""
 SPACING_RATIO = 3.0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong.
-
-    Attributes
-    ----------
-    check
-        A key of :data:`CHECKS`.
-    level
-        ``error`` or ``warning``.
-    case
-        Name, or empty for the whole set.
-    text
-        One sentence.
-    fix
-        What ``--fix`` does about it; empty if a person must.
-    """
-
-    check: str
-    level: str
-    case: str
-    text: str
-    fix: str = ""
 
 
 @dataclass
@@ -126,6 +102,19 @@ class Checkup:
     def healthy(self) -> bool:
         """Whether there is no error."""
         return not self.errors
+
+    def lines(self) -> list[str]:
+        """What the data set is, then the findings by check, so many of each."""
+        facts = self.facts
+        told = [f"{facts['annotated']} annotated cases, {facts['without mask']} without a mask"]
+        told.append(f"{facts['axes']}-D, {facts['channels']} channel" + ("s" if facts["channels"] != 1 else ""))
+        if "shape" in facts:
+            least, most = (" x ".join(map(str, facts["shape"][name])) for name in ("least", "most"))
+            told.append(f"shape {least}" + (f" to {most}" if most != least else ""))
+        if "spacing mm" in facts:
+            told.append("spacing " + " x ".join(f"{step:g}" for step in facts["spacing mm"]) + " mm")
+        shares = ", ".join(f"{name} {share:.2%}" for name, share in facts["classes"].items())
+        return [", ".join(told), f"voxels: {shares}", *finding_lines(self.findings, CHECKS)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

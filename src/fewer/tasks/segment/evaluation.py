@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fewer.reports.numbers import aligned
 from fewer.tasks.segment.metrics import Score
 
 __all__ = ["Evaluation", "Summary"]
@@ -18,6 +19,8 @@ POLICY = (
     "reference) and spurious ones (only in the prediction) have no distance; they are counted beside every mean. "
     "'Dice, all' takes them in as 0, which is their overlap; 'Dice, pooled' counts the voxels of all cases together."
 )
+WRONG = 5
+"""Missed or spurious structures that are named under the table."""
 
 
 @dataclass(frozen=True)
@@ -143,24 +146,24 @@ class Evaluation:
             )
         return head, cells
 
-    def table(self) -> str:
-        """The table as plain text.
+    def lines(self) -> list[str]:
+        """The table as plain text, and the worst of what was missed or made up.
 
         Examples
         --------
-        >>> print(Evaluation((Score("b", "lesion", "missed", 0, 0, 9),)).table().splitlines()[1].split()[:5])
-        ['lesion', '1', '0', '1', '0']
+        >>> result = Evaluation((Score("b", "lesion", "missed", 0, 0, 9),))
+        >>> result.lines()[0].split(), result.lines()[-1]
+        (['structure', 'lesion'], 'missed: lesion in b')
         """
-        head, cells = self.rows()
-        widths = [max(len(row[i]) for row in (head, *cells)) for i in range(len(head))]
-        lines = []
-        for row in (head, *cells):
-            first = row[0].ljust(widths[0])
-            lines.append("  ".join([first, *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]).rstrip())
-        return "\n".join(lines)
+        head, rows = self.rows()
+        if len(rows) <= 4:  # few structures: one column each, so that nothing is squeezed
+            head, *rows = [list(column) for column in zip(head, *rows, strict=True)]
+        wrong = [score for score in self.worst if score.status != "found"]
+        lines = [*aligned(head, rows), *(f"{s.status}: {s.structure} in {s.case}" for s in wrong[:WRONG])]
+        return lines + ([f"and {len(wrong) - WRONG} more missed or spurious"] if len(wrong) > WRONG else [])
 
     def __str__(self) -> str:
-        return self.table()
+        return "\n".join(aligned(*self.rows()))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: the policy in words, the summaries, and every score; what does not exist is null."""

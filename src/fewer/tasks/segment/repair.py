@@ -14,8 +14,9 @@ import numpy as np
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, explain_os_error
 from fewer.core.progress import Progress, Silent
+from fewer.tasks.findings import Finding
 from fewer.tasks.segment.dataset import Split
-from fewer.tasks.segment.doctor import Checkup, Finding, Look
+from fewer.tasks.segment.doctor import Checkup, Look
 from fewer.tasks.segment.files import LOSSLESS, Picture, read_picture, suffix_of
 from fewer.tasks.segment.nnunet import write_nnunet
 
@@ -45,6 +46,11 @@ class Repair:
     kept: int
     changed: tuple[str, ...]
     left_out: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """Where the copy is, and what was changed."""
+        told = [*self.changed, *(f"left out: {line}" for line in self.left_out)] or ["nothing had to be changed"]
+        return [f"wrote {self.folder} with {self.kept} cases:", *(f"  {line}" for line in told)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

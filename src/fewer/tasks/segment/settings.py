@@ -7,88 +7,131 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from typing_extensions import Self
 
+from fewer.core.strict import StrictSettings
 from fewer.training.settings import LoopSettings
 
-__all__ = ["TrainSettings"]
+__all__ = ["EvaluateSettings", "PredictSettings", "TrainSettings"]
 
 
 class TrainSettings(LoopSettings):
     """Settings of a training run.
 
-    Attributes
-    ----------
-    network
-        ``unet``, ``dynunet``, ``segresnet``, ``mednext``, ``attention-unet``, ``basic-unet`` (all of MONAI), or
-        ``path.py:function``, which returns a module from ``(batch, channels, *space)`` to ``(batch, classes, *space)``.
-    width, levels
-        Channels of the first level, which double at every further level; number of levels.
-    dropout
-        Of networks that have it.
-    loss
-        ``dice-ce``, ``dice-focal``, ``dice``, ``tversky`` or ``ce``.
-    deep_supervision
-        Weights of the loss from the full resolution to the coarsest, for networks with several outputs; one number n
-        stands for n outputs with halving weights. None: the full resolution only.
-    patch
-        Voxels along each axis of what the network sees at once; None fits it to the data and ``patch_voxels``.
-    patch_voxels
-        Most voxels of a patch that is fitted: 65536 are 256 x 256, or 40 x 40 x 40.
-    spacing
-        Millimetres per voxel that everything is brought to; ``auto`` takes the median where the cases differ by more
-        than 5 %; ``native`` never resamples.
-    normalise
-        ``zscore`` (each image and channel by itself), ``global`` (mean and deviation of the training set), ``ct``
-        (clipped to the foreground's percentiles 0.5 and 99.5, then global), ``none``; ``auto``: ``ct`` for channels of
-        that name, ``global`` for 8-bit colours, else ``zscore``.
-    batch, steps
-        Patches per step; steps.
-    learning_rate, weight_decay, optimiser
-        Of ``adamw`` or ``sgd`` (Nesterov, momentum 0.99); the rate falls to 0 as (1 - step / steps)^0.9.
-    foreground
-        Share of patches that are centred on a voxel of a class that is not background.
-    augment
-        ``none``, ``light`` (flips, quarter turns, brightness) or ``full`` (rotation, scale, blur and noise as well).
-    every
-        Steps between validations, each of which leaves a point to resume from.
-    fold, folds
-        Which part validates: of ``splits_final.json``, else of a seeded split; fold -1 trains on all cases.
-    warm_up, warm_up_steps, warm_up_transfer
-        Self-supervised training before: ``restoration``, ``contrastive`` or ``none``; its steps; whether ``all``
-        layers but the output are kept, or the ``encoder`` alone.
-    init
-        A run folder whose weights are the start, or the ``warm-up`` folder of ``fewer select --features warm-up``.
-    precision
-        ``no``, ``bf16`` or ``fp16`` (mixed).
-    cache
-        GiB of prepared cases held in memory; further ones are read again when they are needed.
-    device
-        ``cpu``, ``cuda`` or ``auto``.
-    seed
-        Of every random choice.
+    Examples
+    --------
+    >>> TrainSettings.of({"patch": "128,128"}).patch
+    (128, 128)
     """
 
     TEXT: ClassVar[tuple[str, ...]] = ("patch", "spacing", "deep_supervision")
     """Settings that may be written as text with commas."""
 
-    network: str = "unet"
-    width: int = Field(default=16, ge=1)
-    levels: int = Field(default=4, ge=2, le=7)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    loss: Literal["dice-ce", "dice-focal", "dice", "tversky", "ce"] = "dice-ce"
-    deep_supervision: int | tuple[float, ...] | None = None
-    patch: tuple[int, ...] | None = None
-    patch_voxels: int = Field(default=65536, ge=64)
-    spacing: Literal["auto", "native"] | tuple[float, ...] = "auto"
-    normalise: Literal["auto", "zscore", "global", "ct", "none"] = "auto"
-    foreground: float = Field(default=0.33, ge=0, le=1)
-    augment: Literal["none", "light", "full"] = "light"
-    fold: int = Field(default=0, ge=-1)
-    folds: int = Field(default=5, ge=2)
-    warm_up: Literal["none", "restoration", "contrastive"] = "none"
-    warm_up_steps: int = Field(default=300, ge=1)
-    warm_up_transfer: Literal["all", "encoder"] = "all"
-    init: str | None = None
-    cache: float = Field(default=2.0, ge=0)
+    network: str = Field(
+        json_schema_extra={"group": "Network"},
+        default="unet",
+        description="unet, dynunet, segresnet, mednext, attention-unet, basic-unet (all of MONAI), or FILE.py:FUNCTION "
+        "that returns a module from (batch, channels, *space) to (batch, classes, *space).",
+    )
+    width: int = Field(
+        json_schema_extra={"group": "Network"},
+        default=16,
+        ge=1,
+        description="Channels of the first level; they double at every further one.",
+    )
+    levels: int = Field(
+        json_schema_extra={"group": "Network"},
+        default=4,
+        ge=2,
+        le=7,
+        description="Levels, each of half the resolution.",
+    )
+    dropout: float = Field(
+        json_schema_extra={"group": "Network"}, default=0.0, ge=0, lt=1, description="Dropout of networks that have it."
+    )
+    loss: Literal["dice-ce", "dice-focal", "dice", "tversky", "ce"] = Field(
+        json_schema_extra={"group": "How it learns"},
+        default="dice-ce",
+        description="Dice, Tversky and cross-entropy (ce) losses, or sums of two.",
+    )
+    deep_supervision: int | tuple[float, ...] | None = Field(
+        json_schema_extra={"group": "How it learns"},
+        default=None,
+        description="Weights of the loss from the full resolution to the coarsest, such as 0.5,0.3,0.2, for networks "
+        "with several outputs; one number n stands for n outputs with halving weights; by default the full resolution.",
+    )
+    patch: tuple[int, ...] | None = Field(
+        json_schema_extra={"group": "Images"},
+        default=None,
+        description="Voxels along each axis of what the network sees at once, such as 128,128; by default fitted to "
+        "the data.",
+    )
+    patch_voxels: int = Field(
+        json_schema_extra={"group": "Images"},
+        default=65536,
+        ge=64,
+        description="Most voxels of a patch that is fitted; 65536 are 256 x 256, or 40 x 40 x 40.",
+    )
+    spacing: Literal["auto", "native"] | tuple[float, ...] = Field(
+        json_schema_extra={"group": "Images"},
+        default="auto",
+        description="mm per voxel that everything is brought to, such as 1,1,3; auto takes the median where cases "
+        "differ by more than 5 %, native never resamples.",
+    )
+    normalise: Literal["auto", "zscore", "global", "ct", "none"] = Field(
+        json_schema_extra={"group": "Images"},
+        default="auto",
+        description="zscore (each image and channel by itself), global (mean and deviation of the training set), ct "
+        "(clipped to the foreground's percentiles 0.5 and 99.5, then global), none; auto: ct for channels of that "
+        "name, global for 8-bit colours, else zscore.",
+    )
+    foreground: float = Field(
+        json_schema_extra={"group": "Images"},
+        default=0.33,
+        ge=0,
+        le=1,
+        description="Share of patches centred on a structure.",
+    )
+    augment: Literal["none", "light", "full"] = Field(
+        json_schema_extra={"group": "Images"},
+        default="light",
+        description="none, light (flips, quarter turns, brightness) or full (rotation, scale, blur and noise as well).",
+    )
+    fold: int = Field(
+        json_schema_extra={"group": "Images"},
+        default=0,
+        ge=-1,
+        description="Which part of the cases judges: of splits_final.json, else of a seeded split; -1 trains on all.",
+    )
+    folds: int = Field(
+        json_schema_extra={"group": "Images"},
+        default=5,
+        ge=2,
+        description="Parts, where the data set has no splits of its own.",
+    )
+    warm_up: Literal["none", "restoration", "contrastive"] = Field(
+        json_schema_extra={"group": "How it starts"},
+        default="none",
+        description="Self-supervised training on all images first.",
+    )
+    warm_up_steps: int = Field(
+        json_schema_extra={"group": "How it starts"}, default=300, ge=1, description="Steps of the warm-up."
+    )
+    warm_up_transfer: Literal["all", "encoder"] = Field(
+        json_schema_extra={"group": "How it starts"},
+        default="all",
+        description="What is kept of the warm-up: all layers but the output, or the encoder alone.",
+    )
+    init: str | None = Field(
+        json_schema_extra={"group": "How it starts"},
+        default=None,
+        description="A run folder, or the warm-up folder of fewer select --features warm-up, whose weights are the "
+        "start; random by default.",
+    )
+    cache: float = Field(
+        json_schema_extra={"group": "Images"},
+        default=2.0,
+        ge=0,
+        description="GiB of prepared cases held in memory; others are read again when needed.",
+    )
 
     @field_validator("patch", "spacing", "deep_supervision", mode="before")
     @classmethod
@@ -141,3 +184,31 @@ class TrainSettings(LoopSettings):
             return (1.0,)
         weights = tuple(0.5**i for i in range(wanted)) if isinstance(wanted, int) else wanted
         return tuple(weight / sum(weights) for weight in weights)
+
+
+class EvaluateSettings(StrictSettings):
+    """What an evaluation can be told.
+
+    Examples
+    --------
+    >>> EvaluateSettings().all_cases
+    False
+    """
+
+    all_cases: bool = Field(default=False, description="Score the cases that trained as well.")
+
+
+class PredictSettings(StrictSettings):
+    """What a prediction can be told.
+
+    Examples
+    --------
+    >>> PredictSettings.of({"overlap": 1.0})
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: settings: overlap=1.0: Input should be less than 1
+    """
+
+    overlap: float = Field(
+        default=0.5, ge=0, lt=1, description="Share of a window that its neighbour covers too: less is quicker."
+    )
+    overlay: bool = Field(default=False, description="Write pictures with outlines as well, into OUT/overlays.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -86,3 +87,12 @@ class TrainedRun:
     warm_up: list[dict[str, float]] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     folder: Path | None = None
+
+    def lines(self) -> list[str]:
+        """The scores of the cases that judged."""
+        return self.evaluation.lines() if self.evaluation else ["trained on all cases; none was kept apart to judge"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        found = self.evaluation.to_dict() if self.evaluation else None
+        return {"best_step": self.best_step, "history": self.history, "evaluation": found}

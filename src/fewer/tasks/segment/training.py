@@ -30,7 +30,7 @@ from fewer.tasks.segment.scoring import evaluate_cases
 from fewer.tasks.segment.settings import TrainSettings
 from fewer.tasks.segment.trained import TrainedRun, TrainingPlan
 from fewer.tasks.segment.warmup import WARM, transfer, warm_up
-from fewer.training.loop import Fit, check_device, fit, make_accelerator, work_key
+from fewer.training.loop import Fit, Validation, check_device, fit, make_accelerator, work_key
 
 __all__ = ["plan_training", "train"]
 
@@ -64,7 +64,7 @@ def plan_training(
     network = build_network(settings, preparation.dims, preparation.channels, outputs)
     check_network(network.model, network.name, preparation.channels, outputs, preparation.patch)
     shape = (settings.batch, preparation.channels, *preparation.patch)
-    moments = 2 if settings.optimiser == "adamw" else 1
+    moments = (1 if settings.optimiser == "sgd" else 2) + (settings.average > 0)
     held = _prepared_bytes(cases, preparation, settings)
     half = settings.precision != "no"
     memory = estimate_memory(network.model, shape, outputs, cases=held, moments=moments, half=half)
@@ -210,15 +210,13 @@ def _train(
         objective,
         settings,
         accelerator,
-        steps=settings.steps,
         name="train",
         progress=progress,
         checkpoint=scratch and scratch / "checkpoint.safetensors",
         key=key,
-        validate=(lambda net: pooled_dice(net, judged)) if judges else None,
+        validate=Validation(lambda net: pooled_dice(net, judged), name="Dice") if judges else None,
     )
-    if found.best is not None:
-        model.load_state_dict(found.best)
+    found.load_best(model)
     timings["train"] = perf_counter() - began
     model.eval()
     return _finish(plan, settings, model, found, warm, timings, progress, judge)

@@ -1,0 +1,98 @@
+"""Everything that a training, an evaluation or a prediction of a classifier can be told."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fewer.core.strict import StrictSettings
+from fewer.training.settings import LoopSettings
+
+__all__ = ["EvaluateSettings", "PredictSettings", "TrainSettings"]
+
+
+class TrainSettings(LoopSettings):
+    """Settings of the training of a classifier.
+
+    Examples
+    --------
+    >>> TrainSettings(steps=100).network
+    'resnet20'
+    """
+
+    network: str = Field(
+        json_schema_extra={"group": "Network"},
+        default="resnet20",
+        description="A network for small images (see: fewer list networks), or any model whose output is a score per "
+        "class: fewer/NAME, timm/NAME, hf/NAME, FILE.py:FUNCTION.",
+    )
+    init: str | None = Field(
+        json_schema_extra={"group": "Network"},
+        default=None,
+        description="A run folder of the same network, whose weights are the start.",
+    )
+    size: int = Field(
+        json_schema_extra={"group": "Images"},
+        default=0,
+        ge=0,
+        description="Side of the input in pixels; 0 is that of the network.",
+    )
+    augment: Literal["none", "flip", "standard"] = Field(
+        json_schema_extra={"group": "Images"},
+        default="standard",
+        description="none, flip (left-right), or standard (flips, and shifts by an eighth of the side for small "
+        "images or random crops for large ones).",
+    )
+    label_smoothing: float = Field(
+        json_schema_extra={"group": "How it learns"},
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of a label spread over all classes.",
+    )
+    holdout: float = Field(
+        json_schema_extra={"group": "Images"},
+        default=0.2,
+        ge=0,
+        lt=1,
+        description="Share of each class that judges, where the data set has no part for it.",
+    )
+    batch: int = Field(default=64, ge=1, description="Images per step.")
+
+
+class EvaluateSettings(StrictSettings):
+    """What an evaluation can be told.
+
+    Examples
+    --------
+    >>> EvaluateSettings().part
+    'auto'
+    """
+
+    part: str = Field(
+        default="auto",
+        description="test, train or all of a data set that has parts; auto takes test where it is, and of the data "
+        "that a run was trained on what did not train.",
+    )
+    classes: str | None = Field(
+        default=None, description="A file with the class names in the order of the model's outputs, .txt or .json."
+    )
+    batch: int = Field(default=64, ge=1, description="Images at once.")
+    limit: int = Field(default=0, ge=0, description="Most images to score, drawn with seed 0; 0 takes all.")
+
+
+class PredictSettings(StrictSettings):
+    """What a prediction can be told.
+
+    Examples
+    --------
+    >>> PredictSettings().top
+    5
+    """
+
+    top: int = Field(default=5, ge=1, description="Classes per image, the most probable first.")
+    classes: str | None = Field(
+        default=None, description="A file with the class names in the order of the model's outputs, .txt or .json."
+    )
+    batch: int = Field(default=64, ge=1, description="Images at once.")

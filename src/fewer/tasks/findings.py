@@ -1,0 +1,67 @@
+"""What is wrong with a data set, in words that every task's doctor shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+__all__ = ["Finding", "finding_lines"]
+
+SHOWN = 8
+"""Findings that are listed per check; all of them with --json."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes
+    ----------
+    check
+        Name of what was looked for.
+    level
+        ``error`` or ``warning``.
+    case
+        Name, or empty for the whole set.
+    text
+        One sentence.
+    fix
+        What ``--fix`` does about it; empty if a person must.
+    """
+
+    check: str
+    level: str
+    case: str
+    text: str
+    fix: str = ""
+
+
+def finding_lines(findings: Sequence[Finding], checks: Mapping[str, tuple[str, str]]) -> list[str]:
+    """Findings by check, so many of each.
+
+    Parameters
+    ----------
+    findings
+        In the order in which checks are told.
+    checks
+        Level and meaning of each check.
+
+    Examples
+    --------
+    >>> finding_lines([Finding("tiny", "warning", "cat", "3 images")], {"tiny": ("warning", "a class is tiny")})
+    ['', 'warning: a class is tiny (tiny)', '  cat: 3 images']
+    >>> finding_lines([], {})
+    ['nothing is wrong']
+    """
+    lines = [] if findings else ["nothing is wrong"]
+    by_check: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_check.setdefault(finding.check, []).append(finding)
+    for check, some in by_check.items():
+        lines += ["", f"{some[0].level}: {checks[check][1]} ({check})"]
+        for one in some[:SHOWN]:
+            fix = f"; --fix: {one.fix}" if one.fix else ""
+            lines.append(f"  {one.case + ': ' if one.case else ''}{one.text}{fix}")
+        if len(some) > SHOWN:
+            lines.append(f"  and {len(some) - SHOWN} more; see all with --json")
+    return lines

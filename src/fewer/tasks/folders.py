@@ -1,0 +1,80 @@
+"""What tasks do alike at their edges: folders for results, and the device that a network runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fewer.core.errors import FewerError
+from fewer.core.files import explain_os_error
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["check_out", "device_of", "make_folder"]
+
+
+def check_out(out: str | Path | None, names: Sequence[str], overwrite: bool) -> None:
+    """Tell before any work that results would stand in the way of others.
+
+    Raises
+    ------
+    FewerError
+        When ``out`` is a file, or holds a file of these names and may not be overwritten.
+
+    Examples
+    --------
+    >>> check_out(None, ["evaluation.json"], overwrite=False)
+    """
+    if out is None:
+        return
+    place = Path(out)
+    if place.exists() and not place.is_dir():
+        raise FewerError(f"--out {out} is a file; give a folder")
+    for name in names:
+        if (place / name).exists() and not overwrite:
+            raise FewerError(f"{place / name} exists already; give another --out, or --overwrite")
+
+
+def make_folder(folder: str | Path) -> Path:
+    """Make a folder and its parents where they are not there.
+
+    Raises
+    ------
+    FewerError
+        When it cannot be made.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> make_folder(Path(tempfile.mkdtemp()) / "a" / "b").is_dir()
+    True
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, Path(folder), "make the folder") from None
+    return Path(folder)
+
+
+def device_of(name: str) -> torch.device:
+    """The device of a name; ``auto`` is CUDA where it is there.
+
+    Raises
+    ------
+    FewerError
+        When there is no such device here.
+
+    Examples
+    --------
+    >>> device_of("cpu")
+    device(type='cpu')
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise FewerError("there is no CUDA device here; give --device cpu")
+    return torch.device(name)

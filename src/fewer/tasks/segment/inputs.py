@@ -1,0 +1,82 @@
+"""Patches of images as a trained model sees them, for the engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fewer.core.errors import FewerError
+from fewer.data.images import ImageSet, list_images, split_files
+from fewer.models.spec import LoadedModel
+from fewer.tasks.segment.dataset import Case, find_pictures, image_pool, open_data
+from fewer.tasks.segment.loaded import preparation_of, unseen_cases
+from fewer.tasks.segment.sampling import CaseStore, PatchSampler
+from fewer.tasks.segment.settings import TrainSettings
+
+__all__ = ["images"]
+
+STREAM = 3
+"""Keeps the draws of calibration patches apart from those of the training."""
+
+
+def images(loaded: LoadedModel, folder: str | Path, count: int, *, part: str, seed: int) -> ImageSet:
+    """Patches of images as the model sees them, for a method that needs inputs and no labels.
+
+    Parameters
+    ----------
+    loaded
+        A trained model.
+    folder
+        A data set (masks are not read), or any folder of images.
+    count
+        Patches.
+    part
+        ``calibration`` or ``heldout``: of different cases. Of the data set that the model was trained on, the cases
+        that judged are held out.
+    seed
+        Chooses cases and places.
+
+    Raises
+    ------
+    FewerError
+        When the folder holds too few images.
+    """
+    preparation = preparation_of(loaded)
+    place = Path(folder)
+    try:
+        data = open_data(place)
+        cases = [Case(c.name, c.images) for c in (*data.cases, *data.unlabelled)]
+        held = {case.name for case in unseen_cases(loaded, data)}
+        known = 0 < len(held) < len(data.cases)
+    except FewerError:
+        paths = find_pictures(place) if place.is_dir() else []
+        data = image_pool(paths or list_images(place))
+        cases, held, known = list(data.unlabelled), set(), False
+    if known:
+        chosen = [case for case in cases if (case.name in held) == (part == "heldout")]
+    else:
+        files = split_files([case.images[0] for case in cases], [case.name for case in cases], part)
+        chosen = [case for case in cases if case.images[0] in set(files)]
+    settings = TrainSettings(seed=seed, foreground=0.0, augment="none")
+    store = CaseStore(data, chosen, preparation, settings.cache * 2**30, masks=False)
+    good, skipped = [], []
+    for index in np.random.default_rng([seed, STREAM]).permutation(len(chosen)):
+        try:
+            _ = store[int(index)]
+            good.append(int(index))
+        except FewerError as error:
+            skipped.append((chosen[index].images[0], str(error)))
+        if len(good) == count:
+            break
+    if not good:
+        reason = f"; the first: {skipped[0][1]}" if skipped else ""
+        raise FewerError(f"{folder} holds no readable image for the {part} part{reason}")
+    sampler = PatchSampler(store, settings)
+    # as many of each image as can be, and those of one image together
+    rows = sorted(good[number % len(good)] for number in range(count))
+    patches = [
+        sampler.draw(index, np.random.default_rng([seed, STREAM, number]))[0] for number, index in enumerate(rows)
+    ]
+    return ImageSet(torch.stack(patches), [chosen[index].images[0] for index in rows], skipped)

@@ -1,0 +1,35 @@
+"""What a trained run says of itself: how images become its input, and which cases it has not seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fewer.core.errors import FewerError
+from fewer.models.spec import LoadedModel
+from fewer.tasks.segment.dataset import Case, SegmentData
+from fewer.tasks.segment.preparation import Preparation
+
+__all__ = ["preparation_of", "unseen_cases"]
+
+
+def preparation_of(loaded: LoadedModel) -> Preparation:
+    """How images become the input of a trained model.
+
+    Raises
+    ------
+    FewerError
+        When the model was not trained by this task.
+    """
+    try:
+        return Preparation.of(dict(loaded.meta["segment"]["preparation"]))
+    except (KeyError, TypeError):
+        raise FewerError(f"{loaded.name} was not trained for segmentation; train it with: fewer train") from None
+
+
+def unseen_cases(loaded: LoadedModel, data: SegmentData) -> tuple[Case, ...]:
+    """The annotated cases that judged, if the model was trained on this very folder; else all of them."""
+    split = loaded.meta.get("segment", {}).get("split", {})
+    if not split or Path(split["data"]).resolve() != data.root.resolve():
+        return data.cases
+    names = set(split["val"])
+    return tuple(case for case in data.cases if case.name in names)

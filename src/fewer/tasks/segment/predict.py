@@ -1,0 +1,156 @@
+"""Write a mask for every image of a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewer.core.errors import FewerError
+from fewer.core.progress import Progress, Silent
+from fewer.models.spec import load_model
+from fewer.tasks.folders import device_of, make_folder
+from fewer.tasks.segment.dataset import Case, find_pictures, image_pool, open_data
+from fewer.tasks.segment.files import LOSSLESS, Picture, suffix_of, write_picture
+from fewer.tasks.segment.inference import predict_mask
+from fewer.tasks.segment.loaded import preparation_of
+from fewer.tasks.segment.overlay import overlay as draw
+from fewer.tasks.segment.preparation import Preparation
+from fewer.tasks.segment.reading import Sample, read_image
+from fewer.tasks.segment.settings import PredictSettings
+
+__all__ = ["Predicted", "predict"]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What :func:`predict` wrote.
+
+    Attributes
+    ----------
+    masks
+        Files, one per case.
+    skipped
+        Files that could not be read, and why.
+    """
+
+    masks: tuple[Path, ...]
+    skipped: tuple[tuple[Path, str], ...] = ()
+
+    def lines(self) -> list[str]:
+        """How many masks are where, and what was skipped."""
+        where = self.masks[0].parent if self.masks else ""
+        return [f"{len(self.masks)} masks in {where}", *(f"skipped {path}: {reason}" for path, reason in self.skipped)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        skipped = [{"file": str(path), "reason": reason} for path, reason in self.skipped]
+        folder = str(self.masks[0].parent) if self.masks else None
+        return {"folder": folder, "masks": [str(path) for path in self.masks], "skipped": skipped}
+
+
+def predict(
+    run: str | Path,
+    pictures: str | Path,
+    *,
+    out: str | Path,
+    settings: PredictSettings | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Predicted:
+    """Write a mask for every image.
+
+    A mask lies on the voxels of its image, has its geometry and its kind of file (PNG where that would lose detail),
+    and holds the numbers that the classes have in the masks of the training. An image that cannot be read is left
+    out and named.
+
+    Parameters
+    ----------
+    run
+        Run folder of a training, or of a compression of one.
+    pictures
+        A folder of images (of nnU-Net's channel files too), a data set, or one image file.
+    out
+        Folder for the masks.
+    settings
+        See :class:`~fewer.tasks.segment.settings.PredictSettings`.
+    overwrite, resume
+        Replace masks that are there; or keep them and do the others.
+    device
+        Where the network runs.
+
+    Raises
+    ------
+    FewerError
+        When the run or the images cannot be used, or masks are there already.
+    """
+    settings = settings or PredictSettings()
+    if not (Path(run) / "recipe.json").is_file():
+        raise FewerError(f"{run} is no run folder with a model; train one: fewer train DATA --out {run}")
+    loaded = load_model(str(run))
+    preparation, model = preparation_of(loaded), loaded.model.to(device_of(device))
+    cases = _cases(Path(pictures), preparation)
+    folder = Path(out)
+    files = [folder / f"{case.name}{_kind(case)}" for case in cases]
+    there = [path for path in files if path.exists()]
+    if there and not (overwrite or resume):
+        raise FewerError(f"{there[0]} exists already; give --resume to do the others, or --overwrite")
+    fresh = not folder.exists()
+    make_folder(folder)
+    values = torch.tensor(preparation.values).numpy()
+    skipped, written = [], []
+    with (progress or Silent()).stage("predict", len(cases)) as stage:
+        for case, path in zip(cases, files, strict=True):
+            if not (resume and path.exists()):
+                try:
+                    image, picture = read_image(case)
+                except FewerError as error:
+                    skipped.append((case.images[0], str(error)))
+                    stage.advance(1, case.name)
+                    continue
+                mask = predict_mask(model, Sample(case.name, image, None, picture), preparation, settings.overlap)
+                if settings.overlay:
+                    pixels = draw(image, mask, side=640)
+                    colours = Picture(pixels.transpose(2, 0, 1), (1.0, 1.0))
+                    write_picture(make_folder(folder / "overlays") / f"{case.name}.png", colours.array, colours)
+                write_picture(path, values[mask], picture)  # last: where it is, everything is
+            written.append(path)
+            stage.advance(1, case.name)
+    if not written:
+        if fresh:
+            folder.rmdir()  # nothing is in it
+        raise FewerError(f"none of the {len(cases)} images could be read; the first: {skipped[0][1]}")
+    return Predicted(tuple(written), tuple(skipped))
+
+
+def _kind(case: Case) -> str:
+    suffix = suffix_of(case.images[0])
+    return suffix if suffix in LOSSLESS else ".png"
+
+
+def _cases(place: Path, preparation: Preparation) -> list[Case]:
+    if place.is_file():
+        return list(image_pool([place]).unlabelled)
+    if (place / "dataset.json").is_file() or any((place / name).is_dir() for name in ("images", "imagesTr")):
+        data = open_data(place)
+        return [Case(case.name, case.images) for case in (*data.cases, *data.unlabelled)]
+    if not place.is_dir():
+        raise FewerError(f"{place} does not exist; give a folder of images")
+    files = find_pictures(place)
+    if not files:
+        raise FewerError(f"{place} holds no image (PNG, TIFF, JPEG or NIfTI)")
+    cases = list(image_pool(files).unlabelled)
+    groups: dict[str, list[Path]] = {}
+    for case in cases:  # nnU-Net's names: the channel is the last four digits
+        name, mark, channel = case.name.rpartition("_")
+        if not (mark and len(channel) == 4 and channel.isdigit()):
+            return cases
+        groups.setdefault(name, []).append(case.images[0])
+    sizes = {len(paths) for paths in groups.values()}
+    if sizes not in ({preparation.channels}, {1}):
+        return cases
+    return [Case(name, tuple(paths)) for name, paths in groups.items()]
