@@ -71,3 +71,21 @@ def test_few_rows_are_all_taken():
 
 def test_an_empty_input_has_no_rows():
     assert list(sampled_rows(nn.Linear(4, 1), (torch.zeros(0, 4),), 10)) == []
+
+
+class PadsItself(nn.Conv2d):
+    """Pads in its forward, more to the right and to the bottom, as TensorFlow does."""
+
+    def forward(self, x):
+        return torch.nn.functional.conv2d(
+            torch.nn.functional.pad(x, (0, 1, 0, 1)), self.weight, self.bias, self.stride, self.padding, 1, self.groups
+        )
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_what_a_layer_computes_counts_and_not_its_class(padding):
+    torch.manual_seed(0)
+    conv, x = PadsItself(4, 6, 3, stride=2, padding=padding, groups=2), torch.randn(2, 4, 6, 8)
+    rows, y = input_rows(conv, x), conv(x)
+    got = torch.einsum("ngd,grd->ngr", rows, to_matrix(conv.weight).view(2, 3, -1)).reshape(2, *y.shape[2:], 6)
+    assert torch.allclose(got.permute(0, 3, 1, 2) + conv.bias.view(1, -1, 1, 1), y, atol=1e-5)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from fewer.compensate.moments import column_blocks
 from fewer.compensate.sequential import compress_in_order
 from fewer.compensate.sweep import Repair
 from fewer.core.errors import FewerError
@@ -77,11 +78,12 @@ def test_making_up_for_earlier_cuts_lowers_the_output_error():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(16, 12), nn.Linear(12, 8)).eval()
     x = torch.randn(600, 16) @ torch.randn(16, 16)
-    ladders = {"0": [Option(), Option("unstructured", 0.7)], "1": [Option()]}
+    # a layer that nobody touches stays as it is; one that is rounded may make up for what came before
+    ladders = {"0": [Option(), Option("unstructured", 0.7)], "1": [Option(precision="bf16")]}
     repair = Repair("obs", iterations=100)
     errors = [error(model, compress(model, x, ladders, repair, correction=c)[0], x) for c in (0.0, 0.5, 1.0)]
     assert errors[2] < errors[1] < errors[0]
-    # with full correction the second layer, which stays whole, is the least-squares answer
+    # with full correction the second layer, which keeps all its weights, is the least-squares answer
     target = compress(model, x, ladders, Repair("obs", iterations=400, damping=1e-6, few_rows=0.0), correction=1.0)[0]
     with torch.no_grad():
         hidden = torch.cat([target[0](x), torch.ones(600, 1)], 1)
@@ -170,3 +172,49 @@ def test_a_model_that_fails_on_the_way_says_so():
 
     with pytest.raises(ValueError, match="too many"):
         compress(Fails(), torch.randn(8, 4), HALF)
+
+
+def test_a_layer_that_nobody_touches_stays_to_the_last_bit():
+    model, x = tiny("conv")
+    units = match(model, x[:1]).units
+    ladders = {u.name: HALF if i == 0 else [Option()] for i, u in enumerate(units)}
+    target, _ = compress(model, x, ladders, correction=1.0)
+    before, after = model.state_dict(), target.state_dict()
+    for unit in units[1:]:
+        assert torch.equal(before[f"{unit.name}.weight"], after[f"{unit.name}.weight"])
+
+
+def test_blocks_of_a_wide_layer_do_not_all_make_up_for_the_same_change(monkeypatch):
+    """Rounding the first layer hardly changes anything; the second, in three column blocks, must hardly move."""
+    monkeypatch.setattr("fewer.compensate.moments.column_blocks", lambda n: column_blocks(n, 8))
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 6)).eval()
+    x = torch.randn(400, 24) + 2
+    target, _ = compress(model, x, [Option(precision="bf16")], Repair(iterations=50), correction=1.0)
+    moved = (target[2].weight - model[2].weight).norm() / model[2].weight.norm()
+    assert float(moved) < 0.01
+
+
+def test_a_repair_that_other_images_do_not_bear_out_is_not_kept():
+    """More inputs than rows, and the two halves of the images have nothing in common."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 16)).eval()
+    x = torch.zeros(24, 64)
+    x[:12, :32], x[12:, 32:] = torch.randn(12, 32), torch.randn(12, 32)
+    halves = [0] * 12 + [1] * 12
+    known: dict[str, float] = {}
+    loose = Repair("obs", "magnitude", damping=1e-4, few_rows=0.0, iterations=50)
+    target, masks = compress(model, x, HALF, loose, folds=halves, believed=known)
+    assert known["0"] < 0.05
+    free, _ = compress(model, x, HALF, loose)
+    cut = model[0].weight * masks["0"]
+    assert (target[0].weight - cut).norm() < 0.05 * (free[0].weight - cut).norm()
+
+
+def test_a_repair_that_other_images_bear_out_is_kept():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 8)).eval()
+    x = torch.randn(2000, 16) @ torch.randn(16, 16)
+    known: dict[str, float] = {}
+    compress(model, x, HALF, Repair(), folds=[i % 2 for i in range(2000)], believed=known)
+    assert known["0"] > 0.9

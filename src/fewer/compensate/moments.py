@@ -127,6 +127,22 @@ class Moments:
             mixed.products[i] = second * self.count
         return mixed
 
+    @classmethod
+    def joined(cls, parts: Sequence[Moments]) -> Moments:
+        """Moments over the rows of several.
+
+        Examples
+        --------
+        >>> a, b = Moments(1, 1), Moments(1, 1)
+        >>> a.add(torch.tensor([[[1.0]]])); b.add(torch.tensor([[[3.0]], [[5.0]]]))
+        >>> float(Moments.joined([a, b]).mean())
+        3.0
+        """
+        whole = cls(parts[0].groups, parts[0].columns, sum(p.count for p in parts))
+        whole.total = torch.stack([p.total for p in parts]).sum(0)
+        whole.products = [torch.stack(list(b)).sum(0) for b in zip(*(p.products for p in parts), strict=True)]
+        return whole
+
     def check(self, name: str) -> None:
         """Raise a :class:`FewerError` that names the unit if an activation was NaN or infinite."""
         if not bool(torch.isfinite(self.total).all() and all(torch.isfinite(p).all() for p in self.products)):

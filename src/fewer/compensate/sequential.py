@@ -3,24 +3,26 @@
 A layer that is repaired on the dense model's inputs does not know what the cuts before it have done. Here the dense
 and the compressed model run in step, and each layer minimises ``(1 - c) |W x - W0 x|^2 + c |W x~ - W0 x|^2`` over the
 dense input x and the input x~ that it will really get. ``correction`` c = 0 is the repair that was sensed; 1 also makes
-up for all that went wrong before, which overfits small calibration sets. The mean is always corrected in full.
+up for all that went wrong before, which overfits small calibration sets. A layer that is neither cut nor rounded is not
+touched. How much of a repair is kept is for the images to say that it was not fitted to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fewer.compensate.held_out import Part, believed_shift, believed_weight, parts_of, together
 from fewer.compensate.lockstep import PausedForward
-from fewer.compensate.moments import Moments, add_input, rows_wanted
+from fewer.compensate.moments import Moments
 from fewer.compensate.sweep import Repair, Sweep
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
-from fewer.models.inputs import sampled_rows
 from fewer.models.layers import Fit, Layer
 from fewer.models.running import Forward
 
@@ -38,7 +40,9 @@ def compress_in_order(
     alive: Mapping[str, Tensor] | None = None,
     gradients: Mapping[str, Tensor] | None = None,
     sensitivity: Mapping[str, Tensor] | None = None,
-    dense_moments: dict[str, Moments] | None = None,
+    dense_moments: dict[str, list[Moments]] | None = None,
+    folds: Sequence[int] | None = None,
+    believed: dict[str, float] | None = None,
     forward: Forward | None = None,
     done: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Tensor]:
@@ -67,8 +71,13 @@ def compress_in_order(
     sensitivity
         How much the output feels each row of each unit; for the ``obs`` score.
     dense_moments
-        Filled with the moments of the dense model's inputs by unit name, or used where they are there already: several
-        plans for the same model and inputs share them.
+        Filled with the moments of the dense model's inputs by unit name and part, or used where they are there
+        already: several plans for the same model, inputs and folds share them.
+    folds
+        Part of each sample, by files: repairs are believed as far as they hold on the other part
+        (:mod:`fewer.compensate.held_out`). None believes them.
+    believed
+        Filled with the share of each repair that was kept, by unit name.
     forward
         ``forward(model, inputs)``.
     done
@@ -97,6 +106,12 @@ def compress_in_order(
             if name != other:
                 raise FewerError(f"the model takes another path once it is compressed: layer '{other}' before '{name}'")
             layer, original = layers[name], dense_layers[name]
+            alone = name not in alive or bool(alive[name].all())
+            if alone and ladders[name][-1] == Option() and torch.equal(original.matrix, layer.matrix):
+                # nobody asked for a change of this layer: it stays as it is, to the last bit
+                masks[name] = torch.ones_like(layer.matrix, dtype=torch.bool)
+                done(name)
+                continue
             sweep = partial(
                 Sweep,
                 repair=repair,
@@ -105,7 +120,9 @@ def compress_in_order(
                 gradient=gradients[name] if gradients else None,
                 sensitivity=sensitivity[name] if sensitivity else None,
             )
-            fit = _fit(layer, original, ladders[name], wanted_input, x, correction, repair, sweep, known)
+            fit, kept = _fit(layer, original, ladders[name], wanted_input, x, correction, repair, sweep, known, folds)
+            if believed is not None:
+                believed[name] = kept
             masks[name] = fit.mask
             if not torch.isfinite(fit.weight).all():
                 raise FewerError(f"repairing layer '{name}' gave NaN or infinity; try a larger damping")
@@ -126,56 +143,39 @@ def _fit(
     correction: float,
     repair: Repair,
     make: Callable[..., Sweep],
-    known: dict[str, Moments],
-) -> Fit:
-    user = layer.users[0]
-    moments = Moments(getattr(user, "groups", 1), layer.matrix.shape[1])
-    add_input(moments, user, x)
-    moments.check(layer.unit.name)
+    known: dict[str, list[Moments]],
+    folds: Sequence[int] | None,
+) -> tuple[Fit, float]:
+    """The layer as it will be, and the share of its repair that images it was not fitted to bear out."""
+    user, name = layer.users[0], layer.unit.name
     changed = not torch.equal(original.matrix, layer.matrix)
-    if repair.compensation != "obs" or (not changed and torch.equal(wanted_input, x)):
-        return list(make(layer.matrix, moments).run(ladder))[-1]
-    name = layer.unit.name
-    if name not in known:
-        known[name] = Moments(moments.groups, moments.columns)
-        add_input(known[name], user, wanted_input)
-    before = known[name]
-    # what is wanted is what the dense layer gives, also where an earlier round has changed this one
-    own = _own_targets(original, before, layer.centred)
-    targets, mean = _targets(original, moments, wanted_input, x, layer.centred)
-    blended = [(1 - correction) * a + correction * b for a, b in zip(own, targets, strict=True)]
-    # the shift comes on top of what this layer's bias is now, and an earlier round may have moved that
-    mean = mean + original.offset - layer.offset
-    mixed = moments.blended(before, 1 - correction, centred=layer.centred)
-    sweep = make(layer.matrix, mixed, target=blended, wanted_mean=mean)
-    return list(sweep.run(ladder, repair_dense=correction > 0 or changed))[-1]
+    parts = parts_of(user, wanted_input, x, layer.matrix.shape[1], folds, known.get(name))
+    everything = together(parts)
+    everything.after.check(name)
+    if repair.compensation != "obs":
+        return list(make(layer.matrix, everything.after).run(ladder))[-1], 1.0
+    known.setdefault(name, [p.before for p in parts])
+    same = torch.equal(wanted_input, x)
 
+    def fitted_to(part: Part) -> Sweep:
+        # what is wanted is what the dense layer gives, also where an earlier round has changed this one
+        pairs = zip(part.own(original, layer.centred), part.targets(original, layer.centred), strict=True)
+        targets = [(1 - correction) * a + correction * b for a, b in pairs]
+        mixed = part.after.blended(part.before, 1 - correction, centred=layer.centred)
+        # the shift comes on top of what this layer's bias is now, and an earlier round may have moved that
+        mean = part.mean_output(original) + original.offset - layer.offset
+        return make(layer.matrix, mixed, target=targets, wanted_mean=mean)
 
-def _own_targets(original: Layer, moments: Moments, centred: bool) -> list[Tensor]:
-    """Cross moments of the dense output with the dense input."""
-    weight = original.matrix.float().view(moments.groups, -1, moments.columns)
-    plain = [moments.covariance(i) if centred else moments.second(i) for i in range(len(moments.blocks))]
-    return [weight[..., block] @ second for block, second in zip(moments.blocks, plain, strict=True)]
+    kept = [1.0]
 
+    def believed(cut: Tensor, repaired: Tensor, mask: Tensor) -> Tensor:
+        weight, kept[0] = believed_weight(parts, original, layer.centred, fitted_to, cut, repaired, mask)
+        return weight
 
-def _targets(
-    original: Layer, moments: Moments, wanted_input: Tensor, x: Tensor, centred: bool
-) -> tuple[list[Tensor], Tensor]:
-    """Cross moments of the dense output (without bias) with the new input, and the dense output's mean."""
-    user = original.users[0]
-    weight = original.matrix.float().view(moments.groups, -1, moments.columns)
-    cross = [torch.zeros(moments.groups, b.stop - b.start, moments.columns) for b in moments.blocks]
-    total = torch.zeros(moments.groups, moments.columns)
-    for before, after in sampled_rows(user, (wanted_input, x), rows_wanted(moments.columns)):
-        a, b = before.transpose(0, 1), after.transpose(0, 1)
-        total += a.sum(1)
-        for block, sums in zip(moments.blocks, cross, strict=True):
-            sums.baddbmm_(b[..., block].transpose(1, 2), a)
-    mean = total / moments.count
-    result = []
-    for block, sums in zip(moments.blocks, cross, strict=True):
-        between = sums / moments.count
-        if centred:
-            between = between - moments.mean()[:, block, None] * mean[:, None, :]
-        result.append(weight @ between.transpose(1, 2))
-    return result, torch.bmm(weight, mean[:, :, None]).flatten()
+    sweep = fitted_to(everything)
+    if len(parts) > 1:
+        sweep.believed = believed
+    fit = list(sweep.run(ladder, repair_dense=changed or (correction > 0 and not same)))[-1]
+    if layer.centred and not changed:
+        fit = replace(fit, shift=believed_shift(parts, original, fit.weight, fit.shift))
+    return fit, kept[0]

@@ -9,7 +9,7 @@ OBC (Frantar and Alistarh 2022) for the objective; SparseGPT (2023) and Wanda (2
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -108,6 +108,9 @@ class Sweep:
     sensitivity
         How much the model's output feels a squared change of each row's output, shape (rows,). An error of a row that
         hardly counts is cheap, so the ``obs`` score is multiplied by it. All rows count alike by default.
+    believed
+        ``believed(cut, repaired, mask)`` gives what of the last option's repair is kept, before it is rounded; all of
+        it by default. See :mod:`fewer.compensate.held_out`.
 
     Examples
     --------
@@ -130,8 +133,10 @@ class Sweep:
         wanted_mean: Tensor | None = None,
         alive: Tensor | None = None,
         sensitivity: Tensor | None = None,
+        believed: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         self.dense = weight.detach().float()
+        self.believed = believed
         self.sensitivity = None if sensitivity is None else sensitivity[:, None]
         self.moments, self.repair, self.centred = moments, repair, centred
         self.gradient = gradient
@@ -208,12 +213,13 @@ class Sweep:
             current = self._refit(current, alive)
         at = -1.0
         for option in options:
+            last = option is options[-1]
             cut = option.sparsity > at and not option.is_dense
             # which outputs go is for the layer that reads them to say
             if option.is_dense or option.removes == "rows" or 1 - float(self.alive.float().mean()) >= option.sparsity:
                 # nothing to cut, or an earlier round has gone further
                 if repair_dense and self.repair.compensation == "obs":
-                    yield self._fit(option, alive, current)
+                    yield self._fit(option, alive, self._trusted(current, alive) if last else current)
                 elif option.precision == "fp32":
                     yield Fit(option, alive, self.dense, torch.zeros(self.dense.shape[0]))
                 else:
@@ -226,10 +232,19 @@ class Sweep:
                     current = current * alive
                     if self.repair.compensation == "obs":
                         current = self._refit(current, alive)
-            if option is options[-1] and self.repair.polish and self.repair.compensation == "obs":
+            if last and self.repair.polish and self.repair.compensation == "obs":
                 current = self._refit(current, alive, self.repair.polish)
             at = option.sparsity
-            yield self._fit(option, alive, current)
+            yield self._fit(option, alive, self._trusted(current, alive) if last else current)
+
+    def _trusted(self, current: Tensor, alive: Tensor) -> Tensor:
+        if self.believed is None or self.repair.compensation != "obs":
+            return current
+        return self.believed(self.dense * alive, current, alive)
+
+    def repaired(self, matrix: Tensor, alive: Tensor, iterations: int) -> Tensor:
+        """The least-squares repair on a mask, from a first guess, in so many steps."""
+        return self._refit(matrix, alive, iterations)
 
     def _fit(self, option: Option, alive: Tensor, current: Tensor) -> Fit:
         # rounded last, so that the mean is corrected for the rounding, too

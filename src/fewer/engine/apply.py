@@ -49,7 +49,20 @@ def images_in_memory(prepared: Prepared, limit: float = MEMORY_BYTES) -> int:
 def fitting_images(prepared: Prepared) -> Tensor:
     """As many calibration images as fit in memory while two forward passes run in step."""
     # crops of one file stand together: every so many takes some of each file
-    return prepared.calibration[:: -(-len(prepared.calibration) // images_in_memory(prepared))]
+    return prepared.calibration[:: _stride(prepared)]
+
+
+def _stride(prepared: Prepared) -> int:
+    return -(-len(prepared.calibration) // images_in_memory(prepared))
+
+
+def file_folds(prepared: Prepared) -> list[int] | None:
+    """Two parts of :func:`fitting_images` that share no file, or None where there are too few images for that."""
+    near, count = prepared.apart[1], len(prepared.calibration)
+    if not 0 < near < count:
+        return None
+    folds = [int(i >= near) for i in range(0, count, _stride(prepared))]
+    return folds if len(set(folds)) == 2 else None
 
 
 def apply_options(
@@ -63,6 +76,7 @@ def apply_options(
     tokens: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     title: str = "apply",
+    believed: dict[str, float] | None = None,
 ) -> tuple[nn.Module, dict[str, Tensor]]:
     """Cut and repair a copy of a model. Removed rows and columns are zero; :mod:`fewer.engine.shrink` takes them out.
 
@@ -82,6 +96,8 @@ def apply_options(
         What is merged after the repair (:func:`fewer.tokens.blocks.with_merging`); nothing for None.
     progress, title
         Shows a stage of that name.
+    believed
+        Filled with the share of each layer's repair that other files bear out, by unit name.
 
     Returns
     -------
@@ -113,6 +129,8 @@ def apply_options(
             gradients=score_gradients(prepared, settings, target, batches, reference) if reference else None,
             sensitivity=row_sensitivity(prepared, settings, model if model is not None else prepared.model),
             dense_moments=prepared.shared.setdefault("moments", {}),
+            folds=file_folds(prepared),
+            believed=believed,
             forward=prepared.forward,
             done=lambda name: stage.advance(1, name),
         )

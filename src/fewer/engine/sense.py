@@ -230,6 +230,9 @@ def row_sensitivity(prepared: Prepared, settings: Settings, model: nn.Module) ->
     return found
 
 
+_DOUBT = 0.64
+
+
 def sensing_batches(prepared: Prepared, settings: Settings) -> list[Tensor]:
     """The images that harm is measured on, in batches.
 
@@ -309,6 +312,8 @@ def _assemble(
         harm += [noise.get(unit.name, {}).get(o.precision, 0.0) for o in options[unit.name]]
         harm[0] = 0.0
         harm = _rising(harm, options[unit.name])
+        if settings.compensation == "obs":
+            harm = harm + unseen(harm, parts[0].get("lost", ()), len(prepared.sensing_images))
         costs = option_costs(unit, options[unit.name], weight.element_size())
         between = prepared.couplings.between.get(unit.name, 0.0)
         for metric, times in (("macs", 1.0), ("flops", 2.0)):  # attention shrinks with the heads that proj still reads
@@ -343,6 +348,36 @@ def _assemble(
         return CurveSet(tuple(curves), fixed, meta, coupled)
     fixed |= device.fixed
     return CurveSet(tuple(curves), fixed, {**meta, "device": device.facts}, coupled, came=device.came)
+
+
+def unseen(harm: np.ndarray, lost: Sequence[float], images: int) -> np.ndarray:
+    """What to add to the harm of each option of a unit for inputs that none of the sensing images has shown.
+
+    A channel that is silent on a few images looks free to cut. What has not happened on n images may still happen on
+    about one in n others (the rule of succession); then the weights that went count like any others, and the harm is
+    that of losing their share of the layer. The share is that of the squared weight; the harm of losing all of it is
+    taken from the end of the curve, at most 1, which is an output that says nothing.
+
+    Parameters
+    ----------
+    harm
+        Sensed harm of each option.
+    lost
+        Share of the squared weight that each option removes.
+    images
+        That harm was measured on.
+
+    Examples
+    --------
+    >>> unseen(np.array([0.0, 1e-12, 0.5]), [0.0, 0.1, 0.8], 16)
+    array([0.    , 0.0025, 0.02  ])
+    """
+    if len(lost) != len(harm) or not images:
+        return np.zeros_like(harm)
+    share = np.asarray(lost)
+    worst = int(np.argmax(share))
+    whole = min(1.0, float(harm[worst]) / share[worst]) if share[worst] > 0 else 0.0
+    return _DOUBT * share * whole / images
 
 
 def _rising(harm: np.ndarray, options: Sequence[Option]) -> np.ndarray:

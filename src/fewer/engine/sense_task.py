@@ -188,6 +188,8 @@ class _Worker:
         at = [swept.index(option) for option in as_swept]
         kept: list[int] = []
         errors: list[float] = []
+        lost: list[float] = []
+        energy = float(sweep.dense.square().sum()) or 1.0
         stored: dict[str, Tensor] = {}
 
         def fits() -> Any:
@@ -196,6 +198,7 @@ class _Worker:
                 index = at.index(step)
                 kept.append(int(fit.mask.sum()))
                 errors.append(sweep.error(fit.weight))
+                lost.append(float(sweep.dense.square()[~fit.mask].sum()) / energy)
                 if task.store and index == stored_as(options, index):
                     stored.update(_packed(index, fit))
                 yield fit
@@ -210,6 +213,7 @@ class _Worker:
             "harms": harms.tolist(),
             "kept": [kept[i] for i in at],
             "errors": [errors[i] for i in at],
+            "lost": [lost[i] for i in at],
             "scores": option_thresholds(layer.matrix, options) if task.start == 0 else {},
             "passes": estimator.spent(),
             "note": estimator.note,

@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 _CHUNK_BYTES = 64 * 2**20
 
@@ -56,7 +58,7 @@ def input_rows(module: nn.Module, x: Tensor) -> Tensor:
     spatial = len(module.kernel_size)
     if x.ndim == spatial + 1:  # a single sample without a batch dimension
         x = x[None]
-    x = _padded(module, x)
+    x = _given(module, x)
     for axis, (kernel, stride, dilation) in enumerate(
         zip(module.kernel_size, module.stride, module.dilation, strict=True)
     ):
@@ -115,6 +117,50 @@ def sampled_rows(module: nn.Module, inputs: tuple[Tensor, ...], wanted: float) -
     for start in range(0, count, per_chunk):
         first = -start * per_sample % stride
         yield tuple(input_rows(module, x[start : start + per_chunk])[first::stride].float() for x in samples)
+
+
+_CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d)
+
+
+class _Watch(TorchFunctionMode):
+    """Notes what a convolution of a certain weight is called with."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight, self.seen = weight, None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _CONVOLUTIONS and len(args) > 1 and args[1] is self.weight:
+            self.seen = _call_of(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _call_of(x: Tensor, _weight: Tensor, _bias: Any = None, _stride: Any = 1, padding: Any = 0, *_: Any, **more: Any):
+    return x, more.get("padding", padding)
+
+
+def _given(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
+    """The input with the padding that the layer gives it.
+
+    What a layer computes counts, not its class: one that pads in a forward of its own (as TensorFlow does, more to the
+    right than to the left) is watched while it runs.
+    """
+    kind: Any = type(module)
+    if kind.forward in (nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward) and kind._conv_forward in (
+        nn.Conv1d._conv_forward,
+        nn.Conv2d._conv_forward,
+        nn.Conv3d._conv_forward,
+    ):
+        return _padded(module, x)
+    with torch.no_grad(), _Watch(module.weight) as watch:
+        kind.forward(module, x)
+    if watch.seen is None:
+        return _padded(module, x)
+    x, padding = watch.seen
+    if isinstance(padding, str):
+        return _padded(module, x)
+    sides = [padding] * len(module.kernel_size) if isinstance(padding, int) else list(padding)
+    return F.pad(x, [int(side) for side in reversed(sides) for _ in range(2)]) if any(sides) else x
 
 
 def _padded(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
