@@ -59,7 +59,8 @@ def test_submanifold_values_and_gradients(kernel, dilation):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "stride", "padding"), [((3, 3, 3), 2, 1), ((3, 3, 3), 2, (0, 1, 1)), ((3, 1, 1), (2, 1, 1), 0), (2, 2, 0)]
+    ("kernel", "stride", "padding"),
+    [((3, 3, 3), 2, 1), ((3, 3, 3), 2, (0, 1, 1)), ((3, 1, 1), (2, 1, 1), 0), (2, 2, 0)],
 )
 def test_strided_values_and_gradients(kernel, stride, padding):
     sites = some_sites()

@@ -56,9 +56,7 @@ def test_spurious_boxes_before_and_after():
 def test_what_does_not_count():
     boxes = np.array(many(3))
     pixels = np.array([[0, 0, 50, 50], [0, 0, 50, 30], [0, 0, 50, 50.0]])
-    truth = Objects(
-        boxes, ("Car", "Car", "Van"), None, None, pixels, np.zeros(3), np.array([0, 0, 0.0])
-    )
+    truth = Objects(boxes, ("Car", "Car", "Van"), None, None, pixels, np.zeros(3), np.array([0, 0, 0.0]))
     found = objects(many(3), [0.9, 0.8, 0.7], image=pixels)
     for difficulty, count in (("easy", 1), ("moderate", 2)):
         scores = kitti_ap([truth], [found], "Car", difficulty=difficulty)
@@ -67,7 +65,11 @@ def test_what_does_not_count():
         curve = 100 * (count if count == 1 else 2) / 40
         assert scores["R40"] == pytest.approx(curve, abs=2.6)
     hidden = Objects(boxes, ("Car",) * 3, None, None, pixels, np.zeros(3), np.array([0, 1, 3.0]))
-    assert [kitti_ap([hidden], [found], "Car", difficulty=d)["objects"] for d in ("easy", "moderate", "hard")] == [1, 2, 2]
+    assert [kitti_ap([hidden], [found], "Car", difficulty=d)["objects"] for d in ("easy", "moderate", "hard")] == [
+        1,
+        2,
+        2,
+    ]
     near = kitti_ap([objects(many(3))], [found], "Car", reach=(0, -40, -3, 25, 40, 1))
     assert near["objects"] == 2
 
@@ -91,9 +93,7 @@ def test_wrong_height_fails_in_space_only():
 
 def test_nuscenes_by_hand():
     truth = [objects([car(10), car(20)], name="car", velocity=np.array([[1.0, 0], [0, 0]]))]
-    shifted = [
-        objects([car(10.8), car(20, yaw=0.3)], [0.9, 0.8], "car", velocity=np.array([[1.0, 0.5], [0, 0]]))
-    ]
+    shifted = [objects([car(10.8), car(20, yaw=0.3)], [0.9, 0.8], "car", velocity=np.array([[1.0, 0.5], [0, 0]]))]
     scores = nuscenes_scores(truth, shifted, ["car", "bus"])
     # 0.8 m off: at half a metre only the second matches, which has precision 1/2 at recalls up to 1/2
     wanted = np.interp(np.linspace(0, 1, 101), [0, 0.5], [0, 0.5], right=0)[11:] - 0.1
@@ -103,7 +103,9 @@ def test_nuscenes_by_hand():
     assert 0.4 < scores["mATE"] < 0.8 and 0 < scores["mAOE"] < 0.15 and scores["mASE"] == pytest.approx(0)
     assert scores["mAVE"] > 0.25
     assert 0 < scores["NDS"] < 0.9
-    perfect = nuscenes_scores(truth, [objects([car(10), car(20)], [0.9, 0.8], "car", velocity=truth[0].velocity)], ["car"])
+    perfect = nuscenes_scores(
+        truth, [objects([car(10), car(20)], [0.9, 0.8], "car", velocity=truth[0].velocity)], ["car"]
+    )
     assert perfect["NDS"] == pytest.approx(0.9)  # all but attributes
     assert nuscenes_scores(truth, [objects([], [], "car")], ["car"])["mAP"] == 0
 
@@ -122,6 +124,11 @@ def test_bands():
     truth = objects([car(10), car(20), car(40), car(60)])
     found = objects([car(10), car(40), car(22, 20)], [0.9, 0.8, 0.7])
     rows = count_bands([truth], [found], "Car")
-    assert [(r.objects, r.found, r.missed, r.spurious) for r in rows] == [(1, 1, 0, 0), (1, 0, 1, 1), (1, 1, 0, 0), (1, 0, 1, 0)]
+    assert [(r.objects, r.found, r.missed, r.spurious) for r in rows] == [
+        (1, 1, 0, 0),
+        (1, 0, 1, 1),
+        (1, 1, 0, 0),
+        (1, 0, 1, 0),
+    ]
     same = agreement([found], [found], "Car")
     assert sum(r.missed + r.spurious for r in same) == 0 and sum(r.found for r in same) == 3

@@ -1,12 +1,14 @@
 """Layers that hold the weight of a sparse convolution, and a sequence that hands sites through.
 
-A layer is called with features alone and finds its rulebook in ``rules``, which the sequence sets before the call. So
-it looks like any other layer to what watches a model: one tensor in, one tensor out.
+A layer is called with features alone and finds the rulebook that the sequence has put down for them. So it looks like
+any other layer to what watches a model: one tensor in, one tensor out. Passes over several batches may stand in the
+same layer at once, in threads of their own, so that a rulebook is found by the memory that the features lie in.
 """
 
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,14 +20,14 @@ from fewer.models.sparse.product import sparse_product
 from fewer.models.sparse.rulebook import Rulebook, Triple, inverse_rules, strided_rules, submanifold_rules
 from fewer.models.sparse.sites import Sites
 
-__all__ = ["SparseConv3d", "SparseInverseConv3d", "SparseSequential", "SubMConv3d"]
+__all__ = ["SparseConv3d", "SparseConvolution", "SparseInverseConv3d", "SparseSequential", "SubMConv3d"]
 
 
 def _triple(value: int | Sequence[int]) -> Triple:
     return (value, value, value) if isinstance(value, int) else tuple(value)  # type: ignore[return-value]
 
 
-class _SparseConv(nn.Module):
+class SparseConvolution(nn.Module):
     """Weight, bias and rulebook of one layer.
 
     The state dict of a layer of spconv loads as it is: weights of version 2 have the shape (out, z, y, x, in), those
@@ -52,6 +54,25 @@ class _SparseConv(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.rules: Rulebook | None = None
+        self._books: Any = weakref.WeakValueDictionary()
+
+    def put_down(self, features: Tensor, rules: Rulebook) -> None:
+        """Keep the rulebook of some features for as long as their sites live; the latest one in any case."""
+        self.rules = rules
+        self._books[features.data_ptr(), len(features)] = rules
+
+    def rules_of(self, features: Tensor) -> Rulebook:
+        """The rulebook of features that were put down, also of a detached or otherwise equal-sized version of them.
+
+        Raises
+        ------
+        FewerError
+            When there is none of this size.
+        """
+        rules = self._books.get((features.data_ptr(), len(features))) or self.rules
+        if rules is None or rules.inputs != len(features):
+            raise FewerError("a sparse convolution needs the rulebook of its sites; call it inside a SparseSequential")
+        return rules
 
     @property
     def positions(self) -> float:
@@ -71,10 +92,8 @@ class _SparseConv(nn.Module):
         return sites.rules[self.key]
 
     def forward(self, features: Tensor) -> Tensor:
-        """Shape (input sites, in) to (output sites, out) under ``rules``."""
-        if self.rules is None or self.rules.inputs != len(features):
-            raise FewerError("a sparse convolution needs the rulebook of its sites; call it inside a SparseSequential")
-        out = sparse_product(features, self.weight, self.rules)
+        """Shape (input sites, in) to (output sites, out)."""
+        out = sparse_product(features, self.weight, self.rules_of(features))
         return out if self.bias is None else out + self.bias
 
     def extra_repr(self) -> str:
@@ -82,7 +101,10 @@ class _SparseConv(nn.Module):
         return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "rules": None}  # a copy is run on its own sites
+        return {**self.__dict__, "rules": None, "_books": None}  # a copy is run on its own sites
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({**state, "_books": weakref.WeakValueDictionary()})
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         given = state_dict.get(f"{prefix}weight")
@@ -94,7 +116,7 @@ class _SparseConv(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-class SubMConv3d(_SparseConv):
+class SubMConv3d(SparseConvolution):
     """Submanifold convolution: outputs where inputs are (Graham et al., CVPR 2018).
 
     Parameters
@@ -116,7 +138,7 @@ class SubMConv3d(_SparseConv):
         return submanifold_rules(sites, self.kernel_size, self.dilation)
 
 
-class SparseConv3d(_SparseConv):
+class SparseConv3d(SparseConvolution):
     """Strided convolution: outputs wherever an input reaches.
 
     Examples
@@ -131,7 +153,7 @@ class SparseConv3d(_SparseConv):
         return strided_rules(sites, self.kernel_size, self.stride, self.padding, self.dilation)
 
 
-class SparseInverseConv3d(_SparseConv):
+class SparseInverseConv3d(SparseConvolution):
     """From the outputs of the strided layer with the same ``key`` back to its input sites.
 
     Examples
@@ -162,7 +184,7 @@ class SparseSequential(nn.Sequential):
     def forward(self, sites: Sites) -> Sites:  # type: ignore[override]
         """Sites in, sites out."""
         for module in self:
-            if isinstance(module, _SparseConv):
+            if isinstance(module, SparseConvolution):
                 sites = convolve(module, sites)
             elif isinstance(module, SparseSequential) or getattr(module, "on_sites", False):
                 sites = module(sites)
@@ -171,7 +193,8 @@ class SparseSequential(nn.Sequential):
         return sites
 
 
-def convolve(layer: _SparseConv, sites: Sites) -> Sites:
+def convolve(layer: SparseConvolution, sites: Sites) -> Sites:
     """Run one layer on sites."""
-    rules = layer.rules = layer.rules_for(sites)
+    rules = layer.rules_for(sites)
+    layer.put_down(sites.features, rules)
     return Sites(layer(sites.features), rules.where, rules.shape, sites.samples, sites.rules)

@@ -97,7 +97,9 @@ def submanifold_rules(sites: Sites, kernel: Triple, dilation: Triple = (1, 1, 1)
     return Rulebook(tuple(pairs), len(where), where, shape, (where, shape))
 
 
-def output_shape(shape: Triple, kernel: Triple, stride: Triple, padding: Triple, dilation: Triple = (1, 1, 1)) -> Triple:
+def output_shape(
+    shape: Triple, kernel: Triple, stride: Triple, padding: Triple, dilation: Triple = (1, 1, 1)
+) -> Triple:
     """Cells along each axis after a strided convolution.
 
     Examples

@@ -52,7 +52,9 @@ def box_corners(boxes: Floats) -> Floats:
     boxes = np.asarray(boxes, dtype=np.float64)
     flat = bev_corners(boxes)
     levels = [
-        np.concatenate([flat, np.broadcast_to((boxes[:, 2] + side * boxes[:, 5])[:, None, None], (*flat.shape[:2], 1))], 2)
+        np.concatenate(
+            [flat, np.broadcast_to((boxes[:, 2] + side * boxes[:, 5])[:, None, None], (*flat.shape[:2], 1))], 2
+        )
         for side in (-0.5, 0.5)
     ]
     return np.concatenate(levels, 1)

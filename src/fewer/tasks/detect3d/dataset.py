@@ -152,7 +152,9 @@ class DetectionData:
         )
 
     def _lists(self, part: str) -> list[Path]:
-        return [place / "ImageSets" / f"{part}.txt" for place in (self.root, self.scans.parent, self.scans.parent.parent)]
+        return [
+            place / "ImageSets" / f"{part}.txt" for place in (self.root, self.scans.parent, self.scans.parent.parent)
+        ]
 
 
 def open_data(folder: str | Path, view: Literal["full", "camera"] = "full") -> DetectionData:
@@ -188,7 +190,12 @@ def open_data(folder: str | Path, view: Literal["full", "camera"] = "full") -> D
 
 
 def _opened(
-    root: Path, layout: Layout, scans: Path, labels: Path | None, calibrations: Path | None, view: Literal["full", "camera"]
+    root: Path,
+    layout: Layout,
+    scans: Path,
+    labels: Path | None,
+    calibrations: Path | None,
+    view: Literal["full", "camera"],
 ) -> DetectionData:
     suffix = _SUFFIX[layout]
     files = sorted(p for p in scans.iterdir() if p.name.endswith(suffix) and not p.name.startswith("."))

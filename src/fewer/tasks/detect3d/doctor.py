@@ -110,7 +110,9 @@ def checkup(data: DetectionData | str | Path, *, progress: Progress | None = Non
                 points.append(len(scan))
                 same = hashes.setdefault(hash(scan.tobytes()), name)
                 if same != name:
-                    findings.append(_finding("duplicate", name, f"has the points of {same}", "the later one is left out"))
+                    findings.append(
+                        _finding("duplicate", name, f"has the points of {same}", "the later one is left out")
+                    )
             if objects is not None:
                 counts.update(objects.classes)
                 if scan is not None and len(objects):
@@ -152,7 +154,9 @@ def _look(data: DetectionData, name: str) -> tuple[list[Finding], Objects | None
         sizes = objects.boxes[:, 3:6]
         wrong = ((sizes <= 0) | (sizes > 30)).any(1)
         if wrong.any():
-            findings.append(_finding("size", name, f"{int(wrong.sum())} boxes have an impossible size", "they are dropped"))
+            findings.append(
+                _finding("size", name, f"{int(wrong.sum())} boxes have an impossible size", "they are dropped")
+            )
     return findings, objects, scan
 
 

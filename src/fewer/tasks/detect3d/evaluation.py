@@ -74,7 +74,17 @@ class DetectionScores:
 
     def lines(self) -> list[str]:
         """Tables for a terminal."""
-        table = [[str(r["class"]), r["metric"], r["difficulty"], f"{r['R40']:.2f}", f"{r['R11']:.2f}", str(int(r["objects"]))] for r in self.rows]
+        table = [
+            [
+                str(r["class"]),
+                r["metric"],
+                r["difficulty"],
+                f"{r['R40']:.2f}",
+                f"{r['R11']:.2f}",
+                str(int(r["objects"])),
+            ]
+            for r in self.rows
+        ]
         told = [f"{self.scans} scans; average precision in percent, by the rules of KITTI", *aligned(HEAD, table)]
         head, rows = ["class", "distance", "objects", "found", "missed", "spurious"], []
         for name, bands in self.bands.items():

@@ -123,7 +123,11 @@ def parse_calibration(text: str, where: object = "the calibration") -> Calibrati
         except ValueError:
             raise FewerError(f"{where}: the line of {name.strip()!r} holds something that is no number") from None
     found = []
-    for names, shape in ((("P2",), (3, 4)), (("R0_rect", "R_rect"), (3, 3)), (("Tr_velo_to_cam", "Tr_velo_cam"), (3, 4))):
+    for names, shape in (
+        (("P2",), (3, 4)),
+        (("R0_rect", "R_rect"), (3, 3)),
+        (("Tr_velo_to_cam", "Tr_velo_cam"), (3, 4)),
+    ):
         values = next((rows[n] for n in names if n in rows), None)
         if values is None:
             raise FewerError(f"{where} has no {names[0]}; boxes cannot be brought to the scanner's frame without it")
@@ -166,9 +170,7 @@ def parse_label(text: str, calibration: Calibration, where: object = "the label"
     boxes = np.column_stack([bottom[:, :2], bottom[:, 2] + height / 2, length, width, height, yaw])
     boxes[np.array(names) == "DontCare"] = np.nan
     scores = values[:, 14] if values.shape[1] > _COLUMNS - 1 else None
-    return Objects(
-        boxes, tuple(names), scores, None, values[:, 3:7], values[:, 0], values[:, 1]
-    )
+    return Objects(boxes, tuple(names), scores, None, values[:, 3:7], values[:, 0], values[:, 1])
 
 
 def image_boxes(boxes: Floats, calibration: Calibration, size: tuple[int, int] = IMAGE) -> tuple[Floats, Floats]:

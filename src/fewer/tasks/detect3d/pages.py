@@ -62,7 +62,10 @@ def bird_section(
         if other is not None:
             told += f" dense, {_wrong(truth, other[name], classes, score)} compressed"
         pictures.append(Picture(caption=told, png=png_text(side_by_side(views))))
-    words = ["White: annotated. Green: detected" + (" by the dense network; orange: by the compressed one." if other else ".")]
+    words = [
+        "White: annotated. Green: detected"
+        + (" by the dense network; orange: by the compressed one." if other else ".")
+    ]
     words.append("The sensor is at the bottom; a line points to the front of a box. The worst scan comes first.")
     return Section(name="birds-eye", title="From above", words=words, pictures=pictures)
 
@@ -70,7 +73,14 @@ def bird_section(
 def _tables(scores: DetectionScores) -> list[Table]:
     head = ["class", "overlap", "difficulty", "AP R40", "AP R11", "objects"]
     rows = [
-        [r["class"], "in space" if r["metric"] == "3d" else "from above", r["difficulty"], f"{r['R40']:.2f}", f"{r['R11']:.2f}", f"{r['objects']:.0f}"]
+        [
+            r["class"],
+            "in space" if r["metric"] == "3d" else "from above",
+            r["difficulty"],
+            f"{r['R40']:.2f}",
+            f"{r['R11']:.2f}",
+            f"{r['objects']:.0f}",
+        ]
         for r in scores.rows
     ]
     bands = [
@@ -109,7 +119,9 @@ def _sentence(scores: DetectionScores) -> str:
 def _again(command: str, settings: Mapping[str, Any] | None = None) -> Section:
     facts: dict[str, Any] = {"Environment": dict(environment())}
     if settings is not None:
-        facts["Settings"] = {k: ", ".join(map(str, v)) if isinstance(v, (list, tuple)) else v for k, v in settings.items()}
+        facts["Settings"] = {
+            k: ", ".join(map(str, v)) if isinstance(v, (list, tuple)) else v for k, v in settings.items()
+        }
     return Section(name="reproduce", title="How to get these numbers again", command=command, facts=facts)
 
 
@@ -124,11 +136,26 @@ def training_page(run: TrainedDetector, command: str) -> Page:
         found, _ = detect_all(run.model, plan.data, names)
         sections.append(bird_section(plan.data, found, plan.config.classes, plan.config.reach))
     steps = [entry["step"] for entry in run.history]
-    charts = [Chart(title="Training loss", x="step", y="mean loss since the last point", series=[Series(label="loss", x=steps, y=[e["loss"] for e in run.history])])]
+    charts = [
+        Chart(
+            title="Training loss",
+            x="step",
+            y="mean loss since the last point",
+            series=[Series(label="loss", x=steps, y=[e["loss"] for e in run.history])],
+        )
+    ]
     judged = [e for e in run.history if "score" in e]
     if judged:
         series = Series(label="AP", x=[e["step"] for e in judged], y=[e["score"] for e in judged])
-        charts.append(Chart(title=f"AP of {plan.config.classes[0]} on scans that judge", x="step", y="percent", series=[series], mark=float(run.best_step)))
+        charts.append(
+            Chart(
+                title=f"AP of {plan.config.classes[0]} on scans that judge",
+                x="step",
+                y="percent",
+                series=[series],
+                mark=float(run.best_step),
+            )
+        )
     sections.append(Section(name="learning", title="Learning curve", charts=charts))
     sections.append(_again(command, run.settings.model_dump()))
     points = ["The weights are those of the best validation, so the scores above are a little too good."]
@@ -151,7 +178,11 @@ def training_page(run: TrainedDetector, command: str) -> Page:
 
 def evaluation_page(title: str, scores: DetectionScores, birds: Section | None, command: str) -> Page:
     """The page of an evaluation."""
-    sections = [Section(name="scores", title="Scores", tables=_tables(scores)), *([birds] if birds else []), _again(command)]
+    sections = [
+        Section(name="scores", title="Scores", tables=_tables(scores)),
+        *([birds] if birds else []),
+        _again(command),
+    ]
     return Page(
         title=title,
         badge="Evaluated",
@@ -191,7 +222,11 @@ def compare_page(
         good=bool(np.abs(change) < 2 or change > 0),
         sentence=f"{cost}; mAP {first:.1f} dense, {second:.1f} compressed, on {dense.scans} scans.",
         note=after.note,
-        tiles=[Tile(name="mAP dense", value=f"{first:.1f}"), Tile(name="mAP compressed", value=f"{second:.1f}"), *_tiles(after)],
+        tiles=[
+            Tile(name="mAP dense", value=f"{first:.1f}"),
+            Tile(name="mAP compressed", value=f"{second:.1f}"),
+            *_tiles(after),
+        ],
         sections=sections,
         data={"dense": dense.to_dict(), "compressed": after.to_dict()},
     )

@@ -86,7 +86,9 @@ def predict(
     """
     settings = settings or PredictSettings()
     if not (Path(run) / "recipe.json").is_file():
-        raise FewerError(f"{run} is no run folder with a model; train one: fewer train DATA --task detect3d --out {run}")
+        raise FewerError(
+            f"{run} is no run folder with a model; train one: fewer train DATA --task detect3d --out {run}"
+        )
     loaded = load_model(str(run))
     model, data = detector_of(loaded).to(device_of(device)), data_for(loaded, inputs)
     kitti = data.layout == "kitti" and data.calibrations is not None

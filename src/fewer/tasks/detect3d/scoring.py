@@ -25,7 +25,12 @@ LEAST = 0.05
 
 
 def detect_all(
-    model: nn.Module, data: DetectionData, names: Sequence[str], *, progress: Progress | None = None, score: float = LEAST
+    model: nn.Module,
+    data: DetectionData,
+    names: Sequence[str],
+    *,
+    progress: Progress | None = None,
+    score: float = LEAST,
 ) -> tuple[dict[str, Objects], list[tuple[str, str]]]:
     """Objects in each scan by name, with KITTI's image boxes where there is a calibration; and scans that failed."""
     assert isinstance(model, Detector)

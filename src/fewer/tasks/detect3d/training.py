@@ -145,7 +145,9 @@ class ScanSampler:
         Objects that are set in.
     """
 
-    def __init__(self, frames: Sequence[Frame], config: DetectorConfig, settings: TrainSettings, bank: ObjectBank) -> None:
+    def __init__(
+        self, frames: Sequence[Frame], config: DetectorConfig, settings: TrainSettings, bank: ObjectBank
+    ) -> None:
         self.frames, self.config, self.settings, self.bank = list(frames), config, settings, bank
 
     def batch(self, step: int) -> tuple[tuple[Tensor, ...], list[Tensor], list[Tensor]]:

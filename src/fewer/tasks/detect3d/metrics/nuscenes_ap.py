@@ -18,9 +18,7 @@ _LEAST_RECALL = _LEAST_PRECISION = 0.1
 _ERRORS = ("trans", "scale", "orient", "vel")
 
 
-def nuscenes_scores(
-    truths: Sequence[Objects], found: Sequence[Objects], classes: Sequence[str]
-) -> dict[str, float]:
+def nuscenes_scores(truths: Sequence[Objects], found: Sequence[Objects], classes: Sequence[str]) -> dict[str, float]:
     """mAP, mean errors of true positives and NDS.
 
     The attribute of an object (a parked or a moving car, say) is not detected here: its error counts as 1 in NDS, and

@@ -13,7 +13,12 @@ from fewer.tasks.detect3d.overlap import box_iou
 
 __all__ = ["BANDS", "once_ap"]
 
-BANDS: dict[str, tuple[float, float]] = {"overall": (0, np.inf), "0-30m": (0, 30), "30-50m": (30, 50), "50m-": (50, np.inf)}
+BANDS: dict[str, tuple[float, float]] = {
+    "overall": (0, np.inf),
+    "0-30m": (0, 30),
+    "30-50m": (30, 50),
+    "50m-": (50, np.inf),
+}
 
 _OVERLAPS = {"pedestrian": 0.3, "cyclist": 0.5}
 

@@ -45,7 +45,9 @@ def encode_boxes(boxes: Tensor, anchors: Tensor) -> Tensor:
     diagonal = torch.hypot(anchors[..., 3], anchors[..., 4])
     flat = (boxes[..., :2] - anchors[..., :2]) / diagonal[..., None]
     height = (boxes[..., 2:3] - anchors[..., 2:3]) / anchors[..., 5:6]
-    return torch.cat([flat, height, torch.log(boxes[..., 3:6] / anchors[..., 3:6]), boxes[..., 6:] - anchors[..., 6:]], -1)
+    return torch.cat(
+        [flat, height, torch.log(boxes[..., 3:6] / anchors[..., 3:6]), boxes[..., 6:] - anchors[..., 6:]], -1
+    )
 
 
 def decode_boxes(codes: Tensor, anchors: Tensor) -> Tensor:
@@ -138,7 +140,9 @@ class AnchorHeadSingle(nn.Module):
             one_hot = F.one_hot(wanted.clamp(min=0), len(self.config.classes) + 1)[:, 1:].to(scores)
             total = total + _focal(scores[i][known], one_hot[known]) / count
             if positive.any():
-                total = total + self._box_loss(codes[i][positive], ways[i][positive], target[positive], positive) / count
+                total = (
+                    total + self._box_loss(codes[i][positive], ways[i][positive], target[positive], positive) / count
+                )
         return total / len(scores)
 
     def _box_loss(self, code: Tensor, way: Tensor, boxes: Tensor, positive: Tensor) -> Tensor:

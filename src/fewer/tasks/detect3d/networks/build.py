@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from fewer.core.errors import FewerError, near_match
-from fewer.models.sparse.layers import _SparseConv
+from fewer.models.sparse import SparseConvolution
 from fewer.tasks.detect3d.networks.config import DetectorConfig
 from fewer.tasks.detect3d.networks.detector import Detector
 from fewer.tasks.detect3d.networks.flat import UpConv
@@ -43,7 +43,7 @@ def published_state(detector: Detector) -> dict[str, Tensor]:
     state = {name: tensor.detach().clone() for name, tensor in detector.state_dict().items()}
     for name, module in detector.named_modules():
         key = f"{name}.weight"
-        if isinstance(module, _SparseConv):
+        if isinstance(module, SparseConvolution):
             state[key] = state[key].permute(0, 2, 3, 4, 1).contiguous()
         elif isinstance(module, UpConv):
             f = module.factor
@@ -74,11 +74,13 @@ def load_published(detector: Detector, state: Mapping[str, Tensor]) -> None:
     if missing or unknown:
         name = (missing or unknown)[0]
         what = f"lacks {name!r}" if missing else f"holds {name!r}, which this network has not"
-        raise FewerError(f"the checkpoint {what}{near_match(name, given if missing else own)}; it is of another network")
+        raise FewerError(
+            f"the checkpoint {what}{near_match(name, given if missing else own)}; it is of another network"
+        )
     modules = dict(detector.named_modules())
     for name, tensor in own.items():
         module, value = modules.get(name.rpartition(".")[0]), given[name]
-        if isinstance(module, _SparseConv) and value.ndim == 5 and name.endswith("weight"):
+        if isinstance(module, SparseConvolution) and value.ndim == 5 and name.endswith("weight"):
             kernel = module.kernel_size
             if tuple(value.shape[:3]) == kernel and value.shape[3:] == (module.in_channels, module.out_channels):
                 value = value.permute(4, 0, 1, 2, 3)  # spconv 1
@@ -87,7 +89,7 @@ def load_published(detector: Detector, state: Mapping[str, Tensor]) -> None:
                 f"{name!r} has the shape {tuple(value.shape)} in the checkpoint and {tuple(tensor.shape)} here: "
                 "it is of another grid, width or list of classes"
             )
-        if isinstance(module, _SparseConv) and name.endswith("weight"):
+        if isinstance(module, SparseConvolution) and name.endswith("weight"):
             value = value.permute(0, 4, 1, 2, 3)
         elif isinstance(module, UpConv):
             value = value.permute(1, 2, 3, 0).reshape(-1, module.in_channels, 1, 1)

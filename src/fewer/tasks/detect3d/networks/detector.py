@@ -154,7 +154,9 @@ class Detector(nn.Module):
         return self.objects(raw, more, score)
 
     @torch.no_grad()
-    def objects(self, raw: dict[str, Tensor], more: dict[str, Any] | None = None, score: float | None = None) -> list[Objects]:
+    def objects(
+        self, raw: dict[str, Tensor], more: dict[str, Any] | None = None, score: float | None = None
+    ) -> list[Objects]:
         """Objects from raw head tensors."""
         config, least = self.config, self.config.score if score is None else score
         if config.network == "pv-rcnn":

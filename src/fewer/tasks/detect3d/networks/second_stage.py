@@ -204,7 +204,9 @@ def _matched(rois: Tensor, guess: Tensor, boxes: Tensor, labels: Tensor) -> tupl
     c, s = rois[:, 6].cos(), rois[:, 6].sin()
     own[:, 0], own[:, 1], own[:, 2] = c * away[:, 0] + s * away[:, 1], c * away[:, 1] - s * away[:, 0], away[:, 2]
     turn = own[:, 6] - rois[:, 6]
-    own[:, 6] = turn - torch.floor(turn / torch.pi + 0.5) * torch.pi  # which end is the front is left to the first stage
+    own[:, 6] = (
+        turn - torch.floor(turn / torch.pi + 0.5) * torch.pi
+    )  # which end is the front is left to the first stage
     local = rois.clone()
     local[:, :3], local[:, 6] = 0, 0
     return overlap, encode_boxes(own, local)

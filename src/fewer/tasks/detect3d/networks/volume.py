@@ -90,7 +90,9 @@ class VoxelBackBone8x(nn.Module):
         stages = {}
         for name in ("conv1", "conv2", "conv3", "conv4"):
             # rulebooks of one resolution are of no use at the next
-            sites = getattr(self, name)(Sites(sites.features, sites.where, sites.shape, sites.samples, dict(sites.rules)))
+            sites = getattr(self, name)(
+                Sites(sites.features, sites.where, sites.shape, sites.samples, dict(sites.rules))
+            )
             stages[f"x_{name}"] = sites
         return self.conv_out(sites), stages
 

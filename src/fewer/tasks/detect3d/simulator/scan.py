@@ -82,7 +82,9 @@ def scan(scene: Scene, sensor: Sensor, rng: np.random.Generator) -> Scan:
     strength = albedo * (0.35 + 0.65 * cosine) + 0.03 * rng.normal(size=distance.shape)
     points = np.concatenate([rays[kept] * noisy[kept][:, None], strength[kept].clip(0, 1)[:, None]], 1)
     count = len(scene.boxes)
-    wholly = np.array([int((hidden[i] & (sensor.reach > 0)).sum()) if i in hidden else 0 for i in range(count)], dtype=int)
+    wholly = np.array(
+        [int((hidden[i] & (sensor.reach > 0)).sum()) if i in hidden else 0 for i in range(count)], dtype=int
+    )
     seen = np.bincount(owner[reached & (owner >= 0)], minlength=count)[:count]
     rings = np.broadcast_to(np.arange(len(rays))[:, None], distance.shape)
     return Scan(points.astype(np.float32), owner[kept], rings[kept], np.minimum(seen, wholly), wholly)

@@ -99,10 +99,19 @@ def _road_users(
         wanted.append((car(), rng.uniform(10, 45), rng.uniform(-half, half), rng.uniform(-np.pi, np.pi)))
     for _ in range(rng.poisson(3 * density)):
         side = rng.choice((-1, 1))
-        wanted.append(("person", rng.uniform(4, 45), side * rng.uniform(half + 2.6, half + 5), rng.uniform(-np.pi, np.pi)))
+        wanted.append(
+            ("person", rng.uniform(4, 45), side * rng.uniform(half + 2.6, half + 5), rng.uniform(-np.pi, np.pi))
+        )
     for _ in range(rng.poisson(1.6 * density)):
         side = rng.choice((-1, 1))
-        wanted.append(("cyclist", rng.uniform(5, 50), side * rng.uniform(half - 1, half + 0.2), rng.normal(0, 0.15) + (0 if side < 0 else np.pi)))
+        wanted.append(
+            (
+                "cyclist",
+                rng.uniform(5, 50),
+                side * rng.uniform(half - 1, half + 0.2),
+                rng.normal(0, 0.15) + (0 if side < 0 else np.pi),
+            )
+        )
     return _stand(rng, ground, street, wanted)
 
 
@@ -129,7 +138,9 @@ def _stand(
 def _scenery(rng: np.random.Generator, ground: Ground, street: float, half: float) -> list[Shape]:
     shapes: list[Shape] = []
 
-    def put(kind: str, along: float, across: float, size: tuple[float, float, float], lift: float, albedo: float) -> None:
+    def put(
+        kind: str, along: float, across: float, size: tuple[float, float, float], lift: float, albedo: float
+    ) -> None:
         x, y = _along(street, along, across)
         base = float(ground.height(np.array(x), np.array(y)))
         shapes.append(Shape(kind, (x, y, base + lift + size[2] / 2), size, street, albedo))  # type: ignore[arg-type]
@@ -140,9 +151,23 @@ def _scenery(rng: np.random.Generator, ground: Ground, street: float, half: floa
             length = rng.uniform(6, 22)
             if rng.random() < 0.75:
                 deep, back = rng.uniform(6, 12), rng.uniform(0, 2)
-                put("box", at + length / 2, side * (edge + back + deep / 2), (length, deep, rng.uniform(4, 14)), -0.5, rng.uniform(0.15, 0.5))
+                put(
+                    "box",
+                    at + length / 2,
+                    side * (edge + back + deep / 2),
+                    (length, deep, rng.uniform(4, 14)),
+                    -0.5,
+                    rng.uniform(0.15, 0.5),
+                )
             elif rng.random() < 0.6:  # a garden wall
-                put("box", at + length / 2, side * edge, (length, 0.25, rng.uniform(0.8, 2.0)), -0.3, rng.uniform(0.2, 0.5))
+                put(
+                    "box",
+                    at + length / 2,
+                    side * edge,
+                    (length, 0.25, rng.uniform(0.8, 2.0)),
+                    -0.3,
+                    rng.uniform(0.2, 0.5),
+                )
             at += length + rng.uniform(0, 6)
         for _ in range(rng.poisson(4)):
             along, across = rng.uniform(3, 60), side * (half + rng.uniform(2.4, 3.2))
@@ -156,5 +181,12 @@ def _scenery(rng: np.random.Generator, ground: Ground, street: float, half: floa
             put("post", along, across, (0.3, 0.3, tall + 1), -0.2, 0.25)
             put("foliage", along, across, (wide, wide, rng.uniform(2.5, 5)), tall, 0.3)
         for _ in range(rng.poisson(3)):  # bushes and hedges, some of a car's size
-            put("foliage", rng.uniform(2, 60), side * (half + rng.uniform(3, 7)), tuple(rng.uniform(0.8, 4, 3) * [1, 1, 0.45]), -0.1, 0.3)
+            put(
+                "foliage",
+                rng.uniform(2, 60),
+                side * (half + rng.uniform(3, 7)),
+                tuple(rng.uniform(0.8, 4, 3) * [1, 1, 0.45]),
+                -0.1,
+                0.3,
+            )
     return shapes
