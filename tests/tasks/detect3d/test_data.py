@@ -40,7 +40,7 @@ def test_kitti_folder_reads_back(kitti):
 
 
 def test_simulated_points_lie_where_they_should():
-    made, boxes, classes = Streets(SENSORS["hdl-64"].ahead(30).thinned(2), seed=1).scan(0)
+    made, boxes, _ = Streets(SENSORS["hdl-64"].ahead(30).thinned(2), seed=1).scan(0)
     inside = points_in_boxes(made.points, boxes, 0.1)
     for number in range(len(boxes)):
         own = made.owner == number

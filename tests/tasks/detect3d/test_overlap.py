@@ -52,7 +52,7 @@ def test_in_space_against_a_grid_of_points():
 def test_by_hand():
     box = np.array([[10, -5, 0, 4, 2, 1, 0.5]])
     assert box_iou(box, box)[0, 0] == pytest.approx(1)
-    assert box_iou(box, box + [0, 0, 1.01, 0, 0, 0, 0])[0, 0] == 0
+    assert box_iou(box, box + np.array([0, 0, 1.01, 0, 0, 0, 0]))[0, 0] == 0
     square = np.array([[0, 0, 0, 2, 2, 1, 0.0]])
     # a square and the same one turned by 45 degrees share a regular octagon
     octagon = 8 * (np.sqrt(2) - 1)

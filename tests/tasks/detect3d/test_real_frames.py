@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from tests.support.shared_data import shared_data
 
 from fewer.tasks.detect3d.boxes import limit_angle, points_in_boxes
 from fewer.tasks.detect3d.kitti import image_boxes, parse_calibration, parse_label
 from fewer.tasks.detect3d.real_frames import kitti_frames, write_frames
-from tests.support.shared_data import shared_data
 
 
 def test_labels_of_real_frames():

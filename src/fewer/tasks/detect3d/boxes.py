@@ -1,7 +1,7 @@
 """Boxes in space: seven numbers each, their corners, points inside, and changes of the frame.
 
-A box is ``x y z length width height yaw``: the centre in metres in the frame of the sensor (x ahead, y left, z up), sizes
-in metres, and the angle from x to the length, anticlockwise seen from above.
+A box is ``x y z length width height yaw``: the centre in metres in the frame of the sensor (x ahead, y left, z up),
+sizes in metres, and the angle from x to the length, anticlockwise seen from above.
 """
 
 from __future__ import annotations

@@ -118,8 +118,9 @@ def checkup(data: DetectionData | str | Path, *, progress: Progress | None = Non
                 if scan is not None and len(objects):
                     inside = points_in_boxes(scan, objects.boxes, 0.1).sum(1)
                     boxes, empty = boxes + len(objects), empty + int((inside == 0).sum())
-                    for at in np.flatnonzero(inside == 0)[:1]:
-                        text = f"{int((inside == 0).sum())} of {len(objects)} boxes hold no point, such as a {objects.classes[at]}"
+                    hollow = np.flatnonzero(inside == 0)
+                    for at in hollow[:1]:
+                        text = f"{len(hollow)} of {len(objects)} boxes hold no point, such as a {objects.classes[at]}"
                         findings.append(_finding("empty-box", name, text, "boxes without a point are dropped"))
             stage.advance(1, name)
     findings += _of_the_set(data, counts, boxes, empty, labelled)

@@ -142,7 +142,8 @@ def score_detections(
     Examples
     --------
     >>> box = np.array([[10, 0, 0, 4, 2, 1.5, 0.0]])
-    >>> scores = score_detections([Objects(box, ("Car",))] * 50, [Objects(box, ("Car",), np.array([0.9]))] * 50, ["Car"])
+    >>> truth, found = Objects(box, ("Car",)), Objects(box, ("Car",), np.array([0.9]))
+    >>> scores = score_detections([truth] * 50, [found] * 50, ["Car"])
     >>> round(scores.measures()["AP Car"], 6)
     100.0
     """

@@ -1,4 +1,4 @@
-"""Layouts of data sets beside KITTI's: OpenPCDet's custom folders, and sweeps as nuScenes keeps them with JSON boxes."""
+"""Layouts of data sets beside KITTI's: OpenPCDet's custom folders, and sweeps of nuScenes with boxes as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from fewer.core.errors import FewerError
 from fewer.core.files import explain_os_error
 from fewer.tasks.detect3d.boxes import Floats
 from fewer.tasks.detect3d.frames import Objects, read_floats
-from fewer.tasks.detect3d.kitti import read_text
 
 __all__ = ["custom_label_text", "parse_custom_label", "parse_sweep_boxes", "read_npy", "read_sweep", "sweep_boxes_text"]
 

@@ -1,4 +1,4 @@
-"""Exact overlap of rotated boxes, from above and in space, and suppression of all but the best of those that overlap."""
+"""Exact overlap of rotated boxes, from above and in space, and suppression of all but the best that overlap."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -87,7 +88,7 @@ def count_bands(
             counts[_band(box), 0 if j >= 0 else 1] += 1
         for j in set(range(len(f))) - set(taken.tolist()):
             counts[_band(f.boxes[j]), 2] += 1
-    names = [f"{a:g}-{b:g} m" if np.isfinite(b) else f"beyond {a:g} m" for a, b in zip(EDGES, EDGES[1:], strict=False)]
+    names = [f"{a:g}-{b:g} m" if np.isfinite(b) else f"beyond {a:g} m" for a, b in pairwise(EDGES)]
     return [Band(n, int(r[0] + r[1]), int(r[0]), int(r[1]), int(r[2])) for n, r in zip(names, counts, strict=True)]
 
 

@@ -114,7 +114,7 @@ class AnchorHeadSingle(nn.Module):
         return raw.permute(0, 2, 3, 1).reshape(len(raw), -1, values)
 
     def candidates(self, raw: dict[str, Tensor], most: int = 1000) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """The most confident boxes of each sample: boxes (n, 7), scores, class numbers, and the priors they came from."""
+        """The most confident boxes of each sample: boxes (n, 7), scores, class numbers, priors that they came from."""
         scores = self._rows(raw["cls_preds"], len(self.config.classes)).sigmoid()
         codes, ways = self._rows(raw["box_preds"], 7), self._rows(raw["dir_cls_preds"], 2).argmax(-1)
         anchors, found = self.anchors.reshape(-1, 7), []

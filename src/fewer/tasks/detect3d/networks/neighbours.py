@@ -1,4 +1,4 @@
-"""Neighbours of points in plain torch: farthest point sampling, balls, and the layer that looks at what lies in them."""
+"""Neighbours of points in plain torch: farthest point sampling, balls, and the layer that looks into them."""
 
 from __future__ import annotations
 

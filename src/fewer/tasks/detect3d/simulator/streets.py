@@ -127,7 +127,7 @@ def _stand(
         x, y = _along(street, along, across)
         z = float(ground.height(np.array(x), np.array(y))) + size[2] / 2
         box = np.array([x, y, z, *size, float(limit_angle(np.array(heading + street)))])
-        room = box + [0, 0, 0, 0.3, 0.3, 0, 0]
+        room = box + np.array([0, 0, 0, 0.3, 0.3, 0, 0])
         if np.hypot(x, y) < 3.5 or (len(rows) and bev_iou(room[None], rows).max() > 0):
             continue
         rows = np.vstack([rows, box])
