@@ -210,8 +210,8 @@ def finish(
 
 def judging_half(prepared: Prepared) -> torch.Tensor:
     """Which held-out images are of the files that never choose a state of a training."""
-    files = list(dict.fromkeys(prepared.heldout_files))
-    return torch.tensor([files.index(file) % 2 == 1 for file in prepared.heldout_files])
+    files = list(dict.fromkeys(prepared.heldout.files))
+    return torch.tensor([files.index(file) % 2 == 1 for file in prepared.heldout.files])
 
 
 def ours(
@@ -392,14 +392,14 @@ def lpvit(table: Table, prepared: Prepared, seed: int, judge: Judge, clock: Cloc
     method = Settings.from_preset("lpvit", calibration=args.calibration, heldout=32, seed=seed, threads=args.threads)
     for share in missing:
         model, masks = rival_model(prepared, method, [Budget("flops", share, True)], None, Silent(), "lpvit")
-        example = prepared.heldout[:1].contiguous()
+        example = prepared.heldout[:1].batch().contiguous()
         fast, _ = accelerate(model, masks, example=example, budget_ms=20.0)
         finish(table, {**row, "point": share}, prepared, judge, clock, fast, args.probes)
 
 
 def rivals(table: Table, prepared: Prepared, seed: int, judge: Judge, clock: Clock, args: argparse.Namespace) -> None:
     dense, int8 = clock.dense, clock.int8
-    images, threads = prepared.calibration[:24].contiguous(), torch.get_num_threads()
+    images, threads = prepared.calibration[:24].batch().contiguous(), torch.get_num_threads()
     makers: dict[tuple[str, str], tuple[str, Callable[[], nn.Module]]] = {}
     makers["OpenVINO", "int8"] = "openvino", lambda: int8
     for kind in ("fp32", "bf16"):
@@ -487,9 +487,9 @@ def main() -> None:
                 settings = resolved(prepared, settings)
                 judge = Judge(prepared.model, prepared.heldout, task=prepared.loaded.task)
                 # as it came: what is prepared for int8 here has been smoothed
-                dense, images = load_model(name).model.eval(), prepared.calibration[:24].contiguous()
+                dense, images = load_model(name).model.eval(), prepared.calibration[:24].batch().contiguous()
                 int8 = openvino(dense, images, "int8", args.threads)
-                clock = Clock(dense, int8, prepared.heldout[:1].contiguous())
+                clock = Clock(dense, int8, prepared.heldout[:1].batch().contiguous())
                 rivals(table, prepared, seed, judge, clock, args)
                 ours(table, prepared, settings, judge, clock, args)
                 lpvit(table, prepared, seed, judge, clock, args)

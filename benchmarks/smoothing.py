@@ -34,7 +34,7 @@ STRENGTHS = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
 @torch.no_grad()
 def measure(table: Table, model: str, seed: int) -> None:
     prepared = prepare(model, [photo.path for photo in real_photos()], Settings(calibration=4, heldout=32, seed=seed))
-    judge, example = Judge(prepared.model, prepared.heldout, task=prepared.loaded.task), prepared.heldout[:1]
+    judge, example = Judge(prepared.model, prepared.heldout, task=prepared.loaded.task), prepared.heldout[:1].batch()
     names = [unit.name for unit in prepared.matched.units]
     for strength in STRENGTHS:
         net, _ = smoothed(prepared.model, example, None, strength) if strength else (prepared.model, {})

@@ -29,7 +29,7 @@ def compress(model, x, ladder, repair=None, **kwargs):
         find_layers(dense, units, x[:1]),
         find_layers(target, units, x[:1]),
         ladders,
-        x,
+        [x],
         repair or Repair(),
         **kwargs,
     )
@@ -110,7 +110,7 @@ def test_a_second_round_only_takes_more_away():
         find_layers(model, units, x[:1]),
         find_layers(second, units, x[:1]),
         {u.name: [Option(), Option("unstructured", 0.75)] for u in units},
-        x,
+        [x],
         Repair(),
         alive=masks,
     )

@@ -15,7 +15,9 @@ def test_images_of_one_file_are_on_one_side(tmp_path):
         Image.fromarray(np.full((40, 40, 3), 20 * i, dtype=np.uint8)).save(tmp_path / f"{i}.png")
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     prepared = prepare(net, tmp_path, Settings(calibration=24, sensing=5, heldout=4))
-    measured, fitted = (set(x.flatten(1).mean(1).tolist()) for x in (prepared.sensing_images, prepared.repair_images))
+    measured, fitted = (
+        set(x.flatten(1).mean(1).tolist()) for x in (prepared.sensing_images.batch(), prepared.repair_images.batch())
+    )
     assert len(prepared.sensing_images) == 5 and not measured & fitted
     assert (len(measured), len(fitted)) == (3, 6)  # the other three files are held out
 

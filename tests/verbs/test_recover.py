@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 import fewer
 from fewer.core.errors import FewerError
+from fewer.data.samples import Samples
 from fewer.models.artefact import load_masks, load_recipe
 from fewer.reports import RunReport
 from fewer.verbs.recover import CHECKPOINT, recover
@@ -215,9 +215,9 @@ class Folder:
             Image.fromarray(rng.integers(0, 255, (12, 12, 3), dtype=np.uint8)).save(place / f"{index}.png")
 
 
-def shared(a: Tensor, b: Tensor) -> bool:
+def shared(a: Samples, b: Samples) -> bool:
     """Whether any image is in both."""
-    return bool((torch.cdist(a.flatten(1), b.flatten(1)) < 1e-4).any())
+    return bool((torch.cdist(a.batch().flatten(1), b.batch().flatten(1)) < 1e-4).any())
 
 
 def test_unused_held_out_files_choose_and_all_others_judge(tmp_path):
@@ -248,7 +248,7 @@ def test_images_that_taught_are_neither_those_that_chose_nor_the_held_out_ones(t
     assert len(taught) == 15 and not set(taught) & set(held)
     # the run looks at four of the five held-out files: half of these and the fifth one choose
     assert len(prepared.heldout) == 4 and int(views.judges.sum()) == 2 and len(views.choosing) == 3
-    assert set(prepared.heldout_files) <= set(held)
+    assert set(prepared.heldout.files) <= set(held)
     assert not shared(views.choosing, prepared.heldout[views.judges])
     assert not shared(views.choosing, prepared.calibration)
     assert views.training.whole  # as the held-out ones are

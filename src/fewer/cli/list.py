@@ -124,6 +124,8 @@ def _train_presets() -> dict[str, str]:
 TABLES = {
     "allocators": "fewer.core.allocation.baselines:BASELINES",
     "selection": "fewer.selection.methods:METHODS",
+    "optimisers": "fewer.training.optimise:OPTIMISERS",
+    "schedules": "fewer.training.schedule:SHAPES",
 }
 """Every table of methods, as ``module:NAME``; each row has a card in ``docs/methods/`` and the tests of its table."""
 

@@ -76,10 +76,10 @@ class Part:
 
 def parts_of(
     user: nn.Module,
-    wanted: Tensor,
-    x: Tensor,
+    wanted: Sequence[Tensor],
+    inputs: Sequence[Tensor],
     columns: int,
-    folds: Sequence[int] | None,
+    folds: Sequence[Sequence[int]] | None,
     known: Sequence[Moments] | None = None,
 ) -> list[Part]:
     """The moments of each part of the images; all images are one part where they cannot be told apart.
@@ -88,45 +88,73 @@ def parts_of(
     ----------
     user
         The layer's module.
-    wanted, x
-        Its input in the dense model and now, samples first.
+    wanted, inputs
+        Its input in the dense model and now, samples first, batch by batch.
     columns
         Inputs per group times kernel.
     folds
-        Part of each sample: 0, 1, ...; None makes one part.
+        Part of each sample of each batch: 0, 1, ...; None makes one part.
     known
         ``before`` of each part, where it was computed before.
     """
     groups = int(getattr(user, "groups", 1))
-    chosen = _indices(x, folds)
+    chosen = _indices(inputs, folds)
     parts = []
-    for number, index in enumerate(chosen):
-        share = 1.0 if index is None else len(index) / x.shape[0]
-        a, b = (wanted, x) if index is None else (wanted[index], x[index])
-        after = Moments(groups, columns)
-        add_input(after, user, b, share=share)
-        if known is not None and len(known) == len(chosen):
-            before = known[number]
-        else:
-            before = Moments(groups, columns)
-            add_input(before, user, a, share=share)
-        cross = [torch.zeros_like(p) for p in after.products]
-        total = torch.zeros(groups, columns)
-        for rows, now in sampled_rows(user, (a, b), rows_wanted(columns, share)):
+    for number, indices in enumerate(chosen):
+        shares = [
+            (1.0 if i is None else len(i) / x.shape[0]) / len(inputs) for i, x in zip(indices, inputs, strict=True)
+        ]
+        old = [x if i is None else x[i] for i, x in zip(indices, wanted, strict=True)]
+        new = [x if i is None else x[i] for i, x in zip(indices, inputs, strict=True)]
+        after = _moments(user, groups, columns, new, shares)
+        ready = known is not None and len(known) == len(chosen)
+        before = known[number] if known is not None and ready else _moments(user, groups, columns, old, shares)
+        parts.append(_part(user, after, before, old, new, shares))
+    return parts
+
+
+def _moments(user: nn.Module, groups: int, columns: int, inputs: Sequence[Tensor], shares: Sequence[float]) -> Moments:
+    """Moments of a layer's input over several batches."""
+    moments = Moments(groups, columns)
+    for x, share in zip(inputs, shares, strict=True):
+        if len(x):
+            add_input(moments, user, x, share=share)
+    return moments
+
+
+def _part(
+    user: nn.Module,
+    after: Moments,
+    before: Moments,
+    wanted: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    shares: Sequence[float],
+) -> Part:
+    cross = [torch.zeros_like(p) for p in after.products]
+    total = torch.zeros_like(after.total)
+    for a, b, share in zip(wanted, inputs, shares, strict=True):
+        for rows, now in sampled_rows(user, (a, b), rows_wanted(after.columns, share)) if len(b) else ():
             rows, now = rows.transpose(0, 1), now.transpose(0, 1)
             total += rows.sum(1)
             for block, sums in zip(after.blocks, cross, strict=True):
                 sums.baddbmm_(now[..., block].transpose(1, 2), rows[..., block])
-        parts.append(Part(after, before, cross, total))
-    return parts
+    return Part(after, before, cross, total)
 
 
-def _indices(x: Tensor, folds: Sequence[int] | None) -> list[Tensor | None]:
-    if folds is None or len(set(folds)) < 2 or x.ndim < 2 or x.shape[0] % len(folds):
-        return [None]
+def _indices(inputs: Sequence[Tensor], folds: Sequence[Sequence[int]] | None) -> list[list[Tensor | None]]:
+    """For every part, which rows of each batch's input are its own; None for all."""
+    numbers = sorted({number for batch in folds or () for number in batch})
+    known = folds is not None and all(
+        x.ndim > 1 and x.shape[0] % len(batch) == 0 for x, batch in zip(inputs, folds, strict=True)
+    )
+    if folds is None or len(numbers) < 2 or not known:
+        return [[None] * len(inputs)]
     # windows of one image stand together
-    part = torch.tensor(list(folds)).repeat_interleave(x.shape[0] // len(folds))
-    return [(part == number).nonzero().flatten() for number in sorted(set(folds))]
+    parts = [
+        torch.tensor(list(batch)).repeat_interleave(x.shape[0] // len(batch))
+        for x, batch in zip(inputs, folds, strict=True)
+    ]
+    return [[(part == number).nonzero().flatten() for part in parts] for number in numbers]
 
 
 def together(parts: Sequence[Part]) -> Part:
@@ -174,8 +202,7 @@ def believed_weight(
     float
         Share of the repair that was kept, 0 to 1.
     """
-    gain = torch.zeros(base.shape[0])
-    curvature = torch.zeros(base.shape[0])
+    gain, curvature = base.new_zeros(base.shape[0]), base.new_zeros(base.shape[0])
     for number, part in enumerate(parts):
         others = together([p for i, p in enumerate(parts) if i != number])
         step = make(others).repaired(base, mask, _ITERATIONS) - base
@@ -220,7 +247,7 @@ def believed_shift(parts: Sequence[Part], original: Layer, weight: Tensor, shift
         share = min(1.0, max(0.0, float((others * every).sum()) / bottom)) if bottom > 0 else 0.0
     # nobody loses more than the root mean square of what the dense layer gave
     whole = together(parts)
-    energy = torch.zeros(shift.shape[0])
+    energy = torch.zeros_like(shift)
     dense = _grouped(original.matrix.float(), whole)
     for i, block in enumerate(whole.before.blocks):
         energy += ((dense[..., block] @ whole.before.covariance(i)) * dense[..., block]).sum(-1).flatten()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fewer.core.errors import FewerError
 from fewer.models.inputs import layer_input
-from fewer.models.running import Forward, evaluating
+from fewer.models.running import Forward, call_plainly, evaluating, model_input
 
 
 class _Abandoned(BaseException):
@@ -28,7 +30,7 @@ class PausedForward:
     model
         In evaluation mode.
     inputs
-        Model input: the whole calibration set at once.
+        Model input: one batch of the calibration set, as few of them as can be.
     stops
         Module -> name to report; modules of one name (users of a tied weight) pause the pass once.
     forward
@@ -46,7 +48,7 @@ class PausedForward:
     def __init__(
         self, model: nn.Module, inputs: Any, stops: Mapping[nn.Module, str], forward: Forward | None = None
     ) -> None:
-        self.model, self.inputs, self.forward = model, inputs, forward
+        self.model, self.inputs, self.forward = model, model_input(model, inputs), forward
         self.output: Any = None
         self._stops = dict(stops)
         self._paused: tuple[str, Tensor] | None = None
@@ -61,7 +63,8 @@ class PausedForward:
 
         def pause(module: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Any]) -> None:
             name = self._stops[module]
-            if name in seen:
+            # passes over other batches run through the same modules, in threads of their own
+            if name in seen or threading.current_thread() is not self._thread:
                 return
             seen.add(name)
             self._paused = (name, layer_input(inputs, keywords))
@@ -95,13 +98,7 @@ class PausedForward:
 
     def _run(self) -> Any:
         with evaluating(self.model):
-            if self.forward is not None:
-                return self.forward(self.model, self.inputs)
-            if isinstance(self.inputs, Mapping):
-                return self.model(**self.inputs)
-            if isinstance(self.inputs, (tuple, list)):
-                return self.model(*self.inputs)
-            return self.model(self.inputs)
+            return call_plainly(self.model, self.inputs, self.forward)
 
     def advance(self) -> tuple[str, Tensor] | None:
         """Go on to the next layer; its name and input, or None at the end (``output`` then holds the result)."""
@@ -119,3 +116,61 @@ class PausedForward:
             self._thread.join()
         for handle in self._handles:
             handle.remove()
+
+
+class PausedForwards:
+    """Forward passes over several batches, in step: for inputs that do not fit into one.
+
+    Parameters
+    ----------
+    model, stops, forward
+        As for :class:`PausedForward`.
+    batches
+        Model inputs. Each has a thread of its own and keeps its activations, so that memory is that of all at once.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    >>> with PausedForwards(net, [torch.ones(1, 2), torch.ones(3, 2)], {net[0]: "first"}) as walk:
+    ...     name, inputs = walk.advance()
+    >>> name, [tuple(x.shape) for x in inputs]
+    ('first', [(1, 2), (3, 2)])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Sequence[Any],
+        stops: Mapping[nn.Module, str],
+        forward: Forward | None = None,
+    ) -> None:
+        self._walks = [PausedForward(model, batch, stops, forward) for batch in batches]
+        self._stack = ExitStack()
+
+    def __enter__(self) -> PausedForwards:
+        for walk in self._walks:
+            self._stack.enter_context(walk)
+        return self
+
+    def advance(self) -> tuple[str, list[Tensor]] | None:
+        """Go on to the next layer in every batch; its name and inputs, or None at the end.
+
+        Raises
+        ------
+        FewerError
+            When batches take different paths through the model.
+        """
+        found = [walk.advance() for walk in self._walks]
+        names = {None if one is None else one[0] for one in found}
+        if len(names) > 1:
+            layers = " or ".join(sorted(map(str, names)))
+            raise FewerError(
+                f"the model takes another path for other inputs ({layers} comes next), so its layers cannot be "
+                "repaired in order; exclude the layers that not all inputs reach"
+            )
+        if found[0] is None:
+            return None
+        return found[0][0], [one[1] for one in found if one is not None]
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)

@@ -80,6 +80,8 @@ class Moments:
 
     def add(self, rows: Tensor) -> None:
         """Add input rows, shape (n, groups, columns)."""
+        if self.total.device != rows.device:  # sums stay where the model works
+            self.total, self.products = self.total.to(rows.device), [p.to(rows.device) for p in self.products]
         by_group = rows.transpose(0, 1)
         self.count += rows.shape[0]
         self.total += by_group.sum(1)

@@ -12,19 +12,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fewer.compensate.held_out import Part, believed_shift, believed_weight, parts_of, together
-from fewer.compensate.lockstep import PausedForward
+from fewer.compensate.lockstep import PausedForwards
 from fewer.compensate.moments import Moments
 from fewer.compensate.sweep import Repair, Sweep
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.models.layers import Fit, Layer
-from fewer.models.running import Forward
+from fewer.models.running import Forward, batch_size
 
 
 def compress_in_order(
@@ -33,7 +34,7 @@ def compress_in_order(
     dense_layers: Mapping[str, Layer],
     layers: Mapping[str, Layer],
     ladders: Mapping[str, Sequence[Option]],
-    inputs: Any,
+    batches: Sequence[Any],
     repair: Repair,
     *,
     correction: float = 0.5,
@@ -58,8 +59,8 @@ def compress_in_order(
         The units in both, by name.
     ladders
         Options of each unit up to the chosen one, which is last: the path of the sweep.
-    inputs
-        Calibration inputs as one batch.
+    batches
+        Calibration inputs in as few batches as can be: one where they have one shape. All are in memory at once.
     repair
         How to cut and repair. Only ``obs`` looks at the inputs that earlier cuts have changed.
     correction
@@ -79,7 +80,7 @@ def compress_in_order(
     believed
         Filled with the share of each repair that was kept, by unit name.
     forward
-        ``forward(model, inputs)``.
+        ``forward(model, batch)``.
     done
         Called with the name of each finished unit.
 
@@ -91,18 +92,19 @@ def compress_in_order(
     alive = alive or {}
     known = dense_moments if dense_moments is not None else {}
     masks: dict[str, Tensor] = {}
+    parts = None if folds is None else _by_batch(folds, [batch_size(batch) for batch in batches])
     # a tied weight is repaired where it is used first, whichever of its modules that is
     users = {user: name for name, layer in layers.items() for user in layer.users}
     dense_users = {user: name for name, layer in dense_layers.items() for user in layer.users}
     with (
-        PausedForward(dense, inputs, dense_users, forward) as reference,
-        PausedForward(model, inputs, users, forward) as walk,
+        PausedForwards(dense, batches, dense_users, forward) as reference,
+        PausedForwards(model, batches, users, forward) as walk,
     ):
         while True:
             there, here = reference.advance(), walk.advance()
             if there is None or here is None:
                 break
-            (name, wanted_input), (other, x) = there, here
+            (name, wanted), (other, inputs) = there, here
             if name != other:
                 raise FewerError(f"the model takes another path once it is compressed: layer '{other}' before '{name}'")
             layer, original = layers[name], dense_layers[name]
@@ -120,7 +122,7 @@ def compress_in_order(
                 gradient=gradients[name] if gradients else None,
                 sensitivity=sensitivity[name] if sensitivity else None,
             )
-            fit, kept = _fit(layer, original, ladders[name], wanted_input, x, correction, repair, sweep, known, folds)
+            fit, kept = _fit(layer, original, ladders[name], wanted, inputs, correction, repair, sweep, known, parts)
             if believed is not None:
                 believed[name] = kept
             masks[name] = fit.mask
@@ -134,28 +136,34 @@ def compress_in_order(
     return masks
 
 
+def _by_batch(folds: Sequence[int], sizes: Sequence[int]) -> list[Sequence[int]] | None:
+    """The part of each sample, batch by batch; None where they are not as many as the samples."""
+    edges = [0, *accumulate(sizes)]
+    return [folds[a:b] for a, b in pairwise(edges)] if edges[-1] == len(folds) else None
+
+
 def _fit(
     layer: Layer,
     original: Layer,
     ladder: Sequence[Option],
-    wanted_input: Tensor,
-    x: Tensor,
+    wanted: Sequence[Tensor],
+    inputs: Sequence[Tensor],
     correction: float,
     repair: Repair,
     make: Callable[..., Sweep],
     known: dict[str, list[Moments]],
-    folds: Sequence[int] | None,
+    folds: Sequence[Sequence[int]] | None,
 ) -> tuple[Fit, float]:
     """The layer as it will be, and the share of its repair that images it was not fitted to bear out."""
     user, name = layer.users[0], layer.unit.name
     changed = not torch.equal(original.matrix, layer.matrix)
-    parts = parts_of(user, wanted_input, x, layer.matrix.shape[1], folds, known.get(name))
+    parts = parts_of(user, wanted, inputs, layer.matrix.shape[1], folds, known.get(name))
     everything = together(parts)
     everything.after.check(name)
     if repair.compensation != "obs":
         return list(make(layer.matrix, everything.after).run(ladder))[-1], 1.0
     known.setdefault(name, [p.before for p in parts])
-    same = torch.equal(wanted_input, x)
+    same = all(map(torch.equal, wanted, inputs))
 
     def fitted_to(part: Part) -> Sweep:
         # what is wanted is what the dense layer gives, also where an earlier round has changed this one

@@ -24,7 +24,7 @@ def damp(hessian: Tensor, fraction: float) -> Tensor:
     mean = hessian.diagonal(dim1=1, dim2=2).mean(1)
     # an input that is always zero leaves an all-zero Hessian: any positive damping is right then
     amount = torch.where(mean > 0, mean * fraction, torch.ones_like(mean))
-    return hessian + amount[:, None, None] * torch.eye(hessian.shape[-1], dtype=hessian.dtype)
+    return hessian + amount[:, None, None] * torch.eye(hessian.shape[-1], dtype=hessian.dtype, device=hessian.device)
 
 
 def refit(

@@ -167,7 +167,7 @@ class Sweep:
     def shift(self, matrix: Tensor) -> Tensor:
         """Output mean that a weight loses against what is wanted, shape (rows,); zero when not centred."""
         if not self.centred:
-            return torch.zeros(matrix.shape[0])
+            return matrix.new_zeros(matrix.shape[0])
         return self.wanted_mean - self._mean_output(matrix)
 
     def output_variance(self, matrix: Tensor) -> Tensor:
@@ -221,7 +221,7 @@ class Sweep:
                 if repair_dense and self.repair.compensation == "obs":
                     yield self._fit(option, alive, self._trusted(current, alive) if last else current)
                 elif option.precision == "fp32":
-                    yield Fit(option, alive, self.dense, torch.zeros(self.dense.shape[0]))
+                    yield Fit(option, alive, self.dense, self.dense.new_zeros(self.dense.shape[0]))
                 else:
                     yield self._fit(option, alive, self.dense)
                 continue
@@ -250,7 +250,7 @@ class Sweep:
         # rounded last, so that the mean is corrected for the rounding, too
         current = self._rounded(current, option.precision, alive)
         if self.repair.compensation == "none":
-            return Fit(option, alive, current, torch.zeros(current.shape[0]))
+            return Fit(option, alive, current, current.new_zeros(current.shape[0]))
         spread = None
         if self.repair.compensation == "bias":
             # least squares shrinks the output on purpose; without it BatchNorm has to scale the output up again
@@ -359,7 +359,7 @@ def _tile_energy(weight: Tensor, inverse: Tensor, width: int, start: int) -> Ten
     tiles = (before + columns + after) // width
     padded = torch.nn.functional.pad(weight, (before, after)).view(groups, rows, tiles, width)
     # a column that is not there has no weight; a unit diagonal keeps its tile invertible
-    whole = torch.diag_embed(torch.ones(groups, tiles * width))
+    whole = torch.diag_embed(weight.new_ones(groups, tiles * width))
     whole[:, before : before + columns, before : before + columns] = inverse
     diagonal = whole.view(groups, tiles, width, tiles, width).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
     stiffness = torch.linalg.inv(diagonal)
@@ -371,7 +371,7 @@ def _run_energy(weight: Tensor, inverse: Tensor, runs: Tensor, block: slice) -> 
 
     Columns of a run that lie in another block of the Hessian have no part in this one's.
     """
-    found = torch.zeros(weight.shape[0], len(runs))
+    found = weight.new_zeros(weight.shape[0], len(runs))
     for k, columns in enumerate(runs):
         here = columns[(columns >= block.start) & (columns < block.stop)] - block.start
         if len(here):

@@ -15,7 +15,8 @@ from fewer.core.errors import FewerError
 from fewer.data.images import ImageSet, load_images
 from fewer.data.preprocess import Preprocess
 
-_IMAGE_KEYS = ("pixel_values", "image", "images", "img", "x", "input")
+IMAGE_KEYS = ("pixel_values", "image", "images", "img", "x", "input")
+"""Names of the image in a mapping, the first of them that it has."""
 
 
 def as_calibration(
@@ -91,7 +92,7 @@ def _collect(items: Iterable[Any], count: int | None, sample_ndim: int) -> Tenso
     rows: list[Tensor] = []
     total = 0
     for item in items:
-        batch = _image_of(item, total)
+        batch = image_of(item, total)
         if batch.ndim == sample_ndim:
             batch = batch[None]
         elif batch.ndim != sample_ndim + 1:
@@ -114,9 +115,16 @@ def _collect(items: Iterable[Any], count: int | None, sample_ndim: int) -> Tenso
     return torch.cat(rows)
 
 
-def _image_of(item: Any, index: int) -> Tensor:
+def image_of(item: Any, index: int) -> Tensor:
+    """The image of an item: the tensor itself, the first of a pair, or the entry of a mapping with an image's name.
+
+    Raises
+    ------
+    FewerError
+        When there is none; ``index`` tells the user which item that was.
+    """
     if isinstance(item, Mapping):
-        item = next((item[key] for key in _IMAGE_KEYS if key in item), None)
+        item = next((item[key] for key in IMAGE_KEYS if key in item), None)
     elif isinstance(item, (tuple, list)) and item:
         item = item[0]
     if isinstance(item, np.ndarray):
@@ -124,7 +132,7 @@ def _image_of(item: Any, index: int) -> Tensor:
     if not isinstance(item, Tensor):
         raise FewerError(
             f"item {index} of the images is no tensor but {type(item).__name__}; give tensors, (tensor, label) pairs, "
-            f"or mappings with one of the keys {', '.join(_IMAGE_KEYS)}"
+            f"or mappings with one of the keys {', '.join(IMAGE_KEYS)}"
         )
     return item
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from fewer.core.errors import FewerError
 from fewer.data.decode import random_box, read_image, to_array
 from fewer.data.preprocess import Preprocess
+from fewer.data.samples import Samples
 
-__all__ = ["FileViews", "TensorViews"]
+__all__ = ["FileViews", "SampleViews", "TensorViews"]
 
 _MEMORY_BYTES = 1 << 30  # of decoded images that are kept
 _ROOMY = 4  # an image this many times larger than the input is made smaller once, and not at every draw
@@ -57,6 +58,9 @@ class FileViews:
         self.broken: dict[Path, str] = {}
         self._decoded: dict[Path, Image.Image] = {}
         self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.files)
 
     def draw(self, step: int, count: int) -> Tensor:
         """The images of a step, float32 [count, C, H, W]; every file once before any comes again."""
@@ -124,6 +128,9 @@ class TensorViews:
         self.images, self.seed = images, seed
         self.are_photos = images.ndim == 4 and images.shape[1] in (1, 3) and min(images.shape[2:]) >= 32
 
+    def __len__(self) -> int:
+        return len(self.images)
+
     def draw(self, step: int, count: int) -> Tensor:
         """The images of a step, [count, ...]."""
         return torch.stack([self._view(step * count + index) for index in range(count)])
@@ -142,3 +149,38 @@ class TensorViews:
         crop = image[None, :, top : top + h, left : left + w]
         full = F.interpolate(crop, (height, width), mode="bilinear", align_corners=False, antialias=True)[0]
         return full.flip(-1) if rng.random() < 0.5 else full
+
+
+class SampleViews:
+    """Samples of any shape, drawn as they are; what a view of one could be, nothing here knows.
+
+    Parameters
+    ----------
+    samples
+        To draw from.
+    seed
+        Of the order.
+
+    Examples
+    --------
+    >>> from fewer.data.samples import TensorSamples
+    >>> len(SampleViews(TensorSamples(torch.zeros(5, 7))).draw(0, 3))
+    3
+    """
+
+    def __init__(self, samples: Samples, seed: int = 0) -> None:
+        if not len(samples):
+            raise FewerError("the inputs are empty; give at least one sample")
+        self.samples, self.seed = samples, seed
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def draw(self, step: int, count: int) -> Samples:
+        """The samples of a step; every one once before any comes again."""
+        positions = []
+        for index in range(step * count, (step + 1) * count):
+            epoch, place = divmod(index, len(self.samples))
+            order = np.random.default_rng([self.seed, 1, epoch]).permutation(len(self.samples))
+            positions.append(int(order[place]))
+        return self.samples.take(positions)

@@ -50,6 +50,18 @@ def read_image(path: str | Path) -> Image.Image:
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
+def check_header(path: str | Path) -> None:
+    """Read the head of an image file alone: what kind it is and how large.
+
+    Raises
+    ------
+    Exception
+        Whatever Pillow raises for a file that is no image.
+    """
+    with Image.open(path):
+        pass
+
+
 def _grey(values: np.ndarray) -> np.ndarray:
     """Grey values of more than 8 bits on the scale 0..255."""
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:

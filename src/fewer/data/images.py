@@ -7,7 +7,7 @@ import math
 import os
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from fewer.core.errors import FewerError
-from fewer.data.decode import random_box, read_image, to_array
+from fewer.data.decode import check_header, random_box, read_image, to_array
+from fewer.data.lazy import STREAM_BYTES, LazySamples
 from fewer.data.preprocess import Preprocess
+from fewer.data.samples import Samples, TensorSamples
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 PARTS = ("calibration", "heldout")
@@ -174,56 +176,161 @@ def load_images(
     >>> images.tensor.shape, images.skipped  # doctest: +SKIP
     (torch.Size([64, 3, 224, 224]), [(PosixPath('photos/broken.jpg'), 'image file is truncated')])
     """
-    if count is not None and count < 1:
-        raise FewerError(f"the number of images must be at least 1; got {count}")
-    if crops is not None and crops < 0:
-        raise FewerError(f"the number of crops per image cannot be negative; got {crops}")
-    preprocess = preprocess or Preprocess()
-    if isinstance(folder, (str, os.PathLike)):
-        files = list_images(folder)
-        key_of = {path: path.relative_to(folder).as_posix() for path in files}
-        where = f"the folder {folder}"
-    else:
-        files = [Path(path) for path in folder]
-        key_of = {path: f"{path.parent.name}/{path.name}" for path in files}
-        where = "the list of images"
-        if not files:
-            raise FewerError("the list of images is empty; give at least one file")
-    if part is not None:
-        files = split_files(files, [key_of[path] for path in files], part, heldout)
-    if crops is None and count is not None and count > len(files):
-        rows = count
-    else:
-        crops = crops or 0
-        rows = len(files) * max(1, crops)
-        rows = rows if count is None else min(rows, count)
-    if rows * 4 * int(np.prod(preprocess.input_size)) > _LARGEST:
+    draw = _Draw.of(folder, count, seed, preprocess, crops, part, heldout)
+    if draw.bytes > _LARGEST:
         raise FewerError(
-            f"{rows} images of {preprocess.input_size} do not fit in {_LARGEST >> 30} GiB; give a smaller count"
+            f"{draw.rows} images of {draw.preprocess.input_size} do not fit in {_LARGEST >> 30} GiB; give a smaller "
+            "count, or read them lazily with fewer.data.images.open_images"
         )
-    tensor = torch.empty((rows, *preprocess.input_size))
+    tensor = torch.empty((draw.rows, *draw.preprocess.input_size))
     used: list[Path] = []
-    skipped: list[tuple[Path, str]] = []
-    for seen, index in enumerate(np.random.default_rng(seed).permutation(len(files))):
-        if len(used) == rows:
-            break
-        path, lacking = files[index], rows - len(used)
-        # every file has its share of what is lacking, also of the share of one that could not be read
-        wanted = math.ceil(lacking / (len(files) - seen)) if crops is None else min(crops, lacking)
-        try:
-            arrays = _read(path, preprocess, seed, key_of[path], wanted)
-        except FewerError:
-            raise
-        except Exception as error:  # a broken file can make a decoder raise anything
-            skipped.append((path, str(error) or type(error).__name__))
-            continue
-        for array in arrays:
+
+    def keep(path: Path, wanted: int) -> None:
+        for array in _read(path, draw.preprocess, seed, draw.key_of[path], wanted):
             tensor[len(used)] = torch.from_numpy(array)
             used.append(path)
-    if not used:
-        path, reason = skipped[0]
-        raise FewerError(f"none of the {len(skipped)} images of {where} can be read; the first: {path.name}: {reason}")
+
+    skipped = draw.each(keep, lambda: len(used))
     return ImageSet(tensor[: len(used)], used, sorted(skipped))
+
+
+def open_images(
+    folder: PathLike | Sequence[PathLike],
+    count: int | None = None,
+    seed: int = 0,
+    preprocess: Preprocess | None = None,
+    *,
+    crops: int | None = 0,
+    part: str | None = None,
+    heldout: float = 0.25,
+    memory: int = STREAM_BYTES,
+) -> Samples:
+    """The images of :func:`load_images` as samples, read from disk where they would take too much memory.
+
+    Parameters
+    ----------
+    folder, count, seed, preprocess, crops, part, heldout
+        As for :func:`load_images`, with the same choice of files and crops.
+    memory
+        Bytes. Images that take more are read when they are needed, and so many bytes of them are kept. Then only the
+        head of every chosen file is read at first; a file that turns out to be broken later is replaced by another one.
+
+    Returns
+    -------
+    Samples
+
+    Raises
+    ------
+    FewerError
+        As :func:`load_images`.
+
+    Examples
+    --------
+    >>> len(open_images("photos", count=5000))  # doctest: +SKIP
+    5000
+    """
+    draw = _Draw.of(folder, count, seed, preprocess, crops, part, heldout)
+    if draw.bytes <= memory:
+        found = load_images(folder, count, seed, preprocess, crops=crops, part=part, heldout=heldout)
+        return TensorSamples(found.tensor, found.files, found.skipped)
+    wanted_of: dict[Path, int] = {}
+    files: list[Path] = []
+    rows: list[int] = []
+
+    def keep(path: Path, wanted: int) -> None:
+        check_header(path)
+        wanted_of[path] = wanted
+        files.extend([path] * max(1, wanted))
+        rows.extend(range(max(1, wanted)))
+
+    skipped = draw.each(keep, lambda: len(files))
+
+    def read(path: Path) -> list[np.ndarray]:
+        return _read(path, draw.preprocess, seed, draw.key_of[path], wanted_of[path])
+
+    samples = LazySamples(files, read, rows, memory=memory)
+    samples.skipped.extend(sorted(skipped))
+    return samples
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Which files are read, in which order, and how many images are wanted of them."""
+
+    files: list[Path]
+    key_of: dict[Path, str]
+    where: str
+    preprocess: Preprocess
+    seed: int
+    crops: int | None
+    rows: int
+
+    @classmethod
+    def of(
+        cls,
+        folder: PathLike | Sequence[PathLike],
+        count: int | None,
+        seed: int,
+        preprocess: Preprocess | None,
+        crops: int | None,
+        part: str | None,
+        heldout: float,
+    ) -> _Draw:
+        if count is not None and count < 1:
+            raise FewerError(f"the number of images must be at least 1; got {count}")
+        if crops is not None and crops < 0:
+            raise FewerError(f"the number of crops per image cannot be negative; got {crops}")
+        if isinstance(folder, (str, os.PathLike)):
+            files = list_images(folder)
+            key_of = {path: path.relative_to(folder).as_posix() for path in files}
+            where = f"the folder {folder}"
+        else:
+            files = [Path(path) for path in folder]
+            key_of = {path: f"{path.parent.name}/{path.name}" for path in files}
+            where = "the list of images"
+            if not files:
+                raise FewerError("the list of images is empty; give at least one file")
+        if part is not None:
+            files = split_files(files, [key_of[path] for path in files], part, heldout)
+        if crops is None and count is not None and count > len(files):
+            rows = count
+        else:
+            crops = crops or 0
+            rows = len(files) * max(1, crops)
+            rows = rows if count is None else min(rows, count)
+        return cls(files, key_of, where, preprocess or Preprocess(), seed, crops, rows)
+
+    @property
+    def bytes(self) -> int:
+        """Of all images as float32."""
+        return self.rows * 4 * int(np.prod(self.preprocess.input_size))
+
+    def each(self, keep: Callable[[Path, int], None], kept: Callable[[], int]) -> list[tuple[Path, str]]:
+        """Go through the files until there are images enough; those that ``keep`` cannot read, and why.
+
+        ``keep(path, crops)`` takes the images of a file, and ``kept()`` says how many there are. The next file takes
+        the place of one that cannot be read.
+        """
+        skipped: list[tuple[Path, str]] = []
+        for seen, index in enumerate(np.random.default_rng(self.seed).permutation(len(self.files))):
+            lacking = self.rows - kept()
+            if lacking == 0:
+                break
+            path = self.files[index]
+            # every file has its share of what is lacking, also of the share of one that could not be read
+            share = math.ceil(lacking / (len(self.files) - seen))
+            try:
+                keep(path, share if self.crops is None else min(self.crops, lacking))
+            except FewerError:
+                raise
+            except Exception as error:  # a broken file can make a decoder raise anything
+                skipped.append((path, str(error) or type(error).__name__))
+        if not kept():
+            path, reason = skipped[0]
+            raise FewerError(
+                f"none of the {len(skipped)} images of {self.where} can be read; the first: {path.name}: {reason}"
+            )
+        return skipped
 
 
 def _read(path: Path, preprocess: Preprocess, seed: int, key: str, crops: int) -> list[np.ndarray]:

@@ -147,7 +147,7 @@ def has_fast_bf16() -> bool:
 def train_student(
     models: TeacherStudent,
     settings: RecoverySettings,
-    draw: Callable[[int], Tensor],
+    draw: Callable[[int], Any],
     validate: Callable[[nn.Module], float],
     *,
     start: Fit | None = None,
@@ -224,7 +224,7 @@ def train_student(
 class _BlockObjective(Callback):
     """Error of every block on its own at first, and then that of the output with all blocks in line."""
 
-    def __init__(self, models: TeacherStudent, settings: RecoverySettings, draw: Callable[[int], Tensor]) -> None:
+    def __init__(self, models: TeacherStudent, settings: RecoverySettings, draw: Callable[[int], Any]) -> None:
         self.models, self.settings, self.draw = models, settings, draw
         self.part = 0.0
         self.comparable = True  # whether each block of the student gives what its twin gives, in shape
@@ -240,12 +240,13 @@ class _BlockObjective(Callback):
             loss = self._loss(student, images, False)
         return loss
 
-    def _loss(self, student: nn.Module, images: Tensor, alone: bool) -> Tensor:
+    def _loss(self, student: nn.Module, images: Any, alone: bool) -> Tensor:
         models, weight = self.models, self.settings.block_weight
         blocks = models.blocks if weight or alone else ()
+        device = next(student.parameters()).device.type
 
         def half() -> Any:
-            return torch.autocast(images.device.type, torch.bfloat16, enabled=self.settings.bf16)
+            return torch.autocast(device, torch.bfloat16, enabled=self.settings.bf16)
 
         with evaluating(models.teacher), block_outputs(models.teacher, blocks) as inside, half():
             wanted = call(models.teacher, images, models.forward)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from fewer.distortion.distance import Distance
 from fewer.distortion.outputs import Reference, output_tensors
 from fewer.distortion.replay import Replay
 from fewer.models.layers import Fit, Layer
@@ -60,13 +61,13 @@ class Measured:
         model: nn.Module,
         batches: Sequence[Any],
         forward: Forward | None = None,
-        reference: Reference | None = None,
+        reference: Distance | None = None,
     ) -> None:
         self.model, self.batches, self.forward = model, batches, forward
         if reference is None:
             with evaluating(model):
                 reference = Reference([call(model, b, forward) for b in batches])
-        self.reference = reference
+        self.reference: Distance = reference
         self.replay = Replay(model, batches, forward)
         with evaluating(model):
             # the model as it is now, which after a first round is no longer the one of the reference

@@ -64,7 +64,7 @@ class Reference:
         samples = 0
         for tensors in self.tensors:
             for i, t in enumerate(tensors):
-                energies[i] += t.double().square().sum()
+                energies[i] += t.double().square().sum().cpu()
             samples += samples_of(tensors)
         if not bool(torch.isfinite(energies).all()):
             raise FewerError("the dense model's output holds NaN or infinity on the calibration images.")
@@ -72,6 +72,13 @@ class Reference:
         self.samples = samples
         # an output that is zero everywhere has no scale of its own; any change of it is measured as it is
         self.scale = torch.where(energies > 0, energies, torch.ones_like(energies)) * len(energies)
+
+    def directions(self, batch: int, outputs: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+        """Random signs over the outputs, each on its own scale; see :mod:`fewer.distortion.distance`."""
+        return [
+            (torch.randint(0, 2, t.shape, generator=generator).to(t) * 2 - 1) / scale.sqrt().to(t)
+            for t, scale in zip(outputs, self.scale, strict=True)
+        ]
 
     def part(self, start: int, stop: int) -> Reference:
         """The batches ``start`` to ``stop`` alone, on the scale of the whole."""
@@ -87,9 +94,9 @@ class Reference:
         for scale, a, b in zip(self.scale, wanted, got, strict=True):
             difference = (b - a).float().square()
             if difference.ndim and difference.shape[0] % len(total) == 0:
-                total += difference.reshape(len(total), -1).sum(1, dtype=torch.float64) / scale
+                total += difference.reshape(len(total), -1).sum(1, dtype=torch.float64).cpu() / scale
             else:  # one value for the whole batch: its samples share the change
-                total += difference.sum(dtype=torch.float64) / (scale * len(total))
+                total += difference.sum(dtype=torch.float64).cpu() / (scale * len(total))
         return total
 
 

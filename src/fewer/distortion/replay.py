@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fewer.models.running import Forward, call, evaluating, tensors_of
+from fewer.models.running import Forward, call, call_plainly, evaluating, model_input, tensors_of
 
 
 class _Reached(BaseException):
@@ -147,10 +147,8 @@ class Replay:
                 replaced.set(module, _recorder(module, self.cache[module]))
             handles = [user.register_forward_pre_hook(stop, prepend=True) for user in users]
             with evaluating(self.model):
-                if self.forward is not None:
-                    self.forward(self.model, self.batches[index])
-                else:
-                    call_plain(self.model, self.batches[index])
+                # the friendly errors of ``call`` would hide our stop signal
+                call_plainly(self.model, model_input(self.model, self.batches[index]), self.forward)
         except _Reached:
             pass
         finally:
@@ -187,15 +185,6 @@ class Replay:
         if not change <= tolerance**2:
             self._give_up("a replayed pass gives another output: its modules share more than inputs and outputs")
         return self.enabled
-
-
-def call_plain(model: nn.Module, batch: Any) -> Any:
-    """Call without the friendly errors of :func:`fewer.models.running.call`, which would hide our stop signal."""
-    if isinstance(batch, dict):
-        return model(**batch)
-    if isinstance(batch, (tuple, list)):
-        return model(*batch)
-    return model(batch)
 
 
 class _Patches:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewer.distortion.distance import Distance
 from fewer.distortion.measured import Measured
-from fewer.distortion.outputs import Reference
 from fewer.models.layers import Layer
 from fewer.models.running import Forward
 from fewer.quantize.activations import rounding_inputs
@@ -24,7 +24,7 @@ def input_rounding_harm(
     precisions: Sequence[str],
     forward: Forward | None = None,
     *,
-    reference: Reference | None = None,
+    reference: Distance | None = None,
     done: Callable[[str], None] = lambda name: None,
 ) -> dict[str, dict[str, Tensor]]:
     """Measure, layer by layer, what rounding its input as a kernel of a precision does would change.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewer.distortion.distance import Distance, probe_directions
 from fewer.distortion.outputs import Reference, output_tensors
 from fewer.models.inputs import layer_input
 from fewer.models.layers import Layer
@@ -22,6 +23,7 @@ def output_sensitivity(
     *,
     probes: int = 2,
     seeds: Sequence[int] | None = None,
+    reference: Distance | None = None,
 ) -> dict[str, Tensor]:
     """How much the model's output feels a change of each output channel of each layer.
 
@@ -31,7 +33,7 @@ def output_sensitivity(
 
     Parameters
     ----------
-    model, layers, batches, forward, probes, seeds
+    model, layers, batches, forward, probes, seeds, reference
         As for :class:`~fewer.distortion.taylor.Taylor`. The model's parameters and flags are as before afterwards.
 
     Returns
@@ -49,10 +51,11 @@ def output_sensitivity(
     >>> output_sensitivity(net, list(layers.values()), [torch.ones(1, 3)])["0"]
     tensor([0.2000, 1.8000])
     """
-    with evaluating(model):
-        reference = Reference([call(model, b, forward) for b in batches])
+    if reference is None:
+        with evaluating(model):
+            reference = Reference([call(model, b, forward) for b in batches])
     seeds = list(seeds) if seeds is not None else list(range(len(batches)))
-    sums = {one.unit.name: torch.zeros(one.unit.rows) for one in layers}
+    sums = {one.unit.name: torch.zeros(one.unit.rows, device=one.weight.device) for one in layers}
     sources: list[Tensor] = []
     handles = []
     flags = [(p, p.requires_grad) for p in model.parameters()]
@@ -65,20 +68,16 @@ def output_sensitivity(
                 handles.append(user.register_forward_pre_hook(_source_hook(sources), with_kwargs=True))
                 handles.append(user.register_forward_hook(_square_hook(one, sums[one.unit.name])))
         with evaluating(model):
-            for batch, seed in zip(batches, seeds, strict=True):
+            for index, (batch, seed) in enumerate(zip(batches, seeds, strict=True)):
                 generator = torch.Generator().manual_seed(seed)
                 sources.clear()
                 with torch.enable_grad():
                     outputs = output_tensors(call(model, batch, forward))
-                kept = [(t, s) for t, s in zip(outputs, reference.scale, strict=True) if t.requires_grad]
+                kept = [t for t in outputs if t.requires_grad]
                 for probe in range(probes if kept else 0):
-                    signs = [
-                        (torch.randint(0, 2, t.shape, generator=generator).to(t) * 2 - 1) / scale.sqrt().to(t)
-                        for t, scale in kept
-                    ]
-                    torch.autograd.grad(
-                        [t for t, _ in kept], sources, signs, retain_graph=probe + 1 < probes, allow_unused=True
-                    )
+                    drawn = probe_directions(reference, index, outputs, generator)
+                    signs = [sign for t, sign in zip(outputs, drawn, strict=True) if t.requires_grad]
+                    torch.autograd.grad(kept, sources, signs, retain_graph=probe + 1 < probes, allow_unused=True)
     finally:
         for handle in handles:
             handle.remove()

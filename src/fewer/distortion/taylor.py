@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewer.distortion.distance import Distance, probe_directions
 from fewer.distortion.outputs import Reference, output_tensors, samples_of
 from fewer.models.layers import Fit, Layer
 from fewer.models.running import Forward, call, evaluating
@@ -61,7 +62,7 @@ class Taylor:
         *,
         probes: int = 4,
         seeds: Sequence[int] | None = None,
-        reference: Reference | None = None,
+        reference: Distance | None = None,
         dtype: torch.dtype = torch.bfloat16,
         memory: float = 1.5e9,
     ) -> None:
@@ -71,7 +72,7 @@ class Taylor:
         if reference is None:
             with evaluating(model):
                 reference = Reference([call(model, b, forward) for b in batches])
-        self.reference = reference
+        self.reference: Distance = reference
         self.passes = 0
         rows = len(batches) * probes
         self._portions: list[list[Layer]] = [[]]
@@ -115,7 +116,13 @@ class Taylor:
 
     def _collect(self, portion: Sequence[Layer]) -> None:
         stored = {
-            one.unit.name: torch.empty(len(self.batches), self.probes, one.unit.numel + one.unit.rows, dtype=self.dtype)
+            one.unit.name: torch.empty(
+                len(self.batches),
+                self.probes,
+                one.unit.numel + one.unit.rows,
+                dtype=self.dtype,
+                device=one.weight.device,
+            )
             for one in portion
         }
         shifts: dict[str, Tensor] = {}
@@ -135,10 +142,7 @@ class Taylor:
                         outputs = output_tensors(call(self.model, batch, self.forward))
                     for probe in range(self.probes):
                         shifts.clear()
-                        signs = [
-                            (torch.randint(0, 2, t.shape, generator=generator).to(t) * 2 - 1) / scale.sqrt().to(t)
-                            for t, scale in zip(outputs, self.reference.scale, strict=True)
-                        ]
+                        signs = probe_directions(self.reference, index, outputs, generator)
                         grads = torch.autograd.grad(
                             outputs,
                             [one.weight for one in portion],
@@ -149,7 +153,7 @@ class Taylor:
                         for one, grad in zip(portion, grads, strict=True):
                             row = stored[one.unit.name][index, probe]
                             row[: one.unit.numel] = 0 if grad is None else to_matrix(grad).flatten()
-                            row[one.unit.numel :] = shifts.get(one.unit.name, torch.zeros(one.unit.rows))
+                            row[one.unit.numel :] = shifts.get(one.unit.name, 0.0)
                     self.passes += samples_of(outputs) * (1 + self.probes)
         finally:
             for handle in handles:
@@ -170,14 +174,18 @@ class Taylor:
         """
         gradients = self.gradients(layer).float()
         dense = layer.matrix.float()
-        per_batch = torch.tensor([samples_of(tensors) for tensors in self.reference.tensors])
+        per_batch = torch.tensor(self._samples())
         rows = []
         for fit in fits:
             change = torch.cat([(fit.weight - dense).flatten(), fit.shift])
             # one product per batch: its rounding then does not depend on how many batches a shard has
             along = torch.stack([batch @ change for batch in gradients])
-            rows.append(along.double().square().mean(1) / per_batch)
+            rows.append(along.double().square().mean(1).cpu() / per_batch)
         return torch.stack(rows).repeat_interleave(per_batch, 1)
+
+    def _samples(self) -> list[int]:
+        """Samples of each batch."""
+        return [self.reference.part(i, i + 1).samples for i in range(len(self.batches))]
 
 
 def rms_gradients(
@@ -188,7 +196,7 @@ def rms_gradients(
     *,
     probes: int = 4,
     seeds: Sequence[int] | None = None,
-    reference: Reference | None = None,
+    reference: Distance | None = None,
 ) -> dict[str, Tensor]:
     """Root mean square probe gradient of each layer's weight: the g of the score ``|w g|``.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fewer.compensate.sequential import compress_in_order
 from fewer.core.option import Option
 from fewer.core.progress import Progress, Silent
-from fewer.distortion.outputs import Reference
+from fewer.data.samples import Samples
 from fewer.engine.prepare import Prepared
 from fewer.engine.sense import repair_of, row_sensitivity, score_gradients, sensing_batches
 from fewer.engine.settings import Settings
@@ -38,7 +38,7 @@ def images_in_memory(prepared: Prepared, limit: float = MEMORY_BYTES) -> int:
     handles = [m.register_forward_hook(look) for m in prepared.model.modules()]
     try:
         with evaluating(prepared.model):
-            call(prepared.model, prepared.calibration[:1], prepared.forward)
+            call(prepared.model, prepared.example, prepared.forward)
     finally:
         for handle in handles:
             handle.remove()
@@ -46,8 +46,8 @@ def images_in_memory(prepared: Prepared, limit: float = MEMORY_BYTES) -> int:
     return max(1, int(limit // max(1, 6 * largest)))
 
 
-def fitting_images(prepared: Prepared) -> Tensor:
-    """As many calibration images as fit in memory while two forward passes run in step."""
+def fitting_images(prepared: Prepared) -> Samples:
+    """As many calibration samples as fit in memory while two forward passes run in step."""
     # crops of one file stand together: every so many takes some of each file
     return prepared.calibration[:: _stride(prepared)]
 
@@ -110,11 +110,10 @@ def apply_options(
     target = copy.deepcopy(model if model is not None else prepared.model).eval()
     dense = copy.deepcopy(prepared.model).eval()
     units = prepared.matched.units
-    example = prepared.calibration[:1]
+    example = prepared.example
     ladders = {u.name: _path(options[u.name], chosen[u.name]) for u in units}
     batches = sensing_batches(prepared, settings) if settings.score == "taylor" else []
-    with evaluating(dense):
-        reference = Reference([call(dense, b, prepared.forward) for b in batches]) if batches else None
+    reference = prepared.reference(batches, dense) if batches else None
     with progress.stage(title, len(units)) as stage:
         masks = compress_in_order(
             dense,
@@ -122,7 +121,7 @@ def apply_options(
             find_layers(dense, units, example, prepared.forward),
             find_layers(target, units, example, prepared.forward),
             ladders,
-            fitting_images(prepared),
+            fitting_images(prepared).batches_of_all(settings.batch),
             replace(repair_of(settings), polish=8),
             correction=settings.correction,
             alive=alive,

@@ -15,7 +15,7 @@ from fewer.core.option import Option
 from fewer.core.progress import Progress
 from fewer.engine.apply import apply_options
 from fewer.engine.assembly import Assembly
-from fewer.engine.judge import Judge, Quality
+from fewer.engine.judge import Judge, Quality, judge_of
 from fewer.engine.plan import choose, frontier_of
 from fewer.engine.rivals import rival_model, rival_settings, same_method
 from fewer.engine.sense import resolved
@@ -162,7 +162,7 @@ def frontier(e: Evidence, assembly: Assembly, progress: Progress) -> dict[str, A
     ]
     rival = next((n for n in e.settings.baselines if n in ("uniform", "uniform_plus")), None)
     simpler = []
-    few = Judge(e.prepared.model, e.prepared.heldout[:_FEW], forward=e.prepared.forward, task=e.prepared.loaded.task)
+    few = judge_of(e.prepared, None, e.prepared.heldout[:_FEW])
     with progress.stage("frontier", len(MEASURED_AT)) as stage:
         for share in MEASURED_AT:
             plan = plans[FRONTIER.index(share)]
@@ -181,7 +181,7 @@ def frontier(e: Evidence, assembly: Assembly, progress: Progress) -> dict[str, A
     label = LABEL_OF[metric]
     return {
         "metric": metric,
-        "label": f"{label} (each layer repaired on its own, {len(few.first)} held-out images)",
+        "label": f"{label} (each layer repaired on its own, {len(few)} held-out images)",
         "ours": points,
         "baselines": {LABELS[rival]: simpler} if rival is not None else {},
     }

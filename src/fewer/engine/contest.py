@@ -109,16 +109,12 @@ def decide(
     """The allocator to use: the one that was asked for, or the winner of a contest on the sensing images."""
     if settings.allocator != "auto":
         return settings.allocator, []
-    from fewer.distortion.outputs import Reference
-    from fewer.models.running import call, evaluating
-
     # in rounds every round plans a little, and for that the sum of harms is right
     # and no contender knows of a power term
     if settings.power or settings.schedule == "iterative" or len(sensed.curves) < 2:
         return "dp", []
-    batches = list(prepared.sensing_images.split(settings.batch))
-    with evaluating(prepared.model):
-        reference = Reference([call(prepared.model, b, prepared.forward) for b in batches])
+    batches = prepared.sensing_images.split(settings.batch)
+    reference = prepared.reference(batches)
     with progress.stage("contest", len(CONTENDERS)) as stage:
         return contest(
             sensed.curves,
@@ -169,20 +165,14 @@ def final(
         ``made`` and the models that came on top, so that none is made twice.
     """
     from fewer.engine.apply import apply_options
-    from fewer.engine.judge import Judge
+    from fewer.engine.judge import judge_of
 
     lowest = min(row["measured"] for row in rows)
     close = sorted((row for row in rows if row["measured"] <= _CLOSE * lowest), key=lambda row: row["measured"])
     finalists = [row for row in rows if row["name"] == "dp" or any(row is other for other in close[:_FINALISTS])]
     if len(finalists) < 2:
         return finalists[0]["name"], dict(made or {})
-    judge = Judge(
-        prepared.model,
-        prepared.calibration,
-        batch=max(8, settings.batch),
-        forward=prepared.forward,
-        task=prepared.loaded.task,
-    )
+    judge = judge_of(prepared, settings, prepared.calibration)
     made = dict(made or {})
     for row in finalists:
         plan = choose(sensed.curves, budgets, row["name"])

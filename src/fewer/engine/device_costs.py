@@ -47,8 +47,20 @@ class DeviceCosts:
 
 
 def deploy_example(prepared: Prepared, settings: Settings) -> Tensor:
-    """A batch of the size at which the model will be used."""
-    image = prepared.calibration[:1].float()
+    """A batch of the size at which the model will be used.
+
+    Raises
+    ------
+    FewerError
+        When the model takes anything but one tensor: neither timing nor the kernels know such inputs.
+    """
+    tensor = prepared.example.tensor
+    if tensor is None:
+        raise FewerError(
+            "only models that take one tensor can be timed and put on the kernels, and this one is given several "
+            "tensors or samples of different shapes; leave latency out of the budget (weights, flops and size work)"
+        )
+    image = tensor.float()
     return image.expand(settings.deploy_batch, *image.shape[1:]).contiguous()
 
 
@@ -121,6 +133,12 @@ def device_costs(
 def _times(prepared: Prepared, settings: Settings, progress: Progress) -> tuple[LatencyModel, str | None]:
     if prepared.forward is not None:
         raise FewerError("a model with its own forward= cannot be timed; leave latency out of the budget")
+    if settings.device != "cpu":
+        raise FewerError(
+            f"latency is timed and planned for the CPU, whose kernels are ours, not for {settings.device!r}: leave "
+            "--device out, or budget weights, flops or size"
+        )
+    example = deploy_example(prepared, settings)
     if any(p.is_floating_point() and p.dtype != torch.float32 for p in prepared.model.parameters()):
         raise FewerError("only models in fp32 can be timed; convert this one with model.float() first")
     patterns = [p.strip() for p in settings.pattern.split(",") if p.strip().startswith("block:")]
@@ -137,7 +155,7 @@ def _times(prepared: Prepared, settings: Settings, progress: Progress) -> tuple[
             profile,
             prepared.model,
             prepared.matched.units,
-            deploy_example(prepared, settings),
+            example,
             patterns=patterns,
             precisions=settings.precisions,
             sides={

@@ -1,16 +1,25 @@
-"""How good a compressed model is: its output against the dense model's, on images that nothing was tuned on."""
+"""How good a compressed model is: its output against the dense model's, on samples that nothing was tuned on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewer.data.samples import Samples
+from fewer.distortion.distance import MakeDistance
 from fewer.distortion.outputs import Reference, output_tensors
 from fewer.models.running import Forward, call, evaluating
+
+if TYPE_CHECKING:
+    from fewer.engine.prepare import Prepared
+    from fewer.engine.settings import Settings
+
+__all__ = ["Judge", "Quality", "judge_of"]
 
 
 @dataclass(frozen=True)
@@ -20,12 +29,13 @@ class Quality:
     Attributes
     ----------
     distortion
-        Mean over images of ``|f~(x) - f(x)|^2`` over the mean of ``|f(x)|^2``; 0 is the same output.
+        Mean over samples of the change of the output, by default ``|f~(x) - f(x)|^2`` over the mean of ``|f(x)|^2``;
+        0 is the same output.
     name, value
         ``top-1 agreement`` (classifiers: share of images with the same first class) or ``feature cosine``
         (mean over images, of the first token where there are tokens); 1 is the same as the dense model.
     median
-        As ``distortion``, but the median over images.
+        As ``distortion``, but the median over samples.
     """
 
     distortion: float
@@ -35,7 +45,22 @@ class Quality:
 
 
 class Judge:
-    """Dense outputs on held-out images, ready to compare models with.
+    """Dense outputs on held-out samples, ready to compare models with.
+
+    Parameters
+    ----------
+    model
+        The dense one.
+    samples
+        To judge by: samples, or a tensor of them.
+    batch
+        Samples per forward pass.
+    forward
+        ``forward(model, batch)``.
+    task
+        Of the model; ``classify`` compares first classes.
+    distance
+        How a change is measured; see :mod:`fewer.distortion.distance`.
 
     Examples
     --------
@@ -47,18 +72,24 @@ class Judge:
     def __init__(
         self,
         model: nn.Module,
-        images: Tensor,
+        samples: Samples | Tensor,
         *,
         batch: int = 8,
         forward: Forward | None = None,
         task: str | None = None,
+        distance: MakeDistance = Reference,
     ) -> None:
-        self.batches, self.forward = list(images.split(batch)), forward
+        self.batches, self.forward, self._count = list(samples.split(batch)), forward, len(samples)
         outputs = self._run(model)
-        self.reference = Reference(outputs)
-        first = [output_tensors(o)[0] for o in outputs]
-        self.classes = task == "classify" or (task is None and first[0].ndim == 2 and first[0].shape[1] in _CLASSES)
-        self.first = torch.cat(first) if first[0].ndim else torch.stack(first)
+        self.reference = distance(outputs)
+        # the scale of each output, for errors that need a gradient
+        self.energies = self.reference if isinstance(self.reference, Reference) else Reference(outputs)
+        self._first = [output_tensors(o)[0] for o in outputs]
+        one = self._first[0]
+        self.classes = task == "classify" or (task is None and one.ndim == 2 and one.shape[1] in _CLASSES)
+
+    def __len__(self) -> int:
+        return self._count
 
     def _run(self, model: nn.Module) -> list[Any]:
         with evaluating(model):
@@ -69,14 +100,14 @@ class Judge:
         return self.judge_parts(model, slice(None))[0]
 
     def judge_parts(self, model: nn.Module, *parts: Tensor | slice) -> list[Quality]:
-        """Compare a model with the dense one on several parts of the images, from one pass over all of them.
+        """Compare a model with the dense one on several parts of the samples, from one pass over all of them.
 
         Parameters
         ----------
         model
             In any mode.
         parts
-            Which images, as an index of a tensor of all of them. Errors are relative to the energy of all outputs.
+            Which samples, as an index of a tensor of all of them. Errors are relative to the energy of all outputs.
 
         Examples
         --------
@@ -87,20 +118,44 @@ class Judge:
         """
         outputs = self._run(model)
         change = torch.cat([self.reference.change(i, o) for i, o in enumerate(outputs)])
-        first = [output_tensors(o)[0] for o in outputs]
-        got = torch.cat(first) if first[0].ndim else torch.stack(first)
+        got = [output_tensors(o)[0] for o in outputs]
         if self.classes:
-            name, values = "top-1 agreement", got.flatten(1).argmax(1) == self.first.flatten(1).argmax(1)
+            name, values = "top-1 agreement", _each(_same_class, got, self._first)
         else:
-            name, values = "feature cosine", self._cosine(got)
+            name, values = "feature cosine", _each(_cosine, got, self._first)
         return [
             Quality(float(change[p].mean()), name, float(values[p].double().mean()), float(change[p].median()))
             for p in parts
         ]
 
-    def _cosine(self, got: Tensor) -> Tensor:
-        a, b = (t[:, 0] if t.ndim == 3 else t.flatten(1) if t.ndim > 1 else t[:, None] for t in (got, self.first))
-        return F.cosine_similarity(a, b)
+
+def judge_of(prepared: Prepared, settings: Settings | None, samples: Samples) -> Judge:
+    """A judge of a run's models on some of its samples; ``settings`` may ask for larger batches."""
+    return Judge(
+        prepared.model,
+        samples,
+        batch=8 if settings is None else max(8, settings.batch),
+        forward=prepared.forward,
+        task=prepared.loaded.task,
+        distance=prepared.distance,
+    )
+
+
+def _each(compare: Any, got: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """A number for each sample. Outputs of different shapes are compared batch by batch."""
+    if len({t.shape[1:] for t in wanted}) == 1:
+        a, b = ((torch.cat(list(ts)) if ts[0].ndim else torch.stack(list(ts))) for ts in (got, wanted))
+        return compare(a, b).cpu()
+    return torch.cat([compare(a, b).cpu() for a, b in zip(got, wanted, strict=True)])
+
+
+def _same_class(a: Tensor, b: Tensor) -> Tensor:
+    return a.flatten(1).argmax(1) == b.flatten(1).argmax(1)
+
+
+def _cosine(a: Tensor, b: Tensor) -> Tensor:
+    a, b = (t[:, 0] if t.ndim == 3 else t.flatten(1) if t.ndim > 1 else t[:, None] for t in (a, b))
+    return F.cosine_similarity(a, b)
 
 
 # outputs of this many numbers are taken for class scores when the model does not say what it is

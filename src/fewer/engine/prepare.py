@@ -6,25 +6,29 @@ import copy
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from fewer.core.errors import FewerError
 from fewer.cost.profile import DeviceProfile
 from fewer.cost.static import fixed_costs
-from fewer.engine.samples import _apart, _images
+from fewer.data.samples import Samples
+from fewer.distortion.distance import Distance, MakeDistance
+from fewer.distortion.outputs import Reference
+from fewer.engine.samples import Inputs, find_inputs, sensing_share
 from fewer.engine.settings import Settings
 from fewer.models.coupling import Couplings, find_links
 from fewer.models.layers import Layer, find_layers
 from fewer.models.matching import MatchResult, match
 from fewer.models.reorder import Reordering, reorder, reordered
-from fewer.models.running import Forward
+from fewer.models.running import Forward, call, device_of, evaluating
 from fewer.models.spec import LoadedModel, load_untouched
 from fewer.patterns import with_columns
 from fewer.patterns.grid import COLUMNS
 from fewer.quantize.smooth import smoothed
+from fewer.tasks import TASKS, open_task
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +46,8 @@ class Prepared:
         The units in the original model.
     fixed
         What the rest of the model costs: ``macs``, ``flops``, ``size``, ``weights`` (0).
-    calibration, heldout
-        Image tensors (samples first); ``heldout`` shares no file with ``calibration`` unless ``notes`` says so.
-    source
-        Where the images come from.
-    skipped
-        Files that could not be read, and why.
-    notes
-        What a reader of the report should know about the images.
+    inputs
+        The samples of the run; the held-out ones share no file with the others unless their notes say so.
     apart
         ``calibration[:a]`` are the images that harm is measured on, and the repair whose harm it is learns from
         ``calibration[b:]``, for ``apart = (a, b)``: a repair looks too good on the images that it was fitted to. The
@@ -58,8 +56,8 @@ class Prepared:
         What several plans for this model share once it was computed (moments, sensitivities).
     couplings
         Whose channels can be removed together; looked for only where the settings' pattern asks for columns.
-    heldout_files
-        The file of each held-out image, where there are files.
+    distance
+        How a change of the output is measured: :class:`~fewer.distortion.outputs.Reference`, or the task's own.
     reorderings
         What was done to the model for the sake of blocks.
     as_it_came
@@ -71,33 +69,50 @@ class Prepared:
     layers: dict[str, Layer]
     fixed: dict[str, float]
     parameters: int
-    calibration: Tensor
-    heldout: Tensor
-    source: str
-    skipped: list[tuple[str, str]]
-    notes: list[str]
+    inputs: Inputs
     forward: Forward | None = None
     apart: tuple[int, int] = (0, 0)
     shared: dict[str, Any] = field(default_factory=dict)
     couplings: Couplings = field(default_factory=Couplings)
-    heldout_files: tuple[Path, ...] = ()
+    distance: MakeDistance = Reference
     reorderings: tuple[Reordering, ...] = ()
     as_it_came: nn.Module | None = None
-
-    @property
-    def sensing_images(self) -> Tensor:
-        """The images that harm is measured on."""
-        return self.calibration[: self.apart[0]]
-
-    @property
-    def repair_images(self) -> Tensor:
-        """The images that the repair of sensing learns from."""
-        return self.calibration[self.apart[1] :]
 
     @property
     def model(self) -> nn.Module:
         """The original model."""
         return self.loaded.model
+
+    @property
+    def calibration(self) -> Samples:
+        """The samples to work with."""
+        return self.inputs.calibration
+
+    @property
+    def heldout(self) -> Samples:
+        """The samples that judge."""
+        return self.inputs.heldout
+
+    @property
+    def example(self) -> Samples:
+        """One sample."""
+        return self.calibration[:1]
+
+    @property
+    def sensing_images(self) -> Samples:
+        """The samples that harm is measured on."""
+        return self.calibration[: self.apart[0]]
+
+    @property
+    def repair_images(self) -> Samples:
+        """The samples that the repair of sensing learns from."""
+        return self.calibration[self.apart[1] :]
+
+    def reference(self, batches: Sequence[Any], model: nn.Module | None = None) -> Distance:
+        """The outputs of the original model on some batches, ready to measure changes against."""
+        model = self.model if model is None else model
+        with evaluating(model):
+            return self.distance([call(model, batch, self.forward) for batch in batches])
 
 
 def prepare(
@@ -106,6 +121,7 @@ def prepare(
     settings: Settings,
     forward: Forward | None = None,
     reorderings: Sequence[Reordering] | None = None,
+    distance: MakeDistance | None = None,
 ) -> Prepared:
     """Load a model, read images and match units.
 
@@ -121,23 +137,25 @@ def prepare(
         ``forward(model, batch)``, for models that are not called with one tensor.
     reorderings
         Of a run that is opened again; None finds them.
+    distance
+        See :mod:`fewer.distortion.distance`; by default that of the model's task, if it has one.
 
     Raises
     ------
     FewerError
         When the model, the images or the device cannot be used.
     """
-    if settings.device != "cpu":
-        raise FewerError(f"device '{settings.device}' cannot be used: this version works on the CPU, --device cpu")
     if settings.profile is not None:
         DeviceProfile.load(settings.profile)  # a wrong name is told before anything is done
     loaded = load_untouched(model)
+    loaded = replace(loaded, model=on_device(loaded.model, settings.device))
     as_it_came = loaded.model
-    found = _images(loaded, images, settings)
-    dtype = next((p.dtype for p in loaded.model.parameters() if p.is_floating_point()), found.calibration.dtype)
-    calibration, heldout = found.calibration.to(dtype), found.heldout.to(dtype)
+    found = find_inputs(loaded, images, settings, forward)
+    dtype = next((p.dtype for p in loaded.model.parameters() if p.is_floating_point()), torch.float32)
+    inputs = replace(found, calibration=found.calibration.to(dtype), heldout=found.heldout.to(dtype))
+    calibration, example = inputs.calibration, inputs.calibration[:1]
     loaded = replace(loaded, model=_smooth(loaded.model, calibration, settings, forward))
-    matched = match(loaded.model, calibration[:1], forward, settings.exclude)
+    matched = match(loaded.model, example, forward, settings.exclude)
     orders: Sequence[Reordering] = ()
     if reorderings is not None:
         orders = reorderings
@@ -145,30 +163,56 @@ def prepare(
     else:
         same, orders = _reorder(loaded.model, matched, calibration, settings, forward)
         loaded = replace(loaded, model=same)
-    couplings = couplings_of(loaded.model, matched, calibration[:1], settings.pattern, forward)
-    fixed = fixed_costs(loaded.model, calibration[:1], matched, forward)
+    fixed = fixed_costs(loaded.model, example, matched, forward)
     fixed.pop("parameters")
     return Prepared(
         loaded,
         matched,
-        find_layers(loaded.model, matched.units, calibration[:1], forward),
+        find_layers(loaded.model, matched.units, example, forward),
         {**fixed, "weights": 0.0},
         sum(p.numel() for p in loaded.model.parameters()),
-        calibration,
-        heldout,
-        found.source,
-        found.skipped,
-        found.notes,
+        inputs,
         forward,
-        _apart(len(calibration), settings.sensing, found.near),
-        couplings=couplings,
-        heldout_files=found.heldout_files,
+        sensing_share(len(calibration), settings.sensing, found.near),
+        couplings=couplings_of(loaded.model, matched, example, settings.pattern, forward),
+        distance=distance or _distance_of(loaded),
         reorderings=tuple(orders),
         as_it_came=as_it_came,
     )
 
 
-def _smooth(model: nn.Module, images: Tensor, settings: Settings, forward: Forward | None) -> nn.Module:
+def on_device(model: nn.Module, device: str) -> nn.Module:
+    """The model where it is to work: itself where it is there already, else a copy.
+
+    Raises
+    ------
+    FewerError
+        When there is no such device here.
+
+    Examples
+    --------
+    >>> net = nn.Linear(1, 1)
+    >>> on_device(net, "cpu") is net
+    True
+    """
+    try:
+        wanted = torch.device(device)
+        here = device_of(model)
+        if here is None or (here.type == wanted.type and wanted.index in (None, here.index)):
+            return model
+        return copy.deepcopy(model).to(wanted)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise FewerError(f"the device '{device}' cannot be used: {reason}; leave --device out for the CPU") from error
+
+
+def _distance_of(loaded: LoadedModel) -> MakeDistance:
+    task: Any = open_task(loaded.task) if loaded.task in TASKS else None
+    own = task.distance(loaded) if hasattr(task, "distance") else None
+    return own or Reference
+
+
+def _smooth(model: nn.Module, images: Samples, settings: Settings, forward: Forward | None) -> nn.Module:
     # only plans for time round activations
     if not (settings.smooth and settings.measure and "int8" in settings.precisions):
         return model
@@ -176,7 +220,7 @@ def _smooth(model: nn.Module, images: Tensor, settings: Settings, forward: Forwa
 
 
 def _reorder(
-    model: nn.Module, matched: MatchResult, images: Tensor, settings: Settings, forward: Forward | None
+    model: nn.Module, matched: MatchResult, images: Samples, settings: Settings, forward: Forward | None
 ) -> tuple[nn.Module, Sequence[Reordering]]:
     if not (settings.reorder and "block" in settings.pattern):
         return model, ()
@@ -191,7 +235,7 @@ def prepared_for(prepared: Prepared, settings: Settings) -> Prepared:
     return replace(
         prepared,
         loaded=replace(prepared.loaded, model=model),
-        layers=find_layers(model, prepared.matched.units, prepared.calibration[:1], prepared.forward),
+        layers=find_layers(model, prepared.matched.units, prepared.example, prepared.forward),
         reorderings=tuple(orders),
         shared={},
     )

@@ -17,6 +17,7 @@ from fewer.compensate.moments import rows_wanted
 from fewer.compensate.sequential import compress_in_order
 from fewer.core.memory import free_memory
 from fewer.core.option import Option
+from fewer.data.samples import Samples
 from fewer.engine.apply import MEMORY_BYTES, images_in_memory
 from fewer.engine.prepare import Prepared
 from fewer.engine.sense import repair_of
@@ -80,7 +81,7 @@ def refit(
     student: nn.Module,
     masks: Mapping[str, Tensor],
     precisions: Mapping[str, str],
-    images: Tensor,
+    images: Samples,
     done: Callable[[str], None] = lambda name: None,
 ) -> None:
     """Fit every layer of a compressed model again, in place; masks and precisions stay.
@@ -99,7 +100,7 @@ def refit(
         Called with the name of each finished unit.
     """
     dense = copy.deepcopy(prepared.model).eval()
-    units, example = prepared.matched.units, prepared.calibration[:1]
+    units, example = prepared.matched.units, prepared.example
     with unmerged(student):
         compress_in_order(
             dense,
@@ -108,7 +109,7 @@ def refit(
             find_layers(student, units, example, prepared.forward),
             # nothing is cut: the masks of before stay, and what they leave is rounded as before
             {unit.name: [Option(precision=precisions[unit.name])] for unit in units},
-            images,
+            images.batches_of_all(settings.batch),
             replace(repair_of(settings), iterations=_ITERATIONS),
             correction=settings.correction,
             alive={name: to_matrix(mask) for name, mask in masks.items()},

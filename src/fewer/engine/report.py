@@ -13,7 +13,7 @@ from fewer.core.progress import Progress
 from fewer.engine import comparison, description
 from fewer.engine.assembly import Assembly
 from fewer.engine.evidence import Evidence
-from fewer.engine.judge import Judge
+from fewer.engine.judge import judge_of
 from fewer.engine.quality import labelled_rows
 from fewer.engine.rivals import preset_of
 from fewer.reports import RunReport, environment
@@ -35,13 +35,7 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
     """Measure and fill in the report."""
     e, prepared = evidence, evidence.prepared
     began = perf_counter()
-    judge = Judge(
-        prepared.model,
-        prepared.heldout,
-        batch=max(8, e.settings.batch),
-        forward=prepared.forward,
-        task=prepared.loaded.task,
-    )
+    judge = judge_of(prepared, e.settings, prepared.heldout)
     with progress.stage("evaluate", None) as stage:
         # what will be used is judged: rounded activations included, where there are kernels that round them
         used = e.deployed.model if e.deployed is not None else e.model
@@ -81,9 +75,9 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
         "data": {
             "calibration": len(prepared.calibration),
             "heldout": len(prepared.heldout),
-            "source": prepared.source,
-            "skipped": [{"file": f, "reason": r} for f, r in prepared.skipped],
-            "note": " ".join(prepared.notes),
+            "source": prepared.inputs.source,
+            "skipped": [{"file": f, "reason": r} for f, r in prepared.inputs.skipped],
+            "note": " ".join(prepared.inputs.notes),
         },
         "settings": description.flat(e.settings),
         "baselines": rows,

@@ -106,7 +106,7 @@ def rival_model(
         store = scratch / f"rival-{settings.score}-{settings.compensation}"
         store.mkdir(exist_ok=True)
         sensed = sense_curves(prepared, settings, ledger_path=store / "ledger.jsonl", store=store, progress=progress)
-        assembly = Assembly.of(prepared.model, sensed.curves, store, prepared.calibration[:1], prepared.forward)
+        assembly = Assembly.of(prepared.model, sensed.curves, store, prepared.example, prepared.forward)
         allocator, _ = decide(prepared, settings, sensed, assembly, budgets, progress)
     found = choose(sensed.curves, budgets, allocator, power=settings.power)
     chosen = sensed.chosen(found.choice)

@@ -18,7 +18,8 @@ from fewer.core.curve import CurveSet
 from fewer.core.plan import Plan
 from fewer.core.progress import Progress, timed
 from fewer.core.run import RunFolder
-from fewer.distortion.outputs import Reference
+from fewer.data.samples import Samples
+from fewer.distortion.distance import Distance, MakeDistance
 from fewer.engine.apply import apply_options
 from fewer.engine.assembly import Assembly
 from fewer.engine.contest import Made, decide, final
@@ -33,7 +34,7 @@ from fewer.engine.sense import Sensed, resolved, sense_curves
 from fewer.engine.settings import Settings
 from fewer.engine.shrink import Shrunk, shrink
 from fewer.engine.tokens import choose_tokens, mergeable
-from fewer.models.running import Forward, call, evaluating
+from fewer.models.running import Forward
 from fewer.patterns import to_matrix
 from fewer.reports import RunReport, write
 
@@ -136,10 +137,11 @@ def _compress(
     command: str | None,
     forward: Forward | None,
     quality: QualityLike = None,
+    distance: MakeDistance | None = None,
 ) -> CompressedRun:
     timings: dict[str, float] = {}
     with progress.stage("match", None) as stage, timed(timings, "match"):
-        prepared = prepare(model, images, settings, forward)
+        prepared = prepare(model, images, settings, forward, distance=distance)
         judge = quality_of(prepared.loaded, quality)
         settings = resolved(prepared, settings)
         if settings.tokens:  # told before anything is measured
@@ -152,7 +154,7 @@ def _compress(
     if settings.tokens:
         with timed(timings, "tokens"):
             sensed = choose_tokens(prepared, settings, sensed, budgets, progress, scratch)
-    assembly = Assembly.of(prepared.model, sensed.curves, scratch, prepared.calibration[:1], forward)
+    assembly = Assembly.of(prepared.model, sensed.curves, scratch, prepared.example, forward)
     with timed(timings, "plan"):
         allocator, rows = decide(prepared, settings, sensed, assembly, budgets, progress)
     made: dict[bytes, Made] = {}
@@ -200,7 +202,7 @@ def report_on(evidence: Evidence, assembly: Assembly | None, progress: Progress)
         e.masks,
         e.prepared.couplings,
         e.plan.options(),
-        e.prepared.calibration[: max(1, e.settings.batch)],
+        e.prepared.calibration.split(max(1, e.settings.batch))[0],
         e.prepared.forward,
     )
     e.model = e.shrunk.model
@@ -257,16 +259,14 @@ def _search(
     return (found, facts) if facts["kept"] else (start, facts)
 
 
-def search_images(prepared: Prepared, settings: Settings) -> tuple[list[Tensor], Reference, list[Tensor], Reference]:
+def search_images(
+    prepared: Prepared, settings: Settings
+) -> tuple[Sequence[Samples], Distance, Sequence[Samples], Distance]:
     """Images to search on and others to decide on; the stored weights were fitted to neither."""
     images = prepared.sensing_images
     half = max(1, len(images) // 2)
-    sets = []
-    with evaluating(prepared.model):
-        for part in (images[:half], images[-half:]):
-            batches = list(part.split(settings.batch))
-            sets += [batches, Reference([call(prepared.model, b, prepared.forward) for b in batches])]
-    return sets[0], sets[1], sets[2], sets[3]
+    search, judge = images[:half].split(settings.batch), images[-half:].split(settings.batch)
+    return search, prepared.reference(search), judge, prepared.reference(judge)
 
 
 def _iterate(

@@ -1,37 +1,41 @@
-"""The inputs that a run uses: which images calibrate, which are held out, and where they come from."""
+"""The inputs that a run uses: which samples calibrate, which are held out, and where they come from."""
 
 from __future__ import annotations
 
+import inspect
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import nn
 
 from fewer.core.errors import FewerError
-from fewer.data.calibration import as_calibration
-from fewer.data.images import ImageSet, list_images
+from fewer.data.collect import Trial, collect_samples
+from fewer.data.images import ImageSet, list_images, open_images
+from fewer.data.samples import Samples, TensorSamples
+from fewer.distortion.outputs import output_tensors, samples_of
 from fewer.engine.datafree import batchnorm_inputs, gaussian_noise
 from fewer.engine.settings import Settings
+from fewer.models.running import Forward, call, evaluating
 from fewer.models.spec import LoadedModel
 from fewer.tasks import open_task, reads_inputs
 
-__all__ = []
+__all__ = ["Inputs", "all_paths", "by_file", "find_inputs", "sensing_share"]
 
-
-# fewer calibration images than this are all needed for the repair
+# fewer calibration samples than this are all needed for the repair
 _ENOUGH = 6
 
 
-def _apart(count: int, wanted: int, near: int | None = None) -> tuple[int, int]:
-    """How many images to measure harm on, and where the images for the repair that is measured begin.
+def sensing_share(count: int, wanted: int, near: int | None = None) -> tuple[int, int]:
+    """How many samples to measure harm on, and where the samples for the repair that is measured begin.
 
-    ``near`` is the number of leading images that share no file with the others, or None where files are not known.
+    ``near`` is the number of leading samples that share no file with the others, or None where files are not known.
 
     Examples
     --------
-    >>> _apart(64, 16), _apart(12, 16), _apart(2, 16), _apart(64, 16, 25)
+    >>> sensing_share(64, 16), sensing_share(12, 16), sensing_share(2, 16), sensing_share(64, 16, 25)
     ((16, 16), (4, 4), (2, 0), (16, 25))
     """
     if count < _ENOUGH:
@@ -40,100 +44,178 @@ def _apart(count: int, wanted: int, near: int | None = None) -> tuple[int, int]:
     return measured, near or measured
 
 
-def _by_file(files: Sequence[Path]) -> tuple[list[int], int]:
+def by_file(files: Sequence[Path]) -> tuple[list[int], int]:
     """An order in which the crops of two fifths of the files come first, in turns; and how many crops those are.
 
     Harm is measured on the first images: from many files, because one photo is not like another.
 
     Examples
     --------
-    >>> _by_file([Path(name) for name in "aabbccddeef"])
+    >>> by_file([Path(name) for name in "aabbccddeef"])
     ([0, 2, 1, 3, 4, 5, 6, 7, 8, 9, 10], 4)
     """
     names = list(dict.fromkeys(files))
     first = set(names[: max(1, len(names) * 2 // 5)])
-    turn = [files[:i].count(name) for i, name in enumerate(files)]
+    seen: Counter[Path] = Counter()
+    turn = []
+    for name in files:
+        turn.append(seen[name])
+        seen[name] += 1
     near = sorted((i for i, name in enumerate(files) if name in first), key=lambda i: turn[i])
     return near + [i for i, name in enumerate(files) if name not in first], len(near)
 
 
 @dataclass(frozen=True, eq=False)
-class _Images:
-    """The images of a run, as in :class:`Prepared`; ``near`` as for :func:`_apart`."""
+class Inputs:
+    """The samples of a run.
 
-    calibration: Tensor
-    heldout: Tensor
+    Attributes
+    ----------
+    calibration, heldout
+        Samples to work with, and samples that judge.
+    source
+        Where they come from, for people.
+    notes
+        What a reader of the report should know about them.
+    near
+        As for :func:`sensing_share`.
+    """
+
+    calibration: Samples
+    heldout: Samples
     source: str
-    skipped: list[tuple[str, str]]
     notes: list[str]
     near: int | None = None
-    heldout_files: tuple[Path, ...] = ()
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """Files that could not be read, and why."""
+        found = dict.fromkeys([*self.calibration.skipped, *self.heldout.skipped])
+        return [(str(path), reason) for path, reason in found]
 
 
-def _of_files(first: ImageSet, second: ImageSet, source: str, note: str) -> _Images:
-    order, near = _by_file(first.files)
-    skipped = _named(first) + _named(second)
-    return _Images(first.tensor[order], second.tensor, source, skipped, [note], near, tuple(second.files))
+def find_inputs(loaded: LoadedModel, images: Any, settings: Settings, forward: Forward | None = None) -> Inputs:
+    """Read the inputs of a run, and split them into those that calibrate and those that judge.
 
+    Parameters
+    ----------
+    loaded
+        The model; its task reads files where it has one.
+    images
+        Folder, files, or anything that :func:`fewer.data.collect.collect_samples` takes.
+    settings
+        How many of each, and the seed.
+    forward
+        ``forward(model, batch)``.
 
-def _images(loaded: LoadedModel, images: Any, settings: Settings) -> _Images:
-    wanted, apart = settings.calibration, settings.heldout
+    Raises
+    ------
+    FewerError
+        When there are none, or the model does not run on them.
+    """
     if settings.data_free is not None:
-        return _made_up(loaded, images, settings)
+        return _made_up(loaded, images, settings, forward)
     if images is None:
         raise FewerError("images are missing: give a folder of images, a tensor, or data_free='noise'")
     if reads_inputs(loaded.task, images):
-        reader = open_task(str(loaded.task)).images
-        first = reader(loaded, images, wanted, part="calibration", seed=settings.seed)
-        second = reader(loaded, images, apart, part="heldout", seed=settings.seed)
-        note = (
-            f"{len(first)} calibration patches from {len(set(first.files))} images, {len(second)} held-out patches "
-            f"from {len(set(second.files))} other images."
-        )
-        return _of_files(first, second, str(images), note)
-    common: dict[str, Any] = {"seed": settings.seed, "preprocess": loaded.preprocess, "crops": settings.crops}
-    if isinstance(images, (str, Path)) or (isinstance(images, (list, tuple)) and _all_paths(images)):
-        files = list_images(images) if isinstance(images, (str, Path)) else list(images)
-        source = str(images) if isinstance(images, (str, Path)) else f"{len(files)} files"
-        if len(files) == 1:
-            whole = as_calibration(images, wanted + apart, **common)
-            return _Images(*_cut(whole, wanted, apart), source, _named(whole), [_SAME])
-        first = as_calibration(images, wanted, part="calibration", **common)
-        second = as_calibration(images, apart, part="heldout", **common)
-        if len(first) == 0 or len(second) == 0:
-            raise FewerError(f"{source} holds too few readable images to keep some apart for the report")
-        note = (
-            f"{len(first)} calibration images from {len(set(first.files))} files, {len(second)} held-out images "
-            f"from {len(set(second.files))} other files."
-        )
-        return _of_files(first, second, source, note)
+        return _of_task(loaded, images, settings)
+    if isinstance(images, (str, Path)) or all_paths(images):
+        return _of_files(loaded, images, settings)
+    names = None if forward is not None else arguments_of(loaded.model)
+    trial = Trial(lambda batch: _samples_given(loaded.model, batch, forward), names, forward is not None)
     ndim = max(1, len(loaded.preprocess.input_size))
-    whole = as_calibration(images, wanted + apart, sample_ndim=ndim)
+    whole = collect_samples(images, settings.calibration + settings.heldout, trial, sample_ndim=ndim)
     notes = [] if len(whole) > 1 else [_SAME]
-    return _Images(*_cut(whole, wanted, apart), "a tensor given in Python", _named(whole), notes)
+    source = "a tensor given in Python" if whole.tensor is not None else "samples given in Python"
+    return Inputs(*_cut(whole, settings), source, notes)
 
 
 _SAME = "Too few images to keep any apart: the held-out numbers come from the calibration image itself."
 
 
-def _all_paths(images: list[Any] | tuple[Any, ...]) -> bool:
-    return bool(images) and all(isinstance(i, (str, Path)) for i in images)
+def all_paths(images: Any) -> bool:
+    """Whether inputs are a list of files."""
+    return isinstance(images, (list, tuple)) and bool(images) and all(isinstance(i, (str, Path)) for i in images)
 
 
-def _cut(whole: ImageSet, wanted: int, apart: int) -> tuple[Tensor, Tensor]:
+def arguments_of(model: nn.Module) -> tuple[str, ...] | None:
+    """Names of the arguments of a model's forward; None where it takes any.
+
+    Examples
+    --------
+    >>> arguments_of(nn.Linear(1, 1))
+    ('input',)
+    """
+    parameters = inspect.signature(model.forward).parameters.values()
+    if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
+        return None
+    return tuple(p.name for p in parameters)
+
+
+def _samples_given(model: nn.Module, batch: Any, forward: Forward | None) -> int | None:
+    """Samples in what a model gives for a batch; None when it does not run on it."""
+    try:
+        with evaluating(model):
+            return samples_of(output_tensors(call(model, batch, forward)))
+    except FewerError:
+        return None
+
+
+def _of_task(loaded: LoadedModel, images: str | Path, settings: Settings) -> Inputs:
+    reader = open_task(str(loaded.task)).images
+    parts = []
+    for part, wanted in (("calibration", settings.calibration), ("heldout", settings.heldout)):
+        found = reader(loaded, images, wanted, part=part, seed=settings.seed)
+        parts.append(TensorSamples(found.tensor, found.files, found.skipped) if isinstance(found, ImageSet) else found)
+    first, second = parts
+    what = "patches" if len(set(first.files)) < len(first) else "samples"
+    note = (
+        f"{len(first)} calibration {what} from {len(set(first.files))} images, {len(second)} held-out {what} "
+        f"from {len(set(second.files))} other images."
+    )
+    return _ordered(first, second, str(images), note)
+
+
+def _of_files(loaded: LoadedModel, images: Any, settings: Settings) -> Inputs:
+    common: dict[str, Any] = {"seed": settings.seed, "preprocess": loaded.preprocess, "crops": settings.crops}
+    wanted, apart = settings.calibration, settings.heldout
+    files = list_images(images) if isinstance(images, (str, Path)) else list(images)
+    source = str(images) if isinstance(images, (str, Path)) else f"{len(files)} files"
+    if len(files) == 1:
+        whole = open_images(images, wanted + apart, **common)
+        return Inputs(*_cut(whole, settings), source, [_SAME])
+    first = open_images(images, wanted, part="calibration", **common)
+    second = open_images(images, apart, part="heldout", **common)
+    if len(first) == 0 or len(second) == 0:
+        raise FewerError(f"{source} holds too few readable images to keep some apart for the report")
+    note = (
+        f"{len(first)} calibration images from {len(set(first.files))} files, {len(second)} held-out images "
+        f"from {len(set(second.files))} other files."
+    )
+    return _ordered(first, second, source, note)
+
+
+def _ordered(first: Samples, second: Samples, source: str, note: str) -> Inputs:
+    if not first.files:
+        return Inputs(first, second, source, [note])
+    order, near = by_file(first.files)
+    calibration = first.take(order)
+    calibration.skipped = first.skipped
+    return Inputs(calibration, second, source, [note], near)
+
+
+def _cut(whole: Samples, settings: Settings) -> tuple[Samples, Samples]:
     """Calibration first, held out last; a quarter at most is held out."""
     n = len(whole)
     if n == 1:
-        return whole.tensor, whole.tensor
-    held = max(1, min(apart, n // 4))
-    return whole.tensor[: min(wanted, n - held)], whole.tensor[n - held :]
+        return whole, whole
+    held = max(1, min(settings.heldout, n // 4))
+    calibration, heldout = whole[: min(settings.calibration, n - held)], whole[n - held :]
+    calibration.skipped = whole.skipped
+    return calibration, heldout
 
 
-def _named(images: ImageSet) -> list[tuple[str, str]]:
-    return [(str(path), reason) for path, reason in images.skipped]
-
-
-def _made_up(loaded: LoadedModel, images: Any, settings: Settings) -> _Images:
+def _made_up(loaded: LoadedModel, images: Any, settings: Settings, forward: Forward | None) -> Inputs:
     size = loaded.preprocess.input_size
     if settings.data_free == "noise":
         made, note = gaussian_noise(size, settings.calibration, settings.seed), "Gaussian noise instead of images."
@@ -142,8 +224,9 @@ def _made_up(loaded: LoadedModel, images: Any, settings: Settings) -> _Images:
     if images is not None:
         # real images may still judge the result; none of them calibrates it
         real = Settings.of({**settings.model_dump(), "data_free": None})
-        found = _images(loaded, images, real)
+        found = find_inputs(loaded, images, real, forward)
         source = f"data-free ({settings.data_free}); judged on {found.source}"
-        return replace(found, calibration=made, source=source, notes=[note, *found.notes], near=None)
+        return replace(found, calibration=TensorSamples(made), source=source, notes=[note, *found.notes], near=None)
     heldout = gaussian_noise(size, settings.heldout, settings.seed + 1) if settings.data_free == "noise" else made
-    return _Images(made, heldout, f"data-free ({settings.data_free})", [], [note, "Judged on made-up inputs as well."])
+    notes = [note, "Judged on made-up inputs as well."]
+    return Inputs(TensorSamples(made), TensorSamples(heldout), f"data-free ({settings.data_free})", notes)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fewer.core.plan import Plan
 from fewer.engine.prepare import Prepared
 from fewer.models.artefact import Saved, save_artefact
+from fewer.models.running import device_of
 from fewer.models.surgery import Removal
 
 __all__ = ["save_model"]
@@ -28,9 +31,11 @@ def save_model(
 
     ``masks`` are those of the model as it is now, after the removals.
     """
+    if device_of(model) not in (None, torch.device("cpu")):  # a file knows no device
+        model = copy.deepcopy(model).cpu()
     units: list[dict[str, Any]] = []
     for name, option in plan.options().items():
-        mask = masks[name]
+        mask = masks[name].cpu()
         dense = bool(mask.all())
         pattern = "unstructured" if option.removes else option.pattern  # what is left of a cut layer is dense
         units.append(

@@ -23,7 +23,9 @@ from fewer.core.execute import run_tasks
 from fewer.core.ledger import Ledger
 from fewer.core.option import Option
 from fewer.core.progress import Progress, Silent
-from fewer.distortion.outputs import Reference, reduction
+from fewer.data.samples import Samples
+from fewer.distortion.distance import Distance
+from fewer.distortion.outputs import reduction
 from fewer.distortion.rounding import input_rounding_harm
 from fewer.distortion.sensitivity import output_sensitivity
 from fewer.distortion.taylor import rms_gradients
@@ -57,8 +59,8 @@ class Sensed:
 
     curves: CurveSet
     options: dict[str, tuple[Option, ...]]
-    batches: list[Tensor]
-    reference: Reference | None
+    batches: Sequence[Samples]
+    reference: Distance | None
     facts: dict[str, Any]
     plain: CurveSet | None = None  # where tokens are merged: the curves without that
 
@@ -129,7 +131,7 @@ def sense_curves(
     started = perf_counter()
     threads = torch.get_num_threads()
     with progress.stage("statistics", None) as stage, evaluating(prepared.model):
-        reference = Reference([call(prepared.model, b, prepared.forward) for b in batches])
+        reference = prepared.reference(batches)
         moments = collect_moments(
             subject,
             {u.name: [subject.get_submodule(n) for n in (u.name, *u.aliases)] for u in units},
@@ -187,7 +189,7 @@ def sense_curves(
 
 
 def score_gradients(
-    prepared: Prepared, settings: Settings, model: nn.Module, batches: Sequence[Tensor], reference: Reference
+    prepared: Prepared, settings: Settings, model: nn.Module, batches: Sequence[Samples], reference: Distance
 ) -> dict[str, Tensor]:
     """Gradients that the score ``taylor`` ranks weights with, by unit name; none for other scores."""
     if settings.score != "taylor":
@@ -216,14 +218,15 @@ def row_sensitivity(prepared: Prepared, settings: Settings, model: nn.Module) ->
     if original and "sensitivity" in prepared.shared:
         return prepared.shared["sensitivity"]
     twin = copy.deepcopy(model).eval()
-    batches = list(prepared.sensing_images.split(1))
-    layers = find_layers(twin, prepared.matched.units, batches[0][:1], prepared.forward)
+    batches = prepared.sensing_images.split(1)
+    layers = find_layers(twin, prepared.matched.units, batches[0], prepared.forward)
     found = output_sensitivity(
         twin,
         list(layers.values()),
         batches,
         prepared.forward,
         seeds=probe_seeds(settings.seed, 0, len(batches)),
+        reference=prepared.reference(batches, twin),
     )
     if original:
         prepared.shared["sensitivity"] = found
@@ -233,13 +236,13 @@ def row_sensitivity(prepared: Prepared, settings: Settings, model: nn.Module) ->
 _DOUBT = 0.64
 
 
-def sensing_batches(prepared: Prepared, settings: Settings) -> list[Tensor]:
+def sensing_batches(prepared: Prepared, settings: Settings) -> list[Samples]:
     """The images that harm is measured on, in batches.
 
     One image each for the Taylor estimate: a random direction then stands for one image instead of for the sum of
     several, so that the same number of passes gives as many more independent draws.
     """
-    return list(prepared.sensing_images.split(1 if settings.estimator == "taylor" else settings.batch))
+    return prepared.sensing_images.split(1 if settings.estimator == "taylor" else settings.batch)
 
 
 def _stored(job: SenseJob, task: SenseTask) -> bool:
@@ -264,11 +267,17 @@ def _input_noise(
     key = f"input rounding {','.join(wanted)}"
     if key not in ledger:
         twin = copy.deepcopy(model).eval()
-        images = prepared.sensing_images[:_NOISE_IMAGES]
-        layers = find_layers(twin, prepared.matched.units, images[:1], prepared.forward)
+        batches = prepared.sensing_images[:_NOISE_IMAGES].split(_NOISE_IMAGES)
+        layers = find_layers(twin, prepared.matched.units, batches[0][:1], prepared.forward)
         with progress.stage("rounding", len(layers)) as stage:
             found = input_rounding_harm(
-                twin, layers, [images], wanted, prepared.forward, done=lambda name: stage.advance(1, name)
+                twin,
+                layers,
+                batches,
+                wanted,
+                prepared.forward,
+                reference=prepared.reference(batches, twin),
+                done=lambda name: stage.advance(1, name),
             )
         reduce = reduction(settings.reduction)
         ledger.add(key, {n: {p: float(reduce(h[None])[0]) for p, h in row.items()} for n, row in found.items()})
@@ -286,8 +295,8 @@ def _work_key(
     chosen["apart"] = prepared.apart
     offered = {name: [str(option) for option in found] for name, found in options.items()}
     text = json.dumps([chosen, list(settings.exclude), offered], sort_keys=True)
-    tensors = [prepared.calibration, *(v for _, v in sorted((alive or {}).items()))]
-    return hashlib.sha256((text + state_hash(model, *tensors)).encode()).hexdigest()
+    tensors = [v for _, v in sorted((alive or {}).items())]
+    return hashlib.sha256((text + prepared.calibration.digest() + state_hash(model, *tensors)).encode()).hexdigest()
 
 
 def _assemble(
@@ -334,7 +343,7 @@ def _assemble(
         "model": prepared.loaded.name,
         "settings": settings.model_dump(mode="json"),
         "state": state_hash(prepared.model),
-        "images": prepared.source,
+        "images": prepared.inputs.source,
         "reorderings": [one.to_dict() for one in prepared.reorderings],
     }
     coupled = tuple(link.units for link in prepared.couplings.links)

@@ -21,8 +21,9 @@ from fewer.compensate.sweep import Repair, Sweep
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.core.unit import Unit
+from fewer.data.samples import Samples
+from fewer.distortion.distance import Distance
 from fewer.distortion.measured import Measured
-from fewer.distortion.outputs import Reference
 from fewer.distortion.taylor import Taylor
 from fewer.engine.assembly import stored_as
 from fewer.models.layers import Fit, find_layers
@@ -85,8 +86,8 @@ class SenseJob:
     model: nn.Module
     units: Sequence[Unit]
     options: dict[str, tuple[Option, ...]]
-    batches: Sequence[Any]
-    reference: Reference
+    batches: Sequence[Samples]
+    reference: Distance
     moments: dict[str, Moments]
     repair: Repair
     estimator: str = "measured"
@@ -142,7 +143,7 @@ class _Worker:
     def __init__(self, job: SenseJob) -> None:
         self.job = job
         self.model = copy.deepcopy(job.model).eval()
-        self.layers = find_layers(self.model, job.units, _first(job.batches[0]), job.forward)
+        self.layers = find_layers(self.model, job.units, job.batches[0][:1], job.forward)
         self.estimators: dict[tuple[int, int], Measured | Taylor] = {}
 
     def estimator(self, start: int, stop: int) -> Measured | Taylor:
@@ -214,7 +215,7 @@ class _Worker:
             "kept": [kept[i] for i in at],
             "errors": [errors[i] for i in at],
             "lost": [lost[i] for i in at],
-            "scores": option_thresholds(layer.matrix, options) if task.start == 0 else {},
+            "scores": option_thresholds(layer.matrix.cpu(), options) if task.start == 0 else {},
             "passes": estimator.spent(),
             "note": estimator.note,
             "seconds": perf_counter() - started,
@@ -234,18 +235,7 @@ def probe_seeds(seed: int, start: int, stop: int) -> list[int]:
 
 def _packed(index: int, fit: Fit) -> dict[str, Tensor]:
     # half precision is enough to compare plans with; the final weights are computed anew
-    entry = {f"{index}.weight": fit.weight.half(), f"{index}.shift": fit.shift.contiguous()}
+    entry = {f"{index}.weight": fit.weight.half().cpu(), f"{index}.shift": fit.shift.contiguous().cpu()}
     if fit.spread is not None:
-        entry[f"{index}.spread"] = fit.spread.contiguous()
+        entry[f"{index}.spread"] = fit.spread.contiguous().cpu()
     return entry
-
-
-def _first(batch: Any) -> Any:
-    """One sample of a batch, for passes that only look at the structure."""
-    if isinstance(batch, Tensor):
-        return batch[:1]
-    if isinstance(batch, dict):
-        return {k: _first(v) for k, v in batch.items()}
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(_first(v) for v in batch)
-    return batch

@@ -71,7 +71,7 @@ def rows_follow(
             raise FewerError(f"{name!r} has no channels that can be removed in this model; sense it again")
         if option.removes != "columns":
             continue
-        alive = torch.zeros(link.count, link.size, dtype=torch.bool)
+        alive = torch.zeros(link.count, link.size, dtype=torch.bool, device=masks[name].device)
         alive[list(_kept(masks[name], link))] = True
         for producer in link.producers:
             weight: Any = model.get_submodule(producer).weight
@@ -85,7 +85,7 @@ def rows_follow(
 def _kept(mask: Tensor, link: Link) -> tuple[int, ...]:
     """Groups of channels of which a consumer's mask keeps anything; the first one when that is none."""
     used = mask.reshape(mask.shape[0], link.count, -1).any(dim=2).any(dim=0)
-    return tuple(used.nonzero().flatten().tolist()) or (0,)
+    return tuple(used.cpu().nonzero().flatten().tolist()) or (0,)
 
 
 def shrink(

@@ -28,7 +28,7 @@ from fewer.engine.prepare import Prepared
 from fewer.engine.sense import Sensed
 from fewer.engine.settings import Settings
 from fewer.models.matching import match
-from fewer.models.running import call, evaluating, use_threads
+from fewer.models.running import call, evaluating, model_input, use_threads
 from fewer.tokens.blocks import merge_after, merge_quickly, mergeable_blocks
 from fewer.tokens.merge import TokenState
 from fewer.tokens.schedule import present_tokens, schedules
@@ -46,7 +46,7 @@ def mergeable(prepared: Prepared) -> tuple[list[str], int, int]:
     """
     if prepared.forward is not None:
         raise FewerError("tokens cannot be merged in a model with its own forward=; leave tokens out")
-    return mergeable_blocks(prepared.model, prepared.calibration[:1])
+    return mergeable_blocks(prepared.model, model_input(prepared.model, prepared.example))
 
 
 _CLOSE = 2.0
@@ -138,7 +138,7 @@ def _best_together(
     if store is None or len(close) < 2:
         return ranked[0][1]
     for plan, curves, row in close:
-        assembly = Assembly.of(prepared.model, curves, store, prepared.calibration[:1], prepared.forward)
+        assembly = Assembly.of(prepared.model, curves, store, prepared.example, prepared.forward)
         row["measured"] = assembly.distortion(plan.choice, sensed.batches, sensed.reference)
     return min(close, key=lambda one: one[2]["measured"])[1]
 
@@ -203,7 +203,7 @@ def repriced(
     harm
         Of the merges.
     """
-    example = prepared.calibration[:1]
+    example = prepared.example
     found = match(merged, example, exclude=settings.exclude)
     positions = {unit.name: unit.positions for unit in found.units}
     fixed = dict(curves.fixed)

@@ -76,7 +76,7 @@ def row_scales(matrix: Tensor, bits: int = 8, estimator: str = "min-max", import
 
 
 def _least_error(matrix: Tensor, peak: Tensor, top: int, importance: Tensor | None) -> Tensor:
-    weight = torch.ones(matrix.shape[1], dtype=matrix.dtype) if importance is None else importance.to(matrix.dtype)
+    weight = matrix.new_ones(matrix.shape[1]) if importance is None else importance.to(matrix.dtype)
     best, least = peak, torch.full_like(peak, torch.inf)
     for fraction in _FRACTIONS:
         scale = torch.where(peak > 0, fraction * peak / top, torch.ones_like(peak))[:, None]

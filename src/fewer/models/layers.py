@@ -59,7 +59,7 @@ class Layer:
         if self.norm is not None:
             return -self.norm.running_mean.float()  # type: ignore[operator, union-attr]
         bias = getattr(self.users[0], "bias", None)
-        return torch.zeros(self.unit.rows) if bias is None else bias.detach().float()
+        return torch.zeros(self.unit.rows, device=self.weight.device) if bias is None else bias.detach().float()
 
     @torch.no_grad()
     def install(self, matrix: Tensor, shift: Tensor | None = None, spread: Tensor | None = None) -> None:

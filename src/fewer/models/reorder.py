@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.core.unit import Unit
+from fewer.data.samples import Samples
 from fewer.models.coupling import difference, tolerance
 from fewer.models.matching import tied
 from fewer.models.running import Forward, call, evaluating, tensors_of
@@ -267,7 +268,12 @@ def reorder(model: nn.Module, reorderings: Sequence[Reordering]) -> nn.Module:
 
 
 def reordered(
-    model: nn.Module, units: Sequence[Unit], images: Tensor, forward: Forward | None = None, *, heads: bool = False
+    model: nn.Module,
+    units: Sequence[Unit],
+    images: Tensor | Samples,
+    forward: Forward | None = None,
+    *,
+    heads: bool = False,
 ) -> tuple[nn.Module, list[Reordering]]:
     """A copy of a model with its inner channels in an order that suits blocks.
 
@@ -350,8 +356,9 @@ def _tried(model: nn.Module, kind: Sequence[Reordering], same: Callable[[], bool
     return kept
 
 
-def _outputs(model: nn.Module, images: Tensor, forward: Forward | None) -> list[Tensor]:
-    return [t.detach().clone() for t in tensors_of(call(model, images, forward)) if t.is_floating_point()]
+def _outputs(model: nn.Module, images: Tensor | Samples, forward: Forward | None) -> list[Tensor]:
+    outputs = [call(model, batch, forward) for batch in images.split(len(images))]
+    return [t.detach().clone() for t in tensors_of(outputs) if t.is_floating_point()]
 
 
 def _undone(one: Reordering) -> Reordering:
@@ -360,7 +367,9 @@ def _undone(one: Reordering) -> Reordering:
     return Reordering(one.consumer, one.producers, one.followers, back, inner)
 
 
-def _mean_squares(model: nn.Module, names: set[str], images: Tensor, forward: Forward | None) -> dict[str, Tensor]:
+def _mean_squares(
+    model: nn.Module, names: set[str], images: Tensor | Samples, forward: Forward | None
+) -> dict[str, Tensor]:
     """Of each input channel of some layers."""
     sums: dict[str, Tensor] = {}
     handles = []

@@ -10,10 +10,11 @@ from threading import Lock
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from fewer.core.errors import FewerError
+from fewer.data.samples import Samples, leaves, map_tensors
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -21,19 +22,25 @@ Forward = Callable[[nn.Module, Any], Any]
 def call(model: nn.Module, example: Any, forward: Forward | None = None) -> Any:
     """Call a model on a tensor, ``*tuple`` or ``**mapping``, or through the user's own forward.
 
+    This is where inputs meet a model: samples become a batch, and the batch moves to the model's device.
+
+    Parameters
+    ----------
+    model
+        Any module.
+    example
+        Samples, or a batch as the model takes it.
+    forward
+        ``forward(model, batch)``.
+
     Raises
     ------
     FewerError
         When the model does not run on the example; the message has the shapes and the model's own error.
     """
+    example = model_input(model, example)
     try:
-        if forward is not None:
-            return forward(model, example)
-        if isinstance(example, Mapping):
-            return model(**example)
-        if isinstance(example, (tuple, list)):
-            return model(*example)
-        return model(example)
+        return call_plainly(model, example, forward)
     except FewerError:
         raise
     except Exception as error:
@@ -43,38 +50,54 @@ def call(model: nn.Module, example: Any, forward: Forward | None = None) -> Any:
         ) from error
 
 
-def tensors_of(value: Any) -> list[Tensor]:
-    """All tensors in nested tuples, lists and mappings.
+def call_plainly(model: nn.Module, batch: Any, forward: Forward | None = None) -> Any:
+    """As :func:`call`, on a batch that is where the model is; the model's own errors come through as they are."""
+    if forward is not None:
+        return forward(model, batch)
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    if isinstance(batch, (tuple, list)):
+        return model(*batch)
+    return model(batch)
+
+
+def model_input(model: nn.Module, example: Any) -> Any:
+    """Samples, or a batch, as the model takes it, on the device of its first parameter.
 
     Examples
     --------
-    >>> len(tensors_of({"a": torch.zeros(1), "b": (torch.zeros(1), 3)}))
-    2
+    >>> from fewer.data.samples import TensorSamples
+    >>> model_input(nn.Linear(2, 1), TensorSamples(torch.ones(1, 2)))
+    tensor([[1., 1.]])
     """
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        return [t for v in value.values() for t in tensors_of(v)]
-    if isinstance(value, (tuple, list)):
-        return [t for v in value for t in tensors_of(v)]
-    return []
+    batch = example.batch() if isinstance(example, Samples) else example
+    device = device_of(model)
+    return batch if device is None else to_device(batch, device)
+
+
+def device_of(model: nn.Module) -> torch.device | None:
+    """Device of a model's first parameter or buffer; None where it has neither."""
+    first = next(model.parameters(), None)
+    first = next(model.buffers(), None) if first is None else first
+    return None if first is None else first.device
+
+
+tensors_of = leaves
 
 
 def batch_size(example: Any) -> int:
     """Samples in an example: the first dimension of its first tensor, at least 1."""
+    if isinstance(example, Samples):
+        return len(example)
     tensors = tensors_of(example)
     return max(1, tensors[0].shape[0]) if tensors and tensors[0].ndim else 1
 
 
 def to_device(example: Any, device: torch.device) -> Any:
-    """The example with its tensors on a device."""
-    if isinstance(example, Tensor):
-        return example.to(device)
-    if isinstance(example, Mapping):
-        return {key: to_device(value, device) for key, value in example.items()}
-    if isinstance(example, (tuple, list)):
-        return type(example)(to_device(value, device) for value in example)
-    return example
+    """The example with its tensors on a device; the very same object where they are there already."""
+    if isinstance(example, Samples) or all(t.device == device for t in leaves(example)):
+        return example
+    return map_tensors(example, lambda t: t.to(device))
 
 
 @contextmanager

@@ -76,22 +76,22 @@ def select_mask(score: Tensor, pattern: Pattern, sparsity: float, alive: Tensor 
         order = channel_order(cols, pattern.taps)
         gathered = score[:, order] if score.shape == (rows, cols) else score
         left = None if alive is None else alive[:, order]
-        mask = torch.empty(rows, cols, dtype=torch.bool)
+        mask = torch.empty(rows, cols, dtype=torch.bool, device=score.device)
         mask[:, order] = select_mask(gathered, pattern.fitted(rows, cols), sparsity, left)
         return mask
     pattern = pattern.fitted(rows, cols)
     tiled = pattern.kind == "block"
     if pattern.kind == "dense" or (sparsity <= 0 and pattern.kind != "nm"):
-        return torch.ones(rows, cols, dtype=torch.bool) if alive is None else alive.clone()
+        return torch.ones(rows, cols, dtype=torch.bool, device=score.device) if alive is None else alive.clone()
     if pattern.kind == "nm":
         return _select_nm(score, pattern, alive)
     if not tiled:
         ranked = score if alive is None else score.masked_fill(~alive, -math.inf)
         drop = drop_count(score.numel(), sparsity)
-        keep = torch.ones(rows * cols, dtype=torch.bool)
+        keep = torch.ones(rows * cols, dtype=torch.bool, device=score.device)
         keep[torch.topk(ranked.flatten(), drop, largest=False, sorted=False).indices] = False
         return keep.view(rows, cols) if alive is None else keep.view(rows, cols) & alive
-    counts = tile_counts(rows, cols, pattern.height, pattern.width)
+    counts = tile_counts(rows, cols, pattern.height, pattern.width).to(score.device)
     harm = score if score.shape == counts.shape else tile_sums(score, pattern.height, pattern.width)
     harm = harm / counts
     if alive is not None:
@@ -101,7 +101,7 @@ def select_mask(score: Tensor, pattern: Pattern, sparsity: float, alive: Tensor 
     removed = counts.flatten()[order].cumsum(0)
     # the first tile at which enough weights are gone is the last one to go
     last = int(torch.searchsorted(removed, drop_count(rows * cols, sparsity)))
-    keep = torch.ones(order.numel(), dtype=torch.bool)
+    keep = torch.ones(order.numel(), dtype=torch.bool, device=score.device)
     keep[order[: last + 1]] = False
     mask = expand_tiles(keep.view(counts.shape), rows, cols, pattern.height, pattern.width)
     # an earlier step may have overshot on large tiles, so that fewer weights than are dead had to go
@@ -111,7 +111,7 @@ def select_mask(score: Tensor, pattern: Pattern, sparsity: float, alive: Tensor 
 def _select_nm(score: Tensor, pattern: Pattern, alive: Tensor | None) -> Tensor:
     rows, cols = score.shape
     ranked = score if alive is None else score.masked_fill(~alive, -math.inf)
-    keep = torch.zeros(rows, cols, dtype=torch.bool)
+    keep = torch.zeros(rows, cols, dtype=torch.bool, device=score.device)
     full = cols - cols % pattern.m
     if full:
         groups = ranked[:, :full].reshape(rows, -1, pattern.m)
@@ -120,7 +120,7 @@ def _select_nm(score: Tensor, pattern: Pattern, alive: Tensor | None) -> Tensor:
         keep[:, :full] = chosen.reshape(rows, full)
     if full < cols:  # a tail shorter than m keeps its share, rounded up
         share = math.ceil((cols - full) * pattern.n / pattern.m)
-        tail = torch.zeros(rows, cols - full, dtype=torch.bool)
+        tail = torch.zeros(rows, cols - full, dtype=torch.bool, device=score.device)
         tail.scatter_(1, ranked[:, full:].topk(share, dim=1).indices, True)
         keep[:, full:] = tail
     return keep if alive is None else keep & alive

@@ -39,7 +39,7 @@ class Feedback:
         mean = float(diagonal.mean())
         # float64: a Hessian of few images is nearly singular
         damped = hessian.double() + (_DAMPING * mean if mean > 0 else 1.0) * torch.eye(
-            len(hessian), dtype=torch.float64
+            len(hessian), dtype=torch.float64, device=hessian.device
         )
         self.order = diagonal.argsort(descending=True)
         factor, failed = torch.linalg.cholesky_ex(damped[self.order][:, self.order])

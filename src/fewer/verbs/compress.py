@@ -12,6 +12,7 @@ from typing import Any
 from fewer.core.budget import Budget, parse_budgets
 from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
+from fewer.distortion.distance import MakeDistance
 from fewer.engine.quality import QualityLike
 from fewer.engine.run import CompressedRun, _compress, config_of, save_run
 from fewer.engine.settings import Settings
@@ -31,6 +32,7 @@ def compress(
     command: str | None = None,
     forward: Forward | None = None,
     quality: QualityLike = None,
+    distance: MakeDistance | None = None,
 ) -> CompressedRun:
     """Make a model meet a budget, with the least change of its output.
 
@@ -39,7 +41,9 @@ def compress(
     model
         ``fewer/NAME``, ``timm/NAME``, ``hf/NAME``, ``path.py:function``, or any ``nn.Module``. It is not changed.
     images
-        Unlabelled images: a folder, a list of files, a tensor [N, ...], or an iterable of tensors such as a DataLoader.
+        Unlabelled inputs: a folder or list of image files, a tensor [N, ...], a dictionary or tuple of tensors with the
+        samples first, a list or DataLoader of tensors, dictionaries or tuples, a list of arrays of different length,
+        or :class:`~fewer.data.samples.Samples`.
     budget
         ``"weights=50%"``, ``"flops=0.5x"``, ``"size=8MB"``, ``"latency=0.4x"``, ``"latency=20ms"``, or several.
     out
@@ -53,11 +57,15 @@ def compress(
     command
         The command line, for the report.
     forward
-        ``forward(model, batch)``, for models that are not called with one tensor.
+        ``forward(model, batch)``, for models that are not called with a tensor, ``*tuple`` or ``**dictionary``.
+        Samples of different length come to it as a list.
     quality
         How good a model is on labelled data: ``quality(model)`` gives numbers by name. It steers nothing; the report
         shows it before and after, and for every baseline. Of a model that a task trained, the folder of the data will
         do.
+    distance
+        How a change of the model's output is measured, where its relative square is not what matters: a function that
+        makes a :class:`~fewer.distortion.distance.Distance` of the dense outputs.
 
     Returns
     -------
@@ -89,7 +97,7 @@ def compress(
             scratch.mkdir(exist_ok=True)
         else:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fewer-")))
-        result = _compress(model, images, budgets, settings, scratch, progress, command, forward, quality)
+        result = _compress(model, images, budgets, settings, scratch, progress, command, forward, quality, distance)
         if run is not None:
             with progress.stage("save", None) as stage:
                 save_run(run, result, config)

@@ -18,7 +18,7 @@ from fewer.core.progress import Progress, Silent, Stage
 from fewer.core.run import RunFolder
 from fewer.distillation.blocks import find_blocks
 from fewer.distillation.recover import RecoverySettings, TeacherStudent, has_fast_bf16, train_student
-from fewer.engine.judge import Judge
+from fewer.engine.judge import Judge, judge_of
 from fewer.engine.quality import QualityLike
 from fewer.engine.refit import affordable_views, can_refit, refit, room_for_views
 from fewer.engine.reopen import Measured, OpenRun, check_finished, open_run
@@ -160,13 +160,7 @@ def recover(
         checkpoint = _scratch(folder, overwrite, resume, elsewhere)
         folder.log("recovering", command=command or "", budget_seconds=seconds, steps=steps)
         with progress.stage("judge", None) as stage:
-            work.judge = Judge(
-                work.prepared.model,
-                work.prepared.heldout,
-                batch=max(8, work.settings.batch),
-                forward=forward,
-                task=work.prepared.loaded.task,
-            )
+            work.judge = judge_of(work.prepared, work.settings, work.prepared.heldout)
             judging = perf_counter()
             before = work.measure()
             reserve = _SPARE * (perf_counter() - judging) + _SAVING
@@ -226,10 +220,7 @@ def _learn(
                 f"{wanted.seconds:g} s for training; give at least --time {max(10, round(4 * (used + reserve)))}s"
             )
         settings = RecoverySettings(**{**vars(wanted), "seconds": left})
-    choosing = Judge(
-        prepared.model, work.views.choosing, batch=max(8, work.settings.batch),
-        forward=prepared.forward, task=prepared.loaded.task,
-    )  # fmt: skip
+    choosing = judge_of(prepared, work.settings, work.views.choosing)
     activations = _rounded_activations(work)
     fit = Fit(better="lower")
     if not checkpoint.exists() and can_refit(prepared, work.student, work.recipe, work.settings):
@@ -269,7 +260,7 @@ def _refit(
             work.student,
             work.masks,
             {unit.name: unit.precision for unit in work.recipe.units},
-            work.views.draw(0, views).to(work.prepared.calibration.dtype),
+            work.views.draw(0, views),
             lambda name: stage.advance(1, name),
         )
     fit.seconds = perf_counter() - began
@@ -292,8 +283,7 @@ def _train(
     """Teach the student for what is left of the time."""
     prepared, recipe = work.prepared, work.recipe
     names = [unit.name for unit in recipe.units]
-    example = prepared.calibration[:1]
-    blocks = find_blocks(prepared.model, names, example, prepared.forward)
+    blocks = find_blocks(prepared.model, names, prepared.example, prepared.forward)
     models = TeacherStudent(
         prepared.model,
         work.student,
@@ -302,7 +292,7 @@ def _train(
             for u in recipe.units
         },
         blocks,
-        choosing.reference,
+        choosing.energies,
         activations,
         [skip.name for skip in prepared.matched.skipped if skip.reason == "excluded by the user"],
         prepared.forward,
@@ -312,7 +302,7 @@ def _train(
         return train_student(
             models,
             settings,
-            lambda step: work.views.draw(step, settings.batch).to(example.dtype),
+            lambda step: work.views.step(step, settings.batch),
             lambda student: choosing.judge(student).distortion,
             start=fit,
             checkpoint=checkpoint,

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from fewer.models.sparse.rulebook import Rulebook
 
 __all__ = ["Sites", "site_keys"]
 
@@ -32,6 +29,7 @@ class Sites:
 
     Examples
     --------
+    >>> import torch
     >>> sites = Sites(torch.ones(1, 2), torch.tensor([[0, 0, 1, 2]]), (1, 3, 4), 1)
     >>> sites.dense().shape, float(sites.dense().sum())
     (torch.Size([1, 2, 1, 3, 4]), 2.0)
@@ -41,7 +39,7 @@ class Sites:
     where: Tensor
     shape: tuple[int, int, int]
     samples: int
-    rules: dict[str, Rulebook] = field(default_factory=dict)
+    rules: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.where)
@@ -63,6 +61,7 @@ def site_keys(where: Tensor, shape: tuple[int, int, int]) -> Tensor:
 
     Examples
     --------
+    >>> import torch
     >>> site_keys(torch.tensor([[1, 0, 1, 2]]), (1, 3, 4)).tolist()
     [18]
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,8 @@ from fewer.tasks.detect3d.dataset import DetectionData
 from fewer.tasks.detect3d.evaluation import DetectionScores
 from fewer.tasks.detect3d.frames import Objects
 from fewer.tasks.detect3d.metrics.bands import count_bands
-
-if TYPE_CHECKING:
-    from fewer.tasks.detect3d.training import TrainedDetector
+from fewer.tasks.detect3d.scoring import detect_all
+from fewer.tasks.detect3d.trained import TrainedDetector
 
 __all__ = ["bird_section", "compare_page", "evaluation_page", "training_page"]
 
@@ -127,8 +126,6 @@ def _again(command: str, settings: Mapping[str, Any] | None = None) -> Section:
 
 def training_page(run: TrainedDetector, command: str) -> Page:
     """The page of a training."""
-    from fewer.tasks.detect3d.scoring import detect_all
-
     plan, scores, sections = run.plan, run.scores, []
     if scores is not None:
         sections.append(Section(name="scores", title="Scores", tables=_tables(scores)))

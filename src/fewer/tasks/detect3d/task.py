@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fewer.tasks.detect3d.evaluate import DetectorQuality
     from fewer.tasks.detect3d.evaluation import DetectionScores
     from fewer.tasks.detect3d.predict import PredictedBoxes
-    from fewer.tasks.detect3d.training import TrainedDetector
+    from fewer.tasks.detect3d.trained import TrainedDetector
 
 __all__ = ["Detect3D"]
 
