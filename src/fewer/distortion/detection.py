@@ -67,6 +67,11 @@ class DetectionDistance:
         self.samples = sum(len(next(iter(one.values()))) for one in named)
         self.weights = self._plain() if plain else self._weighted(outputs, locality)
 
+    @classmethod
+    def plain_form(cls, outputs: Sequence[Mapping[str, Tensor]]) -> DetectionDistance:
+        """The form of the published code; what the setting ``distance = "plain"`` means for detectors."""
+        return cls(outputs, plain=True)
+
     def _plain(self) -> list[dict[str, Tensor]]:
         # so that a detector that puts out nothing has a change of 1
         energy = sum(float(t.double().square().mean()) for one in self.dense for t in one.values()) / len(self.dense)
@@ -129,7 +134,7 @@ def plain_detection(outputs: Sequence[Mapping[str, Tensor]]) -> DetectionDistanc
     >>> float(plain_detection([dense]).change(0, {name: 0 * t for name, t in dense.items()}))
     1.0
     """
-    return DetectionDistance(outputs, plain=True)
+    return DetectionDistance.plain_form(outputs)
 
 
 def with_locality(locality: float) -> Any:

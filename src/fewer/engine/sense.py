@@ -43,6 +43,7 @@ _SENSED_BY = (
     "pattern",
     "sparsities",
     "estimator",
+    "distance",
     "compensation",
     "score",
     "damping",

@@ -25,7 +25,7 @@ def test_labels_of_real_frames():
             assert np.abs(objects.boxes[:, :6] - frame["boxes"][:, :6]).max() < 0.05
             assert np.abs(limit_angle(objects.boxes[:, 6] - frame["boxes"][:, 6])).max() < 1e-3
             inside = points_in_boxes(frame["points"], objects.boxes, 0.05).sum(1)
-            assert np.corrcoef(inside, frame["points_in_box"])[0, 1] > 0.99 or len(inside) < 3
+            assert np.abs(inside - frame["points_in_box"]).max() < 0.15 * max(60, inside.max())
             image, _ = image_boxes(objects.boxes, calibration)
             middle = (image[:, :2] + image[:, 2:]) / 2
             annotated = (objects.image[:, :2] + objects.image[:, 2:]) / 2

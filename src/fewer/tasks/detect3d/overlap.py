@@ -170,14 +170,16 @@ def rotated_nms(boxes: Floats, scores: Floats, threshold: float, most: int | Non
     [1, 2]
     """
     order = np.argsort(-np.asarray(scores), kind="stable")
-    overlaps = bev_iou(np.asarray(boxes)[order], np.asarray(boxes)[order]) > threshold
-    gone = np.zeros(len(order), dtype=bool)
+    rows = np.asarray(boxes, float).reshape(-1, 7)[order]
+    open_ = np.ones(len(order), dtype=bool)
     kept: list[int] = []
     for i in range(len(order)):
-        if gone[i]:
+        if not open_[i]:
             continue
         kept.append(i)
         if most is not None and len(kept) == most:
             break
-        gone |= overlaps[i]
+        # only boxes that are kept are compared with the rest, which is far less than all pairs
+        rest = np.flatnonzero(open_[i + 1 :]) + i + 1
+        open_[rest[bev_iou(rows[i : i + 1], rows[rest])[0] > threshold]] = False
     return order[kept]

@@ -108,3 +108,9 @@ class Detect3D(Task):
         from fewer.distortion.detection import DetectionDistance
 
         return DetectionDistance
+
+    def demo(self, compress: Any, out: str | Path, **options: Any) -> Any:
+        """See :func:`fewer.tasks.detect3d.demo.demo`."""
+        from fewer.tasks.detect3d.demo import demo
+
+        return demo(compress, out, **options)
