@@ -1,4 +1,4 @@
-"""Real public data that lies beside the checkout; tests of it skip where it is absent."""
+"""Real public data beside the checkout, which the project does not carry; see each set's licence."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ __all__ = ["shared_data"]
 
 
 def shared_data(name: str) -> Path:
-    """Path of a file or folder of the shared data, or a skip with a reason.
+    """A file of the shared data; the test is skipped where it is absent.
 
-    ``FEWER_SHARED_DATA`` may name the folder; by default it is ``shared/data`` beside the checkout.
+    ``FEWER_SHARED_DATA`` names the folder; by default it is looked for beside the checkout.
     """
-    root = Path(os.environ.get("FEWER_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    if not (root / name).exists():
-        pytest.skip(f"the shared data {name} is not here; set FEWER_SHARED_DATA to its folder")
-    return root / name
+    here = Path(__file__).resolve().parents[2]
+    places = [Path(p) for p in (os.environ.get("FEWER_SHARED_DATA"),) if p] + [here.parent / "shared" / "data"]
+    for place in places:
+        if (place / name).exists():
+            return place / name
+    pytest.skip(f"the shared data {name} is absent; FEWER_SHARED_DATA names its folder")

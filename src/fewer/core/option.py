@@ -58,7 +58,7 @@ class Option:
         well_formed = (
             name in counts
             and (len(sizes) == counts[name] or (name == "columns" and len(sizes) == 2))
-            and all(re.fullmatch(r"[1-9]\d*", s) for s in sizes)
+            and all(re.fullmatch(r"[1-9]\d{0,6}", s) for s in sizes)
             and (not sizes or self.pattern == f"{name}:{joint.join(sizes)}")
         )
         if not well_formed:

@@ -54,6 +54,8 @@ class Pattern:
             If the text is not a pattern, or a tile or group is empty.
         """
         text = text.strip().lower()
+        if re.search(r"\d{8}", text):
+            raise FewerError(f"the pattern '{text[:40]}' is larger than any layer; at most 9999999 is possible")
         if text in ("dense", "unstructured"):
             return cls(text)
         bare = text if ":" in text and not text[0].isdigit() else ("nm:" + text if ":" in text else "block:" + text)

@@ -84,7 +84,7 @@ class CompressedRun:
         FewerError
             When the folder is in use or cannot be written.
         """
-        with RunFolder.create(folder, overwrite=overwrite) as run:
+        with RunFolder.create(folder, overwrite=overwrite) as run, run.together():
             save_run(run, self, {})
         self.folder = Path(folder)
         return self.folder

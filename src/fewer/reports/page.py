@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fewer.core.errors import FewerError
+from fewer.core.reading import parse_json
 from fewer.core.version import __version__
 from fewer.reports.figure import COLOUR, MARKERS, SERIES, Key, Plot, name_axes, panel, plot
 from fewer.reports.values import Text
@@ -129,6 +130,7 @@ class Page(_Part):
         FewerError
             When it is no page of this version.
         """
+        parse_json(text, "the page", finite=True)
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
@@ -145,8 +147,8 @@ def is_page(text: str) -> bool:
     (True, False)
     """
     try:
-        values = json.loads(text)
-    except ValueError:
+        values = parse_json(text, "the report")
+    except FewerError:
         return False
     return isinstance(values, dict) and values.get("kind") == "page"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 import re
 import zipfile
 import zlib
@@ -16,11 +16,13 @@ from urllib.parse import parse_qs, unquote, urlparse
 
 from fewer.core.errors import FewerError
 from fewer.core.files import explain_os_error
+from fewer.core.reading import parse_json, read_bytes, read_member, refusing
 from fewer.data.images import SUFFIXES
 from fewer.selection.cvat import read_cvat
 
 __all__ = ["Names", "Returned", "read_labels"]
 
+_LIMIT = 2**29  # bytes of the largest file of labels
 _MASKS = (*SUFFIXES, ".npy")
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded file
 
@@ -118,6 +120,11 @@ def read_labels(source: str | Path, root: Path, names: Sequence[str]) -> Returne
     {'a.png': 'crack'}
     """
     source = Path(source)
+    with refusing(str(source), "export the labels again"):
+        return _read(source, root, names)
+
+
+def _read(source: Path, root: Path, names: Sequence[str]) -> Returned:
     if source.is_dir():
         return _told(source, "masks", _masks(source, root, names))
     text, suffix = _text(source)
@@ -125,10 +132,7 @@ def read_labels(source: str | Path, root: Path, names: Sequence[str]) -> Returne
     if suffix == ".xml":
         return _told(source, "cvat", _cvat(text, find, root, source))
     if suffix == ".json":
-        try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise FewerError(f"{source} is not valid JSON: {error}") from None
+        data = parse_json(text, str(source))
         if isinstance(data, list):
             return _told(source, "labelstudio", _label_studio(data, find, source))
         if isinstance(data, dict) and isinstance(data.get("images"), list):
@@ -188,16 +192,18 @@ def _coco(data: dict[str, Any], find: Any, root: Path, source: Path) -> Iterable
 def _text(source: Path) -> tuple[str, str]:
     """What a file holds, or the one file of annotations in an archive, and its suffix in small letters."""
     try:
-        data, suffix = source.read_bytes(), source.suffix.lower()
+        data, suffix = read_bytes(source, _LIMIT), source.suffix.lower()
         if suffix == ".zip":
-            with zipfile.ZipFile(source) as archive:
+            room = max(2**26, 20 * len(data))  # a small archive that unpacks to gigabytes is no export of labels
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                archive.filename = str(source)
                 inside = [name for name in archive.namelist() if name.lower().endswith((".xml", ".json"))]
                 if len(inside) != 1:
                     raise FewerError(
                         f"{source} holds {len(inside)} files of annotations (.xml, .json), not one; unpack it, and "
                         "give the file or the folder of masks"
                     )
-                data, suffix = archive.read(inside[0]), Path(inside[0]).suffix.lower()
+                data, suffix = read_member(archive, inside[0], room), Path(inside[0]).suffix.lower()
         return data.decode("utf-8-sig"), suffix
     except OSError as error:
         raise explain_os_error(error, source, "read") from error
@@ -237,6 +243,7 @@ def _mask_size(path: Path) -> tuple[int, int]:
         if path.suffix.lower() == ".npy":
             import numpy as np
 
+            # a map needs no memory, and a header that claims too much is an error of its own
             shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
             return int(shape[-1]), int(shape[-2])
         with Image.open(path) as image:

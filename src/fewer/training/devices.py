@@ -65,7 +65,8 @@ def of_first(value: float, accelerator: Any) -> float:
         return value
     from accelerate.utils import broadcast
 
-    return float(broadcast(torch.tensor(value, dtype=torch.float64, device=accelerator.device)))
+    held: Any = broadcast(torch.tensor(value, dtype=torch.float64, device=accelerator.device))
+    return float(held)
 
 
 def average_gradients(parameters: list[nn.Parameter], accelerator: Any) -> None:

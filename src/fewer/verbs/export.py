@@ -25,6 +25,7 @@ from fewer.data.preprocess import Preprocess
 from fewer.models.artefact import WEIGHTS, load_recipe
 from fewer.models.load import load
 from fewer.models.recipe import Recipe
+from fewer.models.trust import Trust
 from fewer.quantize.qdq import InputRange, input_ranges, with_integers
 from fewer.tasks import reads_inputs
 
@@ -77,6 +78,7 @@ def export(
     overwrite: bool = False,
     activations: str = "float",
     images: Any = None,
+    trust: Trust = False,
 ) -> Exported:
     """Write the compressed model of a run folder for another runtime.
 
@@ -107,6 +109,9 @@ def export(
         For ``static``: a folder, files or a tensor; by default the images of the run. Those that the run held out say
         what the rounding costs.
 
+    trust
+        As for :func:`fewer.load`.
+
     Raises
     ------
     FewerError
@@ -124,6 +129,7 @@ def export(
         raise FewerError(f"unknown activations {activations!r}{near_match(activations, ACTIVATIONS)}")
     recipe = load_recipe(run)
     path = Path(out) if out is not None else Path(run) / f"model{FORMATS[to]}"
+    RunFolder(run).refuse(path)
     if path.exists() and not overwrite:
         raise FewerError(f"{path} exists already; give another --out, or --overwrite")
     if not path.parent.is_dir():
@@ -133,7 +139,9 @@ def export(
             raise FewerError(f"{run} does not say what its model's input is; give example=, a tensor of its shape")
         generator = torch.Generator().manual_seed(0)
         example = torch.randn(batch, *recipe.preprocess["input_size"], generator=generator)
-    model = load(run, architecture, accelerated=to == "kernels", example=example if to == "kernels" else None)
+    model = load(
+        run, architecture, accelerated=to == "kernels", example=example if to == "kernels" else None, trust=trust
+    )
     low = [unit.name for unit in recipe.units if unit.precision == "int8"] if to == "onnx" else []
     shown = _static_images(run, recipe, images, low, to) if activations == "static" else None
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}{path.suffix}")

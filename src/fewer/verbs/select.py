@@ -167,7 +167,8 @@ def select(
             lost = [asked.name for asked in plan.waiting() if not can_open(root / asked.name)]
             written = _write(queue, plan, vectors, names, root, to, command, set(lost))
             stage.advance()
-        return Selected(plan, chosen, queue.path, returned, written, lost)
+        written = [queue.home / path.relative_to(queue.path) for path in written]
+        return Selected(plan, chosen, queue.home, returned, written, lost)
 
 
 def _one_budget(budget: str | Budget) -> tuple[Budget]:
@@ -271,6 +272,8 @@ def _given(path: Path, names: list[str], gone: frozenset[int]) -> Embedded:
     """Vectors from a file, whose rows are the present images in the order of their paths."""
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (EOFError, OverflowError, TypeError, RecursionError, SyntaxError, MemoryError) as error:
+        raise FewerError(f"cannot read features from {path}: {error}") from None
     except OSError as error:
         raise explain_os_error(error, path, "read") from None
     except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import numpy as np
 
 from fewer.core.errors import FewerError, near_match
 from fewer.core.files import explain_os_error
+from fewer.core.reading import read_json
 from fewer.tasks.segment.files import LOSSLESS, SUFFIXES, picture_stem, read_picture, suffix_of
 
 __all__ = ["MOST_VALUES", "Case", "SegmentData", "Split", "find_pictures", "image_pool", "mask_values", "open_data"]
@@ -336,12 +336,7 @@ def _splits(root: Path) -> tuple[Split, ...]:
 
 
 def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise explain_os_error(error, path, "read") from error
-    except ValueError as error:
-        raise FewerError(f"{path} is not valid JSON: {error}") from None
+    return read_json(path)
 
 
 def image_pool(files: Sequence[str | Path]) -> SegmentData:

@@ -14,6 +14,8 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.core.files import explain_os_error
+from fewer.core.memory import free_memory
+from fewer.core.reading import read_json
 
 __all__ = ["LOSSLESS", "SUFFIXES", "Picture", "picture_stem", "read_picture", "suffix_of", "write_picture"]
 
@@ -142,7 +144,7 @@ def _sidecar(path: Path, axes: int) -> tuple[float, ...] | None:
         file = path.with_name(f"{name}.json")
         if file.is_file():
             try:
-                values = json.loads(file.read_text("utf-8"))["spacing"]
+                values = read_json(file)["spacing"]
                 spacing = tuple(float(value) for value in values)
             except (ValueError, KeyError, TypeError):
                 raise FewerError(f'{file} must hold a spacing in mm, for example {{"spacing": [1.0, 0.5]}}') from None
@@ -160,11 +162,24 @@ def _nibabel() -> Any:
     return nibabel
 
 
+def _check_volume(path: Path, file: Any) -> None:
+    """Hold the size that a header claims against the file and the memory, before that much is taken."""
+    claimed = math.prod(int(size) for size in file.shape) * file.dataobj.dtype.itemsize
+    held = path.stat().st_size
+    most = held if suffix_of(path) == ".nii" else 1032 * held  # the most that deflate makes of a byte
+    if claimed > most:
+        raise FewerError(f"{path} says that it holds {claimed / 1e6:.0f} MB of voxels, but is too short for that")
+    room = free_memory()
+    if room is not None and claimed > room // 3:
+        raise FewerError(f"{path} unpacks to {claimed / 1e6:.0f} MB, and {room / 1e6:.0f} MB of memory are free")
+
+
 def _read_nifti(path: Path) -> Picture:
     if not path.is_file():
         raise FileNotFoundError(2, "missing", str(path))
     file: Any = _nibabel().load(path)
     scaled = file.dataobj.slope not in (1, None) or file.dataobj.inter not in (0, None)
+    _check_volume(path, file)
     array = np.asarray(file.dataobj)
     if scaled:
         array = array.astype(np.float32)
