@@ -89,4 +89,8 @@ def score_detector(
     scores = score_detections(
         truths, list(found.values()), model.config.classes, score=score, reach=reach, skipped=skipped
     )
+    strange = {name for truth in truths for name in truth.classes} - {*model.config.classes, "DontCare"}
+    if strange:
+        told = f"Not known to the network, and not counted: {', '.join(sorted(strange))}."
+        scores = replace(scores, note=f"{scores.note} {told}".strip())
     return scores, found

@@ -28,6 +28,9 @@ from fewer.tasks.detect3d.settings import TrainSettings
 from fewer.tasks.detect3d.trained import DetectorPlan, TrainedDetector
 from fewer.training.loop import Validation, check_device, fit, make_accelerator, work_key
 
+_EXAMPLE = 1024
+"""Points of the made-up scan that tells a run's layers where no scan is at hand."""
+
 __all__ = ["ScanSampler", "plan_training", "save_detector", "train"]
 
 
@@ -240,4 +243,5 @@ def save_detector(folder: Path, model: Detector, plan: DetectorPlan | None, view
     if plan is not None:
         kept["split"] = {"data": str(plan.data.root.resolve()), "train": list(plan.train), "val": list(plan.val)}
     meta = {"task": "detect3d", "detect3d": kept, "model": model.config.network}
+    meta["input_size"] = [_EXAMPLE, model.config.features]
     save_artefact(folder, model.cpu(), [], source, meta)

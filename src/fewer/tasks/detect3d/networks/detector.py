@@ -85,8 +85,11 @@ class Detector(nn.Module):
         """Raw head tensors, each (samples, values, y, x), and ``occupied``: cells of the head with a point nearby.
 
         The second stage of PV-RCNN is written back to the priors that its proposals came from, zero elsewhere, so that
-        two networks can be compared place by place.
+        two networks can be compared place by place. Scans of one length may come as one tensor (samples, points,
+        features).
         """
+        if len(scans) == 1 and scans[0].ndim == 3:
+            scans = tuple(scans[0])
         if not scans or any(scan.ndim != 2 or scan.shape[1] < self.config.features for scan in scans):
             shapes = [tuple(scan.shape) for scan in scans]
             raise FewerError(f"scans are rows of {self.config.features} values or more; got the shapes {shapes}")
