@@ -1,4 +1,4 @@
-"""What every adaptation method promises: it runs, is deterministic, resumes to the same, and is source-only when all is off."""
+"""What every adaptation method promises: the same again, a resume that equals, and source-only when all is off."""
 
 from __future__ import annotations
 

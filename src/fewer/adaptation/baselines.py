@@ -13,7 +13,7 @@ from fewer.adaptation.settings import AdaptationSettings
 from fewer.adaptation.style import Style, match_histogram, random_curve, swap_amplitude, synthesise
 from fewer.core.errors import FewerError
 
-__all__ = ["curves", "fourier", "histogram", "source_only", "sometimes", "synthesis", "target_oracle"]
+__all__ = ["curves", "fourier", "histogram", "sometimes", "source_only", "synthesis", "target_oracle"]
 
 
 def sometimes(style: Style, share: float) -> Style:

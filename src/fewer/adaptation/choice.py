@@ -1,9 +1,9 @@
 """Which weights of a training are kept, without a target label.
 
 The score is the geometric mean of two numbers from 0 to 1. One is the Dice of source images that never train, in the
-look that the method trains on: a network that forgets to segment loses it. The other is the Dice between two predictions
-of each target image, of the image itself and of a copy with a random intensity curve: a network that has not understood
-the target loses it. A network that finds nothing scores 0.
+look that the method trains on: a network that forgets to segment loses it. The other is the Dice between two
+predictions of each target image, of the image itself and of a copy with a random intensity curve: a network that has
+not understood the target loses it. A network that finds nothing scores 0.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from fewer.adaptation.problem import Pair, Problem

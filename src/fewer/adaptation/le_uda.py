@@ -3,9 +3,9 @@
 Z. Zhao, F. Zhou, K. Xu, Z. Zeng, C. Guan, S. K. Zhou, *LE-UDA: Label-efficient unsupervised domain adaptation for
 medical image segmentation*, TMI 2022, arXiv 2212.02078; and its forerunner *MT-UDA*, MICCAI 2021. Streams, losses and
 weights of the consistencies (1 within a domain, 0.1 across) are those of MT-UDA's published code. LE-UDA's adversarial
-part is known from its figure only: discriminators at the last two decoder stages tell student from teacher features. The
-least-squares form, small patch discriminators, one per depth for both teachers, and the weights (1e-3, 2e-4) were chosen
-here.
+part is known from its figure only: discriminators at the last two decoder stages tell student from teacher features.
+The least-squares form, small patch discriminators, one per depth for both teachers, and the weights (1e-3, 2e-4) were
+chosen here.
 
 Both teachers are moving averages of the one student with one decay, so they have the same weights: they are kept once,
 and differ in what they see (source-like or target-like images).
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.adaptation.choice import judge
-from fewer.adaptation.learn import Lesson, Part, Stream, learn, noisy, ramp
+from fewer.adaptation.learn import Lesson, Part, Stream, forget_graph, learn, noisy, ramp
 from fewer.adaptation.problem import Adapted, Pair, Problem, Work
 from fewer.adaptation.settings import AdaptationSettings
 from fewer.adaptation.translate.cyclegan import train_cyclegan
@@ -100,7 +100,8 @@ def _tapped(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor
     seen: dict[str, Tensor] = {}
     modules = dict(model.named_modules())
     hooks = [
-        modules[name].register_forward_hook(lambda _m, _i, out, name=name: seen.__setitem__(name, out)) for name in names
+        modules[name].register_forward_hook(lambda _m, _i, out, name=name: seen.__setitem__(name, out))
+        for name in names
     ]
     try:
         yield seen
@@ -150,7 +151,9 @@ def _two_teachers(problem: Problem, settings: AdaptationSettings, work: Work, *,
         work.say("this network's decoder is not known, so the discriminators see the class scores")
     critics = _critics(problem, names, adversarial)
     whole["critics"] = critics
+    forget_graph(whole)
     average = Average(whole, settings.teacher_decay)
+    average.teacher()  # made before the first step, while nothing hangs on a graph
     clock = Part()
     few = max(1, loop.batch // 4)
     weights = dict(zip(names or ("",), settings.adversarial, strict=False))
@@ -173,7 +176,10 @@ def _two_teachers(problem: Problem, settings: AdaptationSettings, work: Work, *,
         sees: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
         mine = {k: run(model, v) for k, v in (("s", s), ("ts", ts), ("sts", sts))}
         with torch.no_grad():
-            theirs = {k: run(teacher(), noisy(v, settings.noise)) for k, v in (("s", s), ("ts", ts), ("st", st), ("t", t), ("tst", tst))}
+            theirs = {
+                k: run(teacher(), noisy(v, settings.noise))
+                for k, v in (("s", s), ("ts", ts), ("st", st), ("t", t), ("tst", tst))
+            }
         if intra:
             parts = [(mine[k][0].softmax(1) - theirs[k][0].softmax(1)).square().mean() for k in ("s", "ts")]
             losses["intra"] = scale * factor * torch.stack(parts).sum()
@@ -187,7 +193,9 @@ def _two_teachers(problem: Problem, settings: AdaptationSettings, work: Work, *,
             losses["inter"] = STRUCTURAL * scale * factor * torch.stack(parts).sum()
             sees.append((mine["ts"][1], theirs["t"][1]))
         if adversarial:
-            parts = [weights[k] * fooled(critics[_key(k)](a[k])) for a, _b in sees or [(mine["ts"][1], {})] for k in weights]
+            parts = [
+                weights[k] * fooled(critics[_key(k)](a[k])) for a, _b in sees or [(mine["ts"][1], {})] for k in weights
+            ]
             losses["adversarial"] = factor * torch.stack(parts).sum()
         return losses
 
@@ -196,13 +204,17 @@ def _two_teachers(problem: Problem, settings: AdaptationSettings, work: Work, *,
         with torch.no_grad():
             mine, same, other = run(model, ts)[1], run(teacher(), ts)[1], run(teacher(), t)[1]
         parts = [
-            told_apart(critics[_key(k)](theirs[k]), critics[_key(k)](mine[k])) for theirs in (same, other) for k in weights
+            told_apart(critics[_key(k)](theirs[k]), critics[_key(k)](mine[k]))
+            for theirs in (same, other)
+            for k in weights
         ]
         return torch.stack(parts).sum()
 
     players = [Player("student", learn_student, ["student"])]
     if adversarial:
-        players.insert(0, Player("critics", learn_critics, ["critics"], Optimiser("adam", 1e-4, 0.0, betas=(0.5, 0.999))))
+        players.insert(
+            0, Player("critics", learn_critics, ["critics"], Optimiser("adam", 1e-4, 0.0, betas=(0.5, 0.999)))
+        )
     held = problem.held
     done = fit(
         whole,
@@ -218,6 +230,7 @@ def _two_teachers(problem: Problem, settings: AdaptationSettings, work: Work, *,
         validate=Validation(lambda net: judge(problem, held, net["student"]), name="choice"),
     )
     done.load_best(whole)
+    forget_graph(whole)
     model.eval()
     found.stages["train"] = done
     return found
@@ -242,7 +255,11 @@ def _critic(channels: int, dims: int) -> nn.Module:
     if dims == 2:
         return patch_discriminator(channels, 16)
     return nn.Sequential(
-        nn.Conv3d(channels, 16, 3, 2, 1), nn.LeakyReLU(0.2), nn.Conv3d(16, 32, 3, 2, 1), nn.LeakyReLU(0.2), nn.Conv3d(32, 1, 3, 1, 1)
+        nn.Conv3d(channels, 16, 3, 2, 1),
+        nn.LeakyReLU(0.2),
+        nn.Conv3d(16, 32, 3, 2, 1),
+        nn.LeakyReLU(0.2),
+        nn.Conv3d(32, 1, 3, 1, 1),
     )
 
 

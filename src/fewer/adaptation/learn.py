@@ -20,7 +20,7 @@ from fewer.training.callbacks import Callback
 from fewer.training.history import Fit
 from fewer.training.loop import Validation, fit
 
-__all__ = ["Lesson", "Stream", "consistency", "learn", "noisy", "ramp", "styled"]
+__all__ = ["Lesson", "Part", "Stream", "consistency", "forget_graph", "learn", "noisy", "ramp", "styled"]
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,16 @@ def styled(images: Tensor, masks: Tensor | None, style: Style | None, key: Seque
     return torch.stack(found)
 
 
+def forget_graph(model: nn.Module) -> None:
+    """Detach what modules keep of a forward pass, as DynUNet does with its heads, so that a model can be copied."""
+    for module in model.modules():
+        for kept in vars(module).values():
+            if isinstance(kept, list):
+                for index, value in enumerate(kept):
+                    if isinstance(value, Tensor) and value.grad_fn is not None:
+                        kept[index] = value.detach()
+
+
 class Part(Callback):
     """Knows how much of a training is over."""
 
@@ -144,6 +154,8 @@ def learn(
     plain = [(image, None) for image in lesson.target]
     unlabelled = problem.sampler(plain, 50) if plain and lesson.consistency else None
     average = Average(model, settings.teacher_decay) if unlabelled is not None else None
+    if average is not None:
+        average.teacher()  # made before the first step, while nothing hangs on a graph
     clock = Part()
 
     def objective(net: nn.Module, step: int) -> dict[str, Tensor]:
@@ -184,5 +196,6 @@ def learn(
         validate=Validation(lambda net: judge(problem, lesson.held, net), name="choice"),
     )
     done.load_best(model)
+    forget_graph(model)
     model.eval()
     return done

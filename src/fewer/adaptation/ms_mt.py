@@ -75,7 +75,9 @@ def ms_mt(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted
         weights=weights,
         agree=agree,
     )
-    found.stages |= in_rounds(problem, settings, work, lesson, chain(styles[:1]) if settings.uses("structures") else None)
+    found.stages |= in_rounds(
+        problem, settings, work, lesson, chain(styles[:1]) if settings.uses("structures") else None
+    )
     return found
 
 

@@ -14,7 +14,7 @@ __all__ = ["components", "label", "largest", "plausible"]
 
 
 def components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Connected parts of a mask (neighbours share an edge or face): their numbers, and their sizes in descending order."""
+    """Connected parts of a mask (neighbours share an edge or face): their numbers, and sizes, the largest first."""
     from scipy.ndimage import label as number
 
     numbered, count = number(mask)  # type: ignore[misc]

@@ -59,7 +59,11 @@ class AdaptationSettings(StrictSettings):
         description="Largest weight of the consistency; it ramps up over the training.",
     )
     teacher_decay: float = Field(
-        default=0.99, ge=0, lt=1, json_schema_extra=GROUP, description="Decay of the moving average that is the teacher."
+        default=0.99,
+        ge=0,
+        lt=1,
+        json_schema_extra=GROUP,
+        description="Decay of the moving average that is the teacher.",
     )
     noise: float = Field(
         default=0.1, ge=0, json_schema_extra=GROUP, description="Deviation of the noise on what the teacher sees."
@@ -80,7 +84,10 @@ class AdaptationSettings(StrictSettings):
         default=16, ge=4, json_schema_extra=GROUP, description="Channels of the translator's first level."
     )
     translator_patch: int = Field(
-        default=64, ge=16, json_schema_extra=GROUP, description="Pixels along each side of what a translator learns from."
+        default=64,
+        ge=16,
+        json_schema_extra=GROUP,
+        description="Pixels along each side of what a translator learns from.",
     )
     translator_slices: int = Field(
         default=1,

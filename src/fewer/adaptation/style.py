@@ -13,7 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Style", "change_structures", "chain", "inside", "match_histogram", "random_curve", "swap_amplitude", "synthesise"]
+__all__ = [
+    "Style",
+    "chain",
+    "change_structures",
+    "inside",
+    "match_histogram",
+    "random_curve",
+    "swap_amplitude",
+    "synthesise",
+]
 
 Style = Callable[[Tensor, Tensor | None, np.random.Generator], Tensor]
 """From image ``(channels, *space)``, class indices ``(*space)`` or None and a generator to an image."""
@@ -122,7 +131,7 @@ def swap_amplitude(image: Tensor, reference: Tensor, share: float = 0.02) -> Ten
 
 
 def synthesise(image: Tensor, mask: Tensor | None, rng: np.random.Generator, parts: int = 4) -> Tensor:
-    """Paint an image anew from its label map: a random grey level and noise for each class (SynthSeg, Billot et al. 2023).
+    """Paint an image anew from its label map: a random grey level for each class (SynthSeg, Billot 2023).
 
     SynthSeg paints complete label maps. Here maps are incomplete, so what is background and not air is first divided
     into ``parts`` by its own intensity. Then: a random smooth gain, a random blur, noise.
@@ -140,7 +149,9 @@ def synthesise(image: Tensor, mask: Tensor | None, rng: np.random.Generator, par
         top = int(labels.max()) + 1
         rest = where & (labels == 0)
         if rest.any():
-            edges = torch.quantile(channel[rest][:: max(1, int(rest.sum()) // 100_000)].float(), torch.linspace(0, 1, parts + 1)[1:-1])
+            edges = torch.quantile(
+                channel[rest][:: max(1, int(rest.sum()) // 100_000)].float(), torch.linspace(0, 1, parts + 1)[1:-1]
+            )
             labels[rest] = top + torch.bucketize(channel[rest].float(), edges)
         count = int(labels.max()) + 1
         level = torch.from_numpy(rng.uniform(-1.5, 1.5, count)).float()

@@ -52,7 +52,7 @@ def self_training(problem: Problem, settings: AdaptationSettings, work: Work) ->
 
 
 def mean_teacher(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted:
-    """Train on the source while a mean teacher holds the student to one answer on target images (French et al. 2018)."""
+    """Train on the source while a mean teacher holds the student to one answer on the target (French 2018)."""
     weight = 1.0 if settings.consistency is None else settings.consistency
     on = settings.uses("consistency")
     lesson = Lesson(

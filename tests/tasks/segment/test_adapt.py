@@ -1,4 +1,4 @@
-"""``fewer adapt`` from folder to folder: runs, the guard of target labels, bad input, and what other verbs make of it."""
+"""``fewer adapt`` from folder to folder: the guard of target labels, bad input, what other verbs make of it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_run_is_read_by_other_verbs(tmp_path: Path, capsys: pytest.CaptureFi
     assert page["data"]["method"] == "ours" and page["data"]["evaluation"]["cases"] == 3
     assert {section["name"] for section in page["sections"]} >= {"scores", "examples", "choice", "modules"}
     assert (out / "evaluation.csv").is_file() and not (out / ".scratch").exists()
-    assert fewer("predict", out, target, "--out", tmp_path / "masks") == 0
+    assert fewer("predict", out, target / "images", "--out", tmp_path / "masks") == 0
     assert len(list((tmp_path / "masks").glob("*.png"))) == 5
     assert fewer("eval", out, labelled) == 0
     capsys.readouterr()

@@ -1,9 +1,9 @@
 """CUT: contrastive unpaired translation, and its form that segments while it translates.
 
 T. Park, A. Efros, R. Zhang, J.-Y. Zhu, *Contrastive Learning for Unpaired Image-to-Image Translation*, ECCV 2020. The
-paper gives the loss ``LSGAN + 0.5 (NCE(x, G(x)) + NCE(y, G(y)))``, the temperature and the Adam of GANs; the size of the
-networks, 64 positions instead of 256 and the number of steps are chosen here, for two cores. The segmentation head on the
-encoder, the segmenter of the fake and the edge loss follow arXiv 2311.12437, with weights 0.5, 0.5 and 1.
+paper gives the loss ``LSGAN + 0.5 (NCE(x, G(x)) + NCE(y, G(y)))``, the temperature and the Adam of GANs; the size of
+the networks, 64 positions instead of 256 and the number of steps are chosen here, for two cores. The segmentation head
+on the encoder, the segmenter of the fake and the edge loss follow arXiv 2311.12437, with weights 0.5, 0.5 and 1.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def train_cyclegan(
 ) -> tuple[Translator, Translator, Fit]:
     """Train translators from source to target and back.
 
-    Slices are translated one by one (2-D), because the second generator would need neighbours of the first one's output.
+    Slices are translated one by one (2-D), since the second generator would need neighbours of the first one's.
 
     Parameters
     ----------

@@ -47,11 +47,14 @@ class Generator(nn.Module):
     Examples
     --------
     >>> net = Generator(1, 4, 1, classes=3)
-    >>> net(torch.zeros(1, 1, 16, 16)).shape, net.segment(torch.zeros(1, 1, 16, 16)).shape, len(net.taps(torch.zeros(1, 1, 16, 16)))
+    >>> x = torch.zeros(1, 1, 16, 16)
+    >>> net(x).shape, net.segment(x).shape, len(net.taps(x))
     (torch.Size([1, 1, 16, 16]), torch.Size([1, 3, 16, 16]), 4)
     """
 
-    def __init__(self, channels: int, width: int = 16, blocks: int = 3, *, outputs: int | None = None, classes: int = 0) -> None:
+    def __init__(
+        self, channels: int, width: int = 16, blocks: int = 3, *, outputs: int | None = None, classes: int = 0
+    ) -> None:
         super().__init__()
         outputs = channels if outputs is None else outputs
         self.encoder = nn.ModuleList(
@@ -130,12 +133,14 @@ def patch_discriminator(channels: int, width: int = 16) -> nn.Sequential:
     )
 
 
-class small_unet(nn.Module):  # noqa: N801 (used like a function)
+class small_unet(nn.Module):
     """A small U-Net that segments translated images while the translator learns."""
 
     def __init__(self, channels: int, classes: int, width: int = 8) -> None:
         super().__init__()
-        self.down = nn.ModuleList([_block(channels, width), _block(width, 2 * width, 2), _block(2 * width, 4 * width, 2)])
+        self.down = nn.ModuleList(
+            [_block(channels, width), _block(width, 2 * width, 2), _block(2 * width, 4 * width, 2)]
+        )
         self.up = nn.ModuleList([_block(6 * width, 2 * width), _block(3 * width, width)])
         self.last = nn.Conv2d(width, classes, 1)
 

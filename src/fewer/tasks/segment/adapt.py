@@ -6,13 +6,12 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fewer.adaptation.methods import METHODS
@@ -22,12 +21,11 @@ from fewer.core.files import atomic_write_text
 from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.models.artefact import save_artefact
-from fewer.models.spec import LoadedModel
-from fewer.tasks.segment.adapt_data import Domains, open_domains
+from fewer.tasks.segment.adapt_data import open_domains
 from fewer.tasks.segment.adapt_network import TargetFirst, source_of
 from fewer.tasks.segment.adapt_settings import AdaptSettings
+from fewer.tasks.segment.adapted import AdaptedRun, AdaptPlan
 from fewer.tasks.segment.dataset import SegmentData, open_data
-from fewer.tasks.segment.evaluation import Evaluation
 from fewer.tasks.segment.files import read_picture
 from fewer.tasks.segment.inference import predict_logits
 from fewer.tasks.segment.losses import ScaledLoss, named_loss
@@ -41,77 +39,7 @@ from fewer.tasks.segment.scoring import evaluate_cases
 from fewer.training.devices import check_device, make_accelerator
 from fewer.training.loop import work_key
 
-__all__ = ["AdaptedRun", "AdaptPlan", "adapt", "plan_adapt"]
-
-
-@dataclass(frozen=True, eq=False)
-class AdaptPlan:
-    """What an adaptation would do, before it does it."""
-
-    domains: Domains
-    network: LoadedModel
-    settings: AdaptSettings
-    sentence: str
-
-    def lines(self) -> list[str]:
-        """The plan in words."""
-        d, p = self.domains, self.domains.preparation
-        spacing = "as it is" if p.spacing is None else " x ".join(f"{step:g}" for step in p.spacing) + " mm"
-        off = f", without {', '.join(self.settings.without)}" if self.settings.without else ""
-        return [
-            f"method {self.settings.method}{off}",
-            f"{len(d.source)} labelled source scans train, {len(d.held)} judge, {len(d.unlabelled)} without masks; "
-            f"{len(d.target)} target scans without masks; classes {', '.join(p.classes)}",
-            f"{p.dims}-D, channels {p.channels}, normalise {p.normalise}, spacing {spacing}",
-            f"network {self.network.name}, patch {' x '.join(map(str, p.patch))}",
-            "the weights are chosen without target labels: held-out source Dice and agreement on the target",
-            self.sentence,
-            *d.notes,
-        ]
-
-
-@dataclass(eq=False)
-class AdaptedRun:
-    """What :func:`adapt` returns.
-
-    Attributes
-    ----------
-    model
-        In evaluation mode, from ``(batch, channels, *space)`` to ``(batch, classes, *space)``.
-    adapted
-        Stages, translated images and checks of the method.
-    evaluation
-        Scores on the labelled test folder, or None.
-    notes
-        What was said on the way.
-    """
-
-    model: nn.Module
-    plan: AdaptPlan
-    adapted: Adapted
-    evaluation: Evaluation | None = None
-    notes: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    folder: Path | None = None
-
-    def lines(self) -> list[str]:
-        """Scores where there are some."""
-        found = [f"{name}: step {stage.best_step} was chosen" for name, stage in self.adapted.stages.items()]
-        if self.evaluation is None:
-            return [*found, "no test folder was given, so nothing is known of how good it is: fewer eval RUN LABELLED"]
-        return [*found, *self.evaluation.lines()]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        stages = {name: {"best_step": s.best_step, "history": list(s.history)} for name, s in self.adapted.stages.items()}
-        found = self.evaluation.to_dict() if self.evaluation else None
-        return {
-            "method": self.plan.settings.method,
-            "stages": stages,
-            "checks": self.adapted.checks,
-            "notes": self.notes,
-            "evaluation": found,
-        }
+__all__ = ["adapt", "make_problem", "plan_adapt"]
 
 
 def plan_adapt(source: str | Path, target: str | Path, settings: AdaptSettings | None = None) -> AdaptPlan:
@@ -228,15 +156,15 @@ def adapt(
             plan.domains.preparation.to_dict(),
             [case.name for case in (*plan.domains.source, *plan.domains.target)],
         )
-        work = Work(scratch, key, make_accelerator(settings), progress, tell or (lambda line: None), list(plan.domains.notes))
+        work = Work(
+            scratch, key, make_accelerator(settings), progress, tell or (lambda line: None), list(plan.domains.notes)
+        )
         problem.network.to(work.accelerator.device)
         adapted = METHODS[settings.method].run(problem, plan.settings, work)
         model = _whole(adapted).cpu().eval()
         result = AdaptedRun(model, plan, adapted, None, work.notes)
         if judged is not None:
-            result.evaluation = evaluate_cases(
-                model, judged, judged.cases, plan.domains.preparation, progress=progress
-            )
+            result.evaluation = evaluate_cases(model, judged, judged.cases, plan.domains.preparation, progress=progress)
         result.seconds = perf_counter() - began
         if run is not None:
             with run.together():
@@ -251,9 +179,7 @@ def _whole(adapted: Adapted) -> nn.Module:
     return adapted.model if adapted.translator is None else TargetFirst(adapted.translator, adapted.model)
 
 
-def _save(
-    run: RunFolder, result: AdaptedRun, problem: Problem, judged: SegmentData | None, command: str
-) -> None:
+def _save(run: RunFolder, result: AdaptedRun, problem: Problem, judged: SegmentData | None, command: str) -> None:
     from fewer.tasks.segment.adapt_page import adapt_page
 
     plan = result.plan
@@ -279,9 +205,7 @@ def _save(
 
 
 def _write_translated(folder: Path, plan: AdaptPlan, images: Sequence[Tensor]) -> None:
-    """Translated source scans with their masks, as a raw folder of nnU-Net, on the voxels and affines of the originals."""
-    from dataclasses import replace
-
+    """Translated source scans with their masks as a raw folder of nnU-Net, on the voxels of the originals."""
     from fewer.tasks.segment.files import suffix_of
 
     def cases() -> Any:

@@ -1,4 +1,4 @@
-"""The data of an adaptation: a labelled source, a target whose masks nobody looks at, and whether the two fit together."""
+"""The data of an adaptation: a labelled source, a target without masks, and whether the two fit together."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _split(data: SegmentData, settings: AdaptSettings) -> tuple[tuple[Case, ...]
 
 def _listed(data: SegmentData, file: str, wanted: int) -> list[Case]:
     try:
-        with open(file, encoding="utf-8", newline="") as lines:
+        with Path(file).open(encoding="utf-8", newline="") as lines:
             rows = list(csv.reader(lines))
     except (OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError):

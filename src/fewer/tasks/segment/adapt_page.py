@@ -1,4 +1,4 @@
-"""The page of an adaptation: images side by side, curves of every stage, scores with intervals, the translator's checks."""
+"""The page of an adaptation: images side by side, curves of every stage, scores with intervals, checks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fewer.adaptation.problem import Problem
 from fewer.adaptation.settings import MODULES
-from fewer.reports.numbers import duration
 from fewer.core.stamp import environment
+from fewer.reports.numbers import duration
 from fewer.reports.page import Chart, Page, Picture, Section, Series, Table, Tile, png_text
 from fewer.tasks.segment.evaluation import POLICY, Evaluation
 from fewer.tasks.segment.inference import predict_mask
@@ -20,7 +20,7 @@ from fewer.tasks.segment.overlay import overlay
 from fewer.tasks.segment.reading import read_case
 
 if TYPE_CHECKING:
-    from fewer.tasks.segment.adapt import AdaptedRun
+    from fewer.tasks.segment.adapted import AdaptedRun
     from fewer.tasks.segment.dataset import SegmentData
 
 __all__ = ["adapt_page", "case_dices", "interval", "side_by_side"]
@@ -68,9 +68,13 @@ def adapt_page(run: AdaptedRun, problem: Problem, judged: SegmentData | None, co
         dices = list(case_dices(run.evaluation).values())
         low, high = interval(dices)
         total = run.evaluation.overall
-        sentence = f"Mean Dice of {len(dices)} test cases: {np.mean(dices):.3f} (95 % interval {low:.3f} to {high:.3f})."
+        sentence = (
+            f"Mean Dice of {len(dices)} test cases: {np.mean(dices):.3f} (95 % interval {low:.3f} to {high:.3f})."
+        )
         tiles.append(Tile(name="Dice, all", value=f"{np.mean(dices):.3f}", note=f"{low:.3f} to {high:.3f}"))
-        tiles.append(Tile(name="Missed", value=str(total.missed), note="structures", state="bad" if total.missed else "good"))
+        tiles.append(
+            Tile(name="Missed", value=str(total.missed), note="structures", state="bad" if total.missed else "good")
+        )
         tiles.append(Tile(name="Spurious", value=str(total.spurious), note="structures"))
         head, rows = run.evaluation.rows()
         sections.append(Section(name="scores", title="Scores", tables=[Table(head=head, rows=rows)], words=[POLICY]))
@@ -133,7 +137,10 @@ def _pictures(run: AdaptedRun, problem: Problem, judged: SegmentData | None) -> 
             told.append("the same translated")
         target = problem.target[index]
         guess = problem.logits(run.model, target).argmax(0).numpy()
-        panels += [_drawn(target, np.zeros_like(guess)) if target.ndim == 3 else _drawn(target, guess), _drawn(target, guess)]
+        panels += [
+            _drawn(target, np.zeros_like(guess)) if target.ndim == 3 else _drawn(target, guess),
+            _drawn(target, guess),
+        ]
         told += ["target", "target with the prediction"]
         pictures.append(Picture(caption="; ".join(told), png=png_text(side_by_side(panels))))
     for case in (judged.cases if judged is not None else ())[:SHOWN]:
@@ -175,7 +182,9 @@ def _checks(checks: dict[str, Any]) -> Section:
     ]
     head = ["structure", "contrast before", "after", "images that keep it", "source images that have it"]
     words = [f"{'Used' if checks['safe'] else 'Not used'}: {checks['sentence']}."]
-    return Section(name="translator", title="Is the translator safe?", words=words, tables=[Table(head=head, rows=rows)])
+    return Section(
+        name="translator", title="Is the translator safe?", words=words, tables=[Table(head=head, rows=rows)]
+    )
 
 
 def _modules(run: AdaptedRun) -> Section:
@@ -183,5 +192,8 @@ def _modules(run: AdaptedRun) -> Section:
     rows = [[name, "on" if settings.uses(name) else "off", note] for name, note in MODULES.items()]
     words = ["A module counts only in the methods that have it; --without NAME switches it off."]
     return Section(
-        name="modules", title="Modules", words=words, tables=[Table(head=["module", "state", "what it does"], rows=rows)]
+        name="modules",
+        title="Modules",
+        words=words,
+        tables=[Table(head=["module", "state", "what it does"], rows=rows)],
     )
