@@ -141,7 +141,7 @@ def cells(args: argparse.Namespace) -> Iterator[tuple[str, int, float, str, bool
             for factor in args.factors:
                 for method in args.methods:
                     # the published method repairs nothing; the row with repair shows what that alone brings
-                    for repair in (False, True):
+                    for repair in {"both": (False, True), "no": (False,), "yes": (True,)}[args.repair]:
                         if not args.recover or (method == "ours" and repair):
                             yield network, seed, factor, method, repair
 
@@ -194,6 +194,7 @@ def main() -> None:
     parser.add_argument("--calibration", type=int, default=32)
     parser.add_argument("--sensing", type=int, default=8)
     parser.add_argument("--heldout", type=int, default=16)
+    parser.add_argument("--repair", choices=("both", "no", "yes"), default="both")
     parser.add_argument("--judge", type=int, default=None, help="scans that judge at most")
     parser.add_argument("--estimator", default="", help="of methods that do not fix it; by default auto")
     parser.add_argument("--recover", default="", help="such as 5min: only ours with repair, then recovered")
