@@ -95,7 +95,7 @@ def reestimated(model: nn.Module, prepared: Prepared) -> nn.Module:
         norm.momentum, norm.training = None, True
     with torch.no_grad():
         for batch in prepared.calibration.split(32):
-            model(batch)
+            model(batch.batch())
     return model.eval()
 
 
