@@ -163,7 +163,7 @@ def test_compress_and_recover_in_one_command(fewer: Fewer, monkeypatch: pytest.M
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_in_a_real_process_then_resume(run: str, fewer: Fewer) -> None:
     before = snapshot()
-    process = _start("recover", "run", "--time=1h")
+    process = _start("recover", "run", "--time=1h", "--trust=net.py")
     _wait_for(lambda: "recovering" in Path("run/log.jsonl").read_text(), process, 150)
     _wait_for(lambda: Path("run/.scratch").exists(), process)
     process.send_signal(signal.SIGINT)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from core_curves import smooth_curves
+from tests.support.kill import killed_at
 
 from fewer.core import files
 from fewer.core.allocation.allocate import allocate
@@ -47,12 +48,144 @@ def test_an_interrupt_while_writing_leaves_nothing_either(tmp_path, monkeypatch)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
-def test_a_disk_that_is_really_full_is_told(tmp_path):
+def test_a_full_disk_is_told_when_a_line_is_added(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "full")
+
     with RunFolder.create(tmp_path / "run") as run:
-        run.file("log").symlink_to("/dev/full")
+        monkeypatch.setattr(files.os, "write", full)
         with pytest.raises(FewerError, match="no space left on the disk while writing"):
             run.log("sensed")
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("name", [".lock", "log.jsonl", ".scratch", "plan.json", ".next"])
+@pytest.mark.parametrize("how", ["overwrite", "resume", "edit"])
+def test_links_in_a_run_folder_are_not_followed(tmp_path, name, how):
+    with RunFolder.create(tmp_path / "run") as run:
+        run.write_text("config", "seed = 1\n")
+        run.log("begin")
+    precious = tmp_path / "precious"
+    if name in (".scratch", ".next"):
+        precious.mkdir()
+        (precious / "mine.txt").write_text("mine")
+    else:
+        precious.write_text("mine")
+    (tmp_path / "run" / name).unlink(missing_ok=True)
+    (tmp_path / "run" / name).symlink_to(precious)
+    with pytest.raises(FewerError, match="symbolic link"):
+        RunFolder.edit(tmp_path / "run") if how == "edit" else RunFolder.create(tmp_path / "run", **{how: True})
+    assert (precious / "mine.txt" if precious.is_dir() else precious).read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", [".lock", "log.jsonl"])
+def test_a_file_with_a_second_name_stays_as_it_is(tmp_path, name):
+    with RunFolder.create(tmp_path / "run") as run:
+        run.log("begin")
+    (tmp_path / "run" / name).unlink(missing_ok=True)
+    (tmp_path / "precious").write_text("mine\n")
+    (tmp_path / "run" / name).hardlink_to(tmp_path / "precious")
+    try:
+        with RunFolder.edit(tmp_path / "run") as run:
+            run.log("end")
+    except FewerError as error:
+        assert "lock" in str(error)
+    assert (tmp_path / "precious").read_text() == "mine\n"
+
+
+@pytest.mark.parametrize("left", [[".lock"], [".lock", "..fewer-run.12.0123abcd.tmp"], []])
+@pytest.mark.parametrize("how", [{}, {"overwrite": True}, {"resume": True}, {"overwrite": True, "resume": True}])
+def test_a_kill_before_the_mark_leaves_a_usable_folder(tmp_path, left, how):
+    (tmp_path / "run").mkdir()
+    for name in left:
+        (tmp_path / "run" / name).touch()
+    with RunFolder.create(tmp_path / "run", **how) as run:
+        run.write_text("config", "seed = 1\n")
+    assert RunFolder.open(tmp_path / "run").read_config() == {"seed": 1}
+
+
+def old_run(folder):
+    with RunFolder.create(folder) as run:
+        run.write_text("config", "seed = 1\n")
+        run.write_text("plan", "old plan")
+    (folder / "notes.txt").write_text("mine")
+
+
+def test_the_old_run_stays_until_the_new_one_is_complete(tmp_path):
+    folder = tmp_path / "run"
+    old_run(folder)
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and p.name != ".lock"}
+
+    def now():
+        return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and p.name != ".lock"}
+
+    with pytest.raises(FewerError, match=r"^no such images$"), RunFolder.create(folder, overwrite=True) as run:
+        run.write_text("config", "seed = 2\n")
+        run.log("started")
+        raise FewerError("no such images")
+    assert now() == before and not (folder / ".next").exists()
+    with pytest.raises(KeyboardInterrupt), RunFolder.create(folder, overwrite=True) as run:
+        run.write_text("config", "seed = 2\n")
+        (run.path / ".scratch").mkdir()
+        (run.path / ".scratch" / "ledger.jsonl").write_text("sensed")
+        raise KeyboardInterrupt
+    assert now() == before
+    for how in ({"resume": True}, {"resume": True, "overwrite": True}):
+        with pytest.raises(KeyboardInterrupt), RunFolder.create(folder, **how) as run:
+            assert (run.path / ".scratch" / "ledger.jsonl").read_text() == "sensed"
+            raise KeyboardInterrupt
+    with RunFolder.create(folder, resume=True) as run:
+        run.write_text("report_json", "{}")
+    assert run.read_config() == {"seed": 2} and not run.has("plan") and run.has("report_json")
+    assert (folder / "notes.txt").read_text() == "mine" and not (folder / ".next").exists()
+
+
+def _make_anew(folder):
+    with RunFolder.create(folder, overwrite=True) as run:
+        run.write_text("config", "seed = 2\n")
+        run.write_text("report_json", "{}")
+
+
+def test_a_kill_at_any_moment_of_the_exchange_leaves_the_old_or_the_new_run(tmp_path):
+    seen = set()
+    for count in range(1, 60):
+        folder = tmp_path / f"run{count}"
+        old_run(folder)
+        code = killed_at(count, folder, _make_anew, folder)
+        run = RunFolder.open(folder)
+        state = (run.read_config()["seed"], run.has("plan"), run.has("report_json"))
+        assert state in ((1, True, False), (2, False, True))
+        assert (folder / "notes.txt").read_text() == "mine"
+        with RunFolder.create(folder, overwrite=True) as again:
+            again.write_text("config", "seed = 3\n")
+        assert again.read_config() == {"seed": 3} and not (folder / ".next").exists()
+        seen.add(state)
+        if code == 0:
+            break
+    assert code == 0 and len(seen) == 2
+
+
+def test_files_that_belong_together_come_together(tmp_path):
+    old_run(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt), RunFolder.edit(tmp_path / "run") as run, run.together():
+        run.write_text("plan", "new plan")
+        raise KeyboardInterrupt
+    assert (tmp_path / "run" / "plan.json").read_text() == "old plan"
+    with RunFolder.edit(tmp_path / "run") as run, run.together():
+        run.write_text("plan", "new plan")
+    assert (tmp_path / "run" / "plan.json").read_text() == "new plan"
+    assert (tmp_path / "run" / "config.toml").exists()
+
+
+def test_a_note_that_fewer_did_not_write_moves_nothing(tmp_path):
+    old_run(tmp_path / "run")
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / "run" / ".next").mkdir()
+    for note in ('{"new": [], "replaced": ["../victim"]}', '{"new": ["a/../../victim"], "replaced": []}', "[" * 9999):
+        (tmp_path / "run" / ".next" / ".commit").write_text(note)
+        with pytest.raises(FewerError):
+            RunFolder.create(tmp_path / "run", resume=True)
+    assert (tmp_path / "victim").read_text() == "mine"
 
 
 def test_permissions_are_those_of_an_ordinary_file(tmp_path):
@@ -106,8 +239,6 @@ def test_an_existing_run_is_only_touched_when_asked(tmp_path):
     with RunFolder.create(folder, overwrite=True) as run:
         assert not run.has("config")
     assert (folder / "notes.txt").read_text() == "mine"
-    with pytest.raises(FewerError, match="overwritten and resumed at once"):
-        RunFolder.create(folder, overwrite=True, resume=True)
 
 
 @pytest.mark.parametrize("how", [{}, {"overwrite": True}, {"resume": True}])

@@ -162,7 +162,9 @@ class Block:
             raise AssertionError(name)
 sys.meta_path.insert(0, Block())
 from fewer.models.artefact import load_artefact
-model = load_artefact(sys.argv[1])
+from fewer.models.trust import trusting
+with trusting(True):
+    model = load_artefact(sys.argv[1])
 state = np.concatenate([t.double().reshape(-1) for t in model.state_dict().values()])
 assert not model.training
 assert state.tobytes() == np.load(sys.argv[1] + '/state.npy').tobytes()
@@ -300,9 +302,9 @@ def test_another_model(folder):
         (lambda r: r.pop("source"), "'source' is missing"),
         (lambda r: r["units"][0].update(kept="many"), r"units\.0\.kept"),
         (lambda r: r["units"][0].update(kept=1), "recipe says 1"),
-        (lambda r: r["units"][0].update(name="features.1"), "not stored"),
+        (lambda r: r["units"][0].update(name="features.1"), "of another model"),
         (lambda r: r["units"][0].update(pattern="banana"), "unknown pattern 'banana'"),
-        (lambda r: r["units"][0].update(shape=[2, 2]), "stored mask has"),
+        (lambda r: r["units"][0].update(shape=[2, 2]), "of another model"),
         (lambda r: r["aliases"].update({"a": "b"}), "ties 'a' to 'b'"),
     ],
 )
@@ -319,7 +321,7 @@ def test_missing_files(folder, tmp_path):
     with pytest.raises(FewerError, match="does not exist beside its recipe"):
         load_artefact(folder, ConvNet)
     (folder / "recipe.json").write_text("{")
-    with pytest.raises(FewerError, match="cannot be read as JSON"):
+    with pytest.raises(FewerError, match="not valid JSON"):
         load_artefact(folder, ConvNet)
 
 

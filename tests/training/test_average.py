@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from fewer.core.errors import FewerError
 from fewer.training.average import Average
 from fewer.training.constrained import Constrained, Held
 
@@ -43,3 +44,43 @@ def test_the_model_is_cut_and_rounded_inside_and_as_before_afterwards(precision)
         levels = 64 * inside / inside.abs().amax(1, keepdim=True)
         assert torch.allclose(levels, levels.round(), atol=1e-3) == (precision == "int8")
     assert torch.equal(net.weight, before)
+
+
+@pytest.mark.parametrize("decay", [None, 0.0, 0.7])
+def test_buffers_are_averaged_as_weights_are(decay: float | None):
+    net = nn.BatchNorm1d(3)
+    net.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    average = Average(net, decay)
+    teacher = average.teacher()
+    mean, bias = net.running_mean.double(), net.bias.detach().double()
+    for step in range(1, 9):
+        net.running_mean.normal_()
+        net.num_batches_tracked += 1
+        net.bias.data.normal_()
+        average.follow(step)
+        share = 1 - (1 - 1 / step) ** 7 if decay is None else 1 - min(decay, 1 - 1 / step)
+        mean, bias = mean + share * (net.running_mean - mean), bias + share * (net.bias.detach() - bias)
+    assert torch.allclose(teacher.running_mean.double(), mean, atol=1e-5)
+    assert torch.allclose(teacher.bias.double(), bias, atol=1e-5)
+    assert teacher.num_batches_tracked == 8 and teacher.mask.tolist() == [0.0, -torch.inf]
+    before = net.running_mean.clone()
+    with average.installed():
+        assert torch.allclose(net.running_mean.double(), mean, atol=1e-5)
+    assert torch.equal(net.running_mean, before)
+
+
+def test_a_teacher_of_constrained_weights_is_cut_and_rounded():
+    torch.manual_seed(0)
+    net, mask = nn.Linear(8, 8), torch.rand(8, 8) > 0.5
+    weights = Constrained(net, {"": Held(mask, "int4")})
+    average = Average(weights, decay=0.5)
+    teacher = average.teacher()
+    with torch.no_grad():
+        weights.parameters()[0].add_(1.0)
+    average.follow(5)
+    assert bool((teacher.weight[~mask] == 0).all()) and all(len(row.unique()) <= 16 for row in teacher.weight)
+
+
+def test_a_decay_of_one_is_refused():
+    with pytest.raises(FewerError, match="decay"):
+        Average(nn.Linear(1, 1), 1.0)

@@ -53,6 +53,11 @@ CLOUDS = [np.random.default_rng(i).normal(size=(5 + i % 4, 4)) for i in range(28
 SETTINGS = quick(additivity=2, baselines=("uniform",), measure=())
 
 
+def same_weights(a: nn.Module, b: nn.Module) -> bool:
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
+
+
 def loader(batch: int = 5) -> DataLoader:
     return DataLoader(TensorDataset(X, M), batch_size=batch)
 

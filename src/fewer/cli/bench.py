@@ -34,13 +34,14 @@ def bench(
     device: str = "cpu",
     json: bool = False,
     dry_run: bool = False,
+    trust: Annotated[list[str] | None, Parameter(negative="")] = None,
 ) -> int:
     """Time a model or a run folder beside torch, torch.compile, onnxruntime and OpenVINO, on the same input.
 
     Parameters
     ----------
     model
-        A model spec (fewer/dinov2-small, timm/NAME, file.py:function) or a run folder.
+        A model spec (fewer/dinov2-small, timm/NAME, file.py:function, whose code is run) or a run folder.
     vs
         Peers or groups, also comma-separated: torch, compile, onnxruntime, openvino, all, or one like openvino-int8.
     threads
@@ -69,7 +70,13 @@ def bench(
         Print the result as JSON, nothing else.
     dry_run
         Say what would be timed, and stop.
+    trust
+        Python file that a run names and that may be run: loading it runs its code; may be repeated.
     """
+    if trust:
+        from fewer.models.trust import trust_files
+
+        trust_files(trust)
     if device != "cpu":
         raise FewerError(f"fewer bench times on the CPU, not on {device!r}; leave --device out")
     if seconds <= 0 or (rounds is not None and rounds < 1):
@@ -187,9 +194,9 @@ def _show(what: RenderableType, files: list[Path]) -> None:
     if isinstance(what, str):
         sys.stdout.write(what + "\n")
         return
-    from rich.console import Console
+    from fewer.cli.terminal import safe_console
 
-    Console(width=_width(), highlight=False).print(what)
+    safe_console(width=_width(), highlight=False).print(what)
     for path in files:
         print(f"wrote {path}")
 
@@ -198,10 +205,11 @@ class _Bar:
     """A progress bar with an estimate on the error stream; silent when that is no terminal or JSON is wanted."""
 
     def __init__(self, quiet: bool) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        console = Console(stderr=True)
+        from fewer.cli.terminal import safe_console
+
+        console = safe_console(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),

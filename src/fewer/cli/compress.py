@@ -31,7 +31,8 @@ def compress(
     Parameters
     ----------
     model
-        fewer/dinov2-small, timm/NAME, hf/NAME, FILE.py:FUNCTION or a run of fewer train. See: fewer list models
+        fewer/dinov2-small, timm/NAME, hf/NAME, FILE.py:FUNCTION (runs that file) or a run of fewer train.
+        See: fewer list models
     images
         A folder of unlabelled images. A quarter of the files judges the result and steers nothing.
     labelled

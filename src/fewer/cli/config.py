@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from fewer.core.errors import FewerError
+from fewer.core.errors import FewerError, near_match
 from fewer.core.toml import read_toml
 from fewer.presets import preset_names, preset_note, preset_values
 
@@ -29,6 +29,8 @@ S = TypeVar("S", bound=_Schema)
 INPUTS = ("model", "images", "labelled", "budget")
 """Names that a file may give beside the settings, so that one file can describe a whole run."""
 PREFIX = "FEWER_"
+OTHERS = {"FEWER_NATIVE", "FEWER_NATIVE_LIB", "FEWER_ISA", "FEWER_PYTHON"}
+"""Variables that are no settings: of the native library, and of scripts that call fewer."""
 
 
 def resolve(
@@ -123,6 +125,49 @@ def _split(values: dict[str, Any]) -> dict[str, Any]:
             parts = [word.strip() for part in parts for word in str(part).split(",")]
             values[name] = tuple(word for word in parts if word and word != "none")
     return values
+
+
+def _setting_names() -> set[str]:
+    """Names of the settings of the compression and of every task."""
+    import importlib
+    import pkgutil
+
+    import fewer.tasks
+    from fewer.core.strict import StrictSettings
+    from fewer.engine.settings import Settings
+
+    names = set(Settings.model_fields)
+    for task in pkgutil.iter_modules(fewer.tasks.__path__):
+        where = f"fewer.tasks.{task.name}.settings"
+        if task.ispkg and importlib.util.find_spec(where) is not None:
+            for value in vars(importlib.import_module(where)).values():
+                if isinstance(value, type) and issubclass(value, StrictSettings):
+                    names |= set(value.model_fields)
+    return names
+
+
+def check_environment(environ: Mapping[str, str] = os.environ) -> None:
+    """Refuse variables that begin like those of fewer and are none.
+
+    Raises
+    ------
+    FewerError
+        With the nearest name of a setting.
+
+    Examples
+    --------
+    >>> check_environment({"FEWER_SEDE": "3"})
+    Traceback (most recent call last):
+    ...
+    fewer.core.errors.FewerError: environment: unknown variable FEWER_SEDE; did you mean 'FEWER_SEED'?
+    """
+    given = [name for name in environ if name.startswith(PREFIX) and name not in OTHERS]
+    if not given:
+        return
+    known = {PREFIX + name.upper() for name in _setting_names()} | OTHERS
+    for name in given:
+        if name not in known:
+            raise FewerError(f"environment: unknown variable {name}{near_match(name, known)}")
 
 
 def _from_environment(environ: Mapping[str, str], schema: Any) -> dict[str, Any]:

@@ -95,8 +95,16 @@ class Shared:
     """Replace what stands at --out"""
     resume: Annotated[bool, _p(SHARED)] = False
     """Go on where an interrupted run stopped"""
+    trust: Annotated[list[str] | None, _p(SHARED)] = None
+    """Python file that a run names and that may be run: loading it runs its code; may be repeated [none]"""
     debug: Annotated[bool, _p(SHARED)] = False
     """Show the traceback of an error"""
+
+    def __post_init__(self) -> None:
+        if self.trust:
+            from fewer.models.trust import trust_files
+
+            trust_files(self.trust)
 
 
 def cpu_only(shared: Shared) -> None:

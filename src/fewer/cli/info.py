@@ -28,7 +28,8 @@ def info(
     Parameters
     ----------
     what
-        A run folder, or a model: fewer/dinov2-small, timm/NAME, hf/NAME or FILE.py:FUNCTION.
+        A run folder, or a model: fewer/dinov2-small, timm/NAME, hf/NAME or FILE.py:FUNCTION, which runs the
+        code of that file.
     exclude
         Layers to leave alone, for example head or 'blocks.0.*'.
     """
@@ -58,7 +59,7 @@ def _run(path: str, shared: Shared) -> int:
     config = run.read_config() if run.has("config") else {}
     files = {p.name: p.stat().st_size for p in sorted(run.path.iterdir()) if p.is_file() and p.name[0] != "."}
     plan = run.read_plan() if run.has("plan") else None
-    text = run.file("report_json").read_text("utf-8") if run.has("report_json") else None
+    text = run.read_text("report_json") if run.has("report_json") else None
     if text is not None and is_page(text):
         return _page(path, Page.from_json(text), config, files, shared)
     data = RunReport.from_json(text) if text is not None else None

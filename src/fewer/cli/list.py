@@ -17,16 +17,6 @@ PATTERNS = {
     "2:4": "of every 4 consecutive inputs at most 2 stay; any n:m",
     "nm:*:16": "any n of every 16, the n chosen per layer",
 }
-NETWORKS = {
-    "unet": "residual U-Net, small and quick; one output",
-    "dynunet": "the U-Net of nnU-Net; deep supervision",
-    "segresnet": "residual encoder and decoder; deep supervision",
-    "mednext": "ConvNeXt-like U-Net; deep supervision",
-    "attention-unet": "U-Net with attention gates; one output",
-    "basic-unet": "plain U-Net with 5 levels; one output",
-    "FILE.py:FUNCTION": "a function of your own that returns an nn.Module",
-}
-"""Here, and not where the networks are built, so that a list needs no torch."""
 
 
 def list_(what: str | None = None, /, *, shared: Shared | None = None) -> int:
@@ -70,7 +60,7 @@ def _models() -> dict[str, str]:
     return notes | {
         "timm/NAME": "any timm model; needs the extra fewer[timm]",
         "hf/NAME": "any transformers image model; needs the extra fewer[hf]",
-        "FILE.py:FUNCTION": "a function of your own that returns an nn.Module",
+        "FILE.py:FUNCTION": "a function of your own that returns an nn.Module; the code of the file is run",
     }
 
 
@@ -114,6 +104,13 @@ def _tasks() -> dict[str, str]:
     return task_notes()
 
 
+def _networks() -> dict[str, str]:
+    from fewer.tasks import usable_tasks
+
+    own = {f"{task.name}: {name}": note for task in usable_tasks() for name, note in task.networks().items()}
+    return own | {"FILE.py:FUNCTION": "a function of your own that returns an nn.Module"}
+
+
 def _train_presets() -> dict[str, str]:
     from fewer.cli.config import preset_names, preset_note
     from fewer.tasks import TASKS
@@ -124,6 +121,8 @@ def _train_presets() -> dict[str, str]:
 TABLES = {
     "allocators": "fewer.core.allocation.baselines:BASELINES",
     "selection": "fewer.selection.methods:METHODS",
+    "optimisers": "fewer.training.optimise:OPTIMISERS",
+    "schedules": "fewer.training.schedule:SHAPES",
 }
 """Every table of methods, as ``module:NAME``; each row has a card in ``docs/methods/`` and the tests of its table."""
 
@@ -136,5 +135,5 @@ LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "allocators": _allocators,
     "selection": _selection,
     "train-presets": _train_presets,
-    "networks": lambda: NETWORKS,
+    "networks": _networks,
 }

@@ -7,8 +7,11 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
+from fewer.cli.terminal import guard_terminal, printable
 from fewer.core.errors import FewerError
+from fewer.core.files import explain_os_error
 
 __all__ = ["main"]
 
@@ -33,11 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     if not debug:
         _quiet_warnings()
+    guard_terminal()
     try:
         return _run(words)
     except KeyboardInterrupt:
-        # what was sensed so far is in the run folder's ledger
-        _say("interrupted; nothing is lost: run the same command with --resume")
+        # what was sensed so far is in the run folder's ledger, and a run that is overwritten is still whole
+        instead = " in place of --overwrite" if "--overwrite" in words else ""
+        _say(f"interrupted; nothing is lost: run the same command with --resume{instead}")
         return INTERRUPTED
     except FewerError as error:
         if debug:
@@ -59,6 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if _disk_is_full(error):
             _say("error: no space left on the disk; free some space and run the same command with --resume")
             return BAD_INPUT
+        if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+            # no permission, a name that is too long, a loop of links: of a file that the user named
+            _say(f"error: {explain_os_error(error, Path(os.fsdecode(error.filename)), 'use')}")
+            return BAD_INPUT
         _say(f"internal error: {type(error).__name__}: {error}; run it again with --debug and report what it prints")
         return INTERNAL
 
@@ -67,9 +76,13 @@ def _run(words: list[str]) -> int:
     from cyclopts import CycloptsError
 
     from fewer.cli.app import app_for, explain
+    from fewer.cli.config import check_environment
     from fewer.cli.work import remember_command
+    from fewer.models.trust import forget_trust
 
     remember_command(words)
+    forget_trust()
+    check_environment(os.environ)
     try:
         done = app_for(words)(words, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()  # here, so that a reader who left is noticed
@@ -87,7 +100,7 @@ def _disk_is_full(error: BaseException) -> bool:
 
 def _say(sentence: str) -> None:
     # exactly one line, whatever a library put into its message
-    print(" ".join(sentence.split()), file=sys.stderr, flush=True)
+    print(" ".join(printable(sentence).split()), file=sys.stderr, flush=True)
 
 
 def _quiet_warnings() -> None:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fewer.cli.show import shorten
+from fewer.cli.terminal import safe_console
 from fewer.core.progress import Stage
 from fewer.reports.numbers import duration
 
@@ -35,9 +36,7 @@ class RichProgress:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        from rich.console import Console
-
-        self.console = console or Console(stderr=True)
+        self.console = console or safe_console(stderr=True)
         self._bars: Any = None
         self._open = 0
 

@@ -29,7 +29,7 @@ def report(run: str, /, *, shared: Shared | None = None) -> int:
         )
     folder = RunFolder.open(run)
     page = folder.file("report_html") if shared.dry_run else fewer.report(run)
-    text = folder.file("report_json").read_text("utf-8")
+    text = folder.read_text("report_json")
     if is_page(text):
         found = Page.from_json(text)
         if shared.json:

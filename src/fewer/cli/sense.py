@@ -24,7 +24,8 @@ def sense(
     Parameters
     ----------
     model
-        fewer/dinov2-small, timm/NAME, hf/NAME or FILE.py:FUNCTION. See: fewer list models
+        fewer/dinov2-small, timm/NAME, hf/NAME or FILE.py:FUNCTION, which runs the code of that file.
+        See: fewer list models
     images
         A folder of unlabelled images.
     preset

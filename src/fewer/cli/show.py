@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fewer.cli.terminal import in_json, safe_console
 from fewer.reports.numbers import count, measure, percent, quantity, significant, times
 
 if TYPE_CHECKING:
@@ -24,10 +25,8 @@ WIDE, NARROW = 140, 60
 
 def console() -> Console:
     """The standard output; as wide as the terminal, and 120 columns where there is none."""
-    from rich.console import Console
-
     width = max(NARROW, shutil.get_terminal_size((120, 24)).columns)
-    return Console(width=width, highlight=False, soft_wrap=False)
+    return safe_console(width=width, highlight=False, soft_wrap=False)
 
 
 def say(*what: RenderableType) -> None:
@@ -39,7 +38,8 @@ def say(*what: RenderableType) -> None:
 
 def as_json(value: Any) -> None:
     """Print one JSON value, nothing else."""
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str)
+    sys.stdout.write(in_json(text) + "\n")
 
 
 def shorten(text: str, width: int) -> str:
@@ -129,7 +129,7 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from fewer.reports.compression.words import comparison_sentence, recovery_sentence
+    from fewer.reports.compression.words import comparison_sentence, interval_words, recovery_sentence
 
     met = report.verdict.met
     colour = "green" if met else "red"
@@ -145,9 +145,13 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
     if report.recovery:
         facts.add_row("recovery", recovery_sentence(report.recovery))
     for quality in report.verdict.quality:
-        labelled = quality.dense is not None and quality.note.endswith("annotated cases")
-        dense = f" (dense model {measure(quality.dense or 0.0, 3)}; {quality.note})" if labelled else ""
-        facts.add_row(quality.name, measure(quality.value, 3) + dense)
+        told = measure(quality.value, 3)
+        if quality.labelled and quality.dense is not None:
+            told += f", {interval_words(quality.interval)}" if quality.interval else ""
+            dense = f"dense model {measure(quality.dense, 3)}"
+            dense += f", {interval_words(quality.dense_interval)}" if quality.dense_interval else ""
+            told += f" ({dense}; {quality.note})"
+        facts.add_row(quality.name, told)
     if report.model.artefact_bytes and report.model.source_bytes:
         facts.add_row(
             "on disk",
@@ -180,6 +184,11 @@ def _comparison(report: RunReport) -> RenderableType:
     width = console().width
     bars = 0 if width < 72 else BAR // 2 if width < 90 else BAR
     columns = [("at the same budget", "left"), ("output error", "right"), ("against ours", "right")]
+    # the first number that was measured on labelled data has a column of its own
+    shown = (
+        next((quality.name for quality in report.verdict.quality if quality.labelled), None) if width >= 90 else None
+    )
+    columns += [(shown, "right")] if shown else []
     table = _table(*columns, *([("", "left")] if bars else []))
     for row in rows:
         style = "bold" if row.ours else ""
@@ -187,6 +196,8 @@ def _comparison(report: RunReport) -> RenderableType:
         label = shorten(row.label, 18 if not bars else 26 if bars < BAR else 40)
         cells = [Text(label, style), Text(significant(row.distortion), style)]
         cells.append(Text(ratio) if row.met else Text("over the budget", "dim"))
+        if shown:
+            cells.append(Text(measure(row.quality[shown], 3) if shown in row.quality else ""))
         bar = Text("█" * max(1, round(bars * min(row.distortion / worst, 1))), "dim")
         table.add_row(*cells, *([bar] if bars else []))
     return table

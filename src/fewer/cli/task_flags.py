@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Sequence
@@ -110,10 +109,6 @@ def _flags(verb: str, task: Task | None) -> Any:
     attribute = ATTRIBUTES[verb]
     if task is not None:
         return flags_of(getattr(task, attribute), "TaskFlags")
-    from fewer.tasks import TASKS, open_task
+    from fewer.tasks import usable_tasks
 
-    models = []
-    for name in TASKS:
-        with contextlib.suppress(FewerError):  # a broken plug-in must not stop the others
-            models.append(getattr(open_task(name), attribute))
-    return any_flags(models)
+    return any_flags([getattr(one, attribute) for one in usable_tasks()])

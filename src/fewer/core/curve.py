@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import math
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +15,15 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError, near_match
-from fewer.core.files import atomic_write_bytes, explain_os_error
+from fewer.core.files import atomic_write_bytes
 from fewer.core.option import Option
+from fewer.core.reading import parse_json, read_arrays, refusing
 from fewer.core.unit import Unit
 
 __all__ = ["Curve", "CurveSet"]
 
 _FORMAT = 1
+_LIMIT = 2**27  # bytes, unpacked: a hundred layers with a hundred options each have less than a megabyte
 
 
 def _vector(
@@ -168,6 +169,8 @@ class CurveSet:
                 )
         fixed = {}
         for metric, value in self.fixed.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise FewerError(f"the fixed cost {metric!r} is {value!r}; it must be a number")
             if metric not in curves[0].cost:
                 raise FewerError(
                     f"a fixed cost is given for {metric!r}, which no curve measures{near_match(metric, curves[0].cost)}"
@@ -305,20 +308,27 @@ class CurveSet:
             When the file is missing, damaged, of another format, or was not written by fewer.
         """
         path = Path(path)
-        try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            header = json.loads(arrays.pop("header").tobytes().decode())
+        with refusing(str(path), "sense the model again"):
+            try:
+                text = read_arrays(path, {"header"}, _LIMIT)["header"].tobytes()
+            except KeyError:
+                raise FewerError(f"{path} is not a curve file of fewer: it has no header; sense again") from None
+            header = parse_json(text, f"the header of {path}", finite=True)
             if header["format"] != _FORMAT:
                 raise FewerError(
                     f"{path} holds curves of format {header['format']}, but this version reads format {_FORMAT}; "
                     "sense the model again"
                 )
+            if not isinstance(header["meta"], dict):
+                raise FewerError(f"{path} is damaged: its facts are no JSON object; sense the model again")
+            names = {"distortion", *(f"cost.{m}" for m in header["metrics"]), *(f"score.{s}" for s in header["scores"])}
+            arrays = read_arrays(path, names, _LIMIT)
+            for name in names:
+                if name not in arrays:
+                    raise FewerError(f"{path} is damaged: it lacks {name}; sense the model again")
+                if arrays[name].ndim != 1 or arrays[name].dtype.kind not in "fiu":
+                    raise FewerError(f"{path} is damaged: {name} is no list of numbers; sense the model again")
             return cls._from_parts(header, arrays)
-        except OSError as error:
-            raise explain_os_error(error, path, "read") from error
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-            raise FewerError(f"{path} is not a curve file of fewer, or it is damaged ({error}); sense again") from error
 
     @classmethod
     def _from_parts(cls, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> CurveSet:
@@ -331,6 +341,9 @@ class CurveSet:
                 if name in names:
                     scores[name][s] = arrays[f"score.{s}"][at : at + size]
                     at += size
+        for metric, value in header.get("came", {}).items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+                raise FewerError(f"the cost {metric!r} of the model as it came is {value!r}; it must be a number >= 0")
         curves = []
         for facts, size in zip(header["units"], sizes, strict=True):
             options = tuple(Option.parse(o) for o in facts.pop("options"))

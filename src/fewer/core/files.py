@@ -6,11 +6,22 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from fewer.core.errors import FewerError
 
-__all__ = ["atomic_write_bytes", "atomic_write_text", "explain_os_error"]
+__all__ = [
+    "append_line",
+    "atomic_write_bytes",
+    "atomic_write_text",
+    "explain_os_error",
+    "flush_file",
+    "refuse_inputs",
+    "refuse_links",
+    "sync_folder",
+]
 
 
 def explain_os_error(error: OSError, path: Path, doing: str = "write") -> FewerError:
@@ -25,16 +36,26 @@ def explain_os_error(error: OSError, path: Path, doing: str = "write") -> FewerE
         return FewerError(f"no space left on the disk while writing {path}; free some space or choose another --out")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return FewerError(f"no permission to {doing} {path}; change its permissions or choose another place")
+    if error.errno == errno.ENAMETOOLONG:
+        return FewerError(f"cannot {doing} {_cut(path)}: the name is too long; choose a shorter one")
+    if error.errno == errno.ELOOP:
+        return FewerError(f"cannot {doing} {path}: it is a symbolic link, which is not followed; remove the link")
     if error.errno == errno.ENOENT:
         return FewerError(f"cannot {doing} {path}: it or its folder does not exist")
     return FewerError(f"cannot {doing} {path}: {error.strerror or error}")
+
+
+def _cut(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= 80 else f"{text[:40]}...{text[-20:]}"
 
 
 def atomic_write_bytes(path: str | Path, data: bytes) -> Path:
     """Write ``data`` to ``path`` in one step: readers see the old file or the new one, never a part of one.
 
     The bytes go to a temporary file in the same folder, are flushed to the disk, and the file is then renamed
-    over ``path``. When anything fails the temporary file is removed and ``path`` is as it was.
+    over ``path``; a symbolic link that stands there is replaced, and what it points to is left alone. When anything
+    fails the temporary file is removed and ``path`` is as it was.
 
     Raises
     ------
@@ -55,6 +76,7 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> Path:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         raise explain_os_error(error, path) from error
     finally:
@@ -73,3 +95,110 @@ def atomic_write_text(path: str | Path, text: str) -> Path:
     'few'
     """
     return atomic_write_bytes(path, text.encode("utf-8"))
+
+
+def flush_file(path: Path) -> None:
+    """Wait until a file that someone else wrote is on the disk, so that it may be renamed over another.
+
+    Raises
+    ------
+    OSError
+        When the disk is full or broken.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder to the disk, so that a rename in it outlives a power cut; does nothing where that is unknown."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def append_line(path: Path, line: bytes, *, flush: bool = False) -> None:
+    """Add one line to a file that is our own: neither through a link nor to a file that has a second name.
+
+    Parameters
+    ----------
+    path
+        Made when it is missing. A file with a second name (a hard link) gets a copy of its own first, so that the
+        other one stays as it is.
+    line
+        Written with one call, so that lines of several threads do not mix.
+    flush
+        Wait until the line is on the disk.
+
+    Raises
+    ------
+    FewerError
+        When the file is a symbolic link or no ordinary file, or the disk is full.
+    """
+    how = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        if path.is_file() and not path.is_symlink() and path.stat().st_nlink > 1:
+            atomic_write_bytes(path, path.read_bytes())
+        handle = os.open(path, how, 0o666)
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise FewerError(f"{path} is no ordinary file, so nothing is written to it; remove it")
+            os.write(handle, line)
+            if flush:
+                os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+
+
+def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise a :class:`FewerError` when something that is to be written is also something that is read.
+
+    Examples
+    --------
+    >>> refuse_inputs([Path("a/1.png")], [Path("a/../a/1.png")])
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: a/1.png is one of the inputs and is never written over; choose another --out
+    """
+    read = {path.resolve() for path in inputs}
+    for path in outputs:
+        if path.resolve() in read:
+            raise FewerError(f"{path} is one of the inputs and is never written over; choose another --out")
+
+
+def refuse_links(folder: Path, names: Collection[str] | None = None) -> None:
+    """Raise a :class:`FewerError` if a folder that is written to holds a symbolic link, a pipe or a device.
+
+    A folder that came from someone else could so lead what is written to any place. Its folders are looked through
+    too.
+
+    Parameters
+    ----------
+    folder
+        What is written to.
+    names
+        Only these files and folders in it; by default all.
+    """
+    places = [folder]
+    while places:
+        try:
+            with os.scandir(places.pop()) as entries:
+                found = [entry for entry in entries if names is None or entry.name in names]
+        except OSError as error:
+            raise explain_os_error(error, folder, "read") from error
+        for entry in found:
+            if entry.is_symlink():
+                raise FewerError(
+                    f"{entry.path} is a symbolic link, and what is written to {folder} stays in it; remove the link"
+                )
+            if entry.is_dir(follow_symlinks=False):
+                places.append(Path(entry.path))
+            elif not entry.is_file(follow_symlinks=False):
+                raise FewerError(f"{entry.path} is no ordinary file; remove it")
+        names = None

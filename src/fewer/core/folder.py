@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 from fewer.core.errors import FewerError
 from fewer.core.files import explain_os_error
+from fewer.core.lock import LOCK
 
 __all__ = ["open_marked"]
+
+_TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")  # of fewer.core.files
 
 
 def open_marked(folder: Path, mark: str, maker: str) -> tuple[set[str], list[Path]]:
@@ -40,14 +45,17 @@ def open_marked(folder: Path, mark: str, maker: str) -> tuple[set[str], list[Pat
     >>> names, made == [place]
     (set(), True)
     """
-    if folder.exists() and not folder.is_dir():
-        raise FewerError(f"{folder} is a file, not a folder; choose another --out")
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise FewerError(f"{folder} is a file, not a folder; choose another --out")
+        made = [place for place in (folder, *folder.parents) if not place.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         names = {p.name for p in folder.iterdir()}
     except OSError as error:
         raise explain_os_error(error, folder, "make the folder") from error
-    if names and mark not in names:
+    except ValueError as error:  # a null character
+        raise FewerError(f"{str(folder)!r} is no name of a folder: {error}") from None
+    # a process that was killed before it wrote the mark left its lock, or a temporary file
+    if mark not in names and any(name != LOCK and not _TEMPORARY.fullmatch(name) for name in names):
         raise FewerError(f"{folder} is not empty and was not made by {maker}; choose another --out")
-    return names, made
+    return {name for name in names if not _TEMPORARY.fullmatch(name)}, made

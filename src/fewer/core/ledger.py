@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from fewer.core.files import explain_os_error
+from fewer.core.errors import FewerError
+from fewer.core.files import append_line, atomic_write_bytes
+from fewer.core.reading import parse_json, read_bytes
 
 
 class Ledger:
@@ -36,24 +37,19 @@ class Ledger:
         self.results: dict[str, Any] = {}
         if path is None or not path.exists():
             return
-        try:
-            lines = path.read_text("utf-8", errors="replace").split("\n")
-        except OSError as error:
-            raise explain_os_error(error, path, "read") from error
+        lines = read_bytes(path, 2**30).decode("utf-8", "replace").split("\n")
         good = []
         for line in lines:
             try:
-                entry = json.loads(line)
+                entry = parse_json(line, "a line")
                 if entry["key"] == key:
                     self.results[entry["task"]] = entry["result"]
                     good.append(line)
-            except (ValueError, KeyError, TypeError):
+            except (FewerError, KeyError, TypeError):
                 continue
         if lines[-1] or len(good) != len(
             [line for line in lines if line]
         ):  # the last line must end, or the next joins it
-            from fewer.core.files import atomic_write_bytes
-
             atomic_write_bytes(path, "".join(line + "\n" for line in good).encode())
 
     def __contains__(self, task: str) -> bool:
@@ -71,13 +67,7 @@ class Ledger:
         if self.path is None:
             return
         line = json.dumps({"key": self.key, "task": task, "result": result}, allow_nan=True) + "\n"
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise explain_os_error(error, self.path, "write") from error
+        append_line(self.path, line.encode(), flush=True)
 
     def clear(self) -> None:
         """Remove the file; results stay in memory."""

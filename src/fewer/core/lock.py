@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import socket
+import stat
 from pathlib import Path
 
 from fewer.core.errors import FewerError
@@ -57,9 +58,14 @@ class FolderLock:
         path = self.folder / LOCK
         while True:
             try:
-                handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+                # a folder from someone else may have a link here, which would lead what is written to any file
+                handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
             except OSError as error:
                 raise explain_os_error(error, path) from error
+            facts = os.fstat(handle)
+            if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:
+                os.close(handle)
+                raise FewerError(f"{path} is not a lock that fewer made: it is also another file; remove it")
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _same_file(handle, path):

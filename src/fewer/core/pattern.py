@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from fewer.core.errors import FewerError
 
-_BLOCK = re.compile(r"block:(\d+)x(\d+)")
-_NM = re.compile(r"nm:(\d+):(\d+)")
-_COLUMNS = re.compile(r"columns:(\d+)(?:x(\d+))?")
-_ROWS = re.compile(r"rows:(\d+)")
+_BLOCK = re.compile(r"block:(\d{1,7})x(\d{1,7})")
+_NM = re.compile(r"nm:(\d{1,7}):(\d{1,7})")
+_COLUMNS = re.compile(r"columns:(\d{1,7})(?:x(\d{1,7}))?")
+_ROWS = re.compile(r"rows:(\d{1,7})")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class Pattern:
             If the text is not a pattern, or a tile or group is empty.
         """
         text = text.strip().lower()
+        if re.search(r"\d{8}", text):
+            raise FewerError(f"the pattern '{text[:40]}' is larger than any layer; at most 9999999 is possible")
         if text in ("dense", "unstructured"):
             return cls(text)
         bare = text if ":" in text and not text[0].isdigit() else ("nm:" + text if ":" in text else "block:" + text)

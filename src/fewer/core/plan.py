@@ -16,8 +16,9 @@ from fewer.core.budget import Budget, parse_budgets
 from fewer.core.couple import in_step
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError, near_match
-from fewer.core.files import atomic_write_text, explain_os_error
+from fewer.core.files import atomic_write_text
 from fewer.core.option import Option
+from fewer.core.reading import parse_json, read_text
 
 __all__ = ["Allocation", "Plan", "PlannedUnit", "first_mistake"]
 
@@ -221,10 +222,7 @@ class Plan(BaseModel):
     @classmethod
     def from_json(cls, text: str, where: str = "the plan") -> Plan:
         """Read JSON text, and say what is wrong with it if anything is."""
-        try:
-            data = json.loads(text, object_pairs_hook=_no_key_twice)
-        except ValueError as error:
-            raise FewerError(f"{where} is not valid JSON: {error}") from None
+        data = parse_json(text, where, pairs=_no_key_twice)
         try:
             return cls.model_validate(data)
         except ValidationError as error:
@@ -237,12 +235,7 @@ class Plan(BaseModel):
     @classmethod
     def load(cls, path: str | Path) -> Plan:
         """Read from a file."""
-        try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"), str(path))
-        except OSError as error:
-            raise explain_os_error(error, Path(path), "read") from error
-        except UnicodeDecodeError:
-            raise FewerError(f"{path} is not a text file, so it is no plan") from None
+        return cls.from_json(read_text(path, what="plan"), str(path))
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -13,10 +13,19 @@ from typing import Any
 
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_bytes, atomic_write_text, explain_os_error
+from fewer.core.files import (
+    append_line,
+    atomic_write_bytes,
+    atomic_write_text,
+    explain_os_error,
+    refuse_inputs,
+    refuse_links,
+)
 from fewer.core.folder import open_marked
 from fewer.core.lock import LOCK, FolderLock
 from fewer.core.plan import Plan
+from fewer.core.reading import parse_json, read_bytes, read_json, read_text
+from fewer.core.staging import EDIT, NEXT, Staging
 from fewer.core.toml import dump_toml, read_toml
 
 __all__ = ["RunFolder"]
@@ -53,8 +62,10 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._lock = FolderLock(self.path)
+        self.home = Path(path)  # where the run is when it is finished
+        self.path = self.home  # where files are written now
+        self._begun = self.home  # where log and unfinished work are: all of a run that replaces another is aside
+        self._lock = FolderLock(self.home)
         self._fresh = False  # whether create() found nothing here
         self._made: list[Path] = []  # folders that create() made, the innermost first
 
@@ -67,36 +78,61 @@ class RunFolder:
         path
             The folder; parents are made.
         overwrite
-            Empty an existing run folder of what runs write. Other files in it are left alone.
+            Make an existing run anew. The old one stays whole until the new one is finished; files of others stay.
         resume
-            Go on in an existing run folder, keeping its files. A folder that does not exist yet is made.
+            Go on in an existing run folder, keeping its files. A folder that does not exist yet is made. With
+            ``overwrite``: go on with what was interrupted, and start anew where nothing was.
 
         Raises
         ------
         FewerError
             When the folder is not empty and neither is asked for, when it is not a run folder, when another process
-            is writing to it, or when it cannot be made.
+            is writing to it, when it holds links, or when it cannot be made.
         """
-        if overwrite and resume:
-            raise FewerError("a run cannot be overwritten and resumed at once; give one of --overwrite and --resume")
         run = cls(path)
-        folder = run.path
+        folder = run.home
         names, made = open_marked(folder, _MARK, "fewer")
-        if names - {_MARK, LOCK} and not overwrite and not resume:
+        names -= {LOCK}
+        if names - {_MARK} and not overwrite and not resume:
             raise FewerError(f"{folder} already holds a run; give --resume to go on with it, --overwrite to start anew")
         run._lock.take()
         run._fresh, run._made = not names, made
         try:
+            run._settle()
+            anew = Staging(folder)
+            if overwrite and not (resume and (anew.exists() or (folder / _SCRATCH).exists())):
+                anew.discard()
+                run._fresh = True
+                if names & {*_FILES.values(), _SCRATCH}:
+                    anew.begin()
+            if anew.exists() and (overwrite or resume):
+                anew.begin()
+                run.path = run._begun = anew.path
             run._tidy()
-            if overwrite:
-                for name in _FILES.values():
-                    (folder / name).unlink(missing_ok=True)
-                shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
             if _MARK not in names:
                 atomic_write_text(folder / _MARK, "This folder was made by fewer.\n")
         except (OSError, FewerError) as error:
             run.close()
             raise explain_os_error(error, folder) if isinstance(error, OSError) else error from error
+        return run
+
+    @classmethod
+    def edit(cls, path: str | Path) -> RunFolder:
+        """Take over a run that is there, to change some of its files; see :meth:`together`.
+
+        Raises
+        ------
+        FewerError
+            As :meth:`open` and :meth:`create`.
+        """
+        run = cls.open(path)
+        run._lock.take()
+        try:
+            run._settle()
+            run._tidy()
+        except (OSError, FewerError) as error:
+            run.close()
+            raise explain_os_error(error, run.home) if isinstance(error, OSError) else error from error
         return run
 
     @classmethod
@@ -111,10 +147,18 @@ class RunFolder:
         run = cls(path)
         if not run.path.is_dir():
             raise FewerError(f"the run folder {run.path} does not exist")
+        _may_list(run.path)
         if (run.path / _QUEUE_MARK).exists():
             raise FewerError(f"{run.path} is a queue of fewer select, not a run of fewer")
         if not (run.path / _MARK).exists() and not any((run.path / f).exists() for f in _FILES.values()):
             raise FewerError(f"{run.path} is not a run of fewer: it has no {_FILES['plan']} and no {_FILES['curves']}")
+        if any(Staging(run.home, name).complete() for name in (NEXT, EDIT)):
+            with contextlib.suppress(FewerError):  # whoever writes to it now does so
+                run._lock.take()
+                try:
+                    run._settle()
+                finally:
+                    run.close()
         return run
 
     def __enter__(self) -> RunFolder:
@@ -124,27 +168,75 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         kept = False
-        if isinstance(error, FewerError) and self._fresh:
-            kept = not self._unmake()
-        self.close()
+        try:
+            if error is None and self._begun != self.home:
+                shutil.rmtree(self._begun / _SCRATCH, ignore_errors=True)
+                Staging(self.home).commit([*_FILES.values(), _SCRATCH])
+                self.path = self._begun = self.home
+            elif isinstance(error, FewerError) and self._fresh:
+                kept = not self._unmake()
+        finally:
+            self.close()
         if kept and "--resume" not in str(error):
-            raise FewerError(f"{error}; what was done so far is kept in {self.path}: go on with --resume") from error
+            raise FewerError(f"{error}; what was done so far is kept in {self.home}: go on with --resume") from error
 
     def _unmake(self) -> bool:
         """Leave nothing behind when a mistake ended the run before there was anything to keep; False where there was.
 
         So the same command works once its input is right. Sensed results and files of others stay.
         """
-        files = [p for p in self.path.rglob("*") if p.is_file()]
-        passing = {self.path / name for name in (_MARK, LOCK, _FILES["config"], _FILES["log"])}
+        files = [p for p in self._begun.rglob("*") if p.is_file()]
+        passing = {self._begun / name for name in (_MARK, LOCK, _FILES["config"], _FILES["log"])}
         if any(p not in passing and p.stat().st_size for p in files):
             return False
+        if self._begun != self.home:
+            Staging(self.home).discard()
+            return True
         with contextlib.suppress(OSError):  # a folder that someone else began to use stays
             for path in files:
                 path.unlink()
             for place in [*sorted((p for p in self.path.rglob("*") if p.is_dir()), reverse=True), *self._made]:
                 place.rmdir()
         return True
+
+    def _settle(self) -> None:
+        """Finish what a killed process began: new files that are complete go to their place, a half is dropped."""
+        refuse_links(self.home, {*_FILES.values(), _MARK, LOCK, _SCRATCH, NEXT, EDIT})
+        for name in (NEXT, EDIT):
+            staging = Staging(self.home, name)
+            if staging.complete():
+                staging.carry_on()
+            elif name == EDIT:
+                staging.discard()
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Write files that belong together: none of them replaces an old one before all are there.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with RunFolder.create(Path(tempfile.mkdtemp()) / "run") as run, run.together():
+        ...     _ = run.write_text("report_html", "a page")
+        ...     (run.home / "report.html").exists()
+        False
+        """
+        if self.path != self.home:  # all of the run is aside anyway
+            yield
+            return
+        staging = Staging(self.home, EDIT)
+        staging.discard()
+        staging.begin()
+        self.path = staging.path
+        try:
+            yield
+            staging.commit([])
+        except BaseException:
+            if not staging.complete():
+                staging.discard()
+            raise
+        finally:
+            self.path = self.home
 
     def close(self) -> None:
         """Let the lock go. Calling it again does nothing."""
@@ -153,6 +245,10 @@ class RunFolder:
     def file(self, name: str) -> Path:
         """Path of one of the run's files: ``config plan curves model recipe report_html report_json log``."""
         return self.path / _FILES[name]
+
+    def refuse(self, path: Path) -> None:
+        """Raise a :class:`FewerError` if a file that is to be written is one that this run is made of."""
+        refuse_inputs([path], [self.home / name for name in (*_FILES.values(), _MARK) if name != _FILES["plan"]])
 
     def has(self, name: str) -> bool:
         """Whether the run already has a file."""
@@ -175,14 +271,12 @@ class RunFolder:
         return self.write_text(name, text + "\n")
 
     def read_json(self, name: str) -> Any:
-        """Read one of the run's JSON files."""
-        path = self.file(name)
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise explain_os_error(error, path, "read") from error
-        except ValueError as error:
-            raise FewerError(f"{path} is not valid JSON: {error}") from None
+        """Read one of the run's JSON files; see :func:`fewer.core.reading.parse_json`."""
+        return read_json(self.file(name))
+
+    def read_text(self, name: str) -> str:
+        """Read one of the run's text files; see :func:`fewer.core.reading.read_text`."""
+        return read_text(self.file(name))
 
     def write_config(self, config: Mapping[str, Any]) -> Path:
         """Write ``config.toml``."""
@@ -219,29 +313,31 @@ class RunFolder:
     def log(self, event: str, **facts: Any) -> None:
         """Append one line to ``log.jsonl``: the time (seconds since 1970), the event and its facts."""
         line = json.dumps({"time": round(time.time(), 3), "event": event, **facts}, default=str) + "\n"
-        path = self.file("log")
-        try:
-            # one write of one line in append mode: lines of several threads do not mix
-            with path.open("ab", buffering=0) as file:
-                file.write(line.encode())
-        except OSError as error:
-            raise explain_os_error(error, path) from error
+        append_line(self._begun / _FILES["log"], line.encode("utf-8", "backslashreplace"))
 
     def read_log(self) -> Iterator[dict[str, Any]]:
         """Yield the lines of ``log.jsonl``; a last line that a crash cut off is left out."""
         if not self.has("log"):
             return
-        for line in self.file("log").read_text(encoding="utf-8").splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
+        for line in read_bytes(self.file("log")).decode("utf-8", "replace").split("\n"):
+            with contextlib.suppress(FewerError):
+                entry = parse_json(line, "the log")
+                if isinstance(entry, dict) and isinstance(entry.get("event"), str):
+                    yield entry
 
     def _tidy(self) -> None:
         """Remove what a killed process left: temporary files, and the half of a log line."""
-        for name in _FILES.values():
-            for left in self.path.glob(f".{name}.*.tmp"):
+        for name in (*_FILES.values(), _MARK):
+            for left in self._begun.glob(f".{name}.*.tmp"):
                 left.unlink(missing_ok=True)
-        log = self.file("log")
-        if log.exists() and (text := log.read_bytes()) and not text.endswith(b"\n"):
+        log = self._begun / _FILES["log"]
+        if log.exists() and (text := read_bytes(log)) and not text.endswith(b"\n"):
             atomic_write_bytes(log, text[: text.rfind(b"\n") + 1])
+
+
+def _may_list(folder: Path) -> None:
+    """A folder without permission looks empty to most questions."""
+    try:
+        next(folder.iterdir(), None)
+    except OSError as error:
+        raise explain_os_error(error, folder, "read") from error

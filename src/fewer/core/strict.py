@@ -24,7 +24,7 @@ class StrictSettings(BaseModel):
     fewer.core.errors.FewerError: settings: unknown name 'degree'; did you mean 'degrees'?
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @classmethod
     def of(cls, values: dict[str, Any], where: str = "settings") -> Self:
@@ -38,6 +38,7 @@ class StrictSettings(BaseModel):
         for name in values:
             if name not in cls.model_fields:
                 raise FewerError(f"{where}: unknown name '{name}'{near_match(name, cls.model_fields)}")
+            _check_size(name, values[name], where)
         tidy = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         try:
             return cls(**tidy)
@@ -47,3 +48,10 @@ class StrictSettings(BaseModel):
             message = first["msg"].removeprefix("Value error, ")
             value = f"{name}={first['input']!r}: " if name else ""  # a rule between several values has no name
             raise FewerError(f"{where}: {value}{message}") from None
+
+
+def _check_size(name: str, value: Any, where: str) -> None:
+    """Refuse integers that no library below takes; a seed has 63 bits at most."""
+    for one in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(one, int) and abs(one) >= 2**63:
+            raise FewerError(f"{where}: {name}={str(one)[:30]}: integers below 2 to the power of 63 are possible")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fewer.core.errors import FewerError
-from fewer.core.files import explain_os_error
+from fewer.core.reading import read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -100,6 +100,8 @@ def load_toml(text: str, where: str = "the configuration") -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise FewerError(f"{where} is not valid TOML: {error}") from None
+    except (RecursionError, ValueError):
+        raise FewerError(f"{where} is not valid TOML: it is nested too deeply, or holds an impossible number") from None
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -110,10 +112,4 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     FewerError
         When it is missing, not text, or not TOML.
     """
-    path = Path(path)
-    try:
-        return load_toml(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise explain_os_error(error, path, "read") from error
-    except UnicodeDecodeError:
-        raise FewerError(f"{path} is not a text file, so it is no configuration") from None
+    return load_toml(read_text(path, 2**22, "configuration"), str(path))

@@ -52,6 +52,8 @@ class Unit:
     aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not isinstance(self.kind, str):
+            raise FewerError(f"name and kind of a unit are text, not {self.name!r} and {self.kind!r}")
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         object.__setattr__(self, "aliases", tuple(self.aliases))
         if self.kind not in KINDS:

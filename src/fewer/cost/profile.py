@@ -14,6 +14,7 @@ import numpy as np
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, explain_os_error
 from fewer.core.ledger import Ledger
+from fewer.core.reading import read_json
 from fewer.cost.device import cache_folder, device_facts, device_key, differences
 from fewer.cost.stopwatch import Stopwatch, Timing
 from fewer.models.storage import tile_of
@@ -131,14 +132,12 @@ class DeviceProfile:
         """
         path = Path(path)
         try:
-            data = json.loads(path.read_text("utf-8"))
+            data = read_json(path, finite=True)
             if data["schema_version"] != SCHEMA:
                 raise FewerError(f"{path} has schema version {data['schema_version']}; this fewer reads {SCHEMA}")
             points = {k: Timing(**v) for k, v in data["points"].items()}
             return cls(data["device"], points, float(data["reference_ms"]), str(data["name"]))
-        except OSError as error:
-            raise explain_os_error(error, path, "read") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise FewerError(f"{path} is not a device profile, or it is damaged ({error})") from None
 
     def save(self, path: str | Path, name: str = "") -> Path:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.option import Option
+from fewer.core.precision import precision_of
 from fewer.core.unit import Unit
 from fewer.kernels import native
 from fewer.kernels.accelerate import capture_inputs, linear_candidates
@@ -131,7 +132,7 @@ def runs_as(precision: str) -> str:
     >>> runs_as("int4"), runs_as("fp32")
     ('int8', 'fp32')
     """
-    return {"fp16": "bf16", "int4": "int8"}.get(precision, precision)
+    return precision_of(precision).runs_as
 
 
 def find_subjects(model: nn.Module, units: Sequence[Unit], example: Any) -> list[Subject]:

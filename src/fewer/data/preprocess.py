@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
@@ -11,6 +12,8 @@ from fewer.core.errors import FewerError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+SIDE = 32_768
+"""Pixels of the longest side that an input may have."""
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
@@ -50,18 +53,22 @@ class Preprocess:
     def __post_init__(self) -> None:
         try:
             size = tuple(int(n) for n in self.input_size)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             size = ()
         if len(size) != 3 or min(size) < 1:
             raise FewerError(
                 f"input_size must be (channels, height, width), for example (3, 224, 224); got {self.input_size!r}"
             )
+        if max(size) > SIDE:
+            raise FewerError(f"input_size {size} is larger than any input; the longest side is {SIDE}")
         object.__setattr__(self, "input_size", size)
         for name, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             value = getattr(self, name)
             if isinstance(value, Sequence) and not len(value):
                 value = usual if size[0] == 3 else 0.5
             object.__setattr__(self, name, _per_channel(name, value, size[0]))
+        if not all(math.isfinite(value) and abs(value) < 1e6 for value in (*self.mean, *self.std)):
+            raise FewerError(f"mean and std are numbers on the 0 to 1 scale; got {self.mean} and {self.std}")
         if min(self.std) <= 0:
             raise FewerError(f"std must be positive; got {self.std}")
         if self.interpolation not in INTERPOLATIONS:
@@ -82,7 +89,10 @@ class Preprocess:
                 near = get_close_matches(str(key), known, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
                 raise FewerError(f"{where}: unknown key {key!r}; {hint}")
-        return cls(**settings)
+        try:
+            return cls(**settings)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise FewerError(f"{where}: {' '.join(str(error).split())}") from None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; :meth:`of` reads them back."""

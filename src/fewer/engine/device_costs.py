@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
+from fewer.core.precision import PRECISIONS
 from fewer.core.progress import Progress
 from fewer.cost.energy import HOROWITZ_45NM, fixed_joules, option_joules
 from fewer.cost.latency import LatencyModel, measure_model
@@ -200,12 +201,12 @@ def worth_trying(options: Sequence[Option], latency: Sequence[float] | np.ndarra
     return stay
 
 
-_ORDER = {"fp32": 0, "fp16": 1, "bf16": 2, "int8": 3, "int4": 4}
+_ORDER = {name: place for place, name in enumerate(PRECISIONS)}
 
 
 def _gentler(a: Option, b: Option) -> bool:
     """Whether option a harms less than b, or the same, whatever the layer."""
-    if a.sparsity > b.sparsity or _ORDER.get(a.precision, 9) > _ORDER.get(b.precision, 9):
+    if a.sparsity > b.sparsity or _ORDER[a.precision] > _ORDER[b.precision]:
         return False
     if a.is_dense or a.pattern == "unstructured" or a.family == b.family:
         return True

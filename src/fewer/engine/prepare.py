@@ -17,13 +17,14 @@ from fewer.cost.static import fixed_costs
 from fewer.data.samples import Samples
 from fewer.distortion.distance import Distance, MakeDistance
 from fewer.distortion.outputs import Reference
+from fewer.engine.model_checks import Conduct, check_model
 from fewer.engine.samples import Inputs, find_inputs, sensing_share
 from fewer.engine.settings import Settings
 from fewer.models.coupling import Couplings, find_links
 from fewer.models.layers import Layer, find_layers
 from fewer.models.matching import MatchResult, match
 from fewer.models.reorder import Reordering, reorder, reordered
-from fewer.models.running import Forward, call, device_of, evaluating
+from fewer.models.running import Forward, call, device_of, evaluating, input_dtype
 from fewer.models.spec import LoadedModel, load_untouched
 from fewer.patterns import with_columns
 from fewer.patterns.grid import COLUMNS
@@ -62,6 +63,8 @@ class Prepared:
         What was done to the model for the sake of blocks.
     as_it_came
         The model before it was smoothed or reordered.
+    conduct
+        What it does that it should not.
     """
 
     loaded: LoadedModel
@@ -77,6 +80,7 @@ class Prepared:
     distance: MakeDistance = Reference
     reorderings: tuple[Reordering, ...] = ()
     as_it_came: nn.Module | None = None
+    conduct: Conduct = field(default_factory=Conduct)
 
     @property
     def model(self) -> nn.Module:
@@ -151,9 +155,12 @@ def prepare(
     loaded = replace(loaded, model=on_device(loaded.model, settings.device))
     as_it_came = loaded.model
     found = find_inputs(loaded, images, settings, forward)
-    dtype = next((p.dtype for p in loaded.model.parameters() if p.is_floating_point()), torch.float32)
+    dtype = input_dtype(loaded.model, found.calibration[:1], forward)
     inputs = replace(found, calibration=found.calibration.to(dtype), heldout=found.heldout.to(dtype))
     calibration, example = inputs.calibration, inputs.calibration[:1]
+    own = distance or _distance_of(loaded)
+    conduct = check_model(loaded.model, calibration, settings, forward, plain=own is Reference)
+    inputs = replace(inputs, notes=[*inputs.notes, *conduct.notes])
     loaded = replace(loaded, model=_smooth(loaded.model, calibration, settings, forward))
     matched = match(loaded.model, example, forward, settings.exclude)
     orders: Sequence[Reordering] = ()
@@ -175,9 +182,10 @@ def prepare(
         forward,
         sensing_share(len(calibration), settings.sensing, found.near),
         couplings=couplings_of(loaded.model, matched, example, settings.pattern, forward),
-        distance=distance or _distance_of(loaded),
+        distance=own,
         reorderings=tuple(orders),
         as_it_came=as_it_came,
+        conduct=conduct,
     )
 
 

@@ -10,20 +10,23 @@ from torch import nn
 
 from fewer.core.errors import FewerError
 from fewer.models.spec import LoadedModel
-from fewer.tasks import TASKS, Quality, open_task
+from fewer.tasks import TASKS, Quality, open_task, usable_tasks
 
-__all__ = ["QualityLike", "labelled_rows", "quality_of"]
+__all__ = ["QualityLike", "interval_of", "labelled_rows", "quality_of"]
 
 QualityLike = Callable[[nn.Module], Mapping[str, float]] | str | Path | None
 
 
 def quality_of(loaded: LoadedModel, quality: QualityLike) -> Quality | None:
-    """The quality that a user means: a function, or the folder of labelled data of the model's own task.
+    """The quality that a user means: a function, or a folder of labelled data.
+
+    A folder is read by the task that trained the model; of any other model, by the task that can judge it by such
+    data.
 
     Raises
     ------
     FewerError
-        When a folder is given for a model that no task has trained, or the folder is no such data.
+        When no task knows what to do with model and folder, or the folder is no such data.
 
     Examples
     --------
@@ -35,12 +38,31 @@ def quality_of(loaded: LoadedModel, quality: QualityLike) -> Quality | None:
         return None
     if callable(quality):
         return cast(Quality, quality)
-    if loaded.task not in TASKS:
+    if loaded.task in TASKS:
+        return open_task(str(loaded.task)).quality(loaded, quality)
+    if not Path(quality).exists():
+        raise FewerError(f"the labelled data {quality} does not exist; give a folder")
+    able = [task for task in usable_tasks() if task.judges(loaded, quality)]
+    if not able:
+        known = "; ".join(f"{task.name} needs {task.data}" for task in usable_tasks())
         raise FewerError(
-            f"{loaded.name} was not trained by a task of fewer, so it is not known how {quality} is to be used; "
+            f"no task can judge {loaded.name} by the labelled data {quality} ({known}); "
             "in Python, give quality= a function"
         )
-    return open_task(loaded.task).quality(loaded, quality)
+    return able[0].quality(loaded, quality)
+
+
+def interval_of(quality: Quality | None, name: str, value: float | None) -> list[float] | None:
+    """Ends of the 95 % interval of a number, where its quality knows one.
+
+    Examples
+    --------
+    >>> interval_of(None, "accuracy", 0.9) is None
+    True
+    """
+    ask = getattr(quality, "interval", None)
+    found = ask(name, value) if ask is not None and value is not None else None
+    return None if found is None else [float(end) for end in found]
 
 
 def labelled_rows(
@@ -56,6 +78,15 @@ def labelled_rows(
     lower = getattr(quality, "lower_is_better", frozenset())
     note = getattr(quality, "note", "on labelled data")
     return [
-        {"name": name, "value": value, "dense": before.get(name), "higher_is_better": name not in lower, "note": note}
+        {
+            "name": name,
+            "value": value,
+            "dense": before.get(name),
+            "higher_is_better": name not in lower,
+            "note": note,
+            "labelled": True,
+            "interval": interval_of(quality, name, value),
+            "dense_interval": interval_of(quality, name, before.get(name)),
+        }
         for name, value in after.items()
     ]

@@ -25,6 +25,7 @@ from fewer.models.artefact import load_artefact, load_masks, load_recipe, state_
 from fewer.models.recipe import Recipe, precisions_of
 from fewer.models.reorder import read_reorderings
 from fewer.models.running import Forward, use_threads
+from fewer.models.spec import load_named
 from fewer.reports import RunReport
 from fewer.tasks import Quality
 
@@ -130,7 +131,7 @@ def open_run(
     plan.choice(curves)
     bare = (lambda: copy.deepcopy(prepared.model)) if recipe.source.get("kind") == "object" else None
     student = load_artefact(source.path, bare)
-    report = RunReport.from_json(source.file("report_json").read_text("utf-8"))
+    report = RunReport.from_json(source.read_text("report_json"))
     masks = _all_masks(source, recipe, student)
     views = views_of(prepared, images, settings.seed if seed is None else seed)
     labelled = quality if quality is not None else config.get("labelled")
@@ -152,7 +153,7 @@ def _named_model(config: Mapping[str, Any], source: RunFolder) -> Any:
     value = config.get("model")
     if not isinstance(value, str) or (":" in value and ".py:" not in value):
         raise FewerError(f"{source.path} was made from a Python object ({value}); give the model again, as model=")
-    return value
+    return load_named(value, str(source.file("config")))
 
 
 def _all_masks(source: RunFolder, recipe: Recipe, student: nn.Module) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from fewer.engine import comparison, description
 from fewer.engine.assembly import Assembly
 from fewer.engine.evidence import Evidence
 from fewer.engine.judge import judge_of
-from fewer.engine.quality import labelled_rows
+from fewer.engine.quality import interval_of, labelled_rows
 from fewer.engine.rivals import preset_of
 from fewer.reports import RunReport, environment
 
@@ -63,6 +63,9 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
     name = preset_of(e.settings) or e.plan.method
     ours = comparison.row_of(name, e.plan.method.startswith(("dp", "auto")), quality, took, e.settings, labelled)
     rows = [ours, *comparison.without_merging(e, judge, progress), *comparison.baselines(e, judge, assembly, progress)]
+    for row in rows:
+        ends = {name: interval_of(e.quality, name, value) for name, value in row["quality"].items() if name in before}
+        row["intervals"] = {name: found for name, found in ends.items() if found is not None}
     report: dict[str, Any] = {
         "seed": e.settings.seed,
         "command": e.command or "",

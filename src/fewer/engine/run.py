@@ -34,6 +34,7 @@ from fewer.engine.sense import Sensed, resolved, sense_curves
 from fewer.engine.settings import Settings
 from fewer.engine.shrink import Shrunk, shrink
 from fewer.engine.tokens import choose_tokens, mergeable
+from fewer.models.guard import unguard
 from fewer.models.running import Forward
 from fewer.patterns import to_matrix
 from fewer.reports import RunReport, write
@@ -84,7 +85,7 @@ class CompressedRun:
         FewerError
             When the folder is in use or cannot be written.
         """
-        with RunFolder.create(folder, overwrite=overwrite) as run:
+        with RunFolder.create(folder, overwrite=overwrite) as run, run.together():
             save_run(run, self, {})
         self.folder = Path(folder)
         return self.folder
@@ -217,6 +218,7 @@ def report_on(evidence: Evidence, assembly: Assembly | None, progress: Progress)
             e.deployed = deploy(e.prepared, e.settings, e.model, e.shrunk.masks, e.plan.options(), predicted, dense)
             stage.advance()
     report = gather(e, assembly, progress)
+    unguard(e.model)
     fast = e.deployed.model if e.deployed is not None else None
     return CompressedRun(e.model, e.plan, report, e.sensed.curves, e.masks, e.prepared, fast=fast, shrunk=e.shrunk)
 

@@ -83,6 +83,8 @@ def resolved(prepared: Prepared, settings: Settings) -> Settings:
     """Settings with ``estimator="auto"`` decided: measured if every option of every unit can be tried cheaply."""
     if settings.estimator != "auto":
         return settings
+    if not prepared.conduct.differentiable:
+        return settings.model_copy(update={"estimator": "measured"})
     units = prepared.matched.units
     offered = unit_options(units, settings, prepared.couplings.links)
     options = sum(o.removes != "rows" for ladder in offered.values() for o in ladder[1:])  # rows are not tried
@@ -212,7 +214,7 @@ def row_sensitivity(prepared: Prepared, settings: Settings, model: nn.Module) ->
 
     One image at a time, so that what is cut does not depend on the size of a batch.
     """
-    if settings.score != "obs":
+    if settings.score != "obs" or not prepared.conduct.differentiable:
         return {}
     original = model is prepared.model
     if original and "sensitivity" in prepared.shared:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from fewer.core.errors import near_match
+from fewer.core.precision import KERNEL_PRECISIONS
 from fewer.core.strict import StrictSettings
 from fewer.core.toml import read_toml
 from fewer.presets import preset_values
@@ -19,7 +20,7 @@ MEASURED = ("latency", "energy")
 SMALL_PRECISIONS = ("fp32", "int8")
 """What a budget in bytes is planned with, unless precisions are given."""
 
-FAST_PATTERNS, FAST_PRECISIONS = "block:16x4,block:16x1,block:16x16", ("fp32", "bf16", "int8")
+FAST_PATTERNS, FAST_PRECISIONS = "block:16x4,block:16x1,block:16x16", KERNEL_PRECISIONS
 
 
 class Settings(StrictSettings):

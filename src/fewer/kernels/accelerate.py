@@ -44,11 +44,38 @@ def _check_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
             raise FewerError(
                 f"there is a mask for {name!r}, which is a {type(module).__name__}, not a linear or conv layer"
             )
+        if _computed(module):
+            raise FewerError(
+                f"the weight of {name!r} is computed from other parameters at every call, so that a mask would be "
+                "lost; make it plain first (remove_weight_norm, parametrize.remove_parametrizations, prune.remove)"
+            )
         if mask.dtype != torch.bool or mask.shape != module.weight.shape:
             raise FewerError(
                 f"the mask of {name!r} is {mask.dtype} {tuple(mask.shape)}; "
                 f"it must be torch.bool {tuple(module.weight.shape)}, True where a weight is kept"
             )
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    """A copy to work on.
+
+    Raises
+    ------
+    FewerError
+        For a model that keeps weights with a gradient history, as ``weight_norm`` does.
+    """
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # a module may hold anything
+        raise FewerError(
+            f"the model cannot be copied ({str(error)[:80]}); make plain parameters of weights that are computed from "
+            "others (torch.nn.utils.remove_weight_norm, parametrize.remove_parametrizations, prune.remove)"
+        ) from error
+
+
+def _computed(module: nn.Module) -> bool:
+    """Whether the weight of a layer is no parameter, but made anew from others at every call."""
+    return not isinstance(dict(module.named_parameters(recurse=False)).get("weight"), nn.Parameter)
 
 
 def capture_inputs(model: nn.Module, example: Any, wanted: set[str]) -> dict[str, Tensor]:
@@ -191,6 +218,25 @@ def _do_blocks(work: _Work, blocks: set[str], layers: set[str]) -> None:
             layers.discard(full)
 
 
+def _in_fp32(model: nn.Module, blocks: set[str], layers: set[str]) -> tuple[set[str], set[str], dict[str, str]]:
+    """Blocks and layers whose tensors the kernels take, and why each other layer stays as it is."""
+    others = {}
+    for name in layers:
+        layer = model.get_submodule(name)
+        kinds = {t.dtype for t in layer.parameters() if t.is_floating_point()} - {torch.float32}
+        if kinds:
+            others[name] = f"it holds {str(kinds.pop()).removeprefix('torch.')}, and the kernels take fp32"
+        elif _computed(layer):
+            others[name] = "its weight is computed from other parameters at every call"
+    taken = {
+        name
+        for name in blocks
+        if all(p.dtype == torch.float32 for p in model.get_submodule(name).parameters())
+        and not any(other.startswith(name + ".") for other in others)
+    }
+    return taken, layers - others.keys(), others
+
+
 def _do_linear(work: _Work, name: str) -> None:
     work.tell(name)
     linear: Any = work.model.get_submodule(name)
@@ -266,7 +312,8 @@ def _do_convs(work: _Work, layers: set[str]) -> None:
 
 
 def _run(model: nn.Module, example: Any) -> Any:
-    return model(*example) if isinstance(example, tuple) else model(example)
+    # copies, since a model may write into its input
+    return model(*(x.clone() for x in example)) if isinstance(example, tuple) else model(example.clone())
 
 
 def accelerate(
@@ -323,7 +370,7 @@ def accelerate(
     masks = dict(masks or {})
     _check_masks(model, masks)
     with torch.inference_mode(False), torch.no_grad():
-        original = copy.deepcopy(model).eval().requires_grad_(False)
+        original = _copy(model).eval().requires_grad_(False)
         for name, mask in masks.items():
             weight: Any = original.get_submodule(name).weight
             weight.copy_(torch.where(mask.to(weight.device), weight, 0.0))
@@ -331,6 +378,7 @@ def accelerate(
     with torch.inference_mode():
         blocks = {n for n, m in fast.named_modules() if hasattr(m, "attn") and hasattr(m, "mlp")}
         layers = {n for n, m in fast.named_modules() if type(m) in (nn.Linear, nn.Conv2d)}
+        blocks, layers, others = _in_fp32(fast, blocks, layers)
         inputs = capture_inputs(fast, example, blocks | layers)
         work = _Work(fast, masks, precision, budget_ms, inputs, progress or (lambda name: None))
         if native.available():
@@ -340,6 +388,11 @@ def accelerate(
         _do_convs(work, layers)
         for name in [n for n in inputs if n in layers and type(original.get_submodule(n)) is nn.Linear]:
             _do_linear(work, name)
+        for name, reason in sorted(others.items()):
+            kind = "linear" if type(original.get_submodule(name)) is nn.Linear else "conv2d"
+            work.rows.append(
+                LayerReport(name, kind, "dense", "fp32", _sparsity(masks.get(name)), 0.0, _NAN, _NAN, reason)
+            )
         for name in sorted(layers - inputs.keys()):
             kind = "linear" if type(original.get_submodule(name)) is nn.Linear else "conv2d"
             reason = "the example does not reach this layer"

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
-from fewer.kernels import native, ops
+from fewer.kernels import guard, native, ops
 from fewer.kernels.format import PackedWeight, _unit, best_width, pack
 from fewer.kernels.linear import TORCH_ACTIVATIONS, BlockSparseLinear
 
@@ -43,10 +43,17 @@ def conv_direct(
     x: Tensor, weight: ops.NativeWeight, geometry: Sequence[int], padded: int, residual: Tensor | None, act: int
 ) -> Tensor:
     """Convolution by a packed weight over (tap, channel); ``geometry``: kernel, stride, padding, dilation, two each."""
+    _check_image(x, x.shape[1] if x.ndim == 4 else 0)
     batch, channels, height, width = x.shape
     kernel, stride, padding, dilation = (geometry[i : i + 2] for i in (0, 2, 4, 6))
     rows, columns = _output_size((height, width), kernel, stride, padding, dilation)
-    out = weight.shape[0]
+    out, inputs = weight.shape
+    guard.need(len(geometry) == 8 and min(kernel) > 0 and min(stride) > 0 and min(dilation) > 0, f"geometry {geometry}")
+    guard.need(min(padding) >= 0 and min(rows, columns) > 0, f"an image of {height} x {width} is too small")
+    guard.need(channels <= padded and inputs == kernel[0] * kernel[1] * padded, f"{channels} channels of {inputs}")
+    guard.need(padded % weight.block == 0, f"{padded} channels in blocks of {weight.block}")
+    guard.need(act in native.ACTIVATIONS.values(), f"there is no activation {act}")
+    guard.sizes(*x.shape, *geometry)
     y = torch.empty((batch, rows, columns, out))
     added = None
     if residual is not None:
@@ -248,8 +255,15 @@ def why_not_a_conv(conv: nn.Module, precision: str) -> str | None:
 
 # --- depthwise -----------------------------------------------------------------------------------------------------
 def _depthwise_direct(x: Tensor, weight: Tensor, bias: Tensor, geometry: Sequence[int], act: int) -> Tensor:
+    _check_image(x, x.shape[1] if x.ndim == 4 else 0)
     batch, channels, height, width = x.shape
+    guard.need(len(geometry) == 6 and min(geometry[:4]) > 0 and min(geometry[4:]) >= 0, f"geometry {geometry}")
     rows, columns = _output_size((height, width), geometry[0:2], geometry[2:4], geometry[4:6], (1, 1))
+    guard.need(min(rows, columns) > 0, f"an image of {height} x {width} is too small")
+    guard.vector(weight, geometry[0] * geometry[1] * channels, "the depthwise filter")
+    guard.vector(bias, channels, "the bias of the depthwise filter")
+    guard.need(act in native.ACTIVATIONS.values(), f"there is no activation {act}")
+    guard.sizes(*x.shape, *geometry)
     source = x.permute(0, 2, 3, 1).contiguous()
     y = torch.empty((batch, rows, columns, channels))
     arguments = native.DepthwiseStruct(
@@ -334,6 +348,11 @@ class NativeDepthwise(nn.Module):
         if ops.tracing(x):
             return torch.ops.fewer.depthwise(x, self.weight, self.bias, self.geometry, self._act)
         return _depthwise_direct(x, self.weight, self.bias, self.geometry, self._act)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> NativeDepthwise:
+        """Casts and moves; see :func:`fewer.kernels.guard.keep_packed`."""
+        guard.keep_packed(self, fn, type(self).__name__)
+        return self
 
     def extra_repr(self) -> str:
         return f"{self.channels}, geometry={self.geometry}, activation={self.activation}"

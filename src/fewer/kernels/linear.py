@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
-from fewer.kernels import native, ops
+from fewer.kernels import guard, native, ops
 from fewer.kernels.format import PackedWeight, check, from_tensors, pack, unpack
 from fewer.kernels.gather import GatherLinear
 
@@ -150,10 +151,21 @@ class BlockSparseLinear(nn.Module):
 
     def native_weight(self) -> ops.NativeWeight:
         """The C struct of the weight, rebuilt when a buffer has moved."""
-        struct = self._struct
-        if struct is None or struct.tensors[2] is not self.vals or struct.tensors[3] is not self.bias:
-            struct = self._struct = ops.NativeWeight(self.tensors(), (self.out_features, self.in_features), self.units)
+        struct, tensors = self._struct, self.tensors()
+        state = guard.state_of(tensors)
+        if (
+            struct is None
+            or struct.state != state
+            or any(a is not b for a, b in zip(struct.tensors, tensors, strict=True))
+        ):
+            struct = self._struct = ops.NativeWeight(tensors, (self.out_features, self.in_features), self.units)
         return struct
+
+    def _apply(self, fn: Any, recurse: bool = True) -> BlockSparseLinear:
+        """Casts and moves; see :func:`fewer.kernels.guard.keep_packed`."""
+        guard.keep_packed(self, fn, type(self).__name__)
+        self._struct = self._torch = None
+        return self
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """``activation(x W^T + bias) + residual``: x [..., in] -> [..., out]."""
@@ -178,14 +190,21 @@ class BlockSparseLinear(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         # Every mask has its own number of blocks, so buffers take the shape of what is loaded; then all is checked.
-        for name in ("rowptr", "kidx", "vals", "bias", "scale"):
-            if prefix + name in state_dict:
-                setattr(self, name, state_dict[prefix + name].detach().cpu().contiguous().clone())
-        check(self.packed())
+        names = ("rowptr", "kidx", "vals", "bias", "scale")
+        given = {name: state_dict[prefix + name] for name in names if prefix + name in state_dict}
+        if any(not isinstance(tensor, Tensor) or tensor.is_meta for tensor in given.values()):
+            raise FewerError(f"the state of {prefix.rstrip('.') or 'a packed layer'} holds no numbers to load")
+        given = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in given.items()}
+        # checked before anything is taken over: after a state of another layer this one is as it was
+        check(replace(self.packed(), **given))
+        for name, tensor in given.items():
+            setattr(self, name, tensor)
         if self.precision == "int8":
             self.corr, self.narrow = ops.int8_tables(self.packed())
-        self._torch = None
+        self._torch = self._struct = None
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        for name, tensor in given.items():  # assign=True puts the tensors of the caller in their place
+            setattr(self, name, tensor)
 
     def __getstate__(self) -> dict[str, Any]:
         # Pointers do not survive a copy to another process.

@@ -5,13 +5,14 @@ kernel that tracing takes. All are for inference: gradients do not flow through 
 """
 
 import ctypes
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from fewer.core.errors import FewerError
-from fewer.kernels import native
+from fewer.kernels import guard, native
 from fewer.kernels.format import STRIP, UNIT, PackedWeight, check
 
 _PRECISION = {mode: name for name, mode in native.MODES.items()}
@@ -79,9 +80,13 @@ class NativeWeight:
 
     def __init__(self, tensors: Sequence[Tensor], shape: tuple[int, int], units: int) -> None:
         self.tensors = tuple(tensors)
+        guard.need(len(self.tensors) == TENSORS, f"a packed weight has {TENSORS} tensors, not {len(self.tensors)}")
         rowptr, kidx, vals, bias, scale, corr, narrow = self.tensors
+        guard.once((vals, rowptr, kidx, bias, scale, corr, narrow), (shape, units), lambda: self._check(shape, units))
+        self.state = guard.state_of(self.tensors)
         int8 = vals.dtype == torch.int8
         self.shape = shape
+        self.block = units * UNIT[_PRECISION[_BY_VALUE_DTYPE[vals.dtype]]]  # inputs of a block
         self.struct = native.WeightStruct(
             _BY_VALUE_DTYPE[vals.dtype],
             shape[0],
@@ -98,10 +103,23 @@ class NativeWeight:
         )
         self.pointer = ctypes.byref(self.struct)
 
+    def _check(self, shape: tuple[int, int], units: int) -> None:
+        """Hold the tensors against each other and against the size that they are said to have."""
+        rowptr, kidx, vals, bias, scale, corr, narrow = self.tensors
+        guard.need(vals.dtype in _BY_VALUE_DTYPE and vals.ndim == 4, f"values of {vals.dtype} are no packed weight")
+        guard.need(min(*shape, units) > 0, f"a weight of {shape} in blocks of {units} units")
+        guard.sizes(*shape, units)
+        precision = _PRECISION[_BY_VALUE_DTYPE[vals.dtype]]
+        for name, tensor in zip(("rowptr", "kidx", "vals", "bias", "scale"), self.tensors, strict=False):
+            guard.vector(tensor, tensor.numel(), name, tensor.dtype)
+        check(PackedWeight(precision, shape, units * UNIT[precision], rowptr, kidx, vals, bias, scale))
+        if precision == "int8":
+            guard.vector(corr, bias.numel(), "the correction", torch.int32)
+            guard.need(narrow.dtype == torch.bool and narrow.numel() == 1, "the flag of narrow sums is missing")
+
     @classmethod
     def of(cls, packed: PackedWeight) -> "NativeWeight":
         """The struct of a packed weight, which is checked first."""
-        check(packed)
         tensors = (packed.rowptr, packed.kidx, packed.vals, packed.bias, packed.scale, *int8_tables(packed))
         return cls(tensors, packed.shape, packed.units)
 
@@ -116,6 +134,7 @@ def rows_of(x: Tensor, inputs: int, what: str = "the input") -> Tensor:
         raise FewerError(f"{what} has shape {tuple(x.shape)}; its last dimension must be {inputs}")
     if torch.is_grad_enabled() and x.requires_grad:
         raise FewerError("the native kernels have no gradient; run the model under torch.inference_mode()")
+    guard.need(x.layout == torch.strided and not x.is_neg(), f"{what} is no plain tensor")
     rows = x.reshape(-1, inputs)
     return rows if rows.stride(1) == 1 or inputs == 1 else rows.contiguous()
 
@@ -145,6 +164,11 @@ def linear_direct(
             )
         flat = residual.reshape(-1, out)
         residual = flat if flat.stride(1) == 1 else flat.contiguous()
+        guard.need(residual.device.type == "cpu", "the residual is not on the CPU")
+    guard.need(act in native.ACTIVATIONS.values(), f"there is no activation {act}")
+    if norm:
+        guard.vector(norm[0], inputs, "the weight of the norm")
+        guard.vector(norm[1], inputs, "the bias of the norm")
     kind = native.DTYPES[x.dtype]
     arguments = native.LinearStruct(
         rows.data_ptr(),
@@ -223,6 +247,21 @@ def sparse_linear(
 
 # --- attention -----------------------------------------------------------------------------------------------------
 def _attention_direct(q: Tensor, k: Tensor, v: Tensor, scale: float, mode: int) -> Tensor:
+    if q.ndim != 4 or k.shape != v.shape or q.shape[:2] != k.shape[:2] or q.shape[3] != k.shape[3]:
+        raise FewerError(
+            f"attention needs q, k, v of shape [batch, heads, tokens, dim] with equal batch, heads and dim; "
+            f"got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
+        )
+    if q.dtype not in native.DTYPES or k.dtype != q.dtype or v.dtype != q.dtype:
+        raise FewerError(
+            f"attention needs float32 or bfloat16 CPU tensors of one dtype; got {q.dtype}, {k.dtype}, {v.dtype}"
+        )
+    guard.need(all(t.device.type == "cpu" and t.layout == torch.strided for t in (q, k, v)), "tensors of another kind")
+    guard.need(mode in (0, 1) and math.isfinite(scale), f"mode {mode} and scale {scale}")
+    guard.sizes(*q.shape, k.shape[2])
+    if not k.shape[2] or not q.numel():  # nothing to attend to gives zeros, as torch says
+        return torch.zeros((q.shape[0], q.shape[2], q.shape[1], q.shape[3]), dtype=q.dtype).transpose(1, 2)
+
     def contiguous(t: Tensor) -> Tensor:
         return t if t.stride(-1) == 1 or t.shape[-1] == 1 else t.contiguous()
 
@@ -313,9 +352,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, pr
         raise FewerError(
             f"attention needs float32 or bfloat16 CPU tensors of one dtype; got {q.dtype}, {k.dtype}, {v.dtype}"
         )
-    if scale is not None and not scale > 0:
+    if scale is not None and not (scale > 0 and math.isfinite(scale)):
         raise FewerError(f"the scale of attention must be positive, got {scale}")
-    factor = float(q.shape[3]) ** -0.5 if scale is None else float(scale)
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        raise FewerError("the native kernels have no gradient; run the model under torch.inference_mode()")
+    factor = float(max(1, q.shape[3])) ** -0.5 if scale is None else float(scale)
     run = _attention if tracing(q) else _attention_direct
     return run(q, k, v, factor, native.MODES[precision])
 
@@ -354,6 +395,8 @@ def layer_norm(
     >>> import torch
     >>> y, scale, total = layer_norm(torch.randn(4, 8), torch.ones(8), torch.zeros(8), 1e-6)  # doctest: +SKIP
     """
+    guard.need(x.ndim > 0 and x.shape[-1] > 0 and math.isfinite(eps), f"rows of shape {tuple(x.shape)}, eps {eps}")
+    guard.need(weight.device.type == bias.device.type == "cpu", "weight and bias are not on the CPU")
     width = x.shape[-1]
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
     if out not in dtypes:
@@ -361,6 +404,7 @@ def layer_norm(
     tensors = [x, weight, bias] + ([] if residual is None else [residual])
     if any(t.dtype != torch.float32 for t in tensors) or weight.shape != (width,) or bias.shape != (width,):
         raise FewerError(f"layer_norm needs float32 rows and float32 weight and bias of shape ({width},)")
+    guard.need(residual is None or residual.device.type == "cpu", "the residual is not on the CPU")
     if residual is not None and residual.shape != x.shape:
         raise FewerError(f"the residual has shape {tuple(residual.shape)} but the rows have {tuple(x.shape)}")
     rows = rows_of(x, width).contiguous()
@@ -403,6 +447,7 @@ def block_direct(
 
     ``bias`` (batch, tokens) is added to the attention scores of each key.
     """
+    _check_block(x, layers, norms, eps, heads, scale, mode, act)
     x = x.contiguous()
     if bias is not None:
         if bias.shape != x.shape[:2]:
@@ -427,6 +472,20 @@ def block_direct(
     )
     native.call(native.library().block(ctypes.byref(arguments)), "transformer block")
     return y
+
+
+def _check_block(x, layers, norms, eps, heads, scale, mode, act) -> None:
+    guard.need(x.ndim == 3 and x.dtype == torch.float32 and x.device.type == "cpu", f"tokens of {x.dtype}")
+    width = x.shape[2]
+    inner, hidden = layers[1].shape[1], layers[2].shape[0]
+    expected = [(3 * inner, width), (width, inner), (hidden, width), (width, hidden)]
+    guard.need([layer.shape for layer in layers] == expected, "the layers of a block do not fit each other")
+    guard.need(heads > 0 and inner % heads == 0, f"{heads} heads of {inner} channels")
+    guard.need(len(norms) == 4 and len(eps) == 2 and mode in (0, 1), "norms of a block")
+    guard.need(act in native.ACTIVATIONS.values(), f"there is no activation {act}")
+    guard.sizes(*x.shape, float(scale), *map(float, eps))
+    for norm in norms:
+        guard.vector(norm, width, "a norm of a block")
 
 
 _BLOCK = (
@@ -466,7 +525,10 @@ def merge_direct(x: Tensor, sizes: Tensor, origin: Tensor, count: int, protected
     FewerError
         For wrong types or shapes, or more merges than there are pairs.
     """
+    guard.need(x.ndim == 3 and 0 <= protected <= x.shape[1], f"{protected} protected of {tuple(x.shape)}")
     batch, tokens, width = x.shape
+    guard.need(0 <= count <= (tokens - protected) // 2, f"{count} merges of {tokens - protected} tokens")
+    guard.need(all(t.device.type == "cpu" for t in (x, sizes, origin)), "tensors of another kind")
     if x.dtype != torch.float32 or sizes.dtype != torch.float32 or origin.dtype != torch.int64:
         raise FewerError(
             f"tokens to merge are float32 with int64 origins; got {x.dtype}, {sizes.dtype}, {origin.dtype}"

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
-from fewer.kernels import native, ops
+from fewer.kernels import guard, native, ops
 from fewer.kernels.conv import _check_image, _output_size, _pair, is_depthwise
 from fewer.kernels.format import UNIT, best_width, pack
 from fewer.kernels.linear import BlockSparseLinear
@@ -113,6 +113,12 @@ def stage_structs(plan: Sequence[int], layers: Sequence[Any]) -> Any:
     structs = (native.StageStruct * (len(plan) // _NUMBERS))()
     for index, struct in enumerate(structs):
         expand, filters, project, *numbers = plan[index * _NUMBERS : (index + 1) * _NUMBERS]
+        guard.need(0 <= project < len(layers) and max(expand, filters) < len(layers), "a stage without its layers")
+        guard.need(all(act in native.ACTIVATIONS.values() for act in numbers[6:9]), "an unknown activation")
+        if filters >= 0:
+            channels = layers[project].shape[1]
+            guard.vector(layers[filters][0], numbers[3] ** 2 * channels, "a depthwise filter")
+            guard.vector(layers[filters][1], channels, "the bias of a depthwise filter")
         if expand >= 0:
             struct.expand = ctypes.pointer(layers[expand].struct)
         if filters >= 0:
@@ -125,6 +131,17 @@ def stage_structs(plan: Sequence[int], layers: Sequence[Any]) -> Any:
 
 def chain_direct(x: Tensor, stages: Any, size: Sequence[int], padded: int) -> Tensor:
     """[batch, in, rows, columns] -> [batch, rows, columns, padded channels] of the given size."""
+    _check_image(x, x.shape[1] if x.ndim == 4 else 0)
+    guard.sizes(*x.shape, *size, padded)
+    guard.need(len(stages) > 0 and stages[-1].project[0].out == padded, f"{padded} channels of the last stage")
+    at = (x.shape[2], x.shape[3])
+    for stage in stages:
+        for part, there in (("expand", bool(stage.expand)), ("filter", bool(stage.filter))):
+            if there:
+                kernel, stride, pad = (getattr(stage, f"{part}_{name}") for name in ("kernel", "stride", "pad"))
+                guard.need(kernel > 0 and stride > 0 and pad >= 0, f"a kernel of {kernel} with stride {stride}")
+                at = _output_size(at, (kernel,) * 2, (stride,) * 2, (pad,) * 2, (1, 1))
+    guard.need(tuple(at) == tuple(size) and min(at) > 0, f"an output of {tuple(size)}, which is {tuple(at)}")
     y = torch.empty((x.shape[0], *size, padded))
     arguments = native.ChainStruct(
         stages, len(stages), x.data_ptr(), *x.stride(), y.data_ptr(), *x.shape, torch.get_num_threads()
@@ -231,9 +248,13 @@ class NativeChain(nn.Module):
             layer.native_weight() if isinstance(layer, BlockSparseLinear) else (layer.weight, layer.bias)
             for layer in self.layers
         ]
-        held = [part[0] if isinstance(part, tuple) else part for part in parts]
-        if self._structs is None or any(a is not b for a, b in zip(self._structs[1], held, strict=True)):
-            self._structs = (stage_structs(self._plan, parts), held)
+        held: list[Any] = []
+        for part in parts:
+            held += part if isinstance(part, tuple) else [part]
+        state = guard.state_of([part for part in held if isinstance(part, Tensor)])
+        known = self._structs
+        if known is None or known[2] != state or any(a is not b for a, b in zip(known[1], held, strict=True)):
+            self._structs = (stage_structs(self._plan, parts), held, state)
         return self._structs[0]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -261,6 +282,10 @@ class NativeChain(nn.Module):
     def __getstate__(self):
         return {**self.__dict__, "_structs": None}  # pointers do not survive a copy
 
+    def _apply(self, fn: Any, recurse: bool = True) -> NativeChain:
+        self._structs = None
+        return super()._apply(fn, recurse)
+
 
 class _Filter(nn.Module):
     """Depthwise weights [taps, channels] and bias, channels padded to a multiple of 16."""
@@ -275,3 +300,8 @@ class _Filter(nn.Module):
         bias = torch.zeros(conv.in_channels) if conv.bias is None else conv.bias.detach().float()
         self.register_buffer("weight", F.pad(weight, (0, pad)).contiguous())
         self.register_buffer("bias", F.pad(bias, (0, pad)).contiguous())
+
+    def _apply(self, fn: Any, recurse: bool = True) -> _Filter:
+        """Casts and moves; see :func:`fewer.kernels.guard.keep_packed`."""
+        guard.keep_packed(self, fn, "a depthwise filter")
+        return self

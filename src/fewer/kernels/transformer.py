@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
-from fewer.kernels import native, ops
+from fewer.kernels import guard, native, ops
 from fewer.kernels.format import pack
 from fewer.kernels.linear import BlockSparseLinear
 
@@ -191,6 +191,13 @@ class NativeBlock(nn.Module):
         assert activation is not None
         norms = (norm1.weight, norm1.bias, norm2.weight, norm2.bias)
         return cls(layers, norms, (norm1.eps, norm2.eps), heads, scale, activation)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> NativeBlock:
+        """Casts and moves; see :func:`fewer.kernels.guard.keep_packed`."""
+        for layer in self._linears():
+            layer._apply(fn)
+        guard.keep_packed(self, fn, type(self).__name__)
+        return self
 
     def _linears(self) -> list[BlockSparseLinear]:
         return [self.qkv, self.proj, self.fc1, self.fc2]  # type: ignore[list-item]

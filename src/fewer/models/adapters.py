@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import sys
 from difflib import get_close_matches
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 
 from fewer.core.errors import FewerError
 from fewer.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, INTERPOLATIONS, Preprocess
+from fewer.models.foreign import build_within, plain_name
 
 _kept_alive: list[Any] = []
 
@@ -164,20 +166,52 @@ def hf_model(name: str) -> tuple[nn.Module, dict[str, Any], Preprocess]:
     return TensorOutput(model), described, Preprocess((3, height, width), mean, std)
 
 
-def hf_architecture(described: dict[str, Any]) -> nn.Module:
+_HF_IGNORED = (
+    "_name_or_path", "name_or_path", "architectures", "transformers_version", "torch_dtype", "dtype", "auto_map",
+    "custom_pipelines", "_commit_hash", "model_type", "trust_remote_code",
+)  # fmt: skip
+"""Entries of a transformers configuration that describe where it came from, and are not needed to build it."""
+
+_HF_REFUSED = re.compile(
+    r"attn_implementation|experts_implementation|kernel|quantization|backbone|pretrained|checkpoint|url|path|code$"
+)
+"""Entries that make transformers fetch or run something; an empty value is harmless."""
+
+
+def hf_architecture(described: Any, room: int) -> nn.Module:
     """Build a transformers model from its config alone, with random weights and no network.
 
     Raises
     ------
     FewerError
-        When transformers is missing or does not know the class.
+        When transformers is missing or does not know the class, the class is no model, or the config would make
+        transformers fetch something.
     """
+    if not isinstance(described, dict) or not isinstance(described.get("config"), dict):
+        raise FewerError("the hf model source lacks its config; pass architecture= a factory")
+    config = {key: value for key, value in described["config"].items() if key not in _HF_IGNORED}
+    _check_hf(config)
+    kind = plain_name(described["config"].get("model_type"), "transformers model type")
+    name = plain_name(described.get("architecture"), "transformers class")
     transformers = _import_transformers()
-    config = dict(described["config"])
-    cls = getattr(transformers, described["architecture"], None)
+    cls = getattr(transformers, name, None)
     if cls is None:
         raise FewerError(
-            f"the installed transformers {transformers.__version__} has no class {described['architecture']!r}; "
+            f"the installed transformers {transformers.__version__} has no class {name!r}; "
             "install the version that made this model, or pass architecture= a factory"
         )
-    return TensorOutput(cls(transformers.AutoConfig.for_model(config.pop("model_type"), **config)))
+    if not (isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)):
+        raise FewerError(f"the recipe names {name!r} of transformers, which is no model")
+    make = lambda: TensorOutput(cls(transformers.AutoConfig.for_model(kind, **config)))  # noqa: E731
+    return build_within(make, room, f"the transformers model {name} of the recipe")
+
+
+def _check_hf(config: dict[str, Any], where: str = "") -> None:
+    for key, value in config.items():
+        if not isinstance(key, str) or (_HF_REFUSED.search(key.lower()) and value not in (None, False, "", [], {})):
+            raise FewerError(f"the recipe's transformers config has {where}{key}, which no recipe may give")
+        if isinstance(value, dict) and key not in ("id2label", "label2id"):
+            inner = {k: v for k, v in value.items() if k not in _HF_IGNORED or k == "model_type"}
+            value.clear()
+            value.update(inner)
+            _check_hf(value, f"{where}{key}.")

@@ -6,7 +6,8 @@ import base64
 import hashlib
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+import stat
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,6 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.core.files import explain_os_error, flush_file, sync_folder
+from fewer.core.memory import free_memory
+from fewer.core.reading import check_size, refusing
 from fewer.data.preprocess import Preprocess
 from fewer.models.build import Source, build_architecture
 from fewer.models.packing import decode_values, encode_values, kept_values, pack_mask, unpack_mask, unpack_weight
@@ -110,6 +114,7 @@ def save_artefact(
         weights_path.parent.mkdir(parents=True, exist_ok=True)
         recipe_path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary[0], metadata={"format": "pt"})
+        flush_file(temporary[0])
         recipe = Recipe(
             schema_version=SCHEMA_VERSION,
             source=source,
@@ -122,10 +127,12 @@ def save_artefact(
             meta=dict(meta or {}),
         )
         temporary[1].write_text(recipe.to_json(), encoding="utf-8")
+        flush_file(temporary[1])
         # safetensors makes files that only their owner can read; a model is as open as the files beside it
         temporary[0].chmod(temporary[1].stat().st_mode & 0o777)
         temporary[0].replace(weights_path)
         temporary[1].replace(recipe_path)
+        sync_folder(recipe_path.parent)
     except (OSError, SafetensorError) as error:
         raise FewerError(f"the model cannot be written to {weights_path.parent}: {error}") from error
     finally:
@@ -157,9 +164,20 @@ def load_artefact(place: Place, architecture: Callable[[], nn.Module] | None = N
         When a file is missing, truncated or of another run, or the architecture does not fit the tensors.
     """
     recipe, tensors = _read(place)
+    room = _room(_paths(place)[0])
+    model = _architecture(recipe, architecture, room)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    packed = {f"{_weight_key(record.name)}@{part}" for record in recipe.units for part in ("values", "mask", "scale")}
+    keys = {_weight_key(record.name) for record in recipe.units} | (tensors.keys() - packed) | recipe.aliases.keys()
+    _check_names(shapes.keys(), keys)
     state: dict[str, Tensor] = {}
     for record in recipe.units:
         key = _weight_key(record.name)
+        if shapes[key] != record.shape:  # told before memory is taken for that many weights
+            raise FewerError(
+                f"the artefact is of another model: its recipe says that {key!r} is {record.shape}, the architecture "
+                f"has {shapes[key]}"
+            )
         if record.storage == "packed" or record.stored_as:
             state[key] = _stored_weight(record, key, tensors)
         else:
@@ -173,11 +191,22 @@ def load_artefact(place: Place, architecture: Callable[[], nn.Module] | None = N
         if name not in state:
             raise FewerError(f"the recipe ties {alias!r} to {name!r}, which is not stored")
         state[alias] = state[name]
-    model = build_architecture(recipe.source, architecture)
-    if recipe.tokens is not None:
-        merge_after(model, recipe.tokens.amounts, recipe.tokens.protected)
     _load_state(model, state)
     return model.eval()
+
+
+def _architecture(recipe: Recipe, architecture: Callable[[], nn.Module] | None, room: int) -> nn.Module:
+    model = build_architecture(recipe.source, architecture, room=room)
+    if recipe.tokens is not None:
+        with refusing("the recipe's tokens", "save the run again"):
+            merge_after(model, recipe.tokens.amounts, recipe.tokens.protected)
+    return model
+
+
+def _room(weights: Path) -> int:
+    """Bytes that a network may take whose weights are in this file, cut and rounded as far as it goes."""
+    free = free_memory()
+    return min(2**28 + 200 * weights.stat().st_size, 2**62 if free is None else free * 3 // 4)
 
 
 def load_masks(place: Place) -> dict[str, Tensor]:
@@ -190,15 +219,20 @@ def load_masks(place: Place) -> dict[str, Tensor]:
     """
     recipe, tensors = _read(place)
     masks: dict[str, Tensor] = {}
+    room = _room(_paths(place)[0])
     for record in recipe.units:
         key = _weight_key(record.name)
+        room -= math.prod(record.shape)
+        if room < 0:
+            raise FewerError(f"the recipe says that {record.name!r} is {record.shape}, more than its file can hold")
         if record.pattern == "dense":
             continue
         if record.storage == "packed":
             mask = _mask(record, _take(tensors, f"{key}@mask"))
         elif record.mask is not None:
-            bits = np.frombuffer(base64.b64decode(record.mask), np.uint8)
-            mask = unpack_mask(bits, record.shape, record.pattern)
+            with refusing(f"the mask of {record.name!r} in the recipe", "save the run again"):
+                bits = np.frombuffer(base64.b64decode(record.mask, validate=True), np.uint8)
+                mask = unpack_mask(bits, record.shape, record.pattern)
         else:
             weight = _stored_weight(record, key, tensors) if record.stored_as else _take(tensors, key)
             mask = (weight != 0).numpy()
@@ -306,13 +340,38 @@ def _read(place: Place) -> tuple[Recipe, dict[str, Tensor]]:
     recipe = read_recipe(recipe_path)
     if not weights_path.is_file():
         raise FewerError(f"{weights_path} does not exist beside its recipe; copy both files")
+    check_weights_file(weights_path)
     try:
         tensors = load_file(weights_path)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise FewerError(f"{weights_path} is truncated or no safetensors file ({error}); save the run again") from None
     if _sha256(weights_path) != recipe.weights_sha256:
         raise FewerError(f"{weights_path} is not the file that {recipe_path.name} was written for; copy both together")
     return recipe, tensors
+
+
+def check_weights_file(path: Path) -> None:
+    """Hold the size of a safetensors file, and of its header, against the memory before it is read.
+
+    Raises
+    ------
+    FewerError
+        When it is no ordinary file, or claims more than can be.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(handle, "rb") as file:
+            facts = os.fstat(handle)
+            if not stat.S_ISREG(facts.st_mode):
+                raise FewerError(f"{path} is no ordinary file, so it is not read")
+            header = int.from_bytes(file.read(8), "little")
+    except OSError as error:
+        raise explain_os_error(error, path, "read") from error
+    free = free_memory()
+    if free is not None:
+        check_size(facts.st_size, free, str(path))
+    if header > min(facts.st_size, 2**25):
+        raise FewerError(f"{path} is truncated or no safetensors file: its header claims {header} bytes")
 
 
 def _take(tensors: dict[str, Tensor], key: str) -> Tensor:
@@ -322,16 +381,25 @@ def _take(tensors: dict[str, Tensor], key: str) -> Tensor:
 
 
 def _stored_weight(record: UnitRecord, key: str, tensors: dict[str, Tensor]) -> Tensor:
+    with refusing(f"the weight of {record.name!r}", "save the run again"):
+        return _unpacked(record, key, tensors)
+
+
+def _unpacked(record: UnitRecord, key: str, tensors: dict[str, Tensor]) -> Tensor:
     mask = np.ones(record.shape, dtype=bool)
     if record.storage == "packed":
         mask = _mask(record, _take(tensors, f"{key}@mask"))
     values = _take(tensors, f"{key}@values")
+    if values.ndim != 1:
+        raise FewerError(f"the stored values of {record.name!r} are no list")
     if not record.stored_as:
         return unpack_weight(values, mask)
     return decode_values(values, tensors.pop(f"{key}@scale", None), record.stored_as, mask)
 
 
 def _mask(record: UnitRecord, bits: Tensor) -> np.ndarray:
+    if bits.dtype != torch.uint8 or bits.ndim != 1:
+        raise FewerError(f"the stored mask of {record.name!r} is no list of bytes")
     mask = unpack_mask(bits.numpy(), record.shape, record.pattern)
     if int(mask.sum()) != record.kept or math.prod(record.shape) < record.kept:
         raise FewerError(
@@ -342,11 +410,7 @@ def _mask(record: UnitRecord, bits: Tensor) -> np.ndarray:
 
 def _load_state(model: nn.Module, state: dict[str, Tensor]) -> None:
     own = model.state_dict(keep_vars=True)
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    if missing or unexpected:
-        parts = [f"it lacks {', '.join(missing[:3])}"] * bool(missing)
-        parts += [f"it holds {', '.join(unexpected[:3])}, which the architecture does not know"] * bool(unexpected)
-        raise FewerError(f"the artefact is of another model: {' and '.join(parts)}")
+    _check_names(own.keys(), state.keys())
     for name, tensor in state.items():
         if own[name].shape != tensor.shape:
             raise FewerError(
@@ -354,8 +418,18 @@ def _load_state(model: nn.Module, state: dict[str, Tensor]) -> None:
                 f"the architecture has {tuple(own[name].shape)}"
             )
         if own[name].dtype != tensor.dtype:
+            if tensor.is_complex() or not (tensor.is_floating_point() == own[name].is_floating_point()):
+                raise FewerError(f"the artefact is of another model: {name!r} is stored as {tensor.dtype}")
             own[name].data = own[name].data.to(tensor.dtype)  # a half-precision model stays one
     model.load_state_dict(state, strict=True)
+
+
+def _check_names(own: Collection[str], given: Collection[str]) -> None:
+    missing, unexpected = sorted(set(own) - set(given)), sorted(set(given) - set(own))
+    if missing or unexpected:
+        parts = [f"it lacks {', '.join(missing[:3])}"] * bool(missing)
+        parts += [f"it holds {', '.join(unexpected[:3])}, which the architecture does not know"] * bool(unexpected)
+        raise FewerError(f"the artefact is of another model: {' and '.join(parts)}")
 
 
 def state_hash(model: nn.Module, *extra: Tensor) -> str:

@@ -1,8 +1,9 @@
-"""Builders: how an architecture is made again from its description."""
+"""Builders: how an architecture is made again from its description, which may come from anyone."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,22 @@ from typing import Any
 from torch import nn
 
 from fewer.core.errors import FewerError
+from fewer.core.reading import refusing
 from fewer.models import builtin
+from fewer.models.foreign import MONAI_NETWORKS, TIMM_ARGUMENTS, build_within, check_values, plain_name
+from fewer.models.plain import fold_weights
 from fewer.models.surgery import operate, read_surgery
 
 __all__ = ["Source", "build_architecture"]
 
 
 Source = dict[str, Any]
+_ROOM = 2**33  # bytes, where it is not known how large the network may be
 
 
-def build_architecture(source: Source, architecture: Callable[[], nn.Module] | None = None) -> nn.Module:
+def build_architecture(
+    source: Source, architecture: Callable[[], nn.Module] | None = None, *, room: int = _ROOM
+) -> nn.Module:
     """Build the architecture that a source describes, with arbitrary weights and without asset packages.
 
     Parameters
@@ -28,6 +35,8 @@ def build_architecture(source: Source, architecture: Callable[[], nn.Module] | N
         :attr:`LoadedModel.source`. Its ``surgery``, if any, is carried out on what was built.
     architecture : callable, optional
         A factory of the whole architecture, before any surgery, that is used in place of the source.
+    room : int
+        Bytes that the network may take.
 
     Returns
     -------
@@ -37,20 +46,29 @@ def build_architecture(source: Source, architecture: Callable[[], nn.Module] | N
     Raises
     ------
     FewerError
-        When the source cannot be rebuilt, for example a module object without a factory.
+        When the source cannot be rebuilt, for example a module object without a factory; when it names code that the
+        user did not trust (:mod:`fewer.models.trust`), or an argument that no recipe may give.
     """
-    return operate(_whole(source, architecture), read_surgery(source.get("surgery", [])))
+    surgery = source.get("surgery", [])
+    if not isinstance(surgery, list):
+        raise FewerError("the recipe's surgery is no list; save the run again")
+    with refusing("the recipe's surgery", "save the run again"):
+        removals = read_surgery(surgery)
+    whole = _whole(source, architecture, room)
+    fold_weights(whole)  # what is saved of a weight is its value, whatever it was computed from
+    with refusing("the recipe's surgery", "save the run again"):
+        return operate(whole, removals)
 
 
-def _whole(source: Source, architecture: Callable[[], nn.Module] | None) -> nn.Module:
+def _whole(source: Source, architecture: Callable[[], nn.Module] | None, room: int) -> nn.Module:
     if architecture is not None:
         model = architecture()
         if not isinstance(model, nn.Module):
             raise FewerError(f"architecture= must return an nn.Module; it returned {type(model).__name__}")
         return model.eval()
     kind = source.get("kind")
-    builders: dict[str, Callable[[Source], nn.Module]] = {
-        "builtin": lambda s: builtin.build(s["name"], s.get("args", {})),
+    builders: dict[str, Callable[[Source, int], nn.Module]] = {
+        "builtin": _build_builtin,
         "timm": _build_timm,
         "hf": _build_hf,
         "file": _build_file,
@@ -58,49 +76,72 @@ def _whole(source: Source, architecture: Callable[[], nn.Module] | None) -> nn.M
         "task": _build_of_task,
         "object": _build_object,
     }
-    if kind not in builders:
+    if not isinstance(kind, str) or kind not in builders:
         raise FewerError(f"unknown kind of model source {kind!r}; known: {', '.join(builders)}")
-    try:
-        return builders[kind](source).eval()
-    except KeyError as error:
-        raise FewerError(
-            f"the {kind} model source lacks the key {error.args[0]!r}; pass architecture= a factory"
-        ) from None
+    return builders[kind](source, room).eval()
 
 
-def _build_monai(source: Source) -> nn.Module:
-    from fewer.models.monai import monai_network
+def _build_builtin(source: Source, room: int) -> nn.Module:
+    name = plain_name(source.get("name"), "built-in net")
+    row = builtin.entry(name)
+    known = tuple(inspect.signature(row.cls).parameters)
+    args = check_values(source.get("args", {}), known, f"net fewer/{name}")
+    return build_within(lambda: builtin.build(name, args), room, f"the net fewer/{name} of the recipe")
 
-    return monai_network(source["name"], source["args"])
+
+def _build_monai(source: Source, room: int) -> nn.Module:
+    from fewer.models.monai import import_monai, monai_network
+
+    name = plain_name(source.get("name"), "network")
+    if name not in MONAI_NETWORKS:
+        raise FewerError(f"the recipe names MONAI's {name!r}, which no recipe may; known: {', '.join(MONAI_NETWORKS)}")
+    args = check_values(source.get("args", {}), None, f"MONAI network {name}")
+    import_monai("monai.networks.nets")
+    return build_within(lambda: monai_network(name, args), room, f"the MONAI network {name} of the recipe")
 
 
-def _build_of_task(source: Source) -> nn.Module:
+def _build_of_task(source: Source, room: int) -> nn.Module:
     # tasks stand above this room, and third parties bring their own: a recipe that names one is looked up by name
-    return importlib.import_module("fewer.tasks").open_task(source["task"]).network(source["name"], source["args"])
+    task = plain_name(source.get("task"), "task")
+    name = plain_name(source.get("name"), f"network of the task {task}")
+    args = check_values(source.get("args", {}), None, f"network {name}")
+    found = importlib.import_module("fewer.tasks").open_task(task)
+    return build_within(lambda: found.network(name, args), room, f"the network {name} of the recipe")
 
 
-def _build_timm(source: Source) -> nn.Module:
+def _build_timm(source: Source, room: int) -> nn.Module:
     from fewer.models import adapters
 
-    return adapters.timm_model(source["name"], pretrained=False, **source.get("kwargs", {}))[0]
+    name = plain_name(source.get("name"), "timm model")
+    args = check_values(source.get("kwargs", {}), TIMM_ARGUMENTS, "timm model")
+    adapters.import_timm()
+    make = lambda: adapters.timm_model(name, pretrained=False, **args)[0]  # noqa: E731
+    return build_within(make, room, f"the model timm/{name} of the recipe")
 
 
-def _build_hf(source: Source) -> nn.Module:
+def _build_hf(source: Source, room: int) -> nn.Module:
     from fewer.models import adapters
 
-    return adapters.hf_architecture(source["config"])
+    return adapters.hf_architecture(source.get("config"), room)
 
 
-def _build_file(source: Source) -> nn.Module:
+def _build_file(source: Source, room: int) -> nn.Module:
     from fewer.models import userfile
+    from fewer.models.trust import check_trusted
 
-    path = Path(source["path"])
-    made, _ = userfile.call(path, source["function"], expected_sha256=source["sha256"])
-    return made[0] if isinstance(made, tuple) else made
+    path, function, sha256 = (source.get(key) for key in ("path", "function", "sha256"))
+    if not all(isinstance(value, str) for value in (path, function, sha256)):
+        raise FewerError("the file model source lacks its path, function or sha256; pass architecture= a factory")
+    check_trusted(Path(str(path)), "the recipe", str(sha256))
+    made, _ = userfile.call(Path(str(path)), str(function), expected_sha256=str(sha256))
+    made = made[0] if isinstance(made, tuple) and made else made
+    if not isinstance(made, nn.Module):
+        raise FewerError(f"{path}:{function} must return an nn.Module; it returned {type(made).__name__}")
+    return made
 
 
-def _build_object(source: Source) -> nn.Module:
+def _build_object(source: Source, room: int) -> nn.Module:
     raise FewerError(
-        f"this model was given as a Python object of class {source['class']}, which a file cannot rebuild; "
-        "pass architecture= a function that returns such a module"
+        f"this model was given as a Python object of class {source.get('class', 'unknown')}, which a file cannot "
+        "rebuild; pass architecture= a function that returns such a module"
     )

@@ -12,6 +12,8 @@ from torch import nn
 from fewer.core.errors import FewerError
 from fewer.models.artefact import load_artefact, load_masks, load_recipe
 from fewer.models.recipe import precisions_of
+from fewer.models.running import input_dtype
+from fewer.models.trust import Trust, trusting
 
 __all__ = ["load"]
 
@@ -22,6 +24,7 @@ def load(
     *,
     accelerated: bool = False,
     example: Any = None,
+    trust: Trust = False,
 ) -> nn.Module:
     """Load the compressed model of a run folder, in evaluation mode, without any pickle.
 
@@ -38,6 +41,10 @@ def load(
     example
         An input of the size that will be used, for these measurements; by default one image of the model's own size.
 
+    trust
+        Run the Python file that the run names, if it was made from one: True, or the file. A run that someone else
+        made can name any code, so nothing is run without it.
+
     Raises
     ------
     FewerError
@@ -48,7 +55,8 @@ def load(
     >>> import fewer
     >>> model = fewer.load("run/", accelerated=True)  # doctest: +SKIP
     """
-    model = load_artefact(run, architecture)
+    with trusting(trust):
+        model = load_artefact(run, architecture)
     if not accelerated:
         return model
     from fewer.kernels.accelerate import accelerate
@@ -58,4 +66,6 @@ def load(
         if recipe.preprocess is None:
             raise FewerError(f"{run} does not say what its model's input is; give example=, a tensor of its shape")
         example = torch.zeros(1, *recipe.preprocess["input_size"])
+    if isinstance(example, torch.Tensor) and example.is_floating_point():
+        example = example.to(input_dtype(model, example))
     return accelerate(model, load_masks(run), example=example, precision=precisions_of(recipe))[0]

@@ -75,6 +75,7 @@ def unpack_mask(bits: np.ndarray, shape: tuple[int, ...], pattern: str) -> np.nd
 
 
 def _expand(tiles: np.ndarray, height: int, width: int, shape: tuple[int, ...]) -> np.ndarray:
+    height, width = min(height, max(1, shape[0])), min(width, max(1, shape[1]))  # a tile may be larger than the weight
     return np.repeat(np.repeat(tiles, height, axis=0), width, axis=1)[: shape[0], : shape[1]]
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fewer.core.errors import FewerError
+from fewer.core.reading import parse_json, read_text
 
 SCHEMA_VERSION = 2
 
@@ -30,7 +30,7 @@ class UnitRecord(_Strict):
     sparsity: float = Field(ge=0, le=1)
     precision: str
     storage: str = Field(pattern="^(dense|packed)$")
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, Field(ge=0, le=2**31)], ...] = Field(min_length=1, max_length=8)
     kept: int = Field(ge=0)
     mask: str | None = None
     stored_as: str = Field(default="", pattern="^(|bf16|fp16|int8|int4)$")
@@ -42,7 +42,7 @@ class TokenRecord(_Strict):
     As :func:`fewer.tokens.blocks.merge_after` takes them.
     """
 
-    amounts: dict[str, int]
+    amounts: dict[str, Annotated[int, Field(ge=0, le=2**31)]] = Field(min_length=1)
     protected: int = Field(ge=0)
 
 
@@ -76,13 +76,10 @@ def read_recipe(path: Path) -> Recipe:
         When the file is missing, is not JSON, has another schema version, an unknown key (with the nearest one),
         a missing key or a value of the wrong kind.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        raw = json.loads(text)
-    except FileNotFoundError:
-        raise FewerError(f"{path} does not exist; give the folder that a run was saved to") from None
-    except (OSError, ValueError) as error:
-        raise FewerError(f"{path} cannot be read as JSON ({error}); save the run again") from None
+    if not path.exists():
+        raise FewerError(f"{path} does not exist; give the folder that a run was saved to")
+    text = read_text(path, what="recipe")
+    raw = parse_json(text, str(path), finite=True)
     if not isinstance(raw, dict):
         raise FewerError(f"{path} is not a recipe: it holds no JSON object")
     version = raw.get("schema_version")

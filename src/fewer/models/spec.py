@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,13 @@ from typing import Any
 from torch import nn
 
 from fewer.core.errors import FewerError
+from fewer.core.reading import read_bytes
 from fewer.data.preprocess import Preprocess
 from fewer.models import builtin
 from fewer.models.build import Source
+from fewer.models.foreign import alone
+from fewer.models.plain import fold_weights, own_copy
+from fewer.models.trust import check_trusted, note_run
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
     ----------
     spec : str or nn.Module
         ``fewer/NAME`` (see :func:`list_models`), ``timm/NAME``, ``hf/NAME``, ``path.py:function``, a run folder that
-        holds a model, or a module.
+        holds a model, or a module. ``path.py:function`` runs the code of that file.
         The function of a file returns a module, or (module, settings) where the settings are those of
         :class:`~fewer.data.preprocess.Preprocess`.
     **preprocess
@@ -129,6 +134,8 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
     if preprocess:
         settings = Preprocess.of(settings.to_dict() | preprocess, f"model {loaded.name}")
     loaded.model.eval()
+    if isinstance(spec, str):
+        fold_weights(loaded.model)
     return LoadedModel(loaded.model, loaded.name, loaded.source, settings, loaded.task, loaded.meta)
 
 
@@ -170,6 +177,7 @@ def _from_file(spec: str) -> LoadedModel:
 
     path, function = userfile.split(spec)
     made, sha256 = userfile.call(path, function)
+    note_run(path, sha256)
     settings: Mapping[str, Any] = {}
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Mapping):
         made, settings = made
@@ -191,8 +199,42 @@ def _from_run(folder: str) -> LoadedModel:
     return LoadedModel(load_artefact(folder), str(Path(folder)), recipe.source, preprocess, task, recipe.meta)
 
 
+def load_named(spec: Any, where: str) -> LoadedModel:
+    """Load the model that a run names, and not the user: no code that was not trusted, and no network.
+
+    Parameters
+    ----------
+    spec
+        From the run.
+    where
+        The file that it stands in.
+
+    Raises
+    ------
+    FewerError
+        When it is no spec, or names Python code that the user did not trust (:mod:`fewer.models.trust`).
+
+    Examples
+    --------
+    >>> load_named("evil.py:run", "config.toml")
+    Traceback (most recent call last):
+    ...
+    fewer.core.errors.FewerError: config.toml names Python code, evil.py, and loading it would run that code; look at \
+the file, and if you trust it give --trust evil.py (in Python trust=True)
+    """
+    if not isinstance(spec, str):
+        raise FewerError(f"{where} names no model, but {spec!r}; give the model again")
+    if ".py" in spec and not spec.startswith(("timm/", "hf/", "fewer/")):
+        path = Path(spec.rpartition(":")[0] or spec)
+        known = hashlib.sha256(read_bytes(path)).hexdigest() if path.is_file() else None
+        check_trusted(path, where, known)
+        return load_model(spec)
+    with alone():
+        return load_model(spec)
+
+
 def load_untouched(model: Any) -> LoadedModel:
-    """Load a model; a module keeps its own training flags, which :func:`load_model` alone would change.
+    """Load a model; a module is copied (:func:`fewer.models.plain.own_copy`), so that the caller's is never run.
 
     Examples
     --------
@@ -200,7 +242,9 @@ def load_untouched(model: Any) -> LoadedModel:
     True
     """
     if isinstance(model, LoadedModel):
-        return model
+        return replace(model, model=own_copy(model.model))
+    if isinstance(model, nn.Module):
+        model = own_copy(model)
     flags = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
     loaded = load_model(model)
     for module, flag in flags:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fewer.core.errors import FewerError
+from fewer.core.reading import read_bytes
 
 
 def split(spec: str) -> tuple[Path, str]:
@@ -62,7 +63,7 @@ def call(path: Path, function: str, expected_sha256: str | None = None) -> tuple
     """
     if not path.is_file():
         raise FewerError(f"the model file {path} does not exist; give its path, or pass architecture= a factory")
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = hashlib.sha256(read_bytes(path)).hexdigest()
     if expected_sha256 is not None and sha256 != expected_sha256:
         raise FewerError(
             f"the model file {path} has changed since the model was saved; restore it, or pass architecture= a factory"
@@ -82,7 +83,7 @@ def call(path: Path, function: str, expected_sha256: str | None = None) -> tuple
         sys.path.insert(0, folder)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[name]
             raise _explain(error, path, "cannot be loaded") from error
         finally:
@@ -96,14 +97,17 @@ def call(path: Path, function: str, expected_sha256: str | None = None) -> tuple
         raise FewerError(f"{path} has no function {function!r}; {hint}")
     try:
         return factory(), sha256
-    except Exception as error:
+    except FewerError:
+        raise
+    except (Exception, SystemExit) as error:
         raise _explain(error, path, f"fails in {function}()") from error
 
 
-def _explain(error: Exception, path: Path, what: str) -> FewerError:
+def _explain(error: BaseException, path: Path, what: str) -> FewerError:
     line = error.lineno if isinstance(error, SyntaxError) else None
     for frame in traceback.extract_tb(error.__traceback__):
         if Path(frame.filename) == path or Path(frame.filename) == path.resolve():
             line = frame.lineno  # the innermost line of the user's own file
     where = f"{path}, line {line}" if line else str(path)
-    return FewerError(f"{where}: {what}: {type(error).__name__}: {error}")
+    said = "it ends the program with sys.exit" if isinstance(error, SystemExit) else str(error)
+    return FewerError(f"{where}: {what}: {type(error).__name__}: {said}")

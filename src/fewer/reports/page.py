@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fewer.core.errors import FewerError
+from fewer.core.reading import parse_json
 from fewer.core.version import __version__
 from fewer.reports.figure import COLOUR, MARKERS, SERIES, Key, Plot, name_axes, panel, plot
 from fewer.reports.values import Text
@@ -114,7 +115,11 @@ class Page(_Part):
             section.name: [draw_chart(chart, f"{section.name}-{i}") for i, chart in enumerate(section.charts)]
             for section in self.sections
         }
-        return template_environment().get_template("page.html.j2").render(page=self, charts=charts, words=words)
+        return (
+            template_environment()
+            .get_template("page.html.j2")
+            .render(page=self, version=self.fewer_version, charts=charts, words=words)
+        )
 
     def to_json(self) -> str:
         """Indented JSON."""
@@ -129,6 +134,7 @@ class Page(_Part):
         FewerError
             When it is no page of this version.
         """
+        parse_json(text, "the page", finite=True)
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
@@ -145,8 +151,8 @@ def is_page(text: str) -> bool:
     (True, False)
     """
     try:
-        values = json.loads(text)
-    except ValueError:
+        values = parse_json(text, "the report")
+    except FewerError:
         return False
     return isinstance(values, dict) and values.get("kind") == "page"
 

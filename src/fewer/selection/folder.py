@@ -10,9 +10,11 @@ from types import TracebackType
 from typing import Any
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_text, explain_os_error
+from fewer.core.files import atomic_write_text, explain_os_error, refuse_links
 from fewer.core.folder import open_marked
 from fewer.core.lock import LOCK, FolderLock
+from fewer.core.reading import parse_json, read_text
+from fewer.core.staging import NEXT, Staging
 from fewer.core.toml import dump_toml, read_toml
 from fewer.selection.plan import QueuePlan
 
@@ -20,6 +22,7 @@ __all__ = ["QueueFolder"]
 
 _MARK = ".fewer-queue"
 _WARM_UP = "warm-up"
+_ROUND = "round.json"
 _FOLDERS = ("annotate", _WARM_UP)
 
 
@@ -39,8 +42,9 @@ class QueueFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._lock = FolderLock(self.path)
+        self.home = Path(path)  # where the queue is when it is finished
+        self.path = self.home  # where files are written now
+        self._lock = FolderLock(self.home)
         self._made: list[Path] = []
 
     @classmethod
@@ -58,7 +62,8 @@ class QueueFolder:
         resume
             Go on with an interrupted round.
         overwrite
-            Throw an existing queue away.
+            Choose an existing queue anew; the old one stays whole until the new one is written. With ``resume``: go on
+            with what was interrupted, and start anew where nothing was.
 
         Raises
         ------
@@ -67,23 +72,36 @@ class QueueFolder:
             ``proceed`` is, or another process is writing to it.
         """
         queue = cls(path)
-        folder = queue.path
+        folder = queue.home
+        if proceed and overwrite:
+            raise FewerError("a queue is continued or chosen anew; give one of --continue and --overwrite")
         if proceed and not (folder / "plan.json").exists():
             raise FewerError(f"{folder} holds no queue to continue; choose its first round without --continue")
         names, made = open_marked(folder, _MARK, "fewer select")
         queue._lock.take()
         queue._made = made
         try:
-            if "plan.json" in names and not (proceed or overwrite):
+            refuse_links(folder, {name for name in names if name in (_MARK, LOCK, NEXT, *_FOLDERS) or _is_ours(name)})
+            anew = Staging(folder)
+            if anew.complete():
+                anew.carry_on()
+                names = {path.name for path in folder.iterdir()}
+            again = resume and not proceed and anew.exists()
+            if "plan.json" in names and not (proceed or overwrite or again):
                 raise FewerError(
                     f"{folder} already holds a queue; give --continue for a further round, --overwrite to start anew"
                 )
-            if names - {_MARK, LOCK} and not (proceed or resume or overwrite):
+            if names - {_MARK, LOCK, NEXT} and not (proceed or resume or overwrite):
                 raise FewerError(
                     f"{folder} holds an interrupted queue; give --resume to go on, --overwrite to start anew"
                 )
-            if overwrite:
-                queue._empty()
+            if overwrite and not (resume and (again or "plan.json" not in names)):
+                anew.discard()
+                if names - {_MARK, LOCK, NEXT}:
+                    anew.begin()
+            if anew.exists() and (overwrite or again):
+                anew.begin()
+                queue.path = anew.path
             atomic_write_text(folder / _MARK, "This folder was made by fewer select.\n")
         except (OSError, FewerError) as error:
             queue._lock.release()
@@ -96,13 +114,21 @@ class QueueFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None and issubclass(kind, FewerError) and not self.has_plan():
-            self._unmake()
-        self._lock.release()
+        try:
+            if kind is None and self.path != self.home:
+                Staging(self.home).commit([path.name for path in self.home.iterdir() if _goes(path)])
+                self.path = self.home
+            elif kind is not None and issubclass(kind, FewerError) and not self.has_plan():
+                self._unmake()
+        finally:
+            self._lock.release()
 
     def _unmake(self) -> None:
         """Leave nothing behind when a mistake ended the first round before anything was embedded."""
         if any(p.stat().st_size for p in self.path.glob("*.f32.jsonl")) or (self.path / _WARM_UP).exists():
+            return
+        if self.path != self.home:
+            Staging(self.home).discard()
             return
         with contextlib.suppress(OSError):  # a folder that someone else began to use stays
             self._empty()
@@ -113,13 +139,39 @@ class QueueFolder:
 
     def _empty(self) -> None:
         for path in self.path.iterdir():
-            if path.name in (LOCK, _MARK):
+            if not _goes(path):
                 continue
-            if path.is_dir() and not path.is_symlink():
-                if path.name in _FOLDERS:  # another one is not ours
-                    shutil.rmtree(path, ignore_errors=True)
-            elif path.suffix in (".toml", ".jsonl", ".f32", ".json", ".xml", ".csv", ".html", ".tmp"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
                 path.unlink()
+
+    def begin_round(self, *, resume: bool) -> None:
+        """Note which round is being chosen, so that one that is finished is not run again.
+
+        Raises
+        ------
+        FewerError
+            When a round is to be resumed that is finished.
+        """
+        done = len(self.read_plan().rounds) if self.has_plan() else 0
+        note = self.path / _ROUND
+        if resume and done and self._noted() != done + 1:
+            raise FewerError(
+                f"round {done} of {self.path} is finished; for a further one give --continue without --resume"
+            )
+        atomic_write_text(note, json.dumps({"round": done + 1}) + "\n")
+
+    def end_round(self) -> None:
+        """Note that no round is open."""
+        (self.path / _ROUND).unlink(missing_ok=True)
+
+    def _noted(self) -> int | None:
+        try:
+            value = json.loads((self.path / _ROUND).read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        return value.get("round") if isinstance(value, dict) else None
 
     def has_plan(self) -> bool:
         """Whether a round was finished."""
@@ -154,6 +206,22 @@ class QueueFolder:
         if not path.exists():
             return []
         try:
-            return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        except ValueError:
+            names = [parse_json(line, str(path)) for line in read_text(path, 2**30).split("\n") if line]
+            if all(isinstance(name, str) for name in names):
+                return names
+            raise FewerError("a name is no text")
+        except FewerError:
             raise FewerError(f"{path} is damaged; choose the queue anew with --overwrite") from None
+
+
+def _is_ours(name: str) -> bool:
+    return Path(name).suffix in (".toml", ".jsonl", ".f32", ".json", ".xml", ".csv", ".html", ".tmp")
+
+
+def _goes(path: Path) -> bool:
+    """Whether an entry of a queue folder is thrown away with the queue; folders and files of others stay."""
+    if path.name in (LOCK, _MARK, NEXT):
+        return False
+    if path.is_dir() and not path.is_symlink():
+        return path.name in _FOLDERS
+    return _is_ours(path.name)

@@ -11,8 +11,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_text, explain_os_error
+from fewer.core.files import atomic_write_text
 from fewer.core.plan import first_mistake
+from fewer.core.reading import parse_json, read_text
 
 __all__ = ["Asked", "QueuePlan", "Round", "Skipped"]
 
@@ -122,12 +123,11 @@ class QueuePlan(BaseModel):
     @classmethod
     def from_json(cls, text: str, where: str = "the plan") -> QueuePlan:
         """Read JSON text, and say what is wrong with it if anything is."""
+        values = parse_json(text, where, finite=True)
         try:
-            return cls.model_validate(json.loads(text))
+            return cls.model_validate(values)
         except ValidationError as error:
             raise FewerError(f"{where}: {first_mistake(error, cls)}") from None
-        except ValueError as error:
-            raise FewerError(f"{where} is not valid JSON: {error}") from None
 
     def save(self, folder: Path) -> None:
         """Write ``plan.json`` and ``queue.csv``, each in one step."""
@@ -137,7 +137,4 @@ class QueuePlan(BaseModel):
     @classmethod
     def load(cls, path: Path) -> QueuePlan:
         """Read from a file."""
-        try:
-            return cls.from_json(path.read_text("utf-8"), str(path))
-        except OSError as error:
-            raise explain_os_error(error, path, "read") from error
+        return cls.from_json(read_text(path, 2**30, "queue"), str(path))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fewer.core.errors import FewerError
+from fewer.core.reading import read_array, read_arrays, read_bytes
 from fewer.selection.labels import Names
 from fewer.selection.pool import entropy
 from fewer.selection.uncertainty import bald_score
@@ -57,8 +58,8 @@ def read_predictions(source: str | Path, names: Sequence[str]) -> Predictions:
     if source.is_dir():
         return _maps(source, names)
     try:
-        with np.load(source, allow_pickle=False) as data:
-            given, values = [str(name) for name in data["names"]], np.asarray(data["probabilities"], np.float32)
+        data = read_arrays(source, {"names", "probabilities"}, 2**33)
+        given, values = [str(name) for name in data["names"]], np.asarray(data["probabilities"], np.float32)
     except (OSError, ValueError, KeyError) as error:
         raise FewerError(
             f"cannot read predictions from {source} ({error}); give an .npz file with names and probabilities, or a "
@@ -78,6 +79,14 @@ def _rows(source: Path, given: Sequence[str], names: Sequence[str], *, by_stem: 
     row_of = {name: row for row, name in enumerate(names)}
     find = Names(names, by_stem=by_stem).find
     rows = [row_of[name] if (name := find(path)) is not None else None for path in given]
+    seen: dict[int, str] = {}
+    for path, row in zip(given, rows, strict=True):
+        if row is not None and row in seen:
+            raise FewerError(
+                f"{source} has two predictions for {names[row]}: {seen[row]} and {path}; leave one of them"
+            )
+        if row is not None:
+            seen[row] = path
     if all(row is None for row in rows):
         raise FewerError(f"none of the {len(given)} predictions in {source} is for an image of the pool")
     return rows
@@ -93,7 +102,7 @@ def _maps(folder: Path, names: Sequence[str]) -> Predictions:
         if row is None:
             continue
         try:
-            values = np.load(path, allow_pickle=False)
+            values = read_array(read_bytes(path, 2**31), str(path))
         except (OSError, ValueError) as error:
             raise FewerError(f"cannot read the map {path}: {error}") from None
         if values.ndim not in (3, 4):

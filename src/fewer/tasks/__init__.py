@@ -5,14 +5,15 @@ A method that needs a task's images or quality is given them as arguments; only 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import json
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from fewer.core.errors import FewerError, near_match
+from fewer.core.reading import read_json
 from fewer.tasks.task import Quality, Result, Task
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "task_for",
     "task_notes",
     "task_of_run",
+    "usable_tasks",
 ]
 
 GROUP = "fewer.tasks"
@@ -174,9 +176,9 @@ def task_of_run(run: str | Path) -> str | None:
     True
     """
     try:
-        meta = json.loads((Path(run) / "recipe.json").read_text(encoding="utf-8"))["meta"]
+        meta = read_json(Path(run) / "recipe.json")["meta"]
         name = meta["task"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FewerError, KeyError, TypeError):
         return None
     return name if isinstance(name, str) and name in TASKS else None
 
@@ -205,23 +207,25 @@ def task_for(name: str | None, *, run: str | Path | None = None, data: Any = Non
         raise FewerError(f"which task? give --task: {', '.join(TASKS)}")
     if not Path(data).exists():
         raise FewerError(f"{data} does not exist")
-    able = [other for other in TASKS if _recognises(other, data)]
+    able = [task for task in usable_tasks() if task.recognises(data)]
     if len(able) > 1:
-        raise FewerError(f"{data} could be data of the tasks {' and '.join(able)}; give --task")
+        raise FewerError(f"{data} could be data of the tasks {' and '.join(t.name for t in able)}; give --task")
     if not able:
-        needs = "; ".join(f"{name} needs {_usable(name).data}" for name in TASKS if _usable(name) is not None)
+        needs = "; ".join(f"{task.name} needs {task.data}" for task in usable_tasks())
         raise FewerError(f"no task knows the data in {data} ({needs}); give --task if it is data of one")
-    return open_task(able[0])
+    return able[0]
 
 
-def _usable(name: str) -> Any:
-    """The task of a name, or None: a broken plug-in must not stop the others."""
-    try:
-        return open_task(name)
-    except FewerError:
-        return None
+def usable_tasks() -> list[Task]:
+    """Every task that can be opened: a broken plug-in does not stop the others.
 
-
-def _recognises(name: str, data: str | Path) -> bool:
-    task = _usable(name)
-    return task is not None and bool(task.recognises(data))
+    Examples
+    --------
+    >>> {"classify", "segment"} <= {task.name for task in usable_tasks()}
+    True
+    """
+    found = []
+    for name in TASKS:
+        with contextlib.suppress(FewerError):
+            found.append(open_task(name))
+    return found

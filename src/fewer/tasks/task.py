@@ -127,6 +127,10 @@ class Task:
         """Whether a data set looks like one of this task, judged by names alone; used where no task was given."""
         return False
 
+    def networks(self) -> Mapping[str, str]:
+        """What can be trained by name, and what it is, for ``fewer list networks``."""
+        return {}
+
     def network(self, name: str, args: Mapping[str, Any]) -> nn.Module:
         """Build a network of the task with random weights.
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import fewer
+from fewer.models.trust import trusted_files
 from fewer.timing.runtimes import Job
 
 __all__ = ["Handle", "InProcess", "OwnProcess", "prepare_in_process"]
@@ -134,6 +135,7 @@ def _start(header: dict[str, Any], payload: bytes, log: Path, threads: int) -> s
     paths = [source, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     environment["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no pool of compilers beside the process that is measured
+    header |= {"trusted": trusted_files()}
     header |= {"payload_bytes": len(payload), "path_entries": list(dict.fromkeys([source, *sys.path]))}
     with log.open("ab") as errors:
         pipe = subprocess.Popen(

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, explain_os_error
+from fewer.core.reading import parse_json, read_text
 from fewer.timing.spread import Spread, paired_ratio, spread
 
 __all__ = ["BenchResult", "Row", "write_text"]
@@ -191,9 +192,9 @@ class BenchResult(BaseModel):
         """
         where = "the text"
         if isinstance(text, Path):
-            where, text = str(text), text.read_text(encoding="utf-8")
+            where, text = str(text), read_text(text)
+        data = parse_json(text, where)
         try:
-            data = json.loads(text)
             if not isinstance(data, dict):
                 raise ValueError("no JSON object")
             data.pop("table", None)

@@ -115,11 +115,18 @@ def _from_run(path: Path) -> Subject:
     try:
         if spec is None:
             raise FewerError("the recipe names no spec")
-        dense = _from_spec(spec)
+        dense = _dense(spec, path)
     except FewerError as why:
         note = f"The dense original is not at hand ({why}): the peers run the compressed weights, zeros included."
         return Subject(load_run(path), str(path), None, size, path, settings, (note,))
     return Subject(dense.model, dense.name, dense.source, size or dense.input_size, path, settings or dense.preprocess)
+
+
+def _dense(spec: str, path: Path) -> Subject:
+    from fewer.models.spec import load_named
+
+    loaded = load_named(spec, f"{path}/recipe.json")
+    return Subject(loaded.model, loaded.name, loaded.source, loaded.input_size, preprocess=loaded.preprocess)
 
 
 def _spec_of(source: dict[str, Any]) -> str | None:

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from fewer.models.trust import trust_files
 from fewer.timing import sample as stopwatch
 
 __all__ = ["Session", "limit_cpus", "main"]
@@ -110,6 +111,7 @@ def main() -> int:
 
     header = json.loads(requests.readline())
     sys.path[:] = header.pop("path_entries")
+    trust_files(header.pop("trusted"))
     payload = requests.read(header.pop("payload_bytes"))
     try:
         if "prepare" in header:

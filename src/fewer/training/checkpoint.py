@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_bytes
+from fewer.core.reading import parse_json
 from fewer.training.average import Average
 from fewer.training.constrained import Constrained
 from fewer.training.history import Fit, History
@@ -172,7 +173,7 @@ def restore(path: Path, key: str, state: Training) -> None:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
     try:
         with safe_open(path, "pt") as file:
-            facts = json.loads(file.metadata()["facts"])
+            facts = parse_json(file.metadata()["facts"], f"the checkpoint {path}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         if facts["version"] != VERSION:
             raise ValueError(f"layout {facts['version']}")
@@ -183,6 +184,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
     }
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
+        if part not in parts:
+            raise FewerError(f"the checkpoint {path} holds {name!r}, which is of none; start anew with --overwrite")
         parts[part][rest if part != "optimiser" else name] = tensor
     return facts, parts
 

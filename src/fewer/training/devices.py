@@ -39,13 +39,16 @@ def make_accelerator(settings: LoopSettings) -> Any:
     if PartialState._shared_state and PartialState().num_processes == 1:
         AcceleratorState._reset_state(reset_partial_state=True)  # an earlier training in this process chose otherwise
     try:
-        return Accelerator(cpu=settings.device == "cpu", mixed_precision=settings.precision)
+        accelerator = Accelerator(cpu=settings.device == "cpu", mixed_precision=settings.precision)
     except ValueError as error:
         if settings.precision == "no":
             raise
         raise FewerError(
             f"this device cannot train in {settings.precision} ({error}); give --precision bf16, or no"
         ) from None
+    if settings.precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would train in fp32, unsaid
+        raise FewerError("a CPU does not train in fp16; give --precision bf16, or no")
+    return accelerator
 
 
 def any_of(flag: bool, accelerator: Any) -> bool:
@@ -62,7 +65,8 @@ def of_first(value: float, accelerator: Any) -> float:
         return value
     from accelerate.utils import broadcast
 
-    return float(broadcast(torch.tensor(value, dtype=torch.float64, device=accelerator.device)))
+    held: Any = broadcast(torch.tensor(value, dtype=torch.float64, device=accelerator.device))
+    return float(held)
 
 
 def average_gradients(parameters: list[nn.Parameter], accelerator: Any) -> None:

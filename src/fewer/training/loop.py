@@ -40,12 +40,16 @@ from fewer.training.devices import check_device, make_accelerator, of_first
 from fewer.training.history import Fit
 from fewer.training.optimise import Objective, Optimiser, Player, make_optimisers, optimiser_of
 from fewer.training.schedule import Pace, Schedule, schedule_of
-from fewer.training.seeds import caller_random
+from fewer.training.seeds import caller_random, seed_step
 from fewer.training.settings import LoopSettings
 from fewer.training.shield import shield
 from fewer.training.steps import NotFinite, Stepper
 
 __all__ = ["Fit", "NotFinite", "Validation", "check_device", "fit", "make_accelerator", "work_key"]
+
+
+_VALIDATION = 2**40
+"""Keeps the random numbers of validations apart from those of steps."""
 
 
 @dataclass(frozen=True)
@@ -294,6 +298,8 @@ class _Loop:
         fit, began = self.fit, self.pace.clock()
         model, validation, average = self.state.weights.model, self.validation, self.state.average
         losses = {name: float(torch.stack(values).mean()) for name, values in self.state.losses.items()}
+        # a validation that was interrupted and is made up for must draw what it would have drawn
+        seed_step(self.settings.seed, _VALIDATION + fit.step)
         with average.installed() if average is not None else nullcontext():
             found = validation.run(model) if validation is not None else {}
             self.pace.validating = max(self.pace.validating, self.pace.clock() - began)

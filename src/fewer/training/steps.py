@@ -75,7 +75,7 @@ class Stepper:
         self.state, self.accelerator, self.seed, self.accumulate = state, accelerator, seed, accumulate
         self.train_mode, self.tolerate, self.by_hand = train_mode, tolerate, by_hand
         self.model = state.weights.model
-        self._own_forward = "forward" in vars(self.model)
+        self._own = set(vars(self.model))
         self.wrapped = self.model if by_hand else accelerator.prepare_model(self.model)
         self.turns = []
         for player in players:
@@ -215,8 +215,9 @@ class Stepper:
         """Take the wrappers of mixed precision and of several processes off the model."""
         if not self.by_hand:
             self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
-            if not self._own_forward:
-                vars(self.model).pop("forward", None)  # accelerate leaves one on the object, in front of the class's
+            # accelerate leaves a forward on the object, in front of the class's, and a mark
+            for name in {"forward", "_is_accelerate_prepared"} - self._own:
+                vars(self.model).pop(name, None)
         self.accelerator.free_memory()
 
 

@@ -21,6 +21,8 @@ from fewer.engine.settings import Settings
 from fewer.models.artefact import state_hash
 from fewer.models.reorder import read_reorderings
 from fewer.models.running import Forward
+from fewer.models.spec import load_named
+from fewer.models.trust import Trust, trusting
 
 __all__ = ["apply"]
 
@@ -34,6 +36,7 @@ def apply(
     progress: Progress | None = None,
     command: str | None = None,
     forward: Forward | None = None,
+    trust: Trust = False,
 ) -> CompressedRun:
     """Make the model of a plan, and write it and its report into the run folder.
 
@@ -47,6 +50,8 @@ def apply(
         By default those that the run's ``config.toml`` names; needed when they were Python objects.
     progress, command, forward
         As for :func:`fewer.compress`.
+    trust
+        Run the Python file that the run names its model by: True, or the file; see :func:`fewer.load`.
 
     Raises
     ------
@@ -59,8 +64,7 @@ def apply(
     >>> fewer.apply("run/", fewer.plan("run/", "weights=40%"))  # doctest: +SKIP
     """
     progress = progress or Silent()
-    RunFolder.open(run)
-    with RunFolder.create(run, resume=True) as folder:
+    with RunFolder.edit(run) as folder:
         curves, config = folder.read_curves(), folder.read_config()
         if plan is None:
             plan = folder.read_plan()
@@ -70,8 +74,10 @@ def apply(
         settings = Settings.of_run(config.get("settings", {}), str(folder.file("config")))
         timings: dict[str, float] = {}
         with progress.stage("match", None) as stage, timed(timings, "match"):
+            with trusting(trust):
+                named = model if model is not None else _from_config(config, "model", run)
             prepared = prepare(
-                model if model is not None else _from_config(config, "model", run),
+                named,
                 images if images is not None else config.get("images"),
                 settings,
                 forward,
@@ -96,9 +102,10 @@ def apply(
             quality_of(prepared.loaded, config.get("labelled")),
         )  # fmt: skip
         result = report_on(evidence, None, progress)
-        save_run(folder, result, {})
+        with folder.together():
+            save_run(folder, result, {})
         folder.log("applied", distortion=result.report.verdict.distortion)
-        result.folder = folder.path
+        result.folder = folder.home
         return result
 
 
@@ -106,4 +113,4 @@ def _from_config(config: dict[str, Any], name: str, run: str | Path) -> Any:
     value = config.get(name)
     if not isinstance(value, str) or (":" in value and ".py:" not in value):
         raise FewerError(f"{run} was made from a Python object ({value}); give the model again, as {name}=")
-    return value
+    return load_named(value, f"{run}/config.toml")

@@ -39,7 +39,8 @@ def compress(
     Parameters
     ----------
     model
-        ``fewer/NAME``, ``timm/NAME``, ``hf/NAME``, ``path.py:function``, or any ``nn.Module``. It is not changed.
+        ``fewer/NAME``, ``timm/NAME``, ``hf/NAME``, ``path.py:function`` (runs the code of that file), or any
+        ``nn.Module``. It is not changed.
     images
         Unlabelled inputs: a folder or list of image files, a tensor [N, ...], a dictionary or tuple of tensors with the
         samples first, a list or DataLoader of tensors, dictionaries or tuples, a list of arrays of different length,
@@ -100,9 +101,10 @@ def compress(
         result = _compress(model, images, budgets, settings, scratch, progress, command, forward, quality, distance)
         if run is not None:
             with progress.stage("save", None) as stage:
-                save_run(run, result, config)
+                with run.together():
+                    save_run(run, result, config)
                 stage.advance()
             run.log("finished", distortion=result.report.verdict.distortion)
             shutil.rmtree(scratch, ignore_errors=True)
-            result.folder = run.path
+            result.folder = run.home
         return result

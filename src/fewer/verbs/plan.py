@@ -55,10 +55,12 @@ def plan(run: str | Path, budget: Any, *, allocator: str = "dp", out: str | Path
         )
     if allocator != "dp" and allocator not in BASELINES:
         raise FewerError(f"unknown allocator '{allocator}'{near_match(allocator, ['dp', *BASELINES])}")
-    curves = RunFolder.open(run).read_curves()
+    folder = RunFolder.open(run)
+    curves = folder.read_curves()
     budgets = parse_budgets(budget)
     power = float(curves.meta.get("settings", {}).get("power", 0)) if allocator == "dp" else 0.0
     made = Plan.from_allocation(curves, budgets, choose(curves, budgets, allocator, power=power), allocator)
     if out is not None:
+        folder.refuse(Path(out))
         made.save(out)
     return made

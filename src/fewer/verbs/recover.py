@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
 from fewer.core.progress import Progress, Silent, Stage
+from fewer.core.reading import read_bytes
 from fewer.core.run import RunFolder
 from fewer.distillation.blocks import find_blocks
 from fewer.distillation.recover import RecoverySettings, TeacherStudent, has_fast_bf16, train_student
@@ -25,6 +26,7 @@ from fewer.engine.reopen import Measured, OpenRun, check_finished, open_run
 from fewer.models.artefact import save_artefact, state_hash
 from fewer.models.recipe import precisions_of
 from fewer.models.running import Forward
+from fewer.models.trust import Trust, trusting
 from fewer.quantize.activations import rounding_inputs_of
 from fewer.reports import RunReport, write
 from fewer.reports.compression.data import Recovery
@@ -38,7 +40,7 @@ __all__ = ["CHECKPOINT", "RecoveredRun", "recover"]
 CHECKPOINT = "recover.safetensors"
 """In the scratch folder of a run while it is being recovered."""
 
-_COPIED = ("config", "curves", "plan", "log")
+_COPIED = ("config", "curves", "plan")
 _FIT_SHARE = 0.5  # of the time that is left, for the least squares
 _FIT_VIEWS = 2  # times the calibration images, where steps and not a time are given
 _SPARE = 1.15  # on the time that judging and saving take, as measured at the beginning
@@ -87,6 +89,7 @@ def recover(
     command: str | None = None,
     forward: Forward | None = None,
     quality: QualityLike = None,
+    trust: Trust = False,
 ) -> RecoveredRun:
     """Win back quality that a compression lost, by training on unlabelled images for a given time.
 
@@ -122,6 +125,8 @@ def recover(
         Of the views that are drawn; by default that of the run.
     progress, command, forward, quality
         As for :func:`fewer.compress`.
+    trust
+        Run the Python file that the run names its model by: True, or the file; see :func:`fewer.load`.
 
     Returns
     -------
@@ -152,11 +157,13 @@ def recover(
     elsewhere = out is not None and Path(out).resolve() != source.path.resolve()
     with ExitStack() as stack:
         with progress.stage("match", None) as stage:
-            work = open_run(source, model, images, forward, quality, seed)
+            with trusting(trust):
+                work = open_run(source, model, images, forward, quality, seed)
             stage.advance()
-        target = RunFolder.create(out if out and elsewhere else run, overwrite=overwrite and elsewhere,
-                                  resume=resume or not elsewhere)  # fmt: skip
-        folder = stack.enter_context(target)
+        if out is not None and elsewhere:
+            folder = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume))
+        else:
+            folder = stack.enter_context(RunFolder.edit(run))
         checkpoint = _scratch(folder, overwrite, resume, elsewhere)
         folder.log("recovering", command=command or "", budget_seconds=seconds, steps=steps)
         with progress.stage("judge", None) as stage:
@@ -169,15 +176,14 @@ def recover(
         after = work.measure() if fit.improved else before
         with progress.stage("save", None) as stage:
             report = _report(work, fit, before, after, perf_counter() - began, command)
-            if elsewhere:
-                for name in _COPIED:
-                    if source.has(name) and (name != "log" or not folder.has("log")):
-                        folder.write_bytes(name, source.file(name).read_bytes())
-            _save(folder, work, report, fit)
+            with folder.together():
+                for name in _COPIED if elsewhere else ():
+                    folder.write_bytes(name, read_bytes(source.file(name), 2**30))
+                _save(folder, work, report, fit)
             stage.advance()
         folder.log("recovered", before=report_error(report, "before"), after=report_error(report, "after"))
         shutil.rmtree(checkpoint.parent, ignore_errors=True)
-        return RecoveredRun(work.student, work.plan, report, work.masks, folder.path)
+        return RecoveredRun(work.student, work.plan, report, work.masks, folder.home)
 
 
 def report_error(report: RunReport, which: str) -> float | None:

@@ -31,7 +31,7 @@ def report(run: str | Path) -> Path:
     folder = RunFolder.open(run)
     if not folder.has("report_json"):
         raise FewerError(f"{run} has no report yet; make one with: fewer apply {run}")
-    text = folder.file("report_json").read_text("utf-8")
+    text = folder.read_text("report_json")
     if is_page(text):
         return folder.write_text("report_html", Page.from_json(text).to_html())
     return write(RunReport.from_json(text), folder.path)[0]
@@ -100,7 +100,7 @@ def add_to_report(run: str | Path, result: BenchResult) -> Path | None:
     folder = RunFolder.open(run)
     if not folder.has("report_json"):
         return None
-    report = RunReport.from_json(folder.file("report_json").read_text(encoding="utf-8"))
+    report = RunReport.from_json(folder.read_text("report_json"))
     planned = report.latency.threads if report.latency is not None else None
     report = report.model_copy(update={"runtimes": runtimes_of(result, planned)})
     return write(report, folder.path)[0]

@@ -16,7 +16,7 @@ from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, explain_os_error
 from fewer.core.progress import Progress, Silent
 from fewer.data.decode import read_image
-from fewer.data.images import list_images
+from fewer.data.images import list_images, printable, why_no_name
 from fewer.selection.embed import Embedded, EmbedJob, embed
 from fewer.selection.export import can_open, check_formats, export
 from fewer.selection.folder import QueueFolder
@@ -145,10 +145,11 @@ def select(
         raise FewerError("which pool? give a folder of images, for example: fewer select photos/ --budget labels=100")
     began = perf_counter()
     with QueueFolder.create(out, proceed=proceed, resume=resume, overwrite=overwrite) as queue:
+        queue.begin_round(resume=resume)
         config = _config(queue, pool, features, layer, input_size, seed)
         root = Path(config["pool"])
         with progress.stage("list", None) as stage:
-            names, gone = _names(queue, root)
+            names, gone, unnamed = _names(queue, root)
             stage.advance(note=f"{len(names)} images")
         before = queue.read_plan() if proceed else None
         returned = read_labels(labels, root, names) if labels is not None else None
@@ -162,12 +163,16 @@ def select(
         rounds = [*(before.rounds if before else []), _of_round(before, method, wanted, seed, selection, pool_size)]
         rounds[-1] = rounds[-1].model_copy(update={"seconds": round(perf_counter() - began, 2)})
         chosen = _asked(selection, names, rounds[-1].round)
-        plan = plan.model_copy(update={"rounds": rounds, "queue": [*plan.queue, *chosen]})
+        plan = plan.model_copy(
+            update={"rounds": rounds, "queue": [*plan.queue, *chosen], "skipped": [*plan.skipped, *unnamed]}
+        )
         with progress.stage("write", None) as stage:
             lost = [asked.name for asked in plan.waiting() if not can_open(root / asked.name)]
             written = _write(queue, plan, vectors, names, root, to, command, set(lost))
+            queue.end_round()
             stage.advance()
-        return Selected(plan, chosen, queue.path, returned, written, lost)
+        written = [queue.home / path.relative_to(queue.path) for path in written]
+        return Selected(plan, chosen, queue.home, returned, written, lost)
 
 
 def _one_budget(budget: str | Budget) -> tuple[Budget]:
@@ -219,9 +224,17 @@ def _config(
     return config
 
 
-def _names(queue: QueueFolder, root: Path) -> tuple[list[str], frozenset[int]]:
-    """File of every row: old rows keep their place, new images come at the end."""
-    here = [path.relative_to(root).as_posix() for path in list_images(root)]
+def _names(queue: QueueFolder, root: Path) -> tuple[list[str], frozenset[int], list[Skipped]]:
+    """File of every row: old rows keep their place, new images come at the end. And files whose names no tool reads."""
+    here, unnamed = [], []
+    for path in list_images(root):
+        name = path.relative_to(root).as_posix()
+        if reason := why_no_name(name):
+            unnamed.append(Skipped(name=str(printable(name)), reason=reason))
+        else:
+            here.append(name)
+    if not here:
+        raise FewerError(f"no image of {root} can be used; of the first, {unnamed[0].reason}")
     names = queue.read_names()
     known = set(names)
     new = [name for name in here if name not in known]
@@ -229,7 +242,7 @@ def _names(queue: QueueFolder, root: Path) -> tuple[list[str], frozenset[int]]:
         names += new
         queue.write_names(names)
     present = set(here)
-    return names, frozenset(row for row, name in enumerate(names) if name not in present)
+    return names, frozenset(row for row, name in enumerate(names) if name not in present), unnamed
 
 
 def _vectors(
@@ -271,6 +284,8 @@ def _given(path: Path, names: list[str], gone: frozenset[int]) -> Embedded:
     """Vectors from a file, whose rows are the present images in the order of their paths."""
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (EOFError, OverflowError, TypeError, RecursionError, SyntaxError, MemoryError) as error:
+        raise FewerError(f"cannot read features from {path}: {error}") from None
     except OSError as error:
         raise explain_os_error(error, path, "read") from None
     except ValueError as error:
@@ -327,8 +342,8 @@ def _round(
     pool = Pool(vectors.vectors, labelled=taken, excluded=excluded, corrupted=corrupted, **facts)
     with progress.stage("choose", None) as stage:
         selection = choose(pool, method, budget.count(len(pool.candidates())), seed)
-        # vectors from a file say nothing about the images, so that the chosen ones are looked at here
-        while corrupted is None and (broken := _unreadable(selection.rows, names, Path(config["pool"]))):
+        # vectors of a file or an earlier round say nothing about the images now: the chosen ones are looked at
+        while broken := _unreadable(selection.rows, names, Path(config["pool"])):
             skipped |= broken
             pool = replace(pool, excluded=np.union1d(pool.excluded, list(broken)))
             selection = choose(pool, method, budget.count(len(pool.candidates())), seed)

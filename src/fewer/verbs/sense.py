@@ -80,4 +80,4 @@ def sense(
         sensed = sense_curves(prepared, settings, ledger_path=scratch / "ledger.jsonl", progress=progress)
         run.write_curves(sensed.curves)
         run.log("sensed", **sensed.facts)
-        return SensedRun(sensed.curves, prepared.matched.table(), sensed.facts, run.path)
+        return SensedRun(sensed.curves, prepared.matched.table(), sensed.facts, run.home)

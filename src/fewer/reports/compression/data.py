@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from fewer.core.errors import FewerError, near_match
+from fewer.core.reading import parse_json
 from fewer.core.version import __version__
 from fewer.reports.values import Amount, Amounts, Count, Fraction, Number, Pairs, Text, _plain
 
@@ -42,14 +43,24 @@ class BudgetResult(_Part):
         return self.reached <= self.limit * (1 + LIMIT_TOLERANCE)
 
 
+Interval = Annotated[list[Number], Field(min_length=2, max_length=2)]
+"""Ends of a 95 % confidence interval."""
+
+
 class Quality(_Part):
-    """A measure of quality beside the distortion, on held-out images; ``dense`` is the dense model's own value."""
+    """A measure of quality beside the distortion, on held-out images; ``dense`` is the dense model's own value.
+
+    ``labelled`` says that it was measured on labelled data, and not against the dense model's output.
+    """
 
     name: Text
     value: Number
     dense: Number | None = None
     higher_is_better: bool = True
     note: Text = ""
+    labelled: bool = False
+    interval: Interval | None = None
+    dense_interval: Interval | None = None
 
 
 class Verdict(_Part):
@@ -109,6 +120,7 @@ class Baseline(_Part):
     ours: bool = False
     distortion: Amount
     quality: dict[Text, Number] = {}
+    intervals: dict[Text, Interval] = {}
     seconds: Amount | None = None
     compensated: bool | None = None
     met: bool = True
@@ -392,10 +404,7 @@ class RunReport(_Part):
         FewerError
             When the text is not JSON, is of another schema version, or a field is unknown, missing or not valid.
         """
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise FewerError(f"the report is not valid JSON: {error}") from error
+        values = parse_json(text, "the report")
         if not isinstance(values, dict):
             raise FewerError("the report must be a JSON object (a dictionary of fields)")
         version = values.get("schema_version", SCHEMA_VERSION)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from fewer.reports.compression.data import (
     Additivity,
@@ -15,7 +16,7 @@ from fewer.reports.compression.data import (
     Search,
     Sensing,
 )
-from fewer.reports.numbers import count, data_size, duration, percent, quantity, significant, times
+from fewer.reports.numbers import count, data_size, duration, measure, percent, quantity, significant, times
 
 LEVEL = 1.01
 """Two distortions within one percent of each other are called level."""
@@ -136,6 +137,17 @@ def ranking_sentence(report: RunReport) -> str:
 def quality_names(report: RunReport) -> list[str]:
     """List the quality measures that appear in the comparison, in the order of their first use."""
     return list(dict.fromkeys(name for row in report.baselines for name in row.quality))
+
+
+def interval_words(ends: Sequence[float] | None) -> str:
+    """Write a confidence interval.
+
+    Examples
+    --------
+    >>> interval_words([0.699, 0.972])
+    '95 %: 0.699 to 0.972'
+    """
+    return f"95 %: {measure(ends[0], 3)} to {measure(ends[1], 3)}" if ends else ""
 
 
 def lost_points(report: RunReport) -> str:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
-import pickle
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +17,7 @@ from fewer.core.errors import FewerError
 from fewer.data.assets import asset_path
 from fewer.data.decode import read_image, to_array
 from fewer.data.preprocess import Preprocess
+from fewer.tasks.classify.pickles import unpickle_arrays
 
 
 @dataclass(frozen=True)
@@ -36,31 +34,6 @@ class Probe:
 
     images: Tensor
     labels: Tensor
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Reads a pickle of numpy arrays and refuses every other class, so that no code in the file can run."""
-
-    _ALLOWED = frozenset({("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")})
-    _RECONSTRUCT = ("numpy.core.multiarray", "numpy._core.multiarray")
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in self._RECONSTRUCT and name == "_reconstruct":
-            return super().find_class("numpy._core.multiarray" if np.__version__ >= "2" else module, name)
-        if (module, name) in self._ALLOWED:
-            return super().find_class(module, name)
-        raise FewerError(f"the file asks for {module}.{name}, which is no numpy array; it is not read")
-
-
-def unpickle_arrays(data: bytes) -> Any:
-    """Read nested tuples and lists of numpy arrays from a pickle, and nothing else.
-
-    Raises
-    ------
-    FewerError
-        When the pickle names any other class or function.
-    """
-    return _ArraysOnly(io.BytesIO(data), encoding="latin1").load()
 
 
 @lru_cache(maxsize=1)

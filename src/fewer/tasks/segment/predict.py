@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import torch
 
 from fewer.core.errors import FewerError
+from fewer.core.files import refuse_inputs, refuse_links
 from fewer.core.progress import Progress, Silent
+from fewer.core.staging import NEXT, Staging
 from fewer.models.spec import load_model
 from fewer.tasks.folders import device_of, make_folder
 from fewer.tasks.segment.dataset import Case, find_pictures, image_pool, open_data
@@ -65,8 +68,8 @@ def predict(
     """Write a mask for every image.
 
     A mask lies on the voxels of its image, has its geometry and its kind of file (PNG where that would lose detail),
-    and holds the numbers that the classes have in the masks of the training. An image that cannot be read is left
-    out and named.
+    and holds the numbers that the classes have in the masks of the training. An image that cannot be read, or is of
+    another kind than those of the training, is left out and named.
 
     Parameters
     ----------
@@ -94,37 +97,73 @@ def predict(
     loaded = load_model(str(run))
     preparation, model = preparation_of(loaded), loaded.model.to(device_of(device))
     cases = _cases(Path(pictures), preparation)
+    _check_names(cases)
     folder = Path(out)
     files = [folder / f"{case.name}{_kind(case)}" for case in cases]
+    refuse_inputs(files, [image for case in cases for image in case.images])
+    if folder.exists() and Path(pictures).is_dir() and folder.resolve() == Path(pictures).resolve():
+        raise FewerError(f"{folder} holds the images themselves; choose another --out for the masks")
     there = [path for path in files if path.exists()]
     if there and not (overwrite or resume):
         raise FewerError(f"{there[0]} exists already; give --resume to do the others, or --overwrite")
     fresh = not folder.exists()
     make_folder(folder)
+    aside = _aside(folder, overwrite and bool(there), resume)
+    place = folder if aside is None else aside.path
     values = torch.tensor(preparation.values).numpy()
     skipped, written = [], []
     with (progress or Silent()).stage("predict", len(cases)) as stage:
         for case, path in zip(cases, files, strict=True):
-            if not (resume and path.exists()):
+            if not (resume and (place / path.name).exists()):
                 try:
                     image, picture = read_image(case)
+                    mask = predict_mask(model, Sample(case.name, image, None, picture), preparation, settings.overlap)
                 except FewerError as error:
                     skipped.append((case.images[0], str(error)))
                     stage.advance(1, case.name)
                     continue
-                mask = predict_mask(model, Sample(case.name, image, None, picture), preparation, settings.overlap)
                 if settings.overlay:
                     pixels = draw(image, mask, side=640)
                     colours = Picture(pixels.transpose(2, 0, 1), (1.0, 1.0))
                     write_picture(make_folder(folder / "overlays") / f"{case.name}.png", colours.array, colours)
-                write_picture(path, values[mask], picture)  # last: where it is, everything is
+                write_picture(place / path.name, values[mask], picture)  # last: where it is, everything is
             written.append(path)
             stage.advance(1, case.name)
+    if aside is not None and written:
+        aside.commit([])
+    elif aside is not None:
+        aside.discard()
     if not written:
         if fresh:
             folder.rmdir()  # nothing is in it
         raise FewerError(f"none of the {len(cases)} images could be read; the first: {skipped[0][1]}")
     return Predicted(tuple(written), tuple(skipped))
+
+
+def _check_names(cases: Sequence[Case]) -> None:
+    """Raise a :class:`FewerError` where two images would have their masks in one file."""
+    seen: dict[str, Case] = {}
+    for case in cases:
+        if case.name in seen:
+            raise FewerError(
+                f"{case.images[0]} and {seen[case.name].images[0]} have the same name, so that one mask would replace "
+                "the other; rename one of them"
+            )
+        seen[case.name] = case
+
+
+def _aside(folder: Path, anew: bool, resume: bool) -> Staging | None:
+    """Where masks are made that replace others, which stay until all of the new ones are there; else None."""
+    refuse_links(folder, {"overlays", NEXT})
+    staging = Staging(folder)
+    if staging.complete():
+        staging.carry_on()
+    if not (resume and staging.exists()):
+        staging.discard()
+        if not anew or resume:
+            return None
+    staging.begin()
+    return staging
 
 
 def _kind(case: Case) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,16 @@ if TYPE_CHECKING:
     from fewer.tasks.segment.trained import TrainedRun
 
 __all__ = ["Segment"]
+
+NETWORKS = {
+    "unet": "residual U-Net, small and quick; one output",
+    "dynunet": "the U-Net of nnU-Net; deep supervision",
+    "segresnet": "residual encoder and decoder; deep supervision",
+    "mednext": "ConvNeXt-like U-Net; deep supervision",
+    "attention-unet": "U-Net with attention gates; one output",
+    "basic-unet": "plain U-Net with 5 levels; one output",
+}
+"""Here, and not where the networks are built, so that a list needs no torch."""
 
 
 class Segment(Task):
@@ -47,6 +57,10 @@ class Segment(Task):
         place = Path(data)
         both = (place / "images").is_dir() and (place / "masks").is_dir()
         return both or (place / "imagesTr").is_dir() or (place / "dataset.json").is_file()
+
+    def networks(self) -> Mapping[str, str]:
+        """Networks of MONAI."""
+        return NETWORKS
 
     def plan(self, data: Any, settings: TrainSettings) -> Sequence[str]:
         """Cases, network and memory of a training."""

@@ -163,9 +163,10 @@ def train(
             scratch = Path(out) / ".scratch"
         result = _train(plan, settings, scratch, progress, judge=not helper)
         if run is not None:
-            _save(run, plan, result, settings, command)
+            with run.together():
+                _save(run, plan, result, settings, command)
             shutil.rmtree(run.path / ".scratch", ignore_errors=True)
-            result.folder = run.path
+            result.folder = run.home
         return result
 
 

@@ -1,0 +1,175 @@
+"""A folder is made anew beside its old content, which stays whole until the new one is complete."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from fewer.core.errors import FewerError
+from fewer.core.files import atomic_write_text, explain_os_error, flush_file, refuse_links, sync_folder
+from fewer.core.reading import read_json
+
+__all__ = ["EDIT", "NEXT", "Staging", "write_together"]
+
+NEXT, EDIT = ".next", ".edit"
+"""Folders inside of a folder, in which its new content is made: all of it, or some files that belong together."""
+
+_COMMIT = ".commit"  # says that the new content is complete, and what of the old one goes
+
+
+class Staging:
+    """The new content of a folder, under ``.next`` until it is complete.
+
+    It is then moved into its place file by file, after a note that says so: a process that is killed in the midst of
+    that leaves what the next one carries on. Until the note is written the old content is untouched.
+
+    Parameters
+    ----------
+    home
+        The folder; the caller holds its lock.
+    name
+        Of the folder inside.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> home = Path(tempfile.mkdtemp())
+    >>> _ = (home / "plan.json").write_text("old")
+    >>> staging = Staging(home)
+    >>> staging.begin()
+    >>> _ = (staging.path / "plan.json").write_text("new")
+    >>> (home / "plan.json").read_text()
+    'old'
+    >>> staging.commit(["plan.json"])
+    >>> (home / "plan.json").read_text(), staging.exists()
+    ('new', False)
+    """
+
+    def __init__(self, home: Path, name: str = NEXT) -> None:
+        self.home = home
+        self.path = home / name
+
+    def exists(self) -> bool:
+        """Whether new content was begun and neither put into its place nor thrown away."""
+        return self.path.is_dir() and not self.path.is_symlink()
+
+    def complete(self) -> bool:
+        """Whether new content waits to be moved into its place: a process was killed in the midst of that."""
+        return self.exists() and (self.path / _COMMIT).is_file()
+
+    def begin(self) -> None:
+        """Make the folder, or take over what an interrupted process left in it.
+
+        Raises
+        ------
+        FewerError
+            When it cannot be made, or is not one that fewer made.
+        """
+        try:
+            if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
+                raise FewerError(f"{self.path} is not a folder that fewer made; remove it")
+            self.path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise explain_os_error(error, self.path, "make the folder") from error
+        refuse_links(self.path)
+
+    def commit(self, replaced: Collection[str]) -> None:
+        """Put the new content into its place.
+
+        Parameters
+        ----------
+        replaced
+            Files and folders of the old content that go, also where the new one has none of that name.
+
+        Raises
+        ------
+        FewerError
+            When something cannot be moved.
+        """
+        try:
+            for path in self.path.iterdir():
+                _flush(path)
+            names = sorted(path.name for path in self.path.iterdir() if path.name != _COMMIT)
+            text = json.dumps({"replaced": sorted(replaced), "new": names})
+            atomic_write_text(self.path / _COMMIT, text + "\n")
+        except OSError as error:
+            raise explain_os_error(error, self.path) from error
+        self.carry_on()
+
+    def carry_on(self) -> None:
+        """Move complete new content into its place; may be called again after it was interrupted.
+
+        Raises
+        ------
+        FewerError
+            When the note is not one that fewer wrote, or something cannot be moved.
+        """
+        note = read_json(self.path / _COMMIT, 2**24)
+        try:
+            new, replaced = list(note["new"]), list(note["replaced"])
+        except (TypeError, KeyError):
+            raise FewerError(f"{self.path / _COMMIT} was not written by fewer; remove {self.path}") from None
+        for name in (*new, *replaced):
+            if not isinstance(name, str) or name != Path(name).name or name in ("", ".", "..", NEXT, EDIT):
+                raise FewerError(f"{self.path / _COMMIT} was not written by fewer; remove {self.path}")
+        refuse_links(self.path)
+        try:
+            for name in replaced:
+                if name not in new:
+                    _remove(self.home / name)
+            for name in new:
+                if (self.path / name).exists():
+                    _remove(self.home / name, keep_file=True)
+                    (self.path / name).replace(self.home / name)
+            sync_folder(self.home)
+            self.discard()
+        except OSError as error:
+            raise explain_os_error(error, self.home) from error
+
+    def discard(self) -> None:
+        """Throw the new content away; the note goes last, so that no half of it is ever moved."""
+        if not self.exists():
+            return
+        for path in sorted(self.path.iterdir(), key=lambda p: p.name == _COMMIT):
+            _remove(path)
+        self.path.rmdir()
+
+
+def write_together(folder: Path, texts: Mapping[str, str]) -> list[Path]:
+    """Write text files that belong together into a folder: none replaces an old one before all are there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> [path.name for path in write_together(Path(tempfile.mkdtemp()), {"a.csv": "1", "a.json": "[1]"})]
+    ['a.csv', 'a.json']
+    """
+    staging = Staging(folder, EDIT)
+    if staging.complete():
+        staging.carry_on()
+    staging.discard()
+    staging.begin()
+    for name, text in texts.items():
+        atomic_write_text(staging.path / name, text)
+    staging.commit([])
+    return [folder / name for name in texts]
+
+
+def _remove(path: Path, keep_file: bool = False) -> None:
+    """Remove a file, a link or a whole folder; with ``keep_file`` only a folder, as a file is replaced in one step."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif not keep_file:
+        path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Flush a file, or everything in a folder, to the disk."""
+    if path.is_dir():
+        for inner in path.iterdir():
+            _flush(inner)
+        sync_folder(path)
+        return
+    flush_file(path)

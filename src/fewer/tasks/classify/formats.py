@@ -1,0 +1,216 @@
+"""Well-known sets in their own distribution formats: CIFAR in Python and binary batches, MNIST idx, and npz files.
+
+Pickles are read by an unpickler that knows arrays and plain containers only, so that no code in a file can run.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewer.core.errors import FewerError
+from fewer.tasks.classify.dataset import ClassifyData
+from fewer.tasks.classify.pickles import unpickle_arrays
+from fewer.tasks.classify.pictures import ArrayPictures, PackedPictures, Pictures
+
+__all__ = [
+    "knows_cifar_binary",
+    "knows_cifar_python",
+    "knows_idx",
+    "knows_npz",
+    "read_cifar_binary",
+    "read_cifar_python",
+    "read_idx",
+    "read_npz",
+]
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+DIGITS = tuple("0123456789")
+_PARTS = ("train", "test")
+
+
+def _set(
+    root: Path, parts: Sequence[tuple[str, Pictures, np.ndarray]], classes: Sequence[str], kind: str
+) -> ClassifyData:
+    labels = np.concatenate([found for _, _, found in parts]).astype(np.int64)
+    if labels.size and (labels.min() < 0 or labels.max() >= len(classes)):
+        raise FewerError(f"{root} holds the label {labels.max()}, but names {len(classes)} classes")
+    names = [f"{part}/{i:06d}" for part, pictures, _ in parts for i in range(len(pictures))]
+    flags = [part for part, pictures, _ in parts for _ in range(len(pictures))]
+    pictures = parts[0][1] if len(parts) == 1 else _Joined([pictures for _, pictures, _ in parts])
+    # the order of the classes is the set's own, which models trained on it share
+    return ClassifyData(root, pictures, tuple(names), labels, tuple(classes), tuple(flags), tuple(classes), kind)
+
+
+class _Joined:
+    """Several sources of pictures behind each other."""
+
+    def __init__(self, parts: Sequence[Pictures]) -> None:
+        self.parts, self.ends = parts, np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def _place(self, index: int) -> tuple[Pictures, int]:
+        number = int(np.searchsorted(self.ends, index, side="right"))
+        return self.parts[number], index - (int(self.ends[number - 1]) if number else 0)
+
+    def __getitem__(self, index: int) -> Any:
+        part, at = self._place(index)
+        return part[at]
+
+    def raw(self, index: int) -> bytes:
+        """As of the part."""
+        part, at = self._place(index)
+        return part.raw(at)
+
+
+def _npz_files(path: Path) -> list[tuple[str, Path]]:
+    if path.suffix == ".npz" and path.is_file():
+        return [(path.stem if path.stem in _PARTS else "", path)]
+    return [(part, path / f"{part}.npz") for part in _PARTS if (path / f"{part}.npz").is_file()]
+
+
+def knows_npz(path: Path) -> bool:
+    """An ``.npz``, or a folder with ``train.npz`` or ``test.npz``."""
+    return bool(_npz_files(path))
+
+
+def read_npz(path: Path) -> ClassifyData:
+    """Arrays ``images`` uint8 [N, H, W] or [N, H, W, 3], or ``jpeg`` bytes with ``offset``; ``label``; ``classes``."""
+    parts, classes = [], None
+    for part, file in _npz_files(path):
+        with np.load(file, allow_pickle=False) as found:
+            label = next((key for key in ("label", "labels", "y") if key in found), None)
+            if label is None:
+                raise FewerError(f"{file} has no array 'label'; it has {', '.join(found.files)}")
+            if "jpeg" in found:
+                pictures: Pictures = PackedPictures(found["jpeg"], found["offset"])
+            else:
+                pixels = found[next(key for key in ("images", "image", "x") if key in found)]
+                if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
+                    raise FewerError(f"images of {file} must be uint8 [N, H, W] or [N, H, W, 3]; got {pixels.dtype}")
+                pictures = ArrayPictures(pixels[..., 0] if pixels.shape[-1:] == (1,) else pixels)
+            labels = found[label].astype(np.int64)
+            if len(labels) != len(pictures):
+                raise FewerError(f"{file} has {len(pictures)} images and {len(labels)} labels")
+            if "classes" in found:
+                classes = [str(name) for name in found["classes"]]
+        parts.append((part, pictures, labels))
+    root = path.parent if path.is_file() else path
+    if classes is None:
+        classes = [str(i) for i in range(int(max(labels.max() for _, _, labels in parts)) + 1)]
+    return _set(path if path.is_file() else root, parts, classes, "npz")
+
+
+def knows_cifar_python(path: Path) -> bool:
+    """A folder with ``data_batch_1`` or, of CIFAR-100, ``train`` beside ``meta``."""
+    return (path / "data_batch_1").is_file() or ((path / "meta").is_file() and (path / "test").is_file())
+
+
+def _pixels(rows: np.ndarray) -> np.ndarray:
+    """[N, 3072], a plane per colour, to [N, 32, 32, 3]."""
+    return np.ascontiguousarray(np.asarray(rows, np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+
+
+def read_cifar_python(path: Path) -> ClassifyData:
+    """CIFAR-10 or CIFAR-100, "Python version" (Krizhevsky, 2009)."""
+    if (path / "data_batch_1").is_file():
+        files = [("train", p) for p in sorted(path.glob("data_batch_*")) if not p.suffix]
+        files += [("test", path / "test_batch")] if (path / "test_batch").is_file() else []
+        label, meta, names = "labels", path / "batches.meta", "label_names"
+    else:
+        files = [(part, path / part) for part in _PARTS if (path / part).is_file()]
+        label, meta, names = "fine_labels", path / "meta", "fine_label_names"
+    classes = [_text(name) for name in _dictionary(meta)[names]] if meta.is_file() else list(CIFAR10)
+    parts = []
+    for part, file in files:
+        found = _dictionary(file)
+        parts.append((part, ArrayPictures(_pixels(found["data"])), np.asarray(found[label], np.int64)))
+    return _set(path, parts, classes, "CIFAR (Python)")
+
+
+def _dictionary(file: Path) -> dict[str, Any]:
+    found = unpickle_arrays(file.read_bytes())
+    if not isinstance(found, dict):
+        raise FewerError(f"{file} holds no dictionary, so it is no batch of CIFAR")
+    return {_text(key): value for key, value in found.items()}
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def knows_cifar_binary(path: Path) -> bool:
+    """A folder with ``data_batch_1.bin`` or, of CIFAR-100, ``train.bin``."""
+    return any((path / name).is_file() for name in ("data_batch_1.bin", "train.bin", "test_batch.bin", "test.bin"))
+
+
+def read_cifar_binary(path: Path) -> ClassifyData:
+    """CIFAR-10 or CIFAR-100, "binary version": per image one label byte (two: coarse, fine) and 3072 pixels."""
+    hundred = not any(path.glob("*_batch*.bin"))
+    files = [("train", p) for p in sorted(path.glob("train.bin" if hundred else "data_batch_*.bin"))]
+    files += [("test", p) for p in sorted(path.glob("test.bin" if hundred else "test_batch.bin"))]
+    meta = path / ("fine_label_names.txt" if hundred else "batches.meta.txt")
+    classes: Sequence[str] = [str(i) for i in range(100)] if hundred else CIFAR10
+    if meta.is_file():
+        classes = [line.strip() for line in meta.read_text().splitlines() if line.strip()]
+    parts = []
+    width = 3072 + (2 if hundred else 1)
+    for part, file in files:
+        rows = np.frombuffer(file.read_bytes(), np.uint8)
+        if rows.size % width:
+            raise FewerError(f"{file} has {rows.size} bytes, which is no multiple of {width}; download it again")
+        rows = rows.reshape(-1, width)
+        parts.append((part, ArrayPictures(_pixels(rows[:, -3072:])), rows[:, -3073].astype(np.int64)))
+    return _set(path, parts, classes, "CIFAR (binary)")
+
+
+_IDX = {"train": "train", "test": "t10k"}
+
+
+def _idx_file(path: Path, part: str, what: str) -> Path | None:
+    for stem in (f"{_IDX[part]}-{what}", f"{_IDX[part]}-{what}".replace("-idx", ".idx")):
+        for suffix in ("", ".gz"):
+            if (path / (stem + suffix)).is_file():
+                return path / (stem + suffix)
+    return None
+
+
+def knows_idx(path: Path) -> bool:
+    """A folder with MNIST's image files."""
+    return any(_idx_file(path, part, "images-idx3-ubyte") for part in _PARTS)
+
+
+def read_idx(path: Path) -> ClassifyData:
+    """MNIST and sets in its form (LeCun et al., 1998): idx files, packed with gzip or not."""
+    parts = []
+    for part in _PARTS:
+        images, labels = _idx_file(path, part, "images-idx3-ubyte"), _idx_file(path, part, "labels-idx1-ubyte")
+        if images is not None and labels is not None:
+            pixels, found = _idx(images, 3), _idx(labels, 1)
+            if len(pixels) != len(found):
+                raise FewerError(f"{images} has {len(pixels)} images, {labels.name} has {len(found)} labels")
+            parts.append((part, ArrayPictures(pixels), found))
+    if not parts:
+        raise FewerError(f"{path} has images in idx files, but no labels beside them")
+    return _set(path, parts, DIGITS, "MNIST idx")
+
+
+def _idx(file: Path, axes: int) -> np.ndarray:
+    data = file.read_bytes()
+    if file.suffix == ".gz":
+        data = gzip.decompress(data)
+    head = 4 + 4 * axes
+    # two zero bytes, the type (8: bytes), the number of axes, then the sizes as big-endian integers
+    if len(data) < head or data[:4] != bytes((0, 0, 8, axes)):
+        raise FewerError(f"{file} is no idx file of bytes with {axes} axes")
+    shape = struct.unpack(f">{axes}I", data[4:head])
+    if len(data) - head != int(np.prod(shape, dtype=np.int64)):
+        raise FewerError(f"{file} should hold {shape} bytes and holds {len(data) - head}; download it again")
+    return np.frombuffer(data, np.uint8, offset=head).reshape(shape)

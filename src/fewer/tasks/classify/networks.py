@@ -1,0 +1,231 @@
+"""Classifiers for small images (32 pixels), which the networks for ImageNet shrink too early.
+
+Each takes [N, 3, H, W] and gives scores [N, classes]. Residual networks have the parameter names of the checkpoints in
+common use (``layer1.0.conv1.weight``, ``linear.bias``), VGG those of torchvision, so that such files load strictly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewer.core.methods import Method, MethodTable
+from fewer.models.mobilenet import MobileNetV2
+from fewer.models.vit import VisionTransformer
+
+__all__ = ["NETWORKS", "VGG", "DenseNet", "ResidualNet", "build"]
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut without parameters: every second pixel, and zeros as new channels.
+
+    This is option A of He et al. (2016), section 4.2.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.stride, self.missing = stride, outputs - inputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, inputs, H, W] to [N, outputs, H / stride, W / stride]."""
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        if self.missing or self.stride > 1:
+            before = self.missing // 2
+            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.missing - before))
+        return F.relu(x + y)
+
+
+class ResidualNet(nn.Module):
+    """ResNet of depth 6 n + 2 for CIFAR (He et al., 2016, section 4.2).
+
+    Parameters
+    ----------
+    blocks
+        n: residual blocks per stage; 3 is ResNet-20, 5 is ResNet-32, 9 is ResNet-56.
+    num_classes
+        Outputs.
+    channels
+        Of the input.
+
+    Examples
+    --------
+    >>> net = ResidualNet(3).eval()
+    >>> tuple(net(torch.zeros(2, 3, 32, 32)).shape), sum(p.numel() for p in net.parameters())
+    ((2, 10), 269722)
+    """
+
+    def __init__(self, blocks: int, num_classes: int = 10, channels: int = 3) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        stages, inputs = [], 16
+        for outputs, stride in ((16, 1), (32, 2), (64, 2)):
+            rows = [
+                ResidualBlock(inputs if i == 0 else outputs, outputs, stride if i == 0 else 1) for i in range(blocks)
+            ]
+            stages.append(nn.Sequential(*rows))
+            inputs = outputs
+        self.layer1, self.layer2, self.layer3 = stages
+        self.linear = nn.Linear(64, num_classes)
+        _initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores [N, classes]."""
+        x = F.relu(self.bn1(self.conv1(images)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.linear(x.mean(dim=(2, 3)))
+
+
+class VGG(nn.Module):
+    """VGG-16 with batch normalisation and one linear layer at the end, as is usual for 32 pixels.
+
+    Widths are those of Simonyan and Zisserman (2015), column D; the three large linear layers make no sense at 1 x 1.
+
+    Examples
+    --------
+    >>> tuple(VGG().eval()(torch.zeros(1, 3, 32, 32)).shape)
+    (1, 10)
+    """
+
+    WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
+    """Channels of the convolutions; 0 halves the resolution."""
+
+    def __init__(self, num_classes: int = 10, channels: int = 3) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width in self.WIDTHS:
+            if width == 0:
+                layers.append(nn.MaxPool2d(2))
+                continue
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            channels = width
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Linear(512, num_classes)
+        _initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores [N, classes]."""
+        return self.classifier(self.features(images).mean(dim=(2, 3)))
+
+
+class DenseLayer(nn.Module):
+    """Adds ``growth`` channels to what it is given: norm, ReLU, 1 x 1, norm, ReLU, 3 x 3."""
+
+    def __init__(self, inputs: int, growth: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = nn.BatchNorm2d(inputs), nn.Conv2d(inputs, 4 * growth, 1, bias=False)
+        self.norm2, self.conv2 = nn.BatchNorm2d(4 * growth), nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, inputs, H, W] to [N, inputs + growth, H, W]."""
+        y = self.conv1(F.relu(self.norm1(x)))
+        return torch.cat([x, self.conv2(F.relu(self.norm2(y)))], 1)
+
+
+class DenseNet(nn.Module):
+    """DenseNet-121 (Huang et al., 2017) with a 3 x 3 stem that keeps the resolution.
+
+    The blocks (6, 12, 24, 16 layers) and the halving between them are the paper's; growth 12 instead of 32 is usual
+    for 32 pixels.
+
+    Examples
+    --------
+    >>> tuple(DenseNet(blocks=(1, 1)).eval()(torch.zeros(1, 3, 32, 32)).shape)
+    (1, 10)
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        channels: int = 3,
+        blocks: tuple[int, ...] | list[int] = (6, 12, 24, 16),
+        growth: int = 12,
+    ) -> None:
+        super().__init__()
+        width = 2 * growth
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1, bias=False)]
+        for number, depth in enumerate(blocks):
+            for _ in range(depth):
+                layers.append(DenseLayer(width, growth))
+                width += growth
+            if number < len(blocks) - 1:
+                layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+                layers += [nn.Conv2d(width, width // 2, 1, bias=False), nn.AvgPool2d(2)]
+                width //= 2
+        self.features = nn.Sequential(*layers, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.classifier = nn.Linear(width, num_classes)
+        _initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores [N, classes]."""
+        return self.classifier(self.features(images).mean(dim=(2, 3)))
+
+
+class SmallMobileNet(MobileNetV2):
+    """MobileNetV2 for 32 pixels: the first two halvings of the resolution are left out.
+
+    Parameter names and shapes stay those of torchvision, so that ImageNet weights can be the start.
+
+    Examples
+    --------
+    >>> tuple(SmallMobileNet().eval()(torch.zeros(1, 3, 32, 32)).shape)
+    (1, 10)
+    """
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__(num_classes)
+        halving = [m for m in self.features.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)]
+        for layer in halving[:2]:
+            layer.stride = (1, 1)
+
+
+def _initialise(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _vit(num_classes: int = 10) -> nn.Module:
+    return VisionTransformer(image_size=32, patch_size=4, width=192, depth=6, heads=3, num_classes=num_classes)
+
+
+NETWORKS: MethodTable[Callable[..., nn.Module]] = MethodTable(
+    "network",
+    [
+        Method("resnet20", lambda num_classes=10: ResidualNet(3, num_classes), "0.27 M parameters", "He et al., 2016"),
+        Method("resnet32", lambda num_classes=10: ResidualNet(5, num_classes), "0.46 M parameters", "He et al., 2016"),
+        Method("resnet56", lambda num_classes=10: ResidualNet(9, num_classes), "0.85 M parameters", "He et al., 2016"),
+        Method("vgg16-bn", VGG, "14.7 M parameters", "Simonyan and Zisserman, 2015"),
+        Method("densenet121", DenseNet, "1.0 M parameters, growth 12", "Huang et al., 2017"),
+        Method("mobilenet-v2", SmallMobileNet, "2.2 M parameters", "Sandler et al., 2018"),
+        Method("vit-small", _vit, "2.7 M parameters, patches of 4", "Dosovitskiy et al., 2021"),
+    ],
+)
+"""Networks for 32 pixels by name; ``run(num_classes=...)`` builds one with random weights."""
+
+
+def build(name: str, **args: Any) -> nn.Module:
+    """Build a network for small images with random weights.
+
+    Raises
+    ------
+    FewerError
+        For an unknown name, with the nearest one.
+
+    Examples
+    --------
+    >>> type(build("resnet20", num_classes=4)).__name__
+    'ResidualNet'
+    """
+    return NETWORKS[name].run(**args)

@@ -1,0 +1,135 @@
+"""The pages of a training and of an evaluation of a classifier."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from fewer.core.stamp import environment
+from fewer.reports.numbers import duration
+from fewer.reports.page import Chart, Page, Picture, Section, Series, Table, Tile, png_text
+from fewer.tasks.classify.dataset import ClassifyData
+from fewer.tasks.classify.evaluation import POLICY, Evaluation
+
+if TYPE_CHECKING:
+    from fewer.tasks.classify.trained import TrainedRun
+
+__all__ = ["evaluation_page", "training_page"]
+
+SHOWN = 12
+"""Wrong images in the gallery."""
+SIDE = 128
+LISTED = 30
+
+
+def evaluation_page(title: str, result: Evaluation, data: ClassifyData, command: str) -> Page:
+    """The page of an evaluation: numbers with intervals, classes, confusions, and the surest mistakes."""
+    return Page(
+        title=title,
+        badge="Evaluated",
+        good=not result.doubt,
+        sentence=_sentence(result),
+        note=POLICY,
+        tiles=_tiles(result),
+        sections=[*_sections(result, data), _again(command, {})],
+        data={"evaluation": result.to_dict()},
+    )
+
+
+def training_page(run: TrainedRun, data: ClassifyData, command: str) -> Page:
+    """The page of a training: scores of the images that judged, learning curve, how to do it again."""
+    sections = [] if run.evaluation is None else _sections(run.evaluation, data)
+    sections += [_curves(run), _again(command, run.settings.model_dump(mode="json"))]
+    told = (
+        "The weights are those of the best validation, so the scores above are a little too good; other images decide."
+    )
+    if run.evaluation is None:
+        told = "No image was kept apart: nothing is known of how good the network is."
+    sections.append(Section(name="limits", title="What this does not show", points=[told, "One seed."]))
+    tiles = _tiles(run.evaluation) if run.evaluation is not None else []
+    took = sum(run.timings.values())
+    tiles.append(Tile(name="Training", value=duration(took), note=f"{run.settings.steps} steps"))
+    return Page(
+        title=f"{data.root.name}: {run.network}",
+        badge="Trained",
+        sentence=_sentence(run.evaluation) if run.evaluation is not None else "Trained on all images.",
+        note=POLICY if run.evaluation is not None else "",
+        tiles=tiles,
+        sections=sections,
+        data={"history": run.history, "timings": run.timings, **run.to_dict()},
+    )
+
+
+def _sentence(result: Evaluation) -> str:
+    if result.doubt:
+        return f"Check the classes: {result.doubt}."
+    low, high = result.intervals()["top-1 accuracy"]
+    right = int((result.rank == 0).sum())
+    return f"{right} of {len(result)} images were classified rightly: {result.top1:.1%} ({low:.1%} to {high:.1%})."
+
+
+def _tiles(result: Evaluation) -> list[Tile]:
+    ends = result.intervals()
+    tiles = []
+    for name, value in result.measures().items():
+        low, high = ends[name]
+        tiles.append(Tile(name=name, value=f"{value:.3f}", note=f"95 %: {low:.3f} to {high:.3f}"))
+    return [*tiles, Tile(name="Images", value=str(len(result)), note=f"{len(result.classes)} classes")]
+
+
+def _sections(result: Evaluation, data: ClassifyData) -> list[Section]:
+    head, rows = result.rows()
+    scores = sorted(result.per_class(), key=lambda s: s.recall if s.recall is not None else 2.0)
+    cells = [
+        [s.name, str(s.images), *("-" if v is None else f"{v:.3f}" for v in (s.recall, s.precision))]
+        for s in scores[:LISTED]
+    ]
+    title = "Classes, the worst first" + (f" ({LISTED} of {len(scores)})" if len(scores) > LISTED else "")
+    tables = [Table(head=head, rows=rows)]
+    tables.append(Table(title=title, head=["class", "images", "recall", "precision"], rows=cells))
+    confused = [[f"{a} taken for {b}", str(n)] for a, b, n in result.confused()]
+    if confused:
+        tables.append(Table(title="What was confused most", head=["pair", "images"], rows=confused))
+    found = [Section(name="scores", title="Scores", tables=tables)]
+    pictures = _pictures(result, data)
+    if pictures:
+        words = ["Wrong guesses, those of the highest confidence first: odd labels are often among them."]
+        found.append(Section(name="examples", title="The surest mistakes", words=words, pictures=pictures))
+    return found
+
+
+def _pictures(result: Evaluation, data: ClassifyData) -> list[Picture]:
+    row_of = {name: i for i, name in enumerate(data.names)}
+    shown = []
+    for i in result.worst()[:SHOWN]:
+        image = data.pictures[row_of[result.names[i]]]
+        grey = image if image.mode in ("L", "RGB") else Image.fromarray(np.asarray(image).clip(0, 255).astype(np.uint8))
+        picture = grey.convert("RGB")
+        scale = SIDE / max(picture.size)
+        way = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
+        size = tuple(max(1, round(side * scale)) for side in picture.size)
+        label, guess = result.classes[result.labels[i]], result.classes[result.guesses[i]]
+        told = f"{result.names[i]}: {label}, taken for {guess} with {result.confidence[i]:.0%}"
+        shown.append(Picture(caption=told, png=png_text(np.asarray(picture.resize(size, way)))))
+    return shown
+
+
+def _curves(run: TrainedRun) -> Section:
+    steps = [entry["step"] for entry in run.history]
+    loss = Series(label="loss", x=steps, y=[entry["loss"] for entry in run.history])
+    charts = [Chart(title="Training loss", x="step", y="mean loss since the last point", series=[loss])]
+    judged = [entry for entry in run.history if "score" in entry]
+    if judged:
+        score = Series(label="accuracy", x=[e["step"] for e in judged], y=[e["score"] for e in judged])
+        title = "Accuracy of images that judge; the dashed line is the step whose weights were kept"
+        mark = float(run.best_step)
+        charts.insert(0, Chart(title=title, x="step", y="accuracy", series=[score], mark=mark))
+    return Section(name="learning", title="Learning curve", charts=charts)
+
+
+def _again(command: str, settings: dict[str, Any]) -> Section:
+    facts: dict[str, Any] = {"Settings": settings} if settings else {}
+    facts["Environment"] = dict(environment())
+    return Section(name="reproduce", title="How to get these numbers again", command=command, facts=facts)

@@ -1,0 +1,86 @@
+"""Where the pixels of a data set are: files, arrays, or compressed images in one array."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from fewer.data.decode import read_image
+
+__all__ = ["ArrayPictures", "FilePictures", "PackedPictures", "Pictures"]
+
+
+class Pictures(Protocol):
+    """Images by number, decoded when they are asked for, in mode ``L`` or ``RGB``."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Image.Image: ...
+
+    def raw(self, index: int) -> bytes:
+        """Bytes that are the same where the image is."""
+        ...
+
+
+@dataclass(frozen=True)
+class FilePictures:
+    """Image files."""
+
+    files: Sequence[Path]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return read_image(self.files[index])
+
+    def raw(self, index: int) -> bytes:
+        """The file."""
+        return Path(self.files[index]).read_bytes()
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayPictures:
+    """Pixels uint8, [N, H, W] or [N, H, W, 3].
+
+    Examples
+    --------
+    >>> ArrayPictures(np.zeros((1, 2, 3), np.uint8))[0].size
+    (3, 2)
+    """
+
+    pixels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return Image.fromarray(np.ascontiguousarray(self.pixels[index]))
+
+    def raw(self, index: int) -> bytes:
+        """The pixels."""
+        return self.pixels[index].tobytes()
+
+
+@dataclass(frozen=True, eq=False)
+class PackedPictures:
+    """Files of JPEG or PNG behind each other in one array of bytes; ``offset`` [N + 1] says where each begins."""
+
+    data: np.ndarray
+    offset: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offset) - 1
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return read_image(io.BytesIO(self.raw(index)))  # type: ignore[arg-type]
+
+    def raw(self, index: int) -> bytes:
+        """The file."""
+        return self.data[self.offset[index] : self.offset[index + 1]].tobytes()

@@ -1,0 +1,259 @@
+"""From a path to a labelled set: folders by class, tables of labels, and the formats of well-known sets."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewer.core.errors import FewerError, near_match
+from fewer.core.files import explain_os_error
+from fewer.data.images import SUFFIXES, list_images
+from fewer.tasks.classify import formats
+from fewer.tasks.classify.dataset import ClassifyData
+from fewer.tasks.classify.pictures import FilePictures
+
+__all__ = ["class_names", "format_of", "open_data"]
+
+TRAIN, TEST = ("train", "training"), ("test", "val", "valid", "validation")
+_FILE = ("file", "image", "path", "filename", "name")
+_LABEL = ("label", "class", "target", "category", "y")
+_PART = ("part", "split", "set")
+_TABLES = ("labels.csv", "labels.json")
+
+
+def class_names(place: Path) -> tuple[str, ...]:
+    """Names of a model's outputs in their order: one a line, a JSON list, or a JSON object from number to name.
+
+    Raises
+    ------
+    FewerError
+        When the file cannot be read as that.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "classes.json"
+    >>> _ = file.write_text('{"1": "dog", "0": ["n021", "cat"]}')
+    >>> class_names(file)
+    ('cat', 'dog')
+    """
+    try:
+        text = place.read_text(encoding="utf-8")
+    except OSError as error:
+        raise explain_os_error(error, place, "read") from None
+    if place.suffix != ".json":
+        names = [line.strip() for line in text.splitlines() if line.strip()]
+    else:
+        try:
+            found = json.loads(text)
+            if isinstance(found, dict):
+                found = [found[key] for key in sorted(found, key=int)]
+            # ImageNet's list gives [code, name] for every class
+            names = [str(one[-1] if isinstance(one, list) else one) for one in found]
+        except (ValueError, TypeError, IndexError) as error:
+            raise FewerError(f"{place} must be a JSON list of class names ({error})") from None
+    if len(set(names)) != len(names):
+        raise FewerError(f"{place} names the class {next(n for n in names if names.count(n) > 1)!r} twice")
+    return tuple(names)
+
+
+def format_of(place: str | Path) -> str:
+    """The format of a data set, by names alone; empty when it is none that is known.
+
+    Examples
+    --------
+    >>> format_of("no-such-folder")
+    ''
+    """
+    path = Path(place)
+    return next((name for name, (knows, _) in FORMATS.items() if knows(path)), "")
+
+
+def open_data(place: str | Path) -> ClassifyData:
+    """Open a labelled set; images are decoded later.
+
+    Parameters
+    ----------
+    place
+        A folder with one folder of images per class (perhaps within ``train`` and ``test``), a folder with
+        ``labels.csv`` or ``labels.json``, such a table itself, CIFAR-10 or CIFAR-100 in their Python or binary form,
+        MNIST's idx files (``.gz`` too), or ``.npz`` files with the keys ``images`` or ``jpeg`` and ``label``.
+        A ``classes.txt`` or ``classes.json`` beside them names the model's outputs in their order.
+
+    Raises
+    ------
+    FewerError
+        When it is none of these, or is damaged.
+
+    Examples
+    --------
+    >>> open_data("photos-by-class/").count()  # doctest: +SKIP
+    {'cat': 120, 'dog': 98}
+    """
+    path = Path(place)
+    if not path.exists():
+        raise FewerError(f"the data set {path} does not exist; give a folder with one folder of images per class")
+    kind = format_of(path)
+    if not kind:
+        raise FewerError(
+            f"{path} is no labelled set of images: give a folder with one folder of images per class, a table "
+            "labels.csv with the columns file and label, or CIFAR, MNIST or npz files"
+        )
+    try:
+        return FORMATS[kind][1](path)
+    except OSError as error:
+        raise explain_os_error(error, path, "read") from None
+    except (ValueError, KeyError, EOFError, IndexError, TypeError) as error:
+        raise FewerError(f"{path} is damaged or not in the form of {kind} ({type(error).__name__}: {error})") from None
+
+
+def _beside(root: Path) -> tuple[str, ...]:
+    for name in ("classes.txt", "classes.json"):
+        if (root / name).is_file():
+            return class_names(root / name)
+    return ()
+
+
+def _subfolders(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return []
+    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _has_images(path: Path) -> bool:
+    return any(p.suffix.lower() in SUFFIXES for p in path.iterdir() if p.is_file())
+
+
+def _part_of(name: str) -> str:
+    return "train" if name.lower() in TRAIN else "test" if name.lower() in TEST else ""
+
+
+def _knows_parts(path: Path) -> bool:
+    parts = [p for p in _subfolders(path) if _part_of(p.name)]
+    return {"train", "test"} <= {_part_of(p.name) for p in parts} and any(_knows_folders(p) for p in parts)
+
+
+def _knows_folders(path: Path) -> bool:
+    return any(_has_images(p) for p in _subfolders(path)) and not (path / "masks").is_dir()
+
+
+def _read_folders(path: Path) -> ClassifyData:
+    return _of_folders(path, [(path, "")])
+
+
+def _read_parts(path: Path) -> ClassifyData:
+    return _of_folders(path, [(p, _part_of(p.name)) for p in _subfolders(path) if _part_of(p.name)])
+
+
+def _of_folders(root: Path, places: Sequence[tuple[Path, str]]) -> ClassifyData:
+    files: list[Path] = []
+    words: list[str] = []
+    parts: list[str] = []
+    empty = []
+    for place, part in places:
+        for folder in _subfolders(place):
+            try:
+                found = list_images(folder)
+            except FewerError as error:
+                empty.append((str(folder), str(error)))
+                continue
+            files += found
+            words += [folder.name] * len(found)
+            parts += [part] * len(found)
+    names = [path.relative_to(root).as_posix() for path in files]
+    return _labelled(root, files, names, words, parts, "folders by class", tuple(empty))
+
+
+def _labelled(
+    root: Path,
+    files: Sequence[Path],
+    names: Sequence[str],
+    words: Sequence[str],
+    parts: Sequence[str],
+    kind: str,
+    skipped: tuple[tuple[str, str], ...] = (),
+) -> ClassifyData:
+    numeric = all(word.isdigit() for word in words)
+    classes = tuple(sorted(set(words), key=int if numeric else str))
+    index = {name: i for i, name in enumerate(classes)}
+    labels = np.array([index[word] for word in words], dtype=np.int64)
+    pictures = FilePictures(tuple(files))
+    return ClassifyData(root, pictures, tuple(names), labels, classes, tuple(parts), _beside(root), kind, skipped)
+
+
+def _knows_table(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in (".csv", ".json") and not path.name.startswith("classes.")
+
+
+def _knows_table_folder(path: Path) -> bool:
+    return any((path / name).is_file() for name in _TABLES)
+
+
+def _read_table_folder(path: Path) -> ClassifyData:
+    return _read_table(next(path / name for name in _TABLES if (path / name).is_file()))
+
+
+def _read_table(path: Path) -> ClassifyData:
+    rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path)
+    if not rows:
+        raise FewerError(f"{path} has no row")
+    file, label = _column(rows[0], _FILE, path, "file"), _column(rows[0], _LABEL, path, "label")
+    part = next((key for key in rows[0] if key.lower() in _PART), None)
+    root = path.parent
+    names = [str(row[file]) for row in rows]
+    twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
+    if twice:
+        raise FewerError(f"{path} lists {min(twice)} more than once; give every image one row")
+    files = [root / name for name in names]
+    there = [i for i, place in enumerate(files) if place.is_file()]
+    missing = tuple((names[i], "does not exist") for i in range(len(files)) if not files[i].is_file())
+    if not there:
+        raise FewerError(f"none of the {len(files)} files that {path} lists exists; names are relative to {root}")
+    words = [str(rows[i][label]).strip() for i in there]
+    parts = [_part_of(str(rows[i][part])) if part else "" for i in there]
+    chosen = [files[i] for i in there]
+    return _labelled(root, chosen, [names[i] for i in there], words, parts, f"table {path.name}", missing)
+
+
+def _csv_rows(path: Path) -> list[dict[str, Any]]:
+    with path.open(newline="", encoding="utf-8-sig") as handle:
+        sample = handle.read(4096)
+        handle.seek(0)
+        try:
+            dialect: Any = csv.Sniffer().sniff(sample, ",;\t")
+        except csv.Error:
+            dialect = csv.excel
+        return [dict(row) for row in csv.DictReader(handle, dialect=dialect)]
+
+
+def _json_rows(path: Path) -> list[dict[str, Any]]:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(found, dict):  # {"a.png": "cat"}
+        return [{"file": name, "label": label} for name, label in found.items()]
+    return [dict(row) for row in found]
+
+
+def _column(row: dict[str, Any], known: Sequence[str], path: Path, what: str) -> str:
+    for key in row:
+        if key is not None and key.strip().lower() in known:
+            return key
+    columns = [str(key) for key in row]
+    raise FewerError(f"{path} has no column {what!r}{near_match(what, columns)}; call one of its columns {what}")
+
+
+FORMATS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], ClassifyData]]] = {
+    "npz": (formats.knows_npz, formats.read_npz),
+    "CIFAR (Python)": (formats.knows_cifar_python, formats.read_cifar_python),
+    "CIFAR (binary)": (formats.knows_cifar_binary, formats.read_cifar_binary),
+    "MNIST idx": (formats.knows_idx, formats.read_idx),
+    "table": (_knows_table, _read_table),
+    "folder with a table": (_knows_table_folder, _read_table_folder),
+    "folders by class and part": (_knows_parts, _read_parts),
+    "folders by class": (_knows_folders, _read_folders),
+}
+"""Formats in the order in which they are tried: how a path is recognised, and how it is read."""

@@ -1,0 +1,254 @@
+"""Train a classifier: from a labelled set to a run folder with weights, scores on unseen images and a report."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewer.core.errors import FewerError
+from fewer.core.progress import Progress, Silent
+from fewer.core.run import RunFolder
+from fewer.data.preprocess import Preprocess
+from fewer.models.artefact import save_artefact
+from fewer.models.spec import LoadedModel, load_model
+from fewer.tasks.classify.batches import Augmented
+from fewer.tasks.classify.dataset import ClassifyData, holdout
+from fewer.tasks.classify.evaluate import evaluate_rows
+from fewer.tasks.classify.model import Classifier, ClassMap, output_count, scores_of
+from fewer.tasks.classify.networks import NETWORKS, build
+from fewer.tasks.classify.readers import open_data
+from fewer.tasks.classify.settings import TrainSettings
+from fewer.tasks.classify.trained import TrainedRun
+from fewer.training.loop import check_device, fit, make_accelerator, work_key
+
+__all__ = ["Prepared", "prepare", "train"]
+
+JUDGES = 1000
+"""Images that are looked at during training; the end is judged on all."""
+SMALL = Preprocess((3, 32, 32), mean=(0.5,), std=(0.25,), interpolation="bilinear", crop=1.0)
+"""Input of the networks for small images."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A training before it begins: the set, its rows, and the network with the weights that it starts from."""
+
+    data: ClassifyData
+    rows: np.ndarray
+    held: np.ndarray
+    loaded: LoadedModel
+
+    def lines(self) -> list[str]:
+        """In words."""
+        count = self.data.count(self.rows)
+        least = min(count, key=lambda name: count[name])
+        parameters = sum(p.numel() for p in self.loaded.model.parameters())
+        return [
+            f"{len(self.rows)} images train, {len(self.held)} judge; {len(count)} classes, {self.data.kind}",
+            f"the smallest class is {least} with {count[least]} images",
+            f"network {self.loaded.name}, {parameters / 1e6:.3g} M parameters, "
+            f"input {' x '.join(map(str, self.loaded.input_size))}",
+        ]
+
+
+def prepare(data: ClassifyData | str | Path, settings: TrainSettings | None = None) -> Prepared:
+    """Open a set, split it and build the network, without training.
+
+    Raises
+    ------
+    FewerError
+        When data and settings do not fit each other.
+
+    Examples
+    --------
+    >>> prepare("photos-by-class/").lines()[0]  # doctest: +SKIP
+    '160 images train, 40 judge; 2 classes, folders by class'
+    """
+    settings = settings or TrainSettings()
+    data = data if isinstance(data, ClassifyData) else open_data(data)
+    if len(data.classes) < 2:
+        raise FewerError(f"{data.root} has one class, {data.classes[0]!r}: there is nothing to tell apart")
+    rows, held = holdout(data, settings.holdout, settings.seed)
+    loaded = _network(settings, len(data.classes))
+    outputs = output_count(loaded)
+    if outputs != len(data.classes):
+        told = f"gives {outputs} scores" if outputs else "is no classifier of images"
+        raise FewerError(f"{loaded.name} {told}; {data.root} has {len(data.classes)} classes")
+    return Prepared(data, rows, held, loaded)
+
+
+def _network(settings: TrainSettings, classes: int) -> LoadedModel:
+    """The network with its start: random weights, those of a spec, or those of a run."""
+    torch.manual_seed(settings.seed)
+    side = settings.size
+    if settings.network in NETWORKS:
+        args = {"num_classes": classes}
+        source = {"kind": "task", "task": "classify", "name": settings.network, "args": args}
+        preprocess = SMALL if not side else Preprocess.of(SMALL.to_dict() | {"input_size": (3, side, side)})
+        loaded = LoadedModel(build(settings.network, **args), settings.network, source, preprocess, "classify")
+    else:
+        if "/" not in settings.network and ":" not in settings.network:
+            _ = NETWORKS[settings.network]  # says the nearest name
+        loaded = load_model(settings.network, **({"input_size": (3, side, side)} if side else {}))
+        if output_count(loaded) != classes:
+            loaded = _new_head(loaded, classes)
+    if settings.init is not None:
+        start = load_model(settings.init).model.state_dict()
+        own = loaded.model.state_dict()
+        if start.keys() != own.keys() or any(start[name].shape != own[name].shape for name in own):
+            raise FewerError(
+                f"the run {settings.init} holds another network than {loaded.name}; give the same --network"
+            )
+        loaded.model.load_state_dict(start)
+    return loaded
+
+
+def _new_head(loaded: LoadedModel, classes: int) -> LoadedModel:
+    """A pretrained network of the library or of timm with another number of outputs, which start at random."""
+    key = {"builtin": "args", "timm": "kwargs"}.get(loaded.source["kind"])
+    if key is None:
+        raise FewerError(
+            f"{loaded.name} has {output_count(loaded)} outputs and there are {classes} classes; return a network with "
+            f"{classes} outputs"
+        )
+    from fewer.models.build import build_architecture
+
+    source = {**loaded.source, key: {**loaded.source.get(key, {}), "num_classes": classes}}
+    model, given = build_architecture(source), loaded.model.state_dict()
+    own = model.state_dict()
+    kept = {name: given[name] for name in own if name in given and given[name].shape == own[name].shape}
+    model.load_state_dict(own | kept)
+    return LoadedModel(model, loaded.name, source, loaded.preprocess, "classify")
+
+
+def train(
+    data: ClassifyData | str | Path,
+    *,
+    out: str | Path | None = None,
+    settings: TrainSettings | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
+    command: str = "",
+) -> TrainedRun:
+    """Train a classifier.
+
+    Parameters
+    ----------
+    data
+        See :func:`~fewer.tasks.classify.readers.open_data`.
+    out
+        Run folder; everything stays in memory when None.
+    settings
+        See :class:`~fewer.tasks.classify.settings.TrainSettings`.
+    overwrite, resume
+        What to do with an existing run folder.
+    tell
+        Is given the plan in words before the work begins.
+
+    Raises
+    ------
+    FewerError
+        When data and settings do not fit each other.
+
+    Examples
+    --------
+    >>> run = train("photos-by-class/", out="run/", settings=TrainSettings(steps=200))  # doctest: +SKIP
+    >>> run.evaluation.top1  # doctest: +SKIP
+    0.87
+    """
+    settings, progress = settings or TrainSettings(), progress or Silent()
+    check_device(settings)
+    with ExitStack() as stack:
+        run = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume)) if out else None
+        if run is not None and resume and run.has("report_json"):
+            raise FewerError(f"the training in {out} is finished; give --overwrite to do it again")
+        prepared = prepare(data, settings)
+        for line in prepared.lines():
+            if tell is not None:
+                tell(line)
+        scratch = None
+        if run is not None:
+            plain = {k: v for k, v in settings.model_dump(mode="json").items() if v is not None}
+            run.write_config({"task": "classify", "data": str(prepared.data.root), "settings": plain})
+            run.log("started", command=command)
+            scratch = run.path / ".scratch"
+            scratch.mkdir(exist_ok=True)
+        result = _train(prepared, settings, scratch, progress)
+        if run is not None:
+            _save(run, prepared, result, command)
+            shutil.rmtree(run.path / ".scratch", ignore_errors=True)
+            result.folder = run.path
+        return result
+
+
+def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, progress: Progress) -> TrainedRun:
+    data, loaded = prepared.data, prepared.loaded
+    accelerator = make_accelerator(settings)
+    model = loaded.model.to(accelerator.device)
+    began = perf_counter()
+    batches = Augmented(data, prepared.rows, loaded.preprocess, settings, progress)
+
+    def objective(net: nn.Module, step: int) -> Tensor:
+        images, labels = (part.to(accelerator.device) for part in batches.batch(step))
+        scores = net(images)
+        return F.cross_entropy(scores.float(), labels, label_smoothing=settings.label_smoothing)
+
+    some = prepared.held[:: max(1, -(-len(prepared.held) // JUDGES))]
+    judges = Augmented(data, some, loaded.preprocess, settings, progress) if len(some) else None
+
+    def accuracy(net: nn.Module) -> float:
+        assert judges is not None
+        net.eval()
+        right = [(scores_of(net, images).argmax(1) == labels).float() for images, labels in judges.plain()]
+        return float(torch.cat(right).mean())
+
+    names = [data.names[row] for row in prepared.rows]
+    key = work_key(settings.model_dump(exclude={"device"}), names, str(loaded.source))
+    found = fit(
+        model,
+        objective,
+        settings,
+        accelerator,
+        steps=settings.steps,
+        name="train",
+        progress=progress,
+        checkpoint=scratch and scratch / "checkpoint.safetensors",
+        key=key,
+        validate=accuracy if judges is not None else None,
+    )
+    if found.best is not None:
+        model.load_state_dict(found.best)
+    model.eval()
+    timings, began = {"train": perf_counter() - began}, perf_counter()
+    evaluation = None
+    if len(prepared.held):
+        classifier = Classifier(loaded, len(data.classes), data.classes)
+        mapped = ClassMap(np.arange(len(data.classes)), "by name")
+        evaluation = evaluate_rows(model, classifier, data, prepared.held, mapped, progress=progress)
+        timings["evaluate"] = perf_counter() - began
+    return TrainedRun(model, loaded.name, data.classes, evaluation, found.history, found.best_step, settings, timings)
+
+
+def _save(run: RunFolder, prepared: Prepared, result: TrainedRun, command: str) -> None:
+    from fewer.tasks.classify.pages import training_page
+
+    data, loaded = prepared.data, prepared.loaded
+    held = {"data": str(data.root.resolve()), "names": [data.names[row] for row in prepared.held]}
+    facts = {"classes": list(data.classes), "held": held}
+    meta = {"task": "classify", "classify": facts, "model": loaded.name}
+    save_artefact(run.path, result.model.cpu(), [], loaded.source, meta, preprocess=loaded.preprocess)
+    page = training_page(result, data, command)
+    run.write_text("report_html", page.to_html())
+    run.write_text("report_json", page.to_json())
+    run.log("finished", best_step=result.best_step)

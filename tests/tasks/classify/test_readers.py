@@ -1,0 +1,160 @@
+"""Every format gives the same images and labels as were written; damaged files are told in one sentence."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewer.core.errors import FewerError
+from fewer.tasks.classify.dataset import holdout
+from fewer.tasks.classify.readers import class_names, format_of, open_data
+from tests.support.shared_data import shared_data
+from tests.tasks.classify.shapes import write_folders
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 255, (6, 32, 32, 3), dtype=np.uint8)
+LABELS = np.array([0, 1, 2, 9, 1, 0])
+
+
+def planes(pixels: np.ndarray) -> np.ndarray:
+    return pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)
+
+
+def cifar_python(root: Path) -> None:
+    for name, part in (("data_batch_1", slice(0, 2)), ("data_batch_2", slice(2, 4)), ("test_batch", slice(4, 6))):
+        found = {b"data": planes(PIXELS[part]), b"labels": LABELS[part].tolist(), b"filenames": [b"a.png", b"b.png"]}
+        (root / name).write_bytes(pickle.dumps(found, protocol=2))
+    names = [f"kind{i}".encode() for i in range(10)]
+    (root / "batches.meta").write_bytes(pickle.dumps({b"label_names": names}, protocol=2))
+
+
+def cifar_binary(root: Path) -> None:
+    rows = np.concatenate([LABELS[:, None].astype(np.uint8), planes(PIXELS)], 1)
+    (root / "data_batch_1.bin").write_bytes(rows[:4].tobytes())
+    (root / "test_batch.bin").write_bytes(rows[4:].tobytes())
+
+
+def npz(root: Path) -> None:
+    np.savez(root / "train.npz", images=PIXELS[:4], label=LABELS[:4], classes=[f"kind{i}" for i in range(10)])
+    np.savez(root / "test.npz", images=PIXELS[4:], label=LABELS[4:], classes=[f"kind{i}" for i in range(10)])
+
+
+def idx(root: Path) -> None:
+    grey = PIXELS[..., 0]
+    for stem, part, pack in (("train", slice(0, 4), gzip.compress), ("t10k", slice(4, 6), bytes)):
+        head = bytes((0, 0, 8, 3)) + struct.pack(">3I", *grey[part].shape)
+        suffix = ".gz" if pack is gzip.compress else ""
+        (root / f"{stem}-images-idx3-ubyte{suffix}").write_bytes(pack(head + grey[part].tobytes()))
+        head = bytes((0, 0, 8, 1)) + struct.pack(">I", len(LABELS[part]))
+        (root / f"{stem}-labels-idx1-ubyte{suffix}").write_bytes(pack(head + LABELS[part].astype(np.uint8).tobytes()))
+
+
+@pytest.mark.parametrize("write", [cifar_python, cifar_binary, npz, idx], ids=lambda f: f.__name__)
+def test_formats_of_known_sets_give_back_what_was_written(tmp_path: Path, write) -> None:
+    write(tmp_path)
+    data = open_data(tmp_path)
+    assert data.labels.tolist() == LABELS.tolist()
+    assert data.parts == ("train",) * 4 + ("test",) * 2
+    assert len(data.classes) == 10 == len(data.model_classes)
+    for row in range(6):
+        wanted = PIXELS[row] if write is not idx else PIXELS[row, ..., 0]
+        assert np.array_equal(np.asarray(data.pictures[row]), wanted)
+        assert data.pictures.raw(row) != data.pictures.raw((row + 1) % 6)
+    train, judge = holdout(data, 0.5, seed=3)
+    assert (train.tolist(), judge.tolist()) == ([0, 1, 2, 3], [4, 5])
+
+
+def test_cifar_100_has_fine_labels(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        found = {"data": planes(PIXELS[:2]), "fine_labels": [3, 99], "coarse_labels": [0, 1]}
+        (tmp_path / part).write_bytes(pickle.dumps(found))
+    names = [f"fine{i}" for i in range(100)]
+    (tmp_path / "meta").write_bytes(pickle.dumps({"fine_label_names": names}))
+    data = open_data(tmp_path)
+    assert [data.classes[i] for i in data.labels] == ["fine3", "fine99"] * 2
+    binary = tmp_path / "binary"
+    binary.mkdir()
+    rows = np.concatenate([np.array([[0, 3], [1, 99]], np.uint8), planes(PIXELS[:2])], 1)
+    (binary / "test.bin").write_bytes(rows.tobytes())
+    assert open_data(binary).labels.tolist() == [3, 99]
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self):
+            return print, ("ran",)
+
+    (tmp_path / "data_batch_1").write_bytes(pickle.dumps({"data": Evil()}))
+    with pytest.raises(FewerError, match=r"asks for builtins\.print"):
+        open_data(tmp_path)
+
+
+def test_folders_tables_and_parts(tmp_path: Path) -> None:
+    write_folders(tmp_path / "photos", each=3)
+    data = open_data(tmp_path / "photos")
+    assert data.count() == {"across": 3, "disc": 3, "upright": 3}
+    for part in ("train", "val"):
+        write_folders(tmp_path / "both" / part, each=2, seed=len(part))
+    both = open_data(tmp_path / "both")
+    assert both.has_parts and both.count(both.rows("test")) == {"across": 2, "disc": 2, "upright": 2}
+    table = tmp_path / "photos" / "labels.csv"
+    table.write_text("path;class;split\nacross/across000.png;a;train\ndisc/disc001.png;b;test\nnone.png;a;test\n")
+    found = open_data(tmp_path / "photos")
+    assert (found.classes, found.parts, found.skipped) == (
+        ("a", "b"),
+        ("train", "test"),
+        (("none.png", "does not exist"),),
+    )
+    listed = tmp_path / "photos" / "my.json"
+    listed.write_text(json.dumps({"disc/disc002.png": 7, "across/across001.png": "10"}))
+    assert open_data(listed).classes == ("7", "10")  # numbers in the order of numbers
+    (tmp_path / "photos" / "classes.txt").write_text("b\na\n")
+    assert open_data(table).model_classes == ("b", "a")
+
+
+def test_a_segmentation_set_is_no_set_of_classes(tmp_path: Path) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (4, 4)).save(tmp_path / name / "a.png")
+    assert format_of(tmp_path) == ""
+    with pytest.raises(FewerError, match="no labelled set"):
+        open_data(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("labels.csv", b"picture,kind\na.png,1\n", "no column 'file'"),
+        ("labels.csv", b"file,label\na.png,1\n", "exists"),
+        ("labels.json", b"[1", "damaged"),
+        ("train.npz", b"no zip", "damaged"),
+        ("data_batch_1.bin", b"123", "no multiple"),
+        ("data_batch_1", b"\x80\x04K", "damaged"),
+        ("train-images-idx3-ubyte", b"\0\0\x08\x03", "no labels"),
+    ],
+)
+def test_damaged_files_are_told(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(FewerError, match=told):
+        open_data(tmp_path)
+
+
+def test_names_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('["cat", "dog"]')
+    assert class_names(tmp_path / "a.json") == ("cat", "dog")
+    (tmp_path / "b.txt").write_text("cat\ncat\n")
+    with pytest.raises(FewerError, match="'cat' twice"):
+        class_names(tmp_path / "b.txt")
+
+
+def test_cifar_10_of_the_shared_data() -> None:
+    data = open_data(shared_data("cifar10/test.npz"))
+    assert (len(data), data.classes[0], data.pictures[7].size) == (10_000, "airplane", (32, 32))
+    assert data.kind == "npz" and set(data.count().values()) == {1000}
