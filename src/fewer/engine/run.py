@@ -29,7 +29,8 @@ from fewer.engine.plan import choose
 from fewer.engine.prepare import Prepared, prepare
 from fewer.engine.quality import QualityLike, quality_of
 from fewer.engine.report import gather, search_facts
-from fewer.engine.save import save_model
+from fewer.engine.runtimes import settle_runtime
+from fewer.engine.save import save_model, save_runtime_files
 from fewer.engine.sense import Sensed, resolved, sense_curves
 from fewer.engine.settings import Settings
 from fewer.engine.shrink import Shrunk, shrink
@@ -101,6 +102,7 @@ def save_run(run: RunFolder, result: CompressedRun, config: dict[str, Any]) -> N
     if result.shrunk is not None:
         masks, removals = result.shrunk.masks, result.shrunk.removals
     saved = save_model(run.path, result.prepared, result.model, result.plan, masks, removals)
+    save_runtime_files(run.path, result.fast)
     result.report.model.artefact_bytes = float(saved.size)
     for entry in result.report.verdict.budgets:
         if entry.metric == "size":
@@ -144,13 +146,20 @@ def _compress(
     with progress.stage("match", None) as stage, timed(timings, "match"):
         prepared = prepare(model, images, settings, forward, distance=distance)
         judge = quality_of(prepared.loaded, quality)
-        settings = resolved(prepared, settings)
         if settings.tokens:  # told before anything is measured
             mergeable(prepared)
         stage.advance()
+    with timed(timings, "runtimes"):
+        prepared, settings = settle_runtime(prepared, settings, budgets, progress, scratch / "runtime.json")
+    settings = resolved(prepared, settings)
     with timed(timings, "sense"):
         sensed = sense_curves(
-            prepared, settings, ledger_path=scratch / "ledger.jsonl", store=scratch, progress=progress
+            prepared,
+            settings,
+            ledger_path=scratch / "ledger.jsonl",
+            store=scratch,
+            progress=progress,
+            budgets=() if settings.tokens else budgets,
         )
     if settings.tokens:
         with timed(timings, "tokens"):

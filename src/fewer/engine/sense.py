@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fewer.compensate.moments import collect_moments
 from fewer.compensate.sweep import Repair
+from fewer.core.budget import Budget
 from fewer.core.curve import Curve, CurveSet
 from fewer.core.execute import run_tasks
 from fewer.core.ledger import Ledger
@@ -29,7 +30,7 @@ from fewer.distortion.outputs import reduction
 from fewer.distortion.rounding import input_rounding_harm
 from fewer.distortion.sensitivity import output_sensitivity
 from fewer.distortion.taylor import rms_gradients
-from fewer.engine.device_costs import DeviceCosts, device_costs
+from fewer.engine.device_costs import DeviceCosts, device_costs, refuse_early
 from fewer.engine.options import option_costs, unit_options
 from fewer.engine.prepare import Prepared
 from fewer.engine.sense_task import SenseJob, SenseTask, probe_seeds
@@ -102,6 +103,7 @@ def sense_curves(
     ledger_path: Path | None = None,
     store: Path | None = None,
     progress: Progress | None = None,
+    budgets: Sequence[Budget] = (),
 ) -> Sensed:
     """Measure or estimate the harm of every option of every unit.
 
@@ -121,6 +123,8 @@ def sense_curves(
         Folder for the repaired weights of every option.
     progress
         Shows stages.
+    budgets
+        Those in time or energy are refused before anything is sensed, where no plan can meet them.
     """
     progress, settings = progress or Silent(), resolved(prepared, settings)
     subject = model if model is not None else prepared.model
@@ -128,6 +132,7 @@ def sense_curves(
     device, options = device_costs(
         prepared, settings, unit_options(units, settings, prepared.couplings.links), progress
     )
+    refuse_early(device, budgets)
     batches = sensing_batches(prepared, settings)
     workers = 1 if settings.backend == "serial" else settings.workers or os.cpu_count() or 1
     started = perf_counter()

@@ -73,6 +73,11 @@ class Settings(StrictSettings):
         description="A file of fewer profile: plan for that device",
         json_schema_extra={"group": "How the budget is spent", "shown": "this machine"},
     )
+    runtime: Literal["auto", "native", "onnxruntime", "openvino", "torch"] = Field(
+        default="auto",
+        description="What will run the model, for latency; auto: the fastest that is installed",
+        json_schema_extra={"group": "How the budget is spent"},
+    )
     deploy_batch: int = Field(
         default=1,
         ge=1,
@@ -326,7 +331,7 @@ class Settings(StrictSettings):
         >>> Settings.of_run({"seed": 3}, "run").smooth, Settings.of_run({"smooth": 0.5}, "run").smooth
         (0.0, 0.5)
         """
-        return cls.of({"smooth": 0.0, "reorder": False, **values}, where)
+        return cls.of({"smooth": 0.0, "reorder": False, "runtime": "native", **values}, where)
 
     @classmethod
     def from_preset(cls, name: str, **changes: Any) -> Settings:
