@@ -44,6 +44,7 @@ _SENSED_BY = (
     "pattern",
     "sparsities",
     "estimator",
+    "distance",
     "compensation",
     "score",
     "damping",

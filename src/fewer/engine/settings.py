@@ -100,6 +100,11 @@ class Settings(StrictSettings):
         description="taylor (few backward passes), measured (a forward pass per option) or auto (measured where cheap)",
         json_schema_extra={"group": "How distortion is measured"},
     )
+    distance: Literal["task", "plain"] = Field(
+        default="task",
+        description="task (what a change is worth to the model's task) or plain (squared differences as they are)",
+        json_schema_extra={"group": "How distortion is measured"},
+    )
     reduction: str = Field(
         default="mean",
         description="Over images: mean, max (worst case) or cvar:0.1 (worst tenth)",
