@@ -46,6 +46,7 @@ _SENSED_BY = (
     "pattern",
     "sparsities",
     "estimator",
+    "distance",
     "compensation",
     "score",
     "damping",
@@ -242,9 +243,6 @@ def row_sensitivity(prepared: Prepared, settings: Settings, model: nn.Module) ->
     return found
 
 
-_DOUBT = 0.64
-
-
 def sensing_batches(prepared: Prepared, settings: Settings) -> list[Samples]:
     """The images that harm is measured on, in batches.
 
@@ -336,8 +334,10 @@ def _assemble(
         harm += [noise.get(unit.name, {}).get(o.precision, 0.0) for o in options[unit.name]]
         harm[0] = 0.0
         harm = _rising(harm, options[unit.name])
+        scores = {k: np.array(v) for k, v in parts[0]["scores"].items()}
         if settings.compensation == "obs":
-            harm = harm + unseen(harm, parts[0].get("lost", ()), len(prepared.sensing_images))
+            scores["unseen"] = unseen(harm, parts[0].get("lost", ()), len(prepared.sensing_images))
+            harm = harm + scores["unseen"]
         costs = option_costs(unit, options[unit.name], weight.element_size())
         between = prepared.couplings.between.get(unit.name, 0.0)
         for metric, times in (("macs", 1.0), ("flops", 2.0)):  # attention shrinks with the heads that proj still reads
@@ -351,7 +351,7 @@ def _assemble(
                 tuple(options[unit.name]),
                 {m: np.array(c) for m, c in costs.items()},
                 harm,
-                {k: np.array(v) for k, v in parts[0]["scores"].items()},
+                scores,
             )
         )
     meta = {
@@ -378,9 +378,9 @@ def unseen(harm: np.ndarray, lost: Sequence[float], images: int) -> np.ndarray:
     """What to add to the harm of each option of a unit for inputs that none of the sensing images has shown.
 
     A channel that is silent on a few images looks free to cut. What has not happened on n images may still happen on
-    about one in n others (the rule of succession); then the weights that went count like any others, and the harm is
-    that of losing their share of the layer. The share is that of the squared weight; the harm of losing all of it is
-    taken from the end of the curve, at most 1, which is an output that says nothing.
+    up to three in n others (the rule of three: the 95 % bound); then the weights that went count like any others, and
+    the harm is that of losing their share of the layer. The share is that of the squared weight; the harm of losing
+    all of it is taken from the end of the curve, at most 1, which is an output that says nothing.
 
     Parameters
     ----------
@@ -394,14 +394,14 @@ def unseen(harm: np.ndarray, lost: Sequence[float], images: int) -> np.ndarray:
     Examples
     --------
     >>> unseen(np.array([0.0, 1e-12, 0.5]), [0.0, 0.1, 0.8], 16)
-    array([0.    , 0.0025, 0.02  ])
+    array([0.        , 0.01171875, 0.09375   ])
     """
     if len(lost) != len(harm) or not images:
         return np.zeros_like(harm)
     share = np.asarray(lost)
     worst = int(np.argmax(share))
     whole = min(1.0, float(harm[worst]) / share[worst]) if share[worst] > 0 else 0.0
-    return _DOUBT * share * whole / images
+    return 3.0 * share * whole / images
 
 
 def _rising(harm: np.ndarray, options: Sequence[Option]) -> np.ndarray:
