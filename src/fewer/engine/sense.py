@@ -38,6 +38,8 @@ from fewer.engine.settings import Settings
 from fewer.models.artefact import state_hash
 from fewer.models.layers import find_layers
 from fewer.models.running import call, evaluating
+from fewer.quantize.qdq import input_ranges
+from fewer.runtimes.names import EXPORTED
 
 # settings that change what is sensed; the others do not invalidate finished tasks
 _SENSED_BY = (
@@ -255,7 +257,7 @@ def _stored(job: SenseJob, task: SenseTask) -> bool:
     return job.store is not None and (job.store / f"{index}.safetensors").exists()
 
 
-_NOISE_IMAGES = 4
+_NOISE_IMAGES, _RANGE_IMAGES = 4, 32
 
 
 def _input_noise(
@@ -269,11 +271,16 @@ def _input_noise(
     wanted = [p for p in ("bf16", "int8") if p in settings.precisions]
     if not wanted:
         return {}
-    key = f"input rounding {','.join(wanted)}"
+    static = settings.runtime in EXPORTED and "int8" in wanted  # bytes of one range there, not of one for each token
+    key = f"input rounding {','.join(wanted)}{' in one range' if static else ''}"
     if key not in ledger:
         twin = copy.deepcopy(model).eval()
         batches = prepared.sensing_images[:_NOISE_IMAGES].split(_NOISE_IMAGES)
         layers = find_layers(twin, prepared.matched.units, batches[0][:1], prepared.forward)
+        ranges = None
+        if static:
+            shown = [part.batch() for part in prepared.calibration[:_RANGE_IMAGES].split(settings.batch)]
+            ranges = input_ranges(twin, list(layers), shown, prepared.forward)
         with progress.stage("rounding", len(layers)) as stage:
             found = input_rounding_harm(
                 twin,
@@ -282,6 +289,7 @@ def _input_noise(
                 wanted,
                 prepared.forward,
                 reference=prepared.reference(batches, twin),
+                ranges=ranges,
                 done=lambda name: stage.advance(1, name),
             )
         reduce = reduction(settings.reduction)
