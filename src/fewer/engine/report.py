@@ -58,7 +58,7 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
             *labelled_rows(e.quality, before, labelled),
         ],
     }
-    ready = e.made.get(e.allocation.choice.tobytes())
+    ready = next(iter(e.made.values()), None)
     took = ready.seconds if ready is not None else e.timings.get("apply", 0.0)
     name = preset_of(e.settings) or e.plan.method
     ours = comparison.row_of(name, e.plan.method.startswith(("dp", "auto")), quality, took, e.settings, labelled)

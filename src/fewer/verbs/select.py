@@ -140,6 +140,11 @@ def select(
     progress = progress or Silent()
     (wanted,) = _one_budget(budget)
     check_method(method)
+    for name, value in (("batch", batch), ("input size", input_size), ("number of workers", workers)):
+        if value is not None and not 1 <= value <= 32_768:
+            raise FewerError(f"the {name} is {value}; it must be from 1 to 32768")
+    if not 0 <= seed < 2**63:
+        raise FewerError(f"the seed is {str(seed)[:30]}; it must be from 0 to below 2 to the power of 63")
     check_formats(to)
     if pool is None and not proceed:
         raise FewerError("which pool? give a folder of images, for example: fewer select photos/ --budget labels=100")
