@@ -1,7 +1,7 @@
 """The few integer operations that every approximation is written in, on arrays and on the nodes of a graph alike.
 
-An approximation written with these functions and with ``+ - * // << >>`` runs on NumPy's int64 arrays, and the same code
-makes the ONNX nodes of :mod:`fewer.approximate.onnx`: the exported model is the same arithmetic, not a copy of it.
+An approximation written with these functions and with ``+ - * // << >>`` runs on int64 arrays of NumPy, and the same
+code makes the ONNX nodes of :mod:`fewer.approximate.onnx`: the exported model is the same arithmetic, not a copy of it.
 """
 
 from __future__ import annotations

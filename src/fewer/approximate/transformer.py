@@ -1,7 +1,7 @@
 """A Vision Transformer whose whole forward pass is integer arithmetic: weights and activations in 8 bits.
 
-What is specified is :func:`run`: the integers that it returns are the result, on NumPy and in the exported graph. Floating
-point is used while the constants are made, and by whoever multiplies the result by its scale.
+What is specified is :func:`run`: the integers that it returns are the result, on NumPy and in the exported graph.
+Floating point is used while the constants are made, and by whoever multiplies the result by its scale.
 """
 
 from __future__ import annotations
