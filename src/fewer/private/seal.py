@@ -76,7 +76,9 @@ def make_keys(parameters: Parameters, turns: Iterable[int]) -> tuple[bytes, dict
     generator = api.KeyGenerator(context)
     relin, galois = api.RelinKeys(), api.GaloisKeys()
     generator.create_relin_keys(relin)
-    generator.create_galois_keys(sorted(turns) or [1], galois)
+    # rotations are powers of 3 modulo twice the degree; lists without negative numbers are taken as such elements
+    elements = sorted({pow(3, turn % parameters.slots, 2 * parameters.degree) for turn in turns} or {3})
+    generator.create_galois_keys(elements, galois)
     return to_bytes(generator.secret_key()), {"relin": to_bytes(relin), "galois": to_bytes(galois)}
 
 
