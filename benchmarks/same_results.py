@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib
+import inspect
 import json
 import os
 import subprocess
@@ -170,8 +171,9 @@ def recover(folder: Path) -> dict[str, Any]:
         sparsities=(0.25, 0.5, 0.75, 0.9),
     )  # fmt: skip
     before = fewer.compress(net(), images, "weights=40%", settings=settings, out=folder / "run")
+    own = "settings" if "settings" in inspect.signature(fewer.recover).parameters else "course"  # its older name
     done = fewer.recover(
-        folder / "run", None, steps=20, model=net(), images=images, course={"rate": 0.02}, out=folder / "recovered"
+        folder / "run", None, steps=20, model=net(), images=images, out=folder / "recovered", **{own: {"rate": 0.02}}
     )
     return {"before": of_run(before), "weights": dict(done.model.state_dict()), "masks": done.masks}
 

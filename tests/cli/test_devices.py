@@ -9,6 +9,7 @@ import pytest
 
 from fewer.cost import profile as profile_module
 from fewer.engine import deploy as deploying
+from fewer.engine import runtimes
 from fewer.kernels import native
 from tests.cli.test_bad_input import assert_one_sentence
 from tests.fake_device import FakeWatch
@@ -21,6 +22,7 @@ def device(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(profile_module, "Stopwatch", FakeWatch)
     monkeypatch.setattr(deploying, "Stopwatch", FakeWatch)
+    monkeypatch.setattr(runtimes, "missing", lambda name: "left out here")  # the fake device has kernels only
 
 
 def test_a_profile_is_shown_written_and_used(fewer, compress):

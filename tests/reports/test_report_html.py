@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import report_fixtures
 
-import fewer.reports.compression.html as html
+import fewer.reports.page as page
 from fewer.core.errors import FewerError
 from fewer.reports.compression.data import RunReport
 from fewer.reports.compression.html import SECTIONS, render, write
@@ -193,7 +193,7 @@ def test_write_into_a_missing_folder_is_one_sentence(tmp_path):
 
 def palettes() -> list[dict[str, str]]:
     """The colours of the page: light, dark, print."""
-    css = (Path(html.__file__).parent / "templates" / "page.css").read_text()
+    css = (Path(page.__file__).parent / "templates" / "page.css").read_text()
     found = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
     return [dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block)) for block in found]
 

@@ -56,6 +56,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     there = [t for t in tensors if isinstance(t, Other)]
     here = [t for t in tensors if not isinstance(t, Other)]
     wanted = kwargs.get("device")
+    if there and any(t.device.type == DEVICE.type for t in here):
+        raise RuntimeError(f"{name}: torch made a number of its own on the pretended device; assign on the CPU")
     if there and name not in _COPY:
         mixing = [t for t in here if t.ndim] if name not in _INDEX else here[:1] if here and here[0] is args[0] else []
         if mixing:

@@ -13,6 +13,7 @@ from fewer.core.option import Option
 from fewer.cost import profile as profile_module
 from fewer.cost.profile import DeviceProfile
 from fewer.engine import deploy as deploying
+from fewer.engine import runtimes
 from fewer.engine.device_costs import worth_trying
 from fewer.kernels import native
 from fewer.kernels.linear import BlockSparseLinear
@@ -48,6 +49,7 @@ def device(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(profile_module, "Stopwatch", FakeWatch)
     monkeypatch.setattr(deploying, "Stopwatch", FakeWatch)
+    monkeypatch.setattr(runtimes, "missing", lambda name: "left out here")  # the fake device has kernels only
     monkeypatch.setattr(FakeWatch, "fast", 10.0)
     return FakeWatch
 

@@ -86,7 +86,7 @@ class Shared:
     seed: Annotated[int | None, _p(SHARED)] = None
     """Of every random choice [0]"""
     device: Annotated[str | None, _p(SHARED)] = None
-    """cpu; fewer train, eval and predict also take cuda [cpu]"""
+    """cpu; fewer compress, sense, train, eval and predict also take cuda [cpu]"""
     json: Annotated[bool, _p(SHARED)] = False
     """Print JSON on the standard output, nothing else"""
     dry_run: Annotated[bool, _p(SHARED)] = False

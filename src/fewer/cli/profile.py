@@ -56,7 +56,8 @@ def profile(
 
     from fewer.cli.progress import terminal_progress
     from fewer.cli.show import as_json, say
-    from fewer.cost.latency import PATTERNS, PRECISIONS
+    from fewer.core.precision import KERNEL_PRECISIONS
+    from fewer.cost.latency import PATTERNS
     from fewer.verbs.profile import profile as run_profile
 
     shared = shared or Shared()
@@ -65,7 +66,7 @@ def profile(
     if out is not None and out.exists() and not shared.overwrite:
         raise FewerError(f"{out} exists already; give another --out, or --overwrite")
     wanted = tuple(p.strip() for p in patterns.split(",")) if patterns else PATTERNS
-    numbers = tuple(p.strip() for p in precisions.split(",")) if precisions else PRECISIONS
+    numbers = tuple(p.strip() for p in precisions.split(",")) if precisions else KERNEL_PRECISIONS
     if shared.dry_run:
         say(f"would time the layers of {model} at batch {batch}: {', '.join(wanted)} in {', '.join(numbers)}")
         return 0

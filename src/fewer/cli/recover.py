@@ -55,6 +55,8 @@ def recover(
     cpu_only(shared)
     if time is not None and steps is not None:
         raise FewerError("give --time or --steps, not both")
+    if rate is not None and not rate <= 1:
+        raise FewerError(f"--rate {rate:g} would change weights by more than their size in one step; give at most 1")
     if time is not None:
         parse_duration(time)
     if shared.dry_run:

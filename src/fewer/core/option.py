@@ -7,11 +7,11 @@ import re
 from dataclasses import dataclass
 
 from fewer.core.errors import FewerError, near_match
+from fewer.core.pattern import Pattern
+from fewer.core.precision import precision_of
 
 __all__ = ["Option"]
 
-_PRECISION = re.compile(r"(?:fp|bf|int)(\d+)")
-_PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
 _PATTERN_FORMS = ("dense", "unstructured", "block:16x4", "nm:2:4", "columns:16", "rows:16")
 
 
@@ -52,36 +52,35 @@ class Option:
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
-        name, *sizes = re.split(r"[:x]", self.pattern)
-        counts = {"dense": 0, "unstructured": 0, "block": 2, "nm": 2, "columns": 1, "rows": 1}
-        joint = {"block": "x", "columns": "x", "nm": ":"}.get(name, "")
-        well_formed = (
-            name in counts
-            and (len(sizes) == counts[name] or (name == "columns" and len(sizes) == 2))
-            and all(re.fullmatch(r"[1-9]\d{0,6}", s) for s in sizes)
-            and (not sizes or self.pattern == f"{name}:{joint.join(sizes)}")
-        )
-        if not well_formed:
-            raise FewerError(f"unknown pattern {self.pattern!r}{near_match(self.pattern, _PATTERN_FORMS)}")
-        if not _PRECISION.fullmatch(self.precision):
-            raise FewerError(f"unknown precision {self.precision!r}{near_match(self.precision, _PRECISIONS)}")
+        pattern = self._parsed()
+        name = pattern.kind
+        precision_of(self.precision)
         sparsity = float(self.sparsity)
         if not (math.isfinite(sparsity) and 0.0 <= sparsity <= 1.0):
             raise FewerError(f"the sparsity of {self.pattern!r} must be from 0 to 1, not {self.sparsity}")
         if name == "dense" and sparsity != 0.0:
             raise FewerError(f"a dense option has no sparsity, but {self.sparsity} was given; use 'unstructured'")
         if name == "nm":
-            n, m = int(sizes[0]), int(sizes[1])
-            if n > m:
-                raise FewerError(
-                    f"pattern {self.pattern!r} keeps more weights than there are; write nm:N:M with N <= M"
-                )
+            n, m = pattern.n, pattern.m
             if sparsity not in (0.0, 1.0 - n / m):
                 raise FewerError(
                     f"pattern {self.pattern!r} has sparsity {1.0 - n / m}, not {self.sparsity}; leave it out"
                 )
             sparsity = 1.0 - n / m
         object.__setattr__(self, "sparsity", sparsity)
+
+    def _parsed(self) -> Pattern:
+        """The pattern, which must be written in its one full form: options are compared by their text."""
+        sizes = re.fullmatch(r"nm:(\d{1,7}):(\d{1,7})", self.pattern)
+        if sizes and int(sizes[1]) > int(sizes[2]):
+            raise FewerError(f"pattern {self.pattern!r} keeps more weights than there are; write nm:N:M with N <= M")
+        try:
+            found = Pattern.parse(self.pattern)
+        except FewerError:
+            found = None
+        if found is None or str(found) != self.pattern:
+            raise FewerError(f"unknown pattern {self.pattern!r}{near_match(self.pattern, _PATTERN_FORMS)}")
+        return found
 
     def __str__(self) -> str:
         text = self.pattern
@@ -114,9 +113,7 @@ class Option:
     @property
     def bits(self) -> int:
         """Bits of one weight that stays."""
-        match = _PRECISION.fullmatch(self.precision)
-        assert match is not None  # the constructor checked it
-        return int(match.group(1))
+        return precision_of(self.precision).bits
 
     @property
     def is_dense(self) -> bool:

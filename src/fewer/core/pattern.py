@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from fewer.core.errors import FewerError
 
-_BLOCK = re.compile(r"block:(\d+)x(\d+)")
-_NM = re.compile(r"nm:(\d+):(\d+)")
-_COLUMNS = re.compile(r"columns:(\d+)(?:x(\d+))?")
-_ROWS = re.compile(r"rows:(\d+)")
+_BLOCK = re.compile(r"block:(\d{1,7})x(\d{1,7})")
+_NM = re.compile(r"nm:(\d{1,7}):(\d{1,7})")
+_COLUMNS = re.compile(r"columns:(\d{1,7})(?:x(\d{1,7}))?")
+_ROWS = re.compile(r"rows:(\d{1,7})")
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ _FILES = {
     "curves": "curves.npz",
     "model": "model.safetensors",
     "recipe": "recipe.json",
+    "runtime": "runtime.json",
+    "runtime_model": "runtime.onnx",
     "report_html": "report.html",
     "report_json": "report.json",
     "log": "log.jsonl",
@@ -187,6 +189,7 @@ class RunFolder:
         """
         files = [p for p in self._begun.rglob("*") if p.is_file()]
         passing = {self._begun / name for name in (_MARK, LOCK, _FILES["config"], _FILES["log"])}
+        passing.add(self._begun / _SCRATCH / "runtime.json")  # which runtime is the fastest is soon found again
         if any(p not in passing and p.stat().st_size for p in files):
             return False
         if self._begun != self.home:

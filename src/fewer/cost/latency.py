@@ -13,16 +13,16 @@ import torch
 from torch import nn
 
 from fewer.core.option import Option
+from fewer.core.precision import KERNEL_PRECISIONS
 from fewer.core.unit import Unit
 from fewer.cost.profile import DeviceProfile, knots, way_of
 from fewer.cost.subjects import AS_IT_CAME, Subject, find_subjects, random_mask, runs_as
 from fewer.kernels.accelerate import accelerate
 from fewer.models.running import evaluating
 
-__all__ = ["PATTERNS", "PRECISIONS", "Costs", "LatencyModel", "measure_model"]
+__all__ = ["PATTERNS", "Costs", "LatencyModel", "measure_model"]
 
 PATTERNS = ("block:16x4", "block:16x16", "block:32x32", "block:16x1")
-PRECISIONS = ("fp32", "bf16", "int8")
 _SPARSE = Option("block:16x4", 0.75)  # the whole model is timed like this, too: layers inside of it gain a little less
 _SLOPES = (0.5, 1.5)
 
@@ -187,7 +187,7 @@ def measure_model(
     example: Any,
     *,
     patterns: Sequence[str] = PATTERNS,
-    precisions: Sequence[str] = PRECISIONS,
+    precisions: Sequence[str] = KERNEL_PRECISIONS,
     sides: Mapping[str, str] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> LatencyModel:
@@ -224,7 +224,7 @@ def measure_model(
     ...                      torch.zeros(4, 64))  # doctest: +SKIP
     """
     tell = progress or (lambda what, done, of: None)
-    wanted = tuple(p for p in PRECISIONS if p in precisions or p == "fp32")
+    wanted = tuple(p for p in KERNEL_PRECISIONS if p in precisions or p == "fp32")
     with evaluating(model):
         subjects = find_subjects(model, units, example)
     distinct = {subject.key: subject for subject in subjects}

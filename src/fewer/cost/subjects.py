@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.option import Option
+from fewer.core.precision import precision_of
 from fewer.core.unit import Unit
 from fewer.kernels import native
 from fewer.kernels.accelerate import capture_inputs, linear_candidates
 from fewer.kernels.chains import Chain, chain_candidates, find_chains
 from fewer.kernels.conv import is_depthwise
 from fewer.kernels.fuse import find_runs, trace
+from fewer.kernels.plain import plain_convolutions
 from fewer.kernels.stages import NativeChain, Stage
 from fewer.kernels.transformer import PATHS, why_not_a_block
 from fewer.models.matching import tied
@@ -131,7 +133,7 @@ def runs_as(precision: str) -> str:
     >>> runs_as("int4"), runs_as("fp32")
     ('int8', 'fp32')
     """
-    return {"fp16": "bf16", "int4": "int8"}.get(precision, precision)
+    return precision_of(precision).runs_as
 
 
 def find_subjects(model: nn.Module, units: Sequence[Unit], example: Any) -> list[Subject]:
@@ -153,6 +155,7 @@ def find_subjects(model: nn.Module, units: Sequence[Unit], example: Any) -> list
     'Linear 4x8 on 3x8'
     """
     names = [unit.name for unit in units if not tied(model, unit)]
+    model = plain_copy(model, example)
     chains = find_chains(model)
     blocks = [n for n, m in model.named_modules() if hasattr(m, "attn") and hasattr(m, "mlp")]
     fused = set()
@@ -175,6 +178,14 @@ def find_subjects(model: nn.Module, units: Sequence[Unit], example: Any) -> list
         key = f"{_key(module, chain, x, False)} in a stage {_geometry(stage)}"
         found.append(Subject(name, key, True, module, chain, x, stage, _share(stage, name, image), image))
     return found
+
+
+def plain_copy(model: nn.Module, example: Any) -> nn.Module:
+    """The model with plain convolutions in the place of those that only pad; the model itself where there are none."""
+    if not any(isinstance(m, nn.Conv2d) and type(m) is not nn.Conv2d for m in model.modules()):
+        return model
+    call = (lambda m: m(*example)) if isinstance(example, tuple) else (lambda m: m(example))
+    return plain_convolutions(copy.deepcopy(model).eval(), call)
 
 
 def _stages(model: nn.Module) -> dict[str, Stage]:

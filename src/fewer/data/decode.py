@@ -38,16 +38,44 @@ def read_image(path: str | Path) -> Image.Image:
         Whatever Pillow raises for a broken file; :func:`fewer.data.images.load_images` turns it into a reason.
     """
     with Image.open(path) as opened:
-        opened.load()
-        image = ImageOps.exif_transpose(opened)
+        image = upright(opened)
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_grey(np.asarray(image)))
     if image.mode == "1":
         return image.convert("L")
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    image = without_alpha(image)
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The first or present picture of an open file, decoded and turned as its EXIF orientation says it is shown.
+
+    Examples
+    --------
+    >>> upright(Image.new("L", (2, 1))).size
+    (2, 1)
+    """
+    image.load()
+    return ImageOps.exif_transpose(image)
+
+
+def without_alpha(image: Image.Image) -> Image.Image:
+    """An image whose transparent parts show white; a palette becomes colours. Others stay as they are.
+
+    Examples
+    --------
+    >>> without_alpha(Image.new("LA", (1, 1), (0, 0))).getpixel((0, 0))
+    255
+    """
+    if image.mode in ("LA", "La"):
+        image = image.convert("LA")
+        return Image.composite(image.getchannel(0), Image.new("L", image.size, 255), image.getchannel(1))
+    if image.mode in ("PA", "RGBA", "RGBa") or ("transparency" in image.info and not image.mode.startswith("I")):
+        grey = image.mode in ("1", "L")
+        image = image.convert("RGBA")
+        laid = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        return laid.getchannel(0) if grey else laid
+    return image.convert("RGB") if image.mode == "P" else image
 
 
 def check_header(path: str | Path) -> None:

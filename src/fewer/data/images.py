@@ -92,6 +92,27 @@ def list_images(folder: PathLike) -> list[Path]:
     return sorted(found, key=lambda path: path.relative_to(root).as_posix())
 
 
+def why_no_name(name: str) -> str:
+    """Why a file's name can stand in no report, table or export, in words; empty for a usual name.
+
+    Examples
+    --------
+    >>> why_no_name("caf\\udce9.png"), why_no_name("caf\u00e9.png")
+    ('its name is no valid UTF-8; rename the file', '')
+    """
+    if any("\ud800" <= letter <= "\udfff" for letter in name):
+        return "its name is no valid UTF-8; rename the file"
+    if any(letter < " " or letter in "\x7f\ufffe\uffff" for letter in name):
+        return "its name holds a control character; rename the file"
+    return ""
+
+
+def printable(path: PathLike) -> Path:
+    """A path with what cannot be printed written as an escape."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return Path("".join(letter if letter >= " " else f"\\x{ord(letter):02x}" for letter in text))
+
+
 def split_files(files: Sequence[Path], keys: Sequence[str], part: str, heldout: float = 0.25) -> list[Path]:
     """The calibration or the held-out part of a list of files.
 
@@ -264,6 +285,7 @@ class _Draw:
     seed: int
     crops: int | None
     rows: int
+    unfit: list[tuple[Path, str]]
 
     @classmethod
     def of(
@@ -290,6 +312,10 @@ class _Draw:
             where = "the list of images"
             if not files:
                 raise FewerError("the list of images is empty; give at least one file")
+        unfit = [(printable(path), reason) for path in files if (reason := why_no_name(key_of[path]))]
+        files = [path for path in files if not why_no_name(key_of[path])]
+        if not files:
+            raise FewerError(f"none of the {len(unfit)} images of {where} can be used; of the first, {unfit[0][1]}")
         if part is not None:
             files = split_files(files, [key_of[path] for path in files], part, heldout)
         if crops is None and count is not None and count > len(files):
@@ -298,7 +324,7 @@ class _Draw:
             crops = crops or 0
             rows = len(files) * max(1, crops)
             rows = rows if count is None else min(rows, count)
-        return cls(files, key_of, where, preprocess or Preprocess(), seed, crops, rows)
+        return cls(files, key_of, where, preprocess or Preprocess(), seed, crops, rows, unfit)
 
     @property
     def bytes(self) -> int:
@@ -330,7 +356,7 @@ class _Draw:
             raise FewerError(
                 f"none of the {len(skipped)} images of {self.where} can be read; the first: {path.name}: {reason}"
             )
-        return skipped
+        return [*self.unfit, *skipped]
 
 
 def _read(path: Path, preprocess: Preprocess, seed: int, key: str, crops: int) -> list[np.ndarray]:

@@ -158,11 +158,12 @@ class TreeSamples(Samples):
 
     def __init__(self, tree: Any) -> None:
         super().__init__()
-        counts = {t.shape[0] if t.ndim else 0 for t in leaves(tree)}
-        if len(counts) != 1 or 0 in counts:
+        counts = {t.shape[0] if t.ndim else -1 for t in leaves(tree)}
+        if len(counts) != 1 or -1 in counts:
+            found = ", ".join(map(str, sorted(counts - {-1}))) or "no"
             raise FewerError(
-                f"the tensors of these inputs hold {', '.join(map(str, sorted(counts))) or 'no'} samples; every tensor "
-                "of a batch needs the same first dimension, the samples"
+                f"the tensors of these inputs hold {found} samples; every tensor of a batch needs the same first "
+                "dimension, the samples"
             )
         self._tree, self._count = tree, counts.pop()
 

@@ -11,6 +11,11 @@ from torch import Tensor
 from fewer.core.errors import FewerError, near_match
 from fewer.models.running import tensors_of
 
+_HINT = (
+    "such a change cannot be measured: give forward=, a function (model, batch) that returns what comes before that "
+    "choice, such as all scores"
+)
+
 
 def output_tensors(output: Any) -> list[Tensor]:
     """All floating-point tensors of an output that is a tensor, tuple, list, mapping or a nest of them.
@@ -63,6 +68,8 @@ class Reference:
         energies = torch.zeros(len(self.tensors[0]), dtype=torch.float64)
         samples = 0
         for tensors in self.tensors:
+            if [t.shape[1:] for t in tensors] != [t.shape[1:] for t in self.tensors[0]]:
+                raise FewerError(f"the shape of the model's output depends on the images; {_HINT}")
             for i, t in enumerate(tensors):
                 energies[i] += t.double().square().sum().cpu()
             samples += samples_of(tensors)
@@ -90,6 +97,8 @@ class Reference:
     def change(self, batch: int, output: Any) -> Tensor:
         """Relative squared change of each sample of one batch, float64, shape (samples of the batch,)."""
         wanted, got = self.tensors[batch], output_tensors(output)
+        if [t.shape for t in wanted] != [t.shape for t in got]:
+            raise FewerError(f"the shape of the model's output depends on its weights; {_HINT}")
         total = torch.zeros(samples_of(wanted), dtype=torch.float64)
         for scale, a, b in zip(self.scale, wanted, got, strict=True):
             difference = (b - a).float().square()

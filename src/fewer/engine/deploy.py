@@ -18,13 +18,15 @@ from fewer.core.progress import Progress
 from fewer.cost.device import device_facts, differences
 from fewer.cost.stopwatch import Stopwatch
 from fewer.cost.subjects import random_mask, runs_as
-from fewer.engine.device_costs import deploy_example
 from fewer.engine.prepare import Prepared
+from fewer.engine.runtime_deploy import in_runtime, timed_in_runtime, trial_in_runtime
+from fewer.engine.runtimes import Chosen, dense_run, deploy_example
 from fewer.engine.settings import Settings
 from fewer.engine.shrink import random_cut
 from fewer.kernels.accelerate import accelerate
 from fewer.kernels.report import LayerReport
 from fewer.models.running import evaluating, use_threads
+from fewer.runtimes.names import EXPORTED
 from fewer.tokens.blocks import with_merging
 
 __all__ = ["Deployed", "deploy", "measured_here", "plan_within", "trial_ms"]
@@ -94,12 +96,18 @@ def deploy(
     """
     example = deploy_example(prepared, settings)
     precisions = {name: runs_as(option.precision) for name, option in options.items()}
+    chosen: Chosen | None = prepared.shared.get("runtime")
+    if chosen is not None and chosen.runtime in EXPORTED:
+        made, rows = in_runtime(prepared, settings, chosen, model, precisions)
+        quick, spread = timed_in_runtime(prepared, settings, chosen, made.session)
+        return Deployed(made, rows, predicted_ms, quick, dense_ms, spread)
+    dense = dense_run(prepared, settings, chosen.against if chosen is not None else "torch")
     best: Deployed | None = None
     with use_threads(settings.threads), evaluating(prepared.model):
         for _ in range(_TRIES):
             watch = Stopwatch()
             fast, rows = accelerate(model, dict(masks), example=example, precision=precisions, budget_ms=20.0)
-            runs = {"dense": lambda: prepared.model(example), "fast": lambda fast=fast: fast(example)}
+            runs = {"dense": dense, "fast": lambda fast=fast: fast(example)}
             found = watch.time(runs, budget_ms=500.0, rounds=7)
             quick = dense_ms * found["fast"].ratio / found["dense"].ratio
             if best is None or quick < best.measured_ms:
@@ -120,6 +128,9 @@ def trial_ms(
     tokens: Mapping[str, Any] | None = None,
 ) -> float:
     """Milliseconds that a plan really takes: time does not depend on weights, so random masks will do."""
+    chosen: Chosen | None = prepared.shared.get("runtime")
+    if chosen is not None and chosen.runtime in EXPORTED:
+        return trial_in_runtime(prepared, settings, chosen, options)
     layers: Any = prepared.layers
     masks = {
         name: random_mask(layers[name].weight.shape, option, seed)

@@ -8,20 +8,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from fewer.core.allocation.problem import unreachable
+from fewer.core.budget import Budget
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
+from fewer.core.precision import PRECISIONS
 from fewer.core.progress import Progress
+from fewer.cost.device import device_facts
 from fewer.cost.energy import HOROWITZ_45NM, fixed_joules, option_joules
 from fewer.cost.latency import LatencyModel, measure_model
 from fewer.cost.profile import open_profile
 from fewer.engine.prepare import Prepared
+from fewer.engine.runtime_costs import runtime_times
+from fewer.engine.runtimes import Chosen, deploy_example, threads_of
 from fewer.engine.settings import Settings
 from fewer.models.running import use_threads
 from fewer.models.storage import tile_of
+from fewer.runtimes.names import EXPORTED, RUNTIMES
 
-__all__ = ["DeviceCosts", "deploy_example", "device_costs", "worth_trying"]
+__all__ = ["DeviceCosts", "deploy_example", "device_costs", "refuse_early", "worth_trying"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,24 +50,6 @@ class DeviceCosts:
     fixed: dict[str, float]
     facts: dict[str, Any] = field(default_factory=dict)
     came: dict[str, float] = field(default_factory=dict)
-
-
-def deploy_example(prepared: Prepared, settings: Settings) -> Tensor:
-    """A batch of the size at which the model will be used.
-
-    Raises
-    ------
-    FewerError
-        When the model takes anything but one tensor: neither timing nor the kernels know such inputs.
-    """
-    tensor = prepared.example.tensor
-    if tensor is None:
-        raise FewerError(
-            "only models that take one tensor can be timed and put on the kernels, and this one is given several "
-            "tensors or samples of different shapes; leave latency out of the budget (weights, flops and size work)"
-        )
-    image = tensor.float()
-    return image.expand(settings.deploy_batch, *image.shape[1:]).contiguous()
 
 
 def device_costs(
@@ -104,19 +92,21 @@ def device_costs(
     came: dict[str, float] = {}
     facts: dict[str, Any] = {"batch": settings.deploy_batch, "warning": ""}
     if "latency" in settings.measure:
-        times, warning = _times(prepared, settings, progress)
-        costs, quality = times.costs(kept), times.profile.quality()
-        for name, row in costs.units.items():
-            rows[name]["latency"] = row
-        fixed["latency"], came["latency"] = costs.fixed, costs.came
-        facts |= {
-            "device": times.profile.facts,
-            "profile": times.profile.name,
-            "dense_ms": times.dense_ms(),
-            "points": quality.points,
-            "noisy": quality.noisy,
-            "warning": warning or "",
-        }
+        chosen: Chosen | None = prepared.shared.get("runtime")
+        found = (
+            _in_runtime(prepared, settings, kept, chosen, progress)
+            if chosen is not None and chosen.runtime in EXPORTED
+            else _on_kernels(prepared, settings, kept, progress)
+        )
+        for name, row in found.units.items():
+            rows[name]["latency"] = row["latency"]
+        fixed["latency"], came["latency"] = found.fixed["latency"], found.came["latency"]
+        facts |= found.facts
+        if chosen is not None:
+            facts |= chosen.facts()
+            if chosen.runtime not in EXPORTED:  # a share is one of the fastest dense model, not of torch's
+                came["latency"] *= chosen.dense_ms / chosen.torch_ms
+                facts["dense_ms"] = came["latency"]
     if "energy" in settings.measure:
         for name in kept:
             rows[name]["energy"] = np.array(option_joules(units[name], kept[name], batch=settings.deploy_batch))
@@ -128,6 +118,70 @@ def device_costs(
         kept[name] = tuple(found[i] for i in stay)
         rows[name] = {metric: row[stay] for metric, row in rows[name].items()}
     return DeviceCosts(rows, fixed, facts, came), kept
+
+
+def refuse_early(device: DeviceCosts | None, budgets: Sequence[Budget]) -> None:
+    """Refuse a budget in time or energy that no plan can meet, before the long work begins.
+
+    Raises
+    ------
+    FewerError
+        With the smallest that can be reached.
+
+    Examples
+    --------
+    >>> costs = DeviceCosts({"a": {"latency": np.array([4.0, 2.0])}}, {"latency": 1.0}, came={"latency": 5.0})
+    >>> refuse_early(costs, [Budget("latency", 0.5, True)])
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: latency=0.5x cannot be met: the smallest reachable latency is 60 % of dense (3ms)
+    """
+    for budget in budgets:
+        if device is None or budget.metric not in device.fixed:
+            continue
+        rows = [row[budget.metric] for row in device.units.values()]
+        least = device.fixed[budget.metric] + sum(float(row.min()) for row in rows)
+        dense = device.came.get(budget.metric, device.fixed[budget.metric] + sum(float(row[0]) for row in rows))
+        if least > (budget.value * dense if budget.relative else budget.value):
+            where = RUNTIMES[device.facts["runtime"]].label if "runtime" in device.facts else ""
+            raise unreachable(budget, dense, least, f" with {where}" if where else "")
+
+
+def _on_kernels(
+    prepared: Prepared, settings: Settings, kept: Mapping[str, Sequence[Option]], progress: Progress
+) -> DeviceCosts:
+    times, warning = _times(prepared, settings, progress)
+    costs, quality = times.costs(kept), times.profile.quality()
+    facts = {
+        "device": times.profile.facts,
+        "profile": times.profile.name,
+        "dense_ms": times.dense_ms(),
+        "points": quality.points,
+        "noisy": quality.noisy,
+        "warning": warning or "",
+    }
+    units = {name: {"latency": row} for name, row in costs.units.items()}
+    return DeviceCosts(units, {"latency": costs.fixed}, facts, {"latency": costs.came})
+
+
+def _in_runtime(
+    prepared: Prepared,
+    settings: Settings,
+    kept: Mapping[str, Sequence[Option]],
+    chosen: Chosen,
+    progress: Progress,
+) -> DeviceCosts:
+    times = runtime_times(prepared, settings, chosen, kept, progress)
+    rows, fixed = times.costs(kept)
+    facts = {
+        "device": device_facts(threads_of(settings)),
+        "profile": RUNTIMES[chosen.runtime].label,
+        "dense_ms": chosen.dense_ms,
+        "points": len(times.whole),
+        "noisy": 0,
+        "checks": times.checks,
+    }
+    units = {name: {"latency": row} for name, row in rows.items()}
+    return DeviceCosts(units, {"latency": fixed}, facts, {"latency": chosen.dense_ms})
 
 
 def _times(prepared: Prepared, settings: Settings, progress: Progress) -> tuple[LatencyModel, str | None]:
@@ -200,12 +254,12 @@ def worth_trying(options: Sequence[Option], latency: Sequence[float] | np.ndarra
     return stay
 
 
-_ORDER = {"fp32": 0, "fp16": 1, "bf16": 2, "int8": 3, "int4": 4}
+_ORDER = {name: place for place, name in enumerate(PRECISIONS)}
 
 
 def _gentler(a: Option, b: Option) -> bool:
     """Whether option a harms less than b, or the same, whatever the layer."""
-    if a.sparsity > b.sparsity or _ORDER.get(a.precision, 9) > _ORDER.get(b.precision, 9):
+    if a.sparsity > b.sparsity or _ORDER[a.precision] > _ORDER[b.precision]:
         return False
     if a.is_dense or a.pattern == "unstructured" or a.family == b.family:
         return True

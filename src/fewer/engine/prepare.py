@@ -17,18 +17,22 @@ from fewer.cost.static import fixed_costs
 from fewer.data.samples import Samples
 from fewer.distortion.distance import Distance, MakeDistance
 from fewer.distortion.outputs import Reference
+from fewer.engine.model_checks import Conduct, check_model
 from fewer.engine.samples import Inputs, find_inputs, sensing_share
 from fewer.engine.settings import Settings
 from fewer.models.coupling import Couplings, find_links
 from fewer.models.layers import Layer, find_layers
-from fewer.models.matching import MatchResult, match
+from fewer.models.matching import MatchResult, match, mean_positions
 from fewer.models.reorder import Reordering, reorder, reordered
-from fewer.models.running import Forward, call, device_of, evaluating
+from fewer.models.running import Forward, call, device_of, evaluating, input_dtype
 from fewer.models.spec import LoadedModel, load_untouched
 from fewer.patterns import with_columns
 from fewer.patterns.grid import COLUMNS
 from fewer.quantize.smooth import smoothed
 from fewer.tasks import TASKS, open_task
+
+_OCCUPANCY = 16
+"""Samples of different length that costs are averaged over."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +66,8 @@ class Prepared:
         What was done to the model for the sake of blocks.
     as_it_came
         The model before it was smoothed or reordered.
+    conduct
+        What it does that it should not.
     """
 
     loaded: LoadedModel
@@ -77,6 +83,7 @@ class Prepared:
     distance: MakeDistance = Reference
     reorderings: tuple[Reordering, ...] = ()
     as_it_came: nn.Module | None = None
+    conduct: Conduct = field(default_factory=Conduct)
 
     @property
     def model(self) -> nn.Module:
@@ -151,9 +158,12 @@ def prepare(
     loaded = replace(loaded, model=on_device(loaded.model, settings.device))
     as_it_came = loaded.model
     found = find_inputs(loaded, images, settings, forward)
-    dtype = next((p.dtype for p in loaded.model.parameters() if p.is_floating_point()), torch.float32)
+    dtype = input_dtype(loaded.model, found.calibration[:1], forward)
     inputs = replace(found, calibration=found.calibration.to(dtype), heldout=found.heldout.to(dtype))
     calibration, example = inputs.calibration, inputs.calibration[:1]
+    own = distance or _distance_of(loaded, settings.distance)
+    conduct = check_model(loaded.model, calibration, settings, forward, plain=own is Reference)
+    inputs = replace(inputs, notes=[*inputs.notes, *conduct.notes])
     loaded = replace(loaded, model=_smooth(loaded.model, calibration, settings, forward))
     matched = match(loaded.model, example, forward, settings.exclude)
     orders: Sequence[Reordering] = ()
@@ -165,6 +175,8 @@ def prepare(
         loaded = replace(loaded, model=same)
     fixed = fixed_costs(loaded.model, example, matched, forward)
     fixed.pop("parameters")
+    if calibration.tensor is None:  # one sample does not tell what a layer costs on others of another length
+        matched = mean_positions(loaded.model, matched, calibration.split(1)[:_OCCUPANCY], forward)
     return Prepared(
         loaded,
         matched,
@@ -175,9 +187,10 @@ def prepare(
         forward,
         sensing_share(len(calibration), settings.sensing, found.near),
         couplings=couplings_of(loaded.model, matched, example, settings.pattern, forward),
-        distance=distance or _distance_of(loaded),
+        distance=own,
         reorderings=tuple(orders),
         as_it_came=as_it_came,
+        conduct=conduct,
     )
 
 
@@ -206,9 +219,12 @@ def on_device(model: nn.Module, device: str) -> nn.Module:
         raise FewerError(f"the device '{device}' cannot be used: {reason}; leave --device out for the CPU") from error
 
 
-def _distance_of(loaded: LoadedModel) -> MakeDistance:
+def _distance_of(loaded: LoadedModel, form: str) -> MakeDistance:
+    """The task's own distance, or its plain form; the relative squared change where it has none."""
     task: Any = open_task(loaded.task) if loaded.task in TASKS else None
     own = task.distance(loaded) if hasattr(task, "distance") else None
+    if form == "plain":
+        own = getattr(own, "plain_form", None)
     return own or Reference
 
 

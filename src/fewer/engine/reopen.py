@@ -13,11 +13,11 @@ from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
 from fewer.core.run import RunFolder
 from fewer.engine.deploy import measured_here
-from fewer.engine.device_costs import deploy_example
 from fewer.engine.judge import Judge
 from fewer.engine.judge import Quality as Likeness
 from fewer.engine.prepare import Prepared, prepare
 from fewer.engine.quality import QualityLike, quality_of
+from fewer.engine.runtimes import deploy_example
 from fewer.engine.settings import Settings
 from fewer.engine.views import Views, views_of
 from fewer.kernels.accelerate import accelerate

@@ -22,18 +22,20 @@ from fewer.data.samples import Samples
 from fewer.distortion.distance import Distance, MakeDistance
 from fewer.engine.apply import apply_options
 from fewer.engine.assembly import Assembly
-from fewer.engine.contest import Made, decide, final
+from fewer.engine.contest import Made, decide, final, way_of
 from fewer.engine.deploy import deploy, measured_here, plan_within
 from fewer.engine.evidence import Evidence
 from fewer.engine.plan import choose
 from fewer.engine.prepare import Prepared, prepare
 from fewer.engine.quality import QualityLike, quality_of
 from fewer.engine.report import gather, search_facts
-from fewer.engine.save import save_model
+from fewer.engine.runtimes import settle_runtime
+from fewer.engine.save import save_model, save_runtime_files
 from fewer.engine.sense import Sensed, resolved, sense_curves
 from fewer.engine.settings import Settings
 from fewer.engine.shrink import Shrunk, shrink
 from fewer.engine.tokens import choose_tokens, mergeable
+from fewer.models.guard import unguard
 from fewer.models.running import Forward
 from fewer.patterns import to_matrix
 from fewer.reports import RunReport, write
@@ -100,6 +102,7 @@ def save_run(run: RunFolder, result: CompressedRun, config: dict[str, Any]) -> N
     if result.shrunk is not None:
         masks, removals = result.shrunk.masks, result.shrunk.removals
     saved = save_model(run.path, result.prepared, result.model, result.plan, masks, removals)
+    save_runtime_files(run.path, result.fast)
     result.report.model.artefact_bytes = float(saved.size)
     for entry in result.report.verdict.budgets:
         if entry.metric == "size":
@@ -143,13 +146,20 @@ def _compress(
     with progress.stage("match", None) as stage, timed(timings, "match"):
         prepared = prepare(model, images, settings, forward, distance=distance)
         judge = quality_of(prepared.loaded, quality)
-        settings = resolved(prepared, settings)
         if settings.tokens:  # told before anything is measured
             mergeable(prepared)
         stage.advance()
+    with timed(timings, "runtimes"):
+        prepared, settings = settle_runtime(prepared, settings, budgets, progress, scratch / "runtime.json")
+    settings = resolved(prepared, settings)
     with timed(timings, "sense"):
         sensed = sense_curves(
-            prepared, settings, ledger_path=scratch / "ledger.jsonl", store=scratch, progress=progress
+            prepared,
+            settings,
+            ledger_path=scratch / "ledger.jsonl",
+            store=scratch,
+            progress=progress,
+            budgets=() if settings.tokens else budgets,
         )
     if settings.tokens:
         with timed(timings, "tokens"):
@@ -158,16 +168,18 @@ def _compress(
     with timed(timings, "plan"):
         allocator, rows = decide(prepared, settings, sensed, assembly, budgets, progress)
     made: dict[bytes, Made] = {}
-    if len(rows) > 1:
+    believed: dict[str, float] = {}
+    if rows:
         with timed(timings, "apply"):
             allocator, made = final(prepared, settings, sensed, budgets, rows, progress)
+    way = way_of(allocator)
     with timed(timings, "plan"):
         allocation, under, tried = plan_within(
             prepared,
             settings,
             sensed.curves,
             budgets,
-            lambda b: choose(sensed.curves, b, allocator, power=settings.power),
+            lambda b: choose(sensed.curves, b, way.allocator, power=settings.power),
             progress,
         )
     if settings.schedule == "iterative":
@@ -178,11 +190,13 @@ def _compress(
             search = None
             if allocator == "dp":
                 allocation, search = _search(prepared, settings, sensed, assembly, budgets, allocation, progress)
-        ready = made.get(allocation.choice.tobytes())
+        ready = made.get(way.key(allocation.choice))
         if ready is not None:
             compressed, masks = ready.model, ready.masks
         else:
-            compressed, masks = _apply(prepared, settings, sensed, allocation, progress, timings)
+            compressed, masks = _apply(
+                prepared, way.settings(settings), sensed, allocation, progress, timings, believed
+            )
     method = allocator + ("+search" if search is not None and search["kept"] else "")
     if settings.allocator == "auto" and allocator != "dp":
         method = f"auto:{allocator}"
@@ -191,6 +205,7 @@ def _compress(
         prepared, settings, sensed, plan, allocation, compressed, masks, budgets, timings, search, command, judge
     )
     evidence.tried, evidence.under, evidence.contest, evidence.made = tried, under, rows, made
+    evidence.believed = believed
     return report_on(evidence, assembly, progress)
 
 
@@ -212,6 +227,7 @@ def report_on(evidence: Evidence, assembly: Assembly | None, progress: Progress)
             e.deployed = deploy(e.prepared, e.settings, e.model, e.shrunk.masks, e.plan.options(), predicted, dense)
             stage.advance()
     report = gather(e, assembly, progress)
+    unguard(e.model)
     fast = e.deployed.model if e.deployed is not None else None
     return CompressedRun(e.model, e.plan, report, e.sensed.curves, e.masks, e.prepared, fast=fast, shrunk=e.shrunk)
 
@@ -223,11 +239,14 @@ def _apply(
     allocation: Allocation,
     progress: Progress,
     timings: dict[str, float],
+    believed: dict[str, float],
 ) -> tuple[nn.Module, dict[str, Tensor]]:
     chosen = sensed.chosen(allocation.choice)
     with timed(timings, "apply"):
         tokens = sensed.curves.meta.get("tokens")
-        return apply_options(prepared, settings, sensed.options, chosen, tokens=tokens, progress=progress)
+        return apply_options(
+            prepared, settings, sensed.options, chosen, tokens=tokens, progress=progress, believed=believed
+        )
 
 
 def _search(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 
 from fewer.core.plan import Plan
 from fewer.engine.prepare import Prepared
-from fewer.models.artefact import Saved, save_artefact
+from fewer.models.artefact import WEIGHTS, Saved, save_artefact
 from fewer.models.running import device_of
 from fewer.models.surgery import Removal
+from fewer.runtimes.folder import RuntimeRecord, drop_runtime, save_runtime
+from fewer.runtimes.module import RuntimeModule
 
-__all__ = ["save_model"]
+__all__ = ["save_model", "save_runtime_files"]
 
 
 def save_model(
@@ -59,3 +62,20 @@ def save_model(
         preprocess=prepared.loaded.preprocess,
         provenance=plan.curves,
     )
+
+
+def save_runtime_files(folder: str | Path, fast: nn.Module | None) -> None:
+    """Keep the file of the runtime that a plan was made for beside the model; one of an earlier plan goes."""
+    if not isinstance(fast, RuntimeModule) or fast.file is None:
+        drop_runtime(folder)
+        return
+    record = RuntimeRecord(
+        runtime=fast.session.runtime,
+        precision=fast.precision,
+        shapes=[list(shape) for shape in fast.shapes],
+        structure=fast.structure,
+        weights=hashlib.sha256((Path(folder) / WEIGHTS).read_bytes()).hexdigest(),
+        file_sha256=hashlib.sha256(fast.file).hexdigest(),
+        about=fast.about,
+    )
+    save_runtime(folder, fast.file, record)

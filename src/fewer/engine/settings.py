@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from fewer.core.errors import near_match
+from fewer.core.precision import KERNEL_PRECISIONS
 from fewer.core.strict import StrictSettings
 from fewer.core.toml import read_toml
 from fewer.presets import preset_values
@@ -16,7 +17,10 @@ from fewer.presets import preset_values
 MEASURED = ("latency", "energy")
 """Metrics that depend on the device."""
 
-FAST_PATTERNS, FAST_PRECISIONS = "block:16x4,block:16x1,block:16x16", ("fp32", "bf16", "int8")
+SMALL_PRECISIONS = ("fp32", "int8")
+"""What a budget in bytes is planned with, unless precisions are given."""
+
+FAST_PATTERNS, FAST_PRECISIONS = "block:16x4,block:16x1,block:16x16", KERNEL_PRECISIONS
 
 
 class Settings(StrictSettings):
@@ -69,6 +73,11 @@ class Settings(StrictSettings):
         description="A file of fewer profile: plan for that device",
         json_schema_extra={"group": "How the budget is spent", "shown": "this machine"},
     )
+    runtime: Literal["auto", "native", "onnxruntime", "openvino", "torch"] = Field(
+        default="auto",
+        description="What will run the model, for latency; auto: the fastest that is installed",
+        json_schema_extra={"group": "How the budget is spent"},
+    )
     deploy_batch: int = Field(
         default=1,
         ge=1,
@@ -89,6 +98,11 @@ class Settings(StrictSettings):
     estimator: Literal["auto", "measured", "taylor"] = Field(
         default="auto",
         description="taylor (few backward passes), measured (a forward pass per option) or auto (measured where cheap)",
+        json_schema_extra={"group": "How distortion is measured"},
+    )
+    distance: Literal["task", "plain"] = Field(
+        default="task",
+        description="task (what a change is worth to the model's task) or plain (squared differences as they are)",
         json_schema_extra={"group": "How distortion is measured"},
     )
     reduction: str = Field(
@@ -296,10 +310,15 @@ class Settings(StrictSettings):
         --------
         >>> Settings().for_metrics(["latency"]).precisions
         ('fp32', 'bf16', 'int8')
+        >>> Settings().for_metrics(["size"]).precisions, Settings(precisions=("fp32",)).for_metrics(["size"]).precisions
+        (('fp32', 'int8'), ('fp32',))
         """
         wanted = {*metrics, *self.measure}
         needed = [m for m in MEASURED if m in wanted]
         if not needed:
+            if "size" in wanted and "precisions" not in self.model_fields_set:
+                # a byte a weight costs far less than three weights of four
+                return self.model_copy(update={"precisions": SMALL_PRECISIONS})
             return self
         changes: dict[str, Any] = {"measure": tuple(needed)}
         if "pattern" not in self.model_fields_set:
@@ -317,7 +336,7 @@ class Settings(StrictSettings):
         >>> Settings.of_run({"seed": 3}, "run").smooth, Settings.of_run({"smooth": 0.5}, "run").smooth
         (0.0, 0.5)
         """
-        return cls.of({"smooth": 0.0, "reorder": False, **values}, where)
+        return cls.of({"smooth": 0.0, "reorder": False, "runtime": "native", **values}, where)
 
     @classmethod
     def from_preset(cls, name: str, **changes: Any) -> Settings:

@@ -71,11 +71,11 @@ def rows_follow(
             raise FewerError(f"{name!r} has no channels that can be removed in this model; sense it again")
         if option.removes != "columns":
             continue
-        alive = torch.zeros(link.count, link.size, dtype=torch.bool, device=masks[name].device)
+        alive = torch.zeros(link.count, link.size, dtype=torch.bool)
         alive[list(_kept(masks[name], link))] = True
         for producer in link.producers:
             weight: Any = model.get_submodule(producer).weight
-            rows = alive.flatten().repeat(weight.shape[0] // link.channels)
+            rows = alive.flatten().repeat(weight.shape[0] // link.channels).to(weight.device)
             mask = masks[producer] & rows.view(-1, *[1] * (masks[producer].ndim - 1))
             found[producer] = mask
             weight.data.mul_(mask.view_as(weight))

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from fewer.core.errors import FewerError
+from fewer.core.precision import PRECISIONS
 from fewer.formats.ranges import levels, row_scales
 
 __all__ = ["BITS", "Quantized", "as_integers", "quantize_rows", "rounded"]
 
-BITS = {"int8": 8, "int4": 4}
+BITS = {p.name: p.bits for p in PRECISIONS.values() if p.is_integer}
+"""Bits of the precisions that are integers."""
 
 
 @dataclass(frozen=True)

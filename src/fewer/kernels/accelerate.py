@@ -18,7 +18,9 @@ from fewer.kernels.conv import BlockSparseConv2d
 from fewer.kernels.dense import DenseBF16
 from fewer.kernels.format import UNIT
 from fewer.kernels.fuse import find_runs, swap, trace
+from fewer.kernels.likeness import StandIn, candidates_of, find_likenesses, same_as, without_shortcuts
 from fewer.kernels.linear import BlockSparseLinear
+from fewer.kernels.plain import plain_convolutions, unpadded
 from fewer.kernels.report import LayerReport
 from fewer.kernels.stages import NativeChain
 from fewer.kernels.transformer import PATHS, NativeBlock, disagreement, why_not_a_block
@@ -44,11 +46,38 @@ def _check_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
             raise FewerError(
                 f"there is a mask for {name!r}, which is a {type(module).__name__}, not a linear or conv layer"
             )
+        if _computed(module):
+            raise FewerError(
+                f"the weight of {name!r} is computed from other parameters at every call, so that a mask would be "
+                "lost; make it plain first (remove_weight_norm, parametrize.remove_parametrizations, prune.remove)"
+            )
         if mask.dtype != torch.bool or mask.shape != module.weight.shape:
             raise FewerError(
                 f"the mask of {name!r} is {mask.dtype} {tuple(mask.shape)}; "
                 f"it must be torch.bool {tuple(module.weight.shape)}, True where a weight is kept"
             )
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    """A copy to work on.
+
+    Raises
+    ------
+    FewerError
+        For a model that keeps weights with a gradient history, as ``weight_norm`` does.
+    """
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # a module may hold anything
+        raise FewerError(
+            f"the model cannot be copied ({str(error)[:80]}); make plain parameters of weights that are computed from "
+            "others (torch.nn.utils.remove_weight_norm, parametrize.remove_parametrizations, prune.remove)"
+        ) from error
+
+
+def _computed(module: nn.Module) -> bool:
+    """Whether the weight of a layer is no parameter, but made anew from others at every call."""
+    return not isinstance(dict(module.named_parameters(recurse=False)).get("weight"), nn.Parameter)
 
 
 def capture_inputs(model: nn.Module, example: Any, wanted: set[str]) -> dict[str, Tensor]:
@@ -62,7 +91,8 @@ def capture_inputs(model: nn.Module, example: Any, wanted: set[str]) -> dict[str
 
         return keep
 
-    handles = [m.register_forward_pre_hook(hook(n)) for n, m in model.named_modules() if n in wanted]
+    # before any hook that pads
+    handles = [m.register_forward_pre_hook(hook(n), prepend=True) for n, m in model.named_modules() if n in wanted]
     try:
         _run(model, example)
     finally:
@@ -126,9 +156,9 @@ class _Work:
         backend, _, precision = choice.name.rpartition(" ")
         mask = self.masks.get(name)
         saves = {
-            key: max(0.0, 1 - module.packed().density)
+            key: max(0.0, 1 - kernel.packed().density)
             for key, module in candidates.items()
-            if isinstance(module, BlockSparseLinear | BlockSparseConv2d)
+            if isinstance(kernel := unpadded(module), BlockSparseLinear | BlockSparseConv2d)
         }
         skipped = saves.get(choice.name, 0.0)
         reason = choice.reason + (f"; {note}" if note else "")
@@ -189,6 +219,70 @@ def _do_blocks(work: _Work, blocks: set[str], layers: set[str]) -> None:
                 )
             )
             layers.discard(full)
+
+
+def _do_likenesses(work: _Work, layers: set[str]) -> None:
+    """Replace transformer blocks that are written in another way, and take their layers off the list."""
+    for name in [n for n in find_likenesses(work.model) if n in work.inputs]:
+        work.tell(name)
+        module, x = work.model.get_submodule(name), work.inputs[name]
+        if x.ndim != 3 or isinstance(module, NativeBlock):
+            continue
+        like = next((c for c in candidates_of(module) if same_as(module, c, x) <= _SAME), None)
+        if like is None:
+            continue
+        full = {path: [f"{name}.{part}".lstrip(".") for part in parts] for path, parts in like.names.items()}
+        masks = {path: mask for path, parts in full.items() if (mask := _joint_mask(work.masks, parts)) is not None}
+        # three layers that become one are as precise as the most precise of them
+        precisions = {
+            path: min((work.inside(p) for p in parts), key=list(UNIT).index, default="fp32")
+            for path, parts in full.items()
+        }
+        if not full["attn.qkv"] and isinstance(work.precision, str):
+            precisions |= dict.fromkeys(("attn.qkv", "attn.proj"), work.precision)
+        lowest = lowest_precision(precisions.values())
+        fast = StandIn(NativeBlock.from_block(like.block, masks, precisions), module)
+        label = f"native block {lowest}"
+        runs = {DENSE: lambda module=module, x=x: module(x), label: lambda fast=fast, x=x: fast(x)}
+        choice = choose_backend(runs, DENSE, budget_ms=work.budget_ms)
+        if choice.name == DENSE:
+            work.refused[name] = choice.reason
+            continue
+        _replace(work.model, name, fast)
+        work.record(name, "block", choice, {})
+        for path, parts in full.items():
+            for part in parts:
+                sparsity = _sparsity(work.masks.get(part))
+                row = (part, "linear", "native block", precisions[path], sparsity, 0.0, _NAN, _NAN, f"part of {name}")
+                work.rows.append(LayerReport(*row))
+                layers.discard(part)
+
+
+def _joint_mask(masks: Mapping[str, Tensor], parts: list[str]) -> Tensor | None:
+    """The mask of layers that are put on top of each other; None where none has one."""
+    if len(parts) == 1 or not any(part in masks for part in parts):
+        return masks.get(parts[0]) if parts else None
+    known = next(masks[part] for part in parts if part in masks)
+    return torch.cat([masks.get(part, torch.ones_like(known)) for part in parts])
+
+
+def _in_fp32(model: nn.Module, blocks: set[str], layers: set[str]) -> tuple[set[str], set[str], dict[str, str]]:
+    """Blocks and layers whose tensors the kernels take, and why each other layer stays as it is."""
+    others = {}
+    for name in layers:
+        layer = model.get_submodule(name)
+        kinds = {t.dtype for t in layer.parameters() if t.is_floating_point()} - {torch.float32}
+        if kinds:
+            others[name] = f"it holds {str(kinds.pop()).removeprefix('torch.')}, and the kernels take fp32"
+        elif _computed(layer):
+            others[name] = "its weight is computed from other parameters at every call"
+    taken = {
+        name
+        for name in blocks
+        if all(p.dtype == torch.float32 for p in model.get_submodule(name).parameters())
+        and not any(other.startswith(name + ".") for other in others)
+    }
+    return taken, layers - others.keys(), others
 
 
 def _do_linear(work: _Work, name: str) -> None:
@@ -266,7 +360,8 @@ def _do_convs(work: _Work, layers: set[str]) -> None:
 
 
 def _run(model: nn.Module, example: Any) -> Any:
-    return model(*example) if isinstance(example, tuple) else model(example)
+    # copies, since a model may write into its input
+    return model(*(x.clone() for x in example)) if isinstance(example, tuple) else model(example.clone())
 
 
 def accelerate(
@@ -323,28 +418,37 @@ def accelerate(
     masks = dict(masks or {})
     _check_masks(model, masks)
     with torch.inference_mode(False), torch.no_grad():
-        original = copy.deepcopy(model).eval().requires_grad_(False)
+        original = _copy(model).eval().requires_grad_(False)
         for name, mask in masks.items():
             weight: Any = original.get_submodule(name).weight
             weight.copy_(torch.where(mask.to(weight.device), weight, 0.0))
-        fast = copy.deepcopy(original)
+        fast = plain_convolutions(without_shortcuts(copy.deepcopy(original)), lambda m: _run(m, example))
+    wanted = (nn.Linear, nn.Conv2d)
+    kinds = {
+        n: "conv2d" if isinstance(m, nn.Conv2d) else "linear" for n, m in fast.named_modules() if type(m) in wanted
+    }
     with torch.inference_mode():
+        likenesses = set(find_likenesses(fast)) if native.available() else set()
         blocks = {n for n, m in fast.named_modules() if hasattr(m, "attn") and hasattr(m, "mlp")}
-        layers = {n for n, m in fast.named_modules() if type(m) in (nn.Linear, nn.Conv2d)}
-        inputs = capture_inputs(fast, example, blocks | layers)
+        blocks, layers, others = _in_fp32(fast, blocks, set(kinds))
+        inputs = capture_inputs(fast, example, blocks | layers | likenesses)
         work = _Work(fast, masks, precision, budget_ms, inputs, progress or (lambda name: None))
         if native.available():
             _do_blocks(work, blocks, layers)
+            _do_likenesses(work, layers)
             _do_runs(work, layers)
             fast = work.model
         _do_convs(work, layers)
-        for name in [n for n in inputs if n in layers and type(original.get_submodule(n)) is nn.Linear]:
+        for name in [n for n in inputs if n in layers and kinds[n] == "linear"]:
             _do_linear(work, name)
+        for name, reason in sorted(others.items()):
+            work.rows.append(
+                LayerReport(name, kinds[name], "dense", "fp32", _sparsity(masks.get(name)), 0.0, _NAN, _NAN, reason)
+            )
         for name in sorted(layers - inputs.keys()):
-            kind = "linear" if type(original.get_submodule(name)) is nn.Linear else "conv2d"
             reason = "the example does not reach this layer"
             work.rows.append(
-                LayerReport(name, kind, "dense", "fp32", _sparsity(masks.get(name)), 0.0, _NAN, _NAN, reason)
+                LayerReport(name, kinds[name], "dense", "fp32", _sparsity(masks.get(name)), 0.0, _NAN, _NAN, reason)
             )
         lowest = precision if isinstance(precision, str) else lowest_precision(precision.values())
         runs = {DENSE: lambda: _run(original, example), f"accelerated {lowest}": lambda: _run(fast, example)}

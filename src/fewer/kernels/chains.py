@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fewer.kernels import native
 from fewer.kernels.conv import BlockSparseConv2d, NativeDepthwise, is_depthwise, why_not_a_conv
 from fewer.kernels.dense import DenseBF16, DenseFolded
+from fewer.kernels.plain import Padded, padding_of
 from fewer.kernels.transformer import activation_of
 
 DENSE = "dense fp32"
@@ -48,6 +49,7 @@ class Chain:
     def folded(self) -> nn.Conv2d:
         """The convolution with the BatchNorm folded into weight and bias."""
         conv: nn.Conv2d = copy.deepcopy(self.modules[0])  # type: ignore[assignment]
+        conv._forward_pre_hooks.clear()  # what a hook pads is padded before the kernel
         norm = next((m for m in self.modules if isinstance(m, nn.BatchNorm2d)), None)
         if norm is None:
             return conv
@@ -98,7 +100,7 @@ def find_chains(model: nn.Module) -> dict[str, Chain]:
 
 def chain_candidates(chain: Chain, mask: Tensor | None, precision: str) -> tuple[dict[str, nn.Module], str]:
     """Every way to run a chain except the original one, and why some are missing (or an empty string)."""
-    conv, activation = chain.folded(), chain.activation
+    conv, activation, pad = chain.folded(), chain.activation, padding_of(chain.modules[0])
     last = chain.modules[-1] if activation else None
     found: dict[str, nn.Module] = {}
     if len(chain.modules) > 1:
@@ -116,4 +118,4 @@ def chain_candidates(chain: Chain, mask: Tensor | None, precision: str) -> tuple
             found[f"native {used}"] = BlockSparseConv2d.from_dense(conv, mask, used, activation)
     if precision != "fp32":
         found["dense bf16"] = DenseFolded(DenseBF16(conv), last)
-    return found, missing
+    return found if pad is None else {name: Padded(pad, module) for name, module in found.items()}, missing

@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 
 from fewer.kernels.chains import Chain
+from fewer.kernels.plain import padding_of
 from fewer.kernels.stages import NativeChain, Stage, Unit
 from fewer.kernels.transformer import activation_of
 
@@ -63,7 +64,7 @@ class _Finder:
         if node is None or node.target in self.shared:
             return None
         conv = self.module(node)
-        if type(conv) is not nn.Conv2d:
+        if type(conv) is not nn.Conv2d or padding_of(conv) is not None:
             return None
         parts: list[nn.Module] = [conv]
         nodes = [node]

@@ -12,6 +12,7 @@ from torch import nn
 from fewer.core.errors import FewerError
 from fewer.models.artefact import load_artefact, load_masks, load_recipe
 from fewer.models.recipe import precisions_of
+from fewer.models.running import input_dtype
 from fewer.models.trust import Trust, trusting
 
 __all__ = ["load"]
@@ -65,4 +66,6 @@ def load(
         if recipe.preprocess is None:
             raise FewerError(f"{run} does not say what its model's input is; give example=, a tensor of its shape")
         example = torch.zeros(1, *recipe.preprocess["input_size"])
+    if isinstance(example, torch.Tensor) and example.is_floating_point():
+        example = example.to(input_dtype(model, example))
     return accelerate(model, load_masks(run), example=example, precision=precisions_of(recipe))[0]

@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from fewer.core.errors import FewerError
@@ -38,7 +38,7 @@ def call(model: nn.Module, example: Any, forward: Forward | None = None) -> Any:
     FewerError
         When the model does not run on the example; the message has the shapes and the model's own error.
     """
-    example = model_input(model, example)
+    example = copied(model_input(model, example))  # a forward may write into its input
     try:
         return call_plainly(model, example, forward)
     except FewerError:
@@ -83,6 +83,44 @@ def device_of(model: nn.Module) -> torch.device | None:
 
 
 tensors_of = leaves
+
+
+def copied(value: Any) -> Any:
+    """Nested tuples, lists and mappings with copies of their tensors; other things as they are.
+
+    Examples
+    --------
+    >>> x = torch.zeros(1)
+    >>> copied([x, 3])[0] is x
+    False
+    """
+    if isinstance(value, Tensor):
+        return value.clone()
+    if type(value) in (list, tuple):
+        return type(value)(copied(item) for item in value)
+    if type(value) is dict:
+        return {key: copied(item) for key, item in value.items()}
+    return value
+
+
+def input_dtype(model: nn.Module, example: Any, forward: Forward | None = None) -> torch.dtype:
+    """The floating-point type that a model takes its input in: that of its weights.
+
+    Where weights are of several types, they are tried in the order of the parameters, then fp32.
+
+    Examples
+    --------
+    >>> input_dtype(nn.Linear(2, 1).double(), torch.zeros(1, 2))
+    torch.float64
+    """
+    kinds = list(dict.fromkeys(p.dtype for p in model.parameters() if p.is_floating_point()))
+    if len(kinds) > 1:
+        twin = copy.deepcopy(model)
+        for kind in dict.fromkeys([*kinds, torch.float32]):
+            with contextlib.suppress(FewerError), evaluating(twin):
+                call(twin, example.to(kind), forward)
+                return kind
+    return kinds[0] if kinds else getattr(example, "dtype", torch.float32)
 
 
 def batch_size(example: Any) -> int:

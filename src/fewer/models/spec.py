@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from fewer.data.preprocess import Preprocess
 from fewer.models import builtin
 from fewer.models.build import Source
 from fewer.models.foreign import alone
+from fewer.models.plain import fold_weights, own_copy
 from fewer.models.trust import check_trusted, note_run
 
 
@@ -133,6 +134,8 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
     if preprocess:
         settings = Preprocess.of(settings.to_dict() | preprocess, f"model {loaded.name}")
     loaded.model.eval()
+    if isinstance(spec, str):
+        fold_weights(loaded.model)
     return LoadedModel(loaded.model, loaded.name, loaded.source, settings, loaded.task, loaded.meta)
 
 
@@ -231,7 +234,7 @@ the file, and if you trust it give --trust evil.py (in Python trust=True)
 
 
 def load_untouched(model: Any) -> LoadedModel:
-    """Load a model; a module keeps its own training flags, which :func:`load_model` alone would change.
+    """Load a model; a module is copied (:func:`fewer.models.plain.own_copy`), so that the caller's is never run.
 
     Examples
     --------
@@ -239,7 +242,9 @@ def load_untouched(model: Any) -> LoadedModel:
     True
     """
     if isinstance(model, LoadedModel):
-        return model
+        return replace(model, model=own_copy(model.model))
+    if isinstance(model, nn.Module):
+        model = own_copy(model)
     flags = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
     loaded = load_model(model)
     for module, flag in flags:

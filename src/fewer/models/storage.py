@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 
 from fewer.core.errors import FewerError
+from fewer.core.precision import precision_of
 
 _BLOCK = re.compile(r"^block:([1-9]\d*)x([1-9]\d*)$")
 _ENTRY = 96  # bytes that one more tensor takes in the header, at most, beside its unit's name
@@ -113,7 +114,7 @@ def value_bytes(count: int, precision: str, itemsize: int = 4) -> int:
     >>> value_bytes(5, "fp32"), value_bytes(5, "bf16"), value_bytes(5, "int8"), value_bytes(5, "int4")
     (20, 10, 5, 3)
     """
-    bits = {"bf16": 16, "fp16": 16, "int8": 8, "int4": 4}.get(precision, 8 * itemsize)
+    bits = 8 * itemsize if precision == "fp32" else precision_of(precision).bits
     return math.ceil(count * min(bits, 8 * itemsize) / 8)
 
 
@@ -125,7 +126,7 @@ def scale_bytes(shape: tuple[int, ...], precision: str, name: str = "") -> int:
     >>> scale_bytes((384, 384), "fp32"), scale_bytes((384, 384), "int8")
     (0, 1632)
     """
-    return 4 * shape[0] + _ENTRY + len(name) if precision in ("int8", "int4") else 0
+    return 4 * shape[0] + _ENTRY + len(name) if precision_of(precision).is_integer else 0
 
 
 def is_packed(shape: tuple[int, ...], pattern: str, kept: int, itemsize: int = 4, precision: str = "fp32") -> bool:

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewer.private.network import Activation, Convolution, Dense, Layer
+from fewer.core.progress import SILENT, Progress
+from fewer.private.network import Convolution, Dense
 from fewer.private.polynomial import Squares
 from fewer.training.loop import fit
 from fewer.training.settings import LoopSettings
@@ -69,6 +70,7 @@ def adapt(
     rate: float = 1e-3,
     seed: int = 0,
     shift: int = 1,
+    progress: Progress = SILENT,
 ) -> list[Convolution | Dense | Squares]:
     """Train the polynomial network so that its outputs are those of the network that it came from.
 
@@ -87,6 +89,8 @@ def adapt(
         Of Adam with a cosine schedule.
     shift
         Pixels by which images are moved at random, so that few images go a long way.
+    progress
+        Shows the steps.
 
     Returns
     -------
@@ -111,8 +115,16 @@ def adapt(
         agree = F.kl_div(F.log_softmax(said, -1), F.log_softmax(wanted, -1), reduction="batchmean", log_target=True)
         return agree + 0.1 * F.smooth_l1_loss(said / scale, wanted / scale)
 
-    settings = LoopSettings.model_validate({"seed": seed})
-    from fewer.training.loop import Optimiser
-    from fewer.training.schedule import Schedule
-
-    raise NotImplementedError((settings, fit, Optimiser, Schedule, twin, objective, steps, rate))
+    settings = LoopSettings(
+        batch=batch,
+        steps=steps,
+        learning_rate=rate,
+        rate_shape="cosine",
+        rate_warm_up=0.05,
+        weight_decay=0.0,
+        optimiser="adam",
+        clip=1.0,
+        seed=seed,
+    )
+    fit(twin, objective, settings, name="teach the polynomial twin", progress=progress)
+    return twin.eval().chain()

@@ -64,7 +64,9 @@ class Query:
         slots = self._client.decrypt(answer[0])
         result = slots[self.public.outputs]
         if not np.isfinite(slots).all() or self._is_noise(slots, result):
-            raise FewerError("the answer cannot be decrypted with this key: it is noise; use the folder of its own keys")
+            raise FewerError(
+                "the answer cannot be decrypted with this key: it is noise; use the folder of its own keys"
+            )
         return result
 
     def _is_noise(self, slots: np.ndarray, result: np.ndarray) -> bool:

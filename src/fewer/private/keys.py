@@ -182,7 +182,7 @@ def load_circuit(folder: str | Path) -> tuple[Circuit, Public]:
                     bias = tuple(z[f"{i}.bias"])
                     steps.append(Linear.build(d["name"], found, bias, tuple(int(f) for f in d["folds"]), slots))
                 else:
-                    add = z[f"{i}.add"] if f"{i}.add" in z else None
+                    add = z.get(f"{i}.add")
                     steps.append(Square(d["name"], add, int(d["outputs"])))
     except (OSError, KeyError, ValueError, TypeError, IndexError) as error:
         raise FewerError(f"{folder / CIRCUIT} cannot be read ({error}); compile the network again") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.private.polynomial import Squares
 
-__all__ = ["Activation", "Convolution", "Dense", "Layer", "read_network", "run_layers"]
+__all__ = ["Activation", "Convolution", "Dense", "Layer", "read_network", "run_chain", "run_layers"]
 
 FUNCTIONS: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
     nn.ReLU: F.relu,
@@ -74,6 +75,13 @@ def run_layers(layers: list[Layer], x: Tensor) -> Tensor:
     """All layers in order."""
     for layer in layers:
         x = layer(x)
+    return x
+
+
+def run_chain(chain: Sequence[Convolution | Dense | Squares], x: Tensor) -> Tensor:
+    """All layers of a chain whose activations are polynomials, in double precision."""
+    for layer in chain:
+        x = torch.from_numpy(layer(x.numpy())) if isinstance(layer, Squares) else layer(x)
     return x
 
 

@@ -47,9 +47,7 @@ def unpack(data: bytes) -> tuple[dict[str, str], list[bytes]]:
     except (ValueError, KeyError, AttributeError, UnicodeDecodeError, RecursionError):
         raise FewerError("the message is not one of fewer private; send it with: fewer private query") from None
     if sum(sizes) != len(data) - end - 1:
-        raise FewerError(
-            f"the message is cut off: {len(data) - end - 1} bytes of {sum(sizes)} arrived; send it again"
-        )
+        raise FewerError(f"the message is cut off: {len(data) - end - 1} bytes of {sum(sizes)} arrived; send it again")
     blobs, at = [], end + 1
     for size in sizes:
         blobs.append(data[at : at + size])

@@ -115,7 +115,11 @@ class Page(_Part):
             section.name: [draw_chart(chart, f"{section.name}-{i}") for i, chart in enumerate(section.charts)]
             for section in self.sections
         }
-        return template_environment().get_template("page.html.j2").render(page=self, charts=charts, words=words)
+        return (
+            template_environment()
+            .get_template("page.html.j2")
+            .render(page=self, version=self.fewer_version, charts=charts, words=words)
+        )
 
     def to_json(self) -> str:
         """Indented JSON."""

@@ -77,12 +77,15 @@ class EmbedJob:
             if self._made is None:
                 import torch
 
+                from fewer.models.plain import own_copy
                 from fewer.models.spec import load_model
                 from fewer.selection.extract import extractor
 
                 if self.threads is not None:
                     torch.set_num_threads(self.threads)
-                loaded = load_model(self.model, **self.preprocess)
+                # the caller's module is never run: a call may write into its buffers
+                model = own_copy(self.model) if isinstance(self.model, torch.nn.Module) else self.model
+                loaded = load_model(model, **self.preprocess)
                 example = torch.zeros(1, *loaded.input_size)
                 vectors = extractor(loaded.model, example, self.layer)
                 self._made = loaded.preprocess, vectors, vectors(example).shape[1]

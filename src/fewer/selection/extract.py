@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError, near_match
-from fewer.models.running import call, evaluating, tensors_of
+from fewer.models.running import call, evaluating, input_dtype, tensors_of
 
 __all__ = ["extractor", "pooled"]
 
@@ -75,7 +75,8 @@ def extractor(model: nn.Module, example: Tensor, layer: str | None = None) -> Ca
     names = dict(model.named_modules())
     if layer is not None and layer not in names:
         raise FewerError(f"the model has no layer {layer!r}{near_match(layer, [n for n in names if n])}")
-    inner = names[layer] if layer is not None else _classifier(model, example)
+    kind = input_dtype(model, example)
+    inner = names[layer] if layer is not None else _classifier(model, example.to(kind))
 
     def vectors(images: Tensor) -> np.ndarray:
         seen: list[Tensor] = []
@@ -91,7 +92,7 @@ def extractor(model: nn.Module, example: Tensor, layer: str | None = None) -> Ca
             hook = inner.register_forward_pre_hook(keep) if layer is None else inner.register_forward_hook(keep)
         try:
             with evaluating(model):
-                found = tensors_of(call(model, images))
+                found = tensors_of(call(model, images.to(kind)))
         finally:
             if hook is not None:
                 hook.remove()

@@ -22,6 +22,7 @@ __all__ = ["QueueFolder"]
 
 _MARK = ".fewer-queue"
 _WARM_UP = "warm-up"
+_ROUND = "round.json"
 _FOLDERS = ("annotate", _WARM_UP)
 
 
@@ -144,6 +145,33 @@ class QueueFolder:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink()
+
+    def begin_round(self, *, resume: bool) -> None:
+        """Note which round is being chosen, so that one that is finished is not run again.
+
+        Raises
+        ------
+        FewerError
+            When a round is to be resumed that is finished.
+        """
+        done = len(self.read_plan().rounds) if self.has_plan() else 0
+        note = self.path / _ROUND
+        if resume and done and self._noted() != done + 1:
+            raise FewerError(
+                f"round {done} of {self.path} is finished; for a further one give --continue without --resume"
+            )
+        atomic_write_text(note, json.dumps({"round": done + 1}) + "\n")
+
+    def end_round(self) -> None:
+        """Note that no round is open."""
+        (self.path / _ROUND).unlink(missing_ok=True)
+
+    def _noted(self) -> int | None:
+        try:
+            value = json.loads((self.path / _ROUND).read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        return value.get("round") if isinstance(value, dict) else None
 
     def has_plan(self) -> bool:
         """Whether a round was finished."""

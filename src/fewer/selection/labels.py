@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import unicodedata
 import zipfile
 import zlib
 from collections import defaultdict
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlparse
+from urllib.parse import unquote, urlparse
 
 from fewer.core.errors import FewerError
 from fewer.core.files import explain_os_error
@@ -49,45 +50,77 @@ class Returned:
 class Names:
     """Finds the image of a pool that a path in someone else's file means.
 
-    The longest common end of the paths decides, if it fits one image only.
+    The very name is looked for first. Then one path must be the end of the other (a folder in front may be missing or
+    more), also with backslashes, percent-encoding, or composed against decomposed letters. What fits several images
+    alike fits none, so that nothing is labelled by accident.
+
+    Parameters
+    ----------
+    names
+        All images of the pool, by their paths in its folder.
+    by_stem
+        Whether the ending counts: that of a mask may be another one than that of its image.
+    root
+        Folder of the pool, for absolute paths.
 
     Examples
     --------
-    >>> names = Names(["a/1.png", "b/1.png", "b/2.png"])
-    >>> names.find("/mnt/pool/b/1.png"), names.find("2.png"), names.find("1.png")
-    ('b/1.png', 'b/2.png', None)
+    >>> names = Names(["a/1.png", "b/1.png", "b/2 x.png"])
+    >>> names.find("/mnt/pool/b/1.png"), names.find("2%20x.png"), names.find("1.png"), names.find("c/1.png")
+    ('b/1.png', 'b/2 x.png', None, None)
     """
 
-    def __init__(self, names: Sequence[str], *, by_stem: bool = False) -> None:
+    def __init__(self, names: Sequence[str], *, by_stem: bool = False, root: Path | None = None) -> None:
         self.by_stem = by_stem
-        self.known = {self._form(name): name for name in names} if not by_stem else {}
+        self.roots = [] if root is None else [f"{place.as_posix()}/" for place in (root, root.resolve())]
+        self.exact = set(names)
         self.ends: dict[str, list[str]] = defaultdict(list)
         for name in names:
             self.ends[self._form(name).rsplit("/", 1)[-1]].append(name)
 
     def _form(self, name: str) -> str:
-        return str(Path(name).with_suffix("").as_posix()) if self.by_stem else Path(name).as_posix()
+        if self.by_stem:
+            head, _, last = name.rpartition("/")
+            stem = Path(last).stem if last else last
+            name = f"{head}/{stem}" if head else stem
+        return unicodedata.normalize("NFC", name.removeprefix("./"))
 
     def find(self, path: str) -> str | None:
         """The image's name in the pool, or None where none or several fit."""
+        spellings = [path]
+        spellings += [path[len(root) :] for root in self.roots if path.startswith(root)]
+        if self.by_stem:  # a.jpg.png is the mask of a.jpg, also where there is an a.png
+            whole = path[: len(path) - len(Path(path).suffix)]
+            if whole in self.exact:
+                return whole
+        elif (found := next((one for one in spellings if one in self.exact), None)) is not None:
+            return found
+        spellings += [one.replace("\\", "/") for one in spellings]
+        spellings += [unquote(one) for one in spellings]
+        for find in (self._whole, self._end):
+            found = {name for one in dict.fromkeys(spellings) for name in find(one)}
+            if found:
+                return found.pop() if len(found) == 1 else None
+        return None
+
+    def _whole(self, path: str) -> list[str]:
         form = self._form(path)
-        if form in self.known:
-            return self.known[form]
-        last = form.rsplit("/", 1)[-1]
-        found = self.ends.get(last) or self.ends.get(_UPLOAD.sub("", last), [])
-        if len(found) > 1:
-            parts = form.split("/")
-            common = {name: _common_end(self._form(name).split("/"), parts) for name in found}
-            best = max(common.values())
-            found = [name for name in found if common[name] == best]
-        return found[0] if len(found) == 1 else None
+        return [name for name in self.ends.get(form.rsplit("/", 1)[-1], ()) if self._form(name) == form]
 
-
-def _common_end(a: list[str], b: list[str]) -> int:
-    count = 0
-    while count < min(len(a), len(b)) and a[-1 - count] == b[-1 - count]:
-        count += 1
-    return count
+    def _end(self, path: str) -> list[str]:
+        """Images whose path is the end of this one, or the other way round; the longest common end counts."""
+        form = self._form(path)
+        head, _, last = form.rpartition("/")
+        known = self.ends.get(last, [])
+        if not known and _UPLOAD.match(last):  # Label Studio keeps no folder of an upload
+            return self.ends.get(_UPLOAD.sub("", last), [])
+        if not head:
+            return known
+        fitting = [n for n in known if f"/{form}".endswith(f"/{self._form(n)}") or self._form(n).endswith(f"/{form}")]
+        longest = max((self._form(name).count("/") for name in fitting), default=0)
+        best = [name for name in fitting if self._form(name).count("/") == longest]
+        # a bare name beside others of the same name in folders says nothing about a path in a foreign folder
+        return best if longest or len(known) == len(best) else known
 
 
 def read_labels(source: str | Path, root: Path, names: Sequence[str]) -> Returned:
@@ -128,7 +161,7 @@ def _read(source: Path, root: Path, names: Sequence[str]) -> Returned:
     if source.is_dir():
         return _told(source, "masks", _masks(source, root, names))
     text, suffix = _text(source)
-    find = Names(names).find
+    find = Names(names, root=root).find
     if suffix == ".xml":
         return _told(source, "cvat", _cvat(text, find, root, source))
     if suffix == ".json":
@@ -148,8 +181,14 @@ def _told(source: Path, kind: str, pairs: Iterable[tuple[str, str | None, str | 
     for given, name, label in pairs:
         if name is None:
             unknown.append(given)
+        elif name in labels and labels[name] != label:
+            raise FewerError(
+                f"{source} gives {name} two labels, {labels[name]!r} and {label!r}; leave the right one in it"
+            )
         else:
             labels[name] = label
+    if not labels and not unknown:
+        raise FewerError(f"{source} holds no label of any image; label some, export again, and give that file")
     if unknown and not labels:
         raise FewerError(
             f"none of the {len(unknown)} images in {source} is in the pool; the first is {unknown[0]!r}, and names are "
@@ -162,31 +201,75 @@ def _label_studio(tasks: list[Any], find: Any, source: Path) -> Iterable[tuple[s
     for task in tasks:
         if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
             raise FewerError(f"{source} is a list, but not one of Label Studio tasks: a task has the key 'data'")
-        done = [a for a in task.get("annotations") or () if isinstance(a, dict) and not a.get("was_cancelled")]
+        annotations = _rows(task.get("annotations") or [], "annotations", source)
+        done = [a for a in annotations if not a.get("was_cancelled")]
         if not done:
             continue
         data = task["data"]
-        given = str(data.get("fewer_name") or data.get("image") or next(iter(data.values()), ""))
-        parsed = urlparse(given)
-        path = unquote(parse_qs(parsed.query).get("d", [parsed.path or given])[0])
-        choices = [
-            result["value"]["choices"][0]
-            for result in done[-1].get("result") or ()
-            if result.get("type") == "choices" and result.get("value", {}).get("choices")
-        ]
-        yield given, find(path), str(choices[0]) if choices else None
+        if data.get("fewer_name"):  # a name of ours, not a URL
+            given = str(data["fewer_name"])
+            name = find(given)
+        else:
+            given = str(data.get("image") or next(iter(data.values()), ""))
+            name = _by_url(given, find)
+        choices = []
+        for result in _rows(done[-1].get("result") or [], "result", source):
+            value = result.get("value")
+            if result.get("type") == "choices" and isinstance(value, dict) and value.get("choices"):
+                chosen = value["choices"]
+                choices.append(chosen[0] if isinstance(chosen, list) else chosen)
+        yield given, name, str(choices[0]) if choices else None
+
+
+def _by_url(given: str, find: Any) -> str | None:
+    """The image that a URL or a path of Label Studio means."""
+    parsed = urlparse(given)
+    query = next((part[2:] for part in parsed.query.split("&") if part.startswith("d=")), "")
+    if query and given.startswith("/data/local-files"):
+        return find(unquote(query))
+    found = find(given)
+    if found is None and parsed.scheme in ("http", "https", "s3", "gs", "azure-blob", "file"):
+        found = find(unquote(parsed.path).lstrip("/"))
+    return found
+
+
+def _rows(value: Any, key: str, source: Path) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        raise FewerError(f"{source}: {key!r} must be a list of objects; export it again")
+    return value
+
+
+def _identity(value: Any) -> str:
+    """An id as text: 1, 1.0 and "1" are one."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
 def _coco(data: dict[str, Any], find: Any, root: Path, source: Path) -> Iterable[tuple[str, str | None, str | None]]:
-    drawn = {annotation.get("image_id") for annotation in data.get("annotations") or ()}
-    for image in data["images"]:
-        if image.get("id") not in drawn:
+    drawn = {_identity(row.get("image_id")) for row in _rows(data.get("annotations") or [], "annotations", source)}
+    seen: dict[str, str] = {}
+    for image in _rows(data["images"], "images", source):
+        given, number = str(image.get("file_name", "")), _identity(image.get("id"))
+        if seen.setdefault(number, given) != given:
+            raise FewerError(f"{source} gives the id {number} to {seen[number]!r} and {given!r}; ids must differ")
+        if number not in drawn:
             continue  # CVAT lists every image of a job, also those that nobody has looked at
-        given = str(image.get("file_name", ""))
         name = find(given)
-        if name is not None and image.get("width") and image.get("height"):
-            _same_size(root / name, (int(image["width"]), int(image["height"])), f"{source} says that {given}")
+        size = [_pixels(image.get(side), side, given, source) for side in ("width", "height")]
+        if name is not None and size[0] and size[1]:
+            _same_size(root / name, (size[0], size[1]), f"{source} says that {given}")
         yield given, name, None
+    for number in sorted(drawn - seen.keys()):
+        yield f"the image of id {number}", None, None
+
+
+def _pixels(value: Any, side: str, given: str, source: Path) -> int:
+    try:
+        number = float(value or 0)
+        if number != int(number):
+            raise ValueError(number)
+        return int(number)
+    except (TypeError, ValueError, OverflowError):
+        raise FewerError(f"{source} gives {given!r} the {side} {value!r}, which is no number of pixels") from None
 
 
 def _text(source: Path) -> tuple[str, str]:
@@ -224,7 +307,7 @@ def _cvat(text: str, find: Any, root: Path, source: Path) -> Iterable[tuple[str,
 
 
 def _masks(folder: Path, root: Path, names: Sequence[str]) -> Iterable[tuple[str, str | None, str | None]]:
-    find = Names(names, by_stem=True).find
+    find = Names(names, by_stem=True, root=root).find
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _MASKS and not p.name.startswith("."))
     if not files:
         raise FewerError(f"the folder {folder} holds no mask; masks have the names of their images")

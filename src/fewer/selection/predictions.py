@@ -79,6 +79,14 @@ def _rows(source: Path, given: Sequence[str], names: Sequence[str], *, by_stem: 
     row_of = {name: row for row, name in enumerate(names)}
     find = Names(names, by_stem=by_stem).find
     rows = [row_of[name] if (name := find(path)) is not None else None for path in given]
+    seen: dict[int, str] = {}
+    for path, row in zip(given, rows, strict=True):
+        if row is not None and row in seen:
+            raise FewerError(
+                f"{source} has two predictions for {names[row]}: {seen[row]} and {path}; leave one of them"
+            )
+        if row is not None:
+            seen[row] = path
     if all(row is None for row in rows):
         raise FewerError(f"none of the {len(given)} predictions in {source} is for an image of the pool")
     return rows

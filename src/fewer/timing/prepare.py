@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewer.models.running import input_dtype
 from fewer.timing.peers import Peer, missing_extra
 from fewer.timing.process import prepare_in_process
 from fewer.timing.runtimes import Job
-from fewer.timing.sources import AcceleratedRun, Subject
+from fewer.timing.sources import AcceleratedRun, RuntimeFile, Subject
 
 __all__ = ["Skip", "Workshop"]
 
@@ -83,6 +84,8 @@ class Workshop:
 
     def extra_job(self, target: Any, precision: str, threads: int) -> Job:
         """A job that runs any callable, or a run folder, on the same inputs."""
+        if isinstance(target, RuntimeFile):
+            return Job(target.runtime, precision, threads, self.inputs, path=str(target.path.resolve()))
         if isinstance(target, AcceleratedRun):
             run = str(target.path.resolve())
             return Job("extra", precision, threads, self.inputs, run=run, accelerated=True)
@@ -120,10 +123,11 @@ class Workshop:
     def _onnx(self) -> tuple[str, str]:
         path = self.folder / "model.onnx"
         big = sum(p.numel() * p.element_size() for p in self.subject.model.parameters()) > 1_800_000_000
+        model, arguments = self.subject.model, tuple(a.clone() for a in self.arguments)
+        if len(arguments) == 1:
+            arguments = (arguments[0].to(input_dtype(model, arguments[0])),)
         with _quiet(), torch.no_grad():
-            torch.onnx.export(
-                self.subject.model, self.arguments, path, dynamo=True, external_data=big, verbose=False, optimize=True
-            )
+            torch.onnx.export(model, arguments, path, dynamo=True, external_data=big, verbose=False, optimize=True)
         return str(path), ""
 
     def _int8(self, runtime: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ import numpy as np
 from torch import nn
 
 from fewer.core.errors import FewerError
+from fewer.core.precision import KERNEL_PRECISIONS, check_precision
 from fewer.core.stamp import usable_cores
 from fewer.timing.peers import REFERENCE, Peer
 from fewer.timing.prepare import Skip, Workshop
@@ -26,8 +27,6 @@ __all__ = ["RUNTIME_LIBRARIES", "Extra", "check_threads", "is_pinned", "load_han
 
 Progress = Callable[[str, float], None]
 """Called with what is going on and the share that is done, 0 to 1."""
-
-PRECISIONS = ("fp32", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -56,12 +55,11 @@ class Extra:
     def declared_precision(self) -> str:
         """The precision that the ratios of this row refer to."""
         if self.precision is not None:
-            if self.precision not in PRECISIONS:
-                raise FewerError(f"unknown precision {self.precision!r} of an extra; known: {', '.join(PRECISIONS)}")
+            check_precision(self.precision, KERNEL_PRECISIONS)
             return self.precision
         modules = self.call.modules() if isinstance(self.call, nn.Module) else ()
         found = {str(getattr(module, "precision", "")) for module in modules}
-        return next((p for p in reversed(PRECISIONS) if p in found), "fp32")
+        return next((p for p in reversed(KERNEL_PRECISIONS) if p in found), "fp32")
 
 
 RUNTIME_LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "openvino", "nncf")

@@ -126,9 +126,28 @@ def _torch(job: Job) -> Loaded:
         with torch.inference_mode() if job.runtime != "compile" else torch.no_grad():
             return model_call(*given)
 
+    if dtype in (None, torch.float32):  # a model of half or double precision stays what it is
+        from fewer.models.running import input_dtype
+
+        given = [torch.from_numpy(array) for array in inputs_of(job)]
+        own = input_dtype(model, given[0]) if len(given) == 1 else None
+        dtype = own if own not in (None, torch.float32) else dtype
     arguments = tensors(inputs_of(job))
+    if _writes(lambda: run(arguments), arguments):
+        arguments, plain = tensors(inputs_of(job)), run
+
+        def run(given: list[torch.Tensor]) -> Any:
+            return plain([a.clone() for a in given])
+
     note = "frozen weights" if job.runtime == "compile" else ""
     return Loaded(lambda: run(arguments), lambda arrays: run(tensors(arrays)), outputs_of, note, model)
+
+
+def _writes(call: Callable[[], Any], arguments: list[Any]) -> bool:
+    """Whether a call changes its arguments."""
+    before = [a.clone() for a in arguments]
+    call()
+    return any(not bool((a == b).all()) for a, b in zip(arguments, before, strict=True))
 
 
 def _torch_model(job: Job) -> Any:
@@ -167,10 +186,16 @@ def _onnxruntime(job: Job) -> Loaded:
     assert job.path is not None
     session = onnxruntime.InferenceSession(job.path, options, providers=["CPUExecutionProvider"])
     names = [node.name for node in session.get_inputs()]
-    feed = dict(zip(names, inputs_of(job), strict=True))
+    kinds = [{"tensor(float16)": np.float16, "tensor(double)": np.float64}.get(n.type) for n in session.get_inputs()]
+
+    def named(arrays: Arrays) -> dict[str, np.ndarray]:
+        fitting = [a if kind is None else a.astype(kind) for a, kind in zip(arrays, kinds, strict=True)]
+        return dict(zip(names, fitting, strict=True))
+
+    feed = named(inputs_of(job))
 
     def other(arrays: Arrays) -> Any:
-        return session.run(None, dict(zip(names, arrays, strict=True)))
+        return session.run(None, named(arrays))
 
     return Loaded(lambda: session.run(None, feed), other, _floats)
 

@@ -16,6 +16,7 @@ from fewer.engine.evidence import Evidence
 from fewer.engine.prepare import prepare
 from fewer.engine.quality import quality_of
 from fewer.engine.run import CompressedRun, report_on, save_run
+from fewer.engine.runtimes import Chosen
 from fewer.engine.sense import Sensed
 from fewer.engine.settings import Settings
 from fewer.models.artefact import state_hash
@@ -89,6 +90,10 @@ def apply(
                 f"the model {prepared.loaded.name} is not the one that {run} was sensed on "
                 f"({curves.meta.get('model')}); sense it again with: fewer sense"
             )
+        chosen_runtime = Chosen.of(curves.meta.get("device", {}))
+        if chosen_runtime is not None:
+            prepared.shared["runtime"] = chosen_runtime
+            settings = settings.model_copy(update={"runtime": chosen_runtime.runtime})
         options = {c.unit.name: c.options for c in curves.curves}
         chosen = {c.unit.name: c.options[k] for c, k in zip(curves.curves, choice, strict=True)}
         with timed(timings, "apply"):

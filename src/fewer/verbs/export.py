@@ -25,6 +25,7 @@ from fewer.data.preprocess import Preprocess
 from fewer.models.artefact import WEIGHTS, load_recipe
 from fewer.models.load import load
 from fewer.models.recipe import Recipe
+from fewer.models.running import input_dtype
 from fewer.models.trust import Trust
 from fewer.quantize.qdq import InputRange, input_ranges, with_integers
 from fewer.tasks import reads_inputs
@@ -139,11 +140,14 @@ def export(
             raise FewerError(f"{run} does not say what its model's input is; give example=, a tensor of its shape")
         generator = torch.Generator().manual_seed(0)
         example = torch.randn(batch, *recipe.preprocess["input_size"], generator=generator)
-    model = load(
-        run, architecture, accelerated=to == "kernels", example=example if to == "kernels" else None, trust=trust
-    )
+    model = load(run, architecture, trust=trust)
+    example = example.to(input_dtype(model, example))
+    if to == "kernels":
+        model = load(run, architecture, accelerated=True, example=example, trust=trust)
     low = [unit.name for unit in recipe.units if unit.precision == "int8"] if to == "onnx" else []
     shown = _static_images(run, recipe, images, low, to) if activations == "static" else None
+    if shown is not None:
+        shown = shown[0].to(example.dtype), shown[1].to(example.dtype)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}{path.suffix}")
     integers = 0
     try:
@@ -155,7 +159,9 @@ def export(
                 raise FewerError("no int8 layer was found again in the exported graph, so that nothing can be rounded")
         checked = [example] if shown is None else _whole_batches(shown[1], len(example))
         difference = _difference(to, model, checked, temporary)
-        if difference is not None and not difference < (_SAME if shown is None else float("inf")):
+        if difference is not None and not difference < (
+            max(_SAME, 8 * torch.finfo(example.dtype).eps) if shown is None else float("inf")
+        ):
             raise FewerError(f"the exported model gives another output (relative difference {difference:.2g})")
         temporary.replace(path)
     except OSError as error:
@@ -187,7 +193,7 @@ def _static_images(run: str | Path, recipe: Recipe, images: Any, low: Sequence[s
         if len(images) < 2:
             raise FewerError("static activations need two images at least, one to find ranges and one to judge them")
         half = max(1, len(images) // 4)
-        return images[:-half][:_CALIBRATION].float(), images[-half:][:_HELDOUT].float()
+        return images[:-half][:_CALIBRATION], images[-half:][:_HELDOUT]
     parts = [
         as_calibration(images, count, preprocess=preprocess, part=part).tensor
         for part, count in (("calibration", _CALIBRATION), ("heldout", _HELDOUT))
@@ -247,7 +253,8 @@ def _onnx(model: nn.Module, example: Tensor, path: Path) -> None:
         raise FewerError("models above 1.8 GB do not fit into one ONNX file; export to torch instead")
     try:
         with _quiet(), torch.no_grad():
-            torch.onnx.export(model, (example,), path, dynamo=True, external_data=False, verbose=False, optimize=True)
+            given = (example.clone(),)
+            torch.onnx.export(model, given, path, dynamo=True, external_data=False, verbose=False, optimize=True)
     except Exception as error:
         raise FewerError(f"this model cannot be exported to ONNX: {_first_line(error)}") from error
 
@@ -255,7 +262,7 @@ def _onnx(model: nn.Module, example: Tensor, path: Path) -> None:
 def _torch(model: nn.Module, example: Tensor, path: Path) -> None:
     try:
         with _quiet(), torch.no_grad():
-            program = torch.export.export(model, (example,))
+            program = torch.export.export(model, (example.clone(),))
             torch.export.save(program, path)
     except OSError:
         raise
@@ -271,8 +278,8 @@ def _difference(to: str, model: nn.Module, batches: Sequence[Tensor], path: Path
         program = torch.export.load(path).module()
 
         def run(x: Tensor) -> Tensor:
-            return output_tensors(program(x))[0]
-    elif not _installed("onnxruntime"):
+            return output_tensors(program(x.clone()))[0]
+    elif not _installed("onnxruntime") or batches[0].dtype == torch.bfloat16:  # numpy has no bf16 to feed it with
         return None
     else:
         import onnxruntime
@@ -287,7 +294,7 @@ def _difference(to: str, model: nn.Module, batches: Sequence[Tensor], path: Path
     change = total = 0.0
     with torch.no_grad():
         for x in batches:
-            expected = output_tensors(model(x))[0].double()
+            expected = output_tensors(model(x.clone()))[0].double()  # a model may write into its input
             change += float((run(x).double() - expected).square().sum())
             total += float(expected.square().sum())
     return (change / max(total, 1e-60)) ** 0.5

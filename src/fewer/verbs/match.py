@@ -7,6 +7,7 @@ from typing import Any
 
 from fewer.models.coupling import find_links
 from fewer.models.matching import match
+from fewer.models.running import input_dtype
 from fewer.models.spec import load_untouched
 from fewer.patterns import with_columns
 
@@ -41,6 +42,7 @@ def match_table(model: Any, images: Any = None, exclude: Sequence[str] = (), pat
 
     loaded = load_untouched(model)
     example = images[:1] if isinstance(images, torch.Tensor) else torch.zeros(1, *loaded.input_size)
+    example = example.to(input_dtype(loaded.model, example))
     matched = match(loaded.model, example, exclude=tuple(exclude))
     rows = matched.table()
     if with_columns(pattern):

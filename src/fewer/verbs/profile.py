@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewer.core.errors import FewerError, near_match
+from fewer.core.errors import FewerError
 from fewer.core.option import Option
+from fewer.core.precision import KERNEL_PRECISIONS, check_precision
 from fewer.core.progress import Progress, Silent
-from fewer.cost.latency import PATTERNS, PRECISIONS, LatencyModel, measure_model
+from fewer.cost.latency import PATTERNS, LatencyModel, measure_model
 from fewer.cost.profile import DeviceProfile
 from fewer.models.matching import match
 from fewer.models.running import use_threads
@@ -67,7 +68,7 @@ def profile(
     batch: int = 1,
     threads: int | None = None,
     patterns: Sequence[str] = PATTERNS,
-    precisions: Sequence[str] = PRECISIONS,
+    precisions: Sequence[str] = KERNEL_PRECISIONS,
     exclude: Sequence[str] = (),
     again: bool = False,
     progress: Progress | None = None,
@@ -109,8 +110,7 @@ def profile(
     if threads is not None and threads < 1:
         raise FewerError(f"the threads must be at least 1, not {threads}")
     for precision in precisions:
-        if precision not in PRECISIONS:
-            raise FewerError(f"unknown precision {precision!r}{near_match(precision, PRECISIONS)}")
+        check_precision(precision, KERNEL_PRECISIONS)
     for pattern in patterns:
         if not Option(pattern).pattern.startswith("block:"):
             raise FewerError(f"only block patterns become faster; {pattern!r} needs no profile, use block:16x4")

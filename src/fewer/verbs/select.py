@@ -16,7 +16,7 @@ from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, explain_os_error
 from fewer.core.progress import Progress, Silent
 from fewer.data.decode import read_image
-from fewer.data.images import list_images
+from fewer.data.images import list_images, printable, why_no_name
 from fewer.selection.embed import Embedded, EmbedJob, embed
 from fewer.selection.export import can_open, check_formats, export
 from fewer.selection.folder import QueueFolder
@@ -140,15 +140,21 @@ def select(
     progress = progress or Silent()
     (wanted,) = _one_budget(budget)
     check_method(method)
+    for name, value in (("batch", batch), ("input size", input_size), ("number of workers", workers)):
+        if value is not None and not 1 <= value <= 32_768:
+            raise FewerError(f"the {name} is {value}; it must be from 1 to 32768")
+    if not 0 <= seed < 2**63:
+        raise FewerError(f"the seed is {str(seed)[:30]}; it must be from 0 to below 2 to the power of 63")
     check_formats(to)
     if pool is None and not proceed:
         raise FewerError("which pool? give a folder of images, for example: fewer select photos/ --budget labels=100")
     began = perf_counter()
     with QueueFolder.create(out, proceed=proceed, resume=resume, overwrite=overwrite) as queue:
+        queue.begin_round(resume=resume)
         config = _config(queue, pool, features, layer, input_size, seed)
         root = Path(config["pool"])
         with progress.stage("list", None) as stage:
-            names, gone = _names(queue, root)
+            names, gone, unnamed = _names(queue, root)
             stage.advance(note=f"{len(names)} images")
         before = queue.read_plan() if proceed else None
         returned = read_labels(labels, root, names) if labels is not None else None
@@ -162,10 +168,13 @@ def select(
         rounds = [*(before.rounds if before else []), _of_round(before, method, wanted, seed, selection, pool_size)]
         rounds[-1] = rounds[-1].model_copy(update={"seconds": round(perf_counter() - began, 2)})
         chosen = _asked(selection, names, rounds[-1].round)
-        plan = plan.model_copy(update={"rounds": rounds, "queue": [*plan.queue, *chosen]})
+        plan = plan.model_copy(
+            update={"rounds": rounds, "queue": [*plan.queue, *chosen], "skipped": [*plan.skipped, *unnamed]}
+        )
         with progress.stage("write", None) as stage:
             lost = [asked.name for asked in plan.waiting() if not can_open(root / asked.name)]
             written = _write(queue, plan, vectors, names, root, to, command, set(lost))
+            queue.end_round()
             stage.advance()
         written = [queue.home / path.relative_to(queue.path) for path in written]
         return Selected(plan, chosen, queue.home, returned, written, lost)
@@ -220,9 +229,17 @@ def _config(
     return config
 
 
-def _names(queue: QueueFolder, root: Path) -> tuple[list[str], frozenset[int]]:
-    """File of every row: old rows keep their place, new images come at the end."""
-    here = [path.relative_to(root).as_posix() for path in list_images(root)]
+def _names(queue: QueueFolder, root: Path) -> tuple[list[str], frozenset[int], list[Skipped]]:
+    """File of every row: old rows keep their place, new images come at the end. And files whose names no tool reads."""
+    here, unnamed = [], []
+    for path in list_images(root):
+        name = path.relative_to(root).as_posix()
+        if reason := why_no_name(name):
+            unnamed.append(Skipped(name=str(printable(name)), reason=reason))
+        else:
+            here.append(name)
+    if not here:
+        raise FewerError(f"no image of {root} can be used; of the first, {unnamed[0].reason}")
     names = queue.read_names()
     known = set(names)
     new = [name for name in here if name not in known]
@@ -230,7 +247,7 @@ def _names(queue: QueueFolder, root: Path) -> tuple[list[str], frozenset[int]]:
         names += new
         queue.write_names(names)
     present = set(here)
-    return names, frozenset(row for row, name in enumerate(names) if name not in present)
+    return names, frozenset(row for row, name in enumerate(names) if name not in present), unnamed
 
 
 def _vectors(
@@ -330,8 +347,8 @@ def _round(
     pool = Pool(vectors.vectors, labelled=taken, excluded=excluded, corrupted=corrupted, **facts)
     with progress.stage("choose", None) as stage:
         selection = choose(pool, method, budget.count(len(pool.candidates())), seed)
-        # vectors from a file say nothing about the images, so that the chosen ones are looked at here
-        while corrupted is None and (broken := _unreadable(selection.rows, names, Path(config["pool"]))):
+        # vectors of a file or an earlier round say nothing about the images now: the chosen ones are looked at
+        while broken := _unreadable(selection.rows, names, Path(config["pool"])):
             skipped |= broken
             pool = replace(pool, excluded=np.union1d(pool.excluded, list(broken)))
             selection = choose(pool, method, budget.count(len(pool.candidates())), seed)

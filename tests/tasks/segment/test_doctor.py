@@ -127,7 +127,7 @@ CASES: dict[str, tuple[Callable[[Path], None], ...]] = {
     "leak": (_leak, _leak_to_the_pool),
     "split": (_split,),
 }
-VOLUMES = {"geometry", "count", "spacing"}  # tested on NIfTI below
+VOLUMES = {"place", "unused", "geometry", "count", "spacing"}  # tested on NIfTI below
 
 
 def test_every_check_has_a_test() -> None:
@@ -194,10 +194,39 @@ def test_geometry_count_and_spacing_of_volumes(tmp_path: Path) -> None:
     assert {finding.check for finding in found.findings} == {"geometry", "count", "spacing"}
     assert [finding.case for finding in found.errors] == ["c1"]
     done = repair(found, tmp_path / "fixed")
-    fixed, image = (read_picture(done.folder / name) for name in ("labelsTr/c1.nii.gz", "imagesTr/c1_0000.nii.gz"))
-    assert np.allclose(fixed.affine, image.affine)  # type: ignore[arg-type]
-    assert np.array_equal(fixed.array[0], values)
+    assert len(done.left_out) == 1 and "c1" in done.left_out[0]
     assert checkup(done.folder).healthy
+
+
+def test_a_mask_in_another_order_of_axes_is_turned_and_stays_where_it_is(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel", reason="needs the [medical] extra")
+    root = write_raw(tmp_path / "Dataset004_Balls")
+    file = nibabel.load(root / "labelsTr/c1.nii.gz")
+    before = read_picture(root / "labelsTr/c1.nii.gz", mask=True)
+    turned = nibabel.as_closest_canonical(file).as_reoriented(np.array([[1, -1], [0, 1], [2, -1]]))
+    nibabel.save(turned, root / "labelsTr/c1.nii.gz")
+    found = checkup(root)
+    assert [(f.check, f.case, f.level) for f in found.findings if f.case] == [("geometry", "c1", "warning")]
+    fixed = read_picture(repair(found, tmp_path / "fixed").folder / "labelsTr/c1.nii.gz", mask=True)
+    assert np.array_equal(fixed.array, before.array) and np.allclose(fixed.affine, before.affine)  # type: ignore[arg-type]
+    assert np.array_equal(read_case(open_data(root), open_data(root).case("c1")).mask, before.array[0])
+
+
+def test_a_doubtful_place_and_files_that_are_not_read_are_told(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel", reason="needs the [medical] extra")
+    root = write_raw(tmp_path / "Dataset004_Balls")
+    file = nibabel.load(root / "imagesTr/c1_0000.nii.gz")
+    moved = file.affine.copy()
+    moved[0, 3] += 25
+    file.set_sform(file.affine, code=2)
+    file.set_qform(moved, code=1)
+    nibabel.save(nibabel.Nifti1Image(np.asarray(file.dataobj), None, file.header), root / "imagesTr/c1_0000.nii.gz")
+    (root / "imagesTr/c9_0000.mha").write_bytes(b"x")
+    (root / "labelsTr/more").mkdir()
+    (root / "labelsTr/more/c8.nii.gz").write_bytes(b"x")
+    found = {finding.check: finding for finding in checkup(root).findings}
+    assert "25 mm" in found["place"].text
+    assert found["unused"].text == "2 files are not read: c9_0000.mha, c8.nii.gz"
 
 
 def test_nothing_half_written_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from fewer.core.option import Option
 from fewer.core.progress import Silent
 from fewer.cost import profile
 from fewer.engine import deploy as deploying
+from fewer.engine import runtimes
 from fewer.kernels import native
 from fewer.models.spec import load_model
 from fewer.tasks.segment.dataset import Case, SegmentData, Split, image_pool, open_data
@@ -185,6 +186,7 @@ def test_the_halves_meet_under_a_budget_in_time(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(profile, "Stopwatch", FakeWatch)
     monkeypatch.setattr(deploying, "Stopwatch", FakeWatch)
+    monkeypatch.setattr(runtimes, "missing", lambda name: "left out here")  # the fake device has kernels only
     monkeypatch.setattr(FakeWatch, "fast", 14.0)  # about as predicted
     settings = fewer.Settings(
         calibration=8, sensing=4, heldout=4, additivity=0, baselines=("uniform",), workers=1,
@@ -213,6 +215,7 @@ def test_a_net_that_loses_channels_meets_half_the_time(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(profile, "Stopwatch", FakeWatch)
     monkeypatch.setattr(deploying, "Stopwatch", FakeWatch)
+    monkeypatch.setattr(runtimes, "missing", lambda name: "left out here")  # the fake device has kernels only
     monkeypatch.setattr(FakeWatch, "fast", 14.0)
     train(discs, out=tmp_path / "run", settings=TrainSettings(**TINY | {"network": "dynunet", "width": 8, "steps": 40}))
     settings = fewer.Settings(

@@ -14,7 +14,7 @@ from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.plan import Allocation
 
-__all__ = ["Problem"]
+__all__ = ["Problem", "unreachable"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,11 +132,8 @@ class Problem:
 
     def unreachable(self, index: int, least: float, why: str = "") -> FewerError:
         """The sentence for a budget that cannot be met, with the least that can, in the budget's own terms."""
-        budget, dense = self.budgets[index], self.curves.dense(self.budgets[index].metric)
-        share = f"{_percent_up(least / dense)} % of dense" if dense > 0 else "the dense model costs nothing"
-        amount = format_amount(budget.metric, least)
-        shown = f"{share} ({amount})" if budget.relative else f"{amount} ({share})"
-        return FewerError(f"{budget} cannot be met{why}: the smallest reachable {budget.metric} is {shown}")
+        budget = self.budgets[index]
+        return unreachable(budget, self.curves.dense(budget.metric), least, why)
 
     def _check_each_reachable(self, monotone: bool) -> None:
         least = self.spent_least()
@@ -147,6 +144,20 @@ class Problem:
     def spent_least(self) -> np.ndarray:
         """Least reachable cost (M,) of each metric on its own, fixed costs included."""
         return np.array([self.spent(c.argmin(axis=1))[m] for m, c in enumerate(self.cost)])
+
+
+def unreachable(budget: Budget, dense: float, least: float, why: str = "") -> FewerError:
+    """The sentence for a budget that cannot be met, with the least that can, in the budget's own terms.
+
+    Examples
+    --------
+    >>> print(unreachable(Budget("latency", 0.5, True), 4.0, 3.0))
+    latency=0.5x cannot be met: the smallest reachable latency is 75 % of dense (3ms)
+    """
+    share = f"{_percent_up(least / dense)} % of dense" if dense > 0 else "the dense model costs nothing"
+    amount = format_amount(budget.metric, least)
+    shown = f"{share} ({amount})" if budget.relative else f"{amount} ({share})"
+    return FewerError(f"{budget} cannot be met{why}: the smallest reachable {budget.metric} is {shown}")
 
 
 def _percent_up(share: float) -> str:

@@ -86,6 +86,7 @@ def render(report: RunReport) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html.j2").render(
         report=report,
+        version=report.fewer_version,
         sections=sections,
         figures=figures,
         words=words,

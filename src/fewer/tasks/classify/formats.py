@@ -32,6 +32,7 @@ __all__ = [
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DIGITS = tuple("0123456789")
 _PARTS = ("train", "test")
+_LABELS = ("label", "labels", "y")
 
 
 def _set(
@@ -77,8 +78,15 @@ def _npz_files(path: Path) -> list[tuple[str, Path]]:
 
 
 def knows_npz(path: Path) -> bool:
-    """An ``.npz``, or a folder with ``train.npz`` or ``test.npz``."""
-    return bool(_npz_files(path))
+    """An ``.npz`` with labels, or a folder with ``train.npz`` or ``test.npz``."""
+    files = _npz_files(path)
+    try:
+        with np.load(files[0][1], allow_pickle=False) as found:  # reads the names of the arrays alone
+            return any(key in found for key in _LABELS)
+    except IndexError:
+        return False
+    except (OSError, ValueError):  # damaged: told when it is read
+        return True
 
 
 def read_npz(path: Path) -> ClassifyData:
@@ -86,7 +94,7 @@ def read_npz(path: Path) -> ClassifyData:
     parts, classes = [], None
     for part, file in _npz_files(path):
         with np.load(file, allow_pickle=False) as found:
-            label = next((key for key in ("label", "labels", "y") if key in found), None)
+            label = next((key for key in _LABELS if key in found), None)
             if label is None:
                 raise FewerError(f"{file} has no array 'label'; it has {', '.join(found.files)}")
             if "jpeg" in found:

@@ -14,6 +14,7 @@ import numpy as np
 from fewer.core.errors import FewerError, near_match
 from fewer.core.files import explain_os_error
 from fewer.core.reading import read_json
+from fewer.data.images import printable, why_no_name
 from fewer.tasks.segment.files import LOSSLESS, SUFFIXES, picture_stem, read_picture, suffix_of
 
 __all__ = ["MOST_VALUES", "Case", "SegmentData", "Split", "find_pictures", "image_pool", "mask_values", "open_data"]
@@ -78,6 +79,8 @@ class SegmentData:
         Masks without an image.
     count
         What ``numTraining`` claims.
+    unused
+        Files in the folders of images and masks that are not read: of another ending, or in a folder inside.
     """
 
     root: Path
@@ -90,6 +93,7 @@ class SegmentData:
     orphans: tuple[Path, ...] = ()
     count: int | None = None
     suffix: str = field(default="")
+    unused: tuple[Path, ...] = ()
 
     @cached_property
     def classes(self) -> dict[str, int]:
@@ -166,7 +170,7 @@ def mask_values(path: Path) -> list[int]:
     FewerError
         When the mask has several different channels, fractions, or so many values that it is a picture.
     """
-    array = read_picture(path).array
+    array = read_picture(path, mask=True).array
     if len(array) > 1 and not all((plane == array[0]).all() for plane in array[1 : 3 if len(array) == 4 else None]):
         raise FewerError(f"the mask {path} has {len(array)} channels; save it with one channel of class numbers")
     values = np.unique(array[0])
@@ -211,6 +215,9 @@ def find_pictures(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path
         names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and entry.name[0] != ".")
     except OSError as error:
         raise explain_os_error(error, folder, "read") from error
+    for name in names:
+        if (reason := why_no_name(name)) and suffix_of(Path(name)) in suffixes:
+            raise FewerError(f"{printable(folder / name)} cannot be used: {reason}")
     return [folder / name for name in names if suffix_of(Path(name)) in suffixes]
 
 
@@ -249,6 +256,22 @@ def _open_folder(root: Path) -> SegmentData:
         splits,
         tuple(left.values()),
         suffix=suffix_of(cases[0].images[0]) if cases else "",
+        unused=(*_unused(images, SUFFIXES), *_unused(masks, LOSSLESS)),
+    )
+
+
+def _unused(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Files of a folder, and what lies deeper, that :func:`find_pictures` passes over; not those of spacings."""
+    if not folder.is_dir():
+        return []
+    read = set(find_pictures(folder, suffixes))
+    sidecars = {folder / f"{picture_stem(path)}.json" for path in read}
+    sidecars |= {folder / f"{picture_stem(path)[:-5]}.json" for path in read}
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        path
+        for path in found
+        if path not in read and path not in sidecars and not any(p[0] == "." for p in path.relative_to(folder).parts)
     )
 
 
@@ -294,6 +317,7 @@ def _open_nnunet(root: Path) -> SegmentData:
         tuple(left.values()),
         count if isinstance(count, int) else None,
         suffix,
+        tuple(path for name in ("imagesTr", "labelsTr", "imagesTs") for path in _unused(root / name, (suffix,))),
     )
 
 
@@ -304,7 +328,12 @@ def _channel_files(folder: Path, suffix: str) -> dict[str, tuple[Path, ...]]:
         name, _, channel = stem.rpartition("_")
         if not (name and len(channel) == 4 and channel.isdigit()):
             raise FewerError(f"{path} must end in the number of its channel, for example {stem}_0000{suffix}")
-        found.setdefault(name, []).append(path)
+        if int(channel) != len(found.setdefault(name, [])):  # they come in the order of their numbers
+            raise FewerError(
+                f"{folder} has no channel {len(found[name]):04d} of {name}, but {path.name}; channels are numbered "
+                "from 0000 without gaps"
+            )
+        found[name].append(path)
     return {name: tuple(paths) for name, paths in found.items()}
 
 

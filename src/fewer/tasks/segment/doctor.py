@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from fewer.core.progress import Progress, Silent
 from fewer.tasks.findings import Finding, finding_lines
 from fewer.tasks.segment.dataset import MOST_VALUES, Case, SegmentData, open_data
 from fewer.tasks.segment.files import Picture, read_picture
+from fewer.tasks.segment.geometry import GeometryError, onto, resample_onto
 
 __all__ = ["CHECKS", "Checkup", "Finding", "Look", "checkup"]
 
@@ -24,7 +25,9 @@ CHECKS = {
     "unreadable": ("error", "a file cannot be read"),
     "orphan-mask": ("warning", "a mask has no image"),
     "shape": ("error", "image and mask, or the files of one image, differ in shape"),
-    "geometry": ("error", "image and mask have the same shape, but not the same place in space"),
+    "geometry": ("error", "a header contradicts itself, or image and mask do not lie in the same place in space"),
+    "place": ("warning", "it is not clear where a volume lies in space"),
+    "unused": ("warning", "files lie in the folders of the data set that are not read"),
     "channels": ("error", "an image has another number of channels than most"),
     "axes": ("error", "an image has another number of axes than most"),
     "nan": ("error", "an image holds NaN or infinity"),
@@ -43,8 +46,6 @@ CHECKS = {
 }
 """Every check: how bad it is, and what it means."""
 
-GEOMETRY_MM = 1e-2
-"""Differences of affines below this are rounding."""
 SPACING_RATIO = 3.0
 
 
@@ -163,6 +164,14 @@ def checkup(data: SegmentData | str | Path, *, progress: Progress | None = None)
         raise FewerError(f"{data.root} has no case with an image and a mask; give both the same name")
     for path in data.orphans:
         whole.add("orphan-mask", f"{path.name} has no image of its name", "is left out")
+    if data.unused:
+        names = ", ".join(path.name for path in data.unused[:5]) + ", ..." * (len(data.unused) > 5)
+        whole.add("unused", f"{len(data.unused)} files are not read: {names}", "is left out")
+    if data.layout == "nnunet" and data.channels:
+        for look in looks:
+            if look.channels and len(look.case.images) != len(data.channels) and look.channels != len(data.channels):
+                text = f"the image has {look.channels} channels, dataset.json declares {len(data.channels)}"
+                look.add("channels", text, "the case is left out")
     if data.count is not None and data.count != len(data.cases):
         text = f"dataset.json claims {data.count} training cases; there are {len(data.cases)}"
         whole.add("count", text, "is written anew")
@@ -181,18 +190,21 @@ def _look(case: Case, data: SegmentData, voxels: Counter[int], labelled: bool) -
     pictures = []
     for path in case.images:
         try:
-            pictures.append(read_picture(path))
+            picture = read_picture(path)
+            pictures.append(onto(picture, pictures[0], path.name, case.images[0].name) if pictures else picture)
         except FewerError as error:
-            look.add("unreadable", str(error), "the case is left out")
+            if isinstance(error, GeometryError):
+                check = "geometry"
+            else:
+                check = "shape" if " has the shape " in str(error) else "unreadable"
+            look.add(check, str(error), "the case is left out")
             return look
     first = pictures[0]
+    if first.doubt:
+        look.add("place", f"{case.images[0].name}: {first.doubt}")
     # the pixels are let go: only what later checks need is kept of a picture
     look.image = Picture(np.empty((0, *(0,) * len(first.space))), first.spacing, first.affine, first.spaced)
     look.space, look.channels = first.space, sum(len(picture.array) for picture in pictures)
-    for path, picture in zip(case.images[1:], pictures[1:], strict=True):
-        if picture.space != first.space:
-            text = f"{path.name} has the shape {picture.space}, {case.images[0].name} has {first.space}"
-            look.add("shape", text, "the case is left out")
     digest = hashlib.sha256()
     for picture in pictures:
         array = np.ascontiguousarray(picture.array)
@@ -210,18 +222,16 @@ def _look(case: Case, data: SegmentData, voxels: Counter[int], labelled: bool) -
 
 def _look_at_mask(look: Look, path: Path, image: Picture, voxels: Counter[int]) -> None:
     try:
-        mask = read_picture(path)
+        mask = read_picture(path, mask=True)
     except FewerError as error:
-        look.add("unreadable", str(error), "the case is left out")
+        check = "geometry" if isinstance(error, GeometryError) else "unreadable"
+        look.add(check, str(error), "the case is left out")
         return
-    if mask.space != image.space:
-        text = f"the mask has the shape {mask.space}, the image {image.space}"
-        look.add("shape", text, "the case is left out")
-    elif mask.affine is not None and image.affine is not None:
-        gap = float(np.abs(mask.affine - image.affine).max())
-        if gap > GEOMETRY_MM:
-            text = f"the affine of the mask differs from that of the image by up to {gap:.3g} mm"
-            look.add("geometry", text, "the mask gets the image's, as its voxels fit one to one")
+    if mask.doubt:
+        look.add("place", f"{path.name}: {mask.doubt}")
+    if (mask.affine is None) != (image.affine is None) and mask.space == image.space:
+        look.add("place", "only one of image and mask says where it lies in space; their voxels are taken one to one")
+    _compare(look, mask, image)
     if len(mask.array) > 1 and not all((plane == mask.array[0]).all() for plane in mask.array[1:3]):
         look.add("mask-values", f"the mask has {len(mask.array)} different channels", "the case is left out")
         return
@@ -241,6 +251,24 @@ def _look_at_mask(look: Look, path: Path, image: Picture, voxels: Counter[int]) 
         voxels[value] += int(count)
     if look.values == [0]:
         look.add("empty-mask", "the mask is empty; if nothing was annotated yet, take it away")
+
+
+def _compare(look: Look, mask: Picture, image: Picture) -> None:
+    """Say how a mask lies to its image, and what a repair would do about it."""
+    flat = replace(image, array=np.broadcast_to(np.uint8(0), (1, *image.space)))
+    try:
+        if onto(mask, flat, "the mask", "its image") is not mask:
+            text = "the voxels of the mask are stored in another order of axes than those of its image"
+            look.add("geometry", text, "they are turned, exactly", "warning")
+        return
+    except FewerError as error:
+        text = str(error)
+        check = "geometry" if isinstance(error, GeometryError) else "shape"
+    try:
+        _, done = resample_onto(mask, flat, "the mask")
+        look.add("geometry", text, done)
+    except FewerError as error:
+        look.add(check, text if str(error) in text else f"{text}; {error}", "the case is left out")
 
 
 def _majority(looks: Sequence[Look]) -> None:

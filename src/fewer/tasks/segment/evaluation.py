@@ -70,6 +70,8 @@ class Evaluation:
         One per case and class.
     unit
         Of the distances: ``mm``, or ``pixels`` where the files give no spacing.
+    missing
+        Cases without a prediction; every structure of theirs is missed.
 
     Examples
     --------
@@ -81,6 +83,7 @@ class Evaluation:
 
     scores: tuple[Score, ...]
     unit: str = "mm"
+    missing: tuple[str, ...] = ()
 
     @property
     def structures(self) -> list[Summary]:
@@ -159,11 +162,21 @@ class Evaluation:
         if len(rows) <= 4:  # few structures: one column each, so that nothing is squeezed
             head, *rows = [list(column) for column in zip(head, *rows, strict=True)]
         wrong = [score for score in self.worst if score.status != "found"]
-        lines = [*aligned(head, rows), *(f"{s.status}: {s.structure} in {s.case}" for s in wrong[:WRONG])]
+        told = [self.about_missing] * bool(self.missing)
+        lines = [*aligned(head, rows), *told, *(f"{s.status}: {s.structure} in {s.case}" for s in wrong[:WRONG])]
         return lines + ([f"and {len(wrong) - WRONG} more missed or spurious"] if len(wrong) > WRONG else [])
 
+    @property
+    def about_missing(self) -> str:
+        """A sentence about the cases without a prediction; empty where there is none."""
+        if not self.missing:
+            return ""
+        more = f" and {len(self.missing) - 5} more" if len(self.missing) > 5 else ""
+        names = ", ".join(self.missing[:5])
+        return f"{len(self.missing)} of {self.cases} cases have no prediction and count as missed: {names}{more}"
+
     def __str__(self) -> str:
-        return "\n".join(aligned(*self.rows()))
+        return "\n".join([*aligned(*self.rows()), *[self.about_missing] * bool(self.missing)])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: the policy in words, the summaries, and every score; what does not exist is null."""
@@ -172,6 +185,7 @@ class Evaluation:
             "policy": POLICY,
             "unit": self.unit,
             "cases": self.cases,
+            "missing": list(self.missing),
             "overall": asdict(self.overall),
             "structures": [asdict(summary) for summary in self.structures],
             "scores": [asdict(score) for score in self.scores],
@@ -193,7 +207,9 @@ class Evaluation:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
         """Read :meth:`to_dict` back."""
-        return cls(tuple(Score(**score) for score in values["scores"]), values["unit"])
+        return cls(
+            tuple(Score(**score) for score in values["scores"]), values["unit"], tuple(values.get("missing", ()))
+        )
 
 
 def _cell(value: Any) -> str:

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,9 @@ from fewer.core.errors import FewerError
 from fewer.core.files import explain_os_error
 from fewer.core.memory import free_memory
 from fewer.core.reading import read_json
+from fewer.data.decode import upright, without_alpha
+from fewer.tasks.segment.geometry import place_of
+from fewer.tasks.segment.picture import Picture
 
 __all__ = ["LOSSLESS", "SUFFIXES", "Picture", "picture_stem", "read_picture", "suffix_of", "write_picture"]
 
@@ -25,33 +27,6 @@ LOSSLESS = (".png", ".bmp", *TIFF, *NIFTI)
 """Endings that a mask may have: what compresses with loss invents labels."""
 SUFFIXES = (*LOSSLESS, ".jpg", ".jpeg", ".webp")
 """Endings that an image may have."""
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """The content of one file.
-
-    Attributes
-    ----------
-    array
-        Shape ``(channels, *space)``; space is (height, width), or the three axes of a volume in the order of the file.
-    spacing
-        Millimetres from one voxel to the next along each axis of space; 1 where the file does not say.
-    affine
-        4 x 4 matrix from voxel indices to millimetres, of NIfTI files only.
-    spaced
-        Whether the spacing was written in the file.
-    """
-
-    array: np.ndarray
-    spacing: tuple[float, ...]
-    affine: np.ndarray | None = None
-    spaced: bool = False
-
-    @property
-    def space(self) -> tuple[int, ...]:
-        """Voxels along each axis."""
-        return self.array.shape[1:]
 
 
 def suffix_of(path: Path) -> str:
@@ -77,12 +52,20 @@ def picture_stem(path: Path) -> str:
     return path.name[: len(path.name) - len(suffix_of(path))]
 
 
-def read_picture(path: str | Path) -> Picture:
+def read_picture(path: str | Path, *, mask: bool = False) -> Picture:
     """Read one file.
 
-    Values are kept as they are in the file (bytes, integers or floats). A TIFF of several pages is a volume; a NIfTI
-    volume of one slice is a 2-D image; a fourth NIfTI axis holds channels. The spacing of a TIFF or PNG is that of a
-    ``.json`` file of the same name (``{"spacing": [2.0, 0.5, 0.5]}``, as nnU-Net has it), if there is one.
+    Values are kept as they are in the file (bytes, integers or floats). A picture is upright, as it is shown: the
+    orientation of EXIF is applied, as :func:`fewer.data.decode.read_image` does. Transparency is laid on white, and a
+    palette becomes colours. Of several pictures in one file the first is read, except that a TIFF of several pages is
+    a volume. A NIfTI volume of one slice is a 2-D image; a fourth NIfTI axis holds channels, and colours are three. The
+    spacing of a TIFF or PNG is that of a ``.json`` file of the same name (``{"spacing": [2.0, 0.5, 0.5]}``, as nnU-Net
+    has it), if there is one.
+
+    Parameters
+    ----------
+    mask
+        The file holds class numbers: those of a palette are kept, and so is every channel.
 
     Raises
     ------
@@ -103,7 +86,7 @@ def read_picture(path: str | Path) -> Picture:
     if suffix not in SUFFIXES:
         raise FewerError(f"{path} cannot be read as an image; known endings are {', '.join(SUFFIXES)}")
     try:
-        return _read_nifti(path) if suffix in NIFTI else _read_pillow(path)
+        return _read_nifti(path) if suffix in NIFTI else _read_pillow(path, mask)
     except FewerError:
         raise
     except FileNotFoundError as error:
@@ -113,11 +96,12 @@ def read_picture(path: str | Path) -> Picture:
         raise FewerError(f"{path} cannot be read ({reason}); replace or remove the file") from error
 
 
-def _read_pillow(path: Path) -> Picture:
+def _read_pillow(path: Path, mask: bool) -> Picture:
     from PIL import Image, ImageSequence
 
     with Image.open(path) as file:
-        pages = [_page(page) for page in ImageSequence.Iterator(file)]
+        several = suffix_of(path) in TIFF  # elsewhere, further pictures are previews or an animation
+        pages = [_page(page, mask) for page in (ImageSequence.Iterator(file) if several else [file])]
     if len({page.shape for page in pages}) > 1:
         raise FewerError(f"{path} holds pages of different sizes; save each as a file of its own")
     array = pages[0] if len(pages) == 1 else np.stack(pages, axis=1)
@@ -125,16 +109,21 @@ def _read_pillow(path: Path) -> Picture:
     return Picture(array, spacing or (1.0,) * (array.ndim - 1), spaced=spacing is not None)
 
 
-def _page(image: Any) -> np.ndarray:
-    if image.mode in ("P", "PA"):
+def _page(image: Any, mask: bool) -> np.ndarray:
+    image = upright(image)
+    if mask and image.mode in ("P", "PA"):
         # a palette of few colours is a drawing of classes, whose numbers count; one of many is a photo
-        few = len(np.unique(np.asarray(image.getchannel(0) if image.mode == "PA" else image))) <= 32
-        return np.asarray(image)[None] if few else np.moveaxis(np.asarray(image.convert("RGB")), -1, 0)
-    if image.mode == "CMYK" or image.mode.startswith(("YCbCr", "LAB", "HSV")):
+        numbers = np.asarray(image.getchannel(0) if image.mode == "PA" else image)
+        return numbers[None] if len(np.unique(numbers)) <= 32 else np.moveaxis(np.asarray(image.convert("RGB")), -1, 0)
+    if not mask:
+        image = without_alpha(image)
+    if image.mode not in ("1", "L", "LA", "RGB", "RGBA", "F") and not image.mode.startswith("I"):
         image = image.convert("RGB")
     array = np.asarray(image)
     if array.dtype == bool:
         array = array.astype(np.uint8)
+    if array.dtype.byteorder == ">":
+        array = array.astype(array.dtype.newbyteorder("="))
     return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
 
 
@@ -180,18 +169,35 @@ def _read_nifti(path: Path) -> Picture:
     file: Any = _nibabel().load(path)
     scaled = file.dataobj.slope not in (1, None) or file.dataobj.inter not in (0, None)
     _check_volume(path, file)
-    array = np.asarray(file.dataobj)
+    array = _channels_last(np.asarray(file.dataobj), path)
     if scaled:
         array = array.astype(np.float32)
+    space = (*array.shape[:-1], 1, 1, 1)[:3]
+    spacing, affine, doubt = place_of(file.header, space, str(path))
+    axes = array.ndim - 1
+    if axes == 3 and space[2] == 1:
+        array, axes = array[:, :, 0], 2
+    return Picture(np.moveaxis(array, -1, 0), spacing[:axes], affine, True, doubt)
+
+
+def _channels_last(array: np.ndarray, path: Path) -> np.ndarray:
+    """The voxels of a NIfTI file with one axis for channels behind those of space."""
+    if array.dtype.names is not None:  # colours (RGB24, RGBA32) are a record for each voxel
+        if tuple(array.dtype.names[:3]) != ("R", "G", "B"):
+            raise FewerError(f"{path} holds records of {', '.join(array.dtype.names)}; only numbers and RGB are read")
+        colours = np.stack([array[name] for name in ("R", "G", "B")], axis=-1)
+        if array.ndim > 3 and any(n > 1 for n in array.shape[3:]):
+            raise FewerError(f"{path} holds several volumes in colour; save each as a file of its own")
+        return colours.reshape(*array.shape[:3], 3)
+    if array.dtype.kind not in "iufb":
+        raise FewerError(f"{path} holds values of the kind {array.dtype}; only real numbers and RGB are read")
+    while array.ndim > 4 and array.shape[3] == 1:  # the fifth axis holds a vector for each voxel
+        array = array[:, :, :, 0]
+    while array.ndim > 4 and array.shape[-1] == 1:
+        array = array[..., 0]
     if array.ndim not in (2, 3, 4):
         raise FewerError(f"{path} has {array.ndim} axes; a volume has 3, and a fourth for channels")
-    array = array[None] if array.ndim < 4 else np.moveaxis(array, -1, 0)
-    zooms = [float(zoom) for zoom in file.header.get_zooms()[: array.ndim - 1]]
-    if array.ndim == 4 and array.shape[-1] == 1:
-        array, zooms = array[..., 0], zooms[:2]
-    if not all(math.isfinite(zoom) and zoom > 0 for zoom in zooms):
-        raise FewerError(f"{path} gives the spacing {zooms}; it must be positive, in mm")
-    return Picture(array, tuple(zooms), np.asarray(file.affine, dtype=np.float64), True)
+    return array if array.ndim == 4 else array[..., None]
 
 
 def write_picture(path: str | Path, array: np.ndarray, like: Picture | None = None) -> Path:

@@ -137,7 +137,8 @@ def _scores(result: Evaluation) -> list[Section]:
         worst.append([score.case, score.structure, score.status, *shown])
     names = ["case", "structure", "status", "Dice", f"HD95 ({result.unit})", f"ASSD ({result.unit})"]
     tables = [Table(head=head, rows=rows), Table(title="The worst first", head=names, rows=worst)]
-    return [Section(name="scores", title="Scores", tables=tables if worst else tables[:1])]
+    told = [result.about_missing] if result.about_missing else []
+    return [Section(name="scores", title="Scores", tables=tables if worst else tables[:1], words=told)]
 
 
 def _curves(run: TrainedRun) -> Section:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,8 @@ def predict(
     """Write a mask for every image.
 
     A mask lies on the voxels of its image, has its geometry and its kind of file (PNG where that would lose detail),
-    and holds the numbers that the classes have in the masks of the training. An image that cannot be read is left
-    out and named.
+    and holds the numbers that the classes have in the masks of the training. An image that cannot be read, or is of
+    another kind than those of the training, is left out and named.
 
     Parameters
     ----------
@@ -96,6 +97,7 @@ def predict(
     loaded = load_model(str(run))
     preparation, model = preparation_of(loaded), loaded.model.to(device_of(device))
     cases = _cases(Path(pictures), preparation)
+    _check_names(cases)
     folder = Path(out)
     files = [folder / f"{case.name}{_kind(case)}" for case in cases]
     refuse_inputs(files, [image for case in cases for image in case.images])
@@ -115,11 +117,11 @@ def predict(
             if not (resume and (place / path.name).exists()):
                 try:
                     image, picture = read_image(case)
+                    mask = predict_mask(model, Sample(case.name, image, None, picture), preparation, settings.overlap)
                 except FewerError as error:
                     skipped.append((case.images[0], str(error)))
                     stage.advance(1, case.name)
                     continue
-                mask = predict_mask(model, Sample(case.name, image, None, picture), preparation, settings.overlap)
                 if settings.overlay:
                     pixels = draw(image, mask, side=640)
                     colours = Picture(pixels.transpose(2, 0, 1), (1.0, 1.0))
@@ -136,6 +138,18 @@ def predict(
             folder.rmdir()  # nothing is in it
         raise FewerError(f"none of the {len(cases)} images could be read; the first: {skipped[0][1]}")
     return Predicted(tuple(written), tuple(skipped))
+
+
+def _check_names(cases: Sequence[Case]) -> None:
+    """Raise a :class:`FewerError` where two images would have their masks in one file."""
+    seen: dict[str, Case] = {}
+    for case in cases:
+        if case.name in seen:
+            raise FewerError(
+                f"{case.images[0]} and {seen[case.name].images[0]} have the same name, so that one mask would replace "
+                "the other; rename one of them"
+            )
+        seen[case.name] = case
 
 
 def _aside(folder: Path, anew: bool, resume: bool) -> Staging | None:

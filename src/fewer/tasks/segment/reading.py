@@ -10,6 +10,7 @@ import numpy as np
 from fewer.core.errors import FewerError
 from fewer.tasks.segment.dataset import Case, SegmentData
 from fewer.tasks.segment.files import Picture, read_picture
+from fewer.tasks.segment.geometry import onto
 
 __all__ = ["Sample", "class_indices", "read_case", "read_image"]
 
@@ -51,9 +52,8 @@ def read_image(case: Case) -> tuple[np.ndarray, Picture]:
     """
     pictures = [read_picture(path) for path in case.images]
     first = pictures[0]
-    for path, picture in zip(case.images, pictures, strict=True):
-        if picture.space != first.space:
-            raise FewerError(f"{path} has the shape {picture.space}, {case.images[0].name} has {first.space}")
+    for at, path in enumerate(case.images[1:], 1):
+        pictures[at] = onto(pictures[at], first, str(path), case.images[0].name)
     image = np.concatenate([picture.array for picture in pictures]).astype(np.float32)
     if not np.isfinite(image).all():
         raise FewerError(f"the image of {case.name} holds NaN or infinity; see: fewer doctor")
@@ -102,12 +102,10 @@ def read_case(data: SegmentData, case: Case, channels: int | None = None) -> Sam
         raise FewerError(f"the image of {case.name} has {len(image)} channels, the others have {channels}")
     if case.mask is None:
         return Sample(case.name, image, None, picture)
-    found = read_picture(case.mask)
-    if found.space != picture.space:
-        raise FewerError(
-            f"the mask {case.mask} has the shape {found.space}, its image {picture.space}; "
-            f"see: fewer doctor {data.root}"
-        )
+    try:
+        found = onto(read_picture(case.mask, mask=True), picture, f"the mask {case.mask}", "its image")
+    except FewerError as error:
+        raise FewerError(f"{error}; see: fewer doctor {data.root}") from None
     if len(found.array) > 1 and not all((plane == found.array[0]).all() for plane in found.array[1:3]):
         raise FewerError(f"the mask {case.mask} has {len(found.array)} channels; save it with one of class numbers")
     return Sample(case.name, image, class_indices(found.array[0], data.classes, str(case.mask)), picture)

@@ -18,6 +18,7 @@ from fewer.tasks.findings import Finding
 from fewer.tasks.segment.dataset import Split
 from fewer.tasks.segment.doctor import Checkup, Look
 from fewer.tasks.segment.files import LOSSLESS, Picture, read_picture, suffix_of
+from fewer.tasks.segment.geometry import onto, resample_onto
 from fewer.tasks.segment.nnunet import write_nnunet
 
 __all__ = ["Repair", "repair"]
@@ -65,8 +66,8 @@ class Repair:
 def repair(found: Checkup, out: str | Path, *, progress: Progress | None = None) -> Repair:
     """Write a copy of a data set in which everything that is safe to mend is mended.
 
-    Labels are renumbered without gaps, masks get the geometry of their images, transparency is dropped, duplicates and
-    cases that cannot be used are left out. What was done stands in ``changes.json`` of the copy.
+    Labels are renumbered without gaps, masks are brought onto the grid of their images but never moved in space, and
+    duplicates and cases that cannot be used are left out. What was done stands in ``changes.json`` of the copy.
 
     Parameters
     ----------
@@ -142,6 +143,8 @@ def _drops(finding: Finding) -> bool:
         return True
     if finding.check == "leak":
         return finding.fix != ""
+    if finding.check == "geometry":
+        return "left out" in finding.fix
     return finding.check == "channels" and "left out" in finding.fix
 
 
@@ -155,6 +158,8 @@ def _channel_names(channels: int) -> list[str]:
 
 def _mended(look: Look, values: list[int], channels: int, changed: list[str]) -> tuple[str, Picture, np.ndarray | None]:
     pictures = [read_picture(path) for path in look.case.images]
+    for at, path in enumerate(look.case.images[1:], 1):
+        pictures[at] = onto(pictures[at], pictures[0], path.name, look.case.images[0].name)
     array = np.concatenate([picture.array for picture in pictures])
     picture, name = pictures[0], look.case.name
     if len(array) != channels:
@@ -162,9 +167,11 @@ def _mended(look: Look, values: list[int], channels: int, changed: list[str]) ->
         changed.append(f"{name}: {look.channels} channels are now {channels}")
     if look.case.mask is None:
         return name, replace(picture, array=array), None
-    mask = read_picture(look.case.mask).array[0].astype(np.int64)
-    if "geometry" in look.checks:
-        changed.append(f"{name}: the mask has the affine of the image")
+    found = read_picture(look.case.mask, mask=True)
+    found, done = resample_onto(found, picture, f"the mask {look.case.mask}")
+    mask = found.array[0].astype(np.int64)
+    if done:
+        changed.append(f"{name}: the mask stays where it is in space; {done}")
     if suffix_of(look.case.mask) != suffix_of(look.case.images[0]):
         changed.append(f"{name}: image and mask are now files of one kind")
     return name, replace(picture, array=array), np.searchsorted(values, mask).astype(np.uint8)

@@ -13,7 +13,8 @@ from fewer.core.errors import FewerError, near_match
 from fewer.core.progress import Progress, Silent
 from fewer.tasks.segment.dataset import Case, SegmentData, find_pictures
 from fewer.tasks.segment.evaluation import Evaluation
-from fewer.tasks.segment.files import LOSSLESS, picture_stem, read_picture
+from fewer.tasks.segment.files import LOSSLESS, picture_stem, read_picture, suffix_of
+from fewer.tasks.segment.geometry import onto
 from fewer.tasks.segment.inference import predict_mask
 from fewer.tasks.segment.metrics import Score, score_case
 from fewer.tasks.segment.preparation import Preparation
@@ -71,31 +72,55 @@ def evaluate_folder(
 ) -> Evaluation:
     """Score a folder of predicted masks, called like their cases, against a data set.
 
+    A case without a prediction counts as one in which nothing was found, and is named in the result. A mask that is
+    stored in another order of axes than its image is turned; one that lies elsewhere in space is refused.
+
     Raises
     ------
     FewerError
-        When a case has no prediction, a prediction no case, or a mask does not fit.
+        When a prediction has no case, two have the same, or a mask does not fit.
 
     Examples
     --------
     >>> evaluate_folder("predictions/", open_data("lesions/"))  # doctest: +SKIP
     """
-    files = {picture_stem(path): path for path in find_pictures(Path(predictions), LOSSLESS)}
+    files = _masks(Path(predictions))
     known = {case.name: case for case in data.cases}
-    if not files:
-        raise FewerError(f"{predictions} holds no mask (PNG, TIFF or NIfTI)")
     for name in files:
         if name not in known:
             raise FewerError(f"{files[name]} belongs to no annotated case of {data.root}{near_match(name, known)}")
+    missing = tuple(name for name in known if name not in files)
 
     def pairs() -> Iterator[tuple[Sample, np.ndarray]]:
-        for name, path in files.items():
-            sample, picture = read_case(data, known[name]), read_picture(path)
-            if picture.space != sample.picture.space:
-                raise FewerError(f"{path} has the shape {picture.space}, its image {sample.picture.space}")
+        for name, case in known.items():
+            sample = read_case(data, case)
+            if name in missing:  # nothing was found in it
+                assert sample.mask is not None
+                yield sample, np.zeros_like(sample.mask)
+                continue
+            path = files[name]
+            picture = onto(read_picture(path, mask=True), sample.picture, str(path), "its image")
+            if len(picture.array) > 1 and not (picture.array == picture.array[:1]).all():
+                raise FewerError(f"{path} has {len(picture.array)} channels; a mask has one, of class numbers")
             yield sample, class_indices(picture.array[0], data.classes, str(path))
 
-    return _score(pairs(), len(files), list(data.classes), distances, progress or Silent())
+    found = _score(pairs(), len(known), list(data.classes), distances, progress or Silent())
+    return replace(found, missing=missing)
+
+
+def _masks(folder: Path) -> dict[str, Path]:
+    """The masks of a folder by the name of their case; nothing that could be one is passed over."""
+    files: dict[str, Path] = {}
+    for path in find_pictures(folder):
+        if suffix_of(path) not in LOSSLESS:
+            raise FewerError(f"the mask {path} is of a kind that loses detail; save masks as PNG, TIFF or NIfTI")
+        name = picture_stem(path)
+        if name in files:
+            raise FewerError(f"{path} and {files[name].name} are two masks of one case; leave one of them")
+        files[name] = path
+    if not files:
+        raise FewerError(f"{folder} holds no mask (PNG, TIFF or NIfTI)")
+    return files
 
 
 def _samples(data: SegmentData, cases: Sequence[Case], channels: int) -> Iterator[Sample]:

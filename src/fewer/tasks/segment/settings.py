@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -159,9 +160,11 @@ class TrainSettings(LoopSettings):
 
     @field_validator("patch", "spacing")
     @classmethod
-    def _positive(cls, value: Any) -> Any:
+    def _positive(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, tuple) and (len(value) not in (2, 3) or min(value) <= 0):
             raise ValueError("two or three positive numbers are needed, one per axis")
+        if info.field_name == "patch" and isinstance(value, tuple) and math.prod(value) > 2**30:
+            raise ValueError("a patch of more than 2 to the power of 30 voxels fits into no memory")
         return value
 
     @model_validator(mode="after")

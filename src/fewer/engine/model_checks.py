@@ -1,0 +1,303 @@
+"""What a model does that it should not, seen on a few images before anything is measured: told, guarded, or refused."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+
+from fewer.core.errors import FewerError
+from fewer.data.samples import as_samples, leaves
+from fewer.distortion.outputs import output_tensors
+from fewer.engine.settings import Settings
+from fewer.models.guard import guard
+from fewer.models.plain import state_of
+from fewer.models.running import (
+    Forward,
+    batch_size,
+    call,
+    call_plainly,
+    copied,
+    evaluating,
+    model_input,
+    tensors_of,
+)
+
+__all__ = ["Conduct", "check_model"]
+
+_SAME = 1e-4
+"""Relative difference of two outputs up to which they are the same but for rounding."""
+_GRADIENTS = "it cannot be differentiated"
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """How a model behaves.
+
+    Attributes
+    ----------
+    notes
+        Sentences for the report.
+    differentiable
+        Whether gradients reach its layers; where not, harm is measured with forward passes only.
+    """
+
+    notes: tuple[str, ...] = ()
+    differentiable: bool = True
+
+
+def check_model(
+    model: nn.Module, images: Any, settings: Settings, forward: Forward | None = None, *, plain: bool = True
+) -> Conduct:
+    """Run a model on a few images and see whether its answers can be compared with each other.
+
+    A model that writes into its input or into buffers is guarded (:mod:`fewer.models.guard`) from here on.
+
+    Parameters
+    ----------
+    model
+        A copy that is ours; it gets the guard.
+    images
+        Samples, or a tensor of them, of which eight at most are used.
+    settings
+        Say whether gradients are asked for.
+    forward
+        ``forward(model, batch)``.
+    plain
+        Whether outputs are compared number by number, so that their shapes must stay.
+
+    Raises
+    ------
+    FewerError
+        When the output is random, holds NaN, changes its shape with the images or with the weights, when the forward
+        pass changes parameters, or when gradients are asked for that do not exist.
+
+    Examples
+    --------
+    >>> check_model(nn.Linear(2, 1), torch.eye(2), Settings()).differentiable
+    True
+    """
+    samples = as_samples(images)
+    tensor = samples.tensor
+    half = max(1, min(2, len(samples) // 2)) if tensor is not None else 1
+    batches = [model_input(model, part) for part in samples[: 4 * half].split(half)]
+    first, last = batches[0], model_input(model, samples[len(samples) - half :])
+    notes = []
+    with torch.random.fork_rng(devices=[]):
+        wrote, state = _writes(model, first, forward)
+        guard(model, inputs=wrote, state=state)
+        if wrote:
+            notes.append("the model writes into its input; it is given a copy of the images at every call")
+        if state:
+            names = ", ".join(sorted(f"{owner}.{name}".lstrip(".") for owner, name in state)[:3])
+            notes.append(f"a call of the model changes {names}; it is put back before every call, and in the result")
+        if not plain:
+            return Conduct(tuple(notes))
+        output = _once(model, first, forward)
+        if not all(bool(torch.isfinite(t).all()) for t in output):
+            raise FewerError(
+                "the dense model's output holds NaN or infinity on the calibration images; look for them in its "
+                "weights, its buffers and the images"
+            )
+        _same_twice(model, first, output, forward)
+        if tensor is not None:
+            _same_shapes(model, batches, output, forward)
+            notes += _alike(tensor, output, _once(model, last, forward))
+        found = _differentiable(model, model_input(model, samples[:1]), forward)
+    if found and (settings.estimator == "taylor" or settings.score == "taylor"):
+        raise FewerError(
+            f"gradients are asked for, but {found}; write that operation without changing a tensor in place, "
+            "or give estimator=measured and score=magnitude"
+        )
+    if found and settings.score == "obs":
+        notes.append(f"{found}; every row of a layer counts alike, and harm is measured with forward passes")
+    return Conduct(tuple(notes), not found)
+
+
+def _writes(model: nn.Module, batch: Any, forward: Forward | None) -> tuple[bool, dict[tuple[str, str], Tensor]]:
+    """Whether a call changes its input; and what it changes in the model, with the values before. Nothing is left."""
+    twin, given = copy.deepcopy(model), copied(batch)
+    before = {place: tensor.clone() for place, tensor in state_of(twin).items()}
+    with evaluating(twin):
+        call(twin, batch, forward)  # says in a sentence what a model does not run on
+        twin = copy.deepcopy(model).eval()
+        call_plainly(twin, given, forward)  # not by call(), which hands out a copy
+    for (name, now), old in zip(twin.named_parameters(), model.parameters(), strict=True):
+        if not isinstance(old, UninitializedTensorMixin) and not _equal(now, old):
+            raise FewerError(
+                f"the forward pass changes the parameter {name}, so that no two outputs can be compared; compute the "
+                "changed weight in a new tensor instead of in place"
+            )
+    after = state_of(twin)
+    state = {place: value for place, value in before.items() if not _equal(after.get(place), value)}
+    wrote = any(not _equal(a, b) for a, b in zip(leaves(given), leaves(batch), strict=True))
+    return wrote, state
+
+
+def _equal(a: Tensor | None, b: Tensor) -> bool:
+    if a is None or a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return torch.equal(a, b) or (a.is_floating_point() and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)))
+
+
+def _once(model: nn.Module, batch: Any, forward: Forward | None) -> list[Tensor]:
+    with evaluating(model):
+        return [t.detach().clone() for t in output_tensors(call(model, batch, forward))]
+
+
+def _same_twice(model: nn.Module, batch: Tensor, output: list[Tensor], forward: Forward | None) -> None:
+    again = _once(model, batch, forward)
+    if _shapes(output) == _shapes(again) and _close(output, again):
+        return
+    where = _first_random(model, batch, forward)
+    raise FewerError(
+        f"the model gives another output for the same images at every call, also in evaluation mode{where}; switch "
+        "that randomness off (for example F.dropout(..., training=self.training)), or seed it in forward="
+    )
+
+
+def _close(a: list[Tensor], b: list[Tensor]) -> bool:
+    for one, other in zip(a, b, strict=True):
+        one, other = one.double(), other.double()
+        scale = float(one.abs().max()) if one.numel() else 0.0
+        if one.numel() and not float((one - other).abs().nan_to_num(0.0, 0.0, 0.0).max()) <= _SAME * max(scale, 1e-12):
+            return False
+    return True
+
+
+def _first_random(model: nn.Module, batch: Any, forward: Forward | None) -> str:
+    """Words that name the first module whose output differs between two calls though its input does not."""
+    runs: list[list[tuple[str, list[Tensor], list[Tensor]]]] = []
+    names = {module: name for name, module in model.named_modules() if name}
+    for _ in range(2):
+        seen: list[tuple[str, list[Tensor], list[Tensor]]] = []
+
+        def hook(module: nn.Module, args: Any, result: Any, seen: Any = seen) -> None:
+            seen.append((names[module], _floats(copied(args)), _floats(copied(result))))
+
+        handles = [module.register_forward_hook(hook) for module in names]
+        try:
+            with evaluating(model):
+                call(model, batch, forward)
+        finally:
+            for handle in handles:
+                handle.remove()
+        runs.append(seen)
+    for (name, given, result), (_, given2, result2) in zip(*runs, strict=False):
+        if _shapes(given) == _shapes(given2) and _close(given, given2):
+            if _shapes(result) != _shapes(result2) or not _close(result, result2):
+                return f": layer {name!r} ({type(model.get_submodule(name)).__name__}) is random"
+        else:
+            return f": what reaches layer {name!r} is random"
+    return ""
+
+
+def _floats(value: Any) -> list[Tensor]:
+    try:
+        return output_tensors(value)
+    except FewerError:
+        return []
+
+
+def _shapes(tensors: list[Tensor]) -> list[tuple[int, ...]]:
+    return [tuple(t.shape) for t in tensors]
+
+
+def _same_shapes(model: nn.Module, batches: list[Any], output: list[Tensor], forward: Forward | None) -> None:
+    hint = "give forward=, a function (model, batch) that returns what comes before that choice, such as all scores"
+    for batch in batches[1:]:
+        if batch_size(batch) != batch_size(batches[0]):
+            continue
+        other = _once(model, batch, forward)
+        if _shapes(other) == _shapes(output):
+            continue
+        raise FewerError(
+            f"the shape of the model's output depends on the images ({_told(output)}, then {_told(other)}), so that "
+            f"its change cannot be measured; {hint}"
+        )
+    for share in (0.5, 0.9):
+        twin = copy.deepcopy(model)
+        with torch.no_grad():
+            for weight in twin.parameters():
+                if weight.ndim > 1 and weight.is_floating_point():
+                    weight.mul_(torch.rand(weight.shape) >= share)
+        try:
+            changed = _shapes(_once(twin, batches[0], forward))
+        except FewerError as error:
+            if "floating-point" not in str(error):
+                raise
+            changed = []
+        if changed != _shapes(output):
+            raise FewerError(
+                f"the shape of the model's output depends on its weights, so that its change cannot be measured; {hint}"
+            )
+
+
+def _told(tensors: list[Tensor]) -> str:
+    return " ".join(map(str, _shapes(tensors)[:3]))
+
+
+def _alike(images: Tensor, first: list[Tensor], second: list[Tensor]) -> list[str]:
+    """Tell where all images, or all outputs, are one and the same: nothing can be learned from them about others."""
+    if len(images) > 1 and bool((images == images[:1]).all()):
+        what = "one value everywhere" if bool((images == images.flatten()[0]).all()) else "the same content"
+        raise FewerError(
+            f"all {len(images)} calibration images are alike ({what}), so that they cannot tell what a change of the "
+            "model does; give images like those that it is used on"
+        )
+    outputs = [*first, *second]
+    if not any(bool(t.any()) for t in outputs):
+        raise FewerError(
+            "every output of the model is 0 on the calibration images, so that no change of it can be measured; give "
+            "images like those that it is used on"
+        )
+    samples = [t for t in outputs if t.ndim and len(t) > 1] if len(images) > 1 else []
+    if samples and all(bool((t == t[:1]).all()) for t in samples) and _close(first, second):
+        return ["the model gives the same output for every image that was looked at, so that harm says little"]
+    return []
+
+
+def _differentiable(model: nn.Module, batch: Any, forward: Forward | None) -> str:
+    """Why gradients do not reach the layers, in words; empty where they do."""
+    twin = copy.deepcopy(model)
+    seen: list[str] = []
+    names = {module: name for name, module in twin.named_modules() if name and not any(module.children())}
+
+    def told(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            for tensor in tensors_of(output):
+                if tensor.requires_grad:
+                    tensor.register_hook(lambda _grad: seen.append(name))
+
+        return hook
+
+    handles = [module.register_forward_hook(told(name)) for module, name in names.items()]
+    try:
+        for parameter in twin.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
+        with evaluating(twin), torch.enable_grad():
+            outputs = output_tensors(call(twin, batch, forward))
+            total = sum(t.float().square().sum() for t in outputs if t.requires_grad)
+            if not isinstance(total, Tensor):
+                return f"{_GRADIENTS}: no gradient reaches the model's weights from its output"
+            total.backward()
+    except FewerError as error:
+        return _reason(str(error.__cause__ or error), seen)
+    except RuntimeError as error:
+        return _reason(str(error), seen)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return ""
+
+
+def _reason(text: str, seen: list[str]) -> str:
+    where = f" at or before layer {seen[-1]!r}" if seen else " behind its last layer"
+    if "inplace" in text or "in-place" in text:
+        return f"{_GRADIENTS}, since a tensor is changed in place{where}"
+    return f"{_GRADIENTS}{where} ({' '.join(text.split())[:100]})"

@@ -1,0 +1,118 @@
+"""A compressed model as a file for onnxruntime or OpenVINO, in the precisions of its plan, and what it takes there."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from fewer.core.option import Option
+from fewer.cost.stopwatch import Stopwatch
+from fewer.cost.subjects import runs_as
+from fewer.engine.prepare import Prepared
+from fewer.engine.runtimes import Chosen, dense_run, deploy_example, planned_graph, threads_of
+from fewer.engine.settings import Settings
+from fewer.engine.shrink import random_cut
+from fewer.kernels.report import LayerReport
+from fewer.models.running import evaluating, use_threads
+from fewer.runtimes.module import RuntimeModule
+from fewer.runtimes.names import RUNTIMES
+from fewer.runtimes.planned import PlannedGraph, arrays_of, session_precision
+from fewer.runtimes.session import Session, open_session
+
+__all__ = ["in_runtime", "timed_in_runtime", "trial_in_runtime"]
+
+_IMAGES = 48  # for the ranges of activations
+_NAN = float("nan")
+
+
+def in_runtime(
+    prepared: Prepared, settings: Settings, chosen: Chosen, model: nn.Module, precisions: Mapping[str, str]
+) -> tuple[RuntimeModule, list[LayerReport]]:
+    """Export a compressed model, and round activations as far as its plan says.
+
+    Parameters
+    ----------
+    prepared, settings
+        The original, and how it will be used.
+    chosen
+        The runtime.
+    model
+        Compressed; int8 weights are rounded.
+    precisions
+        Of each unit.
+
+    Raises
+    ------
+    FewerError
+        When it cannot be exported or run.
+    """
+    threads, runtime = threads_of(settings), chosen.runtime
+    names = {unit.name: (unit.name, *unit.aliases) for unit in prepared.matched.units}
+    with evaluating(model):
+        planned = PlannedGraph.of(model, names, deploy_example(prepared, settings))
+    ranges = planned.find_ranges(runtime, precisions, range_images(prepared), threads)
+    file = planned.file(runtime, precisions, ranges).SerializeToString()
+    precision = session_precision(runtime, precisions.values())
+    session = open_session(runtime, file, threads, precision)
+    kept = [copy.deepcopy(model).eval()]
+    made = RuntimeModule(
+        session, planned.shapes, planned.structure, lambda: kept[0], about(precisions, precision), file, precision
+    )
+    return made, [_row(name, p, planned, chosen, precision) for name, p in precisions.items()]
+
+
+def range_images(prepared: Prepared) -> Tensor:
+    """Calibration images from which the ranges of activations are found: some of each file."""
+    return prepared.calibration[:: -(-len(prepared.calibration) // _IMAGES)].batch()
+
+
+def about(precisions: Mapping[str, str], rest: str) -> str:
+    """How many layers are in which precision, for people.
+
+    Examples
+    --------
+    >>> about({"a": "int8", "b": "fp32", "c": "int8"}, "fp32")
+    '2 layers int8, 1 fp32'
+    """
+    used = [p if p == "int8" else rest for p in precisions.values()]
+    counts = [(p, used.count(p)) for p in ("int8", "bf16", "fp32") if p in used]
+    return ", ".join(f"{n} {'layers ' if i == 0 else ''}{p}" for i, (p, n) in enumerate(counts))
+
+
+def _row(name: str, precision: str, planned: PlannedGraph, chosen: Chosen, rest: str) -> LayerReport:
+    found = name in planned.layers
+    used = precision if precision == "int8" and found else rest
+    reason = "as planned" if used == precision else f"layers that are not int8 run in {rest} there"
+    if not found:
+        reason = "this layer was not found again in the exported graph"
+    return LayerReport(name, "layer", RUNTIMES[chosen.runtime].label, used, 0.0, 0.0, _NAN, _NAN, reason)
+
+
+def timed_in_runtime(
+    prepared: Prepared, settings: Settings, chosen: Chosen, session: Session, budget_ms: float = 500.0
+) -> tuple[float, float]:
+    """Milliseconds of a file beside the dense model that ratios refer to, and the spread of the timing."""
+    arrays = arrays_of(deploy_example(prepared, settings))
+    with use_threads(settings.threads), evaluating(prepared.model):
+        runs = {
+            "dense": dense_run(prepared, settings, chosen.against),
+            "fast": lambda: session.run(arrays),
+        }
+        found = Stopwatch().time(runs, budget_ms=budget_ms, rounds=7)
+    return chosen.dense_ms * found["fast"].ratio / found["dense"].ratio, found["fast"].spread
+
+
+def trial_in_runtime(prepared: Prepared, settings: Settings, chosen: Chosen, options: Mapping[str, Option]) -> float:
+    """Milliseconds that a plan really takes: time depends neither on weights nor on ranges."""
+    precisions = {name: runs_as(option.precision) for name, option in options.items()}
+    planned = planned_graph(prepared, settings)
+    if any(option.removes for option in options.values()):
+        twin = random_cut(prepared.model, prepared.couplings, options)
+        names = {unit.name: (unit.name, *unit.aliases) for unit in prepared.matched.units}
+        planned = PlannedGraph.of(twin.eval(), names, deploy_example(prepared, settings))
+    file = planned.file(chosen.runtime, precisions).SerializeToString()
+    precision = session_precision(chosen.runtime, precisions.values())
+    session = open_session(chosen.runtime, file, threads_of(settings), precision)
+    return timed_in_runtime(prepared, settings, chosen, session, budget_ms=300.0)[0]

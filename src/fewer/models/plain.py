@@ -1,0 +1,131 @@
+"""A copy of somebody's module that may be run, cut and saved: its own tensors, weights that are plain parameters."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune
+from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook, remove_spectral_norm
+from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
+
+from fewer.core.errors import FewerError
+from fewer.models.running import tensors_of
+
+__all__ = ["fold_weights", "own_copy"]
+
+
+def own_copy(model: nn.Module) -> nn.Module:
+    """A deep copy with its own parameters, buffers and hooks, in which every weight is a plain parameter.
+
+    ``copy.deepcopy`` refuses a module that keeps a tensor with a gradient history, as ``weight_norm`` and
+    ``torch.nn.utils.prune`` do after a forward pass; such tensors are copied by their value here.
+
+    Raises
+    ------
+    FewerError
+        When the module holds something that cannot be copied, such as an open file.
+
+    Examples
+    --------
+    >>> net = nn.utils.parametrizations.weight_norm(nn.Linear(2, 3))
+    >>> type(own_copy(net)) is nn.Linear, parametrize.is_parametrized(net)
+    (True, True)
+    """
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for tensor in tensors_of(dict(vars(module))):
+            if not tensor.is_leaf:
+                memo[id(tensor)] = tensor.detach().clone()
+    try:
+        twin = copy.deepcopy(model, memo)
+    except Exception as error:  # a module may hold anything, and its __deepcopy__ may raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FewerError(
+            f"the model cannot be copied, and the original is never changed ({reason}); take out of it what "
+            "copy.deepcopy cannot copy, such as open files and locks, or give FILE.py:FUNCTION that builds it"
+        ) from error
+    flags = [(module, module.training) for module in twin.modules()]
+    # spectral norm turns its vectors in training mode
+    fold_weights(twin.eval())
+    for module, flag in flags:
+        module.training = flag
+    return twin
+
+
+def fold_weights(model: nn.Module) -> list[str]:
+    """Make plain parameters of weights that are computed from others, in place; give the names of their layers.
+
+    Known are ``weight_norm`` and ``spectral_norm`` of ``torch.nn.utils`` in both forms (hooks and parametrizations),
+    any other parametrization, and ``torch.nn.utils.prune``. The module computes the same.
+
+    Raises
+    ------
+    FewerError
+        When a weight cannot be folded.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(2, 3)).eval())
+    >>> fold_weights(net), [name for name, _ in net.named_parameters()]
+    (['0'], ['0.bias', '0.weight'])
+    """
+    folded = []
+    with torch.no_grad():
+        for name, module in list(model.named_modules()):
+            try:
+                if _fold(module):
+                    folded.append(name)
+            except Exception as error:  # a parametrization is somebody's own code
+                raise FewerError(
+                    f"the weight of layer {name!r} is computed from other parameters and cannot be made a plain one "
+                    f"({error}); do so before, for example with torch.nn.utils.parametrize.remove_parametrizations"
+                ) from error
+    return folded
+
+
+def _fold(module: nn.Module) -> bool:
+    found = parametrize.is_parametrized(module)
+    if found:
+        _fold_parametrizations(module)
+    for hook in list(module._forward_pre_hooks.values()):
+        if isinstance(hook, WeightNorm):
+            remove_weight_norm(module, hook.name)
+        elif isinstance(hook, SpectralNorm):
+            remove_spectral_norm(module, hook.name)
+            for key, wrapped in list(module._load_state_dict_pre_hooks.items()):  # torch leaves it where it is wrapped
+                if isinstance(getattr(wrapped, "hook", wrapped), SpectralNormLoadStateDictPreHook):
+                    del module._load_state_dict_pre_hooks[key]
+        elif isinstance(hook, prune.BasePruningMethod):
+            prune.remove(module, hook._tensor_name)
+        else:
+            continue
+        found = True
+    return found
+
+
+def _fold_parametrizations(module: Any) -> None:
+    # not by remove_parametrizations: it takes the weight away from the class, which the caller's module shares
+    values = {name: getattr(module, name).detach().clone() for name in module.parametrizations}
+    trained = {name: list(module.parametrizations[name].parameters()) for name in values}
+    plain = parametrize.type_before_parametrizations(module)
+    del module._modules["parametrizations"]
+    module.__class__ = plain
+    for name, value in values.items():
+        if trained[name]:
+            flag = any(parameter.requires_grad for parameter in trained[name])
+            module.register_parameter(name, nn.Parameter(value, requires_grad=flag))
+        else:
+            module.register_buffer(name, value)
+
+
+def state_of(model: nn.Module) -> dict[tuple[str, str], Tensor]:
+    """Every tensor that a module holds outside of its parameters, by module and name: buffers and plain attributes."""
+    found = {}
+    for name, module in model.named_modules():
+        for key, value in [*module._buffers.items(), *vars(module).items()]:
+            if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+                found[name, key] = value
+    return found

@@ -1,0 +1,95 @@
+"""A torch model as one ONNX graph in memory, with the names of its layers still known."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fewer.core.errors import FewerError
+from fewer.runtimes.names import missing
+
+__all__ = ["first_line", "quiet", "to_onnx", "write_onnx"]
+
+_MOST_BYTES = 1_800_000_000  # one protobuf file cannot hold more than two gigabytes
+
+
+def write_onnx(model: nn.Module, example: Any, path: Path) -> None:
+    """Export a model to an ONNX file; its input size is that of the example.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode.
+    example
+        Tensor, or tuple of the model's arguments.
+    path
+        Is overwritten.
+
+    Raises
+    ------
+    FewerError
+        When a package is missing, the model is too large, or its code cannot be exported.
+    """
+    lacking = missing("onnxruntime")
+    if lacking is not None and "onnxruntime is" not in lacking:
+        raise FewerError(f"exporting to ONNX: {lacking}")
+    if sum(p.numel() * p.element_size() for p in model.parameters()) > _MOST_BYTES:
+        raise FewerError("models above 1.8 GB do not fit into one ONNX file; export to torch instead")
+    arguments = example if isinstance(example, tuple) else (example,)
+    try:
+        with quiet(), torch.no_grad():
+            torch.onnx.export(model, arguments, path, dynamo=True, external_data=False, verbose=False, optimize=True)
+    except OSError:
+        raise
+    except Exception as error:
+        raise FewerError(f"this model cannot be exported to ONNX: {first_line(error)}") from error
+
+
+def to_onnx(model: nn.Module, example: Any) -> Any:
+    """The ``onnx.ModelProto`` of a model, weights inside; see :func:`write_onnx`."""
+    with tempfile.TemporaryDirectory(prefix="fewer-onnx-") as folder:
+        path = Path(folder) / "model.onnx"
+        write_onnx(model, example, path)
+        import onnx
+
+        return onnx.load(path)
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, shortened.
+
+    Examples
+    --------
+    >>> first_line(ValueError("a\\nb"))
+    'a'
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep an exporter's chatter off the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            Path(os.devnull).open("w") as nowhere,
+            contextlib.redirect_stderr(nowhere),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

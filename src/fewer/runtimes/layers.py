@@ -1,0 +1,88 @@
+"""What each layer takes inside of a whole model that a runtime runs, fusions and changes of layout included."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fewer.runtimes.integers import last_output
+from fewer.runtimes.planned import PlannedGraph, session_precision
+from fewer.runtimes.session import open_session
+
+__all__ = ["layer_ms", "shared_out"]
+
+_BOUNDARY = re.compile(r"[_/]")
+
+
+def layer_ms(
+    planned: PlannedGraph, runtime: str, precisions: Mapping[str, str], arrays: Sequence[np.ndarray], threads: int
+) -> tuple[dict[str, float], float]:
+    """Profiled milliseconds of each layer, and of all nodes together.
+
+    Parameters
+    ----------
+    planned
+        The exported model.
+    runtime, precisions, threads
+        How it is run.
+    arrays
+        An input.
+
+    Notes
+    -----
+    Profiling makes a pass slower: what counts are the shares of the whole.
+    """
+    file = planned.file(runtime, precisions)
+    session = open_session(
+        runtime, file.SerializeToString(), threads, session_precision(runtime, precisions.values()), profiled=True
+    )
+    times = session.node_ms(arrays)
+    return shared_out(times, _owners(planned, file)), sum(times.values())
+
+
+def _owners(planned: PlannedGraph, file: Any) -> dict[str, str]:
+    """Layer of each node of a file that serves one layer only: its products, and the rounding of its input."""
+    owners = {node: layer for layer, nodes in planned.layers.items() for node in nodes if layer}
+    ends = {node.name: (node.output[0], last_output(node, file)) for node in file.graph.node if node.name in owners}
+    readers: dict[str, set[str]] = {}
+    for node in file.graph.node:
+        for name in node.input:
+            readers.setdefault(name, set()).add(owners.get(node.name, ""))
+    for node in file.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.name.endswith(("_q", "_d")):
+            tensor = node.name[: -len("_bytes_q")] + "_float"
+            layers = readers.get(tensor, set())
+            if len(layers) == 1 and (layer := next(iter(layers))):
+                owners[node.name] = owners[node.output[0]] = layer
+    # a runtime may name a fused layer by what comes out of it
+    for name, tensors in ends.items():
+        for tensor in tensors:
+            owners.setdefault(tensor, owners[name])
+    return owners
+
+
+def shared_out(times: Mapping[str, float], owners: Mapping[str, str]) -> dict[str, float]:
+    """Milliseconds of each layer from those of the nodes that a runtime made of the graph.
+
+    onnxruntime puts an ending to the name of a node that it changes; OpenVINO puts the name at the end of that of a
+    change of layout before it.
+
+    Examples
+    --------
+    >>> times = {"conv_7_token_3": 1.0, "x_abcd_acdb_conv_7/WithoutBiases": 0.5, "add": 2.0}
+    >>> shared_out(times, {"conv_7": "a", "conv_70": "b"})
+    {'a': 1.5}
+    """
+    found: dict[str, float] = {}
+    for name, ms in times.items():
+        cuts = [match.start() for match in _BOUNDARY.finditer(name)]
+        near = [name, *(name[:at] for at in reversed(cuts)), *(name[at + 1 :] for at in cuts)]
+        for at in cuts:  # a name with an ending, at the end of that of a change of layout
+            near += [name[at + 1 : end] for end in reversed(cuts) if end > at]
+        layer = next((owners[part] for part in near if part in owners), None)
+        if layer is not None:
+            found[layer] = found.get(layer, 0.0) + ms
+    return found

@@ -1,0 +1,154 @@
+"""A model exported once, from which the file of any choice of precisions is made without exporting again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fewer.core.errors import FewerError
+from fewer.quantize.qdq import InputRange
+from fewer.runtimes.export import to_onnx
+from fewer.runtimes.graph import REST, layer_nodes, weighted_nodes
+from fewer.runtimes.integers import rounded_tensors, with_int8
+from fewer.runtimes.ranges import tensor_ranges
+from fewer.runtimes.session import runs_bf16
+from fewer.runtimes.structure import describe
+
+__all__ = ["PlannedGraph", "arrays_of", "session_precision"]
+
+_ANY = InputRange(1 / 32, 128)  # time does not depend on the range
+
+
+def arrays_of(example: Tensor | Sequence[Tensor]) -> list[np.ndarray]:
+    """Tensors as a runtime takes them.
+
+    Examples
+    --------
+    >>> arrays_of(torch.zeros(1, 2))[0].shape
+    (1, 2)
+    """
+    tensors = [example] if isinstance(example, Tensor) else list(example)
+    return [t.detach().cpu().contiguous().numpy() for t in tensors]
+
+
+def session_precision(runtime: str, precisions: Iterable[str]) -> str:
+    """What a runtime shall use for the layers that are not integers: one precision for all of them."""
+    return "bf16" if "bf16" in set(precisions) and runs_bf16(runtime) else "fp32"
+
+
+@dataclass(eq=False)
+class PlannedGraph:
+    """An exported model and where its layers are.
+
+    Attributes
+    ----------
+    model : onnx.ModelProto
+        In fp32.
+    layers
+        Layer name -> names of its nodes; under :data:`fewer.runtimes.graph.REST` those of no layer.
+    structure
+        Of the answer.
+    shapes
+        Of the inputs.
+    ranges
+        Of tensors, as far as they were asked for.
+    """
+
+    model: Any
+    layers: dict[str, list[str]]
+    structure: Any
+    shapes: list[tuple[int, ...]]
+    ranges: dict[str, InputRange] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: nn.Module, layers: Mapping[str, Iterable[str]], example: Any) -> PlannedGraph:
+        """Export a model.
+
+        Parameters
+        ----------
+        model
+            In evaluation mode.
+        layers
+            Layer name -> all names of modules that hold its weight.
+        example
+            Tensor or tuple of the model's arguments.
+
+        Raises
+        ------
+        FewerError
+            When it cannot be exported, or its answer cannot be written down.
+        """
+        arguments = example if isinstance(example, tuple) else (example,)
+        with torch.no_grad():
+            structure, tensors = describe(model(*arguments))
+        graph = to_onnx(model, example)
+        if len(graph.graph.output) != len(tensors):
+            raise FewerError(
+                f"the exported model gives {len(graph.graph.output)} tensors, the model itself {len(tensors)}"
+            )
+        if len(graph.graph.input) != len(arguments):
+            raise FewerError("the exported model takes another number of inputs than the model itself")
+        found = {name: [node.name for node in nodes] for name, nodes in layer_nodes(graph, layers).items()}
+        return cls(graph, found, structure, [tuple(x.shape) for x in arguments])
+
+    def int8_nodes(self, precisions: Mapping[str, str]) -> list[str]:
+        """The nodes that multiply integers under a plan.
+
+        Products that belong to no layer follow the majority of the weights.
+        """
+        chosen = [name for name, p in precisions.items() if p == "int8"]
+        nodes = [node for name in chosen for node in self.layers.get(name, [])]
+        if sum(map(self.weights, chosen)) > 0.5 * sum(self.weights(n) for n in self.layers if n != REST):
+            nodes += self.layers.get(REST, [])
+        return nodes
+
+    def weights(self, layer: str) -> int:
+        """Number of weights of a layer, counted once for each of its nodes."""
+        sizes = {t.name: int(np.prod(t.dims)) for t in self.model.graph.initializer}
+        nodes = {node.name: node for node in weighted_nodes(self.model)}
+        return sum(sizes[nodes[name].input[1]] for name in self.layers.get(layer, []))
+
+    def file(self, runtime: str, precisions: Mapping[str, str], ranges: Mapping[str, InputRange] | None = None) -> Any:
+        """The ONNX model of a plan; without ``ranges`` it is good for nothing but its time.
+
+        Parameters
+        ----------
+        runtime
+            ``onnxruntime`` rounds the results of integer convolutions, too.
+        precisions
+            Of the layers; those that are missing stay as they are.
+        ranges
+            Of all tensors of :meth:`tensors`.
+        """
+        nodes = self.int8_nodes(precisions)
+        if not nodes:
+            return self.model
+        outputs = runtime == "onnxruntime"
+        if ranges is None:
+            ranges = dict.fromkeys(self.tensors(runtime, precisions), _ANY)
+        return with_int8(self.model, nodes, ranges, outputs=outputs)
+
+    def tensors(self, runtime: str, precisions: Mapping[str, str]) -> list[str]:
+        """Names of the tensors that are rounded to bytes under a plan."""
+        wanted = set(self.int8_nodes(precisions))
+        nodes = [node for node in weighted_nodes(self.model) if node.name in wanted]
+        return rounded_tensors(self.model, nodes, runtime == "onnxruntime")
+
+    def find_ranges(
+        self, runtime: str, precisions: Mapping[str, str], images: Tensor, threads: int
+    ) -> dict[str, InputRange]:
+        """Ranges of :meth:`tensors` on calibration images; what is known already is not sought again."""
+        names = [name for name in self.tensors(runtime, precisions) if name not in self.ranges]
+        if names:
+            batch = self.shapes[0][0]
+            parts = [part for part in images.split(batch) if len(part) == batch]
+            if not parts:
+                parts = [images.repeat(-(-batch // len(images)), *[1] * (images.ndim - 1))[:batch]]
+            arrays = [part.float().contiguous().numpy() for part in parts]
+            self.ranges |= tensor_ranges(self.model, names, arrays, runtime, threads)
+        return self.ranges

@@ -1,0 +1,113 @@
+"""Models that misbehave work, or are refused in one sentence before anything is sensed; the original stays."""
+
+import pytest
+import torch
+from torch import nn
+
+import fewer
+from fewer.core.errors import FewerError
+from fewer.engine.model_checks import check_model
+from fewer.engine.settings import Settings
+
+IMAGES = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+QUICK = Settings(baselines=(), additivity=1, calibration=6, sensing=2, heldout=4, backend="serial")
+
+
+class Net(nn.Module):
+    """A small network; a kind of misbehaviour is its ``way``."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.way, self.body, self.side, self.head = way, nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Linear(8, 4)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> object:
+        if self.way == "writes input":
+            x.sub_(0.5)
+        if self.way == "counts":
+            self.seen += len(x)
+        if self.way == "moves a parameter":
+            self.head.bias.data.add_(1)
+        x = self.body(x).relu()
+        if self.way == "in place":
+            x += self.side(x)
+            x = x.relu_()
+        if self.way == "branches" and float(x.mean()) > 0.1:
+            x = self.side(x)
+        if self.way == "random":
+            x = nn.functional.dropout(x, 0.5)
+        rows = self.head(x.mean((2, 3)))
+        if self.way == "by image":
+            return rows.flatten()[: 1 + int(x.mean() * 1e4) % 7]
+        if self.way == "by weight":
+            return x.flatten(1)[:, : 1 + int((self.body.weight.abs() > 0.05).sum())]
+        if self.way == "nothing":
+            return rows * 0
+        return rows + self.seen
+
+
+def _state(net: nn.Module) -> dict:
+    return {name: tensor.clone() for name, tensor in net.state_dict().items()}
+
+
+@pytest.mark.parametrize("way", ["", "writes input", "counts", "in place", "branches"])
+def test_it_works_and_the_original_is_untouched(way: str) -> None:
+    net, images = Net(way), IMAGES.clone()
+    net.body.weight.requires_grad_(False)
+    net.head.eval()
+    before, flags = _state(net), [module.training for module in net.modules()]
+    random = torch.random.get_rng_state()
+    run = fewer.compress(net, images, "weights=50%", settings=QUICK)
+    assert torch.equal(random, torch.random.get_rng_state())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert [module.training for module in net.modules()] == flags
+    assert not net.body.weight.requires_grad and not net._forward_pre_hooks and not run.model._forward_pre_hooks
+    assert torch.equal(images, IMAGES)
+    assert float(run.model.seen) == 0
+    assert run.report.verdict.distortion < 2
+
+
+@pytest.mark.parametrize(
+    ("way", "words"),
+    [
+        ("random", "another output for the same images"),
+        ("moves a parameter", "changes the parameter head.bias"),
+        ("by image", "forward="),
+        ("by weight", "forward="),
+        ("nothing", "every output of the model is 0"),
+    ],
+)
+def test_it_is_refused_in_a_sentence(way: str, words: str) -> None:
+    with pytest.raises(FewerError, match=words):
+        check_model(Net(way).eval(), IMAGES, QUICK)
+
+
+def test_the_random_layer_is_named() -> None:
+    class Noise(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.randn_like(x)
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), Noise(), nn.Conv2d(4, 4, 3))
+    with pytest.raises(FewerError, match=r"layer '1' \(Noise\)"):
+        check_model(net.eval(), IMAGES, QUICK)
+
+
+def test_gradients_that_do_not_exist_are_told_where_they_were_asked_for() -> None:
+    assert not check_model(Net("in place").eval(), IMAGES, QUICK).differentiable
+    with pytest.raises(FewerError, match="in place at or before layer"):
+        check_model(Net("in place").eval(), IMAGES, QUICK.model_copy(update={"estimator": "taylor"}))
+
+
+@pytest.mark.parametrize("images", [torch.zeros(6, 3, 8, 8), IMAGES[:1].expand(6, 3, 8, 8)])
+def test_images_that_are_all_alike_are_told(images: torch.Tensor) -> None:
+    with pytest.raises(FewerError, match="are alike"):
+        check_model(Net("").eval(), images, QUICK)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_model_of_another_precision_is_loaded_accelerated(tmp_path, dtype: torch.dtype) -> None:
+    run = fewer.compress(Net("").to(dtype), IMAGES, "weights=50%", settings=QUICK)
+    run.save(tmp_path / "run")
+    model = fewer.load(tmp_path / "run", lambda: Net(""), accelerated=True, example=torch.zeros(1, 3, 8, 8))
+    assert model(IMAGES[:1].to(dtype)).dtype == dtype
