@@ -117,7 +117,7 @@ def test_sureal_says_the_same(capsys):
 
     raw = reader.RawDatasetReader(Data)
     theirs = {name: getattr(sureal, kind)(raw).run_modeling() for name, kind in
-              (("p910", "MaximumLikelihoodEstimationModel"), ("bt500", "SubjrejMosModel"))}  # fmt: skip
+              (("p910", "MaximumLikelihoodEstimationModelContentObliviousAlternativeProjection"), ("bt500", "SubjrejMosModel"))}  # fmt: skip
     capsys.readouterr()  # it prints every round
     assert np.allclose(theirs["bt500"]["quality_scores"], reject_bt500(votes).score, atol=1e-6)
     assert np.allclose(theirs["p910"]["quality_scores"], p910(votes).score, atol=0.05)
