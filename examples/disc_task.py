@@ -89,6 +89,4 @@ if __name__ == "__main__":
     small = fewer.compress(str(place / "run"), data, "weights=15%", settings=quick, quality=data, out=place / "small")
     for row in small.report.verdict.quality:
         if row.labelled:
-            print(
-                f"{row.name}: {row.dense:.4f} before, {row.value:.4f} after half of the weights are gone ({row.note})"
-            )
+            print(f"{row.name}: {row.dense:.4f} before, {row.value:.4f} with 15 % of the weights ({row.note})")

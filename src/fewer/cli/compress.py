@@ -36,7 +36,8 @@ def compress(
     images
         A folder of unlabelled images. A quarter of the files judges the result and steers nothing.
     labelled
-        For a run of fewer train: annotated data, to show quality before and after. It steers nothing.
+        Annotated data, to show quality before and after: images by class for a classifier, or data of a run's task.
+        It steers nothing.
     budget
         weights=50%, flops=0.5x, size=8MB, latency=20ms or energy=0.6x; several with commas, all hold at once.
     preset

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fewer.cli.flags import Shared, given
 from fewer.cli.setting_flags import SettingFlags
@@ -11,6 +12,9 @@ from fewer.cli.setting_flags import SettingFlags
 __all__ = ["demo"]
 
 FOLDER = "demo-run"
+
+TASK_DEMOS = ("detect3d",)
+"""Tasks that bring a demo of their own."""
 
 
 def demo(
@@ -28,7 +32,7 @@ def demo(
     Parameters
     ----------
     model
-        fewer/dinov2-small or fewer/mobilenet-v2.
+        fewer/dinov2-small or fewer/mobilenet-v2; or detect3d: a detector of LiDAR scans, on simulated scans.
     budget
         As in: fewer compress --help
     """
@@ -37,6 +41,8 @@ def demo(
     from fewer.data.photos import real_photos
 
     shared = shared or Shared()
+    if model in TASK_DEMOS:
+        return _task_demo(model, shared)
     chosen, _ = resolve(given(settings, shared), preset="demo")
     if shared.out is None and not shared.resume:
         # the demo's own folder may be used again: a finished demo is replaced, an interrupted one goes on
@@ -44,3 +50,25 @@ def demo(
         shared = replace(shared, overwrite=finished, resume=not finished)
     photos = [photo.path for photo in real_photos()]
     return run_compress(model, photos, budget, chosen, shared, shared.out or FOLDER)
+
+
+def _task_demo(name: str, shared: Shared) -> int:
+    """A task's own demo; it is given the compression as a function, because tasks do not know the engine."""
+    import fewer
+    from fewer.cli.progress import terminal_progress
+    from fewer.cli.show import as_json
+    from fewer.cli.work import command_line
+    from fewer.engine.settings import Settings
+    from fewer.tasks import open_task
+
+    def compress(run: str, data: str, budget: str, *, settings: dict[str, Any], **more: Any) -> Any:
+        return fewer.compress(run, data, budget, settings=Settings.of(settings), **more)
+
+    out = shared.out or f"demo-{name}"
+    task: Any = open_task(name)
+    done = task.demo(compress, out, seed=shared.seed or 0, progress=terminal_progress(), command=command_line())
+    if shared.json:
+        as_json(done.to_dict())
+    else:
+        print(*done.lines(), sep="\n")
+    return 0

@@ -22,7 +22,7 @@ from fewer.engine.samples import Inputs, find_inputs, sensing_share
 from fewer.engine.settings import Settings
 from fewer.models.coupling import Couplings, find_links
 from fewer.models.layers import Layer, find_layers
-from fewer.models.matching import MatchResult, match
+from fewer.models.matching import MatchResult, match, mean_positions
 from fewer.models.reorder import Reordering, reorder, reordered
 from fewer.models.running import Forward, call, device_of, evaluating, input_dtype
 from fewer.models.spec import LoadedModel, load_untouched
@@ -30,6 +30,9 @@ from fewer.patterns import with_columns
 from fewer.patterns.grid import COLUMNS
 from fewer.quantize.smooth import smoothed
 from fewer.tasks import TASKS, open_task
+
+_OCCUPANCY = 16
+"""Samples of different length that costs are averaged over."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +161,7 @@ def prepare(
     dtype = input_dtype(loaded.model, found.calibration[:1], forward)
     inputs = replace(found, calibration=found.calibration.to(dtype), heldout=found.heldout.to(dtype))
     calibration, example = inputs.calibration, inputs.calibration[:1]
-    own = distance or _distance_of(loaded)
+    own = distance or _distance_of(loaded, settings.distance)
     conduct = check_model(loaded.model, calibration, settings, forward, plain=own is Reference)
     inputs = replace(inputs, notes=[*inputs.notes, *conduct.notes])
     loaded = replace(loaded, model=_smooth(loaded.model, calibration, settings, forward))
@@ -172,6 +175,8 @@ def prepare(
         loaded = replace(loaded, model=same)
     fixed = fixed_costs(loaded.model, example, matched, forward)
     fixed.pop("parameters")
+    if calibration.tensor is None:  # one sample does not tell what a layer costs on others of another length
+        matched = mean_positions(loaded.model, matched, calibration.split(1)[:_OCCUPANCY], forward)
     return Prepared(
         loaded,
         matched,
@@ -214,9 +219,12 @@ def on_device(model: nn.Module, device: str) -> nn.Module:
         raise FewerError(f"the device '{device}' cannot be used: {reason}; leave --device out for the CPU") from error
 
 
-def _distance_of(loaded: LoadedModel) -> MakeDistance:
+def _distance_of(loaded: LoadedModel, form: str) -> MakeDistance:
+    """The task's own distance, or its plain form; the relative squared change where it has none."""
     task: Any = open_task(loaded.task) if loaded.task in TASKS else None
     own = task.distance(loaded) if hasattr(task, "distance") else None
+    if form == "plain":
+        own = getattr(own, "plain_form", None)
     return own or Reference
 
 

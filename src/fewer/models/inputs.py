@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from fewer.models.sparse import SparseConvolution
+from fewer.models.sparse.product import gathered_rows
+
 _CHUNK_BYTES = 64 * 2**20
 
 
@@ -54,6 +57,8 @@ def input_rows(module: nn.Module, x: Tensor) -> Tensor:
     """
     if isinstance(module, nn.Linear):
         return x.reshape(-1, 1, module.in_features)
+    if isinstance(module, SparseConvolution):
+        return gathered_rows(x, module.rules_of(x))[:, None]
     assert isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
     spatial = len(module.kernel_size)
     if x.ndim == spatial + 1:  # a single sample without a batch dimension
@@ -98,6 +103,9 @@ def sampled_rows(module: nn.Module, inputs: tuple[Tensor, ...], wanted: float) -
     >>> [rows.flatten().tolist() for (rows,) in sampled_rows(nn.Linear(1, 1), (x,), 3)]
     [[0.0, 2.0, 4.0]]
     """
+    if isinstance(module, SparseConvolution):
+        yield from _sampled_sites(module, inputs, wanted)
+        return
     if isinstance(module, nn.Linear):
         positions = inputs[0].shape[-2] if inputs[0].ndim > 2 else 1
         samples = tuple(x.reshape(-1, x.shape[-1]) for x in inputs)
@@ -117,6 +125,18 @@ def sampled_rows(module: nn.Module, inputs: tuple[Tensor, ...], wanted: float) -
     for start in range(0, count, per_chunk):
         first = -start * per_sample % stride
         yield tuple(input_rows(module, x[start : start + per_chunk])[first::stride].float() for x in samples)
+
+
+def _sampled_sites(
+    module: SparseConvolution, inputs: tuple[Tensor, ...], wanted: float
+) -> Iterator[tuple[Tensor, ...]]:
+    """Rows of a sparse convolution at every n-th output site."""
+    rules = module.rules_of(inputs[-1])  # of several versions the last one is that of this very model
+    sites = torch.arange(0, rules.outputs, max(1, int(rules.outputs / wanted)), device=inputs[0].device)
+    row = module.weight[0].numel() * inputs[0].element_size() * len(inputs)
+    for part in sites.split(max(1, _CHUNK_BYTES // row)):
+        if len(part):
+            yield tuple(gathered_rows(x, rules, part)[:, None].float() for x in inputs)
 
 
 _CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d)

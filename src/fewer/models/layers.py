@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fewer.core.option import Option
 from fewer.core.unit import Unit
 from fewer.models.running import Forward, call, evaluating, tensors_of
+from fewer.models.sparse import SparseConvolution
 from fewer.patterns import to_matrix, to_weight
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -143,7 +144,8 @@ def _norms_behind(
     def leave(module: nn.Module, _inputs: Any, output: Any) -> None:
         calls[module] = calls.get(module, 0) + 1
         # BatchNorm works on axis 1: a convolution's channels, but a linear layer's outputs only without tokens
-        if isinstance(output, Tensor) and output.ndim == (2 if isinstance(module, nn.Linear) else module.weight.ndim):
+        rows = isinstance(module, (nn.Linear, SparseConvolution))
+        if isinstance(output, Tensor) and output.ndim == (2 if rows else module.weight.ndim):
             made[id(output)] = (module, output)
 
     def enter(norm: nn.Module, inputs: tuple[Any, ...]) -> None:

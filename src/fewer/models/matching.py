@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
@@ -16,12 +16,14 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 from fewer.core.errors import FewerError
 from fewer.core.unit import Unit
 from fewer.models.running import Forward, batch_size, observe_outputs
+from fewer.models.sparse import SparseConvolution
 
 KINDS: dict[type[nn.Module], str] = {
     nn.Linear: "linear",
     nn.Conv1d: "conv1d",
     nn.Conv2d: "conv2d",
     nn.Conv3d: "conv3d",
+    SparseConvolution: "conv3d",
 }
 # transposed convolutions subclass the same private base as convolutions, not the classes above
 
@@ -146,7 +148,10 @@ def match(
     def count_positions(module: nn.Module, output: Any) -> None:
         if isinstance(output, Tensor) and output.numel():
             primary = group_of[module]
-            outputs[primary] = outputs.get(primary, 0.0) + output.numel() / _out(module)
+            # a sparse convolution works on pairs of sites, however many outputs they make
+            sites = module.positions if isinstance(module, SparseConvolution) else output.numel() / _out(module)
+            if sites:
+                outputs[primary] = outputs.get(primary, 0.0) + sites
 
     observe_outputs(model, example_input, list(group_of), count_positions, forward)
 
@@ -176,6 +181,38 @@ def match(
     if not units:
         raise FewerError(_nothing_matched(listed))
     return MatchResult(units, modules, listed)
+
+
+def mean_positions(
+    model: nn.Module, matched: MatchResult, batches: Sequence[Any], forward: Forward | None = None
+) -> MatchResult:
+    """The same units with positions averaged over several batches, for inputs of different length.
+
+    The work of a sparse convolution follows the occupancy of a scene, that of a text its length: one sample does not
+    tell the cost of a layer.
+
+    Parameters
+    ----------
+    model, matched, forward
+        As given to and returned by :func:`match`.
+    batches
+        Inputs to average over.
+
+    Examples
+    --------
+    >>> net = nn.Linear(2, 2)
+    >>> matched = match(net, torch.zeros(1, 4, 2))
+    >>> mean_positions(net, matched, [torch.zeros(1, 4, 2), torch.zeros(1, 6, 2)]).units[0].positions
+    5.0
+    """
+    found = [{u.name: u.positions for u in match(model, one, forward).units} for one in batches]
+    if not found:
+        return matched
+    units = []
+    for unit in matched.units:
+        mean = sum(one.get(unit.name, 0.0) for one in found) / len(found)
+        units.append(replace(unit, positions=mean or unit.positions))
+    return replace(matched, units=units)
 
 
 def tied(model: nn.Module, unit: Unit) -> bool:

@@ -35,6 +35,7 @@ GROUP = "fewer.tasks"
 
 BUILT_IN = {
     "classify": "fewer.tasks.classify.task:Classify",
+    "detect3d": "fewer.tasks.detect3d.task:Detect3D",
     "segment": "fewer.tasks.segment.task:Segment",
 }
 """Name of each task that comes with the library, and the class that it is."""

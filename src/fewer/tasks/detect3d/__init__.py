@@ -1,0 +1,1 @@
+"""The task ``detect3d``: boxes of cars, pedestrians and cyclists in LiDAR scans."""

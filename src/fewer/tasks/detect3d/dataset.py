@@ -1,0 +1,215 @@
+"""A folder of scans, whichever of the known layouts it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from fewer.core.errors import FewerError
+from fewer.tasks.detect3d.boxes import Floats
+from fewer.tasks.detect3d.frames import Frame, Objects, read_floats
+from fewer.tasks.detect3d.kitti import IMAGE, Calibration, parse_calibration, parse_label, read_text
+from fewer.tasks.detect3d.layouts import parse_custom_label, parse_sweep_boxes, read_npy, read_sweep
+
+__all__ = ["DetectionData", "Layout", "open_data"]
+
+Layout = Literal["kitti", "custom", "sweeps", "scans"]
+
+_SUFFIX: dict[str, str] = {"kitti": ".bin", "custom": ".npy", "sweeps": ".pcd.bin", "scans": ".bin"}
+
+
+@dataclass(frozen=True)
+class DetectionData:
+    """Scans of one folder by name; nothing is read before it is asked for.
+
+    Attributes
+    ----------
+    root
+        The folder that was opened.
+    layout
+        ``kitti``, ``custom`` (OpenPCDet), ``sweeps`` (nuScenes) or ``scans`` (``.bin`` or ``.npy`` files alone).
+    scans, labels, calibrations
+        Folders; None where there is none.
+    names
+        Scans in alphabetical order.
+    files
+        File of each scan.
+    view
+        ``full``, or ``camera``: only points that KITTI's camera sees, as the benchmark trains and tests.
+    """
+
+    root: Path
+    layout: Layout
+    scans: Path
+    labels: Path | None
+    calibrations: Path | None
+    names: tuple[str, ...]
+    files: tuple[Path, ...]
+    view: Literal["full", "camera"] = "full"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def file(self, name: str) -> Path:
+        """The scan's file.
+
+        Raises
+        ------
+        FewerError
+            When there is no scan of that name.
+        """
+        if name not in self.names:
+            raise FewerError(f"{self.root} has no scan called {name!r}")
+        return self.files[self.names.index(name)]
+
+    def calibration(self, name: str) -> Calibration:
+        """Of a KITTI scan.
+
+        Raises
+        ------
+        FewerError
+            When its file is missing or not complete.
+        """
+        if self.calibrations is None:
+            raise FewerError(f"{self.root} has no folder calib; labels of KITTI cannot be read without it")
+        path = self.calibrations / f"{name}.txt"
+        return parse_calibration(read_text(path), path)
+
+    def points(self, name: str) -> Floats:
+        """float32, shape (points, 4 or 5); see :class:`~fewer.tasks.detect3d.frames.Frame`."""
+        path = self.file(name)
+        if path.suffix == ".npy":
+            points = read_npy(path)
+        elif path.name.endswith(".pcd.bin"):
+            points = read_sweep(path)
+        else:
+            points = read_floats(path, 4)
+        if self.view == "camera":
+            points = points[self.calibration(name).in_view(points, IMAGE)]
+        return points
+
+    def label_file(self, name: str) -> Path | None:
+        """The label of a scan, or None where it has none."""
+        if self.labels is None:
+            return None
+        path = self.labels / f"{name}{'.json' if self.layout == 'sweeps' else '.txt'}"
+        return path if path.exists() else None
+
+    def objects(self, name: str) -> Objects:
+        """Annotated objects; without KITTI's areas of no annotation, see :meth:`everything`."""
+        found = self.everything(name)
+        return found.take(~np.isnan(found.boxes).any(1)) if len(found) else found
+
+    def everything(self, name: str) -> Objects:
+        """Annotated objects, and KITTI's ``DontCare`` with a box of NaN."""
+        path = self.label_file(name)
+        if path is None:
+            return Objects()
+        text = read_text(path)
+        if self.layout == "kitti":
+            return parse_label(text, self.calibration(name), path)
+        return parse_sweep_boxes(text, path) if self.layout == "sweeps" else parse_custom_label(text, path)
+
+    def frame(self, name: str) -> Frame:
+        """Scan and objects."""
+        return Frame(name, self.points(name), self.objects(name), self.label_file(name) is not None)
+
+    def labelled(self) -> tuple[str, ...]:
+        """Names of the scans that have a label."""
+        return tuple(name for name in self.names if self.label_file(name) is not None)
+
+    def listed(self, part: str) -> tuple[str, ...]:
+        """Names of a part in ``ImageSets``: ``train`` or ``val``; all where there is no such list.
+
+        Raises
+        ------
+        FewerError
+            When the list names scans that are not there.
+        """
+        path = next((p for p in self._lists(part) if p.exists()), None)
+        if path is None:
+            return ()
+        names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
+        missing = [name for name in names if name not in set(self.names)]
+        if missing:
+            raise FewerError(f"{path} lists {missing[0]!r}, whose scan is not in {self.scans}")
+        return names
+
+    def split(self, seed: int = 0, share: float = 0.2) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names that train and that judge: of ``ImageSets``, else a seeded share of the labelled scans."""
+        train, val = self.listed("train"), self.listed("val")
+        if train and val:
+            return train, val
+        names = self.labelled()
+        order = np.random.default_rng([seed, 22]).permutation(len(names))
+        held = set(order[: max(1, round(share * len(names)))].tolist()) if len(names) > 1 else set()
+        return (
+            tuple(n for i, n in enumerate(names) if i not in held),
+            tuple(n for i, n in enumerate(names) if i in held),
+        )
+
+    def _lists(self, part: str) -> list[Path]:
+        return [
+            place / "ImageSets" / f"{part}.txt" for place in (self.root, self.scans.parent, self.scans.parent.parent)
+        ]
+
+
+def open_data(folder: str | Path, view: Literal["full", "camera"] = "full") -> DetectionData:
+    """Look at a folder of scans.
+
+    Parameters
+    ----------
+    folder
+        KITTI (``velodyne``, ``label_2``, ``calib``, under ``training`` or right here), OpenPCDet's custom layout
+        (``points``, ``labels``), sweeps (``sweeps`` or ``samples`` with ``.pcd.bin``, ``boxes`` with JSON), or a folder
+        of ``.bin`` or ``.npy`` files.
+    view
+        ``camera`` drops points that the camera does not see.
+
+    Raises
+    ------
+    FewerError
+        When there is no scan.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise FewerError(f"{folder} does not exist; give a folder of scans")
+    places = [root, *(root / name for name in ("training", "testing") if (root / name).is_dir())]
+    for place in places:
+        if (place / "velodyne").is_dir():
+            return _opened(root, "kitti", place / "velodyne", place / "label_2", place / "calib", view)
+    if (root / "points").is_dir():
+        return _opened(root, "custom", root / "points", root / "labels", None, view)
+    for name in ("sweeps", "samples"):
+        if (root / name).is_dir():
+            return _opened(root, "sweeps", root / name, root / "boxes", None, view)
+    return _opened(root, "scans", root, None, None, view)
+
+
+def _opened(
+    root: Path,
+    layout: Layout,
+    scans: Path,
+    labels: Path | None,
+    calibrations: Path | None,
+    view: Literal["full", "camera"],
+) -> DetectionData:
+    suffix = _SUFFIX[layout]
+    files = sorted(p for p in scans.iterdir() if p.name.endswith(suffix) and not p.name.startswith("."))
+    if layout == "scans" and not files:
+        files = sorted(scans.glob("*.npy"))
+        suffix = ".npy"
+    if not files:
+        raise FewerError(
+            f"{scans} holds no scan (*{suffix}); known are KITTI (velodyne/*.bin), OpenPCDet (points/*.npy) and "
+            "sweeps (sweeps/*.pcd.bin)"
+        )
+    there = labels if labels is not None and labels.is_dir() else None
+    matrices = calibrations if calibrations is not None and calibrations.is_dir() else None
+    names = tuple(p.name[: -len(suffix)] for p in files)
+    if view == "camera" and matrices is None:
+        raise FewerError(f"{root} has no folder calib, so the camera's view is not known; take the whole scans")
+    return DetectionData(root, layout, scans, there, matrices, names, tuple(files), view)

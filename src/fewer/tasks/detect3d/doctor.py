@@ -1,0 +1,275 @@
+"""Find what is wrong with a folder of scans, and repair what is safe to repair."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewer.core.errors import FewerError
+from fewer.core.files import atomic_write_bytes, atomic_write_text
+from fewer.core.progress import Progress, Silent
+from fewer.tasks.detect3d.boxes import points_in_boxes
+from fewer.tasks.detect3d.dataset import DetectionData, open_data
+from fewer.tasks.detect3d.frames import Objects
+from fewer.tasks.findings import Finding, finding_lines
+from fewer.tasks.folders import make_folder
+
+__all__ = ["CHECKS", "ScanCheckup", "ScanRepair", "checkup", "repair"]
+
+CHECKS = {
+    "unreadable": ("error", "a scan cannot be read, or holds no point"),
+    "label": ("error", "a label or its calibration cannot be read"),
+    "nan": ("error", "a scan holds NaN or infinity"),
+    "frame": ("error", "boxes stand in another frame than the points: nearly all of them are empty"),
+    "size": ("error", "a box has a size that is not positive, or above 30 m"),
+    "empty-box": ("warning", "a box holds no point"),
+    "unknown-class": ("warning", "a class is rare: perhaps a slip of the pen"),
+    "intensity": ("warning", "intensities are not within 0 and 1"),
+    "unlabelled": ("warning", "scans have no label"),
+    "duplicate": ("warning", "two scans have the same points"),
+    "leak": ("error", "a scan trains and judges"),
+}
+"""Every check: how bad it is, and what it means."""
+
+_KNOWN = {"Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc", "DontCare"}
+
+
+@dataclass(frozen=True)
+class ScanCheckup:
+    """What a folder of scans is, and what is wrong with it.
+
+    Attributes
+    ----------
+    data
+        As it was listed.
+    findings
+        Errors first.
+    facts
+        Scans, points, objects by class.
+    """
+
+    data: DetectionData
+    findings: tuple[Finding, ...]
+    facts: dict[str, Any]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether there is no error."""
+        return all(finding.level != "error" for finding in self.findings)
+
+    def lines(self) -> list[str]:
+        """What the folder is, then the findings by check."""
+        facts = self.facts
+        told = [f"{facts['scans']} scans ({self.data.layout}), {facts['labelled']} with a label"]
+        if facts["points"]:
+            told.append(f"{min(facts['points'])} to {max(facts['points'])} points a scan")
+        told.append("objects: " + (", ".join(f"{n} {c}" for n, c in facts["classes"].items()) or "none"))
+        return [*told, *finding_lines(self.findings, CHECKS)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "root": str(self.data.root),
+            "healthy": self.healthy,
+            "facts": self.facts,
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+    def to_json(self) -> str:
+        """Indented JSON."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+
+
+def checkup(data: DetectionData | str | Path, *, progress: Progress | None = None) -> ScanCheckup:
+    """Look at every scan and label.
+
+    Raises
+    ------
+    FewerError
+        When the folder holds no scan.
+    """
+    data = data if isinstance(data, DetectionData) else open_data(data)
+    findings: list[Finding] = []
+    counts: Counter[str] = Counter()
+    points: list[int] = []
+    hashes: dict[int, str] = {}
+    empty = boxes = labelled = 0
+    with (progress or Silent()).stage("look at scans", len(data)) as stage:
+        for name in data.names:
+            some, objects, scan = _look(data, name)
+            findings += some
+            labelled += data.label_file(name) is not None
+            if scan is not None:
+                points.append(len(scan))
+                same = hashes.setdefault(hash(scan.tobytes()), name)
+                if same != name:
+                    findings.append(
+                        _finding("duplicate", name, f"has the points of {same}", "the later one is left out")
+                    )
+            if objects is not None:
+                counts.update(objects.classes)
+                if scan is not None and len(objects):
+                    inside = points_in_boxes(scan, objects.boxes, 0.1).sum(1)
+                    boxes, empty = boxes + len(objects), empty + int((inside == 0).sum())
+                    hollow = np.flatnonzero(inside == 0)
+                    for at in hollow[:1]:
+                        text = f"{len(hollow)} of {len(objects)} boxes hold no point, such as a {objects.classes[at]}"
+                        findings.append(_finding("empty-box", name, text, "boxes without a point are dropped"))
+            stage.advance(1, name)
+    findings += _of_the_set(data, counts, boxes, empty, labelled)
+    findings.sort(key=lambda one: (one.level != "error", list(CHECKS).index(one.check)))
+    facts = {"scans": len(data), "labelled": labelled, "points": points, "classes": dict(counts.most_common())}
+    return ScanCheckup(data, tuple(findings), facts)
+
+
+def _finding(check: str, case: str, text: str, fix: str = "") -> Finding:
+    return Finding(check, CHECKS[check][0], case, text, fix)
+
+
+def _look(data: DetectionData, name: str) -> tuple[list[Finding], Objects | None, np.ndarray | None]:
+    findings, scan, objects = [], None, None
+    try:
+        scan = data.points(name)
+    except FewerError as error:
+        findings.append(_finding("unreadable", name, str(error), "the scan is left out"))
+    try:
+        objects = data.objects(name) if data.label_file(name) is not None else None
+    except FewerError as error:
+        findings.append(_finding("label", name, str(error), "the scan is left out"))
+    if scan is not None:
+        bad = ~np.isfinite(scan).all(1)
+        if bad.any():
+            findings.append(_finding("nan", name, f"{int(bad.sum())} points hold NaN or infinity", "they are dropped"))
+            scan = scan[~bad]
+        if len(scan) and (scan[:, 3].min() < -0.01 or scan[:, 3].max() > 1.01):
+            text = f"intensities from {scan[:, 3].min():g} to {scan[:, 3].max():g}"
+            findings.append(_finding("intensity", name, text))
+    if objects is not None and len(objects):
+        sizes = objects.boxes[:, 3:6]
+        wrong = ((sizes <= 0) | (sizes > 30)).any(1)
+        if wrong.any():
+            findings.append(
+                _finding("size", name, f"{int(wrong.sum())} boxes have an impossible size", "they are dropped")
+            )
+    return findings, objects, scan
+
+
+def _of_the_set(data: DetectionData, counts: Counter[str], boxes: int, empty: int, labelled: int) -> list[Finding]:
+    findings = []
+    if boxes >= 5 and empty > 0.8 * boxes:
+        text = f"{empty} of {boxes} boxes hold no point: are they in the camera's frame, or is z the underside?"
+        findings.append(_finding("frame", "", text))
+    total = sum(counts.values())
+    for name, count in counts.items():
+        if name not in _KNOWN and count < 0.01 * total:
+            findings.append(_finding("unknown-class", name, f"{count} of {total} objects"))
+    if labelled < len(data):
+        findings.append(_finding("unlabelled", "", f"{len(data) - labelled} of {len(data)} scans"))
+    try:
+        both = set(data.listed("train")) & set(data.listed("val"))
+        if both:
+            findings.append(_finding("leak", min(both), f"{len(both)} scans are in train.txt and in val.txt"))
+    except FewerError as error:
+        findings.append(_finding("unreadable", "", str(error)))
+    return findings
+
+
+@dataclass(frozen=True)
+class ScanRepair:
+    """What was done.
+
+    Attributes
+    ----------
+    folder
+        The copy.
+    kept
+        Scans in it.
+    changed, left_out
+        One line each.
+    """
+
+    folder: Path
+    kept: int
+    changed: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """Where the copy is, and what was changed."""
+        told = [*self.changed, *(f"left out: {line}" for line in self.left_out)] or ["nothing had to be changed"]
+        return [f"wrote {self.folder} with {self.kept} scans:", *(f"  {line}" for line in told)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"folder": str(self.folder), "kept": self.kept, "changed": list(self.changed)} | {
+            "left_out": list(self.left_out)
+        }
+
+
+def repair(found: ScanCheckup, out: str | Path, *, progress: Progress | None = None) -> ScanRepair:
+    """Write a copy without points that are not finite, boxes without points or of impossible size, and broken scans.
+
+    The copy has OpenPCDet's custom layout, which needs no camera.
+
+    Raises
+    ------
+    FewerError
+        When ``out`` is there already, or nothing is left.
+    """
+    data, place = found.data, Path(out)
+    if place.exists():
+        raise FewerError(f"{out} exists already; give a folder that does not")
+    bad = {f.case: f.check for f in found.findings if f.check in ("unreadable", "label", "duplicate") and f.case}
+    changed, kept = [], []
+    try:
+        for name in data.names:
+            if name in bad:
+                continue
+            kept.append(name)
+            changed += _copy(data, name, place)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    if not kept:
+        raise FewerError(f"no scan of {data.root} can be used")
+    for part in ("train", "val"):
+        names = [name for name in _listed(data, part) if name in set(kept)]
+        if names:
+            make_folder(place / "ImageSets")
+            atomic_write_text(place / "ImageSets" / f"{part}.txt", "".join(f"{name}\n" for name in names))
+    return ScanRepair(place, len(kept), tuple(changed), tuple(f"{name} ({check})" for name, check in bad.items()))
+
+
+def _listed(data: DetectionData, part: str) -> Sequence[str]:
+    try:
+        return data.listed(part)
+    except FewerError:
+        return ()
+
+
+def _copy(data: DetectionData, name: str, place: Path) -> list[str]:
+    import io
+
+    from fewer.tasks.detect3d.layouts import custom_label_text
+
+    scan, changed = data.points(name), []
+    good = np.isfinite(scan).all(1)
+    if not good.all():
+        changed.append(f"{name}: dropped {int((~good).sum())} points that hold NaN or infinity")
+    text = io.BytesIO()
+    np.save(text, scan[good], allow_pickle=False)
+    atomic_write_bytes(make_folder(place / "points") / f"{name}.npy", text.getvalue())
+    if data.label_file(name) is not None:
+        objects = data.objects(name)
+        sizes = objects.boxes[:, 3:6]
+        fine = ((sizes > 0) & (sizes <= 30)).all(1) & points_in_boxes(scan[good], objects.boxes, 0.1).any(1)
+        if not fine.all():
+            changed.append(f"{name}: dropped {int((~fine).sum())} boxes without a point or of impossible size")
+        atomic_write_text(make_folder(place / "labels") / f"{name}.txt", custom_label_text(objects.take(fine)))
+    return changed

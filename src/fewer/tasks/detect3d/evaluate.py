@@ -1,0 +1,131 @@
+"""Evaluate a trained run, or a folder of detections in KITTI's format; and the quality that a compression shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from fewer.core.errors import FewerError
+from fewer.core.files import atomic_write_text
+from fewer.core.progress import Progress
+from fewer.models.spec import LoadedModel, load_model
+from fewer.tasks.detect3d.dataset import DetectionData, open_data
+from fewer.tasks.detect3d.evaluation import DetectionScores, score_detections
+from fewer.tasks.detect3d.frames import Objects
+from fewer.tasks.detect3d.kitti import parse_label, read_text
+from fewer.tasks.detect3d.layouts import parse_sweep_boxes
+from fewer.tasks.detect3d.loaded import data_for, detector_of, unseen
+from fewer.tasks.detect3d.pages import bird_section, evaluation_page
+from fewer.tasks.detect3d.scoring import score_detector
+from fewer.tasks.detect3d.settings import EvaluateSettings
+from fewer.tasks.folders import check_out, device_of, make_folder
+
+__all__ = ["DetectorQuality", "evaluate", "quality"]
+
+
+def evaluate(
+    target: str | Path,
+    data: str | Path,
+    *,
+    out: str | Path | None = None,
+    settings: EvaluateSettings | None = None,
+    overwrite: bool = False,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    command: str = "",
+) -> DetectionScores:
+    """Score a run, or a folder of detections (``NAME.txt`` of KITTI with 16 columns, or JSON boxes), on labelled scans.
+
+    Parameters
+    ----------
+    target
+        Run folder, or folder of detections.
+    data
+        Labelled scans. If the run was trained on them, only those that did not train are scored.
+    out
+        Folder for ``evaluation.json``, ``evaluation.csv`` and ``evaluation.html``.
+    settings
+        See :class:`~fewer.tasks.detect3d.settings.EvaluateSettings`.
+
+    Raises
+    ------
+    FewerError
+        When target and data do not fit each other.
+    """
+    settings = settings or EvaluateSettings()
+    check_out(out, ("evaluation.json",), overwrite)
+    place, birds = Path(target), None
+    if not place.is_dir():
+        raise FewerError(f"{target} does not exist; give a run folder, or a folder of detections")
+    if (place / "recipe.json").is_file():
+        loaded = load_model(str(target))
+        model, opened = detector_of(loaded).to(device_of(device)), data_for(loaded, data)
+        names = opened.labelled() if settings.all_scans else unseen(loaded, opened)
+        if not names:
+            raise FewerError(f"{data} has no labelled scan that {target} was not trained on; give --all-scans")
+        result, found = score_detector(
+            model, opened, names, score=settings.score, whole=settings.whole, progress=progress
+        )
+        classes, reach = model.config.classes, model.config.reach
+        if out is not None:
+            birds = bird_section(opened, found, classes, reach, score=settings.score)
+    else:
+        opened = open_data(data)
+        found = _detections(place, opened)
+        classes = sorted({name for objects in found.values() for name in objects.classes})
+        truths = [opened.everything(name) for name in found]
+        result = score_detections(truths, list(found.values()), classes, score=settings.score)
+    if out is not None:
+        page = evaluation_page(f"{place.name} on {opened.root.name}", result, birds, command)
+        folder = make_folder(out)
+        atomic_write_text(folder / "evaluation.csv", result.to_csv())
+        atomic_write_text(folder / "evaluation.html", page.to_html())
+        atomic_write_text(folder / "evaluation.json", result.to_json())
+    return result
+
+
+def _detections(place: Path, data: DetectionData) -> dict[str, Objects]:
+    found: dict[str, Objects] = {}
+    for name in data.labelled():
+        text, boxes = place / f"{name}.txt", place / f"{name}.json"
+        if text.exists():
+            found[name] = parse_label(read_text(text), data.calibration(name), text)
+        elif boxes.exists():
+            found[name] = parse_sweep_boxes(read_text(boxes), boxes)
+    missing = [name for name in data.labelled() if name not in found]
+    if missing:
+        raise FewerError(f"{place} has no detections of the scan {missing[0]!r} ({len(missing)} are missing)")
+    return found
+
+
+@dataclass(frozen=True)
+class DetectorQuality:
+    """The quality of a detector; see :class:`fewer.tasks.Quality`."""
+
+    data: DetectionData
+    names: tuple[str, ...]
+    note: str
+    lower_is_better: frozenset[str]
+
+    def __call__(self, model: nn.Module) -> Mapping[str, float]:
+        """Average precision (moderate, 40 recalls, percent), missed and spurious."""
+        return score_detector(model, self.data, self.names)[0].measures()
+
+
+def quality(loaded: LoadedModel, folder: str | Path) -> DetectorQuality:
+    """How good detectors of this kind are on the labelled scans of a folder, without those that trained.
+
+    Raises
+    ------
+    FewerError
+        When there is none.
+    """
+    data = data_for(loaded, folder)
+    names = unseen(loaded, data)
+    if not names:
+        raise FewerError(f"{folder} has no labelled scan that {loaded.name} was not trained on; give other data")
+    lower = {f"{kind} {name}" for name in detector_of(loaded).config.classes for kind in ("missed", "spurious")}
+    return DetectorQuality(data, names, f"on {len(names)} labelled scans", frozenset(lower))

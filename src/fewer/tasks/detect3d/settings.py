@@ -1,0 +1,59 @@
+"""Everything that a training, an evaluation and a prediction of boxes can be told."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fewer.core.strict import StrictSettings
+from fewer.training.settings import LoopSettings
+
+__all__ = ["EvaluateSettings", "PredictSettings", "TrainSettings"]
+
+Network = Literal["pointpillars", "centerpoint-pillar", "second", "centerpoint", "pv-rcnn"]
+
+
+class TrainSettings(LoopSettings):
+    """Settings of a training.
+
+    Examples
+    --------
+    >>> TrainSettings(network="second").size
+    'small'
+    """
+
+    network: Network = Field(default="pointpillars", description="Which detector is trained.")
+    size: Literal["small", "published"] = Field(
+        default="small", description="Grid and widths: small ones for a few cores, or those of OpenPCDet."
+    )
+    classes: tuple[str, ...] = Field(default=("Car", "Pedestrian", "Cyclist"), description="Classes that are learnt.")
+    view: Literal["full", "camera"] = Field(default="full", description="Whole scans, or what KITTI's camera sees.")
+    learning_rate: float = Field(default=3e-3, gt=0, description="Rate after its warm-up.")
+    rate_shape: Literal["polynomial", "cosine", "steps", "constant"] = Field(
+        default="cosine", description="How the rate falls: polynomial, cosine, steps or constant."
+    )
+    rate_warm_up: float = Field(default=0.2, ge=0, lt=1, description="Share of the training in which the rate rises.")
+    weight_decay: float = Field(default=1e-2, ge=0, description="Decay of weights per step, in units of the rate.")
+    steps: int = Field(default=1000, ge=1, description="Steps of the training.")
+    every: int = Field(default=200, ge=1, description="Steps between validations.")
+    set_in: int = Field(default=12, ge=0, description="Cars that a scan is filled up to with those of other scans.")
+    objects: str | None = Field(default=None, description="Further data whose objects are set in, such as real scans.")
+    turn: float = Field(default=0.4, ge=0, description="Largest random turn of a scan, radians.")
+    least_points: int = Field(default=3, ge=0, description="Points that an object needs to be learnt.")
+    judges: int = Field(default=24, ge=1, description="Scans that a validation looks at; the end is judged on all.")
+
+
+class EvaluateSettings(StrictSettings):
+    """Settings of an evaluation."""
+
+    all_scans: bool = Field(default=False, description="Score scans that trained as well.")
+    score: float = Field(default=0.3, ge=0, le=1, description="Confidence at which missed and spurious are counted.")
+    whole: bool = Field(default=False, description="Count objects that the network's grid does not reach as missed.")
+
+
+class PredictSettings(StrictSettings):
+    """Settings of a prediction."""
+
+    score: float = Field(default=0.1, ge=0, le=1, description="Least confidence of a box that is written.")
+    pictures: bool = Field(default=False, description="Write a bird's-eye view of each scan, into out/pictures.")

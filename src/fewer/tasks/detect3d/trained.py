@@ -1,0 +1,86 @@
+"""What a training of a detector plans and returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fewer.tasks.detect3d.dataset import DetectionData
+from fewer.tasks.detect3d.evaluation import DetectionScores
+from fewer.tasks.detect3d.networks import Detector, DetectorConfig, build_network
+from fewer.tasks.detect3d.settings import TrainSettings
+
+__all__ = ["DetectorPlan", "TrainedDetector"]
+
+
+@dataclass(frozen=True, eq=False)
+class DetectorPlan:
+    """What a training would do.
+
+    Attributes
+    ----------
+    data
+        Scans.
+    train, val
+        Names of those that train and that judge.
+    config
+        Of the network.
+    """
+
+    data: DetectionData
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    config: DetectorConfig
+
+    def lines(self) -> list[str]:
+        """In words."""
+        count = sum(p.numel() for p in build_network(self.config).parameters())
+        x, y, z = self.config.grid
+        return [
+            f"{len(self.train)} scans train, {len(self.val)} judge; classes {', '.join(self.config.classes)}",
+            f"{self.config.network}, {count / 1e6:.3g} M parameters, grid {x} x {y} x {z} of "
+            + " x ".join(f"{v:g}" for v in self.config.voxel)
+            + " m",
+        ]
+
+
+@dataclass(eq=False)
+class TrainedDetector:
+    """What :func:`train` returns.
+
+    Attributes
+    ----------
+    model
+        In evaluation mode, with the weights of the best validation.
+    plan, settings
+        What was asked for.
+    scores
+        On the scans that judge; None if there are none.
+    history
+        One entry per validation.
+    seconds
+        Of the training.
+    folder
+        Run folder, or None.
+    """
+
+    model: Detector
+    plan: DetectorPlan
+    settings: TrainSettings
+    scores: DetectionScores | None
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_step: int = 0
+    seconds: float = 0.0
+    folder: Path | None = None
+
+    def lines(self) -> list[str]:
+        """The scores, and where the run is."""
+        told = [f"trained {self.plan.config.network} for {self.settings.steps} steps; best at step {self.best_step}"]
+        told += self.scores.lines() if self.scores is not None else ["no scan was kept apart to judge"]
+        return told + ([f"run folder {self.folder}"] if self.folder else [])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        scores = None if self.scores is None else self.scores.to_dict()
+        return {"folder": str(self.folder) if self.folder else None, "best_step": self.best_step, "scores": scores}

@@ -1,0 +1,247 @@
+"""Train a detector: from annotated scans to a run folder with weights, scores on unseen scans and a page."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fewer.core.errors import FewerError, near_match
+from fewer.core.progress import Progress, Silent
+from fewer.core.run import RunFolder
+from fewer.models.artefact import save_artefact
+from fewer.tasks.detect3d.augment import ObjectBank, augmented, only
+from fewer.tasks.detect3d.dataset import DetectionData, open_data
+from fewer.tasks.detect3d.frames import Frame
+from fewer.tasks.detect3d.networks import Detector, DetectorConfig, build_network, small_config
+from fewer.tasks.detect3d.networks.config import published_config
+from fewer.tasks.detect3d.pages import training_page
+from fewer.tasks.detect3d.scoring import score_detector
+from fewer.tasks.detect3d.settings import TrainSettings
+from fewer.tasks.detect3d.trained import DetectorPlan, TrainedDetector
+from fewer.training.loop import Validation, check_device, fit, make_accelerator, work_key
+
+_EXAMPLE = 1024
+"""Points of the made-up scan that tells a run's layers where no scan is at hand."""
+
+__all__ = ["ScanSampler", "plan_training", "save_detector", "train"]
+
+
+def plan_training(data: DetectionData | str | Path, settings: TrainSettings | None = None) -> DetectorPlan:
+    """Look at a data set and choose the network, without training.
+
+    Raises
+    ------
+    FewerError
+        When nothing is annotated, or the annotations hold none of the classes.
+    """
+    settings = settings or TrainSettings()
+    data = data if isinstance(data, DetectionData) else open_data(data, settings.view)
+    names, val = data.split(settings.seed)
+    if not names:
+        raise FewerError(f"{data.root} has no annotated scan to train with")
+    make = small_config if settings.size == "small" else published_config
+    config = make(settings.network, settings.classes)
+    seen: set[str] = set()
+    for name in names[:50]:
+        seen |= set(data.objects(name).classes)
+    missing = [name for name in settings.classes if name not in seen]
+    if len(missing) == len(settings.classes):
+        raise FewerError(
+            f"none of the classes {', '.join(settings.classes)} is in the first scans of {data.root}"
+            f"{near_match(settings.classes[0], seen)}; name them with --classes"
+        )
+    return DetectorPlan(data, names, val, config)
+
+
+class ScanSampler:
+    """Batches of scans with objects of other scans set in, flipped, turned and scaled.
+
+    The batch of a step depends on the seed and the step alone.
+
+    Parameters
+    ----------
+    frames
+        Scans that train.
+    config, settings
+        Of the training.
+    bank
+        Objects that are set in.
+    """
+
+    def __init__(
+        self, frames: Sequence[Frame], config: DetectorConfig, settings: TrainSettings, bank: ObjectBank
+    ) -> None:
+        self.frames, self.config, self.settings, self.bank = list(frames), config, settings, bank
+
+    def batch(self, step: int) -> tuple[tuple[Tensor, ...], list[Tensor], list[Tensor]]:
+        """Scans, boxes and class numbers."""
+        config, settings = self.config, self.settings
+        rng = np.random.default_rng([22, settings.seed, step])
+        scans, boxes, labels = [], [], []
+        rare = settings.set_in // 2
+        counts = {name: settings.set_in if name == "Car" else rare for name in config.classes}
+        for at in rng.integers(len(self.frames), size=settings.batch):
+            frame = self.bank.set_in(self.frames[int(at)], counts, rng)
+            frame = only(augmented(frame, rng, settings.turn), config.classes, config.reach, settings.least_points)
+            scans.append(torch.from_numpy(np.ascontiguousarray(frame.points, dtype=np.float32)))
+            boxes.append(torch.from_numpy(np.asarray(frame.objects.boxes, dtype=np.float32).reshape(-1, 7)))
+            labels.append(torch.tensor([config.classes.index(n) for n in frame.objects.classes], dtype=torch.long))
+        return tuple(scans), boxes, labels
+
+
+def train(
+    data: DetectionData | str | Path,
+    *,
+    out: str | Path | None = None,
+    settings: TrainSettings | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
+    command: str = "",
+) -> TrainedDetector:
+    """Train a detector.
+
+    Parameters
+    ----------
+    data
+        Folder, or a data set that was opened.
+    out
+        Run folder; everything stays in memory when None.
+    settings
+        See :class:`TrainSettings`.
+    overwrite, resume
+        What to do with an existing run folder.
+    progress, tell, command
+        For the command line.
+
+    Raises
+    ------
+    FewerError
+        When data and settings do not fit each other.
+
+    Examples
+    --------
+    >>> run = train("kitti/", out="run/", settings=TrainSettings(steps=1000))  # doctest: +SKIP
+    >>> run.scores.ap("Car")  # doctest: +SKIP
+    74.1
+    """
+    settings, progress = settings or TrainSettings(), progress or Silent()
+    check_device(settings)
+    with ExitStack() as stack:
+        run = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume)) if out else None
+        if run is not None and resume and run.has("report_json"):
+            raise FewerError(f"the training in {out} is finished; give --overwrite to do it again")
+        plan = plan_training(data, settings)
+        for line in plan.lines():
+            if tell is not None:
+                tell(line)
+        scratch = None
+        if run is not None:
+            run.write_config({"task": "detect3d", "data": str(plan.data.root), "settings": _plain(settings)})
+            run.log("started", command=command)
+            scratch = run.path / ".scratch"
+            scratch.mkdir(exist_ok=True)
+        result = _train(plan, settings, scratch, progress)
+        if run is not None:
+            _save(run, plan, result, command)
+            shutil.rmtree(run.path / ".scratch", ignore_errors=True)
+            result.folder = run.path
+        return result
+
+
+def _plain(settings: TrainSettings) -> dict[str, Any]:
+    return {k: v for k, v in settings.model_dump(mode="json").items() if v is not None}
+
+
+def _train(plan: DetectorPlan, settings: TrainSettings, scratch: Path | None, progress: Progress) -> TrainedDetector:
+    began, config = perf_counter(), plan.config
+    frames = []
+    with progress.stage("read scans", len(plan.train)) as stage:
+        for name in plan.train:
+            frames.append(plan.data.frame(name))
+            stage.advance(1, name)
+    bank = ObjectBank.of(frames, config.classes)
+    if settings.objects is not None:
+        other = open_data(settings.objects)
+        for name in other.labelled():
+            frame = other.frame(name)
+            bank.add(only(frame, config.classes, config.reach))
+    torch.manual_seed(settings.seed)
+    model = build_network(config)
+    accelerator = make_accelerator(settings)
+    model.to(accelerator.device)
+    sampler = ScanSampler(frames, config, settings, bank)
+
+    def objective(net: nn.Module, step: int) -> Tensor:
+        scans, boxes, labels = sampler.batch(step)
+        there = accelerator.device
+        moved = tuple(s.to(there) for s in scans)
+        return model.loss(moved, [b.to(there) for b in boxes], [n.to(there) for n in labels])
+
+    judges = plan.val[:: max(1, -(-len(plan.val) // settings.judges))]
+    first = config.classes[0]
+
+    def judge(net: nn.Module) -> float:
+        scores, _ = score_detector(net, plan.data, judges)
+        return scores.ap(first) or 0.0
+
+    key = work_key(settings.model_dump(exclude={"device"}), config.model_dump(mode="json"), plan.train, plan.val)
+    found = fit(
+        model,
+        objective,
+        settings,
+        accelerator,
+        name="train",
+        progress=progress,
+        checkpoint=scratch and scratch / "checkpoint.safetensors",
+        key=key,
+        validate=Validation(judge, name=f"AP {first}") if judges else None,
+    )
+    found.load_best(model)
+    model.to("cpu").eval()
+    seconds = perf_counter() - began
+    scores = score_detector(model, plan.data, plan.val, progress=progress)[0] if plan.val else None
+    return TrainedDetector(model, plan, settings, scores, found.history, found.best_step, seconds)
+
+
+def _save(run: RunFolder, plan: DetectorPlan, result: TrainedDetector, command: str) -> None:
+    save_detector(run.path, result.model, plan, result.settings.view)
+    page = training_page(result, command)
+    run.write_text("report_html", page.to_html())
+    run.write_text("report_json", page.to_json())
+    run.log("finished", best_step=result.best_step)
+
+
+def save_detector(folder: Path, model: Detector, plan: DetectorPlan | None, view: str = "full", **facts: Any) -> None:
+    """Weights and recipe of a detector, as ``load_model`` reads them.
+
+    Parameters
+    ----------
+    folder
+        Where to.
+    model
+        With its configuration.
+    plan
+        Of its training, so that scans that judged are known; None where there was none here.
+    view
+        Of the scans that it was trained on.
+    facts
+        Further JSON values to keep.
+    """
+    args = model.config.model_dump(mode="json")
+    source = {"kind": "task", "task": "detect3d", "name": model.config.network, "args": args}
+    kept: dict[str, Any] = {"view": view, **facts}
+    if plan is not None:
+        kept["split"] = {"data": str(plan.data.root.resolve()), "train": list(plan.train), "val": list(plan.val)}
+    meta = {"task": "detect3d", "detect3d": kept, "model": model.config.network}
+    meta["input_size"] = [_EXAMPLE, model.config.features]
+    save_artefact(folder, model.cpu(), [], source, meta)

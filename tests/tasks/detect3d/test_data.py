@@ -1,0 +1,154 @@
+"""Readers, the simulator, ground-truth sampling and the doctor."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewer.core.errors import FewerError
+from fewer.tasks.detect3d.augment import ObjectBank, augmented, only
+from fewer.tasks.detect3d.boxes import points_in_boxes
+from fewer.tasks.detect3d.dataset import open_data
+from fewer.tasks.detect3d.doctor import checkup, repair
+from fewer.tasks.detect3d.frames import Frame, Objects
+from fewer.tasks.detect3d.kitti import Calibration, image_boxes, label_text, parse_calibration, parse_label
+from fewer.tasks.detect3d.layouts import custom_label_text, sweep_boxes_text
+from fewer.tasks.detect3d.simulator import SENSORS, Streets
+
+SENSOR = SENSORS["hdl-64"].ahead(40).thinned(4)
+
+
+@pytest.fixture(scope="module")
+def kitti(tmp_path_factory) -> Path:
+    return Streets(SENSOR, seed=3).write(tmp_path_factory.mktemp("data") / "kitti", 4)
+
+
+def test_kitti_folder_reads_back(kitti):
+    data = open_data(kitti)
+    assert data.layout == "kitti" and len(data) == 4 and data.split() == (("000000", "000001", "000002"), ("000003",))
+    frame, again = Streets(SENSOR, seed=3).frame(1), data.frame("000001")
+    assert np.array_equal(frame.points, again.points)
+    assert frame.objects.classes == again.objects.classes
+    assert np.abs(frame.objects.boxes[:, :6] - again.objects.boxes[:, :6]).max() < 0.011
+    assert np.abs(np.sin(frame.objects.boxes[:, 6] - again.objects.boxes[:, 6])).max() < 1e-3
+    camera = open_data(kitti, "camera").points("000001")
+    assert 0 < len(camera) < len(again.points)
+
+
+def test_simulated_points_lie_where_they_should():
+    made, boxes, _ = Streets(SENSORS["hdl-64"].ahead(30).thinned(2), seed=1).scan(0)
+    inside = points_in_boxes(made.points, boxes, 0.1)
+    for number in range(len(boxes)):
+        own = made.owner == number
+        assert own.sum() == 0 or inside[number, own].mean() > 0.98
+    assert (made.seen <= made.wholly).all() and made.points[:, 3].min() >= 0 and made.points[:, 3].max() <= 1
+    # whoever is hidden behind another one gets fewer beams than without it
+    assert set(made.occlusion()) <= {0, 1, 2}
+
+
+def test_custom_and_sweep_layouts(tmp_path, kitti):
+    frame = open_data(kitti).frame("000000")
+    custom = tmp_path / "custom"
+    for name in ("points", "labels"):
+        (custom / name).mkdir(parents=True)
+    np.save(custom / "points" / "a.npy", frame.points)
+    (custom / "labels" / "a.txt").write_text(custom_label_text(frame.objects))
+    read = open_data(custom).frame("a")
+    assert np.array_equal(read.points, frame.points) and np.allclose(read.objects.boxes, frame.objects.boxes, atol=1e-3)
+    sweeps = tmp_path / "nu"
+    for name in ("sweeps", "boxes"):
+        (sweeps / name).mkdir(parents=True)
+    five = np.column_stack([frame.points[:, :3], 255 * frame.points[:, 3], np.zeros(len(frame.points))])
+    (sweeps / "sweeps" / "a.pcd.bin").write_bytes(five.astype("<f4").tobytes())
+    moving = replace(frame.objects, velocity=np.ones((len(frame.objects), 2)))
+    (sweeps / "boxes" / "a.json").write_text(sweep_boxes_text(moving))
+    read = open_data(sweeps).frame("a")
+    assert read.points.shape[1] == 5 and np.allclose(read.points[:, :4], frame.points, atol=1e-5)
+    assert np.allclose(read.objects.boxes, frame.objects.boxes) and read.objects.velocity is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda d: (d / "velodyne/000000.bin").write_bytes(b"\0" * 15), "no whole number of points"),
+        (lambda d: (d / "velodyne/000000.bin").write_bytes(b""), "holds no point"),
+        (lambda d: (d / "label_2/000000.txt").write_text("Car 0 0 0 1 2 3 4 1 1 1 0 0 9\n"), "14 columns"),
+        (
+            lambda d: (d / "calib/000000.txt").write_text(Calibration.usual().text().replace("Tr_velo_to_cam", "Tr")),
+            "no Tr_velo_to_cam",
+        ),
+        (lambda d: (d / "calib/000000.txt").unlink(), "does not exist"),
+    ],
+)
+def test_bad_files_are_told_in_one_sentence(tmp_path, change, told):
+    root = Streets(SENSOR, seed=4).write(tmp_path / "kitti", 2)
+    change(root / "training")
+    with pytest.raises(FewerError, match=told) as caught:
+        open_data(root).frame("000000")
+    assert "\n" not in str(caught.value)
+    found = checkup(root)
+    assert not found.healthy and found.findings[0].case == "000000"
+    done = repair(found, tmp_path / "fixed")
+    assert done.kept == 1 and checkup(tmp_path / "fixed").healthy
+
+
+def test_doctor_drops_points_and_boxes(tmp_path):
+    root = Streets(SENSOR, seed=4).write(tmp_path / "kitti", 2)
+    data = open_data(root)
+    points = data.points("000000")
+    points[3, 0] = np.nan
+    (root / "training/velodyne/000000.bin").write_bytes(points.tobytes())
+    label = root / "training/label_2/000000.txt"
+    far = Objects(np.array([[300.0, 0, 0, 4, 2, 1.5, 0], [20, 5, 0, 40, 2, 1.5, 0]]), ("Car", "Car"))
+    label.write_text(label.read_text() + label_text(far, Calibration.usual()))
+    found = checkup(root)
+    assert {f.check for f in found.findings} >= {"nan", "empty-box", "size"}
+    assert json.loads(found.to_json())["healthy"] is False and found.lines()
+    done = repair(found, tmp_path / "fixed")
+    assert len(done.changed) == 2
+    again = checkup(tmp_path / "fixed")
+    assert again.healthy and again.facts["points"][0] == len(points) - 1
+
+
+def test_boxes_in_another_frame_are_noticed(tmp_path, kitti):
+    data = open_data(kitti)
+    root = tmp_path / "custom"
+    for name in ("points", "labels"):
+        (root / name).mkdir(parents=True)
+    for name in data.names:
+        frame = data.frame(name)
+        np.save(root / "points" / f"{name}.npy", frame.points)
+        wrong = frame.objects.boxes[:, [1, 2, 0, 3, 4, 5, 6]]  # as a camera counts its axes
+        (root / "labels" / f"{name}.txt").write_text(custom_label_text(Objects(wrong, frame.objects.classes)))
+    assert "frame" in {f.check for f in checkup(root).findings}
+
+
+def test_calibration_turns_back():
+    text = Calibration.usual().text()
+    calibration = parse_calibration(text)
+    points = np.random.default_rng(0).uniform(1, 30, (9, 3))
+    assert np.allclose(calibration.to_scanner(calibration.to_camera(points)), points)
+    boxes = np.array([[15.0, 3, -1, 4, 1.7, 1.5, 0.7], [25, -6, -1, 0.8, 0.6, 1.7, -3]])
+    objects = Objects(boxes, ("Car", "Pedestrian"), np.array([0.9, 0.5]))
+    read = parse_label(label_text(objects, calibration), calibration)
+    assert np.abs(read.boxes - boxes).max() < 0.011 and np.allclose(read.scores, objects.scores)
+    assert np.allclose(image_boxes(boxes, calibration)[0], read.image, atol=0.01)
+
+
+def test_augmentation_keeps_points_in_boxes(kitti):
+    frame = open_data(kitti).frame("000000")
+    before = points_in_boxes(frame.points, frame.objects.boxes, 0.02).sum(1)
+    for seed in range(4):
+        changed = augmented(frame, np.random.default_rng(seed))
+        after = points_in_boxes(changed.points, changed.objects.boxes, 0.02).sum(1)
+        assert np.abs(after - before).max() <= 2
+    bank = ObjectBank.of([frame], ("Car",))
+    bare = Frame("b", frame.points[:5] + 200, Objects())
+    filled = bank.set_in(bare, {"Car": 3}, np.random.default_rng(0))
+    assert 0 < len(filled.objects) <= 3 and len(filled.points) > 5
+    near = only(frame, ("Car",), (0, -20, -3, 30, 20, 1))
+    assert (near.objects.boxes[:, 0] < 30).all()

@@ -1,0 +1,87 @@
+"""Overlap of rotated boxes against polygons of shapely and hand-computed cases."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fewer.tasks.detect3d.boxes import bev_corners, box_corners, points_in_boxes, turned
+from fewer.tasks.detect3d.overlap import bev_iou, box_iou, common_area, rotated_nms
+
+
+def some_boxes(count: int, seed: int, spread: float = 4.0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.column_stack(
+        [
+            rng.uniform(-spread, spread, (count, 2)),
+            rng.uniform(-1, 1, count),
+            rng.uniform(0.3, 6, (count, 3)),
+            rng.uniform(-7, 7, count),
+        ]
+    )
+
+
+def test_against_shapely():
+    shapely = pytest.importorskip("shapely", reason="the oracle of polygons needs shapely")
+    first, second = some_boxes(60, 0), some_boxes(50, 1)
+    # the awkward ones: the same box, turned by right angles, sharing an edge or a corner, one inside the other
+    second[:6] = first[:6]
+    second[1, 6] += np.pi
+    second[2, 6] += np.pi / 2
+    second[3, :2] += first[3, 3] * np.array([np.cos(first[3, 6]), np.sin(first[3, 6])])
+    second[4, 3:5] *= 0.5
+    second[5, 6] += 1e-8
+    polygons = [[shapely.Polygon(corners) for corners in bev_corners(boxes)] for boxes in (first, second)]
+    wanted = np.array([[a.intersection(b).area for b in polygons[1]] for a in polygons[0]])
+    i, j = np.indices(wanted.shape)
+    got = common_area(first[i.ravel()], second[j.ravel()]).reshape(wanted.shape)
+    assert np.abs(got - wanted).max() < 1e-7
+    either = np.array([[a.union(b).area for b in polygons[1]] for a in polygons[0]])
+    assert np.abs(bev_iou(first, second) - wanted / either).max() < 1e-7
+
+
+def test_in_space_against_a_grid_of_points():
+    a, b = np.array([0, 0, 0, 4, 2, 1.5, 0.4]), np.array([0.7, -0.3, 0.4, 3, 1.5, 1.2, -0.9])
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-3, 3, (400_000, 3))
+    inside = points_in_boxes(points, np.stack([a, b]))
+    wanted = inside.all(0).sum() / inside.any(0).sum()
+    assert abs(box_iou(a[None], b[None])[0, 0] - wanted) < 0.01
+
+
+def test_by_hand():
+    box = np.array([[10, -5, 0, 4, 2, 1, 0.5]])
+    assert box_iou(box, box)[0, 0] == pytest.approx(1)
+    assert box_iou(box, box + np.array([0, 0, 1.01, 0, 0, 0, 0]))[0, 0] == 0
+    square = np.array([[0, 0, 0, 2, 2, 1, 0.0]])
+    # a square and the same one turned by 45 degrees share a regular octagon
+    octagon = 8 * (np.sqrt(2) - 1)
+    assert common_area(square, turned(square, np.pi / 4))[0] == pytest.approx(octagon)
+    assert bev_iou(np.zeros((0, 7)), square).shape == (0, 1)
+
+
+def test_turning_both_changes_nothing():
+    a, b = some_boxes(30, 3), some_boxes(30, 4)
+    assert np.allclose(box_iou(a, b), box_iou(turned(a, 1.1), turned(b, 1.1)), atol=1e-9)
+
+
+def test_nms_against_the_plain_loop():
+    boxes, scores = some_boxes(80, 5), np.random.default_rng(6).uniform(size=80)
+    iou = bev_iou(boxes, boxes)
+    kept: list[int] = []
+    for i in np.argsort(-scores):
+        if all(iou[i, j] <= 0.2 for j in kept):
+            kept.append(int(i))
+    assert rotated_nms(boxes, scores, 0.2).tolist() == kept
+    assert rotated_nms(boxes, scores, 0.2, most=3).tolist() == kept[:3]
+    assert rotated_nms(np.zeros((0, 7)), np.zeros(0), 0.5).size == 0
+
+
+def test_points_and_corners_agree():
+    boxes = some_boxes(20, 7)
+    corners = box_corners(boxes)
+    for i in range(20):
+        towards = boxes[i, :3] + 0.999 * (corners[i] - boxes[i, :3])
+        beyond = boxes[i, :3] + 1.001 * (corners[i] - boxes[i, :3])
+        assert points_in_boxes(towards, boxes[i : i + 1]).all()
+        assert not points_in_boxes(beyond, boxes[i : i + 1]).any()

@@ -1,0 +1,131 @@
+"""The task as verbs use it: train, evaluate, predict, compress and what is told about bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import fewer
+from fewer.cli import main
+from fewer.core.errors import FewerError
+from fewer.engine.settings import Settings
+from fewer.models.spec import load_model
+from fewer.tasks import open_task, task_for
+from fewer.tasks.detect3d.networks import build_network, small_config
+from fewer.tasks.detect3d.settings import TrainSettings
+from fewer.tasks.detect3d.simulator import SENSORS, Streets
+from fewer.tasks.detect3d.training import save_detector
+
+SENSOR = SENSORS["hdl-64"].ahead(30).thinned(4)
+QUICK = Settings(
+    calibration=3, sensing=2, heldout=2, batch=2, estimator="taylor", probes=1, sparsities=(0.5, 0.8), allocator="dp",
+    search=0, additivity=0, baselines=(),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def kitti(tmp_path_factory) -> Path:
+    return Streets(SENSOR, seed=5).write(tmp_path_factory.mktemp("task") / "kitti", 6, val=0.34)
+
+
+@pytest.fixture(scope="module")
+def run(kitti) -> Path:
+    settings = TrainSettings(steps=2, every=1, batch=1, classes=("Car",), judges=1, set_in=2)
+    done = open_task("detect3d").train(kitti, out=kitti.parent / "run", settings=settings)
+    assert done.scores.scans == 2 and len(done.history) == 2 and done.lines()
+    return kitti.parent / "run"
+
+
+def test_a_run_is_found_again(kitti, run):
+    assert task_for(None, data=kitti).name == "detect3d" and task_for(None, run=run).name == "detect3d"
+    loaded = load_model(str(run))
+    assert loaded.task == "detect3d" and loaded.meta["detect3d"]["split"]["val"] == ["000004", "000005"]
+    assert "From above" in (run / "report.html").read_text()
+    with pytest.raises(FewerError, match="is finished"):
+        open_task("detect3d").train(kitti, out=run, resume=True)
+
+
+def test_evaluate_and_predict(kitti, run, tmp_path):
+    task = open_task("detect3d")
+    result = task.evaluate(run, kitti, out=tmp_path / "scores")
+    assert result.scans == 2 and json.loads((tmp_path / "scores/evaluation.json").read_text())["scans"] == 2
+    assert "Not known to the network" in result.note
+    bad = tmp_path / "bad"
+    shutil.copytree(kitti, bad)
+    (bad / "training/velodyne/000000.bin").write_bytes(b"\0" * 31)
+    far = torch.full((5, 4), 500.0).numpy()
+    (bad / "training/velodyne/000001.bin").write_bytes(far.tobytes())
+    done = task.predict(run, bad, out=tmp_path / "boxes", settings=task.predict_settings(score=0.0, pictures=True))
+    assert len(done.files) == 4 and [name for name, _ in done.skipped] == ["000000", "000001"]
+    assert "in the reach" in done.skipped[1][1]
+    assert (tmp_path / "boxes/pictures/000002.png").exists()
+    with pytest.raises(FewerError, match="exists already"):
+        task.predict(run, bad, out=tmp_path / "boxes")
+
+
+def test_a_detector_is_compressed(kitti, run, tmp_path):
+    done = fewer.compress(
+        str(run), str(kitti), "flops=0.6x", out=tmp_path / "cheap", settings=QUICK, quality=str(kitti)
+    )
+    assert done.plan.cost["flops"] <= 0.6 * done.plan.dense["flops"] * (1 + 1e-6)
+    names = {unit.name for unit in done.curves.units}
+    assert {"vfe.pfn_layers.0.linear", "backbone_2d.deblocks.1.0", "dense_head.conv_cls"} <= names
+    again = load_model(str(tmp_path / "cheap"))
+    scan = torch.rand(200, 4) * torch.tensor([20, 20, 2, 1])
+    with torch.no_grad():
+        assert torch.allclose(again.model(scan)["cls_preds"], done.model(scan)["cls_preds"], atol=1e-5)
+    assert any(entry.name == "mAP" for entry in done.report.verdict.quality)
+
+
+@pytest.mark.parametrize("network", ["second", "centerpoint"])
+def test_sparse_detectors_are_compressed(kitti, tmp_path, network):
+    torch.manual_seed(0)
+    config = small_config(network, ("Car",)).model_copy(update={"reach": (0, -11.52, -3, 23.04, 11.52, 1)})
+    (tmp_path / "run").mkdir()
+    save_detector(tmp_path / "run", build_network(config), None)
+    done = fewer.compress(
+        str(tmp_path / "run"), str(kitti), "flops=0.5x", settings=QUICK.model_copy(update={"compensation": "obs"})
+    )
+    sparse = [unit for unit in done.curves.units if unit.name.startswith("backbone_3d")]
+    assert len(sparse) >= 11 and all(unit.kind == "conv3d" for unit in sparse)
+    assert done.plan.cost["flops"] <= 0.5 * done.plan.dense["flops"] * (1 + 1e-6)
+
+
+def test_preset_of_the_paper(kitti, run):
+    from fewer.cli.config import resolve
+
+    values = QUICK.model_dump(include={"calibration", "sensing", "heldout", "batch", "probes", "sparsities"})
+    settings, _ = resolve(values, preset="dm3d")
+    assert settings.distance == "plain" and settings.compensation == "none"
+    done = fewer.compress(str(run), str(kitti), "flops=0.6x", settings=settings)
+    assert not any(unit.name.startswith("dense_head") for unit in done.curves.units)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["eval", "{run}", "{empty}"], "holds no scan"),
+        (["predict", "{run}", "{empty}", "--out", "{out}"], "holds no scan"),
+        (["train", "{kitti}", "--task", "detect3d", "--classes", "Boat", "--out", "{out}"], "none of the classes Boat"),
+        (["eval", "{kitti}", "{kitti}", "--task", "detect3d"], "has no detections"),
+    ],
+)
+def test_command_line_errors(kitti, run, tmp_path, words, told, capsys):
+    (tmp_path / "empty").mkdir()
+    places = {"run": run, "kitti": kitti, "empty": tmp_path / "empty", "out": tmp_path / "out"}
+    assert main([word.format(**places) for word in words]) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_of_another_grid(run, tmp_path):
+    shutil.copytree(run, tmp_path / "other")
+    recipe = json.loads((tmp_path / "other/recipe.json").read_text())
+    recipe["source"]["args"]["pillar"] = 48
+    (tmp_path / "other/recipe.json").write_text(json.dumps(recipe))
+    with pytest.raises(FewerError, match="of another model"):
+        load_model(str(tmp_path / "other"))
