@@ -116,8 +116,11 @@ def test_sureal_says_the_same(capsys):
         ref_videos, dis_videos, ref_score, dataset_name = refs, shown, 5.0, "planted"
 
     raw = reader.RawDatasetReader(Data)
-    theirs = {name: getattr(sureal, kind)(raw).run_modeling() for name, kind in
-              (("p910", "MaximumLikelihoodEstimationModelContentObliviousAlternativeProjection"), ("bt500", "SubjrejMosModel"))}  # fmt: skip
+    kinds = {
+        "bt500": "SubjrejMosModel",
+        "p910": "MaximumLikelihoodEstimationModelContentObliviousAlternativeProjection",
+    }
+    theirs = {name: getattr(sureal, kind)(raw).run_modeling() for name, kind in kinds.items()}
     capsys.readouterr()  # it prints every round
     assert np.allclose(theirs["bt500"]["quality_scores"], reject_bt500(votes).score, atol=1e-6)
     assert np.allclose(theirs["p910"]["quality_scores"], p910(votes).score, atol=0.05)

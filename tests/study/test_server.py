@@ -25,7 +25,10 @@ pytest.importorskip("fastapi", reason="the study server needs the extra fewer[st
 pytest.importorskip("httpx", reason="the test client needs httpx")
 pytest.importorskip("python_multipart", reason="the study server needs the extra fewer[study]")
 
-GOOD = {"description": "The lamp in the upper left is very blurry and noisy.", "conclusion": "Overall, the quality is poor."}
+GOOD = {
+    "description": "The lamp in the upper left is very blurry and noisy.",
+    "conclusion": "Overall, the quality is poor.",
+}
 
 
 def photos(folder, count=4):
@@ -102,7 +105,12 @@ def test_an_image_is_the_very_file_and_only_ones_own(make, tmp_path):
     others = [i for i in range(1, 5) if i != number]
     assert {client.get(f"/image/{i}").status_code for i in others} == {404}
     assert study.client().get(f"/image/{number}").status_code == 404
-    for path in ("/image/../study.sqlite", "/image/%2e%2e%2fstudy.sqlite", "/static/../codes.csv", "/static/%2e%2e%2fstore.py"):
+    for path in (
+        "/image/../study.sqlite",
+        "/image/%2e%2e%2fstudy.sqlite",
+        "/static/../codes.csv",
+        "/static/%2e%2e%2fstore.py",
+    ):
         assert client.get(path).status_code in (404, 422), path
     assert client.get("/owner").status_code == 403
     study.store.connection.execute("UPDATE images SET file = '../study/codes.csv' WHERE id = ?", (number,))
@@ -192,7 +200,7 @@ def test_deletion_removes_all_of_one_rater_and_nothing_else(make):
     assert one.get("/mine").status_code == 401
     assert one.post("/login", data={"code": study.codes["rater-0001"]}).status_code == 403
     assert [row["rater"] for row in study.store.rows("SELECT rater FROM answers")] == [3]
-    with pytest.raises(FewerError, match="did you mean 'rater-0003'|no rater 'rater-9'"):
+    with pytest.raises(FewerError, match="no rater 'rater-9'"):
         study.store.delete_rater("rater-9")
 
 

@@ -138,7 +138,9 @@ class _Pages:
         warn = settings.warn_after <= rater.in_a_row < settings.pause_after
         left = settings.pause_after - rater.in_a_row
         facts = {"item": item, "done": done, "total": total, "score": score, "warn": warn, "left": left}
-        return self.page("question", 422 if problem else 200, csrf=csrf, levels=LEVELS, aspects=ASPECTS, problem=problem, **facts)
+        return self.page(
+            "question", 422 if problem else 200, csrf=csrf, levels=LEVELS, aspects=ASPECTS, problem=problem, **facts
+        )
 
     def answer(
         self,
@@ -199,7 +201,9 @@ class _Pages:
             return self.error("log in first", 401)
         return JSONResponse(rater_data(self.store, found[0].name))
 
-    def forget(self, request: Request, csrf: Annotated[str, Form()] = "", sure: Annotated[str, Form()] = "") -> Response:
+    def forget(
+        self, request: Request, csrf: Annotated[str, Form()] = "", sure: Annotated[str, Form()] = ""
+    ) -> Response:
         """Delete all that the rater gave."""
         rater = self.checked(request, csrf)
         if rater.owner or sure != "yes":

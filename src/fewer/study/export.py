@@ -85,7 +85,9 @@ def rater_data(store: Store, name: str) -> dict[str, Any]:
     """
     found = store.rows("SELECT * FROM raters WHERE name = ?", name)
     if not found:
-        raise FewerError(f"there is no rater {name!r}{near_match(name, [r['name'] for r in store.rows('SELECT name FROM raters')])}")
+        raise FewerError(
+            f"there is no rater {name!r}{near_match(name, [r['name'] for r in store.rows('SELECT name FROM raters')])}"
+        )
     row = found[0]
     facts = {"rater": name, "training_steps": row["trained"], "in_a_row": row["in_a_row"], "last": row["last"]}
     return {**facts, "answers": answers_of(store, name)}

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 __all__ = ["HEADERS", "Limit", "host_allowed", "origin_allowed"]
 
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; script-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+    "script-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
@@ -75,7 +75,7 @@ def origin_allowed(origin: str, host: str) -> bool:
 
     Examples
     --------
-    >>> origin_allowed("http://localhost:8000", "localhost:8000"), origin_allowed("http://evil.example", "localhost:8000")
+    >>> origin_allowed("http://localhost:80", "localhost:80"), origin_allowed("http://evil.example", "localhost:80")
     (True, False)
     """
     return not origin or urlsplit(origin).netloc == host

@@ -128,7 +128,9 @@ def new_study(
     folder, images = Path(folder), Path(images)
     settings = settings or StudySettings()
     if (folder / FILE).exists():
-        raise FewerError(f"{folder} holds a study already, and its answers are never overwritten; choose another folder")
+        raise FewerError(
+            f"{folder} holds a study already, and its answers are never overwritten; choose another folder"
+        )
     files, skipped = _usable(images, folder)
     names = [path.relative_to(images).as_posix() for path in files]
     scores, gold = dict(scores or {}), dict(gold or {})
@@ -222,7 +224,8 @@ def _assign(connection: Any, rater: int, images: list[tuple[int, int | None]], s
             other = int(rng.choice([i for i in ids if i != image])) if form == "pair" else None
             question = str(rng.choice(list(settings.questions))) if form == "yes-no" else ""
             cursor = connection.execute(
-                "INSERT INTO items (rater, place, form, image, other, question, repeat_of) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO items (rater, place, form, image, other, question, repeat_of) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (rater, place, form, image, other, question, first.get(image)),
             )
             first.setdefault(image, cursor.lastrowid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,10 @@ def status(store: Store) -> Status:
     pathways = pathways_of(store)
     flags = check_texts(pathways)
     rows: dict[str, dict[str, Any]] = {}
-    totals = "SELECT r.name, COUNT(i.id) AS total FROM raters r LEFT JOIN items i ON i.rater = r.id WHERE r.owner = 0 AND r.deleted = 0 GROUP BY r.id"
+    totals = (
+        "SELECT r.name, COUNT(i.id) AS total FROM raters r LEFT JOIN items i ON i.rater = r.id "
+        "WHERE r.owner = 0 AND r.deleted = 0 GROUP BY r.id"
+    )
     for row in store.rows(totals):
         rows[row["name"]] = {"answers": 0, "items": row["total"], "gold": 0, "gold_right": 0, "repeat_difference": None}
         rows[row["name"]] |= {"bias": None, "inconsistency": None, "flags": 0, "rejected": False}
@@ -86,7 +90,7 @@ def status(store: Store) -> Status:
             row["gold_right"] += abs(level - answer["gold"]) <= 1
     differences: dict[str, list[int]] = {}
     for (rater, _, _), seen in levels.items():
-        differences.setdefault(rater, []).extend(abs(a - b) for a, b in zip(seen, seen[1:], strict=False))
+        differences.setdefault(rater, []).extend(abs(a - b) for a, b in pairwise(seen))
     for rater, values in differences.items():
         rows[rater]["repeat_difference"] = float(np.mean(values)) if values else None
     for rater, count in Counter(flag.rater for flag in flags).items():
@@ -129,9 +133,9 @@ def owner_page(store: Store) -> Page:
         return "" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
 
     head = ["rater", "answers", "of", "gold right", "of", "repeats differ", "bias", "inconsistency", "flags", "BT.500"]
+    keys = ("answers", "items", "gold_right", "gold", "repeat_difference", "bias", "inconsistency", "flags")
     table = [
-        [name, *(cell(row[key]) for key in ("answers", "items", "gold_right", "gold", "repeat_difference", "bias"))]
-        + [cell(row["inconsistency"]), cell(row["flags"]), "rejected" if row["rejected"] else ""]
+        [name, *(cell(row[key]) for key in keys), "rejected" if row["rejected"] else ""]
         for name, row in found.raters.items()
     ]
     alpha = "–" if np.isnan(found.agreement) else f"{found.agreement:.2f}"  # noqa: RUF001
@@ -153,7 +157,9 @@ def owner_page(store: Store) -> Page:
         pass  # no votes yet
     if found.flags:
         rows = [[what, str(count)] for what, count in sorted(found.flags.items())]
-        sections.append(Section(name="texts", title="Texts to look at", tables=[Table(head=["flag", "texts"], rows=rows)]))
+        sections.append(
+            Section(name="texts", title="Texts to look at", tables=[Table(head=["flag", "texts"], rows=rows)])
+        )
     return Page(
         title=found.title,
         badge="study",

@@ -1,4 +1,4 @@
-"""A pathway: what a rater says of an image's low-level appearance, and then the conclusion; and checks of such texts."""
+"""A pathway: what a rater says of the low-level appearance of an image, then the conclusion; and checks of it."""
 
 from __future__ import annotations
 

@@ -196,7 +196,10 @@ class Store:
 
     def progress(self, rater: int) -> tuple[int, int]:
         """Items that a rater has answered, and all of them."""
-        query = "SELECT COUNT(a.item) AS done, COUNT(*) AS total FROM items i LEFT JOIN answers a ON a.item = i.id WHERE i.rater = ?"
+        query = (
+            "SELECT COUNT(a.item) AS done, COUNT(*) AS total FROM items i "
+            "LEFT JOIN answers a ON a.item = i.id WHERE i.rater = ?"
+        )
         row = self.rows(query, rater)[0]
         return row["done"], row["total"]
 
@@ -214,7 +217,9 @@ class Store:
             return None
         row = found[0]
         answer = json.loads(row["answer"]) if row["answer"] else None
-        return Item(row["id"], row["place"], row["form"], row["image"], row["other"], row["question"], row["score"], answer)
+        return Item(
+            row["id"], row["place"], row["form"], row["image"], row["other"], row["question"], row["score"], answer
+        )
 
     def may_see(self, rater: Rater, image: int) -> str | None:
         """The file of an image that a rater is shown; None for any other."""

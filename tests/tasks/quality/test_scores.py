@@ -141,7 +141,7 @@ def test_records_round_trip_and_refuse_blind_ones(tmp_path):
     owl = write_records(tmp_path / "owl.json", records, "<|image|>")
     assert "<|image|>" in owl.read_text() and read_records(owl) == records
     path.write_text(path.read_text().replace("<image>\\n", ""))
-    with pytest.raises(FewerError, match="record 0 .*no single <image>"):
+    with pytest.raises(FewerError, match=r"record 0 .*no single <image>"):
         read_records(path)
     path.write_text('[{"id": "x", "conversations": [{"from": "gpt", "value": "a"}, {"from": "human", "value": "b"}]}]')
     with pytest.raises(FewerError, match="turn 0 must be from human"):

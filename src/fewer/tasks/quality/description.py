@@ -1,8 +1,8 @@
 """Q-Bench A2: how well a description of an image's quality agrees with the one of an expert.
 
-The paper lets GPT give 0, 1 or 2 for completeness, preciseness and relevance, five times. Here the judge is any function;
-the local one is made of rules, so that it gives the same marks everywhere. Marks of different judges are never
-comparable.
+The paper lets GPT give 0, 1 or 2 for completeness, preciseness and relevance, five times. Here the judge is any
+function; the local one is made of rules, so that it gives the same marks everywhere. Marks of different judges are
+never comparable.
 """
 
 from __future__ import annotations

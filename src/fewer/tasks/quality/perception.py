@@ -118,9 +118,8 @@ class Perception:
         for name, row in self.rows.items():
             loose = row["substring"]
             extra = "" if loose is None else f", {loose:.1%} by the substring rule"
-            told.append(
-                f"{name}: {row['accuracy']:.1%} of {row['questions']}{extra} (chance {row['chance']:.1%}, majority {row['majority']:.1%})"
-            )
+            base = f"chance {row['chance']:.1%}, majority {row['majority']:.1%}"
+            told.append(f"{name}: {row['accuracy']:.1%} of {row['questions']}{extra} ({base})")
         return told
 
     def to_dict(self) -> dict[str, Any]:
@@ -153,7 +152,7 @@ def score_answers(
 
     Examples
     --------
-    >>> asked = [Question("a", "Is it sharp?", ("Yes", "No"), 0, "yes-or-no"), Question("b", "How?", ("x", "y"), 1, "how")]
+    >>> asked = [Question("a", "Is it sharp?", ("Yes", "No"), 0), Question("b", "How?", ("x", "y"), 1)]
     >>> score_answers(asked, ["A", "Average"]).rows["all"]["accuracy"]
     0.5
     """
