@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fewer.adaptation.learn import consistency, ramp
 from fewer.adaptation.le_uda import self_information
+from fewer.adaptation.learn import consistency, ramp
 from fewer.adaptation.translate.losses import patch_nce
 from fewer.training.average import Average
 

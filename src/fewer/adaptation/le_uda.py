@@ -159,7 +159,7 @@ def _two_teachers(problem: Problem, settings: AdaptationSettings, work: Work, *,
     weights = dict(zip(names or ("",), settings.adversarial, strict=False))
 
     def teacher() -> nn.Module:
-        return average.teacher()["student"].eval()  # type: ignore[index]
+        return average.teacher().get_submodule("student").eval()  # type: ignore[index]
 
     def run(net: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         with _tapped(net, names) as seen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ def components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Connected parts of a mask (neighbours share an edge or face): their numbers, and sizes, the largest first."""
     from scipy.ndimage import label as number
 
-    numbered, count = number(mask)  # type: ignore[misc]
+    found: Any = number(mask)
+    numbered, count = found
     sizes = np.bincount(numbered.ravel(), minlength=count + 1)[1:]
     order = np.argsort(-sizes, kind="stable")
     rank = np.zeros(count + 1, int)

@@ -34,6 +34,8 @@ VERBS = {
     "adapt": "Carry a segmentation from a labelled source to an unlabelled target of another modality.",
     "eval": "Score a model or a folder of predictions on annotated data.",
     "predict": "Write what a trained network says of new data.",
+    "private": "Let a server compute on images that it cannot see: compile, keys, serve, query.",
+    "study": "Collect people's feedback on how images look: new, serve, status, export, delete.",
     "info": "Show a run folder, or which layers of a model can be cut, and why not the others.",
     "list": "List models, tasks, presets, patterns, allocators or selection methods.",
 }
