@@ -32,7 +32,8 @@ def demo(
     Parameters
     ----------
     model
-        fewer/dinov2-small or fewer/mobilenet-v2; or detect3d: a detector of LiDAR scans, on simulated scans.
+        fewer/dinov2-small or fewer/mobilenet-v2; detect3d: a detector of LiDAR scans, on simulated scans; or adapt: a
+        segmentation from one simulated modality to another.
     budget
         As in: fewer compress --help
     """
@@ -41,6 +42,8 @@ def demo(
     from fewer.data.photos import real_photos
 
     shared = shared or Shared()
+    if model == "adapt":
+        return _adapt_demo(shared)
     if model in TASK_DEMOS:
         return _task_demo(model, shared)
     chosen, _ = resolve(given(settings, shared), preset="demo")
@@ -50,6 +53,21 @@ def demo(
         shared = replace(shared, overwrite=finished, resume=not finished)
     photos = [photo.path for photo in real_photos()]
     return run_compress(model, photos, budget, chosen, shared, shared.out or FOLDER)
+
+
+def _adapt_demo(shared: Shared) -> int:
+    """Simulated heads in two modalities, with and without adaptation."""
+    from fewer.cli.progress import terminal_progress
+    from fewer.cli.show import as_json
+    from fewer.cli.work import command_line
+    from fewer.tasks.segment.adapt_demo import demo as run
+
+    done = run(shared.out or "demo-adapt", seed=shared.seed or 0, progress=terminal_progress(), command=command_line())
+    if shared.json:
+        as_json(done.to_dict())
+    else:
+        print(*done.lines(), sep="\n")
+    return 0
 
 
 def _task_demo(name: str, shared: Shared) -> int:
