@@ -15,7 +15,7 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.tasks.classify.dataset import ClassifyData
-from fewer.tasks.classify.pickles import unpickle_arrays
+from fewer.tasks.pickles import unpickle_arrays
 from fewer.tasks.classify.pictures import ArrayPictures, PackedPictures, Pictures
 
 __all__ = [

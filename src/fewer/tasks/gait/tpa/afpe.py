@@ -38,7 +38,8 @@ def sinusoid(frames: int, channels: int) -> Tensor:
 def leg_signal(features: Tensor, weight: Tensor) -> Tensor:
     """One number a frame, of the lowest quarter of the parts.
 
-    From (sequences, parts, frames, channels) to (sequences, frames). Legs tell the phase of a walk; ``weight`` (channels,) says which features of theirs count.
+    From (sequences, parts, frames, channels) to (sequences, frames). Legs tell the phase of a walk; ``weight``
+    (channels,) says which features of theirs count.
     """
     parts = features.shape[1]
     return torch.einsum("nptc,c->nt", features[:, parts - max(1, parts // 4) :], weight)
