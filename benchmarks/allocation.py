@@ -39,7 +39,7 @@ from fewer.data.photos import real_photos
 from fewer.distortion.outputs import Reference
 from fewer.engine.apply import apply_options
 from fewer.engine.assembly import Assembly
-from fewer.engine.contest import Made, contest, decide, final
+from fewer.engine.contest import Made, contest, decide, final, way_of
 from fewer.engine.judge import Judge, Quality
 from fewer.engine.plan import choose
 from fewer.engine.prepare import Prepared, prepare
@@ -184,15 +184,16 @@ def in_order(
     def ours(method: str) -> tuple[Quality, float]:
         if method == "auto":
             method, rows = decide(prepared, settings, sensed, assembly, budgets, Silent())
-            if len(rows) > 1:
-                method, more = final(prepared, settings, sensed, budgets, rows, Silent(), made)
+            if rows:
+                method, more = final(prepared, settings, sensed, budgets, rows, Silent())
                 made.update(more)
             print(f"# auto takes {method} of {rows}", flush=True)
-        allocation = choose(sensed.curves, budgets, method)
-        key = allocation.choice.tobytes()
+        way = way_of(method)
+        allocation = choose(sensed.curves, budgets, way.allocator)
+        key = way.key(allocation.choice)
         if key not in made:
             chosen = sensed.chosen(allocation.choice)
-            made[key] = Made(*apply_options(prepared, settings, sensed.options, chosen), 0.0)
+            made[key] = Made(*apply_options(prepared, way.settings(settings), sensed.options, chosen), 0.0)
         masks = made[key].masks.values()
         return judge.judge(made[key].model), sum(int(m.sum()) for m in masks) / sum(m.numel() for m in masks)
 

@@ -95,19 +95,16 @@ def reestimated(model: nn.Module, prepared: Prepared) -> nn.Module:
         norm.momentum, norm.training = None, True
     with torch.no_grad():
         for batch in prepared.calibration.split(32):
-            model(batch)
+            model(batch.batch())
     return model.eval()
 
 
 def rival(prepared: Prepared, method: str, share: float) -> nn.Module:
     """A network made by a simple method."""
-    name, _, again = method.partition("+")
-    if name in ("magnitude", "lamp"):
-        model = global_in_place(prepared, name, 1 - share)
-    else:
-        ratios = lamp_shares(prepared, share) if name.endswith("lamp") else {}
-        model = in_order_at(prepared, "sparsegpt", "unstructured", lambda unit: 1 - ratios.get(unit, share))
-    return reestimated(model, prepared) if again else model
+    if method in ("magnitude", "lamp"):
+        return global_in_place(prepared, method, 1 - share)
+    ratios = lamp_shares(prepared, share) if method.endswith("lamp") else {}
+    return in_order_at(prepared, "sparsegpt", "unstructured", lambda unit: 1 - ratios.get(unit, share))
 
 
 class Judging:
@@ -161,10 +158,20 @@ def run_network(table: Table, name: str, source: str, seed: int, args: argparse.
         spent = time.process_time() - began
         table.add({**row, **judging.row(model), **facts, "kept": kept(model, prepared), "cpu_seconds": f"{spent:.1f}"})
 
+    made: dict[tuple[str, float], nn.Module] = {}
+
+    def simple(method: str, share: float) -> tuple[nn.Module, dict[str, str]]:
+        name, _, again = method.partition("+")
+        if (name, share) not in made:
+            made.clear()
+            made[name, share] = rival(prepared, name, share)
+        model = made[name, share]
+        return reestimated(copy.deepcopy(model), prepared) if again else model, {}
+
     add(1.0, "dense", lambda: (loaded.model, {}))
     for share in args.budgets:
         for method in [m + again for m in RIVALS for again in (("", "+bn") if norms else ("",))]:
-            add(share, method, partial(lambda m, s: (rival(prepared, m, s), {}), method, share))
+            add(share, method, partial(simple, method, share))
         add(share, args.ours, partial(ours, loaded, images, settings, share))
 
 

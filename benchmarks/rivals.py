@@ -60,7 +60,7 @@ def in_order_at(prepared: Prepared, method: str, pattern: str, sparsity_of: Call
     model = copy.deepcopy(prepared.model).eval()
     units, parsed = prepared.matched.units, Pattern.parse(pattern)
     layers = find_layers(model, units, prepared.calibration[:1], prepared.forward)
-    with PausedForward(model, fitting_images(prepared), {one.users[0]: n for n, one in layers.items()}) as walk:
+    with PausedForward(model, fitting_images(prepared).batch(), {one.users[0]: n for n, one in layers.items()}) as walk:
         while (reached := walk.advance()) is not None:
             layer = layers[reached[0]]
             moments = Moments(getattr(layer.users[0], "groups", 1), layer.matrix.shape[1])

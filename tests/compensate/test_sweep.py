@@ -112,7 +112,7 @@ def test_obs_scores_are_the_harm_of_the_best_removal(pattern, limit, monkeypatch
     blocks = moments_room.column_blocks
     monkeypatch.setattr(moments_room, "column_blocks", lambda n: blocks(n, limit))
     weight, moments, _ = layer(groups=2, rows=4, d=11)
-    sweep = Sweep(weight, moments, Repair())
+    sweep = Sweep(weight, moments, Repair(unseen=0.0))
     full = torch.zeros(2, 11, 11)
     for b, h in zip(moments.blocks, sweep.hessians, strict=True):
         full[:, b, b] = h
@@ -133,7 +133,7 @@ def test_obs_scores_are_the_harm_of_the_best_removal(pattern, limit, monkeypatch
 def test_one_removal_costs_its_score():
     """The OBS score of a weight is the rise of the damped objective when it goes and the others are refitted."""
     weight, moments, _ = layer(rows=1, d=6)
-    sweep = Sweep(weight, moments, Repair(iterations=300))
+    sweep = Sweep(weight, moments, Repair(iterations=300, unseen=0.0))
     score = sweep.score(weight, Pattern.parse("unstructured"))
     for j in range(6):
         alive = torch.ones(1, 6, dtype=torch.bool)
@@ -249,3 +249,16 @@ def test_precisions_share_a_cut_and_are_rounded_after_the_repair(compensation):
     assert torch.equal(fits["dense"].weight, weight) and not torch.equal(fits["dense/int8"].weight, weight)
     errors = [sweep.error(fits[f"dense/{p}"].weight) for p in ("bf16", "int8", "int4")]
     assert 0 < errors[0] < errors[1] < errors[2] < 0.1
+
+
+def test_the_weights_of_a_silent_input_are_not_free():
+    """Input 0 was silent; its weight is the largest, and the smallest weight of the others goes before it."""
+    torch.manual_seed(0)
+    x = torch.randn(400, 1, 6)
+    x[:, :, 0] *= 1e-4
+    moments = Moments(1, 6)
+    moments.add(x)
+    weight = torch.tensor([[3.0, 1.0, 1.2, 0.9, 1.1, 0.3]])
+    for unseen, gone in ((0.0, 0), (0.3, 5)):
+        sweep = Sweep(weight, moments, Repair(damping=1e-6, few_rows=0.0, unseen=unseen))
+        assert int(sweep.score(weight, Pattern.parse("unstructured")).argmin()) == gone

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-OTHER_TOOLS = ("make", "pip", "git", "cd", "#", "python")
+OTHER_TOOLS = ("make", "pip", "git", "cd", "source", "#", "python")
 
 
 def _blocks(page: Path, language: str) -> list[str]:

@@ -90,9 +90,17 @@ def test_lost_points_of_the_frontier_are_named():
     ],
 )
 def test_additivity_in_words(joint, predicted, spearman, words):
-    told = additivity_sentence(Additivity(joint=joint, sum=predicted, spearman=spearman))
+    told = additivity_sentence(Additivity(joint=joint, sum=predicted, spearman=spearman), joint)
     for word in words:
         assert word in told
+
+
+def test_a_forecast_that_the_heldout_images_contradict_is_not_called_good():
+    exact = Additivity(joint=0.001, sum=0.001, spearman=0.9)
+    off = additivity_sentence(exact, 0.067)
+    assert "good forecast" not in off and "the forecast is off" in off and "too hopeful" in off and "67" in off
+    assert "good forecast" in additivity_sentence(exact, 0.0011)
+    assert "good forecast" not in additivity_sentence(exact)  # nothing was held against it
 
 
 def test_search_in_words():

@@ -14,13 +14,13 @@ from fewer.core.option import Option
 from fewer.core.progress import Silent
 from fewer.core.unit import Unit
 from fewer.engine import apply as applying
-from fewer.engine import comparison
-from fewer.engine.contest import contest, final
+from fewer.engine.contest import contest, final, way_of
+from fewer.engine.decision import deciding_images
 from fewer.engine.judge import Judge
+from fewer.engine.plan import choose
 from fewer.engine.prepare import prepare
 from fewer.engine.sense import sense_curves
 from fewer.engine.settings import Settings
-from fewer.verbs import compress as compress_module
 from fewer.verbs.compress import compress
 
 LADDER = (Option(), Option("unstructured", 0.5), Option("unstructured", 0.75))
@@ -65,39 +65,55 @@ def test_the_model_is_that_of_the_winner_and_the_report_shows_all():
     assert len(taken) == 1 and len(rows) > 1
     if taken[0].name != "dp":
         assert run.plan.method == f"auto:{taken[0].name}"
-    finalists = [r for r in rows if r.made is not None]
-    if finalists:  # they are whole models, so they decide, and the exact plan is among them
-        assert any(r.name == "dp" for r in finalists) and taken[0] in finalists
-        assert taken[0].made * taken[0].measured <= min(r.made * r.measured for r in finalists) / 0.9
+    simple = {r.name: r for r in rows if r.name in ("magnitude", "unrepaired")}
+    assert set(simple) == {"magnitude", "unrepaired"}  # the simplest methods always take part
+    assert any(r.name == "dp" and r.made is not None for r in rows) and taken[0].made is not None
+    assert taken[0].made <= min(r.made for r in simple.values())  # and are never better on what fitted nothing
     exact = compress(net, torch.randn(64, 24), "weights=30%", settings=settings.model_copy(update={"allocator": "dp"}))
     assert exact.plan.method == "dp" and not exact.report.contest
 
 
-def test_finalists_decide_by_their_models_and_are_not_made_again(monkeypatch):
+def test_images_that_decide_fit_nothing_and_the_winner_is_made_of_all(monkeypatch):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 8))
-    titles: list[str] = []
-
-    def counting(*args, title="apply", **kwargs):
-        titles.append(title)
-        return real(*args, title=title, **kwargs)
-
+    settings = Settings(calibration=24, sensing=8, heldout=8, baselines=(), additivity=0)
+    prepared = prepare(net, torch.randn(64, 24), settings)
+    assert len(deciding_images(prepared)) == 4
+    fitted: list[int] = []
     real = applying.apply_options
-    for module in (applying, compress_module, comparison):
-        monkeypatch.setattr(module, "apply_options", counting)
-    monkeypatch.setattr("fewer.engine.contest._CLOSE", 1e9)
-    settings = Settings(calibration=24, sensing=8, heldout=8, baselines=("lamp", "uniform", "erk"), additivity=0)
-    run = compress(net, torch.randn(64, 24), "weights=30%", settings=settings)
-    finalists = [row for row in run.report.contest if row.made is not None]
-    assert 2 <= len(finalists) <= 4
-    # one model per finalist, and one more for each baseline that was no finalist and has a plan of its own
-    assert len([t for t in titles if t.startswith("try ")]) == len(finalists)
-    assert "apply" not in titles and len(titles) <= 4
-    taken = next(row for row in finalists if row.chosen)
-    assert taken.made * taken.measured <= min(row.made * row.measured for row in finalists) / 0.9
-    # the run is that very model
-    judged = Judge(run.prepared.model, run.prepared.calibration, task=run.prepared.loaded.task).judge(run.model)
-    assert judged.distortion == pytest.approx(taken.made, rel=1e-5)
+
+    def counting(prepared, *args, **kwargs):
+        fitted.append(len(prepared.calibration))
+        return real(prepared, *args, **kwargs)
+
+    monkeypatch.setattr(applying, "apply_options", counting)
+    sensed = sense_curves(prepared, settings)
+    budgets = [Budget("weights", 0.3, True)]
+    _, rows = contest(sensed.curves, budgets, lambda plan: 1.0)
+    winner, made = final(prepared, settings, sensed, budgets, rows, Silent())
+    assert set(fitted[:-1]) == {20} and fitted[-1] == 24
+    key = way_of(winner).key(choose(sensed.curves, budgets, way_of(winner).allocator).choice)
+    assert list(made) == [key]
+
+
+def test_the_simplest_method_is_taken_as_soon_as_it_is_lower(monkeypatch):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 8))
+    settings = Settings(calibration=24, sensing=8, heldout=8, baselines=(), additivity=0)
+    prepared = prepare(net, torch.randn(64, 24), settings)
+    sensed = sense_curves(prepared, settings)
+    budgets = [Budget("weights", 0.3, True)]
+    _, rows = contest(sensed.curves, budgets, lambda plan: 1.0)
+    rows = rows[:1]
+    found = iter([1.0, 0.99, 2.0])
+    monkeypatch.setattr(Judge, "judge", lambda self, model: SimpleNamespace(distortion=next(found)))
+    winner, made = final(prepared, settings, sensed, budgets, rows, Silent())
+    assert winner == "magnitude"
+    (model,) = (m.model for m in made.values())
+    for before, after in zip(net, model, strict=True):  # what is left of the weights is as it was
+        if isinstance(before, nn.Linear):
+            assert torch.equal(after.weight, before.weight * (after.weight != 0))
+            assert torch.equal(after.bias, before.bias)
 
 
 def test_a_small_difference_leaves_the_exact_plan(monkeypatch):
@@ -106,7 +122,7 @@ def test_a_small_difference_leaves_the_exact_plan(monkeypatch):
     settings = Settings(calibration=24, sensing=8, heldout=8, baselines=(), additivity=0)
     monkeypatch.setattr("fewer.engine.contest._CLOSE", 1e9)
     for share, kept in ((0.95, True), (0.5, False)):  # of the exact plan's error, that the other models show
-        found = iter([1.0, share, share, share])
+        found = iter([1.0, share, 2.0, 2.0])
         fake = lambda self, model, found=found: SimpleNamespace(distortion=next(found))  # noqa: E731
         with monkeypatch.context() as patched:
             patched.setattr(Judge, "judge", fake)
@@ -114,6 +130,7 @@ def test_a_small_difference_leaves_the_exact_plan(monkeypatch):
             sensed = sense_curves(prepared, settings)
             budgets = [Budget("weights", 0.3, True)]
             _, rows = contest(sensed.curves, budgets, lambda plan: 1.0)
+            rows = [row for row in rows if row["name"] in ("dp", "lamp")]
             taken, _ = final(prepared, settings, sensed, budgets, rows, Silent())
         assert (taken == "dp") == kept
 
@@ -125,12 +142,13 @@ def test_what_no_repair_saw_decides_with_what_the_models_show(monkeypatch, assem
     net = nn.Sequential(nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 8))
     settings = Settings(calibration=24, sensing=8, heldout=8, baselines=(), additivity=0)
     monkeypatch.setattr("fewer.engine.contest._CLOSE", 1e9)
-    found, measured = iter([1.0, 0.96, 2.0, 2.0]), iter([1.0, assembled, 2.0, 2.0])
+    found, measured = iter([1.0, 0.96, 2.0, 2.0]), iter([1.0, assembled])
     monkeypatch.setattr(Judge, "judge", lambda self, model: SimpleNamespace(distortion=next(found)))
     prepared = prepare(net, torch.randn(64, 24), settings)
     sensed = sense_curves(prepared, settings)
     budgets = [Budget("weights", 0.3, True)]
-    _, rows = contest(sensed.curves, budgets, lambda plan: next(measured))
+    _, rows = contest(sensed.curves, budgets, lambda plan: 1.0)
+    rows = [{**row, "measured": next(measured)} for row in rows if row["name"] in ("dp", "lamp")]
     rows.sort(key=lambda row: (row["name"] != "dp", row["measured"]))
     winner, _ = final(prepared, settings, sensed, budgets, rows, Silent())
     assert (winner == "dp") == (taken == "dp")

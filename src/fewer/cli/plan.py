@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from fewer.cli.flags import Shared
+from fewer.core.allocation.baselines import BASELINES
 from fewer.core.errors import FewerError
 
 __all__ = ["plan"]
@@ -17,6 +18,8 @@ def contest_note(method: str) -> str:
     """What this plan has not been through. ``method`` is that of the run's own plan."""
     if method.startswith("auto:"):
         won = method.removeprefix("auto:")
+        if won not in BASELINES:
+            return f"planned from curves alone; in this run's contest another way ({won}) was better than dp"
         return (
             f"planned from curves alone; in this run's contest {won} was better than dp: try --allocator {won} as well"
         )

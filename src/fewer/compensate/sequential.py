@@ -157,6 +157,11 @@ def _fit(
     """The layer as it will be, and the share of its repair that images it was not fitted to bear out."""
     user, name = layer.users[0], layer.unit.name
     changed = not torch.equal(original.matrix, layer.matrix)
+    unread = repair.compensation == "none" and (repair.score == "magnitude" or ladder[-1].is_dense)
+    if unread and ladder[-1].precision in ("fp32", "bf16", "int8"):
+        # nothing looks at the inputs, so nothing is gathered
+        nothing = Moments(int(getattr(user, "groups", 1)), layer.matrix.shape[1])
+        return list(make(layer.matrix, nothing).run(ladder))[-1], 1.0
     parts = parts_of(user, wanted, inputs, layer.matrix.shape[1], folds, known.get(name))
     everything = together(parts)
     everything.after.check(name)

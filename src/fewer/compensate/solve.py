@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_QUIET = 0.1  # a group's input counts for at least this part of the mean group's
+
 
 def damp(hessian: Tensor, fraction: float) -> Tensor:
     """Add ``fraction`` of the mean diagonal to the diagonal, so that a rank-deficient Hessian can be solved.
@@ -22,6 +24,8 @@ def damp(hessian: Tensor, fraction: float) -> Tensor:
     tensor(1.5000)
     """
     mean = hessian.diagonal(dim1=1, dim2=2).mean(1)
+    # a group that hardly saw anything must not be fitted to that little
+    mean = mean.clamp_min(_QUIET * float(mean.mean()))
     # an input that is always zero leaves an all-zero Hessian: any positive damping is right then
     amount = torch.where(mean > 0, mean * fraction, torch.ones_like(mean))
     return hessian + amount[:, None, None] * torch.eye(hessian.shape[-1], dtype=hessian.dtype, device=hessian.device)

@@ -54,6 +54,9 @@ class Repair:
         Further steps after the last option of a sweep.
     substeps
         Longest step of the sweep in kept weights: a step that leaves less than this share of the survivors is split.
+    unseen
+        Added to the ``obs`` score: each squared weight counts for at least this part of one at the layer's median
+        input, also where its own input was silent on the calibration images.
 
     Raises
     ------
@@ -73,6 +76,7 @@ class Repair:
     iterations: int = 4
     polish: int = 0
     substeps: float = 0.5
+    unseen: float = 0.3
 
     def __post_init__(self) -> None:
         if self.compensation not in COMPENSATIONS:
@@ -310,15 +314,15 @@ class Sweep:
             return (self._grouped(matrix).square() * self.moments.diagonal()[:, None, :]).view_as(matrix)
         if not self.inverses:
             self.inverses = [_inverse(h) for h in self.hessians]
-        grouped = self._grouped(matrix)
+        grouped, plain = self._grouped(matrix), self._floor * matrix.square()
         if pattern.taps > 1:
             runs = channel_order(matrix.shape[1], pattern.taps).view(-1, pattern.width * pattern.taps)
             energy = [_run_energy(grouped[0][:, b], inv[0], runs, b) for b, inv in self._by_block()]
-            return self._felt(torch.stack(energy).sum(0)).sum(0, keepdim=True)
+            return self._felt(torch.stack(energy).sum(0) + plain[:, runs].sum(-1)).sum(0, keepdim=True)
         pattern = pattern.fitted(*matrix.shape)
         if pattern.kind != "block" or pattern.width == 1:
             scale = torch.cat([inv.diagonal(dim1=1, dim2=2) for inv in self.inverses], 1)
-            return self._felt((grouped.square() / scale[:, None, :]).view_as(matrix))
+            return self._felt((grouped.square() / scale[:, None, :]).view_as(matrix) + plain)
         energies = [
             _tile_energy(grouped[..., b], inv, pattern.width, b.start)
             for b, inv in zip(self.moments.blocks, self.inverses, strict=True)
@@ -326,7 +330,17 @@ class Sweep:
         tiles = energies[0]
         for block, more in zip(self.moments.blocks[1:], energies[1:], strict=True):
             tiles = _join(tiles, more, shared=block.start % pattern.width != 0)
-        return tile_sums(self._felt(tiles.reshape(matrix.shape[0], -1)), pattern.height, 1)
+        tiles = tiles.reshape(matrix.shape[0], -1) + tile_sums(plain, 1, pattern.width)
+        return tile_sums(self._felt(tiles), pattern.height, 1)
+
+    @cached_property
+    def _floor(self) -> float:
+        """What a squared weight counts for whatever its input did: a part of what it counts at the median input.
+
+        An input that was silent on the calibration images is not silent for ever, and its weights are not free.
+        """
+        every = torch.cat([inv.diagonal(dim1=1, dim2=2).flatten() for inv in self.inverses])
+        return self.repair.unseen / float(every.median().clamp_min(torch.finfo(torch.float32).tiny))
 
     def _by_block(self) -> Iterator[tuple[slice, Tensor]]:
         return zip(self.moments.blocks, self.inverses, strict=True)

@@ -13,6 +13,7 @@ from fewer.distortion.measured import Measured
 from fewer.models.layers import Layer
 from fewer.models.running import Forward
 from fewer.quantize.activations import rounding_inputs
+from fewer.quantize.qdq import InputRange, rounding_to_range
 
 __all__ = ["input_rounding_harm"]
 
@@ -25,6 +26,7 @@ def input_rounding_harm(
     forward: Forward | None = None,
     *,
     reference: Distance | None = None,
+    ranges: Mapping[str, InputRange] | None = None,
     done: Callable[[str], None] = lambda name: None,
 ) -> dict[str, dict[str, Tensor]]:
     """Measure, layer by layer, what rounding its input as a kernel of a precision does would change.
@@ -46,6 +48,8 @@ def input_rounding_harm(
         ``forward(model, batch)``.
     reference
         Dense outputs of the batches; computed when not given.
+    ranges
+        Of the layers' inputs: int8 then has this one range instead of one for each token, as in other runtimes.
     done
         Called with the name of each finished layer.
 
@@ -73,7 +77,11 @@ def input_rounding_harm(
         measured.replay.check(layer.users, measured.dense)
         found[name] = {}
         for precision in wanted:
-            with rounding_inputs(layer.users, precision):
+            static = (ranges or {}).get(name) if precision == "int8" else None
+            rounding = (
+                rounding_inputs(layer.users, precision) if static is None else rounding_to_range(layer.users, static)
+            )
+            with rounding:
                 parts = [measured.reference.change(i, measured.replay.run(i)) for i in range(len(batches))]
             found[name][precision] = torch.cat(parts).double()
         done(name)

@@ -10,11 +10,12 @@ from fewer.core.allocation.power import power_shares
 from fewer.cost.stopwatch import NOISY
 from fewer.engine.deploy import Deployed
 from fewer.engine.settings import Settings
+from fewer.runtimes.names import RUNTIMES
 
 if TYPE_CHECKING:
     from fewer.engine.evidence import Evidence
 
-__all__ = ["curves", "flat", "latency", "limits", "power", "reached", "sensing", "tokens", "units"]
+__all__ = ["curves", "flat", "latency", "limits", "power", "reached", "runtimes", "sensing", "tokens", "units"]
 
 UNITS_OF_MEASURE = {
     "weights": "weights",
@@ -110,6 +111,21 @@ def curves(e: Evidence) -> list[dict[str, Any]]:
     return rows
 
 
+def runtimes(device: Mapping[str, Any]) -> str:
+    """What ran the two models, as the end of a note.
+
+    Examples
+    --------
+    >>> runtimes({"runtime": "openvino", "against": "onnxruntime"})
+    '; with OpenVINO, the dense model with onnxruntime'
+    >>> runtimes({})
+    ''
+    """
+    if "against" not in device:
+        return ""
+    return f"; with {RUNTIMES[device['runtime']].label}, the dense model with {RUNTIMES[device['against']].label}"
+
+
 def latency(e: Evidence, deployed: Deployed) -> dict[str, Any]:
     facts = e.sensed.curves.meta["device"]
     return {
@@ -177,6 +193,25 @@ def flat(settings: Settings) -> dict[str, Any]:
     return {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in values.items()}
 
 
+_REFUSED = 0.25  # of a repair kept: less is called refused
+
+
+def doubts(e: Evidence) -> list[str]:
+    """What images of other files have not borne out: repairs that were not kept."""
+    made = next(iter(e.made.values()), None)
+    kept = {**(made.believed if made is not None else {}), **e.believed}
+    refused = [name for name, share in kept.items() if share < _REFUSED]
+    if e.plan.method in ("auto:magnitude", "auto:unrepaired"):
+        return ["No weight was repaired: on images that nothing was fitted to, the repaired models were worse."]
+    if not refused:
+        return []
+    named = ", ".join(refused[:3]) + (", ..." if len(refused) > 3 else "")
+    return [
+        f"The repair of {len(refused)} of {len(kept)} layers was not kept, or hardly: on images of other files it did "
+        f"not help ({named})."
+    ]
+
+
 def limits(e: Evidence) -> list[str]:
     unlabelled = "" if e.quality is not None else ": accuracy on your task was not measured"
     limits = [
@@ -184,6 +219,7 @@ def limits(e: Evidence) -> list[str]:
         f"model, without labels{unlabelled}.",
         f"Held-out numbers come from {len(e.prepared.heldout)} images of the same source as the calibration images.",
     ]
+    limits += doubts(e)
     if e.deployed is None:
         limits.append("Fewer weights are not faster by themselves: no time was measured here.")
     elif e.deployed.spread > NOISY:

@@ -42,3 +42,4 @@ class Evidence:
     contest: list[dict[str, Any]] = field(default_factory=list)
     made: dict[bytes, Made] = field(default_factory=dict)
     shrunk: Shrunk | None = None
+    believed: dict[str, float] = field(default_factory=dict)

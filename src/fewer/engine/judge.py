@@ -32,8 +32,10 @@ class Quality:
         Mean over samples of the change of the output, by default ``|f~(x) - f(x)|^2`` over the mean of ``|f(x)|^2``;
         0 is the same output.
     name, value
-        ``top-1 agreement`` (classifiers: share of images with the same first class) or ``feature cosine``
-        (mean over images, of the first token where there are tokens); 1 is the same as the dense model.
+        ``top-1 agreement`` (classifiers: share of images with the same first class), ``map correlation`` (outputs
+        with two or more dimensions of space, such as masks and edges: mean over images of the correlation over all
+        values) or ``feature cosine`` (mean over images, of the first token where there are tokens); 1 is the same as
+        the dense model.
     median
         As ``distortion``, but the median over samples.
     """
@@ -121,6 +123,8 @@ class Judge:
         got = [output_tensors(o)[0] for o in outputs]
         if self.classes:
             name, values = "top-1 agreement", _each(_same_class, got, self._first)
+        elif self._first[0].ndim > 3:
+            name, values = "map correlation", _each(_correlation, got, self._first)
         else:
             name, values = "feature cosine", _each(_cosine, got, self._first)
         return [
@@ -160,3 +164,8 @@ def _cosine(a: Tensor, b: Tensor) -> Tensor:
 
 # outputs of this many numbers are taken for class scores when the model does not say what it is
 _CLASSES = {10, 100, 1000, 21841, 21843}
+
+
+def _correlation(a: Tensor, b: Tensor) -> Tensor:
+    a, b = (t.flatten(1) - t.flatten(1).mean(1, keepdim=True) for t in (a, b))
+    return F.cosine_similarity(a, b)

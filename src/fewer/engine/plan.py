@@ -32,10 +32,15 @@ def choose(
 ) -> Allocation:
     """Allocate by name: ``dp`` or one of :data:`fewer.core.allocation.baselines.BASELINES`.
 
-    ``auto`` is the DP as well: which rule serves best is found out by :func:`fewer.engine.contest.contest`.
+    ``bold`` is the DP on what the images have shown, without the doubt about what they have not
+    (:func:`fewer.engine.sense.unseen`). ``auto`` is the DP as well: which rule serves best is found out by
+    :func:`fewer.engine.contest.contest`.
     ``power`` is the weight of a power term for the DP (:func:`fewer.core.allocation.power.with_power`); what is
     returned states the harm alone.
     """
+    if allocator == "bold":
+        found = allocate(as_seen(curves), budgets, at_least=at_least)
+        return Allocation(found.choice, found.cost, curves.harm(found.choice))
     if allocator not in ("dp", "auto"):
         return best_ladder(curves, budgets, BASELINES[allocator].run, at_least)
     if not power:
@@ -51,6 +56,19 @@ def frontier_of(
         return frontier(curves, metric, shares)
     plans = frontier(with_power(curves, metric, power), metric, shares)
     return [None if plan is None else _harm_alone(curves, plan) for plan in plans]
+
+
+def as_seen(curves: CurveSet) -> CurveSet:
+    """The curves without what was added for inputs that no image has shown."""
+    return replace(
+        curves,
+        curves=tuple(
+            Curve(c.unit, c.options, c.cost, np.maximum(c.distortion - c.scores["unseen"], 0.0), c.scores)
+            if "unseen" in c.scores
+            else c
+            for c in curves.curves
+        ),
+    )
 
 
 def _harm_alone(curves: CurveSet, found: Allocation) -> Allocation:
@@ -72,12 +90,15 @@ def best_ladder(
         When it meets the budgets with none of them.
     """
     kinds = {_way(o): None for c in curves.curves for o in c.options if not o.is_dense}
-    if len(kinds) <= 1 and not curves.coupled:
+    several = len({o.precision for c in curves.curves for o in c.options}) > 1
+    if several:  # what a precision alone saves is open to a rule as it is to us
+        kinds |= {_way(o): None for c in curves.curves for o in c.options if o.is_dense and o.precision != "fp32"}
+    if len(kinds) <= 1 and not several and not curves.coupled:
         return rule(curves, budgets, at_least=at_least)
     found: list[Allocation] = []
     refused: FewerError | None = None
     for kind in kinds:
-        keep = [np.array([i for i, o in enumerate(c.options) if i == 0 or _way(o) == kind]) for c in curves.curves]
+        keep = [np.array([i for i, o in enumerate(c.options) if i == 0 or _of_way(o, kind)]) for c in curves.curves]
         try:
             made = rule(part_of(curves, keep), [Budget(b.metric, b.limit(curves), False) for b in budgets])
         except FewerError as error:
@@ -98,6 +119,11 @@ def best_ladder(
 def _way(option: Option) -> tuple[str, str]:
     """Options that one rule can choose from together; rows and columns of any width are one way to cut."""
     return ("columns" if option.removes else option.family, option.precision)
+
+
+def _of_way(option: Option, kind: tuple[str, str]) -> bool:
+    """Whether a rule that cuts in one way may take an option: its cuts, and the whole layer in its precision."""
+    return _way(option) == kind or (option.is_dense and option.precision == kind[1])
 
 
 def part_of(curves: CurveSet, keep: Sequence[np.ndarray]) -> CurveSet:

@@ -58,7 +58,7 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
             *labelled_rows(e.quality, before, labelled),
         ],
     }
-    ready = e.made.get(e.allocation.choice.tobytes())
+    ready = next(iter(e.made.values()), None)
     took = ready.seconds if ready is not None else e.timings.get("apply", 0.0)
     name = preset_of(e.settings) or e.plan.method
     ours = comparison.row_of(name, e.plan.method.startswith(("dp", "auto")), quality, took, e.settings, labelled)
@@ -97,7 +97,10 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
                 "value": e.deployed.measured_ms,
                 "dense": e.deployed.dense_ms,
                 "higher_is_better": False,
-                "note": f"predicted {e.deployed.predicted_ms:.2f} ms; batch {e.settings.deploy_batch}",
+                "note": (
+                    f"predicted {e.deployed.predicted_ms:.2f} ms; batch {e.settings.deploy_batch}"
+                    f"{description.runtimes(e.sensed.curves.meta['device'])}"
+                ),
             }
         )
     if tokens := e.sensed.curves.meta.get("tokens"):

@@ -22,7 +22,7 @@ from fewer.data.samples import Samples
 from fewer.distortion.distance import Distance, MakeDistance
 from fewer.engine.apply import apply_options
 from fewer.engine.assembly import Assembly
-from fewer.engine.contest import Made, decide, final
+from fewer.engine.contest import Made, decide, final, way_of
 from fewer.engine.deploy import deploy, measured_here, plan_within
 from fewer.engine.evidence import Evidence
 from fewer.engine.plan import choose
@@ -168,16 +168,18 @@ def _compress(
     with timed(timings, "plan"):
         allocator, rows = decide(prepared, settings, sensed, assembly, budgets, progress)
     made: dict[bytes, Made] = {}
-    if len(rows) > 1:
+    believed: dict[str, float] = {}
+    if rows:
         with timed(timings, "apply"):
             allocator, made = final(prepared, settings, sensed, budgets, rows, progress)
+    way = way_of(allocator)
     with timed(timings, "plan"):
         allocation, under, tried = plan_within(
             prepared,
             settings,
             sensed.curves,
             budgets,
-            lambda b: choose(sensed.curves, b, allocator, power=settings.power),
+            lambda b: choose(sensed.curves, b, way.allocator, power=settings.power),
             progress,
         )
     if settings.schedule == "iterative":
@@ -188,11 +190,13 @@ def _compress(
             search = None
             if allocator == "dp":
                 allocation, search = _search(prepared, settings, sensed, assembly, budgets, allocation, progress)
-        ready = made.get(allocation.choice.tobytes())
+        ready = made.get(way.key(allocation.choice))
         if ready is not None:
             compressed, masks = ready.model, ready.masks
         else:
-            compressed, masks = _apply(prepared, settings, sensed, allocation, progress, timings)
+            compressed, masks = _apply(
+                prepared, way.settings(settings), sensed, allocation, progress, timings, believed
+            )
     method = allocator + ("+search" if search is not None and search["kept"] else "")
     if settings.allocator == "auto" and allocator != "dp":
         method = f"auto:{allocator}"
@@ -201,6 +205,7 @@ def _compress(
         prepared, settings, sensed, plan, allocation, compressed, masks, budgets, timings, search, command, judge
     )
     evidence.tried, evidence.under, evidence.contest, evidence.made = tried, under, rows, made
+    evidence.believed = believed
     return report_on(evidence, assembly, progress)
 
 
@@ -234,11 +239,14 @@ def _apply(
     allocation: Allocation,
     progress: Progress,
     timings: dict[str, float],
+    believed: dict[str, float],
 ) -> tuple[nn.Module, dict[str, Tensor]]:
     chosen = sensed.chosen(allocation.choice)
     with timed(timings, "apply"):
         tokens = sensed.curves.meta.get("tokens")
-        return apply_options(prepared, settings, sensed.options, chosen, tokens=tokens, progress=progress)
+        return apply_options(
+            prepared, settings, sensed.options, chosen, tokens=tokens, progress=progress, believed=believed
+        )
 
 
 def _search(

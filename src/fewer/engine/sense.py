@@ -38,6 +38,8 @@ from fewer.engine.settings import Settings
 from fewer.models.artefact import state_hash
 from fewer.models.layers import find_layers
 from fewer.models.running import call, evaluating
+from fewer.quantize.qdq import input_ranges
+from fewer.runtimes.names import EXPORTED
 
 # settings that change what is sensed; the others do not invalidate finished tasks
 _SENSED_BY = (
@@ -241,9 +243,6 @@ def row_sensitivity(prepared: Prepared, settings: Settings, model: nn.Module) ->
     return found
 
 
-_DOUBT = 0.64
-
-
 def sensing_batches(prepared: Prepared, settings: Settings) -> list[Samples]:
     """The images that harm is measured on, in batches.
 
@@ -258,7 +257,7 @@ def _stored(job: SenseJob, task: SenseTask) -> bool:
     return job.store is not None and (job.store / f"{index}.safetensors").exists()
 
 
-_NOISE_IMAGES = 4
+_NOISE_IMAGES, _RANGE_IMAGES = 4, 32
 
 
 def _input_noise(
@@ -272,11 +271,16 @@ def _input_noise(
     wanted = [p for p in ("bf16", "int8") if p in settings.precisions]
     if not wanted:
         return {}
-    key = f"input rounding {','.join(wanted)}"
+    static = settings.runtime in EXPORTED and "int8" in wanted  # bytes of one range there, not of one for each token
+    key = f"input rounding {','.join(wanted)}{' in one range' if static else ''}"
     if key not in ledger:
         twin = copy.deepcopy(model).eval()
         batches = prepared.sensing_images[:_NOISE_IMAGES].split(_NOISE_IMAGES)
         layers = find_layers(twin, prepared.matched.units, batches[0][:1], prepared.forward)
+        ranges = None
+        if static:
+            shown = [part.batch() for part in prepared.calibration[:_RANGE_IMAGES].split(settings.batch)]
+            ranges = input_ranges(twin, list(layers), shown, prepared.forward)
         with progress.stage("rounding", len(layers)) as stage:
             found = input_rounding_harm(
                 twin,
@@ -285,6 +289,7 @@ def _input_noise(
                 wanted,
                 prepared.forward,
                 reference=prepared.reference(batches, twin),
+                ranges=ranges,
                 done=lambda name: stage.advance(1, name),
             )
         reduce = reduction(settings.reduction)
@@ -329,8 +334,10 @@ def _assemble(
         harm += [noise.get(unit.name, {}).get(o.precision, 0.0) for o in options[unit.name]]
         harm[0] = 0.0
         harm = _rising(harm, options[unit.name])
+        scores = {k: np.array(v) for k, v in parts[0]["scores"].items()}
         if settings.compensation == "obs":
-            harm = harm + unseen(harm, parts[0].get("lost", ()), len(prepared.sensing_images))
+            scores["unseen"] = unseen(harm, parts[0].get("lost", ()), len(prepared.sensing_images))
+            harm = harm + scores["unseen"]
         costs = option_costs(unit, options[unit.name], weight.element_size())
         between = prepared.couplings.between.get(unit.name, 0.0)
         for metric, times in (("macs", 1.0), ("flops", 2.0)):  # attention shrinks with the heads that proj still reads
@@ -344,7 +351,7 @@ def _assemble(
                 tuple(options[unit.name]),
                 {m: np.array(c) for m, c in costs.items()},
                 harm,
-                {k: np.array(v) for k, v in parts[0]["scores"].items()},
+                scores,
             )
         )
     meta = {
@@ -371,9 +378,9 @@ def unseen(harm: np.ndarray, lost: Sequence[float], images: int) -> np.ndarray:
     """What to add to the harm of each option of a unit for inputs that none of the sensing images has shown.
 
     A channel that is silent on a few images looks free to cut. What has not happened on n images may still happen on
-    about one in n others (the rule of succession); then the weights that went count like any others, and the harm is
-    that of losing their share of the layer. The share is that of the squared weight; the harm of losing all of it is
-    taken from the end of the curve, at most 1, which is an output that says nothing.
+    up to three in n others (the rule of three: the 95 % bound); then the weights that went count like any others, and
+    the harm is that of losing their share of the layer. The share is that of the squared weight; the harm of losing
+    all of it is taken from the end of the curve, at most 1, which is an output that says nothing.
 
     Parameters
     ----------
@@ -387,14 +394,14 @@ def unseen(harm: np.ndarray, lost: Sequence[float], images: int) -> np.ndarray:
     Examples
     --------
     >>> unseen(np.array([0.0, 1e-12, 0.5]), [0.0, 0.1, 0.8], 16)
-    array([0.    , 0.0025, 0.02  ])
+    array([0.        , 0.01171875, 0.09375   ])
     """
     if len(lost) != len(harm) or not images:
         return np.zeros_like(harm)
     share = np.asarray(lost)
     worst = int(np.argmax(share))
     whole = min(1.0, float(harm[worst]) / share[worst]) if share[worst] > 0 else 0.0
-    return _DOUBT * share * whole / images
+    return 3.0 * share * whole / images
 
 
 def _rising(harm: np.ndarray, options: Sequence[Option]) -> np.ndarray:

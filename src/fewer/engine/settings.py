@@ -17,6 +17,9 @@ from fewer.presets import preset_values
 MEASURED = ("latency", "energy")
 """Metrics that depend on the device."""
 
+SMALL_PRECISIONS = ("fp32", "int8")
+"""What a budget in bytes is planned with, unless precisions are given."""
+
 FAST_PATTERNS, FAST_PRECISIONS = "block:16x4,block:16x1,block:16x16", KERNEL_PRECISIONS
 
 
@@ -307,10 +310,15 @@ class Settings(StrictSettings):
         --------
         >>> Settings().for_metrics(["latency"]).precisions
         ('fp32', 'bf16', 'int8')
+        >>> Settings().for_metrics(["size"]).precisions, Settings(precisions=("fp32",)).for_metrics(["size"]).precisions
+        (('fp32', 'int8'), ('fp32',))
         """
         wanted = {*metrics, *self.measure}
         needed = [m for m in MEASURED if m in wanted]
         if not needed:
+            if "size" in wanted and "precisions" not in self.model_fields_set:
+                # a byte a weight costs far less than three weights of four
+                return self.model_copy(update={"precisions": SMALL_PRECISIONS})
             return self
         changes: dict[str, Any] = {"measure": tuple(needed)}
         if "pattern" not in self.model_fields_set:

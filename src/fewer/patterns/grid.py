@@ -13,7 +13,7 @@ from fewer.core.pattern import Pattern
 COLUMNS = "columns"
 """In a list of patterns: input channels that can be removed together with what makes them, where a layer has such."""
 
-DEFAULT_SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+DEFAULT_SPARSITIES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 
 def default_sparsities(units: int) -> tuple[float, ...]:
@@ -22,7 +22,7 @@ def default_sparsities(units: int) -> tuple[float, ...]:
     Examples
     --------
     >>> len(default_sparsities(50)), len(default_sparsities(10)), len(default_sparsities(2))
-    (10, 19, 49)
+    (11, 19, 49)
     """
     if units > 24:
         return DEFAULT_SPARSITIES

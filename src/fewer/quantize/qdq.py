@@ -7,7 +7,8 @@ there, fixed in advance: coarser than the scale per token of this package's own 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from fewer.formats.integers import as_integers
 from fewer.models.inputs import layer_input
 from fewer.models.running import Forward, call, evaluating
 
-__all__ = ["InputRange", "input_ranges", "with_integers"]
+__all__ = ["InputRange", "input_ranges", "rounding_to_range", "with_integers"]
 
 _SAMPLES = 20_000  # values of each batch from which a range is found
 _SHRINK = tuple(round(1 - 0.04 * i, 2) for i in range(16))  # of the whole range, down to 0.4 of it
@@ -49,6 +50,30 @@ class InputRange:
     def rounded(self, x: Tensor) -> Tensor:
         """What becomes of values."""
         return ((x / self.scale).round() + self.zero).clamp(0, _TOP).sub(self.zero) * self.scale
+
+
+@contextmanager
+def rounding_to_range(modules: Sequence[nn.Module], how: InputRange) -> Iterator[None]:
+    """Layers see their input rounded to bytes of one range, as in a graph with integers, inside of a ``with`` block.
+
+    Examples
+    --------
+    >>> layer = nn.Linear(1, 1, bias=False)
+    >>> with rounding_to_range([layer], InputRange(1.0, 0)):
+    ...     y = layer(torch.tensor([[1.4]]))
+    >>> torch.allclose(y, layer(torch.tensor([[1.0]])))
+    True
+    """
+
+    def hook(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (how.rounded(inputs[0]), *inputs[1:])
+
+    handles = [module.register_forward_pre_hook(hook) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def input_ranges(

@@ -18,9 +18,10 @@ from fewer.runtimes.module import RuntimeModule
 from fewer.runtimes.names import EXPORTED
 from fewer.runtimes.session import open_session
 
-__all__ = ["RuntimeRecord", "drop_runtime", "open_runtime", "read_record", "save_runtime"]
+__all__ = ["RUNTIME_FILE", "RuntimeRecord", "drop_runtime", "open_runtime", "read_record", "save_runtime"]
 
-_RECORD, _FILE = "runtime.json", "runtime.onnx"
+RUNTIME_FILE = "runtime.onnx"
+_RECORD = "runtime.json"
 
 
 class RuntimeRecord(StrictSettings):
@@ -62,14 +63,14 @@ def save_runtime(folder: str | Path, file: bytes, record: RuntimeRecord) -> Path
         When they cannot be written.
     """
     place = Path(folder)
-    atomic_write_bytes(place / _FILE, file)
+    atomic_write_bytes(place / RUNTIME_FILE, file)
     atomic_write_text(place / _RECORD, record.model_dump_json(indent=1))
-    return place / _FILE
+    return place / RUNTIME_FILE
 
 
 def drop_runtime(folder: str | Path) -> None:
     """Remove a runtime's files from a run folder, where there are any."""
-    for name in (_RECORD, _FILE):
+    for name in (_RECORD, RUNTIME_FILE):
         (Path(folder) / name).unlink(missing_ok=True)
 
 
@@ -111,7 +112,7 @@ def open_runtime(
     FewerError
         When the runtime is missing or cannot run the file, or the file is not that of this run.
     """
-    path = Path(folder) / _FILE
+    path = Path(folder) / RUNTIME_FILE
     if runtime not in EXPORTED:
         raise FewerError(f"{runtime} runs no files; it is one of {', '.join(EXPORTED)} that does")
     try:
@@ -121,7 +122,20 @@ def open_runtime(
         raise explain_os_error(error, path) from None
     if hashlib.sha256(data).hexdigest() != record.file_sha256 or weights != record.weights:
         raise FewerError(f"{path} was not made from the model beside it; make it anew: fewer export {folder} --to onnx")
+    _refuse_outside(data, path)
     precision = record.precision if runtime == record.runtime else "fp32"
     session = open_session(runtime, data, threads, precision)
     about = f"{runtime}, {record.about}".strip(", ")
     return RuntimeModule(session, record.shapes, record.structure, fallback, about)
+
+
+def _refuse_outside(data: bytes, path: Path) -> None:
+    """A file made by someone else may name other files, which would be read with it."""
+    import onnx
+
+    try:
+        graph = onnx.load_model_from_string(data).graph
+    except Exception as error:
+        raise FewerError(f"{path} is no ONNX file: {str(error).splitlines()[0][:100]}; make the run again") from None
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer):
+        raise FewerError(f"{path} refers to files outside of it, which no run of fewer does; it is not opened")

@@ -20,7 +20,7 @@ from fewer.models.running import input_dtype
 from fewer.timing.peers import Peer, missing_extra
 from fewer.timing.process import prepare_in_process
 from fewer.timing.runtimes import Job
-from fewer.timing.sources import AcceleratedRun, Subject
+from fewer.timing.sources import AcceleratedRun, RuntimeFile, Subject
 
 __all__ = ["Skip", "Workshop"]
 
@@ -84,6 +84,8 @@ class Workshop:
 
     def extra_job(self, target: Any, precision: str, threads: int) -> Job:
         """A job that runs any callable, or a run folder, on the same inputs."""
+        if isinstance(target, RuntimeFile):
+            return Job(target.runtime, precision, threads, self.inputs, path=str(target.path.resolve()))
         if isinstance(target, AcceleratedRun):
             run = str(target.path.resolve())
             return Job("extra", precision, threads, self.inputs, run=run, accelerated=True)

@@ -10,7 +10,7 @@ from torch import nn
 
 from fewer.core.errors import FewerError
 
-__all__ = ["AcceleratedRun", "Subject", "is_run", "load_run", "open_subject"]
+__all__ = ["AcceleratedRun", "RuntimeFile", "Subject", "is_run", "load_run", "open_subject"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,14 @@ class AcceleratedRun:
         from fewer.models.recipe import precisions_of
 
         return lowest_precision(precisions_of(load_recipe(self.path)).values())
+
+
+@dataclass(frozen=True)
+class RuntimeFile:
+    """A model file of onnxruntime or OpenVINO, timed in a process that holds no torch."""
+
+    path: Path
+    runtime: str
 
 
 @dataclass(frozen=True)

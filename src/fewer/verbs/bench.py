@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from fewer.core.errors import FewerError
 from fewer.core.stamp import environment
 from fewer.models.running import evaluating
+from fewer.runtimes.folder import RUNTIME_FILE, read_record
+from fewer.runtimes.names import RUNTIMES, missing
 from fewer.timing.inputs import make_inputs
 from fewer.timing.peers import parse_peers
 from fewer.timing.prepare import Workshop
@@ -126,8 +128,17 @@ def bench(
 
 def _run_extras(run: Path) -> dict[str, Extra]:
     """The compressed model twice: as plain torch runs it, zeros included, and on the kernels that skip them."""
-    from fewer.timing.sources import AcceleratedRun, load_run
+    from fewer.timing.sources import AcceleratedRun, RuntimeFile, load_run
 
+    record = read_record(run)
+    if record is not None and missing(record.runtime) is None:  # the runtime that it was planned for
+        precision = "int8" if "int8" in record.about else record.precision
+        file = RuntimeFile(run / RUNTIME_FILE, record.runtime)
+        note = f"the file that the plan was made for: {record.about}"
+        return {
+            f"fewer {run}": Extra(run, Extra(load_run(run)).declared_precision()),
+            f"fewer {run} {RUNTIMES[record.runtime].label}": Extra(file, precision, note),
+        }
     fast = AcceleratedRun(run)
     note = "each layer on the fastest kernel measured here, at the precision that the plan gave it"
     return {

@@ -13,6 +13,7 @@ from torch import nn
 from fewer.core.errors import FewerError
 from fewer.engine.runtime_load import fastest, runtime_model
 from fewer.models import load as models
+from fewer.models.trust import Trust, trusting
 from fewer.runtimes.names import EXPORTED, RUNTIMES, check_runtime
 
 __all__ = ["load"]
@@ -26,6 +27,7 @@ def load(
     example: Any = None,
     runtime: str | None = None,
     threads: int | None = None,
+    trust: Trust = False,
 ) -> nn.Module:
     """Load the compressed model of a run folder, in evaluation mode, without any pickle.
 
@@ -46,6 +48,9 @@ def load(
         this process. ``onnxruntime`` or ``openvino``: from the file in the run folder, which is made once where the run
         has none. ``auto``: what is installed and fastest for this run, timed now. Where a runtime is missing or cannot
         run the model, a warning says so, and the model runs in torch.
+    trust
+        A run of your own Python file runs that file: True trusts it, or give the files that you trust. Nothing is run
+        by default.
     threads
         Of onnxruntime and OpenVINO; by default as many as torch uses.
 
@@ -66,9 +71,16 @@ def load(
     """
     if runtime is None:
         runtime = "native" if accelerated else "torch"
-    if check_runtime(runtime) in ("native", "torch"):
+    check_runtime(runtime)
+    with trusting(trust):
+        return _load(run, architecture, example, runtime, threads or torch.get_num_threads())
+
+
+def _load(
+    run: str | Path, architecture: Callable[[], nn.Module] | None, example: Any, runtime: str, threads: int
+) -> nn.Module:
+    if runtime in ("native", "torch"):
         return models.load(run, architecture, accelerated=runtime == "native", example=example)
-    threads = threads or torch.get_num_threads()
     if runtime == "auto":
         return fastest(run, architecture, example, threads)
     assert runtime in EXPORTED

@@ -277,8 +277,16 @@ def fact(name: str, value: str | int | float | bool | None) -> str:
     return significant(value) if isinstance(value, float) and not value.is_integer() else str(value)
 
 
-def additivity_sentence(additivity: Additivity) -> str:
-    """Say whether the sum of per-layer harm predicts that of all cuts together, and what it means for the plan."""
+_GOOD = 2.0
+"""A forecast within this factor of what held-out images show is called a good one."""
+
+
+def additivity_sentence(additivity: Additivity, heldout: float | None = None) -> str:
+    """Say whether the sum of per-layer harm predicts that of all cuts together, and what it means for the plan.
+
+    ``heldout`` is the distortion of the finished model on images that steered nothing. A sum that is right about the
+    images of the plan and wrong about those is no good forecast, and is not called one.
+    """
     ratio = additivity.ratio
     if ratio is None and additivity.sum > 0:
         ratio = additivity.joint / additivity.sum
@@ -292,8 +300,17 @@ def additivity_sentence(additivity: Additivity) -> str:
         told += f", {times(ratio)} the prediction. Cuts hurt more together than apart, so the sum is too hopeful."
     elif ratio < 0.8:
         told += f", {times(ratio)} the prediction. Cuts hurt less together than apart, so the sum is too cautious."
+    elif heldout is None or (additivity.sum > 0 and not 1 / _GOOD <= heldout / additivity.sum <= _GOOD):
+        told += f", {times(ratio)} the prediction."
     else:
         told += f", {times(ratio)} the prediction. The sum is a good forecast here."
+    if heldout is not None and additivity.sum > 0 and not 1 / _GOOD <= heldout / additivity.sum <= _GOOD:
+        off = heldout / additivity.sum
+        way = "The plan was too hopeful" if off > 1 else "The plan was too cautious"
+        told += (
+            f" On the held-out images the finished model has {significant(heldout)}, {times(off)} what was predicted: "
+            f"the forecast is off. {way} about images that it has not seen."
+        )
     return f"{told} {_order_words(additivity.spearman)}".strip()
 
 

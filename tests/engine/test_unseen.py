@@ -1,0 +1,57 @@
+"""What planning knows of images that it has not seen."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from fewer.core.budget import Budget
+from fewer.core.curve import Curve, CurveSet
+from fewer.core.option import Option
+from fewer.core.unit import Unit
+from fewer.engine.decision import deciding_images, without_deciding
+from fewer.engine.plan import choose
+from fewer.engine.prepare import prepare
+from fewer.engine.sense import unseen
+from fewer.engine.settings import Settings
+
+LADDER = (Option(), Option("unstructured", 0.5), Option("unstructured", 0.9))
+
+
+def test_a_cut_that_looked_free_is_charged_for_the_weights_that_it_takes():
+    """Layer a looks free at half, and loses much weight there; layer b costs a little, and loses next to nothing."""
+    seen = {"a": np.array([0.0, 1e-14, 0.8]), "b": np.array([0.0, 1e-4, 0.8])}
+    lost = {"a": [0.0, 0.3, 0.9], "b": [0.0, 0.002, 0.9]}
+    curves = []
+    for name in "ab":
+        doubt = unseen(seen[name], lost[name], 16)
+        cost = {"weights": [100, 50, 10]}
+        curves.append(Curve(Unit(name, "linear", (10, 10)), LADDER, cost, seen[name] + doubt, {"unseen": doubt}))
+    both, half = CurveSet(tuple(curves)), [Budget("weights", 0.75, True)]
+    assert choose(both, half, "bold").choice.tolist() == [1, 0]
+    assert choose(both, half, "dp").choice.tolist() == [0, 1]
+
+
+def test_more_images_leave_less_doubt_and_an_old_ledger_leaves_none():
+    few, many = (unseen(np.array([0.0, 0.5]), [0.0, 0.5], n)[1] for n in (8, 80))
+    assert few == 10 * many > 0
+    assert not unseen(np.array([0.0, 0.5]), (), 8).any()
+
+
+def test_a_file_is_on_one_side_of_the_decision(tmp_path):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for i in range(16):
+        Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    prepared = prepare(net, tmp_path, Settings(calibration=48, sensing=8, heldout=4))
+    deciding, rest = deciding_images(prepared), without_deciding(prepared).calibration
+    assert len(deciding) + len(rest) == len(prepared.calibration) and len(deciding) >= 8
+    assert not set(deciding.files) & set(rest.files)
+    assert without_deciding(prepared).sensing_images.tensor.equal(prepared.sensing_images.tensor)
+
+
+def test_few_images_are_all_needed_for_the_repair():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    prepared = prepare(net, torch.randn(8, 4), Settings())
+    assert deciding_images(prepared) is None and without_deciding(prepared) is prepared
