@@ -88,7 +88,8 @@ class PersonSampler:
             raise FewerError("a training needs two persons at least: there is nobody to tell a single one apart from")
         self.rows = {name: np.array([i for i, w in enumerate(walks) if w.person == name]) for name in self.names}
         self.sequences, self.people, self.each = sequences, min(people, len(self.names)), each
-        self.frames, self.order, self.skip, self.flip, self.seed = frames, order, skip, flip, seed
+        self.frames, self.skip, self.flip, self.seed = frames, skip, flip, seed
+        self.order: Order = order
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Silhouettes (P K, frames, 64, 44) as float32 and class numbers (P K,)."""

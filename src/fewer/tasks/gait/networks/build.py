@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
 from fewer.core.errors import FewerError, near_match
+from fewer.tasks.gait.networks.config import NetworkConfig
 from fewer.tasks.gait.networks.deepgaitv2 import DeepGaitV2
 from fewer.tasks.gait.networks.gaitbase import GaitBase
 from fewer.tasks.gait.networks.gaitgl import GaitGL
 from fewer.tasks.gait.networks.gaitpart import GaitPart
 from fewer.tasks.gait.networks.gaitset import GaitSet
 from fewer.tasks.gait.networks.network import GaitNetwork
-from fewer.tasks.gait.tpa import TPAConfig
 
-__all__ = ["NETWORKS", "SIZES", "NetworkConfig", "build_network", "load_published"]
-
-Name = Literal["gaitset", "gaitpart", "gaitgl", "gaitbase", "deepgaitv2"]
+__all__ = ["NETWORKS", "SIZES", "build_network", "load_published"]
 
 NETWORKS: dict[str, str] = {
     "gaitset": "frames as a set, pyramids of strips (AAAI 2019)",
@@ -49,23 +47,6 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
     "deepgaitv2": {"tiny": {"channels": (4, 8, 16, 16)}, "small": {"channels": (12, 24, 48, 64)}},
 }
 """Widths for tests and for a few cores; ``published`` has those of OpenGait's configurations for CASIA-B."""
-
-
-class NetworkConfig(BaseModel):
-    """What a network is made of.
-
-    Examples
-    --------
-    >>> NetworkConfig(network="gaitset").size
-    'small'
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    network: Name = "gaitbase"
-    size: Literal["tiny", "small", "published"] = "small"
-    classes: int = Field(default=74, ge=1)
-    tpa: TPAConfig | None = None
 
 
 def build_network(config: NetworkConfig | Mapping[str, Any]) -> GaitNetwork:

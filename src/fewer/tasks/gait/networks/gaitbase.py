@@ -23,12 +23,14 @@ class _ResNet9(nn.Module):
         self.bn1, self.relu = nn.BatchNorm2d(channels[0]), nn.ReLU()
         ins = channels[0]
         for stage, (width, count, stride) in enumerate(zip(channels, layers, (1, 2, 2, 1), strict=True), 1):
-            setattr(self, f"layer{stage}", stack_blocks(FrameBlock, ins, width, count, stride))
+            self.add_module(f"layer{stage}", stack_blocks(FrameBlock, ins, width, count, stride))
             ins = width
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        for stage in range(1, 5):
+            x = self.get_submodule(f"layer{stage}")(x)
+        return x
 
 
 class GaitBase(GaitNetwork):

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.tasks.gait.networks.config import NetworkConfig
 from fewer.tasks.gait.networks.parts import max_over_time
 from fewer.tasks.gait.tpa import TPA, TPAConfig
 from fewer.tasks.gait.tpa.spectrum import Rhythm, find_rhythm
-
-if TYPE_CHECKING:
-    from fewer.tasks.gait.networks.build import NetworkConfig
 
 __all__ = ["GaitNetwork"]
 

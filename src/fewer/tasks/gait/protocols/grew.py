@@ -74,7 +74,7 @@ def submission(walks: Walks) -> str:
     table = csv.writer(out, lineterminator="\n")
     table.writerow(["videoId", *(f"rank{k}" for k in range(1, _LIST + 1))])
     for probe, near in zip(probes, rows, strict=True):
-        found = [walks.walks[gallery[row]].person for row in near]
+        found = [walks.walks[int(gallery[row])].person for row in near]
         # the server reads twenty columns; a smaller gallery repeats its last one
-        table.writerow([walks.walks[probe].kind, *found, *[found[-1]] * (_LIST - len(found))])
+        table.writerow([walks.walks[int(probe)].kind, *found, *[found[-1]] * (_LIST - len(found))])
     return out.getvalue()

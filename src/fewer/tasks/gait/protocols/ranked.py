@@ -54,7 +54,7 @@ def score_ranked(
             found = gallery[row]
             if other_views and people[found] == people[probe] and views[found] == views[probe]:
                 continue
-            matches.append(Match(walks.walks[probe], walks.walks[found], float(distance)))
+            matches.append(Match(walks.walks[int(probe)], walks.walks[int(found)], float(distance)))
             break
     matches.sort(key=lambda m: (m.right, m.distance))
     return Scores(name, rank_measures(ranks), (), curve_of(ranks), matches, notes)

@@ -60,7 +60,7 @@ def view_table(
             if seen == other:
                 continue
             for probe, row, distance in zip(asked, rows[:, 0], distances[:, 0], strict=True):
-                match = Match(walks.walks[probe], walks.walks[there[row]], float(distance))
+                match = Match(walks.walks[int(probe)], walks.walks[int(there[row])], float(distance))
                 kept = best.get(int(probe))
                 # of all views, the match that misleads most is worth looking at
                 if kept is None or (match.right, match.distance) < (kept.right, kept.distance):

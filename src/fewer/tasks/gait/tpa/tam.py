@@ -137,9 +137,10 @@ class TAM(nn.Module):
         if correlate:
             self.value = nn.Linear(channels, channels, bias=False)
             nn.init.zeros_(self.value.weight)
-        self.mix = nn.Sequential(nn.Linear(channels, channels), nn.GELU(), nn.Linear(channels, channels))
-        nn.init.zeros_(self.mix[2].weight)
-        nn.init.zeros_(self.mix[2].bias)
+        last = nn.Linear(channels, channels)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.mix = nn.Sequential(nn.Linear(channels, channels), nn.GELU(), last)
         if trend:
             self.join = nn.Linear(2 * channels if fusion == "concat" else channels, channels, bias=False)
             with torch.no_grad():
