@@ -18,7 +18,7 @@ from fewer.engine.device_costs import worth_trying
 from fewer.kernels import native
 from fewer.kernels.linear import BlockSparseLinear
 from tests.fake_device import FakeWatch
-from tests.verbs.nets import quick
+from tests.support.nets import quick
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the native library is not built")
 

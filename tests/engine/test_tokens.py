@@ -24,8 +24,8 @@ from fewer.engine.tokens import choose_tokens, repriced, schedule_harm
 from fewer.models.macs import model_macs
 from fewer.models.vit import VisionTransformer
 from fewer.tokens.blocks import merge_after, merges_of
-from tests.verbs.nets import images as pictures
-from tests.verbs.nets import small
+from tests.support.nets import images as pictures
+from tests.support.nets import small
 
 FEW = {
     "calibration": 12,
