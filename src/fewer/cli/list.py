@@ -123,6 +123,9 @@ TABLES = {
     "selection": "fewer.selection.methods:METHODS",
     "optimisers": "fewer.training.optimise:OPTIMISERS",
     "schedules": "fewer.training.schedule:SHAPES",
+    "softmaxes": "fewer.approximate.softmax:SOFTMAXES",
+    "activations": "fewer.approximate.activation:ACTIVATIONS",
+    "norms": "fewer.approximate.norm:NORMS",
 }
 """Every table of methods, as ``module:NAME``; each row has a card in ``docs/methods/`` and the tests of its table."""
 
