@@ -123,6 +123,9 @@ TABLES = {
     "selection": "fewer.selection.methods:METHODS",
     "optimisers": "fewer.training.optimise:OPTIMISERS",
     "schedules": "fewer.training.schedule:SHAPES",
+    "formats": "fewer.formats.grids:ELEMENTS",
+    "gradients": "fewer.formats.gradients:GRADIENTS",
+    "quantisers": "fewer.quantize.fake:QUANTISERS",
 }
 """Every table of methods, as ``module:NAME``; each row has a card in ``docs/methods/`` and the tests of its table."""
 
