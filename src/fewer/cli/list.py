@@ -126,6 +126,7 @@ TABLES = {
     "formats": "fewer.formats.grids:ELEMENTS",
     "gradients": "fewer.formats.gradients:GRADIENTS",
     "quantisers": "fewer.quantize.fake:QUANTISERS",
+    "hypernetworks": "fewer.quantize.metagrad:HYPERNETWORKS",
 }
 """Every table of methods, as ``module:NAME``; each row has a card in ``docs/methods/`` and the tests of its table."""
 

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from fewer.models.spec import LoadedModel, load_model
-from fewer.quantize.lowbit import LayerBits, exchange, low_bit_layers, parse_bits, plain
+from fewer.core.errors import FewerError
+from fewer.models.artefact import RECIPE
+from fewer.models.recipe import read_recipe
+from fewer.models.spec import load_model
+from fewer.quantize.lowbit import LayerBits, exchange, low_bit_layers, parse_bits
+from fewer.quantize.metagrad import MetaGrad, base_rounding, hypernetwork_of
 from fewer.quantize.qat import stored_precision
 from fewer.tasks.classify.settings import TrainSettings
 from fewer.training.callbacks import Callback
-from fewer.training.constrained import Constrained, Held
+from fewer.training.constrained import Held
 from fewer.training.history import Fit
+from fewer.training.optimise import OPTIMISERS, optimiser_of
 
-__all__ = ["LowBit", "constraints_of", "held_of", "lower", "stored_units"]
+__all__ = ["LowBit", "held_by", "lower", "meta_optimiser", "stored_units"]
 
 
 @dataclass(eq=False)
@@ -32,7 +39,8 @@ class LowBit(Callback):
     every
         Steps between validations.
     seen
-        One entry per validation: ``step``, ``layer``, and the errors of :class:`~fewer.quantize.gradients.GradientRounding`.
+        One entry per layer and validation: ``step``, ``layer``, and the errors of
+        :class:`~fewer.quantize.gradients.GradientRounding`.
     """
 
     model: nn.Module
@@ -60,44 +68,33 @@ class LowBit(Callback):
         return {"layers": [vars(layer) for layer in self.layers], "gradients": self.seen}
 
 
-def held_of(loaded: LoadedModel) -> dict[str, Held]:
-    """Masks and stored precisions of the units of a compressed run, by layer name."""
-    from fewer.models.recipe import read_recipe
+def held_by(init: str | None) -> dict[str, Held]:
+    """What a run that a training starts from holds: masks of layers that were cut, and stored precisions, by layer.
 
-    path = loaded.source.get("run") if isinstance(loaded.source, Mapping) else None
-    _ = (path, read_recipe)
-    return {}
-
-
-def constraints_of(model: nn.Module, init: str | None) -> tuple[Constrained | None, dict[str, str]]:
-    """What a run that the training starts from says must stay, and the stored precision of each layer.
-
-    A weight that is zero in the run and lies in a unit that was cut stays zero.
+    In a layer that was cut, a weight that is zero stays zero.
     """
-    from pathlib import Path
-
-    from fewer.models.artefact import RECIPE
-    from fewer.models.recipe import read_recipe
-
     if init is None or not (Path(init) / RECIPE).is_file():
-        return None, {}
+        return {}
     units = read_recipe(Path(init) / RECIPE).units
-    start = load_model(init).model
+    model = load_model(init).model if units else nn.Identity()
     held: dict[str, Held] = {}
     for unit in units:
-        weight: Any = start.get_submodule(unit.name).weight
+        weight: Any = model.get_submodule(unit.name).weight
         mask: Tensor | None = None if unit.pattern == "dense" else weight.detach() != 0
         if mask is not None or unit.precision != "fp32":
             held[unit.name] = Held(mask, unit.precision)
-    if not held:
-        return None, {}
-    return Constrained(model, held, only_trainable=True), {name: one.precision for name, one in held.items()}
+    return held
 
 
-def lower(model: nn.Module, settings: TrainSettings, example: Tensor, held: Mapping[str, str]) -> LowBit:
-    """Exchange the layers of a model, in place; see :func:`fewer.quantize.lowbit.exchange`."""
-    from fewer.quantize.metagrad import base_rounding
+def lower(model: nn.Module, settings: TrainSettings, example: Tensor, held: Mapping[str, Held]) -> LowBit:
+    """Exchange the layers of a model, in place; see :func:`fewer.quantize.lowbit.exchange`.
 
+    Raises
+    ------
+    FewerError
+        For bits or methods that do not exist.
+    """
+    assert settings.bits is not None
     layers = exchange(
         model,
         parse_bits(settings.bits),
@@ -106,26 +103,48 @@ def lower(model: nn.Module, settings: TrainSettings, example: Tensor, held: Mapp
         gradients=base_rounding(settings.gradients),
         where=settings.gradient_place,
         edges=settings.edges,
-        held=held,
+        held={name: one.precision for name, one in held.items()},
     )
     return LowBit(model, layers, settings.every)
 
 
-def stored_units(model: nn.Module, settings: TrainSettings, held: Mapping[str, Held]) -> list[dict[str, Any]]:
+def meta_optimiser(model: nn.Module, settings: TrainSettings, parameters: list[nn.Parameter]) -> MetaGrad:
+    """The optimiser of the settings, with the hypernetwork of their gradients around it.
+
+    Raises
+    ------
+    FewerError
+        When the optimiser's steps do not follow the size of gradients, so that nothing could be learnt.
+    """
+    form = hypernetwork_of(settings.gradients)
+    assert form is not None
+    how = optimiser_of(settings)
+    if how.name == "relative-adam":
+        raise FewerError("a hypernetwork for gradients needs --optimiser sgd, adam or adamw, not relative-adam")
+    groups: Any = [{"params": parameters, "lr": how.rate, "weight_decay": how.decay}]
+    base = OPTIMISERS[how.name].run(groups, how)
+    own = {id(layer.weight) for layer in low_bit_layers(model).values() if layer.gradient is not None}
+    weights = [p for p in parameters if id(p) in own]
+    if not weights:
+        raise FewerError(f"--gradients {settings.gradients} rewrites gradients of few bits; give --bits with g2 to g8")
+    return MetaGrad(base, weights, form, seed=settings.seed)
+
+
+def stored_units(model: nn.Module, held: Mapping[str, Held]) -> list[dict[str, Any]]:
     """Units of the artefact of a trained model whose layers are plain again: masks, and precisions that hold exactly."""
     units = []
     for name, layer in model.named_modules():
         if type(layer) not in (nn.Linear, nn.Conv2d):
             continue
+        weight: Any = layer.weight
         own = held.get(name, Held())
-        precision = own.precision if own.precision != "fp32" else stored_precision(layer.weight)  # type: ignore[arg-type]
-        mask = own.mask
-        if mask is None and precision == "fp32":
+        precision = own.precision if own.precision != "fp32" else stored_precision(weight)
+        if own.mask is None and precision == "fp32":
             continue
-        sparsity = 0.0 if mask is None else 1 - float(mask.float().mean())
-        pattern = "dense" if mask is None else "unstructured"
-        units.append({"name": name, "pattern": pattern, "sparsity": sparsity, "precision": precision, "mask": mask})
+        sparsity = 0.0 if own.mask is None else 1 - float(own.mask.float().mean())
+        pattern = "dense" if own.mask is None else "unstructured"
+        with torch.no_grad():
+            units.append(
+                {"name": name, "pattern": pattern, "sparsity": sparsity, "precision": precision, "mask": own.mask}
+            )
     return units
-
-
-__all__ += ["plain"]
