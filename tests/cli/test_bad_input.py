@@ -131,7 +131,6 @@ CASES: dict[str, tuple[Callable[[], list[str]], tuple[str, ...]]] = {
     "config that is not TOML": (_toml("seed = = 3"), ("run.toml", "TOML")),
     "config with an unknown name": (_toml('patern = "2:4"'), ("run.toml", "did you mean 'pattern'?")),
     "config with a bad value": (_toml('seed = "three"'), ("run.toml", "seed")),
-    "overwrite and resume at once": (_more("--overwrite", "--resume"), ("--overwrite", "--resume")),
     "folder that was not made by us": (_someone_elses_folder, ("run", "not made by fewer")),
 }
 

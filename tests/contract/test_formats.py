@@ -10,9 +10,7 @@ from fewer.formats.grids import ELEMENTS, element_bits, grid_of
 from fewer.formats.number import Format, parse_format, quantize, rounded_to
 
 NAMES = [
-    name + bits
-    for name in ELEMENTS
-    for bits in (("2", "4", "8") if name in ("int", "uint", "pot", "apot") else ("",))
+    name + bits for name in ELEMENTS for bits in (("2", "4", "8") if name in ("int", "uint", "pot", "apot") else ("",))
 ]
 SHARES = ["tensor", "channel", "row", "block"]
 
@@ -62,7 +60,13 @@ def test_feedback_keeps_the_sums_of_channels(name: str) -> None:
     x[:, 0, :2] = torch.tensor([1.0, -1.0])  # nothing that follows is clipped
     near, fed = (rounded_to(x, Format(name, "tensor", rounding=r)) for r in ("nearest", "feedback"))  # type: ignore[arg-type]
     step = float(quantize(x, Format(name)).scale.max()) * float(grid_of(name).diff().max())
-    if name in ("binary", "ternary", "nvfp4", "pot2", "apot2"):  # values beyond the scale are clipped, and their error cannot be handed on
+    if name in (
+        "binary",
+        "ternary",
+        "nvfp4",
+        "pot2",
+        "apot2",
+    ):  # values beyond the scale are clipped, and their error cannot be handed on
         assert (fed - x).sum() <= (near - x).abs().sum()
     else:
         assert bool(((fed - x).flatten(1).sum(1).abs() <= step + 1e-4).all())

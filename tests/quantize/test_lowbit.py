@@ -113,7 +113,9 @@ def test_off_is_off_and_a_watched_pass_says_how_far_it_is_off() -> None:
     exact = w.grad.clone()
     how.enabled, how.watched, w.grad = True, True, None
     linear(x, w, None, how).pow(3).sum().backward()
-    assert how.seen["cosine"] == pytest.approx(float(F.cosine_similarity(exact.flatten(), w.grad.flatten(), 0)), abs=1e-5)
+    assert how.seen["cosine"] == pytest.approx(
+        float(F.cosine_similarity(exact.flatten(), w.grad.flatten(), 0)), abs=1e-5
+    )
     assert how.seen["weight error"] == pytest.approx(float((exact - w.grad).norm() / exact.norm()), abs=1e-5)
     assert 0 < how.seen["error"] < 1 and not how.watched
 
@@ -192,12 +194,14 @@ def test_folding_norms_changes_nothing_in_evaluation() -> None:
 def test_a_held_weight_is_left_to_the_plan() -> None:
     model = net()
     told = exchange(model, parse_bits("w4a4"), X, held={"3": "int8"})
-    assert model[3].weight_quantiser is None and told[1].weights == "int8 (plan)" and model[3].input_quantiser is not None
+    assert (
+        model[3].weight_quantiser is None and told[1].weights == "int8 (plan)" and model[3].input_quantiser is not None
+    )
 
 
 @pytest.mark.parametrize("text", ["w9", "w4a1", "g0", "four", ""])
 def test_bits_that_no_format_has_are_told(text: str) -> None:
-    with pytest.raises(FewerError, match="no format has|cannot read the bits"):
+    with pytest.raises(FewerError, match=r"no format has|cannot read the bits"):
         parse_bits(text)
 
 

@@ -154,7 +154,7 @@ def test_a_groups_score_is_the_harm_of_removing_its_columns_from_every_row():
     felt = torch.tensor([1.0, 0.1, 4.0, 1.0, 2.0])
     moments = Moments(1, 12)
     moments.add(x[:, None])
-    sweep = Sweep(weight, moments, Repair(iterations=300), sensitivity=felt)
+    sweep = Sweep(weight, moments, Repair(iterations=300, unseen=0), sensitivity=felt)
     score = sweep.score(weight, Pattern.parse("columns:4").fitted(5, 12))
     assert score.shape == (1, 3)
     for j in range(3):
@@ -179,7 +179,7 @@ def test_a_channel_of_a_kernel_is_a_column_at_every_tap(limit, monkeypatch):
     moments = Moments(1, 16)
     add_input(moments, conv, torch.randn(40, 4, 5, 5, generator=generator))
     matrix = to_matrix(conv.weight.detach())
-    sweep = Sweep(matrix, moments, Repair(iterations=300), centred=False)
+    sweep = Sweep(matrix, moments, Repair(iterations=300, unseen=0), centred=False)
     pattern = Pattern.parse("columns:2x4")
     score = sweep.score(matrix, pattern)
     for j in range(2):

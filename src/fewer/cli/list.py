@@ -127,6 +127,9 @@ TABLES = {
     "gradients": "fewer.formats.gradients:GRADIENTS",
     "quantisers": "fewer.quantize.fake:QUANTISERS",
     "hypernetworks": "fewer.quantize.metagrad:HYPERNETWORKS",
+    "softmaxes": "fewer.approximate.softmax:SOFTMAXES",
+    "activations": "fewer.approximate.activation:ACTIVATIONS",
+    "norms": "fewer.approximate.norm:NORMS",
 }
 """Every table of methods, as ``module:NAME``; each row has a card in ``docs/methods/`` and the tests of its table."""
 

@@ -10,11 +10,12 @@ from fewer.core.allocation.power import power_shares
 from fewer.cost.stopwatch import NOISY
 from fewer.engine.deploy import Deployed
 from fewer.engine.settings import Settings
+from fewer.runtimes.names import RUNTIMES
 
 if TYPE_CHECKING:
     from fewer.engine.evidence import Evidence
 
-__all__ = ["curves", "flat", "latency", "limits", "power", "reached", "sensing", "tokens", "units"]
+__all__ = ["curves", "flat", "latency", "limits", "power", "reached", "runtimes", "sensing", "tokens", "units"]
 
 UNITS_OF_MEASURE = {
     "weights": "weights",
@@ -108,6 +109,21 @@ def curves(e: Evidence) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def runtimes(device: Mapping[str, Any]) -> str:
+    """What ran the two models, as the end of a note.
+
+    Examples
+    --------
+    >>> runtimes({"runtime": "openvino", "against": "onnxruntime"})
+    '; with OpenVINO, the dense model with onnxruntime'
+    >>> runtimes({})
+    ''
+    """
+    if "against" not in device:
+        return ""
+    return f"; with {RUNTIMES[device['runtime']].label}, the dense model with {RUNTIMES[device['against']].label}"
 
 
 def latency(e: Evidence, deployed: Deployed) -> dict[str, Any]:

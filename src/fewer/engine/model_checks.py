@@ -101,8 +101,7 @@ def check_model(
         output = _once(model, first, forward)
         if not all(bool(torch.isfinite(t).all()) for t in output):
             raise FewerError(
-                "the dense model's output holds NaN or infinity on the calibration images; look for them in its "
-                "weights, its buffers and the images"
+                f"the dense model's output holds NaN or infinity on the calibration images; {_culprit(model)}"
             )
         _same_twice(model, first, output, forward)
         if tensor is not None:
@@ -137,6 +136,15 @@ def _writes(model: nn.Module, batch: Any, forward: Forward | None) -> tuple[bool
     state = {place: value for place, value in before.items() if not _equal(after.get(place), value)}
     wrote = any(not _equal(a, b) for a, b in zip(leaves(given), leaves(batch), strict=True))
     return wrote, state
+
+
+def _culprit(model: nn.Module) -> str:
+    """Where NaN or infinity comes from: a parameter or buffer that holds one, or the images."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            layer, _, what = name.rpartition(".")
+            return f"the {what} of layer '{layer}' holds NaN or infinity"
+    return "its weights are finite, so look at the images and at what the forward pass computes"
 
 
 def _equal(a: Tensor | None, b: Tensor) -> bool:

@@ -97,7 +97,10 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
                 "value": e.deployed.measured_ms,
                 "dense": e.deployed.dense_ms,
                 "higher_is_better": False,
-                "note": f"predicted {e.deployed.predicted_ms:.2f} ms; batch {e.settings.deploy_batch}",
+                "note": (
+                    f"predicted {e.deployed.predicted_ms:.2f} ms; batch {e.settings.deploy_batch}"
+                    f"{description.runtimes(e.sensed.curves.meta['device'])}"
+                ),
             }
         )
     if tokens := e.sensed.curves.meta.get("tokens"):

@@ -210,7 +210,7 @@ GRADIENTS: MethodTable[Round] = MethodTable(
         Method("unbiased-scale", unbiased_scale, "nearest after a rotation, with corrected scale", "arXiv 2601.22813"),
     ],
 )
-"""``run(g, bits, state)``: g is [samples, ...], state one number that ``lbt`` updates; random numbers are torch's own."""
+"""``run(g, bits, state)``: g is [samples, ...], state one number that ``lbt`` updates; draws are torch's own."""
 
 BIASED = ("nearest", "lbt")
 """Whose mean over random numbers is not the gradient."""

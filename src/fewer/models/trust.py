@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 from fewer.core.errors import FewerError
@@ -39,13 +40,17 @@ def forget_trust() -> None:
 
 
 def trusted_files() -> list[str]:
-    """The files that are trusted now, for a process that this one starts."""
-    return sorted(map(str, _files))
+    """The files that are trusted now, for a process that this one starts.
+
+    Those that ran here already because the user named them are among them, as long as they are unchanged.
+    """
+    same = {path for path, digest in _ran if path.is_file() and sha256(path.read_bytes()).hexdigest() == digest}
+    return sorted(map(str, _files | same))
 
 
-def note_run(path: Path, sha256: str) -> None:
+def note_run(path: Path, digest: str) -> None:
     """Remember that the user named a file by itself, so that its code has run in this process already."""
-    _ran.add((path.resolve(), sha256))
+    _ran.add((path.resolve(), digest))
 
 
 @contextmanager
@@ -74,7 +79,7 @@ def trusting(trust: Trust) -> Iterator[None]:
         _files.update(before)
 
 
-def check_trusted(path: Path, where: str, sha256: str | None = None) -> None:
+def check_trusted(path: Path, where: str, digest: str | None = None) -> None:
     """Raise a :class:`FewerError` unless a Python file that a run names may be run.
 
     Parameters
@@ -83,11 +88,11 @@ def check_trusted(path: Path, where: str, sha256: str | None = None) -> None:
         The file.
     where
         What names it, for the message.
-    sha256
-        Of its content: the same file with the same content that the user named in this process may be run again.
+    digest
+        SHA-256 of its content: a file that the user named in this process may be run again while it is unchanged.
     """
     resolved = path.resolve()
-    if _every or resolved in _files or (sha256 is not None and (resolved, sha256) in _ran):
+    if _every or resolved in _files or (digest is not None and (resolved, digest) in _ran):
         return
     raise FewerError(
         f"{where} names Python code, {path}, and loading it would run that code; look at the file, and if you trust "

@@ -1,4 +1,4 @@
-"""Fake quantisers of quantization-aware training: fp32 tensors with the values of few bits, and gradients through them."""
+"""Fake quantisers of quantization-aware training: fp32 tensors with the values of few bits, and gradients pass."""
 
 from __future__ import annotations
 
@@ -199,7 +199,6 @@ class LearnedStep(FakeQuantiser):
     d q / d s is ``round(x / s) - x / s`` within the range and its end outside, times 1 / sqrt(N high) as in section
     2.2. The start is 2 mean|x| / sqrt(high).
     """
-
 
     def __init__(self, bits: int | str, role: Role) -> None:
         super().__init__(bits, role)

@@ -205,7 +205,9 @@ def exchange(
         if (refusal := _refusal(layer)) is not None:
             wanted, why = Bits(wanted.weights, wanted.inputs), refusal
         stored = held.get(name, "fp32")
-        weights = None if wanted.weights == 32 or stored != "fp32" else QUANTISERS[quantiser].run(wanted.weights, "weight")
+        weights = (
+            None if wanted.weights == 32 or stored != "fp32" else QUANTISERS[quantiser].run(wanted.weights, "weight")
+        )
         x = inputs[name]
         role = "signed" if bool((x < 0).any()) else "unsigned"
         rounds = None if wanted.inputs == 32 else QUANTISERS[quantiser].run(wanted.inputs, role)

@@ -131,7 +131,7 @@ def meta_optimiser(model: nn.Module, settings: TrainSettings, parameters: list[n
 
 
 def stored_units(model: nn.Module, held: Mapping[str, Held]) -> list[dict[str, Any]]:
-    """Units of the artefact of a trained model whose layers are plain again: masks, and precisions that hold exactly."""
+    """Units of a trained model whose layers are plain again: masks, and precisions that hold exactly."""
     units = []
     for name, layer in model.named_modules():
         if type(layer) not in (nn.Linear, nn.Conv2d):

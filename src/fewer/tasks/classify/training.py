@@ -256,9 +256,7 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
         mapped = ClassMap(np.arange(len(data.classes)), "by name")
         evaluation = evaluate_rows(model, classifier, data, prepared.held, mapped, progress=progress)
         timings["evaluate"] = perf_counter() - began
-    result = TrainedRun(
-        model, loaded.name, data.classes, evaluation, found.history, found.best_step, settings, timings
-    )
+    result = TrainedRun(model, loaded.name, data.classes, evaluation, found.history, found.best_step, settings, timings)
     if held or bits is not None:
         _store(result, prepared, held, bits, progress)
     return result

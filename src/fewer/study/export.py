@@ -1,0 +1,147 @@
+"""What a study gives away: pathways as JSON, votes, pairs and answers as CSV, and all of one rater."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fewer.core.errors import FewerError, near_match
+from fewer.core.files import atomic_write_text
+from fewer.core.reading import read_json
+from fewer.study.pathway import Pathway
+from fewer.study.scores import Votes
+from fewer.study.store import Store
+
+__all__ = ["Exported", "answers_of", "export_study", "pathways_of", "rater_data", "read_pathways", "votes_of"]
+
+_QUERY = """
+SELECT r.name AS rater, i.form, m.file AS image, o.file AS other, i.question, i.repeat_of, m.gold, m.score,
+       a.created, a.seconds, a.answer
+FROM answers a JOIN items i ON i.id = a.item JOIN raters r ON r.id = a.rater JOIN images m ON m.id = i.image
+LEFT JOIN images o ON o.id = i.other
+"""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What :func:`export_study` wrote: files and the number of rows in each."""
+
+    folder: Path
+    rows: dict[str, int]
+
+    def lines(self) -> list[str]:
+        """One line per file."""
+        return [f"{count:6d}  {self.folder / name}" for name, count in self.rows.items()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"folder": str(self.folder), "rows": self.rows}
+
+
+def answers_of(store: Store, rater: str | None = None) -> list[dict[str, Any]]:
+    """All answers in the order in which they came, or those of one rater."""
+    where, values = (" WHERE r.name = ?", (rater,)) if rater else ("", ())
+    found = []
+    for row in store.rows(_QUERY + where + " ORDER BY a.created, a.item", *values):
+        plain = {key: row[key] for key in row.keys() if key != "answer"}  # noqa: SIM118
+        found.append({**plain, "answer": json.loads(row["answer"])})
+    return found
+
+
+def pathways_of(store: Store) -> list[Pathway]:
+    """All texts."""
+    found = []
+    for row in answers_of(store):
+        if row["form"] == "pathway":
+            answer = row["answer"]
+            found.append(Pathway(row["image"], row["rater"], answer["description"], answer["conclusion"]))
+    return found
+
+
+def votes_of(store: Store) -> Votes:
+    """Levels of the form acr and of the conclusions of texts.
+
+    Raises
+    ------
+    FewerError
+        When there are none yet.
+    """
+    rows = [(r["rater"], r["image"], float(r["answer"]["level"])) for r in answers_of(store) if r["form"] == "acr"]
+    rows += [(p.rater, p.image, float(p.level)) for p in pathways_of(store) if p.level is not None]
+    return Votes.of(rows)
+
+
+def rater_data(store: Store, name: str) -> dict[str, Any]:
+    """All that is kept of one rater.
+
+    Raises
+    ------
+    FewerError
+        When there is no such rater.
+    """
+    found = store.rows("SELECT * FROM raters WHERE name = ?", name)
+    if not found:
+        raise FewerError(
+            f"there is no rater {name!r}{near_match(name, [r['name'] for r in store.rows('SELECT name FROM raters')])}"
+        )
+    row = found[0]
+    facts = {"rater": name, "training_steps": row["trained"], "in_a_row": row["in_a_row"], "last": row["last"]}
+    return {**facts, "answers": answers_of(store, name)}
+
+
+def export_study(store: Store, out: str | Path, rater: str | None = None) -> Exported:
+    """Write what was collected into a folder.
+
+    Parameters
+    ----------
+    store
+        Of the study; the server may go on meanwhile.
+    out
+        Folder for ``pathways.json``, ``votes.csv``, ``pairs.csv`` and ``yes-no.csv``.
+    rater
+        Write all of one rater into ``RATER.json`` instead.
+    """
+    out = Path(out)
+    if rater is not None:
+        data = rater_data(store, rater)
+        out.mkdir(parents=True, exist_ok=True)
+        name = f"{data['rater']}.json"
+        atomic_write_text(out / name, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+        return Exported(out, {name: len(data["answers"])})
+    out.mkdir(parents=True, exist_ok=True)
+    answers = answers_of(store)
+    pathways = [pathway.to_dict() for pathway in pathways_of(store)]
+    atomic_write_text(out / "pathways.json", json.dumps(pathways, indent=1, ensure_ascii=False) + "\n")
+    rows = {"pathways.json": len(pathways)}
+    tables = {"votes.csv": ("acr", "level"), "pairs.csv": ("pair", "better"), "yes-no.csv": ("yes-no", "answer")}
+    columns = ("rater", "image", "other", "question", "gold", "repeat_of", "created", "seconds")
+    for name, (form, key) in tables.items():
+        of = [row for row in answers if row["form"] == form]
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow([*columns, key])
+        for row in of:
+            cells = [row[column] for column in columns]
+            table.writerow(["" if cell is None else cell for cell in cells] + [row["answer"][key]])
+        atomic_write_text(out / name, text.getvalue())
+        rows[name] = len(of)
+    return Exported(out, rows)
+
+
+def read_pathways(path: str | Path) -> list[Pathway]:
+    """Read ``pathways.json``.
+
+    Raises
+    ------
+    FewerError
+        When it is no such file.
+    """
+    values = read_json(path, 2**28)
+    try:
+        return [Pathway(**{key: str(row[key]) for key in Pathway.__dataclass_fields__ if key in row}) for row in values]
+    except (TypeError, AttributeError) as error:
+        raise FewerError(f"{path} holds no pathways ({error}); make them with: fewer study export") from None

@@ -1,0 +1,232 @@
+"""Make a study: look at the images, choose what every rater is shown, write reference images and invitation codes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewer.core.errors import FewerError
+from fewer.core.files import atomic_write_bytes, atomic_write_text
+from fewer.core.reading import read_text
+from fewer.data.decode import read_image
+from fewer.data.distortions.truth import Applied, distort, family
+from fewer.data.images import list_images
+from fewer.study.settings import StudySettings
+from fewer.study.store import FILE, Store, secret_hash
+from fewer.study.vocabulary import LEVELS
+
+__all__ = ["CODES", "Made", "new_study", "read_scores"]
+
+CODES = "codes.csv"
+"""File with the invitation codes; whoever has it can log in as anyone."""
+
+_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
+# what raters learn on, the best first: recipe and level
+_REFERENCE = (
+    ((), 5),
+    ((Applied("gaussian-blur", 2),), 3),
+    ((Applied("gaussian-blur", 4),), 2),
+    ((Applied("white-noise", 3),), 3),
+    ((Applied("darken", 4),), 2),
+    ((Applied("jpeg", 5), Applied("desaturate", 4)), 1),
+)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What :func:`new_study` made.
+
+    Attributes
+    ----------
+    folder
+        Of the study.
+    images
+        Number of images that are shown.
+    raters
+        Number of codes.
+    skipped
+        Files that are no readable image, and why.
+    """
+
+    folder: Path
+    images: int
+    raters: int
+    skipped: tuple[tuple[str, str], ...]
+
+    def lines(self) -> list[str]:
+        """What was made and what comes next."""
+        told = [
+            f"a study of {self.images} images for {self.raters} raters in {self.folder}",
+            f"codes   {self.folder / CODES} (give each rater one; the first is the owner's)",
+            f"next    fewer study serve {self.folder}",
+        ]
+        shown = [f"skipped {name}: {reason}" for name, reason in self.skipped[:20]]
+        more = [f"and {len(self.skipped) - 20} more"] if len(self.skipped) > 20 else []
+        return told + shown + more
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        skipped = [{"file": name, "reason": reason} for name, reason in self.skipped]
+        return {"folder": str(self.folder), "images": self.images, "raters": self.raters, "skipped": skipped}
+
+
+def read_scores(path: str | Path) -> dict[str, float]:
+    """A table ``file,score`` with or without a heading.
+
+    Raises
+    ------
+    FewerError
+        When a row is no name and number.
+    """
+    found = {}
+    for place, row in enumerate(csv.reader(io.StringIO(read_text(path, 2**28, "table of scores")))):
+        if not row:
+            continue
+        try:
+            found[row[0].strip()] = float(row[1])
+        except (IndexError, ValueError):
+            if place:
+                raise FewerError(f"{path}: line {place + 1} must be a file and a number") from None
+    return found
+
+
+def new_study(
+    folder: str | Path,
+    images: str | Path,
+    settings: StudySettings | None = None,
+    *,
+    scores: Mapping[str, float] | None = None,
+    gold: Mapping[str, float] | None = None,
+) -> Made:
+    """Make a study.
+
+    Parameters
+    ----------
+    folder
+        Of the study; made when it is missing.
+    images
+        Folder of photos, which stay where they are. Unreadable ones are skipped and named.
+    settings
+        See :class:`~fewer.study.settings.StudySettings`.
+    scores
+        Known opinion score by file name, shown to raters if the settings say so.
+    gold
+        Level 1 to 5 that an attentive rater gives, by file name; these images are among everyone's.
+
+    Raises
+    ------
+    FewerError
+        When there is a study already, or no image can be read.
+    """
+    folder, images = Path(folder), Path(images)
+    settings = settings or StudySettings()
+    if (folder / FILE).exists():
+        raise FewerError(
+            f"{folder} holds a study already, and its answers are never overwritten; choose another folder"
+        )
+    files, skipped = _usable(images, folder)
+    names = [path.relative_to(images).as_posix() for path in files]
+    scores, gold = dict(scores or {}), dict(gold or {})
+    for what, table in (("scores", scores), ("gold", gold)):
+        unknown = sorted(set(table) - set(names))
+        if unknown:
+            raise FewerError(f"the table of {what} names {unknown[0]}, which is no readable image of {images}")
+    if "pair" in settings.forms and len(names) < 2:
+        raise FewerError("pairs need at least two images")
+    folder.mkdir(parents=True, exist_ok=True)
+    store = Store.create(folder, images, settings)
+    codes = [("owner", _code())] + [(f"rater-{i + 1:04d}", _code()) for i in range(settings.raters)]
+    try:
+        with store.transaction() as connection:
+            rows = [(name, scores.get(name), None if name not in gold else int(gold[name])) for name in names]
+            connection.executemany("INSERT INTO images (file, score, gold) VALUES (?, ?, ?)", rows)
+            if settings.training:
+                _reference(folder, files, connection)
+            connection.executemany(
+                "INSERT INTO raters (name, code, owner) VALUES (?, ?, ?)",
+                [(name, secret_hash(code), int(name == "owner")) for name, code in codes],
+            )
+            shown = connection.execute("SELECT id, gold FROM images WHERE training = 0 ORDER BY id").fetchall()
+            for rater in connection.execute("SELECT id FROM raters WHERE owner = 0 ORDER BY id").fetchall():
+                _assign(connection, rater["id"], [(row["id"], row["gold"]) for row in shown], settings)
+        atomic_write_text(folder / CODES, "rater,code\n" + "".join(f"{name},{code}\n" for name, code in codes))
+        (folder / CODES).chmod(0o600)
+    except BaseException:
+        store.close()
+        for name in (FILE, f"{FILE}-wal", f"{FILE}-shm"):  # nothing half-made stays
+            (folder / name).unlink(missing_ok=True)
+        raise
+    store.close()
+    return Made(folder, len(names), settings.raters, tuple(skipped))
+
+
+def _usable(images: Path, folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
+    files, skipped = [], []
+    for path in list_images(images):
+        if folder.resolve() in path.resolve().parents:  # reference images of an older study
+            continue
+        try:
+            read_image(path)
+            files.append(path)
+        except Exception as error:  # a broken file can make a decoder raise anything
+            skipped.append((path.relative_to(images).as_posix(), str(error) or type(error).__name__))
+    if not files:
+        raise FewerError(f"none of the {len(skipped)} images in {images} can be read")
+    return files, skipped
+
+
+def _code() -> str:
+    text = "".join(secrets.choice(_LETTERS) for _ in range(12))
+    return "-".join((text[:4], text[4:8], text[8:]))
+
+
+def _reference(folder: Path, files: list[Path], connection: Any) -> None:
+    """Images with known defects for the training, made from the first photo; at most 640 pixels are cut out."""
+    from PIL import Image
+
+    image = read_image(files[0]).convert("RGB")
+    left, top = max(0, (image.width - 640) // 2), max(0, (image.height - 640) // 2)
+    pixels = np.asarray(image.crop((left, top, min(image.width, left + 640), min(image.height, top + 640))))
+    (folder / "training").mkdir(exist_ok=True)
+    for place, (applied, level) in enumerate(_REFERENCE):
+        buffer = io.BytesIO()
+        Image.fromarray(distort(pixels, applied, seed=place)).save(buffer, "PNG")
+        name = f"training/{place + 1}.png"
+        atomic_write_bytes(folder / name, buffer.getvalue())
+        words = " and ".join(family(one.family).word for one in applied) or "as it came from the camera"
+        advice = f"This picture is {words}. Most people say: {LEVELS[level - 1]}."
+        connection.execute(
+            "INSERT INTO images (file, gold, training, advice) VALUES (?, ?, 1, ?)", (f":{name}", level, advice)
+        )
+
+
+def _assign(connection: Any, rater: int, images: list[tuple[int, int | None]], settings: StudySettings) -> None:
+    """What one rater is shown, in a random order of their own; gold images are always among them."""
+    rng = np.random.default_rng([settings.seed, rater])
+    place = 0
+    for form in settings.forms:
+        ids = [image for image, _ in images]
+        gold = [image for image, level in images if level is not None]
+        count = len(ids) if not settings.per_rater else min(len(ids), settings.per_rater)
+        drawn = [int(i) for i in rng.permutation([i for i in ids if i not in set(gold)])]
+        chosen = [int(i) for i in rng.permutation((gold + drawn)[: max(count, len(gold))])]
+        again = [int(i) for i in rng.permutation(chosen)[: round(settings.repeats * len(chosen))]]
+        first: dict[int, int] = {}
+        # a repeat comes after all images have been seen once, so that memory helps least
+        for image in chosen + (again if form in ("pathway", "acr") else []):
+            other = int(rng.choice([i for i in ids if i != image])) if form == "pair" else None
+            question = str(rng.choice(list(settings.questions))) if form == "yes-no" else ""
+            cursor = connection.execute(
+                "INSERT INTO items (rater, place, form, image, other, question, repeat_of) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (rater, place, form, image, other, question, first.get(image)),
+            )
+            first.setdefault(image, cursor.lastrowid)
+            place += 1

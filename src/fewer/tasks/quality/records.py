@@ -1,0 +1,183 @@
+"""Conversations about images, in the JSON form of LLaVA-v1.5 that Q-Instruct, Q-Align and most tuning code read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewer.core.errors import FewerError
+from fewer.core.files import atomic_write_text
+from fewer.core.reading import read_json
+from fewer.study.vocabulary import LEVELS
+
+__all__ = ["PLACEHOLDER", "Record", "level_index", "qalign_records", "read_records", "write_records"]
+
+PLACEHOLDER = "<image>"
+"""Stands for the image in a question."""
+
+_FOREIGN = "<|image|>"  # of mPLUG-Owl2
+_LARGEST = 2**30  # bytes; the 665 thousand records of LLaVA-v1.5 have about as many
+
+
+@dataclass(frozen=True)
+class Record:
+    """One conversation.
+
+    Attributes
+    ----------
+    id
+        Unique in a file by convention only.
+    turns
+        Questions and answers in turns; the first question holds ``<image>`` where there is an image.
+    image
+        File, relative to the folder of images; empty for text alone.
+    score
+        Opinion score of the image (``gt_score``), where known.
+    kind
+        What it is, such as ``yes-no``; stays in our files and is left out by readers that do not know it.
+    """
+
+    id: str
+    turns: tuple[tuple[str, str], ...]
+    image: str = ""
+    score: float | None = None
+    kind: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as LLaVA-v1.5 has it.
+
+        Examples
+        --------
+        >>> Record("a", (("<image>\\nIs it blurry?", "Yes"),), "a.jpg").to_dict()["conversations"][1]
+        {'from': 'gpt', 'value': 'Yes'}
+        """
+        told: dict[str, Any] = {"id": self.id}
+        if self.image:
+            told["image"] = self.image
+        if self.score is not None:
+            told["gt_score"] = self.score
+        if self.kind:
+            told["kind"] = self.kind
+        talk = []
+        for question, answer in self.turns:
+            talk += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+        return told | {"conversations": talk}
+
+
+def read_records(path: str | Path) -> list[Record]:
+    """Read conversations in the form of LLaVA-v1.5; ``<|image|>`` of mPLUG-Owl2 is read as ``<image>``.
+
+    Raises
+    ------
+    FewerError
+        When a record is not of that form; a record with an image but without ``<image>`` would train without it.
+    """
+    values = read_json(path, _LARGEST)
+    if not isinstance(values, list):
+        raise FewerError(f"{path} holds no list of conversations; give a JSON file in the form of LLaVA-v1.5")
+    return [_record(value, f"{path}: record {place}") for place, value in enumerate(values)]
+
+
+def _record(value: Any, where: str) -> Record:
+    if not isinstance(value, Mapping):
+        raise FewerError(f"{where} is no object; see docs/quality.md for the form")
+    name = str(value.get("id", ""))
+    where = f"{where} ({name[:60]})"
+    talk = value.get("conversations")
+    if not isinstance(talk, list) or len(talk) < 2 or len(talk) % 2:
+        raise FewerError(f"{where} needs conversations: questions of human and answers of gpt in turns")
+    texts = []
+    for place, part in enumerate(talk):
+        who = "gpt" if place % 2 else "human"
+        if not isinstance(part, Mapping) or part.get("from") != who or not isinstance(part.get("value"), str):
+            raise FewerError(f"{where}: turn {place} must be from {who} and have a text as value")
+        texts.append(part["value"].replace(_FOREIGN, PLACEHOLDER))
+    image = value.get("image", "")
+    if not isinstance(image, str):
+        raise FewerError(f"{where}: image must be the name of a file")
+    count = sum(text.count(PLACEHOLDER) for text in texts[::2])
+    if image and (count != 1 or PLACEHOLDER not in texts[0]):
+        raise FewerError(
+            f"{where} has an image but no single {PLACEHOLDER} in its first question; it would train blind"
+        )
+    score = value.get("gt_score")
+    if score is not None and (isinstance(score, bool) or not isinstance(score, (int, float)) or not np.isfinite(score)):
+        raise FewerError(f"{where}: gt_score must be a number")
+    pairs = tuple(zip(texts[::2], texts[1::2], strict=True))
+    return Record(name, pairs, image, None if score is None else float(score), str(value.get("kind", "")))
+
+
+def write_records(path: str | Path, records: Iterable[Record], placeholder: str = PLACEHOLDER) -> Path:
+    """Write conversations in the form of LLaVA-v1.5.
+
+    Parameters
+    ----------
+    path
+        The JSON file.
+    records
+        To write.
+    placeholder
+        What stands for the image; mPLUG-Owl2 needs ``<|image|>``.
+    """
+    told = []
+    for record in records:
+        turns = tuple((question.replace(PLACEHOLDER, placeholder), answer) for question, answer in record.turns)
+        told.append(replace(record, turns=turns).to_dict())
+    return atomic_write_text(path, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+
+
+def level_index(
+    scores: Sequence[float] | np.ndarray, low: float | None = None, high: float | None = None
+) -> np.ndarray:
+    """The level of every score: five parts of equal width between the least and the largest one (Q-Align, eq. 2).
+
+    Returns
+    -------
+    array [N] of int
+        0 (bad) to 4 (excellent).
+
+    Examples
+    --------
+    >>> level_index([0, 50, 100]).tolist()
+    [0, 2, 4]
+    """
+    values = np.asarray(scores, float)
+    low = float(values.min()) if low is None else low
+    high = float(values.max()) if high is None else high
+    if not high > low:
+        raise FewerError("all scores are alike, so there are no levels; give scores that differ")
+    return np.clip(np.floor((values - low) / (high - low) * 5), 0, 4).astype(int)
+
+
+def qalign_records(scores: Mapping[str, float], low: float | None = None, high: float | None = None) -> list[Record]:
+    """Records that teach the five rating words in place of numbers (Q-Align, ICML 2024).
+
+    Parameters
+    ----------
+    scores
+        Opinion score by image, higher is better.
+    low, high
+        Ends of the scale; those of the scores by default.
+
+    Examples
+    --------
+    >>> [record.turns[0][1] for record in qalign_records({"a.jpg": 10, "b.jpg": 90})]
+    ['The quality of the image is bad.', 'The quality of the image is excellent.']
+    """
+    levels = level_index(list(scores.values()), low, high)
+    question = f"{PLACEHOLDER}\nHow would you rate the quality of this image?"
+    return [
+        Record(
+            f"{name}->{score:g}",
+            ((question, f"The quality of the image is {LEVELS[level]}."),),
+            name,
+            float(score),
+            "level",
+        )
+        for (name, score), level in zip(scores.items(), levels, strict=True)
+    ]

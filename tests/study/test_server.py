@@ -1,0 +1,290 @@
+"""The server of a study through FastAPI's test client: the way of a rater, and what others may not do."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewer.core.errors import FewerError
+from fewer.core.lock import FolderLock
+from fewer.study.export import export_study, pathways_of, read_pathways
+from fewer.study.new import new_study, read_scores
+from fewer.study.owner import status
+from fewer.study.settings import StudySettings
+from fewer.study.store import FILE, Store
+
+pytest.importorskip("fastapi", reason="the study server needs the extra fewer[study]")
+pytest.importorskip("httpx", reason="the test client needs httpx")
+pytest.importorskip("python_multipart", reason="the study server needs the extra fewer[study]")
+
+GOOD = {
+    "description": "The lamp in the upper left is very blurry and noisy.",
+    "conclusion": "Overall, the quality is poor.",
+}
+
+
+def photos(folder, count=4):
+    folder.mkdir(exist_ok=True)
+    for i in range(count):
+        pixels = np.random.default_rng(i).integers(0, 255, (40, 60, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A study, its clock, a client for each rater, and the codes."""
+    from fastapi.testclient import TestClient
+
+    from fewer.study.app import make_app
+
+    class Study:
+        now = 1e9
+
+        def __init__(self, **settings):
+            chosen = StudySettings(**{"raters": 3, "training": False, "repeats": 0.0, **settings})
+            self.made = new_study(tmp_path / "study", photos(tmp_path / "photos"), chosen)
+            with (tmp_path / "study" / "codes.csv").open() as file:
+                self.codes = {row["rater"]: row["code"] for row in csv.DictReader(file)}
+            self.store = Store(tmp_path / "study", clock=lambda: self.now)
+            self.app = make_app(self.store)
+
+        def client(self, rater=None):
+            client = TestClient(self.app, base_url="http://localhost", follow_redirects=False)
+            if rater:
+                assert client.post("/login", data={"code": self.codes[rater]}).status_code == 303
+            return client
+
+    return Study
+
+
+def fields(text):
+    return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', text))
+
+
+def answer(client, **values):
+    page = client.get("/next")
+    return client.post("/answer", data=fields(page.text) | values)
+
+
+def test_a_rater_from_login_to_the_end(make, tmp_path):
+    study = make(forms=("pathway", "acr", "pair", "yes-no"), training=True)
+    client = study.client("rater-0001")
+    first = client.get("/next").text
+    assert "Training 1 of 6" in first
+    wrong = client.post("/train", data=fields(first) | {"level": "1"})
+    assert "Most people say: excellent" in wrong.text
+    for level in (5, 3, 2, 3, 2, 1):
+        page = client.get("/next").text
+        assert client.post("/train", data=fields(page) | {"level": str(level)}).status_code == 303
+    for form in ("pathway", "acr", "pair", "yes-no"):
+        for _ in range(4):
+            choice = {"pathway": "", "acr": "3", "pair": "left", "yes-no": "no"}[form]
+            assert answer(client, **GOOD, choice=choice, seconds="3.5").status_code == 303
+    assert "All of your 16 answers" in client.get("/next").text
+    written = export_study(study.store, tmp_path / "out")
+    assert written.rows == {"pathways.json": 4, "votes.csv": 4, "pairs.csv": 4, "yes-no.csv": 4}
+    assert {p.level for p in read_pathways(tmp_path / "out" / "pathways.json")} == {2}
+    assert len(client.get("/mine").json()["answers"]) == 16
+
+
+def test_an_image_is_the_very_file_and_only_ones_own(make, tmp_path):
+    study = make(per_rater=1)
+    client = study.client("rater-0001")
+    number = int(re.search(r"/image/(\d+)", client.get("/next").text)[1])
+    name = study.store.rows("SELECT file FROM images WHERE id = ?", number)[0]["file"]
+    assert client.get(f"/image/{number}").content == (tmp_path / "photos" / name).read_bytes()
+    others = [i for i in range(1, 5) if i != number]
+    assert {client.get(f"/image/{i}").status_code for i in others} == {404}
+    assert study.client().get(f"/image/{number}").status_code == 404
+    for path in (
+        "/image/../study.sqlite",
+        "/image/%2e%2e%2fstudy.sqlite",
+        "/static/../codes.csv",
+        "/static/%2e%2e%2fstore.py",
+    ):
+        assert client.get(path).status_code in (404, 422), path
+    assert client.get("/owner").status_code == 403
+    study.store.connection.execute("UPDATE images SET file = '../study/codes.csv' WHERE id = ?", (number,))
+    assert client.get(f"/image/{number}").status_code == 404
+
+
+def test_posted_twice_counts_once_and_html_is_text(make):
+    study = make()
+    client = study.client("rater-0001")
+    page = client.get("/next")
+    evil = GOOD | {"description": "<script>alert(1)</script> the lamp is blurry & dark"}
+    for _ in range(2):
+        assert client.post("/answer", data=fields(page.text) | evil).status_code == 303
+    assert study.store.progress(2)[0] == 1
+    assert pathways_of(study.store)[0].description.startswith("<script>")
+    study.store.connection.execute("UPDATE raters SET name = '<b>x</b>' WHERE id = 2")
+    shown = study.client("owner").get("/owner").text
+    assert "<b>x</b>" not in shown and "&lt;b&gt;x" in shown
+
+
+def test_forms_from_elsewhere_are_refused(make):
+    study = make()
+    client = study.client("rater-0001")
+    page = fields(client.get("/next").text)
+    assert client.post("/answer", data=page | GOOD | {"csrf": "x"}).status_code == 403
+    assert client.post("/answer", data=page | GOOD, headers={"origin": "http://evil.example"}).status_code == 403
+    assert client.post("/answer", data=page | GOOD, headers={"origin": "http://localhost"}).status_code == 303
+    other = study.client("rater-0002")
+    assert other.post("/answer", data=page | GOOD).status_code == 403
+    mine = fields(other.get("/next").text)
+    assert other.post("/answer", data=mine | GOOD | {"item": page["item"]}).status_code == 404
+    assert study.client().post("/answer", data=page | GOOD).status_code == 401
+    assert client.get("/next", headers={"host": "evil.example"}).status_code == 421
+    assert client.post("/answer", data=page | {"description": "x" * 70_000}).status_code == 413
+    assert client.put("/answer").status_code == 405
+    assert client.post("/answer", data={"item": "no"}).status_code == 422
+    headers = client.get("/next").headers
+    assert "frame-ancestors 'none'" in headers["content-security-policy"] and headers["cache-control"] == "no-store"
+
+
+def test_bad_answers_come_back_with_a_sentence(make):
+    study = make(forms=("acr", "pathway"))
+    client = study.client("rater-0001")
+    assert "please choose one of the answers" in answer(client, choice="9").text
+    for _ in range(4):
+        answer(client, choice="2")
+    assert "please write the conclusion too" in answer(client, description="a b c d e").text
+    assert "describe a little more" in answer(client, description="blurry", conclusion="bad").text
+
+
+def test_codes_are_guessed_slowly_and_requests_are_limited(make):
+    study = make(requests_per_minute=10)
+    client = study.client("rater-0001")
+    codes = [client.post("/login", data={"code": "wrong"}).status_code for _ in range(25)]
+    assert codes[0] == 403 and codes[-1] == 429
+    statuses = [client.post("/answer", data=fields(client.get("/next").text)).status_code for _ in range(12)]
+    assert statuses[-1] == 429 and statuses[0] == 422
+    assert study.codes["rater-0001"] not in (study.store.folder / FILE).read_bytes().decode("latin1")
+
+
+def test_warning_and_pause(make):
+    study = make(forms=("acr", "yes-no"), warn_after=2, pause_after=3, pause_seconds=60.0)
+    client = study.client("rater-0001")
+    answer(client, choice="1")
+    assert "in a row" not in client.get("/next").text
+    answer(client, choice="1")
+    page = client.get("/next")
+    assert "there will be a pause in 1 images" in page.text
+    answer(client, choice="1")
+    assert "Time for a pause" in client.get("/next").text
+    item = study.store.item(2)
+    late = client.post("/answer", data=fields(page.text) | {"item": str(item.id), "choice": "1"})
+    assert late.status_code == 409 and "time for a pause" in late.text
+    study.now += 61
+    assert answer(client, choice="1").status_code == 303
+
+
+def test_deletion_removes_all_of_one_rater_and_nothing_else(make):
+    study = make(forms=("acr",))
+    one, two = study.client("rater-0001"), study.client("rater-0002")
+    answer(one, choice="1"), answer(two, choice="5")
+    for _ in range(3):
+        answer(one, choice="1")
+    csrf = fields(one.get("/next").text)
+    assert one.post("/forget", data=csrf).status_code == 422
+    assert "4 answers were deleted" in one.post("/forget", data=csrf | {"sure": "yes"}).text
+    assert one.get("/mine").status_code == 401
+    assert one.post("/login", data={"code": study.codes["rater-0001"]}).status_code == 403
+    assert [row["rater"] for row in study.store.rows("SELECT rater FROM answers")] == [3]
+    with pytest.raises(FewerError, match="no rater 'rater-9'"):
+        study.store.delete_rater("rater-9")
+
+
+def test_gold_repeats_and_owner(make, tmp_path):
+    photos(tmp_path / "photos")
+    settings = StudySettings(forms=("acr",), raters=2, repeats=0.5, training=False, per_rater=2)
+    new_study(tmp_path / "other", tmp_path / "photos", settings, scores={"1.png": 55.0}, gold={"0.png": 5})
+    store = Store(tmp_path / "other")
+    items = store.rows("SELECT * FROM items WHERE rater = 2 ORDER BY place")
+    gold = store.rows("SELECT id FROM images WHERE gold IS NOT NULL")[0]["id"]
+    assert gold in [row["image"] for row in items] and len(items) == 3
+    assert items[2]["repeat_of"] in (items[0]["id"], items[1]["id"])
+    for row in items:
+        store.submit(2, row["id"], {"level": 4 if row["repeat_of"] is None else 3})
+    found = status(store)
+    row = found.raters["rater-0001"]
+    assert row["answers"] == 3 and row["gold"] >= 1 and row["repeat_difference"] == 1.0
+    assert row["gold_right"] >= 1 and "3 answers of 1 raters" in found.lines()[0]
+    with pytest.raises(FewerError, match="is no readable image"):
+        new_study(tmp_path / "third", tmp_path / "photos", settings, scores={"nope.png": 1.0})
+
+
+def test_new_skips_counts_and_names_what_is_no_image(tmp_path):
+    folder = photos(tmp_path / "photos")
+    (folder / "broken.jpg").write_bytes(b"not a picture")
+    made = new_study(tmp_path / "study", folder, StudySettings(raters=1))
+    assert made.images == 4 and made.skipped[0][0] == "broken.jpg" and "skipped broken.jpg" in made.lines()[-1]
+    assert (tmp_path / "study" / "codes.csv").stat().st_mode & 0o077 == 0
+    with pytest.raises(FewerError, match="holds a study already"):
+        new_study(tmp_path / "study", folder)
+    with pytest.raises(FewerError, match="holds no study"):
+        Store(tmp_path)
+    (tmp_path / "s.csv").write_text("file,score\na.png,3\n")
+    assert read_scores(tmp_path / "s.csv") == {"a.png": 3.0}
+    with pytest.raises(FewerError, match="unknown form 'acx'"):
+        StudySettings.of({"forms": ["acx"]})
+
+
+def test_two_servers_on_one_study(make):
+    from fewer.study.serve import serve
+
+    study = make()
+    lock = FolderLock(study.store.folder)
+    lock.take()
+    try:
+        with pytest.raises(FewerError, match="is in use by process"):
+            serve(study.store.folder, port=1)
+    finally:
+        lock.release()
+    with pytest.raises(FewerError, match="by which name"):
+        serve(study.store.folder, host="0.0.0.0")
+
+
+@pytest.mark.parametrize("after", [0.05, 0.15, 0.3])
+def test_what_was_acknowledged_outlives_kill_9(tmp_path, after):
+    folder = photos(tmp_path / "photos", 30)
+    new_study(tmp_path / "study", folder, StudySettings(forms=("acr",), raters=1, training=False, pause_after=1000))
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        store = Store(tmp_path / "study")
+        while (item := store.item(2)) is not None:
+            store.submit(2, item.id, {"level": 3})
+            os.write(writer, b"%d\n" % item.id)
+        os._exit(0)
+    os.close(writer)
+    time.sleep(after)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    with os.fdopen(reader) as pipe:
+        told = {int(line) for line in pipe if line.endswith("\n")}
+    store = Store(tmp_path / "study")
+    kept = {row["item"] for row in store.rows("SELECT item, answer FROM answers") if json.loads(row["answer"])}
+    assert told <= kept and len(kept) <= len(told) + 1
+    row = store.rows("SELECT in_a_row FROM raters WHERE id = 2")[0]
+    assert row["in_a_row"] == len(kept)  # the count belongs to the same transaction
+    assert store.rows("PRAGMA integrity_check")[0][0] == "ok"
+
+
+def test_many_threads_lose_and_double_nothing(make):
+    from concurrent.futures import ThreadPoolExecutor
+
+    study = make(forms=("acr",))
+    items = [(row["rater"], row["id"]) for row in study.store.rows("SELECT rater, id FROM items")]
+    with ThreadPoolExecutor(8) as pool:
+        new = list(pool.map(lambda pair: study.store.submit(*pair, {"level": 2}), items * 3))
+    assert sum(new) == len(items) == study.store.rows("SELECT COUNT(*) AS n FROM answers")[0]["n"]
