@@ -127,6 +127,7 @@ TABLES = {
     "gradients": "fewer.formats.gradients:GRADIENTS",
     "quantisers": "fewer.quantize.fake:QUANTISERS",
     "hypernetworks": "fewer.quantize.metagrad:HYPERNETWORKS",
+    "distillation": "fewer.distillation.methods:METHODS",
     "softmaxes": "fewer.approximate.softmax:SOFTMAXES",
     "activations": "fewer.approximate.activation:ACTIVATIONS",
     "norms": "fewer.approximate.norm:NORMS",
