@@ -78,9 +78,8 @@ def points_of(model: nn.Module, example: Any, forward: Forward | None = None) ->
     blocks = [block.name for block in find_blocks(model, layers, example, forward) if block.name not in linear]
     if not blocks:  # a small network is a single block: its parts are listened to
         blocks = [name for name in layers if name not in linear]
-    with listening(model, Points(tuple(blocks), linear[-1])) as heard:
-        with evaluating(model):
-            call(model, example, forward)
+    with listening(model, Points(tuple(blocks), linear[-1])) as heard, evaluating(model):
+        call(model, example, forward)
     for name, map_ in zip(blocks, heard.features, strict=False):
         shapes[name] = tuple(map_.shape)
     maps = [name for name in blocks if len(shapes.get(name, ())) in (3, 4)]
