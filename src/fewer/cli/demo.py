@@ -13,7 +13,7 @@ __all__ = ["demo"]
 
 FOLDER = "demo-run"
 
-TASK_DEMOS = ("detect3d",)
+TASK_DEMOS = ("detect3d", "gait")
 """Tasks that bring a demo of their own."""
 
 
@@ -32,8 +32,8 @@ def demo(
     Parameters
     ----------
     model
-        fewer/dinov2-small or fewer/mobilenet-v2; detect3d: a detector of LiDAR scans, on simulated scans; or adapt: a
-        segmentation from one simulated modality to another.
+        fewer/dinov2-small or fewer/mobilenet-v2; or detect3d: a detector of LiDAR scans, on simulated
+        scans; gait: who walks, on simulated walkers; adapt: masks for another modality, on simulated heads.
     budget
         As in: fewer compress --help
     """
