@@ -33,6 +33,7 @@ VERBS = {
     "train": "Train a network of a task from annotated data: classes, masks and others. See: fewer list tasks",
     "eval": "Score a model or a folder of predictions on annotated data.",
     "predict": "Write what a trained network says of new data.",
+    "tune": "Tune a vision-language model on conversations about how images look.",
     "study": "Collect people's feedback on how images look: new, serve, status, export, delete.",
     "info": "Show a run folder, or which layers of a model can be cut, and why not the others.",
     "list": "List models, tasks, presets, patterns, allocators or selection methods.",
