@@ -121,8 +121,17 @@ def _train_presets() -> dict[str, str]:
 TABLES = {
     "allocators": "fewer.core.allocation.baselines:BASELINES",
     "selection": "fewer.selection.methods:METHODS",
+    "adaptation": "fewer.adaptation.methods:METHODS",
     "optimisers": "fewer.training.optimise:OPTIMISERS",
     "schedules": "fewer.training.schedule:SHAPES",
+    "formats": "fewer.formats.grids:ELEMENTS",
+    "gradients": "fewer.formats.gradients:GRADIENTS",
+    "quantisers": "fewer.quantize.fake:QUANTISERS",
+    "hypernetworks": "fewer.quantize.metagrad:HYPERNETWORKS",
+    "distillation": "fewer.distillation.methods:METHODS",
+    "softmaxes": "fewer.approximate.softmax:SOFTMAXES",
+    "activations": "fewer.approximate.activation:ACTIVATIONS",
+    "norms": "fewer.approximate.norm:NORMS",
 }
 """Every table of methods, as ``module:NAME``; each row has a card in ``docs/methods/`` and the tests of its table."""
 

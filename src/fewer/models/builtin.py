@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from fewer.core.errors import FewerError
 from fewer.data import assets
 from fewer.data.preprocess import Preprocess
+from fewer.models.digits import DigitNet
 from fewer.models.mobilenet import MobileNetV2
 from fewer.models.vit import VisionTransformer, resize_position_embedding
 
@@ -37,10 +39,24 @@ def _dinov2_small_224() -> dict[str, Tensor]:
     return state
 
 
+def _digits(side: int, mean: float, std: float) -> Preprocess:
+    return Preprocess((1, side, side), mean=(mean,), std=(std,), crop=1.0)
+
+
 MODELS: dict[str, Builtin] = {
     "dinov2-small": Builtin(VisionTransformer, _DINOV2_SMALL, _dinov2_small_224, Preprocess(), "features"),
     "mobilenet-v2": Builtin(
         MobileNetV2, {}, assets.mobilenet_v2_state, Preprocess(interpolation="bilinear"), "classify"
+    ),
+    "mnist-cnn": Builtin(
+        DigitNet, {}, partial(assets.digits_state, "mnist-cnn"), _digits(28, 0.1307, 0.3081), "classify"
+    ),
+    "usps-cnn": Builtin(
+        DigitNet,
+        {"side": 16, "norm": True},
+        partial(assets.digits_state, "usps-cnn"),
+        _digits(16, 0.2471, 0.2994),
+        "classify",
     ),
     "vit-small-16": Builtin(VisionTransformer, {"num_classes": 1000}, None, Preprocess(crop=0.9), "classify"),
     "vit-base-16": Builtin(

@@ -1,0 +1,116 @@
+"""``fewer private``: encrypted inference. A server computes on images that it cannot see."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from fewer.cli.flags import Shared
+from fewer.core.errors import FewerError
+
+__all__ = ["private"]
+
+Action = Literal["compile", "keys", "serve", "query"]
+
+
+def private(
+    action: Action,
+    what: str,
+    /,
+    *files: str,
+    images: str | None = None,
+    degree: int = 2,
+    steps: int = 0,
+    server: str = "http://127.0.0.1:8765",
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    shared: Annotated[Shared | None, Parameter(name="*")] = None,
+) -> int:
+    """Encrypted inference: the server computes on images that it cannot see.
+
+    fewer private compile MODEL --images FOLDER --out CIRCUIT    (the owner of the model)
+
+    fewer private serve CIRCUIT    (the owner of the model)
+
+    fewer private keys CIRCUIT/public.json --out KEYS    (the owner of the images; the secret key stays there)
+
+    fewer private query KEYS IMAGE ... --server URL    (the owner of the images)
+
+    Parameters
+    ----------
+    action
+        compile, keys, serve or query.
+    what
+        The model, the circuit or the folder of keys.
+    files
+        Images of a query.
+    images
+        Folder of images that activations are fitted to.
+    degree
+        Of the polynomials that stand for activations: 2 or 4.
+    steps
+        Of teaching the polynomial network what the network says [0: only fitted].
+    server
+        Address of the server, for a query.
+    host
+        Where to listen. Other machines can reach a server only when this is changed.
+    port
+        Where to listen.
+    """
+    from fewer.cli.show import as_json
+    from fewer.verbs import private as verbs
+
+    shared = shared or Shared()
+    if action in ("compile", "keys") and shared.out is None:
+        raise FewerError(f"where to? fewer private {action} needs a folder: --out FOLDER")
+    if action == "compile":
+        return _compile(what, images, degree, steps, shared)
+    if action == "keys":
+        place = verbs.private_keys(what, shared.out or "")
+        print(f"keys in {place}; secret.key stays there, the other two go to the server with the first query")
+        return 0
+    if action == "serve":
+        return _serve(what, host, port)
+    if not files:
+        raise FewerError("which images? fewer private query KEYS IMAGE ... --server URL")
+    found = verbs.private_query(what, files, server)
+    if shared.json:
+        as_json(found)
+    else:
+        for row in found:
+            print(f"{row['image']}: class {row['class']} ({row['seconds']:.1f} s)")
+    return 0
+
+
+def _compile(model: str, images: str | None, degree: int, steps: int, shared: Shared) -> int:
+    from fewer.cli.progress import terminal_progress
+    from fewer.cli.show import as_json
+    from fewer.verbs.private import private_compile
+
+    if images is None:
+        raise FewerError("activations are fitted to images; give a folder: --images FOLDER")
+    found = private_compile(
+        model, images, shared.out or "", degree=degree, steps=steps, seed=shared.seed or 0, progress=terminal_progress()
+    )
+    if shared.json:
+        as_json(found)
+        return 0
+    print(
+        f"circuit in {found['circuit']}: {found['levels']} levels, ring of degree {found['ring']}, 128 bits of security"
+    )
+    for name, counts in found["operations"].items():
+        print(f"  {name}: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
+    print(f"names the same class as the network on {found['agreement']:.1%} of {found['images']} images (in the clear)")
+    return 0
+
+
+def _serve(circuit: str, host: str, port: int) -> int:
+    try:
+        import uvicorn
+    except ImportError:
+        raise FewerError('a server needs uvicorn; run: pip install "fewer[private]"') from None
+    from fewer.verbs.private import private_service
+
+    uvicorn.run(private_service(circuit), host=host, port=port, log_level="warning")
+    return 0

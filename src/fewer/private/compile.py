@@ -1,0 +1,203 @@
+"""From a trained network to a circuit: polynomials for activations, numbers into slots, layers into diagonals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fewer.core.errors import FewerError
+from fewer.private.circuit import Circuit, Linear, Square, Step
+from fewer.private.network import Activation, Convolution, Dense, Layer, read_network
+from fewer.private.packing import Grid, Ring, diagonals
+from fewer.private.polynomial import Squares, fit_squares
+from fewer.private.security import Parameters, parameters_for
+
+__all__ = ["approximate_activations", "compile_circuit", "levels_of", "pack_layers"]
+
+Chain = Sequence[Convolution | Dense | Squares]
+
+
+def compile_circuit(
+    model: nn.Module, images: Tensor, *, degrees: int | Mapping[str, int] = 2, degree: int | None = None
+) -> tuple[Circuit, Parameters]:
+    """A circuit and the smallest secure parameters that it fits into.
+
+    Parameters
+    ----------
+    model
+        As :func:`~fewer.private.network.read_network` takes it.
+    images
+        [N, channels, height, width]; activations are fitted on what they do.
+    degrees
+        2 or 4 for all activations, or by name.
+    degree
+        Of the ring, at least.
+
+    Raises
+    ------
+    FewerError
+        Also for a circuit that is too deep: which layer, and what would fit.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    >>> circuit, parameters = compile_circuit(net, torch.randn(20, 1, 4, 4))
+    >>> circuit.levels, parameters.degree, circuit.run(np.zeros((1, 1, 4, 4))).shape
+    (3, 8192, (1, 3))
+    """
+    layers = read_network(model, images[:1])
+    chain, names = approximate_activations(layers, images, degrees)
+    parameters = parameters_for(levels_of(chain), (degree or 0) // 2, layers=_depths(chain, names))
+    return pack_layers(chain, names, tuple(images.shape[1:]), parameters.slots), parameters
+
+
+def approximate_activations(
+    layers: Sequence[Layer], images: Tensor, degrees: int | Mapping[str, int] = 2
+) -> tuple[list[Convolution | Dense | Squares], list[str]]:
+    """Activations become polynomials, each fitted to what the layers before it make of the images."""
+    x, found, names = images.double(), [], []
+    for layer in layers:
+        names.append(layer.name)
+        if isinstance(layer, Activation):
+            wanted = degrees if isinstance(degrees, int) else degrees.get(layer.name, 2)
+            made = fit_squares(lambda v, f=layer.function: f(torch.from_numpy(v)).numpy(), x.numpy(), wanted)
+            found.append(made)
+            x = torch.from_numpy(made(x.numpy()))
+        else:
+            found.append(layer)
+            x = layer(x)
+    return found, names
+
+
+def levels_of(chain: Chain) -> int:
+    """Levels: one for each linear layer, one for each square."""
+    return sum(len(layer.shifts) if isinstance(layer, Squares) else 1 for layer in chain)
+
+
+def _depths(chain: Chain, names: Sequence[str]) -> list[tuple[str, int]]:
+    return [(name, levels_of(chain[: i + 1])) for i, name in enumerate(names)]
+
+
+def pack_layers(chain: Chain, names: Sequence[str], shape: tuple[int, ...], slots: int) -> Circuit:
+    """Put a chain of linear layers and polynomials into slots."""
+    merged = _merge(chain, shape)
+    if len(shape) == 3:
+        side = 1 << (max(shape[1:]) - 1).bit_length()
+        if side**2 > slots:
+            raise FewerError(f"an image of {shape[1]} x {shape[2]} does not fit into a ciphertext of {slots} slots")
+        place: Grid | Ring = Grid(*shape, side=side)
+    else:
+        place = Ring(shape[0], slots)
+    copies, span = _copies(place, slots)
+    inputs = np.concatenate([place.places() + i * span for i in range(copies)]).reshape(copies, -1)
+    count = -(-int(inputs.max() + 1) // slots)
+    steps: list[Step] = []
+    first = True
+    for name, layer in zip(names, merged, strict=True):
+        if isinstance(layer, Squares):
+            outs = len(steps[-1].bias) if isinstance(steps[-1], Linear) else 1
+            for shift in (*layer.shifts[1:], None):
+                everywhere = None if shift is None else np.full(slots, shift)
+                steps.append(Square(name, everywhere, outs))
+            continue
+        if isinstance(layer, Convolution):
+            if not isinstance(place, Grid):
+                raise FewerError(f"{name!r}: a convolution cannot follow a linear layer in a circuit")
+            step, place = _convolution(name, layer, place, slots, (copies, span) if first else (1, 0))
+        else:
+            step, place = _dense(name, layer, place, slots)
+        steps.append(step)
+        first = False
+    return Circuit(tuple(steps), slots, shape, inputs, count, place.places() % slots)
+
+
+def _copies(place: Grid | Ring, slots: int) -> tuple[int, int]:
+    """The image is repeated in squares that it would leave empty: outputs then find it where they stand."""
+    if isinstance(place, Ring):
+        return 1, 0
+    groups = 1 << (place.groups - 1).bit_length()
+    span = groups * place.side**2
+    return max(1, slots // span), span
+
+
+def _merge(chain: Chain, shape: tuple[int, ...]) -> list[Convolution | Dense | Squares]:
+    """Factors and constants of polynomials become a part of the linear layers around them."""
+    found: list[Convolution | Dense | Squares] = []
+    sign, rest = 1.0, 0.0
+    x = torch.zeros(1, *shape, dtype=torch.float64)
+    for layer in chain:
+        if isinstance(layer, Squares):
+            if not found or isinstance(found[-1], Squares):
+                raise FewerError("an activation must follow a linear layer in a circuit")
+            # a power of the outer factor goes in front, so that numbers stay near 1
+            inner = abs(layer.outer) ** (1 / layer.degree)
+            shifts = tuple(s * inner ** (2**i) for i, s in enumerate(layer.shifts))
+            before = found[-1]
+            found[-1] = replace(before, weight=before.weight * inner, bias=before.bias * inner + shifts[0])
+            found.append(replace(layer, shifts=(0.0, *shifts[1:])))
+            sign, rest = float(np.sign(layer.outer)), layer.rest
+            continue
+        constant = replace(layer, bias=torch.zeros(len(layer.weight), dtype=torch.float64))(torch.full_like(x, rest))
+        x = constant
+        bias = layer.bias.reshape(-1, *[1] * (constant.dim() - 2)) + constant[0]
+        found.append(replace(layer, weight=layer.weight * sign, bias=bias))
+        sign, rest = 1.0, 0.0
+    return found
+
+
+def _convolution(
+    name: str, layer: Convolution, place: Grid, slots: int, copied: tuple[int, int]
+) -> tuple[Linear, Grid]:
+    out, inputs, k, _ = layer.weight.shape
+    height, width = layer.bias.shape[1:]
+    target = Grid(out, height, width, place.side, place.gap * layer.stride)
+    if max(height, width) * target.gap > place.side:
+        raise FewerError(
+            f"{name!r}: {height} x {width} pixels {target.gap} apart are more than a square of {place.side}"
+        )
+    axes = [np.arange(n) for n in (out, height, width, inputs, k, k)]
+    co, y, x, ci, i, j = np.meshgrid(*axes, indexing="ij", sparse=True)
+    down, right = y * layer.stride + i - layer.padding, x * layer.stride + j - layer.padding
+    full = (out, height, width, inputs, k, k)
+    inside = np.broadcast_to((down >= 0) & (down < place.height) & (right >= 0) & (right < place.width), full)
+    rows = np.broadcast_to(target.slot(co, y, x), full)[inside]
+    columns = np.broadcast_to(place.slot(ci, down, right), full)[inside]
+    copies, span = copied
+    if copies > 1:  # the copy that stands nearest to the output
+        columns = columns + (rows % slots) // span * span
+    values = np.broadcast_to(layer.weight.numpy()[:, None, None], full)[inside]
+    found = diagonals(rows, columns, values, slots)
+    bias = np.zeros(-(-target.groups * place.side**2 // slots) * slots)
+    bias[target.places()] = layer.bias.numpy().reshape(-1)
+    return Linear.build(name, found, tuple(bias.reshape(-1, slots)), (), slots), target
+
+
+def _dense(name: str, layer: Dense, place: Grid | Ring, slots: int) -> tuple[Linear, Ring]:
+    """Fewer outputs than slots: the matrix is wrapped around, and partial sums are added up by rotations."""
+    out = len(layer.weight)
+    period = 1 << (out - 1).bit_length()
+    around = place.period if isinstance(place, Ring) else slots
+    if period > around:
+        raise FewerError(f"{name!r}: {out} outputs of a linear layer are more than the {around} slots before it")
+    i, c = np.meshgrid(np.arange(out), np.arange(layer.weight.shape[1]), indexing="ij")
+    columns = place.places()[c.reshape(-1)]
+    turn = (columns - i.reshape(-1)) % period
+    rows = (columns - turn) % around
+    values = layer.weight.numpy().reshape(-1)
+    # a vector that is repeated through the slots stays so
+    repeats = np.arange(0, slots, around)
+    rows = (rows[:, None] + repeats).reshape(-1)
+    source = columns // slots * slots
+    local = (rows.reshape(-1, len(repeats)) + turn[:, None]) % slots + source[:, None]
+    found = diagonals(rows, local.reshape(-1), np.repeat(values, len(repeats)), slots)
+    folds = []
+    while period * 2 ** len(folds) < around:
+        folds.append(period * 2 ** len(folds))
+    bias = np.zeros(period)
+    bias[:out] = layer.bias.numpy().reshape(-1)
+    target = Ring(out, period)
+    return Linear.build(name, found, (np.tile(bias, slots // period),), tuple(folds), slots), target

@@ -1,0 +1,99 @@
+"""Running a circuit on a back end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fewer.core.errors import FewerError
+from fewer.private.backend import Backend
+from fewer.private.circuit import Circuit, Linear
+from fewer.private.packing import chain, hops, horner, split
+
+__all__ = ["Runner"]
+
+
+class Runner:
+    """A circuit whose weights are encoded once, for many queries.
+
+    Parameters
+    ----------
+    circuit
+        What to run.
+    backend
+        On what.
+
+    Raises
+    ------
+    FewerError
+        When the parameters have fewer levels than the circuit: which layer does not fit.
+    """
+
+    def __init__(self, circuit: Circuit, backend: Backend) -> None:
+        have = backend.parameters.levels
+        for name, used in circuit.depth():
+            if used > have:
+                raise FewerError(
+                    f"the circuit needs {circuit.levels} levels, but these parameters have {have}: they run out at "
+                    f"layer {name!r}; make keys for the circuit itself with: fewer private keys"
+                )
+        if circuit.slots != backend.parameters.slots:
+            raise FewerError(f"the circuit is packed for {circuit.slots} slots, not {backend.parameters.slots}")
+        self.circuit, self.backend = circuit, backend
+        self.seconds: list[float] = []
+        self._weights: list[dict[tuple[int, int, int], Any]] = []
+        level, squared = have, False
+        for step in circuit.steps:
+            found = {}
+            if isinstance(step, Linear):
+                for key, vector in step.diagonals.items():
+                    _, giant = split(key[2], step.plan.step, circuit.slots)
+                    found[key] = backend.encode_weights(np.roll(vector, giant), level, squared)
+            self._weights.append(found)
+            squared, level = not isinstance(step, Linear), level - 1
+
+    def __call__(self, inputs: Sequence[Any]) -> Any:
+        """The first ciphertext of the result; ``seconds`` then has the time of each step."""
+        x, self.seconds = list(inputs), []
+        for step, weights in zip(self.circuit.steps, self._weights, strict=True):
+            start = time.perf_counter()
+            if isinstance(step, Linear):
+                x = self._linear(step, weights, x)
+            else:
+                x = [self.backend.rescale(self.backend.square(c)) for c in x]
+                if step.add is not None:
+                    x = [self.backend.add_plain(c, step.add) for c in x]
+            self.seconds.append(time.perf_counter() - start)
+        return x[0]
+
+    def _linear(self, step: Linear, weights: dict, x: list[Any]) -> list[Any]:
+        backend, slots = self.backend, self.circuit.slots
+        turned = {(s, 0): c for s, c in enumerate(x)}
+        for source, babies in step.plan.babies.items():
+            for turn, parent, path in chain(babies, slots):
+                turned[source, turn] = self._rotate(turned[source, parent], path)
+        sums: dict[tuple[int, int], Any] = {}
+        for key, plain in weights.items():
+            baby, giant = split(key[2], step.plan.step, slots)
+            part = backend.multiply_plain(turned[key[1], baby], plain)
+            at = (key[0], giant)
+            sums[at] = part if at not in sums else backend.add(sums[at], part)
+        results = []
+        for out, bias in enumerate(step.bias):
+            total = None
+            for giant, _, path in horner(step.plan.giants[out], slots):
+                total = sums[out, giant] if total is None else backend.add(total, sums[out, giant])
+                total = self._rotate(total, path)
+            total = backend.rescale(total)
+            for fold in step.folds:
+                total = backend.add(total, self._rotate(total, hops(fold, slots)))
+            results.append(backend.add_plain(total, bias))
+        return results
+
+    def _rotate(self, x: Any, path: Sequence[int]) -> Any:
+        for hop in path:
+            x = self.backend.rotate(x, hop)
+        return x

@@ -1,0 +1,123 @@
+"""Activations as squares of squares, which cost one ciphertext product for each level and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fewer.core.errors import FewerError
+
+__all__ = ["DEGREES", "Squares", "chebyshev_nodes", "fit_squares"]
+
+DEGREES = (2, 4)
+
+
+@dataclass(frozen=True)
+class Squares:
+    """``outer * (...((x + shifts[0])**2 + shifts[1])**2 ...)**2 + rest``: a polynomial of degree ``2**len(shifts)``.
+
+    The factor and the constant become a part of the linear layers around it, the shifts are additions, so that each
+    square is one level. Any polynomial of degree 2 can be written so; of degree 4, those with an axis.
+
+    Attributes
+    ----------
+    low, high
+        The interval that it was fitted on.
+    """
+
+    shifts: tuple[float, ...]
+    outer: float
+    rest: float
+    low: float
+    high: float
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Value of the polynomial."""
+        for shift in self.shifts:
+            x = (x + shift) ** 2
+        return self.outer * x + self.rest
+
+    @property
+    def degree(self) -> int:
+        """Of the polynomial."""
+        return 2 ** len(self.shifts)
+
+
+def chebyshev_nodes(low: float, high: float, count: int = 64) -> np.ndarray:
+    """Points that crowd at the ends of an interval, where polynomials err most.
+
+    Examples
+    --------
+    >>> chebyshev_nodes(-1, 1, 2).round(3)
+    array([ 0.707, -0.707])
+    """
+    nodes = np.cos((2 * np.arange(count) + 1) * np.pi / (2 * count))
+    return (high + low) / 2 + (high - low) / 2 * nodes
+
+
+def fit_squares(
+    function: Callable[[np.ndarray], np.ndarray],
+    values: np.ndarray,
+    degree: int = 2,
+    *,
+    interval: tuple[float, float] | None = None,
+    margin: float = 1.1,
+) -> Squares:
+    """The polynomial that is nearest to a function on the numbers that calibration saw.
+
+    Parameters
+    ----------
+    function
+        The activation.
+    values
+        What goes into it, a sample.
+    degree
+        2 or 4.
+    interval
+        Where the polynomial has to hold; by default what was seen, ``margin`` times as wide. A tenth of the weight of
+        the fit lies on its Chebyshev nodes, so that no rare number is far off.
+
+    Raises
+    ------
+    FewerError
+        For another degree.
+
+    Examples
+    --------
+    >>> square = fit_squares(lambda x: 3 * x * x + x, np.linspace(-1, 1, 50))
+    >>> bool(np.allclose(square(np.array([0.5, -0.5])), [1.25, 0.25]))
+    True
+    """
+    if degree not in DEGREES:
+        raise FewerError(f"activations have degree 2 or 4 so far, not {degree}")
+    values = np.asarray(values, dtype=float).reshape(-1)
+    if len(values) > 4000:
+        values = np.quantile(values, np.linspace(0, 1, 4001))
+    middle, half = (values.max() + values.min()) / 2, max((values.max() - values.min()) / 2, 1e-3) * margin
+    low, high = interval or (middle - half, middle + half)
+    nodes = chebyshev_nodes(low, high)
+    x = np.concatenate([values, nodes])
+    weight = np.sqrt(np.concatenate([np.full(len(values), 0.9 / len(values)), np.full(len(nodes), 0.1 / len(nodes))]))
+    y = function(x)
+    if degree == 2:
+        c, b, a = np.linalg.lstsq(np.stack([x**0, x, x * x], 1) * weight[:, None], y * weight, rcond=None)[0]
+        a = a if abs(a) > 1e-6 else 1e-6  # a straight line is a very flat parabola
+        shift = b / (2 * a)
+        return Squares((float(shift),), float(a), float(c - a * shift**2), float(low), float(high))
+    best: tuple[float, Squares | None] = (np.inf, None)
+    span = high - low
+    for first in np.linspace(-low - 0.5 * span, -low + 3 * span, 60):
+        inner = (x + first) ** 2
+        # for a fixed first shift the rest is a parabola in the inner square
+        basis = np.stack([inner**0, inner, inner * inner], 1) * weight[:, None]
+        (c, b, a), *_ = np.linalg.lstsq(basis, y * weight, rcond=None)
+        if abs(a) < 1e-9:
+            continue
+        second = b / (2 * a)
+        found = Squares((float(first), float(second)), float(a), float(c - a * second**2), float(low), float(high))
+        error = float((((found(x) - y) * weight) ** 2).sum())
+        best = min(best, (error, found), key=lambda pair: pair[0])
+    assert best[1] is not None
+    return best[1]

@@ -1,0 +1,170 @@
+"""Private: encrypted inference with a trained network, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewer.core.errors import FewerError
+
+__all__ = ["private_compile", "private_keys", "private_query", "private_service"]
+
+
+def private_compile(
+    model: Any,
+    images: Any,
+    out: str | Path,
+    *,
+    degree: int = 2,
+    steps: int = 0,
+    seed: int = 0,
+    progress: Any = None,
+) -> dict[str, Any]:
+    """Make a circuit of a trained network and write it into a folder.
+
+    Parameters
+    ----------
+    model
+        Spec or module: convolutions, linear layers, activations, pooling, one after another.
+    images
+        Folder of images or a tensor [N, channels, height, width]; activations are fitted to them.
+    out
+        The folder: ``circuit.npz`` for the server, ``public.json`` for clients.
+    degree
+        Of the polynomials that stand for activations, 2 or 4.
+    steps
+        Of teaching the polynomial network what the network says, on the images; 0 leaves it as it was fitted.
+    seed
+        Of that.
+
+    Returns
+    -------
+    dict
+        Levels, ring, operations by layer, and ``agreement``: how often both networks name the same class on the images.
+
+    Examples
+    --------
+    >>> from fewer.verbs.private import private_compile
+    >>> private_compile("fewer/mnist-cnn", "digits/", "circuit/")["levels"]  # doctest: +SKIP
+    7
+    """
+    import torch
+
+    from fewer.core.progress import SILENT
+    from fewer.models.spec import load_model
+    from fewer.private.adapt import adapt
+    from fewer.private.compile import approximate_activations, levels_of, pack_layers
+    from fewer.private.keys import save_circuit
+    from fewer.private.network import read_network, run_chain
+    from fewer.private.security import parameters_for
+
+    loaded = load_model(model)
+    x = images if isinstance(images, torch.Tensor) else _images(images, loaded)
+    layers = read_network(loaded.model, x[:1])
+    chain, names = approximate_activations(layers, x, degree)
+    if steps:
+        chain = adapt(loaded.model, chain, x, steps=steps, seed=seed, progress=progress or SILENT)
+    depths = [(name, levels_of(chain[: i + 1])) for i, name in enumerate(names)]
+    parameters = parameters_for(levels_of(chain), layers=depths)
+    circuit = pack_layers(chain, names, tuple(x.shape[1:]), parameters.slots)
+    with torch.no_grad():
+        wanted = loaded.model(x).argmax(1)
+    agreement = float((run_chain(chain, x.double()).argmax(1) == wanted).double().mean())
+    fits = len(loaded.mean) == x.shape[1]  # a module of one's own says nothing of how its images are made
+    mean, std = (loaded.mean, loaded.std) if fits else ((0.0,) * x.shape[1], (1.0,) * x.shape[1])
+    save_circuit(out, circuit, parameters, loaded.name, mean, std)
+    return {
+        "circuit": str(out),
+        "levels": circuit.levels,
+        "ring": parameters.degree,
+        "modulus_bits": sum(parameters.bits),
+        "security": "128 bits",
+        "ciphertexts": circuit.input_ciphertexts,
+        "operations": {f"{i} {s.name}": s.counts() for i, s in enumerate(circuit.steps)},
+        "agreement": agreement,
+        "images": len(x),
+    }
+
+
+def private_keys(circuit: str | Path, out: str | Path) -> Path:
+    """Make keys for a circuit; the secret one never leaves the folder.
+
+    Parameters
+    ----------
+    circuit
+        Folder of a circuit, or its ``public.json``.
+    out
+        New folder for the keys.
+    """
+    from fewer.private.keys import load_public, save_keys
+
+    return save_keys(out, load_public(circuit))
+
+
+def private_service(circuit: str | Path, limits: Any = None) -> Any:
+    """The application that ``fewer private serve`` runs, for any ASGI server."""
+    from fewer.private.keys import load_circuit
+    from fewer.private.server import Service, make_app
+
+    return make_app(Service(*load_circuit(circuit), limits))
+
+
+def private_query(
+    keys: str | Path, images: Any, server: str | Callable[[str, bytes], bytes] = "http://127.0.0.1:8765"
+) -> list[dict[str, Any]]:
+    """Ask a server about images that it does not see.
+
+    Parameters
+    ----------
+    keys
+        Folder of :func:`private_keys`.
+    images
+        Image files, or arrays [channels, height, width] as the network takes them.
+    server
+        Its address, or a function that brings a message there.
+
+    Returns
+    -------
+    list of dict
+        ``image``, ``scores``, ``class`` and ``seconds`` of each.
+
+    Raises
+    ------
+    FewerError
+        With the server's sentence when it refuses.
+    """
+    import time
+
+    from fewer.data.decode import read_image, to_array
+    from fewer.data.preprocess import Preprocess
+    from fewer.private.client import Query, over_http
+
+    ask = Query(keys, over_http(server) if isinstance(server, str) else server)
+    shape = ask.public.shape
+    prepare = Preprocess(shape, mean=ask.public.mean, std=ask.public.std, crop=1.0) if len(shape) == 3 else None
+    found = []
+    for image in images:
+        if isinstance(image, np.ndarray):
+            name, pixels = "", image
+        elif prepare is None:
+            raise FewerError("this circuit takes vectors, not images; give arrays")
+        else:
+            name, pixels = str(image), np.asarray(to_array(read_image(image), prepare))
+        start = time.perf_counter()
+        scores = ask(pixels)
+        seconds = time.perf_counter() - start
+        found.append({"image": name, "scores": scores.tolist(), "class": int(scores.argmax()), "seconds": seconds})
+    return found
+
+
+def _images(folder: Any, loaded: Any) -> Any:
+    import torch
+
+    from fewer.data.decode import read_image, to_array
+    from fewer.data.images import list_images
+
+    paths = list_images(folder)
+    return torch.from_numpy(np.stack([to_array(read_image(p), loaded.preprocess) for p in paths]))

@@ -1,0 +1,156 @@
+"""Client and server over HTTP in one process: answers, refusals, and what the server never gets."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fewer.core.errors import FewerError
+from fewer.private.compile import compile_circuit
+from fewer.private.keys import Public, load_circuit, load_secret, save_circuit, save_keys
+from fewer.private.wire import pack, unpack
+
+pytest.importorskip("tenseal", reason='encrypted inference needs pip install "fewer[private]"')
+testclient = pytest.importorskip("fastapi.testclient", reason='the server needs pip install "fewer[private]"')
+
+from fewer.private.client import Query, session_message  # noqa: E402
+from fewer.private.server import Limits, Refused, Service, make_app  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 3)).eval()
+    circuit, parameters = compile_circuit(net, torch.randn(30, 1, 4, 4))
+    folder = tmp_path_factory.mktemp("private")
+    public = save_circuit(folder / "circuit", circuit, parameters, "tiny")
+    for name in ("keys", "others"):
+        save_keys(folder / name, public)
+    return folder
+
+
+def server(place: Path, limits: Limits | None = None):
+    service = Service(*load_circuit(place / "circuit"), limits)
+    return service, testclient.TestClient(make_app(service))
+
+
+class Wire:
+    """A transport that keeps what was sent, and may spoil it."""
+
+    def __init__(self, http) -> None:
+        self.http, self.sent, self.spoil = http, [], lambda body: body
+
+    def __call__(self, path: str, body: bytes) -> bytes:
+        body = self.spoil(body)
+        self.sent.append(body)
+        answer = self.http.post(path, content=body)
+        if answer.status_code != 200:
+            raise FewerError(f"{answer.status_code} {answer.text}")
+        return answer.content
+
+
+def test_an_answer_is_that_of_the_circuit_and_no_secret_is_sent(place: Path) -> None:
+    service, http = server(place)
+    wire = Wire(http)
+    query = Query(place / "keys", wire)
+    image = np.random.default_rng(0).normal(size=(1, 4, 4))
+    assert np.abs(query(image) - service.circuit.run(image[None])[0]).max() < 1e-3
+    assert Public.from_json(http.get("/circuit").text).circuit == service.public.circuit
+    # the folder of keys and the wire: nothing that could be the secret key, whole or in part
+    secret = (place / "keys" / "secret.key").read_bytes()
+    sent = b"".join(wire.sent)
+    body = secret[16:]
+    assert all(body[i : i + 32] not in sent for i in range(0, len(body) - 32, 997))
+    assert (place / "keys" / "secret.key").stat().st_mode & 0o077 == 0
+    assert not any("secret" in name for name in vars(service))
+
+
+def test_every_bad_request_is_one_sentence_and_a_status_of_4xx(place: Path) -> None:
+    _service, http = server(place)
+    wire = Wire(http)
+    query = Query(place / "keys", wire)
+    image = np.zeros((1, 4, 4))
+    query(image)
+    good = wire.sent[-1]
+    header, blobs = unpack(good)
+
+    def refused(status: int, words: str, body: bytes, path: str = "/queries") -> None:
+        answer = http.post(path, content=body)
+        assert answer.status_code == status and words in answer.text and "\n" not in answer.text, answer.text
+
+    refused(409, "has been answered already", good)
+    refused(400, "cut off", good[:-500])
+    refused(400, "not one of fewer private", b"\x00" * 900)
+    refused(400, "not one of fewer private", b"")
+    refused(404, "not open", pack({**header, "session": "x", "once": "a" * 32}, blobs))
+    refused(409, "another key", pack({**header, "key": "x", "once": "b" * 32}, blobs))
+    refused(400, "1 ciphertexts", pack({**header, "once": "c" * 32}, [*blobs, *blobs]))
+    refused(400, "cut off or is none", pack({**header, "once": "d" * 32}, [blobs[0][:-7]]))
+    spoilt = bytearray(blobs[0])
+    spoilt[40:60] = b"\xff" * 20
+    refused(400, "does not belong", pack({**header, "once": "e" * 32}, [bytes(spoilt)]))
+    public, _, keys, name = load_secret(place / "keys")
+    refused(400, "cut off", session_message(public, {**keys, "relin": keys["relin"][:999]}, name), "/sessions")
+    refused(409, "another circuit", pack({"circuit": "x", "key": name}, list(keys.values())), "/sessions")
+    query(image)  # the session has survived all of it
+
+
+def test_sizes_are_limited_before_they_are_read(place: Path) -> None:
+    _service, http = server(place, Limits(key_bytes=1000, query_bytes=500))
+    assert http.post("/queries", content=b"x" * 501).status_code == 413
+    assert http.post("/sessions", content=b"x" * 1001).status_code == 413
+    assert http.post("/queries", content=iter([b"x" * 300] * 3)).status_code == 413  # no length told
+
+
+def test_another_clients_key_gives_noise_that_is_told(place: Path) -> None:
+    _service, http = server(place)
+    wire = Wire(http)
+    query = Query(place / "keys", wire)
+    thief = Query(place / "others", wire)
+    query(np.zeros((1, 4, 4)))
+    _, blobs = unpack(wire.sent[-1])
+    thief._client.encrypt = lambda _v: blobs[0]  # replays what somebody else encrypted, under its own session
+    with pytest.raises(FewerError, match="it is noise"):
+        thief(np.zeros((1, 4, 4)))
+
+
+def test_fifty_waiting_queries_are_bounded(place: Path) -> None:
+    service, _ = server(place, Limits(waiting=3))
+    opened = unpack(service.open(session_message(*_keys(place))))[0]["session"]
+    session = service._sessions[opened]
+    gate = threading.Event()
+    session.runner = type("Slow", (), {"backend": session.runner.backend, "__call__": lambda _s, _x: gate.wait(5)})()
+    statuses: list[int] = []
+
+    def ask(i: int) -> None:
+        try:
+            service.query(pack({"session": opened, "key": session.key, "once": f"{i:032}"}, [b""]))
+        except Refused as error:
+            statuses.append(error.status)
+
+    service._one.acquire()
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads[4:]:
+        thread.join(0.02)
+    assert service._waiting <= 4 and statuses.count(429) >= 40
+    gate.set()
+    service._one.release()
+    for thread in threads:
+        thread.join(5)
+
+
+def _keys(place: Path) -> tuple:
+    public, _, keys, name = load_secret(place / "keys")
+    return public, keys, name
+
+
+def test_keys_are_not_overwritten(place: Path) -> None:
+    with pytest.raises(FewerError, match="a new key would make old answers unreadable"):
+        save_keys(place / "keys", load_secret(place / "keys")[0])

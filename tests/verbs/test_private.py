@@ -1,0 +1,74 @@
+"""The four steps of encrypted inference as verbs and on the command line."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from fewer.cli.main import main
+from fewer.core.errors import FewerError
+from fewer.data.assets import asset_path
+
+
+def test_compile_keys_and_query(tmp_path, capsys) -> None:
+    pytest.importorskip("tenseal", reason='encrypted inference needs pip install "fewer[private]"')
+    testclient = pytest.importorskip("fastapi.testclient", reason='needs pip install "fewer[private]"')
+    from fewer.private.keys import load_circuit
+    from fewer.verbs.private import private_compile, private_keys, private_query, private_service
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3, stride=4, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)).eval()
+    images = torch.randn(20, 1, 8, 8)
+    found = private_compile(net, images, tmp_path / "circuit")
+    assert found["levels"] == 3 and found["security"] == "128 bits" and found["agreement"] > 0.7
+    assert main(["private", "keys", str(tmp_path / "circuit"), "--out", str(tmp_path / "keys")]) == 0
+    http = testclient.TestClient(private_service(tmp_path / "circuit"))
+
+    def send(path: str, body: bytes) -> bytes:
+        return http.post(path, content=body).content
+
+    rows = private_query(tmp_path / "keys", [images[0].numpy()], send)
+    wanted = load_circuit(tmp_path / "circuit")[0].run(images[:1].numpy())[0]
+    assert np.abs(np.array(rows[0]["scores"]) - wanted).max() < 1e-3
+    with pytest.raises(FewerError, match="would make old answers unreadable"):
+        private_keys(tmp_path / "circuit", tmp_path / "keys")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["compile", "fewer/mnist-cnn"], "where to?"),
+        (["compile", "fewer/mnist-cnn", "--out", "x"], "--images FOLDER"),
+        (["keys", "nowhere", "--out", "x"], "holds no public.json"),
+        (["query", "nowhere"], "which images?"),
+        (["query", "nowhere", "a.png"], "holds no keys"),
+        (["serve", "nowhere"], "holds no public.json"),
+    ],
+)
+def test_what_is_missing_is_told(words, said, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["private", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.assets
+def test_the_command_line_compiles(tmp_path, capsys) -> None:
+    try:
+        asset_path("usps-cnn")
+    except FewerError as error:
+        pytest.skip(str(error))
+    (tmp_path / "digits").mkdir()
+    for i in range(6):
+        pixels = np.random.default_rng(i).integers(0, 256, (16, 16), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "digits" / f"{i}.png")
+    words = ["private", "compile", "fewer/usps-cnn", "--images", str(tmp_path / "digits")]
+    code = main([*words, "--out", str(tmp_path / "circuit"), "--json"])
+    out = capsys.readouterr()
+    assert code == 0, out.err
+    found = json.loads(out.out)
+    assert (found["ring"], found["levels"]) == (16384, 7) and (tmp_path / "circuit" / "public.json").is_file()
