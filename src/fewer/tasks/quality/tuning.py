@@ -232,9 +232,9 @@ def load_tuned(folder: str | Path, device: str = "cpu") -> Tuned:
     FewerError
         When it is no such run, or does not fit its weights.
     """
-    from safetensors.torch import load
+    from safetensors.torch import load_file
 
-    from fewer.core.reading import read_bytes, refusing
+    from fewer.core.reading import refusing
 
     folder = Path(folder)
     recipe = read_json(folder / "recipe.json", 2**28)
@@ -243,7 +243,7 @@ def load_tuned(folder: str | Path, device: str = "cpu") -> Tuned:
     settings = TuneSettings.of(recipe["settings"], f"{folder}/recipe.json")
     model, words = build(settings, words=recipe.get("words"))
     with refusing(str(folder / "model.safetensors"), "tune again"):
-        state = load(read_bytes(folder / "model.safetensors", 2**36))
+        state = load_file(folder / "model.safetensors")
         missing, unexpected = model.load_state_dict(state, strict=False)
         wanted = {n for n, p in model.named_parameters() if p.requires_grad}
         if unexpected or wanted & set(missing):
