@@ -10,10 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import tomllib
-
 from fewer.core.errors import FewerError, near_match
 from fewer.core.option import Option
+from fewer.core.toml import load_toml
 from fewer.core.unit import Unit
 from fewer.cost.accelerator.profiles import PROFILES
 from fewer.cost.accelerator.systolic import Array, Product, cycles
@@ -254,7 +253,9 @@ def machine_names() -> dict[str, str]:
     found = {}
     for entry in sorted(importlib.resources.files(_FOLDER).joinpath("machines").iterdir(), key=lambda e: e.name):
         if entry.name.endswith(".toml"):
-            found[entry.name.removesuffix(".toml")] = str(tomllib.loads(entry.read_text("utf-8")).get("note", ""))
+            found[entry.name.removesuffix(".toml")] = str(
+                load_toml(entry.read_text("utf-8"), entry.name).get("note", "")
+            )
     return found
 
 
@@ -279,10 +280,7 @@ def load_machine(name: str | Path) -> Machine:
         if path.suffix != ".toml" or not path.is_file():
             raise FewerError(f"unknown accelerator {str(name)!r}{near_match(str(name), machine_names())}")
         text, key = path.read_text(encoding="utf-8"), path.stem
-    try:
-        values: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise FewerError(f"the machine {name} cannot be read as TOML: {error}") from None
+    values: dict[str, Any] = load_toml(text, f"the machine {name}")
     known = {f.name for f in fields(Machine)} - {"name"}
     for wrong in sorted(set(values) - known):
         raise FewerError(f"the machine {name} has the unknown key {wrong!r}{near_match(wrong, known)}")
