@@ -18,6 +18,7 @@ from fewer.compensate.moments import Moments, add_input, rows_wanted
 from fewer.compensate.sweep import Sweep
 from fewer.models.inputs import sampled_rows
 from fewer.models.layers import Layer
+from fewer.models.sparse import SparseConvolution
 
 __all__ = ["Part", "believed_shift", "believed_weight", "parts_of", "together"]
 
@@ -98,7 +99,8 @@ def parts_of(
         ``before`` of each part, where it was computed before.
     """
     groups = int(getattr(user, "groups", 1))
-    chosen = _indices(inputs, folds)
+    # the rows of a sparse convolution are sites, of which no one knows here whose they are
+    chosen = _indices(inputs, None if isinstance(user, SparseConvolution) else folds)
     parts = []
     for number, indices in enumerate(chosen):
         shares = [

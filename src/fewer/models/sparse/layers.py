@@ -22,6 +22,9 @@ from fewer.models.sparse.sites import Sites
 
 __all__ = ["SparseConv3d", "SparseConvolution", "SparseInverseConv3d", "SparseSequential", "SubMConv3d"]
 
+_BOOKS: Any = weakref.WeakValueDictionary()
+"""Rulebooks that are in use, by the geometry of a layer and the memory of the features that they belong to."""
+
 
 def _triple(value: int | Sequence[int]) -> Triple:
     return (value, value, value) if isinstance(value, int) else tuple(value)  # type: ignore[return-value]
@@ -54,22 +57,27 @@ class SparseConvolution(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.rules: Rulebook | None = None
-        self._books: Any = weakref.WeakValueDictionary()
+
+    def _place(self, features: Tensor) -> tuple[Any, ...]:
+        geometry = (type(self), self.kernel_size, self.stride, self.padding, self.dilation)
+        return (*geometry, features.data_ptr(), len(features))
 
     def put_down(self, features: Tensor, rules: Rulebook) -> None:
         """Keep the rulebook of some features for as long as their sites live; the latest one in any case."""
         self.rules = rules
-        self._books[features.data_ptr(), len(features)] = rules
+        _BOOKS[self._place(features)] = rules
 
     def rules_of(self, features: Tensor) -> Rulebook:
-        """The rulebook of features that were put down, also of a detached or otherwise equal-sized version of them.
+        """The rulebook of features that were put down, by this layer or by its like in a copy of the model.
+
+        Others of the same number, such as a changed version of them, get the latest rulebook.
 
         Raises
         ------
         FewerError
             When there is none of this size.
         """
-        rules = self._books.get((features.data_ptr(), len(features))) or self.rules
+        rules = _BOOKS.get(self._place(features)) or self.rules
         if rules is None or rules.inputs != len(features):
             raise FewerError("a sparse convolution needs the rulebook of its sites; call it inside a SparseSequential")
         return rules
@@ -101,10 +109,7 @@ class SparseConvolution(nn.Module):
         return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "rules": None, "_books": None}  # a copy is run on its own sites
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({**state, "_books": weakref.WeakValueDictionary()})
+        return {**self.__dict__, "rules": None}  # a copy is run on its own sites
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         given = state_dict.get(f"{prefix}weight")

@@ -20,7 +20,7 @@ from fewer.tasks.detect3d.metrics.once_ap import once_ap
 
 __all__ = ["DetectionScores", "score_detections"]
 
-HEAD = ("class", "metric", "difficulty", "R40", "R11", "objects")
+HEAD: tuple[str, ...] = ("class", "metric", "difficulty", "R40", "R11", "objects")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ class Objects:
     def __len__(self) -> int:
         return len(self.classes)
 
-    def take(self, index: Floats | list[int]) -> Objects:
+    def take(self, index: Any) -> Objects:
         """Some of them, by index or mask."""
         at = np.arange(len(self))[np.asarray(index, dtype=bool if np.asarray(index).dtype == bool else int)]
 

@@ -92,7 +92,8 @@ def _pairs(first: Floats, second: Floats) -> tuple[NDArray[np.intp], NDArray[np.
     """Pairs whose circles from above meet; all others share nothing."""
     reach = np.hypot(first[:, 3], first[:, 4])[:, None] / 2 + np.hypot(second[:, 3], second[:, 4])[None] / 2
     apart = np.square(first[:, None, :2] - second[None, :, :2]).sum(-1)
-    return np.nonzero(apart <= reach**2)
+    i, j = np.nonzero(apart <= reach**2)
+    return i, j
 
 
 def bev_iou(first: Floats, second: Floats) -> Floats:

@@ -28,6 +28,10 @@ def _wrong(truth: Objects, found: Objects, classes: Sequence[str], score: float)
     return sum(b.missed + b.spurious for name in classes for b in count_bands([truth], [found], name, score=score))
 
 
+def _shown(objects: Objects, score: float) -> Objects:
+    return objects if objects.scores is None else objects.take(objects.scores >= score)
+
+
 def bird_section(
     data: DetectionData,
     found: Mapping[str, Objects],
@@ -46,16 +50,14 @@ def bird_section(
         truth = data.objects(name)
         order[name] = _wrong(truth, found[name], classes, score)
         if other is not None:
-            kept = found[name].take(found[name].scores >= score) if found[name].scores is not None else found[name]
-            order[name] = _wrong(kept, other[name], classes, score) * 1000 + order[name]
+            order[name] = _wrong(_shown(found[name], score), other[name], classes, score) * 1000 + order[name]
     pictures = []
     for name in sorted(order, key=lambda n: -order[n])[:SHOWN]:
         points, truth = data.points(name), data.objects(name)
         views = []
         for boxes, colour in ((found, FOUND), (other, OTHER)):
             if boxes is not None:
-                shown = boxes[name]
-                shown = shown.take(shown.scores >= score) if shown.scores is not None else shown
+                shown = _shown(boxes[name], score)
                 views.append(bird_view(points, [(truth, TRUTH), (shown, colour)], reach))
         told = f"{name}: {_wrong(truth, found[name], classes, score)} missed or spurious"
         if other is not None:

@@ -85,7 +85,7 @@ def _outside(boxes: Floats, reach: Sequence[float] | None) -> NDArray[np.bool_]:
     if reach is None:
         return np.zeros(len(boxes), dtype=bool)
     low, high = np.array(reach[:2]), np.array(reach[3:5])
-    return ~((boxes[:, :2] >= low) & (boxes[:, :2] < high)).all(1)
+    return np.logical_not(((boxes[:, :2] >= low) & (boxes[:, :2] < high)).all(axis=1))
 
 
 def _case(

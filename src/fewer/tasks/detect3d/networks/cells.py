@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -102,7 +103,7 @@ class PillarVFE(nn.Module):
     def forward(self, cells: Cells) -> Tensor:
         """Shape (cells, pillar features)."""
         config, count = self.config, len(cells.where)
-        points, layer = cells.points, self.pfn_layers[0]
+        points, layer = cells.points, cast(Any, self.pfn_layers[0])
         mean = points.new_zeros(count, 3).index_add_(0, cells.cell, points[:, :3])
         mean = mean / cells.counts.clamp(min=1)[:, None]
         low, size = points.new_tensor(config.reach[:3]), points.new_tensor(config.voxel)

@@ -164,7 +164,8 @@ class Detector(nn.Module):
         config, least = self.config, self.config.score if score is None else score
         if config.network == "pv-rcnn":
             assert more is not None
-            rows = self.roi_head.refined(more["found"], *more["second"])
+            confidence, change = more["second"]
+            rows = self.roi_head.refined(more["found"], confidence, change)
         else:
             rows = self.dense_head.candidates(raw)
         found = []
