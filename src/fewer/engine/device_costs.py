@@ -109,8 +109,8 @@ def device_costs(
     if "cycles" in settings.measure:
         machine = load_machine(settings.accelerator or "edge-npu")
         for name in kept:
-            work = option_work(units[name], kept[name], machine, batch=settings.deploy_batch)
-            rows[name]["cycles"] = np.array([w.cycles for w in work])
+            priced = option_work(units[name], kept[name], machine, batch=settings.deploy_batch)
+            rows[name]["cycles"] = np.array([w.cycles for w in priced])
         # products of two activations fill the array at best
         fixed["cycles"] = prepared.fixed["macs"] * settings.deploy_batch / (machine.rows * machine.columns)
         facts["cycles"] = f"modelled for the accelerator {machine.name}"
