@@ -1,0 +1,154 @@
+"""The contest between plans: what it picks, and what it leaves out."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fewer.core.budget import Budget
+from fewer.core.curve import Curve, CurveSet
+from fewer.core.errors import FewerError
+from fewer.core.option import Option
+from fewer.core.unit import Unit
+from fewer.engine import apply as applying
+from fewer.engine.contest import contest, final, way_of
+from fewer.engine.decision import deciding_images
+from fewer.engine.judge import Judge
+from fewer.engine.plan import choose
+from fewer.engine.prepare import prepare
+from fewer.engine.sense import sense_curves
+from fewer.engine.settings import Settings
+from fewer.engine.work import Work
+from fewer.verbs.compress import compress
+
+LADDER = (Option(), Option("unstructured", 0.5), Option("unstructured", 0.75))
+HALF = [Budget("weights", 0.5, True)]
+
+
+def curves() -> CurveSet:
+    """Layer a hardly hurts and b does, so that the DP cuts a and uniform cuts both."""
+    cost = {"weights": [8, 4, 2]}
+    scores = {"magnitude": [0, 0.5, 0.7], "lamp": [0, 0.5, 0.7]}
+    units = [("a", [0, 0.1, 0.2]), ("b", [0, 1.0, 3.0]), ("c", [0, 0.1, 0.3]), ("d", [0, 2.0, 5.0])]
+    return CurveSet(tuple(Curve(Unit(n, "linear", (2, 4)), LADDER, cost, harm, scores) for n, harm in units))
+
+
+def test_the_lowest_joint_harm_wins_and_every_contender_is_told():
+    winner, rows = contest(curves(), HALF, lambda plan: 0.1 + float(np.ptp(plan.choice)))  # uneven plans are bad here
+    assert rows[0]["name"] == "dp" and rows[0]["predicted"] == min(r["predicted"] for r in rows)
+    assert winner == min(rows, key=lambda r: r["measured"])["name"] != "dp"
+
+
+def test_the_exact_plan_stays_unless_another_is_clearly_lower():
+    values = iter([1.0, 0.99, 0.985, 0.99])
+    winner, rows = contest(curves(), HALF, lambda _plan: next(values))
+    assert winner == "dp" and len(rows) > 1
+
+
+def test_a_plan_is_measured_once_and_an_impossible_budget_is_the_users_to_know():
+    seen: list[bytes] = []
+    contest(curves(), HALF, lambda plan: float(len(seen)) if seen.append(plan.choice.tobytes()) else 0.0)
+    assert len(seen) == len(set(seen))
+    with pytest.raises(FewerError):
+        contest(curves(), [Budget("weights", 0.01, True)], lambda plan: 0.0)
+
+
+def test_the_model_is_that_of_the_winner_and_the_report_shows_all():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 8))
+    settings = Settings(calibration=24, sensing=8, heldout=8, baselines=("lamp",), additivity=0)
+    run = compress(net, torch.randn(64, 24), "weights=30%", settings=settings)
+    rows = run.report.contest
+    taken = [r for r in rows if r.chosen]
+    assert len(taken) == 1 and len(rows) > 1
+    if taken[0].name != "dp":
+        assert run.plan.method == f"auto:{taken[0].name}"
+    simple = {r.name: r for r in rows if r.name in ("magnitude", "unrepaired")}
+    assert set(simple) == {"magnitude", "unrepaired"}  # the simplest methods always take part
+    assert any(r.name == "dp" and r.made is not None for r in rows) and taken[0].made is not None
+    assert taken[0].made <= min(r.made for r in simple.values())  # and are never better on what fitted nothing
+    exact = compress(net, torch.randn(64, 24), "weights=30%", settings=settings.model_copy(update={"allocator": "dp"}))
+    assert exact.plan.method == "dp" and not exact.report.contest
+
+
+def test_images_that_decide_fit_nothing_and_the_winner_is_made_of_all(monkeypatch):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 8))
+    settings = Settings(calibration=24, sensing=8, heldout=8, baselines=(), additivity=0)
+    prepared = prepare(net, torch.randn(64, 24), settings)
+    assert len(deciding_images(prepared)) == 4
+    fitted: list[int] = []
+    real = applying.apply_options
+
+    def counting(work, *args, **kwargs):
+        fitted.append(len(work.prepared.calibration))
+        return real(work, *args, **kwargs)
+
+    monkeypatch.setattr(applying, "apply_options", counting)
+    sensed = sense_curves(Work(prepared, settings))
+    budgets = [Budget("weights", 0.3, True)]
+    _, rows = contest(sensed.curves, budgets, lambda plan: 1.0)
+    winner, made = final(Work(prepared, settings), sensed, budgets, rows)
+    assert set(fitted[:-1]) == {20} and fitted[-1] == 24
+    key = way_of(winner).key(choose(sensed.curves, budgets, way_of(winner).allocator).choice)
+    assert list(made) == [key]
+
+
+def test_the_simplest_method_is_taken_as_soon_as_it_is_lower(monkeypatch):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 8))
+    settings = Settings(calibration=24, sensing=8, heldout=8, baselines=(), additivity=0)
+    prepared = prepare(net, torch.randn(64, 24), settings)
+    sensed = sense_curves(Work(prepared, settings))
+    budgets = [Budget("weights", 0.3, True)]
+    _, rows = contest(sensed.curves, budgets, lambda plan: 1.0)
+    rows = rows[:1]
+    found = iter([1.0, 0.99, 2.0])
+    monkeypatch.setattr(Judge, "judge", lambda self, model: SimpleNamespace(distortion=next(found)))
+    winner, made = final(Work(prepared, settings), sensed, budgets, rows)
+    assert winner == "magnitude"
+    (model,) = (m.model for m in made.values())
+    for before, after in zip(net, model, strict=True):  # what is left of the weights is as it was
+        if isinstance(before, nn.Linear):
+            assert torch.equal(after.weight, before.weight * (after.weight != 0))
+            assert torch.equal(after.bias, before.bias)
+
+
+def test_a_small_difference_leaves_the_exact_plan(monkeypatch):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 8))
+    settings = Settings(calibration=24, sensing=8, heldout=8, baselines=(), additivity=0)
+    monkeypatch.setattr("fewer.engine.contest._CLOSE", 1e9)
+    for share, kept in ((0.95, True), (0.5, False)):  # of the exact plan's error, that the other models show
+        found = iter([1.0, share, 2.0, 2.0])
+        fake = lambda self, model, found=found: SimpleNamespace(distortion=next(found))  # noqa: E731
+        with monkeypatch.context() as patched:
+            patched.setattr(Judge, "judge", fake)
+            prepared = prepare(net, torch.randn(64, 24), settings)
+            sensed = sense_curves(Work(prepared, settings))
+            budgets = [Budget("weights", 0.3, True)]
+            _, rows = contest(sensed.curves, budgets, lambda plan: 1.0)
+            rows = [row for row in rows if row["name"] in ("dp", "lamp")]
+            taken, _ = final(Work(prepared, settings), sensed, budgets, rows)
+        assert (taken == "dp") == kept
+
+
+@pytest.mark.parametrize(("assembled", "taken"), [(0.8, "other"), (0.97, "dp"), (1.3, "dp")])
+def test_what_no_repair_saw_decides_with_what_the_models_show(monkeypatch, assembled, taken):
+    """Whole models that differ by 4 % on images that they were fitted to: the plans put together tip the scales."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 8))
+    settings = Settings(calibration=24, sensing=8, heldout=8, baselines=(), additivity=0)
+    monkeypatch.setattr("fewer.engine.contest._CLOSE", 1e9)
+    found, measured = iter([1.0, 0.96, 2.0, 2.0]), iter([1.0, assembled])
+    monkeypatch.setattr(Judge, "judge", lambda self, model: SimpleNamespace(distortion=next(found)))
+    prepared = prepare(net, torch.randn(64, 24), settings)
+    sensed = sense_curves(Work(prepared, settings))
+    budgets = [Budget("weights", 0.3, True)]
+    _, rows = contest(sensed.curves, budgets, lambda plan: 1.0)
+    rows = [{**row, "measured": next(measured)} for row in rows if row["name"] in ("dp", "lamp")]
+    rows.sort(key=lambda row: (row["name"] != "dp", row["measured"]))
+    winner, _ = final(Work(prepared, settings), sensed, budgets, rows)
+    assert (winner == "dp") == (taken == "dp")
