@@ -13,6 +13,7 @@ from PIL import Image
 from fewer.core.errors import FewerError
 from fewer.data.images import list_images, load_images, split_files
 from fewer.data.preprocess import Preprocess
+from tests.support.closed import refuse_to_list
 
 RAW = Preprocess((3, 8, 8), mean=0.0, std=1.0, interpolation="bilinear", crop=1.0)
 GREY = Preprocess((1, 8, 8), mean=0.0, std=1.0, interpolation="bilinear", crop=1.0)
@@ -199,6 +200,14 @@ def test_nothing_to_read(tmp_path):
         load_images(tmp_path / "photos")
     with pytest.raises(FewerError, match="list of images is empty"):
         load_images([])
+
+
+@pytest.mark.parametrize("closed", ["", "deeper"])
+def test_a_folder_without_permission_is_not_taken_for_an_empty_one(tmp_path, monkeypatch, closed):
+    fill(tmp_path / "photos" / "deeper", 2)
+    refuse_to_list(monkeypatch, tmp_path / "photos" / closed)
+    with pytest.raises(FewerError, match="no permission to read"):
+        load_images(tmp_path / "photos")
 
 
 @pytest.mark.parametrize(

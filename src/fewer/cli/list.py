@@ -121,6 +121,7 @@ def _train_presets() -> dict[str, str]:
 TABLES = {
     "allocators": "fewer.core.allocation.baselines:BASELINES",
     "selection": "fewer.selection.methods:METHODS",
+    "adaptation": "fewer.adaptation.methods:METHODS",
     "optimisers": "fewer.training.optimise:OPTIMISERS",
     "schedules": "fewer.training.schedule:SHAPES",
     "softmaxes": "fewer.approximate.softmax:SOFTMAXES",

@@ -9,6 +9,7 @@ import secrets
 import stat
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import NoReturn
 
 from fewer.core.errors import FewerError
 
@@ -17,10 +18,12 @@ __all__ = [
     "atomic_write_bytes",
     "atomic_write_text",
     "explain_os_error",
+    "files_below",
     "flush_file",
     "refuse_inputs",
     "refuse_links",
     "sync_folder",
+    "unreadable",
 ]
 
 
@@ -48,6 +51,39 @@ def explain_os_error(error: OSError, path: Path, doing: str = "write") -> FewerE
 def _cut(path: Path) -> str:
     text = str(path)
     return text if len(text) <= 80 else f"{text[:40]}...{text[-20:]}"
+
+
+def unreadable(error: OSError) -> NoReturn:
+    """Raise the sentence for a folder that ``os.walk`` cannot list; by itself it passes over such a folder.
+
+    Raises
+    ------
+    FewerError
+        Always.
+    """
+    raise explain_os_error(error, Path(os.fsdecode(error.filename)), "read") from error
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files of a folder and of the folders in it, in the order of their paths; linked folders are left out.
+
+    ``Path.rglob`` passes over a folder without permission, and what lies in it would be missed in silence.
+
+    Raises
+    ------
+    FewerError
+        When one of the folders cannot be listed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "b").mkdir(), (folder / "b/1.txt").touch(), (folder / "a.txt").touch()
+    >>> [path.relative_to(folder).as_posix() for path in files_below(folder)]
+    ['a.txt', 'b/1.txt']
+    """
+    walk = os.walk(folder, onerror=unreadable)
+    return sorted(path for place, _, names in walk for name in names if (path := Path(place) / name).is_file())
 
 
 def atomic_write_bytes(path: str | Path, data: bytes) -> Path:

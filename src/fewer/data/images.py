@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fewer.core.errors import FewerError
+from fewer.core.files import unreadable
 from fewer.data.decode import check_header, random_box, read_image, to_array
 from fewer.data.lazy import STREAM_BYTES, LazySamples
 from fewer.data.preprocess import Preprocess
@@ -59,7 +60,7 @@ def list_images(folder: PathLike) -> list[Path]:
     Raises
     ------
     FewerError
-        When the folder is missing, is a file, or holds no image.
+        When the folder is missing, is a file, holds no image, or may not be read (one in it neither).
     """
     root = Path(folder)
     if not root.exists():
@@ -70,7 +71,7 @@ def list_images(folder: PathLike) -> list[Path]:
     found: list[Path] = []
     others: Counter[str] = Counter()
     visited = set()
-    for place, folders, names in os.walk(root, followlinks=True):
+    for place, folders, names in os.walk(root, onerror=unreadable, followlinks=True):
         real = os.path.realpath(place)
         if real in visited:  # a link back into the tree
             folders.clear()

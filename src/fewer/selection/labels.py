@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from fewer.core.errors import FewerError
-from fewer.core.files import explain_os_error
+from fewer.core.files import explain_os_error, files_below
 from fewer.core.reading import parse_json, read_bytes, read_member, refusing
 from fewer.data.images import SUFFIXES
 from fewer.selection.cvat import read_cvat
@@ -308,7 +308,7 @@ def _cvat(text: str, find: Any, root: Path, source: Path) -> Iterable[tuple[str,
 
 def _masks(folder: Path, root: Path, names: Sequence[str]) -> Iterable[tuple[str, str | None, str | None]]:
     find = Names(names, by_stem=True, root=root).find
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _MASKS and not p.name.startswith("."))
+    files = [p for p in files_below(folder) if p.suffix.lower() in _MASKS and not p.name.startswith(".")]
     if not files:
         raise FewerError(f"the folder {folder} holds no mask; masks have the names of their images")
     for path in files:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fewer.core.errors import FewerError
+from fewer.core.files import files_below
 from fewer.core.reading import read_array, read_arrays, read_bytes
 from fewer.selection.labels import Names
 from fewer.selection.pool import entropy
@@ -93,7 +94,7 @@ def _rows(source: Path, given: Sequence[str], names: Sequence[str], *, by_stem: 
 
 
 def _maps(folder: Path, names: Sequence[str]) -> Predictions:
-    files = sorted(folder.rglob("*.npy"))
+    files = [path for path in files_below(folder) if path.suffix == ".npy"]
     if not files:
         raise FewerError(f"the folder {folder} holds no .npy map of probabilities")
     rows = _rows(folder, [path.relative_to(folder).as_posix() for path in files], names, by_stem=True)

@@ -239,15 +239,17 @@ def test_a_net_that_loses_channels_meets_half_the_time(
     assert won is not None and fewer.evaluate(tmp_path / "better", discs).overall.dice_all > 0
 
 
-def test_any_function_can_judge_a_compression() -> None:
+def test_any_function_can_judge_a_compression(tmp_path: Path) -> None:
     net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
     settings = fewer.Settings(additivity=0, baselines=(), search=0)
     run = fewer.compress(net, torch.randn(16, 8), settings=settings, quality=lambda model: {"zeros": _zeros(model)})
     entry = run.report.verdict.quality[-1]
     assert (entry.name, entry.dense) == ("zeros", 0.0)
     assert entry.value > 50
-    with pytest.raises(FewerError, match="not trained by a task"):
+    with pytest.raises(FewerError, match="somewhere does not exist"):
         fewer.compress(net, torch.randn(16, 8), settings=settings, quality="somewhere")
+    with pytest.raises(FewerError, match=r"no task can judge .* in Python, give quality= a function"):
+        fewer.compress(net, torch.randn(16, 8), settings=settings, quality=tmp_path)
 
 
 def _zeros(model: torch.nn.Module) -> float:

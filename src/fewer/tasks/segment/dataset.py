@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError, near_match
-from fewer.core.files import explain_os_error
+from fewer.core.files import explain_os_error, files_below
 from fewer.core.reading import read_json
 from fewer.data.images import printable, why_no_name
 from fewer.tasks.segment.files import LOSSLESS, SUFFIXES, picture_stem, read_picture, suffix_of
@@ -267,10 +267,9 @@ def _unused(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     read = set(find_pictures(folder, suffixes))
     sidecars = {folder / f"{picture_stem(path)}.json" for path in read}
     sidecars |= {folder / f"{picture_stem(path)[:-5]}.json" for path in read}
-    found = (path for path in folder.rglob("*") if path.is_file())
     return sorted(
         path
-        for path in found
+        for path in files_below(folder)
         if path not in read and path not in sidecars and not any(p[0] == "." for p in path.relative_to(folder).parts)
     )
 

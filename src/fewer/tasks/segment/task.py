@@ -98,6 +98,12 @@ class Segment(Task):
 
         return repair(found, out, progress=progress)
 
+    def network(self, name: str, args: Mapping[str, Any]) -> nn.Module:
+        """A network that recipes describe by name: see :mod:`fewer.tasks.segment.adapt_network`."""
+        from fewer.tasks.segment.adapt_network import build_adapted
+
+        return build_adapted(name, args)
+
     def images(self, loaded: LoadedModel, folder: str | Path, count: int, *, part: str, seed: int) -> Any:
         """See :func:`fewer.tasks.segment.inputs.images`."""
         from fewer.tasks.segment.inputs import images

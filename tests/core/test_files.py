@@ -1,0 +1,23 @@
+"""A folder without permission is told, wherever it stands in a tree."""
+
+import pytest
+from tests.support.closed import refuse_to_list
+
+from fewer.core.errors import FewerError
+from fewer.core.files import files_below
+
+
+@pytest.mark.parametrize("closed", [".", "a", "a/deeper"])
+def test_a_folder_without_permission_is_told(tmp_path, monkeypatch, closed):
+    (tmp_path / "a" / "deeper").mkdir(parents=True)
+    (tmp_path / "a" / "deeper" / "1.txt").touch()
+    refuse_to_list(monkeypatch, tmp_path / closed)
+    with pytest.raises(FewerError, match=r"no permission to read .*; change its permissions"):
+        files_below(tmp_path)
+
+
+def test_linked_folders_are_left_out(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.txt").touch()
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert files_below(tmp_path) == [tmp_path / "a" / "1.txt"]
