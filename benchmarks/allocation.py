@@ -34,18 +34,18 @@ from tables import Table
 
 from fewer.core.allocation.search import local_search
 from fewer.core.budget import Budget
-from fewer.core.progress import Silent
 from fewer.data.photos import real_photos
 from fewer.distortion.outputs import Reference
 from fewer.engine.apply import apply_options
 from fewer.engine.assembly import Assembly
 from fewer.engine.contest import Made, contest, decide, final, way_of
+from fewer.engine.cut import search_images
 from fewer.engine.judge import Judge, Quality
 from fewer.engine.plan import choose
 from fewer.engine.prepare import Prepared, prepare
-from fewer.engine.run import search_images
 from fewer.engine.sense import Sensed, sense_curves
 from fewer.engine.settings import Settings
+from fewer.engine.work import Work
 from fewer.reports import environment
 
 HERE = Path(__file__).parent / "results"
@@ -112,7 +112,7 @@ def run_cell(table: Table, model: str, pattern: str, seed: int, args: argparse.N
         judge = Judge(prepared.model, prepared.heldout, task=prepared.loaded.task)
         with tempfile.TemporaryDirectory() as folder:
             began = time.process_time()
-            sensed = sense_curves(prepared, settings, store=Path(folder))
+            sensed = sense_curves(Work(prepared, settings), store=Path(folder))
             print(
                 f"# sensed {model} {pattern} seed {seed} repair {repair}: {time.process_time() - began:.0f} CPU-s",
                 flush=True,
@@ -152,7 +152,7 @@ def assembled(
         method, _ = contest(sensed.curves, budgets, lambda plan: assembly.distortion(plan.choice, batches, reference))
     allocation = choose(sensed.curves, budgets, method.removesuffix("+search"))
     if method.endswith("+search"):
-        batches, reference, _, _ = search_images(prepared, settings)
+        batches, reference, _, _ = search_images(Work(prepared, settings))
         fitness = lambda choice: assembly.distortion(choice, batches, reference)  # noqa: E731
         allocation, _ = local_search(
             sensed.curves, budgets, allocation, fitness, evaluations=evaluations, seed=settings.seed
@@ -183,9 +183,9 @@ def in_order(
 
     def ours(method: str) -> tuple[Quality, float]:
         if method == "auto":
-            method, rows = decide(prepared, settings, sensed, assembly, budgets, Silent())
+            method, rows = decide(Work(prepared, settings), sensed, assembly, budgets)
             if rows:
-                method, more = final(prepared, settings, sensed, budgets, rows, Silent())
+                method, more = final(Work(prepared, settings), sensed, budgets, rows)
                 made.update(more)
             print(f"# auto takes {method} of {rows}", flush=True)
         way = way_of(method)
@@ -193,7 +193,7 @@ def in_order(
         key = way.key(allocation.choice)
         if key not in made:
             chosen = sensed.chosen(allocation.choice)
-            made[key] = Made(*apply_options(prepared, way.settings(settings), sensed.options, chosen), 0.0)
+            made[key] = Made(*apply_options(Work(prepared, way.settings(settings)), sensed.options, chosen), 0.0)
         masks = made[key].masks.values()
         return judge.judge(made[key].model), sum(int(m.sum()) for m in masks) / sum(m.numel() for m in masks)
 

@@ -25,6 +25,7 @@ from fewer.engine.apply import apply_options
 from fewer.engine.judge import Judge
 from fewer.engine.prepare import prepare
 from fewer.engine.settings import Settings
+from fewer.engine.work import Work
 from fewer.reports import environment
 
 HERE = Path(__file__).parent / "results"
@@ -47,7 +48,7 @@ def measure(model: str, option: str, seed: int, count: int) -> dict[str, str]:
     names = [unit.name for unit in prepared.matched.units]
     ladder = (Option(), Option(wanted.pattern, wanted.sparsity / 2), wanted)
     began = time.process_time()
-    net, _ = apply_options(prepared, settings, dict.fromkeys(names, ladder), dict.fromkeys(names, wanted))
+    net, _ = apply_options(Work(prepared, settings), dict.fromkeys(names, ladder), dict.fromkeys(names, wanted))
     seconds = time.process_time() - began
     task = prepared.loaded.task
     held = Judge(prepared.model, prepared.heldout, task=task).judge(net)

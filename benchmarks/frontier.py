@@ -46,7 +46,6 @@ from fewer.core.allocation.allocate import Allocation
 from fewer.core.budget import Budget
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
-from fewer.core.progress import Silent
 from fewer.cost.stopwatch import Stopwatch
 from fewer.data.photos import real_photos
 from fewer.distillation.blocks import find_blocks
@@ -65,6 +64,7 @@ from fewer.engine.sense import Sensed, resolved, sense_curves
 from fewer.engine.settings import Settings
 from fewer.engine.tokens import choose_tokens, mergeable
 from fewer.engine.views import views_of
+from fewer.engine.work import Work
 from fewer.kernels import native
 from fewer.kernels.accelerate import accelerate
 from fewer.models.running import call, evaluating
@@ -232,7 +232,7 @@ def ours(
             else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         )
         folder.mkdir(parents=True, exist_ok=True)
-        sensed = sense_curves(prepared, settings, ledger_path=folder / "ledger.jsonl", store=folder)
+        sensed = sense_curves(Work(prepared, settings), ledger_path=folder / "ledger.jsonl", store=folder)
         for method, share in missing:
             try:
                 point(
@@ -285,7 +285,7 @@ def point(
     budgets = [Budget("latency", share, True)]
     if "tokens" in method:
         wanted = settings.model_copy(update={"tokens": True})
-        sensed = choose_tokens(prepared, wanted, sensed, budgets, Silent(), store)
+        sensed = choose_tokens(Work(prepared, wanted), sensed, budgets, store)
         print("#", *(sensed.curves.meta.get("tokens") or {}).get("tried", []), sep="\n# ", flush=True)
     # the first option, the layer as it came, always stays
     kept = [np.array([i for i, o in enumerate(c.options) if i == 0 or keep(o)]) for c in sensed.curves.curves]
@@ -304,14 +304,14 @@ def point(
         model, masks = ready.model, ready.masks
     else:
         tokens = curves.meta.get("tokens")
-        model, masks = apply_options(prepared, settings, dict(sensed.options), chosen, tokens=tokens)
+        model, masks = apply_options(Work(prepared, settings), dict(sensed.options), chosen, tokens=tokens)
     dense_ms = curves.dense("latency")
     before = None
     if method.endswith("recovered"):
-        untrained = deploy(prepared, settings, deepcopy(model), masks, chosen, plan.cost["latency"], dense_ms)
+        untrained = deploy(Work(prepared, settings), deepcopy(model), masks, chosen, plan.cost["latency"], dense_ms)
         before = judge.judge_parts(untrained.model, judging_half(prepared))[0].distortion
         recover(prepared, settings, model, masks, chosen, 60 * args.recover)
-    fast = deploy(prepared, settings, model, masks, chosen, plan.cost["latency"], dense_ms)
+    fast = deploy(Work(prepared, settings), model, masks, chosen, plan.cost["latency"], dense_ms)
     found = {
         **row,
         "point": share,
@@ -342,7 +342,7 @@ def compete(
     winner, rows = contest(sensed.curves, budgets, joint)
     if len(rows) < 2:
         return winner, {}
-    winner, made = final(prepared, settings, sensed, budgets, rows, Silent())
+    winner, made = final(Work(prepared, settings), sensed, budgets, rows)
     print("#", budgets, winner, rows, flush=True)
     return winner, made
 
@@ -391,7 +391,7 @@ def lpvit(table: Table, prepared: Prepared, seed: int, judge: Judge, clock: Cloc
         return
     method = Settings.from_preset("lpvit", calibration=args.calibration, heldout=32, seed=seed, threads=args.threads)
     for share in missing:
-        model, masks = rival_model(prepared, method, [Budget("flops", share, True)], None, Silent(), "lpvit")
+        model, masks = rival_model(Work(prepared, method), [Budget("flops", share, True)], None, "lpvit")
         example = prepared.heldout[:1].batch().contiguous()
         fast, _ = accelerate(model, masks, example=example, budget_ms=20.0)
         finish(table, {**row, "point": share}, prepared, judge, clock, fast, args.probes)

@@ -23,7 +23,6 @@ from tables import read, write
 from fewer.core.allocation.allocate import allocate
 from fewer.core.allocation.power import power_shares, with_power
 from fewer.core.budget import Budget
-from fewer.core.progress import Silent
 from fewer.data.photos import real_photos
 from fewer.engine.apply import apply_options
 from fewer.engine.assembly import Assembly
@@ -34,6 +33,7 @@ from fewer.engine.rivals import rival_settings
 from fewer.engine.sense import Sensed, resolved, sense_curves
 from fewer.engine.settings import Settings
 from fewer.engine.tokens import choose_tokens
+from fewer.engine.work import Work
 
 RESULTS = Path(__file__).parent / "results" / "lpvit.csv"
 
@@ -82,7 +82,7 @@ class Bench:
             store.mkdir(parents=True, exist_ok=True)
             # only what is put together from stored weights needs them stored
             kept = store if settings.compensation == "none" else None
-            sensed = sense_curves(self.prepared, settings, ledger_path=store / "ledger.jsonl", store=kept)
+            sensed = sense_curves(Work(self.prepared, settings), ledger_path=store / "ledger.jsonl", store=kept)
             assembly = Assembly.of(
                 self.prepared.model, sensed.curves, store, self.prepared.calibration[:1], self.prepared.forward
             )
@@ -93,7 +93,7 @@ class Bench:
         settings, sensed, assembly = self.sensed(row.preset)
         budget = [Budget("flops", share, True)]
         if row.tokens:
-            sensed = choose_tokens(self.prepared, settings, sensed, budget, Silent())
+            sensed = choose_tokens(Work(self.prepared, settings), sensed, budget)
         curves = sensed.curves
         # the library refuses a negative weight; with_power takes it for this comparison
         choice = (
@@ -109,7 +109,8 @@ class Bench:
             quality = found[0]
         else:
             tokens = curves.meta.get("tokens")
-            quality = self.judge.judge(apply_options(self.prepared, settings, sensed.options, chosen, tokens=tokens)[0])
+            work = Work(self.prepared, settings)
+            quality = self.judge.judge(apply_options(work, sensed.options, chosen, tokens=tokens)[0])
         drawn = sum(float(p[k]) for p, k in zip(power_shares(curves), choice, strict=True))
         return {
             "flops": curves.total("flops", choice) / curves.dense("flops"),

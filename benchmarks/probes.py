@@ -34,6 +34,7 @@ from fewer.engine.plan import choose
 from fewer.engine.prepare import Prepared, prepare
 from fewer.engine.sense import sense_curves
 from fewer.engine.settings import Settings
+from fewer.engine.work import Work
 from fewer.reports import environment
 from fewer.tasks.classify.sets import load_elpv, load_mnist
 
@@ -73,7 +74,7 @@ def run(table: Table, pattern: str, seed: int, args: argparse.Namespace) -> None
         return
     settings = Settings(pattern=pattern, calibration=args.calibration, sensing=16, heldout=4, seed=seed)
     prepared = prepare(MODEL, [p.path for p in real_photos()], settings)
-    sensed = cache(lambda: sense_curves(prepared, settings))
+    sensed = cache(lambda: sense_curves(Work(prepared, settings)))
     for (method, sparsity), missing in todo.items():
         if not missing:
             continue
@@ -82,7 +83,7 @@ def run(table: Table, pattern: str, seed: int, args: argparse.Namespace) -> None
             model = uniform_in_order(prepared, method, pattern, sparsity)
         elif method != "dense":
             plan = choose(sensed().curves, [Budget("weights", 1 - sparsity, True)], method)
-            model, _ = apply_options(prepared, settings, sensed().options, sensed().chosen(plan.choice))
+            model, _ = apply_options(Work(prepared, settings), sensed().options, sensed().chosen(plan.choice))
         for data in missing:
             metric, value = probe(model, data, args.count, prepared, bf16=has_fast_bf16())
             named = {"method": method, "sparsity": sparsity, "data": data, "metric": metric, "value": f"{value:.4f}"}

@@ -51,6 +51,7 @@ from fewer.engine.prepare import Prepared, prepare
 from fewer.engine.refit import refit
 from fewer.engine.settings import Settings
 from fewer.engine.views import views_of
+from fewer.engine.work import Work
 from fewer.reports import environment
 from fewer.tasks.classify.sets import elpv_cells
 from fewer.training.constrained import Held
@@ -103,7 +104,9 @@ def cut(
         wanted = Option.parse(option)
         ladder = (Option(), Option(wanted.pattern, wanted.sparsity / 2), wanted)
         units = [unit.name for unit in prepared.matched.units]
-        model, masks = apply_options(prepared, settings, dict.fromkeys(units, ladder), dict.fromkeys(units, wanted))
+        model, masks = apply_options(
+            Work(prepared, settings), dict.fromkeys(units, ladder), dict.fromkeys(units, wanted)
+        )
         state = {f"model.{key}": value.contiguous() for key, value in model.state_dict().items()}
         work.mkdir(parents=True, exist_ok=True)
         save_file(state | {f"mask.{key}": mask.contiguous() for key, mask in masks.items()}, place)

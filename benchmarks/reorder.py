@@ -24,6 +24,7 @@ from fewer.engine.apply import apply_options
 from fewer.engine.judge import Judge
 from fewer.engine.prepare import prepare
 from fewer.engine.settings import Settings
+from fewer.engine.work import Work
 from fewer.models.reorder import reordered
 from fewer.models.spec import load_model
 from fewer.reports import environment
@@ -45,7 +46,7 @@ def measure(model: str, option: str, order: str, seed: int, calibration: int) ->
         prepared = prepare(replace(loaded, model=net), files, settings)
     names = [unit.name for unit in prepared.matched.units]
     ladder = (Option(), Option(wanted.pattern, wanted.sparsity / 2), wanted)
-    net, _ = apply_options(prepared, settings, dict.fromkeys(names, ladder), dict.fromkeys(names, wanted))
+    net, _ = apply_options(Work(prepared, settings), dict.fromkeys(names, ladder), dict.fromkeys(names, wanted))
     seconds = time.process_time() - began
     found = Judge(prepared.model, prepared.heldout, task=loaded.task).judge(net)
     return {

@@ -26,6 +26,7 @@ from fewer.engine.apply import apply_options
 from fewer.engine.judge import Judge
 from fewer.engine.prepare import Prepared, prepare
 from fewer.engine.settings import Settings
+from fewer.engine.work import Work
 from fewer.formats.integers import rounded
 from fewer.quantize.activations import rounding_inputs_of
 from fewer.reports import environment
@@ -47,7 +48,7 @@ def rounded_model(prepared: Prepared, settings: Settings, precision: str, roundi
     if rounding == "feedback":
         chosen = {u.name: Option("dense", 0, precision if u.name in names else "fp32") for u in prepared.matched.units}
         options = {name: [Option(), option] for name, option in chosen.items()}
-        return apply_options(prepared, settings, options, chosen)[0], names
+        return apply_options(Work(prepared, settings), options, chosen)[0], names
     model = copy.deepcopy(prepared.model)
     for name in names:
         weight = model.get_submodule(name).weight.data

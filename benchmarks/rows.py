@@ -32,6 +32,7 @@ from fewer.engine.prepare import Prepared, prepare
 from fewer.engine.sense import Sensed, sense_curves
 from fewer.engine.settings import Settings
 from fewer.engine.shrink import shrink
+from fewer.engine.work import Work
 from fewer.reports import environment
 
 HERE = Path(__file__).parent / "results"
@@ -107,7 +108,7 @@ def run(model: str, metric: str, args: argparse.Namespace, table: Table) -> None
     folder = args.work / f"{model.replace('/', '-')}-{metric}"
     folder.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
-    sensed = sense_curves(prepared, settings, ledger_path=folder / "ledger.jsonl", store=folder)
+    sensed = sense_curves(Work(prepared, settings), ledger_path=folder / "ledger.jsonl", store=folder)
     sensed.curves.save(folder / "curves.npz")
     print(f"# sensed {model} for {metric}: {time.perf_counter() - began:.0f} s", flush=True)
     assembly = Assembly.of(prepared.model, sensed.curves, folder, prepared.calibration[:1], None)
@@ -133,7 +134,7 @@ def run(model: str, metric: str, args: argparse.Namespace, table: Table) -> None
                 chosen = {c.unit.name: c.options[k] for c, k in zip(sensed.curves.curves, choice, strict=True)}
                 predicted, dense = sensed.curves.total(metric, choice), sensed.curves.dense(metric)
                 one |= {"dense_ms": f"{dense:.3f}", "predicted_ms": f"{predicted:.3f}"}
-                one["measured_ms"] = f"{trial_ms(prepared, settings, chosen, predicted, dense, None):.3f}"
+                one["measured_ms"] = f"{trial_ms(Work(prepared, settings), chosen, predicted, dense, None):.3f}"
             add(table, one, found[-1], sensed, choice, began)
         else:
             quality = in_order(prepared, settings, sensed, choice, judge, one)
@@ -145,14 +146,14 @@ def in_order(
 ) -> Quality:
     """The model itself; on its kernels, and timed, where latency was measured."""
     chosen = {c.unit.name: c.options[k] for c, k in zip(sensed.curves.curves, choice, strict=True)}
-    model, masks = apply_options(prepared, settings, sensed.options, chosen)
+    model, masks = apply_options(Work(prepared, settings), sensed.options, chosen)
     small = shrink(model, masks, prepared.couplings, chosen, prepared.calibration[:2])
     for name, why in small.refused.items():
         print(f"# {name} stays masked: {why}", flush=True)
     if "latency" not in settings.measure:
         return judge.judge(small.model)
     predicted, dense = sensed.curves.total("latency", choice), sensed.curves.dense("latency")
-    made = deploy(prepared, settings, small.model, small.masks, chosen, predicted, dense)
+    made = deploy(Work(prepared, settings), small.model, small.masks, chosen, predicted, dense)
     row |= {
         "dense_ms": f"{dense:.3f}",
         "predicted_ms": f"{predicted:.3f}",

@@ -21,6 +21,7 @@ from fewer.data.photos import real_photos
 from fewer.engine.prepare import Prepared, prepare
 from fewer.engine.sense import resolved, sense_curves
 from fewer.engine.settings import Settings
+from fewer.engine.work import Work
 from fewer.models.running import call, evaluating
 from fewer.patterns import Pattern, select_mask
 from fewer.reports import environment
@@ -64,7 +65,7 @@ def main() -> None:
         prepared = prepare(model, [p.path for p in real_photos()], Settings(calibration=40, heldout=4))
         settings = resolved(prepared, Settings(calibration=40, heldout=4))
         images = prepared.apart[0]
-        sensed = sense_curves(prepared, settings)
+        sensed = sense_curves(Work(prepared, settings))
         count, layers = sum(len(c.options) - 1 for c in sensed.curves.curves), len(sensed.curves)
         timed, seconds = paper_way(prepared, images, args.layers)
         full = RATIOS * layers * images

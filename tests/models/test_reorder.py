@@ -13,8 +13,8 @@ from fewer.core.unit import Unit
 from fewer.models.matching import match
 from fewer.models.reorder import Reordering, by_likeness, read_reorderings, reorder, reordered
 from fewer.models.vit import VisionTransformer
-from tests.verbs.nets import quick
-from tests.verbs.test_columns import mobile
+from tests.engine.test_shrink import mobile
+from tests.support.nets import quick
 
 
 class Attention(nn.Module):

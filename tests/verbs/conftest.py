@@ -1,14 +1,5 @@
-"""One thread for nets this small: more only wait for each other."""
+"""Every module of this room calculates on one thread."""
 
-from collections.abc import Iterator
+from tests.support.threads import one_thread
 
-import pytest
-import torch
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+__all__ = ["one_thread"]

@@ -13,8 +13,8 @@ import fewer
 from fewer.core.errors import FewerError
 from fewer.engine.settings import Settings
 from fewer.verbs.compress import compress
+from tests.support.nets import Small, images, quick, small
 from tests.tiny import tiny
-from tests.verbs.nets import Small, images, quick, small
 
 
 def kept(run) -> int:

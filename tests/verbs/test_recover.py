@@ -15,8 +15,8 @@ from fewer.data.samples import Samples
 from fewer.models.artefact import load_masks, load_recipe
 from fewer.reports import RunReport
 from fewer.verbs.recover import CHECKPOINT, recover
-from tests.verbs.nets import images, quick, small
-from tests.verbs.test_columns import mobile
+from tests.engine.test_shrink import mobile
+from tests.support.nets import images, quick, small
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -178,8 +178,8 @@ def add_input(moments: Moments, module: nn.Module, x: Tensor, *, share: float = 
 def collect_moments(
     model: nn.Module,
     modules: Mapping[str, Sequence[nn.Module]],
-    batches: Sequence[Tensor],
-    forward,
+    batches: Sequence[Any],
+    forward: Callable[[nn.Module, Any], Any],
 ) -> dict[str, Moments]:
     """Run the calibration batches once and gather the moments of every unit's input.
 

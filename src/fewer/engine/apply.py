@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from fewer.compensate.sequential import compress_in_order
 from fewer.core.option import Option
-from fewer.core.progress import Progress, Silent
 from fewer.data.samples import Samples
 from fewer.engine.prepare import Prepared
 from fewer.engine.sense import repair_of, row_sensitivity, score_gradients, sensing_batches
-from fewer.engine.settings import Settings
 from fewer.engine.shrink import rows_follow
+from fewer.engine.work import Work
 from fewer.models.layers import find_layers
 from fewer.models.running import call, evaluating
 from fewer.patterns import to_weight
@@ -66,15 +65,13 @@ def file_folds(prepared: Prepared) -> list[int] | None:
 
 
 def apply_options(
-    prepared: Prepared,
-    settings: Settings,
+    work: Work,
     options: Mapping[str, Sequence[Option]],
     chosen: Mapping[str, Option],
     *,
     model: nn.Module | None = None,
     alive: Mapping[str, Tensor] | None = None,
     tokens: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
     title: str = "apply",
     believed: dict[str, float] | None = None,
 ) -> tuple[nn.Module, dict[str, Tensor]]:
@@ -82,10 +79,8 @@ def apply_options(
 
     Parameters
     ----------
-    prepared
-        The original model, its units and images.
-    settings
-        How to repair.
+    work
+        The original model, its units and images, and how to repair.
     options
         Ladder of each unit.
     chosen
@@ -94,8 +89,8 @@ def apply_options(
         Model and masks of an earlier round.
     tokens
         What is merged after the repair (:func:`fewer.tokens.blocks.with_merging`); nothing for None.
-    progress, title
-        Shows a stage of that name.
+    title
+        Of the stage that is shown.
     believed
         Filled with the share of each layer's repair that other files bear out, by unit name.
 
@@ -106,13 +101,13 @@ def apply_options(
     dict of str to Tensor
         Mask of every unit in its weight's shape.
     """
-    progress = progress or Silent()
+    prepared, settings, progress = work.prepared, work.settings, work.progress
     target = copy.deepcopy(model if model is not None else prepared.model).eval()
     dense = copy.deepcopy(prepared.model).eval()
     units = prepared.matched.units
     example = prepared.example
     ladders = {u.name: _path(options[u.name], chosen[u.name]) for u in units}
-    batches = sensing_batches(prepared, settings) if settings.score == "taylor" else []
+    batches = sensing_batches(work) if settings.score == "taylor" else []
     reference = prepared.reference(batches, dense) if batches else None
     with progress.stage(title, len(units)) as stage:
         masks = compress_in_order(
@@ -125,8 +120,8 @@ def apply_options(
             replace(repair_of(settings), polish=8),
             correction=settings.correction,
             alive=alive,
-            gradients=score_gradients(prepared, settings, target, batches, reference) if reference else None,
-            sensitivity=row_sensitivity(prepared, settings, model if model is not None else prepared.model),
+            gradients=score_gradients(work, target, batches, reference) if reference else None,
+            sensitivity=row_sensitivity(work, model if model is not None else prepared.model),
             dense_moments=prepared.shared.setdefault("moments", {}),
             folds=file_folds(prepared),
             believed=believed,

@@ -20,6 +20,7 @@ from fewer.engine.plan import choose, frontier_of
 from fewer.engine.rivals import rival_model, rival_settings, same_method
 from fewer.engine.sense import resolved
 from fewer.engine.settings import Settings
+from fewer.engine.work import Work
 from fewer.presets import preset_names
 
 if TYPE_CHECKING:
@@ -109,12 +110,10 @@ def baselines(e: Evidence, judge: Judge, assembly: Assembly | None, progress: Pr
             began = perf_counter()
             chosen = e.sensed.chosen(allocation.choice)
             model, _ = apply_options(
-                e.prepared,
-                e.settings,
+                Work(e.prepared, e.settings, progress),
                 e.sensed.options,
                 chosen,
                 tokens=e.sensed.curves.meta.get("tokens"),
-                progress=progress,
                 title=f"baseline {LABELS.get(name, name)}",
             )
             took = perf_counter() - began
@@ -134,7 +133,7 @@ def without_merging(e: Evidence, judge: Judge, progress: Progress) -> list[dict[
         return []
     began, label = perf_counter(), "fewer, no token merged"
     chosen = e.sensed.chosen(allocation.choice, plain)
-    model, _ = apply_options(e.prepared, e.settings, e.sensed.options, chosen, progress=progress, title=label)
+    model, _ = apply_options(Work(e.prepared, e.settings, progress), e.sensed.options, chosen, title=label)
     labelled = e.quality(model) if e.quality is not None else {}
     row = row_of("no-merging", True, judge.judge(model), perf_counter() - began, e.settings, labelled)
     return [{**row, "label": label}]
@@ -150,7 +149,7 @@ def _preset_row(
     began, label = perf_counter(), LABELS.get(name, f"preset {name}")
     try:
         store = assembly.store if assembly is not None else None
-        model, _ = rival_model(e.prepared, settings, e.under or e.budgets, store, progress, f"baseline {label}")
+        model, _ = rival_model(Work(e.prepared, settings, progress), e.under or e.budgets, store, f"baseline {label}")
     except FewerError:  # its options may not go as low
         return []
     labelled = e.quality(model) if e.quality is not None else {}

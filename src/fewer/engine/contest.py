@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from fewer.core.progress import Progress
     from fewer.engine.assembly import Assembly
     from fewer.engine.prepare import Prepared
     from fewer.engine.sense import Sensed
     from fewer.engine.settings import Settings
+    from fewer.engine.work import Work
 
 __all__ = ["CONTENDERS", "Made", "Way", "contest", "decide", "final", "way_of"]
 
@@ -151,23 +151,19 @@ def contest(
 
 
 def decide(
-    prepared: Prepared,
-    settings: Settings,
-    sensed: Sensed,
-    assembly: Assembly,
-    budgets: Sequence[Budget],
-    progress: Progress,
+    work: Work, sensed: Sensed, assembly: Assembly, budgets: Sequence[Budget]
 ) -> tuple[str, list[dict[str, Any]]]:
     """The allocator to use: the one that was asked for, or the winner of a contest on the sensing images."""
+    settings = work.settings
     if settings.allocator != "auto":
         return settings.allocator, []
     # in rounds every round plans a little, and for that the sum of harms is right
     # and no contender knows of a power term
     if settings.power or settings.schedule == "iterative" or len(sensed.curves) < 2:
         return "dp", []
-    batches = prepared.sensing_images.split(settings.batch)
-    reference = prepared.reference(batches)
-    with progress.stage("contest", len(CONTENDERS)) as stage:
+    batches = work.prepared.sensing_images.split(settings.batch)
+    reference = work.prepared.reference(batches)
+    with work.progress.stage("contest", len(CONTENDERS)) as stage:
         return contest(
             sensed.curves,
             budgets,
@@ -187,12 +183,7 @@ class Made:
 
 
 def final(
-    prepared: Prepared,
-    settings: Settings,
-    sensed: Sensed,
-    budgets: Sequence[Budget],
-    rows: list[dict[str, Any]],
-    progress: Progress,
+    work: Work, sensed: Sensed, budgets: Sequence[Budget], rows: list[dict[str, Any]]
 ) -> tuple[str, dict[bytes, Made]]:
     """Make the best plans of a contest real beside the simplest methods, and take what is lowest on other images.
 
@@ -214,6 +205,7 @@ def final(
     dict of bytes to Made
         The model of that way, by :meth:`Way.key`.
     """
+    prepared, settings = work.prepared, work.settings
     from fewer.engine.decision import deciding_images, without_deciding
     from fewer.engine.judge import judge_of
 
@@ -227,7 +219,7 @@ def final(
     made: dict[bytes, Made] = {}
 
     def make(way: Way, source: Prepared) -> Made:
-        return _make(way, source, settings, sensed, budgets, progress, made)
+        return _make(work.on(source), way, sensed, budgets, made)
 
     if len(finalists) > 1 or kept_back is not None:
         for row in finalists:
@@ -263,15 +255,7 @@ def _simple_ways(prepared: Prepared) -> list[Way]:
     return [way for way in _SIMPLE if way.name != "rebalanced" or norms]
 
 
-def _make(
-    way: Way,
-    prepared: Prepared,
-    settings: Settings,
-    sensed: Sensed,
-    budgets: Sequence[Budget],
-    progress: Progress,
-    made: dict[bytes, Made],
-) -> Made:
+def _make(work: Work, way: Way, sensed: Sensed, budgets: Sequence[Budget], made: dict[bytes, Made]) -> Made:
     """The model of a way, made now or before."""
     from fewer.engine.apply import apply_options
 
@@ -280,12 +264,10 @@ def _make(
     if key not in made:
         began, believed = perf_counter(), {}
         model, masks = apply_options(
-            prepared,
-            way.settings(settings),
+            work.under(way.settings(work.settings)),
             sensed.options,
             sensed.chosen(choice),
             tokens=sensed.curves.meta.get("tokens"),
-            progress=progress,
             title=f"try {way.name}",
             believed=believed,
         )

@@ -14,15 +14,13 @@ from fewer.core.budget import Budget
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
-from fewer.core.progress import Progress
 from fewer.cost.device import device_facts, differences
 from fewer.cost.stopwatch import Stopwatch
 from fewer.cost.subjects import random_mask, runs_as
-from fewer.engine.prepare import Prepared
 from fewer.engine.runtime_deploy import in_runtime, timed_in_runtime, trial_in_runtime
 from fewer.engine.runtimes import Chosen, dense_run, deploy_example
-from fewer.engine.settings import Settings
 from fewer.engine.shrink import random_cut
+from fewer.engine.work import Work
 from fewer.kernels.accelerate import accelerate
 from fewer.kernels.report import LayerReport
 from fewer.models.running import evaluating, use_threads
@@ -69,8 +67,7 @@ def measured_here(curves: CurveSet) -> bool:
 
 
 def deploy(
-    prepared: Prepared,
-    settings: Settings,
+    work: Work,
     model: nn.Module,
     masks: Mapping[str, Tensor],
     options: Mapping[str, Option],
@@ -83,10 +80,8 @@ def deploy(
 
     Parameters
     ----------
-    prepared
-        The original.
-    settings
-        Batch and threads of the deployment.
+    work
+        The original, and how it will be used: batch and threads.
     model, masks
         The compressed model.
     options
@@ -94,16 +89,16 @@ def deploy(
     predicted_ms, dense_ms
         What the plan says, and what the profile says about the model as it came.
     """
-    example = deploy_example(prepared, settings)
+    example = deploy_example(work)
     precisions = {name: runs_as(option.precision) for name, option in options.items()}
-    chosen: Chosen | None = prepared.shared.get("runtime")
+    chosen: Chosen | None = work.prepared.shared.get("runtime")
     if chosen is not None and chosen.runtime in EXPORTED:
-        made, rows = in_runtime(prepared, settings, chosen, model, precisions)
-        quick, spread = timed_in_runtime(prepared, settings, chosen, made.session)
+        made, rows = in_runtime(work, chosen, model, precisions)
+        quick, spread = timed_in_runtime(work, chosen, made.session)
         return Deployed(made, rows, predicted_ms, quick, dense_ms, spread)
-    dense = dense_run(prepared, settings, chosen.against if chosen is not None else "torch")
+    dense = dense_run(work, chosen.against if chosen is not None else "torch")
     best: Deployed | None = None
-    with use_threads(settings.threads), evaluating(prepared.model):
+    with use_threads(work.settings.threads), evaluating(work.prepared.model):
         for _ in range(_TRIES):
             watch = Stopwatch()
             fast, rows = accelerate(model, dict(masks), example=example, precision=precisions, budget_ms=20.0)
@@ -120,17 +115,17 @@ def deploy(
 
 
 def trial_ms(
-    prepared: Prepared,
-    settings: Settings,
+    work: Work,
     options: Mapping[str, Option],
     predicted_ms: float,
     dense_ms: float,
     tokens: Mapping[str, Any] | None = None,
 ) -> float:
     """Milliseconds that a plan really takes: time does not depend on weights, so random masks will do."""
+    prepared = work.prepared
     chosen: Chosen | None = prepared.shared.get("runtime")
     if chosen is not None and chosen.runtime in EXPORTED:
-        return trial_in_runtime(prepared, settings, chosen, options)
+        return trial_in_runtime(work, chosen, options)
     layers: Any = prepared.layers
     masks = {
         name: random_mask(layers[name].weight.shape, option, seed)
@@ -138,22 +133,17 @@ def trial_ms(
         if option.sparsity > 0 and not option.removes
     }
     cut = with_merging(random_cut(prepared.model, prepared.couplings, options), tokens)
-    return deploy(prepared, settings, cut, masks, options, predicted_ms, dense_ms).measured_ms
+    return deploy(work, cut, masks, options, predicted_ms, dense_ms).measured_ms
 
 
 def plan_within(
-    prepared: Prepared,
-    settings: Settings,
-    curves: CurveSet,
-    budgets: Sequence[Budget],
-    choose: Callable[[Sequence[Budget]], Allocation],
-    progress: Progress,
+    work: Work, curves: CurveSet, budgets: Sequence[Budget], choose: Callable[[Sequence[Budget]], Allocation]
 ) -> tuple[Allocation, list[Budget], list[dict[str, float]]]:
     """Plan; where time is budgeted and can be measured here, time the plan and correct the budget by what it missed.
 
     Parameters
     ----------
-    prepared, settings
+    work
         The model, and how it will be used.
     curves
         With latency.
@@ -161,8 +151,6 @@ def plan_within(
         All that must hold.
     choose
         Plans under given budgets.
-    progress
-        Shows a stage.
 
     Returns
     -------
@@ -180,12 +168,12 @@ def plan_within(
     limit, under = wanted.limit(curves), list(budgets)
     best, tried = (allocation, under), []
     within: tuple[Allocation, list[Budget]] | None = None
-    with progress.stage("time plans", _ROUNDS) as stage:
+    with work.progress.stage("time plans", _ROUNDS) as stage:
         for _ in range(_ROUNDS):
             predicted = allocation.cost["latency"]
             options = chosen_options(curves, allocation.choice)
             dense, tokens = curves.dense("latency"), curves.meta.get("tokens")
-            measured = trial_ms(prepared, settings, options, predicted, dense, tokens)
+            measured = trial_ms(work, options, predicted, dense, tokens)
             tried.append({"predicted": predicted, "measured": measured})
             stage.advance(1, f"{measured:.2f} ms of {limit:.2f} ms")
             if measured <= limit and (within is None or allocation.distortion < within[0].distortion):

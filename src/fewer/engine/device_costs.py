@@ -14,15 +14,13 @@ from fewer.core.budget import Budget
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.core.precision import PRECISIONS
-from fewer.core.progress import Progress
 from fewer.cost.device import device_facts
 from fewer.cost.energy import HOROWITZ_45NM, fixed_joules, option_joules
 from fewer.cost.latency import LatencyModel, measure_model
 from fewer.cost.profile import open_profile
-from fewer.engine.prepare import Prepared
 from fewer.engine.runtime_costs import runtime_times
 from fewer.engine.runtimes import Chosen, deploy_example, threads_of
-from fewer.engine.settings import Settings
+from fewer.engine.work import Work
 from fewer.models.running import use_threads
 from fewer.models.storage import tile_of
 from fewer.runtimes.names import EXPORTED, RUNTIMES
@@ -53,23 +51,16 @@ class DeviceCosts:
 
 
 def device_costs(
-    prepared: Prepared,
-    settings: Settings,
-    options: Mapping[str, Sequence[Option]],
-    progress: Progress,
+    work: Work, options: Mapping[str, Sequence[Option]]
 ) -> tuple[DeviceCosts | None, dict[str, tuple[Option, ...]]]:
     """Measure what the settings ask for, and leave out options that gain no time (:func:`worth_trying`).
 
     Parameters
     ----------
-    prepared
-        Model and units.
-    settings
-        ``measure`` names the metrics.
+    work
+        Model and units; ``measure`` of its settings names the metrics.
     options
         Of every unit, the dense one first.
-    progress
-        Shows a stage.
 
     Returns
     -------
@@ -83,6 +74,7 @@ def device_costs(
     FewerError
         When the model cannot be timed, or a given profile lacks something.
     """
+    prepared, settings = work.prepared, work.settings
     kept = {name: tuple(found) for name, found in options.items()}
     if not settings.measure:
         return None, kept
@@ -94,9 +86,9 @@ def device_costs(
     if "latency" in settings.measure:
         chosen: Chosen | None = prepared.shared.get("runtime")
         found = (
-            _in_runtime(prepared, settings, kept, chosen, progress)
+            _in_runtime(work, kept, chosen)
             if chosen is not None and chosen.runtime in EXPORTED
-            else _on_kernels(prepared, settings, kept, progress)
+            else _on_kernels(work, kept)
         )
         for name, row in found.units.items():
             rows[name]["latency"] = row["latency"]
@@ -146,10 +138,8 @@ def refuse_early(device: DeviceCosts | None, budgets: Sequence[Budget]) -> None:
             raise unreachable(budget, dense, least, f" with {where}" if where else "")
 
 
-def _on_kernels(
-    prepared: Prepared, settings: Settings, kept: Mapping[str, Sequence[Option]], progress: Progress
-) -> DeviceCosts:
-    times, warning = _times(prepared, settings, progress)
+def _on_kernels(work: Work, kept: Mapping[str, Sequence[Option]]) -> DeviceCosts:
+    times, warning = _times(work)
     costs, quality = times.costs(kept), times.profile.quality()
     facts = {
         "device": times.profile.facts,
@@ -163,17 +153,11 @@ def _on_kernels(
     return DeviceCosts(units, {"latency": costs.fixed}, facts, {"latency": costs.came})
 
 
-def _in_runtime(
-    prepared: Prepared,
-    settings: Settings,
-    kept: Mapping[str, Sequence[Option]],
-    chosen: Chosen,
-    progress: Progress,
-) -> DeviceCosts:
-    times = runtime_times(prepared, settings, chosen, kept, progress)
+def _in_runtime(work: Work, kept: Mapping[str, Sequence[Option]], chosen: Chosen) -> DeviceCosts:
+    times = runtime_times(work, chosen, kept)
     rows, fixed = times.costs(kept)
     facts = {
-        "device": device_facts(threads_of(settings)),
+        "device": device_facts(threads_of(work.settings)),
         "profile": RUNTIMES[chosen.runtime].label,
         "dense_ms": chosen.dense_ms,
         "points": len(times.whole),
@@ -184,7 +168,8 @@ def _in_runtime(
     return DeviceCosts(units, {"latency": fixed}, facts, {"latency": chosen.dense_ms})
 
 
-def _times(prepared: Prepared, settings: Settings, progress: Progress) -> tuple[LatencyModel, str | None]:
+def _times(work: Work) -> tuple[LatencyModel, str | None]:
+    prepared, settings = work.prepared, work.settings
     if prepared.forward is not None:
         raise FewerError("a model with its own forward= cannot be timed; leave latency out of the budget")
     if settings.device != "cpu":
@@ -192,11 +177,11 @@ def _times(prepared: Prepared, settings: Settings, progress: Progress) -> tuple[
             f"latency is timed and planned for the CPU, whose kernels are ours, not for {settings.device!r}: leave "
             "--device out, or budget weights, flops or size"
         )
-    example = deploy_example(prepared, settings)
+    example = deploy_example(work)
     if any(p.is_floating_point() and p.dtype != torch.float32 for p in prepared.model.parameters()):
         raise FewerError("only models in fp32 can be timed; convert this one with model.float() first")
     patterns = [p.strip() for p in settings.pattern.split(",") if p.strip().startswith("block:")]
-    with use_threads(settings.threads), progress.stage("profile", 1.0) as stage:
+    with use_threads(settings.threads), work.progress.stage("profile", 1.0) as stage:
         profile, warning = open_profile(settings.profile)
         before = 0.0
 

@@ -1,4 +1,4 @@
-"""Report: measure a compressed model on held-out images beside simpler methods, and write everything down."""
+"""What a run knows when its model is made, as the report is written from it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,41 @@ from fewer.engine.shrink import Shrunk
 from fewer.tasks import Quality
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Evidence:
-    """Everything that a run knows when its model is made."""
+    """Everything that a run knows when its model is made.
+
+    Attributes
+    ----------
+    prepared, settings
+        The original model and its inputs, and how it was compressed.
+    sensed
+        Curves, and how they were made.
+    plan, allocation
+        One option per unit, and what that was expected to cost and to harm.
+    model, masks
+        What became of the model, and where a weight was kept.
+    budgets
+        Those that were asked for.
+    timings
+        Seconds by stage; the stages that follow add theirs.
+    command
+        The command line, if there was one.
+    quality
+        Judges a model on labelled data.
+    search
+        What local search gained, where it ran.
+    tried
+        Plans that were timed: ``predicted`` and ``measured`` milliseconds.
+    under
+        What was planned under: budgets whose time was corrected by what the timed plans missed.
+    contest, made
+        Rows of the contest of allocators, and the models that it has made.
+    believed
+        Share of each layer's repair that other files bear out.
+    shrunk, deployed
+        The model with its removed channels taken out, and on its kernels, once that is done.
+    """
 
     prepared: Prepared
     settings: Settings
@@ -33,13 +65,13 @@ class Evidence:
     masks: dict[str, Tensor]
     budgets: Sequence[Budget]
     timings: dict[str, float]
-    search: dict[str, Any] | None
-    command: str | None
+    command: str | None = None
     quality: Quality | None = None
-    tried: list[dict[str, float]] = field(default_factory=list)
-    deployed: Deployed | None = None
+    search: dict[str, Any] | None = None
+    tried: Sequence[dict[str, float]] = ()
     under: Sequence[Budget] = ()
-    contest: list[dict[str, Any]] = field(default_factory=list)
+    contest: Sequence[dict[str, Any]] = ()
     made: dict[bytes, Made] = field(default_factory=dict)
-    shrunk: Shrunk | None = None
     believed: dict[str, float] = field(default_factory=dict)
+    shrunk: Shrunk | None = None
+    deployed: Deployed | None = None

@@ -221,7 +221,7 @@ def on_device(model: nn.Module, device: str) -> nn.Module:
 
 def _distance_of(loaded: LoadedModel, form: str) -> MakeDistance:
     """The task's own distance, or its plain form; the relative squared change where it has none."""
-    task: Any = open_task(loaded.task) if loaded.task in TASKS else None
+    task: Any = open_task(loaded.task) if loaded.task is not None and loaded.task in TASKS else None
     own = task.distance(loaded) if hasattr(task, "distance") else None
     if form == "plain":
         own = getattr(own, "plain_form", None)

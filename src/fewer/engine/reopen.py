@@ -20,6 +20,7 @@ from fewer.engine.quality import QualityLike, quality_of
 from fewer.engine.runtimes import deploy_example
 from fewer.engine.settings import Settings
 from fewer.engine.views import Views, views_of
+from fewer.engine.work import Work
 from fewer.kernels.accelerate import accelerate
 from fewer.models.artefact import load_artefact, load_masks, load_recipe, state_hash
 from fewer.models.recipe import Recipe, precisions_of
@@ -61,7 +62,7 @@ class OpenRun:
         """The model as it will be used: on its kernels where the plan is one for time."""
         if not self.kernels:
             return self.student
-        example = deploy_example(self.prepared, self.settings)
+        example = deploy_example(Work(self.prepared, self.settings))
         with use_threads(self.settings.threads):
             return accelerate(
                 self.student, self.masks, example=example, precision=precisions_of(self.recipe), budget_ms=20.0

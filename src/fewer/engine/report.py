@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -13,22 +14,13 @@ from fewer.core.progress import Progress
 from fewer.engine import comparison, description
 from fewer.engine.assembly import Assembly
 from fewer.engine.evidence import Evidence
+from fewer.engine.judge import Quality as Likeness
 from fewer.engine.judge import judge_of
 from fewer.engine.quality import interval_of, labelled_rows
 from fewer.engine.rivals import preset_of
 from fewer.reports import RunReport, environment
 
-__all__ = ["gather", "search_facts"]
-
-
-# less than this share of improvement is not worth a plan that is no longer the exact optimum of its curves
-_WORTH = 0.01
-
-
-def search_facts(before: float, after: float, evaluations: int, seconds: float) -> dict[str, Any]:
-    """What local search gained on images that it did not see, and whether that is worth keeping."""
-    kept = bool(after < before * (1 - _WORTH))
-    return {"kept": kept, "before": before, "after": after, "evaluations": evaluations, "seconds": seconds}
+__all__ = ["gather"]
 
 
 def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) -> RunReport:
@@ -39,49 +31,20 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
     with progress.stage("evaluate", None) as stage:
         # what will be used is judged: rounded activations included, where there are kernels that round them
         used = e.deployed.model if e.deployed is not None else e.model
-        quality = judge.judge(used)
+        found = judge.judge(used)
         labelled = dict(e.quality(used)) if e.quality is not None else {}
         before = dict(e.quality(prepared.model)) if e.quality is not None else {}
         stage.advance()
-    reached = description.reached(e)
-    verdict = {
-        "met": all(r["reached"] <= r["limit"] * (1 + 1e-6) for r in reached),
-        "budgets": reached,
-        "distortion": quality.distortion,
-        "quality": [
-            {
-                "name": quality.name,
-                "value": quality.value,
-                "dense": 1.0,
-                "note": f"on {len(prepared.heldout)} held-out images",
-            },
-            *labelled_rows(e.quality, before, labelled),
-        ],
-    }
-    ready = next(iter(e.made.values()), None)
-    took = ready.seconds if ready is not None else e.timings.get("apply", 0.0)
-    name = preset_of(e.settings) or e.plan.method
-    ours = comparison.row_of(name, e.plan.method.startswith(("dp", "auto")), quality, took, e.settings, labelled)
+    ours = _our_row(e, found, labelled)
     rows = [ours, *comparison.without_merging(e, judge, progress), *comparison.baselines(e, judge, assembly, progress)]
     for row in rows:
         ends = {name: interval_of(e.quality, name, value) for name, value in row["quality"].items() if name in before}
-        row["intervals"] = {name: found for name, found in ends.items() if found is not None}
+        row["intervals"] = {name: ends[name] for name in ends if ends[name] is not None}
     report: dict[str, Any] = {
         "seed": e.settings.seed,
         "command": e.command or "",
-        "verdict": verdict,
-        "model": {
-            "name": prepared.loaded.name,
-            "parameters": float(prepared.parameters),
-            "source_bytes": float(e.plan.dense["size"]),
-        },
-        "data": {
-            "calibration": len(prepared.calibration),
-            "heldout": len(prepared.heldout),
-            "source": prepared.inputs.source,
-            "skipped": [{"file": f, "reason": r} for f, r in prepared.inputs.skipped],
-            "note": " ".join(prepared.inputs.notes),
-        },
+        "verdict": _verdict(e, found, labelled_rows(e.quality, before, labelled)),
+        **_origin(e),
         "settings": description.flat(e.settings),
         "baselines": rows,
         "units": description.units(e),
@@ -91,7 +54,43 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
     }
     if e.deployed is not None:
         report["latency"] = description.latency(e, e.deployed)
-        verdict["quality"].append(
+    if assembly is not None:
+        report["frontier"] = comparison.frontier(e, assembly, progress)
+        report["additivity"] = comparison.additivity(e, assembly, progress)
+    if len(e.contest) > 1:
+        winner = e.plan.method.split(":")[-1].split("+")[0]
+        labels = comparison.LABELS
+        report["contest"] = [{**r, "label": labels[r["name"]], "chosen": r["name"] == winner} for r in e.contest]
+    if e.search is not None:
+        report["search"] = comparison.search(e, assembly, judge)
+    e.timings["evaluate"] = e.timings.get("evaluate", 0.0) + perf_counter() - began
+    report["timings"] = dict(e.timings)
+    report["peak_memory_bytes"] = float(_peak_memory())
+    report["environment"] = environment(threads=torch.get_num_threads())
+    report["limits"] = description.limits(e)
+    return RunReport.from_dict(report)
+
+
+def _our_row(e: Evidence, found: Likeness, labelled: Mapping[str, float]) -> dict[str, Any]:
+    """The row of this run in the comparison."""
+    ready = next(iter(e.made.values()), None)
+    took = ready.seconds if ready is not None else e.timings.get("apply", 0.0)
+    name, planned_by_us = preset_of(e.settings) or e.plan.method, e.plan.method.startswith(("dp", "auto"))
+    return comparison.row_of(name, planned_by_us, found, took, e.settings, labelled)
+
+
+def _verdict(e: Evidence, found: Likeness, labelled: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Whether the budgets are met, and what that has cost in quality."""
+    reached = description.reached(e)
+    likeness = {
+        "name": found.name,
+        "value": found.value,
+        "dense": 1.0,
+        "note": f"on {len(e.prepared.heldout)} held-out images",
+    }
+    quality = [likeness, *labelled]
+    if e.deployed is not None:
+        quality.append(
             {
                 "name": "latency in ms",
                 "value": e.deployed.measured_ms,
@@ -104,29 +103,34 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
             }
         )
     if tokens := e.sensed.curves.meta.get("tokens"):
-        verdict["quality"].append(description.tokens(tokens))
+        quality.append(description.tokens(tokens))
     if e.settings.power:
-        verdict["quality"].append(description.power(e))
-    if assembly is not None:
-        report["frontier"] = comparison.frontier(e, assembly, progress)
-        report["additivity"] = comparison.additivity(e, assembly, progress)
-    if len(e.contest) > 1:
-        report["contest"] = [
-            {
-                **row,
-                "label": comparison.LABELS[row["name"]],
-                "chosen": row["name"] == e.plan.method.split(":")[-1].split("+")[0],
-            }
-            for row in e.contest
-        ]
-    if e.search is not None:
-        report["search"] = comparison.search(e, assembly, judge)
-    e.timings["evaluate"] = e.timings.get("evaluate", 0.0) + perf_counter() - began
-    report["timings"] = dict(e.timings)
-    report["peak_memory_bytes"] = float(_peak_memory())
-    report["environment"] = environment(threads=torch.get_num_threads())
-    report["limits"] = description.limits(e)
-    return RunReport.from_dict(report)
+        quality.append(description.power(e))
+    return {
+        "met": all(r["reached"] <= r["limit"] * (1 + 1e-6) for r in reached),
+        "budgets": reached,
+        "distortion": found.distortion,
+        "quality": quality,
+    }
+
+
+def _origin(e: Evidence) -> dict[str, Any]:
+    """Which model was compressed, on which inputs."""
+    inputs = e.prepared.inputs
+    return {
+        "model": {
+            "name": e.prepared.loaded.name,
+            "parameters": float(e.prepared.parameters),
+            "source_bytes": float(e.plan.dense["size"]),
+        },
+        "data": {
+            "calibration": len(e.prepared.calibration),
+            "heldout": len(e.prepared.heldout),
+            "source": inputs.source,
+            "skipped": [{"file": f, "reason": r} for f, r in inputs.skipped],
+            "note": " ".join(inputs.notes),
+        },
+    }
 
 
 def _peak_memory() -> int:

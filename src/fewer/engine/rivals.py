@@ -10,14 +10,14 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from fewer.core.budget import Budget
-from fewer.core.progress import Progress
 from fewer.engine.apply import apply_options
 from fewer.engine.assembly import Assembly
 from fewer.engine.contest import decide
 from fewer.engine.plan import choose
-from fewer.engine.prepare import Prepared, prepared_for
+from fewer.engine.prepare import prepared_for
 from fewer.engine.sense import resolved, sense_curves
 from fewer.engine.settings import Settings
+from fewer.engine.work import Work
 from fewer.presets import preset_names
 
 __all__ = ["preset_of", "rival_model", "rival_settings", "same_method"]
@@ -76,38 +76,32 @@ def preset_of(settings: Settings) -> str | None:
 
 
 def rival_model(
-    prepared: Prepared,
-    settings: Settings,
-    budgets: Sequence[Budget],
-    scratch: Path | None,
-    progress: Progress,
-    title: str,
+    work: Work, budgets: Sequence[Budget], scratch: Path | None, title: str
 ) -> tuple[nn.Module, dict[str, Tensor]]:
     """Sense, plan and apply with other settings.
 
     Parameters
     ----------
-    prepared
-        Model and images of the run.
-    settings
-        Of the rival; see :func:`rival_settings`.
+    work
+        Model and images of the run with the settings of the rival; see :func:`rival_settings`.
     budgets
         All that must hold.
     scratch
         Folder for what is sensed, so that an interrupted run can go on.
-    progress, title
-        Shows a stage of that name.
+    title
+        Of the stage that is shown.
     """
-    prepared = prepared_for(prepared, settings)
-    settings = resolved(prepared, settings)
+    work = work.on(prepared_for(work.prepared, work.settings))
+    prepared, settings = work.prepared, resolved(work.prepared, work.settings)
+    work = work.under(settings)
     with ExitStack() as stack:
         if scratch is None:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fewer-")))
         store = scratch / f"rival-{settings.score}-{settings.compensation}"
         store.mkdir(exist_ok=True)
-        sensed = sense_curves(prepared, settings, ledger_path=store / "ledger.jsonl", store=store, progress=progress)
+        sensed = sense_curves(work, ledger_path=store / "ledger.jsonl", store=store)
         assembly = Assembly.of(prepared.model, sensed.curves, store, prepared.example, prepared.forward)
-        allocator, _ = decide(prepared, settings, sensed, assembly, budgets, progress)
+        allocator, _ = decide(work, sensed, assembly, budgets)
     found = choose(sensed.curves, budgets, allocator, power=settings.power)
     chosen = sensed.chosen(found.choice)
-    return apply_options(prepared, settings, sensed.options, chosen, progress=progress, title=title)
+    return apply_options(work, sensed.options, chosen, title=title)

@@ -3,44 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
-from fewer.core.allocation.allocate import Allocation
-from fewer.core.allocation.search import local_search
 from fewer.core.budget import Budget
 from fewer.core.curve import CurveSet
 from fewer.core.plan import Plan
 from fewer.core.progress import Progress, timed
 from fewer.core.run import RunFolder
-from fewer.data.samples import Samples
-from fewer.distortion.distance import Distance, MakeDistance
-from fewer.engine.apply import apply_options
+from fewer.distortion.distance import MakeDistance
 from fewer.engine.assembly import Assembly
-from fewer.engine.contest import Made, decide, final, way_of
-from fewer.engine.deploy import deploy, measured_here, plan_within
+from fewer.engine.cut import Cut, Planned, make_cut, make_plan
+from fewer.engine.deploy import deploy, measured_here
 from fewer.engine.evidence import Evidence
-from fewer.engine.plan import choose
 from fewer.engine.prepare import Prepared, prepare
 from fewer.engine.quality import QualityLike, quality_of
-from fewer.engine.report import gather, search_facts
+from fewer.engine.report import gather
 from fewer.engine.runtimes import settle_runtime
 from fewer.engine.save import save_model, save_runtime_files
 from fewer.engine.sense import Sensed, resolved, sense_curves
 from fewer.engine.settings import Settings
 from fewer.engine.shrink import Shrunk, shrink
 from fewer.engine.tokens import choose_tokens, mergeable
+from fewer.engine.work import Work
 from fewer.models.guard import unguard
 from fewer.models.running import Forward
-from fewer.patterns import to_matrix
 from fewer.reports import RunReport, write
+from fewer.tasks import Quality
 
-__all__ = ["CompressedRun", "config_of", "report_on", "save_run", "search_images"]
+__all__ = ["CompressedRun", "Request", "report_on", "run_compression", "save_run"]
 
 
 @dataclass(eq=False)
@@ -112,230 +106,126 @@ def save_run(run: RunFolder, result: CompressedRun, config: dict[str, Any]) -> N
     write(result.report, run.path)
 
 
-def config_of(
-    model: Any, images: Any, budgets: Sequence[Budget], settings: Settings, quality: QualityLike = None
-) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "model": model if isinstance(model, str) else f"{type(model).__module__}:{type(model).__qualname__}",
-        "settings": {k: v for k, v in settings.model_dump(mode="json").items() if v is not None},
-    }
-    if budgets:
-        facts["budget"] = [str(b) for b in budgets]
-    if isinstance(images, (str, Path)):
-        facts["images"] = str(images)
-    elif isinstance(images, (list, tuple)) and images and all(isinstance(i, (str, Path)) for i in images):
-        facts["images"] = [str(i) for i in images]
-    if isinstance(quality, (str, Path)):
-        facts["labelled"] = str(quality)
-    return facts
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What :func:`fewer.compress` is asked for; its documentation explains each part."""
+
+    model: Any
+    images: Any
+    budgets: Sequence[Budget]
+    settings: Settings
+    forward: Forward | None = None
+    quality: QualityLike = None
+    distance: MakeDistance | None = None
+    command: str | None = None
+
+    def config(self) -> dict[str, Any]:
+        """What ``config.toml`` of a run folder holds, for those who work on it later."""
+        model, images = self.model, self.images
+        facts: dict[str, Any] = {
+            "model": model if isinstance(model, str) else f"{type(model).__module__}:{type(model).__qualname__}",
+            "settings": {k: v for k, v in self.settings.model_dump(mode="json").items() if v is not None},
+        }
+        if self.budgets:
+            facts["budget"] = [str(b) for b in self.budgets]
+        if isinstance(images, (str, Path)):
+            facts["images"] = str(images)
+        elif isinstance(images, (list, tuple)) and images and all(isinstance(i, (str, Path)) for i in images):
+            facts["images"] = [str(i) for i in images]
+        if isinstance(self.quality, (str, Path)):
+            facts["labelled"] = str(self.quality)
+        return facts
 
 
-def _compress(
-    model: Any,
-    images: Any,
-    budgets: Sequence[Budget],
-    settings: Settings,
-    scratch: Path,
-    progress: Progress,
-    command: str | None,
-    forward: Forward | None,
-    quality: QualityLike = None,
-    distance: MakeDistance | None = None,
-) -> CompressedRun:
+def run_compression(request: Request, scratch: Path, progress: Progress) -> CompressedRun:
+    """Match, sense, plan, apply and report.
+
+    Parameters
+    ----------
+    request
+        What is wanted.
+    scratch
+        Folder for what is sensed and made on the way; an interrupted run finds it there again.
+    progress
+        Is told about the stages.
+    """
     timings: dict[str, float] = {}
+    budgets = request.budgets
+    work, quality = _open(request, scratch, progress, timings)
+    sensed = _sense(work, budgets, scratch, timings)
+    assembly = Assembly.of(work.prepared.model, sensed.curves, scratch, work.prepared.example, request.forward)
+    planned = make_plan(work, sensed, assembly, budgets, timings)
+    cut = make_cut(work, sensed, assembly, planned, budgets, scratch, timings)
+    evidence = Evidence(
+        prepared=work.prepared,
+        settings=work.settings,
+        sensed=sensed,
+        plan=Plan.from_allocation(sensed.curves, budgets, cut.allocation, _method(work.settings, planned, cut)),
+        allocation=cut.allocation,
+        model=cut.model,
+        masks=cut.masks,
+        budgets=budgets,
+        timings=timings,
+        command=request.command,
+        quality=quality,
+        search=cut.search,
+        tried=planned.tried,
+        under=planned.under,
+        contest=planned.rows,
+        made=planned.made,
+        believed=cut.believed,
+    )
+    return report_on(evidence, assembly, progress)
+
+
+def _open(
+    request: Request, scratch: Path, progress: Progress, timings: dict[str, float]
+) -> tuple[Work, Quality | None]:
+    """The model with its inputs, for the runtime that it is to be used in, and who judges it."""
+    settings = request.settings
     with progress.stage("match", None) as stage, timed(timings, "match"):
-        prepared = prepare(model, images, settings, forward, distance=distance)
-        judge = quality_of(prepared.loaded, quality)
+        prepared = prepare(request.model, request.images, settings, request.forward, distance=request.distance)
+        quality = quality_of(prepared.loaded, request.quality)
         if settings.tokens:  # told before anything is measured
             mergeable(prepared)
         stage.advance()
     with timed(timings, "runtimes"):
-        prepared, settings = settle_runtime(prepared, settings, budgets, progress, scratch / "runtime.json")
-    settings = resolved(prepared, settings)
+        work = settle_runtime(Work(prepared, settings, progress), request.budgets, scratch / "runtime.json")
+    return work.under(resolved(work.prepared, work.settings)), quality
+
+
+def _sense(work: Work, budgets: Sequence[Budget], scratch: Path, timings: dict[str, float]) -> Sensed:
+    """The curves, with merged tokens where these are asked for."""
+    tokens = work.settings.tokens
     with timed(timings, "sense"):
-        sensed = sense_curves(
-            prepared,
-            settings,
-            ledger_path=scratch / "ledger.jsonl",
-            store=scratch,
-            progress=progress,
-            budgets=() if settings.tokens else budgets,
-        )
-    if settings.tokens:
+        early = () if tokens else budgets
+        sensed = sense_curves(work, ledger_path=scratch / "ledger.jsonl", store=scratch, budgets=early)
+    if tokens:
         with timed(timings, "tokens"):
-            sensed = choose_tokens(prepared, settings, sensed, budgets, progress, scratch)
-    assembly = Assembly.of(prepared.model, sensed.curves, scratch, prepared.example, forward)
-    with timed(timings, "plan"):
-        allocator, rows = decide(prepared, settings, sensed, assembly, budgets, progress)
-    made: dict[bytes, Made] = {}
-    believed: dict[str, float] = {}
-    if rows:
-        with timed(timings, "apply"):
-            allocator, made = final(prepared, settings, sensed, budgets, rows, progress)
-    way = way_of(allocator)
-    with timed(timings, "plan"):
-        allocation, under, tried = plan_within(
-            prepared,
-            settings,
-            sensed.curves,
-            budgets,
-            lambda b: choose(sensed.curves, b, way.allocator, power=settings.power),
-            progress,
-        )
-    if settings.schedule == "iterative":
-        compressed, masks, allocation = _iterate(prepared, settings, sensed, budgets, scratch, progress, timings)
-        search = None
-    else:
-        with timed(timings, "search"):
-            search = None
-            if allocator == "dp":
-                allocation, search = _search(prepared, settings, sensed, assembly, budgets, allocation, progress)
-        ready = made.get(way.key(allocation.choice))
-        if ready is not None:
-            compressed, masks = ready.model, ready.masks
-        else:
-            compressed, masks = _apply(
-                prepared, way.settings(settings), sensed, allocation, progress, timings, believed
-            )
-    method = allocator + ("+search" if search is not None and search["kept"] else "")
-    if settings.allocator == "auto" and allocator != "dp":
-        method = f"auto:{allocator}"
-    plan = Plan.from_allocation(sensed.curves, budgets, allocation, method)
-    evidence = Evidence(
-        prepared, settings, sensed, plan, allocation, compressed, masks, budgets, timings, search, command, judge
-    )
-    evidence.tried, evidence.under, evidence.contest, evidence.made = tried, under, rows, made
-    evidence.believed = believed
-    return report_on(evidence, assembly, progress)
+            sensed = choose_tokens(work, sensed, budgets, scratch)
+    return sensed
+
+
+def _method(settings: Settings, planned: Planned, cut: Cut) -> str:
+    """What the report calls the way that the plan was made in."""
+    if settings.allocator == "auto" and planned.allocator != "dp":
+        return f"auto:{planned.allocator}"
+    return planned.allocator + ("+search" if cut.search is not None and cut.search["kept"] else "")
 
 
 def report_on(evidence: Evidence, assembly: Assembly | None, progress: Progress) -> CompressedRun:
     """Time the model where that was planned, measure it on held-out images, and write everything down."""
     e = evidence
-    e.shrunk = shrink(
-        e.model,
-        e.masks,
-        e.prepared.couplings,
-        e.plan.options(),
-        e.prepared.calibration.split(max(1, e.settings.batch))[0],
-        e.prepared.forward,
-    )
-    e.model = e.shrunk.model
+    example = e.prepared.calibration.split(max(1, e.settings.batch))[0]
+    shrunk = shrink(e.model, e.masks, e.prepared.couplings, e.plan.options(), example, e.prepared.forward)
+    e = replace(e, shrunk=shrunk, model=shrunk.model)
     if "latency" in e.plan.cost and measured_here(e.sensed.curves):
         with progress.stage("time", None) as stage, timed(e.timings, "time"):
             predicted, dense = e.plan.cost["latency"], e.plan.dense["latency"]
-            e.deployed = deploy(e.prepared, e.settings, e.model, e.shrunk.masks, e.plan.options(), predicted, dense)
+            work = Work(e.prepared, e.settings, progress)
+            e = replace(e, deployed=deploy(work, e.model, shrunk.masks, e.plan.options(), predicted, dense))
             stage.advance()
     report = gather(e, assembly, progress)
     unguard(e.model)
     fast = e.deployed.model if e.deployed is not None else None
-    return CompressedRun(e.model, e.plan, report, e.sensed.curves, e.masks, e.prepared, fast=fast, shrunk=e.shrunk)
-
-
-def _apply(
-    prepared: Prepared,
-    settings: Settings,
-    sensed: Sensed,
-    allocation: Allocation,
-    progress: Progress,
-    timings: dict[str, float],
-    believed: dict[str, float],
-) -> tuple[nn.Module, dict[str, Tensor]]:
-    chosen = sensed.chosen(allocation.choice)
-    with timed(timings, "apply"):
-        tokens = sensed.curves.meta.get("tokens")
-        return apply_options(
-            prepared, settings, sensed.options, chosen, tokens=tokens, progress=progress, believed=believed
-        )
-
-
-def _search(
-    prepared: Prepared,
-    settings: Settings,
-    sensed: Sensed,
-    assembly: Assembly,
-    budgets: Sequence[Budget],
-    start: Allocation,
-    progress: Progress,
-) -> tuple[Allocation, dict[str, Any] | None]:
-    if settings.search == 0 or len(sensed.curves) < 2 or not start.choice.any():
-        return start, None
-    began = perf_counter()
-    batches, reference, judged, judge = search_images(prepared, settings)
-    with progress.stage("search", settings.search) as stage:
-        found, steps = local_search(
-            sensed.curves,
-            budgets,
-            start,
-            lambda choice: assembly.distortion(choice, batches, reference),
-            evaluations=settings.search,
-            seed=settings.seed,
-            progress=lambda step, _best: stage.advance(1, f"{step.best:.4g}"),
-        )
-    # lower on the images that it was tuned on means little: other images decide
-    before, after = (assembly.distortion(plan.choice, judged, judge) for plan in (start, found))
-    facts = search_facts(before, after, len(steps), perf_counter() - began)
-    return (found, facts) if facts["kept"] else (start, facts)
-
-
-def search_images(
-    prepared: Prepared, settings: Settings
-) -> tuple[Sequence[Samples], Distance, Sequence[Samples], Distance]:
-    """Images to search on and others to decide on; the stored weights were fitted to neither."""
-    images = prepared.sensing_images
-    half = max(1, len(images) // 2)
-    search, judge = images[:half].split(settings.batch), images[-half:].split(settings.batch)
-    return search, prepared.reference(search), judge, prepared.reference(judge)
-
-
-def _iterate(
-    prepared: Prepared,
-    settings: Settings,
-    sensed: Sensed,
-    budgets: Sequence[Budget],
-    scratch: Path,
-    progress: Progress,
-    timings: dict[str, float],
-) -> tuple[nn.Module, dict[str, Tensor], Allocation]:
-    """Reach the budget in geometric steps, 1 - (1 - q)^k; masks only grow, curves are sensed anew at every step."""
-    curves, model, masks = sensed, None, {}
-    choice: np.ndarray | None = None
-    allocation = None
-    for number in range(1, settings.rounds + 1):
-        if number > 1:
-            assert model is not None
-            alive = {name: to_matrix(mask) for name, mask in masks.items()}
-            with timed(timings, "sense"):
-                curves = sense_curves(
-                    prepared,
-                    settings,
-                    model=model,
-                    alive=alive,
-                    ledger_path=scratch / f"ledger-{number}.jsonl",
-                    progress=progress,
-                )
-        steps = [_step_of(b, sensed.curves, number, settings.rounds) for b in budgets]
-        allocation = choose(curves.curves, steps, settings.allocator, choice, power=settings.power)
-        choice = allocation.choice
-        chosen = sensed.chosen(choice)
-        with timed(timings, "apply"):
-            model, masks = apply_options(
-                prepared,
-                settings,
-                sensed.options,
-                chosen,
-                model=model,
-                alive={name: to_matrix(mask) for name, mask in masks.items()},
-                progress=progress,
-                title=f"apply {number}/{settings.rounds}",
-            )
-    assert model is not None and allocation is not None
-    return model, masks, allocation
-
-
-def _step_of(budget: Budget, curves: CurveSet, number: int, rounds: int) -> Budget:
-    """Budget of one round: the dense cost times the wanted share to the power of number / rounds."""
-    dense, limit = curves.dense(budget.metric), budget.limit(curves)
-    if number == rounds or limit >= dense:
-        return budget
-    return Budget(budget.metric, dense * (limit / dense) ** (number / rounds), False)
+    return CompressedRun(e.model, e.plan, report, e.sensed.curves, e.masks, e.prepared, fast=fast, shrunk=shrunk)

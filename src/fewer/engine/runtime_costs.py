@@ -10,13 +10,12 @@ import numpy as np
 from torch import nn
 
 from fewer.core.option import Option
-from fewer.core.progress import Progress
 from fewer.cost.stopwatch import Stopwatch
 from fewer.cost.subjects import runs_as
 from fewer.engine.prepare import Prepared
 from fewer.engine.runtimes import Chosen, dense_run, deploy_example, planned_graph, threads_of
-from fewer.engine.settings import Settings
 from fewer.engine.shrink import random_cut
+from fewer.engine.work import Work
 from fewer.models.running import use_threads
 from fewer.runtimes.layers import layer_ms
 from fewer.runtimes.planned import PlannedGraph, arrays_of, session_precision
@@ -101,21 +100,17 @@ class RuntimeTimes:
         return rows, fixed
 
 
-def runtime_times(
-    prepared: Prepared, settings: Settings, chosen: Chosen, options: Mapping[str, Sequence[Option]], progress: Progress
-) -> RuntimeTimes:
+def runtime_times(work: Work, chosen: Chosen, options: Mapping[str, Sequence[Option]]) -> RuntimeTimes:
     """Time and profile a model in a runtime, in each precision, and with half of its channels where these can go.
 
     Parameters
     ----------
-    prepared, settings
+    work
         The model, and how it will be used.
     chosen
         The runtime.
     options
         Of the layers: which precisions are of interest, and whether channels are.
-    progress
-        Shows a stage.
 
     Raises
     ------
@@ -129,13 +124,13 @@ def runtime_times(
     if "int8" in offered:
         levels.append("int8")
     cut = any(o.removes for found in options.values() for o in found)
-    with progress.stage("profile", len(levels) * (3 if cut else 2)) as stage, use_threads(settings.threads):
-        measure = _Measure(prepared, settings, chosen, levels, stage)
-        whole, layers = measure.model(planned_graph(prepared, settings))
+    with work.progress.stage("profile", len(levels) * (3 if cut else 2)) as stage, use_threads(work.settings.threads):
+        measure = _Measure(work, chosen, levels, stage)
+        whole, layers = measure.model(planned_graph(work))
         times = RuntimeTimes(whole, layers)
         if cut:
-            twin, roles = _narrow(prepared, options)
-            small = PlannedGraph.of(twin, measure.names, deploy_example(prepared, settings))
+            twin, roles = _narrow(work.prepared, options)
+            small = PlannedGraph.of(twin, measure.names, deploy_example(work))
             _, narrow = measure.model(small)
             left = {
                 p: {n: min(1.0, ms / layers[p][n]) for n, ms in row.items() if layers[p].get(n, 0.0) > 0}
@@ -148,13 +143,11 @@ def runtime_times(
 
 
 class _Measure:
-    def __init__(
-        self, prepared: Prepared, settings: Settings, chosen: Chosen, levels: Sequence[str], stage: Any
-    ) -> None:
-        self.prepared, self.settings, self.chosen, self.levels, self.stage = prepared, settings, chosen, levels, stage
-        self.names = {u.name: (u.name, *u.aliases) for u in prepared.matched.units}
-        self.arrays = arrays_of(deploy_example(prepared, settings))
-        self.threads = threads_of(settings)
+    def __init__(self, work: Work, chosen: Chosen, levels: Sequence[str], stage: Any) -> None:
+        self.work, self.chosen, self.levels, self.stage = work, chosen, levels, stage
+        self.names = {u.name: (u.name, *u.aliases) for u in work.prepared.matched.units}
+        self.arrays = arrays_of(deploy_example(work))
+        self.threads = threads_of(work.settings)
 
     def model(self, planned: PlannedGraph) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
         """Whole times and layer times at every level."""
@@ -174,7 +167,7 @@ class _Measure:
             file = planned.file(runtime, precisions).SerializeToString()
             session = open_session(runtime, file, self.threads, session_precision(runtime, precisions.values()))
             calls[name] = lambda session=session: session.run(self.arrays)
-        calls["dense"] = dense_run(self.prepared, self.settings, self.chosen.against)
+        calls["dense"] = dense_run(self.work, self.chosen.against)
         found = Stopwatch().time(calls, budget_ms=300.0, rounds=7)
         return {name: self.chosen.dense_ms * found[name].ratio / found["dense"].ratio for name in plans}
 
@@ -183,7 +176,7 @@ class _Measure:
         low = self.levels[-1]
         precisions = {name: low if i % 2 else "fp32" for i, name in enumerate(options)}
         rows, fixed = times.costs({n: [Option(), Option(precision=p)] for n, p in precisions.items()})
-        measured = self.times(planned_graph(self.prepared, self.settings), {"mixed": precisions})["mixed"]
+        measured = self.times(planned_graph(self.work), {"mixed": precisions})["mixed"]
         self.stage.advance(1, "mixed")
         return {"predicted": fixed + float(sum(row[1] for row in rows.values())), "measured": measured}
 

@@ -12,8 +12,8 @@ from fewer.cost.stopwatch import Stopwatch
 from fewer.cost.subjects import runs_as
 from fewer.engine.prepare import Prepared
 from fewer.engine.runtimes import Chosen, dense_run, deploy_example, planned_graph, threads_of
-from fewer.engine.settings import Settings
 from fewer.engine.shrink import random_cut
+from fewer.engine.work import Work
 from fewer.kernels.report import LayerReport
 from fewer.models.running import evaluating, use_threads
 from fewer.runtimes.module import RuntimeModule
@@ -28,13 +28,13 @@ _NAN = float("nan")
 
 
 def in_runtime(
-    prepared: Prepared, settings: Settings, chosen: Chosen, model: nn.Module, precisions: Mapping[str, str]
+    work: Work, chosen: Chosen, model: nn.Module, precisions: Mapping[str, str]
 ) -> tuple[RuntimeModule, list[LayerReport]]:
     """Export a compressed model, and round activations as far as its plan says.
 
     Parameters
     ----------
-    prepared, settings
+    work
         The original, and how it will be used.
     chosen
         The runtime.
@@ -48,11 +48,11 @@ def in_runtime(
     FewerError
         When it cannot be exported or run.
     """
-    threads, runtime = threads_of(settings), chosen.runtime
-    names = {unit.name: (unit.name, *unit.aliases) for unit in prepared.matched.units}
+    threads, runtime = threads_of(work.settings), chosen.runtime
+    names = {unit.name: (unit.name, *unit.aliases) for unit in work.prepared.matched.units}
     with evaluating(model):
-        planned = PlannedGraph.of(model, names, deploy_example(prepared, settings))
-    ranges = planned.find_ranges(runtime, precisions, range_images(prepared), threads)
+        planned = PlannedGraph.of(model, names, deploy_example(work))
+    ranges = planned.find_ranges(runtime, precisions, range_images(work.prepared), threads)
     file = planned.file(runtime, precisions, ranges).SerializeToString()
     precision = session_precision(runtime, precisions.values())
     session = open_session(runtime, file, threads, precision)
@@ -90,29 +90,28 @@ def _row(name: str, precision: str, planned: PlannedGraph, chosen: Chosen, rest:
     return LayerReport(name, "layer", RUNTIMES[chosen.runtime].label, used, 0.0, 0.0, _NAN, _NAN, reason)
 
 
-def timed_in_runtime(
-    prepared: Prepared, settings: Settings, chosen: Chosen, session: Session, budget_ms: float = 500.0
-) -> tuple[float, float]:
+def timed_in_runtime(work: Work, chosen: Chosen, session: Session, budget_ms: float = 500.0) -> tuple[float, float]:
     """Milliseconds of a file beside the dense model that ratios refer to, and the spread of the timing."""
-    arrays = arrays_of(deploy_example(prepared, settings))
-    with use_threads(settings.threads), evaluating(prepared.model):
+    arrays = arrays_of(deploy_example(work))
+    with use_threads(work.settings.threads), evaluating(work.prepared.model):
         runs = {
-            "dense": dense_run(prepared, settings, chosen.against),
+            "dense": dense_run(work, chosen.against),
             "fast": lambda: session.run(arrays),
         }
         found = Stopwatch().time(runs, budget_ms=budget_ms, rounds=7)
     return chosen.dense_ms * found["fast"].ratio / found["dense"].ratio, found["fast"].spread
 
 
-def trial_in_runtime(prepared: Prepared, settings: Settings, chosen: Chosen, options: Mapping[str, Option]) -> float:
+def trial_in_runtime(work: Work, chosen: Chosen, options: Mapping[str, Option]) -> float:
     """Milliseconds that a plan really takes: time depends neither on weights nor on ranges."""
+    prepared = work.prepared
     precisions = {name: runs_as(option.precision) for name, option in options.items()}
-    planned = planned_graph(prepared, settings)
+    planned = planned_graph(work)
     if any(option.removes for option in options.values()):
         twin = random_cut(prepared.model, prepared.couplings, options)
         names = {unit.name: (unit.name, *unit.aliases) for unit in prepared.matched.units}
-        planned = PlannedGraph.of(twin.eval(), names, deploy_example(prepared, settings))
+        planned = PlannedGraph.of(twin.eval(), names, deploy_example(work))
     file = planned.file(chosen.runtime, precisions).SerializeToString()
     precision = session_precision(chosen.runtime, precisions.values())
-    session = open_session(chosen.runtime, file, threads_of(settings), precision)
-    return timed_in_runtime(prepared, settings, chosen, session, budget_ms=300.0)[0]
+    session = open_session(chosen.runtime, file, threads_of(work.settings), precision)
+    return timed_in_runtime(work, chosen, session, budget_ms=300.0)[0]

@@ -15,11 +15,11 @@ from fewer.core.budget import Budget
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text
 from fewer.core.option import Option
-from fewer.core.progress import Progress
 from fewer.cost.stopwatch import Stopwatch
 from fewer.cost.subjects import random_mask
-from fewer.engine.prepare import Prepared, couplings_of
+from fewer.engine.prepare import couplings_of
 from fewer.engine.settings import FAST_PATTERNS, Settings
+from fewer.engine.work import Work
 from fewer.kernels import native
 from fewer.kernels.accelerate import accelerate
 from fewer.models.running import evaluating, use_threads
@@ -81,37 +81,31 @@ class Chosen:
         return cls(*(facts[name] for name in names))
 
 
-def settle_runtime(
-    prepared: Prepared,
-    settings: Settings,
-    budgets: Sequence[Budget],
-    progress: Progress,
-    kept: Path | None = None,
-) -> tuple[Prepared, Settings]:
+def settle_runtime(work: Work, budgets: Sequence[Budget], kept: Path | None = None) -> Work:
     """Choose the runtime, and offer the options that it gains by.
 
     Parameters
     ----------
-    prepared, settings, budgets, progress
+    work, budgets
         As for :func:`choose_runtime`.
     kept
         A file in which the choice of an interrupted run is found again: timed anew, it might be another one.
 
     Returns
     -------
-    Prepared
-        Knows the choice (``shared["runtime"]``), and which channels can go, where the runtime gains by that only.
-    Settings
-        ``runtime`` is never ``auto`` in them; the default pattern is that of the runtime.
+    Work
+        Its model knows the choice (``shared["runtime"]``), and which channels can go, where the runtime gains by that
+        only. In its settings ``runtime`` is never ``auto``; the default pattern is that of the runtime.
     """
+    prepared, settings = work.prepared, work.settings
     if kept is not None and kept.exists():
         chosen = Chosen.of(json.loads(kept.read_text("utf-8")))
     else:
-        chosen = choose_runtime(prepared, settings, budgets, progress)
+        chosen = choose_runtime(work, budgets)
         if kept is not None and chosen is not None:
             atomic_write_text(kept, json.dumps(chosen.facts()))
     if chosen is None:
-        return prepared, settings.model_copy(update={"runtime": "native"})
+        return work.under(settings.model_copy(update={"runtime": "native"}))
     prepared.shared["runtime"] = chosen
     changes: dict[str, Any] = {"runtime": chosen.runtime}
     if chosen.runtime in EXPORTED and settings.pattern == FAST_PATTERNS:
@@ -119,7 +113,7 @@ def settle_runtime(
         # asked for beside another pattern: a model without such channels has its precisions left
         links = couplings_of(prepared.model, prepared.matched, prepared.example.batch(), f"{COLUMNS},{FAST_PATTERNS}")
         prepared = replace(prepared, couplings=links)
-    return prepared, settings.model_copy(update=changes)
+    return work.on(prepared).under(settings.model_copy(update=changes))
 
 
 def threads_of(settings: Settings) -> int:
@@ -127,7 +121,7 @@ def threads_of(settings: Settings) -> int:
     return settings.threads or torch.get_num_threads()
 
 
-def deploy_example(prepared: Prepared, settings: Settings) -> Tensor:
+def deploy_example(work: Work) -> Tensor:
     """A batch of the size at which the model will be used.
 
     Raises
@@ -135,17 +129,17 @@ def deploy_example(prepared: Prepared, settings: Settings) -> Tensor:
     FewerError
         When the model takes anything but one tensor: neither timing nor the kernels know such inputs.
     """
-    tensor = prepared.example.tensor
+    tensor = work.prepared.example.tensor
     if tensor is None:
         raise FewerError(
             "only models that take one tensor can be timed and put on the kernels, and this one is given several "
             "tensors or samples of different shapes; leave latency out of the budget (weights, flops and size work)"
         )
     image = tensor.float()
-    return image.expand(settings.deploy_batch, *image.shape[1:]).contiguous()
+    return image.expand(work.settings.deploy_batch, *image.shape[1:]).contiguous()
 
 
-def planned_graph(prepared: Prepared, settings: Settings) -> PlannedGraph:
+def planned_graph(work: Work) -> PlannedGraph:
     """The dense model, exported once.
 
     Raises
@@ -153,12 +147,13 @@ def planned_graph(prepared: Prepared, settings: Settings) -> PlannedGraph:
     FewerError
         When it cannot be exported; it is not tried twice.
     """
-    key = f"graph of {settings.deploy_batch}"
+    prepared = work.prepared
+    key = f"graph of {work.settings.deploy_batch}"
     if key not in prepared.shared:
         names = {unit.name: (unit.name, *unit.aliases) for unit in prepared.matched.units}
         try:
             with evaluating(prepared.model):
-                prepared.shared[key] = PlannedGraph.of(prepared.model, names, deploy_example(prepared, settings))
+                prepared.shared[key] = PlannedGraph.of(prepared.model, names, deploy_example(work))
         except FewerError as error:
             prepared.shared[key] = error
     found = prepared.shared[key]
@@ -167,13 +162,14 @@ def planned_graph(prepared: Prepared, settings: Settings) -> PlannedGraph:
     return found
 
 
-def dense_run(prepared: Prepared, settings: Settings, against: str) -> Callable[[], object]:
+def dense_run(work: Work, against: str) -> Callable[[], object]:
     """A call of the dense model in a runtime, for timing beside others."""
-    example = deploy_example(prepared, settings)
+    prepared, settings = work.prepared, work.settings
+    example = deploy_example(work)
     if against in EXPORTED:
         key = f"dense {against} {settings.deploy_batch} {threads_of(settings)}"
         if key not in prepared.shared:
-            file = planned_graph(prepared, settings).model.SerializeToString()
+            file = planned_graph(work).model.SerializeToString()
             prepared.shared[key] = open_session(against, file, threads_of(settings))
         session: Session = prepared.shared[key]
         arrays = arrays_of(example)
@@ -181,9 +177,7 @@ def dense_run(prepared: Prepared, settings: Settings, against: str) -> Callable[
     return lambda: prepared.model(example)
 
 
-def choose_runtime(
-    prepared: Prepared, settings: Settings, budgets: Sequence[Budget], progress: Progress
-) -> Chosen | None:
+def choose_runtime(work: Work, budgets: Sequence[Budget]) -> Chosen | None:
     """Time the dense model everywhere, and find the runtime that meets the budget with the least harm.
 
     Whole models are timed at levels that harm ever more: fp32, bf16, int8, and int8 with most blocks cut, which only
@@ -191,14 +185,10 @@ def choose_runtime(
 
     Parameters
     ----------
-    prepared
-        Model and units.
-    settings
-        ``runtime`` names one, or is ``auto``.
+    work
+        The ``runtime`` of its settings names one, or is ``auto``.
     budgets
         That for latency says how far to go.
-    progress
-        Shows a stage.
 
     Returns
     -------
@@ -210,7 +200,8 @@ def choose_runtime(
     FewerError
         When the runtime that was asked for cannot run the model, or the machine is too busy to time anything.
     """
-    if "latency" not in settings.measure or settings.profile is not None or prepared.forward is not None:
+    settings = work.settings
+    if "latency" not in settings.measure or settings.profile is not None or work.prepared.forward is not None:
         if settings.runtime in EXPORTED:
             raise FewerError(f"runtime={settings.runtime} needs a budget in latency, measured on this machine")
         return None
@@ -227,22 +218,23 @@ def choose_runtime(
         return None
     if settings.runtime in EXPORTED and settings.tokens:
         raise FewerError("tokens are merged by the native kernels and torch only; leave tokens or the runtime out")
-    with progress.stage("runtimes", len(RUNTIMES)) as stage, use_threads(settings.threads):
-        return _Field(prepared, settings, stage).decide(budgets)
+    with work.progress.stage("runtimes", len(RUNTIMES)) as stage, use_threads(settings.threads):
+        return _Field(work.under(settings), stage).decide(budgets)
 
 
 class _Field:
     """The models that are timed side by side."""
 
-    def __init__(self, prepared: Prepared, settings: Settings, stage: Any) -> None:
-        self.prepared, self.settings, self.stage = prepared, settings, stage
-        self.example = deploy_example(prepared, settings)
+    def __init__(self, work: Work, stage: Any) -> None:
+        self.work, self.prepared, self.settings, self.stage = work, work.prepared, work.settings, stage
+        self.example = deploy_example(work)
         self.rows: list[dict[str, Any]] = []
         self.calls: dict[tuple[str, str], Callable[[], object]] = {}
         self.errors: dict[tuple[str, str], float | None] = {}
         self.ms: dict[tuple[str, str], float] = {}
-        self.wanted = tuple(RUNTIMES) if settings.runtime == "auto" else (settings.runtime, "torch", *EXPORTED)
-        self.precisions = tuple(p for p in ("bf16", "int8") if p in settings.precisions)
+        asked = self.settings.runtime
+        self.wanted = tuple(RUNTIMES) if asked == "auto" else (asked, "torch", *EXPORTED)
+        self.precisions = tuple(p for p in ("bf16", "int8") if p in self.settings.precisions)
 
     def decide(self, budgets: Sequence[Budget]) -> Chosen:
         asked = self.settings.runtime
@@ -279,7 +271,7 @@ class _Field:
         if plans and "int8" in self.precisions:
             levels.append("int8")
         try:
-            planned = planned_graph(self.prepared, self.settings)
+            planned = planned_graph(self.work)
         except FewerError as error:
             self._out(runtime, "fp32", str(error))
             return

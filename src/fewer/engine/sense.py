@@ -23,7 +23,6 @@ from fewer.core.curve import Curve, CurveSet
 from fewer.core.execute import run_tasks
 from fewer.core.ledger import Ledger
 from fewer.core.option import Option
-from fewer.core.progress import Progress, Silent
 from fewer.data.samples import Samples
 from fewer.distortion.distance import Distance
 from fewer.distortion.outputs import reduction
@@ -33,8 +32,9 @@ from fewer.distortion.taylor import rms_gradients
 from fewer.engine.device_costs import DeviceCosts, device_costs, refuse_early
 from fewer.engine.options import option_costs, unit_options
 from fewer.engine.prepare import Prepared
-from fewer.engine.sense_task import SenseJob, SenseTask, probe_seeds
+from fewer.engine.sense_task import Estimate, SenseJob, SenseTask, Statistics, probe_seeds
 from fewer.engine.settings import Settings
+from fewer.engine.work import Work
 from fewer.models.artefact import state_hash
 from fewer.models.layers import find_layers
 from fewer.models.running import call, evaluating
@@ -98,24 +98,20 @@ def resolved(prepared: Prepared, settings: Settings) -> Settings:
 
 
 def sense_curves(
-    prepared: Prepared,
-    settings: Settings,
+    work: Work,
     *,
     model: nn.Module | None = None,
     alive: Mapping[str, Tensor] | None = None,
     ledger_path: Path | None = None,
     store: Path | None = None,
-    progress: Progress | None = None,
     budgets: Sequence[Budget] = (),
 ) -> Sensed:
     """Measure or estimate the harm of every option of every unit.
 
     Parameters
     ----------
-    prepared
-        Model, units and images.
-    settings
-        See :class:`Settings`.
+    work
+        Model, units and images, and how harm is found out.
     model
         The model of an earlier round; the original by default.
     alive
@@ -124,84 +120,91 @@ def sense_curves(
         Where finished tasks are kept.
     store
         Folder for the repaired weights of every option.
-    progress
-        Shows stages.
     budgets
         Those in time or energy are refused before anything is sensed, where no plan can meet them.
     """
-    progress, settings = progress or Silent(), resolved(prepared, settings)
+    work = work.under(resolved(work.prepared, work.settings))
+    prepared, settings = work.prepared, work.settings
     subject = model if model is not None else prepared.model
     units = prepared.matched.units
-    device, options = device_costs(
-        prepared, settings, unit_options(units, settings, prepared.couplings.links), progress
-    )
+    device, options = device_costs(work, unit_options(units, settings, prepared.couplings.links))
     refuse_early(device, budgets)
-    batches = sensing_batches(prepared, settings)
+    batches = sensing_batches(work)
     workers = 1 if settings.backend == "serial" else settings.workers or os.cpu_count() or 1
     started = perf_counter()
-    threads = torch.get_num_threads()
-    with progress.stage("statistics", None) as stage, evaluating(prepared.model):
-        reference = prepared.reference(batches)
-        moments = collect_moments(
-            subject,
-            {u.name: [subject.get_submodule(n) for n in (u.name, *u.aliases)] for u in units},
-            prepared.repair_images.split(max(1, settings.batch)),
-            lambda m, b: call(m, b, prepared.forward),
-        )
-        stage.advance()
-        gradients = score_gradients(prepared, settings, subject, batches, reference)
-        sensitivity = row_sensitivity(prepared, settings, subject)
-        base = None
-        if model is not None:
-            base = torch.cat([reference.change(i, call(model, b, prepared.forward)) for i, b in enumerate(batches)])
+    reference, statistics, base = _statistics(work, subject, batches)
     prepared_seconds = perf_counter() - started
     job = SenseJob(
-        subject,
-        units,
-        options,
-        batches,
-        reference,
-        moments,
-        repair_of(settings),
-        settings.estimator,
-        settings.probes,
-        settings.seed,
-        dict(alive or {}),
-        gradients,
-        sensitivity,
-        prepared.forward,
-        store,
+        model=subject,
+        units=units,
+        options=options,
+        batches=batches,
+        reference=reference,
+        statistics=statistics,
+        repair=repair_of(settings),
+        estimate=Estimate(settings.estimator, settings.probes, settings.seed),
+        alive=dict(alive or {}),
+        forward=prepared.forward,
+        store=store,
         threads=1 if workers > 1 else None,
     )
     tasks = job.tasks(settings.shards)
-    ledger = Ledger(ledger_path, _work_key(prepared, settings, subject, alive, options))
-    open_tasks = [t for t in tasks if str(t) not in ledger or (t.store and not _stored(job, t))]
-    try:
-        with progress.stage("sense", len(tasks)) as stage:
-            stage.advance(len(tasks) - len(open_tasks))
-            for task, result in run_tasks(job, open_tasks, backend=settings.backend, workers=workers):
-                ledger.add(str(task), result)
-                stage.advance(1, task.unit)
-    finally:
-        torch.set_num_threads(threads)
-    noise = _input_noise(prepared, settings, subject, ledger, progress)
-    curves = _assemble(prepared, settings, options, tasks, ledger.results, base, noise, device)
+    ledger = Ledger(ledger_path, _work_key(work, subject, alive, options))
+    resumed = _run_open(work, job, tasks, ledger, workers)
+    noise = _input_noise(work, subject, ledger)
+    curves = _assemble(work, options, tasks, ledger.results, base, noise, device)
     results = [ledger.results[str(t)] for t in tasks]
     facts = {
         "passes": int(sum(r["passes"] for r in results)),
         "seconds": perf_counter() - started,
         "statistics_seconds": prepared_seconds,
         "task_seconds": float(sum(r["seconds"] for r in results)),
-        "resumed": len(tasks) - len(open_tasks),
+        "resumed": resumed,
         "whole": next((r["note"] for r in results if r.get("note")), ""),
     }
     return Sensed(curves, options, batches, reference, facts)
 
 
-def score_gradients(
-    prepared: Prepared, settings: Settings, model: nn.Module, batches: Sequence[Samples], reference: Distance
-) -> dict[str, Tensor]:
+def _statistics(
+    work: Work, subject: nn.Module, batches: Sequence[Samples]
+) -> tuple[Distance, Statistics, Tensor | None]:
+    """The dense outputs, what is known of the layers, and the harm that earlier rounds have done, if there were any."""
+    prepared = work.prepared
+    with work.progress.stage("statistics", None) as stage, evaluating(prepared.model):
+        reference = prepared.reference(batches)
+        moments = collect_moments(
+            subject,
+            {u.name: [subject.get_submodule(n) for n in (u.name, *u.aliases)] for u in prepared.matched.units},
+            prepared.repair_images.split(max(1, work.settings.batch)),
+            lambda m, b: call(m, b, prepared.forward),
+        )
+        stage.advance()
+        gradients = score_gradients(work, subject, batches, reference)
+        sensitivity = row_sensitivity(work, subject)
+        base = None
+        if subject is not prepared.model:
+            base = torch.cat([reference.change(i, call(subject, b, prepared.forward)) for i, b in enumerate(batches)])
+    return reference, Statistics(moments, gradients, sensitivity), base
+
+
+def _run_open(work: Work, job: SenseJob, tasks: Sequence[SenseTask], ledger: Ledger, workers: int) -> int:
+    """Do what the ledger does not have, and give the number of tasks that it had."""
+    open_tasks = [t for t in tasks if str(t) not in ledger or (t.store and not _stored(job, t))]
+    threads = torch.get_num_threads()
+    try:
+        with work.progress.stage("sense", len(tasks)) as stage:
+            stage.advance(len(tasks) - len(open_tasks))
+            for task, result in run_tasks(job, open_tasks, backend=work.settings.backend, workers=workers):
+                ledger.add(str(task), result)
+                stage.advance(1, task.unit)
+    finally:
+        torch.set_num_threads(threads)  # workers in threads of this process set their own
+    return len(tasks) - len(open_tasks)
+
+
+def score_gradients(work: Work, model: nn.Module, batches: Sequence[Samples], reference: Distance) -> dict[str, Tensor]:
     """Gradients that the score ``taylor`` ranks weights with, by unit name; none for other scores."""
+    prepared, settings = work.prepared, work.settings
     if settings.score != "taylor":
         return {}
     twin = copy.deepcopy(model).eval()
@@ -217,12 +220,13 @@ def score_gradients(
     )
 
 
-def row_sensitivity(prepared: Prepared, settings: Settings, model: nn.Module) -> dict[str, Tensor]:
+def row_sensitivity(work: Work, model: nn.Module) -> dict[str, Tensor]:
     """How much the output feels each row of each unit, for the score ``obs``; none for other scores.
 
     One image at a time, so that what is cut does not depend on the size of a batch.
     """
-    if settings.score != "obs" or not prepared.conduct.differentiable:
+    prepared = work.prepared
+    if work.settings.score != "obs" or not prepared.conduct.differentiable:
         return {}
     original = model is prepared.model
     if original and "sensitivity" in prepared.shared:
@@ -235,7 +239,7 @@ def row_sensitivity(prepared: Prepared, settings: Settings, model: nn.Module) ->
         list(layers.values()),
         batches,
         prepared.forward,
-        seeds=probe_seeds(settings.seed, 0, len(batches)),
+        seeds=probe_seeds(work.settings.seed, 0, len(batches)),
         reference=prepared.reference(batches, twin),
     )
     if original:
@@ -243,13 +247,13 @@ def row_sensitivity(prepared: Prepared, settings: Settings, model: nn.Module) ->
     return found
 
 
-def sensing_batches(prepared: Prepared, settings: Settings) -> list[Samples]:
+def sensing_batches(work: Work) -> list[Samples]:
     """The images that harm is measured on, in batches.
 
     One image each for the Taylor estimate: a random direction then stands for one image instead of for the sum of
     several, so that the same number of passes gives as many more independent draws.
     """
-    return prepared.sensing_images.split(1 if settings.estimator == "taylor" else settings.batch)
+    return work.prepared.sensing_images.split(1 if work.settings.estimator == "taylor" else work.settings.batch)
 
 
 def _stored(job: SenseJob, task: SenseTask) -> bool:
@@ -260,14 +264,9 @@ def _stored(job: SenseJob, task: SenseTask) -> bool:
 _NOISE_IMAGES, _RANGE_IMAGES = 4, 32
 
 
-def _input_noise(
-    prepared: Prepared,
-    settings: Settings,
-    model: nn.Module,
-    ledger: Ledger,
-    progress: Progress,
-) -> dict[str, dict[str, float]]:
+def _input_noise(work: Work, model: nn.Module, ledger: Ledger) -> dict[str, dict[str, float]]:
     """Harm of rounding each unit's input, by precision; kept in the ledger. Few images tell it well."""
+    prepared, settings = work.prepared, work.settings
     wanted = [p for p in ("bf16", "int8") if p in settings.precisions]
     if not wanted:
         return {}
@@ -281,7 +280,7 @@ def _input_noise(
         if static:
             shown = [part.batch() for part in prepared.calibration[:_RANGE_IMAGES].split(settings.batch)]
             ranges = input_ranges(twin, list(layers), shown, prepared.forward)
-        with progress.stage("rounding", len(layers)) as stage:
+        with work.progress.stage("rounding", len(layers)) as stage:
             found = input_rounding_harm(
                 twin,
                 layers,
@@ -298,23 +297,20 @@ def _input_noise(
 
 
 def _work_key(
-    prepared: Prepared,
-    settings: Settings,
-    model: nn.Module,
-    alive: Mapping[str, Tensor] | None,
-    options: Mapping[str, Sequence[Option]],
+    work: Work, model: nn.Module, alive: Mapping[str, Tensor] | None, options: Mapping[str, Sequence[Option]]
 ) -> str:
-    chosen = {name: getattr(settings, name) for name in _SENSED_BY}
-    chosen["apart"] = prepared.apart
+    chosen = {name: getattr(work.settings, name) for name in _SENSED_BY}
+    chosen["apart"] = work.prepared.apart
     offered = {name: [str(option) for option in found] for name, found in options.items()}
-    text = json.dumps([chosen, list(settings.exclude), offered], sort_keys=True)
+    text = json.dumps([chosen, list(work.settings.exclude), offered], sort_keys=True)
     tensors = [v for _, v in sorted((alive or {}).items())]
-    return hashlib.sha256((text + prepared.calibration.digest() + state_hash(model, *tensors)).encode()).hexdigest()
+    return hashlib.sha256(
+        (text + work.prepared.calibration.digest() + state_hash(model, *tensors)).encode()
+    ).hexdigest()
 
 
 def _assemble(
-    prepared: Prepared,
-    settings: Settings,
+    work: Work,
     options: Mapping[str, Sequence[Option]],
     tasks: Sequence[SenseTask],
     results: Mapping[str, Any],
@@ -322,6 +318,7 @@ def _assemble(
     noise: Mapping[str, Mapping[str, float]],
     device: DeviceCosts | None,
 ) -> CurveSet:
+    prepared, settings = work.prepared, work.settings
     reduce = reduction(settings.reduction)
     curves = []
     for unit in prepared.matched.units:

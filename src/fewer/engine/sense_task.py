@@ -47,7 +47,43 @@ class SenseTask:
         return f"{self.unit}[{self.start}:{self.stop}]"
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What is known of the layers before any of them is cut.
+
+    Attributes
+    ----------
+    moments
+        Of each unit's input over the whole calibration set.
+    gradients
+        Root mean square gradient of each unit's weight, for the ``taylor`` score; empty for others.
+    sensitivity
+        How much the output feels each row of each unit, for the ``obs`` score; empty for others.
+    """
+
+    moments: dict[str, Moments]
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+    sensitivity: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How harm is found out.
+
+    Attributes
+    ----------
+    name
+        ``measured`` or ``taylor``.
+    probes, seed
+        Of the Taylor probes.
+    """
+
+    name: str = "measured"
+    probes: int = 4
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
 class SenseJob:
     """Everything that the sensing tasks of one model share. Picklable if the model is.
 
@@ -63,24 +99,20 @@ class SenseJob:
         Fixed calibration batches for harm.
     reference
         Outputs of the original dense model on the batches.
-    moments
-        Of each unit's input over the whole calibration set.
+    statistics
+        Of the layers and their inputs.
     repair
         How a layer is cut and repaired.
-    estimator
-        ``measured`` or ``taylor``.
-    probes, seed
-        Of the Taylor probes.
+    estimate
+        How harm is found out.
     alive
         Masks of an earlier round that may only shrink, by unit name.
-    gradients
-        Root mean square gradient of each unit's weight, for the ``taylor`` score; empty for others.
-    sensitivity
-        How much the output feels each row of each unit, for the ``obs`` score; empty for others.
     forward
         ``forward(model, batch)``.
     store
         Folder for the repaired weights of every option, or None.
+    threads
+        Of each worker; those of the process by default.
     """
 
     model: nn.Module
@@ -88,14 +120,10 @@ class SenseJob:
     options: dict[str, tuple[Option, ...]]
     batches: Sequence[Samples]
     reference: Distance
-    moments: dict[str, Moments]
+    statistics: Statistics
     repair: Repair
-    estimator: str = "measured"
-    probes: int = 4
-    seed: int = 0
+    estimate: Estimate = Estimate()
     alive: dict[str, Tensor] = field(default_factory=dict)
-    gradients: dict[str, Tensor] = field(default_factory=dict)
-    sensitivity: dict[str, Tensor] = field(default_factory=dict)
     forward: Forward | None = None
     store: Path | None = None
     threads: int | None = None
@@ -149,7 +177,7 @@ class _Worker:
     def estimator(self, start: int, stop: int) -> Measured | Taylor:
         job = self.job
         if (start, stop) not in self.estimators:
-            if job.estimator == "taylor":
+            if job.estimate.name == "taylor":
                 made: Measured | Taylor = job.taylor(start, stop, lambda: self._taylor(start, stop))
             else:
                 made = Measured(self.model, job.batches[start:stop], job.forward, job.reference.part(start, stop))
@@ -163,9 +191,9 @@ class _Worker:
             list(self.layers.values()),
             job.batches[start:stop],
             job.forward,
-            probes=job.probes,
+            probes=job.estimate.probes,
             # a shard's directions must not depend on how many shards there are
-            seeds=probe_seeds(job.seed, start, stop),
+            seeds=probe_seeds(job.estimate.seed, start, stop),
             reference=job.reference.part(start, stop),
         )
 
@@ -176,12 +204,12 @@ class _Worker:
         options = job.options[task.unit]
         sweep = Sweep(
             layer.matrix,
-            job.moments[task.unit],
+            job.statistics.moments[task.unit],
             job.repair,
             centred=layer.centred,
-            gradient=job.gradients.get(task.unit),
+            gradient=job.statistics.gradients.get(task.unit),
             alive=job.alive.get(task.unit),
-            sensitivity=job.sensitivity.get(task.unit),
+            sensitivity=job.statistics.sensitivity.get(task.unit),
         )
         # removing rows that no layer reads any more does no harm beyond that of the precision
         as_swept = [Option(precision=o.precision) if o.removes == "rows" else o for o in options]

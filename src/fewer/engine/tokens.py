@@ -16,7 +16,6 @@ from fewer.core.allocation.allocate import Allocation
 from fewer.core.budget import Budget
 from fewer.core.curve import Curve, CurveSet
 from fewer.core.errors import FewerError
-from fewer.core.progress import Progress
 from fewer.cost.energy import fixed_joules, option_joules
 from fewer.cost.static import fixed_costs
 from fewer.cost.stopwatch import Stopwatch
@@ -27,6 +26,7 @@ from fewer.engine.plan import choose
 from fewer.engine.prepare import Prepared
 from fewer.engine.sense import Sensed
 from fewer.engine.settings import Settings
+from fewer.engine.work import Work
 from fewer.models.matching import match
 from fewer.models.running import call, evaluating, model_input, use_threads
 from fewer.tokens.blocks import merge_after, merge_quickly, mergeable_blocks
@@ -54,14 +54,7 @@ _CLOSE = 2.0
 _FINALISTS = 5
 
 
-def choose_tokens(
-    prepared: Prepared,
-    settings: Settings,
-    sensed: Sensed,
-    budgets: Sequence[Budget],
-    progress: Progress,
-    store: Path | None = None,
-) -> Sensed:
+def choose_tokens(work: Work, sensed: Sensed, budgets: Sequence[Budget], store: Path | None = None) -> Sensed:
     """The schedule of token merges whose best plan harms least, none among them, as curves at its costs.
 
     The harm of a schedule is measured on the sensing images with dense weights, and added to that of the weights: an
@@ -71,14 +64,12 @@ def choose_tokens(
 
     Parameters
     ----------
-    prepared, settings
+    work
         The model and how it is compressed.
     sensed
         Curves without any merge.
     budgets
         All that must hold.
-    progress
-        Shows a stage.
     store
         Folder with the repaired weights of every option; without it predictions decide.
 
@@ -93,18 +84,19 @@ def choose_tokens(
     FewerError
         When the model has no blocks after which tokens can be merged, or the budgets cannot be met even with merges.
     """
+    prepared, settings = work.prepared, work.settings
     names, count, protected = mergeable(prepared)
     offered = schedules(count, len(names), protected)
     plan, why = _plan(sensed.curves, budgets, settings)
     refused = [(_least(sensed.curves, budgets), why)]
     tried: list[dict[str, Any]] = [_row("none", count, 0.0, sensed.curves, plan)]
     planned = [(plan, sensed.curves, tried[0])] if plan is not None else []
-    with progress.stage("tokens", len(offered)) as stage:
+    with work.progress.stage("tokens", len(offered)) as stage:
         for label, amounts in offered.items():
             tokens = {"name": label, "amounts": dict(zip(names, amounts, strict=True)), "protected": protected}
             merged = merge_after(copy.deepcopy(prepared.model), tokens["amounts"], protected)
             harm = schedule_harm(merged, settings, sensed)
-            curves = repriced(prepared, settings, sensed.curves, merged, amounts, count, harm)
+            curves = repriced(work, sensed.curves, merged, amounts, count, harm)
             curves = replace(curves, meta={**curves.meta, "tokens": tokens})
             plan, why = _plan(curves, budgets, settings)
             tried.append(_row(label, present_tokens(count, amounts)[-1], harm, curves, plan))
@@ -177,13 +169,7 @@ def schedule_harm(merged: nn.Module, settings: Settings, sensed: Sensed) -> floa
 
 
 def repriced(
-    prepared: Prepared,
-    settings: Settings,
-    curves: CurveSet,
-    merged: nn.Module,
-    amounts: Sequence[int],
-    count: int,
-    harm: float,
+    work: Work, curves: CurveSet, merged: nn.Module, amounts: Sequence[int], count: int, harm: float
 ) -> CurveSet:
     """Curves of a model whose later layers work on fewer tokens.
 
@@ -192,7 +178,7 @@ def repriced(
 
     Parameters
     ----------
-    prepared, settings
+    work
         The model, and how it will be used.
     curves
         Without merges.
@@ -203,6 +189,7 @@ def repriced(
     harm
         Of the merges.
     """
+    prepared, settings = work.prepared, work.settings
     example = prepared.example
     found = match(merged, example, exclude=settings.exclude)
     positions = {unit.name: unit.positions for unit in found.units}
@@ -217,7 +204,7 @@ def repriced(
     fixed |= {m: max(0.0, static[m] - t * sum(inside.values())) for m, t in (("macs", 1.0), ("flops", 2.0))}
     if "latency" in fixed:
         share = float(np.mean(present_tokens(count, amounts))) / count
-        fixed["latency"] = fixed["latency"] * share + _merging_ms(prepared, settings, curves, amounts, count)
+        fixed["latency"] = fixed["latency"] * share + _merging_ms(work, curves, amounts, count)
     if "energy" in fixed:
         others = prepared.parameters - sum(unit.numel for unit in found.units)
         fixed["energy"] = fixed_joules(fixed["macs"], others, batch=settings.deploy_batch)
@@ -238,16 +225,16 @@ def repriced(
     return replace(curves, curves=tuple(made), fixed=fixed, came=came, spent=harm)
 
 
-def _merging_ms(prepared: Prepared, settings: Settings, curves: CurveSet, amounts: Sequence[int], count: int) -> float:
+def _merging_ms(work: Work, curves: CurveSet, amounts: Sequence[int], count: int) -> float:
     """Milliseconds of all merges of a schedule, from one in the middle of it; 0 for a device that is not this one."""
     if not measured_here(curves):
         return 0.0
     width = max(u.cols for u in curves.units if u.kind == "linear" and u.positions >= count)
     places = [(t, a) for t, a in zip(present_tokens(count, amounts), amounts, strict=True) if a]
     tokens, amount = places[len(places) // 2]
-    x = torch.randn(settings.deploy_batch, tokens, width)
+    x = torch.randn(work.settings.deploy_batch, tokens, width)
     state = TokenState.fresh(x)
-    with use_threads(settings.threads):
+    with use_threads(work.settings.threads):
         watch = Stopwatch()
         ratio = watch.time({"merge": lambda: merge_quickly(x, state, amount)}, budget_ms=30.0)["merge"].ratio
         return len(places) * ratio * watch.reference_ms

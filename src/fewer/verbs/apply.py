@@ -19,6 +19,7 @@ from fewer.engine.run import CompressedRun, report_on, save_run
 from fewer.engine.runtimes import Chosen
 from fewer.engine.sense import Sensed
 from fewer.engine.settings import Settings
+from fewer.engine.work import Work
 from fewer.models.artefact import state_hash
 from fewer.models.reorder import read_reorderings
 from fewer.models.running import Forward
@@ -98,14 +99,23 @@ def apply(
         chosen = {c.unit.name: c.options[k] for c, k in zip(curves.curves, choice, strict=True)}
         with timed(timings, "apply"):
             tokens = curves.meta.get("tokens")
-            compressed, masks = apply_options(prepared, settings, options, chosen, tokens=tokens, progress=progress)
+            compressed, masks = apply_options(Work(prepared, settings, progress), options, chosen, tokens=tokens)
         budgets: list[Budget] = list(parse_budgets(plan.budgets)) if plan.budgets else []
         sensed = Sensed(curves, options, [], None, {"passes": 0, "seconds": 0.0})
         allocation = Allocation(choice, plan.cost, plan.distortion)
         evidence = Evidence(
-            prepared, settings, sensed, plan, allocation, compressed, masks, budgets, timings, None, command,
-            quality_of(prepared.loaded, config.get("labelled")),
-        )  # fmt: skip
+            prepared=prepared,
+            settings=settings,
+            sensed=sensed,
+            plan=plan,
+            allocation=allocation,
+            model=compressed,
+            masks=masks,
+            budgets=budgets,
+            timings=timings,
+            command=command,
+            quality=quality_of(prepared.loaded, config.get("labelled")),
+        )
         result = report_on(evidence, None, progress)
         with folder.together():
             save_run(folder, result, {})

@@ -14,7 +14,7 @@ from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.distortion.distance import MakeDistance
 from fewer.engine.quality import QualityLike
-from fewer.engine.run import CompressedRun, _compress, config_of, save_run
+from fewer.engine.run import CompressedRun, Request, run_compression, save_run
 from fewer.engine.settings import Settings
 from fewer.models.running import Forward
 
@@ -88,9 +88,10 @@ def compress(
     progress = progress or Silent()
     budgets = parse_budgets(budget)
     settings = (settings or Settings()).for_metrics(b.metric for b in budgets)
+    request = Request(model, images, budgets, settings, forward, quality, distance, command)
     with ExitStack() as stack:
         run = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume)) if out else None
-        config = config_of(model, images, budgets, settings, quality)
+        config = request.config()
         if run is not None:
             run.write_config(config)
             run.log("started", command=command or "")
@@ -98,7 +99,7 @@ def compress(
             scratch.mkdir(exist_ok=True)
         else:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fewer-")))
-        result = _compress(model, images, budgets, settings, scratch, progress, command, forward, quality, distance)
+        result = run_compression(request, scratch, progress)
         if run is not None:
             with progress.stage("save", None) as stage:
                 with run.together():

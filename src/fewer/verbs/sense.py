@@ -10,9 +10,10 @@ from fewer.core.curve import CurveSet
 from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.engine.prepare import prepare
-from fewer.engine.run import config_of
+from fewer.engine.run import Request
 from fewer.engine.sense import resolved, sense_curves
 from fewer.engine.settings import Settings
+from fewer.engine.work import Work
 from fewer.models.running import Forward
 
 
@@ -70,14 +71,14 @@ def sense(
     """
     settings, progress = (settings or Settings()).for_metrics(()), progress or Silent()
     with RunFolder.create(out, overwrite=overwrite, resume=resume) as run:
-        run.write_config(config_of(model, images, [], settings))
+        run.write_config(Request(model, images, (), settings).config())
         with progress.stage("match", None) as stage:
             prepared = prepare(model, images, settings, forward)
             settings = resolved(prepared, settings)
             stage.advance()
         scratch = run.path / ".scratch"
         scratch.mkdir(exist_ok=True)
-        sensed = sense_curves(prepared, settings, ledger_path=scratch / "ledger.jsonl", progress=progress)
+        sensed = sense_curves(Work(prepared, settings, progress), ledger_path=scratch / "ledger.jsonl")
         run.write_curves(sensed.curves)
         run.log("sensed", **sensed.facts)
         return SensedRun(sensed.curves, prepared.matched.table(), sensed.facts, run.home)

@@ -12,8 +12,8 @@ import fewer
 from fewer.core.errors import FewerError
 from fewer.data.samples import ListSamples, TreeSamples
 from fewer.distortion.outputs import Reference
+from tests.support.nets import images, quick, small
 from tests.support.other_device import other_device
-from tests.verbs.nets import images, quick, small
 
 
 class Two(nn.Module):

@@ -11,7 +11,6 @@ from fewer.core.budget import Budget
 from fewer.core.curve import Curve, CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
-from fewer.core.progress import Silent
 from fewer.core.unit import Unit
 from fewer.engine import apply as applying
 from fewer.engine.contest import contest, final, way_of
@@ -21,6 +20,7 @@ from fewer.engine.plan import choose
 from fewer.engine.prepare import prepare
 from fewer.engine.sense import sense_curves
 from fewer.engine.settings import Settings
+from fewer.engine.work import Work
 from fewer.verbs.compress import compress
 
 LADDER = (Option(), Option("unstructured", 0.5), Option("unstructured", 0.75))
@@ -82,15 +82,15 @@ def test_images_that_decide_fit_nothing_and_the_winner_is_made_of_all(monkeypatc
     fitted: list[int] = []
     real = applying.apply_options
 
-    def counting(prepared, *args, **kwargs):
-        fitted.append(len(prepared.calibration))
-        return real(prepared, *args, **kwargs)
+    def counting(work, *args, **kwargs):
+        fitted.append(len(work.prepared.calibration))
+        return real(work, *args, **kwargs)
 
     monkeypatch.setattr(applying, "apply_options", counting)
-    sensed = sense_curves(prepared, settings)
+    sensed = sense_curves(Work(prepared, settings))
     budgets = [Budget("weights", 0.3, True)]
     _, rows = contest(sensed.curves, budgets, lambda plan: 1.0)
-    winner, made = final(prepared, settings, sensed, budgets, rows, Silent())
+    winner, made = final(Work(prepared, settings), sensed, budgets, rows)
     assert set(fitted[:-1]) == {20} and fitted[-1] == 24
     key = way_of(winner).key(choose(sensed.curves, budgets, way_of(winner).allocator).choice)
     assert list(made) == [key]
@@ -101,13 +101,13 @@ def test_the_simplest_method_is_taken_as_soon_as_it_is_lower(monkeypatch):
     net = nn.Sequential(nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 8))
     settings = Settings(calibration=24, sensing=8, heldout=8, baselines=(), additivity=0)
     prepared = prepare(net, torch.randn(64, 24), settings)
-    sensed = sense_curves(prepared, settings)
+    sensed = sense_curves(Work(prepared, settings))
     budgets = [Budget("weights", 0.3, True)]
     _, rows = contest(sensed.curves, budgets, lambda plan: 1.0)
     rows = rows[:1]
     found = iter([1.0, 0.99, 2.0])
     monkeypatch.setattr(Judge, "judge", lambda self, model: SimpleNamespace(distortion=next(found)))
-    winner, made = final(prepared, settings, sensed, budgets, rows, Silent())
+    winner, made = final(Work(prepared, settings), sensed, budgets, rows)
     assert winner == "magnitude"
     (model,) = (m.model for m in made.values())
     for before, after in zip(net, model, strict=True):  # what is left of the weights is as it was
@@ -127,11 +127,11 @@ def test_a_small_difference_leaves_the_exact_plan(monkeypatch):
         with monkeypatch.context() as patched:
             patched.setattr(Judge, "judge", fake)
             prepared = prepare(net, torch.randn(64, 24), settings)
-            sensed = sense_curves(prepared, settings)
+            sensed = sense_curves(Work(prepared, settings))
             budgets = [Budget("weights", 0.3, True)]
             _, rows = contest(sensed.curves, budgets, lambda plan: 1.0)
             rows = [row for row in rows if row["name"] in ("dp", "lamp")]
-            taken, _ = final(prepared, settings, sensed, budgets, rows, Silent())
+            taken, _ = final(Work(prepared, settings), sensed, budgets, rows)
         assert (taken == "dp") == kept
 
 
@@ -145,10 +145,10 @@ def test_what_no_repair_saw_decides_with_what_the_models_show(monkeypatch, assem
     found, measured = iter([1.0, 0.96, 2.0, 2.0]), iter([1.0, assembled])
     monkeypatch.setattr(Judge, "judge", lambda self, model: SimpleNamespace(distortion=next(found)))
     prepared = prepare(net, torch.randn(64, 24), settings)
-    sensed = sense_curves(prepared, settings)
+    sensed = sense_curves(Work(prepared, settings))
     budgets = [Budget("weights", 0.3, True)]
     _, rows = contest(sensed.curves, budgets, lambda plan: 1.0)
     rows = [{**row, "measured": next(measured)} for row in rows if row["name"] in ("dp", "lamp")]
     rows.sort(key=lambda row: (row["name"] != "dp", row["measured"]))
-    winner, _ = final(prepared, settings, sensed, budgets, rows, Silent())
+    winner, _ = final(Work(prepared, settings), sensed, budgets, rows)
     assert (winner == "dp") == (taken == "dp")

@@ -14,7 +14,7 @@ from fewer.data.images import split_files
 from fewer.reports import RunReport
 from fewer.timing.inputs import make_inputs
 from fewer.timing.sources import open_subject
-from tests.verbs.nets import quick
+from tests.support.nets import quick
 
 NET = """
 import torch

@@ -7,8 +7,8 @@ import fewer
 from fewer.core.errors import FewerError
 from fewer.core.run import RunFolder
 from fewer.engine.settings import Settings
-from tests.verbs.nets import Small, images, quick, small
-from tests.verbs.test_sensing import StopAfter
+from tests.engine.test_sense import StopAfter
+from tests.support.nets import Small, images, quick, small
 
 
 def state(model):

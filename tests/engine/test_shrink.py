@@ -28,8 +28,8 @@ from fewer.models.mobilenet import InvertedResidual
 from fewer.patterns import Pattern, option_thresholds, select_mask, to_matrix, to_weight
 from fewer.reports.compression import plots
 from tests.fake_device import FakeWatch
+from tests.support.nets import quick
 from tests.tiny import TINY, TinyViT, tiny
-from tests.verbs.nets import quick
 
 
 class Mobile(nn.Module):
@@ -266,7 +266,7 @@ def test_another_budget_and_a_plan_edited_by_hand(saved, tmp_path):
 def test_a_compressed_run_can_be_compressed_again(tmp_path, monkeypatch):
     """The second run remembers the first one's surgery."""
     (tmp_path / "net.py").write_text(
-        "from tests.verbs.test_columns import mobile\n\ndef make():\n    return mobile()\n"
+        "from tests.engine.test_shrink import mobile\n\ndef make():\n    return mobile()\n"
     )
     monkeypatch.chdir(tmp_path)
     settings = quick(pattern="columns")

@@ -7,7 +7,7 @@ import torch
 
 from fewer.core.ledger import Ledger
 from fewer.core.progress import Silent
-from tests.verbs.nets import harm, quick, sense_small, small
+from tests.support.nets import harm, quick, sense_small, small
 
 ESTIMATORS = [
     {"estimator": "measured"},

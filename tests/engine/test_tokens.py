@@ -13,7 +13,6 @@ import fewer
 from fewer.core.budget import Budget
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
-from fewer.core.progress import Silent
 from fewer.engine.assembly import Assembly
 from fewer.engine.plan import choose
 from fewer.engine.prepare import prepare
@@ -21,11 +20,12 @@ from fewer.engine.refit import refit
 from fewer.engine.sense import sense_curves
 from fewer.engine.settings import Settings
 from fewer.engine.tokens import choose_tokens, repriced, schedule_harm
+from fewer.engine.work import Work
 from fewer.models.macs import model_macs
 from fewer.models.vit import VisionTransformer
 from fewer.tokens.blocks import merge_after, merges_of
-from tests.verbs.nets import images as pictures
-from tests.verbs.nets import small
+from tests.support.nets import images as pictures
+from tests.support.nets import small
 
 FEW = {
     "calibration": 12,
@@ -67,7 +67,7 @@ def images() -> torch.Tensor:
 def sensed(net, images):
     settings = Settings(**FEW, measure=("energy",), pattern="block:16x16", precisions=("fp32",))
     prepared = prepare(net, images, settings)
-    return prepared, settings, sense_curves(prepared, settings)
+    return prepared, settings, sense_curves(Work(prepared, settings))
 
 
 AMOUNTS = (20, 10, 0)
@@ -79,7 +79,7 @@ def merged(sensed):
     amounts = {f"blocks.{i}": amount for i, amount in enumerate(AMOUNTS)}
     model = merge_after(copy.deepcopy(prepared.model), amounts)
     harm = schedule_harm(model, settings, made)
-    return model, harm, repriced(prepared, settings, made.curves, model, AMOUNTS, 65, harm)
+    return model, harm, repriced(Work(prepared, settings), made.curves, model, AMOUNTS, 65, harm)
 
 
 def test_costs_are_those_of_the_model_that_merges(sensed, merged):
@@ -108,7 +108,7 @@ def test_budgets_refer_to_the_model_as_it_came(sensed, merged, tmp_path):
 def test_the_best_schedule_is_the_one_whose_plan_harms_least(sensed):
     prepared, settings, made = sensed
     budget = [Budget("flops", 0.6, True)]
-    found = choose_tokens(prepared, settings, made, budget, Silent())
+    found = choose_tokens(Work(prepared, settings), made, budget)
     tokens = found.curves.meta["tokens"]
     planned = {row["schedule"]: row["planned"] for row in tokens["tried"]}
     assert planned[tokens["name"]] == min(p for p in planned.values() if p is not None) < planned["none"]
@@ -121,10 +121,10 @@ def test_the_best_schedule_is_the_one_whose_plan_harms_least(sensed):
 
 def test_schedules_that_look_alike_are_put_together_and_measured(sensed, tmp_path):
     prepared, settings, _ = sensed
-    made = sense_curves(prepared, settings, store=tmp_path)
+    made = sense_curves(Work(prepared, settings), store=tmp_path)
     budget = [Budget("flops", 0.6, True)]
-    by_prediction = choose_tokens(prepared, settings, made, budget, Silent()).curves.meta["tokens"]
-    found = choose_tokens(prepared, settings, made, budget, Silent(), tmp_path)
+    by_prediction = choose_tokens(Work(prepared, settings), made, budget).curves.meta["tokens"]
+    found = choose_tokens(Work(prepared, settings), made, budget, tmp_path)
     tokens = found.curves.meta["tokens"]
     measured = {row["schedule"]: row["measured"] for row in tokens["tried"] if "measured" in row}
     planned = {row["schedule"]: row["planned"] for row in tokens["tried"] if row["planned"] is not None}
@@ -140,9 +140,9 @@ def test_schedules_that_look_alike_are_put_together_and_measured(sensed, tmp_pat
 
 def test_nothing_is_merged_for_a_budget_that_merges_cannot_help(sensed):
     prepared, settings, made = sensed
-    assert choose_tokens(prepared, settings, made, [Budget("weights", 0.5, True)], Silent()) is made
+    assert choose_tokens(Work(prepared, settings), made, [Budget("weights", 0.5, True)]) is made
     with pytest.raises(FewerError, match="cannot be met"):
-        choose_tokens(prepared, settings, made, [Budget("weights", 0.001, True)], Silent())
+        choose_tokens(Work(prepared, settings), made, [Budget("weights", 0.001, True)])
 
 
 def test_a_budget_out_of_reach_of_weights_alone_is_met_with_merges(sensed):
@@ -152,14 +152,14 @@ def test_a_budget_out_of_reach_of_weights_alone_is_met_with_merges(sensed):
     budget = [Budget("flops", 0.8 * least, True)]
     with pytest.raises(FewerError, match="cannot be met"):
         choose(curves, budget, "dp")
-    found = choose_tokens(prepared, settings, made, budget, Silent())
+    found = choose_tokens(Work(prepared, settings), made, budget)
     assert choose(found.curves, budget, "dp").cost["flops"] <= budget[0].limit(curves)
     # out of reach of both: what is said to be reachable is so with merges only
     with pytest.raises(FewerError, match="smallest reachable flops is") as refusal:
-        choose_tokens(prepared, settings, made, [Budget("flops", 0.01, True)], Silent())
+        choose_tokens(Work(prepared, settings), made, [Budget("flops", 0.01, True)])
     told = float(str(refusal.value).split("flops is ")[1].split(" %")[0]) / 100
     assert told < 0.9 * least
-    choose_tokens(prepared, settings, made, [Budget("flops", told, True)], Silent())
+    choose_tokens(Work(prepared, settings), made, [Budget("flops", told, True)])
 
 
 def test_a_run_merges_and_its_folder_gives_the_same_model(net, images, tmp_path):

@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from fewer.core.curve import CurveSet
+from fewer.core.progress import SILENT
 from fewer.engine.prepare import prepare
 from fewer.engine.sense import Sensed, sense_curves
 from fewer.engine.settings import Settings
+from fewer.engine.work import Work
 
 
 class Small(nn.Module):
@@ -58,7 +60,7 @@ def quick(**changes: Any) -> Settings:
 
 def sense_small(settings: Settings, net: nn.Module | None = None, ledger: Path | None = None, **kwargs: Any) -> Sensed:
     prepared = prepare(net or small(), images(), settings)
-    return sense_curves(prepared, settings, ledger_path=ledger, **kwargs)
+    return sense_curves(Work(prepared, settings, kwargs.pop("progress", SILENT)), ledger_path=ledger, **kwargs)
 
 
 def harm(curves: CurveSet) -> torch.Tensor:

@@ -8,6 +8,7 @@ from torch import nn
 from fewer.engine.prepare import prepare
 from fewer.engine.sense import sense_curves
 from fewer.engine.settings import Settings
+from fewer.engine.work import Work
 
 
 def test_images_of_one_file_are_on_one_side(tmp_path):
@@ -28,9 +29,9 @@ def test_harm_on_images_of_its_own_is_higher_than_on_those_that_the_repair_was_f
     x = torch.randn(48, 64)
     settings = Settings(calibration=36, sensing=12, heldout=12, damping=1e-3, estimator="measured")
     prepared = prepare(net, x, settings)
-    apart = sense_curves(prepared, settings).curves
+    apart = sense_curves(Work(prepared, settings)).curves
     object.__setattr__(prepared, "apart", (12, 0))
-    together = sense_curves(prepared, settings).curves
+    together = sense_curves(Work(prepared, settings)).curves
     first = [c.distortion[5] for c in apart.curves]
     second = [c.distortion[5] for c in together.curves]
     assert all(a > 1.2 * b for a, b in zip(first, second, strict=True))

@@ -18,7 +18,7 @@ from fewer.engine.device_costs import worth_trying
 from fewer.kernels import native
 from fewer.kernels.linear import BlockSparseLinear
 from tests.fake_device import FakeWatch
-from tests.verbs.nets import quick
+from tests.support.nets import quick
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the native library is not built")
 
@@ -125,7 +125,7 @@ def test_useless_options_are_not_sensed():
 
 
 def test_a_wrong_prediction_is_corrected_before_the_model_is_made(device, monkeypatch):
-    monkeypatch.setattr(deploying, "trial_ms", lambda p, s, options, *_: 1.2 * trial(options))
+    monkeypatch.setattr(deploying, "trial_ms", lambda work, options, *_: 1.2 * trial(options))
     curves = compress("latency=1.0x").curves
 
     def trial(options):
