@@ -61,7 +61,15 @@ def _disc(folder: Path) -> Path:
     return _EXAMPLE["simulate"](folder / "discs.npz", count=64)
 
 
+def _gait(folder: Path) -> Path:
+    from fewer.tasks.gait.simulator import Walkers
+
+    kinds = ("nm-01", "nm-05", "cl-01")
+    return Walkers(seed=0).write(folder / "walks", 6, train=3, kinds=kinds, views=("054", "090"), frames=10)
+
+
 TINY = {
+    "gait": Tiny(_gait, {"steps": 4, "every": 2, "size": "tiny", "batch": 4, "each": 2, "frames": 6, "tpa": "phase"}),
     "segment": Tiny(_segment, {"steps": 4, "every": 2, "width": 4, "levels": 2, "patch_voxels": 1024, "batch": 2}),
     "classify": Tiny(_classify, {"steps": 4, "every": 2, "batch": 8, "network": "{folder}/net.py:net"}),
     "disc": Tiny(_disc, {"steps": 4, "every": 2}),
