@@ -55,4 +55,5 @@ def test_the_demo_ends_in_a_page(tmp_path, monkeypatch):
     done = module.demo(None, tmp_path / "out", steps=3, images=8, judged=6)
     page = done.page.read_text()
     assert "simulated feedback" in page and "What it got wrong" in page
-    assert set(done.numbers["before"]) == set(done.numbers["after"]) and "SRCC, unseen distortions" in done.numbers["after"]
+    assert set(done.numbers["before"]) == set(done.numbers["after"])
+    assert "SRCC, unseen distortions" in done.numbers["after"]
