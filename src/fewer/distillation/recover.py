@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
-from fewer.distillation.answers import Answer, listening, points_of
+from fewer.distillation.answers import listening, points_of
 from fewer.distillation.blocks import Block, block_errors, block_outputs
 from fewer.distillation.losses import output_error
 from fewer.distillation.methods import METHODS
@@ -291,7 +291,7 @@ class _Lesson:
     def listen(self, model: nn.Module) -> Any:
         return listening(model, self.points)
 
-    def loss(self, heard: Answer, got: Any, told: Answer, wanted: Any) -> Tensor:
+    def loss(self, heard: Any, got: Any, told: Any, wanted: Any) -> Tensor:
         heard.logits, told.logits = (output_tensors(y)[0].float() for y in (got, wanted))
         if heard.logits.ndim != 2 or heard.logits.shape[1] < 2:
             raise FewerError(
