@@ -15,6 +15,7 @@ _PUBLIC: dict[str, str] = {
     "Budget": "fewer.core.budget",
     "FewerError": "fewer.core.errors",
     "Settings": "fewer.engine.settings",
+    "adapt": "fewer.verbs.adapt",
     "apply": "fewer.verbs.apply",
     "bench": "fewer.verbs.bench",
     "compress": "fewer.verbs.compress",
@@ -38,6 +39,7 @@ __all__ = [
     "FewerError",
     "Settings",
     "__version__",
+    "adapt",
     "apply",
     "bench",
     "compress",
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from fewer.core.budget import Budget as Budget
     from fewer.core.errors import FewerError as FewerError
     from fewer.engine.settings import Settings as Settings
+    from fewer.verbs.adapt import adapt as adapt
     from fewer.verbs.apply import apply as apply
     from fewer.verbs.bench import bench as bench
     from fewer.verbs.compress import compress as compress

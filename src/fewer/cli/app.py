@@ -31,6 +31,7 @@ VERBS = {
     "export": "Write a run's model for onnxruntime, OpenVINO or torch.export, and say what is lost on the way.",
     "doctor": "Find what is wrong with a data set, and write a repaired copy.",
     "train": "Train a network of a task from annotated data: classes, masks and others. See: fewer list tasks",
+    "adapt": "Carry a segmentation from a labelled source to an unlabelled target of another modality.",
     "eval": "Score a model or a folder of predictions on annotated data.",
     "predict": "Write what a trained network says of new data.",
     "private": "Let a server compute on images that it cannot see: compile, keys, serve, query.",

@@ -13,7 +13,7 @@ __all__ = ["demo"]
 
 FOLDER = "demo-run"
 
-TASK_DEMOS = ("detect3d",)
+TASK_DEMOS = ("detect3d", "gait")
 """Tasks that bring a demo of their own."""
 
 
@@ -32,7 +32,8 @@ def demo(
     Parameters
     ----------
     model
-        fewer/dinov2-small or fewer/mobilenet-v2; or detect3d: a detector of LiDAR scans, on simulated scans.
+        fewer/dinov2-small or fewer/mobilenet-v2; or detect3d: a detector of LiDAR scans, on simulated
+        scans; or gait: who walks, on simulated walkers.
     budget
         As in: fewer compress --help
     """

@@ -37,6 +37,7 @@ GROUP = "fewer.tasks"
 BUILT_IN = {
     "classify": "fewer.tasks.classify.task:Classify",
     "detect3d": "fewer.tasks.detect3d.task:Detect3D",
+    "gait": "fewer.tasks.gait.task:Gait",
     "segment": "fewer.tasks.segment.task:Segment",
 }
 """Name of each task that comes with the library, and the class that it is."""

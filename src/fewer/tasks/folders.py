@@ -12,7 +12,24 @@ from fewer.core.files import explain_os_error
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["check_out", "device_of", "make_folder"]
+__all__ = ["check_out", "device_of", "make_folder", "pictures_and_masks"]
+
+_IMAGES = ("images", "imagesTr", "image", "img", "imgs")
+_MASKS = ("masks", "labels", "labelsTr", "mask", "label", "annotations", "segmentations", "gt")
+
+
+def pictures_and_masks(root: str | Path) -> tuple[Path, Path] | None:
+    """The folders with the images and with the masks of a segmentation set, by name; None where one is missing.
+
+    Classification asks too: such folders are not two classes.
+
+    Examples
+    --------
+    >>> pictures_and_masks("no-such-folder") is None
+    True
+    """
+    found = [next((p for name in names if (p := Path(root) / name).is_dir()), None) for names in (_IMAGES, _MASKS)]
+    return (found[0], found[1]) if found[0] and found[1] else None
 
 
 def check_out(out: str | Path | None, names: Sequence[str], overwrite: bool) -> None:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from fewer.core.errors import FewerError
+from fewer.tasks import task_for
 from fewer.tasks.classify.dataset import holdout
 from fewer.tasks.classify.readers import class_names, format_of, open_data
 from tests.support.shared_data import shared_data
@@ -119,13 +120,15 @@ def test_folders_tables_and_parts(tmp_path: Path) -> None:
     assert open_data(table).model_classes == ("b", "a")
 
 
-def test_a_segmentation_set_is_no_set_of_classes(tmp_path: Path) -> None:
-    for name in ("images", "masks"):
+@pytest.mark.parametrize("names", [("images", "masks"), ("imagesTr", "labelsTr"), ("img", "labels")])
+def test_a_segmentation_set_is_no_set_of_classes(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
         (tmp_path / name).mkdir()
         Image.new("L", (4, 4)).save(tmp_path / name / "a.png")
     assert format_of(tmp_path) == ""
     with pytest.raises(FewerError, match="no labelled set"):
         open_data(tmp_path)
+    assert task_for(None, data=tmp_path).name == "segment"
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.tasks.classify.dataset import ClassifyData
-from fewer.tasks.classify.pickles import unpickle_arrays
 from fewer.tasks.classify.pictures import ArrayPictures, PackedPictures, Pictures
+from fewer.tasks.pickles import unpickle_arrays
 
 __all__ = [
     "knows_cifar_binary",

@@ -22,6 +22,8 @@ SHOWN = 12
 """Wrong images in the gallery."""
 SIDE = 128
 LISTED = 30
+LINES = 6
+"""Layers in a chart."""
 
 
 def evaluation_page(title: str, result: Evaluation, data: ClassifyData, command: str) -> Page:
@@ -41,7 +43,7 @@ def evaluation_page(title: str, result: Evaluation, data: ClassifyData, command:
 def training_page(run: TrainedRun, data: ClassifyData, command: str) -> Page:
     """The page of a training: scores of the images that judged, learning curve, how to do it again."""
     sections = [] if run.evaluation is None else _sections(run.evaluation, data)
-    sections += [_curves(run), _again(command, run.settings.model_dump(mode="json"))]
+    sections += [_curves(run), *_few_bits(run), _again(command, run.settings.model_dump(mode="json"))]
     told = (
         "The weights are those of the best validation, so the scores above are a little too good; other images decide."
     )
@@ -127,6 +129,39 @@ def _curves(run: TrainedRun) -> Section:
         mark = float(run.best_step)
         charts.insert(0, Chart(title=title, x="step", y="accuracy", series=[score], mark=mark))
     return Section(name="learning", title="Learning curve", charts=charts)
+
+
+def _few_bits(run: TrainedRun) -> list[Section]:
+    """Bits by layer, what stayed in floating point, and how far gradients were off, where there were few bits."""
+    told = run.few_bits
+    if not told:
+        return []
+    head = ["layer", "weights", "inputs", "gradients", "why not as asked"]
+    rows = [[str(layer[k]) for k in ("name", "weights", "inputs", "gradients", "why")] for layer in told["layers"]]
+    tables = [Table(title="Bits by layer", head=head, rows=rows)]
+    if told.get("accuracy"):
+        cells = [[name, f"{value:.3f}"] for name, value in told["accuracy"].items()]
+        tables.append(Table(title="Accuracy", head=["model", "top-1 accuracy"], rows=cells))
+    charts = []
+    for key, title in (
+        ("error", "Relative error of the error signal"),
+        ("cosine", "Cosine of the weight's gradient with that in fp32"),
+    ):
+        lines: dict[str, tuple[list[float], list[float]]] = {}
+        for entry in told["gradients"]:
+            if key in entry:
+                x, y = lines.setdefault(entry["layer"], ([], []))
+                x.append(float(entry["step"]))
+                y.append(float(entry[key]))
+        names = list(lines)
+        shown = names if len(names) <= LINES else [names[i * (len(names) - 1) // (LINES - 1)] for i in range(LINES)]
+        series = [Series(label=name, x=lines[name][0], y=lines[name][1]) for name in shown]
+        if series:
+            charts.append(Chart(title=title, x="step", y=key, series=series))
+    words = ["BatchNorm, element-wise operations, the loss and the optimiser are in floating point throughout."]
+    if charts:
+        words.append(f"Gradients of single steps against a backward pass in fp32, of at most {LINES} layers.")
+    return [Section(name="bits", title="Few bits", words=words, tables=tables, charts=charts)]
 
 
 def _again(command: str, settings: dict[str, Any]) -> Section:

@@ -16,6 +16,7 @@ from fewer.data.images import SUFFIXES, list_images
 from fewer.tasks.classify import formats
 from fewer.tasks.classify.dataset import ClassifyData
 from fewer.tasks.classify.pictures import FilePictures
+from fewer.tasks.folders import pictures_and_masks
 
 __all__ = ["class_names", "format_of", "open_data"]
 
@@ -139,7 +140,7 @@ def _knows_parts(path: Path) -> bool:
 
 
 def _knows_folders(path: Path) -> bool:
-    return any(_has_images(p) for p in _subfolders(path)) and not (path / "masks").is_dir()
+    return any(_has_images(p) for p in _subfolders(path)) and pictures_and_masks(path) is None
 
 
 def _read_folders(path: Path) -> ClassifyData:

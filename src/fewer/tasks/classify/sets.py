@@ -17,7 +17,7 @@ from fewer.core.errors import FewerError
 from fewer.data.assets import asset_path
 from fewer.data.decode import read_image, to_array
 from fewer.data.preprocess import Preprocess
-from fewer.tasks.classify.pickles import unpickle_arrays
+from fewer.tasks.pickles import unpickle_arrays
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,32 @@ class TrainSettings(LoopSettings):
         description="Share of each class that judges, where the data set has no part for it.",
     )
     batch: int = Field(default=64, ge=1, description="Images per step.")
+    bits: str | None = Field(
+        json_schema_extra={"group": "Few bits"},
+        default=None,
+        description="Bits of weights, inputs of layers and gradients, such as w4a4g4, w8a8, wta4 (ternary) or g4.",
+    )
+    quantiser: str = Field(
+        json_schema_extra={"group": "Few bits"},
+        default="lsq",
+        description="How weights and inputs are rounded. See: fewer list quantisers. ste fits the integers of kernels.",
+    )
+    gradients: str = Field(
+        json_schema_extra={"group": "Few bits"},
+        default="stochastic-sample",
+        description="How gradients are rounded, see: fewer list gradients; or a hypernetwork, see: fewer list "
+        "hypernetworks, also over another rounding: metagrad+nearest.",
+    )
+    gradient_place: Literal["both", "error", "weight"] = Field(
+        json_schema_extra={"group": "Few bits"},
+        default="both",
+        description="Which backward product sees rounded gradients: error (of the input), weight, or both.",
+    )
+    edges: Literal["8", "fp32", "same"] = Field(
+        json_schema_extra={"group": "Few bits"},
+        default="8",
+        description="First and last layer: 8 bits, fp32, or the same bits as the others.",
+    )
 
 
 class EvaluateSettings(StrictSettings):

@@ -36,6 +36,10 @@ class TrainedRun:
         Seconds of each part.
     folder
         Run folder, or None.
+    units
+        Layers that are stored in fewer bits or with a mask.
+    few_bits
+        Of a training in few bits: bits by layer, errors of gradients over time, accuracy as trained and as stored.
     """
 
     model: nn.Module
@@ -47,6 +51,8 @@ class TrainedRun:
     settings: TrainSettings
     timings: dict[str, float] = field(default_factory=dict)
     folder: Path | None = None
+    units: list[dict[str, Any]] = field(default_factory=list)
+    few_bits: dict[str, Any] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """The scores of the images that judged."""
@@ -55,4 +61,5 @@ class TrainedRun:
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         found = self.evaluation.to_dict() if self.evaluation else None
-        return {"best_step": self.best_step, "history": self.history, "evaluation": found}
+        told = {"best_step": self.best_step, "history": self.history, "evaluation": found}
+        return told | ({"few_bits": self.few_bits} if self.few_bits else {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +20,21 @@ from fewer.core.run import RunFolder
 from fewer.data.preprocess import Preprocess
 from fewer.models.artefact import save_artefact
 from fewer.models.spec import LoadedModel, load_model
+from fewer.quantize.fake import QUANTISERS
+from fewer.quantize.lowbit import parse_bits, plain
+from fewer.quantize.metagrad import hypernetwork_of
 from fewer.tasks.classify.batches import Augmented
 from fewer.tasks.classify.dataset import ClassifyData, holdout
 from fewer.tasks.classify.evaluate import evaluate_rows
+from fewer.tasks.classify.lowbit import LowBit, held_by, lower, meta_optimiser, stored_units
 from fewer.tasks.classify.model import Classifier, ClassMap, output_count, scores_of
 from fewer.tasks.classify.networks import NETWORKS, build
 from fewer.tasks.classify.readers import open_data
 from fewer.tasks.classify.settings import TrainSettings
 from fewer.tasks.classify.trained import TrainedRun
+from fewer.training.constrained import Constrained, Held
 from fewer.training.loop import check_device, fit, make_accelerator, work_key
+from fewer.training.optimise import Player
 
 __all__ = ["Prepared", "prepare", "train"]
 
@@ -77,6 +83,10 @@ def prepare(data: ClassifyData | str | Path, settings: TrainSettings | None = No
     data = data if isinstance(data, ClassifyData) else open_data(data)
     if len(data.classes) < 2:
         raise FewerError(f"{data.root} has one class, {data.classes[0]!r}: there is nothing to tell apart")
+    if settings.bits is not None:
+        parse_bits(settings.bits)  # before anything is read
+    hypernetwork_of(settings.gradients)
+    _ = QUANTISERS[settings.quantiser]
     rows, held = holdout(data, settings.holdout, settings.seed)
     loaded = _network(settings, len(data.classes))
     outputs = output_count(loaded)
@@ -204,6 +214,13 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
         scores = net(images)
         return F.cross_entropy(scores.float(), labels, label_smoothing=settings.label_smoothing)
 
+    held = held_by(settings.init)
+    bits: LowBit | None = None
+    if settings.bits is not None:
+        bits = lower(model, settings, batches.batch(0)[0].to(accelerator.device), held)
+    players = [Player("", objective)]
+    if bits is not None and hypernetwork_of(settings.gradients) is not None:
+        players = [Player("", objective, make=lambda parameters: meta_optimiser(model, settings, parameters))]
     some = prepared.held[:: max(1, -(-len(prepared.held) // JUDGES))]
     judges = Augmented(data, some, loaded.preprocess, settings, progress) if len(some) else None
 
@@ -217,7 +234,7 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
     key = work_key(settings.model_dump(exclude={"device"}), names, str(loaded.source))
     found = fit(
         model,
-        objective,
+        players,
         settings,
         accelerator,
         steps=settings.steps,
@@ -226,6 +243,8 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
         checkpoint=scratch and scratch / "checkpoint.safetensors",
         key=key,
         validate=accuracy if judges is not None else None,
+        constraints=Constrained(model, held, only_trainable=True) if held else None,
+        callbacks=[bits] if bits is not None else [],
     )
     if found.best is not None:
         model.load_state_dict(found.best)
@@ -237,7 +256,30 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
         mapped = ClassMap(np.arange(len(data.classes)), "by name")
         evaluation = evaluate_rows(model, classifier, data, prepared.held, mapped, progress=progress)
         timings["evaluate"] = perf_counter() - began
-    return TrainedRun(model, loaded.name, data.classes, evaluation, found.history, found.best_step, settings, timings)
+    result = TrainedRun(model, loaded.name, data.classes, evaluation, found.history, found.best_step, settings, timings)
+    if held or bits is not None:
+        _store(result, prepared, held, bits, progress)
+    return result
+
+
+def _store(
+    result: TrainedRun, prepared: Prepared, held: Mapping[str, Held], bits: LowBit | None, progress: Progress
+) -> None:
+    """Give plain layers back with the weights as they are stored, and judge what that makes of the accuracy."""
+    plain(result.model)
+    result.units = stored_units(result.model, held)
+    if bits is None:
+        return
+    result.few_bits = bits.to_dict()
+    if result.evaluation is not None:
+        classes = prepared.data.classes
+        classifier = Classifier(prepared.loaded, len(classes), classes)
+        mapped = ClassMap(np.arange(len(classes)), "by name")
+        stored = evaluate_rows(result.model, classifier, prepared.data, prepared.held, mapped, progress=progress)
+        result.few_bits["accuracy"] = {
+            "as trained": result.evaluation.top1,
+            "as stored: weights rounded, inputs in fp32": stored.top1,
+        }
 
 
 def _save(run: RunFolder, prepared: Prepared, result: TrainedRun, command: str) -> None:
@@ -247,7 +289,9 @@ def _save(run: RunFolder, prepared: Prepared, result: TrainedRun, command: str) 
     held = {"data": str(data.root.resolve()), "names": [data.names[row] for row in prepared.held]}
     facts = {"classes": list(data.classes), "held": held}
     meta = {"task": "classify", "classify": facts, "model": loaded.name}
-    save_artefact(run.path, result.model.cpu(), [], loaded.source, meta, preprocess=loaded.preprocess)
+    if result.few_bits:
+        meta["few_bits"] = {"layers": result.few_bits["layers"]}
+    save_artefact(run.path, result.model.cpu(), result.units, loaded.source, meta, preprocess=loaded.preprocess)
     page = training_page(result, data, command)
     run.write_text("report_html", page.to_html())
     run.write_text("report_json", page.to_json())

@@ -15,12 +15,11 @@ from fewer.core.errors import FewerError, near_match
 from fewer.core.files import explain_os_error, files_below
 from fewer.core.reading import read_json
 from fewer.data.images import printable, why_no_name
+from fewer.tasks.folders import pictures_and_masks
 from fewer.tasks.segment.files import LOSSLESS, SUFFIXES, picture_stem, read_picture, suffix_of
 
 __all__ = ["MOST_VALUES", "Case", "SegmentData", "Split", "find_pictures", "image_pool", "mask_values", "open_data"]
 
-IMAGES = ("images", "imagesTr", "image", "img", "imgs")
-MASKS = ("masks", "labels", "labelsTr", "mask", "label", "annotations", "segmentations", "gt")
 ENDINGS = ("_segmentation", "_mask", "_label", "_labels", "_seg", "_gt", "-mask", "-label")
 """What names of masks may have behind the name of their image."""
 CLASSES = "classes.json"
@@ -222,15 +221,15 @@ def find_pictures(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path
 
 
 def _open_folder(root: Path) -> SegmentData:
-    images = next((root / name for name in IMAGES if (root / name).is_dir()), None)
-    masks = next((root / name for name in MASKS if (root / name).is_dir()), None)
-    if images is None or masks is None:
+    both = pictures_and_masks(root)
+    if both is None:
         there = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir() if entry.name[0] != ".")
         seen = ", ".join(there[:5]) + (", ..." if len(there) > 5 else "") if there else "nothing"
         raise FewerError(
             f"{root} is no data set for segmentation: it needs images/ and masks/, or dataset.json, imagesTr/ and "
             f"labelsTr/; it holds {seen}"
         )
+    images, masks = both
     by_name = _by_name(find_pictures(images))
     left = _by_name(find_pictures(masks, LOSSLESS))
     lossy = [path for path in find_pictures(masks) if path not in left.values()]

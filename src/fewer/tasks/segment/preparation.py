@@ -40,7 +40,7 @@ class Preparation:
     channels
         Number of channels of an image.
     normalise
-        ``zscore``, ``global``, ``ct`` or ``none``.
+        ``zscore``, ``inside``, ``global``, ``ct`` or ``none``.
     mean, std, low, high
         One number per channel, for ``global`` and ``ct``.
     spacing
@@ -94,6 +94,8 @@ class Preparation:
             axes = tuple(range(1, image.ndim))
             mean, std = image.mean(axes, keepdims=True), image.std(axes, keepdims=True)
             return (image - mean) / np.maximum(std, 1e-6)
+        if self.normalise == "inside":
+            return np.stack([_inside(channel) for channel in image])
         if self.normalise == "ct":
             image = np.clip(image, np.reshape(self.low, shape), np.reshape(self.high, shape))
         scaled = (image - np.reshape(self.mean, shape)) / np.maximum(np.reshape(self.std, shape), 1e-6)
@@ -139,6 +141,13 @@ class Preparation:
             return image, None
         mask = torch.from_numpy(sample.mask)[None].float()
         return image, resample(mask, tuple(image.shape[1:]), nearest=True)[0].to(torch.uint8)
+
+
+def _inside(channel: np.ndarray) -> np.ndarray:
+    """Mean 0 and deviation 1 over the voxels above the smallest value, where that is at least 5 % of the image."""
+    air = channel == channel.min()
+    values = channel[~air] if 0.05 <= air.mean() < 1 else channel
+    return (channel - values.mean()) / np.maximum(values.std(), 1e-6)
 
 
 def resample(array: Tensor, shape: tuple[int, ...], *, nearest: bool = False) -> Tensor:

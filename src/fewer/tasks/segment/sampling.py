@@ -15,7 +15,7 @@ from fewer.tasks.segment.preparation import Preparation
 from fewer.tasks.segment.reading import read_case
 from fewer.tasks.segment.settings import TrainSettings
 
-__all__ = ["CaseStore", "PatchSampler", "crop"]
+__all__ = ["CaseStore", "HeldStore", "PatchSampler", "crop"]
 
 REMEMBERED = 20_000
 """Voxels of each class of a case that a patch may be centred on."""
@@ -70,6 +70,29 @@ class CaseStore:
                     found.append(voxels[rng.permutation(len(voxels))[:REMEMBERED]])
             self._places[index] = found
         return self._places[index]
+
+
+class HeldStore(CaseStore):
+    """Images that are prepared already, such as translated ones, in place of cases that are read.
+
+    Parameters
+    ----------
+    pairs
+        Image ``(channels, *space)`` and mask ``(*space)`` or None.
+    preparation
+        Gives the patch.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[Tensor, Tensor | None]], preparation: Preparation) -> None:
+        self.pairs, self.preparation = pairs, preparation
+        self._places: dict[int, list[np.ndarray]] = {}
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor | None]:
+        """Image and mask as they were given."""
+        return self.pairs[index]
 
 
 def crop(array: Tensor, start: Sequence[int], patch: Sequence[int]) -> Tensor:

@@ -77,10 +77,11 @@ class TrainSettings(LoopSettings):
         description="mm per voxel that everything is brought to, such as 1,1,3; auto takes the median where cases "
         "differ by more than 5 %, native never resamples.",
     )
-    normalise: Literal["auto", "zscore", "global", "ct", "none"] = Field(
+    normalise: Literal["auto", "zscore", "inside", "global", "ct", "none"] = Field(
         json_schema_extra={"group": "Images"},
         default="auto",
-        description="zscore (each image and channel by itself), global (mean and deviation of the training set), ct "
+        description="zscore (each image and channel by itself), inside (the same without the voxels of the smallest "
+        "value, such as those around a masked brain), global (mean and deviation of the training set), ct "
         "(clipped to the foreground's percentiles 0.5 and 99.5, then global), none; auto: ct for channels of that "
         "name, global for 8-bit colours, else zscore.",
     )

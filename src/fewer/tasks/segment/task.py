@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewer.core.progress import Progress
+from fewer.tasks.folders import pictures_and_masks
 from fewer.tasks.segment.settings import EvaluateSettings, PredictSettings, TrainSettings
 from fewer.tasks.task import Task
 
@@ -56,8 +57,8 @@ class Segment(Task):
     def recognises(self, data: str | Path) -> bool:
         """A folder with masks, or one of nnU-Net."""
         place = Path(data)
-        both = (place / "images").is_dir() and (place / "masks").is_dir()
-        return both or (place / "imagesTr").is_dir() or (place / "dataset.json").is_file()
+        known = (place / "imagesTr").is_dir() or (place / "dataset.json").is_file()
+        return known or pictures_and_masks(place) is not None
 
     def networks(self) -> Mapping[str, str]:
         """Networks of MONAI."""
@@ -98,6 +99,12 @@ class Segment(Task):
         from fewer.tasks.segment.repair import repair
 
         return repair(found, out, progress=progress)
+
+    def network(self, name: str, args: Mapping[str, Any]) -> nn.Module:
+        """A network that recipes describe by name: see :mod:`fewer.tasks.segment.adapt_network`."""
+        from fewer.tasks.segment.adapt_network import build_adapted
+
+        return build_adapted(name, args)
 
     def images(self, loaded: LoadedModel, folder: str | Path, count: int, *, part: str, seed: int) -> Any:
         """See :func:`fewer.tasks.segment.inputs.images`."""

@@ -1,0 +1,1 @@
+"""Methods that carry a segmentation from a labelled source domain to an unlabelled target domain."""

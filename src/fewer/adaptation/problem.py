@@ -1,0 +1,135 @@
+"""What a method is given: prepared images of both domains, and what the task knows of its network, loss and patches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from fewer.core.progress import SILENT, Progress
+from fewer.training.history import Fit
+
+__all__ = ["Adapted", "Batches", "Pair", "Problem", "Work"]
+
+Pair = tuple[Tensor, Tensor | None]
+"""Image float32 ``(channels, *space)``, on the scale of the network's input, and class indices uint8 ``(*space)``."""
+
+Batches = Callable[[int], tuple[Tensor, Tensor]]
+"""From a step to images ``(batch, channels, *patch)`` and class indices ``(batch, 1, *patch)``."""
+
+
+@dataclass(eq=False)
+class Problem:
+    """An adaptation to be solved. The task that poses it hands in everything that it knows.
+
+    Attributes
+    ----------
+    network
+        The student before its first step, seeded.
+    dims
+        2 or 3.
+    classes
+        Names, the background first.
+    source
+        Labelled source images.
+    held
+        Labelled source images that never train; they take part in the choice of the weights.
+    target
+        Target images.
+    sampler
+        ``sampler(pairs, stream)``: batches of patches; streams draw apart from each other.
+    loss
+        Of outputs, full resolution first, and class indices ``(batch, 1, *patch)``, full resolution only or over all.
+    scales
+        The outputs of a network as a list, full resolution first.
+    weights
+        Of the outputs, adding up to 1; one number where there is one output.
+    logits
+        ``logits(model, image)``: scores ``(classes, *space)`` of a whole image.
+    unlabelled
+        Source images whose masks are not used.
+    answers
+        Labelled target images, for the oracle of a benchmark alone; empty otherwise.
+    taps
+        Names of the network's last and penultimate decoder stages; empty where they are not known.
+    """
+
+    network: nn.Module
+    dims: int
+    classes: tuple[str, ...]
+    source: Sequence[Pair]
+    held: Sequence[Pair]
+    target: Sequence[Tensor]
+    sampler: Callable[[Sequence[Pair], int], Batches]
+    loss: Callable[[Sequence[Tensor], Tensor, Sequence[float]], Tensor]
+    scales: Callable[[Any], list[Tensor]]
+    weights: tuple[float, ...]
+    logits: Callable[[nn.Module, Tensor], Tensor]
+    unlabelled: Sequence[Tensor] = ()
+    answers: Sequence[Pair] = ()
+    taps: tuple[str, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """Of an image."""
+        return len(self.source[0][0])
+
+
+@dataclass(eq=False)
+class Work:
+    """How the work is done.
+
+    Attributes
+    ----------
+    scratch
+        Folder of checkpoints, one per stage; None keeps none. Every stage is deterministic, so that going through all
+        of them again with their checkpoints ends where an uninterrupted run ends.
+    key
+        Names the adaptation; checkpoints of another one are refused.
+    tell
+        Is given what a user should know.
+    """
+
+    scratch: Path | None = None
+    key: str = ""
+    accelerator: Any = None
+    progress: Progress = SILENT
+    tell: Callable[[str], None] = lambda line: None
+    notes: list[str] = field(default_factory=list)
+
+    def say(self, line: str) -> None:
+        """Tell a user now, and keep it for the report."""
+        self.notes.append(line)
+        self.tell(line)
+
+    def checkpoint(self, name: str) -> Path | None:
+        """The file of a stage."""
+        return None if self.scratch is None else self.scratch / f"{name}.safetensors"
+
+
+@dataclass(eq=False)
+class Adapted:
+    """What a method returns.
+
+    Attributes
+    ----------
+    model
+        The network with the chosen weights.
+    stages
+        Trainings by name, in their order.
+    translated
+        Source images in the look of the target, where there is a translator.
+    translator
+        From target to source look, where the model needs one at test time; with the source that rebuilds it.
+    checks
+        Facts of the translator's safety.
+    """
+
+    model: nn.Module
+    stages: dict[str, Fit] = field(default_factory=dict)
+    translated: Sequence[Tensor] = ()
+    translator: nn.Module | None = None
+    checks: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,79 @@
+"""Self-training, mean teacher, and their combination with random curves, which is the default."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fewer.adaptation.baselines import sometimes
+from fewer.adaptation.learn import Lesson, Stream, learn
+from fewer.adaptation.problem import Adapted, Problem, Work
+from fewer.adaptation.pseudo import label
+from fewer.adaptation.settings import AdaptationSettings
+from fewer.adaptation.style import Style, random_curve
+from fewer.training.history import Fit
+
+__all__ = ["in_rounds", "mean_teacher", "ours", "self_training"]
+
+
+def in_rounds(
+    problem: Problem, settings: AdaptationSettings, work: Work, lesson: Lesson, style: Style | None = None
+) -> dict[str, Fit]:
+    """Train on a lesson, then on the lesson and pseudo-labels of the target, as often as the settings say.
+
+    All stages have the same number of steps, and together as many as the settings give, so that a method with
+    pseudo-labels costs no more steps than one without.
+
+    Parameters
+    ----------
+    style
+        Of pseudo-labelled images.
+    """
+    model, steps = problem.network, getattr(settings, "steps")  # noqa: B009 (of the loop's settings, which the task's extend)
+    if not settings.uses("pseudo-labels"):
+        return {"train": learn(problem, settings, work, lesson, "train", model)}
+    each = max(1, steps // (settings.rounds + 1))
+    stages = {"train": learn(problem, settings, work, lesson, "train", model, steps=each)}
+    for number in range(1, settings.rounds + 1):
+        found = label(problem, model, problem.target, check=settings.uses("filter"))
+        work.say(f"round {number}: pseudo-labels of {len(found)} of {len(problem.target)} target scans are plausible")
+        if not found:
+            work.say("no pseudo-label is plausible; the training goes on without them")
+        wider = replace(lesson, labelled=[*lesson.labelled, Stream(found, style)]) if found else lesson
+        name = f"round-{number}"
+        left = steps - each * settings.rounds if number == settings.rounds else each
+        stages[name] = learn(problem, settings, work, wider, name, model, steps=max(1, left))
+    return stages
+
+
+def self_training(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted:
+    """Train on the source, label the target, train on both."""
+    lesson = Lesson([Stream(problem.source)], problem.held)
+    return Adapted(problem.network, in_rounds(problem, settings, work, lesson))
+
+
+def mean_teacher(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted:
+    """Train on the source while a mean teacher holds the student to one answer on the target (French 2018)."""
+    weight = 1.0 if settings.consistency is None else settings.consistency
+    on = settings.uses("consistency")
+    lesson = Lesson(
+        [Stream(problem.source)], problem.held, target=problem.target if on else (), consistency=weight if on else 0.0
+    )
+    return Adapted(problem.network, {"train": learn(problem, settings, work, lesson, "train", problem.network)})
+
+
+def ours(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted:
+    """Random curves on both domains, a mean teacher that sees the plain target image, and filtered pseudo-labels.
+
+    The student must give the answer of the teacher, who saw the image as it is, for an image whose contrast was changed
+    at random.
+    """
+    style = sometimes(random_curve, settings.curve_share) if settings.uses("curves") else None
+    on = settings.uses("consistency")
+    lesson = Lesson(
+        [Stream(problem.source, style)],
+        problem.held,
+        target=problem.target if on else (),
+        consistency=(3.0 if settings.consistency is None else settings.consistency) if on else 0.0,
+        strong=style,
+    )
+    return Adapted(problem.network, in_rounds(problem, settings, work, lesson, style))

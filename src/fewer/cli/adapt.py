@@ -1,0 +1,76 @@
+"""``fewer adapt``: a segmentation from a labelled source to an unlabelled target."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from fewer.cli.adapt_flags import AdaptFlags
+from fewer.cli.flags import Shared, given
+
+__all__ = ["adapt"]
+
+
+def adapt(
+    source: str,
+    target: str,
+    /,
+    *,
+    test: str | None = None,
+    config: str | None = None,
+    settings: AdaptFlags | None = None,
+    shared: Shared | None = None,
+) -> int:
+    """Train a network on a labelled source so that it segments an unlabelled target.
+
+    Masks in the target folder are ignored. The weights are chosen without target labels. The run folder is read by
+    predict, eval and compress like that of a training. Methods: fewer list adaptation
+
+    Parameters
+    ----------
+    source
+        A folder with images/ and masks/, or a raw folder of nnU-Net.
+    target
+        A folder of images of the other domain.
+    test
+        A labelled folder of the target domain, which is scored at the very end and never before.
+    config
+        A TOML file of settings.
+    """
+    from fewer.cli.config import resolve_as
+    from fewer.cli.progress import terminal_progress
+    from fewer.cli.show import as_json
+    from fewer.cli.work import command_line
+    from fewer.tasks.segment.adapt import adapt as run
+    from fewer.tasks.segment.adapt import plan_adapt
+    from fewer.tasks.segment.adapt_settings import AdaptSettings
+
+    shared = shared or Shared()
+    flags = given(settings, shared)
+    chosen, _ = resolve_as(AdaptSettings, flags, None, config, folder="segment", names=("source", "target", "task"))
+    out = shared.out or "run"
+    if shared.dry_run:
+        lines = plan_adapt(source, target, chosen).lines()
+        if shared.json:
+            as_json({"dry_run": True, "settings": chosen.model_dump(), "would": lines, "out": out})
+        else:
+            print("dry run, nothing is written:", *lines, f"out {out}", sep="\n  ")
+        return 0
+    done = run(
+        source,
+        target,
+        out=out,
+        settings=chosen,
+        test=test,
+        overwrite=shared.overwrite,
+        resume=shared.resume,
+        progress=terminal_progress(),
+        tell=None if shared.json else lambda line: print(line, file=sys.stderr, flush=True),
+        command=command_line(),
+    )
+    if shared.json:
+        as_json({"folder": out, **done.to_dict()})
+        return 0
+    print(*done.lines(), sep="\n")
+    print(f"report  {Path(out) / 'report.html'}", f"next    fewer predict {out} INPUTS --out predictions", sep="\n")
+    return 0

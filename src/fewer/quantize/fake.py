@@ -1,0 +1,281 @@
+"""Fake quantisers of quantization-aware training: fp32 tensors with the values of few bits, and gradients pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fewer.core.errors import FewerError
+from fewer.core.methods import Method, MethodTable
+
+__all__ = ["QUANTISERS", "FakeQuantiser", "Role", "pass_through"]
+
+Role = Literal["weight", "signed", "unsigned"]
+"""What is rounded: a weight, or an input of a layer with both signs or with one."""
+
+_EMA = 0.99  # of the range of activations that ``ste`` follows
+_EWGS = 1e-3  # the paper derives it from the curvature; a constant of this size is its own simple variant
+_TINY = 1e-8
+
+
+class _Ewgs(torch.autograd.Function):
+    """Round; the gradient is larger where the step would move the value away from where it was rounded to."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+        rounded = x.round()
+        ctx.save_for_backward(x - rounded)
+        return rounded
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        (error,) = ctx.saved_tensors
+        return gradient * (1 + _EWGS * gradient.sign() * error)
+
+
+def pass_through(x: Tensor, rounded: Tensor) -> Tensor:
+    """The value of ``rounded``, with the gradient of ``x`` (Bengio et al. 2013, section 2.1).
+
+    Examples
+    --------
+    >>> x = torch.tensor([0.4], requires_grad=True)
+    >>> pass_through(x, x.round()).sum().backward()
+    >>> x.grad
+    tensor([1.])
+    """
+    return x + (rounded - x).detach()
+
+
+def _gradient_scaled(parameter: Tensor, scale: float) -> Tensor:
+    return pass_through(parameter * scale, parameter)
+
+
+class FakeQuantiser(nn.Module):
+    """Rounds a tensor to few bits, so that gradients pass.
+
+    Attributes
+    ----------
+    bits
+        From 2 to 8; a weight may have 1 (binary) or ``"t"`` (ternary).
+    role
+        See :data:`Role`.
+    """
+
+    def __init__(self, bits: int | str, role: Role) -> None:
+        super().__init__()
+        self.bits, self.role = bits, role
+        if bits in (1, "t"):
+            if role != "weight":
+                raise FewerError("inputs of layers take 2 to 8 bits; only weights can be binary or ternary")
+            self.low, self.high = -1, 1
+        elif isinstance(bits, int) and 2 <= bits <= 8:
+            # symmetric: the value that has no partner is left out, so that a weight can be stored as it was trained
+            self.low = 0 if role == "unsigned" else 1 - 2 ** (bits - 1)
+            self.high = 2**bits - 1 if role == "unsigned" else 2 ** (bits - 1) - 1
+        else:
+            raise FewerError(f"there are no quantisers of {bits} bits; use 2 to 8, or ternary or binary weights")
+
+    def calibrate(self, x: Tensor) -> None:
+        """Take starting values from the weight, or from inputs of a first batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The tensor with the values of few bits."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        """Bits and role."""
+        return f"{self.bits} bits, {self.role}"
+
+
+class StraightThrough(FakeQuantiser):
+    """Nearest with a range that is measured; gradients pass as if nothing had been rounded.
+
+    Weights have a scale for each output, from the largest magnitude (binary and ternary: the closed forms of XNOR-Net
+    and TWN). The range of inputs is a moving average of their largest magnitude, which stays as it is in evaluation.
+    """
+
+    def __init__(self, bits: int | str, role: Role) -> None:
+        super().__init__(bits, role)
+        self.peak: Tensor
+        if role != "weight":
+            self.register_buffer("peak", torch.ones(()))
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor) -> None:
+        """Inputs: the largest magnitude of a first batch."""
+        if self.role != "weight":
+            self.peak.copy_(x.abs().amax().clamp(min=_TINY))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The tensor with the values of few bits."""
+        if self.role == "weight":
+            return pass_through(x, _weight(x.detach(), self.bits))
+        if self.training:
+            with torch.no_grad():
+                self.peak.lerp_(x.abs().amax().clamp(min=_TINY), 1 - _EMA)
+        scale = self.peak / self.high
+        return pass_through(x, (x / scale).round().clamp(self.low, self.high) * scale)
+
+
+def _weight(weight: Tensor, bits: int | str) -> Tensor:
+    from fewer.formats.integers import quantize_rows
+    from fewer.formats.number import Format, rounded_to
+
+    if isinstance(bits, int) and bits > 1:  # the very integers of storage and kernels, 64 at most for 8 bits
+        return quantize_rows(weight.flatten(1), bits).dense().view_as(weight)
+    return rounded_to(weight, Format("binary" if bits == 1 else "ternary", "channel"))
+
+
+class DoReFa(FakeQuantiser):
+    """Weights through tanh, inputs clipped to 0..1 (DoReFa-Net, arXiv 1606.06160, equations 9 and 11).
+
+    Weights come out between -1 and 1 whatever their size was, which a BatchNorm behind the layer makes up for; a layer
+    without one should keep 8 bits. Chosen here: weights are multiplied by the spread that they had at the start, which
+    the paper does not do, so that a trained network stays near to what it was. Inputs with a sign are clipped to -1..1.
+    """
+
+    def __init__(self, bits: int | str, role: Role) -> None:
+        super().__init__(bits, role)
+        self.size: Tensor
+        self.register_buffer("size", torch.ones(()))
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor) -> None:
+        """Weights: how much smaller they are than what the rounding gives."""
+        if self.role == "weight":
+            self.size.fill_(1.0)
+            self.size.copy_(x.std() / self(x).std().clamp(min=_TINY))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The tensor with the values of few bits."""
+        if self.role != "weight":
+            clipped = x.clamp(0 if self.role == "unsigned" else -1, 1)
+            return pass_through(clipped, (clipped * self.high).round() / self.high)
+        bent = x.tanh() / x.tanh().abs().amax().clamp(min=_TINY)
+        if self.bits == 1:
+            return self.size * pass_through(bent, bent.sign())
+        top = 2 if self.bits == "t" else 2 ** int(self.bits) - 1
+        share = bent / 2 + 0.5
+        return self.size * (2 * pass_through(share, (share * top).round() / top) - 1)
+
+
+class Pact(StraightThrough):
+    """Inputs are clipped to a range that is learnt (PACT, arXiv 1805.06085, equation 1).
+
+    The paper rounds weights as DoReFa does; here they are rounded straight-through with a scale for each output, which
+    a network that has been trained survives. Its decay of the range is the training's own weight decay.
+    """
+
+    def __init__(self, bits: int | str, role: Role) -> None:
+        super().__init__(bits, role)
+        if role != "weight":
+            del self.peak
+            self.clip = nn.Parameter(torch.ones(()))
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor) -> None:
+        """Inputs: mean magnitude plus three standard deviations of a first batch."""
+        if self.role != "weight":
+            self.clip.copy_((x.abs().mean() + 3 * x.std()).clamp(min=_TINY))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The tensor with the values of few bits."""
+        if self.role == "weight":
+            return super().forward(x)
+        clip = self.clip.clamp(min=_TINY)
+        # the gradient goes to the clip where a value is clipped, and to the value where it is not
+        clipped = torch.minimum(x, clip)
+        clipped = clipped.relu() if self.role == "unsigned" else torch.maximum(clipped, -clip)
+        scale = clip.detach() / self.high
+        return pass_through(clipped, (clipped / scale).round() * scale)
+
+
+class LearnedStep(FakeQuantiser):
+    """The step between two values is learnt by its gradient (LSQ, arXiv 1902.08153, equations 1 to 3).
+
+    d q / d s is ``round(x / s) - x / s`` within the range and its end outside, times 1 / sqrt(N high) as in section
+    2.2. The start is 2 mean|x| / sqrt(high).
+    """
+
+    def __init__(self, bits: int | str, role: Role) -> None:
+        super().__init__(bits, role)
+        self.step = nn.Parameter(torch.ones(()))
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor) -> None:
+        """The step of the paper's section 2.1."""
+        self.step.copy_((2 * x.abs().mean() / self.high**0.5).clamp(min=_TINY))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The tensor with the values of few bits."""
+        count = x.numel() if self.role == "weight" else x[0].numel()
+        step = _gradient_scaled(self.step, (count * self.high) ** -0.5).abs().clamp(min=_TINY)
+        inside = (x / step).clamp(self.low, self.high)
+        return self._round(inside) * step
+
+    def _round(self, x: Tensor) -> Tensor:
+        return pass_through(x, x.round())
+
+
+class LearnedStepOffset(LearnedStep):
+    """LSQ with an offset of inputs that is learnt too, and other starts (LSQ+, arXiv 2004.09576, section 3).
+
+    Weights start at max(|mean - 3 std|, |mean + 3 std|) / 2^(b-1) (equation 6). Inputs start with the range of a first
+    batch. The paper searches that start by gradient descent on the squared error; here it is the range itself.
+    """
+
+    def __init__(self, bits: int | str, role: Role) -> None:
+        super().__init__(bits, role)
+        if role != "weight":
+            self.offset = nn.Parameter(torch.zeros(()))
+            if isinstance(bits, int):
+                self.low, self.high = 0, 2**bits - 1
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor) -> None:
+        """See the class."""
+        if self.role == "weight":
+            mean, spread = x.mean(), 3 * x.std()
+            reach = torch.maximum((mean - spread).abs(), (mean + spread).abs())
+            self.step.copy_((reach / max(1, self.high)).clamp(min=_TINY))
+        else:
+            low, high = x.amin(), x.amax()
+            self.step.copy_(((high - low) / self.high).clamp(min=_TINY))
+            self.offset.copy_(low)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The tensor with the values of few bits."""
+        if self.role == "weight":
+            return super().forward(x)
+        offset = _gradient_scaled(self.offset, (x[0].numel() * self.high) ** -0.5)
+        return super().forward(x - offset) + offset
+
+
+class Ewgs(LearnedStep):
+    """LSQ's step, and gradients that are scaled element by element by the error of the rounding (EWGS, CVPR 2021).
+
+    The gradient is g (1 + d sign(g) (x - q)), equation 5 of arXiv 2104.00903. Chosen here: d is 0.001 throughout, where
+    the paper follows the trace of the Hessian; and the range is LSQ's step, where the paper learns both of its ends.
+    """
+
+    def _round(self, x: Tensor) -> Tensor:
+        found = _Ewgs.apply(x)
+        assert isinstance(found, Tensor)
+        return found
+
+
+QUANTISERS: MethodTable[Callable[[Any, Role], FakeQuantiser]] = MethodTable(
+    "quantiser",
+    [
+        Method("lsq", LearnedStep, "the step between values is learnt", "LSQ (ICLR 2020)"),
+        Method("lsq+", LearnedStepOffset, "step and offset are learnt", "LSQ+ (CVPRW 2020)"),
+        Method("ste", StraightThrough, "measured ranges; weights fit the integers of kernels", "arXiv 1308.3432"),
+        Method("pact", Pact, "the clip of inputs is learnt", "PACT (arXiv 1805.06085)"),
+        Method("dorefa", DoReFa, "weights through tanh, inputs within 0..1", "DoReFa-Net (arXiv 1606.06160)"),
+        Method("ewgs", Ewgs, "gradients scaled by the rounding error", "EWGS (CVPR 2021)"),
+    ],
+)
+"""Fake quantisers by name: ``run(bits, role)``."""

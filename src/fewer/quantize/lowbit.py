@@ -1,0 +1,300 @@
+"""Linear and convolution layers in few bits, and how the layers of a network are exchanged for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewer.core.errors import FewerError
+from fewer.models.running import Forward, call, evaluating
+from fewer.quantize.fake import QUANTISERS, FakeQuantiser
+from fewer.quantize.gradients import GradientRounding, convolution, linear
+
+__all__ = ["Bits", "LayerBits", "LowBitConv2d", "LowBitLinear", "exchange", "low_bit_layers", "parse_bits", "plain"]
+
+Edges = Literal["8", "fp32", "same"]
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Bits of weights, of inputs of layers, and of gradients; 32 leaves them in floating point.
+
+    Attributes
+    ----------
+    weights
+        1 is binary, ``"t"`` ternary.
+    """
+
+    weights: int | str = 32
+    inputs: int = 32
+    gradients: int = 32
+
+    def __str__(self) -> str:
+        weights = {1: "b"}.get(self.weights, self.weights) if isinstance(self.weights, int) else self.weights
+        return f"w{weights}a{self.inputs}g{self.gradients}"
+
+
+def parse_bits(text: str) -> Bits:
+    """Read ``w4a4g4``, ``w8a8``, ``wta4`` (ternary weights) or ``g4``.
+
+    Raises
+    ------
+    FewerError
+        For bits that no format has.
+
+    Examples
+    --------
+    >>> parse_bits("w4a8g4"), str(parse_bits("wta4"))
+    (Bits(weights=4, inputs=8, gradients=4), 'wta4g32')
+    >>> parse_bits("w9")
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: no format has 9 bits (w9); use 2 to 8, or 32 for floating point
+    """
+    found = re.fullmatch(r"(?:w(\d+|t|b))?(?:a(\d+))?(?:g(\d+))?", text.strip().lower())
+    if not text.strip() or found is None:
+        raise FewerError(f"cannot read the bits {text!r}; write w4a4g4: weights, inputs of layers, gradients")
+    values: dict[str, int | str] = {}
+    for name, letter, part in zip(("weights", "inputs", "gradients"), "wag", found.groups(), strict=True):
+        if part in ("t", "b"):
+            values[name] = "t" if part == "t" else 1
+        elif part is not None:
+            if int(part) not in (*range(2, 9), 32):
+                raise FewerError(f"no format has {part} bits ({letter}{part}); use 2 to 8, or 32 for floating point")
+            values[name] = int(part)
+    return Bits(**values)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class LayerBits:
+    """What became of one layer.
+
+    Attributes
+    ----------
+    name
+        Of the module.
+    weights, inputs, gradients
+        In words: ``4 (lsq)``, ``fp32``.
+    why
+        Why something stayed in floating point or has other bits than was asked for; empty where nothing did.
+    """
+
+    name: str
+    weights: str
+    inputs: str
+    gradients: str
+    why: str = ""
+
+
+class _LowBit(nn.Module):
+    """What both kinds of layers share: quantisers of weight and input, and the rounding of gradients."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def operands(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Input and weight, as they are multiplied."""
+        weight: Any = self.weight
+        if self.weight_quantiser is not None:  # type: ignore[attr-defined]
+            weight = self.weight_quantiser(weight)  # type: ignore[attr-defined]
+        return self.input_quantiser(x) if self.input_quantiser is not None else x, weight  # type: ignore[attr-defined]
+
+
+class LowBitConv2d(nn.Conv2d, _LowBit):
+    """A convolution whose weight, input and gradients have few bits; made by :func:`exchange`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[N, inputs, H, W] to [N, outputs, H', W']."""
+        x, weight = self.operands(input)
+        if self.gradient is None or not torch.is_grad_enabled():
+            return self._conv_forward(x, weight, self.bias)
+        return convolution(x, weight, self.bias, self, self.gradient)  # type: ignore[arg-type]
+
+
+class LowBitLinear(nn.Linear, _LowBit):
+    """A linear layer whose weight, input and gradients have few bits; made by :func:`exchange`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., inputs] to [..., outputs]."""
+        x, weight = self.operands(input)
+        if self.gradient is None or not torch.is_grad_enabled():
+            return F.linear(x, weight, self.bias)
+        return linear(x, weight, self.bias, self.gradient)  # type: ignore[arg-type]
+
+
+def low_bit_layers(model: nn.Module) -> dict[str, Any]:
+    """The layers of a model that have been exchanged, by name."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, (LowBitConv2d, LowBitLinear))}
+
+
+def exchange(
+    model: nn.Module,
+    bits: Bits,
+    example: Any,
+    *,
+    quantiser: str = "lsq",
+    gradients: str = "stochastic-sample",
+    where: str = "both",
+    edges: Edges = "8",
+    held: Mapping[str, str] | None = None,
+    forward: Forward | None = None,
+) -> list[LayerBits]:
+    """Exchange the linear and convolution layers of a model for ones in few bits, in place.
+
+    Parameters keep their names and are the same objects. Quantisers start from the weights, and from the inputs that
+    the layers see when the model is called with the example.
+
+    Parameters
+    ----------
+    model
+        With plain ``nn.Linear`` and ``nn.Conv2d`` layers.
+    bits
+        See :class:`Bits`.
+    example
+        A batch, for the first ranges.
+    quantiser
+        A row of :data:`~fewer.quantize.fake.QUANTISERS`.
+    gradients, where
+        See :class:`~fewer.quantize.gradients.GradientRounding`.
+    edges
+        The first and the last layer: 8 bits throughout where fewer are asked for (gradients of the last layer too),
+        ``fp32``, or the ``same`` bits as all others.
+    held
+        Layers whose weight has a stored precision that the training keeps anyway; their weight is left alone.
+    forward
+        ``forward(model, example)``.
+
+    Returns
+    -------
+    list of LayerBits
+        Every layer, in the order of the model, with what stays in floating point and why.
+
+    Raises
+    ------
+    FewerError
+        When no layer can be exchanged.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 2))
+    >>> for one in exchange(net, parse_bits("w4a4"), torch.randn(16, 4)):
+    ...     print(one.name, one.weights, one.inputs, one.gradients)
+    0 8 (lsq) 8 (lsq) fp32
+    2 4 (lsq) 4 (lsq) fp32
+    3 8 (lsq) 8 (lsq) fp32
+    """
+    held = held or {}
+    inputs = _inputs(model, example, forward)
+    names = [name for name in inputs if name]
+    if not names:
+        raise FewerError("the model has no linear or two-dimensional convolution layer that runs on the example")
+    found = []
+    for name in names:
+        layer, edge = model.get_submodule(name), name in (names[0], names[-1])
+        wanted, why = bits, ""
+        if edge and edges == "fp32":
+            wanted, why = Bits(), f"the {'first' if name == names[0] else 'last'} layer"
+        elif edge and edges == "8":
+            wanted = Bits(*(32 if b == 32 else 8 for b in (bits.weights, bits.inputs, bits.gradients)))
+            why = f"the {'first' if name == names[0] else 'last'} layer" if wanted != bits else ""
+        if (refusal := _refusal(layer)) is not None:
+            wanted, why = Bits(wanted.weights, wanted.inputs), refusal
+        stored = held.get(name, "fp32")
+        weights = (
+            None if wanted.weights == 32 or stored != "fp32" else QUANTISERS[quantiser].run(wanted.weights, "weight")
+        )
+        x = inputs[name]
+        role = "signed" if bool((x < 0).any()) else "unsigned"
+        rounds = None if wanted.inputs == 32 else QUANTISERS[quantiser].run(wanted.inputs, role)
+        back = None if wanted.gradients == 32 else GradientRounding(gradients, wanted.gradients, where)
+        for part, values in ((weights, layer.weight), (rounds, x)):
+            if isinstance(part, FakeQuantiser):
+                part.calibrate(values)  # type: ignore[arg-type]
+        _put(model, name, _made(layer, weights, rounds, back))
+        told = [
+            f"{stored} (plan)" if stored != "fp32" else _words(wanted.weights, quantiser),
+            _words(wanted.inputs, quantiser),
+            _words(wanted.gradients, f"{gradients}, {where}"),
+        ]
+        found.append(LayerBits(name, *told, why))
+    return found
+
+
+def _words(bits: int | str, how: str) -> str:
+    named = {"t": "ternary", 1: "binary"}.get(bits, str(bits))
+    return "fp32" if bits == 32 else f"{named} ({how})"
+
+
+def _refusal(layer: nn.Module) -> str | None:
+    if isinstance(layer, nn.Conv2d) and (layer.padding_mode != "zeros" or isinstance(layer.padding, str)):
+        return "gradients in fp32: the layer does not pad with a fixed number of zeros"
+    return None
+
+
+def _inputs(model: nn.Module, example: Any, forward: Forward | None) -> dict[str, Tensor]:
+    """What each layer that can be exchanged is given, in the order in which they run."""
+    found: dict[str, Tensor] = {}
+    handles = []
+    for name, module in model.named_modules():
+        if type(module) in (nn.Linear, nn.Conv2d):
+
+            def keep(_module: nn.Module, inputs: tuple[Any, ...], name: str = name) -> None:
+                found.setdefault(name, inputs[0].detach())
+
+            handles.append(module.register_forward_pre_hook(keep))
+    try:
+        with evaluating(model):
+            call(model, example, forward)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _made(layer: nn.Module, weights: Any, inputs: Any, gradient: Any) -> nn.Module:
+    kind = LowBitLinear if isinstance(layer, nn.Linear) else LowBitConv2d
+    made = kind.__new__(kind)
+    nn.Module.__init__(made)
+    # parameters, buffers and hooks are the same objects; the dictionaries that hold them are not
+    for name, value in vars(layer).items():
+        made.__dict__[name] = value.copy() if isinstance(value, dict) else value
+    made.weight_quantiser, made.input_quantiser, made.gradient = weights, inputs, gradient
+    return made
+
+
+def _put(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, module.train(model.training))
+
+
+@torch.no_grad()
+def plain(model: nn.Module, names: Sequence[str] | None = None) -> nn.Module:
+    """Put plain layers back, in place, whose weights are the rounded ones; inputs are no longer rounded.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Linear(4, 2, bias=False))
+    >>> _ = exchange(net, Bits(weights=2), torch.randn(3, 4), quantiser="ste", edges="same")
+    >>> len(plain(net)[0].weight[0].unique()) <= 3
+    True
+    """
+    for name, layer in low_bit_layers(model).items():
+        if names is not None and name not in names:
+            continue
+        if layer.weight_quantiser is not None:
+            layer.weight.copy_(layer.weight_quantiser(layer.weight))
+        kind = nn.Linear if isinstance(layer, LowBitLinear) else nn.Conv2d
+        made = kind.__new__(kind)
+        nn.Module.__init__(made)
+        for part, value in vars(layer).items():
+            made.__dict__[part] = value.copy() if isinstance(value, dict) else value
+        for part in ("weight_quantiser", "input_quantiser", "gradient"):
+            made._modules.pop(part, None)
+            made.__dict__.pop(part, None)
+        _put(model, name, made)
+    return model

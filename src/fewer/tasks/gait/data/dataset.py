@@ -1,0 +1,266 @@
+"""Folders of walks: ``ROOT/person/kind/view/``, as OpenGait lays them out, with pickles, npz files or mask images."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewer.core.errors import FewerError
+from fewer.core.files import atomic_write_bytes, atomic_write_text
+from fewer.core.reading import read_bytes, read_json
+from fewer.tasks.gait.data.silhouettes import SIZE, treat_frames
+from fewer.tasks.gait.data.video import VIDEOS, video_silhouettes
+from fewer.tasks.gait.protocols.records import Walk
+from fewer.tasks.pickles import unpickle_arrays
+
+__all__ = ["GaitData", "as_input", "open_data", "read_sequence", "write_partition", "write_sequence"]
+
+ARRAYS = (".npz", ".pkl")
+PICTURES = (".png", ".jpg", ".bmp")
+PARTITION = "partition.json"
+WIDTH = 44
+
+
+@dataclass(frozen=True, eq=False)
+class GaitData:
+    """Sequences of a folder.
+
+    Attributes
+    ----------
+    root
+        The folder.
+    places
+        Where each sequence is: a file, or a folder of mask images.
+    partition
+        ``train``, ``test`` and ``probes``; identities, and names of probes.
+    """
+
+    root: Path
+    places: dict[Walk, Path]
+    partition: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @property
+    def walks(self) -> list[Walk]:
+        """All sequences, in order."""
+        return sorted(self.places)
+
+    @property
+    def people(self) -> list[str]:
+        """All identities, in order."""
+        return sorted({walk.person for walk in self.places})
+
+    def part(self, name: str) -> list[Walk]:
+        """Sequences of the identities that ``train``, or of those that judge (``test``).
+
+        By the partition file; without one, the first three fifths of the identities train, as 74 of 124 do in CASIA-B.
+        """
+        people = self.people
+        if self.partition:
+            chosen = set(self.partition[name])
+        else:
+            cut = max(1, round(0.6 * len(people)))
+            chosen = set(people[:cut] if name == "train" else people[cut:])
+        return [walk for walk in self.walks if walk.person in chosen]
+
+    def frames(self, walk: Walk) -> np.ndarray:
+        """Silhouettes uint8 (frames, 64, 64) of a sequence.
+
+        Raises
+        ------
+        FewerError
+            When the file cannot be read, or holds something else.
+        """
+        return read_sequence(self.places[walk])
+
+
+def open_data(folder: GaitData | str | Path) -> GaitData:
+    """List a folder of walks.
+
+    Raises
+    ------
+    FewerError
+        When there is no sequence in it.
+
+    Examples
+    --------
+    >>> open_data("no-such-folder")
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: no-such-folder does not exist; give a folder PERSON/KIND/VIEW of silhouettes
+    """
+    if isinstance(folder, GaitData):
+        return folder
+    root = Path(folder)
+    if not root.is_dir():
+        raise FewerError(f"{folder} does not exist; give a folder PERSON/KIND/VIEW of silhouettes")
+    places: dict[Walk, Path] = {}
+    for place in sorted(root.glob("*/*/*")):
+        if place.is_dir() and (found := _sequence_in(place)) is not None:
+            places[Walk(*place.relative_to(root).parts)] = found
+    if not places:
+        raise FewerError(
+            f"{folder} holds no walks; give a folder PERSON/KIND/VIEW with a pkl or npz file, or mask images"
+        )
+    return GaitData(root, places, _partition(root))
+
+
+def _sequence_in(place: Path) -> Path | None:
+    """The array file of a folder (of several, that of silhouettes), or the folder itself if it holds pictures."""
+    files = sorted(p for p in place.iterdir() if p.suffix.lower() in ARRAYS)
+    if files:
+        named = [p for p in files if "sil" in p.stem.lower() or p.stem == place.name]
+        return (named or files)[0]
+    return place if any(p.suffix.lower() in PICTURES for p in place.iterdir()) else None
+
+
+def _partition(root: Path) -> dict[str, tuple[str, ...]]:
+    for path in sorted(root.glob("*.json")):
+        values = read_json(path)
+        if isinstance(values, dict) and {"TRAIN_SET", "TEST_SET"} <= values.keys():
+            lists = {"train": "TRAIN_SET", "test": "TEST_SET", "probes": "PROBE_SET"}
+            found = {name: tuple(map(str, values.get(key, ()))) for name, key in lists.items()}
+            both = set(found["train"]) & set(found["test"])
+            if both:
+                raise FewerError(f"{path}: the person {min(both)!r} trains and judges; each may be in one set only")
+            return found
+    return {}
+
+
+def read_sequence(place: str | Path) -> np.ndarray:
+    """Silhouettes uint8 (frames, 64, 64) of a pkl, npz or video file, or a folder of mask images.
+
+    Pickles are read without running anything that stands in them: arrays only.
+
+    Raises
+    ------
+    FewerError
+        When it cannot be read, or is no sequence of silhouettes.
+    """
+    path = Path(place)
+    if path.is_dir():
+        return _from_pictures(path)
+    if not path.is_file():
+        raise FewerError(f"{path} does not exist; give a sequence")
+    if path.suffix.lower() in VIDEOS:
+        return video_silhouettes(path)
+    if path.suffix.lower() == ".npz":
+        values = _from_npz(path)
+    elif path.suffix.lower() == ".pkl":
+        try:
+            values = unpickle_arrays(read_bytes(path))
+        except FewerError as error:
+            raise FewerError(f"{path}: {error}") from None
+    else:
+        raise FewerError(f"{path} is no sequence; give a pkl, npz or video file, or a folder of mask images")
+    return _checked(values, path)
+
+
+def _from_npz(path: Path) -> Any:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = list(file.files)
+            return file["silhouettes" if "silhouettes" in names else names[0]]
+    except (OSError, ValueError, IndexError, KeyError, EOFError) as error:
+        raise FewerError(f"{path} cannot be read ({type(error).__name__}: {error}); write it again") from None
+    except Exception as error:  # zipfile and zlib have errors of their own
+        raise FewerError(f"{path} is damaged ({type(error).__name__}); write it again") from None
+
+
+def _from_pictures(folder: Path) -> np.ndarray:
+    from PIL import Image
+
+    masks = []
+    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES):
+        try:
+            with Image.open(path) as image:
+                masks.append(np.asarray(image.convert("L")))
+        except (OSError, ValueError) as error:
+            raise FewerError(f"{path} cannot be read: {error}") from None
+    found, empty = treat_frames(masks)
+    if not len(found):
+        raise FewerError(f"{folder} holds no person: all {empty} masks are empty")
+    return found
+
+
+def _checked(values: Any, path: Path) -> np.ndarray:
+    if isinstance(values, (list, tuple)) and values and all(isinstance(v, np.ndarray) for v in values):
+        sizes = {v.shape for v in values}
+        if len(sizes) > 1:
+            raise FewerError(
+                f"{path} holds frames of several sizes ({len(sizes)}); give masks of whole pictures instead"
+            )
+        values = np.stack(values)
+    if not isinstance(values, np.ndarray) or values.dtype == object or values.ndim != 3:
+        told = getattr(values, "shape", type(values).__name__)
+        raise FewerError(f"{path} holds {told}, not silhouettes of shape (frames, height, width)")
+    if not len(values):
+        raise FewerError(f"{path} holds no frame")
+    if values.dtype != np.uint8:
+        top = float(values.max())
+        values = (values * (255 if top <= 1 else 1)).clip(0, 255).astype(np.uint8)
+    elif values.max() == 1:
+        values = values * np.uint8(255)
+    if values.shape[1] != SIZE or values.shape[2] not in (SIZE, WIDTH):
+        values = treat_frames(values)[0]
+        if not len(values):
+            raise FewerError(f"{path} holds no person: all frames are empty")
+    if values.shape[2] == WIDTH:  # cut already
+        side = (SIZE - WIDTH) // 2
+        values = np.pad(values, ((0, 0), (0, 0), (side, side)))
+    return values
+
+
+def as_input(frames: np.ndarray) -> np.ndarray:
+    """Silhouettes as networks take them: float32 (frames, 64, 44), 0 to 1; ten columns are cut off at each side.
+
+    Examples
+    --------
+    >>> as_input(np.full((2, 64, 64), 255, np.uint8)).max()
+    1.0
+    """
+    side = (SIZE - WIDTH) // 2
+    return frames[:, :, side : SIZE - side].astype(np.float32) / 255.0
+
+
+def write_sequence(
+    root: str | Path, walk: Walk, frames: np.ndarray, *, form: str = "npz", facts: dict[str, Any] | None = None
+) -> Path:
+    """Write a sequence into a folder, as ``npz`` (ours) or ``pkl`` (for OpenGait).
+
+    Parameters
+    ----------
+    root, walk
+        Where to.
+    frames
+        uint8 (frames, 64, 64).
+    form
+        Of the file.
+    facts
+        Further arrays of an npz file, such as the known period of a simulated walk.
+    """
+    place = Path(root) / walk.person / walk.kind / walk.view
+    place.mkdir(parents=True, exist_ok=True)
+    if form == "pkl":
+        return atomic_write_bytes(place / f"{walk.view}.pkl", pickle.dumps(np.ascontiguousarray(frames), protocol=4))
+    import io
+
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {"silhouettes": frames, **(facts or {})}
+    np.savez_compressed(buffer, **arrays)
+    return atomic_write_bytes(place / f"{walk.view}.npz", buffer.getvalue())
+
+
+def write_partition(root: str | Path, train: Sequence[str], test: Sequence[str], probes: Sequence[str] = ()) -> Path:
+    """Write a partition file as OpenGait reads it."""
+    values: dict[str, Any] = {"TRAIN_SET": list(train), "TEST_SET": list(test)}
+    if probes:
+        values["PROBE_SET"] = list(probes)
+    return atomic_write_text(Path(root) / PARTITION, json.dumps(values, indent=1) + "\n")

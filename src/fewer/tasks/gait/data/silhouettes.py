@@ -1,0 +1,102 @@
+"""From masks to silhouettes of 64 x 64 pixels, as the field prepares them.
+
+The steps are those that GaitSet introduced and OpenGait keeps: rows without the body are cut off, the height becomes 64
+pixels, and 64 columns are cut around the column that halves the mass. The cubic resampling of OpenCV is done here in
+its integer arithmetic, so that no package is needed; a few pixels in a hundred differ, by one grey level of 255.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+__all__ = ["SIZE", "resize_cubic", "treat_frame", "treat_frames"]
+
+SIZE = 64
+LEAST_MASS = 10_000
+"""A frame whose pixels sum up to no more than this is empty."""
+
+_BITS = 11
+_A = -0.75
+
+
+def _taps(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and integer weights of the four source pixels of every target pixel, edges repeated."""
+    places = ((np.arange(target) + 0.5) * (source / target) - 0.5).astype(np.float32)
+    base = np.floor(places).astype(int)
+    t = (places - base).astype(np.float32)
+    one = np.float32(1)
+    first = ((_A * (t + one) - 5 * np.float32(_A)) * (t + one) + 8 * np.float32(_A)) * (t + one) - 4 * np.float32(_A)
+    second = ((np.float32(_A) + 2) * t - (np.float32(_A) + 3)) * t * t + one
+    rest = one - t
+    third = ((np.float32(_A) + 2) * rest - (np.float32(_A) + 3)) * rest * rest + one
+    weights = np.stack([first, second, third, one - first - second - third], 1)
+    rounded = np.rint(weights.astype(np.float32) * (1 << _BITS)).astype(np.int64)
+    return np.clip(base[:, None] + np.arange(-1, 3), 0, source - 1), rounded
+
+
+def resize_cubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize a uint8 image as OpenCV's ``INTER_CUBIC`` does (no smoothing when it shrinks).
+
+    Examples
+    --------
+    >>> resize_cubic(np.full((3, 3), 7, np.uint8), 2, 5).tolist()
+    [[7, 7, 7, 7, 7], [7, 7, 7, 7, 7]]
+    """
+    if image.shape == (height, width):
+        return image.copy()
+    rows, row_weights = _taps(image.shape[0], height)
+    columns, column_weights = _taps(image.shape[1], width)
+    wide = (image.astype(np.int64)[:, columns] * column_weights).sum(2)
+    found = (wide[rows] * row_weights[:, :, None]).sum(1)
+    return np.clip((found + (1 << (2 * _BITS - 1))) >> (2 * _BITS), 0, 255).astype(np.uint8)
+
+
+def treat_frame(mask: np.ndarray, size: int = SIZE) -> np.ndarray | None:
+    """One silhouette of a mask of a whole picture; None where there is nobody.
+
+    Parameters
+    ----------
+    mask
+        uint8 (height, width), the person 255.
+    size
+        Pixels of a side.
+
+    Examples
+    --------
+    >>> mask = np.zeros((200, 150), np.uint8)
+    >>> mask[20:180, 60:90] = 255
+    >>> treat_frame(mask).shape, treat_frame(np.zeros((9, 9), np.uint8)) is None
+    ((64, 64), True)
+    """
+    if int(mask.sum(dtype=np.int64)) <= LEAST_MASS:
+        return None
+    rows = np.flatnonzero(mask.sum(1, dtype=np.int64))
+    body = mask[rows[0] : rows[-1] + 1]
+    width = int(size * (body.shape[1] / body.shape[0]))
+    if width < 1:
+        return None
+    body = resize_cubic(body, size, width)
+    mass = body.sum(0, dtype=np.int64).cumsum()
+    beyond = np.flatnonzero(mass > mass[-1] / 2)
+    # a centre in the very first column is no centre, as in the field's own script
+    if not len(beyond) or beyond[0] == 0:
+        return None
+    left, right = int(beyond[0]) - size // 2, int(beyond[0]) + size // 2
+    if left <= 0 or right >= body.shape[1]:
+        body = np.pad(body, ((0, 0), (size // 2, size // 2)))
+        left, right = left + size // 2, right + size // 2
+    return body[:, left:right]
+
+
+def treat_frames(masks: Iterable[np.ndarray], size: int = SIZE) -> tuple[np.ndarray, int]:
+    """Silhouettes (frames, size, size) of masks in order, and how many empty frames were left out."""
+    found, empty = [], 0
+    for mask in masks:
+        one = treat_frame(mask, size)
+        if one is None:
+            empty += 1
+        else:
+            found.append(one)
+    return (np.stack(found) if found else np.zeros((0, size, size), np.uint8)), empty

@@ -1,0 +1,98 @@
+"""Silhouettes of a video file: the person before a still background, by OpenCV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewer.core.errors import FewerError
+from fewer.tasks.gait.data.silhouettes import treat_frames
+
+__all__ = ["VIDEOS", "video_masks", "video_silhouettes"]
+
+VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm"})
+"""Endings of video files."""
+
+
+def _opencv() -> Any:
+    try:
+        import cv2
+    except ImportError:
+        raise FewerError('videos need OpenCV; install it: pip install "fewer[video]"') from None
+    return cv2
+
+
+def video_masks(path: str | Path, *, warm_up: bool = True, least: float = 0.002) -> Iterator[np.ndarray]:
+    """Masks of the largest thing that moves in a video of a still camera.
+
+    A background of Gaussians for every pixel (Zivkovic, 2004) is learnt over the whole video first, then each frame
+    is compared with it; shadows are left out, small holes closed, and the largest piece is kept.
+
+    Parameters
+    ----------
+    path
+        Video file.
+    warm_up
+        Learn the background from all frames before the first mask; without it, the start has none.
+    least
+        Share of the picture below which a piece is no person.
+
+    Raises
+    ------
+    FewerError
+        When OpenCV is missing, or the file is no video.
+    """
+    cv2 = _opencv()
+    background = cv2.createBackgroundSubtractorMOG2(history=200, varThreshold=25, detectShadows=True)
+    if warm_up:
+        for frame in _frames(cv2, path):
+            background.apply(frame)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+    for frame in _frames(cv2, path):
+        mask = (background.apply(frame, learningRate=0 if warm_up else -1) > 200).astype(np.uint8)
+        mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, kernel)
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
+        if count < 2:
+            yield np.zeros(mask.shape, np.uint8)
+            continue
+        largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+        enough = stats[largest, cv2.CC_STAT_AREA] >= least * mask.size
+        yield np.where((labels == largest) & enough, 255, 0).astype(np.uint8)
+
+
+def _frames(cv2: Any, path: str | Path) -> Iterator[np.ndarray]:
+    if not Path(path).is_file():
+        raise FewerError(f"{path} does not exist; give a video file")
+    video = cv2.VideoCapture(str(path))
+    try:
+        if not video.isOpened():
+            raise FewerError(f"{path} cannot be read as a video")
+        while True:
+            there, frame = video.read()
+            if not there:
+                return
+            yield frame
+    finally:
+        video.release()
+
+
+def video_silhouettes(path: str | Path) -> np.ndarray:
+    """Silhouettes uint8 (frames, 64, 64) of the person in a video.
+
+    Raises
+    ------
+    FewerError
+        When nobody moves in it.
+
+    Examples
+    --------
+    >>> video_silhouettes("walk.mp4").shape  # doctest: +SKIP
+    (87, 64, 64)
+    """
+    found, empty = treat_frames(video_masks(path))
+    if not len(found):
+        raise FewerError(f"nobody moves in {path}: all {empty} frames are background; the camera must stand still")
+    return found

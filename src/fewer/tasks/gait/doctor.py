@@ -1,0 +1,195 @@
+"""Find what is wrong with a folder of walks."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewer.core.errors import FewerError
+from fewer.core.progress import Progress, Silent
+from fewer.tasks.findings import Finding, finding_lines
+from fewer.tasks.gait.data.dataset import GaitData, open_data
+from fewer.tasks.gait.protocols.casia_b import CasiaB
+from fewer.tasks.gait.protocols.records import Walks
+
+__all__ = ["CHECKS", "WalkCheckup", "checkup", "look_at"]
+
+CHECKS = {
+    "unreadable": ("error", "a sequence cannot be read"),
+    "one-person": ("error", "there is one person only"),
+    "no-judge": ("error", "nobody judges: all persons train"),
+    "no-gallery": ("error", "a person that judges has no gallery sequence"),
+    "order": ("warning", "frames are not in their order"),
+    "empty": ("warning", "frames are empty"),
+    "two": ("warning", "two people, or pieces of one, stand in the frames"),
+    "short": ("warning", "a sequence is short: less than a step is in it"),
+    "views": ("warning", "a person lacks views that others have"),
+    "duplicate": ("warning", "two sequences are the same"),
+    "partition": ("warning", "the partition file names a person that is not there"),
+}
+"""Every check: how bad it is, and what it means."""
+
+SHORT = 15
+_EMPTY = 0.01
+_PIECE = 0.15
+
+
+@dataclass(frozen=True)
+class WalkCheckup:
+    """What a folder of walks is, and what is wrong with it.
+
+    Attributes
+    ----------
+    data
+        As it was listed.
+    findings
+        Errors first.
+    facts
+        Persons, sequences, frames, kinds, views.
+    """
+
+    data: GaitData
+    findings: tuple[Finding, ...]
+    facts: dict[str, Any]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether there is no error."""
+        return all(finding.level != "error" for finding in self.findings)
+
+    def lines(self) -> list[str]:
+        """What the folder is, then the findings by check."""
+        facts = self.facts
+        told = [
+            f"{facts['people']} persons, {facts['sequences']} sequences of {facts['shortest']} to {facts['longest']} "
+            f"frames; {facts['train']} persons train, {facts['test']} judge",
+            f"kinds {', '.join(facts['kinds'])}; views {', '.join(facts['views'])}",
+        ]
+        return [*told, *finding_lines(self.findings, CHECKS)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "root": str(self.data.root),
+            "healthy": self.healthy,
+            "facts": self.facts,
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+    def to_json(self) -> str:
+        """Indented JSON."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+
+
+def look_at(frames: np.ndarray, name: str) -> list[Finding]:
+    """What is wrong with one sequence of silhouettes uint8 (frames, 64, 64).
+
+    Examples
+    --------
+    >>> [finding.check for finding in look_at(np.zeros((3, 64, 64), np.uint8), "a")]
+    ['short', 'empty']
+    """
+    found: list[Finding] = []
+
+    def note(check: str, text: str) -> None:
+        found.append(Finding(check, CHECKS[check][0], name, text))
+
+    if len(frames) < SHORT:
+        note("short", f"{len(frames)} frames; {SHORT} or more hold a step at 25 frames a second")
+    on = frames > 127
+    empty = on.mean((1, 2)) < _EMPTY
+    if empty.any():
+        note("empty", f"{int(empty.sum())} of {len(frames)} frames")
+    apart = np.array([_pieces(frame) for frame in on[~empty]])
+    if len(apart) and apart.mean() > 0.3:
+        note("two", f"{int(apart.sum())} of {len(frames)} frames have two large pieces side by side")
+    if len(frames) >= SHORT and not empty.all():
+        values = on[~empty].reshape(int((~empty).sum()), -1).astype(np.int8)
+        if len(values) >= SHORT:
+            near = np.abs(np.diff(values, axis=0)).mean()
+            far = np.abs(values[4:] - values[:-4]).mean()
+            # of a walk, the next frame is much more alike than the one four later
+            if far > 0.002 and near > 0.85 * far:
+                note("order", "the next frame is no more alike than the fourth next; names that sort as text?")
+    return found
+
+
+def _pieces(frame: np.ndarray) -> bool:
+    """Whether the upper half falls into two large pieces side by side."""
+    mass = frame[: len(frame) // 2].sum(0)
+    filled = np.flatnonzero(mass)
+    if not len(filled):
+        return False
+    gaps = np.flatnonzero(np.diff(filled) > 3)
+    return any(min(mass[: filled[g] + 1].sum(), mass[filled[g + 1] :].sum()) > _PIECE * mass.sum() for g in gaps)
+
+
+def checkup(data: GaitData | str | Path, *, progress: Progress | None = None) -> WalkCheckup:
+    """Look at every sequence.
+
+    Raises
+    ------
+    FewerError
+        When the folder holds no sequence.
+    """
+    data = open_data(data)
+    findings: list[Finding] = []
+    lengths: list[int] = []
+    hashes: dict[int, str] = {}
+    with (progress or Silent()).stage("look at sequences", len(data)) as stage:
+        for walk in data.walks:
+            try:
+                frames = data.frames(walk)
+            except FewerError as error:
+                findings.append(Finding("unreadable", "error", str(walk), str(error)))
+            else:
+                lengths.append(len(frames))
+                findings += look_at(frames, str(walk))
+                key = hash(frames.tobytes())
+                if key in hashes:
+                    findings.append(Finding("duplicate", "warning", str(walk), f"the same as {hashes[key]}"))
+                hashes.setdefault(key, str(walk))
+            stage.advance(1, str(walk))
+    findings += _whole(data)
+    order = list(CHECKS)
+    findings.sort(key=lambda f: (f.level != "error", order.index(f.check)))
+    facts = {
+        "people": len(data.people),
+        "sequences": len(data),
+        "shortest": min(lengths, default=0),
+        "longest": max(lengths, default=0),
+        "train": len({w.person for w in data.part("train")}),
+        "test": len({w.person for w in data.part("test")}),
+        "kinds": sorted({w.kind for w in data.walks}),
+        "views": sorted({w.view for w in data.walks}),
+    }
+    return WalkCheckup(data, tuple(findings), facts)
+
+
+def _whole(data: GaitData) -> list[Finding]:
+    found: list[Finding] = []
+    people, test = data.people, data.part("test")
+    if len(people) < 2:
+        found.append(Finding("one-person", "error", people[0], "there is nobody to tell apart from; add persons"))
+    elif not test:
+        found.append(Finding("no-judge", "error", "", "name persons in TEST_SET of a partition file"))
+    casia = CasiaB()
+    if test and casia.fits(Walks(test, np.zeros((len(test), 1)))):
+        lacking = {w.person for w in test} - {w.person for w in test if casia.is_gallery(w)}
+        found += [Finding("no-gallery", "error", p, "no sequence nm-01 to nm-04") for p in sorted(lacking)]
+    views: dict[str, set[str]] = {}
+    for walk in data.walks:
+        views.setdefault(walk.person, set()).add(walk.view)
+    usual = Counter(view for some in views.values() for view in some)
+    common = {view for view, count in usual.items() if count > 0.5 * len(people)}
+    for person, some in views.items():
+        if missing := sorted(common - some):
+            found.append(Finding("views", "warning", person, f"no view {', '.join(missing)}"))
+    named = {p for part in ("train", "test") for p in data.partition.get(part, ())}
+    found += [Finding("partition", "warning", p, "it is in no folder") for p in sorted(named - set(people))]
+    return found

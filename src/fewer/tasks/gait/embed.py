@@ -1,0 +1,95 @@
+"""From silhouettes to embeddings: one sequence, or all of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from fewer.core.errors import FewerError
+from fewer.core.progress import Progress, Silent
+from fewer.models.running import evaluating
+from fewer.tasks.gait.data.dataset import GaitData, as_input, read_sequence
+from fewer.tasks.gait.data.silhouettes import SIZE, treat_frames
+from fewer.tasks.gait.protocols.records import Walk, Walks
+
+__all__ = ["LONGEST", "embed", "embed_walks"]
+
+LONGEST = 720
+"""Frames of a sequence that are looked at, as in OpenGait."""
+
+
+def embed(model: nn.Module | str | Path, sequence: np.ndarray | str | Path) -> np.ndarray:
+    """Embedding of one sequence; two embeddings of one person are near by
+    :func:`~fewer.tasks.gait.protocols.distance.part_distances`.
+
+    Parameters
+    ----------
+    model
+        A gait network, or a run folder.
+    sequence
+        Masks or silhouettes uint8 (frames, height, width); or a pkl, npz or video file, or a folder of mask images.
+
+    Returns
+    -------
+    ndarray
+        Shape (channels, parts), float32.
+
+    Raises
+    ------
+    FewerError
+        When the model or the sequence cannot be used.
+
+    Examples
+    --------
+    >>> from fewer.tasks.gait.networks import build_network
+    >>> embed(build_network({"size": "tiny"}).eval(), np.full((3, 64, 64), 255, np.uint8)).shape
+    (16, 16)
+    """
+    if isinstance(model, (str, Path)):
+        from fewer.tasks.gait.loaded import open_run
+
+        model = open_run(model).model
+    frames = read_sequence(sequence) if isinstance(sequence, (str, Path)) else np.asarray(sequence)
+    if frames.ndim != 3 or not len(frames):
+        raise FewerError(f"a sequence has shape (frames, height, width); this one has {frames.shape}")
+    if frames.shape[1:] != (SIZE, SIZE):
+        frames, _ = treat_frames(frames)
+        if not len(frames):
+            raise FewerError("nobody is in any frame of the sequence")
+    return _embedded(model, frames)
+
+
+def _embedded(model: nn.Module, frames: np.ndarray) -> np.ndarray:
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    x = torch.from_numpy(as_input(frames[:LONGEST]))[None].to(device)
+    with evaluating(model), torch.no_grad():
+        return model(x)[0].float().cpu().numpy()
+
+
+def embed_walks(
+    model: nn.Module, data: GaitData, walks: Sequence[Walk], *, progress: Progress | None = None
+) -> tuple[Walks, list[tuple[Walk, str]]]:
+    """Embeddings of sequences of a data set, each at its own length; and those that could not be read, and why.
+
+    Raises
+    ------
+    FewerError
+        When none can be read.
+    """
+    found, names, skipped = [], [], []
+    with (progress or Silent()).stage("embed", len(walks)) as stage:
+        for walk in walks:
+            try:
+                found.append(_embedded(model, data.frames(walk)))
+                names.append(walk)
+            except FewerError as error:
+                skipped.append((walk, str(error)))
+            stage.advance(1, str(walk))
+    if not found:
+        reason = f"; the first: {skipped[0][1]}" if skipped else ""
+        raise FewerError(f"no sequence of {data.root} can be used{reason}")
+    return Walks(names, np.stack(found)), skipped

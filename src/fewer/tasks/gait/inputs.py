@@ -1,0 +1,76 @@
+"""Sequences of a folder for the engine: of different lengths, unlabelled, of other persons for judgement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fewer.core.errors import FewerError
+from fewer.data.samples import ListSamples
+from fewer.models.spec import LoadedModel
+from fewer.tasks.gait.data.dataset import as_input
+from fewer.tasks.gait.data.loose import open_sequences
+from fewer.tasks.gait.loaded import network_of, unseen
+from fewer.tasks.gait.protocols.records import Walk
+
+__all__ = ["WalkSamples", "walks_for"]
+
+_STREAM = 25
+_FRAMES = 60
+"""Frames that the engine looks at, of each sequence."""
+
+
+class WalkSamples(ListSamples):
+    """Sequences; those of one length go through the network together."""
+
+    def __init__(self, items: Any, files: tuple[Path, ...] = (), skipped: list[tuple[Path, str]] | None = None) -> None:
+        super().__init__(items)
+        self.files, self.skipped = files, list(skipped or [])
+
+    def take(self, positions: Any) -> WalkSamples:
+        """The sequences at some positions."""
+        files = tuple(self.files[i] for i in positions) if self.files else ()
+        return WalkSamples([self.items[i] for i in positions], files)
+
+    def map(self, change: Any) -> WalkSamples:
+        """Every sequence changed."""
+        return WalkSamples([change(item) for item in self.items], self.files, self.skipped)
+
+
+def walks_for(loaded: LoadedModel, folder: str | Path, count: int, *, part: str, seed: int) -> WalkSamples:
+    """Sequences without labels.
+
+    Of the folder that the network was trained on, persons that judge are held out; of any other, a quarter of the
+    persons by name.
+
+    Raises
+    ------
+    FewerError
+        When the folder holds no sequence that can be used for this part.
+    """
+    network_of(loaded)
+    data = open_sequences(folder)
+    held = {walk.person for walk in unseen(loaded, data)}
+    people = data.people
+    if not 0 < len(held) < len(people):
+        held = set(people[-max(1, len(people) // 4) :]) if len(people) > 1 else set()
+    chosen = [walk for walk in data.walks if (walk.person in held) == (part == "heldout")]
+    if not chosen:  # one person alone: every fourth sequence is kept apart
+        chosen = [w for i, w in enumerate(data.walks) if (i % 4 == 3) == (part == "heldout")] or data.walks
+    items, files, skipped = [], [], []
+    for index in np.random.default_rng([seed, _STREAM]).permutation(len(chosen)):
+        walk: Walk = chosen[int(index)]
+        try:
+            items.append(torch.from_numpy(as_input(data.frames(walk)[:_FRAMES])))
+            files.append(data.places[walk])
+        except FewerError as error:
+            skipped.append((data.places[walk], str(error)))
+        if len(items) == count:
+            break
+    if not items:
+        reason = f"; the first: {skipped[0][1]}" if skipped else ""
+        raise FewerError(f"{folder} holds no readable sequence for the {part} part{reason}")
+    return WalkSamples(items, tuple(files), skipped)

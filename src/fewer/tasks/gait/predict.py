@@ -1,0 +1,144 @@
+"""Who is it: the nearest known persons of every sequence, ranked, with pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewer.core.errors import FewerError
+from fewer.core.files import atomic_write_bytes, atomic_write_text
+from fewer.core.progress import Progress
+from fewer.tasks.folders import check_out, device_of, make_folder
+from fewer.tasks.gait.data.loose import open_sequences
+from fewer.tasks.gait.embed import embed_walks
+from fewer.tasks.gait.loaded import network_of, open_run
+from fewer.tasks.gait.pages import matches_page
+from fewer.tasks.gait.protocols.distance import nearest
+from fewer.tasks.gait.protocols.records import Walks
+from fewer.tasks.gait.protocols.scores import Match
+from fewer.tasks.gait.settings import PredictSettings
+
+__all__ = ["Matched", "predict"]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What :func:`predict` wrote.
+
+    Attributes
+    ----------
+    folder
+        With ``matches.json``, ``matches.csv``, ``matches.html`` and ``embeddings.npz``.
+    ranked
+        Matches of every sequence, near ones first.
+    skipped
+        Sequences that could not be used, and why.
+    """
+
+    folder: Path
+    ranked: tuple[tuple[Match, ...], ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def lines(self) -> list[str]:
+        """The nearest match of every sequence (the first twenty), and what was skipped."""
+        told = [f"{some[0].probe} -> {some[0].found} ({some[0].distance:.3f})" for some in self.ranked[:20]]
+        if len(self.ranked) > 20:
+            told.append(f"and {len(self.ranked) - 20} more")
+        return [*told, *(f"skipped {name}: {reason}" for name, reason in self.skipped), f"see {self.folder}"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        matches = [
+            {
+                "sequence": str(some[0].probe),
+                "matches": [
+                    {"person": m.found.person, "sequence": str(m.found), "distance": round(m.distance, 5)} for m in some
+                ],
+            }
+            for some in self.ranked
+        ]
+        skipped = [{"sequence": name, "reason": reason} for name, reason in self.skipped]
+        return {"folder": str(self.folder), "matches": matches, "skipped": skipped}
+
+
+def predict(
+    run: str | Path,
+    inputs: str | Path,
+    *,
+    out: str | Path,
+    settings: PredictSettings | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Matched:
+    """Write the nearest known sequences of every sequence.
+
+    Parameters
+    ----------
+    run
+        Run folder.
+    inputs
+        Data set, folder of sequences, one sequence, or one video.
+    out
+        Folder for the results.
+    settings
+        See :class:`~fewer.tasks.gait.settings.PredictSettings`; ``gallery`` names the known persons.
+    overwrite, resume
+        Replace results that are there.
+
+    Raises
+    ------
+    FewerError
+        When the run or all sequences cannot be used, there is no gallery, or results are there already.
+    """
+    settings = settings or PredictSettings()
+    loaded = open_run(run)
+    check_out(out, ("matches.json",), overwrite or resume)
+    model = network_of(loaded).to(device_of(device))
+    data = open_sequences(inputs)
+    gallery = data if settings.gallery is None else open_sequences(settings.gallery)
+    probes, skipped = embed_walks(model, data, data.walks, progress=progress)
+    if settings.gallery is None:
+        known = probes
+        if len(probes) < 2:
+            raise FewerError(f"{inputs} holds one sequence and nothing to compare it with; give --gallery FOLDER")
+    else:
+        known, more = embed_walks(model, gallery, gallery.walks, progress=progress)
+        skipped = [*skipped, *more]
+    ranked = _ranked(probes, known, settings.top, itself=settings.gallery is None)
+    folder = make_folder(out)
+    result = Matched(folder, ranked, tuple((str(walk), reason) for walk, reason in skipped))
+    page = matches_page(f"{Path(inputs).name} by {Path(run).name}", ranked, data, gallery, settings.pictures)
+    buffer = io.BytesIO()
+    np.savez(buffer, embeddings=probes.embeddings, names=np.array([str(w) for w in probes.walks], dtype=str))
+    atomic_write_bytes(folder / "embeddings.npz", buffer.getvalue())
+    atomic_write_text(folder / "matches.csv", _table(ranked))
+    atomic_write_text(folder / "matches.html", page.to_html())
+    atomic_write_text(folder / "matches.json", json.dumps(result.to_dict(), indent=1) + "\n")
+    return result
+
+
+def _ranked(probes: Walks, known: Walks, top: int, *, itself: bool) -> tuple[tuple[Match, ...], ...]:
+    rows, distances = nearest(probes.embeddings, known.embeddings, top + int(itself))
+    found = []
+    for i, (near, far) in enumerate(zip(rows, distances, strict=True)):
+        pairs = [(int(r), float(d)) for r, d in zip(near, far, strict=True) if not (itself and int(r) == i)]
+        found.append(tuple(Match(probes.walks[i], known.walks[r], d) for r, d in pairs[:top]))
+    return tuple(found)
+
+
+def _table(ranked: tuple[tuple[Match, ...], ...]) -> str:
+    out = io.StringIO()
+    rows = csv.writer(out, lineterminator="\n")
+    rows.writerow(["sequence", "rank", "person", "match", "distance"])
+    for some in ranked:
+        for rank, match in enumerate(some, 1):
+            rows.writerow([match.probe, rank, match.found.person, match.found, f"{match.distance:.5f}"])
+    return out.getvalue()

@@ -1,0 +1,80 @@
+"""GREW: the labels of its probes are not public; a CSV is sent in, and a local stand-in scores what has labels."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+
+import numpy as np
+
+from fewer.core.errors import FewerError
+from fewer.tasks.gait.protocols.distance import nearest
+from fewer.tasks.gait.protocols.ranked import score_ranked
+from fewer.tasks.gait.protocols.records import Walks
+from fewer.tasks.gait.protocols.scores import Scores
+
+__all__ = ["Grew", "submission"]
+
+_LIST = 20
+
+
+@dataclass(frozen=True)
+class Grew:
+    """The local stand-in: the first sequence of a person is the gallery, the second probes.
+
+    Its numbers cannot be compared with the leaderboard, whose probes are other ones; :func:`submission` writes the
+    file for that.
+    """
+
+    name: str = "grew (local stand-in, not the leaderboard)"
+    note: str = "rank-1 of second sequences among first ones; a CSV for the leaderboard"
+
+    def fits(self, walks: Walks) -> bool:
+        """Whether there is a folder ``probe``."""
+        return any(walk.person == "probe" for walk in walks.walks)
+
+    def __call__(self, walks: Walks) -> Scores:
+        """Score embeddings of sequences with labels."""
+        places: dict[str, list[int]] = {}
+        for i in sorted(range(len(walks)), key=lambda i: walks.walks[i]):
+            if walks.walks[i].person != "probe":
+                places.setdefault(walks.walks[i].person, []).append(i)
+        gallery = np.array([rows[0] for rows in places.values()], dtype=int)
+        probes = np.array([row for rows in places.values() for row in rows[1:2]], dtype=int)
+        return score_ranked(self.name, walks, probes, gallery)
+
+
+def submission(walks: Walks) -> str:
+    """The CSV that GREW's server takes: each probe and its twenty nearest identities.
+
+    Parameters
+    ----------
+    walks
+        Embeddings; those of the person ``probe`` are looked for, by their ``kind``, among the others.
+
+    Raises
+    ------
+    FewerError
+        When probes or gallery are missing.
+
+    Examples
+    --------
+    >>> from fewer.tasks.gait.protocols.records import Walk
+    >>> names = [Walk("00001", "a", "x"), Walk("00002", "b", "x"), Walk("probe", "p", "x")]
+    >>> walks = Walks(names, np.array([[0.0], [1.0], [0.9]]))
+    >>> submission(walks).splitlines()[1][:14]
+    'p,00002,00001,'
+    """
+    probes, gallery = walks.rows(lambda w: w.person == "probe"), walks.rows(lambda w: w.person != "probe")
+    if not len(probes) or not len(gallery):
+        raise FewerError("GREW needs a folder 'probe' and a gallery of persons beside it; one of them is missing")
+    rows, _ = nearest(walks.embeddings[probes], walks.embeddings[gallery], _LIST)
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow(["videoId", *(f"rank{k}" for k in range(1, _LIST + 1))])
+    for probe, near in zip(probes, rows, strict=True):
+        found = [walks.walks[int(gallery[row])].person for row in near]
+        # the server reads twenty columns; a smaller gallery repeats its last one
+        table.writerow([walks.walks[int(probe)].kind, *found, *[found[-1]] * (_LIST - len(found))])
+    return out.getvalue()

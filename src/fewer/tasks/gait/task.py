@@ -1,0 +1,111 @@
+"""The task ``gait``: what verbs ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fewer.core.progress import Progress
+from fewer.tasks.gait.settings import EvaluateSettings, PredictSettings, TrainSettings
+from fewer.tasks.task import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fewer.models.spec import LoadedModel
+    from fewer.tasks.gait.doctor import WalkCheckup
+    from fewer.tasks.gait.evaluate import GaitQuality
+    from fewer.tasks.gait.predict import Matched
+    from fewer.tasks.gait.protocols.scores import Scores
+    from fewer.tasks.gait.trained import TrainedGait
+
+__all__ = ["Gait"]
+
+
+class Gait(Task):
+    """Who walks, from silhouettes.
+
+    Examples
+    --------
+    >>> Gait().recognises("no-such-folder")
+    False
+    """
+
+    name = "gait"
+    note = "who walks, from silhouettes"
+    data = "a folder PERSON/KIND/VIEW of silhouettes: pkl files of OpenGait, npz files, or mask images"
+    settings = TrainSettings
+    evaluate_settings = EvaluateSettings
+    predict_settings = PredictSettings
+
+    def recognises(self, data: str | Path) -> bool:
+        """Folders three deep with one array file or mask images in each, named as gait sets are."""
+        import re
+
+        place = next(iter(sorted(Path(data).glob("*/*/*/*"))), None)
+        if place is None or place.suffix.lower() not in (".pkl", ".npz", ".png"):
+            return False
+        person, kind, view = place.parent.parts[-3:]
+        named = re.fullmatch(r"(nm|bg|cl)-?\d+|\d\d", kind) is not None and re.fullmatch(r"\d{3}", view) is not None
+        return named and bool(person)
+
+    def networks(self) -> Mapping[str, str]:
+        """Networks, with the parameter names of OpenGait."""
+        from fewer.tasks.gait.networks import NETWORKS
+
+        return NETWORKS
+
+    def network(self, name: str, args: Mapping[str, Any]) -> nn.Module:
+        """See :func:`fewer.tasks.gait.networks.build_network`."""
+        from fewer.tasks.gait.networks import build_network
+
+        return build_network({"network": name, **args})
+
+    def plan(self, data: Any, settings: TrainSettings) -> Sequence[str]:
+        """Persons and network of a training."""
+        from fewer.tasks.gait.training import plan_training
+
+        return plan_training(data, settings).lines()
+
+    def train(self, data: Any, **options: Any) -> TrainedGait:  # type: ignore[override]
+        """See :func:`fewer.tasks.gait.training.train`."""
+        from fewer.tasks.gait.training import train
+
+        return train(data, **options)
+
+    def evaluate(self, target: str | Path, data: str | Path, **options: Any) -> Scores:  # type: ignore[override]
+        """See :func:`fewer.tasks.gait.evaluate.evaluate`."""
+        from fewer.tasks.gait.evaluate import evaluate
+
+        return evaluate(target, data, **options)
+
+    def predict(self, run: str | Path, inputs: str | Path, **options: Any) -> Matched:  # type: ignore[override]
+        """See :func:`fewer.tasks.gait.predict.predict`."""
+        from fewer.tasks.gait.predict import predict
+
+        return predict(run, inputs, **options)
+
+    def checkup(self, data: Any, *, progress: Progress | None = None) -> WalkCheckup:
+        """See :func:`fewer.tasks.gait.doctor.checkup`."""
+        from fewer.tasks.gait.doctor import checkup
+
+        return checkup(data, progress=progress)
+
+    def images(self, loaded: LoadedModel, folder: str | Path, count: int, *, part: str, seed: int) -> Any:
+        """See :func:`fewer.tasks.gait.inputs.walks_for`."""
+        from fewer.tasks.gait.inputs import walks_for
+
+        return walks_for(loaded, folder, count, part=part, seed=seed)
+
+    def quality(self, loaded: LoadedModel, folder: str | Path) -> GaitQuality:
+        """See :func:`fewer.tasks.gait.evaluate.quality`."""
+        from fewer.tasks.gait.evaluate import quality
+
+        return quality(loaded, folder)
+
+    def demo(self, compress: Any, out: str | Path, **options: Any) -> Any:
+        """See :func:`fewer.tasks.gait.demo.demo`."""
+        from fewer.tasks.gait.demo import demo
+
+        return demo(compress, out, **options)

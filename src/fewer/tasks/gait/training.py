@@ -1,0 +1,209 @@
+"""Train a gait network: from silhouettes to a run folder with weights, scores on other persons and a page."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fewer.core.errors import FewerError
+from fewer.core.progress import Progress, Silent
+from fewer.core.run import RunFolder
+from fewer.models.artefact import save_artefact
+from fewer.tasks.gait.data.dataset import GaitData, open_data
+from fewer.tasks.gait.data.silhouettes import SIZE
+from fewer.tasks.gait.embed import embed_walks
+from fewer.tasks.gait.losses import class_loss, triplet_loss
+from fewer.tasks.gait.networks import GaitNetwork, NetworkConfig, build_network
+from fewer.tasks.gait.pages import training_page
+from fewer.tasks.gait.protocols import protocol_for
+from fewer.tasks.gait.protocols.records import Walk
+from fewer.tasks.gait.protocols.scores import Scores
+from fewer.tasks.gait.sampling import PersonSampler
+from fewer.tasks.gait.settings import TrainSettings
+from fewer.tasks.gait.tpa import TPAConfig
+from fewer.tasks.gait.trained import GaitPlan, TrainedGait
+from fewer.training.loop import Validation, check_device, fit, make_accelerator, work_key
+
+__all__ = ["objective_of", "plan_training", "save_gait", "train"]
+
+_SIDE = 10
+_FEW = 8
+"""Persons below which all train, and the last state is taken."""
+
+
+def plan_training(data: GaitData | str | Path, settings: TrainSettings | None = None) -> GaitPlan:
+    """Look at a data set and choose the network, without training.
+
+    Raises
+    ------
+    FewerError
+        When there is nothing to train with.
+    """
+    settings = settings or TrainSettings()
+    data = open_data(data)
+    train, test = data.part("train"), data.part("test")
+    people = sorted({walk.person for walk in train})
+    if len(people) < 2:
+        raise FewerError(f"{data.root} has {len(people)} person to train with; two are needed, and more to judge")
+    kept = round(settings.validate_share * len(people)) if len(people) >= _FEW else 0
+    last = set(people[len(people) - max(2, kept) :]) if kept else set()
+    tpa = None if settings.tpa == "off" else TPAConfig(encoding=settings.tpa)
+    config = NetworkConfig(network=settings.network, size=settings.size, classes=len(people) - len(last), tpa=tpa)
+    return GaitPlan(
+        data, [w for w in train if w.person not in last], [w for w in train if w.person in last], test, config
+    )
+
+
+def objective_of(
+    model: GaitNetwork, sampler: PersonSampler, settings: TrainSettings, device: Any
+) -> Callable[..., Any]:
+    """Losses of a step, by name: triplets, and classes where the network has them."""
+
+    def objective(net: nn.Module, step: int) -> dict[str, Tensor]:
+        x, labels = (t.to(device) for t in sampler.batch(step))
+        embeddings, scores = model.train_outputs(x)
+        losses = {"triplet": triplet_loss(embeddings, labels, settings.margin)[0]}
+        if scores is not None:
+            scale = 1.0 if model.config.network == "gaitgl" else 16.0  # its scores are no cosines
+            losses["classes"] = class_loss(scores, labels, scale)
+        return losses
+
+    return objective
+
+
+def score_people(model: nn.Module, data: GaitData, walks: list[Walk], progress: Progress | None = None) -> Scores:
+    """Scores by the protocol that the names speak for."""
+    found, _ = embed_walks(model, data, walks, progress=progress)
+    return protocol_for(found, data.partition.get("probes", ()))(found)
+
+
+def train(
+    data: GaitData | str | Path,
+    *,
+    out: str | Path | None = None,
+    settings: TrainSettings | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
+    command: str = "",
+) -> TrainedGait:
+    """Train a gait network.
+
+    Parameters
+    ----------
+    data
+        Folder, or a data set that was opened.
+    out
+        Run folder; everything stays in memory when None.
+    settings
+        See :class:`~fewer.tasks.gait.settings.TrainSettings`.
+    overwrite, resume
+        What to do with an existing run folder.
+    progress, tell, command
+        For the command line.
+
+    Raises
+    ------
+    FewerError
+        When data and settings do not fit each other.
+
+    Examples
+    --------
+    >>> train("walks/", out="run/", settings=TrainSettings(steps=1000)).scores.headline  # doctest: +SKIP
+    81.4
+    """
+    settings, progress = settings or TrainSettings(), progress or Silent()
+    check_device(settings)
+    with ExitStack() as stack:
+        plan = plan_training(data, settings)
+        run = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume)) if out else None
+        if run is not None and resume and run.has("report_json"):
+            raise FewerError(f"the training in {out} is finished; give --overwrite to do it again")
+        for line in plan.lines():
+            if tell is not None:
+                tell(line)
+        scratch = None
+        if run is not None:
+            plain = {k: v for k, v in settings.model_dump(mode="json").items() if v is not None}
+            run.write_config({"task": "gait", "data": str(plan.data.root), "settings": plain})
+            run.log("started", command=command)
+            scratch = run.path / ".scratch"
+            scratch.mkdir(exist_ok=True)
+        result = _train(plan, settings, scratch, progress)
+        if run is not None:
+            save_gait(run.path, result.model, plan, settings.frames)
+            page = training_page(result, command)
+            run.write_text("report_html", page.to_html())
+            run.write_text("report_json", page.to_json())
+            run.log("finished", best_step=result.best_step)
+            shutil.rmtree(run.path / ".scratch", ignore_errors=True)
+            result.folder = run.path
+        return result
+
+
+def _train(plan: GaitPlan, settings: TrainSettings, scratch: Path | None, progress: Progress) -> TrainedGait:
+    began, sequences = perf_counter(), []
+    with progress.stage("read sequences", len(plan.train)) as stage:
+        for walk in plan.train:
+            sequences.append(np.ascontiguousarray(plan.data.frames(walk)[:, :, _SIDE : SIZE - _SIDE]))
+            stage.advance(1, str(walk))
+    torch.manual_seed(settings.seed)
+    model = build_network(plan.config)
+    accelerator = make_accelerator(settings)
+    model.to(accelerator.device)
+    sampler = PersonSampler(
+        plan.train,
+        sequences,
+        people=max(2, settings.batch // settings.each),
+        each=settings.each,
+        frames=settings.frames,
+        order=settings.order,
+        skip=settings.skip,
+        flip=settings.flip,
+        seed=settings.seed,
+    )
+    names = [str(walk) for walk in plan.train]
+    key = work_key(settings.model_dump(exclude={"device"}), plan.config.model_dump(mode="json"), names, len(sequences))
+    found = fit(
+        model,
+        objective_of(model, sampler, settings, accelerator.device),
+        settings,
+        accelerator,
+        name="train",
+        progress=progress,
+        checkpoint=scratch and scratch / "checkpoint.safetensors",
+        key=key,
+        validate=Validation(lambda net: score_people(net, plan.data, plan.val).headline, name="rank-1")
+        if plan.val
+        else None,
+    )
+    if plan.val:
+        found.load_best(model)
+    model.to("cpu").eval()
+    seconds, scores, note = perf_counter() - began, None, ""
+    if plan.test:
+        try:
+            scores = score_people(model, plan.data, plan.test, progress)
+        except FewerError as error:
+            note = f"not judged: {error}"
+    return TrainedGait(model, plan, settings, scores, list(found.history), found.best_step, seconds, note=note)
+
+
+def save_gait(folder: Path, model: GaitNetwork, plan: GaitPlan, frames: int = 30) -> None:
+    """Weights and recipe of a gait network, as ``load_model`` reads them."""
+    args = model.config.model_dump(mode="json")
+    source = {"kind": "task", "task": "gait", "name": model.config.network, "args": args}
+    trained = sorted({walk.person for walk in plan.train + plan.val})
+    split = {"data": str(plan.data.root.resolve()), "train": trained, "classes": plan.people}
+    meta = {"task": "gait", "gait": {"split": split}, "model": model.config.network}
+    meta["input_size"] = [frames, SIZE, SIZE - 2 * _SIDE]
+    save_artefact(folder, model.cpu(), [], source, meta)

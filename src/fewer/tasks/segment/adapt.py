@@ -1,0 +1,222 @@
+"""Adapt a segmentation to an unlabelled target: from two folders to a run folder that every other verb reads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from torch import Tensor, nn
+
+from fewer.adaptation.methods import METHODS
+from fewer.adaptation.problem import Adapted, Pair, Problem, Work
+from fewer.core.errors import FewerError
+from fewer.core.files import atomic_write_text
+from fewer.core.progress import Progress, Silent
+from fewer.core.run import RunFolder
+from fewer.models.artefact import save_artefact
+from fewer.tasks.segment.adapt_data import open_domains
+from fewer.tasks.segment.adapt_network import TargetFirst, source_of
+from fewer.tasks.segment.adapt_settings import AdaptSettings
+from fewer.tasks.segment.adapted import AdaptedRun, AdaptPlan
+from fewer.tasks.segment.dataset import SegmentData, open_data
+from fewer.tasks.segment.files import read_picture
+from fewer.tasks.segment.inference import predict_logits
+from fewer.tasks.segment.losses import ScaledLoss, named_loss
+from fewer.tasks.segment.memory import check_memory, estimate_memory
+from fewer.tasks.segment.networks import build_network, check_network, scales
+from fewer.tasks.segment.nnunet import write_nnunet
+from fewer.tasks.segment.preparation import resample
+from fewer.tasks.segment.reading import read_case
+from fewer.tasks.segment.sampling import HeldStore, PatchSampler
+from fewer.tasks.segment.scoring import evaluate_cases
+from fewer.training.devices import check_device, make_accelerator
+from fewer.training.loop import work_key
+
+__all__ = ["adapt", "make_problem", "plan_adapt"]
+
+
+def plan_adapt(source: str | Path, target: str | Path, settings: AdaptSettings | None = None) -> AdaptPlan:
+    """Look at both domains, build the network and estimate the memory, without training.
+
+    Raises
+    ------
+    FewerError
+        When the domains do not fit each other, or the memory does not suffice.
+    """
+    settings = settings or AdaptSettings()
+    METHODS[settings.method]
+    settings = settings.of_method()
+    domains = open_domains(source, target, settings)
+    p = domains.preparation
+    network = build_network(settings, p.dims, p.channels, len(p.classes))
+    check_network(network.model, network.name, p.channels, len(p.classes), p.patch)
+    count = len(domains.source) + len(domains.held) + len(domains.target) + len(domains.unlabelled)
+    held = count * prod(p.shape_of(read_picture(domains.source[0].images[0]))) * (4 * p.channels + 1)
+    copies = {"ms-mt": 2, "mt-uda": 3, "le-uda": 3}.get(settings.method, 1)
+    # student and teacher pass through one after the other; the teacher keeps no activations
+    shape = (2 * settings.batch, p.channels, *p.patch)
+    memory = estimate_memory(network.model, shape, len(p.classes), cases=copies * held, moments=3)
+    return AdaptPlan(domains, network, settings, check_memory(memory))
+
+
+def make_problem(plan: AdaptPlan) -> Problem:
+    """What a method is given, from the plan: all images are read and prepared here."""
+    d, p, settings = plan.domains, plan.domains.preparation, plan.settings
+
+    def pair(data: SegmentData, case: Any) -> Pair:
+        return p.sample(read_case(data, case, p.channels))
+
+    def sampler(pairs: Sequence[Pair], stream: int) -> Callable[[int], tuple[Tensor, Tensor]]:
+        return PatchSampler(HeldStore(pairs, p), settings, stream=stream).batch
+
+    loss = named_loss(settings.loss)
+    layers = getattr(plan.network.model, "upsamples", None)
+    taps = (f"upsamples.{len(layers) - 1}", f"upsamples.{len(layers) - 2}") if layers and len(layers) > 1 else ()
+    return Problem(
+        network=plan.network.model,
+        dims=p.dims,
+        classes=p.classes,
+        source=[pair(d.data, case) for case in d.source],
+        held=[pair(d.data, case) for case in d.held],
+        target=[pair(d.target_data, case)[0] for case in d.target],
+        sampler=sampler,
+        loss=lambda outputs, masks, weights: ScaledLoss(loss, weights)(outputs, masks),
+        scales=lambda output: scales(output, p.dims),
+        weights=settings.scale_weights,
+        logits=lambda model, image: predict_logits(model, image, p.patch, len(p.classes), 0.25).cpu(),
+        unlabelled=[pair(d.data, case)[0] for case in d.unlabelled],
+        answers=[pair(d.target_data, case) for case in d.answers],
+        taps=taps,
+    )
+
+
+def adapt(
+    source: str | Path,
+    target: str | Path,
+    *,
+    out: str | Path | None = None,
+    settings: AdaptSettings | None = None,
+    test: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
+    command: str = "",
+) -> AdaptedRun:
+    """Train a network on a labelled source so that it segments an unlabelled target.
+
+    Parameters
+    ----------
+    source
+        A folder with masks, or a raw folder of nnU-Net.
+    target
+        A folder of images; masks in it are ignored and that is said.
+    out
+        Run folder, which ``predict``, ``eval`` and ``compress`` read like that of a training.
+    test
+        A labelled folder of the target domain that is scored at the very end, and never before.
+
+    Raises
+    ------
+    FewerError
+        When data, settings or memory do not suffice.
+
+    Examples
+    --------
+    >>> run = adapt("t1/", "flair/", out="run/", settings=AdaptSettings(method="ms-mt"))  # doctest: +SKIP
+    """
+    settings, progress = settings or AdaptSettings(), progress or Silent()
+    check_device(settings)
+    began = perf_counter()
+    judged = open_data(test) if test is not None else None
+    with ExitStack() as stack:
+        run = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume)) if out else None
+        if run is not None and resume and run.has("report_json"):
+            raise FewerError(f"the adaptation in {out} is finished; give --overwrite to do it again")
+        plan = plan_adapt(source, target, settings)
+        for line in plan.lines():
+            if tell is not None:
+                tell(line)
+        scratch = None
+        if run is not None:
+            values = {k: v for k, v in settings.model_dump(mode="json").items() if v is not None}
+            run.write_config({"task": "segment", "source": str(source), "target": str(target), "settings": values})
+            scratch = run.path / ".scratch"
+            scratch.mkdir(exist_ok=True)
+        problem = make_problem(plan)
+        key = work_key(
+            plan.settings.model_dump(exclude={"cache", "device"}),
+            plan.domains.preparation.to_dict(),
+            [case.name for case in (*plan.domains.source, *plan.domains.target)],
+        )
+        work = Work(
+            scratch, key, make_accelerator(settings), progress, tell or (lambda line: None), list(plan.domains.notes)
+        )
+        problem.network.to(work.accelerator.device)
+        adapted = METHODS[settings.method].run(problem, plan.settings, work)
+        model = _whole(adapted).cpu().eval()
+        result = AdaptedRun(model, plan, adapted, None, work.notes)
+        if judged is not None:
+            result.evaluation = evaluate_cases(model, judged, judged.cases, plan.domains.preparation, progress=progress)
+        result.seconds = perf_counter() - began
+        if run is not None:
+            with run.together():
+                _save(run, result, problem, judged, command)
+            shutil.rmtree(run.path / ".scratch", ignore_errors=True)
+            result.folder = run.home
+        return result
+
+
+def _whole(adapted: Adapted) -> nn.Module:
+    """The network, behind its translator where target images must be given the source's look first."""
+    return adapted.model if adapted.translator is None else TargetFirst(adapted.translator, adapted.model)
+
+
+def _save(run: RunFolder, result: AdaptedRun, problem: Problem, judged: SegmentData | None, command: str) -> None:
+    from fewer.tasks.segment.adapt_page import adapt_page
+
+    plan = result.plan
+    d, p = plan.domains, plan.domains.preparation
+    plain = {k: v for k, v in plan.settings.model_dump(mode="json").items() if v is not None}
+    # scans of the target have trained, if without masks: an evaluation on this very folder says so
+    split = {"data": str(d.target_data.root.resolve()), "train": [c.name for c in d.target], "val": []}
+    facts = {"preparation": p.to_dict(), "settings": plain, "split": split}
+    meta = {"task": "segment", "segment": facts, "model": plan.network.name, "input_size": [p.channels, *p.patch]}
+    source = source_of(result.model, plan.network.source)
+    save_artefact(run.path, result.model, [], source, meta, preprocess=p.preprocess())
+    page = adapt_page(result, problem, judged, command)
+    run.write_text("report_html", page.to_html())
+    run.write_text("report_json", page.to_json())
+    for name, stage in result.adapted.stages.items():
+        atomic_write_text(run.path / f"history-{name}.csv", stage.history.to_csv())
+    if result.evaluation is not None:
+        atomic_write_text(run.path / "evaluation.csv", result.evaluation.to_csv())
+    if result.adapted.checks:
+        atomic_write_text(run.path / "translator.json", json.dumps(result.adapted.checks, indent=1) + "\n")
+    if len(result.adapted.translated):
+        _write_translated(run.path / "translated", plan, result.adapted.translated)
+
+
+def _write_translated(folder: Path, plan: AdaptPlan, images: Sequence[Tensor]) -> None:
+    """Translated source scans with their masks as a raw folder of nnU-Net, on the voxels of the originals."""
+    from fewer.tasks.segment.files import suffix_of
+
+    def cases() -> Any:
+        for case, image in zip(plan.domains.source, images, strict=True):
+            sample = read_case(plan.domains.data, case)
+            back = resample(image, sample.picture.space).numpy().astype("float32")
+            yield case.name, replace(sample.picture, array=back), sample.mask
+
+    first = suffix_of(plan.domains.source[0].images[0])
+    suffix = ".nii.gz" if first in (".nii", ".nii.gz") else ".tif"  # floats fit into no PNG
+    classes = {name: index for index, name in enumerate(plan.domains.preparation.classes)}
+    channels = [f"translated {index}" for index in range(plan.domains.preparation.channels)]
+    shutil.rmtree(folder, ignore_errors=True)
+    write_nnunet(folder, cases(), classes=classes, channels=channels, suffix=suffix)

@@ -1,0 +1,88 @@
+"""A segmentation network behind a translator, as LE-UDA uses it, and how a recipe rebuilds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewer.adaptation.style import inside
+from fewer.adaptation.translate.networks import Generator
+from fewer.adaptation.translate.slices import slice_axis
+from fewer.core.errors import FewerError
+from fewer.models.monai import monai_network
+
+__all__ = ["TargetFirst", "build_adapted", "source_of"]
+
+NAME = "target-first"
+
+
+class TargetFirst(nn.Module):
+    """Gives a target image the look of the source, and segments it.
+
+    Parameters
+    ----------
+    translator
+        A :class:`~fewer.adaptation.translate.networks.Generator` of one slice.
+    network
+        From ``(batch, channels, *space)`` to ``(batch, classes, *space)``.
+    """
+
+    def __init__(self, translator: nn.Module, network: nn.Module) -> None:
+        super().__init__()
+        self.translator, self.network = translator, network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class scores of target images."""
+        if x.ndim == 5:
+            axis = slice_axis(x[0]) + 2
+            planes = x.movedim(axis, 1).flatten(0, 1)
+            y = self.translator(planes).unflatten(0, (x.shape[0], x.shape[axis])).movedim(1, axis)
+        else:
+            y = self.translator(x)
+        return self.network(_scaled(x, y))
+
+
+def _scaled(x: Tensor, y: Tensor) -> Tensor:
+    # as Translator.image does, so that test images look like those of the training
+    out = torch.empty_like(y)
+    for index in range(len(x)):
+        for channel in range(x.shape[1]):
+            where = inside(x[index, channel])
+            new = y[index, channel]
+            scaled = (new - new[where].mean()) / new[where].std(correction=0).clamp_min(1e-6)
+            out[index, channel] = torch.where(where, scaled, x[index, channel])
+    return out
+
+
+def source_of(model: nn.Module, source: Mapping[str, Any]) -> dict[str, Any]:
+    """How a saved run rebuilds a model."""
+    if not isinstance(model, TargetFirst):
+        return dict(source)
+    if source.get("kind") != "monai":
+        raise FewerError("le-uda and mt-uda need one of fewer's own networks; take --network dynunet")
+    g = model.translator
+    assert isinstance(g, Generator)
+    blocks = len(g.encoder) - 3
+    args = {"channels": g.widths[0], "width": g.widths[1], "blocks": blocks, "name": source["name"]}
+    return {"kind": "task", "task": "segment", "name": NAME, "args": {**args, "args": source["args"]}}
+
+
+def build_adapted(name: str, args: Mapping[str, Any]) -> nn.Module:
+    """The architecture that :func:`source_of` describes.
+
+    Raises
+    ------
+    FewerError
+        For another name, or a network that no recipe may name.
+    """
+    from fewer.models.foreign import MONAI_NETWORKS
+
+    if name != NAME:
+        raise FewerError(f"the task segment has no network {name!r}")
+    if args["name"] not in MONAI_NETWORKS:
+        raise FewerError(f"the recipe names MONAI's {args['name']!r}, which no recipe may")
+    translator = Generator(args["channels"], args["width"], args["blocks"])
+    return TargetFirst(translator, monai_network(args["name"], args["args"]))

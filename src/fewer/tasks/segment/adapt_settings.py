@@ -1,0 +1,54 @@
+"""Settings of an adaptation of a segmentation: those of a training, with other defaults, and those of the method."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from fewer.adaptation.settings import AdaptationSettings
+from fewer.tasks.segment.settings import TrainSettings
+
+__all__ = ["AdaptSettings"]
+
+_GROUP: dict[str, Any] = {"group": "Adaptation"}
+
+
+class AdaptSettings(AdaptationSettings, TrainSettings):
+    """Settings of ``fewer adapt``.
+
+    Examples
+    --------
+    >>> AdaptSettings().method, AdaptSettings(method="ms-mt", levels=4).of_method().scale_weights
+    ('ours', (0.5, 0.4, 0.1))
+    """
+
+    network: str = Field(
+        default="dynunet",
+        json_schema_extra={"group": "Network"},
+        description="dynunet (its norm, InstanceNorm, carries over between domains better than BatchNorm), or another "
+        "of fewer list networks.",
+    )
+    batch: int = Field(default=8, ge=1, description="Samples per step.")
+    steps: int = Field(default=600, ge=1, description="Steps of all stages together, without those of a translator.")
+    every: int = Field(default=100, ge=1, description="Steps between looks at the choice, which leave a checkpoint.")
+    normalise: Literal["auto", "zscore", "inside", "global", "ct", "none"] = Field(
+        default="inside",
+        json_schema_extra={"group": "Images"},
+        description="As in fewer train; inside (each image by itself, without the air around) suits both domains.",
+    )
+    source_list: str | None = Field(
+        default=None,
+        json_schema_extra=_GROUP,
+        description="A file of case names, one a line or the queue.csv of fewer select; the first --source-labels of "
+        "them keep their masks. Without it they are drawn by the seed.",
+    )
+
+    def of_method(self) -> AdaptSettings:
+        """The settings with the outputs that MS-MT supervises, where the network can have them."""
+        if self.method != "ms-mt" or self.network != "dynunet" or self.deep_supervision is not None:
+            return self
+        weights = (0.5, 0.4, 0.05, 0.05)[: self.levels - 1]
+        if len(weights) == 3:
+            weights = (0.5, 0.4, 0.1)
+        return self.model_copy(update={"deep_supervision": weights}) if len(weights) > 1 else self

@@ -1,0 +1,82 @@
+"""Translators: shapes, air, determinism, and the checks that refuse those that delete or invent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fewer.adaptation.problem import Work
+from fewer.adaptation.translate.cut import train_cut
+from fewer.adaptation.translate.cyclegan import train_cyclegan
+from fewer.adaptation.translate.safety import check_translation
+from fewer.adaptation.translate.slices import SliceDraws, Translator, slices_of
+from tests.adaptation.domains import problem, settings
+
+
+def test_translations_lie_on_the_same_grid_and_air_stays_air() -> None:
+    volume = torch.randn(1, 9, 8, 5)
+    volume[:, :3] = -9.0
+    for around in (1, 3):
+        net = nn.Conv2d(around, 1, 3, padding=1)
+        out = Translator(net, around).image(volume)
+        assert out.shape == volume.shape and torch.equal(out[:, :3], volume[:, :3])
+        want = net(slices_of(volume, 2, around)[2:3])[0]
+        where = volume[0, :, :, 2] > -9
+        got = out[0, :, :, 2][where]
+        assert float(np.corrcoef(got.numpy(), want[0][where].detach().numpy())[0, 1]) > 0.999
+
+
+def test_the_middle_slice_is_in_the_middle() -> None:
+    volume = torch.arange(5.0).expand(1, 4, 4, 5)
+    x, _ = SliceDraws([(volume, None)], 16, 3).batch((0,), 4)
+    assert x.shape == (4, 3, 16, 16)
+    assert bool((x[:, 1, 0, 0] >= x[:, 0, 0, 0]).all()) and bool((x[:, 2, 0, 0] >= x[:, 1, 0, 0]).all())
+
+
+@pytest.mark.parametrize("without", [(), ("segmentation-heads",), ("edges",)])
+def test_cut_is_deterministic(without: tuple[str, ...]) -> None:
+    chosen = settings(without=without)
+    one, two = (train_cut(problem(), chosen, Work())[0].image(problem().source[0][0]) for _ in range(2))
+    assert torch.equal(one, two) and bool(torch.isfinite(one).all())
+
+
+def test_cyclegan_goes_both_ways() -> None:
+    given = problem()
+    forth, back, stage = train_cyclegan(given, settings(), Work(), list(given.source))
+    assert stage.step == 2 and back.image(forth.image(given.source[0][0])).shape == given.source[0][0].shape
+
+
+def test_a_translator_that_keeps_the_anatomy_is_safe() -> None:
+    given = problem()
+    checks = check_translation(given, [-image for image, _ in given.source])
+    assert checks.safe and checks.edges > 0.99 and not checks.lost
+
+
+def test_one_that_deletes_a_structure_is_named() -> None:
+    given = problem()
+    flat = []
+    for image, mask in given.source:
+        assert mask is not None
+        flat.append(torch.where(mask == 1, image[0][mask == 0].mean(), image))
+    checks = check_translation(given, flat)
+    assert not checks.safe and checks.lost == ["disc"] and "deletes disc" in checks.sentence
+
+
+def test_one_that_invents_is_refused() -> None:
+    given = problem()
+    rng = np.random.default_rng(0)
+    clean = [
+        (mask[None].float() + 0.001 * torch.rand(mask.shape), mask) for _, mask in given.source if mask is not None
+    ]
+    painted = []
+    for image, _ in clean:
+        new = image.clone()
+        new[0, :6, :6] += 5 * torch.from_numpy(rng.random((6, 6))).float()
+        new[0, -6:, -6:] += 5 * torch.from_numpy(rng.random((6, 6))).float()
+        painted.append(new)
+    checks = check_translation(replace(given, source=clean), painted)
+    assert not checks.safe

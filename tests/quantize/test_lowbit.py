@@ -1,0 +1,210 @@
+"""Layers in few bits: values on their grid, gradients of the papers, backward products that see rounded signals."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fewer.core.errors import FewerError
+from fewer.formats.gradients import GRADIENTS
+from fewer.quantize.fake import QUANTISERS
+from fewer.quantize.gradients import GradientRounding, convolution, linear
+from fewer.quantize.lowbit import Bits, exchange, low_bit_layers, parse_bits, plain
+from fewer.quantize.qat import fold_norms, stored_precision, trained_ranges
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU()]
+    layers += [nn.Conv2d(6, 8, 3, 2, 1, groups=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 3))
+
+
+X = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("role", ["weight", "signed", "unsigned"])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("name", QUANTISERS)
+def test_values_are_few_near_and_let_gradients_pass(name: str, bits: int, role: str) -> None:
+    x = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
+    x = (x.abs() if role == "unsigned" else x).requires_grad_()
+    how = QUANTISERS[name].run(bits, role)  # type: ignore[arg-type]
+    how.calibrate(x.detach())
+    got = how.eval()(x)
+    rows = got if name in ("ste", "pact") and role == "weight" else got.reshape(1, -1)
+    assert all(len((row / row.abs().max()).detach().mul(1e4).round().unique()) <= 2**bits for row in rows)
+    if name != "dorefa":  # which bends weights and clips inputs to 1
+        assert float((got - x).detach().norm() / x.detach().norm()) < {2: 0.95, 4: 0.4, 8: 0.2}[bits]
+    got.square().sum().backward()
+    assert x.grad is not None and bool(torch.isfinite(x.grad).all()) and float(x.grad.abs().sum()) > 0
+    assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in how.parameters())
+
+
+@pytest.mark.parametrize("name", QUANTISERS)
+def test_weights_may_be_binary_or_ternary_and_inputs_not(name: str) -> None:
+    x = torch.randn(4, 30)
+    for bits, most in ((1, 3), ("t", 3)):
+        how = QUANTISERS[name].run(bits, "weight")
+        how.calibrate(x)
+        assert all(len(row.detach().mul(1e4).round().unique()) <= most for row in how(x))
+    with pytest.raises(FewerError, match="only weights can be binary"):
+        QUANTISERS[name].run(1, "signed")
+
+
+def test_the_gradient_of_the_step_is_that_of_lsq() -> None:
+    x = torch.tensor([[0.3, 2.6, -9.0, 9.0, -1.2]])
+    how = QUANTISERS["lsq"].run(3, "weight")
+    how.step.data.fill_(1.1)
+    how(x).sum().backward()
+    v = x / 1.1
+    inside = (v > -3) & (v < 3)
+    wanted = torch.where(inside, v.round() - v, 3 * v.sign()).sum() / (5 * 3) ** 0.5
+    assert torch.allclose(how.step.grad, wanted)
+
+
+def test_the_gradient_of_ewgs_is_scaled_by_the_error() -> None:
+    x = torch.tensor([[0.3, -1.4]], requires_grad=True)
+    how = QUANTISERS["ewgs"].run(4, "weight")
+    how.step.data.fill_(1.0)
+    how(x).sum().backward()
+    assert torch.allclose(x.grad, 1 + 1e-3 * (x.detach() - x.detach().round()))
+
+
+def test_pact_sends_the_gradient_of_clipped_values_to_the_clip() -> None:
+    x = torch.tensor([0.5, 3.0, -1.0], requires_grad=True)
+    how = QUANTISERS["pact"].run(4, "unsigned")
+    how.clip.data.fill_(2.0)
+    how(x[None]).sum().backward()
+    assert x.grad.tolist() == [1.0, 0.0, 0.0] and float(how.clip.grad) == 1.0
+
+
+@pytest.mark.parametrize("where", ["both", "error", "weight"])
+def test_backward_products_are_those_of_a_loop_with_the_rounded_signal(where: str) -> None:
+    torch.manual_seed(0)
+    x, w, b = torch.randn(4, 4, 6, 6), torch.randn(6, 2, 3, 3), torch.randn(6)
+    layer = nn.Conv2d(4, 6, 3, 2, 1, groups=2)
+    how, exact = GradientRounding("nearest", 3, where), torch.randn(4, 6, 3, 3)
+    signal = how(exact)
+    for product, plain_product, shapes in (
+        (lambda *a: convolution(*a, layer, how), lambda x, w, b: F.conv2d(x, w, b, 2, 1, 1, 2), (x, w, b)),
+        (lambda *a: linear(*a, how), F.linear, (torch.randn(5, 7, 4), torch.randn(6, 4), b)),
+    ):
+        ours, theirs = ([p.clone().requires_grad_() for p in shapes] for _ in range(2))
+        y = product(*ours)
+        e = exact if y.ndim == 4 else torch.randn(y.shape)
+        s = signal if y.ndim == 4 else how(e)
+        y.backward(e)
+        for part, used in enumerate((s if where != "weight" else e, s if where != "error" else e, e)):
+            got = torch.autograd.grad(plain_product(*theirs), theirs[part], used)[0]
+            assert torch.allclose(ours[part].grad, got, atol=1e-4), part
+
+
+def test_off_is_off_and_a_watched_pass_says_how_far_it_is_off() -> None:
+    torch.manual_seed(0)
+    how, x = GradientRounding("nearest", 2), torch.randn(9, 5)
+    w = torch.randn(3, 5, requires_grad=True)
+    how.enabled = False
+    linear(x, w, None, how).pow(3).sum().backward()
+    exact = w.grad.clone()
+    how.enabled, how.watched, w.grad = True, True, None
+    linear(x, w, None, how).pow(3).sum().backward()
+    assert how.seen["cosine"] == pytest.approx(
+        float(F.cosine_similarity(exact.flatten(), w.grad.flatten(), 0)), abs=1e-5
+    )
+    assert how.seen["weight error"] == pytest.approx(float((exact - w.grad).norm() / exact.norm()), abs=1e-5)
+    assert 0 < how.seen["error"] < 1 and not how.watched
+
+
+PAIRS = [(name, "stochastic-sample") for name in QUANTISERS] + [("ste", name) for name in GRADIENTS]
+
+
+@pytest.mark.parametrize(("quantiser", "gradients"), PAIRS)
+def test_every_method_trains(quantiser: str, gradients: str) -> None:
+    model = net()
+    names = set(model.state_dict())
+    exchange(model, parse_bits("w4a4g4"), X, quantiser=quantiser, gradients=gradients)
+    assert names <= set(model.state_dict())
+    labels = torch.arange(8) % 3
+    step = torch.optim.SGD(model.parameters(), 0.05)
+    losses = []
+    for _ in range(5):
+        loss = F.cross_entropy(model(X), labels)
+        step.zero_grad()
+        loss.backward()
+        step.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+
+
+def test_eight_bits_change_little_and_edges_are_told() -> None:
+    model = net().eval()
+    before = model(X)
+    same = copy.deepcopy(model)
+    told = exchange(same, parse_bits("w4a4g4"), X, edges="8")
+    assert [(one.weights, one.gradients, one.why) for one in told] == [
+        ("8 (lsq)", "8 (stochastic-sample, both)", "the first layer"),
+        ("4 (lsq)", "4 (stochastic-sample, both)", ""),
+        ("4 (lsq)", "4 (stochastic-sample, both)", ""),
+        ("8 (lsq)", "8 (stochastic-sample, both)", "the last layer"),
+    ]
+    kept = copy.deepcopy(model)
+    told = exchange(kept, parse_bits("w4a4g4"), X, edges="fp32", quantiser="ste")
+    assert told[0].weights == told[-1].inputs == "fp32"
+    fine = copy.deepcopy(model)
+    exchange(fine, parse_bits("w8a8"), X, quantiser="ste")
+    assert float((fine.eval()(X) - before).norm() / before.norm()) < 0.05
+    assert model(X).equal(before) and not low_bit_layers(model)
+
+
+@pytest.mark.parametrize(("bits", "precision"), [("w4", "int4"), ("w8", "int8")])
+def test_what_straight_through_training_leaves_can_be_stored_as_integers(bits: str, precision: str) -> None:
+    model = net().eval()
+    exchange(model, parse_bits(bits), X, quantiser="ste", edges="same")
+    rounded = model(X)
+    plain(model)
+    assert not low_bit_layers(model) and torch.allclose(model(X), rounded, atol=1e-5)
+    layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    assert {stored_precision(layer.weight) for layer in layers} == {precision}
+    assert all(type(layer) in (nn.Linear, nn.Conv2d) for layer in layers)
+
+
+def test_trained_ranges_are_what_onnx_rounds_to() -> None:
+    model = net().eval()
+    exchange(model, parse_bits("w8a8"), X, quantiser="lsq")
+    ranges = trained_ranges(model)
+    assert set(ranges) == {"0", "3", "7", "9"}
+    layer = model[3]
+    x = torch.rand(2, 6, 4, 4)
+    assert torch.allclose(ranges["3"].rounded(x), layer.input_quantiser(x), atol=1e-6)
+
+
+def test_folding_norms_changes_nothing_in_evaluation() -> None:
+    model = net()
+    model.train()(X), model(3 * X + 1)
+    model.eval()
+    before = model(X)
+    assert fold_norms(model, X) == ["1"] and torch.allclose(model(X), before, atol=1e-5)
+
+
+def test_a_held_weight_is_left_to_the_plan() -> None:
+    model = net()
+    told = exchange(model, parse_bits("w4a4"), X, held={"3": "int8"})
+    assert (
+        model[3].weight_quantiser is None and told[1].weights == "int8 (plan)" and model[3].input_quantiser is not None
+    )
+
+
+@pytest.mark.parametrize("text", ["w9", "w4a1", "g0", "four", ""])
+def test_bits_that_no_format_has_are_told(text: str) -> None:
+    with pytest.raises(FewerError, match=r"no format has|cannot read the bits"):
+        parse_bits(text)
+
+
+def test_a_model_without_layers_is_told() -> None:
+    with pytest.raises(FewerError, match="no linear or two-dimensional"):
+        exchange(nn.Sequential(nn.ReLU()), Bits(4), torch.ones(1, 2))

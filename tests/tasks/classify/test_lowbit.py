@@ -1,0 +1,81 @@
+"""Training a classifier in few bits: runs, resumes, stores what it says, and refuses what no format has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import fewer
+from fewer.core.errors import FewerError
+from fewer.tasks.classify import training
+from tests.support.tiny_tasks import TINY
+
+STEPS = {"steps": 6, "every": 3, "batch": 8, "learning_rate": 0.01, "augment": "none"}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return TINY["classify"].tiny_data(tmp_path_factory.mktemp("lowbit"))
+
+
+def network(photos: Path) -> str:
+    return f"{photos.parent}/net.py:net"
+
+
+def test_bits_and_gradients_by_layer_stand_in_the_report(photos: Path, tmp_path: Path) -> None:
+    done = fewer.train(
+        photos, out=tmp_path / "run", network=network(photos), bits="w4a4g4", quantiser="ste", edges="same", **STEPS
+    )
+    assert {unit["precision"] for unit in done.units} == {"int4"}
+    told = json.loads((tmp_path / "run" / "report.json").read_text())["data"]["few_bits"]
+    assert [layer["gradients"] for layer in told["layers"]] == ["4 (stochastic-sample, both)"] * 2
+    assert {entry["step"] for entry in told["gradients"]} == {3, 6} and set(told["accuracy"])
+    assert "Bits by layer" in (tmp_path / "run" / "report.html").read_text()
+    again = fewer.load(tmp_path / "run", trust=True).state_dict()
+    assert all(torch.allclose(again[name], value) for name, value in done.model.state_dict().items())
+
+
+@pytest.mark.parametrize("gradients", ["lbt", "metagrad+nearest", "metagrad-lstm"])
+def test_a_resumed_training_equals_the_uninterrupted_one(photos: Path, tmp_path: Path, gradients: str) -> None:
+    how = {"network": network(photos), "bits": "w4a4g4", "gradients": gradients, "optimiser": "sgd", **STEPS}
+    whole = fewer.train(photos, out=tmp_path / "whole", **how)
+    before, calls = training.scores_of, []
+
+    class Stop(Exception):
+        pass
+
+    def stop(model: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 2:
+            raise Stop
+        return before(model, batch)
+
+    training.scores_of = stop
+    try:
+        with pytest.raises(Stop):
+            fewer.train(photos, out=tmp_path / "cut", **how)
+    finally:
+        training.scores_of = before
+    resumed = fewer.train(photos, out=tmp_path / "cut", resume=True, **how)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(whole.model.state_dict().values(), resumed.model.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"bits": "w9a4"}, "no format has 9 bits"),
+        ({"bits": "four"}, "cannot read the bits"),
+        ({"bits": "g4", "gradients": "nearst"}, "did you mean 'nearest'"),
+        ({"bits": "w4", "quantiser": "lsqq"}, "did you mean 'lsq'"),
+        ({"bits": "w4a4", "gradients": "metagrad"}, "give --bits with g2 to g8"),
+    ],
+)
+def test_what_no_format_has_is_told(photos: Path, wrong: dict[str, str], told: str) -> None:
+    with pytest.raises(FewerError, match=told):
+        fewer.train(photos, network=network(photos), **wrong, **STEPS)

@@ -1,0 +1,120 @@
+"""The whole way: doctor, training, scores, matches with pictures, bad input in one sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fewer
+from fewer.core.errors import FewerError
+from fewer.tasks import open_task
+from fewer.tasks.gait.data import open_data, write_sequence
+from fewer.tasks.gait.doctor import checkup, look_at
+from fewer.tasks.gait.embed import embed
+from fewer.tasks.gait.loaded import open_run
+from fewer.tasks.gait.protocols.records import Walk
+from fewer.tasks.gait.simulator import Walkers
+
+KINDS = ("nm-01", "nm-02", "nm-05", "bg-01")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A set of six persons and a run on three of them."""
+    root = tmp_path_factory.mktemp("gait")
+    Walkers(seed=2, noise=0.3).write(root / "walks", 6, train=3, kinds=KINDS, views=("054", "090"), frames=20)
+    settings = {"size": "tiny", "steps": 6, "every": 3, "batch": 6, "each": 2, "frames": 8, "network": "gaitbase"}
+    fewer.train(root / "walks", task="gait", out=root / "run", **settings)
+    return root / "walks", root / "run"
+
+
+def test_pages_show_what_was_found(made: tuple[Path, Path], tmp_path: Path) -> None:
+    data, run = made
+    scores = fewer.evaluate(run, data, out=tmp_path / "scores")
+    assert set(scores.numbers) == {"rank-1", "NM", "BG"} and scores.protocol == "casia-b"
+    page = (tmp_path / "scores/evaluation.html").read_text()
+    assert "Period and phase" in page and "heat" not in page and page.count("data:image/png") >= 4
+    rows = (tmp_path / "scores/evaluation.csv").read_text().splitlines()
+    assert rows[0] == "condition,probe_view,gallery_view,rank1" and len(rows) == 1 + 2 * 4
+    wrong = [m.right for m in scores.matches]
+    assert wrong == sorted(wrong)
+    other = fewer.evaluate(run, data, protocol="cross-view", all_people=True)
+    assert "mAP" in other.numbers
+
+
+def test_matches_against_a_gallery(made: tuple[Path, Path], tmp_path: Path) -> None:
+    data, run = made
+    probe = tmp_path / "probe"
+    write_sequence(probe, Walk("x", "nm-05", "090"), open_data(data).frames(Walk("005", "nm-01", "090")))
+    done = fewer.predict(run, probe, out=tmp_path / "out", gallery=str(data), top=3)
+    first = done.to_dict()["matches"][0]["matches"]
+    assert len(first) == 3 and first[0]["person"] == "005" and first[0]["distance"] < 1e-3
+    assert "data:image/png" in (tmp_path / "out/matches.html").read_text()
+    assert np.load(tmp_path / "out/embeddings.npz")["embeddings"].shape[0] == 1
+    lone = probe / "x/nm-05/090/090.npz"
+    with pytest.raises(FewerError, match="--gallery"):
+        fewer.predict(run, lone, out=tmp_path / "out2")
+
+
+def test_one_sequence_is_embedded(made: tuple[Path, Path]) -> None:
+    data, run = made
+    walk = open_data(data).walks[0]
+    found = embed(run, open_data(data).places[walk])
+    again = embed(open_run(run).model, open_data(data).frames(walk))
+    assert found.shape == (16, 16) and np.array_equal(found, again)
+    with pytest.raises(FewerError, match="frames, height, width"):
+        embed(run, np.zeros((64, 64), np.uint8))
+
+
+def test_a_single_frame_and_one_person(made: tuple[Path, Path], tmp_path: Path) -> None:
+    data, run = made
+    frames = open_data(data).frames(Walk("005", "nm-01", "090"))
+    for person in ("a", "b"):
+        write_sequence(tmp_path / "one", Walk(person, "nm-01", "090"), frames[:1])
+        write_sequence(tmp_path / "one", Walk(person, "nm-05", "054"), frames[:1])
+    assert fewer.evaluate(run, tmp_path / "one").numbers["rank-1"] >= 0  # a frame is a sequence
+    write_sequence(tmp_path / "alone", Walk("a", "nm-01", "090"), frames)
+    for act, told in (
+        (lambda: fewer.train(tmp_path / "alone", task="gait"), "1 person"),
+        (lambda: fewer.evaluate(run, tmp_path / "alone"), "only one person"),
+        (lambda: open_task("gait").quality(open_run(run), tmp_path / "alone"), "two persons"),
+    ):
+        with pytest.raises(FewerError, match=told) as error:
+            act()
+        assert "\n" not in str(error.value)
+    for person in ("a", "b"):
+        write_sequence(tmp_path / "none", Walk(person, "cl-01", "090"), frames)
+    with pytest.raises(FewerError, match="needs a gallery"):
+        fewer.evaluate(run, tmp_path / "none")
+
+
+def test_the_doctor_finds_it(tmp_path: Path) -> None:
+    walkers = Walkers(seed=0, noise=0.3)
+    clean = walkers.sequence(0, "nm-01", "090", 40).frames
+    assert look_at(clean, "a") == []
+    shuffled = clean[np.random.default_rng(0).permutation(40)]
+    assert [f.check for f in look_at(shuffled, "a")] == ["order"]
+    two = clean.copy()
+    two[:, :30, 2:10] = 255
+    two[:, :30, 10:16] = 0
+    assert "two" in [f.check for f in look_at(two, "a")]
+    empty = clean.copy()
+    empty[5:9] = 0
+    assert "empty" in [f.check for f in look_at(empty, "a")]
+    assert [f.check for f in look_at(clean[:8], "a")] == ["short"]
+    write_sequence(tmp_path, Walk("001", "nm-01", "090"), clean)
+    for view in ("090", "054"):
+        write_sequence(tmp_path, Walk("002", "cl-01", view), clean)
+    (tmp_path / "002/cl-01/090/090.npz").write_bytes(b"nothing")
+    found = checkup(tmp_path)
+    checks = {f.check for f in found.findings}
+    assert not found.healthy and {"unreadable", "no-gallery", "duplicate"} <= checks
+    assert found.findings[0].level == "error" and found.lines()
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_a_simulated_set_is_healthy(made: tuple[Path, Path]) -> None:
+    assert checkup(made[0]).healthy

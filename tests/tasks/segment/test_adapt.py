@@ -1,0 +1,149 @@
+"""``fewer adapt`` from folder to folder: the guard of target labels, bad input, what other verbs make of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from fewer.cli.main import main
+from tests.adaptation.domains import SMALL, write_domains
+
+pytest.importorskip("monai")
+
+WORDS = [f"--{key.replace('_', '-')}={value}" for key, value in SMALL.items()]
+
+
+def fewer(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+def test_the_run_is_read_by_other_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target = write_domains(tmp_path)
+    _, labelled = write_domains(tmp_path / "test", 3, masks=True)
+    out = tmp_path / "run"
+    assert fewer("adapt", source, target, "--out", out, "--test", labelled, *WORDS) == 0
+    page = json.loads((out / "report.json").read_text())
+    assert page["data"]["method"] == "ours" and page["data"]["evaluation"]["cases"] == 3
+    assert {section["name"] for section in page["sections"]} >= {"scores", "examples", "choice", "modules"}
+    assert (out / "evaluation.csv").is_file() and not (out / ".scratch").exists()
+    assert fewer("predict", out, target / "images", "--out", tmp_path / "masks") == 0
+    assert len(list((tmp_path / "masks").glob("*.png"))) == 5
+    assert fewer("eval", out, labelled) == 0
+    capsys.readouterr()
+
+
+def test_masks_of_the_target_are_ignored_and_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target = write_domains(tmp_path, masks=True)
+    assert fewer("adapt", source, target, "--out", tmp_path / "a", *WORDS) == 0
+    assert "5 masks; they are ignored" in capsys.readouterr().err
+    for path in (target / "masks").glob("*.png"):  # other masks give the very same weights
+        Image.fromarray(255 - 255 * np.asarray(Image.open(path))).save(path)
+    assert fewer("adapt", source, target, "--out", tmp_path / "b", *WORDS) == 0
+    shutil.rmtree(target / "masks")
+    assert fewer("adapt", source, target, "--out", tmp_path / "c", *WORDS) == 0
+    one, *others = (load_file(tmp_path / name / "model.safetensors") for name in "abc")
+    assert all(torch.equal(value, other[key]) for other in others for key, value in one.items())
+
+
+@pytest.mark.parametrize("method", ["ms-mt", "le-uda"])
+def test_papers_run_from_the_command_line_and_are_loaded_again(method: str, tmp_path: Path) -> None:
+    from fewer.models.spec import load_model
+
+    source, target = write_domains(tmp_path)
+    out = tmp_path / "run"
+    words = [w for w in WORDS if "translator-steps" not in w]
+    few = ["--source-labels", 4, "--translator-steps", 3, "--method", method]
+    assert fewer("adapt", source, target, "--out", out, *words, *few) == 0
+    checks = json.loads((out / "translator.json").read_text())
+    assert checks["structures"][0]["name"] == "foreground"
+    loaded = load_model(str(out))
+    assert loaded.model(torch.zeros(1, 1, 32, 32)).shape == (1, 2, 32, 32)
+
+
+def _one_scan(root: Path) -> tuple[Path, Path]:
+    source, target = write_domains(root)
+    for path in sorted((target / "images").iterdir())[1:]:
+        path.unlink()
+    return source, target
+
+
+def _colours(root: Path) -> tuple[Path, Path]:
+    source, target = write_domains(root)
+    for path in (target / "images").iterdir():
+        Image.open(path).convert("RGB").save(path)
+    return source, target
+
+
+def _empty(root: Path) -> tuple[Path, Path]:
+    source, target = write_domains(root)
+    for path in (source / "masks").iterdir():
+        Image.fromarray(np.zeros((32, 32), np.uint8)).save(path)
+    return source, target
+
+
+def _missing(root: Path) -> tuple[Path, Path]:
+    source, target = write_domains(root)
+    (source / "classes.json").write_text('{"background": 0, "disc": 1, "nerve": 2}')
+    return source, target
+
+
+def _geometry(root: Path) -> tuple[Path, Path]:
+    source, target = write_domains(root)
+    path = next((source / "masks").iterdir())
+    Image.fromarray(np.zeros((8, 32), np.uint8)).save(path)
+    return source, target
+
+
+def _spacing(root: Path) -> tuple[Path, Path]:
+    source, target = write_domains(root)
+    for path in (source / "images").iterdir():
+        path.with_suffix(".json").write_text('{"spacing": [1.0, 1.0]}')
+    return source, target
+
+
+BAD = {
+    "needs two or more": _one_scan,
+    "source images have 1 channels, target images 3": _colours,
+    "are all empty": _empty,
+    "have no nerve": _missing,
+    "mask": _geometry,
+    "gives no spacing": _spacing,
+}
+
+
+@pytest.mark.parametrize("told", BAD)
+def test_bad_input_is_one_sentence(told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target = BAD[told](tmp_path)
+    assert fewer("adapt", source, target, "--out", tmp_path / "run", *WORDS) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("error: ") and told in said
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_wrong_names_are_told_with_the_nearest_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target = write_domains(tmp_path)
+    assert fewer("adapt", source, target, "--method", "ms_mt", "--dry-run") == 2
+    assert "did you mean 'ms-mt'" in capsys.readouterr().err
+    assert fewer("adapt", source, target, "--without", "edge", "--dry-run") == 2
+    assert "did you mean 'edges'" in capsys.readouterr().err
+
+
+def test_a_list_says_which_scans_are_labelled(tmp_path: Path) -> None:
+    from fewer.tasks.segment.adapt_data import open_domains
+    from fewer.tasks.segment.adapt_settings import AdaptSettings
+
+    source, target = write_domains(tmp_path)
+    queue = tmp_path / "queue.csv"
+    queue.write_text("rank,name,why\n1,images/c3.png,x\n2,images/c1.png,y\n3,images/c0.png,z\n")
+    settings = AdaptSettings(source_labels=2, source_list=str(queue))
+    found = open_domains(source, target, settings)
+    assert [case.name for case in found.source] == ["c3", "c1"] and found.held == found.source
+    assert {case.name for case in found.unlabelled} == {"c0", "c2", "c4"}
+    assert all(case.mask is None for case in (*found.unlabelled, *found.target))
