@@ -274,6 +274,7 @@ def read_array(raw: bytes, where: str) -> np.ndarray:
     Examples
     --------
     >>> buffer = io.BytesIO()
+    >>> import numpy as np
     >>> np.save(buffer, np.arange(3))
     >>> read_array(buffer.getvalue(), "x").tolist()
     [0, 1, 2]
