@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from fewer.cost.accelerator import DATAFLOWS, Array, Product, cycles, energy
+from fewer.cost.accelerator.systolic import DATAFLOWS, Array, Product, cycles, energy
 
 RESULTS = Path(__file__).parent / "results" / "accelerator.csv"
 PAPER = 3.93

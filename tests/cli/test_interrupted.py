@@ -54,7 +54,6 @@ def test_ctrl_c_before_anything_was_done(fewer: Fewer, monkeypatch: pytest.Monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr("fewer.models.spec.load_model", interrupted)
-    monkeypatch.setattr("fewer.engine.prepare.load_model", interrupted)
     told = fewer("compress", *SLOW, "--out=run")
     assert (told.code, told.out) == (130, "")
     assert told.err == "interrupted; nothing is lost: run the same command with --resume\n"

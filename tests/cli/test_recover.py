@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import sys
@@ -16,7 +17,8 @@ from tests.cli.test_bad_input import assert_one_sentence
 from tests.cli.test_interrupted import _start, _wait_for
 
 Fewer = Callable[..., Told]
-STEPS = ["--steps=6"]
+TRUST = "--trust=net.py"  # a run names the file that builds its model; only the user can say that it may be run
+STEPS = ["--steps=6", TRUST]
 
 
 def snapshot(folder: str = "run") -> dict[str, bytes]:
@@ -36,6 +38,8 @@ def run(compress: Fewer, tmp_path_factory: pytest.TempPathFactory) -> str:
         _MADE.append(Path(shutil.copytree("run", tmp_path_factory.mktemp("made") / "run")))
     else:
         shutil.copytree(_MADE[0], "run")
+    recipe = Path("run/recipe.json")  # a copy names the model file of the folder that it was made in
+    recipe.write_text(re.sub(r'"[^"]*net\.py"', json.dumps(str(Path("net.py").resolve())), recipe.read_text()))
     return "run"
 
 
@@ -48,12 +52,12 @@ def test_recover_shows_what_was_won_and_all_other_verbs_go_on(run: str, fewer: F
     assert shown["report"]["recovery"]["steps"] == 6
     assert "fewer recover run --steps=6" in shown["report"]["recovery"]["command"]
     assert json.loads(fewer("recover", run, *STEPS, "--json").out)["folder"] == run
-    assert fewer("export", run, "--to=torch").code == 0
+    assert fewer("export", run, "--to=torch", TRUST).code == 0
 
 
 def test_out_and_dry_run(run: str, fewer: Fewer) -> None:
     before = snapshot()
-    told = fewer("recover", run, "--time=9min", "--out=better", "--dry-run")
+    told = fewer("recover", run, "--time=9min", TRUST, "--out=better", "--dry-run")
     assert told.code == 0 and "9min" in told.out and not Path("better").exists()
     assert fewer("recover", run, *STEPS, "--out=better").code == 0
     assert snapshot() == before and set(snapshot("better")) == set(before)
@@ -103,7 +107,7 @@ CASES: dict[str, tuple[Callable[[], list[str]], tuple[str, ...]]] = {
     "time that is none": (lambda: ["recover", "run", "--time=banana"], ("banana", "10min")),
     "no time at all": (lambda: ["recover", "run", "--time=0s"], ("more than 0",)),
     "time without a unit": (lambda: ["recover", "run", "--time=10"], ("unit of measure",)),
-    "time that is too short": (lambda: ["recover", "run", "--time=0.5s"], ("give at least --time",)),
+    "time that is too short": (lambda: ["recover", "run", "--time=0.5s", TRUST], ("give at least --time",)),
     "time and steps": (lambda: ["recover", "run", "--time=9s", "--steps=3"], ("--time or --steps",)),
     "no steps": (lambda: ["recover", "run", "--steps=0"], ("at least 1",)),
     "a rate of nothing": (lambda: ["recover", "run", *STEPS, "--rate=0"], ("learning rate",)),
@@ -163,7 +167,7 @@ def test_compress_and_recover_in_one_command(fewer: Fewer, monkeypatch: pytest.M
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_in_a_real_process_then_resume(run: str, fewer: Fewer) -> None:
     before = snapshot()
-    process = _start("recover", "run", "--time=1h", "--trust=net.py")
+    process = _start("recover", "run", "--time=1h", TRUST)
     _wait_for(lambda: "recovering" in Path("run/log.jsonl").read_text(), process, 150)
     _wait_for(lambda: Path("run/.scratch").exists(), process)
     process.send_signal(signal.SIGINT)
@@ -171,6 +175,6 @@ def test_ctrl_c_in_a_real_process_then_resume(run: str, fewer: Fewer) -> None:
     assert process.returncode == 130, err
     assert out == "" and err == "interrupted; nothing is lost: run the same command with --resume\n"
     assert snapshot() == before
-    told = fewer("recover", "run", "--time=10s", "--resume")
+    told = fewer("recover", "run", "--time=10s", TRUST, "--resume")
     assert told.code == 0, told.err
     assert not Path("run/.scratch").exists()

@@ -221,3 +221,20 @@ def test_a_student_that_merges_tokens_learns_block_by_block(alone):
     assert fit.best_score < start
     assert not torch.equal(models.student.blocks[0].mlp.fc1.weight, first)
     assert merges_of(models.student) is not None
+
+
+@pytest.mark.parametrize("method", ["kd", "rkd"])
+def test_a_distillation_method_is_added_to_the_error(method):
+    losses = {}
+    for name in (None, method):
+        models, draw, validate = pruned("mlp" if "mlp" in TINY else next(iter(TINY)))
+        fit = train_student(models, RecoverySettings(steps=6, blocks_first=0.0, method=name), draw, validate)
+        losses[name] = fit.history[-1]["loss"]
+    assert losses[method] > losses[None]
+
+
+def test_a_method_with_parameters_of_its_own_is_told():
+    with pytest.raises(FewerError, match="cannot use fitnets, which needs: parameters; use kd"):
+        RecoverySettings(steps=1, method="fitnets")
+    with pytest.raises(FewerError, match="did you mean 'kd'"):
+        RecoverySettings(steps=1, method="kdd")

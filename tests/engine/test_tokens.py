@@ -13,6 +13,7 @@ import fewer
 from fewer.core.budget import Budget
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
+from fewer.data.samples import as_samples
 from fewer.engine.assembly import Assembly
 from fewer.engine.plan import choose
 from fewer.engine.prepare import prepare
@@ -203,7 +204,7 @@ def test_layers_are_fitted_again_as_if_nothing_were_merged(net, images):
     merged = merge_after(copy.deepcopy(plain), dict.fromkeys(names, 9))
     before = prepared.model(images[:4]).sub(plain(images[:4])).square().mean()
     for student in (plain, merged):
-        refit(prepared, settings, student, masks, dict.fromkeys(masks, "fp32"), images[:12])
+        refit(prepared, settings, student, masks, dict.fromkeys(masks, "fp32"), as_samples(images[:12]))
     assert prepared.model(images[:4]).sub(plain(images[:4])).square().mean() < 0.8 * before
     assert merges_of(merged) == {"amounts": dict.fromkeys(names, 9), "protected": 1}
     for name in masks:

@@ -18,6 +18,7 @@ import resource
 import shutil
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -257,8 +258,15 @@ TARGETS: dict[str, Callable[[Path, random.Random], None]] = {
 }  # fmt: skip
 
 
-def fuzz(mutations: int, seed: int, base: Path | None = None, targets: list[str] | None = None) -> list[str]:
-    """Run mutations; what went wrong, one line each, every place of the code once."""
+def fuzz(
+    mutations: int,
+    seed: int,
+    base: Path | None = None,
+    targets: list[str] | None = None,
+    seconds: float = float("inf"),
+) -> list[str]:
+    """Run mutations, none that begins after ``seconds`` of CPU; what went wrong, every place of the code once."""
+    until = time.process_time() + seconds
     names, faults, seen = targets or sorted(TARGETS), [], set()
     with tempfile.TemporaryDirectory(prefix="fewer-fuzz-") as folder:
         home = Path(folder)
@@ -267,6 +275,8 @@ def fuzz(mutations: int, seed: int, base: Path | None = None, targets: list[str]
         sys.addaudithook(_watch)
         started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         for number in range(mutations):
+            if time.process_time() > until:
+                break
             draw, name = random.Random(f"{seed} {number}"), names[number % len(names)]
             work = home / "work"
             shutil.rmtree(work, ignore_errors=True)

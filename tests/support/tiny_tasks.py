@@ -52,6 +52,12 @@ def _classify(folder: Path) -> Path:
     return write_folders(folder / "photos", each=8)
 
 
+def _detect3d(folder: Path) -> Path:
+    from fewer.tasks.detect3d.simulator import SENSORS, Streets
+
+    return Streets(SENSORS["hdl-64"].ahead(30).thinned(4), seed=5).write(folder / "kitti", 4, val=0.5)
+
+
 _EXAMPLE = runpy.run_path(str(ROOT / "examples" / "disc_task.py"))
 if "disc" not in TASKS:
     register_task(_EXAMPLE["Disc"])
@@ -72,6 +78,7 @@ TINY = {
     "gait": Tiny(_gait, {"steps": 4, "every": 2, "size": "tiny", "batch": 4, "each": 2, "frames": 6, "tpa": "phase"}),
     "segment": Tiny(_segment, {"steps": 4, "every": 2, "width": 4, "levels": 2, "patch_voxels": 1024, "batch": 2}),
     "classify": Tiny(_classify, {"steps": 4, "every": 2, "batch": 8, "network": "{folder}/net.py:net"}),
+    "detect3d": Tiny(_detect3d, {"steps": 4, "every": 2, "batch": 1, "classes": ("Car",), "judges": 1, "set_in": 2}),
     "disc": Tiny(_disc, {"steps": 4, "every": 2}),
 }
 """By name of the task. A task that is added gets a row here, and with it the tests of ``tests/contract``."""

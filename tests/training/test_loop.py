@@ -85,7 +85,7 @@ WHOLE: dict[str, tuple[dict, Fit]] = {}
     point=st.sampled_from(["before", "inside", "after", "validation", "validated"]),
     step=st.integers(0, STEPS),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_killed_and_resumed_equals_uninterrupted(kind: str, point: str, step: int) -> None:
     if kind not in WHOLE:
         WHOLE[kind] = run(kind)

@@ -13,7 +13,7 @@ __all__ = ["demo"]
 
 FOLDER = "demo-run"
 
-TASK_DEMOS = ("detect3d", "gait")
+TASK_DEMOS = ("detect3d", "gait", "quality")
 """Tasks that bring a demo of their own."""
 
 
@@ -33,7 +33,8 @@ def demo(
     ----------
     model
         fewer/dinov2-small or fewer/mobilenet-v2; or detect3d: a detector of LiDAR scans, on simulated
-        scans; gait: who walks, on simulated walkers; adapt: masks for another modality, on simulated heads.
+        scans; gait: who walks, on simulated walkers; quality: how images
+        look, on simulated feedback; or adapt: masks for another modality, on simulated heads.
     budget
         As in: fewer compress --help
     """

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from fewer.cli.flags import Shared, cpu_only
+from fewer.cli.flags import Shared, usable_device
 from fewer.core.errors import FewerError
 
 __all__ = ["recover"]
@@ -22,6 +22,7 @@ def recover(
     images: str | None = None,
     batch: Annotated[int | None, Parameter(show_default=False)] = None,
     rate: Annotated[float | None, Parameter(show_default=False)] = None,
+    method: str | None = None,
     shared: Shared | None = None,
 ) -> int:
     """Win back quality that a compression lost, by training on unlabelled images; masks and precisions stay.
@@ -43,6 +44,8 @@ def recover(
         A folder of images; by default the one that the run was made with.
     batch
         Images per step [4]
+    method
+        A distillation method whose loss is added, for classifiers. See: fewer list distillation
     rate
         Learning rate: how much a step changes a weight, relative to the size of its layer's weights [0.0005]
     """
@@ -52,7 +55,7 @@ def recover(
     from fewer.core.duration import parse_duration
 
     shared = shared or Shared()
-    cpu_only(shared)
+    usable_device(shared)
     if time is not None and steps is not None:
         raise FewerError("give --time or --steps, not both")
     if rate is not None and not rate <= 1:
@@ -61,7 +64,8 @@ def recover(
         parse_duration(time)
     if shared.dry_run:
         return _dry_run(run, time, steps, images, shared)
-    settings = {name: value for name, value in (("batch", batch), ("rate", rate)) if value is not None}
+    told = (("batch", batch), ("rate", rate), ("method", method))
+    settings = {name: value for name, value in told if value is not None}
     done = fewer.recover(
         run,
         time or "10min",
@@ -75,6 +79,7 @@ def recover(
         seed=shared.seed,
         progress=terminal_progress(),
         command=command_line(),
+        device=shared.device,
     )
     return show_run(done, shared, str(done.folder))
 

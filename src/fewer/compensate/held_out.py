@@ -94,17 +94,19 @@ def parts_of(
     columns
         Inputs per group times kernel.
     folds
-        Part of each sample of each batch: 0, 1, ...; None makes one part.
+        Part of each sample of each batch: 0, 1, ...; None makes one part. Rows of a layer are points or cells, of
+        which no one knows whose they are, for inputs such as LiDAR scans: give batches there whose samples are all of
+        one part.
     known
         ``before`` of each part, where it was computed before.
     """
     groups = int(getattr(user, "groups", 1))
-    # the rows of a sparse convolution are sites, of which no one knows here whose they are
-    chosen = _indices(inputs, None if isinstance(user, SparseConvolution) else folds)
+    chosen = _indices(inputs, folds, countable=not isinstance(user, SparseConvolution))
     parts = []
     for number, indices in enumerate(chosen):
         shares = [
-            (1.0 if i is None else len(i) / x.shape[0]) / len(inputs) for i, x in zip(indices, inputs, strict=True)
+            (1.0 if i is None else len(i) / max(1, x.shape[0])) / len(inputs)
+            for i, x in zip(indices, inputs, strict=True)
         ]
         old = [x if i is None else x[i] for i, x in zip(indices, wanted, strict=True)]
         new = [x if i is None else x[i] for i, x in zip(indices, inputs, strict=True)]
@@ -143,14 +145,24 @@ def _part(
     return Part(after, before, cross, total)
 
 
-def _indices(inputs: Sequence[Tensor], folds: Sequence[Sequence[int]] | None) -> list[list[Tensor | None]]:
-    """For every part, which rows of each batch's input are its own; None for all."""
+def _indices(
+    inputs: Sequence[Tensor], folds: Sequence[Sequence[int]] | None, countable: bool = True
+) -> list[list[Tensor | None]]:
+    """For every part, which rows of each batch's input are its own; None for all.
+
+    Where each batch is of one part, so are all of its rows. Else every sample needs the same number of rows, which
+    those of a sparse convolution (``countable`` is false) never have.
+    """
     numbers = sorted({number for batch in folds or () for number in batch})
-    known = folds is not None and all(
-        x.ndim > 1 and x.shape[0] % len(batch) == 0 for x, batch in zip(inputs, folds, strict=True)
-    )
-    if folds is None or len(numbers) < 2 or not known:
-        return [[None] * len(inputs)]
+    whole: list[list[Tensor | None]] = [[None] * len(inputs)]
+    if folds is None or len(numbers) < 2:
+        return whole
+    if all(len(set(batch)) == 1 for batch in folds):
+        nothing = torch.zeros(0, dtype=torch.long)
+        return [[None if batch[0] == number else nothing for batch in folds] for number in numbers]
+    each = {x.shape[0] / len(batch) if x.ndim > 1 else 0.5 for x, batch in zip(inputs, folds, strict=True)}
+    if not countable or len(each) > 1 or not each.pop().is_integer():
+        return whole
     # windows of one image stand together
     parts = [
         torch.tensor(list(batch)).repeat_interleave(x.shape[0] // len(batch))

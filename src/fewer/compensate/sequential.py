@@ -24,6 +24,7 @@ from fewer.compensate.moments import Moments
 from fewer.compensate.sweep import Repair, Sweep
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
+from fewer.data.samples import Samples, leaves
 from fewer.models.layers import Fit, Layer
 from fewer.models.running import Forward, batch_size
 
@@ -92,7 +93,7 @@ def compress_in_order(
     alive = alive or {}
     known = dense_moments if dense_moments is not None else {}
     masks: dict[str, Tensor] = {}
-    parts = None if folds is None else _by_batch(folds, [batch_size(batch) for batch in batches])
+    parts = None if folds is None else _by_batch(folds, batches)
     # a tied weight is repaired where it is used first, whichever of its modules that is
     users = {user: name for name, layer in layers.items() for user in layer.users}
     dense_users = {user: name for name, layer in dense_layers.items() for user in layer.users}
@@ -136,10 +137,24 @@ def compress_in_order(
     return masks
 
 
-def _by_batch(folds: Sequence[int], sizes: Sequence[int]) -> list[Sequence[int]] | None:
-    """The part of each sample, batch by batch; None where they are not as many as the samples."""
-    edges = [0, *accumulate(sizes)]
-    return [folds[a:b] for a, b in pairwise(edges)] if edges[-1] == len(folds) else None
+def _by_batch(folds: Sequence[int], batches: Sequence[Any]) -> list[Sequence[int]] | None:
+    """The part of each sample, batch by batch.
+
+    None where they are not as many as the samples, and where a batch holds samples of several parts whose rows cannot
+    be told apart later, since they have different lengths.
+    """
+    edges = [0, *accumulate(batch_size(batch) for batch in batches)]
+    if edges[-1] != len(folds):
+        return None
+    found = [folds[a:b] for a, b in pairwise(edges)]
+    mixed = (batch for part, batch in zip(found, batches, strict=True) if len(set(part)) > 1)
+    return found if all(_samples_first(batch) for batch in mixed) else None
+
+
+def _samples_first(batch: Any) -> bool:
+    """Whether the first dimension of every tensor of a batch is its samples, and not the points of one of them."""
+    tensors = leaves(batch.batch() if isinstance(batch, Samples) else batch)
+    return all(t.ndim > 0 and len(t) == batch_size(batch) for t in tensors)
 
 
 def _fit(

@@ -25,6 +25,10 @@ METRICS: dict[str, dict[str, float]] = {
     "latency": {"us": 1e-3, "ms": 1.0, "s": 1e3},
     "energy": {"uJ": 1e-6, "mJ": 1e-3, "J": 1.0},
     "labels": _COUNT,
+    "cycles": _COUNT,
+    "he": {"us": 1e-3, "ms": 1.0, "s": 1e3},
+    "rotations": _COUNT,
+    "levels": _COUNT,
 }
 _EXAMPLE = {
     "weights": "weights=50%",
@@ -34,6 +38,10 @@ _EXAMPLE = {
     "latency": "latency=12ms",
     "energy": "energy=5mJ",
     "labels": "labels=100",
+    "cycles": "cycles=20M",
+    "he": "he=900ms",
+    "rotations": "rotations=100",
+    "levels": "levels=7",
 }
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z%]*)\s*")
 
@@ -46,12 +54,13 @@ class Budget:
     ``macs=2.3G``, ``size=8MB``, ``latency=12ms``, ``energy=5mJ`` are amounts. Counts take ``k M G T`` (powers of
     1000). Bytes take ``B kB MB GB`` (powers of 1000: 1 MB = 1 000 000 bytes) and ``KiB MiB GiB`` (powers of 1024).
     Time takes ``us ms s``; energy takes ``uJ mJ J``. ``labels=100`` and ``labels=5%`` say how many images of a pool are
-    annotated; a share is one of the pool.
+    annotated; a share is one of the pool. ``cycles`` are those of a modelled accelerator; ``he`` (time),
+    ``rotations`` and ``levels`` those of a circuit over encrypted numbers.
 
     Parameters
     ----------
     metric
-        One of ``weights flops macs size latency energy labels``.
+        One of ``weights flops macs size latency energy labels cycles he rotations levels``.
     value
         A share in (0, 1] when ``relative``; otherwise an amount in the base unit (count, bytes, ms, J).
     relative
@@ -124,7 +133,9 @@ class Budget:
             return cls(metric, number / 100, True)
         if unit in ("x", "X"):
             return cls(metric, number, True)
-        one_label = metric == "labels" and number == 1  # one weight is surely a mistake, one label is not
+        one_label = (
+            metric in ("labels", "levels", "rotations") and number == 1
+        )  # one weight is surely a mistake, one label is not
         if unit == "" and (number <= 1 or "" not in METRICS[metric]) and not one_label:
             hint = f"{metric}={number:g}x" if number <= 1 else _EXAMPLE[metric]
             raise FewerError(f"the budget {text.strip()!r} has no unit of measure; write for example {hint}")

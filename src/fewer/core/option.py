@@ -13,6 +13,8 @@ from fewer.core.precision import precision_of
 __all__ = ["Option"]
 
 _PATTERN_FORMS = ("dense", "unstructured", "block:16x4", "nm:2:4", "columns:16", "rows:16")
+_NO_MASK = re.compile(r"diagonal|approximate:[a-z0-9-]{1,40}")
+"""What is no mask of a weight: diagonals of a packed matrix, and other ways to compute a function."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,9 @@ class Option:
     ----------
     pattern
         ``"dense"``, ``"unstructured"``, ``"block:ROWSxCOLS"`` (whole tiles go), ``"nm:N:M"`` (N of every M stay),
-        ``"columns:G"`` (input channels go in runs of G; ``"columns:GxT"`` where each has T taps of a kernel) or
-        ``"rows:G"`` (outputs go, because another layer's columns do).
+        ``"columns:G"`` (input channels go in runs of G; ``"columns:GxT"`` where each has T taps of a kernel),
+        ``"rows:G"`` (outputs go, because another layer's columns do), ``"diagonal"`` (whole diagonals of a matrix that
+        is packed for encryption) or ``"approximate:NAME"`` (another way to compute a function without weights).
     sparsity
         Share of the weights that go, 0 to 1. For ``nm`` it follows from the pattern and may be left out.
     precision
@@ -52,7 +55,8 @@ class Option:
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
-        pattern = self._parsed()
+        circuit = _NO_MASK.fullmatch(self.pattern)
+        pattern = Pattern(circuit[0].partition(":")[0]) if circuit else self._parsed()
         name = pattern.kind
         precision_of(self.precision)
         sparsity = float(self.sparsity)
@@ -84,7 +88,7 @@ class Option:
 
     def __str__(self) -> str:
         text = self.pattern
-        if self.pattern != "dense" and not self.pattern.startswith("nm:"):
+        if self.pattern != "dense" and not self.pattern.startswith(("nm:", "approximate:")):
             text += f"@{self.sparsity!r}"
         return text if self.precision == "fp32" else f"{text}/{self.precision}"
 

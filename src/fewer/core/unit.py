@@ -9,7 +9,7 @@ from fewer.core.errors import FewerError, near_match
 
 __all__ = ["KINDS", "Unit"]
 
-KINDS = ("linear", "conv1d", "conv2d", "conv3d")
+KINDS = ("linear", "conv1d", "conv2d", "conv3d", "function")
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Unit:
     name
         Name of the module inside the model, for example ``"blocks.0.attn.qkv"``.
     kind
-        ``"linear"``, ``"conv1d"``, ``"conv2d"`` or ``"conv3d"``.
+        ``"linear"``, ``"conv1d"``, ``"conv2d"``, ``"conv3d"`` or ``"function"`` (softmax, activation, norm).
     shape
-        Shape of the weight, ``(out, in / groups, *kernel)``.
+        Shape of the weight, ``(out, in / groups, *kernel)``; of a function ``(width,)``.
     groups
         Groups of the convolution; 1 for a linear layer.
     positions
@@ -58,7 +58,7 @@ class Unit:
         object.__setattr__(self, "aliases", tuple(self.aliases))
         if self.kind not in KINDS:
             raise FewerError(f"unit {self.name!r} has the unknown kind {self.kind!r}{near_match(self.kind, KINDS)}")
-        dims = 2 if self.kind == "linear" else 2 + int(self.kind[4])
+        dims = {"linear": 2, "function": 1}.get(self.kind) or 2 + int(self.kind[4])
         if len(self.shape) != dims or min(self.shape) < 1:
             raise FewerError(
                 f"unit {self.name!r} of kind {self.kind!r} needs a weight of {dims} positive sizes, not {self.shape}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -13,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.distillation.answers import listening, points_of
 from fewer.distillation.blocks import Block, block_errors, block_outputs
 from fewer.distillation.losses import output_error
-from fewer.distortion.outputs import Reference
+from fewer.distillation.methods import METHODS
+from fewer.distortion.outputs import Reference, output_tensors
 from fewer.models.running import Forward, call, evaluating
 from fewer.quantize.activations import rounding_inputs_of
 from fewer.training.average import Average
@@ -32,6 +35,7 @@ __all__ = ["RecoverySettings", "TeacherStudent", "has_fast_bf16", "train_student
 
 _WARM_UP = 0.05  # of the training
 _STORE_EVERY = 30.0  # seconds; a checkpoint of a large model takes one or two
+_NOT_HERE = {"parameters", "trained teacher", "no teacher"}  # the student alone is trained, and a twin is there
 _UNSTABLE = 10  # steps in a row without a finite loss
 
 
@@ -57,6 +61,9 @@ class RecoverySettings:
         How often the student is judged; fewer where that would take more than an eighth of the time.
     bf16
         Compute in bf16 where that loses little (weights and optimiser stay fp32).
+    method
+        A row of :data:`~fewer.distillation.methods.METHODS` whose loss, without labels, is added to the error of the
+        output once errors flow through the whole model; for models that give scores. None adds nothing.
 
     Raises
     ------
@@ -80,6 +87,7 @@ class RecoverySettings:
     block_weight: float = 1.0
     validations: int = 10
     bf16: bool = False
+    method: str | None = None
 
     def __post_init__(self) -> None:
         if (self.seconds is None) == (self.steps is None):
@@ -92,6 +100,11 @@ class RecoverySettings:
             raise FewerError(f"the learning rate must be more than 0; got {self.rate:g}")
         if not (0 <= self.blocks_first <= 1 and math.isfinite(self.block_weight) and self.block_weight >= 0):
             raise FewerError("the share of the training for single blocks lies between 0 and 1, their weight above 0")
+        if self.method is not None and (needs := _NOT_HERE & set(METHODS[self.method].needs)):
+            able = ", ".join(name for name, row in METHODS.items() if not _NOT_HERE & set(row.needs))
+            raise FewerError(
+                f"a recovery cannot use {self.method}, which needs: {', '.join(sorted(needs))}; use {able}"
+            )
 
     def schedule(self) -> Schedule:
         """The rate: a short rise, then half a cosine down to nothing."""
@@ -227,6 +240,7 @@ class _BlockObjective(Callback):
     def __init__(self, models: TeacherStudent, settings: RecoverySettings, draw: Callable[[int], Any]) -> None:
         self.models, self.settings, self.draw = models, settings, draw
         self.part = 0.0
+        self.lesson: _Lesson | None = None
         self.comparable = True  # whether each block of the student gives what its twin gives, in shape
 
     def before_step(self, fit: Fit) -> None:
@@ -248,13 +262,39 @@ class _BlockObjective(Callback):
         def half() -> Any:
             return torch.autocast(device, torch.bfloat16, enabled=self.settings.bf16)
 
-        with evaluating(models.teacher), block_outputs(models.teacher, blocks) as inside, half():
+        if not alone and self.settings.method is not None and self.lesson is None:
+            self.lesson = _Lesson(models, self.settings.method, images)
+        lesson = None if alone else self.lesson
+        there, here = (lesson.listen(m) if lesson else nullcontext(None) for m in (models.teacher, student))
+        with evaluating(models.teacher), block_outputs(models.teacher, blocks) as inside, half(), there as told:
             wanted = call(models.teacher, images, models.forward)
-        with torch.enable_grad(), block_errors(student, blocks, inside, alone) as errors, half():
+        with torch.enable_grad(), block_errors(student, blocks, inside, alone) as errors, half(), here as heard:
             got = call(student, images, models.forward)
             loss = output_error(models.reference, wanted, got)
+        if lesson is not None:
+            loss = loss + lesson.loss(heard, got, told, wanted)
         self.comparable = self.comparable and len(errors) >= len(blocks)
         if errors:
             mean = torch.stack(errors).mean()
             loss = loss + (mean * len(errors) if alone else mean * weight)
         return loss
+
+
+class _Lesson:
+    """The loss of a distillation method between a student and its twin."""
+
+    def __init__(self, models: TeacherStudent, method: str, images: Any) -> None:
+        # the twins have the same modules, so both are listened to in the same places
+        self.points = points_of(models.teacher, images, models.forward)
+        self.method = method
+
+    def listen(self, model: nn.Module) -> Any:
+        return listening(model, self.points)
+
+    def loss(self, heard: Any, got: Any, told: Any, wanted: Any) -> Tensor:
+        heard.logits, told.logits = (output_tensors(y)[0].float() for y in (got, wanted))
+        if heard.logits.ndim != 2 or heard.logits.shape[1] < 2:
+            raise FewerError(
+                f"the method {self.method} compares scores [N, classes]; this model gives {tuple(heard.logits.shape)}"
+            )
+        return METHODS[self.method].run(heard, told)(heard, told, None)

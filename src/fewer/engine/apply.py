@@ -55,6 +55,15 @@ def _stride(prepared: Prepared) -> int:
     return -(-len(prepared.calibration) // images_in_memory(prepared))
 
 
+def fitting_batches(prepared: Prepared, size: int) -> list[Samples]:
+    """:func:`fitting_images` in as few batches as can be; samples of different shapes with one part in each batch."""
+    samples, folds = fitting_images(prepared), file_folds(prepared)
+    if folds is None or samples.tensor is not None:
+        return samples.batches_of_all(size)
+    edge = folds.index(1)
+    return samples[:edge].batches_of_all(size) + samples[edge:].batches_of_all(size)
+
+
 def file_folds(prepared: Prepared) -> list[int] | None:
     """Two parts of :func:`fitting_images` that share no file, or None where there are too few images for that."""
     near, count = prepared.apart[1], len(prepared.calibration)
@@ -116,7 +125,7 @@ def apply_options(
             find_layers(dense, units, example, prepared.forward),
             find_layers(target, units, example, prepared.forward),
             ladders,
-            fitting_images(prepared).batches_of_all(settings.batch),
+            fitting_batches(prepared, settings.batch),
             replace(repair_of(settings), polish=8),
             correction=settings.correction,
             alive=alive,

@@ -67,6 +67,7 @@ LABEL_OF = {
     "size": "file size",
     "latency": "predicted latency",
     "energy": "modelled energy",
+    "cycles": "modelled cycles",
 }
 FRONTIER = tuple(round(0.95 - 0.05 * i, 2) for i in range(18))
 MEASURED_AT = (0.9, 0.7, 0.5, 0.35, 0.2)

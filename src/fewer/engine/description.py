@@ -24,6 +24,7 @@ UNITS_OF_MEASURE = {
     "size": "bytes",
     "latency": "ms",
     "energy": "J",
+    "cycles": "cycles (modelled)",
 }
 
 
@@ -43,7 +44,7 @@ def reached(e: Evidence) -> list[dict[str, Any]]:
         totals["macs"] += left * macs
         totals["flops"] += 2 * left * macs
     totals["size"] = e.plan.cost["size"]  # replaced by the file's real size once it is written
-    for metric in ("latency", "energy"):
+    for metric in ("latency", "energy", "cycles"):
         if metric in e.plan.cost:
             totals[metric] = e.plan.cost[metric]
     if e.deployed is not None:

@@ -14,6 +14,7 @@ from fewer.core.budget import Budget
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.core.precision import PRECISIONS
+from fewer.cost.accelerator.machine import load_machine, option_work
 from fewer.cost.device import device_facts
 from fewer.cost.energy import HOROWITZ_45NM, fixed_joules, option_joules
 from fewer.cost.latency import LatencyModel, measure_model
@@ -105,6 +106,14 @@ def device_costs(
         others = prepared.parameters - sum(unit.numel for unit in units.values())
         fixed["energy"] = fixed_joules(prepared.fixed["macs"], others, batch=settings.deploy_batch)
         facts["energy"] = f"modelled with the constants {HOROWITZ_45NM.name}"
+    if "cycles" in settings.measure:
+        machine = load_machine(settings.accelerator or "edge-npu")
+        for name in kept:
+            priced = option_work(units[name], kept[name], machine, batch=settings.deploy_batch)
+            rows[name]["cycles"] = np.array([w.cycles for w in priced])
+        # products of two activations fill the array at best
+        fixed["cycles"] = prepared.fixed["macs"] * settings.deploy_batch / (machine.rows * machine.columns)
+        facts["cycles"] = f"modelled for the accelerator {machine.name}"
     for name, found in kept.items():
         stay = worth_trying(found, rows[name][settings.measure[0]])
         kept[name] = tuple(found[i] for i in stay)

@@ -233,7 +233,7 @@ def _same_shapes(model: nn.Module, batches: list[Any], output: list[Tensor], for
         with torch.no_grad():
             for weight in twin.parameters():
                 if weight.ndim > 1 and weight.is_floating_point():
-                    weight.mul_(torch.rand(weight.shape) >= share)
+                    weight.mul_((torch.rand(weight.shape) >= share).to(weight.device))
         try:
             changed = _shapes(_once(twin, batches[0], forward))
         except FewerError as error:

@@ -133,7 +133,8 @@ def deploy_example(work: Work) -> Tensor:
     if tensor is None:
         raise FewerError(
             "only models that take one tensor can be timed and put on the kernels, and this one is given several "
-            "tensors or samples of different shapes; leave latency out of the budget (weights, flops and size work)"
+            "tensors or samples of different shapes; give the budget in flops (such as flops=0.5x), weights or size "
+            "instead of latency"
         )
     image = tensor.float()
     return image.expand(work.settings.deploy_batch, *image.shape[1:]).contiguous()

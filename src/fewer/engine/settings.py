@@ -14,7 +14,7 @@ from fewer.core.strict import StrictSettings
 from fewer.core.toml import read_toml
 from fewer.presets import preset_values
 
-MEASURED = ("latency", "energy")
+MEASURED = ("latency", "energy", "cycles")
 """Metrics that depend on the device."""
 
 SMALL_PRECISIONS = ("fp32", "int8")
@@ -62,6 +62,11 @@ class Settings(StrictSettings):
         default=(),
         description="latency, energy: what options cost on this machine; a budget in one of them measures it by itself",
         json_schema_extra={"group": "How the budget is spent"},
+    )
+    accelerator: str | None = Field(
+        default=None,
+        description="Accelerator for budgets in cycles: edge-npu, datacentre, eyeriss-like, vita-like or a TOML file",
+        json_schema_extra={"group": "How the budget is spent", "shown": "edge-npu"},
     )
     tokens: bool = Field(
         default=False,

@@ -221,7 +221,7 @@ def exchange(
             _words(wanted.inputs, quantiser),
             _words(wanted.gradients, f"{gradients}, {where}"),
         ]
-        found.append(LayerBits(name, *told, why))
+        found.append(LayerBits(name, told[0], told[1], told[2], why))
     return found
 
 

@@ -10,10 +10,21 @@ import torch
 
 import fewer
 from fewer.core.errors import FewerError
+from fewer.models.trust import trusting
 from fewer.tasks.classify import training
 from tests.support.tiny_tasks import TINY
 
 STEPS = {"steps": 6, "every": 3, "batch": 8, "learning_rate": 0.01, "augment": "none"}
+
+DEEP = """
+from torch import nn
+
+
+def net():
+    part = lambda i, o: nn.Sequential(nn.Conv2d(i, o, 3, 2, 1), nn.ReLU())
+    end = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+    return nn.Sequential(part(3, 6), part(6, 8), *end), {"input_size": (3, 16, 16), "crop": 1.0}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -77,5 +88,34 @@ def test_a_resumed_training_equals_the_uninterrupted_one(photos: Path, tmp_path:
     ],
 )
 def test_what_no_format_has_is_told(photos: Path, wrong: dict[str, str], told: str) -> None:
+    with pytest.raises(FewerError, match=told):
+        fewer.train(photos, network=network(photos), **wrong, **STEPS)
+
+
+@pytest.mark.parametrize("method", ["kd", "fitnets", "mutual", "self"])
+def test_a_student_learns_from_a_teacher(photos: Path, tmp_path: Path, method: str) -> None:
+    fewer.train(photos, out=tmp_path / "teacher", network=network(photos), **STEPS)
+    how = {"network": network(photos), "distill": method, "seed": 1, **STEPS}
+    if method != "self":
+        how["teacher"] = str(tmp_path / "teacher")
+    if method in ("fitnets", "self"):  # one convolution alone has no map on the way before the last
+        (photos.parent / "deep.py").write_text(DEEP)
+        how["network"] = f"{photos.parent}/deep.py:net"
+    with trusting(True):
+        done = fewer.train(photos, out=tmp_path / "run", **how)
+    assert {"labels", "teacher"} <= set(done.history[-1])
+    assert done.evaluation is not None and "student" not in next(iter(done.model.state_dict()))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"distill": "kd"}, "needs a teacher; give --teacher"),
+        ({"distill": "kdd", "teacher": "x"}, "did you mean 'kd'"),
+        ({"distill": "self", "teacher": "x"}, "has no teacher"),
+        ({"teacher": "fewer/mobilenet-v2"}, "gives 1000 scores and the data have 3 classes"),
+    ],
+)
+def test_a_teacher_that_does_not_fit_is_told(photos: Path, wrong: dict[str, str], told: str) -> None:
     with pytest.raises(FewerError, match=told):
         fewer.train(photos, network=network(photos), **wrong, **STEPS)

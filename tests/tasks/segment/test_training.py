@@ -229,7 +229,8 @@ def test_a_net_that_loses_channels_meets_half_the_time(
     assert small.shrunk is not None and small.shrunk.removals and not small.shrunk.refused
     shown = {entry.name: entry for entry in small.report.verdict.quality}["Dice, all"]
     assert shown.dense == pytest.approx(fewer.evaluate(tmp_path / "run", discs).overall.dice_all)
-    assert shown.value == pytest.approx(fewer.evaluate(tmp_path / "small", discs).overall.dice_all)
+    # what is shown was measured with the kernels, which round the input of int8 layers: a few pixels differ
+    assert shown.value == pytest.approx(fewer.evaluate(tmp_path / "small", discs).overall.dice_all, abs=0.02)
     again, before = fewer.load(tmp_path / "small"), load_model(str(tmp_path / "run")).model
     for removal in small.shrunk.removals:
         name = removal.link.consumer

@@ -59,6 +59,22 @@ class TrainSettings(LoopSettings):
         description="Share of each class that judges, where the data set has no part for it.",
     )
     batch: int = Field(default=64, ge=1, description="Images per step.")
+    teacher: str | None = Field(
+        json_schema_extra={"group": "Teacher"},
+        default=None,
+        description="A classifier of the same classes to learn from: a run folder, or a model's name.",
+    )
+    distill: str | None = Field(
+        json_schema_extra={"group": "Teacher"},
+        default=None,
+        description="What is learnt of it. See: fewer list distillation. kd where --teacher is given.",
+    )
+    distill_weight: float = Field(
+        json_schema_extra={"group": "Teacher"},
+        default=1.0,
+        gt=0,
+        description="Weight of its loss beside that of labels.",
+    )
     bits: str | None = Field(
         json_schema_extra={"group": "Few bits"},
         default=None,

@@ -25,7 +25,9 @@ from fewer.quantize.lowbit import parse_bits, plain
 from fewer.quantize.metagrad import hypernetwork_of
 from fewer.tasks.classify.batches import Augmented
 from fewer.tasks.classify.dataset import ClassifyData, holdout
+from fewer.tasks.classify.distil import check_distillation, taught
 from fewer.tasks.classify.evaluate import evaluate_rows
+from fewer.tasks.classify.evaluation import Evaluation
 from fewer.tasks.classify.lowbit import LowBit, held_by, lower, meta_optimiser, stored_units
 from fewer.tasks.classify.model import Classifier, ClassMap, output_count, scores_of
 from fewer.tasks.classify.networks import NETWORKS, build
@@ -82,11 +84,12 @@ def prepare(data: ClassifyData | str | Path, settings: TrainSettings | None = No
     settings = settings or TrainSettings()
     data = data if isinstance(data, ClassifyData) else open_data(data)
     if len(data.classes) < 2:
-        raise FewerError(f"{data.root} has one class, {data.classes[0]!r}: there is nothing to tell apart")
+        raise FewerError(f"{data.root} has one class, {''.join(data.classes)!r}: there is nothing to tell apart")
     if settings.bits is not None:
         parse_bits(settings.bits)  # before anything is read
     hypernetwork_of(settings.gradients)
     _ = QUANTISERS[settings.quantiser]
+    check_distillation(settings)
     rows, held = holdout(data, settings.holdout, settings.seed)
     loaded = _network(settings, len(data.classes))
     outputs = output_count(loaded)
@@ -208,32 +211,29 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
     model = loaded.model.to(accelerator.device)
     began = perf_counter()
     batches = Augmented(data, prepared.rows, loaded.preprocess, settings, progress)
-
-    def objective(net: nn.Module, step: int) -> Tensor:
-        images, labels = (part.to(accelerator.device) for part in batches.batch(step))
-        scores = net(images)
-        return F.cross_entropy(scores.float(), labels, label_smoothing=settings.label_smoothing)
-
     held = held_by(settings.init)
     bits: LowBit | None = None
-    if settings.bits is not None:
-        bits = lower(model, settings, batches.batch(0)[0].to(accelerator.device), held)
+    net, lesson = model, None
+    if settings.bits is not None or settings.teacher is not None or settings.distill is not None:
+        example = batches.batch(0)[0].to(accelerator.device)
+        if settings.bits is not None:
+            bits = lower(model, settings, example, held)
+        if settings.teacher is not None or settings.distill is not None:
+            net, lesson = taught(loaded, model, settings, example, len(data.classes))
+
+    def objective(net: nn.Module, step: int) -> Tensor | dict[str, Tensor]:
+        images, labels = (part.to(accelerator.device) for part in batches.batch(step))
+        if lesson is not None:
+            return lesson(images, labels, settings.label_smoothing)
+        return F.cross_entropy(net(images).float(), labels, label_smoothing=settings.label_smoothing)
+
     players = [Player("", objective)]
     if bits is not None and hypernetwork_of(settings.gradients) is not None:
         players = [Player("", objective, make=lambda parameters: meta_optimiser(model, settings, parameters))]
-    some = prepared.held[:: max(1, -(-len(prepared.held) // JUDGES))]
-    judges = Augmented(data, some, loaded.preprocess, settings, progress) if len(some) else None
-
-    def accuracy(net: nn.Module) -> float:
-        assert judges is not None
-        net.eval()
-        right = [(scores_of(net, images).argmax(1) == labels).float() for images, labels in judges.plain()]
-        return float(torch.cat(right).mean())
-
+    own = held if net is model else {f"student.{name}": what for name, what in held.items()}
     names = [data.names[row] for row in prepared.rows]
-    key = work_key(settings.model_dump(exclude={"device"}), names, str(loaded.source))
     found = fit(
-        model,
+        net,
         players,
         settings,
         accelerator,
@@ -241,25 +241,45 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
         name="train",
         progress=progress,
         checkpoint=scratch and scratch / "checkpoint.safetensors",
-        key=key,
-        validate=accuracy if judges is not None else None,
-        constraints=Constrained(model, held, only_trainable=True) if held else None,
+        key=work_key(settings.model_dump(exclude={"device"}), names, str(loaded.source)),
+        validate=_accuracy(prepared, settings, progress),
+        constraints=Constrained(net, own, only_trainable=True) if held else None,
         callbacks=[bits] if bits is not None else [],
     )
-    if found.best is not None:
-        model.load_state_dict(found.best)
+    found.load_best(net)
     model.eval()
     timings, began = {"train": perf_counter() - began}, perf_counter()
     evaluation = None
     if len(prepared.held):
-        classifier = Classifier(loaded, len(data.classes), data.classes)
-        mapped = ClassMap(np.arange(len(data.classes)), "by name")
-        evaluation = evaluate_rows(model, classifier, data, prepared.held, mapped, progress=progress)
+        evaluation = _judge(model, prepared, progress)
         timings["evaluate"] = perf_counter() - began
     result = TrainedRun(model, loaded.name, data.classes, evaluation, found.history, found.best_step, settings, timings)
     if held or bits is not None:
         _store(result, prepared, held, bits, progress)
     return result
+
+
+def _accuracy(prepared: Prepared, settings: TrainSettings, progress: Progress) -> Callable[[nn.Module], float] | None:
+    """The score of a validation; None where no image judges."""
+    some = prepared.held[:: max(1, -(-len(prepared.held) // JUDGES))]
+    if not len(some):
+        return None
+    judges = Augmented(prepared.data, some, prepared.loaded.preprocess, settings, progress)
+
+    def accuracy(net: nn.Module) -> float:
+        net.eval()
+        right = [(scores_of(net, images).argmax(1) == labels).float() for images, labels in judges.plain()]
+        return float(torch.cat(right).mean())
+
+    return accuracy
+
+
+def _judge(model: nn.Module, prepared: Prepared, progress: Progress) -> Evaluation:
+    """The scores of a model on all images that judge."""
+    classes = prepared.data.classes
+    classifier = Classifier(prepared.loaded, len(classes), classes)
+    mapped = ClassMap(np.arange(len(classes)), "by name")
+    return evaluate_rows(model, classifier, prepared.data, prepared.held, mapped, progress=progress)
 
 
 def _store(
@@ -272,10 +292,7 @@ def _store(
         return
     result.few_bits = bits.to_dict()
     if result.evaluation is not None:
-        classes = prepared.data.classes
-        classifier = Classifier(prepared.loaded, len(classes), classes)
-        mapped = ClassMap(np.arange(len(classes)), "by name")
-        stored = evaluate_rows(result.model, classifier, prepared.data, prepared.held, mapped, progress=progress)
+        stored = _judge(result.model, prepared, progress)
         result.few_bits["accuracy"] = {
             "as trained": result.evaluation.top1,
             "as stored: weights rounded, inputs in fp32": stored.top1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fewer.core.errors import FewerError
-from fewer.cost.accelerator import DATAFLOWS, Array, Product, cycles, energy, utilisation
+from fewer.cost.accelerator.systolic import DATAFLOWS, Array, Product, cycles, energy, utilisation
 
 # what the simulator printed for a 32 x 32 array, plus one: (m, n, k) -> weight, output, input stationary
 SIMULATED = {(1024, 16, 144): (5590, 6592, 17600), (256, 32, 288): (3150, 2800, 9072)}

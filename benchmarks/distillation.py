@@ -1,0 +1,38 @@
+"""Distillation on CIFAR-10: every method from one teacher to one student, beside the student alone.
+
+    fewer train cifar10/ --task classify --network resnet32 --steps 20000 --out teacher
+    python benchmarks/distillation.py cifar10/ --teacher teacher --network resnet20
+
+A gain counts where it lies outside of the interval of the student alone. Interrupted, it goes on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lowbit_common import COLUMNS, KEYS, arguments, part_of, plot, train_row
+from tables import Table
+
+
+def main() -> None:
+    """Train what the table lacks, row by row."""
+    from fewer.distillation.methods import METHODS
+
+    parser = arguments(str(__doc__), 4000)
+    parser.add_argument("--teacher", required=True, help="run folder, or any other classifier of the same classes")
+    parser.add_argument("--init", help="run folder to start from, such as a pruned network")
+    options = parser.parse_args()
+    path = options.out or Path(__file__).parent / "results" / "distillation.csv"
+    table = Table(path, COLUMNS, KEYS)
+    data = part_of(options.data, Path("build") / "benchmarks", options.images, options.judged)
+    rows = options.rows.split(",") if options.rows else list(METHODS)
+    start = {"init": options.init} if options.init else {}
+    for seed in range(options.seeds):
+        train_row(table, data, options, "alone", seed, **start)
+        for row in rows:
+            train_row(table, data, options, row, seed, teacher=options.teacher, distill=row, **start)
+    plot(path, "Distillation, CIFAR-10")
+
+
+if __name__ == "__main__":
+    main()

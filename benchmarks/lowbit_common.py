@@ -1,0 +1,114 @@
+"""What the benchmarks of low-bit training and of distillation share: a part of CIFAR-10, and a row per training.
+
+The data are CIFAR-10 as JPEG files in npz (``train.npz`` and ``test.npz`` with ``jpeg``, ``offset`` and ``label``), or
+any folder that ``fewer train --task classify`` reads and that has the parts train and test. Accuracies on the JPEG
+files are below those on the original ones: rows are to be compared with each other, not with papers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tables import Table
+
+__all__ = ["COLUMNS", "KEYS", "arguments", "part_of", "plot", "train_row"]
+
+COLUMNS = ("network", "row", "bits", "seed", "steps", "batch", "rate", "images", "judged", "accuracy", "cpu_seconds")
+KEYS = 9
+"""Columns that name a row."""
+
+
+def arguments(note: str, steps: int) -> argparse.ArgumentParser:
+    """The flags that all of these scripts have."""
+    parser = argparse.ArgumentParser(description=note, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder with train.npz and test.npz")
+    parser.add_argument("--network", default="resnet20")
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rate", type=float, default=0.1)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=50_000, help="that train")
+    parser.add_argument("--judged", type=int, default=10_000, help="that judge")
+    parser.add_argument("--rows", help="comma-separated, of those that the script knows")
+    parser.add_argument("--out", type=Path)
+    return parser
+
+
+def part_of(folder: Path, place: Path, images: int, judged: int) -> Path:
+    """A folder with the first so many images of a fixed random order, decoded."""
+    from PIL import Image
+
+    target = place / f"cifar-{images}-{judged}"
+    target.mkdir(parents=True, exist_ok=True)
+    for part, count in (("train", images), ("test", judged)):
+        if (target / f"{part}.npz").exists():
+            continue
+        with np.load(folder / f"{part}.npz", allow_pickle=False) as found:
+            order = np.random.default_rng(0).permutation(len(found["label"]))[:count]
+            raw, offset, label = found["jpeg"].tobytes(), found["offset"], found["label"]
+            pictures = [
+                np.asarray(Image.open(io.BytesIO(raw[offset[i] : offset[i + 1]])).convert("RGB")) for i in order
+            ]
+            np.savez(target / f"{part}.npz", images=np.stack(pictures), label=label[order], classes=found["classes"])
+    return target
+
+
+def train_row(table: Table, data: Path, options: argparse.Namespace, row: str, seed: int, **settings: Any) -> None:
+    """One training, unless the table has it."""
+    from fewer.tasks.classify.settings import TrainSettings
+    from fewer.tasks.classify.training import train
+
+    entry: dict[str, Any] = {
+        "network": options.network,
+        "row": row,
+        "bits": settings.get("bits") or "fp32",
+        "seed": seed,
+    }
+    entry |= {"steps": options.steps, "batch": options.batch, "rate": options.rate}
+    entry |= {"images": options.images, "judged": options.judged}
+    if entry in table:
+        return
+    torch.set_num_threads(1)
+    common: dict[str, Any] = {"network": options.network, "steps": options.steps, "batch": options.batch, "seed": seed}
+    common |= {"learning_rate": options.rate, "optimiser": "sgd", "momentum": 0.9, "weight_decay": 5e-4}
+    common |= {"rate_shape": "cosine", "every": options.steps, "clip": 5.0}
+    began = time.process_time()
+    done = train(data, settings=TrainSettings(**common | settings))
+    assert done.evaluation is not None
+    table.add({**entry, "accuracy": f"{done.evaluation.top1:.4f}", "cpu_seconds": round(time.process_time() - began)})
+
+
+def plot(path: Path, title: str) -> None:
+    """Mean and spread of every row of a table, as SVG beside it."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found.setdefault(f"{row['network']} {row['bits']} {row['row']}", []).append(100 * float(row["accuracy"]))
+    names = list(found)
+    figure = Figure(figsize=(7, 0.6 + 0.3 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    axes.errorbar(
+        [float(np.mean(found[n])) for n in names],
+        range(len(names)),
+        xerr=[float(np.std(found[n], ddof=1)) if len(found[n]) > 1 else 0.0 for n in names],
+        fmt="o",
+    )
+    axes.set_yticks(range(len(names)), [f"{n} (n={len(found[n])})" for n in names])
+    axes.invert_yaxis()
+    axes.set_xlabel("accuracy, %")
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    text = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})
+    path.with_suffix(".svg").write_text(text.getvalue(), "utf-8")

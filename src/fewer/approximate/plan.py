@@ -1,0 +1,150 @@
+"""Which approximation stands where: each is sensed alone on calibration images, then one of each is planned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fewer.approximate import activation, norm, softmax
+from fewer.approximate.compile import compile_transformer, observe
+from fewer.approximate.transformer import Choice, IntegerTransformer
+from fewer.core.allocation.allocate import allocate
+from fewer.core.curve import Curve, CurveSet
+from fewer.core.option import Option
+from fewer.core.unit import Unit
+
+__all__ = ["Mix", "plan_approximations"]
+
+_KINDS = {
+    "softmax": [*softmax.SOFTMAXES],
+    "activation": [n for n in activation.ACTIVATIONS if n.endswith("gelu")],
+    "norm": ["layer-norm", "factor-layer-norm"],
+}
+_WORK = {"softmax": softmax.WORK, "activation": activation.WORK, "norm": norm.WORK}
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A planned mix.
+
+    Attributes
+    ----------
+    net
+        The integer transformer with it.
+    choices
+        Block to approximations.
+    distortion
+        Relative squared error of the features against float, measured on the images; ``predicted`` is the plan's sum
+        beyond what rounding to 8 bits does.
+    single
+        The same error for each set of methods that is used everywhere: ``softmax/activation/norm``.
+    joules, dearest
+        Modelled energy of all non-linear operations for one image: of the mix, and with the dearest method everywhere.
+    """
+
+    net: IntegerTransformer
+    choices: dict[int, Choice]
+    distortion: float
+    predicted: float
+    single: dict[str, float]
+    joules: float
+    dearest: float
+
+
+PUBLISHED = {
+    "i-bert": Choice("polynomial", "integer-gelu", "layer-norm"),
+    "i-vit": Choice("shift", "shift-gelu", "layer-norm"),
+    "fq-vit": Choice("log2", "integer-gelu", "factor-layer-norm"),
+}
+"""Sets of methods as papers use them together."""
+
+
+def plan_approximations(
+    model: nn.Module,
+    images: Tensor,
+    pixels: np.ndarray,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    budget: str = "energy=0.7x",
+    blocks_at_once: int = 1,
+) -> Mix:
+    """Choose a softmax, activation and norm for every block under a budget of modelled energy.
+
+    Each option is sensed alone: the features of the integer network with it in one place against the features with the
+    first option of each kind in all places. Energy is that of integer operations in 45 nm, see
+    :class:`~fewer.approximate.method.Work`; a share refers to the dearest method everywhere.
+
+    Parameters
+    ----------
+    model
+        A Vision Transformer in timm's names.
+    images
+        [N, 3, side, side] as the model takes them; ranges are observed on them.
+    pixels
+        The same images as integers 0 to 255, on which options are sensed.
+    mean, std
+        Of the preprocessing.
+    budget
+        ``energy=0.7x`` or an amount.
+    blocks_at_once
+        Sense so many neighbouring blocks together, which is as much quicker.
+
+    Raises
+    ------
+    FewerError
+        For a budget that cannot be met; the sentence says the least.
+    """
+    seen = observe(model, images)
+    with torch.no_grad():
+        wanted = model(images).double().numpy()
+    size = float((wanted**2).sum())
+    count = len(list(model.blocks))  # type: ignore[arg-type]
+
+    def made(choices: dict[int, Choice]) -> IntegerTransformer:
+        return compile_transformer(model, images, mean=mean, std=std, choices=choices, seen=seen)
+
+    def error(choices: dict[int, Choice]) -> float:
+        return float(((made(choices).features(pixels) - wanted) ** 2).sum()) / size
+
+    tokens, width, heads, hidden = _sizes(model, wanted)
+    numbers = {"softmax": heads * tokens * tokens, "activation": tokens * hidden, "norm": 2 * tokens * width}
+    groups = [list(range(i, min(i + blocks_at_once, count))) for i in range(0, count, blocks_at_once)]
+    base = error({})
+    curves, names = [], []
+    for group in groups:
+        for kind, methods in _KINDS.items():
+            joules = [1e-12 * len(group) * numbers[kind] * _WORK[kind][m].picojoules for m in methods]
+            harm = [0.0, *(_alone(error, group, kind, m) - base for m in methods[1:])]
+            options = (Option(), *(Option(f"approximate:{m}") for m in methods[1:]))
+            unit = Unit(f"blocks.{group[0]}.{kind}", "function", (numbers[kind],))
+            curves.append(Curve(unit, options, {"energy": np.array(joules)}, np.array(harm)))
+            names.append((group, kind, methods))
+    dearest = sum(float(c.cost["energy"].max()) for c in curves)
+    plan = allocate(CurveSet(tuple(curves), came={"energy": dearest}), budget)
+    picked: dict[int, dict[str, str]] = {i: {} for i in range(count)}
+    for (group, kind, methods), k in zip(names, plan.choice.tolist(), strict=True):
+        for i in group:
+            picked[i][kind] = methods[k]
+    choices = {i: Choice(**kinds) for i, kinds in picked.items()}
+    single = {name: error(dict.fromkeys(range(count), choice)) for name, choice in PUBLISHED.items()}
+    joules = sum(float(c.cost["energy"][k]) for c, k in zip(curves, plan.choice.tolist(), strict=True))
+    net = made(choices)
+    distortion = float(((net.features(pixels) - wanted) ** 2).sum()) / size
+    return Mix(net, choices, distortion, float(plan.distortion), single, joules, dearest)
+
+
+def _alone(error: Callable[[dict[int, Choice]], float], group: list[int], kind: str, method: str) -> float:
+    return error({i: Choice(**{kind: method}) for i in group})
+
+
+def _sizes(model: nn.Module, features: np.ndarray) -> tuple[int, int, int, int]:
+    state = model.state_dict()
+    block = next(iter(model.blocks))  # type: ignore[arg-type]
+    attention = block.attn
+    heads = int(getattr(attention, "num_heads", None) or attention.heads)
+    return features.shape[1], features.shape[2], heads, len(state["blocks.0.mlp.fc1.bias"])

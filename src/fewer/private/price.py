@@ -1,0 +1,118 @@
+"""What the operations of encrypted inference take on this machine: a calibration of seconds, then a sum."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fewer.private.circuit import Circuit
+from fewer.private.seal import Client, Evaluator, make_keys
+from fewer.private.security import Parameters
+
+__all__ = ["TYPICAL", "Prices", "calibrate", "predict_ms", "step_ms"]
+
+OPERATIONS = ("multiply_plain", "rotate", "square", "rescale", "add")
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Milliseconds of each operation by levels left, and whether they were measured or are typical."""
+
+    ms: Mapping[str, tuple[float, ...]]
+    measured: bool
+
+    def at(self, operation: str, level: int) -> float:
+        """Of one operation on a ciphertext with so many levels left."""
+        row = self.ms[operation]
+        return row[min(level, len(row) - 1)]
+
+
+def _line(first: float, slope: float) -> tuple[float, ...]:
+    return tuple(first + slope * level for level in range(20))
+
+
+# products and additions grow with the primes, key switching with their square
+TYPICAL = Prices(
+    {
+        "multiply_plain": _line(0.05, 0.05),
+        "rotate": tuple(1.0 + 0.8 * (level + 1) + 0.25 * (level + 1) ** 2 for level in range(20)),
+        "square": tuple(1.5 + 1.0 * (level + 1) + 0.25 * (level + 1) ** 2 for level in range(20)),
+        "rescale": _line(0.5, 0.5),
+        "add": _line(0.02, 0.02),
+    },
+    measured=False,
+)
+"""Ratios for planning where no back end is installed; chosen here, in no unit that any machine would measure."""
+
+
+def calibrate(parameters: Parameters, seconds: float = 10.0) -> Prices:
+    """Time every operation at every level, in turns, and take the median.
+
+    Parameters
+    ----------
+    parameters
+        Of the circuit.
+    seconds
+        In which all is done; at least one turn is.
+    """
+    secret, public = make_keys(parameters, [1])
+    evaluator, client = Evaluator(parameters, **public), Client(parameters, secret)
+    values = np.linspace(-0.5, 0.5, parameters.slots)
+    x = evaluator.load(client.encrypt(values))
+    found: dict[tuple[str, int], list[float]] = {}
+
+    def timed(name: str, level: int, work: Callable[[], object]) -> object:
+        start = time.perf_counter()
+        result = work()
+        found.setdefault((name, level), []).append(1e3 * (time.perf_counter() - start))
+        return result
+
+    end = time.perf_counter() + seconds
+    while True:
+        y, squared = x, False
+        for level in range(parameters.levels, 0, -1):
+            weights = evaluator.encode_weights(values, level, squared)
+            timed("rotate", level, lambda y=y: evaluator.rotate(y, 1))
+            timed("square", level, lambda y=y: evaluator.square(y))
+            timed("add", level, lambda y=y: evaluator.add(y, y))
+            z = timed("multiply_plain", level, lambda y=y, w=weights: evaluator.multiply_plain(y, w))
+            y = timed("rescale", level, lambda z=z: evaluator.rescale(z))
+        timed("rotate", 0, lambda y=y: evaluator.rotate(y, 1))
+        timed("add", 0, lambda y=y: evaluator.add(y, y))
+        if time.perf_counter() > end:
+            break
+    table = {}
+    for name in OPERATIONS:
+        rows = [float(np.median(found.get((name, level), [0.0]))) for level in range(parameters.levels + 1)]
+        table[name] = tuple(rows)
+    return Prices(table, measured=True)
+
+
+def step_ms(circuit: Circuit, prices: Prices, levels: int | None = None) -> list[float]:
+    """Predicted milliseconds of each step.
+
+    Parameters
+    ----------
+    circuit
+        What is to be run.
+    prices
+        Of :func:`calibrate`, or :data:`TYPICAL`.
+    levels
+        That a fresh ciphertext has; by default what the circuit needs.
+    """
+    level, found = circuit.levels if levels is None else levels, []
+    for step in circuit.steps:
+        after = ("rescale",)
+        total = sum(n * prices.at(name, level) for name, n in step.counts().items() if name not in after)
+        total += step.counts().get("rescale", 0) * prices.at("rescale", level)
+        found.append(total)
+        level -= step.levels
+    return found
+
+
+def predict_ms(circuit: Circuit, prices: Prices, levels: int | None = None) -> float:
+    """Predicted milliseconds of one query."""
+    return sum(step_ms(circuit, prices, levels))

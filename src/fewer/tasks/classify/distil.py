@@ -1,0 +1,148 @@
+"""A classifier that learns from labels and from a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewer.core.errors import FewerError
+from fewer.data.preprocess import Preprocess
+from fewer.distillation.answers import Answer, Points, listening, points_of
+from fewer.distillation.methods import METHODS, Distillation
+from fewer.distortion.outputs import output_tensors
+from fewer.models.running import evaluating
+from fewer.models.spec import LoadedModel, load_model
+from fewer.tasks.classify.model import output_count
+from fewer.tasks.classify.settings import TrainSettings
+
+__all__ = ["Taught", "check_distillation", "taught"]
+
+
+class Taught(nn.Module):
+    """A student with the loss that its teacher adds; called, it is the student.
+
+    Attributes
+    ----------
+    student
+        The model that is trained and kept.
+    method
+        The loss, perhaps with parameters that learn too.
+    partner
+        A teacher that learns too; None where the teacher stays as it is.
+    """
+
+    def __init__(self, student: nn.Module, method: Distillation, partner: nn.Module | None) -> None:
+        super().__init__()
+        self.student, self.method, self.partner = student, method, partner
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores of the student."""
+        return self.student(images)
+
+
+@dataclass(frozen=True, eq=False)
+class _Lesson:
+    taught: Taught
+    teacher: nn.Module | None
+    points: tuple[Points, Points | None]
+    as_teacher: Callable[[Tensor], Tensor]
+    weight: float
+
+    def __call__(self, images: Tensor, labels: Tensor, smoothing: float) -> dict[str, Tensor]:
+        """Losses of a batch by name."""
+        got = _answer(self.taught.student, self.points[0], images)
+        wanted = got
+        if self.teacher is not None and self.points[1] is not None:
+            learns = self.taught.partner is not None
+            with nullcontext() if learns else torch.no_grad():
+                wanted = _answer(self.teacher, self.points[1], self.as_teacher(images))
+        return {
+            "labels": F.cross_entropy(got.logits, labels, label_smoothing=smoothing),
+            "teacher": self.weight * self.taught.method(got, wanted, labels),
+        }
+
+
+def check_distillation(settings: TrainSettings) -> None:
+    """Refuse names and settings that do not fit each other, before anything is read.
+
+    Raises
+    ------
+    FewerError
+        For an unknown method, or one without the teacher that it needs.
+
+    Examples
+    --------
+    >>> check_distillation(TrainSettings(distill="kd"))
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: the distillation method kd needs a teacher; give --teacher RUN
+    """
+    if settings.distill is None and settings.teacher is None:
+        return
+    method = settings.distill or METHODS.default
+    alone = "no teacher" in METHODS[method].needs
+    if settings.teacher is None and not alone:
+        raise FewerError(f"the distillation method {method} needs a teacher; give --teacher RUN")
+    if settings.teacher is not None and alone:
+        raise FewerError(f"the distillation method {method} has no teacher; leave --teacher out")
+
+
+def taught(
+    loaded: LoadedModel, student: nn.Module, settings: TrainSettings, example: Tensor, classes: int
+) -> tuple[Taught, Callable[[Tensor, Tensor, float], dict[str, Tensor]]]:
+    """A student with its teacher's loss, and the function from images and labels to losses.
+
+    Raises
+    ------
+    FewerError
+        When the teacher knows other classes, or the method cannot be used with these networks.
+    """
+    row = METHODS[settings.distill or METHODS.default]
+    teacher: nn.Module | None = None
+    as_teacher: Callable[[Tensor], Tensor] = _same
+    learns = "trained teacher" in row.needs
+    if settings.teacher is not None:
+        found = load_model(settings.teacher)
+        outputs = output_count(found)
+        if outputs != classes:
+            raise FewerError(f"the teacher {found.name} gives {outputs} scores and the data have {classes} classes")
+        as_teacher = _between(loaded.preprocess, found.preprocess)
+        teacher = found.model.to(example.device).eval().requires_grad_(learns)
+    with evaluating(student), torch.no_grad():
+        points = points_of(student, example[:2])
+        own = _answer(student, points, example[:2])
+        theirs, other = None, own
+        if teacher is not None:
+            theirs = points_of(teacher, as_teacher(example[:2]))
+            other = _answer(teacher, theirs, as_teacher(example[:2]))
+    made = Taught(student, row.run(own, other).to(example.device), teacher if learns else None)
+    return made, _Lesson(made, teacher, (points, theirs), as_teacher, settings.distill_weight)
+
+
+def _answer(model: nn.Module, points: Points, images: Tensor) -> Answer:
+    with listening(model, points) as heard:
+        heard.logits = output_tensors(model(images))[0].float()
+    return heard
+
+
+def _same(images: Tensor) -> Tensor:
+    return images
+
+
+def _between(mine: Preprocess, theirs: Preprocess) -> Callable[[Tensor], Tensor]:
+    """From a student's input to its teacher's: other mean and deviation, other size."""
+
+    def change(images: Tensor) -> Tensor:
+        def column(values: tuple[float, ...]) -> Tensor:
+            return images.new_tensor(values).reshape(1, -1, 1, 1)
+
+        plain = images * column(mine.std) + column(mine.mean)
+        if tuple(theirs.input_size[1:]) != tuple(images.shape[2:]):
+            plain = F.interpolate(plain, tuple(theirs.input_size[1:]), mode="bilinear", antialias=True)
+        return (plain - column(theirs.mean)) / column(theirs.std)
+
+    return _same if mine == theirs else change

@@ -1,0 +1,108 @@
+"""Machines against what the simulator SCALE-Sim v3 prints, and against the laws that they are made of."""
+
+from __future__ import annotations
+
+import pytest
+
+from fewer.core.errors import FewerError
+from fewer.core.option import Option
+from fewer.core.unit import Unit
+from fewer.cost.accelerator.machine import Machine, load_machine, machine_names, option_work, unit_products, work_of
+from fewer.cost.accelerator.profiles import PROFILES
+from fewer.cost.accelerator.systolic import Array, Product, cycles, utilisation
+
+INT8 = Option("dense", precision="int8")
+SIMULATED = {  # what SCALE-Sim v3 prints on 32 x 32, which is one less than the closed form
+    ("weight", (1024, 16, 144)): 5589,
+    ("output", (1024, 16, 144)): 6591,
+    ("input", (1024, 16, 144)): 17599,
+    ("weight", (256, 32, 288)): 3149,
+    ("output", (256, 32, 288)): 2799,
+    ("input", (256, 32, 288)): 9071,
+}
+
+
+@pytest.mark.parametrize(("dataflow", "sizes"), SIMULATED)
+def test_dataflows_agree_with_the_simulator(dataflow: str, sizes: tuple[int, int, int]) -> None:
+    product = Product(*sizes)
+    assert cycles(product, Array(dataflow=dataflow)) - 1 == SIMULATED[dataflow, sizes]
+    assert work_of(product, Machine("m", dataflow=dataflow), INT8).compute - 1 == SIMULATED[dataflow, sizes]
+
+
+def test_utilisation_agrees_with_the_simulator() -> None:
+    assert round(100 * utilisation(Product(1024, 16, 144), Array()), 2) == 41.22
+    assert round(100 * utilisation(Product(256, 32, 288), Array()), 2) in (73.14, 73.17)
+
+
+LARGE = Product(197, 768, 768)
+
+
+def compute(option: Option, **machine) -> float:
+    return (
+        work_of(LARGE, Machine("m", **machine), option).compute / work_of(LARGE, Machine("m", **machine), INT8).compute
+    )
+
+
+def test_bits_help_as_the_machine_can_use_them() -> None:
+    int4 = Option("dense", precision="int4")
+    assert compute(int4, precision="parallel") == 1
+    assert work_of(LARGE, Machine("m", precision="fusion"), int4, activation_bits=8).compute == pytest.approx(
+        work_of(LARGE, Machine("m"), INT8).compute / 2
+    )
+    both = work_of(LARGE, Machine("m", precision="serial-both"), int4, activation_bits=4).compute
+    assert both == pytest.approx(work_of(LARGE, Machine("m"), INT8).compute / 4)
+    assert work_of(LARGE, Machine("m"), int4).joules < work_of(LARGE, Machine("m"), INT8).joules
+
+
+def test_zeros_help_only_where_they_are_skipped() -> None:
+    block, nm, any_ = (
+        Option("block:16x4", 0.5, "int8"),
+        Option("nm:2:4", precision="int8"),
+        Option("unstructured", 0.5, "int8"),
+    )
+    assert [compute(o) for o in (block, nm, any_)] == [1, 1, 1]
+    assert compute(block, sparsity="blocks") == pytest.approx(0.5, abs=0.01) and compute(nm, sparsity="blocks") == 1
+    assert compute(nm, sparsity="n:m") == pytest.approx(0.5, abs=0.01) and compute(any_, sparsity="n:m") == 1
+    # zeros one by one leave some multipliers without work
+    assert compute(any_, sparsity="weights", balance=0.7) == pytest.approx(0.5 / 0.7, abs=0.01)
+    sparse = work_of(LARGE, Machine("m", sparsity="two-sided"), any_, density=0.5).compute
+    assert sparse == pytest.approx(work_of(LARGE, Machine("m"), INT8).compute * 0.25 / 0.7, rel=0.02)
+
+
+def test_a_mask_pays_off_only_below_its_own_density() -> None:
+    """One bit for each weight of b bits: bytes fall below dense where the density is under 1 - 1/b."""
+    for bits, name in ((8, "int8"), (4, "int4")):
+        dense = work_of(LARGE, Machine("m"), Option("dense", precision=name)).dram_bytes
+        just = 1 - (1 - 1 / bits)
+        less = work_of(LARGE, Machine("m"), Option("unstructured", just + 0.02, name)).dram_bytes
+        more = work_of(LARGE, Machine("m"), Option("unstructured", just - 0.02, name)).dram_bytes
+        assert less < dense < more
+
+
+def test_small_memories_bound_by_bytes() -> None:
+    slow = Machine("m", dram_bytes_per_second=1e6)
+    work = work_of(LARGE, slow, INT8)
+    assert work.bound == "memory" and work.cycles == work.memory > work.compute
+    assert work_of(LARGE, Machine("m", sram_bytes=1e3), INT8).dram_bytes > work_of(LARGE, Machine("m"), INT8).dram_bytes
+
+
+@pytest.mark.parametrize("name", machine_names())
+def test_every_machine_loads_and_says_where_it_is_from(name: str) -> None:
+    machine = load_machine(name)
+    assert machine.source and machine.note and machine.profile in PROFILES
+    unit = Unit("a", "linear", (768, 768), positions=197)
+    dense, half = option_work(unit, [INT8, Option("block:16x16", 0.5, "int8")], machine)
+    assert half.cycles <= dense.cycles and half.joules < dense.joules
+    assert unit_products(unit) == Product(197, 768, 768)
+
+
+def test_wrong_machines_are_told(tmp_path) -> None:
+    with pytest.raises(FewerError, match="did you mean 'edge-npu'"):
+        load_machine("edge_npu")
+    (tmp_path / "mine.toml").write_text("row = 3\n")
+    with pytest.raises(FewerError, match="unknown key 'row'; did you mean 'rows'"):
+        load_machine(tmp_path / "mine.toml")
+    with pytest.raises(FewerError, match="unknown way to skip zeros"):
+        Machine("m", sparsity="blocs")
+    (tmp_path / "ours.toml").write_text("rows = 8\ncolumns = 4\nsource = 'mine'\n")
+    assert load_machine(tmp_path / "ours.toml").rows == 8
