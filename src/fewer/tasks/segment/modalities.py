@@ -124,7 +124,9 @@ def tissues_of(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return tissue, mask
 
 
-def _ball(shape: tuple[int, ...], centre: Sequence[float], radius: Sequence[float]) -> np.ndarray:
+def _ball(
+    shape: tuple[int, ...], centre: Sequence[float] | np.ndarray, radius: Sequence[float] | np.ndarray
+) -> np.ndarray:
     axes = np.ogrid[tuple(slice(0, n) for n in shape)]
     parts = [((axis - c) / r) ** 2 for axis, c, r in zip(axes, centre, radius, strict=True)]
     return np.sum(np.broadcast_arrays(*parts), axis=0) <= 1
