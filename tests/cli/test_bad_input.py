@@ -192,10 +192,10 @@ def test_a_budget_that_cannot_be_met_keeps_what_was_sensed_and_says_so(fewer: Fe
 OTHERS = {
     "plan with a contest": ("plan run --budget=weights=30% --allocator=auto", "fewer compress"),
     "plan of a metric that was not measured": ("plan run --budget=latency=0.5x", "do not measure 'latency'"),
-    "apply on a GPU": ("apply run --out=new --device=cuda", "works on the CPU"),
-    "recover on a GPU": ("recover run --time=5s --out=new --device=cuda", "works on the CPU"),
+    "apply on a device that is not there": ("apply run --out=new --device=cuda:77", "cannot be used"),
+    "recover on a device that is not there": ("recover run --time=5s --out=new --device=cuda:77", "cannot be used"),
     "recover for no time": ("recover run --time=banana --out=new", "cannot read the time 'banana'"),
-    "export on a GPU": ("export run --device=cuda", "works on the CPU"),
+    "export on a device that is not there": ("export run --device=cuda:77", "cannot be used"),
     "export into no folder": ("export run --out=nodir/x.onnx", "the folder nodir does not exist"),
     "profile on a GPU": ("profile net.py:net --device=cuda", "works on the CPU"),
     "report elsewhere": ("report run --out=new", "leave --out out"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fewer.core.errors import FewerError
-from fewer.kernels import native, ops
+from fewer.kernels import native, rows
 from fewer.tokens.blocks import merge_quickly
 from fewer.tokens.merge import TokenState, merge_tokens, most_merges
 
@@ -72,13 +72,13 @@ def test_what_cannot_be_merged_is_refused(lib):
     x = torch.randn(1, 9, 4)
     state = TokenState.fresh(x)
     with pytest.raises(FewerError, match="merges of"):
-        ops.merge_direct(x, state.sizes, state.origin, 5, 1)
+        rows.merge_direct(x, state.sizes, state.origin, 5, 1)
     with pytest.raises(FewerError, match="refused"):
-        ops.merge_direct(x, state.sizes, state.origin + 9, 2, 1)
+        rows.merge_direct(x, state.sizes, state.origin + 9, 2, 1)
     with pytest.raises(FewerError, match="do not fit"):
-        ops.merge_direct(x, state.sizes[:, :3], state.origin, 2, 1)
+        rows.merge_direct(x, state.sizes[:, :3], state.origin, 2, 1)
     with pytest.raises(FewerError, match="float32"):
-        ops.merge_direct(x.double(), state.sizes, state.origin, 2, 1)
+        rows.merge_direct(x.double(), state.sizes, state.origin, 2, 1)
 
 
 def test_gradients_and_other_types_go_by_tensor_operations(lib, monkeypatch):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fewer.core.errors import FewerError
-from fewer.kernels import native, ops
+from fewer.kernels import native, ops, rows
 from fewer.kernels.conv import BlockSparseConv2d, NativeDepthwise
 from fewer.kernels.linear import BlockSparseLinear
 from fewer.kernels.stages import NativeChain, Stage, Unit
@@ -151,13 +151,13 @@ def test_merges_and_norms_check_their_sizes():
     x, sizes, origin = torch.randn(1, 9, 4), torch.ones(1, 9), torch.arange(9)[None]
     for count, protected in ((5, 0), (-1, 0), (1, 10), (1, -1)):
         with pytest.raises(FewerError):
-            ops.merge_direct(x, sizes, origin, count, protected)
+            rows.merge_direct(x, sizes, origin, count, protected)
     with pytest.raises(FewerError):
-        ops.merge_direct(x, sizes, origin + 100, 1, 0)
+        rows.merge_direct(x, sizes, origin + 100, 1, 0)
     ones = torch.ones(4)
     for weight, bias in ((ones[:3], ones), (ones, ones.double()), (ones.to("meta"), ones)):
         with pytest.raises(FewerError):
-            ops.layer_norm(x, weight, bias, 1e-6)
+            rows.layer_norm(x, weight, bias, 1e-6)
 
 
 def test_compiled_and_saved_layers_compute_the_same():

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fewer.core.errors import FewerError
-from fewer.kernels import ops
+from fewer.kernels import ops, rows
 from fewer.kernels.transformer import PATHS, NativeBlock, disagreement, why_not_a_block
 
 from .conftest import PRECISIONS, block_mask
@@ -129,12 +129,12 @@ def test_layer_norm(each_isa, width):
     x, residual = torch.randn(3, 5, width) * 3 + 1, torch.randn(3, 5, width)
     weight, bias = torch.randn(width), torch.randn(width)
     expected = F.layer_norm((x + residual).double(), (width,), weight.double(), bias.double(), 1e-5)
-    y, _, total = ops.layer_norm(x, weight, bias, 1e-5, residual=residual)
+    y, _, total = rows.layer_norm(x, weight, bias, 1e-5, residual=residual)
     torch.testing.assert_close(y.double(), expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(total, x + residual)
-    y, _, _ = ops.layer_norm(x, weight, bias, 1e-5, residual=residual, out="bf16")
+    y, _, _ = rows.layer_norm(x, weight, bias, 1e-5, residual=residual, out="bf16")
     torch.testing.assert_close(y.double(), expected, atol=1e-5, rtol=2.0**-8)
-    y, scale, _ = ops.layer_norm(x, weight, bias, 1e-5, residual=residual, out="int8")
+    y, scale, _ = rows.layer_norm(x, weight, bias, 1e-5, residual=residual, out="int8")
     error = (y.double() * scale[..., None] - expected).abs()
     assert bool((error <= 0.501 * expected.abs().amax(-1, keepdim=True) / 127 + 1e-5).all())
 

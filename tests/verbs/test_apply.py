@@ -9,6 +9,7 @@ from fewer.core.run import RunFolder
 from fewer.engine.settings import Settings
 from tests.engine.test_sense import StopAfter
 from tests.support.nets import Small, images, quick, small
+from tests.support.other_device import other_device
 
 
 def state(model):
@@ -128,3 +129,15 @@ def test_saving_later_is_saving_at_once(tmp_path):
     with pytest.raises(FewerError):
         run.save(tmp_path / "run")
     run.save(tmp_path / "run", overwrite=True)
+
+
+def test_a_plan_is_carried_out_on_another_device_as_on_the_cpu(tmp_path):
+    net, shown = small(), images()
+    fewer.sense(net, shown, out=tmp_path / "run", settings=quick())
+    plan = fewer.plan(tmp_path / "run", "weights=50%")
+    here = fewer.apply(tmp_path / "run", plan, model=net, images=shown)
+    expected = {name: value.clone() for name, value in here.model.state_dict().items()}
+    with other_device():
+        there = fewer.apply(tmp_path / "run", plan, model=net, images=shown, device="meta")
+        assert all(torch.equal(value.to("cpu"), expected[name]) for name, value in there.model.state_dict().items())
+    assert there.report.verdict.distortion == pytest.approx(here.report.verdict.distortion)

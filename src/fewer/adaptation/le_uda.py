@@ -99,10 +99,14 @@ def _tapped(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor
     """What the named modules put out in the latest forward pass."""
     seen: dict[str, Tensor] = {}
     modules = dict(model.named_modules())
-    hooks = [
-        modules[name].register_forward_hook(lambda _m, _i, out, name=name: seen.__setitem__(name, out))
-        for name in names
-    ]
+
+    def keep(name: str) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            seen[name] = output
+
+        return hook
+
+    hooks = [modules[name].register_forward_hook(keep(name)) for name in names]
     try:
         yield seen
     finally:

@@ -35,6 +35,7 @@ VERBS = {
     "eval": "Score a model or a folder of predictions on annotated data.",
     "predict": "Write what a trained network says of new data.",
     "private": "Let a server compute on images that it cannot see: compile, keys, serve, query.",
+    "tune": "Tune a vision-language model on conversations about how images look.",
     "study": "Collect people's feedback on how images look: new, serve, status, export, delete.",
     "info": "Show a run folder, or which layers of a model can be cut, and why not the others.",
     "list": "List models, tasks, presets, patterns, allocators or selection methods.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewer.cli.flags import Shared, cpu_only
+from fewer.cli.flags import Shared, usable_device
 from fewer.core.errors import FewerError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def apply(
     from fewer.core.run import RunFolder
 
     shared = shared or Shared()
-    cpu_only(shared)
+    usable_device(shared)
     source = RunFolder.open(run)
     curves = source.read_curves()
     if plan is None and not source.has("plan"):
@@ -72,5 +72,7 @@ def _make(folder: str, wanted: Plan, images: str | None, shared: Shared) -> int:
     from fewer.cli.progress import terminal_progress
     from fewer.cli.work import command_line, show_run
 
-    run = fewer.apply(folder, wanted, images=images, progress=terminal_progress(), command=command_line())
+    run = fewer.apply(
+        folder, wanted, images=images, progress=terminal_progress(), command=command_line(), device=shared.device
+    )
     return show_run(run, shared, folder)

@@ -13,7 +13,7 @@ __all__ = ["demo"]
 
 FOLDER = "demo-run"
 
-TASK_DEMOS = ("detect3d", "gait")
+TASK_DEMOS = ("detect3d", "gait", "quality")
 """Tasks that bring a demo of their own."""
 
 
@@ -33,7 +33,8 @@ def demo(
     ----------
     model
         fewer/dinov2-small or fewer/mobilenet-v2; or detect3d: a detector of LiDAR scans, on simulated
-        scans; or gait: who walks, on simulated walkers.
+        scans; gait: who walks, on simulated walkers; quality: how images
+        look, on simulated feedback; or adapt: masks for another modality, on simulated heads.
     budget
         As in: fewer compress --help
     """
@@ -42,6 +43,8 @@ def demo(
     from fewer.data.photos import real_photos
 
     shared = shared or Shared()
+    if model == "adapt":
+        return _adapt_demo(shared)
     if model in TASK_DEMOS:
         return _task_demo(model, shared)
     chosen, _ = resolve(given(settings, shared), preset="demo")
@@ -51,6 +54,21 @@ def demo(
         shared = replace(shared, overwrite=finished, resume=not finished)
     photos = [photo.path for photo in real_photos()]
     return run_compress(model, photos, budget, chosen, shared, shared.out or FOLDER)
+
+
+def _adapt_demo(shared: Shared) -> int:
+    """Simulated heads in two modalities, with and without adaptation."""
+    from fewer.cli.progress import terminal_progress
+    from fewer.cli.show import as_json
+    from fewer.cli.work import command_line
+    from fewer.tasks.segment.adapt_demo import demo as run
+
+    done = run(shared.out or "demo-adapt", seed=shared.seed or 0, progress=terminal_progress(), command=command_line())
+    if shared.json:
+        as_json(done.to_dict())
+    else:
+        print(*done.lines(), sep="\n")
+    return 0
 
 
 def _task_demo(name: str, shared: Shared) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fewer.cli.flags import Shared, cpu_only
+from fewer.cli.flags import Shared, usable_device
 
 __all__ = ["export"]
 
@@ -38,12 +38,19 @@ def export(
     from fewer.cli.show import as_json, say
 
     shared = shared or Shared()
-    cpu_only(shared)
+    usable_device(shared)
     if shared.dry_run:
         say(f"would write the model of {run} as {to}, batch {batch}")
         return 0
     made = fewer.export(
-        run, to, out=shared.out, batch=batch, overwrite=shared.overwrite, activations=activations, images=images
+        run,
+        to,
+        out=shared.out,
+        batch=batch,
+        overwrite=shared.overwrite,
+        activations=activations,
+        images=images,
+        device=shared.device or "cpu",
     )
     if shared.json:
         as_json({**asdict(made), "path": str(made.path)})

@@ -13,7 +13,7 @@ from fewer.core.errors import FewerError
 if TYPE_CHECKING:
     from fewer.core.strict import StrictSettings
 
-__all__ = ["Shared", "cpu_only", "flags_of", "given"]
+__all__ = ["Shared", "cpu_only", "flags_of", "given", "usable_device"]
 
 WORK = Group("How the work is done", sort_key=90)
 SHARED = Group("Every verb", sort_key=99)
@@ -105,6 +105,26 @@ class Shared:
             from fewer.models.trust import trust_files
 
             trust_files(self.trust)
+
+
+def usable_device(shared: Shared) -> None:
+    """Refuse a device that torch does not have here, before anything is written.
+
+    Raises
+    ------
+    FewerError
+        When it cannot be used.
+
+    Examples
+    --------
+    >>> usable_device(Shared(device="cpu"))
+    """
+    if shared.device not in (None, "cpu"):
+        from torch import nn
+
+        from fewer.engine.prepare import on_device
+
+        on_device(nn.Linear(1, 1), str(shared.device))
 
 
 def cpu_only(shared: Shared) -> None:

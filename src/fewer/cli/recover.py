@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from fewer.cli.flags import Shared, cpu_only
+from fewer.cli.flags import Shared, usable_device
 from fewer.core.errors import FewerError
 
 __all__ = ["recover"]
@@ -55,7 +55,7 @@ def recover(
     from fewer.core.duration import parse_duration
 
     shared = shared or Shared()
-    cpu_only(shared)
+    usable_device(shared)
     if time is not None and steps is not None:
         raise FewerError("give --time or --steps, not both")
     if rate is not None and not rate <= 1:
@@ -79,6 +79,7 @@ def recover(
         seed=shared.seed,
         progress=terminal_progress(),
         command=command_line(),
+        device=shared.device,
     )
     return show_run(done, shared, str(done.folder))
 

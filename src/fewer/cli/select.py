@@ -120,14 +120,14 @@ def _dry_run(
     from fewer.data.images import list_images
     from fewer.selection.export import check_formats
     from fewer.selection.methods import check_method
-    from fewer.verbs.select import FEATURES, _one_budget
+    from fewer.verbs.select import FEATURES, one_budget
 
     check_method(method)
     check_formats(formats)
     if pool is None:
         raise FewerError("which pool? give a folder of images; a dry run does not open a queue")
     files = list_images(pool)
-    count = _one_budget(",".join(budget))[0].count(len(files))
+    count = one_budget(",".join(budget)).count(len(files))
     facts: dict[str, Any] = {
         "dry_run": True,
         "pool": pool,

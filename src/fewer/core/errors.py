@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 __all__ = ["FewerError", "near_match"]
+
+_LONG = re.compile(r"[^\s/]{300,}")  # longer than any name of a file: a value out of a damaged one
 
 
 class FewerError(Exception):
     """A mistake that the user can fix, told in one clear sentence.
 
     The sentence says what was wrong, where, the nearest valid name and one fix. The command line prints it
-    and exits with code 2; a traceback is shown only with ``--debug``.
+    and exits with code 2; a traceback is shown only with ``--debug``. A word of 300 characters or more is cut: it is a
+    value out of a damaged file, which would hide the sentence.
 
     Examples
     --------
@@ -20,7 +24,16 @@ class FewerError(Exception):
     Traceback (most recent call last):
     ...
     fewer.core.errors.FewerError: the folder 'photos' does not exist; give a folder of images with --images
+    >>> len(str(FewerError(f"unknown name {'a' * 5000}")))
+    74
     """
+
+    def __init__(self, *facts: object) -> None:
+        super().__init__(*(_LONG.sub(_cut, fact) if isinstance(fact, str) else fact for fact in facts))
+
+
+def _cut(word: re.Match[str]) -> str:
+    return f"{word[0][:40]}... ({len(word[0])} characters)"
 
 
 def near_match(name: str, known: Iterable[str]) -> str:

@@ -12,12 +12,13 @@ import zipfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from fewer.core.errors import FewerError
 from fewer.core.files import explain_os_error
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "DEPTH",
@@ -273,10 +274,13 @@ def read_array(raw: bytes, where: str) -> np.ndarray:
     Examples
     --------
     >>> buffer = io.BytesIO()
+    >>> import numpy as np
     >>> np.save(buffer, np.arange(3))
     >>> read_array(buffer.getvalue(), "x").tolist()
     [0, 1, 2]
     """
+    import numpy as np  # here, so that reading a text file or showing help does not import it
+
     with refusing(where):
         file = io.BytesIO(raw)
         version = np.lib.format.read_magic(file)

@@ -15,7 +15,7 @@ from fewer.core.run import RunFolder
 from fewer.engine.deploy import measured_here
 from fewer.engine.judge import Judge
 from fewer.engine.judge import Quality as Likeness
-from fewer.engine.prepare import Prepared, prepare
+from fewer.engine.prepare import Prepared, on_device, prepare
 from fewer.engine.quality import QualityLike, quality_of
 from fewer.engine.runtimes import deploy_example
 from fewer.engine.settings import Settings
@@ -88,7 +88,13 @@ def check_finished(source: RunFolder) -> None:
 
 
 def open_run(
-    source: RunFolder, model: Any, images: Any, forward: Forward | None, quality: QualityLike, seed: int | None
+    source: RunFolder,
+    model: Any,
+    images: Any,
+    forward: Forward | None,
+    quality: QualityLike,
+    seed: int | None,
+    device: str | None = None,
 ) -> OpenRun:
     """Load a run's model, and its dense twin and images from where its settings say they are.
 
@@ -102,6 +108,8 @@ def open_run(
         As for :func:`fewer.compress`.
     seed
         Of the views; by default that of the run.
+    device
+        Where the work is done; by default that of the run.
 
     Raises
     ------
@@ -115,7 +123,8 @@ def open_run(
     if images is None:
         how = "without images" if settings.data_free is not None else "with images given in Python"
         raise FewerError(f"{source.path} was made {how}; give a folder of images with --images, in Python images=")
-    settings = settings.model_copy(update={"data_free": None})
+    changes = {"data_free": None} | ({} if device is None else {"device": device})
+    settings = settings.model_copy(update=changes)
     prepared = prepare(
         model if model is not None else _named_model(config, source),
         images,
@@ -131,7 +140,7 @@ def open_run(
     recipe, plan = load_recipe(source.path), source.read_plan()
     plan.choice(curves)
     bare = (lambda: copy.deepcopy(prepared.model)) if recipe.source.get("kind") == "object" else None
-    student = load_artefact(source.path, bare)
+    student = on_device(load_artefact(source.path, bare), settings.device)
     report = RunReport.from_json(source.read_text("report_json"))
     masks = _all_masks(source, recipe, student)
     views = views_of(prepared, images, settings.seed if seed is None else seed)
@@ -145,7 +154,7 @@ def open_run(
         student,
         masks,
         views,
-        "latency" in plan.cost and measured_here(curves),
+        settings.device == "cpu" and "latency" in plan.cost and measured_here(curves),
         quality_of(prepared.loaded, labelled),
     )
 
@@ -162,5 +171,7 @@ def _all_masks(source: RunFolder, recipe: Recipe, student: nn.Module) -> dict[st
     masks: dict[str, Tensor] = {}
     for unit in recipe.units:
         weight: Any = student.get_submodule(unit.name).weight
-        masks[unit.name] = stored[unit.name] if unit.name in stored else weight.new_ones(weight.shape).bool()
+        masks[unit.name] = (
+            stored[unit.name].to(weight.device) if unit.name in stored else weight.new_ones(weight.shape).bool()
+        )
     return masks

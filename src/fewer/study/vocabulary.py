@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 __all__ = ["ASPECTS", "LEVELS", "Aspect", "Statement", "level_of", "polarity", "sentences", "statements"]
 
@@ -179,6 +180,11 @@ def statements(text: str) -> list[Statement]:
     >>> [(s.aspect, s.polarity) for s in statements("The candle is blurry, but there is no noise.")]
     [('sharpness', 'bad'), ('noise', 'good')]
     """
+    return list(_statements(text))
+
+
+@lru_cache(maxsize=20_000)  # converters and checks read the same texts again and again
+def _statements(text: str) -> tuple[Statement, ...]:
     found: list[Statement] = []
     for clause in re.split(r"[.!?;,\n]|\b(?:but|while|although|however)\b", text.lower()):
         hits = []
@@ -196,7 +202,7 @@ def statements(text: str) -> list[Statement]:
             if _NEGATION.search(rest[:start]):
                 sign = "good" if sign == "bad" else "bad"
             found.append(Statement(name, sign, clause[start:end]))
-    return found
+    return tuple(found)
 
 
 def level_of(text: str) -> int | None:

@@ -27,6 +27,7 @@ __all__ = [
     "task_for",
     "task_notes",
     "task_of_run",
+    "task_that_warms_up",
     "usable_tasks",
 ]
 
@@ -37,6 +38,7 @@ BUILT_IN = {
     "classify": "fewer.tasks.classify.task:Classify",
     "detect3d": "fewer.tasks.detect3d.task:Detect3D",
     "gait": "fewer.tasks.gait.task:Gait",
+    "quality": "fewer.tasks.quality.task:Quality",
     "segment": "fewer.tasks.segment.task:Segment",
 }
 """Name of each task that comes with the library, and the class that it is."""
@@ -231,3 +233,24 @@ def usable_tasks() -> list[Task]:
         with contextlib.suppress(FewerError):
             found.append(open_task(name))
     return found
+
+
+def task_that_warms_up(pool: str | Path) -> Task:
+    """The task whose network learns features from the unlabelled images of a pool.
+
+    One that knows the pool comes first, then the first in the table that can do it at all.
+
+    Raises
+    ------
+    FewerError
+        When no task of this installation can.
+
+    Examples
+    --------
+    >>> task_that_warms_up("photos").warms_up
+    True
+    """
+    able = [task for task in usable_tasks() if task.warms_up]
+    if not able:
+        raise FewerError("no task here learns features without labels; leave --features warm-up out")
+    return next((task for task in able if task.recognises(pool)), able[0])

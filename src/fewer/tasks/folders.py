@@ -12,7 +12,7 @@ from fewer.core.files import explain_os_error
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["check_out", "device_of", "make_folder", "pictures_and_masks"]
+__all__ = ["check_out", "device_of", "make_folder", "pictures_and_masks", "pictures_of"]
 
 _IMAGES = ("images", "imagesTr", "image", "img", "imgs")
 _MASKS = ("masks", "labels", "labelsTr", "mask", "label", "annotations", "segmentations", "gt")
@@ -30,6 +30,17 @@ def pictures_and_masks(root: str | Path) -> tuple[Path, Path] | None:
     """
     found = [next((p for name in names if (p := Path(root) / name).is_dir()), None) for names in (_IMAGES, _MASKS)]
     return (found[0], found[1]) if found[0] and found[1] else None
+
+
+def pictures_of(root: str | Path) -> Path | None:
+    """The folder with the images of a segmentation set, whether or not there is one with masks.
+
+    Examples
+    --------
+    >>> pictures_of("no-such-folder") is None
+    True
+    """
+    return next((p for name in _IMAGES if (p := Path(root) / name).is_dir()), None)
 
 
 def check_out(out: str | Path | None, names: Sequence[str], overwrite: bool) -> None:

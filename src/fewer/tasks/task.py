@@ -106,6 +106,8 @@ class Task:
         ``description``. Flags, help and TOML follow from it.
     evaluate_settings, predict_settings
         The same for what :meth:`evaluate` and :meth:`predict` can be told.
+    warms_up
+        Whether :meth:`warm_features` can learn features from unlabelled images.
 
     Examples
     --------
@@ -122,6 +124,7 @@ class Task:
     settings: ClassVar[type[LoopSettings]] = LoopSettings
     evaluate_settings: ClassVar[type[StrictSettings]] = NoSettings
     predict_settings: ClassVar[type[StrictSettings]] = NoSettings
+    warms_up: ClassVar[bool] = False
 
     def recognises(self, data: str | Path) -> bool:
         """Whether a data set looks like one of this task, judged by names alone; used where no task was given."""
@@ -246,7 +249,10 @@ class Task:
         return None
 
     def warm_features(self, files: Sequence[Path], out: Path, **more: Any) -> nn.Module:
-        """A network that has learnt from unlabelled images, as the function from an image to a vector."""
+        """A network that has learnt from unlabelled images, as the function from an image to a vector.
+
+        A task that can do this says so with ``warms_up = True``; ``fewer select --features warm-up`` then finds it.
+        """
         raise self._cannot("learn features without labels")
 
     def _cannot(self, what: str) -> FewerError:

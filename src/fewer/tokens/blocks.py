@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
-from fewer.kernels import native, ops
+from fewer.kernels import native, ops, rows
 from fewer.kernels.transformer import disagreement, heads_of, why_not_a_block
 from fewer.tokens.merge import TokenState, merge_tokens, most_merges
 
@@ -80,7 +80,7 @@ def merge_quickly(x: Tensor, state: TokenState, count: int, protected: int = 1) 
     plain = x.dtype == torch.float32 and x.device.type == "cpu" and not x.requires_grad and not ops.tracing(x)
     if not (count and plain and native.available()):
         return merge_tokens(x, state, count, protected)
-    merged, sizes, origin = ops.merge_direct(x, state.sizes, state.origin, count, protected)
+    merged, sizes, origin = rows.merge_direct(x, state.sizes, state.origin, count, protected)
     return merged, TokenState(sizes, origin)
 
 

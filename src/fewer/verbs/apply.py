@@ -39,6 +39,7 @@ def apply(
     command: str | None = None,
     forward: Forward | None = None,
     trust: Trust = False,
+    device: str | None = None,
 ) -> CompressedRun:
     """Make the model of a plan, and write it and its report into the run folder.
 
@@ -54,6 +55,8 @@ def apply(
         As for :func:`fewer.compress`.
     trust
         Run the Python file that the run names its model by: True, or the file; see :func:`fewer.load`.
+    device
+        Where the work is done, ``cpu``, ``cuda:0`` or any other of torch; by default where the run was sensed.
 
     Raises
     ------
@@ -74,6 +77,12 @@ def apply(
             plan = Plan.load(plan)
         choice = plan.choice(curves)
         settings = Settings.of_run(config.get("settings", {}), str(folder.file("config")))
+        if device is not None:
+            settings = settings.model_copy(update={"device": device})
+        if settings.device != "cpu" and "latency" in plan.cost:
+            raise FewerError(
+                f"the plan is one for time on the kernels of the CPU, not on {settings.device!r}: leave --device out"
+            )
         timings: dict[str, float] = {}
         with progress.stage("match", None) as stage, timed(timings, "match"):
             with trusting(trust):

@@ -22,6 +22,7 @@ from fewer.core.files import explain_os_error
 from fewer.core.run import RunFolder
 from fewer.data.calibration import as_calibration
 from fewer.data.preprocess import Preprocess
+from fewer.engine.prepare import on_device
 from fewer.models.artefact import WEIGHTS, load_recipe
 from fewer.models.load import load
 from fewer.models.recipe import Recipe
@@ -80,6 +81,7 @@ def export(
     activations: str = "float",
     images: Any = None,
     trust: Trust = False,
+    device: str = "cpu",
 ) -> Exported:
     """Write the compressed model of a run folder for another runtime.
 
@@ -112,6 +114,9 @@ def export(
 
     trust
         As for :func:`fewer.load`.
+    device
+        Where a file of ``torch`` is to run, ``cpu``, ``cuda:0`` or any other of torch: its weights and constants lie
+        there. ONNX files belong to no device, and ``kernels`` are those of the CPU.
 
     Raises
     ------
@@ -128,6 +133,8 @@ def export(
         raise FewerError(f"unknown format {to!r}{near_match(to, FORMATS)}")
     if activations not in ACTIVATIONS:
         raise FewerError(f"unknown activations {activations!r}{near_match(activations, ACTIVATIONS)}")
+    if to == "kernels" and device != "cpu":
+        raise FewerError(f"the kernels are those of the CPU, not of {device!r}: use --to torch, or leave --device out")
     recipe = load_recipe(run)
     path = Path(out) if out is not None else Path(run) / f"model{FORMATS[to]}"
     RunFolder(run).refuse(path)
@@ -142,6 +149,9 @@ def export(
         example = torch.randn(batch, *recipe.preprocess["input_size"], generator=generator)
     model = load(run, architecture, trust=trust)
     example = example.to(input_dtype(model, example))
+    there = on_device(model, device)  # tells of a device that is not here, whatever the format
+    if to == "torch":
+        model, example = there, example.to(device)
     if to == "kernels":
         model = load(run, architecture, accelerated=True, example=example, trust=trust)
     low = [unit.name for unit in recipe.units if unit.precision == "int8"] if to == "onnx" else []

@@ -90,6 +90,7 @@ def recover(
     forward: Forward | None = None,
     quality: QualityLike = None,
     trust: Trust = False,
+    device: str | None = None,
 ) -> RecoveredRun:
     """Win back quality that a compression lost, by training on unlabelled images for a given time.
 
@@ -127,6 +128,8 @@ def recover(
         As for :func:`fewer.compress`.
     trust
         Run the Python file that the run names its model by: True, or the file; see :func:`fewer.load`.
+    device
+        Where the work is done, ``cpu``, ``cuda:0`` or any other of torch; by default where the run was made.
 
     Returns
     -------
@@ -158,7 +161,7 @@ def recover(
     with ExitStack() as stack:
         with progress.stage("match", None) as stage:
             with trusting(trust):
-                work = open_run(source, model, images, forward, quality, seed)
+                work = open_run(source, model, images, forward, quality, seed, device)
             stage.advance()
         if out is not None and elsewhere:
             folder = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume))

@@ -26,13 +26,13 @@ from fewer.selection.plan import Asked, QueuePlan, Round, Skipped
 from fewer.selection.pool import Pool, Selection
 from fewer.selection.predictions import read_predictions
 from fewer.selection.uncertainty import cold_start, probe_predictions
-from fewer.tasks import open_task
+from fewer.tasks import task_that_warms_up
 
 __all__ = ["Selected", "select"]
 
 FEATURES = "fewer/dinov2-small"
 WARM_UP = "warm-up"
-"""Features of a segmentation network that is warmed up on the pool first; also the folder that it is kept in."""
+"""Features of a network of a task that is warmed up on the pool first; also the folder that it is kept in."""
 _LARGE = 200_000  # images from which on the built-in probe has fewer members
 
 
@@ -138,7 +138,7 @@ def select(
     'b/0423.png'
     """
     progress = progress or Silent()
-    (wanted,) = _one_budget(budget)
+    wanted = one_budget(budget)
     check_method(method)
     for name, value in (("batch", batch), ("input size", input_size), ("number of workers", workers)):
         if value is not None and not 1 <= value <= 32_768:
@@ -180,11 +180,23 @@ def select(
         return Selected(plan, chosen, queue.home, returned, written, lost)
 
 
-def _one_budget(budget: str | Budget) -> tuple[Budget]:
+def one_budget(budget: str | Budget) -> Budget:
+    """The budget of labels.
+
+    Raises
+    ------
+    FewerError
+        When there is none, or anything else beside it.
+
+    Examples
+    --------
+    >>> one_budget("labels=5").value
+    5.0
+    """
     found = parse_budgets(budget)
     if len(found) != 1 or found[0].metric != "labels":
         raise FewerError(f"images are chosen under one budget of labels, for example labels=100; got {budget}")
-    return (found[0],)
+    return found[0]
 
 
 def _check_early(
@@ -269,7 +281,7 @@ def _vectors(
     preprocess: dict[str, Any] = {"input_size": (3, size, size)} if size else {}
     if isinstance(model, str) and model == WARM_UP:
         files = [Path(config["pool"]) / name for row, name in enumerate(names) if row not in gone]
-        make = open_task("segment").warm_features
+        make = task_that_warms_up(config["pool"]).warm_features
         model = make(files, queue.path / WARM_UP, seed=config["seed"], side=size, progress=progress)
         preprocess = model.preprocess.to_dict()
     spread = {"batch": batch, "backend": backend, "workers": count, "gone": gone}

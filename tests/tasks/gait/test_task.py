@@ -118,3 +118,8 @@ def test_the_doctor_finds_it(tmp_path: Path) -> None:
 
 def test_a_simulated_set_is_healthy(made: tuple[Path, Path]) -> None:
     assert checkup(made[0]).healthy
+
+
+def test_its_data_are_recognised_by_names(made: tuple[Path, Path], tmp_path: Path) -> None:
+    task = open_task("gait")
+    assert task.recognises(made[0]) and not task.recognises(tmp_path) and not task.recognises(made[1])

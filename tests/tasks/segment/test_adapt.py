@@ -147,3 +147,43 @@ def test_a_list_says_which_scans_are_labelled(tmp_path: Path) -> None:
     assert [case.name for case in found.source] == ["c3", "c1"] and found.held == found.source
     assert {case.name for case in found.unlabelled} == {"c0", "c2", "c4"}
     assert all(case.mask is None for case in (*found.unlabelled, *found.target))
+
+
+def test_translated_volumes_keep_affine_and_spacing_to_the_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    from fewer.adaptation import ms_mt
+    from fewer.adaptation.translate.slices import Translator
+    from fewer.training.history import Fit
+    from tests.tasks.segment.simulated import write_raw
+
+    source, target = write_raw(tmp_path / "source"), write_raw(tmp_path / "target")
+    shutil.rmtree(target / "labelsTr")
+    (target / "dataset.json").unlink()
+    negative = torch.nn.Conv2d(1, 1, 1)
+    torch.nn.init.constant_(negative.weight, -1.0)
+    monkeypatch.setattr(ms_mt, "train_cut", lambda *_: (Translator(negative), Fit()))
+    out = tmp_path / "run"
+    words = ["--method", "ms-mt", "--patch", "16,16,16", *WORDS]
+    assert fewer("adapt", source, target, "--out", out, *words) == 0, capsys.readouterr().err
+    made = sorted((out / "translated" / "imagesTr").glob("*.nii.gz"))
+    assert made
+    for path in made:
+        one, two = nibabel.load(source / "imagesTr" / path.name), nibabel.load(path)
+        assert np.array_equal(one.affine, two.affine) and one.shape == two.shape
+        assert one.header.get_zooms() == two.header.get_zooms()
+        mask = f"{path.name[:-12]}.nii.gz"
+        labels = [nibabel.load(root / "labelsTr" / mask).get_fdata() for root in (source, out / "translated")]
+        assert np.array_equal(*labels)
+
+
+def test_the_adapted_net_goes_through_compress(tmp_path: Path) -> None:
+    source, target = write_domains(tmp_path)
+    _, labelled = write_domains(tmp_path / "test", 4, masks=True)
+    assert fewer("adapt", source, target, "--out", tmp_path / "run", *WORDS) == 0
+    words = ["--budget", "weights=70%", "--sensing", 2, "--calibration", 2, "--heldout", 2, "--search", 0]
+    words += ["--additivity", 0, "--sparsities", "0.3,0.6"]
+    small = tmp_path / "small"
+    assert fewer("compress", tmp_path / "run", "--images", labelled, "--out", small, *words) in (0, 3)
+    assert "Dice" in (small / "report.json").read_text()

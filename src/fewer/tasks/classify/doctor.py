@@ -146,7 +146,7 @@ def _alike(data: ClassifyData, groups: list[list[int]]) -> list[Finding]:
 def _classes(data: ClassifyData) -> list[Finding]:
     found, count = [], data.count()
     if len(data.classes) < 2:
-        found.append(_finding("one-class", "", f"the only class is {data.classes[0]}"))
+        found.append(_finding("one-class", "", f"the only class is {''.join(data.classes)}"))
     for name, images in count.items():
         if images < FEW:
             found.append(_finding("tiny-class", name, f"{images} image{'s' if images != 1 else ''}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ _MOST = 2000
 
 
 def batches_of(
-    data: ClassifyData, rows: Sequence[int], preprocess: Preprocess, batch: int, skipped: list[tuple[str, str]]
+    data: ClassifyData, rows: Iterable[int], preprocess: Preprocess, batch: int, skipped: list[tuple[str, str]]
 ) -> Iterator[tuple[Tensor, list[int]]]:
     """Normalised images [n, C, H, W] with their rows; unreadable ones go to ``skipped`` with a reason."""
     arrays: list[np.ndarray] = []

@@ -132,7 +132,7 @@ def doubt(confusion: np.ndarray, classes: Sequence[str]) -> str:
     order = matching(confusion) if total >= _ENOUGH_PER_CLASS * size else np.arange(len(confusion))
     other = int(confusion[np.arange(len(order)), order].sum())
     if other / total >= 0.5 and wilson(other, total)[0] > wilson(right, total)[1] + 0.2:
-        swaps = [f"{classes[i]} is called {classes[j]}" for i, j in enumerate(order) if i != j and seen[i]]
+        swaps = [f"{classes[i]} is called {classes[j]}" for i, j in enumerate(order.tolist()) if i != j and seen[i]]
         told = ", ".join(swaps[:2]) + (", ..." if len(swaps) > 2 else "")
         return f"accuracy is {right / total:.0%}, but {other / total:.0%} if the classes were in another order: {told}"
     chance = 1 / len(confusion)

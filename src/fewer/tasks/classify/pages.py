@@ -111,7 +111,7 @@ def _pictures(result: Evaluation, data: ClassifyData) -> list[Picture]:
         picture = grey.convert("RGB")
         scale = SIDE / max(picture.size)
         way = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
-        size = tuple(max(1, round(side * scale)) for side in picture.size)
+        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         label, guess = result.classes[result.labels[i]], result.classes[result.guesses[i]]
         told = f"{result.names[i]}: {label}, taken for {guess} with {result.confidence[i]:.0%}"
         shown.append(Picture(caption=told, png=png_text(np.asarray(picture.resize(size, way)))))

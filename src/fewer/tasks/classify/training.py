@@ -84,7 +84,7 @@ def prepare(data: ClassifyData | str | Path, settings: TrainSettings | None = No
     settings = settings or TrainSettings()
     data = data if isinstance(data, ClassifyData) else open_data(data)
     if len(data.classes) < 2:
-        raise FewerError(f"{data.root} has one class, {data.classes[0]!r}: there is nothing to tell apart")
+        raise FewerError(f"{data.root} has one class, {''.join(data.classes)!r}: there is nothing to tell apart")
     if settings.bits is not None:
         parse_bits(settings.bits)  # before anything is read
     hypernetwork_of(settings.gradients)

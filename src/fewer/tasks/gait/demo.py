@@ -71,6 +71,7 @@ def demo(
     *,
     budget: str = "flops=0.5x",
     people: int = 24,
+    frames: int = 36,
     seconds: float = 90.0,
     size: str = "small",
     seed: int = 0,
@@ -90,6 +91,8 @@ def demo(
         Of the compression.
     people
         Simulated persons; two fifths judge.
+    frames
+        Of a sequence.
     seconds
         Of the training.
     size
@@ -104,7 +107,7 @@ def demo(
     """
     root, progress = make_folder(out), progress or Silent()
     walkers, kinds = Walkers(seed=seed), casia_kinds(6, 1, 1)
-    walkers.write(root / "walkers", people, kinds=kinds, views=_VIEWS, frames=36, progress=progress)
+    walkers.write(root / "walkers", people, kinds=kinds, views=_VIEWS, frames=frames, progress=progress)
     settings = TrainSettings.of(
         {"size": size, "tpa": "phase", "batch": 16, "frames": 20, "seconds": seconds, "every": 10_000, "seed": seed}
     )

@@ -43,12 +43,13 @@ class Gait(Task):
         """Folders three deep with one array file or mask images in each, named as gait sets are."""
         import re
 
-        place = next(iter(sorted(Path(data).glob("*/*/*/*"))), None)
-        if place is None or place.suffix.lower() not in (".pkl", ".npz", ".png"):
-            return False
-        person, kind, view = place.parent.parts[-3:]
-        named = re.fullmatch(r"(nm|bg|cl)-?\d+|\d\d", kind) is not None and re.fullmatch(r"\d{3}", view) is not None
-        return named and bool(person)
+        place = Path(data)
+        for pattern in (r".+", r"(nm|bg|cl)-?\d+|\d\d", r"\d{3}"):
+            below = sorted(p for p in place.iterdir() if p.is_dir()) if place.is_dir() else []
+            if not below or re.fullmatch(pattern, below[0].name) is None:
+                return False
+            place = below[0]
+        return any(p.suffix.lower() in (".pkl", ".npz", ".png") for p in place.iterdir())
 
     def networks(self) -> Mapping[str, str]:
         """Networks, with the parameter names of OpenGait."""

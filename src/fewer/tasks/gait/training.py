@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
-from fewer.core.progress import Progress, Silent
+from fewer.core.progress import SILENT, Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.models.artefact import save_artefact
 from fewer.tasks.gait.data.dataset import GaitData, open_data
@@ -32,7 +32,7 @@ from fewer.tasks.gait.tpa import TPAConfig
 from fewer.tasks.gait.trained import GaitPlan, TrainedGait
 from fewer.training.loop import Validation, check_device, fit, make_accelerator, work_key
 
-__all__ = ["objective_of", "plan_training", "save_gait", "train"]
+__all__ = ["objective_of", "plan_training", "save_gait", "score_people", "train", "train_planned"]
 
 _SIDE = 10
 _FEW = 8
@@ -138,7 +138,7 @@ def train(
             run.log("started", command=command)
             scratch = run.path / ".scratch"
             scratch.mkdir(exist_ok=True)
-        result = _train(plan, settings, scratch, progress)
+        result = train_planned(plan, settings, scratch, progress)
         if run is not None:
             save_gait(run.path, result.model, plan, settings.frames)
             page = training_page(result, command)
@@ -150,7 +150,10 @@ def train(
         return result
 
 
-def _train(plan: GaitPlan, settings: TrainSettings, scratch: Path | None, progress: Progress) -> TrainedGait:
+def train_planned(
+    plan: GaitPlan, settings: TrainSettings, scratch: Path | None = None, progress: Progress = SILENT
+) -> TrainedGait:
+    """Train what was planned; everything stays in memory but for the checkpoint in ``scratch``."""
     began, sequences = perf_counter(), []
     with progress.stage("read sequences", len(plan.train)) as stage:
         for walk in plan.train:

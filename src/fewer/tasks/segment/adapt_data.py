@@ -11,8 +11,9 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.core.files import explain_os_error
+from fewer.tasks.folders import pictures_and_masks, pictures_of
 from fewer.tasks.segment.adapt_settings import AdaptSettings
-from fewer.tasks.segment.dataset import IMAGES, MASKS, Case, SegmentData, find_pictures, image_pool, open_data
+from fewer.tasks.segment.dataset import Case, SegmentData, find_pictures, image_pool, open_data
 from fewer.tasks.segment.files import read_picture
 from fewer.tasks.segment.preparation import Preparation, fit_preparation
 from fewer.tasks.segment.reading import read_case, read_image
@@ -94,10 +95,9 @@ def open_domains(source: str | Path, target: str | Path, settings: AdaptSettings
 def _open_target(root: Path) -> SegmentData:
     if not root.is_dir():
         raise FewerError(f"the target {root} does not exist; give a folder of images")
-    images = next((root / name for name in IMAGES if (root / name).is_dir()), None)
-    if (root / "dataset.json").is_file() or (images and any((root / name).is_dir() for name in MASKS)):
+    if (root / "dataset.json").is_file() or pictures_and_masks(root) is not None:
         return open_data(root)
-    files = find_pictures(images or root)
+    files = find_pictures(pictures_of(root) or root)
     if not files:
         raise FewerError(f"the target {root} holds no image (PNG, TIFF, JPEG or NIfTI)")
     return replace(image_pool(files), root=root)

@@ -50,6 +50,7 @@ class Segment(Task):
     note = "a class for every pixel or voxel, in 2-D and 3-D; needs the extra fewer[medical]"
     data = "a folder with images/ and masks/, or a raw folder of nnU-Net"
     settings = TrainSettings
+    warms_up = True
     evaluate_settings = EvaluateSettings
     predict_settings = PredictSettings
 

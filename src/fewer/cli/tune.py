@@ -1,0 +1,56 @@
+"""``fewer tune``: a vision-language model learns from conversations about images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fewer.cli.flags import Shared, flags_of, given
+from fewer.tasks.quality.settings import TuneSettings
+
+__all__ = ["tune"]
+
+if TYPE_CHECKING:
+    TuneFlags = Any
+else:
+    TuneFlags = flags_of(TuneSettings, "TuneFlags")
+
+
+def tune(records: str, /, *, settings: TuneFlags | None = None, shared: Shared | None = None) -> int:
+    """Tune a vision-language model on conversations about how images look (visual instruction tuning).
+
+    --dry-run says what would train and how much memory it would take. See also: fewer eval RUN QUESTIONS
+
+    Parameters
+    ----------
+    records
+        Conversations in the JSON form of LLaVA-v1.5; the images are beside the file, or in --images.
+    """
+    from fewer.cli.progress import terminal_progress
+    from fewer.cli.show import as_json
+    from fewer.cli.work import command_line
+    from fewer.tasks import open_task
+
+    shared = shared or Shared()
+    doing = open_task("quality")
+    chosen = TuneSettings.of(given(settings, shared), "command line")
+    if shared.dry_run:
+        lines = list(doing.plan(records, chosen))
+        if shared.json:
+            as_json({"dry_run": True, "would": lines})
+        else:
+            print("dry run, nothing is written:", *lines, sep="\n  ")
+        return 0
+    made = doing.train(
+        records,
+        out=shared.out or "tuned",
+        settings=chosen,
+        overwrite=shared.overwrite,
+        resume=shared.resume,
+        progress=terminal_progress(),
+        command=command_line(),
+    )
+    if shared.json:
+        as_json(made.to_dict())
+    else:
+        print(*made.lines(), sep="\n")
+    return 0

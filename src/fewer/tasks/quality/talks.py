@@ -1,0 +1,122 @@
+"""Batches of conversations about images, each of which follows from the number of its step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewer.core.errors import FewerError
+from fewer.data.decode import read_image
+from fewer.tasks.quality.model import IGNORED, lay_out
+from fewer.tasks.quality.records import PLACEHOLDER, Record
+from fewer.tasks.quality.views import views
+from fewer.tasks.quality.words import Words
+
+__all__ = ["Batch", "Pictures", "Talks", "plain_turns"]
+
+_ROOM = 2**30  # bytes of views that are kept
+
+
+class Batch(NamedTuple):
+    """Views uint8 [B, V, 3, H, W] or None, and ids, labels, mask [B, T]."""
+
+    views: Tensor | None
+    ids: Tensor
+    labels: Tensor
+    mask: Tensor
+
+
+def plain_turns(record: Record) -> list[tuple[str, str]]:
+    """Turns without the placeholder: image tokens always come first."""
+    return [(question.replace(PLACEHOLDER, "").strip() + "\n", answer) for question, answer in record.turns]
+
+
+class Pictures:
+    """Views of image files below a folder, kept in memory while there is room.
+
+    Parameters
+    ----------
+    folder
+        Names of images are relative to it, and may not lead out of it.
+    side, crops
+        See :func:`fewer.tasks.quality.views.views`.
+    """
+
+    def __init__(self, folder: str | Path, side: int, crops: int) -> None:
+        self.folder, self.side, self.crops = Path(folder).resolve(), side, crops
+        self._kept: dict[str, np.ndarray] = {}
+        self._bytes = 0
+
+    def __call__(self, name: str) -> np.ndarray:
+        """Views of an image.
+
+        Raises
+        ------
+        FewerError
+            When it cannot be read.
+        """
+        if name in self._kept:
+            return self._kept[name]
+        path = (self.folder / name).resolve()
+        if self.folder not in path.parents:
+            raise FewerError(f"the image {name!r} lies outside of {self.folder}; give names relative to the folder")
+        try:
+            pixels = np.asarray(read_image(path).convert("RGB"))
+        except Exception as error:  # a broken file can make a decoder raise anything
+            raise FewerError(f"{path} cannot be read ({str(error) or type(error).__name__}); leave it out") from None
+        made = views(pixels, self.side, self.crops)
+        if self._bytes + made.nbytes <= _ROOM:
+            self._kept[name] = made
+            self._bytes += made.nbytes
+        return made
+
+
+class Talks:
+    """Batches of records; those with an image and those without never share a batch.
+
+    Parameters
+    ----------
+    records
+        To draw from; every one comes once before any comes again.
+    """
+
+    def __init__(self, records: Sequence[Record], pictures: Pictures, words: Words, longest: int, seed: int) -> None:
+        self.seen = [record for record in records if record.image]
+        self.blind = [record for record in records if not record.image]
+        if not records:
+            raise FewerError("there are no conversations to train on")
+        self.pictures, self.words, self.longest, self.seed = pictures, words, longest, seed
+        self.share = len(self.blind) / len(records)
+
+    def draw(self, step: int, count: int) -> Batch:
+        """The batch of a step."""
+        rng = np.random.default_rng([self.seed, 41, step])
+        blind = bool(self.blind) and rng.random() < self.share
+        group = self.blind if blind else self.seen
+        picked = []
+        for index in range(step * count, (step + 1) * count):
+            epoch, place = divmod(index, len(group))
+            order = np.random.default_rng([self.seed, 42, epoch]).permutation(len(group))
+            picked.append(group[int(order[place])])
+        return self.batch(picked)
+
+    def batch(self, records: Sequence[Record]) -> Batch:
+        """A batch of these records."""
+        laid = [lay_out(self.words, plain_turns(record), self.longest) for record in records]
+        width = max(len(ids) for ids, _ in laid)
+        ids = torch.full((len(laid), width), self.words.end)
+        labels = torch.full((len(laid), width), IGNORED)
+        mask = torch.zeros((len(laid), width), dtype=torch.long)
+        for row, (numbers, told) in enumerate(laid):
+            ids[row, : len(numbers)] = torch.tensor(numbers)
+            labels[row, : len(told)] = torch.tensor(told)
+            mask[row, : len(numbers)] = 1
+        pictures = None
+        if records[0].image:
+            pictures = torch.from_numpy(np.stack([self.pictures(record.image) for record in records]))
+        return Batch(pictures, ids, labels, mask)

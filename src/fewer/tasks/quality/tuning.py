@@ -1,0 +1,251 @@
+"""Tune a vision-language model on conversations about how images look (Q-Instruct, part d)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewer.core.errors import FewerError
+from fewer.core.files import atomic_write_bytes, atomic_write_text
+from fewer.core.progress import SILENT, Progress
+from fewer.core.reading import read_json
+from fewer.core.version import __version__
+from fewer.tasks.folders import check_out, device_of, make_folder
+from fewer.tasks.quality.building import build, memory_estimate
+from fewer.tasks.quality.model import QualityModel
+from fewer.tasks.quality.records import Record, read_records
+from fewer.tasks.quality.settings import TuneSettings
+from fewer.tasks.quality.talks import Pictures, Talks
+from fewer.tasks.quality.words import PlainWords, Words
+from fewer.training.checkpoint import Checkpoint, work_key
+from fewer.training.history import Fit
+from fewer.training.loop import fit
+from fewer.training.optimise import Group, Optimiser
+
+__all__ = ["Tuned", "load_tuned", "plan_tuning", "tune"]
+
+FILES = ("model.safetensors", "recipe.json", "history.csv")
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """A tuned model, and how it came about.
+
+    Attributes
+    ----------
+    model, words
+        Ready to be asked.
+    settings
+        Of the tuning.
+    folder
+        Where it is kept; None in memory alone.
+    fit
+        History; None for a model that was loaded.
+    facts
+        Tokens and images per second, seconds, and the modelled memory.
+    """
+
+    model: QualityModel
+    words: Words
+    settings: TuneSettings
+    folder: Path | None = None
+    fit: Fit | None = None
+    facts: dict[str, Any] | None = None
+
+    def pictures(self, folder: str | Path) -> Pictures:
+        """Views of images as this model takes them."""
+        return Pictures(folder, self.settings.side, self.settings.crops)
+
+    def lines(self) -> list[str]:
+        """What was done."""
+        facts = self.facts or {}
+        last = self.fit.history[-1]["loss"] if self.fit is not None and self.fit.history else float("nan")
+        told = [f"tuned {facts.get('trained', 0):,} of {facts.get('parameters', 0):,} weights; last loss {last:.3f}"]
+        told.append(
+            f"{facts.get('images_per_second', 0):.1f} images/s, {facts.get('tokens_per_second', 0):.0f} tokens/s"
+        )
+        return told + ([f"run     {self.folder}"] if self.folder else [])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"folder": str(self.folder) if self.folder else None, **(self.facts or {})}
+
+
+def _records(data: str | Path | Sequence[Record]) -> list[Record]:
+    return read_records(data) if isinstance(data, (str, Path)) else list(data)
+
+
+def _folder(data: Any, settings: TuneSettings) -> Path:
+    if settings.images:
+        return Path(settings.images)
+    if isinstance(data, (str, Path)):
+        return Path(data).parent
+    raise FewerError("which folder holds the images? give images=")
+
+
+def plan_tuning(data: str | Path, settings: TuneSettings) -> list[str]:
+    """Conversations, images, weights and modelled memory of a tuning."""
+    records = _records(data)
+    model, _ = build(settings, records)
+    needed = memory_estimate(model, settings)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in needed.items() if name != "total")
+    images = len({record.image for record in records if record.image})
+    return [
+        f"{len(records)} conversations about {images} images in {_folder(data, settings)}",
+        f"{model.image_tokens} tokens per image; {trained:,} of {total:,} weights train",
+        f"about {needed['total'] / 1e9:.2f} GB of memory (modelled: {parts})",
+    ]
+
+
+def tune(
+    data: str | Path | Sequence[Record],
+    *,
+    out: str | Path | None = None,
+    settings: TuneSettings | None = None,
+    start: Tuned | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    command: str = "",
+) -> Tuned:
+    """Tune on conversations; the loss is taken at the answers alone.
+
+    Parameters
+    ----------
+    data
+        Records, or a file of them in the form of LLaVA-v1.5.
+    out
+        Folder for the run; nothing is written when None.
+    settings
+        See :class:`~fewer.tasks.quality.settings.TuneSettings`.
+    start
+        A tuned model that goes on; it is changed in place.
+
+    Raises
+    ------
+    FewerError
+        When data or packages are missing, or an image cannot be read.
+    """
+    settings = settings or TuneSettings()
+    check_out(out, FILES, overwrite or resume)
+    records = _records(data)
+    other = read_records(settings.high_level) if settings.high_level else []
+    torch.manual_seed(settings.seed)
+    model, words = (start.model, start.words) if start else build(settings, [*records, *other])
+    device = device_of(settings.device)
+    model.to(device)
+    pictures = Pictures(_folder(data, settings), settings.side, settings.crops)
+    first, second = _stages(records, other, settings, pictures, words)
+    before = int(settings.steps * settings.first_share) if first is not None else 0
+    counts = {"tokens": 0, "images": 0}
+
+    def objective(net: Any, step: int) -> Tensor:
+        talks = first if first is not None and step < before else second
+        batch = talks.draw(step, settings.batch)
+        counts["tokens"] += int(batch.mask.sum())
+        counts["images"] += len(batch.mask) if batch.views is not None else 0
+        parts = [part.to(device) if part is not None else None for part in batch]
+        return net.loss(*parts)
+
+    rate = 1.0 if settings.language == "tiny" else settings.language_rate
+    groups = (Group("language.*", rate=rate),)
+    how = Optimiser(
+        settings.optimiser, settings.learning_rate, settings.weight_decay, clip=settings.clip, groups=groups
+    )
+    point = None
+    if out is not None:
+        key = work_key(settings.model_dump_json(), len(records), [r.id for r in records[:50]])
+        point = Checkpoint(make_folder(out) / "checkpoint.safetensors", key)
+        if not resume and point.path.exists():
+            point.path.unlink()
+    began = perf_counter()
+    done = fit(model, objective, settings, optimiser=how, name="tune", progress=progress or SILENT, checkpoint=point)
+    seconds = perf_counter() - began
+    facts = {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "seconds": seconds,
+        "tokens_per_second": counts["tokens"] / max(seconds, 1e-9),
+        "images_per_second": counts["images"] / max(seconds, 1e-9),
+        "memory_modelled": memory_estimate(model, settings),
+    }
+    model.eval()
+    tuned = Tuned(model, words, settings, Path(out) if out is not None else None, done, facts)
+    if out is not None:
+        _save(tuned, command)
+        if point is not None:
+            point.path.unlink(missing_ok=True)
+    return tuned
+
+
+def _stages(
+    records: list[Record], other: list[Record], settings: TuneSettings, pictures: Pictures, words: Words
+) -> tuple[Talks | None, Talks]:
+    """Talks of the first and of the second stage; one stage alone for mix."""
+    more = (pictures, words, settings.longest, settings.seed)
+    if other and settings.strategy == "after":
+        return Talks(other, *more), Talks(records, *more)
+    return None, Talks([*records, *other], *more)
+
+
+def _kept(model: QualityModel, whole: bool) -> dict[str, Tensor]:
+    """What a run keeps: everything of a model from nothing; without the frozen weights of a pretrained one."""
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {
+        name: value.detach().cpu().contiguous().clone()
+        for name, value in model.state_dict().items()
+        if whole or name in trained
+    }
+
+
+def _save(tuned: Tuned, command: str) -> None:
+    from safetensors.torch import save
+
+    assert tuned.folder is not None
+    plain = tuned.words.words if isinstance(tuned.words, PlainWords) else None
+    recipe = {
+        "meta": {"task": "quality", "fewer_version": __version__, "command": command},
+        "settings": tuned.settings.model_dump(),
+        "words": plain,
+        "facts": tuned.facts,
+    }
+    atomic_write_bytes(tuned.folder / "model.safetensors", save(_kept(tuned.model, plain is not None)))
+    if tuned.fit is not None:
+        tuned.fit.history.save(tuned.folder / "history.csv")
+    atomic_write_text(tuned.folder / "recipe.json", json.dumps(recipe, indent=1) + "\n")
+
+
+def load_tuned(folder: str | Path, device: str = "cpu") -> Tuned:
+    """Open what :func:`tune` left.
+
+    Raises
+    ------
+    FewerError
+        When it is no such run, or does not fit its weights.
+    """
+    from safetensors.torch import load_file
+
+    from fewer.core.reading import refusing
+
+    folder = Path(folder)
+    recipe = read_json(folder / "recipe.json", 2**28)
+    if not isinstance(recipe, dict) or (recipe.get("meta") or {}).get("task") != "quality" or "settings" not in recipe:
+        raise FewerError(f"{folder} is no run of fewer tune; give the folder of its --out")
+    settings = TuneSettings.of(recipe["settings"], f"{folder}/recipe.json")
+    model, words = build(settings, words=recipe.get("words"))
+    with refusing(str(folder / "model.safetensors"), "tune again"):
+        state = load_file(folder / "model.safetensors")
+        missing, unexpected = model.load_state_dict(state, strict=False)
+        wanted = {n for n, p in model.named_parameters() if p.requires_grad}
+        if unexpected or wanted & set(missing):
+            raise ValueError("it does not fit the model of recipe.json")
+    return Tuned(model.to(device_of(device)).eval(), words, settings, folder)

@@ -1,0 +1,192 @@
+"""Tuning a tiny model from nothing on the CPU: the loss, the layout, runs that are read back."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fewer.core.errors import FewerError
+from fewer.tasks.quality.baselines import RegressionHead, flatten, pixel_statistics
+from fewer.tasks.quality.doctor import checkup
+from fewer.tasks.quality.evaluate import evaluate
+from fewer.tasks.quality.questions import Question, write_questions
+from fewer.tasks.quality.records import Record, write_records
+from fewer.tasks.quality.settings import EvaluateSettings, TuneSettings
+from fewer.tasks.quality.views import places, views
+from tests.support.shared_data import shared_data
+
+pytest.importorskip("transformers", reason="a language model needs the extra fewer[tune]")
+
+SMALL = {"steps": 40, "batch": 8, "quality_width": 4, "grid": 2, "side": 32, "every": 20, "learning_rate": 3e-3}
+
+
+@pytest.fixture
+def talk(tmp_path):
+    """Dark and bright pictures, and records that say which is which."""
+    records, questions = [], []
+    for i in range(16):
+        value = 40 if i % 2 else 210
+        noise = np.random.default_rng(i).integers(-20, 20, (32, 32, 3))
+        Image.fromarray((value + noise).astype(np.uint8)).save(tmp_path / f"{i}.png")
+        word, level = ("dark", "poor") if i % 2 else ("bright", "good")
+        records.append(Record(f"q{i}", (("<image>\nHow is the light?", word),), f"{i}.png"))
+        records.append(Record(f"l{i}", (("<image>\nHow is the overall quality of this image?", level),), f"{i}.png"))
+        questions.append(Question(f"{i}.png", "How is the light?", ("bright", "dark"), i % 2, "how", "distortion"))
+    records.append(Record("words", (("excellent fair bad", "excellent fair bad"),)))
+    write_records(tmp_path / "talk.json", records)
+    write_questions(tmp_path / "asked.json", questions)
+    (tmp_path / "mos.csv").write_text("".join(f"{i}.png,{1 if i % 2 else 5}\n" for i in range(16)))
+    return tmp_path
+
+
+def test_a_tiny_model_learns_to_see_light_and_its_run_is_read_back(talk):
+    from fewer.tasks.quality.tuning import load_tuned, plan_tuning, tune
+
+    settings = TuneSettings(**SMALL)
+    assert "of memory (modelled" in plan_tuning(talk / "talk.json", settings)[2]
+    done = tune(talk / "talk.json", out=talk / "run", settings=settings)
+    assert done.fit.history[-1]["loss"] < 0.5 * done.fit.history[0]["loss"] and "images/s" in done.lines()[1]
+    scored = evaluate(talk / "run", talk / "asked.json", out=talk / "eval")
+    assert scored.perception.accuracy == 1.0
+    assert json.loads((talk / "eval" / "evaluation.json").read_text())["questions"]["prompts"] == ["How is the light?"]
+    assert evaluate(talk / "run", talk / "mos.csv").numbers["srcc"] > 0.8
+    letters = evaluate(talk / "run", talk / "asked.json", settings=EvaluateSettings(way="letters"))
+    assert letters.perception.rows["all"]["substring"] is not None
+    again = load_tuned(talk / "run")
+    ids = torch.tensor([again.words.encode("How is the light?\nbright")])
+    seen = torch.from_numpy(again.pictures(talk)("0.png")[None])
+    assert torch.allclose(
+        again.model(seen, ids, torch.ones_like(ids)), done.model(seen, ids, torch.ones_like(ids)), atol=1e-5
+    )
+    (talk / "run" / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(FewerError, match="damaged"):
+        load_tuned(talk / "run")
+
+
+def test_the_loss_is_at_the_answers_alone_and_does_not_depend_on_padding(talk):
+    from fewer.tasks.quality.building import build
+    from fewer.tasks.quality.model import IGNORED
+    from fewer.tasks.quality.records import read_records
+    from fewer.tasks.quality.talks import Pictures, Talks
+
+    torch.manual_seed(0)
+    records = read_records(talk / "talk.json")
+    settings = TuneSettings(**SMALL)
+    model, words = build(settings, records)
+    model.eval()
+    talks = Talks(records, Pictures(talk, 32, 0), words, 50, 0)
+    long = Record(
+        "x", (("<image>\nHow is the overall quality of this image? How is the light?", "good good bad"),), "0.png"
+    )
+    short = records[0]
+    with torch.no_grad():
+        both = talks.batch([short, long])
+        logs = model(both.views, both.ids, both.mask).log_softmax(2)
+        one = talks.batch([short])
+        alone = model.loss(*one)
+    asked = words.encode("How is the light?\n")
+    assert one.labels[0, : len(asked)].eq(IGNORED).all()
+    told = one.labels[0, len(asked) :]
+    assert told.tolist() == [*words.encode("bright"), words.end]
+    brute = -logs[0, torch.arange(len(asked), len(asked) + 2), told].mean()
+    assert float(brute) == pytest.approx(float(alone), abs=1e-5)
+    sums, lengths = model.likelihood(*one)
+    assert float(-sums[0] / lengths[0]) == pytest.approx(float(alone), abs=1e-5)
+    assert {bool(talks.draw(step, 4).views is None) for step in range(120)} == {True, False}
+
+
+def test_after_trains_other_tasks_first(talk):
+    from fewer.tasks.quality.tuning import tune
+
+    write_records(talk / "high.json", [Record("h", (("Tell a joke.", "No joke."),))] * 4)
+    made = {}
+    for strategy in ("mix", "after"):
+        chosen = TuneSettings(**{**SMALL, "steps": 4}, high_level=str(talk / "high.json"), strategy=strategy)
+        made[strategy] = tune(talk / "talk.json", settings=chosen).facts["images_per_second"]
+    assert all(value > 0 for value in made.values())
+
+
+def test_lora_and_a_vision_encoder_of_transformers(talk, tmp_path):
+    pytest.importorskip("peft", reason="LoRA needs peft")
+    import transformers
+
+    from fewer.tasks.quality.building import _adapted, _encoder
+    from fewer.tasks.quality.encoders import QualityEncoder
+    from fewer.tasks.quality.model import QualityModel
+
+    config = transformers.LlamaConfig(
+        vocab_size=20, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    language = _adapted(transformers.LlamaForCausalLM(config), 2)
+    vision = transformers.ViTConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=32, patch_size=8
+    )
+    transformers.ViTModel(vision).save_pretrained(tmp_path / "vit")
+    encoder = _encoder(transformers, TuneSettings(**{**SMALL, "encoder": str(tmp_path / "vit")}))
+    model = QualityModel(language, [QualityEncoder(4, 2), encoder], 16, 1)
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert not any(name.startswith("encoders.1") for name in trained)
+    assert all("lora" in name for name in trained if name.startswith("language"))
+    ids = torch.tensor([[1, 2, 3]])
+    assert model(torch.zeros(1, 1, 3, 32, 32, dtype=torch.uint8), ids, torch.ones_like(ids)).shape == (1, 3, 20)
+    assert model.image_tokens == 6 + 5
+
+
+def test_wrong_names_are_one_sentence(talk):
+    from fewer.tasks.quality.tuning import tune
+
+    with pytest.raises(FewerError, match="no language model 'gpt'"):
+        tune(talk / "talk.json", settings=TuneSettings(language="gpt"))
+    with pytest.raises(FewerError, match="no vision encoder"):
+        tune(talk / "talk.json", settings=TuneSettings(encoder="clip"))
+    record = Record("x", (("<image>\nHow?", "bad"),), "../../etc/passwd")
+    with pytest.raises(FewerError, match="lies outside"):
+        tune([record], settings=TuneSettings(**SMALL, images=str(talk)))
+
+
+def test_views_keep_native_pixels():
+    pixels = np.random.default_rng(0).integers(0, 255, (50, 80, 3), np.uint8)
+    found = views(pixels, 32, 3)
+    assert found.shape == (4, 3, 32, 32)
+    assert (found[2].transpose(1, 2, 0) == pixels[:32, :32]).all()
+    assert (found[3].transpose(1, 2, 0) == pixels[:32, -32:]).all()
+    assert (views(pixels, 96, 0)[0].transpose(1, 2, 0)[23:73, 8:88] == pixels).all()
+    with pytest.raises(FewerError):
+        places(10, 10, 5, 10)
+
+
+def test_doctor_names_what_is_missing_and_one_sided(talk):
+    assert checkup(talk / "talk.json").healthy
+    records = [Record(str(i), (("<image>\nIs it?", "Yes"),), "gone.png") for i in range(30)]
+    write_records(talk / "bad.json", records)
+    found = checkup(talk / "bad.json")
+    assert not found.healthy and "gone.png" in found.errors[0] and len(found.warnings) == 2
+
+
+def test_regression_on_pixel_statistics_tells_blur_from_noise():
+    from fewer.data.distortions.truth import Applied, distort
+
+    base = np.kron(np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+    blurred = [distort(base, [Applied("gaussian-blur", s)], s) for s in (1, 2, 3, 4, 5)]
+    stats = np.stack([pixel_statistics(image) for image in blurred])
+    assert (np.diff(stats[:, 6]) < 0).all()
+    fitted = RegressionHead(1e-3).fit(stats, [1, 2, 3, 4, 5])
+    assert np.corrcoef(fitted.predict(stats), [1, 2, 3, 4, 5])[0, 1] > 0.95
+
+
+def test_sampling_flattens_the_histogram_of_koniq_as_the_paper_does():
+    values = np.load(shared_data("iqa_mos_tables/mos.npz"), allow_pickle=False)["KonIQ_10k_score"].astype(float)
+    scores = 100 * (values - values.min()) / (values.max() - values.min())
+    chosen = scores[flatten(scores, 5182)]
+    # the paper's table: 58.73 +- 15.43 of all become 49.53 +- 15.72 of 5,182
+    assert len(chosen) == 5182 and chosen.mean() < scores.mean() - 3 and chosen.std() > scores.std()
+
+    def spread(x):
+        count = np.histogram(x, 20, (0, 100))[0] / len(x)
+        return float((count**2).sum())
+
+    assert spread(chosen) < spread(scores)
