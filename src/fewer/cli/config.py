@@ -121,7 +121,7 @@ def _split(values: dict[str, Any]) -> dict[str, Any]:
             raise FewerError(f"cannot read the sparsities {text!r}; write for example 0.3,0.5,0.9") from None
     for name in ("exclude", "baselines", "precisions", "measure"):
         if (found := values.get(name)) is not None:
-            parts = [found] if isinstance(found, str) else found
+            parts = list(found) if isinstance(found, (list, tuple)) else [found]  # a file may hold anything
             parts = [word.strip() for part in parts for word in str(part).split(",")]
             values[name] = tuple(word for word in parts if word and word != "none")
     return values

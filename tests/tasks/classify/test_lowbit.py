@@ -10,6 +10,9 @@ import torch
 
 import fewer
 from fewer.core.errors import FewerError
+from fewer.formats.integers import rounded
+from fewer.models.artefact import save_artefact
+from fewer.models.spec import load_model
 from fewer.models.trust import trusting
 from fewer.tasks.classify import training
 from tests.support.tiny_tasks import TINY
@@ -119,3 +122,28 @@ def test_a_student_learns_from_a_teacher(photos: Path, tmp_path: Path, method: s
 def test_a_teacher_that_does_not_fit_is_told(photos: Path, wrong: dict[str, str], told: str) -> None:
     with pytest.raises(FewerError, match=told):
         fewer.train(photos, network=network(photos), **wrong, **STEPS)
+
+
+def test_masks_and_precisions_of_a_run_stay(photos: Path, tmp_path: Path) -> None:
+    with trusting(True):
+        first = fewer.train(photos, out=tmp_path / "first", network=network(photos), **STEPS)
+        loaded = load_model(str(tmp_path / "first"))
+        weight = first.model[4].weight
+        mask = weight.abs() > weight.abs().median()
+        cut = loaded.model
+        with torch.no_grad():
+            cut[4].weight.mul_(mask)
+        unit = {"name": "4", "pattern": "unstructured", "sparsity": 0.5, "precision": "int8", "mask": mask}
+        with torch.no_grad():
+            cut[4].weight.copy_(rounded(cut[4].weight, "int8"))
+        meta = {"task": "classify", "model": "net"}
+        source = load_model(network(photos)).source
+        save_artefact(tmp_path / "cut", cut, [unit], source, meta, preprocess=loaded.preprocess)
+        done = fewer.train(
+            photos, out=tmp_path / "run", network=network(photos), init=str(tmp_path / "cut"), bits="w8a8", **STEPS
+        )
+    after = done.model[4].weight
+    assert bool((after[~mask] == 0).all()) and not torch.equal(after, cut[4].weight)
+    assert torch.allclose(rounded(after, "int8"), after, atol=1e-6)
+    assert done.few_bits["layers"][1]["weights"] == "int8 (plan)"
+    assert next(u for u in done.units if u["name"] == "4")["precision"] == "int8"
