@@ -4,7 +4,7 @@
   Simulated contrast, real anatomy; source and target have different subjects.
 * ``flair``: real T1 (7 subjects that have T1 only) to real FLAIR (8 subjects adapt, 8 others test), axial slices of
   2 mm; labels are automatic.
-* ``nuclei``: fluorescence to histology as grey pictures; rows of inverted grey values and of Otsu are still missing.
+* ``nuclei``: fluorescence to histology as grey pictures; rows of inverted grey values and of Otsu are to be added.
 
 A row per benchmark, method, modules that are off, number of labels, seed and size; an interrupted table goes on.
 Seconds are of a machine that did other work too, and are no measure of speed.
