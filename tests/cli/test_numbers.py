@@ -30,7 +30,7 @@ def test_one_sentence(words, tmp_path, monkeypatch, capfd):
 
 
 def test_an_unknown_variable_is_told(monkeypatch, capfd):
-    monkeypatch.setenv("FEWER_SEDE", "3")
+    monkeypatch.setenv("FEWER_SEEDD", "3")
     assert main(["list"]) == 2
     assert "did you mean 'FEWER_SEED'" in capfd.readouterr().err
 

@@ -231,7 +231,10 @@ def _two_teachers(problem: Problem, settings: AdaptationSettings, work: Work, *,
         key=work.key,
         average=average,
         callbacks=[clock],
-        validate=Validation(lambda net: judge(problem, held, net["student"]), name="choice"),
+        validate=Validation(
+            lambda net: judge(problem, held, net["student"]),  # pyright: ignore[reportIndexIssue]
+            name="choice",
+        ),
     )
     done.load_best(whole)
     forget_graph(whole)

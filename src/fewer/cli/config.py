@@ -130,6 +130,7 @@ def _split(values: dict[str, Any]) -> dict[str, Any]:
 def _setting_names() -> set[str]:
     """Names of the settings of the compression and of every task."""
     import importlib
+    import importlib.util
     import pkgutil
 
     import fewer.tasks

@@ -78,10 +78,15 @@ class Moments:
         self.blocks = column_blocks(self.columns)
         self.products = [torch.zeros(self.groups, b.stop - b.start, b.stop - b.start) for b in self.blocks]
 
+    def to(self, device: torch.device) -> Moments:
+        """Move the sums to a device; returns the same object."""
+        if self.total.device != device:
+            self.total, self.products = self.total.to(device), [p.to(device) for p in self.products]
+        return self
+
     def add(self, rows: Tensor) -> None:
         """Add input rows, shape (n, groups, columns)."""
-        if self.total.device != rows.device:  # sums stay where the model works
-            self.total, self.products = self.total.to(rows.device), [p.to(rows.device) for p in self.products]
+        self.to(rows.device)  # sums stay where the model works
         by_group = rows.transpose(0, 1)
         self.count += rows.shape[0]
         self.total += by_group.sum(1)

@@ -175,7 +175,7 @@ def _fit(
     unread = repair.compensation == "none" and (repair.score == "magnitude" or ladder[-1].is_dense)
     if unread and ladder[-1].precision in ("fp32", "bf16", "int8"):
         # nothing looks at the inputs, so nothing is gathered
-        nothing = Moments(int(getattr(user, "groups", 1)), layer.matrix.shape[1])
+        nothing = Moments(int(getattr(user, "groups", 1)), layer.matrix.shape[1]).to(layer.matrix.device)
         return list(make(layer.matrix, nothing).run(ladder))[-1], 1.0
     parts = parts_of(user, wanted, inputs, layer.matrix.shape[1], folds, known.get(name))
     everything = together(parts)

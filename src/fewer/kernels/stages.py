@@ -254,8 +254,8 @@ class NativeChain(nn.Module):
         state = guard.state_of([part for part in held if isinstance(part, Tensor)])
         known = self._structs
         if known is None or known[2] != state or any(a is not b for a, b in zip(known[1], held, strict=True)):
-            self._structs = (stage_structs(self._plan, parts), held, state)
-        return self._structs[0]
+            known = self._structs = (stage_structs(self._plan, parts), held, state)
+        return known[0]
 
     def forward(self, x: Tensor) -> Tensor:
         """x float32 [batch, in, rows, columns] -> [batch, out, rows, columns], channels-last in memory."""

@@ -51,8 +51,9 @@ def integer_products(signal: Tensor, x: Tensor, weight: Tensor, bits: int = 8) -
     e, scale = _codes(signal, None, bits)
     w, of_w = _codes(weight, 0)
     v, of_x = _codes(x, 0)
-    back = torch._int_mm(e, w).float() * (scale * of_w)
-    return back, torch._int_mm(e.T.contiguous(), v).float() * (scale * of_x)
+    product = torch._int_mm  # pyright: ignore[reportPrivateImportUsage]
+    back = product(e, w).float() * (scale * of_w)
+    return back, product(e.T.contiguous(), v).float() * (scale * of_x)
 
 
 def _exact(signal: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -278,6 +278,7 @@ def make_app(store: Store, *, hosts: frozenset[str] = LOCAL, secure: bool = Fals
             response = pages.error("this cannot be done", 405)
         if response is None:
             response = await call(request)
+        assert response is not None
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         return response

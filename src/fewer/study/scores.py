@@ -6,6 +6,7 @@ allowed everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -235,7 +236,7 @@ def agreement(votes: Votes) -> float:
     return 1 - observed / expected
 
 
-SCORES: MethodTable = MethodTable(
+SCORES: MethodTable[Callable[..., Scores]] = MethodTable(
     "score method",
     [
         Method("p910", p910, "score, bias and inconsistency of raters together", "ITU-T P.910, annex E"),

@@ -142,7 +142,8 @@ def private_query(
     from fewer.data.preprocess import Preprocess
     from fewer.private.client import Query, over_http
 
-    ask = Query(keys, over_http(server) if isinstance(server, str) else server)
+    transport: Any = over_http(server) if isinstance(server, str) else server
+    ask = Query(keys, transport)
     shape = ask.public.shape
     prepare = Preprocess(shape, mean=ask.public.mean, std=ask.public.std, crop=1.0) if len(shape) == 3 else None
     found = []

@@ -136,7 +136,7 @@ def edge_agreement(image: Tensor, other: Tensor) -> tuple[float, float]:
     a, b = _gradient(image), _gradient(other)
     if a.std() < 1e-9 or b.std() < 1e-9:
         return 0.0, 1.0
-    near = np.asarray(binary_dilation(a >= np.quantile(a, 0.8), iterations=2))
+    near = np.asarray(binary_dilation(a >= np.quantile(a, 0.8), iterations=2), bool)
     strong = b >= np.quantile(b, 0.95)
     return round(float(np.corrcoef(a.ravel(), b.ravel())[0, 1]), 6), float((strong & ~near).mean() / strong.mean())
 

@@ -273,7 +273,7 @@ def load_machine(name: str | Path) -> Machine:
     (12, 14)
     """
     if str(name) in machine_names():
-        text = importlib.resources.files(_FOLDER).joinpath("machines", f"{name}.toml").read_text("utf-8")
+        text = importlib.resources.files(_FOLDER).joinpath("machines").joinpath(f"{name}.toml").read_text("utf-8")
         key = str(name)
     else:
         path = Path(name)

@@ -82,7 +82,8 @@ class ImageEncoder(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Tokens [N, grid x grid + 1, width] of pixels [N, 3, H, W] in 0..1."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            found = self.model(pixel_values=(pixels - self.mean) / self.std).last_hidden_state
+            scaled = (pixels - self.mean) / self.std  # pyright: ignore[reportOperatorIssue]
+            found = self.model(pixel_values=scaled).last_hidden_state
         patches = found[:, 1:]
         side = int(patches.shape[1] ** 0.5)
         patches = patches[:, : side * side].transpose(1, 2).unflatten(2, (side, side))

@@ -36,10 +36,8 @@ class QualityModel(nn.Module):
         super().__init__()
         self.language, self.encoders = language, nn.ModuleList(encoders)
         self.projectors = nn.ModuleList(
-            nn.Sequential(
-                nn.LayerNorm(int(e.width)), nn.Linear(int(e.width), hidden), nn.GELU(), nn.Linear(hidden, hidden)
-            )  # type: ignore[arg-type]
-            for e in encoders
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden))
+            for width in (int(e.width) for e in encoders)
         )
         self.place = nn.Parameter(0.02 * torch.randn(views, 1, hidden))  # which view a token is of
 

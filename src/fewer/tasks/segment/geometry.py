@@ -208,7 +208,7 @@ def _turned(picture: Picture, other: Picture) -> Picture | None:
     exact[:3, :3], exact[:3, 3] = turn, start
     if _gap(picture.affine @ exact, other.affine, other.space) > TOLERANCE * min(other.spacing):
         return None
-    array = np.flip(array, [1 + axis for axis in flips]).reshape(len(array), *other.space)
+    array = np.flip(array, tuple(1 + axis for axis in flips)).reshape(len(array), *other.space)
     return replace(picture, array=np.ascontiguousarray(array), spacing=other.spacing, affine=other.affine)
 
 

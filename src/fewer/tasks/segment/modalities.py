@@ -196,7 +196,7 @@ def render(
     image = levels[tissue] * (1 + 0.03 * gaussian_filter(rng.standard_normal(tissue.shape), 0.7))
     image = gaussian_filter(image, sequence.blur[: tissue.ndim])
     coarse = rng.uniform(-sequence.gain, sequence.gain, (4,) * tissue.ndim)
-    image = image * np.exp(zoom(coarse, [n / 4 for n in tissue.shape], order=1))
+    image = image * np.exp(np.asarray(zoom(coarse, [n / 4 for n in tissue.shape], order=1)))
     real, imaginary = (sequence.noise * levels.max() * rng.standard_normal(tissue.shape) for _ in range(2))
     image = np.sqrt((image + real) ** 2 + imaginary**2)
     # what is outside of the head is masked, as tools for brains do it
