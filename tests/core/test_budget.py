@@ -63,7 +63,7 @@ def test_readable(text, metric, value, relative):
         ("weights=1e999", "must be more than 0|inf"),
         ("wieghts=50%", "unknown budget metric 'wieghts'.*did you mean 'weights'"),
         ("WEIGHTS=50%", "did you mean 'weights'"),
-        ("zzz=50%", "known are energy, flops, labels, latency, macs, size, weights"),
+        ("zzz=50%", "known are cycles, energy, flops, he, labels, latency, levels, macs, rotations, size, weights"),
         ("labels=0", "must be more than 0"),
         ("labels=0.5", "no unit of measure; write for example labels=0.5x"),
         ("labels=120%", "more than the pool has"),

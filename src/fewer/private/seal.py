@@ -201,7 +201,7 @@ class Evaluator:
     def add_plain(self, x: Any, values: np.ndarray) -> Any:
         """A vector in the clear, encoded at the ciphertext's own scale."""
         found = self._ciphertext(self._context)
-        scale = float(x.scale() if callable(x.scale) else x.scale)
+        scale: Any = x.scale() if callable(x.scale) else x.scale
         self._do.add_plain(x, self._encode(values, self.level(x), scale), found)
         return found
 

@@ -35,9 +35,10 @@ class QualityModel(nn.Module):
     def __init__(self, language: nn.Module, encoders: Sequence[nn.Module], hidden: int, views: int) -> None:
         super().__init__()
         self.language, self.encoders = language, nn.ModuleList(encoders)
+        widths: list[Any] = [e.width for e in encoders]
         self.projectors = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden))
-            for width in (int(e.width) for e in encoders)
+            for width in map(int, widths)
         )
         self.place = nn.Parameter(0.02 * torch.randn(views, 1, hidden))  # which view a token is of
 

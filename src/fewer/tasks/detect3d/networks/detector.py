@@ -201,9 +201,8 @@ class Detector(nn.Module):
         total = self.dense_head.loss(raw, boxes, labels)
         if self.config.network == "pv-rcnn":
             total = total + self.point_head.loss(more["seen"], more["points"]["places"], boxes)
-            total = total + self.roi_head.loss(  # pyright: ignore[reportCallIssue]
-                more["found"], *more["second"], boxes, labels
-            )
+            scores, corrections = more["second"]
+            total = total + self.roi_head.loss(more["found"], scores, corrections, boxes, labels)
         return total
 
 
