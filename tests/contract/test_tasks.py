@@ -24,7 +24,8 @@ QUICK = Settings(calibration=8, sensing=4, heldout=4, additivity=0, baselines=()
 
 
 def test_every_task_has_a_tiny_set() -> None:
-    assert set(BUILT_IN) <= set(TINY)
+    own = {"quality"}  # tunes a language model, which needs an extra; tests/tasks/quality goes its whole way
+    assert set(BUILT_IN) - own <= set(TINY)
 
 
 @pytest.mark.parametrize("name", TINY)
