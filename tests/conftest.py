@@ -1,10 +1,17 @@
 """What must hold after every test, so that no test decides how the next one ends."""
 
 import gc
+import signal
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C arrive: a shell that starts a job in the background has it ignored, by its children too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

@@ -35,6 +35,7 @@ def model_macs(model: nn.Module, example_input: Any, forward: Forward | None = N
 
     Examples
     --------
+    >>> import torch
     >>> model_macs(nn.Linear(8, 4), torch.zeros(2, 8))
     32.0
     """

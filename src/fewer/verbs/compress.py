@@ -80,6 +80,7 @@ def compress(
     Examples
     --------
     >>> import torch
+    >>> from torch import nn
     >>> net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
     >>> run = compress(net, torch.randn(32, 16), "weights=50%", settings=Settings(search=0, additivity=0, baselines=()))
     >>> sum(int(m.sum()) for m in run.masks.values()) <= (16 * 32 + 32 * 4) // 2

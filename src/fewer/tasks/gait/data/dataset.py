@@ -223,7 +223,7 @@ def as_input(frames: np.ndarray) -> np.ndarray:
 
     Examples
     --------
-    >>> as_input(np.full((2, 64, 64), 255, np.uint8)).max()
+    >>> float(as_input(np.full((2, 64, 64), 255, np.uint8)).max())
     1.0
     """
     side = (SIZE - WIDTH) // 2
