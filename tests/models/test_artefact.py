@@ -282,7 +282,7 @@ def test_altered_weights(folder):
 def test_another_model(folder):
     with pytest.raises(FewerError, match=r"of another model: it lacks auxiliary.bias.*holds features"):
         load_artefact(folder, NeverCalled)
-    with pytest.raises(FewerError, match=r"of another model: 'features.9"):
+    with pytest.raises(FewerError, match=r"of another model: .*'features.9"):
 
         def wider():
             model = ConvNet()

@@ -27,6 +27,7 @@ def pooled_dice(pairs: Sequence[tuple[Tensor, Tensor]], classes: int) -> float:
 
     Examples
     --------
+    >>> import torch
     >>> one = torch.tensor([0, 1, 1])
     >>> pooled_dice([(one, one)], 2), pooled_dice([(0 * one, 0 * one)], 2)
     (1.0, 0.0)

@@ -157,10 +157,10 @@ def check_environment(environ: Mapping[str, str] = os.environ) -> None:
 
     Examples
     --------
-    >>> check_environment({"FEWER_SEDE": "3"})
+    >>> check_environment({"FEWER_SEEDD": "3"})
     Traceback (most recent call last):
     ...
-    fewer.core.errors.FewerError: environment: unknown variable FEWER_SEDE; did you mean 'FEWER_SEED'?
+    fewer.core.errors.FewerError: environment: unknown variable FEWER_SEEDD; did you mean 'FEWER_SEED'?
     """
     given = [name for name in environ if name.startswith(PREFIX) and name not in OTHERS]
     if not given:
