@@ -185,5 +185,6 @@ def test_the_adapted_net_goes_through_compress(tmp_path: Path) -> None:
     words = ["--budget", "weights=70%", "--sensing", 2, "--calibration", 2, "--heldout", 2, "--search", 0]
     words += ["--additivity", 0, "--sparsities", "0.3,0.6"]
     small = tmp_path / "small"
+    words += ["--labelled", labelled]
     assert fewer("compress", tmp_path / "run", "--images", labelled, "--out", small, *words) in (0, 3)
     assert "Dice" in (small / "report.json").read_text()
