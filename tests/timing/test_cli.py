@@ -95,10 +95,10 @@ def test_a_run_is_timed_beside_its_dense_original(saved_run, capsys):
 
 
 def test_a_run_without_its_original_says_so(saved_run, monkeypatch, capsys):
-    def missing(spec):
+    def missing(spec, path):
         raise FewerError("the weights are not installed")
 
-    monkeypatch.setattr("fewer.timing.sources._from_spec", missing)
+    monkeypatch.setattr("fewer.timing.sources._dense", missing)
     bench(str(saved_run), vs=["torch-fp32"], threads="1", rounds=2, json=True)
     result = BenchResult.from_json(capsys.readouterr().out)
     assert "the weights are not installed" in result.notes[0] and "zeros included" in result.notes[0]

@@ -193,7 +193,10 @@ class BenchResult(BaseModel):
         where = "the text"
         if isinstance(text, Path):
             where, text = str(text), read_text(text)
-        data = parse_json(text, where)
+        try:
+            data = parse_json(text, where)
+        except FewerError as error:
+            raise FewerError(f"{where} is not the result of a bench ({error}); write one with `fewer bench`") from None
         try:
             if not isinstance(data, dict):
                 raise ValueError("no JSON object")

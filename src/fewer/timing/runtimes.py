@@ -130,7 +130,7 @@ def _torch(job: Job) -> Loaded:
         from fewer.models.running import input_dtype
 
         given = [torch.from_numpy(array) for array in inputs_of(job)]
-        own = input_dtype(model, given[0]) if len(given) == 1 else None
+        own = input_dtype(model, given[0]) if len(given) == 1 and isinstance(model, torch.nn.Module) else None
         dtype = own if own not in (None, torch.float32) else dtype
     arguments = tensors(inputs_of(job))
     if _writes(lambda: run(arguments), arguments):
