@@ -138,9 +138,9 @@ class Settings(StrictSettings):
         description="0 to 1: how much a layer makes up for the cuts before it",
         json_schema_extra={"group": "How the rest is repaired"},
     )
-    allocator: Literal["auto", "dp", "uniform", "uniform_plus", "erk", "global_magnitude", "lamp"] = Field(
+    allocator: Literal["auto", "dp", "bold", "uniform", "uniform_plus", "erk", "global_magnitude", "lamp"] = Field(
         default="auto",
-        description="auto (the best by measurement), dp (exact), uniform, uniform_plus, erk, global_magnitude, lamp",
+        description="auto, dp (exact), bold (dp without doubt), uniform, uniform_plus, erk, lamp, global_magnitude",
         json_schema_extra={"group": "How the budget is spent"},
     )
     power: float = Field(
