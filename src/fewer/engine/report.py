@@ -75,7 +75,7 @@ def _our_row(e: Evidence, found: Likeness, labelled: Mapping[str, float]) -> dic
     """The row of this run in the comparison."""
     ready = next(iter(e.made.values()), None)
     took = ready.seconds if ready is not None else e.timings.get("apply", 0.0)
-    name, planned_by_us = preset_of(e.settings) or e.plan.method, e.plan.method.startswith(("dp", "auto"))
+    name, planned_by_us = preset_of(e.settings) or e.plan.method, e.plan.method.startswith(("dp", "bold", "auto"))
     return comparison.row_of(name, planned_by_us, found, took, e.settings, labelled)
 
 
