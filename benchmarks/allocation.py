@@ -14,7 +14,8 @@ and judging; those of ``auto``, in order, come on top of the models that the row
     python benchmarks/allocation.py --table               # whole models as a Markdown table, for the docs
 
 Without repair, weights go by magnitude and nothing is updated, so that row is the method of the ICCV 2023 paper with a
-Taylor estimate of harm. Photos: those that scikit-image, scikit-learn and foolbox ship; crops; held-out files apart.
+Taylor estimate of distortion. Photos: those that scikit-image, scikit-learn and foolbox ship; crops; held-out files
+apart.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Run single-threaded::
     python benchmarks/allocator_speed.py            # all sizes, a few minutes
     python benchmarks/allocator_speed.py --quick    # the small sizes
 
-The curves are simulated: 101 sparsities per layer, harm a noisy power of sparsity with layer-dependent scale and
+The curves are simulated: 101 sparsities per layer, distortion a noisy power of sparsity with layer-dependent scale and
 exponent, whole-numbered weights and a noisy latency. Each solver gets the same arrays. Written to
 ``results/allocator_speed.csv`` (with an environment stamp) and ``results/allocator_speed.svg``.
 
@@ -70,25 +70,25 @@ def simulated_curves(layers: int, seed: int = 0) -> CurveSet:
     curves = []
     for i in range(layers):
         rows, cols = int(rng.integers(64, 1024)), int(rng.integers(64, 1024))
-        harm = np.exp(rng.normal(0, 1.5)) * sparsity ** rng.uniform(2, 5) * (1 + 0.05 * rng.random(OPTIONS))
+        distortion = np.exp(rng.normal(0, 1.5)) * sparsity ** rng.uniform(2, 5) * (1 + 0.05 * rng.random(OPTIONS))
         latency = rows * cols * 1e-6 * np.clip(1.1 - sparsity + 0.02 * rng.standard_normal(OPTIONS), 0.05, None)
         cost = {"weights": np.round(rows * cols * (1 - sparsity)), "latency": latency}
-        curves.append(Curve(Unit(f"layer{i}", "linear", (rows, cols)), options, cost, harm))
+        curves.append(Curve(Unit(f"layer{i}", "linear", (rows, cols)), options, cost, distortion))
     return CurveSet(tuple(curves))
 
 
 def textbook_numpy(problem: Problem) -> float:
-    """Per layer one (options, buckets) matrix of candidates, its minimum and its argmin; the harm of the plan."""
-    cost, harm, room = problem.cost[0], problem.harm, float(problem.room[0])
+    """Per layer one (options, buckets) matrix of candidates, its minimum and its argmin; the distortion of the plan."""
+    cost, distortion, room = problem.cost[0], problem.distortion, float(problem.room[0])
     taken = np.ceil(cost / (room / BUCKETS)).astype(np.int64)
     best, picks, buckets = (
         np.zeros(BUCKETS + 1),
-        np.empty((len(harm), BUCKETS + 1), dtype=np.int64),
+        np.empty((len(distortion), BUCKETS + 1), dtype=np.int64),
         np.arange(BUCKETS + 1),
     )
-    for i in range(len(harm)):
+    for i in range(len(distortion)):
         before = buckets[None, :] - taken[i][:, None]
-        candidates = np.where(before >= 0, best[np.maximum(before, 0)], np.inf) + harm[i][:, None]
+        candidates = np.where(before >= 0, best[np.maximum(before, 0)], np.inf) + distortion[i][:, None]
         picks[i] = candidates.argmin(axis=0)
         best = candidates.min(axis=0)
     return float(best[-1])
@@ -100,10 +100,10 @@ def textbook_loops(problem: Problem) -> float:
     taken = np.ceil(problem.cost[0] / (room / BUCKETS)).astype(int).tolist()
     best = [0.0] * (BUCKETS + 1)
     picks = []
-    for costs, harms in zip(taken, problem.harm.tolist(), strict=True):
+    for costs, distortions in zip(taken, problem.distortion.tolist(), strict=True):
         new, pick = [float("inf")] * (BUCKETS + 1), [0] * (BUCKETS + 1)
         for j in range(BUCKETS + 1):
-            for k, (c, h) in enumerate(zip(costs, harms, strict=True)):
+            for k, (c, h) in enumerate(zip(costs, distortions, strict=True)):
                 if c <= j and best[j - c] + h < new[j]:
                     new[j], pick[j] = best[j - c] + h, k
         best = new
@@ -159,7 +159,7 @@ def rows_for(layers: int, quick: bool) -> list[dict[str, Any]]:
             1 if layers > 100 else 3,
         ),
         "frontier of 20": (lambda: frontier(curves, "latency", np.linspace(0.1, 0.95, 20).tolist()), 1),
-        "table": (lambda: Table(problem.cost[0], problem.harm, room, BUCKETS), 5),
+        "table": (lambda: Table(problem.cost[0], problem.distortion, room, BUCKETS), 5),
     }
     if layers <= 300:
         work["textbook numpy"] = (lambda: textbook_numpy(problem), 1 if layers > 100 else 3)
@@ -168,14 +168,14 @@ def rows_for(layers: int, quick: bool) -> list[dict[str, Any]]:
     rows, bound = [], 0.0
     for solver, (call, repeats) in work.items():
         seconds, peak, result = measure(call, repeats)
-        harm, row_bound = float("nan"), bound
+        distortion, row_bound = float("nan"), bound
         if solver in ("allocate", "two budgets"):
-            harm, row_bound = result.distortion, result.bound
+            distortion, row_bound = result.distortion, result.bound
             bound = result.bound if solver == "allocate" else bound
         elif solver == "table":
-            harm = float(result.harm[min(result.bucket(room), result.size)])
+            distortion = float(result.distortion[min(result.bucket(room), result.size)])
         elif solver.startswith("textbook"):
-            harm = result
+            distortion = result
         row = {
             "layers": layers,
             "options": OPTIONS,
@@ -184,7 +184,7 @@ def rows_for(layers: int, quick: bool) -> list[dict[str, Any]]:
             "runs": repeats,
             "seconds": f"{seconds:.4g}",
             "peak_mib": f"{peak:.3g}",
-            "harm_above_bound_percent": f"{max(100 * (harm / row_bound - 1), 0):.3g}",
+            "above_bound_percent": f"{max(100 * (distortion / row_bound - 1), 0):.3g}",
         }
         rows.append(row)
         sys.stderr.write("  ".join(f"{v}" for v in row.values()) + "\n")

@@ -8,7 +8,7 @@ int8 (NNCF), onnxruntime fp32 and int8 (dynamic, static), and Torch-Pruning (uni
 OpenVINO bf16. ``times_faster`` is over the dense model in torch eager and ``times_int8`` over OpenVINO int8, all three
 timed in turns; ``predicted`` is a share of the dense time. Quality on held-out photos with the very callable that
 is timed; ``mnist`` is the accuracy of a linear probe on its features. ``lpvit`` is the paper's method (blocks, a
-Taylor estimate of harm, a FLOPs budget with its power term, no repair) on our kernels; its point is the share of
+Taylor estimate of distortion, a FLOPs budget with its power term, no repair) on our kernels; its point is the share of
 FLOPs. ``..., recovered`` has been trained for ``--recover`` minutes; half of the held-out files chose its best state,
 so its quality is only given for the other half (``half_distortion``, ``half_quality``), as that of every row is beside
 the one on all files. ``half_before`` is the error of the very same plan before it was trained: the row without recovery

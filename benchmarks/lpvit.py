@@ -4,9 +4,9 @@
 
 DINOv2 ViT-S on real photos, nothing trained. The power term is tried with the physically right sign (layers that draw
 much power are cut more), with that of the published code (cut less), and left out. Each row is a whole model, judged on
-held-out photos. Without a repair it is put together from the weights that were stored when harm was measured, which are
-those of a run up to their rounding to half precision; with one it is made as a run makes it, layer by layer in the
-order of execution. Finished rows are kept: an interrupted run goes on where it stopped.
+held-out photos. Without a repair it is put together from the weights that were stored when distortion was measured,
+which are those of a run up to their rounding to half precision; with one it is made as a run makes it, layer by layer
+in the order of execution. Finished rows are kept: an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Bench:
             "distortion": quality.distortion,
             "cosine": quality.value,
             "tokens": curves.meta.get("tokens", {}).get("name", ""),
-            "sum_of_harms": curves.harm(choice),
+            "sum_of_distortions": curves.distortion(choice),
             "seconds": round(perf_counter() - began, 1),
         }
 

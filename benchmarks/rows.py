@@ -37,8 +37,8 @@ from fewer.reports import environment
 
 HERE = Path(__file__).parent / "results"
 COLUMNS = (
-    "model", "metric", "budget", "options", "how", "cost", "dense_ms", "predicted_ms", "measured_ms", "spread", "harm",
-    "distortion", "median", "quality_name", "quality", "weights", "seconds",
+    "model", "metric", "budget", "options", "how", "cost", "dense_ms", "predicted_ms", "measured_ms", "spread",
+    "predicted_distortion", "distortion", "median", "quality_name", "quality", "weights", "seconds",
 )  # fmt: skip
 BUDGETS = {"flops": (0.9, 0.8, 0.7, 0.6, 0.5, 0.4), "latency": (0.4, 0.3, 0.5, 0.2)}
 SETS = ("blocks", "columns", "both")
@@ -84,7 +84,7 @@ def add(table: Table, row: dict, quality: Quality, sensed: Sensed, choice: np.nd
     curves, metric = sensed.curves, row["metric"]
     row |= {
         "cost": f"{curves.total(metric, choice) / curves.dense(metric):.4f}",
-        "harm": f"{curves.harm(choice):.6g}",
+        "predicted_distortion": f"{curves.distortion(choice):.6g}",
         "distortion": f"{quality.distortion:.6g}",
         "median": f"{quality.median:.6g}",
         "quality_name": quality.name,

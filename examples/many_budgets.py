@@ -1,4 +1,5 @@
-"""Sense once, then plan many budgets from the curves: the trade-off between size and harm, in milliseconds per point.
+"""Sense once, then plan many budgets from the curves: the trade-off between size and distortion, in milliseconds per
+point.
 
 Run it:  python examples/many_budgets.py
 """

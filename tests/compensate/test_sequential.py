@@ -147,8 +147,8 @@ def test_scores_from_gradients_reach_the_sweep():
     gradients = {u.name: torch.rand(u.rows, u.cols, generator=torch.Generator().manual_seed(1)) for u in units}
     _, masks = compress(model, x, HALF, Repair("none", "taylor"), gradients=gradients)
     for unit in units:
-        harm = (model.get_submodule(unit.name).weight.detach() * gradients[unit.name]).abs()
-        assert harm[~masks[unit.name]].max() <= harm[masks[unit.name]].min()
+        distortion = (model.get_submodule(unit.name).weight.detach() * gradients[unit.name]).abs()
+        assert distortion[~masks[unit.name]].max() <= distortion[masks[unit.name]].min()
 
 
 def test_nan_in_an_activation_names_the_layer():

@@ -107,7 +107,7 @@ def test_no_compensation_only_cuts():
 
 @pytest.mark.parametrize("limit", [100, 5])
 @pytest.mark.parametrize("pattern", ["block:2x3", "block:1x4", "block:3x1", "unstructured"])
-def test_obs_scores_are_the_harm_of_the_best_removal(pattern, limit, monkeypatch):
+def test_obs_scores_are_the_distortion_of_the_best_removal(pattern, limit, monkeypatch):
     """w_b^T (H^-1_bb)^-1 w_b, computed tile by tile; column blocks make the Hessian block-diagonal."""
     blocks = moments_room.column_blocks
     monkeypatch.setattr(moments_room, "column_blocks", lambda n: blocks(n, limit))
@@ -239,8 +239,8 @@ def test_precisions_share_a_cut_and_are_rounded_after_the_repair(compensation):
                 torch.testing.assert_close(fit.weight / steps[:, None], (fit.weight / steps[:, None]).round())
                 assert not fit.weight[~fit.mask].any()
                 hessian = sweep.hessians[0][0]
-                harm = [(((w - base.weight) @ hessian) * (w - base.weight)).sum() for w in (fit.weight, nearest)]
-                assert float(harm[0]) < float(harm[1])
+                distortion = [(((w - base.weight) @ hessian) * (w - base.weight)).sum() for w in (fit.weight, nearest)]
+                assert float(distortion[0]) < float(distortion[1])
             else:
                 torch.testing.assert_close(fit.weight, nearest)
             if compensation != "none":  # the mean output stays, rounding included

@@ -17,23 +17,25 @@ def options(count: int) -> tuple[Option, ...]:
     return (Option(), *(Option("unstructured", k / max(count - 1, 1)) for k in range(1, count)))
 
 
-def curve_set(costs: dict[str, list[list[float]]], harms: list[list[float]], fixed=None) -> CurveSet:
+def curve_set(costs: dict[str, list[list[float]]], distortions: list[list[float]], fixed=None) -> CurveSet:
     """Curves from nested lists: costs[metric][unit][option]."""
     curves = []
-    for i, harm in enumerate(harms):
+    for i, distortion in enumerate(distortions):
         unit = Unit(f"layer{i}", "linear", (10, 10))
-        curves.append(Curve(unit, options(len(harm)), {m: c[i] for m, c in costs.items()}, [0.0, *harm[1:]]))
+        curves.append(
+            Curve(unit, options(len(distortion)), {m: c[i] for m, c in costs.items()}, [0.0, *distortion[1:]])
+        )
     return CurveSet(tuple(curves), fixed=fixed or {})
 
 
 def smooth_curves(units: int, levels: int, seed: int = 0, metrics=("weights", "latency")) -> CurveSet:
-    """Curves as sensing gives them: harm rises with sparsity, not quite smoothly; latency is noisy."""
+    """Curves as sensing gives them: distortion rises with sparsity, not quite smoothly; latency is noisy."""
     rng = np.random.default_rng(seed)
     sparsity = np.arange(levels) / (levels - 1)
     curves = []
     for i in range(units):
         out, cols = int(rng.integers(4, 64)), int(rng.integers(16, 512))
-        harm = np.exp(rng.normal(0, 1.5)) * sparsity ** rng.uniform(2, 5) * (1 + 0.1 * rng.random(levels))
+        distortion = np.exp(rng.normal(0, 1.5)) * sparsity ** rng.uniform(2, 5) * (1 + 0.1 * rng.random(levels))
         magnitude = np.quantile(np.abs(rng.normal(0, rng.uniform(0.5, 2), 4000)), np.minimum(sparsity, 0.9999))
         cost = {
             "weights": np.round(out * cols * (1 - sparsity)),
@@ -44,7 +46,7 @@ def smooth_curves(units: int, levels: int, seed: int = 0, metrics=("weights", "l
                 Unit(f"layer{i}", "conv2d" if i == 0 else "linear", (out, cols, 1, 1) if i == 0 else (out, cols)),
                 options(levels),
                 {m: cost[m] for m in metrics},
-                harm,
+                distortion,
                 {"magnitude": magnitude, "lamp": magnitude**2 / np.sum(magnitude**2)},
             )
         )
@@ -59,7 +61,7 @@ def every_plan(curves: CurveSet):
 def brute_force(curves: CurveSet, limits: dict[str, float], allowed=lambda choice: True) -> float | None:
     """Least distortion over all plans within the limits, or None when there is none."""
     fits = (
-        curves.harm(c)
+        curves.distortion(c)
         for c in every_plan(curves)
         if allowed(c) and all(curves.total(m, c) <= limit for m, limit in limits.items())
     )
@@ -68,7 +70,7 @@ def brute_force(curves: CurveSet, limits: dict[str, float], allowed=lambda choic
 
 @st.composite
 def small_curves(draw, metrics=("weights",), whole: bool = False, most_units: int = 5, most_options: int = 6):
-    """Any small curve set: harms and costs in no order, convex or not, units with a single option too."""
+    """Any small curve set: distortions and costs in no order, convex or not, units with a single option too."""
     number = (
         st.integers(0, 40).map(float)
         if whole
@@ -76,6 +78,6 @@ def small_curves(draw, metrics=("weights",), whole: bool = False, most_units: in
     )
     sizes = draw(st.lists(st.integers(1, most_options), min_size=1, max_size=most_units))
     costs = {m: [draw(st.lists(number, min_size=k, max_size=k)) for k in sizes] for m in metrics}
-    harms = [draw(st.lists(number, min_size=k, max_size=k)) for k in sizes]
+    distortions = [draw(st.lists(number, min_size=k, max_size=k)) for k in sizes]
     fixed = {m: draw(st.sampled_from([0.0, 7.0, 0.1])) for m in metrics}
-    return curve_set(costs, harms, fixed)
+    return curve_set(costs, distortions, fixed)

@@ -32,7 +32,7 @@ def test_one_budget_is_best_within_the_stated_slack(curves, share, buckets):
         return
     found = allocate(curves, [Budget("weights", limit, False)], buckets=buckets)
     assert found.cost["weights"] == curves.total("weights", found.choice) <= limit
-    assert found.distortion == curves.harm(found.choice)
+    assert found.distortion == curves.distortion(found.choice)
     best = brute_force(curves, {"weights": limit})
     assert best is not None
     assert found.bound <= best * (1 + 1e-12) + 1e-9

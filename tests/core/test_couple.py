@@ -86,7 +86,7 @@ def test_without_the_coupling_the_plan_would_not_agree() -> None:
     for seed in range(20):
         curves = coupled_curves(seed)
         free = Problem.build(curves, "weights=100%", folded=False)
-        apart += not agrees(curves, free.harm.argmin(axis=1)) or not agrees(curves, free.cost[0].argmin(axis=1))
+        apart += not agrees(curves, free.distortion.argmin(axis=1)) or not agrees(curves, free.cost[0].argmin(axis=1))
     assert apart > 10
 
 
@@ -114,7 +114,7 @@ def test_local_search_proposes_only_what_agrees() -> None:
 
     def fitness(choice: np.ndarray) -> float:
         tried.append(choice)
-        return curves.harm(choice) + float(np.sin(choice).sum())
+        return curves.distortion(choice) + float(np.sin(choice).sum())
 
     best, _ = local_search(curves, "weights=80%", start, fitness, evaluations=15)
     assert len(tried) > 3 and all(agrees(curves, c) for c in tried)

@@ -44,9 +44,9 @@ def test_an_empty_unit_may_have_an_infinite_score():
 
 
 def test_arrays_are_copies_and_read_only():
-    harm = np.array([0.0, 1.0])
-    curve = Curve(unit, two, {"weights": [4, 2]}, harm)
-    harm[1] = 9
+    distortion = np.array([0.0, 1.0])
+    curve = Curve(unit, two, {"weights": [4, 2]}, distortion)
+    distortion[1] = 9
     assert curve.distortion[1] == 1
     with pytest.raises(ValueError):
         curve.distortion[1] = 5

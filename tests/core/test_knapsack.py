@@ -23,23 +23,23 @@ def test_every_bucket_of_the_budget_is_within_it_and_the_last_is_a_bound(curves,
     limit = least + share * (dearest - least)
     problem = problem.limited(Budget("weights", max(limit, 1e-9), False))
     room = float(problem.room[0])
-    table = Table(problem.cost[0], problem.harm, room, buckets)
-    assert (np.diff(table.harm) <= 0).all()
+    table = Table(problem.cost[0], problem.distortion, room, buckets)
+    assert (np.diff(table.distortion) <= 0).all()
     at = np.arange(min(table.bucket(room), table.size) + 1)
     for bucket, plan in zip(at, table.trace(at), strict=True):
         assert problem.spent(plan)[0] <= room + curves.fixed["weights"] + 1e-6
-        assert problem.harm_of(plan) == pytest.approx(table.harm[bucket], abs=1e-9, rel=1e-12)
+        assert problem.distortion_of(plan) == pytest.approx(table.distortion[bucket], abs=1e-9, rel=1e-12)
     best = brute_force(curves, {"weights": problem.limit[0]})
     if best is not None:
-        assert table.harm[min(table.reach(room), table.size)] <= best + 1e-9
+        assert table.distortion[min(table.reach(room), table.size)] <= best + 1e-9
 
 
 def test_many_options_need_a_wider_table():
     curves = smooth_curves(3, 300, metrics=("weights",))
     problem = Problem.build(curves, "weights=50%")
-    table = Table(problem.cost[0], problem.harm, float(problem.room[0]), 1000)
+    table = Table(problem.cost[0], problem.distortion, float(problem.room[0]), 1000)
     plan = table.trace(np.array([table.bucket(float(problem.room[0]))]))[0]
-    assert problem.harm_of(plan) == pytest.approx(table.harm[table.bucket(float(problem.room[0]))])
+    assert problem.distortion_of(plan) == pytest.approx(table.distortion[table.bucket(float(problem.room[0]))])
 
 
 @settings(max_examples=100, deadline=None)
@@ -58,6 +58,6 @@ def test_reduction_keeps_the_optimum(curves, a, b):
     reduced = reduce_problem(problem, start)
     assert problem.fits(reduced.choice)
     assert reduced.bound <= best + 1e-9
-    kept = [set(reduced.index[i, np.isfinite(h)]) for i, h in enumerate(reduced.problem.harm)]
+    kept = [set(reduced.index[i, np.isfinite(h)]) for i, h in enumerate(reduced.problem.distortion)]
     among = brute_force(curves, limits, lambda c: all(k in kept[i] for i, k in enumerate(c)))
     assert among == pytest.approx(best, abs=1e-6)

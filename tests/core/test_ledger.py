@@ -11,7 +11,7 @@ from fewer.core.ledger import Ledger
 def filled(path, tasks=("a", "b", "c"), key="k"):
     ledger = Ledger(path, key)
     for i, task in enumerate(tasks):
-        ledger.add(task, {"harm": [0.1 * i, 1e-17, i]})
+        ledger.add(task, {"distortion": [0.1 * i, 1e-17, i]})
     return ledger
 
 

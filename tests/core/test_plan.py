@@ -98,7 +98,7 @@ def test_an_edit_by_hand_is_looked_up_again():
     choice = allocation.choice.copy()
     choice[2] = 0
     assert changed.choice(curves).tolist() == choice.tolist()
-    assert changed.distortion == curves.harm(choice)
+    assert changed.distortion == curves.distortion(choice)
     assert changed.units["layer2"].distortion == 0.0
     assert changed.cost["weights"] == curves.total("weights", choice)
     assert changed.method == "edited"

@@ -1,4 +1,4 @@
-"""The power term: what it adds to the harm, which way it pulls, and that it pays for nothing but power."""
+"""The power term: what it adds to the distortion, which way it pulls, and that it pays for nothing but power."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SPARSITIES = [round(0.1 * i, 1) for i in range(1, 10)]
 OPTIONS = (Option(), *(Option("block:16x16", s) for s in SPARSITIES))
 
 
-def curve(name: str, rows: int, cols: int, harm: float, metric: str = "flops") -> Curve:
+def curve(name: str, rows: int, cols: int, distortion: float, metric: str = "flops") -> Curve:
     kept = np.array([1 - o.sparsity for o in OPTIONS])
     cost = {metric: rows * cols * kept, "weights": rows * cols * kept}
-    return Curve(Unit(name, "linear", (rows, cols)), OPTIONS, cost, harm * (1 - kept) ** 2)
+    return Curve(Unit(name, "linear", (rows, cols)), OPTIONS, cost, distortion * (1 - kept) ** 2)
 
 
 @pytest.fixture
@@ -83,15 +83,15 @@ def test_the_term_does_not_pay_for_going_below_the_budget(curves):
     """A mean over layers of power less cost is 0, so cutting every layer alike gains nothing."""
     added = with_power(curves, "flops", 2.0)
     for k in range(len(OPTIONS)):
-        assert added.harm([k] * 3) == pytest.approx(curves.harm([k] * 3))
+        assert added.distortion([k] * 3) == pytest.approx(curves.distortion([k] * 3))
     found = allocate(with_power(curves, "flops", 1.0), "flops=70%")
     assert found.cost["flops"] > 0.6 * curves.dense("flops")
 
 
-def test_the_planner_states_the_harm_alone(curves):
+def test_the_planner_states_the_distortion_alone(curves):
     budget = [Budget("flops", 0.6, True)]
     plain, weighed = choose(curves, budget, "dp"), choose(curves, budget, "dp", power=1.0)
-    assert weighed.distortion == pytest.approx(curves.harm(weighed.choice)) and weighed.bound == -np.inf
+    assert weighed.distortion == pytest.approx(curves.distortion(weighed.choice)) and weighed.bound == -np.inf
     assert plain.distortion < weighed.distortion
     points = frontier_of(curves, "flops", [0.05, 0.6], power=1.0)
     assert points[0] is None and points[1] is not None
@@ -99,7 +99,7 @@ def test_the_planner_states_the_harm_alone(curves):
 
 
 def test_the_weight_equalises_the_steepest_slopes(curves):
-    # harm * s^2 rises by harm * (0.9^2 - 0.8^2) / 0.1 in its last step
+    # distortion * s^2 rises by distortion * (0.9^2 - 0.8^2) / 0.1 in its last step
     steepest = np.mean([1.0, 1.3, 1.2]) * 1.7
     assert power_weight(curves) == pytest.approx(steepest / (1 / 3))
 

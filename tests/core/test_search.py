@@ -18,15 +18,15 @@ start = allocate(curves, budget)
 
 
 def entangled(seed: int):
-    """A harm that is not additive: units damage shared directions, and count for more or less than their curves say."""
+    """A distortion that does not add up: units damage shared directions, and curves say too much or too little."""
     rng = np.random.default_rng(seed)
     weight = np.exp(0.5 * rng.normal(size=len(curves)))
     direction = rng.normal(size=(len(curves), 6))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
 
     def fitness(choice: np.ndarray) -> float:
-        harm = weight * np.array([c.distortion[k] for c, k in zip(curves.curves, choice, strict=True)])
-        return float(0.5 * harm.sum() + 0.5 * ((np.sqrt(harm)[:, None] * direction).sum(axis=0) ** 2).sum())
+        distortion = weight * np.array([c.distortion[k] for c, k in zip(curves.curves, choice, strict=True)])
+        return float(0.5 * distortion.sum() + 0.5 * ((np.sqrt(distortion)[:, None] * direction).sum(axis=0) ** 2).sum())
 
     return fitness
 
@@ -48,13 +48,13 @@ def test_beats_the_plan_of_the_curves_within_the_budgets(method):
             assert curves.total("weights", choice) <= 0.45 * curves.dense("weights")
             assert curves.total("latency", choice) <= 0.8 * curves.dense("latency")
         assert fitness(best.choice) == history[-1].best == min(s.fitness for s in history)
-        assert best.distortion == curves.harm(best.choice)
+        assert best.distortion == curves.distortion(best.choice)
         gains.append(fitness(best.choice) / fitness(start.choice))
     assert max(gains) < 0.95
     assert np.mean(gains) < 0.88
 
 
-def test_learns_coefficients_of_an_additive_harm():
+def test_learns_coefficients_of_an_additive_distortion():
     """Where only the weights of the units are off, most of what a perfect solver gains is found."""
     weight = np.exp(0.8 * np.random.default_rng(1).normal(size=len(curves)))
 
@@ -62,7 +62,7 @@ def test_learns_coefficients_of_an_additive_harm():
         return float(sum(w * c.distortion[k] for w, c, k in zip(weight, curves.curves, choice, strict=True)))
 
     problem = Problem.build(curves, "weights=45%")
-    ideal = fitness(solve_one(problem.with_harm(problem.harm * weight[:, None]), 10_000).choice)
+    ideal = fitness(solve_one(problem.with_distortion(problem.distortion * weight[:, None]), 10_000).choice)
     first = allocate(curves, "weights=45%")
     best, _ = local_search(curves, "weights=45%", first, fitness, evaluations=80, seed=0)
     gained = (fitness(first.choice) - fitness(best.choice)) / (fitness(first.choice) - ideal)

@@ -181,7 +181,7 @@ def test_it_stops_in_time_with_the_last_validation_inside():
     assert fit.history[-1]["step"] == fit.step
 
 
-def test_a_training_that_only_harms_gives_the_model_back_as_it_was():
+def test_a_training_that_only_distortions_gives_the_model_back_as_it_was():
     models, draw, validate = pruned("conv")
     before = {k: v.clone() for k, v in models.student.state_dict().items()}
     fit = train_student(models, RecoverySettings(steps=6, rate=100.0), draw, validate)

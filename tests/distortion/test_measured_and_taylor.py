@@ -1,4 +1,4 @@
-"""The two estimators of harm: one against finite differences, the other against explicit Jacobians."""
+"""The two estimators of distortion: one against finite differences, the other against explicit Jacobians."""
 
 from itertools import product
 
@@ -43,13 +43,13 @@ def test_measured_is_the_finite_difference(name):
     state = {k: v.clone() for k, v in model.state_dict().items()}
     for layer in layers_of(model, x):
         fits = some_fits(layer, 0.1)
-        harms = measured.harms(layer, fits)
-        assert harms.shape == (3, 2 * len(x)) and not harms[0].any()
-        for harm, fit in zip(harms, fits, strict=True):
+        distortions = measured.distortions(layer, fits)
+        assert distortions.shape == (3, 2 * len(x)) and not distortions[0].any()
+        for distortion, fit in zip(distortions, fits, strict=True):
             with layer.borrowed(), torch.no_grad():
                 layer.install(fit.weight, fit.shift)
                 wanted = torch.cat([reference.change(i, model(b)) for i, b in enumerate(batches)])
-            assert torch.equal(harm, wanted)
+            assert torch.equal(distortion, wanted)
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
     assert measured.spent() == 2 * 2 * len(x) * len(layers_of(model, x)) and measured.spent() == 0
 
@@ -88,7 +88,7 @@ def test_probes_are_unbiased(index):
     exact = first_order(model, layer, fit, x, taylor.reference.scale[0])
     change = torch.cat([(fit.weight - layer.matrix).flatten(), fit.shift])
     draws = (taylor.gradients(layer) @ change).double().square() / torch.tensor([[4.0], [2.0]])
-    found = taylor.harms(layer, [fit])[0]
+    found = taylor.distortions(layer, [fit])[0]
     for i, part in enumerate([slice(0, 4), slice(4, 6)]):
         error = draws[i].std() / draws.shape[1] ** 0.5
         assert abs(float(draws[i].mean() - exact[part].mean())) < 4 * float(error)
@@ -113,11 +113,11 @@ def test_all_sign_vectors_give_the_exact_number(index, monkeypatch):
         taylor.collect()
     layer = layers[index]
     fits = some_fits(layer)
-    harms = taylor.harms(layer, fits)
-    assert not harms[0].any()
-    for fit, harm in zip(fits[1:], harms[1:], strict=True):
+    distortions = taylor.distortions(layer, fits)
+    assert not distortions[0].any()
+    for fit, distortion in zip(fits[1:], distortions[1:], strict=True):
         exact = first_order(model, layer, fit, x, taylor.reference.scale[0])
-        torch.testing.assert_close(harm, exact, rtol=1e-4, atol=0)
+        torch.testing.assert_close(distortion, exact, rtol=1e-4, atol=0)
     assert taylor.spent() == 1 + 4 and taylor.spent() == 0
 
 
@@ -156,7 +156,7 @@ def test_small_changes_agree_with_measured_ones(name):
     measured = Measured(model, list(x.split(1)))
     for layer in (layers[0], layers[-1]):
         fits = some_fits(layer, 1e-3)
-        a, b = (float(e.harms(layer, fits)[1].mean()) for e in (taylor, measured))
+        a, b = (float(e.distortions(layer, fits)[1].mean()) for e in (taylor, measured))
         assert a == pytest.approx(b, rel=0.3)
 
 
@@ -171,8 +171,8 @@ def test_shards_add_up_to_the_whole():
         for a, b in [(0, 2), (2, 3)]
     ]
     for layer in layers:
-        joined = torch.cat([p.harms(layer, fits[layer]) for p in parts], 1)
-        torch.testing.assert_close(joined, whole.harms(layer, fits[layer]), rtol=1e-6, atol=0)
+        joined = torch.cat([p.distortions(layer, fits[layer]) for p in parts], 1)
+        torch.testing.assert_close(joined, whole.distortions(layer, fits[layer]), rtol=1e-6, atol=0)
 
 
 def test_little_memory_gives_the_same_in_more_passes():

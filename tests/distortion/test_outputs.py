@@ -70,12 +70,12 @@ def test_an_output_of_zeros_has_a_finite_change():
 
 
 def test_reductions():
-    harm = torch.tensor([[4.0, 1.0, 2.0, 3.0, 10.0], [0.0, 0.0, 0.0, 0.0, 5.0]])
-    assert reduction("mean")(harm).tolist() == [4.0, 1.0]
-    assert reduction("max")(harm).tolist() == [10.0, 5.0]
-    assert reduction("cvar:0.4")(harm).tolist() == [7.0, 2.5]
-    assert torch.equal(reduction("cvar:1")(harm), reduction("mean")(harm))
-    assert torch.equal(reduction("cvar")(harm), reduction("max")(harm))  # a tenth of five is the worst one
+    distortion = torch.tensor([[4.0, 1.0, 2.0, 3.0, 10.0], [0.0, 0.0, 0.0, 0.0, 5.0]])
+    assert reduction("mean")(distortion).tolist() == [4.0, 1.0]
+    assert reduction("max")(distortion).tolist() == [10.0, 5.0]
+    assert reduction("cvar:0.4")(distortion).tolist() == [7.0, 2.5]
+    assert torch.equal(reduction("cvar:1")(distortion), reduction("mean")(distortion))
+    assert torch.equal(reduction("cvar")(distortion), reduction("max")(distortion))  # a tenth of five is the worst one
     for bad in ("cvar:0", "cvar:2", "cvar:x", "median", "mean:0.1", "max:1"):
         with pytest.raises(FewerError):
             reduction(bad)

@@ -137,10 +137,12 @@ def test_what_cannot_be_replayed_is_found_out_at_any_layer():
     for layer in find_layers(model, match(model, x).units, x).values():
         changed = layer.matrix * 0.5
         keep = torch.ones_like(changed, dtype=torch.bool)
-        harm = measured.harms(layer, [Fit(Option("unstructured", 0.1), keep, changed, torch.zeros(len(changed)))])
+        distortion = measured.distortions(
+            layer, [Fit(Option("unstructured", 0.1), keep, changed, torch.zeros(len(changed)))]
+        )
         with layer.borrowed(), torch.no_grad():
             layer.install(changed)
-            torch.testing.assert_close(harm[0], measured.reference.change(0, model(x)))
+            torch.testing.assert_close(distortion[0], measured.reference.change(0, model(x)))
     assert not measured.replay.enabled
 
 

@@ -32,10 +32,12 @@ def curves() -> CurveSet:
     cost = {"weights": [8, 4, 2]}
     scores = {"magnitude": [0, 0.5, 0.7], "lamp": [0, 0.5, 0.7]}
     units = [("a", [0, 0.1, 0.2]), ("b", [0, 1.0, 3.0]), ("c", [0, 0.1, 0.3]), ("d", [0, 2.0, 5.0])]
-    return CurveSet(tuple(Curve(Unit(n, "linear", (2, 4)), LADDER, cost, harm, scores) for n, harm in units))
+    return CurveSet(
+        tuple(Curve(Unit(n, "linear", (2, 4)), LADDER, cost, distortion, scores) for n, distortion in units)
+    )
 
 
-def test_the_lowest_joint_harm_wins_and_every_contender_is_told():
+def test_the_lowest_joint_distortion_wins_and_every_contender_is_told():
     winner, rows = contest(curves(), HALF, lambda plan: 0.1 + float(np.ptp(plan.choice)))  # uneven plans are bad here
     assert rows[0]["name"] == "dp" and rows[0]["predicted"] == min(r["predicted"] for r in rows)
     assert winner == min(rows, key=lambda r: r["measured"])["name"] != "dp"

@@ -26,8 +26,8 @@ OPTIONS = (
 @pytest.fixture
 def curves() -> CurveSet:
     cost = {"latency": [8, 4, 4, 2, 5, 3]}
-    harms = {"a": [0, 0.1, 1.0, 1.1, 0.7, 0.8], "b": [0, 0.1, 2.0, 2.1, 1.5, 1.6]}
-    return CurveSet(tuple(Curve(Unit(n, "linear", (16, 16)), OPTIONS, cost, h) for n, h in harms.items()))
+    distortions = {"a": [0, 0.1, 1.0, 1.1, 0.7, 0.8], "b": [0, 0.1, 2.0, 2.1, 1.5, 1.6]}
+    return CurveSet(tuple(Curve(Unit(n, "linear", (16, 16)), OPTIONS, cost, h) for n, h in distortions.items()))
 
 
 def test_a_rule_is_tried_on_every_pattern_and_precision_and_the_best_counts(curves):

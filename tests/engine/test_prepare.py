@@ -1,4 +1,4 @@
-"""Harm is measured on images that the repair which is measured was not fitted to."""
+"""Distortion is measured on images that the repair which is measured was not fitted to."""
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ def test_images_of_one_file_are_on_one_side(tmp_path):
     assert (len(measured), len(fitted)) == (3, 6)  # the other three files are held out
 
 
-def test_harm_on_images_of_its_own_is_higher_than_on_those_that_the_repair_was_fitted_to():
+def test_distortion_on_images_of_its_own_is_higher_than_on_those_that_the_repair_was_fitted_to():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8))
     x = torch.randn(48, 64)

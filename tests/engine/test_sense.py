@@ -7,7 +7,7 @@ import torch
 
 from fewer.core.ledger import Ledger
 from fewer.core.progress import Silent
-from tests.support.nets import harm, quick, sense_small, small
+from tests.support.nets import distortion, quick, sense_small, small
 
 ESTIMATORS = [
     {"estimator": "measured"},
@@ -18,7 +18,7 @@ ESTIMATORS = [
 
 
 def whole(**settings) -> torch.Tensor:
-    return harm(sense_small(quick(**settings)).curves)
+    return distortion(sense_small(quick(**settings)).curves)
 
 
 @pytest.mark.parametrize("how", ESTIMATORS, ids=lambda how: "-".join(map(str, how.values())))
@@ -37,7 +37,7 @@ def test_curves_do_not_depend_on_processes(backend, tmp_path):
         pytest.importorskip("ray", reason="Ray is not installed: pip install 'fewer[cluster]'")
     settings = quick(estimator="taylor", shards=2, workers=2, backend=backend)
     sensed = sense_small(settings, store=tmp_path)
-    torch.testing.assert_close(harm(sensed.curves), whole(estimator="taylor"), rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(distortion(sensed.curves), whole(estimator="taylor"), rtol=1e-6, atol=1e-12)
     assert len(list(tmp_path.glob("*.safetensors"))) == 3
 
 
@@ -89,9 +89,9 @@ def test_an_interrupted_run_goes_on_and_equals_an_uninterrupted_one(tmp_path, ho
     path.write_bytes(done[: len(done) - cut])
     resumed = sense_small(settings, ledger=path)
     assert resumed.facts["resumed"] == len(done.splitlines()) - (cut > 0)
-    assert torch.equal(harm(resumed.curves), harm(sense_small(settings).curves))
+    assert torch.equal(distortion(resumed.curves), distortion(sense_small(settings).curves))
     again = sense_small(settings, ledger=path)
-    assert again.facts["resumed"] == 6 and torch.equal(harm(again.curves), harm(resumed.curves))
+    assert again.facts["resumed"] == 6 and torch.equal(distortion(again.curves), distortion(resumed.curves))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_other_settings_start_anew(tmp_path, change):
     changed = quick(**{"estimator": "taylor", **change})
     found = sense_small(changed, ledger=path)
     assert found.facts["resumed"] == 0
-    assert torch.equal(harm(found.curves), harm(sense_small(changed).curves))
+    assert torch.equal(distortion(found.curves), distortion(sense_small(changed).curves))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_nan_in_the_ledger_names_the_unit(tmp_path):
     path = tmp_path / "ledger"
     sense_small(quick(), ledger=path)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    lines[1]["result"]["harms"][2] = [float("nan")] * 7
+    lines[1]["result"]["distortions"][2] = [float("nan")] * 7
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert len(Ledger(path, lines[0]["key"]).results) == 3
     with pytest.raises(FewerError, match=f"'{lines[1]['task'].split('[')[0]}'"):
@@ -169,7 +169,7 @@ def test_the_mean_weighs_samples_and_not_batches():
 
 
 @pytest.mark.parametrize("reduction", ["max", "cvar:0.3", "mean"])
-def test_reductions_order_the_harm(reduction):
+def test_reductions_order_the_distortion(reduction):
     for estimator in ("measured", "taylor"):
         reduced, mean = (whole(estimator=estimator, reduction=r) for r in (reduction, "mean"))
         if estimator == "measured":

@@ -118,7 +118,7 @@ def test_channels_are_really_gone_and_the_model_is_loaded_small(name, schedule, 
         assert len(shares) == 1 and options[removal.link.consumer].removes == "columns"
         gone = 1 - len(removal.kept) / removal.link.count
         assert gone == pytest.approx(shares.pop(), abs=1e-4)
-    # the report says what was reached, and that a channel removed harms where it is read
+    # the report says what was reached, and that a channel removed distortions where it is read
     assert run.report.verdict.met and 0 < run.report.verdict.distortion < 1
     for curve in run.curves.curves:
         rows = [k for k, o in enumerate(curve.options) if o.removes == "rows"]
@@ -147,10 +147,10 @@ def test_columns_beside_another_pattern_on_every_tiny_model(name, tmp_path):
             assert torch.equal(a, b)
 
 
-def test_a_groups_score_is_the_harm_of_removing_its_columns_from_every_row():
+def test_a_groups_score_is_the_distortion_of_removing_its_columns_from_every_row():
     generator = torch.Generator().manual_seed(0)
     x, weight = torch.randn(400, 12, generator=generator), torch.randn(5, 12, generator=generator)
-    x[:, 3] += 0.9 * x[:, 8]  # what others can make up for harms less
+    x[:, 3] += 0.9 * x[:, 8]  # what others can make up for distortions less
     felt = torch.tensor([1.0, 0.1, 4.0, 1.0, 2.0])
     moments = Moments(1, 12)
     moments.add(x[:, None])
@@ -161,8 +161,8 @@ def test_a_groups_score_is_the_harm_of_removing_its_columns_from_every_row():
         alive = torch.ones(5, 12, dtype=torch.bool)
         alive[:, 4 * j : 4 * j + 4] = False
         change = sweep._refit(weight * alive, alive) - weight
-        harm = ((change @ sweep.hessians[0][0]) * change).sum(1) @ felt
-        assert float(harm) == pytest.approx(float(score[0, j]), rel=1e-3)
+        distortion = ((change @ sweep.hessians[0][0]) * change).sum(1) @ felt
+        assert float(distortion) == pytest.approx(float(score[0, j]), rel=1e-3)
     fits = list(sweep.run([Option("columns:4", 0.3333), Option("columns:4", 0.6666)]))
     for gone, fit in enumerate(fits, 1):
         assert fit.mask.all(0).sum() == 12 - 4 * gone and (fit.mask.all(0) == fit.mask.any(0)).all()
@@ -186,11 +186,11 @@ def test_a_channel_of_a_kernel_is_a_column_at_every_tap(limit, monkeypatch):
         alive = torch.ones_like(conv.weight, dtype=torch.bool)
         alive[:, 2 * j : 2 * j + 2] = False
         change = sweep._refit(matrix * to_matrix(alive), to_matrix(alive)) - matrix
-        harm = sum(
+        distortion = sum(
             float(((change[:, b] @ h[0]) * change[:, b]).sum())
             for b, h in zip(moments.blocks, sweep.hessians, strict=True)
         )
-        assert harm == pytest.approx(float(score[0, j]), rel=1e-3)
+        assert distortion == pytest.approx(float(score[0, j]), rel=1e-3)
     fit = list(sweep.run([Option("columns:2x4", 0.5)]))[-1]
     kept = to_weight(fit.mask, conv.weight.shape).flatten(2).all(2).all(0)
     assert kept.tolist() == [bool(score[0, 0] > score[0, 1])] * 2 + [bool(score[0, 1] > score[0, 0])] * 2

@@ -1,4 +1,4 @@
-"""Token schedules as an outer choice: their costs, their harm, and runs that merge tokens from end to end."""
+"""Token schedules as an outer choice: their costs, their distortion, and runs that merge tokens from end to end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fewer.engine.prepare import prepare
 from fewer.engine.refit import refit
 from fewer.engine.sense import sense_curves
 from fewer.engine.settings import Settings
-from fewer.engine.tokens import choose_tokens, repriced, schedule_harm
+from fewer.engine.tokens import choose_tokens, repriced, schedule_distortion
 from fewer.engine.work import Work
 from fewer.models.macs import model_macs
 from fewer.models.vit import VisionTransformer
@@ -79,13 +79,13 @@ def merged(sensed):
     prepared, settings, made = sensed
     amounts = {f"blocks.{i}": amount for i, amount in enumerate(AMOUNTS)}
     model = merge_after(copy.deepcopy(prepared.model), amounts)
-    harm = schedule_harm(model, settings, made)
-    return model, harm, repriced(Work(prepared, settings), made.curves, model, AMOUNTS, 65, harm)
+    distortion = schedule_distortion(model, settings, made)
+    return model, distortion, repriced(Work(prepared, settings), made.curves, model, AMOUNTS, 65, distortion)
 
 
 def test_costs_are_those_of_the_model_that_merges(sensed, merged):
     prepared, _, made = sensed
-    model, harm, curves = merged
+    model, distortion, curves = merged
     dense = [0] * len(curves)
     assert curves.total("macs", dense) == pytest.approx(model_macs(model, prepared.calibration[:1]))
     assert curves.dense("macs") == pytest.approx(model_macs(prepared.model, prepared.calibration[:1]))
@@ -93,7 +93,7 @@ def test_costs_are_those_of_the_model_that_merges(sensed, merged):
     assert [tokens[f"blocks.{i}.mlp.fc1"] for i in range(3)] == [65, 45, 35]
     assert curves.total("size", dense) == made.curves.dense("size")  # weights weigh what they weighed
     assert curves.total("energy", dense) < made.curves.dense("energy")
-    assert curves.harm(dense) == harm > 0
+    assert curves.distortion(dense) == distortion > 0
 
 
 def test_budgets_refer_to_the_model_as_it_came(sensed, merged, tmp_path):
@@ -103,10 +103,10 @@ def test_budgets_refer_to_the_model_as_it_came(sensed, merged, tmp_path):
     assert back.hash() == curves.hash() != made.hash()
     assert back.dense("flops") == curves.dense("flops") and back.spent == curves.spent
     plan = choose(curves, [Budget("flops", 0.6, True)], "dp", power=0.5)
-    assert plan.distortion == pytest.approx(curves.harm(plan.choice))
+    assert plan.distortion == pytest.approx(curves.distortion(plan.choice))
 
 
-def test_the_best_schedule_is_the_one_whose_plan_harms_least(sensed):
+def test_the_best_schedule_is_the_one_whose_plan_distorts_least(sensed):
     prepared, settings, made = sensed
     budget = [Budget("flops", 0.6, True)]
     found = choose_tokens(Work(prepared, settings), made, budget)
@@ -115,9 +115,9 @@ def test_the_best_schedule_is_the_one_whose_plan_harms_least(sensed):
     assert planned[tokens["name"]] == min(p for p in planned.values() if p is not None) < planned["none"]
     assert choose(found.curves, budget, "dp").distortion == pytest.approx(planned[tokens["name"]])
     assert found.plain is made.curves
-    # harm grows with what is merged
+    # distortion grows with what is merged
     constant = [row for row in tokens["tried"] if row["schedule"].startswith("constant")]
-    assert np.corrcoef([row["left"] for row in constant], [row["harm"] for row in constant])[0, 1] < -0.5
+    assert np.corrcoef([row["left"] for row in constant], [row["distortion"] for row in constant])[0, 1] < -0.5
 
 
 def test_schedules_that_look_alike_are_put_together_and_measured(sensed, tmp_path):

@@ -11,8 +11,9 @@ from fewer.core.unit import Unit
 from fewer.engine.decision import deciding_images, without_deciding
 from fewer.engine.plan import choose
 from fewer.engine.prepare import prepare
-from fewer.engine.sense import unseen
+from fewer.engine.sense import sense_curves, unseen
 from fewer.engine.settings import Settings
+from fewer.engine.work import Work
 
 LADDER = (Option(), Option("unstructured", 0.5), Option("unstructured", 0.9))
 
@@ -23,7 +24,7 @@ def test_a_cut_that_looked_free_is_charged_for_the_weights_that_it_takes():
     lost = {"a": [0.0, 0.3, 0.9], "b": [0.0, 0.002, 0.9]}
     curves = []
     for name in "ab":
-        doubt = unseen(seen[name], lost[name], 16)
+        doubt = unseen(seen[name], lost[name], lost[name], 16)
         cost = {"weights": [100, 50, 10]}
         curves.append(Curve(Unit(name, "linear", (10, 10)), LADDER, cost, seen[name] + doubt, {"unseen": doubt}))
     both, half = CurveSet(tuple(curves)), [Budget("weights", 0.75, True)]
@@ -31,10 +32,21 @@ def test_a_cut_that_looked_free_is_charged_for_the_weights_that_it_takes():
     assert choose(both, half, "dp").choice.tolist() == [0, 1]
 
 
-def test_more_images_leave_less_doubt_and_an_old_ledger_leaves_none():
-    few, many = (unseen(np.array([0.0, 0.5]), [0.0, 0.5], n)[1] for n in (8, 80))
+def test_more_images_leave_less_doubt_and_inputs_that_spoke_leave_none():
+    few, many = (unseen(np.array([0.0, 0.5]), [0.0, 0.5], [0.0, 0.5], n)[1] for n in (8, 80))
     assert few == 10 * many > 0
-    assert not unseen(np.array([0.0, 0.5]), (), 8).any()
+    assert not unseen(np.array([0.0, 0.5]), [0.0, 0.5], [0.0, 0.0], 8).any()
+
+
+def test_a_layer_of_which_every_input_spoke_is_charged_next_to_nothing_and_a_silent_channel_in_full():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+    net[0].bias.data[:] = torch.tensor([1.0, 1, 1, 1, 1, -100.0])  # the last one never fires
+    net[2].weight.data = torch.tensor([1.0, 1, 1, 1, 1, 0.01]).repeat(3, 1)  # and is the first that goes
+    settings = Settings(sparsities=(0.16, 0.5), estimator="measured", sensing=8)
+    first, second = sense_curves(Work(prepare(net, torch.randn(32, 8), settings), settings)).curves.curves
+    assert max(first.scores["unseen"]) < 1e-3 * first.distortion.max()
+    assert second.scores["unseen"][1] > 0
 
 
 def test_a_file_is_on_one_side_of_the_decision(tmp_path):

@@ -47,11 +47,11 @@ def test_blocks_drop_whole_tiles_in_order_and_no_more_than_needed(rows, cols, he
     kept = tile_sums(mask.float(), height, width)
     assert bool(((kept == 0) | (kept == counts)).all())  # whole tiles
     wanted, gone = drop_count(rows * cols, sparsity), int((~mask).sum())
-    harm = tile_sums(score, height, width) / counts
-    last = counts[kept == 0][harm[kept == 0].argmax()]
+    distortion = tile_sums(score, height, width) / counts
+    last = counts[kept == 0][distortion[kept == 0].argmax()]
     assert wanted <= gone < wanted + int(last)  # without the last tile it would have been too few
     if bool((kept > 0).any()):
-        assert harm[kept == 0].max() <= harm[kept > 0].min()
+        assert distortion[kept == 0].max() <= distortion[kept > 0].min()
     bound = kept_bound(rows, cols, pattern, sparsity)
     assert int(mask.sum()) <= bound
     if rows % height == 0 and cols % width == 0:

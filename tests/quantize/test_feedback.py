@@ -15,7 +15,7 @@ def moments(columns: int, rows: int = 200, rank: int | None = None) -> Tensor:
     return x.T @ x / rows
 
 
-def harm(found: Tensor, wanted: Tensor, hessian: Tensor) -> Tensor:
+def distortion(found: Tensor, wanted: Tensor, hessian: Tensor) -> Tensor:
     change = (found - wanted).double()
     return ((change @ hessian.double()) * change).sum(1)
 
@@ -48,10 +48,10 @@ def test_it_is_the_textbook_loop(columns):
     found = Feedback(hessian).round(weight, scale, 64)
     wanted = weight / scale[:, None]
     expected = textbook(wanted, hessian, 64)
-    # a value next to a half may fall to either side, and all that follows then differs; the harm does not
+    # a value next to a half may fall to either side, and all that follows then differs; the distortion does not
     assert float((found == expected).float().mean()) > 0.9
     torch.testing.assert_close(
-        harm(found, wanted, hessian).sum(), harm(expected, wanted, hessian).sum(), rtol=0.05, atol=0
+        distortion(found, wanted, hessian).sum(), distortion(expected, wanted, hessian).sum(), rtol=0.05, atol=0
     )
 
 
@@ -60,9 +60,9 @@ def test_it_is_between_brute_force_and_nearest():
     (weight, scale), hessian = inputs(100, 4, 3), moments(4, rank=2)
     found, wanted = Feedback(hessian).round(weight, scale, 3), weight / scale[:, None]
     grid = torch.tensor(list(product(range(-3, 4), repeat=4)), dtype=torch.float32)
-    least = torch.stack([harm(grid, row[None], hessian).min() for row in wanted])
-    nearest = harm(wanted.round(), wanted, hessian)
-    got = harm(found, wanted, hessian)
+    least = torch.stack([distortion(grid, row[None], hessian).min() for row in wanted])
+    nearest = distortion(wanted.round(), wanted, hessian)
+    got = distortion(found, wanted, hessian)
     assert bool((got >= least - 1e-9).all())
     assert float(least.sum()) < float(got.sum()) < 0.8 * float(nearest.sum())
 
@@ -76,13 +76,14 @@ def test_what_a_mask_cuts_stays_zero_and_the_passes_only_help(keep):
     peak = weight.abs().amax(1)
     scale = torch.where(peak > 0, peak / 64, torch.ones(()))
     feedback, wanted = Feedback(hessian), weight / scale[:, None]
-    harms = [
-        harm(feedback.round(weight, scale, 64, mask, passes), wanted, feedback.hessian).sum() for passes in range(4)
+    distortions = [
+        distortion(feedback.round(weight, scale, 64, mask, passes), wanted, feedback.hessian).sum()
+        for passes in range(4)
     ]
-    assert harms == sorted(harms, reverse=True)
+    assert distortions == sorted(distortions, reverse=True)
     found = feedback.round(weight, scale, 64, mask)
     assert not found[~mask].any() and torch.equal(found, found.round()) and float(found.abs().max()) <= 64
-    assert float(harms[2]) < 0.7 * float(harm(wanted.round(), wanted, feedback.hessian).sum())
+    assert float(distortions[2]) < 0.7 * float(distortion(wanted.round(), wanted, feedback.hessian).sum())
 
 
 def test_the_largest_weight_of_a_row_still_tells_its_scale():

@@ -125,7 +125,7 @@ def test_the_data_model_imports_neither_torch_nor_matplotlib():
     assert run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_layer_that_harms_nothing_is_left_out_of_the_curves():
+def test_a_layer_that_distortions_nothing_is_left_out_of_the_curves():
     values = report_fixtures.realistic()
     values["curves"][0]["distortion"] = [0.0] * len(values["curves"][0]["distortion"])
     plot = plots.curves(RunReport.from_dict(values))

@@ -63,5 +63,5 @@ def sense_small(settings: Settings, net: nn.Module | None = None, ledger: Path |
     return sense_curves(Work(prepared, settings, kwargs.pop("progress", SILENT)), ledger_path=ledger, **kwargs)
 
 
-def harm(curves: CurveSet) -> torch.Tensor:
+def distortion(curves: CurveSet) -> torch.Tensor:
     return torch.cat([torch.as_tensor(c.distortion) for c in curves.curves])

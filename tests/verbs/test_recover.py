@@ -159,7 +159,7 @@ def test_interrupted_then_resumed_is_the_same_as_never_stopped(place, tmp_path, 
     assert not (place / ".scratch").exists()
 
 
-def test_a_training_that_only_harms_leaves_the_model_as_it_was(place):
+def test_a_training_that_only_distortions_leaves_the_model_as_it_was(place):
     x = images(3, 4)
     before = fewer.load(place, small)(x)
     done = again(place, 6, settings={"rate": 100.0})

@@ -119,10 +119,10 @@ def plan_approximations(
     for group in groups:
         for kind, methods in _KINDS.items():
             joules = [1e-12 * len(group) * numbers[kind] * _WORK[kind][m].picojoules for m in methods]
-            harm = [0.0, *(_alone(error, group, kind, m) - base for m in methods[1:])]
+            distortion = [0.0, *(_alone(error, group, kind, m) - base for m in methods[1:])]
             options = (Option(), *(Option(f"approximate:{m}") for m in methods[1:]))
             unit = Unit(f"blocks.{group[0]}.{kind}", "function", (numbers[kind],))
-            curves.append(Curve(unit, options, {"energy": np.array(joules)}, np.array(harm)))
+            curves.append(Curve(unit, options, {"energy": np.array(joules)}, np.array(distortion)))
             names.append((group, kind, methods))
     dearest = sum(float(c.cost["energy"].max()) for c in curves)
     plan = allocate(CurveSet(tuple(curves), came={"energy": dearest}), budget)

@@ -20,7 +20,7 @@ TASK_VERBS = ("train", "eval", "predict")
 VERBS = {
     "demo": "Compress a real pretrained Vision Transformer, with real photos, without a network.",
     "compress": "Make a model meet a budget with the least change of its output, and write the evidence down.",
-    "sense": "Measure once what every cut costs and harms; any budget is then planned from it.",
+    "sense": "Measure once what every cut costs and distorts; any budget is then planned from it.",
     "plan": "Plan another budget from the same curves, in milliseconds.",
     "apply": "Make the model of a plan.",
     "recover": "Win back quality by training on unlabelled images for a given time; masks and precisions stay.",

@@ -1,4 +1,4 @@
-"""``fewer sense``: measure once what every cut costs and harms; any budget is then planned from it."""
+"""``fewer sense``: measure once what every cut costs and distorts; any budget is then planned from it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def sense(
     settings: SettingFlags | None = None,
     shared: Shared | None = None,
 ) -> int:
-    """Measure what every option of every layer costs and harms, and keep the curves in a run folder.
+    """Measure what every option of every layer costs and how far it distorts, and keep the curves in a run folder.
 
     Parameters
     ----------

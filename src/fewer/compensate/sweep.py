@@ -41,7 +41,7 @@ class Repair:
         ``"obs"``: refit the survivors by least squares, and correct the mean. ``"bias"``: correct the mean, and
         re-estimate the variance of a BatchNorm behind the layer. ``"none"``: leave everything as it is.
     score
-        Harm of one weight or tile: ``"obs"`` (w^2 / H^-1_jj, or w_b^T (H^-1_bb)^-1 w_b for a tile),
+        Distortion of one weight or tile: ``"obs"`` (w^2 / H^-1_jj, or w_b^T (H^-1_bb)^-1 w_b for a tile),
         ``"magnitude"`` (w^2), ``"wanda"`` (w^2 H_jj), ``"taylor"`` (``|w g|``, needs gradients).
     damping
         Added to the Hessian's diagonal, relative to its mean.
@@ -302,7 +302,7 @@ class Sweep:
         return torch.cat(parts, -1).view_as(matrix)
 
     def score(self, matrix: Tensor, pattern: Pattern) -> Tensor:
-        """Harm of each weight, shape (rows, columns), or of each tile of a block pattern."""
+        """Distortion of each weight, shape (rows, columns), or of each tile of a block pattern."""
         kind = self.repair.score
         if kind == "taylor":
             if self.gradient is None:

@@ -97,18 +97,18 @@ class Fold:
 
 
 def fold_arrays(
-    cost: np.ndarray, harm: np.ndarray, shares: Sequence[Sequence[float | None]], groups: Groups
+    cost: np.ndarray, distortion: np.ndarray, shares: Sequence[Sequence[float | None]], groups: Groups
 ) -> tuple[np.ndarray, np.ndarray, Fold]:
     """Make one item of every group, and of every unit that is in none.
 
     An item's options are all combinations that agree, without those that another one is at least as good as in the
-    harm and in every cost. Nothing that an optimal plan needs is lost, so planning over items is exact.
+    distortion and in every cost. Nothing that an optimal plan needs is lost, so planning over items is exact.
 
     Parameters
     ----------
     cost
         (M, L, K) of M metrics, L units and at most K options; infinite where there is no option.
-    harm
+    distortion
         (L, K).
     shares
         :func:`share_of` of each option of each unit.
@@ -117,70 +117,74 @@ def fold_arrays(
 
     Returns
     -------
-    cost, harm
+    cost, distortion
         (M, I, K') and (I, K') of the items, padded with infinity; groups stand where their first unit did.
     Fold
         The way back.
 
     Examples
     --------
-    >>> cost, harm = np.array([[[4.0, 2.0], [4.0, 2.0]]]), np.array([[0.0, 0.0], [0.0, 3.0]])
-    >>> cost, harm, fold = fold_arrays(cost, harm, [[None, 0.5], [None, 0.5]], [(0, 1)])
-    >>> cost, harm, fold.unfold(np.array([1]))
+    >>> cost, distortion = np.array([[[4.0, 2.0], [4.0, 2.0]]]), np.array([[0.0, 0.0], [0.0, 3.0]])
+    >>> cost, distortion, fold = fold_arrays(cost, distortion, [[None, 0.5], [None, 0.5]], [(0, 1)])
+    >>> cost, distortion, fold.unfold(np.array([1]))
     (array([[[8., 4.]]]), array([[0., 3.]]), array([1, 1]))
     """
     first = {group[0]: tuple(group) for group in groups}
     inside = {i for group in groups for i in group}
-    items = [first.get(i, (i,)) for i in range(len(harm)) if i in first or i not in inside]
-    made = [_item(cost, harm, shares, members) for members in items]
+    items = [first.get(i, (i,)) for i in range(len(distortion)) if i in first or i not in inside]
+    made = [_item(cost, distortion, shares, members) for members in items]
     widest = max(len(h) for _, h, _ in made)
     new_cost = np.full((len(cost), len(made), widest), np.inf)
-    new_harm = np.full((len(made), widest), np.inf)
+    new_distortion = np.full((len(made), widest), np.inf)
     for i, (c, h, _) in enumerate(made):
-        new_cost[:, i, : len(h)], new_harm[i, : len(h)] = c, h
+        new_cost[:, i, : len(h)], new_distortion[i, : len(h)] = c, h
     members = tuple((np.array(units), options) for units, (_, _, options) in zip(items, made, strict=True))
-    return new_cost, new_harm, Fold(members, len(harm))
+    return new_cost, new_distortion, Fold(members, len(distortion))
 
 
 def _item(
-    cost: np.ndarray, harm: np.ndarray, shares: Sequence[Sequence[float | None]], members: Sequence[int]
+    cost: np.ndarray, distortion: np.ndarray, shares: Sequence[Sequence[float | None]], members: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if len(members) == 1:  # not reduced: its options keep their numbers
         i = members[0]
-        last = int(np.flatnonzero(np.isfinite(harm[i])).max()) + 1
-        return cost[:, i, :last], harm[i, :last], np.arange(last)[:, None]
+        last = int(np.flatnonzero(np.isfinite(distortion[i])).max()) + 1
+        return cost[:, i, :last], distortion[i, :last], np.arange(last)[:, None]
     parts = []
     classes = dict.fromkeys([None, *(s for i in members for s in shares[i])])
     for share in classes:
-        total_cost, total_harm = np.zeros((len(cost), 1)), np.zeros(1)
+        total_cost, total_distortion = np.zeros((len(cost), 1)), np.zeros(1)
         behind = np.zeros((1, 0), dtype=np.int64)
         for i in members:
-            own = np.array([k for k, s in enumerate(shares[i]) if s == share and np.isfinite(harm[i, k])], dtype=int)
-            old, new = np.repeat(np.arange(len(total_harm)), len(own)), np.tile(own, len(total_harm))
+            own = np.array(
+                [k for k, s in enumerate(shares[i]) if s == share and np.isfinite(distortion[i, k])], dtype=int
+            )
+            old, new = np.repeat(np.arange(len(total_distortion)), len(own)), np.tile(own, len(total_distortion))
             total_cost = total_cost[:, old] + cost[:, i, new]
-            total_harm = total_harm[old] + harm[i, new]
+            total_distortion = total_distortion[old] + distortion[i, new]
             behind = np.concatenate([behind[old], new[:, None]], axis=1)
-            keep = _undominated(total_cost, total_harm)
-            total_cost, total_harm, behind = total_cost[:, keep], total_harm[keep], behind[keep]
-        parts.append((total_cost, total_harm, behind))
+            keep = _undominated(total_cost, total_distortion)
+            total_cost, total_distortion, behind = total_cost[:, keep], total_distortion[keep], behind[keep]
+        parts.append((total_cost, total_distortion, behind))
     total_cost = np.concatenate([p[0] for p in parts], axis=1)
-    total_harm, behind = np.concatenate([p[1] for p in parts]), np.concatenate([p[2] for p in parts])
-    keep = _undominated(total_cost, total_harm)
-    order = keep[np.lexsort((total_cost[0, keep], total_harm[keep]))]
-    total_cost, total_harm, behind = total_cost[:, order], total_harm[order], behind[order]
-    if np.isfinite(harm[list(members), 0]).all():  # to leave everything as it came is always an option, and the first
+    total_distortion, behind = np.concatenate([p[1] for p in parts]), np.concatenate([p[2] for p in parts])
+    keep = _undominated(total_cost, total_distortion)
+    order = keep[np.lexsort((total_cost[0, keep], total_distortion[keep]))]
+    total_cost, total_distortion, behind = total_cost[:, order], total_distortion[order], behind[order]
+    if np.isfinite(
+        distortion[list(members), 0]
+    ).all():  # to leave everything as it came is always an option, and the first
         other = behind.any(axis=1)
         total_cost = np.concatenate([cost[:, list(members), 0].sum(axis=1)[:, None], total_cost[:, other]], axis=1)
-        total_harm = np.concatenate([[harm[list(members), 0].sum()], total_harm[other]])
+        total_distortion = np.concatenate([[distortion[list(members), 0].sum()], total_distortion[other]])
         behind = np.concatenate([np.zeros((1, len(members)), dtype=np.int64), behind[other]])
-    return total_cost, total_harm, behind
+    return total_cost, total_distortion, behind
 
 
-def _undominated(cost: np.ndarray, harm: np.ndarray) -> np.ndarray:
+def _undominated(cost: np.ndarray, distortion: np.ndarray) -> np.ndarray:
     """Indices, rising, of the options that no other is at least as good as everywhere; of equals the first stays."""
-    if not len(harm):
+    if not len(distortion):
         return np.zeros(0, dtype=int)
-    order = np.lexsort((*cost[::-1], harm))  # least harm first, then least cost
+    order = np.lexsort((*cost[::-1], distortion))  # least distortion first, then least cost
     if len(cost) == 1:
         best = np.minimum.accumulate(np.concatenate([[np.inf], cost[0, order]]))
         return np.sort(order[cost[0, order] < best[:-1]])

@@ -1,4 +1,4 @@
-"""Curves: what each option of each unit costs, and how much harm it does."""
+"""Curves: what each option of each unit costs, and how much distortion it does."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _vector(
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Costs and harm of every option of one unit.
+    """Costs and distortion of every option of one unit.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class Curve:
         For each metric a vector of K costs, not negative: ``weights`` (count), ``flops``, ``macs`` (count per
         sample), ``size`` (bytes), ``latency`` (ms), ``energy`` (J). Costs need not fall along the options.
     distortion
-        Vector of K harms; the first is exactly 0. The unit of measure is that of the distortion measure used.
+        Vector of K distortions; the first is exactly 0. The unit of measure is that of the distortion measure used.
     scores
         For each score name a vector of K: the score of the least important weight (or tile) that is still alive at
         the option, infinite when none is. Threshold allocators read ``magnitude`` and ``lamp``.
@@ -102,7 +102,7 @@ class Curve:
         if self.distortion[0] != 0.0:
             raise FewerError(
                 f"unit {self.unit.name!r}: the dense option has distortion {self.distortion[0]:g} instead of 0; "
-                "measure harm on a fixed calibration tensor"
+                "measure distortion on a fixed calibration tensor"
             )
 
     def __len__(self) -> int:
@@ -129,7 +129,7 @@ class CurveSet:
         a unit has been changed already (merged tokens), or runs otherwise (time on the quickest kernels). Budgets as
         shares refer to it.
     spent
-        Harm of that change, which every plan has.
+        Distortion of that change, which every plan has.
 
     Raises
     ------
@@ -245,7 +245,7 @@ class CurveSet:
         costs = [float(c.cost[metric][k]) for c, k in zip(self.curves, choice, strict=True)]
         return math.fsum([self.fixed.get(metric, 0.0), *costs])
 
-    def harm(self, choice: Sequence[int] | np.ndarray) -> float:
+    def distortion(self, choice: Sequence[int] | np.ndarray) -> float:
         """Predicted distortion of a choice: the sum over units, and ``spent``."""
         return math.fsum([self.spent, *(float(c.distortion[k]) for c, k in zip(self.curves, choice, strict=True))])
 

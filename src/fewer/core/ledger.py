@@ -27,9 +27,9 @@ class Ledger:
     Examples
     --------
     >>> ledger = Ledger(None, "abc")
-    >>> ledger.add("blocks.0", {"harm": [0.0]})
+    >>> ledger.add("blocks.0", {"distortion": [0.0]})
     >>> "blocks.0" in ledger, ledger.results["blocks.0"]
-    (True, {'harm': [0.0]})
+    (True, {'distortion': [0.0]})
     """
 
     def __init__(self, path: Path | None, key: str) -> None:

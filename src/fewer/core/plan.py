@@ -122,7 +122,7 @@ class Plan(BaseModel):
             budgets=budgets,
             cost={m: curves.total(m, choice) for m in curves.metrics},
             dense={m: curves.dense(m) for m in curves.metrics},
-            distortion=curves.harm(choice),
+            distortion=curves.distortion(choice),
             units={
                 c.unit.name: PlannedUnit(
                     option=str(c.options[k]),
@@ -284,7 +284,7 @@ def _keys_at(model: type[BaseModel], path: Iterable[Any]) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class Allocation:
-    """One option per unit, with what it is predicted to cost and to harm.
+    """One option per unit, with what it is predicted to cost and to distortion.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ def as_calibration(
     heldout: float = 0.25,
     sample_ndim: int = 3,
 ) -> ImageSet:
-    """Make the fixed tensor on which harm is measured.
+    """Make the fixed tensor on which distortion is measured.
 
     Parameters
     ----------

@@ -1,1 +1,1 @@
-"""How harm is measured: the change of a model's output, by forward passes or by Taylor probes."""
+"""How distortion is measured: the change of a model's output, by forward passes or by Taylor probes."""

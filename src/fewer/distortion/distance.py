@@ -29,8 +29,8 @@ class Distance(Protocol):
     They are tensors r, one for each floating-point tensor of the outputs in the order of
     :func:`~fewer.distortion.outputs.output_tensors`, such that the mean of ``(r . d)^2`` over the draws is the summed
     change of the batch's samples for a small change d of the outputs. For a quadratic form ``|S d|^2`` that is
-    ``r = S^T e`` with random signs e. Without it, gradients are those of the relative squared change; measured harm,
-    and everything that is reported, is the distance's own in any case.
+    ``r = S^T e`` with random signs e. Without it, gradients are those of the relative squared change; measured
+    distortion, and everything that is reported, is the distance's own in any case.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ MakeDistance = Callable[[Sequence[Any]], Distance]
 def probe_directions(
     reference: Distance, batch: int, outputs: Sequence[Tensor], generator: torch.Generator
 ) -> list[Tensor]:
-    """Random directions over a batch's outputs, for the estimate of harm by gradients.
+    """Random directions over a batch's outputs, for the estimate of distortion by gradients.
 
     Parameters
     ----------

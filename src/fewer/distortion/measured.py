@@ -1,4 +1,4 @@
-"""Harm by forward pass: change one layer, run what comes after it, compare outputs.
+"""Distortion by forward pass: change one layer, run what comes after it, compare outputs.
 
 The measured finite difference of the ICCV 2023 rate-distortion pruning paper (section 1.2 of its additivity argument:
 every higher-order effect inside the layer is included, only interactions between layers are not).
@@ -27,8 +27,8 @@ class Estimator(Protocol):
         """What the report should say about how it was measured; empty for nothing."""
         ...
 
-    def harms(self, layer: Layer, fits: Iterable[Fit]) -> Tensor:
-        """Harm of each fit on each sample: float64, shape (fits, samples)."""
+    def distortions(self, layer: Layer, fits: Iterable[Fit]) -> Tensor:
+        """Distortion of each fit on each sample: float64, shape (fits, samples)."""
         ...
 
     def spent(self) -> int:
@@ -37,7 +37,7 @@ class Estimator(Protocol):
 
 
 class Measured:
-    """Measure harm by running the model from the changed layer on.
+    """Measure distortion by running the model from the changed layer on.
 
     Parameters
     ----------
@@ -85,8 +85,8 @@ class Measured:
         new, self._spent = self.passes - self._spent, self.passes
         return new
 
-    def harms(self, layer: Layer, fits: Iterable[Fit]) -> Tensor:
-        """Harm of each fit on each sample: float64, shape (fits, samples)."""
+    def distortions(self, layer: Layer, fits: Iterable[Fit]) -> Tensor:
+        """Distortion of each fit on each sample: float64, shape (fits, samples)."""
         # checked for every layer: what cannot be replayed may come late in the model
         self.replay.check(layer.users, self.dense)
         rows = []

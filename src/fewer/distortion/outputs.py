@@ -115,7 +115,7 @@ def samples_of(tensors: Sequence[Tensor]) -> int:
 
 
 def reduction(name: str) -> Callable[[Tensor], Tensor]:
-    """Return a function from per-sample harms, shape (..., samples), to one harm per option.
+    """Return a function from per-sample distortions, shape (..., samples), to one distortion per option.
 
     ``mean``; ``max`` (the worst sample, as in the ICCV 2023 rate-distortion pruning code); or ``cvar`` and ``cvar:0.2``
     (mean of the worst tenth, or fifth, of the samples), which is less at the mercy of one image than ``max``.
@@ -127,22 +127,24 @@ def reduction(name: str) -> Callable[[Tensor], Tensor]:
 
     Examples
     --------
-    >>> harm = torch.tensor([1.0, 2.0, 3.0, 10.0])
-    >>> [float(reduction(n)(harm)) for n in ("mean", "max", "cvar:0.5")]
+    >>> distortion = torch.tensor([1.0, 2.0, 3.0, 10.0])
+    >>> [float(reduction(n)(distortion)) for n in ("mean", "max", "cvar:0.5")]
     [4.0, 10.0, 6.5]
     """
     kind, _, share = name.partition(":")
     if kind == "mean" and not share:
-        return lambda harm: harm.mean(-1)
+        return lambda distortion: distortion.mean(-1)
     if kind == "max" and not share:
-        return lambda harm: harm.amax(-1)
+        return lambda distortion: distortion.amax(-1)
     if kind == "cvar":
         try:
             fraction = float(share or 0.1)
         except ValueError:
             fraction = -1.0
         if 0 < fraction <= 1:
-            return lambda harm: harm.topk(max(1, round(fraction * harm.shape[-1])), dim=-1).values.mean(-1)
+            return lambda distortion: distortion.topk(
+                max(1, round(fraction * distortion.shape[-1])), dim=-1
+            ).values.mean(-1)
         raise FewerError(f"'{name}' needs a share between 0 and 1, for example cvar:0.1")
     raise FewerError(
         f"unknown reduction '{name}'{near_match(kind, ('mean', 'max', 'cvar'))}; use mean, max or cvar:0.1"

@@ -1,4 +1,4 @@
-"""Harm of rounded activations: what happens to the output when nothing but the inputs of one layer is rounded."""
+"""Distortion of rounded activations: what happens to the output when nothing but the inputs of one layer is rounded."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from fewer.models.running import Forward
 from fewer.quantize.activations import rounding_inputs
 from fewer.quantize.qdq import InputRange, rounding_to_range
 
-__all__ = ["input_rounding_harm"]
+__all__ = ["input_rounding_distortion"]
 
 
-def input_rounding_harm(
+def input_rounding_distortion(
     model: nn.Module,
     layers: Mapping[str, Layer],
     batches: Sequence[Any],
@@ -31,7 +31,7 @@ def input_rounding_harm(
 ) -> dict[str, dict[str, Tensor]]:
     """Measure, layer by layer, what rounding its input as a kernel of a precision does would change.
 
-    The error is independent of what is cut from the weight, so to first order its harm adds to that of the cut.
+    The error is independent of what is cut from the weight, so to first order its distortion adds to that of the cut.
     The pass is replayed from the layer on.
 
     Parameters
@@ -56,7 +56,7 @@ def input_rounding_harm(
     Returns
     -------
     dict
-        Unit name -> precision -> harm of each sample, float64.
+        Unit name -> precision -> distortion of each sample, float64.
 
     Examples
     --------
@@ -64,8 +64,8 @@ def input_rounding_harm(
     >>> from fewer.core.unit import Unit
     >>> net = nn.Linear(3, 2)
     >>> layers = find_layers(net, [Unit("", "linear", (2, 3))], torch.randn(1, 3))
-    >>> harm = input_rounding_harm(net, layers, [torch.randn(4, 3)], ["int8"])[""]["int8"]
-    >>> harm.shape, bool((harm < 1e-3).all())
+    >>> distortion = input_rounding_distortion(net, layers, [torch.randn(4, 3)], ["int8"])[""]["int8"]
+    >>> distortion.shape, bool((distortion < 1e-3).all())
     (torch.Size([4]), True)
     """
     wanted = [p for p in precisions if p in ("bf16", "int8")]

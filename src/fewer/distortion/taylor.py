@@ -1,10 +1,10 @@
-"""Harm by Taylor expansion: a few backward passes serve every unit, sparsity and pattern.
+"""Distortion by Taylor expansion: a few backward passes serve every unit, sparsity and pattern.
 
 To first order a change D of a layer changes the output by J D. With random signs r over the outputs, the gradient of
 ``r . f`` is ``J^T r``, and ``E (r^T J D)^2 = |J D|^2``: the squared inner product of a stored gradient with any D is an
-unbiased estimate of its harm. (Hutchinson's estimator; it replaces the gradient of ``|f|^2`` of the published code,
-which sees one direction of the output only.) Independent r for the samples of a batch make the cross terms of samples
-vanish in the mean, so one gradient stands for a whole batch.
+unbiased estimate of its distortion. (Hutchinson's estimator; it replaces the gradient of ``|f|^2`` of the published
+code, which sees one direction of the output only.) Independent r for the samples of a batch make the cross terms of
+samples vanish in the mean, so one gradient stands for a whole batch.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from fewer.patterns import to_matrix
 
 
 class Taylor:
-    """Estimate harm from random-probe gradients.
+    """Estimate distortion from random-probe gradients.
 
     Parameters
     ----------
     model
         A private copy; its parameters' ``requires_grad`` flags and ``grad`` are used.
     layers
-        The layers whose harm will be asked for.
+        The layers whose distortion will be asked for.
     batches
-        Fixed calibration batches. Harm is estimated per batch, so reductions such as max and cvar need batches of one.
+        Fixed calibration batches. Distortion is estimated per batch, so reductions such as max and cvar need batches of
+        one.
     forward
         ``forward(model, batch)``.
     probes
@@ -167,8 +168,8 @@ class Taylor:
         stored = self.gradients(layer)[..., : layer.unit.numel].float()
         return stored.square().mean((0, 1)).view_as(layer.matrix)
 
-    def harms(self, layer: Layer, fits: Iterable[Fit]) -> Tensor:
-        """Estimated harm of each fit on each sample, float64, shape (fits, samples).
+    def distortions(self, layer: Layer, fits: Iterable[Fit]) -> Tensor:
+        """Estimated distortion of each fit on each sample, float64, shape (fits, samples).
 
         The samples of a batch share its estimate, which is one of their mean.
         """

@@ -203,7 +203,7 @@ def additivity(e: Evidence, assembly: Assembly, progress: Progress) -> dict[str,
     points = []
     with progress.stage("additivity", len(choices)) as stage:
         for choice in choices:
-            points.append((curves.harm(choice), assembly.distortion(choice, sensed.batches, sensed.reference)))
+            points.append((curves.distortion(choice), assembly.distortion(choice, sensed.batches, sensed.reference)))
             stage.advance()
     total, joint = points[0]
     return {

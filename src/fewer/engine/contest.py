@@ -34,7 +34,7 @@ _MARGIN = 0.02
 _CLEAR = 0.1
 """The same for the product of both measurements of a whole model."""
 _CLOSE = 1.5
-"""Plans whose joint harm is at most so many times the lowest are made real, to be measured as whole models."""
+"""Plans whose joint distortion is at most so many times the lowest are made real, to be measured as whole models."""
 _FINALISTS = 2
 
 
@@ -92,18 +92,18 @@ def contest(
     judge: Callable[[Allocation], float],
     done: Callable[[str], None] = lambda _name: None,
 ) -> tuple[str, list[dict[str, Any]]]:
-    """Choose an allocator by the joint harm of its plan.
+    """Choose an allocator by the joint distortion of its plan.
 
-    The exact DP minimises the *sum* of harms. Where much is cut, harms no longer add up, and a rule that knows
-    nothing of harm but spreads the cut evenly can end up lower. The difference shows as soon as the plans are put
-    together, which takes seconds, on images that the stored weights were not fitted to.
+    The exact DP minimises the *sum* of distortions. Where much is cut, distortions no longer add up, and a rule that
+    knows nothing of distortion but spreads the cut evenly can end up lower. The difference shows as soon as the plans
+    are put together, which takes seconds, on images that the stored weights were not fitted to.
 
     Parameters
     ----------
     curves, budgets
         What is to be planned.
     judge
-        Joint harm of a plan.
+        Joint distortion of a plan.
     done
         Called with the name of each plan that was judged.
 
@@ -112,7 +112,8 @@ def contest(
     str
         The name of the winner: ``dp``, unless another one is clearly lower.
     list of dict
-        ``name``, ``predicted`` (sum of harms) and ``measured`` (joint harm) of every contender that meets the budgets.
+        ``name``, ``predicted`` (sum of distortions) and ``measured`` (joint distortion) of every contender that meets
+        the budgets.
 
     Raises
     ------
@@ -157,7 +158,7 @@ def decide(
     settings = work.settings
     if settings.allocator != "auto":
         return settings.allocator, []
-    # in rounds every round plans a little, and for that the sum of harms is right
+    # in rounds every round plans a little, and for that the sum of distortions is right
     # and no contender knows of a power term
     if settings.power or settings.schedule == "iterative" or len(sensed.curves) < 2:
         return "dp", []

@@ -16,8 +16,8 @@ _FEWEST = 4
 def _count(prepared: Prepared) -> int:
     """How many samples, from the end of the calibration set, decide; 0 where there are too few to spare any.
 
-    The last samples come from other files than the first, on which harm is measured, and samples of one file stand
-    together: the cut goes between two files where files are known.
+    The last samples come from other files than the first, on which distortion is measured, and samples of one file
+    stand together: the cut goes between two files where files are known.
     """
     total, near, files = len(prepared.calibration), prepared.apart[1], prepared.calibration.files
     count = max(_FEWEST, total // _PART)

@@ -162,7 +162,7 @@ def tokens(tokens: Mapping[str, Any]) -> dict[str, Any]:
         "dense": whole,
         "higher_is_better": False,
         "note": f"schedule '{tokens['name']}', of {len(tokens['tried'])} tried; merging alone: distortion "
-        f"{tokens['harm']:.3g} on the images that harm is measured on",
+        f"{tokens['distortion']:.3g} on the images that distortion is measured on",
     }
 
 

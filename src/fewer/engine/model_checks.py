@@ -44,7 +44,7 @@ class Conduct:
     notes
         Sentences for the report.
     differentiable
-        Whether gradients reach its layers; where not, harm is measured with forward passes only.
+        Whether gradients reach its layers; where not, distortion is measured with forward passes only.
     """
 
     notes: tuple[str, ...] = ()
@@ -114,7 +114,7 @@ def check_model(
             "or give estimator=measured and score=magnitude"
         )
     if found and settings.score == "obs":
-        notes.append(f"{found}; every row of a layer counts alike, and harm is measured with forward passes")
+        notes.append(f"{found}; every row of a layer counts alike, and distortion is measured with forward passes")
     return Conduct(tuple(notes), not found)
 
 
@@ -266,7 +266,7 @@ def _alike(images: Tensor, first: list[Tensor], second: list[Tensor]) -> list[st
         )
     samples = [t for t in outputs if t.ndim and len(t) > 1] if len(images) > 1 else []
     if samples and all(bool((t == t[:1]).all()) for t in samples) and _close(first, second):
-        return ["the model gives the same output for every image that was looked at, so that harm says little"]
+        return ["the model gives the same output for every image that was looked at, so that distortion says little"]
     return []
 
 

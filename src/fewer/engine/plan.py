@@ -36,16 +36,16 @@ def choose(
     (:func:`fewer.engine.sense.unseen`). ``auto`` is the DP as well: which rule serves best is found out by
     :func:`fewer.engine.contest.contest`.
     ``power`` is the weight of a power term for the DP (:func:`fewer.core.allocation.power.with_power`); what is
-    returned states the harm alone.
+    returned states the distortion alone.
     """
     if allocator == "bold":
         found = allocate(as_seen(curves), budgets, at_least=at_least)
-        return Allocation(found.choice, found.cost, curves.harm(found.choice))
+        return Allocation(found.choice, found.cost, curves.distortion(found.choice))
     if allocator not in ("dp", "auto"):
         return best_ladder(curves, budgets, BASELINES[allocator].run, at_least)
     if not power:
         return allocate(curves, budgets, at_least=at_least)
-    return _harm_alone(curves, allocate(with_power(curves, budgets[0].metric, power), budgets, at_least=at_least))
+    return _distortion_alone(curves, allocate(with_power(curves, budgets[0].metric, power), budgets, at_least=at_least))
 
 
 def frontier_of(
@@ -55,7 +55,7 @@ def frontier_of(
     if not power:
         return frontier(curves, metric, shares)
     plans = frontier(with_power(curves, metric, power), metric, shares)
-    return [None if plan is None else _harm_alone(curves, plan) for plan in plans]
+    return [None if plan is None else _distortion_alone(curves, plan) for plan in plans]
 
 
 def as_seen(curves: CurveSet) -> CurveSet:
@@ -71,9 +71,9 @@ def as_seen(curves: CurveSet) -> CurveSet:
     )
 
 
-def _harm_alone(curves: CurveSet, found: Allocation) -> Allocation:
-    """The same plan without the term that was added to the harm; of the harm alone no bound was proved."""
-    return replace(found, distortion=curves.harm(found.choice), bound=-math.inf)
+def _distortion_alone(curves: CurveSet, found: Allocation) -> Allocation:
+    """The same plan without the term that was added to the distortion; of the distortion alone no bound was proved."""
+    return replace(found, distortion=curves.distortion(found.choice), bound=-math.inf)
 
 
 def best_ladder(
@@ -109,7 +109,7 @@ def best_ladder(
         cost = {m: curves.total(m, choice) for m in curves.metrics}
         if any(cost[b.metric] > b.limit(curves) for b in budgets):  # bringing units in step may cost time
             continue
-        found.append(Allocation(choice, cost, curves.harm(choice)))
+        found.append(Allocation(choice, cost, curves.distortion(choice)))
     if not found:
         wanted = ", ".join(str(b) for b in budgets)
         raise refused or FewerError(f"this baseline cannot meet {wanted} with coupled layers; loosen it")

@@ -53,9 +53,9 @@ class Prepared:
     inputs
         The samples of the run; the held-out ones share no file with the others unless their notes say so.
     apart
-        ``calibration[:a]`` are the images that harm is measured on, and the repair whose harm it is learns from
-        ``calibration[b:]``, for ``apart = (a, b)``: a repair looks too good on the images that it was fitted to. The
-        final repair learns from all of them.
+        ``calibration[:a]`` are the images that distortion is measured on, and the repair whose distortion it is learns
+        from ``calibration[b:]``, for ``apart = (a, b)``: a repair looks too good on the images that it was fitted to.
+        The final repair learns from all of them.
     shared
         What several plans for this model share once it was computed (moments, sensitivities).
     couplings
@@ -107,7 +107,7 @@ class Prepared:
 
     @property
     def sensing_images(self) -> Samples:
-        """The samples that harm is measured on."""
+        """The samples that distortion is measured on."""
         return self.calibration[: self.apart[0]]
 
     @property

@@ -22,7 +22,8 @@ from fewer.presets import preset_names
 
 __all__ = ["preset_of", "rival_model", "rival_settings", "same_method"]
 
-# what makes a method: how harm is measured, what is cut inside a layer, how it is repaired and how the plan is made
+# what makes a method: how distortion is measured, what is cut inside a layer, how it is repaired and how the plan is
+# made
 _METHOD = (
     "estimator",
     "reduction",

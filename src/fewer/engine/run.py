@@ -50,7 +50,7 @@ class CompressedRun:
     report
         The evidence; ``report.to_html("report.html")`` writes the page.
     curves
-        Cost and harm of every option; any other budget can be planned from them.
+        Cost and distortion of every option; any other budget can be planned from them.
     masks
         True where a weight was kept, in the shape of the original weight, by unit name.
     folder

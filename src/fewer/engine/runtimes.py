@@ -34,7 +34,7 @@ _SAME = {"fp32": 1e-3, "bf16": 0.2}
 """How far a runtime's answer may be from torch's before it is left out: other orders of summation, or rounding."""
 _TOO_BUSY = 0.8  # spread of the quickest dense model above which nothing that is timed here means anything
 _LEVELS = ("fp32", "bf16", "int8", "cut")
-"""From no harm to most; ``cut`` is int8 with three quarters of the blocks zero."""
+"""From no distortion to most; ``cut`` is int8 with three quarters of the blocks zero."""
 _CUT = Option("block:16x4", 0.75, "int8")
 
 
@@ -179,10 +179,10 @@ def dense_run(work: Work, against: str) -> Callable[[], object]:
 
 
 def choose_runtime(work: Work, budgets: Sequence[Budget]) -> Chosen | None:
-    """Time the dense model everywhere, and find the runtime that meets the budget with the least harm.
+    """Time the dense model everywhere, and find the runtime that meets the budget with the least distortion.
 
-    Whole models are timed at levels that harm ever more: fp32, bf16, int8, and int8 with most blocks cut, which only
-    the native kernels gain from. On the first level at which any runtime meets the limit, the fastest is taken.
+    Whole models are timed at levels that distortion ever more: fp32, bf16, int8, and int8 with most blocks cut, which
+    only the native kernels gain from. On the first level at which any runtime meets the limit, the fastest is taken.
 
     Parameters
     ----------

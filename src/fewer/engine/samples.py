@@ -29,7 +29,7 @@ _ENOUGH = 6
 
 
 def sensing_share(count: int, wanted: int, near: int | None = None) -> tuple[int, int]:
-    """How many samples to measure harm on, and where the samples for the repair that is measured begin.
+    """How many samples to measure distortion on, and where the samples for the repair that is measured begin.
 
     ``near`` is the number of leading samples that share no file with the others, or None where files are not known.
 
@@ -47,7 +47,7 @@ def sensing_share(count: int, wanted: int, near: int | None = None) -> tuple[int
 def by_file(files: Sequence[Path]) -> tuple[list[int], int]:
     """An order in which the crops of two fifths of the files come first, in turns; and how many crops those are.
 
-    Harm is measured on the first images: from many files, because one photo is not like another.
+    Distortion is measured on the first images: from many files, because one photo is not like another.
 
     Examples
     --------

@@ -26,7 +26,7 @@ from fewer.core.option import Option
 from fewer.data.samples import Samples
 from fewer.distortion.distance import Distance
 from fewer.distortion.outputs import reduction
-from fewer.distortion.rounding import input_rounding_harm
+from fewer.distortion.rounding import input_rounding_distortion
 from fewer.distortion.sensitivity import output_sensitivity
 from fewer.distortion.taylor import rms_gradients
 from fewer.engine.device_costs import DeviceCosts, device_costs, refuse_early
@@ -55,6 +55,8 @@ _SENSED_BY = (
     "sensing",
     "seed",
 )
+_RESULTS = 2
+"""Of what a finished task says. One more when that changes, so that no ledger of before is gone on with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +81,7 @@ def repair_of(settings: Settings) -> Repair:
     return Repair(settings.compensation, settings.score, settings.damping)
 
 
-# multiply-accumulates up to which harm is measured by default; about a minute on two cores
+# multiply-accumulates up to which distortion is measured by default; about a minute on two cores
 _CHEAP_MACS = 2e12
 
 
@@ -106,12 +108,12 @@ def sense_curves(
     store: Path | None = None,
     budgets: Sequence[Budget] = (),
 ) -> Sensed:
-    """Measure or estimate the harm of every option of every unit.
+    """Measure or estimate the distortion of every option of every unit.
 
     Parameters
     ----------
     work
-        Model, units and images, and how harm is found out.
+        Model, units and images, and how distortion is found out.
     model
         The model of an earlier round; the original by default.
     alive
@@ -168,7 +170,7 @@ def sense_curves(
 def _statistics(
     work: Work, subject: nn.Module, batches: Sequence[Samples]
 ) -> tuple[Distance, Statistics, Tensor | None]:
-    """The dense outputs, what is known of the layers, and the harm that earlier rounds have done, if there were any."""
+    """The dense outputs, what is known of the layers, and the distortion of earlier rounds, if there were any."""
     prepared = work.prepared
     with work.progress.stage("statistics", None) as stage, evaluating(prepared.model):
         reference = prepared.reference(batches)
@@ -248,7 +250,7 @@ def row_sensitivity(work: Work, model: nn.Module) -> dict[str, Tensor]:
 
 
 def sensing_batches(work: Work) -> list[Samples]:
-    """The images that harm is measured on, in batches.
+    """The images that distortion is measured on, in batches.
 
     One image each for the Taylor estimate: a random direction then stands for one image instead of for the sum of
     several, so that the same number of passes gives as many more independent draws.
@@ -265,7 +267,7 @@ _NOISE_IMAGES, _RANGE_IMAGES = 4, 32
 
 
 def _input_noise(work: Work, model: nn.Module, ledger: Ledger) -> dict[str, dict[str, float]]:
-    """Harm of rounding each unit's input, by precision; kept in the ledger. Few images tell it well."""
+    """Distortion of rounding each unit's input, by precision; kept in the ledger. Few images tell it well."""
     prepared, settings = work.prepared, work.settings
     wanted = [p for p in ("bf16", "int8") if p in settings.precisions]
     if not wanted:
@@ -281,7 +283,7 @@ def _input_noise(work: Work, model: nn.Module, ledger: Ledger) -> dict[str, dict
             shown = [part.batch() for part in prepared.calibration[:_RANGE_IMAGES].split(settings.batch)]
             ranges = input_ranges(twin, list(layers), shown, prepared.forward)
         with work.progress.stage("rounding", len(layers)) as stage:
-            found = input_rounding_harm(
+            found = input_rounding_distortion(
                 twin,
                 layers,
                 batches,
@@ -301,6 +303,7 @@ def _work_key(
 ) -> str:
     chosen = {name: getattr(work.settings, name) for name in _SENSED_BY}
     chosen["apart"] = work.prepared.apart
+    chosen["results"] = _RESULTS
     offered = {name: [str(option) for option in found] for name, found in options.items()}
     text = json.dumps([chosen, list(work.settings.exclude), offered], sort_keys=True)
     tensors = [v for _, v in sorted((alive or {}).items())]
@@ -324,17 +327,17 @@ def _assemble(
     for unit in prepared.matched.units:
         weight = prepared.layers[unit.name].weight
         parts = [results[str(t)] for t in tasks if t.unit == unit.name]
-        harms = torch.cat([torch.tensor(p["harms"], dtype=torch.float64) for p in parts], dim=1)
-        if base is not None and harms.shape[1] == len(base) and settings.estimator == "measured":
-            harms = harms - base  # harm beyond what earlier rounds have done
-        harm = reduce(harms).numpy()
-        harm += [noise.get(unit.name, {}).get(o.precision, 0.0) for o in options[unit.name]]
-        harm[0] = 0.0
-        harm = _rising(harm, options[unit.name])
+        distortions = torch.cat([torch.tensor(p["distortions"], dtype=torch.float64) for p in parts], dim=1)
+        if base is not None and distortions.shape[1] == len(base) and settings.estimator == "measured":
+            distortions = distortions - base  # distortion beyond what earlier rounds have done
+        distortion = reduce(distortions).numpy()
+        distortion += [noise.get(unit.name, {}).get(o.precision, 0.0) for o in options[unit.name]]
+        distortion[0] = 0.0
+        distortion = _rising(distortion, options[unit.name])
         scores = {k: np.array(v) for k, v in parts[0]["scores"].items()}
         if settings.compensation == "obs":
-            scores["unseen"] = unseen(harm, parts[0].get("lost", ()), len(prepared.sensing_images))
-            harm = harm + scores["unseen"]
+            scores["unseen"] = unseen(distortion, parts[0]["lost"], parts[0]["silent"], len(prepared.sensing_images))
+            distortion = distortion + scores["unseen"]
         costs = option_costs(unit, options[unit.name], weight.element_size())
         between = prepared.couplings.between.get(unit.name, 0.0)
         for metric, times in (("macs", 1.0), ("flops", 2.0)):  # attention shrinks with the heads that proj still reads
@@ -347,7 +350,7 @@ def _assemble(
                 unit,
                 tuple(options[unit.name]),
                 {m: np.array(c) for m, c in costs.items()},
-                harm,
+                distortion,
                 scores,
             )
         )
@@ -371,47 +374,50 @@ def _assemble(
     return CurveSet(tuple(curves), fixed, {**meta, "device": device.facts}, coupled, came=device.came)
 
 
-def unseen(harm: np.ndarray, lost: Sequence[float], images: int) -> np.ndarray:
-    """What to add to the harm of each option of a unit for inputs that none of the sensing images has shown.
+def unseen(distortion: np.ndarray, lost: Sequence[float], silent: Sequence[float], images: int) -> np.ndarray:
+    """What to add to the distortion of each option of a unit for inputs that none of the sensing images has shown.
 
     A channel that is silent on a few images looks free to cut. What has not happened on n images may still happen on
     up to three in n others (the rule of three: the 95 % bound); then the weights that went count like any others, and
-    the harm is that of losing their share of the layer. The share is that of the squared weight; the harm of losing
-    all of it is taken from the end of the curve, at most 1, which is an output that says nothing.
+    the distortion is that of losing their share of the layer. The share is that of the squared weight on silent
+    inputs: what the other inputs lose, the images have shown. The distortion of losing everything is taken from the
+    end of the curve, at most 1, which is an output that says nothing.
 
     Parameters
     ----------
-    harm
-        Sensed harm of each option.
+    distortion
+        Sensed distortion of each option.
     lost
         Share of the squared weight that each option removes.
+    silent
+        The part of it on silent inputs; see :func:`~fewer.engine.sense_task.silence`.
     images
-        That harm was measured on.
+        That distortion was measured on.
 
     Examples
     --------
-    >>> unseen(np.array([0.0, 1e-12, 0.5]), [0.0, 0.1, 0.8], 16)
-    array([0.        , 0.01171875, 0.09375   ])
+    >>> unseen(np.array([0.0, 1e-12, 0.5]), [0.0, 0.1, 0.8], [0.0, 0.1, 0.2], 16)
+    array([0.        , 0.01171875, 0.0234375 ])
     """
-    if len(lost) != len(harm) or not images:
-        return np.zeros_like(harm)
-    share = np.asarray(lost)
-    worst = int(np.argmax(share))
-    whole = min(1.0, float(harm[worst]) / share[worst]) if share[worst] > 0 else 0.0
-    return 3.0 * share * whole / images
+    if not images:
+        return np.zeros_like(distortion)
+    worst = int(np.argmax(lost))
+    whole = min(1.0, float(distortion[worst]) / lost[worst]) if lost[worst] > 0 else 0.0
+    return 3.0 * np.asarray(silent) * whole / images
 
 
-def _rising(harm: np.ndarray, options: Sequence[Option]) -> np.ndarray:
-    """Harms that never fall along the nested masks of one pattern and precision: what falls is noise of the estimate.
+def _rising(distortion: np.ndarray, options: Sequence[Option]) -> np.ndarray:
+    """Distortions that never fall along the nested masks of one pattern and precision: what falls is noise of the
+    estimate.
 
     Examples
     --------
     >>> _rising(np.array([0, 0.2, 0.1]), [Option(), Option("unstructured", 0.1), Option("unstructured", 0.2)])
     array([0. , 0.2, 0.2])
     """
-    harm = np.maximum(harm, 0.0)
+    distortion = np.maximum(distortion, 0.0)
     for kind in {(o.family, o.precision) for o in options}:
         at = [i for i, o in enumerate(options) if (o.family, o.precision) == kind]
         dense = [i for i, o in enumerate(options) if o.is_dense and o.precision == kind[1] and i not in at]
-        harm[at] = np.maximum.accumulate(harm[dense + at])[len(dense) :]
-    return harm
+        distortion[at] = np.maximum.accumulate(distortion[dense + at])[len(dense) :]
+    return distortion

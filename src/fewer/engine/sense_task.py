@@ -1,4 +1,4 @@
-"""The task of sensing: prune one unit at every option, repair it, and measure the harm on one shard of images."""
+"""The task of sensing: prune one unit at every option, repair it, and measure the distortion on one shard of images."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Estimate:
-    """How harm is found out.
+    """How distortion is found out.
 
     Attributes
     ----------
@@ -96,7 +96,7 @@ class SenseJob:
     options
         Options of each unit, by name, in the order of rising sparsity; the first one is dense.
     batches
-        Fixed calibration batches for harm.
+        Fixed calibration batches for distortion.
     reference
         Outputs of the original dense model on the batches.
     statistics
@@ -104,7 +104,7 @@ class SenseJob:
     repair
         How a layer is cut and repaired.
     estimate
-        How harm is found out.
+        How distortion is found out.
     alive
         Masks of an earlier round that may only shrink, by unit name.
     forward
@@ -129,7 +129,7 @@ class SenseJob:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        # threads share one job, and with it the gradients that all units' harm is computed from
+        # threads share one job, and with it the gradients that all units' distortion is computed from
         self._shared: dict[tuple[int, int], Taylor] = {}
         self._lock = Lock()
 
@@ -211,14 +211,18 @@ class _Worker:
             alive=job.alive.get(task.unit),
             sensitivity=job.statistics.sensitivity.get(task.unit),
         )
-        # removing rows that no layer reads any more does no harm beyond that of the precision
+        # removing rows that no layer reads any more does no distortion beyond that of the precision
         as_swept = [Option(precision=o.precision) if o.removes == "rows" else o for o in options]
         swept = list(dict.fromkeys(as_swept))
         at = [swept.index(option) for option in as_swept]
         kept: list[int] = []
         errors: list[float] = []
         lost: list[float] = []
-        energy = float(sweep.dense.square().sum()) or 1.0
+        silent: list[float] = []
+        energy = sweep.dense.square() / (float(sweep.dense.square().sum()) or 1.0)
+        quiet = energy * silence(job.statistics.moments[task.unit]).repeat_interleave(
+            len(energy) // job.statistics.moments[task.unit].groups, 0
+        )
         stored: dict[str, Tensor] = {}
 
         def fits() -> Any:
@@ -227,27 +231,49 @@ class _Worker:
                 index = at.index(step)
                 kept.append(int(fit.mask.sum()))
                 errors.append(sweep.error(fit.weight))
-                lost.append(float(sweep.dense.square()[~fit.mask].sum()) / energy)
+                lost.append(float(energy[~fit.mask].sum()))
+                silent.append(float(quiet[~fit.mask].sum()))
                 if task.store and index == stored_as(options, index):
                     stored.update(_packed(index, fit))
                 yield fit
 
-        harms = estimator.harms(layer, fits())[at]
+        distortions = estimator.distortions(layer, fits())[at]
         if stored and job.store is not None:
             try:
                 save_file(stored, job.store / f"{job.units.index(layer.unit)}.safetensors")
             except (OSError, SafetensorError) as error:
                 raise FewerError(f"repaired weights cannot be written to {job.store}: {error}") from error
         return {
-            "harms": harms.tolist(),
+            "distortions": distortions.tolist(),
             "kept": [kept[i] for i in at],
             "errors": [errors[i] for i in at],
             "lost": [lost[i] for i in at],
+            "silent": [silent[i] for i in at],
             "scores": option_thresholds(layer.matrix.cpu(), options) if task.start == 0 else {},
             "passes": estimator.spent(),
             "note": estimator.note,
             "seconds": perf_counter() - started,
         }
+
+
+_QUIET = 1e-3
+
+
+def silence(moments: Moments) -> Tensor:
+    """How far each input of a layer was silent on the images: 1 where it was always zero, near 0 where it spoke.
+
+    An input counts as half silent when its mean square is a thousandth of the layer's average. Shape (groups, columns).
+
+    Examples
+    --------
+    >>> moments = Moments(1, 3)
+    >>> moments.add(torch.tensor([[[0.0, 1.0, 0.0316]]]))
+    >>> [round(float(v), 2) for v in silence(moments)[0]]
+    [1.0, 0.0, 0.25]
+    """
+    power = moments.diagonal()
+    quiet = _QUIET * power.mean()
+    return quiet / (power + quiet).clamp(min=torch.finfo(power.dtype).tiny)
 
 
 def probe_seeds(seed: int, start: int, stop: int) -> list[int]:

@@ -33,7 +33,7 @@ from fewer.tokens.blocks import merge_after, merge_quickly, mergeable_blocks
 from fewer.tokens.merge import TokenState
 from fewer.tokens.schedule import present_tokens, schedules
 
-__all__ = ["choose_tokens", "mergeable", "repriced", "schedule_harm"]
+__all__ = ["choose_tokens", "mergeable", "repriced", "schedule_distortion"]
 
 
 def mergeable(prepared: Prepared) -> tuple[list[str], int, int]:
@@ -50,17 +50,17 @@ def mergeable(prepared: Prepared) -> tuple[list[str], int, int]:
 
 
 _CLOSE = 2.0
-"""Schedules whose plan is predicted to harm at most so many times the least are put together and measured."""
+"""Schedules whose plan is predicted to distortion at most so many times the least are put together and measured."""
 _FINALISTS = 5
 
 
 def choose_tokens(work: Work, sensed: Sensed, budgets: Sequence[Budget], store: Path | None = None) -> Sensed:
-    """The schedule of token merges whose best plan harms least, none among them, as curves at its costs.
+    """The schedule of token merges whose best plan distortions least, none among them, as curves at its costs.
 
-    The harm of a schedule is measured on the sensing images with dense weights, and added to that of the weights: an
-    approximation like the sum over layers. Where much is cut and merged it says less and less, so the plans that look
-    best are put together, merges and weights, and measured on the same images. Costs follow from the tokens that are
-    left in each block. The exact plan is made for every schedule.
+    The distortion of a schedule is measured on the sensing images with dense weights, and added to that of the weights:
+    an approximation like the sum over layers. Where much is cut and merged it says less and less, so the plans that
+    look best are put together, merges and weights, and measured on the same images. Costs follow from the tokens that
+    are left in each block. The exact plan is made for every schedule.
 
     Parameters
     ----------
@@ -95,11 +95,11 @@ def choose_tokens(work: Work, sensed: Sensed, budgets: Sequence[Budget], store: 
         for label, amounts in offered.items():
             tokens = {"name": label, "amounts": dict(zip(names, amounts, strict=True)), "protected": protected}
             merged = merge_after(copy.deepcopy(prepared.model), tokens["amounts"], protected)
-            harm = schedule_harm(merged, settings, sensed)
-            curves = repriced(work, sensed.curves, merged, amounts, count, harm)
+            distortion = schedule_distortion(merged, settings, sensed)
+            curves = repriced(work, sensed.curves, merged, amounts, count, distortion)
             curves = replace(curves, meta={**curves.meta, "tokens": tokens})
             plan, why = _plan(curves, budgets, settings)
-            tried.append(_row(label, present_tokens(count, amounts)[-1], harm, curves, plan))
+            tried.append(_row(label, present_tokens(count, amounts)[-1], distortion, curves, plan))
             if plan is not None:
                 planned.append((plan, curves, tried[-1]))
             refused.append((_least(curves, budgets), why))
@@ -111,7 +111,7 @@ def choose_tokens(work: Work, sensed: Sensed, budgets: Sequence[Budget], store: 
     chosen = _best_together(prepared, sensed, planned, store)
     if chosen is sensed.curves:
         return sensed
-    tokens = {**chosen.meta["tokens"], "harm": chosen.spent, "tokens": count, "tried": tried}
+    tokens = {**chosen.meta["tokens"], "distortion": chosen.spent, "tokens": count, "tried": tried}
     return replace(sensed, curves=replace(chosen, meta={**chosen.meta, "tokens": tokens}), plain=sensed.curves)
 
 
@@ -121,7 +121,7 @@ def _best_together(
     planned: list[tuple[Allocation, CurveSet, dict[str, Any]]],
     store: Path | None,
 ) -> CurveSet:
-    """The curves whose plan harms least, by what is predicted, and where that is close, by what is measured.
+    """The curves whose plan distortions least, by what is predicted, and where that is close, by what is measured.
 
     Rows of what was measured get ``measured``.
     """
@@ -150,17 +150,17 @@ def _least(curves: CurveSet, budgets: Sequence[Budget]) -> float:
     return max(low / max(b.limit(curves), 1e-300) for b, low in lows)
 
 
-def _row(name: str, left: int, harm: float, curves: CurveSet, plan: Allocation | None) -> dict[str, Any]:
+def _row(name: str, left: int, distortion: float, curves: CurveSet, plan: Allocation | None) -> dict[str, Any]:
     return {
         "schedule": name,
         "left": left,
-        "harm": harm,
+        "distortion": distortion,
         "flops": curves.total("flops", [0] * len(curves)) / curves.dense("flops"),
         "planned": None if plan is None else plan.distortion,
     }
 
 
-def schedule_harm(merged: nn.Module, settings: Settings, sensed: Sensed) -> float:
+def schedule_distortion(merged: nn.Module, settings: Settings, sensed: Sensed) -> float:
     """Distortion of the output on the sensing images by merges alone."""
     assert sensed.reference is not None
     with evaluating(merged):
@@ -169,7 +169,7 @@ def schedule_harm(merged: nn.Module, settings: Settings, sensed: Sensed) -> floa
 
 
 def repriced(
-    work: Work, curves: CurveSet, merged: nn.Module, amounts: Sequence[int], count: int, harm: float
+    work: Work, curves: CurveSet, merged: nn.Module, amounts: Sequence[int], count: int, distortion: float
 ) -> CurveSet:
     """Curves of a model whose later layers work on fewer tokens.
 
@@ -186,7 +186,7 @@ def repriced(
         The dense model with them.
     amounts, count
         Tokens merged after each block, and tokens before.
-    harm
+    distortion
         Of the merges.
     """
     prepared, settings = work.prepared, work.settings
@@ -222,7 +222,7 @@ def repriced(
             cost["energy"] = np.array(option_joules(unit, curve.options, batch=settings.deploy_batch))
         made.append(Curve(unit, curve.options, cost, curve.distortion, curve.scores))
     came = {metric: curves.dense(metric) for metric in curves.metrics}
-    return replace(curves, curves=tuple(made), fixed=fixed, came=came, spent=harm)
+    return replace(curves, curves=tuple(made), fixed=fixed, came=came, spent=distortion)
 
 
 def _merging_ms(work: Work, curves: CurveSet, amounts: Sequence[int], count: int) -> float:

@@ -20,7 +20,7 @@ class Work:
     prepared
         The original model, its units and its inputs.
     settings
-        How harm is measured, what is cut, how it is repaired, and how the model will be used.
+        How distortion is measured, what is cut, how it is repaired, and how the model will be used.
     progress
         Is told about the stages.
     """

@@ -52,9 +52,9 @@ def select_mask(score: Tensor, pattern: Pattern, sparsity: float, alive: Tensor 
     Parameters
     ----------
     score
-        Harm of removing each weight, shape (rows, cols); or, for blocks, of each tile.
+        Distortion of removing each weight, shape (rows, cols); or, for blocks, of each tile.
     pattern
-        What may be removed together. Tiles are ranked by harm per weight.
+        What may be removed together. Tiles are ranked by distortion per weight.
     sparsity
         Fraction of the matrix to remove, 0 to 1; rounded up to whole tiles. Not used by ``nm``.
     alive
@@ -92,12 +92,12 @@ def select_mask(score: Tensor, pattern: Pattern, sparsity: float, alive: Tensor 
         keep[torch.topk(ranked.flatten(), drop, largest=False, sorted=False).indices] = False
         return keep.view(rows, cols) if alive is None else keep.view(rows, cols) & alive
     counts = tile_counts(rows, cols, pattern.height, pattern.width).to(score.device)
-    harm = score if score.shape == counts.shape else tile_sums(score, pattern.height, pattern.width)
-    harm = harm / counts
+    distortion = score if score.shape == counts.shape else tile_sums(score, pattern.height, pattern.width)
+    distortion = distortion / counts
     if alive is not None:
         dead = tile_sums(alive.float(), pattern.height, pattern.width) == 0
-        harm = harm.masked_fill(dead, -math.inf)
-    order = torch.argsort(harm.flatten(), stable=True)
+        distortion = distortion.masked_fill(dead, -math.inf)
+    order = torch.argsort(distortion.flatten(), stable=True)
     removed = counts.flatten()[order].cumsum(0)
     # the first tile at which enough weights are gone is the last one to go
     last = int(torch.searchsorted(removed, drop_count(rows * cols, sparsity)))

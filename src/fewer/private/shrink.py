@@ -45,10 +45,11 @@ class Shrunk:
 
 
 def rank_diagonals(step: Linear, x: np.ndarray) -> list[tuple[int, int, int]]:
-    """Diagonals in the order in which they should go: least harm for what they cost first.
+    """Diagonals in the order in which they should go: least distortion for what they cost first.
 
-    The harm of a diagonal is the mean square of what it adds to the sums. Diagonals of one rotation go together where
-    the whole of it is weak, as only then the rotation goes: each one's harm is mixed with the mean of its rotations.
+    The distortion of a diagonal is the mean square of what it adds to the sums. Diagonals of one rotation go together
+    where the whole of it is weak, as only then the rotation goes: each one's distortion is mixed with the mean of its
+    rotations.
 
     Parameters
     ----------
@@ -58,9 +59,9 @@ def rank_diagonals(step: Linear, x: np.ndarray) -> list[tuple[int, int, int]]:
         Slots that go into it, [N, inputs, slots].
     """
     power = (x**2).mean(0)
-    harm = {(o, s, d): float((v**2 * np.roll(power[s], -d)).sum()) for (o, s, d), v in step.diagonals.items()}
+    distortion = {(o, s, d): float((v**2 * np.roll(power[s], -d)).sum()) for (o, s, d), v in step.diagonals.items()}
     groups: dict[tuple[str, int, int], list[float]] = {}
-    for (o, s, d), h in harm.items():
+    for (o, s, d), h in distortion.items():
         baby, giant = split(d, step.plan.step, step.slots)
         for key in (("baby", s, baby), ("giant", o, giant)):
             groups.setdefault(key, []).append(h)
@@ -68,9 +69,9 @@ def rank_diagonals(step: Linear, x: np.ndarray) -> list[tuple[int, int, int]]:
     def mixed(key: tuple[int, int, int]) -> float:
         o, s, d = key
         baby, giant = split(d, step.plan.step, step.slots)
-        return harm[key] + 0.25 * (np.mean(groups["baby", s, baby]) + np.mean(groups["giant", o, giant]))
+        return distortion[key] + 0.25 * (np.mean(groups["baby", s, baby]) + np.mean(groups["giant", o, giant]))
 
-    return sorted(harm, key=lambda key: (mixed(key), key))
+    return sorted(distortion, key=lambda key: (mixed(key), key))
 
 
 def sense_circuit(
@@ -102,7 +103,12 @@ def sense_circuit(
         if not isinstance(step, Linear):
             continue
         order = rank_diagonals(step, inputs[i])
-        options, cost, harm, last = [Option()], {"he": [base[i]], "rotations": [step.counts()["rotate"]]}, [0.0], 0
+        options, cost, distortion, last = (
+            [Option()],
+            {"he": [base[i]], "rotations": [step.counts()["rotate"]]},
+            [0.0],
+            0,
+        )
         made[step.name, 0] = step
         for share in shares:
             count = min(round(share * len(order)), len(order) - len(step.bias))
@@ -120,11 +126,11 @@ def sense_circuit(
             steps = (*circuit.steps[:i], new, *circuit.steps[i + 1 :])
             cost["he"].append(step_ms(replace(circuit, steps=steps), prices)[i])
             cost["rotations"].append(new.counts()["rotate"])
-            harm.append(float(((circuit.unpack(x[:, 0]) - wanted) ** 2).sum()) / size)
+            distortion.append(float(((circuit.unpack(x[:, 0]) - wanted) ** 2).sum()) / size)
         cost["levels"] = [1.0] * len(options)
         unit = Unit(step.name, "function", (len(order),))
         curves.append(
-            Curve(unit, tuple(options), {m: np.array(v, dtype=float) for m, v in cost.items()}, np.array(harm))
+            Curve(unit, tuple(options), {m: np.array(v, dtype=float) for m, v in cost.items()}, np.array(distortion))
         )
     squares = [i for i, s in enumerate(circuit.steps) if not isinstance(s, Linear)]
     fixed = {"he": sum(base[i] for i in squares), "rotations": 0.0, "levels": float(len(squares))}
@@ -138,7 +144,7 @@ def _moved(old: Linear, new: Linear, x: np.ndarray) -> Linear:
 
 
 def shrink(circuit: Circuit, images: np.ndarray, budget: str, prices: Prices = TYPICAL) -> Shrunk:
-    """The circuit that harms the outputs least within a budget: ``he=0.5x``, ``rotations=80``, ``levels=7``.
+    """The circuit that distortions the outputs least within a budget: ``he=0.5x``, ``rotations=80``, ``levels=7``.
 
     Raises
     ------

@@ -18,7 +18,7 @@ class Feedback:
     One column after the other is rounded, and its error is made up for by the columns that follow (GPTQ, Frantar et al.
     2023, algorithm 1), from the input with the largest second moment on. That takes for granted that all columns that
     follow can move. Where a mask holds some at zero, passes of coordinate descent over the integers come afterwards:
-    each weight moves to the integer that is best given all others, so the harm only falls.
+    each weight moves to the integer that is best given all others, so the distortion only falls.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ class SensedRun:
     Attributes
     ----------
     curves
-        Cost and harm of every option of every unit.
+        Cost and distortion of every option of every unit.
     matched
         Rows of the table of units: matched, skipped and why.
     facts
@@ -50,7 +50,8 @@ def sense(
     progress: Progress | None = None,
     forward: Forward | None = None,
 ) -> SensedRun:
-    """Measure the harm of every option of every unit and keep the curves; any budget can then be planned from them.
+    """Measure the distortion of every option of every unit and keep the curves; any budget can then be planned from
+    them.
 
     Parameters
     ----------

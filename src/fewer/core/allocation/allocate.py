@@ -1,4 +1,4 @@
-"""Choosing one option per unit under budgets: the plan that harms least."""
+"""Choosing one option per unit under budgets: the plan that distortions least."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def allocate(
     >>> from fewer.core.unit import Unit
     >>> options = (Option(), Option("unstructured", 0.5))
     >>> curves = CurveSet(tuple(
-    ...     Curve(Unit(name, "linear", (2, 2)), options, {"weights": [4, 2]}, [0, harm])
-    ...     for name, harm in [("a", 1.0), ("b", 3.0)]))
+    ...     Curve(Unit(name, "linear", (2, 2)), options, {"weights": [4, 2]}, [0, distortion])
+    ...     for name, distortion in [("a", 1.0), ("b", 3.0)]))
     >>> allocate(curves, "weights=75%").choice
     array([1, 0])
     """
@@ -79,9 +79,9 @@ def allocate(
 
 def solve(problem: Problem, buckets: int) -> Allocation:
     """Solve a problem whose arrays are already built; see :func:`allocate`."""
-    free = problem.harm.argmin(axis=1)  # the first of equals: the dense one, when nothing has to be spent less
+    free = problem.distortion.argmin(axis=1)  # the first of equals: the dense one, when nothing has to be spent less
     if problem.fits(free):
-        return problem.allocation(free, {b.metric: 0.0 for b in problem.budgets}, problem.harm_of(free))
+        return problem.allocation(free, {b.metric: 0.0 for b in problem.budgets}, problem.distortion_of(free))
     if len(problem.budgets) > 1:
         return solve_several(problem, buckets)
     return solve_one(problem, buckets)

@@ -193,14 +193,14 @@ class _Rule:
         self.curves, self.name = curves, name
         # a rule knows units only; planning brings coupled units back in step
         self.problem = Problem.build(curves, budgets, at_least, folded=False)
-        n, k = self.problem.harm.shape
+        n, k = self.problem.distortion.shape
         rate = np.full((n, k), np.nan)
         for i, curve in enumerate(curves.curves):
             bits = curve.options[0].bits
             rate[i, : len(curve)] = [o.kept_bits / bits for o in curve.options]
-        rate[~np.isfinite(self.problem.harm)] = np.inf  # sorted last, and never within what is wanted
-        # lowest rate first; of equal rates the one of least harm last, so that it is the one found from above
-        self.order = np.lexsort((-self.problem.harm, rate), axis=1)
+        rate[~np.isfinite(self.problem.distortion)] = np.inf  # sorted last, and never within what is wanted
+        # lowest rate first; of equal rates the one of least distortion last, so that it is the one found from above
+        self.order = np.lexsort((-self.problem.distortion, rate), axis=1)
         self.rate = np.take_along_axis(rate, self.order, axis=1)
 
     def by_rate(self, share: np.ndarray, least: np.ndarray | None = None) -> Allocation:

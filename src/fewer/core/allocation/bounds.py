@@ -27,9 +27,9 @@ class Reduced:
     choice
         (L,) a plan of the original problem that fits.
     bound
-        No plan that fits has a harm below this.
+        No plan that fits has a distortion below this.
     mu
-        (M,) the multipliers of that bound, in harm per unit of cost.
+        (M,) the multipliers of that bound, in distortion per unit of cost.
     """
 
     problem: Problem
@@ -49,13 +49,13 @@ class Reduced:
 
 
 def reduce_problem(problem: Problem, start: np.ndarray) -> Reduced:
-    r"""Bound the least harm from below, improve a plan, and drop every option that the two rule out.
+    r"""Bound the least distortion from below, improve a plan, and drop every option that the two rule out.
 
     For multipliers :math:`\mu \ge 0` the value
-    :math:`g(\mu) = \sum_i \min_k (\delta_i(k) + \mu \cdot c_i(k)) - \mu \cdot room` is a lower bound on the harm of
-    every plan within the budgets, and a plan that uses option k of unit i is at least
-    :math:`g(\mu) + [\delta_i(k) + \mu \cdot c_i(k) - \min]`. Where that is above the harm of a known plan, the option
-    can go (reduced-cost fixing; Pisinger's core idea for knapsacks). The dynamic programme on what remains is
+    :math:`g(\mu) = \sum_i \min_k (\delta_i(k) + \mu \cdot c_i(k)) - \mu \cdot room` is a lower bound on the distortion
+    of every plan within the budgets, and a plan that uses option k of unit i is at least
+    :math:`g(\mu) + [\delta_i(k) + \mu \cdot c_i(k) - \min]`. Where that is above the distortion of a known plan, the
+    option can go (reduced-cost fixing; Pisinger's core idea for knapsacks). The dynamic programme on what remains is
     quicker, and since the cheapest options that remain lie close to the budget, its buckets are far finer.
 
     Parameters
@@ -73,16 +73,16 @@ def reduce_problem(problem: Problem, start: np.ndarray) -> Reduced:
     else:
         dual.ascend()
     dual.offer(polish(problem, dual.choice, pairs=False))
-    weighted = problem.harm + np.tensordot(dual.mu, cost, axes=1)
+    weighted = problem.distortion + np.tensordot(dual.mu, cost, axes=1)
     rise = weighted - weighted.min(axis=1, keepdims=True)
     # a hair of room, so that float error never drops an option of the optimum
-    keep = rise <= dual.harm - dual.bound + 1e-9 * (abs(dual.harm) + abs(dual.bound))
+    keep = rise <= dual.distortion - dual.bound + 1e-9 * (abs(dual.distortion) + abs(dual.bound))
     keep[np.arange(len(start)), dual.choice] = True
     index = np.argsort(~keep, axis=1, kind="stable")[:, : int(keep.sum(axis=1).max())]
     kept = np.take_along_axis(keep, index, axis=1)
     small = replace(
         problem,
-        harm=np.where(kept, np.take_along_axis(problem.harm, index, axis=1), np.inf),
+        distortion=np.where(kept, np.take_along_axis(problem.distortion, index, axis=1), np.inf),
         cost=np.where(kept, np.take_along_axis(problem.cost, index[None], axis=2), np.inf),
     )
     return Reduced(small, index, dual.choice, dual.bound, dual.mu / scale)
@@ -96,15 +96,19 @@ class _Dual:
         self.rows = np.arange(len(start))
         self.mu = np.zeros(len(cost))
         self.bound = -np.inf
-        self.choice, self.harm = np.asarray(start, dtype=np.int64), problem.harm_of(start)
+        self.choice, self.distortion = np.asarray(start, dtype=np.int64), problem.distortion_of(start)
 
     def offer(self, choice: np.ndarray | None) -> None:
-        if choice is not None and self.problem.fits(choice) and (harm := self.problem.harm_of(choice)) < self.harm:
-            self.choice, self.harm = choice, harm
+        if (
+            choice is not None
+            and self.problem.fits(choice)
+            and (distortion := self.problem.distortion_of(choice)) < self.distortion
+        ):
+            self.choice, self.distortion = choice, distortion
 
     def evaluate(self, mu: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """Minimise for given multipliers: the plan, how far it is over (in rooms), and the bound."""
-        weighted = self.problem.harm + np.tensordot(mu, self.cost, axes=1)
+        weighted = self.problem.distortion + np.tensordot(mu, self.cost, axes=1)
         plan = weighted.argmin(axis=1)
         over = self.cost[:, self.rows, plan].sum(axis=1) - (self.problem.room > 0)
         least, paid = weighted[self.rows, plan], float(mu[self.problem.room > 0].sum())
@@ -117,7 +121,7 @@ class _Dual:
 
     def bisect(self) -> None:
         """One budget: the spending falls as the multiplier rises, so find where it crosses the room."""
-        finite = self.problem.harm[np.isfinite(self.problem.harm)]
+        finite = self.problem.distortion[np.isfinite(self.problem.distortion)]
         unit = max(float(np.ptp(finite)), 1e-300)
         low, high = -60.0, 60.0
         over_plan = None
@@ -133,7 +137,7 @@ class _Dual:
             self.offer(repair(self.problem, over_plan))
 
     def ascend(self) -> None:
-        """Several budgets: Polyak's subgradient steps towards the harm of the known plan."""
+        """Several budgets: Polyak's subgradient steps towards the distortion of the known plan."""
         mu = np.zeros(len(self.cost))
         seen: set[bytes] = set()
         relax, since = 1.0, 0
@@ -150,6 +154,6 @@ class _Dual:
                 seen.add(plan.tobytes())
                 self.offer(repair(self.problem, plan))
             norm = float(np.where((mu > 0) | (over > 0), over, 0.0) @ over)
-            if norm <= 0 or self.harm <= bound:
+            if norm <= 0 or self.distortion <= bound:
                 break
-            mu = np.maximum(mu + relax * (self.harm - bound) / norm * over, 0.0)
+            mu = np.maximum(mu + relax * (self.distortion - bound) / norm * over, 0.0)

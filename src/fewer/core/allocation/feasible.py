@@ -65,7 +65,7 @@ def labelled_start(problem: Problem, most: int = _LABELS) -> tuple[np.ndarray | 
     limit = (problem.room + 1e-9 * np.abs(problem.room))[:, None]
     used, steps, proved = np.zeros((m, 1)), [], True
     for i in range(n):
-        options = np.flatnonzero(np.isfinite(problem.harm[i]))
+        options = np.flatnonzero(np.isfinite(problem.distortion[i]))
         grown = (used[:, :, None] + problem.cost[:, i, options][:, None, :]).reshape(m, -1)
         keep = np.flatnonzero((grown + ahead[:, i + 1 : i + 2] <= limit).all(axis=0))
         order = keep[np.lexsort(grown[::-1, keep])]
@@ -98,7 +98,7 @@ def enumerate_plans(problem: Problem) -> np.ndarray:
     FewerError
         When no plan is within every budget.
     """
-    options = [np.flatnonzero(np.isfinite(h)) for h in problem.harm]
+    options = [np.flatnonzero(np.isfinite(h)) for h in problem.distortion]
     count = math.prod(len(o) for o in options)
     plans, rest = np.empty((count, len(options)), dtype=np.int64), np.arange(count)
     for i, allowed in enumerate(options):
@@ -109,7 +109,7 @@ def enumerate_plans(problem: Problem) -> np.ndarray:
     for cost, room in zip(problem.cost, problem.room, strict=True):
         near &= cost[rows, plans].sum(axis=1) <= room + 1e-9 * abs(room)
     plans = plans[near]
-    for plan in plans[np.argsort(problem.harm[rows, plans].sum(axis=1), kind="stable")]:
+    for plan in plans[np.argsort(problem.distortion[rows, plans].sum(axis=1), kind="stable")]:
         if problem.fits(plan):
             return plan
     raise cannot_together(problem)
@@ -118,7 +118,7 @@ def enumerate_plans(problem: Problem) -> np.ndarray:
 def cannot_together(problem: Problem) -> FewerError:
     """The sentence for budgets that can be met one by one only: how low the second can go under the first."""
     first = problem.budgets[0]
-    alone = replace(problem.only(0), harm=problem.cost[1])
+    alone = replace(problem.only(0), distortion=problem.cost[1])
     choice = alone.folded(solve_one(alone, _BUCKETS).choice)
     assert choice is not None  # it was unfolded from one
     least = float(problem.spent(choice)[1])

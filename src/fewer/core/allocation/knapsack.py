@@ -10,7 +10,7 @@ _FUZZ = 1e-9  # a cost this little (in buckets) above a bucket's edge counts as 
 
 
 class Table:
-    r"""Table of the least harm for every bucket of the budget, from which plans are traced back.
+    r"""Table of the least distortion for every bucket of the budget, from which plans are traced back.
 
     The recursion is that of layer-wise allocation by dynamic programming, with the budget cut into buckets
     (SPDY, arXiv 2201.13096; Optimal Brain Compression, arXiv 2208.11580):
@@ -24,14 +24,14 @@ class Table:
     Rounding up wastes about half a bucket per unit. To win it back the table goes on for ``extra`` buckets beyond the
     budget, where ``extra`` is the most that rounding can add up to. Plans traced from there are taken when their true
     cost fits. As every plan that truly fits takes at most ``budget + extra`` buckets, the last entry of the table is a
-    lower bound on the harm of all of them.
+    lower bound on the distortion of all of them.
 
     Parameters
     ----------
     cost
         (L, K) costs, infinite where an option is not allowed. Every row has a finite entry.
-    harm
-        (L, K) harms, infinite at the same places. Neither needs to be monotone or convex.
+    distortion
+        (L, K) distortions, infinite at the same places. Neither needs to be monotone or convex.
     room
         What may be spent on the units; at least the sum of the cheapest options.
     buckets
@@ -46,8 +46,8 @@ class Table:
         Buckets beyond the budget that rounding may account for.
     size : int
         Last bucket of the table.
-    harm : np.ndarray
-        (size + 1,) least harm of all plans that take at most so many buckets.
+    distortion : np.ndarray
+        (size + 1,) least distortion of all plans that take at most so many buckets.
 
     Examples
     --------
@@ -56,11 +56,11 @@ class Table:
     array([[1, 0]])
     """
 
-    def __init__(self, cost: np.ndarray, harm: np.ndarray, room: float, buckets: int) -> None:
+    def __init__(self, cost: np.ndarray, distortion: np.ndarray, room: float, buckets: int) -> None:
         self.least = float(cost.min(axis=1).sum())
         over = cost - cost.min(axis=1, keepdims=True)
         spare = max(room - self.least, 0.0)
-        allowed = np.isfinite(harm) & (over <= spare * (1 + _FUZZ))
+        allowed = np.isfinite(distortion) & (over <= spare * (1 + _FUZZ))
         self.width = _bucket_width(over[allowed], spare, buckets)
         rounded = np.zeros(cost.shape)
         rounded[allowed] = np.ceil(over[allowed] / self.width - _FUZZ)
@@ -70,10 +70,10 @@ class Table:
         # beyond the sum of the dearest options nothing changes any more
         self.size = int(min(self.reach(room), self._taken.max(axis=1).sum()))
         self._taken.flags.writeable = False
-        base = np.where(allowed, harm, np.inf).min(axis=1)
+        base = np.where(allowed, distortion, np.inf).min(axis=1)
         self._pick = np.zeros((len(cost), self.size + 1), dtype=np.uint8 if cost.shape[1] <= 256 else np.uint16)
-        row = self._fill(over, np.where(allowed, harm - base[:, None], np.inf))
-        self.harm = row + base.sum()
+        row = self._fill(over, np.where(allowed, distortion - base[:, None], np.inf))
+        self.distortion = row + base.sum()
 
     def bucket(self, room: float) -> int:
         """How many buckets a room buys, within the table or beyond it."""
@@ -83,21 +83,21 @@ class Table:
         """The most buckets that a plan which truly fits the room can take, within the table or beyond it."""
         return max(int(np.floor((room - self.least) / self.width + self.extra + _FUZZ * len(self._taken))), 0)
 
-    def _fill(self, over: np.ndarray, harm: np.ndarray) -> np.ndarray:
+    def _fill(self, over: np.ndarray, distortion: np.ndarray) -> np.ndarray:
         n = self.size + 1
         row, new, trial = np.zeros(n), np.empty(n), np.empty(n)
         better = np.empty(n, dtype=bool)
         for i, pick in enumerate(self._pick):
-            order = _useful(self._taken[i], over[i], harm[i])
+            order = _useful(self._taken[i], over[i], distortion[i])
             # the cheapest option takes no bucket: it starts the minimum
-            np.add(row, harm[i, order[0]], out=new)
+            np.add(row, distortion[i, order[0]], out=new)
             pick.fill(order[0])
             for k in order[1:]:
                 start = self._taken[i, k]
                 if start >= n:
                     break
                 end = n - start
-                np.add(row[:end], harm[i, k], out=trial[:end])
+                np.add(row[:end], distortion[i, k], out=trial[:end])
                 np.less(trial[:end], new[start:], out=better[:end])
                 np.minimum(new[start:], trial[:end], out=new[start:])
                 np.putmask(pick[start:], better[:end], k)
@@ -127,7 +127,7 @@ class Table:
     @property
     def nbytes(self) -> int:
         """Memory of the table, in bytes."""
-        return self._pick.nbytes + self.harm.nbytes + self._taken.nbytes
+        return self._pick.nbytes + self.distortion.nbytes + self._taken.nbytes
 
 
 def _bucket_width(over: np.ndarray, spare: float, buckets: int) -> float:
@@ -141,10 +141,10 @@ def _bucket_width(over: np.ndarray, spare: float, buckets: int) -> float:
     return spare / buckets
 
 
-def _useful(taken: np.ndarray, over: np.ndarray, harm: np.ndarray) -> np.ndarray:
-    """Indices of the options that no other option beats in both buckets and harm, cheapest first."""
-    order = np.lexsort((over, harm, taken))
-    order = order[np.isfinite(harm[order])]
-    best = np.minimum.accumulate(harm[order])
-    keep = np.concatenate([[True], harm[order][1:] < best[:-1]])
+def _useful(taken: np.ndarray, over: np.ndarray, distortion: np.ndarray) -> np.ndarray:
+    """Indices of the options that no other option beats in both buckets and distortion, cheapest first."""
+    order = np.lexsort((over, distortion, taken))
+    order = order[np.isfinite(distortion[order])]
+    best = np.minimum.accumulate(distortion[order])
+    keep = np.concatenate([[True], distortion[order][1:] < best[:-1]])
     return order[keep]

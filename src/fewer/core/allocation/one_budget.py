@@ -43,15 +43,15 @@ def trace_plan(problem: Problem, table: Table) -> tuple[np.ndarray, float, float
     room = float(problem.room[0])
     choice, bucket = last_fitting(problem, table, room)
     reach = min(table.reach(room), table.size)
-    return polish(problem, choice), (reach - bucket) * table.width, float(table.harm[reach])
+    return polish(problem, choice), (reach - bucket) * table.width, float(table.distortion[reach])
 
 
 def solve_one(problem: Problem, buckets: int) -> Allocation:
     """Solve a problem with one budget: drop the options that bounds rule out, then fill the table for the rest."""
     reduced = reduce_problem(problem, problem.cost[0].argmin(axis=1))
     small = reduced.problem
-    table = Table(small.cost[0], small.harm, float(small.room[0]), buckets)
+    table = Table(small.cost[0], small.distortion, float(small.room[0]), buckets)
     traced, slack, bound = trace_plan(small, table)
-    best = min((traced, polish(small, reduced.start)), key=small.harm_of)
+    best = min((traced, polish(small, reduced.start)), key=small.distortion_of)
     metric = problem.budgets[0].metric
     return problem.allocation(reduced.original(best), {metric: slack}, max(bound, reduced.bound))

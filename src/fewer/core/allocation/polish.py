@@ -13,7 +13,7 @@ _KEEP_MOVES = 600  # of each kind, when several budgets make the pairs too many 
 
 
 def polish(problem: Problem, choice: np.ndarray, *, pairs: bool = True) -> np.ndarray:
-    """Lower the harm of a plan that fits, as long as one move or one exchange between two units does.
+    """Lower the distortion of a plan that fits, as long as one move or one exchange between two units does.
 
     A move gives one unit another option. An exchange takes from one unit and gives to another. With one budget all
     exchanges are tried; with several, the most promising of each kind.
@@ -35,10 +35,10 @@ def polish(problem: Problem, choice: np.ndarray, *, pairs: bool = True) -> np.nd
     choice = np.array(choice, dtype=np.int64)
     rows = np.arange(len(choice))
     exchanges = _PAIR_STEPS if pairs else 0
-    for _ in range(20 * len(choice) + 100):  # every step lowers the harm, so this is a safety net only
+    for _ in range(20 * len(choice) + 100):  # every step lowers the distortion, so this is a safety net only
         left = problem.limit - problem.spent(choice)
         more = problem.cost - problem.cost[:, rows, choice][:, :, None]
-        gain = problem.harm[rows, choice][:, None] - problem.harm
+        gain = problem.distortion[rows, choice][:, None] - problem.distortion
         new = _single(problem, choice, left, more, gain)
         if new is None and exchanges:
             exchanges -= 1
@@ -131,10 +131,10 @@ def _best_pair_many(
 
 
 def repair(problem: Problem, choice: np.ndarray) -> np.ndarray | None:
-    """Bring a plan that is over some budget back within all of them, at little harm.
+    """Bring a plan that is over some budget back within all of them, at little distortion.
 
-    Each step makes the move that lowers the total overspend (as a share of each limit) most per harm added; with more
-    than 100 units, the best moves of several units at once.
+    Each step makes the move that lowers the total overspend (as a share of each limit) most per distortion added; with
+    more than 100 units, the best moves of several units at once.
 
     Returns
     -------
@@ -144,9 +144,9 @@ def repair(problem: Problem, choice: np.ndarray) -> np.ndarray | None:
     choice = np.array(choice, dtype=np.int64)
     rows = np.arange(len(choice))
     scale = np.where(problem.limit > 0, problem.limit, 1.0)
-    allowed = np.isfinite(problem.harm)
+    allowed = np.isfinite(problem.distortion)
     cost = np.where(allowed, problem.cost, 0.0)
-    least = max(1e-12 * float(np.abs(problem.harm[allowed]).max()), 1e-200)
+    least = max(1e-12 * float(np.abs(problem.distortion[allowed]).max()), 1e-200)
     for _ in range(20 * len(choice) + 100):
         spent = problem.spent(choice)
         if (spent <= problem.limit).all():
@@ -155,8 +155,8 @@ def repair(problem: Problem, choice: np.ndarray) -> np.ndarray | None:
         more = (cost - cost[:, rows, choice][:, :, None]) / scale[:, None, None]
         after = np.maximum(((spent - problem.limit) / scale)[:, None, None] + more, 0.0).sum(axis=0)
         saved = over.sum() - after
-        harm = np.maximum(problem.harm - problem.harm[rows, choice][:, None], 0.0)
-        worth = np.where(allowed & (saved > 1e-15), saved / (harm + least), -np.inf)
+        distortion = np.maximum(problem.distortion - problem.distortion[rows, choice][:, None], 0.0)
+        worth = np.where(allowed & (saved > 1e-15), saved / (distortion + least), -np.inf)
         option = worth.argmax(axis=1)
         value = worth[rows, option]
         if not np.isfinite(value.max()):

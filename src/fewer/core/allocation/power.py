@@ -1,4 +1,4 @@
-"""A power term beside the harm: of two plans that harm alike, the one whose layers draw less power is better."""
+"""A power term beside the distortion: of two plans alike in distortion, the one that draws less power is better."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def power_shares(curves: CurveSet) -> list[np.ndarray]:
 
 
 def power_weight(curves: CurveSet) -> float:
-    r"""The weight that makes the power term as steep as the harm, LPViT's rule for its :math:`\beta`.
+    r"""The weight that makes the power term as steep as the distortion, LPViT's rule for its :math:`\beta`.
 
     :math:`\operatorname{mean}_i \max_a \delta_i'(a) / \operatorname{mean}_i \max_a P_i'(a)`: slopes along the options
     of one pattern and precision, by the share of weight bits that go.
@@ -58,12 +58,12 @@ def power_weight(curves: CurveSet) -> float:
     >>> from fewer.core.unit import Unit
     >>> options = (Option(), Option("unstructured", 0.5), Option("unstructured", 0.75))
     >>> curve = Curve(Unit("a", "linear", (4, 4)), options, {"weights": [16, 8, 4]}, [0, 0.1, 0.3])
-    >>> round(power_weight(CurveSet((curve,))), 6)  # the harm's steepest slope is 0.2 / 0.25, that of the power is 1
+    >>> round(power_weight(CurveSet((curve,))), 6)  # steepest slopes: 0.2 / 0.25 and 1
     0.8
     """
-    harm = [_steepest(c, c.distortion) for c in curves.curves]
+    distortion = [_steepest(c, c.distortion) for c in curves.curves]
     power = [_steepest(c, -p) for c, p in zip(curves.curves, power_shares(curves), strict=True)]
-    return float(np.mean(harm) / np.mean(power)) if np.mean(power) > 0 else 0.0
+    return float(np.mean(distortion) / np.mean(power)) if np.mean(power) > 0 else 0.0
 
 
 def with_power(curves: CurveSet, metric: str, power: float) -> CurveSet:
@@ -79,7 +79,7 @@ def with_power(curves: CurveSet, metric: str, power: float) -> CurveSet:
     Parameters
     ----------
     curves
-        Costs and harms.
+        Costs and distortions.
     metric
         Of the budget. Where the budget is in energy and so is the power term, the term has nothing left to say.
     power

@@ -19,9 +19,10 @@ __all__ = ["Problem", "unreachable"]
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Arrays of an allocation: ``cost`` (M, L, K) and ``harm`` (L, K) for M budgets, L units and at most K options.
+    """Arrays of an allocation: ``cost`` (M, L, K) and ``distortion`` (L, K) for M budgets, L units and at most K
+    options.
 
-    Options that are not allowed, and the padding of units with fewer options, have infinite cost and harm.
+    Options that are not allowed, and the padding of units with fewer options, have infinite cost and distortion.
     ``room`` (M,) is what may be spent on the units: the limits less the fixed costs. Where units are coupled, L counts
     items (a group of units is one), and ``fold`` says which options of which units stand behind an item's.
     """
@@ -29,7 +30,7 @@ class Problem:
     curves: CurveSet
     budgets: tuple[Budget, ...]
     cost: np.ndarray
-    harm: np.ndarray
+    distortion: np.ndarray
     limit: np.ndarray
     fixed: np.ndarray
     fold: Fold | None = None
@@ -56,21 +57,21 @@ class Problem:
         found = parse_budgets(budgets)
         limit = np.array([b.limit(curves) for b in found])
         n, k = len(curves), max(len(c) for c in curves.curves)
-        cost, harm = np.full((len(found), n, k), np.inf), np.full((n, k), np.inf)
+        cost, distortion = np.full((len(found), n, k), np.inf), np.full((n, k), np.inf)
         floor = _lowest_allowed(curves, at_least)
         for i, (curve, low) in enumerate(zip(curves.curves, floor, strict=True)):
             sparsity = np.array([o.sparsity for o in curve.options])
             # "never un-prune": neither an earlier option nor one that brings weights back
             keep = np.flatnonzero((np.arange(len(curve)) >= low) & (sparsity >= sparsity[low]))
-            harm[i, keep] = curve.distortion[keep]
+            distortion[i, keep] = curve.distortion[keep]
             for m, budget in enumerate(found):
                 cost[m, i, keep] = curve.cost[budget.metric][keep]
         fixed = np.array([curves.fixed.get(b.metric, 0.0) for b in found])
         fold = None
         if curves.coupled and folded:
             shares = [[share_of(o) for o in c.options] for c in curves.curves]
-            cost, harm, fold = fold_arrays(cost, harm, shares, curves.groups)
-        problem = cls(curves, found, cost, harm, limit, fixed, fold)
+            cost, distortion, fold = fold_arrays(cost, distortion, shares, curves.groups)
+        problem = cls(curves, found, cost, distortion, limit, fixed, fold)
         problem._check_each_reachable(monotone=at_least is not None)
         return problem
 
@@ -78,9 +79,9 @@ class Problem:
     def room(self) -> np.ndarray:
         return self.limit - self.fixed
 
-    def with_harm(self, harm: np.ndarray) -> Problem:
-        """The same problem with other harms; what is not allowed stays so."""
-        return replace(self, harm=np.where(np.isfinite(self.harm), harm, np.inf))
+    def with_distortion(self, distortion: np.ndarray) -> Problem:
+        """The same problem with other distortions; what is not allowed stays so."""
+        return replace(self, distortion=np.where(np.isfinite(self.distortion), distortion, np.inf))
 
     def only(self, m: int) -> Problem:
         """The same problem with just one of its budgets."""
@@ -108,8 +109,8 @@ class Problem:
         """Whether a choice is within every budget."""
         return bool((self.spent(choice) <= self.limit).all())
 
-    def harm_of(self, choice: np.ndarray) -> float:
-        return math.fsum(self.harm[np.arange(len(choice)), choice].tolist())
+    def distortion_of(self, choice: np.ndarray) -> float:
+        return math.fsum(self.distortion[np.arange(len(choice)), choice].tolist())
 
     def allocation(
         self, choice: np.ndarray, slack: dict[str, float] | None = None, bound: float = -np.inf
@@ -119,8 +120,8 @@ class Problem:
         assert self.fits(choice), "internal error: a plan over budget must never be returned"
         choice = self.unfold(choice)
         cost = {m: self.curves.total(m, choice) for m in self.curves.metrics}
-        harm = self.curves.harm(choice)
-        return Allocation(choice, cost, harm, dict(slack or {}), min(bound, harm))
+        distortion = self.curves.distortion(choice)
+        return Allocation(choice, cost, distortion, dict(slack or {}), min(bound, distortion))
 
     def unfold(self, choice: np.ndarray) -> np.ndarray:
         """Option of each unit, from the option of each item."""

@@ -15,7 +15,7 @@ __all__ = ["Surrogate", "propose_by_scales", "propose_by_swaps"]
 _SPREAD = 0.7  # standard deviation of the coefficients of units around their mean, relative, before any evaluation
 _NOISE = 0.1  # how far fitness is from the linear model, relative to its spread
 _LEAST_SCALE = 0.05
-_SWAPS = 48  # proposals that are compared by their predicted harm for each one that is evaluated
+_SWAPS = 48  # proposals that are compared by their predicted distortion for each one that is evaluated
 
 
 class Surrogate:
@@ -28,10 +28,10 @@ class Surrogate:
 
     def __init__(self, problem: Problem, start: np.ndarray, value: float) -> None:
         self.rows = np.arange(len(start))
-        self.harm = problem.harm
+        self.distortion = problem.distortion
         self.start, self.value = start, value
-        total = float(problem.harm[self.rows, start].sum())
-        # harm measures are 0 for the dense model: one evaluation then already says what a unit of curve is worth
+        total = float(problem.distortion[self.rows, start].sum())
+        # distortion measures are 0 for the dense model: one evaluation then already says what a unit of curve is worth
         self.prior = value / total if value > 0 and total > 0 else 1.0
         self._x: list[np.ndarray] = []
         self._y: list[float] = []
@@ -39,7 +39,7 @@ class Surrogate:
     def add(self, choice: np.ndarray, value: float) -> None:
         """Learn from an evaluation; infinite ones teach nothing that a linear model could hold."""
         if np.isfinite(value):
-            self._x.append(self.harm[self.rows, choice] - self.harm[self.rows, self.start])
+            self._x.append(self.distortion[self.rows, choice] - self.distortion[self.rows, self.start])
             self._y.append(value - self.value)
 
     def sample(self, rng: np.random.Generator, boldness: float) -> np.ndarray:
@@ -73,7 +73,7 @@ def propose_by_scales(
 ) -> np.ndarray | None:
     """Solve the allocation with coefficients drawn from the posterior; ``None`` when that was tried before."""
     for boldness in (rng.choice([0.0, 0.15, 0.4]), 0.3, 1.0):
-        scaled = problem.with_harm(problem.harm * surrogate.sample(rng, float(boldness))[:, None])
+        scaled = problem.with_distortion(problem.distortion * surrogate.sample(rng, float(boldness))[:, None])
         reduced = reduce_problem(scaled, best)
         plan = reduced.original(polish(reduced.problem, reduced.start))
         if plan.tobytes() not in seen and problem.fits(plan):
@@ -89,14 +89,14 @@ def propose_by_swaps(
     age: float,
     rng: np.random.Generator,
 ) -> np.ndarray | None:
-    """Take from one unit (early on from several), give to others; the best of many by predicted harm."""
+    """Take from one unit (early on from several), give to others; the best of many by predicted distortion."""
     rows = np.arange(len(best))
     tight = int(np.argmax(problem.spent(best) / np.maximum(problem.limit, 1e-300)))
     cost = problem.cost[tight]
     found: list[tuple[float, np.ndarray]] = []
     for _ in range(_SWAPS):
         scales = surrogate.sample(rng, 0.5)[:, None]
-        harm = problem.harm * scales
+        distortion = problem.distortion * scales
         plan = best.copy()
         takers = 1 + int(rng.random() < 0.5 * (1 - age)) + int(rng.random() < 0.3 * (1 - age))
         lower = np.flatnonzero((cost < cost[rows, best][:, None]).any(axis=1))
@@ -104,19 +104,21 @@ def propose_by_swaps(
             return None
         givers = rng.choice(lower, min(takers, len(lower)), replace=False)
         for u in givers:
-            plan[u] = _cheaper(cost[u], harm[u], int(plan[u]), rng)
-        fixed = np.where(np.isin(rows, givers)[:, None] & (np.arange(harm.shape[1]) != plan[:, None]), np.inf, harm)
-        plan = _give(replace(problem, harm=fixed), plan, int(rng.integers(1, 4)))
+            plan[u] = _cheaper(cost[u], distortion[u], int(plan[u]), rng)
+        fixed = np.where(
+            np.isin(rows, givers)[:, None] & (np.arange(distortion.shape[1]) != plan[:, None]), np.inf, distortion
+        )
+        plan = _give(replace(problem, distortion=fixed), plan, int(rng.integers(1, 4)))
         if plan is not None and plan.tobytes() not in seen:
-            change = float((harm[rows, plan] - harm[rows, best]).sum())
+            change = float((distortion[rows, plan] - distortion[rows, best]).sum())
             found.append((change, plan))
     return min(found, key=lambda f: f[0])[1] if found else None
 
 
-def _cheaper(cost: np.ndarray, harm: np.ndarray, now: int, rng: np.random.Generator) -> int:
+def _cheaper(cost: np.ndarray, distortion: np.ndarray, now: int, rng: np.random.Generator) -> int:
     """A level one or a few steps down: among options no other beats, chosen with falling odds."""
-    below = np.flatnonzero(np.isfinite(harm) & (cost < cost[now]))
-    below = below[np.lexsort((harm[below], -cost[below]))]  # dearest first
+    below = np.flatnonzero(np.isfinite(distortion) & (cost < cost[now]))
+    below = below[np.lexsort((distortion[below], -cost[below]))]  # dearest first
     steps = min(int(rng.geometric(0.35)), len(below))
     return int(below[steps - 1])
 
@@ -132,7 +134,7 @@ def _give(problem: Problem, plan: np.ndarray, most: int) -> np.ndarray | None:
     for _ in range(most):
         left = problem.limit - problem.spent(plan)
         more = problem.cost - problem.cost[:, rows, plan][:, :, None]
-        gain = problem.harm[rows, plan][:, None] - problem.harm
+        gain = problem.distortion[rows, plan][:, None] - problem.distortion
         able = (more <= left[:, None, None]).all(axis=0) & (gain > 0)
         if not able.any():
             break

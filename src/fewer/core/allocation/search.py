@@ -1,4 +1,4 @@
-"""Search around a plan with the true harm, which is expensive to measure, instead of the sum of curves."""
+"""Search around a plan with the true distortion, which is expensive to measure, instead of the sum of curves."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SearchStep:
     evaluation
         Its number; 0 is the start.
     fitness
-        The harm that was measured; infinite when it was not a finite number.
+        The distortion that was measured; infinite when it was not a finite number.
     best
         Least fitness so far, this one included.
     accepted
@@ -66,12 +66,12 @@ def local_search(
     at_least: Sequence[int] | np.ndarray | None = None,
     progress: Callable[[SearchStep, np.ndarray], None] | None = None,
 ) -> tuple[Allocation, list[SearchStep]]:
-    """Improve a plan by its true harm, within the same budgets.
+    """Improve a plan by its true distortion, within the same budgets.
 
     The sum of curves leaves out how units act on each other. Two kinds of proposals, both within every budget:
 
     * **swap**: one unit (early on several) goes to a cheaper level and the freed budget goes to others, guided by the
-      predicted change of harm and by chance (as in EvoPress, arXiv 2410.14649);
+      predicted change of distortion and by chance (as in EvoPress, arXiv 2410.14649);
     * **scales**: each unit's curve is multiplied by a coefficient and the allocation is solved anew (as in SPDY,
       arXiv 2201.13096). Here the coefficients are drawn from their posterior given every evaluation so far, in a
       linear model of the fitness (Thompson sampling), instead of by random search.
@@ -87,8 +87,8 @@ def local_search(
     start
         A plan within them, usually from :func:`fewer.core.allocation.allocate.allocate`.
     fitness
-        Called with a (L,) choice, returns the harm to be lowered. Called once per evaluation and never twice for the
-        same choice.
+        Called with a (L,) choice, returns the distortion to be lowered. Called once per evaluation and never twice for
+        the same choice.
     evaluations
         Most calls of ``fitness``, the start included.
     seconds
@@ -121,8 +121,8 @@ def local_search(
     >>> from fewer.core.option import Option
     >>> from fewer.core.unit import Unit
     >>> options = (Option(), Option("unstructured", 0.5))
-    >>> curves = CurveSet(tuple(Curve(Unit(n, "linear", (2, 2)), options, {"weights": [4, 2]}, [0, harm])
-    ...                         for n, harm in [("a", 1.0), ("b", 2.0)]))
+    >>> curves = CurveSet(tuple(Curve(Unit(n, "linear", (2, 2)), options, {"weights": [4, 2]}, [0, distortion])
+    ...                         for n, distortion in [("a", 1.0), ("b", 2.0)]))
     >>> start = allocate(curves, "weights=75%")
     >>> best, history = local_search(curves, "weights=75%", start, lambda choice: 5.0 * choice[0] + choice[1],
     ...                              evaluations=4)
@@ -137,7 +137,7 @@ def local_search(
     best = problem.folded(np.array(start.choice, dtype=np.int64))
     if best is None:
         raise FewerError("the plan that the search is to start from is not one that allocation can give; allocate it")
-    if not np.isfinite(problem.harm[np.arange(len(best)), best]).all() or not problem.fits(best):
+    if not np.isfinite(problem.distortion[np.arange(len(best)), best]).all() or not problem.fits(best):
         raise FewerError(
             "the plan that the search is to start from is not within the budgets; allocate with them first"
         )

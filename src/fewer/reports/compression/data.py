@@ -209,7 +209,7 @@ class Additivity(_Part):
 
 
 class Contender(_Part):
-    """A plan that was put together and measured before one was made real; ``predicted`` is the sum of its harms.
+    """A plan that was put together and measured before one was made real; ``predicted`` is the sum of its distortions.
 
     ``made`` is the distortion of the whole model, cut in order, on the calibration images; None where it was not made.
     """

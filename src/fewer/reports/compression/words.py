@@ -282,7 +282,7 @@ _GOOD = 2.0
 
 
 def additivity_sentence(additivity: Additivity, heldout: float | None = None) -> str:
-    """Say whether the sum of per-layer harm predicts that of all cuts together, and what it means for the plan.
+    """Say whether the sum of per-layer distortion predicts that of all cuts together, and what it means for the plan.
 
     ``heldout`` is the distortion of the finished model on images that steered nothing. A sum that is right about the
     images of the plan and wrong about those is no good forecast, and is not called one.

@@ -20,7 +20,7 @@ def named_loss(name: str) -> Loss:
     """A loss of logits ``(batch, classes, *space)`` and class indices ``(batch, 1, *space)``.
 
     Dice terms leave the background out and are taken over the whole batch, so that a patch without a structure
-    does no harm.
+    does no distortion.
 
     Raises
     ------
