@@ -1,7 +1,10 @@
 """What must hold after every test, so that no test decides how the next one ends."""
 
 import gc
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +24,42 @@ def pytest_collection_finish() -> None:
     which is more than most trainings here take.
     """
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let everything be collected again, so that libraries find nothing left over when Python ends."""
+    gc.unfreeze()
+
+
+_APART = "FEWER_TEST_APART"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run what is marked ``apart`` or ``cluster`` in a process of its own.
+
+    Ray and signals change a process for good: its threads, its handlers and the stack that handlers run on.
+    """
+    marked = any(pyfuncitem.get_closest_marker(name) for name in ("apart", "cluster"))
+    if not marked or _APART in os.environ:
+        return None
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", pyfuncitem.nodeid]
+    done = subprocess.run(
+        command,
+        cwd=pyfuncitem.config.rootpath,
+        env={**os.environ, _APART: "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if done.returncode:
+        pytest.fail(
+            f"in a process of its own (exit code {done.returncode}):\n{done.stdout}{done.stderr}", pytrace=False
+        )
+    if "1 skipped" in done.stdout:
+        pytest.skip(next(line for line in done.stdout.splitlines() if line.startswith("SKIPPED")))
+    return True
 
 
 @pytest.fixture(autouse=True)

@@ -103,6 +103,7 @@ def test_killed_and_resumed_equals_uninterrupted(kind: str, point: str, step: in
     assert again.best_step == whole.best_step
 
 
+@pytest.mark.apart
 def test_a_signal_within_a_step_waits_for_its_end(tmp_path: Path) -> None:
     place = tmp_path / "checkpoint.safetensors"
 

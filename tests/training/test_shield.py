@@ -8,6 +8,7 @@ import pytest
 from fewer.training.shield import shield
 
 
+@pytest.mark.apart
 def test_nested_blocks_end_before_the_interruption() -> None:
     done = []
     before = signal.getsignal(signal.SIGINT)
