@@ -44,7 +44,7 @@ def shared() -> Path:
 
 
 def simulated(root: Path) -> tuple[Path, Path, Path]:
-    """8 source, 6 target and 6 test subjects; two axial slices each."""
+    """8 source, 6 target and 6 test subjects; four axial slices each."""
     from fewer.tasks.segment.modalities import SEQUENCES, tissues_of, write_domain
 
     z = np.load(shared() / "brain_label_maps" / "brain_labels_2mm.npz")
@@ -55,9 +55,9 @@ def simulated(root: Path) -> tuple[Path, Path, Path]:
         height = int(np.round(np.argwhere(deep)[:, 2].mean()))
         middle = np.argwhere(deep).mean(0).round().astype(int)
         part = "source" if index < 8 else "target" if index < 14 else "test"
-        for shift in (-2, 1):
+        for number, shift in enumerate((-5, -2, 1, 4)):
             plane = labels[middle[0] - 32 : middle[0] + 32, middle[1] - 32 : middle[1] + 32, height + shift]
-            maps[part][f"s{index + 1:02d}z{shift + 2}"] = tissues_of(plane)
+            maps[part][f"s{index + 1:02d}z{number}"] = tissues_of(plane)
     for seed, (part, sequence) in enumerate((("source", "t1"), ("target", "t2"), ("test", "t2"))):
         write_domain(root / part, maps[part], SEQUENCES[sequence], seed)
     return root / "source", root / "target", root / "test"
@@ -76,8 +76,8 @@ def flair(root: Path) -> tuple[Path, Path, Path]:
     for part, (subjects, kind) in parts.items():
         for name in subjects:
             image, mask = z[f"{name}_{kind}"], z[f"{name}_coarse"]
-            heights = np.flatnonzero((mask == 2).sum((0, 1)) > 20)
-            for number, at in enumerate(np.linspace(heights[0], heights[-1], 5).round().astype(int)[1:4]):
+            heights = np.flatnonzero((mask == 2).sum((0, 1)) > 20)  # deep grey matter; 2 cm below is the cerebellum
+            for number, at in enumerate(np.linspace(heights[0] - 10, heights[-1], 8).round().astype(int)):
                 place = Picture(image[None, :, :, at], (2.0, 2.0), spaced=True)
                 write_picture(root / part / "images" / f"{name}_{number}.nii.gz", image[:, :, at], place)
                 write_picture(root / part / "masks" / f"{name}_{number}.nii.gz", mask[:, :, at], place)

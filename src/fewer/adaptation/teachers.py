@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fewer.adaptation.baselines import sometimes
 from fewer.adaptation.learn import Lesson, Stream, learn
 from fewer.adaptation.problem import Adapted, Problem, Work
 from fewer.adaptation.pseudo import label
 from fewer.adaptation.settings import AdaptationSettings
-from fewer.adaptation.style import Style, random_curve
+from fewer.adaptation.style import Style, chain, degrade, one_of, random_contrast, random_curve, synthesise
 from fewer.training.history import Fit
 
-__all__ = ["in_rounds", "mean_teacher", "ours", "self_training"]
+__all__ = ["contrasts", "in_rounds", "mean_teacher", "ours", "self_training"]
+
+
+EASE = 0.3
+"""Share of a training over which random contrasts come in: what is easy first."""
 
 
 def in_rounds(
@@ -62,12 +65,12 @@ def mean_teacher(problem: Problem, settings: AdaptationSettings, work: Work) -> 
 
 
 def ours(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted:
-    """Random curves on both domains, a mean teacher that sees the plain target image, and filtered pseudo-labels.
+    """Random contrasts on both domains, a mean teacher that sees the plain target image, and filtered pseudo-labels.
 
     The student must give the answer of the teacher, who saw the image as it is, for an image whose contrast was changed
     at random.
     """
-    style = sometimes(random_curve, settings.curve_share) if settings.uses("curves") else None
+    style = contrasts(settings)
     on = settings.uses("consistency")
     lesson = Lesson(
         [Stream(problem.source, style)],
@@ -75,5 +78,17 @@ def ours(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted:
         target=problem.target if on else (),
         consistency=(3.0 if settings.consistency is None else settings.consistency) if on else 0.0,
         strong=style,
+        ease=EASE,
     )
     return Adapted(problem.network, in_rounds(problem, settings, work, lesson, style))
+
+
+def contrasts(settings: AdaptationSettings) -> Style | None:
+    """What changes the contrast of an image at random, with the modules that are switched on."""
+    curve, paint = settings.uses("curves"), settings.uses("structures")
+    if not (curve or paint):
+        return None
+    styles: list[tuple[float, Style | None]] = [(1 - settings.curve_share, None)]
+    share = settings.curve_share / (curve + 2 * paint)
+    styles += [(share, random_curve)] * curve + [(share, random_contrast), (share, synthesise)] * paint
+    return chain([one_of(styles), degrade])
