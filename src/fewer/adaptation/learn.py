@@ -99,9 +99,7 @@ def consistency(student: Sequence[Tensor], teacher: Sequence[Tensor], weights: S
     return total
 
 
-def styled(
-    images: Tensor, masks: Tensor | None, style: Style | None, key: Sequence[int], share: float = 1.0
-) -> Tensor:
+def styled(images: Tensor, masks: Tensor | None, style: Style | None, key: Sequence[int], share: float = 1.0) -> Tensor:
     """Apply a style to a share of the images of a batch; draws depend on the key alone."""
     if style is None:
         return images

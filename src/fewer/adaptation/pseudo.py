@@ -56,8 +56,8 @@ def plausible(mask: np.ndarray, masks: Sequence[Tensor], classes: int) -> tuple[
     """Compare a predicted mask with what source masks look like, and say whether it may train.
 
     Of each class so many parts stay as a source mask has at most; parts below a twentieth of the largest one are not
-    counted. What is left over becomes unknown, and so does a class that takes less than a third of the smallest share of
-    the image that it has in the source, or more than three times the largest. A mask without any structure left is
+    counted. What is left over becomes unknown, and so does a class that takes less than a third of the smallest share
+    of the image that it has in the source, or more than three times the largest. A mask without any structure left is
     refused. These numbers are chosen here; the winners of crossMoDA 2022 and 2023 checked components in like manner.
 
     Examples

@@ -234,9 +234,9 @@ def random_contrast(
     """Random curve, and then a random shift of each structure's intensities: contrast that no curve could give.
 
     A curve sends equal intensities to equal ones. Other modalities do not: two structures that are alike in the source
-    may differ in the target. So a share of the structures is moved up or down as a whole. Their texture stays, unlike in
-    :func:`synthesise`, and the shift fades over about a voxel at their rims, as partial volumes do. What is background
-    and not air is divided by its own intensity into parts that move likewise.
+    may differ in the target. So a share of the structures is moved up or down as a whole. Their texture stays, unlike
+    in :func:`synthesise`, and the shift fades over about a voxel at their rims, as partial volumes do. What is
+    background and not air is divided by its own intensity into parts that move likewise.
 
     Parameters
     ----------

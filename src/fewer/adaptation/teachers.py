@@ -41,7 +41,8 @@ def in_rounds(
         work.say(f"round {number}: pseudo-labels of {len(found)} of {len(problem.target)} target scans are plausible")
         if not found:
             work.say("no pseudo-label is plausible; the training goes on without them")
-        wider = replace(lesson, labelled=[*lesson.labelled, Stream(found, style)]) if found else lesson
+        wider = replace(lesson, ease=0.0)
+        wider = replace(wider, labelled=[*lesson.labelled, Stream(found, style)]) if found else wider
         name = f"round-{number}"
         left = steps - each * settings.rounds if number == settings.rounds else each
         stages[name] = learn(problem, settings, work, wider, name, model, steps=max(1, left))

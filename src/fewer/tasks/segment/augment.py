@@ -22,7 +22,8 @@ def augmentation(level: str, dims: int) -> Augment:
     Parameters
     ----------
     level
-        ``none``; ``upright``: mirrored along the first axis, brightness and contrast; ``light``: flips along all axes, quarter turns of square planes, brightness and contrast; ``full``: rotation up to
+        ``none``; ``upright``: mirrored along the first axis, brightness and contrast; ``light``: flips along all axes,
+        quarter turns of square planes, brightness and contrast; ``full``: as light, and rotation up to
         15 degrees, scale 0.8 to 1.2, gamma, blur and noise as well.
     dims
         2 or 3.

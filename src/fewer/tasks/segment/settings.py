@@ -96,7 +96,7 @@ class TrainSettings(LoopSettings):
         json_schema_extra={"group": "Images"},
         default="light",
         description="none, upright (mirrored along the first axis, brightness: for scans that all lie alike, in which "
-        "place tells much), light (flips, quarter turns, brightness) or full (rotation, scale, blur and noise as well).",
+        "place tells much), light (flips, quarter turns, brightness) or full (rotation, scale, blur, noise as well).",
     )
     fold: int = Field(
         json_schema_extra={"group": "Images"},
