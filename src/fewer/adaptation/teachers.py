@@ -1,4 +1,4 @@
-"""Self-training, mean teacher, and their combination with random curves, which is the default."""
+"""Self-training, mean teacher, and random contrasts with self-training, which is the default."""
 
 from __future__ import annotations
 
@@ -66,18 +66,19 @@ def mean_teacher(problem: Problem, settings: AdaptationSettings, work: Work) -> 
 
 
 def ours(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted:
-    """Random contrasts on both domains, a mean teacher that sees the plain target image, and filtered pseudo-labels.
+    """Random contrasts, and in the last third filtered pseudo-labels of target images, with random contrasts too.
 
-    The student must give the answer of the teacher, who saw the image as it is, for an image whose contrast was changed
-    at random.
+    A mean teacher comes in where a weight is given (``--consistency 3``): the student must give the answer of the
+    teacher, who saw the target image as it is, for the image in another contrast. It doubles the time and is off: in the
+    one run that compared (T1 to FLAIR, 800 steps, one seed) Dice was 0.55 with it and 0.59 without.
     """
-    style = contrasts(settings)
-    on = settings.uses("consistency")
+    style, weight = contrasts(settings), settings.consistency or 0.0
+    on = settings.uses("consistency") and weight > 0
     lesson = Lesson(
         [Stream(problem.source, style)],
         problem.held,
         target=problem.target if on else (),
-        consistency=(3.0 if settings.consistency is None else settings.consistency) if on else 0.0,
+        consistency=weight if on else 0.0,
         strong=style,
         ease=EASE,
     )

@@ -32,7 +32,7 @@ class AdaptSettings(AdaptationSettings, TrainSettings):
     batch: int = Field(
         default=4, ge=1, description="Samples per step; on few scans, many small steps learn more than few large ones."
     )
-    steps: int = Field(default=800, ge=1, description="Steps of all stages together, without those of a translator.")
+    steps: int = Field(default=1600, ge=1, description="Steps of all stages together, without those of a translator.")
     width: int = Field(
         default=8,
         ge=1,
@@ -41,7 +41,7 @@ class AdaptSettings(AdaptationSettings, TrainSettings):
     )
     learning_rate: float = Field(default=4e-3, gt=0, description="Rate after its warm-up.")
     rate_warm_up: float = Field(default=0.1, ge=0, lt=1, description="Share of the training in which the rate rises.")
-    every: int = Field(default=200, ge=1, description="Steps between looks at the choice, which leave a checkpoint.")
+    every: int = Field(default=400, ge=1, description="Steps between looks at the choice, which leave a checkpoint.")
     normalise: Literal["auto", "zscore", "inside", "global", "ct", "none"] = Field(
         default="inside",
         json_schema_extra={"group": "Images"},
