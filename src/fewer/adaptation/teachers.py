@@ -69,8 +69,8 @@ def ours(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted:
     """Random contrasts, and in the last third filtered pseudo-labels of target images, with random contrasts too.
 
     A mean teacher comes in where a weight is given (``--consistency 3``): the student must give the answer of the
-    teacher, who saw the target image as it is, for the image in another contrast. It doubles the time and is off: in the
-    one run that compared (T1 to FLAIR, 800 steps, one seed) Dice was 0.55 with it and 0.59 without.
+    teacher, who saw the target image as it is, for the image in another contrast. It doubles the time and is off: in
+    the one run that compared (T1 to FLAIR, 800 steps, one seed) Dice was 0.55 with it and 0.59 without.
     """
     style, weight = contrasts(settings), settings.consistency or 0.0
     on = settings.uses("consistency") and weight > 0

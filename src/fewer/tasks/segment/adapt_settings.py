@@ -47,6 +47,12 @@ class AdaptSettings(AdaptationSettings, TrainSettings):
         json_schema_extra={"group": "Images"},
         description="As in fewer train; inside (each image by itself, without the air around) suits both domains.",
     )
+    patch_voxels: int = Field(
+        default=16384,
+        ge=64,
+        json_schema_extra={"group": "Images"},
+        description="Most voxels of a patch that is fitted; 16384 are 128 x 128, or 25 x 25 x 25.",
+    )
     augment: Literal["auto", "none", "upright", "light", "full"] = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
         default="auto",
         json_schema_extra={"group": "Images"},
