@@ -60,7 +60,7 @@ class StrictSettings(BaseModel):
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])
             if first["type"] == "literal_error":
-                known = re.findall(r"'([^']+)'", first["ctx"]["expected"])
+                known = re.findall(r"'([^']+)'", first.get("ctx", {}).get("expected", ""))
                 raise FewerError(
                     f"{where}: {name} cannot be {first['input']!r}{near_match(str(first['input']), known)}"
                 ) from None
