@@ -17,10 +17,10 @@ class Grid(StrictSettings):
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ((float("nan"), 1.0), "spacing.0=nan: Input should be a finite number"),
-        ((1.0, "x"), "spacing.1='x': Input should be a valid number"),
-        ("atuo", "spacing='atuo': Input should be 'auto' or 'native'"),
-        (3.0, "spacing=3.0: Input should be a valid tuple"),
+        ((float("nan"), 1.0), "spacing.0=nan: must be a finite number"),
+        ((1.0, "x"), "spacing.1='x': must be a valid number"),
+        ("atuo", "spacing cannot be 'atuo'; did you mean 'auto'?"),
+        (3.0, "spacing=3.0: must be a valid tuple"),
     ],
 )
 def test_of_words_or_numbers_the_mistake_is_told_that_was_made(value, says) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]
 
+Switch = Annotated[bool, Parameter(negative="")]
+
 
 def bench(
     model: str,
@@ -26,15 +28,17 @@ def bench(
     images: Path | None = None,
     rounds: int | None = None,
     seconds: float = 20.0,
-    layers: bool = False,
-    out: Path | None = None,
-    overwrite: bool = False,
+    layers: Switch = False,
     report: bool = True,
+    out: Annotated[Path | None, Parameter(alias="-o")] = None,
+    overwrite: Switch = False,
     seed: int = 0,
     device: str = "cpu",
-    json: bool = False,
-    dry_run: bool = False,
+    json: Switch = False,
+    quiet: Annotated[bool, Parameter(negative="", alias="-q")] = False,
+    dry_run: Switch = False,
     trust: Annotated[list[str] | None, Parameter(negative="")] = None,
+    debug: Switch = False,
 ) -> int:
     """Time a model or a run folder beside torch, torch.compile, onnxruntime and OpenVINO, on the same input.
 
@@ -56,22 +60,26 @@ def bench(
         Wanted time of the rounds, per thread setting.
     layers
         Instead of peers: which layer costs what, held against the measured roofline.
+    report
+        Add what was found to the report of a run folder, as its first section.
     out
         Folder for bench.json and bench.svg (layers.json with --layers).
     overwrite
         Replace these files if they are there.
-    report
-        Add what was found to the report of a run folder, as its first section.
     seed
         Chooses images.
     device
         Only cpu; benchmarks/gpu.py times the GPU kernel.
     json
         Print the result as JSON, nothing else.
+    quiet
+        Show the result or an error, and no progress.
     dry_run
         Say what would be timed, and stop.
     trust
         Python file that a run names and that may be run: loading it runs its code; may be repeated.
+    debug
+        Show the traceback of an error.
     """
     if trust:
         from fewer.models.trust import trust_files
@@ -91,7 +99,7 @@ def bench(
 
         if counts is not None and len(counts) != 1:
             raise FewerError("--layers takes one thread setting, for example --threads 1")
-        with _Bar(quiet=json) as bar:
+        with _Bar(quiet=json or quiet) as bar:
             found = bench_layers(
                 model,
                 threads=counts[0] if counts else 1,
@@ -111,7 +119,7 @@ def bench(
     from fewer.timing.table import bench_tables
     from fewer.verbs.bench import bench as run_bench
 
-    with _Bar(quiet=json) as bar:
+    with _Bar(quiet=json or quiet) as bar:
         result = run_bench(
             model,
             vs=vs,

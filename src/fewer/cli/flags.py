@@ -72,8 +72,8 @@ def _shown(default: Any) -> str:
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 
-def _p(group: Group) -> Parameter:
-    return Parameter(group=group, negative="", show_default=False)
+def _p(group: Group, short: str | None = None) -> Parameter:
+    return Parameter(group=group, negative="", show_default=False, alias=short)
 
 
 @Parameter(name="*")
@@ -81,7 +81,7 @@ def _p(group: Group) -> Parameter:
 class Shared:
     """Flags that mean the same in every verb."""
 
-    out: Annotated[str | None, _p(SHARED)] = None
+    out: Annotated[str | None, _p(SHARED, "-o")] = None
     """Where to write"""
     seed: Annotated[int | None, _p(SHARED)] = None
     """Of every random choice [0]"""
@@ -89,6 +89,8 @@ class Shared:
     """cpu; fewer compress, sense, train, eval and predict also take cuda [cpu]"""
     json: Annotated[bool, _p(SHARED)] = False
     """Print JSON on the standard output, nothing else"""
+    quiet: Annotated[bool, _p(SHARED, "-q")] = False
+    """Show the result or an error, and no progress"""
     dry_run: Annotated[bool, _p(SHARED)] = False
     """Say what would be done, with reasons for what would be skipped, and stop"""
     overwrite: Annotated[bool, _p(SHARED)] = False
@@ -101,6 +103,9 @@ class Shared:
     """Show the traceback of an error"""
 
     def __post_init__(self) -> None:
+        from fewer.cli.progress import show_progress
+
+        show_progress(not self.quiet)
         if self.trust:
             from fewer.models.trust import trust_files
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,9 +24,21 @@ class StrictSettings(BaseModel):
     >>> Oven.of({"degree": 200})
     Traceback (most recent call last):
     fewer.core.errors.FewerError: settings: unknown name 'degree'; did you mean 'degrees'?
+    >>> Oven.of({"degrees": 200})  # what is not said, is at its default
+    Oven(degrees=200)
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Only what differs from the defaults: the other thirty settings would hide it."""
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if value != field.get_default(call_default_factory=True):
+                yield name, value
+
+    def __str__(self) -> str:
+        return repr(self)
 
     @classmethod
     def of(cls, values: dict[str, Any], where: str = "settings") -> Self:
@@ -44,7 +58,12 @@ class StrictSettings(BaseModel):
             return cls(**tidy)
         except ValidationError as error:
             first, name = _likeliest(error)
-            message = first["msg"].removeprefix("Value error, ")
+            if first["type"] == "literal_error":
+                known = re.findall(r"'([^']+)'", first.get("ctx", {}).get("expected", ""))
+                raise FewerError(
+                    f"{where}: {name} cannot be {first['input']!r}{near_match(str(first['input']), known)}"
+                ) from None
+            message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
             value = f"{name}={first['input']!r}: " if name else ""  # a rule between several values has no name
             raise FewerError(f"{where}: {value}{message}") from None
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from fewer.core.display import Fact, Shown, counted
 from fewer.core.errors import FewerError
 from fewer.core.reading import read_bytes
 from fewer.data.preprocess import Preprocess
@@ -21,8 +22,8 @@ from fewer.models.plain import fold_weights, own_copy
 from fewer.models.trust import check_trusted, note_run
 
 
-@dataclass(frozen=True)
-class LoadedModel:
+@dataclass(frozen=True, repr=False)
+class LoadedModel(Shown):
     """A model in evaluation mode, how its input is made, and how to build its architecture again.
 
     Parameters
@@ -47,6 +48,17 @@ class LoadedModel:
     preprocess: Preprocess = field(default_factory=Preprocess)
     task: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def shown(self) -> tuple[str, list[Fact]]:
+        """What it is, and how its input is made: the numbers that are most often wrong."""
+        weights = sum(parameter.numel() for parameter in self.model.parameters())
+        mean, std = (", ".join(f"{number:.3g}" for number in numbers) for numbers in (self.mean, self.std))
+        return f"Model {self.name}", [
+            ("class", f"{type(self.model).__name__}, {counted(weights, 'parameter')}"),
+            ("input", " x ".join(map(str, self.input_size))),
+            ("pixels", f"minus {mean}; over {std}; {self.interpolation}, crop {self.crop:g}"),
+            ("task", self.task or ""),
+        ]
 
     @property
     def input_size(self) -> tuple[int, ...]:
@@ -112,6 +124,12 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
     --------
     >>> load_model("fewer/vit-small-16").input_size
     (3, 224, 224)
+    >>> load_model("fewer/vit-small-16")
+    Model fewer/vit-small-16
+      class   VisionTransformer, 22,050,664 parameters
+      input   3 x 224 x 224
+      pixels  minus 0.485, 0.456, 0.406; over 0.229, 0.224, 0.225; bicubic, crop 0.9
+      task    classify
     """
     if isinstance(spec, nn.Module):
         loaded = _from_object(spec)

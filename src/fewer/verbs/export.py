@@ -247,7 +247,7 @@ def _about_integers(
             f"{which}, and their activations are not rounded by the file: for int8 products everywhere, export with "
             f"--activations static. onnxruntime rounds them by itself, unless its session is told {' = '.join(_EXACT)}"
         ]
-    error = "" if difference is None else f": an output error of {difference**2:.3g} on {len(shown[1])} other images"
+    error = "" if difference is None else f": a distortion of {difference**2:.3g} on {len(shown[1])} other images"
     return [
         f"{which}, and their activations are rounded with one scale for the whole tensor, found on {len(shown[0])} "
         f"images{error}; this package's own kernels have a scale for each token"
