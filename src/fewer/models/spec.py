@@ -19,6 +19,7 @@ from fewer.models import builtin
 from fewer.models.build import Source
 from fewer.models.foreign import alone
 from fewer.models.plain import fold_weights, own_copy
+from fewer.models.strangers import refuse_strangers
 from fewer.models.trust import check_trusted, note_run
 
 
@@ -153,6 +154,7 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
         settings = Preprocess.of(settings.to_dict() | preprocess, f"model {loaded.name}")
     loaded.model.eval()
     if isinstance(spec, str):
+        refuse_strangers(loaded.model)
         fold_weights(loaded.model)
     return LoadedModel(loaded.model, loaded.name, loaded.source, settings, loaded.task, loaded.meta)
 
