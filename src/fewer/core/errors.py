@@ -18,8 +18,8 @@ class FewerError(Exception):
 
     The sentence says what was wrong, where, the nearest valid name and one fix. The command line prints it
     and exits with code 2; a traceback is shown only with ``--debug``. A word of 300 characters or more is cut: it is a
-    value out of a damaged file, which would hide the sentence. Commands that install something are written for the Python
-    and the checkout at hand (:mod:`fewer.core.install`).
+    value out of a damaged file, which would hide the sentence. Commands that install something are written for the
+    Python and the checkout at hand (:mod:`fewer.core.install`).
 
     Examples
     --------
