@@ -57,8 +57,7 @@ class StrictSettings(BaseModel):
         try:
             return cls(**tidy)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
+            first, name = _likeliest(error)
             if first["type"] == "literal_error":
                 known = re.findall(r"'([^']+)'", first.get("ctx", {}).get("expected", ""))
                 raise FewerError(
@@ -67,6 +66,22 @@ class StrictSettings(BaseModel):
             message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
             value = f"{name}={first['input']!r}: " if name else ""  # a rule between several values has no name
             raise FewerError(f"{where}: {value}{message}") from None
+
+
+def _likeliest(error: ValidationError) -> tuple[Any, str]:
+    """The mistake to tell, and the name of what has it.
+
+    A value that may be a word or numbers fails once for each; whoever gave numbers must not be told of the words.
+    """
+    mistakes = error.errors()
+    field = mistakes[0]["loc"][:1]
+    same = [one for one in mistakes if one["loc"][:1] == field]
+    told = next((one for one in same if one["type"] != "literal_error"), same[0])
+    if isinstance(same[0]["input"], str):
+        told = same[0]
+    # between the field and the place in a list stands the type that was tried, which is no name of the user's
+    parts = [str(part) for index, part in enumerate(told["loc"]) if index == 0 or isinstance(part, int)]
+    return told, ".".join(parts)
 
 
 def _check_size(name: str, value: Any, where: str) -> None:

@@ -159,7 +159,7 @@ def select(
         before = queue.read_plan() if proceed else None
         returned = read_labels(labels, root, names) if labels is not None else None
         if before is None:
-            _check_early(method, wanted, len(names), predictions, returned)
+            _check_early(method, wanted, len(names), predictions, returned, unnamed)
         model = features if features is not None and not isinstance(features, (str, Path)) else config["features"]
         vectors, job = _vectors(queue, model, config, names, gone, batch, backend, workers, progress)
         plan, selection, pool_size = _round(
@@ -200,13 +200,30 @@ def one_budget(budget: str | Budget) -> Budget:
 
 
 def _check_early(
-    method: str, budget: Budget, images: int, predictions: str | Path | None, returned: Returned | None
+    method: str,
+    budget: Budget,
+    images: int,
+    predictions: str | Path | None,
+    returned: Returned | None,
+    skipped: Sequence[Skipped],
 ) -> None:
     """Tell what cannot work before the pool is embedded, which may take hours."""
-    budget.count(images)
+    _count(budget, images, skipped)
     has_classes = returned is not None and len({c for c in returned.labels.values() if c is not None}) > 1
     if method in METHODS and "predictions" in METHODS[method].needs and predictions is None and not has_classes:
         raise cold_start(method)
+
+
+def _count(budget: Budget, images: int, skipped: Sequence[Skipped]) -> int:
+    """Images that the budget allows; where that is more than there are, the files that were skipped are named."""
+    try:
+        return budget.count(images)
+    except FewerError as error:
+        if not skipped:
+            raise
+        told = ", ".join(f"{one.name} ({one.reason})" for one in skipped[:3])
+        more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+        raise FewerError(f"{error}; left out are {told}{more}") from None
 
 
 def _config(
@@ -358,18 +375,20 @@ def _round(
         facts["predictions"] = _probe(vectors.vectors, labelled, row_of, set(excluded.tolist()), seed)
     pool = Pool(vectors.vectors, labelled=taken, excluded=excluded, corrupted=corrupted, **facts)
     with progress.stage("choose", None) as stage:
-        selection = choose(pool, method, budget.count(len(pool.candidates())), seed)
+        left_out = [Skipped(name=names[row], reason=reason) for row, reason in sorted(skipped.items())]
+        selection = choose(pool, method, _count(budget, len(pool.candidates()), left_out), seed)
         # vectors of a file or an earlier round say nothing about the images now: the chosen ones are looked at
         while broken := _unreadable(selection.rows, names, Path(config["pool"])):
             skipped |= broken
+            left_out = [Skipped(name=names[row], reason=reason) for row, reason in sorted(skipped.items())]
             pool = replace(pool, excluded=np.union1d(pool.excluded, list(broken)))
-            selection = choose(pool, method, budget.count(len(pool.candidates())), seed)
+            selection = choose(pool, method, _count(budget, len(pool.candidates()), left_out), seed)
         stage.advance(note=method)
     plan = QueuePlan(
         pool=config["pool"],
         features=config["features"],
         images=len(names) - len(gone),
-        skipped=[Skipped(name=names[row], reason=reason) for row, reason in sorted(skipped.items())],
+        skipped=left_out,
         rounds=[],
         queue=list(before.queue) if before else [],
         labelled=labelled,
