@@ -13,7 +13,7 @@ from fewer.core.errors import FewerError
 if TYPE_CHECKING:
     from fewer.core.strict import StrictSettings
 
-__all__ = ["Shared", "cpu_only", "flags_of", "given", "usable_device"]
+__all__ = ["ModelFlags", "Shared", "cpu_only", "flags_of", "given", "usable_device"]
 
 WORK = Group("How the work is done", sort_key=90)
 SHARED = Group("Every verb", sort_key=99)
@@ -110,6 +110,37 @@ class Shared:
             from fewer.models.trust import trust_files
 
             trust_files(self.trust)
+
+
+_MODEL = Group("Model and its input", sort_key=5)
+
+
+@Parameter(name="*")
+@dataclass
+class ModelFlags:
+    """What is said of a model beside its name; :mod:`fewer.models.options` puts it into the spec."""
+
+    checkpoint: Annotated[str | None, _p(_MODEL)] = None
+    """Weights of your own: a .safetensors file, or a .pt file that holds tensors only [those of the model]"""
+    classes: Annotated[int | None, _p(_MODEL)] = None
+    """Outputs of the network that the checkpoint is of [those of the model]"""
+    input_size: Annotated[str | None, _p(_MODEL)] = None
+    """Side of the input in pixels, or channels and sides: 96 or 1x28x28 [what the model says]"""
+    mean: Annotated[str | None, _p(_MODEL)] = None
+    """Of the pixels, from 0 to 1: one number or one per channel, with commas [what the model says]"""
+    std: Annotated[str | None, _p(_MODEL)] = None
+    """Of the pixels, likewise [what the model says]"""
+
+    def spec(self, model: str) -> str:
+        """The model's spec with these options."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        if not any(value is not None for value in given.values()):
+            return model
+        from fewer.models.options import split_spec, with_options
+
+        whole = with_options(model, **given)
+        split_spec(whole)  # what cannot be read is told before anything is done
+        return whole
 
 
 def usable_device(shared: Shared) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from fewer.cli.flags import Shared, given
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from fewer.cli.flags import ModelFlags, Shared, given
 from fewer.cli.setting_flags import SettingFlags
 from fewer.core.errors import FewerError
 
@@ -13,9 +17,10 @@ def sense(
     model: str | None = None,
     /,
     *,
-    images: str | None = None,
+    images: Annotated[str | None, Parameter(alias="-i")] = None,
     preset: str | None = None,
     config: str | None = None,
+    of_model: ModelFlags | None = None,
     settings: SettingFlags | None = None,
     shared: Shared | None = None,
 ) -> int:
@@ -24,7 +29,7 @@ def sense(
     Parameters
     ----------
     model
-        fewer/dinov2-small, timm/NAME, hf/NAME or FILE.py:FUNCTION, which runs the code of that file.
+        fewer/dinov2-small, timm/NAME, torchvision/NAME, hf/NAME or FILE.py:FUNCTION, which runs the code of that file.
         See: fewer list models
     images
         A folder of unlabelled images.
@@ -47,6 +52,7 @@ def sense(
         raise FewerError("which model? give one, for example: fewer sense fewer/mobilenet-v2 --images photos/")
     if images is None and chosen.data_free is None:
         raise FewerError("which images? give a folder with --images, or sense without any: --data-free noise")
+    model = (of_model or ModelFlags()).spec(model)
     out = shared.out or "run"
     if shared.dry_run:
         return dry_run(model, images, chosen, shared, ["sense only"], out)

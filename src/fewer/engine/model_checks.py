@@ -163,14 +163,14 @@ def _guests(model: nn.Module) -> Iterator[set[nn.Module]]:
     """Modules with parameters that a call of the model runs though they are none of its own."""
     own, found, thread = set(model.modules()), set(), get_ident()
 
-    @torch.compiler.disable
     def hook(module: nn.Module, _args: Any) -> None:
         if get_ident() == thread and module not in own and next(module.parameters(False), None) is not None:
             found.add(module)
 
     # a compiled part cannot be compiled with a hook on every module; it does the same without
     stance = getattr(torch.compiler, "set_stance", None)
-    handle = register_module_forward_pre_hook(hook)
+    apart: Any = torch.compiler.disable(hook)
+    handle = register_module_forward_pre_hook(apart)
     try:
         with stance("force_eager") if stance else nullcontext():
             yield found

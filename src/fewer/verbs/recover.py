@@ -25,7 +25,7 @@ from fewer.engine.quality import QualityLike
 from fewer.engine.refit import affordable_views, can_refit, refit, room_for_views
 from fewer.engine.reopen import Measured, OpenRun, check_finished, open_run
 from fewer.models.artefact import save_artefact, state_hash
-from fewer.models.recipe import precisions_of
+from fewer.models.recipe import Recipe, precisions_of
 from fewer.models.running import Forward
 from fewer.models.trust import Trust, trusting
 from fewer.quantize.activations import rounding_inputs_of
@@ -173,8 +173,13 @@ def recover(
             folder = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume))
         else:
             folder = stack.enter_context(RunFolder.edit(run))
+        if resume and not elsewhere and _is_done(folder, work.recipe):
+            shutil.rmtree(folder.path / ".scratch", ignore_errors=True)
+            done = RunReport.from_json(folder.read_text("report_json"))
+            return RecoveredRun(work.student, work.plan, done, work.masks, folder.home)
         checkpoint = _scratch(folder, overwrite, resume, elsewhere)
-        folder.log("recovering", command=command or "", budget_seconds=seconds, steps=steps)
+        start = work.recipe.weights_sha256
+        folder.log("recovering", command=command or "", budget_seconds=seconds, steps=steps, start=start)
         with progress.stage("judge", None) as stage:
             work.judge = judge_of(work.prepared, work.settings, work.prepared.heldout)
             judging = perf_counter()
@@ -198,6 +203,13 @@ def recover(
 def report_error(report: RunReport, which: str) -> float | None:
     """The held-out error before or after the recovery."""
     return getattr(report.recovery, which) if report.recovery is not None else None
+
+
+def _is_done(folder: RunFolder, recipe: Recipe) -> bool:
+    """Whether the recovery that began last has put its model into the run, and was killed while it tidied up."""
+    begun = [entry for entry in folder.read_log() if entry["event"] == "recovering"]
+    start = begun[-1].get("start") if begun else None
+    return start is not None and start != recipe.weights_sha256 and "recovery" in recipe.meta
 
 
 def _scratch(folder: RunFolder, overwrite: bool, resume: bool, elsewhere: bool) -> Path:
