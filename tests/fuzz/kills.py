@@ -9,7 +9,9 @@ Some points run with the tests. By hand, all of them::
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
+import io
 import json
 import shutil
 import sys
@@ -30,6 +32,8 @@ __all__ = ["VERBS", "Verb", "check", "kill_points"]
 class Verb:
     """A verb that is killed.
 
+    Where it says that the work is finished when it is to go on, the result must be whole as well.
+
     Attributes
     ----------
     prepare
@@ -46,10 +50,26 @@ class Verb:
 
 
 def _digest(*names: str) -> Callable[[Path], Any]:
+    """Contents of some files of a run, and the names of all that a user sees."""
+
     def of(folder: Path) -> dict[str, str]:
-        return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+        shown = sorted(p.relative_to(folder).as_posix() for p in (folder / "run").rglob("*") if p.is_file())
+        shown = [name for name in shown if "/." not in name]
+        return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names} | {
+            "names": str(shown)
+        }
 
     return of
+
+
+def _goes_on(work: Callable[[Path, bool], None], folder: Path) -> None:
+    from fewer.core.errors import FewerError
+
+    try:
+        work(folder, True)
+    except FewerError as error:
+        if "is finished" not in str(error):
+            raise
 
 
 def _net() -> Any:
@@ -140,7 +160,14 @@ def _second_round(folder: Path, resume: bool) -> None:
 def _chosen(folder: Path) -> Any:
     plan = json.loads((folder / "queue" / "plan.json").read_text())
     rows = (folder / "queue" / "queue.csv").read_text()
-    return [(one["name"], one.get("round")) for one in plan["queue"]], plan["labelled"], len(plan["rounds"]), rows
+    names = sorted(path.name for path in (folder / "queue").iterdir() if not path.name.startswith("."))
+    return (
+        names,
+        [(one["name"], one.get("round")) for one in plan["queue"]],
+        plan["labelled"],
+        len(plan["rounds"]),
+        rows,
+    )
 
 
 def _train(name: str) -> Verb:
@@ -190,13 +217,17 @@ def _domains(folder: Path) -> None:
 
 def _adapt(folder: Path, resume: bool) -> None:
     from fewer.cli.main import main
+    from fewer.core.errors import FewerError
     from tests.adaptation.domains import SMALL
 
     words = [f"--{key.replace('_', '-')}={value}" for key, value in SMALL.items()]
     more = ["--resume"] if resume else []
     places = [str(folder / "source"), str(folder / "target"), "--out", str(folder / "run")]
-    code = main(["adapt", *places, *words, *more])
-    assert code == 0, f"exit {code}"
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        code = main(["adapt", *places, *words, *more])
+    if code:
+        raise FewerError(said.getvalue())
 
 
 _RUN = _digest("run/model.safetensors", "run/plan.json", "run/curves.npz")
@@ -235,7 +266,7 @@ def check(verb: Verb, base: Path, place: Path, count: int, wanted: Any) -> str:
         code = killed_at(count, place, verb.work, place, False)
         if code not in (0, KILLED):
             return f"killed before operation {count}: exit {code}"
-        if code == KILLED and (done := killed_at(0, place, verb.work, place, True)):
+        if code == KILLED and (done := killed_at(0, place, _goes_on, verb.work, place)):
             return f"killed before operation {count}: going on ends with {done}"
         found = verb.result(place)
         return "" if found == wanted else f"killed before operation {count}: another result"
@@ -248,6 +279,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=sorted(VERBS))
     parser.add_argument("--every", type=int, default=1, help="only every so many operations")
+    parser.add_argument("--last", type=int, default=0, help="only the last so many operations")
     words = parser.parse_args()
     faults = 0
     for name in words.only or VERBS:
@@ -256,7 +288,8 @@ def main() -> int:
             base.mkdir()
             verb.prepare(base)
             count, wanted = kill_points(verb, base, place)
-            told = [check(verb, base, place, at, wanted) for at in range(1, count + 1, words.every)]
+            first = max(1, count - words.last + 1) if words.last else 1
+            told = [check(verb, base, place, at, wanted) for at in range(first, count + 1, words.every)]
             wrong = [one for one in told if one]
             faults += len(wrong)
             print(f"{name}: {count} operations, {len(told)} kills, {len(wrong)} faults", *wrong, sep="\n  ", flush=True)

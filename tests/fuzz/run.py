@@ -34,6 +34,7 @@ MEMORY = 2**30
 """Bytes that a process may grow by, whatever a file claims."""
 
 _WRITES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.symlink", "os.link"}
+_CACHES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR")
 _state: dict[str, Any] = {"home": None, "outside": []}
 
 
@@ -66,52 +67,86 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
+class _Found(list[str]):
+    """Findings, told as they come."""
+
+    def __init__(self, tell: Callable[[str], None] | None) -> None:
+        super().__init__()
+        self.tell, self.seen = tell, set[tuple[str, ...]]()
+
+    def note(self, text: str, *place: str) -> None:
+        if place not in self.seen or not place:
+            self.seen.add(place)
+            self.append(text)
+            if self.tell is not None:
+                self.tell(text)
+
+    def broke(self, name: str, number: int, error: Exception) -> None:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if "/fewer/" in f.filename]
+        at = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
+        kind = type(error).__name__
+        self.note(
+            f"{name} {number}: {kind} at {at}: {str(error)[:600]}", name, kind, at if frames else str(error)[-80:]
+        )
+
+
 def fuzz(
     mutations: int,
     seed: int,
     base: Path | None = None,
     targets: list[str] | None = None,
     seconds: float = float("inf"),
+    tell: Callable[[str], None] | None = None,
 ) -> list[str]:
     """Run mutations, none that begins after ``seconds`` of CPU; what went wrong, every place of the code once."""
     until = time.process_time() + seconds
-    names, faults, seen = targets or sorted(TARGETS), [], set()
+    names, found = targets or sorted(TARGETS), _Found(tell)
+    old, before = dict(os.environ), sys.dont_write_bytecode
     with tempfile.TemporaryDirectory(prefix="fewer-fuzz-") as folder:
         home = Path(folder)
-        if base is None:
-            make_all(base := home / "base")
-        sys.addaudithook(_watch)
-        started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        for number in range(mutations):
-            if time.process_time() > until:
-                break
-            draw, name = random.Random(f"{seed} {number}"), names[number % len(names)]
-            work = home / "work"
-            shutil.rmtree(work, ignore_errors=True)
-            shutil.copytree(base, work)
-            _state["home"], _state["outside"] = str(home), []
-            try:
-                with _quiet(), limited(120):
-                    TARGETS[name](work, draw)
-            except TooLong as error:
-                faults.append(f"{name} {number}: {error}")
-            except FewerError as error:
-                if len(str(error)) > 4000:
-                    faults.append(f"{name} {number}: a sentence of {len(str(error))} characters")
-            except Exception as error:
-                frames = [f for f in traceback.extract_tb(error.__traceback__) if "/fewer/" in f.filename]
-                at = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
-                if (name, type(error).__name__, at) not in seen:
-                    seen.add((name, type(error).__name__, at))
-                    faults.append(f"{name} {number}: {type(error).__name__} at {at}: {str(error)[:300]}")
-            finally:
-                _state["home"] = None
-            faults += [f"{name} {number}: wrote outside: {one}" for one in set(_state["outside"])]
-            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - started
-            if grown > MEMORY:
-                faults.append(f"{name} {number}: memory grew by {grown / 1e6:.0f} MB")
-                started += grown
-    return faults
+        # nothing of this machine's own is read, and no library that is imported meanwhile writes where it is used to
+        os.environ.update({name: str(home / "cache") for name in _CACHES})
+        sys.dont_write_bytecode = True
+        try:
+            if base is None:
+                make_all(base := home / "base")
+            sys.addaudithook(_watch)
+            started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            for number in range(mutations):
+                if time.process_time() > until:
+                    break
+                _mutate(names[number % len(names)], number, seed, base, home, found)
+                grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - started
+                if grown > MEMORY:
+                    found.note(f"{names[number % len(names)]} {number}: memory grew by {grown / 1e6:.0f} MB")
+                    started += grown
+        finally:
+            sys.dont_write_bytecode = before
+            for name in _CACHES:
+                os.environ.pop(name)
+            os.environ.update({name: old[name] for name in _CACHES if name in old})
+    return found
+
+
+def _mutate(name: str, number: int, seed: int, base: Path, home: Path, found: _Found) -> None:
+    draw, work = random.Random(f"{seed} {number}"), home / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(base, work)
+    _state["home"], _state["outside"] = str(home), []
+    try:
+        with _quiet(), limited(120):
+            TARGETS[name](work, draw)
+    except TooLong as error:
+        found.note(f"{name} {number}: {error}")
+    except FewerError as error:
+        if len(str(error)) > 4000:
+            found.note(f"{name} {number}: a sentence of {len(str(error))} characters")
+    except Exception as error:
+        found.broke(name, number, error)
+    finally:
+        _state["home"] = None
+    for one in set(_state["outside"]):
+        found.note(f"{name} {number}: wrote outside: {one}", name, "outside", one.partition(" ")[0])
 
 
 def main() -> int:
@@ -120,9 +155,9 @@ def main() -> int:
     parser.add_argument("--mutations", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", choices=sorted(TARGETS))
+    parser.add_argument("--base", type=Path, help="what another run of make_all has left, instead of anew")
     words = parser.parse_args()
-    faults = fuzz(words.mutations, words.seed, targets=words.only)
-    print(*faults, sep="\n")
+    faults = fuzz(words.mutations, words.seed, words.base, words.only, tell=lambda text: print(text, flush=True))
     kinds = collections.Counter(fault.split()[0] for fault in faults)
     print(f"{words.mutations} mutations, seed {words.seed}: {len(faults)} faults {dict(kinds)}")
     return 1 if faults else 0

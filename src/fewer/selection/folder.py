@@ -88,6 +88,10 @@ class QueueFolder:
                 names = {path.name for path in folder.iterdir()}
             again = resume and not proceed and anew.exists()
             if "plan.json" in names and not (proceed or overwrite or again):
+                if resume:
+                    raise FewerError(
+                        f"the queue in {folder} is finished; for a further round give --continue without --resume"
+                    )
                 raise FewerError(
                     f"{folder} already holds a queue; give --continue for a further round, --overwrite to start anew"
                 )
