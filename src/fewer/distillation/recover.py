@@ -216,7 +216,7 @@ def train_student(
                 LoopSettings(device="cpu" if device.type == "cpu" else "auto"),
                 schedule=settings.schedule(),
                 optimiser=Optimiser("relative-adam", settings.rate, decay=0.0),
-                # the start is judged too, so that a training that only distortions gives the student back as it was
+                # the start is judged too, so that a training that only distorts gives the student back as it was
                 validate=Validation(validate, "lower", "error", at_start=True, times=settings.validations),
                 constraints=weights,
                 average=Average(weights, buffers=False),
