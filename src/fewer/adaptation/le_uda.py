@@ -150,7 +150,6 @@ def _two_teachers(problem: Problem, settings: AdaptationSettings, work: Work, *,
         name="train",
         progress=work.progress,
         checkpoint=work.checkpoint("train"),
-        key=work.key,
         average=lesson.average,
         callbacks=[lesson.clock],
         validate=Validation(

@@ -157,7 +157,6 @@ def learn(
         name=name,
         progress=work.progress,
         checkpoint=work.checkpoint(name),
-        key=work.key,
         average=step.average,
         callbacks=[step.clock],
         validate=Validation(lambda net: judge(problem, lesson.held, net), name="choice"),

@@ -26,7 +26,7 @@ from fewer.training.callbacks import Callback
 from fewer.training.checkpoint import Checkpoint
 from fewer.training.constrained import Constrained, Held
 from fewer.training.history import Fit
-from fewer.training.loop import NotFinite, Validation, fit
+from fewer.training.loop import NotFinite, Special, Validation, fit
 from fewer.training.optimise import Optimiser
 from fewer.training.schedule import Schedule
 from fewer.training.settings import LoopSettings
@@ -222,10 +222,7 @@ def train_student(
                 average=Average(weights, buffers=False),
                 checkpoint=checkpoint and Checkpoint(checkpoint, key, _STORE_EVERY, at_validations=False),
                 callbacks=[objective, *callbacks],
-                start=start,
-                train_mode=False,  # BatchNorm keeps its statistics, dropout is off
-                tolerate=_UNSTABLE - 1,
-                clock=clock,
+                special=Special(start, train_mode=False, tolerate=_UNSTABLE - 1, clock=clock),
             )
     except NotFinite:
         raise FewerError("the error of the model in training is no longer finite; give a smaller --rate") from None

@@ -140,7 +140,8 @@ class ArrayTask(Task):
     ) -> tuple[nn.Module, Measured]:
         import torch
 
-        from fewer.training.loop import check_device, fit, make_accelerator, work_key
+        from fewer.training.checkpoint import Checkpoint, work_key
+        from fewer.training.loop import check_device, fit, make_accelerator
 
         check_device(settings)
         torch.manual_seed(settings.seed)
@@ -167,8 +168,7 @@ class ArrayTask(Task):
             steps=settings.steps,
             name="train",
             progress=progress,
-            checkpoint=scratch and scratch / "checkpoint.safetensors",
-            key=key,
+            checkpoint=Checkpoint.within(scratch, key),
             validate=score,
         )
         if done.best is not None:

@@ -55,7 +55,6 @@ def train_cut(problem: Problem, settings: AdaptationSettings, work: Work) -> tup
         name="translator",
         progress=work.progress,
         checkpoint=work.checkpoint("translator"),
-        key=work.key,
     )
     return Translator(game.generator, settings.translator_slices), done
 

@@ -34,8 +34,9 @@ from fewer.tasks.classify.networks import NETWORKS, build
 from fewer.tasks.classify.readers import open_data
 from fewer.tasks.classify.settings import TrainSettings
 from fewer.tasks.classify.trained import TrainedRun
+from fewer.training.checkpoint import Checkpoint, work_key
 from fewer.training.constrained import Constrained, Held
-from fewer.training.loop import check_device, fit, make_accelerator, work_key
+from fewer.training.loop import check_device, fit, make_accelerator
 from fewer.training.optimise import Player
 
 __all__ = ["Prepared", "prepare", "train"]
@@ -240,8 +241,9 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
         steps=settings.steps,
         name="train",
         progress=progress,
-        checkpoint=scratch and scratch / "checkpoint.safetensors",
-        key=work_key(settings.model_dump(exclude={"device"}), names, str(loaded.source)),
+        checkpoint=Checkpoint.within(
+            scratch, work_key(settings.model_dump(exclude={"device"}), names, str(loaded.source))
+        ),
         validate=_accuracy(prepared, settings, progress),
         constraints=Constrained(net, own, only_trainable=True) if held else None,
         callbacks=[bits] if bits is not None else [],

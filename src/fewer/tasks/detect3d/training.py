@@ -26,7 +26,8 @@ from fewer.tasks.detect3d.pages import training_page
 from fewer.tasks.detect3d.scoring import score_detector
 from fewer.tasks.detect3d.settings import TrainSettings
 from fewer.tasks.detect3d.trained import DetectorPlan, TrainedDetector
-from fewer.training.loop import Validation, check_device, fit, make_accelerator, work_key
+from fewer.training.checkpoint import Checkpoint, work_key
+from fewer.training.loop import Validation, check_device, fit, make_accelerator
 
 _EXAMPLE = 1024
 """Points of the made-up scan that tells a run's layers where no scan is at hand."""
@@ -202,8 +203,7 @@ def _train(plan: DetectorPlan, settings: TrainSettings, scratch: Path | None, pr
         accelerator,
         name="train",
         progress=progress,
-        checkpoint=scratch and scratch / "checkpoint.safetensors",
-        key=key,
+        checkpoint=Checkpoint.within(scratch, key),
         validate=Validation(judge, name=f"AP {first}") if judges else None,
     )
     found.load_best(model)

@@ -30,7 +30,8 @@ from fewer.tasks.gait.sampling import PersonSampler
 from fewer.tasks.gait.settings import TrainSettings
 from fewer.tasks.gait.tpa import TPAConfig
 from fewer.tasks.gait.trained import GaitPlan, TrainedGait
-from fewer.training.loop import Validation, check_device, fit, make_accelerator, work_key
+from fewer.training.checkpoint import Checkpoint, work_key
+from fewer.training.loop import Validation, check_device, fit, make_accelerator
 
 __all__ = ["objective_of", "plan_training", "save_gait", "score_people", "train", "train_planned"]
 
@@ -183,8 +184,7 @@ def train_planned(
         accelerator,
         name="train",
         progress=progress,
-        checkpoint=scratch and scratch / "checkpoint.safetensors",
-        key=key,
+        checkpoint=Checkpoint.within(scratch, key),
         validate=Validation(lambda net: score_people(net, plan.data, plan.val).headline, name="rank-1")
         if plan.val
         else None,

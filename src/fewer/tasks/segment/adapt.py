@@ -36,8 +36,8 @@ from fewer.tasks.segment.preparation import resample
 from fewer.tasks.segment.reading import read_case
 from fewer.tasks.segment.sampling import HeldStore, PatchSampler
 from fewer.tasks.segment.scoring import evaluate_cases
+from fewer.training.checkpoint import work_key
 from fewer.training.devices import check_device, make_accelerator
-from fewer.training.loop import work_key
 
 __all__ = ["adapt", "make_problem", "plan_adapt"]
 

@@ -30,7 +30,8 @@ from fewer.tasks.segment.scoring import evaluate_cases
 from fewer.tasks.segment.settings import TrainSettings
 from fewer.tasks.segment.trained import TrainedRun, TrainingPlan
 from fewer.tasks.segment.warmup import WARM, transfer, warm_up
-from fewer.training.loop import Fit, Validation, check_device, fit, make_accelerator, work_key
+from fewer.training.checkpoint import Checkpoint, work_key
+from fewer.training.loop import Fit, Validation, check_device, fit, make_accelerator
 
 __all__ = ["plan_training", "train"]
 
@@ -213,8 +214,7 @@ def _train(
         accelerator,
         name="train",
         progress=progress,
-        checkpoint=scratch and scratch / "checkpoint.safetensors",
-        key=key,
+        checkpoint=Checkpoint.within(scratch, key),
         validate=Validation(lambda net: pooled_dice(net, judged), name="Dice") if judges else None,
     )
     found.load_best(model)
