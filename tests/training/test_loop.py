@@ -71,8 +71,8 @@ def run(kind: str, checkpoint: Path | None = None, kill: Kill | None = None) -> 
         return nets.score(net)
 
     done = fit(
-        model, objective, KINDS[kind], steps=STEPS, validate=validate, checkpoint=checkpoint and Checkpoint(checkpoint, "k"),
-        callbacks=[kill] if kill else [],
+        model, objective, KINDS[kind], steps=STEPS, validate=validate, callbacks=[kill] if kill else [],
+        checkpoint=checkpoint and Checkpoint(checkpoint, "k"),
     )  # fmt: skip
     return model.state_dict(), done
 
