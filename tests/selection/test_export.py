@@ -35,10 +35,8 @@ def test_a_task_of_label_studio_names_the_file_below_its_document_root(asked, tm
 def test_coco_has_the_sizes_of_the_files_and_no_annotation_yet(asked, tmp_path):
     (path,) = export(asked, tmp_path / "pool", tmp_path / "queue", ["coco"])
     data = json.loads(path.read_text())
-    assert [(i["file_name"], i["width"], i["height"]) for i in data["images"]] == [
-        (asked[0].name, 5, 4),
-        ("a/2.png", 6, 4),
-    ]
+    found = [(image["file_name"], image["width"], image["height"]) for image in data["images"]]
+    assert found == [(asked[0].name, 5, 4), ("a/2.png", 6, 4)]
     assert data["annotations"] == [] and len({image["id"] for image in data["images"]}) == 2
 
 

@@ -59,16 +59,14 @@ def test_our_own_name_in_a_task_beats_its_url(root):
 
 def test_boxes_are_a_label_without_a_class(root):
     boxed = {"result": [{"type": "rectanglelabels", "value": {"rectanglelabels": ["crack"]}}]}
-    assert read_labels(written(root.parent, "e.json", [task("a/2.png", boxed)]), root, NAMES).labels == {
-        "a/2.png": None
-    }
+    found = read_labels(written(root.parent, "e.json", [task("a/2.png", boxed)]), root, NAMES)
+    assert found.labels == {"a/2.png": None}
 
 
 def test_only_drawn_images_of_coco_are_labelled(root):
     images = [{"id": 1, "file_name": "a/1.png", "width": 6, "height": 4}, {"id": 2, "file_name": "a/2.png"}]
-    found = read_labels(
-        written(root.parent, "c.json", {"images": images, "annotations": [{"image_id": 1.0}]}), root, NAMES
-    )
+    file = written(root.parent, "c.json", {"images": images, "annotations": [{"image_id": 1.0}]})
+    found = read_labels(file, root, NAMES)
     assert (found.kind, found.labels, found.unknown) == ("coco", {"a/1.png": None}, [])
 
 
