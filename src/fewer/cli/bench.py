@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]
 
+Switch = Annotated[bool, Parameter(negative="")]
+
 
 def bench(
     model: str,
@@ -28,15 +30,17 @@ def bench(
     images: Path | None = None,
     rounds: int | None = None,
     seconds: float = 20.0,
-    layers: bool = False,
-    out: Path | None = None,
-    overwrite: bool = False,
+    layers: Switch = False,
     report: bool = True,
+    out: Annotated[Path | None, Parameter(alias="-o")] = None,
+    overwrite: Switch = False,
     seed: int = 0,
     device: str = "cpu",
-    json: bool = False,
-    dry_run: bool = False,
+    json: Switch = False,
+    quiet: Annotated[bool, Parameter(negative="", alias="-q")] = False,
+    dry_run: Switch = False,
     trust: Annotated[list[str] | None, Parameter(negative="")] = None,
+    debug: Switch = False,
 ) -> int:
     """Time a model or a run folder beside torch, torch.compile, onnxruntime and OpenVINO, on the same input.
 
@@ -58,22 +62,26 @@ def bench(
         Wanted time of the rounds, per thread setting.
     layers
         Instead of peers: which layer costs what, held against the measured roofline.
+    report
+        Add what was found to the report of a run folder, as its first section.
     out
         Folder for bench.json and bench.svg (layers.json with --layers).
     overwrite
         Replace these files if they are there.
-    report
-        Add what was found to the report of a run folder, as its first section.
     seed
         Chooses images.
     device
         Only cpu; benchmarks/gpu.py times the GPU kernel.
     json
         Print the result as JSON, nothing else.
+    quiet
+        Show the result or an error, and no progress.
     dry_run
         Say what would be timed, and stop.
     trust
         Python file that a run names and that may be run: loading it runs its code; may be repeated.
+    debug
+        Show the traceback of an error.
     """
     if trust:
         from fewer.models.trust import trust_files
@@ -91,8 +99,8 @@ def bench(
         return _dry_run(model, vs, counts, layers, files)
     inputs = {"images": images, "batch": batch, "seed": seed}
     if layers:
-        return _time_layers(model, counts, rounds, inputs, files, json)
-    with _Bar(quiet=json) as bar:
+        return _time_layers(model, counts, rounds, inputs, files, json, quiet)
+    with _Bar(quiet=json or quiet) as bar:
         from fewer.verbs.bench import bench as run_bench
 
         result = run_bench(model, vs=vs, threads=counts, rounds=rounds, seconds=seconds, progress=bar, **inputs)
@@ -100,13 +108,19 @@ def bench(
 
 
 def _time_layers(
-    model: str, threads: list[int] | None, rounds: int | None, inputs: dict[str, Any], files: list[Path], json: bool
+    model: str,
+    threads: list[int] | None,
+    rounds: int | None,
+    inputs: dict[str, Any],
+    files: list[Path],
+    json: bool,
+    quiet: bool,
 ) -> int:
     """What ``--layers`` asks for, in place of peers."""
     from fewer.timing.layers import bench_layers
     from fewer.timing.table import layers_table
 
-    with _Bar(quiet=json) as bar:
+    with _Bar(quiet=json or quiet) as bar:
         count = threads[0] if threads else 1
         found = bench_layers(model, threads=count, rounds=15 if rounds is None else rounds, progress=bar, **inputs)
     if files:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fewer.core.budget import Budget
+from fewer.core.errors import FewerError
 from fewer.core.progress import Progress
 from fewer.data.decode import read_image
 from fewer.selection.embed import Embedded
@@ -32,6 +33,23 @@ class Wanted:
     method: str
     budget: Budget
     seed: int
+
+    def count(self, images: int, skipped: Sequence[Skipped]) -> int:
+        """Images that the budget allows; where that is more than there are, the files that were skipped are named.
+
+        Raises
+        ------
+        FewerError
+            When there are not so many images.
+        """
+        try:
+            return self.budget.count(images)
+        except FewerError as error:
+            if not skipped:
+                raise
+            told = ", ".join(f"{one.name} ({one.reason})" for one in skipped[:3])
+            more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+            raise FewerError(f"{error}; left out are {told}{more}") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,12 +119,12 @@ class Known:
         """
         pool, skipped = self.pool(predictions, wanted.seed), dict(self.vectors.skipped)
         with progress.stage("choose", None) as stage:
-            selection = _choose(pool, wanted)
+            selection = _choose(pool, wanted, self._told(skipped))
             # vectors of a file or an earlier round say nothing about the images now: the chosen ones are looked at
             while broken := _unreadable(selection.rows, self.names, self.root):
                 skipped |= broken
                 pool = replace(pool, excluded=np.union1d(pool.excluded, list(broken)))
-                selection = _choose(pool, wanted)
+                selection = _choose(pool, wanted, self._told(skipped))
             stage.advance(note=wanted.method)
         before = self.before
         this = Round(
@@ -123,12 +141,15 @@ class Known:
             pool=str(self.root),
             features=self.features,
             images=len(self.names) - len(self.gone),
-            skipped=[Skipped(name=self.names[row], reason=reason) for row, reason in sorted(skipped.items())],
+            skipped=self._told(skipped),
             rounds=[*(before.rounds if before else []), this],
             queue=[*(before.queue if before else []), *chosen],
             labelled=self.labelled,
         )
         return plan, chosen
+
+    def _told(self, skipped: dict[int, str]) -> list[Skipped]:
+        return [Skipped(name=self.names[row], reason=reason) for row, reason in sorted(skipped.items())]
 
     def _probe(self, excluded: set[int], seed: int) -> np.ndarray | None:
         """Predictions of a small probe, where the labels so far have classes that it can be trained on."""
@@ -142,8 +163,8 @@ class Known:
         return probe_predictions(vectors, at, classes, members=8 if len(vectors) < _LARGE else 3, seed=seed)
 
 
-def _choose(pool: Pool, wanted: Wanted) -> Selection:
-    return choose(pool, wanted.method, wanted.budget.count(len(pool.candidates())), wanted.seed)
+def _choose(pool: Pool, wanted: Wanted, skipped: Sequence[Skipped]) -> Selection:
+    return choose(pool, wanted.method, wanted.count(len(pool.candidates()), skipped), wanted.seed)
 
 
 def _unreadable(rows: np.ndarray, names: list[str], root: Path) -> dict[int, str]:

@@ -144,7 +144,7 @@ def export(
         shown = shown[0].to(example.dtype), shown[1].to(example.dtype)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        integers, difference = _write(to, model, example, temporary, low, shown)
+        integers, difference, unsure = _write(to, model, example, temporary, low, shown)
         temporary.replace(path)
     except OSError as error:
         raise explain_os_error(error, path) from None
@@ -152,7 +152,7 @@ def export(
         temporary.unlink(missing_ok=True)
     size = path.stat().st_size
     lost = _lost(recipe, Path(run) / WEIGHTS, size, to)
-    lost += _about_integers(recipe, to, integers, shown, difference)
+    lost += [*_about_integers(recipe, to, integers, shown, difference), *unsure]
     return Exported(path, size, difference, lost, integers)
 
 
@@ -192,8 +192,11 @@ def _write(
     path: Path,
     low: Sequence[str],
     shown: tuple[Tensor, Tensor] | None,
-) -> tuple[int, float | None]:
-    """Write the file and compare its output with the model's: layers that hold integers, relative difference."""
+) -> tuple[int, float | None, Sequence[str]]:
+    """Write the file and compare its output with the model's.
+
+    Gives the number of layers that hold integers, the relative difference, and why there is none.
+    """
     (_onnx if to == "onnx" else _torch)(model, example, path)
     integers = 0
     if low:
@@ -202,11 +205,11 @@ def _write(
         if shown is not None and not integers:
             raise FewerError("no int8 layer was found again in the exported graph, so that nothing can be rounded")
     checked = [example] if shown is None else _whole_batches(shown[1], len(example))
-    difference = _difference(to, model, checked, path)
+    difference, unsure = _difference(to, model, checked, path)
     allowed = max(_SAME, 8 * torch.finfo(example.dtype).eps) if shown is None else float("inf")
     if difference is not None and not difference < allowed:
         raise FewerError(f"the exported model gives another output (relative difference {difference:.2g})")
-    return integers, difference
+    return integers, difference, unsure
 
 
 def _static_images(run: str | Path, recipe: Recipe, images: Any, low: Sequence[str], to: str) -> tuple[Tensor, Tensor]:
@@ -272,7 +275,7 @@ def _about_integers(
             f"{which}, and their activations are not rounded by the file: for int8 products everywhere, export with "
             f"--activations static. onnxruntime rounds them by itself, unless its session is told {' = '.join(_EXACT)}"
         ]
-    error = "" if difference is None else f": an output error of {difference**2:.3g} on {len(shown[1])} other images"
+    error = "" if difference is None else f": a distortion of {difference**2:.3g} on {len(shown[1])} other images"
     return [
         f"{which}, and their activations are rounded with one scale for the whole tensor, found on {len(shown[0])} "
         f"images{error}; this package's own kernels have a scale for each token"
@@ -305,8 +308,8 @@ def _torch(model: nn.Module, example: Tensor, path: Path) -> None:
         raise FewerError(f"this model cannot be exported by torch.export: {_first_line(error)}") from error
 
 
-def _difference(to: str, model: nn.Module, batches: Sequence[Tensor], path: Path) -> float | None:
-    """Length of the difference over that of the model's output, over all batches."""
+def _difference(to: str, model: nn.Module, batches: Sequence[Tensor], path: Path) -> tuple[float | None, Sequence[str]]:
+    """Length of the difference over that of the model's output, over all batches; or a sentence why nobody can say."""
     from fewer.distortion.outputs import output_tensors
 
     if to != "onnx":
@@ -314,14 +317,23 @@ def _difference(to: str, model: nn.Module, batches: Sequence[Tensor], path: Path
 
         def run(x: Tensor) -> Tensor:
             return output_tensors(program(x.clone()))[0]
-    elif not _installed("onnxruntime") or batches[0].dtype == torch.bfloat16:  # numpy has no bf16 to feed it with
-        return None
+    elif not _installed("onnxruntime"):
+        return None, ()
+    elif batches[0].dtype == torch.bfloat16:  # numpy has no such numbers to feed it with
+        return None, ["the file computes in bfloat16, which onnxruntime is not given here: its output was not compared"]
     else:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.add_session_config_entry(*_EXACT)
-        session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        try:
+            session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # it has a class for every code, and none above them but this one
+            kind = str(batches[0].dtype).removeprefix("torch.")
+            return None, [
+                f"onnxruntime {onnxruntime.__version__} cannot run this {kind} file: its output was not compared "
+                f"({_first_line(error)})"
+            ]
 
         def run(x: Tensor) -> Tensor:
             return torch.from_numpy(np.asarray(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]))
@@ -332,7 +344,7 @@ def _difference(to: str, model: nn.Module, batches: Sequence[Tensor], path: Path
             expected = output_tensors(model(x.clone()))[0].double()  # a model may write into its input
             change += float((run(x).double() - expected).square().sum())
             total += float(expected.square().sum())
-    return (change / max(total, 1e-60)) ** 0.5
+    return (change / max(total, 1e-60)) ** 0.5, ()
 
 
 def _lost(recipe: Recipe, weights: Path, size: int, to: str) -> list[str]:
@@ -357,7 +369,7 @@ def _lost(recipe: Recipe, weights: Path, size: int, to: str) -> list[str]:
             "nothing runs faster for it; to get the planned speed use fewer.load(run, accelerated=True)"
         )
     runtime = "onnxruntime and OpenVINO" if to == "onnx" else "torch"
-    lost.append(f"the input size is fixed; preprocessing of images is not part of the file ({runtime} get tensors)")
+    lost.append(f"the input size is fixed; preprocessing of images is not part of the file (give {runtime} tensors)")
     return lost
 
 

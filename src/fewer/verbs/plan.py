@@ -11,8 +11,8 @@ from fewer.core.plan import Plan
 from fewer.core.run import RunFolder
 from fewer.engine.plan import choose
 
-if TYPE_CHECKING:  # planning itself needs no torch, and answers at once because of that
-    pass
+if TYPE_CHECKING:
+    from fewer.core.curve import CurveSet
 
 __all__ = ["plan"]
 
@@ -58,9 +58,20 @@ def plan(run: str | Path, budget: Any, *, allocator: str = "dp", out: str | Path
     folder = RunFolder.open(run)
     curves = folder.read_curves()
     budgets = parse_budgets(budget)
-    power = float(curves.meta.get("settings", {}).get("power", 0)) if allocator == "dp" else 0.0
+    power = _power(curves, folder) if allocator == "dp" else 0.0
     made = Plan.from_allocation(curves, budgets, choose(curves, budgets, allocator, power=power), allocator)
     if out is not None:
         folder.refuse(Path(out))
         made.save(out)
     return made
+
+
+def _power(curves: CurveSet, folder: RunFolder) -> float:
+    """Weight of the power term with which these curves were planned before."""
+    settings = curves.meta.get("settings", {})
+    power = settings.get("power", 0) if isinstance(settings, dict) else None
+    if isinstance(power, bool) or not isinstance(power, (int, float)) or not 0 <= power < float("inf"):
+        raise FewerError(
+            f"{folder.file('curves')} is damaged: its settings hold the power {power!r}; sense the model again"
+        )
+    return float(power)

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fewer.core.display import Fact, Shown
 from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
 from fewer.core.progress import Progress, Silent, Stage
@@ -46,8 +47,8 @@ _SPARE = 1.15  # on the time that judging and saving take, as measured at the be
 _SAVING = 2.0  # seconds that are left for writing the files
 
 
-@dataclass(eq=False)
-class RecoveredRun:
+@dataclass(eq=False, repr=False)
+class RecoveredRun(Shown):
     """What :func:`recover` returns.
 
     Attributes
@@ -69,6 +70,11 @@ class RecoveredRun:
     report: RunReport
     masks: dict[str, Tensor]
     folder: Path
+
+    def shown(self) -> tuple[str, list[Fact]]:
+        """What the report says and where the run is."""
+        _, facts = self.report.shown()
+        return f"Recovered {self.report.model.name}", [*facts, ("saved", str(self.folder))]
 
 
 def recover(

@@ -153,7 +153,7 @@ def select(
         before = queue.read_plan() if proceed else None
         returned = read_labels(labels, root, names) if labels is not None else None
         if before is None:
-            _check_early(wanted, len(names), predictions, returned)
+            _check_early(wanted, len(names), predictions, returned, unnamed)
         model = features if features is not None and not isinstance(features, (str, Path)) else config["features"]
         vectors, corrupted = _vectors(queue, model, config, names, gone, spread, progress)
         known = Known(root, config["features"], names, gone, vectors, corrupted, before, returned)
@@ -215,9 +215,15 @@ def one_budget(budget: str | Budget) -> Budget:
     return found[0]
 
 
-def _check_early(wanted: Wanted, images: int, predictions: str | Path | None, returned: Returned | None) -> None:
+def _check_early(
+    wanted: Wanted,
+    images: int,
+    predictions: str | Path | None,
+    returned: Returned | None,
+    skipped: Sequence[Skipped],
+) -> None:
     """Tell what cannot work before the pool is embedded, which may take hours."""
-    wanted.budget.count(images)
+    wanted.count(images, skipped)
     has_classes = returned is not None and len({c for c in returned.labels.values() if c is not None}) > 1
     needs = METHODS[wanted.method].needs if wanted.method in METHODS else ()
     if "predictions" in needs and predictions is None and not has_classes:
