@@ -318,7 +318,7 @@ def curves(report: RunReport) -> Plot | None:
             ]
             shown = [
                 points for points in shown if points
-            ]  # a layer that distortions nothing has no point on a log axis
+            ]  # a layer that distorts nothing has no point on a log axis
             colour = COLOUR[colours[role]]
             axes.add_collection(LineCollection(shown, colors=colour, linewidths=1.1 if len(mine) <= 16 else 0.5))
             chosen = [(c.sparsity[c.chosen], c.distortion[c.chosen]) for c in mine if c.chosen is not None]
