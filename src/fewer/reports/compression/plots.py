@@ -316,9 +316,7 @@ def curves(report: RunReport) -> Plot | None:
                 [(x, y) for x, y in zip(curve.sparsity, curve.distortion, strict=True) if y > 0 or not is_log]
                 for curve in mine
             ]
-            shown = [
-                points for points in shown if points
-            ]  # a layer that distorts nothing has no point on a log axis
+            shown = [points for points in shown if points]  # a layer that distorts nothing has no point on a log axis
             colour = COLOUR[colours[role]]
             axes.add_collection(LineCollection(shown, colors=colour, linewidths=1.1 if len(mine) <= 16 else 0.5))
             chosen = [(c.sparsity[c.chosen], c.distortion[c.chosen]) for c in mine if c.chosen is not None]
