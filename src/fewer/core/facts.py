@@ -27,7 +27,7 @@ class _Tokens(_Open):
     name: str
     tokens: _Count
     protected: _Count
-    amounts: dict[str, _Count]
+    amounts: dict[str, _Count] = Field(min_length=1)
     distortion: float
     tried: list[dict[str, Any]]
 
