@@ -29,19 +29,19 @@ def verdict(ours, *rivals, met=True):
 
 def test_ours_is_better():
     told = verdict(0.1, ("SparseGPT", 0.14), ("ERK", 0.3))
-    assert "1.40x less output error than the best baseline, SparseGPT (0.140)" in told
+    assert "1.40x less distortion than the best baseline, SparseGPT (0.140)" in told
 
 
 def test_ours_is_worse_is_said_plainly():
     told = verdict(0.2, ("SparseGPT", 0.1), ("ERK", 0.3))
-    assert "not the best result: SparseGPT has 2.00x less output error (0.100)" in told
+    assert "not the best result: SparseGPT has 2.00x less distortion (0.100)" in told
 
 
 @pytest.mark.parametrize(("ours", "rival"), [(0.1, 0.1005), (0.1005, 0.1)])
 def test_level_is_neither_won_nor_lost(ours, rival):
     told = verdict(ours, ("ERK", rival))
     assert "level with" in told
-    assert "less output error" not in told
+    assert "less distortion" not in told
 
 
 def test_zeros_need_no_ratio():

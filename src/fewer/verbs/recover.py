@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fewer.core.display import Fact, Shown
 from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
 from fewer.core.progress import Progress, Silent, Stage
@@ -24,7 +24,7 @@ from fewer.engine.quality import QualityLike
 from fewer.engine.refit import affordable_views, can_refit, refit, room_for_views
 from fewer.engine.reopen import Measured, OpenRun, check_finished, open_run
 from fewer.models.artefact import save_artefact, state_hash
-from fewer.models.recipe import precisions_of
+from fewer.models.recipe import Recipe, precisions_of
 from fewer.models.running import Forward
 from fewer.models.trust import Trust, trusting
 from fewer.quantize.activations import rounding_inputs_of
@@ -47,8 +47,8 @@ _SPARE = 1.15  # on the time that judging and saving take, as measured at the be
 _SAVING = 2.0  # seconds that are left for writing the files
 
 
-@dataclass(eq=False)
-class RecoveredRun:
+@dataclass(eq=False, repr=False)
+class RecoveredRun(Shown):
     """What :func:`recover` returns.
 
     Attributes
@@ -70,6 +70,11 @@ class RecoveredRun:
     report: RunReport
     masks: dict[str, Tensor]
     folder: Path
+
+    def shown(self) -> tuple[str, list[Fact]]:
+        """What the report says and where the run is."""
+        _, facts = self.report.shown()
+        return f"Recovered {self.report.model.name}", [*facts, ("saved", str(self.folder))]
 
 
 def recover(
@@ -167,8 +172,13 @@ def recover(
             folder = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume))
         else:
             folder = stack.enter_context(RunFolder.edit(run))
+        if resume and not elsewhere and _is_done(folder, work.recipe):
+            shutil.rmtree(folder.path / ".scratch", ignore_errors=True)
+            done = RunReport.from_json(folder.read_text("report_json"))
+            return RecoveredRun(work.student, work.plan, done, work.masks, folder.home)
         checkpoint = _scratch(folder, overwrite, resume, elsewhere)
-        folder.log("recovering", command=command or "", budget_seconds=seconds, steps=steps)
+        start = work.recipe.weights_sha256
+        folder.log("recovering", command=command or "", budget_seconds=seconds, steps=steps, start=start)
         with progress.stage("judge", None) as stage:
             work.judge = judge_of(work.prepared, work.settings, work.prepared.heldout)
             judging = perf_counter()
@@ -185,7 +195,7 @@ def recover(
                 _save(folder, work, report, fit)
             stage.advance()
         folder.log("recovered", before=report_error(report, "before"), after=report_error(report, "after"))
-        shutil.rmtree(checkpoint.parent, ignore_errors=True)
+        folder.clear_scratch()
         return RecoveredRun(work.student, work.plan, report, work.masks, folder.home)
 
 
@@ -194,9 +204,16 @@ def report_error(report: RunReport, which: str) -> float | None:
     return getattr(report.recovery, which) if report.recovery is not None else None
 
 
+def _is_done(folder: RunFolder, recipe: Recipe) -> bool:
+    """Whether the recovery that began last has put its model into the run, and was killed while it tidied up."""
+    begun = [entry for entry in folder.read_log() if entry["event"] == "recovering"]
+    start = begun[-1].get("start") if begun else None
+    return start is not None and start != recipe.weights_sha256 and "recovery" in recipe.meta
+
+
 def _scratch(folder: RunFolder, overwrite: bool, resume: bool, elsewhere: bool) -> Path:
     """The place of the checkpoint; one that is there is gone on with, or told about."""
-    checkpoint = folder.path / ".scratch" / CHECKPOINT
+    checkpoint = folder.scratch() / CHECKPOINT
     if checkpoint.exists() and not resume:
         if not overwrite:
             raise FewerError(
@@ -204,7 +221,6 @@ def _scratch(folder: RunFolder, overwrite: bool, resume: bool, elsewhere: bool) 
                 "it anew"
             )
         checkpoint.unlink()
-    checkpoint.parent.mkdir(exist_ok=True)
     return checkpoint
 
 

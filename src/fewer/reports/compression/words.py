@@ -61,7 +61,7 @@ def verdict_sentence(report: RunReport) -> str:
     >>> print(verdict_sentence(report).replace(". ", ".\n"))
     The budget is met.
     On held-out images the distortion is 0.100.
-    That is 1.40x less output error than the best baseline, Uniform (0.140).
+    That is 1.40x less distortion than the best baseline, Uniform (0.140).
     """
     return " ".join(part for part in (_budget_words(report), *_distortion_words(report)) if part)
 
@@ -120,9 +120,9 @@ def comparison_sentence(report: RunReport) -> str:
         return f"That is level with the best baseline, {best.label} ({value}): the two differ by less than 1%."
     if ours < best.distortion:
         ratio = times(best.distortion / ours)
-        return f"That is {ratio} less output error than the best baseline, {best.label} ({value})."
+        return f"That is {ratio} less distortion than the best baseline, {best.label} ({value})."
     ratio = times(ours / best.distortion)
-    return f"That is not the best result: {best.label} has {ratio} less output error ({value})."
+    return f"That is not the best result: {best.label} has {ratio} less distortion ({value})."
 
 
 def ranking_sentence(report: RunReport) -> str:

@@ -210,7 +210,7 @@ class PredictSettings(StrictSettings):
     --------
     >>> PredictSettings.of({"overlap": 1.0})
     Traceback (most recent call last):
-    fewer.core.errors.FewerError: settings: overlap=1.0: Input should be less than 1
+    fewer.core.errors.FewerError: settings: overlap=1.0: must be less than 1
     """
 
     overlap: float = Field(
