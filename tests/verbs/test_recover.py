@@ -11,6 +11,7 @@ from PIL import Image
 
 import fewer
 from fewer.core.errors import FewerError
+from fewer.core.run import RunFolder
 from fewer.data.samples import Samples
 from fewer.models.artefact import load_masks, load_recipe
 from fewer.reports import RunReport
@@ -164,7 +165,7 @@ def test_a_recovery_that_was_killed_while_it_tidied_up_is_done(place, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(shutil, "rmtree", killed)
+        patch.setattr(RunFolder, "clear_scratch", killed)
         again(place, 6)
     made = files(place)
     assert (place / ".scratch").exists()

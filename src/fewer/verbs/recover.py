@@ -173,7 +173,7 @@ def recover(
         else:
             folder = stack.enter_context(RunFolder.edit(run))
         if resume and not elsewhere and _is_done(folder, work.recipe):
-            shutil.rmtree(folder.path / ".scratch", ignore_errors=True)
+            folder.clear_scratch()
             done = RunReport.from_json(folder.read_text("report_json"))
             return RecoveredRun(work.student, work.plan, done, work.masks, folder.home)
         checkpoint = _scratch(folder, overwrite, resume, elsewhere)
