@@ -55,24 +55,18 @@ def test_processes_draw_parts_of_one_batch() -> None:
 
 
 def test_the_share_of_patches_with_a_structure_is_what_was_asked_for_and_classes_are_drawn_alike() -> None:
-    settings = TrainSettings(**SMALL | {"batch": 1}, foreground=0.5)
-    sampler = PatchSampler(held(), settings)
-    masks = [sampler.batch(step)[1] for step in range(300)]
-    centred = PatchSampler(held(), settings.model_copy(update={"foreground": 1.0}))
-    always = [centred.batch(step)[1] for step in range(300)]
+    settings = TrainSettings(**SMALL | {"batch": 1})
+
+    def masks(foreground: float) -> list[torch.Tensor]:
+        sampler = PatchSampler(held(), settings.model_copy(update={"foreground": foreground}))
+        return [sampler.batch(step)[1] for step in range(300)]
+
+    always = masks(1.0)
     assert all(bool(mask.any()) for mask in always)
     ones = np.mean([bool((mask == 1).any()) for mask in always])
     assert 0.4 < ones < 0.6  # each class as often as the other, however large it is
-    by_chance = np.mean(
-        [
-            bool(m.any())
-            for m in (
-                PatchSampler(held(), settings.model_copy(update={"foreground": 0.0})).batch(s)[1] for s in range(300)
-            )
-        ]
-    )
-    share = np.mean([bool(mask.any()) for mask in masks])
-    assert abs(share - (0.5 + 0.5 * by_chance)) < 0.1
+    half, by_chance = (np.mean([bool(mask.any()) for mask in masks(share)]) for share in (0.5, 0.0))
+    assert abs(half - (0.5 + 0.5 * by_chance)) < 0.1
 
 
 def test_image_and_mask_are_cut_alike() -> None:
