@@ -14,7 +14,7 @@ import numpy as np
 from fewer.core.budget import Budget, parse_budgets
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, explain_os_error
-from fewer.core.progress import Progress, Silent
+from fewer.core.progress import Progress, usual_progress
 from fewer.data.decode import read_image
 from fewer.data.images import list_images, printable, why_no_name
 from fewer.selection.embed import Embedded, EmbedJob, embed
@@ -137,7 +137,7 @@ def select(
     >>> fewer.select("pool/", "labels=100", out="queue/").chosen[0].name  # doctest: +SKIP
     'b/0423.png'
     """
-    progress = progress or Silent()
+    progress = progress or usual_progress()
     wanted = one_budget(budget)
     check_method(method)
     for name, value in (("batch", batch), ("input size", input_size), ("number of workers", workers)):
