@@ -26,7 +26,7 @@ from fewer.models.artefact import load_recipe
 from fewer.models.macs import model_macs
 from fewer.models.mobilenet import InvertedResidual
 from fewer.patterns import Pattern, option_thresholds, select_mask, to_matrix, to_weight
-from fewer.reports.compression import plots
+from fewer.reports.compression import layer_plots, plots
 from tests.fake_device import FakeWatch
 from tests.support.nets import quick
 from tests.tiny import TINY, TinyViT, tiny
@@ -83,6 +83,7 @@ def _no_pictures():
     """Plots are most of the time that a run of a tiny net takes, and none of what is tested here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "plot", lambda *_, **__: Markup())
+        patch.setattr(layer_plots, "plot", lambda *_, **__: Markup())
         yield
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from fewer.cli.flags import ModelFlags, Shared, given
 from fewer.cli.setting_flags import SettingFlags
 from fewer.core.errors import FewerError
+
+if TYPE_CHECKING:
+    from fewer.core.curve import CurveSet
 
 __all__ = ["sense"]
 
@@ -65,26 +68,28 @@ def sense(
         resume=shared.resume,
         progress=terminal_progress(),
     )
-    curves = run.curves.curves
+    curves = run.curves
     if shared.json:
-        as_json(
-            {
-                "folder": out,
-                "hash": run.curves.hash(),
-                "dense": {metric: run.curves.dense(metric) for metric in run.curves.metrics},
-                "curves": [
-                    {
-                        "unit": curve.unit.name,
-                        "options": [str(option) for option in curve.options],
-                        "cost": {metric: values.tolist() for metric, values in curve.cost.items()},
-                        "distortion": curve.distortion.tolist(),
-                    }
-                    for curve in curves
-                ],
-            }
-        )
+        as_json({"folder": out, **_numbers(curves)})
         return 0
-    options = sum(len(curve.options) for curve in curves)
-    say(f"sensed {options} options of {len(curves)} layers; the curves are in {out}")
+    options = sum(len(curve.options) for curve in curves.curves)
+    say(f"sensed {options} options of {len(curves.curves)} layers; the curves are in {out}")
     say(f"next: fewer plan {out} --budget weights=50%")
     return 0
+
+
+def _numbers(curves: CurveSet) -> dict[str, Any]:
+    """Cost and distortion of every option of every layer, as plain values."""
+    return {
+        "hash": curves.hash(),
+        "dense": {metric: curves.dense(metric) for metric in curves.metrics},
+        "curves": [
+            {
+                "unit": curve.unit.name,
+                "options": [str(option) for option in curve.options],
+                "cost": {metric: values.tolist() for metric, values in curve.cost.items()},
+                "distortion": curve.distortion.tolist(),
+            }
+            for curve in curves.curves
+        ],
+    }

@@ -314,7 +314,7 @@ def _keys_at(model: type[BaseModel], path: Iterable[Any]) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class Allocation:
-    """One option per unit, with what it is predicted to cost and to distortion.
+    """One option per unit, with what it is predicted to cost and to distort.
 
     Parameters
     ----------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -96,8 +95,7 @@ def compress(
         if run is not None:
             run.write_config(config)
             run.log("started", command=command or "")
-            scratch = run.path / ".scratch"
-            scratch.mkdir(exist_ok=True)
+            scratch = run.scratch()
         else:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fewer-")))
         result = run_compression(request, scratch, progress)
@@ -107,6 +105,6 @@ def compress(
                     save_run(run, result, config)
                 stage.advance()
             run.log("finished", distortion=result.report.verdict.distortion)
-            shutil.rmtree(scratch, ignore_errors=True)
+            run.clear_scratch()
             result.folder = run.home
         return result

@@ -36,10 +36,8 @@ __all__ = ["ACTIVATIONS", "FORMATS", "Exported", "export"]
 FORMATS = {"onnx": ".onnx", "torch": ".pt2", "kernels": ".pt2"}
 ACTIVATIONS = ("float", "static")
 _SAME = 1e-3
-_EXACT = (
-    "session.qdq_matmulnbits_accuracy_level",
-    "1",
-)  # by default onnxruntime rounds activations beside int8 weights
+_EXACT = ("session.qdq_matmulnbits_accuracy_level", "1")
+"""By default onnxruntime rounds activations beside int8 weights."""
 _CALIBRATION, _HELDOUT = 64, 16  # images for the ranges of activations, and to measure what these cost
 
 
@@ -129,24 +127,10 @@ def export(
     >>> import fewer
     >>> print(*fewer.export("run/", "onnx").lost, sep="\\n")  # doctest: +SKIP
     """
-    if to not in FORMATS:
-        raise FewerError(f"unknown format {to!r}{near_match(to, FORMATS)}")
-    if activations not in ACTIVATIONS:
-        raise FewerError(f"unknown activations {activations!r}{near_match(activations, ACTIVATIONS)}")
-    if to == "kernels" and device != "cpu":
-        raise FewerError(f"the kernels are those of the CPU, not of {device!r}: use --to torch, or leave --device out")
+    _check(to, activations, device)
     recipe = load_recipe(run)
-    path = Path(out) if out is not None else Path(run) / f"model{FORMATS[to]}"
-    RunFolder(run).refuse(path)
-    if path.exists() and not overwrite:
-        raise FewerError(f"{path} exists already; give another --out, or --overwrite")
-    if not path.parent.is_dir():
-        raise FewerError(f"cannot write {path}: the folder {path.parent} does not exist")
-    if example is None:
-        if recipe.preprocess is None:
-            raise FewerError(f"{run} does not say what its model's input is; give example=, a tensor of its shape")
-        generator = torch.Generator().manual_seed(0)
-        example = torch.randn(batch, *recipe.preprocess["input_size"], generator=generator)
+    path = _place(run, to, out, overwrite)
+    example = _example(run, recipe, batch) if example is None else example
     model = load(run, architecture, trust=trust)
     example = example.to(input_dtype(model, example))
     there = on_device(model, device)  # tells of a device that is not here, whatever the format
@@ -159,20 +143,8 @@ def export(
     if shown is not None:
         shown = shown[0].to(example.dtype), shown[1].to(example.dtype)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}{path.suffix}")
-    integers = 0
     try:
-        (_onnx if to == "onnx" else _torch)(model, example, temporary)
-        if low:
-            ranges = input_ranges(model, low, shown[0].split(8)) if shown is not None else None
-            integers = _store_integers(model, low, ranges, temporary)
-            if shown is not None and not integers:
-                raise FewerError("no int8 layer was found again in the exported graph, so that nothing can be rounded")
-        checked = [example] if shown is None else _whole_batches(shown[1], len(example))
-        difference, unsure = _difference(to, model, checked, temporary)
-        if difference is not None and not difference < (
-            max(_SAME, 8 * torch.finfo(example.dtype).eps) if shown is None else float("inf")
-        ):
-            raise FewerError(f"the exported model gives another output (relative difference {difference:.2g})")
+        integers, difference, unsure = _write(to, model, example, temporary, low, shown)
         temporary.replace(path)
     except OSError as error:
         raise explain_os_error(error, path) from None
@@ -182,6 +154,62 @@ def export(
     lost = _lost(recipe, Path(run) / WEIGHTS, size, to)
     lost += [*_about_integers(recipe, to, integers, shown, difference), *unsure]
     return Exported(path, size, difference, lost, integers)
+
+
+def _check(to: str, activations: str, device: str) -> None:
+    """Refuse names that are not known, and what does not go together."""
+    if to not in FORMATS:
+        raise FewerError(f"unknown format {to!r}{near_match(to, FORMATS)}")
+    if activations not in ACTIVATIONS:
+        raise FewerError(f"unknown activations {activations!r}{near_match(activations, ACTIVATIONS)}")
+    if to == "kernels" and device != "cpu":
+        raise FewerError(f"the kernels are those of the CPU, not of {device!r}: use --to torch, or leave --device out")
+
+
+def _place(run: str | Path, to: str, out: str | Path | None, overwrite: bool) -> Path:
+    """The file to write, if it may be written."""
+    path = Path(out) if out is not None else Path(run) / f"model{FORMATS[to]}"
+    RunFolder(run).refuse(path)
+    if path.exists() and not overwrite:
+        raise FewerError(f"{path} exists already; give another --out, or --overwrite")
+    if not path.parent.is_dir():
+        raise FewerError(f"cannot write {path}: the folder {path.parent} does not exist")
+    return path
+
+
+def _example(run: str | Path, recipe: Recipe, batch: int) -> Tensor:
+    """Noise of the size that the run knows of its model's input."""
+    if recipe.preprocess is None:
+        raise FewerError(f"{run} does not say what its model's input is; give example=, a tensor of its shape")
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch, *recipe.preprocess["input_size"], generator=generator)
+
+
+def _write(
+    to: str,
+    model: nn.Module,
+    example: Tensor,
+    path: Path,
+    low: Sequence[str],
+    shown: tuple[Tensor, Tensor] | None,
+) -> tuple[int, float | None, Sequence[str]]:
+    """Write the file and compare its output with the model's.
+
+    Gives the number of layers that hold integers, the relative difference, and why there is none.
+    """
+    (_onnx if to == "onnx" else _torch)(model, example, path)
+    integers = 0
+    if low:
+        ranges = input_ranges(model, low, shown[0].split(8)) if shown is not None else None
+        integers = _store_integers(model, low, ranges, path)
+        if shown is not None and not integers:
+            raise FewerError("no int8 layer was found again in the exported graph, so that nothing can be rounded")
+    checked = [example] if shown is None else _whole_batches(shown[1], len(example))
+    difference, unsure = _difference(to, model, checked, path)
+    allowed = max(_SAME, 8 * torch.finfo(example.dtype).eps) if shown is None else float("inf")
+    if difference is not None and not difference < allowed:
+        raise FewerError(f"the exported model gives another output (relative difference {difference:.2g})")
+    return integers, difference, unsure
 
 
 def _static_images(run: str | Path, recipe: Recipe, images: Any, low: Sequence[str], to: str) -> tuple[Tensor, Tensor]:

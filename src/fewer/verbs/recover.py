@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -191,7 +190,7 @@ def recover(
                 _save(folder, work, report, fit)
             stage.advance()
         folder.log("recovered", before=report_error(report, "before"), after=report_error(report, "after"))
-        shutil.rmtree(checkpoint.parent, ignore_errors=True)
+        folder.clear_scratch()
         return RecoveredRun(work.student, work.plan, report, work.masks, folder.home)
 
 
@@ -202,7 +201,7 @@ def report_error(report: RunReport, which: str) -> float | None:
 
 def _scratch(folder: RunFolder, overwrite: bool, resume: bool, elsewhere: bool) -> Path:
     """The place of the checkpoint; one that is there is gone on with, or told about."""
-    checkpoint = folder.path / ".scratch" / CHECKPOINT
+    checkpoint = folder.scratch() / CHECKPOINT
     if checkpoint.exists() and not resume:
         if not overwrite:
             raise FewerError(
@@ -210,7 +209,6 @@ def _scratch(folder: RunFolder, overwrite: bool, resume: bool, elsewhere: bool) 
                 "it anew"
             )
         checkpoint.unlink()
-    checkpoint.parent.mkdir(exist_ok=True)
     return checkpoint
 
 

@@ -88,9 +88,7 @@ def sense(
             prepared = prepare(model, images, settings, forward)
             settings = resolved(prepared, settings)
             stage.advance()
-        scratch = run.path / ".scratch"
-        scratch.mkdir(exist_ok=True)
-        sensed = sense_curves(Work(prepared, settings, progress), ledger_path=scratch / "ledger.jsonl")
+        sensed = sense_curves(Work(prepared, settings, progress), ledger_path=run.scratch() / "ledger.jsonl")
         run.write_curves(sensed.curves)
         run.log("sensed", **sensed.facts)
         return SensedRun(sensed.curves, prepared.matched.table(), sensed.facts, run.home)

@@ -16,7 +16,7 @@ from fewer.core.display import Fact, Shown, amount
 from fewer.core.errors import FewerError, near_match
 from fewer.core.reading import parse_json
 from fewer.core.version import __version__
-from fewer.reports.values import Amount, Amounts, Count, Fraction, Number, Pairs, Text, _plain
+from fewer.reports.values import Amount, Amounts, Count, Fraction, Number, Pairs, Text, plain
 
 SCHEMA_VERSION = 1
 LIMIT_TOLERANCE = 1e-6
@@ -152,7 +152,7 @@ class UnitResult(_Part):
 
     name: Text
     kind: Text
-    shape: Annotated[list[Count], BeforeValidator(_plain)]
+    shape: Annotated[list[Count], BeforeValidator(plain)]
     option: Text
     pattern: Text
     sparsity: Fraction
@@ -204,7 +204,7 @@ class Additivity(_Part):
     joint: Amount
     sum: Amount
     ratio: Amount | None = None
-    spearman: Annotated[float, BeforeValidator(_plain), Field(ge=-1, le=1)] | None = None
+    spearman: Annotated[float, BeforeValidator(plain), Field(ge=-1, le=1)] | None = None
     points: Pairs = []
     note: Text = ""
 
