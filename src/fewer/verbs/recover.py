@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fewer.core.display import Fact, Shown
 from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
-from fewer.core.progress import Progress, Silent, Stage
+from fewer.core.progress import Progress, Stage, usual_progress
 from fewer.core.reading import read_bytes
 from fewer.core.run import RunFolder
 from fewer.distillation.blocks import find_blocks
@@ -159,7 +159,7 @@ def recover(
         raise FewerError(f"the number of views must be 0 or more; got {views}")
     seconds = None if steps is not None or time is None else parse_duration(time)
     wanted = RecoverySettings(seconds=seconds, steps=steps, **{"bf16": has_fast_bf16(), **(settings or {})})
-    progress = progress or Silent()
+    progress = progress or usual_progress()
     source = RunFolder.open(run)
     check_finished(source)
     elsewhere = out is not None and Path(out).resolve() != source.path.resolve()
