@@ -10,7 +10,7 @@ from fewer.core.budget import parse_budgets
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
-from fewer.core.progress import Progress, Silent, timed
+from fewer.core.progress import Progress, timed, usual_progress
 from fewer.core.run import RunFolder
 from fewer.engine.apply import apply_options
 from fewer.engine.evidence import Evidence
@@ -69,7 +69,7 @@ def apply(
     >>> import fewer
     >>> fewer.apply("run/", fewer.plan("run/", "weights=40%"))  # doctest: +SKIP
     """
-    progress = progress or Silent()
+    progress = progress or usual_progress()
     with RunFolder.edit(run) as folder:
         curves, config = folder.read_curves(), folder.read_config()
         if plan is None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fewer.core.display import Fact, Shown
 from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
-from fewer.core.progress import Progress, Silent, Stage
+from fewer.core.progress import Progress, Stage, usual_progress
 from fewer.core.reading import read_bytes
 from fewer.core.run import RunFolder
 from fewer.distillation.blocks import find_blocks
@@ -24,7 +24,7 @@ from fewer.engine.quality import QualityLike
 from fewer.engine.refit import affordable_views, can_refit, refit, room_for_views
 from fewer.engine.reopen import Measured, OpenRun, check_finished, open_run
 from fewer.models.artefact import save_artefact, state_hash
-from fewer.models.recipe import precisions_of
+from fewer.models.recipe import Recipe, precisions_of
 from fewer.models.running import Forward
 from fewer.models.trust import Trust, trusting
 from fewer.quantize.activations import rounding_inputs_of
@@ -159,7 +159,7 @@ def recover(
         raise FewerError(f"the number of views must be 0 or more; got {views}")
     seconds = None if steps is not None or time is None else parse_duration(time)
     wanted = RecoverySettings(seconds=seconds, steps=steps, **{"bf16": has_fast_bf16(), **(settings or {})})
-    progress = progress or Silent()
+    progress = progress or usual_progress()
     source = RunFolder.open(run)
     check_finished(source)
     elsewhere = out is not None and Path(out).resolve() != source.path.resolve()
@@ -172,8 +172,13 @@ def recover(
             folder = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume))
         else:
             folder = stack.enter_context(RunFolder.edit(run))
+        if resume and not elsewhere and _is_done(folder, work.recipe):
+            folder.clear_scratch()
+            done = RunReport.from_json(folder.read_text("report_json"))
+            return RecoveredRun(work.student, work.plan, done, work.masks, folder.home)
         checkpoint = _scratch(folder, overwrite, resume, elsewhere)
-        folder.log("recovering", command=command or "", budget_seconds=seconds, steps=steps)
+        start = work.recipe.weights_sha256
+        folder.log("recovering", command=command or "", budget_seconds=seconds, steps=steps, start=start)
         with progress.stage("judge", None) as stage:
             work.judge = judge_of(work.prepared, work.settings, work.prepared.heldout)
             judging = perf_counter()
@@ -197,6 +202,13 @@ def recover(
 def report_error(report: RunReport, which: str) -> float | None:
     """The held-out error before or after the recovery."""
     return getattr(report.recovery, which) if report.recovery is not None else None
+
+
+def _is_done(folder: RunFolder, recipe: Recipe) -> bool:
+    """Whether the recovery that began last has put its model into the run, and was killed while it tidied up."""
+    begun = [entry for entry in folder.read_log() if entry["event"] == "recovering"]
+    start = begun[-1].get("start") if begun else None
+    return start is not None and start != recipe.weights_sha256 and "recovery" in recipe.meta
 
 
 def _scratch(folder: RunFolder, overwrite: bool, resume: bool, elsewhere: bool) -> Path:
