@@ -86,6 +86,11 @@ def test_preprocessing_that_nobody_gave_is_called_assumed(tmp_path: Path) -> Non
         ("fewer/vit-small-16?mean=grey", "'grey' is no number"),
         ("fewer/vit-small-16?input_size=big", "write a side such as 96"),
         ("fewer/vit-small-16?classes=ten", "classes=10"),
+        ("fewer/vit-small-16?classes=²", "classes=10"),
+        ("fewer/vit-small-16?classes=0", "classes=10"),
+        ("fewer/vit-small-16?classes=99999999999", "classes=10"),
+        ("fewer/vit-small-16?input_size=²x3", "write a side such as 96"),
+        ("fewer/vit-small-16?input_size=9999999999", "write a side such as 96"),
         ("fewer/vit-small-16?crop=", "unknown option"),
     ],
 )

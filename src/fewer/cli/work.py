@@ -52,7 +52,7 @@ model, or weights=0.05k if you mean it
     texts = [budget] if isinstance(budget, str) else [str(text) for text in budget]
     for text in ",".join(texts).split(","):
         metric, _, amount = (part.strip() for part in text.partition("="))
-        if metric in ("weights", "flops", "macs") and amount.isdigit() and int(amount) <= 100:
+        if metric in ("weights", "flops", "macs") and amount.isdecimal() and len(amount) <= 3 and int(amount) <= 100:
             raise FewerError(
                 f"the budget {metric}={amount} is {amount} {metric} in all; write {metric}={amount}% for a share of "
                 f"the model, or {metric}={int(amount) / 1000:g}k if you mean it"

@@ -16,6 +16,7 @@ import numpy as np
 
 from fewer.core.display import Fact, Shown, amount, counted
 from fewer.core.errors import FewerError, near_match
+from fewer.core.facts import check_facts
 from fewer.core.files import atomic_write_bytes
 from fewer.core.option import Option
 from fewer.core.reading import parse_json, read_arrays, refusing
@@ -337,8 +338,7 @@ class CurveSet(Shown):
                     f"{path} holds curves of format {header['format']}, but this version reads format {_FORMAT}; "
                     "sense the model again"
                 )
-            if not isinstance(header["meta"], dict):
-                raise FewerError(f"{path} is damaged: its facts are no JSON object; sense the model again")
+            check_facts(header["meta"], str(path))
             names = {"distortion", *(f"cost.{m}" for m in header["metrics"]), *(f"score.{s}" for s in header["scores"])}
             arrays = read_arrays(path, names, _LIMIT)
             for name in names:

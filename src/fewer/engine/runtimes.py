@@ -78,6 +78,9 @@ class Chosen:
         if "against_ms" not in facts:
             return None
         names = ("runtime", "against_ms", "against", "torch_ms", "runtimes")
+        for name in names:
+            if facts.get(name) is None or (name in ("runtime", "against") and facts[name] not in RUNTIMES):
+                raise FewerError(f"the curves of this run say {name}={facts.get(name)!r}; sense the model again")
         return cls(*(facts[name] for name in names))
 
 

@@ -72,7 +72,7 @@ def split_spec(spec: str) -> tuple[str, SpecOptions]:
         found[name] = value
     preprocess = {name: _READERS[name](value) for name, value in found.items() if name in _READERS}
     classes = found.get("classes")
-    if classes is not None and not classes.isdigit():
+    if classes is not None and not (classes.isdecimal() and len(classes) <= 7 and int(classes)):
         raise FewerError(f"the number of classes is {classes!r}; write for example classes=10")
     return base, SpecOptions(found.get("checkpoint"), int(classes) if classes else None, preprocess)
 
@@ -99,7 +99,7 @@ def _numbers(text: str) -> tuple[float, ...]:
 def _size(text: str) -> tuple[int, ...]:
     """``96`` is a square of three channels; ``1x28x28`` says all."""
     parts = text.lower().split("x")
-    if not all(part.isdigit() for part in parts) or len(parts) > 3:
+    if not all(part.isdecimal() and len(part) <= 5 for part in parts) or len(parts) > 3:
         raise FewerError(f"cannot read input_size={text}; write a side such as 96, or channels and sides: 1x28x28")
     numbers = [int(part) for part in parts]
     return {1: (3, *numbers * 2), 2: (3, *numbers), 3: tuple(numbers)}[len(numbers)]

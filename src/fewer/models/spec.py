@@ -20,6 +20,7 @@ from fewer.models.build import Source
 from fewer.models.foreign import alone
 from fewer.models.options import SpecOptions, load_checkpoint, split_spec
 from fewer.models.plain import fold_weights, own_copy
+from fewer.models.strangers import refuse_strangers
 from fewer.models.trust import check_trusted, note_run
 
 
@@ -154,6 +155,7 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
         settings = Preprocess.of(kept | preprocess, f"model {loaded.name}")
     loaded.model.eval()
     if isinstance(spec, str):
+        refuse_strangers(loaded.model)
         fold_weights(loaded.model)
     return replace(loaded, preprocess=settings, assumed=assumed)
 

@@ -82,6 +82,10 @@ class QueueFolder(MarkedFolder):
             queue.settle()
             again = resume and not proceed and Staging(folder).exists()
             if queue.has_plan() and not (proceed or overwrite or again):
+                if resume:
+                    raise FewerError(
+                        f"the queue in {folder} is finished; for a further round give --continue without --resume"
+                    )
                 raise FewerError(
                     f"{folder} already holds a queue; give --continue for a further round, --overwrite to start anew"
                 )

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fewer.core.allocation.baselines import BASELINES
 from fewer.core.errors import FewerError, near_match
 from fewer.core.plan import Plan
 from fewer.core.run import RunFolder
 from fewer.engine.plan import choose
-
-if TYPE_CHECKING:
-    from fewer.core.curve import CurveSet
 
 __all__ = ["plan"]
 
@@ -58,20 +55,9 @@ def plan(run: str | Path, budget: Any, *, allocator: str = "dp", out: str | Path
     folder = RunFolder.open(run)
     curves = folder.read_curves()
     budgets = parse_budgets(budget)
-    power = _power(curves, folder) if allocator == "dp" else 0.0
+    power = float((curves.meta.get("settings") or {}).get("power", 0)) if allocator == "dp" else 0.0
     made = Plan.from_allocation(curves, budgets, choose(curves, budgets, allocator, power=power), allocator)
     if out is not None:
         folder.refuse(Path(out))
         made.save(out)
     return made
-
-
-def _power(curves: CurveSet, folder: RunFolder) -> float:
-    """Weight of the power term with which these curves were planned before."""
-    settings = curves.meta.get("settings", {})
-    power = settings.get("power", 0) if isinstance(settings, dict) else None
-    if isinstance(power, bool) or not isinstance(power, (int, float)) or not 0 <= power < float("inf"):
-        raise FewerError(
-            f"{folder.file('curves')} is damaged: its settings hold the power {power!r}; sense the model again"
-        )
-    return float(power)

@@ -24,7 +24,7 @@ from fewer.engine.quality import QualityLike
 from fewer.engine.refit import affordable_views, can_refit, refit, room_for_views
 from fewer.engine.reopen import Measured, OpenRun, check_finished, open_run
 from fewer.models.artefact import save_artefact, state_hash
-from fewer.models.recipe import precisions_of
+from fewer.models.recipe import Recipe, precisions_of
 from fewer.models.running import Forward
 from fewer.models.trust import Trust, trusting
 from fewer.quantize.activations import rounding_inputs_of
@@ -168,12 +168,14 @@ def recover(
             with trusting(trust):
                 work = open_run(source, model, images, forward, quality, seed, device)
             stage.advance()
-        if out is not None and elsewhere:
-            folder = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume))
-        else:
-            folder = stack.enter_context(RunFolder.edit(run))
+        place = RunFolder.create(out, overwrite=overwrite, resume=resume) if out and elsewhere else RunFolder.edit(run)
+        folder = stack.enter_context(place)
+        if resume and not elsewhere and _is_done(folder, work.recipe):
+            folder.clear_scratch()
+            return _recovered(folder, work, RunReport.from_json(folder.read_text("report_json")))
         checkpoint = _scratch(folder, overwrite, resume, elsewhere)
-        folder.log("recovering", command=command or "", budget_seconds=seconds, steps=steps)
+        start = work.recipe.weights_sha256
+        folder.log("recovering", command=command or "", budget_seconds=seconds, steps=steps, start=start)
         with progress.stage("judge", None) as stage:
             work.judge = judge_of(work.prepared, work.settings, work.prepared.heldout)
             judging = perf_counter()
@@ -184,19 +186,27 @@ def recover(
         after = work.measure() if fit.improved else before
         with progress.stage("save", None) as stage:
             report = _report(work, fit, before, after, perf_counter() - began, command)
-            with folder.together():
-                for name in _COPIED if elsewhere else ():
-                    folder.write_bytes(name, read_bytes(source.file(name), 2**30))
-                _save(folder, work, report, fit)
+            _save(folder, work, report, fit, source if elsewhere else None)
             stage.advance()
         folder.log("recovered", before=report_error(report, "before"), after=report_error(report, "after"))
         folder.clear_scratch()
-        return RecoveredRun(work.student, work.plan, report, work.masks, folder.home)
+        return _recovered(folder, work, report)
+
+
+def _recovered(folder: RunFolder, work: OpenRun, report: RunReport) -> RecoveredRun:
+    return RecoveredRun(work.student, work.plan, report, work.masks, folder.home)
 
 
 def report_error(report: RunReport, which: str) -> float | None:
     """The held-out error before or after the recovery."""
     return getattr(report.recovery, which) if report.recovery is not None else None
+
+
+def _is_done(folder: RunFolder, recipe: Recipe) -> bool:
+    """Whether the recovery that began last has put its model into the run, and was killed while it tidied up."""
+    begun = [entry for entry in folder.read_log() if entry["event"] == "recovering"]
+    start = begun[-1].get("start") if begun else None
+    return start is not None and start != recipe.weights_sha256 and "recovery" in recipe.meta
 
 
 def _scratch(folder: RunFolder, overwrite: bool, resume: bool, elsewhere: bool) -> Path:
@@ -421,7 +431,16 @@ def _chosen_by(work: OpenRun) -> str:
 _LIMIT = "Recovery trains on unlabelled images of the same source,"
 
 
-def _save(folder: RunFolder, work: OpenRun, report: RunReport, fit: Fit) -> None:
+def _save(folder: RunFolder, work: OpenRun, report: RunReport, fit: Fit, source: RunFolder | None) -> None:
+    """Write all that belongs together, with files of the ``source`` where the folder is another one."""
+    with folder.together():
+        if source is not None:
+            for name in _COPIED:
+                folder.write_bytes(name, read_bytes(source.file(name), 2**30))
+        _write(folder, work, report, fit)
+
+
+def _write(folder: RunFolder, work: OpenRun, report: RunReport, fit: Fit) -> None:
     """Write model and recipe where there is something new, then the report."""
     recipe = work.recipe
     assert report.recovery is not None
