@@ -34,7 +34,7 @@ from fewer.tasks.segment.networks import build_network, check_network, scales
 from fewer.tasks.segment.nnunet import write_nnunet
 from fewer.tasks.segment.preparation import resample
 from fewer.tasks.segment.reading import read_case
-from fewer.tasks.segment.sampling import HeldStore, PatchSampler
+from fewer.tasks.segment.sampling import BalancedSampler, HeldStore
 from fewer.tasks.segment.scoring import evaluate_cases
 from fewer.training.checkpoint import work_key
 from fewer.training.devices import check_device, make_accelerator
@@ -55,10 +55,13 @@ def plan_adapt(source: str | Path, target: str | Path, settings: AdaptSettings |
     settings = settings.of_method()
     domains = open_domains(source, target, settings)
     p = domains.preparation
+    first = read_picture(domains.source[0].images[0])
+    if settings.augment == "auto":
+        settings = settings.model_copy(update={"augment": "upright" if first.spaced else "light"})
     network = build_network(settings, p.dims, p.channels, len(p.classes))
     check_network(network.model, network.name, p.channels, len(p.classes), p.patch)
     count = len(domains.source) + len(domains.held) + len(domains.target) + len(domains.unlabelled)
-    held = count * prod(p.shape_of(read_picture(domains.source[0].images[0]))) * (4 * p.channels + 1)
+    held = count * prod(p.shape_of(first)) * (4 * p.channels + 1)
     copies = {"ms-mt": 2, "mt-uda": 3, "le-uda": 3}.get(settings.method, 1)
     # student and teacher pass through one after the other; the teacher keeps no activations
     shape = (2 * settings.batch, p.channels, *p.patch)
@@ -74,7 +77,7 @@ def make_problem(plan: AdaptPlan) -> Problem:
         return p.sample(read_case(data, case, p.channels))
 
     def sampler(pairs: Sequence[Pair], stream: int) -> Callable[[int], tuple[Tensor, Tensor]]:
-        return PatchSampler(HeldStore(pairs, p), settings, stream=stream).batch
+        return BalancedSampler(HeldStore(pairs, p), settings, stream=stream).batch
 
     loss = named_loss(settings.loss)
     layers = getattr(plan.network.model, "upsamples", None)
