@@ -128,8 +128,8 @@ def _as_sensed(prepared: Prepared, settings: Settings, curves: CurveSet, run: st
     """Check that the model is the one of the curves, and go on with the runtime that they were sensed for."""
     if state_hash(prepared.model) != curves.meta.get("state"):
         raise FewerError(
-            f"the model {prepared.loaded.name} is not the one that {run} was sensed on "
-            f"({curves.meta.get('model')}); sense it again with: fewer sense"
+            f"the model {prepared.loaded.name} has other weights than the one that was sensed "
+            f"({curves.meta.get('model')}); load the same weights in it, or sense it again with: fewer sense"
         )
     runtime = Chosen.of(curves.meta.get("device", {}))
     if runtime is None:
