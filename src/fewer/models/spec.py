@@ -198,6 +198,11 @@ def is_file_spec(spec: str) -> bool:
 def _from_builtin(name: str, options: SpecOptions) -> LoadedModel:
     entry = builtin.entry(name)
     args = {} if options.classes is None else {"num_classes": options.classes}
+    if args and entry.state is not None and options.checkpoint is None:
+        raise FewerError(
+            f"the weights of fewer/{name} are for another number of classes than {options.classes}; give those of your "
+            "network: checkpoint=FILE, on the command line --checkpoint FILE"
+        )
     model = builtin.build(name, args)
     if entry.state is not None and options.checkpoint is None:
         model.load_state_dict(entry.state(), strict=True)
