@@ -362,7 +362,9 @@ def _inverse(hessian: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(exact)
     floor = 1e-4 * values.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
     safe = (vectors / values.clamp_min(floor)[:, None, :]) @ vectors.mT
-    return torch.where((failed != 0)[:, None, None], safe.float(), torch.cholesky_inverse(factor))
+    lost = (failed != 0)[:, None, None]
+    sound = torch.where(lost, torch.eye(hessian.shape[-1], dtype=factor.dtype, device=factor.device), factor)
+    return torch.where(lost, safe.float(), torch.cholesky_inverse(sound))
 
 
 def _tile_energy(weight: Tensor, inverse: Tensor, width: int, start: int) -> Tensor:
