@@ -15,6 +15,7 @@ from fewer.core.errors import FewerError
 from fewer.core.reading import read_bytes
 from fewer.data.preprocess import Preprocess
 from fewer.models import builtin
+from fewer.models.attention import open_attention
 from fewer.models.build import Source
 from fewer.models.foreign import alone
 from fewer.models.plain import fold_weights, own_copy
@@ -136,6 +137,7 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
     loaded.model.eval()
     if isinstance(spec, str):
         fold_weights(loaded.model)
+        open_attention(loaded.model)
     return LoadedModel(loaded.model, loaded.name, loaded.source, settings, loaded.task, loaded.meta)
 
 
