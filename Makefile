@@ -1,4 +1,4 @@
-# `make demo` and `make test` do the whole set-up on a fresh machine; a second run skips it. `make help` lists the rest.
+# `make install`, `make demo` and `make test` do the whole set-up on a fresh machine; a second run skips it. `make help` lists the rest.
 PYTHON ?= python3
 VENV   ?= .venv
 EXTRAS ?= dev
@@ -8,11 +8,12 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready-$(EXTRAS)
 NATIVE := $(shell find native -name '*.cpp' -o -name '*.h' -o -name CMakeLists.txt 2>/dev/null)
 
-.PHONY: help demo test setup check lint types docs doctest wheel format clean distclean
+.PHONY: help install demo test setup check lint types docs doctest wheel format clean distclean
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
 help:
+	@echo "make install   fewer and all that README shows, into $(VENV)"
 	@echo "make demo      compress a real Vision Transformer to half its weights and show the report"
 	@echo "make test      run the whole test suite          (ARGS='-k budget' to choose)"
 	@echo "make check     lint, format, import contracts, types, docs, doctests"
@@ -22,11 +23,18 @@ help:
 	@echo "make format    apply the formatter and the safe lint fixes"
 	@echo "make clean     remove what builds and runs leave; make distclean also removes $(VENV)"
 	@echo
-	@echo "The first one needs only Python >= 3.10 and a network; everything goes into $(VENV)."
+	@echo "They need only Python >= 3.10 and a network; everything goes into $(VENV)."
 	@echo "Another Python: make demo PYTHON=python3.12"
 
-demo: setup
+install:
+	@$(MAKE) setup EXTRAS=use
+	@$(BIN)/fewer --version
+	@$(BIN)/fewer list models >/dev/null && echo "installed in $(VENV); now: source $(BIN)/activate && fewer --help"
+
+demo:
+	@$(MAKE) setup EXTRAS=use
 	@$(BIN)/fewer demo $(ARGS)
+	@echo "for commands of your own: source $(BIN)/activate && fewer --help"
 
 test: setup
 	@$(BIN)/python -m pytest $(ARGS)

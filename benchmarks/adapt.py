@@ -1,16 +1,16 @@
 """Adaptation methods on simulated modalities, on real T1 -> FLAIR, and on stains of nuclei: Dice, distances, misses.
 
-* ``simulated``: spin-echo images computed from real label maps (SynthSeg's 20 subjects), 64 x 64 axial slices of 2 mm.
+* ``simulated``: spin-echo images computed from real label maps (SynthSeg's 20 subjects), 64 x 64 axial slices, 2 mm.
   Simulated contrast, real anatomy; source and target have different subjects.
 * ``flair``: real T1 (7 subjects that have T1 only) to real FLAIR (8 subjects adapt, 8 others test), axial slices of
   2 mm; labels are automatic.
-* ``nuclei``: fluorescence to histology as grey pictures; rows of inverted grey values and of Otsu are to be added.
+* ``nuclei``: fluorescence to histology as grey pictures, with rows of inverted grey values and of Otsu's threshold.
 
 A row per benchmark, method, modules that are off, number of labels, seed and size; an interrupted table goes on.
 Seconds are of a machine that did other work too, and are no measure of speed.
 
-    PYTHONPATH=src python benchmarks/adapt.py simulated --seeds 3 --steps 300
-    PYTHONPATH=src python benchmarks/adapt.py flair --methods source-only,target-oracle,curves,ours --steps 1000
+    PYTHONPATH=src python benchmarks/adapt.py simulated --seeds 0 1 2
+    PYTHONPATH=src python benchmarks/adapt.py flair --methods source-only+target-oracle+curves+ours
     PYTHONPATH=src python benchmarks/adapt.py simulated --ablate ms-mt
 """
 
@@ -32,7 +32,7 @@ from tables import Table
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
-    "benchmark", "method", "without", "labels", "seed", "steps", "side", "width", "cases", "dice", "low", "high",
+    "benchmark", "method", "without", "labels", "seed", "steps", "patch", "width", "cases", "dice", "low", "high",
     "missed", "spurious", "assd", "hd95", "unit", "per_class", "cpu_seconds",
 )  # fmt: skip
 KEYS = 8
@@ -44,7 +44,7 @@ def shared() -> Path:
 
 
 def simulated(root: Path) -> tuple[Path, Path, Path]:
-    """8 source, 6 target and 6 test subjects; two axial slices each."""
+    """8 source, 6 target and 6 test subjects; four axial slices each."""
     from fewer.tasks.segment.modalities import SEQUENCES, tissues_of, write_domain
 
     z = np.load(shared() / "brain_label_maps" / "brain_labels_2mm.npz")
@@ -55,9 +55,9 @@ def simulated(root: Path) -> tuple[Path, Path, Path]:
         height = int(np.round(np.argwhere(deep)[:, 2].mean()))
         middle = np.argwhere(deep).mean(0).round().astype(int)
         part = "source" if index < 8 else "target" if index < 14 else "test"
-        for shift in (-2, 1):
+        for number, shift in enumerate((-5, -2, 1, 4)):
             plane = labels[middle[0] - 32 : middle[0] + 32, middle[1] - 32 : middle[1] + 32, height + shift]
-            maps[part][f"s{index + 1:02d}z{shift + 2}"] = tissues_of(plane)
+            maps[part][f"s{index + 1:02d}z{number}"] = tissues_of(plane)
     for seed, (part, sequence) in enumerate((("source", "t1"), ("target", "t2"), ("test", "t2"))):
         write_domain(root / part, maps[part], SEQUENCES[sequence], seed)
     return root / "source", root / "target", root / "test"
@@ -76,8 +76,8 @@ def flair(root: Path) -> tuple[Path, Path, Path]:
     for part, (subjects, kind) in parts.items():
         for name in subjects:
             image, mask = z[f"{name}_{kind}"], z[f"{name}_coarse"]
-            heights = np.flatnonzero((mask == 2).sum((0, 1)) > 20)
-            for number, at in enumerate(np.linspace(heights[0], heights[-1], 5).round().astype(int)[1:4]):
+            heights = np.flatnonzero((mask == 2).sum((0, 1)) > 20)  # deep grey matter; 2 cm below is the cerebellum
+            for number, at in enumerate(np.linspace(heights[0] - 10, heights[-1], 8).round().astype(int)):
                 place = Picture(image[None, :, :, at], (2.0, 2.0), spaced=True)
                 write_picture(root / part / "images" / f"{name}_{number}.nii.gz", image[:, :, at], place)
                 write_picture(root / part / "masks" / f"{name}_{number}.nii.gz", mask[:, :, at], place)
@@ -85,27 +85,42 @@ def flair(root: Path) -> tuple[Path, Path, Path]:
     return root / "source", root / "target", root / "test"
 
 
+def _groups(images: list[np.ndarray]) -> list[int]:
+    """Tiles that were cut from one picture, by borders that continue each other: a number for each tile."""
+    group = list(range(len(images)))
+    flat = [[edge - edge.mean() for edge in (x[:, -1], x[:, 0], x[-1], x[0])] for x in images]
+    for i, one in enumerate(flat):
+        for j, other in enumerate(flat):
+            for here, there in ((0, 1), (2, 3)):  # right beside left, bottom beside top
+                a, b = one[here], other[there]
+                alike = i != j and len(a) == len(b) and (a * b).sum() > 0.9 * np.sqrt((a**2).sum() * (b**2).sum())
+                if alike:
+                    group = [group[j] if g == group[i] else g for g in group]
+    return group
+
+
 def nuclei(root: Path) -> tuple[Path, Path, Path]:
-    """Fluorescence and histology as grey pictures of half the size; tiles of one kind are split in file order."""
+    """Fluorescence and histology as grey pictures of half the size; no histology picture is on two sides."""
     z = np.load(shared() / "dsb2018" / "nuclei.npz")
 
     def picture(kind: str, index: int) -> np.ndarray:
         raw, at = z[f"{kind}_png"].tobytes(), z[f"{kind}_offset"]
-        return np.asarray(Image.open(io.BytesIO(raw[at[index] : at[index + 1]])))
+        image = np.asarray(Image.open(io.BytesIO(raw[at[index] : at[index + 1]])))
+        return image if image.ndim == 2 else np.asarray(Image.fromarray(image[..., :3]).convert("L"))
 
     kinds = {k: np.flatnonzero(z["kind"] == k) for k in ("fluorescence", "histology")}
-    half = len(kinds["histology"]) // 2
-    parts = {
-        "source": kinds["fluorescence"][:40],
-        "target": kinds["histology"][:half],
-        "test": kinds["histology"][half:],
-    }
+    group = _groups([picture("image", i).astype(float) for i in kinds["histology"]])
+    order = sorted(range(len(group)), key=lambda i: (group[i], i))
+    half = len(order) // 2
+    while group[order[half]] == group[order[half - 1]]:
+        half += 1
+    histology = kinds["histology"][order]
+    parts = {"source": kinds["fluorescence"][:40], "target": histology[:half], "test": histology[half:]}
     for part, chosen in parts.items():
         for kind in ("images", "masks"):
             (root / part / kind).mkdir(parents=True, exist_ok=True)
         for index in chosen:
-            image, mask = picture("image", index), picture("mask", index) > 0
-            grey = image if image.ndim == 2 else np.asarray(Image.fromarray(image[..., :3]).convert("L"))
+            grey, mask = picture("image", index), picture("mask", index) > 0
             size = (grey.shape[1] // 2, grey.shape[0] // 2)
             Image.fromarray(grey).resize(size).save(root / part / "images" / f"c{index}.png")
             flat = Image.fromarray(mask.astype(np.uint8))
@@ -114,24 +129,61 @@ def nuclei(root: Path) -> tuple[Path, Path, Path]:
 
 
 DATA = {"simulated": simulated, "flair": flair, "nuclei": nuclei}
+PATCH = {"simulated": (64, 64), "flair": (64, 80), "nuclei": (64, 64)}
+EXTRA = {"nuclei": ["source-only, inverted", "otsu"]}
+"""Rows beside the methods: bright and dark exchanged at the test, and a threshold without any training."""
 
 
 def row_of(result: Any, key: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Numbers of an evaluation; the interval is over subjects, of which slices carry the name."""
-    from fewer.tasks.segment.adapt_page import case_dices, interval
-
+    """Numbers of an evaluation; Dice is pooled over all voxels, and the interval is over subjects."""
     total, subjects = result.overall, {}
-    for case, value in case_dices(result).items():
-        subjects.setdefault(case.split("_")[0].split("z")[0], []).append(value)
-    values = [float(np.mean(v)) for v in subjects.values()]
-    low, high = interval(values)
-    classes = ";".join(f"{s.structure} {s.dice_pooled or 0:.3f}" for s in result.structures)
+    for score in result.scores:  # slices carry the name of their subject
+        subject = subjects.setdefault(score.case.split("_")[0].split("z")[0], {})
+        counts = np.array([2 * score.true_positive, score.false_positive + score.false_negative])
+        subject[score.structure] = subject.get(score.structure, 0) + counts
+    names = list(dict.fromkeys(score.structure for score in result.scores))
+    counts = np.array([[subject.get(name, np.zeros(2)) for name in names] for subject in subjects.values()])
+    draws = np.random.default_rng(0).integers(len(counts), size=(2000, len(counts)))
+
+    def dice(chosen: np.ndarray) -> np.ndarray:
+        both, wrong = np.moveaxis(chosen.sum(-3), -1, 0)
+        return both / np.maximum(both + wrong, 1)
+
+    low, high = np.percentile(dice(counts[draws]).mean(-1), (2.5, 97.5))
+    classes = ";".join(f"{name} {value:.3f}" for name, value in zip(names, dice(counts), strict=True))
     shown = lambda v: "" if v is None else f"{v:.2f}"  # noqa: E731
     return {
-        **key, "cases": result.cases, "dice": f"{np.mean(values):.4f}", "low": f"{low:.4f}", "high": f"{high:.4f}",
+        **key, "cases": result.cases, "dice": f"{dice(counts).mean():.4f}", "low": f"{low:.4f}", "high": f"{high:.4f}",
         "missed": total.missed, "spurious": total.spurious, "assd": shown(total.assd), "hd95": shown(total.hd95),
         "unit": result.unit, "per_class": classes, "cpu_seconds": f"{seconds:.0f}",
     }  # fmt: skip
+
+
+def inverted(test: Path) -> Path:
+    """The test pictures with bright and dark exchanged."""
+    out = test.with_name("test_inverted")
+    for path in [] if out.exists() else sorted(test.rglob("*.png")):
+        (out / path.parent.name).mkdir(parents=True, exist_ok=True)
+        image = np.asarray(Image.open(path))
+        Image.fromarray(255 - image if path.parent.name == "images" else image).save(out / path.parent.name / path.name)
+    return out
+
+
+def otsu(test: Path) -> Any:
+    """Dark pixels by Otsu's threshold, each picture by itself, without any training."""
+    from fewer.tasks.segment.dataset import open_data
+    from fewer.tasks.segment.scoring import evaluate_folder
+
+    out = test.with_name("otsu")
+    out.mkdir(exist_ok=True)
+    for path in sorted((test / "images").iterdir()):
+        image = np.asarray(Image.open(path))
+        count = np.bincount(image.ravel(), minlength=256).astype(float)
+        below, sums = count.cumsum(), (count * np.arange(256)).cumsum()
+        gap = sums[-1] * below - sums * below[-1]
+        between = gap**2 / np.maximum(below * (below[-1] - below), 1)
+        Image.fromarray((image <= between.argmax()).astype(np.uint8)).save(out / path.name)
+    return evaluate_folder(out, open_data(test))
 
 
 def run(
@@ -141,25 +193,23 @@ def run(
     from fewer.tasks.segment.adapt import adapt
     from fewer.tasks.segment.adapt_settings import AdaptSettings
 
-    side = {"simulated": 64, "flair": 80, "nuclei": 64}[args.benchmark]
-    key = dict(
-        zip(
-            COLUMNS,
-            (args.benchmark, method, without, args.labels or "all", seed, args.steps, side, args.width),
-            strict=False,
-        )
-    )
+    patch = PATCH[args.benchmark]
+    size = "x".join(map(str, patch))
+    values = (args.benchmark, method, without, args.labels or "all", seed, args.steps, size, args.width)
+    key = dict(zip(COLUMNS, values, strict=False))
     if key in table:
         return
-    settings = AdaptSettings(
-        method=method, without=tuple(without.split("+")) if without else (), seed=seed, steps=args.steps,
-        every=max(1, args.steps // 4), width=args.width, source_labels=args.labels, translator_steps=args.translator,
-        translator_width=8, translator_patch=48, patch=(side, side), augment="light", spacing="native",
-    )  # fmt: skip
     source, target, test = folders
     began = process_time()
-    wanted = target
-    done = adapt(source, wanted, settings=settings, test=test)
+    if method == "otsu":
+        table.add(row_of(otsu(test), key, process_time() - began))
+        return
+    settings = AdaptSettings(
+        method=method.split(",")[0], without=tuple(without.split("+")) if without else (), seed=seed, steps=args.steps,
+        every=max(1, args.steps // 4), width=args.width, source_labels=args.labels, translator_steps=args.translator,
+        translator_width=8, translator_patch=48, patch=patch, spacing="native",
+    )  # fmt: skip
+    done = adapt(source, target, settings=settings, test=inverted(test) if "inverted" in method else test)
     print(*done.notes, sep="\n")
     table.add(row_of(done.evaluation, key, process_time() - began))
 
@@ -168,10 +218,10 @@ def main() -> None:
     """Parse, make the data, run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benchmark", choices=DATA)
-    parser.add_argument("--methods", default="")
+    parser.add_argument("--methods", default="", help="with + between them")
     parser.add_argument("--ablate", default="", help="switch every module of this method off in turn")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--translator", type=int, default=200)
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--labels", type=int)
@@ -180,15 +230,18 @@ def main() -> None:
     torch.set_num_threads(1)
     from fewer.adaptation.methods import METHODS
     from fewer.adaptation.settings import MODULES
+    from fewer.core.stamp import environment
 
     table = Table(args.out, COLUMNS, KEYS)
-    names = [name for name in args.methods.split(",") if name] or list(METHODS)
+    stamp = args.out.with_suffix(".json")
+    stamp.write_text(json.dumps(environment(threads=1), indent=1) + "\n", "utf-8")
+    names = [name for name in args.methods.split("+") if name] or [*METHODS, *EXTRA.get(args.benchmark, [])]
     work = [(name, "") for name in names]
     if args.ablate:
         work = [(args.ablate, ""), *((args.ablate, module) for module in MODULES)]
     with tempfile.TemporaryDirectory() as place:
         folders = DATA[args.benchmark](Path(place))
-        for seed in range(args.seeds):
+        for seed in args.seeds:
             for method, without in work:
                 run(args, folders, table, method, without, seed)
 

@@ -1,4 +1,4 @@
-"""The tables of docs/select.md as Markdown, from results/cold_start_summary.csv and cold_start.csv.
+"""The tables of docs/select_measured.md as Markdown, from results/cold_start_summary.csv and cold_start.csv.
 
 python benchmarks/cold_start_tables.py
 """

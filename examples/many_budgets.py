@@ -1,5 +1,4 @@
-"""Sense once, then plan many budgets from the curves: the trade-off between size and distortion, in milliseconds per
-point.
+"""System 5, layer-adaptive pruning: sense once, then plan any budget from the curves in milliseconds.
 
 Run it:  python examples/many_budgets.py
 """
@@ -9,10 +8,12 @@ from __future__ import annotations
 from time import perf_counter
 
 import torch
+from _picture import BLUE, GREY, ORANGE, keep, panels
 from torch import nn
 
 import fewer
-from fewer.core.allocation.allocate import frontier
+from fewer.core.allocation.allocate import allocate, frontier
+from fewer.core.allocation.baselines import BASELINES
 
 
 def main() -> None:
@@ -31,9 +32,18 @@ def main() -> None:
     plans = frontier(run.curves, "weights", shares)
     each = (perf_counter() - began) / len(shares)
     for share, plan in zip(shares, plans, strict=True):
-        told = "out of reach" if plan is None else f"predicted output error {plan.distortion:.5f}"
+        told = "out of reach" if plan is None else f"predicted distortion {plan.distortion:.5f}"
         print(f"weights={share:.0%}  {told}")
     print(f"{each * 1e3:.1f} ms for each plan")
+
+    figure, (panel,) = panels(1, height=2.8)
+    for name, colour in (("exact", BLUE), ("lamp", ORANGE), ("uniform", GREY)):
+        choose = allocate if name == "exact" else BASELINES[name].run
+        found = [choose(run.curves, f"weights={share:.0%}").distortion for share in shares]
+        panel.plot(shares, found, "o-", color=colour, label=name)
+    panel.set(xlabel="share of the weights that stays", ylabel="predicted distortion", yscale="log")
+    panel.legend(frameon=False)
+    keep(figure, __file__)
 
 
 if __name__ == "__main__":

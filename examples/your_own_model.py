@@ -35,7 +35,7 @@ def main() -> None:
     for name, unit in run.plan.units.items():
         print(f"{name:>4}  {unit.option}")
     for row in sorted(run.report.baselines, key=lambda row: row.distortion):
-        print(f"{row.label:<28} output error {row.distortion:.4f}")
+        print(f"{row.label:<28} distortion {row.distortion:.4f}")
 
     with tempfile.TemporaryDirectory() as folder:
         run.save(Path(folder) / "run")

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from fewer.adaptation.choice import pooled_dice
-from fewer.adaptation.pseudo import largest, plausible
-from fewer.adaptation.style import change_structures, inside, match_histogram, random_curve, swap_amplitude, synthesise
+from fewer.adaptation.learn import known
+from fewer.adaptation.pseudo import label, largest, plausible
+from fewer.adaptation.style import (
+    UNKNOWN,
+    change_structures,
+    degrade,
+    inside,
+    match_histogram,
+    random_contrast,
+    random_curve,
+    regions,
+    swap_amplitude,
+    synthesise,
+)
+from tests.adaptation.domains import problem
 
 
 def brain() -> tuple[torch.Tensor, torch.Tensor]:
@@ -20,7 +35,7 @@ def brain() -> tuple[torch.Tensor, torch.Tensor]:
     return image, mask
 
 
-@pytest.mark.parametrize("style", [random_curve, synthesise])
+@pytest.mark.parametrize("style", [random_curve, synthesise, random_contrast, degrade])
 def test_air_stays_and_the_scale_is_that_of_the_input(style) -> None:
     image, mask = brain()
     out = style(image, mask, np.random.default_rng(1))
@@ -31,8 +46,9 @@ def test_air_stays_and_the_scale_is_that_of_the_input(style) -> None:
 
 
 def test_a_curve_is_a_function_of_intensity() -> None:
-    image = torch.tensor([[[0.0, 1.0, 2.0, 1.0, 0.0, 2.0, 3.0, 3.0]]])
-    out = random_curve(image, None, np.random.default_rng(0))[0, 0]
+    levels = torch.tensor([0.0, 1.0, 2.0, 1.0, 0.0, 2.0, 3.0, 3.0])  # each three wide: nothing of it is noise
+    image = levels.repeat_interleave(3)[None, None]
+    out = random_curve(image, None, np.random.default_rng(0))[0, 0, 1::3]
     assert out[1] == out[3] and out[2] == out[5] and out[6] == out[7]
 
 
@@ -67,7 +83,7 @@ def test_pseudo_labels_keep_as_many_parts_as_the_source_has() -> None:
     guess = truth.numpy().copy()
     guess[9, 9] = 1
     cleaned, good = plausible(guess, [truth], 2)
-    assert good and cleaned[9, 9] == 0 and cleaned[3, 3] == 1
+    assert good and cleaned[9, 9] == UNKNOWN and cleaned[3, 3] == 1
     assert not plausible(np.ones((12, 12), np.uint8), [truth], 2)[1]
     assert largest(guess == 1, 1).sum() == 16
 
@@ -75,3 +91,62 @@ def test_pseudo_labels_keep_as_many_parts_as_the_source_has() -> None:
 def test_pooled_dice_equals_the_formula() -> None:
     a, b = torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 2])
     assert abs(pooled_dice([(a, b)], 3) - (2 * 1 / 3 + 2 * 1 / 3) / 2) < 1e-9
+
+
+def test_a_curve_does_not_turn_noise_into_contrast() -> None:
+    rng = np.random.default_rng(0)
+    flat = torch.zeros(1, 40, 40)
+    flat[:, 10:30, 10:30] = 4
+    noisy = flat + 0.1 * torch.from_numpy(rng.standard_normal((1, 40, 40))).float()
+    for seed in range(20):
+        new = random_curve(noisy, None, np.random.default_rng(seed))[0]
+        within = 0.5 * (new[12:28, 12:28].std() + new[:8].std())
+        assert within < 0.9 * new.std() or abs(new[12:28, 12:28].mean() - new[:8].mean()) < 0.5
+
+
+def test_random_contrast_moves_a_structure_by_itself() -> None:
+    image, mask = torch.randn(1, 32, 32) * 0.1, torch.zeros(32, 32, dtype=torch.uint8)
+    mask[8:24, 8:24] = 1
+    gaps = []
+    for seed in range(12):
+        new = random_contrast(image, mask, np.random.default_rng(seed))[0]
+        gaps.append(abs(float(new[10:22, 10:22].mean() - new[mask == 0].mean())))
+    assert max(gaps) > 0.8  # the image itself shows nothing of it, so no curve could
+
+
+def test_regions_are_complete_and_unknown_voxels_are_background() -> None:
+    channel = torch.zeros(8, 8)
+    channel[:, 4:] = 3
+    mask = torch.zeros(8, 8, dtype=torch.uint8)
+    mask[0, 0], mask[7, 7] = 1, UNKNOWN
+    where = torch.ones(8, 8, dtype=torch.bool)
+    where[3, 3] = False
+    found = regions(channel, mask, where, 2)
+    assert found[3, 3] == 0 and found[0, 0] == 1 and found[7, 7] == found[1, 6] == 3 and found[1, 1] == 2
+
+
+def test_voxels_of_unknown_class_teach_nothing() -> None:
+    scores = torch.randn(2, 3, 4, 4, requires_grad=True)
+    masks = torch.randint(0, 3, (2, 1, 4, 4)).to(torch.uint8)
+    masks[:, :, :2] = UNKNOWN
+    outputs, told = known([scores, scores[..., ::2, ::2]], masks)
+    sum(out.log_softmax(1)[:, 0].sum() for out in outputs).backward()
+    assert (scores.grad[:, :, :2] == 0).all() and (scores.grad[:, :, 2:] != 0).any() and int(told.max()) < 3
+
+
+def test_pseudo_labels_leave_out_what_is_unsure_and_a_class_of_the_wrong_size() -> None:
+    truth = torch.zeros(12, 12, dtype=torch.uint8)
+    truth[2:6, 2:6] = 1
+    huge = np.zeros((12, 12), np.uint8)
+    huge[:, :9] = 1
+    assert (plausible(huge, [truth], 2)[0][:, :9] == UNKNOWN).all()
+    posed = problem()
+
+    def logits(model, image):
+        out = torch.zeros(2, 24, 24)
+        out[1, 4:12, 4:12] = 6.0
+        out[0, 12:] = 6.0
+        return out
+
+    found = label(replace(posed, logits=logits), posed.network, posed.target[:1])
+    assert found[0][1][8, 8] == 1 and found[0][1][20, 20] == 0 and found[0][1][0, 0] == UNKNOWN

@@ -65,7 +65,7 @@ def test_the_help_of_a_verb_is_its_whole_docstring(fewer: Fewer) -> None:
     told = fewer("plan", "--help")
     assert told.code == 0
     shown = " ".join(told.out.split())
-    assert "Plan another budget from the same curves" in shown and "the contest of allocators that fewer" in shown
+    assert "Plan another budget from the curves of a run" in shown and "the contest of allocators that fewer" in shown
     assert "----" not in shown
     assert "When labels are back: fewer select --continue" in " ".join(fewer("select", "-h").out.split())
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fewer.compensate.held_out import parts_of
-from fewer.compensate.sequential import compress_in_order
+from fewer.compensate.sequential import HeldOut, Layered, compress_in_order
 from fewer.compensate.sweep import Repair
 from fewer.core.option import Option
 from fewer.data.samples import ListSamples
@@ -42,14 +42,14 @@ def clouds() -> ListSamples:
 
 
 def believed(batches) -> float:
-    model, known = Points().eval(), {}
+    model, held_out = Points().eval(), HeldOut([0, 0, 1, 1])
     dense = copy.deepcopy(model)
     example = batches[0][:1]
     units = match(model, example).units
     ladder = {unit.name: [Option(), Option("unstructured", 0.5)] for unit in units}
-    layers = [find_layers(one, units, example) for one in (dense, model)]
-    compress_in_order(dense, model, *layers, ladder, batches, LOOSE, folds=[0, 0, 1, 1], believed=known)
-    return known["layer"]
+    layered = [Layered(one, find_layers(one, units, example)) for one in (dense, model)]
+    compress_in_order(*layered, ladder, batches, LOOSE, held_out=held_out)
+    return held_out.believed["layer"]
 
 
 def test_batches_of_one_part_hold_a_repair_against_the_others():

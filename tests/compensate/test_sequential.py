@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fewer.compensate.moments import column_blocks
-from fewer.compensate.sequential import compress_in_order
+from fewer.compensate.sequential import HeldOut, Layered, UnitFacts, compress_in_order
 from fewer.compensate.sweep import Repair
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
@@ -24,10 +24,8 @@ def compress(model, x, ladder, repair=None, **kwargs):
     units = match(model, x[:1]).units
     ladders = ladder if isinstance(ladder, dict) else {u.name: ladder for u in units}
     masks = compress_in_order(
-        dense,
-        target,
-        find_layers(dense, units, x[:1]),
-        find_layers(target, units, x[:1]),
+        Layered(dense, find_layers(dense, units, x[:1])),
+        Layered(target, find_layers(target, units, x[:1])),
         ladders,
         [x],
         repair or Repair(),
@@ -105,14 +103,12 @@ def test_a_second_round_only_takes_more_away():
     units = match(model, x[:1]).units
     second = copy.deepcopy(first)
     again = compress_in_order(
-        model,
-        second,
-        find_layers(model, units, x[:1]),
-        find_layers(second, units, x[:1]),
+        Layered(model, find_layers(model, units, x[:1])),
+        Layered(second, find_layers(second, units, x[:1])),
         {u.name: [Option(), Option("unstructured", 0.75)] for u in units},
         [x],
         Repair(),
-        alive=masks,
+        facts=UnitFacts(alive=masks),
     )
     for name, mask in again.items():
         assert not bool((mask & ~masks[name]).any())
@@ -145,7 +141,7 @@ def test_scores_from_gradients_reach_the_sweep():
     model, x = tiny("dict-children")
     units = match(model, x[:1]).units
     gradients = {u.name: torch.rand(u.rows, u.cols, generator=torch.Generator().manual_seed(1)) for u in units}
-    _, masks = compress(model, x, HALF, Repair("none", "taylor"), gradients=gradients)
+    _, masks = compress(model, x, HALF, Repair("none", "taylor"), facts=UnitFacts(gradients=gradients))
     for unit in units:
         distortion = (model.get_submodule(unit.name).weight.detach() * gradients[unit.name]).abs()
         assert distortion[~masks[unit.name]].max() <= distortion[masks[unit.name]].min()
@@ -202,10 +198,10 @@ def test_a_repair_that_other_images_do_not_bear_out_is_not_kept():
     x = torch.zeros(24, 64)
     x[:12, :32], x[12:, 32:] = torch.randn(12, 32), torch.randn(12, 32)
     halves = [0] * 12 + [1] * 12
-    known: dict[str, float] = {}
+    held_out = HeldOut(halves)
     loose = Repair("obs", "magnitude", damping=1e-4, few_rows=0.0, iterations=50)
-    target, masks = compress(model, x, HALF, loose, folds=halves, believed=known)
-    assert known["0"] < 0.05
+    target, masks = compress(model, x, HALF, loose, held_out=held_out)
+    assert held_out.believed["0"] < 0.05
     free, _ = compress(model, x, HALF, loose)
     cut = model[0].weight * masks["0"]
     assert (target[0].weight - cut).norm() < 0.05 * (free[0].weight - cut).norm()
@@ -215,6 +211,6 @@ def test_a_repair_that_other_images_bear_out_is_kept():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(16, 8)).eval()
     x = torch.randn(2000, 16) @ torch.randn(16, 16)
-    known: dict[str, float] = {}
-    compress(model, x, HALF, Repair(), folds=[i % 2 for i in range(2000)], believed=known)
-    assert known["0"] > 0.9
+    held_out = HeldOut([i % 2 for i in range(2000)])
+    compress(model, x, HALF, Repair(), held_out=held_out)
+    assert held_out.believed["0"] > 0.9

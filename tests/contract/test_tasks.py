@@ -41,6 +41,16 @@ def test_settings_explain_themselves(name: str) -> None:
         flags_of(model, "Flags")()
 
 
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_its_networks_are_listed(name: str) -> None:
+    task = open_task(name)
+    assert all(note for note in task.networks().values())
+    choice = task.settings.model_fields.get("network") or task.settings.model_fields["language"]
+    assert choice.default in task.networks()
+    with pytest.raises(FewerError):  # the default is one of those that the task itself knows
+        task.network("no-such-network", {})
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_what_is_missing_is_told_in_a_sentence(name: str, tmp_path: Path) -> None:
     task, nothing = open_task(name), tmp_path / "nothing"

@@ -52,7 +52,7 @@ def test_commands_parse(page: str, command: str) -> None:
         assert words[0].startswith(OTHER_TOOLS), f"{page}: what is {command!r}?"
         return
     verb = words[1]
-    assert verb in VERBS or verb == "--help", f"{page}: {command!r}"
+    assert verb in VERBS or verb in ("--help", "--version", "--install-completion"), f"{page}: {command!r}"
     app_for(words[1:]).parse_args(words[1:], exit_on_error=False, print_error=False)
 
 
@@ -75,9 +75,28 @@ def test_the_plan_that_is_shown_is_one() -> None:
             Plan.from_json(body)
 
 
-@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda script: script.name)
-def test_examples_run(script: Path, capsys: pytest.CaptureFixture[str]) -> None:
+EXAMPLES = sorted((ROOT / "examples").glob("[!_]*.py"))
+
+
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.name)
+def test_examples_run(
+    script: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each says something, and leaves its picture where the command line says."""
     import runpy
 
+    if "segment" in script.read_text("utf-8"):
+        pytest.importorskip("scipy", reason="needs scipy")
+    monkeypatch.setattr("sys.argv", [str(script), str(tmp_path)])
+    monkeypatch.syspath_prepend(str(script.parent))
     runpy.run_path(str(script), run_name="__main__")
     assert capsys.readouterr().out
+    assert "keep(figure" not in script.read_text("utf-8") or list(tmp_path.glob(f"{script.stem}.*"))
+
+
+def test_the_gallery_shows_every_example_and_nothing_else() -> None:
+    page = (ROOT / "docs" / "examples.md").read_text("utf-8")
+    for script in EXAMPLES:
+        assert f"examples/{script.name}" in page
+    for picture in re.findall(r"images/examples/[\w.]+", page):
+        assert (ROOT / "docs" / picture).is_file()

@@ -26,7 +26,7 @@ from fewer.models.artefact import load_recipe
 from fewer.models.macs import model_macs
 from fewer.models.mobilenet import InvertedResidual
 from fewer.patterns import Pattern, option_thresholds, select_mask, to_matrix, to_weight
-from fewer.reports.compression import plots
+from fewer.reports.compression import layer_plots, plots
 from tests.fake_device import FakeWatch
 from tests.support.nets import quick
 from tests.tiny import TINY, TinyViT, tiny
@@ -83,6 +83,7 @@ def _no_pictures():
     """Plots are most of the time that a run of a tiny net takes, and none of what is tested here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "plot", lambda *_, **__: Markup())
+        patch.setattr(layer_plots, "plot", lambda *_, **__: Markup())
         yield
 
 
@@ -118,7 +119,7 @@ def test_channels_are_really_gone_and_the_model_is_loaded_small(name, schedule, 
         assert len(shares) == 1 and options[removal.link.consumer].removes == "columns"
         gone = 1 - len(removal.kept) / removal.link.count
         assert gone == pytest.approx(shares.pop(), abs=1e-4)
-    # the report says what was reached, and that a channel removed distortions where it is read
+    # the report says what was reached, and that a channel removed distorts where it is read
     assert run.report.verdict.met and 0 < run.report.verdict.distortion < 1
     for curve in run.curves.curves:
         rows = [k for k, o in enumerate(curve.options) if o.removes == "rows"]
@@ -150,7 +151,7 @@ def test_columns_beside_another_pattern_on_every_tiny_model(name, tmp_path):
 def test_a_groups_score_is_the_distortion_of_removing_its_columns_from_every_row():
     generator = torch.Generator().manual_seed(0)
     x, weight = torch.randn(400, 12, generator=generator), torch.randn(5, 12, generator=generator)
-    x[:, 3] += 0.9 * x[:, 8]  # what others can make up for distortions less
+    x[:, 3] += 0.9 * x[:, 8]  # what others can make up for distorts less
     felt = torch.tensor([1.0, 0.1, 4.0, 1.0, 2.0])
     moments = Moments(1, 12)
     moments.add(x[:, None])

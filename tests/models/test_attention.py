@@ -72,6 +72,17 @@ def test_the_fused_path_of_an_encoder_stays_open():
     assert torch.allclose(net(x), expected, atol=1e-6)
 
 
+def test_a_state_of_the_module_that_it_stands_for_can_be_loaded():
+    torch.manual_seed(0)
+    source = nn.TransformerEncoder(nn.TransformerEncoderLayer(12, 2, 24, batch_first=True), 2).eval()
+    other = nn.TransformerEncoder(nn.TransformerEncoderLayer(12, 2, 24, batch_first=True), 2).eval()
+    open_attention(other)
+    other.load_state_dict(source.state_dict())
+    x = torch.randn(2, 5, 12)
+    with torch.no_grad():
+        assert torch.allclose(other(x), source(x), atol=1e-6)
+
+
 def test_what_is_of_another_form_stays():
     class Own(nn.MultiheadAttention):
         pass

@@ -139,7 +139,7 @@ def test_built_in_architecture_needs_no_asset(monkeypatch):
     monkeypatch.setattr("fewer.data.assets.package_folder", lambda module: None)
     for name in ("dinov2-small", "mobilenet-v2"):
         assert isinstance(build_architecture({"kind": "builtin", "name": name, "args": {}}), nn.Module)
-        with pytest.raises(FewerError, match="not installed; run: pip install"):
+        with pytest.raises(FewerError, match=r"not installed; run: .*pip install"):
             load_model(f"fewer/{name}")
 
 
@@ -169,13 +169,14 @@ def test_sources_that_cannot_be_built(source, message):
 
 def test_missing_extras_are_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(FewerError, match=r"pip install 'fewer\[hf\]'"):
+    with pytest.raises(FewerError, match=r"pip install .*\[hf\]"):
         load_model("hf/facebook/dinov2-small")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(FewerError, match=r"pip install 'fewer\[timm\]'"):
+    with pytest.raises(FewerError, match=r"pip install .*\[timm\]"):
         load_model("timm/deit_small_patch16_224")
 
 
+@pytest.mark.apart  # the real torchvision may have been imported here, and operators stay declared
 def test_torchvision_beside_another_build_of_torch(monkeypatch, tmp_path):
     package = tmp_path / "torchvision"
     package.mkdir()

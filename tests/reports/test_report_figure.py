@@ -10,7 +10,7 @@ from subprocess import run
 import pytest
 import report_fixtures
 
-from fewer.reports.compression import plots
+from fewer.reports.compression import layer_plots, plots
 from fewer.reports.compression.data import RunReport
 from fewer.reports.compression.layers import blocks, roles
 from fewer.reports.figure import COLOUR, ROLES, shorten, tick
@@ -22,7 +22,7 @@ def drawn(draw, name: str):
     return draw(report_fixtures.report(name))
 
 
-ALL = (plots.baselines, plots.frontier, plots.allocation, plots.curves, plots.additivity, plots.timings)
+ALL = (plots.baselines, plots.frontier, layer_plots.allocation, layer_plots.curves, plots.additivity, plots.timings)
 
 
 def test_sentinel_colours_are_distinct():
@@ -50,8 +50,8 @@ def test_phone_text_is_readable():
 def test_nothing_is_drawn_only_when_there_is_nothing(name):
     report = report_fixtures.report(name)
     assert (drawn(plots.baselines, name) is None) == (not report.baselines)
-    assert (drawn(plots.allocation, name) is None) == (not report.units)
-    assert (drawn(plots.curves, name) is None) == (not report.curves)
+    assert (drawn(layer_plots.allocation, name) is None) == (not report.units)
+    assert (drawn(layer_plots.curves, name) is None) == (not report.curves)
 
 
 def bar_lengths(svg: str) -> list[float]:
@@ -72,7 +72,7 @@ def test_bars_are_in_proportion_to_their_values():
 def test_every_layer_answers_to_the_pointer():
     for name in ("realistic", "many", "tiny"):
         report = report_fixtures.report(name)
-        wide = drawn(plots.allocation, name).wide
+        wide = drawn(layer_plots.allocation, name).wide
         assert wide.count("<title>") == len(report.units)
         assert all(unit.name in wide for unit in report.units)
 
@@ -128,5 +128,5 @@ def test_the_data_model_imports_neither_torch_nor_matplotlib():
 def test_a_layer_that_distortions_nothing_is_left_out_of_the_curves():
     values = report_fixtures.realistic()
     values["curves"][0]["distortion"] = [0.0] * len(values["curves"][0]["distortion"])
-    plot = plots.curves(RunReport.from_dict(values))
+    plot = layer_plots.curves(RunReport.from_dict(values))
     assert "<svg" in plot.wide

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import report_fixtures
 
+from fewer.reports.compression import words
 from fewer.reports.compression.data import Additivity, Recovery, RunReport, Search, Sensing
 from fewer.reports.compression.words import (
     additivity_sentence,
@@ -29,19 +30,19 @@ def verdict(ours, *rivals, met=True):
 
 def test_ours_is_better():
     told = verdict(0.1, ("SparseGPT", 0.14), ("ERK", 0.3))
-    assert "1.40x less output error than the best baseline, SparseGPT (0.140)" in told
+    assert "1.40x less distortion than the best baseline, SparseGPT (0.140)" in told
 
 
 def test_ours_is_worse_is_said_plainly():
     told = verdict(0.2, ("SparseGPT", 0.1), ("ERK", 0.3))
-    assert "not the best result: SparseGPT has 2.00x less output error (0.100)" in told
+    assert "not the best result: SparseGPT has 2.00x less distortion (0.100)" in told
 
 
 @pytest.mark.parametrize(("ours", "rival"), [(0.1, 0.1005), (0.1005, 0.1)])
 def test_level_is_neither_won_nor_lost(ours, rival):
     told = verdict(ours, ("ERK", rival))
     assert "level with" in told
-    assert "less output error" not in told
+    assert "less distortion" not in told
 
 
 def test_zeros_need_no_ratio():
@@ -141,3 +142,25 @@ def test_a_trained_model_is_not_compared_with_methods_that_were_not_trained():
     assert "Training" in trained and "baseline" not in trained
     del values["recovery"]
     assert "Training" not in comparison_sentence(RunReport.from_dict(values))
+
+
+@pytest.mark.parametrize(
+    ("quality", "said"),
+    [
+        ([{"name": "top-1 agreement", "value": 0.875}], "on 28 of 32 held-out images"),
+        ([{"name": "feature cosine", "value": 0.97123}], "The feature cosine with the dense model is 0.971."),
+        ([{"name": "top-1", "value": 0.7, "dense": 0.75, "labelled": True}], "top-1 is 0.700 after and 0.750 before."),
+    ],
+)
+def test_whether_it_is_good_enough_is_said_with_what_is_known(quality, said):
+    values = {"verdict": {"met": True, "quality": quality}, "model": {"name": "toy"}, "data": {"heldout": 32}}
+    told = words.enough_words(RunReport.from_dict(values))
+    assert said in told and ("Only labels tell" in told) == ("labelled" not in quality[0])
+
+
+def test_few_labels_cannot_tell_two_models_apart():
+    row = {"name": "top-1", "value": 0.7, "dense": 0.75, "labelled": True, "dense_interval": [0.6, 0.85]}
+    for ends, said in (([0.55, 0.8], "overlap"), ([0.3, 0.4], "are apart")):
+        values = {"verdict": {"met": True, "quality": [row | {"interval": ends}]}, "model": {"name": "toy"}}
+        assert said in words.enough_words(RunReport.from_dict(values))
+    assert words.enough_words(RunReport.from_dict({"verdict": {"met": True}, "model": {"name": "toy"}})) == ""

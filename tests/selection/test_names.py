@@ -110,6 +110,14 @@ def test_two_images_of_one_stem_share_no_mask() -> None:
         lambda c: c.update(images=[*c["images"], {"id": 1, "file_name": "b.png"}]),
         lambda c: c.update(annotations=[]),
         lambda c: c.update(annotations=[{"image_id": 99}]),
+        # what is no id would match what is no id either
+        lambda c: (c["images"][0].update(id=[1]), c["annotations"][0].update(image_id=[1])),
+        lambda c: (c["images"][0].update(id={}), c["annotations"][0].update(image_id={})),
+        lambda c: (c["images"][0].pop("id"), c["annotations"][0].pop("image_id")),
+        lambda c: (c["images"][0].update(id=True), c["annotations"][0].update(image_id=True)),
+        lambda c: c["annotations"][0].update(image_id=float("nan")),
+        lambda c: c["images"][0].pop("file_name"),
+        lambda c: c["images"][0].update(file_name=["a.png"]),
     ],
 )
 def test_a_broken_coco_file_is_refused_in_a_sentence(tmp_path, change) -> None:
@@ -119,6 +127,34 @@ def test_a_broken_coco_file_is_refused_in_a_sentence(tmp_path, change) -> None:
     (tmp_path / "back.json").write_text(json.dumps(coco))
     with pytest.raises(FewerError):
         read_labels(tmp_path / "back.json", tmp_path, ["a.png", "b.png"])
+
+
+@pytest.mark.parametrize("value", [{}, {"choices": []}, {"choices": [""]}, {"choices": [None]}, {"choices": {}}, [], 7])
+def test_a_choice_without_a_class_is_no_label(tmp_path, value) -> None:
+    task = {"data": {"image": "a.png"}, "annotations": [{"result": [{"type": "choices", "value": value}]}]}
+    (tmp_path / "back.json").write_text(json.dumps([task]))
+    with pytest.raises(FewerError, match="names no class"):
+        read_labels(tmp_path / "back.json", tmp_path, ["a.png"])
+
+
+def test_classes_may_be_one_word_or_a_number_and_boxes_have_none(tmp_path) -> None:
+    results = {
+        "a.png": [{"type": "choices", "value": {"choices": "cat"}}],
+        "b.png": [{"type": "choices", "value": {"choices": [3]}}],
+        "c.png": [{"type": "rectanglelabels", "value": {"x": 1}}],
+        "d.png": [],  # looked at, and nothing was there to draw
+    }
+    tasks = [{"data": {"image": n}, "annotations": [{"result": found}]} for n, found in results.items()]
+    (tmp_path / "back.json").write_text(json.dumps(tasks))
+    wanted = {"a.png": "cat", "b.png": "3", "c.png": None, "d.png": None}
+    assert read_labels(tmp_path / "back.json", tmp_path, list(wanted)).labels == wanted
+
+
+@pytest.mark.parametrize("data", [{}, {"image": ["a.png"]}, {"image": {"a.png": 1}}, {"fewer_name": 3}, {"image": ""}])
+def test_a_task_without_the_name_of_an_image_is_refused(tmp_path, data) -> None:
+    (tmp_path / "back.json").write_text(json.dumps([{"data": data, "annotations": [{"result": []}]}]))
+    with pytest.raises(FewerError, match="name of an image"):
+        read_labels(tmp_path / "back.json", tmp_path, ["a.png"])
 
 
 @pytest.mark.parametrize("number", [1, "1", 1.0, " 1"])

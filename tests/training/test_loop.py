@@ -18,7 +18,7 @@ from fewer.training.callbacks import Callback
 from fewer.training.checkpoint import Checkpoint
 from fewer.training.constrained import Constrained, Held
 from fewer.training.history import Fit
-from fewer.training.loop import Validation, fit
+from fewer.training.loop import Special, Validation, fit
 from fewer.training.optimise import Player
 from fewer.training.schedule import Schedule
 from fewer.training.settings import LoopSettings
@@ -71,8 +71,8 @@ def run(kind: str, checkpoint: Path | None = None, kill: Kill | None = None) -> 
         return nets.score(net)
 
     done = fit(
-        model, objective, KINDS[kind], steps=STEPS, validate=validate, checkpoint=checkpoint, key="k",
-        callbacks=[kill] if kill else [],
+        model, objective, KINDS[kind], steps=STEPS, validate=validate, callbacks=[kill] if kill else [],
+        checkpoint=checkpoint and Checkpoint(checkpoint, "k"),
     )  # fmt: skip
     return model.state_dict(), done
 
@@ -142,7 +142,7 @@ def test_it_ends_in_time_with_the_last_validation_inside() -> None:
         return nets.score(model)
 
     done = fit(
-        nets.net(), slow, schedule=Schedule(seconds=100, shape="cosine"), clock=lambda: now[0],
+        nets.net(), slow, schedule=Schedule(seconds=100, shape="cosine"), special=Special(clock=lambda: now[0]),
         validate=Validation(validate, at_start=True, times=10),
     )  # fmt: skip
     assert 95 <= now[0] <= 100 and 70 <= done.step <= 90 and done.stopped == "schedule"
@@ -159,9 +159,16 @@ def test_time_spent_outlives_an_interruption(tmp_path: Path) -> None:
 
     schedule = Schedule(seconds=20)
     with pytest.raises(KeyboardInterrupt):
-        fit(nets.net(), slow, schedule=schedule, checkpoint=place, callbacks=[Kill("after", 8)], clock=lambda: now[0])
+        fit(
+            nets.net(),
+            slow,
+            schedule=schedule,
+            checkpoint=place,
+            callbacks=[Kill("after", 8)],
+            special=Special(clock=lambda: now[0]),
+        )
     now[0] = 1000.0
-    done = fit(nets.net(), slow, schedule=schedule, checkpoint=place, clock=lambda: now[0])
+    done = fit(nets.net(), slow, schedule=schedule, checkpoint=place, special=Special(clock=lambda: now[0]))
     assert 1010 <= now[0] <= 1012 and 18 <= done.step <= 20
 
 
@@ -255,7 +262,7 @@ def test_a_checkpoint_is_written_every_so_many_seconds(tmp_path: Path) -> None:
             written.append(place.exists())
 
     fit(
-        nets.net(), nets.loss, steps=5, callbacks=[Look()], clock=lambda: now[0],
+        nets.net(), nets.loss, steps=5, callbacks=[Look()], special=Special(clock=lambda: now[0]),
         checkpoint=Checkpoint(place, seconds=10.0, at_validations=False),
     )  # fmt: skip
     assert written == [False, False, False, True, True]
@@ -263,11 +270,11 @@ def test_a_checkpoint_is_written_every_so_many_seconds(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     place = tmp_path / "c.safetensors"
-    fit(nets.net(), nets.loss, steps=2, checkpoint=place, key="one")
+    fit(nets.net(), nets.loss, steps=2, checkpoint=Checkpoint(place, "one"))
     with pytest.raises(FewerError, match="other settings"):
-        fit(nets.net(), nets.loss, steps=2, checkpoint=place, key="two")
+        fit(nets.net(), nets.loss, steps=2, checkpoint=Checkpoint(place, "two"))
     with pytest.raises(FewerError, match="does not fit"):
-        fit(nn.Linear(4, 1), nets.loss, steps=2, checkpoint=place, key="one")
+        fit(nn.Linear(4, 1), nets.loss, steps=2, checkpoint=Checkpoint(place, "one"))
     place.write_bytes(place.read_bytes()[:100])
     with pytest.raises(FewerError, match="cannot be read"):
-        fit(nets.net(), nets.loss, steps=2, checkpoint=place, key="one")
+        fit(nets.net(), nets.loss, steps=2, checkpoint=Checkpoint(place, "one"))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
-from fewer.training.loop import NotFinite, fit
+from fewer.training.loop import NotFinite, Special, fit
 from fewer.training.optimise import Optimiser, Player
 from fewer.training.settings import LoopSettings
 from tests.training import nets
@@ -117,9 +117,9 @@ def test_a_few_bad_steps_can_be_left_out() -> None:
     def objective(net: nn.Module, step: int) -> Tensor:
         return nets.loss(net, step) * (float("inf") if step in (2, 3) else 1.0)
 
-    assert fit(nets.net(), objective, steps=6, tolerate=2).step == 6
+    assert fit(nets.net(), objective, steps=6, special=Special(tolerate=2)).step == 6
     with pytest.raises(NotFinite, match="at step 4"):
-        fit(nets.net(), objective, steps=6, tolerate=1)
+        fit(nets.net(), objective, steps=6, special=Special(tolerate=1))
 
 
 def test_mixed_precision_trains_in_bf16_and_leaves_the_model_as_it_came() -> None:

@@ -66,7 +66,7 @@ def test_the_file_gives_the_models_output(run, to):
 
 
 def test_a_wrong_file_is_not_kept(run, monkeypatch):
-    monkeypatch.setattr(module, "_difference", lambda *_: 0.5)
+    monkeypatch.setattr(module, "_difference", lambda *_: (0.5, ()))
     files = sorted(p.name for p in run.iterdir())
     with pytest.raises(FewerError, match="another output"):
         export(run, "torch", example=X, architecture=net)
@@ -81,7 +81,7 @@ def test_bad_input(run, monkeypatch, tmp_path):
     with pytest.raises(FewerError, match="does not exist"):
         export(run, "torch", example=X, architecture=net, out=tmp_path / "no" / "folder.pt2")
     monkeypatch.setattr(module, "_installed", lambda name: False)
-    with pytest.raises(FewerError, match=r"fewer\[deploy\]"):
+    with pytest.raises(FewerError, match=r"\[deploy\]"):
         export(run, "onnx", example=X, architecture=net)
 
 
@@ -153,3 +153,20 @@ def test_openvino_reads_a_merge_that_leaves_none_of_the_first_set(tmp_path):
     got = torch.from_numpy(openvino.compile_model(str(tmp_path / "model.onnx"), "CPU", exact)(x.numpy())[0])
     with torch.no_grad():
         torch.testing.assert_close(got, model(x), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_file_has_the_numbers_of_its_model(tmp_path, dtype):
+    needs_deploy()
+    import onnx
+
+    save_artefact(tmp_path / "run", net().to(dtype), [], {"kind": "object", "class": "Sequential"})
+    made = export(tmp_path / "run", example=X, architecture=lambda: net().to(dtype))
+    kinds = {torch.float16: onnx.TensorProto.FLOAT16, torch.bfloat16: onnx.TensorProto.BFLOAT16}
+    graph = onnx.load(made.path).graph
+    assert {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)} == {
+        kinds.get(dtype, onnx.TensorProto.DOUBLE)
+    }
+    # onnxruntime has no convolution of float64 and is fed no bfloat16: the file is whole, and the reader is told
+    assert (made.difference is None) == (dtype != torch.float16)
+    assert ("its output was not compared" in " ".join(made.lost)) == (dtype != torch.float16)

@@ -11,6 +11,7 @@ from PIL import Image
 
 import fewer
 from fewer.core.errors import FewerError
+from fewer.core.run import RunFolder
 from fewer.data.samples import Samples
 from fewer.models.artefact import load_masks, load_recipe
 from fewer.reports import RunReport
@@ -157,6 +158,21 @@ def test_interrupted_then_resumed_is_the_same_as_never_stopped(place, tmp_path, 
     done = again(place, 30, resume=True)
     assert all(torch.equal(v, whole.model.state_dict()[k]) for k, v in done.model.state_dict().items())
     assert not (place / ".scratch").exists()
+
+
+def test_a_recovery_that_was_killed_while_it_tidied_up_is_done(place, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RunFolder, "clear_scratch", killed)
+        again(place, 6)
+    made = files(place)
+    assert (place / ".scratch").exists()
+    done = again(place, 6, resume=True)
+    assert not (place / ".scratch").exists()
+    assert files(place) == made and done.report == report(place)
+    assert torch.equal(done.model(images(3, 9)), fewer.load(place, small)(images(3, 9)))
 
 
 def test_a_training_that_only_distortions_leaves_the_model_as_it_was(place):

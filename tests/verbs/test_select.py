@@ -317,3 +317,11 @@ def test_a_disk_that_fills_during_embedding(ask, tmp_path, monkeypatch):
 def test_saal_as_published_embeds_corrupted_images(ask, tmp_path):
     done = ask("labels=8", method="saal")
     assert 0 < len(done.chosen) <= 8 and (tmp_path / "queue" / "corrupted.f32").stat().st_size == 24 * 7 * 4
+
+
+def test_a_budget_beyond_the_pool_names_the_files_that_were_left_out(ask, pool):  # noqa: F811
+    count = len(list_images(pool))
+    list_images(pool)[0].rename(pool / os.fsdecode(b"caf\xe9.png"))
+    assert_refused(r"at most labels=\d+; left out are caf.*UTF-8", ask, f"labels={count}")
+    (pool / "broken.png").write_bytes(b"no picture")
+    assert_refused(r"at most labels=\d+; left out are broken\.png", ask, f"labels={count}")

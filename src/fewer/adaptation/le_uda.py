@@ -136,111 +136,155 @@ def le_uda(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapte
 
 def _two_teachers(problem: Problem, settings: AdaptationSettings, work: Work, *, adversarial: bool) -> Adapted:
     streams, found = _streams(problem, settings, work)
-    intra, inter = settings.uses("intra"), settings.uses("inter")
-    model = problem.network
-    if not (intra or inter or adversarial):
-        stages = _plain(problem, settings, work, streams)
-        found.stages |= stages
+    if not (settings.uses("intra") or settings.uses("inter") or adversarial):
+        found.stages |= _plain(problem, settings, work, streams)
         return found
-    loop: Any = settings
-    labelled = [pair for pair in streams.s if pair[1] is not None]
-    cycled = [pair for pair in streams.sts if pair[1] is not None]
-    hidden = lambda pairs: [(image, None) for image, _ in pairs]  # noqa: E731 (patches of one place for all streams)
-    label_batch = _one_crop(problem, [labelled, cycled], 0)
-    source_batch = _one_crop(problem, [hidden(streams.s), hidden(streams.st), hidden(streams.sts)], 60)
-    target_batch = _one_crop(problem, [streams.t, streams.ts, streams.tst], 61)
-    whole = nn.ModuleDict({"student": model})
-    names = problem.taps if adversarial else ()
-    if adversarial and not names:
+    if adversarial and not problem.taps:
         work.say("this network's decoder is not known, so the discriminators see the class scores")
-    critics = _critics(problem, names, adversarial)
-    whole["critics"] = critics
-    forget_graph(whole)
-    average = Average(whole, settings.teacher_decay)
-    average.teacher()  # made before the first step, while nothing hangs on a graph
-    clock = Part()
-    few = max(1, loop.batch // 4)
-    weights = dict(zip(names or ("",), settings.adversarial, strict=False))
-
-    def teacher() -> nn.Module:
-        return average.teacher().get_submodule("student").eval()  # type: ignore[index]
-
-    def run(net: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        with _tapped(net, names) as seen:
-            logits = problem.scales(net(x))[0]
-        return logits, dict(seen) if names else {"": logits}
-
-    def learn_student(_: Any, step: int) -> dict[str, Tensor]:
-        pairs = label_batch(step)
-        half = max(1, loop.batch // 2)
-        x, y = torch.cat([p[0][:half] for p in pairs]), torch.cat([p[1][:half] for p in pairs])
-        losses = {"labelled": problem.loss(problem.scales(model(x)), y, (1.0,))}
-        (s, st, sts), (t, ts, tst) = ([p[0][:few] for p in batch(step)] for batch in (source_batch, target_batch))
-        factor, scale = ramp(clock.part), 1.0 if settings.consistency is None else settings.consistency
-        sees: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
-        mine = {k: run(model, v) for k, v in (("s", s), ("ts", ts), ("sts", sts))}
-        with torch.no_grad():
-            theirs = {
-                k: run(teacher(), noisy(v, settings.noise))
-                for k, v in (("s", s), ("ts", ts), ("st", st), ("t", t), ("tst", tst))
-            }
-        if intra:
-            parts = [(mine[k][0].softmax(1) - theirs[k][0].softmax(1)).square().mean() for k in ("s", "ts")]
-            losses["intra"] = scale * factor * torch.stack(parts).sum()
-            sees.append((mine["ts"][1], theirs["ts"][1]))
-        if inter:
-            couples = (("s", "st"), ("sts", "st"), ("ts", "t"), ("ts", "tst"))
-            parts = [
-                (self_information(mine[a][0]) - self_information(theirs[b][0])).square().sum(1).mean()
-                for a, b in couples
-            ]
-            losses["inter"] = STRUCTURAL * scale * factor * torch.stack(parts).sum()
-            sees.append((mine["ts"][1], theirs["t"][1]))
-        if adversarial:
-            parts = [
-                weights[k] * fooled(critics[_key(k)](a[k])) for a, _b in sees or [(mine["ts"][1], {})] for k in weights
-            ]
-            losses["adversarial"] = factor * torch.stack(parts).sum()
-        return losses
-
-    def learn_critics(_: Any, step: int) -> Tensor:
-        t, ts, _tst = (p[0][:few] for p in target_batch(step))
-        with torch.no_grad():
-            mine, same, other = run(model, ts)[1], run(teacher(), ts)[1], run(teacher(), t)[1]
-        parts = [
-            told_apart(critics[_key(k)](theirs[k]), critics[_key(k)](mine[k]))
-            for theirs in (same, other)
-            for k in weights
-        ]
-        return torch.stack(parts).sum()
-
-    players = [Player("student", learn_student, ["student"])]
-    if adversarial:
-        players.insert(
-            0, Player("critics", learn_critics, ["critics"], Optimiser("adam", 1e-4, 0.0, betas=(0.5, 0.999)))
-        )
-    held = problem.held
+    lesson = _TwoTeachers(problem, settings, streams, adversarial)
     done = fit(
-        whole,
-        players,
-        loop,
+        lesson.whole,
+        lesson.players(),
+        settings,  # pyright: ignore[reportArgumentType] (the settings of a task extend the loop's)
         work.accelerator,
         name="train",
         progress=work.progress,
         checkpoint=work.checkpoint("train"),
-        key=work.key,
-        average=average,
-        callbacks=[clock],
+        average=lesson.average,
+        callbacks=[lesson.clock],
         validate=Validation(
-            lambda net: judge(problem, held, net["student"]),  # pyright: ignore[reportIndexIssue]
+            lambda net: judge(problem, problem.held, net["student"]),  # pyright: ignore[reportIndexIssue]
             name="choice",
         ),
     )
-    done.load_best(whole)
-    forget_graph(whole)
-    model.eval()
+    done.load_best(lesson.whole)
+    forget_graph(lesson.whole)
+    problem.network.eval()
     found.stages["train"] = done
     return found
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a network gave for one stream: class scores, and the features that the critics judge, by tap."""
+
+    logits: Tensor
+    features: dict[str, Tensor]
+
+
+class _TwoTeachers:
+    """The student and its teachers on three kinds of batches, and the critics that tell their features apart.
+
+    Streams have the names of :class:`Streams`. The student sees ``s``, ``ts`` and ``sts``, which look like the source;
+    the teachers see these and their partners in the look of the target.
+    """
+
+    def __init__(self, problem: Problem, settings: AdaptationSettings, streams: Streams, adversarial: bool) -> None:
+        self.problem, self.settings, self.adversarial = problem, settings, adversarial
+        self.student = problem.network
+        self.size = int(getattr(settings, "batch"))  # noqa: B009 (the settings of a task extend the loop's)
+        labelled = [pair for pair in streams.s if pair[1] is not None]
+        cycled = [pair for pair in streams.sts if pair[1] is not None]
+        self.labelled = _one_crop(problem, [labelled, cycled], 0)
+        self.source = _one_crop(problem, [_hidden(streams.s), _hidden(streams.st), _hidden(streams.sts)], 60)
+        self.target = _one_crop(problem, [streams.t, streams.ts, streams.tst], 61)
+        self.names = problem.taps if adversarial else ()
+        self.critics = _critics(problem, self.names, adversarial)
+        self.critic_weights = dict(zip(self.names or ("",), settings.adversarial, strict=False))
+        self.whole = nn.ModuleDict({"student": self.student, "critics": self.critics})
+        forget_graph(self.whole)
+        self.average = Average(self.whole, settings.teacher_decay)
+        self.average.teacher()  # made before the first step, while nothing hangs on a graph
+        self.clock = Part()
+
+    def players(self) -> list[Player]:
+        """The critics, where there are any, step before the student."""
+        student = Player("student", self.student_losses, ["student"])
+        if not self.adversarial:
+            return [student]
+        how = Optimiser("adam", 1e-4, 0.0, betas=(0.5, 0.999))
+        return [Player("critics", self.critic_loss, ["critics"], how), student]
+
+    def student_losses(self, _net: Any, step: int) -> dict[str, Tensor]:
+        """Of one step: labels, agreement with the teachers within and across domains, and the critics' verdict."""
+        losses = {"labelled": self._labelled_loss(step)}
+        s, st, sts = self._few(self.source(step))
+        t, ts, tst = self._few(self.target(step))
+        mine = {name: self._run(self.student, images) for name, images in (("s", s), ("ts", ts), ("sts", sts))}
+        shown = {"s": s, "ts": ts, "st": st, "t": t, "tst": tst}
+        with torch.no_grad():
+            theirs = {
+                name: self._run(self._teacher(), noisy(images, self.settings.noise)) for name, images in shown.items()
+            }
+        factor, scale = ramp(self.clock.part), 1.0 if self.settings.consistency is None else self.settings.consistency
+        if self.settings.uses("intra"):
+            losses["intra"] = scale * factor * _intra(mine, theirs)
+        if self.settings.uses("inter"):
+            losses["inter"] = STRUCTURAL * scale * factor * _inter(mine, theirs)
+        if self.adversarial:
+            losses["adversarial"] = factor * self._fooling(mine["ts"].features)
+        return losses
+
+    def critic_loss(self, _net: Any, step: int) -> Tensor:
+        """The critics tell the student's features of ``ts`` from those of the teachers of ``ts`` and ``t``."""
+        t, ts, _tst = self._few(self.target(step))
+        with torch.no_grad():
+            mine = self._run(self.student, ts).features
+            theirs = [self._run(self._teacher(), images).features for images in (ts, t)]
+        parts = [
+            told_apart(self.critics[_key(name)](features[name]), self.critics[_key(name)](mine[name]))
+            for features in theirs
+            for name in self.critic_weights
+        ]
+        return torch.stack(parts).sum()
+
+    def _labelled_loss(self, step: int) -> Tensor:
+        pairs, half = self.labelled(step), max(1, self.size // 2)
+        x, y = torch.cat([pair[0][:half] for pair in pairs]), torch.cat([pair[1][:half] for pair in pairs])
+        return self.problem.loss(self.problem.scales(self.student(x)), y, (1.0,))
+
+    def _fooling(self, mine: dict[str, Tensor]) -> Tensor:
+        """How far the critics see through the student: once for each teacher that it is compared with."""
+        rounds = max(1, sum(self.settings.uses(name) for name in ("intra", "inter")))
+        parts = [
+            weight * fooled(self.critics[_key(name)](mine[name]))
+            for _ in range(rounds)
+            for name, weight in self.critic_weights.items()
+        ]
+        return torch.stack(parts).sum()
+
+    def _few(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """Images alone, a quarter of a batch: each step runs the networks on eight such streams."""
+        return [images[: max(1, self.size // 4)] for images, _ in pairs]
+
+    def _teacher(self) -> nn.Module:
+        return self.average.teacher().get_submodule("student").eval()
+
+    def _run(self, net: nn.Module, images: Tensor) -> _Seen:
+        with _tapped(net, self.names) as seen:
+            logits = self.problem.scales(net(images))[0]
+        return _Seen(logits, dict(seen) if self.names else {"": logits})
+
+
+def _intra(mine: dict[str, _Seen], theirs: dict[str, _Seen]) -> Tensor:
+    """Student and teacher agree on the same images (mean squared difference of the class probabilities)."""
+    parts = [(mine[k].logits.softmax(1) - theirs[k].logits.softmax(1)).square().mean() for k in ("s", "ts")]
+    return torch.stack(parts).sum()
+
+
+def _inter(mine: dict[str, _Seen], theirs: dict[str, _Seen]) -> Tensor:
+    """The student's self-information equals a teacher's where both see one anatomy in two looks."""
+    couples = (("s", "st"), ("sts", "st"), ("ts", "t"), ("ts", "tst"))
+    parts = [
+        (self_information(mine[a].logits) - self_information(theirs[b].logits)).square().sum(1).mean()
+        for a, b in couples
+    ]
+    return torch.stack(parts).sum()
+
+
+def _hidden(pairs: Sequence[Pair]) -> list[Pair]:
+    """Without masks, so that patches of one place can be drawn for all streams."""
+    return [(image, None) for image, _ in pairs]
 
 
 def _key(name: str) -> str:

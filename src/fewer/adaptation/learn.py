@@ -9,18 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewer.adaptation.choice import judge
-from fewer.adaptation.problem import Pair, Problem, Work
+from fewer.adaptation.problem import Batches, Pair, Problem, Work
 from fewer.adaptation.settings import AdaptationSettings
-from fewer.adaptation.style import Style
+from fewer.adaptation.style import UNKNOWN, Style
 from fewer.training.average import Average
 from fewer.training.callbacks import Callback
 from fewer.training.history import Fit
 from fewer.training.loop import Validation, fit
 
-__all__ = ["Lesson", "Part", "Stream", "consistency", "forget_graph", "learn", "noisy", "ramp", "styled"]
+__all__ = ["Lesson", "Part", "Stream", "consistency", "forget_graph", "known", "learn", "noisy", "ramp", "styled"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Lesson:
         Student and teacher agree on labelled images too.
     weights
         Of the scales of the labelled loss; and of the consistency.
+    ease
+        Share of the training over which the styles of labelled images come in, one image more after the other.
     """
 
     labelled: Sequence[Stream]
@@ -61,6 +64,7 @@ class Lesson:
     also_labelled: bool = False
     weights: tuple[float, ...] = (1.0,)
     agree: tuple[float, ...] = (1.0,)
+    ease: float = 0.0
 
 
 def ramp(part: float) -> float:
@@ -95,15 +99,42 @@ def consistency(student: Sequence[Tensor], teacher: Sequence[Tensor], weights: S
     return total
 
 
-def styled(images: Tensor, masks: Tensor | None, style: Style | None, key: Sequence[int]) -> Tensor:
-    """Apply a style to each image of a batch; draws depend on the key alone."""
+def styled(images: Tensor, masks: Tensor | None, style: Style | None, key: Sequence[int], share: float = 1.0) -> Tensor:
+    """Apply a style to a share of the images of a batch; draws depend on the key alone."""
     if style is None:
         return images
     found = []
     for index, image in enumerate(images):
         rng = np.random.default_rng([*key, index])
+        if share < 1 and rng.random() >= share:
+            found.append(image)
+            continue
         found.append(style(image, None if masks is None else masks[index, 0], rng))
     return torch.stack(found)
+
+
+def known(outputs: Sequence[Tensor], masks: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Take voxels of unknown class out of a loss: there, scores become sure and right, so that nothing is learned.
+
+    Examples
+    --------
+    >>> masks = torch.tensor([[[[0, 255]]]], dtype=torch.uint8)
+    >>> outputs, masks = known([torch.zeros(1, 2, 1, 2)], masks)
+    >>> masks.tolist(), outputs[0][0, :, 0].tolist()
+    ([[[[0, 0]]]], [[0.0, 30.0], [0.0, 0.0]])
+    """
+    unknown = masks == UNKNOWN
+    if not unknown.any():
+        return list(outputs), masks
+    found = []
+    for output in outputs:
+        where = unknown
+        if output.shape[2:] != masks.shape[2:]:
+            where = F.interpolate(unknown.float(), output.shape[2:], mode="nearest-exact") > 0
+        sure = torch.zeros_like(output)
+        sure[:, 0] = 30.0
+        found.append(torch.where(where, sure, output))
+    return found, masks.masked_fill(unknown, 0)
 
 
 def forget_graph(model: nn.Module) -> None:
@@ -147,55 +178,73 @@ def learn(
     steps
         In place of those of the settings.
     """
-    loop: Any = settings
-    batch, seed = loop.batch, loop.seed
-    share = max(1, batch // len(lesson.labelled))
-    draws = [problem.sampler(stream.pairs, index) for index, stream in enumerate(lesson.labelled)]
-    plain = [(image, None) for image in lesson.target]
-    unlabelled = problem.sampler(plain, 50) if plain and lesson.consistency else None
-    average = Average(model, settings.teacher_decay) if unlabelled is not None else None
-    if average is not None:
-        average.teacher()  # made before the first step, while nothing hangs on a graph
-    clock = Part()
-
-    def objective(net: nn.Module, step: int) -> dict[str, Tensor]:
-        images, masks = [], []
-        for index, (draw, stream) in enumerate(zip(draws, lesson.labelled, strict=True)):
-            x, y = draw(step)
-            x, y = x[:share], y[:share]
-            images.append(styled(x, y, stream.style, (seed, 21, step, index)))
-            masks.append(y)
-        x, y = torch.cat(images), torch.cat(masks)
-        outputs = problem.scales(net(x))
-        losses = {"labelled": problem.loss(outputs, y, lesson.weights)}
-        if unlabelled is None or average is None:
-            return losses
-        teacher = average.teacher().train(len(lesson.agree) > 1)  # some networks have several outputs in training only
-        seen = unlabelled(step)[0]
-        pairs = [(problem.scales(net(styled(seen, None, lesson.strong, (seed, 22, step)))), seen)]
-        if lesson.also_labelled:
-            pairs.append((outputs, x))
-        with torch.no_grad():
-            answers = [problem.scales(teacher(noisy(clean, settings.noise))) for _, clean in pairs]
-        told = [consistency(mine, theirs, lesson.agree) for (mine, _), theirs in zip(pairs, answers, strict=True)]
-        losses["consistency"] = lesson.consistency * ramp(clock.part) * torch.stack(told).mean()
-        return losses
-
+    step = _Step(problem, settings, lesson, model)
     done = fit(
         model,
-        objective,
-        loop,
+        step.losses,
+        settings,  # pyright: ignore[reportArgumentType] (the settings of a task extend the loop's)
         work.accelerator,
         steps=steps,
         name=name,
         progress=work.progress,
         checkpoint=work.checkpoint(name),
-        key=work.key,
-        average=average,
-        callbacks=[clock],
+        average=step.average,
+        callbacks=[step.clock],
         validate=Validation(lambda net: judge(problem, lesson.held, net), name="choice"),
     )
     done.load_best(model)
     forget_graph(model)
     model.eval()
     return done
+
+
+class _Step:
+    """What a step of a lesson draws, and the losses that it gives."""
+
+    def __init__(self, problem: Problem, settings: AdaptationSettings, lesson: Lesson, model: nn.Module) -> None:
+        loop: Any = settings  # the settings of a task extend the loop's
+        self.problem, self.lesson, self.noise, self.seed = problem, lesson, settings.noise, loop.seed
+        self.share = max(1, loop.batch // len(lesson.labelled))
+        self.draws = [problem.sampler(stream.pairs, index) for index, stream in enumerate(lesson.labelled)]
+        self.unlabelled: Batches | None = None
+        self.average: Average | None = None
+        self.clock = Part()
+        if lesson.target and lesson.consistency:
+            self.unlabelled = problem.sampler([(image, None) for image in lesson.target], 50)
+            self.average = Average(model, settings.teacher_decay)
+            self.average.teacher()  # made before the first step, while nothing hangs on a graph
+
+    def losses(self, net: nn.Module, step: int) -> dict[str, Tensor]:
+        """The loss on labels, and where there is a teacher that of agreeing with it."""
+        x, y = self._labelled(step)
+        outputs = self.problem.scales(net(x))
+        losses = {"labelled": self.problem.loss(*known(outputs, y), self.lesson.weights)}
+        if self.unlabelled is not None and self.average is not None:
+            seen = self.unlabelled(step)[0]
+            strong = styled(seen, None, self.lesson.strong, (self.seed, 22, step))
+            pairs = [(self.problem.scales(net(strong)), seen)]
+            if self.lesson.also_labelled:
+                pairs.append((outputs, x))
+            losses["consistency"] = self._disagreement(pairs, self.average.teacher())
+        return losses
+
+    def _labelled(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images and masks of all streams as one batch."""
+        images, masks = [], []
+        ease = self.lesson.ease
+        share = min(1.0, self.clock.part / ease) if ease else 1.0
+        for index, (draw, stream) in enumerate(zip(self.draws, self.lesson.labelled, strict=True)):
+            x, y = draw(step)
+            x, y = x[: self.share], y[: self.share]
+            images.append(styled(x, y, stream.style, (self.seed, 21, step, index), share))
+            masks.append(y)
+        return torch.cat(images), torch.cat(masks)
+
+    def _disagreement(self, pairs: Sequence[tuple[Sequence[Tensor], Tensor]], teacher: nn.Module) -> Tensor:
+        """Of the student's outputs and the teacher's on the same images, which the teacher sees noisy."""
+        agree = self.lesson.agree
+        teacher.train(len(agree) > 1)  # some networks have several outputs in training only
+        with torch.no_grad():
+            answers = [self.problem.scales(teacher(noisy(clean, self.noise))) for _, clean in pairs]
+        told = [consistency(mine, theirs, agree) for (mine, _), theirs in zip(pairs, answers, strict=True)]
+        return self.lesson.consistency * ramp(self.clock.part) * torch.stack(told).mean()

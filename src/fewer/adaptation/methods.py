@@ -17,7 +17,7 @@ __all__ = ["METHODS"]
 METHODS: MethodTable[Callable[[Problem, AdaptationSettings, Work], Adapted]] = MethodTable(
     "adaptation method",
     [
-        Method("ours", ours, "random curves, mean teacher and filtered pseudo-labels together"),
+        Method("ours", ours, "random contrasts, then filtered pseudo-labels too"),
         Method("source-only", source_only, "no adaptation: trains on the source as it is"),
         Method("target-oracle", target_oracle, "trains on target masks; for benchmarks only", "", ("target-labels",)),
         Method("histogram", histogram, "source images get the histograms of target images"),

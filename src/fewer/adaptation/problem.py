@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fewer.core.progress import SILENT, Progress
+from fewer.training.checkpoint import Checkpoint
 from fewer.training.history import Fit
 
 __all__ = ["Adapted", "Batches", "Pair", "Problem", "Work"]
@@ -105,9 +106,9 @@ class Work:
         self.notes.append(line)
         self.tell(line)
 
-    def checkpoint(self, name: str) -> Path | None:
-        """The file of a stage."""
-        return None if self.scratch is None else self.scratch / f"{name}.safetensors"
+    def checkpoint(self, name: str) -> Checkpoint | None:
+        """Of a stage, where there is a folder to keep it in."""
+        return Checkpoint.within(self.scratch, self.key, name)
 
 
 @dataclass(eq=False)

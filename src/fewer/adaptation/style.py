@@ -14,12 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
+    "UNKNOWN",
     "Style",
+    "calm",
     "chain",
     "change_structures",
+    "degrade",
     "inside",
     "match_histogram",
+    "one_of",
+    "random_contrast",
     "random_curve",
+    "regions",
     "swap_amplitude",
     "synthesise",
 ]
@@ -28,6 +34,9 @@ Style = Callable[[Tensor, Tensor | None, np.random.Generator], Tensor]
 """From image ``(channels, *space)``, class indices ``(*space)`` or None and a generator to an image."""
 
 _AIR = 0.05
+
+UNKNOWN = 255
+"""Class index of a voxel whose class is not known; it takes part in no loss."""
 
 
 def inside(channel: Tensor) -> Tensor:
@@ -48,12 +57,30 @@ def _onto_scale(values: Tensor, where: Tensor) -> Tensor:
     return (values - mean) / std
 
 
+def calm(channel: Tensor) -> Tensor:
+    """Median of each voxel and its two neighbours, along one axis after the other: without noise, with edges.
+
+    Examples
+    --------
+    >>> calm(torch.tensor([[0.0, 0.0, 9.0, 0.0, 5.0, 5.0]])).tolist()
+    [[0.0, 0.0, 0.0, 5.0, 5.0, 5.0]]
+    """
+    for axis in range(channel.ndim):
+        before = torch.cat([channel.narrow(axis, 0, 1), channel.narrow(axis, 0, channel.shape[axis] - 1)], axis)
+        after = torch.cat([channel.narrow(axis, 1, channel.shape[axis] - 1), channel.narrow(axis, -1, 1)], axis)
+        low, high = torch.minimum(before, after), torch.maximum(before, after)
+        channel = torch.maximum(low, torch.minimum(high, channel))
+    return channel
+
+
 def random_curve(image: Tensor, mask: Tensor | None, rng: np.random.Generator, knots: int = 6) -> Tensor:
     """Send intensities through a random curve, which may fall as well as rise.
 
-    The curve is linear between knots at the quantiles of the image, whose heights are uniform; half of the time the
-    image is mixed in, so that mild curves appear too. The idea is that of Models Genesis (Zhou et al. 2019), whose
-    Bezier curves are replaced here because they are nearly monotone.
+    The curve is linear between knots, half way between the image's quantiles and even steps, whose heights are uniform;
+    half of the time the image is mixed in, so that mild curves appear too. It is applied to the image without its
+    noise, a random part of which is put back: a steep curve would turn noise into the strongest contrast there is. The
+    idea is that of Models Genesis (Zhou et al. 2019), whose Bezier curves are replaced here because they are nearly
+    monotone.
 
     Examples
     --------
@@ -64,19 +91,20 @@ def random_curve(image: Tensor, mask: Tensor | None, rng: np.random.Generator, k
     found = []
     for channel in image:
         where = inside(channel)
-        values = channel[where].double().numpy()
-        at = np.unique(np.quantile(values, np.linspace(0, 1, knots)))
-        if len(at) < 2:
+        quiet = calm(torch.where(where, channel, channel[where].mean()))
+        values, noise = quiet[where].numpy(), (channel - quiet)[where].numpy()
+        if values.min() == values.max():
             found.append(channel)
             continue
-        heights = rng.uniform(-1.5, 1.5, len(at))
+        levels = np.quantile(values, np.linspace(0.005, 0.995, knots))
+        at = 0.5 * levels + 0.5 * np.linspace(levels[0], levels[-1], knots)
+        heights = rng.uniform(-1.5, 1.5, knots)
         share = float(rng.uniform(0, 0.7)) if rng.random() < 0.5 else 0.0
-        new = (1 - share) * np.interp(values, at, heights) + share * values
+        new = (1 - share) * np.interp(values, at, heights) + share * values + float(rng.uniform(0, 1)) * noise
         out = channel.clone()
         out[where] = torch.from_numpy(new).to(channel.dtype)
-        scaled = _onto_scale(out, where)
         # air stays where it was: it is air in every modality
-        found.append(torch.where(where, scaled, channel))
+        found.append(torch.where(where, _onto_scale(out, where), channel))
     return torch.stack(found)
 
 
@@ -135,7 +163,7 @@ def synthesise(image: Tensor, mask: Tensor | None, rng: np.random.Generator, par
     """Paint an image anew from its label map: a random grey level for each class (SynthSeg, Billot 2023).
 
     SynthSeg paints complete label maps. Here maps are incomplete, so what is background and not air is first divided
-    into ``parts`` by its own intensity. Then: a random smooth gain, a random blur, noise.
+    into ``parts`` by its own intensity, see :func:`regions`. Then: a random smooth gain, a random blur, noise.
 
     Examples
     --------
@@ -146,14 +174,7 @@ def synthesise(image: Tensor, mask: Tensor | None, rng: np.random.Generator, par
     found = []
     for channel in image:
         where = inside(channel)
-        labels = torch.zeros_like(channel, dtype=torch.long) if mask is None else mask.long().clone()
-        top = int(labels.max()) + 1
-        rest = where & (labels == 0)
-        if rest.any():
-            edges = torch.quantile(
-                channel[rest][:: max(1, int(rest.sum()) // 100_000)].float(), torch.linspace(0, 1, parts + 1)[1:-1]
-            )
-            labels[rest] = top + torch.bucketize(channel[rest].float(), edges)
+        labels = regions(channel, mask, where, parts)
         count = int(labels.max()) + 1
         level = torch.from_numpy(rng.uniform(-1.5, 1.5, count)).float()
         spread = torch.from_numpy(rng.uniform(0.03, 0.25, count)).float()
@@ -202,9 +223,126 @@ def change_structures(
     out = image.clone()
     low = image.amin(tuple(range(1, image.ndim)), keepdim=True)
     for value in torch.unique(mask).tolist():
-        if value and rng.random() < share:
+        if 0 < value < UNKNOWN and rng.random() < share:
             out = torch.where(mask == value, low + (out - low) * float(rng.uniform(*factors)), out)
     return out
+
+
+def random_contrast(
+    image: Tensor, mask: Tensor | None, rng: np.random.Generator, share: float = 0.5, largest: float = 1.2
+) -> Tensor:
+    """Random curve, and then a random shift of each structure's intensities: contrast that no curve could give.
+
+    A curve sends equal intensities to equal ones. Other modalities do not: two structures that are alike in the source
+    may differ in the target. So a share of the structures is moved up or down as a whole. Their texture stays, unlike
+    in :func:`synthesise`, and the shift fades over about a voxel at their rims, as partial volumes do. What is
+    background and not air is divided by its own intensity into parts that move likewise.
+
+    Parameters
+    ----------
+    share
+        Of structures that move.
+    largest
+        Shift, in deviations of the image.
+
+    Examples
+    --------
+    >>> image, mask = torch.rand(1, 8, 8), torch.zeros(8, 8, dtype=torch.uint8)
+    >>> random_contrast(image, mask, np.random.default_rng(0)).shape
+    torch.Size([1, 8, 8])
+    """
+    curved = random_curve(image, mask, rng)
+    if mask is None:
+        return curved
+    found = []
+    for old, channel in zip(image, curved, strict=True):
+        where = inside(old)
+        areas = regions(old, mask, where, int(rng.integers(2, 5)))
+        count = int(areas.max()) + 1
+        sizes = np.where(rng.random(count) < share, rng.uniform(-largest, largest, count), 0.0)
+        shift = torch.from_numpy(sizes).float()[areas]
+        moved = channel + _blur(shift, 0.6)
+        found.append(torch.where(where, _onto_scale(moved, where), old))
+    return torch.stack(found)
+
+
+def regions(channel: Tensor, mask: Tensor | None, where: Tensor, parts: int) -> Tensor:
+    """Label map that is complete: structures of the mask, and the background divided by its own intensity; 0 is air.
+
+    The background, without its noise, is divided by the k-means of its intensities. Voxels whose class is not known are
+    treated as background.
+
+    Examples
+    --------
+    >>> channel = torch.tensor([[0.0, 0.1, 5.0, 5.1]])
+    >>> regions(channel, None, torch.ones(1, 4, dtype=torch.bool), 2).tolist()
+    [[1, 1, 2, 2]]
+    """
+    out = torch.zeros(channel.shape, dtype=torch.long)
+    top = 0
+    rest = where
+    if mask is not None:
+        structure = (mask > 0) & (mask < UNKNOWN)
+        out = torch.where(structure, mask.long(), out)
+        top, rest = int(out.max()), where & ~structure
+    if rest.any():
+        values = calm(channel)[rest].contiguous()
+        out[rest] = top + 1 + torch.bucketize(values, torch.from_numpy(_between(values.numpy(), parts)))
+    return out
+
+
+def _between(values: np.ndarray, parts: int) -> np.ndarray:
+    """Edges between the clusters of k-means of numbers, on a histogram."""
+    counts, edges = np.histogram(values, 64)
+    middle = (edges[1:] + edges[:-1]) / 2
+    centres = np.quantile(values, (np.arange(parts) + 0.5) / parts)
+    for _ in range(8):
+        number = np.searchsorted((centres[1:] + centres[:-1]) / 2, middle)
+        weight = np.bincount(number, counts, parts)
+        total = np.bincount(number, counts * middle, parts)
+        centres = np.sort(np.where(weight > 0, total / np.maximum(weight, 1), centres))
+    return ((centres[1:] + centres[:-1]) / 2).astype(np.float32)
+
+
+def degrade(image: Tensor, mask: Tensor | None, rng: np.random.Generator) -> Tensor:
+    """Another scanner: a smooth gain, a blur and noise, each for half of the images.
+
+    Examples
+    --------
+    >>> degrade(torch.rand(1, 8, 8), None, np.random.default_rng(0)).shape
+    torch.Size([1, 8, 8])
+    """
+    found = []
+    for channel in image:
+        where = inside(channel)
+        out = channel
+        if rng.random() < 0.5:
+            low = out.min()
+            out = low + (out - low) * _gain(tuple(channel.shape), rng)
+        if rng.random() < 0.5:
+            out = _blur(out, float(rng.uniform(0.3, 0.9)))
+        if rng.random() < 0.5:
+            noise = torch.from_numpy(rng.standard_normal(tuple(channel.shape), dtype=np.float32))
+            out = out + float(rng.uniform(0, 0.25)) * noise
+        found.append(torch.where(where, _onto_scale(out, where), channel))
+    return torch.stack(found)
+
+
+def one_of(styles: Sequence[tuple[float, Style | None]]) -> Style:
+    """One style of several, drawn for each image by its weight; None leaves the image as it is.
+
+    Examples
+    --------
+    >>> one_of([(1.0, None)])(torch.ones(1, 2), None, np.random.default_rng(0)).tolist()
+    [[1.0, 1.0]]
+    """
+    weights = np.array([weight for weight, _ in styles])
+
+    def run(image: Tensor, mask: Tensor | None, rng: np.random.Generator) -> Tensor:
+        style = styles[int(rng.choice(len(styles), p=weights / weights.sum()))][1]
+        return image if style is None else style(image, mask, rng)
+
+    return run
 
 
 def chain(styles: Sequence[Style]) -> Style | None:

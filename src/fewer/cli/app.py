@@ -7,8 +7,9 @@ import importlib.util
 import inspect
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError, MissingArgumentError, UnknownCommandError
+from cyclopts import App, CycloptsError, Group, MissingArgumentError, UnknownCommandError
 
+from fewer.cli.help import ALL, COMMON, GROUPS, CommonOnly, closing_words, full_help, group_of
 from fewer.core.errors import near_match
 from fewer.core.version import __version__
 
@@ -18,29 +19,29 @@ TASK_VERBS = ("train", "eval", "predict")
 """Verbs whose flags depend on the task."""
 
 VERBS = {
-    "demo": "Compress a real pretrained Vision Transformer, with real photos, without a network.",
-    "compress": "Make a model meet a budget with the least change of its output, and write the evidence down.",
-    "sense": "Measure once what every cut costs and distorts; any budget is then planned from it.",
-    "plan": "Plan another budget from the same curves, in milliseconds.",
-    "apply": "Make the model of a plan.",
-    "recover": "Win back quality by training on unlabelled images for a given time; masks and precisions stay.",
+    "demo": "See it work: a real Vision Transformer, real photos, no network.",
+    "info": "Show what a run holds, or which layers of a model can be cut.",
+    "list": "List models, tasks, presets, patterns and methods.",
+    "compress": "Meet a budget with the least change of the model's output.",
+    "recover": "Win back quality by training, without labels.",
     "report": "Write the page of a run again, and say its verdict.",
-    "profile": "Time what a model's layers cost on this machine, for budgets in milliseconds and joules.",
-    "select": "Choose the images of an unlabelled pool that should be annotated first, and say why.",
-    "bench": "Time a model or a run beside the runtimes that could be used instead.",
-    "export": "Write a run's model for onnxruntime, OpenVINO or torch.export, and say what is lost on the way.",
-    "doctor": "Find what is wrong with a data set, and write a repaired copy.",
-    "train": "Train a network of a task from annotated data: classes, masks and others. See: fewer list tasks",
-    "adapt": "Carry a segmentation from a labelled source to an unlabelled target of another modality.",
-    "eval": "Score a model or a folder of predictions on annotated data.",
+    "bench": "Time a model or a run beside other runtimes.",
+    "export": "Write a run's model for onnxruntime, OpenVINO or torch.",
+    "sense": "Measure once what every cut costs and distorts.",
+    "plan": "Plan another budget from that, in milliseconds.",
+    "apply": "Make the model of a plan.",
+    "profile": "Time what a model's layers cost on this machine.",
+    "select": "Choose which images to annotate first, and say why.",
+    "doctor": "Find what is wrong with a data set; repair a copy.",
+    "train": "Train a network of a task from annotated data.",
+    "eval": "Score a model or predictions on annotated data.",
     "predict": "Write what a trained network says of new data.",
-    "private": "Let a server compute on images that it cannot see: compile, keys, serve, query.",
-    "tune": "Tune a vision-language model on conversations about how images look.",
-    "study": "Collect people's feedback on how images look: new, serve, status, export, delete.",
-    "info": "Show a run folder, or which layers of a model can be cut, and why not the others.",
-    "list": "List models, tasks, presets, patterns, allocators or selection methods.",
+    "adapt": "Carry a segmentation to another modality without labels.",
+    "private": "Compute on encrypted images: compile, keys, serve, query.",
+    "study": "Collect people's feedback on how images look.",
+    "tune": "Tune a vision-language model on such feedback.",
 }
-"""Every verb and what it does, in the order of the help."""
+"""Every verb and what it does in one line, in the order of the help. Its own help has the docstring in full."""
 
 
 def make_app() -> App:
@@ -48,15 +49,20 @@ def make_app() -> App:
     made = App(
         name="fewer",
         version=f"fewer {__version__}",
-        help="Give it a vision model, images and a budget; get back a model that meets it, and the evidence.\n\n"
-        "fewer demo   shows it on a real Vision Transformer and real photos.",
+        help="Give it a vision model, images and a budget; get back a model that meets it, and the evidence.",
+        help_epilogue="fewer VERB --help shows the options that most people need, fewer VERB --help-all all of them.\n"
+        "Exit codes: 0 done, 2 the input cannot be used, 3 over the budget, 130 interrupted, 1 a defect of fewer.",
         help_format="plaintext",
         version_flags=["--version"],
+        group_commands=Group("Settings of the shell", sort_key=99),
         suppress_keyboard_interrupt=False,  # main() says what an interrupt means for the run
     )
+    made.register_install_completion_command(help="Complete verbs and options with the tab key.")
+    groups = {heading: Group(heading, sort_key=order) for order, heading in enumerate(GROUPS)}
     for order, (verb, words) in enumerate(VERBS.items()):
         if importlib.util.find_spec(f"fewer.cli.{verb}") is not None:  # a verb may still be on its way
-            made.command(f"fewer.cli.{verb}:{_function(verb)}", name=verb, help=words, sort_key=order)
+            where = f"fewer.cli.{verb}:{_function(verb)}"
+            made.command(where, name=verb, help=words, sort_key=order, group=groups[group_of(verb)])
     return made
 
 
@@ -79,15 +85,16 @@ def app_for(words: Sequence[str]) -> App:
 
         function = getattr(importlib.import_module(f"fewer.cli.{verb}"), _function(verb))
         task = task_of_words(verb, list(words[1:]))
+        heading = made[verb].group
         del made[verb]
-        made.command(command_for(verb, function, task), name=verb, help=VERBS[verb])
-    if verb in VERBS and {"--help", "-h"} & set(words):
-        describe(made, verb)
+        made.command(command_for(verb, function, task), name=verb, help=VERBS[verb], group=heading)
+    if verb in VERBS and {"--help", "-h", ALL} & set(words):
+        describe(made, verb, words)
     return made
 
 
-def describe(app: App, verb: str) -> None:
-    """Put all that a verb's docstring says before its parameters onto its help page.
+def describe(app: App, verb: str, words: Sequence[str] = ()) -> None:
+    """Put all that a verb's docstring says before its parameters onto its help page, and examples after them.
 
     The table of verbs has one line for each, so that it can be shown without importing them.
     """
@@ -95,13 +102,16 @@ def describe(app: App, verb: str) -> None:
     function = getattr(module, _function(verb))
     text = inspect.cleandoc(function.__doc__ or "").partition("\nParameters\n")[0]
     paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
-    app[verb].help = "\n\n".join([VERBS[verb], *paragraphs[1:]])
+    app[verb].help = "\n\n".join(paragraphs)
+    app[verb].help_epilogue = closing_words(verb, words)
+    if verb in COMMON and not full_help(words):
+        app[verb].help_formatter = CommonOnly(COMMON[verb])
 
 
 def explain(error: CycloptsError, words: list[str]) -> str:
     """One sentence for words that could not be parsed: what is wrong, the nearest valid name, where to look."""
     verb = next((word for word in words if word in VERBS), "")
-    see = f"see fewer {verb} --help" if verb else "see fewer --help"
+    see = f"see fewer {verb} {ALL if verb in COMMON else '--help'}" if verb else "see fewer --help"
     if isinstance(error, UnknownCommandError):
         wrong = next((word for word in words if word not in VERBS), "")
         if wrong.startswith("-"):

@@ -13,7 +13,11 @@ from fewer.core.errors import FewerError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from fewer.timing.result import BenchResult
+
 __all__ = ["bench"]
+
+Switch = Annotated[bool, Parameter(negative="")]
 
 
 def bench(
@@ -26,15 +30,17 @@ def bench(
     images: Path | None = None,
     rounds: int | None = None,
     seconds: float = 20.0,
-    layers: bool = False,
-    out: Path | None = None,
-    overwrite: bool = False,
+    layers: Switch = False,
     report: bool = True,
+    out: Annotated[Path | None, Parameter(alias="-o")] = None,
+    overwrite: Switch = False,
     seed: int = 0,
     device: str = "cpu",
-    json: bool = False,
-    dry_run: bool = False,
+    json: Switch = False,
+    quiet: Annotated[bool, Parameter(negative="", alias="-q")] = False,
+    dry_run: Switch = False,
     trust: Annotated[list[str] | None, Parameter(negative="")] = None,
+    debug: Switch = False,
 ) -> int:
     """Time a model or a run folder beside torch, torch.compile, onnxruntime and OpenVINO, on the same input.
 
@@ -56,22 +62,26 @@ def bench(
         Wanted time of the rounds, per thread setting.
     layers
         Instead of peers: which layer costs what, held against the measured roofline.
+    report
+        Add what was found to the report of a run folder, as its first section.
     out
         Folder for bench.json and bench.svg (layers.json with --layers).
     overwrite
         Replace these files if they are there.
-    report
-        Add what was found to the report of a run folder, as its first section.
     seed
         Chooses images.
     device
         Only cpu; benchmarks/gpu.py times the GPU kernel.
     json
         Print the result as JSON, nothing else.
+    quiet
+        Show the result or an error, and no progress.
     dry_run
         Say what would be timed, and stop.
     trust
         Python file that a run names and that may be run: loading it runs its code; may be repeated.
+    debug
+        Show the traceback of an error.
     """
     if trust:
         from fewer.models.trust import trust_files
@@ -82,47 +92,50 @@ def bench(
     if seconds <= 0 or (rounds is not None and rounds < 1):
         raise FewerError("--seconds must be more than 0, and --rounds at least 1")
     counts = _counts(threads)
+    if layers and counts is not None and len(counts) != 1:
+        raise FewerError("--layers takes one thread setting, for example --threads 1")
     files = _files(out, ("layers.json",) if layers else ("bench.json", "bench.svg"), overwrite)
     if dry_run:
         return _dry_run(model, vs, counts, layers, files)
+    inputs = {"images": images, "batch": batch, "seed": seed}
     if layers:
-        from fewer.timing.layers import bench_layers
-        from fewer.timing.table import layers_table
+        return _time_layers(model, counts, rounds, inputs, files, json, quiet)
+    with _Bar(quiet=json or quiet) as bar:
+        from fewer.verbs.bench import bench as run_bench
 
-        if counts is not None and len(counts) != 1:
-            raise FewerError("--layers takes one thread setting, for example --threads 1")
-        with _Bar(quiet=json) as bar:
-            found = bench_layers(
-                model,
-                threads=counts[0] if counts else 1,
-                rounds=15 if rounds is None else rounds,
-                images=images,
-                batch=batch,
-                seed=seed,
-                progress=bar,
-            )
-        if files:
-            _make_folder(files[0].parent)
-            found.to_json(files[0])
-        _show(found.to_json() if json else layers_table(found, _width()), files)
-        return 0
+        result = run_bench(model, vs=vs, threads=counts, rounds=rounds, seconds=seconds, progress=bar, **inputs)
+    return _tell(model, result, files, report, json)
+
+
+def _time_layers(
+    model: str,
+    threads: list[int] | None,
+    rounds: int | None,
+    inputs: dict[str, Any],
+    files: list[Path],
+    json: bool,
+    quiet: bool,
+) -> int:
+    """What ``--layers`` asks for, in place of peers."""
+    from fewer.timing.layers import bench_layers
+    from fewer.timing.table import layers_table
+
+    with _Bar(quiet=json or quiet) as bar:
+        count = threads[0] if threads else 1
+        found = bench_layers(model, threads=count, rounds=15 if rounds is None else rounds, progress=bar, **inputs)
+    if files:
+        _make_folder(files[0].parent)
+        found.to_json(files[0])
+    _show(found.to_json() if json else layers_table(found, _width()), files)
+    return 0
+
+
+def _tell(model: str, result: BenchResult, files: list[Path], report: bool, json: bool) -> int:
+    """Write and show what was found; the report of a run gets it too, if wanted."""
     from fewer.timing.plot import to_svg
     from fewer.timing.sources import is_run
     from fewer.timing.table import bench_tables
-    from fewer.verbs.bench import bench as run_bench
 
-    with _Bar(quiet=json) as bar:
-        result = run_bench(
-            model,
-            vs=vs,
-            threads=counts,
-            rounds=rounds,
-            images=images,
-            batch=batch,
-            seconds=seconds,
-            seed=seed,
-            progress=bar,
-        )
     if files:
         result.to_json(files[0])
         to_svg(result, files[1])
@@ -130,7 +143,7 @@ def bench(
         from fewer.verbs.report import add_to_report
 
         page = add_to_report(model, result)
-        files += [page] if page is not None else []
+        files = [*files, page] if page is not None else files
     _show(result.to_json() if json else bench_tables(result, _width()), files)
     return 0
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from fewer.cli.flags import Shared, given
+from fewer.cli.flags import ModelFlags, Shared, given
 from fewer.cli.setting_flags import SettingFlags
 from fewer.core.errors import FewerError
 
@@ -17,12 +17,13 @@ def compress(
     model: str | None = None,
     /,
     *,
-    images: str | None = None,
+    images: Annotated[str | None, Parameter(alias="-i")] = None,
     labelled: str | None = None,
-    budget: Annotated[list[str] | None, Parameter(negative="")] = None,
+    budget: Annotated[list[str] | None, Parameter(negative="", alias="-b")] = None,
     preset: str | None = None,
     config: str | None = None,
     recover: Annotated[str | None, Parameter(show_default=False)] = None,
+    of_model: ModelFlags | None = None,
     settings: SettingFlags | None = None,
     shared: Shared | None = None,
 ) -> int:
@@ -31,7 +32,8 @@ def compress(
     Parameters
     ----------
     model
-        fewer/dinov2-small, timm/NAME, hf/NAME, FILE.py:FUNCTION (runs that file) or a run of fewer train.
+        fewer/dinov2-small, timm/NAME, torchvision/NAME, hf/NAME, FILE.py:FUNCTION (runs that file) or a run of fewer
+        train.
         See: fewer list models
     images
         A folder of unlabelled images. A quarter of the files judges the result and steers nothing.
@@ -59,6 +61,7 @@ def compress(
     wanted = budget or inputs.get("budget")
     if model is None:
         raise FewerError("which model? give one, for example: fewer compress fewer/mobilenet-v2 --images photos/")
+    model = (of_model or ModelFlags()).spec(model)
     if wanted is None:
         raise FewerError("which budget? give one, for example --budget weights=50%")
     if images is None and chosen.data_free is None:

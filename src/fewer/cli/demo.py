@@ -8,6 +8,7 @@ from typing import Any
 
 from fewer.cli.flags import Shared, given
 from fewer.cli.setting_flags import SettingFlags
+from fewer.core.errors import FewerError, near_match
 
 __all__ = ["demo"]
 
@@ -15,6 +16,8 @@ FOLDER = "demo-run"
 
 TASK_DEMOS = ("detect3d", "gait", "quality")
 """Tasks that bring a demo of their own."""
+
+_MODELS = ("fewer/dinov2-small", "fewer/mobilenet-v2")
 
 
 def demo(
@@ -32,9 +35,9 @@ def demo(
     Parameters
     ----------
     model
-        fewer/dinov2-small or fewer/mobilenet-v2; or detect3d: a detector of LiDAR scans, on simulated
-        scans; gait: who walks, on simulated walkers; quality: how images
-        look, on simulated feedback; or adapt: masks for another modality, on simulated heads.
+        fewer/dinov2-small or fewer/mobilenet-v2; or detect3d (a detector of LiDAR scans, on simulated scans),
+        gait (who walks, on simulated walkers), quality (how images look, on simulated feedback) or adapt (masks for
+        another modality, on simulated heads).
     budget
         As in: fewer compress --help
     """
@@ -47,6 +50,8 @@ def demo(
         return _adapt_demo(shared)
     if model in TASK_DEMOS:
         return _task_demo(model, shared)
+    if not {"/", ":"} & set(model) and not Path(model).exists():
+        raise FewerError(f"there is no demo {model!r}{near_match(model, [*_MODELS, 'adapt', *TASK_DEMOS])}")
     chosen, _ = resolve(given(settings, shared), preset="demo")
     if shared.out is None and not shared.resume:
         # the demo's own folder may be used again: a finished demo is replaced, an interrupted one goes on

@@ -13,7 +13,7 @@ from fewer.core.errors import FewerError
 if TYPE_CHECKING:
     from fewer.core.strict import StrictSettings
 
-__all__ = ["Shared", "cpu_only", "flags_of", "given", "usable_device"]
+__all__ = ["ModelFlags", "Shared", "cpu_only", "flags_of", "given", "usable_device"]
 
 WORK = Group("How the work is done", sort_key=90)
 SHARED = Group("Every verb", sort_key=99)
@@ -72,8 +72,8 @@ def _shown(default: Any) -> str:
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 
-def _p(group: Group) -> Parameter:
-    return Parameter(group=group, negative="", show_default=False)
+def _p(group: Group, short: str | None = None) -> Parameter:
+    return Parameter(group=group, negative="", show_default=False, alias=short)
 
 
 @Parameter(name="*")
@@ -81,7 +81,7 @@ def _p(group: Group) -> Parameter:
 class Shared:
     """Flags that mean the same in every verb."""
 
-    out: Annotated[str | None, _p(SHARED)] = None
+    out: Annotated[str | None, _p(SHARED, "-o")] = None
     """Where to write"""
     seed: Annotated[int | None, _p(SHARED)] = None
     """Of every random choice [0]"""
@@ -89,6 +89,8 @@ class Shared:
     """cpu; fewer compress, sense, train, eval and predict also take cuda [cpu]"""
     json: Annotated[bool, _p(SHARED)] = False
     """Print JSON on the standard output, nothing else"""
+    quiet: Annotated[bool, _p(SHARED, "-q")] = False
+    """Show the result or an error, and no progress"""
     dry_run: Annotated[bool, _p(SHARED)] = False
     """Say what would be done, with reasons for what would be skipped, and stop"""
     overwrite: Annotated[bool, _p(SHARED)] = False
@@ -101,10 +103,44 @@ class Shared:
     """Show the traceback of an error"""
 
     def __post_init__(self) -> None:
+        from fewer.cli.progress import show_progress
+
+        show_progress(not self.quiet)
         if self.trust:
             from fewer.models.trust import trust_files
 
             trust_files(self.trust)
+
+
+_MODEL = Group("Model and its input", sort_key=5)
+
+
+@Parameter(name="*")
+@dataclass
+class ModelFlags:
+    """What is said of a model beside its name; :mod:`fewer.models.options` puts it into the spec."""
+
+    checkpoint: Annotated[str | None, _p(_MODEL)] = None
+    """Weights of your own: a .safetensors file, or a .pt file that holds tensors only [those of the model]"""
+    classes: Annotated[int | None, _p(_MODEL)] = None
+    """Outputs of the network that the checkpoint is of [those of the model]"""
+    input_size: Annotated[str | None, _p(_MODEL)] = None
+    """Side of the input in pixels, or channels and sides: 96 or 1x28x28 [what the model says]"""
+    mean: Annotated[str | None, _p(_MODEL)] = None
+    """Of the pixels, from 0 to 1: one number or one per channel, with commas [what the model says]"""
+    std: Annotated[str | None, _p(_MODEL)] = None
+    """Of the pixels, likewise [what the model says]"""
+
+    def spec(self, model: str) -> str:
+        """The model's spec with these options."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        if not any(value is not None for value in given.values()):
+            return model
+        from fewer.models.options import split_spec, with_options
+
+        whole = with_options(model, **given)
+        split_spec(whole)  # what cannot be read is told before anything is done
+        return whole
 
 
 def usable_device(shared: Shared) -> None:

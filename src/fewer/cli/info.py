@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fewer.cli.flags import Shared
+from fewer.cli.flags import ModelFlags, Shared
 from fewer.core.errors import FewerError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def info(
     /,
     *,
     exclude: Annotated[list[str] | None, Parameter(negative="")] = None,
+    of_model: ModelFlags | None = None,
     shared: Shared | None = None,
 ) -> int:
     """Show a run folder, or the layers of a model: which can be cut, which are left alone, and why.
@@ -28,8 +29,8 @@ def info(
     Parameters
     ----------
     what
-        A run folder, or a model: fewer/dinov2-small, timm/NAME, hf/NAME or FILE.py:FUNCTION, which runs the
-        code of that file.
+        A run folder, or a model: fewer/dinov2-small, timm/NAME, torchvision/NAME, hf/NAME or FILE.py:FUNCTION,
+        which runs the code of that file.
     exclude
         Layers to leave alone, for example head or 'blocks.0.*'.
     """
@@ -40,12 +41,14 @@ def info(
         raise FewerError(f"the run folder {what} does not exist")
     import fewer
     from fewer.cli.show import as_json, match_rows, say
+    from fewer.models.spec import load_model
 
-    rows = fewer.match_table(what, exclude=tuple(exclude or ()))
+    loaded = load_model((of_model or ModelFlags()).spec(what))
+    rows = fewer.match_table(loaded, exclude=tuple(exclude or ()))
     if shared.json:
-        as_json({"model": what, "layers": rows})
+        as_json({"model": what, "preprocess": loaded.preprocess.to_dict(), "layers": rows})
     else:
-        say(match_rows(rows))
+        say(match_rows(rows), loaded.preprocess.words() + (" This is assumed." if loaded.assumed else ""))
     return 0
 
 

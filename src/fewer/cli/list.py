@@ -58,6 +58,7 @@ def _models() -> dict[str, str]:
         for name in list_models()
     }
     return notes | {
+        "torchvision/NAME": "any classifier of torchvision; needs torchvision",
         "timm/NAME": "any timm model; needs the extra fewer[timm]",
         "hf/NAME": "any transformers image model; needs the extra fewer[hf]",
         "FILE.py:FUNCTION": "a function of your own that returns an nn.Module; the code of the file is run",

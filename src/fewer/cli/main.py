@@ -77,6 +77,7 @@ def _run(words: list[str]) -> int:
 
     from fewer.cli.app import app_for, explain
     from fewer.cli.config import check_environment
+    from fewer.cli.help import plain_help
     from fewer.cli.work import remember_command
     from fewer.models.trust import forget_trust
 
@@ -84,7 +85,7 @@ def _run(words: list[str]) -> int:
     forget_trust()
     check_environment(os.environ)
     try:
-        done = app_for(words)(words, exit_on_error=False, print_error=False, result_action="return_value")
+        done = app_for(words)(plain_help(words), exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()  # here, so that a reader who left is noticed
         return done if isinstance(done, int) else 0
     except CycloptsError as error:

@@ -30,7 +30,7 @@ def plan(
     run: str,
     /,
     *,
-    budget: Annotated[list[str] | None, Parameter(negative="")] = None,
+    budget: Annotated[list[str] | None, Parameter(negative="", alias="-b")] = None,
     allocator: str = "dp",
     shared: Shared | None = None,
 ) -> int:
@@ -55,8 +55,10 @@ def plan(
     shared = shared or Shared()
     if not budget:
         raise FewerError("which budget? give one, for example --budget weights=50%")
+    from fewer.cli.work import meant_budgets
     from fewer.verbs.plan import plan as make_plan
 
+    meant_budgets(budget)
     folder = RunFolder.open(run)
     before = folder.read_plan() if folder.has("plan") else None
     made = make_plan(run, budget, allocator=allocator)

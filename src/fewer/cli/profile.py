@@ -36,7 +36,7 @@ def profile(
     Parameters
     ----------
     model
-        fewer/dinov2-small, timm/NAME, hf/NAME or FILE.py:FUNCTION, which runs the code of that file.
+        fewer/dinov2-small, timm/NAME, torchvision/NAME, hf/NAME or FILE.py:FUNCTION, which runs the code of that file.
     batch
         Images per call.
     threads

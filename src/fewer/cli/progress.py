@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from fewer.cli.show import shorten
 from fewer.cli.terminal import safe_console
-from fewer.core.progress import Stage
+from fewer.core.progress import SILENT, Progress, Stage
 from fewer.reports.numbers import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["PlainProgress", "RichProgress", "terminal_progress"]
+__all__ = ["PlainProgress", "RichProgress", "show_progress", "terminal_progress"]
 
 NAME = 18
 """Columns for the name of a stage."""
@@ -24,8 +24,19 @@ QUIET = 10.0
 """Seconds between plain lines; a stage that is shorter says nothing, so that logs stay short."""
 
 
-def terminal_progress() -> RichProgress | PlainProgress:
-    """Bars when a person watches the error stream, plain lines when a file or a CI log does."""
+_shown = True
+
+
+def show_progress(shown: bool) -> None:
+    """Whether the command that runs now tells how far it is; ``--quiet`` says no."""
+    global _shown
+    _shown = shown
+
+
+def terminal_progress() -> Progress:
+    """Bars when a person watches the error stream, plain lines when a file or a CI log does, nothing when quiet."""
+    if not _shown:
+        return SILENT
     return RichProgress() if sys.stderr.isatty() else PlainProgress()
 
 

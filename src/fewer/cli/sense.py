@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from fewer.cli.flags import Shared, given
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from fewer.cli.flags import ModelFlags, Shared, given
 from fewer.cli.setting_flags import SettingFlags
 from fewer.core.errors import FewerError
+
+if TYPE_CHECKING:
+    from fewer.core.curve import CurveSet
 
 __all__ = ["sense"]
 
@@ -13,9 +20,10 @@ def sense(
     model: str | None = None,
     /,
     *,
-    images: str | None = None,
+    images: Annotated[str | None, Parameter(alias="-i")] = None,
     preset: str | None = None,
     config: str | None = None,
+    of_model: ModelFlags | None = None,
     settings: SettingFlags | None = None,
     shared: Shared | None = None,
 ) -> int:
@@ -24,7 +32,7 @@ def sense(
     Parameters
     ----------
     model
-        fewer/dinov2-small, timm/NAME, hf/NAME or FILE.py:FUNCTION, which runs the code of that file.
+        fewer/dinov2-small, timm/NAME, torchvision/NAME, hf/NAME or FILE.py:FUNCTION, which runs the code of that file.
         See: fewer list models
     images
         A folder of unlabelled images.
@@ -47,6 +55,7 @@ def sense(
         raise FewerError("which model? give one, for example: fewer sense fewer/mobilenet-v2 --images photos/")
     if images is None and chosen.data_free is None:
         raise FewerError("which images? give a folder with --images, or sense without any: --data-free noise")
+    model = (of_model or ModelFlags()).spec(model)
     out = shared.out or "run"
     if shared.dry_run:
         return dry_run(model, images, chosen, shared, ["sense only"], out)
@@ -59,26 +68,28 @@ def sense(
         resume=shared.resume,
         progress=terminal_progress(),
     )
-    curves = run.curves.curves
+    curves = run.curves
     if shared.json:
-        as_json(
-            {
-                "folder": out,
-                "hash": run.curves.hash(),
-                "dense": {metric: run.curves.dense(metric) for metric in run.curves.metrics},
-                "curves": [
-                    {
-                        "unit": curve.unit.name,
-                        "options": [str(option) for option in curve.options],
-                        "cost": {metric: values.tolist() for metric, values in curve.cost.items()},
-                        "distortion": curve.distortion.tolist(),
-                    }
-                    for curve in curves
-                ],
-            }
-        )
+        as_json({"folder": out, **_numbers(curves)})
         return 0
-    options = sum(len(curve.options) for curve in curves)
-    say(f"sensed {options} options of {len(curves)} layers; the curves are in {out}")
+    options = sum(len(curve.options) for curve in curves.curves)
+    say(f"sensed {options} options of {len(curves.curves)} layers; the curves are in {out}")
     say(f"next: fewer plan {out} --budget weights=50%")
     return 0
+
+
+def _numbers(curves: CurveSet) -> dict[str, Any]:
+    """Cost and distortion of every option of every layer, as plain values."""
+    return {
+        "hash": curves.hash(),
+        "dense": {metric: curves.dense(metric) for metric in curves.metrics},
+        "curves": [
+            {
+                "unit": curve.unit.name,
+                "options": [str(option) for option in curve.options],
+                "cost": {metric: values.tolist() for metric, values in curve.cost.items()},
+                "distortion": curve.distortion.tolist(),
+            }
+            for curve in curves.curves
+        ],
+    }

@@ -141,7 +141,7 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
         facts.add_row(got.budget, f"{quantity(got.reached, got.unit)}{share}; limit {quantity(got.limit, got.unit)}")
     if report.verdict.distortion is not None:
         held = f" on {report.data.heldout} held-out images" if report.data and report.data.heldout else ""
-        facts.add_row("output error", f"{significant(report.verdict.distortion)}{held} (0 is the dense model's output)")
+        facts.add_row("distortion", f"{significant(report.verdict.distortion)}{held} (0 is the dense model's output)")
     if report.recovery:
         facts.add_row("recovery", recovery_sentence(report.recovery))
     for quality in report.verdict.quality:
@@ -168,10 +168,18 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
     where.add_column(style="dim", no_wrap=True)
     where.add_column(overflow="fold")
     where.add_row("report", page)
-    where.add_row("in Python", f'fewer.load("{folder}")')
+    fast = ', runtime="auto"' if report.latency is not None else ""  # the files hold weights, and no packed kernels
+    where.add_row("in Python", f'fewer.load("{folder}"{fast})')
+    where.add_row("next", _next_steps(report, folder))
     parts.append(Padding(where, (1, 0, 0, 0)))
     title = Text(f" {report.model.name}: budget {'met' if met else 'NOT met'} ", style=f"bold {colour}")
     return Panel(Group(*parts), title=title, title_align="left", border_style=colour, width=min(console().width, 100))
+
+
+def _next_steps(report: RunReport, folder: str) -> str:
+    """What people do with a finished run; a run that was trained already is not trained again."""
+    steps = [] if report.recovery else [f"fewer recover {folder} --time 10min"]
+    return "  or  ".join([*steps, f"fewer bench {folder}", f"fewer export {folder} --to onnx"])
 
 
 def _comparison(report: RunReport) -> RenderableType:
@@ -183,7 +191,7 @@ def _comparison(report: RunReport) -> RenderableType:
     worst = max((row.distortion for row in rows), default=0.0) or 1.0
     width = console().width
     bars = 0 if width < 72 else BAR // 2 if width < 90 else BAR
-    columns = [("at the same budget", "left"), ("output error", "right"), ("against ours", "right")]
+    columns = [("at the same budget", "left"), ("distortion", "right"), ("against ours", "right")]
     # the first number that was measured on labelled data has a column of its own
     shown = (
         next((quality.name for quality in report.verdict.quality if quality.labelled), None) if width >= 90 else None
@@ -232,9 +240,9 @@ def plan_table(plan: Plan, before: Plan | None = None, width: int | None = None)
             cells.append(format_amount(metric, before.cost[metric]) if metric in before.cost else "")
         head.add_row(*cells)
     old = significant(before.distortion) if before is not None else None
-    predicted = f"predicted output error {significant(plan.distortion)}" + (f", before {old}" if old else "")
+    predicted = f"predicted distortion {significant(plan.distortion)}" + (f", before {old}" if old else "")
     if before is None:
-        table = _table(("layer", "left"), ("option", "left"), ("kept", "right"), ("output error", "right"))
+        table = _table(("layer", "left"), ("option", "left"), ("kept", "right"), ("distortion", "right"))
         for name, unit in plan.units.items():
             table.add_row(shorten(name, max(18, width - 48)), unit.option, _kept(unit), significant(unit.distortion))
         return Group(head, Text(predicted), table)

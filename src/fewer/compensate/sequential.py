@@ -10,8 +10,7 @@ touched. How much of a repair is kept is for the images to say that it was not f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -28,23 +27,71 @@ from fewer.data.samples import Samples, leaves
 from fewer.models.layers import Fit, Layer
 from fewer.models.running import Forward, batch_size
 
+__all__ = ["HeldOut", "Layered", "UnitFacts", "compress_in_order"]
+
+
+@dataclass(frozen=True)
+class Layered:
+    """A model and the layers of its units, by unit name."""
+
+    model: nn.Module
+    layers: Mapping[str, Layer]
+
+    def of_module(self) -> dict[nn.Module, str]:
+        """Unit of each module that uses its weight; a tied weight has several."""
+        return {user: name for name, layer in self.layers.items() for user in layer.users}
+
+
+@dataclass(frozen=True)
+class UnitFacts:
+    """What is known of the units before, each by unit name.
+
+    Attributes
+    ----------
+    alive
+        Masks of an earlier round.
+    gradients
+        Root mean square gradient of each unit's weight; for the ``taylor`` score.
+    sensitivity
+        How much the output feels each row of each unit; for the ``obs`` score.
+    """
+
+    alive: Mapping[str, Tensor] | None = None
+    gradients: Mapping[str, Tensor] | None = None
+    sensitivity: Mapping[str, Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """How a repair is judged on images that it was not fitted to, and what is found on the way.
+
+    Attributes
+    ----------
+    folds
+        Part of each sample, by files: repairs are believed as far as they hold on the other part
+        (:mod:`fewer.compensate.held_out`). None believes them.
+    dense_moments
+        Filled with the moments of the dense model's inputs by unit name and part, or used where they are there
+        already: several plans for the same model, inputs and folds share them.
+    believed
+        Filled with the share of each repair that was kept, by unit name.
+    """
+
+    folds: Sequence[int] | None = None
+    dense_moments: dict[str, list[Moments]] = field(default_factory=dict)
+    believed: dict[str, float] = field(default_factory=dict)
+
 
 def compress_in_order(
-    dense: nn.Module,
-    model: nn.Module,
-    dense_layers: Mapping[str, Layer],
-    layers: Mapping[str, Layer],
+    dense: Layered,
+    target: Layered,
     ladders: Mapping[str, Sequence[Option]],
     batches: Sequence[Any],
     repair: Repair,
     *,
     correction: float = 0.5,
-    alive: Mapping[str, Tensor] | None = None,
-    gradients: Mapping[str, Tensor] | None = None,
-    sensitivity: Mapping[str, Tensor] | None = None,
-    dense_moments: dict[str, list[Moments]] | None = None,
-    folds: Sequence[int] | None = None,
-    believed: dict[str, float] | None = None,
+    facts: UnitFacts | None = None,
+    held_out: HeldOut | None = None,
     forward: Forward | None = None,
     done: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Tensor]:
@@ -54,10 +101,8 @@ def compress_in_order(
     ----------
     dense
         The original model; not changed.
-    model
+    target
         A copy of it, or the model of an earlier round, which becomes the compressed one.
-    dense_layers, layers
-        The units in both, by name.
     ladders
         Options of each unit up to the chosen one, which is last: the path of the sweep.
     batches
@@ -66,20 +111,10 @@ def compress_in_order(
         How to cut and repair. Only ``obs`` looks at the inputs that earlier cuts have changed.
     correction
         0 to 1, see above.
-    alive
-        Masks of an earlier round.
-    gradients
-        Root mean square gradient of each unit's weight; for the ``taylor`` score.
-    sensitivity
-        How much the output feels each row of each unit; for the ``obs`` score.
-    dense_moments
-        Filled with the moments of the dense model's inputs by unit name and part, or used where they are there
-        already: several plans for the same model, inputs and folds share them.
-    folds
-        Part of each sample, by files: repairs are believed as far as they hold on the other part
-        (:mod:`fewer.compensate.held_out`). None believes them.
-    believed
-        Filled with the share of each repair that was kept, by unit name.
+    facts
+        What is known of the units before.
+    held_out
+        How far repairs are believed; by default all the way.
     forward
         ``forward(model, batch)``.
     done
@@ -90,16 +125,14 @@ def compress_in_order(
     dict of str to Tensor
         Mask of every unit, shape (out, columns).
     """
-    alive = alive or {}
-    known = dense_moments if dense_moments is not None else {}
+    held_out, facts = held_out or HeldOut(), facts or UnitFacts()
+    folds = None if held_out.folds is None else _by_batch(held_out.folds, batches)
+    step = _Step(repair, correction, facts, held_out, folds)
     masks: dict[str, Tensor] = {}
-    parts = None if folds is None else _by_batch(folds, batches)
-    # a tied weight is repaired where it is used first, whichever of its modules that is
-    users = {user: name for name, layer in layers.items() for user in layer.users}
-    dense_users = {user: name for name, layer in dense_layers.items() for user in layer.users}
     with (
-        PausedForwards(dense, batches, dense_users, forward) as reference,
-        PausedForwards(model, batches, users, forward) as walk,
+        PausedForwards(dense.model, batches, dense.of_module(), forward) as reference,
+        # a tied weight is repaired where it is used first, whichever of its modules that is
+        PausedForwards(target.model, batches, target.of_module(), forward) as walk,
     ):
         while True:
             there, here = reference.advance(), walk.advance()
@@ -108,30 +141,9 @@ def compress_in_order(
             (name, wanted), (other, inputs) = there, here
             if name != other:
                 raise FewerError(f"the model takes another path once it is compressed: layer '{other}' before '{name}'")
-            layer, original = layers[name], dense_layers[name]
-            alone = name not in alive or bool(alive[name].all())
-            if alone and ladders[name][-1] == Option() and torch.equal(original.matrix, layer.matrix):
-                # nobody asked for a change of this layer: it stays as it is, to the last bit
-                masks[name] = torch.ones_like(layer.matrix, dtype=torch.bool)
-                done(name)
-                continue
-            sweep = partial(
-                Sweep,
-                repair=repair,
-                centred=layer.centred,
-                alive=alive.get(name),
-                gradient=gradients[name] if gradients else None,
-                sensitivity=sensitivity[name] if sensitivity else None,
-            )
-            fit, kept = _fit(layer, original, ladders[name], wanted, inputs, correction, repair, sweep, known, parts)
-            if believed is not None:
-                believed[name] = kept
-            masks[name] = fit.mask
-            if not torch.isfinite(fit.weight).all():
-                raise FewerError(f"repairing layer '{name}' gave NaN or infinity; try a larger damping")
-            layer.install(fit.weight, fit.shift, fit.spread)
+            masks[name] = step.compress(target.layers[name], dense.layers[name], ladders[name], wanted, inputs)
             done(name)
-    missing = [name for name in layers if name not in masks]
+    missing = [name for name in target.layers if name not in masks]
     if missing:
         raise FewerError(f"layer '{missing[0]}' was not reached by the forward pass")
     return masks
@@ -157,53 +169,104 @@ def _samples_first(batch: Any) -> bool:
     return all(t.ndim > 0 and len(t) == batch_size(batch) for t in tensors)
 
 
-def _fit(
-    layer: Layer,
-    original: Layer,
-    ladder: Sequence[Option],
-    wanted: Sequence[Tensor],
-    inputs: Sequence[Tensor],
-    correction: float,
-    repair: Repair,
-    make: Callable[..., Sweep],
-    known: dict[str, list[Moments]],
-    folds: Sequence[Sequence[int]] | None,
-) -> tuple[Fit, float]:
-    """The layer as it will be, and the share of its repair that images it was not fitted to bear out."""
-    user, name = layer.users[0], layer.unit.name
-    changed = not torch.equal(original.matrix, layer.matrix)
-    unread = repair.compensation == "none" and (repair.score == "magnitude" or ladder[-1].is_dense)
-    if unread and ladder[-1].precision in ("fp32", "bf16", "int8"):
-        # nothing looks at the inputs, so nothing is gathered
-        nothing = Moments(int(getattr(user, "groups", 1)), layer.matrix.shape[1]).to(layer.matrix.device)
-        return list(make(layer.matrix, nothing).run(ladder))[-1], 1.0
-    parts = parts_of(user, wanted, inputs, layer.matrix.shape[1], folds, known.get(name))
-    everything = together(parts)
-    everything.after.check(name)
-    if repair.compensation != "obs":
-        return list(make(layer.matrix, everything.after).run(ladder))[-1], 1.0
-    known.setdefault(name, [p.before for p in parts])
-    same = all(map(torch.equal, wanted, inputs))
+@dataclass(frozen=True)
+class _Step:
+    """Cuts and repairs one layer after the other."""
 
-    def fitted_to(part: Part) -> Sweep:
-        # what is wanted is what the dense layer gives, also where an earlier round has changed this one
-        pairs = zip(part.own(original, layer.centred), part.targets(original, layer.centred), strict=True)
-        targets = [(1 - correction) * a + correction * b for a, b in pairs]
-        mixed = part.after.blended(part.before, 1 - correction, centred=layer.centred)
-        # the shift comes on top of what this layer's bias is now, and an earlier round may have moved that
-        mean = part.mean_output(original) + original.offset - layer.offset
-        return make(layer.matrix, mixed, target=targets, wanted_mean=mean)
+    repair: Repair
+    correction: float
+    facts: UnitFacts
+    held_out: HeldOut
+    folds: list[Sequence[int]] | None
 
-    kept = [1.0]
+    def compress(
+        self,
+        layer: Layer,
+        original: Layer,
+        ladder: Sequence[Option],
+        wanted: Sequence[Tensor],
+        inputs: Sequence[Tensor],
+    ) -> Tensor:
+        """Change a layer in place, whose inputs were ``wanted`` in the dense model; its mask."""
+        name = layer.unit.name
+        before = (self.facts.alive or {}).get(name)
+        is_whole = before is None or bool(before.all())
+        if is_whole and ladder[-1] == Option() and torch.equal(original.matrix, layer.matrix):
+            # nobody asked for a change of this layer: it stays as it is, to the last bit
+            return torch.ones_like(layer.matrix, dtype=torch.bool)
+        fit, self.held_out.believed[name] = self._fit(layer, original, ladder, wanted, inputs)
+        if not torch.isfinite(fit.weight).all():
+            raise FewerError(f"repairing layer '{name}' gave NaN or infinity; try a larger damping")
+        layer.install(fit.weight, fit.shift, fit.spread)
+        return fit.mask
 
-    def believed(cut: Tensor, repaired: Tensor, mask: Tensor) -> Tensor:
-        weight, kept[0] = believed_weight(parts, original, layer.centred, fitted_to, cut, repaired, mask)
-        return weight
+    def _sweep(self, layer: Layer, moments: Moments, **more: Any) -> Sweep:
+        name, facts = layer.unit.name, self.facts
+        return Sweep(
+            layer.matrix,
+            moments,
+            self.repair,
+            centred=layer.centred,
+            alive=facts.alive.get(name) if facts.alive else None,
+            gradient=facts.gradients[name] if facts.gradients else None,
+            sensitivity=facts.sensitivity[name] if facts.sensitivity else None,
+            **more,
+        )
 
-    sweep = fitted_to(everything)
-    if len(parts) > 1:
-        sweep.believed = believed
-    fit = list(sweep.run(ladder, repair_dense=changed or (correction > 0 and not same)))[-1]
-    if layer.centred and not changed:
-        fit = replace(fit, shift=believed_shift(parts, original, fit.weight, fit.shift))
-    return fit, kept[0]
+    def _fit(
+        self,
+        layer: Layer,
+        original: Layer,
+        ladder: Sequence[Option],
+        wanted: Sequence[Tensor],
+        inputs: Sequence[Tensor],
+    ) -> tuple[Fit, float]:
+        """The layer as it will be, and the share of its repair that images it was not fitted to bear out."""
+        user, name, repair, known = layer.users[0], layer.unit.name, self.repair, self.held_out.dense_moments
+        unread = repair.compensation == "none" and (repair.score == "magnitude" or ladder[-1].is_dense)
+        if unread and ladder[-1].precision in ("fp32", "bf16", "int8"):
+            # nothing looks at the inputs, so nothing is gathered
+            nothing = Moments(int(getattr(user, "groups", 1)), layer.matrix.shape[1]).to(layer.matrix.device)
+            return list(self._sweep(layer, nothing).run(ladder))[-1], 1.0
+        parts = parts_of(user, wanted, inputs, layer.matrix.shape[1], self.folds, known.get(name))
+        everything = together(parts)
+        everything.after.check(name)
+        if repair.compensation != "obs":
+            return list(self._sweep(layer, everything.after).run(ladder))[-1], 1.0
+        known.setdefault(name, [p.before for p in parts])
+        same = all(map(torch.equal, wanted, inputs))
+        return self._refit(layer, original, ladder, parts, everything, same)
+
+    def _refit(
+        self,
+        layer: Layer,
+        original: Layer,
+        ladder: Sequence[Option],
+        parts: list[Part],
+        everything: Part,
+        same: bool,
+    ) -> tuple[Fit, float]:
+        """The least-squares repair; ``same`` says that no cut before this layer has changed its inputs."""
+        correction, kept = self.correction, [1.0]
+        changed = not torch.equal(original.matrix, layer.matrix)
+
+        def fitted_to(part: Part) -> Sweep:
+            # what is wanted is what the dense layer gives, also where an earlier round has changed this one
+            pairs = zip(part.own(original, layer.centred), part.targets(original, layer.centred), strict=True)
+            targets = [(1 - correction) * a + correction * b for a, b in pairs]
+            mixed = part.after.blended(part.before, 1 - correction, centred=layer.centred)
+            # the shift comes on top of what this layer's bias is now, and an earlier round may have moved that
+            mean = part.mean_output(original) + original.offset - layer.offset
+            return self._sweep(layer, mixed, target=targets, wanted_mean=mean)
+
+        def believed(cut: Tensor, repaired: Tensor, mask: Tensor) -> Tensor:
+            weight, kept[0] = believed_weight(parts, original, layer.centred, fitted_to, cut, repaired, mask)
+            return weight
+
+        sweep = fitted_to(everything)
+        if len(parts) > 1:
+            sweep.believed = believed
+        fit = list(sweep.run(ladder, repair_dense=changed or (correction > 0 and not same)))[-1]
+        if layer.centred and not changed:
+            fit = replace(fit, shift=believed_shift(parts, original, fit.weight, fit.shift))
+        return fit, kept[0]

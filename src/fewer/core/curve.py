@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from fewer.core.display import Fact, Shown, amount, counted
 from fewer.core.errors import FewerError, near_match
+from fewer.core.facts import check_facts
 from fewer.core.files import atomic_write_bytes
 from fewer.core.option import Option
 from fewer.core.reading import parse_json, read_arrays, refusing
@@ -109,8 +111,8 @@ class Curve:
         return len(self.options)
 
 
-@dataclass(frozen=True, eq=False)
-class CurveSet:
+@dataclass(frozen=True, eq=False, repr=False)
+class CurveSet(Shown):
     """All curves of one model, with what the rest of the model costs.
 
     Parameters
@@ -144,6 +146,11 @@ class CurveSet:
     >>> curves = CurveSet((curve,), fixed={"weights": 10})
     >>> curves.dense("weights"), curves.total("weights", [1])
     (110.0, 60.0)
+    >>> curves
+    Curves of 1 unit
+      options per unit  2
+      dense             weights 110
+      the unit          head
     """
 
     curves: tuple[Curve, ...]
@@ -152,6 +159,18 @@ class CurveSet:
     coupled: tuple[tuple[str, ...], ...] = ()
     came: Mapping[str, float] = field(default_factory=dict)
     spent: float = 0.0
+
+    def shown(self) -> tuple[str, list[Fact]]:
+        """How many units and options there are, and what the dense model costs."""
+        sizes = sorted({len(curve.options) for curve in self.curves})
+        names = [curve.unit.name for curve in self.curves]
+        costs = [f"{metric} {amount(self.dense(metric))}" for metric in self.metrics]
+        ends = names if len(names) < 4 else [*names[:2], "...", names[-1]]
+        return f"Curves of {counted(len(names), 'unit')}", [
+            ("options per unit", str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"),
+            ("dense", ", ".join(costs)),
+            ("the unit" if len(names) == 1 else "units", ", ".join(ends)),
+        ]
 
     def __post_init__(self) -> None:
         curves = tuple(self.curves)
@@ -319,8 +338,7 @@ class CurveSet:
                     f"{path} holds curves of format {header['format']}, but this version reads format {_FORMAT}; "
                     "sense the model again"
                 )
-            if not isinstance(header["meta"], dict):
-                raise FewerError(f"{path} is damaged: its facts are no JSON object; sense the model again")
+            check_facts(header["meta"], str(path))
             names = {"distortion", *(f"cost.{m}" for m in header["metrics"]), *(f"score.{s}" for s in header["scores"])}
             arrays = read_arrays(path, names, _LIMIT)
             for name in names:

@@ -6,6 +6,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
+from fewer.core.install import working
+
 __all__ = ["FewerError", "near_match"]
 
 _LONG = re.compile(r"[^\s/]{300,}")  # longer than any name of a file: a value out of a damaged one
@@ -16,7 +18,8 @@ class FewerError(Exception):
 
     The sentence says what was wrong, where, the nearest valid name and one fix. The command line prints it
     and exits with code 2; a traceback is shown only with ``--debug``. A word of 300 characters or more is cut: it is a
-    value out of a damaged file, which would hide the sentence.
+    value out of a damaged file, which would hide the sentence. Commands that install something are written for the
+    Python and the checkout at hand (:mod:`fewer.core.install`).
 
     Examples
     --------
@@ -29,7 +32,7 @@ class FewerError(Exception):
     """
 
     def __init__(self, *facts: object) -> None:
-        super().__init__(*(_LONG.sub(_cut, fact) if isinstance(fact, str) else fact for fact in facts))
+        super().__init__(*(working(_LONG.sub(_cut, fact)) if isinstance(fact, str) else fact for fact in facts))
 
 
 def _cut(word: re.Match[str]) -> str:

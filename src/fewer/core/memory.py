@@ -22,7 +22,7 @@ def free_memory() -> int | None:
             if line.startswith("MemAvailable:"):
                 found.append(1024 * int(line.split()[1]))
         limit = Path("/sys/fs/cgroup/memory.max")
-        if limit.is_file() and (text := limit.read_text("ascii").strip()).isdigit():
+        if limit.is_file() and (text := limit.read_text("ascii").strip()).isdecimal():
             used = int(Path("/sys/fs/cgroup/memory.current").read_text("ascii"))
             found.append(int(text) - used)
     except (OSError, ValueError):

@@ -58,7 +58,7 @@ class Pattern:
             raise FewerError(f"the pattern '{text[:40]}' is larger than any layer; at most 9999999 is possible")
         if text in ("dense", "unstructured"):
             return cls(text)
-        bare = text if ":" in text and not text[0].isdigit() else ("nm:" + text if ":" in text else "block:" + text)
+        bare = text if ":" in text and not text[0].isdecimal() else ("nm:" + text if ":" in text else "block:" + text)
         if found := _BLOCK.fullmatch(bare):
             height, width = int(found[1]), int(found[2])
             if height and width:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from fewer.core.budget import Budget, parse_budgets
+from fewer.core.budget import Budget, format_amount, parse_budgets
 from fewer.core.couple import in_step
 from fewer.core.curve import CurveSet
+from fewer.core.display import Fact, Shown, counted
 from fewer.core.errors import FewerError, near_match
 from fewer.core.files import atomic_write_text
 from fewer.core.option import Option
@@ -41,7 +43,7 @@ class PlannedUnit(BaseModel):
             raise ValueError(str(error)) from None
 
 
-class Plan(BaseModel):
+class Plan(Shown, BaseModel):
     """One option per unit, the budgets that it is for, and the predictions.
 
     To change a plan by hand, edit the ``option`` of a unit and call :meth:`refreshed`, which looks the numbers up
@@ -82,6 +84,11 @@ class Plan(BaseModel):
     'unstructured@0.5'
     >>> Plan.from_json(plan.to_json()) == plan
     True
+    >>> plan
+    Plan of 1 unit for weights=50%, by dp
+      weights               2 of 4 (50 %)
+      predicted distortion  1
+      options               unstructured@0.5
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
@@ -102,6 +109,29 @@ class Plan(BaseModel):
             return [str(b) for b in parse_budgets(texts)] if texts else []
         except FewerError as error:
             raise ValueError(str(error)) from None
+
+    def shown(self) -> tuple[str, list[Fact]]:
+        """What the plan costs, what it is predicted to distort, and its most common options."""
+        title = (
+            f"Plan of {counted(len(self.units), 'unit')} for {', '.join(self.budgets) or 'no budget'}, by {self.method}"
+        )
+        facts = [
+            (
+                metric,
+                f"{format_amount(metric, cost)} of {format_amount(metric, dense)}"
+                + (f" ({100 * cost / dense:.3g} %)" if dense else ""),
+            )
+            for metric, cost in self.cost.items()
+            if (dense := self.dense[metric]) is not None
+        ]
+        counts = Counter(unit.option for unit in self.units.values()).most_common()
+        told = [option + (f" x {number}" if number > 1 else "") for option, number in counts[:4]]
+        more = f" and {len(counts) - 4} more" if len(counts) > 4 else ""
+        return title, [
+            *facts,
+            ("predicted distortion", f"{self.distortion:.3g}"),
+            ("options", ", ".join(told) + more),
+        ]
 
     @classmethod
     def from_allocation(
@@ -284,7 +314,7 @@ def _keys_at(model: type[BaseModel], path: Iterable[Any]) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class Allocation:
-    """One option per unit, with what it is predicted to cost and to distortion.
+    """One option per unit, with what it is predicted to cost and to distort.
 
     Parameters
     ----------

@@ -9,29 +9,23 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
-from fewer.core.files import (
-    append_line,
-    atomic_write_bytes,
-    atomic_write_text,
-    explain_os_error,
-    refuse_inputs,
-    refuse_links,
-)
-from fewer.core.folder import open_marked
-from fewer.core.lock import LOCK, FolderLock
+from fewer.core.files import append_line, atomic_write_bytes, atomic_write_text, refuse_inputs
+from fewer.core.folder import MarkedFolder
+from fewer.core.lock import LOCK
 from fewer.core.plan import Plan
 from fewer.core.reading import parse_json, read_bytes, read_json, read_text
 from fewer.core.staging import EDIT, NEXT, Staging
 from fewer.core.toml import dump_toml, read_toml
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 __all__ = ["RunFolder"]
 
-_MARK = ".fewer-run"
-_QUEUE_MARK = ".fewer-queue"
 _SCRATCH = ".scratch"  # finished tasks of a run that is under way
 _FILES = {
     "config": "config.toml",
@@ -47,7 +41,7 @@ _FILES = {
 }
 
 
-class RunFolder:
+class RunFolder(MarkedFolder):
     """A folder that holds one run: configuration, curves, plan, model, report and log.
 
     Files are written to a temporary name and renamed, so that an interrupted run leaves whole files only. Make one
@@ -63,13 +57,15 @@ class RunFolder:
     (0, ['sensed'])
     """
 
+    MARK, MAKER, FOLDERS = ".fewer-run", "fewer", frozenset([_SCRATCH])
+
     def __init__(self, path: str | Path) -> None:
-        self.home = Path(path)  # where the run is when it is finished
-        self.path = self.home  # where files are written now
-        self._begun = self.home  # where log and unfinished work are: all of a run that replaces another is aside
-        self._lock = FolderLock(self.home)
+        super().__init__(path)
         self._fresh = False  # whether create() found nothing here
-        self._made: list[Path] = []  # folders that create() made, the innermost first
+
+    def is_part(self, name: str) -> bool:
+        """One of the files of a run."""
+        return name in _FILES.values()
 
     @classmethod
     def create(cls, path: str | Path, *, overwrite: bool = False, resume: bool = False) -> RunFolder:
@@ -92,30 +88,18 @@ class RunFolder:
             is writing to it, when it holds links, or when it cannot be made.
         """
         run = cls(path)
-        folder = run.home
-        names, made = open_marked(folder, _MARK, "fewer")
-        names -= {LOCK}
-        if names - {_MARK} and not overwrite and not resume:
-            raise FewerError(f"{folder} already holds a run; give --resume to go on with it, --overwrite to start anew")
-        run._lock.take()
-        run._fresh, run._made = not names, made
-        try:
-            run._settle()
-            anew = Staging(folder)
-            if overwrite and not (resume and (anew.exists() or (folder / _SCRATCH).exists())):
-                anew.discard()
-                run._fresh = True
-                if names & {*_FILES.values(), _SCRATCH}:
-                    anew.begin()
-            if anew.exists() and (overwrite or resume):
-                anew.begin()
-                run.path = run._begun = anew.path
+        names = run.look()
+        if names - {run.MARK} and not overwrite and not resume:
+            raise FewerError(
+                f"{run.home} already holds a run; give --resume to go on with it, --overwrite to start anew"
+            )
+        run.hold()
+        with run.taking_over():
+            run.settle()
+            interrupted = Staging(run.home).exists() or (run.home / _SCRATCH).exists()
+            run._fresh = not names or (overwrite and not (resume and interrupted))
+            run.begin(overwrite=overwrite, resume=resume, interrupted=interrupted)
             run._tidy()
-            if _MARK not in names:
-                atomic_write_text(folder / _MARK, "This folder was made by fewer.\n")
-        except (OSError, FewerError) as error:
-            run.close()
-            raise explain_os_error(error, folder) if isinstance(error, OSError) else error from error
         return run
 
     @classmethod
@@ -128,17 +112,14 @@ class RunFolder:
             As :meth:`open` and :meth:`create`.
         """
         run = cls.open(path)
-        run._lock.take()
-        try:
-            run._settle()
+        run.hold()
+        with run.taking_over():
+            run.settle()
             run._tidy()
-        except (OSError, FewerError) as error:
-            run.close()
-            raise explain_os_error(error, run.home) if isinstance(error, OSError) else error from error
         return run
 
     @classmethod
-    def open(cls, path: str | Path) -> RunFolder:
+    def open(cls, path: str | Path) -> Self:
         """Open an existing run for reading; no lock is taken.
 
         Raises
@@ -146,104 +127,44 @@ class RunFolder:
         FewerError
             When the folder does not exist or is not a run.
         """
-        run = cls(path)
-        if not run.path.is_dir():
-            raise FewerError(f"the run folder {run.path} does not exist")
-        _may_list(run.path)
-        if (run.path / _QUEUE_MARK).exists():
-            raise FewerError(f"{run.path} is a queue of fewer select, not a run of fewer")
-        if not (run.path / _MARK).exists() and not any((run.path / f).exists() for f in _FILES.values()):
-            raise FewerError(f"{run.path} is not a run of fewer: it has no {_FILES['plan']} and no {_FILES['curves']}")
+        run = super().open(path)
+        if not (run.home / cls.MARK).exists() and not any((run.home / f).exists() for f in _FILES.values()):
+            raise FewerError(f"{run.home} is not a run of fewer: it has no {_FILES['plan']} and no {_FILES['curves']}")
         if any(Staging(run.home, name).complete() for name in (NEXT, EDIT)):
             with contextlib.suppress(FewerError):  # whoever writes to it now does so
-                run._lock.take()
+                run.hold()
                 try:
-                    run._settle()
+                    run.settle()
                 finally:
                     run.close()
         return run
 
-    def __enter__(self) -> RunFolder:
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        kept = False
-        try:
-            if error is None and self._begun != self.home:
-                shutil.rmtree(self._begun / _SCRATCH, ignore_errors=True)
-                Staging(self.home).commit([*_FILES.values(), _SCRATCH])
-                self.path = self._begun = self.home
-            elif isinstance(error, FewerError) and self._fresh:
-                kept = not self._unmake()
-        finally:
-            self.close()
+        if error is None and self.begun != self.home:
+            self.clear_scratch()
+        kept = isinstance(error, FewerError) and self._fresh and not self.may_go()
+        super().__exit__(kind, error, trace)
         if kept and "--resume" not in str(error):
             raise FewerError(f"{error}; what was done so far is kept in {self.home}: go on with --resume") from error
 
-    def _unmake(self) -> bool:
-        """Leave nothing behind when a mistake ended the run before there was anything to keep; False where there was.
+    def may_go(self) -> bool:
+        """A run that found nothing here, has sensed nothing yet, and shares its folder with no file of others."""
+        passing = {self.begun / name for name in (self.MARK, LOCK, _FILES["config"], _FILES["log"])}
+        passing.add(self.begun / _SCRATCH / "runtime.json")  # which runtime is the fastest is soon found again
+        files = [p for p in self.begun.rglob("*") if p.is_file() and p not in passing]
+        return self._fresh and not any(p.stat().st_size for p in files)
 
-        So the same command works once its input is right. Sensed results and files of others stay.
-        """
-        files = [p for p in self._begun.rglob("*") if p.is_file()]
-        passing = {self._begun / name for name in (_MARK, LOCK, _FILES["config"], _FILES["log"])}
-        passing.add(self._begun / _SCRATCH / "runtime.json")  # which runtime is the fastest is soon found again
-        if any(p not in passing and p.stat().st_size for p in files):
-            return False
-        if self._begun != self.home:
-            Staging(self.home).discard()
-            return True
-        with contextlib.suppress(OSError):  # a folder that someone else began to use stays
-            for path in files:
-                path.unlink()
-            for place in [*sorted((p for p in self.path.rglob("*") if p.is_dir()), reverse=True), *self._made]:
-                place.rmdir()
-        return True
+    def scratch(self) -> Path:
+        """The folder of unfinished work, which a resume goes on from; it is made where it is not there."""
+        folder = self.begun / _SCRATCH
+        folder.mkdir(exist_ok=True)
+        return folder
 
-    def _settle(self) -> None:
-        """Finish what a killed process began: new files that are complete go to their place, a half is dropped."""
-        refuse_links(self.home, {*_FILES.values(), _MARK, LOCK, _SCRATCH, NEXT, EDIT})
-        for name in (NEXT, EDIT):
-            staging = Staging(self.home, name)
-            if staging.complete():
-                staging.carry_on()
-            elif name == EDIT:
-                staging.discard()
-
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """Write files that belong together: none of them replaces an old one before all are there.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> with RunFolder.create(Path(tempfile.mkdtemp()) / "run") as run, run.together():
-        ...     _ = run.write_text("report_html", "a page")
-        ...     (run.home / "report.html").exists()
-        False
-        """
-        if self.path != self.home:  # all of the run is aside anyway
-            yield
-            return
-        staging = Staging(self.home, EDIT)
-        staging.discard()
-        staging.begin()
-        self.path = staging.path
-        try:
-            yield
-            staging.commit([])
-        except BaseException:
-            if not staging.complete():
-                staging.discard()
-            raise
-        finally:
-            self.path = self.home
-
-    def close(self) -> None:
-        """Let the lock go. Calling it again does nothing."""
-        self._lock.release()
+    def clear_scratch(self) -> None:
+        """Throw unfinished work away: the run is finished."""
+        shutil.rmtree(self.begun / _SCRATCH, ignore_errors=True)
 
     def file(self, name: str) -> Path:
         """Path of one of the run's files: ``config plan curves model recipe report_html report_json log``."""
@@ -251,7 +172,7 @@ class RunFolder:
 
     def refuse(self, path: Path) -> None:
         """Raise a :class:`FewerError` if a file that is to be written is one that this run is made of."""
-        refuse_inputs([path], [self.home / name for name in (*_FILES.values(), _MARK) if name != _FILES["plan"]])
+        refuse_inputs([path], [self.home / name for name in (*_FILES.values(), self.MARK) if name != _FILES["plan"]])
 
     def has(self, name: str) -> bool:
         """Whether the run already has a file."""
@@ -316,7 +237,7 @@ class RunFolder:
     def log(self, event: str, **facts: Any) -> None:
         """Append one line to ``log.jsonl``: the time (seconds since 1970), the event and its facts."""
         line = json.dumps({"time": round(time.time(), 3), "event": event, **facts}, default=str) + "\n"
-        append_line(self._begun / _FILES["log"], line.encode("utf-8", "backslashreplace"))
+        append_line(self.begun / _FILES["log"], line.encode("utf-8", "backslashreplace"))
 
     def read_log(self) -> Iterator[dict[str, Any]]:
         """Yield the lines of ``log.jsonl``; a last line that a crash cut off is left out."""
@@ -330,17 +251,9 @@ class RunFolder:
 
     def _tidy(self) -> None:
         """Remove what a killed process left: temporary files, and the half of a log line."""
-        for name in (*_FILES.values(), _MARK):
-            for left in self._begun.glob(f".{name}.*.tmp"):
+        for name in (*_FILES.values(), self.MARK):
+            for left in self.begun.glob(f".{name}.*.tmp"):
                 left.unlink(missing_ok=True)
-        log = self._begun / _FILES["log"]
+        log = self.begun / _FILES["log"]
         if log.exists() and (text := read_bytes(log)) and not text.endswith(b"\n"):
             atomic_write_bytes(log, text[: text.rfind(b"\n") + 1])
-
-
-def _may_list(folder: Path) -> None:
-    """A folder without permission looks empty to most questions."""
-    try:
-        next(folder.iterdir(), None)
-    except OSError as error:
-        raise explain_os_error(error, folder, "read") from error

@@ -140,4 +140,4 @@ def _threads(cores: int) -> int:
     if torch is not None:
         return int(torch.get_num_threads())
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(asked) if asked.isdigit() and int(asked) > 0 else cores
+    return int(asked) if asked.isdecimal() and int(asked) > 0 else cores

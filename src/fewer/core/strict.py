@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,9 +24,21 @@ class StrictSettings(BaseModel):
     >>> Oven.of({"degree": 200})
     Traceback (most recent call last):
     fewer.core.errors.FewerError: settings: unknown name 'degree'; did you mean 'degrees'?
+    >>> Oven.of({"degrees": 200})  # what is not said, is at its default
+    Oven(degrees=200)
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Only what differs from the defaults: the other thirty settings would hide it."""
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if value != field.get_default(call_default_factory=True):
+                yield name, value
+
+    def __str__(self) -> str:
+        return repr(self)
 
     @classmethod
     def of(cls, values: dict[str, Any], where: str = "settings") -> Self:
@@ -43,11 +57,31 @@ class StrictSettings(BaseModel):
         try:
             return cls(**tidy)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            message = first["msg"].removeprefix("Value error, ")
+            first, name = _likeliest(error)
+            if first["type"] == "literal_error":
+                known = re.findall(r"'([^']+)'", first.get("ctx", {}).get("expected", ""))
+                raise FewerError(
+                    f"{where}: {name} cannot be {first['input']!r}{near_match(str(first['input']), known)}"
+                ) from None
+            message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
             value = f"{name}={first['input']!r}: " if name else ""  # a rule between several values has no name
             raise FewerError(f"{where}: {value}{message}") from None
+
+
+def _likeliest(error: ValidationError) -> tuple[Any, str]:
+    """The mistake to tell, and the name of what has it.
+
+    A value that may be a word or numbers fails once for each; whoever gave numbers must not be told of the words.
+    """
+    mistakes = error.errors()
+    field = mistakes[0]["loc"][:1]
+    same = [one for one in mistakes if one["loc"][:1] == field]
+    told = next((one for one in same if one["type"] != "literal_error"), same[0])
+    if isinstance(same[0]["input"], str):
+        told = same[0]
+    # between the field and the place in a list stands the type that was tried, which is no name of the user's
+    parts = [str(part) for index, part in enumerate(told["loc"]) if index == 0 or isinstance(part, int)]
+    return told, ".".join(parts)
 
 
 def _check_size(name: str, value: Any, where: str) -> None:

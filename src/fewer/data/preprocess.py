@@ -94,6 +94,18 @@ class Preprocess:
         except (TypeError, ValueError, OverflowError) as error:
             raise FewerError(f"{where}: {' '.join(str(error).split())}") from None
 
+    def words(self) -> str:
+        """What happens to an image file, in one sentence.
+
+        Examples
+        --------
+        >>> Preprocess(input_size=(1, 28, 28), crop=1.0).words()
+        'Files become 1 x 28 x 28 (bicubic), minus 0.5, over 0.5.'
+        """
+        size, crop = " x ".join(map(str, self.input_size)), f", centre crop {self.crop:g}" if self.crop < 1 else ""
+        mean, std = (", ".join(f"{number:.3g}" for number in numbers) for numbers in (self.mean, self.std))
+        return f"Files become {size} ({self.interpolation}{crop}), minus {mean}, over {std}."
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; :meth:`of` reads them back."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}

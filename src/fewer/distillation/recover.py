@@ -26,7 +26,7 @@ from fewer.training.callbacks import Callback
 from fewer.training.checkpoint import Checkpoint
 from fewer.training.constrained import Constrained, Held
 from fewer.training.history import Fit
-from fewer.training.loop import NotFinite, Validation, fit
+from fewer.training.loop import NotFinite, Special, Validation, fit
 from fewer.training.optimise import Optimiser
 from fewer.training.schedule import Schedule
 from fewer.training.settings import LoopSettings
@@ -216,16 +216,13 @@ def train_student(
                 LoopSettings(device="cpu" if device.type == "cpu" else "auto"),
                 schedule=settings.schedule(),
                 optimiser=Optimiser("relative-adam", settings.rate, decay=0.0),
-                # the start is judged too, so that a training that only distortions gives the student back as it was
+                # the start is judged too, so that a training that only distorts gives the student back as it was
                 validate=Validation(validate, "lower", "error", at_start=True, times=settings.validations),
                 constraints=weights,
                 average=Average(weights, buffers=False),
                 checkpoint=checkpoint and Checkpoint(checkpoint, key, _STORE_EVERY, at_validations=False),
                 callbacks=[objective, *callbacks],
-                start=start,
-                train_mode=False,  # BatchNorm keeps its statistics, dropout is off
-                tolerate=_UNSTABLE - 1,
-                clock=clock,
+                special=Special(start, train_mode=False, tolerate=_UNSTABLE - 1, clock=clock),
             )
     except NotFinite:
         raise FewerError("the error of the model in training is no longer finite; give a smaller --rate") from None

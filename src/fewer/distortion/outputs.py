@@ -36,7 +36,15 @@ def output_tensors(output: Any) -> list[Tensor]:
         output = vars(output)
     found = [t for t in tensors_of(output) if t.is_floating_point()]
     if not found:
-        raise FewerError("the model's output holds no floating-point tensor, so its change cannot be measured.")
+        raise FewerError(
+            "the model's output holds no floating-point tensor, so its change cannot be measured; give forward=, a "
+            "function (model, batch) that returns tensors, such as all scores"
+        )
+    if any(str(t.layout) != "torch.strided" for t in found):
+        raise FewerError(
+            "the model's output is a sparse tensor, whose change cannot be measured; give forward=, a function (model, "
+            "batch) that returns it with .to_dense()"
+        )
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fewer.compensate.sequential import compress_in_order
+from fewer.compensate.sequential import HeldOut, Layered, UnitFacts, compress_in_order
 from fewer.core.option import Option
 from fewer.data.samples import Samples
 from fewer.engine.prepare import Prepared
@@ -121,20 +121,20 @@ def apply_options(
     reference = prepared.reference(batches, dense) if batches else None
     with progress.stage(title, len(units)) as stage:
         masks = compress_in_order(
-            dense,
-            target,
-            find_layers(dense, units, example, prepared.forward),
-            find_layers(target, units, example, prepared.forward),
+            Layered(dense, find_layers(dense, units, example, prepared.forward)),
+            Layered(target, find_layers(target, units, example, prepared.forward)),
             ladders,
             fitting_batches(prepared, settings.batch),
             repair,
             correction=settings.correction,
-            alive=alive,
-            gradients=score_gradients(work, target, batches, reference) if reference else None,
-            sensitivity=row_sensitivity(work, model if model is not None else prepared.model),
-            dense_moments=prepared.shared.setdefault("moments", {}),
-            folds=file_folds(prepared),
-            believed=believed,
+            facts=UnitFacts(
+                alive,
+                score_gradients(work, target, batches, reference) if reference else None,
+                row_sensitivity(work, model if model is not None else prepared.model),
+            ),
+            held_out=HeldOut(
+                file_folds(prepared), prepared.shared.setdefault("moments", {}), {} if believed is None else believed
+            ),
             forward=prepared.forward,
             done=lambda name: stage.advance(1, name),
         )

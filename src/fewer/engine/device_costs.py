@@ -217,7 +217,7 @@ def _times(work: Work) -> tuple[LatencyModel, str | None]:
 
 
 def worth_trying(options: Sequence[Option], latency: Sequence[float] | np.ndarray, margin: float = 0.01) -> list[int]:
-    """Which options of a unit can be of any use: those that are quicker than every option that distortions less for
+    """Which options of a unit can be of any use: those that are quicker than every option that distorts less for
     sure.
 
     Distortion rises with the sparsity, from fp32 to bf16 to int8, and from a pattern to one whose tiles are made of its
@@ -253,7 +253,7 @@ _ORDER = {name: place for place, name in enumerate(PRECISIONS)}
 
 
 def _gentler(a: Option, b: Option) -> bool:
-    """Whether option a distortions less than b, or the same, whatever the layer."""
+    """Whether option a distorts less than b, or the same, whatever the layer."""
     if a.sparsity > b.sparsity or _ORDER[a.precision] > _ORDER[b.precision]:
         return False
     if a.is_dense or a.pattern == "unstructured" or a.family == b.family:

@@ -31,7 +31,7 @@ class Evidence:
     sensed
         Curves, and how they were made.
     plan, allocation
-        One option per unit, and what that was expected to cost and to distortion.
+        One option per unit, and what that was expected to cost and to distort.
     model, masks
         What became of the model, and where a weight was kept.
     budgets

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from fewer.core.errors import FewerError
@@ -32,6 +35,7 @@ __all__ = ["Conduct", "check_model"]
 
 _SAME = 1e-4
 """Relative difference of two outputs up to which they are the same but for rounding."""
+_SMALLEST, _LARGEST = 1e-12, 1e15
 _GRADIENTS = "it cannot be differentiated"
 
 
@@ -103,6 +107,7 @@ def check_model(
             raise FewerError(
                 f"the dense model's output holds NaN or infinity on the calibration images; {_culprit(model)}"
             )
+        _measurable(output)
         _same_twice(model, first, output, forward)
         if tensor is not None:
             _same_shapes(model, batches, output, forward)
@@ -118,14 +123,29 @@ def check_model(
     return Conduct(tuple(notes), not found)
 
 
+def _measurable(output: list[Tensor]) -> None:
+    """Squares of the output must neither overflow nor vanish in 32 bits, in which gradients and distances are made."""
+    top = max((float(t.abs().max()) for t in output if t.numel()), default=0.0)
+    if top and not _SMALLEST <= top <= _LARGEST:
+        raise FewerError(
+            f"the model's largest output is {top:.1e}, whose square 32 bits cannot hold with any precision, so that "
+            "no distortion can be measured; scale it, for example with forward=lambda model, batch: model(batch) * "
+            f"{1 / top:.0e}"
+        )
+
+
 def _writes(model: nn.Module, batch: Any, forward: Forward | None) -> tuple[bool, dict[tuple[str, str], Tensor]]:
     """Whether a call changes its input; and what it changes in the model, with the values before. Nothing is left."""
     twin, given = copy.deepcopy(model), copied(batch)
     before = {place: tensor.clone() for place, tensor in state_of(twin).items()}
     with evaluating(twin):
-        call(twin, batch, forward)  # says in a sentence what a model does not run on
+        with _guests(twin) as first:
+            call(twin, batch, forward)  # says in a sentence what a model does not run on
         twin = copy.deepcopy(model).eval()
-        call_plainly(twin, given, forward)  # not by call(), which hands out a copy
+        with _guests(twin) as second:
+            call_plainly(twin, given, forward)  # not by call(), which hands out a copy
+    if forward is None:
+        _refuse_original(model, [module for module in first if module in second])
     for (name, now), old in zip(twin.named_parameters(), model.parameters(), strict=True):
         if not isinstance(old, UninitializedTensorMixin) and not _equal(now, old):
             raise FewerError(
@@ -136,6 +156,43 @@ def _writes(model: nn.Module, batch: Any, forward: Forward | None) -> tuple[bool
     state = {place: value for place, value in before.items() if not _equal(after.get(place), value)}
     wrote = any(not _equal(a, b) for a, b in zip(leaves(given), leaves(batch), strict=True))
     return wrote, state
+
+
+@contextmanager
+def _guests(model: nn.Module) -> Iterator[set[nn.Module]]:
+    """Modules with parameters that a call of the model runs though they are none of its own."""
+    own, found, thread = set(model.modules()), set(), get_ident()
+
+    def hook(module: nn.Module, _args: Any) -> None:
+        if get_ident() == thread and module not in own and next(module.parameters(False), None) is not None:
+            found.add(module)
+
+    # a compiled part cannot be compiled with a hook on every module; it does the same without
+    stance = getattr(torch.compiler, "set_stance", None)
+    apart: Any = torch.compiler.disable(hook)
+    handle = register_module_forward_pre_hook(apart)
+    try:
+        with stance("force_eager") if stance else nullcontext():
+            yield found
+    finally:
+        handle.remove()
+
+
+def _refuse_original(model: nn.Module, guests: list[nn.Module]) -> None:
+    """Refuse a model whose copies run layers of the original; a network beside the model is nobody's business.
+
+    ``copy.deepcopy`` copies no function, so a lambda that a model keeps goes on calling the module it was made in.
+    """
+    for guest in guests:
+        state = guest.state_dict()
+        for name, module in model.named_modules():
+            mine = module.state_dict()
+            alike = type(module) is type(guest) and mine.keys() == state.keys()
+            if alike and all(isinstance(v, Tensor) and _equal(state[key], v) for key, v in mine.items()):
+                raise FewerError(
+                    f"a copy of the model runs layer {name or type(module).__name__!r} of the original, since it keeps "
+                    "a function that holds that layer, such as a lambda; make the function a method of the class"
+                )
 
 
 def _culprit(model: nn.Module) -> str:

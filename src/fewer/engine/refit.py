@@ -14,7 +14,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from fewer.compensate.moments import rows_wanted
-from fewer.compensate.sequential import compress_in_order
+from fewer.compensate.sequential import Layered, UnitFacts, compress_in_order
 from fewer.core.memory import free_memory
 from fewer.core.option import Option
 from fewer.data.samples import Samples
@@ -103,16 +103,14 @@ def refit(
     units, example = prepared.matched.units, prepared.example
     with unmerged(student):
         compress_in_order(
-            dense,
-            student,
-            find_layers(dense, units, example, prepared.forward),
-            find_layers(student, units, example, prepared.forward),
+            Layered(dense, find_layers(dense, units, example, prepared.forward)),
+            Layered(student, find_layers(student, units, example, prepared.forward)),
             # nothing is cut: the masks of before stay, and what they leave is rounded as before
             {unit.name: [Option(precision=precisions[unit.name])] for unit in units},
             images.batches_of_all(settings.batch),
             replace(repair_of(settings, units), iterations=_ITERATIONS),
             correction=settings.correction,
-            alive={name: to_matrix(mask) for name, mask in masks.items()},
+            facts=UnitFacts(alive={name: to_matrix(mask) for name, mask in masks.items()}),
             forward=prepared.forward,
             done=done,
         )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fewer.core.budget import Budget
 from fewer.core.curve import CurveSet
+from fewer.core.display import Fact, Shown
 from fewer.core.plan import Plan
 from fewer.core.progress import Progress, timed
 from fewer.core.run import RunFolder
@@ -37,8 +38,8 @@ from fewer.tasks import Quality
 __all__ = ["CompressedRun", "Request", "report_on", "run_compression", "save_run"]
 
 
-@dataclass(eq=False)
-class CompressedRun:
+@dataclass(eq=False, repr=False)
+class CompressedRun(Shown):
     """What :func:`compress` and :func:`apply` return.
 
     Attributes
@@ -71,6 +72,13 @@ class CompressedRun:
     folder: Path | None = None
     fast: nn.Module | None = field(default=None, repr=False)
     shrunk: Shrunk | None = field(default=None, repr=False)
+
+    def shown(self) -> tuple[str, list[Fact]]:
+        """What the report says, what the run holds and where it is."""
+        title, facts = self.report.shown()
+        where = str(self.folder) if self.folder else 'nowhere yet; run.save("folder") writes it'
+        holds = "model, plan, report, curves, masks" + (", fast (on its kernels)" if self.fast is not None else "")
+        return title.replace("Report of", "Compressed"), [*facts, ("holds", holds), ("saved", where)]
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the run folder: config, curves, plan, model, recipe, report.

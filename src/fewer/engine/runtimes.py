@@ -78,6 +78,9 @@ class Chosen:
         if "against_ms" not in facts:
             return None
         names = ("runtime", "against_ms", "against", "torch_ms", "runtimes")
+        for name in names:
+            if facts.get(name) is None or (name in ("runtime", "against") and facts[name] not in RUNTIMES):
+                raise FewerError(f"the curves of this run say {name}={facts.get(name)!r}; sense the model again")
         return cls(*(facts[name] for name in names))
 
 
@@ -181,7 +184,7 @@ def dense_run(work: Work, against: str) -> Callable[[], object]:
 def choose_runtime(work: Work, budgets: Sequence[Budget]) -> Chosen | None:
     """Time the dense model everywhere, and find the runtime that meets the budget with the least distortion.
 
-    Whole models are timed at levels that distortion ever more: fp32, bf16, int8, and int8 with most blocks cut, which
+    Whole models are timed at levels that distort ever more: fp32, bf16, int8, and int8 with most blocks cut, which
     only the native kernels gain from. On the first level at which any runtime meets the limit, the fastest is taken.
 
     Parameters

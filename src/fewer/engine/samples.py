@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -130,6 +131,10 @@ def find_inputs(loaded: LoadedModel, images: Any, settings: Settings, forward: F
     return Inputs(*_cut(whole, settings), source, notes)
 
 
+_ASSUMED = (
+    "3 x 224 x 224 and ImageNet's mean and deviation are assumed; say otherwise with --input-size, --mean and --std, "
+    "or let the function return (model, {'input_size': (3, 96, 96)})"
+)
 _SAME = "Too few images to keep any apart: the held-out numbers come from the calibration image itself."
 
 
@@ -181,6 +186,8 @@ def _of_files(loaded: LoadedModel, images: Any, settings: Settings) -> Inputs:
     wanted, apart = settings.calibration, settings.heldout
     files = list_images(images) if isinstance(images, (str, Path)) else list(images)
     source = str(images) if isinstance(images, (str, Path)) else f"{len(files)} files"
+    if loaded.assumed:
+        warnings.warn(f"fewer: {loaded.name} does not say how files become its input; {_ASSUMED}", stacklevel=2)
     if len(files) == 1:
         whole = open_images(images, wanted + apart, **common)
         return Inputs(*_cut(whole, settings), source, [_SAME])
@@ -190,7 +197,8 @@ def _of_files(loaded: LoadedModel, images: Any, settings: Settings) -> Inputs:
         raise FewerError(f"{source} holds too few readable images to keep some apart for the report")
     note = (
         f"{len(first)} calibration images from {len(set(first.files))} files, {len(second)} held-out images "
-        f"from {len(set(second.files))} other files."
+        f"from {len(set(second.files))} other files. {loaded.preprocess.words()}"
+        + (" The model does not say so; this was assumed." if loaded.assumed else "")
     )
     return _ordered(first, second, source, note)
 

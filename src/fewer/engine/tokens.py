@@ -50,12 +50,12 @@ def mergeable(prepared: Prepared) -> tuple[list[str], int, int]:
 
 
 _CLOSE = 2.0
-"""Schedules whose plan is predicted to distortion at most so many times the least are put together and measured."""
+"""Schedules whose plan is predicted to distort at most so many times the least are put together and measured."""
 _FINALISTS = 5
 
 
 def choose_tokens(work: Work, sensed: Sensed, budgets: Sequence[Budget], store: Path | None = None) -> Sensed:
-    """The schedule of token merges whose best plan distortions least, none among them, as curves at its costs.
+    """The schedule of token merges whose best plan distorts least, none among them, as curves at its costs.
 
     The distortion of a schedule is measured on the sensing images with dense weights, and added to that of the weights:
     an approximation like the sum over layers. Where much is cut and merged it says less and less, so the plans that
@@ -121,7 +121,7 @@ def _best_together(
     planned: list[tuple[Allocation, CurveSet, dict[str, Any]]],
     store: Path | None,
 ) -> CurveSet:
-    """The curves whose plan distortions least, by what is predicted, and where that is close, by what is measured.
+    """The curves whose plan distorts least, by what is predicted, and where that is close, by what is measured.
 
     Rows of what was measured get ``measured``.
     """

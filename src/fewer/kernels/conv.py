@@ -12,41 +12,21 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.kernels import guard, native, ops
-from fewer.kernels.format import PackedWeight, _unit, best_width, pack
+from fewer.kernels.format import PackedWeight, best_width, pack, unit_of
+from fewer.kernels.geometry import as_pair, check_image, output_size
 from fewer.kernels.linear import TORCH_ACTIVATIONS, BlockSparseLinear
 
 _GEOMETRY = ("kernel_size", "stride", "padding", "dilation")
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    first, second = (value, value) if isinstance(value, int) else value
-    return int(first), int(second)
-
-
-def _output_size(size: Sequence[int], kernel, stride, padding, dilation) -> tuple[int, int]:
-    """(rows, columns) of the output of an image of (rows, columns)."""
-    rows, columns = ((size[d] + 2 * padding[d] - dilation[d] * (kernel[d] - 1) - 1) // stride[d] + 1 for d in (0, 1))
-    return rows, columns
-
-
-def _check_image(x: Tensor, channels: int) -> None:
-    if x.ndim != 4 or x.shape[1] != channels or x.dtype != torch.float32 or x.device.type != "cpu":
-        raise FewerError(
-            f"a native convolution needs a float32 CPU image [batch, {channels}, rows, columns]; "
-            f"got {x.dtype} {tuple(x.shape)} on {x.device}"
-        )
-    if torch.is_grad_enabled() and x.requires_grad:
-        raise FewerError("the native kernels have no gradient; run the model under torch.inference_mode()")
 
 
 def conv_direct(
     x: Tensor, weight: ops.NativeWeight, geometry: Sequence[int], padded: int, residual: Tensor | None, act: int
 ) -> Tensor:
     """Convolution by a packed weight over (tap, channel); ``geometry``: kernel, stride, padding, dilation, two each."""
-    _check_image(x, x.shape[1] if x.ndim == 4 else 0)
+    check_image(x, x.shape[1] if x.ndim == 4 else 0)
     batch, channels, height, width = x.shape
     kernel, stride, padding, dilation = (geometry[i : i + 2] for i in (0, 2, 4, 6))
-    rows, columns = _output_size((height, width), kernel, stride, padding, dilation)
+    rows, columns = output_size((height, width), kernel, stride, padding, dilation)
     out, inputs = weight.shape
     guard.need(len(geometry) == 8 and min(kernel) > 0 and min(stride) > 0 and min(dilation) > 0, f"geometry {geometry}")
     guard.need(min(padding) >= 0 and min(rows, columns) > 0, f"an image of {height} x {width} is too small")
@@ -93,7 +73,7 @@ def _sparse_conv2d(x, weight, out, units, geometry, padded, residual, act):
 
 @_sparse_conv2d.register_fake
 def _(x, weight, out, units, geometry, padded, residual, act):
-    rows, columns = _output_size(x.shape[2:], *(geometry[i : i + 2] for i in (0, 2, 4, 6)))
+    rows, columns = output_size(x.shape[2:], *(geometry[i : i + 2] for i in (0, 2, 4, 6)))
     return x.new_empty((x.shape[0], rows, columns, out)).permute(0, 3, 1, 2)
 
 
@@ -125,7 +105,7 @@ class BlockSparseConv2d(nn.Module):
     def __init__(self, conv: nn.Conv2d, packed: PackedWeight, padded: int, activation: str | None = None) -> None:
         super().__init__()
         native.library()
-        self.geometry = [n for field in _GEOMETRY for n in _pair(getattr(conv, field))]
+        self.geometry = [n for field in _GEOMETRY for n in as_pair(getattr(conv, field))]
         self.in_channels, self.out_channels, self.padded = conv.in_channels, conv.out_channels, padded
         self.form = _form(conv)
         self.linear = BlockSparseLinear(packed, activation, "native")
@@ -182,7 +162,7 @@ class BlockSparseConv2d(nn.Module):
         by_tap, kept = weight.permute(0, 2, 3, 1), mask.permute(0, 2, 3, 1)  # [out, rows, columns, channels]
         if width is None:
             width = best_width(_pad_channels(kept, 1).reshape(-1, channels), precision)
-            while width > _unit(precision) and -channels % width > channels // 8:
+            while width > unit_of(precision) and -channels % width > channels // 8:
                 width //= 2  # padding the channels would cost more than short blocks
         by_tap, kept = _pad_channels(by_tap, width), _pad_channels(kept, width)
         packed = pack(by_tap.reshape(out, -1), kept.reshape(out, -1), precision=precision, width=width, bias=conv.bias)
@@ -198,7 +178,7 @@ class BlockSparseConv2d(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """x float32 [batch, in, rows, columns] -> [batch, out, rows, columns], channels-last in memory."""
-        _check_image(x, self.in_channels)
+        check_image(x, self.in_channels)
         linear = self.linear
         if self.form == "spatial":
             if ops.tracing(x):
@@ -228,7 +208,7 @@ def _pad_channels(by_tap: Tensor, width: int) -> Tensor:
 
 def _form(conv: nn.Conv2d) -> str:
     """``pixel`` (1 x 1), ``patch`` (kernel equals stride) or ``spatial``."""
-    kernel, stride, padding, dilation = (_pair(getattr(conv, field)) for field in _GEOMETRY)
+    kernel, stride, padding, dilation = (as_pair(getattr(conv, field)) for field in _GEOMETRY)
     if kernel == stride and padding == (0, 0) and dilation == (1, 1):
         return "pixel" if kernel == (1, 1) else "patch"
     return "spatial"
@@ -255,10 +235,10 @@ def why_not_a_conv(conv: nn.Module, precision: str) -> str | None:
 
 # --- depthwise -----------------------------------------------------------------------------------------------------
 def _depthwise_direct(x: Tensor, weight: Tensor, bias: Tensor, geometry: Sequence[int], act: int) -> Tensor:
-    _check_image(x, x.shape[1] if x.ndim == 4 else 0)
+    check_image(x, x.shape[1] if x.ndim == 4 else 0)
     batch, channels, height, width = x.shape
     guard.need(len(geometry) == 6 and min(geometry[:4]) > 0 and min(geometry[4:]) >= 0, f"geometry {geometry}")
-    rows, columns = _output_size((height, width), geometry[0:2], geometry[2:4], geometry[4:6], (1, 1))
+    rows, columns = output_size((height, width), geometry[0:2], geometry[2:4], geometry[4:6], (1, 1))
     guard.need(min(rows, columns) > 0, f"an image of {height} x {width} is too small")
     guard.vector(weight, geometry[0] * geometry[1] * channels, "the depthwise filter")
     guard.vector(bias, channels, "the bias of the depthwise filter")
@@ -297,7 +277,7 @@ def _depthwise(x, weight, bias, geometry, act):
 
 @_depthwise.register_fake
 def _(x, weight, bias, geometry, act):
-    rows, columns = _output_size(x.shape[2:], geometry[0:2], geometry[2:4], geometry[4:6], (1, 1))
+    rows, columns = output_size(x.shape[2:], geometry[0:2], geometry[2:4], geometry[4:6], (1, 1))
     return x.new_empty((x.shape[0], rows, columns, x.shape[1])).permute(0, 3, 1, 2)
 
 
@@ -335,7 +315,7 @@ class NativeDepthwise(nn.Module):
             raise FewerError("this is not a depthwise convolution with dilation 1 and zero padding")
         if activation not in TORCH_ACTIVATIONS:
             raise FewerError(f"unknown activation {activation!r}")
-        self.geometry = [n for field in _GEOMETRY[:3] for n in _pair(getattr(conv, field))]
+        self.geometry = [n for field in _GEOMETRY[:3] for n in as_pair(getattr(conv, field))]
         self.channels, self.activation, self._act = conv.in_channels, activation, native.ACTIVATIONS[activation]
         weight = conv.weight.detach().float()[:, 0].permute(1, 2, 0).contiguous()
         bias = torch.zeros(conv.in_channels) if conv.bias is None else conv.bias.detach().float().clone()
@@ -344,7 +324,7 @@ class NativeDepthwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x float32 [batch, channels, rows, columns] -> [batch, channels, rows, columns], channels-last in memory."""
-        _check_image(x, self.channels)
+        check_image(x, self.channels)
         if ops.tracing(x):
             return torch.ops.fewer.depthwise(x, self.weight, self.bias, self.geometry, self._act)
         return _depthwise_direct(x, self.weight, self.bias, self.geometry, self._act)
@@ -363,7 +343,7 @@ def is_depthwise(conv: nn.Module) -> bool:
     return (
         isinstance(conv, nn.Conv2d)
         and conv.groups == conv.in_channels == conv.out_channels
-        and _pair(conv.dilation) == (1, 1)
+        and as_pair(conv.dilation) == (1, 1)
         and conv.padding_mode == "zeros"
         and not isinstance(conv.padding, str)
     )

@@ -133,7 +133,7 @@ def best_width(mask: Tensor, precision: str) -> int:
     >>> best_width(mask, "fp32"), best_width(mask, "int8")
     (4, 4)
     """
-    unit = _unit(precision)
+    unit = unit_of(precision)
     best, best_cost = unit, float("inf")
     inputs = mask.shape[1]
     units = 1
@@ -148,7 +148,8 @@ def best_width(mask: Tensor, precision: str) -> int:
     return best
 
 
-def _unit(precision: str) -> int:
+def unit_of(precision: str) -> int:
+    """Inputs in one 32-bit lane of a kernel, or an error that names the known precisions."""
     if precision not in UNIT:
         raise FewerError(f"unknown precision {precision!r}; choose one of {', '.join(UNIT)}")
     return UNIT[precision]
@@ -195,7 +196,7 @@ def pack(
     >>> packed.blocks, bool((unpack(packed) == weight * mask).all())
     (1, True)
     """
-    unit = _unit(precision)
+    unit = unit_of(precision)
     if weight.ndim != 2 or not weight.is_floating_point():
         raise FewerError(f"a weight to pack is a float matrix [out, in]; got {weight.dtype} {tuple(weight.shape)}")
     shape = (int(weight.shape[0]), int(weight.shape[1]))
@@ -310,7 +311,7 @@ def from_tensors(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Pack
     shape, width, precision = meta.get("shape"), meta.get("width"), meta.get("precision")
     if not isinstance(shape, list | tuple) or len(shape) != 2 or not all(isinstance(n, int) and n > 0 for n in shape):
         raise FewerError(f"the header of a packed weight has shape {shape!r}; it must be two positive integers")
-    unit = _unit(precision if isinstance(precision, str) else repr(precision))
+    unit = unit_of(precision if isinstance(precision, str) else repr(precision))
     if not isinstance(width, int) or width < 1 or width % unit or width > _MAX_UNITS * unit:
         raise FewerError(f"the header of a packed {precision} weight has block width {width!r}")
     names = ("rowptr", "kidx", "vals", "bias", "scale")

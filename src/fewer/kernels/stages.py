@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.kernels import guard, native, ops
-from fewer.kernels.conv import _check_image, _output_size, _pair, is_depthwise
+from fewer.kernels.conv import is_depthwise
 from fewer.kernels.format import UNIT, best_width, pack
+from fewer.kernels.geometry import as_pair, check_image, output_size
 from fewer.kernels.linear import BlockSparseLinear
 
 _STEM_CHANNELS = 4  # a k x k convolution is gathered pixel by pixel, which only pays with as few channels as an image
@@ -49,7 +50,7 @@ class Unit:
         """
         conv = self.conv
         kernel, stride, padding, dilation = (
-            _pair(getattr(conv, f)) if not isinstance(getattr(conv, f), str) else (-1, -2)
+            as_pair(getattr(conv, f)) if not isinstance(getattr(conv, f), str) else (-1, -2)
             for f in ("kernel_size", "stride", "padding", "dilation")
         )
         square = all(first == second for first, second in (kernel, stride, padding)) and dilation == (1, 1)
@@ -131,7 +132,7 @@ def stage_structs(plan: Sequence[int], layers: Sequence[Any]) -> Any:
 
 def chain_direct(x: Tensor, stages: Any, size: Sequence[int], padded: int) -> Tensor:
     """[batch, in, rows, columns] -> [batch, rows, columns, padded channels] of the given size."""
-    _check_image(x, x.shape[1] if x.ndim == 4 else 0)
+    check_image(x, x.shape[1] if x.ndim == 4 else 0)
     guard.sizes(*x.shape, *size, padded)
     guard.need(len(stages) > 0 and stages[-1].project[0].out == padded, f"{padded} channels of the last stage")
     at = (x.shape[2], x.shape[3])
@@ -140,7 +141,7 @@ def chain_direct(x: Tensor, stages: Any, size: Sequence[int], padded: int) -> Te
             if there:
                 kernel, stride, pad = (getattr(stage, f"{part}_{name}") for name in ("kernel", "stride", "pad"))
                 guard.need(kernel > 0 and stride > 0 and pad >= 0, f"a kernel of {kernel} with stride {stride}")
-                at = _output_size(at, (kernel,) * 2, (stride,) * 2, (pad,) * 2, (1, 1))
+                at = output_size(at, (kernel,) * 2, (stride,) * 2, (pad,) * 2, (1, 1))
     guard.need(tuple(at) == tuple(size) and min(at) > 0, f"an output of {tuple(size)}, which is {tuple(at)}")
     y = torch.empty((x.shape[0], *size, padded))
     arguments = native.ChainStruct(
@@ -223,7 +224,7 @@ class NativeChain(nn.Module):
                 shape = (
                     (1, 1, 0)
                     if conv is None
-                    else tuple(_pair(v)[0] for v in (conv.kernel_size, conv.stride, conv.padding))
+                    else tuple(as_pair(v)[0] for v in (conv.kernel_size, conv.stride, conv.padding))
                 )  # type: ignore[arg-type]
                 geometry += shape
                 if unit is None:
@@ -259,10 +260,10 @@ class NativeChain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x float32 [batch, in, rows, columns] -> [batch, out, rows, columns], channels-last in memory."""
-        _check_image(x, self.in_channels)
+        check_image(x, self.in_channels)
         size = (x.shape[2], x.shape[3])
         for kernel, stride, pad in self.geometry:
-            size = _output_size(size, (kernel,) * 2, (stride,) * 2, (pad,) * 2, (1, 1))
+            size = output_size(size, (kernel,) * 2, (stride,) * 2, (pad,) * 2, (1, 1))
         if min(size) < 1:
             raise FewerError(f"an image of {tuple(x.shape[2:])} is too small for these convolutions")
         if ops.tracing(x):

@@ -286,6 +286,8 @@ def _kernel() -> tuple[Any, Any, bool]:
     except ImportError:
         raise FewerError("The GPU kernel needs Triton, which is not installed: pip install 'fewer[gpu]'.") from None
 
+    # one kernel, so one function: Triton compiles this body as it stands. Its arguments are the pointers, sizes and
+    # strides that a kernel has in any language, since it cannot take an object.
     @triton.jit
     def block_sparse_linear(
         x,

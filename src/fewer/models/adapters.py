@@ -106,6 +106,56 @@ def timm_model(name: str, pretrained: bool, **kwargs: Any) -> tuple[nn.Module, P
     return model, settings
 
 
+def torchvision_model(name: str, pretrained: bool, **kwargs: Any) -> tuple[nn.Module, Preprocess]:
+    """Create a classifier of torchvision and read how its weights want images.
+
+    Parameters
+    ----------
+    name : str
+        As in ``torchvision.models.list_models()``.
+    pretrained : bool
+        Load its default weights (from torch's cache or the network); False never touches the network.
+    **kwargs
+        Passed to the model's builder.
+
+    Raises
+    ------
+    FewerError
+        When torchvision is missing, the name is unknown (with the nearest one) or the weights cannot be had.
+    """
+    import_torchvision()
+    models = importlib.import_module("torchvision.models")
+    known = models.list_models(module=models)  # classifiers; detectors and others are in modules of their own
+    if name not in known:
+        near = get_close_matches(name, known, 1)
+        hint = f"did you mean 'torchvision/{near[0]}'?" if near else "see torchvision.models.list_models()"
+        raise FewerError(f"torchvision has no classifier {name!r}; {hint}")
+    weights = models.get_model_weights(name).DEFAULT
+    try:
+        model = models.get_model(name, weights=weights if pretrained and not kwargs else None, **kwargs)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise FewerError(
+            f"the weights of torchvision/{name} could not be loaded ({type(error).__name__}: {error}); "
+            "download them once with a network, or give a file: checkpoint="
+        ) from error
+    if pretrained and kwargs:
+        raise FewerError(f"torchvision/{name} with another number of classes has no weights; give a file: checkpoint=")
+    return model, _torchvision_preprocess(weights)
+
+
+def _torchvision_preprocess(weights: Any) -> Preprocess:
+    wanted = weights.transforms()
+    crop, resize = wanted.crop_size[0], wanted.resize_size[0]
+    interpolation = str(getattr(wanted.interpolation, "value", wanted.interpolation))
+    return Preprocess(
+        input_size=(3, crop, crop),
+        mean=tuple(wanted.mean),
+        std=tuple(wanted.std),
+        interpolation=interpolation if interpolation in INTERPOLATIONS else "bicubic",
+        crop=min(1.0, crop / resize),
+    )
+
+
 class TensorOutput(nn.Module):
     """A transformers model that takes images and gives one tensor: logits, or the last hidden state."""
 

@@ -64,6 +64,13 @@ class PlainAttention(nn.Module):
         """Read by PyTorch before its fused path, which takes the weights and calls no layer."""
         return isinstance(self.in_proj, nn.Linear) and isinstance(self.out_proj, nn.Linear)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        """Also take a state of ``nn.MultiheadAttention``, whose joint projection has other names."""
+        for part in ("weight", "bias"):
+            if (old := f"{prefix}in_proj_{part}") in state_dict:
+                state_dict[f"{prefix}in_proj.{part}"] = state_dict.pop(old)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def forward(
         self,
         query: Tensor,

@@ -72,6 +72,7 @@ def _whole(source: Source, architecture: Callable[[], nn.Module] | None, room: i
     builders: dict[str, Callable[[Source, int], nn.Module]] = {
         "builtin": _build_builtin,
         "timm": _build_timm,
+        "torchvision": _build_torchvision,
         "hf": _build_hf,
         "file": _build_file,
         "monai": _build_monai,
@@ -119,6 +120,16 @@ def _build_timm(source: Source, room: int) -> nn.Module:
     adapters.import_timm()
     make = lambda: adapters.timm_model(name, pretrained=False, **args)[0]  # noqa: E731
     return build_within(make, room, f"the model timm/{name} of the recipe")
+
+
+def _build_torchvision(source: Source, room: int) -> nn.Module:
+    from fewer.models import adapters
+
+    name = plain_name(source.get("name"), "torchvision model")
+    args = check_values(source.get("kwargs", {}), ("num_classes",), "torchvision model")
+    adapters.import_torchvision()
+    make = lambda: adapters.torchvision_model(name, pretrained=False, **args)[0]  # noqa: E731
+    return build_within(make, room, f"the model torchvision/{name} of the recipe")
 
 
 def _build_hf(source: Source, room: int) -> nn.Module:

@@ -14,6 +14,7 @@ from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 from fewer.core.errors import FewerError
 from fewer.models.attention import open_attention
 from fewer.models.running import tensors_of
+from fewer.models.strangers import refuse_strangers
 
 __all__ = ["fold_weights", "own_copy"]
 
@@ -27,7 +28,8 @@ def own_copy(model: nn.Module) -> nn.Module:
     Raises
     ------
     FewerError
-        When the module holds something that cannot be copied, such as an open file.
+        When the module holds something that cannot be copied, such as an open file, or a layer of
+        :func:`fewer.models.strangers.refuse_strangers`.
 
     Examples
     --------
@@ -35,6 +37,7 @@ def own_copy(model: nn.Module) -> nn.Module:
     >>> type(own_copy(net)) is nn.Linear, parametrize.is_parametrized(net)
     (True, True)
     """
+    refuse_strangers(model)
     memo: dict[int, Any] = {}
     for module in model.modules():
         for tensor in tensors_of(dict(vars(module))):

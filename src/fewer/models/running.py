@@ -43,6 +43,10 @@ def call(model: nn.Module, example: Any, forward: Forward | None = None) -> Any:
         return call_plainly(model, example, forward)
     except FewerError:
         raise
+    except SystemExit as error:
+        raise FewerError(
+            f"the model ends the program in its forward pass (SystemExit: {error}), so that nothing can be measured"
+        ) from error
     except Exception as error:
         shapes = ", ".join(str(tuple(t.shape)) for t in tensors_of(example)) or type(example).__name__
         raise FewerError(

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from fewer.core.display import Fact, Shown, counted
 from fewer.core.errors import FewerError
 from fewer.core.reading import read_bytes
 from fewer.data.preprocess import Preprocess
@@ -18,12 +19,14 @@ from fewer.models import builtin
 from fewer.models.attention import open_attention
 from fewer.models.build import Source
 from fewer.models.foreign import alone
+from fewer.models.options import SpecOptions, load_checkpoint, split_spec
 from fewer.models.plain import fold_weights, own_copy
+from fewer.models.strangers import refuse_strangers
 from fewer.models.trust import check_trusted, note_run
 
 
-@dataclass(frozen=True)
-class LoadedModel:
+@dataclass(frozen=True, repr=False)
+class LoadedModel(Shown):
     """A model in evaluation mode, how its input is made, and how to build its architecture again.
 
     Parameters
@@ -40,6 +43,8 @@ class LoadedModel:
         A hint: ``classify``, ``features`` or None; or the task that the model was trained for, such as ``segment``.
     meta : mapping
         What the task of a trained model keeps with it, as JSON values.
+    assumed : bool
+        Nothing says how images become its input: those are ImageNet's usual numbers.
     """
 
     model: nn.Module
@@ -48,6 +53,19 @@ class LoadedModel:
     preprocess: Preprocess = field(default_factory=Preprocess)
     task: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    assumed: bool = False
+
+    def shown(self) -> tuple[str, list[Fact]]:
+        """What it is, and how its input is made: the numbers that are most often wrong."""
+        weights = sum(parameter.numel() for parameter in self.model.parameters())
+        mean, std = (", ".join(f"{number:.3g}" for number in numbers) for numbers in (self.mean, self.std))
+        return f"Model {self.name}", [
+            ("class", f"{type(self.model).__name__}, {counted(weights, 'parameter')}"),
+            ("input", " x ".join(map(str, self.input_size))),
+            ("pixels", f"minus {mean}; over {std}; {self.interpolation}, crop {self.crop:g}"),
+            ("", "assumed, as the model does not say it" if self.assumed else ""),
+            ("task", self.task or ""),
+        ]
 
     @property
     def input_size(self) -> tuple[int, ...]:
@@ -92,8 +110,10 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
     Parameters
     ----------
     spec : str or nn.Module
-        ``fewer/NAME`` (see :func:`list_models`), ``timm/NAME``, ``hf/NAME``, ``path.py:function``, a run folder that
-        holds a model, or a module. ``path.py:function`` runs the code of that file.
+        ``fewer/NAME`` (see :func:`list_models`), ``timm/NAME``, ``torchvision/NAME``, ``hf/NAME``,
+        ``path.py:function``, a run folder that holds a model, or a module. ``path.py:function`` runs the code of that
+        file. Options may follow: ``timm/resnet50?checkpoint=best.safetensors&input_size=96``
+        (:mod:`fewer.models.options`).
         The function of a file returns a module, or (module, settings) where the settings are those of
         :class:`~fewer.data.preprocess.Preprocess`.
     **preprocess
@@ -113,12 +133,38 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
     --------
     >>> load_model("fewer/vit-small-16").input_size
     (3, 224, 224)
+    >>> load_model("fewer/vit-small-16")
+    Model fewer/vit-small-16
+      class   VisionTransformer, 22,050,664 parameters
+      input   3 x 224 x 224
+      pixels  minus 0.485, 0.456, 0.406; over 0.229, 0.224, 0.225; bicubic, crop 0.9
+      task    classify
     """
     if isinstance(spec, nn.Module):
         loaded = _from_object(spec)
     elif not isinstance(spec, str):
         raise FewerError(f"a model is given as a spec string or an nn.Module; got {type(spec).__name__}")
-    elif ".py" in spec and not spec.startswith(("timm/", "hf/", "fewer/")):
+    else:
+        base, options = split_spec(spec)
+        loaded = _named(base, options)
+        preprocess = {**options.preprocess, **preprocess}
+    settings, assumed = loaded.preprocess, loaded.assumed and not preprocess
+    if preprocess:
+        kept = settings.to_dict()
+        if "input_size" in preprocess and preprocess["input_size"][0] != settings.input_size[0]:
+            kept |= {"mean": (), "std": ()}  # numbers for three channels say nothing of one
+        settings = Preprocess.of(kept | preprocess, f"model {loaded.name}")
+    loaded.model.eval()
+    if isinstance(spec, str):
+        refuse_strangers(loaded.model)
+        fold_weights(loaded.model)
+        open_attention(loaded.model)
+    return replace(loaded, preprocess=settings, assumed=assumed)
+
+
+def _named(spec: str, options: SpecOptions) -> LoadedModel:
+    """The model of a spec without its options for preprocessing."""
+    if is_file_spec(spec):
         loaded = _from_file(spec)
     elif (Path(spec) / "recipe.json").is_file():
         loaded = _from_run(spec)
@@ -128,50 +174,78 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
             near = get_close_matches(spec, list_models(), 1, 0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"built in are {', '.join(list_models())};"
             raise FewerError(
-                f"unknown model {spec!r}; {hint} a model is given as fewer/NAME, timm/NAME, hf/NAME or FILE.py:FUNCTION"
+                f"unknown model {spec!r}; {hint} a model is given as fewer/NAME, timm/NAME, torchvision/NAME, hf/NAME "
+                "or FILE.py:FUNCTION"
             )
-        loaded = _LOADERS[kind](name)
-    settings = loaded.preprocess
-    if preprocess:
-        settings = Preprocess.of(settings.to_dict() | preprocess, f"model {loaded.name}")
-    loaded.model.eval()
-    if isinstance(spec, str):
-        fold_weights(loaded.model)
-        open_attention(loaded.model)
-    return LoadedModel(loaded.model, loaded.name, loaded.source, settings, loaded.task, loaded.meta)
+        loaded = _LOADERS[kind](name, options)
+        options = replace(options, classes=None)  # they are in the architecture now
+    if options.classes is not None:
+        raise FewerError(f"the number of classes of {spec} is its own; leave classes={options.classes} out")
+    if options.checkpoint is not None:
+        load_checkpoint(loaded.model, options.checkpoint)
+    return loaded
 
 
-def _from_builtin(name: str) -> LoadedModel:
+def is_file_spec(spec: str) -> bool:
+    """Whether a spec names a Python file, and not a model of a library.
+
+    Examples
+    --------
+    >>> is_file_spec("net.py:make"), is_file_spec("timm/some.python_model")
+    (True, False)
+    """
+    return ".py" in spec and not spec.startswith(("timm/", "torchvision/", "hf/", "fewer/"))
+
+
+def _from_builtin(name: str, options: SpecOptions) -> LoadedModel:
     entry = builtin.entry(name)
-    model = builtin.build(name)
-    if entry.state is not None:
+    args = {} if options.classes is None else {"num_classes": options.classes}
+    model = builtin.build(name, args)
+    if entry.state is not None and options.checkpoint is None:
         model.load_state_dict(entry.state(), strict=True)
-    source = {"kind": "builtin", "name": name, "args": {}}
+    source = {"kind": "builtin", "name": name, "args": args}
     return LoadedModel(model, f"fewer/{name}", source, entry.preprocess, entry.task)
 
 
-def _from_timm(name: str) -> LoadedModel:
+def _from_timm(name: str, options: SpecOptions) -> LoadedModel:
     from fewer.models import adapters
 
-    model, preprocess = adapters.timm_model(name, pretrained=True)
+    kwargs = {} if options.classes is None else {"num_classes": options.classes}
+    model, preprocess = adapters.timm_model(name, pretrained=options.checkpoint is None, **kwargs)
     task = "classify" if getattr(model, "num_classes", 0) else "features"
-    return LoadedModel(model, f"timm/{name}", {"kind": "timm", "name": name, "kwargs": {}}, preprocess, task)
+    return LoadedModel(model, f"timm/{name}", {"kind": "timm", "name": name, "kwargs": kwargs}, preprocess, task)
 
 
-def _from_hf(name: str) -> LoadedModel:
+def _from_torchvision(name: str, options: SpecOptions) -> LoadedModel:
     from fewer.models import adapters
 
+    kwargs = {} if options.classes is None else {"num_classes": options.classes}
+    model, preprocess = adapters.torchvision_model(name, pretrained=options.checkpoint is None, **kwargs)
+    source = {"kind": "torchvision", "name": name, "kwargs": kwargs}
+    return LoadedModel(model, f"torchvision/{name}", source, preprocess, "classify")
+
+
+def _from_hf(name: str, options: SpecOptions) -> LoadedModel:
+    from fewer.models import adapters
+
+    if options.classes is not None:
+        raise FewerError(f"hf/{name} has its classes in its own configuration; leave classes={options.classes} out")
     model, config, preprocess = adapters.hf_model(name)
     return LoadedModel(model, f"hf/{name}", {"kind": "hf", "config": config}, preprocess)
 
 
-_LOADERS: dict[str, Callable[[str], LoadedModel]] = {"fewer": _from_builtin, "timm": _from_timm, "hf": _from_hf}
+_LOADERS: dict[str, Callable[[str, SpecOptions], LoadedModel]] = {
+    "fewer": _from_builtin,
+    "timm": _from_timm,
+    "torchvision": _from_torchvision,
+    "hf": _from_hf,
+}
 
 
 def _from_object(model: nn.Module) -> LoadedModel:
     cls = type(model)
     source = {"kind": "object", "class": f"{cls.__module__}:{cls.__qualname__}"}
-    return LoadedModel(model, cls.__name__, source)
+    return LoadedModel(model, cls.__name__, source, assumed=True)
 
 
 def _from_file(spec: str) -> LoadedModel:
@@ -189,7 +263,7 @@ def _from_file(spec: str) -> LoadedModel:
         )
     source = {"kind": "file", "path": str(path.resolve()), "function": function, "sha256": sha256}
     preprocess = Preprocess.of(settings, f"{path}:{function}")
-    return LoadedModel(made, f"{path.name}:{function}", source, preprocess)
+    return LoadedModel(made, f"{path.name}:{function}", source, preprocess, assumed=not settings)
 
 
 def _from_run(folder: str) -> LoadedModel:
@@ -226,8 +300,8 @@ the file, and if you trust it give --trust evil.py (in Python trust=True)
     """
     if not isinstance(spec, str):
         raise FewerError(f"{where} names no model, but {spec!r}; give the model again")
-    if ".py" in spec and not spec.startswith(("timm/", "hf/", "fewer/")):
-        path = Path(spec.rpartition(":")[0] or spec)
+    if is_file_spec(spec):
+        path = Path(spec.partition("?")[0].rpartition(":")[0] or spec)
         known = hashlib.sha256(read_bytes(path)).hexdigest() if path.is_file() else None
         check_trusted(path, where, known)
         return load_model(spec)

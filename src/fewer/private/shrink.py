@@ -144,7 +144,7 @@ def _moved(old: Linear, new: Linear, x: np.ndarray) -> Linear:
 
 
 def shrink(circuit: Circuit, images: np.ndarray, budget: str, prices: Prices = TYPICAL) -> Shrunk:
-    """The circuit that distortions the outputs least within a budget: ``he=0.5x``, ``rotations=80``, ``levels=7``.
+    """The circuit that distorts the outputs least within a budget: ``he=0.5x``, ``rotations=80``, ``levels=7``.
 
     Raises
     ------

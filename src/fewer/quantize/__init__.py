@@ -1,1 +1,1 @@
-"""Number formats: how weights and activations are rounded to fewer bits, and what that does to them."""
+"""Rounding on models: smoothing, rounding with feedback, integers for other runtimes, and training in few bits."""

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-__all__ = ["Amount", "Amounts", "Count", "Fraction", "Number", "Pair", "Pairs", "Text"]
+__all__ = ["Amount", "Amounts", "Count", "Fraction", "Number", "Pair", "Pairs", "Text", "plain"]
 
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Turn numpy and torch numbers and arrays (anything with ``ndim``) and tuples into plain Python values."""
     if isinstance(value, tuple):
         return list(value)
@@ -30,25 +30,25 @@ def _printable(value: Any) -> Any:
     return _UNPRINTABLE.sub(lambda found: f"\\x{ord(found.group()):02x}", value)
 
 
-Number = Annotated[float, BeforeValidator(_plain)]
+Number = Annotated[float, BeforeValidator(plain)]
 
 
-Amount = Annotated[float, BeforeValidator(_plain), Field(ge=0)]
+Amount = Annotated[float, BeforeValidator(plain), Field(ge=0)]
 
 
-Count = Annotated[int, BeforeValidator(_plain), Field(ge=0)]
+Count = Annotated[int, BeforeValidator(plain), Field(ge=0)]
 
 
-Fraction = Annotated[float, BeforeValidator(_plain), Field(ge=0, le=1)]
+Fraction = Annotated[float, BeforeValidator(plain), Field(ge=0, le=1)]
 
 
 Text = Annotated[str, BeforeValidator(_printable)]
 
 
-Amounts = Annotated[list[Amount], BeforeValidator(_plain)]
+Amounts = Annotated[list[Amount], BeforeValidator(plain)]
 
 
-Pair = Annotated[list[Amount], BeforeValidator(_plain), Field(min_length=2, max_length=2)]
+Pair = Annotated[list[Amount], BeforeValidator(plain), Field(min_length=2, max_length=2)]
 
 
-Pairs = Annotated[list[Pair], BeforeValidator(_plain)]
+Pairs = Annotated[list[Pair], BeforeValidator(plain)]

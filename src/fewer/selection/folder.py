@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import shutil
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_text, explain_os_error, refuse_links
-from fewer.core.folder import open_marked
-from fewer.core.lock import LOCK, FolderLock
+from fewer.core.files import atomic_write_text
+from fewer.core.folder import MarkedFolder
 from fewer.core.reading import parse_json, read_text
-from fewer.core.staging import NEXT, Staging
+from fewer.core.staging import Staging
 from fewer.core.toml import dump_toml, read_toml
 from fewer.selection.plan import QueuePlan
 
 __all__ = ["QueueFolder"]
 
-_MARK = ".fewer-queue"
 _WARM_UP = "warm-up"
 _ROUND = "round.json"
-_FOLDERS = ("annotate", _WARM_UP)
 
 
-class QueueFolder:
+class QueueFolder(MarkedFolder):
     """A folder with one queue: ``config.toml images.jsonl vectors.f32 plan.json queue.csv gallery.html``, exports, and
     ``warm-up`` with the network, where one was warmed up for the features.
 
@@ -41,11 +35,16 @@ class QueueFolder:
     (['b.png', 'a.png'], False)
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.home = Path(path)  # where the queue is when it is finished
-        self.path = self.home  # where files are written now
-        self._lock = FolderLock(self.home)
-        self._made: list[Path] = []
+    MARK, MAKER, FOLDERS = ".fewer-queue", "fewer select", frozenset(["annotate", _WARM_UP])
+
+    def is_part(self, name: str) -> bool:
+        """By its ending: exports have names of their own."""
+        return Path(name).suffix in (".toml", ".jsonl", ".f32", ".json", ".xml", ".csv", ".html", ".tmp")
+
+    def may_go(self) -> bool:
+        """A first round that has embedded nothing yet."""
+        embedded = any(p.stat().st_size for p in self.path.glob("*.f32.jsonl")) or (self.path / _WARM_UP).exists()
+        return not self.has_plan() and not embedded
 
     @classmethod
     def create(
@@ -77,74 +76,26 @@ class QueueFolder:
             raise FewerError("a queue is continued or chosen anew; give one of --continue and --overwrite")
         if proceed and not (folder / "plan.json").exists():
             raise FewerError(f"{folder} holds no queue to continue; choose its first round without --continue")
-        names, made = open_marked(folder, _MARK, "fewer select")
-        queue._lock.take()
-        queue._made = made
-        try:
-            refuse_links(folder, {name for name in names if name in (_MARK, LOCK, NEXT, *_FOLDERS) or _is_ours(name)})
-            anew = Staging(folder)
-            if anew.complete():
-                anew.carry_on()
-                names = {path.name for path in folder.iterdir()}
-            again = resume and not proceed and anew.exists()
-            if "plan.json" in names and not (proceed or overwrite or again):
+        queue.look()
+        queue.hold()
+        with queue.taking_over():
+            queue.settle()
+            again = resume and not proceed and Staging(folder).exists()
+            if queue.has_plan() and not (proceed or overwrite or again):
+                if resume:
+                    raise FewerError(
+                        f"the queue in {folder} is finished; for a further round give --continue without --resume"
+                    )
                 raise FewerError(
                     f"{folder} already holds a queue; give --continue for a further round, --overwrite to start anew"
                 )
-            if names - {_MARK, LOCK, NEXT} and not (proceed or resume or overwrite):
+            if queue.content() and not (proceed or resume or overwrite):
                 raise FewerError(
                     f"{folder} holds an interrupted queue; give --resume to go on, --overwrite to start anew"
                 )
-            if overwrite and not (resume and (again or "plan.json" not in names)):
-                anew.discard()
-                if names - {_MARK, LOCK, NEXT}:
-                    anew.begin()
-            if anew.exists() and (overwrite or again):
-                anew.begin()
-                queue.path = anew.path
-            atomic_write_text(folder / _MARK, "This folder was made by fewer select.\n")
-        except (OSError, FewerError) as error:
-            queue._lock.release()
-            raise explain_os_error(error, folder) if isinstance(error, OSError) else error from error
+            interrupted = again or not queue.has_plan()
+            queue.begin(overwrite=overwrite, resume=resume and not proceed, interrupted=interrupted)
         return queue
-
-    def __enter__(self) -> QueueFolder:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None and self.path != self.home:
-                Staging(self.home).commit([path.name for path in self.home.iterdir() if _goes(path)])
-                self.path = self.home
-            elif kind is not None and issubclass(kind, FewerError) and not self.has_plan():
-                self._unmake()
-        finally:
-            self._lock.release()
-
-    def _unmake(self) -> None:
-        """Leave nothing behind when a mistake ended the first round before anything was embedded."""
-        if any(p.stat().st_size for p in self.path.glob("*.f32.jsonl")) or (self.path / _WARM_UP).exists():
-            return
-        if self.path != self.home:
-            Staging(self.home).discard()
-            return
-        with contextlib.suppress(OSError):  # a folder that someone else began to use stays
-            self._empty()
-            for name in (_MARK, LOCK):
-                (self.path / name).unlink(missing_ok=True)
-            for place in self._made:
-                place.rmdir()
-
-    def _empty(self) -> None:
-        for path in self.path.iterdir():
-            if not _goes(path):
-                continue
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink()
 
     def begin_round(self, *, resume: bool) -> None:
         """Note which round is being chosen, so that one that is finished is not run again.
@@ -212,16 +163,3 @@ class QueueFolder:
             raise FewerError("a name is no text")
         except FewerError:
             raise FewerError(f"{path} is damaged; choose the queue anew with --overwrite") from None
-
-
-def _is_ours(name: str) -> bool:
-    return Path(name).suffix in (".toml", ".jsonl", ".f32", ".json", ".xml", ".csv", ".html", ".tmp")
-
-
-def _goes(path: Path) -> bool:
-    """Whether an entry of a queue folder is thrown away with the queue; folders and files of others stay."""
-    if path.name in (LOCK, _MARK, NEXT):
-        return False
-    if path.is_dir() and not path.is_symlink():
-        return path.name in _FOLDERS
-    return _is_ours(path.name)

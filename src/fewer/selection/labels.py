@@ -207,18 +207,33 @@ def _label_studio(tasks: list[Any], find: Any, source: Path) -> Iterable[tuple[s
             continue
         data = task["data"]
         if data.get("fewer_name"):  # a name of ours, not a URL
-            given = str(data["fewer_name"])
+            given = _name(data["fewer_name"], "fewer_name", source)
             name = find(given)
         else:
-            given = str(data.get("image") or next(iter(data.values()), ""))
+            given = _name(data.get("image") or next(iter(data.values()), ""), "image", source)
             name = _by_url(given, find)
-        choices = []
-        for result in _rows(done[-1].get("result") or [], "result", source):
-            value = result.get("value")
-            if result.get("type") == "choices" and isinstance(value, dict) and value.get("choices"):
-                chosen = value["choices"]
-                choices.append(chosen[0] if isinstance(chosen, list) else chosen)
-        yield given, name, str(choices[0]) if choices else None
+        results = _rows(done[-1].get("result") or [], "result", source)
+        choices = [_chosen(one, given, source) for one in results if one.get("type") == "choices"]
+        yield given, name, choices[0] if choices else None
+
+
+def _chosen(result: dict[str, Any], given: str, source: Path) -> str:
+    """The class that a choice of Label Studio names; a choice without one is a label that got lost."""
+    value = result.get("value")
+    chosen = value.get("choices") if isinstance(value, dict) else None
+    first = chosen[0] if isinstance(chosen, list) and chosen else chosen
+    if isinstance(first, bool) or not isinstance(first, (str, int, float)) or not str(first).strip():
+        raise FewerError(
+            f"{source}: the choice for {given!r} names no class; choose one in Label Studio, or delete the annotation, "
+            "and export again"
+        )
+    return str(first)
+
+
+def _name(value: Any, key: str, source: Path) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise FewerError(f"{source}: {key!r} must be the name of an image, and {str(value)[:40]!r} is none")
+    return value
 
 
 def _by_url(given: str, find: Any) -> str | None:
@@ -239,16 +254,22 @@ def _rows(value: Any, key: str, source: Path) -> list[dict[str, Any]]:
     return value
 
 
-def _identity(value: Any) -> str:
+def _identity(row: dict[str, Any], key: str, source: Path) -> str:
     """An id as text: 1, 1.0 and "1" are one."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+    value = row.get(key)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    text = str(value).strip() if isinstance(value, (int, str)) and not isinstance(value, bool) else ""
+    if not text:
+        raise FewerError(f"{source}: {key!r} must be a whole number or a text, and {str(value)[:40]!r} is neither")
+    return text
 
 
 def _coco(data: dict[str, Any], find: Any, root: Path, source: Path) -> Iterable[tuple[str, str | None, str | None]]:
-    drawn = {_identity(row.get("image_id")) for row in _rows(data.get("annotations") or [], "annotations", source)}
+    drawn = {_identity(row, "image_id", source) for row in _rows(data.get("annotations") or [], "annotations", source)}
     seen: dict[str, str] = {}
     for image in _rows(data["images"], "images", source):
-        given, number = str(image.get("file_name", "")), _identity(image.get("id"))
+        given, number = _name(image.get("file_name"), "file_name", source), _identity(image, "id", source)
         if seen.setdefault(number, given) != given:
             raise FewerError(f"{source} gives the id {number} to {seen[number]!r} and {given!r}; ids must differ")
         if number not in drawn:

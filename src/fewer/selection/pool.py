@@ -9,7 +9,7 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 
-__all__ = ["BLOCK", "Choose", "Pool", "Selection", "blocks", "entropy"]
+__all__ = ["BLOCK", "Choose", "Pool", "Selection", "blocks", "entropy", "shannon_entropy"]
 
 BLOCK = 8192
 """Vectors that are in memory at once when a pool is gone through."""
@@ -201,9 +201,10 @@ def entropy(predictions: np.ndarray) -> np.ndarray:
     mean = np.asarray(predictions, np.float64)
     mean = mean.mean(0) if mean.ndim == 3 else mean
     mean = mean / np.maximum(mean.sum(-1, keepdims=True), 1e-30)
-    return _entropy(mean)
+    return shannon_entropy(mean)
 
 
-def _entropy(p: np.ndarray) -> np.ndarray:
+def shannon_entropy(p: np.ndarray) -> np.ndarray:
+    """Of the distribution along the last axis, in nats."""
     # 0 log 0 is 0; adding 0 turns the -0.0 of a certain prediction into 0.0
     return -(p * np.log(np.where(p > 0, p, 1.0))).sum(-1) + 0.0

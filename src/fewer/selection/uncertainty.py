@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.selection.pool import Pool, Selection, _entropy, blocks, entropy
+from fewer.selection.pool import Pool, Selection, blocks, entropy, shannon_entropy
 
 __all__ = ["bald_score", "cold_start", "probe_predictions", "select_bald", "select_entropy"]
 
@@ -31,7 +31,7 @@ def bald_score(samples: np.ndarray) -> np.ndarray:
     """
     samples = np.asarray(samples, np.float64)
     samples = samples / np.maximum(samples.sum(-1, keepdims=True), 1e-30)
-    return np.maximum(_entropy(samples.mean(0)) - _entropy(samples).mean(0), 0)
+    return np.maximum(shannon_entropy(samples.mean(0)) - shannon_entropy(samples).mean(0), 0)
 
 
 def probe_predictions(

@@ -272,7 +272,7 @@ def make_app(store: Store, *, hosts: frozenset[str] = LOCAL, secure: bool = Fals
             length = request.headers.get("content-length", "")
             if not origin_allowed(request.headers.get("origin", ""), host):
                 response = pages.error("this form is from another site", 403)
-            elif not length.isdigit() or int(length) > _LARGEST:
+            elif not length.isdecimal() or int(length) > _LARGEST:
                 response = pages.error("this form is too large", 413)
         elif request.method not in ("GET", "HEAD"):
             response = pages.error("this cannot be done", 405)

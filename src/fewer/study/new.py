@@ -18,14 +18,12 @@ from fewer.core.reading import read_text
 from fewer.data.decode import read_image
 from fewer.data.distortions.truth import Applied, distort, family
 from fewer.data.images import list_images
+from fewer.study.folder import CODES, StudyFolder
 from fewer.study.settings import StudySettings
-from fewer.study.store import FILE, Store, secret_hash
+from fewer.study.store import Store, secret_hash
 from fewer.study.vocabulary import LEVELS
 
-__all__ = ["CODES", "Made", "new_study", "read_scores"]
-
-CODES = "codes.csv"
-"""File with the invitation codes; whoever has it can log in as anyone."""
+__all__ = ["Made", "new_study", "read_scores"]
 
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 # what raters learn on, the best first: recipe and level
@@ -127,44 +125,45 @@ def new_study(
     """
     folder, images = Path(folder), Path(images)
     settings = settings or StudySettings()
-    if (folder / FILE).exists():
-        raise FewerError(
-            f"{folder} holds a study already, and its answers are never overwritten; choose another folder"
-        )
-    files, skipped = _usable(images, folder)
-    names = [path.relative_to(images).as_posix() for path in files]
-    scores, gold = dict(scores or {}), dict(gold or {})
-    for what, table in (("scores", scores), ("gold", gold)):
-        unknown = sorted(set(table) - set(names))
-        if unknown:
-            raise FewerError(f"the table of {what} names {unknown[0]}, which is no readable image of {images}")
-    if "pair" in settings.forms and len(names) < 2:
-        raise FewerError("pairs need at least two images")
-    folder.mkdir(parents=True, exist_ok=True)
-    store = Store.create(folder, images, settings)
-    codes = [("owner", _code())] + [(f"rater-{i + 1:04d}", _code()) for i in range(settings.raters)]
-    try:
-        with store.transaction() as connection:
-            rows = [(name, scores.get(name), None if name not in gold else int(gold[name])) for name in names]
-            connection.executemany("INSERT INTO images (file, score, gold) VALUES (?, ?, ?)", rows)
-            if settings.training:
-                _reference(folder, files, connection)
-            connection.executemany(
-                "INSERT INTO raters (name, code, owner) VALUES (?, ?, ?)",
-                [(name, secret_hash(code), int(name == "owner")) for name, code in codes],
-            )
-            shown = connection.execute("SELECT id, gold FROM images WHERE training = 0 ORDER BY id").fetchall()
-            for rater in connection.execute("SELECT id FROM raters WHERE owner = 0 ORDER BY id").fetchall():
-                _assign(connection, rater["id"], [(row["id"], row["gold"]) for row in shown], settings)
+    with StudyFolder.create(folder):
+        files, skipped = _usable(images, folder)
+        names = [path.relative_to(images).as_posix() for path in files]
+        scores, gold = dict(scores or {}), dict(gold or {})
+        for what, table in (("scores", scores), ("gold", gold)):
+            unknown = sorted(set(table) - set(names))
+            if unknown:
+                raise FewerError(f"the table of {what} names {unknown[0]}, which is no readable image of {images}")
+        if "pair" in settings.forms and len(names) < 2:
+            raise FewerError("pairs need at least two images")
+        store = Store.create(folder, images, settings)
+        try:
+            codes = _fill(store, files, names, scores, gold)
+        finally:
+            store.close()
         atomic_write_text(folder / CODES, "rater,code\n" + "".join(f"{name},{code}\n" for name, code in codes))
         (folder / CODES).chmod(0o600)
-    except BaseException:
-        store.close()
-        for name in (FILE, f"{FILE}-wal", f"{FILE}-shm"):  # nothing half-made stays
-            (folder / name).unlink(missing_ok=True)
-        raise
-    store.close()
     return Made(folder, len(names), settings.raters, tuple(skipped))
+
+
+def _fill(
+    store: Store, files: list[Path], names: list[str], scores: Mapping[str, float], gold: Mapping[str, float]
+) -> list[tuple[str, str]]:
+    """Images, raters and what each of them is shown; gives the codes by name of the rater."""
+    settings = store.settings
+    codes = [("owner", _code())] + [(f"rater-{i + 1:04d}", _code()) for i in range(settings.raters)]
+    with store.transaction() as connection:
+        rows = [(name, scores.get(name), None if name not in gold else int(gold[name])) for name in names]
+        connection.executemany("INSERT INTO images (file, score, gold) VALUES (?, ?, ?)", rows)
+        if settings.training:
+            _reference(store.folder, files, connection)
+        connection.executemany(
+            "INSERT INTO raters (name, code, owner) VALUES (?, ?, ?)",
+            [(name, secret_hash(code), int(name == "owner")) for name, code in codes],
+        )
+        shown = connection.execute("SELECT id, gold FROM images WHERE training = 0 ORDER BY id").fetchall()
+        for rater in connection.execute("SELECT id FROM raters WHERE owner = 0 ORDER BY id").fetchall():
+            _assign(connection, rater["id"], [(row["id"], row["gold"]) for row in shown], settings)
+    return codes
 
 
 def _usable(images: Path, folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fewer.core.errors import FewerError
-from fewer.core.lock import FolderLock
+from fewer.study.folder import StudyFolder
 from fewer.study.store import Store
 
 __all__ = ["need_packages", "serve"]
@@ -57,8 +57,8 @@ def serve(
     store = Store(folder)
     if host not in LOCAL and not names:
         raise FewerError(f"to listen on {host}, say by which name browsers call this server: --name study.example.org")
-    lock = FolderLock(Path(folder))
-    lock.take()
+    home = StudyFolder(folder)
+    home.hold()
     try:
         app = make_app(store, hosts=LOCAL | frozenset(names), secure=secure)
         config = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
@@ -68,5 +68,5 @@ def serve(
         except SystemExit:  # uvicorn ends the process where the port is taken
             raise FewerError(f"cannot listen on {host}:{port}; choose another --port") from None
     finally:
-        lock.release()
+        home.close()
         store.close()

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from fewer.core.errors import FewerError
+from fewer.study.folder import FILE
 from fewer.study.settings import StudySettings
 
-__all__ = ["FILE", "Item", "Rater", "Store", "secret_hash"]
+__all__ = ["Item", "Rater", "Store", "secret_hash"]
 
-FILE = "study.sqlite"
 SCHEMA_VERSION = 1
 
 _SCHEMA = """

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from fewer.core.errors import FewerError, near_match
+from fewer.core.files import explain_os_error
 from fewer.core.reading import read_json
 from fewer.tasks.task import Quality, Result, Task
 
@@ -174,16 +177,26 @@ def task_notes() -> dict[str, str]:
 def task_of_run(run: str | Path) -> str | None:
     """Name of the task that a run folder says it is of; None for anything else.
 
+    Raises
+    ------
+    FewerError
+        When there is a run that may not be read, or whose recipe is damaged.
+
     Examples
     --------
     >>> task_of_run("no-such-run") is None
     True
     """
+    path = Path(run) / "recipe.json"
     try:
-        meta = read_json(Path(run) / "recipe.json")["meta"]
-        name = meta["task"]
-    except (FewerError, KeyError, TypeError):
+        path.lstat()
+    except PermissionError as error:
+        raise explain_os_error(error, Path(run), "read") from error
+    except (OSError, ValueError):  # no such file, or a word that can be none
         return None
+    recipe = read_json(path)
+    meta = recipe.get("meta") if isinstance(recipe, dict) else None
+    name = meta.get("task") if isinstance(meta, dict) else None
     return name if isinstance(name, str) and name in TASKS else None
 
 
@@ -209,15 +222,30 @@ def task_for(name: str | None, *, run: str | Path | None = None, data: Any = Non
         data = getattr(data, "root", None)
     if data is None:
         raise FewerError(f"which task? give --task: {', '.join(TASKS)}")
-    if not Path(data).exists():
-        raise FewerError(f"{data} does not exist")
+    _check_readable(Path(data))
     able = [task for task in usable_tasks() if task.recognises(data)]
     if len(able) > 1:
         raise FewerError(f"{data} could be data of the tasks {' and '.join(t.name for t in able)}; give --task")
     if not able:
         needs = "; ".join(f"{task.name} needs {task.data}" for task in usable_tasks())
+        if run is not None and (Path(run).exists() or str(run) != str(data)):
+            why = "holds no recipe.json" if Path(run).is_dir() else "is no run folder"
+            raise FewerError(f"{run} {why} that says its task, and no task knows the data in {data}; give --task")
         raise FewerError(f"no task knows the data in {data} ({needs}); give --task if it is data of one")
     return able[0]
+
+
+def _check_readable(data: Path) -> None:
+    try:
+        if stat.S_ISDIR(data.stat().st_mode):
+            os.scandir(data).close()
+            (data / "x").exists()  # a folder that may be listed, but not entered
+    except (FileNotFoundError, NotADirectoryError):
+        raise FewerError(f"{data} does not exist") from None
+    except OSError as error:
+        raise explain_os_error(error, data, "read") from error
+    except ValueError as error:  # a null character
+        raise FewerError(f"{str(data)!r} is no name of a file: {error}") from None
 
 
 def usable_tasks() -> list[Task]:

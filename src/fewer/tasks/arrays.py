@@ -7,9 +7,7 @@ For whoever has inputs and targets of one shape. A task with files of its own, p
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,6 +19,7 @@ from fewer.core.files import atomic_write_text
 from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.tasks.folders import check_out, device_of, make_folder
+from fewer.tasks.runs import Order, Training, carry_out
 from fewer.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -63,6 +62,26 @@ class Measured:
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return {"numbers": self.numbers, "note": self.note, "history": self.history}
+
+
+@dataclass(frozen=True, eq=False)
+class _Planned:
+    """What a training works on: the rows, the network's name and arguments, and the plan in words."""
+
+    data: Arrays
+    network: str
+    args: dict[str, Any]
+    told: list[str]
+
+    def lines(self) -> list[str]:
+        return self.told
+
+
+@dataclass(eq=False)
+class _Fitted:
+    model: nn.Module
+    measured: Measured
+    folder: Path | None = None
 
 
 class ArrayTask(Task):
@@ -113,38 +132,31 @@ class ArrayTask(Task):
         **more: Any,
     ) -> Measured:
         """Train on three quarters of the rows; the best state on the others is kept."""
-        settings, found = settings or self.settings(), self._arrays(data)
-        name, args = self.network_args(found, settings)
-        for line in self.plan(found, settings):
-            if tell is not None:
-                tell(line)
-        with ExitStack() as stack:
-            run = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume)) if out else None
-            if run is not None and resume and run.has("report_json"):
-                raise FewerError(f"the training in {out} is finished; give --overwrite to do it again")
-            scratch = None
-            if run is not None:
-                where = str(data) if isinstance(data, (str, Path)) else "arrays"
-                plain = {k: v for k, v in settings.model_dump(mode="json").items() if v is not None}
-                run.write_config({"task": self.name, "data": where, "settings": plain})
-                scratch = run.path / ".scratch"
-                scratch.mkdir(exist_ok=True)
-            model, measured = self._fit(found, name, args, settings, scratch, progress or Silent())
-            if run is not None:
-                self._save(run, model, measured, found, name, args, command)
-                shutil.rmtree(run.path / ".scratch", ignore_errors=True)
-        return measured
+        settings, progress = settings or self.settings(), progress or Silent()
+        where = str(data) if isinstance(data, (str, Path)) else "arrays"
+        training = Training(
+            self.name,
+            lambda: self._planned(data, settings),
+            lambda plan: {"data": where},
+            lambda plan, scratch: self._fit(plan, settings, scratch, progress),
+            lambda run, plan, fitted: self._save(run, plan, fitted, command),
+        )
+        return carry_out(training, settings, Order(out, overwrite, resume, tell, command)).measured
 
-    def _fit(
-        self, data: Arrays, name: str, args: dict[str, Any], settings: Any, scratch: Path | None, progress: Progress
-    ) -> tuple[nn.Module, Measured]:
+    def _planned(self, data: Any, settings: Any) -> _Planned:
+        found = self._arrays(data)
+        return _Planned(found, *self.network_args(found, settings), self.plan(found, settings))
+
+    def _fit(self, plan: _Planned, settings: Any, scratch: Path | None, progress: Progress) -> _Fitted:
         import torch
 
-        from fewer.training.loop import check_device, fit, make_accelerator, work_key
+        from fewer.training.checkpoint import Checkpoint, work_key
+        from fewer.training.loop import check_device, fit, make_accelerator
 
         check_device(settings)
         torch.manual_seed(settings.seed)
         accelerator = make_accelerator(settings)
+        data, name, args = plan.data, plan.network, plan.args
         model = self.network(name, args).to(accelerator.device)
         rows, held = data.rows("train"), data.rows("test")
         inputs, targets = torch.from_numpy(data.inputs).float(), torch.from_numpy(data.targets)
@@ -167,31 +179,22 @@ class ArrayTask(Task):
             steps=settings.steps,
             name="train",
             progress=progress,
-            checkpoint=scratch and scratch / "checkpoint.safetensors",
-            key=key,
+            checkpoint=Checkpoint.within(scratch, key),
             validate=score,
         )
         if done.best is not None:
             model.load_state_dict(done.best)
         note = f"on {len(held)} rows that did not train"
-        return model.eval(), Measured(self._numbers(model, data, held), note, done.history)
+        return _Fitted(model.eval(), Measured(self._numbers(model, data, held), note, done.history))
 
-    def _save(
-        self,
-        run: RunFolder,
-        model: nn.Module,
-        measured: Measured,
-        data: Arrays,
-        name: str,
-        args: dict[str, Any],
-        command: str,
-    ) -> None:
+    def _save(self, run: RunFolder, plan: _Planned, fitted: _Fitted, command: str) -> None:
         from fewer.models.artefact import save_artefact
         from fewer.reports.page import Page, Tile
 
-        source = {"kind": "task", "task": self.name, "name": name, "args": args}
-        meta = {"task": self.name, "model": name, "input_size": list(data.inputs.shape[1:])}
-        save_artefact(run.path, model.cpu(), [], source, meta)
+        name, measured = plan.network, fitted.measured
+        source = {"kind": "task", "task": self.name, "name": name, "args": plan.args}
+        meta = {"task": self.name, "model": name, "input_size": list(plan.data.inputs.shape[1:])}
+        save_artefact(run.path, fitted.model.cpu(), [], source, meta)
         tiles = [Tile(name=key, value=f"{value:.4g}") for key, value in measured.numbers.items()]
         sentence = f"{self.name}: {', '.join(measured.lines())}."
         page = Page(title=name, badge="Trained", sentence=sentence, tiles=tiles, data=measured.to_dict())

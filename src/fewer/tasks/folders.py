@@ -105,4 +105,12 @@ def device_of(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise FewerError("there is no CUDA device here; give --device cpu")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)  # whether it is there
+    except Exception as error:  # torch has an error of its own for every kind of device
+        reason = " ".join(str(error).split())[:120]
+        raise FewerError(f"the device {name!r} cannot be used here ({reason}); give --device cpu") from None
+    if device.type == "meta":
+        raise FewerError("the device 'meta' holds no numbers, so nothing can be computed on it; give --device cpu")
+    return device

@@ -212,7 +212,7 @@ def bench_layers(
     >>> [layer.name for layer in result.layers]
     ['(model)', '0']
     """
-    from fewer.timing.run import RUNTIME_LIBRARIES, check_threads, is_pinned, load_handle
+    from fewer.timing.run import RUNTIME_LIBRARIES, check_threads, is_pinned
     from fewer.timing.sources import open_subject
 
     say = progress or (lambda text, share: None)
@@ -224,25 +224,9 @@ def bench_layers(
     with tempfile.TemporaryDirectory(prefix="fewer-bench-") as folder, evaluating(subject.model):
         workshop = Workshop(subject, inputs.arguments, inputs.calibration, Path(folder), threads)
         say("loading the model", 0.0)
-        job = (
-            workshop.extra_job(subject.run, "fp32", threads)
-            if subject.run
-            else workshop.torch_job("torch", "fp32", threads)
-        )
-        try:
-            handle = load_handle(job, Path(folder) / "layers.log", pin)
-        except RuntimeError as error:
-            raise FewerError(f"{subject.name} does not run on this input in torch: {error}") from None
-        try:
-            say("measuring the roofline", 0.2)
-            roof = handle.ask("peaks", quick=quick)
-            say("timing the layers", 0.5)
-            found = handle.ask("layers", rounds=rounds)
-        except RuntimeError as error:
-            raise FewerError(f"the layers of {subject.name} cannot be timed: {error}") from None
-        finally:
-            handle.close()
+        found, roof = _measure(workshop, threads, rounds, pin, quick, say)
     total = sum(layer["own_ms"] for layer in found["layers"])
+    peaks, bandwidth = roof["peaks"], roof["bandwidth"]
     layers = [
         make_layer(
             layer["name"],
@@ -253,8 +237,8 @@ def bench_layers(
             layer["flops"],
             layer["bytes"],
             total,
-            roof["peaks"].get(layer["precision"]),
-            roof["bandwidth"],
+            peaks.get(layer["precision"]),
+            bandwidth,
         )
         for layer in found["layers"]
     ]
@@ -268,11 +252,37 @@ def bench_layers(
         bare_ms=found["bare_ms"],
         hooked_ms=found["hooked_ms"],
         layers=layers,
-        peaks=roof["peaks"],
-        bandwidth=roof["bandwidth"],
+        peaks=peaks,
+        bandwidth=bandwidth,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         environment=environment([threads], libraries=RUNTIME_LIBRARIES, pinned=is_pinned(pin)),
     )
+
+
+def _measure(
+    workshop: Workshop, threads: int, rounds: int, pin: bool, quick: bool, say: Callable[[str, float], None]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Times of the layers, and the roofline, both from one process that does nothing else."""
+    from fewer.timing.run import load_handle
+
+    subject = workshop.subject
+    if subject.run:
+        job = workshop.extra_job(subject.run, "fp32", threads)
+    else:
+        job = workshop.torch_job("torch", "fp32", threads)
+    try:
+        handle = load_handle(job, workshop.folder / "layers.log", pin)
+    except RuntimeError as error:
+        raise FewerError(f"{subject.name} does not run on this input in torch: {error}") from None
+    try:
+        say("measuring the roofline", 0.2)
+        roof = handle.ask("peaks", quick=quick)
+        say("timing the layers", 0.5)
+        return handle.ask("layers", rounds=rounds), roof
+    except RuntimeError as error:
+        raise FewerError(f"the layers of {subject.name} cannot be timed: {error}") from None
+    finally:
+        handle.close()
 
 
 def _sum(values: list[float | None]) -> float | None:

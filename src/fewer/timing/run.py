@@ -23,7 +23,7 @@ from fewer.timing.runtimes import Job
 from fewer.timing.schedule import Samples, choose_rounds, interleave
 from fewer.timing.spread import spread
 
-__all__ = ["RUNTIME_LIBRARIES", "Extra", "check_threads", "is_pinned", "load_handle"]
+__all__ = ["RUNTIME_LIBRARIES", "Course", "Extra", "check_threads", "is_pinned", "load_handle"]
 
 Progress = Callable[[str, float], None]
 """Called with what is going on and the share that is done, 0 to 1."""
@@ -107,7 +107,7 @@ class _Entry:
         )
 
 
-class _Course:
+class Course:
     """The order of events of one bench."""
 
     def __init__(

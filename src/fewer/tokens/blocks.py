@@ -322,10 +322,10 @@ def merge_after(model: nn.Module, amounts: Mapping[str, int], protected: int = 1
     >>> tuple(merge_after(net, {"blocks.0": 8, "blocks.1": 0})(torch.zeros(1, 3, 32, 32)).shape)
     (1, 17, 16)
     """
-    last = list(amounts)[-1]
+    last = list(amounts)[-1] if amounts else ""
     for name, amount in amounts.items():
         try:
-            block = model.get_submodule(name)
+            block = model.get_submodule(name or "(a block without a name)")
         except AttributeError:
             raise FewerError(f"tokens are to be merged after {name!r}, which the model does not have") from None
         parent, _, child = name.rpartition(".")

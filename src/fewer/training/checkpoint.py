@@ -48,6 +48,17 @@ class Checkpoint:
     seconds: float = 30.0
     at_validations: bool = True
 
+    @classmethod
+    def within(cls, folder: Path | None, key: str, name: str = "checkpoint") -> Checkpoint | None:
+        """The checkpoint of this name in a folder; None where there is no folder to keep it in.
+
+        Examples
+        --------
+        >>> Checkpoint.within(None, "a key") is None
+        True
+        """
+        return None if folder is None else cls(folder / f"{name}.safetensors", key)
+
 
 @dataclass(eq=False)
 class Training:

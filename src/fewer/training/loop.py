@@ -13,6 +13,7 @@ average             :class:`~fewer.training.average.Average`: moving average; me
 constraints         :class:`~fewer.training.constrained.Constrained`: masks and number formats, kept at every step
 checkpoint          :class:`~fewer.training.checkpoint.Checkpoint`: where and how often
 callbacks           :class:`~fewer.training.callbacks.Callback`: called before and after steps and validations
+special             :class:`Special`: what few trainings need, such as a start in numbers that another way has given
 ==================  ===================================================================================================
 
 The random numbers of a step depend on the seed and the number of the step alone.
@@ -34,7 +35,7 @@ from fewer.core.errors import FewerError
 from fewer.core.progress import SILENT, Progress, Stage
 from fewer.training.average import Average
 from fewer.training.callbacks import Callback
-from fewer.training.checkpoint import Checkpoint, Training, restore, store, work_key
+from fewer.training.checkpoint import Checkpoint, Training, restore, store
 from fewer.training.constrained import Constrained
 from fewer.training.devices import check_device, make_accelerator, of_first
 from fewer.training.history import Fit
@@ -45,7 +46,7 @@ from fewer.training.settings import LoopSettings
 from fewer.training.shield import shield
 from fewer.training.steps import NotFinite, Stepper
 
-__all__ = ["Fit", "NotFinite", "Validation", "check_device", "fit", "make_accelerator", "work_key"]
+__all__ = ["Fit", "NotFinite", "Special", "Validation", "check_device", "fit", "make_accelerator"]
 
 
 _VALIDATION = 2**40
@@ -79,6 +80,29 @@ class Validation:
     times: int | None = None
 
 
+@dataclass(frozen=True)
+class Special:
+    """What few trainings need.
+
+    Attributes
+    ----------
+    start
+        What was done before the first step, in another way: a history, and the best state so far.
+    train_mode
+        Put the model into training mode before each step; otherwise into evaluation mode, so that BatchNorm keeps its
+        statistics and dropout is off.
+    tolerate
+        So many steps in a row whose loss is not finite are left out, before the training stops.
+    clock
+        Gives seconds.
+    """
+
+    start: Fit | None = None
+    train_mode: bool = True
+    tolerate: int = 0
+    clock: Callable[[], float] = perf_counter
+
+
 def fit(
     model: nn.Module,
     objective: Objective | Sequence[Player],
@@ -91,15 +115,11 @@ def fit(
     name: str = "train",
     progress: Progress = SILENT,
     checkpoint: Path | Checkpoint | None = None,
-    key: str = "",
     validate: Callable[[nn.Module], float | Mapping[str, float]] | Validation | None = None,
     constraints: Constrained | None = None,
     average: Average | None = None,
     callbacks: Sequence[Callback] = (),
-    start: Fit | None = None,
-    train_mode: bool = True,
-    tolerate: int = 0,
-    clock: Callable[[], float] = perf_counter,
+    special: Special | None = None,
 ) -> Fit:
     """Train a model in place.
 
@@ -127,8 +147,6 @@ def fit(
         Shows a stage, in steps or in seconds.
     checkpoint
         File that is written now and then and on Ctrl-C, and read first if it is there.
-    key
-        Must be that of the checkpoint; see :func:`~fewer.training.checkpoint.work_key`.
     validate
         ``validate(model)``: a score, higher is better; or a :class:`Validation`.
     constraints
@@ -137,14 +155,8 @@ def fit(
         A moving average that is kept, such as one whose teacher the objective calls; by default that of the settings.
     callbacks
         Called before and after steps and validations.
-    start
-        What was done before the first step, in another way: a history, and the best state so far.
-    train_mode
-        Put the model into training mode before each step; otherwise into evaluation mode.
-    tolerate
-        So many steps in a row whose loss is not finite are left out, before the training stops.
-    clock
-        Gives seconds.
+    special
+        What few trainings need.
 
     Returns
     -------
@@ -167,27 +179,20 @@ def fit(
     >>> round(net.weight.item(), 2), done.step, done.stopped
     (2.0, 200, 'schedule')
     """
-    settings = settings or LoopSettings()
+    settings, special = settings or LoopSettings(), special or Special()
     accelerator = accelerator or make_accelerator(settings)
     players = [Player("", objective)] if callable(objective) else list(objective)
     validation = Validation(validate) if validate is not None and not isinstance(validate, Validation) else validate
     if isinstance(checkpoint, Path):
-        checkpoint = Checkpoint(checkpoint, key)
+        checkpoint = Checkpoint(checkpoint)
     if average is None and settings.average:
         average = Average(constraints or model, settings.average)
-    if constraints is not None and average is not None and average.weights is not constraints:
-        raise FewerError("the moving average must be made from the constraints that the training has")
-    weights = constraints or (average.weights if average else Constrained(model, {}, only_trainable=True))
     how = optimiser or optimiser_of(settings)
-    done = start or Fit()
+    done = special.start or Fit()
     done.began, done.better = done.seconds, validation.better if validation else "higher"
-    optimisers = make_optimisers(weights, players, how)
-    state = Training(done, weights, optimisers, average, accelerator.scaler)
-    resumed = checkpoint is not None and checkpoint.path.exists()
-    if checkpoint is not None and resumed:
-        restore(checkpoint.path, checkpoint.key, state)
-        if done.stopped == "schedule":  # more time may be given now
-            done.stopped = ""
+    weights = _weights(model, constraints, average)
+    state = Training(done, weights, make_optimisers(weights, players, how), average, accelerator.scaler)
+    resumed = _resume(checkpoint, state)
     stepper = Stepper(
         state,
         players,
@@ -195,17 +200,34 @@ def fit(
         accelerator,
         seed=settings.seed,
         accumulate=settings.accumulate,
-        train_mode=train_mode,
-        tolerate=tolerate,
+        train_mode=special.train_mode,
+        tolerate=special.tolerate,
         by_hand=constraints is not None or len(players) > 1,
     )
-    pace = Pace(schedule or schedule_of(settings, steps), clock, done.seconds, done.began)
+    pace = Pace(schedule or schedule_of(settings, steps), special.clock, done.seconds, done.began)
     loop = _Loop(state, stepper, pace, accelerator, validation, settings, checkpoint, callbacks)
     with caller_random():
         if not resumed and done.history:
             loop.store()
         loop.run(name, progress)
     return done
+
+
+def _weights(model: nn.Module, constraints: Constrained | None, average: Average | None) -> Constrained:
+    """What the optimisers step on: a moving average must be one of these very weights."""
+    if constraints is not None and average is not None and average.weights is not constraints:
+        raise FewerError("the moving average must be made from the constraints that the training has")
+    return constraints or (average.weights if average else Constrained(model, {}, only_trainable=True))
+
+
+def _resume(checkpoint: Checkpoint | None, state: Training) -> bool:
+    """Take up what a checkpoint holds, if there is one."""
+    if checkpoint is None or not checkpoint.path.exists():
+        return False
+    restore(checkpoint.path, checkpoint.key, state)
+    if state.fit.stopped == "schedule":  # more time may be given now
+        state.fit.stopped = ""
+    return True
 
 
 class _Loop:

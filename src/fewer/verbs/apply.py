@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from fewer.core.allocation.allocate import Allocation
-from fewer.core.budget import Budget, parse_budgets
+from fewer.core.budget import parse_budgets
+from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
-from fewer.core.progress import Progress, Silent, timed
+from fewer.core.progress import Progress, timed, usual_progress
 from fewer.core.run import RunFolder
 from fewer.engine.apply import apply_options
 from fewer.engine.evidence import Evidence
-from fewer.engine.prepare import prepare
+from fewer.engine.prepare import Prepared, prepare
 from fewer.engine.quality import quality_of
 from fewer.engine.run import CompressedRun, report_on, save_run
 from fewer.engine.runtimes import Chosen
@@ -68,7 +69,7 @@ def apply(
     >>> import fewer
     >>> fewer.apply("run/", fewer.plan("run/", "weights=40%"))  # doctest: +SKIP
     """
-    progress = progress or Silent()
+    progress = progress or usual_progress()
     with RunFolder.edit(run) as folder:
         curves, config = folder.read_curves(), folder.read_config()
         if plan is None:
@@ -76,51 +77,29 @@ def apply(
         elif not isinstance(plan, Plan):
             plan = Plan.load(plan)
         choice = plan.choice(curves)
-        settings = Settings.of_run(config.get("settings", {}), str(folder.file("config")))
-        if device is not None:
-            settings = settings.model_copy(update={"device": device})
-        if settings.device != "cpu" and "latency" in plan.cost:
-            raise FewerError(
-                f"the plan is one for time on the kernels of the CPU, not on {settings.device!r}: leave --device out"
-            )
+        settings = _settings(folder, config, plan, device)
         timings: dict[str, float] = {}
         with progress.stage("match", None) as stage, timed(timings, "match"):
             with trusting(trust):
                 named = model if model is not None else _from_config(config, "model", run)
-            prepared = prepare(
-                named,
-                images if images is not None else config.get("images"),
-                settings,
-                forward,
-                read_reorderings(curves.meta.get("reorderings", ())),
-            )
+            shown = images if images is not None else config.get("images")
+            prepared = prepare(named, shown, settings, forward, read_reorderings(curves.meta.get("reorderings", ())))
             stage.advance()
-        if state_hash(prepared.model) != curves.meta.get("state"):
-            raise FewerError(
-                f"the model {prepared.loaded.name} is not the one that {run} was sensed on "
-                f"({curves.meta.get('model')}); sense it again with: fewer sense"
-            )
-        chosen_runtime = Chosen.of(curves.meta.get("device", {}))
-        if chosen_runtime is not None:
-            prepared.shared["runtime"] = chosen_runtime
-            settings = settings.model_copy(update={"runtime": chosen_runtime.runtime})
+        settings = _as_sensed(prepared, settings, curves, run)
         options = {c.unit.name: c.options for c in curves.curves}
         chosen = {c.unit.name: c.options[k] for c, k in zip(curves.curves, choice, strict=True)}
         with timed(timings, "apply"):
             tokens = curves.meta.get("tokens")
             compressed, masks = apply_options(Work(prepared, settings, progress), options, chosen, tokens=tokens)
-        budgets: list[Budget] = list(parse_budgets(plan.budgets)) if plan.budgets else []
-        sensed = Sensed(curves, options, [], None, {"passes": 0, "seconds": 0.0})
-        allocation = Allocation(choice, plan.cost, plan.distortion)
         evidence = Evidence(
             prepared=prepared,
             settings=settings,
-            sensed=sensed,
+            sensed=Sensed(curves, options, [], None, {"passes": 0, "seconds": 0.0}),
             plan=plan,
-            allocation=allocation,
+            allocation=Allocation(choice, plan.cost, plan.distortion),
             model=compressed,
             masks=masks,
-            budgets=budgets,
+            budgets=list(parse_budgets(plan.budgets)) if plan.budgets else [],
             timings=timings,
             command=command,
             quality=quality_of(prepared.loaded, config.get("labelled")),
@@ -131,6 +110,32 @@ def apply(
         folder.log("applied", distortion=result.report.verdict.distortion)
         result.folder = folder.home
         return result
+
+
+def _settings(folder: RunFolder, config: dict[str, Any], plan: Plan, device: str | None) -> Settings:
+    """Those of the run, on another device if one is given."""
+    settings = Settings.of_run(config.get("settings", {}), str(folder.file("config")))
+    if device is not None:
+        settings = settings.model_copy(update={"device": device})
+    if settings.device != "cpu" and "latency" in plan.cost:
+        raise FewerError(
+            f"the plan is one for time on the kernels of the CPU, not on {settings.device!r}: leave --device out"
+        )
+    return settings
+
+
+def _as_sensed(prepared: Prepared, settings: Settings, curves: CurveSet, run: str | Path) -> Settings:
+    """Check that the model is the one of the curves, and go on with the runtime that they were sensed for."""
+    if state_hash(prepared.model) != curves.meta.get("state"):
+        raise FewerError(
+            f"the model {prepared.loaded.name} has other weights than the one that was sensed "
+            f"({curves.meta.get('model')}); load the same weights in it, or sense it again with: fewer sense"
+        )
+    runtime = Chosen.of(curves.meta.get("device", {}))
+    if runtime is None:
+        return settings
+    prepared.shared["runtime"] = runtime
+    return settings.model_copy(update={"runtime": runtime.runtime})
 
 
 def _from_config(config: dict[str, Any], name: str, run: str | Path) -> Any:

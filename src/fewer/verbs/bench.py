@@ -19,7 +19,7 @@ from fewer.timing.inputs import make_inputs
 from fewer.timing.peers import parse_peers
 from fewer.timing.prepare import Workshop
 from fewer.timing.result import BenchResult
-from fewer.timing.run import RUNTIME_LIBRARIES, Extra, Progress, _Course, check_threads, is_pinned
+from fewer.timing.run import RUNTIME_LIBRARIES, Course, Extra, Progress, check_threads, is_pinned
 from fewer.timing.sources import open_subject
 
 __all__ = ["bench"]
@@ -110,7 +110,7 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="fewer-bench-") as folder, evaluating(subject.model):
         workshop = Workshop(subject, inputs.arguments, inputs.calibration, Path(folder), max(settings))
         workshop.judge(inputs.judged)
-        course = _Course(workshop, peers, extras, rounds, seconds, pin, progress or (lambda text, share: None))
+        course = Course(workshop, peers, extras, rounds, seconds, pin, progress or (lambda text, share: None))
         rows, repeated, notes = course.run(settings)
     return BenchResult(
         model=subject.name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fewer.core.budget import Budget, parse_budgets
-from fewer.core.progress import Progress, Silent
+from fewer.core.progress import Progress, usual_progress
 from fewer.core.run import RunFolder
 from fewer.distortion.distance import MakeDistance
 from fewer.engine.quality import QualityLike
@@ -86,7 +85,7 @@ def compress(
     >>> sum(int(m.sum()) for m in run.masks.values()) <= (16 * 32 + 32 * 4) // 2
     True
     """
-    progress = progress or Silent()
+    progress = progress or usual_progress()
     budgets = parse_budgets(budget)
     settings = (settings or Settings()).for_metrics(b.metric for b in budgets)
     request = Request(model, images, budgets, settings, forward, quality, distance, command)
@@ -96,8 +95,7 @@ def compress(
         if run is not None:
             run.write_config(config)
             run.log("started", command=command or "")
-            scratch = run.path / ".scratch"
-            scratch.mkdir(exist_ok=True)
+            scratch = run.scratch()
         else:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fewer-")))
         result = run_compression(request, scratch, progress)
@@ -107,6 +105,6 @@ def compress(
                     save_run(run, result, config)
                 stage.advance()
             run.log("finished", distortion=result.report.verdict.distortion)
-            shutil.rmtree(scratch, ignore_errors=True)
+            run.clear_scratch()
             result.folder = run.home
         return result

@@ -29,6 +29,7 @@ from fewer.models.recipe import Recipe
 from fewer.models.running import input_dtype
 from fewer.models.trust import Trust
 from fewer.quantize.qdq import InputRange, input_ranges, with_integers
+from fewer.reports.numbers import data_size
 from fewer.tasks import reads_inputs
 
 __all__ = ["ACTIVATIONS", "FORMATS", "Exported", "export"]
@@ -36,10 +37,8 @@ __all__ = ["ACTIVATIONS", "FORMATS", "Exported", "export"]
 FORMATS = {"onnx": ".onnx", "torch": ".pt2", "kernels": ".pt2"}
 ACTIVATIONS = ("float", "static")
 _SAME = 1e-3
-_EXACT = (
-    "session.qdq_matmulnbits_accuracy_level",
-    "1",
-)  # by default onnxruntime rounds activations beside int8 weights
+_EXACT = ("session.qdq_matmulnbits_accuracy_level", "1")
+"""By default onnxruntime rounds activations beside int8 weights."""
 _CALIBRATION, _HELDOUT = 64, 16  # images for the ranges of activations, and to measure what these cost
 
 
@@ -129,24 +128,10 @@ def export(
     >>> import fewer
     >>> print(*fewer.export("run/", "onnx").lost, sep="\\n")  # doctest: +SKIP
     """
-    if to not in FORMATS:
-        raise FewerError(f"unknown format {to!r}{near_match(to, FORMATS)}")
-    if activations not in ACTIVATIONS:
-        raise FewerError(f"unknown activations {activations!r}{near_match(activations, ACTIVATIONS)}")
-    if to == "kernels" and device != "cpu":
-        raise FewerError(f"the kernels are those of the CPU, not of {device!r}: use --to torch, or leave --device out")
+    _check(to, activations, device)
     recipe = load_recipe(run)
-    path = Path(out) if out is not None else Path(run) / f"model{FORMATS[to]}"
-    RunFolder(run).refuse(path)
-    if path.exists() and not overwrite:
-        raise FewerError(f"{path} exists already; give another --out, or --overwrite")
-    if not path.parent.is_dir():
-        raise FewerError(f"cannot write {path}: the folder {path.parent} does not exist")
-    if example is None:
-        if recipe.preprocess is None:
-            raise FewerError(f"{run} does not say what its model's input is; give example=, a tensor of its shape")
-        generator = torch.Generator().manual_seed(0)
-        example = torch.randn(batch, *recipe.preprocess["input_size"], generator=generator)
+    path = _place(run, to, out, overwrite)
+    example = _example(run, recipe, batch) if example is None else example
     model = load(run, architecture, trust=trust)
     example = example.to(input_dtype(model, example))
     there = on_device(model, device)  # tells of a device that is not here, whatever the format
@@ -159,20 +144,8 @@ def export(
     if shown is not None:
         shown = shown[0].to(example.dtype), shown[1].to(example.dtype)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}{path.suffix}")
-    integers = 0
     try:
-        (_onnx if to == "onnx" else _torch)(model, example, temporary)
-        if low:
-            ranges = input_ranges(model, low, shown[0].split(8)) if shown is not None else None
-            integers = _store_integers(model, low, ranges, temporary)
-            if shown is not None and not integers:
-                raise FewerError("no int8 layer was found again in the exported graph, so that nothing can be rounded")
-        checked = [example] if shown is None else _whole_batches(shown[1], len(example))
-        difference = _difference(to, model, checked, temporary)
-        if difference is not None and not difference < (
-            max(_SAME, 8 * torch.finfo(example.dtype).eps) if shown is None else float("inf")
-        ):
-            raise FewerError(f"the exported model gives another output (relative difference {difference:.2g})")
+        integers, difference, unsure = _write(to, model, example, temporary, low, shown)
         temporary.replace(path)
     except OSError as error:
         raise explain_os_error(error, path) from None
@@ -180,8 +153,64 @@ def export(
         temporary.unlink(missing_ok=True)
     size = path.stat().st_size
     lost = _lost(recipe, Path(run) / WEIGHTS, size, to)
-    lost += _about_integers(recipe, to, integers, shown, difference)
+    lost += [*_about_integers(recipe, to, integers, shown, difference), *unsure]
     return Exported(path, size, difference, lost, integers)
+
+
+def _check(to: str, activations: str, device: str) -> None:
+    """Refuse names that are not known, and what does not go together."""
+    if to not in FORMATS:
+        raise FewerError(f"unknown format {to!r}{near_match(to, FORMATS)}")
+    if activations not in ACTIVATIONS:
+        raise FewerError(f"unknown activations {activations!r}{near_match(activations, ACTIVATIONS)}")
+    if to == "kernels" and device != "cpu":
+        raise FewerError(f"the kernels are those of the CPU, not of {device!r}: use --to torch, or leave --device out")
+
+
+def _place(run: str | Path, to: str, out: str | Path | None, overwrite: bool) -> Path:
+    """The file to write, if it may be written."""
+    path = Path(out) if out is not None else Path(run) / f"model{FORMATS[to]}"
+    RunFolder(run).refuse(path)
+    if path.exists() and not overwrite:
+        raise FewerError(f"{path} exists already; give another --out, or --overwrite")
+    if not path.parent.is_dir():
+        raise FewerError(f"cannot write {path}: the folder {path.parent} does not exist")
+    return path
+
+
+def _example(run: str | Path, recipe: Recipe, batch: int) -> Tensor:
+    """Noise of the size that the run knows of its model's input."""
+    if recipe.preprocess is None:
+        raise FewerError(f"{run} does not say what its model's input is; give example=, a tensor of its shape")
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch, *recipe.preprocess["input_size"], generator=generator)
+
+
+def _write(
+    to: str,
+    model: nn.Module,
+    example: Tensor,
+    path: Path,
+    low: Sequence[str],
+    shown: tuple[Tensor, Tensor] | None,
+) -> tuple[int, float | None, Sequence[str]]:
+    """Write the file and compare its output with the model's.
+
+    Gives the number of layers that hold integers, the relative difference, and why there is none.
+    """
+    (_onnx if to == "onnx" else _torch)(model, example, path)
+    integers = 0
+    if low:
+        ranges = input_ranges(model, low, shown[0].split(8)) if shown is not None else None
+        integers = _store_integers(model, low, ranges, path)
+        if shown is not None and not integers:
+            raise FewerError("no int8 layer was found again in the exported graph, so that nothing can be rounded")
+    checked = [example] if shown is None else _whole_batches(shown[1], len(example))
+    difference, unsure = _difference(to, model, checked, path)
+    allowed = max(_SAME, 8 * torch.finfo(example.dtype).eps) if shown is None else float("inf")
+    if difference is not None and not difference < allowed:
+        raise FewerError(f"the exported model gives another output (relative difference {difference:.2g})")
+    return integers, difference, unsure
 
 
 def _static_images(run: str | Path, recipe: Recipe, images: Any, low: Sequence[str], to: str) -> tuple[Tensor, Tensor]:
@@ -247,7 +276,7 @@ def _about_integers(
             f"{which}, and their activations are not rounded by the file: for int8 products everywhere, export with "
             f"--activations static. onnxruntime rounds them by itself, unless its session is told {' = '.join(_EXACT)}"
         ]
-    error = "" if difference is None else f": an output error of {difference**2:.3g} on {len(shown[1])} other images"
+    error = "" if difference is None else f": a distortion of {difference**2:.3g} on {len(shown[1])} other images"
     return [
         f"{which}, and their activations are rounded with one scale for the whole tensor, found on {len(shown[0])} "
         f"images{error}; this package's own kernels have a scale for each token"
@@ -280,8 +309,8 @@ def _torch(model: nn.Module, example: Tensor, path: Path) -> None:
         raise FewerError(f"this model cannot be exported by torch.export: {_first_line(error)}") from error
 
 
-def _difference(to: str, model: nn.Module, batches: Sequence[Tensor], path: Path) -> float | None:
-    """Length of the difference over that of the model's output, over all batches."""
+def _difference(to: str, model: nn.Module, batches: Sequence[Tensor], path: Path) -> tuple[float | None, Sequence[str]]:
+    """Length of the difference over that of the model's output, over all batches; or a sentence why nobody can say."""
     from fewer.distortion.outputs import output_tensors
 
     if to != "onnx":
@@ -289,14 +318,23 @@ def _difference(to: str, model: nn.Module, batches: Sequence[Tensor], path: Path
 
         def run(x: Tensor) -> Tensor:
             return output_tensors(program(x.clone()))[0]
-    elif not _installed("onnxruntime") or batches[0].dtype == torch.bfloat16:  # numpy has no bf16 to feed it with
-        return None
+    elif not _installed("onnxruntime"):
+        return None, ()
+    elif batches[0].dtype == torch.bfloat16:  # numpy has no such numbers to feed it with
+        return None, ["the file computes in bfloat16, which onnxruntime is not given here: its output was not compared"]
     else:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.add_session_config_entry(*_EXACT)
-        session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        try:
+            session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # it has a class for every code, and none above them but this one
+            kind = str(batches[0].dtype).removeprefix("torch.")
+            return None, [
+                f"onnxruntime {onnxruntime.__version__} cannot run this {kind} file: its output was not compared "
+                f"({_first_line(error)})"
+            ]
 
         def run(x: Tensor) -> Tensor:
             return torch.from_numpy(np.asarray(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]))
@@ -307,7 +345,7 @@ def _difference(to: str, model: nn.Module, batches: Sequence[Tensor], path: Path
             expected = output_tensors(model(x.clone()))[0].double()  # a model may write into its input
             change += float((run(x).double() - expected).square().sum())
             total += float(expected.square().sum())
-    return (change / max(total, 1e-60)) ** 0.5
+    return (change / max(total, 1e-60)) ** 0.5, ()
 
 
 def _lost(recipe: Recipe, weights: Path, size: int, to: str) -> list[str]:
@@ -322,8 +360,8 @@ def _lost(recipe: Recipe, weights: Path, size: int, to: str) -> list[str]:
     pruned = [u for u in recipe.units if u.pattern != "dense"]
     if pruned:
         lost.append(
-            f"zeros of {len(pruned)} pruned layers are stored like other weights: {size / 1e6:.1f} MB instead of "
-            f"{weights.stat().st_size / 1e6:.1f} MB, and other runtimes do not skip them: the file runs at dense speed"
+            f"zeros of {len(pruned)} pruned layers are stored like other weights: {data_size(size)} instead of "
+            f"{data_size(weights.stat().st_size)}, and other runtimes do not skip them: the file runs at dense speed"
         )
     low = sorted({u.precision for u in recipe.units} - ({"fp32", "int8"} if to == "onnx" else {"fp32"}))
     if low:
@@ -332,7 +370,7 @@ def _lost(recipe: Recipe, weights: Path, size: int, to: str) -> list[str]:
             "nothing runs faster for it; to get the planned speed use fewer.load(run, accelerated=True)"
         )
     runtime = "onnxruntime and OpenVINO" if to == "onnx" else "torch"
-    lost.append(f"the input size is fixed; preprocessing of images is not part of the file ({runtime} get tensors)")
+    lost.append(f"the input size is fixed; preprocessing of images is not part of the file (give {runtime} tensors)")
     return lost
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fewer.core.allocation.baselines import BASELINES
 from fewer.core.errors import FewerError, near_match
 from fewer.core.plan import Plan
 from fewer.core.run import RunFolder
 from fewer.engine.plan import choose
-
-if TYPE_CHECKING:  # planning itself needs no torch, and answers at once because of that
-    pass
 
 __all__ = ["plan"]
 
@@ -58,7 +55,7 @@ def plan(run: str | Path, budget: Any, *, allocator: str = "dp", out: str | Path
     folder = RunFolder.open(run)
     curves = folder.read_curves()
     budgets = parse_budgets(budget)
-    power = float(curves.meta.get("settings", {}).get("power", 0)) if allocator == "dp" else 0.0
+    power = float((curves.meta.get("settings") or {}).get("power", 0)) if allocator == "dp" else 0.0
     made = Plan.from_allocation(curves, budgets, choose(curves, budgets, allocator, power=power), allocator)
     if out is not None:
         folder.refuse(Path(out))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,9 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fewer.core.display import Fact, Shown
 from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
-from fewer.core.progress import Progress, Silent, Stage
+from fewer.core.progress import Progress, Stage, usual_progress
 from fewer.core.reading import read_bytes
 from fewer.core.run import RunFolder
 from fewer.distillation.blocks import find_blocks
@@ -24,7 +24,7 @@ from fewer.engine.quality import QualityLike
 from fewer.engine.refit import affordable_views, can_refit, refit, room_for_views
 from fewer.engine.reopen import Measured, OpenRun, check_finished, open_run
 from fewer.models.artefact import save_artefact, state_hash
-from fewer.models.recipe import precisions_of
+from fewer.models.recipe import Recipe, precisions_of
 from fewer.models.running import Forward
 from fewer.models.trust import Trust, trusting
 from fewer.quantize.activations import rounding_inputs_of
@@ -47,8 +47,8 @@ _SPARE = 1.15  # on the time that judging and saving take, as measured at the be
 _SAVING = 2.0  # seconds that are left for writing the files
 
 
-@dataclass(eq=False)
-class RecoveredRun:
+@dataclass(eq=False, repr=False)
+class RecoveredRun(Shown):
     """What :func:`recover` returns.
 
     Attributes
@@ -70,6 +70,11 @@ class RecoveredRun:
     report: RunReport
     masks: dict[str, Tensor]
     folder: Path
+
+    def shown(self) -> tuple[str, list[Fact]]:
+        """What the report says and where the run is."""
+        _, facts = self.report.shown()
+        return f"Recovered {self.report.model.name}", [*facts, ("saved", str(self.folder))]
 
 
 def recover(
@@ -154,7 +159,7 @@ def recover(
         raise FewerError(f"the number of views must be 0 or more; got {views}")
     seconds = None if steps is not None or time is None else parse_duration(time)
     wanted = RecoverySettings(seconds=seconds, steps=steps, **{"bf16": has_fast_bf16(), **(settings or {})})
-    progress = progress or Silent()
+    progress = progress or usual_progress()
     source = RunFolder.open(run)
     check_finished(source)
     elsewhere = out is not None and Path(out).resolve() != source.path.resolve()
@@ -163,12 +168,14 @@ def recover(
             with trusting(trust):
                 work = open_run(source, model, images, forward, quality, seed, device)
             stage.advance()
-        if out is not None and elsewhere:
-            folder = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume))
-        else:
-            folder = stack.enter_context(RunFolder.edit(run))
+        place = RunFolder.create(out, overwrite=overwrite, resume=resume) if out and elsewhere else RunFolder.edit(run)
+        folder = stack.enter_context(place)
+        if resume and not elsewhere and _is_done(folder, work.recipe):
+            folder.clear_scratch()
+            return _recovered(folder, work, RunReport.from_json(folder.read_text("report_json")))
         checkpoint = _scratch(folder, overwrite, resume, elsewhere)
-        folder.log("recovering", command=command or "", budget_seconds=seconds, steps=steps)
+        start = work.recipe.weights_sha256
+        folder.log("recovering", command=command or "", budget_seconds=seconds, steps=steps, start=start)
         with progress.stage("judge", None) as stage:
             work.judge = judge_of(work.prepared, work.settings, work.prepared.heldout)
             judging = perf_counter()
@@ -179,14 +186,15 @@ def recover(
         after = work.measure() if fit.improved else before
         with progress.stage("save", None) as stage:
             report = _report(work, fit, before, after, perf_counter() - began, command)
-            with folder.together():
-                for name in _COPIED if elsewhere else ():
-                    folder.write_bytes(name, read_bytes(source.file(name), 2**30))
-                _save(folder, work, report, fit)
+            _save(folder, work, report, fit, source if elsewhere else None)
             stage.advance()
         folder.log("recovered", before=report_error(report, "before"), after=report_error(report, "after"))
-        shutil.rmtree(checkpoint.parent, ignore_errors=True)
-        return RecoveredRun(work.student, work.plan, report, work.masks, folder.home)
+        folder.clear_scratch()
+        return _recovered(folder, work, report)
+
+
+def _recovered(folder: RunFolder, work: OpenRun, report: RunReport) -> RecoveredRun:
+    return RecoveredRun(work.student, work.plan, report, work.masks, folder.home)
 
 
 def report_error(report: RunReport, which: str) -> float | None:
@@ -194,9 +202,16 @@ def report_error(report: RunReport, which: str) -> float | None:
     return getattr(report.recovery, which) if report.recovery is not None else None
 
 
+def _is_done(folder: RunFolder, recipe: Recipe) -> bool:
+    """Whether the recovery that began last has put its model into the run, and was killed while it tidied up."""
+    begun = [entry for entry in folder.read_log() if entry["event"] == "recovering"]
+    start = begun[-1].get("start") if begun else None
+    return start is not None and start != recipe.weights_sha256 and "recovery" in recipe.meta
+
+
 def _scratch(folder: RunFolder, overwrite: bool, resume: bool, elsewhere: bool) -> Path:
     """The place of the checkpoint; one that is there is gone on with, or told about."""
-    checkpoint = folder.path / ".scratch" / CHECKPOINT
+    checkpoint = folder.scratch() / CHECKPOINT
     if checkpoint.exists() and not resume:
         if not overwrite:
             raise FewerError(
@@ -204,7 +219,6 @@ def _scratch(folder: RunFolder, overwrite: bool, resume: bool, elsewhere: bool) 
                 "it anew"
             )
         checkpoint.unlink()
-    checkpoint.parent.mkdir(exist_ok=True)
     return checkpoint
 
 
@@ -417,7 +431,16 @@ def _chosen_by(work: OpenRun) -> str:
 _LIMIT = "Recovery trains on unlabelled images of the same source,"
 
 
-def _save(folder: RunFolder, work: OpenRun, report: RunReport, fit: Fit) -> None:
+def _save(folder: RunFolder, work: OpenRun, report: RunReport, fit: Fit, source: RunFolder | None) -> None:
+    """Write all that belongs together, with files of the ``source`` where the folder is another one."""
+    with folder.together():
+        if source is not None:
+            for name in _COPIED:
+                folder.write_bytes(name, read_bytes(source.file(name), 2**30))
+        _write(folder, work, report, fit)
+
+
+def _write(folder: RunFolder, work: OpenRun, report: RunReport, fit: Fit) -> None:
     """Write model and recipe where there is something new, then the report."""
     recipe = work.recipe
     assert report.recovery is not None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,19 +13,18 @@ import numpy as np
 
 from fewer.core.budget import Budget, parse_budgets
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_text, explain_os_error
-from fewer.core.progress import Progress, Silent
-from fewer.data.decode import read_image
+from fewer.core.files import atomic_write_text
+from fewer.core.progress import Progress, usual_progress
 from fewer.data.images import list_images, printable, why_no_name
 from fewer.selection.embed import Embedded, EmbedJob, embed
 from fewer.selection.export import can_open, check_formats, export
 from fewer.selection.folder import QueueFolder
+from fewer.selection.given import given_vectors
 from fewer.selection.labels import Returned, read_labels
-from fewer.selection.methods import METHODS, check_method, choose
-from fewer.selection.plan import Asked, QueuePlan, Round, Skipped
-from fewer.selection.pool import Pool, Selection
-from fewer.selection.predictions import read_predictions
-from fewer.selection.uncertainty import cold_start, probe_predictions
+from fewer.selection.methods import METHODS, check_method
+from fewer.selection.plan import Asked, QueuePlan, Skipped
+from fewer.selection.rounds import Known, Wanted
+from fewer.selection.uncertainty import cold_start
 from fewer.tasks import task_that_warms_up
 
 __all__ = ["Selected", "select"]
@@ -33,7 +32,6 @@ __all__ = ["Selected", "select"]
 FEATURES = "fewer/dinov2-small"
 WARM_UP = "warm-up"
 """Features of a network of a task that is warmed up on the pool first; also the folder that it is kept in."""
-_LARGE = 200_000  # images from which on the built-in probe has fewer members
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,18 +135,14 @@ def select(
     >>> fewer.select("pool/", "labels=100", out="queue/").chosen[0].name  # doctest: +SKIP
     'b/0423.png'
     """
-    progress = progress or Silent()
-    wanted = one_budget(budget)
+    progress, began = progress or usual_progress(), perf_counter()
+    wanted = Wanted(method, one_budget(budget), seed)
     check_method(method)
-    for name, value in (("batch", batch), ("input size", input_size), ("number of workers", workers)):
-        if value is not None and not 1 <= value <= 32_768:
-            raise FewerError(f"the {name} is {value}; it must be from 1 to 32768")
-    if not 0 <= seed < 2**63:
-        raise FewerError(f"the seed is {str(seed)[:30]}; it must be from 0 to below 2 to the power of 63")
+    spread = Spread(batch, backend, workers)
+    _check_numbers(seed, {"batch": batch, "input size": input_size, "number of workers": workers})
     check_formats(to)
     if pool is None and not proceed:
         raise FewerError("which pool? give a folder of images, for example: fewer select photos/ --budget labels=100")
-    began = perf_counter()
     with QueueFolder.create(out, proceed=proceed, resume=resume, overwrite=overwrite) as queue:
         queue.begin_round(resume=resume)
         config = _config(queue, pool, features, layer, input_size, seed)
@@ -159,25 +153,47 @@ def select(
         before = queue.read_plan() if proceed else None
         returned = read_labels(labels, root, names) if labels is not None else None
         if before is None:
-            _check_early(method, wanted, len(names), predictions, returned)
+            _check_early(wanted, len(names), predictions, returned, unnamed)
         model = features if features is not None and not isinstance(features, (str, Path)) else config["features"]
-        vectors, job = _vectors(queue, model, config, names, gone, batch, backend, workers, progress)
-        plan, selection, pool_size = _round(
-            names, gone, vectors, before, returned, predictions, method, wanted, seed, config, progress, queue, job
-        )
-        rounds = [*(before.rounds if before else []), _of_round(before, method, wanted, seed, selection, pool_size)]
-        rounds[-1] = rounds[-1].model_copy(update={"seconds": round(perf_counter() - began, 2)})
-        chosen = _asked(selection, names, rounds[-1].round)
-        plan = plan.model_copy(
-            update={"rounds": rounds, "queue": [*plan.queue, *chosen], "skipped": [*plan.skipped, *unnamed]}
-        )
+        vectors, corrupted = _vectors(queue, model, config, names, gone, spread, progress)
+        known = Known(root, config["features"], names, gone, vectors, corrupted, before, returned)
+        plan, chosen = known.choose(wanted, predictions, progress)
+        plan = _finished(plan, unnamed, perf_counter() - began)
         with progress.stage("write", None) as stage:
             lost = [asked.name for asked in plan.waiting() if not can_open(root / asked.name)]
-            written = _write(queue, plan, vectors, names, root, to, command, set(lost))
+            written = _write(queue, plan, known, to, command, set(lost))
             queue.end_round()
             stage.advance()
         written = [queue.home / path.relative_to(queue.path) for path in written]
         return Selected(plan, chosen, queue.home, returned, written, lost)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the embedding is spread over this machine or others; see :func:`fewer.selection.embed.embed`."""
+
+    batch: int
+    backend: str
+    workers: int | None
+
+    @property
+    def count(self) -> int:
+        """Workers at once."""
+        return self.workers or (1 if self.backend == "serial" else os.cpu_count() or 1)
+
+
+def _check_numbers(seed: int, numbers: Mapping[str, int | None]) -> None:
+    for name, value in numbers.items():
+        if value is not None and not 1 <= value <= 32_768:
+            raise FewerError(f"the {name} is {value}; it must be from 1 to 32768")
+    if not 0 <= seed < 2**63:
+        raise FewerError(f"the seed is {str(seed)[:30]}; it must be from 0 to below 2 to the power of 63")
+
+
+def _finished(plan: QueuePlan, unnamed: list[Skipped], seconds: float) -> QueuePlan:
+    """The plan with the time of its last round, and the files that were left out for their names."""
+    last = plan.rounds[-1].model_copy(update={"seconds": round(seconds, 2)})
+    return plan.model_copy(update={"rounds": [*plan.rounds[:-1], last], "skipped": [*plan.skipped, *unnamed]})
 
 
 def one_budget(budget: str | Budget) -> Budget:
@@ -200,13 +216,18 @@ def one_budget(budget: str | Budget) -> Budget:
 
 
 def _check_early(
-    method: str, budget: Budget, images: int, predictions: str | Path | None, returned: Returned | None
+    wanted: Wanted,
+    images: int,
+    predictions: str | Path | None,
+    returned: Returned | None,
+    skipped: Sequence[Skipped],
 ) -> None:
     """Tell what cannot work before the pool is embedded, which may take hours."""
-    budget.count(images)
+    wanted.count(images, skipped)
     has_classes = returned is not None and len({c for c in returned.labels.values() if c is not None}) > 1
-    if method in METHODS and "predictions" in METHODS[method].needs and predictions is None and not has_classes:
-        raise cold_start(method)
+    needs = METHODS[wanted.method].needs if wanted.method in METHODS else ()
+    if "predictions" in needs and predictions is None and not has_classes:
+        raise cold_start(wanted.method)
 
 
 def _config(
@@ -268,15 +289,12 @@ def _vectors(
     config: dict[str, Any],
     names: list[str],
     gone: frozenset[int],
-    batch: int,
-    backend: str,
-    workers: int | None,
+    spread: Spread,
     progress: Progress,
-) -> tuple[Embedded, Any]:
+) -> tuple[Embedded, Callable[[], np.ndarray] | None]:
     """Vectors of all images, and a function that makes those of corrupted ones."""
     if isinstance(model, (str, Path)) and str(model).endswith(".npy"):
-        return _given(Path(model), names, gone), None
-    count = workers or (1 if backend == "serial" else os.cpu_count() or 1)
+        return given_vectors(Path(model), names, gone), None
     size = config.get("input_size")
     preprocess: dict[str, Any] = {"input_size": (3, size, size)} if size else {}
     if isinstance(model, str) and model == WARM_UP:
@@ -284,162 +302,35 @@ def _vectors(
         make = task_that_warms_up(config["pool"]).warm_features
         model = make(files, queue.path / WARM_UP, seed=config["seed"], side=size, progress=progress)
         preprocess = model.preprocess.to_dict()
-    spread = {"batch": batch, "backend": backend, "workers": count, "gone": gone}
 
     def run(corruption: int | None, file: str, stage_name: str) -> Embedded:
         # several workers share the cores among them
-        threads = 1 if count > 1 and backend != "thread" else None
+        threads = 1 if spread.count > 1 and spread.backend != "thread" else None
         job = EmbedJob(Path(config["pool"]), model, config.get("layer"), preprocess, corruption, threads)
         with progress.stage(stage_name, len(names)) as stage:
-            return embed(job, names, queue.path / file, advance=stage.advance, **spread)
+            return embed(
+                job,
+                names,
+                queue.path / file,
+                advance=stage.advance,
+                batch=spread.batch,
+                backend=spread.backend,
+                workers=spread.count,
+                gone=gone,
+            )
 
     vectors = run(None, "vectors.f32", "embed")
     return vectors, lambda: run(config["seed"], "corrupted.f32", "embed corrupted").vectors
 
 
-def _given(path: Path, names: list[str], gone: frozenset[int]) -> Embedded:
-    """Vectors from a file, whose rows are the present images in the order of their paths."""
-    try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (EOFError, OverflowError, TypeError, RecursionError, SyntaxError, MemoryError) as error:
-        raise FewerError(f"cannot read features from {path}: {error}") from None
-    except OSError as error:
-        raise explain_os_error(error, path, "read") from None
-    except ValueError as error:
-        raise FewerError(f"cannot read features from {path}: {error}") from None
-    present = sorted(name for row, name in enumerate(names) if row not in gone)
-    if values.ndim != 2 or len(values) != len(present):
-        raise FewerError(
-            f"{path} has the shape {values.shape}, but the pool has {len(present)} images; it needs one row per image, "
-            "in the order of their sorted relative paths"
-        )
-    if names != present:  # images came or went since the first round, and rows of the queue keep their places
-        place = {name: at for at, name in enumerate(present)}
-        values = values[[place.get(name, 0) for name in names]]
-    bad = {row: "its features are NaN or infinite" for row in np.flatnonzero(~_finite(values)).tolist()}
-    return Embedded(values, np.full(len(names), np.nan, np.float32), bad, len(names))
-
-
-def _finite(values: np.ndarray) -> np.ndarray:
-    from fewer.selection.pool import blocks
-
-    return np.concatenate([np.isfinite(block).all(1) for _, block in blocks(values)])
-
-
-def _round(
-    names: list[str],
-    gone: frozenset[int],
-    vectors: Embedded,
-    before: QueuePlan | None,
-    returned: Returned | None,
-    predictions: str | Path | None,
-    method: str,
-    budget: Budget,
-    seed: int,
-    config: dict[str, Any],
-    progress: Progress,
-    queue: QueueFolder,
-    corrupted: Any,
-) -> tuple[QueuePlan, Selection, int]:
-    """Put together what is known and choose."""
-    labelled = {**(before.labelled if before else {}), **(returned.labels if returned else {})}
-    row_of = {name: row for row, name in enumerate(names)}
-    asked = {*labelled, *(a.name for a in (before.queue if before else []))}
-    taken = np.array(sorted(row_of[name] for name in asked if name in row_of), np.int64)
-    skipped = dict(vectors.skipped)
-    excluded = np.array(sorted({*skipped, *gone}), np.int64)
-    facts: dict[str, Any] = {}
-    if predictions is not None:
-        read = read_predictions(predictions, names)
-        facts = {"uncertainty": read.uncertainty, "disagreement": read.disagreement}
-        facts |= {"predictions": read.probabilities, "foreground": read.foreground}
-    else:
-        facts["foreground"] = vectors.foreground
-        facts["predictions"] = _probe(vectors.vectors, labelled, row_of, set(excluded.tolist()), seed)
-    pool = Pool(vectors.vectors, labelled=taken, excluded=excluded, corrupted=corrupted, **facts)
-    with progress.stage("choose", None) as stage:
-        selection = choose(pool, method, budget.count(len(pool.candidates())), seed)
-        # vectors of a file or an earlier round say nothing about the images now: the chosen ones are looked at
-        while broken := _unreadable(selection.rows, names, Path(config["pool"])):
-            skipped |= broken
-            pool = replace(pool, excluded=np.union1d(pool.excluded, list(broken)))
-            selection = choose(pool, method, budget.count(len(pool.candidates())), seed)
-        stage.advance(note=method)
-    plan = QueuePlan(
-        pool=config["pool"],
-        features=config["features"],
-        images=len(names) - len(gone),
-        skipped=[Skipped(name=names[row], reason=reason) for row, reason in sorted(skipped.items())],
-        rounds=[],
-        queue=list(before.queue) if before else [],
-        labelled=labelled,
-    )
-    return plan, selection, len(pool.candidates())
-
-
-def _unreadable(rows: np.ndarray, names: list[str], root: Path) -> dict[int, str]:
-    """Row and reason of every image that cannot be decoded."""
-    broken = {}
-    for row in rows.tolist():
-        try:
-            read_image(root / names[row])
-        except Exception as error:  # a broken file can make a decoder raise anything
-            broken[row] = str(error) or type(error).__name__
-    return broken
-
-
-def _probe(
-    vectors: np.ndarray, labelled: dict[str, str | None], row_of: dict[str, int], excluded: set[int], seed: int
-) -> np.ndarray | None:
-    """Predictions of a small probe, where the labels so far have classes that it can be trained on."""
-    known = [(row_of[name], label) for name, label in labelled.items() if label is not None and name in row_of]
-    known = sorted((row, label) for row, label in known if row not in excluded)
-    if len({label for _, label in known}) < 2:
-        return None
-    rows = np.array([row for row, _ in known], np.int64)
-    classes = np.array([label for _, label in known])
-    return probe_predictions(vectors, rows, classes, members=8 if len(vectors) < _LARGE else 3, seed=seed)
-
-
-def _of_round(
-    before: QueuePlan | None, method: str, budget: Budget, seed: int, selection: Selection, pool: int
-) -> Round:
-    number = len(before.rounds) + 1 if before else 1
-    return Round(
-        round=number, method=method, budget=str(budget), seed=seed, chosen=len(selection.rows), pool=pool, seconds=0.0
-    )
-
-
-def _asked(selection: Selection, names: list[str], number: int) -> list[Asked]:
-    columns = zip(selection.rows, selection.groups, selection.stands_for, selection.scores, selection.why, strict=True)
-    return [
-        Asked(
-            round=number,
-            rank=rank,
-            name=names[row],
-            group=int(group),
-            stands_for=float(round(stands, 2)),
-            score=float(score),
-            why=why,
-        )
-        for rank, (row, group, stands, score, why) in enumerate(columns, 1)
-    ]
-
-
 def _write(
-    queue: QueueFolder,
-    plan: QueuePlan,
-    vectors: Embedded,
-    names: list[str],
-    root: Path,
-    to: Sequence[str],
-    command: str | None,
-    lost: set[str],
+    queue: QueueFolder, plan: QueuePlan, known: Known, to: Sequence[str], command: str | None, lost: set[str]
 ) -> list[Path]:
     from fewer.selection.page import render_gallery
 
-    page = render_gallery(plan, vectors.vectors, names, root, command)
+    page = render_gallery(plan, known.vectors.vectors, known.names, known.root, command)
     written = [atomic_write_text(queue.path / "gallery.html", page)]
-    written += export([asked for asked in plan.waiting() if asked.name not in lost], root, queue.path, to)
+    waiting = [asked for asked in plan.waiting() if asked.name not in lost]
+    written += export(waiting, known.root, queue.path, to)
     plan.save(queue.path)  # last: a queue without a plan counts as unfinished
     return written

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fewer.core.curve import CurveSet
-from fewer.core.progress import Progress, Silent
+from fewer.core.display import Fact, Shown, counted
+from fewer.core.progress import Progress, usual_progress
 from fewer.core.run import RunFolder
 from fewer.engine.prepare import prepare
 from fewer.engine.run import Request
@@ -17,8 +18,8 @@ from fewer.engine.work import Work
 from fewer.models.running import Forward
 
 
-@dataclass(frozen=True, eq=False)
-class SensedRun:
+@dataclass(frozen=True, eq=False, repr=False)
+class SensedRun(Shown):
     """What :func:`sense` returns.
 
     Attributes
@@ -37,6 +38,16 @@ class SensedRun:
     matched: list[dict[str, str]]
     facts: dict[str, Any]
     folder: Path
+
+    def shown(self) -> tuple[str, list[Fact]]:
+        """What was sensed and where it is."""
+        _, facts = self.curves.shown()
+        left = sum(row["status"] != "matched" for row in self.matched)
+        return f"Sensed {counted(len(self.curves.curves), 'layer')}", [
+            ("left alone", counted(left, "layer")),
+            *facts,
+            ("saved", str(self.folder)),
+        ]
 
 
 def sense(
@@ -70,16 +81,14 @@ def sense(
     >>> import fewer
     >>> curves = fewer.sense("fewer/mobilenet-v2", "photos/", out="run/").curves  # doctest: +SKIP
     """
-    settings, progress = (settings or Settings()).for_metrics(()), progress or Silent()
+    settings, progress = (settings or Settings()).for_metrics(()), progress or usual_progress()
     with RunFolder.create(out, overwrite=overwrite, resume=resume) as run:
         run.write_config(Request(model, images, (), settings).config())
         with progress.stage("match", None) as stage:
             prepared = prepare(model, images, settings, forward)
             settings = resolved(prepared, settings)
             stage.advance()
-        scratch = run.path / ".scratch"
-        scratch.mkdir(exist_ok=True)
-        sensed = sense_curves(Work(prepared, settings, progress), ledger_path=scratch / "ledger.jsonl")
+        sensed = sense_curves(Work(prepared, settings, progress), ledger_path=run.scratch() / "ledger.jsonl")
         run.write_curves(sensed.curves)
         run.log("sensed", **sensed.facts)
         return SensedRun(sensed.curves, prepared.matched.table(), sensed.facts, run.home)

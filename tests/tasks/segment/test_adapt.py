@@ -188,3 +188,47 @@ def test_the_adapted_net_goes_through_compress(tmp_path: Path) -> None:
     words += ["--labelled", labelled]
     assert fewer("compress", tmp_path / "run", "--images", labelled, "--out", small, *words) in (0, 3)
     assert "Dice" in (small / "report.json").read_text()
+
+
+def test_rare_structures_are_drawn_as_often_as_others() -> None:
+    from types import SimpleNamespace
+
+    from fewer.tasks.segment.adapt_settings import AdaptSettings
+    from fewer.tasks.segment.sampling import BalancedSampler, HeldStore, PatchSampler
+
+    pairs = [(torch.zeros(1, 8, 8), torch.zeros(8, 8, dtype=torch.uint8)) for _ in range(20)]
+    for index, (_, mask) in enumerate(pairs):
+        mask[:4] = 1
+        if index == 7:
+            mask[6, 6] = 2
+    store = HeldStore(pairs, SimpleNamespace(patch=(8, 8), dims=2))  # type: ignore[arg-type]
+    settings = AdaptSettings(augment="none", batch=8)
+    shares = []
+    for kind in (PatchSampler, BalancedSampler):
+        draws = [kind(store, settings).batch(step)[1] for step in range(40)]
+        shares.append(float((torch.cat(draws) == 2).any(-1).any(-1).float().mean()))
+        assert torch.equal(kind(store, settings).batch(3)[1], draws[3])
+    assert shares[0] < 0.12 and 0.2 < shares[1] < 0.36  # 1 in 20; and 1 in 4, and half of that 1 in 20
+
+
+def test_scans_that_lie_alike_are_mirrored_only() -> None:
+    from fewer.tasks.segment.augment import augmentation
+
+    mask = torch.arange(16, dtype=torch.uint8).view(1, 4, 4)
+    found = {
+        tuple(augmentation("upright", 2)(mask.float(), mask, np.random.default_rng(i))[1].flatten().tolist())
+        for i in range(20)
+    }
+    assert found == {tuple(mask.flatten().tolist()), tuple(mask.flip(1).flatten().tolist())}
+
+
+def test_the_augmentation_follows_the_images(tmp_path: Path) -> None:
+    from fewer.tasks.segment.adapt import plan_adapt
+    from fewer.tasks.segment.adapt_settings import AdaptSettings
+
+    source, target = write_domains(tmp_path)
+    assert plan_adapt(source, target, AdaptSettings()).settings.augment == "light"
+    for folder in (source, target):
+        for path in (folder / "images").iterdir():
+            path.with_suffix(".json").write_text('{"spacing": [1.0, 1.0]}')
+    assert plan_adapt(source, target, AdaptSettings()).settings.augment == "upright"

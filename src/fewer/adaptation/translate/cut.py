@@ -47,70 +47,79 @@ def train_cut(problem: Problem, settings: AdaptationSettings, work: Work) -> tup
 
     Modules ``segmentation-heads`` and ``edges`` can be switched off; then it is plain CUT.
     """
-    around, classes, seed = settings.translator_slices, len(problem.classes), int(getattr(settings, "seed"))  # noqa: B009
-    heads, edges = settings.uses("segmentation-heads"), settings.uses("edges")
-    torch.manual_seed(seed)
-    channels = problem.channels
-    g = Generator(channels * around, settings.translator_width, outputs=channels, classes=classes if heads else 0)
-    parts: dict[str, nn.Module] = {
-        "generator": g,
-        "sampler": Sampler(g.widths),
-        "discriminator": patch_discriminator(channels, settings.translator_width),
-    }
-    if heads:
-        parts["segmenter"] = small_unet(channels, classes)
-    model = nn.ModuleDict(parts)
-    source = SliceDraws(problem.source, settings.translator_patch, around)
-    target = SliceDraws([(image, None) for image in problem.target], settings.translator_patch, around)
-    steps = settings.translator_steps
-
-    def draw(step: int) -> tuple[Tensor, Tensor, Tensor]:
-        x, mask = source.batch((seed, 31, step), BATCH)
-        return x, mask, target.batch((seed, 32, step), BATCH)[0]
-
-    def contrast(image: Tensor, other: Tensor, step: int) -> Tensor:
-        before, after = g.taps(image), g.taps(_repeat(other, around))
-        generator = torch.Generator().manual_seed(1_000_003 * seed + step)
-        places = [torch.randint(tap[0, 0].numel(), (POSITIONS,), generator=generator) for tap in before]
-        sampler = model["sampler"]
-        return patch_nce(sampler(after, places), sampler(before, places))
-
-    def discriminate(_: Any, step: int) -> Tensor:
-        x, _mask, y = draw(step)
-        with torch.no_grad():
-            fake = g(x)
-        return told_apart(model["discriminator"](_middle(y, channels)), model["discriminator"](fake))
-
-    def translate(_: Any, step: int) -> dict[str, Tensor]:
-        x, mask, y = draw(step)
-        fake = g(x)
-        losses = {
-            "gan": fooled(model["discriminator"](fake)),
-            "contrast": 0.5 * (contrast(x, fake, step) + contrast(y, g(y), step)),
-        }
-        if edges:
-            losses["edges"] = edge_loss(_middle(x, channels), fake)
-        if heads:
-            losses["segment source"] = 0.5 * dice_ce(g.segment(x), mask)
-            late = float(step >= LATE * steps)  # before, the fake shows nothing yet
-            losses["segment fake"] = 0.5 * late * dice_ce(model["segmenter"](fake), mask)
-        return losses
-
-    learners = ["generator", "sampler", *(["segmenter"] if heads else [])]
-    players = [
-        Player("discriminator", discriminate, ["discriminator"], GAN),
-        Player("generator", translate, learners, GAN),
-    ]
+    game = _Game(problem, settings)
     done = fit(
-        model,
-        players,
+        game.model,
+        game.players(),
         gan_settings(settings),
         name="translator",
         progress=work.progress,
         checkpoint=work.checkpoint("translator"),
-        key=work.key,
     )
-    return Translator(g, around), done
+    return Translator(game.generator, settings.translator_slices), done
+
+
+class _Game:
+    """The networks of a CUT, the slices that they see, and the losses by which they play against each other."""
+
+    def __init__(self, problem: Problem, settings: AdaptationSettings) -> None:
+        self.seed = int(getattr(settings, "seed"))  # noqa: B009 (the settings of a task extend the loop's)
+        self.around, self.steps = settings.translator_slices, settings.translator_steps
+        self.channels, classes, width = problem.channels, len(problem.classes), settings.translator_width
+        self.heads, self.edges = settings.uses("segmentation-heads"), settings.uses("edges")
+        torch.manual_seed(self.seed)
+        inputs = self.channels * self.around
+        self.generator = Generator(inputs, width, outputs=self.channels, classes=classes if self.heads else 0)
+        self.sampler = Sampler(self.generator.widths)
+        self.discriminator = patch_discriminator(self.channels, width)
+        parts = {"generator": self.generator, "sampler": self.sampler, "discriminator": self.discriminator}
+        self.segmenter = small_unet(self.channels, classes) if self.heads else None
+        self.model = nn.ModuleDict(parts if self.segmenter is None else {**parts, "segmenter": self.segmenter})
+        self.source = SliceDraws(problem.source, settings.translator_patch, self.around)
+        self.target = SliceDraws([(image, None) for image in problem.target], settings.translator_patch, self.around)
+
+    def players(self) -> list[Player]:
+        """The discriminator, and all that translates."""
+        learners = [name for name in self.model if name != "discriminator"]
+        return [
+            Player("discriminator", self.discriminate, ["discriminator"], GAN),
+            Player("generator", self.translate, learners, GAN),
+        ]
+
+    def discriminate(self, _net: Any, step: int) -> Tensor:
+        """Real target slices against translated ones."""
+        x, _mask, y = self._draw(step)
+        with torch.no_grad():
+            fake = self.generator(x)
+        return told_apart(self.discriminator(_middle(y, self.channels)), self.discriminator(fake))
+
+    def translate(self, _net: Any, step: int) -> dict[str, Tensor]:
+        """Look like the target, keep what each place shows, and with heads what it is."""
+        x, mask, y = self._draw(step)
+        fake = self.generator(x)
+        losses = {
+            "gan": fooled(self.discriminator(fake)),
+            "contrast": 0.5 * (self._contrast(x, fake, step) + self._contrast(y, self.generator(y), step)),
+        }
+        if self.edges:
+            losses["edges"] = edge_loss(_middle(x, self.channels), fake)
+        if self.segmenter is not None:
+            losses["segment source"] = 0.5 * dice_ce(self.generator.segment(x), mask)
+            late = float(step >= LATE * self.steps)  # before, the fake shows nothing yet
+            losses["segment fake"] = 0.5 * late * dice_ce(self.segmenter(fake), mask)
+        return losses
+
+    def _draw(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Source slices with their masks, and target slices."""
+        x, mask = self.source.batch((self.seed, 31, step), BATCH)
+        return x, mask, self.target.batch((self.seed, 32, step), BATCH)[0]
+
+    def _contrast(self, image: Tensor, other: Tensor, step: int) -> Tensor:
+        """Patches of one place belong together, before and after the translation."""
+        before, after = self.generator.taps(image), self.generator.taps(_repeat(other, self.around))
+        chance = torch.Generator().manual_seed(1_000_003 * self.seed + step)
+        places = [torch.randint(tap[0, 0].numel(), (POSITIONS,), generator=chance) for tap in before]
+        return patch_nce(self.sampler(after, places), self.sampler(before, places))
 
 
 def _middle(x: Tensor, channels: int) -> Tensor:

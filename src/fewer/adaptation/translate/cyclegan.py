@@ -80,6 +80,5 @@ def train_cyclegan(
         name="cyclegan",
         progress=work.progress,
         checkpoint=work.checkpoint("cyclegan"),
-        key=work.key,
     )
     return Translator(forth), Translator(back), done

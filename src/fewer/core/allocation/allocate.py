@@ -1,4 +1,4 @@
-"""Choosing one option per unit under budgets: the plan that distortions least."""
+"""Choosing one option per unit under budgets: the plan that distorts least."""
 
 from __future__ import annotations
 

@@ -134,13 +134,7 @@ def local_search(
     if method not in ("both", "swap", "scales"):
         raise FewerError(f"unknown search method {method!r}; known are both, scales, swap")
     problem = Problem.build(curves, budgets, at_least)
-    best = problem.folded(np.array(start.choice, dtype=np.int64))
-    if best is None:
-        raise FewerError("the plan that the search is to start from is not one that allocation can give; allocate it")
-    if not np.isfinite(problem.distortion[np.arange(len(best)), best]).all() or not problem.fits(best):
-        raise FewerError(
-            "the plan that the search is to start from is not within the budgets; allocate with them first"
-        )
+    best = _start(problem, start)
     began, rng = time.monotonic(), np.random.default_rng(seed)
     value = _measure(fitness, problem.unfold(best))
     if not math.isfinite(value):
@@ -149,16 +143,11 @@ def local_search(
     if progress:
         progress(history[0], problem.unfold(best).copy())
     surrogate = Surrogate(problem, best, value)
-    seen, same = {best.tobytes()}, 0
-    wins, tries = {"swap": 1.0, "scales": 1.0}, {"swap": 2.0, "scales": 2.0}
+    seen, same, odds = {best.tobytes()}, 0, _Odds()
     while len(history) < evaluations and same < _SAME and time.monotonic() - began < seconds:
-        kind = method
-        if method == "both":
-            odds = np.array([wins[k] / tries[k] for k in ("swap", "scales")])
-            kind = "swap" if rng.random() < odds[0] / odds.sum() else "scales"
-        age = len(history) / evaluations
+        kind = odds.draw(rng) if method == "both" else method
         propose = propose_by_swaps if kind == "swap" else propose_by_scales
-        plan = propose(problem, surrogate, best, seen, age, rng)
+        plan = propose(problem, surrogate, best, seen, len(history) / evaluations, rng)
         if plan is None:
             same += 1
             continue
@@ -169,14 +158,39 @@ def local_search(
         differs = problem.unfold(plan) != problem.unfold(best)
         changed = tuple(curves.curves[i].unit.name for i in np.flatnonzero(differs))
         accepted = new < value
-        # older successes count less, so that the kind that works now is used
-        wins[kind], tries[kind] = 0.95 * wins[kind] + accepted, 0.95 * tries[kind] + 1
+        odds.note(kind, accepted)
         if accepted:
             best, value = plan, new
         history.append(SearchStep(len(history), new, value, accepted, kind, changed, time.monotonic() - began))
         if progress:
             progress(history[-1], problem.unfold(best).copy())
     return problem.allocation(best), history
+
+
+def _start(problem: Problem, start: Allocation) -> np.ndarray:
+    """The choice to start from, if it is within the budgets."""
+    best = problem.folded(np.array(start.choice, dtype=np.int64))
+    if best is None:
+        raise FewerError("the plan that the search is to start from is not one that allocation can give; allocate it")
+    if not np.isfinite(problem.distortion[np.arange(len(best)), best]).all() or not problem.fits(best):
+        raise FewerError(
+            "the plan that the search is to start from is not within the budgets; allocate with them first"
+        )
+    return best
+
+
+class _Odds:
+    """Draws the kind of the next proposal by how often each has won; older wins count less, so that they adapt."""
+
+    def __init__(self) -> None:
+        self.wins, self.tries = {"swap": 1.0, "scales": 1.0}, {"swap": 2.0, "scales": 2.0}
+
+    def draw(self, rng: np.random.Generator) -> str:
+        odds = np.array([self.wins[kind] / self.tries[kind] for kind in ("swap", "scales")])
+        return "swap" if rng.random() < odds[0] / odds.sum() else "scales"
+
+    def note(self, kind: str, won: bool) -> None:
+        self.wins[kind], self.tries[kind] = 0.95 * self.wins[kind] + won, 0.95 * self.tries[kind] + 1
 
 
 def _measure(fitness: Callable[[np.ndarray], float], choice: np.ndarray) -> float:

@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from fewer.core.display import Fact, Shown, amount
 from fewer.core.errors import FewerError, near_match
 from fewer.core.reading import parse_json
 from fewer.core.version import __version__
-from fewer.reports.values import Amount, Amounts, Count, Fraction, Number, Pairs, Text, _plain
+from fewer.reports.values import Amount, Amounts, Count, Fraction, Number, Pairs, Text, plain
 
 SCHEMA_VERSION = 1
 LIMIT_TOLERANCE = 1e-6
@@ -151,7 +152,7 @@ class UnitResult(_Part):
 
     name: Text
     kind: Text
-    shape: Annotated[list[Count], BeforeValidator(_plain)]
+    shape: Annotated[list[Count], BeforeValidator(plain)]
     option: Text
     pattern: Text
     sparsity: Fraction
@@ -203,7 +204,7 @@ class Additivity(_Part):
     joint: Amount
     sum: Amount
     ratio: Amount | None = None
-    spearman: Annotated[float, BeforeValidator(_plain), Field(ge=-1, le=1)] | None = None
+    spearman: Annotated[float, BeforeValidator(plain), Field(ge=-1, le=1)] | None = None
     points: Pairs = []
     note: Text = ""
 
@@ -343,7 +344,7 @@ class Recovery(_Part):
         return 1 - self.after / self.before if self.before else 0.0
 
 
-class RunReport(_Part):
+class RunReport(Shown, _Part):
     """Everything that one run has to show; the content of ``report.json`` and of the HTML page.
 
     Only ``verdict`` and ``model`` are required.
@@ -353,6 +354,9 @@ class RunReport(_Part):
     >>> report = RunReport.from_dict({"verdict": {"met": True, "distortion": 0.11}, "model": {"name": "toy"}})
     >>> RunReport.from_json(report.to_json()) == report
     True
+    >>> report
+    Report of toy: budget met
+      distortion  0.11 (0 is the dense model's output)
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -380,6 +384,30 @@ class RunReport(_Part):
     peak_memory_bytes: Amount | None = None
     environment: dict[Text, Text | int | float | None] = {}
     limits: list[Text] = []
+
+    def shown(self) -> tuple[str, list[Fact]]:
+        """The verdict, what was measured beside it, and on what."""
+        verdict, data = self.verdict, self.data
+        budgets = [
+            (
+                one.budget,
+                f"{amount(one.reached)} of {amount(one.dense)} {one.unit}".strip()
+                + f", {'met' if one.met else 'missed'}",
+            )
+            for one in verdict.budgets
+        ]
+        error = "" if verdict.distortion is None else f"{verdict.distortion:.3g} (0 is the dense model's output)"
+        best = min(
+            (row for row in self.baselines if row.met and not row.ours), key=lambda row: row.distortion, default=None
+        )
+        images = f"{data.calibration} steered the cut, {data.heldout} others judged it" if data else ""
+        return f"Report of {self.model.name}: budget {'met' if verdict.met else 'NOT met'}", [
+            *budgets,
+            ("distortion", error),
+            ("best simpler method", f"{best.label}, {best.distortion:.3g}" if best else ""),
+            *((one.name, f"{one.value:.4g}") for one in verdict.quality),
+            ("images", images),
+        ]
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunReport:

@@ -34,7 +34,7 @@ def roles(units: Sequence[UnitResult]) -> list[str]:
 
 
 def _role(name: str, length: int) -> str:
-    words = [word for word in re.split(r"[./]", name) if word and not word.isdigit()]
+    words = [word for word in re.split(r"[./]", name) if word and not word.isdecimal()]
     return ".".join(words[-length:])
 
 

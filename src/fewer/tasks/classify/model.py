@@ -129,7 +129,7 @@ def map_classes(data: ClassifyData, model: Classifier) -> ClassMap:
         known = {_plain(name): i for i, name in enumerate(names)}
         if any(_plain(name) in known for name in data.classes):
             return ClassMap(np.array([_named(name, known, names, data) for name in data.classes]), "by name")
-    if all(name.isdigit() and int(name) < model.outputs for name in data.classes):
+    if all(name.isdecimal() and int(name) < model.outputs for name in data.classes):
         return ClassMap(np.array([int(name) for name in data.classes]), "by number")
     if len(data.classes) == model.outputs:
         return ClassMap(np.arange(model.outputs), "in order")

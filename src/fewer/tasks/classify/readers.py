@@ -179,7 +179,7 @@ def _labelled(
     kind: str,
     skipped: tuple[tuple[str, str], ...] = (),
 ) -> ClassifyData:
-    numeric = all(word.isdigit() for word in words)
+    numeric = all(word.isdecimal() for word in words)
     classes = tuple(sorted(set(words), key=int if numeric else str))
     index = {name: i for i, name in enumerate(classes)}
     labels = np.array([index[word] for word in words], dtype=np.int64)

@@ -48,10 +48,10 @@ class Classify(Task):
         return bool(format_of(data))
 
     def networks(self) -> Mapping[str, str]:
-        """Networks for 32 pixels."""
+        """Networks for 32 pixels, and the specs of others."""
         from fewer.tasks.classify.networks import NETWORKS
 
-        return NETWORKS.notes()
+        return {**NETWORKS.notes(), "MODEL": "any classifier of: fewer list models"}
 
     def network(self, name: str, args: Mapping[str, Any]) -> nn.Module:
         """See :func:`fewer.tasks.classify.networks.build`."""

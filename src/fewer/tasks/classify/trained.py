@@ -8,14 +8,15 @@ from typing import Any
 
 from torch import nn
 
+from fewer.core.display import Fact, Shown
 from fewer.tasks.classify.evaluation import Evaluation
 from fewer.tasks.classify.settings import TrainSettings
 
 __all__ = ["TrainedRun"]
 
 
-@dataclass(eq=False)
-class TrainedRun:
+@dataclass(eq=False, repr=False)
+class TrainedRun(Shown):
     """A finished training.
 
     Attributes
@@ -53,6 +54,15 @@ class TrainedRun:
     folder: Path | None = None
     units: list[dict[str, Any]] = field(default_factory=list)
     few_bits: dict[str, Any] = field(default_factory=dict)
+
+    def shown(self) -> tuple[str, list[Fact]]:
+        """The scores, and where the run is."""
+        scores = [(f"score {number}", line) for number, line in enumerate(self.lines(), 1)]
+        return f"Trained {self.network}", [
+            *scores,
+            ("best step", str(self.best_step)),
+            ("saved", str(self.folder or "")),
+        ]
 
     def lines(self) -> list[str]:
         """The scores of the images that judged."""

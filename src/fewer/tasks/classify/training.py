@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -34,8 +32,10 @@ from fewer.tasks.classify.networks import NETWORKS, build
 from fewer.tasks.classify.readers import open_data
 from fewer.tasks.classify.settings import TrainSettings
 from fewer.tasks.classify.trained import TrainedRun
+from fewer.tasks.runs import Order, Training, carry_out
+from fewer.training.checkpoint import Checkpoint, work_key
 from fewer.training.constrained import Constrained, Held
-from fewer.training.loop import check_device, fit, make_accelerator, work_key
+from fewer.training.loop import check_device, fit, make_accelerator
 from fewer.training.optimise import Player
 
 __all__ = ["Prepared", "prepare", "train"]
@@ -182,27 +182,14 @@ def train(
     """
     settings, progress = settings or TrainSettings(), progress or Silent()
     check_device(settings)
-    with ExitStack() as stack:
-        run = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume)) if out else None
-        if run is not None and resume and run.has("report_json"):
-            raise FewerError(f"the training in {out} is finished; give --overwrite to do it again")
-        prepared = prepare(data, settings)
-        for line in prepared.lines():
-            if tell is not None:
-                tell(line)
-        scratch = None
-        if run is not None:
-            plain = {k: v for k, v in settings.model_dump(mode="json").items() if v is not None}
-            run.write_config({"task": "classify", "data": str(prepared.data.root), "settings": plain})
-            run.log("started", command=command)
-            scratch = run.path / ".scratch"
-            scratch.mkdir(exist_ok=True)
-        result = _train(prepared, settings, scratch, progress)
-        if run is not None:
-            _save(run, prepared, result, command)
-            shutil.rmtree(run.path / ".scratch", ignore_errors=True)
-            result.folder = run.path
-        return result
+    training = Training(
+        "classify",
+        lambda: prepare(data, settings),
+        lambda prepared: {"data": str(prepared.data.root)},
+        lambda prepared, scratch: _train(prepared, settings, scratch, progress),
+        lambda run, prepared, result: _save(run, prepared, result, command),
+    )
+    return carry_out(training, settings, Order(out, overwrite, resume, tell, command))
 
 
 def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, progress: Progress) -> TrainedRun:
@@ -240,8 +227,9 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
         steps=settings.steps,
         name="train",
         progress=progress,
-        checkpoint=scratch and scratch / "checkpoint.safetensors",
-        key=work_key(settings.model_dump(exclude={"device"}), names, str(loaded.source)),
+        checkpoint=Checkpoint.within(
+            scratch, work_key(settings.model_dump(exclude={"device"}), names, str(loaded.source))
+        ),
         validate=_accuracy(prepared, settings, progress),
         constraints=Constrained(net, own, only_trainable=True) if held else None,
         callbacks=[bits] if bits is not None else [],

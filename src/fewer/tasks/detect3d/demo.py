@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewer.core.files import atomic_write_text
 from fewer.core.progress import Progress, Silent
 from fewer.models.spec import load_model
+from fewer.tasks.demos import Compared, cheaper, write_page
 from fewer.tasks.detect3d.dataset import open_data
-from fewer.tasks.detect3d.evaluation import DetectionScores
 from fewer.tasks.detect3d.loaded import detector_of
 from fewer.tasks.detect3d.pages import bird_section, compare_page
 from fewer.tasks.detect3d.scoring import score_detector
@@ -20,47 +18,7 @@ from fewer.tasks.detect3d.simulator import SENSORS, Streets
 from fewer.tasks.detect3d.training import train
 from fewer.tasks.folders import make_folder
 
-__all__ = ["DetectionDemo", "demo"]
-
-PLAN: dict[str, Any] = {
-    "calibration": 12,
-    "sensing": 4,
-    "heldout": 6,
-    "estimator": "taylor",
-    "probes": 2,
-    "sparsities": (0.3, 0.5, 0.7, 0.8, 0.9),
-    "allocator": "dp",
-    "search": 0,
-    "additivity": 0,
-    "baselines": (),
-}
-"""Settings of the compression, so that it takes a minute."""
-
-
-@dataclass(frozen=True)
-class DetectionDemo:
-    """What the demo made.
-
-    Attributes
-    ----------
-    page
-        The page that compares.
-    dense, compressed
-        Scores on the scans that judged.
-    """
-
-    page: Path
-    dense: DetectionScores
-    compressed: DetectionScores
-
-    def lines(self) -> list[str]:
-        """Both scores, and where the page is."""
-        first, second = self.dense.measures()["mAP"], self.compressed.measures()["mAP"]
-        return [f"mAP {first:.1f} dense, {second:.1f} compressed, on simulated scans", f"see {self.page}"]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"page": str(self.page), "dense": self.dense.to_dict(), "compressed": self.compressed.to_dict()}
+__all__ = ["demo"]
 
 
 def demo(
@@ -73,7 +31,7 @@ def demo(
     seed: int = 0,
     progress: Progress | None = None,
     command: str = "fewer demo detect3d",
-) -> DetectionDemo:
+) -> Compared:
     """Simulate, train, compress, compare; offline, a few minutes on two cores.
 
     A detector that has learnt for so short a time is a weak one: the demo shows the way, not what a detector can do.
@@ -94,10 +52,6 @@ def demo(
     seed
         Of everything.
 
-    Returns
-    -------
-    DetectionDemo
-
     Examples
     --------
     >>> demo(fewer.compress, "demo/").lines()  # doctest: +SKIP
@@ -108,20 +62,12 @@ def demo(
     settings = TrainSettings(network="pointpillars", classes=("Car",), seconds=seconds, every=10_000, seed=seed)
     run = train(data, out=root / "detector", settings=settings, overwrite=True, progress=progress)
     dense = detector_of(load_model(str(root / "detector")))
-    result = compress(
-        str(root / "detector"),
-        str(data),
-        budget,
-        out=root / "cheap",
-        overwrite=True,
-        settings={**PLAN, "seed": seed},
-        progress=progress,
-    )
+    cheap = cheaper(compress, root / "detector", data, budget, calibration=12, heldout=6, seed=seed, progress=progress)
     opened, names = open_data(data), run.plan.val
     before, found = score_detector(dense, opened, names, progress=progress)
-    after, other = score_detector(result.model, opened, names, progress=progress)
+    after, other = score_detector(cheap, opened, names, progress=progress)
     birds = bird_section(opened, found, dense.config.classes, dense.config.reach, other=other)
     page = compare_page("Simulated streets: a detector made cheap", before, after, f"Budget {budget}", birds, command)
-    place = atomic_write_text(root / "demo.html", page.to_html())
-    atomic_write_text(root / "demo.json", page.to_json())
-    return DetectionDemo(place, before, after)
+    first, second = before.measures()["mAP"], after.measures()["mAP"]
+    sentence = f"mAP {first:.1f} dense, {second:.1f} compressed, on simulated scans"
+    return Compared(write_page(root, page), before, after, sentence)

@@ -49,6 +49,12 @@ class Detect3D(Task):
             return True
         return any((place / name).is_dir() and any((place / name).glob("*.pcd.bin")) for name in ("sweeps", "samples"))
 
+    def networks(self) -> Mapping[str, str]:
+        """Networks, with the parameter names of OpenPCDet."""
+        from fewer.tasks.detect3d.networks import NETWORKS
+
+        return NETWORKS
+
     def network(self, name: str, args: Mapping[str, Any]) -> nn.Module:
         """See :func:`fewer.tasks.detect3d.networks.build_network`."""
         from fewer.tasks.detect3d.networks import build_network

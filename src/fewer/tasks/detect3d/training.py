@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -26,7 +24,9 @@ from fewer.tasks.detect3d.pages import training_page
 from fewer.tasks.detect3d.scoring import score_detector
 from fewer.tasks.detect3d.settings import TrainSettings
 from fewer.tasks.detect3d.trained import DetectorPlan, TrainedDetector
-from fewer.training.loop import Validation, check_device, fit, make_accelerator, work_key
+from fewer.tasks.runs import Order, Training, carry_out
+from fewer.training.checkpoint import Checkpoint, work_key
+from fewer.training.loop import Validation, check_device, fit, make_accelerator
 
 _EXAMPLE = 1024
 """Points of the made-up scan that tells a run's layers where no scan is at hand."""
@@ -136,30 +136,14 @@ def train(
     """
     settings, progress = settings or TrainSettings(), progress or Silent()
     check_device(settings)
-    with ExitStack() as stack:
-        run = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume)) if out else None
-        if run is not None and resume and run.has("report_json"):
-            raise FewerError(f"the training in {out} is finished; give --overwrite to do it again")
-        plan = plan_training(data, settings)
-        for line in plan.lines():
-            if tell is not None:
-                tell(line)
-        scratch = None
-        if run is not None:
-            run.write_config({"task": "detect3d", "data": str(plan.data.root), "settings": _plain(settings)})
-            run.log("started", command=command)
-            scratch = run.path / ".scratch"
-            scratch.mkdir(exist_ok=True)
-        result = _train(plan, settings, scratch, progress)
-        if run is not None:
-            _save(run, plan, result, command)
-            shutil.rmtree(run.path / ".scratch", ignore_errors=True)
-            result.folder = run.path
-        return result
-
-
-def _plain(settings: TrainSettings) -> dict[str, Any]:
-    return {k: v for k, v in settings.model_dump(mode="json").items() if v is not None}
+    training = Training(
+        "detect3d",
+        lambda: plan_training(data, settings),
+        lambda plan: {"data": str(plan.data.root)},
+        lambda plan, scratch: _train(plan, settings, scratch, progress),
+        lambda run, plan, result: _save(run, plan, result, command),
+    )
+    return carry_out(training, settings, Order(out, overwrite, resume, tell, command))
 
 
 def _train(plan: DetectorPlan, settings: TrainSettings, scratch: Path | None, progress: Progress) -> TrainedDetector:
@@ -202,8 +186,7 @@ def _train(plan: DetectorPlan, settings: TrainSettings, scratch: Path | None, pr
         accelerator,
         name="train",
         progress=progress,
-        checkpoint=scratch and scratch / "checkpoint.safetensors",
-        key=key,
+        checkpoint=Checkpoint.within(scratch, key),
         validate=Validation(judge, name=f"AP {first}") if judges else None,
     )
     found.load_best(model)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewer.core.files import atomic_write_text
 from fewer.core.progress import Progress, Silent
 from fewer.reports.page import Tile
+from fewer.tasks.demos import Compared, cheaper, write_page
 from fewer.tasks.folders import make_folder
 from fewer.tasks.gait.data.dataset import open_data
 from fewer.tasks.gait.embed import embed_walks
@@ -20,49 +19,9 @@ from fewer.tasks.gait.settings import TrainSettings
 from fewer.tasks.gait.simulator import Walkers, casia_kinds
 from fewer.tasks.gait.training import train
 
-__all__ = ["GaitDemo", "demo"]
-
-PLAN: dict[str, Any] = {
-    "calibration": 16,
-    "sensing": 4,
-    "heldout": 8,
-    "estimator": "taylor",
-    "probes": 2,
-    "sparsities": (0.3, 0.5, 0.7, 0.8, 0.9),
-    "allocator": "dp",
-    "search": 0,
-    "additivity": 0,
-    "baselines": (),
-}
-"""Settings of the compression, so that it takes a minute."""
+__all__ = ["demo"]
 
 _VIEWS = ("054", "090", "126")
-
-
-@dataclass(frozen=True)
-class GaitDemo:
-    """What the demo made.
-
-    Attributes
-    ----------
-    page
-        The page.
-    dense, compressed
-        Scores on persons that did not train.
-    """
-
-    page: Path
-    dense: Scores
-    compressed: Scores
-
-    def lines(self) -> list[str]:
-        """Both scores, and where the page is."""
-        first, second = self.dense.headline, self.compressed.headline
-        return [f"rank-1 {first:.1f} % dense, {second:.1f} % compressed, on simulated walkers", f"see {self.page}"]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"page": str(self.page), "dense": self.dense.to_dict(), "compressed": self.compressed.to_dict()}
 
 
 def demo(
@@ -77,7 +36,7 @@ def demo(
     seed: int = 0,
     progress: Progress | None = None,
     command: str = "fewer demo gait",
-) -> GaitDemo:
+) -> Compared:
     """Simulate, train, recognise, compress; offline, a few minutes on two cores.
 
     Parameters
@@ -111,20 +70,18 @@ def demo(
     settings = TrainSettings.of(
         {"size": size, "tpa": "phase", "batch": 16, "frames": 20, "seconds": seconds, "every": 10_000, "seed": seed}
     )
-    data = str(root / "walkers")
-    run = train(data, out=root / "network", settings=settings, overwrite=True, progress=progress)
-    result = compress(
-        str(root / "network"), data, budget, out=root / "cheap", overwrite=True,
-        settings={**PLAN, "seed": seed}, progress=progress,
-    )  # fmt: skip
+    data = root / "walkers"
+    run = train(str(data), out=root / "network", settings=settings, overwrite=True, progress=progress)
+    cheap = cheaper(compress, root / "network", data, budget, calibration=16, heldout=8, seed=seed, progress=progress)
     opened = open_data(data)
-    scores = []
-    for model in (run.model, result.model):
+
+    def score(model: Any) -> Scores:
         found, _ = embed_walks(model, opened, run.plan.test, progress=progress)
-        scores.append(protocol_for(found)(found))
-    page = evaluation_page("Simulated walkers: who is who", scores[0], run.model, opened, (), command)
-    page.tiles.append(Tile(name=f"rank-1 at {budget}", value=f"{scores[1].headline:.1f} %"))
-    page.data["compressed"] = scores[1].to_dict()
-    place = atomic_write_text(root / "demo.html", page.to_html())
-    atomic_write_text(root / "demo.json", page.to_json())
-    return GaitDemo(place, scores[0], scores[1])
+        return protocol_for(found)(found)
+
+    before, after = score(run.model), score(cheap)
+    page = evaluation_page("Simulated walkers: who is who", before, run.model, opened, (), command)
+    page.tiles.append(Tile(name=f"rank-1 at {budget}", value=f"{after.headline:.1f} %"))
+    page.data["compressed"] = after.to_dict()
+    sentence = f"rank-1 {before.headline:.1f} % dense, {after.headline:.1f} % compressed, on simulated walkers"
+    return Compared(write_page(root, page), before, after, sentence)

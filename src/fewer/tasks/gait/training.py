@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -30,7 +28,9 @@ from fewer.tasks.gait.sampling import PersonSampler
 from fewer.tasks.gait.settings import TrainSettings
 from fewer.tasks.gait.tpa import TPAConfig
 from fewer.tasks.gait.trained import GaitPlan, TrainedGait
-from fewer.training.loop import Validation, check_device, fit, make_accelerator, work_key
+from fewer.tasks.runs import Order, Training, carry_out
+from fewer.training.checkpoint import Checkpoint, work_key
+from fewer.training.loop import Validation, check_device, fit, make_accelerator
 
 __all__ = ["objective_of", "plan_training", "save_gait", "score_people", "train", "train_planned"]
 
@@ -123,31 +123,22 @@ def train(
     """
     settings, progress = settings or TrainSettings(), progress or Silent()
     check_device(settings)
-    with ExitStack() as stack:
-        plan = plan_training(data, settings)
-        run = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume)) if out else None
-        if run is not None and resume and run.has("report_json"):
-            raise FewerError(f"the training in {out} is finished; give --overwrite to do it again")
-        for line in plan.lines():
-            if tell is not None:
-                tell(line)
-        scratch = None
-        if run is not None:
-            plain = {k: v for k, v in settings.model_dump(mode="json").items() if v is not None}
-            run.write_config({"task": "gait", "data": str(plan.data.root), "settings": plain})
-            run.log("started", command=command)
-            scratch = run.path / ".scratch"
-            scratch.mkdir(exist_ok=True)
-        result = train_planned(plan, settings, scratch, progress)
-        if run is not None:
-            save_gait(run.path, result.model, plan, settings.frames)
-            page = training_page(result, command)
-            run.write_text("report_html", page.to_html())
-            run.write_text("report_json", page.to_json())
-            run.log("finished", best_step=result.best_step)
-            shutil.rmtree(run.path / ".scratch", ignore_errors=True)
-            result.folder = run.path
-        return result
+    training = Training(
+        "gait",
+        lambda: plan_training(data, settings),
+        lambda plan: {"data": str(plan.data.root)},
+        lambda plan, scratch: train_planned(plan, settings, scratch, progress),
+        lambda run, plan, result: _save(run, plan, result, command),
+    )
+    return carry_out(training, settings, Order(out, overwrite, resume, tell, command))
+
+
+def _save(run: RunFolder, plan: GaitPlan, result: TrainedGait, command: str) -> None:
+    save_gait(run.path, result.model, plan, result.settings.frames)
+    page = training_page(result, command)
+    run.write_text("report_html", page.to_html())
+    run.write_text("report_json", page.to_json())
+    run.log("finished", best_step=result.best_step)
 
 
 def train_planned(
@@ -183,8 +174,7 @@ def train_planned(
         accelerator,
         name="train",
         progress=progress,
-        checkpoint=scratch and scratch / "checkpoint.safetensors",
-        key=key,
+        checkpoint=Checkpoint.within(scratch, key),
         validate=Validation(lambda net: score_people(net, plan.data, plan.val).headline, name="rank-1")
         if plan.val
         else None,

@@ -134,7 +134,7 @@ def _question(value: Any, where: str) -> Question:
 
 def _coded(value: Any, names: tuple[str, ...]) -> str:
     text = str(value).strip().lower()
-    if text.isdigit() and int(text) < len(names):
+    if text.isdecimal() and int(text) < len(names):
         return names[int(text)]
     return text if text in names else ""
 

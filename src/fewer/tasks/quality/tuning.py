@@ -156,17 +156,12 @@ def tune(
         parts = [part.to(device) if part is not None else None for part in batch]
         return net.loss(*parts)
 
-    rate = 1.0 if settings.language == "tiny" else settings.language_rate
-    groups = (Group("language.*", rate=rate),)
-    how = Optimiser(
-        settings.optimiser, settings.learning_rate, settings.weight_decay, clip=settings.clip, groups=groups
-    )
-    point = None
+    how, point = _optimiser(settings), None
     if out is not None:
         key = work_key(settings.model_dump_json(), len(records), [r.id for r in records[:50]])
         point = Checkpoint(make_folder(out) / "checkpoint.safetensors", key)
-        if not resume and point.path.exists():
-            point.path.unlink()
+        if not resume:
+            point.path.unlink(missing_ok=True)
     began = perf_counter()
     done = fit(model, objective, settings, optimiser=how, name="tune", progress=progress or SILENT, checkpoint=point)
     seconds = perf_counter() - began
@@ -185,6 +180,18 @@ def tune(
         if point is not None:
             point.path.unlink(missing_ok=True)
     return tuned
+
+
+def _optimiser(settings: TuneSettings) -> Optimiser:
+    """A pretrained language model learns at a rate of its own; one from nothing learns like the rest."""
+    rate = 1.0 if settings.language == "tiny" else settings.language_rate
+    return Optimiser(
+        settings.optimiser,
+        settings.learning_rate,
+        settings.weight_decay,
+        clip=settings.clip,
+        groups=(Group("language.*", rate=rate),),
+    )
 
 
 def _stages(

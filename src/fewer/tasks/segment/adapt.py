@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
+from functools import cache
 from math import prod
 from pathlib import Path
 from time import perf_counter
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from fewer.adaptation.methods import METHODS
 from fewer.adaptation.problem import Adapted, Pair, Problem, Work
-from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text
 from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.models.artefact import save_artefact
+from fewer.tasks.runs import Order, Training, carry_out, plain_settings
 from fewer.tasks.segment.adapt_data import open_domains
 from fewer.tasks.segment.adapt_network import TargetFirst, source_of
 from fewer.tasks.segment.adapt_settings import AdaptSettings
@@ -34,10 +34,10 @@ from fewer.tasks.segment.networks import build_network, check_network, scales
 from fewer.tasks.segment.nnunet import write_nnunet
 from fewer.tasks.segment.preparation import resample
 from fewer.tasks.segment.reading import read_case
-from fewer.tasks.segment.sampling import HeldStore, PatchSampler
+from fewer.tasks.segment.sampling import BalancedSampler, HeldStore
 from fewer.tasks.segment.scoring import evaluate_cases
+from fewer.training.checkpoint import work_key
 from fewer.training.devices import check_device, make_accelerator
-from fewer.training.loop import work_key
 
 __all__ = ["adapt", "make_problem", "plan_adapt"]
 
@@ -55,10 +55,13 @@ def plan_adapt(source: str | Path, target: str | Path, settings: AdaptSettings |
     settings = settings.of_method()
     domains = open_domains(source, target, settings)
     p = domains.preparation
+    first = read_picture(domains.source[0].images[0])
+    if settings.augment == "auto":
+        settings = settings.model_copy(update={"augment": "upright" if first.spaced else "light"})
     network = build_network(settings, p.dims, p.channels, len(p.classes))
     check_network(network.model, network.name, p.channels, len(p.classes), p.patch)
     count = len(domains.source) + len(domains.held) + len(domains.target) + len(domains.unlabelled)
-    held = count * prod(p.shape_of(read_picture(domains.source[0].images[0]))) * (4 * p.channels + 1)
+    held = count * prod(p.shape_of(first)) * (4 * p.channels + 1)
     copies = {"ms-mt": 2, "mt-uda": 3, "le-uda": 3}.get(settings.method, 1)
     # student and teacher pass through one after the other; the teacher keeps no activations
     shape = (2 * settings.batch, p.channels, *p.patch)
@@ -74,7 +77,7 @@ def make_problem(plan: AdaptPlan) -> Problem:
         return p.sample(read_case(data, case, p.channels))
 
     def sampler(pairs: Sequence[Pair], stream: int) -> Callable[[int], tuple[Tensor, Tensor]]:
-        return PatchSampler(HeldStore(pairs, p), settings, stream=stream).batch
+        return BalancedSampler(HeldStore(pairs, p), settings, stream=stream).batch
 
     loss = named_loss(settings.loss)
     layers = getattr(plan.network.model, "upsamples", None)
@@ -136,42 +139,40 @@ def adapt(
     check_device(settings)
     began = perf_counter()
     judged = open_data(test) if test is not None else None
-    with ExitStack() as stack:
-        run = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume)) if out else None
-        if run is not None and resume and run.has("report_json"):
-            raise FewerError(f"the adaptation in {out} is finished; give --overwrite to do it again")
-        plan = plan_adapt(source, target, settings)
-        for line in plan.lines():
-            if tell is not None:
-                tell(line)
-        scratch = None
-        if run is not None:
-            values = {k: v for k, v in settings.model_dump(mode="json").items() if v is not None}
-            run.write_config({"task": "segment", "source": str(source), "target": str(target), "settings": values})
-            scratch = run.path / ".scratch"
-            scratch.mkdir(exist_ok=True)
-        problem = make_problem(plan)
-        key = work_key(
-            plan.settings.model_dump(exclude={"cache", "device"}),
-            plan.domains.preparation.to_dict(),
-            [case.name for case in (*plan.domains.source, *plan.domains.target)],
-        )
-        work = Work(
-            scratch, key, make_accelerator(settings), progress, tell or (lambda line: None), list(plan.domains.notes)
-        )
-        problem.network.to(work.accelerator.device)
-        adapted = METHODS[settings.method].run(problem, plan.settings, work)
-        model = _whole(adapted).cpu().eval()
-        result = AdaptedRun(model, plan, adapted, None, work.notes)
+    problem_of = cache(make_problem)  # the page shows images of it, which are read once
+
+    def fit(plan: AdaptPlan, scratch: Path | None) -> AdaptedRun:
+        result = _adapt(problem_of(plan), plan, scratch, progress, tell or (lambda line: None))
         if judged is not None:
-            result.evaluation = evaluate_cases(model, judged, judged.cases, plan.domains.preparation, progress=progress)
+            preparation = plan.domains.preparation
+            result.evaluation = evaluate_cases(result.model, judged, judged.cases, preparation, progress=progress)
         result.seconds = perf_counter() - began
-        if run is not None:
-            with run.together():
-                _save(run, result, problem, judged, command)
-            shutil.rmtree(run.path / ".scratch", ignore_errors=True)
-            result.folder = run.home
         return result
+
+    training = Training(
+        "segment",
+        lambda: plan_adapt(source, target, settings),
+        lambda plan: {"source": str(source), "target": str(target)},
+        fit,
+        lambda run, plan, result: _save(run, result, problem_of(plan), judged, command),
+        what="adaptation",
+    )
+    return carry_out(training, settings, Order(out, overwrite, resume, tell, command))
+
+
+def _adapt(
+    problem: Problem, plan: AdaptPlan, scratch: Path | None, progress: Progress, tell: Callable[[str], None]
+) -> AdaptedRun:
+    domains, settings = plan.domains, plan.settings
+    key = work_key(
+        settings.model_dump(exclude={"cache", "device"}),
+        domains.preparation.to_dict(),
+        [case.name for case in (*domains.source, *domains.target)],
+    )
+    work = Work(scratch, key, make_accelerator(settings), progress, tell, list(domains.notes))
+    problem.network.to(work.accelerator.device)
+    adapted = METHODS[settings.method].run(problem, settings, work)
+    return AdaptedRun(_whole(adapted).cpu().eval(), plan, adapted, None, work.notes)
 
 
 def _whole(adapted: Adapted) -> nn.Module:
@@ -184,10 +185,9 @@ def _save(run: RunFolder, result: AdaptedRun, problem: Problem, judged: SegmentD
 
     plan = result.plan
     d, p = plan.domains, plan.domains.preparation
-    plain = {k: v for k, v in plan.settings.model_dump(mode="json").items() if v is not None}
     # scans of the target have trained, if without masks: an evaluation on this very folder says so
     split = {"data": str(d.target_data.root.resolve()), "train": [c.name for c in d.target], "val": []}
-    facts = {"preparation": p.to_dict(), "settings": plain, "split": split}
+    facts = {"preparation": p.to_dict(), "settings": plain_settings(plan.settings), "split": split}
     meta = {"task": "segment", "segment": facts, "model": plan.network.name, "input_size": [p.channels, *p.patch]}
     source = source_of(result.model, plan.network.source)
     save_artefact(run.path, result.model, [], source, meta, preprocess=p.preprocess())

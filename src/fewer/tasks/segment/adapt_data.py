@@ -135,7 +135,7 @@ def _listed(data: SegmentData, file: str, wanted: int) -> list[Case]:
         for cell in row:
             name = Path(cell.strip()).name
             stem = name.split(".")[0]
-            stem = stem[:-5] if stem[-5:-4] == "_" and stem[-4:].isdigit() else stem
+            stem = stem[:-5] if stem[-5:-4] == "_" and stem[-4:].isdecimal() else stem
             if stem in known and known[stem] not in found:
                 found.append(known[stem])
     if len(found) < wanted:

@@ -29,13 +29,35 @@ class AdaptSettings(AdaptationSettings, TrainSettings):
         description="dynunet (its norm, InstanceNorm, carries over between domains better than BatchNorm), or another "
         "of fewer list networks.",
     )
-    batch: int = Field(default=8, ge=1, description="Samples per step.")
-    steps: int = Field(default=600, ge=1, description="Steps of all stages together, without those of a translator.")
-    every: int = Field(default=100, ge=1, description="Steps between looks at the choice, which leave a checkpoint.")
+    batch: int = Field(
+        default=4, ge=1, description="Samples per step; on few scans, many small steps learn more than few large ones."
+    )
+    steps: int = Field(default=1600, ge=1, description="Steps of all stages together, without those of a translator.")
+    width: int = Field(
+        default=8,
+        ge=1,
+        json_schema_extra={"group": "Network"},
+        description="Channels of the first level; they double at every further one.",
+    )
+    learning_rate: float = Field(default=4e-3, gt=0, description="Rate after its warm-up.")
+    rate_warm_up: float = Field(default=0.1, ge=0, lt=1, description="Share of the training in which the rate rises.")
+    every: int = Field(default=400, ge=1, description="Steps between looks at the choice, which leave a checkpoint.")
     normalise: Literal["auto", "zscore", "inside", "global", "ct", "none"] = Field(
         default="inside",
         json_schema_extra={"group": "Images"},
         description="As in fewer train; inside (each image by itself, without the air around) suits both domains.",
+    )
+    patch_voxels: int = Field(
+        default=16384,
+        ge=64,
+        json_schema_extra={"group": "Images"},
+        description="Most voxels of a patch that is fitted; 16384 are 128 x 128, or 25 x 25 x 25.",
+    )
+    augment: Literal["auto", "none", "upright", "light", "full"] = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        default="auto",
+        json_schema_extra={"group": "Images"},
+        description="As in fewer train; auto: upright for images with a spacing, which are scans that lie alike, else "
+        "light.",
     )
     source_list: str | None = Field(
         default=None,

@@ -22,7 +22,8 @@ def augmentation(level: str, dims: int) -> Augment:
     Parameters
     ----------
     level
-        ``none``; ``light``: flips, quarter turns of square planes, brightness and contrast; ``full``: rotation up to
+        ``none``; ``upright``: mirrored along the first axis, brightness and contrast; ``light``: flips along all axes,
+        quarter turns of square planes, brightness and contrast; ``full``: as light, and rotation up to
         15 degrees, scale 0.8 to 1.2, gamma, blur and noise as well.
     dims
         2 or 3.
@@ -40,8 +41,8 @@ def augmentation(level: str, dims: int) -> Augment:
     """
     if level == "none":
         return lambda image, mask, rng: (image, mask)
-    if level == "light":
-        return _light
+    if level in ("light", "upright"):
+        return _light if level == "light" else _upright
     heavy = _full(dims)
 
     def both(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -57,6 +58,17 @@ def _plain(value: Any) -> Tensor:
     return (value.as_tensor() if hasattr(value, "as_tensor") else torch.as_tensor(value)).contiguous()
 
 
+def _brighter(image: Tensor, rng: np.random.Generator) -> Tensor:
+    gain, shift = 1 + 0.15 * float(rng.standard_normal()), 0.1 * float(rng.standard_normal())
+    return image * gain + shift
+
+
+def _upright(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    if rng.random() < 0.5:
+        image, mask = image.flip(1), mask.flip(1)
+    return _brighter(image, rng), mask.contiguous()
+
+
 def _light(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     axes = [axis for axis in range(1, image.ndim) if rng.random() < 0.5]
     turns, square = int(rng.integers(4)), image.shape[-1] == image.shape[-2]
@@ -64,8 +76,7 @@ def _light(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tenso
     for array in (image, mask):
         array = array.flip(axes) if axes else array
         found.append(torch.rot90(array, turns, (-2, -1)).contiguous() if square else array.contiguous())
-    gain, shift = 1 + 0.15 * float(rng.standard_normal()), 0.1 * float(rng.standard_normal())
-    return found[0] * gain + shift, found[1]
+    return _brighter(found[0], rng), found[1]
 
 
 def _full(dims: int) -> Any:

@@ -324,7 +324,7 @@ def _channel_files(folder: Path, suffix: str) -> dict[str, tuple[Path, ...]]:
     for path in find_pictures(folder, (suffix,)):
         stem = picture_stem(path)
         name, _, channel = stem.rpartition("_")
-        if not (name and len(channel) == 4 and channel.isdigit()):
+        if not (name and len(channel) == 4 and channel.isdecimal()):
             raise FewerError(f"{path} must end in the number of its channel, for example {stem}_0000{suffix}")
         if int(channel) != len(found.setdefault(name, [])):  # they come in the order of their numbers
             raise FewerError(

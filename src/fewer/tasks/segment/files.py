@@ -129,7 +129,7 @@ def _page(image: Any, mask: bool) -> np.ndarray:
 
 def _sidecar(path: Path, axes: int) -> tuple[float, ...] | None:
     stem = picture_stem(path)
-    for name in (stem, stem[:-5] if stem[-5:-4] == "_" and stem[-4:].isdigit() else stem):
+    for name in (stem, stem[:-5] if stem[-5:-4] == "_" and stem[-4:].isdecimal() else stem):
         file = path.with_name(f"{name}.json")
         if file.is_file():
             try:

@@ -40,7 +40,7 @@ TISSUES = (
 # proton density, T1 and T2 in seconds: of the order of published values at 1.5 T, and chosen here
 _PHYSICS = np.array([
     (0.0, 1.0, 0.01), (0.9, 0.3, 0.08), (0.1, 0.3, 0.005), (1.0, 4.0, 1.5), (0.82, 1.33, 0.11), (0.70, 0.83, 0.08),
-    (0.78, 1.10, 0.088), (0.82, 1.25, 0.098), (0.80, 1.18, 0.084), (0.74, 0.98, 0.056), (0.85, 0.45, 0.16),
+    (0.78, 1.10, 0.088), (0.82, 1.25, 0.098), (0.80, 1.18, 0.084), (0.74, 0.98, 0.056), (0.95, 0.45, 0.40),
     (0.98, 3.0, 0.9),
 ])  # fmt: skip
 
@@ -56,8 +56,12 @@ FREESURFER: Mapping[int, str] = {
     **dict.fromkeys((12, 51), "putamen"),
     **dict.fromkeys((13, 52), "pallidum"),
     **dict.fromkeys((30, 62, 136, 137, 163, 164), "white"),
+    **dict.fromkeys((25, 57), "white"),
 }
-"""Numbers of FreeSurfer's labels; those above 500 (outside of the brain) become scalp, every other one air."""
+"""Numbers of FreeSurfer's labels; those above 500 (outside of the brain) become scalp, every other one air.
+
+Lesions of the subjects themselves (25, 57) count as healthy white matter, because lesions are drawn here.
+"""
 
 _VENTRICLES = (4, 5, 14, 15, 43, 44, 72)
 
@@ -90,7 +94,7 @@ class SpinEcho:
 
 SEQUENCES = {
     "t1": SpinEcho(0.5, 0.015, (0.4, 0.4, 0.4), 0.03, 0.2, 0.8),
-    "t2": SpinEcho(4.0, 0.1, (0.3, 0.8, 0.6), 0.05, 0.4, 0.4),
+    "t2": SpinEcho(4.0, 0.1, (0.3, 0.8, 0.6), 0.05, 0.4, 0.5),
 }
 """Source-like and target-like."""
 
@@ -171,7 +175,7 @@ def _add(tissue: np.ndarray, mask: np.ndarray, sequence: SpinEcho, rng: np.rando
     if rng.random() < sequence.lesions:
         white = np.argwhere(tissue == TISSUES.index("white"))
         at = white[int(rng.integers(len(white)))]
-        where = _ball(tissue.shape, at, rng.uniform(2.0, 4.5, tissue.ndim)) & (tissue >= TISSUES.index("csf"))
+        where = _ball(tissue.shape, at, rng.uniform(2.5, 4.5, tissue.ndim)) & (tissue >= TISSUES.index("csf"))
         tissue[where], mask[where] = TISSUES.index("lesion"), CLASSES["lesion"]
 
 

@@ -186,7 +186,7 @@ def _cases(place: Path, preparation: Preparation) -> list[Case]:
     groups: dict[str, list[Path]] = {}
     for case in cases:  # nnU-Net's names: the channel is the last four digits
         name, mark, channel = case.name.rpartition("_")
-        if not (mark and len(channel) == 4 and channel.isdigit()):
+        if not (mark and len(channel) == 4 and channel.isdecimal()):
             return cases
         groups.setdefault(name, []).append(case.images[0])
     sizes = {len(paths) for paths in groups.values()}

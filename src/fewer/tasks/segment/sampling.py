@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fewer.adaptation.style import UNKNOWN
 from fewer.tasks.segment.augment import augmentation
 from fewer.tasks.segment.dataset import Case, SegmentData
 from fewer.tasks.segment.preparation import Preparation
 from fewer.tasks.segment.reading import read_case
 from fewer.tasks.segment.settings import TrainSettings
 
-__all__ = ["CaseStore", "HeldStore", "PatchSampler", "crop"]
+__all__ = ["BalancedSampler", "CaseStore", "HeldStore", "PatchSampler", "crop"]
 
 REMEMBERED = 20_000
 """Voxels of each class of a case that a patch may be centred on."""
@@ -65,7 +67,7 @@ class CaseStore:
             rng = np.random.default_rng([7, index])
             found = []
             for value in np.unique(mask.numpy()):
-                if value:
+                if 0 < value < UNKNOWN:
                     voxels = np.argwhere(mask.numpy() == value).astype(np.int32)
                     found.append(voxels[rng.permutation(len(voxels))[:REMEMBERED]])
             self._places[index] = found
@@ -165,3 +167,31 @@ class PatchSampler:
                 start.append(int(np.clip(centre[axis] - shift, 0, length - size)))
         pair = crop(image, start, patch), crop(mask[None], start, patch)
         return self.augment(*pair, rng)
+
+
+class BalancedSampler(PatchSampler):
+    """Batches in which rare structures are no rarer than others: half of the cases are drawn by a structure they have.
+
+    A small training sees a structure that few scans have too seldom to learn it.
+    """
+
+    SHARE = 0.5
+
+    def _draw(self, key: list[int]) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng(key)
+        having = self._having
+        if having and rng.random() < self.SHARE:
+            cases = having[int(rng.integers(len(having)))]
+            return self.draw(cases[int(rng.integers(len(cases)))], rng)
+        return self.draw(int(rng.integers(len(self.store))), rng)
+
+    @cached_property
+    def _having(self) -> list[list[int]]:
+        """For each structure that appears, the cases that have it."""
+        found: dict[int, list[int]] = {}
+        for index in range(len(self.store)):
+            mask = self.store[index][1]
+            for value in [] if mask is None else np.unique(mask.numpy()).tolist():
+                if 0 < value < UNKNOWN:
+                    found.setdefault(value, []).append(index)
+        return list(found.values())

@@ -92,10 +92,11 @@ class TrainSettings(LoopSettings):
         le=1,
         description="Share of patches centred on a structure.",
     )
-    augment: Literal["none", "light", "full"] = Field(
+    augment: Literal["none", "upright", "light", "full"] = Field(
         json_schema_extra={"group": "Images"},
         default="light",
-        description="none, light (flips, quarter turns, brightness) or full (rotation, scale, blur and noise as well).",
+        description="none, upright (mirrored along the first axis, brightness: for scans that all lie alike, in which "
+        "place tells much), light (flips, quarter turns, brightness) or full (rotation, scale, blur, noise as well).",
     )
     fold: int = Field(
         json_schema_extra={"group": "Images"},
@@ -209,7 +210,7 @@ class PredictSettings(StrictSettings):
     --------
     >>> PredictSettings.of({"overlap": 1.0})
     Traceback (most recent call last):
-    fewer.core.errors.FewerError: settings: overlap=1.0: Input should be less than 1
+    fewer.core.errors.FewerError: settings: overlap=1.0: must be less than 1
     """
 
     overlap: float = Field(

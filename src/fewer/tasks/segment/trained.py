@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from fewer.core.display import Fact, Shown
 from fewer.models.spec import LoadedModel
 from fewer.tasks.segment.dataset import SegmentData, Split
 from fewer.tasks.segment.evaluation import Evaluation
@@ -55,8 +56,8 @@ class TrainingPlan:
         ]
 
 
-@dataclass(eq=False)
-class TrainedRun:
+@dataclass(eq=False, repr=False)
+class TrainedRun(Shown):
     """What :func:`train` returns.
 
     Attributes
@@ -87,6 +88,15 @@ class TrainedRun:
     warm_up: list[dict[str, float]] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     folder: Path | None = None
+
+    def shown(self) -> tuple[str, list[Fact]]:
+        """The scores, and where the run is."""
+        scores = [(f"score {number}", line) for number, line in enumerate(self.lines(), 1)]
+        return "Trained a segmentation", [
+            *scores,
+            ("best step", str(self.best_step)),
+            ("saved", str(self.folder or "")),
+        ]
 
     def lines(self) -> list[str]:
         """The scores of the cases that judged."""

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
-from contextlib import ExitStack
 from math import prod
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +16,7 @@ from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.models.artefact import save_artefact
 from fewer.models.spec import load_model
+from fewer.tasks.runs import Order, Training, carry_out, plain_settings
 from fewer.tasks.segment.dataset import Case, SegmentData, Split, open_data
 from fewer.tasks.segment.inference import predict_logits
 from fewer.tasks.segment.losses import ScaledLoss, named_loss
@@ -30,7 +28,8 @@ from fewer.tasks.segment.scoring import evaluate_cases
 from fewer.tasks.segment.settings import TrainSettings
 from fewer.tasks.segment.trained import TrainedRun, TrainingPlan
 from fewer.tasks.segment.warmup import WARM, transfer, warm_up
-from fewer.training.loop import Fit, Validation, check_device, fit, make_accelerator, work_key
+from fewer.training.checkpoint import Checkpoint, work_key
+from fewer.training.loop import Fit, Validation, check_device, fit, make_accelerator
 
 __all__ = ["plan_training", "train"]
 
@@ -139,39 +138,24 @@ def train(
     settings, progress = settings or TrainSettings(), progress or Silent()
     check_device(settings)
     # under torchrun or accelerate launch, one process owns the folder; the others read its checkpoint when they resume
-    helper = int(os.environ.get("RANK", "0")) > 0
-    if helper:
-        progress, tell = Silent(), None
-    with ExitStack() as stack:
-        own = out is not None and not helper
-        run = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume)) if own and out else None
-        if run is not None and resume and run.has("report_json"):
-            raise FewerError(f"the training in {out} is finished; give --overwrite to do it again")
+    if int(os.environ.get("RANK", "0")) > 0:
+        scratch = Path(out) / ".scratch" if out is not None and resume else None
+        return _train(plan_training(data, settings, split), settings, scratch, Silent(), judge=False)
+
+    def plan() -> TrainingPlan:
         with progress.stage("look at the data", 1) as stage:
-            plan = plan_training(data, settings, split)
+            found = plan_training(data, settings, split)
             stage.advance(1)
-        for line in plan.lines():
-            if tell is not None:
-                tell(line)
-        scratch = None
-        if run is not None:
-            run.write_config({"task": "segment", "data": str(plan.data.root), "settings": _plain(settings)})
-            run.log("started", command=command, memory=plan.sentence)
-            scratch = run.path / ".scratch"
-            scratch.mkdir(exist_ok=True)
-        elif helper and out is not None and resume:
-            scratch = Path(out) / ".scratch"
-        result = _train(plan, settings, scratch, progress, judge=not helper)
-        if run is not None:
-            with run.together():
-                _save(run, plan, result, settings, command)
-            shutil.rmtree(run.path / ".scratch", ignore_errors=True)
-            result.folder = run.home
-        return result
+        return found
 
-
-def _plain(settings: TrainSettings) -> dict[str, Any]:
-    return {k: v for k, v in settings.model_dump(mode="json").items() if v is not None}
+    training = Training(
+        "segment",
+        plan,
+        lambda plan: {"data": str(plan.data.root)},
+        lambda plan, scratch: _train(plan, settings, scratch, progress),
+        lambda run, plan, result: _save(run, plan, result, settings, command),
+    )
+    return carry_out(training, settings, Order(out, overwrite, resume, tell, command))
 
 
 def _train(
@@ -213,8 +197,7 @@ def _train(
         accelerator,
         name="train",
         progress=progress,
-        checkpoint=scratch and scratch / "checkpoint.safetensors",
-        key=key,
+        checkpoint=Checkpoint.within(scratch, key),
         validate=Validation(lambda net: pooled_dice(net, judged), name="Dice") if judges else None,
     )
     found.load_best(model)
@@ -288,7 +271,7 @@ def _save(run: RunFolder, plan: TrainingPlan, result: TrainedRun, settings: Trai
     from fewer.tasks.segment.pages import training_page
 
     split = {"data": str(plan.data.root.resolve()), "train": list(plan.split.train), "val": list(plan.split.val)}
-    facts = {"preparation": plan.preparation.to_dict(), "settings": _plain(settings), "split": split}
+    facts = {"preparation": plan.preparation.to_dict(), "settings": plain_settings(settings), "split": split}
     size = [plan.preparation.channels, *plan.preparation.patch]
     meta = {"task": "segment", "segment": facts, "model": plan.network.name, "input_size": size}
     preprocess = plan.preparation.preprocess()

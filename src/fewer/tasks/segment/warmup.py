@@ -25,7 +25,8 @@ from fewer.tasks.segment.networks import build_network, scales
 from fewer.tasks.segment.preparation import Preparation, fit_preparation
 from fewer.tasks.segment.sampling import CaseStore, PatchSampler
 from fewer.tasks.segment.settings import TrainSettings
-from fewer.training.loop import fit, make_accelerator, work_key
+from fewer.training.checkpoint import Checkpoint, work_key
+from fewer.training.loop import fit, make_accelerator
 
 __all__ = ["WARM", "WarmNetwork", "transfer", "warm_network", "warm_up"]
 
@@ -167,8 +168,7 @@ def warm_up(
         "steps": settings.warm_up_steps,
         "name": "warm-up",
         "progress": progress or Silent(),
-        "checkpoint": checkpoint,
-        "key": key,
+        "checkpoint": None if checkpoint is None else Checkpoint(checkpoint, key),
     }
     if kind == "contrastive":
         return _contrast(model, sampler, settings, accelerator, common)

@@ -40,7 +40,7 @@ class CasiaB:
     def is_gallery(self, walk: Walk) -> bool:
         """Whether a sequence is in the gallery."""
         number = walk.kind.partition("-")[2]
-        return walk.condition == "nm" and number.isdigit() and int(number) <= self.gallery
+        return walk.condition == "nm" and number.isdecimal() and int(number) <= self.gallery
 
     def fits(self, walks: Walks) -> bool:
         """Whether kinds are named as in CASIA-B."""

@@ -109,7 +109,7 @@ class CrossView:
     def __call__(self, walks: Walks) -> Scores:
         """Score embeddings."""
         conditions = sorted({walk.condition for walk in walks.walks})
-        by_name = all(walk.kind.partition("-")[2].isdigit() for walk in walks.walks)
+        by_name = all(walk.kind.partition("-")[2].isdecimal() for walk in walks.walks)
         if not by_name:
             first: dict[tuple[str, str], Walk] = {}
             for walk in sorted(walks.walks):

@@ -1,0 +1,26 @@
+# The demo in a container:
+#   docker build -t fewer .
+#   docker run --rm -v "$PWD/out:/out" fewer demo --out /out/demo-run
+# Any other verb works the same way, for example: docker run --rm -v "$PWD:/work" fewer info fewer/mobilenet-v2
+FROM python:3.11-slim AS build
+RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY pyproject.toml constraints.txt requirements-assets.txt CMakeLists.txt README.md LICENSE ./
+COPY native native
+COPY src src
+# the CPU build of torch: the default one brings gigabytes of CUDA that no verb here needs
+RUN python -m venv /opt/fewer \
+ && /opt/fewer/bin/pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu \
+      -c constraints.txt ".[assets,deploy,select]" \
+ && /opt/fewer/bin/pip install --no-cache-dir --no-deps -r requirements-assets.txt
+
+FROM python:3.11-slim
+# libgomp is the OpenMP runtime that torch and the kernels share
+RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
+COPY --from=build /opt/fewer /opt/fewer
+ENV PATH=/opt/fewer/bin:$PATH MPLBACKEND=Agg
+RUN useradd --create-home user
+USER user
+WORKDIR /work
+ENTRYPOINT ["fewer"]
+CMD ["--help"]

@@ -1,0 +1,112 @@
+"""What the help of a verb shows: the options that most people need and examples; ``--help-all`` shows the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+__all__ = ["ALL", "COMMON", "EXAMPLES", "GROUPS", "CommonOnly", "closing_words", "full_help", "group_of", "plain_help"]
+
+ALL = "--help-all"
+
+GROUPS = {
+    "Start here": ("demo", "info", "list"),
+    "Make a model cheaper": (
+        "compress", "recover", "report", "bench", "export", "sense", "plan", "apply", "profile",
+    ),
+    "Get a model from few labels": ("select", "doctor", "train", "eval", "predict", "adapt"),
+    "People, and privacy": ("private", "study", "tune"),
+}  # fmt: skip
+"""Headings of ``fewer --help``, and the verbs under each, in the order in which a newcomer meets them."""
+
+_ALWAYS = ("--out", "--dry-run", "--overwrite", "--resume")
+_TRAINING = ("--steps", "--seconds", "--batch", "--learning-rate")
+
+COMMON = {
+    "compress": ("--images", "--budget", "--preset", "--labelled", "--recover", "--pattern", "--tokens", *_ALWAYS),
+    "sense": ("--images", "--preset", "--pattern", "--tokens", "--measure", *_ALWAYS),
+    "demo": ("--budget", "--out", "--overwrite", "--resume"),
+    "train": ("--task", "--preset", "--network", "--size", "--patch", "--encoder", *_TRAINING, *_ALWAYS),
+    "adapt": ("--method", "--test", "--network", "--source-labels", *_TRAINING, *_ALWAYS),
+    "tune": ("--language", "--encoder", "--images", "--lora", *_TRAINING, *_ALWAYS),
+}
+"""Options that the short help shows, by verb; verbs that are not here have few enough to show all."""
+
+EXAMPLES = {
+    "compress": (
+        "fewer compress fewer/mobilenet-v2 --images photos/ --budget weights=50%",
+        "fewer compress timm/resnet50 --images photos/ --budget size=8MB --out small/",
+        "fewer compress net.py:make --images photos/ --budget latency=0.3x",
+    ),
+    "sense": ("fewer sense fewer/mobilenet-v2 --images photos/ --out run/",),
+    "plan": ("fewer plan run/ --budget size=4MB",),
+    "apply": ("fewer apply run/ --plan plan.json --out smaller/",),
+    "recover": ("fewer recover run/ --time 10min",),
+    "bench": ("fewer bench run/ --vs onnxruntime,openvino",),
+    "export": ("fewer export run/ --to onnx",),
+    "demo": ("fewer demo", "fewer demo fewer/mobilenet-v2 --budget size=4MB", "fewer demo gait"),
+    "select": (
+        "fewer select photos/ --budget labels=100 --out queue/",
+        "fewer select --continue queue/ --labels labels.csv --budget labels=50",
+    ),
+    "doctor": ("fewer doctor data/ --task segment", "fewer doctor data/ --fix --out repaired/"),
+    "train": ("fewer train photos-by-class/ --task classify --steps 2000", "fewer train scans/ --task segment"),
+    "eval": ("fewer eval run/ data/", "fewer eval predictions/ data/ --task segment"),
+    "predict": ("fewer predict run/ images/ --out masks/",),
+    "info": ("fewer info fewer/mobilenet-v2", "fewer info run/"),
+    "list": ("fewer list models", "fewer list tasks"),
+}
+"""Commands at the end of a verb's help. They are checked like those of the documentation."""
+
+
+class CommonOnly:
+    """Draws the help of a verb without the options that few people need, and counts what it leaves out."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        from cyclopts.help import DefaultFormatter
+
+        self.names = frozenset(names)
+        self._draw = DefaultFormatter()
+
+    def __call__(self, console: Any, options: Any, panel: Any) -> None:
+        """One panel of the help; nothing where no option of it is left."""
+        shown = [entry for entry in panel.entries if not entry.names or self.names & {*entry.names}]
+        if shown:
+            self._draw(console, options, panel.copy(entries=shown))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._draw, name)  # usage and description are drawn as ever
+
+
+def group_of(verb: str) -> str:
+    """The heading that a verb stands under."""
+    return next(heading for heading, verbs in GROUPS.items() if verb in verbs)
+
+
+def full_help(words: Sequence[str]) -> bool:
+    """Whether all options are asked for."""
+    return ALL in words
+
+
+def plain_help(words: Sequence[str]) -> list[str]:
+    """The same words with the one option for help that the parser knows."""
+    return ["--help" if word == ALL else word for word in words]
+
+
+def closing_words(verb: str, words: Sequence[str]) -> str:
+    """What stands under the options of a verb: examples, and where the other options are.
+
+    Examples
+    --------
+    >>> print(closing_words("plan", []))
+    Example
+      fewer plan run/ --budget size=4MB
+    """
+    lines = []
+    if found := EXAMPLES.get(verb, ()):
+        lines += ["Example" if len(found) == 1 else "Examples", *(f"  {command}" for command in found)]
+    if verb in COMMON and not full_help(words):
+        task = next((f" --task {b}" for a, b in pairwise(words) if a == "--task"), "")
+        lines += ["", f"All options: fewer {verb}{task} {ALL}"]
+    return "\n".join(lines)

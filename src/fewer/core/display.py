@@ -1,0 +1,74 @@
+"""What an object looks like when a person types its name: a title and a few facts, as text and in a notebook."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+__all__ = ["Fact", "Shown", "amount", "counted"]
+
+Fact = tuple[str, str]
+"""A name and what is to be said about it."""
+
+
+class Shown:
+    """An object with a title and facts; its ``repr`` is a few lines, and a notebook shows a table.
+
+    Examples
+    --------
+    >>> class Cat(Shown):
+    ...     def shown(self):
+    ...         return "A cat", [("name", "Tom"), ("lives left", "7")]
+    >>> Cat()
+    A cat
+      name        Tom
+      lives left  7
+    """
+
+    def shown(self) -> tuple[str, Iterable[Fact]]:
+        """The title and the facts. A fact without words is left out."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        title, facts = self.shown()
+        rows = [(name, words) for name, words in facts if words]
+        width = max((len(name) for name, _ in rows), default=0)
+        return "\n".join([title, *(f"  {name:<{width}}  {words}" for name, words in rows)])
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def _repr_html_(self) -> str:
+        title, facts = self.shown()
+        rows = "".join(
+            f'<tr><td style="text-align:left">{html.escape(name)}</td>'
+            f'<td style="text-align:left">{html.escape(words)}</td></tr>'
+            for name, words in facts
+            if words
+        )
+        return f"<b>{html.escape(title)}</b><table>{rows}</table>"
+
+
+def amount(number: float) -> str:
+    """A number in three digits, with a thousand, a million or a billion as one letter.
+
+    Examples
+    --------
+    >>> amount(22_050_664), amount(110), amount(0.0123)
+    ('22.1M', '110', '0.0123')
+    """
+    for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= 0.9995 * factor:
+            return f"{number / factor:.3g}{letter}"
+    return f"{number:.3g}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, which gets an s where there is not just one.
+
+    Examples
+    --------
+    >>> counted(1, "layer"), counted(0, "layer"), counted(1200, "image")
+    ('1 layer', '0 layers', '1,200 images')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

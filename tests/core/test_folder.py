@@ -1,0 +1,104 @@
+"""What all folders of fewer have in common: a mark, one writer, old content that stays, and nothing of others."""
+
+from __future__ import annotations
+
+import pytest
+
+from fewer.core.errors import FewerError
+from fewer.core.folder import KINDS, MarkedFolder
+from fewer.core.run import RunFolder
+from fewer.selection.folder import QueueFolder
+from fewer.study.folder import StudyFolder
+
+FOLDERS = (RunFolder, QueueFolder, StudyFolder)
+
+
+class Notes(MarkedFolder):
+    MARK, MAKER, FOLDERS = ".fewer-notes", "fewer notes", frozenset(["drafts"])
+
+    def is_part(self, name: str) -> bool:
+        return name.endswith(".txt")
+
+
+def begun(place, **how) -> Notes:
+    notes = Notes(place)
+    notes.look()
+    notes.hold()
+    with notes.taking_over():
+        notes.settle()
+        notes.begin(**how)
+    return notes
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_a_folder_of_others_is_refused_and_stays_as_it_is(kind, tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(FewerError, match=f"is not empty and was not made by {kind.MAKER}; choose another --out"):
+        kind.create(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+@pytest.mark.parametrize("other", FOLDERS)
+def test_a_folder_is_opened_as_what_it_is(kind, other, tmp_path):
+    with other.create(tmp_path / "a"):
+        pass
+    if kind is other:
+        assert kind.open(tmp_path / "a").home == tmp_path / "a"
+        return
+    with pytest.raises(FewerError, match=f"is a {KINDS[other.MARK]}, not a {KINDS[kind.MARK]}"):
+        kind.open(tmp_path / "a")
+    with pytest.raises(FewerError, match="was not made by"):
+        kind.create(tmp_path / "a")
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_a_mistake_leaves_no_trace_of_a_folder_that_held_nothing(kind, tmp_path):
+    with pytest.raises(FewerError, match="no such images"), kind.create(tmp_path / "new" / "folder"):
+        raise FewerError("no such images")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_there_is_one_writer(kind, tmp_path):
+    with kind.create(tmp_path / "a"), pytest.raises(FewerError, match="is in use by process"):
+        kind.create(tmp_path / "a")
+
+
+def test_replaced_content_goes_when_the_new_one_is_whole_and_what_is_not_ours_stays(tmp_path):
+    place = tmp_path / "notes"
+    with begun(place) as notes:
+        (notes.path / "old.txt").write_text("old")
+        (notes.path / "drafts").mkdir()
+    for name in ("data.csv", "letters"):  # a file and a folder of someone else
+        (place / name).mkdir() if name == "letters" else (place / name).write_text("mine")
+    with begun(place, overwrite=True) as notes:
+        (notes.path / "new.txt").write_text("new")
+        assert (place / "old.txt").exists() and not (place / "new.txt").exists()
+    assert sorted(path.name for path in place.iterdir()) == [".fewer-notes", "data.csv", "letters", "new.txt"]
+
+
+def test_interrupted_new_content_is_gone_on_with_or_thrown_away(tmp_path):
+    place = tmp_path / "notes"
+    with begun(place) as notes:
+        (notes.path / "old.txt").write_text("old")
+    with pytest.raises(KeyboardInterrupt), begun(place, overwrite=True) as notes:
+        (notes.path / "new.txt").write_text("half")
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), begun(place, resume=True) as notes:
+        assert (notes.path / "new.txt").read_text() == "half"
+        raise KeyboardInterrupt
+    with begun(place, overwrite=True) as notes:
+        assert not (notes.path / "new.txt").exists() and (place / "old.txt").exists()
+
+
+def test_files_that_belong_together_come_together_or_not_at_all(tmp_path):
+    with begun(tmp_path / "notes") as notes:
+        with pytest.raises(ZeroDivisionError), notes.together():
+            (notes.path / "a.txt").write_text("one")
+            raise ZeroDivisionError
+        assert not (notes.home / "a.txt").exists()
+        with notes.together():
+            (notes.path / "a.txt").write_text("two")
+            assert not (notes.home / "a.txt").exists()
+        assert (notes.home / "a.txt").read_text() == "two"

@@ -1,0 +1,29 @@
+"""Settings say which value is wrong, and in what way."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+
+from fewer.core.errors import FewerError
+from fewer.core.strict import StrictSettings
+
+
+class Grid(StrictSettings):
+    spacing: Literal["auto", "native"] | tuple[float, ...] = "auto"
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ((float("nan"), 1.0), "spacing.0=nan: must be a finite number"),
+        ((1.0, "x"), "spacing.1='x': must be a valid number"),
+        ("atuo", "spacing cannot be 'atuo'; did you mean 'auto'?"),
+        (3.0, "spacing=3.0: must be a valid tuple"),
+    ],
+)
+def test_of_words_or_numbers_the_mistake_is_told_that_was_made(value, says) -> None:
+    with pytest.raises(FewerError) as told:
+        Grid.of({"spacing": value}, "command line")
+    assert str(told.value) == f"command line: {says}"

@@ -1,0 +1,53 @@
+"""Files that people look for in a repository: there, and not contradicting the package."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import fewer
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_citation_has_the_version_and_the_ten_papers() -> None:
+    text = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert re.search(r"^version: (.+)$", text, re.MULTILINE)[1] == fewer.__version__  # type: ignore[index]
+    assert sorted(int(n) for n in re.findall(r"System (\d+)\.", text)) == list(range(1, 11))
+    assert (
+        len(re.findall(r"^  - type: ", text, re.MULTILINE))
+        == len(re.findall(r"^    title: ", text, re.MULTILINE))
+        == 10
+    )
+
+
+def test_the_citation_is_yaml() -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    found = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert all({"type", "title", "authors", "year", "url"} <= set(one) for one in found["references"])
+    for form in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
+        assert {"name", "description", "body"} <= set(yaml.safe_load(form.read_text("utf-8")))
+
+
+def test_what_the_container_copies_exists() -> None:
+    """The image cannot be built here: this holds its instructions against the repository."""
+    text = (ROOT / "Dockerfile").read_text("utf-8")
+    copied = [words.split()[:-1] for words in re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE)]
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line.startswith("!")}
+    for name in [name for names in copied for name in names]:
+        assert (ROOT / name).exists() and name in allowed
+    extras = (ROOT / "pyproject.toml").read_text("utf-8")
+    for extra in re.search(r'"\.\[([\w,]+)\]"', text)[1].split(","):  # type: ignore[index]
+        assert re.search(rf"^{extra} = \[", extras, re.MULTILINE)
+
+
+def test_targets_of_the_makefile_that_pages_name() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "quickstart.md"):
+        assert {*re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text("utf-8"), re.MULTILINE)} <= targets, page.name
+
+
+def test_types_are_shipped() -> None:
+    assert (ROOT / "src" / "fewer" / "py.typed").is_file()

@@ -1,0 +1,117 @@
+"""Options of a spec: weights of one's own, classes, and how images become the input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from fewer.core.errors import FewerError
+from fewer.models.options import load_checkpoint, split_spec, with_options
+from fewer.models.spec import load_model, load_named
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same weights as people keep them."""
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    state, folder = net.state_dict(), tmp_path_factory.mktemp("weights")
+    files = {name: folder / name for name in ("plain.safetensors", "plain.pt", "training.pth", "wrapped.pt")}
+    save_file(state, files["plain.safetensors"])
+    torch.save(state, files["plain.pt"])
+    torch.save({"epoch": 3, "model": state, "optimizer": {"lr": 0.1}}, files["training.pth"])
+    torch.save({"state_dict": {f"module._orig_mod.{k}": v for k, v in state.items()}}, files["wrapped.pt"])
+    return files
+
+
+def _net() -> nn.Sequential:
+    torch.manual_seed(2)
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize("name", ["plain.safetensors", "plain.pt", "training.pth", "wrapped.pt"])
+def test_weights_are_found_however_they_were_kept(weights: dict[str, Path], name: str) -> None:
+    net = load_checkpoint(_net(), weights[name])
+    torch.manual_seed(1)
+    assert torch.equal(net[0].weight, nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))[0].weight)
+
+
+def test_a_checkpoint_that_holds_code_is_not_opened(tmp_path: Path) -> None:
+    torch.save(_net(), tmp_path / "whole.pt")
+    with pytest.raises(FewerError, match="holds more than weights"):
+        load_checkpoint(_net(), tmp_path / "whole.pt")
+
+
+def test_checkpoints_of_another_model(weights: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(FewerError, match=r"lacks 4.weight.*"):
+        load_checkpoint(nn.Sequential(*_net(), nn.ReLU(), nn.Linear(3, 2)), weights["plain.pt"])
+    with pytest.raises(FewerError, match="classes=3"):
+        load_checkpoint(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 5)), weights["plain.pt"])
+    with pytest.raises(FewerError, match="does not exist"):
+        load_checkpoint(_net(), tmp_path / "none.pt")
+    (tmp_path / "cut.safetensors").write_bytes(weights["plain.safetensors"].read_bytes()[:40])
+    with pytest.raises(FewerError, match="truncated"):
+        load_checkpoint(_net(), tmp_path / "cut.safetensors")
+
+
+def test_a_spec_with_options_opens_the_same_model_again(tmp_path: Path) -> None:
+    from fewer.models import builtin
+
+    model = builtin.build("mnist-cnn")
+    save_file(model.state_dict(), tmp_path / "mine.safetensors")
+    spec = with_options("fewer/mnist-cnn", checkpoint=tmp_path / "mine.safetensors", input_size="1x28x28", mean="0.2")
+    for loaded in (load_model(spec), load_named(spec, "config.toml")):
+        assert loaded.preprocess.mean == (0.2,) and loaded.preprocess.std == (0.3081,)
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, loaded.model.state_dict()[name])
+
+
+def test_preprocessing_that_nobody_gave_is_called_assumed(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("from torch import nn\ndef make():\n    return nn.Linear(2, 2)\n")
+    spec = f"{tmp_path / 'net.py'}:make"
+    assert load_model(spec).assumed and load_model(nn.Linear(2, 2)).assumed
+    assert not load_model(f"{spec}?input_size=96").assumed
+    assert load_model(f"{spec}?input_size=1x28x28").preprocess.mean == (0.5,)
+    assert not load_model("fewer/vit-small-16").assumed
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("fewer/vit-small-16?chekpoint=a.pt", "did you mean 'checkpoint'"),
+        ("fewer/vit-small-16?mean=grey", "'grey' is no number"),
+        ("fewer/vit-small-16?input_size=big", "write a side such as 96"),
+        ("fewer/vit-small-16?classes=ten", "classes=10"),
+        ("fewer/vit-small-16?classes=²", "classes=10"),
+        ("fewer/vit-small-16?classes=0", "classes=10"),
+        ("fewer/vit-small-16?classes=99999999999", "classes=10"),
+        ("fewer/vit-small-16?input_size=²x3", "write a side such as 96"),
+        ("fewer/vit-small-16?input_size=9999999999", "write a side such as 96"),
+        ("fewer/vit-small-16?crop=", "unknown option"),
+    ],
+)
+def test_options_that_cannot_be_read(spec: str, message: str) -> None:
+    with pytest.raises(FewerError, match=message):
+        split_spec(spec)
+
+
+@pytest.mark.apart  # it may declare operators of torchvision for good
+def test_torchvision_classifiers_bring_their_own_preprocessing() -> None:
+    from fewer.models import adapters
+    from fewer.models.build import build_architecture
+
+    try:
+        adapters.import_torchvision()
+    except FewerError as error:
+        pytest.skip(str(error))
+    model, preprocess = adapters.torchvision_model("squeezenet1_1", pretrained=False, num_classes=5)
+    assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
+    assert preprocess.input_size == (3, 224, 224) and preprocess.crop == 0.875
+    source = {"kind": "torchvision", "name": "squeezenet1_1", "kwargs": {"num_classes": 5}}
+    assert build_architecture(source).state_dict().keys() == model.state_dict().keys()
+    with pytest.raises(FewerError, match="did you mean 'torchvision/resnet50'"):
+        adapters.torchvision_model("resnt50", pretrained=False)

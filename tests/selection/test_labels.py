@@ -1,0 +1,118 @@
+"""Labels that come back from each tool: what counts, what does not, and what cannot be meant."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewer.core.errors import FewerError
+from fewer.selection.labels import read_labels
+
+NAMES = ["a/1.png", "a/2.png", "b/1.png"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A pool whose pictures are 6 x 4 pixels."""
+    for name in NAMES:
+        (tmp_path / "pool" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (6, 4)).save(tmp_path / "pool" / name)
+    return tmp_path / "pool"
+
+
+def written(folder: Path, name: str, value) -> Path:
+    path = folder / name
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    return path
+
+
+def task(image: str, *annotations, **data):
+    return {"data": {"image": image, **data}, "annotations": list(annotations)}
+
+
+def choice(*words, cancelled=False):
+    return {"was_cancelled": cancelled, "result": [{"type": "choices", "value": {"choices": list(words)}}]}
+
+
+def test_the_last_annotation_of_label_studio_counts_and_a_cancelled_one_does_not(root):
+    tasks = [
+        task("/data/local-files/?d=a%2F1.png", choice("crack"), choice("whole")),
+        task("/data/upload/1/0123abcd-2.png", choice("crack"), choice("whole", cancelled=True)),
+        task("s3://bucket/b/1.png", choice("whole", cancelled=True)),  # looked at and left
+        task("http://host/elsewhere.png", choice("crack")),
+    ]
+    found = read_labels(written(root.parent, "export.json", tasks), root, NAMES)
+    assert found.kind == "labelstudio"
+    assert found.labels == {"a/1.png": "whole", "a/2.png": "crack"}
+    assert found.unknown == ["http://host/elsewhere.png"]
+
+
+def test_our_own_name_in_a_task_beats_its_url(root):
+    tasks = [task("http://host/a/1.png", choice("crack"), fewer_name="b/1.png")]
+    assert read_labels(written(root.parent, "e.json", tasks), root, NAMES).labels == {"b/1.png": "crack"}
+
+
+def test_boxes_are_a_label_without_a_class(root):
+    boxed = {"result": [{"type": "rectanglelabels", "value": {"rectanglelabels": ["crack"]}}]}
+    found = read_labels(written(root.parent, "e.json", [task("a/2.png", boxed)]), root, NAMES)
+    assert found.labels == {"a/2.png": None}
+
+
+def test_only_drawn_images_of_coco_are_labelled(root):
+    images = [{"id": 1, "file_name": "a/1.png", "width": 6, "height": 4}, {"id": 2, "file_name": "a/2.png"}]
+    file = written(root.parent, "c.json", {"images": images, "annotations": [{"image_id": 1.0}]})
+    found = read_labels(file, root, NAMES)
+    assert (found.kind, found.labels, found.unknown) == ("coco", {"a/1.png": None}, [])
+
+
+def test_masks_have_the_names_of_their_images_and_their_size(root, tmp_path):
+    masks = tmp_path / "masks"
+    (masks / "a").mkdir(parents=True)
+    Image.new("L", (6, 4)).save(masks / "a" / "1.tif")
+    np.save(masks / "a" / "2.npy", np.zeros((4, 6), np.uint8))
+    found = read_labels(masks, root, NAMES)
+    assert (found.kind, found.labels) == ("masks", {"a/1.png": None, "a/2.png": None})
+    Image.new("L", (3, 2)).save(masks / "a" / "1.tif")
+    with pytest.raises(FewerError, match=r"has 3 x 2 pixels, but its image 1\.png has 6 x 4"):
+        read_labels(masks, root, NAMES)
+
+
+def test_a_table_an_archive_and_a_plain_list(root):
+    table = written(root.parent, "t.csv", "label,name\ncrack,a/1.png\n,a/2.png\n")
+    assert read_labels(table, root, NAMES).labels == {"a/1.png": "crack"}  # a row without a label is not labelled yet
+    plain = written(root.parent, "t.txt", "a/2.png\n\nb/1.png\n")
+    assert read_labels(plain, root, NAMES).labels == {"a/2.png": None, "b/1.png": None}
+    with zipfile.ZipFile(root.parent / "e.zip", "w") as archive:
+        archive.writestr("export.json", json.dumps([task("a/1.png", choice("whole"))]))
+    assert read_labels(root.parent / "e.zip", root, NAMES).labels == {"a/1.png": "whole"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("a.json", {"some": "thing"}, "neither a Label Studio export"),
+        ("a.json", [{"no": "data"}], "not one of Label Studio tasks"),
+        ("a.json", [], "holds no label of any image"),
+        ("a.json", "{", "not valid JSON|damaged"),
+        ("a.txt", "z.png\ny.png\n", r"none of the 2 images in .* is in the pool; the first is 'z\.png'"),
+        ("a.csv", "name,status\na/1.png,waiting\n", "has no column 'label'"),
+        ("a.txt", "", "is empty"),
+    ],
+)
+def test_what_holds_no_labels_is_told(root, name, value, says):
+    with pytest.raises(FewerError, match=says) as error:
+        read_labels(written(root.parent, name, value), root, NAMES)
+    assert "\n" not in str(error.value)
+
+
+def test_an_archive_that_leaves_a_choice_is_not_guessed_at(root):
+    with zipfile.ZipFile(root.parent / "e.zip", "w") as archive:
+        archive.writestr("one.json", "[]")
+        archive.writestr("two.xml", "<annotations/>")
+    with pytest.raises(FewerError, match="holds 2 files of annotations"):
+        read_labels(root.parent / "e.zip", root, NAMES)
