@@ -16,6 +16,7 @@ from fewer.core.errors import FewerError
 from fewer.core.reading import read_bytes
 from fewer.data.preprocess import Preprocess
 from fewer.models import builtin
+from fewer.models.attention import open_attention
 from fewer.models.build import Source
 from fewer.models.foreign import alone
 from fewer.models.options import SpecOptions, load_checkpoint, split_spec
@@ -157,6 +158,7 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
     if isinstance(spec, str):
         refuse_strangers(loaded.model)
         fold_weights(loaded.model)
+        open_attention(loaded.model)
     return replace(loaded, preprocess=settings, assumed=assumed)
 
 
