@@ -18,6 +18,7 @@ from fewer.data.images import list_images
 from fewer.models.spec import load_model
 from fewer.selection.embed import EmbedJob, embed
 from fewer.selection.extract import extractor, pooled
+from fewer.selection.given import given_vectors
 from fewer.selection.store import VectorFile
 
 
@@ -173,3 +174,17 @@ def test_the_vector_file_grows_and_keeps(tmp_path, case):
         file.read(8)
     with pytest.raises(FewerError, match="do not fit"):
         file.write(0, np.zeros((1, 4)))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00\x10\x00{'descr': (      ", b"PK\x03\x04", b"x" * 300])
+def test_features_that_are_no_array_are_refused(tmp_path, content):
+    (tmp_path / "f.npy").write_bytes(content)
+    with pytest.raises(FewerError, match=r"f\.npy"):
+        given_vectors(tmp_path / "f.npy", ["a"], frozenset())
+
+
+@pytest.mark.parametrize("values", [np.array([["x"]]), np.array([[1j]]), np.zeros((2, 3)), np.zeros(3)])
+def test_features_of_another_kind_are_refused(tmp_path, values):
+    np.save(tmp_path / "f.npy", values)
+    with pytest.raises(FewerError, match=r"f\.npy"):
+        given_vectors(tmp_path / "f.npy", ["a"], frozenset())

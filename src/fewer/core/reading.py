@@ -26,6 +26,7 @@ __all__ = [
     "TEXT_LIMIT",
     "check_size",
     "data_limit",
+    "map_array",
     "parse_json",
     "read_array",
     "read_arrays",
@@ -288,6 +289,26 @@ def read_arrays(
             room -= len(raw)
             found[name] = read_array(raw, f"{path}: {name}")
     return found
+
+
+def map_array(path: str | Path) -> np.ndarray:
+    """An ``.npy`` file as a memory map, which takes no memory until it is used, and never a pickle.
+
+    Raises
+    ------
+    FewerError
+        When the file is missing, damaged, no ordinary file, or holds no numbers.
+    """
+    import numpy as np
+
+    with refusing(str(path)):
+        with _ordinary(Path(path), 2**62):
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(found, np.ndarray):
+            raise FewerError(f"{path} holds several arrays, not one; save it with numpy.save")
+        if found.dtype.kind not in "fiub":
+            raise FewerError(f"{path} holds {found.dtype}, not numbers")
+        return found
 
 
 def read_array(raw: bytes, where: str) -> np.ndarray:
