@@ -117,6 +117,7 @@ def test_errors_of_the_data_decide_the_exit_code(fewer: Callable[..., Told]) -> 
         (("train", "data", "--patch", "a,b"), "write numbers with commas"),
         (("train", "data", "--widht", "4"), "--widht"),
         (("doctor", "data", "--fix"), "--fix --out FOLDER"),
+        (("doctor", "data", "--out", "copy"), "which is made with --fix: --fix --out copy"),
         (("doctor", "data/images"), "segment needs a folder with images/ and masks/"),
         (("predict", "data", "data", "--out", "x"), "no run folder with a model"),
         (("predict", "run", "data"), "--out"),
