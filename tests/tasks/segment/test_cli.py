@@ -113,7 +113,7 @@ def test_errors_of_the_data_decide_the_exit_code(fewer: Callable[..., Told]) -> 
         (("train",), "which data?"),
         (("train", "data", "--task", "segmnt"), "did you mean 'segment'"),
         (("train", "data", "--preset", "cpuu"), "did you mean 'cpu'"),
-        (("train", "data", "--loss", "dicee"), "loss='dicee'"),
+        (("train", "data", "--loss", "dicee"), "loss cannot be 'dicee'; did you mean 'dice'?"),
         (("train", "data", "--patch", "a,b"), "write numbers with commas"),
         (("train", "data", "--widht", "4"), "--widht"),
         (("doctor", "data", "--fix"), "--fix --out FOLDER"),
