@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fewer.core.display import Fact, Shown
 from fewer.core.errors import FewerError
+from fewer.core.files import real_path
 from fewer.core.plan import Plan
 from fewer.core.progress import Progress, Stage, usual_progress
 from fewer.core.reading import read_bytes
@@ -162,7 +163,7 @@ def recover(
     progress = progress or usual_progress()
     source = RunFolder.open(run)
     check_finished(source)
-    elsewhere = out is not None and Path(out).resolve() != source.path.resolve()
+    elsewhere = out is not None and real_path(out) != real_path(source.path)
     with ExitStack() as stack:
         with progress.stage("match", None) as stage:
             with trusting(trust):
