@@ -26,6 +26,10 @@ _PUBLIC: dict[str, str] = {
     "match_table": "fewer.verbs.match",
     "plan": "fewer.verbs.plan",
     "predict": "fewer.verbs.predict",
+    "private_compile": "fewer.verbs.private",
+    "private_keys": "fewer.verbs.private",
+    "private_query": "fewer.verbs.private",
+    "private_service": "fewer.verbs.private",
     "profile": "fewer.verbs.profile",
     "recover": "fewer.verbs.recover",
     "report": "fewer.verbs.report",
@@ -50,6 +54,10 @@ __all__ = [
     "match_table",
     "plan",
     "predict",
+    "private_compile",
+    "private_keys",
+    "private_query",
+    "private_service",
     "profile",
     "recover",
     "report",
@@ -84,6 +92,10 @@ if TYPE_CHECKING:
     from fewer.verbs.match import match_table as match_table
     from fewer.verbs.plan import plan as plan
     from fewer.verbs.predict import predict as predict
+    from fewer.verbs.private import private_compile as private_compile
+    from fewer.verbs.private import private_keys as private_keys
+    from fewer.verbs.private import private_query as private_query
+    from fewer.verbs.private import private_service as private_service
     from fewer.verbs.profile import profile as profile
     from fewer.verbs.recover import recover as recover
     from fewer.verbs.report import report as report

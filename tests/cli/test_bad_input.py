@@ -265,3 +265,10 @@ def test_a_full_disk(compress: Fewer, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "fsync", real)
         assert_one_sentence(told, "no space left", "free some space")
         assert_nothing_half_written()
+
+
+def test_a_null_character_is_told(capsys):
+    from fewer.cli.main import main
+
+    assert main(["plan", "run", "--budget=weights=50%", "--out=a\0b"]) == 2
+    assert capsys.readouterr().err.startswith("error: a word of the command holds a null character")

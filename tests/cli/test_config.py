@@ -114,3 +114,10 @@ def test_only_flags_that_were_given_count() -> None:
 def test_every_preset_is_valid_and_says_what_it_is(name: str) -> None:
     resolve({}, name, environ={})
     assert len(preset_note(name)) > 20
+
+
+@pytest.mark.parametrize("text", ["preset = 3", "model = 3", "images = [1]", "budget = 1.5", "preset = 1979-05-27"])
+def test_what_a_file_names_must_be_text(tmp_path, text):
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(FewerError, match="must be a text"):
+        resolve({}, None, tmp_path / "c.toml", {})

@@ -4,7 +4,7 @@ import pytest
 from tests.support.closed import refuse_to_list
 
 from fewer.core.errors import FewerError
-from fewer.core.files import files_below
+from fewer.core.files import atomic_write_bytes, files_below, refuse_inputs
 
 
 @pytest.mark.parametrize("closed", [".", "a", "a/deeper"])
@@ -21,3 +21,10 @@ def test_linked_folders_are_left_out(tmp_path):
     (tmp_path / "a" / "1.txt").touch()
     (tmp_path / "b").symlink_to(tmp_path / "a")
     assert files_below(tmp_path) == [tmp_path / "a" / "1.txt"]
+
+
+def test_links_in_a_circle_are_no_error_of_their_own(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    refuse_inputs([tmp_path / "loop" / "a"], [tmp_path / "b"])
+    with pytest.raises(FewerError, match="symbolic link"):
+        atomic_write_bytes(tmp_path / "loop" / "a", b"x")

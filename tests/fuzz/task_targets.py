@@ -43,6 +43,8 @@ def _damage(path: Path, draw: random.Random) -> None:
 
 
 def _other_array(old: np.ndarray, draw: random.Random) -> Any:
+    if old.dtype.kind not in "fiub":
+        old = np.arange(max(1, old.size))
     changes: list[Any] = [
         old[:0], old[None], old[:-1], old.ravel(), old.astype(np.float64), old.astype(np.complex64), np.array("x"),
         np.full(old.shape, np.nan), np.full(old.shape, 1e300), old.astype(np.int64) - 2**40, np.zeros((0, 0, 0)),

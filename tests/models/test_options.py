@@ -79,6 +79,12 @@ def test_preprocessing_that_nobody_gave_is_called_assumed(tmp_path: Path) -> Non
     assert not load_model("fewer/vit-small-16").assumed
 
 
+def test_another_number_of_classes_needs_weights_of_its_own() -> None:
+    with pytest.raises(FewerError, match="give those of your network"):
+        load_model("fewer/mnist-cnn?classes=3")
+    assert load_model("fewer/vit-small-16?classes=3").model(torch.zeros(1, 3, 224, 224)).shape == (1, 3)
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

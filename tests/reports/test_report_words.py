@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import report_fixtures
 
+from fewer.reports.compression import words
 from fewer.reports.compression.data import Additivity, Recovery, RunReport, Search, Sensing
 from fewer.reports.compression.words import (
     additivity_sentence,
@@ -141,3 +142,25 @@ def test_a_trained_model_is_not_compared_with_methods_that_were_not_trained():
     assert "Training" in trained and "baseline" not in trained
     del values["recovery"]
     assert "Training" not in comparison_sentence(RunReport.from_dict(values))
+
+
+@pytest.mark.parametrize(
+    ("quality", "said"),
+    [
+        ([{"name": "top-1 agreement", "value": 0.875}], "on 28 of 32 held-out images"),
+        ([{"name": "feature cosine", "value": 0.97123}], "The feature cosine with the dense model is 0.971."),
+        ([{"name": "top-1", "value": 0.7, "dense": 0.75, "labelled": True}], "top-1 is 0.700 after and 0.750 before."),
+    ],
+)
+def test_whether_it_is_good_enough_is_said_with_what_is_known(quality, said):
+    values = {"verdict": {"met": True, "quality": quality}, "model": {"name": "toy"}, "data": {"heldout": 32}}
+    told = words.enough_words(RunReport.from_dict(values))
+    assert said in told and ("Only labels tell" in told) == ("labelled" not in quality[0])
+
+
+def test_few_labels_cannot_tell_two_models_apart():
+    row = {"name": "top-1", "value": 0.7, "dense": 0.75, "labelled": True, "dense_interval": [0.6, 0.85]}
+    for ends, said in (([0.55, 0.8], "overlap"), ([0.3, 0.4], "are apart")):
+        values = {"verdict": {"met": True, "quality": [row | {"interval": ends}]}, "model": {"name": "toy"}}
+        assert said in words.enough_words(RunReport.from_dict(values))
+    assert words.enough_words(RunReport.from_dict({"verdict": {"met": True}, "model": {"name": "toy"}})) == ""

@@ -59,3 +59,11 @@ def test_a_device_that_is_not_here_is_refused(name) -> None:
     with pytest.raises(FewerError, match="cpu") as told:
         device_of(name)
     assert "\n" not in str(told.value) and len(str(told.value)) < 1000
+
+
+@pytest.mark.parametrize("name", [3, None, [], b"segment", "segmnt", ""])
+def test_a_name_of_another_kind_is_an_unknown_task(name) -> None:
+    from fewer.tasks import open_task
+
+    with pytest.raises(FewerError, match="unknown task"):
+        open_task(name)

@@ -88,6 +88,10 @@ def resolve_as(
     file: dict[str, Any] = {} if config is None else _flatten(read_toml(config))
     inputs = {name: file.pop(name) for name in names if name in file}
     named = file.pop("preset", None)
+    for name, value in {**inputs, "preset": named}.items():
+        parts = value if isinstance(value, list) else [value]
+        if value is not None and not all(isinstance(part, str) for part in parts):
+            raise FewerError(f"{config}: {name}={value!r}: it must be a text")
     preset = preset or named
     merged: dict[str, Any] = {}
     sources = [

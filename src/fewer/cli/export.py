@@ -58,6 +58,8 @@ def export(
     checked = (
         "not checked: onnxruntime is not installed" if made.difference is None else f"differs by {made.difference:.1e}"
     )
-    say(f"wrote {made.path} ({made.bytes / 1e6:.1f} MB); output {checked}", "lost on the way:")
+    from fewer.reports.numbers import data_size
+
+    say(f"wrote {made.path} ({data_size(made.bytes)}); output {checked}", "lost on the way:")
     say(*(f"- {sentence}" for sentence in made.lost))
     return 0

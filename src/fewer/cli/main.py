@@ -81,6 +81,8 @@ def _run(words: list[str]) -> int:
     from fewer.cli.work import remember_command
     from fewer.models.trust import forget_trust
 
+    if any("\0" in word for word in words):  # a shell gives none, but a program may
+        raise FewerError("a word of the command holds a null character, which no name and no number has")
     remember_command(words)
     forget_trust()
     check_environment(os.environ)

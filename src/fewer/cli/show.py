@@ -168,10 +168,18 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
     where.add_column(style="dim", no_wrap=True)
     where.add_column(overflow="fold")
     where.add_row("report", page)
-    where.add_row("in Python", f'fewer.load("{folder}")')
+    fast = ', runtime="auto"' if report.latency is not None else ""  # the files hold weights, and no packed kernels
+    where.add_row("in Python", f'fewer.load("{folder}"{fast})')
+    where.add_row("next", _next_steps(report, folder))
     parts.append(Padding(where, (1, 0, 0, 0)))
     title = Text(f" {report.model.name}: budget {'met' if met else 'NOT met'} ", style=f"bold {colour}")
     return Panel(Group(*parts), title=title, title_align="left", border_style=colour, width=min(console().width, 100))
+
+
+def _next_steps(report: RunReport, folder: str) -> str:
+    """What people do with a finished run; a run that was trained already is not trained again."""
+    steps = [] if report.recovery else [f"fewer recover {folder} --time 10min"]
+    return "  or  ".join([*steps, f"fewer bench {folder}", f"fewer export {folder} --to onnx"])
 
 
 def _comparison(report: RunReport) -> RenderableType:

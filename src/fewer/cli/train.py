@@ -46,6 +46,9 @@ def train(
 
     shared = shared or Shared()
     written = {} if config is None else read_toml(config)
+    for name in ("data", "task"):
+        if not isinstance(written.get(name, ""), str):
+            raise FewerError(f"{config}: {name}={written[name]!r}: it must be a text")
     data = data or written.get("data")
     named = task or written.get("task")
     if data is None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 _QUIET = 0.1  # a group's input counts for at least this part of the mean group's
+_SMALLEST = 1e-30  # mean square of an input below which a layer counts as silent
 
 
 def damp(hessian: Tensor, fraction: float) -> Tensor:
@@ -26,8 +27,9 @@ def damp(hessian: Tensor, fraction: float) -> Tensor:
     mean = hessian.diagonal(dim1=1, dim2=2).mean(1)
     # a group that hardly saw anything must not be fitted to that little
     mean = mean.clamp_min(_QUIET * float(mean.mean()))
-    # an input that is always zero leaves an all-zero Hessian: any positive damping is right then
-    amount = torch.where(mean > 0, mean * fraction, torch.ones_like(mean))
+    # an input that is always zero leaves an all-zero Hessian: any positive damping is right then; the same is done
+    # where all of a Hessian is so small that its inverse would leave the range of single precision
+    amount = torch.where(mean > _SMALLEST, mean * fraction, torch.ones_like(mean))
     return hessian + amount[:, None, None] * torch.eye(hessian.shape[-1], dtype=hessian.dtype, device=hessian.device)
 
 

@@ -25,6 +25,7 @@ from fewer.core.unit import Unit
 __all__ = ["Curve", "CurveSet"]
 
 _FORMAT = 1
+_OF_A_MACHINE = ("latency", "energy", "cycles")
 _LIMIT = 2**27  # bytes, unpacked: a hundred layers with a hundred options each have less than a megabyte
 
 
@@ -243,7 +244,9 @@ class CurveSet(Shown):
     def require(self, metric: str) -> None:
         """Raise a :class:`FewerError` that names the metrics there are, unless ``metric`` is one of them."""
         if metric not in self.curves[0].cost:
-            raise FewerError(f"these curves do not measure {metric!r}; they have {_listed(self.curves[0].cost)}")
+            # what depends on the machine is measured only where it is asked for
+            how = f"; for one in {metric}, sense again with --measure {metric}" if metric in _OF_A_MACHINE else ""
+            raise FewerError(f"these curves do not measure {metric!r}; they have {_listed(self.curves[0].cost)}{how}")
 
     def dense(self, metric: str) -> float:
         """Cost of the model as it came: the fixed part and every unit's first option, unless ``came`` has another."""

@@ -20,6 +20,7 @@ __all__ = [
     "explain_os_error",
     "files_below",
     "flush_file",
+    "real_path",
     "refuse_inputs",
     "refuse_links",
     "sync_folder",
@@ -193,6 +194,19 @@ def append_line(path: Path, line: bytes, *, flush: bool = False) -> None:
         raise explain_os_error(error, path) from error
 
 
+def real_path(path: str | Path) -> Path:
+    """The path without links. Where they lead in a circle, it is given as it is: whoever opens it is told.
+
+    ``Path.resolve`` has an error of its own for that.
+
+    Examples
+    --------
+    >>> real_path("a/../b").name
+    'b'
+    """
+    return Path(os.path.realpath(path))
+
+
 def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise a :class:`FewerError` when something that is to be written is also something that is read.
 
@@ -202,9 +216,9 @@ def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     Traceback (most recent call last):
     fewer.core.errors.FewerError: a/1.png is one of the inputs and is never written over; choose another --out
     """
-    read = {path.resolve() for path in inputs}
+    read = {real_path(path) for path in inputs}
     for path in outputs:
-        if path.resolve() in read:
+        if real_path(path) in read:
             raise FewerError(f"{path} is one of the inputs and is never written over; choose another --out")
 
 

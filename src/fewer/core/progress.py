@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TextIO, runtime_checkable
 
-__all__ = ["SILENT", "Progress", "Silent", "Stage", "timed"]
+__all__ = ["SILENT", "LineProgress", "Pace", "Progress", "Silent", "Stage", "timed", "usual_progress"]
 
 
 class Stage(Protocol):
@@ -71,6 +72,95 @@ class Silent:
 
 
 SILENT = Silent()
+
+
+class LineProgress:
+    """One line that is written over again, for a terminal or a notebook in which Python is used.
+
+    Parameters
+    ----------
+    stream
+        By default the error stream.
+    clock
+        Seconds.
+    """
+
+    EVERY = 0.2
+    """Seconds between two looks of the line."""
+
+    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = perf_counter) -> None:
+        self._stream, self._clock = stream or sys.stderr, clock
+        self._wide = 0
+
+    @contextmanager
+    def stage(self, name: str, total: float | None = None) -> Iterator[Stage]:
+        """See :meth:`Progress.stage`."""
+        try:
+            yield _Line(self, name, total, self._clock())
+        finally:
+            self.write("")
+
+    def write(self, line: str) -> None:
+        """Put a line in the place of the last one."""
+        self._stream.write("\r" + line.ljust(self._wide) + ("" if line else "\r"))
+        self._stream.flush()
+        self._wide = len(line)
+
+
+class Pace:
+    """How long the rest of a stage takes. The first step is left out: it holds set-up that the others do not have.
+
+    Examples
+    --------
+    >>> pace = Pace()
+    >>> pace.left(1, 10, now=60.0), pace.left(3, 10, now=64.0)
+    (None, 14.0)
+    """
+
+    def __init__(self) -> None:
+        self._first: tuple[float, float] | None = None
+
+    def left(self, done: float, total: float | None, now: float) -> float | None:
+        """Seconds that are left after ``done`` of ``total``; None while nothing is known of it."""
+        if self._first is None:
+            self._first = (done, now)
+        before, then = self._first
+        if total is None or done <= before:
+            return None
+        return (now - then) / (done - before) * max(total - done, 0)
+
+
+class _Line:
+    """A stage of :class:`LineProgress`."""
+
+    def __init__(self, owner: LineProgress, name: str, total: float | None, began: float) -> None:
+        self.owner, self.name, self.total = owner, name, total
+        self.done, self.told, self.pace = 0.0, began, Pace()
+
+    def advance(self, n: float = 1, note: str = "") -> None:
+        """See :meth:`Stage.advance`."""
+        self.done += n
+        now = self.owner._clock()
+        left = self.pace.left(self.done, self.total, now)
+        if now - self.told < LineProgress.EVERY:
+            return
+        self.told = now
+        line = f"{self.name}: {self.done:g}" + (f" of {self.total:g}" if self.total else "")
+        self.owner.write(line + (f", about {left:.0f} s left" if left is not None else ""))
+
+
+def usual_progress() -> Progress:
+    """What a verb shows in Python unless it is told otherwise: a line where a person is looking, else nothing.
+
+    A person looks at a terminal and at a notebook, and not at a log. ``progress=SILENT`` shows nothing anywhere.
+
+    Examples
+    --------
+    >>> usual_progress() is SILENT  # here the error stream is no terminal
+    True
+    """
+    looking = "ipykernel" in sys.modules or bool(getattr(sys.stderr, "isatty", lambda: False)())
+    return LineProgress() if looking else SILENT
 
 
 @contextmanager

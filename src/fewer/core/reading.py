@@ -12,10 +12,11 @@ import zipfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from fewer.core.errors import FewerError
 from fewer.core.files import explain_os_error
+from fewer.core.memory import free_memory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +25,8 @@ __all__ = [
     "DEPTH",
     "TEXT_LIMIT",
     "check_size",
+    "data_limit",
+    "map_array",
     "parse_json",
     "read_array",
     "read_arrays",
@@ -60,6 +63,10 @@ def refusing(what: str, advice: str = "") -> Iterator[None]:
         raise
     except OSError as error:
         raise explain_os_error(error, Path(what), "read") from error
+    except MemoryError as error:
+        raise FewerError(
+            f"{what} does not fit into the memory of this machine" + (f"; {advice}" if advice else "")
+        ) from error
     except Exception as error:  # whatever a decoder or a parser raises
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise FewerError(f"{what} is damaged ({reason})" + (f"; {advice}" if advice else "")) from error
@@ -96,19 +103,38 @@ def read_bytes(path: str | Path, limit: int = TEXT_LIMIT) -> bytes:
     """
     path = Path(path)
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(handle, "rb") as file:
-            facts = os.fstat(file.fileno())
-            if not stat.S_ISREG(facts.st_mode):
-                raise FewerError(f"{path} is no ordinary file, so it is not read")
-            check_size(facts.st_size, limit, str(path))
+        with _ordinary(path, limit) as file:
             data = file.read(limit + 1)  # a file that grows meanwhile is no way around the limit
     except OSError as error:
         raise explain_os_error(error, path, "read") from error
-    except ValueError as error:  # a null character in the name
-        raise FewerError(f"{str(path)!r} is no name of a file: {error}") from None
     check_size(len(data), limit, str(path))
     return data
+
+
+@contextmanager
+def _ordinary(path: Path, limit: int) -> Iterator[BinaryIO]:
+    """An open file that is no device or pipe, and not larger than it may be."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except ValueError as error:  # a null character in the name
+        raise FewerError(f"{str(path)!r} is no name of a file: {error}") from None
+    with os.fdopen(handle, "rb") as file:
+        facts = os.fstat(file.fileno())
+        if not stat.S_ISREG(facts.st_mode):
+            raise FewerError(f"{path} is no ordinary file, so it is not read")
+        check_size(facts.st_size, limit, str(path))
+        yield file
+
+
+def data_limit() -> int:
+    """Bytes that one file of a data set may have, unpacked: half of the free memory.
+
+    Examples
+    --------
+    >>> data_limit() > 2**20
+    True
+    """
+    return max(2**26, (free_memory() or 2**33) // 2)
 
 
 def read_text(path: str | Path, limit: int = TEXT_LIMIT, what: str = "file of fewer") -> str:
@@ -232,7 +258,9 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
         return data
 
 
-def read_arrays(path: str | Path, names: Collection[str] | None = None, limit: int = 2**28) -> dict[str, np.ndarray]:
+def read_arrays(
+    path: str | Path, names: Collection[str] | None = None, limit: int | None = 2**28
+) -> dict[str, np.ndarray]:
     """Read arrays from an ``.npz`` file, never a pickle.
 
     Parameters
@@ -242,16 +270,16 @@ def read_arrays(path: str | Path, names: Collection[str] | None = None, limit: i
     names
         Those to read, where they are there; all by default.
     limit
-        Bytes of all arrays together, unpacked.
+        Bytes of all arrays together, unpacked; None for those of a data set (:func:`data_limit`).
 
     Raises
     ------
     FewerError
         When the file is missing, damaged, holds objects, or its arrays are larger than the limit.
     """
-    data = read_bytes(path, limit)
+    limit = data_limit() if limit is None else limit
     found, room = {}, limit
-    with refusing(str(path)), zipfile.ZipFile(io.BytesIO(data)) as archive:
+    with refusing(str(path)), _ordinary(Path(path), limit) as file, zipfile.ZipFile(file) as archive:
         archive.filename = str(path)
         for member in archive.namelist():
             name = member.removesuffix(".npy")
@@ -261,6 +289,26 @@ def read_arrays(path: str | Path, names: Collection[str] | None = None, limit: i
             room -= len(raw)
             found[name] = read_array(raw, f"{path}: {name}")
     return found
+
+
+def map_array(path: str | Path) -> np.ndarray:
+    """An ``.npy`` file as a memory map, which takes no memory until it is used, and never a pickle.
+
+    Raises
+    ------
+    FewerError
+        When the file is missing, damaged, no ordinary file, or holds no numbers.
+    """
+    import numpy as np
+
+    with refusing(str(path)):
+        with _ordinary(Path(path), 2**62):
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(found, np.ndarray):
+            raise FewerError(f"{path} holds several arrays, not one; save it with numpy.save")
+        if found.dtype.kind not in "fiub":
+            raise FewerError(f"{path} holds {found.dtype}, not numbers")
+        return found
 
 
 def read_array(raw: bytes, where: str) -> np.ndarray:

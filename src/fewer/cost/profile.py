@@ -135,8 +135,11 @@ class DeviceProfile:
             data = read_json(path, finite=True)
             if data["schema_version"] != SCHEMA:
                 raise FewerError(f"{path} has schema version {data['schema_version']}; this fewer reads {SCHEMA}")
-            points = {k: Timing(**v) for k, v in data["points"].items()}
-            return cls(data["device"], points, float(data["reference_ms"]), str(data["name"]))
+            points = {k: _timing(v) for k, v in data["points"].items()}
+            reference = float(data["reference_ms"])
+            if not 0 < reference < float("inf") or not isinstance(data["device"], dict):
+                raise ValueError("a reference of no time, or no device")
+            return cls(data["device"], points, reference, str(data["name"]))
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise FewerError(f"{path} is not a device profile, or it is damaged ({error})") from None
 
@@ -349,3 +352,11 @@ def open_profile(path: str | Path | None, *, again: bool = False) -> tuple[Devic
         mine.points = {**found.points, **mine.points} if mine.reference_ms == found.reference_ms else mine.points
         return mine, None
     return found, warning
+
+
+def _timing(values: dict[str, Any]) -> Timing:
+    made = Timing(**values)
+    numbers = (made.ratio, made.spread, made.rounds)
+    if not all(type(one) in (int, float) and 0 <= one < float("inf") for one in numbers):
+        raise ValueError(f"a time of {made.ratio!r}")
+    return made

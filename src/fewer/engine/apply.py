@@ -115,7 +115,8 @@ def apply_options(
     dense = copy.deepcopy(prepared.model).eval()
     units = prepared.matched.units
     example = prepared.example
-    ladders = {u.name: _path(options[u.name], chosen[u.name]) for u in units}
+    repair = replace(repair_of(settings, units), polish=8)
+    ladders = {u.name: _path(options[u.name], chosen[u.name], _STEP if repair.thrifty else 0.0) for u in units}
     batches = sensing_batches(work) if settings.score == "taylor" else []
     reference = prepared.reference(batches, dense) if batches else None
     with progress.stage(title, len(units)) as stage:
@@ -124,7 +125,7 @@ def apply_options(
             Layered(target, find_layers(target, units, example, prepared.forward)),
             ladders,
             fitting_batches(prepared, settings.batch),
-            replace(repair_of(settings), polish=8),
+            repair,
             correction=settings.correction,
             facts=UnitFacts(
                 alive,
@@ -145,10 +146,20 @@ def apply_options(
     return with_merging(target, tokens), followed
 
 
-def _path(options: Sequence[Option], chosen: Option) -> list[Option]:
-    """The options that a sweep visits on its way to the chosen one, so that it is the very sweep that was sensed."""
+_STEP = 0.1
+"""Share of the survivors that a step of a thrifty repair removes at least."""
+
+
+def _path(options: Sequence[Option], chosen: Option, step: float) -> list[Option]:
+    """The options that a sweep visits on its way to the chosen one; with no least ``step`` those that were sensed."""
     if chosen.is_dense or chosen.removes == "rows":
         return [chosen]
-    way = [o for o in options if o.family == chosen.family and o.sparsity < chosen.sparsity]
     # rounding comes last, so on the way the precision does not matter
-    return [*dict.fromkeys(Option(o.pattern, o.sparsity) for o in way), chosen]
+    way = dict.fromkeys(Option(o.pattern, o.sparsity) for o in options if o.family == chosen.family)
+    visited, left = [], 1.0
+    for option in sorted(way, key=lambda o: o.sparsity):
+        share = 1.0 - option.sparsity
+        if option.sparsity < chosen.sparsity and share <= (1 - step) * left + 1e-9:
+            visited.append(option)
+            left = share
+    return [*visited, chosen]

@@ -15,6 +15,7 @@ from fewer.core.budget import Budget
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text
 from fewer.core.option import Option
+from fewer.core.reading import read_json
 from fewer.cost.stopwatch import Stopwatch
 from fewer.cost.subjects import random_mask
 from fewer.engine.prepare import couplings_of
@@ -102,7 +103,7 @@ def settle_runtime(work: Work, budgets: Sequence[Budget], kept: Path | None = No
     """
     prepared, settings = work.prepared, work.settings
     if kept is not None and kept.exists():
-        chosen = Chosen.of(json.loads(kept.read_text("utf-8")))
+        chosen = Chosen.of(read_json(kept))
     else:
         chosen = choose_runtime(work, budgets)
         if kept is not None and chosen is not None:

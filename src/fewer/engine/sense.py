@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewer.compensate.moments import collect_moments
+from fewer.compensate.moments import MAX_COLUMNS, collect_moments
 from fewer.compensate.sweep import Repair
 from fewer.core.budget import Budget
 from fewer.core.curve import Curve, CurveSet
 from fewer.core.execute import run_tasks
 from fewer.core.ledger import Ledger
 from fewer.core.option import Option
+from fewer.core.unit import Unit
 from fewer.data.samples import Samples
 from fewer.distortion.distance import Distance
 from fewer.distortion.outputs import reduction
@@ -55,7 +56,7 @@ _SENSED_BY = (
     "sensing",
     "seed",
 )
-_RESULTS = 2
+_RESULTS = 3
 """Of what a finished task says. One more when that changes, so that no ledger of before is gone on with."""
 
 
@@ -76,9 +77,14 @@ class Sensed:
         return {unit.name: self.options[unit.name][k] for unit, k in zip(units, choice, strict=True)}
 
 
-def repair_of(settings: Settings) -> Repair:
-    """The part of the settings that says how a layer is cut and repaired."""
-    return Repair(settings.compensation, settings.score, settings.damping)
+_LARGE = 5e9
+"""Multiplications of one step of the repair of all layers from which a finer repair is not worth its minutes."""
+
+
+def repair_of(settings: Settings, units: Sequence[Unit]) -> Repair:
+    """The part of the settings that says how a layer is cut and repaired; thrifty where the layers are large."""
+    step = sum(unit.numel * min(unit.cols, MAX_COLUMNS) for unit in units)
+    return Repair(settings.compensation, settings.score, settings.damping, thrifty=step > _LARGE)
 
 
 # multiply-accumulates up to which distortion is measured by default; about a minute on two cores
@@ -143,7 +149,7 @@ def sense_curves(
         batches=batches,
         reference=reference,
         statistics=statistics,
-        repair=repair_of(settings),
+        repair=repair_of(settings, units),
         estimate=Estimate(settings.estimator, settings.probes, settings.seed),
         alive=dict(alive or {}),
         forward=prepared.forward,
@@ -379,9 +385,9 @@ def unseen(distortion: np.ndarray, lost: Sequence[float], silent: Sequence[float
 
     A channel that is silent on a few images looks free to cut. What has not happened on n images may still happen on
     up to three in n others (the rule of three: the 95 % bound); then the weights that went count like any others, and
-    the distortion is that of losing their share of the layer. The share is that of the squared weight on silent
-    inputs: what the other inputs lose, the images have shown. The distortion of losing everything is taken from the
-    end of the curve, at most 1, which is an output that says nothing.
+    the distortion is that of losing their share of the layer. The share is that of the squared weight with silent
+    inputs or outputs: what the others lose, the images have shown. The distortion of losing everything is taken from
+    the end of the curve, at most 1, which is an output that says nothing.
 
     Parameters
     ----------
@@ -390,7 +396,7 @@ def unseen(distortion: np.ndarray, lost: Sequence[float], silent: Sequence[float
     lost
         Share of the squared weight that each option removes.
     silent
-        The part of it on silent inputs; see :func:`~fewer.engine.sense_task.silence`.
+        The part of it with silent inputs or outputs; see :func:`~fewer.engine.sense_task.silence`.
     images
         That distortion was measured on.
 

@@ -12,6 +12,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDict
 from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
 from fewer.core.errors import FewerError
+from fewer.models.attention import open_attention
 from fewer.models.running import tensors_of
 from fewer.models.strangers import refuse_strangers
 
@@ -19,7 +20,7 @@ __all__ = ["fold_weights", "own_copy"]
 
 
 def own_copy(model: nn.Module) -> nn.Module:
-    """A deep copy with its own parameters, buffers and hooks, in which every weight is a plain parameter.
+    """A deep copy with its own parameters, buffers and hooks, in which every weight is a plain parameter of a layer.
 
     ``copy.deepcopy`` refuses a module that keeps a tensor with a gradient history, as ``weight_norm`` and
     ``torch.nn.utils.prune`` do after a forward pass; such tensors are copied by their value here.
@@ -53,6 +54,7 @@ def own_copy(model: nn.Module) -> nn.Module:
     flags = [(module, module.training) for module in twin.modules()]
     # spectral norm turns its vectors in training mode
     fold_weights(twin.eval())
+    open_attention(twin)
     for module, flag in flags:
         module.training = flag
     return twin

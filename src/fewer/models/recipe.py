@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fewer.core.errors import FewerError
 from fewer.core.reading import parse_json, read_text
@@ -61,6 +62,18 @@ class Recipe(_Strict):
     provenance: str = ""
     weights_sha256: str
     meta: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("meta")
+    @classmethod
+    def _known_facts(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if "input_size" in value:  # of a model that a task trained; tuples where it was not read from a file
+            size = value["input_size"]
+            good = isinstance(size, (list, tuple)) and 1 <= len(size) <= 5
+            if not good or not all(type(side) is int and 1 <= side <= 2**20 for side in size):
+                raise ValueError(f"input_size={str(size)[:40]} is no size of an input")
+        if not isinstance(value.get("task"), (str, NoneType)):
+            raise ValueError("task must be a name")
+        return value
 
     def to_json(self) -> str:
         """Indented JSON."""

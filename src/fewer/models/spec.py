@@ -16,6 +16,7 @@ from fewer.core.errors import FewerError
 from fewer.core.reading import read_bytes
 from fewer.data.preprocess import Preprocess
 from fewer.models import builtin
+from fewer.models.attention import open_attention
 from fewer.models.build import Source
 from fewer.models.foreign import alone
 from fewer.models.options import SpecOptions, load_checkpoint, split_spec
@@ -157,6 +158,7 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
     if isinstance(spec, str):
         refuse_strangers(loaded.model)
         fold_weights(loaded.model)
+        open_attention(loaded.model)
     return replace(loaded, preprocess=settings, assumed=assumed)
 
 
@@ -198,6 +200,11 @@ def is_file_spec(spec: str) -> bool:
 def _from_builtin(name: str, options: SpecOptions) -> LoadedModel:
     entry = builtin.entry(name)
     args = {} if options.classes is None else {"num_classes": options.classes}
+    if args and entry.state is not None and options.checkpoint is None:
+        raise FewerError(
+            f"the weights of fewer/{name} are for another number of classes than {options.classes}; give those of your "
+            "network: checkpoint=FILE, on the command line --checkpoint FILE"
+        )
     model = builtin.build(name, args)
     if entry.state is not None and options.checkpoint is None:
         model.load_state_dict(entry.state(), strict=True)

@@ -14,6 +14,7 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_bytes, atomic_write_text
+from fewer.core.reading import check_size, data_limit, parse_json, read_arrays, read_text, refusing
 from fewer.private.circuit import Circuit, Linear, Square, Step
 from fewer.private.security import Parameters
 
@@ -84,7 +85,7 @@ class Public:
     def from_json(cls, text: str) -> Public:
         """Read :meth:`to_json` back; anything else is one sentence."""
         try:
-            d = json.loads(text)
+            d = parse_json(text, "the description of the circuit", finite=True)
             if d["format"] != _FORMAT:
                 raise FewerError(f"the circuit has format {d['format']}; this version reads {_FORMAT}")
             parameters = Parameters(int(d["degree"]), tuple(d["bits"]), int(d["scale_bits"]))
@@ -105,7 +106,7 @@ class Public:
                 tuple(float(v) for v in d["mean"]),
                 tuple(float(v) for v in d["std"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise FewerError(f"this is no description of a circuit ({error!r}); compile the network again") from None
 
     def pack(self, image: np.ndarray) -> np.ndarray:
@@ -163,29 +164,27 @@ def load_public(place: str | Path) -> Public:
     path = place / PUBLIC if place.is_dir() else place
     if not path.is_file():
         raise FewerError(f"{place} holds no {PUBLIC}; make it with: fewer private compile MODEL --out {place}")
-    return Public.from_json(path.read_text(encoding="utf-8"))
+    return Public.from_json(read_text(path, what="description of a circuit"))
 
 
 def load_circuit(folder: str | Path) -> tuple[Circuit, Public]:
     """A circuit with its weights."""
     folder, public = Path(folder), load_public(folder)
     slots = public.parameters.slots
-    try:
-        with np.load(folder / CIRCUIT, allow_pickle=False) as z:
-            steps: list[Step] = []
-            for i, d in enumerate(json.loads(z["steps"].tobytes())):
-                if d["kind"] == "linear":
-                    keys = [tuple(int(n) for n in k) for k in z[f"{i}.keys"]]
-                    dense = np.zeros(len(keys) * slots)
-                    dense[z[f"{i}.at"]] = z[f"{i}.values"]
-                    found = dict(zip(keys, dense.reshape(-1, slots), strict=True))
-                    bias = tuple(z[f"{i}.bias"])
-                    steps.append(Linear.build(d["name"], found, bias, tuple(int(f) for f in d["folds"]), slots))
-                else:
-                    add = z.get(f"{i}.add")
-                    steps.append(Square(d["name"], add, int(d["outputs"])))
-    except (OSError, KeyError, ValueError, TypeError, IndexError) as error:
-        raise FewerError(f"{folder / CIRCUIT} cannot be read ({error}); compile the network again") from None
+    steps: list[Step] = []
+    with refusing(str(folder / CIRCUIT), "compile the network again"):
+        z = read_arrays(folder / CIRCUIT, limit=None)
+        for i, d in enumerate(parse_json(z["steps"].tobytes(), str(folder / CIRCUIT))):
+            if d["kind"] == "linear":
+                keys = [tuple(int(n) for n in k) for k in z[f"{i}.keys"]]
+                check_size(8 * len(keys) * slots, data_limit(), f"a layer of {folder / CIRCUIT}")
+                dense = np.zeros(len(keys) * slots)
+                dense[z[f"{i}.at"]] = z[f"{i}.values"]
+                found = dict(zip(keys, dense.reshape(-1, slots), strict=True))
+                bias = tuple(z[f"{i}.bias"])
+                steps.append(Linear.build(d["name"], found, bias, tuple(int(f) for f in d["folds"]), slots))
+            else:
+                steps.append(Square(d["name"], z.get(f"{i}.add"), int(d["outputs"])))
     circuit = Circuit(tuple(steps), slots, public.shape, public.inputs, public.input_ciphertexts, public.outputs)
     return circuit, public
 
@@ -219,7 +218,7 @@ def load_secret(folder: str | Path) -> tuple[Public, bytes, dict[str, bytes], st
     folder = Path(folder)
     try:
         keys = {name: (folder / f"{name}.key").read_bytes() for name in ("relin", "galois")}
-        secret, name = (folder / SECRET).read_bytes(), (folder / "id").read_text(encoding="utf-8").strip()
+        secret, name = (folder / SECRET).read_bytes(), read_text(folder / "id", what="name of a key").strip()
     except OSError as error:
         raise FewerError(f"{folder} holds no keys ({error.strerror}); make them with: fewer private keys") from None
     return load_public(folder), secret, keys, name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import nn
 
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_bytes, atomic_write_text, explain_os_error
+from fewer.core.reading import read_json
 from fewer.core.strict import StrictSettings
 from fewer.runtimes.module import RuntimeModule
 from fewer.runtimes.names import EXPORTED
@@ -86,7 +86,7 @@ def read_record(folder: str | Path) -> RuntimeRecord | None:
     if not path.exists():
         return None
     try:
-        return RuntimeRecord.model_validate(json.loads(path.read_text("utf-8")))
+        return RuntimeRecord.model_validate(read_json(path))
     except (OSError, ValueError, ValidationError) as error:
         raise FewerError(f"{path} is damaged: {str(error).splitlines()[0]}; make the run again") from None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import explain_os_error
+from fewer.core.reading import map_array
 from fewer.selection.embed import Embedded
 from fewer.selection.pool import blocks
 
@@ -16,14 +16,7 @@ __all__ = ["given_vectors"]
 
 def given_vectors(path: Path, names: list[str], gone: frozenset[int]) -> Embedded:
     """Vectors from a file, whose rows are the present images in the order of their paths."""
-    try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (EOFError, OverflowError, TypeError, RecursionError, SyntaxError, MemoryError) as error:
-        raise FewerError(f"cannot read features from {path}: {error}") from None
-    except OSError as error:
-        raise explain_os_error(error, path, "read") from None
-    except ValueError as error:
-        raise FewerError(f"cannot read features from {path}: {error}") from None
+    values = map_array(path)
     present = sorted(name for row, name in enumerate(names) if row not in gone)
     if values.ndim != 2 or len(values) != len(present):
         raise FewerError(

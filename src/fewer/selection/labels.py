@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlparse
 
 from fewer.core.errors import FewerError
 from fewer.core.files import explain_os_error, files_below
-from fewer.core.reading import parse_json, read_bytes, read_member, refusing
+from fewer.core.reading import map_array, parse_json, read_bytes, read_member, refusing
 from fewer.data.images import SUFFIXES
 from fewer.selection.cvat import read_cvat
 
@@ -345,10 +345,7 @@ def _mask_size(path: Path) -> tuple[int, int]:
 
     try:
         if path.suffix.lower() == ".npy":
-            import numpy as np
-
-            # a map needs no memory, and a header that claims too much is an error of its own
-            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+            shape = map_array(path).shape
             return int(shape[-1]), int(shape[-2])
         with Image.open(path) as image:
             return image.size

@@ -118,8 +118,8 @@ def open_task(name: str) -> Task:
     Traceback (most recent call last):
     fewer.core.errors.FewerError: unknown task 'segmnt'; did you mean 'segment'?
     """
-    if name not in TASKS:
-        raise FewerError(f"unknown task {name!r}{near_match(name, TASKS)}")
+    if not isinstance(name, str) or name not in TASKS:
+        raise FewerError(f"unknown task {name!r}{near_match(str(name), TASKS)}")
     where = TASKS[name]
     if isinstance(where, Task):
         return where

@@ -19,7 +19,7 @@ from fewer.core.files import atomic_write_text
 from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.tasks.folders import check_out, device_of, make_folder
-from fewer.tasks.runs import Order, Training, carry_out
+from fewer.tasks.runs import Order, Training, carry_out, write_report
 from fewer.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -198,8 +198,7 @@ class ArrayTask(Task):
         tiles = [Tile(name=key, value=f"{value:.4g}") for key, value in measured.numbers.items()]
         sentence = f"{self.name}: {', '.join(measured.lines())}."
         page = Page(title=name, badge="Trained", sentence=sentence, tiles=tiles, data=measured.to_dict())
-        run.write_text("report_html", page.to_html())
-        run.write_text("report_json", page.to_json())
+        write_report(run, page)
         run.log("finished", command=command)
 
     def evaluate(

@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from fewer.core.errors import FewerError
 from fewer.core.run import RunFolder
 
-__all__ = ["Order", "Trained", "Training", "carry_out", "plain_settings"]
+if TYPE_CHECKING:
+    from fewer.reports.page import Page
+
+__all__ = ["Order", "Trained", "Training", "carry_out", "plain_settings", "write_report"]
 
 
 class _Plan(Protocol):
@@ -82,6 +85,12 @@ class Training(Generic[P, R]):
 def plain_settings(settings: Any) -> dict[str, Any]:
     """Settings as TOML and JSON hold them; what is None is left out, since TOML has no word for it."""
     return {name: value for name, value in settings.model_dump(mode="json").items() if value is not None}
+
+
+def write_report(run: RunFolder, page: Page) -> None:
+    """Write a page as ``report.html``, and its numbers as ``report.json``, which says that a run is finished."""
+    run.write_text("report_html", page.to_html())
+    run.write_text("report_json", page.to_json())
 
 
 def carry_out(training: Training[P, R], settings: Any, order: Order) -> R:

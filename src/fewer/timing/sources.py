@@ -110,7 +110,7 @@ def _from_run(path: Path) -> Subject:
     from fewer.models.recipe import read_recipe
 
     recipe = read_recipe(path / "recipe.json")
-    spec = _spec_of(recipe.source)
+    spec = _told_spec(path, recipe.source)
     settings = None
     if recipe.preprocess is not None:
         from fewer.data.preprocess import Preprocess
@@ -134,7 +134,35 @@ def _dense(spec: str, path: Path) -> Subject:
     from fewer.models.spec import load_named
 
     loaded = load_named(spec, f"{path}/recipe.json")
+    if not _compressed_from(path, loaded.model):
+        raise FewerError(f"{spec} has other weights now than those that were compressed")
     return Subject(loaded.model, loaded.name, loaded.source, loaded.input_size, preprocess=loaded.preprocess)
+
+
+def _compressed_from(path: Path, model: nn.Module) -> bool:
+    """Whether a model has the weights that a run was sensed on, as far as the run says it."""
+    from fewer.core.run import RunFolder
+    from fewer.models.artefact import state_hash
+
+    run = RunFolder.open(path)
+    if not run.has("curves"):
+        return True
+    curves = run.read_curves()
+    # a model that was put in another order, or evened out for a budget in time, has other weights and the same outputs
+    changed = bool(curves.meta.get("reorderings")) or bool({"latency", "energy", "cycles"} & set(curves.metrics))
+    return changed or curves.meta.get("state") in (None, state_hash(model))
+
+
+def _told_spec(path: Path, source: dict[str, Any]) -> str | None:
+    """The spec that the run was made with where it has options of its own, else the one that the recipe stands for."""
+    from fewer.core.run import RunFolder
+
+    run = RunFolder.open(path)
+    told = run.read_config().get("model") if run.has("config") else None
+    base = {"builtin": "fewer", "timm": "timm", "torchvision": "torchvision"}.get(str(source.get("kind")))
+    if isinstance(told, str) and "?" in told and base and told.partition("?")[0] == f"{base}/{source.get('name')}":
+        return told
+    return _spec_of(source)
 
 
 def _spec_of(source: dict[str, Any]) -> str | None:
@@ -142,6 +170,6 @@ def _spec_of(source: dict[str, Any]) -> str | None:
     kind = source.get("kind")
     if kind == "builtin" and not source.get("args"):
         return f"fewer/{source['name']}"
-    if kind == "timm":
-        return f"timm/{source['name']}"
+    if kind in ("timm", "torchvision") and not source.get("kwargs"):
+        return f"{kind}/{source['name']}"
     return f"{source['path']}:{source['function']}" if kind == "file" else None

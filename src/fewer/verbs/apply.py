@@ -10,7 +10,7 @@ from fewer.core.budget import parse_budgets
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
-from fewer.core.progress import Progress, Silent, timed
+from fewer.core.progress import Progress, timed, usual_progress
 from fewer.core.run import RunFolder
 from fewer.engine.apply import apply_options
 from fewer.engine.evidence import Evidence
@@ -69,7 +69,7 @@ def apply(
     >>> import fewer
     >>> fewer.apply("run/", fewer.plan("run/", "weights=40%"))  # doctest: +SKIP
     """
-    progress = progress or Silent()
+    progress = progress or usual_progress()
     with RunFolder.edit(run) as folder:
         curves, config = folder.read_curves(), folder.read_config()
         if plan is None:
@@ -128,8 +128,8 @@ def _as_sensed(prepared: Prepared, settings: Settings, curves: CurveSet, run: st
     """Check that the model is the one of the curves, and go on with the runtime that they were sensed for."""
     if state_hash(prepared.model) != curves.meta.get("state"):
         raise FewerError(
-            f"the model {prepared.loaded.name} is not the one that {run} was sensed on "
-            f"({curves.meta.get('model')}); sense it again with: fewer sense"
+            f"the model {prepared.loaded.name} has other weights than the one that was sensed "
+            f"({curves.meta.get('model')}); load the same weights in it, or sense it again with: fewer sense"
         )
     runtime = Chosen.of(curves.meta.get("device", {}))
     if runtime is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fewer.core.budget import Budget, parse_budgets
-from fewer.core.progress import Progress, Silent
+from fewer.core.progress import Progress, usual_progress
 from fewer.core.run import RunFolder
 from fewer.distortion.distance import MakeDistance
 from fewer.engine.quality import QualityLike
@@ -85,7 +85,7 @@ def compress(
     >>> sum(int(m.sum()) for m in run.masks.values()) <= (16 * 32 + 32 * 4) // 2
     True
     """
-    progress = progress or Silent()
+    progress = progress or usual_progress()
     budgets = parse_budgets(budget)
     settings = (settings or Settings()).for_metrics(b.metric for b in budgets)
     request = Request(model, images, budgets, settings, forward, quality, distance, command)

@@ -29,6 +29,7 @@ from fewer.models.recipe import Recipe
 from fewer.models.running import input_dtype
 from fewer.models.trust import Trust
 from fewer.quantize.qdq import InputRange, input_ranges, with_integers
+from fewer.reports.numbers import data_size
 from fewer.tasks import reads_inputs
 
 __all__ = ["ACTIVATIONS", "FORMATS", "Exported", "export"]
@@ -359,8 +360,8 @@ def _lost(recipe: Recipe, weights: Path, size: int, to: str) -> list[str]:
     pruned = [u for u in recipe.units if u.pattern != "dense"]
     if pruned:
         lost.append(
-            f"zeros of {len(pruned)} pruned layers are stored like other weights: {size / 1e6:.1f} MB instead of "
-            f"{weights.stat().st_size / 1e6:.1f} MB, and other runtimes do not skip them: the file runs at dense speed"
+            f"zeros of {len(pruned)} pruned layers are stored like other weights: {data_size(size)} instead of "
+            f"{data_size(weights.stat().st_size)}, and other runtimes do not skip them: the file runs at dense speed"
         )
     low = sorted({u.precision for u in recipe.units} - ({"fp32", "int8"} if to == "onnx" else {"fp32"}))
     if low:

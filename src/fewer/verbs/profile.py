@@ -12,7 +12,7 @@ from torch import Tensor
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.core.precision import KERNEL_PRECISIONS, check_precision
-from fewer.core.progress import Progress, Silent
+from fewer.core.progress import Progress, usual_progress
 from fewer.cost.latency import PATTERNS, LatencyModel, measure_model
 from fewer.cost.profile import DeviceProfile
 from fewer.models.matching import match
@@ -104,7 +104,7 @@ def profile(
     >>> import fewer
     >>> print(*fewer.profile("fewer/mobilenet-v2", batch=8).words(), sep="\\n")  # doctest: +SKIP
     """
-    progress = progress or Silent()
+    progress = progress or usual_progress()
     if batch < 1:
         raise FewerError(f"the batch must be at least 1, not {batch}")
     if threads is not None and threads < 1:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from fewer.core.display import Fact, Shown
 from fewer.core.errors import FewerError
+from fewer.core.files import real_path
 from fewer.core.plan import Plan
-from fewer.core.progress import Progress, Silent, Stage
+from fewer.core.progress import Progress, Stage, usual_progress
 from fewer.core.reading import read_bytes
 from fewer.core.run import RunFolder
 from fewer.distillation.blocks import find_blocks
@@ -159,23 +160,20 @@ def recover(
         raise FewerError(f"the number of views must be 0 or more; got {views}")
     seconds = None if steps is not None or time is None else parse_duration(time)
     wanted = RecoverySettings(seconds=seconds, steps=steps, **{"bf16": has_fast_bf16(), **(settings or {})})
-    progress = progress or Silent()
+    progress = progress or usual_progress()
     source = RunFolder.open(run)
     check_finished(source)
-    elsewhere = out is not None and Path(out).resolve() != source.path.resolve()
+    elsewhere = out is not None and real_path(out) != real_path(source.path)
     with ExitStack() as stack:
         with progress.stage("match", None) as stage:
             with trusting(trust):
                 work = open_run(source, model, images, forward, quality, seed, device)
             stage.advance()
-        if out is not None and elsewhere:
-            folder = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume))
-        else:
-            folder = stack.enter_context(RunFolder.edit(run))
+        place = RunFolder.create(out, overwrite=overwrite, resume=resume) if out and elsewhere else RunFolder.edit(run)
+        folder = stack.enter_context(place)
         if resume and not elsewhere and _is_done(folder, work.recipe):
             folder.clear_scratch()
-            done = RunReport.from_json(folder.read_text("report_json"))
-            return RecoveredRun(work.student, work.plan, done, work.masks, folder.home)
+            return _recovered(folder, work, RunReport.from_json(folder.read_text("report_json")))
         checkpoint = _scratch(folder, overwrite, resume, elsewhere)
         start = work.recipe.weights_sha256
         folder.log("recovering", command=command or "", budget_seconds=seconds, steps=steps, start=start)
@@ -189,14 +187,15 @@ def recover(
         after = work.measure() if fit.improved else before
         with progress.stage("save", None) as stage:
             report = _report(work, fit, before, after, perf_counter() - began, command)
-            with folder.together():
-                for name in _COPIED if elsewhere else ():
-                    folder.write_bytes(name, read_bytes(source.file(name), 2**30))
-                _save(folder, work, report, fit)
+            _save(folder, work, report, fit, source if elsewhere else None)
             stage.advance()
         folder.log("recovered", before=report_error(report, "before"), after=report_error(report, "after"))
         folder.clear_scratch()
-        return RecoveredRun(work.student, work.plan, report, work.masks, folder.home)
+        return _recovered(folder, work, report)
+
+
+def _recovered(folder: RunFolder, work: OpenRun, report: RunReport) -> RecoveredRun:
+    return RecoveredRun(work.student, work.plan, report, work.masks, folder.home)
 
 
 def report_error(report: RunReport, which: str) -> float | None:
@@ -433,7 +432,16 @@ def _chosen_by(work: OpenRun) -> str:
 _LIMIT = "Recovery trains on unlabelled images of the same source,"
 
 
-def _save(folder: RunFolder, work: OpenRun, report: RunReport, fit: Fit) -> None:
+def _save(folder: RunFolder, work: OpenRun, report: RunReport, fit: Fit, source: RunFolder | None) -> None:
+    """Write all that belongs together, with files of the ``source`` where the folder is another one."""
+    with folder.together():
+        if source is not None:
+            for name in _COPIED:
+                folder.write_bytes(name, read_bytes(source.file(name), 2**30))
+        _write(folder, work, report, fit)
+
+
+def _write(folder: RunFolder, work: OpenRun, report: RunReport, fit: Fit) -> None:
     """Write model and recipe where there is something new, then the report."""
     recipe = work.recipe
     assert report.recovery is not None

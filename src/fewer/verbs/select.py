@@ -14,7 +14,7 @@ import numpy as np
 from fewer.core.budget import Budget, parse_budgets
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text
-from fewer.core.progress import Progress, Silent
+from fewer.core.progress import Progress, usual_progress
 from fewer.data.images import list_images, printable, why_no_name
 from fewer.selection.embed import Embedded, EmbedJob, embed
 from fewer.selection.export import can_open, check_formats, export
@@ -135,7 +135,7 @@ def select(
     >>> fewer.select("pool/", "labels=100", out="queue/").chosen[0].name  # doctest: +SKIP
     'b/0423.png'
     """
-    progress, began = progress or Silent(), perf_counter()
+    progress, began = progress or usual_progress(), perf_counter()
     wanted = Wanted(method, one_budget(budget), seed)
     check_method(method)
     spread = Spread(batch, backend, workers)

@@ -8,7 +8,7 @@ from typing import Any
 
 from fewer.core.curve import CurveSet
 from fewer.core.display import Fact, Shown, counted
-from fewer.core.progress import Progress, Silent
+from fewer.core.progress import Progress, usual_progress
 from fewer.core.run import RunFolder
 from fewer.engine.prepare import prepare
 from fewer.engine.run import Request
@@ -81,7 +81,7 @@ def sense(
     >>> import fewer
     >>> curves = fewer.sense("fewer/mobilenet-v2", "photos/", out="run/").curves  # doctest: +SKIP
     """
-    settings, progress = (settings or Settings()).for_metrics(()), progress or Silent()
+    settings, progress = (settings or Settings()).for_metrics(()), progress or usual_progress()
     with RunFolder.create(out, overwrite=overwrite, resume=resume) as run:
         run.write_config(Request(model, images, (), settings).config())
         with progress.stage("match", None) as stage:

@@ -20,18 +20,14 @@ from fewer.engine import deploy as deploying
 from fewer.engine import runtimes
 from fewer.kernels import native
 from fewer.models.spec import load_model
-from fewer.tasks.segment.dataset import Case, SegmentData, Split, image_pool, open_data
+from fewer.tasks.segment.dataset import Case, SegmentData, Split
 from fewer.tasks.segment.evaluate import quality
 from fewer.tasks.segment.files import read_picture
 from fewer.tasks.segment.inputs import images
 from fewer.tasks.segment.loaded import preparation_of
 from fewer.tasks.segment.predict import predict
-from fewer.tasks.segment.preparation import Preparation, fit_preparation
-from fewer.tasks.segment.sampling import CaseStore, PatchSampler, crop
 from fewer.tasks.segment.settings import PredictSettings, TrainSettings
 from fewer.tasks.segment.training import train
-from fewer.tasks.segment.warmup import WarmNetwork, transfer, warm_network, warm_up
-from fewer.training.loop import make_accelerator
 from tests.fake_device import FakeWatch
 from tests.tasks.segment.simulated import write_folder, write_raw
 
@@ -283,42 +279,6 @@ def test_quality_leaves_out_what_trained(trained: Path, discs: Path) -> None:
     assert preparation_of(loaded).values == (0, 255)
 
 
-@pytest.mark.parametrize("kind", ["restoration", "contrastive"])
-def test_warm_up_learns_without_masks_and_gives_vectors(tmp_path: Path, kind: str) -> None:
-    x = np.arange(36)
-    for index in range(8):  # stripes of another width in each image, so that images can be told apart
-        stripes = np.sin(x / (0.8 + 0.5 * index)) + 0.3 * np.random.default_rng(index).standard_normal((32, 36))
-        Image.fromarray(np.uint8(np.clip(128 + 60 * stripes, 0, 255))).save(tmp_path / f"{index}.png")
-    pool = image_pool(sorted(tmp_path.glob("*.png")))
-    settings = TrainSettings(**TINY | {"every": 15}, warm_up=kind, warm_up_steps=60)
-    warm = warm_network(pool, settings)
-    losses = [entry["loss"] for entry in warm.history]
-    assert losses[-1] < (0.9 if kind == "restoration" else 0.95) * losses[0]
-    embed = warm.embedder()
-    vectors = embed(torch.randn(3, 1, *warm.preparation.patch))
-    assert vectors.shape == (3, embed.width)
-    assert not vectors.requires_grad
-
-
-def test_what_a_warm_up_hands_over(discs: Path) -> None:
-    data = open_data(discs)
-    settings = TrainSettings(**TINY, warm_up="restoration", warm_up_steps=2)
-    preparation = fit_preparation(data, data.cases, settings)
-    from fewer.tasks.segment.networks import build_network
-
-    source = build_network(settings.model_copy(update={"seed": 5}), 2, 1, 1).model
-    whole, part = (build_network(settings, 2, 1, 2).model for _ in range(2))
-    before = {name: tensor.clone() for name, tensor in part.state_dict().items()}
-    everything, encoder = transfer(source, whole, preparation), transfer(source, part, preparation, "encoder")
-    assert 0 < len(encoder) < len(everything) < len(before)
-    state = part.state_dict()
-    for name, tensor in source.state_dict().items():
-        same = before[name].shape == tensor.shape
-        assert torch.equal(state[name], tensor if name in encoder else before[name]) if same else name not in everything
-    history = warm_up(whole, data, data.cases, preparation, settings, make_accelerator(settings))
-    assert [entry["step"] for entry in history] == [2.0]
-
-
 def test_training_may_start_from_a_run(trained: Path, discs: Path) -> None:
     settings = TrainSettings(**TINY | {"width": 8, "steps": 1, "learning_rate": 1e-9}, init=str(trained))
     run = train(discs, settings=settings)
@@ -326,24 +286,6 @@ def test_training_may_start_from_a_run(trained: Path, discs: Path) -> None:
         assert torch.allclose(run.model.state_dict()[name], tensor, atol=1e-5)
     with pytest.raises(FewerError, match="another network"):
         train(discs, settings=TrainSettings(**TINY, init=str(trained)))
-
-
-def test_training_may_start_from_a_warm_up(discs: Path, tmp_path: Path) -> None:
-    settings = TrainSettings(**TINY | {"every": 15}, warm_up="restoration", warm_up_steps=3)
-    warm = warm_network(image_pool(sorted((discs / "images").iterdir())), settings)
-    warm.save(tmp_path / "warm")
-    again = WarmNetwork.load(tmp_path / "warm")
-    assert again.preparation == warm.preparation and again.history == warm.history
-    start = TrainSettings(**TINY | {"steps": 1, "learning_rate": 1e-9}, init=str(tmp_path / "warm"))
-    state, source = train(discs, settings=start).model.state_dict(), warm.model.state_dict()
-    same = [name for name in state if state[name].shape == source[name].shape]
-    assert len(same) > len(state) // 2
-    for name in same:
-        assert torch.allclose(state[name], source[name], atol=1e-5)
-    with pytest.raises(FewerError, match="another network"):
-        train(discs, settings=TrainSettings(**TINY | {"width": 8}, init=str(tmp_path / "warm")))
-    with pytest.raises(FewerError, match="was not trained for segmentation"):
-        fewer.evaluate(tmp_path / "warm", discs)
 
 
 def test_a_run_that_has_seen_every_case_is_not_judged_on_them(discs: Path, tmp_path: Path) -> None:
@@ -362,42 +304,6 @@ def test_few_labels_are_a_split(discs: Path) -> None:
     run = train(discs, settings=TrainSettings(**TINY), split=Split(("case1",), ("case2", "case3")))
     assert run.evaluation is not None
     assert {score.case for score in run.evaluation.scores} == {"case2", "case3"}
-
-
-def test_patches_depend_on_seed_and_step_alone(discs: Path) -> None:
-    data = open_data(discs)
-    settings = TrainSettings(**TINY | {"patch": (16, 16)}, foreground=1.0)
-    preparation = fit_preparation(data, data.cases, settings)
-    samplers = [PatchSampler(CaseStore(data, data.cases, preparation, limit), settings) for limit in (0, 1e9)]
-    samplers[0].batch(0)
-    a, b = samplers[0].batch(7), samplers[1].batch(7)
-    assert torch.equal(a[0], b[0])
-    assert torch.equal(a[1], b[1])
-    assert not torch.equal(a[0], samplers[1].batch(8)[0])
-    assert all(mask.any() for mask in a[1])  # every patch is centred on the structure
-    halves = [PatchSampler(samplers[0].store, settings, rank, 2).batch(7)[0] for rank in range(2)]
-    assert torch.equal(halves[0][:2], a[0][::2])
-    assert torch.equal(halves[1][:2], a[0][1::2])
-
-
-def test_images_smaller_than_a_patch_are_padded_in_the_middle() -> None:
-    image = torch.ones(2, 3, 5)
-    found = crop(image, (-1, 2), (6, 2))
-    assert found.shape == (2, 6, 2)
-    assert found[:, 1:4].eq(1).all()
-    assert found.sum() == 2 * 3 * 2
-
-
-def test_normalisation_of_ct_keeps_units_and_zscore_does_not() -> None:
-    common = ((0, 1), 1)
-    rest = {"spacing": None, "patch": (8, 8)}
-    image = np.random.default_rng(0).normal(100, 20, (1, 9, 9)).astype(np.float32)
-    ct = Preparation(("background", "a"), *common, "ct", (100.0,), (20.0,), (60.0,), (140.0,), **rest)
-    z = Preparation(("background", "a"), *common, "zscore", (), (), (), (), **rest)
-    assert np.allclose(z.normalised(image + 50), z.normalised(image), atol=1e-4)
-    assert ct.normalised(image + 5).mean() > ct.normalised(image).mean() + 0.1
-    assert np.abs(ct.normalised(10 * image)).max() <= 2.0 + 1e-5
-    assert Preparation.of(json.loads(json.dumps(ct.to_dict()))) == ct
 
 
 @pytest.mark.parametrize(

@@ -29,13 +29,14 @@ class Section:
     """One section of the page.
 
     ``name`` is the partial's file name and the anchor, ``title`` the heading, ``wanted`` says whether a report has
-    anything for it, and ``figure`` draws its plot.
+    anything for it, and ``figure`` draws its plot. What answers a second question only is ``folded`` away.
     """
 
     name: str
     title: str
     wanted: Callable[[RunReport], Any]
     figure: Callable[[RunReport], Plot | None] | None = None
+    folded: bool = False
 
 
 SECTIONS = (
@@ -47,15 +48,17 @@ SECTIONS = (
     Section("layers", "What was done to each layer", lambda report: report.units, layer_plots.allocation),
     Section("curves", "What was measured first", lambda report: report.curves, layer_plots.curves),
     Section("additivity", "Can the plan be trusted?", lambda report: report.additivity, plots.additivity),
-    Section("contest", "Which plan was taken", lambda report: report.contest),
-    Section("search", "Local search", lambda report: report.search),
-    Section("sensing", "Cost of measuring", lambda report: report.sensing),
+    Section("contest", "Which plan was taken", lambda report: report.contest, folded=True),
+    Section("search", "Local search", lambda report: report.search, folded=True),
+    Section("sensing", "Cost of measuring", lambda report: report.sensing, folded=True),
     Section(
         "skipped",
         "What was skipped, and why",
         lambda report: report.skipped or (report.data is not None and report.data.skipped),
     ),
-    Section("timings", "Time and memory", lambda report: report.timings or report.peak_memory_bytes, plots.timings),
+    Section(
+        "timings", "Time and memory", lambda report: report.timings or report.peak_memory_bytes, plots.timings, True
+    ),
     Section("reproduce", "How to get these numbers again", lambda report: report.command or report.environment),
     Section("limits", "What this does not show", lambda report: report.limits),
 )

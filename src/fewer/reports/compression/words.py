@@ -125,6 +125,43 @@ def comparison_sentence(report: RunReport) -> str:
     return f"That is not the best result: {best.label} has {ratio} less distortion ({value})."
 
 
+def enough_words(report: RunReport) -> str:
+    r"""Say what is known of the question whether the model is good enough for its task; empty when nothing is.
+
+    Examples
+    --------
+    >>> report = RunReport.from_dict({
+    ...     "verdict": {"met": True, "quality": [{"name": "top-1 agreement", "value": 0.875}]},
+    ...     "model": {"name": "toy"},
+    ...     "data": {"heldout": 32},
+    ... })
+    >>> print(enough_words(report).replace(". ", ".\n"))
+    The first class is that of the dense model on 28 of 32 held-out images.
+    Only labels tell whether that is enough for your task: --labelled shows accuracy before and after.
+    """
+    labelled = next((one for one in report.verdict.quality if one.labelled and one.dense is not None), None)
+    if labelled is not None and labelled.dense is not None:
+        after, before = measure(labelled.value, 3), measure(labelled.dense, 3)
+        told = f"On labelled data, {labelled.name} is {after} after and {before} before."
+        ends, dense_ends = labelled.interval, labelled.dense_interval
+        if not ends or not dense_ends:
+            return told
+        apart = ends[1] < dense_ends[0] or dense_ends[1] < ends[0]
+        return f"{told} The 95 % intervals " + (
+            "are apart." if apart else "overlap: so few labels cannot tell the two models apart."
+        )
+    likeness = next((one for one in report.verdict.quality if not one.labelled), None)
+    if likeness is None:
+        return ""
+    images = report.data.heldout if report.data else 0
+    same = likeness.value * images
+    if likeness.name == "top-1 agreement" and images and abs(same - round(same)) < 1e-3:
+        told = f"The first class is that of the dense model on {round(same)} of {images} held-out images."
+    else:
+        told = f"The {likeness.name} with the dense model is {measure(likeness.value, 3)}."
+    return f"{told} Only labels tell whether that is enough for your task: --labelled shows accuracy before and after."
+
+
 def ranking_sentence(report: RunReport) -> str:
     """Name the best method of the table, and say so when it is not ours."""
     best = best_row(report)

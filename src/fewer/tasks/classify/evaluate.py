@@ -24,6 +24,7 @@ from fewer.tasks.classify.metrics import wilson
 from fewer.tasks.classify.model import Classifier, ClassMap, map_classes, open_classifier, scores_of
 from fewer.tasks.classify.readers import open_data
 from fewer.tasks.classify.settings import EvaluateSettings
+from fewer.tasks.facts import facts_of
 from fewer.tasks.folders import check_out, device_of, make_folder
 
 __all__ = ["Accuracy", "batches_of", "evaluate", "evaluate_rows", "quality", "rows_to_judge"]
@@ -57,9 +58,9 @@ def rows_to_judge(data: ClassifyData, loaded: LoadedModel, part: str = "auto") -
     """Rows that a model has not been trained on: its own held-out images, else the part for testing, else all."""
     if part != "auto":
         return data.rows(part)
-    held = loaded.meta.get("classify", {}).get("held", {})
-    if held and Path(held["data"]).resolve() == data.root.resolve():
-        names = set(held["names"])
+    held = facts_of(loaded, "classify").held
+    if held is not None and Path(held.data).resolve() == data.root.resolve():
+        names = set(held.names)
         rows = [i for i, name in enumerate(data.names) if name in names]
         if rows:
             return np.array(rows)

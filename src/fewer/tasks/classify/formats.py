@@ -6,6 +6,8 @@ Pickles are read by an unpickler that knows arrays and plain containers only, so
 from __future__ import annotations
 
 import gzip
+import io
+import math
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError
+from fewer.core.reading import check_size, data_limit, read_arrays, read_bytes, read_text, refusing
 from fewer.tasks.classify.dataset import ClassifyData
 from fewer.tasks.classify.pictures import ArrayPictures, PackedPictures, Pictures
 from fewer.tasks.pickles import unpickle_arrays
@@ -39,8 +42,11 @@ def _set(
     root: Path, parts: Sequence[tuple[str, Pictures, np.ndarray]], classes: Sequence[str], kind: str
 ) -> ClassifyData:
     labels = np.concatenate([found for _, _, found in parts]).astype(np.int64)
-    if labels.size and (labels.min() < 0 or labels.max() >= len(classes)):
-        raise FewerError(f"{root} holds the label {labels.max()}, but names {len(classes)} classes")
+    outside = labels[(labels < 0) | (labels >= len(classes))]
+    if len(outside):
+        raise FewerError(f"{root} holds the label {outside[0]}, but names {len(classes)} classes")
+    if any(len(pictures) != len(found) for _, pictures, found in parts):
+        raise FewerError(f"{root} has {sum(len(p) for _, p, _ in parts)} images and {len(labels)} labels")
     names = [f"{part}/{i:06d}" for part, pictures, _ in parts for i in range(len(pictures))]
     flags = [part for part, pictures, _ in parts for _ in range(len(pictures))]
     pictures = parts[0][1] if len(parts) == 1 else _Joined([pictures for _, pictures, _ in parts])
@@ -85,7 +91,7 @@ def knows_npz(path: Path) -> bool:
             return any(key in found for key in _LABELS)
     except IndexError:
         return False
-    except (OSError, ValueError):  # damaged: told when it is read
+    except Exception:  # damaged, in one of the many ways of an archive: told when it is read
         return True
 
 
@@ -93,22 +99,21 @@ def read_npz(path: Path) -> ClassifyData:
     """Arrays ``images`` uint8 [N, H, W] or [N, H, W, 3], or ``jpeg`` bytes with ``offset``; ``label``; ``classes``."""
     parts, classes = [], None
     for part, file in _npz_files(path):
-        with np.load(file, allow_pickle=False) as found:
-            label = next((key for key in _LABELS if key in found), None)
-            if label is None:
-                raise FewerError(f"{file} has no array 'label'; it has {', '.join(found.files)}")
-            if "jpeg" in found:
-                pictures: Pictures = PackedPictures(found["jpeg"], found["offset"])
-            else:
-                pixels = found[next(key for key in ("images", "image", "x") if key in found)]
-                if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
-                    raise FewerError(f"images of {file} must be uint8 [N, H, W] or [N, H, W, 3]; got {pixels.dtype}")
-                pictures = ArrayPictures(pixels[..., 0] if pixels.shape[-1:] == (1,) else pixels)
-            labels = found[label].astype(np.int64)
-            if len(labels) != len(pictures):
-                raise FewerError(f"{file} has {len(pictures)} images and {len(labels)} labels")
-            if "classes" in found:
-                classes = [str(name) for name in found["classes"]]
+        found = read_arrays(file, limit=None)
+        label = next((key for key in _LABELS if key in found), None)
+        if label is None:
+            raise FewerError(f"{file} has no array 'label'; it has {', '.join(found)}")
+        pictures = _packed(found, file) if "jpeg" in found else _array_pictures(found, file)
+        labels = found[label]
+        if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
+            raise FewerError(f"{file}: {label} must be one whole number for each image, got {_told(labels)}")
+        labels = labels.astype(np.int64)
+        if len(labels) != len(pictures):
+            raise FewerError(f"{file} has {len(pictures)} images and {len(labels)} labels")
+        if "classes" in found:
+            if found["classes"].ndim != 1:
+                raise FewerError(f"{file}: classes must be a list of names, got {_told(found['classes'])}")
+            classes = [str(name) for name in found["classes"]]
         parts.append((part, pictures, labels))
     root = path.parent if path.is_file() else path
     if classes is None:
@@ -116,13 +121,48 @@ def read_npz(path: Path) -> ClassifyData:
     return _set(path if path.is_file() else root, parts, classes, "npz")
 
 
+def _told(array: np.ndarray) -> str:
+    return f"{array.dtype} of shape {array.shape}"
+
+
+def _array_pictures(found: dict[str, np.ndarray], file: Path) -> Pictures:
+    key = next((key for key in ("images", "image", "x") if key in found), None)
+    if key is None:
+        raise FewerError(f"{file} has no array 'images'; it has {', '.join(found)}")
+    pixels = found[key]
+    flat = pixels[..., 0] if pixels.ndim == 4 and pixels.shape[-1] == 1 else pixels
+    if (
+        flat.dtype != np.uint8
+        or not (flat.ndim == 3 or (flat.ndim == 4 and flat.shape[-1] == 3))
+        or 0 in flat.shape[1:]
+    ):
+        raise FewerError(f"{file}: {key} must be uint8 [N, H, W] or [N, H, W, 3], got {_told(pixels)}")
+    return ArrayPictures(flat)
+
+
+def _packed(found: dict[str, np.ndarray], file: Path) -> Pictures:
+    data, offset = found["jpeg"], found.get("offset")
+    if offset is None or offset.ndim != 1 or offset.dtype.kind not in "iu" or data.dtype != np.uint8 or data.ndim != 1:
+        raise FewerError(f"{file}: jpeg must be bytes, and offset say where each image begins")
+    if (
+        not len(offset)
+        or (np.diff(offset.astype(np.int64)) < 0).any()
+        or int(offset[0]) < 0
+        or int(offset[-1]) > len(data)
+    ):
+        raise FewerError(f"{file}: offset must rise from 0 to the {len(data)} bytes of jpeg")
+    return PackedPictures(data, offset)
+
+
 def knows_cifar_python(path: Path) -> bool:
     """A folder with ``data_batch_1`` or, of CIFAR-100, ``train`` beside ``meta``."""
     return (path / "data_batch_1").is_file() or ((path / "meta").is_file() and (path / "test").is_file())
 
 
-def _pixels(rows: np.ndarray) -> np.ndarray:
+def _pixels(rows: Any, where: Path) -> np.ndarray:
     """[N, 3072], a plane per colour, to [N, 32, 32, 3]."""
+    if not isinstance(rows, np.ndarray) or rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != 3072:
+        raise FewerError(f"{where}: data must be bytes, 3072 for each image")
     return np.ascontiguousarray(np.asarray(rows, np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
 
@@ -135,23 +175,38 @@ def read_cifar_python(path: Path) -> ClassifyData:
     else:
         files = [(part, path / part) for part in _PARTS if (path / part).is_file()]
         label, meta, names = "fine_labels", path / "meta", "fine_label_names"
-    classes = [_text(name) for name in _dictionary(meta)[names]] if meta.is_file() else list(CIFAR10)
+    classes = list(CIFAR10)
+    if meta.is_file():
+        given = _dictionary(meta).get(names)
+        if not isinstance(given, (list, tuple)) or not all(isinstance(name, (str, bytes)) for name in given):
+            raise FewerError(f"{meta}: {names} must be a list of names")
+        classes = [_text(name) for name in given]
     parts = []
     for part, file in files:
         found = _dictionary(file)
-        parts.append((part, ArrayPictures(_pixels(found["data"])), np.asarray(found[label], np.int64)))
+        parts.append((part, ArrayPictures(_pixels(found.get("data"), file)), _labels(found.get(label), label, file)))
     return _set(path, parts, classes, "CIFAR (Python)")
 
 
+def _labels(found: Any, name: str, where: Path) -> np.ndarray:
+    labels = np.asarray(found) if isinstance(found, (list, tuple, np.ndarray)) else np.zeros((), object)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise FewerError(f"{where}: {name} must be one whole number for each image")
+    return labels.astype(np.int64)
+
+
 def _dictionary(file: Path) -> dict[str, Any]:
-    found = unpickle_arrays(file.read_bytes())
+    try:
+        found = unpickle_arrays(read_bytes(file, data_limit()))
+    except FewerError as error:
+        raise FewerError(f"{file}: {error}") from None
     if not isinstance(found, dict):
         raise FewerError(f"{file} holds no dictionary, so it is no batch of CIFAR")
     return {_text(key): value for key, value in found.items()}
 
 
 def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def knows_cifar_binary(path: Path) -> bool:
@@ -167,15 +222,15 @@ def read_cifar_binary(path: Path) -> ClassifyData:
     meta = path / ("fine_label_names.txt" if hundred else "batches.meta.txt")
     classes: Sequence[str] = [str(i) for i in range(100)] if hundred else CIFAR10
     if meta.is_file():
-        classes = [line.strip() for line in meta.read_text().splitlines() if line.strip()]
+        classes = [line.strip() for line in read_text(meta, what="list of names").splitlines() if line.strip()]
     parts = []
     width = 3072 + (2 if hundred else 1)
     for part, file in files:
-        rows = np.frombuffer(file.read_bytes(), np.uint8)
+        rows = np.frombuffer(read_bytes(file, data_limit()), np.uint8)
         if rows.size % width:
             raise FewerError(f"{file} has {rows.size} bytes, which is no multiple of {width}; download it again")
         rows = rows.reshape(-1, width)
-        parts.append((part, ArrayPictures(_pixels(rows[:, -3072:])), rows[:, -3073].astype(np.int64)))
+        parts.append((part, ArrayPictures(_pixels(rows[:, -3072:], file)), rows[:, -3073].astype(np.int64)))
     return _set(path, parts, classes, "CIFAR (binary)")
 
 
@@ -211,14 +266,18 @@ def read_idx(path: Path) -> ClassifyData:
 
 
 def _idx(file: Path, axes: int) -> np.ndarray:
-    data = file.read_bytes()
+    head, limit = 4 + 4 * axes, data_limit()
+    data = read_bytes(file, limit)
     if file.suffix == ".gz":
-        data = gzip.decompress(data)
-    head = 4 + 4 * axes
+        with refusing(str(file), "download it again"), gzip.open(io.BytesIO(data)) as unpacked:
+            data = unpacked.read(limit + 1)
+        check_size(len(data), limit, f"{file}, unpacked,")
     # two zero bytes, the type (8: bytes), the number of axes, then the sizes as big-endian integers
     if len(data) < head or data[:4] != bytes((0, 0, 8, axes)):
         raise FewerError(f"{file} is no idx file of bytes with {axes} axes")
     shape = struct.unpack(f">{axes}I", data[4:head])
-    if len(data) - head != int(np.prod(shape, dtype=np.int64)):
+    if len(data) - head != math.prod(shape):
         raise FewerError(f"{file} should hold {shape} bytes and holds {len(data) - head}; download it again")
+    if 0 in shape[1:]:
+        raise FewerError(f"{file} holds images without a pixel")
     return np.frombuffer(data, np.uint8, offset=head).reshape(shape)

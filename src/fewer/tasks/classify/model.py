@@ -17,6 +17,7 @@ from fewer.models.running import evaluating
 from fewer.models.spec import LoadedModel, load_model
 from fewer.tasks.classify.dataset import ClassifyData
 from fewer.tasks.classify.readers import class_names
+from fewer.tasks.facts import facts_of
 
 __all__ = ["ClassMap", "Classifier", "map_classes", "open_classifier", "output_count", "scores_of"]
 
@@ -82,7 +83,7 @@ def open_classifier(spec: Any, classes: str | None = None) -> Classifier:
     outputs = output_count(loaded)
     if not outputs:
         raise FewerError(f"{loaded.name} is no classifier of images: its output is not one score per class")
-    names = tuple(loaded.meta.get("classify", {}).get("classes", ()))
+    names = tuple(facts_of(loaded, "classify").classes)
     if classes is not None:
         names = class_names(Path(classes))
     if names and len(names) != outputs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError, near_match
-from fewer.core.files import explain_os_error
+from fewer.core.reading import data_limit, parse_json, read_json, read_text, refusing
 from fewer.data.images import SUFFIXES, list_images
 from fewer.tasks.classify import formats
 from fewer.tasks.classify.dataset import ClassifyData
@@ -43,20 +42,17 @@ def class_names(place: Path) -> tuple[str, ...]:
     >>> class_names(file)
     ('cat', 'dog')
     """
-    try:
-        text = place.read_text(encoding="utf-8")
-    except OSError as error:
-        raise explain_os_error(error, place, "read") from None
+    text = read_text(place, what="list of names")
     if place.suffix != ".json":
         names = [line.strip() for line in text.splitlines() if line.strip()]
     else:
         try:
-            found = json.loads(text)
+            found = parse_json(text, str(place))
             if isinstance(found, dict):
                 found = [found[key] for key in sorted(found, key=int)]
             # ImageNet's list gives [code, name] for every class
             names = [str(one[-1] if isinstance(one, list) else one) for one in found]
-        except (ValueError, TypeError, IndexError) as error:
+        except (ValueError, TypeError, IndexError, KeyError) as error:
             raise FewerError(f"{place} must be a JSON list of class names ({error})") from None
     if len(set(names)) != len(names):
         raise FewerError(f"{place} names the class {next(n for n in names if names.count(n) > 1)!r} twice")
@@ -105,12 +101,8 @@ def open_data(place: str | Path) -> ClassifyData:
             f"{path} is no labelled set of images: give a folder with one folder of images per class, a table "
             "labels.csv with the columns file and label, or CIFAR, MNIST or npz files"
         )
-    try:
+    with refusing(str(path), f"it was taken for {kind}"):
         return FORMATS[kind][1](path)
-    except OSError as error:
-        raise explain_os_error(error, path, "read") from None
-    except (ValueError, KeyError, EOFError, IndexError, TypeError) as error:
-        raise FewerError(f"{path} is damaged or not in the form of {kind} ({type(error).__name__}: {error})") from None
 
 
 def _beside(root: Path) -> tuple[str, ...]:
@@ -206,6 +198,8 @@ def _read_table(path: Path) -> ClassifyData:
     file, label = _column(rows[0], _FILE, path, "file"), _column(rows[0], _LABEL, path, "label")
     part = next((key for key in rows[0] if key.lower() in _PART), None)
     root = path.parent
+    if any(row.get(key) is None for row in rows for key in (file, label)):
+        raise FewerError(f"{path}: every row needs {file} and {label}")
     names = [str(row[file]) for row in rows]
     twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
     if twice:
@@ -233,10 +227,14 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _json_rows(path: Path) -> list[dict[str, Any]]:
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path, data_limit())
     if isinstance(found, dict):  # {"a.png": "cat"}
-        return [{"file": name, "label": label} for name, label in found.items()]
-    return [dict(row) for row in found]
+        found = [{"file": name, "label": label} for name, label in found.items()]
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise FewerError(f"{path} must be a list of objects with file and label, or one object from file to label")
+    if any(isinstance(value, (dict, list)) for row in found for value in row.values()):
+        raise FewerError(f"{path}: files and labels must be text or numbers")
+    return found
 
 
 def _column(row: dict[str, Any], known: Sequence[str], path: Path, what: str) -> str:

@@ -32,7 +32,7 @@ from fewer.tasks.classify.networks import NETWORKS, build
 from fewer.tasks.classify.readers import open_data
 from fewer.tasks.classify.settings import TrainSettings
 from fewer.tasks.classify.trained import TrainedRun
-from fewer.tasks.runs import Order, Training, carry_out
+from fewer.tasks.runs import Order, Training, carry_out, write_report
 from fewer.training.checkpoint import Checkpoint, work_key
 from fewer.training.constrained import Constrained, Held
 from fewer.training.loop import check_device, fit, make_accelerator
@@ -298,6 +298,5 @@ def _save(run: RunFolder, prepared: Prepared, result: TrainedRun, command: str) 
         meta["few_bits"] = {"layers": result.few_bits["layers"]}
     save_artefact(run.path, result.model.cpu(), result.units, loaded.source, meta, preprocess=loaded.preprocess)
     page = training_page(result, data, command)
-    run.write_text("report_html", page.to_html())
-    run.write_text("report_json", page.to_json())
+    write_report(run, page)
     run.log("finished", best_step=result.best_step)

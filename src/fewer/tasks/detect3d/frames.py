@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import explain_os_error
+from fewer.core.reading import data_limit, read_bytes
 from fewer.tasks.detect3d.boxes import Floats
 
 __all__ = ["Frame", "Objects", "read_floats"]
@@ -103,10 +103,7 @@ def read_floats(path: Path, columns: int) -> Floats:
     FewerError
         When the file cannot be read, is cut off, or holds no point.
     """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise explain_os_error(error, path, "read") from None
+    raw = read_bytes(path, data_limit())
     if len(raw) % (4 * columns):
         raise FewerError(
             f"{path} has {len(raw)} bytes, which is no whole number of points of {columns} floats: "

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import explain_os_error
+from fewer.core.reading import read_text as read_plain_text
 from fewer.tasks.detect3d.boxes import Floats, box_corners, limit_angle
 from fewer.tasks.detect3d.frames import Objects
 
@@ -92,12 +92,21 @@ def read_text(path: Path) -> str:
     FewerError
         When it is missing or no text.
     """
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise explain_os_error(error, path, "read") from None
-    except UnicodeDecodeError:
-        raise FewerError(f"{path} is no text file") from None
+    return read_plain_text(path, what="calibration or label")
+
+
+def finite(text: str) -> float:
+    """A number as people measure it: NaN, infinity and what is beyond any distance are none.
+
+    Examples
+    --------
+    >>> finite("1.5")
+    1.5
+    """
+    value = float(text)
+    if not abs(value) < 1e9:
+        raise ValueError(text)
+    return value
 
 
 def parse_calibration(text: str, where: object = "the calibration") -> Calibration:
@@ -119,7 +128,7 @@ def parse_calibration(text: str, where: object = "the calibration") -> Calibrati
         if not values:
             name, _, values = line.strip().partition(" ")
         try:
-            rows[name.strip()] = [float(v) for v in values.split()]
+            rows[name.strip()] = [finite(v) for v in values.split()]
         except ValueError:
             raise FewerError(f"{where}: the line of {name.strip()!r} holds something that is no number") from None
     found = []
@@ -155,7 +164,7 @@ def parse_label(text: str, calibration: Calibration, where: object = "the label"
         if len(parts) not in (_COLUMNS, _COLUMNS + 1):
             raise FewerError(f"{where}, line {number}: {len(parts)} columns; a label has 15, a detection 16")
         try:
-            rows.append([float(v) for v in parts[1:]])
+            rows.append([finite(v) for v in parts[1:]])
         except ValueError:
             raise FewerError(f"{where}, line {number}: {line.strip()!r} holds something that is no number") from None
         names.append(parts[0])

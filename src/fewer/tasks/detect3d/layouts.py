@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import explain_os_error
+from fewer.core.reading import data_limit, parse_json, read_array, read_bytes
 from fewer.tasks.detect3d.boxes import Floats
 from fewer.tasks.detect3d.frames import Objects, read_floats
+from fewer.tasks.detect3d.kitti import finite
 
 __all__ = ["custom_label_text", "parse_custom_label", "parse_sweep_boxes", "read_npy", "read_sweep", "sweep_boxes_text"]
 
@@ -24,13 +25,8 @@ def read_npy(path: Path) -> Floats:
     FewerError
         When the file is no such array or holds no point.
     """
-    try:
-        points = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise explain_os_error(error, path, "read") from None
-    except (ValueError, EOFError) as error:
-        raise FewerError(f"{path} is no array of numbers ({error}); save it with numpy.save") from None
-    if points.ndim != 2 or points.shape[1] < 4 or not np.issubdtype(points.dtype, np.number):
+    points = read_array(read_bytes(path, data_limit()), str(path))
+    if points.ndim != 2 or points.shape[1] < 4 or points.dtype.kind not in "fiu":
         raise FewerError(f"{path} has the shape {points.shape}; points are rows of x, y, z, intensity")
     if not len(points):
         raise FewerError(f"{path} holds no point; remove the scan, or copy it again")
@@ -58,7 +54,7 @@ def parse_custom_label(text: str, where: object = "the label") -> Objects:
         if len(parts) != 8:
             raise FewerError(f"{where}, line {number}: {len(parts)} columns; x y z length width height yaw class are 8")
         try:
-            boxes.append([float(v) for v in parts[:7]])
+            boxes.append([finite(v) for v in parts[:7]])
         except ValueError:
             raise FewerError(f"{where}, line {number}: {line.strip()!r} holds something that is no number") from None
         names.append(parts[7])
@@ -103,18 +99,18 @@ def parse_sweep_boxes(text: str, where: object = "the boxes") -> Objects:
     [[1.0, 2.0, 3.0, 4.0, 2.0, 1.0, 0.0]]
     """
     try:
-        found = json.loads(text)
+        found = parse_json(text, str(where))
         entries: list[dict[str, Any]] = found["boxes"] if isinstance(found, dict) else found
         boxes, names, speeds, scores = [], [], [], []
         for entry in entries:
             (x, y, z), (width, length, height) = entry["translation"], entry["size"]
             qw, qx, qy, qz = entry["rotation"]
             yaw = np.arctan2(2 * (qw * qz + qx * qy), 1 - 2 * (qy * qy + qz * qz))
-            boxes.append([x, y, z, length, width, height, yaw])
+            boxes.append([finite(v) for v in (x, y, z, length, width, height, yaw)])
             names.append(str(entry["detection_name"]))
             speeds.append([float("nan") if v is None else float(v) for v in entry.get("velocity", (None, None))[:2]])
             scores.append(float(entry.get("detection_score", -1)))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         told = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         raise FewerError(f"{where} holds no boxes of nuScenes' kind: {told}") from None
     given = any(score >= 0 for score in scores)

@@ -11,6 +11,7 @@ from fewer.models.spec import LoadedModel
 from fewer.tasks.detect3d.boxes import Floats
 from fewer.tasks.detect3d.dataset import DetectionData, open_data
 from fewer.tasks.detect3d.networks import Detector, DetectorConfig
+from fewer.tasks.facts import facts_of
 
 __all__ = ["config_of", "data_for", "detector_of", "scan_tensor", "unseen"]
 
@@ -36,18 +37,18 @@ def config_of(loaded: LoadedModel) -> DetectorConfig:
 def data_for(loaded: LoadedModel, folder: str | Path) -> DetectionData:
     """A folder, seen as the training has seen its own: whole scans, or the camera's view where there is one."""
     data = open_data(folder)
-    if loaded.meta.get("detect3d", {}).get("view") == "camera" and data.calibrations is not None:
+    if facts_of(loaded, "detect3d").view == "camera" and data.calibrations is not None:
         return open_data(folder, "camera")
     return data
 
 
 def unseen(loaded: LoadedModel, data: DetectionData) -> tuple[str, ...]:
     """Labelled scans that judged, if the network was trained on this very folder; else all labelled ones."""
-    split = loaded.meta.get("detect3d", {}).get("split", {})
+    split = facts_of(loaded, "detect3d").split
     names = data.labelled()
-    if not split or Path(split["data"]).resolve() != data.root.resolve():
+    if split is None or Path(split.data).resolve() != data.root.resolve():
         return names
-    held = set(split["val"])
+    held = set(split.val)
     return tuple(name for name in names if name in held)
 
 

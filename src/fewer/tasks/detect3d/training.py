@@ -24,7 +24,7 @@ from fewer.tasks.detect3d.pages import training_page
 from fewer.tasks.detect3d.scoring import score_detector
 from fewer.tasks.detect3d.settings import TrainSettings
 from fewer.tasks.detect3d.trained import DetectorPlan, TrainedDetector
-from fewer.tasks.runs import Order, Training, carry_out
+from fewer.tasks.runs import Order, Training, carry_out, write_report
 from fewer.training.checkpoint import Checkpoint, work_key
 from fewer.training.loop import Validation, check_device, fit, make_accelerator
 
@@ -199,8 +199,7 @@ def _train(plan: DetectorPlan, settings: TrainSettings, scratch: Path | None, pr
 def _save(run: RunFolder, plan: DetectorPlan, result: TrainedDetector, command: str) -> None:
     save_detector(run.path, result.model, plan, result.settings.view)
     page = training_page(result, command)
-    run.write_text("report_html", page.to_html())
-    run.write_text("report_json", page.to_json())
+    write_report(run, page)
     run.log("finished", best_step=result.best_step)
 
 

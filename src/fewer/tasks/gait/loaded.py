@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fewer.core.errors import FewerError
 from fewer.models.spec import LoadedModel, load_model
+from fewer.tasks.facts import facts_of
 from fewer.tasks.gait.data.dataset import GaitData
 from fewer.tasks.gait.networks import GaitNetwork
 from fewer.tasks.gait.protocols.records import Walk
@@ -47,8 +48,8 @@ def unseen(loaded: LoadedModel, data: GaitData) -> list[Walk]:
     Of the very folder that the network was trained on, those of persons that did not train; of another one, its test
     set where it has a partition, else all.
     """
-    split = loaded.meta.get("gait", {}).get("split", {})
-    if split and Path(split["data"]).resolve() == data.root.resolve():
-        trained = set(split["train"])
+    split = facts_of(loaded, "gait").split
+    if split is not None and Path(split.data).resolve() == data.root.resolve():
+        trained = set(split.train)
         return [walk for walk in data.walks if walk.person not in trained]
     return data.part("test") if data.partition else data.walks

@@ -28,7 +28,7 @@ from fewer.tasks.gait.sampling import PersonSampler
 from fewer.tasks.gait.settings import TrainSettings
 from fewer.tasks.gait.tpa import TPAConfig
 from fewer.tasks.gait.trained import GaitPlan, TrainedGait
-from fewer.tasks.runs import Order, Training, carry_out
+from fewer.tasks.runs import Order, Training, carry_out, write_report
 from fewer.training.checkpoint import Checkpoint, work_key
 from fewer.training.loop import Validation, check_device, fit, make_accelerator
 
@@ -136,8 +136,7 @@ def train(
 def _save(run: RunFolder, plan: GaitPlan, result: TrainedGait, command: str) -> None:
     save_gait(run.path, result.model, plan, result.settings.frames)
     page = training_page(result, command)
-    run.write_text("report_html", page.to_html())
-    run.write_text("report_json", page.to_json())
+    write_report(run, page)
     run.log("finished", best_step=result.best_step)
 
 

@@ -150,6 +150,8 @@ def _questions(target: str | Path, data: Path, settings: EvaluateSettings, devic
         scored = score_answers(questions, found, prompt=ask)
     else:
         given = read_json(target, 2**28)
+        if not isinstance(given, (list, dict)):
+            raise FewerError(f"{target} holds no answers; give a list in the order of the questions, or one by image")
         texts = [str(given.get(q.image, "")) for q in questions] if isinstance(given, dict) else [str(a) for a in given]
         scored = score_answers(questions, texts[: len(questions)], prompt=lambda q: prompt(q))
     return QualityScores("questions", scored, {}, f"prompt of the first question: {scored.prompts[0]!r}")

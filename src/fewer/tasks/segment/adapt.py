@@ -20,7 +20,7 @@ from fewer.core.files import atomic_write_text
 from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.models.artefact import save_artefact
-from fewer.tasks.runs import Order, Training, carry_out, plain_settings
+from fewer.tasks.runs import Order, Training, carry_out, plain_settings, write_report
 from fewer.tasks.segment.adapt_data import open_domains
 from fewer.tasks.segment.adapt_network import TargetFirst, source_of
 from fewer.tasks.segment.adapt_settings import AdaptSettings
@@ -192,8 +192,7 @@ def _save(run: RunFolder, result: AdaptedRun, problem: Problem, judged: SegmentD
     source = source_of(result.model, plan.network.source)
     save_artefact(run.path, result.model, [], source, meta, preprocess=p.preprocess())
     page = adapt_page(result, problem, judged, command)
-    run.write_text("report_html", page.to_html())
-    run.write_text("report_json", page.to_json())
+    write_report(run, page)
     for name, stage in result.adapted.stages.items():
         atomic_write_text(run.path / f"history-{name}.csv", stage.history.to_csv())
     if result.evaluation is not None:

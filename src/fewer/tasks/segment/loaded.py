@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fewer.core.errors import FewerError
 from fewer.models.spec import LoadedModel
+from fewer.tasks.facts import facts_of
 from fewer.tasks.segment.dataset import Case, SegmentData
 from fewer.tasks.segment.preparation import Preparation
 
@@ -20,16 +21,16 @@ def preparation_of(loaded: LoadedModel) -> Preparation:
     FewerError
         When the model was not trained by this task.
     """
-    try:
-        return Preparation.of(dict(loaded.meta["segment"]["preparation"]))
-    except (KeyError, TypeError):
-        raise FewerError(f"{loaded.name} was not trained for segmentation; train it with: fewer train") from None
+    found = facts_of(loaded, "segment").preparation
+    if found is None:
+        raise FewerError(f"{loaded.name} was not trained for segmentation; train it with: fewer train")
+    return Preparation.of(found)
 
 
 def unseen_cases(loaded: LoadedModel, data: SegmentData) -> tuple[Case, ...]:
     """The annotated cases that judged, if the model was trained on this very folder; else all of them."""
-    split = loaded.meta.get("segment", {}).get("split", {})
-    if not split or Path(split["data"]).resolve() != data.root.resolve():
+    split = facts_of(loaded, "segment").split
+    if split is None or Path(split.data).resolve() != data.root.resolve():
         return data.cases
-    names = set(split["val"])
+    names = set(split.val)
     return tuple(case for case in data.cases if case.name in names)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fewer.core.errors import FewerError
-from fewer.core.files import refuse_inputs, refuse_links
+from fewer.core.files import real_path, refuse_inputs, refuse_links
 from fewer.core.progress import Progress, Silent
 from fewer.core.staging import NEXT, Staging
 from fewer.models.spec import load_model
@@ -101,7 +101,7 @@ def predict(
     folder = Path(out)
     files = [folder / f"{case.name}{_kind(case)}" for case in cases]
     refuse_inputs(files, [image for case in cases for image in case.images])
-    if folder.exists() and Path(pictures).is_dir() and folder.resolve() == Path(pictures).resolve():
+    if folder.exists() and Path(pictures).is_dir() and real_path(folder) == real_path(pictures):
         raise FewerError(f"{folder} holds the images themselves; choose another --out for the masks")
     there = [path for path in files if path.exists()]
     if there and not (overwrite or resume):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import prod
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
+from typing_extensions import Self
 
 from fewer.core.errors import FewerError
 from fewer.data.preprocess import Preprocess
@@ -25,6 +27,33 @@ LOOKED_AT = 64
 """Cases that normalisation and spacing are fitted to."""
 DIFFERENT = 0.05
 """Relative difference of spacings above which they are brought to one."""
+
+
+class _Facts(BaseModel):
+    """What :meth:`Preparation.to_dict` gives, as it is read back from somebody's recipe."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    classes: list[str] = Field(min_length=1, max_length=65_536)
+    values: list[int]
+    channels: int = Field(ge=1, le=65_536)
+    normalise: Literal["zscore", "inside", "global", "ct", "none"]
+    mean: list[float]
+    std: list[float]
+    low: list[float]
+    high: list[float]
+    spacing: list[Annotated[float, Field(gt=0)]] | None
+    patch: list[Annotated[int, Field(ge=1, le=2**20)]] = Field(min_length=2, max_length=3)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(self.values) != len(self.classes):
+            raise ValueError(f"{len(self.values)} values for {len(self.classes)} classes")
+        if self.spacing is not None and len(self.spacing) != len(self.patch):
+            raise ValueError(f"a spacing of {len(self.spacing)} axes for a patch of {len(self.patch)}")
+        fixed = {"global": (self.mean, self.std), "ct": (self.mean, self.std, self.low, self.high)}
+        if any(len(numbers) != self.channels for numbers in fixed.get(self.normalise, ())):
+            raise ValueError(f"{self.normalise} needs a number for each of {self.channels} channels")
+        return self
 
 
 @dataclass(frozen=True)
@@ -76,13 +105,17 @@ class Preparation:
         Raises
         ------
         FewerError
-            When keys are missing or unknown.
+            When keys are missing or unknown, or values are of another kind or do not fit each other.
         """
         try:
-            tidy: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-            return cls(**tidy)
-        except TypeError as error:
-            raise FewerError(f"the recipe of the run does not describe a segmentation: {error}") from None
+            _Facts.model_validate({k: list(v) if isinstance(v, tuple) else v for k, v in values.items()})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            told = f"{name}: {first['msg']}" if name else first["msg"].removeprefix("Value error, ")
+            raise FewerError(f"the recipe of the run does not describe a segmentation: {told}") from None
+        tidy: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**tidy)
 
     def normalised(self, image: np.ndarray) -> np.ndarray:
         """An image ``(channels, *space)`` on the scale that the network was trained on, float32."""

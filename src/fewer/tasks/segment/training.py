@@ -16,7 +16,7 @@ from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.models.artefact import save_artefact
 from fewer.models.spec import load_model
-from fewer.tasks.runs import Order, Training, carry_out, plain_settings
+from fewer.tasks.runs import Order, Training, carry_out, plain_settings, write_report
 from fewer.tasks.segment.dataset import Case, SegmentData, Split, open_data
 from fewer.tasks.segment.inference import predict_logits
 from fewer.tasks.segment.losses import ScaledLoss, named_loss
@@ -277,6 +277,5 @@ def _save(run: RunFolder, plan: TrainingPlan, result: TrainedRun, settings: Trai
     preprocess = plan.preparation.preprocess()
     save_artefact(run.path, result.model.cpu(), [], plan.network.source, meta, preprocess=preprocess)
     page = training_page(plan, result, command)
-    run.write_text("report_html", page.to_html())
-    run.write_text("report_json", page.to_json())
+    write_report(run, page)
     run.log("finished", best_step=result.best_step)

@@ -18,6 +18,7 @@ from fewer.models.artefact import save_artefact
 from fewer.models.build import Source
 from fewer.models.monai import import_monai
 from fewer.models.spec import load_model
+from fewer.tasks.facts import facts_of
 from fewer.tasks.segment.bottleneck import Embedder, find_bottleneck
 from fewer.tasks.segment.corrupt import corruption
 from fewer.tasks.segment.dataset import Case, SegmentData
@@ -89,8 +90,11 @@ class WarmNetwork:
         loaded = load_model(str(folder))
         if WARM not in loaded.meta:
             raise FewerError(f"{folder} holds no network of a warm-up")
-        facts = loaded.meta[WARM]
-        return cls(loaded.model, Preparation.of(facts["preparation"]), loaded.source, facts["history"])
+        found, facts = facts_of(loaded, WARM), loaded.meta[WARM]
+        history = facts.get("history", [])
+        if found.preparation is None or not isinstance(history, list) or not all(isinstance(h, dict) for h in history):
+            raise FewerError(f"{folder} holds a damaged network of a warm-up; warm it up again")
+        return cls(loaded.model, Preparation.of(found.preparation), loaded.source, history)
 
 
 def warm_network(

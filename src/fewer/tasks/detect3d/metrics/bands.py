@@ -93,7 +93,8 @@ def count_bands(
 
 
 def _band(box: Floats) -> int:
-    return int(np.searchsorted(EDGES, np.hypot(box[0], box[1]), side="right")) - 1
+    # what is infinitely far lies beyond the last edge too
+    return min(int(np.searchsorted(EDGES, np.hypot(box[0], box[1]), side="right")), len(EDGES) - 1) - 1
 
 
 def agreement(first: Sequence[Objects], second: Sequence[Objects], name: str, *, score: float = 0.3) -> list[Band]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_bytes, atomic_write_text
-from fewer.core.reading import read_bytes, read_json
+from fewer.core.reading import data_limit, read_arrays, read_bytes, read_json
 from fewer.tasks.gait.data.silhouettes import SIZE, treat_frames
 from fewer.tasks.gait.data.video import VIDEOS, video_silhouettes
 from fewer.tasks.gait.protocols.records import Walk
@@ -155,7 +155,7 @@ def read_sequence(place: str | Path) -> np.ndarray:
         values = _from_npz(path)
     elif path.suffix.lower() == ".pkl":
         try:
-            values = unpickle_arrays(read_bytes(path))
+            values = unpickle_arrays(read_bytes(path, data_limit()))
         except FewerError as error:
             raise FewerError(f"{path}: {error}") from None
     else:
@@ -165,13 +165,12 @@ def read_sequence(place: str | Path) -> np.ndarray:
 
 def _from_npz(path: Path) -> Any:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            names = list(file.files)
-            return file["silhouettes" if "silhouettes" in names else names[0]]
-    except (OSError, ValueError, IndexError, KeyError, EOFError) as error:
-        raise FewerError(f"{path} cannot be read ({type(error).__name__}: {error}); write it again") from None
-    except Exception as error:  # zipfile and zlib have errors of their own
-        raise FewerError(f"{path} is damaged ({type(error).__name__}); write it again") from None
+        found = read_arrays(path, limit=None)
+    except FewerError as error:
+        raise FewerError(f"{error}; write it again") from None
+    if not found:
+        raise FewerError(f"{path} holds no array; write it again")
+    return found["silhouettes"] if "silhouettes" in found else next(iter(found.values()))
 
 
 def _from_pictures(folder: Path) -> np.ndarray:

@@ -1,0 +1,21 @@
+"""Whole verbs are killed before some of their file operations; ``tests/fuzz/kills.py`` does it before every one."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fuzz.kills import VERBS, check, kill_points
+
+QUICK = ("compress", "compress-overwrite", "apply", "select", "select-continue", "train-disc")
+"""Those of a second or two; the others are killed by hand."""
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_going_on_after_a_kill_gives_what_never_stopping_gives(tmp_path, name):
+    verb, base = VERBS[name], tmp_path / "base"
+    base.mkdir()
+    verb.prepare(base)
+    count, wanted = kill_points(verb, base, tmp_path / "place")
+    # in the midst of the work, before its files are put in place, and while it tidies up
+    for at in (count // 2, count - 6, count - 1):
+        assert check(verb, base, tmp_path / "place", at, wanted) == ""
