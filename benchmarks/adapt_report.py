@@ -1,7 +1,7 @@
 """Tables and plot of ``benchmarks/adapt.py``: Dice per method, the share of the gap that it closes, classes.
 
-The gap lies between source-only and target-oracle of the same seed. Seeds are averaged; with one seed the interval is
-that over subjects, with several it is the smallest and the largest seed, and the text says so.
+The gap lies between source-only and target-oracle of the same seed, and of the same steps where these were run. Seeds
+are averaged; with one seed the interval is that over subjects, with several it is the smallest and the largest seed.
 
     PYTHONPATH=src python benchmarks/adapt_report.py            # tables to the terminal, plot to results/adapt.svg
 """
@@ -23,12 +23,12 @@ BENCHMARKS = ("simulated", "flair", "nuclei")
 def summary(rows: list[dict[str, Any]], benchmark: str) -> list[dict[str, Any]]:
     """A row per method with all modules on and all labels, the best first."""
     mine = [r for r in rows if r["benchmark"] == benchmark and not r["without"] and r["labels"] == "all"]
-    by: dict[str, dict[str, dict[str, Any]]] = {}
+    by: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for row in mine:
-        by.setdefault(row["method"], {})[row["seed"]] = row
-    low, high = by.get("source-only", {}), by.get("target-oracle", {})
+        by.setdefault((row["method"], row["steps"]), {})[row["seed"]] = row
     found = []
-    for method, seeds in by.items():
+    for (method, steps), seeds in by.items():
+        low, high = (by.get((end, steps)) or _any(by, end) for end in ("source-only", "target-oracle"))
         dices = {seed: float(row["dice"]) for seed, row in seeds.items()}
         shares = [
             (dices[s] - float(low[s]["dice"])) / (float(high[s]["dice"]) - float(low[s]["dice"]))
@@ -46,7 +46,8 @@ def summary(rows: list[dict[str, Any]], benchmark: str) -> list[dict[str, Any]]:
                 classes.setdefault(name, []).append(float(value))
         found.append(
             {
-                "method": method, "seeds": len(dices), "dice": float(np.mean(list(dices.values()))), "ends": ends,
+                "method": method, "steps": steps, "seeds": len(dices),
+                "dice": float(np.mean(list(dices.values()))), "ends": ends,
                 "share": float(np.mean(shares)) if shares else None,
                 "classes": {name: float(np.mean(values)) for name, values in classes.items()},
                 "missed": float(np.mean([int(r["missed"]) for r in seeds.values()])),
@@ -58,16 +59,27 @@ def summary(rows: list[dict[str, Any]], benchmark: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: -row["dice"])
 
 
+def _any(by: dict[tuple[str, str], dict[str, Any]], method: str) -> dict[str, Any]:
+    return next((seeds for (name, _), seeds in by.items() if name == method), {})
+
+
 def markdown(found: list[dict[str, Any]]) -> str:
     """The rows as a table."""
     names = list(found[0]["classes"])
     many = len(names) > 1
-    head = ["method", "seeds", "Dice", "interval", "gap closed", *(names if many else [])]
+    head = ["method", "steps", "seeds", "Dice", "interval", "gap closed", *(names if many else [])]
     head += ["missed", "spurious", f"ASSD, {found[0]['unit']}", "CPU s"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for row in found:
         share = "" if row["share"] is None else f"{row['share']:.0%}"
-        cells = [row["method"], str(row["seeds"]), f"{row['dice']:.3f}", "{:.3f} to {:.3f}".format(*row["ends"]), share]
+        cells = [
+            row["method"],
+            row["steps"],
+            str(row["seeds"]),
+            f"{row['dice']:.3f}",
+            "{:.3f} to {:.3f}".format(*row["ends"]),
+            share,
+        ]
         cells += [f"{row['classes'].get(name, 0):.2f}" for name in names] if many else []
         cells += [f"{row[key]:.{digits}f}" for key, digits in (("missed", 0), ("spurious", 0), ("assd", 2))]
         lines.append(f"| {' | '.join([*cells, format(row['seconds'], '.0f')])} |")
@@ -112,10 +124,10 @@ def draw(tables: dict[str, list[dict[str, Any]]], path: Path) -> None:
         for place, row in enumerate(found):
             colour = colours.get(row["method"], "C0")
             axes.errorbar(middle[place], place, xerr=error[:, place : place + 1], fmt="o", color=colour)
-        axes.set_yticks(range(len(found)), [row["method"] for row in found])
+        axes.set_yticks(range(len(found)), [f"{row['method']}, {row['steps']}" for row in found])
         axes.invert_yaxis()
         axes.set_xlabel("Dice, pooled, mean over classes")
-        axes.set_title(name)
+        axes.set_title(f"{name} (method, steps)")
         axes.grid(alpha=0.3)
     text = io.StringIO()
     FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})

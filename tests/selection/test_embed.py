@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,6 @@ from fewer.data.decode import read_image, to_array
 from fewer.data.images import list_images
 from fewer.models.spec import load_model
 from fewer.selection.embed import EmbedJob, embed
-from fewer.selection.extract import extractor, pooled
-from fewer.selection.given import given_vectors
-from fewer.selection.store import VectorFile
 
 
 def names_in(pool: Path) -> list[str]:
@@ -128,63 +124,3 @@ def test_a_disk_that_fills_in_the_midst_keeps_what_was_done(pool, net, tmp_path,
         embed(EmbedJob(pool, net), names_in(pool), tmp_path / "v", batch=4)
     monkeypatch.setattr(os, "pwrite", pwrite)
     assert embed(EmbedJob(pool, net), names_in(pool), tmp_path / "v", batch=4).resumed == 8
-
-
-@pytest.mark.parametrize(
-    ("shape", "wanted"), [((2, 5), (2, 5)), ((2, 17, 3), "first"), ((2, 7, 3), "mean"), ((2, 3, 4, 4), "map")]
-)
-def test_pooling(shape, wanted):
-    values = torch.randn(*shape)
-    got = pooled(values)
-    if wanted == "first":
-        assert torch.equal(got, values[:, 0])
-    elif wanted == "mean":
-        assert torch.allclose(got, values.mean(1))
-    elif wanted == "map":
-        assert torch.allclose(got, values.mean((2, 3)))
-    else:
-        assert torch.equal(got, values)
-
-
-def test_a_shape_that_is_no_feature_and_a_layer_that_is_not_there():
-    with pytest.raises(FewerError, match="neither vectors, tokens nor maps"):
-        pooled(torch.zeros(3))
-    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
-    with pytest.raises(FewerError, match="no layer '2'"):
-        extractor(net, torch.zeros(1, 3, 2, 2), "2")
-
-
-@dataclass
-class Case:
-    dtype: str
-    error: float
-
-
-@pytest.mark.parametrize("case", [Case("float32", 0), Case("float16", 1e-3)])
-def test_the_vector_file_grows_and_keeps(tmp_path, case):
-    rng = np.random.default_rng(0)
-    file = VectorFile(tmp_path / "v", 5, case.dtype)
-    first, second = rng.normal(size=(3, 5)), rng.normal(size=(4, 5))
-    file.reserve(3)
-    file.write(0, first)
-    file.reserve(7)
-    file.write(3, second)
-    np.testing.assert_allclose(file.read(7), np.vstack([first, second]), rtol=max(case.error, 1e-7), atol=1e-3)
-    with pytest.raises(FewerError, match="holds 7 vectors, 8 are needed"):
-        file.read(8)
-    with pytest.raises(FewerError, match="do not fit"):
-        file.write(0, np.zeros((1, 4)))
-
-
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00\x10\x00{'descr': (      ", b"PK\x03\x04", b"x" * 300])
-def test_features_that_are_no_array_are_refused(tmp_path, content):
-    (tmp_path / "f.npy").write_bytes(content)
-    with pytest.raises(FewerError, match=r"f\.npy"):
-        given_vectors(tmp_path / "f.npy", ["a"], frozenset())
-
-
-@pytest.mark.parametrize("values", [np.array([["x"]]), np.array([[1j]]), np.zeros((2, 3)), np.zeros(3)])
-def test_features_of_another_kind_are_refused(tmp_path, values):
-    np.save(tmp_path / "f.npy", values)
-    with pytest.raises(FewerError, match=r"f\.npy"):
-        given_vectors(tmp_path / "f.npy", ["a"], frozenset())

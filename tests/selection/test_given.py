@@ -39,15 +39,22 @@ def test_another_number_of_rows_is_told(tmp_path, values):
         given_vectors(save(tmp_path, values), NAMES, frozenset())
 
 
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00", b"some text"])
-def test_a_file_of_something_else_is_one_sentence(tmp_path, content):
-    (tmp_path / "v.npy").write_bytes(content)
-    with pytest.raises(FewerError, match="cannot read features from") as error:
+def test_pickled_objects_are_never_loaded(tmp_path):
+    np.save(tmp_path / "v.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(FewerError, match=r"v\.npy"):
         given_vectors(tmp_path / "v.npy", NAMES, frozenset())
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00\x10\x00{'descr': (      ", b"PK\x03\x04", b"x" * 300])
+def test_features_that_are_no_array_are_refused(tmp_path, content):
+    (tmp_path / "f.npy").write_bytes(content)
+    with pytest.raises(FewerError, match=r"f\.npy") as error:
+        given_vectors(tmp_path / "f.npy", ["a"], frozenset())
     assert "\n" not in str(error.value)
 
 
-def test_pickled_objects_are_never_loaded(tmp_path):
-    np.save(tmp_path / "v.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(FewerError, match="cannot read features from"):
-        given_vectors(tmp_path / "v.npy", NAMES, frozenset())
+@pytest.mark.parametrize("values", [np.array([["x"]]), np.array([[1j]]), np.zeros((2, 3)), np.zeros(3)])
+def test_features_of_another_kind_are_refused(tmp_path, values):
+    np.save(tmp_path / "f.npy", values)
+    with pytest.raises(FewerError, match=r"f\.npy"):
+        given_vectors(tmp_path / "f.npy", ["a"], frozenset())

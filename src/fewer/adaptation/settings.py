@@ -75,7 +75,7 @@ class AdaptationSettings(StrictSettings):
         description="Range of the factor that structures' intensities are multiplied by.",
     )
     curve_share: float = Field(
-        default=0.8, ge=0, le=1, json_schema_extra=GROUP, description="Share of images that get a random curve."
+        default=0.5, ge=0, le=1, json_schema_extra=GROUP, description="Share of images that get another contrast."
     )
     translator_steps: int = Field(
         default=400, ge=1, json_schema_extra=GROUP, description="Steps of the training of a translator."

@@ -90,7 +90,8 @@ def contrasts(settings: AdaptationSettings) -> Style | None:
     curve, paint = settings.uses("curves"), settings.uses("structures")
     if not (curve or paint):
         return None
-    styles: list[tuple[float, Style | None]] = [(1 - settings.curve_share, None)]
-    share = settings.curve_share / (curve + 2 * paint)
-    styles += [(share, random_curve)] * curve + [(share, random_contrast), (share, synthesise)] * paint
-    return chain([one_of(styles), degrade])
+    # one part curves, and one each of shifted structures and of painting from the mask
+    styles: list[tuple[float, Style | None]] = [(1.0, random_curve)] * curve
+    styles += [(1.0, random_contrast), (1.0, synthesise)] * paint
+    changed = chain([one_of(styles), degrade])
+    return one_of([(1 - settings.curve_share, None), (settings.curve_share, changed)])

@@ -43,6 +43,8 @@ def doctor(
     shared = shared or Shared()
     if fix and shared.out is None:
         raise FewerError("where to? give a new folder for the repaired copy: --fix --out FOLDER")
+    if shared.out is not None and not fix:
+        raise FewerError(f"--out is for the repaired copy, which is made with --fix: --fix --out {shared.out}")
     chosen = task_for(task, data=data)
     found = chosen.checkup(data, progress=terminal_progress())
     wanted = fix and not shared.dry_run and shared.out

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fewer.cli.show import shorten
 from fewer.cli.terminal import safe_console
-from fewer.core.progress import SILENT, Progress, Stage
+from fewer.core.progress import SILENT, Pace, Progress, Stage
 from fewer.reports.numbers import duration
 
 if TYPE_CHECKING:
@@ -127,15 +127,15 @@ class _PlainStage:
     def __init__(self, name: str, total: float | None, clock: Any) -> None:
         self.name, self.total, self.clock, self.done = name, total, clock, 0.0
         self.started = self.told = clock()
+        self.pace = Pace()
 
     def advance(self, n: float = 1, note: str = "") -> None:
         self.done += n
         now = self.clock()
+        left = self.pace.left(self.done, self.total, now)
         if now - self.told < QUIET:
             return
         self.told = now
-        line = f"{self.name}: {self.done:g}"
-        if self.total:
-            left = (now - self.started) * max(self.total - self.done, 0) / self.done if self.done else 0.0
-            line += f" of {self.total:g}, about {duration(left)} left"
+        line = f"{self.name}: {self.done:g}" + (f" of {self.total:g}" if self.total else "")
+        line += f", about {duration(left)} left" if left is not None else ""
         print(line, file=sys.stderr, flush=True)

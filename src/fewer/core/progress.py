@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 from typing import Protocol, TextIO, runtime_checkable
 
-__all__ = ["SILENT", "LineProgress", "Progress", "Silent", "Stage", "timed", "usual_progress"]
+__all__ = ["SILENT", "LineProgress", "Pace", "Progress", "Silent", "Stage", "timed", "usual_progress"]
 
 
 class Stage(Protocol):
@@ -107,25 +107,46 @@ class LineProgress:
         self._wide = len(line)
 
 
+class Pace:
+    """How long the rest of a stage takes. The first step is left out: it holds set-up that the others do not have.
+
+    Examples
+    --------
+    >>> pace = Pace()
+    >>> pace.left(1, 10, now=60.0), pace.left(3, 10, now=64.0)
+    (None, 14.0)
+    """
+
+    def __init__(self) -> None:
+        self._first: tuple[float, float] | None = None
+
+    def left(self, done: float, total: float | None, now: float) -> float | None:
+        """Seconds that are left after ``done`` of ``total``; None while nothing is known of it."""
+        if self._first is None:
+            self._first = (done, now)
+        before, then = self._first
+        if total is None or done <= before:
+            return None
+        return (now - then) / (done - before) * max(total - done, 0)
+
+
 class _Line:
     """A stage of :class:`LineProgress`."""
 
     def __init__(self, owner: LineProgress, name: str, total: float | None, began: float) -> None:
-        self.owner, self.name, self.total, self.began = owner, name, total, began
-        self.done, self.told = 0.0, began
+        self.owner, self.name, self.total = owner, name, total
+        self.done, self.told, self.pace = 0.0, began, Pace()
 
     def advance(self, n: float = 1, note: str = "") -> None:
         """See :meth:`Stage.advance`."""
         self.done += n
         now = self.owner._clock()
+        left = self.pace.left(self.done, self.total, now)
         if now - self.told < LineProgress.EVERY:
             return
         self.told = now
-        line = f"{self.name}: {self.done:g}"
-        if self.total:
-            left = (now - self.began) * max(self.total - self.done, 0) / max(self.done, 1e-9)
-            line += f" of {self.total:g}, about {left:.0f} s left"
-        self.owner.write(line)
+        line = f"{self.name}: {self.done:g}" + (f" of {self.total:g}" if self.total else "")
+        self.owner.write(line + (f", about {left:.0f} s left" if left is not None else ""))
 
 
 def usual_progress() -> Progress:

@@ -56,7 +56,7 @@ _SENSED_BY = (
     "sensing",
     "seed",
 )
-_RESULTS = 2
+_RESULTS = 3
 """Of what a finished task says. One more when that changes, so that no ledger of before is gone on with."""
 
 
@@ -385,9 +385,9 @@ def unseen(distortion: np.ndarray, lost: Sequence[float], silent: Sequence[float
 
     A channel that is silent on a few images looks free to cut. What has not happened on n images may still happen on
     up to three in n others (the rule of three: the 95 % bound); then the weights that went count like any others, and
-    the distortion is that of losing their share of the layer. The share is that of the squared weight on silent
-    inputs: what the other inputs lose, the images have shown. The distortion of losing everything is taken from the
-    end of the curve, at most 1, which is an output that says nothing.
+    the distortion is that of losing their share of the layer. The share is that of the squared weight with silent
+    inputs or outputs: what the others lose, the images have shown. The distortion of losing everything is taken from
+    the end of the curve, at most 1, which is an output that says nothing.
 
     Parameters
     ----------
@@ -396,7 +396,7 @@ def unseen(distortion: np.ndarray, lost: Sequence[float], silent: Sequence[float
     lost
         Share of the squared weight that each option removes.
     silent
-        The part of it on silent inputs; see :func:`~fewer.engine.sense_task.silence`.
+        The part of it with silent inputs or outputs; see :func:`~fewer.engine.sense_task.silence`.
     images
         That distortion was measured on.
 

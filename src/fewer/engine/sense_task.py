@@ -220,9 +220,7 @@ class _Worker:
         lost: list[float] = []
         silent: list[float] = []
         energy = sweep.dense.square() / (float(sweep.dense.square().sum()) or 1.0)
-        quiet = energy * silence(job.statistics.moments[task.unit]).repeat_interleave(
-            len(energy) // job.statistics.moments[task.unit].groups, 0
-        )
+        quiet = energy * _whole(silence(sweep.moments, sweep.sensitivity), len(energy))
         stored: dict[str, Tensor] = {}
 
         def fits() -> Any:
@@ -256,24 +254,51 @@ class _Worker:
         }
 
 
-_QUIET = 1e-3
+def _whole(silent: Tensor, rows: int) -> Tensor:
+    return silent.repeat_interleave(rows // len(silent), 0)
 
 
-def silence(moments: Moments) -> Tensor:
-    """How far each input of a layer was silent on the images: 1 where it was always zero, near 0 where it spoke.
+_QUIET_INPUT, _QUIET_OUTPUT = 0.01, 0.01
 
-    An input counts as half silent when its mean square is a thousandth of the layer's average. Shape (groups, columns).
+
+def silence(moments: Moments, sensitivity: Tensor | None = None) -> Tensor:
+    """How far each weight of a layer was silent on the images: 1 where it was of no effect, near 0 where it had one.
+
+    A weight is as silent as its input or as its output, whichever is more. An input counts as half silent when its
+    mean square is 1 % of the layer's median; an output when the network feels it 1 % as much as the layer's median
+    output, such as one that an activation cuts off on all images.
+
+    Parameters
+    ----------
+    moments
+        Of the layer's input.
+    sensitivity
+        How much the network's output feels each row, shape (rows,) or (rows, 1); unknown for None.
+
+    Returns
+    -------
+    Tensor
+        Shape (rows, columns); (groups, columns) without sensitivities.
 
     Examples
     --------
     >>> moments = Moments(1, 3)
-    >>> moments.add(torch.tensor([[[0.0, 1.0, 0.0316]]]))
-    >>> [round(float(v), 2) for v in silence(moments)[0]]
-    [1.0, 0.0, 0.25]
+    >>> moments.add(torch.tensor([[[0.0, 1.0, 1.0]]]))
+    >>> [[round(float(v), 2) for v in row] for row in silence(moments, torch.tensor([1.0, 0.0]))]
+    [[1.0, 0.01, 0.01], [1.0, 1.0, 1.0]]
     """
-    power = moments.diagonal()
-    quiet = _QUIET * power.mean()
-    return quiet / (power + quiet).clamp(min=torch.finfo(power.dtype).tiny)
+    inputs = _quiet(moments.diagonal(), _QUIET_INPUT)
+    if sensitivity is None:
+        return inputs
+    rows = _quiet(sensitivity.flatten(), _QUIET_OUTPUT)[:, None]
+    return torch.maximum(inputs.repeat_interleave(len(rows) // moments.groups, 0), rows)
+
+
+def _quiet(power: Tensor, part: float) -> Tensor:
+    """1 where nothing was seen, a half at this part of the median of what was."""
+    seen = power[power > 0]
+    near = part * (seen.median() if len(seen) else power.new_ones(()))
+    return near / (power + near)
 
 
 def probe_seeds(seed: int, start: int, stop: int) -> list[int]:

@@ -61,6 +61,7 @@ def training_page(plan: TrainingPlan, run: TrainedRun, command: str) -> Page:
     return Page(
         title=f"{plan.data.root.name}: {plan.network.name}",
         badge="Trained",
+        good=run.evaluation is None or _overlaps(run.evaluation),
         sentence=_sentence(run.evaluation) if run.evaluation else "Trained on all cases; none was kept apart to judge.",
         note=POLICY if run.evaluation else "",
         tiles=tiles,
@@ -92,12 +93,18 @@ def evaluation_page(title: str, result: Evaluation, gallery: Section | None, com
     return Page(
         title=title,
         badge="Evaluated",
+        good=_overlaps(result),
         sentence=_sentence(result),
         note=POLICY,
         tiles=_tiles(result),
         sections=sections,
         data={"evaluation": result.to_dict()},
     )
+
+
+def _overlaps(result: Evaluation) -> bool:
+    """Whether the masks overlap more than they miss: below a Dice of a half no page should look like a success."""
+    return result.overall.dice_all is None or result.overall.dice_all >= 0.5
 
 
 def _sentence(result: Evaluation) -> str:
