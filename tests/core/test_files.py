@@ -4,7 +4,7 @@ import pytest
 from tests.support.closed import refuse_to_list
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_bytes, files_below, refuse_inputs
+from fewer.core.files import atomic_write_bytes, atomic_write_text, files_below, refuse_inputs
 
 
 @pytest.mark.parametrize("closed", [".", "a", "a/deeper"])
@@ -28,3 +28,9 @@ def test_links_in_a_circle_are_no_error_of_their_own(tmp_path):
     refuse_inputs([tmp_path / "loop" / "a"], [tmp_path / "b"])
     with pytest.raises(FewerError, match="symbolic link"):
         atomic_write_bytes(tmp_path / "loop" / "a", b"x")
+
+
+def test_a_name_that_is_no_text_cannot_be_written_and_that_is_told(tmp_path):
+    with pytest.raises(FewerError, match=r"no valid UTF-8 \(near 'caf\\udce9'\)"):
+        atomic_write_text(tmp_path / "config.toml", "caf\udce9")
+    assert not list(tmp_path.iterdir())

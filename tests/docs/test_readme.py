@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -101,6 +102,15 @@ def test_labels_and_privacy() -> None:
     digits = _rows("private.csv")
     assert "10 of 10 digits" in README
     assert len(digits) == 10 and all(row["plain_class"] == row["encrypted_class"] for row in digits)
+
+
+def test_the_picture_of_a_report() -> None:
+    report = json.loads((ROOT / "benchmarks" / "results" / "example_report.json").read_text("utf-8"))
+    accuracy = next(one for one in report["verdict"]["quality"] if one["labelled"])
+    assert f"{accuracy['value']:.3f} of 500 digits right where the dense network has {accuracy['dense']:.3f}" in README
+    budget = report["verdict"]["budgets"][0]
+    assert budget["budget"] == "weights=10%" and budget["reached"] <= 0.1 * budget["dense"]
+    assert report["command"].endswith("benchmarks/example_report.py")
 
 
 def test_lpvit() -> None:

@@ -89,7 +89,8 @@ def _images() -> Any:
 def _settings() -> Any:
     from fewer.engine.settings import Settings
 
-    return Settings(calibration=8, heldout=4, sensing=4, additivity=1, baselines=(), workers=1, allocator="dp")
+    few: dict[str, Any] = {"calibration": 6, "heldout": 4, "sensing": 2, "additivity": 0, "sparsities": (0.5, 0.8)}
+    return Settings(**few, pattern="block:2x4", baselines=(), workers=1, allocator="dp")
 
 
 def _compress(folder: Path, resume: bool) -> None:
@@ -160,7 +161,8 @@ def _second_round(folder: Path, resume: bool) -> None:
 def _chosen(folder: Path) -> Any:
     plan = json.loads((folder / "queue" / "plan.json").read_text())
     rows = (folder / "queue" / "queue.csv").read_text()
-    names = sorted(path.name for path in (folder / "queue").iterdir() if not path.name.startswith("."))
+    # round.json only notes that a round was begun
+    names = sorted(p.name for p in (folder / "queue").iterdir() if p.name[0] != "." and p.name != "round.json")
     return (
         names,
         [(one["name"], one.get("round")) for one in plan["queue"]],

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import functools
 import logging
 import os
 import random
@@ -72,7 +73,7 @@ class _Found(list[str]):
 
     def __init__(self, tell: Callable[[str], None] | None) -> None:
         super().__init__()
-        self.tell, self.seen = tell, set[tuple[str, ...]]()
+        self.tell, self.seen, self.done = tell, set[tuple[str, ...]](), 0
 
     def note(self, text: str, *place: str) -> None:
         if place not in self.seen or not place:
@@ -97,7 +98,7 @@ def fuzz(
     targets: list[str] | None = None,
     seconds: float = float("inf"),
     tell: Callable[[str], None] | None = None,
-) -> list[str]:
+) -> _Found:
     """Run mutations, none that begins after ``seconds`` of CPU; what went wrong, every place of the code once."""
     until = time.process_time() + seconds
     names, found = targets or sorted(TARGETS), _Found(tell)
@@ -116,6 +117,7 @@ def fuzz(
                 if time.process_time() > until:
                     break
                 _mutate(names[number % len(names)], number, seed, base, home, found)
+                found.done += 1
                 grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - started
                 if grown > MEMORY:
                     found.note(f"{names[number % len(names)]} {number}: memory grew by {grown / 1e6:.0f} MB")
@@ -155,11 +157,13 @@ def main() -> int:
     parser.add_argument("--mutations", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", choices=sorted(TARGETS))
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="of the processor, after which it ends")
     parser.add_argument("--base", type=Path, help="what another run of make_all has left, instead of anew")
     words = parser.parse_args()
-    faults = fuzz(words.mutations, words.seed, words.base, words.only, tell=lambda text: print(text, flush=True))
+    tell = functools.partial(print, flush=True)
+    faults = fuzz(words.mutations, words.seed, words.base, words.only, words.seconds, tell)
     kinds = collections.Counter(fault.split()[0] for fault in faults)
-    print(f"{words.mutations} mutations, seed {words.seed}: {len(faults)} faults {dict(kinds)}")
+    print(f"{faults.done} mutations, seed {words.seed}: {len(faults)} faults {dict(kinds)}")
     return 1 if faults else 0
 
 

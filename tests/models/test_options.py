@@ -81,6 +81,8 @@ def test_preprocessing_that_nobody_gave_is_called_assumed(tmp_path: Path) -> Non
 
 def test_another_number_of_classes_needs_weights_of_its_own() -> None:
     with pytest.raises(FewerError, match="give those of your network"):
+        load_model("fewer/mobilenet-v2?classes=3")
+    with pytest.raises(FewerError, match="is fixed"):
         load_model("fewer/mnist-cnn?classes=3")
     assert load_model("fewer/vit-small-16?classes=3").model(torch.zeros(1, 3, 224, 224)).shape == (1, 3)
 

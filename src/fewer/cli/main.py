@@ -58,6 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _say("error: out of memory; give fewer images with --calibration or smaller batches with --batch")
         return BAD_INPUT
+    except UnicodeEncodeError as error:
+        if debug:
+            raise
+        _say(f"error: {ascii(error.object)[:80]} is no valid UTF-8, so it cannot be kept; give another name")
+        return BAD_INPUT
     except Exception as error:
         if debug:
             raise

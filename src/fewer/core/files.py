@@ -131,7 +131,14 @@ def atomic_write_text(path: str | Path, text: str) -> Path:
     >>> atomic_write_text(Path(tempfile.mkdtemp()) / "a.txt", "few").read_text()
     'few'
     """
-    return atomic_write_bytes(path, text.encode("utf-8"))
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        near = ascii(text[max(0, error.start - 30) : error.end + 10])
+        raise FewerError(
+            f"{path} cannot hold a name that is no valid UTF-8 (near {near}); rename that file or folder"
+        ) from None
+    return atomic_write_bytes(path, data)
 
 
 def flush_file(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -200,6 +201,8 @@ def is_file_spec(spec: str) -> bool:
 def _from_builtin(name: str, options: SpecOptions) -> LoadedModel:
     entry = builtin.entry(name)
     args = {} if options.classes is None else {"num_classes": options.classes}
+    if args and "num_classes" not in inspect.signature(entry.cls).parameters:
+        raise FewerError(f"the number of classes of fewer/{name} is fixed; leave classes={options.classes} out")
     if args and entry.state is not None and options.checkpoint is None:
         raise FewerError(
             f"the weights of fewer/{name} are for another number of classes than {options.classes}; give those of your "

@@ -142,4 +142,4 @@ def _from_config(config: dict[str, Any], name: str, run: str | Path) -> Any:
     value = config.get(name)
     if not isinstance(value, str) or (":" in value and ".py:" not in value):
         raise FewerError(f"{run} was made from a Python object ({value}); give the model again, as {name}=")
-    return load_named(value, f"{run}/config.toml")
+    return load_named(value, str(Path(run) / "config.toml"))

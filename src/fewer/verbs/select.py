@@ -13,7 +13,7 @@ import numpy as np
 
 from fewer.core.budget import Budget, parse_budgets
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_text
+from fewer.core.files import atomic_write_text, real_path
 from fewer.core.progress import Progress, usual_progress
 from fewer.data.images import list_images, printable, why_no_name
 from fewer.selection.embed import Embedded, EmbedJob, embed
@@ -255,7 +255,7 @@ def _config(
             raise FewerError("the features of a warm-up are those of the network's bottleneck; leave --layer out")
     root = Path(pool) if pool is not None else Path(old["pool"])
     config = {key: value for key, value in wanted.items() if value is not None} | {
-        "pool": str(root.resolve()),
+        "pool": str(real_path(root)),
         "seed": seed,
     }
     queue.write_config(config)

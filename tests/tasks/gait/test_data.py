@@ -135,7 +135,7 @@ def test_videos_without_opencv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     import sys
 
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(FewerError, match=r"fewer\[video\]"):
+    with pytest.raises(FewerError, match=r"\[video\]"):
         video_silhouettes(tmp_path / "walk.mp4")
 
 
