@@ -63,7 +63,7 @@ def ms_mt(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted
     styles = []
     if settings.uses("structures"):
         styles.append(partial(change_structures, factors=settings.structure_factors))
-    if settings.uses("curves") and not settings.uses("translation"):
+    if settings.uses("curves") and not len(found.translated):  # none is wanted, or it was not safe
         styles.append(sometimes(random_curve, settings.curve_share))
     on = settings.uses("consistency")
     lesson = Lesson(
