@@ -95,7 +95,7 @@ def _allocators() -> dict[str, str]:
     ours = {
         "auto": "the exact plan, unless a simple rule is measured to be clearly better for this budget",
         "dp": "exact dynamic programming over the sensed curves, with doubt about what few images show",
-        "bold": "the same without that doubt",
+        "bold": "the same without a charge for what no image showed",
     }
     return ours | BASELINES.notes()
 
