@@ -122,7 +122,7 @@ def _trained(work: Path, draw: random.Random) -> None:
     if how < 0.6:  # what the task itself has written
         task = facts["meta"]["task"]
         key = draw.choice([k for k in facts["meta"] if k != "task"])
-        facts["meta"][key] = mutated_json({"x": facts["meta"][key]}, draw).get("x", None)
+        facts["meta"][key] = _under_x(mutated_json({"x": facts["meta"][key]}, draw))
         facts["meta"]["task"] = task
     elif how < 0.8:
         facts["source"] = mutated_json(facts["source"], draw)
@@ -242,6 +242,11 @@ def _continued(work: Path, draw: random.Random) -> None:
     fewer.select(None, "labels=1", out=work / "queue", proceed=True)
 
 
+def _under_x(found: Any) -> Any:
+    """What a mutation left under the name x; it may have made something else of the whole."""
+    return found.get("x") if isinstance(found, dict) else found
+
+
 def _applied(work: Path, draw: random.Random) -> None:
     """What stands beside the curves, read by ``fewer apply``."""
     import fewer
@@ -253,7 +258,7 @@ def _applied(work: Path, draw: random.Random) -> None:
     key = draw.choice(["tokens", "device", "reorderings", "settings", "state", "model"])
     good = {"tokens": {"amounts": {"blocks.0": 1}, "protected": 1}, "device": {"against_ms": 1.0, "runtime": "torch"}}
     good["reorderings"] = [{"producer": "blocks.0.mlp.0", "consumers": ["blocks.0.mlp.2"], "order": [1, 0]}]
-    header["meta"][key] = mutated_json({"x": header["meta"].get(key) or good.get(key)}, draw).get("x")
+    header["meta"][key] = _under_x(mutated_json({"x": header["meta"].get(key) or good.get(key)}, draw))
     np.savez(path, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
     config = (work / "run" / "config.toml").read_text()
     fewer.apply(work / "run", model=_net(), images=_images()) if config else None

@@ -40,7 +40,7 @@ def test_another_model_is_refused_and_nothing_is_written(tmp_path):
     fewer.sense(small(), images(), out=tmp_path / "run", settings=quick())
     plan = fewer.plan(tmp_path / "run", "weights=50%")
     files = sorted(p.name for p in (tmp_path / "run").iterdir())
-    with pytest.raises(FewerError, match="not the one"):
+    with pytest.raises(FewerError, match="other weights than the one"):
         fewer.apply(tmp_path / "run", plan, model=small(seed=1), images=images())
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == files
     with pytest.raises(FewerError, match="Python object"):
