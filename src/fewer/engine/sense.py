@@ -56,7 +56,7 @@ _SENSED_BY = (
     "sensing",
     "seed",
 )
-_RESULTS = 3
+_RESULTS = 4
 """Of what a finished task says. One more when that changes, so that no ledger of before is gone on with."""
 
 

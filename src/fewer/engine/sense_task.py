@@ -258,15 +258,15 @@ def _whole(silent: Tensor, rows: int) -> Tensor:
     return silent.repeat_interleave(rows // len(silent), 0)
 
 
-_QUIET_INPUT, _QUIET_OUTPUT = 0.01, 0.01
+_QUIET = 1e-4
 
 
 def silence(moments: Moments, sensitivity: Tensor | None = None) -> Tensor:
     """How far each weight of a layer was silent on the images: 1 where it was of no effect, near 0 where it had one.
 
     A weight is as silent as its input or as its output, whichever is more. An input counts as half silent when its
-    mean square is 1 % of the layer's median; an output when the network feels it 1 % as much as the layer's median
-    output, such as one that an activation cuts off on all images.
+    mean square is a ten-thousandth of the layer's median; an output when the network feels it a ten-thousandth as
+    much as the layer's median output, such as one that an activation cuts off on all images.
 
     Parameters
     ----------
@@ -285,12 +285,12 @@ def silence(moments: Moments, sensitivity: Tensor | None = None) -> Tensor:
     >>> moments = Moments(1, 3)
     >>> moments.add(torch.tensor([[[0.0, 1.0, 1.0]]]))
     >>> [[round(float(v), 2) for v in row] for row in silence(moments, torch.tensor([1.0, 0.0]))]
-    [[1.0, 0.01, 0.01], [1.0, 1.0, 1.0]]
+    [[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
     """
-    inputs = _quiet(moments.diagonal(), _QUIET_INPUT)
+    inputs = _quiet(moments.diagonal(), _QUIET)
     if sensitivity is None:
         return inputs
-    rows = _quiet(sensitivity.flatten(), _QUIET_OUTPUT)[:, None]
+    rows = _quiet(sensitivity.flatten(), _QUIET)[:, None]
     return torch.maximum(inputs.repeat_interleave(len(rows) // moments.groups, 0), rows)
 
 
