@@ -262,11 +262,3 @@ def test_the_weights_of_a_silent_input_are_not_free():
     for unseen, gone in ((0.0, 0), (0.3, 5)):
         sweep = Sweep(weight, moments, Repair(damping=1e-6, few_rows=0.0, unseen=unseen))
         assert int(sweep.score(weight, Pattern.parse("unstructured")).argmin()) == gone
-
-
-def test_a_thrifty_sweep_spends_fewer_steps_on_small_cuts_alone():
-    moments = Moments(1, 8)
-    moments.add(torch.randn(64, 1, 8))
-    for thrifty, expected in ((False, [4, 4, 4]), (True, [2, 3, 4])):
-        sweep = Sweep(torch.randn(4, 8), moments, Repair(thrifty=thrifty))
-        assert [sweep._steps(removed) for removed in (0.01, 0.07, 0.3)] == expected

@@ -54,9 +54,6 @@ class Repair:
         Further steps after the last option of a sweep.
     substeps
         Longest step of the sweep in kept weights: a step that leaves less than this share of the survivors is split.
-    thrifty
-        Spend fewer steps where less than a tenth of the survivors goes. A fine ladder takes half of the time then, and
-        the error of a model at half of its weights is some 10 % larger.
     unseen
         Added to the ``obs`` score: each squared weight counts for at least this part of one at the layer's median
         input, also where its own input was silent on the calibration images.
@@ -79,7 +76,6 @@ class Repair:
     iterations: int = 4
     polish: int = 0
     substeps: float = 0.5
-    thrifty: bool = False
     unseen: float = 0.3
 
     def __post_init__(self) -> None:
@@ -89,10 +85,6 @@ class Repair:
             )
         if self.score not in SCORES:
             raise FewerError(f"unknown score '{self.score}'{near_match(self.score, SCORES)}")
-
-
-_WHOLE_STEP = 0.1
-"""Share of the survivors that goes in a step which all conjugate-gradient steps are spent on."""
 
 
 class Sweep:
@@ -240,11 +232,10 @@ class Sweep:
             if cut:  # else it is the cut of the option before, in another precision
                 pattern = Pattern.parse(option.pattern)
                 for sparsity in self._path(1 - float(alive.float().mean()), option.sparsity, pattern):
-                    before = int(alive.sum())
                     alive = select_mask(self.score(current, pattern), pattern, sparsity, alive)
                     current = current * alive
                     if self.repair.compensation == "obs":
-                        current = self._refit(current, alive, self._steps(1 - int(alive.sum()) / max(1, before)))
+                        current = self._refit(current, alive)
             if last and self.repair.polish and self.repair.compensation == "obs":
                 current = self._refit(current, alive, self.repair.polish)
             at = option.sparsity
@@ -301,13 +292,6 @@ class Sweep:
         left = (1 - wanted) / (1 - done)
         steps = max(1, math.ceil(math.log(left) / math.log(self.repair.substeps) - 1e-9))
         return [1 - (1 - done) * left ** (k / steps) for k in range(1, steps)] + [wanted]
-
-    def _steps(self, removed: float) -> int:
-        """Conjugate-gradient steps after a cut of this share of the survivors: a small cut leaves a near start."""
-        if not self.repair.thrifty:
-            return self.repair.iterations
-        wanted = math.ceil(self.repair.iterations * removed / _WHOLE_STEP - 1e-6)
-        return min(self.repair.iterations, max(2, wanted))
 
     def _refit(self, matrix: Tensor, alive: Tensor, iterations: int | None = None) -> Tensor:
         grouped, keep = self._grouped(matrix), self._grouped(alive)

@@ -115,8 +115,7 @@ def apply_options(
     dense = copy.deepcopy(prepared.model).eval()
     units = prepared.matched.units
     example = prepared.example
-    repair = replace(repair_of(settings, units), polish=8)
-    ladders = {u.name: _path(options[u.name], chosen[u.name], _STEP if repair.thrifty else 0.0) for u in units}
+    ladders = {u.name: _path(options[u.name], chosen[u.name]) for u in units}
     batches = sensing_batches(work) if settings.score == "taylor" else []
     reference = prepared.reference(batches, dense) if batches else None
     with progress.stage(title, len(units)) as stage:
@@ -125,7 +124,7 @@ def apply_options(
             Layered(target, find_layers(target, units, example, prepared.forward)),
             ladders,
             fitting_batches(prepared, settings.batch),
-            repair,
+            replace(repair_of(settings), polish=8),
             correction=settings.correction,
             facts=UnitFacts(
                 alive,
@@ -146,20 +145,10 @@ def apply_options(
     return with_merging(target, tokens), followed
 
 
-_STEP = 0.1
-"""Share of the survivors that a step of a thrifty repair removes at least."""
-
-
-def _path(options: Sequence[Option], chosen: Option, step: float) -> list[Option]:
-    """The options that a sweep visits on its way to the chosen one; with no least ``step`` those that were sensed."""
+def _path(options: Sequence[Option], chosen: Option) -> list[Option]:
+    """The options that a sweep visits on its way to the chosen one, so that it is the very sweep that was sensed."""
     if chosen.is_dense or chosen.removes == "rows":
         return [chosen]
+    way = [o for o in options if o.family == chosen.family and o.sparsity < chosen.sparsity]
     # rounding comes last, so on the way the precision does not matter
-    way = dict.fromkeys(Option(o.pattern, o.sparsity) for o in options if o.family == chosen.family)
-    visited, left = [], 1.0
-    for option in sorted(way, key=lambda o: o.sparsity):
-        share = 1.0 - option.sparsity
-        if option.sparsity < chosen.sparsity and share <= (1 - step) * left + 1e-9:
-            visited.append(option)
-            left = share
-    return [*visited, chosen]
+    return [*dict.fromkeys(Option(o.pattern, o.sparsity) for o in way), chosen]

@@ -108,7 +108,7 @@ def refit(
             # nothing is cut: the masks of before stay, and what they leave is rounded as before
             {unit.name: [Option(precision=precisions[unit.name])] for unit in units},
             images.batches_of_all(settings.batch),
-            replace(repair_of(settings, units), iterations=_ITERATIONS),
+            replace(repair_of(settings), iterations=_ITERATIONS),
             correction=settings.correction,
             facts=UnitFacts(alive={name: to_matrix(mask) for name, mask in masks.items()}),
             forward=prepared.forward,

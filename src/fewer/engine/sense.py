@@ -16,14 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewer.compensate.moments import MAX_COLUMNS, collect_moments
+from fewer.compensate.moments import collect_moments
 from fewer.compensate.sweep import Repair
 from fewer.core.budget import Budget
 from fewer.core.curve import Curve, CurveSet
 from fewer.core.execute import run_tasks
 from fewer.core.ledger import Ledger
 from fewer.core.option import Option
-from fewer.core.unit import Unit
 from fewer.data.samples import Samples
 from fewer.distortion.distance import Distance
 from fewer.distortion.outputs import reduction
@@ -77,14 +76,9 @@ class Sensed:
         return {unit.name: self.options[unit.name][k] for unit, k in zip(units, choice, strict=True)}
 
 
-_LARGE = 5e9
-"""Multiplications of one step of the repair of all layers from which a finer repair is not worth its minutes."""
-
-
-def repair_of(settings: Settings, units: Sequence[Unit]) -> Repair:
-    """The part of the settings that says how a layer is cut and repaired; thrifty where the layers are large."""
-    step = sum(unit.numel * min(unit.cols, MAX_COLUMNS) for unit in units)
-    return Repair(settings.compensation, settings.score, settings.damping, thrifty=step > _LARGE)
+def repair_of(settings: Settings) -> Repair:
+    """The part of the settings that says how a layer is cut and repaired."""
+    return Repair(settings.compensation, settings.score, settings.damping)
 
 
 # multiply-accumulates up to which distortion is measured by default; about a minute on two cores
@@ -149,7 +143,7 @@ def sense_curves(
         batches=batches,
         reference=reference,
         statistics=statistics,
-        repair=repair_of(settings, units),
+        repair=repair_of(settings),
         estimate=Estimate(settings.estimator, settings.probes, settings.seed),
         alive=dict(alive or {}),
         forward=prepared.forward,
