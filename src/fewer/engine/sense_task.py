@@ -220,7 +220,7 @@ class _Worker:
         lost: list[float] = []
         silent: list[float] = []
         energy = sweep.dense.square() / (float(sweep.dense.square().sum()) or 1.0)
-        quiet = energy * _whole(silence(sweep.moments, sweep.sensitivity), len(energy))
+        quiet = energy * silence(sweep.moments, len(energy), sweep.sensitivity)
         stored: dict[str, Tensor] = {}
 
         def fits() -> Any:
@@ -254,14 +254,10 @@ class _Worker:
         }
 
 
-def _whole(silent: Tensor, rows: int) -> Tensor:
-    return silent.repeat_interleave(rows // len(silent), 0)
-
-
 _QUIET = 1e-4
 
 
-def silence(moments: Moments, sensitivity: Tensor | None = None) -> Tensor:
+def silence(moments: Moments, rows: int, sensitivity: Tensor | None = None) -> Tensor:
     """How far each weight of a layer was silent on the images: 1 where it was of no effect, near 0 where it had one.
 
     A weight is as silent as its input or as its output, whichever is more. An input counts as half silent when its
@@ -272,32 +268,31 @@ def silence(moments: Moments, sensitivity: Tensor | None = None) -> Tensor:
     ----------
     moments
         Of the layer's input.
+    rows
+        Outputs of the layer.
     sensitivity
         How much the network's output feels each row, shape (rows,) or (rows, 1); unknown for None.
 
     Returns
     -------
     Tensor
-        Shape (rows, columns); (groups, columns) without sensitivities.
+        Shape (rows, columns).
 
     Examples
     --------
     >>> moments = Moments(1, 3)
     >>> moments.add(torch.tensor([[[0.0, 1.0, 1.0]]]))
-    >>> [[round(float(v), 2) for v in row] for row in silence(moments, torch.tensor([1.0, 0.0]))]
+    >>> [[round(float(v), 2) for v in row] for row in silence(moments, 2, torch.tensor([1.0, 0.0]))]
     [[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
     """
-    inputs = _quiet(moments.diagonal(), _QUIET)
-    if sensitivity is None:
-        return inputs
-    rows = _quiet(sensitivity.flatten(), _QUIET)[:, None]
-    return torch.maximum(inputs.repeat_interleave(len(rows) // moments.groups, 0), rows)
+    inputs = _quiet(moments.diagonal()).repeat_interleave(rows // moments.groups, 0)
+    return inputs if sensitivity is None else torch.maximum(inputs, _quiet(sensitivity.flatten())[:, None])
 
 
-def _quiet(power: Tensor, part: float) -> Tensor:
-    """1 where nothing was seen, a half at this part of the median of what was."""
+def _quiet(power: Tensor) -> Tensor:
+    """1 where nothing was seen, a half at a ten-thousandth of the median of what was."""
     seen = power[power > 0]
-    near = part * (seen.median() if len(seen) else power.new_ones(()))
+    near = _QUIET * (seen.median() if len(seen) else power.new_ones(()))
     return near / (power + near)
 
 

@@ -13,9 +13,8 @@ from torch import nn
 from fewer.core.errors import FewerError
 from fewer.core.reading import refusing
 from fewer.models import builtin
-from fewer.models.attention import open_attention
 from fewer.models.foreign import MONAI_NETWORKS, TIMM_ARGUMENTS, build_within, check_values, plain_name
-from fewer.models.plain import fold_weights
+from fewer.models.plain import make_plain
 from fewer.models.surgery import operate, read_surgery
 
 __all__ = ["Source", "build_architecture"]
@@ -56,8 +55,7 @@ def build_architecture(
     with refusing("the recipe's surgery", "save the run again"):
         removals = read_surgery(surgery)
     whole = _whole(source, architecture, room)
-    fold_weights(whole)  # what is saved of a weight is its value, whatever it was computed from
-    open_attention(whole)  # and every weight is that of a layer
+    make_plain(whole)  # what is saved of a weight is its value, whatever it was computed from
     with refusing("the recipe's surgery", "save the run again"):
         return operate(whole, removals)
 

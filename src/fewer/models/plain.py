@@ -16,7 +16,7 @@ from fewer.models.attention import open_attention
 from fewer.models.running import tensors_of
 from fewer.models.strangers import refuse_strangers
 
-__all__ = ["fold_weights", "own_copy"]
+__all__ = ["fold_weights", "make_plain", "own_copy"]
 
 
 def own_copy(model: nn.Module) -> nn.Module:
@@ -53,11 +53,26 @@ def own_copy(model: nn.Module) -> nn.Module:
         ) from error
     flags = [(module, module.training) for module in twin.modules()]
     # spectral norm turns its vectors in training mode
-    fold_weights(twin.eval())
-    open_attention(twin)
+    make_plain(twin.eval())
     for module, flag in flags:
         module.training = flag
     return twin
+
+
+def make_plain(model: nn.Module) -> nn.Module:
+    """Make every weight a plain parameter of a layer, in place: computed weights are folded, attention is opened.
+
+    What is saved of a model, and what is built to load it again, must both have gone through this.
+
+    Examples
+    --------
+    >>> net = make_plain(nn.TransformerEncoderLayer(8, 2, 16))
+    >>> type(net.self_attn).__name__
+    'PlainAttention'
+    """
+    fold_weights(model)
+    open_attention(model)
+    return model
 
 
 def fold_weights(model: nn.Module) -> list[str]:

@@ -17,11 +17,10 @@ from fewer.core.errors import FewerError
 from fewer.core.reading import read_bytes
 from fewer.data.preprocess import Preprocess
 from fewer.models import builtin
-from fewer.models.attention import open_attention
 from fewer.models.build import Source
 from fewer.models.foreign import alone
 from fewer.models.options import SpecOptions, load_checkpoint, split_spec
-from fewer.models.plain import fold_weights, own_copy
+from fewer.models.plain import make_plain, own_copy
 from fewer.models.strangers import refuse_strangers
 from fewer.models.trust import check_trusted, note_run
 
@@ -158,8 +157,7 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
     loaded.model.eval()
     if isinstance(spec, str):
         refuse_strangers(loaded.model)
-        fold_weights(loaded.model)
-        open_attention(loaded.model)
+        make_plain(loaded.model)
     return replace(loaded, preprocess=settings, assumed=assumed)
 
 
