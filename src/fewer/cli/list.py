@@ -94,8 +94,8 @@ def _allocators() -> dict[str, str]:
 
     ours = {
         "auto": "the exact plan, unless a simple rule is measured to be clearly better for this budget",
-        "dp": "exact dynamic programming over the sensed curves, with doubt about what few images show",
-        "bold": "the same without a charge for what no image showed",
+        "dp": "exact dynamic programming over the sensed curves, with a charge for what no image showed",
+        "bold": "the same without that charge",
     }
     return ours | BASELINES.notes()
 

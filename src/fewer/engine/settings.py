@@ -140,7 +140,7 @@ class Settings(StrictSettings):
     )
     allocator: Literal["auto", "dp", "bold", "uniform", "uniform_plus", "erk", "global_magnitude", "lamp"] = Field(
         default="auto",
-        description="auto, dp (exact), bold (dp without doubt), uniform, uniform_plus, erk, lamp, global_magnitude",
+        description="auto, dp (exact), bold (dp without a charge), uniform, uniform_plus, erk, lamp, global_magnitude",
         json_schema_extra={"group": "How the budget is spent"},
     )
     power: float = Field(
