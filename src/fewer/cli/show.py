@@ -129,7 +129,12 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from fewer.reports.compression.words import comparison_sentence, interval_words, recovery_sentence
+    from fewer.reports.compression.words import (
+        comparison_sentence,
+        interval_words,
+        published_sentence,
+        recovery_sentence,
+    )
 
     met = report.verdict.met
     colour = "green" if met else "red"
@@ -163,7 +168,8 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
         facts.add_row("skipped", f"{_count(len(report.data.skipped), 'unreadable image')}: {names}{more}")
     parts: list[RenderableType] = [facts]
     if report.baselines:
-        parts += [_comparison(report), *([] if report.recovery else [Text(comparison_sentence(report))])]
+        told = "" if report.recovery else f"{comparison_sentence(report)} {published_sentence(report)}".strip()
+        parts += [_comparison(report), *([Text(told)] if told else [])]
     where = Table.grid(padding=(0, 2))
     where.add_column(style="dim", no_wrap=True)
     where.add_column(overflow="fold")
