@@ -12,7 +12,7 @@ def export(
     /,
     *,
     to: str = "onnx",
-    batch: int = 1,
+    deploy_batch: int = 1,
     activations: str = "float",
     images: str | None = None,
     shared: Shared | None = None,
@@ -25,8 +25,8 @@ def export(
         A run folder.
     to
         onnx, torch, or kernels (torch.export with this package's kernels in it).
-    batch
-        Images at once; the file takes only inputs of this size.
+    deploy_batch
+        Images at once, as when the model is used; the file takes only inputs of this size.
     activations
         Of int8 layers, in ONNX: float (exact), or static (rounded with fixed scales, for int8 products elsewhere).
     images
@@ -40,13 +40,13 @@ def export(
     shared = shared or Shared()
     usable_device(shared)
     if shared.dry_run:
-        say(f"would write the model of {run} as {to}, batch {batch}")
+        say(f"would write the model of {run} as {to}, {deploy_batch} at once")
         return 0
     made = fewer.export(
         run,
         to,
         out=shared.out,
-        batch=batch,
+        deploy_batch=deploy_batch,
         overwrite=shared.overwrite,
         activations=activations,
         images=images,

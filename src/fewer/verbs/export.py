@@ -73,7 +73,7 @@ def export(
     to: str = "onnx",
     *,
     out: str | Path | None = None,
-    batch: int = 1,
+    deploy_batch: int = 1,
     example: Tensor | None = None,
     architecture: Callable[[], nn.Module] | None = None,
     overwrite: bool = False,
@@ -95,7 +95,7 @@ def export(
         operators known.
     out
         File; by default ``model.onnx`` or ``model.pt2`` in the run folder.
-    batch
+    deploy_batch
         Images at once; the file takes only inputs of this size.
     example
         An input, for a run that does not know its own size.
@@ -131,7 +131,7 @@ def export(
     _check(to, activations, device)
     recipe = load_recipe(run)
     path = _place(run, to, out, overwrite)
-    example = _example(run, recipe, batch) if example is None else example
+    example = _example(run, recipe, deploy_batch) if example is None else example
     model = load(run, architecture, trust=trust)
     example = example.to(input_dtype(model, example))
     there = on_device(model, device)  # tells of a device that is not here, whatever the format
