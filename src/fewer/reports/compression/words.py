@@ -133,14 +133,14 @@ def published_sentence(report: RunReport) -> str:
     >>> rival = {"name": "wanda", "label": "Wanda, uniform", "distortion": 0.3, "published": True}
     >>> report = {"model": {"name": "toy"}, "verdict": {"met": True, "distortion": 0.1}, "baselines": [rival]}
     >>> published_sentence(RunReport.from_dict(report))
-    'As published, on the same images: Wanda, uniform has 3.00x our distortion.'
+    'As published, on the same images, Wanda, uniform has 3.00x our distortion.'
     """
     ours = report.verdict.distortion
     rows = sorted((row for row in report.baselines if row.published), key=lambda row: row.distortion)
     if not ours or not rows or report.recovery is not None:
         return ""
-    told = [f"{row.label} has {times(row.distortion / ours)} our distortion" for row in rows]
-    return f"As published, on the same images: {_joined(told)}."
+    first, *others = [f"{row.label} has {times(row.distortion / ours)}" for row in rows]
+    return f"As published, on the same images, {_joined([f'{first} our distortion', *others])}."
 
 
 def enough_words(report: RunReport) -> str:
