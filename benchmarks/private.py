@@ -73,12 +73,11 @@ def main() -> None:
     if not RESULTS.exists():
         RESULTS.write_text(",".join(COLUMNS) + "\n")
     done = {int(row["index"]) for row in rows_of(mine)}
-    ask = None
+    ask, take = None, {"/sessions": service.open, "/queries": service.query}
     for i in range(args.images):
         if i in done:
             continue
         if ask is None:
-            take = {"/sessions": service.open, "/queries": service.query}
             ask = Query(place / "keys", lambda path, body: take[path](body))
             print(f"evaluation keys: {ask.sent / 1e6:.0f} MB once")
         before, start = ask.sent, time.perf_counter()

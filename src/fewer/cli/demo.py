@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fewer.cli.flags import Shared, given
 from fewer.cli.setting_flags import SettingFlags
 from fewer.core.errors import FewerError, near_match
 
-__all__ = ["demo"]
+if TYPE_CHECKING:
+    from fewer.core.progress import Course
+    from fewer.engine.settings import Settings
+
+__all__ = ["STAGES", "course_of", "demo"]
 
 FOLDER = "demo-run"
 
@@ -21,6 +25,15 @@ _OWN = {"adapt": "fewer.tasks.segment.adapt_demo", "private": "fewer.private.dem
 """Demos that neither compress nor belong to a task's table."""
 
 _MODELS = ("fewer/dinov2-small", "fewer/mobilenet-v2")
+
+STAGES = {
+    "fewer/dinov2-small": {
+        "match": 6, "statistics": 10, "sense": 30, "apply": 40, "evaluate": 3, "baseline Uniform": 36,
+        "baseline LAMP": 36, "baseline SparseGPT, uniform": 10, "baseline Wanda, uniform": 8, "frontier": 13,
+        "additivity": 8, "save": 1,
+    },
+}  # fmt: skip
+"""Stages of the demo of a network, and about how many seconds each takes on two cores."""
 
 
 def demo(
@@ -61,7 +74,22 @@ def demo(
         finished = (Path(FOLDER) / "report.json").exists()
         shared = replace(shared, overwrite=finished, resume=not finished)
     photos = [photo.path for photo in real_photos()]
-    return run_compress(model, photos, budget, chosen, shared, shared.out or FOLDER)
+    out = shared.out or FOLDER
+    code = run_compress(model, photos, budget, chosen, shared, out, course=course_of(model, chosen))
+    if not (shared.json or shared.dry_run):
+        print(f"Now with images of your own:  fewer compress {model} --images PHOTOS/ --budget {budget} --out run/")
+    return code
+
+
+def course_of(model: str, settings: Settings) -> Course | None:
+    """The stages that the demo will go through; None where they are not known before."""
+    from fewer.core.progress import Course
+    from fewer.engine.comparison import LABELS
+
+    if model not in STAGES or settings.allocator == "auto" or settings.search:
+        return None
+    shown = {f"baseline {LABELS.get(name, name)}" for name in settings.baselines}
+    return Course({k: t for k, t in STAGES[model].items() if k in shown or not k.startswith("baseline")})
 
 
 def _own_demo(name: str, shared: Shared) -> int:

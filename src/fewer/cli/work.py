@@ -13,6 +13,7 @@ from fewer.core.errors import FewerError
 
 if TYPE_CHECKING:
     from fewer.core.budget import Budget
+    from fewer.core.progress import Course
     from fewer.engine.run import CompressedRun
     from fewer.engine.settings import Settings
     from fewer.verbs.recover import RecoveredRun
@@ -69,6 +70,7 @@ def run_compress(
     out: str,
     labelled: str | None = None,
     recover: str | None = None,
+    course: Course | None = None,
 ) -> int:
     """Run the main job with everything decided, and show its verdict."""
     import fewer
@@ -87,7 +89,7 @@ def run_compress(
         settings=settings,
         overwrite=shared.overwrite,
         resume=shared.resume,
-        progress=terminal_progress(),
+        progress=terminal_progress(course),
         command=command_line(),
         quality=labelled,
     )

@@ -127,7 +127,7 @@ def recover(
     resume
         Go on with an interrupted recovery.
     settings
-        Other values of :class:`fewer.distillation.recover.RecoverySettings`, such as ``{"batch": 4, "rate": 2e-3}``.
+        Other values of :class:`fewer.distillation.recover.RecoverySettings`, such as ``{"learning_rate": 2e-3}``.
     seed
         Of the views that are drawn; by default that of the run.
     progress, command, forward, quality

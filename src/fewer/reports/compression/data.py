@@ -113,7 +113,8 @@ class Baseline(_Part):
     """One method at the same budget.
 
     ``ours`` marks this library's own allocation, ``compensated`` says whether the weights that stay were updated to
-    make up for those that went, and ``met`` is false if the method missed the budget.
+    make up for those that went, ``published`` marks a method of the literature that has nothing of ours in it, and
+    ``met`` is false if the method missed the budget.
     """
 
     name: Text
@@ -124,6 +125,7 @@ class Baseline(_Part):
     intervals: dict[Text, Interval] = {}
     seconds: Amount | None = None
     compensated: bool | None = None
+    published: bool = False
     met: bool = True
     note: Text = ""
 

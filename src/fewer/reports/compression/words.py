@@ -99,7 +99,7 @@ def _distortion_words(report: RunReport) -> list[str]:
         if ours == 0
         else f"On held-out images the distortion is {significant(ours)}."
     )
-    return [told, comparison_sentence(report)]
+    return [told, comparison_sentence(report), published_sentence(report)]
 
 
 def comparison_sentence(report: RunReport) -> str:
@@ -123,6 +123,24 @@ def comparison_sentence(report: RunReport) -> str:
         return f"That is {ratio} less distortion than the best baseline, {best.label} ({value})."
     ratio = times(ours / best.distortion)
     return f"That is not the best result: {best.label} has {ratio} less distortion ({value})."
+
+
+def published_sentence(report: RunReport) -> str:
+    """Say how methods of the literature stand to ours; empty if there are none, or if ours was trained since.
+
+    Examples
+    --------
+    >>> rival = {"name": "wanda", "label": "Wanda, uniform", "distortion": 0.3, "published": True}
+    >>> report = {"model": {"name": "toy"}, "verdict": {"met": True, "distortion": 0.1}, "baselines": [rival]}
+    >>> published_sentence(RunReport.from_dict(report))
+    'As published, on the same images, Wanda, uniform has 3.00x our distortion.'
+    """
+    ours = report.verdict.distortion
+    rows = sorted((row for row in report.baselines if row.published), key=lambda row: row.distortion)
+    if not ours or not rows or report.recovery is not None:
+        return ""
+    first, *others = [f"{row.label} has {times(row.distortion / ours)}" for row in rows]
+    return f"As published, on the same images, {_joined([f'{first} our distortion', *others])}."
 
 
 def enough_words(report: RunReport) -> str:

@@ -59,7 +59,7 @@ def demo(
     """
     root, progress = make_folder(out), progress or Silent()
     data = Streets(SENSORS["hdl-64"].ahead(45).thinned(2), seed=seed).write(root / "scans", scenes, progress=progress)
-    settings = TrainSettings(network="pointpillars", classes=("Car",), seconds=seconds, every=10_000, seed=seed)
+    settings = TrainSettings(network="pointpillars", classes=("Car",), time=seconds, every=10_000, seed=seed)
     run = train(data, out=root / "detector", settings=settings, overwrite=True, progress=progress)
     dense = detector_of(load_model(str(root / "detector")))
     cheap = cheaper(compress, root / "detector", data, budget, calibration=12, heldout=6, seed=seed, progress=progress)
