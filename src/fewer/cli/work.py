@@ -47,9 +47,9 @@ def meant_budgets(budget: Any) -> tuple[Budget, ...]:
     fewer.core.errors.FewerError: the budget weights=50 is 50 weights in all; write weights=50% for a share of the \
 model, or weights=0.05k if you mean it
     """
-    from fewer.core.budget import parse_budgets
+    from fewer.core.budget import model_budgets
 
-    budgets = parse_budgets(budget)
+    budgets = model_budgets(budget)
     texts = [budget] if isinstance(budget, str) else [str(text) for text in budget]
     for text in ",".join(texts).split(","):
         metric, _, amount = (part.strip() for part in text.partition("="))
