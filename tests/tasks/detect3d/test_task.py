@@ -60,7 +60,7 @@ def test_evaluate_and_predict(kitti, run, tmp_path):
     (bad / "training/velodyne/000000.bin").write_bytes(b"\0" * 31)
     far = torch.full((5, 4), 500.0).numpy()
     (bad / "training/velodyne/000001.bin").write_bytes(far.tobytes())
-    done = task.predict(run, bad, out=tmp_path / "boxes", settings=task.predict_settings(score=0.0, pictures=True))
+    done = task.predict(run, bad, out=tmp_path / "boxes", settings=task.predict_settings(confidence=0.0, pictures=True))
     assert len(done.files) == 4 and [name for name, _ in done.skipped] == ["000000", "000001"]
     assert "in the reach" in done.skipped[1][1]
     assert (tmp_path / "boxes/pictures/000002.png").exists()

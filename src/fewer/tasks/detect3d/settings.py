@@ -48,13 +48,15 @@ class TrainSettings(LoopSettings):
 class EvaluateSettings(StrictSettings):
     """Settings of an evaluation."""
 
-    all_scans: bool = Field(default=False, description="Score scans that trained as well.")
-    score: float = Field(default=0.3, ge=0, le=1, description="Confidence at which missed and spurious are counted.")
+    all_data: bool = Field(default=False, description="Score scans that trained as well.")
+    confidence: float = Field(
+        default=0.3, ge=0, le=1, description="Confidence at which missed and spurious are counted."
+    )
     whole: bool = Field(default=False, description="Count objects that the network's grid does not reach as missed.")
 
 
 class PredictSettings(StrictSettings):
     """Settings of a prediction."""
 
-    score: float = Field(default=0.1, ge=0, le=1, description="Least confidence of a box that is written.")
+    confidence: float = Field(default=0.1, ge=0, le=1, description="Least confidence of a box that is written.")
     pictures: bool = Field(default=False, description="Write a bird's-eye view of each scan, into out/pictures.")

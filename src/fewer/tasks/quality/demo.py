@@ -117,7 +117,7 @@ def demo(
         seed=seed,
         every=max(1, steps // 10),
         learning_rate=2e-3,
-        side=96,
+        input_size=96,
         quality_width=8,
         grid=2,
     )

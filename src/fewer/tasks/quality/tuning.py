@@ -61,7 +61,7 @@ class Tuned:
 
     def pictures(self, folder: str | Path) -> Pictures:
         """Views of images as this model takes them."""
-        return Pictures(folder, self.settings.side, self.settings.crops)
+        return Pictures(folder, self.settings.input_size, self.settings.crops)
 
     def lines(self) -> list[str]:
         """What was done."""
@@ -143,7 +143,7 @@ def tune(
     model, words = (start.model, start.words) if start else build(settings, [*records, *other])
     device = device_of(settings.device)
     model.to(device)
-    pictures = Pictures(_folder(data, settings), settings.side, settings.crops)
+    pictures = Pictures(_folder(data, settings), settings.input_size, settings.crops)
     first, second = _stages(records, other, settings, pictures, words)
     before = int(settings.steps * settings.first_share) if first is not None else 0
     counts = {"tokens": 0, "images": 0}
