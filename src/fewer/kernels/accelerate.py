@@ -37,7 +37,7 @@ def _check_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
     modules = dict(model.named_modules())
     for name, mask in masks.items():
-        module = modules.get(name)
+        module: Any = modules.get(name)
         if module is None:
             near = difflib.get_close_matches(name, modules, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
