@@ -78,10 +78,10 @@ CELLS = (
 )
 METHODS: dict[str, dict[str, float]] = {
     "default": {"views": 400},
-    "fit": {"views": 400, "blocks_first": 1.0, "rate": 1e-9},
+    "fit": {"views": 400, "blocks_first": 1.0, "learning_rate": 1e-9},
     "blocks": {},
     # at a rate of its own: 3e-4 was better than 2e-3 and 6e-3 in short trials at half the resolution
-    "end to end": {"blocks_first": 0.0, "block_weight": 0.0, "rate": 3e-4},
+    "end to end": {"blocks_first": 0.0, "block_weight": 0.0, "learning_rate": 3e-4},
     "together": {"blocks_first": 0.0},
     "alone": {"blocks_first": 1.0},
 }
@@ -179,7 +179,7 @@ def of_run(run: Path, length: str) -> dict[str, str]:
     assert found is not None
     key = (config["model"], ", ".join(map(str, plan["budgets"])) + tokens, Path(config["images"]).name)
     key += (config["settings"]["seed"], "default", length, "wall", torch.get_num_threads())
-    key += (usual.batch, usual.rate, usual.blocks_first, usual.block_weight, found.refitted, "yes")
+    key += (usual.batch, usual.learning_rate, usual.blocks_first, usual.block_weight, found.refitted, "yes")
     return dict(zip(KEY, map(str, key), strict=True)) | {
         "steps": str(found.steps),
         "best_step": str(found.best_step),
@@ -218,7 +218,14 @@ def main() -> None:
                 choices = dict(METHODS[method])
                 count = int(choices.pop("views", 0))
                 settings = RecoverySettings(seconds=1.0, **choices)
-                how = (settings.batch, settings.rate, settings.blocks_first, settings.block_weight, count, "yes")
+                how = (
+                    settings.batch,
+                    settings.learning_rate,
+                    settings.blocks_first,
+                    settings.block_weight,
+                    count,
+                    "yes",
+                )
                 values = (
                     model,
                     option,

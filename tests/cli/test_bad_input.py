@@ -199,7 +199,7 @@ OTHERS = {
     "export into no folder": ("export run --out=nodir/x.onnx", "the folder nodir does not exist"),
     "profile on a GPU": ("profile net.py:net --device=cuda", "works on the CPU"),
     "report elsewhere": ("report run --out=new", "leave --out out"),
-    "bench for no time": ("bench run --seconds=-3", "--seconds must be more than 0"),
+    "bench for no time": ("bench run --time=-3s", "the time must be more than 0"),
     "bench beside nobody": ("bench run --vs=banana", "unknown peer 'banana'; known are"),
     "select among broken images": ("select broken --budget=labels=1 --out=new --features=net.py:net", "none of the 2"),
     "select by features that are not there": ("select photos --budget=labels=2 --features=no.npy --out=new", "no.npy"),

@@ -26,10 +26,10 @@ def device(monkeypatch, tmp_path):
 
 
 def test_a_profile_is_shown_written_and_used(fewer, compress):
-    told = fewer("profile", "net.py:net", "--threads=1", "--out=laptop.json", "--name=laptop", "--patterns=block:16x4")
+    told = fewer("profile", "net.py:net", "--threads=1", "--out=laptop.json", "--name=laptop", "--pattern=block:16x4")
     assert told.code == 0 and "milliseconds of one layer" in told.out and "wrote laptop.json" in told.out
     assert json.loads(Path("laptop.json").read_text())["name"] == "laptop"
-    told = fewer("profile", "net.py:net", "--threads=1", "--patterns=block:16x4", "--json")
+    told = fewer("profile", "net.py:net", "--threads=1", "--pattern=block:16x4", "--json")
     shown = json.loads(told.out)
     assert "(0 new)" in shown["notes"][0] and {"layer", "count", "as it came"} <= set(shown["layers"][0])
     assert_one_sentence(fewer("profile", "net.py:net", "--out=laptop.json"), "--overwrite")
@@ -56,8 +56,8 @@ def test_a_run_is_exported(fewer, compress):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["profile", "net.py:net", "--batch=0"], "batch must be at least 1"),
-        (["profile", "net.py:net", "--patterns=unstructured"], "only block patterns become faster"),
+        (["profile", "net.py:net", "--deploy-batch=0"], "deploy_batch must be at least 1"),
+        (["profile", "net.py:net", "--pattern=unstructured"], "only block patterns become faster"),
         (["profile", "net.py:net", "--precisions=int9"], "did you mean 'int8'"),
         (["profile", "net.py:nett"], "net"),
         (["export", "nowhere"], "nowhere"),

@@ -43,7 +43,9 @@ def test_the_short_help_shows_options_that_exist_and_says_where_the_rest_is(fewe
 
 def test_common_options_are_spelt_as_in_the_full_help(fewer: Fewer) -> None:
     full = {verb: fewer(verb, "--help-all").out for verb in COMMON}
-    full["train"] += "".join(fewer("train", "--task", task, "--help-all").out for task in ("segment", "quality"))
+    full["train"] += "".join(
+        fewer("train", "--task", task, "--help-all").out for task in ("segment", "quality", "gait")
+    )
     full["train"] += fewer("train", "--task", "classify", "--help-all").out
     for verb, names in COMMON.items():
         assert [name for name in names if name not in full[verb]] == []

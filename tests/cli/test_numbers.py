@@ -16,7 +16,7 @@ FLAGS = {
     "pattern": ["compress", "fewer/vit-small-16", "--images=.", "--budget=weights=50%", f"--pattern=block:{HUGE}x1"],
     "spacing": ["train", ".", "--out=o", "--spacing=nan,1"],
     "patch": ["train", ".", "--out=o", "--patch=100000,100000"],
-    "rate": ["recover", ".", "--rate=1e30"],
+    "learning-rate": ["recover", ".", "--learning-rate=1e30"],
     "no file": ["info", "run", "--trust=nothing.py"],
 }
 

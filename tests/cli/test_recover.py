@@ -110,7 +110,7 @@ CASES: dict[str, tuple[Callable[[], list[str]], tuple[str, ...]]] = {
     "time that is too short": (lambda: ["recover", "run", "--time=0.5s", TRUST], ("give at least --time",)),
     "time and steps": (lambda: ["recover", "run", "--time=9s", "--steps=3"], ("--time or --steps",)),
     "no steps": (lambda: ["recover", "run", "--steps=0"], ("at least 1",)),
-    "a rate of nothing": (lambda: ["recover", "run", *STEPS, "--rate=0"], ("learning rate",)),
+    "a rate of nothing": (lambda: ["recover", "run", *STEPS, "--learning-rate=0"], ("learning rate",)),
     "folder that does not exist": (_no_run, ("run", "does not exist")),
     "folder that is no run": (lambda: ["recover", "photos", *STEPS], ("photos", "not a run")),
     "run without a model": (_sensed_only, ("fewer apply run",)),

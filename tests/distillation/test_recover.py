@@ -54,7 +54,7 @@ def test_every_tiny_net_gets_better_on_images_that_taught_nothing(name):
     before = {n: m.weight.detach().clone() for n, m in models.student.named_modules() if n in models.held}
     teacher = {k: v.clone() for k, v in models.teacher.state_dict().items()}
     start = validate(models.student)
-    fit = train_student(models, RecoverySettings(steps=40, rate=0.02), draw, validate)
+    fit = train_student(models, RecoverySettings(steps=40, learning_rate=0.02), draw, validate)
     assert validate(models.student) == pytest.approx(fit.best_score, rel=1e-4)
     assert fit.best_score < 0.97 * start, fit.history
     weights = {layer: models.student.get_submodule(layer).weight for layer in models.held}
@@ -75,7 +75,7 @@ def test_a_layer_that_never_runs_stays_as_it_was():
 def test_batchnorm_keeps_its_statistics():
     models, draw, validate = pruned("conv")
     before = {k: v.clone() for k, v in models.student.state_dict().items() if "running" in k or "num_batches" in k}
-    train_student(models, RecoverySettings(steps=10, rate=0.02), draw, validate)
+    train_student(models, RecoverySettings(steps=10, learning_rate=0.02), draw, validate)
     assert before and all(torch.equal(v, models.student.state_dict()[k]) for k, v in before.items())
 
 
@@ -83,7 +83,7 @@ def test_batchnorm_keeps_its_statistics():
 def test_low_precisions_learn_while_they_are_rounded(precision):
     models, draw, validate = pruned("vit", precision)
     models.activations.update({"int8": [models.student.blocks[0].mlp.fc1]} if precision == "int8" else {})
-    fit = train_student(models, RecoverySettings(steps=30, rate=0.02), draw, validate)
+    fit = train_student(models, RecoverySettings(steps=30, learning_rate=0.02), draw, validate)
     assert fit.best_step > 0
     weight = models.student.blocks[0].mlp.fc1.weight
     levels = {"bf16": None, "int8": 255, "int4": 15}[precision]
@@ -97,14 +97,14 @@ def test_the_same_steps_give_the_same_weights():
     states = []
     for _ in range(2):
         models, draw, validate = pruned("conv")
-        train_student(models, RecoverySettings(steps=6, rate=0.01), draw, validate)
+        train_student(models, RecoverySettings(steps=6, learning_rate=0.01), draw, validate)
         states.append(models.student.state_dict())
     assert all(torch.equal(v, states[1][k]) for k, v in states[0].items())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_interrupted_and_resumed_is_the_same_as_never_stopped(tmp_path: Path, precision):
-    course = RecoverySettings(steps=12, rate=0.02, validations=4)
+    course = RecoverySettings(steps=12, learning_rate=0.02, validations=4)
     models, draw, validate = pruned("vit", precision)
     whole = train_student(models, course, draw, validate)
     wanted = models.student.state_dict()
@@ -184,7 +184,7 @@ def test_it_stops_in_time_with_the_last_validation_inside():
 def test_a_training_that_only_distortions_gives_the_model_back_as_it_was():
     models, draw, validate = pruned("conv")
     before = {k: v.clone() for k, v in models.student.state_dict().items()}
-    fit = train_student(models, RecoverySettings(steps=6, rate=100.0), draw, validate)
+    fit = train_student(models, RecoverySettings(steps=6, learning_rate=100.0), draw, validate)
     assert fit.best_step == 0
     assert all(torch.equal(v, models.student.state_dict()[k]) for k, v in before.items())
 
@@ -203,7 +203,8 @@ def test_one_output_among_several_is_scaled_by_its_own_energy():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{}, {"seconds": 1.0, "steps": 1}, {"steps": 0}, {"steps": 1, "batch": 0}, {"steps": 1, "rate": 0.0}]
+    "wrong",
+    [{}, {"seconds": 1.0, "steps": 1}, {"steps": 0}, {"steps": 1, "batch": 0}, {"steps": 1, "learning_rate": 0.0}],
 )
 def test_settings_that_make_no_sense(wrong):
     with pytest.raises(FewerError):
@@ -217,7 +218,7 @@ def test_a_student_that_merges_tokens_learns_block_by_block(alone):
     assert any(block.name == "blocks.0" for block in models.blocks)
     start = validate(models.student)
     first = models.student.blocks[0].mlp.fc1.weight.detach().clone()
-    fit = train_student(models, RecoverySettings(steps=20, rate=0.01, blocks_first=alone), draw, validate)
+    fit = train_student(models, RecoverySettings(steps=20, learning_rate=0.01, blocks_first=alone), draw, validate)
     assert fit.best_score < start
     assert not torch.equal(models.student.blocks[0].mlp.fc1.weight, first)
     assert merges_of(models.student) is not None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from fewer.cli.bench import bench
+from fewer.cli.flags import Shared
 from fewer.core.errors import FewerError
 from fewer.timing import BenchResult
 
@@ -26,7 +26,10 @@ def spec(tmp_path):
 
 def test_json_mode_prints_json_and_nothing_else(spec, tmp_path, capfd):
     out = tmp_path / "out"
-    assert bench(spec, vs=["torch-fp32"], threads="1", batch=2, rounds=3, out=out, json=True) == 0
+    assert (
+        bench(spec, vs=["torch-fp32"], threads="1", deploy_batch=2, rounds=3, shared=Shared(out=str(out), json=True))
+        == 0
+    )
     printed, errors = capfd.readouterr()
     result = BenchResult.from_json(printed)
     assert result.input_shapes == [[2, 3, 8, 8]] and result.rounds == 3 and errors == ""
@@ -34,7 +37,7 @@ def test_json_mode_prints_json_and_nothing_else(spec, tmp_path, capfd):
     assert (out / "bench.svg").read_text().startswith("<svg")
     assert sorted(path.name for path in out.iterdir()) == ["bench.json", "bench.svg"]
     with pytest.raises(FewerError, match="--overwrite"):
-        bench(spec, vs=["torch-fp32"], out=out)
+        bench(spec, vs=["torch-fp32"], shared=Shared(out=str(out)))
 
 
 def test_layers_mode_prints_a_table(spec, capsys):
@@ -44,7 +47,7 @@ def test_layers_mode_prints_a_table(spec, capsys):
 
 
 def test_dry_run_times_nothing(spec, tmp_path, capsys):
-    assert bench(spec, vs=["torch"], threads="1", out=tmp_path / "out", dry_run=True) == 0
+    assert bench(spec, vs=["torch"], threads="1", shared=Shared(out=str(tmp_path / "out"), dry_run=True)) == 0
     text = capsys.readouterr().out
     assert "torch eager bf16" in text and "bench.json" in text and not (tmp_path / "out").exists()
 
@@ -53,10 +56,10 @@ def test_dry_run_times_nothing(spec, tmp_path, capsys):
     ("arguments", "words"),
     [
         ({"threads": "one"}, "numbers such as 1"),
-        ({"device": "cuda"}, "not on 'cuda'"),
-        ({"out": Path(__file__)}, "is a file"),
+        ({"shared": Shared(device="cuda")}, "'cuda' cannot be used"),
+        ({"shared": Shared(out=__file__)}, "is a file"),
         ({"layers": True, "threads": "1,2"}, "one thread setting"),
-        ({"images": Path("no/such/folder")}, "does not exist"),
+        ({"images": "no/such/folder"}, "does not exist"),
         ({"vs": ["tensorrt"]}, "unknown peer 'tensorrt'"),
     ],
 )
@@ -84,7 +87,7 @@ def saved_run(spec, tmp_path):
 
 
 def test_a_run_is_timed_beside_its_dense_original(saved_run, capsys):
-    assert bench(str(saved_run), vs=["torch-fp32"], threads="1", rounds=2, json=True) == 0
+    assert bench(str(saved_run), vs=["torch-fp32"], threads="1", rounds=2, shared=Shared(json=True)) == 0
     result = BenchResult.from_json(capsys.readouterr().out)
     dense, compressed, fast = result.rows
     assert (dense.name, compressed.name, compressed.kind) == ("torch-fp32", f"fewer {saved_run}", "extra")
@@ -99,7 +102,7 @@ def test_a_run_without_its_original_says_so(saved_run, monkeypatch, capsys):
         raise FewerError("the weights are not installed")
 
     monkeypatch.setattr("fewer.timing.sources._dense", missing)
-    bench(str(saved_run), vs=["torch-fp32"], threads="1", rounds=2, json=True)
+    bench(str(saved_run), vs=["torch-fp32"], threads="1", rounds=2, shared=Shared(json=True))
     result = BenchResult.from_json(capsys.readouterr().out)
     assert "the weights are not installed" in result.notes[0] and "zeros included" in result.notes[0]
     assert result.rows[1].relative_error == 0
@@ -112,6 +115,6 @@ def test_a_damaged_run_is_one_sentence(saved_run):
 
 
 def test_a_saved_bench_is_plain_json(spec, tmp_path, capsys):
-    bench(spec, vs=["torch-fp32"], threads="1", rounds=2, json=True)
+    bench(spec, vs=["torch-fp32"], threads="1", rounds=2, shared=Shared(json=True))
     data = json.loads(capsys.readouterr().out)
     assert data["table"][0]["name"] == "torch-fp32" and data["table"][0]["versus_eager"] == 1.0

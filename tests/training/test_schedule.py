@@ -40,7 +40,7 @@ def test_schedules_that_make_no_sense(wrong: dict) -> None:
 
 
 def test_settings_describe_a_schedule() -> None:
-    how = LoopSettings(seconds=5.0, rate_shape="cosine", rate_warm_up=0.1)
+    how = LoopSettings(time=5.0, rate_shape="cosine", rate_warm_up=0.1)
     assert schedule_of(how) == Schedule(seconds=5.0, shape="cosine", warm_up=0.1)
     assert schedule_of(how, 3) == Schedule(steps=3, shape="cosine", warm_up=0.1)
 

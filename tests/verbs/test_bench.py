@@ -10,6 +10,7 @@ from PIL import Image
 
 import fewer
 from fewer.cli.bench import bench
+from fewer.cli.flags import Shared
 from fewer.data.images import split_files
 from fewer.reports import RunReport
 from fewer.timing.inputs import make_inputs
@@ -61,7 +62,7 @@ def test_a_folder_that_is_gone_leaves_other_photos(place, monkeypatch):
 
 
 def test_the_report_holds_the_rivals_until_the_model_changes(place, capsys):
-    assert bench(str(place / "run"), vs=["torch-fp32"], threads="1", rounds=3, json=True) == 0
+    assert bench(str(place / "run"), vs=["torch-fp32"], threads="1", rounds=3, shared=Shared(json=True)) == 0
     printed = json.loads(capsys.readouterr().out)
     found = report(place).runtimes
     assert found is not None and found.threads == 1 and found.images == printed["judged"] == 16
@@ -78,5 +79,8 @@ def test_the_report_holds_the_rivals_until_the_model_changes(place, capsys):
 
 def test_the_report_can_be_left_alone(place):
     before = (place / "run" / "report.html").read_bytes()
-    assert bench(str(place / "run"), vs=["torch-fp32"], threads="1", rounds=3, json=True, report=False) == 0
+    assert (
+        bench(str(place / "run"), vs=["torch-fp32"], threads="1", rounds=3, keep_report=True, shared=Shared(json=True))
+        == 0
+    )
     assert (place / "run" / "report.html").read_bytes() == before

@@ -36,7 +36,7 @@ def place(made, tmp_path) -> Path:
 
 
 def again(place: Path, steps: int | None = 60, **kwargs):
-    settings = {"rate": 0.02, **kwargs.pop("settings", {})}
+    settings = {"learning_rate": 0.02, **kwargs.pop("settings", {})}
     time = kwargs.pop("time", None)
     return recover(place, time, steps=steps, model=small(), images=images(72), settings=settings, **kwargs)
 
@@ -178,7 +178,7 @@ def test_a_recovery_that_was_killed_while_it_tidied_up_is_done(place, monkeypatc
 def test_a_training_that_only_distortions_leaves_the_model_as_it_was(place):
     x = images(3, 4)
     before = fewer.load(place, small)(x)
-    done = again(place, 6, settings={"rate": 100.0})
+    done = again(place, 6, settings={"learning_rate": 100.0})
     assert torch.equal(fewer.load(place, small)(x), before)
     assert done.report.recovery.best_step == 0
     assert "stayed as it was" in (place / "report.html").read_text()
@@ -291,7 +291,7 @@ def test_channels_that_were_removed_stay_removed(tmp_path):
     fewer.compress(mobile(), images(72), "flops=70%", settings=settings, out=place)
     shapes = {k: v.shape for k, v in fewer.load(place, mobile).state_dict().items()}
     assert sum(s.numel() for s in shapes.values()) < sum(v.numel() for v in mobile().state_dict().values())
-    done = recover(place, None, steps=40, model=mobile(), images=images(72), settings={"rate": 5e-3})
+    done = recover(place, None, steps=40, model=mobile(), images=images(72), settings={"learning_rate": 5e-3})
     loaded, x = fewer.load(place, mobile), images(3, 5)
     assert {k: v.shape for k, v in loaded.state_dict().items()} == shapes
     assert torch.equal(loaded(x), done.model(x))
@@ -302,7 +302,7 @@ def test_least_squares_on_more_images_comes_first(tmp_path):
     Folder(tmp_path / "photos", 60)
     run, photos = tmp_path / "run", str(tmp_path / "photos")
     fewer.compress(small(), photos, "weights=30%", settings=quick(calibration=8, heldout=15), out=run)
-    tiny = {"rate": 1e-9}  # training changes nothing
+    tiny = {"learning_rate": 1e-9}  # training changes nothing
     alone = recover(run, None, steps=1, views=0, model=small(), settings=tiny, out=tmp_path / "no").report.recovery
     assert alone.refitted == 0 and alone.after == pytest.approx(alone.before, rel=1e-3)
     done = recover(run, None, steps=1, views=300, model=small(), settings=tiny, out=tmp_path / "yes")
@@ -335,6 +335,6 @@ def test_least_squares_that_do_not_help_are_not_kept(tmp_path, monkeypatch):
     monkeypatch.setattr("fewer.verbs.recover.refit", clumsy)
     place = tmp_path / "run"
     fewer.compress(small(), images(400), "weights=40%", settings=quick(calibration=20, heldout=40), out=place)
-    done = recover(place, None, steps=1, views=8, model=small(), images=images(400), settings={"rate": 1e-9})
+    done = recover(place, None, steps=1, views=8, model=small(), images=images(400), settings={"learning_rate": 1e-9})
     assert done.report.recovery.refitted == 0
     assert done.report.recovery.after == pytest.approx(done.report.recovery.before, rel=1e-3)

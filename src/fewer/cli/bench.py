@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from fewer.cli.flags import Shared, cpu_only
 from fewer.core.errors import FewerError
 
 if TYPE_CHECKING:
@@ -26,21 +27,13 @@ def bench(
     *,
     vs: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     threads: str | None = None,
-    batch: int = 1,
-    images: Path | None = None,
+    deploy_batch: int = 1,
+    images: str | None = None,
     rounds: int | None = None,
-    seconds: float = 20.0,
+    time: str = "20s",
     layers: Switch = False,
-    report: bool = True,
-    out: Annotated[Path | None, Parameter(alias="-o")] = None,
-    overwrite: Switch = False,
-    seed: int = 0,
-    device: str = "cpu",
-    json: Switch = False,
-    quiet: Annotated[bool, Parameter(negative="", alias="-q")] = False,
-    dry_run: Switch = False,
-    trust: Annotated[list[str] | None, Parameter(negative="")] = None,
-    debug: Switch = False,
+    keep_report: Switch = False,
+    shared: Shared | None = None,
 ) -> int:
     """Time a model or a run folder beside torch, torch.compile, onnxruntime and OpenVINO, on the same input.
 
@@ -52,59 +45,43 @@ def bench(
         Peers or groups, also comma-separated: torch, compile, onnxruntime, openvino, all, or one like openvino-int8.
     threads
         Thread settings, comma-separated, for example 1,4. By default 1 and all CPUs.
-    batch
-        Images per call.
+    deploy_batch
+        Images at once, as when the model is used.
     images
         Folder of images: input and calibration. By default those of the run, else photos of installed packages.
     rounds
-        Rounds per thread setting. By default as many as fit into --seconds.
-    seconds
-        Wanted time of the rounds, per thread setting.
+        Rounds per thread setting. By default as many as fit into --time.
+    time
+        How long the rounds of one thread setting should take: 20s or 2min.
     layers
         Instead of peers: which layer costs what, held against the measured roofline.
-    report
-        Add what was found to the report of a run folder, as its first section.
-    out
-        Folder for bench.json and bench.svg (layers.json with --layers).
-    overwrite
-        Replace these files if they are there.
-    seed
-        Chooses images.
-    device
-        Only cpu; benchmarks/gpu.py times the GPU kernel.
-    json
-        Print the result as JSON, nothing else.
-    quiet
-        Show the result or an error, and no progress.
-    dry_run
-        Say what would be timed, and stop.
-    trust
-        Python file that a run names and that may be run: loading it runs its code; may be repeated.
-    debug
-        Show the traceback of an error.
+    keep_report
+        Leave the report of a run folder as it is. Otherwise what was found becomes its first section.
     """
-    if trust:
-        from fewer.models.trust import trust_files
+    from fewer.core.duration import parse_duration
 
-        trust_files(trust)
-    if device != "cpu":
-        raise FewerError(f"fewer bench times on the CPU, not on {device!r}; leave --device out")
-    if seconds <= 0 or (rounds is not None and rounds < 1):
-        raise FewerError("--seconds must be more than 0, and --rounds at least 1")
+    shared = shared or Shared()
+    cpu_only(shared)
+    seconds = parse_duration(time)
+    if rounds is not None and rounds < 1:
+        raise FewerError("--rounds must be at least 1")
     counts = _counts(threads)
     if layers and counts is not None and len(counts) != 1:
         raise FewerError("--layers takes one thread setting, for example --threads 1")
-    files = _files(out, ("layers.json",) if layers else ("bench.json", "bench.svg"), overwrite)
-    if dry_run:
+    out = Path(shared.out) if shared.out else None
+    files = _files(out, ("layers.json",) if layers else ("bench.json", "bench.svg"), shared.overwrite)
+    if shared.dry_run:
         return _dry_run(model, vs, counts, layers, files)
-    inputs = {"images": images, "batch": batch, "seed": seed}
+    inputs: dict[str, Any] = {"images": images, "seed": shared.seed or 0}
+    silent = shared.json or shared.quiet
     if layers:
-        return _time_layers(model, counts, rounds, inputs, files, json, quiet)
-    with _Bar(quiet=json or quiet) as bar:
+        return _time_layers(model, counts, rounds, inputs | {"batch": deploy_batch}, files, shared.json, silent)
+    with _Bar(silent) as bar:
         from fewer.verbs.bench import bench as run_bench
 
-        result = run_bench(model, vs=vs, threads=counts, rounds=rounds, seconds=seconds, progress=bar, **inputs)
-    return _tell(model, result, files, report, json)
+        inputs |= {"deploy_batch": deploy_batch, "progress": bar}
+        result = run_bench(model, vs=vs, threads=counts, rounds=rounds, time=seconds, **inputs)
+    return _tell(model, result, files, not keep_report, shared.json)
 
 
 def _time_layers(
@@ -120,7 +97,7 @@ def _time_layers(
     from fewer.timing.layers import bench_layers
     from fewer.timing.table import layers_table
 
-    with _Bar(quiet=json or quiet) as bar:
+    with _Bar(quiet) as bar:
         count = threads[0] if threads else 1
         found = bench_layers(model, threads=count, rounds=15 if rounds is None else rounds, progress=bar, **inputs)
     if files:

@@ -12,21 +12,24 @@ def export(
     /,
     *,
     to: str = "onnx",
-    batch: int = 1,
+    deploy_batch: int = 1,
     activations: str = "float",
     images: str | None = None,
     shared: Shared | None = None,
 ) -> int:
-    """Write a run's model for onnxruntime, OpenVINO or torch.export, check it, and say what is lost on the way.
+    """Write a run's model for onnxruntime, OpenVINO, torch.export or the Hugging Face Hub, and say what is lost.
+
+    What is written is read again and compared with the model before it gets its name.
 
     Parameters
     ----------
     run
         A run folder.
     to
-        onnx, torch, or kernels (torch.export with this package's kernels in it).
-    batch
-        Images at once; the file takes only inputs of this size.
+        onnx, torch, kernels (torch.export with this package's kernels in it), or huggingface (a folder with a model
+        card, written from the report; needs --out).
+    deploy_batch
+        Images at once, as when the model is used; the file takes only inputs of this size.
     activations
         Of int8 layers, in ONNX: float (exact), or static (rounded with fixed scales, for int8 products elsewhere).
     images
@@ -40,13 +43,13 @@ def export(
     shared = shared or Shared()
     usable_device(shared)
     if shared.dry_run:
-        say(f"would write the model of {run} as {to}, batch {batch}")
+        say(f"would write the model of {run} as {to}, {deploy_batch} at once")
         return 0
     made = fewer.export(
         run,
         to,
         out=shared.out,
-        batch=batch,
+        deploy_batch=deploy_batch,
         overwrite=shared.overwrite,
         activations=activations,
         images=images,

@@ -59,7 +59,10 @@ def flags_of(schema: type[StrictSettings], name: str) -> Any:
 
 
 def _flag_type(annotation: Any) -> Any:
-    """What the command line parses for a field: text, unless it is a plain number, a switch or a list of words."""
+    """What the command line parses for a field: text, unless it is a plain number, a switch or a list of words.
+
+    A number that is written in a way of its own, such as a time, is text here, and the field reads it.
+    """
     kinds = [kind for kind in (get_args(annotation) or (annotation,)) if kind is not type(None)]
     if get_origin(annotation) is tuple and str in kinds:
         return list[str]

@@ -21,13 +21,23 @@ GROUPS = {
 """Headings of ``fewer --help``, and the verbs under each, in the order in which a newcomer meets them."""
 
 _ALWAYS = ("--out", "--dry-run", "--overwrite", "--resume")
-_TRAINING = ("--steps", "--seconds", "--batch", "--learning-rate")
+_TRAINING = ("--steps", "--time", "--batch", "--learning-rate")
 
 COMMON = {
     "compress": ("--images", "--budget", "--preset", "--labelled", "--recover", "--pattern", "--tokens", *_ALWAYS),
     "sense": ("--images", "--preset", "--pattern", "--tokens", "--measure", *_ALWAYS),
     "demo": ("--budget", "--out", "--overwrite", "--resume"),
-    "train": ("--task", "--preset", "--network", "--size", "--patch", "--encoder", *_TRAINING, *_ALWAYS),
+    "train": (
+        "--task",
+        "--preset",
+        "--network",
+        "--size",
+        "--input-size",
+        "--patch",
+        "--encoder",
+        *_TRAINING,
+        *_ALWAYS,
+    ),
     "adapt": ("--method", "--test", "--network", "--source-labels", *_TRAINING, *_ALWAYS),
     "tune": ("--language", "--encoder", "--images", "--lora", *_TRAINING, *_ALWAYS),
 }
@@ -45,7 +55,7 @@ EXAMPLES = {
     "recover": ("fewer recover run/ --time 10min",),
     "bench": ("fewer bench run/ --vs onnxruntime,openvino",),
     "export": ("fewer export run/ --to onnx",),
-    "demo": ("fewer demo", "fewer demo fewer/mobilenet-v2 --budget size=4MB", "fewer demo gait"),
+    "demo": ("fewer demo", "fewer demo fewer/mobilenet-v2 --budget size=4MB", "fewer demo gait", "fewer demo private"),
     "select": (
         "fewer select photos/ --budget labels=100 --out queue/",
         "fewer select --continue queue/ --labels labels.csv --budget labels=50",

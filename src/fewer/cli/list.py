@@ -122,6 +122,7 @@ def _train_presets() -> dict[str, str]:
 
 TABLES = {
     "allocators": "fewer.core.allocation.baselines:BASELINES",
+    "published": "fewer.compensate.published:PUBLISHED",
     "selection": "fewer.selection.methods:METHODS",
     "adaptation": "fewer.adaptation.methods:METHODS",
     "optimisers": "fewer.training.optimise:OPTIMISERS",

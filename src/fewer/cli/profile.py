@@ -19,9 +19,9 @@ def profile(
     model: str,
     /,
     *,
-    batch: int = 1,
+    deploy_batch: int = 1,
     threads: int | None = None,
-    patterns: str | None = None,
+    pattern: str | None = None,
     precisions: str | None = None,
     exclude: Annotated[list[str] | None, Parameter(negative="")] = None,
     name: str = "",
@@ -37,11 +37,11 @@ def profile(
     ----------
     model
         fewer/dinov2-small, timm/NAME, torchvision/NAME, hf/NAME or FILE.py:FUNCTION, which runs the code of that file.
-    batch
-        Images per call.
+    deploy_batch
+        Images at once, as when the model is used.
     threads
         Threads of every timing. By default all CPUs of this process.
-    patterns
+    pattern
         Block patterns, comma-separated. By default block:16x4,block:16x16,block:32x32,block:16x1.
     precisions
         By default fp32,bf16,int8.
@@ -65,14 +65,14 @@ def profile(
     out = Path(shared.out) if shared.out else None
     if out is not None and out.exists() and not shared.overwrite:
         raise FewerError(f"{out} exists already; give another --out, or --overwrite")
-    wanted = tuple(p.strip() for p in patterns.split(",")) if patterns else PATTERNS
+    wanted = tuple(p.strip() for p in pattern.split(",")) if pattern else PATTERNS
     numbers = tuple(p.strip() for p in precisions.split(",")) if precisions else KERNEL_PRECISIONS
     if shared.dry_run:
-        say(f"would time the layers of {model} at batch {batch}: {', '.join(wanted)} in {', '.join(numbers)}")
+        say(f"would time the layers of {model} at batch {deploy_batch}: {', '.join(wanted)}, {', '.join(numbers)}")
         return 0
     made = run_profile(
         model,
-        batch=batch,
+        deploy_batch=deploy_batch,
         threads=threads,
         patterns=wanted,
         precisions=numbers,

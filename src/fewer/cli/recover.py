@@ -21,7 +21,7 @@ def recover(
     views: int | None = None,
     images: str | None = None,
     batch: Annotated[int | None, Parameter(show_default=False)] = None,
-    rate: Annotated[float | None, Parameter(show_default=False)] = None,
+    learning_rate: Annotated[float | None, Parameter(show_default=False)] = None,
     method: str | None = None,
     shared: Shared | None = None,
 ) -> int:
@@ -46,8 +46,8 @@ def recover(
         Images per step [4]
     method
         A distillation method whose loss is added, for classifiers. See: fewer list distillation
-    rate
-        Learning rate: how much a step changes a weight, relative to the size of its layer's weights [0.0005]
+    learning_rate
+        How much a step changes a weight, relative to the size of its layer's weights [0.0005]
     """
     import fewer
     from fewer.cli.progress import terminal_progress
@@ -58,13 +58,15 @@ def recover(
     usable_device(shared)
     if time is not None and steps is not None:
         raise FewerError("give --time or --steps, not both")
-    if rate is not None and not rate <= 1:
-        raise FewerError(f"--rate {rate:g} would change weights by more than their size in one step; give at most 1")
+    if learning_rate is not None and not learning_rate <= 1:
+        raise FewerError(
+            f"--learning-rate {learning_rate:g} would change weights by more than their size in one step; the most is 1"
+        )
     if time is not None:
         parse_duration(time)
     if shared.dry_run:
         return _dry_run(run, time, steps, images, shared)
-    told = (("batch", batch), ("rate", rate), ("method", method))
+    told = (("batch", batch), ("learning_rate", learning_rate), ("method", method))
     settings = {name: value for name, value in told if value is not None}
     done = fewer.recover(
         run,

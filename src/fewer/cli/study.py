@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from fewer.cli.flags import Shared, flags_of, given
 from fewer.core.errors import FewerError, near_match
@@ -29,7 +31,7 @@ def study(
     host: str = "127.0.0.1",
     port: int = 8000,
     name: list[str] | None = None,
-    https: bool = False,
+    https: Annotated[bool, Parameter(negative="")] = False,
     rater: str | None = None,
     settings: StudyFlags | None = None,
     shared: Shared | None = None,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Annotated
+
+from pydantic import BeforeValidator
 
 from fewer.core.errors import FewerError
 
-__all__ = ["parse_duration"]
+__all__ = ["Duration", "parse_duration"]
 
 _SECONDS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 _FORM = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*([A-Za-z]*)\s*")
@@ -44,3 +47,11 @@ def parse_duration(text: str | float) -> float:
     if not (math.isfinite(seconds) and seconds > 0):
         raise FewerError(f"the time must be more than 0, but {str(text).strip()!r} was given; write for example 10min")
     return seconds
+
+
+def _seconds(value: str | float | None) -> float | None:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+Duration = Annotated[float, BeforeValidator(_seconds)]
+"""Seconds, as a field of settings: ``"10min"`` is read, and on the command line it is written so."""

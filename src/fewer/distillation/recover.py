@@ -50,7 +50,7 @@ class RecoverySettings:
         deterministic, since how many of them fit into a time is up to the machine.
     batch
         Images per step.
-    rate
+    learning_rate
         Size of a step of Adam, relative to the root mean square of the parameter that takes it.
     blocks_first
         Share of the training in which every block learns from its own error only. After it, errors flow through the
@@ -82,7 +82,7 @@ class RecoverySettings:
     seconds: float | None = None
     steps: int | None = None
     batch: int = 4
-    rate: float = 5e-4
+    learning_rate: float = 5e-4
     blocks_first: float = 0.8
     block_weight: float = 1.0
     validations: int = 10
@@ -96,8 +96,8 @@ class RecoverySettings:
             raise FewerError(f"the number of steps must be at least 1; got {self.steps}")
         if self.batch < 1:
             raise FewerError(f"the number of images per step must be at least 1; got {self.batch}")
-        if not (math.isfinite(self.rate) and self.rate > 0):
-            raise FewerError(f"the learning rate must be more than 0; got {self.rate:g}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise FewerError(f"the learning rate must be more than 0; got {self.learning_rate:g}")
         if not (0 <= self.blocks_first <= 1 and math.isfinite(self.block_weight) and self.block_weight >= 0):
             raise FewerError("the share of the training for single blocks lies between 0 and 1, their weight above 0")
         if self.method is not None and (needs := _NOT_HERE & set(METHODS[self.method].needs)):
@@ -215,7 +215,7 @@ def train_student(
                 objective,
                 LoopSettings(device="cpu" if device.type == "cpu" else "auto"),
                 schedule=settings.schedule(),
-                optimiser=Optimiser("relative-adam", settings.rate, decay=0.0),
+                optimiser=Optimiser("relative-adam", settings.learning_rate, decay=0.0),
                 # the start is judged too, so that a training that only distorts gives the student back as it was
                 validate=Validation(validate, "lower", "error", at_start=True, times=settings.validations),
                 constraints=weights,
@@ -225,7 +225,9 @@ def train_student(
                 special=Special(start, train_mode=False, tolerate=_UNSTABLE - 1, clock=clock),
             )
     except NotFinite:
-        raise FewerError("the error of the model in training is no longer finite; give a smaller --rate") from None
+        raise FewerError(
+            "the error of the model in training is no longer finite; give a smaller --learning-rate"
+        ) from None
     done.load_best(student)
     student.requires_grad_(False)
     return done

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fewer.compensate.published import PUBLISHED
+from fewer.core.allocation.baselines import BASELINES
 from fewer.core.budget import Budget
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
@@ -17,6 +19,7 @@ from fewer.engine.apply import apply_options
 from fewer.engine.assembly import Assembly
 from fewer.engine.judge import Judge, Quality, judge_of
 from fewer.engine.plan import choose, frontier_of
+from fewer.engine.published import prune_as_published
 from fewer.engine.rivals import rival_model, rival_settings, same_method
 from fewer.engine.sense import resolved
 from fewer.engine.settings import Settings
@@ -48,6 +51,8 @@ LABELS = {
     "dp+search": "fewer (DP + local search)",
     "default": "fewer (preset default)",
     "lpvit": "LPViT (preset lpvit)",
+    "sparsegpt": "SparseGPT, uniform",
+    "wanda": "Wanda, uniform",
     "bold": "fewer (exact DP, bold)",
     "magnitude": "Global magnitude, no repair",
     "rebalanced": "Global magnitude, means and BatchNorm corrected",
@@ -79,23 +84,29 @@ def row_of(
     name: str, ours: bool, quality: Quality, seconds: float, settings: Settings, labelled: Mapping[str, float]
 ) -> dict[str, Any]:
     """One row of the comparison."""
+    repaired = settings.compensation == "obs"
+    # a simple plan profits from the very repair that ours has, and the row must not look like the method of a paper
+    label = LABELS.get(name, name) + (" with our repair" if name in BASELINES and repaired else "")
     return {
         "name": name,
-        "label": LABELS.get(name, name),
+        "label": label,
         "ours": ours,
         "distortion": quality.distortion,
         "quality": {quality.name: quality.value, **labelled},
         "seconds": seconds,
-        "compensated": settings.compensation == "obs",
+        "compensated": repaired,
     }
 
 
 def baselines(e: Evidence, judge: Judge, assembly: Assembly | None, progress: Progress) -> list[dict[str, Any]]:
-    """Simpler allocators at the same budget, through the very same repair; and whole methods, by their preset."""
+    """Simpler allocators at the same budget, through the very same repair; and whole methods, of papers and presets."""
     rows = []
     for name in e.settings.baselines:
         if name in preset_names():
             rows += _preset_row(e, name, judge, assembly, progress)
+            continue
+        if name in PUBLISHED:
+            rows += _published_row(e, name, judge, progress)
             continue
         # what the contest chose is our row, and would be the same model again
         if name in (e.plan.method, e.plan.method.removeprefix("auto:")):
@@ -156,6 +167,22 @@ def _preset_row(
     labelled = e.quality(model) if e.quality is not None else {}
     row = row_of(name, name == "default", judge.judge(model), perf_counter() - began, settings, labelled)
     return [{**row, "label": label}]
+
+
+def _published_row(e: Evidence, name: str, judge: Judge, progress: Progress) -> list[dict[str, Any]]:
+    """What a method of the literature makes with the same share of every layer; nothing where it has no such cut."""
+    if e.sensed.curves.meta.get("tokens"):  # fewer tokens are not theirs, and weights alone would miss the budget
+        return []
+    began, work = perf_counter(), Work(e.prepared, e.settings, progress)
+    try:
+        share = choose(e.sensed.curves, e.under or e.budgets, "uniform")
+        chosen = e.sensed.chosen(share.choice)
+        model = prune_as_published(work, name, chosen, title=f"baseline {LABELS[name]}")
+    except FewerError:  # such as channels that are removed, or layers that are rounded
+        return []
+    labelled = e.quality(model) if e.quality is not None else {}
+    row = row_of(name, False, judge.judge(model), perf_counter() - began, e.settings, labelled)
+    return [{**row, "compensated": name == "sparsegpt", "published": True}]
 
 
 def frontier(e: Evidence, assembly: Assembly, progress: Progress) -> dict[str, Any]:

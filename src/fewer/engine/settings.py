@@ -191,7 +191,7 @@ class Settings(StrictSettings):
     )
     baselines: tuple[str, ...] = Field(
         default=("uniform", "erk", "lamp", "global_magnitude"),
-        description="Simpler methods, or presets, under the same budget; or none",
+        description="Under the same budget: simpler plans, sparsegpt, wanda, or presets; or none",
         json_schema_extra={"group": "How distortion is measured", "shown": "uniform,erk,lamp,global_magnitude"},
     )
     additivity: int = Field(
@@ -247,14 +247,16 @@ class Settings(StrictSettings):
     @field_validator("baselines")
     @classmethod
     def _baselines(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from fewer.compensate.published import PUBLISHED
         from fewer.core.allocation.baselines import BASELINES
         from fewer.presets import preset_names
 
-        known = [*BASELINES, *preset_names()]
+        rules = (*BASELINES, *PUBLISHED)
+        known = [*rules, *preset_names()]
         for name in value:
             if name not in known:
                 raise ValueError(f"there is no baseline '{name}'{near_match(name, known)}")
-            if name not in BASELINES and preset_values(name).get("schedule", "one-shot") != "one-shot":
+            if name not in rules and preset_values(name).get("schedule", "one-shot") != "one-shot":
                 raise ValueError(f"the preset '{name}' plans in rounds, so it is a run of its own: --preset {name}")
         return value
 

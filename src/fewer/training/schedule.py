@@ -108,13 +108,13 @@ def schedule_of(settings: LoopSettings, steps: int | None = None) -> Schedule:
 
     Examples
     --------
-    >>> schedule_of(LoopSettings(steps=10)).steps, schedule_of(LoopSettings(seconds=60.0)).seconds
+    >>> schedule_of(LoopSettings(steps=10)).steps, schedule_of(LoopSettings(time=60.0)).seconds
     (10, 60.0)
     """
-    timed = settings.seconds is not None and steps is None
+    timed = settings.time is not None and steps is None
     return Schedule(
         steps=None if timed else steps or settings.steps,
-        seconds=settings.seconds if timed else None,
+        seconds=settings.time if timed else None,
         shape=settings.rate_shape,
         warm_up=settings.rate_warm_up,
     )

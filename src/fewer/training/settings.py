@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from fewer.core.duration import Duration
 from fewer.core.strict import StrictSettings
 
 __all__ = ["LoopSettings"]
@@ -22,7 +23,9 @@ class LoopSettings(StrictSettings):
 
     batch: int = Field(default=4, ge=1, description="Samples per step.")
     steps: int = Field(default=500, ge=1, description="Steps of the training.")
-    seconds: float | None = Field(default=None, gt=0, description="Stop after so many seconds instead of after steps.")
+    time: Duration | None = Field(
+        default=None, gt=0, description="Stop after so long instead of after steps: 90s, 10min or 1.5h."
+    )
     learning_rate: float = Field(default=1e-3, gt=0, description="Rate at the first step, or after its warm-up.")
     rate_shape: Literal["polynomial", "cosine", "steps", "constant"] = Field(
         default="polynomial", description="How the rate falls: polynomial, cosine, steps or constant."

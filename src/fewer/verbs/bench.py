@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fewer.core.duration import parse_duration
 from fewer.core.errors import FewerError
 from fewer.core.stamp import environment
 from fewer.models.running import evaluating
@@ -35,8 +36,8 @@ def bench(
     extra: Mapping[str, Any] | None = None,
     images: Any = None,
     calibration: Tensor | None = None,
-    batch: int = 1,
-    seconds: float = 20.0,
+    deploy_batch: int = 1,
+    time: str | float = "20s",
     seed: int = 0,
     pin: bool = True,
     progress: Progress | None = None,
@@ -58,7 +59,7 @@ def bench(
     threads : sequence of int, optional
         Thread settings; by default 1 and all that this process may use.
     rounds : int, optional
-        Rounds per setting; by default as many as fit into ``seconds``, 7 to 50.
+        Rounds per setting; by default as many as fit into ``time``, 7 to 50.
     extra : mapping, optional
         Name to callable, run folder (Path) or `Extra`.
     images : folder, tensor or iterable, optional
@@ -66,10 +67,10 @@ def bench(
         default photos of installed packages, else seeded noise of the model's input size.
     calibration : Tensor, optional
         Other inputs for the int8 peers; with an ``example`` and without this, the example itself.
-    batch : int
-        Samples per call, where there is no ``example``.
-    seconds : float
-        Wanted time of the rounds per thread setting.
+    deploy_batch : int
+        Samples at once, where there is no ``example``.
+    time : str or float
+        Wanted time of the rounds per thread setting: ``"20s"``, ``"2min"``, or seconds.
     seed : int
         Chooses images, or the noise.
     pin : bool
@@ -100,7 +101,7 @@ def bench(
     if rounds is not None and rounds < 1:
         raise FewerError(f"the rounds must be at least 1; got {rounds}")
     subject = open_subject(model)
-    inputs = make_inputs(subject, example, images, calibration, batch, seed)
+    inputs = make_inputs(subject, example, images, calibration, deploy_batch, seed)
     extras = {name: value if isinstance(value, Extra) else Extra(value) for name, value in (extra or {}).items()}
     for name in extras:
         if name in {peer.name for peer in peers}:
@@ -110,7 +111,9 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="fewer-bench-") as folder, evaluating(subject.model):
         workshop = Workshop(subject, inputs.arguments, inputs.calibration, Path(folder), max(settings))
         workshop.judge(inputs.judged)
-        course = Course(workshop, peers, extras, rounds, seconds, pin, progress or (lambda text, share: None))
+        course = Course(
+            workshop, peers, extras, rounds, parse_duration(time), pin, progress or (lambda text, share: None)
+        )
         rows, repeated, notes = course.run(settings)
     return BenchResult(
         model=subject.name,

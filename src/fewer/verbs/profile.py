@@ -65,7 +65,7 @@ def profile(
     model: Any,
     example: Tensor | None = None,
     *,
-    batch: int = 1,
+    deploy_batch: int = 1,
     threads: int | None = None,
     patterns: Sequence[str] = PATTERNS,
     precisions: Sequence[str] = KERNEL_PRECISIONS,
@@ -81,7 +81,7 @@ def profile(
         Spec or ``nn.Module``.
     example
         The model's input; by default a batch of noise of the model's own size.
-    batch
+    deploy_batch
         Images at once, where there is no example.
     threads
         By default what torch uses now.
@@ -102,11 +102,11 @@ def profile(
     Examples
     --------
     >>> import fewer
-    >>> print(*fewer.profile("fewer/mobilenet-v2", batch=8).words(), sep="\\n")  # doctest: +SKIP
+    >>> print(*fewer.profile("fewer/mobilenet-v2", deploy_batch=8).words(), sep="\\n")  # doctest: +SKIP
     """
     progress = progress or usual_progress()
-    if batch < 1:
-        raise FewerError(f"the batch must be at least 1, not {batch}")
+    if deploy_batch < 1:
+        raise FewerError(f"deploy_batch must be at least 1, not {deploy_batch}")
     if threads is not None and threads < 1:
         raise FewerError(f"the threads must be at least 1, not {threads}")
     for precision in precisions:
@@ -116,7 +116,7 @@ def profile(
             raise FewerError(f"only block patterns become faster; {pattern!r} needs no profile, use block:16x4")
     loaded = load_untouched(model)
     if example is None:
-        example = torch.randn(batch, *loaded.input_size, generator=torch.Generator().manual_seed(0))
+        example = torch.randn(deploy_batch, *loaded.input_size, generator=torch.Generator().manual_seed(0))
     matched = match(loaded.model, example[:1], exclude=tuple(exclude))
     with use_threads(threads), progress.stage("profile", 1.0) as stage:
         done_before = 0.0

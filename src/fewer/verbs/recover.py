@@ -127,7 +127,7 @@ def recover(
     resume
         Go on with an interrupted recovery.
     settings
-        Other values of :class:`fewer.distillation.recover.RecoverySettings`, such as ``{"batch": 4, "rate": 2e-3}``.
+        Other values of :class:`fewer.distillation.recover.RecoverySettings`, such as ``{"learning_rate": 2e-3}``.
     seed
         Of the views that are drawn; by default that of the run.
     progress, command, forward, quality
@@ -383,6 +383,7 @@ def _report(
     was, now, whole = before.clean, after.clean, after.whole
     # recovered before, and judged by the same images: the start of the first time is what counts
     first = report.recovery if report.recovery and report.recovery.source == work.views.source else None
+    report.worst = RunReport.from_dict({**report.model_dump(), "worst": after.worst}).worst
     report.recovery = Recovery(
         before=was.distortion if first is None else first.before,
         after=now.distortion,

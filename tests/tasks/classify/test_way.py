@@ -139,7 +139,7 @@ def test_classes_are_matched_by_name_number_or_order(photos: Path, tmp_path: Pat
 def test_a_permuted_mapping_is_told(run: Path, photos: Path, tmp_path: Path) -> None:
     names = tmp_path / "classes.txt"
     names.write_text("disc\nupright\nacross\n")
-    result = fewer.evaluate(run, photos, part="all", classes=str(names))
+    result = fewer.evaluate(run, photos, part="all", class_names=str(names))
     assert "in another order" in result.doubt and "check the classes" in "\n".join(result.lines())
     assert not fewer.evaluate(run, photos, part="all").doubt
 

@@ -41,7 +41,7 @@ def test_pages_show_what_was_found(made: tuple[Path, Path], tmp_path: Path) -> N
     assert rows[0] == "condition,probe_view,gallery_view,rank1" and len(rows) == 1 + 2 * 4
     wrong = [m.right for m in scores.matches]
     assert wrong == sorted(wrong)
-    other = fewer.evaluate(run, data, protocol="cross-view", all_people=True)
+    other = fewer.evaluate(run, data, protocol="cross-view", all_data=True)
     assert "mAP" in other.numbers
 
 

@@ -21,7 +21,7 @@ from tests.support.shared_data import shared_data
 
 pytest.importorskip("transformers", reason="a language model needs the extra fewer[tune]")
 
-SMALL = {"steps": 40, "batch": 8, "quality_width": 4, "grid": 2, "side": 32, "every": 20, "learning_rate": 3e-3}
+SMALL = {"steps": 40, "batch": 8, "quality_width": 4, "grid": 2, "input_size": 32, "every": 20, "learning_rate": 3e-3}
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from fewer.tasks.segment.settings import EvaluateSettings, PredictSettings, Trai
 
 
 def test_settings_of_the_other_verbs_are_strict() -> None:
-    assert EvaluateSettings.of({"all_cases": True}).all_cases
+    assert EvaluateSettings.of({"all_data": True}).all_data
     with pytest.raises(FewerError, match="overlap"):
         PredictSettings.of({"overlap": -0.1})
     assert TrainSettings.of({"spacing": "1,1,3"}).spacing == (1.0, 1.0, 3.0)

@@ -151,10 +151,10 @@ def test_a_run_is_judged_on_what_it_has_not_seen(trained: Path, discs: Path, tmp
     trained_on = json.loads((trained / "report.json").read_text())["data"]["train"]
     result = fewer.evaluate(trained, discs)
     assert not {score.case for score in result.scores} & set(trained_on)
-    assert fewer.evaluate(trained, discs, all_cases=True).cases == 8
+    assert fewer.evaluate(trained, discs, all_data=True).cases == 8
     done = predict(trained, discs, out=tmp_path / "masks")
     assert len(done.masks) == 8
-    assert fewer.evaluate(tmp_path / "masks", discs).scores == fewer.evaluate(trained, discs, all_cases=True).scores
+    assert fewer.evaluate(tmp_path / "masks", discs).scores == fewer.evaluate(trained, discs, all_data=True).scores
 
 
 def test_the_halves_meet(trained: Path, discs: Path, tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_a_run_that_has_seen_every_case_is_not_judged_on_them(discs: Path, tmp_p
         fewer.evaluate(tmp_path / "run", discs)
     with pytest.raises(FewerError, match="not trained on"):
         quality(load_model(str(tmp_path / "run")), discs)
-    assert fewer.evaluate(tmp_path / "run", discs, all_cases=True).cases == 8
+    assert fewer.evaluate(tmp_path / "run", discs, all_data=True).cases == 8
     assert len(images(load_model(str(tmp_path / "run")), discs, 4, part="heldout", seed=0)) == 4
 
 

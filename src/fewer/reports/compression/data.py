@@ -113,7 +113,8 @@ class Baseline(_Part):
     """One method at the same budget.
 
     ``ours`` marks this library's own allocation, ``compensated`` says whether the weights that stay were updated to
-    make up for those that went, and ``met`` is false if the method missed the budget.
+    make up for those that went, ``published`` marks a method of the literature that has nothing of ours in it, and
+    ``met`` is false if the method missed the budget.
     """
 
     name: Text
@@ -124,8 +125,36 @@ class Baseline(_Part):
     intervals: dict[Text, Interval] = {}
     seconds: Amount | None = None
     compensated: bool | None = None
+    published: bool = False
     met: bool = True
     note: Text = ""
+
+
+class Guess(_Part):
+    """A class that a model names, and its share of the probability."""
+
+    label: Text
+    share: Fraction
+
+
+Picture = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*={0,2}$", max_length=200_000)]
+"""A JPEG in base64."""
+
+
+class WorstImage(_Part):
+    """A held-out image whose output changed much: what the model says of it before and after.
+
+    ``before`` and ``after`` are the most probable classes; ``before_map`` and ``after_map`` stand for outputs that are
+    maps, or tokens of patches.
+    """
+
+    file: Text
+    picture: Picture
+    distortion: Amount
+    before: list[Guess] = []
+    after: list[Guess] = []
+    before_map: Picture = ""
+    after_map: Picture = ""
 
 
 class FrontierPoint(_Part):
@@ -368,6 +397,7 @@ class RunReport(Shown, _Part):
     model: ModelInfo
     data: DataInfo | None = None
     settings: dict[Text, Text | int | float | bool | None] = {}
+    worst: list[WorstImage] = []
     baselines: list[Baseline] = []
     frontier: Frontier | None = None
     units: list[UnitResult] = []

@@ -118,5 +118,5 @@ def holdout(data: ClassifyData, share: float, seed: int) -> tuple[np.ndarray, np
     held = np.array(sorted(judge), dtype=np.int64)
     train = np.setdiff1d(np.arange(len(data)), held)
     if not len(train):
-        raise FewerError(f"nothing of {data.root} would be left to train; give a smaller --holdout")
+        raise FewerError(f"nothing of {data.root} would be left to train; give a smaller --validate-share")
     return train, held

@@ -154,7 +154,7 @@ def evaluate(
     settings = settings or EvaluateSettings()
     check_out(out, ("evaluation.json",), overwrite)
     opened = open_data(data)
-    classifier = open_classifier(str(target), settings.classes)
+    classifier = open_classifier(str(target), settings.class_names)
     mapped = map_classes(opened, classifier)
     rows = rows_to_judge(opened, classifier.loaded, settings.part)
     if settings.limit and settings.limit < len(rows):

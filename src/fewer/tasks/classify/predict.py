@@ -107,7 +107,7 @@ def predict(
     if resume and all((Path(out) / name).is_file() for name in FILES):
         return _read(Path(out))
     check_out(out, FILES, overwrite or resume)
-    classifier = open_classifier(str(run), settings.classes)
+    classifier = open_classifier(str(run), settings.class_names)
     data = _images(Path(inputs))
     model = classifier.loaded.model.to(device_of(device))
     guesses: dict[str, list[tuple[str, float]]] = {}

@@ -32,7 +32,7 @@ class TrainSettings(LoopSettings):
         default=None,
         description="A run folder of the same network, whose weights are the start.",
     )
-    size: int = Field(
+    input_size: int = Field(
         json_schema_extra={"group": "Images"},
         default=0,
         ge=0,
@@ -51,7 +51,7 @@ class TrainSettings(LoopSettings):
         lt=1,
         description="Share of a label spread over all classes.",
     )
-    holdout: float = Field(
+    validate_share: float = Field(
         json_schema_extra={"group": "Images"},
         default=0.2,
         ge=0,
@@ -117,7 +117,7 @@ class EvaluateSettings(StrictSettings):
         description="test, train or all of a data set that has parts; auto takes test where it is, and of the data "
         "that a run was trained on what did not train.",
     )
-    classes: str | None = Field(
+    class_names: str | None = Field(
         default=None, description="A file with the class names in the order of the model's outputs, .txt or .json."
     )
     batch: int = Field(default=64, ge=1, description="Images at once.")
@@ -134,7 +134,7 @@ class PredictSettings(StrictSettings):
     """
 
     top: int = Field(default=5, ge=1, description="Classes per image, the most probable first.")
-    classes: str | None = Field(
+    class_names: str | None = Field(
         default=None, description="A file with the class names in the order of the model's outputs, .txt or .json."
     )
     batch: int = Field(default=64, ge=1, description="Images at once.")

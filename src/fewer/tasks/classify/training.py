@@ -90,7 +90,7 @@ def prepare(data: ClassifyData | str | Path, settings: TrainSettings | None = No
     hypernetwork_of(settings.gradients)
     _ = QUANTISERS[settings.quantiser]
     check_distillation(settings)
-    rows, held = holdout(data, settings.holdout, settings.seed)
+    rows, held = holdout(data, settings.validate_share, settings.seed)
     loaded = _network(settings, len(data.classes))
     outputs = output_count(loaded)
     if outputs != len(data.classes):
@@ -102,7 +102,7 @@ def prepare(data: ClassifyData | str | Path, settings: TrainSettings | None = No
 def _network(settings: TrainSettings, classes: int) -> LoadedModel:
     """The network with its start: random weights, those of a spec, or those of a run."""
     torch.manual_seed(settings.seed)
-    side = settings.size
+    side = settings.input_size
     if settings.network in NETWORKS:
         args = {"num_classes": classes}
         source = {"kind": "task", "task": "classify", "name": settings.network, "args": args}

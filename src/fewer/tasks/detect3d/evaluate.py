@@ -63,21 +63,21 @@ def evaluate(
     if (place / "recipe.json").is_file():
         loaded = load_model(str(target))
         model, opened = detector_of(loaded).to(device_of(device)), data_for(loaded, data)
-        names = opened.labelled() if settings.all_scans else unseen(loaded, opened)
+        names = opened.labelled() if settings.all_data else unseen(loaded, opened)
         if not names:
-            raise FewerError(f"{data} has no labelled scan that {target} was not trained on; give --all-scans")
+            raise FewerError(f"{data} has no labelled scan that {target} was not trained on; give --all-data")
         result, found = score_detector(
-            model, opened, names, score=settings.score, whole=settings.whole, progress=progress
+            model, opened, names, score=settings.confidence, whole=settings.whole, progress=progress
         )
         classes, reach = model.config.classes, model.config.reach
         if out is not None:
-            birds = bird_section(opened, found, classes, reach, score=settings.score)
+            birds = bird_section(opened, found, classes, reach, score=settings.confidence)
     else:
         opened = open_data(data)
         found = _detections(place, opened)
         classes = sorted({name for objects in found.values() for name in objects.classes})
         truths = [opened.everything(name) for name in found]
-        result = score_detections(truths, list(found.values()), classes, score=settings.score)
+        result = score_detections(truths, list(found.values()), classes, score=settings.confidence)
     if out is not None:
         page = evaluation_page(f"{place.name} on {opened.root.name}", result, birds, command)
         folder = make_folder(out)

@@ -101,7 +101,7 @@ def predict(
     files, skipped, boxes = [path for path in there if resume], [], 0
     with (progress or Silent()).stage("predict", len(names)) as stage:
         for name in names:
-            found, failed = detect_all(model, data, [name], score=settings.score)
+            found, failed = detect_all(model, data, [name], score=settings.confidence)
             skipped += failed
             if name in found:
                 files.append(_write(make_folder(folder), data, name, found[name], kitti))

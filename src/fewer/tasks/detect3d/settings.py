@@ -24,8 +24,9 @@ class TrainSettings(LoopSettings):
     """
 
     network: Network = Field(default="pointpillars", description="Which detector is trained.")
-    size: Literal["small", "published"] = Field(
-        default="small", description="Grid and widths: small ones for a few cores, or those of OpenPCDet."
+    size: Literal["short", "small", "published"] = Field(
+        default="small",
+        description="Grid and widths: 36 or 46 metres ahead with few channels for a few cores, or those of OpenPCDet.",
     )
     classes: tuple[str, ...] = Field(default=("Car", "Pedestrian", "Cyclist"), description="Classes that are learnt.")
     view: Literal["full", "camera"] = Field(default="full", description="Whole scans, or what KITTI's camera sees.")
@@ -47,13 +48,15 @@ class TrainSettings(LoopSettings):
 class EvaluateSettings(StrictSettings):
     """Settings of an evaluation."""
 
-    all_scans: bool = Field(default=False, description="Score scans that trained as well.")
-    score: float = Field(default=0.3, ge=0, le=1, description="Confidence at which missed and spurious are counted.")
+    all_data: bool = Field(default=False, description="Score scans that trained as well.")
+    confidence: float = Field(
+        default=0.3, ge=0, le=1, description="Confidence at which missed and spurious are counted."
+    )
     whole: bool = Field(default=False, description="Count objects that the network's grid does not reach as missed.")
 
 
 class PredictSettings(StrictSettings):
     """Settings of a prediction."""
 
-    score: float = Field(default=0.1, ge=0, le=1, description="Least confidence of a box that is written.")
+    confidence: float = Field(default=0.1, ge=0, le=1, description="Least confidence of a box that is written.")
     pictures: bool = Field(default=False, description="Write a bird's-eye view of each scan, into out/pictures.")

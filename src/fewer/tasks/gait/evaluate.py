@@ -60,11 +60,11 @@ def evaluate(
     check_out(out, ("evaluation.json",), overwrite)
     loaded, opened = open_run(target), open_data(data)
     model = network_of(loaded).to(device_of(device))
-    walks = opened.walks if settings.all_people else unseen(loaded, opened)
+    walks = opened.walks if settings.all_data else unseen(loaded, opened)
     if not walks:
-        raise FewerError(f"{data} has nobody that {target} was not trained on; give --all-people")
+        raise FewerError(f"{data} has nobody that {target} was not trained on; give --all-data")
     if len({walk.person for walk in walks}) < 2:
-        raise FewerError(f"only one person of {data} judges, so every match is right; add persons, or --all-people")
+        raise FewerError(f"only one person of {data} judges, so every match is right; add persons, or --all-data")
     embedded, skipped = embed_walks(model, opened, walks, progress=progress)
     probes = opened.partition.get("probes", ())
     auto = settings.protocol == "auto"

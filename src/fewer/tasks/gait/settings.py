@@ -58,7 +58,7 @@ class EvaluateSettings(StrictSettings):
     protocol: Literal["auto", "casia-b", "ou-mvlp", "ou-mvlp-removed", "grew", "gait3d", "cross-view"] = Field(
         default="auto", description="How it is scored; auto follows from the names of the sequences."
     )
-    all_people: bool = Field(default=False, description="Score persons that trained as well.")
+    all_data: bool = Field(default=False, description="Score persons that trained as well.")
 
 
 class PredictSettings(StrictSettings):

@@ -53,7 +53,7 @@ class TuneSettings(LoopSettings):
     )
     distorted: int = Field(default=6000, ge=64, description="Distorted squares of these photos that it learns from.")
     grid: int = Field(default=4, ge=1, le=16, description="Image tokens per side and encoder.")
-    side: int = Field(default=96, ge=16, description="Pixels of a view.")
+    input_size: int = Field(default=96, ge=16, description="Side of a view in pixels.")
     crops: int = Field(default=0, ge=0, le=9, description="Crops at native resolution beside the whole image.")
     lora: int = Field(default=16, ge=0, description="Rank of LoRA in a pretrained language model; 0 trains all of it.")
     language_rate: float = Field(default=0.2, gt=0, description="Rate of the language model, as a share of the rate.")

@@ -68,7 +68,7 @@ class Tuned:
 
     def pictures(self, folder: str | Path) -> Pictures:
         """Views of images as this model takes them."""
-        return Pictures(folder, self.settings.side, self.settings.crops)
+        return Pictures(folder, self.settings.input_size, self.settings.crops)
 
     def lines(self) -> list[str]:
         """What was done."""
@@ -152,7 +152,7 @@ def tune(
     other = read_records(settings.high_level) if settings.high_level else []
     torch.manual_seed(settings.seed)
     model, words = (start.model, start.words) if start else build(settings, [*records, *other])
-    pictures = Pictures(_folder(data, settings), settings.side, settings.crops)
+    pictures = Pictures(_folder(data, settings), settings.input_size, settings.crops)
     if start is None:
         names = list(dict.fromkeys(record.image for record in [*records, *other] if record.image))[:_SETTLES]
         _teach(model, settings, encoder, [pictures(name) for name in names], progress or SILENT)
@@ -212,7 +212,7 @@ def _teach(
     if taught is not None:
         encoder.load_state_dict(taught.state_dict())
     elif settings.photos:
-        more: Any = {"side": settings.side, "seed": settings.seed, "progress": progress}
+        more: Any = {"side": settings.input_size, "seed": settings.seed, "progress": progress}
         pretrain(encoder, list_images(Path(settings.photos)), settings.distorted, **more)
     elif first:
         pixels = torch.from_numpy(np.concatenate(first)).float() / 255

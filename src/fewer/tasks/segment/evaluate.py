@@ -66,9 +66,9 @@ def evaluate(
     if (found / "recipe.json").is_file():
         loaded = load_model(str(target))
         preparation, model = preparation_of(loaded), loaded.model.to(device_of(device))
-        cases = opened.cases if (settings or EvaluateSettings()).all_cases else unseen_cases(loaded, opened)
+        cases = opened.cases if (settings or EvaluateSettings()).all_data else unseen_cases(loaded, opened)
         if not cases:
-            raise FewerError(f"every case of {data} has trained {target}; give other data, or --all-cases")
+            raise FewerError(f"every case of {data} has trained {target}; give other data, or --all-data")
         result = evaluate_cases(model, opened, cases, preparation, progress=progress)
         if out is not None:
             names = [case.name for case in cases]

@@ -196,11 +196,11 @@ class EvaluateSettings(StrictSettings):
 
     Examples
     --------
-    >>> EvaluateSettings().all_cases
+    >>> EvaluateSettings().all_data
     False
     """
 
-    all_cases: bool = Field(default=False, description="Score the cases that trained as well.")
+    all_data: bool = Field(default=False, description="Score the cases that trained as well.")
 
 
 class PredictSettings(StrictSettings):
