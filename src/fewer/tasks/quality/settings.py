@@ -47,7 +47,7 @@ class TuneSettings(LoopSettings):
         ge=4,
         description="A quarter of the width of the quality encoder's tokens; channels of convolutions.",
     )
-    photos: str = Field(
+    clean_photos: str = Field(
         default="",
         description="Folder of clean photos; distorted squares of them first teach the encoder of statistics to see.",
     )

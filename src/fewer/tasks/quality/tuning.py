@@ -139,7 +139,7 @@ def tune(
         A tuned model that goes on; it is changed in place.
     encoder
         A quality encoder that has learnt before (:func:`~fewer.tasks.quality.pretraining.pretrain`), in place of
-        ``settings.photos``. Its weights do not train on conversations, which say less than the truth that it learnt.
+        ``settings.clean_photos``. Its weights do not train on conversations, which say less than the truth that it learnt.
 
     Raises
     ------
@@ -206,18 +206,18 @@ def _teach(
     """Give the model an encoder that sees distortions already, and keep it so; or one in the units of these images."""
     encoder = model.encoders[0]
     if not isinstance(encoder, StatisticsEncoder):
-        if taught is not None or settings.photos:
+        if taught is not None or settings.clean_photos:
             raise FewerError("only the encoder of statistics learns from photos; give --quality-encoder statistics")
         return
     if taught is not None:
         encoder.load_state_dict(taught.state_dict())
-    elif settings.photos:
+    elif settings.clean_photos:
         more: Any = {"side": settings.input_size, "seed": settings.seed, "progress": progress}
-        pretrain(encoder, list_images(Path(settings.photos)), settings.distorted, **more)
+        pretrain(encoder, list_images(Path(settings.clean_photos)), settings.distorted, **more)
     elif first:
         pixels = torch.from_numpy(np.concatenate(first)).float() / 255
         encoder.settle(*encoder.measure(pixels))
-    encoder.requires_grad_(taught is None and not settings.photos)
+    encoder.requires_grad_(taught is None and not settings.clean_photos)
 
 
 def _optimiser(settings: TuneSettings) -> Optimiser:
