@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from fewer.cli.progress import PlainProgress, RichProgress
-from fewer.core.progress import SILENT, Progress
+from fewer.core.progress import SILENT, Course, Progress
 
 
 class Clock:
@@ -94,3 +94,55 @@ def test_stages_inside_stages() -> None:
         stage.advance()
     assert "outer" in file.getvalue()
     assert "inner" in file.getvalue()
+
+
+COURSE = {"sense": 30.0, "apply": 60.0, "report": 10.0}
+
+
+def test_a_known_course_says_which_stage_it_is_and_how_long_all_of_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    progress = PlainProgress(clock, Course(COURSE, clock))
+    with progress.stage("sense", 3) as stage:
+        clock.now = 20.0  # twice as slow as usual
+        stage.advance()
+        clock.now = 60.0
+        stage.advance(2)
+    with progress.stage("apply", 2) as stage, progress.stage("inner", 1) as inner:
+        inner.advance()
+        clock.now = 120.0
+        stage.advance()
+    assert capsys.readouterr().err.splitlines() == [
+        "stage 1 of 3, sense: 1 of 3, about 2 min 15 s left in all",
+        "stage 1 of 3, sense: 3 of 3, about 2 min 2 s left in all",
+        "stage 1 of 3, sense: done in 1 min",
+        "stage 2 of 3, apply: 1 of 2, about 1 min 14 s left in all",
+        "inner: done in 1 min",
+        "stage 2 of 3, apply: done in 1 min",
+    ]
+
+
+@pytest.mark.parametrize("pace", [0.2, 1.0, 5.0])
+def test_the_estimate_of_all_is_never_wrong_by_five_times_once_a_stage_is_over(pace: float) -> None:
+    clock = Clock()
+    course = Course(COURSE, clock)
+    for name, usual in COURSE.items():
+        course.begin(name)
+        for tenth in range(1, 11):
+            clock.now += pace * usual / 10
+            course.part(tenth / 10)
+            truth = pace * (sum(COURSE.values()) - course.done * sum(COURSE.values()))
+            if course.done > 0.3 and truth > 1:
+                assert truth / 5 < course.left() < truth * 5
+
+
+def test_the_line_of_all_stages_does_not_stay_among_the_finished_ones() -> None:
+    import re
+
+    console, file = _terminal(100)
+    progress = RichProgress(console, Course(COURSE))
+    for name in COURSE:
+        with progress.stage(name, 2) as stage:
+            stage.advance(2)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue())
+    assert "stage 1 of 3" in plain and "stage 3 of 3" in plain and "left in all" in plain
+    assert "stage" not in plain.rstrip().splitlines()[-1]

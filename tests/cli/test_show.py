@@ -89,7 +89,9 @@ def test_the_verdict_says_budget_distortion_rivals_and_where_the_page_is(
     assert "0.110 on 32 held-out images" in flat
     assert "1 unreadable image: a.jpg" in flat
     assert "run/report.html" in text
-    order = [flat.index(label) for label in ("fewer (exact DP)", "Uniform", "ERK")]
+    assert flat.index("less distortion than the best baseline") < flat.index("99 weights")  # the verdict comes first
+    table = flat[flat.index("at the same budget") :]
+    order = [table.index(label) for label in ("fewer (exact DP)", "Uniform", "ERK")]
     assert order == sorted(order)
     assert "2.00x" in text
     assert "over the budget" in text

@@ -7,7 +7,7 @@ from core_curves import curve_set, smooth_curves
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewer.core.budget import METRICS, Budget, format_amount, parse_budgets
+from fewer.core.budget import METRICS, Budget, format_amount, model_budgets, parse_budgets
 from fewer.core.errors import FewerError
 
 
@@ -137,3 +137,12 @@ def test_constructor_checks_too(value):
         Budget("weights", value, False)
     with pytest.raises(FewerError, match="unknown budget metric 'flosp'; did you mean 'flops'"):
         Budget("flosp", 1.0, True)
+
+
+@pytest.mark.parametrize(
+    ("budget", "verb"), [("he=0.5x", "private compile"), ("levels=3", "private"), ("labels=9", "select")]
+)
+def test_budgets_of_other_work_name_their_command(budget: str, verb: str) -> None:
+    with pytest.raises(FewerError, match=f"no budget of a model.*fewer {verb}.*{budget}"):
+        model_budgets(f"weights=50%,{budget}")
+    assert [str(b) for b in model_budgets("weights=50%,flops=0.5x")] == ["weights=50%", "flops=0.5x"]

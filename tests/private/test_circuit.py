@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from fewer.core.errors import FewerError
+from fewer.private.circuit import Linear
 from fewer.private.compile import approximate_activations, compile_circuit
 from fewer.private.execute import Runner
-from fewer.private.network import read_network, run_layers
+from fewer.private.network import read_network, run_chain, run_layers
 from fewer.private.packing import hops, plan_rotations
 from fewer.private.polynomial import Squares, fit_squares
 from fewer.private.security import MODULUS_BITS, Parameters, parameters_for
@@ -51,6 +52,28 @@ def test_slots_compute_what_the_layers_do(degree: int) -> None:
         x = torch.from_numpy(layer(x.numpy())) if isinstance(layer, Squares) else layer(x)
     circuit, _ = compile_circuit(net, images, degrees=degree)
     assert np.allclose(circuit.run(images.numpy()), x.numpy(), atol=1e-8)
+
+
+def test_what_is_repeated_through_the_slots_stays_right_in_layers_that_grow_and_shrink() -> None:
+    torch.manual_seed(0)
+    conv = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 9, 2, stride=2), nn.ReLU())
+    for net in (
+        nn.Sequential(nn.Flatten(), nn.Linear(16, 100), nn.ReLU(), nn.Linear(100, 5)),
+        nn.Sequential(conv, nn.Conv2d(9, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(2, 3)),
+        nn.Sequential(conv, nn.Flatten(), nn.Linear(36, 40), nn.ReLU(), nn.Linear(40, 70)),
+    ):
+        images = torch.randn(8, 1, 4, 4)
+        layers = read_network(net.eval(), images[:1])
+        chain, _ = approximate_activations(layers, images)
+        circuit, _ = compile_circuit(net, images)
+        assert np.allclose(circuit.run(images.numpy()), run_chain(chain, images.double()).numpy(), atol=1e-8)
+
+
+def test_a_small_image_needs_no_sums_over_slots_that_only_repeat_it() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(256, 64)).eval()
+    circuit, _ = compile_circuit(net, torch.randn(8, 1, 8, 8))
+    last = circuit.steps[-1]
+    assert isinstance(last, Linear) and last.folds == (64, 128)
 
 
 def test_the_simulator_runs_the_plan_and_counts_what_was_promised() -> None:

@@ -44,6 +44,11 @@ def test_compile_keys_and_query(tmp_path, capsys) -> None:
     [
         (["compile", "fewer/mnist-cnn"], "where to?"),
         (["compile", "fewer/mnist-cnn", "--out", "x"], "--images FOLDER"),
+        (["compile", "fewer/mnist-cnn", "--images", "x", "--out", "y", "--budget", "size=1MB"], "not for 'size'"),
+        (
+            ["compile", "fewer/mnist-cnn", "--images", "x", "--out", "y", "--budget", "he=-1x"],
+            "asks for nothing at all",
+        ),
         (["keys", "nowhere", "--out", "x"], "holds no public.json"),
         (["query", "nowhere"], "which images?"),
         (["query", "nowhere", "a.png"], "holds no keys"),

@@ -4,20 +4,41 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fewer.cli.flags import Shared, given
 from fewer.cli.setting_flags import SettingFlags
 from fewer.core.errors import FewerError, near_match
 
-__all__ = ["demo"]
+if TYPE_CHECKING:
+    from fewer.core.progress import Course
+    from fewer.engine.settings import Settings
+
+__all__ = ["STAGES", "course_of", "demo"]
 
 FOLDER = "demo-run"
 
 TASK_DEMOS = ("detect3d", "gait", "quality")
 """Tasks that bring a demo of their own."""
 
+_OWN = {"adapt": "fewer.tasks.segment.adapt_demo", "private": "fewer.private.demo"}
+"""Demos that neither compress nor belong to a task's table."""
+
 _MODELS = ("fewer/dinov2-small", "fewer/mobilenet-v2")
+
+STAGES = {
+    "fewer/dinov2-small": {
+        "match": 6, "statistics": 10, "sense": 30, "apply": 40, "evaluate": 3, "baseline Uniform": 36,
+        "baseline LAMP": 36, "baseline SparseGPT, uniform": 10, "baseline Wanda, uniform": 8, "frontier": 13,
+        "additivity": 8, "save": 1,
+    },
+    "fewer/mobilenet-v2": {
+        "match": 2, "statistics": 3, "sense": 35, "apply": 13, "evaluate": 1, "baseline Uniform": 12,
+        "baseline LAMP": 12, "baseline SparseGPT, uniform": 5, "baseline Wanda, uniform": 4, "frontier": 2,
+        "additivity": 1, "save": 1,
+    },
+}  # fmt: skip
+"""Stages of the demo of a network, and about how many seconds each takes on two cores."""
 
 
 def demo(
@@ -36,8 +57,8 @@ def demo(
     ----------
     model
         fewer/dinov2-small or fewer/mobilenet-v2; or detect3d (a detector of LiDAR scans, on simulated scans),
-        gait (who walks, on simulated walkers), quality (how images look, on simulated feedback) or adapt (masks for
-        another modality, on simulated heads).
+        gait (who walks, on simulated walkers), quality (how images look, on simulated feedback), adapt (masks for
+        another modality, on simulated heads) or private (real digits that the computer does not see).
     budget
         As in: fewer compress --help
     """
@@ -46,29 +67,51 @@ def demo(
     from fewer.data.photos import real_photos
 
     shared = shared or Shared()
-    if model == "adapt":
-        return _adapt_demo(shared)
+    if model in _OWN:
+        return _own_demo(model, shared)
     if model in TASK_DEMOS:
         return _task_demo(model, shared)
     if not {"/", ":"} & set(model) and not Path(model).exists():
-        raise FewerError(f"there is no demo {model!r}{near_match(model, [*_MODELS, 'adapt', *TASK_DEMOS])}")
+        raise FewerError(f"there is no demo {model!r}{near_match(model, [*_MODELS, *_OWN, *TASK_DEMOS])}")
     chosen, _ = resolve(given(settings, shared), preset="demo")
     if shared.out is None and not shared.resume:
         # the demo's own folder may be used again: a finished demo is replaced, an interrupted one goes on
         finished = (Path(FOLDER) / "report.json").exists()
         shared = replace(shared, overwrite=finished, resume=not finished)
     photos = [photo.path for photo in real_photos()]
-    return run_compress(model, photos, budget, chosen, shared, shared.out or FOLDER)
+    out = shared.out or FOLDER
+    code = run_compress(model, photos, budget, chosen, shared, out, course=course_of(model, chosen))
+    if not (shared.json or shared.dry_run):
+        print(f"Now with images of your own:  fewer compress {model} --images PHOTOS/ --budget {budget} --out run/")
+    return code
 
 
-def _adapt_demo(shared: Shared) -> int:
-    """Simulated heads in two modalities, with and without adaptation."""
+def course_of(model: str, settings: Settings) -> Course | None:
+    """The stages that the demo will go through; None where they are not known before."""
+    from fewer.core.progress import Course
+    from fewer.engine.comparison import LABELS
+
+    if model not in STAGES or settings.allocator == "auto" or settings.search:
+        return None
+    shown = {f"baseline {LABELS.get(name, name)}" for name in settings.baselines}
+    return Course({k: t for k, t in STAGES[model].items() if k in shown or not k.startswith("baseline")})
+
+
+def _own_demo(name: str, shared: Shared) -> int:
+    """Demos that need no compression."""
+    from importlib import import_module
+
     from fewer.cli.progress import terminal_progress
-    from fewer.cli.show import as_json
     from fewer.cli.work import command_line
-    from fewer.tasks.segment.adapt_demo import demo as run
 
-    done = run(shared.out or "demo-adapt", seed=shared.seed or 0, progress=terminal_progress(), command=command_line())
+    run = import_module(_OWN[name]).demo
+    out = shared.out or f"demo-{name}"
+    return _show(run(out, seed=shared.seed or 0, progress=terminal_progress(), command=command_line()), shared)
+
+
+def _show(done: Any, shared: Shared) -> int:
+    from fewer.cli.show import as_json
+
     if shared.json:
         as_json(done.to_dict())
     else:
@@ -80,7 +123,6 @@ def _task_demo(name: str, shared: Shared) -> int:
     """A task's own demo; it is given the compression as a function, because tasks do not know the engine."""
     import fewer
     from fewer.cli.progress import terminal_progress
-    from fewer.cli.show import as_json
     from fewer.cli.work import command_line
     from fewer.engine.settings import Settings
     from fewer.tasks import open_task
@@ -90,9 +132,6 @@ def _task_demo(name: str, shared: Shared) -> int:
 
     out = shared.out or f"demo-{name}"
     task: Any = open_task(name)
-    done = task.demo(compress, out, seed=shared.seed or 0, progress=terminal_progress(), command=command_line())
-    if shared.json:
-        as_json(done.to_dict())
-    else:
-        print(*done.lines(), sep="\n")
-    return 0
+    return _show(
+        task.demo(compress, out, seed=shared.seed or 0, progress=terminal_progress(), command=command_line()), shared
+    )

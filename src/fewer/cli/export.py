@@ -17,14 +17,17 @@ def export(
     images: str | None = None,
     shared: Shared | None = None,
 ) -> int:
-    """Write a run's model for onnxruntime, OpenVINO or torch.export, check it, and say what is lost on the way.
+    """Write a run's model for onnxruntime, OpenVINO, torch.export or the Hugging Face Hub, and say what is lost.
+
+    What is written is read again and compared with the model before it gets its name.
 
     Parameters
     ----------
     run
         A run folder.
     to
-        onnx, torch, or kernels (torch.export with this package's kernels in it).
+        onnx, torch, kernels (torch.export with this package's kernels in it), or huggingface (a folder with a model
+        card, written from the report; needs --out).
     deploy_batch
         Images at once, as when the model is used; the file takes only inputs of this size.
     activations

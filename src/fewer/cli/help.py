@@ -55,7 +55,7 @@ EXAMPLES = {
     "recover": ("fewer recover run/ --time 10min",),
     "bench": ("fewer bench run/ --vs onnxruntime,openvino",),
     "export": ("fewer export run/ --to onnx",),
-    "demo": ("fewer demo", "fewer demo fewer/mobilenet-v2 --budget size=4MB", "fewer demo gait"),
+    "demo": ("fewer demo", "fewer demo fewer/mobilenet-v2 --budget size=4MB", "fewer demo gait", "fewer demo private"),
     "select": (
         "fewer select photos/ --budget labels=100 --out queue/",
         "fewer select --continue queue/ --labels labels.csv --budget labels=50",

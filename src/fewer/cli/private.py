@@ -22,6 +22,7 @@ def private(
     images: str | None = None,
     degree: int = 2,
     steps: int = 0,
+    budget: str | None = None,
     server: str = "http://127.0.0.1:8765",
     host: str = "127.0.0.1",
     port: int = 8765,
@@ -51,6 +52,8 @@ def private(
         Of the polynomials that stand for activations: 2 or 4.
     steps
         Of teaching the polynomial network what the network says [0: only fitted].
+    budget
+        Of a cheaper circuit: he=0.5x (time), rotations=80, levels=5; several with commas.
     server
         Address of the server, for a query.
     host
@@ -65,7 +68,7 @@ def private(
     if action in ("compile", "keys") and shared.out is None:
         raise FewerError(f"where to? fewer private {action} needs a folder: --out FOLDER")
     if action == "compile":
-        return _compile(what, images, degree, steps, shared)
+        return _compile(what, images, degree, steps, budget, shared)
     if action == "keys":
         place = verbs.private_keys(what, shared.out or "")
         print(f"keys in {place}; secret.key stays there, the other two go to the server with the first query")
@@ -83,7 +86,7 @@ def private(
     return 0
 
 
-def _compile(model: str, images: str | None, degree: int, steps: int, shared: Shared) -> int:
+def _compile(model: str, images: str | None, degree: int, steps: int, budget: str | None, shared: Shared) -> int:
     from fewer.cli.progress import terminal_progress
     from fewer.cli.show import as_json
     from fewer.verbs.private import private_compile
@@ -91,8 +94,9 @@ def _compile(model: str, images: str | None, degree: int, steps: int, shared: Sh
     if images is None:
         raise FewerError("activations are fitted to images; give a folder: --images FOLDER")
     found = private_compile(
-        model, images, shared.out or "", degree=degree, steps=steps, seed=shared.seed or 0, progress=terminal_progress()
-    )
+        model, images, shared.out or "", degree=degree, steps=steps, budget=budget,
+        seed=shared.seed or 0, progress=terminal_progress(),
+    )  # fmt: skip
     if shared.json:
         as_json(found)
         return 0
@@ -101,6 +105,11 @@ def _compile(model: str, images: str | None, degree: int, steps: int, shared: Sh
     )
     for name, counts in found["operations"].items():
         print(f"  {name}: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
+    if "cheaper" in found:
+        done = found["cheaper"]
+        kind = "predicted from operations timed here" if done["measured"] else "in ratios of no machine"
+        costs = ", ".join(f"{m} {done['before'][m]:.0f} to {done['after'][m]:.0f}" for m in done["before"])
+        print(f"for {budget}: {done['way']}; {costs} (he {kind})")
     print(f"names the same class as the network on {found['agreement']:.1%} of {found['images']} images (in the clear)")
     return 0
 

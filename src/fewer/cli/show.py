@@ -166,10 +166,10 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
         names = ", ".join(shorten(s.file, 40) for s in report.data.skipped[:3])
         more = f" and {len(report.data.skipped) - 3} more" if len(report.data.skipped) > 3 else ""
         facts.add_row("skipped", f"{_count(len(report.data.skipped), 'unreadable image')}: {names}{more}")
-    parts: list[RenderableType] = [facts]
+    told = "" if report.recovery else f"{comparison_sentence(report)} {published_sentence(report)}".strip()
+    parts: list[RenderableType] = [Padding(Text(told, style="bold"), (0, 0, 1, 0)), facts] if told else [facts]
     if report.baselines:
-        told = "" if report.recovery else f"{comparison_sentence(report)} {published_sentence(report)}".strip()
-        parts += [_comparison(report), *([Text(told)] if told else [])]
+        parts.append(_comparison(report))
     where = Table.grid(padding=(0, 2))
     where.add_column(style="dim", no_wrap=True)
     where.add_column(overflow="fold")

@@ -13,6 +13,7 @@ from fewer.core.errors import FewerError
 
 if TYPE_CHECKING:
     from fewer.core.budget import Budget
+    from fewer.core.progress import Course
     from fewer.engine.run import CompressedRun
     from fewer.engine.settings import Settings
     from fewer.verbs.recover import RecoveredRun
@@ -46,9 +47,9 @@ def meant_budgets(budget: Any) -> tuple[Budget, ...]:
     fewer.core.errors.FewerError: the budget weights=50 is 50 weights in all; write weights=50% for a share of the \
 model, or weights=0.05k if you mean it
     """
-    from fewer.core.budget import parse_budgets
+    from fewer.core.budget import model_budgets
 
-    budgets = parse_budgets(budget)
+    budgets = model_budgets(budget)
     texts = [budget] if isinstance(budget, str) else [str(text) for text in budget]
     for text in ",".join(texts).split(","):
         metric, _, amount = (part.strip() for part in text.partition("="))
@@ -69,6 +70,7 @@ def run_compress(
     out: str,
     labelled: str | None = None,
     recover: str | None = None,
+    course: Course | None = None,
 ) -> int:
     """Run the main job with everything decided, and show its verdict."""
     import fewer
@@ -87,7 +89,7 @@ def run_compress(
         settings=settings,
         overwrite=shared.overwrite,
         resume=shared.resume,
-        progress=terminal_progress(),
+        progress=terminal_progress(course),
         command=command_line(),
         quality=labelled,
     )

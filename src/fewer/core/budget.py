@@ -11,7 +11,7 @@ from decimal import ROUND_CEILING, Decimal
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError, near_match
 
-__all__ = ["METRICS", "Budget", "format_amount", "parse_budgets"]
+__all__ = ["METRICS", "Budget", "format_amount", "model_budgets", "parse_budgets"]
 
 _COUNT = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
@@ -272,3 +272,35 @@ def parse_budgets(budgets: str | Budget | Iterable[str | Budget]) -> tuple[Budge
         if any(b.metric == budget.metric for b in found[:i]):
             raise FewerError(f"the budget metric {budget.metric!r} is given twice; give each metric once")
     return tuple(found)
+
+
+_ELSEWHERE = {
+    "labels": "images to annotate; use: fewer select POOL --budget {0}",
+    **dict.fromkeys(
+        ("he", "rotations", "levels"),
+        "a circuit over encrypted numbers; use: fewer private compile MODEL --images FOLDER --budget {0} --out CIRCUIT",
+    ),
+}
+
+
+def model_budgets(budgets: str | Budget | Iterable[str | Budget]) -> tuple[Budget, ...]:
+    """Budgets that a compressed model can have.
+
+    Raises
+    ------
+    FewerError
+        Also for those of other work; the sentence names the command for them.
+
+    Examples
+    --------
+    >>> model_budgets("he=0.5x")
+    Traceback (most recent call last):
+    ...
+    fewer.core.errors.FewerError: he is no budget of a model, but of a circuit over encrypted numbers; use: fewer \
+private compile MODEL --images FOLDER --budget he=0.5x --out CIRCUIT
+    """
+    found = parse_budgets(budgets)
+    for one in found:
+        if one.metric in _ELSEWHERE:
+            raise FewerError(f"{one.metric} is no budget of a model, but of {_ELSEWHERE[one.metric].format(one)}")
+    return found

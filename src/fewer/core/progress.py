@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 from typing import Protocol, TextIO, runtime_checkable
 
-__all__ = ["SILENT", "LineProgress", "Pace", "Progress", "Silent", "Stage", "timed", "usual_progress"]
+__all__ = ["SILENT", "Course", "LineProgress", "Pace", "Progress", "Silent", "Stage", "timed", "usual_progress"]
 
 
 class Stage(Protocol):
@@ -128,6 +128,67 @@ class Pace:
         if total is None or done <= before:
             return None
         return (now - then) / (done - before) * max(total - done, 0)
+
+
+class Course:
+    """Where work stands whose stages are known beforehand: the how many of how many, and how long all of it takes.
+
+    Parameters
+    ----------
+    usual
+        Seconds that each stage took on some machine, by name and in order. They serve as shares: how quick this
+        machine is, the stages that are over say, and for a start it is taken to be as quick.
+    clock
+        Seconds.
+
+    Examples
+    --------
+    >>> now = [0.0]
+    >>> course = Course({"sense": 60.0, "apply": 30.0}, lambda: now[0])
+    >>> course.begin("sense")
+    >>> now[0] = 120.0  # this machine takes twice as long
+    >>> course.part(1.0)
+    >>> course.where(), round(course.left())
+    ('stage 1 of 2', 56)
+    """
+
+    TRUST = 10.0
+    """So many seconds of work count as done at the usual pace, before this machine has shown its own."""
+
+    def __init__(self, usual: Mapping[str, float], clock: Callable[[], float] = perf_counter) -> None:
+        self.usual, self._clock = dict(usual), clock
+        self._began = clock()
+        self._over: list[str] = []
+        self._now, self._part = "", 0.0
+
+    def begin(self, name: str) -> None:
+        """A stage begins; the one before it is over."""
+        if self._now:
+            self._over.append(self._now)
+        self._now, self._part = name, 0.0
+
+    def part(self, share: float) -> None:
+        """So much of the present stage is done, 0 to 1."""
+        self._part = min(max(share, 0.0), 1.0)
+
+    @property
+    def done(self) -> float:
+        """Share of all work that is done, by the usual times."""
+        return self._spent() / max(sum(self.usual.values()), 1e-9)
+
+    def _spent(self) -> float:
+        return sum(self.usual.get(name, 0.0) for name in self._over) + self._part * self.usual.get(self._now, 0.0)
+
+    def where(self) -> str:
+        """Such as ``stage 3 of 12``."""
+        at = len(self._over) + 1
+        return f"stage {at} of {max(at, len(self.usual))}"
+
+    def left(self) -> float:
+        """Seconds until all is done."""
+        spent = self._spent()
+        pace = (self._clock() - self._began + self.TRUST) / (spent + self.TRUST)
+        return pace * max(sum(self.usual.values()) - spent, 0.0)
 
 
 class _Line:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fewer.core.progress import SILENT, Progress
 from fewer.private.network import Convolution, Dense
 from fewer.private.polynomial import Squares
+from fewer.private.teach import agreement_loss
 from fewer.training.loop import fit
 from fewer.training.settings import LoopSettings
 
@@ -74,8 +75,7 @@ def adapt(
 ) -> list[Convolution | Dense | Squares]:
     """Train the polynomial network so that its outputs are those of the network that it came from.
 
-    No label is used. Numbers beyond the range that polynomials were fitted on blow up; a small penalty on logits that
-    are larger than the teacher's holds them (compare the range penalty of PAPER, arXiv 2509.22857).
+    No label is used; see :func:`~fewer.private.teach.agreement_loss`.
 
     Parameters
     ----------
@@ -111,9 +111,7 @@ def adapt(
             x = torch.roll(x, (down, right), (-2, -1))
             with torch.no_grad():
                 wanted = model(x)
-        said = student(x)
-        agree = F.kl_div(F.log_softmax(said, -1), F.log_softmax(wanted, -1), reduction="batchmean", log_target=True)
-        return agree + 0.1 * F.smooth_l1_loss(said / scale, wanted / scale)
+        return agreement_loss(student(x), wanted, scale)
 
     settings = LoopSettings(
         batch=batch,

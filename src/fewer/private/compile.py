@@ -89,14 +89,12 @@ def pack_layers(chain: Chain, names: Sequence[str], shape: tuple[int, ...], slot
         side = 1 << (max(shape[1:]) - 1).bit_length()
         if side**2 > slots:
             raise FewerError(f"an image of {shape[1]} x {shape[2]} does not fit into a ciphertext of {slots} slots")
-        place: Grid | Ring = Grid(*shape, side=side)
+        place: Grid | Ring = Grid(*shape, side=side).repeated(slots)
     else:
         place = Ring(shape[0], slots)
-    copies, span = _copies(place, slots)
-    inputs = np.concatenate([place.places() + i * span for i in range(copies)]).reshape(copies, -1)
+    inputs = place.places() + np.arange(0, slots, place.period or slots)[:, None]
     count = -(-int(inputs.max() + 1) // slots)
     steps: list[Step] = []
-    first = True
     for name, layer in zip(names, merged, strict=True):
         if isinstance(layer, Squares):
             outs = len(steps[-1].bias) if isinstance(steps[-1], Linear) else 1
@@ -107,21 +105,11 @@ def pack_layers(chain: Chain, names: Sequence[str], shape: tuple[int, ...], slot
         if isinstance(layer, Convolution):
             if not isinstance(place, Grid):
                 raise FewerError(f"{name!r}: a convolution cannot follow a linear layer in a circuit")
-            step, place = _convolution(name, layer, place, slots, (copies, span) if first else (1, 0))
+            step, place = _convolution(name, layer, place, slots)
         else:
             step, place = _dense(name, layer, place, slots)
         steps.append(step)
-        first = False
     return Circuit(tuple(steps), slots, shape, inputs, count, place.places() % slots)
-
-
-def _copies(place: Grid | Ring, slots: int) -> tuple[int, int]:
-    """The image is repeated in squares that it would leave empty: outputs then find it where they stand."""
-    if isinstance(place, Ring):
-        return 1, 0
-    groups = 1 << (place.groups - 1).bit_length()
-    span = groups * place.side**2
-    return max(1, slots // span), span
 
 
 def _merge(chain: Chain, shape: tuple[int, ...]) -> list[Convolution | Dense | Squares]:
@@ -149,9 +137,8 @@ def _merge(chain: Chain, shape: tuple[int, ...]) -> list[Convolution | Dense | S
     return found
 
 
-def _convolution(
-    name: str, layer: Convolution, place: Grid, slots: int, copied: tuple[int, int]
-) -> tuple[Linear, Grid]:
+def _convolution(name: str, layer: Convolution, place: Grid, slots: int) -> tuple[Linear, Grid]:
+    """An image that is repeated through the ciphertext stays so: each copy is made of the copies that are nearest."""
     out, inputs, k, _ = layer.weight.shape
     height, width = layer.bias.shape[1:]
     target = Grid(out, height, width, place.side, place.gap * layer.stride)
@@ -166,13 +153,16 @@ def _convolution(
     inside = np.broadcast_to((down >= 0) & (down < place.height) & (right >= 0) & (right < place.width), full)
     rows = np.broadcast_to(target.slot(co, y, x), full)[inside]
     columns = np.broadcast_to(place.slot(ci, down, right), full)[inside]
-    copies, span = copied
-    if copies > 1:  # the copy that stands nearest to the output
-        columns = columns + (rows % slots) // span * span
     values = np.broadcast_to(layer.weight.numpy()[:, None, None], full)[inside]
-    found = diagonals(rows, columns, values, slots)
+    repeats = np.zeros(1, dtype=int)
+    if place.period:
+        target = target.repeated(slots, place.period)
+        repeats = np.arange(0, slots, target.period or slots)
+        rows = (rows[:, None] + repeats).reshape(-1)
+        columns = np.repeat(columns, len(repeats)) + (rows % slots) // place.period * place.period
+    found = diagonals(rows, columns, np.repeat(values, len(repeats)), slots)
     bias = np.zeros(-(-target.groups * place.side**2 // slots) * slots)
-    bias[target.places()] = layer.bias.numpy().reshape(-1)
+    bias[target.places() + repeats[:, None]] = layer.bias.numpy().reshape(-1)
     return Linear.build(name, found, tuple(bias.reshape(-1, slots)), (), slots), target
 
 
@@ -180,9 +170,9 @@ def _dense(name: str, layer: Dense, place: Grid | Ring, slots: int) -> tuple[Lin
     """Fewer outputs than slots: the matrix is wrapped around, and partial sums are added up by rotations."""
     out = len(layer.weight)
     period = 1 << (out - 1).bit_length()
-    around = place.period if isinstance(place, Ring) else slots
-    if period > around:
-        raise FewerError(f"{name!r}: {out} outputs of a linear layer are more than the {around} slots before it")
+    if period > slots:
+        raise FewerError(f"{name!r}: {out} outputs of a linear layer do not fit into a ciphertext of {slots} slots")
+    around = max(place.period or slots, period)  # what is repeated is repeated after twice the distance, too
     i, c = np.meshgrid(np.arange(out), np.arange(layer.weight.shape[1]), indexing="ij")
     columns = place.places()[c.reshape(-1)]
     turn = (columns - i.reshape(-1)) % period

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,10 +55,13 @@ class Runner:
             self._weights.append(found)
             squared, level = not isinstance(step, Linear), level - 1
 
-    def __call__(self, inputs: Sequence[Any]) -> Any:
-        """The first ciphertext of the result; ``seconds`` then has the time of each step."""
+    def __call__(self, inputs: Sequence[Any], watch: Callable[[int, list[Any]], None] | None = None) -> Any:
+        """The first ciphertext of the result; ``seconds`` then has the time of each step.
+
+        ``watch(number of the step, ciphertexts behind it)`` is called after each step, outside of its time.
+        """
         x, self.seconds = list(inputs), []
-        for step, weights in zip(self.circuit.steps, self._weights, strict=True):
+        for i, (step, weights) in enumerate(zip(self.circuit.steps, self._weights, strict=True)):
             start = time.perf_counter()
             if isinstance(step, Linear):
                 x = self._linear(step, weights, x)
@@ -67,6 +70,8 @@ class Runner:
                 if step.add is not None:
                     x = [self.backend.add_plain(c, step.add) for c in x]
             self.seconds.append(time.perf_counter() - start)
+            if watch is not None:
+                watch(i, x)
         return x[0]
 
     def _linear(self, step: Linear, weights: dict, x: list[Any]) -> list[Any]:

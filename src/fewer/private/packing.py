@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,8 @@ class Grid:
         Of the square, a power of two.
     gap
         Distance of two neighbouring pixels of one channel.
+    period
+        Slots after which everything is repeated through the ciphertext; 0 where it is there once.
     """
 
     channels: int
@@ -32,11 +34,23 @@ class Grid:
     width: int
     side: int
     gap: int = 1
+    period: int = 0
 
     @property
     def groups(self) -> int:
         """Squares that the channels fill."""
         return -(-self.channels // self.gap**2)
+
+    def repeated(self, slots: int, least: int = 1) -> Grid:
+        """The same image as often as it fits into a ciphertext, ``least`` slots apart or more.
+
+        Examples
+        --------
+        >>> Grid(3, 2, 2, side=2).repeated(64).period, Grid(3, 2, 2, side=2).repeated(8).period
+        (16, 0)
+        """
+        span = max(least, self.side**2 << (self.groups - 1).bit_length())
+        return replace(self, period=span if span <= slots else 0)
 
     def slot(self, c: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Slot of a pixel, counted through all ciphertexts.

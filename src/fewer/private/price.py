@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fewer.private.circuit import Circuit
-from fewer.private.seal import Client, Evaluator, make_keys
+from fewer.private.seal import Client, Evaluator, has_seal, make_keys
 from fewer.private.security import Parameters
 
-__all__ = ["TYPICAL", "Prices", "calibrate", "predict_ms", "step_ms"]
+__all__ = ["TYPICAL", "Prices", "calibrate", "predict_ms", "prices_here", "step_ms", "typical"]
 
 OPERATIONS = ("multiply_plain", "rotate", "square", "rescale", "add")
 
@@ -45,7 +45,21 @@ TYPICAL = Prices(
     },
     measured=False,
 )
-"""Ratios for planning where no back end is installed; chosen here, in no unit that any machine would measure."""
+"""Ratios for planning where no back end is installed, for a ring of degree 16384; chosen here, in no unit that any
+machine would measure."""
+
+
+def typical(parameters: Parameters) -> Prices:
+    """:data:`TYPICAL` for a ring of another degree: all operations grow with it.
+
+    Examples
+    --------
+    >>> from fewer.private.security import parameters_for
+    >>> typical(parameters_for(3)).at("rotate", 3) / TYPICAL.at("rotate", 3)
+    0.5
+    """
+    share = parameters.degree / 16384
+    return Prices({name: tuple(share * ms for ms in row) for name, row in TYPICAL.ms.items()}, measured=False)
 
 
 def calibrate(parameters: Parameters, seconds: float = 10.0) -> Prices:
@@ -89,6 +103,28 @@ def calibrate(parameters: Parameters, seconds: float = 10.0) -> Prices:
         rows = [float(np.median(found.get((name, level), [0.0]))) for level in range(parameters.levels + 1)]
         table[name] = tuple(rows)
     return Prices(table, measured=True)
+
+
+def prices_here(seconds: float = 5.0) -> Callable[[Parameters], Prices]:
+    """Prices by parameters: timed once for each ring where TenSEAL is installed, typical ones elsewhere.
+
+    Examples
+    --------
+    >>> from fewer.private.security import parameters_for
+    >>> prices = prices_here(0.1)
+    >>> prices(parameters_for(1)) is prices(parameters_for(1))
+    True
+    """
+    known: dict[tuple[int, int], Prices] = {}
+
+    def look_up(parameters: Parameters) -> Prices:
+        key = parameters.degree, parameters.levels
+        more = next((p for (degree, levels), p in known.items() if degree == key[0] and levels >= key[1]), None)
+        if more is None:
+            more = known[key] = calibrate(parameters, seconds) if has_seal() else typical(parameters)
+        return more
+
+    return look_up
 
 
 def step_ms(circuit: Circuit, prices: Prices, levels: int | None = None) -> list[float]:

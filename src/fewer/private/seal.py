@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import tempfile
 from collections.abc import Iterable
@@ -13,9 +14,14 @@ import numpy as np
 from fewer.core.errors import FewerError
 from fewer.private.security import Parameters
 
-__all__ = ["Client", "Evaluator", "make_keys"]
+__all__ = ["Client", "Evaluator", "has_seal", "make_keys"]
 
 _HEADER = bytes([0x5E, 0xA1, 0x10])
+
+
+def has_seal() -> bool:
+    """Whether TenSEAL is installed."""
+    return importlib.util.find_spec("tenseal") is not None
 
 
 def _api() -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -143,8 +143,27 @@ def _moved(old: Linear, new: Linear, x: np.ndarray) -> Linear:
     return replace(new, bias=tuple(b + g for b, g in zip(new.bias, gap, strict=True)))
 
 
-def shrink(circuit: Circuit, images: np.ndarray, budget: str, prices: Prices = TYPICAL) -> Shrunk:
+def shrink(
+    circuit: Circuit,
+    images: np.ndarray,
+    budget: str,
+    prices: Prices = TYPICAL,
+    came: Mapping[str, float] | None = None,
+) -> Shrunk:
     """The circuit that distorts the outputs least within a budget: ``he=0.5x``, ``rotations=80``, ``levels=7``.
+
+    Parameters
+    ----------
+    circuit
+        The circuit.
+    images
+        [N, ...] for calibration.
+    budget
+        One or several.
+    prices
+        Of operations.
+    came
+        Costs that shares refer to, by metric; by default those of the circuit.
 
     Raises
     ------
@@ -163,6 +182,7 @@ def shrink(circuit: Circuit, images: np.ndarray, budget: str, prices: Prices = T
     True
     """
     curves, made = sense_circuit(circuit, images, prices)
+    curves = replace(curves, came=dict(came)) if came else curves
     if "he" not in budget and "rotations" not in budget and "levels" not in budget:
         raise FewerError(f"a circuit is planned for he, rotations or levels, not for {budget!r}; write he=0.5x")
     plan = allocate(curves, budget)

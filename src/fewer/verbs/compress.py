@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from fewer.core.budget import Budget, parse_budgets
+from fewer.core.budget import Budget, model_budgets
 from fewer.core.progress import Progress, usual_progress
 from fewer.core.run import RunFolder
 from fewer.distortion.distance import MakeDistance
@@ -86,7 +86,7 @@ def compress(
     True
     """
     progress = progress or usual_progress()
-    budgets = parse_budgets(budget)
+    budgets = model_budgets(budget)
     settings = (settings or Settings()).for_metrics(b.metric for b in budgets)
     request = Request(model, images, budgets, settings, forward, quality, distance, command)
     with ExitStack() as stack:

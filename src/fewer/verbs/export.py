@@ -34,7 +34,7 @@ from fewer.tasks import reads_inputs
 
 __all__ = ["ACTIVATIONS", "FORMATS", "Exported", "export"]
 
-FORMATS = {"onnx": ".onnx", "torch": ".pt2", "kernels": ".pt2"}
+FORMATS = {"onnx": ".onnx", "torch": ".pt2", "kernels": ".pt2", "huggingface": ""}
 ACTIVATIONS = ("float", "static")
 _SAME = 1e-3
 _EXACT = ("session.qdq_matmulnbits_accuracy_level", "1")
@@ -49,7 +49,7 @@ class Exported:
     Attributes
     ----------
     path
-        The file.
+        The file, or the folder for ``huggingface``.
     bytes
         Its size.
     difference
@@ -92,9 +92,10 @@ def export(
         ``onnx`` (onnxruntime, OpenVINO and many more), ``torch`` (``torch.export``), or ``kernels``: ``torch.export``
         with this package's kernels as operators, as :func:`fewer.load` puts them there with ``accelerated=True``. Such
         a file is small and as fast as planned; ``import fewer.kernels.ops`` before ``torch.export.load`` makes the
-        operators known.
+        operators known. ``huggingface`` is a folder with a model card, which :func:`fewer.load` reads.
     out
-        File; by default ``model.onnx`` or ``model.pt2`` in the run folder.
+        File; by default ``model.onnx`` or ``model.pt2`` in the run folder. For ``huggingface`` a folder, which has no
+        default.
     deploy_batch
         Images at once; the file takes only inputs of this size.
     example
@@ -130,6 +131,8 @@ def export(
     """
     _check(to, activations, device)
     recipe = load_recipe(run)
+    if to == "huggingface":
+        return _hub(run, recipe, out, overwrite, architecture, trust)
     path = _place(run, to, out, overwrite)
     example = _example(run, recipe, deploy_batch) if example is None else example
     model = load(run, architecture, trust=trust)
@@ -157,12 +160,33 @@ def export(
     return Exported(path, size, difference, lost, integers)
 
 
+def _hub(
+    run: str | Path,
+    recipe: Recipe,
+    out: str | Path | None,
+    overwrite: bool,
+    architecture: Callable[[], nn.Module] | None,
+    trust: Trust,
+) -> Exported:
+    """A folder with a card; what it holds is compared with the run bit by bit, so there is no difference to tell."""
+    from fewer.engine.huggingface import write_hub_folder
+
+    if out is None:
+        raise FewerError("the format huggingface is a folder of its own; say where: --out FOLDER")
+    size, told = write_hub_folder(
+        Path(run), Path(out), recipe, overwrite=overwrite, architecture=architecture, trust=trust
+    )
+    return Exported(Path(out), size, 0.0, told)
+
+
 def _check(to: str, activations: str, device: str) -> None:
     """Refuse names that are not known, and what does not go together."""
     if to not in FORMATS:
         raise FewerError(f"unknown format {to!r}{near_match(to, FORMATS)}")
     if activations not in ACTIVATIONS:
         raise FewerError(f"unknown activations {activations!r}{near_match(activations, ACTIVATIONS)}")
+    if to == "huggingface" and activations != "float":
+        raise FewerError("activations='static' is for ONNX only; leave it out")
     if to == "kernels" and device != "cpu":
         raise FewerError(f"the kernels are those of the CPU, not of {device!r}: use --to torch, or leave --device out")
 

@@ -43,7 +43,7 @@ def plan(run: str | Path, budget: Any, *, allocator: str = "dp", out: str | Path
     >>> fewer.plan("run/", "size=20MB").cost["size"]  # doctest: +SKIP
     19987654.0
     """
-    from fewer.core.budget import parse_budgets
+    from fewer.core.budget import model_budgets
 
     if allocator == "auto":
         raise FewerError(
@@ -54,7 +54,7 @@ def plan(run: str | Path, budget: Any, *, allocator: str = "dp", out: str | Path
         raise FewerError(f"unknown allocator '{allocator}'{near_match(allocator, ['dp', *BASELINES])}")
     folder = RunFolder.open(run)
     curves = folder.read_curves()
-    budgets = parse_budgets(budget)
+    budgets = model_budgets(budget)
     power = float((curves.meta.get("settings") or {}).get("power", 0)) if allocator == "dp" else 0.0
     made = Plan.from_allocation(curves, budgets, choose(curves, budgets, allocator, power=power), allocator)
     if out is not None:

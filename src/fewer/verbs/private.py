@@ -12,6 +12,9 @@ from fewer.core.errors import FewerError
 
 __all__ = ["private_compile", "private_keys", "private_query", "private_service"]
 
+_JUDGED = 200
+"""Images at most on which a circuit with a budget is held against its network, slot by slot."""
+
 
 def private_compile(
     model: Any,
@@ -20,6 +23,7 @@ def private_compile(
     *,
     degree: int = 2,
     steps: int = 0,
+    budget: str | None = None,
     seed: int = 0,
     progress: Any = None,
 ) -> dict[str, Any]:
@@ -37,6 +41,9 @@ def private_compile(
         Of the polynomials that stand for activations, 2 or 4.
     steps
         Of teaching the polynomial network what the network says, on the images; 0 leaves it as it was fitted.
+    budget
+        ``he=0.5x`` of the time, ``rotations=80``, ``levels=5``, or several: a cheaper circuit, see
+        :func:`~fewer.private.cheapen.cheapen`. Operations are timed for some seconds where TenSEAL is installed.
     seed
         Of that.
 
@@ -44,6 +51,7 @@ def private_compile(
     -------
     dict
         Levels, ring, operations by layer, and ``agreement``: how often both networks name the same class on the images.
+        With a budget also ``cheaper``: what was done, and costs before and after.
 
     Examples
     --------
@@ -56,23 +64,31 @@ def private_compile(
     from fewer.core.progress import SILENT
     from fewer.models.spec import load_model
     from fewer.private.adapt import adapt
+    from fewer.private.cheapen import check_budget
     from fewer.private.compile import approximate_activations, levels_of, pack_layers
     from fewer.private.keys import save_circuit
     from fewer.private.network import read_network, run_chain
     from fewer.private.security import parameters_for
 
+    if budget is not None:
+        check_budget(budget)
     loaded = load_model(model)
     x = images if isinstance(images, torch.Tensor) else _images(images, loaded)
     layers = read_network(loaded.model, x[:1])
     chain, names = approximate_activations(layers, x, degree)
     if steps:
         chain = adapt(loaded.model, chain, x, steps=steps, seed=seed, progress=progress or SILENT)
-    depths = [(name, levels_of(chain[: i + 1])) for i, name in enumerate(names)]
-    parameters = parameters_for(levels_of(chain), layers=depths)
-    circuit = pack_layers(chain, names, tuple(x.shape[1:]), parameters.slots)
+    if budget is None:
+        depths = [(name, levels_of(chain[: i + 1])) for i, name in enumerate(names)]
+        parameters = parameters_for(levels_of(chain), layers=depths)
+        circuit, more = pack_layers(chain, names, tuple(x.shape[1:]), parameters.slots), {}
+        said = run_chain(chain, x.double()).argmax(1).numpy()
+    else:
+        circuit, parameters, more = _cheaper(loaded.model, chain, names, x, budget, steps, seed, progress or SILENT)
+        said = np.concatenate([circuit.run(part.numpy()).argmax(1) for part in x[:_JUDGED].split(20)])
     with torch.no_grad():
-        wanted = loaded.model(x).argmax(1)
-    agreement = float((run_chain(chain, x.double()).argmax(1) == wanted).double().mean())
+        wanted = loaded.model(x[: len(said)]).argmax(1).numpy()
+    agreement = float((said == wanted).mean())
     fits = len(loaded.mean) == x.shape[1]  # a module of one's own says nothing of how its images are made
     mean, std = (loaded.mean, loaded.std) if fits else ((0.0,) * x.shape[1], (1.0,) * x.shape[1])
     save_circuit(out, circuit, parameters, loaded.name, mean, std)
@@ -85,8 +101,29 @@ def private_compile(
         "ciphertexts": circuit.input_ciphertexts,
         "operations": {f"{i} {s.name}": s.counts() for i, s in enumerate(circuit.steps)},
         "agreement": agreement,
-        "images": len(x),
+        "images": len(said),
+        **more,
     }
+
+
+def _cheaper(
+    model: Any, chain: Any, names: Any, images: Any, budget: str, steps: int, seed: int, progress: Any
+) -> tuple[Any, Any, dict[str, Any]]:
+    """A circuit within a budget, its parameters, and what to report of it."""
+    from fewer.private.cheapen import cheapen
+    from fewer.private.price import prices_here
+
+    prices = prices_here()
+    found = cheapen(model, chain, names, images, budget, prices=prices, steps=steps, seed=seed, progress=progress)
+    told = {
+        "budget": budget,
+        "way": found.name,
+        "before": found.before,
+        "after": found.after,
+        "measured": prices(found.parameters).measured,
+        "tried": [{"way": t.name, "cost": t.cost, "loss": t.loss} for t in found.tried],
+    }
+    return found.circuit, found.parameters, {"cheaper": told}
 
 
 def private_keys(circuit: str | Path, out: str | Path) -> Path:

@@ -133,14 +133,14 @@ def published_sentence(report: RunReport) -> str:
     >>> rival = {"name": "wanda", "label": "Wanda, uniform", "distortion": 0.3, "published": True}
     >>> report = {"model": {"name": "toy"}, "verdict": {"met": True, "distortion": 0.1}, "baselines": [rival]}
     >>> published_sentence(RunReport.from_dict(report))
-    'As published, on the same images: Wanda, uniform has 3.00x our distortion.'
+    'As published, on the same images, Wanda, uniform has 3.00x our distortion.'
     """
     ours = report.verdict.distortion
     rows = sorted((row for row in report.baselines if row.published), key=lambda row: row.distortion)
     if not ours or not rows or report.recovery is not None:
         return ""
-    told = [f"{row.label} has {times(row.distortion / ours)} our distortion" for row in rows]
-    return f"As published, on the same images: {_joined(told)}."
+    first, *others = [f"{row.label} has {times(row.distortion / ours)}" for row in rows]
+    return f"As published, on the same images, {_joined([f'{first} our distortion', *others])}."
 
 
 def enough_words(report: RunReport) -> str:
@@ -178,6 +178,22 @@ def enough_words(report: RunReport) -> str:
     else:
         told = f"The {likeness.name} with the dense model is {measure(likeness.value, 3)}."
     return f"{told} Only labels tell whether that is enough for your task: --labelled shows accuracy before and after."
+
+
+def worst_sentence(report: RunReport) -> str:
+    """Say what the worst images show: how far off they are beside the mean, and whether the first class held."""
+    shown, mean = report.worst, report.verdict.distortion
+    most = shown[0].distortion
+    told = f"The {count(len(shown))} images" if len(shown) > 1 else "The image"
+    told += f" whose output changed most, of {report.data.heldout} held out" if report.data else ""
+    if mean:
+        told += f"; the worst has {times(most / mean)} the mean distortion"
+    if any(one.before_map for one in shown):
+        return f"{told}. Colours are features or classes of the output, the same ones in both pictures."
+    if all(one.before and one.after for one in shown):
+        same = sum(one.before[0].label == one.after[0].label for one in shown)
+        return f"{told}. The first class is the same on {same} of {len(shown)}."
+    return f"{told}."
 
 
 def ranking_sentence(report: RunReport) -> str:

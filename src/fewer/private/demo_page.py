@@ -1,0 +1,192 @@
+"""The page of ``fewer demo private``: what each layer costs, noise along the depth, and answers side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fewer.private.circuit import Circuit
+from fewer.private.demo import BUDGET, Outcome
+from fewer.private.price import Prices, step_ms
+from fewer.private.trial import Trial
+from fewer.reports.page import Chart, Page, Picture, Section, Series, Table, Tile, png_text
+
+__all__ = ["demo_page"]
+
+
+def demo_page(o: Outcome, command: str) -> Page:
+    """Everything on one page; what is modelled or simulated is called so."""
+    n, seal = o.numbers(), o.trial.encrypted
+    shown = f"{len(o.labels)} digits that trained nothing"
+    where = "encrypted" if seal else "simulated"
+    tiles = [
+        Tile(name="digits right, network", value=f"{n['network']:.1%}", note="in the clear, 500 held-out digits"),
+        Tile(name="squares in place of ReLU", value=f"{n['taught']:.1%}", note=f"{n['fitted']:.1%} before teaching"),
+        Tile(name=f"right, {where}", value=f"{n['encrypted_right']:.1%}", note=shown),
+        Tile(name=f"right, {where}, {BUDGET}", value=f"{n['encrypted_right_cheap']:.1%}", note=shown),
+    ]
+    if seal:
+        tiles.append(Tile(name="time of one image", value=f"{n['ms']:.0f} ms", note="measured here, on the server"))
+        tiles.append(Tile(name=f"time at {BUDGET}", value=f"{n['ms_cheap']:.0f} ms", note=n["way"]))
+    same = "the same class as the same circuit in the clear"
+    told = f"{n['same_class']:.0%} of {len(o.labels)} images get {same}"
+    return Page(
+        title="A network that does not see its images",
+        badge="encrypted" if seal else "simulated",
+        good=n["same_class"] == 1.0 and n["encrypted_right"] > 0.9,
+        sentence=f"{told}; results differ by at most {n['difference']:.1g}."
+        if seal
+        else f"Nothing was encrypted, as TenSEAL is not installed. On the simulator, {told}.",
+        tiles=tiles,
+        sections=[
+            _accuracy(o),
+            _layers(o, seal),
+            _cheaper(o),
+            _noise(o, seal),
+            _answers(o, where),
+            _security(o, seal),
+            Section(name="reproduce", title="How to get these numbers again", command=command),
+        ],
+        data=n,
+    )
+
+
+def _accuracy(o: Outcome) -> Section:
+    n = o.numbers()
+    rows = [
+        ["network, as trained", f"{n['network']:.1%}", "500"],
+        ["squares fitted to ReLU", f"{n['fitted']:.1%}", "500"],
+        ["squares, taught what the network says", f"{n['taught']:.1%}", "500"],
+        [f"circuit at {BUDGET}, in the clear", f"{n['cheap']:.1%}", "500"],
+        ["whole circuit, decrypted", f"{n['encrypted_right']:.1%}", str(n["images"])],
+        [f"circuit at {BUDGET}, decrypted", f"{n['encrypted_right_cheap']:.1%}", str(n["images"])],
+    ]
+    return Section(
+        name="accuracy",
+        title="Digits that are named right",
+        tables=[Table(head=["what names them", "right", "held-out digits"], rows=rows)],
+        words=["Real digits of scikit-learn, 8 x 8 pixels. Teaching used no label. One seed."],
+    )
+
+
+def _layers(o: Outcome, seal: bool) -> Section:
+    return Section(
+        name="layers",
+        title="What each layer costs",
+        tables=[
+            _table("Whole network", o.circuit, o.prices[o.parameters.degree], o.trial),
+            _table(f"At {BUDGET}", o.cheap.circuit, o.prices[o.cheap.parameters.degree], o.cheap_trial),
+        ],
+        words=[
+            "Measured: the median over the images, in this process. Predicted: operations times what each of them took "
+            "in a calibration of some seconds before."
+            if seal
+            else "Predicted times are ratios that stand for no machine, as no back end was installed to be timed."
+        ],
+    )
+
+
+def _table(title: str, circuit: Circuit, prices: Prices, trial: Trial) -> Table:
+    head = ["layer", "products", "rotations", "squares", "levels", "ms predicted", "ms measured"]
+    predicted = step_ms(circuit, prices)
+    measured = [f"{ms:.0f}" if trial.encrypted else "-" for ms in trial.step_ms]
+    rows = []
+    for step, guess, got in zip(circuit.steps, predicted, measured, strict=True):
+        counts = step.counts()
+        numbers = [str(counts.get(k, 0)) for k in ("multiply_plain", "rotate", "square")]
+        rows.append([step.name, *numbers, str(step.levels), f"{guess:.0f}", got])
+    total = circuit.counts()
+    numbers = [str(total.get(k, 0)) for k in ("multiply_plain", "rotate", "square")]
+    whole = f"{trial.ms:.0f}" if trial.encrypted else "-"
+    rows.append(["all", *numbers, str(circuit.levels), f"{sum(predicted):.0f}", whole])
+    return Table(title=title, head=head, rows=rows)
+
+
+def _cheaper(o: Outcome) -> Section:
+    head = ["what was done", "ms predicted", "rotations", "levels", "loss on images apart"]
+    rows = [
+        [t.name, f"{t.cost['he']:.0f}", f"{t.cost['rotations']:.0f}", f"{t.cost['levels']:.0f}", _loss(t.loss)]
+        for t in o.cheap.tried
+    ]
+    return Section(
+        name="budget",
+        title=f"Ways to meet {BUDGET}",
+        tables=[Table(head=head, rows=rows)],
+        words=[
+            "An activation that goes saves two levels: the linear layers around it become one, and the ring may be "
+            f"half as large. Chosen: {o.cheap.name}. The loss is the distance from the network's own results."
+        ],
+    )
+
+
+def _loss(loss: float | None) -> str:
+    return "over the budget" if loss is None else f"{loss:.3f}"
+
+
+def _noise(o: Outcome, seal: bool) -> Section:
+    depths = o.trial.depths
+    steps = [float(i + 1) for i in range(len(depths))]
+    name = "decrypted after each layer" if seal else "simulated after each layer"
+    chart = Chart(
+        title="Bits that are right along the depth",
+        x="layer",
+        y="bits",
+        series=[
+            Series(label=name, x=steps, y=[d.bits for d in depths]),
+            Series(label="modelled", x=steps, y=[d.modelled for d in depths]),
+        ],
+    )
+    rows = [[d.name, str(d.levels), f"{d.bits:.1f}", f"{d.modelled:.1f}"] for d in depths]
+    return Section(
+        name="noise",
+        title="Levels and noise",
+        charts=[chart],
+        tables=[Table(head=["after layer", "levels left", "bits right", "bits modelled"], rows=rows)],
+        words=[
+            "CKKS computes with approximate numbers. There is no budget of noise that runs out; levels do, and bits "
+            "are lost on the way. Bits: the largest number over the largest error, of one image."
+        ],
+    )
+
+
+def _answers(o: Outcome, where: str) -> Section:
+    head = ["digit", "network", "circuit in the clear", where, f"{where}, {BUDGET}", "largest difference"]
+    gaps = np.abs(o.trial.scores - o.trial.clear).max(1)
+    columns = (o.labels, o.said, o.trial.clear.argmax(1), o.trial.scores.argmax(1), o.cheap_trial.scores.argmax(1))
+    rows = [[*(str(int(column[i])) for column in columns), f"{gaps[i]:.1e}"] for i in range(min(12, len(o.labels)))]
+    strip = np.concatenate([_large(image) for image in o.images[: len(rows)]], axis=1)
+    return Section(
+        name="answers",
+        title="Answers side by side",
+        pictures=[Picture(caption="the images, in order; the server had their ciphertexts", png=png_text(strip))],
+        tables=[Table(head=head, rows=rows)],
+    )
+
+
+def _large(image: np.ndarray) -> np.ndarray:
+    grey = np.kron(np.pad(image[0], 1), np.ones((6, 6))) * 255
+    return np.repeat(255 - grey[..., None], 3, axis=2).clip(0, 255).astype(np.uint8)
+
+
+def _security(o: Outcome, seal: bool) -> Section:
+    p, q = o.parameters, o.cheap.parameters
+    facts: Any = {
+        "parameters": {
+            "security": "128 bits, classical, by the table of the Homomorphic Encryption Standard",
+            "ring, whole network": f"degree {p.degree}, modulus of {sum(p.bits)} bits, {p.levels} levels",
+            f"ring at {BUDGET}": f"degree {q.degree}, modulus of {sum(q.bits)} bits, {q.levels} levels",
+            "sent for one image": f"{o.trial.query_bytes / 1e6:.2f} MB" if seal else "not encrypted",
+            "answer": f"{o.trial.answer_bytes / 1e6:.2f} MB" if seal else "not encrypted",
+        }
+    }
+    points = [
+        "The security level follows from the ring and the modulus. The library SEAL enforces the same table."
+        if seal
+        else "The simulator hides nothing: it computes in the clear, and its noise is modelled.",
+        "Modelled: the lower line of noise, and predicted milliseconds. Measured: everything else.",
+        "Both parties run in one process here. The evaluator has no secret key; that a client sends none is a test of "
+        "fewer private serve and query.",
+        "Encryption hides the image and the answer from the server. It does not prove that this network was run.",
+    ]
+    return Section(name="security", title="What is safe, and what is modelled", facts=facts, points=points)
