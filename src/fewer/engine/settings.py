@@ -190,9 +190,9 @@ class Settings(StrictSettings):
         json_schema_extra={"group": "How the budget is spent"},
     )
     baselines: tuple[str, ...] = Field(
-        default=("uniform", "erk", "lamp", "global_magnitude"),
-        description="Under the same budget: simpler plans, sparsegpt, wanda, or presets; or none",
-        json_schema_extra={"group": "How distortion is measured", "shown": "uniform,erk,lamp,global_magnitude"},
+        default=("uniform", "lamp"),
+        description="Under the same budget: uniform, erk, lamp, global_magnitude, sparsegpt, wanda, or presets; or none",
+        json_schema_extra={"group": "How distortion is measured", "shown": "uniform,lamp"},
     )
     additivity: int = Field(
         default=12,
