@@ -32,6 +32,11 @@ STAGES = {
         "baseline LAMP": 36, "baseline SparseGPT, uniform": 10, "baseline Wanda, uniform": 8, "frontier": 13,
         "additivity": 8, "save": 1,
     },
+    "fewer/mobilenet-v2": {
+        "match": 2, "statistics": 3, "sense": 35, "apply": 13, "evaluate": 1, "baseline Uniform": 12,
+        "baseline LAMP": 12, "baseline SparseGPT, uniform": 5, "baseline Wanda, uniform": 4, "frontier": 2,
+        "additivity": 1, "save": 1,
+    },
 }  # fmt: skip
 """Stages of the demo of a network, and about how many seconds each takes on two cores."""
 

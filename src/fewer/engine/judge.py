@@ -118,6 +118,10 @@ class Judge:
         >>> whole == half
         True
         """
+        return self.judge_each(model, *parts)[0]
+
+    def judge_each(self, model: nn.Module, *parts: Tensor | slice) -> tuple[list[Quality], Tensor]:
+        """As :meth:`judge_parts`, and the change of the output of each sample."""
         outputs = self._run(model)
         change = torch.cat([self.reference.change(i, o) for i, o in enumerate(outputs)])
         got = [output_tensors(o)[0] for o in outputs]
@@ -127,10 +131,11 @@ class Judge:
             name, values = "map correlation", _each(_correlation, got, self._first)
         else:
             name, values = "feature cosine", _each(_cosine, got, self._first)
-        return [
+        found = [
             Quality(float(change[p].mean()), name, float(values[p].double().mean()), float(change[p].median()))
             for p in parts
         ]
+        return found, change
 
 
 def judge_of(prepared: Prepared, settings: Settings | None, samples: Samples) -> Judge:

@@ -21,6 +21,7 @@ from fewer.engine.runtimes import deploy_example
 from fewer.engine.settings import Settings
 from fewer.engine.views import Views, views_of
 from fewer.engine.work import Work
+from fewer.engine.worst import worst_images
 from fewer.kernels.accelerate import accelerate
 from fewer.models.artefact import load_artefact, load_masks, load_recipe, state_hash
 from fewer.models.recipe import Recipe, precisions_of, refuse_integers
@@ -35,11 +36,12 @@ __all__ = ["Measured", "OpenRun", "check_finished", "open_run"]
 
 @dataclass(frozen=True)
 class Measured:
-    """What a model was worth: on all held-out images, on those that choose nothing, and on labelled data."""
+    """What a model was worth: on all held-out images, on those that choose nothing, on labelled data, and at worst."""
 
     whole: Likeness
     clean: Likeness
     labelled: dict[str, float]
+    worst: list[dict[str, Any]]
 
 
 @dataclass(eq=False)
@@ -72,8 +74,10 @@ class OpenRun:
         """Output error and likeness on held-out images, and quality on labelled data where there is some."""
         used = self.used()
         judging = self.views.judges
-        whole, clean = self.judge.judge_parts(used, slice(None), judging if bool(judging.any()) else slice(None))
-        return Measured(whole, clean, dict(self.quality(used)) if self.quality is not None else {})
+        parts = slice(None), judging if bool(judging.any()) else slice(None)
+        (whole, clean), changes = self.judge.judge_each(used, *parts)
+        labelled = dict(self.quality(used)) if self.quality is not None else {}
+        return Measured(whole, clean, labelled, worst_images(self.prepared, self.judge, used, changes))
 
 
 def check_finished(source: RunFolder) -> None:

@@ -18,6 +18,7 @@ from fewer.engine.judge import Quality as Likeness
 from fewer.engine.judge import judge_of
 from fewer.engine.quality import interval_of, labelled_rows
 from fewer.engine.rivals import preset_of
+from fewer.engine.worst import worst_images
 from fewer.reports import RunReport, environment
 
 __all__ = ["gather"]
@@ -31,7 +32,8 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
     with progress.stage("evaluate", None) as stage:
         # what will be used is judged: rounded activations included, where there are kernels that round them
         used = e.deployed.model if e.deployed is not None else e.model
-        found = judge.judge(used)
+        (found,), changes = judge.judge_each(used, slice(None))
+        worst = worst_images(prepared, judge, used, changes)
         labelled = dict(e.quality(used)) if e.quality is not None else {}
         before = dict(e.quality(prepared.model)) if e.quality is not None else {}
         stage.advance()
@@ -47,6 +49,7 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
         "verdict": _verdict(e, found, labelled_rows(e.quality, before, labelled)),
         **_origin(e),
         "settings": description.flat(e.settings),
+        "worst": worst,
         "baselines": rows,
         "units": description.units(e),
         "skipped": [{"name": s.name, "kind": s.kind, "reason": s.reason} for s in prepared.matched.skipped],

@@ -383,6 +383,7 @@ def _report(
     was, now, whole = before.clean, after.clean, after.whole
     # recovered before, and judged by the same images: the start of the first time is what counts
     first = report.recovery if report.recovery and report.recovery.source == work.views.source else None
+    report.worst = RunReport.from_dict({**report.model_dump(), "worst": after.worst}).worst
     report.recovery = Recovery(
         before=was.distortion if first is None else first.before,
         after=now.distortion,

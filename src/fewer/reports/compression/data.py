@@ -130,6 +130,33 @@ class Baseline(_Part):
     note: Text = ""
 
 
+class Guess(_Part):
+    """A class that a model names, and its share of the probability."""
+
+    label: Text
+    share: Fraction
+
+
+Picture = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*={0,2}$", max_length=200_000)]
+"""A JPEG in base64."""
+
+
+class WorstImage(_Part):
+    """A held-out image whose output changed much: what the model says of it before and after.
+
+    ``before`` and ``after`` are the most probable classes; ``before_map`` and ``after_map`` stand for outputs that are
+    maps, or tokens of patches.
+    """
+
+    file: Text
+    picture: Picture
+    distortion: Amount
+    before: list[Guess] = []
+    after: list[Guess] = []
+    before_map: Picture = ""
+    after_map: Picture = ""
+
+
 class FrontierPoint(_Part):
     """One budget. ``cost`` is a fraction of the dense cost, or an absolute number in ``Frontier.unit``."""
 
@@ -383,6 +410,7 @@ class RunReport(Shown, _Part):
     model: ModelInfo
     data: DataInfo | None = None
     settings: dict[Text, Text | int | float | bool | None] = {}
+    worst: list[WorstImage] = []
     baselines: list[Baseline] = []
     frontier: Frontier | None = None
     units: list[UnitResult] = []

@@ -42,6 +42,7 @@ class Section:
 SECTIONS = (
     Section("runtimes", "Quality and time beside other runtimes", lambda report: report.runtimes, runtimes),
     Section("comparison", "Against other methods", lambda report: report.baselines, plots.baselines),
+    Section("worst", "The worst held-out images", lambda report: report.worst),
     Section("frontier", "Other budgets", lambda report: report.frontier, plots.frontier),
     Section("latency", "Time, predicted and measured", lambda report: report.latency),
     Section("recovery", "Recovery by training", lambda report: report.recovery, plots.recovery),

@@ -180,6 +180,22 @@ def enough_words(report: RunReport) -> str:
     return f"{told} Only labels tell whether that is enough for your task: --labelled shows accuracy before and after."
 
 
+def worst_sentence(report: RunReport) -> str:
+    """Say what the worst images show: how far off they are beside the mean, and whether the first class held."""
+    shown, mean = report.worst, report.verdict.distortion
+    most = shown[0].distortion
+    told = f"The {count(len(shown))} images" if len(shown) > 1 else "The image"
+    told += f" whose output changed most, of {report.data.heldout} held out" if report.data else ""
+    if mean:
+        told += f"; the worst has {times(most / mean)} the mean distortion"
+    if any(one.before_map for one in shown):
+        return f"{told}. Colours are features or classes of the output, the same ones in both pictures."
+    if all(one.before and one.after for one in shown):
+        same = sum(one.before[0].label == one.after[0].label for one in shown)
+        return f"{told}. The first class is the same on {same} of {len(shown)}."
+    return f"{told}."
+
+
 def ranking_sentence(report: RunReport) -> str:
     """Name the best method of the table, and say so when it is not ours."""
     best = best_row(report)
