@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from fewer.reports.figure import COLOUR, SMALL, shorten
 
-__all__ = ["Named", "Spot", "label_points", "place_labels"]
+__all__ = ["Named", "Spot", "label_points", "place_boxes", "place_labels"]
 
 LETTER, LINE = 6.9, 15.0
 """Width of a letter and height of a line at the small size, in pixels."""
@@ -75,25 +75,43 @@ def place_labels(
     >>> first.shared(second)
     0.0
     """
+    return place_boxes(points, [(length * LETTER, LINE) for length in lengths], box, also)
+
+
+def place_boxes(
+    points: Sequence[tuple[float, float]],
+    sizes: Sequence[tuple[float, float]],
+    box: tuple[float, float],
+    also: Sequence[Spot] = (),
+) -> list[Spot]:
+    """As :func:`place_labels`, for things of any width and height, such as small pictures.
+
+    Examples
+    --------
+    >>> first, second = place_boxes([(50, 50), (60, 50)], [(40, 40), (40, 40)], (300, 200))
+    >>> first.shared(second)
+    0.0
+    """
     dots = [Spot(x - _POINT, y - _POINT, 2 * _POINT, 2 * _POINT) for x, y in points]
     done: list[Spot] = []
-    for (x, y), length in zip(points, lengths, strict=True):
-        places = [_beside(x, y, length * LETTER, way, away) for away in _AWAY for way in _AROUND]
-        inside = [
-            one
-            for one in places
-            if one.x >= 0 and one.y >= 0 and one.x + one.width <= box[0] and one.y + LINE <= box[1]
-        ]
+    for (x, y), size in zip(points, sizes, strict=True):
+        places = [_beside(x, y, size, way, away) for away in _AWAY for way in _AROUND]
+        inside = [one for one in places if _within(one, box)]
         taken = [*dots, *also, *done]
         done.append(min(inside or places, key=lambda one: sum(one.shared(other) for other in taken)))
     return done
 
 
-def _beside(x: float, y: float, width: float, way: tuple[int, int], away: float) -> Spot:
+def _within(spot: Spot, box: tuple[float, float]) -> bool:
+    return spot.x >= 0 and spot.y >= 0 and spot.x + spot.width <= box[0] and spot.y + spot.height <= box[1]
+
+
+def _beside(x: float, y: float, size: tuple[float, float], way: tuple[int, int], away: float) -> Spot:
     across, up = way
+    width, height = size
     left = x + away if across > 0 else x - away - width if across < 0 else x - width / 2
-    below = y + away if up > 0 else y - away - LINE if up < 0 else y - LINE / 2
-    return Spot(left, below, width, LINE)
+    below = y + away if up > 0 else y - away - height if up < 0 else y - height / 2
+    return Spot(left, below, width, height)
 
 
 def label_points(axes: Axes, points: Sequence[Named], longest: int = 30) -> None:

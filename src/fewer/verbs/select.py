@@ -328,7 +328,7 @@ def _write(
 ) -> list[Path]:
     from fewer.selection.page import render_gallery
 
-    page = render_gallery(plan, known.vectors.vectors, known.names, known.root, command)
+    page = render_gallery(plan, known.vectors.vectors, known.names, known.root, command, str(queue.home))
     written = [atomic_write_text(queue.path / "gallery.html", page)]
     waiting = [asked for asked in plan.waiting() if asked.name not in lost]
     written += export(waiting, known.root, queue.path, to)
