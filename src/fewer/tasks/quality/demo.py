@@ -61,9 +61,9 @@ def demo(
     seed: int = 0,
     progress: Progress | None = None,
     command: str = "",
-    steps: int = 500,
+    steps: int = 1000,
     images: int = 600,
-    judged: int = 100,
+    judged: int = 80,
     distorted: int = 4000,
 ) -> QualityDemo:
     """Distort photos, simulate a study, convert, tune, and ask before and after on photos that never trained.
@@ -81,7 +81,7 @@ def demo(
     material = prepare(folder, images=images, judged=judged, distorted=distorted, seed=seed, progress=progress)
     made = convert(material.texts, seed=seed, kinds=("pathway", "what-how", "yes-no"), choices=False)
     records = made.save(material.data.folder / "records.json")
-    settings = TuneSettings(steps=steps, seed=seed, every=max(1, steps // 10))
+    settings = TuneSettings(steps=steps, seed=seed, every=max(1, steps // 10), learning_rate=2e-3)
     encoder = material.reader.encoder
     start = tune(records, settings=settings.model_copy(update={"steps": 1}), encoder=encoder)
     numbers = {"before": measure(start, material)[0]}
