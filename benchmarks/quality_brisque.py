@@ -1,7 +1,7 @@
 """BRISQUE on the distorted squares that the benchmark of quality judges on: SRCC against the simulated opinion.
 
-The package ``brisque`` (Apache-2.0; pip install "brisque[opencv-python-headless]") brings the published model, which was
-fitted to real opinions on other distortions. It reads its normalisation by pickle, so it is no part of fewer.
+The package ``brisque`` (Apache-2.0; pip install "brisque[opencv-python-headless]") brings the published model, which
+was fitted to real opinions on other distortions. It reads its normalisation by pickle, so it is no part of fewer.
 
     python benchmarks/quality_brisque.py --seeds 1
 """
@@ -39,11 +39,10 @@ def main() -> None:
         order = np.random.default_rng([seed, 8]).permutation(len(photos))
         held = [photos[i] for i in order[: max(1, len(photos) // 4)]]
         with tempfile.TemporaryDirectory() as place:
+            more = {"families": UNSEEN, "seed": seed + 2, "most": 1}
             sets = {
                 "seen": simulate_images(held, Path(place) / "a", given.judged, families=KNOWN, seed=seed + 1),
-                "unseen": simulate_images(
-                    held, Path(place) / "b", given.judged, families=UNSEEN, seed=seed + 2, most=1
-                ),
+                "unseen": simulate_images(held, Path(place) / "b", given.judged, **more),
             }
             for name, group in sets.items():
                 rows.append([seed, given.judged, name, f"{srcc(judge, group):.4f}"])

@@ -81,7 +81,7 @@ def demo(
     material = prepare(folder, images=images, judged=judged, distorted=distorted, seed=seed, progress=progress)
     made = convert(material.texts, seed=seed, kinds=("pathway", "what-how", "yes-no"), choices=False)
     records = made.save(material.data.folder / "records.json")
-    settings = TuneSettings(steps=steps, seed=seed, every=max(1, steps // 10), learning_rate=2e-3)
+    settings = TuneSettings(steps=steps, seed=seed, every=max(1, steps // 10))
     encoder = material.reader.encoder
     start = tune(records, settings=settings.model_copy(update={"steps": 1}), encoder=encoder)
     numbers = {"before": measure(start, material)[0]}
