@@ -167,9 +167,11 @@ def find_subjects(model: nn.Module, units: Sequence[Unit], example: Any) -> list
         inputs = capture_inputs(model, example, set(names) | first)
     found = []
     for name in names:
-        if name not in inputs:
+        module = model.get_submodule(name)
+        # sparse convolutions have no kernel but torch's: whatever they take is a part of the rest
+        if name not in inputs or not isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             continue
-        module, chain, x = model.get_submodule(name), chains.get(name), inputs[name]
+        chain, x = chains.get(name), inputs[name]
         stage = stages.get(name)
         if stage is None or chain is None:
             found.append(Subject(name, _key(module, chain, x, name in fused), name in fused, module, chain, x))

@@ -18,7 +18,7 @@ from fewer.cost.device import device_facts, differences
 from fewer.cost.stopwatch import Stopwatch
 from fewer.cost.subjects import random_mask, runs_as
 from fewer.engine.runtime_deploy import in_runtime, timed_in_runtime, trial_in_runtime
-from fewer.engine.runtimes import Chosen, dense_run, deploy_example
+from fewer.engine.runtimes import Chosen, dense_run, deploy_example, feed
 from fewer.engine.shrink import random_cut
 from fewer.engine.work import Work
 from fewer.kernels.accelerate import accelerate
@@ -102,7 +102,7 @@ def deploy(
         for _ in range(_TRIES):
             watch = Stopwatch()
             fast, rows = accelerate(model, dict(masks), example=example, precision=precisions, budget_ms=20.0)
-            runs = {"dense": dense, "fast": lambda fast=fast: fast(example)}
+            runs = {"dense": dense, "fast": lambda fast=fast: feed(fast, example)}
             found = watch.time(runs, budget_ms=500.0, rounds=7)
             quick = dense_ms * found["fast"].ratio / found["dense"].ratio
             if best is None or quick < best.measured_ms:

@@ -18,6 +18,7 @@ from fewer.core.option import Option
 from fewer.core.reading import read_json
 from fewer.cost.stopwatch import Stopwatch
 from fewer.cost.subjects import random_mask
+from fewer.data.samples import ListSamples, Samples
 from fewer.engine.prepare import couplings_of
 from fewer.engine.settings import FAST_PATTERNS, Settings
 from fewer.engine.work import Work
@@ -29,7 +30,16 @@ from fewer.runtimes.names import EXPORTED, RUNTIMES, missing
 from fewer.runtimes.planned import PlannedGraph, arrays_of, session_precision
 from fewer.runtimes.session import Session, open_session, runs_bf16
 
-__all__ = ["Chosen", "choose_runtime", "dense_run", "deploy_example", "planned_graph", "settle_runtime", "threads_of"]
+__all__ = [
+    "Chosen",
+    "choose_runtime",
+    "dense_run",
+    "deploy_example",
+    "feed",
+    "planned_graph",
+    "settle_runtime",
+    "threads_of",
+]
 
 _SAME = {"fp32": 1e-3, "bf16": 0.2}
 """How far a runtime's answer may be from torch's before it is left out: other orders of summation, or rounding."""
@@ -125,23 +135,38 @@ def threads_of(settings: Settings) -> int:
     return settings.threads or torch.get_num_threads()
 
 
-def deploy_example(work: Work) -> Tensor:
-    """A batch of the size at which the model will be used.
+def deploy_example(work: Work) -> Tensor | tuple[Tensor, ...]:
+    """A batch of the size at which the model will be used: a tensor, or one argument for each sample of its own shape.
 
     Raises
     ------
     FewerError
-        When the model takes anything but one tensor: neither timing nor the kernels know such inputs.
+        When the model takes anything else: neither timing nor the kernels know such inputs.
     """
+    if (one := _lone_argument(work.prepared.example)) is not None:
+        return (one,) * work.settings.deploy_batch
     tensor = work.prepared.example.tensor
     if tensor is None:
         raise FewerError(
-            "only models that take one tensor can be timed and put on the kernels, and this one is given several "
-            "tensors or samples of different shapes; give the budget in flops (such as flops=0.5x), weights or size "
+            "only models that take one tensor, or one tensor for each sample, can be timed and put on the kernels, and "
+            "this one is given something else; give the budget in flops (such as flops=0.5x), weights or size "
             "instead of latency"
         )
     image = tensor.float()
     return image.expand(work.settings.deploy_batch, *image.shape[1:]).contiguous()
+
+
+def _lone_argument(example: Samples) -> Tensor | None:
+    """The one tensor of a sample that a model takes as an argument of its own, such as a scan; None for others."""
+    if not isinstance(example, ListSamples) or example.collate is not tuple or not len(example):
+        return None
+    first = example.items[0]
+    return first.float() if isinstance(first, Tensor) else None
+
+
+def feed(model: Any, example: Tensor | tuple[Tensor, ...]) -> Any:
+    """The model on what :func:`deploy_example` gives."""
+    return model(*example) if isinstance(example, tuple) else model(example)
 
 
 def planned_graph(work: Work) -> PlannedGraph:
@@ -179,7 +204,7 @@ def dense_run(work: Work, against: str) -> Callable[[], object]:
         session: Session = prepared.shared[key]
         arrays = arrays_of(example)
         return lambda: session.run(arrays)
-    return lambda: prepared.model(example)
+    return lambda: feed(prepared.model, example)
 
 
 def choose_runtime(work: Work, budgets: Sequence[Budget]) -> Chosen | None:
@@ -219,6 +244,14 @@ def choose_runtime(work: Work, budgets: Sequence[Budget]) -> Chosen | None:
         settings = settings.model_copy(update={"runtime": "native"})  # blocks were asked for, which others do not skip
     if settings.tokens and settings.runtime == "auto":
         settings = settings.model_copy(update={"runtime": "native"})
+    if _lone_argument(work.prepared.example) is not None:
+        # a graph would be traced on one sample, and hold what depends on its length as constants
+        if settings.runtime in EXPORTED:
+            raise FewerError(
+                f"runtime={settings.runtime} runs models whose samples have one shape; here each has its own, so leave "
+                "--runtime out"
+            )
+        return None
     if settings.runtime in ("native", "auto") and all(missing(name) for name in EXPORTED):
         return None
     if settings.runtime in EXPORTED and settings.tokens:
@@ -243,7 +276,7 @@ class _Field:
 
     def decide(self, budgets: Sequence[Budget]) -> Chosen:
         asked = self.settings.runtime
-        self.calls["torch", "fp32"] = lambda: self.prepared.model(self.example)
+        self.calls["torch", "fp32"] = lambda: feed(self.prepared.model, self.example)
         for runtime in EXPORTED:
             if runtime in self.wanted:
                 self._exported(runtime, plans=asked in ("auto", runtime))
@@ -301,7 +334,7 @@ class _Field:
             from fewer.runtimes.structure import describe
 
             with torch.no_grad():
-                expected = [t.float() for t in describe(self.prepared.model(self.example))[1]]
+                expected = [t.float() for t in describe(feed(self.prepared.model, self.example))[1]]
             got = [torch.from_numpy(a).float() for a in session.run(arrays)]
             error = relative_difference(expected, got)
             if not error <= _SAME[level]:
@@ -325,7 +358,7 @@ class _Field:
         except Exception as error:  # a stranger's model: whatever it raises, other runtimes are left
             self._out("native", level, str(error).splitlines()[0] if str(error) else type(error).__name__)
             return
-        self.calls["native", level] = lambda: fast(self.example)
+        self.calls["native", level] = lambda: feed(fast, self.example)
 
     def _out(self, runtime: str, level: str, reason: str) -> None:
         self.rows.append({"runtime": runtime, "precision": level, "ms": None, "error": None, "reason": reason})

@@ -37,12 +37,14 @@ def _check_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
     modules = dict(model.named_modules())
     for name, mask in masks.items():
-        module = modules.get(name)
+        module: Any = modules.get(name)
         if module is None:
             near = difflib.get_close_matches(name, modules, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise FewerError(f"there is a mask for {name!r}, but the model has no such layer{hint}")
-        if not isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        # sparse convolutions are no class of torch's; they keep their zeros, and run as they came
+        convolves = hasattr(module, "kernel_size") and hasattr(module, "weight")
+        if not (convolves or isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)):
             raise FewerError(
                 f"there is a mask for {name!r}, which is a {type(module).__name__}, not a linear or conv layer"
             )

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -120,6 +121,43 @@ def test_command_line_errors(kitti, run, tmp_path, words, told, capsys):
     assert main([word.format(**places) for word in words]) == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def _replace(folder: Path, pattern: str, make) -> None:
+    for path in sorted((folder / "training").glob(pattern)):
+        path.write_bytes(make(path))
+
+
+BAD = {
+    "cut off": ("velodyne/*.bin", lambda p: p.read_bytes()[:31], "no whole number of points", 3),
+    "no point": ("velodyne/*.bin", lambda p: b"", "holds no point", 3),
+    "out of reach": ("velodyne/*.bin", lambda p: np.full((5, 4), 500, "<f4").tobytes(), "in the reach of this", 3),
+    "14 columns": ("label_2/*.txt", lambda p: b"Car 0 0 0 1 2 3 4 1 1 1 0 0 9\n", "14 columns", 3),
+    "no calibration": (
+        "calib/*.txt", lambda p: p.read_bytes().replace(b"Tr_velo_to_cam", b"Tr"), "no Tr_velo_to_cam", 3,
+    ),
+    "other classes": (
+        "label_2/*.txt", lambda p: p.read_bytes().replace(b"Car", b"Boat"), "knows Car alone: there is nothing", 0,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", list(BAD))
+def test_bad_data_ends_in_one_sentence_and_code_2(kitti, run, tmp_path, what, capsys):
+    pattern, make, told, ill = BAD[what]
+    bad = tmp_path / "bad"
+    shutil.copytree(kitti, bad)
+    if what == "other classes":
+        for label in (bad / "training/label_2").glob("*.txt"):
+            label.write_text("".join(line for line in label.read_text().splitlines(True) if line.startswith("Car")))
+    _replace(bad, pattern, make)
+    before = {path: path.read_bytes() for path in sorted(bad.rglob("*")) if path.is_file()}
+    assert main(["eval", str(run), str(bad), "--all-scans", "--out", str(tmp_path / "out")]) == 2
+    heard = capsys.readouterr().err
+    assert told in heard and "Traceback" not in heard and len(heard.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+    assert main(["doctor", str(bad), "--task", "detect3d"]) == ill
+    assert before == {path: path.read_bytes() for path in sorted(bad.rglob("*")) if path.is_file()}
 
 
 def test_a_checkpoint_of_another_grid(run, tmp_path):

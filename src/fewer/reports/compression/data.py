@@ -373,6 +373,19 @@ class Recovery(_Part):
         return 1 - self.after / self.before if self.before else 0.0
 
 
+class IntegerFunction(_Part):
+    """One place where integers stand for a function of the model.
+
+    ``distortion`` is the change of the output by this place alone, and ``options`` that of every method that was tried.
+    """
+
+    name: Text
+    function: Text
+    method: Text
+    distortion: Number
+    options: dict[Text, Number] = {}
+
+
 class RunReport(Shown, _Part):
     """Everything that one run has to show; the content of ``report.json`` and of the HTML page.
 
@@ -406,6 +419,7 @@ class RunReport(Shown, _Part):
     additivity: Additivity | None = None
     contest: list[Contender] = []
     search: Search | None = None
+    integers: list[IntegerFunction] = []
     latency: Latency | None = None
     runtimes: Runtimes | None = None
     recovery: Recovery | None = None

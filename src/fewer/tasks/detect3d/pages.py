@@ -194,9 +194,15 @@ def evaluation_page(title: str, scores: DetectionScores, birds: Section | None, 
 
 
 def compare_page(
-    title: str, dense: DetectionScores, after: DetectionScores, cost: str, birds: Section, command: str
+    title: str,
+    dense: DetectionScores,
+    after: DetectionScores,
+    cost: str,
+    birds: Section,
+    command: str,
+    first: Sequence[Section] = (),
 ) -> Page:
-    """The page of a dense and a compressed detector on the same scans."""
+    """The page of a dense and a compressed detector on the same scans; ``first`` stands above all."""
     head = ["class", "AP dense", "AP compressed", "missed dense", "missed", "spurious dense", "spurious"]
     rows = []
     for name in dense.bands:
@@ -207,23 +213,24 @@ def compare_page(
             for scores in (dense, after)
         ]
         rows.append([name, "-" if a is None else f"{a:.2f}", "-" if b is None else f"{b:.2f}", *counts])
-    first, second = dense.measures()["mAP"], after.measures()["mAP"]
+    before, now = dense.measures()["mAP"], after.measures()["mAP"]
     sections = [
+        *first,
         Section(name="before-after", title="Before and after", tables=[Table(head=head, rows=rows)]),
         Section(name="scores", title="Scores of the compressed detector", tables=_tables(after)),
         birds,
         _again(command),
     ]
-    change = second - first
+    change = now - before
     return Page(
         title=title,
         badge="Compressed",
         good=bool(np.abs(change) < 2 or change > 0),
-        sentence=f"{cost}; mAP {first:.1f} dense, {second:.1f} compressed, on {dense.scans} scans.",
+        sentence=f"{cost}; mAP {before:.1f} dense, {now:.1f} compressed, on {dense.scans} scans.",
         note=after.note,
         tiles=[
-            Tile(name="mAP dense", value=f"{first:.1f}"),
-            Tile(name="mAP compressed", value=f"{second:.1f}"),
+            Tile(name="mAP dense", value=f"{before:.1f}"),
+            Tile(name="mAP compressed", value=f"{now:.1f}"),
             *_tiles(after),
         ],
         sections=sections,

@@ -78,13 +78,20 @@ def score_detector(
     Raises
     ------
     FewerError
-        When no scan can be read.
+        When no scan can be read, or the labels hold none of the network's classes.
     """
     assert isinstance(model, Detector)
     found, skipped = detect_all(model, data, names, progress=progress)
     if not found:
         raise FewerError(f"none of the {len(names)} scans of {data.root} can be used; the first: {skipped[0][1]}")
     truths = [data.everything(name) for name in found]
+    there = {name for truth in truths for name in truth.classes} - {"DontCare"}
+    if there and not there & set(model.config.classes):
+        raise FewerError(
+            f"the labels of {data.root} hold {', '.join(sorted(there))}, and this network knows "
+            f"{', '.join(model.config.classes)} alone: there is nothing to score; rename the classes in the labels, or "
+            "train on this data"
+        )
     reach = None if whole else model.config.reach
     scores = score_detections(
         truths, list(found.values()), model.config.classes, score=score, reach=reach, skipped=skipped

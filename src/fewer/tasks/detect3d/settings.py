@@ -24,8 +24,9 @@ class TrainSettings(LoopSettings):
     """
 
     network: Network = Field(default="pointpillars", description="Which detector is trained.")
-    size: Literal["small", "published"] = Field(
-        default="small", description="Grid and widths: small ones for a few cores, or those of OpenPCDet."
+    size: Literal["short", "small", "published"] = Field(
+        default="small",
+        description="Grid and widths: 36 or 46 metres ahead with few channels for a few cores, or those of OpenPCDet.",
     )
     classes: tuple[str, ...] = Field(default=("Car", "Pedestrian", "Cyclist"), description="Classes that are learnt.")
     view: Literal["full", "camera"] = Field(default="full", description="Whole scans, or what KITTI's camera sees.")

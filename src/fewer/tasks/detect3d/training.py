@@ -17,9 +17,9 @@ from fewer.core.run import RunFolder
 from fewer.models.artefact import save_artefact
 from fewer.tasks.detect3d.augment import ObjectBank, augmented, only
 from fewer.tasks.detect3d.dataset import DetectionData, open_data
-from fewer.tasks.detect3d.frames import Frame
+from fewer.tasks.detect3d.frames import Frame, Objects
 from fewer.tasks.detect3d.networks import Detector, DetectorConfig, build_network, small_config
-from fewer.tasks.detect3d.networks.config import published_config
+from fewer.tasks.detect3d.networks.config import Anchor, published_config, short_config
 from fewer.tasks.detect3d.pages import training_page
 from fewer.tasks.detect3d.scoring import score_detector
 from fewer.tasks.detect3d.settings import TrainSettings
@@ -31,7 +31,12 @@ from fewer.training.loop import Validation, check_device, fit, make_accelerator
 _EXAMPLE = 1024
 """Points of the made-up scan that tells a run's layers where no scan is at hand."""
 
-__all__ = ["ScanSampler", "plan_training", "save_detector", "train"]
+_LOOKED_AT, _ENOUGH = 50, 20
+"""Scans whose objects shape the priors, and objects of a class that are needed for that."""
+
+_SIZES = {"short": short_config, "small": small_config, "published": published_config}
+
+__all__ = ["ScanSampler", "fitted_anchor", "plan_training", "save_detector", "train"]
 
 
 def plan_training(data: DetectionData | str | Path, settings: TrainSettings | None = None) -> DetectorPlan:
@@ -47,18 +52,35 @@ def plan_training(data: DetectionData | str | Path, settings: TrainSettings | No
     names, val = data.split(settings.seed)
     if not names:
         raise FewerError(f"{data.root} has no annotated scan to train with")
-    make = small_config if settings.size == "small" else published_config
-    config = make(settings.network, settings.classes)
-    seen: set[str] = set()
-    for name in names[:50]:
-        seen |= set(data.objects(name).classes)
-    missing = [name for name in settings.classes if name not in seen]
-    if len(missing) == len(settings.classes):
+    config = _SIZES[settings.size](settings.network, settings.classes)
+    seen = [data.objects(name) for name in names[:_LOOKED_AT]]
+    known = {name for objects in seen for name in objects.classes}
+    if not known & set(settings.classes):
         raise FewerError(
             f"none of the classes {', '.join(settings.classes)} is in the first scans of {data.root}"
-            f"{near_match(settings.classes[0], seen)}; name them with --classes"
+            f"{near_match(settings.classes[0], known)}; name them with --classes"
         )
+    if config.anchors and settings.size != "published":
+        anchors = zip(settings.classes, config.anchors, strict=True)
+        config = config.model_copy(update={"anchors": tuple(fitted_anchor(a, name, seen) for name, a in anchors)})
     return DetectorPlan(data, names, val, config)
+
+
+def fitted_anchor(anchor: Anchor, name: str, seen: Sequence[Objects]) -> Anchor:
+    """The prior of a class with the mean size and the median underside of its objects, if there are enough of them.
+
+    Examples
+    --------
+    >>> box = np.array([[9, 0, -1, 4, 2, 1.5, 0.0]])
+    >>> fitted_anchor(Anchor(size=(3, 1, 1), bottom=0), "Car", [Objects(box, ("Car",))] * 20).size
+    (4.0, 2.0, 1.5)
+    """
+    boxes = np.concatenate([np.zeros((0, 7)), *(objects.of([name]).boxes for objects in seen)])
+    if len(boxes) < _ENOUGH:
+        return anchor
+    length, width, height = boxes[:, 3:6].mean(0).round(2).tolist()
+    bottom = round(float(np.median(boxes[:, 2] - boxes[:, 5] / 2)), 2)
+    return anchor.model_copy(update={"size": (length, width, height), "bottom": bottom})
 
 
 class ScanSampler:

@@ -26,9 +26,8 @@ def anchor_grid(config: DetectorConfig) -> Tensor:
     torch.Size([64, 64, 6, 7])
     """
     nx, ny = config.head_grid
-    # the first and the last prior stand on the edges of the grid, as in the published networks
-    xs = torch.linspace(config.reach[0], config.reach[3], nx)
-    ys = torch.linspace(config.reach[1], config.reach[4], ny)
+    xs = _places(config, 0, nx)
+    ys = _places(config, 1, ny)
     priors = []
     for anchor in config.anchors:
         for turn in (0.0, 1.57):
@@ -38,6 +37,16 @@ def anchor_grid(config: DetectorConfig) -> Tensor:
             one[..., 3:6], one[..., 6] = torch.tensor(anchor.size), turn
             priors.append(one)
     return torch.stack(priors, 2)
+
+
+def _places(config: DetectorConfig, axis: int, count: int) -> Tensor:
+    start, stop = config.reach[axis], config.reach[axis + 3]
+    if config.anchors_at == "centres":
+        side = config.voxel[axis] * config.head_stride
+        return start + (torch.arange(count) + 0.5) * side
+    # as in the published networks; seen from its cell, a prior then stands elsewhere in every row and column, by up to
+    # half a cell: little where cells are small, but convolutions cannot know it
+    return torch.linspace(start, stop, count)
 
 
 def encode_boxes(boxes: Tensor, anchors: Tensor) -> Tensor:

@@ -110,8 +110,8 @@ class PillarVFE(nn.Module):
         centre = (cells.where[:, [3, 2, 1]] + 0.5) * size + low
         rows = torch.cat([points, points[:, :3] - mean[cells.cell], points[:, :3] - centre[cells.cell]], 1)
         values = layer(rows) if len(rows) > 1 or not self.training else torch.relu(layer.linear(rows))
-        out = values.new_zeros(count, values.shape[1])
-        out = out.scatter_reduce(0, cells.cell[:, None].expand_as(values), values, "amax", include_self=False)
+        # points are sorted by cell; the gradient of scatter_reduce takes six times as long
+        out = torch.segment_reduce(values, "max", lengths=cells.counts, axis=0, unsafe=True)
         norm = layer.norm
         # what the norm makes of a zero point
         empty = torch.relu(norm.bias - norm.running_mean * norm.weight / (norm.running_var + norm.eps).sqrt()).detach()

@@ -80,6 +80,10 @@ class Detector(nn.Module):
         if two_stages:
             self.point_head = PointHeadSimple(self.pfe.before, config.point_fc)
             self.roi_head = PVRCNNHead(config)
+        if config.norm_momentum is not None:
+            for part in self.modules():
+                if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                    part.momentum = config.norm_momentum
 
     def forward(self, *scans: Tensor) -> dict[str, Tensor]:
         """Raw head tensors, each (samples, values, y, x), and ``occupied``: cells of the head with a point nearby.

@@ -41,10 +41,13 @@ class UpConv(nn.Conv2d):
 class _Up(nn.Sequential):
     """An :class:`UpConv`, its squares laid out, norm and ReLU."""
 
+    def __init__(self, up: UpConv, norm: nn.Module, activation: nn.Module) -> None:
+        super().__init__(up, norm, activation)
+        self.factor = up.factor  # known here too: a faster layer may take the convolution's place
+
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        factor = self[0].factor
         y = self[0](x)
-        return self[2](self[1](F.pixel_shuffle(y, factor) if factor > 1 else y))  # type: ignore[operator]
+        return self[2](self[1](F.pixel_shuffle(y, self.factor) if self.factor > 1 else y))  # type: ignore[operator]
 
 
 def upsampling(inputs: int, outputs: int, stride: float) -> nn.Sequential:
