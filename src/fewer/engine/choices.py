@@ -30,6 +30,7 @@ class Choices(TypedDict, total=False):
     measure: tuple[str, ...]
     accelerator: str | None
     tokens: bool
+    approximate: str | None
     profile: str | None
     runtime: Literal["auto", "native", "onnxruntime", "openvino", "torch"]
     deploy_batch: int
