@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fewer.core.budget import Budget
 from fewer.core.curve import CurveSet
 from fewer.core.display import Fact, Shown
+from fewer.core.memory import keep_freed_memory
 from fewer.core.plan import Plan
 from fewer.core.progress import Progress, timed
 from fewer.core.run import RunFolder
@@ -146,6 +147,7 @@ class Request:
         return facts
 
 
+@keep_freed_memory()
 def run_compression(request: Request, scratch: Path, progress: Progress) -> CompressedRun:
     """Match, sense, plan, apply and report.
 

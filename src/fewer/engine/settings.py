@@ -195,9 +195,9 @@ class Settings(StrictSettings):
         json_schema_extra={"group": "How the budget is spent"},
     )
     baselines: tuple[str, ...] = Field(
-        default=("uniform", "erk", "lamp", "global_magnitude"),
-        description="Under the same budget: simpler plans, sparsegpt, wanda, or presets; or none",
-        json_schema_extra={"group": "How distortion is measured", "shown": "uniform,erk,lamp,global_magnitude"},
+        default=("uniform", "lamp"),
+        description="Beside ours: uniform, erk, lamp, global_magnitude, sparsegpt, wanda, or presets; or none",
+        json_schema_extra={"group": "How distortion is measured", "shown": "uniform,lamp"},
     )
     additivity: int = Field(
         default=12,
