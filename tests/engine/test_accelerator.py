@@ -29,7 +29,7 @@ def test_cycles_are_planned_for_the_machine_that_was_named() -> None:
 
 def test_a_machine_that_does_not_exist_is_told() -> None:
     with pytest.raises(FewerError, match="did you mean 'edge-npu'"):
-        run("cycles=0.7x", accelerator="edge-np")
+        Settings.of({"accelerator": "edge-np"})
 
 
 def test_joules_are_those_of_the_machine_that_was_named() -> None:
