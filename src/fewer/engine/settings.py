@@ -65,7 +65,7 @@ class Settings(StrictSettings):
     )
     accelerator: str | None = Field(
         default=None,
-        description="Accelerator for budgets in cycles: edge-npu, datacentre, eyeriss-like, vita-like or a TOML file",
+        description="Machine for cycles and energy: edge-npu, datacentre, eyeriss-like, vita-like or a TOML file",
         json_schema_extra={"group": "How the budget is spent", "shown": "edge-npu"},
     )
     tokens: bool = Field(
