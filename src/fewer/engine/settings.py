@@ -196,7 +196,7 @@ class Settings(StrictSettings):
     )
     baselines: tuple[str, ...] = Field(
         default=("uniform", "lamp"),
-        description="Beside ours: uniform, erk, lamp, global_magnitude, sparsegpt, wanda, or presets; or none",
+        description="At the same budget: uniform, erk, lamp, global_magnitude, sparsegpt, wanda, presets; or none",
         json_schema_extra={"group": "How distortion is measured", "shown": "uniform,lamp"},
     )
     additivity: int = Field(
