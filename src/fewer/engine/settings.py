@@ -65,7 +65,7 @@ class Settings(StrictSettings):
     )
     accelerator: str | None = Field(
         default=None,
-        description="Accelerator for budgets in cycles: edge-npu, datacentre, eyeriss-like, vita-like or a TOML file",
+        description="Machine for cycles and energy: edge-npu, datacentre, eyeriss-like, vita-like or a TOML file",
         json_schema_extra={"group": "How the budget is spent", "shown": "edge-npu"},
     )
     tokens: bool = Field(
@@ -196,7 +196,7 @@ class Settings(StrictSettings):
     )
     baselines: tuple[str, ...] = Field(
         default=("uniform", "lamp"),
-        description="Under the same budget: uniform, erk, lamp, global_magnitude, sparsegpt, wanda, or presets; or none",
+        description="At the same budget: uniform, erk, lamp, global_magnitude, sparsegpt, wanda, presets; or none",
         json_schema_extra={"group": "How distortion is measured", "shown": "uniform,lamp"},
     )
     additivity: int = Field(
@@ -281,6 +281,18 @@ class Settings(StrictSettings):
         from fewer.approximate.plan import check_wish  # imports torch
 
         return check_wish(value)
+
+    @field_validator("accelerator")
+    @classmethod
+    def _accelerator(cls, value: str | None) -> str | None:
+        if value is not None:
+            from fewer.cost.accelerator.machine import load_machine
+
+            try:
+                load_machine(value)
+            except FewerError as error:  # told before a model is loaded
+                raise ValueError(str(error)) from None
+        return value
 
     @field_validator("pattern")
     @classmethod

@@ -139,7 +139,8 @@ def tune(
         A tuned model that goes on; it is changed in place.
     encoder
         A quality encoder that has learnt before (:func:`~fewer.tasks.quality.pretraining.pretrain`), in place of
-        ``settings.clean_photos``. Its weights do not train on conversations, which say less than what it learnt from.
+        ``settings.clean_photos``. Its weights do not train on conversations, which say less than the truth that it
+        learnt.
 
     Raises
     ------
