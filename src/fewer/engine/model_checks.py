@@ -317,8 +317,8 @@ def _silent(model: nn.Module) -> str:
     if not empty:
         return "give images like those that it is used on"
     return (
-        f"all weights of layer '{empty[-1]}' are 0, as in a head that was never trained: load trained weights, fill them "
-        "with random numbers, or give forward=, a function (model, batch) that returns what comes before that layer"
+        f"all weights of layer '{empty[-1]}' are 0, as in a head that was never trained: load trained weights, fill "
+        "them with random numbers, or give forward=, a function (model, batch) that returns what comes before it"
     )
 
 
