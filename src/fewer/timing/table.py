@@ -91,7 +91,7 @@ def _notes(result: BenchResult) -> Iterable[str]:
         "precision; medians over rounds, so a ratio can differ a little from that of the medians."
     )
     yield (
-        "peak MB: the peer's whole process while it runs; distortion: the squared change of the output over the squared "
+        "peak MB: the peer's whole process while it runs; distortion: squared change of the output over the squared "
         "output of the dense model in fp32, "
         f"over {result.judged} input{'s' if result.judged != 1 else ''}."
     )
