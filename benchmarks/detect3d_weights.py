@@ -1,7 +1,8 @@
 """Train the small detector that `fewer demo detect3d` starts from, and keep it inside the package.
 
-Everything is simulated: the detector has seen no real road. Its AP is that of simulated scenes which neither trained
-nor chose the weights; it stands in ``detector.json`` beside them. A run that was stopped goes on.
+Everything is simulated: the detector has seen no real road. Simulated scans are darker than real ones, so intensities
+vary in the training. Its AP is that of simulated scenes which neither trained nor chose the weights; it stands in
+``detector.json`` beside them. A run that was stopped goes on.
 
     python benchmarks/detect3d_weights.py --work /tmp/weights
 """
@@ -39,7 +40,7 @@ def settings_of(network: str, steps: int, seed: int = 0) -> TrainSettings:
     """Of the training: a short field, cars alone, many small steps."""
     return TrainSettings(
         network=network, size="short", classes=("Car",), steps=steps, every=max(1, steps // 5), judges=20, set_in=0,
-        batch=2, seed=seed,
+        shine=0.7, batch=2, seed=seed,
     )  # type: ignore[arg-type]  # fmt: skip
 
 
