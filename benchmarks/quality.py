@@ -1,9 +1,11 @@
 """What tuning on simulated feedback teaches: accuracy and SRCC on unseen photos, before and after, by seed and data.
 
-Resumable: a row that stands in the CSV is not run again. The mechanism on simulated feedback; no figure of a paper is
-comparable with these.
+Each row is one score of one training: before it (language model as it was made, encoder taught), after it, and what
+chance, the most frequent answer, the linear layers of the encoder and a regression on pixel statistics get on the same
+questions. Resumable: a training that stands in the CSV is not run again. The mechanism on simulated feedback; no figure
+of a paper is comparable with these.
 
-    python benchmarks/quality.py --seeds 3 --steps 600
+    python benchmarks/quality.py --seeds 3 --steps 1500
 """
 
 from __future__ import annotations
@@ -13,79 +15,105 @@ import csv
 import tempfile
 from pathlib import Path
 from time import process_time
+from typing import Any
 
-import numpy as np
-
-from fewer.data.distortions.families import FAMILIES
-from fewer.data.photos import real_photos
-from fewer.study.simulated import make_raters, simulate
 from fewer.tasks.quality.convert.build import convert
-from fewer.tasks.quality.demo import UNSEEN, measure
+from fewer.tasks.quality.experiment import Material, measure, measure_baselines, prepare
+from fewer.tasks.quality.records import Record, qalign_records
 from fewer.tasks.quality.settings import TuneSettings
-from fewer.tasks.quality.simulator import simulate_images
 from fewer.tasks.quality.tuning import tune
 
-OUT = Path(__file__).parent / "results" / "quality.csv"
+OUT = Path(__file__).parent / "results" / "quality_tuning.csv"
 KINDS = {"full": ("pathway", "what-how", "yes-no"), "vqa only": ("what-how", "yes-no"), "pathway only": ("pathway",)}
-HEAD = ["data", "share", "seed", "steps", "images", "score", "before", "after", "cpu_seconds"]
+ROWS = ("vqa only", "full", "pathway only", "quarter", "levels", "mix", "after")
+KEY = ["data", "seed", "language", "steps", "images", "distorted"]
+HEAD = [*KEY, "score", "questions", "chance", "majority", "before", "after", "linear", "pixels", "cpu_seconds"]
 
 
 def main() -> None:
     """Run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--images", type=int, default=400)
-    parser.add_argument("--judged", type=int, default=60)
-    parser.add_argument("--only", default="", help="one kind of data: full, 'vqa only' or 'pathway only'")
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--images", type=int, default=800)
+    parser.add_argument("--judged", type=int, default=120)
+    parser.add_argument("--distorted", type=int, default=4000)
+    parser.add_argument("--language", default="tiny")
+    parser.add_argument("--only", default="", help="one row: " + ", ".join(ROWS))
+    parser.add_argument("--other", default="", help="records of other tasks, for mix and after")
     given = parser.parse_args()
-    done = set()
+    done: set[tuple[str, ...]] = set()
     if OUT.exists():
         with OUT.open() as file:
-            done = {(r["data"], r["share"], r["seed"], r["steps"], r["images"]) for r in csv.DictReader(file)}
+            done = {tuple(row[key] for key in KEY) for row in csv.DictReader(file)}
     for seed in range(given.seeds):
-        for kind, share in [*((kind, 1.0) for kind in KINDS), ("full", 0.25)]:
-            key = (kind, f"{share:g}", str(seed), str(given.steps), str(given.images))
-            if key in done or (given.only and kind != given.only):
-                continue
-            rows = run(KINDS[kind], share, seed, given)
+        wanted = [name for name in ROWS if not given.only or name == given.only]
+        wanted = [name for name in wanted if name not in ("mix", "after") or given.other]
+        missing = [name for name in wanted if _key(name, seed, given) not in done]
+        if missing:
+            _seed(seed, missing, given)
+
+
+def _key(name: str, seed: int, given: argparse.Namespace) -> tuple[str, ...]:
+    return (name, str(seed), given.language, str(given.steps), str(given.images), str(given.distorted))
+
+
+def _seed(seed: int, names: list[str], given: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        began = process_time()
+        sizes = {"images": given.images, "judged": given.judged, "distorted": given.distorted}
+        material = prepare(place, seed=seed, **sizes)
+        bases = measure_baselines(material)
+        prepared = process_time() - began
+        for name in names:
+            rows = run(name, material, bases, prepared, given)
             fresh = not OUT.exists()
             OUT.parent.mkdir(exist_ok=True)
             with OUT.open("a", newline="") as file:
-                table = csv.writer(file)
+                table = csv.writer(file, lineterminator="\n")
                 if fresh:
                     table.writerow(HEAD)
-                table.writerows([[*key, *row] for row in rows])
-            print(key, *rows, sep="\n  ", flush=True)
+                table.writerows([[*_key(name, seed, given), *row] for row in rows])
+            print(name, seed, *rows, sep="\n  ", flush=True)
 
 
-def run(kinds: tuple[str, ...], share: float, seed: int, given: argparse.Namespace) -> list[list[str]]:
+def run(
+    name: str, material: Material, bases: dict[str, dict[str, float]], prepared: float, given: argparse.Namespace
+) -> list[list[str]]:
     """One training, judged before and after."""
     began = process_time()
-    photos = [photo.path for photo in real_photos()]
-    order = np.random.default_rng([seed, 8]).permutation(len(photos))
-    cut = max(1, len(photos) // 4)
-    held, trained = [photos[i] for i in order[:cut]], [photos[i] for i in order[cut:]]
-    known = [name for name in FAMILIES if name not in UNSEEN]
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        data = simulate_images(trained, folder / "images", given.images, families=known, seed=seed)
-        judge = simulate_images(held, folder / "judged", given.judged, families=known, seed=seed + 1)
-        unseen = simulate_images(held, folder / "unseen", given.judged, families=UNSEEN, seed=seed + 2, most=1)
-        texts = simulate(data.truths, make_raters(8, seed), 2, seed)[: max(1, round(2 * given.images * share))]
-        made = convert(texts, seed=seed, kinds=kinds, choices=False)
-        settings = TuneSettings(
-            steps=given.steps, seed=seed, learning_rate=2e-3, quality_width=8, grid=2, images=str(data.folder)
-        )
-        start = tune(made.records, settings=settings.model_copy(update={"steps": 1}))
-        before = measure(start, judge, unseen, seed)[0]
-        after, scored, _ = measure(tune(made.records, settings=settings), judge, unseen, seed)
-    seconds = f"{process_time() - began:.0f}"
-    rows = [[name, f"{before[name]:.4f}", f"{value:.4f}", seconds] for name, value in after.items()]
-    for base in ("chance", "majority"):
-        value = f"{float(scored.rows['all'][base] or 0):.4f}"
-        rows.append([base, value, value, seconds])
+    more: dict[str, Any] = {"steps": given.steps, "seed": material.seed, "images": str(material.data.folder)}
+    if name in ("mix", "after"):
+        more |= {"high_level": given.other, "strategy": name}
+    settings = TuneSettings(language=given.language, **more)
+    records, encoder = _records(name, material), material.reader.encoder
+    before = measure(tune(records, settings=settings.model_copy(update={"steps": 1}), encoder=encoder), material)[0]
+    after, scored, _ = measure(tune(records, settings=settings, encoder=encoder), material)
+    seconds = f"{prepared + process_time() - began:.0f}"
+    linear, pixels = bases.values()
+    rows = []
+    for score, value in after.items():
+        part = scored.rows.get(score.removeprefix("accuracy, "))
+        base = [str(part["questions"]), *(f"{part[k]:.4f}" for k in ("chance", "majority"))] if part else ["", "", ""]
+        told = [f"{of[score]:.4f}" if score in of else "" for of in (before, after, linear, pixels)]
+        rows.append([score, *base, f"{before[score]:.4f}", f"{value:.4f}", *told[2:], seconds])
     return rows
+
+
+def _records(name: str, material: Material) -> list[Record]:
+    """Conversations of a row; ``quarter`` has a quarter of the texts, ``levels`` only words for scores (Q-Align)."""
+    if name == "levels":
+        return [
+            Record(r.id, (("<image>\nHow is the overall quality of this image?", _level(r)),), r.image)
+            for r in qalign_records(material.data.opinions, 1, 5)
+        ]
+    texts = material.texts[: len(material.texts) // 4] if name == "quarter" else material.texts
+    kinds = KINDS.get(name, KINDS["vqa only"])
+    return list(convert(texts, seed=material.seed, kinds=kinds, choices=False).records)
+
+
+def _level(record: Record) -> str:
+    return record.turns[0][1].rstrip(".").rsplit(" ", 1)[-1]
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def test_the_help_states_the_defaults() -> None:
     hints = get_type_hints(SettingFlags, include_extras=True)
     notes = {name: next(m.help for m in hint.__metadata__ if m.help) for name, hint in hints.items()}
     assert notes["probes"].endswith("[4]")
-    assert notes["baselines"].endswith("[uniform,erk,lamp,global_magnitude]")
+    assert notes["baselines"].endswith("[uniform,lamp]")
     assert notes["workers"].endswith("[one per core]")
     assert notes["damping"].endswith("[0.03]")
 

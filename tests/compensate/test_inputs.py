@@ -89,3 +89,13 @@ def test_what_a_layer_computes_counts_and_not_its_class(padding):
     rows, y = input_rows(conv, x), conv(x)
     got = torch.einsum("ngd,grd->ngr", rows, to_matrix(conv.weight).view(2, 3, -1)).reshape(2, *y.shape[2:], 6)
     assert torch.allclose(got.permute(0, 3, 1, 2) + conv.bias.view(1, -1, 1, 1), y, atol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_sampled_rows_are_every_so_many_of_all(groups):
+    layer = nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=groups)
+    x = torch.randn(5, 4, 9, 7)
+    whole = input_rows(layer, x)
+    found = torch.cat([rows for (rows,) in sampled_rows(layer, (x,), 30)])
+    strides = [s for s in range(1, len(whole)) if torch.equal(found, whole[::s])]
+    assert len(strides) == 1 and strides[0] > 1

@@ -72,3 +72,13 @@ def test_nan_names_the_layer():
     net[0].bias.data[0] = float("nan")
     with pytest.raises(FewerError, match="'b' holds NaN"):
         collect_moments(net, {"a": [net[0]], "b": [net[1]]}, [torch.ones(1, 2)], lambda m, b: m(b))
+
+
+def test_of_a_wide_product_half_is_computed_and_the_rest_is_its_mirror():
+    rows = torch.randn(1500, 1, 1100)
+    moments = Moments(1, 1100)
+    for part in rows.split(700):  # the last part is too small to be worth it
+        moments.add(part)
+    product = moments.products[0][0]
+    assert torch.equal(product, product.T)
+    assert torch.allclose(product, rows[:, 0].T @ rows[:, 0], rtol=1e-4, atol=1e-2)

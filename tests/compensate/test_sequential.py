@@ -214,3 +214,13 @@ def test_a_repair_that_other_images_bear_out_is_kept():
     held_out = HeldOut([i % 2 for i in range(2000)])
     compress(model, x, HALF, Repair(), held_out=held_out)
     assert held_out.believed["0"] > 0.9
+
+
+def test_a_cut_that_looks_at_no_input_does_not_run_the_model():
+    model, x = tiny("conv")
+    blind, calls = Repair("none", "magnitude"), []
+    cut, masks = compress(model, x, HALF, blind, forward=lambda net, batch: calls.append(net) or net(batch))
+    assert not calls
+    _, expected = compress(model, x, HALF, Repair("bias", "magnitude"))
+    assert masks.keys() == expected.keys() and all(torch.equal(masks[name], expected[name]) for name in masks)
+    assert all(torch.equal(a, b) for a, b in zip(cut.parameters(), model.parameters(), strict=True) if a.ndim < 2)

@@ -13,7 +13,7 @@ from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.core.unit import Unit
 from fewer.engine import apply as applying
-from fewer.engine.contest import contest, final, way_of
+from fewer.engine.contest import contest, final, finalists_of, way_of
 from fewer.engine.decision import deciding_images
 from fewer.engine.judge import Judge
 from fewer.engine.plan import choose
@@ -154,3 +154,12 @@ def test_what_no_repair_saw_decides_with_what_the_models_show(monkeypatch, assem
     rows.sort(key=lambda row: (row["name"] != "dp", row["measured"]))
     winner, _ = final(Work(prepared, settings), sensed, budgets, rows)
     assert (winner == "dp") == (taken == "dp")
+
+
+def test_plans_of_the_same_curves_do_not_take_the_place_of_a_rule():
+    rows = [{"name": n, "measured": d} for n, d in (("dp", 1.0), ("bold", 1.0), ("lamp", 1.4), ("uniform", 9.0))]
+    assert [row["name"] for row in finalists_of(rows)] == ["dp", "bold", "lamp"]
+    rows[1]["measured"] = 4.0
+    assert [row["name"] for row in finalists_of(rows)] == ["dp", "lamp"]
+    rows[3]["measured"] = 0.5  # then no other is close, and the exact plan is there in any case
+    assert [row["name"] for row in finalists_of(rows)] == ["dp", "uniform"]

@@ -239,6 +239,15 @@ def realistic(blocks: int = 12) -> dict[str, Any]:
                 {"label": "torch eager fp32", "ms": 144.0, "times_faster": 1.0, "distortion": 0.0, "memory_bytes": 3e8},
             ],
         },
+        "integers": [
+            {
+                "name": "blocks.0.attn",
+                "function": "softmax",
+                "method": "table",
+                "distortion": 1.5e-05,
+                "options": {"table": 1.5e-05, "shift": 0.002},
+            },
+        ],
         "contest": [
             {"name": "dp", "label": "fewer (exact DP)", "predicted": 0.09, "measured": 0.12, "chosen": True},
             {"name": "lamp", "label": "LAMP", "predicted": 0.11, "measured": 0.125},

@@ -136,6 +136,7 @@ def test_each_section_can_be_left_out_alone(section):
         "curves": {"curves": []},
         "additivity": {"additivity": None},
         "contest": {"contest": []},
+        "integers": {"integers": []},
         "search": {"search": None},
         "latency": {"latency": None},
         "recovery": {"recovery": None},

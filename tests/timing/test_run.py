@@ -175,7 +175,7 @@ def test_progress_never_goes_back_and_ends_at_one(fake):
         ({"rounds": 0}, "at least 1; got 0"),
         ({"example": torch.ones(0, 3, 8, 8)}, "batch above 0"),
         ({"example": "photo"}, "must be a tensor"),
-        ({"example": None, "batch": 0}, "at least 1; got 0"),
+        ({"example": None, "deploy_batch": 0}, "at least 1; got 0"),
         ({"example": None}, "input size of Sequential is not known"),
         ({"model": "fewer/mobilnet-v2", "example": None}, "mobilenet-v2"),
         ({"model": "runs/none/"}, "does not exist"),

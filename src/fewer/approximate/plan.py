@@ -13,11 +13,13 @@ from fewer.approximate import activation, norm, softmax
 from fewer.approximate.compile import compile_transformer, observe
 from fewer.approximate.transformer import Choice, IntegerTransformer
 from fewer.core.allocation.allocate import allocate
+from fewer.core.budget import Budget
 from fewer.core.curve import Curve, CurveSet
+from fewer.core.errors import FewerError, near_match
 from fewer.core.option import Option
 from fewer.core.unit import Unit
 
-__all__ = ["Mix", "plan_approximations"]
+__all__ = ["PUBLISHED", "Mix", "check_wish", "plan_approximations"]
 
 _KINDS = {
     "softmax": [*softmax.SOFTMAXES],
@@ -61,6 +63,31 @@ PUBLISHED = {
     "fq-vit": Choice("log2", "integer-gelu", "factor-layer-norm"),
 }
 """Sets of methods as papers use them together."""
+
+
+def check_wish(value: str | None) -> str | None:
+    """What ``--approximate`` may say: ``best``, a published set, or a budget of modelled energy.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+
+    Examples
+    --------
+    >>> check_wish("i-bert"), check_wish("energy=0.7x")
+    ('i-bert', 'energy=0.7x')
+    """
+    if value is None or value == "best" or value in PUBLISHED:
+        return value
+    if not value.startswith("energy="):
+        names = ["best", *PUBLISHED]
+        raise ValueError(f"there is no '{value}'{near_match(value, names)}; or a budget such as energy=0.7x")
+    try:
+        Budget.parse(value)
+    except FewerError as error:
+        raise ValueError(str(error)) from None
+    return value
 
 
 def plan_approximations(

@@ -19,7 +19,7 @@ from fewer.approximate.norm import NORMS
 from fewer.approximate.softmax import SOFTMAXES
 from fewer.core.errors import FewerError
 
-__all__ = ["Replaced", "replace_functions"]
+__all__ = ["InIntegers", "Replaced", "replace_functions"]
 
 _SCALE = 2.0**-10
 
@@ -30,7 +30,7 @@ def _integer(run: Callable[..., Any], x: Tensor, span: Any = None, scale: float 
     return torch.from_numpy(np.asarray(y * out)).to(x)
 
 
-class _Integers(TorchFunctionMode):
+class InIntegers(TorchFunctionMode):
     """Softmax, GELU, SiLU and LayerNorm go through integers while this is entered, wherever they are called."""
 
     def __init__(self, softmax: str | None, activation: str | None, norm: str | None) -> None:
@@ -155,7 +155,7 @@ class Replaced(nn.Module):
         was = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)  # it would not call the functions one by one
         try:
-            with torch.no_grad(), _Integers(*self.methods) as mode:
+            with torch.no_grad(), InIntegers(*self.methods) as mode:
                 found = self.inner(*args, **kwargs)
         finally:
             torch.backends.mha.set_fastpath_enabled(was)

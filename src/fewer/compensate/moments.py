@@ -35,6 +35,22 @@ def column_blocks(columns: int, limit: int = MAX_COLUMNS) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
+_TILE = 512  # columns; below this a product is too small to be split
+
+
+def _add_products(product: Tensor, rows: Tensor) -> None:
+    """Add ``rows^T rows`` of each group; of a large one only the half on and above the diagonal is computed."""
+    tiles = min(8, rows.shape[2] // _TILE)
+    if len(product) > 1 or tiles < 2 or rows.shape[1] < _TILE:
+        product.baddbmm_(rows.transpose(1, 2), rows)
+        return
+    whole, x = product[0], rows[0]
+    edges = [round(i * rows.shape[2] / tiles) for i in range(tiles + 1)]
+    for a, b in pairwise(edges):
+        whole[a:b, a:].addmm_(x[:, a:b].T, x[:, a:])
+        whole[b:, a:b] = whole[a:b, b:].T
+
+
 @dataclass
 class Moments:
     """Running moments of the input rows of one unit.
@@ -91,8 +107,7 @@ class Moments:
         self.count += rows.shape[0]
         self.total += by_group.sum(1)
         for block, product in zip(self.blocks, self.products, strict=True):
-            part = by_group[..., block]
-            product.baddbmm_(part.transpose(1, 2), part)
+            _add_products(product, by_group[..., block])
 
     def mean(self) -> Tensor:
         """Mean input, shape (groups, columns)."""

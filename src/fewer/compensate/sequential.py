@@ -129,6 +129,11 @@ def compress_in_order(
     folds = None if held_out.folds is None else _by_batch(held_out.folds, batches)
     step = _Step(repair, correction, facts, held_out, folds)
     masks: dict[str, Tensor] = {}
+    if not any(step.reads_inputs(ladders[name]) for name in target.layers):
+        for name, layer in target.layers.items():  # no need to run the model
+            masks[name] = step.compress(layer, dense.layers[name], ladders[name], [], [])
+            done(name)
+        return masks
     with (
         PausedForwards(dense.model, batches, dense.of_module(), forward) as reference,
         # a tied weight is repaired where it is used first, whichever of its modules that is
@@ -179,6 +184,11 @@ class _Step:
     held_out: HeldOut
     folds: list[Sequence[int]] | None
 
+    def reads_inputs(self, ladder: Sequence[Option]) -> bool:
+        """Whether cutting or rounding a layer in this way looks at its inputs."""
+        blind = self.repair.compensation == "none" and (self.repair.score == "magnitude" or ladder[-1].is_dense)
+        return not (blind and ladder[-1].precision in ("fp32", "bf16", "int8"))
+
     def compress(
         self,
         layer: Layer,
@@ -223,9 +233,7 @@ class _Step:
     ) -> tuple[Fit, float]:
         """The layer as it will be, and the share of its repair that images it was not fitted to bear out."""
         user, name, repair, known = layer.users[0], layer.unit.name, self.repair, self.held_out.dense_moments
-        unread = repair.compensation == "none" and (repair.score == "magnitude" or ladder[-1].is_dense)
-        if unread and ladder[-1].precision in ("fp32", "bf16", "int8"):
-            # nothing looks at the inputs, so nothing is gathered
+        if not self.reads_inputs(ladder):
             nothing = Moments(int(getattr(user, "groups", 1)), layer.matrix.shape[1]).to(layer.matrix.device)
             return list(self._sweep(layer, nothing).run(ladder))[-1], 1.0
         parts = parts_of(user, wanted, inputs, layer.matrix.shape[1], self.folds, known.get(name))

@@ -7,11 +7,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from fewer.core.errors import FewerError, near_match
+from fewer.core.memory import keep_freed_memory
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -99,12 +101,14 @@ def _drain(pool: Executor, function: Callable[[T], R], tasks: Sequence[T], worke
 
 
 _work: Callable[[Any], Any] | None = None
+_kept = ExitStack()  # of a worker, to its end
 
 
 def _start_process(packed: bytes) -> None:
     import pickle
 
     global _work
+    _kept.enter_context(keep_freed_memory())
     _work = pickle.loads(packed).worker()
 
 
@@ -148,6 +152,7 @@ def _run_ray(job: Job, tasks: Sequence[T], workers: int) -> Iterator[tuple[T, An
         @ray.remote(num_cpus=1)
         class Worker:
             def __init__(self, job: Job) -> None:
+                _kept.enter_context(keep_freed_memory())
                 self.work = job.worker()
 
             def do(self, task: Any) -> Any:

@@ -1,11 +1,22 @@
-"""Free memory of this machine."""
+"""Memory of this machine, and of this process."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import platform
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["free_memory"]
+__all__ = ["free_memory", "keep_freed_memory"]
+
+# of mallopt(3)
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
+_MIB = 2**20
+_lock = threading.Lock()
+_users = 0
 
 
 def free_memory() -> int | None:
@@ -33,3 +44,59 @@ def free_memory() -> int | None:
         except (ValueError, OSError):
             return None
     return max(0, min(found)) if found else None
+
+
+@contextlib.contextmanager
+def keep_freed_memory() -> Iterator[None]:
+    """Let this process keep the memory of freed tensors for the next ones, while long work goes on.
+
+    The C library gives every tensor of more than 32 MiB back to the system when it is freed, and the system has to
+    clear the pages of the next one. In forward passes of a convolutional network with a batch of images that is a
+    third of the time. Afterwards what is free goes back to the system. Does nothing where the C library is not glibc,
+    or where ``MALLOC_MMAP_THRESHOLD_`` or ``MALLOC_TRIM_THRESHOLD_`` say what the user wants.
+
+    Examples
+    --------
+    >>> with keep_freed_memory():
+    ...     pass
+    """
+    global _users
+    library = _glibc()
+    if library is None:
+        yield
+        return
+    with _lock:
+        _users += 1
+        if _users == 1:
+            _keep(library)
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                _give_back(library)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    chosen = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_"} & set(os.environ)
+    if chosen or platform.libc_ver()[0] != "glibc":
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
+
+
+def _keep(library: ctypes.CDLL) -> None:
+    library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    library.mallopt(_TOP_PAD, 64 * _MIB)
+    if not library.mallopt(_MMAP_THRESHOLD, 2**30):
+        library.mallopt(_MMAP_MAX, 0)  # an older glibc takes no threshold over 32 MiB
+
+
+def _give_back(library: ctypes.CDLL) -> None:
+    # 32 MiB and twice of it is where glibc's own thresholds end after some large tensors
+    library.mallopt(_MMAP_THRESHOLD, 32 * _MIB)
+    library.mallopt(_TRIM_THRESHOLD, 64 * _MIB)
+    library.mallopt(_TOP_PAD, 128 * 1024)
+    library.mallopt(_MMAP_MAX, 65536)
+    library.malloc_trim(0)

@@ -67,6 +67,18 @@ class StrictSettings(BaseModel):
             value = f"{name}={first['input']!r}: " if name else ""  # a rule between several values has no name
             raise FewerError(f"{where}: {value}{message}") from None
 
+    def changed(self, values: dict[str, Any]) -> Self:
+        """These settings with other values of some names; what nobody gave is still not given.
+
+        Raises
+        ------
+        FewerError
+            As :meth:`of`.
+        """
+        if not values:
+            return self
+        return self.of({**{name: getattr(self, name) for name in self.model_fields_set}, **values})
+
 
 def _likeliest(error: ValidationError) -> tuple[Any, str]:
     """The mistake to tell, and the name of what has it.

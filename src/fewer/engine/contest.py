@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fewer.engine.settings import Settings
     from fewer.engine.work import Work
 
-__all__ = ["CONTENDERS", "Made", "Way", "contest", "decide", "final", "way_of"]
+__all__ = ["CONTENDERS", "Made", "Way", "contest", "decide", "final", "finalists_of", "way_of"]
 
 CONTENDERS = ("dp", "bold", "lamp", "erk", "uniform")
 _MARGIN = 0.02
@@ -35,7 +35,7 @@ _CLEAR = 0.1
 """The same for the product of both measurements of a whole model."""
 _CLOSE = 1.5
 """Plans whose joint distortion is at most so many times the lowest are made real, to be measured as whole models."""
-_FINALISTS = 2
+_OF_CURVES = ("dp", "bold")  # the others are rules that know nothing of distortion
 
 
 @dataclass(frozen=True)
@@ -214,9 +214,7 @@ def final(
     part = without_deciding(prepared)
     images = part.calibration if kept_back is None else kept_back
     judge = judge_of(prepared, settings, images)
-    lowest = min(row["measured"] for row in rows)
-    close = sorted((row for row in rows if row["measured"] <= _CLOSE * lowest), key=lambda row: row["measured"])
-    finalists = [row for row in rows if row["name"] == "dp" or any(row is other for other in close[:_FINALISTS])]
+    finalists = finalists_of(rows)
     made: dict[bytes, Made] = {}
 
     def make(way: Way, source: Prepared) -> Made:
@@ -247,6 +245,24 @@ def final(
     made.clear()
     make(way, prepared)
     return way.name, made
+
+
+def finalists_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a contest whose plans are worth being made real: the exact plan first.
+
+    The bold plan comes with it where it is close to the lowest, and so does the best of the simple rules. Plans of the
+    same curves are much alike, so that they must not take the place of a rule that errs in another way.
+
+    Examples
+    --------
+    >>> rows = [{"name": n, "measured": d} for n, d in (("dp", 1.0), ("bold", 1.1), ("lamp", 1.4), ("erk", 1.3))]
+    >>> [row["name"] for row in finalists_of(rows)]
+    ['dp', 'bold', 'erk']
+    """
+    lowest = min(row["measured"] for row in rows)
+    close = [row for row in rows if row["name"] != "dp" and row["measured"] <= _CLOSE * lowest]
+    rules = sorted((row for row in close if row["name"] not in _OF_CURVES), key=lambda row: row["measured"])
+    return [rows[0], *(row for row in close if row["name"] in _OF_CURVES), *rules[:1]]
 
 
 def _simple_ways(prepared: Prepared) -> list[Way]:

@@ -13,9 +13,22 @@ from fewer.engine.settings import Settings
 from fewer.runtimes.names import RUNTIMES
 
 if TYPE_CHECKING:
+    from fewer.engine.approximate import Approximated
     from fewer.engine.evidence import Evidence
 
-__all__ = ["curves", "flat", "latency", "limits", "power", "reached", "runtimes", "sensing", "tokens", "units"]
+__all__ = [
+    "curves",
+    "flat",
+    "integers",
+    "latency",
+    "limits",
+    "power",
+    "reached",
+    "runtimes",
+    "sensing",
+    "tokens",
+    "units",
+]
 
 UNITS_OF_MEASURE = {
     "weights": "weights",
@@ -163,6 +176,19 @@ def tokens(tokens: Mapping[str, Any]) -> dict[str, Any]:
         "higher_is_better": False,
         "note": f"schedule '{tokens['name']}', of {len(tokens['tried'])} tried; merging alone: distortion "
         f"{tokens['distortion']:.3g} on the images that distortion is measured on",
+    }
+
+
+def integers(made: Approximated) -> dict[str, Any]:
+    """What integers in place of functions change, beyond what the cut does."""
+    kinds = sorted({row["method"] for row in made.rows})
+    return {
+        "name": "change by integer functions",
+        "value": made.distortion,
+        "dense": 0.0,
+        "higher_is_better": False,
+        "note": f"{len(made.rows)} places ({', '.join(kinds)}), simulated in torch; of the output on {made.images} of "
+        f"the images that distortion is measured on, where the places one by one add up to {made.predicted:.3g}",
     }
 
 

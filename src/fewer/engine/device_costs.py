@@ -100,7 +100,15 @@ def device_costs(
             if chosen.runtime not in EXPORTED:  # a share is one of the fastest dense model, not of torch's
                 came["latency"] *= chosen.dense_ms / chosen.torch_ms
                 facts["dense_ms"] = came["latency"]
-    if "energy" in settings.measure:
+    if "energy" in settings.measure and settings.accelerator is not None:
+        machine = load_machine(settings.accelerator)
+        for name in kept:
+            priced = option_work(units[name], kept[name], machine, batch=settings.deploy_batch)
+            rows[name]["energy"] = np.array([w.joules for w in priced])
+        # of products of two activations the arithmetic alone
+        fixed["energy"] = 1e-12 * prepared.fixed["macs"] * settings.deploy_batch * machine.mac_picojoules
+        facts["energy"] = f"modelled for the accelerator {machine.name}"
+    elif "energy" in settings.measure:
         for name in kept:
             rows[name]["energy"] = np.array(option_joules(units[name], kept[name], batch=settings.deploy_batch))
         others = prepared.parameters - sum(unit.numel for unit in units.values())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fewer.core.allocation.allocate import Allocation
 from fewer.core.budget import Budget
 from fewer.core.plan import Plan
+from fewer.engine.approximate import Approximated
 from fewer.engine.contest import Made
 from fewer.engine.deploy import Deployed
 from fewer.engine.prepare import Prepared
@@ -54,6 +55,8 @@ class Evidence:
         Share of each layer's repair that other files bear out.
     shrunk, deployed
         The model with its removed channels taken out, and on its kernels, once that is done.
+    approximated
+        The model with integers in place of functions, where that was asked for.
     """
 
     prepared: Prepared
@@ -75,3 +78,4 @@ class Evidence:
     believed: dict[str, float] = field(default_factory=dict)
     shrunk: Shrunk | None = None
     deployed: Deployed | None = None
+    approximated: Approximated | None = None

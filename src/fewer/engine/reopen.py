@@ -24,7 +24,7 @@ from fewer.engine.work import Work
 from fewer.engine.worst import worst_images
 from fewer.kernels.accelerate import accelerate
 from fewer.models.artefact import load_artefact, load_masks, load_recipe, state_hash
-from fewer.models.recipe import Recipe, precisions_of
+from fewer.models.recipe import Recipe, precisions_of, refuse_integers
 from fewer.models.reorder import read_reorderings
 from fewer.models.running import Forward, use_threads
 from fewer.models.spec import load_named
@@ -142,6 +142,7 @@ def open_run(
             f"({curves.meta.get('model')}); give that one, with the weights that it had"
         )
     recipe, plan = load_recipe(source.path), source.read_plan()
+    refuse_integers(recipe, source.path, "they have no gradient to train with; recover a run without them")
     plan.choice(curves)
     bare = (lambda: copy.deepcopy(prepared.model)) if recipe.source.get("kind") == "object" else None
     student = on_device(load_artefact(source.path, bare), settings.device)

@@ -18,6 +18,7 @@ from fewer.engine.judge import Quality as Likeness
 from fewer.engine.judge import judge_of
 from fewer.engine.quality import interval_of, labelled_rows
 from fewer.engine.rivals import preset_of
+from fewer.engine.steps import step_rows
 from fewer.engine.worst import worst_images
 from fewer.reports import RunReport, environment
 
@@ -38,7 +39,8 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
         before = dict(e.quality(prepared.model)) if e.quality is not None else {}
         stage.advance()
     ours = _our_row(e, found, labelled)
-    rows = [ours, *comparison.without_merging(e, judge, progress), *comparison.baselines(e, judge, assembly, progress)]
+    rows = [ours, *step_rows(e, judge, progress), *comparison.without_merging(e, judge, progress)]
+    rows += [*comparison.baselines(e, judge, assembly, progress)]
     for row in rows:
         ends = {name: interval_of(e.quality, name, value) for name, value in row["quality"].items() if name in before}
         row["intervals"] = {name: ends[name] for name in ends if ends[name] is not None}
@@ -60,6 +62,8 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
     if assembly is not None:
         report["frontier"] = comparison.frontier(e, assembly, progress)
         report["additivity"] = comparison.additivity(e, assembly, progress)
+    if e.approximated is not None:
+        report["integers"] = [{k: v for k, v in row.items() if k != "joules"} for row in e.approximated.rows]
     if len(e.contest) > 1:
         winner = e.plan.method.split(":")[-1].split("+")[0]
         labels = comparison.LABELS
@@ -105,6 +109,8 @@ def _verdict(e: Evidence, found: Likeness, labelled: Sequence[dict[str, Any]]) -
                 ),
             }
         )
+    if e.approximated is not None:
+        quality.append(description.integers(e.approximated))
     if tokens := e.sensed.curves.meta.get("tokens"):
         quality.append(description.tokens(tokens))
     if e.settings.power:

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from fewer.core.budget import Budget
 from fewer.core.curve import CurveSet
 from fewer.core.display import Fact, Shown
+from fewer.core.memory import keep_freed_memory
 from fewer.core.plan import Plan
 from fewer.core.progress import Progress, timed
 from fewer.core.run import RunFolder
 from fewer.distortion.distance import MakeDistance
+from fewer.engine.approximate import approximate_model, sites_of
 from fewer.engine.assembly import Assembly
 from fewer.engine.cut import Cut, Planned, make_cut, make_plan
 from fewer.engine.deploy import deploy, measured_here
@@ -145,6 +147,7 @@ class Request:
         return facts
 
 
+@keep_freed_memory()
 def run_compression(request: Request, scratch: Path, progress: Progress) -> CompressedRun:
     """Match, sense, plan, apply and report.
 
@@ -196,6 +199,8 @@ def _open(
         quality = quality_of(prepared.loaded, request.quality)
         if settings.tokens:  # told before anything is measured
             mergeable(prepared)
+        if settings.approximate is not None:
+            sites_of(prepared)
         stage.advance()
     with timed(timings, "runtimes"):
         work = settle_runtime(Work(prepared, settings, progress), request.budgets, scratch / "runtime.json")
@@ -233,6 +238,10 @@ def report_on(evidence: Evidence, assembly: Assembly | None, progress: Progress)
             work = Work(e.prepared, e.settings, progress)
             e = replace(e, deployed=deploy(work, e.model, shrunk.masks, e.plan.options(), predicted, dense))
             stage.advance()
+    if e.settings.approximate is not None:
+        with timed(e.timings, "integers"):
+            made = approximate_model(Work(e.prepared, e.settings, progress), e.model)
+            e = replace(e, approximated=made, model=made.model)
     report = gather(e, assembly, progress)
     unguard(e.model)
     fast = e.deployed.model if e.deployed is not None else None

@@ -18,7 +18,7 @@ from fewer.engine.runtime_deploy import about
 from fewer.engine.runtimes import relative_difference
 from fewer.models import load as models
 from fewer.models.artefact import WEIGHTS, load_recipe
-from fewer.models.recipe import precisions_of
+from fewer.models.recipe import precisions_of, refuse_integers
 from fewer.runtimes.folder import RuntimeRecord, open_runtime, read_record, save_runtime
 from fewer.runtimes.module import RuntimeModule
 from fewer.runtimes.names import EXPORTED, RUNTIMES, missing
@@ -84,7 +84,9 @@ def runtime_model(run: str | Path, runtime: str, model: nn.Module, example: Any,
     record = read_record(run)
     if record is not None:
         return open_runtime(run, record, runtime, threads, lambda: model)
-    precisions = precisions_of(load_recipe(run))
+    recipe = load_recipe(run)
+    refuse_integers(recipe, run, "no other runtime has them")
+    precisions = precisions_of(recipe)
     planned = PlannedGraph.of(model, {name: (name,) for name in precisions}, example_of(run, example))
     file = planned.model.SerializeToString()
     record = RuntimeRecord(

@@ -22,6 +22,7 @@ from fewer.core.budget import Budget
 from fewer.core.curve import Curve, CurveSet
 from fewer.core.execute import run_tasks
 from fewer.core.ledger import Ledger
+from fewer.core.memory import keep_freed_memory
 from fewer.core.option import Option
 from fewer.data.samples import Samples
 from fewer.distortion.distance import Distance
@@ -99,6 +100,7 @@ def resolved(prepared: Prepared, settings: Settings) -> Settings:
     return settings.model_copy(update={"estimator": "measured" if cheap else "taylor"})
 
 
+@keep_freed_memory()
 def sense_curves(
     work: Work,
     *,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from fewer.core.errors import near_match
+from fewer.core.errors import FewerError, near_match
 from fewer.core.precision import KERNEL_PRECISIONS
 from fewer.core.strict import StrictSettings
 from fewer.core.toml import read_toml
@@ -65,13 +65,18 @@ class Settings(StrictSettings):
     )
     accelerator: str | None = Field(
         default=None,
-        description="Accelerator for budgets in cycles: edge-npu, datacentre, eyeriss-like, vita-like or a TOML file",
+        description="Machine for cycles and energy: edge-npu, datacentre, eyeriss-like, vita-like or a TOML file",
         json_schema_extra={"group": "How the budget is spent", "shown": "edge-npu"},
     )
     tokens: bool = Field(
         default=False,
         description="Also offer to merge alike tokens between the blocks of a vision transformer",
         json_schema_extra={"group": "What may go"},
+    )
+    approximate: str | None = Field(
+        default=None,
+        description="Integer softmax, GELU, SiLU and LayerNorm (simulated): best, i-bert, i-vit, fq-vit or energy=0.7x",
+        json_schema_extra={"group": "What may go", "shown": "none"},
     )
     profile: str | None = Field(
         default=None,
@@ -190,9 +195,9 @@ class Settings(StrictSettings):
         json_schema_extra={"group": "How the budget is spent"},
     )
     baselines: tuple[str, ...] = Field(
-        default=("uniform", "erk", "lamp", "global_magnitude"),
-        description="Under the same budget: simpler plans, sparsegpt, wanda, or presets; or none",
-        json_schema_extra={"group": "How distortion is measured", "shown": "uniform,erk,lamp,global_magnitude"},
+        default=("uniform", "lamp"),
+        description="At the same budget: uniform, erk, lamp, global_magnitude, sparsegpt, wanda, presets; or none",
+        json_schema_extra={"group": "How distortion is measured", "shown": "uniform,lamp"},
     )
     additivity: int = Field(
         default=12,
@@ -268,6 +273,27 @@ class Settings(StrictSettings):
             raise ValueError("tokens are merged by one-shot schedules only; leave tokens or the iterative schedule out")
         return self
 
+    @field_validator("approximate")
+    @classmethod
+    def _approximate(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        from fewer.approximate.plan import check_wish  # imports torch
+
+        return check_wish(value)
+
+    @field_validator("accelerator")
+    @classmethod
+    def _accelerator(cls, value: str | None) -> str | None:
+        if value is not None:
+            from fewer.cost.accelerator.machine import load_machine
+
+            try:
+                load_machine(value)
+            except FewerError as error:  # told before a model is loaded
+                raise ValueError(str(error)) from None
+        return value
+
     @field_validator("pattern")
     @classmethod
     def _pattern(cls, value: str) -> str:
@@ -327,6 +353,11 @@ class Settings(StrictSettings):
                 # a byte a weight costs far less than three weights of four
                 return self.model_copy(update={"precisions": SMALL_PRECISIONS})
             return self
+        if self.approximate is not None and "latency" in needed:
+            raise FewerError(
+                "--approximate shows in plain torch what integer functions do to a model; kernels that are planned for "
+                "time keep them in floating point, so leave --approximate or the budget in latency out"
+            )
         changes: dict[str, Any] = {"measure": tuple(needed)}
         if "pattern" not in self.model_fields_set:
             changes["pattern"] = FAST_PATTERNS

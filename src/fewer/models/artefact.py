@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fewer.approximate.sites import approximate, approximations_of
 from fewer.core.errors import FewerError
 from fewer.core.files import explain_os_error, flush_file, sync_folder
 from fewer.core.memory import free_memory
@@ -122,6 +123,7 @@ def save_artefact(
             units=records,
             aliases=aliases,
             tokens=None if (merges := merges_of(model)) is None else TokenRecord(**merges),
+            integers=approximations_of(model),
             provenance=provenance,
             weights_sha256=_sha256(temporary[0]),
             meta=dict(meta or {}),
@@ -192,6 +194,9 @@ def load_artefact(place: Place, architecture: Callable[[], nn.Module] | None = N
             raise FewerError(f"the recipe ties {alias!r} to {name!r}, which is not stored")
         state[alias] = state[name]
     _load_state(model, state)
+    if recipe.integers:
+        with refusing("the recipe's integers", "save the run again"):
+            approximate(model, recipe.integers)
     return model.eval()
 
 

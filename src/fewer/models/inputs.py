@@ -59,6 +59,11 @@ def input_rows(module: nn.Module, x: Tensor) -> Tensor:
         return x.reshape(-1, 1, module.in_features)
     if isinstance(module, SparseConvolution):
         return gathered_rows(x, module.rules_of(x))[:, None]
+    return _windows(module, x).reshape(-1, module.groups, module.weight[0].numel())  # type: ignore[operator, union-attr]
+
+
+def _windows(module: nn.Module, x: Tensor) -> Tensor:
+    """What a convolution's kernel sees at each position, as a view: (samples, *positions, groups, *kernel, inputs)."""
     assert isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
     spatial = len(module.kernel_size)
     if x.ndim == spatial + 1:  # a single sample without a batch dimension
@@ -72,8 +77,18 @@ def input_rows(module: nn.Module, x: Tensor) -> Tensor:
     kernel_axes = range(2 + spatial, 2 + 2 * spatial)
     # the order of :func:`fewer.patterns.to_matrix`: the channels of a group beside each other, tap by tap
     x = x.unflatten(1, (module.groups, -1))
-    x = x.permute(0, *(p + 1 for p in positions), 1, *(k + 1 for k in kernel_axes), 2)
-    return x.reshape(-1, module.groups, module.weight[0].numel())
+    return x.permute(0, *(p + 1 for p in positions), 1, *(k + 1 for k in kernel_axes), 2)
+
+
+def _rows_at(module: nn.Module, x: Tensor, first: int, stride: int) -> Tensor:
+    """Every n-th of :func:`input_rows`; the others are not laid out at all."""
+    if isinstance(module, nn.Linear) or stride == 1:
+        return input_rows(module, x)[first::stride]
+    view = _windows(module, x)
+    sites = view.shape[: x.ndim - 1]  # samples and positions
+    rows = torch.arange(first, math.prod(sites), stride, device=x.device)
+    found = view[torch.unravel_index(rows, sites)]
+    return found.reshape(len(rows), module.groups, module.weight[0].numel())  # type: ignore[operator, union-attr]
 
 
 def sampled_rows(module: nn.Module, inputs: tuple[Tensor, ...], wanted: float) -> Iterator[tuple[Tensor, ...]]:
@@ -121,10 +136,11 @@ def sampled_rows(module: nn.Module, inputs: tuple[Tensor, ...], wanted: float) -
     stride = max(1, int(per_sample * count / wanted))
     while math.gcd(stride, positions or per_sample) > 1:
         stride += 1
-    per_chunk = max(1, _CHUNK_BYTES // (len(inputs) * one.numel() * one.element_size()))
+    taken = one.numel() * one.element_size() / stride  # bytes of a sample's rows
+    per_chunk = max(1, int(_CHUNK_BYTES / (len(inputs) * taken)))
     for start in range(0, count, per_chunk):
         first = -start * per_sample % stride
-        yield tuple(input_rows(module, x[start : start + per_chunk])[first::stride].float() for x in samples)
+        yield tuple(_rows_at(module, x[start : start + per_chunk], first, stride).float() for x in samples)
 
 
 def _sampled_sites(

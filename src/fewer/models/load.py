@@ -11,7 +11,7 @@ from torch import nn
 
 from fewer.core.errors import FewerError
 from fewer.models.artefact import load_artefact, load_masks, load_recipe
-from fewer.models.recipe import precisions_of
+from fewer.models.recipe import precisions_of, refuse_integers
 from fewer.models.running import input_dtype
 from fewer.models.trust import Trust, trusting
 
@@ -62,6 +62,7 @@ def load(
     from fewer.kernels.accelerate import accelerate
 
     recipe = load_recipe(run)
+    refuse_integers(recipe, run, 'load it with runtime="torch"')
     if example is None:
         if recipe.preprocess is None:
             raise FewerError(f"{run} does not say what its model's input is; give example=, a tensor of its shape")

@@ -51,6 +51,8 @@ class Recipe(_Strict):
     """Everything beside the tensors.
 
     ``tokens`` says how many tokens are merged after which transformer block, and how many in front are never merged.
+    ``integers`` says which integer method stands for a function in which module, as
+    :func:`fewer.approximate.sites.approximate` takes them.
     """
 
     schema_version: int
@@ -59,6 +61,7 @@ class Recipe(_Strict):
     units: list[UnitRecord]
     aliases: dict[str, str] = Field(default_factory=dict)
     tokens: TokenRecord | None = None
+    integers: dict[str, dict[str, str]] = Field(default_factory=dict)
     provenance: str = ""
     weights_sha256: str
     meta: dict[str, Any] = Field(default_factory=dict)
@@ -118,6 +121,20 @@ def _first_problem(error: ValidationError) -> str:
     if problem["type"] == "missing":
         return f"the key {where!r} is missing; save the run again"
     return f"{where}: {problem['msg']}"
+
+
+def refuse_integers(recipe: Recipe, run: object, what: str) -> None:
+    """Tell that integers stand for functions of a run in plain torch only, where something else was asked for.
+
+    Raises
+    ------
+    FewerError
+        For a run that was made with ``--approximate``.
+    """
+    if recipe.integers:
+        raise FewerError(
+            f"{run} was made with --approximate, and integers stand for its functions in plain torch only: {what}"
+        )
 
 
 def precisions_of(recipe: Recipe) -> dict[str, str]:

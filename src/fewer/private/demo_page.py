@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fewer.private.circuit import Circuit
-from fewer.private.demo import BUDGET, Outcome
+from fewer.private.demo_run import BUDGET, Outcome
 from fewer.private.price import Prices, step_ms
 from fewer.private.trial import Trial
 from fewer.reports.page import Chart, Page, Picture, Section, Series, Table, Tile, png_text
@@ -27,7 +27,11 @@ def demo_page(o: Outcome, command: str) -> Page:
         Tile(name=f"right, {where}, {BUDGET}", value=f"{n['encrypted_right_cheap']:.1%}", note=shown),
     ]
     if seal:
-        tiles.append(Tile(name="time of one image", value=f"{n['ms']:.0f} ms", note="measured here, on the server"))
+        tiles.append(
+            Tile(
+                name="time of one image", value=f"{n['ms']:.0f} ms", note="processor time of one thread, measured here"
+            )
+        )
         tiles.append(Tile(name=f"time at {BUDGET}", value=f"{n['ms_cheap']:.0f} ms", note=n["way"]))
     same = "the same class as the same circuit in the clear"
     told = f"{n['same_class']:.0%} of {len(o.labels)} images get {same}"
@@ -79,8 +83,8 @@ def _layers(o: Outcome, seal: bool) -> Section:
             _table(f"At {BUDGET}", o.cheap.circuit, o.prices[o.cheap.parameters.degree], o.cheap_trial),
         ],
         words=[
-            "Measured: the median over the images, in this process. Predicted: operations times what each of them took "
-            "in a calibration of some seconds before."
+            "Measured: processor time of one thread, the median over the images. Predicted: operations times what each "
+            "of them took in a calibration of some seconds before."
             if seal
             else "Predicted times are ratios that stand for no machine, as no back end was installed to be timed."
         ],

@@ -63,7 +63,9 @@ def typical(parameters: Parameters) -> Prices:
 
 
 def calibrate(parameters: Parameters, seconds: float = 10.0) -> Prices:
-    """Time every operation at every level, in turns, and take the median.
+    """Time every operation at every level, in turns, and take the median of the processor time.
+
+    Processor time, so that a busy machine does not make one ring look dearer than another that was timed later.
 
     Parameters
     ----------
@@ -79,9 +81,9 @@ def calibrate(parameters: Parameters, seconds: float = 10.0) -> Prices:
     found: dict[tuple[str, int], list[float]] = {}
 
     def timed(name: str, level: int, work: Callable[[], object]) -> object:
-        start = time.perf_counter()
+        start = time.thread_time()
         result = work()
-        found.setdefault((name, level), []).append(1e3 * (time.perf_counter() - start))
+        found.setdefault((name, level), []).append(1e3 * (time.thread_time() - start))
         return result
 
     end = time.perf_counter() + seconds

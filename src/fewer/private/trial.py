@@ -52,7 +52,7 @@ class Trial:
     scores, clear
         Results [N, outputs], decrypted and of the same circuit in the clear.
     seconds
-        Of each query on the server, without encryption and decryption.
+        Processor time of each query on the server, without encryption and decryption.
     step_ms
         Median of each step.
     depths

@@ -32,6 +32,7 @@ import torch
 from torch import nn
 
 from fewer.core.errors import FewerError
+from fewer.core.memory import keep_freed_memory
 from fewer.core.progress import SILENT, Progress, Stage
 from fewer.training.average import Average
 from fewer.training.callbacks import Callback
@@ -103,6 +104,7 @@ class Special:
     clock: Callable[[], float] = perf_counter
 
 
+@keep_freed_memory()
 def fit(
     model: nn.Module,
     objective: Objective | Sequence[Player],

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from fewer.core.duration import parse_duration
 from fewer.core.errors import FewerError
+from fewer.core.options import split_options
 from fewer.core.stamp import environment
 from fewer.models.running import evaluating
 from fewer.runtimes.folder import RUNTIME_FILE, read_record
@@ -21,9 +22,17 @@ from fewer.timing.peers import parse_peers
 from fewer.timing.prepare import Workshop
 from fewer.timing.result import BenchResult
 from fewer.timing.run import RUNTIME_LIBRARIES, Course, Extra, Progress, check_threads, is_pinned
+from fewer.timing.settings import BenchChoices, BenchSettings
 from fewer.timing.sources import open_subject
 
 __all__ = ["bench"]
+
+
+class BenchOptions(BenchChoices, total=False):
+    """What :func:`bench` can be told beside model and peers."""
+
+    calibration: Tensor | None
+    progress: Progress | None
 
 
 def bench(
@@ -32,15 +41,9 @@ def bench(
     *,
     vs: Iterable[str] | str | None = None,
     threads: Sequence[int] | None = None,
-    rounds: int | None = None,
-    extra: Mapping[str, Any] | None = None,
     images: Any = None,
-    calibration: Tensor | None = None,
-    deploy_batch: int = 1,
-    time: str | float = "20s",
-    seed: int = 0,
-    pin: bool = True,
-    progress: Progress | None = None,
+    extra: Mapping[str, Any] | None = None,
+    **options: Unpack[BenchOptions],
 ) -> BenchResult:
     """Time a model in every runtime a user could take instead, on the same input, interleaved, on this machine.
 
@@ -58,25 +61,16 @@ def bench(
         Peers or groups of `fewer.timing.peers`; by default all but the bf16 modes of torch.
     threads : sequence of int, optional
         Thread settings; by default 1 and all that this process may use.
-    rounds : int, optional
-        Rounds per setting; by default as many as fit into ``time``, 7 to 50.
-    extra : mapping, optional
-        Name to callable, run folder (Path) or `Extra`.
     images : folder, tensor or iterable, optional
         Where there is no ``example``: a batch of these is the input, and the next 32 calibrate the int8 peers. By
         default photos of installed packages, else seeded noise of the model's input size.
-    calibration : Tensor, optional
-        Other inputs for the int8 peers; with an ``example`` and without this, the example itself.
-    deploy_batch : int
-        Samples at once, where there is no ``example``.
-    time : str or float
-        Wanted time of the rounds per thread setting: ``"20s"``, ``"2min"``, or seconds.
-    seed : int
-        Chooses images, or the noise.
-    pin : bool
-        Whether the operating system holds each process to its CPUs (Linux).
-    progress : callable, optional
-        Called with (text, share done).
+    extra : mapping, optional
+        Name to callable, run folder (Path) or `Extra`.
+    **options
+        Settings by name, see :class:`~fewer.timing.settings.BenchSettings`: ``time="2min"`` or seconds, the wanted
+        time of the rounds per thread setting (20 seconds); ``rounds``, in place of it; ``deploy_batch``, samples at
+        once where there is no ``example``; ``seed``; ``pin``. And ``calibration``, other inputs for the int8 peers
+        (with an ``example`` and without this, the example itself); ``progress``, called with (text, share done).
 
     Returns
     -------
@@ -98,10 +92,12 @@ def bench(
     """
     peers = parse_peers(vs)
     settings = check_threads(threads)
-    if rounds is not None and rounds < 1:
-        raise FewerError(f"the rounds must be at least 1; got {rounds}")
+    own, named = split_options("bench", options, ("calibration", "progress"), BenchSettings.model_fields)
+    how = BenchSettings().changed(named)
+    if how.rounds is not None and how.rounds < 1:
+        raise FewerError(f"the rounds must be at least 1; got {how.rounds}")
     subject = open_subject(model)
-    inputs = make_inputs(subject, example, images, calibration, deploy_batch, seed)
+    inputs = make_inputs(subject, example, images, own.get("calibration"), how.deploy_batch, how.seed)
     extras = {name: value if isinstance(value, Extra) else Extra(value) for name, value in (extra or {}).items()}
     for name in extras:
         if name in {peer.name for peer in peers}:
@@ -111,9 +107,8 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="fewer-bench-") as folder, evaluating(subject.model):
         workshop = Workshop(subject, inputs.arguments, inputs.calibration, Path(folder), max(settings))
         workshop.judge(inputs.judged)
-        course = Course(
-            workshop, peers, extras, rounds, parse_duration(time), pin, progress or (lambda text, share: None)
-        )
+        tell = own.get("progress") or (lambda text, share: None)
+        course = Course(workshop, peers, extras, how.rounds, how.time, how.pin, tell)
         rows, repeated, notes = course.run(settings)
     return BenchResult(
         model=subject.name,
@@ -125,7 +120,7 @@ def bench(
         input_origin=inputs.origin,
         judged=max(1, len(inputs.judged)) * len(inputs.arguments[0]),
         notes=[*subject.notes, *notes],
-        environment=environment(settings, libraries=RUNTIME_LIBRARIES, pinned=is_pinned(pin)),
+        environment=environment(settings, libraries=RUNTIME_LIBRARIES, pinned=is_pinned(how.pin)),
     )
 
 

@@ -25,7 +25,7 @@ from fewer.data.preprocess import Preprocess
 from fewer.engine.prepare import on_device
 from fewer.models.artefact import WEIGHTS, load_recipe
 from fewer.models.load import load
-from fewer.models.recipe import Recipe
+from fewer.models.recipe import Recipe, refuse_integers
 from fewer.models.running import input_dtype
 from fewer.models.trust import Trust
 from fewer.quantize.qdq import InputRange, input_ranges, with_integers
@@ -133,6 +133,7 @@ def export(
     recipe = load_recipe(run)
     if to == "huggingface":
         return _hub(run, recipe, out, overwrite, architecture, trust)
+    refuse_integers(recipe, run, "no other runtime has them; see fewer.approximate.onnx for a whole integer network")
     path = _place(run, to, out, overwrite)
     example = _example(run, recipe, deploy_batch) if example is None else example
     model = load(run, architecture, trust=trust)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from fewer.core.display import Fact, Shown
 from fewer.core.errors import FewerError
 from fewer.core.files import real_path
+from fewer.core.options import split_options
 from fewer.core.plan import Plan
 from fewer.core.progress import Progress, Stage, usual_progress
 from fewer.core.reading import read_bytes
 from fewer.core.run import RunFolder
 from fewer.distillation.blocks import find_blocks
 from fewer.distillation.recover import RecoverySettings, TeacherStudent, has_fast_bf16, train_student
+from fewer.engine.choices import RecoverOptions
 from fewer.engine.judge import Judge, judge_of
 from fewer.engine.quality import QualityLike
 from fewer.engine.refit import affordable_views, can_refit, refit, room_for_views
@@ -46,6 +49,28 @@ _FIT_SHARE = 0.5  # of the time that is left, for the least squares
 _FIT_VIEWS = 2  # times the calibration images, where steps and not a time are given
 _SPARE = 1.15  # on the time that judging and saving take, as measured at the beginning
 _SAVING = 2.0  # seconds that are left for writing the files
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a recovery is told beside its settings; :func:`recover` explains each part."""
+
+    steps: int | None = None
+    views: int | None = None
+    seed: int | None = None
+    device: str | None = None
+    overwrite: bool = False
+    resume: bool = False
+    progress: Progress | None = None
+    command: str | None = None
+    forward: Forward | None = None
+    quality: QualityLike = None
+    trust: Trust = False
+
+
+ASKED = tuple(field.name for field in fields(_Asked))
+CHOICES = tuple(field.name for field in fields(RecoverySettings) if field.name not in ("seconds", "steps"))
+"""Names that :func:`recover` takes beside those of its signature."""
 
 
 @dataclass(eq=False, repr=False)
@@ -82,21 +107,11 @@ def recover(
     run: str | Path,
     time: str | float | None = "10min",
     *,
-    steps: int | None = None,
-    views: int | None = None,
+    out: str | Path | None = None,
     images: Any = None,
     model: Any = None,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
     settings: Mapping[str, Any] | None = None,
-    seed: int | None = None,
-    progress: Progress | None = None,
-    command: str | None = None,
-    forward: Forward | None = None,
-    quality: QualityLike = None,
-    trust: Trust = False,
-    device: str | None = None,
+    **options: Unpack[RecoverOptions],
 ) -> RecoveredRun:
     """Win back quality that a compression lost, by training on unlabelled images for a given time.
 
@@ -113,29 +128,23 @@ def recover(
         Run folder of :func:`fewer.compress` or :func:`fewer.apply`.
     time
         ``"90s"``, ``"10min"``, ``"1.5h"`` or seconds, on the clock, judging and saving included.
-    steps
-        Train for so many steps instead; the only way to get the same weights twice.
-    views
-        Images that the least squares learn from; 0 leaves them out. By default as many as fit into half of the time
-        and into memory; with ``steps``, twice the calibration images of the run.
-    images, model
-        By default those that the run's ``config.toml`` names; needed when they were Python objects.
     out
         Write a new run folder and leave this one as it is.
-    overwrite
-        Replace the run at ``out``; and start an interrupted recovery anew.
-    resume
-        Go on with an interrupted recovery.
+    images, model
+        By default those that the run's ``config.toml`` names; needed when they were Python objects.
     settings
         Other values of :class:`fewer.distillation.recover.RecoverySettings`, such as ``{"learning_rate": 2e-3}``.
-    seed
-        Of the views that are drawn; by default that of the run.
-    progress, command, forward, quality
-        As for :func:`fewer.compress`.
-    trust
-        Run the Python file that the run names its model by: True, or the file; see :func:`fewer.load`.
-    device
-        Where the work is done, ``cpu``, ``cuda:0`` or any other of torch; by default where the run was made.
+    **options
+        The same by name, such as ``learning_rate=2e-3`` or ``batch=8``. And how the work is done:
+
+        ``steps``: train for so many steps instead of a time; the only way to get the same weights twice. ``views``:
+        images that the least squares learn from; 0 leaves them out, and by default they are as many as fit into half
+        of the time and into memory, with ``steps`` twice the calibration images of the run. ``seed`` of the views
+        that are drawn, and ``device`` (``cpu``, ``cuda:0`` or any other of torch): by default those of the run.
+
+        ``overwrite``: replace the run at ``out``, and start an interrupted recovery anew. ``resume``: go on with it.
+        ``progress``, ``command``, ``forward`` and ``quality`` are as for :func:`fewer.compress`, ``trust`` as for
+        :func:`fewer.load`.
 
     Returns
     -------
@@ -156,37 +165,39 @@ def recover(
     from fewer.core.duration import parse_duration
 
     began = perf_counter()
-    if views is not None and views < 0:
-        raise FewerError(f"the number of views must be 0 or more; got {views}")
-    seconds = None if steps is not None or time is None else parse_duration(time)
-    wanted = RecoverySettings(seconds=seconds, steps=steps, **{"bf16": has_fast_bf16(), **(settings or {})})
-    progress = progress or usual_progress()
+    own, named = split_options("recover", {**(settings or {}), **options}, ASKED, CHOICES)
+    ask = _Asked(**own)
+    if ask.views is not None and ask.views < 0:
+        raise FewerError(f"the number of views must be 0 or more; got {ask.views}")
+    seconds = None if ask.steps is not None or time is None else parse_duration(time)
+    wanted = RecoverySettings(seconds=seconds, steps=ask.steps, **{"bf16": has_fast_bf16(), **named})
+    progress = ask.progress or usual_progress()
     source = RunFolder.open(run)
     check_finished(source)
     elsewhere = out is not None and real_path(out) != real_path(source.path)
     with ExitStack() as stack:
         with progress.stage("match", None) as stage:
-            with trusting(trust):
-                work = open_run(source, model, images, forward, quality, seed, device)
+            with trusting(ask.trust):
+                work = open_run(source, model, images, ask.forward, ask.quality, ask.seed, ask.device)
             stage.advance()
-        place = RunFolder.create(out, overwrite=overwrite, resume=resume) if out and elsewhere else RunFolder.edit(run)
-        folder = stack.enter_context(place)
-        if resume and not elsewhere and _is_done(folder, work.recipe):
+        how = {"overwrite": ask.overwrite, "resume": ask.resume}
+        folder = stack.enter_context(RunFolder.create(out, **how) if out and elsewhere else RunFolder.edit(run))
+        if ask.resume and not elsewhere and _is_done(folder, work.recipe):
             folder.clear_scratch()
             return _recovered(folder, work, RunReport.from_json(folder.read_text("report_json")))
-        checkpoint = _scratch(folder, overwrite, resume, elsewhere)
+        checkpoint = _scratch(folder, ask.overwrite, ask.resume, elsewhere)
         start = work.recipe.weights_sha256
-        folder.log("recovering", command=command or "", budget_seconds=seconds, steps=steps, start=start)
+        folder.log("recovering", command=ask.command or "", budget_seconds=seconds, steps=ask.steps, start=start)
         with progress.stage("judge", None) as stage:
             work.judge = judge_of(work.prepared, work.settings, work.prepared.heldout)
             judging = perf_counter()
             before = work.measure()
             reserve = _SPARE * (perf_counter() - judging) + _SAVING
             stage.advance()
-        fit = _learn(work, wanted, views, began, reserve, checkpoint, progress)
+        fit = _learn(work, wanted, ask.views, began, reserve, checkpoint, progress)
         after = work.measure() if fit.improved else before
         with progress.stage("save", None) as stage:
-            report = _report(work, fit, before, after, perf_counter() - began, command)
+            report = _report(work, fit, before, after, perf_counter() - began, ask.command)
             _save(folder, work, report, fit, source if elsewhere else None)
             stage.advance()
         folder.log("recovered", before=report_error(report, "before"), after=report_error(report, "after"))

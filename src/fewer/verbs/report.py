@@ -7,7 +7,7 @@ from pathlib import Path
 from fewer.core.errors import FewerError
 from fewer.core.run import RunFolder
 from fewer.reports import RunReport, write
-from fewer.reports.compression.data import RuntimeRow, Runtimes
+from fewer.reports.compression.parts import RuntimeRow, Runtimes
 from fewer.reports.page import Page, is_page
 from fewer.timing.result import BenchResult, Row
 

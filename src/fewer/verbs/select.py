@@ -10,10 +10,12 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from typing_extensions import Unpack
 
 from fewer.core.budget import Budget, parse_budgets
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, real_path
+from fewer.core.options import RunOptions, split_options
 from fewer.core.progress import Progress, usual_progress
 from fewer.data.images import list_images, printable, why_no_name
 from fewer.selection.embed import Embedded, EmbedJob, embed
@@ -24,12 +26,15 @@ from fewer.selection.labels import Returned, read_labels
 from fewer.selection.methods import METHODS, check_method
 from fewer.selection.plan import Asked, QueuePlan, Skipped
 from fewer.selection.rounds import Known, Wanted
+from fewer.selection.settings import SelectOptions, SelectSettings
 from fewer.selection.uncertainty import cold_start
 from fewer.tasks import task_that_warms_up
 
 __all__ = ["Selected", "select"]
 
 FEATURES = "fewer/dinov2-small"
+OWN = (*RunOptions.__annotations__, "labels", "predictions")
+"""Options that are no settings."""
 WARM_UP = "warm-up"
 """Features of a network of a task that is warmed up on the pool first; also the folder that it is kept in."""
 
@@ -69,20 +74,9 @@ def select(
     out: str | Path,
     method: str = "coverage",
     features: Any = None,
-    layer: str | None = None,
-    input_size: int | None = None,
-    labels: str | Path | None = None,
-    predictions: str | Path | None = None,
-    to: Sequence[str] = ("labelstudio", "coco"),
-    seed: int = 0,
-    batch: int = 32,
-    backend: str = "thread",
-    workers: int | None = None,
     proceed: bool = False,
-    resume: bool = False,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-    command: str | None = None,
+    settings: SelectSettings | None = None,
+    **options: Unpack[SelectOptions],
 ) -> Selected:
     """Choose the images of a pool that should be labelled first, and write the queue down.
 
@@ -100,28 +94,18 @@ def select(
         Model spec or module whose features describe the images (``fewer/dinov2-small`` by default); ``warm-up`` for a
         segmentation network that learns from the pool's images first, without labels; or an ``.npy`` file [N, d] with
         one row per image in the order of the sorted relative paths.
-    layer
-        Layer of the model whose output is pooled.
-    input_size
-        Side of the model's input in pixels; the model's own by default.
-    labels
-        Labels that came back: see :func:`fewer.selection.labels.read_labels`.
-    predictions
-        Predictions of a model trained meanwhile: see :func:`fewer.selection.predictions.read_predictions`.
-    to
-        Exports, see :data:`fewer.selection.export.FORMATS`.
-    seed
-        The same seed gives the same queue.
-    batch, backend, workers
-        Of the embedding.
     proceed
         A further round of the queue in ``out``.
-    resume, overwrite
-        Go on with an interrupted first round, or throw an old queue away.
-    progress
-        Is told about the stages.
-    command
-        The command line, for the page.
+    settings
+        All settings in one object; see :class:`~fewer.selection.settings.SelectSettings`.
+    **options
+        Single settings by name, which go over ``settings``: ``layer`` and ``input_size`` of the model that gives
+        features, ``to`` (exports, see :data:`fewer.selection.export.FORMATS`), ``seed``, and ``batch``, ``backend``
+        and ``workers`` of the embedding. And what a round can be given:
+
+        ``labels`` that came back, see :func:`fewer.selection.labels.read_labels`; ``predictions`` of a model trained
+        meanwhile, see :func:`fewer.selection.predictions.read_predictions`; ``resume`` and ``overwrite``, to go on
+        with an interrupted first round, or throw an old queue away; ``progress``, and ``command`` for the page.
 
     Raises
     ------
@@ -135,17 +119,22 @@ def select(
     >>> fewer.select("pool/", "labels=100", out="queue/").chosen[0].name  # doctest: +SKIP
     'b/0423.png'
     """
-    progress, began = progress or usual_progress(), perf_counter()
-    wanted = Wanted(method, one_budget(budget), seed)
+    own, named = split_options("select", options, OWN, SelectSettings.model_fields)
+    how = (settings or SelectSettings()).changed(named)
+    progress, began = own.get("progress") or usual_progress(), perf_counter()
+    labels, predictions = own.get("labels"), own.get("predictions")
+    resume, overwrite = own.get("resume", False), own.get("overwrite", False)
+    wanted = Wanted(method, one_budget(budget), how.seed)
     check_method(method)
-    spread = Spread(batch, backend, workers)
-    _check_numbers(seed, {"batch": batch, "input size": input_size, "number of workers": workers})
-    check_formats(to)
+    spread = Spread(how.batch, how.backend, how.workers)
+    numbers = {"batch": how.batch, "input size": how.input_size, "number of workers": how.workers}
+    _check_numbers(how.seed, numbers)
+    check_formats(how.to)
     if pool is None and not proceed:
         raise FewerError("which pool? give a folder of images, for example: fewer select photos/ --budget labels=100")
     with QueueFolder.create(out, proceed=proceed, resume=resume, overwrite=overwrite) as queue:
         queue.begin_round(resume=resume)
-        config = _config(queue, pool, features, layer, input_size, seed)
+        config = _config(queue, pool, features, how.layer, how.input_size, how.seed)
         root = Path(config["pool"])
         with progress.stage("list", None) as stage:
             names, gone, unnamed = _names(queue, root)
@@ -161,7 +150,7 @@ def select(
         plan = _finished(plan, unnamed, perf_counter() - began)
         with progress.stage("write", None) as stage:
             lost = [asked.name for asked in plan.waiting() if not can_open(root / asked.name)]
-            written = _write(queue, plan, known, to, command, set(lost))
+            written = _write(queue, plan, known, how.to, own.get("command"), set(lost))
             queue.end_round()
             stage.advance()
         written = [queue.home / path.relative_to(queue.path) for path in written]

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import Unpack
+
 from fewer.core.curve import CurveSet
 from fewer.core.display import Fact, Shown, counted
-from fewer.core.progress import Progress, usual_progress
+from fewer.core.options import RunOptions, split_options
+from fewer.core.progress import usual_progress
 from fewer.core.run import RunFolder
+from fewer.engine.choices import SenseOptions
 from fewer.engine.prepare import prepare
 from fewer.engine.run import Request
 from fewer.engine.sense import resolved, sense_curves
 from fewer.engine.settings import Settings
 from fewer.engine.work import Work
-from fewer.models.running import Forward
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,17 +59,14 @@ def sense(
     *,
     out: str | Path,
     settings: Settings | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-    progress: Progress | None = None,
-    forward: Forward | None = None,
+    **options: Unpack[SenseOptions],
 ) -> SensedRun:
     """Measure the distortion of every option of every unit and keep the curves; any budget can then be planned from
     them.
 
     Parameters
     ----------
-    model, images, settings, overwrite, resume, progress, forward
+    model, images, settings, **options
         As for :func:`fewer.compress`.
     out
         Run folder.
@@ -81,14 +81,15 @@ def sense(
     >>> import fewer
     >>> curves = fewer.sense("fewer/mobilenet-v2", "photos/", out="run/").curves  # doctest: +SKIP
     """
-    settings, progress = (settings or Settings()).for_metrics(()), progress or usual_progress()
-    with RunFolder.create(out, overwrite=overwrite, resume=resume) as run:
-        run.write_config(Request(model, images, (), settings).config())
+    own, named = split_options("sense", options, (*RunOptions.__annotations__, "forward"), Settings.model_fields)
+    chosen, progress = (settings or Settings()).changed(named).for_metrics(()), own.get("progress") or usual_progress()
+    with RunFolder.create(out, overwrite=own.get("overwrite", False), resume=own.get("resume", False)) as run:
+        run.write_config(Request(model, images, (), chosen).config())
         with progress.stage("match", None) as stage:
-            prepared = prepare(model, images, settings, forward)
-            settings = resolved(prepared, settings)
+            prepared = prepare(model, images, chosen, own.get("forward"))
+            chosen = resolved(prepared, chosen)
             stage.advance()
-        sensed = sense_curves(Work(prepared, settings, progress), ledger_path=run.scratch() / "ledger.jsonl")
+        sensed = sense_curves(Work(prepared, chosen, progress), ledger_path=run.scratch() / "ledger.jsonl")
         run.write_curves(sensed.curves)
         run.log("sensed", **sensed.facts)
         return SensedRun(sensed.curves, prepared.matched.table(), sensed.facts, run.home)

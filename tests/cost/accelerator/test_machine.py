@@ -106,3 +106,11 @@ def test_wrong_machines_are_told(tmp_path) -> None:
         Machine("m", sparsity="blocs")
     (tmp_path / "ours.toml").write_text("rows = 8\ncolumns = 4\nsource = 'mine'\n")
     assert load_machine(tmp_path / "ours.toml").rows == 8
+
+
+def test_channels_of_a_depthwise_convolution_do_not_share_the_array() -> None:
+    machine = load_machine("datacentre")
+    depthwise = Unit("d", "conv2d", (96, 1, 3, 3), groups=96, positions=784)
+    one = Unit("o", "conv2d", (1, 1, 3, 3), positions=784)
+    whole, single = (option_work(unit, [Option("dense", precision="int8")], machine)[0] for unit in (depthwise, one))
+    assert whole.compute == 96 * single.compute and whole.dram_bytes == 96 * single.dram_bytes

@@ -163,3 +163,21 @@ def test_endpoint_and_local_model_speak_the_same_protocol():
 def test_opposite_faults_of_one_aspect():
     assert says("It is oversaturated.", "faded") is False and says("It is dull.", "faded") is True
     assert says("It is sharp.", "blurry") is False and says("A cat.", "blurry") is None
+
+
+def test_no_answer_is_the_likely_one_whatever_the_image_shows():
+    """For every claim as many yes as no, and no answer to a how or what that is more frequent than the next one."""
+    from collections import Counter
+
+    rng = np.random.default_rng(3)
+    truths = [Truth(f"{i}.png", "p", draw_recipe(rng, clean=0.3)) for i in range(300)]
+    made = convert(simulate(truths, make_raters(3, 1), 1), kinds=("what-how", "yes-no"), choices=False)
+    asked: dict[str, Counter] = {}
+    for record in made.records:
+        asked.setdefault(record.turns[0][0].removeprefix("<image>\n"), Counter())[record.turns[0][1]] += 1
+    for question in ("Is this image blurry?", "Is this image noisy?", "Is this image pixelated?"):
+        assert asked[question]["Yes"] == asked[question]["No"] > 5
+    for question, answers in asked.items():
+        if question.startswith(("How", "What")) and len(answers) > 1:
+            first, second = (count for _, count in answers.most_common(2))
+            assert first == second

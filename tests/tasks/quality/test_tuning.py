@@ -60,7 +60,7 @@ def test_a_tiny_model_learns_to_see_light_and_its_run_is_read_back(talk):
     ids = torch.tensor([again.words.encode("How is the light?\nbright")])
     seen = torch.from_numpy(again.pictures(talk)("0.png")[None])
     assert torch.allclose(
-        again.model(seen, ids, torch.ones_like(ids)), done.model(seen, ids, torch.ones_like(ids)), atol=1e-5
+        again.model(seen, ids, torch.ones_like(ids)), done.model(seen, ids, torch.ones_like(ids)), atol=1e-3
     )
     (talk / "run" / "model.safetensors").write_bytes(b"x")
     with pytest.raises(FewerError, match="damaged"):

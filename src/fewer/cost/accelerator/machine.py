@@ -86,6 +86,11 @@ class Machine:
             raise FewerError(f"machine {self.name!r}: the balance is a share above 0, not {self.balance}")
 
     @property
+    def mac_picojoules(self) -> float:
+        """Modelled energy of one product of bytes and its addition."""
+        return PROFILES[self.profile].run.mac["int8"]
+
+    @property
     def array(self) -> Array:
         """The array, without memory bounds (they are added here, in bytes that depend on the precision)."""
         return Array(self.rows, self.columns, self.dataflow, packs=True)
@@ -228,20 +233,36 @@ def nonlinear_cycles(numbers: float, operations: float, machine: Machine) -> flo
 
 
 def unit_products(unit: Unit, batch: int = 1) -> Product:
-    """The matrix product of a layer: positions by outputs by inputs of one output.
+    """The matrix product of a layer, or of each group of a grouped one: positions by outputs by inputs of one output.
 
     Examples
     --------
     >>> unit_products(Unit("c", "conv2d", (16, 16, 3, 3), positions=1024))
     Product(m=1024, n=16, k=144, density=1.0, block=(16, 16))
     """
-    return Product(max(1, round(unit.positions * batch)), unit.rows, unit.cols)
+    return Product(max(1, round(unit.positions * batch)), max(1, unit.rows // unit.groups), unit.cols)
 
 
 def option_work(unit: Unit, options: Sequence[Option], machine: Machine, *, batch: int = 1) -> list[Work]:
-    """Modelled work of every option of a layer, for curves: ``cycles`` and ``energy`` of a machine."""
-    product = unit_products(unit, batch)
-    return [work_of(product, machine, o, activation_bits=min(8, o.bits) if o.bits <= 8 else o.bits) for o in options]
+    """Modelled work of every option of a layer, for curves: ``cycles`` and ``energy`` of a machine.
+
+    Groups of a convolution read different channels, so that one goes through the array after the other.
+
+    Examples
+    --------
+    >>> one, eight = (Unit("c", "conv2d", (64, 8, 3, 3), groups=g, positions=100) for g in (1, 8))
+    >>> few = option_work(one, [Option()], Machine("m"))[0].compute
+    >>> option_work(eight, [Option()], Machine("m"))[0].compute > 3 * few
+    True
+    """
+    product, found = unit_products(unit, batch), []
+    for option in options:
+        work = work_of(
+            product, machine, option, activation_bits=min(8, option.bits) if option.bits <= 8 else option.bits
+        )
+        parts = (g * unit.groups for g in (work.compute, work.memory, work.joules, work.dram_bytes))
+        found.append(Work(*parts))
+    return found
 
 
 _FOLDER = "fewer.cost.accelerator"

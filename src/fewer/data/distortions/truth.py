@@ -12,7 +12,7 @@ from fewer.core.errors import FewerError
 from fewer.data.distortions.families import FAMILIES, STAGES, Family
 from fewer.data.distortions.filters import gaussian
 
-__all__ = ["PLACES", "Applied", "Truth", "distort", "draw_recipe", "family", "overall_level"]
+__all__ = ["PLACES", "Applied", "Truth", "coverage", "distort", "draw_recipe", "family", "overall_level"]
 
 PLACES = ("upper left", "upper right", "lower left", "lower right", "centre", "left half", "right half")
 """Regions of local distortions."""
@@ -162,6 +162,27 @@ def _mask(shape: tuple[int, ...], place: str) -> np.ndarray:
     mask = np.zeros((height, width, 1), np.float32)
     mask[rows, columns] = 1
     return gaussian(mask, max(1.0, min(height, width) / 48))
+
+
+def coverage(place: str, grid: int, side: int) -> np.ndarray:
+    """Share of each cell of a square image that a distortion in a region touches.
+
+    Parameters
+    ----------
+    place
+        One of :data:`PLACES`, or empty for the whole image.
+    grid, side
+        Cells per side, pixels per side.
+
+    Examples
+    --------
+    >>> coverage("left half", 2, 32).round(1).tolist()
+    [[1.0, 0.0], [1.0, 0.0]]
+    """
+    mask = _mask((side, side), place)[:, :, 0] if place else np.ones((side, side), np.float32)
+    edges = np.linspace(0, side, grid + 1).astype(int)
+    rows = np.add.reduceat(mask, edges[:-1], 0) / np.diff(edges)[:, None]
+    return np.add.reduceat(rows, edges[:-1], 1) / np.diff(edges)
 
 
 def draw_recipe(

@@ -47,6 +47,7 @@ SECTIONS = (
     Section("latency", "Time, predicted and measured", lambda report: report.latency),
     Section("recovery", "Recovery by training", lambda report: report.recovery, plots.recovery),
     Section("layers", "What was done to each layer", lambda report: report.units, layer_plots.allocation),
+    Section("integers", "Integers in place of functions", lambda report: report.integers),
     Section("curves", "What was measured first", lambda report: report.curves, layer_plots.curves),
     Section("additivity", "Can the plan be trusted?", lambda report: report.additivity, plots.additivity),
     Section("contest", "Which plan was taken", lambda report: report.contest, folded=True),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fewer.reports.compression.data import RunReport, RuntimeRow, Runtimes
+from fewer.reports.compression.data import RunReport
+from fewer.reports.compression.parts import RuntimeRow, Runtimes
 from fewer.reports.compression.plots import DISTORTION_AXIS, points_of
 from fewer.reports.figure import COLOUR, MARKERS, SERIES, Key, Plot, log_axis, name_axes, panel, plot
 from fewer.reports.labels import Named, label_points

@@ -10,7 +10,7 @@ from torch import nn
 
 from fewer.core.errors import FewerError
 from fewer.data.assets import package_folder
-from fewer.tasks.quality.encoders import ImageEncoder, QualityEncoder
+from fewer.tasks.quality.encoders import ImageEncoder, QualityEncoder, StatisticsEncoder
 from fewer.tasks.quality.model import QualityModel
 from fewer.tasks.quality.records import PLACEHOLDER, Record
 from fewer.tasks.quality.settings import TuneSettings
@@ -58,7 +58,10 @@ def build(
     hidden = int(language.get_input_embeddings().weight.shape[1])
     if settings.lora and settings.language != "tiny":
         language = _adapted(language, settings.lora)
-    encoders: list[nn.Module] = [QualityEncoder(settings.quality_width, settings.grid)]
+    if settings.quality_encoder == "statistics":
+        encoders: list[nn.Module] = [StatisticsEncoder(4 * settings.quality_width, settings.grid)]
+    else:
+        encoders = [QualityEncoder(settings.quality_width, settings.grid)]
     if settings.encoder != "none":
         encoders.append(_encoder(transformers, settings))
     return QualityModel(language, encoders, hidden, 1 + settings.crops), tokens

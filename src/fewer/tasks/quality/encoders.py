@@ -1,7 +1,8 @@
-"""From views to tokens: a small convolutional encoder of quality, and any vision encoder of transformers beside it."""
+"""From views to tokens: two small encoders of quality, and any vision encoder of transformers beside them."""
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from itertools import pairwise
 from typing import Any
 
@@ -9,7 +10,101 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ImageEncoder", "QualityEncoder"]
+from fewer.tasks.quality.scene import scene_statistics
+
+__all__ = ["ImageEncoder", "QualityEncoder", "StatisticsEncoder"]
+
+_ROOM = 2**29  # bytes of what frozen parts found, kept for images that come again
+
+
+class _Known:
+    """What a part without trained weights made of a view, kept while there is room: a step then costs no image."""
+
+    def __init__(self, room: int = _ROOM) -> None:
+        self.room = room
+        self._kept: dict[bytes, tuple[Tensor, ...]] = {}
+
+    def __call__(self, pixels: Tensor, make: Any) -> tuple[Tensor, ...]:
+        """``make(pixels)``, tensors [N, ...], for pixels [N, 3, H, W] in 0..1; views that are known are left out."""
+        whole = (pixels.detach() * 255).round().to(torch.uint8).cpu().numpy()
+        keys = [blake2b(view.tobytes(), digest_size=16).digest() for view in whole]
+        new = [place for place, key in enumerate(keys) if key not in self._kept]
+        fresh: dict[bytes, tuple[Tensor, ...]] = {}
+        if new:
+            with torch.no_grad():
+                made = make(pixels[new])
+            for row, place in enumerate(new):
+                fresh[keys[place]] = tuple(part[row].clone() for part in made)
+        found = [fresh[key] if key in fresh else self._kept[key] for key in keys]
+        for key, parts in fresh.items():
+            size = sum(part.numel() * part.element_size() for part in parts)
+            if size <= self.room:
+                self._kept[key] = parts
+                self.room -= size
+        return tuple(torch.stack(parts).to(pixels.device) for parts in zip(*found, strict=True))
+
+
+class StatisticsEncoder(nn.Module):
+    """Statistics of natural scenes, and two small layers that learn to read them.
+
+    Parameters
+    ----------
+    width
+        Of a token; two tokens tell of the whole view, one of each cell.
+    grid
+        Cells per side.
+    dropout
+        While it learns.
+
+    Examples
+    --------
+    >>> StatisticsEncoder(16, 2).eval()(torch.zeros(3, 3, 32, 32)).shape
+    torch.Size([3, 6, 16])
+    """
+
+    WHOLE, CELL = 753, 152
+
+    def __init__(self, width: int = 96, grid: int = 4, dropout: float = 0.36) -> None:
+        super().__init__()
+        self.width, self.grid, self.tokens = width, grid, grid * grid + 2
+        for name, size in (("whole", self.WHOLE), ("cell", self.CELL)):
+            self.register_buffer(f"{name}_mean", torch.zeros(size))
+            self.register_buffer(f"{name}_scale", torch.ones(size))
+        inner = 2 * width
+        self.read = nn.Sequential(
+            nn.Dropout(dropout * 2 / 3),
+            nn.Linear(self.WHOLE, inner),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(inner, inner),
+            nn.GELU(),
+            nn.Dropout(dropout),
+        )
+        self.look = nn.Sequential(nn.Linear(self.CELL + inner, width), nn.GELU())
+        self._known = _Known()
+
+    def settle(self, whole: Tensor, cells: Tensor) -> None:
+        """Take mean and deviation of statistics over images [N, ...]; the layers read them in these units."""
+        for name, values in (("whole", whole), ("cell", cells.flatten(0, 1))):
+            getattr(self, f"{name}_mean").copy_(values.mean(0))
+            getattr(self, f"{name}_scale").copy_(values.std(0, correction=0) + 1e-3)
+
+    def measure(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Statistics as they are, of the whole and of cells."""
+        whole, cells = self._known(pixels, lambda fresh: scene_statistics(fresh, self.grid))
+        return whole, cells
+
+    def tell(self, whole: Tensor, cells: Tensor) -> Tensor:
+        """Tokens [N, grid x grid + 2, width] of statistics."""
+        whole = ((whole - self.whole_mean) / self.whole_scale).clamp(-5, 5)  # pyright: ignore
+        cells = ((cells - self.cell_mean) / self.cell_scale).clamp(-5, 5)  # pyright: ignore
+        told = self.read(whole)
+        beside = told[:, None].expand(-1, cells.shape[1], -1)
+        return torch.cat([told.unflatten(1, (2, self.width)), self.look(torch.cat([cells, beside], 2))], 1)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Tokens [N, grid x grid + 2, width] of pixels [N, 3, H, W] in 0..1."""
+        return self.tell(*self.measure(pixels))
 
 
 class QualityEncoder(nn.Module):
@@ -78,12 +173,17 @@ class ImageEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         for parameter in model.parameters():
             parameter.requires_grad_(not frozen)
+        self._known = _Known()
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Tokens [N, grid x grid + 1, width] of pixels [N, 3, H, W] in 0..1."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            scaled = (pixels - self.mean) / self.std  # pyright: ignore[reportOperatorIssue]
-            found = self.model(pixel_values=scaled).last_hidden_state
+        """Tokens [N, grid x grid + 1, width] of pixels [N, 3, H, W] in 0..1; a frozen encoder sees no view twice."""
+        if self.frozen:
+            return self._known(pixels, lambda fresh: (self._tokens(fresh),))[0]
+        return self._tokens(pixels)
+
+    def _tokens(self, pixels: Tensor) -> Tensor:
+        scaled = (pixels - self.mean) / self.std  # pyright: ignore[reportOperatorIssue]
+        found = self.model(pixel_values=scaled).last_hidden_state
         patches = found[:, 1:]
         side = int(patches.shape[1] ** 0.5)
         patches = patches[:, : side * side].transpose(1, 2).unflatten(2, (side, side))

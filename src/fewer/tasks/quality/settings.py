@@ -38,8 +38,21 @@ class TuneSettings(LoopSettings):
     encoder: str = Field(
         default="none", description="Vision encoder beside the quality encoder: none, or a folder of transformers."
     )
-    quality_width: int = Field(default=16, ge=4, description="Channels of the first layer of the quality encoder.")
-    grid: int = Field(default=3, ge=1, le=16, description="Image tokens per side and encoder.")
+    quality_encoder: Literal["statistics", "convolutional"] = Field(
+        default="statistics",
+        description="What sees defects: statistics of scenes with two small layers, or convolutions from nothing.",
+    )
+    quality_width: int = Field(
+        default=24,
+        ge=4,
+        description="A quarter of the width of the quality encoder's tokens; channels of convolutions.",
+    )
+    clean_photos: str = Field(
+        default="",
+        description="Folder of clean photos; distorted squares of them first teach the encoder of statistics to see.",
+    )
+    distorted: int = Field(default=6000, ge=64, description="Distorted squares of these photos that it learns from.")
+    grid: int = Field(default=4, ge=1, le=16, description="Image tokens per side and encoder.")
     input_size: int = Field(default=96, ge=16, description="Side of a view in pixels.")
     crops: int = Field(default=0, ge=0, le=9, description="Crops at native resolution beside the whole image.")
     lora: int = Field(default=16, ge=0, description="Rank of LoRA in a pretrained language model; 0 trains all of it.")

@@ -95,7 +95,8 @@ def simulate_images(
 def true_questions(truths: Sequence[Truth], seed: int = 0) -> list[Question]:
     """Questions in the four quadrants of Q-Bench as far as a truth record answers them: yes-or-no, what and how.
 
-    Half of the yes-or-no questions are about a defect that is there, the other half about an aspect that is whole.
+    Half of the yes-or-no questions, and half of those that ask how an aspect is, are about a defect that is there; the
+    other half about an aspect that is whole. So whoever knows only how often an answer is right is right half the time.
     """
     rng = np.random.default_rng([seed, 6])
     found = []
@@ -118,10 +119,11 @@ def true_questions(truths: Sequence[Truth], seed: int = 0) -> list[Question]:
             options, right = _shuffled(statements(family(one.family).word)[0].word, wrong, rng)
             text = "What low-level defect does this image have?"
             add(Question(truth.image, text, options, right, "what", local))
-            aspect = family(one.family).aspect
-            scale = ASPECTS[aspect].answer
-            options, right = _shuffled(scale[2], [scale[0]], rng)
-            add(Question(truth.image, f"How is the {aspect} of this image?", options, right, "how", local))
+        wrongs = bool(rng.random() < 0.5) and bool(harmed)
+        aspect = str(rng.choice(list(harmed) if wrongs else [a for a in whole if a in aspects]))
+        scale = ASPECTS[aspect].answer
+        options, right = _shuffled(scale[2 if wrongs else 0], [scale[0 if wrongs else 2]], rng)
+        add(Question(truth.image, f"How is the {aspect} of this image?", options, right, "how", local))
         level = int(np.clip(np.rint(overall_level(truth)), 1, 5)) - 1
         wrong = [LEVELS[i] for i in range(5) if abs(i - level) > 1][:3]
         options, right = _shuffled(LEVELS[level], wrong, rng)

@@ -9,6 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,9 +18,12 @@ from fewer.core.files import atomic_write_bytes, atomic_write_text
 from fewer.core.progress import SILENT, Progress
 from fewer.core.reading import read_json
 from fewer.core.version import __version__
+from fewer.data.images import list_images
 from fewer.tasks.folders import check_out, device_of, make_folder
 from fewer.tasks.quality.building import build, memory_estimate
+from fewer.tasks.quality.encoders import StatisticsEncoder
 from fewer.tasks.quality.model import QualityModel
+from fewer.tasks.quality.pretraining import pretrain
 from fewer.tasks.quality.records import Record, read_records
 from fewer.tasks.quality.settings import TuneSettings
 from fewer.tasks.quality.talks import Pictures, Talks
@@ -30,6 +34,9 @@ from fewer.training.loop import fit
 from fewer.training.optimise import Group, Optimiser
 
 __all__ = ["Tuned", "load_tuned", "plan_tuning", "tune"]
+
+_SETTLES = 64
+"""Images whose statistics give the units of an encoder that was not taught."""
 
 FILES = ("model.safetensors", "recipe.json", "history.csv")
 
@@ -112,6 +119,7 @@ def tune(
     out: str | Path | None = None,
     settings: TuneSettings | None = None,
     start: Tuned | None = None,
+    encoder: StatisticsEncoder | None = None,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
@@ -129,6 +137,10 @@ def tune(
         See :class:`~fewer.tasks.quality.settings.TuneSettings`.
     start
         A tuned model that goes on; it is changed in place.
+    encoder
+        A quality encoder that has learnt before (:func:`~fewer.tasks.quality.pretraining.pretrain`), in place of
+        ``settings.clean_photos``. Its weights do not train on conversations, which say less than the truth that it
+        learnt.
 
     Raises
     ------
@@ -141,9 +153,12 @@ def tune(
     other = read_records(settings.high_level) if settings.high_level else []
     torch.manual_seed(settings.seed)
     model, words = (start.model, start.words) if start else build(settings, [*records, *other])
+    pictures = Pictures(_folder(data, settings), settings.input_size, settings.crops)
+    if start is None:
+        names = list(dict.fromkeys(record.image for record in [*records, *other] if record.image))[:_SETTLES]
+        _teach(model, settings, encoder, [pictures(name) for name in names], progress or SILENT)
     device = device_of(settings.device)
     model.to(device)
-    pictures = Pictures(_folder(data, settings), settings.input_size, settings.crops)
     first, second = _stages(records, other, settings, pictures, words)
     before = int(settings.steps * settings.first_share) if first is not None else 0
     counts = {"tokens": 0, "images": 0}
@@ -182,6 +197,30 @@ def tune(
     return tuned
 
 
+def _teach(
+    model: QualityModel,
+    settings: TuneSettings,
+    taught: StatisticsEncoder | None,
+    first: Sequence[np.ndarray],
+    progress: Progress,
+) -> None:
+    """Give the model an encoder that sees distortions already, and keep it so; or one in the units of these images."""
+    encoder = model.encoders[0]
+    if not isinstance(encoder, StatisticsEncoder):
+        if taught is not None or settings.clean_photos:
+            raise FewerError("only the encoder of statistics learns from photos; give --quality-encoder statistics")
+        return
+    if taught is not None:
+        encoder.load_state_dict(taught.state_dict())
+    elif settings.clean_photos:
+        more: Any = {"side": settings.input_size, "seed": settings.seed, "progress": progress}
+        pretrain(encoder, list_images(Path(settings.clean_photos)), settings.distorted, **more)
+    elif first:
+        pixels = torch.from_numpy(np.concatenate(first)).float() / 255
+        encoder.settle(*encoder.measure(pixels))
+    encoder.requires_grad_(taught is None and not settings.clean_photos)
+
+
 def _optimiser(settings: TuneSettings) -> Optimiser:
     """A pretrained language model learns at a rate of its own; one from nothing learns like the rest."""
     rate = 1.0 if settings.language == "tiny" else settings.language_rate
@@ -205,8 +244,12 @@ def _stages(
 
 
 def _kept(model: QualityModel, whole: bool) -> dict[str, Tensor]:
-    """What a run keeps: everything of a model from nothing; without the frozen weights of a pretrained one."""
+    """What a run keeps: everything of a model from nothing; without the frozen weights of a pretrained one.
+
+    The quality encoder is ours and always kept, frozen or not.
+    """
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trained |= {name for name in model.state_dict() if name.startswith("encoders.0.")}
     return {
         name: value.detach().cpu().contiguous().clone()
         for name, value in model.state_dict().items()

@@ -13,6 +13,7 @@ import numpy as np
 from fewer.core.errors import FewerError
 from fewer.core.progress import Progress, Silent
 from fewer.study.pathway import Pathway
+from fewer.study.vocabulary import statements
 from fewer.tasks.quality.convert.items import Item, check_items, parse_list
 from fewer.tasks.quality.convert.writers import KINDS, RuleWriter, Writer
 from fewer.tasks.quality.questions import Question, prompt
@@ -180,21 +181,56 @@ def _conversation(rows: list[Any], pathway: Pathway, number: int, dropped: Count
 
 
 def _balance(items: list[Item], unmentioned: bool, rng: np.random.Generator, dropped: Counter[str]) -> list[Item]:
-    """As many yes as no, drawn; of questions of one text about nothing, the first to go."""
+    """As many yes as no for every claim, drawn; of questions of one text about nothing, the first to go.
+
+    Balanced over all questions alone, "is it noisy" would still be mostly no and "is it sharp" mostly yes, and a model
+    could answer without looking at the image.
+    """
     if not unmentioned:
         gone = [item for item in items if item.unmentioned]
         dropped["not mentioned in the text"] += len(gone)
         items = [item for item in items if not item.unmentioned]
-    yes = [i for i, item in enumerate(items) if item.kind == "yes-or-no" and item.answer == "Yes"]
-    no = [i for i, item in enumerate(items) if item.kind == "yes-or-no" and item.answer == "No"]
-    more, less = (yes, no) if len(yes) > len(no) else (no, yes)
-    order = rng.permutation(len(more))
-    # what a text says is worth more than what it is silent about
-    ranked = sorted(order.tolist(), key=lambda i: items[more[i]].unmentioned)
-    out = {more[i] for i in ranked[len(less) :]}
+    groups: dict[Any, tuple[list[int], list[int]]] = {}
+    for i, item in enumerate(items):
+        if item.kind == "yes-or-no":
+            claims = statements(item.question)
+            key = (claims[0].aspect, claims[0].word) if claims else None
+            groups.setdefault(key, ([], []))[item.answer == "Yes"].append(i)
+    pairs = [pair for pair in groups.values() if all(pair)]
+    alone = [pair for pair in groups.values() if not all(pair)]  # claims that were always yes or always no, together
+    pairs.append(([i for no, _ in alone for i in no], [i for _, yes in alone for i in yes]))
+    out: set[int] = set()
+    for no, yes in pairs:
+        more, less = (yes, no) if len(yes) > len(no) else (no, yes)
+        order = rng.permutation(len(more))
+        # what a text says is worth more than what it is silent about
+        ranked = sorted(order.tolist(), key=lambda i: items[more[i]].unmentioned)
+        out |= {more[i] for i in ranked[len(less) :]}
     if out:
         dropped["left out to balance yes and no"] += len(out)
+    common = _common(items, rng)
+    if common:
+        dropped["left out, since one answer to the question was the most frequent by far"] += len(common)
+    out |= common
     return [item for i, item in enumerate(items) if i not in out]
+
+
+def _common(items: list[Item], rng: np.random.Generator) -> set[int]:
+    """Items beyond as many of a question's most frequent answer as there are of the next one.
+
+    Raters praise more aspects than they blame; "how is the noise" would be answered with low nine times of ten.
+    Questions that have one answer only, such as those of a language model, stay.
+    """
+    answers: dict[str, dict[str, list[int]]] = {}
+    for i, item in enumerate(items):
+        if item.kind != "yes-or-no":
+            answers.setdefault(item.question.lower(), {}).setdefault(item.answer.lower(), []).append(i)
+    out: set[int] = set()
+    for found in answers.values():
+        ranked = sorted(found.values(), key=len, reverse=True)
+        if len(ranked) > 1:
+            out |= {ranked[0][i] for i in rng.permutation(len(ranked[0]))[len(ranked[1]) :]}
+    return out
 
 
 def _shapes(item: Item, number: int, choices: bool, rng: np.random.Generator) -> list[Record]:

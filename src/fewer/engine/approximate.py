@@ -1,0 +1,151 @@
+"""Integers in place of softmax, activations and norms: each place is sensed alone, then a method of each is chosen."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from fewer.approximate.plan import PUBLISHED
+from fewer.approximate.sites import Site, approximate, approximated, find_sites, methods_for
+from fewer.core.allocation.allocate import allocate
+from fewer.core.curve import Curve, CurveSet
+from fewer.core.errors import FewerError
+from fewer.core.option import Option
+from fewer.core.unit import Unit
+from fewer.engine.prepare import Prepared
+from fewer.engine.work import Work
+from fewer.models.running import call, evaluating
+
+__all__ = ["Approximated", "approximate_model", "sites_of"]
+
+_IMAGES = 4
+"""Images that each method is sensed on; each of them has all tokens, heads and channels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Approximated:
+    """A model with integers in place of functions.
+
+    Attributes
+    ----------
+    plain
+        The model without them.
+    model
+        With them.
+    rows
+        One for each place: ``name``, ``function``, ``method``, ``distortion`` of it alone, ``options`` with the
+        distortion of every method, and modelled ``joules``.
+    distortion
+        Of all together, on the images that sensed them; the sum of the rows is ``predicted``.
+    images
+        So many.
+    """
+
+    plain: nn.Module
+    model: nn.Module
+    rows: list[dict[str, Any]]
+    distortion: float
+    predicted: float
+    images: int
+
+
+def sites_of(prepared: Prepared) -> list[Site]:
+    """Places of a model where integers can stand for a function.
+
+    Raises
+    ------
+    FewerError
+        When there are none.
+    """
+    found = find_sites(prepared.model, lambda model: _forward(model, prepared, prepared.sensing_images[:1]))
+    if not found:
+        raise FewerError(
+            f"{prepared.loaded.name} calls no softmax, GELU, SiLU or LayerNorm, so --approximate has nothing to do"
+        )
+    return found
+
+
+def _forward(model: nn.Module, prepared: Prepared, batch: Any) -> Any:
+    with evaluating(model):
+        return call(model, batch, prepared.forward)
+
+
+def approximate_model(work: Work, model: nn.Module) -> Approximated:
+    """Sense every method in every place of a compressed model, and put one into each.
+
+    Parameters
+    ----------
+    work
+        The model that was compressed, and ``settings.approximate``: ``best`` takes the method that changes the output
+        least, a published set takes its methods everywhere, ``energy=0.7x`` plans the mix that changes it least within
+        a share of the modelled energy of the dearest methods.
+    model
+        What became of it; left as it is.
+    """
+    prepared, wanted = work.prepared, work.settings.approximate
+    assert wanted is not None
+    batches = prepared.sensing_images[:_IMAGES].split(1)
+    sites = find_sites(model, lambda m: _forward(m, prepared, batches[0]))
+    reference = prepared.reference(batches, model)
+
+    def distortion(choices: Mapping[str, Mapping[str, str]]) -> float:
+        with approximated(model, choices):
+            parts = [reference.change(i, _forward(model, prepared, b)) for i, b in enumerate(batches)]
+        return float(np.concatenate([p.numpy() for p in parts]).mean())
+
+    sensed: list[dict[str, float]] = []
+    with work.progress.stage("integers", sum(len(methods_for(s)) for s in sites)) as stage:
+        for site in sites:
+            sensed.append({})
+            for method in methods_for(site):
+                sensed[-1][method] = distortion({site.name: {site.kind: method}})
+                stage.advance(1, site.name)
+    methods = _choose(wanted, sites, sensed)
+    choices: dict[str, dict[str, str]] = {}
+    for site, method in zip(sites, methods, strict=True):
+        choices.setdefault(site.name, {})[site.kind] = method
+    rows = [
+        {
+            "name": site.name,
+            "function": site.function,
+            "method": method,
+            "distortion": found[method],
+            "options": found,
+            "joules": site.joules(method),
+        }
+        for site, method, found in zip(sites, methods, sensed, strict=True)
+    ]
+    made = approximate(copy.deepcopy(model), choices)
+    return Approximated(model, made, rows, distortion(choices), sum(r["distortion"] for r in rows), len(batches))
+
+
+def _choose(wanted: str, sites: Sequence[Site], sensed: Sequence[Mapping[str, float]]) -> list[str]:
+    """A method for each place."""
+    if wanted in PUBLISHED:
+        return [_published(wanted, site) for site in sites]
+    if wanted == "best":
+        return [min(found, key=lambda name: found[name]) for found in sensed]
+    curves = []
+    for site, found in zip(sites, sensed, strict=True):
+        # the first option of a curve is free of distortion, so that others count what they add to the least
+        order = sorted(found, key=lambda name: found[name])
+        options = (Option(), *(Option(f"approximate:{name}") for name in order[1:]))
+        unit = Unit(f"{site.name}.{site.function}", "function", (site.numbers,))
+        cost = {"energy": np.array([site.joules(name) for name in order])}
+        curves.append((Curve(unit, options, cost, np.array([found[n] - found[order[0]] for n in order])), order))
+    dearest = sum(float(curve.cost["energy"].max()) for curve, _ in curves)
+    plan = allocate(CurveSet(tuple(curve for curve, _ in curves), came={"energy": dearest}), wanted)
+    return [order[k] for (_, order), k in zip(curves, plan.choice.tolist(), strict=True)]
+
+
+def _published(name: str, site: Site) -> str:
+    """The method of a published set; for SiLU, which none of them has, the one of the same kind."""
+    chosen = getattr(PUBLISHED[name], site.kind)
+    if site.function != "silu":
+        return chosen
+    return "shift-silu" if chosen.startswith("shift") else "table-silu"
