@@ -1,9 +1,9 @@
-"""What each integer softmax, activation and norm does to DINOv2, alone, in published sets, and in planned mixes.
+"""What integer softmaxes, activations and norms do to DINOv2: each alone, published sets, and --approximate best.
 
 Weights and everything else stay in floating point: this is about the functions alone (nonlinear.py measures networks
 whose whole forward pass is integer arithmetic). Features of MNIST digits and elpv solar cells (real images, 112 px)
 under each replacement are held against those of the model as it is: cosine of the class token, and what a linear probe
-says that was trained on the float features of other images. Mixes are planned on photos that neither set has.
+says that was trained on the float features of other images. The mix is chosen on photos that neither set has.
 
     OMP_NUM_THREADS=1 python benchmarks/approximations.py        # results/approximations.csv, goes on where it stopped
 
@@ -53,7 +53,7 @@ COLUMNS = (
     "same_answer",
     "accuracy",
 )
-MIXES = ("best", "energy=0.7x")
+MIXES = ("best",)
 
 
 def smaller(model: nn.Module) -> nn.Module:
@@ -73,13 +73,14 @@ def everywhere(sites: Sequence[Site], kind: str, method: str) -> dict[str, dict[
 def replacements(sites: Sequence[Site]) -> dict[str, dict[str, dict[str, str]] | None]:
     """What is measured; None is a mix, which is planned when its turn comes."""
     found: dict[str, dict[str, dict[str, str]] | None] = {"nothing": {}}
-    for site in {site.kind: site for site in sites}.values():
-        found |= {f"{site.kind}: {m}": everywhere(sites, site.kind, m) for m in methods_for(site)}
     for name, choice in PUBLISHED.items():
         found[f"all: {name}"] = {}
         for site in sites:
             found[f"all: {name}"].setdefault(site.name, {})[site.kind] = getattr(choice, site.kind)  # type: ignore[union-attr]
-    return found | {f"all: {mix}": None for mix in MIXES}
+    found |= {f"all: {mix}": None for mix in MIXES}
+    for site in {site.kind: site for site in sites}.values():
+        found |= {f"{site.kind}: {m}": everywhere(sites, site.kind, m) for m in methods_for(site)}
+    return found
 
 
 def mixed(prepared: Prepared, settings: Settings, mix: str) -> dict[str, dict[str, str]]:
@@ -100,7 +101,8 @@ def run(args: argparse.Namespace) -> None:
 
     @cache
     def known(data: str) -> tuple[Any, Tensor, Tensor, Tensor]:
-        train, test = (load[data](p, args.count, seed=0, preprocess=preprocess) for p in ("train", "test"))
+        counts = {"train": args.count, "test": args.tested}
+        train, test = (load[data](p, n, seed=0, preprocess=preprocess) for p, n in counts.items())
         labels = [part.labels if data == "mnist" else (part.labels >= 2).long() for part in (train, test)]
         probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
         probe.fit(features(model, train.images), labels[0])
@@ -125,7 +127,7 @@ def run(args: argparse.Namespace) -> None:
     for name, choices in replacements(sites).items():
         for data in DATA:
             common = {"model": MODEL, "side": SIDE, "replaced": name, "data": data}
-            common |= {"train": args.count, "test": args.count}
+            common |= {"train": args.count, "test": args.tested}
             if common not in table:
                 choices = mixed(prepared, settings, name.removeprefix("all: ")) if choices is None else choices
                 measure(name, choices, data, common)
@@ -139,8 +141,9 @@ def changed(model: nn.Module, choices: dict[str, dict[str, str]], images: Tensor
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=150, help="images that train the probe, and as many that test it")
-    parser.add_argument("--photos", type=int, default=4)
+    parser.add_argument("--count", type=int, default=150, help="images that train the probe")
+    parser.add_argument("--tested", type=int, default=60, help="images that test it")
+    parser.add_argument("--photos", type=int, default=2, help="that mixes are planned on")
     parser.add_argument("--fresh", action="store_true")
     run(parser.parse_args(arguments))
 

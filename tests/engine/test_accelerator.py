@@ -29,7 +29,7 @@ def test_cycles_are_planned_for_the_machine_that_was_named() -> None:
 
 def test_a_machine_that_does_not_exist_is_told() -> None:
     with pytest.raises(FewerError, match="did you mean 'edge-npu'"):
-        run("cycles=0.7x", accelerator="edge-np")
+        Settings.of({"accelerator": "edge-np"})
 
 
 def test_joules_are_those_of_the_machine_that_was_named() -> None:
@@ -49,3 +49,8 @@ def test_the_joint_preset_plans_all_steps_under_one_budget() -> None:
     done = compress(net, torch.randn(10, 3, 16, 16), "cycles=0.6x", settings=settings)
     assert done.report.verdict.met and done.report.integers
     assert {option.precision for option in done.plan.options().values()} - {"fp32"}
+    rows = {row.name: row for row in done.report.baselines}
+    assert {"plain", "functions"} <= rows.keys() and rows["functions"].note.startswith("one step of the plan alone")
+    assert not rows["functions"].met and rows["functions"].distortion < rows["plain"].distortion
+    cut = {option.sparsity > 0 for option in done.plan.options().values()}
+    assert ("cut" in rows and "bits" in rows) == (True in cut)

@@ -53,7 +53,7 @@ def test_a_run_tells_each_place_and_is_loaded_as_it_was_judged(net, images, tmp_
     assert all(r.distortion == min(r.options.values()) and len(r.options) > 1 for r in rows)
     told = {q.name: q for q in run.report.verdict.quality}
     assert 0 < told["change by integer functions"].value < 0.05
-    plain = next(b for b in run.report.baselines if b.name == "floating-point-functions")
+    plain = next(b for b in run.report.baselines if b.name == "plain")
     assert abs(plain.distortion - (run.report.verdict.distortion or 0)) < 0.05 and "first" in plain.quality
     assert "Integers in place of functions" in (tmp_path / "run" / "report.html").read_text()
     again = fewer.load(tmp_path / "run", architecture)

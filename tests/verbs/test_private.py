@@ -49,6 +49,11 @@ def test_compile_keys_and_query(tmp_path, capsys) -> None:
             ["compile", "fewer/mnist-cnn", "--images", "x", "--out", "y", "--budget", "he=-1x"],
             "asks for nothing at all",
         ),
+        (["compile", "fewer/mnist-cnn", "--images", "x", "--out", "y", "--steps", "-1"], "0 or more"),
+        (["compile", "fewer/mnist-cnn", "--images", "x", "--out", "a-file"], "is a file"),
+        (["compile", "fewer/mnist-cnn", "--images", "x", "--out", "done"], "holds a circuit already"),
+        (["query", "keys-alone", "a.png"], "keys without their public.json"),
+        (["serve", "done", "--port", "99999999"], "between 1 and 65535"),
         (["keys", "nowhere", "--out", "x"], "holds no public.json"),
         (["query", "nowhere"], "which images?"),
         (["query", "nowhere", "a.png"], "holds no keys"),
@@ -57,6 +62,11 @@ def test_compile_keys_and_query(tmp_path, capsys) -> None:
 )
 def test_what_is_missing_is_told(words, said, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-file").touch()
+    for folder, names in (("done", ["public.json"]), ("keys-alone", ["secret.key", "relin.key", "galois.key", "id"])):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).touch()
     assert main(["private", *words]) == 2
     assert said in capsys.readouterr().err
 

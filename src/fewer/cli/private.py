@@ -95,7 +95,7 @@ def _compile(model: str, images: str | None, degree: int, steps: int, budget: st
         raise FewerError("activations are fitted to images; give a folder: --images FOLDER")
     found = private_compile(
         model, images, shared.out or "", degree=degree, steps=steps, budget=budget,
-        seed=shared.seed or 0, progress=terminal_progress(),
+        seed=shared.seed or 0, overwrite=bool(shared.overwrite), progress=terminal_progress(),
     )  # fmt: skip
     if shared.json:
         as_json(found)
@@ -115,6 +115,8 @@ def _compile(model: str, images: str | None, degree: int, steps: int, budget: st
 
 
 def _serve(circuit: str, host: str, port: int) -> int:
+    if not 0 < port < 65536:
+        raise FewerError(f"a port lies between 1 and 65535; --port {port} does not")
     try:
         import uvicorn
     except ImportError:

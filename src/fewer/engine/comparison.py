@@ -38,7 +38,6 @@ __all__ = [
     "rank_correlation",
     "row_of",
     "search",
-    "without_integers",
     "without_merging",
 ]
 
@@ -133,16 +132,6 @@ def baselines(e: Evidence, judge: Judge, assembly: Assembly | None, progress: Pr
         labelled = e.quality(model) if e.quality is not None else {}
         rows.append(row_of(name, False, judge.judge(model), took, e.settings, labelled))
     return rows
-
-
-def without_integers(e: Evidence, judge: Judge) -> list[dict[str, Any]]:
-    """Where integers stand for functions: the same model with the functions in floating point."""
-    if e.approximated is None:
-        return []
-    plain = e.approximated.plain
-    labelled = e.quality(plain) if e.quality is not None else {}
-    row = row_of("floating-point-functions", True, judge.judge(plain), 0.0, e.settings, labelled)
-    return [{**row, "label": "fewer, functions in floating point"}]
 
 
 def without_merging(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, Any]]:

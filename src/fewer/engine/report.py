@@ -18,6 +18,7 @@ from fewer.engine.judge import Quality as Likeness
 from fewer.engine.judge import judge_of
 from fewer.engine.quality import interval_of, labelled_rows
 from fewer.engine.rivals import preset_of
+from fewer.engine.steps import step_rows
 from fewer.engine.worst import worst_images
 from fewer.reports import RunReport, environment
 
@@ -38,7 +39,7 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
         before = dict(e.quality(prepared.model)) if e.quality is not None else {}
         stage.advance()
     ours = _our_row(e, found, labelled)
-    rows = [ours, *comparison.without_integers(e, judge), *comparison.without_merging(e, judge, progress)]
+    rows = [ours, *step_rows(e, judge, progress), *comparison.without_merging(e, judge, progress)]
     rows += [*comparison.baselines(e, judge, assembly, progress)]
     for row in rows:
         ends = {name: interval_of(e.quality, name, value) for name, value in row["quality"].items() if name in before}

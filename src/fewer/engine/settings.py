@@ -282,6 +282,18 @@ class Settings(StrictSettings):
 
         return check_wish(value)
 
+    @field_validator("accelerator")
+    @classmethod
+    def _accelerator(cls, value: str | None) -> str | None:
+        if value is not None:
+            from fewer.cost.accelerator.machine import load_machine
+
+            try:
+                load_machine(value)
+            except FewerError as error:  # told before a model is loaded
+                raise ValueError(str(error)) from None
+        return value
+
     @field_validator("pattern")
     @classmethod
     def _pattern(cls, value: str) -> str:

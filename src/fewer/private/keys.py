@@ -18,7 +18,7 @@ from fewer.core.reading import check_size, data_limit, parse_json, read_arrays, 
 from fewer.private.circuit import Circuit, Linear, Square, Step
 from fewer.private.security import Parameters
 
-__all__ = ["Public", "load_circuit", "load_public", "load_secret", "save_circuit", "save_keys"]
+__all__ = ["Public", "check_out", "load_circuit", "load_public", "load_secret", "save_circuit", "save_keys"]
 
 CIRCUIT, PUBLIC, SECRET = "circuit.npz", "public.json", "secret.key"
 _FORMAT = 1
@@ -117,6 +117,25 @@ class Public:
         found = np.zeros(self.input_ciphertexts * self.parameters.slots)
         found[self.inputs] = image.reshape(-1)
         return found.reshape(self.input_ciphertexts, -1)
+
+
+def check_out(folder: str | Path, overwrite: bool = False) -> None:
+    """Tell before any work that a circuit cannot be written here.
+
+    Raises
+    ------
+    FewerError
+        For a file, or a folder with a circuit that may not be replaced.
+
+    Examples
+    --------
+    >>> check_out("no-such-folder")
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise FewerError(f"--out {folder} is a file; give a folder")
+    if (folder / PUBLIC).exists() and not overwrite:
+        raise FewerError(f"{folder} holds a circuit already; give another --out, or --overwrite and make keys anew")
 
 
 def save_circuit(
@@ -221,4 +240,6 @@ def load_secret(folder: str | Path) -> tuple[Public, bytes, dict[str, bytes], st
         secret, name = (folder / SECRET).read_bytes(), read_text(folder / "id", what="name of a key").strip()
     except OSError as error:
         raise FewerError(f"{folder} holds no keys ({error.strerror}); make them with: fewer private keys") from None
+    if not (folder / PUBLIC).is_file():
+        raise FewerError(f"{folder} holds keys without their {PUBLIC}; make keys anew with: fewer private keys")
     return load_public(folder), secret, keys, name

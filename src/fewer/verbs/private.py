@@ -25,6 +25,7 @@ def private_compile(
     steps: int = 0,
     budget: str | None = None,
     seed: int = 0,
+    overwrite: bool = False,
     progress: Any = None,
 ) -> dict[str, Any]:
     """Make a circuit of a trained network and write it into a folder.
@@ -46,6 +47,8 @@ def private_compile(
         :func:`~fewer.private.cheapen.cheapen`. Operations are timed for some seconds where TenSEAL is installed.
     seed
         Of that.
+    overwrite
+        Whether a circuit that is in the folder may be replaced; keys that were made for it are then of no use.
 
     Returns
     -------
@@ -66,12 +69,15 @@ def private_compile(
     from fewer.private.adapt import adapt
     from fewer.private.cheapen import check_budget
     from fewer.private.compile import approximate_activations, levels_of, pack_layers
-    from fewer.private.keys import save_circuit
+    from fewer.private.keys import check_out, save_circuit
     from fewer.private.network import read_network, run_chain
     from fewer.private.security import parameters_for
 
+    if steps < 0:
+        raise FewerError(f"steps of teaching are 0 or more, not {steps}")
     if budget is not None:
         check_budget(budget)
+    check_out(out, overwrite)
     loaded = load_model(model)
     x = images if isinstance(images, torch.Tensor) else _images(images, loaded)
     layers = read_network(loaded.model, x[:1])

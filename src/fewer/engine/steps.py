@@ -1,0 +1,66 @@
+"""Each step of a joint plan alone: what the cut, the bits and the integer functions do without the others."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from fewer.approximate.sites import approximate, approximations_of
+from fewer.core.option import Option
+from fewer.core.progress import Progress
+from fewer.engine.apply import apply_options
+from fewer.engine.comparison import row_of
+from fewer.engine.judge import Judge
+from fewer.engine.work import Work
+
+if TYPE_CHECKING:
+    from fewer.engine.evidence import Evidence
+
+__all__ = ["one_step", "step_rows"]
+
+_NOTE = "one step of the plan alone; it need not meet the budget"
+
+
+def one_step(options: Mapping[str, Option], step: str) -> dict[str, Option]:
+    """The options of a plan with one step of it: ``cut`` or ``bits``.
+
+    Examples
+    --------
+    >>> plan = {"a": Option("block:16x4", 0.5, "int8")}
+    >>> str(one_step(plan, "cut")["a"]), str(one_step(plan, "bits")["a"])
+    ('block:16x4@0.5', 'dense/int8')
+    """
+    if step == "cut":
+        return {name: replace(option, precision="fp32") for name, option in options.items()}
+    return {name: Option(precision=option.precision) for name, option in options.items()}
+
+
+def step_rows(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, Any]]:
+    """Where integers stand for functions: the steps that the plan joins, one by one, on the held-out images.
+
+    The steps are the cut, the bits, both together with functions in floating point, and integer functions in the dense
+    model. A step that the plan does not have is left out.
+    """
+    if e.approximated is None:
+        return []
+    rows = [_row(e, judge, "plain", e.approximated.plain, "fewer, functions in floating point", met=True)]
+    whole = e.plan.options()
+    cut = any(o.sparsity for o in whole.values())
+    bits = any(o.precision != "fp32" for o in whole.values())
+    for step, label in (("cut", "only the cut"), ("bits", "only the bits")) if cut and bits else ():
+        chosen = one_step(whole, step)
+        options = {name: (*e.sensed.options[name], option) for name, option in chosen.items()}
+        model, _ = apply_options(Work(e.prepared, e.settings, progress), options, chosen, title=label)
+        rows.append(_row(e, judge, step, model, label))
+    functions = approximate(copy.deepcopy(e.prepared.model), approximations_of(e.approximated.model))
+    return [*rows, _row(e, judge, "functions", functions, "only integer functions")]
+
+
+def _row(e: Evidence, judge: Judge, name: str, model: nn.Module, label: str, met: bool = False) -> dict[str, Any]:
+    labelled = e.quality(model) if e.quality is not None else {}
+    row = row_of(name, met, judge.judge(model), 0.0, e.settings, labelled)
+    return {**row, "label": label, "met": met, "note": "" if met else _NOTE}

@@ -1,0 +1,18 @@
+"""Info: a model with how its images are made, a run in any state, and folders that are neither."""
+
+from __future__ import annotations
+
+import json
+
+
+def test_a_model_says_how_its_images_are_made(fewer) -> None:
+    told = fewer("info", "net.py:net")
+    assert "3 layers can be cut" in told.out and "16" in told.out
+    found = json.loads(fewer("info", "net.py:net", "--json").out)
+    assert found["preprocess"]["input_size"] == [3, 16, 16] and len(found["layers"]) >= 3
+
+
+def test_a_folder_that_is_no_run_and_one_that_is_not_there(fewer) -> None:
+    assert fewer("info", "photos").code == 2
+    told = fewer("info", "runs/")
+    assert told.code == 2 and "the run folder runs/ does not exist" in told.err

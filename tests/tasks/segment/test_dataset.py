@@ -1,0 +1,45 @@
+"""Data sets: found as folders of images and masks, split once and for all, and told where they are none."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewer.core.errors import FewerError
+from fewer.tasks.segment.dataset import find_pictures, image_pool, mask_values, open_data
+
+
+def test_images_meet_their_masks_and_the_others_are_named(disc_data, tmp_path) -> None:
+    shutil.copytree(disc_data, tmp_path / "d")
+    (tmp_path / "d" / "masks" / "case3.png").unlink()
+    data = open_data(tmp_path / "d")
+    assert [case.name for case in data.cases] == [f"case{i}" for i in (0, 1, 2, 4, 5, 6, 7)]
+    assert [case.name for case in data.unlabelled] == ["case3"] and data.classes == {"background": 0, "foreground": 255}
+    with pytest.raises(FewerError, match="did you mean 'case2'"):
+        data.case("case22")
+
+
+def test_every_case_judges_in_one_fold(disc_data) -> None:
+    data = open_data(disc_data)
+    splits = [data.split(fold, 4, seed=3) for fold in range(4)]
+    for split in splits:
+        assert not set(split.train) & set(split.val) and len(split.train) + len(split.val) == 8
+    assert sorted(name for split in splits for name in split.val) == sorted(case.name for case in data.cases)
+    assert splits[1] == data.split(1, 4, seed=3) != data.split(1, 4, seed=4)
+
+
+def test_values_of_masks(tmp_path) -> None:
+    Image.fromarray(np.array([[0, 7], [255, 7]], np.uint8)).save(tmp_path / "m.png")
+    assert mask_values(tmp_path / "m.png") == [0, 7, 255]
+
+
+def test_a_pool_needs_no_masks_and_hidden_files_are_no_pictures(disc_data, tmp_path) -> None:
+    shutil.copy(disc_data / "images" / "case0.png", tmp_path / "a.png")
+    shutil.copy(disc_data / "images" / "case0.png", tmp_path / ".a.png")
+    (tmp_path / "notes.txt").write_text("x")
+    files = find_pictures(tmp_path)
+    assert [path.name for path in files] == ["a.png"]
+    assert [case.name for case in image_pool(files).unlabelled] == ["a"]

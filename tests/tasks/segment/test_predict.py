@@ -1,0 +1,48 @@
+"""Masks on the voxels of their images: named after them, kept unless asked, with broken images left out."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewer.core.errors import FewerError
+from fewer.tasks.segment.predict import predict
+from fewer.tasks.segment.settings import PredictSettings
+
+
+@pytest.fixture(name="photos")
+def _photos(disc_data, tmp_path):
+    shutil.copytree(disc_data / "images", tmp_path / "photos")
+    (tmp_path / "photos" / "case7.png").write_bytes(b"broken")
+    return tmp_path / "photos"
+
+
+def test_a_mask_for_each_image_and_a_word_for_each_that_is_broken(disc_run, photos, tmp_path) -> None:
+    done = predict(disc_run, photos, out=tmp_path / "masks", settings=PredictSettings(overlay=True))
+    assert [path.stem for path in done.masks] == [f"case{i}" for i in range(7)]
+    assert [path.name for path, _ in done.skipped] == ["case7.png"]
+    mask = np.asarray(Image.open(tmp_path / "masks" / "case0.png"))
+    assert mask.shape == (32, 36) and {*np.unique(mask)} <= {0, 255}
+    assert (tmp_path / "masks" / "overlays" / "case0.png").exists()
+
+
+def test_masks_are_kept_unless_they_are_replaced(disc_run, photos, tmp_path) -> None:
+    out = tmp_path / "masks"
+    predict(disc_run, photos, out=out)
+    (out / "case0.png").write_bytes(b"mine")
+    with pytest.raises(FewerError, match="exists already"):
+        predict(disc_run, photos, out=out)
+    predict(disc_run, photos, out=out, resume=True)
+    assert (out / "case0.png").read_bytes() == b"mine"
+    predict(disc_run, photos, out=out, overwrite=True)
+    assert (out / "case0.png").read_bytes() != b"mine"
+
+
+def test_masks_never_go_among_the_images(disc_run, photos) -> None:
+    with pytest.raises(FewerError):
+        predict(disc_run, photos, out=photos, overwrite=True)
+    with pytest.raises(FewerError, match="no run folder"):
+        predict(photos, photos, out=photos.parent / "masks")
