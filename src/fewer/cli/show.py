@@ -156,6 +156,9 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
             dense = f"dense model {measure(quality.dense, 3)}"
             dense += f", {interval_words(quality.dense_interval)}" if quality.dense_interval else ""
             told += f" ({dense}; {quality.note})"
+        elif not quality.higher_is_better and quality.dense:
+            # a time that stands alone says nothing: beside it the best dense model, and what each of them runs in
+            told += f" (dense model {measure(quality.dense, 3)}; {quality.note})"
         facts.add_row(quality.name, told)
     if report.model.artefact_bytes and report.model.source_bytes:
         facts.add_row(
