@@ -18,6 +18,7 @@ import csv
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,14 @@ import fewer
 from fewer.cli.config import resolve
 from fewer.core.errors import FewerError
 from fewer.core.stamp import environment
+from fewer.distortion.detection import DetectionDistance
 from fewer.distortion.outputs import Reference
 from fewer.engine.settings import Settings
 from fewer.models.spec import load_model
 from fewer.tasks.detect3d.boxes import points_in_boxes
 from fewer.tasks.detect3d.dataset import open_data
 from fewer.tasks.detect3d.demo import trained_detector
-from fewer.tasks.detect3d.loaded import detector_of
+from fewer.tasks.detect3d.loaded import detector_of, scan_tensor
 from fewer.tasks.detect3d.metrics.bands import agreement, count_bands
 from fewer.tasks.detect3d.real_frames import kitti_frames, write_frames
 from fewer.tasks.detect3d.scoring import detect_all, score_detector
@@ -82,7 +84,13 @@ def settings_of(method: str, repair: bool, args: argparse.Namespace, seed: int) 
     return resolve(chosen, preset=preset)[0] if preset else Settings.of(chosen)
 
 
-def row_of(run: Path, factor: float, method: str, repair: bool, args: argparse.Namespace, seed: int) -> dict:
+def place(work: Path, network: str, seed: int | str, factor: float | str, method: str, repair: bool) -> Path:
+    """Where a compressed detector is kept."""
+    kind = "repair" if repair else "plain"
+    return work / f"{network}-{float(factor):g}-{method.replace(' ', '')}-{kind}-{seed}"
+
+
+def row_of(run: Path, out: Path, factor: float, method: str, repair: bool, args: argparse.Namespace, seed: int) -> dict:
     """Compress and judge."""
     scans, judged = streets(args.work, STEERED_BY, 120, 0.25), open_data(streets(args.work, JUDGED_ON, 100, 1.0))
     names = judged.names[: args.judge]
@@ -91,8 +99,6 @@ def row_of(run: Path, factor: float, method: str, repair: bool, args: argparse.N
     before = DENSE[run]
     began = time.perf_counter()
     more = {"distance": Reference} if method == "output mse + dp" else {}
-    kind = "repair" if repair else "plain"
-    out = args.work / f"{run.name}-{factor:g}-{method.replace(' ', '')}-{kind}-{seed}"
     try:
         done = fewer.compress(
             str(run), str(scans), f"flops={1 / factor:.4f}x", out=out, overwrite=True,
@@ -158,11 +164,11 @@ def real_frames(runs: dict[str, Path], frames: Path, work: Path, out: Path) -> N
         for band in bands:
             facts = {"run": name, "against": "labels of 50 points or more", "band": band.name}
             rows.append(facts | {"boxes": band.objects, "again": band.found, "lost": band.missed, "new": ""})
-        for other in sorted(work.glob(f"{run.name}-*-*-*-*")):
+        for other in sorted(work.glob(f"{name}-*-*-*-*")):
             if (other / "recipe.json").exists():
                 cheap, _ = detect_all(load_model(str(other)).model, data_, list(found))
                 for band in agreement(list(found.values()), [cheap[n] for n in found], "Car"):
-                    facts = {"run": other.name.removeprefix(f"{run.name}-"), "against": name, "band": band.name}
+                    facts = {"run": other.name.removeprefix(f"{name}-"), "against": name, "band": band.name}
                     counts = {"boxes": band.objects, "again": band.found, "lost": band.missed, "new": band.spurious}
                     rows.append(facts | counts)
     write(out, tuple(rows[0]), rows)
@@ -174,6 +180,42 @@ def write(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def localities(rows: list[dict], work: Path, runs: dict[str, Path], out: Path) -> None:
+    """Which weight between place and confidence orders the compressed detectors as their AP does (Spearman).
+
+    The distortions are those of scans that neither calibrated nor are judged, without labels.
+    """
+    from scipy.stats import spearmanr
+
+    data_ = open_data(streets(work, STEERED_BY, 120, 0.25))
+    names = data_.listed("val")[:16]
+    forms: dict[str, Any] = {f"{w:g}": partial(DetectionDistance, locality=w) for w in (0.0, 0.25, 0.5, 0.75, 1.0)}
+    forms["plain"] = DetectionDistance.plain_form
+    found = []
+    for network, run in runs.items():
+        dense = detector_of(load_model(str(run)))
+        scans = [(scan_tensor(data_.points(name), dense.config),) for name in names]
+        with torch.no_grad():
+            outputs = [dense(*scan) for scan in scans]
+        distances = {name: make(outputs) for name, make in forms.items()}
+        changes: dict[str, list[float]] = {name: [] for name in forms}
+        losses = []
+        for row in rows:
+            at = place(work, network, row["seed"], row["factor"], row["method"], row["repair"] == "True")
+            if row["network"] != network or row["recover"] or not (at / "recipe.json").exists():
+                continue
+            losses.append(float(row["ap_car_dense"]) - float(row["ap_car"]))
+            model = load_model(str(at)).model
+            with torch.no_grad():
+                changed = [model(*scan) for scan in scans]
+            for name, distance in distances.items():
+                changes[name].append(sum(float(distance.change(i, one).sum()) for i, one in enumerate(changed)))
+        for name, values in changes.items():
+            facts = {"network": network, "weight of place": name, "detectors": len(losses)}
+            found.append(facts | {"spearman": round(float(spearmanr(values, losses).statistic), 3)})
+    write(out, tuple(found[0]), found)
 
 
 def plot(path: Path) -> None:
@@ -221,6 +263,7 @@ def main() -> None:
     parser.add_argument("--estimator", default="taylor", help="of methods that do not fix it")
     parser.add_argument("--recover", default="", help="such as 5min: only ours with repair, then recovered")
     parser.add_argument("--real", type=Path, help="folder of stored real frames: compare boxes there and stop")
+    parser.add_argument("--localities", action="store_true", help="hold distortions against the AP that was lost")
     parser.add_argument("--plot", action="store_true", help="draw what is there and stop")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS / "detect3d.csv")
@@ -233,12 +276,15 @@ def main() -> None:
     if args.real is not None:
         return real_frames(runs, args.real, args.work, args.out.with_name(args.out.stem + "_real.csv"))
     rows = list(csv.DictReader(args.out.open())) if args.out.exists() else []
+    if args.localities:
+        return localities(rows, args.work, runs, args.out.with_name(args.out.stem + "_localities.csv"))
     known = {tuple(row[c] for c in KEY) for row in rows}
     for network, seed, factor, method, repair in cells(args):
         key = (network, str(seed), f"{factor:g}", method, str(repair), args.recover)
         if key in known:
             continue
-        found = row_of(runs[network], factor, method, repair, args, seed)
+        out = place(args.work, network, seed, factor, method, repair)
+        found = row_of(runs[network], out, factor, method, repair, args, seed)
         rows.append(dict.fromkeys(COLUMNS, "") | dict(zip(KEY, key, strict=True)) | found)
         write(args.out, COLUMNS, rows)
         print(*rows[-1].values(), flush=True)

@@ -38,7 +38,7 @@ def streets(work: Path, seed: int, count: int, val: float) -> Path:
 def settings_of(network: str, steps: int, seed: int = 0) -> TrainSettings:
     """Of the training: a short field, cars alone, many small steps."""
     return TrainSettings(
-        network=network, size="short", classes=("Car",), steps=steps, every=max(1, steps // 5), judges=20, set_in=0,
+        network=network, size="short", classes=("Car",), steps=steps, every=max(1, steps // 5), judges=20, set_in=8,
         batch=2, seed=seed,
     )  # type: ignore[arg-type]  # fmt: skip
 
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--network", default="pointpillars")
     parser.add_argument("--scans", type=int, default=320)
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--judged", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

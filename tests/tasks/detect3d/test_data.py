@@ -146,6 +146,11 @@ def test_augmentation_keeps_points_in_boxes(kitti):
         changed = augmented(frame, np.random.default_rng(seed))
         after = points_in_boxes(changed.points, changed.objects.boxes, 0.02).sum(1)
         assert np.abs(after - before).max() <= 2
+    plain, bright = (augmented(frame, np.random.default_rng(7), shine=shine) for shine in (0.0, 0.7))
+    ratio = bright.points[:, 3] / plain.points[:, 3].clip(1e-6)
+    own = (plain.points[:, 3] > 0.01) & (bright.points[:, 3] < 1)
+    assert np.ptp(ratio[own]) < 1e-3 and abs(np.log(ratio[own][0])) <= 0.7 and ratio[own][0] != 1
+    assert np.array_equal(bright.points[:, :3], plain.points[:, :3])
     bank = ObjectBank.of([frame], ("Car",))
     bare = Frame("b", frame.points[:5] + 200, Objects())
     filled = bank.set_in(bare, {"Car": 3}, np.random.default_rng(0))

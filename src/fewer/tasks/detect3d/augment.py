@@ -80,8 +80,10 @@ def only(frame: Frame, classes: tuple[str, ...], reach: tuple[float, ...], least
     return replace(frame, objects=objects.take(inside & enough))
 
 
-def augmented(frame: Frame, rng: np.random.Generator, turn: float = 0.785, scale: float = 0.05) -> Frame:
-    """Flip left and right, turn about the sensor and scale, all of it at random.
+def augmented(
+    frame: Frame, rng: np.random.Generator, turn: float = 0.785, scale: float = 0.05, shine: float = 0.0
+) -> Frame:
+    """Flip left and right, turn about the sensor, scale and brighten, all of it at random.
 
     Parameters
     ----------
@@ -89,6 +91,8 @@ def augmented(frame: Frame, rng: np.random.Generator, turn: float = 0.785, scale
         Largest angle in radians.
     scale
         Largest change of the size.
+    shine
+        Largest change of the intensities: the logarithm of a factor for all points of the scan.
 
     Examples
     --------
@@ -108,4 +112,6 @@ def augmented(frame: Frame, rng: np.random.Generator, turn: float = 0.785, scale
     points[:, :3] *= factor
     boxes = turned(boxes, angle)
     boxes[:, :6] *= factor
+    if shine > 0 and points.shape[1] > 3:
+        points[:, 3] = np.minimum(points[:, 3] * np.exp(rng.uniform(-shine, shine)), 1)
     return replace(frame, points=points, objects=Objects(boxes, frame.objects.classes))

@@ -41,6 +41,11 @@ class TrainSettings(LoopSettings):
     set_in: int = Field(default=12, ge=0, description="Cars that a scan is filled up to with those of other scans.")
     objects: str | None = Field(default=None, description="Further data whose objects are set in, such as real scans.")
     turn: float = Field(default=0.4, ge=0, description="Largest random turn of a scan, radians.")
+    shine: float = Field(
+        default=0.0,
+        ge=0,
+        description="Largest random change of intensities, as a factor's logarithm; for other sensors.",
+    )
     least_points: int = Field(default=3, ge=0, description="Points that an object needs to be learnt.")
     judges: int = Field(default=24, ge=1, description="Scans that a validation looks at; the end is judged on all.")
 

@@ -112,7 +112,12 @@ class ScanSampler:
         counts = {name: settings.set_in if name == "Car" else rare for name in config.classes}
         for at in rng.integers(len(self.frames), size=settings.batch):
             frame = self.bank.set_in(self.frames[int(at)], counts, rng)
-            frame = only(augmented(frame, rng, settings.turn), config.classes, config.reach, settings.least_points)
+            frame = only(
+                augmented(frame, rng, settings.turn, shine=settings.shine),
+                config.classes,
+                config.reach,
+                settings.least_points,
+            )
             scans.append(torch.from_numpy(np.ascontiguousarray(frame.points, dtype=np.float32)))
             boxes.append(torch.from_numpy(np.asarray(frame.objects.boxes, dtype=np.float32).reshape(-1, 7)))
             labels.append(torch.tensor([config.classes.index(n) for n in frame.objects.classes], dtype=torch.long))
