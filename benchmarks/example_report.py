@@ -1,4 +1,4 @@
-"""The report whose first screen stands in the README: a small network for digits, with accuracy before and after.
+"""A report with labels: a small network for digits, with accuracy before and after.
 
     python benchmarks/example_report.py --out run-digits
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import fewer
+import fewer as library
 from fewer.cli.app import VERBS, app_for
 
 NAMES = {"eval": "eval_", "list": "list_"}
@@ -33,6 +33,20 @@ from fewer.cli.app import app_for
 app_for([])
 assert not {"torch", "fewer.cli.compress", "fewer.verbs.compress"} & set(sys.modules)
 """
-    source = Path(fewer.__file__).resolve().parents[1]
+    source = Path(library.__file__).resolve().parents[1]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(source), *filter(None, sys.path)])}
     subprocess.run([sys.executable, "-c", code], env=env, check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["recover", "run", "--rate=1"], "unknown option: --rate; here it is called --learning-rate"),
+        (["train", "d", "--task=classify", "--lr=1"], "here it is called --learning-rate"),
+        (["bench", "run", "--seconds=3"], "here it is called --time"),
+        (["compress", "m", "--output=x"], "here it is called --out"),
+    ],
+)
+def test_a_name_from_elsewhere_is_translated(fewer, words, told: str) -> None:
+    found = fewer(*words)
+    assert found.code == 2 and told in found.err

@@ -11,6 +11,7 @@ from functools import cache
 import pytest
 
 from fewer.cli.app import VERBS, app_for
+from fewer.cli.help import SYNONYMS
 from fewer.tasks import TASKS
 
 MEANINGS = {
@@ -42,26 +43,6 @@ OTHER = {
     ("study", "--per-rater"): "images that a person looks at",
 }
 """Flags whose help has such words and means something else, and why."""
-
-SYNONYMS = {
-    "--time": ("--seconds", "--minutes", "--duration", "--max-time"),
-    "--learning-rate": ("--rate", "--lr"),
-    "--batch": ("--batch-size", "--bs", "--samples-per-step"),
-    "--deploy-batch": ("--images-per-call",),
-    "--threads": ("--num-threads", "--thread"),
-    "--workers": ("--jobs", "--num-workers"),
-    "--out": ("--output", "--output-dir", "--save"),
-    "--overwrite": ("--force", "--replace"),
-    "--quiet": ("--silent",),
-    "--optimiser": ("--optimizer",),
-    "--validate-share": ("--holdout", "--val-share"),
-    "--all-data": ("--all-cases", "--all-people", "--all-scans", "--all"),
-    "--input-size": ("--side", "--resolution", "--image-size"),
-    "--pattern": ("--patterns",),
-    "--images": ("--photos", "--pictures-folder"),
-    "--checkpoint": ("--weights",),
-}
-"""Names that people might give to what has a name already."""
 
 KINDS = {
     "--threads": "bench times several settings, so it takes 1,4 as well as 1",

@@ -171,6 +171,12 @@ def test_codes_are_guessed_slowly_and_requests_are_limited(make):
     assert study.codes["rater-0001"] not in (study.store.folder / FILE).read_bytes().decode("latin1")
 
 
+def test_a_laboratory_behind_one_address_logs_in_at_once(make):
+    study = make(raters=30)
+    for rater in sorted(study.codes)[:30]:
+        assert study.client(rater).get("/next").status_code in (200, 303)
+
+
 def test_warning_and_pause(make):
     study = make(forms=("acr", "yes-no"), warn_after=2, pause_after=3, pause_seconds=60.0)
     client = study.client("rater-0001")

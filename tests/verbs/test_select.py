@@ -326,3 +326,11 @@ def test_a_budget_beyond_the_pool_names_the_files_that_were_left_out(ask, pool):
     assert_refused(r"at most labels=\d+; left out are caf.*UTF-8", ask, f"labels={count}")
     (pool / "broken.png").write_bytes(b"no picture")
     assert_refused(r"at most labels=\d+; left out are broken\.png", ask, f"labels={count}")
+
+
+def test_a_budget_without_a_name_is_one_of_labels():
+    from fewer.verbs.select import one_budget
+
+    for text in ("8", " 5%"):
+        with pytest.raises(FewerError, match=f"write labels={text.strip()}"):
+            one_budget(text)

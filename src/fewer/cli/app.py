@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Group, MissingArgumentError, UnknownCommandError
 
-from fewer.cli.help import ALL, COMMON, GROUPS, CommonOnly, closing_words, full_help, group_of
+from fewer.cli.help import ALL, COMMON, GROUPS, CommonOnly, closing_words, full_help, group_of, right_name
 from fewer.core.errors import near_match
 from fewer.core.version import __version__
 
@@ -121,6 +121,20 @@ def explain(error: CycloptsError, words: list[str]) -> str:
         name = error.argument.name
         if not name.startswith("-"):
             return f"fewer {verb} needs {'an' if name[0] in 'AEIOU' else 'a'} {name}; {see}"
+    if meant := _meant(error, verb, words):
+        return f"unknown option: {meant[0]}; here it is called {meant[1]}; {see}"
     sentence = " ".join(str(error).split()).rstrip(".?")
     sentence = sentence.replace(". Did you mean", "; did you mean").replace("Unused Tokens", "too many words")
     return f"{sentence[:1].lower()}{sentence[1:]}{'?' if 'did you mean' in sentence else ''}; {see}"
+
+
+def _meant(error: CycloptsError, verb: str, words: Sequence[str]) -> tuple[str, str] | None:
+    """An option that the verb has by another name, and that name."""
+    if not verb or not str(error).startswith("Unknown option"):
+        return None
+    arguments = app_for(list(words))[verb].assemble_argument_collection()
+    known = [name for argument in arguments for name in argument.names]
+    given = [word.partition("=")[0] for word in words if word.startswith("--")]
+    wrong = next((word for word in given if word not in known), "")
+    right = right_name(wrong, known)
+    return (wrong, right) if right is not None else None

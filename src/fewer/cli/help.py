@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["ALL", "COMMON", "EXAMPLES", "GROUPS", "CommonOnly", "closing_words", "full_help", "group_of", "plain_help"]
+__all__ = [
+    "ALL", "COMMON", "EXAMPLES", "GROUPS", "SYNONYMS", "CommonOnly", "closing_words", "full_help", "group_of",
+    "plain_help", "right_name",
+]  # fmt: skip
 
 ALL = "--help-all"
 
@@ -68,6 +71,38 @@ EXAMPLES = {
     "list": ("fewer list models", "fewer list tasks"),
 }
 """Commands at the end of a verb's help. They are checked like those of the documentation."""
+
+
+SYNONYMS = {
+    "--time": ("--seconds", "--minutes", "--duration", "--max-time"),
+    "--learning-rate": ("--rate", "--lr"),
+    "--batch": ("--batch-size", "--bs", "--samples-per-step"),
+    "--deploy-batch": ("--images-per-call",),
+    "--threads": ("--num-threads", "--thread"),
+    "--workers": ("--jobs", "--num-workers"),
+    "--out": ("--output", "--output-dir", "--save"),
+    "--overwrite": ("--force", "--replace"),
+    "--quiet": ("--silent",),
+    "--optimiser": ("--optimizer",),
+    "--validate-share": ("--holdout", "--val-share"),
+    "--all-data": ("--all-cases", "--all-people", "--all-scans", "--all"),
+    "--input-size": ("--side", "--resolution", "--image-size"),
+    "--pattern": ("--patterns",),
+    "--images": ("--photos", "--pictures-folder"),
+    "--checkpoint": ("--weights",),
+}
+"""Names by which people know a flag from elsewhere. No verb has them, and the hint gives the right one."""
+
+
+def right_name(flag: str, known: Sequence[str]) -> str | None:
+    """The flag of a verb that somebody meant by a name from elsewhere.
+
+    Examples
+    --------
+    >>> right_name("--lr", ["--learning-rate"]), right_name("--lr", ["--out"])
+    ('--learning-rate', None)
+    """
+    return next((name for name, others in SYNONYMS.items() if flag in others and name in known), None)
 
 
 class CommonOnly:

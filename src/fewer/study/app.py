@@ -74,10 +74,12 @@ class _Pages:
     def login(self, request: Request, code: Annotated[str, Form(max_length=100)] = "") -> Response:
         """Start a session."""
         client = request.client.host if request.client else ""
-        if not self.logins.allows(client):
+        # wrong codes are counted, right ones are not: a laboratory of fifty people has one address
+        if not self.logins.open(client):
             return self.error("too many attempts; wait a minute", 429)
         made = self.store.login(code)
         if made is None:
+            self.logins.allows(client)
             return self.page("login", 403, problem="This code is not known. Look at your invitation again.")
         response = _go("/next")
         response.set_cookie(COOKIE, made[0], max_age=7 * 86400, httponly=True, samesite="strict", secure=self.secure)

@@ -43,6 +43,11 @@ class Limit:
         self.rate, self.size, self.clock, self.most = per_minute / 60, float(per_minute), clock, most
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
+    def open(self, key: str) -> bool:
+        """Whether one more request may come; it is not counted."""
+        left, when = self._left.get(key, (self.size, 0.0))
+        return key not in self._left or left + (self.clock() - when) * self.rate >= 1
+
     def allows(self, key: str) -> bool:
         """Whether one more request may come; it is counted."""
         now = self.clock()

@@ -52,7 +52,7 @@ def _table(result: BenchResult, threads: int, wide: bool) -> Table:
     heading = "1 thread" if threads == 1 else f"{threads} threads"
     table = Table(box=None, padding=(0, 1), pad_edge=True, header_style="bold", collapse_padding=False)
     table.add_column(heading, overflow="fold")
-    for name in ("ms", "spread", "CPU ms", "vs eager", "vs best", "peak MB", "error"):
+    for name in ("ms", "spread", "CPU ms", "vs eager", "vs best", "peak MB", "distortion"):
         table.add_column(name, justify="right", no_wrap=True)
     if wide:
         table.add_column("load s", justify="right", no_wrap=True)
@@ -75,7 +75,7 @@ def _cells(result: BenchResult, row: Row, wide: bool) -> list[str | Text]:
         _times(result.versus_eager(row), result.noisy_against_eager(row)),
         "best" if best is row else _times(result.versus_best(row), noisy or (best is not None and best.wall.noisy)),
         _megabytes(row.memory_bytes),
-        _error(row.relative_error),
+        _distortion(row.relative_error),
     ]
     if wide:
         load = "" if row.load_s is None else _number(row.load_s)
@@ -91,7 +91,8 @@ def _notes(result: BenchResult) -> Iterable[str]:
         "precision; medians over rounds, so a ratio can differ a little from that of the medians."
     )
     yield (
-        "peak MB: the peer's whole process while it runs; error: relative, against the dense fp32 outputs (norms), "
+        "peak MB: the peer's whole process while it runs; distortion: squared change of the output over the squared "
+        "output of the dense model in fp32, "
         f"over {result.judged} input{'s' if result.judged != 1 else ''}."
     )
     if any(not row.own_process for row in result.rows):
@@ -184,5 +185,6 @@ def _megabytes(value: int | None) -> str:
     return "" if value is None else f"{value / 1e6:.0f}"
 
 
-def _error(value: float | None) -> str:
-    return "" if value is None else "0" if value == 0 else f"{value:.1e}"
+def _distortion(norm: float | None) -> str:
+    """What every report calls distortion: the square of the relative change that a row holds."""
+    return "" if norm is None else "0" if norm == 0 else f"{norm**2:.1e}"

@@ -198,6 +198,8 @@ def one_budget(budget: str | Budget) -> Budget:
     >>> one_budget("labels=5").value
     5.0
     """
+    if isinstance(budget, str) and budget.strip().rstrip("%").isdecimal():
+        raise FewerError(f"the budget {budget.strip()!r} does not say of what; write labels={budget.strip()}")
     found = parse_budgets(budget)
     if len(found) != 1 or found[0].metric != "labels":
         raise FewerError(f"images are chosen under one budget of labels, for example labels=100; got {budget}")

@@ -190,3 +190,19 @@ def test_sampling_flattens_the_histogram_of_koniq_as_the_paper_does():
         return float((count**2).sum())
 
     assert spread(chosen) < spread(scores)
+
+
+@pytest.mark.parametrize(("records", "count"), [(64, 4), (13, 4), (3, 5)])
+def test_every_record_comes_once_before_any_again_and_long_ones_stand_together(tmp_path, records, count):
+    from fewer.tasks.quality.talks import Pictures, Talks
+    from fewer.tasks.quality.words import PlainWords
+
+    told = [Record(str(i), (("q", "long " * 40 if i % 4 == 0 else "a"),)) for i in range(records)]
+    talks = Talks(told, Pictures(tmp_path, 32, 0), PlainWords(["q", "a", "long"]), 200, seed=1)
+    steps = [talks._pick(talks.blind, step, count) for step in range(8)]
+    picked = [record.id for step in steps for record in step]
+    times = [picked.count(str(i)) for i in range(records)]
+    assert len(picked) == 8 * count and max(times) - min(times) <= 1
+    mixed = sum(len({len(r.turns[0][1]) for r in step}) > 1 for step in steps)
+    assert mixed <= 1
+    assert [r.id for r in talks._pick(talks.blind, 5, count)] == [r.id for r in steps[5]]

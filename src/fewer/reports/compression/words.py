@@ -185,7 +185,7 @@ def worst_sentence(report: RunReport) -> str:
     shown, mean = report.worst, report.verdict.distortion
     most = shown[0].distortion
     told = f"The {count(len(shown))} images" if len(shown) > 1 else "The image"
-    told += f" whose output changed most, of {report.data.heldout} held out" if report.data else ""
+    told += f" whose output changed most, of {report.data.heldout} held out, one of each file" if report.data else ""
     if mean:
         told += f"; the worst has {times(most / mean)} the mean distortion"
     if any(one.before_map for one in shown):

@@ -61,9 +61,9 @@ def demo(
     seed: int = 0,
     progress: Progress | None = None,
     command: str = "",
-    steps: int = 500,
+    steps: int = 1000,
     images: int = 600,
-    judged: int = 100,
+    judged: int = 80,
     distorted: int = 4000,
 ) -> QualityDemo:
     """Distort photos, simulate a study, convert, tune, and ask before and after on photos that never trained.

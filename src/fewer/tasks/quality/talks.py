@@ -19,6 +19,9 @@ from fewer.tasks.quality.words import Words
 
 __all__ = ["Batch", "Pictures", "Talks", "plain_turns"]
 
+_BLOCK = 8
+"""Steps whose records are sorted by length."""
+
 _ROOM = 2**30  # bytes of views that are kept
 
 
@@ -76,6 +79,11 @@ class Pictures:
         return made
 
 
+def _size(record: Record) -> int:
+    """Length of a conversation, in hundreds of characters."""
+    return sum(len(question) + len(answer) for question, answer in record.turns) // 100
+
+
 class Talks:
     """Batches of records; those with an image and those without never share a batch.
 
@@ -98,12 +106,21 @@ class Talks:
         rng = np.random.default_rng([self.seed, 41, step])
         blind = bool(self.blind) and rng.random() < self.share
         group = self.blind if blind else self.seen
-        picked = []
-        for index in range(step * count, (step + 1) * count):
+        return self.batch(self._pick(group, step, count))
+
+    def _pick(self, group: list[Record], step: int, count: int) -> list[Record]:
+        """Records of a step: of those of some steps, long ones together, so that short ones are not padded to them."""
+        block, turn = divmod(step, _BLOCK)
+        taken: list[Record] = []
+        index, last = block * _BLOCK * count, (block + 1) * _BLOCK * count
+        while index < last:
             epoch, place = divmod(index, len(group))
             order = np.random.default_rng([self.seed, 42, epoch]).permutation(len(group))
-            picked.append(group[int(order[place])])
-        return self.batch(picked)
+            taken += [group[int(i)] for i in order[place : place + last - index]]
+            index = block * _BLOCK * count + len(taken)
+        taken.sort(key=_size)  # stable: records of about one length stay in their random order
+        first = int(np.random.default_rng([self.seed, 43, block]).permutation(_BLOCK)[turn]) * count
+        return taken[first : first + count]
 
     def batch(self, records: Sequence[Record]) -> Batch:
         """A batch of these records."""
