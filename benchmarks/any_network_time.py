@@ -110,7 +110,11 @@ def network(name: str) -> nn.Module:
         return OWN[name]().eval()
     from fewer.models.adapters import import_timm
 
-    return import_timm().create_model(name, pretrained=False).eval()
+    model = import_timm().create_model(name, pretrained=False).eval()
+    for module in model.modules():  # some heads start at zero, and then no change could be seen in the output
+        if isinstance(module, nn.Linear) and not bool(module.weight.any()):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+    return model
 
 
 def ours(model: nn.Module, images: Tensor, budget: str, threads: int, batch: int, out: Path) -> Any:

@@ -85,7 +85,7 @@ def cifar(part: str, count: int) -> tuple[Tensor, Tensor]:
     return (images - 0.45) / 0.25, torch.from_numpy(z["label"][rows].astype(np.int64))
 
 
-def cifar_network(images: Tensor, labels: Tensor, file: Path, steps: int = 900) -> nn.Module:
+def cifar_network(images: Tensor, labels: Tensor, file: Path, steps: int = 600) -> nn.Module:
     """Two convolutions and two linear layers, trained for a minute or two."""
     torch.manual_seed(0)
     model = nn.Sequential(

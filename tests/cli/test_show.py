@@ -101,6 +101,13 @@ def test_a_missed_budget_is_said_plainly() -> None:
     assert "NOT met" in _shown(verdict_box(_report(verdict={"met": False}), "run", "run/report.html"), 100)
 
 
+def test_a_time_stands_beside_the_dense_models_and_says_what_both_run_in() -> None:
+    note = "batch 1; with OpenVINO, the dense model with onnxruntime"
+    time = {"name": "latency in ms", "value": 1.65, "dense": 3.32, "higher_is_better": False, "note": note}
+    text = _shown(verdict_box(_report(verdict={"met": True, "quality": [time]}), "run", "run/report.html"), 120)
+    assert f"1.65 (dense model 3.32; {note})" in " ".join(text.replace("│", " ").split())
+
+
 def test_a_plan_by_layer() -> None:
     text = _shown(plan_table(_plan(a="unstructured@0.5", b="dense"), width=80), 80)
     assert "unstructured@0.5" in text

@@ -219,10 +219,10 @@ def test_precisions_share_a_cut_and_are_rounded_after_the_repair(compensation):
     weight, moments = torch.randn(32, 16), Moments(1, 16)
     moments.add(torch.randn(400, 1, 16) + 1)
     options = option_grid("block:16x4", (0.25, 0.5), ("fp32", "bf16", "int8", "int4"))
-    sweep = Sweep(weight, moments, Repair(compensation))
+    sweep = Sweep(weight, moments, Repair(compensation, descents=2))
     fits = {str(f.option): f for run in families(options) for f in sweep.run(run)}
     assert list(fits) == [str(o) for o in options]
-    single = list(Sweep(weight, moments, Repair(compensation)).run(option_grid("block:16x4", (0.25, 0.5))))
+    single = list(Sweep(weight, moments, Repair(compensation, descents=2)).run(option_grid("block:16x4", (0.25, 0.5))))
     for base in single[1:]:
         exact = fits[str(base.option)]
         torch.testing.assert_close(exact.weight, base.weight)

@@ -93,6 +93,13 @@ def test_the_random_layer_is_named() -> None:
         check_model(net.eval(), IMAGES, QUICK)
 
 
+def test_a_head_that_was_never_trained_is_named() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 4))
+    nn.init.zeros_(net[3].weight), nn.init.zeros_(net[3].bias)
+    with pytest.raises(FewerError, match="all weights of layer '3' are 0"):
+        check_model(net.eval(), IMAGES, QUICK)
+
+
 def test_gradients_that_do_not_exist_are_told_where_they_were_asked_for() -> None:
     assert not check_model(Net("in place").eval(), IMAGES, QUICK).differentiable
     with pytest.raises(FewerError, match="in place at or before layer"):

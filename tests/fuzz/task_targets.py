@@ -45,8 +45,10 @@ def _damage(path: Path, draw: random.Random) -> None:
 def _other_array(old: np.ndarray, draw: random.Random) -> Any:
     if old.dtype.kind not in "fiub":
         old = np.arange(max(1, old.size))
+    listed = np.atleast_1d(old)
     changes: list[Any] = [
-        old[:0], old[None], old[:-1], old.ravel(), old.astype(np.float64), old.astype(np.complex64), np.array("x"),
+        listed[:0], old[None], listed[:-1], old.ravel(), old.astype(np.float64), old.astype(np.complex64),
+        np.array("x"),
         np.full(old.shape, np.nan), np.full(old.shape, 1e300), old.astype(np.int64) - 2**40, np.zeros((0, 0, 0)),
         np.array(["x"] * max(1, len(np.atleast_1d(old)))), np.array([1]), old.astype(bool), old.T,
         np.zeros((3, 1, 1), np.uint8), np.broadcast_to(np.uint8(1), (2, 2, 2, 2)), old.astype(">i2"),

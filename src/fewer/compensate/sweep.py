@@ -52,6 +52,9 @@ class Repair:
         Conjugate-gradient steps after each step of the sweep. They start from the step before, so few are enough.
     polish
         Further steps after the last option of a sweep.
+    descents
+        Passes of coordinate descent over the integers of an int8 weight that was cut. They cost more than all else of
+        the rounding and take little off its error, so that only weights that are kept get them.
     substeps
         Longest step of the sweep in kept weights: a step that leaves less than this share of the survivors is split.
     unseen
@@ -75,6 +78,7 @@ class Repair:
     few_rows: float = 0.5
     iterations: int = 4
     polish: int = 0
+    descents: int = 0
     substeps: float = 0.5
     unseen: float = 0.3
 
@@ -185,13 +189,24 @@ class Sweep:
 
     def error(self, matrix: Tensor) -> float:
         """Layer-wise reconstruction error ``E|W x - W0 x|^2`` over ``E|W0 x|^2`` (about the mean when centred)."""
-        change, dense = self._grouped(matrix) - self._grouped(self.dense), self._grouped(self.dense)
-        top = bottom = 0.0
-        for i, b in enumerate(self.moments.blocks):
-            h = self.moments.covariance(i) if self.centred else self.moments.second(i)
-            top += float(((change[..., b] @ h) * change[..., b]).sum())
-            bottom += float(((dense[..., b] @ h) * dense[..., b]).sum())
-        return max(0.0, top) / bottom if bottom > 0 else 0.0
+        whole = self._dense_energy
+        return max(0.0, self._energy(matrix - self.dense)) / whole if whole > 0 else 0.0
+
+    def _energy(self, matrix: Tensor) -> float:
+        """What a weight does to the layer's inputs: ``E|W x|^2`` (about the mean when centred)."""
+        grouped = self._grouped(matrix)
+        pairs = zip(self.moments.blocks, self._plain, strict=True)
+        return sum(float(((grouped[..., b] @ h) * grouped[..., b]).sum()) for b, h in pairs)
+
+    @cached_property
+    def _dense_energy(self) -> float:
+        return self._energy(self.dense)
+
+    @cached_property
+    def _plain(self) -> list[Tensor]:
+        """Second moments without damping, block by block."""
+        count = range(len(self.moments.blocks))
+        return [self.moments.covariance(i) if self.centred else self.moments.second(i) for i in count]
 
     def run(self, options: Sequence[Option], *, repair_dense: bool = False) -> Iterator[Fit]:
         """Go through options of one pattern in the order of rising sparsity.
@@ -274,8 +289,9 @@ class Sweep:
         if self.repair.compensation != "obs" or self.moments.groups > 1:
             return rounded(matrix, precision, estimator, importance)
         scale = row_scales(matrix, bits, estimator, importance)
+        passes = self.repair.descents if bits >= 8 else 2  # between seven levels it decides which way most weights go
         parts = [
-            feedback.round(matrix[:, b], scale, levels(bits), alive[:, b])
+            feedback.round(matrix[:, b], scale, levels(bits), alive[:, b], passes)
             for b, feedback in zip(self.moments.blocks, self._feedback, strict=True)
         ]
         return torch.cat(parts, 1) * scale[:, None]

@@ -124,7 +124,7 @@ def apply_options(
             Layered(target, find_layers(target, units, example, prepared.forward)),
             ladders,
             fitting_batches(prepared, settings.batch),
-            replace(repair_of(settings), polish=8),
+            replace(repair_of(settings), polish=8, descents=2),
             correction=settings.correction,
             facts=UnitFacts(
                 alive,

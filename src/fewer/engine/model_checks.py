@@ -111,7 +111,7 @@ def check_model(
         _same_twice(model, first, output, forward)
         if tensor is not None:
             _same_shapes(model, batches, output, forward)
-            notes += _alike(tensor, output, _once(model, last, forward))
+            notes += _alike(model, tensor, output, _once(model, last, forward))
         found = _differentiable(model, model_input(model, samples[:1]), forward)
     if found and (settings.estimator == "taylor" or settings.score == "taylor"):
         raise FewerError(
@@ -307,7 +307,22 @@ def _told(tensors: list[Tensor]) -> str:
     return " ".join(map(str, _shapes(tensors)[:3]))
 
 
-def _alike(images: Tensor, first: list[Tensor], second: list[Tensor]) -> list[str]:
+def _silent(model: nn.Module) -> str:
+    """Why a model gives nothing but zeros, and the way out."""
+    empty = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)) and not bool(module.weight.any())
+    ]
+    if not empty:
+        return "give images like those that it is used on"
+    return (
+        f"all weights of layer '{empty[-1]}' are 0, as in a head that was never trained: load trained weights, fill "
+        "them with random numbers, or give forward=, a function (model, batch) that returns what comes before it"
+    )
+
+
+def _alike(model: nn.Module, images: Tensor, first: list[Tensor], second: list[Tensor]) -> list[str]:
     """Tell where all images, or all outputs, are one and the same: nothing can be learned from them about others."""
     if len(images) > 1 and bool((images == images[:1]).all()):
         what = "one value everywhere" if bool((images == images.flatten()[0]).all()) else "the same content"
@@ -318,8 +333,8 @@ def _alike(images: Tensor, first: list[Tensor], second: list[Tensor]) -> list[st
     outputs = [*first, *second]
     if not any(bool(t.any()) for t in outputs):
         raise FewerError(
-            "every output of the model is 0 on the calibration images, so that no change of it can be measured; give "
-            "images like those that it is used on"
+            "every output of the model is 0 on the calibration images, so that no change of it can be measured; "
+            f"{_silent(model)}"
         )
     samples = [t for t in outputs if t.ndim and len(t) > 1] if len(images) > 1 else []
     if samples and all(bool((t == t[:1]).all()) for t in samples) and _close(first, second):
