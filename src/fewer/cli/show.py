@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from fewer.core.plan import Plan
-    from fewer.reports.compression.data import RunReport
+    from fewer.reports.compression.data import Quality, RunReport
 
 __all__ = ["as_json", "console", "match_rows", "plan_table", "say", "shorten", "verdict_box"]
 
@@ -121,6 +121,22 @@ def _si(text: str) -> str:
         return text
 
 
+def _value_beside_dense(quality: Quality) -> str:
+    """A quality of the model; with labels, or where it is a time, beside that of the dense model."""
+    from fewer.reports.compression.words import interval_words
+
+    told = measure(quality.value, 3)
+    if quality.labelled and quality.dense is not None:
+        told += f", {interval_words(quality.interval)}" if quality.interval else ""
+        dense = f"dense model {measure(quality.dense, 3)}"
+        dense += f", {interval_words(quality.dense_interval)}" if quality.dense_interval else ""
+        told += f" ({dense}; {quality.note})"
+    elif not quality.higher_is_better and quality.dense:
+        # a time that stands alone says nothing: beside it the best dense model, and what each of them runs in
+        told += f" (dense model {measure(quality.dense, 3)}; {quality.note})"
+    return told
+
+
 def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
     """The verdict after a run: budget, held-out distortion, ours against the baselines, and where the report is."""
     from rich.console import Group
@@ -131,7 +147,6 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
 
     from fewer.reports.compression.words import (
         comparison_sentence,
-        interval_words,
         published_sentence,
         recovery_sentence,
     )
@@ -150,15 +165,7 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
     if report.recovery:
         facts.add_row("recovery", recovery_sentence(report.recovery))
     for quality in report.verdict.quality:
-        told = measure(quality.value, 3)
-        if quality.labelled and quality.dense is not None:
-            told += f", {interval_words(quality.interval)}" if quality.interval else ""
-            dense = f"dense model {measure(quality.dense, 3)}"
-            dense += f", {interval_words(quality.dense_interval)}" if quality.dense_interval else ""
-            told += f" ({dense}; {quality.note})"
-        elif not quality.higher_is_better and quality.dense:
-            # a time that stands alone says nothing: beside it the best dense model, and what each of them runs in
-            told += f" (dense model {measure(quality.dense, 3)}; {quality.note})"
+        told = _value_beside_dense(quality)
         facts.add_row(quality.name, told)
     if report.model.artefact_bytes and report.model.source_bytes:
         facts.add_row(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fewer.compensate.held_out import Part, believed_shift, believed_weight, parts_of, together
 from fewer.compensate.lockstep import PausedForwards
-from fewer.compensate.moments import Moments
+from fewer.compensate.moments import Moments, add_input
 from fewer.compensate.sweep import Repair, Sweep
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
@@ -233,14 +233,16 @@ class _Step:
     ) -> tuple[Fit, float]:
         """The layer as it will be, and the share of its repair that images it was not fitted to bear out."""
         user, name, repair, known = layer.users[0], layer.unit.name, self.repair, self.held_out.dense_moments
-        if not self.reads_inputs(ladder):
-            nothing = Moments(int(getattr(user, "groups", 1)), layer.matrix.shape[1]).to(layer.matrix.device)
-            return list(self._sweep(layer, nothing).run(ladder))[-1], 1.0
+        if repair.compensation != "obs":
+            # the dense model's inputs, the parts and the way to an option are for least squares alone
+            seen = Moments(int(getattr(user, "groups", 1)), layer.matrix.shape[1]).to(layer.matrix.device)
+            for x in inputs if self.reads_inputs(ladder) else ():
+                add_input(seen, user, x, share=1 / len(inputs))
+            seen.check(name)
+            return list(self._sweep(layer, seen).run(ladder[-1:]))[-1], 1.0
         parts = parts_of(user, wanted, inputs, layer.matrix.shape[1], self.folds, known.get(name))
         everything = together(parts)
         everything.after.check(name)
-        if repair.compensation != "obs":
-            return list(self._sweep(layer, everything.after).run(ladder))[-1], 1.0
         known.setdefault(name, [p.before for p in parts])
         same = all(map(torch.equal, wanted, inputs))
         return self._refit(layer, original, ladder, parts, everything, same)
