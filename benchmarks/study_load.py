@@ -34,7 +34,7 @@ from fewer.study.store import Store
 
 OUT = Path(__file__).parent / "results" / "study_load.csv"
 HEAD = ["run", "raters", "seconds", "think", "kills", "acknowledged", "kept", "lost", "doubled", "posted_twice"]
-HEAD += ["p50_ms", "p95_ms", "most_ms", "errors", "cores", "load"]
+HEAD += ["p50_ms", "p95_ms", "most_ms", "refused", "reconnects", "cores", "load"]
 _HIDDEN = re.compile(r'<input type="hidden" name="(\w+)" value="([^"]*)"')
 
 
@@ -47,7 +47,7 @@ class Rater(threading.Thread):
         self.rng = random.Random(seed)
         self.acknowledged: list[int] = []
         self.times: list[float] = []
-        self.errors, self.twice, self.cookie = 0, 0, ""
+        self.refused, self.reconnects, self.twice, self.cookie = 0, 0, 0, ""
 
     def run(self) -> None:
         """Until the end, or until nothing is left to answer; a server that is away is tried again."""
@@ -56,7 +56,7 @@ class Rater(threading.Thread):
                 self._work(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30))
                 return
             except (OSError, http.client.HTTPException):
-                self.errors += 1
+                self.reconnects += 1  # the server is away, or has closed a line that was quiet for five seconds
                 time.sleep(0.2)
 
     def _work(self, line: http.client.HTTPConnection) -> None:
@@ -74,7 +74,7 @@ class Rater(threading.Thread):
                 self.times.append(time.perf_counter() - began)
                 self.twice += again
                 if status != 303:
-                    self.errors += 1
+                    self.refused += 1
                 elif not again:
                     self.acknowledged.append(int(form["item"]))
             self.end.wait(self.think * (0.5 + self.rng.random()))
@@ -153,9 +153,9 @@ def _row(folder: Path, crowd: list[Rater], raters: int, seconds: float, think: f
     spread = [f"{value:.1f}" for value in (np.median(times), np.quantile(times, 0.95), times.max())]
     load, cores = f"{os.getloadavg()[0]:.1f}", os.cpu_count()
     counts = [len(told), len(kept), len(set(told) - set(kept)), len(kept) - len(set(kept))]
-    twice, errors = sum(r.twice for r in crowd), sum(r.errors for r in crowd)
+    twice, refused, lines = (sum(getattr(r, key) for r in crowd) for key in ("twice", "refused", "reconnects"))
     name = "kills" if kills else "load"
-    return [name, raters, f"{seconds:g}", f"{think:g}", kills, *counts, twice, *spread, errors, cores, load]
+    return [name, raters, f"{seconds:g}", f"{think:g}", kills, *counts, twice, *spread, refused, lines, cores, load]
 
 
 def main() -> None:

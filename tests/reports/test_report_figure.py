@@ -94,7 +94,7 @@ def test_a_frontier_of_one_point_and_of_zeros_among_others():
     values["frontier"]["ours"] = [{"cost": 1.0, "measured": 0.0}, {"cost": 0.5, "measured": 0.1}]
     values["frontier"]["baselines"] = {"erk": [{"cost": 0.5, "measured": 0.2}]}
     plot = plots.frontier(RunReport.from_dict(values))
-    assert [key.label for key in plot.legend] == ["fewer, measured", "ERK"]
+    assert [key.label for key in plot.legend] == ["fewer, measured", "ERK", "this run's model"]
 
 
 def test_roles_and_blocks_of_other_families():
@@ -130,3 +130,14 @@ def test_a_layer_that_distortions_nothing_is_left_out_of_the_curves():
     values["curves"][0]["distortion"] = [0.0] * len(values["curves"][0]["distortion"])
     plot = layer_plots.curves(RunReport.from_dict(values))
     assert "<svg" in plot.wide
+
+
+def test_the_finished_model_is_a_point_among_other_budgets():
+    report = report_fixtures.report("realistic")
+    ((cost, value),) = plots.finished_point(report)
+    budget = next(one for one in report.verdict.budgets if one.metric == report.frontier.metric)
+    assert cost == budget.reached / budget.dense and value == report.verdict.distortion
+    drawn = plots.frontier(report)
+    assert drawn is not None and drawn.legend[-1].label == "this run's model" and "var(--good)" in drawn.wide
+    report.frontier.unit = "ms"  # a cost in milliseconds is no share of the dense model
+    assert plots.finished_point(report) == []

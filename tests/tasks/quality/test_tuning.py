@@ -206,3 +206,20 @@ def test_every_record_comes_once_before_any_again_and_long_ones_stand_together(t
     mixed = sum(len({len(r.turns[0][1]) for r in step}) > 1 for step in steps)
     assert mixed <= 1
     assert [r.id for r in talks._pick(talks.blind, 5, count)] == [r.id for r in steps[5]]
+
+
+def test_it_learns_thirty_two_questions_by_heart(tmp_path):
+    """Wrong positions, masks or image tokens would show here: the answers follow from the images alone, at random."""
+    from fewer.tasks.quality.asking import choose
+    from fewer.tasks.quality.tuning import tune
+
+    rng = np.random.default_rng(4)
+    records, questions = [], []
+    for i in range(32):
+        Image.fromarray(rng.integers(0, 255, (4, 4, 3), np.uint8)).resize((32, 32), 0).save(tmp_path / f"{i}.png")
+        right = int(rng.integers(2))
+        records.append(Record(str(i), (("<image>\nIs it noisy?", ("Yes", "No")[right]),), f"{i}.png"))
+        questions.append(Question(f"{i}.png", "Is it noisy?", ("Yes", "No"), right, "yes-or-no"))
+    settings = TuneSettings(**{**SMALL, "steps": 150, "quality_width": 8, "images": str(tmp_path)})
+    tuned = tune(records, settings=settings)
+    assert choose(tuned, tuned.pictures(tmp_path), questions) == [q.answer for q in questions]

@@ -95,6 +95,7 @@ def render(report: RunReport) -> str:
         sections=sections,
         figures=figures,
         words=words,
+        finished=plots.finished_point,
         script=Markup(script),
         script_hash=Markup(f"sha256-{digest}"),
     )

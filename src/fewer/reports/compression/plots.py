@@ -160,7 +160,18 @@ def _series(report: RunReport) -> list[Series]:
         colour, marker = SERIES[1 + index % (len(SERIES) - 1)], MARKERS[index % len(MARKERS)]
         key = Key(labels.get(name, name), colour, marker, "solid" if len(points) > 1 else "")
         found.append(Series(key, points_of(points, "measured")))
+    found.append(Series(Key("this run's model", "good", "D"), finished_point(report)))
     return [one for one in found if one.points]
+
+
+def finished_point(report: RunReport) -> list[tuple[float, float]]:
+    """Where the finished model lies among other budgets: it is repaired as a whole, and they layer by layer."""
+    data, value = report.frontier, report.verdict.distortion
+    if data is None or data.unit or value is None:
+        return []
+    return [
+        (got.reached / got.dense, value) for got in report.verdict.budgets if got.metric == data.metric and got.dense
+    ]
 
 
 def frontier(report: RunReport) -> Plot | None:
