@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import os
 import signal
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from fewer.cli.main import AT_ONCE, main
 from tests.cli.conftest import QUICK, Told
 
 Fewer = Callable[..., Told]
@@ -57,6 +60,21 @@ def test_ctrl_c_before_anything_was_done(fewer: Fewer, monkeypatch: pytest.Monke
     told = fewer("compress", *SLOW, "--out=run")
     assert (told.code, told.out) == (130, "")
     assert told.err == "interrupted; nothing is lost: run the same command with --resume\n"
+
+
+@pytest.mark.parametrize("verb", sorted(AT_ONCE))
+def test_a_verb_that_begins_anew_names_no_flag(verb: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def interrupted(_words: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["fewer.cli.main"], "_run", interrupted)
+    assert main([verb]) == 130
+    assert capsys.readouterr().err == "interrupted; nothing is lost\n"
+
+
+@pytest.mark.parametrize("verb", sorted(AT_ONCE))
+def test_those_verbs_make_nothing_of_the_flag(verb: str) -> None:
+    assert "shared.resume" not in inspect.getsource(importlib.import_module(f"fewer.cli.{verb}"))
 
 
 @pytest.fixture

@@ -16,6 +16,10 @@ from fewer.core.files import explain_os_error
 __all__ = ["main"]
 
 BAD_INPUT, INTERNAL, INTERRUPTED, NOBODY_READS = 2, 1, 130, 141
+AT_ONCE = frozenset(
+    {"bench", "doctor", "eval", "export", "info", "list", "plan", "private", "profile", "report", "study"}
+)
+"""Verbs that begin anew when they are called again: there is nothing for --resume to go on with."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,9 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(words)
     except KeyboardInterrupt:
-        # what was sensed so far is in the run folder's ledger, and a run that is overwritten is still whole
-        instead = " in place of --overwrite" if "--overwrite" in words else ""
-        _say(f"interrupted; nothing is lost: run the same command with --resume{instead}")
+        _say(f"interrupted; nothing is lost{_way_on(words)}")
         return INTERRUPTED
     except FewerError as error:
         if debug:
@@ -97,6 +99,13 @@ def _run(words: list[str]) -> int:
         return done if isinstance(done, int) else 0
     except CycloptsError as error:
         raise FewerError(explain(error, words)) from None
+
+
+def _way_on(words: list[str]) -> str:
+    if words and words[0] in AT_ONCE:
+        return ""
+    # what was sensed so far is in the run folder's ledger, and a run that is overwritten is still whole
+    return ": run the same command with --resume" + (" in place of --overwrite" if "--overwrite" in words else "")
 
 
 def _disk_is_full(error: BaseException) -> bool:
