@@ -120,6 +120,8 @@ def _question(value: Any, where: str) -> Question:
     if not isinstance(image, str) or not isinstance(text, str):
         raise FewerError(f"{where} needs the name of an image and a question")
     if "candidates" in value:
+        if not isinstance(value["candidates"], list):
+            raise FewerError(f"{where}: candidates is no list of options")
         options = tuple(str(option) for option in value["candidates"])
     else:
         options = tuple(str(value[f"option{i}"]) for i in range(8) if str(value.get(f"option{i}", "N/A")) != "N/A")
