@@ -83,7 +83,9 @@ def _rows(changes: Tensor, files: Sequence[Path]) -> list[int]:
 def _outputs(model: nn.Module, samples: Any, prepared: Prepared) -> list[Tensor]:
     """The first output for each sample."""
     with evaluating(model):
-        return [output_tensors(call(model, one, prepared.forward))[0][0].float().cpu() for one in samples.split(1)]
+        found = [output_tensors(call(model, one, prepared.forward))[0] for one in samples.split(1)]
+    # a model may give one number for a whole batch, which has no dimension for samples
+    return [(out[0] if out.ndim else out).float().cpu() for out in found]
 
 
 def _said(before: Tensor, after: Tensor, classes: bool, names: Sequence[str]) -> dict[str, Any]:

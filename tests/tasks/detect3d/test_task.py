@@ -152,7 +152,7 @@ def test_bad_data_ends_in_one_sentence_and_code_2(kitti, run, tmp_path, what, ca
             label.write_text("".join(line for line in label.read_text().splitlines(True) if line.startswith("Car")))
     _replace(bad, pattern, make)
     before = {path: path.read_bytes() for path in sorted(bad.rglob("*")) if path.is_file()}
-    assert main(["eval", str(run), str(bad), "--all-scans", "--out", str(tmp_path / "out")]) == 2
+    assert main(["eval", str(run), str(bad), "--all-data", "--out", str(tmp_path / "out")]) == 2
     heard = capsys.readouterr().err
     assert told in heard and "Traceback" not in heard and len(heard.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
