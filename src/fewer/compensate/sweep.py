@@ -154,8 +154,7 @@ class Sweep:
         self.targets: list[Tensor] = []
         self.inverses: list[Tensor] = []
         self.mean = moments.mean()
-        for i, block in enumerate(moments.blocks):
-            plain = moments.covariance(i) if centred else moments.second(i)
+        for i, (block, plain) in enumerate(zip(moments.blocks, self._plain, strict=True)):
             damped = damp(plain, repair.damping + repair.few_rows * moments.columns / max(1, moments.count))
             self.hessians.append(damped)
             # damping pulls towards the dense weight, not towards zero: its part of the target is the dense weight's

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import platform
 import threading
@@ -15,6 +16,7 @@ __all__ = ["free_memory", "keep_freed_memory"]
 # of mallopt(3)
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
 _MIB = 2**20
+_CHOSEN = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_"}  # what a user may have set
 _lock = threading.Lock()
 _users = 0
 
@@ -53,7 +55,7 @@ def keep_freed_memory() -> Iterator[None]:
     The C library gives every tensor of more than 32 MiB back to the system when it is freed, and the system has to
     clear the pages of the next one. In forward passes of a convolutional network with a batch of images that is a
     third of the time. Afterwards what is free goes back to the system. Does nothing where the C library is not glibc,
-    or where ``MALLOC_MMAP_THRESHOLD_`` or ``MALLOC_TRIM_THRESHOLD_`` say what the user wants.
+    or where ``MALLOC_MMAP_THRESHOLD_``, ``MALLOC_MMAP_MAX_`` or ``MALLOC_TRIM_THRESHOLD_`` say what the user wants.
 
     Examples
     --------
@@ -61,7 +63,7 @@ def keep_freed_memory() -> Iterator[None]:
     ...     pass
     """
     global _users
-    library = _glibc()
+    library = None if _CHOSEN & set(os.environ) else _glibc()
     if library is None:
         yield
         return
@@ -78,9 +80,9 @@ def keep_freed_memory() -> Iterator[None]:
                 _give_back(library)
 
 
+@functools.cache  # the version is read out of the interpreter's file
 def _glibc() -> ctypes.CDLL | None:
-    chosen = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_"} & set(os.environ)
-    if chosen or platform.libc_ver()[0] != "glibc":
+    if platform.libc_ver()[0] != "glibc":
         return None
     library = ctypes.CDLL(None)
     return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from fewer.core.progress import SILENT, Progress
 from fewer.private.network import Convolution, Dense
 from fewer.private.polynomial import Squares
-from fewer.private.teach import agreement_loss
+from fewer.private.teach import agreement_loss, teaching
 from fewer.training.loop import fit
-from fewer.training.settings import LoopSettings
 
 __all__ = ["Twin", "adapt"]
 
@@ -113,16 +112,6 @@ def adapt(
                 wanted = model(x)
         return agreement_loss(student(x), wanted, scale)
 
-    settings = LoopSettings(
-        batch=batch,
-        steps=steps,
-        learning_rate=rate,
-        rate_shape="cosine",
-        rate_warm_up=0.05,
-        weight_decay=0.0,
-        optimiser="adam",
-        clip=1.0,
-        seed=seed,
-    )
+    settings = teaching(batch, steps, rate, seed)
     fit(twin, objective, settings, name="teach the polynomial twin", progress=progress)
     return twin.eval().chain()

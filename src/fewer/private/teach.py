@@ -14,7 +14,22 @@ from fewer.private.circuit import Circuit, Linear
 from fewer.training.loop import fit
 from fewer.training.settings import LoopSettings
 
-__all__ = ["CircuitTwin", "agreement_loss", "teach_circuit"]
+__all__ = ["CircuitTwin", "agreement_loss", "teach_circuit", "teaching"]
+
+
+def teaching(batch: int, steps: int, rate: float, seed: int) -> LoopSettings:
+    """How a twin, of polynomials or of a circuit, is taught."""
+    return LoopSettings(
+        batch=batch,
+        steps=steps,
+        learning_rate=rate,
+        rate_shape="cosine",
+        rate_warm_up=0.05,
+        weight_decay=0.0,
+        optimiser="adam",
+        clip=1.0,
+        seed=seed,
+    )
 
 
 def agreement_loss(said: Tensor, wanted: Tensor, scale: float) -> Tensor:
@@ -161,16 +176,6 @@ def teach_circuit(
         slots = np.stack([circuit.pack(image) for image in images[rows].numpy()])
         return agreement_loss(student(torch.from_numpy(slots).float()), wanted[rows], scale)
 
-    settings = LoopSettings(
-        batch=batch,
-        steps=steps,
-        learning_rate=rate,
-        rate_shape="cosine",
-        rate_warm_up=0.05,
-        weight_decay=0.0,
-        optimiser="adam",
-        clip=1.0,
-        seed=seed,
-    )
+    settings = teaching(batch, steps, rate, seed)
     fit(twin, objective, settings, name="teach the circuit", progress=progress)
     return twin.eval().circuit()
