@@ -15,7 +15,9 @@ from fewer.kernels.choose import Choice, choose_backend
 from fewer.kernels.conv import BlockSparseConv2d
 from fewer.kernels.linear import BlockSparseLinear
 from fewer.kernels.transformer import NativeBlock
+from fewer.models.plain import own_copy
 
+from ..models.test_functional import Net as Functional
 from .conftest import PRECISIONS, block_mask
 from .test_transformer import Block
 
@@ -225,3 +227,15 @@ def test_a_model_that_does_not_gain_stays_as_it_was(lib, monkeypatch):
     fast, rows = accelerate(net, example=torch.randn(1, 3, 16, 16))
     assert not any(isinstance(m, BlockSparseConv2d) for m in fast.modules())
     assert all(row.backend == "dense" and "the whole model did not gain" in row.reason for row in rows)
+
+
+@pytest.mark.parametrize("bias", (False, True))
+@pytest.mark.parametrize("precision", ("fp32", "int8"))
+def test_a_layer_that_is_used_by_its_weight_alone_gets_a_kernel(lib, always_fastest, bias, precision):
+    torch.manual_seed(0)
+    net, x = own_copy(Functional(bias).eval()), torch.randn(2, 64, 32)
+    with torch.no_grad():
+        fast, rows = accelerate(net, example=x, precision=precision, budget_ms=1)
+        expected = net(x)
+        assert not isinstance(fast.a.qkv, nn.Linear), [row.reason for row in rows]
+        assert float((fast(x) - expected).norm() / expected.norm()) < {"fp32": 1e-5, "int8": 5e-2}[precision]

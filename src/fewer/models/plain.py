@@ -13,6 +13,7 @@ from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
 from fewer.core.errors import FewerError
 from fewer.models.attention import open_attention
+from fewer.models.functional import call_linear_layers
 from fewer.models.running import tensors_of
 from fewer.models.strangers import refuse_strangers
 
@@ -60,9 +61,10 @@ def own_copy(model: nn.Module) -> nn.Module:
 
 
 def make_plain(model: nn.Module) -> nn.Module:
-    """Make every weight a plain parameter of a layer, in place: computed weights are folded, attention is opened.
+    """Make every weight a plain parameter of a layer that is called, in place.
 
-    What is saved of a model, and what is built to load it again, must both have gone through this.
+    Computed weights are folded, attention is opened, and linear layers whose weight is used by itself are called. What is
+    saved of a model, and what is built to load it again, must both have gone through this.
 
     Examples
     --------
@@ -72,6 +74,7 @@ def make_plain(model: nn.Module) -> nn.Module:
     """
     fold_weights(model)
     open_attention(model)
+    call_linear_layers(model)
     return model
 
 
