@@ -63,8 +63,8 @@ def own_copy(model: nn.Module) -> nn.Module:
 def make_plain(model: nn.Module) -> nn.Module:
     """Make every weight a plain parameter of a layer that is called, in place.
 
-    Computed weights are folded, attention is opened, and linear layers whose weight is used by itself are called. What is
-    saved of a model, and what is built to load it again, must both have gone through this.
+    Computed weights are folded, attention is opened, and linear layers whose weight is used by itself are called. What
+    is saved of a model, and what is built to load it again, must both have gone through this.
 
     Examples
     --------
