@@ -14,7 +14,6 @@ from fewer.core.option import Option
 from fewer.core.unit import Unit
 from fewer.engine import apply as applying
 from fewer.engine.contest import contest, final, finalists_of, way_of
-from fewer.engine.decision import deciding_images
 from fewer.engine.judge import Judge
 from fewer.engine.plan import choose
 from fewer.engine.prepare import prepare
@@ -75,27 +74,28 @@ def test_the_model_is_that_of_the_winner_and_the_report_shows_all():
     assert exact.plan.method == "dp" and not exact.report.contest
 
 
-def test_images_that_decide_fit_nothing_and_the_winner_is_made_of_all(monkeypatch):
+def test_what_is_compared_is_made_once_and_takes_part(monkeypatch):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 8))
-    settings = Settings(calibration=24, sensing=8, heldout=8, baselines=(), additivity=0)
-    prepared = prepare(net, torch.randn(64, 24), settings)
-    assert len(deciding_images(prepared)) == 4
-    fitted: list[int] = []
+    settings = Settings(calibration=24, sensing=8, heldout=8, baselines=("uniform", "lamp"), additivity=0)
+    made: list[str] = []
     real = applying.apply_options
 
     def counting(work, *args, **kwargs):
-        fitted.append(len(work.prepared.calibration))
+        made.append(kwargs.get("title", ""))
+        assert len(work.prepared.calibration) == 24
         return real(work, *args, **kwargs)
 
     monkeypatch.setattr(applying, "apply_options", counting)
-    sensed = sense_curves(Work(prepared, settings))
-    budgets = [Budget("weights", 0.3, True)]
-    _, rows = contest(sensed.curves, budgets, lambda plan: 1.0)
-    winner, made = final(Work(prepared, settings), sensed, budgets, rows)
-    assert set(fitted[:-1]) == {20} and fitted[-1] == 24
-    key = way_of(winner).key(choose(sensed.curves, budgets, way_of(winner).allocator).choice)
-    assert list(made) == [key]
+    monkeypatch.setattr("fewer.engine.comparison.apply_options", counting)
+    monkeypatch.setattr("fewer.engine.cut.apply_options", counting)
+    run = compress(net, torch.randn(64, 24), "weights=30%", settings=settings)
+    rows = {r.name: r.made for r in run.report.contest if r.made is not None}
+    assert {"dp", "uniform", "lamp", "magnitude", "unrepaired"} <= set(rows)
+    assert len(made) == len(set(made)), "a model was made twice"
+    lowest = min(rows.values())
+    taken = next(r for r in run.report.contest if r.chosen)
+    assert taken.made * 0.8 <= lowest + 1e-12
 
 
 def test_the_simplest_method_is_taken_as_soon_as_it_is_lower(monkeypatch):
@@ -111,7 +111,7 @@ def test_the_simplest_method_is_taken_as_soon_as_it_is_lower(monkeypatch):
     monkeypatch.setattr(Judge, "judge", lambda self, model: SimpleNamespace(distortion=next(found)))
     winner, made = final(Work(prepared, settings), sensed, budgets, rows)
     assert winner == "magnitude"
-    (model,) = (m.model for m in made.values())
+    model = made[way_of(winner).key(choose(sensed.curves, budgets, "global_magnitude").choice)].model
     for before, after in zip(net, model, strict=True):  # what is left of the weights is as it was
         if isinstance(before, nn.Linear):
             assert torch.equal(after.weight, before.weight * (after.weight != 0))

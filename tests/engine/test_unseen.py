@@ -8,7 +8,6 @@ from fewer.core.budget import Budget
 from fewer.core.curve import Curve, CurveSet
 from fewer.core.option import Option
 from fewer.core.unit import Unit
-from fewer.engine.decision import deciding_images, without_deciding
 from fewer.engine.plan import choose
 from fewer.engine.prepare import prepare
 from fewer.engine.sense import sense_curves, unseen
@@ -61,13 +60,23 @@ def test_a_file_is_on_one_side_of_the_decision(tmp_path):
         Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
     prepared = prepare(net, tmp_path, Settings(calibration=48, sensing=8, heldout=4))
-    deciding, rest = deciding_images(prepared), without_deciding(prepared).calibration
-    assert len(deciding) + len(rest) == len(prepared.calibration) and len(deciding) >= 8
-    assert not set(deciding.files) & set(rest.files)
-    assert without_deciding(prepared).sensing_images.tensor.equal(prepared.sensing_images.tensor)
+    deciding, judging = prepared.deciding, prepared.heldout
+    assert len(deciding) >= 4 and len(judging) >= 1
+    sets = [set(part.files) for part in (prepared.calibration, judging, deciding)]
+    assert not (sets[0] & sets[1] or sets[0] & sets[2] or sets[1] & sets[2])
+
+
+def test_samples_of_a_tensor_are_shared_out():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    for count, parts in ((500, (128, 32, 16)), (64, (43, 14, 7)), (24, (16, 4, 4)), (16, (9, 3, 4))):
+        whole = torch.randn(count, 4)
+        prepared = prepare(net, whole, Settings())
+        found = [prepared.calibration.tensor, prepared.heldout.tensor, prepared.deciding.tensor]
+        assert tuple(map(len, found)) == parts, count
+        assert len(torch.cat(found).unique(dim=0)) == sum(parts), "a sample stands in two parts"
 
 
 def test_few_images_are_all_needed_for_the_repair():
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
     prepared = prepare(net, torch.randn(8, 4), Settings())
-    assert deciding_images(prepared) is None and without_deciding(prepared) is prepared
+    assert prepared.deciding is None and len(prepared.calibration) == 6

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import _get_current_function_mode
 
-from fewer.models.functional import call_linear_layers
+from fewer.models.functional import call_linear_layers, leave_linear_layers
 from fewer.models.matching import match
 from fewer.models.plain import own_copy
 
@@ -99,3 +99,13 @@ def test_a_failure_inside_leaves_no_trace():
         net(torch.randn(1, 5, 31))
     assert _get_current_function_mode() is None
     assert call_linear_layers(net) == [], "hooked twice"
+
+
+def test_nothing_is_left_on_the_model_where_nothing_needs_it():
+    torch.manual_seed(0)
+    net, x = own_copy(Net().eval()), torch.randn(2, 5, 32)
+    net.b.qkv.register_parameter("bias", nn.Parameter(torch.randn(96)))
+    expected = net(x)
+    assert torch.equal(leave_linear_layers(net)(x), expected)
+    assert not net.a._forward_hooks and not net.a._forward_pre_hooks
+    assert net.b._forward_hooks and net.b._forward_pre_hooks

@@ -24,10 +24,16 @@ from fewer.compensate.sweep import Repair, Sweep
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.data.samples import Samples, leaves
+from fewer.formats.integers import BITS, rounded
 from fewer.models.layers import Fit, Layer
 from fewer.models.running import Forward, batch_size
 
 __all__ = ["HeldOut", "Layered", "UnitFacts", "compress_in_order"]
+
+import os
+
+_LITTLE = float(os.environ.get("LITTLE", "0.001"))
+"""Inputs that moved by no more than this share of their energy leave nothing that a layer should make up for."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +180,13 @@ def _samples_first(batch: Any) -> bool:
     return all(t.ndim > 0 and len(t) == batch_size(batch) for t in tensors)
 
 
+def _moved(wanted: Sequence[Tensor], inputs: Sequence[Tensor]) -> float:
+    """How far a layer's inputs are from those in the dense model, as a share of their energy."""
+    moved = sum(float((now - before).square().sum()) for before, now in zip(wanted, inputs, strict=True))
+    energy = sum(float(before.square().sum()) for before in wanted)
+    return moved / energy if energy > 0 else float(moved > 0)
+
+
 @dataclass(frozen=True)
 class _Step:
     """Cuts and repairs one layer after the other."""
@@ -201,10 +214,11 @@ class _Step:
         name = layer.unit.name
         before = (self.facts.alive or {}).get(name)
         is_whole = before is None or bool(before.all())
-        if is_whole and ladder[-1] == Option() and torch.equal(original.matrix, layer.matrix):
+        untouched = is_whole and torch.equal(original.matrix, layer.matrix)
+        if untouched and ladder[-1] == Option():
             # nobody asked for a change of this layer: it stays as it is, to the last bit
             return torch.ones_like(layer.matrix, dtype=torch.bool)
-        fit, self.held_out.believed[name] = self._fit(layer, original, ladder, wanted, inputs)
+        fit, self.held_out.believed[name] = self._fit(layer, original, ladder, wanted, inputs, untouched)
         if not torch.isfinite(fit.weight).all():
             raise FewerError(f"repairing layer '{name}' gave NaN or infinity; try a larger damping")
         layer.install(fit.weight, fit.shift, fit.spread)
@@ -230,6 +244,7 @@ class _Step:
         ladder: Sequence[Option],
         wanted: Sequence[Tensor],
         inputs: Sequence[Tensor],
+        untouched: bool,
     ) -> tuple[Fit, float]:
         """The layer as it will be, and the share of its repair that images it was not fitted to bear out."""
         user, name, repair, known = layer.users[0], layer.unit.name, self.repair, self.held_out.dense_moments
@@ -240,12 +255,26 @@ class _Step:
                 add_input(seen, user, x, share=1 / len(inputs))
             seen.check(name)
             return list(self._sweep(layer, seen).run(ladder[-1:]))[-1], 1.0
+        if untouched and ladder[-1].sparsity == 0 and _moved(wanted, inputs) <= _LITTLE:
+            return self._round(layer, ladder[-1], inputs), 1.0
         parts = parts_of(user, wanted, inputs, layer.matrix.shape[1], self.folds, known.get(name))
         everything = together(parts)
         everything.after.check(name)
         known.setdefault(name, [p.before for p in parts])
         same = all(map(torch.equal, wanted, inputs))
         return self._refit(layer, original, ladder, parts, everything, same)
+
+    def _round(self, layer: Layer, option: Option, inputs: Sequence[Tensor]) -> Fit:
+        """A layer that is only rounded, with inputs nearly those of the dense model: nothing to make up for."""
+        matrix, user = layer.matrix, layer.users[0]
+        if BITS.get(option.precision) is None:  # rounded number by number, whatever the inputs
+            whole = torch.ones_like(matrix, dtype=torch.bool)
+            return Fit(option, whole, rounded(matrix.float(), option.precision), matrix.new_zeros(len(matrix)))
+        seen = Moments(int(getattr(user, "groups", 1)), matrix.shape[1]).to(matrix.device)
+        for x in inputs:
+            add_input(seen, user, x, share=1 / len(inputs))
+        seen.check(layer.unit.name)
+        return list(self._sweep(layer, seen).run([option]))[-1]
 
     def _refit(
         self,

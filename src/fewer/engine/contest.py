@@ -33,8 +33,12 @@ _MARGIN = 0.02
 """By how much a simple rule must be better: the optimum of the curves is left for a reason only."""
 _CLEAR = 0.1
 """The same for the product of both measurements of a whole model."""
+_FAR = 0.8
+"""A finished model whose distortion is below this share of the other's is taken, whatever its parts promised."""
 _CLOSE = 1.5
 """Plans whose joint distortion is at most so many times the lowest are made real, to be measured as whole models."""
+_MOST_KEPT = 2**31
+"""Bytes of finished models that are kept for the report; of larger models it makes its rows anew."""
 _OF_CURVES = ("dp", "bold")  # the others are rules that know nothing of distortion
 
 
@@ -188,81 +192,87 @@ def final(
 ) -> tuple[str, dict[bytes, Made]]:
     """Make the best plans of a contest real beside the simplest methods, and take what is lowest on other images.
 
-    Some of the calibration images are kept back: no curve, no repair and no statistic of these models knows them.
-    Between repaired models the product of that error and of the one of :func:`contest` decides, since either hangs on
-    few images. A simple method is taken as soon as it is lower on the images that were kept back. What is taken is
-    made once more from all images.
+    Samples that make and judge no model decide. Between repaired models the product of that error and of the one of
+    :func:`contest` decides, since either hangs on few images. A simple method is taken as soon as it is lower on the
+    samples that decide. What was made is kept for the report, which compares with it.
 
     Parameters
     ----------
     rows
-        Of :func:`contest`; what was made gets ``made``, its distortion on the images that were kept back, and rows for
-        the simple methods are added.
+        Of :func:`contest`; what was made gets ``made``, its distortion on the samples that decide, and rows for the
+        simple methods are added.
 
     Returns
     -------
     str
         The way to use (:func:`way_of`): ``dp``, unless another one is clearly lower.
     dict of bytes to Made
-        The model of that way, by :meth:`Way.key`.
+        Models by :meth:`Way.key`, that of this way among them unless it need not be made to be taken.
     """
-    prepared, settings = work.prepared, work.settings
-    from fewer.engine.decision import deciding_images, without_deciding
     from fewer.engine.judge import judge_of
 
-    kept_back = deciding_images(prepared)
-    part = without_deciding(prepared)
-    images = part.calibration if kept_back is None else kept_back
-    judge = judge_of(prepared, settings, images)
-    finalists = finalists_of(rows)
+    prepared, settings = work.prepared, work.settings
+    apart = prepared.deciding
+    judge = judge_of(prepared, settings, prepared.calibration if apart is None else apart)
+    finalists = finalists_of(rows, settings.baselines)
     made: dict[bytes, Made] = {}
-
-    def make(way: Way, source: Prepared) -> Made:
-        return _make(work.on(source), way, sensed, budgets, made)
-
-    if len(finalists) > 1 or kept_back is not None:
+    if len(finalists) > 1 or apart is not None:
         for row in finalists:
-            row["made"] = judge.judge(make(way_of(row["name"]), part).model).distortion
+            row["made"] = judge.judge(_make(work, way_of(row["name"]), sensed, budgets, made).model).distortion
     best = finalists[0]
     if len(finalists) > 1:
         lower = min(finalists, key=lambda row: row["measured"] * row["made"])
         if lower["measured"] * lower["made"] < (1 - _CLEAR) * best["measured"] * best["made"]:
             best = lower
-    if kept_back is not None and settings.compensation == "obs":
+        lowest = min(finalists, key=lambda row: row["made"])
+        if apart is not None and lowest["made"] < _FAR * best["made"]:
+            best = lowest
+    if apart is not None and settings.compensation == "obs":
         for way in _simple_ways(prepared):
             try:
                 plan = choose(sensed.curves, budgets, way.allocator)
             except FewerError:
                 continue
-            found = judge.judge(make(way, part).model).distortion
+            found = judge.judge(_make(work, way, sensed, budgets, made).model).distortion
             rows.append({"name": way.name, "predicted": plan.distortion, "measured": found, "made": found})
             if found < best["made"]:
                 best = rows[-1]
     way = way_of(best["name"])
-    if kept_back is None:
-        key = way.key(choose(sensed.curves, budgets, way.allocator).choice)
-        return way.name, {key: made[key]} if key in made else {}
-    made.clear()
-    make(way, prepared)
-    return way.name, made
+    return way.name, _kept(made, way.key(choose(sensed.curves, budgets, way.allocator).choice), prepared)
 
 
-def finalists_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _kept(made: dict[bytes, Made], winner: bytes, prepared: Prepared) -> dict[bytes, Made]:
+    """The models that stay in memory: all, or of large models the winner alone."""
+    size = sum(p.numel() * p.element_size() for p in prepared.model.parameters())
+    return made if size * len(made) <= _MOST_KEPT else {k: v for k, v in made.items() if k == winner}
+
+
+def finalists_of(rows: Sequence[dict[str, Any]], compared: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The rows of a contest whose plans are worth being made real: the exact plan first.
 
     The bold plan comes with it where it is close to the lowest, and so does the best of the simple rules. Plans of the
     same curves are much alike, so that they must not take the place of a rule that errs in another way.
+
+    Parameters
+    ----------
+    rows
+        Of :func:`contest`.
+    compared
+        Rules that the report compares with. They are made anyway, and so take part however far off they look.
 
     Examples
     --------
     >>> rows = [{"name": n, "measured": d} for n, d in (("dp", 1.0), ("bold", 1.1), ("lamp", 1.4), ("erk", 1.3))]
     >>> [row["name"] for row in finalists_of(rows)]
     ['dp', 'bold', 'erk']
+    >>> [row["name"] for row in finalists_of(rows, ["lamp"])]
+    ['dp', 'bold', 'erk', 'lamp']
     """
     lowest = min(row["measured"] for row in rows)
     close = [row for row in rows if row["name"] != "dp" and row["measured"] <= _CLOSE * lowest]
     rules = sorted((row for row in close if row["name"] not in _OF_CURVES), key=lambda row: row["measured"])
-    return [rows[0], *(row for row in close if row["name"] in _OF_CURVES), *rules[:1]]
+    found = [rows[0], *(row for row in close if row["name"] in _OF_CURVES), *rules[:1]]
+    return found + [row for row in rows if row["name"] in compared and row not in found]
 
 
 def _simple_ways(prepared: Prepared) -> list[Way]:

@@ -86,17 +86,24 @@ def make_plan(
     work: Work, sensed: Sensed, assembly: Assembly, budgets: Sequence[Budget], timings: dict[str, float]
 ) -> Planned:
     """Find out which allocator serves best, where that is asked for, and plan with it."""
+    settings, curves = work.settings, sensed.curves
+
+    def within(allocator: str) -> tuple[Allocation, list[Budget], list[dict[str, float]]]:
+        planner = way_of(allocator).allocator
+        with timed(timings, "plan"):
+            return plan_within(work, curves, budgets, lambda b: choose(curves, b, planner, power=settings.power))
+
+    # what timed plans missed is known before models are made, so that all of them keep the same time
+    first = "dp" if settings.allocator == "auto" else settings.allocator
+    allocation, under, tried = within(first)
     with timed(timings, "plan"):
-        allocator, rows = decide(work, sensed, assembly, budgets)
+        allocator, rows = decide(work, sensed, assembly, under)
     made: dict[bytes, Made] = {}
     if rows:
         with timed(timings, "apply"):
-            allocator, made = final(work, sensed, budgets, rows)
-    way, power = way_of(allocator), work.settings.power
-    with timed(timings, "plan"):
-        allocation, under, tried = plan_within(
-            work, sensed.curves, budgets, lambda b: choose(sensed.curves, b, way.allocator, power=power)
-        )
+            allocator, made = final(work, sensed, under, rows)
+    if allocator != first:
+        allocation, under, tried = within(allocator)
     return Planned(allocator, allocation, under, tried, rows, made)
 
 
@@ -118,7 +125,7 @@ def make_cut(
             allocation, search = _search(work, sensed, assembly, budgets, allocation)
     ready = planned.made.get(way.key(allocation.choice))
     if ready is not None:
-        return Cut(ready.model, ready.masks, allocation, search)
+        return Cut(ready.model, ready.masks, allocation, search, ready.believed)
     believed: dict[str, float] = {}
     with timed(timings, "apply"):
         model, masks = apply_options(

@@ -225,8 +225,7 @@ _REFUSED = 0.25  # of a repair kept: less is called refused
 
 def doubts(e: Evidence) -> list[str]:
     """What images of other files have not borne out: repairs that were not kept."""
-    made = next(iter(e.made.values()), None)
-    kept = {**(made.believed if made is not None else {}), **e.believed}
+    kept = e.believed
     refused = [name for name, share in kept.items() if share < _REFUSED]
     if e.plan.method in ("auto:magnitude", "auto:unrepaired"):
         return ["No weight was repaired: on images that nothing was fitted to, the repaired models were worse."]

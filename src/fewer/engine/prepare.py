@@ -101,6 +101,11 @@ class Prepared:
         return self.inputs.heldout
 
     @property
+    def deciding(self) -> Samples | None:
+        """The samples that decide between finished models; None where none can be spared."""
+        return self.inputs.deciding
+
+    @property
     def example(self) -> Samples:
         """One sample."""
         return self.calibration[:1]
@@ -159,7 +164,13 @@ def prepare(
     as_it_came = loaded.model
     found = find_inputs(loaded, images, settings, forward)
     dtype = input_dtype(loaded.model, found.calibration[:1], forward)
-    inputs = replace(found, calibration=found.calibration.to(dtype), heldout=found.heldout.to(dtype))
+    third = found.deciding
+    inputs = replace(
+        found,
+        calibration=found.calibration.to(dtype),
+        heldout=found.heldout.to(dtype),
+        deciding=None if third is None else third.to(dtype),
+    )
     calibration, example = inputs.calibration, inputs.calibration[:1]
     own = distance or _distance_of(loaded, settings.distance)
     conduct = check_model(loaded.model, calibration, settings, forward, plain=own is Reference)

@@ -13,6 +13,7 @@ import torch
 from fewer.core.progress import Progress
 from fewer.engine import comparison, description
 from fewer.engine.assembly import Assembly
+from fewer.engine.contest import way_of
 from fewer.engine.evidence import Evidence
 from fewer.engine.judge import Quality as Likeness
 from fewer.engine.judge import judge_of
@@ -80,7 +81,7 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
 
 def _our_row(e: Evidence, found: Likeness, labelled: Mapping[str, float]) -> dict[str, Any]:
     """The row of this run in the comparison."""
-    ready = next(iter(e.made.values()), None)
+    ready = e.made.get(way_of(e.plan.method.removeprefix("auto:")).key(e.allocation.choice))
     took = ready.seconds if ready is not None else e.timings.get("apply", 0.0)
     name, planned_by_us = preset_of(e.settings) or e.plan.method, e.plan.method.startswith(("dp", "bold", "auto"))
     return comparison.row_of(name, planned_by_us, found, took, e.settings, labelled)

@@ -74,6 +74,8 @@ class Inputs:
     ----------
     calibration, heldout
         Samples to work with, and samples that judge.
+    deciding
+        Samples that decide between finished models, and neither make nor judge them; None where none can be spared.
     source
         Where they come from, for people.
     notes
@@ -87,11 +89,13 @@ class Inputs:
     source: str
     notes: list[str]
     near: int | None = None
+    deciding: Samples | None = None
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
         """Files that could not be read, and why."""
-        found = dict.fromkeys([*self.calibration.skipped, *self.heldout.skipped])
+        third = self.deciding.skipped if self.deciding is not None else []
+        found = dict.fromkeys([*self.calibration.skipped, *self.heldout.skipped, *third])
         return [(str(path), reason) for path, reason in found]
 
 
@@ -125,16 +129,18 @@ def find_inputs(loaded: LoadedModel, images: Any, settings: Settings, forward: F
     names = None if forward is not None else arguments_of(loaded.model)
     trial = Trial(lambda batch: _samples_given(loaded.model, batch, forward), names, forward is not None)
     ndim = max(1, len(loaded.preprocess.input_size))
-    whole = collect_samples(images, settings.calibration + settings.heldout, trial, sample_ndim=ndim)
+    whole = collect_samples(images, settings.calibration + _apart(settings), trial, sample_ndim=ndim)
     notes = [] if len(whole) > 1 else [_SAME]
     source = "a tensor given in Python" if whole.tensor is not None else "samples given in Python"
-    return Inputs(*_cut(whole, settings), source, notes)
+    return _cut(whole, settings, source, notes)
 
 
 _ASSUMED = (
     "3 x 224 x 224 and ImageNet's mean and deviation are assumed; say otherwise with --input-size, --mean and --std, "
     "or let the function return (model, {'input_size': (3, 96, 96)})"
 )
+_FEWEST = 4
+"""Samples that may decide between models: fewer say nothing."""
 _SAME = "Too few images to keep any apart: the held-out numbers come from the calibration image itself."
 
 
@@ -169,7 +175,7 @@ def _samples_given(model: nn.Module, batch: Any, forward: Forward | None) -> int
 def _of_task(loaded: LoadedModel, images: str | Path, settings: Settings) -> Inputs:
     reader = open_task(str(loaded.task)).images
     parts = []
-    for part, wanted in (("calibration", settings.calibration), ("heldout", settings.heldout)):
+    for part, wanted in (("calibration", settings.calibration), ("heldout", _apart(settings))):
         found = reader(loaded, images, wanted, part=part, seed=settings.seed)
         parts.append(TensorSamples(found.tensor, found.files, found.skipped) if isinstance(found, ImageSet) else found)
     first, second = parts
@@ -178,19 +184,19 @@ def _of_task(loaded: LoadedModel, images: str | Path, settings: Settings) -> Inp
         f"{len(first)} calibration {what} from {len(set(first.files))} images, {len(second)} held-out {what} "
         f"from {len(set(second.files))} other images."
     )
-    return _ordered(first, second, str(images), note)
+    return _ordered(first, second, settings, str(images), note)
 
 
 def _of_files(loaded: LoadedModel, images: Any, settings: Settings) -> Inputs:
     common: dict[str, Any] = {"seed": settings.seed, "preprocess": loaded.preprocess, "crops": settings.crops}
-    wanted, apart = settings.calibration, settings.heldout
+    wanted, apart = settings.calibration, _apart(settings)
     files = list_images(images) if isinstance(images, (str, Path)) else list(images)
     source = str(images) if isinstance(images, (str, Path)) else f"{len(files)} files"
     if loaded.assumed:
         warnings.warn(f"fewer: {loaded.name} does not say how files become its input; {_ASSUMED}", stacklevel=2)
     if len(files) == 1:
         whole = open_images(images, wanted + apart, **common)
-        return Inputs(*_cut(whole, settings), source, [_SAME])
+        return _cut(whole, settings, source, [_SAME])
     first = open_images(images, wanted, part="calibration", **common)
     second = open_images(images, apart, part="heldout", **common)
     if len(first) == 0 or len(second) == 0:
@@ -200,27 +206,53 @@ def _of_files(loaded: LoadedModel, images: Any, settings: Settings) -> Inputs:
         f"from {len(set(second.files))} other files. {loaded.preprocess.words()}"
         + (" The model does not say so; this was assumed." if loaded.assumed else "")
     )
-    return _ordered(first, second, source, note)
+    return _ordered(first, second, settings, source, note)
 
 
-def _ordered(first: Samples, second: Samples, source: str, note: str) -> Inputs:
+def _ordered(first: Samples, second: Samples, settings: Settings, source: str, note: str) -> Inputs:
+    heldout, deciding = _shared_out(second, settings)
     if not first.files:
-        return Inputs(first, second, source, [note])
+        return Inputs(first, heldout, source, [note], deciding=deciding)
     order, near = by_file(first.files)
     calibration = first.take(order)
     calibration.skipped = first.skipped
-    return Inputs(calibration, second, source, [note], near)
+    return Inputs(calibration, heldout, source, [note], near, deciding)
 
 
-def _cut(whole: Samples, settings: Settings) -> tuple[Samples, Samples]:
-    """Calibration first, held out last; a quarter at most is held out."""
+def _cut(whole: Samples, settings: Settings, source: str, notes: list[str]) -> Inputs:
+    """Calibration first, held out last: a third at most is held out, a quarter where none of them can decide."""
     n = len(whole)
     if n == 1:
-        return whole, whole
-    held = max(1, min(settings.heldout, n // 4))
-    calibration, heldout = whole[: min(settings.calibration, n - held)], whole[n - held :]
+        return Inputs(whole, whole, source, notes)
+    most = max(n // 3, _FEWEST + 3) if n >= 4 * _FEWEST else n // 4
+    held = max(1, min(_apart(settings) if n >= 4 * _FEWEST else settings.heldout, most))
+    calibration = whole[: min(settings.calibration, n - held)]
     calibration.skipped = whole.skipped
-    return calibration, heldout
+    heldout, deciding = _shared_out(whole[n - held :], settings)
+    return Inputs(calibration, heldout, source, notes, deciding=deciding)
+
+
+def _apart(settings: Settings) -> int:
+    """Samples that calibrate nothing: those that judge, and those that decide."""
+    return settings.heldout + max(_FEWEST, settings.heldout // 2)
+
+
+def _shared_out(samples: Samples, settings: Settings) -> tuple[Samples, Samples | None]:
+    """Samples that judge and samples that decide, of other files where files are known."""
+    total = len(samples)
+    count = max(_FEWEST, round(total * (1 - settings.heldout / _apart(settings))))
+    if total < _FEWEST + 3:
+        return samples, None
+    if samples.files:
+        samples, skipped = samples.take(sorted(range(total), key=lambda i: str(samples.files[i]))), samples.skipped
+        samples.skipped = skipped
+        edges = [i for i in range(1, total) if samples.files[i - 1] != samples.files[i]]
+        count = total - min(edges, key=lambda i: abs(total - count - i), default=total)
+        if not count:
+            return samples, None
+    heldout, deciding = samples[: total - count], samples[total - count :]
+    heldout.skipped = samples.skipped
+    return heldout, deciding
 
 
 def _made_up(loaded: LoadedModel, images: Any, settings: Settings, forward: Forward | None) -> Inputs:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["call_linear_layers"]
+__all__ = ["call_linear_layers", "leave_linear_layers"]
 
 
 class Calls(TorchFunctionMode):
@@ -80,6 +80,11 @@ class Enter:
             layers[id(layer.weight)] = layer, biased
         Calls(layers).__enter__()
 
+    def needless(self, module: nn.Module) -> bool:
+        """Whether the module computes the same when nobody watches it."""
+        layers = [(getattr(module, name, None), biased) for name, biased in self.biased.items()]
+        return all(isinstance(one, nn.Linear) and (one.bias is not None) == biased for one, biased in layers)
+
 
 class Leave:
     """After a module ran, or failed: stop watching it."""
@@ -133,6 +138,34 @@ def call_linear_layers(model: nn.Module) -> list[str]:
         module.register_forward_hook(Leave(), always_call=True)
         names.append(name)
     return names
+
+
+def leave_linear_layers(model: nn.Module) -> nn.Module:
+    """Take away what :func:`call_linear_layers` added, where the model computes the same without; gives the same model.
+
+    It stays where a layer that had no bias has got one, or has been replaced by a kernel.
+
+    Examples
+    --------
+    >>> class Own(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.fc = nn.Linear(2, 2)
+    ...     def forward(self, x):
+    ...         return F.linear(x, self.fc.weight, self.fc.bias)
+    >>> net = Own()
+    >>> call_linear_layers(net), len(leave_linear_layers(net)._forward_hooks)
+    ([''], 0)
+    """
+    for module in model.modules():
+        for key, hook in list(module._forward_pre_hooks.items()):
+            if isinstance(hook, Enter) and hook.needless(module):
+                del module._forward_pre_hooks[key]
+                for other, last in list(module._forward_hooks.items()):
+                    if isinstance(last, Leave):
+                        del module._forward_hooks[other]
+                        module._forward_hooks_always_called.pop(other, None)
+    return model
 
 
 def _reads_weights(module: nn.Module) -> bool:

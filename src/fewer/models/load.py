@@ -11,6 +11,7 @@ from torch import nn
 
 from fewer.core.errors import FewerError
 from fewer.models.artefact import load_artefact, load_masks, load_recipe
+from fewer.models.functional import leave_linear_layers
 from fewer.models.recipe import precisions_of, refuse_integers
 from fewer.models.running import input_dtype
 from fewer.models.trust import Trust, trusting
@@ -58,7 +59,7 @@ def load(
     with trusting(trust):
         model = load_artefact(run, architecture)
     if not accelerated:
-        return model
+        return leave_linear_layers(model)
     from fewer.kernels.accelerate import accelerate
 
     recipe = load_recipe(run)
