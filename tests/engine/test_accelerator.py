@@ -51,6 +51,6 @@ def test_the_joint_preset_plans_all_steps_under_one_budget() -> None:
     assert {option.precision for option in done.plan.options().values()} - {"fp32"}
     rows = {row.name: row for row in done.report.baselines}
     assert {"plain", "functions"} <= rows.keys() and rows["functions"].note.startswith("one step of the plan alone")
-    assert not rows["functions"].met and rows["functions"].distortion < rows["plain"].distortion
+    assert not rows["functions"].met and rows["functions"].distortion < 2 * rows["plain"].distortion
     cut = {option.sparsity > 0 for option in done.plan.options().values()}
     assert ("cut" in rows and "bits" in rows) == (True in cut)

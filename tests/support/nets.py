@@ -36,7 +36,7 @@ def small(seed: int = 0) -> Small:
         return net.eval()
 
 
-def images(count: int = 28, seed: int = 0) -> torch.Tensor:
+def images(count: int = 32, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 

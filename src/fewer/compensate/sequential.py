@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewer.compensate.balance import balanced
 from fewer.compensate.held_out import Part, believed_shift, believed_weight, parts_of, together
 from fewer.compensate.lockstep import PausedForwards
 from fewer.compensate.moments import Moments, add_input
@@ -198,9 +199,13 @@ class _Step:
     folds: list[Sequence[int]] | None
 
     def reads_inputs(self, ladder: Sequence[Option]) -> bool:
-        """Whether cutting or rounding a layer in this way looks at its inputs."""
-        blind = self.repair.compensation == "none" and (self.repair.score == "magnitude" or ladder[-1].is_dense)
-        return not (blind and ladder[-1].precision in ("fp32", "bf16", "int8"))
+        """Whether making a layer in this way looks at its inputs."""
+        return self.repair.compensation != "none" or not self.blind(ladder)
+
+    def blind(self, ladder: Sequence[Option]) -> bool:
+        """Whether which weights go, and how they are rounded, hangs on no input."""
+        known = self.repair.score == "magnitude" or ladder[-1].is_dense
+        return known and ladder[-1].precision in ("fp32", "bf16", "int8")
 
     def compress(
         self,
@@ -224,12 +229,58 @@ class _Step:
         layer.install(fit.weight, fit.shift, fit.spread)
         return fit.mask
 
-    def _sweep(self, layer: Layer, moments: Moments, **more: Any) -> Sweep:
+    def _sweep(self, layer: Layer, moments: Moments, repair: Repair | None = None, **more: Any) -> Sweep:
         name, facts = layer.unit.name, self.facts
         return Sweep(
             layer.matrix,
             moments,
-            self.repair,
+            repair or self.repair,
+            centred=layer.centred,
+            alive=facts.alive.get(name) if facts.alive else None,
+            gradient=facts.gradients[name] if facts.gradients else None,
+            sensitivity=facts.sensitivity[name] if facts.sensitivity else None,
+            **more,
+        )
+
+    def _fit(
+        self,
+        layer: Layer,
+        original: Layer,
+        ladder: Sequence[Option],
+        wanted: Sequence[Tensor],
+        inputs: Sequence[Tensor],
+        untouched: bool,
+    ) -> tuple[Fit, float]:
+        """The layer as it will be, and the share of its repair that images it was not fitted to bear out."""
+        user, name, repair, known = layer.users[0], layer.unit.name, self.repair, self.held_out.dense_moments
+        if repair.compensation != "obs":
+            # the dense model's inputs, the parts and the way to an option are for least squares alone
+            groups = int(getattr(user, "groups", 1))
+            seen = Moments(groups, layer.matrix.shape[1]).to(layer.matrix.device)
+            balance = repair.compensation == "bias" and self.blind(ladder)
+            for x in inputs if self.reads_inputs(ladder) and not balance else ():
+                add_input(seen, user, x, share=1 / len(inputs))
+            seen.check(name)
+            if balance:
+                bare = self._sweep(layer, seen, replace(repair, compensation="none"))
+                fit = list(bare.run(ladder[-1:]))[-1]
+                return balanced(fit, layer.matrix, user, inputs, centred=layer.centred, name=name), 1.0
+            return list(self._sweep(layer, seen).run(ladder[-1:]))[-1], 1.0
+        if untouched and ladder[-1] == Option():
+            # nobody asked for a change of this layer: it stays as it is, to the last bit
+            return torch.ones_like(layer.matrix, dtype=torch.bool)
+        fit, self.held_out.believed[name] = self._fit(layer, original, ladder, wanted, inputs, untouched)
+        if not torch.isfinite(fit.weight).all():
+            raise FewerError(f"repairing layer '{name}' gave NaN or infinity; try a larger damping")
+        layer.install(fit.weight, fit.shift, fit.spread)
+        return fit.mask
+
+    def _sweep(self, layer: Layer, moments: Moments, repair: Repair | None = None, **more: Any) -> Sweep:
+        name, facts = layer.unit.name, self.facts
+        return Sweep(
+            layer.matrix,
+            moments,
+            repair or self.repair,
             centred=layer.centred,
             alive=facts.alive.get(name) if facts.alive else None,
             gradient=facts.gradients[name] if facts.gradients else None,

@@ -88,10 +88,12 @@ def make_plan(
     """Find out which allocator serves best, where that is asked for, and plan with it."""
     settings, curves = work.settings, sensed.curves
 
-    def within(allocator: str) -> tuple[Allocation, list[Budget], list[dict[str, float]]]:
+    def within(
+        allocator: str, start: Sequence[Budget] | None = None
+    ) -> tuple[Allocation, list[Budget], list[dict[str, float]]]:
         planner = way_of(allocator).allocator
         with timed(timings, "plan"):
-            return plan_within(work, curves, budgets, lambda b: choose(curves, b, planner, power=settings.power))
+            return plan_within(work, curves, budgets, lambda b: choose(curves, b, planner, power=settings.power), start)
 
     # what timed plans missed is known before models are made, so that all of them keep the same time
     first = "dp" if settings.allocator == "auto" else settings.allocator
@@ -102,8 +104,9 @@ def make_plan(
     if rows:
         with timed(timings, "apply"):
             allocator, made = final(work, sensed, under, rows)
-    if allocator != first:
-        allocation, under, tried = within(allocator)
+    if way_of(allocator).allocator != first:
+        allocation, under, more = within(allocator, under)
+        tried = [*tried, *more]
     return Planned(allocator, allocation, under, tried, rows, made)
 
 

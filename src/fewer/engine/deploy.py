@@ -137,7 +137,11 @@ def trial_ms(
 
 
 def plan_within(
-    work: Work, curves: CurveSet, budgets: Sequence[Budget], choose: Callable[[Sequence[Budget]], Allocation]
+    work: Work,
+    curves: CurveSet,
+    budgets: Sequence[Budget],
+    choose: Callable[[Sequence[Budget]], Allocation],
+    start: Sequence[Budget] | None = None,
 ) -> tuple[Allocation, list[Budget], list[dict[str, float]]]:
     """Plan; where time is budgeted and can be measured here, time the plan and correct the budget by what it missed.
 
@@ -151,6 +155,9 @@ def plan_within(
         All that must hold.
     choose
         Plans under given budgets.
+    start
+        What the first plan is made under, where another planner's plans were timed before; the budgets themselves by
+        default.
 
     Returns
     -------
@@ -161,11 +168,12 @@ def plan_within(
     list of dict
         ``predicted`` and ``measured`` milliseconds of every plan that was timed.
     """
-    allocation = choose(budgets)
+    start = budgets if start is None else start
+    allocation = choose(start)
     wanted = next((b for b in budgets if b.metric == "latency"), None)
     if wanted is None or not allocation.choice.any() or not measured_here(curves):
-        return allocation, list(budgets), []
-    limit, under = wanted.limit(curves), list(budgets)
+        return allocation, list(start), []
+    limit, under = wanted.limit(curves), list(start)
     best, tried = (allocation, under), []
     within: tuple[Allocation, list[Budget]] | None = None
     with work.progress.stage("time plans", _ROUNDS) as stage:

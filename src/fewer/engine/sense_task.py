@@ -216,7 +216,6 @@ class _Worker:
         swept = list(dict.fromkeys(as_swept))
         at = [swept.index(option) for option in as_swept]
         kept: list[int] = []
-        errors: list[float] = []
         lost: list[float] = []
         silent: list[float] = []
         energy = sweep.dense.square() / (float(sweep.dense.square().sum()) or 1.0)
@@ -228,7 +227,6 @@ class _Worker:
             for step, fit in enumerate(steps):
                 index = at.index(step)
                 kept.append(int(fit.mask.sum()))
-                errors.append(sweep.error(fit.weight))
                 lost.append(float(energy[~fit.mask].sum()))
                 silent.append(float(quiet[~fit.mask].sum()))
                 if task.store and index == stored_as(options, index):
@@ -244,7 +242,6 @@ class _Worker:
         return {
             "distortions": distortions.tolist(),
             "kept": [kept[i] for i in at],
-            "errors": [errors[i] for i in at],
             "lost": [lost[i] for i in at],
             "silent": [silent[i] for i in at],
             "scores": option_thresholds(layer.matrix.cpu(), options) if task.start == 0 else {},

@@ -174,10 +174,12 @@ def _reads_weights(module: nn.Module) -> bool:
 
 
 def _codes(kind: type) -> Iterator[CodeType]:
+    """Code that may run in a forward pass: methods that set a model up read weights as well."""
     for base in kind.__mro__:
         if base.__module__.startswith("torch.nn."):
             return
-        for own in vars(base).values():
+        for name, own in vars(base).items():
             function: Callable[..., Any] | None = own if callable(own) else getattr(own, "__func__", None)
-            if (code := getattr(function, "__code__", None)) is not None:
+            code = getattr(function, "__code__", None)
+            if code is not None and not any(word in name for word in ("init", "reset", "load")):
                 yield code
