@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fewer.core.errors import FewerError
-from fewer.formats.gradients import BIASED, GRADIENTS
+from fewer.formats.gradients import BIASED, GRADIENTS, _uniform
 
 
 def signal(seed: int = 0) -> torch.Tensor:
@@ -82,3 +82,15 @@ def test_the_clip_of_lbt_moves_to_its_share() -> None:
         state = torch.full((1,), clip)
         GRADIENTS["lbt"].run(g, 4, state)
         assert float(state) == pytest.approx(after)
+
+
+def test_random_numbers_of_rounding_are_even_from_0_to_below_1() -> None:
+    torch.manual_seed(0)
+    draws = _uniform(torch.empty(3, 50_001))
+    assert draws.shape == (3, 50_001) and float(draws.min()) >= 0 and float(draws.max()) < 1
+    shares = torch.histc(draws, 16, 0, 1) / draws.numel()
+    assert float((shares * 16 - 1).abs().max()) < 0.05 and abs(float(draws.mean()) - 0.5) < 0.003
+    neighbours = draws.flatten()[: 2 * 75_000].reshape(-1, 2)  # two numbers come from one draw of 64 bits
+    assert abs(float(torch.corrcoef(neighbours.T)[0, 1])) < 0.02
+    torch.manual_seed(0)
+    assert torch.equal(draws, _uniform(torch.empty(3, 50_001)))

@@ -46,7 +46,17 @@ def _by_sample(g: Tensor) -> Tensor:
 def _stochastic(g: Tensor, peak: Tensor, bits: int) -> Tensor:
     top = _top(bits)
     scale = peak.clamp(min=_TINY) / top
-    return (g / scale + torch.rand_like(g)).floor().clamp(-top, top) * scale
+    return (g / scale).add_(_uniform(g)).floor_().clamp_(-top, top).mul_(scale)
+
+
+def _uniform(like: Tensor) -> Tensor:
+    """Random numbers from 0 to below 1, of 24 bits, as of ``torch.rand_like``, which takes three times as long."""
+    if like.device.type != "cpu" or like.dtype != torch.float32:
+        return torch.rand_like(like)
+    count = like.numel()
+    pairs = torch.empty(-(-count // 2), dtype=torch.int64).random_(-(2**63), None)
+    bits = pairs.view(torch.int32)[:count].bitwise_right_shift_(8)
+    return bits.to(torch.float32).mul_(2.0**-24).add_(0.5).view(like.shape)
 
 
 def nearest_tensor(g: Tensor, bits: int, state: Tensor) -> Tensor:
@@ -59,7 +69,7 @@ def nearest_tensor(g: Tensor, bits: int, state: Tensor) -> Tensor:
     """
     top = _top(bits)
     scale = g.abs().amax().clamp(min=_TINY) / top
-    return (g / scale).round() * scale
+    return (g / scale).round_().mul_(scale)
 
 
 def stochastic_tensor(g: Tensor, bits: int, state: Tensor) -> Tensor:
@@ -114,7 +124,7 @@ def logarithmic(g: Tensor, bits: int, state: Tensor) -> Tensor:
     least = g.abs().amax().clamp(min=_TINY) / 2.0 ** (_top(bits) - 1)
     steps = g.abs() / least
     power = steps.clamp(min=1).log2().floor().exp2()
-    chance = torch.rand_like(g)
+    chance = _uniform(g)
     above = power * (1 + (chance < steps / power - 1).to(g.dtype))
     below = (chance < steps).to(g.dtype)
     return g.sign() * least * torch.where(steps < 1, below, above)
