@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,8 @@ def test_cubic_resampling_is_that_of_opencv() -> None:
         image = RNG.integers(0, 256, shape, dtype=np.uint8)
         theirs = cv2.resize(image, size[::-1], interpolation=cv2.INTER_CUBIC)
         assert np.abs(theirs.astype(int) - resize_cubic(image, *size)).max() <= 1
-        assert (theirs != resize_cubic(image, *size)).mean() < 0.08
+        assert (theirs != resize_cubic(image, *size)).mean() < 0.08  # processors without IPP round in integers
+        assert platform.machine() != "x86_64" or (theirs != resize_cubic(image, *size)).mean() < 0.001
 
 
 def test_a_frame_is_cut_around_the_middle_of_its_mass() -> None:

@@ -63,17 +63,18 @@ def plan_training(data: GaitData | str | Path, settings: TrainSettings | None = 
 
 
 def objective_of(
-    model: GaitNetwork, sampler: PersonSampler, settings: TrainSettings, device: Any
+    model: GaitNetwork, sampler: PersonSampler, settings: TrainSettings, accelerator: Any
 ) -> Callable[..., Any]:
     """Losses of a step, by name: triplets, and classes where the network has them."""
 
     def objective(net: nn.Module, step: int) -> dict[str, Tensor]:
-        x, labels = (t.to(device) for t in sampler.batch(step))
-        embeddings, scores = model.train_outputs(x)
-        losses = {"triplet": triplet_loss(embeddings, labels, settings.margin)[0]}
+        x, labels = (t.to(accelerator.device) for t in sampler.batch(step))
+        with accelerator.autocast():  # what is called is not the forward pass, which accelerate would have wrapped
+            embeddings, scores = model.train_outputs(x)
+        losses = {"triplet": triplet_loss(embeddings.float(), labels, settings.margin)[0]}
         if scores is not None:
             scale = 1.0 if model.config.network == "gaitgl" else 16.0  # its scores are no cosines
-            losses["classes"] = class_loss(scores, labels, scale)
+            losses["classes"] = class_loss(scores.float(), labels, scale)
         return losses
 
     return objective
@@ -168,7 +169,7 @@ def train_planned(
     key = work_key(settings.model_dump(exclude={"device"}), plan.config.model_dump(mode="json"), names, len(sequences))
     found = fit(
         model,
-        objective_of(model, sampler, settings, accelerator.device),
+        objective_of(model, sampler, settings, accelerator),
         settings,
         accelerator,
         name="train",

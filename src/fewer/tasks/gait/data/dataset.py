@@ -14,6 +14,7 @@ import numpy as np
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_bytes, atomic_write_text
 from fewer.core.reading import data_limit, read_arrays, read_bytes, read_json
+from fewer.tasks.gait.data.pictures import as_mask, pictures_in, read_mask
 from fewer.tasks.gait.data.silhouettes import SIZE, treat_frames
 from fewer.tasks.gait.data.video import VIDEOS, video_silhouettes
 from fewer.tasks.gait.protocols.records import Walk
@@ -22,7 +23,6 @@ from fewer.tasks.pickles import unpickle_arrays
 __all__ = ["GaitData", "as_input", "open_data", "read_sequence", "write_partition", "write_sequence"]
 
 ARRAYS = (".npz", ".pkl")
-PICTURES = (".png", ".jpg", ".bmp")
 PARTITION = "partition.json"
 WIDTH = 44
 
@@ -118,7 +118,7 @@ def _sequence_in(place: Path) -> Path | None:
     if files:
         named = [p for p in files if "sil" in p.stem.lower() or p.stem == place.name]
         return (named or files)[0]
-    return place if any(p.suffix.lower() in PICTURES for p in place.iterdir()) else None
+    return place if pictures_in(place) else None
 
 
 def _partition(root: Path) -> dict[str, tuple[str, ...]]:
@@ -174,16 +174,7 @@ def _from_npz(path: Path) -> Any:
 
 
 def _from_pictures(folder: Path) -> np.ndarray:
-    from PIL import Image
-
-    masks = []
-    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES):
-        try:
-            with Image.open(path) as image:
-                masks.append(np.asarray(image.convert("L")))
-        except (OSError, ValueError) as error:
-            raise FewerError(f"{path} cannot be read: {error}") from None
-    found, empty = treat_frames(masks)
+    found, empty = treat_frames(read_mask(path) for path in pictures_in(folder))
     if not len(found):
         raise FewerError(f"{folder} holds no person: all {empty} masks are empty")
     return found
@@ -200,13 +191,12 @@ def _checked(values: Any, path: Path) -> np.ndarray:
     if not isinstance(values, np.ndarray) or values.dtype == object or values.ndim != 3:
         told = getattr(values, "shape", type(values).__name__)
         raise FewerError(f"{path} holds {told}, not silhouettes of shape (frames, height, width)")
-    if not len(values):
-        raise FewerError(f"{path} holds no frame")
-    if values.dtype != np.uint8:
-        top = float(values.max())
-        values = (values * (255 if top <= 1 else 1)).clip(0, 255).astype(np.uint8)
-    elif values.max() == 1:
-        values = values * np.uint8(255)
+    if not values.size:
+        raise FewerError(f"{path} holds no frame, or frames without a pixel: its shape is {values.shape}")
+    try:
+        values = as_mask(values)
+    except FewerError as error:
+        raise FewerError(f"{path} {error}, not silhouettes") from None
     if values.shape[1] != SIZE or values.shape[2] not in (SIZE, WIDTH):
         values = treat_frames(values)[0]
         if not len(values):

@@ -41,7 +41,8 @@ class GaitNetwork(nn.Module):
         if self.tpa is None:
             return self.strips(max_over_time(frames, lengths))
         parts = self.frame_parts(frames)
-        aligned = self.tpa(parts.permute(0, 3, 2, 1), lengths)
+        with torch.autocast(parts.device.type, enabled=False):  # periods need more than the eight bits of bfloat16
+            aligned = self.tpa(parts.to(torch.promote_types(parts.dtype, torch.float32)).permute(0, 3, 2, 1), lengths)
         return max_over_time(aligned.permute(0, 3, 2, 1), lengths)
 
     def frame_parts(self, frames: Tensor) -> Tensor:
