@@ -26,7 +26,7 @@ from fewer.tasks.gait.protocols.records import Walk
 from fewer.tasks.gait.protocols.scores import Scores
 from fewer.tasks.gait.sampling import PersonSampler
 from fewer.tasks.gait.settings import TrainSettings
-from fewer.tasks.gait.tpa import TPAConfig
+from fewer.tasks.gait.tpa import CHOICES
 from fewer.tasks.gait.trained import GaitPlan, TrainedGait
 from fewer.tasks.runs import Order, Training, carry_out, write_report
 from fewer.training.checkpoint import Checkpoint, work_key
@@ -55,8 +55,9 @@ def plan_training(data: GaitData | str | Path, settings: TrainSettings | None = 
         raise FewerError(f"{data.root} has {len(people)} person to train with; two are needed, and more to judge")
     kept = round(settings.validate_share * len(people)) if len(people) >= _FEW else 0
     last = set(people[len(people) - max(2, kept) :]) if kept else set()
-    tpa = None if settings.tpa == "off" else TPAConfig(encoding=settings.tpa)
-    config = NetworkConfig(network=settings.network, size=settings.size, classes=len(people) - len(last), tpa=tpa)
+    config = NetworkConfig(
+        network=settings.network, size=settings.size, classes=len(people) - len(last), tpa=CHOICES[settings.tpa]
+    )
     return GaitPlan(
         data, [w for w in train if w.person not in last], [w for w in train if w.person in last], test, config
     )

@@ -20,7 +20,7 @@ from fewer.tasks.gait.data.video import VIDEOS, video_silhouettes
 from fewer.tasks.gait.protocols.records import Walk
 from fewer.tasks.pickles import unpickle_arrays
 
-__all__ = ["GaitData", "as_input", "open_data", "read_sequence", "write_partition", "write_sequence"]
+__all__ = ["GaitData", "as_input", "open_data", "places_in", "read_sequence", "write_partition", "write_sequence"]
 
 ARRAYS = (".npz", ".pkl")
 PARTITION = "partition.json"
@@ -101,15 +101,19 @@ def open_data(folder: GaitData | str | Path) -> GaitData:
     root = Path(folder)
     if not root.is_dir():
         raise FewerError(f"{folder} does not exist; give a folder PERSON/KIND/VIEW of silhouettes")
-    places: dict[Walk, Path] = {}
-    for place in sorted(root.glob("*/*/*")):
-        if place.is_dir() and (found := _sequence_in(place)) is not None:
-            places[Walk(*place.relative_to(root).parts)] = found
+    places = places_in(root)
     if not places:
         raise FewerError(
             f"{folder} holds no walks; give a folder PERSON/KIND/VIEW with a pkl or npz file, or mask images"
         )
     return GaitData(root, places, _partition(root))
+
+
+def places_in(root: Path) -> dict[Walk, Path]:
+    """Sequences that lie at ``PERSON/KIND/VIEW`` of a folder."""
+    folders = (place for place in sorted(root.glob("*/*/*")) if place.is_dir())
+    found = {Walk(*place.relative_to(root).parts): _sequence_in(place) for place in folders}
+    return {walk: place for walk, place in found.items() if place is not None}
 
 
 def _sequence_in(place: Path) -> Path | None:
@@ -126,6 +130,9 @@ def _partition(root: Path) -> dict[str, tuple[str, ...]]:
         values = read_json(path)
         if isinstance(values, dict) and {"TRAIN_SET", "TEST_SET"} <= values.keys():
             lists = {"train": "TRAIN_SET", "test": "TEST_SET", "probes": "PROBE_SET"}
+            for key in lists.values():
+                if not isinstance(values.get(key, []), list):
+                    raise FewerError(f"{path}: {key} is no list of names")
             found = {name: tuple(map(str, values.get(key, ()))) for name, key in lists.items()}
             both = set(found["train"]) & set(found["test"])
             if both:

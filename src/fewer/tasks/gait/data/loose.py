@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fewer.core.errors import FewerError
-from fewer.tasks.gait.data.dataset import ARRAYS, GaitData, open_data
+from fewer.tasks.gait.data.dataset import ARRAYS, GaitData, open_data, places_in
 from fewer.tasks.gait.data.pictures import pictures_in
 from fewer.tasks.gait.data.video import VIDEOS
 from fewer.tasks.gait.protocols.records import Walk
@@ -14,7 +14,7 @@ __all__ = ["open_sequences"]
 
 
 def open_sequences(place: str | Path) -> GaitData:
-    """A data set, or whatever sequences a file or folder holds; the person is then the file's name.
+    """A data set, and whatever sequences else a file or folder holds; the person is then the file's name.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def open_sequences(place: str | Path) -> GaitData:
     found |= {_named(p): p for p in folders}
     if not found and pictures_in(path):
         found = {_named(path): path}
-    return GaitData(path, found) if found else open_data(path)
+    return GaitData(path, {**places_in(path), **found}) if found else open_data(path)
 
 
 def _named(path: Path) -> Walk:

@@ -51,7 +51,7 @@ class DeepGaitV2(GaitNetwork):
         self.FCs = SeparateFCs(_PARTS, d, c)
         self.BNNecks = SeparateNecks(_PARTS, c, classes)
         self.HPP = HorizontalPooling((_PARTS,))
-        self.place_tpa(d, tpa)
+        self.place_tpa(d, _PARTS, tpa)
 
     def trunk(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Convolutions over time see zeros past the end of a sequence, as if the batch ended there."""

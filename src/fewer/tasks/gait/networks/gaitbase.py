@@ -66,7 +66,7 @@ class GaitBase(GaitNetwork):
         self.FCs = SeparateFCs(_PARTS, channels[-1], outs)
         self.BNNecks = SeparateNecks(_PARTS, outs, classes)
         self.HPP = HorizontalPooling((_PARTS,))
-        self.place_tpa(channels[-1], tpa)
+        self.place_tpa(channels[-1], _PARTS, tpa)
 
     def trunk(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Frames one by one."""
