@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +24,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from fewer.core.errors import FewerError
 from fewer.core.stamp import environment
+from fewer.runtimes.export import to_onnx
+from fewer.runtimes.session import open_session
 from fewer.tasks.gait.data import GaitData, open_data
 from fewer.tasks.gait.embed import embed_walks
 from fewer.tasks.gait.networks import GaitNetwork, NetworkConfig, build_network
@@ -212,46 +217,64 @@ def one_training(args: argparse.Namespace, data: Held, row: dict[str, Any], book
 
 
 def periods(args: argparse.Namespace) -> None:
-    """Error of the detected period (a step) against the simulated stride, by view and length."""
+    """Error of the detected period (a step, or a stride) against the simulated stride."""
     out = args.out.with_name("gait_period.csv")
     with out.open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["view", "frames", "noise", "walks", "median_error_percent", "share_within_10_percent"])
-        for view in ("000", "036", "090"):
-            for frames in (30, 60, 100):
-                for noise in (0.5, 1.5):
-                    walkers = Walkers(seed=9, motion=args.motion, noise=noise)
-                    errors = []
-                    for person in range(20):
-                        seen = walkers.sequence(person, "nm-01", view, frames)
-                        x = torch.from_numpy(seen.frames[:, :, 10:54]).float()[None] / 255
-                        found = find_rhythm(leg_width(x), torch.tensor([frames])).period.item()
-                        errors.append(100 * min(abs(2 * found - seen.period), abs(found - seen.period)) / seen.period)
-                    near = float(np.mean(np.array(errors) < 10))
-                    table.writerow([view, frames, noise, 20, round(float(np.median(errors)), 2), round(near, 2)])
+        table.writerow(
+            ["frames_a_second", "view", "frames", "noise", "walks", "median_error_percent", "share_within_10_percent"]
+        )
+        for rate, view, frames, noise in itertools.product((25, 12.5), ("000", "036", "090"), (30, 60, 100), (1, 2)):
+            walkers, errors = Walkers(seed=9, motion=args.motion, noise=noise, rate=rate), []
+            for person in range(20):
+                seen = walkers.sequence(person, "nm-01", view, frames)
+                x = torch.from_numpy(seen.frames[:, :, 10:54]).float()[None] / 255
+                found = find_rhythm(leg_width(x), torch.tensor([frames])).period.item()
+                errors.append(100 * min(abs(2 * found - seen.period), abs(found - seen.period)) / seen.period)
+            near = float(np.mean(np.array(errors) < 10))
+            table.writerow([rate, view, frames, noise, 20, round(float(np.median(errors)), 2), round(near, 2)])
+
+
+def runners(args: argparse.Namespace, name: str, x: torch.Tensor) -> dict[str, Any]:
+    """Everything that embeds a sequence of one network: with modules in torch, plain in other runtimes."""
+    made: dict[str, Any] = {}
+    for told in ("off", "moments", "phase"):
+        config = NetworkConfig(network=name, size=args.size, tpa=CHOICES[told])  # type: ignore[arg-type]
+        net = build_network(config).eval()
+        made[f"torch, {told}"] = lambda net=net: net(x)
+        for runtime in ("onnxruntime", "openvino") if told != "phase" else ():
+            try:
+                session = open_session(runtime, to_onnx(net, x).SerializeToString(), torch.get_num_threads())
+            except FewerError as error:
+                print(f"{name}, {told}, {runtime}: {error}")
+                continue
+            made[f"{runtime}, {told}"] = lambda session=session: session.run([x.numpy()])
+    return made
 
 
 def speed(args: argparse.Namespace) -> None:
-    """Embeddings a second, each network with and without the module, interleaved; ratios, on a quiet machine."""
+    """Embeddings a second in every runtime, all ways of a network in turns; ratios to plain torch, best of each."""
     x = torch.rand(1, 30, 64, 44)
     out = args.out.with_name("gait_speed.csv")
     with out.open("w", newline="") as file, torch.no_grad():
         table = csv.writer(file)
-        table.writerow(["network", "size", "milliseconds", "with_tpa_ratio", "threads", "processor"])
+        table.writerow(
+            ["network", "size", "way", "milliseconds", "embeddings_a_second", "ratio", "load", "threads", "processor"]
+        )
         for network in args.networks:
-            pair = [
-                build_network(NetworkConfig(network=network, size=args.size, tpa=tpa)).eval()  # type: ignore[arg-type]
-                for tpa in (None, TPAConfig())
-            ]
-            times: list[list[float]] = [[], []]
+            ways = runners(args, network, x)
+            times: dict[str, list[float]] = {name: [] for name in ways}
             for _ in range(args.repeats):
-                for net, spent in zip(pair, times, strict=True):
+                for name, run in ways.items():
                     began = time.perf_counter()
-                    net(x)
-                    spent.append(time.perf_counter() - began)
-            first, second = (float(np.median(t[2:])) for t in times)
-            row = [network, args.size, round(1e3 * first, 2), round(second / first, 3), torch.get_num_threads()]
-            table.writerow([*row, environment().get("cpu", "")])
+                    run()
+                    times[name].append(time.perf_counter() - began)
+            best = {name: min(spent) for name, spent in times.items()}
+            for name, seconds in best.items():
+                ratio = float(np.median(np.array(times[name][2:]) / np.array(times["torch, off"][2:])))
+                row = [network, args.size, name, round(1e3 * seconds, 2), round(1 / seconds, 1), round(ratio, 3)]
+                table.writerow([*row, round(os.getloadavg()[0], 1), torch.get_num_threads(), environment().get("cpu")])
+                print(*row, flush=True)
 
 
 def main() -> None:
