@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from fewer.adaptation.baselines import sometimes
 from fewer.adaptation.learn import Lesson, Stream, learn
-from fewer.adaptation.problem import Adapted, Problem, Work
+from fewer.adaptation.look import look_of, paint_like
+from fewer.adaptation.problem import Adapted, Pair, Problem, Work
 from fewer.adaptation.pseudo import label
 from fewer.adaptation.settings import AdaptationSettings
 from fewer.adaptation.style import Style, chain, degrade, one_of, random_contrast, random_curve, synthesise
@@ -16,10 +19,17 @@ __all__ = ["contrasts", "in_rounds", "mean_teacher", "ours", "self_training"]
 
 EASE = 0.3
 """Share of a training over which random contrasts come in: what is easy first."""
+LOOK = 0.5
+"""Share of source images that get the grey levels of the target once these are known."""
 
 
 def in_rounds(
-    problem: Problem, settings: AdaptationSettings, work: Work, lesson: Lesson, style: Style | None = None
+    problem: Problem,
+    settings: AdaptationSettings,
+    work: Work,
+    lesson: Lesson,
+    style: Style | None = None,
+    later: Callable[[Sequence[Pair]], Style | None] | None = None,
 ) -> dict[str, Fit]:
     """Train on a lesson, then on the lesson and pseudo-labels of the target, as often as the settings say.
 
@@ -30,6 +40,8 @@ def in_rounds(
     ----------
     style
         Of pseudo-labelled images.
+    later
+        From pseudo-labelled images to the style of source images in the rounds; None keeps that of the lesson.
     """
     model, steps = problem.network, getattr(settings, "steps")  # noqa: B009 (of the loop's settings, which the task's extend)
     if not settings.uses("pseudo-labels"):
@@ -42,8 +54,12 @@ def in_rounds(
         work.say(f"round {number}: pseudo-labels of {len(found)} of {len(problem.target)} target scans are plausible")
         if not found:
             work.say("no pseudo-label is plausible; the training goes on without them")
-        wider = replace(lesson, ease=0.0)
-        wider = replace(wider, labelled=[*lesson.labelled, Stream(found, style)]) if found else wider
+        streams = list(lesson.labelled)
+        if found and later is not None:
+            streams = [Stream(stream.pairs, later(found)) for stream in streams]
+        if found:
+            streams.append(Stream(found, style))
+        wider = replace(lesson, labelled=streams, ease=0.0)
         name = f"round-{number}"
         stages[name] = learn(problem, settings, work, wider, name, model, steps=each)
     return stages
@@ -66,7 +82,10 @@ def mean_teacher(problem: Problem, settings: AdaptationSettings, work: Work) -> 
 
 
 def ours(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted:
-    """Random contrasts, and in the last third filtered pseudo-labels of target images, with random contrasts too.
+    """Random contrasts, and in the last third filtered pseudo-labels of target images, used in two ways.
+
+    The pseudo-labelled images train. And they tell the grey levels of the target's structures, which a part of the
+    source images gets from then on, see :func:`~fewer.adaptation.look.paint_like`.
 
     A mean teacher comes in where a weight is given (``--consistency 3``): the student must give the answer of the
     teacher, who saw the target image as it is, for the image in another contrast. It doubles the time and is off: in
@@ -82,7 +101,14 @@ def ours(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted:
         strong=style,
         ease=EASE,
     )
-    return Adapted(problem.network, in_rounds(problem, settings, work, lesson, style))
+
+    def later(found: Sequence[Pair]) -> Style | None:
+        if not settings.uses("target-look"):
+            return style
+        painted = chain([paint_like(look_of(found, len(problem.classes))), degrade])
+        return one_of([(1 - LOOK, style), (LOOK, painted)])
+
+    return Adapted(problem.network, in_rounds(problem, settings, work, lesson, sometimes(degrade, 0.5), later))
 
 
 def contrasts(settings: AdaptationSettings) -> Style | None:
