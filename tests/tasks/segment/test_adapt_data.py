@@ -75,5 +75,5 @@ def test_a_spacing_that_is_wrong_by_far_is_told_before_memory_is_taken(disc_data
         for number, path in enumerate(sorted(folder.glob("*.png"))):
             step = 1000.0 if folder == target and number == 2 else 1.0
             path.with_suffix(".json").write_text(f'{{"spacing": [{step}, {step}]}}')
-    with pytest.raises(FewerError, match="case2.png has a spacing of 1000 mm"):
+    with pytest.raises(FewerError, match=r"case2.png has a spacing of 1000 mm"):
         open_domains(source, target, AdaptSettings())
