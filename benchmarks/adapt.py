@@ -36,10 +36,10 @@ RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
     "benchmark", "method", "without", "labels", "seed", "steps", "patch", "width", "cases", "dice", "low", "high",
     "missed", "spurious", "assd", "hd95", "unit", "per_class", "cpu_seconds",
-    "held", "curve", "mirror", "noise", "confidence", "size",
+    "held", "curve", "mirror", "noise", "confidence", "size", "counts",
 )  # fmt: skip
 KEYS = 8
-SIGNS = COLUMNS[-6:]
+SIGNS = COLUMNS[-7:-1]
 """What can be known of an adapted network without a target label, see :func:`signs`."""
 
 
@@ -185,7 +185,10 @@ EXTRA = {"nuclei": ["source-only, inverted", "otsu"]}
 
 
 def row_of(result: Any, key: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Numbers of an evaluation; Dice is pooled over all voxels, and the interval is over subjects."""
+    """Numbers of an evaluation; Dice is pooled over all voxels, and the interval is over subjects.
+
+    ``counts`` has ``2 TP / (FP + FN)`` of each subject and class, from which intervals over seeds can be drawn.
+    """
     total, subjects = result.overall, {}
     for score in result.scores:  # slices carry the name of their subject
         subject = subjects.setdefault(score.case.split("_")[0].split("z")[0], {})
@@ -202,10 +205,12 @@ def row_of(result: Any, key: dict[str, Any], seconds: float) -> dict[str, Any]:
     low, high = np.percentile(dice(counts[draws]).mean(-1), (2.5, 97.5))
     classes = ";".join(f"{name} {value:.3f}" for name, value in zip(names, dice(counts), strict=True))
     shown = lambda v: "" if v is None else f"{v:.2f}"  # noqa: E731
+    told = (" ".join(f"{both}/{wrong}" for both, wrong in subject) for subject in counts.astype(int).tolist())
     return {
         **key, "cases": result.cases, "dice": f"{dice(counts).mean():.4f}", "low": f"{low:.4f}", "high": f"{high:.4f}",
         "missed": total.missed, "spurious": total.spurious, "assd": shown(total.assd), "hd95": shown(total.hd95),
         "unit": result.unit, "per_class": classes, "cpu_seconds": f"{seconds:.0f}",
+        "counts": ";".join(told),
     }  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def test_the_network_that_is_not_believed_labels_nothing(first: bool) -> None:
     right, wrong, work = _Threshold(-0.7, -1.0), _Threshold(9.0, 1.0), Work()
     earlier, model = (right, wrong) if first else (wrong, right)
     teacher = _believed(posed(), work, [earlier], model)
-    assert teacher is model and model.level.item() == pytest.approx(-0.7 if first else -0.7)
+    assert teacher is model and model.level.item() == pytest.approx(-0.7)
     assert ("the first" if first else "the second") in work.notes[-1]
 
 

@@ -77,3 +77,21 @@ def test_a_spacing_that_is_wrong_by_far_is_told_before_memory_is_taken(disc_data
             path.with_suffix(".json").write_text(f'{{"spacing": [{step}, {step}]}}')
     with pytest.raises(FewerError, match=r"case2.png has a spacing of 1000 mm"):
         open_domains(source, target, AdaptSettings())
+
+
+def test_a_target_of_nnunet_needs_no_labels(disc_data, target) -> None:
+    root = target.parent / "nnunet"
+    (root / "imagesTs").mkdir(parents=True)
+    (root / "dataset.json").write_text('{"file_ending": ".png"}')
+    with pytest.raises(FewerError, match=r"holds no image .png in imagesTr/ or imagesTs/"):
+        open_domains(disc_data, root, AdaptSettings())
+    for path in target.iterdir():
+        shutil.copy(path, root / "imagesTs" / f"{path.stem}_0000.png")
+    assert names(open_domains(disc_data, root, AdaptSettings()).target) == [f"case{i}" for i in range(8)]
+    (root / "dataset.json").write_text("[]")
+    with pytest.raises(FewerError, match="file_ending"):
+        open_domains(disc_data, root, AdaptSettings())
+
+
+def test_one_folder_for_both_is_told(disc_data) -> None:
+    assert any("one folder" in note for note in open_domains(disc_data, disc_data, AdaptSettings()).notes)

@@ -14,7 +14,7 @@ from fewer.core.errors import FewerError
 from fewer.core.files import explain_os_error
 from fewer.tasks.folders import pictures_and_masks, pictures_of
 from fewer.tasks.segment.adapt_settings import AdaptSettings
-from fewer.tasks.segment.dataset import Case, SegmentData, find_pictures, image_pool, open_data
+from fewer.tasks.segment.dataset import Case, SegmentData, find_pictures, image_pool, nnunet_pool, open_data
 from fewer.tasks.segment.files import Picture, read_picture
 from fewer.tasks.segment.preparation import Preparation, fit_preparation
 from fewer.tasks.segment.reading import read_case
@@ -78,6 +78,8 @@ def open_domains(source: str | Path, target: str | Path, settings: AdaptSettings
         if not other.cases:
             raise FewerError(f"the method target-oracle needs masks of the target; {target} has none")
         notes.append("target-oracle trains on the masks of the target: it is for benchmarks, not an adaptation")
+    if Path(source).resolve() == Path(target).resolve():
+        notes.append("source and target are one folder: there is nothing to adapt to")
     target_cases = tuple(Case(case.name, case.images) for case in (*other.cases, *other.unlabelled))
     if len(target_cases) < 2:
         raise FewerError(f"the target {target} holds {len(target_cases)} scan; an adaptation needs two or more")
@@ -102,6 +104,8 @@ def _open_target(root: Path) -> SegmentData:
     if not root.is_dir():
         what = "is no folder" if root.exists() else "does not exist"
         raise FewerError(f"the target {root} {what}; give a folder of images")
+    if (root / "dataset.json").is_file() and not (root / "labelsTr").is_dir():
+        return nnunet_pool(root)
     if (root / "dataset.json").is_file() or pictures_and_masks(root) is not None:
         return open_data(root)
     files = find_pictures(pictures_of(root) or root)
