@@ -50,7 +50,7 @@ def _stochastic(g: Tensor, peak: Tensor, bits: int) -> Tensor:
 
 
 def _uniform(like: Tensor) -> Tensor:
-    """Random numbers from 0 to below 1, of 24 bits, as of ``torch.rand_like``, which takes three times as long."""
+    """Random numbers from 0 to below 1, of 24 bits each, two from every draw of the generator."""
     if like.device.type != "cpu" or like.dtype != torch.float32:
         return torch.rand_like(like)
     count = like.numel()
