@@ -94,3 +94,12 @@ def test_layers_whose_rows_differ_from_sample_to_sample_make_one_part():
     layer = nn.Linear(8, 4)
     inputs = [torch.randn(6, 8), torch.randn(10, 8)]
     assert len(parts_of(layer, inputs, inputs, 8, [[0, 1], [0, 1]])) == 1
+
+
+def test_more_images_bear_out_more_of_a_repair():
+    """Two halves of the same source: most of the repair is kept."""
+    torch.manual_seed(0)
+    mixing = torch.randn(64, 64) / 8
+    whole = ListSamples([torch.randn(30, 64) @ mixing for _ in range(4)], collate=tuple)
+    kept = believed([whole[:2], whole[2:]])
+    assert 0.5 < kept <= 1.0

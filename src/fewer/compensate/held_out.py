@@ -2,8 +2,8 @@
 
 A least-squares repair looks good on its own images. Here the calibration images fall into parts that share no file.
 Each part is repaired from the others, on the same mask, and the repair is judged on the part: for every output row
-the share of the repair that would have helped there most (0 to 1, a closed form, since the error is a quadratic) is
-what is kept of the repair that all images together give.
+the share of the repair that would have helped there most (0 to 1) has a closed form, since the error is a quadratic.
+It says what is kept of the repair that all images together give.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from fewer.models.sparse import SparseConvolution
 __all__ = ["Part", "believed_shift", "believed_weight", "parts_of", "together"]
 
 _ITERATIONS = 8  # conjugate-gradient steps of the repairs that are only judged
+_LIGHT = 0.01  # damping of a repair that other images bear out
+_HOLDS = 0.9  # share of such a repair that they must bear out
+_NOTHING = 1e-8  # of the energy of a row's output
 _FARTHEST = 1.0  # times the norm of the dense weight: no repair moves a weight by more
 
 
@@ -188,11 +191,15 @@ def believed_weight(
     original: Layer,
     centred: bool,
     make: Callable[[Part], Sweep],
+    sweep: Sweep,
     base: Tensor,
     repaired: Tensor,
     mask: Tensor,
 ) -> tuple[Tensor, float]:
     """Between a weight that was only cut and its repair: the point that the parts agree on, row by row.
+
+    A repair that holds on the other part even with little damping is made with little damping; one that does not is
+    made with the damping of the settings.
 
     Parameters
     ----------
@@ -204,6 +211,8 @@ def believed_weight(
         Whether the error is about the mean.
     make
         A sweep whose repair is fitted to a part.
+    sweep
+        The one that is fitted to all parts.
     base, repaired
         Shape (rows, columns).
     mask
@@ -216,23 +225,47 @@ def believed_weight(
     float
         Share of the repair that was kept, 0 to 1.
     """
-    gain, curvature = base.new_zeros(base.shape[0]), base.new_zeros(base.shape[0])
-    for number, part in enumerate(parts):
-        others = together([p for i, p in enumerate(parts) if i != number])
-        step = make(others).repaired(base, mask, _ITERATIONS) - base
-        moved, start = _grouped(step, part), _grouped(base, part)
-        for i, (block, target) in enumerate(zip(part.after.blocks, part.targets(original, centred), strict=True)):
-            seen = part.after.covariance(i) if centred else part.after.second(i)
-            here = moved[..., block]
-            gain += ((target - start[..., block] @ seen) * here).sum(-1).flatten()
-            curvature += ((here @ seen) * here).sum(-1).flatten()
-    share = torch.where(curvature > 0, gain / curvature.clamp_min(1e-30), 0.0).nan_to_num(0.0).clamp(0.0, 1.0)
+    fitted = [(part, make(together([p for p in parts if p is not part]))) for part in parts]
+    share, whole = _borne_out([(part, one.damped(_LIGHT)) for part, one in fitted], original, centred, base, mask)
+    if whole >= _HOLDS:
+        sweep = sweep.damped(_LIGHT)
+    else:
+        share, whole = _borne_out(fitted, original, centred, base, mask)
+    if sweep.repair.polish:
+        repaired = sweep.repaired(repaired, mask, sweep.repair.polish)
     step = (repaired - base) * share[:, None]
     length, limit = float(step.norm()), _FARTHEST * float(original.matrix.float().norm())
     if not length <= limit:  # also where it is no number
         step = step * (limit / length) if length < float("inf") else torch.zeros_like(step)
     whole = float((repaired - base).norm())
     return base + step, float(step.norm()) / whole if whole > 0 else 1.0
+
+
+def _borne_out(
+    fitted: Sequence[tuple[Part, Sweep]], original: Layer, centred: bool, base: Tensor, mask: Tensor
+) -> tuple[Tensor, float]:
+    """How much of a repair is borne out by parts that it was not fitted to: for each row, and for the whole layer.
+
+    A part has fewer images than all of them, and a repair from all is better borne out than one from a part. If s is
+    the share of two halves, signal over signal plus noise, then that of all images, with half of the noise, is
+    2 s / (1 + s).
+    """
+    gain, curvature, energy = base.new_zeros(3, base.shape[0])
+    for part, sweep in fitted:
+        step = sweep.repaired(base, mask, _ITERATIONS) - base
+        moved, start, dense = (_grouped(matrix, part) for matrix in (step, base, original.matrix.float()))
+        for i, (block, target) in enumerate(zip(part.after.blocks, part.targets(original, centred), strict=True)):
+            seen = part.after.covariance(i) if centred else part.after.second(i)
+            here = moved[..., block]
+            gain += ((target - start[..., block] @ seen) * here).sum(-1).flatten()
+            curvature += ((here @ seen) * here).sum(-1).flatten()
+            energy += (target * dense[..., block]).sum(-1).flatten()
+    # a step that does nothing on the other part is borne out by nothing there
+    told = curvature > _NOTHING * energy.abs()
+    share = torch.where(told, gain / curvature.clamp_min(1e-30), 0.0).nan_to_num(0.0).clamp(0.0, 1.0)
+    total = float(curvature.sum())
+    whole = float((share * curvature).sum()) / total if 0 < total < float("inf") else 0.0
+    return 2 * share / (1 + share), whole
 
 
 def believed_shift(parts: Sequence[Part], original: Layer, weight: Tensor, shift: Tensor) -> Tensor:

@@ -266,46 +266,6 @@ class _Step:
                 fit = list(bare.run(ladder[-1:]))[-1]
                 return balanced(fit, layer.matrix, user, inputs, centred=layer.centred, name=name), 1.0
             return list(self._sweep(layer, seen).run(ladder[-1:]))[-1], 1.0
-        if untouched and ladder[-1] == Option():
-            # nobody asked for a change of this layer: it stays as it is, to the last bit
-            return torch.ones_like(layer.matrix, dtype=torch.bool)
-        fit, self.held_out.believed[name] = self._fit(layer, original, ladder, wanted, inputs, untouched)
-        if not torch.isfinite(fit.weight).all():
-            raise FewerError(f"repairing layer '{name}' gave NaN or infinity; try a larger damping")
-        layer.install(fit.weight, fit.shift, fit.spread)
-        return fit.mask
-
-    def _sweep(self, layer: Layer, moments: Moments, repair: Repair | None = None, **more: Any) -> Sweep:
-        name, facts = layer.unit.name, self.facts
-        return Sweep(
-            layer.matrix,
-            moments,
-            repair or self.repair,
-            centred=layer.centred,
-            alive=facts.alive.get(name) if facts.alive else None,
-            gradient=facts.gradients[name] if facts.gradients else None,
-            sensitivity=facts.sensitivity[name] if facts.sensitivity else None,
-            **more,
-        )
-
-    def _fit(
-        self,
-        layer: Layer,
-        original: Layer,
-        ladder: Sequence[Option],
-        wanted: Sequence[Tensor],
-        inputs: Sequence[Tensor],
-        untouched: bool,
-    ) -> tuple[Fit, float]:
-        """The layer as it will be, and the share of its repair that images it was not fitted to bear out."""
-        user, name, repair, known = layer.users[0], layer.unit.name, self.repair, self.held_out.dense_moments
-        if repair.compensation != "obs":
-            # the dense model's inputs, the parts and the way to an option are for least squares alone
-            seen = Moments(int(getattr(user, "groups", 1)), layer.matrix.shape[1]).to(layer.matrix.device)
-            for x in inputs if self.reads_inputs(ladder) else ():
-                add_input(seen, user, x, share=1 / len(inputs))
-            seen.check(name)
-            return list(self._sweep(layer, seen).run(ladder[-1:]))[-1], 1.0
         if untouched and ladder[-1].sparsity == 0 and _moved(wanted, inputs) <= _LITTLE:
             return self._round(layer, ladder[-1], inputs), 1.0
         parts = parts_of(user, wanted, inputs, layer.matrix.shape[1], self.folds, known.get(name))
@@ -350,7 +310,7 @@ class _Step:
             return self._sweep(layer, mixed, target=targets, wanted_mean=mean)
 
         def believed(cut: Tensor, repaired: Tensor, mask: Tensor) -> Tensor:
-            weight, kept[0] = believed_weight(parts, original, layer.centred, fitted_to, cut, repaired, mask)
+            weight, kept[0] = believed_weight(parts, original, layer.centred, fitted_to, sweep, cut, repaired, mask)
             return weight
 
         sweep = fitted_to(everything)

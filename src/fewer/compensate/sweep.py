@@ -8,6 +8,7 @@ OBC (Frantar and Alistarh 2022) for the objective; SparseGPT (2023) and Wanda (2
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -114,11 +115,12 @@ class Sweep:
     alive
         Mask of an earlier round: ``weight`` is zero outside, and masks only shrink from it.
     sensitivity
-        How much the model's output feels a squared change of each row's output, shape (rows,). An error of a row that
-        hardly counts is cheap, so the ``obs`` score is multiplied by it. All rows count alike by default.
+        How much the model's output feels a squared change of each row's output, shape (rows,). Where whole columns go,
+        it weighs the errors of the rows of one column. Between rows it decides nothing: an output that an activation
+        hides on the images at hand looks free to cut, and comes up as soon as other cuts have moved it.
     believed
-        ``believed(cut, repaired, mask)`` gives what of the last option's repair is kept, before it is rounded; all of
-        it by default. See :mod:`fewer.compensate.held_out`.
+        ``believed(cut, repaired, mask)`` polishes the last option's repair and gives what of it is kept, before it is
+        rounded; all of it by default. See :mod:`fewer.compensate.held_out`.
 
     Examples
     --------
@@ -250,7 +252,7 @@ class Sweep:
                     current = current * alive
                     if self.repair.compensation == "obs":
                         current = self._refit(current, alive)
-            if last and self.repair.polish and self.repair.compensation == "obs":
+            if last and self.repair.polish and self.repair.compensation == "obs" and self.believed is None:
                 current = self._refit(current, alive, self.repair.polish)
             at = option.sparsity
             yield self._fit(option, alive, self._trusted(current, alive) if last else current)
@@ -263,6 +265,21 @@ class Sweep:
     def repaired(self, matrix: Tensor, alive: Tensor, iterations: int) -> Tensor:
         """The least-squares repair on a mask, from a first guess, in so many steps."""
         return self._refit(matrix, alive, iterations)
+
+    def damped(self, damping: float) -> Sweep:
+        """The same layer and inputs with another damping, relative to the mean of the Hessian's diagonal."""
+        made = copy.copy(self)
+        made.hessians, made.targets, made.inverses = [], [], []
+        grouped = self._grouped(self.dense)
+        rows = zip(self.moments.blocks, self._plain, self.hessians, self.targets, strict=True)
+        for block, plain, before, target in rows:
+            hessian = damp(plain, damping)
+            more = (hessian - before).diagonal(dim1=1, dim2=2)
+            made.hessians.append(hessian)
+            made.targets.append(target + grouped[..., block] * more[:, None, :])
+        vars(made).pop("_feedback", None)
+        vars(made).pop("_floor", None)
+        return made
 
     def _fit(self, option: Option, alive: Tensor, current: Tensor) -> Fit:
         # rounded last, so that the mean is corrected for the rounding, too
@@ -337,7 +354,7 @@ class Sweep:
         pattern = pattern.fitted(*matrix.shape)
         if pattern.kind != "block" or pattern.width == 1:
             scale = torch.cat([inv.diagonal(dim1=1, dim2=2) for inv in self.inverses], 1)
-            return self._felt((grouped.square() / scale[:, None, :]).view_as(matrix) + plain)
+            return (grouped.square() / scale[:, None, :]).view_as(matrix) + plain
         energies = [
             _tile_energy(grouped[..., b], inv, pattern.width, b.start)
             for b, inv in zip(self.moments.blocks, self.inverses, strict=True)
@@ -346,7 +363,7 @@ class Sweep:
         for block, more in zip(self.moments.blocks[1:], energies[1:], strict=True):
             tiles = _join(tiles, more, shared=block.start % pattern.width != 0)
         tiles = tiles.reshape(matrix.shape[0], -1) + tile_sums(plain, 1, pattern.width)
-        return tile_sums(self._felt(tiles), pattern.height, 1)
+        return tile_sums(self._felt(tiles) if pattern.height >= len(matrix) else tiles, pattern.height, 1)
 
     @cached_property
     def _floor(self) -> float:
