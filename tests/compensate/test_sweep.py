@@ -196,13 +196,21 @@ def test_unknown_names_and_missing_gradients_are_refused():
         list(Sweep(weight, moments, Repair(score="taylor")).run([Option("unstructured", 0.5)]))
 
 
-def test_a_row_that_the_output_does_not_feel_now_is_cut_like_any_other():
-    weight, moments, _ = layer()
-    felt = torch.tensor([1e-6, 1, 1, 1, 1, 1])
+def test_rows_that_count_more_keep_more_weights():
+    weight, moments, x = layer()
+    felt = torch.tensor([100.0, 1, 1, 1, 1, 1])
     for pattern in ("unstructured", "block:2x3"):
         option = [Option(pattern, 0.5)]
         plain = list(Sweep(weight, moments, Repair()).run(option))[-1]
-        assert torch.equal(list(Sweep(weight, moments, Repair(), sensitivity=felt).run(option))[-1].mask, plain.mask)
+        weighed = list(Sweep(weight, moments, Repair(), sensitivity=felt).run(option))[-1]
+        errors = [
+            float(((outputs(f.weight, x) + f.shift - outputs(weight, x)).square().mean(0) * felt).sum())
+            for f in (plain, weighed)
+        ]
+        assert weighed.mask[0].sum() > plain.mask[0].sum() and weighed.mask.sum() == plain.mask.sum()
+        assert errors[1] < errors[0]
+        same = list(Sweep(weight, moments, Repair(), sensitivity=torch.full((6,), 3.0)).run(option))[-1]
+        assert torch.equal(same.mask, plain.mask)
 
 
 def test_another_damping_is_that_of_a_sweep_made_with_it():

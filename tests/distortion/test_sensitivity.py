@@ -62,3 +62,11 @@ def test_a_batchnorm_behind_is_felt():
     x = torch.randn(2, 3, 4, 4)
     found = output_sensitivity(net, layers_of(net, x), [x])["0"]
     torch.testing.assert_close(found[0] / found[1], torch.tensor(9.0), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(("activation", "share"), [(nn.ReLU(), 0.5), (nn.GELU(), 0.0), (nn.Identity(), 0.0)])
+def test_what_an_activation_hides_is_counted(activation, share):
+    torch.manual_seed(0)
+    net, x, hidden = nn.Sequential(nn.Linear(8, 64), activation, nn.Linear(64, 3)), torch.randn(20, 8), {}
+    output_sensitivity(net, layers_of(net, x), list(x.split(1)), hidden=hidden)
+    assert hidden["0"] == pytest.approx(share, abs=0.1) and hidden["2"] == 0.0

@@ -60,7 +60,7 @@ class UnitFacts:
     gradients
         Root mean square gradient of each unit's weight; for the ``taylor`` score.
     sensitivity
-        How much the output feels each row of each unit; for the ``obs`` score.
+        How much the output feels each row of units whose ``obs`` score it weighs.
     """
 
     alive: Mapping[str, Tensor] | None = None
@@ -238,7 +238,7 @@ class _Step:
             centred=layer.centred,
             alive=facts.alive.get(name) if facts.alive else None,
             gradient=facts.gradients[name] if facts.gradients else None,
-            sensitivity=facts.sensitivity[name] if facts.sensitivity else None,
+            sensitivity=facts.sensitivity.get(name) if facts.sensitivity else None,
             **more,
         )
 

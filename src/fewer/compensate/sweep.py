@@ -115,9 +115,9 @@ class Sweep:
     alive
         Mask of an earlier round: ``weight`` is zero outside, and masks only shrink from it.
     sensitivity
-        How much the model's output feels a squared change of each row's output, shape (rows,). Where whole columns go,
-        it weighs the errors of the rows of one column. Between rows it decides nothing: an output that an activation
-        hides on the images at hand looks free to cut, and comes up as soon as other cuts have moved it.
+        How much the model's output feels a squared change of each row's output, shape (rows,). An error of a row that
+        hardly counts is cheap, so the ``obs`` score is multiplied by it. All rows count alike by default, which is
+        right where an activation hides outputs (:func:`fewer.distortion.sensitivity.output_sensitivity`).
     believed
         ``believed(cut, repaired, mask)`` polishes the last option's repair and gives what of it is kept, before it is
         rounded; all of it by default. See :mod:`fewer.compensate.held_out`.
@@ -354,7 +354,7 @@ class Sweep:
         pattern = pattern.fitted(*matrix.shape)
         if pattern.kind != "block" or pattern.width == 1:
             scale = torch.cat([inv.diagonal(dim1=1, dim2=2) for inv in self.inverses], 1)
-            return (grouped.square() / scale[:, None, :]).view_as(matrix) + plain
+            return self._felt((grouped.square() / scale[:, None, :]).view_as(matrix) + plain)
         energies = [
             _tile_energy(grouped[..., b], inv, pattern.width, b.start)
             for b, inv in zip(self.moments.blocks, self.inverses, strict=True)
@@ -363,7 +363,7 @@ class Sweep:
         for block, more in zip(self.moments.blocks[1:], energies[1:], strict=True):
             tiles = _join(tiles, more, shared=block.start % pattern.width != 0)
         tiles = tiles.reshape(matrix.shape[0], -1) + tile_sums(plain, 1, pattern.width)
-        return tile_sums(self._felt(tiles) if pattern.height >= len(matrix) else tiles, pattern.height, 1)
+        return tile_sums(self._felt(tiles), pattern.height, 1)
 
     @cached_property
     def _floor(self) -> float:

@@ -24,6 +24,7 @@ def output_sensitivity(
     probes: int = 2,
     seeds: Sequence[int] | None = None,
     reference: Distance | None = None,
+    hidden: dict[str, float] | None = None,
 ) -> dict[str, Tensor]:
     """How much the model's output feels a change of each output channel of each layer.
 
@@ -35,6 +36,10 @@ def output_sensitivity(
     ----------
     model, layers, batches, forward, probes, seeds, reference
         As for :class:`~fewer.distortion.taylor.Taylor`. The model's parameters and flags are as before afterwards.
+    hidden
+        Filled with the share of each layer's outputs, by unit name, that the model's output does not feel at all, as
+        an activation such as ReLU hides them. What is hidden on the images at hand comes up as soon as cuts before it
+        have moved it: there the sensitivity says little about a cut.
 
     Returns
     -------
@@ -56,6 +61,7 @@ def output_sensitivity(
             reference = Reference([call(model, b, forward) for b in batches])
     seeds = list(seeds) if seeds is not None else list(range(len(batches)))
     sums = {one.unit.name: torch.zeros(one.unit.rows, device=one.weight.device) for one in layers}
+    seen: dict[str, list[int]] = {one.unit.name: [0, 0] for one in layers}
     sources: list[Tensor] = []
     handles = []
     flags = [(p, p.requires_grad) for p in model.parameters()]
@@ -66,7 +72,7 @@ def output_sensitivity(
         for one in layers:
             for user in one.users:
                 handles.append(user.register_forward_pre_hook(_source_hook(sources), with_kwargs=True))
-                handles.append(user.register_forward_hook(_square_hook(one, sums[one.unit.name])))
+                handles.append(user.register_forward_hook(_square_hook(one, sums[one.unit.name], seen[one.unit.name])))
         with evaluating(model):
             for index, (batch, seed) in enumerate(zip(batches, seeds, strict=True)):
                 generator = torch.Generator().manual_seed(seed)
@@ -83,6 +89,8 @@ def output_sensitivity(
             handle.remove()
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+    if hidden is not None:
+        hidden.update({name: zeros / max(1, count) for name, (zeros, count) in seen.items()})
     return {n: t / t.mean() if float(t.sum()) > 0 else torch.ones_like(t) for n, t in sums.items()}
 
 
@@ -100,11 +108,13 @@ def _source_hook(sources: list[Tensor]) -> Any:
     return hook
 
 
-def _square_hook(layer: Layer, total: Tensor) -> Any:
+def _square_hook(layer: Layer, total: Tensor, seen: list[int]) -> Any:
     axis = -1 if layer.unit.kind == "linear" else 1
 
     def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
         def keep(gradient: Tensor) -> None:
+            seen[0] += gradient.numel() - int(gradient.count_nonzero())
+            seen[1] += gradient.numel()
             per_channel = gradient.float().movedim(axis, -1)
             total.add_(per_channel.reshape(-1, per_channel.shape[-1]).square().sum(0))
 

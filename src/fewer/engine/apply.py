@@ -129,7 +129,7 @@ def apply_options(
             facts=UnitFacts(
                 alive,
                 score_gradients(work, target, batches, reference) if reference else None,
-                row_sensitivity(work, model if model is not None else prepared.model),
+                row_sensitivity(work, model if model is not None else prepared.model)[1],
             ),
             held_out=HeldOut(
                 file_folds(prepared), prepared.shared.setdefault("moments", {}), {} if believed is None else believed

@@ -82,6 +82,8 @@ def repair_of(settings: Settings) -> Repair:
     return Repair(settings.compensation, settings.score, settings.damping)
 
 
+_HIDDEN = 0.05
+"""Share of a layer's outputs that an activation may hide before rows are cut as equals."""
 # multiply-accumulates up to which distortion is measured by default; about a minute on two cores
 _CHEAP_MACS = 2e12
 
@@ -184,11 +186,11 @@ def _statistics(
         )
         stage.advance()
         gradients = score_gradients(work, subject, batches, reference)
-        sensitivity = row_sensitivity(work, subject)
+        sensitivity, weighing = row_sensitivity(work, subject)
         base = None
         if subject is not prepared.model:
             base = torch.cat([reference.change(i, call(subject, b, prepared.forward)) for i, b in enumerate(batches)])
-    return reference, Statistics(moments, gradients, sensitivity), base
+    return reference, Statistics(moments, gradients, sensitivity, weighing), base
 
 
 def _run_open(work: Work, job: SenseJob, tasks: Sequence[SenseTask], ledger: Ledger, workers: int) -> int:
@@ -224,20 +226,28 @@ def score_gradients(work: Work, model: nn.Module, batches: Sequence[Samples], re
     )
 
 
-def row_sensitivity(work: Work, model: nn.Module) -> dict[str, Tensor]:
+def row_sensitivity(work: Work, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """How much the output feels each row of each unit, for the score ``obs``; none for other scores.
 
     One image at a time, so that what is cut does not depend on the size of a batch.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Of every unit.
+    dict of str to Tensor
+        Of those units alone whose score it weighs: no activation hides their outputs.
     """
     prepared = work.prepared
     if work.settings.score != "obs" or not prepared.conduct.differentiable:
-        return {}
+        return {}, {}
     original = model is prepared.model
     if original and "sensitivity" in prepared.shared:
         return prepared.shared["sensitivity"]
     twin = copy.deepcopy(model).eval()
     batches = prepared.sensing_images.split(1)
     layers = find_layers(twin, prepared.matched.units, batches[0], prepared.forward)
+    hidden: dict[str, float] = {}
     found = output_sensitivity(
         twin,
         list(layers.values()),
@@ -245,10 +255,12 @@ def row_sensitivity(work: Work, model: nn.Module) -> dict[str, Tensor]:
         prepared.forward,
         seeds=probe_seeds(work.settings.seed, 0, len(batches)),
         reference=prepared.reference(batches, twin),
+        hidden=hidden,
     )
+    both = found, {name: rows for name, rows in found.items() if hidden[name] <= _HIDDEN}
     if original:
-        prepared.shared["sensitivity"] = found
-    return found
+        prepared.shared["sensitivity"] = both
+    return both
 
 
 def sensing_batches(work: Work) -> list[Samples]:

@@ -59,11 +59,14 @@ class Statistics:
         Root mean square gradient of each unit's weight, for the ``taylor`` score; empty for others.
     sensitivity
         How much the output feels each row of each unit, for the ``obs`` score; empty for others.
+    weighing
+        The same for those units alone whose score it weighs.
     """
 
     moments: dict[str, Moments]
     gradients: dict[str, Tensor] = field(default_factory=dict)
     sensitivity: dict[str, Tensor] = field(default_factory=dict)
+    weighing: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -209,7 +212,7 @@ class _Worker:
             centred=layer.centred,
             gradient=job.statistics.gradients.get(task.unit),
             alive=job.alive.get(task.unit),
-            sensitivity=job.statistics.sensitivity.get(task.unit),
+            sensitivity=job.statistics.weighing.get(task.unit),
         )
         # removing rows that no layer reads any more does no distortion beyond that of the precision
         as_swept = [Option(precision=o.precision) if o.removes == "rows" else o for o in options]
@@ -219,7 +222,7 @@ class _Worker:
         lost: list[float] = []
         silent: list[float] = []
         energy = sweep.dense.square() / (float(sweep.dense.square().sum()) or 1.0)
-        quiet = energy * silence(sweep.moments, len(energy), sweep.sensitivity)
+        quiet = energy * silence(sweep.moments, len(energy), job.statistics.sensitivity.get(task.unit))
         stored: dict[str, Tensor] = {}
 
         def fits() -> Any:
