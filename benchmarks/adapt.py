@@ -4,6 +4,8 @@
   Simulated contrast, real anatomy; source and target have different subjects.
 * ``flair``: real T1 (7 subjects that have T1 only) to real FLAIR (8 subjects adapt, 8 others test), axial slices of
   2 mm; labels are automatic.
+* ``scanner``: real T1 of one scanner (IXI, healthy adults) to T1 of another one (elderly). It chose nothing.
+* ``flair3d``: the pair ``flair`` as volumes of 4 mm.
 * ``nuclei``: fluorescence to histology as grey pictures, with rows of inverted grey values and of Otsu's threshold.
 
 A row per benchmark, method, modules that are off, number of labels, seed and size; an interrupted table goes on.
@@ -34,8 +36,11 @@ RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
     "benchmark", "method", "without", "labels", "seed", "steps", "patch", "width", "cases", "dice", "low", "high",
     "missed", "spurious", "assd", "hd95", "unit", "per_class", "cpu_seconds",
+    "held", "curve", "mirror", "noise", "confidence", "size", "counts",
 )  # fmt: skip
 KEYS = 8
+SIGNS = COLUMNS[-7:-1]
+"""What can be known of an adapted network without a target label, see :func:`signs`."""
 
 
 def shared() -> Path:
@@ -63,16 +68,23 @@ def simulated(root: Path) -> tuple[Path, Path, Path]:
     return root / "source", root / "target", root / "test"
 
 
-def flair(root: Path) -> tuple[Path, Path, Path]:
-    """Real T1 and FLAIR; no subject is on two sides."""
-    from fewer.tasks.segment.files import Picture, write_picture
+def brains() -> Any:
+    """Real scans of 2 mm, with automatic labels."""
+    return np.load(shared() / "brain_t1_flair" / "brains_2mm.npz")
 
-    z = np.load(shared() / "brain_t1_flair" / "brains_2mm.npz")
+
+def _parts(z: Any) -> dict[str, tuple[list[str], str]]:
+    """Subjects with T1 alone are the source; of those with FLAIR half adapt and half test."""
     names = sorted(k[:-3] for k in z.files if k.endswith("_t1") and k.startswith("n"))
     paired = [n for n in names if f"{n}_flair" in z.files]
     alone = [n for n in names if n not in paired]
-    classes = {str(name): index for index, name in enumerate(z["coarse_names"])}
-    parts = {"source": (alone, "t1"), "target": (paired[:8], "flair"), "test": (paired[8:], "flair")}
+    return {"source": (alone, "t1"), "target": (paired[:8], "flair"), "test": (paired[8:], "flair")}
+
+
+def _write_slices(root: Path, parts: dict[str, tuple[list[str], str]], z: Any) -> tuple[Path, Path, Path]:
+    """Eight axial slices of each subject."""
+    from fewer.tasks.segment.files import Picture, write_picture
+
     for part, (subjects, kind) in parts.items():
         for name in subjects:
             image, mask = z[f"{name}_{kind}"], z[f"{name}_coarse"]
@@ -81,7 +93,45 @@ def flair(root: Path) -> tuple[Path, Path, Path]:
                 place = Picture(image[None, :, :, at], (2.0, 2.0), spaced=True)
                 write_picture(root / part / "images" / f"{name}_{number}.nii.gz", image[:, :, at], place)
                 write_picture(root / part / "masks" / f"{name}_{number}.nii.gz", mask[:, :, at], place)
-        (root / part / "classes.json").write_text(json.dumps(classes))
+        _write_classes(root / part, z)
+    return root / "source", root / "target", root / "test"
+
+
+def _write_classes(folder: Path, z: Any) -> None:
+    classes = {str(name): index for index, name in enumerate(z["coarse_names"])}
+    (folder / "classes.json").write_text(json.dumps(classes))
+
+
+def flair(root: Path) -> tuple[Path, Path, Path]:
+    """Real T1 and FLAIR; no subject is on two sides."""
+    z = brains()
+    return _write_slices(root, _parts(z), z)
+
+
+def scanner(root: Path) -> tuple[Path, Path, Path]:
+    """T1 of IXI, and T1 of the subjects that have FLAIR too."""
+    z = brains()
+    ixi = sorted(k[:-3] for k in z.files if k.endswith("_t1") and k.startswith("ixi"))
+    parts = {part: (subjects, "t1") for part, (subjects, _) in _parts(z).items()}
+    return _write_slices(root, parts | {"source": (ixi, "t1")}, z)
+
+
+def flair3d(root: Path) -> tuple[Path, Path, Path]:
+    """The pair ``flair`` as volumes; blocks of two voxels along each axis are averaged."""
+    from fewer.tasks.segment.files import Picture, write_picture
+
+    z = brains()
+    for part, (subjects, kind) in _parts(z).items():
+        for name in subjects:
+            even = tuple(slice(0, n // 2 * 2) for n in z[f"{name}_{kind}"].shape)
+            image, mask = z[f"{name}_{kind}"][even].astype(np.float32), z[f"{name}_coarse"][even][1::2, 1::2, 1::2]
+            image = (
+                image.reshape([n for half in mask.shape for n in (half, 2)]).mean((1, 3, 5)).round().astype(np.uint8)
+            )
+            place = Picture(image[None], (4.0, 4.0, 4.0), spaced=True)
+            write_picture(root / part / "images" / f"{name}.nii.gz", image, place)
+            write_picture(root / part / "masks" / f"{name}.nii.gz", mask, place)
+        _write_classes(root / part, z)
     return root / "source", root / "target", root / "test"
 
 
@@ -128,14 +178,17 @@ def nuclei(root: Path) -> tuple[Path, Path, Path]:
     return root / "source", root / "target", root / "test"
 
 
-DATA = {"simulated": simulated, "flair": flair, "nuclei": nuclei}
-PATCH = {"simulated": (64, 64), "flair": (64, 80), "nuclei": (64, 64)}
+DATA = {"simulated": simulated, "flair": flair, "scanner": scanner, "flair3d": flair3d, "nuclei": nuclei}
+PATCH = {"simulated": (64, 64), "flair": (64, 80), "scanner": (64, 80), "flair3d": (24, 32, 24), "nuclei": (64, 64)}
 EXTRA = {"nuclei": ["source-only, inverted", "otsu"]}
 """Rows beside the methods: bright and dark exchanged at the test, and a threshold without any training."""
 
 
 def row_of(result: Any, key: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Numbers of an evaluation; Dice is pooled over all voxels, and the interval is over subjects."""
+    """Numbers of an evaluation; Dice is pooled over all voxels, and the interval is over subjects.
+
+    ``counts`` has ``2 TP / (FP + FN)`` of each subject and class, from which intervals over seeds can be drawn.
+    """
     total, subjects = result.overall, {}
     for score in result.scores:  # slices carry the name of their subject
         subject = subjects.setdefault(score.case.split("_")[0].split("z")[0], {})
@@ -152,11 +205,51 @@ def row_of(result: Any, key: dict[str, Any], seconds: float) -> dict[str, Any]:
     low, high = np.percentile(dice(counts[draws]).mean(-1), (2.5, 97.5))
     classes = ";".join(f"{name} {value:.3f}" for name, value in zip(names, dice(counts), strict=True))
     shown = lambda v: "" if v is None else f"{v:.2f}"  # noqa: E731
+    told = (" ".join(f"{both}/{wrong}" for both, wrong in subject) for subject in counts.astype(int).tolist())
     return {
         **key, "cases": result.cases, "dice": f"{dice(counts).mean():.4f}", "low": f"{low:.4f}", "high": f"{high:.4f}",
         "missed": total.missed, "spurious": total.spurious, "assd": shown(total.assd), "hd95": shown(total.hd95),
         "unit": result.unit, "per_class": classes, "cpu_seconds": f"{seconds:.0f}",
+        "counts": ";".join(told),
     }  # fmt: skip
+
+
+def signs(done: Any) -> dict[str, str]:
+    """What can be known of an adapted network without a target label, from 24 target images, each from 0 to 1.
+
+    ``held`` is the Dice of held-out source images as they are. Then the Dice between predictions of target images and
+    of copies: with a random intensity ``curve``, as a ``mirror`` image, with ``noise``. ``confidence`` is the mean
+    probability of what is found; ``size`` says how alike the mean sizes of structures are in predictions of the target
+    and in source masks.
+    """
+    from fewer.adaptation.choice import pooled_dice
+    from fewer.adaptation.style import random_curve
+    from fewer.tasks.segment.adapt import make_problem
+
+    p, model = make_problem(done.plan), done.model
+    count, looked_at = len(p.classes), p.target[:: -(-len(p.target) // 24)]
+
+    def guesses(change: Any) -> list[torch.Tensor]:
+        return [p.logits(model, change(x, np.random.default_rng([11, i]))).argmax(0) for i, x in enumerate(looked_at)]
+
+    def shares(masks: Any) -> np.ndarray:
+        return np.array([[float((m == v).float().mean()) for v in range(1, count)] for m in masks]).mean(0)
+
+    softmax = [p.logits(model, x).softmax(0) for x in looked_at]
+    plain = [q.argmax(0) for q in softmax]
+    noise = lambda x, rng: x + 0.2 * torch.from_numpy(rng.standard_normal(tuple(x.shape))).float()  # noqa: E731
+    copies = {
+        "curve": guesses(lambda x, rng: random_curve(x, None, rng)),
+        "mirror": [m.flip(0) for m in guesses(lambda x, rng: x.flip(1))],
+        "noise": guesses(noise),
+    }
+    found = {name: pooled_dice(list(zip(plain, other, strict=True)), count) for name, other in copies.items()}
+    found["held"] = pooled_dice([(p.logits(model, x).argmax(0), y) for x, y in p.held if y is not None], count)
+    sure = [float(q.max(0)[0][g > 0].mean()) if (g > 0).any() else 0.0 for q, g in zip(softmax, plain, strict=True)]
+    found["confidence"] = float(np.mean(sure))
+    here, there = shares(plain), shares(y for _, y in (*p.source, *p.held))
+    found["size"] = float(np.mean(np.minimum(here, there) / np.maximum(np.maximum(here, there), 1e-9)))
+    return {name: f"{value:.4f}" for name, value in found.items()}
 
 
 def inverted(test: Path) -> Path:
@@ -211,7 +304,8 @@ def run(
     )  # fmt: skip
     done = adapt(source, target, settings=settings, test=inverted(test) if "inverted" in method else test)
     print(*done.notes, sep="\n")
-    table.add(row_of(done.evaluation, key, process_time() - began))
+    row = row_of(done.evaluation, key, process_time() - began)
+    table.add(row if method == "target-oracle" else row | signs(done))
 
 
 def main() -> None:

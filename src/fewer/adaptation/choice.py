@@ -14,12 +14,14 @@ import numpy as np
 from torch import Tensor, nn
 
 from fewer.adaptation.problem import Pair, Problem
-from fewer.adaptation.style import random_curve
+from fewer.adaptation.style import degrade, random_curve
 
-__all__ = ["agreement", "judge", "pooled_dice"]
+__all__ = ["agreement", "judge", "mean_sizes", "pooled_dice", "trust"]
 
 LOOKED_AT = 4
 """Images of each domain that are looked at."""
+TRUSTED_ON = 16
+"""Target images that networks of different looks are compared on."""
 
 
 def pooled_dice(pairs: Sequence[tuple[Tensor, Tensor]], classes: int) -> float:
@@ -55,3 +57,38 @@ def judge(problem: Problem, held: Sequence[Pair], model: nn.Module) -> Mapping[s
     pairs = [(problem.logits(model, x).argmax(0), y) for x, y in held[:LOOKED_AT] if y is not None]
     source, same = pooled_dice(pairs, len(problem.classes)), agreement(problem, model)
     return {"choice": (source * same) ** 0.5, "held-out source": source, "agreement": same}
+
+
+def mean_sizes(masks: Sequence[Tensor], classes: int) -> np.ndarray:
+    """Mean share of the image that each structure takes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> mean_sizes([torch.tensor([0, 1, 1, 0]), torch.tensor([0, 0, 0, 0])], 2).tolist()
+    [0.25]
+    """
+    return np.array([[float((m == v).float().mean()) for v in range(1, classes)] for m in masks]).mean(0)
+
+
+def trust(problem: Problem, model: nn.Module) -> float:
+    """How far a network's answers on the target can be believed, from 0 to 1, without a label.
+
+    The geometric mean of two numbers. One is the Dice between the answers for an image and for a change of it that must
+    not matter: its mirror image where mirrors train, else a copy as of another scanner. The other says how alike the
+    mean sizes of structures are in these answers and in source masks: smaller by larger, mean over the structures. It
+    ranks networks of one adaptation; values of different data sets cannot be compared.
+    """
+    count, images = len(problem.classes), problem.target[:TRUSTED_ON]
+    guesses = [problem.logits(model, image).argmax(0) for image in images]
+    pairs = []
+    for index, (image, guess) in enumerate(zip(images, guesses, strict=True)):
+        if problem.mirrored:
+            other = problem.logits(model, image.flip(1)).argmax(0).flip(0)
+        else:
+            other = problem.logits(model, degrade(image, None, np.random.default_rng([17, index]))).argmax(0)
+        pairs.append((guess, other))
+    here = mean_sizes(guesses, count)
+    there = mean_sizes([mask for _, mask in problem.source if mask is not None], count)
+    alike = float(np.mean(np.minimum(here, there) / np.maximum(np.maximum(here, there), 1e-9)))
+    return (pooled_dice(pairs, count) * alike) ** 0.5

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from fewer.adaptation.baselines import curves, fourier, histogram, source_only, synthesis, target_oracle
 from fewer.adaptation.le_uda import le_uda, mt_uda
 from fewer.adaptation.ms_mt import ms_mt
+from fewer.adaptation.ours import ours
 from fewer.adaptation.problem import Adapted, Problem, Work
 from fewer.adaptation.settings import AdaptationSettings
-from fewer.adaptation.teachers import mean_teacher, ours, self_training
+from fewer.adaptation.teachers import mean_teacher, self_training
 from fewer.core.methods import Method, MethodTable
 
 __all__ = ["METHODS"]
@@ -17,7 +18,7 @@ __all__ = ["METHODS"]
 METHODS: MethodTable[Callable[[Problem, AdaptationSettings, Work], Adapted]] = MethodTable(
     "adaptation method",
     [
-        Method("ours", ours, "random contrasts, then filtered pseudo-labels too"),
+        Method("ours", ours, "source, random contrasts, then pseudo-labels by what can be believed"),
         Method("source-only", source_only, "no adaptation: trains on the source as it is"),
         Method("target-oracle", target_oracle, "trains on target masks; for benchmarks only", "", ("target-labels",)),
         Method("histogram", histogram, "source images get the histograms of target images"),

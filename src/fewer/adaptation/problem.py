@@ -56,6 +56,8 @@ class Problem:
         Labelled target images, for the oracle of a benchmark alone; empty otherwise.
     taps
         Names of the network's last and penultimate decoder stages; empty where they are not known.
+    mirrored
+        Whether the sampler mirrors images along their first axis, so that mirror images have mirrored answers.
     """
 
     network: nn.Module
@@ -72,6 +74,7 @@ class Problem:
     unlabelled: Sequence[Tensor] = ()
     answers: Sequence[Pair] = ()
     taps: tuple[str, ...] = ()
+    mirrored: bool = False
 
     @property
     def channels(self) -> int:

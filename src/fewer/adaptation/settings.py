@@ -22,6 +22,8 @@ MODULES = {
     "pseudo-labels": "training on predictions of target images",
     "filter": "only plausible pseudo-labels are kept",
     "structures": "intensities of structures are changed",
+    "arms": "a network that never saw another contrast labels the target too, where it can be believed",
+    "target-look": "source images get the grey levels that pseudo-labels of the target tell",
     "intra": "the teacher within a domain (semantic consistency)",
     "inter": "the teacher across domains (structural consistency)",
     "adversarial": "discriminators of student and teacher features at two decoder depths",

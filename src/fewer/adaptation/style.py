@@ -1,7 +1,9 @@
 """Changes of intensity that keep anatomy: random curves, histograms, Fourier amplitudes, synthesis from label maps.
 
 All work on images that are already on the scale of the network's input, and put their result back onto that scale: mean
-0 and deviation 1 inside of what is not air. Air is the smallest value of an image where at least 5 % of it has it.
+0 and deviation 1 inside of what is not air. Air is the smallest value of an image where at least 5 % of it has it. It
+is the smallest value of the result too, and nothing else is darker. So a structure can become nearly as dark as air,
+as ventricles are in FLAIR, and air lies as far below the rest as it would if the result had been read from a file.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from torch import Tensor
 __all__ = [
     "UNKNOWN",
     "Style",
+    "blur",
     "calm",
     "chain",
     "change_structures",
@@ -23,9 +26,11 @@ __all__ = [
     "inside",
     "match_histogram",
     "one_of",
+    "onto_scale",
     "random_contrast",
     "random_curve",
     "regions",
+    "split_levels",
     "swap_amplitude",
     "synthesise",
 ]
@@ -51,10 +56,24 @@ def inside(channel: Tensor) -> Tensor:
     return ~air if _AIR <= float(air.float().mean()) < 1 else torch.ones_like(air)
 
 
-def _onto_scale(values: Tensor, where: Tensor) -> Tensor:
-    """Mean 0 and deviation 1 inside; air lies as far below as in a z-score of an image whose air is 0."""
+def onto_scale(values: Tensor, where: Tensor, air: float | None = None) -> Tensor:
+    """Mean 0 and deviation 1 inside; where there is air it gets its value first, and nothing stays darker than it.
+
+    Examples
+    --------
+    >>> onto_scale(torch.tensor([0.0, 1.0, 3.0]), torch.tensor([False, True, True]), -1.0).tolist()
+    [-3.0, -1.0, 1.0]
+    """
+    if air is not None and not where.all():
+        values = torch.where(where, values.clamp_min(air), air)
     mean, std = values[where].mean(), values[where].std(correction=0).clamp_min(1e-6)
     return (values - mean) / std
+
+
+def _levels(channel: Tensor, where: Tensor) -> tuple[float, float]:
+    """The darkest and the brightest grey level that a structure of a channel may get."""
+    low, high = (float(value) for value in np.quantile(channel[where].numpy(), (0.005, 0.995)))
+    return (low if where.all() else float(channel.min())), max(high, low + 1e-6)
 
 
 def calm(channel: Tensor) -> Tensor:
@@ -98,13 +117,12 @@ def random_curve(image: Tensor, mask: Tensor | None, rng: np.random.Generator, k
             continue
         levels = np.quantile(values, np.linspace(0.005, 0.995, knots))
         at = 0.5 * levels + 0.5 * np.linspace(levels[0], levels[-1], knots)
-        heights = rng.uniform(-1.5, 1.5, knots)
+        heights = rng.uniform(*_levels(channel, where), knots)
         share = float(rng.uniform(0, 0.7)) if rng.random() < 0.5 else 0.0
         new = (1 - share) * np.interp(values, at, heights) + share * values + float(rng.uniform(0, 1)) * noise
         out = channel.clone()
         out[where] = torch.from_numpy(new).to(channel.dtype)
-        # air stays where it was: it is air in every modality
-        found.append(torch.where(where, _onto_scale(out, where), channel))
+        found.append(onto_scale(out, where, float(channel.min())))
     return torch.stack(found)
 
 
@@ -156,7 +174,7 @@ def swap_amplitude(image: Tensor, reference: Tensor, share: float = 0.02) -> Ten
         near &= frequency.view([-1 if i == axis else 1 for i in range(len(axes))])
     amplitude = torch.where(near, other.abs(), own.abs())
     mixed = torch.fft.ifftn(torch.polar(amplitude, own.angle()), dim=axes).real.float()
-    return torch.stack([_onto_scale(new, inside(old)) for new, old in zip(mixed, image, strict=True)])
+    return torch.stack([onto_scale(new, inside(old)) for new, old in zip(mixed, image, strict=True)])
 
 
 def synthesise(image: Tensor, mask: Tensor | None, rng: np.random.Generator, parts: int = 4) -> Tensor:
@@ -176,17 +194,25 @@ def synthesise(image: Tensor, mask: Tensor | None, rng: np.random.Generator, par
         where = inside(channel)
         labels = regions(channel, mask, where, parts)
         count = int(labels.max()) + 1
-        level = torch.from_numpy(rng.uniform(-1.5, 1.5, count)).float()
+        air, top = _levels(channel, where)
+        level = torch.from_numpy(rng.uniform(0, top - air, count)).float()
+        level[0] = 0.0  # of air
         spread = torch.from_numpy(rng.uniform(0.03, 0.25, count)).float()
         noise = torch.from_numpy(rng.standard_normal(tuple(channel.shape))).float()
         painted = level[labels] + spread[labels] * noise
-        painted = _blur(painted, float(rng.uniform(0, 0.9))) * _gain(tuple(channel.shape), rng)
-        out = _onto_scale(painted, where)
-        found.append(torch.where(where, out, channel))
+        painted = air + blur(painted, float(rng.uniform(0, 0.9))) * _gain(tuple(channel.shape), rng)
+        found.append(onto_scale(painted, where, air))
     return torch.stack(found)
 
 
-def _blur(image: Tensor, sigma: float) -> Tensor:
+def blur(image: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur along every axis; deviations below a fifth of a voxel leave the image as it is.
+
+    Examples
+    --------
+    >>> blur(torch.tensor([[0.0, 0.0, 1.0, 0.0, 0.0]]), 0.6).mul(100).round()[0].tolist()
+    [0.0, 17.0, 66.0, 17.0, 0.0]
+    """
     if sigma < 0.2:
         return image
     x = torch.arange(-3, 4, dtype=torch.float32)
@@ -261,8 +287,8 @@ def random_contrast(
         count = int(areas.max()) + 1
         sizes = np.where(rng.random(count) < share, rng.uniform(-largest, largest, count), 0.0)
         shift = torch.from_numpy(sizes).float()[areas]
-        moved = channel + _blur(shift, 0.6)
-        found.append(torch.where(where, _onto_scale(moved, where), old))
+        moved = channel + blur(shift, 0.6)
+        found.append(onto_scale(moved, where, float(channel.min())))
     return torch.stack(found)
 
 
@@ -287,12 +313,20 @@ def regions(channel: Tensor, mask: Tensor | None, where: Tensor, parts: int) -> 
         top, rest = int(out.max()), where & ~structure
     if rest.any():
         values = calm(channel)[rest].contiguous()
-        out[rest] = top + 1 + torch.bucketize(values, torch.from_numpy(_between(values.numpy(), parts)))
+        centres = split_levels(values.numpy(), parts)
+        edges = torch.from_numpy(((centres[1:] + centres[:-1]) / 2).astype(np.float32))
+        out[rest] = top + 1 + torch.bucketize(values, edges)
     return out
 
 
-def _between(values: np.ndarray, parts: int) -> np.ndarray:
-    """Edges between the clusters of k-means of numbers, on a histogram."""
+def split_levels(values: np.ndarray, parts: int) -> np.ndarray:
+    """Centres of the clusters of k-means of numbers, on a histogram.
+
+    Examples
+    --------
+    >>> split_levels(np.array([0.0, 0.0, 1.0, 1.0]), 2).round(1).tolist()
+    [0.0, 1.0]
+    """
     counts, edges = np.histogram(values, 64)
     middle = (edges[1:] + edges[:-1]) / 2
     centres = np.quantile(values, (np.arange(parts) + 0.5) / parts)
@@ -301,7 +335,7 @@ def _between(values: np.ndarray, parts: int) -> np.ndarray:
         weight = np.bincount(number, counts, parts)
         total = np.bincount(number, counts * middle, parts)
         centres = np.sort(np.where(weight > 0, total / np.maximum(weight, 1), centres))
-    return ((centres[1:] + centres[:-1]) / 2).astype(np.float32)
+    return centres
 
 
 def degrade(image: Tensor, mask: Tensor | None, rng: np.random.Generator) -> Tensor:
@@ -320,11 +354,11 @@ def degrade(image: Tensor, mask: Tensor | None, rng: np.random.Generator) -> Ten
             low = out.min()
             out = low + (out - low) * _gain(tuple(channel.shape), rng)
         if rng.random() < 0.5:
-            out = _blur(out, float(rng.uniform(0.3, 0.9)))
+            out = blur(out, float(rng.uniform(0.3, 0.9)))
         if rng.random() < 0.5:
             noise = torch.from_numpy(rng.standard_normal(tuple(channel.shape), dtype=np.float32))
             out = out + float(rng.uniform(0, 0.25)) * noise
-        found.append(torch.where(where, _onto_scale(out, where), channel))
+        found.append(onto_scale(out, where, float(channel.min())))
     return torch.stack(found)
 
 

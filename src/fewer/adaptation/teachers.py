@@ -1,25 +1,28 @@
-"""Self-training, mean teacher, and random contrasts with self-training, which is the default."""
+"""Self-training, and a mean teacher."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from torch import nn
+
 from fewer.adaptation.learn import Lesson, Stream, learn
-from fewer.adaptation.problem import Adapted, Problem, Work
+from fewer.adaptation.problem import Adapted, Pair, Problem, Work
 from fewer.adaptation.pseudo import label
 from fewer.adaptation.settings import AdaptationSettings
-from fewer.adaptation.style import Style, chain, degrade, one_of, random_contrast, random_curve, synthesise
+from fewer.adaptation.style import Style
 from fewer.training.history import Fit
 
-__all__ = ["contrasts", "in_rounds", "mean_teacher", "ours", "self_training"]
-
-
-EASE = 0.3
-"""Share of a training over which random contrasts come in: what is easy first."""
+__all__ = ["in_rounds", "label_and_learn", "mean_teacher", "self_training"]
 
 
 def in_rounds(
-    problem: Problem, settings: AdaptationSettings, work: Work, lesson: Lesson, style: Style | None = None
+    problem: Problem,
+    settings: AdaptationSettings,
+    work: Work,
+    lesson: Lesson,
+    style: Style | None = None,
 ) -> dict[str, Fit]:
     """Train on a lesson, then on the lesson and pseudo-labels of the target, as often as the settings say.
 
@@ -35,15 +38,48 @@ def in_rounds(
     if not settings.uses("pseudo-labels"):
         return {"train": learn(problem, settings, work, lesson, "train", model)}
     first = max(1, 2 * steps // 3)
-    each = max(1, (steps - first) // settings.rounds)
     stages = {"train": learn(problem, settings, work, lesson, "train", model, steps=first)}
+    return stages | label_and_learn(problem, settings, work, lesson, steps - first, style=style)
+
+
+def label_and_learn(
+    problem: Problem,
+    settings: AdaptationSettings,
+    work: Work,
+    lesson: Lesson,
+    steps: int,
+    *,
+    teacher: nn.Module | None = None,
+    style: Style | None = None,
+    later: Callable[[Sequence[Pair]], Style | None] | None = None,
+) -> dict[str, Fit]:
+    """Rounds of pseudo-labels, each of which labels the target anew and trains on the lesson and on what was found.
+
+    Parameters
+    ----------
+    steps
+        Of all rounds together.
+    teacher
+        Labels in the first round; by default the network itself, as in the further ones.
+    style
+        Of pseudo-labelled images.
+    later
+        From pseudo-labelled images to the style of source images; None keeps that of the lesson.
+    """
+    model, stages = problem.network, {}
+    each = max(1, steps // settings.rounds)
     for number in range(1, settings.rounds + 1):
-        found = label(problem, model, problem.target, check=settings.uses("filter"))
+        labeller = model if teacher is None or number > 1 else teacher
+        found = label(problem, labeller, problem.target, check=settings.uses("filter"))
         work.say(f"round {number}: pseudo-labels of {len(found)} of {len(problem.target)} target scans are plausible")
-        if not found:
+        streams = list(lesson.labelled)
+        if found and later is not None:
+            streams = [Stream(stream.pairs, later(found)) for stream in streams]
+        if found:
+            streams.append(Stream(found, style))
+        else:
             work.say("no pseudo-label is plausible; the training goes on without them")
-        wider = replace(lesson, ease=0.0)
-        wider = replace(wider, labelled=[*lesson.labelled, Stream(found, style)]) if found else wider
+        wider = replace(lesson, labelled=streams, ease=0.0)
         name = f"round-{number}"
         stages[name] = learn(problem, settings, work, wider, name, model, steps=each)
     return stages
@@ -63,35 +99,3 @@ def mean_teacher(problem: Problem, settings: AdaptationSettings, work: Work) -> 
         [Stream(problem.source)], problem.held, target=problem.target if on else (), consistency=weight if on else 0.0
     )
     return Adapted(problem.network, {"train": learn(problem, settings, work, lesson, "train", problem.network)})
-
-
-def ours(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted:
-    """Random contrasts, and in the last third filtered pseudo-labels of target images, with random contrasts too.
-
-    A mean teacher comes in where a weight is given (``--consistency 3``): the student must give the answer of the
-    teacher, who saw the target image as it is, for the image in another contrast. It doubles the time and is off: in
-    the one run that compared (T1 to FLAIR, 800 steps, one seed) Dice was 0.55 with it and 0.59 without.
-    """
-    style, weight = contrasts(settings), settings.consistency or 0.0
-    on = settings.uses("consistency") and weight > 0
-    lesson = Lesson(
-        [Stream(problem.source, style)],
-        problem.held,
-        target=problem.target if on else (),
-        consistency=weight if on else 0.0,
-        strong=style,
-        ease=EASE,
-    )
-    return Adapted(problem.network, in_rounds(problem, settings, work, lesson, style))
-
-
-def contrasts(settings: AdaptationSettings) -> Style | None:
-    """What changes the contrast of an image at random, with the modules that are switched on."""
-    curve, paint = settings.uses("curves"), settings.uses("structures")
-    if not (curve or paint):
-        return None
-    # one part curves, and one each of shifted structures and of painting from the mask
-    styles: list[tuple[float, Style | None]] = [(1.0, random_curve)] * curve
-    styles += [(1.0, random_contrast), (1.0, synthesise)] * paint
-    changed = chain([one_of(styles), degrade])
-    return one_of([(1 - settings.curve_share, None), (settings.curve_share, changed)])

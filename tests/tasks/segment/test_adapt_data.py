@@ -50,3 +50,48 @@ def test_domains_that_do_not_fit_are_told(disc_data, target, tmp_path) -> None:
         Image.fromarray(np.full((32, 36, 3), 40 * i, np.uint8)).save(colour / f"{i}.png")
     with pytest.raises(FewerError, match="1 channels, target images 3"):
         open_domains(disc_data, colour, AdaptSettings())
+    Image.fromarray(np.zeros((32, 36), np.uint8)).save(colour / "0.png")
+    with pytest.raises(FewerError, match=r"1.png has 3 channels and 0.png 1; save all scans"):
+        open_domains(disc_data, colour, AdaptSettings())
+
+
+def test_no_case_judges_that_alone_has_a_class(disc_data, target) -> None:
+    for index in range(8):  # whichever case the seed would hold out
+        data = target.parent / f"data{index}"
+        shutil.copytree(disc_data, data)
+        (data / "classes.json").unlink(missing_ok=True)
+        path = sorted((data / "masks").iterdir())[index]
+        mask = np.array(Image.open(path))
+        mask[:3, :3] = 2
+        Image.fromarray(mask).save(path)
+        found = open_domains(data, target, AdaptSettings())
+        assert path.stem in names(found.source) and len(found.held) == 1
+
+
+def test_a_spacing_that_is_wrong_by_far_is_told_before_memory_is_taken(disc_data, target) -> None:
+    source = target.parent / "data"
+    shutil.copytree(disc_data, source)  # the other tests' has no spacing
+    for folder in (source / "images", target):
+        for number, path in enumerate(sorted(folder.glob("*.png"))):
+            step = 1000.0 if folder == target and number == 2 else 1.0
+            path.with_suffix(".json").write_text(f'{{"spacing": [{step}, {step}]}}')
+    with pytest.raises(FewerError, match=r"case2.png has a spacing of 1000 mm"):
+        open_domains(source, target, AdaptSettings())
+
+
+def test_a_target_of_nnunet_needs_no_labels(disc_data, target) -> None:
+    root = target.parent / "nnunet"
+    (root / "imagesTs").mkdir(parents=True)
+    (root / "dataset.json").write_text('{"file_ending": ".png"}')
+    with pytest.raises(FewerError, match=r"holds no image .png in imagesTr/ or imagesTs/"):
+        open_domains(disc_data, root, AdaptSettings())
+    for path in target.iterdir():
+        shutil.copy(path, root / "imagesTs" / f"{path.stem}_0000.png")
+    assert names(open_domains(disc_data, root, AdaptSettings()).target) == [f"case{i}" for i in range(8)]
+    (root / "dataset.json").write_text("[]")
+    with pytest.raises(FewerError, match="file_ending"):
+        open_domains(disc_data, root, AdaptSettings())
+
+
+def test_one_folder_for_both_is_told(disc_data) -> None:
+    assert any("one folder" in note for note in open_domains(disc_data, disc_data, AdaptSettings()).notes)

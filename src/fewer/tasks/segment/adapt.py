@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
-from math import prod
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -60,8 +59,7 @@ def plan_adapt(source: str | Path, target: str | Path, settings: AdaptSettings |
         settings = settings.model_copy(update={"augment": "upright" if first.spaced else "light"})
     network = build_network(settings, p.dims, p.channels, len(p.classes))
     check_network(network.model, network.name, p.channels, len(p.classes), p.patch)
-    count = len(domains.source) + len(domains.held) + len(domains.target) + len(domains.unlabelled)
-    held = count * prod(p.shape_of(first)) * (4 * p.channels + 1)
+    held = domains.voxels * (4 * p.channels + 1)
     copies = {"ms-mt": 2, "mt-uda": 3, "le-uda": 3}.get(settings.method, 1)
     # student and teacher pass through one after the other; the teacher keeps no activations
     shape = (2 * settings.batch, p.channels, *p.patch)
@@ -97,6 +95,7 @@ def make_problem(plan: AdaptPlan) -> Problem:
         unlabelled=[pair(d.data, case)[0] for case in d.unlabelled],
         answers=[pair(d.target_data, case) for case in d.answers],
         taps=taps,
+        mirrored=settings.augment != "none",
     )
 
 

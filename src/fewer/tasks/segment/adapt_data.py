@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,10 @@ from fewer.core.errors import FewerError
 from fewer.core.files import explain_os_error
 from fewer.tasks.folders import pictures_and_masks, pictures_of
 from fewer.tasks.segment.adapt_settings import AdaptSettings
-from fewer.tasks.segment.dataset import Case, SegmentData, find_pictures, image_pool, open_data
-from fewer.tasks.segment.files import read_picture
+from fewer.tasks.segment.dataset import Case, SegmentData, find_pictures, image_pool, nnunet_pool, open_data
+from fewer.tasks.segment.files import Picture, read_picture
 from fewer.tasks.segment.preparation import Preparation, fit_preparation
-from fewer.tasks.segment.reading import read_case, read_image
+from fewer.tasks.segment.reading import read_case
 
 __all__ = ["Domains", "open_domains"]
 
@@ -35,10 +36,10 @@ class Domains:
         Without masks.
     answers
         Target cases with masks, for the oracle alone; empty for every other method.
-    target_root
-        Folder.
     notes
         What a user should know.
+    voxels
+        Of all scans together, as they are resampled.
     """
 
     data: SegmentData
@@ -50,6 +51,7 @@ class Domains:
     target_data: SegmentData
     preparation: Preparation
     notes: tuple[str, ...]
+    voxels: int = 0
 
 
 def open_domains(source: str | Path, target: str | Path, settings: AdaptSettings) -> Domains:
@@ -76,25 +78,34 @@ def open_domains(source: str | Path, target: str | Path, settings: AdaptSettings
         if not other.cases:
             raise FewerError(f"the method target-oracle needs masks of the target; {target} has none")
         notes.append("target-oracle trains on the masks of the target: it is for benchmarks, not an adaptation")
+    if Path(source).resolve() == Path(target).resolve():
+        notes.append("source and target are one folder: there is nothing to adapt to")
     target_cases = tuple(Case(case.name, case.images) for case in (*other.cases, *other.unlabelled))
     if len(target_cases) < 2:
         raise FewerError(f"the target {target} holds {len(target_cases)} scan; an adaptation needs two or more")
-    chosen, held, rest = _split(data, settings)
-    _check_fit(data, chosen, target_cases, Path(target), settings)
-    _check_classes(data, (*chosen, *held))
+    labelled, rest = _labelled(data, settings)
+    chosen, held = _split(labelled, _classes_of(data, labelled))
+    here, there = _pictures((*labelled, *rest)), _pictures(target_cases)
+    _check_fit(data.root, here, Path(target), there)
+    pictures = [*here, *there]
+    _check_spaced(pictures, settings)
     preparation = fit_preparation(data, [*chosen, *target_cases], settings)
+    voxels = sum(_size(picture, case, preparation) for case, picture in pictures)
     answers: tuple[Case, ...] = ()
     if oracle:
         other = other if other.declared is not None else replace(other, declared=data.classes)
         if tuple(other.classes.values()) != tuple(data.classes.values()):
             raise FewerError(f"the target has the classes {dict(other.classes)}, the source {dict(data.classes)}")
         answers = other.cases
-    return Domains(data, chosen, held, rest, target_cases, answers, other, preparation, tuple(notes))
+    return Domains(data, chosen, held, rest, target_cases, answers, other, preparation, tuple(notes), voxels)
 
 
 def _open_target(root: Path) -> SegmentData:
     if not root.is_dir():
-        raise FewerError(f"the target {root} does not exist; give a folder of images")
+        what = "is no folder" if root.exists() else "does not exist"
+        raise FewerError(f"the target {root} {what}; give a folder of images")
+    if (root / "dataset.json").is_file() and not (root / "labelsTr").is_dir():
+        return nnunet_pool(root)
     if (root / "dataset.json").is_file() or pictures_and_masks(root) is not None:
         return open_data(root)
     files = find_pictures(pictures_of(root) or root)
@@ -103,8 +114,8 @@ def _open_target(root: Path) -> SegmentData:
     return replace(image_pool(files), root=root)
 
 
-def _split(data: SegmentData, settings: AdaptSettings) -> tuple[tuple[Case, ...], tuple[Case, ...], tuple[Case, ...]]:
-    """Cases that train, that judge, and whose masks are not used; a case that judges counts as a label too."""
+def _labelled(data: SegmentData, settings: AdaptSettings) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+    """Cases whose masks are used, in a random order or that of a list; and the others."""
     cases = list(data.cases)
     order = [cases[i] for i in np.random.default_rng([settings.seed, 3]).permutation(len(cases))]
     wanted = settings.source_labels or len(cases)
@@ -114,11 +125,25 @@ def _split(data: SegmentData, settings: AdaptSettings) -> tuple[tuple[Case, ...]
         order = _listed(data, settings.source_list, wanted)
     labelled = order[:wanted]
     used = {case.name for case in labelled}
-    rest = tuple(Case(c.name, c.images) for c in (*cases, *data.unlabelled) if c.name not in used)
-    count = len(labelled) // 5 if len(labelled) >= 4 else 0
-    count = max(count, 1) if len(labelled) >= 4 else 0
-    held = labelled[len(labelled) - count :] if count else labelled
-    return tuple(labelled[: len(labelled) - count]), tuple(held), rest
+    return tuple(labelled), tuple(Case(c.name, c.images) for c in (*cases, *data.unlabelled) if c.name not in used)
+
+
+def _split(
+    labelled: Sequence[Case], classes: Mapping[str, frozenset[int]]
+) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+    """Cases that train, and those that judge; a case that judges counts as a label too.
+
+    A fifth of them judges, from four on; but none that alone has a class, which could not be learned then. Where no
+    case can be spared, those that train judge as well.
+    """
+    train, held = list(labelled), []
+    count = max(1, len(labelled) // 5) if len(labelled) >= 4 else 0
+    for case in reversed(labelled):
+        others = frozenset().union(*(classes[one.name] for one in train if one is not case))
+        if len(held) < count and classes[case.name] <= others:
+            train.remove(case)
+            held.insert(0, case)
+    return tuple(train), tuple(held or labelled)
 
 
 def _listed(data: SegmentData, file: str, wanted: int) -> list[Case]:
@@ -143,31 +168,73 @@ def _listed(data: SegmentData, file: str, wanted: int) -> list[Case]:
     return found
 
 
-def _check_fit(
-    data: SegmentData, source: Sequence[Case], target: Sequence[Case], root: Path, settings: AdaptSettings
-) -> None:
-    here, there = read_image(source[0]), read_image(target[0])
-    if here[0].ndim != there[0].ndim:
-        raise FewerError(f"{data.root} is {here[0].ndim - 1}-dimensional and {root} {there[0].ndim - 1}-dimensional")
-    if len(here[0]) != len(there[0]):
+Pictures = Sequence[tuple[Case, Picture]]
+"""Cases, and the first file of each."""
+
+
+def _pictures(cases: Sequence[Case]) -> Pictures:
+    return [(case, read_picture(case.images[0])) for case in cases]
+
+
+def _check_fit(source: Path, here: Pictures, target: Path, there: Pictures) -> None:
+    (_, first), (_, other) = here[0], there[0]
+    if first.array.ndim != other.array.ndim:
         raise FewerError(
-            f"source images have {len(here[0])} channels, target images {len(there[0])}; save both with as many"
+            f"{source} is {first.array.ndim - 1}-dimensional and {target} {other.array.ndim - 1}-dimensional"
         )
-    pictures = [(case, read_picture(case.images[0])) for case in (*source, *target)]
+    counts = []
+    for pictures in (here, there):
+        channels = [len(picture.array) * len(case.images) for case, picture in pictures]
+        odd = next((i for i, count in enumerate(channels) if count != channels[0]), None)
+        if odd is not None:
+            raise FewerError(
+                f"{pictures[odd][0].images[0]} has {channels[odd]} channels and {pictures[0][0].images[0].name} "
+                f"{channels[0]}; save all scans with as many, grey or in colour"
+            )
+        counts.append(channels[0])
+    if counts[0] != counts[1]:
+        raise FewerError(f"source images have {counts[0]} channels, target images {counts[1]}; save both with as many")
+
+
+def _check_spaced(pictures: Pictures, settings: AdaptSettings) -> None:
     spaced = {picture.spaced for _, picture in pictures}
     if len(spaced) > 1 and settings.spacing != "native":
         without = next(case.images[0] for case, picture in pictures if not picture.spaced)
         raise FewerError(f"{without} gives no spacing, others do; add a NAME.json with it, or give --spacing native")
 
 
-def _check_classes(data: SegmentData, cases: Sequence[Case]) -> None:
-    seen: set[int] = set()
+MOST_SCALED = 20
+"""Times that a scan may become larger or smaller along an axis when it gets the spacing of the others."""
+
+
+def _size(picture: Picture, case: Case, preparation: Preparation) -> int:
+    """Voxels of a scan after resampling."""
+    shape = preparation.shape_of(picture)
+    for own, new, step in zip(picture.space, shape, picture.spacing, strict=False):
+        if not own / MOST_SCALED <= new <= own * MOST_SCALED:
+            raise FewerError(
+                f"{case.images[0]} has a spacing of {step:g} mm, and at that of most scans it would be {new} voxels "
+                f"long in place of {own}; correct it in the file, or give --spacing native"
+            )
+    return prod(shape)
+
+
+def _classes_of(data: SegmentData, cases: Sequence[Case]) -> dict[str, frozenset[int]]:
+    """Structures that each case has.
+
+    Raises
+    ------
+    FewerError
+        When a class of the data set is in none of them.
+    """
+    found: dict[str, frozenset[int]] = {}
     for case in cases:
         mask = read_case(data, case).mask
         assert mask is not None
-        seen |= set(np.unique(mask).tolist())
+        found[case.name] = frozenset(np.unique(mask).tolist()) - {0}
+    seen = frozenset().union(*found.values())
     names = list(data.classes)
-    if not seen - {0}:
+    if not seen:
         raise FewerError(f"the masks of the source {data.root} that are used are all empty: there is nothing to learn")
     missing = [name for value, name in enumerate(names) if value and value not in seen]
     if missing:
@@ -175,3 +242,4 @@ def _check_classes(data: SegmentData, cases: Sequence[Case]) -> None:
             f"the {len(cases)} source scans that are used have no {', '.join(missing)}; give more --source-labels, or "
             "take the class out of the data set"
         )
+    return found

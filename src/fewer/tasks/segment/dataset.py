@@ -18,7 +18,17 @@ from fewer.data.images import printable, why_no_name
 from fewer.tasks.folders import pictures_and_masks
 from fewer.tasks.segment.files import LOSSLESS, SUFFIXES, picture_stem, read_picture, suffix_of
 
-__all__ = ["MOST_VALUES", "Case", "SegmentData", "Split", "find_pictures", "image_pool", "mask_values", "open_data"]
+__all__ = [
+    "MOST_VALUES",
+    "Case",
+    "SegmentData",
+    "Split",
+    "find_pictures",
+    "image_pool",
+    "mask_values",
+    "nnunet_pool",
+    "open_data",
+]
 
 ENDINGS = ("_segmentation", "_mask", "_label", "_labels", "_seg", "_gt", "-mask", "-label")
 """What names of masks may have behind the name of their image."""
@@ -317,6 +327,26 @@ def _open_nnunet(root: Path) -> SegmentData:
         suffix,
         tuple(path for name in ("imagesTr", "labelsTr", "imagesTs") for path in _unused(root / name, (suffix,))),
     )
+
+
+def nnunet_pool(root: Path) -> SegmentData:
+    """The images of a raw folder of nnU-Net that has no ``labelsTr``: those of ``imagesTr`` and ``imagesTs``.
+
+    Raises
+    ------
+    FewerError
+        When dataset.json names no file ending, or there is no image.
+    """
+    facts = _json(root / "dataset.json")
+    suffix = str(facts.get("file_ending") or "").lower() if isinstance(facts, dict) else ""
+    if not suffix:
+        raise FewerError(f"{root / 'dataset.json'} lacks the key 'file_ending', see: fewer doctor {root}")
+    folders = [root / name for name in ("imagesTr", "imagesTs") if (root / name).is_dir()]
+    files = {name: paths for folder in folders for name, paths in _channel_files(folder, suffix).items()}
+    if not files:
+        raise FewerError(f"{root} holds no image {suffix} in imagesTr/ or imagesTs/")
+    cases = tuple(Case(name, paths) for name, paths in files.items())
+    return SegmentData(root, "nnunet", (), cases, suffix=suffix)
 
 
 def _channel_files(folder: Path, suffix: str) -> dict[str, tuple[Path, ...]]:

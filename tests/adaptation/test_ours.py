@@ -1,0 +1,93 @@
+"""The default: who is believed, what labels the target, and what each module changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fewer.adaptation.choice import mean_sizes, trust
+from fewer.adaptation.methods import METHODS
+from fewer.adaptation.ours import _believed
+from fewer.adaptation.problem import Work
+from fewer.adaptation.pseudo import _views
+from tests.adaptation.domains import problem, settings
+
+
+class _Threshold(nn.Module):
+    """A disc is what is brighter, or darker, than a level."""
+
+    def __init__(self, level: float, sign: float) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.tensor(level))
+        self.sign = sign
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        score = 8 * self.sign * (x[:, :1] - self.level)
+        return torch.cat([-score, score], 1)
+
+
+def posed():
+    return replace(problem(), mirrored=True)
+
+
+def test_a_network_that_knows_the_target_is_trusted_more() -> None:
+    right, wrong = _Threshold(-0.7, -1.0), _Threshold(0.7, 1.0)  # discs of the target are dark
+    assert trust(posed(), right) > trust(posed(), wrong)
+    assert trust(posed(), _Threshold(99.0, 1.0)) == 0.0  # one that finds nothing
+
+
+def test_trust_equals_its_formula_where_mirrors_agree() -> None:
+    p, net = posed(), _Threshold(-0.7, -1.0)  # acts on each pixel alone, so that mirrors agree wholly
+    guesses = [p.logits(net, x).argmax(0) for x in p.target]
+    here, there = mean_sizes(guesses, 2)[0], mean_sizes([mask for _, mask in p.source], 2)[0]
+    assert np.isclose(trust(p, net) ** 2, min(here, there) / max(here, there))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_network_that_is_not_believed_labels_nothing(first: bool) -> None:
+    right, wrong, work = _Threshold(-0.7, -1.0), _Threshold(9.0, 1.0), Work()
+    earlier, model = (right, wrong) if first else (wrong, right)
+    teacher = _believed(posed(), work, [earlier], model)
+    assert teacher is model and model.level.item() == pytest.approx(-0.7)
+    assert ("the first" if first else "the second") in work.notes[-1]
+
+
+def test_two_that_are_believed_label_together() -> None:
+    one, two, work = _Threshold(-0.7, -1.0), _Threshold(-0.6, -1.0), Work()
+    teacher = _believed(posed(), work, [one], two)
+    image = posed().target[0][None]
+    assert torch.allclose(teacher(image), (one(image) + two(image)) / 2) and "both" in work.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("without", "stages"),
+    [
+        ((), ["plain", "contrasts", "round-1"]),
+        (("pseudo-labels",), ["plain", "contrasts"]),
+        (("arms",), ["train", "round-1"]),
+        (("curves", "structures"), ["train", "round-1"]),
+        (("all",), ["train"]),
+    ],
+)
+def test_a_module_that_is_off_leaves_its_stage_out_and_the_steps_stay(without, stages) -> None:
+    chosen = settings(method="ours", steps=8, without=without)
+    found = METHODS["ours"].run(problem(), chosen, Work()).stages
+    assert list(found) == stages and sum(stage.step for stage in found.values()) == 8
+
+
+def test_views_are_mirrored_only_where_mirrors_train() -> None:
+    seen = []
+
+    def logits(model, image):
+        seen.append(image)
+        return torch.stack([torch.zeros(image.shape[1:]), image[0]])
+
+    image = problem().target[0]
+    for mirrored in (True, False):
+        seen.clear()
+        _views(replace(problem(), logits=logits, mirrored=mirrored), nn.Identity(), image, 0)
+        assert any(torch.equal(one, image.flip(1)) for one in seen) is mirrored
