@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_text
 from fewer.core.progress import Progress, Silent
+from fewer.core.staging import write_together
 from fewer.data.decode import to_array
 from fewer.data.preprocess import Preprocess
 from fewer.models.running import evaluating
@@ -173,10 +173,8 @@ def evaluate(
         from fewer.tasks.classify.pages import evaluation_page
 
         page = evaluation_page(f"{classifier.loaded.name} on {opened.root.name}", result, opened, command)
-        folder = make_folder(out)
-        atomic_write_text(folder / "evaluation.csv", result.to_csv())
-        atomic_write_text(folder / "evaluation.html", page.to_html())
-        atomic_write_text(folder / "evaluation.json", result.to_json())
+        texts = {".csv": result.to_csv(), ".html": page.to_html(), ".json": result.to_json()}
+        write_together(make_folder(out), {f"evaluation{suffix}": text for suffix, text in texts.items()})
     return result
 
 
