@@ -323,7 +323,7 @@ def test_a_damaged_study_is_told_in_a_sentence(tmp_path, change):
         connection.execute(change)
     connection.close()
     store = Store(tmp_path / "study")
-    with pytest.raises(FewerError, match="restore it from a backup|is not valid JSON"):
+    with pytest.raises(FewerError, match=r"restore it from a backup|is not valid JSON"):
         status(store)
     store.close()
 
