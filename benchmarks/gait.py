@@ -198,7 +198,8 @@ def one_training(args: argparse.Namespace, data: Held, row: dict[str, Any], book
     """Train once, test as it is and with changed probes."""
     settings = TrainSettings(
         network=row["network"], size=args.size, steps=args.steps, every=args.steps, seed=row["seed"],
-        batch=args.batch, each=args.each, frames=args.clip, skip=4, validate_share=0.0, precision=args.precision,
+        batch=args.batch, each=args.each, frames=args.clip, skip=0, validate_share=0.0, precision=args.precision,
+        learning_rate=args.rate,
     )  # fmt: skip
     plan = plan_training(data, settings)
     config = NetworkConfig(
@@ -296,6 +297,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--each", type=int, default=4)
     parser.add_argument("--precision", default="no", choices=("no", "bf16"))
+    parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--small", action="store_true", help="70 persons, four views, tiny networks, short trainings")
     parser.add_argument("--robustness", action="store_true", help="test with changed probes too")
@@ -307,7 +309,7 @@ def main() -> None:
         args.people, args.test, args.frames, args.clip, args.size = 70, 30, 44, 24, "tiny"
         args.views = ("036", "072", "108", "144")
         args.kinds = ("nm-01", "nm-02", "nm-05", "nm-06", "bg-01", "bg-02", "cl-01", "cl-02")
-        args.batch, args.each, args.precision, args.steps = 12, 2, "bf16", min(args.steps, 150)
+        args.batch, args.each, args.precision, args.steps, args.rate = 12, 2, "bf16", min(args.steps, 300), 1e-2
     if args.period:
         periods(args)
     elif args.speed:
