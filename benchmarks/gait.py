@@ -31,7 +31,7 @@ from fewer.runtimes.session import open_session
 from fewer.tasks.gait.data import GaitData, open_data
 from fewer.tasks.gait.embed import embed_walks
 from fewer.tasks.gait.networks import GaitNetwork, NetworkConfig, build_network
-from fewer.tasks.gait.networks.network import leg_width
+from fewer.tasks.gait.networks.network import leg_width, without_line
 from fewer.tasks.gait.protocols import Walks, protocol_for
 from fewer.tasks.gait.settings import TrainSettings
 from fewer.tasks.gait.simulator import VIEWS, Walkers, casia_kinds
@@ -230,7 +230,7 @@ def periods(args: argparse.Namespace) -> None:
             for person in range(20):
                 seen = walkers.sequence(person, "nm-01", view, frames)
                 x = torch.from_numpy(seen.frames[:, :, 10:54]).float()[None] / 255
-                found = find_rhythm(leg_width(x), torch.tensor([frames])).period.item()
+                found = find_rhythm(without_line(leg_width(x)), torch.tensor([frames])).period.item()
                 errors.append(100 * min(abs(2 * found - seen.period), abs(found - seen.period)) / seen.period)
             near = float(np.mean(np.array(errors) < 10))
             table.writerow([rate, view, frames, noise, 20, round(float(np.median(errors)), 2), round(near, 2)])

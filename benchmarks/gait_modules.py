@@ -42,6 +42,7 @@ COLUMNS = (
 PARTS, OUTS = 16, 32
 MOMENTS: dict[str, tuple[Kind, ...]] = {
     "moments": ALL, "mean": ("mean",), "mean and spread": ("mean", "spread"), "phase and moments": ALL,
+    "moments and maximum": ("maximum", *ALL),
 }  # fmt: skip
 CONTROLS: dict[str, tuple[Kind, ...]] = {"wider": ("mean", "spread"), "equal parameters": ALL}
 """A linear map of the maximum itself, as large as that of two moments, or of all: layers learn quicker side by side."""
