@@ -19,7 +19,7 @@ def test_the_demo_ends_in_a_page_that_compares(tmp_path: Path) -> None:
         asked.append((budget, Settings.of(settings)))  # what the engine would refuse is refused here
         return SimpleNamespace(model=load_model(run).model)
 
-    done = demo(compress, tmp_path / "demo", people=4, frames=10, seconds=0.2, size="tiny")
+    done = demo(compress, tmp_path / "demo", people=4, frames=10, steps=2)
     assert asked[0][0] == "flops=0.5x" and "simulated" in done.lines()[0] and "mean silhouettes" in done.lines()[0]
     page = done.page.read_text()
     assert "rank-1 at flops=0.5x" in page and "Period and phase" in page and "data:image/png" in page

@@ -19,13 +19,14 @@ from fewer.tasks.gait.protocols import protocol_for
 from fewer.tasks.gait.protocols.records import Walks
 from fewer.tasks.gait.protocols.scores import Scores
 from fewer.tasks.gait.settings import TrainSettings
-from fewer.tasks.gait.simulator import Walkers, casia_kinds
+from fewer.tasks.gait.simulator import Walkers
 from fewer.tasks.gait.simulator.guards import shape_embedding
 from fewer.tasks.gait.training import train
 
 __all__ = ["demo"]
 
-_VIEWS = ("054", "090", "126")
+_VIEWS = ("036", "072", "108", "144")
+_KINDS = ("nm-01", "nm-02", "nm-05", "bg-01", "cl-01")
 
 
 def demo(
@@ -33,10 +34,10 @@ def demo(
     out: str | Path = "demo-gait",
     *,
     budget: str = "flops=0.5x",
-    people: int = 24,
+    people: int = 40,
     frames: int = 36,
-    seconds: float = 90.0,
-    size: str = "small",
+    steps: int = 300,
+    size: str = "tiny",
     seed: int = 0,
     progress: Progress | None = None,
     command: str = "fewer demo gait",
@@ -56,7 +57,7 @@ def demo(
         Simulated persons; two fifths judge.
     frames
         Of a sequence.
-    seconds
+    steps
         Of the training.
     size
         Of the network.
@@ -69,10 +70,11 @@ def demo(
     ['rank-1 71.3 % dense, 69.9 % compressed, 34.0 % by mean silhouettes alone, on simulated walkers', ...]
     """
     root, progress = make_folder(out), progress or Silent()
-    walkers, kinds = Walkers(seed=seed), casia_kinds(6, 1, 1)
-    walkers.write(root / "walkers", people, kinds=kinds, views=_VIEWS, frames=frames, progress=progress)
-    own = {"size": size, "tpa": "moments", "batch": 16, "frames": 24, "skip": 0, "learning_rate": 5e-3, "seed": seed}
-    settings = TrainSettings.of({**own, "time": f"{seconds:g}s", "every": 10_000})
+    Walkers(seed=seed).write(root / "walkers", people, kinds=_KINDS, views=_VIEWS, frames=frames, progress=progress)
+    settings = TrainSettings.of(
+        {"size": size, "tpa": "moments", "batch": 12, "each": 2, "frames": 24, "skip": 0, "seed": seed}
+        | {"learning_rate": 1e-2, "steps": steps, "every": steps}
+    )
     data = root / "walkers"
     run = train(str(data), out=root / "network", settings=settings, overwrite=True, progress=progress)
     cheap = cheaper(compress, root / "network", data, budget, calibration=16, heldout=8, seed=seed, progress=progress)
