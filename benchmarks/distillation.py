@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lowbit_common import COLUMNS, KEYS, arguments, part_of, plot, train_row
+from lowbit_common import COLUMNS, KEYS, arguments, part_of, plot, started, train_row
 from tables import Table
 
 
@@ -18,7 +18,7 @@ def main() -> None:
     """Train what the table lacks, row by row."""
     from fewer.distillation.methods import METHODS
 
-    parser = arguments(str(__doc__), 4000)
+    parser = arguments(str(__doc__), 600)
     parser.add_argument("--teacher", required=True, help="run folder, or any other classifier of the same classes")
     parser.add_argument("--init", help="run folder to start from, such as a pruned network")
     options = parser.parse_args()
@@ -26,7 +26,7 @@ def main() -> None:
     table = Table(path, COLUMNS, KEYS)
     data = part_of(options.data, Path("build") / "benchmarks", options.images, options.judged)
     rows = options.rows.split(",") if options.rows else list(METHODS)
-    start = {"init": options.init} if options.init else {}
+    start = {"init": options.init} if options.init else started(data, options)
     for seed in range(options.seeds):
         train_row(table, data, options, "alone", seed, **start)
         for row in rows:

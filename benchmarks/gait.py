@@ -6,7 +6,7 @@ it may be stopped at any time. ``--speed`` compares each network with and withou
 machine.
 
     python benchmarks/gait.py --work /tmp/gait                                   # everything, hours
-    python benchmarks/gait.py --work /tmp/gait --small --seeds 0 1               # what two cores do in minutes
+    python benchmarks/gait.py --work /tmp/gait --small                           # what a core does in an hour
     python benchmarks/gait.py --work /tmp/gait --period --motion walkers.npz     # error of the detected period
 """
 
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +24,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from fewer.core.errors import FewerError
 from fewer.core.stamp import environment
+from fewer.runtimes.export import to_onnx
+from fewer.runtimes.session import open_session
 from fewer.tasks.gait.data import GaitData, open_data
 from fewer.tasks.gait.embed import embed_walks
 from fewer.tasks.gait.networks import GaitNetwork, NetworkConfig, build_network
@@ -32,7 +37,7 @@ from fewer.tasks.gait.settings import TrainSettings
 from fewer.tasks.gait.simulator import VIEWS, Walkers, casia_kinds
 from fewer.tasks.gait.simulator.guards import shape_embedding
 from fewer.tasks.gait.simulator.noise import lose_frames, segmented
-from fewer.tasks.gait.tpa import TPAConfig
+from fewer.tasks.gait.tpa import CHOICES, TPAConfig
 from fewer.tasks.gait.tpa.spectrum import find_rhythm
 from fewer.tasks.gait.training import plan_training, train_planned
 
@@ -41,6 +46,7 @@ KEY = ("set", "network", "size", "variant", "seed", "people", "test_people", "vi
 COLUMNS = (*KEY, "parameters", "rank1", "nm", "bg", "cl", "seconds", "threads", "processor", "date")
 VARIANTS: dict[str, TPAConfig | None] = {
     "off": None,
+    "moments": CHOICES["moments"],
     "phase": TPAConfig(encoding="phase"),
     "none": TPAConfig(encoding="none"),
     "sinusoid": TPAConfig(encoding="sinusoid"),
@@ -55,8 +61,32 @@ VARIANTS: dict[str, TPAConfig | None] = {
 SETS = {"casia-like": {}, "motion only": {"bodies": "one"}}
 
 
-def dataset(args: argparse.Namespace, name: str) -> GaitData:
-    """A simulated set, written once."""
+class Held(GaitData):
+    """A set in memory, eight pixels a byte; its probes may be changed when they are read."""
+
+    bits: Any = None
+    change: Any = None
+
+    def frames(self, walk: Any) -> np.ndarray:
+        found = 255 * np.unpackbits(self.bits[walk], axis=2)
+        gallery = walk.condition == "nm" and int(walk.kind[-2:]) <= 4
+        rng = np.random.default_rng([7, *str(walk).encode()])
+        return found if gallery or self.change is None else self.change(found, rng)
+
+    def changed(self, change: Any) -> Held:
+        """The same set with other probes."""
+        return held(self, self.bits, change)
+
+
+def held(data: GaitData, bits: Any, change: Any = None) -> Held:
+    found = Held(data.root, data.places, data.partition)
+    object.__setattr__(found, "bits", bits)
+    object.__setattr__(found, "change", change)
+    return found
+
+
+def dataset(args: argparse.Namespace, name: str) -> Held:
+    """A simulated set, written once; simulated silhouettes are black and white, so that bits hold them."""
     own = "mocap" if args.motion else "model"
     place = args.work / f"{name.replace(' ', '-')}-{own}-{args.people}-{len(args.views)}-{args.frames}"
     if not (place / "partition.json").exists():
@@ -64,19 +94,16 @@ def dataset(args: argparse.Namespace, name: str) -> GaitData:
         walkers.write(
             place, args.people, train=args.people - args.test, kinds=args.kinds, views=args.views, frames=args.frames
         )
-    return open_data(place)
+    data, cache = open_data(place), place / "bits.npy"
+    if not cache.exists():
+        atomic_save(cache, np.stack([np.packbits(data.frames(walk) > 127, axis=2) for walk in data.walks]))
+    return held(data, dict(zip(data.walks, np.load(cache), strict=True)))
 
 
-class Changed(GaitData):
-    """The same set, its probes changed when they are read."""
-
-    change: Any = None
-
-    def frames(self, walk: Any) -> np.ndarray:
-        found = super().frames(walk)
-        gallery = walk.condition == "nm" and int(walk.kind[-2:]) <= 4
-        rng = np.random.default_rng([7, *str(walk).encode()])
-        return found if gallery or self.change is None else self.change(found, rng)
+def atomic_save(path: Path, values: np.ndarray) -> None:
+    part = path.with_name("part.npy")
+    np.save(part, values)
+    part.rename(path)
 
 
 def _resampled(frames: np.ndarray, factor: float) -> np.ndarray:
@@ -96,11 +123,9 @@ CHANGES = {
 """What is done to probes at the test; the gallery stays."""
 
 
-def judge(model: GaitNetwork, data: GaitData, test: list[Any], change: Any = None) -> dict[str, float]:
+def judge(model: GaitNetwork, data: Held, test: list[Any], change: Any = None) -> dict[str, float]:
     """Scores in percent."""
-    other = Changed(data.root, data.places, data.partition)
-    object.__setattr__(other, "change", change)
-    found, _ = embed_walks(model, other, test)
+    found, _ = embed_walks(model, data.changed(change), test)
     numbers = protocol_for(found)(found).numbers
     return {"rank1": numbers["rank-1"], **{k.lower(): numbers.get(k, float("nan")) for k in ("NM", "BG", "CL")}}
 
@@ -169,13 +194,11 @@ def rounded(scores: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 2) for name, value in scores.items()}
 
 
-def one_training(
-    args: argparse.Namespace, data: GaitData, row: dict[str, Any], book: Book, stamp: dict[str, Any]
-) -> None:
+def one_training(args: argparse.Namespace, data: Held, row: dict[str, Any], book: Book, stamp: dict[str, Any]) -> None:
     """Train once, test as it is and with changed probes."""
     settings = TrainSettings(
         network=row["network"], size=args.size, steps=args.steps, every=args.steps, seed=row["seed"],
-        batch=args.batch, each=4, frames=args.clip, skip=4, validate_share=0.0,
+        batch=args.batch, each=args.each, frames=args.clip, skip=4, validate_share=0.0, precision=args.precision,
     )  # fmt: skip
     plan = plan_training(data, settings)
     config = NetworkConfig(
@@ -194,46 +217,64 @@ def one_training(
 
 
 def periods(args: argparse.Namespace) -> None:
-    """Error of the detected period (a step) against the simulated stride, by view and length."""
+    """Error of the detected period (a step, or a stride) against the simulated stride."""
     out = args.out.with_name("gait_period.csv")
     with out.open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["view", "frames", "noise", "walks", "median_error_percent", "share_within_10_percent"])
-        for view in ("000", "036", "090"):
-            for frames in (30, 60, 100):
-                for noise in (0.5, 1.5):
-                    walkers = Walkers(seed=9, motion=args.motion, noise=noise)
-                    errors = []
-                    for person in range(20):
-                        seen = walkers.sequence(person, "nm-01", view, frames)
-                        x = torch.from_numpy(seen.frames[:, :, 10:54]).float()[None] / 255
-                        found = find_rhythm(leg_width(x), torch.tensor([frames])).period.item()
-                        errors.append(100 * min(abs(2 * found - seen.period), abs(found - seen.period)) / seen.period)
-                    near = float(np.mean(np.array(errors) < 10))
-                    table.writerow([view, frames, noise, 20, round(float(np.median(errors)), 2), round(near, 2)])
+        table.writerow(
+            ["frames_a_second", "view", "frames", "noise", "walks", "median_error_percent", "share_within_10_percent"]
+        )
+        for rate, view, frames, noise in itertools.product((25, 12.5), ("000", "036", "090"), (30, 60, 100), (1, 2)):
+            walkers, errors = Walkers(seed=9, motion=args.motion, noise=noise, rate=rate), []
+            for person in range(20):
+                seen = walkers.sequence(person, "nm-01", view, frames)
+                x = torch.from_numpy(seen.frames[:, :, 10:54]).float()[None] / 255
+                found = find_rhythm(leg_width(x), torch.tensor([frames])).period.item()
+                errors.append(100 * min(abs(2 * found - seen.period), abs(found - seen.period)) / seen.period)
+            near = float(np.mean(np.array(errors) < 10))
+            table.writerow([rate, view, frames, noise, 20, round(float(np.median(errors)), 2), round(near, 2)])
+
+
+def runners(args: argparse.Namespace, name: str, x: torch.Tensor) -> dict[str, Any]:
+    """Everything that embeds a sequence of one network: with modules in torch, plain in other runtimes."""
+    made: dict[str, Any] = {}
+    for told in ("off", "moments", "phase"):
+        config = NetworkConfig(network=name, size=args.size, tpa=CHOICES[told])  # type: ignore[arg-type]
+        net = build_network(config).eval()
+        made[f"torch, {told}"] = lambda net=net: net(x)
+        for runtime in ("onnxruntime", "openvino") if told != "phase" else ():
+            try:
+                session = open_session(runtime, to_onnx(net, x).SerializeToString(), torch.get_num_threads())
+            except FewerError as error:
+                print(f"{name}, {told}, {runtime}: {error}")
+                continue
+            made[f"{runtime}, {told}"] = lambda session=session: session.run([x.numpy()])
+    return made
 
 
 def speed(args: argparse.Namespace) -> None:
-    """Embeddings a second, each network with and without the module, interleaved; ratios, on a quiet machine."""
+    """Embeddings a second in every runtime, all ways of a network in turns; ratios to plain torch, best of each."""
     x = torch.rand(1, 30, 64, 44)
     out = args.out.with_name("gait_speed.csv")
     with out.open("w", newline="") as file, torch.no_grad():
         table = csv.writer(file)
-        table.writerow(["network", "size", "milliseconds", "with_tpa_ratio", "threads", "processor"])
+        table.writerow(
+            ["network", "size", "way", "milliseconds", "embeddings_a_second", "ratio", "load", "threads", "processor"]
+        )
         for network in args.networks:
-            pair = [
-                build_network(NetworkConfig(network=network, size=args.size, tpa=tpa)).eval()  # type: ignore[arg-type]
-                for tpa in (None, TPAConfig())
-            ]
-            times: list[list[float]] = [[], []]
+            ways = runners(args, network, x)
+            times: dict[str, list[float]] = {name: [] for name in ways}
             for _ in range(args.repeats):
-                for net, spent in zip(pair, times, strict=True):
+                for name, run in ways.items():
                     began = time.perf_counter()
-                    net(x)
-                    spent.append(time.perf_counter() - began)
-            first, second = (float(np.median(t[2:])) for t in times)
-            row = [network, args.size, round(1e3 * first, 2), round(second / first, 3), torch.get_num_threads()]
-            table.writerow([*row, environment().get("cpu", "")])
+                    run()
+                    times[name].append(time.perf_counter() - began)
+            best = {name: min(spent) for name, spent in times.items()}
+            for name, seconds in best.items():
+                ratio = float(np.median(np.array(times[name][2:]) / np.array(times["torch, off"][2:])))
+                row = [network, args.size, name, round(1e3 * seconds, 2), round(1 / seconds, 1), round(ratio, 3)]
+                table.writerow([*row, round(os.getloadavg()[0], 1), torch.get_num_threads(), environment().get("cpu")])
+                print(*row, flush=True)
 
 
 def main() -> None:
@@ -253,18 +294,20 @@ def main() -> None:
     parser.add_argument("--clip", type=int, default=30, help="frames of a sequence in a step")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--each", type=int, default=4)
+    parser.add_argument("--precision", default="no", choices=("no", "bf16"))
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--small", action="store_true", help="few persons, three views, a tiny network")
+    parser.add_argument("--small", action="store_true", help="70 persons, four views, tiny networks, short trainings")
     parser.add_argument("--robustness", action="store_true", help="test with changed probes too")
     parser.add_argument("--period", action="store_true", help="only the error of the period")
     parser.add_argument("--speed", action="store_true", help="only the speed")
     args = parser.parse_args()
     args.views, args.kinds = VIEWS, casia_kinds()
     if args.small:
-        args.people, args.test, args.frames, args.clip, args.size = 24, 10, 36, 20, "tiny"
-        args.views, args.kinds = ("054", "090", "126"), ("nm-01", "nm-02", "nm-05", "bg-01", "cl-01")
-        args.batch, args.steps = 12, min(args.steps, 150)
-        args.networks = args.networks if len(args.networks) == 1 else ["gaitbase"]
+        args.people, args.test, args.frames, args.clip, args.size = 70, 30, 44, 24, "tiny"
+        args.views = ("036", "072", "108", "144")
+        args.kinds = ("nm-01", "nm-02", "nm-05", "nm-06", "bg-01", "bg-02", "cl-01", "cl-02")
+        args.batch, args.each, args.precision, args.steps = 12, 2, "bf16", min(args.steps, 150)
     if args.period:
         periods(args)
     elif args.speed:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lowbit_common import COLUMNS, KEYS, arguments, part_of, plot, train_row
+from lowbit_common import COLUMNS, KEYS, arguments, part_of, plot, started, train_row
 from tables import Table
 
 ROUNDINGS = (
@@ -30,7 +30,7 @@ HYPER = ("scalar-gain+nearest", "metagrad+nearest", "metagrad+stochastic-sample"
 
 def main() -> None:
     """Train what the table lacks, row by row."""
-    parser = arguments(str(__doc__), 4000)
+    parser = arguments(str(__doc__), 600)
     parser.add_argument("--bits", default="w8a8", help="of weights and inputs")
     parser.add_argument("--gradient-bits", default="8,4,3")
     parser.add_argument("--rates", default="")
@@ -39,13 +39,14 @@ def main() -> None:
     table = Table(path, COLUMNS, KEYS)
     data = part_of(options.data, Path("build") / "benchmarks", options.images, options.judged)
     rows = options.rows.split(",") if options.rows else [*ROUNDINGS, *HYPER]
+    start = started(data, options)
     for seed in range(options.seeds):
         for rate in [float(r) for r in options.rates.split(",") if r] or [options.rate]:
             options.rate = rate
-            train_row(table, data, options, "fp32 gradients", seed, bits=f"{options.bits}g32", quantiser="ste")
+            train_row(table, data, options, "fp32 gradients", seed, bits=f"{options.bits}g32", quantiser="ste", **start)
             for bits in options.gradient_bits.split(","):
                 for row in rows:
-                    how = {"bits": f"{options.bits}g{bits}", "quantiser": "ste", "gradients": row}
+                    how = {"bits": f"{options.bits}g{bits}", "quantiser": "ste", "gradients": row, **start}
                     train_row(table, data, options, row, seed, **how)
     plot(path, "Gradients in few bits, CIFAR-10")
 

@@ -11,6 +11,7 @@ import argparse
 import csv
 import io
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ import numpy as np
 import torch
 from tables import Table
 
-__all__ = ["COLUMNS", "KEYS", "arguments", "part_of", "plot", "train_row"]
+__all__ = ["COLUMNS", "KEYS", "arguments", "opened", "part_of", "plot", "recipe", "started", "train_row"]
 
-COLUMNS = ("network", "row", "bits", "seed", "steps", "batch", "rate", "images", "judged", "accuracy", "cpu_seconds")
-KEYS = 9
+COLUMNS = (
+    "network", "row", "bits", "seed", "start", "steps", "batch", "rate", "images", "judged", "accuracy", "cpu_seconds",
+)  # fmt: skip
+KEYS = 10
 """Columns that name a row."""
 
 
@@ -29,10 +32,11 @@ def arguments(note: str, steps: int) -> argparse.ArgumentParser:
     """The flags that all of these scripts have."""
     parser = argparse.ArgumentParser(description=note, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder with train.npz and test.npz")
-    parser.add_argument("--network", default="resnet20")
+    parser.add_argument("--network", default="resnet8")
     parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=0.1)
+    parser.add_argument("--start-steps", type=int, default=0, help="in fp32, before every row")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=50_000, help="that train")
     parser.add_argument("--judged", type=int, default=10_000, help="that judge")
@@ -60,6 +64,37 @@ def part_of(folder: Path, place: Path, images: int, judged: int) -> Path:
     return target
 
 
+@lru_cache(maxsize=1)
+def opened(folder: Path) -> Any:
+    from fewer.tasks.classify.readers import open_data
+
+    return open_data(folder)
+
+
+def recipe(options: argparse.Namespace, steps: int, seed: int) -> dict[str, Any]:
+    """Settings that all rows share: one cycle of the rate, up for a fifth of the steps, then down to 0."""
+    common: dict[str, Any] = {"network": options.network, "steps": steps, "batch": options.batch, "seed": seed}
+    common |= {"learning_rate": options.rate, "optimiser": "sgd", "momentum": 0.9, "weight_decay": 5e-4}
+    return common | {"rate_shape": "polynomial", "rate_warm_up": 0.2, "every": steps, "clip": 5.0}
+
+
+def started(data: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Where every row starts: a run in fp32 that is trained once for all of them; nothing without ``--start-steps``."""
+    from fewer.tasks.classify.settings import TrainSettings
+    from fewer.tasks.classify.training import train
+
+    if not options.start_steps:
+        return {}
+    run = data.parent / f"start-{options.network}-{options.start_steps}-{options.batch}-{options.images}"
+    if not (run / "report.json").exists():
+        torch.set_num_threads(1)
+        settings = TrainSettings(**recipe(options, options.start_steps, 100))
+        done = train(opened(data), out=run, settings=settings, overwrite=run.exists())
+        assert done.evaluation is not None
+        print(f"start: {done.evaluation.top1:.4f}", flush=True)
+    return {"init": str(run)}
+
+
 def train_row(table: Table, data: Path, options: argparse.Namespace, row: str, seed: int, **settings: Any) -> None:
     """One training, unless the table has it."""
     from fewer.tasks.classify.settings import TrainSettings
@@ -70,17 +105,15 @@ def train_row(table: Table, data: Path, options: argparse.Namespace, row: str, s
         "row": row,
         "bits": settings.get("bits") or "fp32",
         "seed": seed,
+        "start": options.start_steps,
     }
     entry |= {"steps": options.steps, "batch": options.batch, "rate": options.rate}
     entry |= {"images": options.images, "judged": options.judged}
     if entry in table:
         return
     torch.set_num_threads(1)
-    common: dict[str, Any] = {"network": options.network, "steps": options.steps, "batch": options.batch, "seed": seed}
-    common |= {"learning_rate": options.rate, "optimiser": "sgd", "momentum": 0.9, "weight_decay": 5e-4}
-    common |= {"rate_shape": "cosine", "every": options.steps, "clip": 5.0}
     began = time.process_time()
-    done = train(data, settings=TrainSettings(**common | settings))
+    done = train(opened(data), settings=TrainSettings(**recipe(options, options.steps, seed) | settings))
     assert done.evaluation is not None
     table.add({**entry, "accuracy": f"{done.evaluation.top1:.4f}", "cpu_seconds": round(time.process_time() - began)})
 

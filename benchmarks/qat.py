@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lowbit_common import COLUMNS, KEYS, arguments, part_of, plot, train_row
+from lowbit_common import COLUMNS, KEYS, arguments, part_of, plot, started, train_row
 from tables import Table
 
 BITS = ("w8a8", "w4a4", "w2a4", "wta4")
@@ -19,17 +19,18 @@ QUANTISERS = ("lsq", "lsq+", "ste", "pact", "dorefa", "ewgs")
 
 def main() -> None:
     """Train what the table lacks, row by row."""
-    parser = arguments(str(__doc__), 4000)
-    parser.add_argument("--init", help="run folder to start from")
+    parser = arguments(str(__doc__), 600)
+    parser.add_argument("--init", help="run folder or file of weights to start from, in place of --start-steps")
+    parser.add_argument("--bits", default=",".join(BITS))
     options = parser.parse_args()
     path = options.out or Path(__file__).parent / "results" / "qat.csv"
     table = Table(path, COLUMNS, KEYS)
     data = part_of(options.data, Path("build") / "benchmarks", options.images, options.judged)
     rows = options.rows.split(",") if options.rows else list(QUANTISERS)
-    start = {"init": options.init} if options.init else {}
+    start = {"init": options.init} if options.init else started(data, options)
     for seed in range(options.seeds):
         train_row(table, data, options, "fp32", seed, **start)
-        for bits in BITS:
+        for bits in options.bits.split(","):
             for row in rows:
                 train_row(table, data, options, row, seed, bits=bits, quantiser=row, **start)
     plot(path, "Quantization-aware training, CIFAR-10")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fewer.core.errors import FewerError
-from fewer.formats.gradients import BIASED, GRADIENTS
+from fewer.formats.gradients import BIASED, GRADIENTS, _uniform
 
 
 def signal(seed: int = 0) -> torch.Tensor:
@@ -78,7 +78,26 @@ def test_outliers_cost_a_scale_per_tensor_more() -> None:
 def test_the_clip_of_lbt_moves_to_its_share() -> None:
     torch.manual_seed(0)
     g = torch.randn(200, 200)  # 2.7 of these may be clipped
-    for clip, after in ((0.99, 0.989), (0.5, 0.501), (1.0, 0.999)):
+    for clip, after in ((0.99, 0.989), (0.5, 0.501)):
         state = torch.full((1,), clip)
         GRADIENTS["lbt"].run(g, 4, state)
         assert float(state) == pytest.approx(after)
+
+
+def test_random_numbers_of_rounding_are_even_from_0_to_below_1() -> None:
+    torch.manual_seed(0)
+    draws = _uniform(torch.empty(3, 50_001))
+    assert draws.shape == (3, 50_001) and float(draws.min()) >= 0 and float(draws.max()) < 1
+    shares = torch.histc(draws, 16, 0, 1) / draws.numel()
+    assert float((shares * 16 - 1).abs().max()) < 0.05 and abs(float(draws.mean()) - 0.5) < 0.003
+    neighbours = draws.flatten()[: 2 * 75_000].reshape(-1, 2)  # two numbers come from one draw of 64 bits
+    assert abs(float(torch.corrcoef(neighbours.T)[0, 1])) < 0.02
+    torch.manual_seed(0)
+    assert torch.equal(draws, _uniform(torch.empty(3, 50_001)))
+
+
+def test_the_clip_of_lbt_starts_where_its_share_is_clipped() -> None:
+    g, state = torch.randn(4, 50_000, generator=torch.Generator().manual_seed(0)).pow(3), torch.ones(1)
+    GRADIENTS["lbt"].run(g, 4, state)
+    share = float((g.abs() > float(state) * g.abs().max()).float().mean())
+    assert float(state) < 0.9 and share == pytest.approx(1e-3 / 15, rel=0.6)

@@ -8,13 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from fewer.core.errors import FewerError
 from fewer.formats.gradients import GRADIENTS
 from fewer.quantize.fake import QUANTISERS
 from fewer.quantize.gradients import GradientRounding, convolution, linear
 from fewer.quantize.lowbit import Bits, exchange, low_bit_layers, parse_bits, plain
-from fewer.quantize.qat import fold_norms, stored_precision, trained_ranges
+from fewer.quantize.qat import fold_norms, stored_precision, stored_ranges, trained_ranges
+from fewer.quantize.qdq import InputRange
 
 
 def net() -> nn.Module:
@@ -73,6 +75,32 @@ def test_the_gradient_of_ewgs_is_scaled_by_the_error() -> None:
     how.step.data.fill_(1.0)
     how(x).sum().backward()
     assert torch.allclose(x.grad, 1 + 1e-3 * (x.detach() - x.detach().round()))
+
+
+@pytest.mark.parametrize(("name", "delta"), [("lsq", 0.0), ("ewgs", 1e-3)])
+def test_the_fused_step_has_the_gradients_of_a_chain_of_operations(name: str, delta: float) -> None:
+    class Rounding(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x - x.round())
+            return x.round()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * (1 + delta * gradient.sign() * ctx.saved_tensors[0])
+
+    draw = torch.Generator().manual_seed(0)
+    x, weigh = torch.randn(5, 20, generator=draw), torch.randn(5, 20, generator=draw)
+    how = QUANTISERS[name].run(3, "signed")
+    how.calibrate(x)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    got = how(ours)
+    (got * weigh).sum().backward()
+    step = how.step.detach().clone().requires_grad_()
+    wanted = Rounding.apply((theirs / step).clamp(how.low, how.high)) * step
+    (wanted * weigh).sum().backward()
+    assert torch.equal(got, wanted) and torch.allclose(ours.grad, theirs.grad, atol=1e-6)
+    assert torch.allclose(how.step.grad, step.grad / (20 * how.high) ** 0.5, atol=1e-5)
 
 
 def test_pact_sends_the_gradient_of_clipped_values_to_the_clip() -> None:
@@ -183,6 +211,29 @@ def test_trained_ranges_are_what_onnx_rounds_to() -> None:
     assert torch.allclose(ranges["3"].rounded(x), layer.input_quantiser(x), atol=1e-6)
 
 
+def test_ranges_of_a_run_are_read_and_what_is_none_is_told() -> None:
+    meta = {"few_bits": {"inputs": {"stem": [0.5, 0], "head": [0.25, 128]}}}
+    assert stored_ranges(meta, ["head"]) == {"head": InputRange(0.25, 128)} and stored_ranges({}, ["head"]) == {}
+    for wrong in ([0.0, 0], [float("nan"), 0], [1.0, 256], [1.0], "0.5", None):
+        with pytest.raises(FewerError, match="no scale and zero point"):
+            stored_ranges({"few_bits": {"inputs": {"head": wrong}}}, ["head"])
+
+
+@pytest.mark.parametrize("quantiser", ["ste", "pact"])
+def test_folding_a_norm_and_rounding_for_each_output_may_change_places(quantiser: str) -> None:
+    model = net()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([-2.0, 0.1, 1.0, 3.0, -0.5, 7.0]))
+    model.train()(X), model.eval()
+    folded = copy.deepcopy(model)
+    fold_norms(folded, X)
+    found = []
+    for one in (model, folded):
+        exchange(one, parse_bits("w4"), X, quantiser=quantiser, edges="same")
+        found.append(one(X))
+    assert torch.allclose(found[0], found[1], atol=1e-5)
+
+
 def test_folding_norms_changes_nothing_in_evaluation() -> None:
     model = net()
     model.train()(X), model(3 * X + 1)
@@ -208,3 +259,45 @@ def test_bits_that_no_format_has_are_told(text: str) -> None:
 def test_a_model_without_layers_is_told() -> None:
     with pytest.raises(FewerError, match="no linear or two-dimensional"):
         exchange(nn.Sequential(nn.ReLU()), Bits(4), torch.ones(1, 2))
+
+
+class Twice(nn.Module):
+    """One layer under two names, a class made from a layer, attention, and a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        class Odd(nn.Linear):
+            pass
+
+        self.first = nn.Linear(8, 8)
+        self.again = self.first
+        self.odd, self.idle = Odd(8, 8), nn.Linear(8, 8)
+        self.position = nn.Parameter(torch.zeros(1, 8))
+        self.last = NonDynamicallyQuantizableLinear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.odd(self.again(self.first(x + self.position).relu()).relu()).relu())
+
+
+def test_a_layer_with_two_names_stays_one_and_what_is_left_is_told() -> None:
+    model, x = Twice(), torch.randn(5, 8)
+    told = {one.name: one for one in exchange(model, parse_bits("w4a4g4"), x, quantiser="ste", edges="same")}
+    assert model.first is model.again and set(low_bit_layers(model)) == {"first", "last"}
+    assert told["odd"].why.startswith("parameters of Odd") and "did not run" in told["idle"].why
+    assert told["(the model)"].weights == "fp32" and len(told) == 5
+    model(x).sum().backward()
+    plain(model)
+    assert model.first is model.again and not low_bit_layers(model)
+    assert stored_precision(model.first.weight) == "int4" and type(model.last) is nn.Linear
+
+
+@pytest.mark.parametrize(("quantiser", "method"), [*((name, "luq") for name in QUANTISERS), ("ste", "nearest")])
+def test_mixed_precision_multiplies_halves_and_rounds_in_full(quantiser: str, method: str) -> None:
+    torch.manual_seed(0)
+    model = net()
+    exchange(model, parse_bits("w8a8g8"), X, gradients=method, quantiser=quantiser)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = F.cross_entropy(model(X).float(), torch.arange(8) % 3)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in (model[0].weight, model[7].weight))

@@ -21,7 +21,11 @@ FOLDER = "demo-run"
 TASK_DEMOS = ("detect3d", "gait", "quality")
 """Tasks that bring a demo of their own."""
 
-_OWN = {"adapt": "fewer.tasks.segment.adapt_demo", "private": "fewer.private.demo"}
+_OWN = {
+    "adapt": "fewer.tasks.segment.adapt_demo",
+    "low-bit": "fewer.tasks.classify.lowbit_demo",
+    "private": "fewer.private.demo",
+}
 """Demos that neither compress nor belong to a task's table."""
 
 _MODELS = ("fewer/dinov2-small", "fewer/mobilenet-v2")
@@ -58,7 +62,8 @@ def demo(
     model
         fewer/dinov2-small or fewer/mobilenet-v2; or detect3d (a detector of LiDAR scans, on simulated scans),
         gait (who walks, on simulated walkers), quality (how images look, on simulated feedback), adapt (masks for
-        another modality, on simulated heads) or private (real digits that the computer does not see).
+        another modality, on simulated heads), low-bit (training in 4 bits, on real digits) or private (real digits
+        that the computer does not see).
     budget
         As in: fewer compress --help
     """

@@ -104,7 +104,9 @@ def _square_hook(layer: Layer, total: Tensor) -> Any:
     axis = -1 if layer.unit.kind == "linear" else 1
 
     def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        def keep(gradient: Tensor) -> None:
+        def keep(gradient: Tensor | None) -> None:
+            if gradient is None:  # a function of the model's own that has no gradient
+                return
             per_channel = gradient.float().movedim(axis, -1)
             total.add_(per_channel.reshape(-1, per_channel.shape[-1]).square().sum(0))
 

@@ -46,7 +46,17 @@ def _by_sample(g: Tensor) -> Tensor:
 def _stochastic(g: Tensor, peak: Tensor, bits: int) -> Tensor:
     top = _top(bits)
     scale = peak.clamp(min=_TINY) / top
-    return (g / scale + torch.rand_like(g)).floor().clamp(-top, top) * scale
+    return (g / scale).add_(_uniform(g)).floor_().clamp_(-top, top).mul_(scale)
+
+
+def _uniform(like: Tensor) -> Tensor:
+    """Random numbers from 0 to below 1, of 24 bits each, two from every draw of the generator."""
+    if like.device.type != "cpu" or like.dtype != torch.float32:
+        return torch.rand_like(like)
+    count = like.numel()
+    pairs = torch.empty(-(-count // 2), dtype=torch.int64).random_(-(2**63), None)
+    bits = pairs.view(torch.int32)[:count].bitwise_right_shift_(8)
+    return bits.to(torch.float32).mul_(2.0**-24).add_(0.5).view(like.shape)
 
 
 def nearest_tensor(g: Tensor, bits: int, state: Tensor) -> Tensor:
@@ -59,7 +69,7 @@ def nearest_tensor(g: Tensor, bits: int, state: Tensor) -> Tensor:
     """
     top = _top(bits)
     scale = g.abs().amax().clamp(min=_TINY) / top
-    return (g / scale).round() * scale
+    return (g / scale).round_().mul_(scale)
 
 
 def stochastic_tensor(g: Tensor, bits: int, state: Tensor) -> Tensor:
@@ -114,7 +124,7 @@ def logarithmic(g: Tensor, bits: int, state: Tensor) -> Tensor:
     least = g.abs().amax().clamp(min=_TINY) / 2.0 ** (_top(bits) - 1)
     steps = g.abs() / least
     power = steps.clamp(min=1).log2().floor().exp2()
-    chance = torch.rand_like(g)
+    chance = _uniform(g)
     above = power * (1 + (chance < steps / power - 1).to(g.dtype))
     below = (chance < steps).to(g.dtype)
     return g.sign() * least * torch.where(steps < 1, below, above)
@@ -126,8 +136,9 @@ def clipped_large(g: Tensor, bits: int, state: Tensor) -> Tensor:
 
     This is the idea of *Toward INT4 Fixed-Point Training via Exploring Quantization Error for Gradients* (arXiv
     2407.12637): large gradients matter most, so the share of them that is clipped is held at 0.001 / (2^b - 1), and
-    the clip, a share of max|g| kept in ``state``, moves by 0.001 a step. The step size and the share are those in use
-    for that paper; the levels are symmetric integers here. What is clipped is biased towards 0.
+    the clip, a share of max|g| kept in ``state``, moves by 0.001 a step; its first value is the one that clips that
+    share. The step size and the share are those in use for that paper; the levels are symmetric integers here. What is
+    clipped is biased towards 0.
 
     Parameters
     ----------
@@ -138,6 +149,8 @@ def clipped_large(g: Tensor, bits: int, state: Tensor) -> Tensor:
     """
     peak, share = g.abs().amax(), _CLIPPED / (2**bits - 1)
     clip = float(state)
+    if clip == 1.0 and (allowed := int(share * g.numel())):
+        clip = max(_RATE, float(g.abs().flatten().topk(allowed + 1).values[-1] / peak.clamp(min=_TINY)))
     outside = float((g.abs() > clip * peak).float().mean())
     state.fill_(min(1.0, max(_RATE, clip + (_RATE if outside > share else -_RATE))))
     return _stochastic(g, clip * peak, bits)
@@ -163,7 +176,9 @@ def rotated(g: Tensor, inner: Callable[[Tensor], Tensor]) -> Tensor:
 
     The rotation flips signs at random and multiplies by a Hadamard matrix. Both are orthogonal, so a product of the
     rotated gradient with an equally rotated partner, which is what a kernel would compute, equals the product of what
-    is given back here with the partner as it is.
+    is given back here with the partner as it is. That holds where the sum of the product runs along the block: of a
+    convolution in the gradient of the weight, of a linear layer in that of the input. The other product has no such
+    kernel, and what is given back is no integer, so there the rounding is a simulation only.
     """
     blocks, columns = _blocks(g)
     turn = hadamard(BLOCK, g) * (2 * torch.randint(0, 2, (BLOCK, 1), device=g.device) - 1).to(g.dtype)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from fewer.approximate.sites import approximate, approximations_of
 from fewer.core.errors import FewerError
 from fewer.core.files import explain_os_error, flush_file, sync_folder
+from fewer.core.folder import finish_exchange
 from fewer.core.memory import free_memory
 from fewer.core.reading import check_size, refusing
 from fewer.data.preprocess import Preprocess
@@ -247,7 +248,14 @@ def load_masks(place: Place) -> dict[str, Tensor]:
 
 def load_recipe(place: Place) -> Recipe:
     """The recipe of a saved model, without its tensors."""
+    _finish(place)
     return read_recipe(_paths(place)[1])
+
+
+def _finish(place: Place) -> None:
+    """Never read a folder in the midst of an exchange that a kill has interrupted."""
+    if not isinstance(place, tuple):
+        finish_exchange(Path(place))
 
 
 def _paths(place: Place) -> tuple[Path, Path]:
@@ -341,6 +349,7 @@ def _store_unit(
 
 
 def _read(place: Place) -> tuple[Recipe, dict[str, Tensor]]:
+    _finish(place)
     weights_path, recipe_path = _paths(place)
     recipe = read_recipe(recipe_path)
     if not weights_path.is_file():

@@ -21,19 +21,43 @@ _EWGS = 1e-3  # the paper derives it from the curvature; a constant of this size
 _TINY = 1e-8
 
 
-class _Ewgs(torch.autograd.Function):
-    """Round; the gradient is larger where the step would move the value away from where it was rounded to."""
+class _PassThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rounded: Tensor) -> Tensor:  # type: ignore[override]
+        return rounded.view_as(rounded)
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
-        rounded = x.round()
-        ctx.save_for_backward(x - rounded)
-        return rounded
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+        return gradient, None
+
+
+class _Steps(torch.autograd.Function):
+    """``clamp(round(x / s)) s`` with LSQ's gradient for s; with EWGS's for x where ``delta`` is not 0.
+
+    One function in place of a chain of operations: every one of those would write and keep a tensor of its own.
+    """
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        (error,) = ctx.saved_tensors
-        return gradient * (1 + _EWGS * gradient.sign() * error)
+    def forward(ctx: Any, x: Tensor, step: Tensor, ends: tuple[int, int], delta: float) -> Tensor:  # type: ignore[override]
+        scaled = x / step
+        ctx.save_for_backward(scaled)
+        ctx.ends, ctx.delta = ends, delta
+        return scaled.clamp(*ends).round_().mul_(step)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+        (scaled,) = ctx.saved_tensors
+        rounded = scaled.clamp(*ctx.ends)
+        passing = gradient * (rounded == scaled)
+        if ctx.delta:
+            # larger where the step would move the value away from where it was rounded to
+            error = rounded - rounded.round()
+            passing.mul_(error.mul_(gradient.sign()).mul_(ctx.delta).add_(1))
+        rounded.round_()
+        of_step = None
+        if ctx.needs_input_grad[1]:
+            of_step = (gradient * rounded).sum(dtype=torch.float32) - (passing * scaled).sum(dtype=torch.float32)
+        return passing if ctx.needs_input_grad[0] else None, of_step, None, None
 
 
 def pass_through(x: Tensor, rounded: Tensor) -> Tensor:
@@ -46,7 +70,9 @@ def pass_through(x: Tensor, rounded: Tensor) -> Tensor:
     >>> x.grad
     tensor([1.])
     """
-    return x + (rounded - x).detach()
+    found = _PassThrough.apply(x, rounded)
+    assert isinstance(found, Tensor)
+    return found
 
 
 def _gradient_scaled(parameter: Tensor, scale: float) -> Tensor:
@@ -115,9 +141,12 @@ class StraightThrough(FakeQuantiser):
             return pass_through(x, _weight(x.detach(), self.bits))
         if self.training:
             with torch.no_grad():
-                self.peak.lerp_(x.abs().amax().clamp(min=_TINY), 1 - _EMA)
+                low, high = torch.aminmax(x)
+                self.peak.lerp_(torch.maximum(high, -low).clamp(min=_TINY).to(self.peak.dtype), 1 - _EMA)
         scale = self.peak / self.high
-        return pass_through(x, (x / scale).round().clamp(self.low, self.high) * scale)
+        with torch.no_grad():
+            rounded = (x / scale).round_().clamp_(self.low, self.high).mul_(scale)
+        return pass_through(x, rounded)
 
 
 def _weight(weight: Tensor, bits: int | str) -> Tensor:
@@ -153,7 +182,9 @@ class DoReFa(FakeQuantiser):
         """The tensor with the values of few bits."""
         if self.role != "weight":
             clipped = x.clamp(0 if self.role == "unsigned" else -1, 1)
-            return pass_through(clipped, (clipped * self.high).round() / self.high)
+            with torch.no_grad():
+                rounded = (clipped * self.high).round_().div_(self.high)
+            return pass_through(clipped, rounded)
         bent = x.tanh() / x.tanh().abs().amax().clamp(min=_TINY)
         if self.bits == 1:
             return self.size * pass_through(bent, bent.sign())
@@ -190,7 +221,9 @@ class Pact(StraightThrough):
         clipped = torch.minimum(x, clip)
         clipped = clipped.relu() if self.role == "unsigned" else torch.maximum(clipped, -clip)
         scale = clip.detach() / self.high
-        return pass_through(clipped, (clipped / scale).round() * scale)
+        with torch.no_grad():
+            rounded = (clipped / scale).round_().mul_(scale)
+        return pass_through(clipped, rounded)
 
 
 class LearnedStep(FakeQuantiser):
@@ -199,6 +232,8 @@ class LearnedStep(FakeQuantiser):
     d q / d s is ``round(x / s) - x / s`` within the range and its end outside, times 1 / sqrt(N high) as in section
     2.2. The start is 2 mean|x| / sqrt(high).
     """
+
+    delta = 0.0
 
     def __init__(self, bits: int | str, role: Role) -> None:
         super().__init__(bits, role)
@@ -213,11 +248,9 @@ class LearnedStep(FakeQuantiser):
         """The tensor with the values of few bits."""
         count = x.numel() if self.role == "weight" else x[0].numel()
         step = _gradient_scaled(self.step, (count * self.high) ** -0.5).abs().clamp(min=_TINY)
-        inside = (x / step).clamp(self.low, self.high)
-        return self._round(inside) * step
-
-    def _round(self, x: Tensor) -> Tensor:
-        return pass_through(x, x.round())
+        found = _Steps.apply(x, step, (self.low, self.high), self.delta)
+        assert isinstance(found, Tensor)
+        return found
 
 
 class LearnedStepOffset(LearnedStep):
@@ -261,10 +294,7 @@ class Ewgs(LearnedStep):
     the paper follows the trace of the Hessian; and the range is LSQ's step, where the paper learns both of its ends.
     """
 
-    def _round(self, x: Tensor) -> Tensor:
-        found = _Ewgs.apply(x)
-        assert isinstance(found, Tensor)
-        return found
+    delta = _EWGS
 
 
 QUANTISERS: MethodTable[Callable[[Any, Role], FakeQuantiser]] = MethodTable(

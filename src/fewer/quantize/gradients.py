@@ -68,7 +68,8 @@ class GradientRounding(nn.Module):
 
     def forward(self, gradient: Tensor) -> Tensor:
         """The gradient in few bits."""
-        return self.run(gradient, self.bits, self.state)
+        # a half-precision number has no room for the random part that decides between two integers
+        return self.run(gradient.float(), self.bits, self.state).to(gradient.dtype)
 
     def extra_repr(self) -> str:
         """Method, bits and place."""
@@ -143,6 +144,15 @@ def _products(how: GradientRounding, gradient: Tensor, needed: tuple[bool, bool]
     return of_x, of_weight
 
 
+def _autocast(*operands: Tensor | None) -> list[Tensor | None]:
+    """Operands in the type of mixed precision, which torch does not give to functions of one's own."""
+    assert operands[0] is not None
+    kind = operands[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return list(operands)
+    return [None if one is None else one.to(torch.get_autocast_dtype(kind)) for one in operands]
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, how: GradientRounding) -> Tensor:
     """``F.linear`` whose backward products see a rounded error signal.
 
@@ -157,7 +167,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, how: GradientRounding
     how
         See :class:`GradientRounding`.
     """
-    found = _Linear.apply(x, weight, bias, how)
+    found = _Linear.apply(*_autocast(x, weight, bias), how)
     assert isinstance(found, Tensor)
     return found
 
@@ -178,6 +188,6 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, layer: nn.Module
     """
     conv: Any = layer
     rest = (list(conv.stride), list(conv.padding), list(conv.dilation), False, [0] * len(conv.stride), conv.groups)
-    found = _Convolution.apply(x, weight, bias, rest, how)
+    found = _Convolution.apply(*_autocast(x, weight, bias), rest, how)
     assert isinstance(found, Tensor)
     return found

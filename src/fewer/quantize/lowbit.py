@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from fewer.core.errors import FewerError
 from fewer.models.running import Forward, call, evaluating
@@ -215,13 +216,26 @@ def exchange(
         for part, values in ((weights, layer.weight), (rounds, x)):
             if isinstance(part, FakeQuantiser):
                 part.calibrate(values)  # type: ignore[arg-type]
-        _put(model, name, _made(layer, weights, rounds, back))
+        _put(model, layer, _made(layer, weights, rounds, back))
         told = [
             f"{stored} (plan)" if stored != "fp32" else _words(wanted.weights, quantiser),
             _words(wanted.inputs, quantiser),
             _words(wanted.gradients, f"{gradients}, {where}"),
         ]
         found.append(LayerBits(name, told[0], told[1], told[2], why))
+    return found + _left(model, inputs)
+
+
+def _left(model: nn.Module, known: Mapping[str, Tensor]) -> list[LayerBits]:
+    """Modules with weights of their own that stay in floating point, and why; norms are told of elsewhere."""
+    found = []
+    for name, module in model.named_modules():
+        own = [p for p in module.parameters(recurse=False) if p.ndim > 1]
+        if name in known or not own or isinstance(module, FakeQuantiser):
+            continue
+        kind = type(module).__name__
+        why = "it did not run on the example" if _fits(module) else f"parameters of {kind}, which is not exchanged"
+        found.append(LayerBits(name or "(the model)", "fp32", "fp32", "fp32", why))
     return found
 
 
@@ -236,12 +250,17 @@ def _refusal(layer: nn.Module) -> str | None:
     return None
 
 
+def _fits(module: nn.Module) -> bool:
+    """Layers whose product is known; a class made from them may do anything else with its weight."""
+    return type(module) in (nn.Linear, nn.Conv2d, NonDynamicallyQuantizableLinear)
+
+
 def _inputs(model: nn.Module, example: Any, forward: Forward | None) -> dict[str, Tensor]:
     """What each layer that can be exchanged is given, in the order in which they run."""
     found: dict[str, Tensor] = {}
     handles = []
     for name, module in model.named_modules():
-        if type(module) in (nn.Linear, nn.Conv2d):
+        if _fits(module):
 
             def keep(_module: nn.Module, inputs: tuple[Any, ...], name: str = name) -> None:
                 found.setdefault(name, inputs[0].detach())
@@ -267,9 +286,13 @@ def _made(layer: nn.Module, weights: Any, inputs: Any, gradient: Any) -> nn.Modu
     return made
 
 
-def _put(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, last = name.rpartition(".")
-    setattr(model.get_submodule(parent), last, module.train(model.training))
+def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Exchange a module everywhere: a layer that is used under two names stays one layer."""
+    new.train(model.training)
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):  # named_children leaves second names out
+            if child is old:
+                setattr(parent, name, new)
 
 
 @torch.no_grad()
@@ -296,5 +319,5 @@ def plain(model: nn.Module, names: Sequence[str] | None = None) -> nn.Module:
         for part in ("weight_quantiser", "input_quantiser", "gradient"):
             made._modules.pop(part, None)
             made.__dict__.pop(part, None)
-        _put(model, name, made)
+        _put(model, layer, made)
     return model

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fewer.core.errors import FewerError
 from fewer.core.precision import PRECISIONS
 from fewer.formats.integers import rounded
 from fewer.models.running import Forward, call, evaluating
@@ -15,7 +17,7 @@ from fewer.quantize.fake import DoReFa, LearnedStep, LearnedStepOffset, Pact, St
 from fewer.quantize.lowbit import low_bit_layers
 from fewer.quantize.qdq import InputRange
 
-__all__ = ["fold_norms", "stored_precision", "trained_ranges"]
+__all__ = ["fold_norms", "stored_precision", "stored_ranges", "trained_ranges"]
 
 
 def fold_norms(model: nn.Module, example: Any, forward: Forward | None = None) -> list[str]:
@@ -138,13 +140,43 @@ def trained_ranges(model: nn.Module) -> Mapping[str, InputRange]:
         if how is None or how.bits != 8 or isinstance(how, LearnedStepOffset):
             continue
         if isinstance(how, LearnedStep):
-            scale = float(how.step.abs())
+            scale = float(how.step.detach().abs())
         elif isinstance(how, Pact):
-            scale = float(how.clip) / how.high
+            scale = float(how.clip.detach()) / how.high
         elif isinstance(how, StraightThrough):
             scale = float(how.peak) / how.high
         else:
             assert isinstance(how, DoReFa)
             scale = 1 / how.high
         found[name] = InputRange(scale, 0 if how.role == "unsigned" else 128)
+    return found
+
+
+def stored_ranges(meta: Mapping[str, Any], layers: Sequence[str]) -> dict[str, InputRange]:
+    """Ranges of the inputs of some layers, as a training in few bits has left them in the meta of a run.
+
+    Raises
+    ------
+    FewerError
+        When what stands there is no range.
+
+    Examples
+    --------
+    >>> stored_ranges({"few_bits": {"inputs": {"head": [0.5, 128]}}}, ["head", "stem"])
+    {'head': InputRange(scale=0.5, zero=128)}
+    """
+    told = meta.get("few_bits")
+    inputs = told.get("inputs", {}) if isinstance(told, dict) else {}
+    found = {}
+    for name in layers:
+        if not isinstance(inputs, dict) or name not in inputs:
+            continue
+        try:
+            scale, zero = inputs[name]
+            fits = isfinite(scale) and scale > 0 and zero in range(256)
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise FewerError(f"the run's range of the input of {name} is no scale and zero point: {inputs[name]!r}")
+        found[name] = InputRange(float(scale), int(zero))
     return found

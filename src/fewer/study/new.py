@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_bytes, atomic_write_text
+from fewer.core.files import atomic_write_bytes
 from fewer.core.reading import read_text
 from fewer.data.decode import read_image
 from fewer.data.distortions.truth import Applied, distort, family
@@ -125,7 +125,7 @@ def new_study(
     """
     folder, images = Path(folder), Path(images)
     settings = settings or StudySettings()
-    with StudyFolder.create(folder):
+    with StudyFolder.create(folder) as study, study.together():  # a study without its codes would be of no use
         files, skipped = _usable(images, folder)
         names = [path.relative_to(images).as_posix() for path in files]
         scores, gold = dict(scores or {}), dict(gold or {})
@@ -135,13 +135,13 @@ def new_study(
                 raise FewerError(f"the table of {what} names {unknown[0]}, which is no readable image of {images}")
         if "pair" in settings.forms and len(names) < 2:
             raise FewerError("pairs need at least two images")
-        store = Store.create(folder, images, settings)
+        store = Store.create(study.path, images, settings)
         try:
             codes = _fill(store, files, names, scores, gold)
         finally:
             store.close()
-        atomic_write_text(folder / CODES, "rater,code\n" + "".join(f"{name},{code}\n" for name, code in codes))
-        (folder / CODES).chmod(0o600)
+        text = "rater,code\n" + "".join(f"{name},{code}\n" for name, code in codes)
+        atomic_write_bytes(study.path / CODES, text.encode(), 0o600)
     return Made(folder, len(names), settings.raters, tuple(skipped))
 
 

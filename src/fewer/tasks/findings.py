@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-__all__ = ["Finding", "finding_lines"]
+__all__ = ["Finding", "Repaired", "finding_lines"]
 
 SHOWN = 8
 """Findings that are listed per check; all of them with --json."""
@@ -34,6 +36,45 @@ class Finding:
     case: str
     text: str
     fix: str = ""
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What ``fewer doctor --fix`` did.
+
+    Attributes
+    ----------
+    folder
+        The copy.
+    kept
+        Cases in it.
+    changed, left_out
+        One line each.
+    unit
+        What the cases are called.
+
+    Examples
+    --------
+    >>> Repaired(Path("copy"), 2, (), ("cat: it cannot be read",)).lines()
+    ['wrote copy with 2 cases:', '  left out: cat: it cannot be read']
+    """
+
+    folder: Path
+    kept: int
+    changed: tuple[str, ...]
+    left_out: tuple[str, ...]
+    unit: str = "cases"
+
+    def lines(self) -> list[str]:
+        """Where the copy is, and what was changed."""
+        told = [*self.changed, *(f"left out: {line}" for line in self.left_out)] or ["nothing had to be changed"]
+        return [f"wrote {self.folder} with {self.kept} {self.unit}:", *(f"  {line}" for line in told)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"folder": str(self.folder), "kept": self.kept, "changed": list(self.changed)} | {
+            "left_out": list(self.left_out)
+        }
 
 
 def finding_lines(findings: Sequence[Finding], checks: Mapping[str, tuple[str, str]]) -> list[str]:

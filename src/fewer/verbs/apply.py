@@ -9,8 +9,10 @@ from fewer.core.allocation.allocate import Allocation
 from fewer.core.budget import parse_budgets
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
+from fewer.core.files import real_path
 from fewer.core.plan import Plan
 from fewer.core.progress import Progress, timed, usual_progress
+from fewer.core.reading import read_bytes
 from fewer.core.run import RunFolder
 from fewer.engine.apply import apply_options
 from fewer.engine.evidence import Evidence
@@ -29,6 +31,9 @@ from fewer.models.trust import Trust, trusting
 
 __all__ = ["apply"]
 
+_CARRIED = ("config", "curves")
+"""What another folder needs of the run, so that plans can be made there as well."""
+
 
 def apply(
     run: str | Path,
@@ -41,8 +46,11 @@ def apply(
     forward: Forward | None = None,
     trust: Trust = False,
     device: str | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
 ) -> CompressedRun:
-    """Make the model of a plan, and write it and its report into the run folder.
+    """Make the model of a plan, and write it and its report into the run folder, or into another.
 
     Parameters
     ----------
@@ -58,6 +66,11 @@ def apply(
         Run the Python file that the run names its model by: True, or the file; see :func:`fewer.load`.
     device
         Where the work is done, ``cpu``, ``cuda:0`` or any other of torch; by default where the run was sensed.
+    out
+        Another run folder for the result; curves and configuration come along. By default the folder of the run.
+    overwrite, resume
+        What to do with a run that is in ``out``: it stays whole until the new one is complete; or its files are kept
+        and those of this one replace them.
 
     Raises
     ------
@@ -70,14 +83,15 @@ def apply(
     >>> fewer.apply("run/", fewer.plan("run/", "weights=40%"))  # doctest: +SKIP
     """
     progress = progress or usual_progress()
-    with RunFolder.edit(run) as folder:
-        curves, config = folder.read_curves(), folder.read_config()
+    with _target(run, out, overwrite, resume) as folder:
+        source = folder if folder.home == Path(run) else RunFolder.open(run)
+        curves, config = source.read_curves(), source.read_config()
         if plan is None:
-            plan = folder.read_plan()
+            plan = source.read_plan()
         elif not isinstance(plan, Plan):
             plan = Plan.load(plan)
         choice = plan.choice(curves)
-        settings = _settings(folder, config, plan, device)
+        settings = _settings(source, config, plan, device)
         timings: dict[str, float] = {}
         with progress.stage("match", None) as stage, timed(timings, "match"):
             with trusting(trust):
@@ -106,10 +120,21 @@ def apply(
         )
         result = report_on(evidence, None, progress)
         with folder.together():
+            if source is not folder:
+                for name in _CARRIED:
+                    folder.write_bytes(name, read_bytes(source.file(name), 2**30))
             save_run(folder, result, {})
         folder.log("applied", distortion=result.report.verdict.distortion)
         result.folder = folder.home
         return result
+
+
+def _target(run: str | Path, out: str | Path | None, overwrite: bool, resume: bool) -> RunFolder:
+    """The folder that is written to: that of the run, or another."""
+    if out is None or real_path(out) == real_path(run):
+        return RunFolder.edit(run)
+    RunFolder.open(run).read_curves()  # before another folder is made
+    return RunFolder.create(out, overwrite=overwrite, resume=resume)
 
 
 def _settings(folder: RunFolder, config: dict[str, Any], plan: Plan, device: str | None) -> Settings:

@@ -28,6 +28,7 @@ from fewer.models.load import load
 from fewer.models.recipe import Recipe, refuse_integers
 from fewer.models.running import input_dtype
 from fewer.models.trust import Trust
+from fewer.quantize.qat import stored_ranges
 from fewer.quantize.qdq import InputRange, input_ranges, with_integers
 from fewer.reports.numbers import data_size
 from fewer.tasks import reads_inputs
@@ -110,7 +111,7 @@ def export(
         DequantizeLinear), so that onnxruntime and OpenVINO multiply integers.
     images
         For ``static``: a folder, files or a tensor; by default the images of the run. Those that the run held out say
-        what the rounding costs.
+        what the rounding costs. A run that was trained with inputs of 8 bits knows its ranges and needs none.
 
     trust
         As for :func:`fewer.load`.
@@ -144,12 +145,14 @@ def export(
     if to == "kernels":
         model = load(run, architecture, accelerated=True, example=example, trust=trust)
     low = [unit.name for unit in recipe.units if unit.precision == "int8"] if to == "onnx" else []
-    shown = _static_images(run, recipe, images, low, to) if activations == "static" else None
+    known = stored_ranges(recipe.meta, low) if activations == "static" else {}
+    trained = activations == "static" and images is None and 0 < len(low) == len(known)
+    shown = _static_images(run, recipe, images, low, to) if activations == "static" and not trained else None
     if shown is not None:
         shown = shown[0].to(example.dtype), shown[1].to(example.dtype)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        integers, difference, unsure = _write(to, model, example, temporary, low, shown)
+        integers, difference, unsure = _write(to, model, example, temporary, low, shown, known)
         temporary.replace(path)
     except OSError as error:
         raise explain_os_error(error, path) from None
@@ -157,7 +160,7 @@ def export(
         temporary.unlink(missing_ok=True)
     size = path.stat().st_size
     lost = _lost(recipe, Path(run) / WEIGHTS, size, to)
-    lost += [*_about_integers(recipe, to, integers, shown, difference), *unsure]
+    lost += [*_about_integers(recipe, to, integers, shown, difference, trained), *unsure]
     return Exported(path, size, difference, lost, integers)
 
 
@@ -218,6 +221,7 @@ def _write(
     path: Path,
     low: Sequence[str],
     shown: tuple[Tensor, Tensor] | None,
+    known: Mapping[str, InputRange],
 ) -> tuple[int, float | None, Sequence[str]]:
     """Write the file and compare its output with the model's.
 
@@ -226,10 +230,15 @@ def _write(
     (_onnx if to == "onnx" else _torch)(model, example, path)
     integers = 0
     if low:
-        ranges = input_ranges(model, low, shown[0].split(8)) if shown is not None else None
+        ranges = dict(known) or None
+        if shown is not None:
+            found = input_ranges(model, [name for name in low if name not in known], shown[0].split(8))
+            ranges = found | dict(known)
         integers = _store_integers(model, low, ranges, path)
-        if shown is not None and not integers:
+        if ranges is not None and not integers:
             raise FewerError("no int8 layer was found again in the exported graph, so that nothing can be rounded")
+    if known and shown is None:  # noise does not look like what the ranges were learnt from
+        return integers, None, []
     checked = [example] if shown is None else _whole_batches(shown[1], len(example))
     difference, unsure = _difference(to, model, checked, path)
     allowed = max(_SAME, 8 * torch.finfo(example.dtype).eps) if shown is None else float("inf")
@@ -288,7 +297,12 @@ def _store_integers(model: nn.Module, low: Sequence[str], ranges: Mapping[str, I
 
 
 def _about_integers(
-    recipe: Recipe, to: str, integers: int, shown: tuple[Tensor, Tensor] | None, difference: float | None
+    recipe: Recipe,
+    to: str,
+    integers: int,
+    shown: tuple[Tensor, Tensor] | None,
+    difference: float | None,
+    trained: bool,
 ) -> list[str]:
     low = sum(unit.precision == "int8" for unit in recipe.units)
     if not low or to != "onnx":
@@ -296,6 +310,11 @@ def _about_integers(
     if not integers:
         return [f"none of the {low} int8 layers was found again in the graph: they hold their rounded values in fp32"]
     which = f"{integers} of {low} int8 layers hold integers"
+    if trained:
+        return [
+            f"{which}, and their activations are rounded with the ranges that the training ended with; what that costs "
+            "was not measured here: --images measures it"
+        ]
     if shown is None:
         return [
             f"{which}, and their activations are not rounded by the file: for int8 products everywhere, export with "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,25 @@ def net():
     part = lambda i, o: nn.Sequential(nn.Conv2d(i, o, 3, 2, 1), nn.ReLU())
     end = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
     return nn.Sequential(part(3, 6), part(6, 8), *end), {"input_size": (3, 16, 16), "crop": 1.0}
+"""
+
+
+TWICE = """
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.first, self.head = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 6, 3, 1, 1), nn.Linear(6, 3)
+        self.again = self.first
+
+    def forward(self, x):
+        return self.head(self.again(self.first(self.stem(x)).relu()).relu().mean((2, 3)))
+
+
+def net():
+    return Net(), {"input_size": (3, 16, 16), "crop": 1.0}
 """
 
 
@@ -147,3 +167,41 @@ def test_masks_and_precisions_of_a_run_stay(photos: Path, tmp_path: Path) -> Non
     assert torch.allclose(rounded(after, "int8"), after, atol=1e-6)
     assert done.few_bits["layers"][1]["weights"] == "int8 (plan)"
     assert next(u for u in done.units if u["name"] == "4")["precision"] == "int8"
+
+
+def test_a_layer_that_is_used_under_two_names_can_be_stored(photos: Path, tmp_path: Path) -> None:
+    (photos.parent / "twice.py").write_text(TWICE)
+    with trusting(True):
+        how = {"network": f"{photos.parent}/twice.py:net", "bits": "w4a4g4", "quantiser": "ste", "edges": "same"}
+        done = fewer.train(photos, out=tmp_path / "run", **how, **STEPS)
+        again = fewer.load(tmp_path / "run", trust=True)
+    assert len(done.units) == 3 and torch.allclose(again.again.weight, done.model.first.weight)
+
+
+def test_a_file_of_weights_is_a_start(photos: Path, tmp_path: Path) -> None:
+    start = fewer.train(photos, network=network(photos), **STEPS).model.state_dict()
+    torch.save({"state_dict": {f"module.{name}": value for name, value in start.items()}}, tmp_path / "start.pth")
+    how = {"network": network(photos), **STEPS, "learning_rate": 1e-12}
+    done = fewer.train(photos, init=str(tmp_path / "start.pth"), **how).model.state_dict()
+    assert all(
+        torch.allclose(done[name], value, atol=1e-5) for name, value in start.items() if value.is_floating_point()
+    )
+    with pytest.raises(FewerError, match="neither a run folder nor a file"):
+        fewer.train(photos, init=str(tmp_path / "nothing.pth"), **how)
+
+
+def test_ranges_that_were_trained_are_exported_without_images(photos: Path, tmp_path: Path) -> None:
+    if not all(find_spec(n) for n in ("onnx", "onnxscript", "onnxruntime")):
+        pytest.skip("needs the [deploy] extra")
+    from onnxruntime import InferenceSession
+
+    how = {"network": network(photos), "bits": "w8a8", "quantiser": "ste", **STEPS}
+    with trusting(True):
+        done = fewer.train(photos, out=tmp_path / "run", **how)
+        file = fewer.export(tmp_path / "run", "onnx", activations="static")
+        shape = done.model(torch.zeros(1, 3, 16, 16)).shape
+    assert file.integers == len(done.units) and any("ranges that the training ended with" in line for line in file.lost)
+    assert set(done.few_bits["inputs"]) == {unit["name"] for unit in done.units}
+    session = InferenceSession(str(file.path))
+    got = session.run(None, {session.get_inputs()[0].name: torch.zeros(1, 3, 16, 16).numpy()})[0]
+    assert got.shape == tuple(shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from fewer.core.errors import FewerError
 from fewer.tasks.gait.data import as_input, open_data, write_sequence
 from fewer.tasks.gait.data.dataset import read_sequence, write_partition
+from fewer.tasks.gait.data.loose import open_sequences
 from fewer.tasks.gait.data.silhouettes import resize_cubic, treat_frame, treat_frames
 from fewer.tasks.gait.data.video import video_silhouettes
 from fewer.tasks.gait.losses import class_loss, triplet_loss
@@ -85,6 +87,17 @@ def test_bad_files_are_told_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "p" / "s.json").write_text(json.dumps({"TRAIN_SET": ["001"], "TEST_SET": ["001"]}))
     with pytest.raises(FewerError, match="trains and judges"):
         open_data(tmp_path / "p")
+    (tmp_path / "p" / "s.json").write_text(json.dumps({"TRAIN_SET": 5, "TEST_SET": ["001"]}))
+    with pytest.raises(FewerError, match="TRAIN_SET is no list"):
+        open_data(tmp_path / "p")
+
+
+def test_a_folder_of_both_layouts_gives_all_sequences(tmp_path: Path) -> None:
+    frames = np.full((3, 64, 64), 255, np.uint8)
+    write_sequence(tmp_path, WALK, frames)
+    np.savez(tmp_path / "loose.npz", silhouettes=frames)
+    found = open_sequences(tmp_path)
+    assert [str(walk) for walk in found.walks] == [str(WALK), "loose"]
 
 
 def test_cubic_resampling_is_that_of_opencv() -> None:
@@ -93,7 +106,8 @@ def test_cubic_resampling_is_that_of_opencv() -> None:
         image = RNG.integers(0, 256, shape, dtype=np.uint8)
         theirs = cv2.resize(image, size[::-1], interpolation=cv2.INTER_CUBIC)
         assert np.abs(theirs.astype(int) - resize_cubic(image, *size)).max() <= 1
-        assert (theirs != resize_cubic(image, *size)).mean() < 0.08
+        assert (theirs != resize_cubic(image, *size)).mean() < 0.08  # processors without IPP round in integers
+        assert platform.machine() != "x86_64" or (theirs != resize_cubic(image, *size)).mean() < 0.001
 
 
 def test_a_frame_is_cut_around_the_middle_of_its_mass() -> None:

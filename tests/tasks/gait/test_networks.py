@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from fewer.core.errors import FewerError
 from fewer.tasks.gait.networks import NETWORKS, NetworkConfig, build_network
 from fewer.tasks.gait.networks.build import load_published
-from fewer.tasks.gait.tpa import TPAConfig
+from fewer.tasks.gait.networks.parts import EachFrame
+from fewer.tasks.gait.tpa import CHOICES, TPAConfig
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
@@ -86,7 +88,7 @@ def test_parameters_are_named_as_in_opengait(name: str) -> None:
         assert tuple(state[key].shape) == shape
 
 
-@pytest.mark.parametrize("tpa", [None, TPAConfig()], ids=["plain", "tpa"])
+@pytest.mark.parametrize("tpa", [None, TPAConfig(), CHOICES["moments"]], ids=["plain", "tpa", "moments"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_padded_batches_equal_single_sequences(name: str, tpa: TPAConfig | None) -> None:
     torch.manual_seed(0)
@@ -105,6 +107,38 @@ def test_padded_batches_equal_single_sequences(name: str, tpa: TPAConfig | None)
             alone = net(x[i : i + 1, :length])
             assert torch.allclose(found[i], alone[0], atol=1e-9), (name, length)
         assert net(x[:, :1]).isfinite().all()  # a single frame
+
+
+def test_frames_with_channels_last_give_what_they_give_otherwise() -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU())
+    x = torch.rand(2, 3, 4, 9, 7)
+    plain = layers(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (2, 4)).transpose(1, 2)
+    assert torch.allclose(EachFrame(layers)(x), plain, atol=1e-6)
+    seen: list[bool] = []
+    one = nn.Conv2d(1, 5, 3)
+    one.register_forward_hook(lambda _m, _i, out: seen.append(out.is_contiguous(memory_format=torch.channels_last)))
+    EachFrame(one)(torch.rand(2, 1, 4, 9, 7))
+    assert seen == [True]  # a single channel as well, which the field's silhouettes have
+
+
+@pytest.mark.parametrize("name", ["gaitbase", "deepgaitv2"])
+def test_a_stem_with_stride_keeps_the_strips(name: str) -> None:
+    net = build_network({"network": name, "size": "small", "classes": 3}).eval()
+    with torch.no_grad():
+        found, _ = net.trunk(torch.rand(1, 1, 2, 64, 44), None)
+        assert found.shape[2:] == (2, 16, 11) and net(torch.rand(1, 2, 64, 44)).shape[2] == 16
+
+
+def test_the_module_sees_full_precision_in_a_mixed_training() -> None:
+    net = build_network(NetworkConfig(size="tiny", classes=3, tpa=TPAConfig()))
+    seen: list[torch.dtype] = []
+    assert net.tpa is not None
+    net.tpa.register_forward_pre_hook(lambda _m, args: seen.append(args[0].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        embeddings, _ = net.train_outputs(torch.rand(2, 12, 64, 44))
+    embeddings.float().sum().backward()
+    assert seen == [torch.float32] and net.FCs.fc_bin.grad.isfinite().all()
 
 
 def test_published_weights_load_strictly_or_not_at_all() -> None:

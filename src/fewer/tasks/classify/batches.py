@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from fewer.core.errors import FewerError
@@ -13,9 +14,10 @@ from fewer.core.progress import Progress
 from fewer.data.decode import random_box, to_array
 from fewer.data.preprocess import Preprocess
 from fewer.tasks.classify.dataset import ClassifyData
+from fewer.tasks.classify.pictures import Pictures, pixels_of
 from fewer.tasks.classify.settings import TrainSettings
 
-__all__ = ["Augmented"]
+__all__ = ["Augmented", "exact_pixels", "moved", "normalised"]
 
 LARGE = 64
 """From this side on, random crops of the original are taken; below, images shifted by up to an eighth of the side."""
@@ -27,7 +29,8 @@ class Augmented:
     """Images of some rows of a set, decoded once where memory allows, drawn and changed at random.
 
     Every epoch sees each image once, in an order of its own; a batch depends on the seed and its step alone, so that
-    a training that was interrupted goes on as if it had not been.
+    a training that was interrupted goes on as if it had not been. Pixels that already have the size of the input are
+    kept as bytes and become numbers batch by batch.
     """
 
     def __init__(
@@ -35,24 +38,28 @@ class Augmented:
     ) -> None:
         self.data, self.preprocess, self.settings = data, preprocess, settings
         self.crops = min(preprocess.input_size[1:]) >= LARGE and settings.augment == "standard"
-        fits = len(rows) * 4 * int(np.prod(preprocess.input_size)) <= HELD
-        good, arrays = [], []
-        if fits:
-            with progress.stage("read", len(rows)) as stage:
-                for row in rows:
-                    try:
-                        arrays.append(to_array(data.pictures[int(row)], preprocess))
-                        good.append(int(row))
-                    except FewerError:
-                        raise
-                    except Exception:  # a broken file can make a decoder raise anything; doctor names it
-                        pass
-                    stage.advance(1)
-            if not good:
-                raise FewerError(f"none of the {len(rows)} images of {data.root} can be read; see: fewer doctor")
-        self.rows = np.array(good) if fits else np.asarray(rows)
-        self.held = torch.from_numpy(np.stack(arrays)) if fits else None
+        self.rows, self.held = np.asarray(rows), exact_pixels(data.pictures, np.asarray(rows), preprocess)
+        if self.held is None and len(rows) * 4 * int(np.prod(preprocess.input_size)) <= HELD:
+            self.rows, self.held = self._decoded(progress)
         self.labels = torch.from_numpy(data.labels[self.rows])
+        self._order: tuple[int, np.ndarray] = (-1, self.rows)
+
+    def _decoded(self, progress: Progress) -> tuple[np.ndarray, Tensor]:
+        """Rows that can be read, and their images."""
+        good, arrays = [], []
+        with progress.stage("read", len(self.rows)) as stage:
+            for row in self.rows:
+                try:
+                    arrays.append(to_array(self.data.pictures[int(row)], self.preprocess))
+                    good.append(int(row))
+                except FewerError:
+                    raise
+                except Exception:  # a broken file can make a decoder raise anything; doctor names it
+                    pass
+                stage.advance(1)
+        if not good:
+            raise FewerError(f"none of the {len(self.rows)} images of {self.data.root} can be read; see: fewer doctor")
+        return np.array(good), torch.from_numpy(np.stack(arrays))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -62,40 +69,107 @@ class Augmented:
         size, n = min(self.settings.batch, len(self)), len(self)
         per_epoch = max(1, n // size)
         epoch, number = divmod(step, per_epoch)
-        order = np.random.default_rng([self.settings.seed, 2, epoch]).permutation(n)
-        chosen = order[number * size : (number + 1) * size]
+        if self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng([self.settings.seed, 2, epoch]).permutation(n)
+        chosen = self._order[1][number * size : (number + 1) * size]
         rng = np.random.default_rng([self.settings.seed, 3, step])
-        images = torch.stack([self._changed(int(i), rng) for i in chosen])
-        return images, self.labels[chosen]
+        return self._changed(chosen, rng), self.labels[chosen]
 
     def plain(self, size: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
         """All images as they are."""
         for start in range(0, len(self), size):
-            chosen = range(start, min(start + size, len(self)))
-            yield torch.stack([self._image(i) for i in chosen]), self.labels[start : start + size]
+            chosen = np.arange(start, min(start + size, len(self)))
+            yield self._numbers(self._images(chosen)), self.labels[chosen]
 
-    def _image(self, index: int) -> Tensor:
+    def _images(self, chosen: np.ndarray) -> Tensor:
+        """Some images, as bytes or as numbers."""
         if self.held is not None:
-            return self.held[index]
-        return torch.from_numpy(to_array(self.data.pictures[int(self.rows[index])], self.preprocess))
+            return self.held[torch.from_numpy(chosen)]
+        pictures = [to_array(self.data.pictures[int(self.rows[i])], self.preprocess) for i in chosen]
+        return torch.from_numpy(np.stack(pictures))
 
-    def _changed(self, index: int, rng: np.random.Generator) -> Tensor:
+    def _numbers(self, images: Tensor) -> Tensor:
+        """What the network sees; the very numbers of ``to_array``."""
+        return images if images.dtype == torch.float32 else normalised(images, self.preprocess)
+
+    def _changed(self, chosen: np.ndarray, rng: np.random.Generator) -> Tensor:
         if self.settings.augment == "none":
-            return self._image(index)
-        flip = rng.random() < 0.5
+            return self._numbers(self._images(chosen))
+        flips = rng.random(len(chosen)) < 0.5
         if self.crops:
-            picture = self.data.pictures[int(self.rows[index])]
-            box = random_box(picture.size, self.preprocess.input_size[1:], rng)
-            image = torch.from_numpy(to_array(picture, self.preprocess, box))
+            shape = self.preprocess.input_size[1:]
+            pictures = [self.data.pictures[int(self.rows[i])] for i in chosen]
+            boxes = [random_box(picture.size, shape, rng) for picture in pictures]
+            arrays = [to_array(picture, self.preprocess, box) for picture, box in zip(pictures, boxes, strict=True)]
+            images, most = torch.from_numpy(np.stack(arrays)), 0
         else:
-            image = self._image(index)
-            if self.settings.augment == "standard":
-                image = _shifted(image, max(1, image.shape[-1] // 8), rng)
-        return image.flip(-1) if flip else image
+            images = self._images(chosen)
+            most = max(1, images.shape[-1] // 8) if self.settings.augment == "standard" else 0
+        moves = rng.integers(-most, most + 1, (len(chosen), 2))
+        return self._numbers(moved(images, torch.from_numpy(moves), torch.from_numpy(flips)))
 
 
-def _shifted(image: Tensor, most: int, rng: np.random.Generator) -> Tensor:
-    """The image moved by up to ``most`` pixels each way; what comes in is the mirror of what is there."""
-    padded = torch.nn.functional.pad(image[None], (most,) * 4, mode="reflect")[0]
-    top, left = (int(n) for n in rng.integers(0, 2 * most + 1, 2))
-    return padded[:, top : top + image.shape[1], left : left + image.shape[2]]
+def exact_pixels(pictures: Pictures, rows: np.ndarray, preprocess: Preprocess) -> Tensor | None:
+    """Bytes [n, C, H, W] of pictures that already have the size of the input; None where they must be resized.
+
+    Examples
+    --------
+    >>> from fewer.tasks.classify.pictures import ArrayPictures
+    >>> digits, how = ArrayPictures(np.zeros((5, 8, 8), np.uint8)), Preprocess((3, 8, 8), crop=1.0)
+    >>> tuple(exact_pixels(digits, np.arange(2), how).shape)
+    (2, 3, 8, 8)
+    """
+    pixels = pixels_of(pictures, rows) if preprocess.crop == 1 else None
+    if pixels is None:
+        return None
+    channels, height, width = preprocess.input_size
+    sides_fit = pixels.shape[1:3] == (height, width) and max(height, width) <= 4 * min(height, width)
+    channels_fit = channels == 3 or (channels == 1 and pixels.ndim == 3)
+    if pixels.dtype != np.uint8 or not sides_fit or not channels_fit:
+        return None
+    planes = torch.from_numpy(pixels)
+    if pixels.ndim == 3:
+        return planes[:, None].expand(-1, channels, -1, -1)  # grey: the channels share their memory
+    return planes.permute(0, 3, 1, 2).contiguous()
+
+
+def normalised(images: Tensor, preprocess: Preprocess) -> Tensor:
+    """Bytes to numbers, in the steps of :func:`~fewer.data.decode.to_array`.
+
+    Examples
+    --------
+    >>> normalised(torch.tensor([[[[255]]]], dtype=torch.uint8), Preprocess((1, 1, 1), mean=0.5, std=0.25)).item()
+    2.0
+    """
+    mean = torch.tensor(preprocess.mean).reshape(-1, 1, 1)
+    std = torch.tensor(preprocess.std).reshape(-1, 1, 1)
+    return images.contiguous().float().div_(255).sub_(mean).div_(std)
+
+
+def moved(images: Tensor, moves: Tensor, flips: Tensor) -> Tensor:
+    """Images shifted down and right by some pixels, then perhaps mirrored; what comes in mirrors what is there.
+
+    Parameters
+    ----------
+    images
+        [n, C, H, W].
+    moves
+        [n, 2], how far the window lies below and to the right of the image.
+    flips
+        [n], true where left and right change places.
+
+    Examples
+    --------
+    >>> moved(torch.tensor([[[[1, 2, 3]]]]), torch.tensor([[0, 1]]), torch.tensor([False])).flatten().tolist()
+    [2, 3, 2]
+    """
+    most, (height, width) = int(moves.abs().max()), images.shape[2:]
+    found = images.numpy()
+    if most:
+        sides = [(0, 0), (0, 0), *[(most, most)] * 2]
+        windows = sliding_window_view(np.pad(found, sides, "reflect"), (height, width), (2, 3))
+        found = windows[np.arange(len(found)), :, most + moves[:, 0].numpy(), most + moves[:, 1].numpy()]
+    mirrored = flips.numpy()
+    found = np.array(found)  # never the images that are held
+    found[mirrored] = found[mirrored][..., ::-1]
+    return torch.from_numpy(found)

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_text
 from fewer.core.progress import Progress, Silent
+from fewer.core.staging import write_together
 from fewer.data.decode import to_array
 from fewer.data.preprocess import Preprocess
 from fewer.models.running import evaluating
 from fewer.models.spec import LoadedModel
+from fewer.tasks.classify.batches import exact_pixels, normalised
 from fewer.tasks.classify.dataset import ClassifyData
 from fewer.tasks.classify.evaluation import Evaluation
 from fewer.tasks.classify.metrics import wilson
@@ -37,6 +38,13 @@ def batches_of(
     data: ClassifyData, rows: Iterable[int], preprocess: Preprocess, batch: int, skipped: list[tuple[str, str]]
 ) -> Iterator[tuple[Tensor, list[int]]]:
     """Normalised images [n, C, H, W] with their rows; unreadable ones go to ``skipped`` with a reason."""
+    rows = np.asarray(list(rows))
+    if len(rows) and exact_pixels(data.pictures, rows[:1], preprocess) is not None:  # nothing to decode
+        for some in np.split(rows, range(batch, len(rows), batch)):
+            pixels = exact_pixels(data.pictures, some, preprocess)
+            assert pixels is not None
+            yield normalised(pixels, preprocess), [int(row) for row in some]
+        return
     arrays: list[np.ndarray] = []
     kept: list[int] = []
     for row in rows:
@@ -165,10 +173,8 @@ def evaluate(
         from fewer.tasks.classify.pages import evaluation_page
 
         page = evaluation_page(f"{classifier.loaded.name} on {opened.root.name}", result, opened, command)
-        folder = make_folder(out)
-        atomic_write_text(folder / "evaluation.csv", result.to_csv())
-        atomic_write_text(folder / "evaluation.html", page.to_html())
-        atomic_write_text(folder / "evaluation.json", result.to_json())
+        texts = {".csv": result.to_csv(), ".html": page.to_html(), ".json": result.to_json()}
+        write_together(make_folder(out), {f"evaluation{suffix}": text for suffix, text in texts.items()})
     return result
 
 

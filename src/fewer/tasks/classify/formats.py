@@ -18,7 +18,7 @@ import numpy as np
 from fewer.core.errors import FewerError
 from fewer.core.reading import check_size, data_limit, read_arrays, read_bytes, read_text, refusing
 from fewer.tasks.classify.dataset import ClassifyData
-from fewer.tasks.classify.pictures import ArrayPictures, PackedPictures, Pictures
+from fewer.tasks.classify.pictures import ArrayPictures, JoinedPictures, PackedPictures, Pictures
 from fewer.tasks.pickles import unpickle_arrays
 
 __all__ = [
@@ -49,32 +49,9 @@ def _set(
         raise FewerError(f"{root} has {sum(len(p) for _, p, _ in parts)} images and {len(labels)} labels")
     names = [f"{part}/{i:06d}" for part, pictures, _ in parts for i in range(len(pictures))]
     flags = [part for part, pictures, _ in parts for _ in range(len(pictures))]
-    pictures = parts[0][1] if len(parts) == 1 else _Joined([pictures for _, pictures, _ in parts])
+    pictures = parts[0][1] if len(parts) == 1 else JoinedPictures([pictures for _, pictures, _ in parts])
     # the order of the classes is the set's own, which models trained on it share
     return ClassifyData(root, pictures, tuple(names), labels, tuple(classes), tuple(flags), tuple(classes), kind)
-
-
-class _Joined:
-    """Several sources of pictures behind each other."""
-
-    def __init__(self, parts: Sequence[Pictures]) -> None:
-        self.parts, self.ends = parts, np.cumsum([len(part) for part in parts])
-
-    def __len__(self) -> int:
-        return int(self.ends[-1])
-
-    def _place(self, index: int) -> tuple[Pictures, int]:
-        number = int(np.searchsorted(self.ends, index, side="right"))
-        return self.parts[number], index - (int(self.ends[number - 1]) if number else 0)
-
-    def __getitem__(self, index: int) -> Any:
-        part, at = self._place(index)
-        return part[at]
-
-    def raw(self, index: int) -> bytes:
-        """As of the part."""
-        part, at = self._place(index)
-        return part.raw(at)
 
 
 def _npz_files(path: Path) -> list[tuple[str, Path]]:

@@ -132,11 +132,14 @@ def meta_optimiser(model: nn.Module, settings: TrainSettings, parameters: list[n
 
 def stored_units(model: nn.Module, held: Mapping[str, Held]) -> list[dict[str, Any]]:
     """Units of a trained model whose layers are plain again: masks, and precisions that hold exactly."""
-    units = []
+    units, listed = [], set()
     for name, layer in model.named_modules():
         if type(layer) not in (nn.Linear, nn.Conv2d):
             continue
         weight: Any = layer.weight
+        if id(weight) in listed:  # tied to one that is stored already
+            continue
+        listed.add(id(weight))
         own = held.get(name, Held())
         precision = own.precision if own.precision != "fp32" else stored_precision(weight)
         if own.mask is None and precision == "fp32":

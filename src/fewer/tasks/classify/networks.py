@@ -55,6 +55,10 @@ class ResidualNet(nn.Module):
         Outputs.
     channels
         Of the input.
+    width
+        Channels of the first stage; the others have two and four times as many.
+    stride
+        Of the first convolution: 2 halves the resolution, and the cost of a step to about a quarter.
 
     Examples
     --------
@@ -63,19 +67,17 @@ class ResidualNet(nn.Module):
     ((2, 10), 269722)
     """
 
-    def __init__(self, blocks: int, num_classes: int = 10, channels: int = 3) -> None:
+    def __init__(self, blocks: int, num_classes: int = 10, channels: int = 3, width: int = 16, stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        stages, inputs = [], 16
-        for outputs, stride in ((16, 1), (32, 2), (64, 2)):
-            rows = [
-                ResidualBlock(inputs if i == 0 else outputs, outputs, stride if i == 0 else 1) for i in range(blocks)
-            ]
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        stages, inputs = [], width
+        for outputs, step in ((width, 1), (2 * width, 2), (4 * width, 2)):
+            rows = [ResidualBlock(inputs if i == 0 else outputs, outputs, step if i == 0 else 1) for i in range(blocks)]
             stages.append(nn.Sequential(*rows))
             inputs = outputs
         self.layer1, self.layer2, self.layer3 = stages
-        self.linear = nn.Linear(64, num_classes)
+        self.linear = nn.Linear(inputs, num_classes)
         _initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -200,12 +202,17 @@ def _vit(num_classes: int = 10) -> nn.Module:
     return VisionTransformer(image_size=32, patch_size=4, width=192, depth=6, heads=3, num_classes=num_classes)
 
 
+def _trial(num_classes: int = 10) -> nn.Module:
+    return ResidualNet(1, num_classes, width=24, stride=2)
+
+
 NETWORKS: MethodTable[Callable[..., nn.Module]] = MethodTable(
     "network",
     [
         Method("resnet20", lambda num_classes=10: ResidualNet(3, num_classes), "0.27 M parameters", "He et al., 2016"),
         Method("resnet32", lambda num_classes=10: ResidualNet(5, num_classes), "0.46 M parameters", "He et al., 2016"),
         Method("resnet56", lambda num_classes=10: ResidualNet(9, num_classes), "0.85 M parameters", "He et al., 2016"),
+        Method("resnet8", _trial, "0.17 M parameters at 16 pixels: trials on a CPU", "after He et al., 2016"),
         Method("vgg16-bn", VGG, "14.7 M parameters", "Simonyan and Zisserman, 2015"),
         Method("densenet121", DenseNet, "1.0 M parameters, growth 12", "Huang et al., 2017"),
         Method("mobilenet-v2", SmallMobileNet, "2.2 M parameters", "Sandler et al., 2018"),

@@ -13,7 +13,7 @@ from PIL import Image
 
 from fewer.data.decode import read_image
 
-__all__ = ["ArrayPictures", "FilePictures", "PackedPictures", "Pictures"]
+__all__ = ["ArrayPictures", "FilePictures", "JoinedPictures", "PackedPictures", "Pictures", "pixels_of"]
 
 
 class Pictures(Protocol):
@@ -84,3 +84,48 @@ class PackedPictures:
     def raw(self, index: int) -> bytes:
         """The file."""
         return self.data[self.offset[index] : self.offset[index + 1]].tobytes()
+
+
+class JoinedPictures:
+    """Several sources of pictures behind each other."""
+
+    def __init__(self, parts: Sequence[Pictures]) -> None:
+        self.parts, self.ends = parts, np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def _place(self, index: int) -> tuple[Pictures, int]:
+        number = int(np.searchsorted(self.ends, index, side="right"))
+        return self.parts[number], index - (int(self.ends[number - 1]) if number else 0)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        part, at = self._place(index)
+        return part[at]
+
+    def raw(self, index: int) -> bytes:
+        """As of the part."""
+        part, at = self._place(index)
+        return part.raw(at)
+
+
+def pixels_of(pictures: Pictures, rows: np.ndarray) -> np.ndarray | None:
+    """Pixels of some pictures in one array; None where they are not kept in arrays of one shape.
+
+    Examples
+    --------
+    >>> dark, light = (ArrayPictures(np.full((2, 1, 1), level, np.uint8)) for level in (0, 9))
+    >>> pixels_of(JoinedPictures([dark, light]), np.array([3, 0])).ravel().tolist()
+    [9, 0]
+    """
+    parts = pictures.parts if isinstance(pictures, JoinedPictures) else [pictures]
+    arrays = [part.pixels for part in parts if isinstance(part, ArrayPictures)]
+    if len(arrays) < len(parts) or len({(array.shape[1:], array.dtype) for array in arrays}) != 1:
+        return None
+    found = np.empty((len(rows), *arrays[0].shape[1:]), arrays[0].dtype)
+    start = 0
+    for array in arrays:
+        mine = (rows >= start) & (rows < start + len(array))
+        found[mine] = array[rows[mine] - start]
+        start += len(array)
+    return found

@@ -30,7 +30,7 @@ class TrainSettings(LoopSettings):
     init: str | None = Field(
         json_schema_extra={"group": "Network"},
         default=None,
-        description="A run folder of the same network, whose weights are the start.",
+        description="A run folder of the same network, or a file of its weights (.pth, .safetensors), to start from.",
     )
     input_size: int = Field(
         json_schema_extra={"group": "Images"},

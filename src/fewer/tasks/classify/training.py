@@ -17,10 +17,12 @@ from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.data.preprocess import Preprocess
 from fewer.models.artefact import save_artefact
+from fewer.models.options import load_checkpoint
 from fewer.models.spec import LoadedModel, load_model
 from fewer.quantize.fake import QUANTISERS
 from fewer.quantize.lowbit import parse_bits, plain
 from fewer.quantize.metagrad import hypernetwork_of
+from fewer.quantize.qat import trained_ranges
 from fewer.tasks.classify.batches import Augmented
 from fewer.tasks.classify.dataset import ClassifyData, holdout
 from fewer.tasks.classify.distil import check_distillation, taught
@@ -114,7 +116,11 @@ def _network(settings: TrainSettings, classes: int) -> LoadedModel:
         loaded = load_model(settings.network, **({"input_size": (3, side, side)} if side else {}))
         if output_count(loaded) != classes:
             loaded = _new_head(loaded, classes)
-    if settings.init is not None:
+    if settings.init is not None and Path(settings.init).is_file():
+        load_checkpoint(loaded.model, settings.init)
+    elif settings.init is not None:
+        if not Path(settings.init).is_dir():
+            raise FewerError(f"--init {settings.init} is neither a run folder nor a file of weights")
         start = load_model(settings.init).model.state_dict()
         own = loaded.model.state_dict()
         if start.keys() != own.keys() or any(start[name].shape != own[name].shape for name in own):
@@ -274,11 +280,12 @@ def _store(
     result: TrainedRun, prepared: Prepared, held: Mapping[str, Held], bits: LowBit | None, progress: Progress
 ) -> None:
     """Give plain layers back with the weights as they are stored, and judge what that makes of the accuracy."""
+    ranges = trained_ranges(result.model)
     plain(result.model)
     result.units = stored_units(result.model, held)
     if bits is None:
         return
-    result.few_bits = bits.to_dict()
+    result.few_bits = bits.to_dict() | {"inputs": {name: [one.scale, one.zero] for name, one in ranges.items()}}
     if result.evaluation is not None:
         stored = _judge(result.model, prepared, progress)
         result.few_bits["accuracy"] = {
@@ -295,7 +302,7 @@ def _save(run: RunFolder, prepared: Prepared, result: TrainedRun, command: str) 
     facts = {"classes": list(data.classes), "held": held}
     meta = {"task": "classify", "classify": facts, "model": loaded.name}
     if result.few_bits:
-        meta["few_bits"] = {"layers": result.few_bits["layers"]}
+        meta["few_bits"] = {"layers": result.few_bits["layers"], "inputs": result.few_bits["inputs"]}
     save_artefact(run.path, result.model.cpu(), result.units, loaded.source, meta, preprocess=loaded.preprocess)
     page = training_page(result, data, command)
     write_report(run, page)

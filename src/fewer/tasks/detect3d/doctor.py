@@ -18,10 +18,10 @@ from fewer.core.progress import Progress, Silent
 from fewer.tasks.detect3d.boxes import points_in_boxes
 from fewer.tasks.detect3d.dataset import DetectionData, open_data
 from fewer.tasks.detect3d.frames import Objects
-from fewer.tasks.findings import Finding, finding_lines
+from fewer.tasks.findings import Finding, Repaired, finding_lines
 from fewer.tasks.folders import make_folder
 
-__all__ = ["CHECKS", "ScanCheckup", "ScanRepair", "checkup", "repair"]
+__all__ = ["CHECKS", "ScanCheckup", "checkup", "repair"]
 
 CHECKS = {
     "unreadable": ("error", "a scan cannot be read, or holds no point"),
@@ -181,38 +181,7 @@ def _of_the_set(data: DetectionData, counts: Counter[str], boxes: int, empty: in
     return findings
 
 
-@dataclass(frozen=True)
-class ScanRepair:
-    """What was done.
-
-    Attributes
-    ----------
-    folder
-        The copy.
-    kept
-        Scans in it.
-    changed, left_out
-        One line each.
-    """
-
-    folder: Path
-    kept: int
-    changed: tuple[str, ...]
-    left_out: tuple[str, ...]
-
-    def lines(self) -> list[str]:
-        """Where the copy is, and what was changed."""
-        told = [*self.changed, *(f"left out: {line}" for line in self.left_out)] or ["nothing had to be changed"]
-        return [f"wrote {self.folder} with {self.kept} scans:", *(f"  {line}" for line in told)]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {"folder": str(self.folder), "kept": self.kept, "changed": list(self.changed)} | {
-            "left_out": list(self.left_out)
-        }
-
-
-def repair(found: ScanCheckup, out: str | Path, *, progress: Progress | None = None) -> ScanRepair:
+def repair(found: ScanCheckup, out: str | Path, *, progress: Progress | None = None) -> Repaired:
     """Write a copy without points that are not finite, boxes without points or of impossible size, and broken scans.
 
     The copy has OpenPCDet's custom layout, which needs no camera.
@@ -243,7 +212,8 @@ def repair(found: ScanCheckup, out: str | Path, *, progress: Progress | None = N
         if names:
             make_folder(place / "ImageSets")
             atomic_write_text(place / "ImageSets" / f"{part}.txt", "".join(f"{name}\n" for name in names))
-    return ScanRepair(place, len(kept), tuple(changed), tuple(f"{name} ({check})" for name, check in bad.items()))
+    left_out = tuple(f"{name} ({check})" for name, check in bad.items())
+    return Repaired(place, len(kept), tuple(changed), left_out, unit="scans")
 
 
 def _listed(data: DetectionData, part: str) -> Sequence[str]:

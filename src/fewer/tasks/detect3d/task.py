@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fewer.models.spec import LoadedModel
-    from fewer.tasks.detect3d.doctor import ScanCheckup, ScanRepair
+    from fewer.tasks.detect3d.doctor import ScanCheckup
     from fewer.tasks.detect3d.evaluate import DetectorQuality
     from fewer.tasks.detect3d.evaluation import DetectionScores
     from fewer.tasks.detect3d.predict import PredictedBoxes
     from fewer.tasks.detect3d.trained import TrainedDetector
+    from fewer.tasks.findings import Repaired
 
 __all__ = ["Detect3D"]
 
@@ -91,7 +92,7 @@ class Detect3D(Task):
 
         return checkup(data, progress=progress)
 
-    def repair(self, found: ScanCheckup, out: str | Path, *, progress: Progress | None = None) -> ScanRepair:
+    def repair(self, found: ScanCheckup, out: str | Path, *, progress: Progress | None = None) -> Repaired:
         """See :func:`fewer.tasks.detect3d.doctor.repair`."""
         from fewer.tasks.detect3d.doctor import repair
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,13 @@ import numpy as np
 from fewer.core.errors import FewerError
 from fewer.core.progress import Progress, Silent
 from fewer.tasks.findings import Finding, finding_lines
-from fewer.tasks.gait.data.dataset import GaitData, open_data
+from fewer.tasks.gait.data.dataset import ARRAYS, GaitData, open_data
+from fewer.tasks.gait.data.pictures import PICTURES
+from fewer.tasks.gait.data.video import VIDEOS
 from fewer.tasks.gait.protocols.casia_b import CasiaB
-from fewer.tasks.gait.protocols.records import Walks
+from fewer.tasks.gait.protocols.records import Walk, Walks
 
-__all__ = ["CHECKS", "WalkCheckup", "checkup", "look_at"]
+__all__ = ["CHECKS", "LEFT_OUT", "WalkCheckup", "checkup", "empty_frames", "look_at"]
 
 CHECKS = {
     "unreadable": ("error", "a sequence cannot be read"),
@@ -26,17 +30,25 @@ CHECKS = {
     "no-gallery": ("error", "a person that judges has no gallery sequence"),
     "order": ("warning", "frames are not in their order"),
     "empty": ("warning", "frames are empty"),
+    "inverted": ("warning", "the background is bright and the person is dark"),
     "two": ("warning", "two people, or pieces of one, stand in the frames"),
     "short": ("warning", "a sequence is short: less than a step is in it"),
     "views": ("warning", "a person lacks views that others have"),
     "duplicate": ("warning", "two sequences are the same"),
+    "layout": ("warning", "files lie where no sequence is looked for"),
     "partition": ("warning", "the partition file names a person that is not there"),
 }
 """Every check: how bad it is, and what it means."""
 
+LEFT_OUT = ("unreadable", "duplicate")
+"""Findings for which a repaired copy lacks the sequence."""
+
 SHORT = 15
 _EMPTY = 0.01
+_DROPPED = "the sequence is left out"
 _PIECE = 0.15
+_BRIGHT = 0.6
+"""Share of a silhouette's picture that no body fills."""
 
 
 @dataclass(frozen=True)
@@ -86,36 +98,51 @@ class WalkCheckup:
         return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
 
+def empty_frames(frames: np.ndarray) -> np.ndarray:
+    """Which frames hold nobody.
+
+    Examples
+    --------
+    >>> empty_frames(np.zeros((2, 64, 64), np.uint8)).tolist()
+    [True, True]
+    """
+    return (frames > 127).mean((1, 2)) < _EMPTY
+
+
 def look_at(frames: np.ndarray, name: str) -> list[Finding]:
     """What is wrong with one sequence of silhouettes uint8 (frames, 64, 64).
 
     Examples
     --------
     >>> [finding.check for finding in look_at(np.zeros((3, 64, 64), np.uint8), "a")]
-    ['short', 'empty']
+    ['short', 'unreadable']
     """
     found: list[Finding] = []
 
-    def note(check: str, text: str) -> None:
-        found.append(Finding(check, CHECKS[check][0], name, text))
+    def note(check: str, text: str, fix: str = "") -> None:
+        found.append(Finding(check, CHECKS[check][0], name, text, fix))
 
     if len(frames) < SHORT:
         note("short", f"{len(frames)} frames; {SHORT} or more hold a step at 25 frames a second")
     on = frames > 127
-    empty = on.mean((1, 2)) < _EMPTY
-    if empty.any():
-        note("empty", f"{int(empty.sum())} of {len(frames)} frames")
-    apart = np.array([_pieces(frame) for frame in on[~empty]])
-    if len(apart) and apart.mean() > 0.3:
+    empty = empty_frames(frames)
+    if empty.all():
+        found.append(Finding("unreadable", CHECKS["unreadable"][0], name, "all frames are empty", _DROPPED))
+    elif empty.any():
+        note("empty", f"{int(empty.sum())} of {len(frames)} frames", "they are left out")
+    seen = on[~empty]
+    apart = np.array([_pieces(frame) for frame in seen])
+    if len(seen) and seen.mean() > _BRIGHT:
+        note("inverted", f"{100 * seen.mean():.0f} % of the pixels are bright; invert the masks")
+    elif len(seen) and apart.mean() > 0.3:
         note("two", f"{int(apart.sum())} of {len(frames)} frames have two large pieces side by side")
-    if len(frames) >= SHORT and not empty.all():
-        values = on[~empty].reshape(int((~empty).sum()), -1).astype(np.int8)
-        if len(values) >= SHORT:
-            near = np.abs(np.diff(values, axis=0)).mean()
-            far = np.abs(values[4:] - values[:-4]).mean()
-            # of a walk, the next frame is much more alike than the one four later
-            if far > 0.002 and near > 0.85 * far:
-                note("order", "the next frame is no more alike than the fourth next; names that sort as text?")
+    if len(seen) >= SHORT:
+        values = seen.reshape(len(seen), -1).astype(np.int8)
+        near = np.abs(np.diff(values, axis=0)).mean()
+        far = np.abs(values[4:] - values[:-4]).mean()
+        # of a walk, the next frame is much more alike than the one four later
+        if far > 0.002 and near > 0.85 * far:
+            note("order", "the next frame is no more alike than the fourth next; were they sorted as text?")
     return found
 
 
@@ -140,22 +167,19 @@ def checkup(data: GaitData | str | Path, *, progress: Progress | None = None) ->
     data = open_data(data)
     findings: list[Finding] = []
     lengths: list[int] = []
-    hashes: dict[int, str] = {}
+    hashes: dict[bytes, list[Walk]] = {}
     with (progress or Silent()).stage("look at sequences", len(data)) as stage:
         for walk in data.walks:
             try:
                 frames = data.frames(walk)
             except FewerError as error:
-                findings.append(Finding("unreadable", "error", str(walk), str(error)))
+                findings.append(Finding("unreadable", "error", str(walk), str(error), _DROPPED))
             else:
                 lengths.append(len(frames))
                 findings += look_at(frames, str(walk))
-                key = hash(frames.tobytes())
-                if key in hashes:
-                    findings.append(Finding("duplicate", "warning", str(walk), f"the same as {hashes[key]}"))
-                hashes.setdefault(key, str(walk))
+                hashes.setdefault(hashlib.sha256(frames.tobytes()).digest(), []).append(walk)
             stage.advance(1, str(walk))
-    findings += _whole(data)
+    findings += _twice(hashes.values()) + _whole(data)
     order = list(CHECKS)
     findings.sort(key=lambda f: (f.level != "error", order.index(f.check)))
     facts = {
@@ -171,8 +195,34 @@ def checkup(data: GaitData | str | Path, *, progress: Progress | None = None) ->
     return WalkCheckup(data, tuple(findings), facts)
 
 
+def _twice(same: Iterable[list[Walk]]) -> list[Finding]:
+    """Sequences that are equal; of two persons, nobody can say whose they are."""
+    found = []
+    for first, *others in same:
+        if {walk.person for walk in others} - {first.person}:
+            for walk in (first, *others):
+                twin = next(other for other in (first, *others) if other.person != walk.person)
+                found.append(
+                    Finding("duplicate", "warning", str(walk), f"the same as {twin}, another person", _DROPPED)
+                )
+        else:
+            found += [Finding("duplicate", "warning", str(w), f"the same as {first}", _DROPPED) for w in others]
+    return found
+
+
+def _elsewhere(data: GaitData) -> list[Finding]:
+    """Files of sequences at another depth than ``PERSON/KIND/VIEW/FILE``."""
+    endings = {*ARRAYS, *PICTURES, *VIDEOS}
+    names = [p.relative_to(data.root) for p in data.root.rglob("*") if p.suffix.lower() in endings]
+    lost = sorted(p for p in names if len(p.parts) != 4 or p.suffix.lower() in VIDEOS)
+    if not lost:
+        return []
+    told = f"{len(lost)} files, such as {lost[0]}, are not at PERSON/KIND/VIEW/FILE and are not read"
+    return [Finding("layout", CHECKS["layout"][0], "", told)]
+
+
 def _whole(data: GaitData) -> list[Finding]:
-    found: list[Finding] = []
+    found = _elsewhere(data)
     people, test = data.people, data.part("test")
     if len(people) < 2:
         found.append(Finding("one-person", "error", people[0], "there is nobody to tell apart from; add persons"))
@@ -191,5 +241,8 @@ def _whole(data: GaitData) -> list[Finding]:
         if missing := sorted(common - some):
             found.append(Finding("views", "warning", person, f"no view {', '.join(missing)}"))
     named = {p for part in ("train", "test") for p in data.partition.get(part, ())}
-    found += [Finding("partition", "warning", p, "it is in no folder") for p in sorted(named - set(people))]
+    found += [
+        Finding("partition", "warning", p, "it is in no folder", "it is named no longer")
+        for p in sorted(named - set(people))
+    ]
     return found

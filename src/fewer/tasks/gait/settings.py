@@ -27,8 +27,9 @@ class TrainSettings(LoopSettings):
     size: Literal["tiny", "small", "published"] = Field(
         default="small", description="Widths: for tests, for a few cores, or those of OpenGait."
     )
-    tpa: Literal["off", "none", "sinusoid", "fourier", "fundamental", "phase"] = Field(
-        default="off", description="Temporal Periodic Alignment with this position encoding; off leaves it out."
+    tpa: Literal["off", "moments", "none", "sinusoid", "fourier", "fundamental", "phase"] = Field(
+        default="off",
+        description="Temporal Periodic Alignment with this position encoding, or moments over time; off leaves it out.",
     )
     batch: int = Field(default=32, ge=2, description="Sequences per step.")
     each: int = Field(default=4, ge=2, description="Sequences of one person in a step.")

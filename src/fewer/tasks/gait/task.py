@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fewer.models.spec import LoadedModel
+    from fewer.tasks.findings import Repaired
     from fewer.tasks.gait.doctor import WalkCheckup
     from fewer.tasks.gait.evaluate import GaitQuality
     from fewer.tasks.gait.predict import Matched
@@ -92,6 +93,12 @@ class Gait(Task):
         from fewer.tasks.gait.doctor import checkup
 
         return checkup(data, progress=progress)
+
+    def repair(self, found: WalkCheckup, out: str | Path, *, progress: Progress | None = None) -> Repaired:
+        """See :func:`fewer.tasks.gait.repair.repair`."""
+        from fewer.tasks.gait.repair import repair
+
+        return repair(found, out, progress=progress)
 
     def images(self, loaded: LoadedModel, folder: str | Path, count: int, *, part: str, seed: int) -> Any:
         """See :func:`fewer.tasks.gait.inputs.walks_for`."""

@@ -11,6 +11,7 @@ from fewer.tasks.gait.networks import GaitNetwork, NetworkConfig, build_network
 from fewer.tasks.gait.protocols.records import Walk
 from fewer.tasks.gait.protocols.scores import Scores
 from fewer.tasks.gait.settings import TrainSettings
+from fewer.tasks.gait.tpa import CHOICES
 
 __all__ = ["GaitPlan", "TrainedGait"]
 
@@ -44,7 +45,7 @@ class GaitPlan:
         """In words."""
         persons = [len({w.person for w in walks}) for walks in (self.train, self.val, self.test)]
         count = sum(p.numel() for p in build_network(self.config).parameters())
-        tpa = "without TPA" if self.config.tpa is None else f"TPA with encoding {self.config.tpa.encoding}"
+        tpa = next((f"--tpa {name}" for name, own in CHOICES.items() if own == self.config.tpa), "TPA of its own kind")
         return [
             f"{persons[0]} persons train with {len(self.train)} sequences, {persons[1]} choose the best state, "
             f"{persons[2]} judge",

@@ -26,7 +26,7 @@ from fewer.tasks.gait.protocols.records import Walk
 from fewer.tasks.gait.protocols.scores import Scores
 from fewer.tasks.gait.sampling import PersonSampler
 from fewer.tasks.gait.settings import TrainSettings
-from fewer.tasks.gait.tpa import TPAConfig
+from fewer.tasks.gait.tpa import CHOICES
 from fewer.tasks.gait.trained import GaitPlan, TrainedGait
 from fewer.tasks.runs import Order, Training, carry_out, write_report
 from fewer.training.checkpoint import Checkpoint, work_key
@@ -55,25 +55,27 @@ def plan_training(data: GaitData | str | Path, settings: TrainSettings | None = 
         raise FewerError(f"{data.root} has {len(people)} person to train with; two are needed, and more to judge")
     kept = round(settings.validate_share * len(people)) if len(people) >= _FEW else 0
     last = set(people[len(people) - max(2, kept) :]) if kept else set()
-    tpa = None if settings.tpa == "off" else TPAConfig(encoding=settings.tpa)
-    config = NetworkConfig(network=settings.network, size=settings.size, classes=len(people) - len(last), tpa=tpa)
+    config = NetworkConfig(
+        network=settings.network, size=settings.size, classes=len(people) - len(last), tpa=CHOICES[settings.tpa]
+    )
     return GaitPlan(
         data, [w for w in train if w.person not in last], [w for w in train if w.person in last], test, config
     )
 
 
 def objective_of(
-    model: GaitNetwork, sampler: PersonSampler, settings: TrainSettings, device: Any
+    model: GaitNetwork, sampler: PersonSampler, settings: TrainSettings, accelerator: Any
 ) -> Callable[..., Any]:
     """Losses of a step, by name: triplets, and classes where the network has them."""
 
     def objective(net: nn.Module, step: int) -> dict[str, Tensor]:
-        x, labels = (t.to(device) for t in sampler.batch(step))
-        embeddings, scores = model.train_outputs(x)
-        losses = {"triplet": triplet_loss(embeddings, labels, settings.margin)[0]}
+        x, labels = (t.to(accelerator.device) for t in sampler.batch(step))
+        with accelerator.autocast():  # what is called is not the forward pass, which accelerate would have wrapped
+            embeddings, scores = model.train_outputs(x)
+        losses = {"triplet": triplet_loss(embeddings.float(), labels, settings.margin)[0]}
         if scores is not None:
             scale = 1.0 if model.config.network == "gaitgl" else 16.0  # its scores are no cosines
-            losses["classes"] = class_loss(scores, labels, scale)
+            losses["classes"] = class_loss(scores.float(), labels, scale)
         return losses
 
     return objective
@@ -168,7 +170,7 @@ def train_planned(
     key = work_key(settings.model_dump(exclude={"device"}), plan.config.model_dump(mode="json"), names, len(sequences))
     found = fit(
         model,
-        objective_of(model, sampler, settings, accelerator.device),
+        objective_of(model, sampler, settings, accelerator),
         settings,
         accelerator,
         name="train",

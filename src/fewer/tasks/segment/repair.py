@@ -5,23 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, explain_os_error
 from fewer.core.progress import Progress, Silent
-from fewer.tasks.findings import Finding
+from fewer.tasks.findings import Finding, Repaired
 from fewer.tasks.segment.dataset import Split
 from fewer.tasks.segment.doctor import Checkup, Look
 from fewer.tasks.segment.files import LOSSLESS, Picture, read_picture, suffix_of
 from fewer.tasks.segment.geometry import onto, resample_onto
 from fewer.tasks.segment.nnunet import write_nnunet
 
-__all__ = ["Repair", "repair"]
+__all__ = ["repair"]
 
 LEFT_OUT = {"unreadable", "shape", "axes", "mask-values", "duplicate"}
 """Findings for which a case is left out of the copy."""
@@ -29,41 +28,7 @@ UNSAFE = {"nan", "unknown-label", "contradiction"}
 """Errors that only a person can decide on; such cases are left out too, and named."""
 
 
-@dataclass(frozen=True)
-class Repair:
-    """What was done.
-
-    Attributes
-    ----------
-    folder
-        The copy: a raw folder of nnU-Net version 2, which all verbs read.
-    kept
-        Cases in it.
-    changed, left_out
-        One line each.
-    """
-
-    folder: Path
-    kept: int
-    changed: tuple[str, ...]
-    left_out: tuple[str, ...]
-
-    def lines(self) -> list[str]:
-        """Where the copy is, and what was changed."""
-        told = [*self.changed, *(f"left out: {line}" for line in self.left_out)] or ["nothing had to be changed"]
-        return [f"wrote {self.folder} with {self.kept} cases:", *(f"  {line}" for line in told)]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "folder": str(self.folder),
-            "kept": self.kept,
-            "changed": list(self.changed),
-            "left_out": list(self.left_out),
-        }
-
-
-def repair(found: Checkup, out: str | Path, *, progress: Progress | None = None) -> Repair:
+def repair(found: Checkup, out: str | Path, *, progress: Progress | None = None) -> Repaired:
     """Write a copy of a data set in which everything that is safe to mend is mended.
 
     Labels are renumbered without gaps, masks are brought onto the grid of their images but never moved in space, and
@@ -128,7 +93,7 @@ def repair(found: Checkup, out: str | Path, *, progress: Progress | None = None)
                 suffix=suffix,
                 splits=splits,
             )
-        done = Repair(out, len(keep), tuple(changed), tuple(left_out))
+        done = Repaired(out, len(keep), tuple(changed), tuple(left_out))
         atomic_write_text(whole / "changes.json", json.dumps(done.to_dict(), indent=1) + "\n")
         whole.rename(out)
     except OSError as error:

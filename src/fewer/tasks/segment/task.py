@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fewer.models.spec import LoadedModel
+    from fewer.tasks.findings import Repaired
     from fewer.tasks.segment.doctor import Checkup
     from fewer.tasks.segment.evaluate import Labelled
     from fewer.tasks.segment.evaluation import Evaluation
     from fewer.tasks.segment.predict import Predicted
-    from fewer.tasks.segment.repair import Repair
     from fewer.tasks.segment.trained import TrainedRun
 
 __all__ = ["Segment"]
@@ -94,7 +94,7 @@ class Segment(Task):
 
         return checkup(data, progress=progress)
 
-    def repair(self, found: Checkup, out: str | Path, *, progress: Progress | None = None) -> Repair:
+    def repair(self, found: Checkup, out: str | Path, *, progress: Progress | None = None) -> Repaired:
         """See :func:`fewer.tasks.segment.repair.repair`."""
         from fewer.tasks.segment.repair import repair
 

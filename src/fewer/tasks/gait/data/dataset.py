@@ -14,15 +14,15 @@ import numpy as np
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_bytes, atomic_write_text
 from fewer.core.reading import data_limit, read_arrays, read_bytes, read_json
+from fewer.tasks.gait.data.pictures import as_mask, pictures_in, read_mask
 from fewer.tasks.gait.data.silhouettes import SIZE, treat_frames
 from fewer.tasks.gait.data.video import VIDEOS, video_silhouettes
 from fewer.tasks.gait.protocols.records import Walk
 from fewer.tasks.pickles import unpickle_arrays
 
-__all__ = ["GaitData", "as_input", "open_data", "read_sequence", "write_partition", "write_sequence"]
+__all__ = ["GaitData", "as_input", "open_data", "places_in", "read_sequence", "write_partition", "write_sequence"]
 
 ARRAYS = (".npz", ".pkl")
-PICTURES = (".png", ".jpg", ".bmp")
 PARTITION = "partition.json"
 WIDTH = 44
 
@@ -101,15 +101,19 @@ def open_data(folder: GaitData | str | Path) -> GaitData:
     root = Path(folder)
     if not root.is_dir():
         raise FewerError(f"{folder} does not exist; give a folder PERSON/KIND/VIEW of silhouettes")
-    places: dict[Walk, Path] = {}
-    for place in sorted(root.glob("*/*/*")):
-        if place.is_dir() and (found := _sequence_in(place)) is not None:
-            places[Walk(*place.relative_to(root).parts)] = found
+    places = places_in(root)
     if not places:
         raise FewerError(
             f"{folder} holds no walks; give a folder PERSON/KIND/VIEW with a pkl or npz file, or mask images"
         )
     return GaitData(root, places, _partition(root))
+
+
+def places_in(root: Path) -> dict[Walk, Path]:
+    """Sequences that lie at ``PERSON/KIND/VIEW`` of a folder."""
+    folders = (place for place in sorted(root.glob("*/*/*")) if place.is_dir())
+    found = {Walk(*place.relative_to(root).parts): _sequence_in(place) for place in folders}
+    return {walk: place for walk, place in found.items() if place is not None}
 
 
 def _sequence_in(place: Path) -> Path | None:
@@ -118,7 +122,7 @@ def _sequence_in(place: Path) -> Path | None:
     if files:
         named = [p for p in files if "sil" in p.stem.lower() or p.stem == place.name]
         return (named or files)[0]
-    return place if any(p.suffix.lower() in PICTURES for p in place.iterdir()) else None
+    return place if pictures_in(place) else None
 
 
 def _partition(root: Path) -> dict[str, tuple[str, ...]]:
@@ -126,6 +130,9 @@ def _partition(root: Path) -> dict[str, tuple[str, ...]]:
         values = read_json(path)
         if isinstance(values, dict) and {"TRAIN_SET", "TEST_SET"} <= values.keys():
             lists = {"train": "TRAIN_SET", "test": "TEST_SET", "probes": "PROBE_SET"}
+            for key in lists.values():
+                if not isinstance(values.get(key, []), list):
+                    raise FewerError(f"{path}: {key} is no list of names")
             found = {name: tuple(map(str, values.get(key, ()))) for name, key in lists.items()}
             both = set(found["train"]) & set(found["test"])
             if both:
@@ -174,16 +181,7 @@ def _from_npz(path: Path) -> Any:
 
 
 def _from_pictures(folder: Path) -> np.ndarray:
-    from PIL import Image
-
-    masks = []
-    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES):
-        try:
-            with Image.open(path) as image:
-                masks.append(np.asarray(image.convert("L")))
-        except (OSError, ValueError) as error:
-            raise FewerError(f"{path} cannot be read: {error}") from None
-    found, empty = treat_frames(masks)
+    found, empty = treat_frames(read_mask(path) for path in pictures_in(folder))
     if not len(found):
         raise FewerError(f"{folder} holds no person: all {empty} masks are empty")
     return found
@@ -200,13 +198,12 @@ def _checked(values: Any, path: Path) -> np.ndarray:
     if not isinstance(values, np.ndarray) or values.dtype == object or values.ndim != 3:
         told = getattr(values, "shape", type(values).__name__)
         raise FewerError(f"{path} holds {told}, not silhouettes of shape (frames, height, width)")
-    if not len(values):
-        raise FewerError(f"{path} holds no frame")
-    if values.dtype != np.uint8:
-        top = float(values.max())
-        values = (values * (255 if top <= 1 else 1)).clip(0, 255).astype(np.uint8)
-    elif values.max() == 1:
-        values = values * np.uint8(255)
+    if not values.size:
+        raise FewerError(f"{path} holds no frame, or frames without a pixel: its shape is {values.shape}")
+    try:
+        values = as_mask(values)
+    except FewerError as error:
+        raise FewerError(f"{path} {error}, not silhouettes") from None
     if values.shape[1] != SIZE or values.shape[2] not in (SIZE, WIDTH):
         values = treat_frames(values)[0]
         if not len(values):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fewer.core.errors import FewerError
-from fewer.tasks.gait.data.dataset import ARRAYS, PICTURES, GaitData, open_data
+from fewer.tasks.gait.data.dataset import ARRAYS, GaitData, open_data, places_in
+from fewer.tasks.gait.data.pictures import pictures_in
 from fewer.tasks.gait.data.video import VIDEOS
 from fewer.tasks.gait.protocols.records import Walk
 
@@ -13,7 +14,7 @@ __all__ = ["open_sequences"]
 
 
 def open_sequences(place: str | Path) -> GaitData:
-    """A data set, or whatever sequences a file or folder holds; the person is then the file's name.
+    """A data set, and whatever sequences else a file or folder holds; the person is then the file's name.
 
     Raises
     ------
@@ -35,16 +36,12 @@ def open_sequences(place: str | Path) -> GaitData:
             raise FewerError(f"{place} is no sequence; give a pkl, npz or video file, or a folder of mask images")
         return GaitData(path.parent, {_named(path): path})
     found = {_named(p): p for p in sorted(path.iterdir()) if p.is_file() and p.suffix.lower() in endings}
-    folders = [p for p in sorted(path.iterdir()) if p.is_dir() and _has_pictures(p)]
+    folders = [p for p in sorted(path.iterdir()) if p.is_dir() and pictures_in(p)]
     found |= {_named(p): p for p in folders}
-    if not found and _has_pictures(path):
+    if not found and pictures_in(path):
         found = {_named(path): path}
-    return GaitData(path, found) if found else open_data(path)
+    return GaitData(path, {**places_in(path), **found}) if found else open_data(path)
 
 
 def _named(path: Path) -> Walk:
     return Walk(path.stem if path.is_file() else path.name, "", "")
-
-
-def _has_pictures(folder: Path) -> bool:
-    return any(p.suffix.lower() in PICTURES for p in folder.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm"})
 
 
 def _opencv() -> Any:
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong with a file is told in one sentence
     try:
         import cv2
     except ImportError:

@@ -41,10 +41,13 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
     "gaitpart": {"tiny": {"channels": (4, 8, 8), "outs": 16}, "small": {"channels": (16, 24, 32), "outs": 64}},
     "gaitgl": {"tiny": {"channels": (4, 8, 8)}, "small": {"channels": (8, 16, 32)}},
     "gaitbase": {
-        "tiny": {"channels": (4, 8, 16, 16), "outs": 16},
-        "small": {"channels": (16, 24, 48, 64), "outs": 64},
+        "tiny": {"channels": (8, 16, 24, 32), "outs": 16, "stem": 2},
+        "small": {"channels": (16, 24, 48, 64), "outs": 64, "stem": 2},
     },
-    "deepgaitv2": {"tiny": {"channels": (4, 8, 16, 16)}, "small": {"channels": (12, 24, 48, 64)}},
+    "deepgaitv2": {
+        "tiny": {"channels": (8, 16, 16, 32), "stem": 2},
+        "small": {"channels": (16, 24, 48, 64), "stem": 2},
+    },
 }
 """Widths for tests and for a few cores; ``published`` has those of OpenGait's configurations for CASIA-B."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -27,6 +28,8 @@ class DeepGaitV2(GaitNetwork):
         Identities of the training.
     tpa
         Put Temporal Periodic Alignment before temporal pooling.
+    stem
+        Stride of the first layer, as in :class:`~fewer.tasks.gait.networks.gaitbase.GaitBase`.
     """
 
     def __init__(
@@ -35,19 +38,20 @@ class DeepGaitV2(GaitNetwork):
         layers: Sequence[int] = (1, 1, 1, 1),
         classes: int = 74,
         tpa: TPAConfig | None = None,
+        stem: Literal[1, 2] = 1,
     ) -> None:
         super().__init__()
         a, b, c, d = channels
-        stem = [nn.Conv2d(1, a, 3, 1, 1, bias=False), nn.BatchNorm2d(a), nn.ReLU()]
-        self.layer0 = EachFrame(nn.Sequential(*stem))
+        first = [nn.Conv2d(1, a, 3, stem, 1, bias=False), nn.BatchNorm2d(a), nn.ReLU()]
+        self.layer0 = EachFrame(nn.Sequential(*first))
         self.layer1 = EachFrame(stack_blocks(FrameBlock, a, a, layers[0], 1))
         self.layer2 = stack_blocks(PseudoBlock, a, b, layers[1], 2)
-        self.layer3 = stack_blocks(PseudoBlock, b, c, layers[2], 2)
+        self.layer3 = stack_blocks(PseudoBlock, b, c, layers[2], 2 // stem)
         self.layer4 = stack_blocks(PseudoBlock, c, d, layers[3], 1)
         self.FCs = SeparateFCs(_PARTS, d, c)
         self.BNNecks = SeparateNecks(_PARTS, c, classes)
         self.HPP = HorizontalPooling((_PARTS,))
-        self.place_tpa(d, tpa)
+        self.place_tpa(d, _PARTS, tpa)
 
     def trunk(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Convolutions over time see zeros past the end of a sequence, as if the batch ended there."""

@@ -14,6 +14,8 @@ from fewer.tasks.gait.tpa import TPAConfig
 
 __all__ = ["GaitGL"]
 
+_ROWS = 64
+
 
 def _cube(ins: int, outs: int) -> ConvOnly3d:
     return ConvOnly3d(ins, outs, (3, 3, 3), (1, 1, 1), (1, 1, 1))
@@ -40,7 +42,7 @@ class GlobalLocal(nn.Module):
 class GeneralMean(nn.Module):
     """Generalised mean over every row, with a learnt power: (n, channels, 64, width) to (n, channels, 64)."""
 
-    def __init__(self, power: float = 6.5, rows: int = 64) -> None:
+    def __init__(self, power: float = 6.5, rows: int = _ROWS) -> None:
         super().__init__()
         self.p = nn.Parameter(torch.ones(1) * power)
         self.rows = rows
@@ -76,10 +78,10 @@ class GaitGL(GaitNetwork):
         self.GLConvA1 = GlobalLocal(b, c)
         self.GLConvB2 = GlobalLocal(c, c, stacked=True)
         self.HPP = GeneralMean()
-        self.Head0 = SeparateFCs(64, c, c)
+        self.Head0 = SeparateFCs(_ROWS, c, c)
         self.Bn = nn.BatchNorm1d(c)
-        self.Head1 = SeparateFCs(64, c, classes)
-        self.place_tpa(c, tpa)
+        self.Head1 = SeparateFCs(_ROWS, c, classes)
+        self.place_tpa(c, _ROWS, tpa)
 
     def trunk(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Every layer sees zeros past the end of a sequence, as if the batch ended there."""

@@ -116,7 +116,7 @@ class GaitPart(GaitNetwork):
         self.HPP = HorizontalPooling((16,))
         self.TFA = _Aggregate(MicroMotion(ins, 16))
         self.Head = SeparateFCs(16, ins, outs)
-        self.place_tpa(ins, tpa)
+        self.place_tpa(ins, 16, tpa)
 
     def strips(self, x: Tensor) -> Tensor:
         """Sixteen strips."""
@@ -124,10 +124,7 @@ class GaitPart(GaitNetwork):
 
     def features(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         """Strips of every frame, and their short movements."""
-        parts = self.frame_parts(self.Backbone(x))
-        if self.tpa is not None:
-            parts = self.tpa(parts.permute(0, 3, 2, 1), lengths).permute(0, 3, 2, 1)
-        return self.TFA(parts, lengths)
+        return self.align(self.frame_parts(self.Backbone(x)), lengths, self.TFA)
 
     def head(self, parts: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """One linear map a part; no classes."""

@@ -44,7 +44,7 @@ class GaitSet(GaitNetwork):
         self.gl_block2, self.gl_block3 = copy.deepcopy(second), copy.deepcopy(third)
         self.HPP = HorizontalPooling(_BINS)
         self.Head = SeparateFCs(2 * sum(_BINS), c, outs)
-        self.place_tpa(c, tpa)
+        self.place_tpa(c, sum(_BINS), tpa)
 
     def strips(self, x: Tensor) -> Tensor:
         """A pyramid of strips."""

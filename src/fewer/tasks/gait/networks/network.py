@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -28,9 +30,9 @@ class GaitNetwork(nn.Module):
     config: NetworkConfig
     tpa: TPA | None
 
-    def place_tpa(self, channels: int, config: TPAConfig | None) -> None:
+    def place_tpa(self, channels: int, parts: int, config: TPAConfig | None) -> None:
         """Put the module in; last of all, so that the other parameters start alike with and without it."""
-        self.tpa = None if config is None else TPA(channels, config)
+        self.tpa = None if config is None else TPA(channels, config, parts)
 
     def pool(self, frames: Tensor, lengths: Tensor | None) -> Tensor:
         """Features of frames (n, channels, frames, height, width) to features of parts (n, channels, parts).
@@ -40,9 +42,18 @@ class GaitNetwork(nn.Module):
         """
         if self.tpa is None:
             return self.strips(max_over_time(frames, lengths))
-        parts = self.frame_parts(frames)
-        aligned = self.tpa(parts.permute(0, 3, 2, 1), lengths)
-        return max_over_time(aligned.permute(0, 3, 2, 1), lengths)
+        return self.align(self.frame_parts(frames), lengths, max_over_time)
+
+    def align(self, parts: Tensor, lengths: Tensor | None, pool: Callable[[Tensor, Tensor | None], Tensor]) -> Tensor:
+        """Apply the module to features of parts (n, channels, frames, parts), and pool them over time."""
+        if self.tpa is None:
+            return pool(parts, lengths)
+        known = torch.full((len(parts),), parts.shape[2], device=parts.device) if lengths is None else lengths
+        with torch.autocast(parts.device.type, enabled=False):  # periods need more than the eight bits of bfloat16
+            calm = parts.to(torch.promote_types(parts.dtype, torch.float32)).permute(0, 3, 2, 1)
+            aligned = self.tpa(calm, known)
+            pooled = pool(aligned.permute(0, 3, 2, 1), lengths)
+            return pooled if self.tpa.moments is None else pooled + self.tpa.moments(aligned, known).transpose(1, 2)
 
     def frame_parts(self, frames: Tensor) -> Tensor:
         """Features of parts of every frame: (n, channels, frames, parts)."""

@@ -42,7 +42,7 @@ class Walk:
         return self.kind.split("-")[0]
 
     def __str__(self) -> str:
-        return f"{self.person}/{self.kind}/{self.view}"
+        return "/".join(part for part in (self.person, self.kind, self.view) if part)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from fewer.tasks.gait.tpa.afpe import AFPE, Encoding
+from fewer.tasks.gait.tpa.moments import KINDS, Kind, Moments
 from fewer.tasks.gait.tpa.spectrum import Rhythm
 from fewer.tasks.gait.tpa.tam import TAM
 
-__all__ = ["TPA", "TPAConfig"]
+__all__ = ["CHOICES", "TPA", "TPAConfig"]
 
 
 class TPAConfig(BaseModel):
@@ -36,6 +37,19 @@ class TPAConfig(BaseModel):
     rule: Literal["period", "top"] = "period"
     edges: Literal["period", "repeat"] = "period"
     fusion: Literal["sum", "concat", "gate"] = "sum"
+    moments: tuple[Kind, ...] = Field(default=(), description="Moments over time, added to what is pooled.")
+
+
+CHOICES: dict[str, TPAConfig | None] = {
+    "off": None,
+    "moments": TPAConfig(encoding="none", aggregate=False, moments=KINDS),
+    "none": TPAConfig(encoding="none"),
+    "sinusoid": TPAConfig(encoding="sinusoid"),
+    "fourier": TPAConfig(encoding="fourier"),
+    "fundamental": TPAConfig(encoding="fundamental"),
+    "phase": TPAConfig(encoding="phase"),
+}
+"""What ``--tpa`` can say. ``moments`` is no part of the paper: it is what gained where the paper's idea did not."""
 
 
 class TPA(nn.Module):
@@ -51,6 +65,8 @@ class TPA(nn.Module):
         Of the features.
     config
         See :class:`TPAConfig`.
+    parts
+        Of the body; moments need to know it.
 
     Examples
     --------
@@ -59,7 +75,7 @@ class TPA(nn.Module):
     True
     """
 
-    def __init__(self, channels: int, config: TPAConfig | None = None) -> None:
+    def __init__(self, channels: int, config: TPAConfig | None = None, parts: int = 16) -> None:
         super().__init__()
         self.config = config = config or TPAConfig()
         self.encode = AFPE(channels, config.encoding, config.harmonics)
@@ -77,6 +93,7 @@ class TPA(nn.Module):
             if config.aggregate
             else None
         )
+        self.moments = Moments(channels, parts, config.moments) if config.moments else None
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Features (sequences, parts, frames, channels) of any number of frames, to features of the same shape."""

@@ -1,0 +1,92 @@
+"""Masks of persons as picture files, in whatever way they were saved."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from fewer.core.errors import FewerError
+from fewer.core.reading import refusing
+
+__all__ = ["PICTURES", "as_mask", "in_order", "pictures_in", "read_mask"]
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+_LOSSY = (".jpg", ".jpeg")
+
+
+def in_order(name: str) -> list[tuple[int, str]]:
+    """Key that sorts names by the numbers in them: frame 9 comes before frame 10.
+
+    Examples
+    --------
+    >>> sorted(["f10.png", "f9.png"], key=in_order)
+    ['f9.png', 'f10.png']
+    """
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder, frame by frame; hidden files are none."""
+    found = [p for p in folder.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith(".")]
+    return sorted(found, key=lambda p: in_order(p.name))
+
+
+def as_mask(values: np.ndarray) -> np.ndarray:
+    """Numbers of any kind to a mask uint8 of 0 to 255: those from 0 to 1 are stretched, larger ones are shrunk.
+
+    Examples
+    --------
+    >>> as_mask(np.array([[0, 1]])).tolist(), as_mask(np.array([[0.0, 65535.0]])).tolist()
+    ([[0, 255]], [[0, 255]])
+    """
+    if values.dtype.kind not in "buif":
+        raise FewerError(f"holds {values.dtype}, not numbers")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise FewerError("holds numbers that are not finite")
+    top = float(values.max()) if values.size else 0.0
+    if values.dtype == np.uint8 and top != 1:
+        return values
+    scale = 255.0 if top <= 1 else 255.0 / top if top > 255 else 1.0
+    return (values * scale).clip(0, 255).astype(np.uint8)
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """A mask uint8 (height, width) of a picture file: the person is bright.
+
+    Of colours with transparency that differs, what cannot be seen is background. Of palettes with
+    colours, everything that is not black is the person. The grey that JPEG leaves at edges is cut at one half.
+
+    Raises
+    ------
+    FewerError
+        When it is no picture.
+    """
+    from PIL import Image
+
+    with refusing(str(path), "save the mask again"), Image.open(path) as image:
+        image.load()
+        if image.mode == "P" and "transparency" not in image.info:
+            return _of_palette(np.asarray(image), np.asarray(image.convert("RGB")))
+        if image.mode in ("I", "F", "I;16", "I;16B", "I;16L", "I;16N"):
+            return as_mask(np.asarray(image))
+        if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+            return _of_transparent(np.asarray(image.convert("RGBA")))
+        values = as_mask(np.asarray(image.convert("L")))
+    return np.where(values > 127, 255, 0).astype(np.uint8) if path.suffix.lower() in _LOSSY else values
+
+
+def _of_palette(entries: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    if (colours == colours[..., :1]).all():
+        return as_mask(colours[..., 0] if colours.any() else entries)
+    return np.where(colours.any(2), 255, 0).astype(np.uint8)
+
+
+def _of_transparent(values: np.ndarray) -> np.ndarray:
+    grey, alpha = values[..., :3].max(2), values[..., 3]
+    if alpha.min() == alpha.max():
+        return as_mask(grey)
+    seen = as_mask(grey)[alpha > 0]
+    # one colour on nothing: the shape is in the transparency alone
+    return alpha if seen.min() == seen.max() else np.where(alpha > 0, as_mask(grey), 0).astype(np.uint8)

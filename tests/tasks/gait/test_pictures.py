@@ -1,0 +1,109 @@
+"""Masks as pictures: whatever way they were saved, the person is the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewer.core.errors import FewerError
+from fewer.tasks.gait.data.dataset import open_data, read_sequence
+from fewer.tasks.gait.data.loose import open_sequences
+from fewer.tasks.gait.data.pictures import in_order, read_mask
+
+SHAPE = np.zeros((120, 90), bool)
+SHAPE[10:110, 30:60] = True
+SHAPE[60:110, 40:48] = False
+
+
+def palette(entries: np.ndarray, colours: list[int]) -> Image.Image:
+    image = Image.fromarray(entries, "P")
+    image.putpalette(colours + [0] * (768 - len(colours)))
+    return image
+
+
+def kinds() -> dict[str, Image.Image]:
+    ones = SHAPE.astype(np.uint8)
+    full = ones * np.uint8(255)
+    clear, opaque = np.zeros((*SHAPE.shape, 4), np.uint8), np.full((*SHAPE.shape, 4), 255, np.uint8)
+    clear[SHAPE] = 255
+    black = clear.copy()
+    black[..., :3] = 0
+    opaque[..., :3] = full[..., None]
+    return {
+        "ones.png": Image.fromarray(ones),
+        "full.png": Image.fromarray(full),
+        "bits.png": Image.fromarray(SHAPE),
+        "wide.png": Image.fromarray(ones.astype(np.uint16) * 65535),
+        "labels.tiff": Image.fromarray(ones.astype(np.int32)),
+        "colours.png": Image.fromarray(np.repeat(full[..., None], 3, 2)),
+        "clear.png": Image.fromarray(clear),
+        "black.png": Image.fromarray(black),
+        "opaque.png": Image.fromarray(opaque),
+        "voc.png": palette(ones, [0, 0, 0, 128, 0, 0]),
+        "unnamed.png": palette(ones, [0, 0, 0, 0, 0, 0]),
+        "swapped.png": palette(1 - ones, [255, 255, 255, 0, 0, 0]),
+        "lossy.jpg": Image.fromarray(full),
+        "float.tiff": Image.fromarray(ones.astype(np.float32)),
+        "old.bmp": Image.fromarray(full),
+    }
+
+
+@pytest.mark.parametrize("name", kinds())
+def test_every_way_to_save_a_mask(name: str, tmp_path: Path) -> None:
+    kinds()[name].save(tmp_path / name)
+    found = read_mask(tmp_path / name)
+    assert found.dtype == np.uint8 and set(np.unique(found)) == {0, 255}
+    assert (found > 0)[SHAPE].all() if name != "lossy.jpg" else ((found > 0) == SHAPE).mean() > 0.99
+    assert name == "lossy.jpg" or np.array_equal(found > 0, SHAPE)
+
+
+def test_frames_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for number in range(8, 13):
+        moved = np.roll(SHAPE, number, 0) & (np.arange(120) > 20)[:, None]
+        moved[: 2 * number] = False
+        Image.fromarray(moved).save(tmp_path / f"frame{number}.png")
+    found = read_sequence(tmp_path)
+    alone = [open_sequences(tmp_path).frames(walk) for walk in open_sequences(tmp_path).walks]
+    assert len(found) == 5 and np.array_equal(alone[0], found)
+    assert sorted(["a10", "a9", "b1"], key=in_order) == ["a9", "a10", "b1"]
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (np.full((3, 64, 64), np.nan), "not finite"),
+        (np.full((3, 64, 64), "x"), "not numbers"),
+        (np.zeros((3, 64, 64), complex), "not numbers"),
+        (np.zeros((3, 0, 64), np.uint8), "without a pixel"),
+        (np.zeros((3, 64, 64, 3), np.uint8), "not silhouettes"),
+        (np.zeros((3, 128, 128), np.uint8), "no person"),
+    ],
+)
+def test_arrays_that_are_no_masks(values: np.ndarray, told: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", silhouettes=values)
+    with pytest.raises(FewerError, match=told) as error:
+        read_sequence(tmp_path / "a.npz")
+    assert "\n" not in str(error.value) and "a.npz" in str(error.value)
+
+
+def test_a_line_is_no_person_and_takes_no_memory(tmp_path: Path) -> None:
+    line = np.zeros((2, 40, 30_000), np.uint8)
+    line[:, 20] = 255
+    np.savez_compressed(tmp_path / "a.npz", silhouettes=line)
+    with pytest.raises(FewerError, match="no person"):
+        read_sequence(tmp_path / "a.npz")
+
+
+def test_pictures_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "a/nm-01/090"
+    place.mkdir(parents=True)
+    (place / "1.png").write_bytes(b"no picture")
+    with pytest.raises(FewerError, match=r"1\.png"):
+        open_data(tmp_path).frames(open_data(tmp_path).walks[0])
+    Image.fromarray(SHAPE).save(place / "1.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # a file of some bytes that unpacks to gigabytes
+    with pytest.raises(FewerError, match="save the mask again"):
+        open_data(tmp_path).frames(open_data(tmp_path).walks[0])
