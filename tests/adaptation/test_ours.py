@@ -75,7 +75,8 @@ def test_two_that_are_believed_label_together() -> None:
         (("all",), ["train"]),
     ],
 )
-def test_a_module_that_is_off_leaves_its_stage_out_and_the_steps_stay(without, stages) -> None:
+def test_a_module_that_is_off_leaves_its_stage_out_and_the_steps_stay(without, stages, monkeypatch) -> None:
+    monkeypatch.setattr("fewer.adaptation.ours.SHORT", 0)
     chosen = settings(method="ours", steps=8, without=without)
     found = METHODS["ours"].run(problem(), chosen, Work()).stages
     assert list(found) == stages and sum(stage.step for stage in found.values()) == 8
@@ -89,6 +90,11 @@ def test_a_structure_that_is_not_found_even_in_the_source_is_not_taught_from_the
     lesson = Lesson([Stream(p.source)], p.held)
     label_and_learn(p, settings(learning_rate=1e-9), work, lesson, 2)
     assert "disc is not found even in source scans yet" in work.notes[0] and len(work.notes) == 2
+
+
+def test_a_short_training_has_no_stage_on_the_source_as_it_is() -> None:
+    found = METHODS["ours"].run(problem(), settings(method="ours", steps=8), Work()).stages
+    assert list(found) == ["train", "round-1"]
 
 
 def test_views_are_mirrored_only_where_mirrors_train() -> None:
