@@ -118,3 +118,41 @@ def test_a_model_of_another_precision_is_loaded_accelerated(tmp_path, dtype: tor
     run.save(tmp_path / "run")
     model = fewer.load(tmp_path / "run", lambda: Net(""), accelerated=True, example=torch.zeros(1, 3, 8, 8))
     assert model(IMAGES[:1].to(dtype)).dtype == dtype
+
+
+def test_parameters_that_a_forward_pass_makes_are_named() -> None:
+    class Late(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Linear(192, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if not hasattr(self, "late"):
+                self.late = nn.Linear(4, 4)
+            return self.late(self.body(x.flatten(1)))
+
+    with pytest.raises(FewerError, match=r"adds parameters to the model .*late\.bias"):
+        check_model(Late().eval(), IMAGES, QUICK)
+
+
+def test_a_function_without_a_gradient_is_no_error() -> None:
+    class Rounded(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return (100 * x).round()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return None
+
+    class Net2(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.body, self.head = nn.Linear(192, 8), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(Rounded.apply(self.body(x.flatten(1))))
+
+    run = fewer.compress(Net2(), IMAGES, "weights=60%", settings=QUICK)
+    assert 0 <= run.report.verdict.distortion < 2

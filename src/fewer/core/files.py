@@ -115,7 +115,8 @@ def atomic_write_bytes(path: str | Path, data: bytes, mode: int = 0o666) -> Path
     b'abc'
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    # of a long name a part: the longest that a file system takes leaves no room for more
+    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
             file.write(data)

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_bytes
+from fewer.core.files import atomic_write_bytes, real_path
 from fewer.core.reading import read_text
 from fewer.data.decode import read_image
 from fewer.data.distortions.truth import Applied, distort, family
-from fewer.data.images import list_images
+from fewer.data.images import list_images, printable, why_no_name
 from fewer.study.folder import CODES, StudyFolder
 from fewer.study.settings import StudySettings
 from fewer.study.store import Store, secret_hash
@@ -169,13 +169,17 @@ def _fill(
 def _usable(images: Path, folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
     files, skipped = [], []
     for path in list_images(images):
-        if folder.resolve() in path.resolve().parents:  # reference images of an older study
+        if real_path(folder) in real_path(path).parents:  # reference images of an older study
+            continue
+        name = path.relative_to(images).as_posix()
+        if reason := why_no_name(name):
+            skipped.append((str(printable(name)), reason))
             continue
         try:
             read_image(path)
             files.append(path)
         except Exception as error:  # a broken file can make a decoder raise anything
-            skipped.append((path.relative_to(images).as_posix(), str(error) or type(error).__name__))
+            skipped.append((name, str(error) or type(error).__name__))
     if not files:
         raise FewerError(f"none of the {len(skipped)} images in {images} can be read")
     return files, skipped

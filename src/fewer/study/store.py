@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fewer.core.errors import FewerError
+from fewer.core.files import real_path
 from fewer.core.folder import finish_exchange
 from fewer.study.folder import FILE
 from fewer.study.settings import StudySettings
@@ -119,7 +120,7 @@ class Store:
             facts = {
                 "version": str(SCHEMA_VERSION),
                 "settings": json.dumps(settings.model_dump()),
-                "images": str(images.resolve()),
+                "images": str(real_path(images)),
             }
             connection.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
         connection.close()

@@ -101,7 +101,7 @@ def results_aside(folder: Path, inner: Sequence[str], anew: bool, resume: bool) 
     anew
         Whether results that are there are to be replaced.
     resume
-        Whether work that was interrupted goes on.
+        Whether work that was interrupted goes on; with ``anew``, work starts anew where none was.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def results_aside(folder: Path, inner: Sequence[str], anew: bool, resume: bool) 
         staging.carry_on()
     if not (resume and staging.exists()):
         staging.discard()
-        if not anew or resume:
+        if not anew:
             return None
     staging.begin()
     return staging

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.core.files import real_path
 from fewer.core.progress import Progress, Silent
 from fewer.core.staging import write_together
 from fewer.data.decode import to_array
@@ -67,7 +68,7 @@ def rows_to_judge(data: ClassifyData, loaded: LoadedModel, part: str = "auto") -
     if part != "auto":
         return data.rows(part)
     held = facts_of(loaded, "classify").held
-    if held is not None and Path(held.data).resolve() == data.root.resolve():
+    if held is not None and real_path(held.data) == real_path(data.root):
         names = set(held.names)
         rows = [i for i, name in enumerate(data.names) if name in names]
         if rows:

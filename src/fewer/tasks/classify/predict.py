@@ -108,7 +108,7 @@ def predict(
     settings = settings or PredictSettings()
     folder = Path(out)
     there = [name for name in FILES if (folder / name).is_file()]
-    if resume and len(there) == len(FILES) and not Staging(folder).exists():
+    if resume and not overwrite and len(there) == len(FILES) and not Staging(folder).exists():
         finish_exchange(folder)
         return _read(folder)
     check_out(out, FILES, overwrite or resume)
