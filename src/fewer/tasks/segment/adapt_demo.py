@@ -65,7 +65,7 @@ class AdaptDemo:
 
 
 def demo(
-    out: str | Path, *, steps: int = 800, seed: int = 0, progress: Progress | None = None, command: str = ""
+    out: str | Path, *, steps: int = 400, seed: int = 0, progress: Progress | None = None, command: str = ""
 ) -> AdaptDemo:
     """Draw T1-like and T2-like heads, train with and without adaptation, and compare on T2-like heads.
 
