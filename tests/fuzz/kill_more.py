@@ -48,13 +48,13 @@ def _two_runs(folder: Path) -> None:
     )
 
 
-def _loaded(place: str) -> Callable[[Path], Any]:
+def _loaded(place: str, architecture: Any = net) -> Callable[[Path], Any]:
     """The tensors of a run, as a reader gets them."""
 
     def read(folder: Path) -> Any:
         import fewer
 
-        return {k: v.tolist() for k, v in fewer.load(folder / place, architecture=net).state_dict().items()}
+        return {k: v.tolist() for k, v in fewer.load(folder / place, architecture).state_dict().items()}
 
     return read
 
@@ -97,6 +97,21 @@ def _trained(name: str, again: bool = False) -> Callable[[Path], None]:
             _evaluate(name, "first")(folder, False)
 
     return prepare
+
+
+def _train_over(name: str) -> Callable[[Path, bool], None]:
+    """A training that replaces a finished one."""
+
+    def work(folder: Path, resume: bool) -> None:
+        import fewer
+        from tests.support.tiny_tasks import TINY
+
+        chosen = {k: v for k, v in TINY[name].settings.items() if k != "network"}
+        fewer.train(
+            folder / "data", task=name, out=folder / "run", overwrite=True, resume=resume, **{**chosen, "seed": 7}
+        )
+
+    return work
 
 
 def _predict(name: str, run: str = "run", **more: Any) -> Callable[[Path, bool], None]:
@@ -236,7 +251,7 @@ def _tune(seed: int = 0, **more: Any) -> Callable[[Path, bool], None]:
         from fewer.tasks.quality.tuning import tune
 
         small = {"steps": 4, "batch": 2, "quality_width": 4, "grid": 2, "input_size": 32, "every": 2, "seed": seed}
-        again = {"resume": True} if resume else more
+        again = {**more, "resume": True} if resume else more
         tune(folder / "talk.json", out=folder / "run", settings=TuneSettings(**small), **again)
 
     return work
@@ -345,6 +360,9 @@ MORE: dict[str, Verb] = {
     "study-export": Verb(_made_study, _export_study, digest("exported")),
     "tune": Verb(_talks, _tune(), _weights_of_tuned),
     "tune-overwrite": Verb(_tuned, _tune(overwrite=True), _weights_of_tuned, _weights_of_tuned),
+    "train-segment-overwrite": Verb(
+        _trained("segment"), _train_over("segment"), digest("run", "model.safetensors"), _loaded("run", None)
+    ),
     "doctor-fix": Verb(_domains, _repair, _repaired),
     **{key: verb for name in ("segment", "classify", "detect3d", "gait") for key, verb in _of_task(name).items()},
 }

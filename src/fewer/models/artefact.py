@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from fewer.approximate.sites import approximate, approximations_of
 from fewer.core.errors import FewerError
@@ -203,6 +204,12 @@ def load_artefact(place: Place, architecture: Callable[[], nn.Module] | None = N
 
 def _architecture(recipe: Recipe, architecture: Callable[[], nn.Module] | None, room: int) -> nn.Module:
     model = build_architecture(recipe.source, architecture, room=room)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if isinstance(tensor, UninitializedTensorMixin):
+            raise FewerError(
+                f"the architecture's {name!r} has no shape yet (a lazy module); let architecture= run the model once "
+                "on an example before it returns it"
+            )
     if recipe.tokens is not None:
         with refusing("the recipe's tokens", "save the run again"):
             merge_after(model, recipe.tokens.amounts, recipe.tokens.protected)
@@ -431,6 +438,8 @@ def _load_state(model: nn.Module, state: dict[str, Tensor]) -> None:
                 f"the artefact is of another model: {name!r} is stored as {tuple(tensor.shape)}, "
                 f"the architecture has {tuple(own[name].shape)}"
             )
+        if any(step == 0 and count > 1 for step, count in zip(own[name].stride(), own[name].shape, strict=True)):
+            own[name].data = own[name].data.contiguous()  # one number that stands for many cannot take them
         if own[name].dtype != tensor.dtype:
             if tensor.is_complex() or not (tensor.is_floating_point() == own[name].is_floating_point()):
                 raise FewerError(f"the artefact is of another model: {name!r} is stored as {tensor.dtype}")

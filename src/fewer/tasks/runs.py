@@ -119,6 +119,7 @@ def carry_out(training: Training[P, R], settings: Any, order: Order) -> R:
             made = RunFolder.create(order.out, overwrite=order.overwrite, resume=order.resume)
             run = stack.enter_context(made)
             if order.resume and run.has(training.ends):
+                stack.close()  # new content that a kill has left complete comes into its place
                 raise FewerError(f"the {training.what} in {order.out} is finished; give --overwrite to do it again")
         plan = training.plan()
         for line in plan.lines():

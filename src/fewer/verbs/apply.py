@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import Unpack
+
 from fewer.core.allocation.allocate import Allocation
 from fewer.core.budget import parse_budgets
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.files import real_path
+from fewer.core.options import RunOptions, split_options
 from fewer.core.plan import Plan
-from fewer.core.progress import Progress, timed, usual_progress
+from fewer.core.progress import timed, usual_progress
 from fewer.core.reading import read_bytes
 from fewer.core.run import RunFolder
 from fewer.engine.apply import apply_options
@@ -41,14 +44,11 @@ def apply(
     *,
     model: Any = None,
     images: Any = None,
-    progress: Progress | None = None,
-    command: str | None = None,
+    out: str | Path | None = None,
     forward: Forward | None = None,
     trust: Trust = False,
     device: str | None = None,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
+    **options: Unpack[RunOptions],
 ) -> CompressedRun:
     """Make the model of a plan, and write it and its report into the run folder, or into another.
 
@@ -60,17 +60,18 @@ def apply(
         A plan, its file, or None for the folder's ``plan.json``.
     model, images
         By default those that the run's ``config.toml`` names; needed when they were Python objects.
-    progress, command, forward
+    out
+        Another run folder for the result; curves and configuration come along. By default the folder of the run.
+    forward
         As for :func:`fewer.compress`.
     trust
         Run the Python file that the run names its model by: True, or the file; see :func:`fewer.load`.
     device
         Where the work is done, ``cpu``, ``cuda:0`` or any other of torch; by default where the run was sensed.
-    out
-        Another run folder for the result; curves and configuration come along. By default the folder of the run.
-    overwrite, resume
-        What to do with a run that is in ``out``: it stays whole until the new one is complete; or its files are kept
-        and those of this one replace them.
+    **options
+        ``overwrite`` and ``resume`` say what to do with a run that is in ``out``: it stays whole until the new one is
+        complete; or its files are kept and those of this one replace them. ``progress`` and ``command`` are as for
+        :func:`fewer.compress`.
 
     Raises
     ------
@@ -82,8 +83,9 @@ def apply(
     >>> import fewer
     >>> fewer.apply("run/", fewer.plan("run/", "weights=40%"))  # doctest: +SKIP
     """
-    progress = progress or usual_progress()
-    with _target(run, out, overwrite, resume) as folder:
+    own, _ = split_options("apply", options, (*RunOptions.__annotations__,), ())
+    progress = own.get("progress") or usual_progress()
+    with _target(run, out, bool(own.get("overwrite")), bool(own.get("resume"))) as folder:
         source = folder if folder.home == Path(run) else RunFolder.open(run)
         curves, config = source.read_curves(), source.read_config()
         if plan is None:
@@ -100,22 +102,22 @@ def apply(
             prepared = prepare(named, shown, settings, forward, read_reorderings(curves.meta.get("reorderings", ())))
             stage.advance()
         settings = _as_sensed(prepared, settings, curves, run)
-        options = {c.unit.name: c.options for c in curves.curves}
+        known = {c.unit.name: c.options for c in curves.curves}
         chosen = {c.unit.name: c.options[k] for c, k in zip(curves.curves, choice, strict=True)}
         with timed(timings, "apply"):
             tokens = curves.meta.get("tokens")
-            compressed, masks = apply_options(Work(prepared, settings, progress), options, chosen, tokens=tokens)
+            compressed, masks = apply_options(Work(prepared, settings, progress), known, chosen, tokens=tokens)
         evidence = Evidence(
             prepared=prepared,
             settings=settings,
-            sensed=Sensed(curves, options, [], None, {"passes": 0, "seconds": 0.0}),
+            sensed=Sensed(curves, known, [], None, {"passes": 0, "seconds": 0.0}),
             plan=plan,
             allocation=Allocation(choice, plan.cost, plan.distortion),
             model=compressed,
             masks=masks,
             budgets=list(parse_budgets(plan.budgets)) if plan.budgets else [],
             timings=timings,
-            command=command,
+            command=own.get("command"),
             quality=quality_of(prepared.loaded, config.get("labelled")),
         )
         result = report_on(evidence, None, progress)

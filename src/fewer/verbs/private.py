@@ -64,7 +64,7 @@ def private_compile(
     """
     import torch
 
-    from fewer.models.spec import load_model
+    from fewer.models.spec import load_untouched
     from fewer.private.cheapen import check_budget
     from fewer.private.folder import CircuitFolder
     from fewer.private.keys import save_circuit
@@ -74,7 +74,8 @@ def private_compile(
     if budget is not None:
         check_budget(budget)
     with CircuitFolder.create(out, overwrite=overwrite) as folder:
-        loaded = load_model(model)
+        loaded = load_untouched(model)
+        loaded.model.eval()
         x = images if isinstance(images, torch.Tensor) else _images(images, loaded)
         circuit, parameters, facts = _compiled(loaded, x, degree, steps, budget, seed, progress)
         fits = len(loaded.mean) == x.shape[1]  # a module of one's own says nothing of how its images are made
