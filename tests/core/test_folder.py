@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from fewer.core.errors import FewerError
@@ -131,3 +133,16 @@ def test_a_secret_is_never_readable_by_others(tmp_path):
     write_together(tmp_path, {"secret.key": b"1", "public.json": "{}"}, secret=["secret.key"])
     assert (tmp_path / "secret.key").stat().st_mode & 0o077 == 0
     assert (tmp_path / "public.json").stat().st_mode & 0o044
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/b", "", ".", "..", ".next", ".edit", "\0", None, 3])
+def test_a_note_of_an_exchange_that_names_other_places_moves_nothing(tmp_path, name):
+    (tmp_path / "a.txt").write_text("old")
+    staging = Staging(tmp_path)
+    staging.begin()
+    (staging.path / "a.txt").write_text("new")
+    for note in ({"new": ["a.txt", name], "replaced": []}, {"new": ["a.txt"], "replaced": [name]}):
+        (staging.path / ".commit").write_text(json.dumps(note))
+        with pytest.raises(FewerError, match="was not written by fewer"):
+            staging.carry_on()
+        assert (tmp_path / "a.txt").read_text() == "old"

@@ -120,7 +120,8 @@ class Staging:
         except (TypeError, KeyError):
             raise FewerError(f"{self.path / _COMMIT} was not written by fewer; remove {self.path}") from None
         for name in (*new, *replaced):
-            if not isinstance(name, str) or name != Path(name).name or name in ("", ".", "..", NEXT, EDIT):
+            odd = not isinstance(name, str) or name != Path(name).name or "\0" in name
+            if odd or name in ("", ".", "..", NEXT, EDIT):
                 raise FewerError(f"{self.path / _COMMIT} was not written by fewer; remove {self.path}")
         refuse_links(self.path)
         try:
