@@ -31,7 +31,7 @@ from fewer.runtimes.session import open_session
 from fewer.tasks.gait.data import GaitData, open_data
 from fewer.tasks.gait.embed import embed_walks
 from fewer.tasks.gait.networks import GaitNetwork, NetworkConfig, build_network
-from fewer.tasks.gait.networks.network import leg_width
+from fewer.tasks.gait.networks.network import leg_width, without_line
 from fewer.tasks.gait.protocols import Walks, protocol_for
 from fewer.tasks.gait.settings import TrainSettings
 from fewer.tasks.gait.simulator import VIEWS, Walkers, casia_kinds
@@ -198,7 +198,8 @@ def one_training(args: argparse.Namespace, data: Held, row: dict[str, Any], book
     """Train once, test as it is and with changed probes."""
     settings = TrainSettings(
         network=row["network"], size=args.size, steps=args.steps, every=args.steps, seed=row["seed"],
-        batch=args.batch, each=args.each, frames=args.clip, skip=4, validate_share=0.0, precision=args.precision,
+        batch=args.batch, each=args.each, frames=args.clip, skip=0, validate_share=0.0, precision=args.precision,
+        learning_rate=args.rate,
     )  # fmt: skip
     plan = plan_training(data, settings)
     config = NetworkConfig(
@@ -229,7 +230,7 @@ def periods(args: argparse.Namespace) -> None:
             for person in range(20):
                 seen = walkers.sequence(person, "nm-01", view, frames)
                 x = torch.from_numpy(seen.frames[:, :, 10:54]).float()[None] / 255
-                found = find_rhythm(leg_width(x), torch.tensor([frames])).period.item()
+                found = find_rhythm(without_line(leg_width(x)), torch.tensor([frames])).period.item()
                 errors.append(100 * min(abs(2 * found - seen.period), abs(found - seen.period)) / seen.period)
             near = float(np.mean(np.array(errors) < 10))
             table.writerow([rate, view, frames, noise, 20, round(float(np.median(errors)), 2), round(near, 2)])
@@ -296,6 +297,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--each", type=int, default=4)
     parser.add_argument("--precision", default="no", choices=("no", "bf16"))
+    parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--small", action="store_true", help="70 persons, four views, tiny networks, short trainings")
     parser.add_argument("--robustness", action="store_true", help="test with changed probes too")
@@ -307,7 +309,7 @@ def main() -> None:
         args.people, args.test, args.frames, args.clip, args.size = 70, 30, 44, 24, "tiny"
         args.views = ("036", "072", "108", "144")
         args.kinds = ("nm-01", "nm-02", "nm-05", "nm-06", "bg-01", "bg-02", "cl-01", "cl-02")
-        args.batch, args.each, args.precision, args.steps = 12, 2, "bf16", min(args.steps, 150)
+        args.batch, args.each, args.precision, args.steps, args.rate = 12, 2, "bf16", min(args.steps, 300), 1e-2
     if args.period:
         periods(args)
     elif args.speed:

@@ -37,13 +37,15 @@ from fewer.tasks.gait.tpa.moments import Kind, Moments
 OUT = Path(__file__).parent / "results" / "gait_modules.csv"
 COLUMNS = (
     "set", "module", "seed", "tested", "rank1", "nm", "bg", "cl", "parameters", "people", "test_people", "steps",
-    "channels", "date", "processor",
+    "rate", "channels", "date", "processor",
 )  # fmt: skip
 PARTS, OUTS = 16, 32
 MOMENTS: dict[str, tuple[Kind, ...]] = {
     "moments": ALL, "mean": ("mean",), "mean and spread": ("mean", "spread"), "phase and moments": ALL,
+    "moments and maximum": ("maximum", *ALL),
 }  # fmt: skip
-"""``wider`` is the control of the parameters: a linear map of the maximum itself, as large as that of two moments."""
+CONTROLS: dict[str, tuple[Kind, ...]] = {"wider": ("mean", "spread"), "equal parameters": ALL}
+"""A linear map of the maximum itself, as large as that of two moments, or of all: layers learn quicker side by side."""
 KINDS = ("nm-01", "nm-02", "nm-05", "nm-06", "bg-01", "bg-02", "cl-01", "cl-02")
 
 
@@ -52,10 +54,11 @@ class Head(nn.Module):
 
     def __init__(self, name: str, channels: int, classes: int) -> None:
         super().__init__()
+        self.channels = channels
         config = VARIANTS["phase"] if name == "phase and moments" else VARIANTS.get(name)
         self.tpa = None if config is None or name == "moments" else TPA(channels, config)
         self.moments = Moments(channels, PARTS, MOMENTS[name]) if name in MOMENTS else None
-        self.wider = Moments(channels, PARTS, ("mean", "spread")) if name == "wider" else None
+        self.wider = Moments(channels, PARTS, CONTROLS[name]) if name in CONTROLS else None
         self.FCs, self.BNNecks = SeparateFCs(PARTS, channels, OUTS), SeparateNecks(PARTS, OUTS, classes)
 
     def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,7 +68,7 @@ class Head(nn.Module):
         if self.moments is not None:
             pooled = pooled + self.moments(found, lengths)
         if self.wider is not None:
-            pooled = pooled + torch.einsum("npm,pmc->npc", torch.cat([pooled, pooled], 2), self.wider.fc_bin)
+            pooled = pooled + torch.einsum("npc,pkcd->npd", pooled, self.wider.fc_bin.unflatten(1, (-1, self.channels)))
         embedding = self.FCs(pooled.transpose(1, 2))
         return embedding, self.BNNecks(embedding)[1]
 
@@ -172,9 +175,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for simulated sets")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--motion", type=Path, default=None)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--sets", nargs="+", default=["motion only", "casia-like"], choices=list(SETS))
-    parser.add_argument("--modules", nargs="+", default=list({**VARIANTS, "wider": None, **MOMENTS}))
+    parser.add_argument("--modules", nargs="+", default=list({**VARIANTS, **CONTROLS, **MOMENTS}))
     parser.add_argument("--size", default="tiny")
     parser.add_argument("--people", type=int, default=70)
     parser.add_argument("--test", type=int, default=30)
@@ -183,17 +186,17 @@ def main() -> None:
     parser.add_argument("--skip", type=int, default=0)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=12)
-    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--rate", type=float, default=1e-2)
     args = parser.parse_args()
     args.views, args.kinds = ("036", "072", "108", "144"), KINDS
     stamp = {"processor": environment().get("cpu", ""), "date": time.strftime("%Y-%m-%d")}
     done = set()
     if args.out.exists():
         with args.out.open(newline="") as file:
-            done = {(row["set"], row["seed"], row["steps"]) for row in csv.DictReader(file)}
+            done = {(row["set"], row["seed"], row["steps"], row["rate"]) for row in csv.DictReader(file)}
     for seed in args.seeds:
         for name in args.sets:
-            if (name, str(seed), str(args.steps)) not in done:
+            if (name, str(seed), str(args.steps), str(args.rate)) not in done:
                 one(args, name, seed, stamp)
 
 
@@ -206,7 +209,7 @@ def one(args: argparse.Namespace, name: str, seed: int, stamp: dict[str, str]) -
     torch.save(model.state_dict(), args.work / f"modules-{name.replace(' ', '-')}-{seed}.pt")
     common = {
         "set": name, "seed": seed, "people": args.people, "test_people": args.test, "steps": args.steps,
-        "channels": model.channels, **stamp,
+        "rate": args.rate, "channels": model.channels, **stamp,
     }  # fmt: skip
     walks = data.part("test")
     shape = scores(walks, np.stack([shape_embedding(data.frames(walk)) for walk in walks]))

@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from fewer.adaptation.choice import mean_sizes, trust
+from fewer.adaptation.choice import mean_sizes, trust, unlearned
+from fewer.adaptation.learn import Lesson, Stream
 from fewer.adaptation.methods import METHODS
 from fewer.adaptation.ours import _believed
 from fewer.adaptation.problem import Work
 from fewer.adaptation.pseudo import _views
+from fewer.adaptation.teachers import label_and_learn
 from tests.adaptation.domains import problem, settings
 
 
@@ -73,10 +75,26 @@ def test_two_that_are_believed_label_together() -> None:
         (("all",), ["train"]),
     ],
 )
-def test_a_module_that_is_off_leaves_its_stage_out_and_the_steps_stay(without, stages) -> None:
+def test_a_module_that_is_off_leaves_its_stage_out_and_the_steps_stay(without, stages, monkeypatch) -> None:
+    monkeypatch.setattr("fewer.adaptation.ours.SHORT", 0)
     chosen = settings(method="ours", steps=8, without=without)
     found = METHODS["ours"].run(problem(), chosen, Work()).stages
     assert list(found) == stages and sum(stage.step for stage in found.values()) == 8
+
+
+def test_a_structure_that_is_not_found_even_in_the_source_is_not_taught_from_the_target() -> None:
+    knows, knows_not = _Threshold(0.7, 1.0), _Threshold(9.0, 1.0)  # discs of the source are bright
+    assert unlearned(posed(), knows) == [] and unlearned(posed(), knows_not) == ["disc"]
+    work = Work()
+    p = replace(posed(), network=knows_not)
+    lesson = Lesson([Stream(p.source)], p.held)
+    label_and_learn(p, settings(learning_rate=1e-9), work, lesson, 2)
+    assert "disc is not found even in source scans yet" in work.notes[0] and len(work.notes) == 2
+
+
+def test_a_short_training_has_no_stage_on_the_source_as_it_is() -> None:
+    found = METHODS["ours"].run(problem(), settings(method="ours", steps=8), Work()).stages
+    assert list(found) == ["train", "round-1"]
 
 
 def test_views_are_mirrored_only_where_mirrors_train() -> None:

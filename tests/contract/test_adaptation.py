@@ -16,6 +16,12 @@ ALWAYS_ON = {"histogram", "fda", "synthesis", "target-oracle"}
 """Baselines that are one module."""
 
 
+@pytest.fixture(autouse=True)
+def _all_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings of four steps have the stages of long ones."""
+    monkeypatch.setattr("fewer.adaptation.ours.SHORT", 0)
+
+
 def run(name: str, work: Work | None = None, **more) -> dict[str, torch.Tensor]:
     found = METHODS[name].run(problem(), settings(method=name, **more), work or Work())
     assert not found.model.training

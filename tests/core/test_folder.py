@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from fewer.core.errors import FewerError
-from fewer.core.folder import KINDS, MarkedFolder
+from fewer.core.folder import KINDS, MarkedFolder, finish_exchange
 from fewer.core.run import RunFolder
+from fewer.core.staging import Staging, write_together
 from fewer.selection.folder import QueueFolder
 from fewer.study.folder import StudyFolder
 
@@ -102,3 +105,44 @@ def test_files_that_belong_together_come_together_or_not_at_all(tmp_path):
             (notes.path / "a.txt").write_text("two")
             assert not (notes.home / "a.txt").exists()
         assert (notes.home / "a.txt").read_text() == "two"
+
+
+def test_a_reader_finishes_an_exchange_that_a_kill_has_interrupted(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+    staging = Staging(tmp_path)
+    staging.begin()
+    (staging.path / "a.txt").write_text("new")
+    (staging.path / ".commit").write_text('{"new": ["a.txt"], "replaced": []}')
+    finish_exchange(tmp_path)
+    assert (tmp_path / "a.txt").read_text() == "new" and not staging.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_new_files_of_a_folder_inside_come_beside_the_old_ones(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "old.png").write_text("old")
+    staging = Staging(tmp_path)
+    staging.begin()
+    (staging.path / "pictures").mkdir()
+    (staging.path / "pictures" / "new.png").write_text("new")
+    staging.commit([])
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["new.png", "old.png"]
+
+
+def test_a_secret_is_never_readable_by_others(tmp_path):
+    write_together(tmp_path, {"secret.key": b"1", "public.json": "{}"}, secret=["secret.key"])
+    assert (tmp_path / "secret.key").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "public.json").stat().st_mode & 0o044
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/b", "", ".", "..", ".next", ".edit", "\0", None, 3])
+def test_a_note_of_an_exchange_that_names_other_places_moves_nothing(tmp_path, name):
+    (tmp_path / "a.txt").write_text("old")
+    staging = Staging(tmp_path)
+    staging.begin()
+    (staging.path / "a.txt").write_text("new")
+    for note in ({"new": ["a.txt", name], "replaced": []}, {"new": ["a.txt"], "replaced": [name]}):
+        (staging.path / ".commit").write_text(json.dumps(note))
+        with pytest.raises(FewerError, match="was not written by fewer"):
+            staging.carry_on()
+        assert (tmp_path / "a.txt").read_text() == "old"

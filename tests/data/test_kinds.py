@@ -138,3 +138,19 @@ def test_both_readers_see_one_shape(tmp_path_factory, mode, kind, tag, size, see
     first, second = _both(path)
     assert first.shape == second.shape
     assert first.shape[:2] == np.asarray(ImageOps.exif_transpose(Image.open(path))).shape[:2]
+
+
+@pytest.mark.parametrize("name", ["pipe.png", "zeros.png"])
+def test_a_pipe_or_a_device_among_the_pictures_is_never_waited_for(tmp_path, name) -> None:
+    import os
+
+    from fewer.core.errors import FewerError
+    from fewer.data.decode import check_header
+
+    if name == "pipe.png":
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).symlink_to("/dev/zero")
+    for read in (read_image, read_picture, check_header):
+        with pytest.raises(FewerError, match="no ordinary file"):
+            read(tmp_path / name)

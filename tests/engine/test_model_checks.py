@@ -118,3 +118,91 @@ def test_a_model_of_another_precision_is_loaded_accelerated(tmp_path, dtype: tor
     run.save(tmp_path / "run")
     model = fewer.load(tmp_path / "run", lambda: Net(""), accelerated=True, example=torch.zeros(1, 3, 8, 8))
     assert model(IMAGES[:1].to(dtype)).dtype == dtype
+
+
+def test_parameters_that_a_forward_pass_makes_are_named() -> None:
+    class Late(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Linear(192, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if not hasattr(self, "late"):
+                self.late = nn.Linear(4, 4)
+            return self.late(self.body(x.flatten(1)))
+
+    with pytest.raises(FewerError, match=r"adds parameters to the model .*late\.bias"):
+        check_model(Late().eval(), IMAGES, QUICK)
+
+
+def test_a_function_without_a_gradient_is_no_error() -> None:
+    class Rounded(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return (100 * x).round()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return None
+
+    class Net2(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.body, self.head = nn.Linear(192, 8), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(Rounded.apply(self.body(x.flatten(1))))
+
+    run = fewer.compress(Net2(), IMAGES, "weights=60%", settings=QUICK)
+    assert 0 <= run.report.verdict.distortion < 2
+
+
+def _trained() -> nn.Module:
+    """As a user has it: in training mode, with BatchNorm and dropout."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(), nn.Linear(144, 3)]
+    return nn.Sequential(*layers).train()
+
+
+def test_no_verb_changes_a_module_that_it_is_given(tmp_path) -> None:
+    from PIL import Image
+
+    from fewer.verbs.private import private_compile
+
+    (tmp_path / "pool").mkdir()
+    for index in range(4):
+        Image.new("RGB", (8, 8), (60 * index, 0, 0)).save(tmp_path / "pool" / f"{index}.png")
+    fewer.compress(_trained(), IMAGES, "weights=60%", out=tmp_path / "run", settings=QUICK)
+    other = {"features": None, "backend": "serial", "input_size": 8}
+    for verb in (
+        lambda net: fewer.select(tmp_path / "pool", "labels=2", out=tmp_path / "queue", **{**other, "features": net}),
+        lambda net: private_compile(net, IMAGES, tmp_path / "circuit"),
+        lambda net: fewer.load(tmp_path / "run", architecture=lambda: net),
+        lambda net: fewer.apply(
+            tmp_path / "run", fewer.plan(tmp_path / "run", "weights=70%"), model=net, images=IMAGES
+        ),
+    ):
+        net = _trained()
+        before = _state(net)
+        verb(net)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+        assert all(module.training for module in net.modules())
+
+
+def test_an_architecture_without_shapes_is_told_and_one_of_views_is_filled(tmp_path) -> None:
+    torch.manual_seed(0)
+
+    def lazy() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.ReLU(), nn.Linear(8, 4))
+
+    def spread() -> nn.Module:
+        net = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 4))
+        net[1].weight = nn.Parameter(torch.ones(1, 192).expand(8, 192))
+        return net
+
+    made = fewer.compress(lazy(), IMAGES, "weights=60%", out=tmp_path / "run", settings=QUICK)
+    with pytest.raises(FewerError, match="has no shape yet"):
+        fewer.load(tmp_path / "run", architecture=lazy)
+    loaded = fewer.load(tmp_path / "run", architecture=spread)
+    assert torch.equal(loaded[1].weight, made.model[1].weight)

@@ -27,6 +27,7 @@ from typing import Any
 
 from fewer.core.errors import FewerError
 from tests.fuzz.flags import FLAGS, TooLong, limited
+from tests.fuzz.more_targets import MORE
 from tests.fuzz.samples import make_all
 from tests.fuzz.targets import FILES
 from tests.fuzz.task_targets import TASKS
@@ -47,11 +48,15 @@ def _watch(event: str, facts: tuple[Any, ...]) -> None:
     if event == "open" and not (isinstance(facts[2], int) and facts[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
         return
     place = facts[0]
+    inside = facts[-1]
+    if event in _WRITES and isinstance(inside, int) and inside >= 0 and isinstance(place, (str, bytes)):
+        with contextlib.suppress(OSError):  # relative to a folder that is open
+            place = str(Path(f"/proc/self/fd/{inside}").readlink() / os.fsdecode(place))
     if isinstance(place, (str, bytes)) and not str(Path.cwd() / os.fsdecode(place)).startswith((home, "/dev/")):
         _state["outside"].append(f"{event} {os.fsdecode(place)}")
 
 
-TARGETS: dict[str, Callable[[Path, random.Random], None]] = {**FILES, **TASKS, **FLAGS}
+TARGETS: dict[str, Callable[[Path, random.Random], None]] = {**FILES, **TASKS, **MORE, **FLAGS}
 """By name: something to damage, and what reads it."""
 
 
@@ -107,6 +112,8 @@ def fuzz(
         home = Path(folder)
         # nothing of this machine's own is read, and no library that is imported meanwhile writes where it is used to
         os.environ.update({name: str(home / "cache") for name in _CACHES})
+        (home / "tmp").mkdir()
+        tempfile.tempdir = str(home / "tmp")  # what is put there and taken away again is nobody's
         sys.dont_write_bytecode = True
         try:
             if base is None:
@@ -123,7 +130,7 @@ def fuzz(
                     found.note(f"{names[number % len(names)]} {number}: memory grew by {grown / 1e6:.0f} MB")
                     started += grown
         finally:
-            sys.dont_write_bytecode = before
+            sys.dont_write_bytecode, tempfile.tempdir = before, None
             for name in _CACHES:
                 os.environ.pop(name)
             os.environ.update({name: old[name] for name in _CACHES if name in old})

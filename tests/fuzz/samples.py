@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["make_all", "make_base", "make_profile", "make_sets", "make_trained"]
+__all__ = ["make_all", "make_base", "make_more", "make_profile", "make_sets", "make_trained"]
 
 
 def make_all(folder: Path) -> None:
@@ -18,10 +20,80 @@ def make_all(folder: Path) -> None:
     make_profile(folder)
     make_sets(folder)
     make_trained(folder)
+    make_more(folder)
     with contextlib.suppress(ImportError):
         from fewer.study.new import new_study
 
         new_study(folder / "study", folder / "pool")
+
+
+def make_more(folder: Path) -> None:
+    """Folders that one verb leaves for another: an export, a circuit with keys, a tuned and an adapted run."""
+    import fewer
+
+    fewer.export(folder / "run", "huggingface", out=folder / "exported")
+    with contextlib.suppress(ImportError):
+        _circuit(folder)
+    with contextlib.suppress(ImportError):
+        _tuned(folder)
+    with contextlib.suppress(ImportError):
+        _adapted(folder)
+    _interrupted(folder)
+
+
+def _circuit(folder: Path) -> None:
+    import torch
+    from torch import nn
+
+    from fewer.verbs.private import private_compile, private_keys
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 3)).eval()
+    private_compile(net, torch.randn(20, 1, 4, 4), folder / "circuit")
+    private_keys(folder / "circuit", folder / "keys")
+
+
+def _tuned(folder: Path) -> None:
+    import fewer
+
+    small = {"steps": 2, "batch": 2, "quality_width": 4, "grid": 2, "input_size": 32, "every": 2}
+    fewer.train(folder / "sets/opinions/records.json", task="quality", out=folder / "tuned", **small)
+
+
+def _adapted(folder: Path) -> None:
+    from fewer.cli.main import main
+    from tests.adaptation.domains import SMALL, write_domains
+
+    place = folder / "adapted"
+    place.mkdir()
+    write_domains(place)
+    words = [f"--{key.replace('_', '-')}={value}" for key, value in SMALL.items()]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        main(["adapt", str(place / "source"), str(place / "target"), "--out", str(place / "run"), *words])
+
+
+def _interrupted(folder: Path) -> None:
+    """Trainings that were killed after their first checkpoint."""
+    import fewer
+    from tests.support.kill import killed_at
+    from tests.support.tiny_tasks import TINY
+
+    for name in sorted(p.name for p in (folder / "trained").iterdir()):
+        place = folder / "interrupted" / name
+        place.mkdir(parents=True)
+        shutil.copytree(folder / "trained" / name / "data", place / "data")
+        chosen = dict(TINY[name].settings)
+        if name == "classify":
+            chosen["network"] = "resnet20"
+
+        def work(place: Path = place, name: str = name, chosen: dict[str, Any] = chosen) -> None:
+            fewer.train(place / "data", task=name, out=place / "run", **chosen)
+
+        for at in range(8, 60, 4):  # operations before the model is written
+            shutil.rmtree(place / "run", ignore_errors=True)
+            killed_at(at, place, work)
+            if any((place / "run").rglob("checkpoint*.safetensors")):
+                break
 
 
 def make_base(folder: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tests.fuzz.mutate import VALUES, mutated_bytes, mutated_json
 
-__all__ = ["TASKS"]
+__all__ = ["TASKS", "damage"]
 
 _OF_SET = {
     "cifar": "classify", "cifar-binary": "classify", "mnist": "classify", "npz": "classify", "table": "classify",
@@ -24,7 +24,7 @@ _OF_SET = {
 }  # fmt: skip
 
 
-def _damage(path: Path, draw: random.Random) -> None:
+def damage(path: Path, draw: random.Random) -> None:
     """Change a file where its form says something: a JSON value, an array, a field of a pickle; or any of its bytes."""
     if draw.random() < 0.4:
         path.write_bytes(mutated_bytes(path.read_bytes(), draw))
@@ -103,7 +103,7 @@ def _sets(work: Path, draw: random.Random) -> None:
     found = sorted(p.name for p in (work / "sets").iterdir() if p.name in _OF_SET)
     name = draw.choice(found)
     place = work / "sets" / name
-    _damage(draw.choice(sorted(p for p in place.rglob("*") if p.is_file())), draw)
+    damage(draw.choice(sorted(p for p in place.rglob("*") if p.is_file())), draw)
     task = open_task(_OF_SET[name])
     how = draw.random()
     if how < 0.6:
@@ -154,7 +154,7 @@ def _opinions(work: Path, draw: random.Random) -> None:
 
     place = work / "sets" / "opinions"
     name = draw.choice(["records.json", "questions.json", "answers.json", "scores.csv", "pathways.jsonl"])
-    _damage(place / name, draw)
+    damage(place / name, draw)
     if name == "records.json":
         read_records(place / name)
         fewer.doctor(place / name, task="quality")
@@ -175,7 +175,7 @@ def _detections(work: Path, draw: random.Random) -> None:
     for path in labels:
         lines = [f"{line} {0.5}" for line in path.read_text().splitlines()]
         (found / path.name).write_text("\n".join(lines) + "\n")
-    _damage(draw.choice(sorted(found.iterdir())), draw)
+    damage(draw.choice(sorted(found.iterdir())), draw)
     fewer.evaluate(found, source, task="detect3d")
 
 
@@ -189,7 +189,7 @@ def _predicted(work: Path, draw: random.Random) -> None:
     shutil.copytree(source / ("masks" if name == "masks" else "labelsTr"), found)
     path = draw.choice(sorted(found.iterdir()))
     if draw.random() < 0.8:
-        _damage(path, draw)
+        damage(path, draw)
     else:
         path.rename(path.with_name(draw.choice(["x.png", "c0", "c0.nii", "case0.npy", ".hidden", "a b.nii.gz"])))
     fewer.evaluate(found, source, task="segment")
@@ -202,7 +202,7 @@ def _predictions(work: Path, draw: random.Random) -> None:
     rng = np.random.default_rng(draw.randrange(1000))
     np.save(work / "p.npy", rng.dirichlet(np.ones(3), 6).astype(np.float32))
     path = work / draw.choice(["features.npy", "p.npy"])
-    _damage(path, draw)
+    damage(path, draw)
     more: dict[str, Any] = {"predictions": work / "p.npy", "method": "entropy"} if path.name == "p.npy" else {}
     fewer.select(work / "pool", "labels=2", out=work / "q2", features=work / "features.npy", **more)
 
@@ -240,7 +240,7 @@ def _continued(work: Path, draw: random.Random) -> None:
     name = draw.choice(["plan.json", "images.jsonl", "config.toml", "vectors.f32", "vectors.f32.jsonl", "queue.csv"])
     path = work / "queue" / name
     if path.exists():
-        _damage(path, draw)
+        damage(path, draw)
     fewer.select(None, "labels=1", out=work / "queue", proceed=True)
 
 

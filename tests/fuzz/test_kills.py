@@ -6,7 +6,10 @@ import pytest
 
 from tests.fuzz.kills import VERBS, check, kill_points
 
-QUICK = ("compress", "compress-overwrite", "apply", "select", "select-continue", "train-disc")
+QUICK = (
+    "compress", "compress-overwrite", "apply", "apply-overwrite", "select", "select-continue", "train-disc",
+    "export-huggingface-overwrite", "private-compile-overwrite", "private-keys", "study-new", "tune-overwrite",
+)  # fmt: skip
 """Those of a second or two; the others are killed by hand."""
 
 
@@ -15,7 +18,7 @@ def test_going_on_after_a_kill_gives_what_never_stopping_gives(tmp_path, name):
     verb, base = VERBS[name], tmp_path / "base"
     base.mkdir()
     verb.prepare(base)
-    count, wanted = kill_points(verb, base, tmp_path / "place")
+    points = kill_points(verb, base, tmp_path / "place")
     # in the midst of the work, and while its files are put in place
-    for at in (count // 2, count - 3):
-        assert check(verb, base, tmp_path / "place", at, wanted) == ""
+    for at in (points.count // 2, points.count - 3):
+        assert check(verb, base, tmp_path / "place", at, points) == ""

@@ -77,6 +77,25 @@ def test_the_gradient_of_ewgs_is_scaled_by_the_error() -> None:
     assert torch.allclose(x.grad, 1 + 1e-3 * (x.detach() - x.detach().round()))
 
 
+@pytest.mark.parametrize("role", ["weight", "unsigned"])
+@pytest.mark.parametrize("bits", [2, 4, 8, "t"])
+def test_a_learnt_step_starts_near_the_best_one(bits: int | str, role: str) -> None:
+    if bits == "t" and role != "weight":
+        pytest.skip("inputs are not ternary")
+    x = torch.randn(64, 300, generator=torch.Generator().manual_seed(0))
+    x = x.relu() if role == "unsigned" else x
+    how = QUANTISERS["lsq"].run(bits, role)
+    how.calibrate(x)
+
+    def error(step: float) -> float:
+        return float(((x / step).clamp(how.low, how.high).round() * step - x).square().sum())
+
+    best = min(error(float(x.abs().max()) / how.high * share) for share in torch.linspace(0.02, 1, 400))
+    assert error(float(how.step.detach())) < 1.05 * best
+    paper = float(2 * x.abs().mean() / how.high**0.5)
+    assert error(float(how.step.detach())) <= 1.01 * error(paper)
+
+
 @pytest.mark.parametrize(("name", "delta"), [("lsq", 0.0), ("ewgs", 1e-3)])
 def test_the_fused_step_has_the_gradients_of_a_chain_of_operations(name: str, delta: float) -> None:
     class Rounding(torch.autograd.Function):

@@ -294,3 +294,50 @@ def test_many_threads_lose_and_double_nothing(make):
     with ThreadPoolExecutor(8) as pool:
         new = list(pool.map(lambda pair: study.store.submit(*pair, {"level": 2}), items * 3))
     assert sum(new) == len(items) == study.store.rows("SELECT COUNT(*) AS n FROM answers")[0]["n"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DROP TABLE items",
+        "UPDATE answers SET answer = 'x'",
+        "UPDATE answers SET answer = '[]'",
+        'UPDATE answers SET answer = \'{"level": "high"}\'',
+    ],
+)
+def test_a_damaged_study_is_told_in_a_sentence(tmp_path, change):
+    import sqlite3
+
+    from fewer.core.errors import FewerError
+    from fewer.study.new import new_study
+    from fewer.study.owner import status
+    from fewer.study.settings import StudySettings
+    from fewer.study.store import FILE, Store
+
+    (tmp_path / "photos").mkdir()
+    for index in range(3):
+        Image.new("RGB", (8, 8), (index * 80, 0, 0)).save(tmp_path / "photos" / f"{index}.png")
+    new_study(tmp_path / "study", tmp_path / "photos", StudySettings(forms=("acr",), raters=1))
+    with sqlite3.connect(tmp_path / "study" / FILE) as connection:
+        connection.execute("INSERT INTO answers SELECT id, rater, 1.0, 2.0, '{\"level\": 3}' FROM items LIMIT 1")
+        connection.execute(change)
+    connection.close()
+    store = Store(tmp_path / "study")
+    with pytest.raises(FewerError, match=r"restore it from a backup|is not valid JSON"):
+        status(store)
+    store.close()
+
+
+def test_a_photo_whose_name_cannot_be_kept_is_left_out_and_named(tmp_path):
+    import os
+
+    from fewer.study.new import new_study
+
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "a.png")
+    shown = os.fsencode(tmp_path / "photos" / "a.png").replace(b"a.png", b"caf\xe9.png")
+    os.link(tmp_path / "photos" / "a.png", shown)
+    (tmp_path / "photos" / "loop.png").symlink_to("loop.png")
+    made = new_study(tmp_path / "study", tmp_path / "photos")
+    assert made.images == 1
+    assert [name for name, _ in made.skipped] == ["caf\\xe9.png", "loop.png"]

@@ -11,7 +11,10 @@ from typing import Any
 
 __all__ = ["killed_at", "operations"]
 
-EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod"}
+EVENTS = {
+    "open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod",
+    "sqlite3.connect",
+}  # fmt: skip
 KILLED, FAILED = 9, 10
 
 

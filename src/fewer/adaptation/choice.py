@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fewer.adaptation.problem import Pair, Problem
 from fewer.adaptation.style import degrade, random_curve
 
-__all__ = ["agreement", "judge", "mean_sizes", "pooled_dice", "trust"]
+__all__ = ["agreement", "judge", "mean_sizes", "pooled_dice", "trust", "unlearned"]
 
 LOOKED_AT = 4
 """Images of each domain that are looked at."""
@@ -92,3 +92,22 @@ def trust(problem: Problem, model: nn.Module) -> float:
     there = mean_sizes([mask for _, mask in problem.source if mask is not None], count)
     alike = float(np.mean(np.minimum(here, there) / np.maximum(np.maximum(here, there), 1e-9)))
     return (pooled_dice(pairs, count) * alike) ** 0.5
+
+
+FOUND = 0.05
+"""Share of a structure's voxels in held-out source images below which a network has not learned it."""
+
+
+def unlearned(problem: Problem, model: nn.Module) -> list[str]:
+    """Structures that a network finds next to nothing of even in held-out source images.
+
+    Its labels of the target would teach that they are not there.
+    """
+    held = [(image, mask) for image, mask in problem.held[:TRUSTED_ON] if mask is not None]
+    guesses = [problem.logits(model, image).argmax(0) for image, _ in held]
+    found = []
+    for value, name in enumerate(problem.classes):
+        true = sum(int((mask == value).sum()) for _, mask in held)
+        if value and sum(int((guess == value).sum()) for guess in guesses) < FOUND * true:
+            found.append(name)
+    return found

@@ -27,6 +27,8 @@ __all__ = ["contrasts", "ours"]
 
 PARTS = (3, 3, 2)
 """Steps on the source as it is, on changed contrasts, and with pseudo-labels, in proportion."""
+SHORT = 250
+"""Steps below which the stage on the source as it is teaches too little to be worth them; then there is none."""
 EASE = 0.3
 """Share of a training over which random contrasts come in where no stage on the source as it is goes before."""
 BELIEVED = 0.85
@@ -56,7 +58,9 @@ def ours(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted:
     """
     steps: int = getattr(settings, "steps")  # noqa: B009 (of the loop's settings, which the task's extend)
     style = contrasts(settings)
-    arms, labels = settings.uses("arms") and style is not None, settings.uses("pseudo-labels")
+    labels = settings.uses("pseudo-labels")
+    long = steps * PARTS[0] // sum(PARTS) >= SHORT
+    arms = settings.uses("arms") and style is not None and long
     parts = [PARTS[0] if arms else 0, PARTS[1] if arms else PARTS[0] + PARTS[1], PARTS[2] if labels else 0]
     plain_steps, last = steps * parts[0] // sum(parts), steps * parts[2] // sum(parts)
     model, stages, networks = problem.network, {}, []

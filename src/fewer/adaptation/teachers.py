@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from fewer.adaptation.choice import unlearned
 from fewer.adaptation.learn import Lesson, Stream, learn
 from fewer.adaptation.problem import Adapted, Pair, Problem, Work
 from fewer.adaptation.pseudo import label
@@ -70,15 +71,22 @@ def label_and_learn(
     each = max(1, steps // settings.rounds)
     for number in range(1, settings.rounds + 1):
         labeller = model if teacher is None or number > 1 else teacher
-        found = label(problem, labeller, problem.target, check=settings.uses("filter"))
-        work.say(f"round {number}: pseudo-labels of {len(found)} of {len(problem.target)} target scans are plausible")
+        check = settings.uses("filter")
+        missing = unlearned(problem, labeller) if check else []
+        found = [] if missing else label(problem, labeller, problem.target, check=check)
+        if missing:
+            work.say(f"round {number}: {', '.join(missing)} is not found even in source scans yet: give more --steps")
+        else:
+            work.say(
+                f"round {number}: pseudo-labels of {len(found)} of {len(problem.target)} target scans are plausible"
+            )
         streams = list(lesson.labelled)
         if found and later is not None:
             streams = [Stream(stream.pairs, later(found)) for stream in streams]
         if found:
             streams.append(Stream(found, style))
         else:
-            work.say("no pseudo-label is plausible; the training goes on without them")
+            work.say("the training goes on without pseudo-labels")
         wider = replace(lesson, labelled=streams, ease=0.0)
         name = f"round-{number}"
         stages[name] = learn(problem, settings, work, wider, name, model, steps=each)

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from fewer.cli.flags import Shared, usable_device
 from fewer.core.errors import FewerError
-
-if TYPE_CHECKING:
-    from fewer.core.plan import Plan
 
 __all__ = ["apply"]
 
@@ -33,7 +27,10 @@ def apply(
     images
         A folder of images; by default the one that the run was sensed with.
     """
+    import fewer
+    from fewer.cli.progress import terminal_progress
     from fewer.cli.show import plan_table, say
+    from fewer.cli.work import command_line, show_run
     from fewer.core.plan import Plan
     from fewer.core.run import RunFolder
 
@@ -50,29 +47,8 @@ def apply(
         return 0
     if shared.out is None and source.has("model") and not shared.overwrite:
         raise FewerError(f"{run} already holds a model; give --out for the new one, or --overwrite")
-    if shared.out is None or Path(shared.out).resolve() == Path(run).resolve():
-        return _make(run, wanted, images, shared)
-    names = ("config", "curves")
-    copied = {name: source.file(name).read_bytes() for name in names if source.has(name)}
-    with RunFolder.create(shared.out, overwrite=shared.overwrite, resume=shared.resume) as target:
-        for name, data in copied.items():
-            target.write_bytes(name, data)
-    try:
-        return _make(shared.out, wanted, images, shared)
-    except FewerError:
-        with RunFolder.create(shared.out, resume=True) as target:
-            if not target.has("model"):
-                for name in names:
-                    target.file(name).unlink(missing_ok=True)
-        raise
-
-
-def _make(folder: str, wanted: Plan, images: str | None, shared: Shared) -> int:
-    import fewer
-    from fewer.cli.progress import terminal_progress
-    from fewer.cli.work import command_line, show_run
-
-    run = fewer.apply(
-        folder, wanted, images=images, progress=terminal_progress(), command=command_line(), device=shared.device
-    )
-    return show_run(run, shared, folder)
+    made = fewer.apply(
+        run, wanted, images=images, progress=terminal_progress(), command=command_line(), device=shared.device,
+        out=shared.out, overwrite=bool(shared.overwrite), resume=bool(shared.resume),
+    )  # fmt: skip
+    return show_run(made, shared, shared.out or run)

@@ -52,6 +52,18 @@ def info(
     return 0
 
 
+def _named(path: str, config: dict[str, Any]) -> str:
+    """What a folder without a report holds."""
+    from fewer.core.reading import read_json
+
+    recipe = read_json(Path(path) / "recipe.json")
+    meta = recipe.get("meta") if isinstance(recipe, dict) else None
+    meta = meta if isinstance(meta, dict) else {}
+    if meta.get("task"):
+        return f"a model of the task {meta['task']}"
+    return str(meta.get("model") or config.get("model") or "a model")
+
+
 def _run(path: str, shared: Shared) -> int:
     from fewer.cli.show import as_json, plan_table, say, verdict_box
     from fewer.core.run import RunFolder
@@ -76,6 +88,8 @@ def _run(path: str, shared: Shared) -> int:
         begun = config.get("model", "unknown model")
         if run.has("curves"):
             say(f"{path}: {begun}, sensed; next: fewer plan {path} --budget weights=50%")
+        elif run.has("recipe") and run.has("model"):  # a tuned model, or a folder for the Hub
+            say(f"{path}: {_named(path, config)}, finished; it has no report")
         else:
             say(f"{path}: {begun}, not finished; run its command again with --resume")
     if plan is not None:

@@ -87,12 +87,21 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(path for place, _, names in walk for name in names if (path := Path(place) / name).is_file())
 
 
-def atomic_write_bytes(path: str | Path, data: bytes) -> Path:
+def atomic_write_bytes(path: str | Path, data: bytes, mode: int = 0o666) -> Path:
     """Write ``data`` to ``path`` in one step: readers see the old file or the new one, never a part of one.
 
     The bytes go to a temporary file in the same folder, are flushed to the disk, and the file is then renamed
     over ``path``; a symbolic link that stands there is replaced, and what it points to is left alone. When anything
     fails the temporary file is removed and ``path`` is as it was.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    data
+        Its content.
+    mode
+        Permissions from the first moment on, less the umask: 0o600 is for secrets.
 
     Raises
     ------
@@ -106,9 +115,10 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> Path:
     b'abc'
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    # of a long name a part: the longest that a file system takes leaves no room for more
+    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -19,12 +19,14 @@ from fewer.core.staging import EDIT, NEXT, Staging
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["KINDS", "MarkedFolder", "open_marked"]
+__all__ = ["KINDS", "MarkedFolder", "finish_exchange", "open_marked"]
 
 KINDS = {
     ".fewer-run": "run of fewer",
     ".fewer-queue": "queue of fewer select",
     ".fewer-study": "study of fewer study",
+    ".fewer-circuit": "circuit of fewer private",
+    ".fewer-keys": "keys of fewer private",
 }
 """What a folder is, by its mark."""
 
@@ -75,6 +77,29 @@ def open_marked(folder: Path, mark: str, maker: str) -> tuple[set[str], list[Pat
     if mark not in names and any(name != LOCK and not _TEMPORARY.fullmatch(name) for name in names):
         raise FewerError(f"{folder} is not empty and was not made by {maker}; choose another --out")
     return {name for name in names if not _TEMPORARY.fullmatch(name)}, made
+
+
+def finish_exchange(folder: Path) -> None:
+    """Put complete new content into its place where a process was killed in the midst of that, before it is read.
+
+    Nothing happens where another process is at it, or the folder may not be written to.
+
+    Examples
+    --------
+    >>> finish_exchange(Path("no-such-folder"))
+    """
+    pending = [found for name in (NEXT, EDIT) if (found := Staging(folder, name)).complete()]
+    if not pending:
+        return
+    with contextlib.suppress(FewerError):
+        lock = FolderLock(folder)
+        lock.take()
+        try:
+            for staging in pending:
+                if staging.complete():
+                    staging.carry_on()
+        finally:
+            lock.release()
 
 
 class MarkedFolder:
@@ -226,7 +251,7 @@ class MarkedFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Open a folder that is there for reading; no lock is taken.
+        """Open a folder that is there for reading; no lock is kept. What a killed process began is finished.
 
         Raises
         ------
@@ -244,6 +269,7 @@ class MarkedFolder:
         for mark, other in KINDS.items():
             if mark != cls.MARK and (folder.home / mark).exists():
                 raise FewerError(f"{folder.home} is a {other}, not a {what}")
+        finish_exchange(folder.home)
         return folder
 
     def __enter__(self) -> Self:

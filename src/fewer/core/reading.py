@@ -10,7 +10,7 @@ import re
 import stat
 import zipfile
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEPTH",
     "TEXT_LIMIT",
+    "check_ordinary",
     "check_size",
     "data_limit",
     "map_array",
@@ -70,6 +71,22 @@ def refusing(what: str, advice: str = "") -> Iterator[None]:
     except Exception as error:  # whatever a decoder or a parser raises
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise FewerError(f"{what} is damaged ({reason})" + (f"; {advice}" if advice else "")) from error
+
+
+def check_ordinary(path: str | Path) -> None:
+    """Raise a :class:`FewerError` for a pipe or a device, which a decoder would read without end or wait for.
+
+    A file that is not there is told by whoever opens it.
+
+    Examples
+    --------
+    >>> check_ordinary("/dev/zero")
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: /dev/zero is no ordinary file, so it is not read
+    """
+    with suppress(OSError, ValueError):
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 (a path that is text)
+            raise FewerError(f"{path} is no ordinary file, so it is not read")
 
 
 def check_size(size: int, limit: int, what: str) -> None:

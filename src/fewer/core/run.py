@@ -18,7 +18,7 @@ from fewer.core.folder import MarkedFolder
 from fewer.core.lock import LOCK
 from fewer.core.plan import Plan
 from fewer.core.reading import parse_json, read_bytes, read_json, read_text
-from fewer.core.staging import EDIT, NEXT, Staging
+from fewer.core.staging import Staging
 from fewer.core.toml import dump_toml, read_toml
 
 if TYPE_CHECKING:
@@ -130,13 +130,6 @@ class RunFolder(MarkedFolder):
         run = super().open(path)
         if not (run.home / cls.MARK).exists() and not any((run.home / f).exists() for f in _FILES.values()):
             raise FewerError(f"{run.home} is not a run of fewer: it has no {_FILES['plan']} and no {_FILES['curves']}")
-        if any(Staging(run.home, name).complete() for name in (NEXT, EDIT)):
-            with contextlib.suppress(FewerError):  # whoever writes to it now does so
-                run.hold()
-                try:
-                    run.settle()
-                finally:
-                    run.close()
         return run
 
     def __exit__(

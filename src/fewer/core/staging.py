@@ -8,7 +8,14 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_text, explain_os_error, flush_file, refuse_links, sync_folder
+from fewer.core.files import (
+    atomic_write_bytes,
+    atomic_write_text,
+    explain_os_error,
+    flush_file,
+    refuse_links,
+    sync_folder,
+)
 from fewer.core.reading import read_json
 
 __all__ = ["EDIT", "NEXT", "Staging", "write_together"]
@@ -81,7 +88,8 @@ class Staging:
         Parameters
         ----------
         replaced
-            Files and folders of the old content that go, also where the new one has none of that name.
+            Files and folders of the old content that go, also where the new one has none of that name. Into other
+            folders that are there, what is new is put file by file.
 
         Raises
         ------
@@ -112,7 +120,8 @@ class Staging:
         except (TypeError, KeyError):
             raise FewerError(f"{self.path / _COMMIT} was not written by fewer; remove {self.path}") from None
         for name in (*new, *replaced):
-            if not isinstance(name, str) or name != Path(name).name or name in ("", ".", "..", NEXT, EDIT):
+            odd = not isinstance(name, str) or name != Path(name).name or "\0" in name
+            if odd or name in ("", ".", "..", NEXT, EDIT):
                 raise FewerError(f"{self.path / _COMMIT} was not written by fewer; remove {self.path}")
         refuse_links(self.path)
         try:
@@ -121,8 +130,7 @@ class Staging:
                     _remove(self.home / name)
             for name in new:
                 if (self.path / name).exists():
-                    _remove(self.home / name, keep_file=True)
-                    (self.path / name).replace(self.home / name)
+                    _move(self.path / name, self.home / name, merge=name not in replaced)
             sync_folder(self.home)
             self.discard()
         except OSError as error:
@@ -137,24 +145,47 @@ class Staging:
         self.path.rmdir()
 
 
-def write_together(folder: Path, texts: Mapping[str, str]) -> list[Path]:
-    """Write text files that belong together into a folder: none replaces an old one before all are there.
+def write_together(folder: Path, contents: Mapping[str, str | bytes], secret: Collection[str] = ()) -> list[Path]:
+    """Write files that belong together into a folder: none replaces an old one before all are there.
+
+    Parameters
+    ----------
+    folder
+        That is there.
+    contents
+        Text or bytes by the name of the file.
+    secret
+        Which of them nobody but their owner may read, not for a moment.
 
     Examples
     --------
     >>> import tempfile
-    >>> [path.name for path in write_together(Path(tempfile.mkdtemp()), {"a.csv": "1", "a.json": "[1]"})]
-    ['a.csv', 'a.json']
+    >>> [path.name for path in write_together(Path(tempfile.mkdtemp()), {"a.csv": "1", "a.bin": b"1"})]
+    ['a.csv', 'a.bin']
     """
     staging = Staging(folder, EDIT)
     if staging.complete():
         staging.carry_on()
     staging.discard()
     staging.begin()
-    for name, text in texts.items():
-        atomic_write_text(staging.path / name, text)
+    for name, content in contents.items():
+        if isinstance(content, str):
+            atomic_write_text(staging.path / name, content)
+        else:
+            atomic_write_bytes(staging.path / name, content, 0o600 if name in secret else 0o666)
     staging.commit([])
-    return [folder / name for name in texts]
+    return [folder / name for name in contents]
+
+
+def _move(source: Path, target: Path, merge: bool) -> None:
+    """Put a file or a folder into its place; what is in a folder there goes, or stays beside the new files."""
+    if merge and source.is_dir() and target.is_dir() and not target.is_symlink():
+        for inner in sorted(source.iterdir()):
+            _move(inner, target / inner.name, merge)
+        source.rmdir()
+        return
+    _remove(target, keep_file=True)
+    source.replace(target)
 
 
 def _remove(path: Path, keep_file: bool = False) -> None:

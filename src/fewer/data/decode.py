@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from fewer.core.errors import FewerError
+from fewer.core.reading import check_ordinary
 from fewer.data.preprocess import Preprocess
 
 Box = tuple[float, float, float, float]
@@ -37,6 +38,7 @@ def read_image(path: str | Path) -> Image.Image:
     Exception
         Whatever Pillow raises for a broken file; :func:`fewer.data.images.load_images` turns it into a reason.
     """
+    check_ordinary(path)
     with Image.open(path) as opened:
         image = upright(opened)
     if image.mode.startswith("I") or image.mode == "F":
@@ -86,6 +88,7 @@ def check_header(path: str | Path) -> None:
     Exception
         Whatever Pillow raises for a file that is no image.
     """
+    check_ordinary(path)
     with Image.open(path):
         pass
 

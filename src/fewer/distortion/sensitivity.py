@@ -112,7 +112,9 @@ def _square_hook(layer: Layer, total: Tensor, seen: list[int]) -> Any:
     axis = -1 if layer.unit.kind == "linear" else 1
 
     def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        def keep(gradient: Tensor) -> None:
+        def keep(gradient: Tensor | None) -> None:
+            if gradient is None:  # a function of the model's own that has no gradient
+                return
             seen[0] += gradient.numel() - int(gradient.count_nonzero())
             seen[1] += gradient.numel()
             per_channel = gradient.float().movedim(axis, -1)

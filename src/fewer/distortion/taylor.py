@@ -241,7 +241,9 @@ def _shift_hook(layer: Layer, shifts: dict[str, Tensor]) -> Any:
     name, axis = layer.unit.name, -1 if layer.unit.kind == "linear" else 1
 
     def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        def keep(gradient: Tensor) -> None:
+        def keep(gradient: Tensor | None) -> None:
+            if gradient is None:  # a function of the model's own that has no gradient
+                return
             per_channel = gradient.movedim(axis, -1).reshape(-1, gradient.shape[axis]).sum(0)
             shifts[name] = shifts[name] + per_channel if name in shifts else per_channel
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +14,12 @@ import torch
 from torch import nn
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_text, explain_os_error, flush_file, refuse_links, sync_folder
+from fewer.core.files import atomic_write_text, explain_os_error, refuse_links
+from fewer.core.folder import finish_exchange
+from fewer.core.lock import LOCK, FolderLock
 from fewer.core.reading import parse_json, read_text
 from fewer.core.run import RunFolder
+from fewer.core.staging import NEXT, Staging
 from fewer.core.version import __version__
 from fewer.data.preprocess import Preprocess
 from fewer.models.artefact import RECIPE, WEIGHTS
@@ -69,48 +72,48 @@ def write_hub_folder(
     FewerError
         When the folder holds something else, cannot be written, or does not give the run's tensors back.
     """
+    fresh = not out.exists()
     _refuse(out, overwrite)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    lock, staging = FolderLock(out), Staging(out)
+    lock.take()
     try:
-        temporary.mkdir(parents=True)
+        staging.discard()
+        staging.begin()
         for name in (WEIGHTS, RECIPE):
-            shutil.copyfile(run / name, temporary / name)
-            flush_file(temporary / name)
+            shutil.copyfile(run / name, staging.path / name)
         for name, text in _texts(run, recipe).items():
-            atomic_write_text(temporary / name, text)
-        _check_loads(run, temporary, architecture, trust)
-        _put(temporary, out)
+            atomic_write_text(staging.path / name, text)
+        _check_loads(run, staging.path, architecture, trust)
+        staging.commit([IMAGES])
     except OSError as error:
         raise explain_os_error(error, out) from None
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if not staging.complete():
+            staging.discard()
+        lock.release()
+        if fresh:
+            with contextlib.suppress(OSError):
+                out.rmdir()  # where nothing came into it
     return (out / WEIGHTS).stat().st_size, _to_know(recipe)
 
 
 def _refuse(out: Path, overwrite: bool) -> None:
-    """Never write into what is not an earlier export."""
-    if not os.path.lexists(out):
-        return
-    if not out.is_dir() or out.is_symlink():
+    """Make the folder; never write into one that is not an earlier export."""
+    if os.path.lexists(out) and (not out.is_dir() or out.is_symlink()):
         raise FewerError(f"{out} is no folder; choose another --out")
-    names = {path.name for path in out.iterdir()}
-    if not names:
-        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        finish_exchange(out)
+        names = {path.name for path in out.iterdir()} - {NEXT, LOCK}
+    except OSError as error:
+        raise explain_os_error(error, out) from None
     config = out / CONFIG
     ours = config.is_file() and parse_json(read_text(config, what="configuration"), str(config))
-    if not isinstance(ours, dict) or ours.get("library_name") != "fewer":
+    if names and (not isinstance(ours, dict) or ours.get("library_name") != "fewer"):
         raise FewerError(f"{out} is not empty and was not made by fewer export; choose another --out")
-    if not overwrite:
+    if names and not overwrite:
         raise FewerError(f"{out} exists already; give another --out, or --overwrite")
-    refuse_links(out, names)
-
-
-def _put(temporary: Path, out: Path) -> None:
-    """Move the finished files into their place; the configuration, which says whose the folder is, goes first."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG, *sorted(path.name for path in temporary.iterdir() if path.name != CONFIG)):
-        (temporary / name).replace(out / name)
-    sync_folder(out)
+    refuse_links(out, {*names, NEXT})
 
 
 def _texts(run: Path, recipe: Recipe) -> dict[str, str]:

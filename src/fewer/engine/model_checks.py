@@ -146,7 +146,14 @@ def _writes(model: nn.Module, batch: Any, forward: Forward | None) -> tuple[bool
             call_plainly(twin, given, forward)  # not by call(), which hands out a copy
     if forward is None:
         _refuse_original(model, [module for module in first if module in second])
-    for (name, now), old in zip(twin.named_parameters(), model.parameters(), strict=True):
+    had = dict(model.named_parameters())
+    if late := sorted(dict(twin.named_parameters()).keys() ^ had.keys()):
+        raise FewerError(
+            f"the forward pass adds parameters to the model or removes some ({', '.join(late[:3])}), so that no two "
+            "outputs can be compared; run the model once before you give it, or make them in __init__"
+        )
+    for name, now in twin.named_parameters():
+        old = had[name]
         if not isinstance(old, UninitializedTensorMixin) and not _equal(now, old):
             raise FewerError(
                 f"the forward pass changes the parameter {name}, so that no two outputs can be compared; compute the "

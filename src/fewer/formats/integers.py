@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from fewer.core.errors import FewerError
 from fewer.core.precision import PRECISIONS
 from fewer.formats.ranges import levels, row_scales
 
-__all__ = ["BITS", "Quantized", "as_integers", "quantize_rows", "rounded"]
+__all__ = ["BITS", "Quantized", "as_integers", "exact_scales", "quantize_rows", "rounded"]
 
 BITS = {p.name: p.bits for p in PRECISIONS.values() if p.is_integer}
 """Bits of the precisions that are integers."""
@@ -89,6 +90,37 @@ def as_integers(matrix: Tensor) -> tuple[Tensor, Tensor]:
             return scale, steps.round()
     scale = torch.where(peak > 0, peak / levels(8), torch.ones(()))
     return scale, (matrix / scale[:, None]).round().clamp(-levels(8), levels(8))
+
+
+def exact_scales(matrix: Tensor, most: Iterable[int]) -> Tensor | None:
+    """Scale of each row of which all of its values are whole multiples, bit for bit; None where a row has none.
+
+    Parameters
+    ----------
+    matrix
+        fp32, shape (rows, columns).
+    most
+        What the largest magnitude of a row may be, in steps, the first choice first: a step that was learnt for a whole
+        layer need not be hit by every row.
+
+    Examples
+    --------
+    >>> exact_scales(torch.tensor([[7.0, -2.0], [1.5, 0.5]]), (7, 3)).tolist()
+    [1.0, 0.5]
+    >>> exact_scales(torch.tensor([[7.0, -2.1]]), (7,)) is None
+    True
+    """
+    peak = matrix.abs().amax(1)
+    scale, found = torch.ones_like(peak), peak == 0
+    for steps in most:
+        guess = peak / steps
+        for toward in (0.0, torch.inf, -torch.inf):  # the scale that gave these values may be one rounding away
+            tried = torch.nextafter(guess, torch.full_like(guess, toward)) if toward else guess
+            exact = ((matrix / tried[:, None]).round() * tried[:, None] == matrix).all(1) & ~found
+            scale, found = torch.where(exact, tried, scale), found | exact
+        if bool(found.all()):
+            return scale
+    return None
 
 
 def rounded(matrix: Tensor, precision: str, estimator: str = "min-max", importance: Tensor | None = None) -> Tensor:

@@ -18,10 +18,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from fewer.approximate.sites import approximate, approximations_of
 from fewer.core.errors import FewerError
 from fewer.core.files import explain_os_error, flush_file, sync_folder
+from fewer.core.folder import finish_exchange
 from fewer.core.memory import free_memory
 from fewer.core.reading import check_size, refusing
 from fewer.data.preprocess import Preprocess
@@ -202,6 +204,12 @@ def load_artefact(place: Place, architecture: Callable[[], nn.Module] | None = N
 
 def _architecture(recipe: Recipe, architecture: Callable[[], nn.Module] | None, room: int) -> nn.Module:
     model = build_architecture(recipe.source, architecture, room=room)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if isinstance(tensor, UninitializedTensorMixin):
+            raise FewerError(
+                f"the architecture's {name!r} has no shape yet (a lazy module); let architecture= run the model once "
+                "on an example before it returns it"
+            )
     if recipe.tokens is not None:
         with refusing("the recipe's tokens", "save the run again"):
             merge_after(model, recipe.tokens.amounts, recipe.tokens.protected)
@@ -247,7 +255,14 @@ def load_masks(place: Place) -> dict[str, Tensor]:
 
 def load_recipe(place: Place) -> Recipe:
     """The recipe of a saved model, without its tensors."""
+    _finish(place)
     return read_recipe(_paths(place)[1])
+
+
+def _finish(place: Place) -> None:
+    """Never read a folder in the midst of an exchange that a kill has interrupted."""
+    if not isinstance(place, tuple):
+        finish_exchange(Path(place))
 
 
 def _paths(place: Place) -> tuple[Path, Path]:
@@ -341,6 +356,7 @@ def _store_unit(
 
 
 def _read(place: Place) -> tuple[Recipe, dict[str, Tensor]]:
+    _finish(place)
     weights_path, recipe_path = _paths(place)
     recipe = read_recipe(recipe_path)
     if not weights_path.is_file():
@@ -422,6 +438,8 @@ def _load_state(model: nn.Module, state: dict[str, Tensor]) -> None:
                 f"the artefact is of another model: {name!r} is stored as {tuple(tensor.shape)}, "
                 f"the architecture has {tuple(own[name].shape)}"
             )
+        if any(step == 0 and count > 1 for step, count in zip(own[name].stride(), own[name].shape, strict=True)):
+            own[name].data = own[name].data.contiguous()  # one number that stands for many cannot take them
         if own[name].dtype != tensor.dtype:
             if tensor.is_complex() or not (tensor.is_floating_point() == own[name].is_floating_point()):
                 raise FewerError(f"the artefact is of another model: {name!r} is stored as {tensor.dtype}")

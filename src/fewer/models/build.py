@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from fewer.core.errors import FewerError
 from fewer.core.reading import refusing
 from fewer.models import builtin
 from fewer.models.foreign import MONAI_NETWORKS, TIMM_ARGUMENTS, build_within, check_values, plain_name
-from fewer.models.plain import make_plain
+from fewer.models.plain import make_plain, own_copy
 from fewer.models.surgery import operate, read_surgery
 
 __all__ = ["Source", "build_architecture"]
@@ -65,6 +66,8 @@ def _whole(source: Source, architecture: Callable[[], nn.Module] | None, room: i
         model = architecture()
         if not isinstance(model, nn.Module):
             raise FewerError(f"architecture= must return an nn.Module; it returned {type(model).__name__}")
+        if sys.getrefcount(model) > 2:  # someone else holds it, and it must stay as it is
+            model = own_copy(model)
         return model.eval()
     kind = source.get("kind")
     builders: dict[str, Callable[[Source, int], nn.Module]] = {

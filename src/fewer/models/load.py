@@ -68,6 +68,21 @@ def load(
         if recipe.preprocess is None:
             raise FewerError(f"{run} does not say what its model's input is; give example=, a tensor of its shape")
         example = torch.zeros(1, *recipe.preprocess["input_size"])
+        example = _runs(model, example.to(input_dtype(model, example)), run)
     if isinstance(example, torch.Tensor) and example.is_floating_point():
         example = example.to(input_dtype(model, example))
     return accelerate(model, load_masks(run), example=example, precision=precisions_of(recipe))[0]
+
+
+def _runs(model: nn.Module, example: torch.Tensor, run: str | Path) -> torch.Tensor:
+    """The example, if the model takes one of the size that its recipe tells."""
+    try:
+        with torch.no_grad():
+            model(example.clone())
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        shape = tuple(example.shape[1:])
+        raise FewerError(
+            f"the model of {run} does not take the images that its recipe tells, {shape}: {reason}"
+        ) from None
+    return example

@@ -132,6 +132,8 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> nn.Module:
     """
     state = _fitting(_tensors(Path(path)), model)
     own = model.state_dict()
+    # files from before torch 0.4.1 do not count the batches that a norm has seen, and nothing depends on it
+    state = {name: own[name] for name in own if name.endswith("num_batches_tracked")} | state
     missing, unknown = [n for n in own if n not in state], [n for n in state if n not in own]
     if missing or unknown:
         told = f"lacks {', '.join(missing[:3])}" if missing else f"has {', '.join(unknown[:3])}"

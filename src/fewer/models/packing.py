@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fewer.core.errors import FewerError
-from fewer.formats.integers import BITS
+from fewer.formats.integers import BITS, exact_scales
 from fewer.formats.ranges import levels
 from fewer.models.storage import mask_bytes, tile_of
 
@@ -139,14 +139,9 @@ def encode_values(weight: Tensor, precision: str, mask: np.ndarray | None = None
     if precision not in BITS:
         return None
     matrix, top = weight.flatten(1), levels(BITS[precision])
-    peak = matrix.abs().amax(1)
-    guess = torch.where(peak > 0, peak / top, torch.ones_like(peak))
-    scale, found = guess.clone(), torch.zeros(len(guess), dtype=torch.bool)
-    for toward in (0.0, torch.inf, -torch.inf):  # the scale that gave these values may be one rounding away
-        tried = torch.nextafter(guess, torch.full_like(guess, toward)) if toward else guess
-        exact = ((matrix / tried[:, None]).round() * tried[:, None] == matrix).all(1) & ~found
-        scale, found = torch.where(exact, tried, scale), found | exact
-    if not bool(found.all()):
+    # kernels find the integers of int8 again by the largest magnitude of a row, which must hit the last one
+    scale = exact_scales(matrix, range(top, 0, -1) if precision == "int4" else (top,))
+    if scale is None:
         return None
     integers = kept_values((matrix / scale[:, None]).round().to(torch.int8).view(weight.shape), keep)
     return {"values": _nibbles(integers) if precision == "int4" else integers, "scale": scale}

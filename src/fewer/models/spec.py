@@ -14,6 +14,7 @@ from torch import nn
 
 from fewer.core.display import Fact, Shown, counted
 from fewer.core.errors import FewerError
+from fewer.core.files import real_path
 from fewer.core.reading import read_bytes
 from fewer.data.preprocess import Preprocess
 from fewer.models import builtin
@@ -267,7 +268,7 @@ def _from_file(spec: str) -> LoadedModel:
         raise FewerError(
             f"{path}:{function} must return an nn.Module or (nn.Module, dict); it returned {type(made).__name__}"
         )
-    source = {"kind": "file", "path": str(path.resolve()), "function": function, "sha256": sha256}
+    source = {"kind": "file", "path": str(real_path(path)), "function": function, "sha256": sha256}
     preprocess = Preprocess.of(settings, f"{path}:{function}")
     return LoadedModel(made, f"{path.name}:{function}", source, preprocess, assumed=not settings)
 

@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from fewer.core.errors import FewerError
+from fewer.core.files import real_path
 
 __all__ = ["Trust", "check_trusted", "forget_trust", "note_run", "trust_files", "trusted_files", "trusting"]
 
@@ -31,7 +32,7 @@ def trust_files(files: Iterable[str | Path]) -> None:
         path = Path(str(file).partition(".py:")[0] + ".py" if ".py:" in str(file) else file)
         if not path.is_file():
             raise FewerError(f"--trust {file}: there is no such file; name the Python file that may be run")
-        _files.add(path.resolve())
+        _files.add(real_path(path))
 
 
 def forget_trust() -> None:
@@ -50,7 +51,7 @@ def trusted_files() -> list[str]:
 
 def note_run(path: Path, digest: str) -> None:
     """Remember that the user named a file by itself, so that its code has run in this process already."""
-    _ran.add((path.resolve(), digest))
+    _ran.add((real_path(path), digest))
 
 
 @contextmanager
@@ -91,7 +92,7 @@ def check_trusted(path: Path, where: str, digest: str | None = None) -> None:
     digest
         SHA-256 of its content: a file that the user named in this process may be run again while it is unchanged.
     """
-    resolved = path.resolve()
+    resolved = real_path(path)
     if _every or resolved in _files or (digest is not None and (resolved, digest) in _ran):
         return
     raise FewerError(

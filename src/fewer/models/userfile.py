@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fewer.core.errors import FewerError
+from fewer.core.files import real_path
 from fewer.core.reading import read_bytes
 
 
@@ -69,7 +70,7 @@ def call(path: Path, function: str, expected_sha256: str | None = None) -> tuple
             f"the model file {path} has changed since the model was saved; restore it, or pass architecture= a factory"
         )
     # place and content are in the name, so that two versions of a file, or two files of one name, share no module
-    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
+    place = hashlib.sha256(str(real_path(path)).encode()).hexdigest()
     name = f"_fewer_user_{path.stem}_{place[:8]}_{sha256[:12]}"
     module = sys.modules.get(name)
     if module is None:
@@ -79,7 +80,7 @@ def call(path: Path, function: str, expected_sha256: str | None = None) -> tuple
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         # a user's file may import its neighbours, as it can when it is run as a script
-        folder = str(path.resolve().parent)
+        folder = str(real_path(path).parent)
         sys.path.insert(0, folder)
         try:
             spec.loader.exec_module(module)
@@ -106,7 +107,7 @@ def call(path: Path, function: str, expected_sha256: str | None = None) -> tuple
 def _explain(error: BaseException, path: Path, what: str) -> FewerError:
     line = error.lineno if isinstance(error, SyntaxError) else None
     for frame in traceback.extract_tb(error.__traceback__):
-        if Path(frame.filename) == path or Path(frame.filename) == path.resolve():
+        if Path(frame.filename) == path or Path(frame.filename) == real_path(path):
             line = frame.lineno  # the innermost line of the user's own file
     where = f"{path}, line {line}" if line else str(path)
     said = "it ends the program with sys.exit" if isinstance(error, SystemExit) else str(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,14 +14,15 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_bytes, atomic_write_text
+from fewer.core.folder import finish_exchange
 from fewer.core.reading import check_size, data_limit, parse_json, read_arrays, read_text, refusing
+from fewer.core.staging import write_together
 from fewer.private.circuit import Circuit, Linear, Square, Step
+from fewer.private.folder import CIRCUIT, PUBLIC, SECRET, KeysFolder
 from fewer.private.security import Parameters
 
-__all__ = ["Public", "check_out", "load_circuit", "load_public", "load_secret", "save_circuit", "save_keys"]
+__all__ = ["Public", "load_circuit", "load_public", "load_secret", "save_circuit", "save_keys"]
 
-CIRCUIT, PUBLIC, SECRET = "circuit.npz", "public.json", "secret.key"
 _FORMAT = 1
 
 
@@ -94,10 +96,13 @@ class Public:
             fits = 1 <= count <= 64 and inputs.ndim == 2 and inputs.min() >= 0 and outputs.min() >= 0
             if not fits or inputs.max() >= count * parameters.slots or outputs.max() >= parameters.slots:
                 raise ValueError("slots outside of the ciphertexts")
+            shape = tuple(int(n) for n in d["shape"])
+            if min(shape) < 1 or math.prod(shape) != inputs.shape[1] or outputs.ndim != 1:
+                raise ValueError("the shape of an input is not that of its slots")
             return cls(
                 str(d["name"]),
                 parameters,
-                tuple(int(n) for n in d["shape"]),
+                shape,
                 inputs,
                 outputs,
                 count,
@@ -119,29 +124,22 @@ class Public:
         return found.reshape(self.input_ciphertexts, -1)
 
 
-def check_out(folder: str | Path, overwrite: bool = False) -> None:
-    """Tell before any work that a circuit cannot be written here.
-
-    Raises
-    ------
-    FewerError
-        For a file, or a folder with a circuit that may not be replaced.
-
-    Examples
-    --------
-    >>> check_out("no-such-folder")
-    """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise FewerError(f"--out {folder} is a file; give a folder")
-    if (folder / PUBLIC).exists() and not overwrite:
-        raise FewerError(f"{folder} holds a circuit already; give another --out, or --overwrite and make keys anew")
-
-
 def save_circuit(
     folder: str | Path, circuit: Circuit, parameters: Parameters, name: str, mean: Any = (0.0,), std: Any = (1.0,)
 ) -> Public:
-    """Write ``circuit.npz`` (for the server: the weights) and ``public.json`` (for clients)."""
+    """Write ``circuit.npz`` (for the server: the weights) and ``public.json`` (for clients).
+
+    Parameters
+    ----------
+    folder
+        Of the files; see :class:`~fewer.private.folder.CircuitFolder`.
+    circuit, parameters
+        What is computed, and the scheme.
+    name
+        Of the network.
+    mean, std
+        Of the preprocessing.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     public = Public(
@@ -156,7 +154,7 @@ def save_circuit(
         tuple(mean),
         tuple(std),
     )
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {"circuit": np.frombuffer(public.circuit.encode(), dtype=np.uint8)}
     steps: list[Mapping[str, Any]] = []
     for i, step in enumerate(circuit.steps):
         if isinstance(step, Linear):
@@ -172,14 +170,14 @@ def save_circuit(
             steps.append({"kind": "square", "name": step.name, "outputs": step.outputs})
     buffer = io.BytesIO()
     np.savez_compressed(buffer, steps=np.frombuffer(json.dumps(steps).encode(), dtype=np.uint8), **arrays)  # type: ignore[arg-type]
-    atomic_write_bytes(folder / CIRCUIT, buffer.getvalue())
-    atomic_write_text(folder / PUBLIC, public.to_json())
+    write_together(folder, {CIRCUIT: buffer.getvalue(), PUBLIC: public.to_json()})
     return public
 
 
 def load_public(place: str | Path) -> Public:
     """The description of a circuit from its folder or file."""
     place = Path(place)
+    finish_exchange(place)
     path = place / PUBLIC if place.is_dir() else place
     if not path.is_file():
         raise FewerError(f"{place} holds no {PUBLIC}; make it with: fewer private compile MODEL --out {place}")
@@ -193,19 +191,51 @@ def load_circuit(folder: str | Path) -> tuple[Circuit, Public]:
     steps: list[Step] = []
     with refusing(str(folder / CIRCUIT), "compile the network again"):
         z = read_arrays(folder / CIRCUIT, limit=None)
-        for i, d in enumerate(parse_json(z["steps"].tobytes(), str(folder / CIRCUIT))):
-            if d["kind"] == "linear":
-                keys = [tuple(int(n) for n in k) for k in z[f"{i}.keys"]]
-                check_size(8 * len(keys) * slots, data_limit(), f"a layer of {folder / CIRCUIT}")
-                dense = np.zeros(len(keys) * slots)
-                dense[z[f"{i}.at"]] = z[f"{i}.values"]
-                found = dict(zip(keys, dense.reshape(-1, slots), strict=True))
-                bias = tuple(z[f"{i}.bias"])
-                steps.append(Linear.build(d["name"], found, bias, tuple(int(f) for f in d["folds"]), slots))
-            else:
-                steps.append(Square(d["name"], z.get(f"{i}.add"), int(d["outputs"])))
+        if z["circuit"].tobytes().decode() != public.circuit:
+            raise FewerError(
+                f"{folder / CIRCUIT} is not the circuit that {PUBLIC} describes; compile the network again"
+            )
+        have = public.input_ciphertexts
+        for i, d in enumerate(parse_json(z["steps"].tobytes(), str(folder / CIRCUIT), finite=True)):
+            step = (
+                _linear(z, i, d, slots, have) if d["kind"] == "linear" else _square(z.get(f"{i}.add"), d, slots, have)
+            )
+            steps.append(step)
+            have = len(step.bias) if isinstance(step, Linear) else step.outputs
     circuit = Circuit(tuple(steps), slots, public.shape, public.inputs, public.input_ciphertexts, public.outputs)
     return circuit, public
+
+
+def _linear(z: Mapping[str, np.ndarray], i: int, d: Mapping[str, Any], slots: int, have: int) -> Linear:
+    """One linear layer of a file, on so many ciphertexts."""
+    bias, table = z[f"{i}.bias"], z[f"{i}.keys"]
+    if table.ndim != 2 or table.shape[1] != 3 or table.dtype.kind not in "iu" or bias.shape[1:] != (slots,):
+        raise ValueError("diagonals and biases of a layer do not fit the ciphertexts")
+    keys = [(int(out), int(source), int(turn)) for out, source, turn in table]
+    for out, source, turn in keys:
+        if not (0 <= out < len(bias) and 0 <= source < have and abs(turn) < slots):
+            raise ValueError("a diagonal lies outside of the ciphertexts")
+    folds = tuple(int(f) for f in d["folds"])
+    if len(folds) > 64 or any(not 0 < abs(f) < slots for f in folds):
+        raise ValueError("a rotation is longer than a ciphertext")
+    check_size(8 * len(keys) * slots, data_limit(), "a layer of the circuit")
+    dense = np.zeros(len(keys) * slots)
+    dense[z[f"{i}.at"]] = z[f"{i}.values"]
+    if not (np.isfinite(dense).all() and np.isfinite(bias).all()):
+        raise ValueError("a weight is not finite")
+    found = dict(zip(keys, dense.reshape(-1, slots), strict=True))
+    return Linear.build(str(d["name"]), found, tuple(bias.astype(float)), folds, slots)
+
+
+def _square(add: np.ndarray | None, d: Mapping[str, Any], slots: int, have: int) -> Square:
+    """A square behind so many ciphertexts."""
+    if int(d["outputs"]) != have:
+        raise ValueError("a square has other ciphertexts than the layer before it")
+    if add is not None and (
+        np.broadcast_shapes(add.shape, (have, slots)) != (have, slots) or not np.isfinite(add).all()
+    ):
+        raise ValueError("an addition does not fit the ciphertexts")
+    return Square(str(d["name"]), add, have)
 
 
 def save_keys(folder: str | Path, public: Public) -> Path:
@@ -218,23 +248,18 @@ def save_keys(folder: str | Path, public: Public) -> Path:
     """
     from fewer.private.seal import make_keys
 
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if (folder / SECRET).exists():
-        raise FewerError(f"{folder / SECRET} exists; a new key would make old answers unreadable, so give a new folder")
-    secret, keys = make_keys(public.parameters, public.turns)
-    atomic_write_bytes(folder / SECRET, secret)
-    (folder / SECRET).chmod(0o600)
-    for name, data in keys.items():
-        atomic_write_bytes(folder / f"{name}.key", data)
-    atomic_write_text(folder / PUBLIC, public.to_json())
-    atomic_write_text(folder / "id", secrets.token_hex(16))
-    return folder
+    with KeysFolder.create(folder) as made:
+        secret, keys = make_keys(public.parameters, public.turns)
+        files = {f"{name}.key": data for name, data in keys.items()}
+        texts = {PUBLIC: public.to_json(), "id": secrets.token_hex(16)}
+        write_together(made.path, {SECRET: secret, **files, **texts}, secret=[SECRET])
+    return made.home
 
 
 def load_secret(folder: str | Path) -> tuple[Public, bytes, dict[str, bytes], str]:
     """``(public, secret key, evaluation keys, name of the key)`` of a client's folder."""
     folder = Path(folder)
+    finish_exchange(folder)
     try:
         keys = {name: (folder / f"{name}.key").read_bytes() for name in ("relin", "galois")}
         secret, name = (folder / SECRET).read_bytes(), read_text(folder / "id", what="name of a key").strip()

@@ -19,6 +19,7 @@ Role = Literal["weight", "signed", "unsigned"]
 _EMA = 0.99  # of the range of activations that ``ste`` follows
 _EWGS = 1e-3  # the paper derives it from the curvature; a constant of this size is its own simple variant
 _TINY = 1e-8
+_SAMPLES = 50_000  # values that the start of a step is found on
 
 
 class _PassThrough(torch.autograd.Function):
@@ -230,7 +231,8 @@ class LearnedStep(FakeQuantiser):
     """The step between two values is learnt by its gradient (LSQ, arXiv 1902.08153, equations 1 to 3).
 
     d q / d s is ``round(x / s) - x / s`` within the range and its end outside, times 1 / sqrt(N high) as in section
-    2.2. The start is 2 mean|x| / sqrt(high).
+    2.2. The paper starts at 2 mean|x| / sqrt(high), which is far too coarse for weights in 4 bits and takes a long
+    training to leave; chosen here is the step with the least squared error.
     """
 
     delta = 0.0
@@ -241,8 +243,12 @@ class LearnedStep(FakeQuantiser):
 
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> None:
-        """The step of the paper's section 2.1."""
-        self.step.copy_((2 * x.abs().mean() / self.high**0.5).clamp(min=_TINY))
+        """The step with the least squared error, of 48 that reach from all of the range to a fortieth of it."""
+        x = x.detach().float().flatten()
+        peak, some = x.abs().amax(), x[:: max(1, len(x) // _SAMPLES)]
+        steps = (peak / self.high * torch.logspace(0, -1.6, 48, device=x.device)).clamp(min=_TINY)
+        errors = [((some / s).clamp(self.low, self.high).round() * s - some).square().sum() for s in steps]
+        self.step.copy_(steps[int(torch.stack(errors).argmin())])
 
     def forward(self, x: Tensor) -> Tensor:
         """The tensor with the values of few bits."""

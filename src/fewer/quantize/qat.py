@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.core.precision import PRECISIONS
-from fewer.formats.integers import rounded
+from fewer.formats.integers import exact_scales, rounded
+from fewer.formats.ranges import levels
 from fewer.models.running import Forward, call, evaluating
 from fewer.quantize.fake import DoReFa, LearnedStep, LearnedStepOffset, Pact, StraightThrough
 from fewer.quantize.lowbit import low_bit_layers
@@ -106,8 +107,8 @@ def _pairs(model: nn.Module, example: Any, forward: Forward | None) -> dict[str,
 def stored_precision(weight: Tensor) -> str:
     """The smallest precision of storage and kernels that holds a weight as it is, up to rounding of its scale.
 
-    Weights in more values than that, or with values off its grid, stay fp32: a step that was learnt for a whole layer
-    need not be hit by the largest weight of each row.
+    Weights in more values than that, or with values off its grid, stay fp32. A step that was learnt for a whole layer
+    need not be hit by the largest weight of each row, which int4 can say and int8 cannot.
 
     Examples
     --------
@@ -115,6 +116,8 @@ def stored_precision(weight: Tensor) -> str:
     ('int4', 'fp32')
     """
     matrix = weight.detach().float().flatten(1)
+    if exact_scales(matrix, range(levels(4), 0, -1)) is not None:
+        return "int4"
     for precision in sorted((p for p in PRECISIONS.values() if p.is_integer), key=lambda p: p.bits):
         if torch.allclose(rounded(matrix, precision.name), matrix, rtol=1e-6, atol=1e-9):
             return precision.name

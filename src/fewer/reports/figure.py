@@ -215,19 +215,23 @@ def name_axes(axes: Axes, x: str, y: str = "") -> None:
         )
 
 
+_DECADES = (-300.0, 300.0)
+"""What an axis can show; numbers beyond come from damaged reports alone."""
+
+
 def log_axis(axis: Axis, values: Iterable[float]) -> bool:
     """Make an axis logarithmic over the positive values; return False (and leave it linear) if there are none.
 
     A logarithmic axis cannot show 0: the caller leaves zeros out and says so.
     """
-    positive = np.asarray([value for value in values if value > 0], dtype=float)
+    positive = np.asarray([value for value in values if 0 < value < float("inf")], dtype=float)
     if positive.size == 0:
         axis.axes.set(**{f"{axis.axis_name}lim": (0, 1)})  # type: ignore[attr-defined]
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         return False
-    low, high = np.log10(positive.min()), np.log10(positive.max())
+    low, high = np.clip(np.log10([positive.min(), positive.max()]), _DECADES[0] + 1, _DECADES[1] - 1)
     margin = max(0.06 * (high - low), 0.08)
-    low, high = low - margin, high + margin
+    low, high = max(low - margin, _DECADES[0]), min(high + margin, _DECADES[1])
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]
     axis.axes.set(**{f"{axis.axis_name}lim": (10**low, 10**high)})  # type: ignore[attr-defined]
     decades = high - low

@@ -138,7 +138,8 @@ class EmbedJob:
 
             from fewer.models.spec import load_model
 
-            for name, tensor in load_model(self.model).model.state_dict().items():
+            model = self.model if isinstance(self.model, torch.nn.Module) else load_model(self.model).model
+            for name, tensor in model.state_dict().items():
                 plain = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
                 digest.update(name.encode() + plain.numpy().tobytes())
         return digest.hexdigest()

@@ -11,7 +11,8 @@ from urllib.parse import quote
 from PIL import Image
 
 from fewer.core.errors import FewerError, near_match
-from fewer.core.files import atomic_write_text, explain_os_error
+from fewer.core.files import atomic_write_text, explain_os_error, flush_file
+from fewer.core.reading import check_ordinary
 from fewer.selection.cvat import write_cvat
 from fewer.selection.plan import Asked
 
@@ -30,6 +31,7 @@ DESCRIPTION = "images that fewer select chose for annotation, the most useful fi
 def can_open(path: Path) -> bool:
     """Whether a file is there and begins as an image does."""
     try:
+        check_ordinary(path)
         with Image.open(path):
             return True
     except Exception:  # a broken file can make a decoder raise anything
@@ -120,12 +122,13 @@ def _sizes(queue: Sequence[Asked], root: Path) -> list[tuple[str, int, int]]:
 
 def _folder(queue: Sequence[Asked], root: Path, folder: Path) -> Path:
     try:
-        for asked in queue:
+        for place, asked in enumerate(queue):
             target = folder / "images" / asked.name
             target.parent.mkdir(parents=True, exist_ok=True)
             if not target.exists():
-                temporary = target.with_name(f".{target.name}.tmp")
+                temporary = target.with_name(f".{place}.tmp")  # short: names may be as long as they can be
                 shutil.copyfile(root / asked.name, temporary)
+                flush_file(temporary)
                 temporary.replace(target)
         (folder / "masks").mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from fewer.core.errors import FewerError
-from fewer.core.files import explain_os_error, files_below
-from fewer.core.reading import map_array, parse_json, read_bytes, read_member, refusing
+from fewer.core.files import explain_os_error, files_below, real_path
+from fewer.core.reading import check_ordinary, map_array, parse_json, read_bytes, read_member, refusing
 from fewer.data.images import SUFFIXES
 from fewer.selection.cvat import read_cvat
 
@@ -72,7 +72,7 @@ class Names:
 
     def __init__(self, names: Sequence[str], *, by_stem: bool = False, root: Path | None = None) -> None:
         self.by_stem = by_stem
-        self.roots = [] if root is None else [f"{place.as_posix()}/" for place in (root, root.resolve())]
+        self.roots = [] if root is None else [f"{place.as_posix()}/" for place in (root, real_path(root))]
         self.exact = set(names)
         self.ends: dict[str, list[str]] = defaultdict(list)
         for name in names:
@@ -343,6 +343,7 @@ def _masks(folder: Path, root: Path, names: Sequence[str]) -> Iterable[tuple[str
 def _mask_size(path: Path) -> tuple[int, int]:
     from PIL import Image
 
+    check_ordinary(path)
     try:
         if path.suffix.lower() == ".npy":
             shape = map_array(path).shape

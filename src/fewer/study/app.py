@@ -12,6 +12,7 @@ from fastapi import FastAPI, Form, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from fewer.core.errors import FewerError
+from fewer.core.files import real_path
 from fewer.reports.templating import template_environment
 from fewer.study.answers import read_answer
 from fewer.study.export import rater_data
@@ -177,8 +178,8 @@ class _Pages:
         name = self.store.may_see(found[0], image) if found else None
         if name is None:
             return self.error("there is no such image for you", 404)
-        root = (self.store.folder if name.startswith(":") else self.store.images).resolve()
-        path = (root / name.removeprefix(":")).resolve()
+        root = real_path(self.store.folder if name.startswith(":") else self.store.images)
+        path = real_path(root / name.removeprefix(":"))
         if root not in path.parents or not path.is_file():
             return self.error(f"the image {Path(name).name} is not there any more; tell the owner of the study", 404)
         kind = _TYPES.get(path.suffix.lower())

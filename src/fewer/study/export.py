@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fewer.core.errors import FewerError, near_match
-from fewer.core.files import atomic_write_text
-from fewer.core.reading import read_json
+from fewer.core.reading import parse_json, read_json, refusing
+from fewer.core.staging import write_together
 from fewer.study.pathway import Pathway
 from fewer.study.scores import Votes
 from fewer.study.store import Store
@@ -24,6 +24,15 @@ SELECT r.name AS rater, i.form, m.file AS image, o.file AS other, i.question, i.
 FROM answers a JOIN items i ON i.id = a.item JOIN raters r ON r.id = a.rater JOIN images m ON m.id = i.image
 LEFT JOIN images o ON o.id = i.other
 """
+
+
+_HOLDS: dict[str, dict[str, type]] = {
+    "pathway": {"description": str, "conclusion": str},
+    "acr": {"level": int},
+    "pair": {"better": object},
+    "yes-no": {"answer": object},
+}
+"""What an answer holds, by its form."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +53,16 @@ class Exported:
 
 def answers_of(store: Store, rater: str | None = None) -> list[dict[str, Any]]:
     """All answers in the order in which they came, or those of one rater."""
+    restore = "restore it from a backup"
     where, values = (" WHERE r.name = ?", (rater,)) if rater else ("", ())
     found = []
     for row in store.rows(_QUERY + where + " ORDER BY a.created, a.item", *values):
         plain = {key: row[key] for key in row.keys() if key != "answer"}  # noqa: SIM118
-        found.append({**plain, "answer": json.loads(row["answer"])})
+        with refusing(f"an answer in {store.path}", restore):
+            answer = parse_json(row["answer"], "an answer")
+            if any(not isinstance(answer[key], kind) for key, kind in _HOLDS[row["form"]].items()):
+                raise ValueError(f"it is none of the form {row['form']}")
+            found.append({**plain, "answer": answer})
     return found
 
 
@@ -106,16 +120,25 @@ def export_study(store: Store, out: str | Path, rater: str | None = None) -> Exp
         Write all of one rater into ``RATER.json`` instead.
     """
     out = Path(out)
-    if rater is not None:
-        data = rater_data(store, rater)
-        out.mkdir(parents=True, exist_ok=True)
-        name = f"{data['rater']}.json"
-        atomic_write_text(out / name, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-        return Exported(out, {name: len(data["answers"])})
+    texts, rows = _texts(store) if rater is None else _text_of(store, rater)
     out.mkdir(parents=True, exist_ok=True)
+    write_together(out, texts)
+    return Exported(out, rows)
+
+
+def _text_of(store: Store, rater: str) -> tuple[dict[str, str], dict[str, int]]:
+    data = rater_data(store, rater)
+    name = f"{rater}.json"
+    if name != Path(name).name:
+        raise FewerError(f"the name of the rater {rater!r} is no name of a file")
+    return {name: json.dumps(data, indent=1, ensure_ascii=False) + "\n"}, {name: len(data["answers"])}
+
+
+def _texts(store: Store) -> tuple[dict[str, str], dict[str, int]]:
+    """Contents and rows by the name of the file."""
     answers = answers_of(store)
     pathways = [pathway.to_dict() for pathway in pathways_of(store)]
-    atomic_write_text(out / "pathways.json", json.dumps(pathways, indent=1, ensure_ascii=False) + "\n")
+    texts = {"pathways.json": json.dumps(pathways, indent=1, ensure_ascii=False) + "\n"}
     rows = {"pathways.json": len(pathways)}
     tables = {"votes.csv": ("acr", "level"), "pairs.csv": ("pair", "better"), "yes-no.csv": ("yes-no", "answer")}
     columns = ("rater", "image", "other", "question", "gold", "repeat_of", "created", "seconds")
@@ -127,9 +150,9 @@ def export_study(store: Store, out: str | Path, rater: str | None = None) -> Exp
         for row in of:
             cells = [row[column] for column in columns]
             table.writerow(["" if cell is None else cell for cell in cells] + [row["answer"][key]])
-        atomic_write_text(out / name, text.getvalue())
+        texts[name] = text.getvalue()
         rows[name] = len(of)
-    return Exported(out, rows)
+    return texts, rows
 
 
 def read_pathways(path: str | Path) -> list[Pathway]:

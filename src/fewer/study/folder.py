@@ -37,13 +37,13 @@ class StudyFolder(MarkedFolder):
             When it holds a study or something else, or cannot be made.
         """
         study = cls(path)
-        if (study.home / FILE).exists():
-            raise FewerError(
-                f"{path} holds a study already, and its answers are never overwritten; choose another folder"
-            )
         study.look()
         study.hold()
         with study.taking_over():
             study.settle()
+            if (study.home / FILE).exists():
+                raise FewerError(
+                    f"{path} holds a study already, and its answers are never overwritten; choose another folder"
+                )
             study.begin()
         return study

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_bytes, atomic_write_text
+from fewer.core.files import atomic_write_bytes, real_path
 from fewer.core.reading import read_text
 from fewer.data.decode import read_image
 from fewer.data.distortions.truth import Applied, distort, family
-from fewer.data.images import list_images
+from fewer.data.images import list_images, printable, why_no_name
 from fewer.study.folder import CODES, StudyFolder
 from fewer.study.settings import StudySettings
 from fewer.study.store import Store, secret_hash
@@ -125,7 +125,7 @@ def new_study(
     """
     folder, images = Path(folder), Path(images)
     settings = settings or StudySettings()
-    with StudyFolder.create(folder):
+    with StudyFolder.create(folder) as study, study.together():  # a study without its codes would be of no use
         files, skipped = _usable(images, folder)
         names = [path.relative_to(images).as_posix() for path in files]
         scores, gold = dict(scores or {}), dict(gold or {})
@@ -135,13 +135,13 @@ def new_study(
                 raise FewerError(f"the table of {what} names {unknown[0]}, which is no readable image of {images}")
         if "pair" in settings.forms and len(names) < 2:
             raise FewerError("pairs need at least two images")
-        store = Store.create(folder, images, settings)
+        store = Store.create(study.path, images, settings)
         try:
             codes = _fill(store, files, names, scores, gold)
         finally:
             store.close()
-        atomic_write_text(folder / CODES, "rater,code\n" + "".join(f"{name},{code}\n" for name, code in codes))
-        (folder / CODES).chmod(0o600)
+        text = "rater,code\n" + "".join(f"{name},{code}\n" for name, code in codes)
+        atomic_write_bytes(study.path / CODES, text.encode(), 0o600)
     return Made(folder, len(names), settings.raters, tuple(skipped))
 
 
@@ -169,13 +169,17 @@ def _fill(
 def _usable(images: Path, folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
     files, skipped = [], []
     for path in list_images(images):
-        if folder.resolve() in path.resolve().parents:  # reference images of an older study
+        if real_path(folder) in real_path(path).parents:  # reference images of an older study
+            continue
+        name = path.relative_to(images).as_posix()
+        if reason := why_no_name(name):
+            skipped.append((str(printable(name)), reason))
             continue
         try:
             read_image(path)
             files.append(path)
         except Exception as error:  # a broken file can make a decoder raise anything
-            skipped.append((path.relative_to(images).as_posix(), str(error) or type(error).__name__))
+            skipped.append((name, str(error) or type(error).__name__))
     if not files:
         raise FewerError(f"none of the {len(skipped)} images in {images} can be read")
     return files, skipped

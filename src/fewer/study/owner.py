@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError
+from fewer.core.reading import refusing
 from fewer.reports.page import Page, Section, Table, Tile
 from fewer.study.export import answers_of, pathways_of, votes_of
 from fewer.study.pathway import check_texts
@@ -65,7 +66,17 @@ def status(store: Store) -> Status:
     """Count, score and check what a study has so far.
 
     Gold images and repeats are judged by levels: those of the form acr, and those that the conclusions of texts say.
+
+    Raises
+    ------
+    FewerError
+        When the study is damaged.
     """
+    with refusing(str(store.path), "restore it from a backup"):
+        return _status(store)
+
+
+def _status(store: Store) -> Status:
     answers = answers_of(store)
     pathways = pathways_of(store)
     flags = check_texts(pathways)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 import sqlite3
 import threading
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from fewer.core.errors import FewerError
+from fewer.core.files import real_path
+from fewer.core.folder import finish_exchange
 from fewer.study.folder import FILE
 from fewer.study.settings import StudySettings
 
@@ -99,12 +102,10 @@ class Store:
         self.folder, self.clock = Path(folder), clock
         self.path = self.folder / FILE
         self._local = threading.local()
+        finish_exchange(self.folder)
         if not self.path.is_file():
             raise FewerError(f"{folder} holds no study; make one: fewer study new {folder} --images PHOTOS")
-        try:
-            version = self.meta("version")
-        except sqlite3.DatabaseError as error:
-            raise FewerError(f"{self.path} is no study ({error}); restore it from a backup") from None
+        version = self.meta("version")
         if version != str(SCHEMA_VERSION):
             raise FewerError(f"{self.path} has the version {version}, this fewer reads {SCHEMA_VERSION}")
         self.settings = StudySettings.read(self.meta("settings"))
@@ -113,16 +114,16 @@ class Store:
     @classmethod
     def create(cls, folder: Path, images: Path, settings: StudySettings) -> Store:
         """Make an empty store; the caller has made sure that there is none."""
+        os.close(os.open(folder / FILE, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with sqlite3.connect(folder / FILE) as connection:
             connection.executescript("PRAGMA journal_mode=WAL;" + _SCHEMA)
             facts = {
                 "version": str(SCHEMA_VERSION),
                 "settings": json.dumps(settings.model_dump()),
-                "images": str(images.resolve()),
+                "images": str(real_path(images)),
             }
             connection.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
         connection.close()
-        (folder / FILE).chmod(0o600)
         return cls(folder)
 
     @property
@@ -156,8 +157,17 @@ class Store:
         connection.execute("COMMIT")
 
     def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
-        """All rows of a query."""
-        return self.connection.execute(query, values).fetchall()
+        """All rows of a query.
+
+        Raises
+        ------
+        FewerError
+            When the file is damaged, or stays in use by another process.
+        """
+        try:
+            return self.connection.execute(query, values).fetchall()
+        except (sqlite3.Error, OverflowError) as error:
+            raise FewerError(f"{self.path} cannot be read ({error}); restore it from a backup") from error
 
     def meta(self, key: str) -> str:
         """A fact of the study; empty when it is absent."""

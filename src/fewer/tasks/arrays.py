@@ -6,6 +6,7 @@ For whoever has inputs and targets of one shape. A task with files of its own, p
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_text
+from fewer.core.files import atomic_write_bytes, atomic_write_text
 from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.tasks.folders import check_out, device_of, make_folder
@@ -236,7 +237,9 @@ class ArrayTask(Task):
         check_out(out, ("predictions.npz",), overwrite or resume)
         found = self._arrays(inputs)
         outputs = self._outputs(self._loaded(run).model.to(device_of(device)), found.inputs)
-        np.savez(make_folder(out) / "predictions.npz", outputs=outputs, names=np.array(list(found.names), dtype=str))
+        buffer = io.BytesIO()
+        np.savez(buffer, outputs=outputs, names=np.array(list(found.names), dtype=str))
+        atomic_write_bytes(make_folder(out) / "predictions.npz", buffer.getvalue())
         return Measured({"rows": float(len(outputs))}, f"in {Path(out) / 'predictions.npz'}")
 
     def images(self, loaded: LoadedModel, folder: str | Path, count: int, *, part: str, seed: int) -> Any:

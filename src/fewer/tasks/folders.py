@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewer.core.errors import FewerError
-from fewer.core.files import explain_os_error
+from fewer.core.files import explain_os_error, refuse_links
+from fewer.core.staging import NEXT, Staging
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["check_out", "device_of", "make_folder", "pictures_and_masks", "pictures_of"]
+__all__ = ["check_out", "device_of", "make_folder", "pictures_and_masks", "pictures_of", "results_aside"]
 
 _IMAGES = ("images", "imagesTr", "image", "img", "imgs")
 _MASKS = ("masks", "labels", "labelsTr", "mask", "label", "annotations", "segmentations", "gt")
@@ -84,6 +85,45 @@ def make_folder(folder: str | Path) -> Path:
     except OSError as error:
         raise explain_os_error(error, Path(folder), "make the folder") from None
     return Path(folder)
+
+
+def results_aside(folder: Path, inner: Sequence[str], anew: bool, resume: bool) -> Staging | None:
+    """Where results are made that replace others, which stay until all of the new ones are there; else None.
+
+    An exchange that was interrupted is carried on first.
+
+    Parameters
+    ----------
+    folder
+        Of the results.
+    inner
+        Folders in it that are written to as well; none of them may be a link.
+    anew
+        Whether results that are there are to be replaced.
+    resume
+        Whether work that was interrupted goes on; with ``anew``, work starts anew where none was.
+
+    Raises
+    ------
+    FewerError
+        When a link would lead what is written to another place.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> results_aside(Path(tempfile.mkdtemp()), [], anew=False, resume=False) is None
+    True
+    """
+    refuse_links(folder, {*inner, NEXT})
+    staging = Staging(folder)
+    if staging.complete():
+        staging.carry_on()
+    if not (resume and staging.exists()):
+        staging.discard()
+        if not anew:
+            return None
+    staging.begin()
+    return staging
 
 
 def device_of(name: str) -> torch.device:

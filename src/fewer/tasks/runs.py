@@ -72,6 +72,8 @@ class Training(Generic[P, R]):
         Writes model and report into the run folder.
     what
         What the work is called in messages.
+    ends
+        The file of the run that is written last: where it is, the work is finished.
     """
 
     task: str
@@ -80,6 +82,7 @@ class Training(Generic[P, R]):
     fit: Callable[[P, Path | None], R]
     save: Callable[[RunFolder, P, R], None]
     what: str = "training"
+    ends: str = "report_json"
 
 
 def plain_settings(settings: Any) -> dict[str, Any]:
@@ -115,7 +118,8 @@ def carry_out(training: Training[P, R], settings: Any, order: Order) -> R:
         if order.out is not None:
             made = RunFolder.create(order.out, overwrite=order.overwrite, resume=order.resume)
             run = stack.enter_context(made)
-            if order.resume and run.has("report_json"):
+            if order.resume and run.has(training.ends):
+                stack.close()  # new content that a kill has left complete comes into its place
                 raise FewerError(f"the {training.what} in {order.out} is finished; give --overwrite to do it again")
         plan = training.plan()
         for line in plan.lines():

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewer.core.files import real_path
 from fewer.models.running import input_dtype
 from fewer.timing.peers import Peer, missing_extra
 from fewer.timing.process import prepare_in_process
@@ -85,12 +86,12 @@ class Workshop:
     def extra_job(self, target: Any, precision: str, threads: int) -> Job:
         """A job that runs any callable, or a run folder, on the same inputs."""
         if isinstance(target, RuntimeFile):
-            return Job(target.runtime, precision, threads, self.inputs, path=str(target.path.resolve()))
+            return Job(target.runtime, precision, threads, self.inputs, path=str(real_path(target.path)))
         if isinstance(target, AcceleratedRun):
-            run = str(target.path.resolve())
+            run = str(real_path(target.path))
             return Job("extra", precision, threads, self.inputs, run=run, accelerated=True)
         if isinstance(target, Path):
-            return Job("extra", precision, threads, self.inputs, run=str(target.resolve()))
+            return Job("extra", precision, threads, self.inputs, run=str(real_path(target)))
         return self._sent("extra", precision, threads, target)
 
     def _sent(self, runtime: str, precision: str, threads: int, target: Any) -> Job:

@@ -71,11 +71,12 @@ def is_pinned(pin: bool) -> bool:
     return pin and sys.platform.startswith("linux")
 
 
-def check_threads(threads: Sequence[int] | None) -> list[int]:
+def check_threads(threads: Sequence[int] | int | None) -> list[int]:
     """The thread settings, checked against the CPUs at hand; None takes 1 and all of them."""
     most = usable_cores()
     if threads is None:
         return list(dict.fromkeys([1, most]))
+    threads = [threads] if isinstance(threads, int) else threads
     chosen = list(dict.fromkeys(int(n) for n in threads))
     if not chosen or min(chosen) < 1:
         raise FewerError(f"threads must be numbers from 1 to {most}; got {list(threads)}")

@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import Unpack
+
 from fewer.core.allocation.allocate import Allocation
 from fewer.core.budget import parse_budgets
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
+from fewer.core.files import real_path
+from fewer.core.options import RunOptions, split_options
 from fewer.core.plan import Plan
-from fewer.core.progress import Progress, timed, usual_progress
+from fewer.core.progress import timed, usual_progress
+from fewer.core.reading import read_bytes
 from fewer.core.run import RunFolder
 from fewer.engine.apply import apply_options
 from fewer.engine.evidence import Evidence
@@ -29,6 +34,9 @@ from fewer.models.trust import Trust, trusting
 
 __all__ = ["apply"]
 
+_CARRIED = ("config", "curves")
+"""What another folder needs of the run, so that plans can be made there as well."""
+
 
 def apply(
     run: str | Path,
@@ -36,13 +44,13 @@ def apply(
     *,
     model: Any = None,
     images: Any = None,
-    progress: Progress | None = None,
-    command: str | None = None,
+    out: str | Path | None = None,
     forward: Forward | None = None,
     trust: Trust = False,
     device: str | None = None,
+    **options: Unpack[RunOptions],
 ) -> CompressedRun:
-    """Make the model of a plan, and write it and its report into the run folder.
+    """Make the model of a plan, and write it and its report into the run folder, or into another.
 
     Parameters
     ----------
@@ -52,12 +60,18 @@ def apply(
         A plan, its file, or None for the folder's ``plan.json``.
     model, images
         By default those that the run's ``config.toml`` names; needed when they were Python objects.
-    progress, command, forward
+    out
+        Another run folder for the result; curves and configuration come along. By default the folder of the run.
+    forward
         As for :func:`fewer.compress`.
     trust
         Run the Python file that the run names its model by: True, or the file; see :func:`fewer.load`.
     device
         Where the work is done, ``cpu``, ``cuda:0`` or any other of torch; by default where the run was sensed.
+    **options
+        ``overwrite`` and ``resume`` say what to do with a run that is in ``out``: it stays whole until the new one is
+        complete; or its files are kept and those of this one replace them. ``progress`` and ``command`` are as for
+        :func:`fewer.compress`.
 
     Raises
     ------
@@ -69,15 +83,17 @@ def apply(
     >>> import fewer
     >>> fewer.apply("run/", fewer.plan("run/", "weights=40%"))  # doctest: +SKIP
     """
-    progress = progress or usual_progress()
-    with RunFolder.edit(run) as folder:
-        curves, config = folder.read_curves(), folder.read_config()
+    own, _ = split_options("apply", options, (*RunOptions.__annotations__,), ())
+    progress = own.get("progress") or usual_progress()
+    with _target(run, out, bool(own.get("overwrite")), bool(own.get("resume"))) as folder:
+        source = folder if folder.home == Path(run) else RunFolder.open(run)
+        curves, config = source.read_curves(), source.read_config()
         if plan is None:
-            plan = folder.read_plan()
+            plan = source.read_plan()
         elif not isinstance(plan, Plan):
             plan = Plan.load(plan)
         choice = plan.choice(curves)
-        settings = _settings(folder, config, plan, device)
+        settings = _settings(source, config, plan, device)
         timings: dict[str, float] = {}
         with progress.stage("match", None) as stage, timed(timings, "match"):
             with trusting(trust):
@@ -86,30 +102,41 @@ def apply(
             prepared = prepare(named, shown, settings, forward, read_reorderings(curves.meta.get("reorderings", ())))
             stage.advance()
         settings = _as_sensed(prepared, settings, curves, run)
-        options = {c.unit.name: c.options for c in curves.curves}
+        known = {c.unit.name: c.options for c in curves.curves}
         chosen = {c.unit.name: c.options[k] for c, k in zip(curves.curves, choice, strict=True)}
         with timed(timings, "apply"):
             tokens = curves.meta.get("tokens")
-            compressed, masks = apply_options(Work(prepared, settings, progress), options, chosen, tokens=tokens)
+            compressed, masks = apply_options(Work(prepared, settings, progress), known, chosen, tokens=tokens)
         evidence = Evidence(
             prepared=prepared,
             settings=settings,
-            sensed=Sensed(curves, options, [], None, {"passes": 0, "seconds": 0.0}),
+            sensed=Sensed(curves, known, [], None, {"passes": 0, "seconds": 0.0}),
             plan=plan,
             allocation=Allocation(choice, plan.cost, plan.distortion),
             model=compressed,
             masks=masks,
             budgets=list(parse_budgets(plan.budgets)) if plan.budgets else [],
             timings=timings,
-            command=command,
+            command=own.get("command"),
             quality=quality_of(prepared.loaded, config.get("labelled")),
         )
         result = report_on(evidence, None, progress)
         with folder.together():
+            if source is not folder:
+                for name in _CARRIED:
+                    folder.write_bytes(name, read_bytes(source.file(name), 2**30))
             save_run(folder, result, {})
         folder.log("applied", distortion=result.report.verdict.distortion)
         result.folder = folder.home
         return result
+
+
+def _target(run: str | Path, out: str | Path | None, overwrite: bool, resume: bool) -> RunFolder:
+    """The folder that is written to: that of the run, or another."""
+    if out is None or real_path(out) == real_path(run):
+        return RunFolder.edit(run)
+    RunFolder.open(run).read_curves()  # before another folder is made
+    return RunFolder.create(out, overwrite=overwrite, resume=resume)
 
 
 def _settings(folder: RunFolder, config: dict[str, Any], plan: Plan, device: str | None) -> Settings:

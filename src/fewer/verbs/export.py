@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError, near_match
-from fewer.core.files import explain_os_error
+from fewer.core.files import explain_os_error, flush_file
 from fewer.core.run import RunFolder
 from fewer.data.calibration import as_calibration
 from fewer.data.preprocess import Preprocess
@@ -153,6 +153,7 @@ def export(
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}{path.suffix}")
     try:
         integers, difference, unsure = _write(to, model, example, temporary, low, shown, known)
+        flush_file(temporary)
         temporary.replace(path)
     except OSError as error:
         raise explain_os_error(error, path) from None

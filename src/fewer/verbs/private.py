@@ -64,22 +64,38 @@ def private_compile(
     """
     import torch
 
-    from fewer.core.progress import SILENT
-    from fewer.models.spec import load_model
-    from fewer.private.adapt import adapt
+    from fewer.models.spec import load_untouched
     from fewer.private.cheapen import check_budget
-    from fewer.private.compile import approximate_activations, levels_of, pack_layers
-    from fewer.private.keys import check_out, save_circuit
-    from fewer.private.network import read_network, run_chain
-    from fewer.private.security import parameters_for
+    from fewer.private.folder import CircuitFolder
+    from fewer.private.keys import save_circuit
 
     if steps < 0:
         raise FewerError(f"steps of teaching are 0 or more, not {steps}")
     if budget is not None:
         check_budget(budget)
-    check_out(out, overwrite)
-    loaded = load_model(model)
-    x = images if isinstance(images, torch.Tensor) else _images(images, loaded)
+    with CircuitFolder.create(out, overwrite=overwrite) as folder:
+        loaded = load_untouched(model)
+        loaded.model.eval()
+        x = images if isinstance(images, torch.Tensor) else _images(images, loaded)
+        circuit, parameters, facts = _compiled(loaded, x, degree, steps, budget, seed, progress)
+        fits = len(loaded.mean) == x.shape[1]  # a module of one's own says nothing of how its images are made
+        mean, std = (loaded.mean, loaded.std) if fits else ((0.0,) * x.shape[1], (1.0,) * x.shape[1])
+        save_circuit(folder.path, circuit, parameters, loaded.name, mean, std)
+    return {"circuit": str(out), **facts}
+
+
+def _compiled(
+    loaded: Any, x: Any, degree: int, steps: int, budget: str | None, seed: int, progress: Any
+) -> tuple[Any, Any, dict[str, Any]]:
+    """The circuit of a network, its parameters, and what is told of it."""
+    import torch
+
+    from fewer.core.progress import SILENT
+    from fewer.private.adapt import adapt
+    from fewer.private.compile import approximate_activations, levels_of, pack_layers
+    from fewer.private.network import read_network, run_chain
+    from fewer.private.security import parameters_for
+
     layers = read_network(loaded.model, x[:1])
     chain, names = approximate_activations(layers, x, degree)
     if steps:
@@ -94,22 +110,21 @@ def private_compile(
         said = np.concatenate([circuit.run(part.numpy()).argmax(1) for part in x[:_JUDGED].split(20)])
     with torch.no_grad():
         wanted = loaded.model(x[: len(said)]).argmax(1).numpy()
-    agreement = float((said == wanted).mean())
-    fits = len(loaded.mean) == x.shape[1]  # a module of one's own says nothing of how its images are made
-    mean, std = (loaded.mean, loaded.std) if fits else ((0.0,) * x.shape[1], (1.0,) * x.shape[1])
-    save_circuit(out, circuit, parameters, loaded.name, mean, std)
-    return {
-        "circuit": str(out),
-        "levels": circuit.levels,
-        "ring": parameters.degree,
-        "modulus_bits": sum(parameters.bits),
-        "security": "128 bits",
-        "ciphertexts": circuit.input_ciphertexts,
-        "operations": {f"{i} {s.name}": s.counts() for i, s in enumerate(circuit.steps)},
-        "agreement": agreement,
-        "images": len(said),
-        **more,
-    }
+    return (
+        circuit,
+        parameters,
+        {
+            "levels": circuit.levels,
+            "ring": parameters.degree,
+            "modulus_bits": sum(parameters.bits),
+            "security": "128 bits",
+            "ciphertexts": circuit.input_ciphertexts,
+            "operations": {f"{i} {s.name}": s.counts() for i, s in enumerate(circuit.steps)},
+            "agreement": float((said == wanted).mean()),
+            "images": len(said),
+            **more,
+        },
+    )
 
 
 def _cheaper(

@@ -30,7 +30,9 @@ def report(run: str | Path) -> Path:
     """
     folder = RunFolder.open(run)
     if not folder.has("report_json"):
-        raise FewerError(f"{run} has no report yet; make one with: fewer apply {run}")
+        if folder.has("curves"):
+            raise FewerError(f"{run} has no report yet; make one with: fewer apply {run}")
+        raise FewerError(f"{run} has no report; reports come from fewer compress, apply, train and adapt")
     text = folder.read_text("report_json")
     if is_page(text):
         return folder.write_text("report_html", Page.from_json(text).to_html())

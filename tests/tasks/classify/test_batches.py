@@ -78,6 +78,16 @@ def test_a_batch_depends_on_seed_and_step_alone(augment: str) -> None:
     assert torch.equal(first.held, torch.from_numpy(COLOUR).permute(0, 3, 1, 2))  # nothing is changed in place
 
 
+def test_what_does_not_fit_into_memory_is_read_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def made() -> Augmented:
+        return Augmented(data(ArrayPictures(COLOUR)), np.arange(7), SAME, TrainSettings(batch=4), Silent())
+
+    held = made()
+    monkeypatch.setattr("fewer.tasks.classify.batches.HELD", 10)
+    small = made()
+    assert small.held is None and torch.equal(small.batch(2)[0], held.batch(2)[0])
+
+
 def test_bytes_and_decoded_images_make_the_same_batches() -> None:
     settings = TrainSettings(batch=4)
     fast = Augmented(data(ArrayPictures(COLOUR)), np.arange(7), SAME, settings, Silent())

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import fewer
 from fewer.core.errors import FewerError
 from fewer.formats.integers import rounded
 from fewer.models.artefact import save_artefact
+from fewer.models.options import load_checkpoint
 from fewer.models.spec import load_model
 from fewer.models.trust import trusting
 from fewer.tasks.classify import training
+from fewer.tasks.classify.networks import build
 from tests.support.tiny_tasks import TINY
 
 STEPS = {"steps": 6, "every": 3, "batch": 8, "learning_rate": 0.01, "augment": "none"}
@@ -188,6 +191,28 @@ def test_a_file_of_weights_is_a_start(photos: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(FewerError, match="neither a run folder nor a file"):
         fewer.train(photos, init=str(tmp_path / "nothing.pth"), **how)
+
+
+def test_published_weights_of_an_old_torch_are_a_start(tmp_path: Path) -> None:
+    net = build("resnet20", num_classes=10)
+    state = {f"module.{name}": value for name, value in net.state_dict().items() if "num_batches" not in name}
+    torch.save({"state_dict": state, "best_prec1": 91.7}, tmp_path / "resnet20.th")
+    again = load_checkpoint(build("resnet20", num_classes=10), tmp_path / "resnet20.th")
+    assert torch.equal(again.conv1.weight, net.conv1.weight)
+
+
+@pytest.mark.parametrize("quantiser", ["lsq", "lsq+", "ewgs"])
+def test_a_step_that_was_learnt_for_a_layer_is_stored_in_four_bits(
+    photos: Path, tmp_path: Path, quantiser: str
+) -> None:
+    how = {"network": network(photos), "bits": "w4a4", "quantiser": quantiser, "edges": "same", **STEPS}
+    with trusting(True):
+        done = fewer.train(photos, out=tmp_path / "run", **how)
+        again = fewer.load(tmp_path / "run")
+    assert {unit["precision"] for unit in done.units} == {"int4"}
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in done.model.state_dict().items())
+    stored = load_file(tmp_path / "run" / "model.safetensors")
+    assert sum(name.endswith("@values") for name in stored) == len(done.units)
 
 
 def test_ranges_that_were_trained_are_exported_without_images(photos: Path, tmp_path: Path) -> None:

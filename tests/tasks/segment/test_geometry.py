@@ -95,6 +95,8 @@ def test_a_mask_outside_of_its_image_is_refused() -> None:
         (np.diag([1, 1, np.nan, 1]), "not finite"),
         (np.array([[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]), "right angles"),
         (np.diag([3, 3, 2, 1]), "pixdim says"),
+        (np.diag([1e30, 1, 2, 1]), "no scanner"),
+        (np.diag([1, 1e-30, 2, 1]), "no scanner"),
     ],
 )
 def test_a_header_that_is_no_grid_is_refused(tmp_path, matrix, words) -> None:

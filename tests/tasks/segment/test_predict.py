@@ -46,3 +46,26 @@ def test_masks_never_go_among_the_images(disc_run, photos) -> None:
         predict(disc_run, photos, out=photos, overwrite=True)
     with pytest.raises(FewerError, match="no run folder"):
         predict(photos, photos, out=photos.parent / "masks")
+
+
+def test_masks_never_replace_those_that_people_drew(disc_run, disc_data, tmp_path) -> None:
+    shutil.copytree(disc_data, tmp_path / "data")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "data" / "masks").iterdir()}
+    with pytest.raises(FewerError, match="never written over"):
+        predict(disc_run, tmp_path / "data", out=tmp_path / "data" / "masks", overwrite=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "data" / "masks").iterdir()} == before
+
+
+def test_a_name_as_long_as_names_can_be_gets_its_mask(disc_run, disc_data, tmp_path) -> None:
+    (tmp_path / "long").mkdir()
+    name = "a" * 251 + ".png"
+    shutil.copy(disc_data / "images" / "case0.png", tmp_path / "long" / name)
+    assert [path.name for path in predict(disc_run, tmp_path / "long", out=tmp_path / "masks").masks] == [name]
+
+
+def test_old_overlays_stay_beside_new_ones(disc_run, photos, tmp_path) -> None:
+    how = PredictSettings(overlay=True)
+    predict(disc_run, photos, out=tmp_path / "masks", settings=how)
+    (photos / "case1.png").unlink()
+    predict(disc_run, photos, out=tmp_path / "masks", settings=how, overwrite=True)
+    assert {path.stem for path in (tmp_path / "masks" / "overlays").iterdir()} >= {"case0", "case1"}

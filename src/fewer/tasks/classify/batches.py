@@ -38,8 +38,12 @@ class Augmented:
     ) -> None:
         self.data, self.preprocess, self.settings = data, preprocess, settings
         self.crops = min(preprocess.input_size[1:]) >= LARGE and settings.augment == "standard"
-        self.rows, self.held = np.asarray(rows), exact_pixels(data.pictures, np.asarray(rows), preprocess)
-        if self.held is None and len(rows) * 4 * int(np.prod(preprocess.input_size)) <= HELD:
+        self.rows = np.asarray(rows)
+        self.held: Tensor | None = None
+        size = len(self.rows) * int(np.prod(preprocess.input_size))
+        if size <= HELD:
+            self.held = exact_pixels(data.pictures, self.rows, preprocess)
+        if self.held is None and 4 * size <= HELD:
             self.rows, self.held = self._decoded(progress)
         self.labels = torch.from_numpy(data.labels[self.rows])
         self._order: tuple[int, np.ndarray] = (-1, self.rows)
@@ -85,6 +89,9 @@ class Augmented:
         """Some images, as bytes or as numbers."""
         if self.held is not None:
             return self.held[torch.from_numpy(chosen)]
+        pixels = exact_pixels(self.data.pictures, self.rows[chosen], self.preprocess)
+        if pixels is not None:
+            return pixels
         pictures = [to_array(self.data.pictures[int(self.rows[i])], self.preprocess) for i in chosen]
         return torch.from_numpy(np.stack(pictures))
 

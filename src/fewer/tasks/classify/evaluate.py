@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_text
+from fewer.core.files import real_path
 from fewer.core.progress import Progress, Silent
+from fewer.core.staging import write_together
 from fewer.data.decode import to_array
 from fewer.data.preprocess import Preprocess
 from fewer.models.running import evaluating
@@ -67,7 +68,7 @@ def rows_to_judge(data: ClassifyData, loaded: LoadedModel, part: str = "auto") -
     if part != "auto":
         return data.rows(part)
     held = facts_of(loaded, "classify").held
-    if held is not None and Path(held.data).resolve() == data.root.resolve():
+    if held is not None and real_path(held.data) == real_path(data.root):
         names = set(held.names)
         rows = [i for i, name in enumerate(data.names) if name in names]
         if rows:
@@ -173,10 +174,8 @@ def evaluate(
         from fewer.tasks.classify.pages import evaluation_page
 
         page = evaluation_page(f"{classifier.loaded.name} on {opened.root.name}", result, opened, command)
-        folder = make_folder(out)
-        atomic_write_text(folder / "evaluation.csv", result.to_csv())
-        atomic_write_text(folder / "evaluation.html", page.to_html())
-        atomic_write_text(folder / "evaluation.json", result.to_json())
+        texts = {".csv": result.to_csv(), ".html": page.to_html(), ".json": result.to_json()}
+        write_together(make_folder(out), {f"evaluation{suffix}": text for suffix, text in texts.items()})
     return result
 
 

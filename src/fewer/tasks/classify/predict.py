@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_text
+from fewer.core.folder import finish_exchange
 from fewer.core.progress import Progress, Silent
+from fewer.core.reading import read_json, refusing
+from fewer.core.staging import Staging, write_together
 from fewer.data.images import list_images
 from fewer.models.running import evaluating
 from fewer.tasks.classify.dataset import ClassifyData
@@ -22,7 +24,7 @@ from fewer.tasks.classify.model import open_classifier, scores_of
 from fewer.tasks.classify.pictures import FilePictures
 from fewer.tasks.classify.readers import format_of, open_data
 from fewer.tasks.classify.settings import PredictSettings
-from fewer.tasks.folders import check_out, device_of, make_folder
+from fewer.tasks.folders import check_out, device_of, make_folder, results_aside
 
 __all__ = ["Predicted", "predict"]
 
@@ -104,8 +106,11 @@ def predict(
         When model or images cannot be used, or predictions are there already.
     """
     settings = settings or PredictSettings()
-    if resume and all((Path(out) / name).is_file() for name in FILES):
-        return _read(Path(out))
+    folder = Path(out)
+    there = [name for name in FILES if (folder / name).is_file()]
+    if resume and not overwrite and len(there) == len(FILES) and not Staging(folder).exists():
+        finish_exchange(folder)
+        return _read(folder)
     check_out(out, FILES, overwrite or resume)
     classifier = open_classifier(str(run), settings.class_names)
     data = _images(Path(inputs))
@@ -113,6 +118,7 @@ def predict(
     guesses: dict[str, list[tuple[str, float]]] = {}
     skipped: list[tuple[str, str]] = []
     top = min(settings.top, classifier.outputs)
+    aside = results_aside(make_folder(folder), [], overwrite and bool(there), resume)
     with (progress or Silent()).stage("predict", len(data)) as stage, evaluating(model):
         for images, kept in batches_of(data, range(len(data)), classifier.loaded.preprocess, settings.batch, skipped):
             sure, which = scores_of(model, images).softmax(1).topk(top, 1)
@@ -121,10 +127,14 @@ def predict(
                 guesses[data.names[row]] = [(classifier.name(output), value) for output, value in found]
             stage.advance(len(kept))
     if not guesses:
+        if aside is not None:
+            aside.discard()
         raise FewerError(f"none of the {len(data)} images of {inputs} can be read; the first: {skipped[0][1]}")
-    result = Predicted(make_folder(out), guesses, tuple(skipped))
-    atomic_write_text(result.folder / FILES[1], result.to_csv())
-    atomic_write_text(result.folder / FILES[0], json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    result = Predicted(folder, guesses, tuple(skipped))
+    text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n"
+    write_together(folder if aside is None else aside.path, {FILES[1]: result.to_csv(), FILES[0]: text})
+    if aside is not None:
+        aside.commit([])
     return result
 
 
@@ -140,6 +150,9 @@ def _images(place: Path) -> ClassifyData:
 
 
 def _read(folder: Path) -> Predicted:
-    found = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
-    rows = {row["file"]: [(g["class"], g["probability"]) for g in row["guesses"]] for row in found["predictions"]}
-    return Predicted(folder, rows, tuple((row["file"], row["reason"]) for row in found["skipped"]))
+    path = folder / FILES[0]
+    found = read_json(path, 2**30)
+    with refusing(str(path), "predict again with --overwrite"):
+        rows = {row["file"]: [(g["class"], g["probability"]) for g in row["guesses"]] for row in found["predictions"]}
+        skipped = tuple((row["file"], row["reason"]) for row in found["skipped"])
+        return Predicted(folder, rows, skipped)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.core.files import real_path
 from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.data.preprocess import Preprocess
@@ -298,7 +299,7 @@ def _save(run: RunFolder, prepared: Prepared, result: TrainedRun, command: str) 
     from fewer.tasks.classify.pages import training_page
 
     data, loaded = prepared.data, prepared.loaded
-    held = {"data": str(data.root.resolve()), "names": [data.names[row] for row in prepared.held]}
+    held = {"data": str(real_path(data.root)), "names": [data.names[row] for row in prepared.held]}
     facts = {"classes": list(data.classes), "held": held}
     meta = {"task": "classify", "classify": facts, "model": loaded.name}
     if result.few_bits:

@@ -9,8 +9,8 @@ from pathlib import Path
 from torch import nn
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_text
 from fewer.core.progress import Progress
+from fewer.core.staging import write_together
 from fewer.models.spec import LoadedModel, load_model
 from fewer.tasks.detect3d.dataset import DetectionData, open_data
 from fewer.tasks.detect3d.evaluation import DetectionScores, score_detections
@@ -80,10 +80,8 @@ def evaluate(
         result = score_detections(truths, list(found.values()), classes, score=settings.confidence)
     if out is not None:
         page = evaluation_page(f"{place.name} on {opened.root.name}", result, birds, command)
-        folder = make_folder(out)
-        atomic_write_text(folder / "evaluation.csv", result.to_csv())
-        atomic_write_text(folder / "evaluation.html", page.to_html())
-        atomic_write_text(folder / "evaluation.json", result.to_json())
+        texts = {".csv": result.to_csv(), ".html": page.to_html(), ".json": result.to_json()}
+        write_together(make_folder(out), {f"evaluation{suffix}": text for suffix, text in texts.items()})
     return result
 
 

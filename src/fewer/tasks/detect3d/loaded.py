@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from fewer.core.errors import FewerError
+from fewer.core.files import real_path
 from fewer.models.spec import LoadedModel
 from fewer.tasks.detect3d.boxes import Floats
 from fewer.tasks.detect3d.dataset import DetectionData, open_data
@@ -46,7 +47,7 @@ def unseen(loaded: LoadedModel, data: DetectionData) -> tuple[str, ...]:
     """Labelled scans that judged, if the network was trained on this very folder; else all labelled ones."""
     split = facts_of(loaded, "detect3d").split
     names = data.labelled()
-    if split is None or Path(split.data).resolve() != data.root.resolve():
+    if split is None or real_path(split.data) != real_path(data.root):
         return names
     held = set(split.val)
     return tuple(name for name in names if name in held)

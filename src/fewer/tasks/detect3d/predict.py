@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_text
+from fewer.core.files import atomic_write_bytes, atomic_write_text, refuse_inputs
 from fewer.core.progress import Progress, Silent
 from fewer.models.spec import load_model
 from fewer.tasks.detect3d.bird import FOUND, bird_view
@@ -18,7 +19,7 @@ from fewer.tasks.detect3d.layouts import sweep_boxes_text
 from fewer.tasks.detect3d.loaded import data_for, detector_of
 from fewer.tasks.detect3d.scoring import detect_all
 from fewer.tasks.detect3d.settings import PredictSettings
-from fewer.tasks.folders import device_of, make_folder
+from fewer.tasks.folders import device_of, make_folder, results_aside
 
 __all__ = ["PredictedBoxes", "predict"]
 
@@ -93,35 +94,47 @@ def predict(
     model, data = detector_of(loaded).to(device_of(device)), data_for(loaded, inputs)
     kitti = data.layout == "kitti" and data.calibrations is not None
     folder, suffix = Path(out), ".txt" if kitti else ".json"
-    there = [folder / f"{name}{suffix}" for name in data.names if (folder / f"{name}{suffix}").exists()]
+    wanted = {name: folder / f"{name}{suffix}" for name in data.names}
+    refuse_inputs(wanted.values(), [path for name in data.names if (path := data.label_file(name)) is not None])
+    there = [path for path in wanted.values() if path.exists()]
     if there and not (overwrite or resume):
         raise FewerError(f"{there[0]} exists already; give --resume to do the others, or --overwrite")
-    done = {path.name.removesuffix(suffix) for path in there} if resume else set()
+    fresh = not folder.exists()
+    aside = results_aside(make_folder(folder), ["pictures"], overwrite and bool(there), resume)
+    place = folder if aside is None else aside.path
+    done = {name for name, path in wanted.items() if (place / path.name).exists()} if resume else set()
     names = [name for name in data.names if name not in done]
-    files, skipped, boxes = [path for path in there if resume], [], 0
+    files, skipped, boxes = [wanted[name] for name in data.names if name in done], [], 0
     with (progress or Silent()).stage("predict", len(names)) as stage:
         for name in names:
             found, failed = detect_all(model, data, [name], score=settings.confidence)
             skipped += failed
             if name in found:
-                files.append(_write(make_folder(folder), data, name, found[name], kitti))
-                boxes += len(found[name])
                 if settings.pictures:
-                    _picture(folder, data, name, found[name], model.config.reach)
+                    _picture(place, data, name, found[name], model.config.reach)
+                _write(place / wanted[name].name, data, name, found[name])  # last: where it is, everything is
+                files.append(wanted[name])
+                boxes += len(found[name])
             stage.advance(1, name)
+    if aside is not None and files:
+        aside.commit([])
+    elif aside is not None:
+        aside.discard()
     if names and not files:
+        if fresh:
+            folder.rmdir()  # nothing is in it
         raise FewerError(f"none of the {len(names)} scans can be used; the first: {skipped[0][1]}")
     return PredictedBoxes(tuple(files), boxes, tuple(skipped))
 
 
-def _write(folder: Path, data: DetectionData, name: str, objects: Objects, kitti: bool) -> Path:
-    if kitti:
-        return atomic_write_text(folder / f"{name}.txt", label_text(objects, data.calibration(name)))
-    return atomic_write_text(folder / f"{name}.json", sweep_boxes_text(objects))
+def _write(path: Path, data: DetectionData, name: str, objects: Objects) -> None:
+    kitti = path.suffix == ".txt"
+    atomic_write_text(path, label_text(objects, data.calibration(name)) if kitti else sweep_boxes_text(objects))
 
 
 def _picture(folder: Path, data: DetectionData, name: str, objects: Objects, reach: Any) -> None:
     from PIL import Image
 
-    place = make_folder(folder / "pictures")
-    Image.fromarray(bird_view(data.points(name), [(objects, FOUND)], reach, side=700)).save(place / f"{name}.png")
+    picture = io.BytesIO()
+    Image.fromarray(bird_view(data.points(name), [(objects, FOUND)], reach, side=700)).save(picture, "PNG")
+    atomic_write_bytes(make_folder(folder / "pictures") / f"{name}.png", picture.getvalue())

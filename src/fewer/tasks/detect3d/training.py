@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError, near_match
+from fewer.core.files import real_path
 from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.models.artefact import save_artefact
@@ -250,7 +251,7 @@ def save_detector(folder: Path, model: Detector, plan: DetectorPlan | None, view
     source = {"kind": "task", "task": "detect3d", "name": model.config.network, "args": args}
     kept: dict[str, Any] = {"view": view, **facts}
     if plan is not None:
-        kept["split"] = {"data": str(plan.data.root.resolve()), "train": list(plan.train), "val": list(plan.val)}
+        kept["split"] = {"data": str(real_path(plan.data.root)), "train": list(plan.train), "val": list(plan.val)}
     meta = {"task": "detect3d", "detect3d": kept, "model": model.config.network}
     meta["input_size"] = [_EXAMPLE, model.config.features]
     save_artefact(folder, model.cpu(), [], source, meta)

@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_text
 from fewer.core.progress import Progress
+from fewer.core.staging import write_together
 from fewer.models.spec import LoadedModel
 from fewer.tasks.folders import check_out, device_of, make_folder
 from fewer.tasks.gait.data.dataset import GaitData, open_data
@@ -73,12 +73,11 @@ def evaluate(
     if out is not None:
         title = f"{Path(target).name} on {opened.root.name}"
         page = evaluation_page(title, result, model, opened, skipped, command)
-        folder = make_folder(out)
+        texts = {".csv": result.to_csv(), ".html": page.to_html(), ".json": result.to_json()}
+        files = {f"evaluation{suffix}": text for suffix, text in texts.items()}
         if any(walk.person == "probe" for walk in embedded.walks):
-            atomic_write_text(folder / "submission.csv", submission(embedded))
-        atomic_write_text(folder / "evaluation.csv", result.to_csv())
-        atomic_write_text(folder / "evaluation.html", page.to_html())
-        atomic_write_text(folder / "evaluation.json", result.to_json())
+            files["submission.csv"] = submission(embedded)
+        write_together(make_folder(out), files)
     return result
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fewer.core.errors import FewerError
+from fewer.core.files import real_path
 from fewer.models.spec import LoadedModel, load_model
 from fewer.tasks.facts import facts_of
 from fewer.tasks.gait.data.dataset import GaitData
@@ -49,7 +50,7 @@ def unseen(loaded: LoadedModel, data: GaitData) -> list[Walk]:
     set where it has a partition, else all.
     """
     split = facts_of(loaded, "gait").split
-    if split is not None and Path(split.data).resolve() == data.root.resolve():
+    if split is not None and real_path(split.data) == real_path(data.root):
         trained = set(split.train)
         return [walk for walk in data.walks if walk.person not in trained]
     return data.part("test") if data.partition else data.walks

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_bytes, atomic_write_text
 from fewer.core.progress import Progress
+from fewer.core.staging import write_together
 from fewer.tasks.folders import check_out, device_of, make_folder
 from fewer.tasks.gait.data.loose import open_sequences
 from fewer.tasks.gait.embed import embed_walks
@@ -118,10 +118,13 @@ def predict(
     page = matches_page(f"{Path(inputs).name} by {Path(run).name}", ranked, data, gallery, settings.pictures)
     buffer = io.BytesIO()
     np.savez(buffer, embeddings=probes.embeddings, names=np.array([str(w) for w in probes.walks], dtype=str))
-    atomic_write_bytes(folder / "embeddings.npz", buffer.getvalue())
-    atomic_write_text(folder / "matches.csv", _table(ranked))
-    atomic_write_text(folder / "matches.html", page.to_html())
-    atomic_write_text(folder / "matches.json", json.dumps(result.to_dict(), indent=1) + "\n")
+    files = {
+        "embeddings.npz": buffer.getvalue(),
+        "matches.csv": _table(ranked),
+        "matches.html": page.to_html(),
+        "matches.json": json.dumps(result.to_dict(), indent=1) + "\n",
+    }
+    write_together(folder, files)
     return result
 
 

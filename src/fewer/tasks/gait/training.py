@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.core.files import real_path
 from fewer.core.progress import SILENT, Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.models.artefact import save_artefact
@@ -197,7 +198,7 @@ def save_gait(folder: Path, model: GaitNetwork, plan: GaitPlan, frames: int = 30
     args = model.config.model_dump(mode="json")
     source = {"kind": "task", "task": "gait", "name": model.config.network, "args": args}
     trained = sorted({walk.person for walk in plan.train + plan.val})
-    split = {"data": str(plan.data.root.resolve()), "train": trained, "classes": plan.people}
+    split = {"data": str(real_path(plan.data.root)), "train": trained, "classes": plan.people}
     meta = {"task": "gait", "gait": {"split": split}, "model": model.config.network}
     meta["input_size"] = [frames, SIZE, SIZE - 2 * _SIDE]
     save_artefact(folder, model.cpu(), [], source, meta)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_text
 from fewer.core.progress import Progress
 from fewer.core.reading import read_json
+from fewer.core.staging import write_together
 from fewer.reports.page import Page, Section, Table, Tile
 from fewer.tasks.folders import check_out, make_folder
 from fewer.tasks.quality.assessment import PROMPT, read_logits, two_words
@@ -87,9 +87,8 @@ class QualityScores:
         folder = make_folder(out)
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([self.head(), *self.rows()])
-        atomic_write_text(folder / FILES[0], json.dumps(self.to_dict(), indent=1) + "\n")
-        atomic_write_text(folder / FILES[1], text.getvalue())
-        atomic_write_text(folder / FILES[2], self.to_page().to_html())
+        texts = (json.dumps(self.to_dict(), indent=1) + "\n", text.getvalue(), self.to_page().to_html())
+        write_together(folder, dict(zip(FILES, texts, strict=True)))
 
 
 _COLUMNS = ("part", "questions", "accuracy", "substring", "chance", "majority")

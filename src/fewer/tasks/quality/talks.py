@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fewer.core.errors import FewerError
+from fewer.core.files import real_path
 from fewer.data.decode import read_image
 from fewer.tasks.quality.model import IGNORED, lay_out
 from fewer.tasks.quality.records import PLACEHOLDER, Record
@@ -51,7 +52,7 @@ class Pictures:
     """
 
     def __init__(self, folder: str | Path, side: int, crops: int) -> None:
-        self.folder, self.side, self.crops = Path(folder).resolve(), side, crops
+        self.folder, self.side, self.crops = real_path(folder), side, crops
         self._kept: dict[str, np.ndarray] = {}
         self._bytes = 0
 
@@ -65,7 +66,7 @@ class Pictures:
         """
         if name in self._kept:
             return self._kept[name]
-        path = (self.folder / name).resolve()
+        path = real_path(self.folder / name)
         if self.folder not in path.parents:
             raise FewerError(f"the image {name!r} lies outside of {self.folder}; give names relative to the folder")
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,13 @@ import torch
 from torch import Tensor
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_bytes, atomic_write_text
+from fewer.core.folder import finish_exchange
 from fewer.core.progress import SILENT, Progress
 from fewer.core.reading import read_json
+from fewer.core.run import RunFolder
 from fewer.core.version import __version__
 from fewer.data.images import list_images
-from fewer.tasks.folders import check_out, device_of, make_folder
+from fewer.tasks.folders import device_of
 from fewer.tasks.quality.building import build, memory_estimate
 from fewer.tasks.quality.encoders import StatisticsEncoder
 from fewer.tasks.quality.model import QualityModel
@@ -28,6 +28,7 @@ from fewer.tasks.quality.records import Record, read_records
 from fewer.tasks.quality.settings import TuneSettings
 from fewer.tasks.quality.talks import Pictures, Talks
 from fewer.tasks.quality.words import PlainWords, Words
+from fewer.tasks.runs import Order, Training, carry_out
 from fewer.training.checkpoint import Checkpoint, work_key
 from fewer.training.history import Fit
 from fewer.training.loop import fit
@@ -38,10 +39,8 @@ __all__ = ["Tuned", "load_tuned", "plan_tuning", "tune"]
 _SETTLES = 64
 """Images whose statistics give the units of an encoder that was not taught."""
 
-FILES = ("model.safetensors", "recipe.json", "history.csv")
 
-
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Tuned:
     """A tuned model, and how it came about.
 
@@ -148,18 +147,56 @@ def tune(
         When data or packages are missing, or an image cannot be read.
     """
     settings = settings or TuneSettings()
-    check_out(out, FILES, overwrite or resume)
-    records = _records(data)
-    other = read_records(settings.high_level) if settings.high_level else []
-    torch.manual_seed(settings.seed)
-    model, words = (start.model, start.words) if start else build(settings, [*records, *other])
-    pictures = Pictures(_folder(data, settings), settings.input_size, settings.crops)
-    if start is None:
-        names = list(dict.fromkeys(record.image for record in [*records, *other] if record.image))[:_SETTLES]
-        _teach(model, settings, encoder, [pictures(name) for name in names], progress or SILENT)
+
+    def plan() -> _Material:
+        return _Material(_records(data), read_records(settings.high_level) if settings.high_level else [])
+
+    def inputs(material: _Material) -> dict[str, str]:
+        return {"data": str(data)} if isinstance(data, (str, Path)) else {}
+
+    def learn(material: _Material, scratch: Path | None) -> Tuned:
+        torch.manual_seed(settings.seed)
+        built = (start.model, start.words) if start else build(settings, material.all())
+        pictures = Pictures(_folder(data, settings), settings.input_size, settings.crops)
+        if start is None:
+            names = list(dict.fromkeys(record.image for record in material.all() if record.image))[:_SETTLES]
+            _teach(built[0], settings, encoder, [pictures(name) for name in names], progress or SILENT)
+        return _learn(*built, material, settings, pictures, scratch, progress or SILENT)
+
+    def save(run: RunFolder, material: _Material, tuned: Tuned) -> None:
+        _save(run, tuned, command)
+
+    training = Training("quality", plan, inputs, learn, save, what="tuning", ends="recipe")
+    return carry_out(training, settings, Order(out, overwrite, resume, command=command))
+
+
+@dataclass(frozen=True)
+class _Material:
+    """Conversations of the task, and others that go with them."""
+
+    records: list[Record]
+    other: list[Record]
+
+    def all(self) -> list[Record]:
+        return [*self.records, *self.other]
+
+    def lines(self) -> list[str]:
+        return [f"{len(self.all())} conversations"]
+
+
+def _learn(
+    model: QualityModel,
+    words: Words,
+    material: _Material,
+    settings: TuneSettings,
+    pictures: Pictures,
+    scratch: Path | None,
+    progress: Progress,
+) -> Tuned:
+    """Train a model that was built, and measure how fast that went."""
     device = device_of(settings.device)
     model.to(device)
-    first, second = _stages(records, other, settings, pictures, words)
+    first, second = _stages(material.records, material.other, settings, pictures, words)
     before = int(settings.steps * settings.first_share) if first is not None else 0
     counts = {"tokens": 0, "images": 0}
 
@@ -171,14 +208,10 @@ def tune(
         parts = [part.to(device) if part is not None else None for part in batch]
         return net.loss(*parts)
 
-    how, point = _optimiser(settings), None
-    if out is not None:
-        key = work_key(settings.model_dump_json(), len(records), [r.id for r in records[:50]])
-        point = Checkpoint(make_folder(out) / "checkpoint.safetensors", key)
-        if not resume:
-            point.path.unlink(missing_ok=True)
-    began = perf_counter()
-    done = fit(model, objective, settings, optimiser=how, name="tune", progress=progress or SILENT, checkpoint=point)
+    key = work_key(settings.model_dump_json(), len(material.records), [r.id for r in material.records[:50]])
+    began, point = perf_counter(), Checkpoint.within(scratch, key)
+    how = _optimiser(settings)
+    done = fit(model, objective, settings, optimiser=how, name="tune", progress=progress, checkpoint=point)
     seconds = perf_counter() - began
     facts = {
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -188,13 +221,7 @@ def tune(
         "images_per_second": counts["images"] / max(seconds, 1e-9),
         "memory_modelled": memory_estimate(model, settings),
     }
-    model.eval()
-    tuned = Tuned(model, words, settings, Path(out) if out is not None else None, done, facts)
-    if out is not None:
-        _save(tuned, command)
-        if point is not None:
-            point.path.unlink(missing_ok=True)
-    return tuned
+    return Tuned(model.eval(), words, settings, None, done, facts)
 
 
 def _teach(
@@ -257,10 +284,9 @@ def _kept(model: QualityModel, whole: bool) -> dict[str, Tensor]:
     }
 
 
-def _save(tuned: Tuned, command: str) -> None:
+def _save(run: RunFolder, tuned: Tuned, command: str) -> None:
     from safetensors.torch import save
 
-    assert tuned.folder is not None
     plain = tuned.words.words if isinstance(tuned.words, PlainWords) else None
     recipe = {
         "meta": {"task": "quality", "fewer_version": __version__, "command": command},
@@ -268,10 +294,10 @@ def _save(tuned: Tuned, command: str) -> None:
         "words": plain,
         "facts": tuned.facts,
     }
-    atomic_write_bytes(tuned.folder / "model.safetensors", save(_kept(tuned.model, plain is not None)))
+    run.write_bytes("model", save(_kept(tuned.model, plain is not None)))
     if tuned.fit is not None:
-        tuned.fit.history.save(tuned.folder / "history.csv")
-    atomic_write_text(tuned.folder / "recipe.json", json.dumps(recipe, indent=1) + "\n")
+        tuned.fit.history.save(run.path / "history.csv")
+    run.write_json("recipe", recipe)
 
 
 def load_tuned(folder: str | Path, device: str = "cpu") -> Tuned:
@@ -287,6 +313,7 @@ def load_tuned(folder: str | Path, device: str = "cpu") -> Tuned:
     from fewer.core.reading import refusing
 
     folder = Path(folder)
+    finish_exchange(folder)
     recipe = read_json(folder / "recipe.json", 2**28)
     if not isinstance(recipe, dict) or (recipe.get("meta") or {}).get("task") != "quality" or "settings" not in recipe:
         raise FewerError(f"{folder} is no run of fewer tune; give the folder of its --out")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fewer.adaptation.methods import METHODS
 from fewer.adaptation.problem import Adapted, Pair, Problem, Work
-from fewer.core.files import atomic_write_text
+from fewer.core.files import atomic_write_text, real_path
 from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.models.artefact import save_artefact
@@ -185,7 +185,7 @@ def _save(run: RunFolder, result: AdaptedRun, problem: Problem, judged: SegmentD
     plan = result.plan
     d, p = plan.domains, plan.domains.preparation
     # scans of the target have trained, if without masks: an evaluation on this very folder says so
-    split = {"data": str(d.target_data.root.resolve()), "train": [c.name for c in d.target], "val": []}
+    split = {"data": str(real_path(d.target_data.root)), "train": [c.name for c in d.target], "val": []}
     facts = {"preparation": p.to_dict(), "settings": plain_settings(plan.settings), "split": split}
     meta = {"task": "segment", "segment": facts, "model": plan.network.name, "input_size": [p.channels, *p.patch]}
     source = source_of(result.model, plan.network.source)

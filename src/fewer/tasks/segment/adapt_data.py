@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import explain_os_error
+from fewer.core.files import explain_os_error, real_path
 from fewer.tasks.folders import pictures_and_masks, pictures_of
 from fewer.tasks.segment.adapt_settings import AdaptSettings
 from fewer.tasks.segment.dataset import Case, SegmentData, find_pictures, image_pool, nnunet_pool, open_data
@@ -78,7 +78,7 @@ def open_domains(source: str | Path, target: str | Path, settings: AdaptSettings
         if not other.cases:
             raise FewerError(f"the method target-oracle needs masks of the target; {target} has none")
         notes.append("target-oracle trains on the masks of the target: it is for benchmarks, not an adaptation")
-    if Path(source).resolve() == Path(target).resolve():
+    if real_path(source) == real_path(target):
         notes.append("source and target are one folder: there is nothing to adapt to")
     target_cases = tuple(Case(case.name, case.images) for case in (*other.cases, *other.unlabelled))
     if len(target_cases) < 2:

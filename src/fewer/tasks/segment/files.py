@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import explain_os_error
+from fewer.core.files import explain_os_error, flush_file
 from fewer.core.memory import free_memory
-from fewer.core.reading import read_json
+from fewer.core.reading import check_ordinary, read_json
 from fewer.data.decode import upright, without_alpha
 from fewer.tasks.segment.geometry import place_of
 from fewer.tasks.segment.picture import Picture
@@ -85,6 +85,7 @@ def read_picture(path: str | Path, *, mask: bool = False) -> Picture:
     suffix = suffix_of(path)
     if suffix not in SUFFIXES:
         raise FewerError(f"{path} cannot be read as an image; known endings are {', '.join(SUFFIXES)}")
+    check_ordinary(path)
     try:
         return _read_nifti(path) if suffix in NIFTI else _read_pillow(path, mask)
     except FewerError:
@@ -131,7 +132,7 @@ def _sidecar(path: Path, axes: int) -> tuple[float, ...] | None:
     stem = picture_stem(path)
     for name in (stem, stem[:-5] if stem[-5:-4] == "_" and stem[-4:].isdecimal() else stem):
         file = path.with_name(f"{name}.json")
-        if file.is_file():
+        if len(os.fsencode(file.name)) <= 255 and file.is_file():  # of a longer name there is no file
             try:
                 values = read_json(file)["spacing"]
                 spacing = tuple(float(value) for value in values)
@@ -237,6 +238,7 @@ def write_picture(path: str | Path, array: np.ndarray, like: Picture | None = No
             _write_nifti(temporary, array, like)
         else:
             _write_pillow(temporary, array, path, array.ndim if like is None else len(like.space))
+        flush_file(temporary)
         temporary.replace(path)
     except OSError as error:
         raise explain_os_error(error, path) from error

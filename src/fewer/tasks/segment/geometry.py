@@ -82,11 +82,20 @@ def _qform(header: Any, where: str) -> tuple[np.ndarray | None, int]:
         raise GeometryError(f"{where} has a qform that is no rotation ({' '.join(str(error).split())[:80]})") from None
 
 
+_SMALLEST, _LARGEST = 1e-7, 1e4
+"""Millimetres of a voxel: an ångström, and ten metres."""
+
+
 def _check_grid(name: str, matrix: np.ndarray, zooms: np.ndarray, shape: tuple[int, ...], where: str) -> None:
     columns = matrix[:3, :3]
     lengths = np.linalg.norm(columns, axis=0)
     if not np.isfinite(matrix).all() or (lengths <= 0).any():
         raise GeometryError(f"the {name} of {where} is not finite or has an axis without length; write its header anew")
+    if not (lengths.min() >= _SMALLEST and lengths.max() <= _LARGEST):
+        raise GeometryError(
+            f"the {name} of {where} says that a voxel is {lengths.min():.3g} to {lengths.max():.3g} mm long, which no "
+            "scanner or microscope makes; write its header anew"
+        )
     unit = columns / lengths
     cosines = np.abs(unit.T @ unit - np.eye(3)).max()
     if cosines > 1e-2 or abs(np.linalg.det(unit)) < 0.5:

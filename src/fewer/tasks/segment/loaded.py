@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fewer.core.errors import FewerError
+from fewer.core.files import real_path
 from fewer.models.spec import LoadedModel
 from fewer.tasks.facts import facts_of
 from fewer.tasks.segment.dataset import Case, SegmentData
@@ -30,7 +29,7 @@ def preparation_of(loaded: LoadedModel) -> Preparation:
 def unseen_cases(loaded: LoadedModel, data: SegmentData) -> tuple[Case, ...]:
     """The annotated cases that judged, if the model was trained on this very folder; else all of them."""
     split = facts_of(loaded, "segment").split
-    if split is None or Path(split.data).resolve() != data.root.resolve():
+    if split is None or real_path(split.data) != real_path(data.root):
         return data.cases
     names = set(split.val)
     return tuple(case for case in data.cases if case.name in names)

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 
 from fewer.core.errors import FewerError
-from fewer.core.files import real_path, refuse_inputs, refuse_links
+from fewer.core.files import real_path, refuse_inputs
 from fewer.core.progress import Progress, Silent
-from fewer.core.staging import NEXT, Staging
 from fewer.models.spec import load_model
-from fewer.tasks.folders import device_of, make_folder
+from fewer.tasks.folders import device_of, make_folder, results_aside
 from fewer.tasks.segment.dataset import Case, find_pictures, image_pool, open_data
 from fewer.tasks.segment.files import LOSSLESS, Picture, suffix_of, write_picture
 from fewer.tasks.segment.inference import predict_mask
@@ -100,7 +99,7 @@ def predict(
     _check_names(cases)
     folder = Path(out)
     files = [folder / f"{case.name}{_kind(case)}" for case in cases]
-    refuse_inputs(files, [image for case in cases for image in case.images])
+    refuse_inputs(files, [path for case in cases for path in (*case.images, *([case.mask] if case.mask else []))])
     if folder.exists() and Path(pictures).is_dir() and real_path(folder) == real_path(pictures):
         raise FewerError(f"{folder} holds the images themselves; choose another --out for the masks")
     there = [path for path in files if path.exists()]
@@ -108,7 +107,7 @@ def predict(
         raise FewerError(f"{there[0]} exists already; give --resume to do the others, or --overwrite")
     fresh = not folder.exists()
     make_folder(folder)
-    aside = _aside(folder, overwrite and bool(there), resume)
+    aside = results_aside(folder, ["overlays"], overwrite and bool(there), resume)
     place = folder if aside is None else aside.path
     values = torch.tensor(preparation.values).numpy()
     skipped, written = [], []
@@ -125,7 +124,7 @@ def predict(
                 if settings.overlay:
                     pixels = draw(image, mask, side=640)
                     colours = Picture(pixels.transpose(2, 0, 1), (1.0, 1.0))
-                    write_picture(make_folder(folder / "overlays") / f"{case.name}.png", colours.array, colours)
+                    write_picture(make_folder(place / "overlays") / f"{case.name}.png", colours.array, colours)
                 write_picture(place / path.name, values[mask], picture)  # last: where it is, everything is
             written.append(path)
             stage.advance(1, case.name)
@@ -152,20 +151,6 @@ def _check_names(cases: Sequence[Case]) -> None:
         seen[case.name] = case
 
 
-def _aside(folder: Path, anew: bool, resume: bool) -> Staging | None:
-    """Where masks are made that replace others, which stay until all of the new ones are there; else None."""
-    refuse_links(folder, {"overlays", NEXT})
-    staging = Staging(folder)
-    if staging.complete():
-        staging.carry_on()
-    if not (resume and staging.exists()):
-        staging.discard()
-        if not anew or resume:
-            return None
-    staging.begin()
-    return staging
-
-
 def _kind(case: Case) -> str:
     suffix = suffix_of(case.images[0])
     return suffix if suffix in LOSSLESS else ".png"
@@ -176,7 +161,7 @@ def _cases(place: Path, preparation: Preparation) -> list[Case]:
         return list(image_pool([place]).unlabelled)
     if (place / "dataset.json").is_file() or any((place / name).is_dir() for name in ("images", "imagesTr")):
         data = open_data(place)
-        return [Case(case.name, case.images) for case in (*data.cases, *data.unlabelled)]
+        return [*data.cases, *data.unlabelled]
     if not place.is_dir():
         raise FewerError(f"{place} does not exist; give a folder of images")
     files = find_pictures(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import prod
@@ -15,6 +16,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from fewer.core.errors import FewerError
+from fewer.core.reading import check_size, data_limit
 from fewer.data.preprocess import Preprocess
 from fewer.tasks.segment.dataset import Case, SegmentData
 from fewer.tasks.segment.files import Picture, read_picture
@@ -165,7 +167,10 @@ class Preparation:
             raise FewerError(f"{name} is {array.ndim - 1}-dimensional, the network {self.dims}-dimensional")
         if len(array) != self.channels:
             raise FewerError(f"{name} has {len(array)} channels, the network was trained on {self.channels}")
-        return resample(torch.from_numpy(self.normalised(array)), self.shape_of(picture))
+        shape = self.shape_of(picture)
+        told = f"{name}, at the spacing of the network ({' x '.join(map(str, shape))} voxels),"
+        check_size(4 * len(array) * math.prod(shape), data_limit(), told)
+        return resample(torch.from_numpy(self.normalised(array)), shape)
 
     def sample(self, sample: Sample) -> tuple[Tensor, Tensor | None]:
         """Input and target: float32 ``(channels, *space)``, uint8 ``(*space)``."""

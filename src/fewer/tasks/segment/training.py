@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.core.files import real_path
 from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.models.artefact import save_artefact
@@ -270,7 +271,7 @@ def _start_from(model: nn.Module, settings: TrainSettings, preparation: Preparat
 def _save(run: RunFolder, plan: TrainingPlan, result: TrainedRun, settings: TrainSettings, command: str) -> None:
     from fewer.tasks.segment.pages import training_page
 
-    split = {"data": str(plan.data.root.resolve()), "train": list(plan.split.train), "val": list(plan.split.val)}
+    split = {"data": str(real_path(plan.data.root)), "train": list(plan.split.train), "val": list(plan.split.val)}
     facts = {"preparation": plan.preparation.to_dict(), "settings": plain_settings(settings), "split": split}
     size = [plan.preparation.channels, *plan.preparation.patch]
     meta = {"task": "segment", "segment": facts, "model": plan.network.name, "input_size": size}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.reading import refusing
+from fewer.core.reading import check_ordinary, refusing
 
 __all__ = ["PICTURES", "as_mask", "in_order", "pictures_in", "read_mask"]
 
@@ -65,6 +65,7 @@ def read_mask(path: Path) -> np.ndarray:
     """
     from PIL import Image
 
+    check_ordinary(path)
     with refusing(str(path), "save the mask again"), Image.open(path) as image:
         image.load()
         if image.mode == "P" and "transparency" not in image.info:

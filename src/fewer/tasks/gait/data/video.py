@@ -14,6 +14,11 @@ from fewer.tasks.gait.data.silhouettes import treat_frames
 
 __all__ = ["VIDEOS", "video_masks", "video_silhouettes"]
 
+_MEMORY = 2**27
+"""Bytes of frames that the median is taken of."""
+_FLICKER = 0.002
+"""How quickly the background learns while somebody may stand before it."""
+
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm"})
 """Endings of video files."""
 
@@ -30,15 +35,16 @@ def _opencv() -> Any:
 def video_masks(path: str | Path, *, warm_up: bool = True, least: float = 0.002) -> Iterator[np.ndarray]:
     """Masks of the largest thing that moves in a video of a still camera.
 
-    A background of Gaussians for every pixel (Zivkovic, 2004) is learnt over the whole video first, then each frame
-    is compared with it; shadows are left out, small holes closed, and the largest piece is kept.
+    The background starts as the median of frames from all over the video, so that whoever is there in the first
+    frames is no part of it. Around it, Gaussians for every pixel (Zivkovic, 2004) learn how it flickers; then each
+    frame is compared with it. Shadows are left out, small holes closed, and the largest piece is kept.
 
     Parameters
     ----------
     path
         Video file.
     warm_up
-        Learn the background from all frames before the first mask; without it, the start has none.
+        Learn the background from all frames before the first mask; without it, from the frames before each.
     least
         Share of the picture below which a piece is no person.
 
@@ -50,8 +56,11 @@ def video_masks(path: str | Path, *, warm_up: bool = True, least: float = 0.002)
     cv2 = _opencv()
     background = cv2.createBackgroundSubtractorMOG2(history=200, varThreshold=25, detectShadows=True)
     if warm_up:
+        still = _median(_frames(cv2, path))
+        if still is not None:
+            background.apply(still, learningRate=1.0)
         for frame in _frames(cv2, path):
-            background.apply(frame)
+            background.apply(frame, learningRate=_FLICKER)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
     for frame in _frames(cv2, path):
         mask = (background.apply(frame, learningRate=0 if warm_up else -1) > 200).astype(np.uint8)
@@ -63,6 +72,19 @@ def video_masks(path: str | Path, *, warm_up: bool = True, least: float = 0.002)
         largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
         enough = stats[largest, cv2.CC_STAT_AREA] >= least * mask.size
         yield np.where((labels == largest) & enough, 255, 0).astype(np.uint8)
+
+
+def _median(frames: Iterator[np.ndarray]) -> np.ndarray | None:
+    """Median of frames that are spread evenly over a video of unknown length."""
+    kept: list[np.ndarray] = []
+    every = 1
+    for number, frame in enumerate(frames):
+        if number % every == 0:
+            kept.append(frame)
+        most = max(8, min(64, _MEMORY // max(1, frame.nbytes)))
+        if len(kept) > most:
+            kept, every = kept[::2], 2 * every
+    return np.median(np.stack(kept), 0).astype(np.uint8) if kept else None
 
 
 def _frames(cv2: Any, path: str | Path) -> Iterator[np.ndarray]:

@@ -13,7 +13,7 @@ from fewer.tasks.gait.networks.parts import max_over_time
 from fewer.tasks.gait.tpa import TPA, TPAConfig
 from fewer.tasks.gait.tpa.spectrum import Rhythm, find_rhythm
 
-__all__ = ["GaitNetwork"]
+__all__ = ["GaitNetwork", "leg_width", "without_line"]
 
 
 class GaitNetwork(nn.Module):
@@ -101,10 +101,10 @@ class GaitNetwork(nn.Module):
     def rhythm(self, x: Tensor) -> Rhythm:
         """Period and phase of each sequence (n, frames, height, width).
 
-        By the module where it is there; else from how wide the legs stand.
+        From how wide the legs stand.
         """
         lengths = torch.full((len(x),), x.shape[1], dtype=torch.int64, device=x.device)
-        return find_rhythm(leg_width(x), lengths)
+        return find_rhythm(without_line(leg_width(x)), lengths)
 
     @staticmethod
     def _checked(x: Tensor) -> Tensor:
@@ -115,6 +115,21 @@ class GaitNetwork(nn.Module):
         if x.shape[2] % 16 or x.shape[3] % 4:
             raise FewerError(f"silhouettes are 64 x 44 pixels; these are {x.shape[2]} x {x.shape[3]}")
         return x[:, None]
+
+
+def without_line(signal: Tensor) -> Tensor:
+    """Signals (n, frames) without the straight line that fits each best.
+
+    Someone who comes nearer or turns changes slowly; in a short sequence that looks like a slow rhythm.
+
+    Examples
+    --------
+    >>> without_line(torch.tensor([[1.0, 3.0, 5.0]])).abs().max().item() < 1e-5
+    True
+    """
+    time = torch.linspace(-1, 1, signal.shape[1], device=signal.device, dtype=signal.dtype)
+    slope = (signal * time).sum(1, keepdim=True) / time.square().sum().clamp(min=1e-12)
+    return signal - signal.mean(1, keepdim=True) - slope * time
 
 
 def leg_width(x: Tensor) -> Tensor:

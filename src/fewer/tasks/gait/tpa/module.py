@@ -49,7 +49,7 @@ CHOICES: dict[str, TPAConfig | None] = {
     "fundamental": TPAConfig(encoding="fundamental"),
     "phase": TPAConfig(encoding="phase"),
 }
-"""What ``--tpa`` can say. ``moments`` is no part of the paper: it is what gained where the paper's idea did not."""
+"""What ``--tpa`` can say. ``moments`` is no part of the paper; it gained more than its idea did (docs/gait.md)."""
 
 
 class TPA(nn.Module):

@@ -12,14 +12,14 @@ from fewer.tasks.gait.tpa.spectrum import frame_mask
 
 __all__ = ["KINDS", "Kind", "Moments", "moments_of"]
 
-Kind = Literal["mean", "spread", "change"]
+Kind = Literal["maximum", "mean", "spread", "change"]
 KINDS: tuple[Kind, ...] = ("mean", "spread", "change")
 _LAGS = (1, 3, 6)
 """Frames over which changes are looked at; at 25 frames a second, up to half a step."""
 
 
 def moments_of(values: Tensor, lengths: Tensor, kinds: Sequence[Kind] = KINDS) -> Tensor:
-    """Mean, standard deviation, and mean absolute change over one, three and six frames.
+    """Maximum, mean, standard deviation, and mean absolute change over one, three and six frames.
 
     Parameters
     ----------
@@ -44,7 +44,8 @@ def moments_of(values: Tensor, lengths: Tensor, kinds: Sequence[Kind] = KINDS) -
     frames, counts = values.shape[2], lengths.view(-1, 1, 1).to(values.dtype)
     mask = frame_mask(frames, lengths)[:, None, :, None].to(values.dtype)
     mean = (values * mask).sum(2) / counts
-    found = [mean] if "mean" in kinds else []
+    found = [values.masked_fill(mask == 0, float("-inf")).amax(2)] if "maximum" in kinds else []
+    found += [mean] if "mean" in kinds else []
     if "spread" in kinds:
         variance = ((values - mean[:, :, None]).square() * mask).sum(2) / counts
         found.append((variance + 1e-6).sqrt())
