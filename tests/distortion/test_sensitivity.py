@@ -70,3 +70,17 @@ def test_what_an_activation_hides_is_counted(activation, share):
     net, x, hidden = nn.Sequential(nn.Linear(8, 64), activation, nn.Linear(64, 3)), torch.randn(20, 8), {}
     output_sensitivity(net, layers_of(net, x), list(x.split(1)), hidden=hidden)
     assert hidden["0"] == pytest.approx(share, abs=0.1) and hidden["2"] == 0.0
+
+
+def test_a_token_that_nothing_reads_is_not_hidden():
+    class First(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 3)
+
+        def forward(self, x):
+            return self.b(nn.functional.gelu(self.a(x)))[:, 0]
+
+    net, x, hidden = First(), torch.randn(4, 5, 8), {}
+    output_sensitivity(net, layers_of(net, x), list(x.split(1)), hidden=hidden)
+    assert hidden == {"a": 0.0, "b": 0.0}

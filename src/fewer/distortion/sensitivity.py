@@ -38,8 +38,8 @@ def output_sensitivity(
         As for :class:`~fewer.distortion.taylor.Taylor`. The model's parameters and flags are as before afterwards.
     hidden
         Filled with the share of each layer's outputs, by unit name, that the model's output does not feel at all, as
-        an activation such as ReLU hides them. What is hidden on the images at hand comes up as soon as cuts before it
-        have moved it: there the sensitivity says little about a cut.
+        an activation such as ReLU hides them; positions that nothing reads do not count. What is hidden on the images
+        at hand comes up as soon as cuts before it have moved it: there the sensitivity says little about a cut.
 
     Returns
     -------
@@ -115,10 +115,14 @@ def _square_hook(layer: Layer, total: Tensor, seen: list[int]) -> Any:
         def keep(gradient: Tensor | None) -> None:
             if gradient is None:  # a function of the model's own that has no gradient
                 return
-            seen[0] += gradient.numel() - int(gradient.count_nonzero())
-            seen[1] += gradient.numel()
             per_channel = gradient.float().movedim(axis, -1)
-            total.add_(per_channel.reshape(-1, per_channel.shape[-1]).square().sum(0))
+            per_channel = per_channel.reshape(-1, per_channel.shape[-1])
+            total.add_(per_channel.square().sum(0))
+            # a position that nothing reads, such as any token but the first one, is not hidden by an activation
+            felt = per_channel.count_nonzero(1)
+            read = int((felt > 0).sum()) * per_channel.shape[1]
+            seen[0] += read - int(felt.sum())
+            seen[1] += read
 
         if output.requires_grad:
             output.register_hook(keep)
