@@ -113,6 +113,7 @@ def call_linear_layers(model: nn.Module) -> list[str]:
     Examples
     --------
     >>> class Joint(nn.Module):
+    ...     __module__ = "somebody"  # modules of torch and of this library need no watch
     ...     def __init__(self):
     ...         super().__init__()
     ...         self.qkv = nn.Linear(4, 12, bias=False)
@@ -148,6 +149,7 @@ def leave_linear_layers(model: nn.Module) -> nn.Module:
     Examples
     --------
     >>> class Own(nn.Module):
+    ...     __module__ = "somebody"
     ...     def __init__(self):
     ...         super().__init__()
     ...         self.fc = nn.Linear(2, 2)
