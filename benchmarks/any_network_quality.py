@@ -283,7 +283,8 @@ def main() -> None:
     if not args.plot:
         table = Table(args.out, COLUMNS, 5, args.fresh)
         stamp = args.out.with_suffix(".json")
-        facts = environment(threads=torch.get_num_threads()) | {"arguments": {k: v.name if isinstance(v, Path) else str(v) for k, v in vars(args).items()}}
+        said = {k: v.name if isinstance(v, Path) else str(v) for k, v in vars(args).items()}
+        facts = environment(threads=torch.get_num_threads()) | {"arguments": said}
         stamp.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
         for name, source, seed in cells(args):
             try:
