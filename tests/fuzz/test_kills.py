@@ -15,6 +15,9 @@ QUICK = (
 
 @pytest.mark.parametrize("name", QUICK)
 def test_going_on_after_a_kill_gives_what_never_stopping_gives(tmp_path, name):
+    if name.startswith("tune"):
+        pytest.importorskip("transformers", reason="a language model needs transformers (pip install fewer[tune])")
+        pytest.importorskip("peft", reason="adapters need peft (pip install fewer[tune])")
     verb, base = VERBS[name], tmp_path / "base"
     base.mkdir()
     verb.prepare(base)
