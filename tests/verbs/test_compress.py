@@ -231,7 +231,7 @@ def test_every_allocator_meets_the_budget(allocator):
 
 
 def test_the_search_never_leaves_the_budget_and_is_told():
-    run = compress(small(), images(), "weights=45%", settings=quick(search=6, additivity=4))
+    run = compress(small(), images(), "weights=45%", settings=quick(allocator="dp", search=6, additivity=4))
     assert kept(run) <= 0.45 * total(run)
     assert run.report.search is not None and run.report.search.evaluations <= 7
     assert json.loads(run.report.to_json())["search"]["kept"] in (True, False)

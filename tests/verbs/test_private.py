@@ -63,7 +63,10 @@ def test_compile_keys_and_query(tmp_path, capsys) -> None:
 def test_what_is_missing_is_told(words, said, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a-file").touch()
-    for folder, names in (("done", ["public.json"]), ("keys-alone", ["secret.key", "relin.key", "galois.key", "id"])):
+    for folder, names in (
+        ("done", ["public.json", ".fewer-circuit"]),
+        ("keys-alone", ["secret.key", "relin.key", "galois.key", "id"]),
+    ):
         (tmp_path / folder).mkdir()
         for name in names:
             (tmp_path / folder / name).touch()
