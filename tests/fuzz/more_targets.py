@@ -139,6 +139,8 @@ def _tuned(work: Path, draw: random.Random) -> None:
     import fewer
 
     place = work / "tuned"
+    if not place.exists():  # nothing to tune with is installed
+        return
     damage(draw.choice([place / "recipe.json", place / "model.safetensors", place / "config.toml"]), draw)
     act = draw.choice(["eval", "predict", "info", "load"])
     if act == "eval":

@@ -54,6 +54,9 @@ def _circuit(folder: Path) -> None:
 
 
 def _tuned(folder: Path) -> None:
+    import peft  # noqa: F401
+    import transformers  # noqa: F401
+
     import fewer
 
     small = {"steps": 2, "batch": 2, "quality_width": 4, "grid": 2, "input_size": 32, "every": 2}

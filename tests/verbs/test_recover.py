@@ -267,7 +267,6 @@ def test_images_that_taught_are_neither_those_that_chose_nor_the_held_out_ones(t
     assert set(prepared.heldout.files) <= set(held)
     assert not shared(views.choosing, prepared.heldout[views.judges])
     assert not shared(views.choosing, prepared.calibration)
-    assert views.training.whole  # as the held-out ones are
     few = prepare(net, str(tmp_path / "photos"), settings.model_copy(update={"heldout": 12}))
     assert not views_of(few, str(tmp_path / "photos")).training.whole
 
