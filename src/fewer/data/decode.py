@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ Box = tuple[float, float, float, float]
 _LONGEST_ASPECT = 4
 
 
-def read_image(path: str | Path) -> Image.Image:
+def read_image(path: str | Path | BytesIO) -> Image.Image:
     """Decode an image file upright into mode ``L`` or ``RGB`` (8 bits) or ``F`` (grey, 0..255).
 
     Orientation from EXIF is applied. Transparency is laid on white. Sixteen bits per channel are scaled by
@@ -26,7 +27,7 @@ def read_image(path: str | Path) -> Image.Image:
 
     Parameters
     ----------
-    path : path
+    path : path or bytes in memory
         JPEG, PNG, BMP, TIFF, WebP or whatever else Pillow reads.
 
     Returns
@@ -38,7 +39,8 @@ def read_image(path: str | Path) -> Image.Image:
     Exception
         Whatever Pillow raises for a broken file; :func:`fewer.data.images.load_images` turns it into a reason.
     """
-    check_ordinary(path)
+    if isinstance(path, (str, Path)):
+        check_ordinary(path)
     with Image.open(path) as opened:
         image = upright(opened)
     if image.mode.startswith("I") or image.mode == "F":

@@ -79,7 +79,7 @@ class PackedPictures:
         return len(self.offset) - 1
 
     def __getitem__(self, index: int) -> Image.Image:
-        return read_image(io.BytesIO(self.raw(index)))  # type: ignore[arg-type]
+        return read_image(io.BytesIO(self.raw(index)))
 
     def raw(self, index: int) -> bytes:
         """The file."""
