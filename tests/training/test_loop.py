@@ -278,3 +278,24 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     place.write_bytes(place.read_bytes()[:100])
     with pytest.raises(FewerError, match="cannot be read"):
         fit(nets.net(), nets.loss, steps=2, checkpoint=Checkpoint(place, "one"))
+
+
+def test_relative_steps_stay_relative_to_the_weights_of_the_start(tmp_path: Path) -> None:
+    """What a later process starts from may be other weights: a repair before the first step is not made twice."""
+    how, place = KINDS["relative-adam"], tmp_path / "checkpoint.safetensors"
+
+    def repaired(factor: float) -> nn.Module:
+        net = nets.net()
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.mul_(factor)
+        return net
+
+    whole = repaired(3.0)
+    fit(whole, nets.loss, how, steps=6)
+    with pytest.raises(KeyboardInterrupt):
+        fit(repaired(3.0), nets.loss, how, steps=6, checkpoint=place, callbacks=[Kill("before", 3)])
+    again = repaired(1.0)
+    assert fit(again, nets.loss, how, steps=6, checkpoint=place).step == 6
+    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)

@@ -23,7 +23,7 @@ from fewer.training.history import Fit, History
 
 __all__ = ["Checkpoint", "Training", "restore", "store", "work_key"]
 
-VERSION = 1
+VERSION = 2
 """Of the file's layout."""
 
 
@@ -125,6 +125,9 @@ def store(path: Path, key: str, state: Training) -> None:
     facts: dict[str, Any] = {"version": VERSION, "key": key, "plain": plain}
     facts["fit"] = {one.name: getattr(fit, one.name) for one in fields(fit) if one.name != "best"}
     facts["has_best"] = fit.best is not None
+    # steps that are relative to the weights are relative to those of the start, which a later process may not have
+    groups = {player: optimiser.param_groups for player, optimiser in state.optimisers.items()}
+    facts["scales"] = {player: [group.get("scale") for group in those] for player, those in groups.items()}
     if state.scaler is not None:
         facts["scaler"] = state.scaler.state_dict()
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
@@ -169,7 +172,10 @@ def restore(path: Path, key: str, state: Training) -> None:
             state.average.refresh()
         for player, optimiser in state.optimisers.items():
             _load_optimiser(optimiser, player, parts["optimiser"] | facts["plain"])
-    except (KeyError, RuntimeError, ValueError) as error:
+            for group, scale in zip(optimiser.param_groups, facts["scales"][player], strict=True):
+                if scale is not None:
+                    group["scale"] = float(scale)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise FewerError(f"the checkpoint {path} does not fit the model ({error}); start with --overwrite") from None
     if "scaler" in facts and state.scaler is not None:
         state.scaler.load_state_dict(facts["scaler"])
