@@ -31,9 +31,7 @@ from fewer.models.running import Forward, batch_size
 
 __all__ = ["HeldOut", "Layered", "UnitFacts", "compress_in_order"]
 
-import os
-
-_LITTLE = float(os.environ.get("LITTLE", "0.001"))
+_LITTLE = 0.001
 """Inputs that moved by no more than this share of their energy leave nothing that a layer should make up for."""
 
 
@@ -188,6 +186,16 @@ def _moved(wanted: Sequence[Tensor], inputs: Sequence[Tensor]) -> float:
     return moved / energy if energy > 0 else float(moved > 0)
 
 
+def _seen(layer: Layer, inputs: Sequence[Tensor]) -> Moments:
+    """Moments of a layer's inputs."""
+    user = layer.users[0]
+    seen = Moments(int(getattr(user, "groups", 1)), layer.matrix.shape[1]).to(layer.matrix.device)
+    for x in inputs:
+        add_input(seen, user, x, share=1 / len(inputs))
+    seen.check(layer.unit.name)
+    return seen
+
+
 @dataclass(frozen=True)
 class _Step:
     """Cuts and repairs one layer after the other."""
@@ -255,16 +263,11 @@ class _Step:
         user, name, repair, known = layer.users[0], layer.unit.name, self.repair, self.held_out.dense_moments
         if repair.compensation != "obs":
             # the dense model's inputs, the parts and the way to an option are for least squares alone
-            groups = int(getattr(user, "groups", 1))
-            seen = Moments(groups, layer.matrix.shape[1]).to(layer.matrix.device)
-            balance = repair.compensation == "bias" and self.blind(ladder)
-            for x in inputs if self.reads_inputs(ladder) and not balance else ():
-                add_input(seen, user, x, share=1 / len(inputs))
-            seen.check(name)
-            if balance:
-                bare = self._sweep(layer, seen, replace(repair, compensation="none"))
+            if repair.compensation == "bias" and self.blind(ladder):
+                bare = self._sweep(layer, _seen(layer, ()), replace(repair, compensation="none"))
                 fit = list(bare.run(ladder[-1:]))[-1]
                 return balanced(fit, layer.matrix, user, inputs, centred=layer.centred, name=name), 1.0
+            seen = _seen(layer, inputs if self.reads_inputs(ladder) else ())
             return list(self._sweep(layer, seen).run(ladder[-1:]))[-1], 1.0
         if untouched and ladder[-1].sparsity == 0 and _moved(wanted, inputs) <= _LITTLE:
             return self._round(layer, ladder[-1], inputs), 1.0
@@ -277,15 +280,10 @@ class _Step:
 
     def _round(self, layer: Layer, option: Option, inputs: Sequence[Tensor]) -> Fit:
         """A layer that is only rounded, with inputs nearly those of the dense model: nothing to make up for."""
-        matrix, user = layer.matrix, layer.users[0]
-        if BITS.get(option.precision) is None:  # rounded number by number, whatever the inputs
-            whole = torch.ones_like(matrix, dtype=torch.bool)
+        if option.precision not in BITS:  # rounded number by number, whatever the inputs
+            matrix, whole = layer.matrix, torch.ones_like(layer.matrix, dtype=torch.bool)
             return Fit(option, whole, rounded(matrix.float(), option.precision), matrix.new_zeros(len(matrix)))
-        seen = Moments(int(getattr(user, "groups", 1)), matrix.shape[1]).to(matrix.device)
-        for x in inputs:
-            add_input(seen, user, x, share=1 / len(inputs))
-        seen.check(layer.unit.name)
-        return list(self._sweep(layer, seen).run([option]))[-1]
+        return list(self._sweep(layer, _seen(layer, inputs)).run([option]))[-1]
 
     def _refit(
         self,

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Finding", "Repaired", "finding_lines"]
+from fewer.core.errors import FewerError
+from fewer.core.files import atomic_write_text, explain_os_error
+
+__all__ = ["Finding", "Repaired", "finding_lines", "whole_copy"]
 
 SHOWN = 8
 """Findings that are listed per check; all of them with --json."""
@@ -75,6 +81,43 @@ class Repaired:
         return {"folder": str(self.folder), "kept": self.kept, "changed": list(self.changed)} | {
             "left_out": list(self.left_out)
         }
+
+    def note(self, folder: Path) -> Repaired:
+        """Write what was done into ``changes.json`` of a folder; gives the same object."""
+        atomic_write_text(folder / "changes.json", json.dumps(self.to_dict(), indent=1) + "\n")
+        return self
+
+
+@contextmanager
+def whole_copy(out: Path) -> Iterator[Path]:
+    """A folder to fill, which stands at ``out`` once all is in it; nothing stays of one that was not finished.
+
+    Raises
+    ------
+    FewerError
+        When ``out`` is there already, or nothing can be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> out = Path(tempfile.mkdtemp()) / "copy"
+    >>> with whole_copy(out) as place:
+    ...     _ = (place / "a.txt").write_text("a")
+    >>> [path.name for path in out.iterdir()]
+    ['a.txt']
+    """
+    if out.exists():
+        raise FewerError(f"{out} exists already; give a new folder for the repaired copy with --out")
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    try:
+        part.mkdir(parents=True)
+        yield part
+        part.rename(out)
+    except OSError as error:
+        raise explain_os_error(error, out) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def finding_lines(findings: Sequence[Finding], checks: Mapping[str, tuple[str, str]]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from fewer.core.progress import Progress, Silent
 from fewer.tasks.detect3d.boxes import points_in_boxes
 from fewer.tasks.detect3d.dataset import DetectionData, open_data
 from fewer.tasks.detect3d.frames import Objects
-from fewer.tasks.findings import Finding, Repaired, finding_lines
+from fewer.tasks.findings import Finding, Repaired, finding_lines, whole_copy
 from fewer.tasks.folders import make_folder
 
 __all__ = ["CHECKS", "ScanCheckup", "checkup", "repair"]
@@ -191,29 +190,21 @@ def repair(found: ScanCheckup, out: str | Path, *, progress: Progress | None = N
     FewerError
         When ``out`` is there already, or nothing is left.
     """
-    data, place = found.data, Path(out)
-    if place.exists():
-        raise FewerError(f"{out} exists already; give a folder that does not")
+    data, out = found.data, Path(out)
     bad = {f.case: f.check for f in found.findings if f.check in ("unreadable", "label", "duplicate") and f.case}
-    changed, kept = [], []
-    try:
-        for name in data.names:
-            if name in bad:
-                continue
-            kept.append(name)
-            changed += _copy(data, name, place)
-    except BaseException:
-        shutil.rmtree(place, ignore_errors=True)
-        raise
+    changed, kept = [], [name for name in data.names if name not in bad]
     if not kept:
         raise FewerError(f"no scan of {data.root} can be used")
-    for part in ("train", "val"):
-        names = [name for name in _listed(data, part) if name in set(kept)]
-        if names:
-            make_folder(place / "ImageSets")
-            atomic_write_text(place / "ImageSets" / f"{part}.txt", "".join(f"{name}\n" for name in names))
-    left_out = tuple(f"{name} ({check})" for name, check in bad.items())
-    return Repaired(place, len(kept), tuple(changed), left_out, unit="scans")
+    with whole_copy(out) as place:
+        for name in kept:
+            changed += _copy(data, name, place)
+        for part in ("train", "val"):
+            names = [name for name in _listed(data, part) if name in set(kept)]
+            if names:
+                make_folder(place / "ImageSets")
+                atomic_write_text(place / "ImageSets" / f"{part}.txt", "".join(f"{name}\n" for name in names))
+        left_out = tuple(f"{name} ({check})" for name, check in bad.items())
+        return Repaired(out, len(kept), tuple(changed), left_out, unit="scans").note(place)
 
 
 def _listed(data: DetectionData, part: str) -> Sequence[str]:

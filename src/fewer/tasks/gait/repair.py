@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_text, explain_os_error
 from fewer.core.progress import Progress, Silent
-from fewer.tasks.findings import Repaired
+from fewer.tasks.findings import Repaired, whole_copy
 from fewer.tasks.gait.data.dataset import GaitData, write_partition, write_sequence
 from fewer.tasks.gait.doctor import LEFT_OUT, WalkCheckup, empty_frames
 
@@ -39,18 +36,13 @@ def repair(found: WalkCheckup, out: str | Path, *, progress: Progress | None = N
         When the folder exists, or nothing is left; then nothing half-written stays.
     """
     out, data = Path(out), found.data
-    if out.exists():
-        raise FewerError(f"{out} exists already; give a new folder for the repaired copy with --out")
     bad = {f.case: f.text for f in found.findings if f.check in LEFT_OUT and f.fix}
     holes = {f.case for f in found.findings if f.check == "empty"}
     keep = [walk for walk in data.walks if str(walk) not in bad]
     if not keep:
         raise FewerError(f"no sequence of {data.root} can be kept; see what is wrong: fewer doctor {data.root}")
     changed: list[str] = []
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir(parents=True)
+    with whole_copy(out) as part:
         with (progress or Silent()).stage("write", len(keep)) as stage:
             for walk in keep:
                 frames = data.frames(walk)
@@ -62,14 +54,7 @@ def repair(found: WalkCheckup, out: str | Path, *, progress: Progress | None = N
                 stage.advance(1, str(walk))
         changed += _partition(data, part, {walk.person for walk in keep})
         left_out = tuple(f"{name}: {text}" for name, text in bad.items())
-        done = Repaired(out, len(keep), tuple(changed), left_out, unit="sequences")
-        atomic_write_text(part / "changes.json", json.dumps(done.to_dict(), indent=1) + "\n")
-        part.rename(out)
-    except OSError as error:
-        raise explain_os_error(error, out) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return done
+        return Repaired(out, len(keep), tuple(changed), left_out, unit="sequences").note(part)
 
 
 def _partition(data: GaitData, part: Path, people: set[str]) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_text, explain_os_error
 from fewer.core.progress import Progress, Silent
-from fewer.tasks.findings import Finding, Repaired
+from fewer.tasks.findings import Finding, Repaired, whole_copy
 from fewer.tasks.segment.dataset import Split
 from fewer.tasks.segment.doctor import Checkup, Look
 from fewer.tasks.segment.files import LOSSLESS, Picture, read_picture, suffix_of
@@ -46,10 +43,7 @@ def repair(found: Checkup, out: str | Path, *, progress: Progress | None = None)
     FewerError
         When the folder exists, nothing is left, or the disk is full; then nothing half-written stays.
     """
-    out = Path(out)
-    if out.exists():
-        raise FewerError(f"{out} exists already; give a new folder for the repaired copy with --out")
-    data = found.data
+    out, data = Path(out), found.data
     changed, left_out = [], []
     keep: list[Look] = []
     for look in found.looks:
@@ -74,10 +68,7 @@ def repair(found: Checkup, out: str | Path, *, progress: Progress | None = None)
         suffix = ".nii.gz"
     kept = {look.case.name for look in keep}
     splits = [Split(_only(split.train, kept), _only(split.val, kept)) for split in data.splits]
-    whole = out.with_name(f".{out.name}.part")
-    shutil.rmtree(whole, ignore_errors=True)
-    try:
-        whole.mkdir(parents=True)
+    with whole_copy(out) as whole:
         with (progress or Silent()).stage("write", len(keep)) as stage:
 
             def cases() -> Iterator[tuple[str, Picture, np.ndarray | None]]:
@@ -93,14 +84,7 @@ def repair(found: Checkup, out: str | Path, *, progress: Progress | None = None)
                 suffix=suffix,
                 splits=splits,
             )
-        done = Repaired(out, len(keep), tuple(changed), tuple(left_out))
-        atomic_write_text(whole / "changes.json", json.dumps(done.to_dict(), indent=1) + "\n")
-        whole.rename(out)
-    except OSError as error:
-        raise explain_os_error(error, out) from error
-    finally:
-        shutil.rmtree(whole, ignore_errors=True)
-    return done
+        return Repaired(out, len(keep), tuple(changed), tuple(left_out)).note(whole)
 
 
 def _drops(finding: Finding) -> bool:
