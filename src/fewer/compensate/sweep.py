@@ -188,21 +188,6 @@ class Sweep:
         ]
         return torch.stack(parts).sum(0)
 
-    def error(self, matrix: Tensor) -> float:
-        """Layer-wise reconstruction error ``E|W x - W0 x|^2`` over ``E|W0 x|^2`` (about the mean when centred)."""
-        whole = self._dense_energy
-        return max(0.0, self._energy(matrix - self.dense)) / whole if whole > 0 else 0.0
-
-    def _energy(self, matrix: Tensor) -> float:
-        """What a weight does to the layer's inputs: ``E|W x|^2`` (about the mean when centred)."""
-        grouped = self._grouped(matrix)
-        pairs = zip(self.moments.blocks, self._plain, strict=True)
-        return sum(float(((grouped[..., b] @ h) * grouped[..., b]).sum()) for b, h in pairs)
-
-    @cached_property
-    def _dense_energy(self) -> float:
-        return self._energy(self.dense)
-
     @cached_property
     def _plain(self) -> list[Tensor]:
         """Second moments without damping, block by block."""

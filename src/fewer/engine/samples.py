@@ -180,11 +180,7 @@ def _of_task(loaded: LoadedModel, images: str | Path, settings: Settings) -> Inp
         parts.append(TensorSamples(found.tensor, found.files, found.skipped) if isinstance(found, ImageSet) else found)
     first, second = parts
     what = "patches" if len(set(first.files)) < len(first) else "samples"
-    note = (
-        f"{len(first)} calibration {what} from {len(set(first.files))} images, {len(second)} held-out {what} "
-        f"from {len(set(second.files))} other images."
-    )
-    return _ordered(first, second, settings, str(images), note)
+    return _ordered(first, second, settings, str(images), what, "images")
 
 
 def _of_files(loaded: LoadedModel, images: Any, settings: Settings) -> Inputs:
@@ -201,16 +197,25 @@ def _of_files(loaded: LoadedModel, images: Any, settings: Settings) -> Inputs:
     second = open_images(images, apart, part="heldout", **common)
     if len(first) == 0 or len(second) == 0:
         raise FewerError(f"{source} holds too few readable images to keep some apart for the report")
-    note = (
-        f"{len(first)} calibration images from {len(set(first.files))} files, {len(second)} held-out images "
-        f"from {len(set(second.files))} other files. {loaded.preprocess.words()}"
-        + (" The model does not say so; this was assumed." if loaded.assumed else "")
-    )
-    return _ordered(first, second, settings, source, note)
+    more = f" {loaded.preprocess.words()}"
+    more += " The model does not say so; this was assumed." if loaded.assumed else ""
+    return _ordered(first, second, settings, source, "images", "files", more)
 
 
-def _ordered(first: Samples, second: Samples, settings: Settings, source: str, note: str) -> Inputs:
+def _ordered(
+    first: Samples, second: Samples, settings: Settings, source: str, what: str, of: str, more: str = ""
+) -> Inputs:
+    """Samples of files, with what a reader should know of them."""
     heldout, deciding = _shared_out(second, settings)
+    told = [f"{len(first)} calibration {what}", f"{len(heldout)} held-out {what}"]
+    counted = [len(set(first.files)), len(set(heldout.files))]
+    if deciding is not None:
+        told.append(f"{len(deciding)} that decide between finished models")
+        counted.append(len(set(deciding.files)))
+    note = ", ".join(
+        f"{text} from {n} {'other ' * bool(i)}{of}" for i, (text, n) in enumerate(zip(told, counted, strict=True))
+    )
+    note += "." + more
     if not first.files:
         return Inputs(first, heldout, source, [note], deciding=deciding)
     order, near = by_file(first.files)
