@@ -207,14 +207,10 @@ def _ordered(
 ) -> Inputs:
     """Samples of files, with what a reader should know of them."""
     heldout, deciding = _shared_out(second, settings)
-    told = [f"{len(first)} calibration {what}", f"{len(heldout)} held-out {what}"]
-    counted = [len(set(first.files)), len(set(heldout.files))]
+    told = [("calibration ", first, ""), ("held-out ", heldout, "other ")]
+    note = ", ".join(f"{len(s)} {kind}{what} from {len(set(s.files))} {other}{of}" for kind, s, other in told)
     if deciding is not None:
-        told.append(f"{len(deciding)} that decide between finished models")
-        counted.append(len(set(deciding.files)))
-    note = ", ".join(
-        f"{text} from {n} {'other ' * bool(i)}{of}" for i, (text, n) in enumerate(zip(told, counted, strict=True))
-    )
+        note += f"; {len(deciding)} {what} from {len(set(deciding.files))} more {of} decide between finished models"
     note += "." + more
     if not first.files:
         return Inputs(first, heldout, source, [note], deciding=deciding)
