@@ -180,7 +180,10 @@ class Settings(StrictSettings):
         json_schema_extra={"group": "Images"},
     )
     heldout: int = Field(
-        default=32, ge=1, description="Images kept apart for the report", json_schema_extra={"group": "Images"}
+        default=32,
+        ge=1,
+        description="Images kept apart for the report; half as many more decide between models",
+        json_schema_extra={"group": "Images"},
     )
     crops: int | None = Field(
         default=None,
