@@ -10,7 +10,7 @@ trained here on 12,000 images of CIFAR-10, read from the folder that FEWER_SHARE
 Activations become squares and maxima become averages; the circuit is then taught the network's own outputs on
 unlabelled training images. With --budget a cheaper circuit is made. Work that is done is kept in --folder, so that a
 run that was stopped goes on. ``processor_s`` is the processor time of client and server together, ``server_s`` that of
-the server, and ``predicted_s`` what the circuit's operations were predicted to take, from a calibration of some seconds.
+the server, and ``predicted_s`` what the operations were predicted to take, from a calibration of some seconds.
 Seconds are written with --timed only: give it on a machine that does nothing else.
 Writes benchmarks/results/private.csv, a row for each image, and prints the sums.
 """

@@ -136,7 +136,10 @@ def test_a_square_shares_the_rescaling_of_the_layer_behind_it_and_two_squares_do
     ends, _ = compile_circuit(nn.Sequential(nn.Flatten(), nn.Linear(128, 4), nn.ReLU()).eval(), images)
     assert ends.kinds() == ["linear", "square"] and ends.steps[-1].levels == 1
     # from the top, a level takes off the bits that its product has put on
-    assert parameters.bits[-2] == parameters.input_bits - parameters.scale_bits + parameters.bits[1] - parameters.scale_bits
+    assert (
+        parameters.bits[-2]
+        == parameters.input_bits - parameters.scale_bits + parameters.bits[1] - parameters.scale_bits
+    )
 
 
 def test_noise_of_results_is_what_the_simulator_says() -> None:

@@ -169,7 +169,14 @@ def test_fifty_uploads_at_once_are_bounded_before_their_bodies_are_in_memory(pla
             if message["type"] == "http.response.start":
                 statuses.append(message["status"])
 
-        scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b"", "http_version": "1"}
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "headers": [],
+            "query_string": b"",
+            "http_version": "1",
+        }
         await app({**scope, "asgi": {"version": "3.0"}, "scheme": "http", "server": ("a", 1)}, receive, send)
 
     async def crowd(path: str) -> None:
@@ -198,7 +205,7 @@ def test_what_a_session_remembers_is_bounded(place: Path) -> None:
     header, blobs = unpack(wire.sent[-1])
     answer = http.post("/queries", content=pack({**header, "once": "a" * 65}, blobs))
     assert answer.status_code == 409
-    with pytest.raises(FewerError, match="404 .* all its answers"):
+    with pytest.raises(FewerError, match=r"404 .* all its answers"):
         query(image)
     assert Query(place / "keys", wire)(image).shape == (3,)
 

@@ -92,7 +92,7 @@ class _Layer:
     scaling: Scaling
 
     def product(self, x: Tensor) -> Tensor:
-        return torch._int_mm(x, self.weight)
+        return torch._int_mm(x, self.weight)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,9 +156,7 @@ def _prepared(block: Block, heads: int, residual: float) -> _Block | None:
         return None
     qkv, proj, fc1, fc2 = layers
     exponential = exponential_of(block.choice.softmax)
-    return _Block(
-        block, *norms, (powers[0], powers[1]), qkv, logits, exponential, out, proj, fc1, activation, fc2
-    )  # type: ignore[arg-type]
+    return _Block(block, *norms, (powers[0], powers[1]), qkv, logits, exponential, out, proj, fc1, activation, fc2)  # type: ignore[arg-type]
 
 
 def native_twin(net: IntegerTransformer) -> NativeTransformer | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fewer.kernels import guard, native
 
-__all__ = ["Exponential", "Lookup", "Scaling", "has_integer_kernels", "rescaled", "integer_norm", "integer_softmax"]
+__all__ = ["Exponential", "Lookup", "Scaling", "has_integer_kernels", "integer_norm", "integer_softmax", "rescaled"]
 
 
 def has_integer_kernels() -> bool:

@@ -109,7 +109,7 @@ class Service:
             header, blobs = unpack(body)
             if header.get("circuit") != self.public.circuit:
                 raise Refused(409, "the keys were made for another circuit; make new ones with: fewer private keys")
-            if len(blobs) != 2 or not _is_name(header.get("key"), 1):
+            if len(blobs) != 2 or not _is_name(header.get("key", ""), 1):
                 raise Refused(400, "a session takes a relinearisation key and rotation keys")
             evaluator = Evaluator(self.public.parameters, *blobs)
             runner = Runner(self.circuit, evaluator)
@@ -129,14 +129,14 @@ class Service:
         except FewerError as error:
             raise Refused(400, str(error)) from None
         with self._lock:
-            name = header.get("session")
-            session = self._sessions.get(name) if isinstance(name, str) else None
+            name = header.get("session", "")
+            session = self._sessions.get(name)
             if session is None:
                 raise Refused(404, "this session is not open (any more); send the evaluation keys again")
             self._sessions.move_to_end(name)
             if header.get("key") != session.key:
                 raise Refused(409, "the query was encrypted with another key than the session's")
-            once = header.get("once")
+            once = header.get("once", "")
             if not _is_name(once, 16) or once in session.seen:
                 raise Refused(409, "this query has been answered already; encrypt the image again")
             if len(session.seen) >= self.limits.answers:
@@ -167,9 +167,9 @@ class Service:
             raise Refused(400, f"the circuit cannot be run with these keys ({error})") from None
 
 
-def _is_name(value: Any, least: int) -> bool:
-    """Whether what a client calls something is a text that the server may keep."""
-    return isinstance(value, str) and least <= len(value) <= _ONCE
+def _is_name(value: str, least: int) -> bool:
+    """Whether what a client calls something may be kept by the server."""
+    return least <= len(value) <= _ONCE
 
 
 def make_app(service: Service) -> Any:
