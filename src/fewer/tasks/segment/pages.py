@@ -145,10 +145,12 @@ def _scores(result: Evaluation) -> list[Section]:
         shown = ["-" if value is None else f"{value:.3f}" for value in numbers]
         worst.append([score.case, score.structure, score.status, *shown])
     names = ["case", "structure", "status", "Dice", f"HD95 ({result.unit})", f"ASSD ({result.unit})"]
-    tables = [Table(head=head, rows=rows), Table(title="The worst first", head=names, rows=worst)]
     told = [result.about_missing] if result.about_missing else []
-    shown = tables if worst else tables[:1]
-    return [Section(name="scores", title="Scores", tables=shown, words=told, strips=case_strips(result))]
+    tables, strips = [Table(head=head, rows=rows)], case_strips(result)
+    sections = [Section(name="scores", title="Scores", tables=tables, words=told, strips=strips)]
+    if worst:
+        sections.append(Section(name="worst", title="The worst first", tables=[Table(head=names, rows=worst)]))
+    return sections
 
 
 def case_strips(result: Evaluation) -> list[Strip]:
