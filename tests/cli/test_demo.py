@@ -9,6 +9,7 @@ import pytest
 
 import fewer
 from fewer.cli import demo
+from fewer.cli.setting_flags import SettingFlags
 from fewer.core.errors import FewerError
 from fewer.core.progress import SILENT, Course
 from fewer.engine.settings import Settings
@@ -90,3 +91,21 @@ def test_it_ends_with_the_next_command(quick: list[str], capsys: pytest.CaptureF
     assert demo.demo() == 0
     last = capsys.readouterr().out.rstrip().splitlines()[-1]
     assert "fewer compress fewer/dinov2-small --images PHOTOS/ --budget weights=50%" in last
+
+
+def test_an_interrupted_second_part_does_not_repeat_the_first(
+    quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, x = tiny("tied")
+    few = {"calibration": 4, "sensing": 2, "heldout": 2, "additivity": 0, "baselines": (), "backend": "serial"}
+    settings = Settings.from_preset("demo", **few)
+    data = x.repeat(6, *[1] * (x.ndim - 1))
+    run = fewer.compress(model, data, "weights=50%", settings=settings, out=tmp_path / demo.FOLDER)
+    config = tmp_path / demo.FOLDER / "config.toml"
+    name = next(line for line in config.read_text("utf-8").splitlines() if line.startswith("model"))
+    text = config.read_text("utf-8").replace(name, 'model = "fewer/dinov2-small"')
+    config.write_text(text, "utf-8")
+    flags = SettingFlags(calibration=4, sensing=2, heldout=2, additivity=0, baselines=[], backend="serial")
+    assert demo.demo(settings=flags) == 0 and quick == ["second"]
+    assert f"{run.report.verdict.distortion:.3g}" in capsys.readouterr().out
+    assert demo.demo() == 0 and quick == ["second", "first", "second"]  # other settings: begun anew
