@@ -1,4 +1,4 @@
-"""Native integer softmax, GELU and LayerNorm against torch and OpenVINO, from accumulators to what the next layer reads.
+"""Native integer softmax, GELU and LayerNorm against torch and OpenVINO, from accumulators to what is read next.
 
 All runtimes get the int32 accumulators of a product of bytes and give what the next product of bytes reads: int8, or
 probabilities of 16 bits (8 in OpenVINO). Ours is integer arithmetic, bit for bit as specified; the others turn to
@@ -85,9 +85,7 @@ def softmax_runs(net: IntegerTransformer, tokens: int) -> Runs:
         "torch": in_torch,
         "torch, floats only": lambda: F.softmax(floats, -1),
     }
-    found = openvino(
-        x, lambda ops, y: in_bytes(ops, ops.softmax(ops.multiply(y, np.float32(factor)), 1), 255.0, "u8")
-    )
+    found = openvino(x, lambda ops, y: in_bytes(ops, ops.softmax(ops.multiply(y, np.float32(factor)), 1), 255.0, "u8"))
     return runs if found is None else {**runs, "openvino": found}
 
 
