@@ -116,7 +116,7 @@ def test_lpvit() -> None:
     assert shown == [0.01, 0.75, 0.95]
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"(?:\]\(|src(?:set)?=\")([^)#\"]+)", README))))
 def test_links_lead_somewhere(link: str) -> None:
     assert link.startswith("http") or (ROOT / link).exists()
 
