@@ -11,8 +11,10 @@ import pytest
 import fewer
 from fewer.cli.demo_time import BUDGET, fast_folder, is_over, time_part
 from fewer.cli.show import say, times_box
-from fewer.core.errors import UnreachableError
+from fewer.core.errors import UnmetError
 from fewer.core.progress import SILENT
+from fewer.core.unit import Unit
+from fewer.engine.options import unit_options
 from fewer.engine.settings import Settings
 from fewer.timing.result import BenchResult, Row
 from tests.tiny import tiny
@@ -96,13 +98,19 @@ def test_where_the_budget_cannot_be_met_the_least_is_taken(monkeypatch: pytest.M
 
     def compress(_model: Any, _images: Any, budget: str, **_options: Any) -> Any:
         asked.append(budget)
-        raise UnreachableError("too little", least[len(asked) - 1])
+        raise UnmetError("too little", least[len(asked) - 1])
 
     monkeypatch.setattr(fewer, "compress", compress)
     least = [0.61, 0.95]
-    with pytest.raises(UnreachableError):
+    with pytest.raises(UnmetError):
         time_part("a model", [], tmp_path / "demo", None, SILENT)
     assert asked == [BUDGET, "latency=0.63x"]
     asked, least = [], [0.95]
-    with pytest.raises(UnreachableError):  # nothing to show
+    with pytest.raises(UnmetError):  # nothing to show
         time_part("a model", [], tmp_path / "demo", None, SILENT)
+
+
+def test_nothing_is_cut_in_the_part_about_time() -> None:
+    units = [Unit("qkv", "linear", (4608, 1536)), Unit("patch", "conv2d", (384, 3, 14, 14))]
+    settings = Settings.from_preset("demo-fast")
+    assert {str(o) for options in unit_options(units, settings).values() for o in options} == {"dense", "dense/int8"}

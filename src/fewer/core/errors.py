@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from fewer.core.install import working
 
-__all__ = ["FewerError", "UnreachableError", "near_match"]
+__all__ = ["FewerError", "UnmetError", "near_match"]
 
 _LONG = re.compile(r"[^\s/]{300,}")  # longer than any name of a file: a value out of a damaged one
 
@@ -35,7 +35,7 @@ class FewerError(Exception):
         super().__init__(*(working(_LONG.sub(_cut, fact)) if isinstance(fact, str) else fact for fact in facts))
 
 
-class UnreachableError(FewerError):
+class UnmetError(FewerError):
     """A budget that nothing meets.
 
     Attributes

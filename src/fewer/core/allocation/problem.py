@@ -11,7 +11,7 @@ import numpy as np
 from fewer.core.budget import Budget, format_amount, parse_budgets
 from fewer.core.couple import Fold, fold_arrays, share_of
 from fewer.core.curve import CurveSet
-from fewer.core.errors import FewerError, UnreachableError
+from fewer.core.errors import FewerError, UnmetError
 from fewer.core.plan import Allocation
 
 __all__ = ["Problem", "unreachable"]
@@ -147,7 +147,7 @@ class Problem:
         return np.array([self.spent(c.argmin(axis=1))[m] for m, c in enumerate(self.cost)])
 
 
-def unreachable(budget: Budget, dense: float, least: float, why: str = "") -> UnreachableError:
+def unreachable(budget: Budget, dense: float, least: float, why: str = "") -> UnmetError:
     """The sentence for a budget that cannot be met, with the least that can, in the budget's own terms.
 
     Examples
@@ -159,7 +159,7 @@ def unreachable(budget: Budget, dense: float, least: float, why: str = "") -> Un
     amount = format_amount(budget.metric, least)
     shown = f"{share} ({amount})" if budget.relative else f"{amount} ({share})"
     sentence = f"{budget} cannot be met{why}: the smallest reachable {budget.metric} is {shown}"
-    return UnreachableError(sentence, least / dense if dense > 0 else None)
+    return UnmetError(sentence, least / dense if dense > 0 else None)
 
 
 def _percent_up(share: float) -> str:
