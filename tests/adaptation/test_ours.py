@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from fewer.adaptation.choice import mean_sizes, trust, unlearned
+from fewer.adaptation.choice import kinship, mean_sizes, some, trust, unlearned
 from fewer.adaptation.learn import Lesson, Stream
 from fewer.adaptation.methods import METHODS
-from fewer.adaptation.ours import _believed
+from fewer.adaptation.ours import _believed, _keep_if_believed
 from fewer.adaptation.problem import Work
 from fewer.adaptation.pseudo import _views
 from fewer.adaptation.teachers import label_and_learn
@@ -63,6 +63,35 @@ def test_two_that_are_believed_label_together() -> None:
     teacher = _believed(posed(), work, [one], two)
     image = posed().target[0][None]
     assert torch.allclose(teacher(image), (one(image) + two(image)) / 2) and "both" in work.notes[-1]
+
+
+def test_kinship_is_the_trust_on_the_target_by_that_at_home() -> None:
+    p, net = posed(), _Threshold(0.7, 1.0)  # discs of the source are bright
+    home = trust(p, net, [image for image, _ in p.held])
+    assert kinship(p, net) == pytest.approx(trust(p, net) / home) and home > trust(p, net)
+
+
+def test_a_network_of_the_source_labels_nothing_where_the_target_is_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fewer.adaptation.ours.kinship", lambda problem, model: 0.5)
+    sure, model, work = _Threshold(-0.7, -1.0), _Threshold(9.0, 1.0), Work()
+    assert trust(posed(), sure) > trust(posed(), model)
+    assert _believed(posed(), work, [sure], model) is model and "far from the source" in work.notes[-1]
+    assert model.level.item() == 9.0
+
+
+def test_pseudo_labels_that_lose_a_structure_are_taken_back() -> None:
+    good, lost, work = _Threshold(-0.7, -1.0), _Threshold(9.0, 1.0), Work()
+    _keep_if_believed(posed(), work, good, lost)
+    assert lost.level.item() == pytest.approx(-0.7)
+    assert "the weights before them are kept" in work.notes[-1]
+    work = Work()
+    _keep_if_believed(posed(), work, lost, good)
+    assert work.notes == []
+
+
+def test_images_that_are_looked_at_are_not_the_first_ones_of_many() -> None:
+    chosen = some(list(range(64)), 6)
+    assert chosen == sorted(chosen) and len(set(chosen)) == 6 and max(chosen) > 20
 
 
 @pytest.mark.parametrize(

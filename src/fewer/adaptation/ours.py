@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.adaptation.baselines import sometimes
-from fewer.adaptation.choice import trust
+from fewer.adaptation.choice import kinship, trust
 from fewer.adaptation.learn import Lesson, Stream, learn
 from fewer.adaptation.look import look_of, paint_like
 from fewer.adaptation.problem import Adapted, Pair, Problem, Work
@@ -29,10 +29,15 @@ PARTS = (3, 3, 2)
 """Steps on the source as it is, on changed contrasts, and with pseudo-labels, in proportion."""
 SHORT = 250
 """Steps below which the stage on the source as it is teaches too little to be worth them; then there is none."""
+KIN = 0.8
+"""Kinship of the target to the source from which a network that only saw the source as it is may label the target."""
 EASE = 0.3
 """Share of a training over which random contrasts come in where no stage on the source as it is goes before."""
 BELIEVED = 0.85
 """Share of the larger trust that the other network must have to label the target too."""
+
+KEPT = 0.95
+"""Share of the trust before pseudo-labels that must be left after them."""
 
 
 class _Mean(nn.Module):
@@ -74,6 +79,7 @@ def ours(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted:
     if not labels:
         return Adapted(model, stages)
     teacher = _believed(problem, work, networks, model)
+    before = copy.deepcopy(model)
 
     def later(found: Sequence[Pair]) -> Style | None:
         looks: list[tuple[float, Style | None]] = [(1.0, None)]
@@ -85,6 +91,7 @@ def ours(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted:
 
     mild = sometimes(degrade, 0.5)
     stages |= label_and_learn(problem, settings, work, changed, max(1, last), teacher=teacher, style=mild, later=later)
+    _keep_if_believed(problem, work, before, model)
     return Adapted(model, stages)
 
 
@@ -111,15 +118,28 @@ def _believed(problem: Problem, work: Work, earlier: Sequence[nn.Module], model:
         return model
     networks = [*earlier, model]
     found = [trust(problem, network) for network in networks]
-    chosen = [network for network, value in zip(networks, found, strict=True) if value >= BELIEVED * max(found)]
     told = " and ".join(f"{value:.2f}" for value in found)
+    told = f"trust in the network of the source and in that of random contrasts: {told}"
+    near = kinship(problem, earlier[0])
+    if near < KIN:
+        work.say(f"{told}; the target is far from the source (kinship {near:.2f}), so the second labels it")
+        return model
+    chosen = [network for network, value in zip(networks, found, strict=True) if value >= BELIEVED * max(found)]
     who = "both" if len(chosen) > 1 else "the second" if chosen[0] is model else "the first"
-    work.say(f"trust in the network of the source and in that of random contrasts: {told}; {who} labels the target")
+    work.say(f"{told}; {who} labels the target")
     if len(chosen) > 1:
         return _Mean([copy.deepcopy(network) for network in chosen]).eval()
     if chosen[0] is not model:
         model.load_state_dict(chosen[0].state_dict())
     return model
+
+
+def _keep_if_believed(problem: Problem, work: Work, before: nn.Module, model: nn.Module) -> None:
+    """Take pseudo-labels back where they have made answers clearly less believable, as when a structure is lost."""
+    was, now = trust(problem, before), trust(problem, model)
+    if now < KEPT * was:
+        work.say(f"pseudo-labels lowered the trust from {was:.2f} to {now:.2f}: the weights before them are kept")
+        model.load_state_dict(before.state_dict())
 
 
 def contrasts(settings: AdaptationSettings) -> Style | None:

@@ -7,13 +7,16 @@ from dataclasses import replace
 
 from torch import nn
 
-from fewer.adaptation.choice import unlearned
+from fewer.adaptation.choice import some, unlearned
 from fewer.adaptation.learn import Lesson, Stream, learn
 from fewer.adaptation.problem import Adapted, Pair, Problem, Work
 from fewer.adaptation.pseudo import label
 from fewer.adaptation.settings import AdaptationSettings
 from fewer.adaptation.style import Style
 from fewer.training.history import Fit
+
+MOST = 200
+"""Target images that are labelled in a round; some hundred steps do not draw from more."""
 
 __all__ = ["in_rounds", "label_and_learn", "mean_teacher", "self_training"]
 
@@ -73,13 +76,14 @@ def label_and_learn(
         labeller = model if teacher is None or number > 1 else teacher
         check = settings.uses("filter")
         missing = unlearned(problem, labeller) if check else []
-        found = [] if missing else label(problem, labeller, problem.target, check=check)
+        found: list[Pair] = []
         if missing:
             work.say(f"round {number}: {', '.join(missing)} is not found even in source scans yet: give more --steps")
         else:
-            work.say(
-                f"round {number}: pseudo-labels of {len(found)} of {len(problem.target)} target scans are plausible"
-            )
+            images = some(problem.target, MOST)
+            with work.progress.stage("label", len(images)) as shown:
+                found = label(problem, labeller, images, check=check, advance=shown.advance)
+            work.say(f"round {number}: pseudo-labels of {len(found)} of {len(images)} target scans are plausible")
         streams = list(lesson.labelled)
         if found and later is not None:
             streams = [Stream(stream.pairs, later(found)) for stream in streams]
