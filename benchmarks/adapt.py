@@ -299,7 +299,7 @@ def run(
     patch = PATCH[args.benchmark]
     size = "x".join(map(str, patch))
     values = (args.benchmark, method, without, args.labels or "all", seed, args.steps, size, args.width)
-    key = dict(zip(COLUMNS, values, strict=False))
+    key: dict[str, Any] = dict(zip(COLUMNS, values, strict=False))
     if key in table:
         return
     source, target, test = folders
