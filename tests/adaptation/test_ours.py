@@ -12,7 +12,7 @@ from torch import nn
 from fewer.adaptation.choice import kinship, mean_sizes, some, trust, unlearned
 from fewer.adaptation.learn import Lesson, Stream
 from fewer.adaptation.methods import METHODS
-from fewer.adaptation.ours import _believed, _keep_if_believed
+from fewer.adaptation.ours import Earlier, _believed, _keep_if_believed
 from fewer.adaptation.problem import Work
 from fewer.adaptation.pseudo import _views
 from fewer.adaptation.teachers import label_and_learn
@@ -53,14 +53,14 @@ def test_trust_equals_its_formula_where_mirrors_agree() -> None:
 def test_the_network_that_is_not_believed_labels_nothing(first: bool) -> None:
     right, wrong, work = _Threshold(-0.7, -1.0), _Threshold(9.0, 1.0), Work()
     earlier, model = (right, wrong) if first else (wrong, right)
-    teacher = _believed(posed(), work, [earlier], model)
+    teacher = _believed(posed(), work, Earlier(earlier, 1.0), model)
     assert teacher is model and model.level.item() == pytest.approx(-0.7)
     assert ("the first" if first else "the second") in work.notes[-1]
 
 
 def test_two_that_are_believed_label_together() -> None:
     one, two, work = _Threshold(-0.7, -1.0), _Threshold(-0.6, -1.0), Work()
-    teacher = _believed(posed(), work, [one], two)
+    teacher = _believed(posed(), work, Earlier(one, 1.0), two)
     image = posed().target[0][None]
     assert torch.allclose(teacher(image), (one(image) + two(image)) / 2) and "both" in work.notes[-1]
 
@@ -71,12 +71,11 @@ def test_kinship_is_the_trust_on_the_target_by_that_at_home() -> None:
     assert kinship(p, net) == pytest.approx(trust(p, net) / home) and home > trust(p, net)
 
 
-def test_a_network_of_the_source_labels_nothing_where_the_target_is_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewer.adaptation.ours.kinship", lambda problem, model: 0.5)
+def test_a_network_of_the_source_labels_nothing_where_the_target_is_far() -> None:
     sure, model, work = _Threshold(-0.7, -1.0), _Threshold(9.0, 1.0), Work()
     assert trust(posed(), sure) > trust(posed(), model)
-    assert _believed(posed(), work, [sure], model) is model and "far from the source" in work.notes[-1]
-    assert model.level.item() == 9.0
+    assert _believed(posed(), work, Earlier(sure, 0.5), model) is model and model.level.item() == 9.0
+    assert "far from the source" in work.notes[-1]
 
 
 def test_pseudo_labels_that_lose_a_structure_are_taken_back() -> None:

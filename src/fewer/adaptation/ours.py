@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,14 @@ KEPT = 0.95
 """Share of the trust before pseudo-labels that must be left after them."""
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """The network of the source as it is, and the kinship of source and target by its answers."""
+
+    network: nn.Module
+    near: float
+
+
 class _Mean(nn.Module):
     """Mean of the class scores of several networks."""
 
@@ -68,17 +77,17 @@ def ours(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted:
     arms = settings.uses("arms") and style is not None and long
     parts = [PARTS[0] if arms else 0, PARTS[1] if arms else PARTS[0] + PARTS[1], PARTS[2] if labels else 0]
     plain_steps, last = steps * parts[0] // sum(parts), steps * parts[2] // sum(parts)
-    model, stages, networks = problem.network, {}, []
+    model, stages, first = problem.network, {}, None
     if arms:
         plain = Lesson([Stream(problem.source)], problem.held)
         stages["plain"] = learn(problem, settings, work, plain, "plain", model, steps=max(1, plain_steps))
-        networks.append(copy.deepcopy(model))
+        first = Earlier(copy.deepcopy(model), kinship(problem, model))
     changed = _changed(problem, settings, style, 0.0 if arms else EASE)
     name = "contrasts" if arms else "train"
     stages[name] = learn(problem, settings, work, changed, name, model, steps=max(1, steps - plain_steps - last))
     if not labels:
         return Adapted(model, stages)
-    teacher = _believed(problem, work, networks, model)
+    teacher = _believed(problem, work, first, model)
     before = copy.deepcopy(model)
 
     def later(found: Sequence[Pair]) -> Style | None:
@@ -109,24 +118,25 @@ def _changed(problem: Problem, settings: AdaptationSettings, style: Style | None
     )
 
 
-def _believed(problem: Problem, work: Work, earlier: Sequence[nn.Module], model: nn.Module) -> nn.Module:
-    """Who labels the target: the network that is trusted most, or the mean of all that are trusted nearly as much.
+def _believed(problem: Problem, work: Work, earlier: Earlier | None, model: nn.Module) -> nn.Module:
+    """Who labels the target: the network that is trusted most, or the mean of both where they are nearly level.
 
-    The model gets the weights of an earlier network where that alone is believed.
+    A network of the source as it is has no say where the target is far. The model gets its weights where it alone is
+    believed.
     """
-    if not earlier:
+    if earlier is None:
         return model
-    networks = [*earlier, model]
+    if earlier.near < KIN:
+        work.say(
+            f"the target is far from the source (kinship {earlier.near:.2f}): the network of random contrasts labels it"
+        )
+        return model
+    networks = [earlier.network, model]
     found = [trust(problem, network) for network in networks]
-    told = " and ".join(f"{value:.2f}" for value in found)
-    told = f"trust in the network of the source and in that of random contrasts: {told}"
-    near = kinship(problem, earlier[0])
-    if near < KIN:
-        work.say(f"{told}; the target is far from the source (kinship {near:.2f}), so the second labels it")
-        return model
     chosen = [network for network, value in zip(networks, found, strict=True) if value >= BELIEVED * max(found)]
+    told = " and ".join(f"{value:.2f}" for value in found)
     who = "both" if len(chosen) > 1 else "the second" if chosen[0] is model else "the first"
-    work.say(f"{told}; {who} labels the target")
+    work.say(f"trust in the network of the source and in that of random contrasts: {told}; {who} labels the target")
     if len(chosen) > 1:
         return _Mean([copy.deepcopy(network) for network in chosen]).eval()
     if chosen[0] is not model:
