@@ -24,6 +24,8 @@ from fewer.kernels.plain import plain_convolutions, unpadded
 from fewer.kernels.report import LayerReport
 from fewer.kernels.stages import NativeChain
 from fewer.kernels.transformer import PATHS, NativeBlock, disagreement, why_not_a_block
+from fewer.models.plain import copied_module
+from fewer.models.running import set_evaluating
 
 __all__ = ["LayerReport", "accelerate"]
 
@@ -69,7 +71,7 @@ def _copy(model: nn.Module) -> nn.Module:
         For a model that keeps weights with a gradient history, as ``weight_norm`` does.
     """
     try:
-        return copy.deepcopy(model)
+        return copied_module(model)
     except Exception as error:  # a module may hold anything
         raise FewerError(
             f"the model cannot be copied ({str(error)[:80]}); make plain parameters of weights that are computed from "
@@ -363,7 +365,16 @@ def _do_convs(work: _Work, layers: set[str]) -> None:
 
 def _run(model: nn.Module, example: Any) -> Any:
     # copies, since a model may write into its input
-    return model(*(x.clone() for x in example)) if isinstance(example, tuple) else model(example.clone())
+    try:
+        return model(*(x.clone() for x in example)) if isinstance(example, tuple) else model(example.clone())
+    except FewerError:
+        raise
+    except Exception as error:  # such as one that computes gradients by itself, which inference has not
+        reason = " ".join(str(error).split())[:200]
+        raise FewerError(
+            f"the model does not run for inference alone ({type(error).__name__}: {reason}), so that it cannot be "
+            "accelerated; load it as it is"
+        ) from error
 
 
 def accelerate(
@@ -420,7 +431,7 @@ def accelerate(
     masks = dict(masks or {})
     _check_masks(model, masks)
     with torch.inference_mode(False), torch.no_grad():
-        original = _copy(model).eval().requires_grad_(False)
+        original = set_evaluating(_copy(model)).requires_grad_(False)
         for name, mask in masks.items():
             weight: Any = original.get_submodule(name).weight
             weight.copy_(torch.where(mask.to(weight.device), weight, 0.0))
@@ -434,6 +445,9 @@ def accelerate(
         blocks = {n for n, m in fast.named_modules() if hasattr(m, "attn") and hasattr(m, "mlp")}
         blocks, layers, others = _in_fp32(fast, blocks, set(kinds))
         inputs = capture_inputs(fast, example, blocks | layers | likenesses)
+        for name in [n for n in layers & inputs.keys() if kinds[n] == "conv2d" and inputs[n].ndim != 4]:
+            others[name] = "it is given one image without a batch"
+        layers -= others.keys()
         work = _Work(fast, masks, precision, budget_ms, inputs, progress or (lambda name: None))
         if native.available():
             _do_blocks(work, blocks, layers)
