@@ -48,7 +48,7 @@ class Net(nn.Module):
 
 @pytest.mark.parametrize(
     ("place", "name"),
-    [("buffer", "shift"), ("attribute", "shift"), ("list", r"shift\.0"), ("module", r"shift\.0\.bias")],
+    [("buffer", "shift"), ("attribute", "shift"), ("list", r"shift\[0\]"), ("module", r"shift\[0\]\.bias")],
 )
 def test_another_value_is_told_and_the_same_one_is_not(tmp_path: Any, place: str, name: str) -> None:
     made = fewer.compress(Net(place, 0.5), IMAGES, "weights=60%", settings=QUICK, out=tmp_path / "run")

@@ -213,9 +213,8 @@ def _refuse_layer(name: str, args: tuple[Any, ...], here: bool) -> None:
             f"layer {name!r} runs inside of torch.func (vmap, grad or jvp), where it cannot be watched; call it with a "
             "batch, or give forward=, a function (model, batch) that does"
         )
-    top = max(
-        (float(x.abs().max()) for x in args if isinstance(x, Tensor) and x.is_floating_point() and x.numel()), default=0
-    )
+    numbers = [x.detach() for x in args if isinstance(x, Tensor) and x.is_floating_point() and x.numel()]
+    top = max((float(x.abs().max()) for x in numbers), default=0.0)
     if _LARGEST < top < float("inf"):
         raise FewerError(
             f"the input of layer {name!r} is as large as {top:.1e}, whose square 32 bits cannot hold with any "
