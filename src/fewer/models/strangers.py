@@ -7,7 +7,7 @@ from torch.jit import ScriptModule
 
 from fewer.core.errors import FewerError
 
-__all__ = ["refuse_strangers", "refuse_unsaved"]
+__all__ = ["refuse_strangers", "refuse_tensor", "refuse_unsaved"]
 
 _PACKED = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 
@@ -45,7 +45,7 @@ def refuse_strangers(model: nn.Module) -> None:
             )
         for what, tensor in [*module._parameters.items(), *module._buffers.items()]:
             if isinstance(tensor, Tensor):
-                _refuse_tensor(tensor, f"the {what} of {where}")
+                refuse_tensor(tensor, f"the {what} of {where}")
 
 
 def refuse_unsaved(model: nn.Module) -> None:
@@ -98,7 +98,20 @@ def _join(name: str, own: str) -> str:
     return f"{name}.{own}" if name else own
 
 
-def _refuse_tensor(tensor: Tensor, what: str) -> None:
+def refuse_tensor(tensor: Tensor, what: str) -> None:
+    """Refuse weights that are sparse, quantized or without numbers.
+
+    Raises
+    ------
+    FewerError
+        With what to make of them first.
+
+    Examples
+    --------
+    >>> refuse_tensor(torch.eye(2).to_sparse(), "weight")
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: weight is a sparse tensor (torch.sparse_coo); make it dense first, with .to_dense()
+    """
     if tensor.is_meta:
         raise FewerError(
             f"{what} lies on 'meta' and has no numbers; give it some first, with model.to_empty(device='cpu') and "

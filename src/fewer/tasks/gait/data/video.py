@@ -87,9 +87,16 @@ def _median(frames: Iterator[np.ndarray]) -> np.ndarray | None:
     return np.median(np.stack(kept), 0).astype(np.uint8) if kept else None
 
 
+_LISTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD", b"[playlist]", b"http:", b"https:", b"rtsp:")
+"""How files begin that make a decoder of video open other files, or addresses of the network."""
+
+
 def _frames(cv2: Any, path: str | Path) -> Iterator[np.ndarray]:
     if not Path(path).is_file():
         raise FewerError(f"{path} does not exist; give a video file")
+    with Path(path).open("rb") as file:
+        if file.read(64).lstrip(b"\xef\xbb\xbf \r\n").startswith(_LISTS):
+            raise FewerError(f"{path} is a list of other files or addresses, not a video; give the video itself")
     video = cv2.VideoCapture(str(path))
     try:
         if not video.isOpened():
