@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fewer.core.errors import FewerError
-from fewer.tasks.gait.data.video import video_masks
+from fewer.tasks.gait.data.video import check_video
 
 LISTS = {
     "m3u": b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n",
@@ -20,7 +20,11 @@ LISTS = {
 
 @pytest.mark.parametrize("kind", LISTS)
 def test_a_list_of_other_files_is_not_opened(tmp_path: Path, kind: str) -> None:
-    pytest.importorskip("cv2", reason="videos are read with OpenCV (pip install fewer[gait])")
     (tmp_path / "a.avi").write_bytes(LISTS[kind])
     with pytest.raises(FewerError, match="is a list of other files or addresses"):
-        list(video_masks(tmp_path / "a.avi"))
+        check_video(tmp_path / "a.avi")
+
+
+def test_a_video_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.avi").write_bytes(b"RIFF\x00\x00\x00\x00AVI LIST")
+    check_video(tmp_path / "a.avi")

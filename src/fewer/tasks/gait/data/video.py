@@ -91,12 +91,30 @@ _LISTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD", b"[playlist]", b"h
 """How files begin that make a decoder of video open other files, or addresses of the network."""
 
 
-def _frames(cv2: Any, path: str | Path) -> Iterator[np.ndarray]:
+def check_video(path: str | Path) -> None:
+    """Look at the head of a video before a decoder does, which would follow a list to other files and addresses.
+
+    Raises
+    ------
+    FewerError
+        When it is missing, or such a list.
+
+    Examples
+    --------
+    >>> check_video("no.mp4")
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: no.mp4 does not exist; give a video file
+    """
     if not Path(path).is_file():
         raise FewerError(f"{path} does not exist; give a video file")
     with Path(path).open("rb") as file:
-        if file.read(64).lstrip(b"\xef\xbb\xbf \r\n").startswith(_LISTS):
-            raise FewerError(f"{path} is a list of other files or addresses, not a video; give the video itself")
+        head = file.read(64)
+    if head.lstrip(b"\xef\xbb\xbf \r\n").startswith(_LISTS):
+        raise FewerError(f"{path} is a list of other files or addresses, not a video; give the video itself")
+
+
+def _frames(cv2: Any, path: str | Path) -> Iterator[np.ndarray]:
+    check_video(path)
     video = cv2.VideoCapture(str(path))
     try:
         if not video.isOpened():
