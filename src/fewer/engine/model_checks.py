@@ -202,7 +202,8 @@ def _guests(model: nn.Module) -> Iterator[set[nn.Module]]:
 
 def _refuse_layer(name: str, args: tuple[Any, ...], here: bool) -> None:
     """Refuse a layer that cannot be watched, in a thread of its own or inside of vmap, or whose input is too large."""
-    mapped = getattr(torch._C._functorch, "is_functorch_wrapped_tensor", lambda _: False)
+    functions: Any = getattr(torch._C, "_functorch", None)
+    mapped = getattr(functions, "is_functorch_wrapped_tensor", lambda _: False)
     if not here:
         raise FewerError(
             f"layer {name!r} runs in another thread than the model, where it cannot be watched; call it in the thread "

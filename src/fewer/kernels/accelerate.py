@@ -289,6 +289,14 @@ def _in_fp32(model: nn.Module, blocks: set[str], layers: set[str]) -> tuple[set[
     return taken, layers - others.keys(), others
 
 
+def _batched(
+    inputs: Mapping[str, Tensor], convolutions: set[str], layers: set[str], others: dict[str, str]
+) -> tuple[set[str], dict[str, str]]:
+    """Leave out convolutions that are given one image without a batch, which no kernel takes."""
+    single = {name for name in convolutions & inputs.keys() if inputs[name].ndim != 4}
+    return layers - single, others | dict.fromkeys(single, "it is given one image without a batch")
+
+
 def _do_linear(work: _Work, name: str) -> None:
     work.tell(name)
     linear: Any = work.model.get_submodule(name)
@@ -445,9 +453,7 @@ def accelerate(
         blocks = {n for n, m in fast.named_modules() if hasattr(m, "attn") and hasattr(m, "mlp")}
         blocks, layers, others = _in_fp32(fast, blocks, set(kinds))
         inputs = capture_inputs(fast, example, blocks | layers | likenesses)
-        for name in [n for n in layers & inputs.keys() if kinds[n] == "conv2d" and inputs[n].ndim != 4]:
-            others[name] = "it is given one image without a batch"
-        layers -= others.keys()
+        layers, others = _batched(inputs, {n for n in layers if kinds[n] == "conv2d"}, layers, others)
         work = _Work(fast, masks, precision, budget_ms, inputs, progress or (lambda name: None))
         if native.available():
             _do_blocks(work, blocks, layers)

@@ -73,7 +73,8 @@ def copied_module(model: nn.Module) -> nn.Module:
             if not tensor.is_leaf:
                 memo[id(tensor)] = tensor.detach().clone()
             elif isinstance(tensor, UninitializedBuffer):  # torch copies parameters without a shape, but no buffers
-                memo[id(tensor)] = UninitializedBuffer(False, device=tensor.device, dtype=tensor.dtype)
+                make: Any = UninitializedBuffer
+                memo[id(tensor)] = make(False, device=tensor.device, dtype=tensor.dtype)
     return copy.deepcopy(model, memo)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from fewer.core.errors import FewerError
 from fewer.tasks.gait.data.silhouettes import treat_frames
 
-__all__ = ["VIDEOS", "video_masks", "video_silhouettes"]
+__all__ = ["VIDEOS", "check_video", "video_masks", "video_silhouettes"]
 
 _MEMORY = 2**27
 """Bytes of frames that the median is taken of."""
