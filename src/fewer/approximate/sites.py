@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from fewer.approximate.activation import ACTIVATIONS
 from fewer.approximate.activation import WORK as ACTIVATION_WORK
+from fewer.approximate.method import Work
 from fewer.approximate.norm import NORMS
 from fewer.approximate.norm import WORK as NORM_WORK
 from fewer.approximate.replace import InIntegers
@@ -49,9 +50,13 @@ class Site:
     function: str
     numbers: int
 
+    def work(self, method: str) -> Work:
+        """Operations of a method for each number."""
+        return _WORK[self.kind][method]
+
     def joules(self, method: str) -> float:
         """Modelled energy of a method here: integer operations in 45 nm."""
-        return 1e-12 * self.numbers * _WORK[self.kind][method].picojoules
+        return 1e-12 * self.numbers * self.work(method).picojoules
 
 
 def methods_for(site: Site) -> list[str]:
