@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from torch import nn
-
 from fewer.adaptation.choice import some, unlearned
 from fewer.adaptation.learn import Lesson, Stream, learn
 from fewer.adaptation.problem import Adapted, Pair, Problem, Work
@@ -53,7 +51,6 @@ def label_and_learn(
     lesson: Lesson,
     steps: int,
     *,
-    teacher: nn.Module | None = None,
     style: Style | None = None,
     later: Callable[[Sequence[Pair]], Style | None] | None = None,
 ) -> dict[str, Fit]:
@@ -63,8 +60,6 @@ def label_and_learn(
     ----------
     steps
         Of all rounds together.
-    teacher
-        Labels in the first round; by default the network itself, as in the further ones.
     style
         Of pseudo-labelled images.
     later
@@ -73,16 +68,15 @@ def label_and_learn(
     model, stages = problem.network, {}
     each = max(1, steps // settings.rounds)
     for number in range(1, settings.rounds + 1):
-        labeller = model if teacher is None or number > 1 else teacher
         check = settings.uses("filter")
-        missing = unlearned(problem, labeller) if check else []
+        missing = unlearned(problem, model) if check else []
         found: list[Pair] = []
         if missing:
             work.say(f"round {number}: {', '.join(missing)} is not found even in source scans yet: give more --steps")
         else:
             images = some(problem.target, MOST)
             with work.progress.stage("label", len(images)) as shown:
-                found = label(problem, labeller, images, check=check, advance=shown.advance)
+                found = label(problem, model, images, check=check, advance=shown.advance)
             work.say(f"round {number}: pseudo-labels of {len(found)} of {len(images)} target scans are plausible")
         streams = list(lesson.labelled)
         if found and later is not None:
