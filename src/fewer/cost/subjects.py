@@ -22,6 +22,7 @@ from fewer.kernels.plain import plain_convolutions
 from fewer.kernels.stages import NativeChain, Stage
 from fewer.kernels.transformer import PATHS, why_not_a_block
 from fewer.models.matching import tied
+from fewer.models.running import set_evaluating
 from fewer.models.surgery import cut_follower, cut_inputs, cut_outputs
 
 __all__ = ["AS_IT_CAME", "Subject", "find_subjects", "random_mask", "runs_as"]
@@ -187,7 +188,7 @@ def plain_copy(model: nn.Module, example: Any) -> nn.Module:
     if not any(isinstance(m, nn.Conv2d) and type(m) is not nn.Conv2d for m in model.modules()):
         return model
     call = (lambda m: m(*example)) if isinstance(example, tuple) else (lambda m: m(example))
-    return plain_convolutions(copy.deepcopy(model).eval(), call)
+    return plain_convolutions(set_evaluating(copy.deepcopy(model)), call)
 
 
 def _stages(model: nn.Module) -> dict[str, Stage]:

@@ -15,6 +15,7 @@ from fewer.core.option import Option
 from fewer.engine.apply import fitting_batches
 from fewer.engine.work import Work
 from fewer.models.layers import find_layers
+from fewer.models.running import set_evaluating
 from fewer.patterns import Pattern
 
 __all__ = ["prune_as_published"]
@@ -43,7 +44,7 @@ def prune_as_published(work: Work, method: str, chosen: Mapping[str, Option], *,
     if strange is not None:
         raise FewerError(f"the method {method!r} cannot do {strange}: it removes weights, in fp32")
     prepared, prune = work.prepared, PUBLISHED[method].run
-    model = copy.deepcopy(prepared.model).eval()
+    model = set_evaluating(copy.deepcopy(prepared.model))
     layers = find_layers(model, prepared.matched.units, prepared.example, prepared.forward)
     stops = {user: name for name, layer in layers.items() for user in layer.users}
     batches = fitting_batches(prepared, work.settings.batch)

@@ -24,6 +24,7 @@ from fewer.engine.sense import repair_of
 from fewer.engine.settings import Settings
 from fewer.models.layers import find_layers
 from fewer.models.recipe import Recipe
+from fewer.models.running import set_evaluating
 from fewer.patterns import to_matrix
 from fewer.tokens.blocks import unmerged
 
@@ -99,7 +100,7 @@ def refit(
     done
         Called with the name of each finished unit.
     """
-    dense = copy.deepcopy(prepared.model).eval()
+    dense = set_evaluating(copy.deepcopy(prepared.model))
     units, example = prepared.matched.units, prepared.example
     with unmerged(student):
         compress_in_order(

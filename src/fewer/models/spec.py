@@ -22,6 +22,7 @@ from fewer.models.build import Source
 from fewer.models.foreign import alone
 from fewer.models.options import SpecOptions, load_checkpoint, split_spec
 from fewer.models.plain import make_plain, own_copy
+from fewer.models.running import set_evaluating
 from fewer.models.strangers import refuse_strangers
 from fewer.models.trust import check_trusted, note_run
 
@@ -155,7 +156,7 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
         if "input_size" in preprocess and preprocess["input_size"][0] != settings.input_size[0]:
             kept |= {"mean": (), "std": ()}  # numbers for three channels say nothing of one
         settings = Preprocess.of(kept | preprocess, f"model {loaded.name}")
-    loaded.model.eval()
+    set_evaluating(loaded.model)
     if isinstance(spec, str):
         refuse_strangers(loaded.model)
         make_plain(loaded.model)

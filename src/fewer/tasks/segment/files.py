@@ -15,7 +15,7 @@ from fewer.core.errors import FewerError
 from fewer.core.files import explain_os_error, flush_file
 from fewer.core.memory import free_memory
 from fewer.core.reading import check_ordinary, read_json
-from fewer.data.decode import upright, without_alpha
+from fewer.data.decode import open_image, upright, without_alpha
 from fewer.tasks.segment.geometry import place_of
 from fewer.tasks.segment.picture import Picture
 
@@ -98,10 +98,10 @@ def read_picture(path: str | Path, *, mask: bool = False) -> Picture:
 
 
 def _read_pillow(path: Path, mask: bool) -> Picture:
-    from PIL import Image, ImageSequence
+    from PIL import ImageSequence
 
-    with Image.open(path) as file:
-        several = suffix_of(path) in TIFF  # elsewhere, further pictures are previews or an animation
+    several = suffix_of(path) in TIFF  # elsewhere, further pictures are previews or an animation
+    with open_image(path, pages=several) as file:
         pages = [_page(page, mask) for page in (ImageSequence.Iterator(file) if several else [file])]
     if len({page.shape for page in pages}) > 1:
         raise FewerError(f"{path} holds pages of different sizes; save each as a file of its own")
