@@ -18,7 +18,7 @@ from fewer.approximate.activation import ACTIVATIONS
 from fewer.approximate.norm import NORMS
 from fewer.approximate.softmax import SOFTMAXES
 from fewer.core.errors import FewerError
-from fewer.models.running import set_evaluating
+from fewer.kernels.copies import set_evaluating
 
 __all__ = ["InIntegers", "Replaced", "replace_functions"]
 

@@ -17,12 +17,12 @@ from fewer.kernels import native
 from fewer.kernels.accelerate import capture_inputs, linear_candidates
 from fewer.kernels.chains import Chain, chain_candidates, find_chains
 from fewer.kernels.conv import is_depthwise
+from fewer.kernels.copies import set_evaluating
 from fewer.kernels.fuse import find_runs, trace
 from fewer.kernels.plain import plain_convolutions
 from fewer.kernels.stages import NativeChain, Stage
 from fewer.kernels.transformer import PATHS, why_not_a_block
 from fewer.models.matching import tied
-from fewer.models.running import set_evaluating
 from fewer.models.surgery import cut_follower, cut_inputs, cut_outputs
 
 __all__ = ["AS_IT_CAME", "Subject", "find_subjects", "random_mask", "runs_as"]

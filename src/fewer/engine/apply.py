@@ -16,8 +16,9 @@ from fewer.engine.prepare import Prepared
 from fewer.engine.sense import repair_of, row_sensitivity, score_gradients, sensing_batches
 from fewer.engine.shrink import rows_follow
 from fewer.engine.work import Work
+from fewer.kernels.copies import set_evaluating
 from fewer.models.layers import find_layers
-from fewer.models.running import call, evaluating, set_evaluating
+from fewer.models.running import call, evaluating
 from fewer.patterns import to_weight
 from fewer.tokens.blocks import with_merging
 

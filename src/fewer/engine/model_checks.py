@@ -18,6 +18,7 @@ from fewer.core.errors import FewerError
 from fewer.data.samples import as_samples, leaves
 from fewer.distortion.outputs import output_tensors
 from fewer.engine.settings import Settings
+from fewer.kernels.copies import set_evaluating
 from fewer.models.aside import Print, aside_of, steady
 from fewer.models.guard import guard
 from fewer.models.plain import state_of
@@ -29,7 +30,6 @@ from fewer.models.running import (
     copied,
     evaluating,
     model_input,
-    set_evaluating,
     tensors_of,
 )
 

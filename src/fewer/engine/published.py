@@ -14,8 +14,8 @@ from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.engine.apply import fitting_batches
 from fewer.engine.work import Work
+from fewer.kernels.copies import set_evaluating
 from fewer.models.layers import find_layers
-from fewer.models.running import set_evaluating
 from fewer.patterns import Pattern
 
 __all__ = ["prune_as_published"]

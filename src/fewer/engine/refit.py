@@ -22,9 +22,9 @@ from fewer.engine.apply import MEMORY_BYTES, images_in_memory
 from fewer.engine.prepare import Prepared
 from fewer.engine.sense import repair_of
 from fewer.engine.settings import Settings
+from fewer.kernels.copies import set_evaluating
 from fewer.models.layers import find_layers
 from fewer.models.recipe import Recipe
-from fewer.models.running import set_evaluating
 from fewer.patterns import to_matrix
 from fewer.tokens.blocks import unmerged
 

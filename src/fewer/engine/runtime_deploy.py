@@ -14,8 +14,9 @@ from fewer.engine.prepare import Prepared
 from fewer.engine.runtimes import Chosen, dense_run, deploy_example, planned_graph, threads_of
 from fewer.engine.shrink import random_cut
 from fewer.engine.work import Work
+from fewer.kernels.copies import set_evaluating
 from fewer.kernels.report import LayerReport
-from fewer.models.running import evaluating, set_evaluating, use_threads
+from fewer.models.running import evaluating, use_threads
 from fewer.runtimes.module import RuntimeModule
 from fewer.runtimes.names import RUNTIMES
 from fewer.runtimes.planned import PlannedGraph, arrays_of, session_precision

@@ -36,9 +36,10 @@ from fewer.engine.prepare import Prepared
 from fewer.engine.sense_task import Estimate, SenseJob, SenseTask, Statistics, probe_seeds
 from fewer.engine.settings import Settings
 from fewer.engine.work import Work
+from fewer.kernels.copies import set_evaluating
 from fewer.models.artefact import state_hash
 from fewer.models.layers import find_layers
-from fewer.models.running import call, evaluating, set_evaluating
+from fewer.models.running import call, evaluating
 from fewer.quantize.qdq import input_ranges
 from fewer.runtimes.names import EXPORTED
 

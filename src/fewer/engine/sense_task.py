@@ -26,8 +26,9 @@ from fewer.distortion.distance import Distance
 from fewer.distortion.measured import Measured
 from fewer.distortion.taylor import Taylor
 from fewer.engine.assembly import stored_as
+from fewer.kernels.copies import set_evaluating
 from fewer.models.layers import Fit, find_layers
-from fewer.models.running import Forward, set_evaluating
+from fewer.models.running import Forward
 from fewer.patterns import families, option_thresholds
 
 

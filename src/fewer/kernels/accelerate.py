@@ -15,6 +15,7 @@ from fewer.kernels import native
 from fewer.kernels.chains import DENSE, chain_candidates, find_chains
 from fewer.kernels.choose import Choice, choose_backend
 from fewer.kernels.conv import BlockSparseConv2d
+from fewer.kernels.copies import copied_module, set_evaluating
 from fewer.kernels.dense import DenseBF16
 from fewer.kernels.format import UNIT
 from fewer.kernels.fuse import find_runs, swap, trace
@@ -24,8 +25,6 @@ from fewer.kernels.plain import plain_convolutions, unpadded
 from fewer.kernels.report import LayerReport
 from fewer.kernels.stages import NativeChain
 from fewer.kernels.transformer import PATHS, NativeBlock, disagreement, why_not_a_block
-from fewer.models.plain import copied_module
-from fewer.models.running import set_evaluating
 
 __all__ = ["LayerReport", "accelerate"]
 

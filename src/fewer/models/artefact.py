@@ -27,11 +27,11 @@ from fewer.core.folder import finish_exchange
 from fewer.core.memory import free_memory
 from fewer.core.reading import check_size, refusing
 from fewer.data.preprocess import Preprocess
+from fewer.kernels.copies import set_evaluating
 from fewer.models.aside import Print, check_aside
 from fewer.models.build import Source, build_architecture
 from fewer.models.packing import decode_values, encode_values, kept_values, pack_mask, unpack_mask, unpack_weight
 from fewer.models.recipe import SCHEMA_VERSION, Recipe, TokenRecord, UnitRecord, read_recipe
-from fewer.models.running import set_evaluating
 from fewer.models.storage import is_packed
 from fewer.tokens.blocks import merge_after, merges_of
 

@@ -13,10 +13,10 @@ from torch import nn
 
 from fewer.core.errors import FewerError
 from fewer.core.reading import refusing
+from fewer.kernels.copies import set_evaluating
 from fewer.models import builtin
 from fewer.models.foreign import MONAI_NETWORKS, TIMM_ARGUMENTS, build_within, check_values, plain_name
 from fewer.models.plain import make_plain, own_copy
-from fewer.models.running import set_evaluating
 from fewer.models.surgery import operate, read_surgery
 
 __all__ = ["Source", "build_architecture"]

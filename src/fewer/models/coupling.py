@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.core.unit import Unit
+from fewer.kernels.copies import set_evaluating
 from fewer.models.layers import channel_axis
 from fewer.models.macs import model_macs
 from fewer.models.matching import tied
-from fewer.models.running import Forward, call, evaluating, set_evaluating, tensors_of
+from fewer.models.running import Forward, call, evaluating, tensors_of
 from fewer.models.surgery import HEADS, Link, remove
 
 __all__ = ["Couplings", "find_links"]

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedBuffer, UninitializedTensorMixin  # type: ignore[attr-defined]
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook, remove_spectral_norm
 from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
 from fewer.core.errors import FewerError
+from fewer.kernels.copies import copied_module, set_evaluating
 from fewer.models.attention import open_attention
 from fewer.models.functional import call_linear_layers
-from fewer.models.running import set_evaluating, tensors_of
 from fewer.models.strangers import refuse_strangers
 
-__all__ = ["copied_module", "fold_weights", "make_plain", "own_copy"]
+__all__ = ["fold_weights", "make_plain", "own_copy"]
 
 
 def own_copy(model: nn.Module) -> nn.Module:
@@ -55,27 +54,6 @@ def own_copy(model: nn.Module) -> nn.Module:
     for module, flag in flags:
         module.training = flag
     return twin
-
-
-def copied_module(model: nn.Module) -> nn.Module:
-    """``copy.deepcopy``, also of a module that keeps tensors with a gradient history; those are copied by value.
-
-    Examples
-    --------
-    >>> net = nn.Linear(1, 1)
-    >>> net.double = net.weight * 2
-    >>> copied_module(net).double.is_leaf
-    True
-    """
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for tensor in tensors_of(dict(vars(module))):
-            if not tensor.is_leaf:
-                memo[id(tensor)] = tensor.detach().clone()
-            elif isinstance(tensor, UninitializedBuffer):  # torch copies parameters without a shape, but no buffers
-                make: Any = UninitializedBuffer
-                memo[id(tensor)] = make(False, device=tensor.device, dtype=tensor.dtype)
-    return copy.deepcopy(model, memo)
 
 
 def _refuse_shared(model: nn.Module, twin: nn.Module) -> None:

@@ -15,6 +15,7 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 
 from fewer.core.errors import FewerError
 from fewer.data.samples import Samples, leaves, map_tensors
+from fewer.kernels.copies import set_evaluating
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -156,25 +157,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, flag in flags:
             module.training = flag
-
-
-def set_evaluating(model: nn.Module) -> nn.Module:
-    """Put a model into evaluation mode and give it back; its own ``eval`` or ``train`` may give anything, or nothing.
-
-    Examples
-    --------
-    >>> set_evaluating(nn.Linear(1, 1)).training
-    False
-    """
-    try:
-        model.eval()
-    except Exception as error:  # train() may be somebody's own
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise FewerError(
-            f"the model cannot be put into evaluation mode: its eval() or train() raises {type(error).__name__}: "
-            f"{reason[:200]}"
-        ) from error
-    return model
 
 
 class _SlowPath:

@@ -17,12 +17,12 @@ from fewer.core.errors import FewerError
 from fewer.core.files import real_path
 from fewer.core.reading import read_bytes
 from fewer.data.preprocess import Preprocess
+from fewer.kernels.copies import set_evaluating
 from fewer.models import builtin
 from fewer.models.build import Source
 from fewer.models.foreign import alone
 from fewer.models.options import SpecOptions, load_checkpoint, split_spec
 from fewer.models.plain import make_plain, own_copy
-from fewer.models.running import set_evaluating
 from fewer.models.strangers import refuse_strangers
 from fewer.models.trust import check_trusted, note_run
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
-from fewer.models.running import set_evaluating
+from fewer.kernels.copies import set_evaluating
 from fewer.runtimes.session import Session
 from fewer.runtimes.structure import rebuild
 
