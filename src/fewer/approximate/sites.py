@@ -235,7 +235,7 @@ def approximations_of(model: nn.Module) -> dict[str, dict[str, str]]:
     >>> approximations_of(approximate(nn.Sequential(nn.GELU()), {"0": {"activation": "shift-gelu"}}))
     {'0': {'activation': 'shift-gelu'}}
     """
-    return {name: dict(getattr(m, _MARK)) for name, m in model.named_modules() if hasattr(m, _MARK)}
+    return {name: dict(vars(m)[_MARK]) for name, m in model.named_modules() if _MARK in vars(m)}
 
 
 @contextmanager
@@ -255,7 +255,7 @@ def approximated(model: nn.Module, choices: Mapping[str, Mapping[str, str]]) -> 
         yield approximate(model, choices)
     finally:
         for module in model.modules():
-            if hasattr(module, _MARK):
+            if _MARK in vars(module):
                 delattr(module, _MARK)
                 for hooks in (module._forward_pre_hooks, module._forward_hooks):
                     for key in [k for k, hook in hooks.items() if isinstance(hook, (_Before, _After))]:

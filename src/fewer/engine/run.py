@@ -36,6 +36,7 @@ from fewer.engine.work import Work
 from fewer.models.functional import leave_linear_layers
 from fewer.models.guard import unguard
 from fewer.models.running import Forward
+from fewer.models.strangers import refuse_unsaved
 from fewer.reports import RunReport, write
 from fewer.tasks import Quality
 
@@ -130,6 +131,7 @@ class Request:
     quality: QualityLike = None
     distance: MakeDistance | None = None
     command: str | None = None
+    kept: bool = False  # in a run folder, and not only in memory
 
     def config(self) -> dict[str, Any]:
         """What ``config.toml`` of a run folder holds, for those who work on it later."""
@@ -198,6 +200,8 @@ def _open(
     settings = request.settings
     with progress.stage("match", None) as stage, timed(timings, "match"):
         prepared = prepare(request.model, request.images, settings, request.forward, distance=request.distance)
+        if request.kept:
+            refuse_unsaved(prepared.model)
         quality = quality_of(prepared.loaded, request.quality)
         if settings.tokens:  # told before anything is measured
             mergeable(prepared)
