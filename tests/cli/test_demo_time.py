@@ -11,7 +11,10 @@ import pytest
 import fewer
 from fewer.cli.demo_time import BUDGET, fast_folder, is_over, time_part
 from fewer.cli.show import say, times_box
+from fewer.core.errors import UnmetError
 from fewer.core.progress import SILENT
+from fewer.core.unit import Unit
+from fewer.engine.options import unit_options
 from fewer.engine.settings import Settings
 from fewer.timing.result import BenchResult, Row
 from tests.tiny import tiny
@@ -88,3 +91,26 @@ def test_the_table_shows_the_quickest_first_and_leaves_zeros_in_torch_out(
     assert len(lines) == 2 and "10" in lines[0] and "0.01" in lines[0]  # times faster, distortion
     assert "plain torch" not in told
     assert found.to_dict()["runtimes"]["rows"][0]["ms"] == 2.0
+
+
+def test_where_the_budget_cannot_be_met_the_least_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def compress(_model: Any, _images: Any, budget: str, **_options: Any) -> Any:
+        asked.append(budget)
+        raise UnmetError("too little", least[len(asked) - 1])
+
+    monkeypatch.setattr(fewer, "compress", compress)
+    least = [0.61, 0.95]
+    with pytest.raises(UnmetError):
+        time_part("a model", [], tmp_path / "demo", None, SILENT)
+    assert asked == [BUDGET, "latency=0.63x"]
+    asked, least = [], [0.95]
+    with pytest.raises(UnmetError):  # nothing to show
+        time_part("a model", [], tmp_path / "demo", None, SILENT)
+
+
+def test_nothing_is_cut_in_the_part_about_time() -> None:
+    units = [Unit("qkv", "linear", (4608, 1536)), Unit("patch", "conv2d", (384, 3, 14, 14))]
+    settings = Settings.from_preset("demo-fast")
+    assert {str(o) for options in unit_options(units, settings).values() for o in options} == {"dense", "dense/int8"}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fewer.core.errors import UnmetError
 from fewer.core.progress import Progress, Under
 
 if TYPE_CHECKING:
@@ -15,9 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["BUDGET", "PART", "Timed", "fast_folder", "is_over", "time_part"]
 
-BUDGET = "latency=0.35x"
+BUDGET = "latency=0.45x"
+"""Of the fastest dense runtime in fp32; where the machine has no int8 instructions, the least that can be reached."""
 PART = "fast"
 """What the stages of this part begin with."""
+WORTH = 0.9
+"""A share of the dense time above which there is nothing to show."""
 PEERS = ("torch-fp32", "onnxruntime-fp32", "onnxruntime-int8", "openvino-fp32", "openvino-int8")
 SECONDS = 6.0
 """How long the turns of all runtimes take together."""
@@ -90,9 +94,13 @@ def time_part(model: str, photos: Sequence[Path], out: str | Path, seed: int | N
     part, folder = Under(progress, PART), fast_folder(out)
     over = is_over(out)
     settings = Settings.from_preset("demo-fast", **({} if seed is None else {"seed": seed}))
-    run = fewer.compress(
-        model, photos, BUDGET, out=folder, settings=settings, overwrite=over, resume=not over, progress=part
-    )
+    options = {"out": folder, "settings": settings, "overwrite": over, "resume": not over, "progress": part}
+    try:
+        run = fewer.compress(model, photos, BUDGET, **options)
+    except UnmetError as error:
+        if error.least is None or error.least > WORTH:
+            raise
+        run = fewer.compress(model, photos, f"latency={error.least + 0.02:.2f}x", **options)
     with part.stage("bench", 1.0) as stage:
         found = fewer.bench(folder, vs=PEERS, threads=[1], time=SECONDS, progress=_teller(stage.advance))
     add_to_report(folder, found)
