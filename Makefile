@@ -89,7 +89,7 @@ bench-%: setup
 	$(BIN)/python benchmarks/$*.py $(ARGS)
 
 clean:
-	rm -rf build dist docs/_build docs/api demo-run .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist docs/_build docs/api demo-run demo-run-fast .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean

@@ -36,10 +36,10 @@ RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
     "benchmark", "method", "without", "labels", "seed", "steps", "patch", "width", "cases", "dice", "low", "high",
     "missed", "spurious", "assd", "hd95", "unit", "per_class", "cpu_seconds",
-    "held", "curve", "mirror", "noise", "confidence", "size", "counts",
+    "held", "curve", "mirror", "noise", "confidence", "size", "adapted", "counts",
 )  # fmt: skip
 KEYS = 8
-SIGNS = COLUMNS[-7:-1]
+SIGNS = COLUMNS[-8:-2]
 """What can be known of an adapted network without a target label, see :func:`signs`."""
 
 
@@ -252,6 +252,16 @@ def signs(done: Any) -> dict[str, str]:
     return {name: f"{value:.4f}" for name, value in found.items()}
 
 
+def adapted_dice(done: Any, target: Path) -> str:
+    """Dice on the very scans that were adapted to, with their masks: what forms of a method are chosen by."""
+    from fewer.tasks.segment.dataset import open_data
+    from fewer.tasks.segment.scoring import evaluate_cases
+
+    data = open_data(target)
+    result = evaluate_cases(done.model, data, data.cases, done.plan.domains.preparation)
+    return row_of(result, {}, 0.0)["dice"]
+
+
 def inverted(test: Path) -> Path:
     """The test pictures with bright and dark exchanged."""
     out = test.with_name("test_inverted")
@@ -289,7 +299,7 @@ def run(
     patch = PATCH[args.benchmark]
     size = "x".join(map(str, patch))
     values = (args.benchmark, method, without, args.labels or "all", seed, args.steps, size, args.width)
-    key = dict(zip(COLUMNS, values, strict=False))
+    key: dict[str, Any] = dict(zip(COLUMNS, values, strict=False))
     if key in table:
         return
     source, target, test = folders
@@ -304,7 +314,7 @@ def run(
     )  # fmt: skip
     done = adapt(source, target, settings=settings, test=inverted(test) if "inverted" in method else test)
     print(*done.notes, sep="\n")
-    row = row_of(done.evaluation, key, process_time() - began)
+    row = row_of(done.evaluation, key, process_time() - began) | {"adapted": adapted_dice(done, target)}
     table.add(row if method == "target-oracle" else row | signs(done))
 
 

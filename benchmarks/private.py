@@ -9,8 +9,9 @@ trained here on 12,000 images of CIFAR-10, read from the folder that FEWER_SHARE
 
 Activations become squares and maxima become averages; the circuit is then taught the network's own outputs on
 unlabelled training images. With --budget a cheaper circuit is made. Work that is done is kept in --folder, so that a
-run that was stopped goes on. ``processor_s`` is the processor time of client and server together; seconds are written
-with --timed only: give it on a machine that does nothing else.
+run that was stopped goes on. ``processor_s`` is the processor time of client and server together, ``server_s`` that of
+the server, and ``predicted_s`` what the operations were predicted to take, from a calibration of some seconds.
+Seconds are written with --timed only: give it on a machine that does nothing else.
 Writes benchmarks/results/private.csv, a row for each image, and prints the sums.
 """
 
@@ -38,6 +39,7 @@ from fewer.models.spec import load_model
 from fewer.private.client import Query
 from fewer.private.demo_run import train_network
 from fewer.private.keys import load_circuit, save_keys
+from fewer.private.price import calibrate, predict_ms
 from fewer.private.server import Service
 from fewer.tasks.classify.sets import load_mnist
 from fewer.training.loop import fit
@@ -46,7 +48,7 @@ from fewer.verbs.private import private_compile
 
 RESULTS = Path(__file__).parent / "results" / "private.csv"
 COLUMNS = ["network", "budget", "steps", "index", "label", "network_class", "plain_class", "encrypted_class"]
-COLUMNS += ["difference", "mb_sent", "peak_mb", "processor_s", "seconds"]
+COLUMNS += ["difference", "mb_sent", "peak_mb", "processor_s", "server_s", "predicted_s", "seconds"]
 
 
 @dataclass(frozen=True)
@@ -148,13 +150,24 @@ def main() -> None:
     if not RESULTS.exists():
         RESULTS.write_text(",".join(COLUMNS) + "\n")
     done = {int(row["index"]) for row in rows_of(mine)}
-    ask, take = None, {"/sessions": service.open, "/queries": service.query}
+    served = [0.0]
+
+    def query(body: bytes) -> bytes:
+        began = time.process_time()
+        answer = service.query(body)
+        served.append(time.process_time() - began)
+        return answer
+
+    ask, take = None, {"/sessions": service.open, "/queries": query}
+    predicted = ""
     for i in range(len(test)):
         if i in done:
             continue
         if ask is None:
             ask = Query(place / "keys", lambda path, body: take[path](body))
             print(f"evaluation keys: {ask.sent / 1e6:.0f} MB once")
+            prices = calibrate(service.public.parameters, seconds=5.0)
+            predicted = f"{predict_ms(service.circuit, prices) / 1e3:.3f}"
         before, start, began = ask.sent, time.perf_counter(), time.process_time()
         scores = ask(test[i].numpy())
         seconds, processor = time.perf_counter() - start, time.process_time() - began
@@ -163,6 +176,8 @@ def main() -> None:
         row += [
             round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             f"{processor:.3f}",
+            f"{served[-1]:.3f}",
+            predicted,
             f"{seconds:.2f}" if args.timed else "",
         ]
         with RESULTS.open("a", newline="") as handle:
@@ -178,6 +193,8 @@ def main() -> None:
     spent = [float(r["processor_s"]) for r in rows if r["processor_s"]]
     if spent:
         print(f"processor time of an image, median: {np.median(spent):.2f} s")
+        took, told = (np.median([float(r[k]) for r in rows if r[k]]) for k in ("server_s", "predicted_s"))
+        print(f"of it on the server: {took:.3f} s, predicted {told:.3f} s ({told / took - 1:+.0%})")
 
 
 if __name__ == "__main__":

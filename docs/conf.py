@@ -34,6 +34,8 @@ numpydoc_class_members_toctree = False
 numpydoc_validation_checks = set()
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["pictures.css"]
 html_title = f"fewer {version}"
 html_copy_source = False
 html_show_sphinx = False

@@ -166,6 +166,56 @@ struct FewerMerge {
     int32_t threads;
 };
 
+// Integers of a product of bytes, brought to another scale: v = (x * multiply + add) >> shift, with a factor for each column. Then
+// bytes within -127 .. 127; or table[v], with v cut off at the table's ends; or v + residual.
+struct FewerIntegerAffine {
+    const int32_t *x;           // [rows, width]
+    const int32_t *multiply;    // [width]
+    const int64_t *add;         // [width]
+    int32_t shift;
+    const int8_t *table;        // null, or the results for low, low + 1, ...
+    int32_t low, size;
+    const int32_t *residual;    // null, or [rows, width]
+    void *y;                    // [rows, width]: int32 with a residual, else int8
+    int64_t rows;
+    int32_t width;
+    int32_t threads;
+};
+
+// Softmax of integers: logits v = (x * multiply + add) >> shift, then exponentials of how far v is below the largest of its row. They
+// come from a table, or from four lines: ((slope * -r) >> 8) + intercept for r of 0 .. halving - 1, halved for every whole halving.
+struct FewerIntegerSoftmax {
+    const int32_t *x;           // [rows, width]
+    const int32_t *multiply;    // [groups]; row r takes entry (r / group_rows) % groups
+    const int64_t *add;         // [groups]
+    int32_t shift;
+    int32_t groups;
+    int64_t group_rows;
+    const uint32_t *table;      // null, or [reach + 1], below 2^31
+    int32_t reach;              // what is farther below is taken as so far
+    int32_t halving;            // 0, or how far below an exponential is half as large: the lines are used
+    const int32_t *slopes, *intercepts;  // [4] of the lines
+    uint16_t *y;                // [rows, width]: probabilities in 16 bits
+    int64_t rows;
+    int32_t width;
+    int32_t threads;
+};
+
+// LayerNorm (RMSNorm where `centre` is 0) of integers with 10 bits behind the point, then (v * multiply + add) >> shift.
+struct FewerIntegerNorm {
+    const int32_t *x;           // [rows, width]
+    const int32_t *powers;      // null, or [width]: x is first rounded to a byte times 2^powers, 0 to 15
+    int32_t centre;
+    const int32_t *multiply;    // [width]
+    const int64_t *add;         // [width]
+    int32_t shift;
+    int8_t *y;                  // one of both is null: bytes within -127 .. 127,
+    int32_t *wide;              // or all of it
+    int64_t rows;
+    int32_t width;
+    int32_t threads;
+};
+
 // What one instruction set offers; each variant of the sources fills one table.
 struct FewerTable {
     const char *name;
@@ -177,6 +227,9 @@ struct FewerTable {
     int (*norm)(const FewerNorm *);
     int (*chain)(const FewerChain *);
     int (*merge)(const FewerMerge *);
+    int (*integer_affine)(const FewerIntegerAffine *);
+    int (*integer_softmax)(const FewerIntegerSoftmax *);
+    int (*integer_norm)(const FewerIntegerNorm *);
     double (*peak)(int mode, int64_t steps);  // runs one tile in L1 over and over; returns operations done
 };
 

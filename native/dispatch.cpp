@@ -137,4 +137,7 @@ FEWER_EXPORT int fewer_depthwise(const FewerDepthwise *a) { return active->depth
 FEWER_EXPORT int fewer_norm(const FewerNorm *a) { return active->norm(a); }
 FEWER_EXPORT int fewer_chain(const FewerChain *a) { return active->chain(a); }
 FEWER_EXPORT int fewer_merge(const FewerMerge *m) { return active->merge(m); }
+FEWER_EXPORT int fewer_integer_affine(const FewerIntegerAffine *a) { return active->integer_affine(a); }
+FEWER_EXPORT int fewer_integer_softmax(const FewerIntegerSoftmax *a) { return active->integer_softmax(a); }
+FEWER_EXPORT int fewer_integer_norm(const FewerIntegerNorm *a) { return active->integer_norm(a); }
 FEWER_EXPORT double fewer_peak(int mode, int64_t steps) { return active->peak(mode, steps); }

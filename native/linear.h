@@ -53,6 +53,9 @@ double peak_bf16(int64_t steps);
 
 int norm(const FewerNorm *a);
 int merge(const FewerMerge *m);
+int integer_affine(const FewerIntegerAffine *a);
+int integer_softmax(const FewerIntegerSoftmax *a);
+int integer_norm(const FewerIntegerNorm *a);
 int attention(const FewerAttention *a);
 int conv(const FewerWeight *w, const FewerConv *a);
 int depthwise(const FewerDepthwise *a);

@@ -9,6 +9,7 @@
 extern "C" const FewerTable *FEWER_PASTE(fewer_table_, FEWER_NS)() {
     static const FewerTable table = {FEWER_QUOTE(FEWER_NS), FEWER_NS::linear, FEWER_NS::attention, FEWER_NS::block,
                                      FEWER_NS::conv, FEWER_NS::depthwise, FEWER_NS::norm, FEWER_NS::chain,
-                                     FEWER_NS::merge, FEWER_NS::peak};
+                                     FEWER_NS::merge, FEWER_NS::integer_affine, FEWER_NS::integer_softmax,
+                                     FEWER_NS::integer_norm, FEWER_NS::peak};
     return &table;
 }

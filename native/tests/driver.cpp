@@ -21,6 +21,9 @@ FEWER_EXPORT int fewer_depthwise(const FewerDepthwise *);
 FEWER_EXPORT int fewer_norm(const FewerNorm *);
 FEWER_EXPORT int fewer_chain(const FewerChain *);
 FEWER_EXPORT int fewer_merge(const FewerMerge *);
+FEWER_EXPORT int fewer_integer_affine(const FewerIntegerAffine *);
+FEWER_EXPORT int fewer_integer_softmax(const FewerIntegerSoftmax *);
+FEWER_EXPORT int fewer_integer_norm(const FewerIntegerNorm *);
 
 namespace {
 
@@ -315,6 +318,88 @@ void merge() {
     expect(fewer_merge(&a) == FEWER_BAD_ARGUMENT, "merge: more than there are pairs");
 }
 
+int64_t floor_divide(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
+int64_t within(int64_t v, int64_t low, int64_t high) { return v < low ? low : v > high ? high : v; }
+
+// Kernels of integers against their definitions in 64 bits: every number has to be the same.
+void integers() {
+    const int rows = between(1, 9), width = log_between(700), shift = between(0, 30), threads = between(1, 3), size = log_between(500), low = between(-300, 300);
+    const size_t n = (size_t)rows * width;
+    Exact<int32_t> x(n), multiply(width), residual(n), wide(n), powers(width);
+    Exact<int64_t> add(width);
+    Exact<int8_t> table(size), bytes(n);
+    for (size_t i = 0; i < n; i++) x[i] = between(-(1 << 22) - 5, (1 << 22) + 5), residual[i] = between(-(1 << 22), 1 << 22);
+    for (int i = 0; i < width; i++) multiply[i] = between(-(1 << 23), 1 << 23) >> between(0, 23), add[i] = (int64_t)between(-(1 << 29), 1 << 29) * (1 << between(0, 5)), powers[i] = between(0, 15);
+    for (int i = 0; i < size; i++) table[i] = (int8_t)between(-127, 127);
+    for (int way = 0; way < 3; way++) {
+        FewerIntegerAffine a = {x.get(), multiply.get(), add.get(), shift, way == 1 ? table.get() : nullptr, low, size, way == 2 ? residual.get() : nullptr, way == 2 ? (void *)wide.get() : (void *)bytes.get(), rows, width, threads};
+        expect(fewer_integer_affine(&a) == 0, "affine: status");
+        for (size_t i = 0; i < n; i++) {
+            int64_t v = ((int64_t)x[i] * multiply[i % width] + add[i % width]) >> shift;
+            if (way == 0 && bytes[i] != within(v, -127, 127)) return expect(false, "affine: bytes");
+            if (way == 1 && bytes[i] != table[within(v, low, low + size - 1) - low]) return expect(false, "affine: table");
+            if (way == 2 && wide[i] != (int32_t)(uint32_t)(within(v, INT32_MIN, INT32_MAX) + residual[i])) return expect(false, "affine: residual");
+        }
+        a.shift = 63;
+        expect(fewer_integer_affine(&a) == FEWER_BAD_ARGUMENT, "affine: a shift out of range is refused");
+    }
+    const int groups = between(1, 3), group_rows = between(1, 3), reach = log_between(3000), halving = between(4, 900);
+    Exact<int32_t> factor(groups), slopes(4), intercepts(4);
+    Exact<int64_t> offset(groups);
+    Exact<uint32_t> exponential(reach + 1);
+    Exact<uint16_t> p(n);
+    for (int i = 0; i < groups; i++) factor[i] = between(1, 1 << 12), offset[i] = between(-4096, 4096);
+    for (int i = 0; i <= reach; i++) exponential[i] = (uint32_t)((1 << between(0, 26)) * (i != reach) + (i == 0));
+    for (int i = 0; i < 4; i++) slopes[i] = (1 << 20) / halving * (200 - 20 * i), intercepts[i] = (1 << 20) - i * 1000;
+    for (int lines = 0; lines < 2; lines++) {
+        FewerIntegerSoftmax a = {x.get(), factor.get(), offset.get(), 20, groups, group_rows, lines ? nullptr : exponential.get(), lines ? 30 * halving : reach, lines ? halving : 0, slopes.get(), intercepts.get(), p.get(), rows, width, threads};
+        expect(fewer_integer_softmax(&a) == 0, "softmax: status");
+        for (int r = 0; r < rows; r++) {
+            const int g = r / group_rows % groups;
+            std::vector<int64_t> e(width);
+            int64_t top = INT64_MIN, total = 0;
+            for (int i = 0; i < width; i++) e[i] = ((int64_t)x[(size_t)r * width + i] * factor[g] + offset[g]) >> 20, top = e[i] > top ? e[i] : top;
+            for (int i = 0; i < width; i++) {
+                int64_t below = within(top - e[i], 0, a.reach), left = below % halving, k = left * 4 / halving;
+                e[i] = lines ? within(((slopes[k] * -left) >> 8) + intercepts[k], 0, 1 << 20) >> (below / halving) : exponential[below];
+                total += e[i];
+            }
+            for (int i = 0; i < width; i++)
+                if (p[(size_t)r * width + i] != within((e[i] << 16) / total, 0, 65535)) return expect(false, lines ? "softmax: lines" : "softmax: table");
+        }
+        a.reach = -1;
+        expect(fewer_integer_softmax(&a) == FEWER_BAD_ARGUMENT, "softmax: a reach below nothing is refused");
+    }
+    for (int way = 0; way < 4; way++) {
+        FewerIntegerNorm a = {x.get(), way & 1 ? powers.get() : nullptr, way != 3, multiply.get(), add.get(), shift, way & 2 ? nullptr : bytes.get(), way & 2 ? wide.get() : nullptr, rows, width, threads};
+        expect(fewer_integer_norm(&a) == 0, "norm: status");
+        for (int r = 0; r < rows; r++) {
+            std::vector<int64_t> v(width);
+            int64_t total = 0, squares = 0;
+            for (int i = 0; i < width; i++) {
+                int64_t unit = (int64_t)1 << powers[i];
+                v[i] = x[(size_t)r * width + i];
+                if (way & 1) v[i] = within(floor_divide(2 * v[i] + unit, 2 * unit), -127, 127) * unit;
+                v[i] = within(v[i], -(1 << 22), 1 << 22), total += v[i];
+            }
+            const int64_t mean = a.centre ? floor_divide(2 * total + width, 2 * width) : 0;
+            for (int i = 0; i < width; i++) v[i] -= mean, squares += v[i] * v[i];
+            int64_t square = squares / width << 16, d = (int64_t)sqrtl((long double)square);
+            while (d * d > square) d--;
+            while ((d + 1) * (d + 1) <= square) d++;
+            if (d < 1) d = 1;
+            for (int i = 0; i < width; i++) {
+                int64_t y = floor_divide(v[i] * (1 << 19) + d, 2 * d);
+                y = (y * multiply[i] + add[i]) >> shift;
+                int64_t got = way & 2 ? wide[(size_t)r * width + i] : bytes[(size_t)r * width + i];
+                if (got != (way & 2 ? within(y, INT32_MIN, INT32_MAX) : within(y, -127, 127))) return expect(false, "norm: a number");
+            }
+        }
+        a.y = bytes.get(), a.wide = wide.get();
+        expect(fewer_integer_norm(&a) == FEWER_BAD_ARGUMENT, "norm: two results are refused");
+    }
+}
+
 }  // namespace
 
 int main(int argc, char **argv) {
@@ -328,7 +413,7 @@ int main(int argc, char **argv) {
         for (int round = 0; round < rounds; round++) {
             for (int mode = 0; mode < 3; mode++) linear(mode), block(mode), chain(mode);
             for (int mode = 0; mode < 2; mode++) attention(mode), convolution(mode);
-            others(), merge();
+            others(), merge(), integers();
         }
         printf("%s: %d rounds, %d failures\n", name, rounds, failures);
     }

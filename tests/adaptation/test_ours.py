@@ -1,4 +1,4 @@
-"""The default: who is believed, what labels the target, and what each module changes."""
+"""The default: what labels the target, what is taken back, and what each module changes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from fewer.adaptation.choice import mean_sizes, trust, unlearned
+from fewer.adaptation.choice import mean_sizes, some, trust, unlearned
 from fewer.adaptation.learn import Lesson, Stream
 from fewer.adaptation.methods import METHODS
-from fewer.adaptation.ours import _believed
+from fewer.adaptation.ours import _keep_if_believed
 from fewer.adaptation.problem import Work
 from fewer.adaptation.pseudo import _views
 from fewer.adaptation.teachers import label_and_learn
@@ -49,20 +49,30 @@ def test_trust_equals_its_formula_where_mirrors_agree() -> None:
     assert np.isclose(trust(p, net) ** 2, min(here, there) / max(here, there))
 
 
-@pytest.mark.parametrize("first", [True, False])
-def test_the_network_that_is_not_believed_labels_nothing(first: bool) -> None:
-    right, wrong, work = _Threshold(-0.7, -1.0), _Threshold(9.0, 1.0), Work()
-    earlier, model = (right, wrong) if first else (wrong, right)
-    teacher = _believed(posed(), work, [earlier], model)
-    assert teacher is model and model.level.item() == pytest.approx(-0.7)
-    assert ("the first" if first else "the second") in work.notes[-1]
+def test_the_network_of_the_source_labels_nothing_however_sure_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    labelled_by = []
+    monkeypatch.setattr("fewer.adaptation.ours.SHORT", 0)
+    monkeypatch.setattr("fewer.adaptation.ours.trust", lambda problem, model: 1.0)
+    monkeypatch.setattr("fewer.adaptation.teachers.unlearned", lambda problem, model: [])
+    monkeypatch.setattr("fewer.adaptation.teachers.label", lambda p, model, *_, **__: labelled_by.append(model) or [])
+    p = problem()
+    METHODS["ours"].run(p, settings(method="ours", steps=8), Work())
+    assert labelled_by == [p.network]
 
 
-def test_two_that_are_believed_label_together() -> None:
-    one, two, work = _Threshold(-0.7, -1.0), _Threshold(-0.6, -1.0), Work()
-    teacher = _believed(posed(), work, [one], two)
-    image = posed().target[0][None]
-    assert torch.allclose(teacher(image), (one(image) + two(image)) / 2) and "both" in work.notes[-1]
+def test_pseudo_labels_that_lose_a_structure_are_taken_back() -> None:
+    good, lost, work = _Threshold(-0.7, -1.0), _Threshold(9.0, 1.0), Work()
+    _keep_if_believed(posed(), work, good, lost)
+    assert lost.level.item() == pytest.approx(-0.7)
+    assert "the weights before them are kept" in work.notes[-1]
+    work = Work()
+    _keep_if_believed(posed(), work, lost, good)
+    assert work.notes == []
+
+
+def test_images_that_are_looked_at_are_not_the_first_ones_of_many() -> None:
+    chosen = some(list(range(64)), 6)
+    assert chosen == sorted(chosen) and len(set(chosen)) == 6 and max(chosen) > 20
 
 
 @pytest.mark.parametrize(
@@ -70,7 +80,7 @@ def test_two_that_are_believed_label_together() -> None:
     [
         ((), ["plain", "contrasts", "round-1"]),
         (("pseudo-labels",), ["plain", "contrasts"]),
-        (("arms",), ["train", "round-1"]),
+        (("warm-start",), ["train", "round-1"]),
         (("curves", "structures"), ["train", "round-1"]),
         (("all",), ["train"]),
     ],

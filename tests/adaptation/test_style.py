@@ -10,7 +10,7 @@ import torch
 
 from fewer.adaptation.choice import pooled_dice
 from fewer.adaptation.learn import known
-from fewer.adaptation.pseudo import label, largest, plausible
+from fewer.adaptation.pseudo import label, largest, plausible, usual_of
 from fewer.adaptation.style import (
     UNKNOWN,
     change_structures,
@@ -92,9 +92,9 @@ def test_pseudo_labels_keep_as_many_parts_as_the_source_has() -> None:
     truth[2:6, 2:6] = 1
     guess = truth.numpy().copy()
     guess[9, 9] = 1
-    cleaned, good = plausible(guess, [truth], 2)
+    cleaned, good = plausible(guess, usual_of([truth], 2))
     assert good and cleaned[9, 9] == UNKNOWN and cleaned[3, 3] == 1
-    assert not plausible(np.ones((12, 12), np.uint8), [truth], 2)[1]
+    assert not plausible(np.ones((12, 12), np.uint8), usual_of([truth], 2))[1]
     assert largest(guess == 1, 1).sum() == 16
 
 
@@ -149,7 +149,7 @@ def test_pseudo_labels_leave_out_what_is_unsure_and_a_class_of_the_wrong_size() 
     truth[2:6, 2:6] = 1
     huge = np.zeros((12, 12), np.uint8)
     huge[:, :9] = 1
-    assert (plausible(huge, [truth], 2)[0][:, :9] == UNKNOWN).all()
+    assert (plausible(huge, usual_of([truth], 2))[0][:, :9] == UNKNOWN).all()
     posed = problem()
 
     def logits(model, image):
@@ -160,3 +160,20 @@ def test_pseudo_labels_leave_out_what_is_unsure_and_a_class_of_the_wrong_size() 
 
     found = label(replace(posed, logits=logits), posed.network, posed.target[:1])
     assert found[0][1][8, 8] == 1 and found[0][1][20, 20] == 0 and found[0][1][0, 0] == UNKNOWN
+
+
+def test_curves_that_only_rise_and_that_only_fall_are_common() -> None:
+    image = torch.linspace(-1, 1, 400).view(1, 20, 20)
+    turned = []
+    for seed in range(80):
+        found = random_curve(image, None, np.random.default_rng(seed))
+        turned.append(float(torch.corrcoef(torch.stack([image.flatten(), found.flatten()]))[0, 1]))
+    assert sum(value < -0.85 for value in turned) > 12 and sum(value > 0.85 for value in turned) > 12
+    assert sum(abs(value) < 0.5 for value in turned) > 8  # and others are neither
+
+
+def test_pseudo_labels_are_told_one_by_one_and_source_masks_are_measured_once(monkeypatch) -> None:
+    posed, told, measured = problem(), [], []
+    monkeypatch.setattr("fewer.adaptation.pseudo.usual_of", lambda *given: measured.append(1) or usual_of(*given))
+    label(posed, posed.network, posed.target, advance=lambda: told.append(1))
+    assert len(told) == len(posed.target) and measured == [1]

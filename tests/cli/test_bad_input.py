@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fewer.cli.main import main
 from tests.cli.conftest import QUICK, Told, furnish
 
 Fewer = Callable[..., Told]
@@ -272,3 +273,18 @@ def test_a_null_character_is_told(capsys):
 
     assert main(["plan", "run", "--budget=weights=50%", "--out=a\0b"]) == 2
     assert capsys.readouterr().err.startswith("error: a word of the command holds a null character")
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["compress", "fewer/mobilenet-v2", "--images", "", "--budget", "weights=50%"], "--images is empty"),
+        (["compress", "fewer/mobilenet-v2", "--out=", "--budget", "weights=50%"], "--out is empty"),
+        (["info", " "], "a word of the command is empty"),
+        (["predict", "run", "images", "--out", ""], "--out is empty"),
+    ],
+)
+def test_an_empty_word_is_told_and_is_no_name_of_this_folder(capsys, words, what):
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert what in told and told.count("\n") == 1

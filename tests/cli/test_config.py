@@ -32,6 +32,7 @@ def test_each_kind_of_source_beats_the_one_before() -> None:
 
 
 def test_what_one_source_leaves_open_comes_from_the_one_below() -> None:
+    assert resolve({"sparsities": "none"}, environ={})[0].sparsities == ()
     found, _ = resolve({"seed": 4}, "rd-prune", _toml("search = 3"), {})
     assert (found.seed, found.search, found.score) == (4, 3, "magnitude")
 

@@ -1,14 +1,17 @@
 """Every kind of picture is read alike by all verbs: upright, without transparency, the first of several."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from fewer.core.errors import FewerError
 from fewer.data.decode import read_image
+from fewer.selection.export import can_open
 from fewer.tasks.segment.files import read_picture
 
 SHOWN = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
@@ -154,3 +157,40 @@ def test_a_pipe_or_a_device_among_the_pictures_is_never_waited_for(tmp_path, nam
     for read in (read_image, read_picture, check_header):
         with pytest.raises(FewerError, match="no ordinary file"):
             read(tmp_path / name)
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_no_program_is_started_to_read_a_picture(tmp_path: Path) -> None:
+    """Pillow would let Ghostscript run what a PostScript file says, whatever its ending is."""
+    path = tmp_path / "a.png"
+    path.write_bytes(POSTSCRIPT)
+    started: list[str] = []
+    watching = True
+    sys.addaudithook(lambda event, _: started.append(event) if watching and event == "subprocess.Popen" else None)
+    with pytest.raises(UnidentifiedImageError):
+        read_image(path)
+    with pytest.raises(FewerError, match="cannot identify"):
+        read_picture(path)
+    assert not can_open(path) and not started
+    watching = False
+
+
+@pytest.mark.parametrize("kind", ["GIF", "JPEG2000", "WEBP", "TIFF"])
+def test_a_picture_with_another_ending_is_read(tmp_path: Path, kind: str) -> None:
+    Image.fromarray(SHOWN).save(tmp_path / "a.jpg", kind)
+    first, second = _both(tmp_path / "a.jpg")
+    assert first.shape == second.shape == SHOWN.shape
+
+
+def test_pages_of_a_volume_are_counted_before_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Image.new("L", (500, 400))
+    page.save(tmp_path / "a.tif", compression="tiff_deflate", save_all=True, append_images=[page] * 19)
+    monkeypatch.setattr("fewer.data.decode.data_limit", lambda: 8 * 500 * 400 * 10)
+    with pytest.raises(FewerError, match=r"a\.tif, unpacked, has 32\.0 MB"):
+        read_picture(tmp_path / "a.tif")
+    assert read_image(tmp_path / "a.tif").size == (500, 400)  # the first page alone
+    monkeypatch.setattr("fewer.data.decode.data_limit", lambda: 8 * 500 * 400 - 1)
+    with pytest.raises(FewerError, match="unpacked"):
+        read_image(tmp_path / "a.tif")

@@ -10,10 +10,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fewer.core.errors import FewerError
+from fewer.data.calibration import as_calibration
 from fewer.data.images import load_images, open_images
 from fewer.data.lazy import LazySamples
 from fewer.data.preprocess import Preprocess
 from fewer.data.samples import ListSamples, TensorSamples, TreeSamples, join_samples
+from fewer.engine.samples import find_inputs
+from fewer.engine.settings import Settings
+from fewer.models.spec import load_untouched
 
 
 def numbers(samples) -> list[float]:
@@ -95,3 +99,41 @@ def test_a_file_that_breaks_later_gives_its_place_away_and_is_named(tmp_path):
     broken.write_bytes(broken.read_bytes()[:60])  # its head is whole
     assert tuple(lazy[2:4].batch().shape) == (2, 3, 8, 8)
     assert [path for path, _ in lazy.skipped] == [broken]
+
+
+def _broken():
+    yield torch.zeros(3, 8, 8)
+    raise RuntimeError("the disk\nis gone")
+
+
+ODD_IMAGES = {
+    "on meta": (lambda: torch.zeros(4, 3, 8, 8, device="meta"), "lie on 'meta'"),
+    "sparse": (lambda: torch.ones(4, 3, 8, 8).to_sparse(), "nested or sparse"),
+    "nested": (lambda: torch.nested.nested_tensor([torch.zeros(3, 8, 8)] * 4), "nested or sparse"),
+    "sparse in a list": (lambda: [torch.ones(3, 8, 8).to_sparse()] * 4, "item 0 of the images are a nested or sparse"),
+    "objects": (lambda: np.array([None, 1], dtype=object), "array of object, not of numbers"),
+    "text": (lambda: np.array(["a", "b"]), "array of <U1, not of numbers"),
+    "a source that breaks": (_broken, "item 1 of the images cannot be had: RuntimeError: the disk is gone"),
+    "no name": (lambda: "", "the name of the image folder is empty"),
+    "a long name": (lambda: "a" * 5000, "5000 characters, which no folder has"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ODD_IMAGES)
+def test_images_that_are_none_are_told_in_a_sentence(kind):
+    make, says = ODD_IMAGES[kind]
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten(), torch.nn.Linear(288, 4))
+    with pytest.raises(FewerError, match=says) as told:
+        find_inputs(load_untouched(net), make(), Settings(calibration=2, heldout=2))
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda a: a.astype(">f4"), lambda a: a[::-1], lambda a: np.asfortranarray(a), lambda a: a[:, :, ::-1]]
+)
+def test_arrays_in_any_order_of_bytes_and_rows_are_read(change):
+    array = np.random.default_rng(0).random((6, 3, 8, 8), np.float32)
+    wanted = change(array).astype("f4")
+    assert np.array_equal(as_calibration(change(array)).tensor.numpy(), wanted)
+    assert np.array_equal(as_calibration(list(change(array))).tensor.numpy(), wanted)

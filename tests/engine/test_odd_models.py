@@ -7,6 +7,7 @@ import sys
 import types
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,6 +126,44 @@ def _expanded() -> nn.Module:
     return net
 
 
+class Unbatched(Net):
+    """Calls its convolutions with one image at a time, without a batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.head(self.side(self.body(one).relu()).relu().mean((1, 2))) for one in x])
+
+
+class EvalGivesNothing(Net):
+    def eval(self) -> Any:
+        super().eval()
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+
+
+class GradientInside(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(self.plainly(x).square().sum(), x)[0]
+
+
+class AnyAttribute(Net):
+    """Has every attribute that is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("__"):
+                raise
+            return None
+
+
+def _lazy() -> nn.Module:
+    return nn.Sequential(nn.LazyConv2d(8, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Flatten(), nn.LazyLinear(4))
+
+
 WORK: dict[str, Callable[[], nn.Module]] = {
     "a dictionary": lambda: Net(lambda n, x: {"logits": n.plainly(x), "count": 3}),
     "a tuple": lambda: Net(lambda n, x: (n.plainly(x), n.features(x))),
@@ -144,6 +183,10 @@ WORK: dict[str, Callable[[], nn.Module]] = {
     "channels last": lambda: Net().to(memory_format=torch.channels_last),  # type: ignore[call-overload]
     "expanded weight": _expanded,
     "half": lambda: Net().half(), "bfloat16": lambda: Net().bfloat16(), "double": lambda: Net().double(),
+    "one image at a time": Unbatched, "eval gives nothing": EvalGivesNothing, "gradients inside": GradientInside,
+    "any attribute": AnyAttribute, "lazy": _lazy,
+    "positions before images": lambda: Net(lambda n, x: n.side(n.body(x).relu()).permute(2, 3, 0, 1)),
+    "rows of all images": lambda: Net(lambda n, x: n.head(n.side(n.body(x).relu()).permute(0, 2, 3, 1).reshape(-1, 8))),
     "weight_norm": lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3)), nn.Flatten()),
 }  # fmt: skip
 
@@ -151,12 +194,12 @@ WORK: dict[str, Callable[[], nn.Module]] = {
 @pytest.mark.parametrize("name", WORK)
 def test_it_is_compressed_and_the_original_stays(name: str) -> None:
     net = WORK[name]()
-    before = {key: value.clone() for key, value in net.state_dict().items()}
+    before = {key: value.clone() for key, value in net.state_dict().items() if name != "lazy"}
     flags = [module.training for module in net.modules()]
     hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in net.modules()]
     run = fewer.compress(net, IMAGES, "weights=75%", settings=QUICK)
     assert 0 < run.report.verdict.distortion < 1
-    state = net.state_dict()
+    state = net.state_dict() if name != "lazy" else {}
     assert state.keys() == before.keys() and all(torch.equal(state[key], value) for key, value in before.items())
     assert [module.training for module in net.modules()] == flags
     assert [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in net.modules()] == hooks
@@ -180,6 +223,87 @@ def _lambda() -> nn.Module:
     return net
 
 
+class HandsItselfOut(Net):
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+
+class SharesALayer(Net):
+    def __deepcopy__(self, memo: Any) -> Any:
+        other = Net()
+        other.side = self.side
+        return other
+
+
+class SharesWeights(Net):
+    def __deepcopy__(self, memo: Any) -> Any:
+        other = Net()
+        other.side.weight = nn.Parameter(self.side.weight.detach())
+        return other
+
+
+class FillsItsOutput(Net):
+    """Gives the same memory at every call, and so do its copies."""
+
+    memory: dict[Any, Tensor] = {}  # noqa: RUF012
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.plainly(x)
+        return self.memory.setdefault(found.shape, torch.empty_like(found)).copy_(found)
+
+
+class Wrapped(nn.Module):
+    """As wrappers for training in parallel do: the state is that of what is inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = Net()
+
+    def state_dict(self, *args: Any, **more: Any) -> Any:
+        return self.module.state_dict(*args, **more)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x)
+
+
+class KeepsADictionary(Net):
+    def get_extra_state(self) -> Any:
+        return {"steps": 3}
+
+    def set_extra_state(self, state: Any) -> None:
+        pass
+
+
+def _inside_itself() -> nn.Module:
+    net = Net()
+    net.side.back = net
+    return net
+
+
+def _in_a_thread(net: Net, x: Tensor) -> Tensor:
+    with ThreadPoolExecutor(2) as pool:
+        return torch.cat(list(pool.map(net.plainly, x.split(1))))
+
+
+def _alone(net: Net, image: Tensor) -> Tensor:
+    return net.plainly(image[None])[0]
+
+
+def _train_raises() -> nn.Module:
+    class Fixed(Net):
+        def train(self, mode: bool = True) -> Any:
+            raise RuntimeError("not here")
+
+    return Fixed()
+
+
+def _huge_inside() -> nn.Module:
+    net = Net()
+    net.body.weight.data.mul_(1e18)
+    net.side.weight.data.mul_(1e-18)
+    return net
+
+
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "scripted": (lambda: torch.jit.script(nn.Sequential(nn.Conv2d(3, 8, 3))), "Python module that it was scripted"),
     "traced": (lambda: torch.jit.trace(Net().eval(), IMAGES[:1]), "Python module that it was scripted"),
@@ -196,6 +320,23 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "too large": (lambda: Net(lambda n, x: n.plainly(x) * 1e25), "scale it"),
     "too small": (lambda: Net(lambda n, x: n.plainly(x) * 1e-30), "scale it"),
     "ends the program": (lambda: Net(lambda n, x: sys.exit(3)), "ends the program"),
+    "hands itself out": (HandsItselfOut, r"a copy of the model .* holds weights of the original.*__deepcopy__"),
+    "shares a layer": (SharesALayer, "a copy of layer 'side' .* holds weights of the original"),
+    "shares weights": (SharesWeights, "a copy of layer 'side' .* holds weights of the original"),
+    "fills its output": (FillsItsOutput, r"memory that its next call writes over.*\.clone\(\)"),
+    "a wrapper without names": (Wrapped, r"does not hold 'module\.body\.weight' under that name"),
+    "state that is no tensor": (KeepsADictionary, "state '_extra_state' is a dict"),
+    "inside of itself": (_inside_itself, "its module 'side' holds a module that it is part of"),
+    "in a thread": (lambda: Net(_in_a_thread), "layer 'body' runs in another thread"),
+    "vmap": (lambda: Net(torch.vmap(_alone, (None, 0))), "layer 'body' runs inside of torch.func"),
+    "train raises": (_train_raises, "evaluation mode.*not here"),
+    "huge inside": (_huge_inside, "the input of layer 'side' is as large as"),
+    "a nested output": (lambda: Net(lambda n, x: torch.nested.nested_tensor(list(n.plainly(x)))), "to_padded_tensor"),
+    "nothing": (lambda: Net(lambda n, x: n.plainly(x)[:, :0]), "holds no numbers"),
+    "a mask of infinity": (
+        lambda: Net(lambda n, x: n.plainly(x) / torch.tensor([0.0, 1, 1, 1])),
+        "a mask, say.*forward=",
+    ),
     "NaN": (lambda: Net(lambda n, x: n.plainly(x) * float("nan")), "NaN or infinity"),
 }
 
@@ -234,3 +375,28 @@ def test_an_input_that_is_written_to_gives_the_very_same_result() -> None:
     plain = fewer.compress(Net(lambda n, x: n.plainly((x - 0.5) / 0.25)), IMAGES, "weights=75%", settings=QUICK)
     wrote = fewer.compress(Net(shifted), IMAGES, "weights=75%", settings=QUICK)
     assert plain.report.verdict.distortion == pytest.approx(wrote.report.verdict.distortion, rel=1e-6)
+
+
+def test_layers_without_a_batch_are_cut_as_those_with_one() -> None:
+    looped = Net(lambda n, x: torch.cat([n.plainly(one[None]) for one in x]))
+    wanted = fewer.compress(looped, IMAGES, "weights=60%", settings=QUICK)
+    found = fewer.compress(Unbatched(), IMAGES, "weights=60%", settings=QUICK)
+    assert {k: v.tolist() for k, v in found.masks.items()} == {k: v.tolist() for k, v in wanted.masks.items()}
+    assert found.report.verdict.distortion == pytest.approx(wanted.report.verdict.distortion, rel=1e-4)
+
+
+def test_layers_without_a_batch_stay_plain_when_the_others_are_accelerated(tmp_path: Any) -> None:
+    run = fewer.compress(Unbatched(), IMAGES, "weights=60%", settings=QUICK, out=tmp_path / "run")
+    fast = fewer.load(tmp_path / "run", Unbatched, accelerated=True, example=IMAGES[:1])
+    with torch.no_grad():
+        assert torch.allclose(fast(IMAGES), run.model(IMAGES), atol=0.02)
+
+
+def test_a_model_that_needs_gradients_is_not_accelerated_and_that_is_told(tmp_path: Any) -> None:
+    fewer.compress(GradientInside(), IMAGES, "weights=60%", settings=QUICK, out=tmp_path / "run")
+    with pytest.raises(FewerError, match="does not run for inference alone"):
+        fewer.load(tmp_path / "run", GradientInside, accelerated=True, example=IMAGES[:1])
+
+
+def test_a_model_that_cannot_be_saved_is_compressed_in_memory() -> None:
+    assert fewer.compress(KeepsADictionary(), IMAGES, "weights=75%", settings=QUICK).report.verdict.distortion < 1

@@ -258,7 +258,31 @@ def _moved(work: Path, draw: random.Random) -> None:
         load_public(work / name)
 
 
+def _own_weights(work: Path, draw: random.Random) -> None:
+    """Weights of one's own, as ``torch.save`` writes them: damaged bytes, or tensors and names that are none."""
+    import torch
+
+    from fewer.models.options import load_checkpoint
+
+    net, path = torch.nn.Linear(4, 3), work / "own.pt"
+    state: dict[Any, Any] = dict(net.state_dict())
+    odd = [
+        torch.ones(3, 4, device="meta"), torch.eye(3, 4).to_sparse(), torch.ones(3, 4) * 1j, torch.ones(1).expand(3, 4),
+        torch.full((3, 4), float("nan")), torch.ones(3, 4).bool(), torch.ones(0), torch.tensor(1.0), None, "x", 3, [],
+        {"a": torch.ones(1)},
+    ]  # fmt: skip
+    if damaged := draw.random() < 0.5:
+        state = {draw.choice(["model", "state_dict", "x"]): state} if draw.random() < 0.3 else state
+    else:
+        state[draw.choice(["weight", "bias", "module.weight", 1, "", None])] = draw.choice(odd)
+    torch.save(state, path)
+    if damaged:
+        path.write_bytes(mutated_bytes(path.read_bytes(), draw))
+    load_checkpoint(net, path)
+
+
 MORE: dict[str, Callable[[Path, random.Random], None]] = {
+    "own_weights": _own_weights,
     "exported": _exported, "circuit": _circuit, "keys": _keys, "inputs": _inputs, "interrupted": _interrupted,
     "pages": _pages, "tuned": _tuned, "rows": _rows, "adapted": _adapted, "scores": _scores, "moved": _moved,
 }  # fmt: skip

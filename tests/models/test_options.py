@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,43 @@ def test_torchvision_classifiers_bring_their_own_preprocessing() -> None:
     assert build_architecture(source).state_dict().keys() == model.state_dict().keys()
     with pytest.raises(FewerError, match="did you mean 'torchvision/resnet50'"):
         adapters.torchvision_model("resnt50", pretrained=False)
+
+
+TENSORS = {
+    "on meta": (torch.empty(3, 8, device="meta"), "lies on 'meta'"),
+    "sparse": (torch.eye(3, 8).to_sparse(), "is a sparse tensor.*to_dense"),
+    "quantized": (torch.quantize_per_tensor(torch.ones(3, 8), 0.1, 0, torch.qint8), "quantized by torch"),
+    "complex": (torch.ones(3, 8, dtype=torch.cfloat), "complex there and real here"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", TENSORS)
+def test_weights_of_another_kind_are_told(tmp_path: Path, kind: str) -> None:
+    tensor, says = TENSORS[kind]
+    torch.save({**_net().state_dict(), "2.weight": tensor}, tmp_path / "odd.pt")
+    with pytest.raises(FewerError, match=says) as told:
+        load_checkpoint(_net(), tmp_path / "odd.pt")
+    assert "\n" not in str(told.value)
+
+
+def test_a_file_without_names_or_without_an_end_is_told(tmp_path: Path) -> None:
+    circle: dict = {}
+    circle["model"] = circle
+    for content in ({1: torch.ones(2)}, circle, {"model": {"model": {}}}, [torch.ones(2)]):
+        torch.save(content, tmp_path / "odd.pt")
+        with pytest.raises(FewerError, match="holds no weights by name"):
+            load_checkpoint(_net(), tmp_path / "odd.pt")
+
+
+def test_a_checkpoint_is_not_unpacked_before_its_size_is_known(
+    weights: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bomb = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(weights["plain.pt"]) as plain, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        for one in plain.infolist():
+            archive.writestr(one.filename, bytes(2**23) if one.filename.endswith("data/0") else plain.read(one))
+    assert bomb.stat().st_size < 2**16
+    monkeypatch.setattr("fewer.models.options.data_limit", lambda: 2**22)
+    with pytest.raises(FewerError, match=r"unpacked, has 8\.4 MB"):
+        load_checkpoint(_net(), bomb)

@@ -52,10 +52,10 @@ def test_a_budget_is_met_by_fewer_levels_and_the_result_is_the_best_of_what_was_
     net, images = a_net()
     chain, names = approximate_activations(read_network(net, images[:1]), images)
     found = cheapen(net, chain, names, images, "he=0.5x", steps=5, shift=0)
-    assert found.after["he"] <= 0.5 * found.before["he"] and found.after["levels"] == 3
+    assert found.after["he"] <= 0.5 * found.before["he"] and found.after["levels"] < 3 == found.before["levels"]
     taught = [t for t in found.tried if t.loss is not None]
     assert min(taught, key=lambda t: t.loss or 0).name == found.name and len(found.tried) == 4
-    assert found.parameters.degree == 8192 and found.circuit.levels == 3
+    assert found.parameters.degree == 8192 and found.circuit.levels == found.after["levels"]
     assert sum(isinstance(layer, Dense) for layer in chain) == 2  # what was given is as it was
 
 

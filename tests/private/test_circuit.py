@@ -117,14 +117,68 @@ def test_seal_gives_the_plaintext_result_and_only_with_the_right_key() -> None:
 
 def test_a_circuit_that_is_too_deep_says_where() -> None:
     torch.manual_seed(0)
-    parts = [m for _ in range(11) for m in (nn.Linear(8, 8), nn.ReLU())]
-    with pytest.raises(FewerError, match=r"needs 22 levels, but 19 are the most .* layer '\d+'"):
+    parts = [m for _ in range(21) for m in (nn.Linear(8, 8), nn.ReLU())]
+    with pytest.raises(FewerError, match=r"needs 22 levels, but 17 are the most .* layer '\d+'"):
         compile_circuit(nn.Sequential(nn.Flatten(), *parts).eval(), torch.randn(5, 1, 2, 4))
     net = small_net()
     circuit, parameters = compile_circuit(net, images_for())
     with pytest.raises(FewerError, match="run out at layer '11'"):
-        Runner(circuit, Simulator(Parameters(16384, (60, *[40] * 6, 60), 40)))
-    assert parameters.levels == 7
+        Runner(circuit, Simulator(Parameters(16384, (60, *[40] * 3, 60), 40)))
+    assert parameters.levels == 4
+
+
+def test_a_square_shares_the_rescaling_of_the_layer_behind_it_and_two_squares_do_not() -> None:
+    net, images = small_net(), images_for()
+    circuit, parameters = compile_circuit(net, images)
+    assert circuit.kinds() == ["linear", "joint", "joint", "joint"] and circuit.counts()["rescale"] >= 4
+    deep, _ = compile_circuit(net, images, degrees=4)
+    assert deep.kinds() == ["linear", *["square", "joint"] * 3]
+    ends, _ = compile_circuit(nn.Sequential(nn.Flatten(), nn.Linear(128, 4), nn.ReLU()).eval(), images)
+    assert ends.kinds() == ["linear", "square"] and ends.steps[-1].levels == 1
+    # from the top, a level takes off the bits that its product has put on
+    assert (
+        parameters.bits[-2]
+        == parameters.input_bits - parameters.scale_bits + parameters.bits[1] - parameters.scale_bits
+    )
+
+
+def test_noise_of_results_is_what_the_simulator_says() -> None:
+    pytest.importorskip("tenseal", reason='encrypted inference needs pip install "fewer[private]"')
+    from fewer.private.simulator import noise_of
+    from fewer.private.trial import try_circuit
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)).eval()
+    images = torch.randn(20, 1, 4, 4)
+    circuit, parameters = compile_circuit(net, images)
+    modelled = noise_of(circuit, parameters, images[0].numpy())
+    assert parameters.degree == 8192
+    seen = try_circuit(circuit, parameters, images[:3].numpy())
+    assert modelled / 4 < float(np.abs(seen.scores - seen.clear).std()) < 3 * modelled
+
+
+def test_a_ring_whose_noise_would_drown_the_results_is_not_taken() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    net[3].weight.data.mul_(1e-5)
+    net[3].bias.data.fill_(4.0)  # results that hardly differ
+    circuit, parameters = compile_circuit(net, torch.randn(20, 1, 4, 4))
+    assert parameters.degree > 8192 and circuit.slots == parameters.slots
+
+
+def test_results_far_larger_than_those_of_calibration_still_fit() -> None:
+    pytest.importorskip("tenseal", reason='encrypted inference needs pip install "fewer[private]"')
+    from fewer.private.trial import try_circuit
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    net[3].weight.data.mul_(300)
+    images = torch.randn(20, 1, 4, 4)
+    circuit, parameters = compile_circuit(net, images)
+    loud = images[:1].numpy() * 2.5
+    seen = try_circuit(circuit, parameters, loud)
+    assert np.abs(seen.clear).max() > 2 * np.abs(circuit.run(images[:1].numpy())).max()
+    assert seen.difference < 0.02 * float(np.abs(seen.clear).max())
 
 
 def test_parameters_below_128_bits_are_refused() -> None:
@@ -134,6 +188,10 @@ def test_parameters_below_128_bits_are_refused() -> None:
     for levels in range(1, 20):
         made = parameters_for(levels)
         assert sum(made.bits) <= MODULUS_BITS[made.degree] and made.levels == levels
+    for levels in range(1, 17):
+        made = parameters_for(["linear", *["joint"] * (levels - 1)], largest=50.0)
+        assert sum(made.bits) <= MODULUS_BITS[made.degree] and made.levels == levels
+        assert max(made.bits[:-1]) <= made.bits[-1] <= 60
 
 
 def test_the_table_is_that_of_seal() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ pytest.importorskip("tenseal", reason='encrypted inference needs pip install "fe
 testclient = pytest.importorskip("fastapi.testclient", reason='the server needs pip install "fewer[private]"')
 
 from fewer.private.client import Query, session_message  # noqa: E402
+from fewer.private.seal import make_keys  # noqa: E402
 from fewer.private.server import Limits, Refused, Service, make_app  # noqa: E402
 
 
@@ -144,6 +147,77 @@ def test_fifty_waiting_queries_are_bounded(place: Path) -> None:
     service._one.release()
     for thread in threads:
         thread.join(5)
+
+
+def test_fifty_uploads_at_once_are_bounded_before_their_bodies_are_in_memory(place: Path) -> None:
+    service, _ = server(place, Limits(waiting=3, query_bytes=10_000))
+    app, held, statuses = make_app(service), [0, 0], []
+
+    async def upload(path: str, go: asyncio.Event) -> None:
+        parts = 0
+
+        async def receive() -> dict:
+            nonlocal parts
+            parts += 1
+            held[0] += 1  # this request is being taken into memory
+            held[1] = max(held[1], held[0])
+            if parts > 1:
+                await go.wait()
+            return {"type": "http.request", "body": b"x" * 1000, "more_body": parts < 2}
+
+        async def send(message: dict) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "headers": [],
+            "query_string": b"",
+            "http_version": "1",
+        }
+        await app({**scope, "asgi": {"version": "3.0"}, "scheme": "http", "server": ("a", 1)}, receive, send)
+
+    async def crowd(path: str) -> None:
+        go = asyncio.Event()
+        waiting = [asyncio.create_task(upload(path, go)) for _ in range(50)]
+        while len(statuses) < 46:
+            await asyncio.sleep(0.01)
+        go.set()
+        await asyncio.gather(*waiting)
+
+    asyncio.run(crowd("/queries"))
+    assert statuses.count(429) == 46 and statuses.count(400) == 4  # what was taken is no message
+    assert held[1] <= 2 * 4
+    statuses.clear()
+    asyncio.run(crowd("/sessions"))
+    assert statuses.count(429) == 49  # keys are large: one client at a time
+    assert service._receiving == {"keys": 0, "queries": 0} and service._waiting == 0
+
+
+def test_what_a_session_remembers_is_bounded(place: Path) -> None:
+    _service, http = server(place, Limits(answers=2))
+    wire = Wire(http)
+    query = Query(place / "keys", wire)
+    image = np.zeros((1, 4, 4))
+    query(image), query(image)
+    header, blobs = unpack(wire.sent[-1])
+    answer = http.post("/queries", content=pack({**header, "once": "a" * 65}, blobs))
+    assert answer.status_code == 409
+    with pytest.raises(FewerError, match=r"404 .* all its answers"):
+        query(image)
+    assert Query(place / "keys", wire)(image).shape == (3,)
+
+
+def test_a_circuit_of_other_primes_than_its_parameters_is_told(place: Path) -> None:
+    circuit, public = load_circuit(place / "circuit")
+    wrong = replace(public.parameters, bits=(40, *[26] * public.parameters.levels, 40), scale_bits=26, input_bits=26)
+    service = Service(circuit, replace(public, parameters=wrong))
+    _, made = make_keys(wrong, public.turns)
+    with pytest.raises(Refused, match="made for another circuit") as refused:
+        service.open(session_message(service.public, made, "k"))
+    assert refused.value.status == 400
 
 
 def _keys(place: Path) -> tuple:

@@ -13,6 +13,7 @@ import report_fixtures
 from fewer.reports.compression import layer_plots, plots
 from fewer.reports.compression.data import RunReport
 from fewer.reports.compression.layers import blocks, roles
+from fewer.reports.compression.words import layers_sentence
 from fewer.reports.figure import COLOUR, ROLES, shorten, tick
 
 
@@ -75,6 +76,43 @@ def test_every_layer_answers_to_the_pointer():
         wide = drawn(layer_plots.allocation, name).wide
         assert wide.count("<title>") == len(report.units)
         assert all(unit.name in wide for unit in report.units)
+
+
+def layers_of(precisions: list[str], kept: float) -> RunReport:
+    """A report of layers in these precisions that kept this share of their weights."""
+    base = {"kind": "linear", "shape": [2, 5], "option": "x", "pattern": "x", "sparsity": 1 - kept, "weights": 10.0}
+    units = [
+        base | {"name": f"layer{i}", "precision": name, "kept_weights": 10 * kept} for i, name in enumerate(precisions)
+    ]
+    return RunReport.from_dict(report_fixtures.bare() | {"units": units})
+
+
+@pytest.mark.parametrize("count", [10, 40])
+def test_layers_that_were_only_rounded_show_their_bits(count):
+    """Ten bars of 100 % would say nothing; the colour of a layer is its precision."""
+    report = layers_of(["int8"] * (count - 2) + ["bf16", "fp32"], 1.0)
+    plot = layer_plots.allocation(report)
+    assert plot.title == "Bits per weight in each layer"
+    assert [key.label for key in plot.legend][:3] == ["fp32", "bf16", "int8"]
+    colours = [key.colour for key in plot.legend][:3]
+    assert len(set(colours)) == 3
+    for colour in colours:
+        assert f"var(--{colour})" in plot.wide and f"var(--{colour})" in plot.narrow
+    assert "100" not in plot.alt
+    assert f"{count - 2} in int8, 1 in bf16, 1 in fp32" in layers_sentence(report)
+
+
+def test_layers_in_several_precisions_keep_their_shares():
+    plot = layer_plots.allocation(layers_of(["int8", "fp32"], 0.5))
+    assert plot.title == "Weights kept in each layer"
+    assert "50.0% in int8" in plot.wide and "50.0% in fp32" in plot.wide
+    assert [key.label for key in plot.legend] == ["fp32", "int8"]
+
+
+def test_layers_of_one_precision_are_coloured_by_role():
+    report = report_fixtures.report("realistic")
+    labels = [key.label for key in drawn(layer_plots.allocation, "realistic").legend]
+    assert labels[:-1] == list(dict.fromkeys(roles(report.units)))
 
 
 def test_frontier_in_absolute_units():

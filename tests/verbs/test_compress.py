@@ -259,6 +259,15 @@ def test_fp64_and_tuple_models_and_own_forward(schedule):
     assert kept(run) <= 36 and next(run.model.parameters()).dtype == torch.float64
 
 
+def test_without_sparsities_only_precisions_change():
+    run = compress(small(), images(), "size=75%", settings=quick(sparsities=(), precisions=("fp32", "int8")))
+    assert all(mask.all() for mask in run.masks.values())
+    assert {unit.option for unit in run.plan.units.values()} <= {"dense", "dense/int8"}
+    assert run.plan.cost["size"] <= 0.75 * run.plan.dense["size"]
+    with pytest.raises(FewerError, match="cannot be met"):
+        compress(small(), images(), "weights=50%", settings=quick(sparsities=()))
+
+
 def test_settings_are_refused_with_the_nearest_name():
     with pytest.raises(FewerError, match="did you mean 'pattern'"):
         Settings.of({"patern": "2:4"})

@@ -18,7 +18,7 @@ __all__ = ["METHODS"]
 METHODS: MethodTable[Callable[[Problem, AdaptationSettings, Work], Adapted]] = MethodTable(
     "adaptation method",
     [
-        Method("ours", ours, "source, random contrasts, then pseudo-labels by what can be believed"),
+        Method("ours", ours, "source, random contrasts, then plausible pseudo-labels"),
         Method("source-only", source_only, "no adaptation: trains on the source as it is"),
         Method("target-oracle", target_oracle, "trains on target masks; for benchmarks only", "", ("target-labels",)),
         Method("histogram", histogram, "source images get the histograms of target images"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from fewer.adaptation.problem import Pair, Problem
 from fewer.adaptation.style import UNKNOWN, degrade
 
-__all__ = ["components", "label", "largest", "plausible"]
+__all__ = ["Usual", "components", "label", "largest", "plausible", "usual_of"]
 
 
 def components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -40,48 +41,82 @@ def largest(mask: np.ndarray, count: int) -> np.ndarray:
     return (ranked > 0) & (ranked <= count)
 
 
-def _sizes(masks: Sequence[Tensor], value: int) -> np.ndarray:
-    return np.array([float((mask == value).float().mean()) for mask in masks])
-
-
 VIEWS = 2
 """Copies of a scan as of another scanner that are segmented too, beside its mirror images."""
 SURE = 0.8
 """Probability from which a voxel is sure."""
 LEAST = 0.4
 """Share of the voxels of each class, the surest ones, that are kept even where all are less sure."""
+COUNTED = 1_000_000
+"""Voxels of a class that its bar is taken from, about; of more every so many."""
 
 
-def plausible(mask: np.ndarray, masks: Sequence[Tensor], classes: int) -> tuple[np.ndarray, bool]:
-    """Compare a predicted mask with what source masks look like, and say whether it may train.
+@dataclass(frozen=True)
+class Usual:
+    """What the structures of source masks are like.
 
-    Of each class so many parts stay as a source mask has at most; parts below a twentieth of the largest one are not
-    counted. What is left over becomes unknown, and so does a class that takes less than a third of the smallest share
-    of the image that it has in the source, or more than three times the largest. A mask without any structure left is
-    refused. These numbers are chosen here; the winners of crossMoDA 2022 and 2023 checked components in like manner.
+    Attributes
+    ----------
+    parts
+        Of each class but the background, the most connected parts that a mask has.
+    shares
+        Of each, the smallest and the largest share of the image; None where no mask has it.
+    """
+
+    parts: tuple[int, ...]
+    shares: tuple[tuple[float, float] | None, ...]
+
+
+def usual_of(masks: Sequence[Tensor], classes: int) -> Usual:
+    """Measure source masks, once for all images that are compared with them.
+
+    Parts below a twentieth of the largest one are not counted.
 
     Examples
     --------
-    >>> truth = [torch.tensor([0, 1, 1, 0])]
-    >>> plausible(np.array([0, 1, 1, 0]), truth, 2)[1], plausible(np.array([0, 0, 0, 0]), truth, 2)[1]
+    >>> usual_of([torch.tensor([0, 1, 1, 0, 1])], 2)
+    Usual(parts=(2,), shares=((0.6, 0.6),))
+    """
+    parts, shares = [], []
+    for value in range(1, classes):
+        masked = [own for own in ((truth == value).numpy() for truth in masks) if own.any()]
+        sizes = [components(own)[1] for own in masked]
+        taken = [float(own.mean()) for own in masked]
+        parts.append(max((int((own >= own[0] / 20).sum()) for own in sizes), default=1))
+        shares.append((min(taken), max(taken)) if taken else None)
+    return Usual(tuple(parts), tuple(shares))
+
+
+def plausible(mask: np.ndarray, usual: Usual) -> tuple[np.ndarray, bool]:
+    """Compare a predicted mask with what source masks look like, and say whether it may train.
+
+    Of each class so many parts stay as a source mask has at most. What is left over becomes unknown, and so does a
+    class that takes less than a third of the smallest share of the image that it has in the source, or more than three
+    times the largest. A mask without any structure left is refused. These numbers are chosen here; the winners of
+    crossMoDA 2022 and 2023 checked components in like manner.
+
+    Examples
+    --------
+    >>> usual = usual_of([torch.tensor([0, 1, 1, 0])], 2)
+    >>> plausible(np.array([0, 1, 1, 0]), usual)[1], plausible(np.array([0, 0, 0, 0]), usual)[1]
     (True, False)
     """
     cleaned = np.where(mask > 0, UNKNOWN, 0).astype(np.uint8)
-    for value in range(1, classes):
-        most = 1
-        for truth in masks:
-            _, sizes = components((truth == value).numpy())
-            if len(sizes):
-                most = max(most, int((sizes >= sizes[0] / 20).sum()))
+    for value, (most, share) in enumerate(zip(usual.parts, usual.shares, strict=True), 1):
         kept = largest(mask == value, most)
-        shares = _sizes(masks, value)
-        there, own = shares[shares > 0], float(kept.mean())
-        if len(there) and there.min() / 3 <= own <= there.max() * 3:
+        if share is not None and share[0] / 3 <= float(kept.mean()) <= share[1] * 3:
             cleaned[kept] = value
     return cleaned, bool(((cleaned > 0) & (cleaned < UNKNOWN)).any())
 
 
-def label(problem: Problem, model: nn.Module, images: Sequence[Tensor], *, check: bool = True) -> list[Pair]:
+def label(
+    problem: Problem,
+    model: nn.Module,
+    images: Sequence[Tensor],
+    *,
+    check: bool = True,
+    advance: Callable[[], None] = lambda: None,
+) -> list[Pair]:
     """Pseudo-labelled images; voxels that are not sure or not plausible are unknown.
 
     The network sees each image, its mirror image and copies as of another scanner, and the mean of its answers counts.
@@ -93,23 +128,36 @@ def label(problem: Problem, model: nn.Module, images: Sequence[Tensor], *, check
     ----------
     check
         False takes the answer for the image itself as it is.
+    advance
+        Called after each image.
     """
+    seen = []
+    for index, image in enumerate(images):
+        if check:
+            sure, guess = _views(problem, model, image, index).max(0)
+        else:
+            sure, guess = problem.logits(model, image).max(0)
+        # small numbers, since all images are kept until the bars are known
+        seen.append((sure.half(), guess.to(torch.uint8)))
+        advance()
     if not check:
-        return [(image, problem.logits(model, image).argmax(0).to(torch.uint8)) for image in images]
-    masks = [mask for _, mask in problem.source if mask is not None]
-    seen = [_views(problem, model, image, index).max(0) for index, image in enumerate(images)]
-    bars = []
-    for value in range(len(problem.classes)):
-        own = torch.cat([sure[guess == value] for sure, guess in seen])
-        bars.append(min(SURE, float(np.quantile(own.numpy(), 1 - LEAST))) if len(own) else SURE)
-    bar = torch.tensor(bars)
+        return [(image, guess) for image, (_, guess) in zip(images, seen, strict=True)]
+    usual = usual_of([mask for _, mask in problem.source if mask is not None], len(problem.classes))
+    bar = torch.tensor([_bar(seen, value) for value in range(len(problem.classes))])
     found: list[Pair] = []
     for image, (sure, guess) in zip(images, seen, strict=True):
-        cleaned, good = plausible(guess.numpy(), masks, len(problem.classes))
+        cleaned, good = plausible(guess.numpy(), usual)
         if good:
-            unsure = sure < bar[guess]
+            unsure = sure < bar[guess.long()]
             found.append((image, torch.from_numpy(cleaned).masked_fill(unsure, UNKNOWN)))
     return found
+
+
+def _bar(seen: Sequence[tuple[Tensor, Tensor]], value: int) -> float:
+    """Probability from which a voxel of a class is kept."""
+    step = max(1, sum(guess.numel() for _, guess in seen) // COUNTED)
+    own = torch.cat([sure.flatten()[::step][guess.flatten()[::step] == value] for sure, guess in seen])
+    return min(SURE, float(np.quantile(own.float().numpy(), 1 - LEAST))) if len(own) else SURE
 
 
 def _views(problem: Problem, model: nn.Module, image: Tensor, index: int) -> Tensor:

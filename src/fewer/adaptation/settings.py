@@ -22,7 +22,7 @@ MODULES = {
     "pseudo-labels": "training on predictions of target images",
     "filter": "only plausible pseudo-labels are kept",
     "structures": "intensities of structures are changed",
-    "arms": "a network that never saw another contrast labels the target too, where it can be believed",
+    "warm-start": "a first stage on the source as it is, before contrasts change",
     "target-look": "source images get the grey levels that pseudo-labels of the target tell",
     "intra": "the teacher within a domain (semantic consistency)",
     "inter": "the teacher across domains (structural consistency)",

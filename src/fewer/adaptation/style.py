@@ -95,11 +95,12 @@ def calm(channel: Tensor) -> Tensor:
 def random_curve(image: Tensor, mask: Tensor | None, rng: np.random.Generator, knots: int = 6) -> Tensor:
     """Send intensities through a random curve, which may fall as well as rise.
 
-    The curve is linear between knots, half way between the image's quantiles and even steps, whose heights are uniform;
-    half of the time the image is mixed in, so that mild curves appear too. It is applied to the image without its
-    noise, a random part of which is put back: a steep curve would turn noise into the strongest contrast there is. The
-    idea is that of Models Genesis (Zhou et al. 2019), whose Bezier curves are replaced here because they are nearly
-    monotone.
+    The curve is linear between knots, half way between the image's quantiles and even steps, whose heights are uniform.
+    A quarter of the curves only rise and a quarter only fall: heights in a random order are hardly ever either, and yet
+    bright on dark often is dark on bright in another modality, as with stains. Of the others and of rising ones, half
+    are mixed with the image, so that mild changes appear too. A curve is applied to the image without its noise, a
+    random part of which is put back: a steep curve would turn noise into the strongest contrast there is. The idea is
+    that of Models Genesis (Zhou et al. 2019), whose Bezier curves are replaced here because they are nearly monotone.
 
     Examples
     --------
@@ -117,8 +118,12 @@ def random_curve(image: Tensor, mask: Tensor | None, rng: np.random.Generator, k
             continue
         levels = np.quantile(values, np.linspace(0.005, 0.995, knots))
         at = 0.5 * levels + 0.5 * np.linspace(levels[0], levels[-1], knots)
-        heights = rng.uniform(*_levels(channel, where), knots)
-        share = float(rng.uniform(0, 0.7)) if rng.random() < 0.5 else 0.0
+        heights, kind = rng.uniform(*_levels(channel, where), knots), rng.random()
+        falls = kind < 0.25
+        if kind < 0.5:
+            heights = np.sort(heights)[:: -1 if falls else 1]
+        # a falling curve and the image would cancel each other
+        share = float(rng.uniform(0, 0.7)) if rng.random() < 0.5 and not falls else 0.0
         new = (1 - share) * np.interp(values, at, heights) + share * values + float(rng.uniform(0, 1)) * noise
         out = channel.clone()
         out[where] = torch.from_numpy(new).to(channel.dtype)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from torch import nn
-
-from fewer.adaptation.choice import unlearned
+from fewer.adaptation.choice import some, unlearned
 from fewer.adaptation.learn import Lesson, Stream, learn
 from fewer.adaptation.problem import Adapted, Pair, Problem, Work
 from fewer.adaptation.pseudo import label
 from fewer.adaptation.settings import AdaptationSettings
 from fewer.adaptation.style import Style
 from fewer.training.history import Fit
+
+MOST = 200
+"""Target images that are labelled in a round; some hundred steps do not draw from more."""
 
 __all__ = ["in_rounds", "label_and_learn", "mean_teacher", "self_training"]
 
@@ -50,7 +51,6 @@ def label_and_learn(
     lesson: Lesson,
     steps: int,
     *,
-    teacher: nn.Module | None = None,
     style: Style | None = None,
     later: Callable[[Sequence[Pair]], Style | None] | None = None,
 ) -> dict[str, Fit]:
@@ -60,8 +60,6 @@ def label_and_learn(
     ----------
     steps
         Of all rounds together.
-    teacher
-        Labels in the first round; by default the network itself, as in the further ones.
     style
         Of pseudo-labelled images.
     later
@@ -70,16 +68,16 @@ def label_and_learn(
     model, stages = problem.network, {}
     each = max(1, steps // settings.rounds)
     for number in range(1, settings.rounds + 1):
-        labeller = model if teacher is None or number > 1 else teacher
         check = settings.uses("filter")
-        missing = unlearned(problem, labeller) if check else []
-        found = [] if missing else label(problem, labeller, problem.target, check=check)
+        missing = unlearned(problem, model) if check else []
+        found: list[Pair] = []
         if missing:
             work.say(f"round {number}: {', '.join(missing)} is not found even in source scans yet: give more --steps")
         else:
-            work.say(
-                f"round {number}: pseudo-labels of {len(found)} of {len(problem.target)} target scans are plausible"
-            )
+            images = some(problem.target, MOST)
+            with work.progress.stage("label", len(images)) as shown:
+                found = label(problem, model, images, check=check, advance=shown.advance)
+            work.say(f"round {number}: pseudo-labels of {len(found)} of {len(images)} target scans are plausible")
         streams = list(lesson.labelled)
         if found and later is not None:
             streams = [Stream(stream.pairs, later(found)) for stream in streams]

@@ -9,8 +9,9 @@ import numpy as np
 
 from fewer.approximate.arithmetic import Integers, clip, take
 
-__all__ = ["shift_exp", "table_exp", "two_step_exp"]
+__all__ = ["exponential_lines", "shift_exp", "table_exp", "two_step_exp"]
 
+_TABLE_BITS = 20
 _FAR = 30  # halvings; e ** -20 is nothing beside 1
 
 
@@ -79,6 +80,20 @@ def _segments(halving: int, count: int, bits: int) -> tuple[list[int], list[int]
     return slopes_int.tolist(), np.rint((intercepts - gap / 2) * 2.0**bits).astype(np.int64).tolist()
 
 
+def exponential_lines(scale: float, segments: int = 4) -> tuple[int, list[int], list[int]]:
+    """What :func:`table_exp` is made of: after how many units of the scale an exponential is half as large, and lines.
+
+    Examples
+    --------
+    >>> halving, slopes, intercepts = exponential_lines(1 / 1024)
+    >>> halving, len(slopes), len(intercepts)
+    (710, 4, 4)
+    """
+    halving = max(1, round(math.log(2) / scale))
+    slopes, intercepts = _segments(halving, segments, _TABLE_BITS)
+    return halving, slopes, intercepts
+
+
 def table_exp(q: Integers, scale: float, segments: int = 4) -> tuple[Integers, float]:
     """exp as halvings and a line from a table of four, with one multiplication.
 
@@ -91,9 +106,8 @@ def table_exp(q: Integers, scale: float, segments: int = 4) -> tuple[Integers, f
     >>> (e * s).round(2)
     array([1.  , 0.37])
     """
-    bits = 20
-    halving = max(1, round(math.log(2) / scale))
-    slopes, intercepts = _segments(halving, segments, bits)
+    bits = _TABLE_BITS
+    halving, slopes, intercepts = exponential_lines(scale, segments)
     q = clip(q, -_FAR * halving, 0)
     z = (0 - q) // halving
     p = q + z * halving

@@ -14,6 +14,8 @@ Span = Any
 # for every second bit of its quotient, a look-up as a byte-wide read of 8 kB of SRAM; both are chosen here
 _PICOJOULES = {"multiplies": 3.1, "adds": 0.1, "shifts": 0.1, "compares": 0.1, "lookups": 1.25, "divides": 25.0}
 
+_DIVISION = 8
+
 
 @dataclass(frozen=True)
 class Work:
@@ -31,6 +33,18 @@ class Work:
     divides: float = 0
     lookups: float = 0
     compares: float = 0
+
+    @property
+    def operations(self) -> float:
+        """Steps of a vector unit: one for each operation, eight for a division, as for its energy.
+
+        Examples
+        --------
+        >>> Work(multiplies=1, adds=2, divides=1).operations
+        11
+        """
+        others = self.multiplies + self.adds + self.shifts + self.lookups + self.compares
+        return others + _DIVISION * self.divides
 
     @property
     def picojoules(self) -> float:

@@ -18,6 +18,7 @@ from fewer.approximate.activation import ACTIVATIONS
 from fewer.approximate.norm import NORMS
 from fewer.approximate.softmax import SOFTMAXES
 from fewer.core.errors import FewerError
+from fewer.kernels.copies import set_evaluating
 
 __all__ = ["InIntegers", "Replaced", "replace_functions"]
 
@@ -146,7 +147,7 @@ class Replaced(nn.Module):
 
     def __init__(self, model: nn.Module, softmax: str | None, activation: str | None, norm: str | None) -> None:
         super().__init__()
-        self.inner = copy.deepcopy(model).eval()
+        self.inner = set_evaluating(copy.deepcopy(model))
         self.methods = (softmax, activation, norm)
         self.calls: dict[str, int] = {}
 

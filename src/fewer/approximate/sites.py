@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from fewer.approximate.activation import ACTIVATIONS
 from fewer.approximate.activation import WORK as ACTIVATION_WORK
+from fewer.approximate.method import Work
 from fewer.approximate.norm import NORMS
 from fewer.approximate.norm import WORK as NORM_WORK
 from fewer.approximate.replace import InIntegers
@@ -49,9 +50,13 @@ class Site:
     function: str
     numbers: int
 
+    def work(self, method: str) -> Work:
+        """Operations of a method for each number."""
+        return _WORK[self.kind][method]
+
     def joules(self, method: str) -> float:
         """Modelled energy of a method here: integer operations in 45 nm."""
-        return 1e-12 * self.numbers * _WORK[self.kind][method].picojoules
+        return 1e-12 * self.numbers * self.work(method).picojoules
 
 
 def methods_for(site: Site) -> list[str]:
@@ -230,7 +235,7 @@ def approximations_of(model: nn.Module) -> dict[str, dict[str, str]]:
     >>> approximations_of(approximate(nn.Sequential(nn.GELU()), {"0": {"activation": "shift-gelu"}}))
     {'0': {'activation': 'shift-gelu'}}
     """
-    return {name: dict(getattr(m, _MARK)) for name, m in model.named_modules() if hasattr(m, _MARK)}
+    return {name: dict(vars(m)[_MARK]) for name, m in model.named_modules() if _MARK in vars(m)}
 
 
 @contextmanager
@@ -250,7 +255,7 @@ def approximated(model: nn.Module, choices: Mapping[str, Mapping[str, str]]) -> 
         yield approximate(model, choices)
     finally:
         for module in model.modules():
-            if hasattr(module, _MARK):
+            if _MARK in vars(module):
                 delattr(module, _MARK)
                 for hooks in (module._forward_pre_hooks, module._forward_hooks):
                     for key in [k for k, hook in hooks.items() if isinstance(hook, (_Before, _After))]:

@@ -11,7 +11,7 @@ from fewer.approximate.exponential import shift_exp, table_exp, two_step_exp
 from fewer.approximate.method import Span, Work
 from fewer.core.methods import Method, MethodTable
 
-__all__ = ["BITS", "SOFTMAXES", "Softmax"]
+__all__ = ["BITS", "EXPONENTIALS", "SOFTMAXES", "Softmax"]
 
 BITS = 16
 """Bits of a probability: more than 256 tokens share one, so that 8 would round most of them to nothing."""
@@ -107,6 +107,9 @@ SOFTMAXES: MethodTable[Softmax] = MethodTable(
     ],
 )
 """Every integer softmax; the first one is the default."""
+
+EXPONENTIALS: dict[str, Exponential] = {"table": table_exp, "polynomial": two_step_exp, "shift": shift_exp}
+"""What those rows divide by its sum."""
 
 WORK: dict[str, Work] = {
     "table": Work(multiplies=1, adds=5, shifts=3, divides=2, lookups=2),

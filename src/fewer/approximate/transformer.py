@@ -6,8 +6,9 @@ Floating point is used while the constants are made, and by whoever multiplies t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -120,9 +121,21 @@ class IntegerTransformer:
         blocks = [replace(b, choice=choices.get(i, b.choice)) for i, b in enumerate(self.blocks)]
         return replace(self, blocks=tuple(blocks))
 
+    @cached_property
+    def _native(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        from fewer.approximate.native import native_twin  # above this file
+
+        return native_twin(self)
+
+    def integers(self, pixels: np.ndarray) -> np.ndarray:
+        """What :func:`run` gives for pixels 0 to 255, on native kernels where they are built: the same integers."""
+        pixels = np.asarray(pixels, dtype=np.int64)
+        quick = self._native if pixels.size and pixels.min() >= 0 and pixels.max() <= 255 else None
+        return run(self, pixels) if quick is None else quick(pixels)
+
     def features(self, pixels: np.ndarray) -> np.ndarray:
-        """Tokens [N, 1 + patches, width] as numbers: :func:`run` times the scale of its result."""
-        return run(self, np.asarray(pixels, dtype=np.int64)) * self.scale
+        """Tokens [N, 1 + patches, width] as numbers: :meth:`integers` times the scale of the result."""
+        return self.integers(pixels) * self.scale
 
 
 def run(net: IntegerTransformer, pixels: Integers) -> Integers:

@@ -120,7 +120,7 @@ def _split(values: dict[str, Any]) -> dict[str, Any]:
     values = dict(values)
     if isinstance(text := values.get("sparsities"), str):
         try:
-            values["sparsities"] = tuple(float(part) for part in text.split(",") if part.strip())
+            values["sparsities"] = () if text.strip() == "none" else tuple(map(float, text.strip(" ,").split(",")))
         except ValueError:
             raise FewerError(f"cannot read the sparsities {text!r}; write for example 0.3,0.5,0.9") from None
     for name in ("exclude", "baselines", "precisions", "measure"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,8 @@ from fewer.cli.setting_flags import SettingFlags
 from fewer.core.errors import FewerError, near_match
 
 if TYPE_CHECKING:
-    from fewer.core.progress import Course
+    from fewer.cli.demo_time import Timed
+    from fewer.core.progress import Course, Progress
     from fewer.engine.settings import Settings
 
 __all__ = ["STAGES", "course_of", "demo"]
@@ -30,16 +33,23 @@ _OWN = {
 
 _MODELS = ("fewer/dinov2-small", "fewer/mobilenet-v2")
 
+_FAST = {
+    "fast match": 5, "fast runtimes": 9, "fast profile": 10, "fast statistics": 4, "fast sense": 12,
+    "fast rounding": 12, "fast time plans": 12, "fast apply": 35, "fast time": 3, "fast evaluate": 1,
+    "fast frontier": 6, "fast save": 1, "fast bench": 20,
+}  # fmt: skip
+"""The part about time."""
+
 STAGES = {
     "fewer/dinov2-small": {
         "match": 6, "statistics": 10, "sense": 30, "apply": 40, "evaluate": 3, "baseline Uniform": 36,
         "baseline LAMP": 36, "baseline SparseGPT, uniform": 10, "baseline Wanda, uniform": 8, "frontier": 13,
-        "additivity": 8, "save": 1,
+        "additivity": 8, "save": 1, **_FAST,
     },
     "fewer/mobilenet-v2": {
         "match": 2, "statistics": 3, "sense": 35, "apply": 13, "evaluate": 1, "baseline Uniform": 12,
         "baseline LAMP": 12, "baseline SparseGPT, uniform": 5, "baseline Wanda, uniform": 4, "frontier": 2,
-        "additivity": 1, "save": 1,
+        "additivity": 1, "save": 1, **_FAST,
     },
 }  # fmt: skip
 """Stages of the demo of a network, and about how many seconds each takes on two cores."""
@@ -53,9 +63,10 @@ def demo(
     settings: SettingFlags | None = None,
     shared: Shared | None = None,
 ) -> int:
-    """Compress a real pretrained Vision Transformer to half its weights, with real photos; no network needed.
+    """Compress a real pretrained Vision Transformer with real photos: to half its weights, then for time.
 
-    The result is a run folder like that of any other run. A demo that was interrupted goes on where it stopped.
+    Both results are run folders like those of any other run (demo-run, demo-run-fast). A demo that was interrupted
+    goes on where it stopped. Nothing is downloaded.
 
     Parameters
     ----------
@@ -67,10 +78,6 @@ def demo(
     budget
         As in: fewer compress --help
     """
-    from fewer.cli.config import resolve
-    from fewer.cli.work import run_compress
-    from fewer.data.photos import real_photos
-
     shared = shared or Shared()
     if model in _OWN:
         return _own_demo(model, shared)
@@ -78,28 +85,83 @@ def demo(
         return _task_demo(model, shared)
     if not {"/", ":"} & set(model) and not Path(model).exists():
         raise FewerError(f"there is no demo {model!r}{near_match(model, [*_MODELS, *_OWN, *TASK_DEMOS])}")
-    chosen, _ = resolve(given(settings, shared), preset="demo")
+    return _main_demo(model, budget, settings, shared)
+
+
+def _main_demo(model: str, budget: str, flags: SettingFlags | None, shared: Shared) -> int:
+    """Both parts of the main job: the budget that was asked for, and one in time beside other runtimes."""
+    from fewer.cli.config import resolve
+    from fewer.cli.demo_time import is_over
+    from fewer.cli.progress import terminal_progress
+    from fewer.cli.show import say, times_box
+    from fewer.cli.work import run_compress, show_finished
+    from fewer.data.photos import real_photos
+
+    chosen, _ = resolve(given(flags, shared), preset="demo")
+    out, timed = shared.out or FOLDER, model in STAGES and "latency" not in budget
+    begun = (Path(out) / "report.json").exists()
+    half = begun and timed and not is_over(out) and _was_asked(out, model, budget, chosen)
     if shared.out is None and not shared.resume:
         # the demo's own folder may be used again: a finished demo is replaced, an interrupted one goes on
-        finished = (Path(FOLDER) / "report.json").exists()
+        finished = begun and not half
         shared = replace(shared, overwrite=finished, resume=not finished)
     photos = [photo.path for photo in real_photos()]
-    out = shared.out or FOLDER
-    code = run_compress(model, photos, budget, chosen, shared, out, course=course_of(model, chosen))
+    course, seed = course_of(model, chosen, timed), shared.seed
+
+    def second() -> Timed | None:
+        return _second_part(model, photos, out, seed, terminal_progress(course)) if timed else None
+
+    def more() -> dict[str, Any]:
+        found = second()
+        return {} if found is None else {"time": found.to_dict()}
+
+    if half and shared.resume and not shared.dry_run:
+        code = show_finished(shared, out, more)  # only the second part was interrupted
+    else:
+        bars = terminal_progress(course)
+        code = run_compress(model, photos, budget, chosen, shared, out, progress=bars, more=more)
     if not (shared.json or shared.dry_run):
+        found = second()
+        if found is not None:
+            say(times_box(found.report, found.runtimes, str(found.folder)))
         print(f"Now with images of your own:  fewer compress {model} --images PHOTOS/ --budget {budget} --out run/")
     return code
 
 
-def course_of(model: str, settings: Settings) -> Course | None:
-    """The stages that the demo will go through; None where they are not known before."""
+def _was_asked(out: str, model: str, budget: str, settings: Settings) -> bool:
+    """Whether a finished first part is that of this very command."""
+    from fewer.core.budget import model_budgets
+    from fewer.core.run import RunFolder
+
+    budgets = model_budgets(budget)
+    wanted = settings.for_metrics(one.metric for one in budgets).model_dump(mode="json")
+    kept = RunFolder.open(out).read_config()
+    same = {name: value for name, value in wanted.items() if value is not None} == kept.get("settings")
+    return same and kept.get("model") == model and kept.get("budget") == [str(one) for one in budgets]
+
+
+def _second_part(model: str, photos: Sequence[Path], out: str, seed: int | None, progress: Progress) -> Timed | None:
+    """Time is measured where it can be; what is too busy or lacks a package is told, and the demo is not spoilt."""
+    from fewer.cli.demo_time import BUDGET, time_part
+
+    try:
+        return time_part(model, photos, out, seed, progress)
+    except FewerError as error:
+        print(f"The part about time ({BUDGET}) was left out: {error}", file=sys.stderr)
+        return None
+
+
+def course_of(model: str, settings: Settings, timed: bool = True) -> Course | None:
+    """The stages that the demo will go through, with or without the part about time; None where they are not known."""
+    from fewer.cli.demo_time import PART
     from fewer.core.progress import Course
     from fewer.engine.comparison import LABELS
 
-    if model not in STAGES or settings.allocator == "auto" or settings.search:
+    if model not in STAGES or settings.search:
         return None
     shown = {f"baseline {LABELS.get(name, name)}" for name in settings.baselines}
-    return Course({k: t for k, t in STAGES[model].items() if k in shown or not k.startswith("baseline")})
+    stages = {k: t for k, t in STAGES[model].items() if k in shown or not k.startswith("baseline")}
+    return Course({k: t for k, t in stages.items() if timed or not k.startswith(f"{PART} ")})
 
 
 def _own_demo(name: str, shared: Shared) -> int:

@@ -21,6 +21,9 @@ AT_ONCE = frozenset(
 )
 """Verbs that begin anew when they are called again: there is nothing for --resume to go on with."""
 
+_LISTS = frozenset({"--baselines", "--exclude"})
+"""Flags whose value may be empty: a list of nothing."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -90,6 +93,7 @@ def _run(words: list[str]) -> int:
 
     if any("\0" in word for word in words):  # a shell gives none, but a program may
         raise FewerError("a word of the command holds a null character, which no name and no number has")
+    _refuse_empty(words)
     remember_command(words)
     forget_trust()
     check_environment(os.environ)
@@ -99,6 +103,15 @@ def _run(words: list[str]) -> int:
         return done if isinstance(done, int) else 0
     except CycloptsError as error:
         raise FewerError(explain(error, words)) from None
+
+
+def _refuse_empty(words: Sequence[str]) -> None:
+    """Refuse a word without a letter, as a shell makes of a variable that is not set: as a path it is this folder."""
+    for before, word in zip(["", *words], words, strict=False):
+        name, equals, value = word.partition("=") if word.startswith("--") else (before, "=", word)
+        if equals and not value.strip() and name not in _LISTS:
+            what = name if name.startswith("--") else "a word of the command"
+            raise FewerError(f"{what} is empty; a variable of the shell may not be set")
 
 
 def _way_on(words: list[str]) -> str:

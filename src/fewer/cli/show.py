@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from fewer.core.plan import Plan
     from fewer.reports.compression.data import Quality, RunReport
+    from fewer.reports.compression.parts import Runtimes
 
-__all__ = ["as_json", "console", "match_rows", "plan_table", "say", "shorten", "verdict_box"]
+__all__ = ["as_json", "console", "match_rows", "plan_table", "say", "shorten", "times_box", "verdict_box"]
 
 BAR = 20
 WIDE, NARROW = 140, 60
@@ -190,6 +191,35 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
     parts.append(Padding(where, (1, 0, 0, 0)))
     title = Text(f" {report.model.name}: budget {'met' if met else 'NOT met'} ", style=f"bold {colour}")
     return Panel(Group(*parts), title=title, title_align="left", border_style=colour, width=min(console().width, 100))
+
+
+def times_box(report: RunReport, found: Runtimes, folder: str) -> RenderableType:
+    """A run that was planned for time beside the dense model in every runtime, the quickest first."""
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.text import Text
+
+    width = console().width
+    heading = f"{_count(found.batch, 'image')}, {_count(found.threads, 'thread')}"
+    columns = [(heading, "left"), ("ms", "right"), ("faster", "right"), ("distortion", "right")]
+    bars = 0 if width < 72 else BAR // 2 if width < 90 else BAR
+    table = _table(*columns, *([("", "left")] if bars else []))
+    rows = [row for row in found.rows if not row.label.endswith("in plain torch")]  # the zeros cost time there
+    slowest = max((row.ms for row in rows), default=1.0)
+    for row in rows:
+        style = "bold" if row.ours else ""
+        cells = [Text(row.label, style), Text(significant(row.ms), style)]
+        cells.append(Text(times(row.times_faster) if row.times_faster else ""))
+        cells.append(Text(significant(row.distortion) if row.distortion is not None else ""))
+        bar = Text("█" * max(1, round(bars * min(row.ms / slowest, 1))), "dim")
+        table.add_row(*cells, *([bar] if bars else []))
+    told = [Text(f"{name} is missing: {reason}", "dim") for name, reason in found.missing.items()]
+    if found.noisy:
+        told.append(Text("The machine was busy with something else: trust only large differences.", "yellow"))
+    where = Text(f"report  {folder}/report.html")
+    budgets = ", ".join(got.budget for got in report.verdict.budgets)
+    title = Text(f" The same network for time: {budgets} ", style="bold")
+    return Panel(Group(table, *told, where), title=title, title_align="left", width=min(width, 100))
 
 
 def _next_steps(report: RunReport, folder: str) -> str:

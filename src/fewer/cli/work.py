@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,16 @@ from fewer.core.errors import FewerError
 
 if TYPE_CHECKING:
     from fewer.core.budget import Budget
-    from fewer.core.progress import Course
+    from fewer.core.plan import Plan
+    from fewer.core.progress import Progress
     from fewer.engine.run import CompressedRun
     from fewer.engine.settings import Settings
+    from fewer.reports import RunReport
     from fewer.verbs.recover import RecoveredRun
 
-__all__ = ["command_line", "dry_run", "meant_budgets", "remember_command", "run_compress", "show_run"]
+    More = Callable[[], dict[str, Any]]
+
+__all__ = ["command_line", "dry_run", "meant_budgets", "remember_command", "run_compress", "show_finished", "show_run"]
 
 NOT_MET = 3
 """Exit code when the finished model is over its budget, for scripts that would go on with it."""
@@ -70,9 +75,13 @@ def run_compress(
     out: str,
     labelled: str | None = None,
     recover: str | None = None,
-    course: Course | None = None,
+    progress: Progress | None = None,
+    more: More | None = None,
 ) -> int:
-    """Run the main job with everything decided, and show its verdict."""
+    """Run the main job with everything decided, and show its verdict.
+
+    ``progress`` is the usual one by default; ``more`` is as for :func:`show_run`.
+    """
     import fewer
 
     budgets = meant_budgets(budget)  # a bad budget is told before a model is loaded
@@ -89,11 +98,11 @@ def run_compress(
         settings=settings,
         overwrite=shared.overwrite,
         resume=shared.resume,
-        progress=terminal_progress(course),
+        progress=progress or terminal_progress(),
         command=command_line(),
         quality=labelled,
     )
-    return show_run(run, shared, out) if recover is None else _recover(recover, shared, out)
+    return show_run(run, shared, out, more) if recover is None else _recover(recover, shared, out)
 
 
 def _is_compressed(out: str) -> bool:
@@ -117,16 +126,33 @@ def _recover(time: str, shared: Shared, out: str) -> int:
     return show_run(done, shared, out)
 
 
-def show_run(run: CompressedRun | RecoveredRun, shared: Shared, out: str) -> int:
-    """Show a finished run: the verdict box, or all of it as JSON."""
+def show_finished(shared: Shared, out: str, more: More | None = None) -> int:
+    """Show the verdict of a run that was finished before."""
+    from fewer.core.run import RunFolder
+    from fewer.reports import RunReport
+
+    run = RunFolder.open(out)
+    return _show(RunReport.from_json(run.read_text("report_json")), run.read_plan(), shared, out, more)
+
+
+def show_run(run: CompressedRun | RecoveredRun, shared: Shared, out: str, more: More | None = None) -> int:
+    """Show a finished run: the verdict box, or all of it as JSON.
+
+    ``more`` makes what the JSON holds beside it, once the run is there.
+    """
+    return _show(run.report, run.plan, shared, out, more)
+
+
+def _show(report: RunReport, plan: Plan, shared: Shared, out: str, more: More | None) -> int:
     from fewer.cli.show import verdict_box
 
     page = str(Path(out) / "report.html")
     if shared.json:
-        as_json({"folder": out, "page": page, "plan": run.plan.model_dump(), "report": run.report.model_dump()})
+        facts = {"folder": out, "page": page, "plan": plan.model_dump(), "report": report.model_dump()}
+        as_json(facts | (more() if more is not None else {}))
     else:
-        say(verdict_box(run.report, out, page))
-    return 0 if run.report.verdict.met else NOT_MET
+        say(verdict_box(report, out, page))
+    return 0 if report.verdict.met else NOT_MET
 
 
 def _images_line(where: str, files: int, data_free: str | None) -> str:

@@ -215,6 +215,7 @@ class _Step:
         known = self.repair.score == "magnitude" or ladder[-1].is_dense
         return known and ladder[-1].precision in ("fp32", "bf16", "int8")
 
+    @torch.no_grad()  # the paused model may have switched gradients on
     def compress(
         self,
         layer: Layer,

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from fewer.core.install import working
 
-__all__ = ["FewerError", "near_match"]
+__all__ = ["FewerError", "UnmetError", "near_match"]
 
 _LONG = re.compile(r"[^\s/]{300,}")  # longer than any name of a file: a value out of a damaged one
 
@@ -33,6 +33,20 @@ class FewerError(Exception):
 
     def __init__(self, *facts: object) -> None:
         super().__init__(*(working(_LONG.sub(_cut, fact)) if isinstance(fact, str) else fact for fact in facts))
+
+
+class UnmetError(FewerError):
+    """A budget that nothing meets.
+
+    Attributes
+    ----------
+    least
+        The smallest share of the dense model's cost that can be reached; None where that means nothing.
+    """
+
+    def __init__(self, sentence: str, least: float | None = None) -> None:
+        super().__init__(sentence)
+        self.least = least
 
 
 def _cut(word: re.Match[str]) -> str:

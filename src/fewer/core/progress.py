@@ -8,7 +8,18 @@ from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 from typing import Protocol, TextIO, runtime_checkable
 
-__all__ = ["SILENT", "Course", "LineProgress", "Pace", "Progress", "Silent", "Stage", "timed", "usual_progress"]
+__all__ = [
+    "SILENT",
+    "Course",
+    "LineProgress",
+    "Pace",
+    "Progress",
+    "Silent",
+    "Stage",
+    "Under",
+    "timed",
+    "usual_progress",
+]
 
 
 class Stage(Protocol):
@@ -107,6 +118,29 @@ class LineProgress:
         self._wide = len(line)
 
 
+class Under:
+    """A part of longer work, whose stages have the name of the part before their own.
+
+    Examples
+    --------
+    >>> class Printer:
+    ...     @contextmanager
+    ...     def stage(self, name, total=None):
+    ...         print(name)
+    ...         yield SILENT
+    >>> with Under(Printer(), "fast").stage("sense", 72):
+    ...     pass
+    fast sense
+    """
+
+    def __init__(self, whole: Progress, name: str) -> None:
+        self.whole, self.name = whole, name
+
+    def stage(self, name: str, total: float | None = None) -> AbstractContextManager[Stage]:
+        """See :meth:`Progress.stage`."""
+        return self.whole.stage(f"{self.name} {name}", total)
+
+
 class Pace:
     """How long the rest of a stage takes. The first step is left out: it holds set-up that the others do not have.
 
@@ -137,7 +171,8 @@ class Course:
     ----------
     usual
         Seconds that each stage took on some machine, by name and in order. They serve as shares: how quick this
-        machine is, the stages that are over say, and for a start it is taken to be as quick.
+        machine is, the stages that are over say, and for a start it is taken to be as quick. A stage that is passed
+        over counts no more.
     clock
         Seconds.
 
@@ -162,9 +197,14 @@ class Course:
         self._now, self._part = "", 0.0
 
     def begin(self, name: str) -> None:
-        """A stage begins; the one before it is over."""
+        """A stage begins; the one before it is over, and those that should have come before it will not come."""
         if self._now:
             self._over.append(self._now)
+        if name in self.usual:
+            names = list(self.usual)
+            for earlier in names[: names.index(name)]:
+                if earlier not in self._over:
+                    del self.usual[earlier]
         self._now, self._part = name, 0.0
 
     def part(self, share: float) -> None:

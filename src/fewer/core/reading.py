@@ -121,7 +121,9 @@ def read_bytes(path: str | Path, limit: int = TEXT_LIMIT) -> bytes:
     path = Path(path)
     try:
         with _ordinary(path, limit) as file:
-            data = file.read(limit + 1)  # a file that grows meanwhile is no way around the limit
+            # Python takes memory for all that is asked for; a file that grows meanwhile is no way around the limit
+            most = max(os.fstat(file.fileno()).st_size, 2**20)
+            data = file.read(min(limit, most) + 1)
     except OSError as error:
         raise explain_os_error(error, path, "read") from error
     check_size(len(data), limit, str(path))

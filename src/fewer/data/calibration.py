@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from fewer.core.errors import FewerError
 from fewer.data.images import ImageSet, load_images
 from fewer.data.preprocess import Preprocess
+from fewer.data.samples import tensor_of
 
 IMAGE_KEYS = ("pixel_values", "image", "images", "img", "x", "input")
 """Names of the image in a mapping, the first of them that it has."""
@@ -66,8 +67,9 @@ def as_calibration(
     if isinstance(images, ImageSet):
         return ImageSet(images.tensor[:count], images.files[:count], images.skipped)
     if isinstance(images, np.ndarray):
-        images = torch.from_numpy(images)
+        images = tensor_of(images, "the images")
     if isinstance(images, Tensor):
+        _refuse_kind(images, "the images")
         if images.ndim < 2 or not len(images):
             raise FewerError(f"the calibration tensor has shape {tuple(images.shape)}; it needs [images, ...]")
         return ImageSet(_checked(images[:count], 0))
@@ -75,13 +77,41 @@ def as_calibration(
         return load_images(images, count, seed, preprocess, crops=crops, part=part, heldout=heldout)
     if not isinstance(images, Iterable):
         raise FewerError(f"images are a folder, a tensor or an iterable of tensors; got {type(images).__name__}")
-    iterator = iter(images)
+    iterator = items_of(images)
     first = next(iterator, None)
     if first is None:
         raise FewerError("the images are empty; give at least one")
     if _is_path(first):
         return load_images([first, *iterator], count, seed, preprocess, crops=crops, part=part, heldout=heldout)
     return ImageSet(_collect(chain([first], iterator), count, sample_ndim))
+
+
+def items_of(images: Iterable[Any]) -> Iterator[Any]:
+    """The items of somebody's iterable, whose own error is told with the number of the item that it had come to.
+
+    Raises
+    ------
+    FewerError
+        For any error but one of ours.
+
+    Examples
+    --------
+    >>> list(items_of([1, 2]))
+    [1, 2]
+    >>> list(items_of(1 / n for n in [0]))
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: item 0 of the images cannot be had: ZeroDivisionError: division by zero
+    """
+    count = 0
+    try:
+        for item in images:
+            yield item
+            count += 1
+    except (FewerError, MemoryError):
+        raise
+    except Exception as error:  # a data set may raise anything
+        reason = " ".join(str(error).split())[:200]
+        raise FewerError(f"item {count} of the images cannot be had: {type(error).__name__}: {reason}") from error
 
 
 def _is_path(value: Any) -> bool:
@@ -128,13 +158,22 @@ def image_of(item: Any, index: int) -> Tensor:
     elif isinstance(item, (tuple, list)) and item:
         item = item[0]
     if isinstance(item, np.ndarray):
-        item = torch.from_numpy(item)
+        item = tensor_of(item, f"item {index} of the images")
     if not isinstance(item, Tensor):
         raise FewerError(
             f"item {index} of the images is no tensor but {type(item).__name__}; give tensors, (tensor, label) pairs, "
             f"or mappings with one of the keys {', '.join(IMAGE_KEYS)}"
         )
+    _refuse_kind(item, f"item {index} of the images")
     return item
+
+
+def _refuse_kind(tensor: Tensor, what: str) -> None:
+    """Refuse a tensor that cannot be cut into samples and checked number by number."""
+    if tensor.is_meta:
+        raise FewerError(f"{what} lie on 'meta' and have no numbers")
+    if tensor.is_nested or tensor.layout != torch.strided:
+        raise FewerError(f"{what} are a nested or sparse tensor; give a dense one, or a list of tensors")
 
 
 def _checked(rows: Tensor, offset: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fewer.core.errors import FewerError
-from fewer.data.calibration import IMAGE_KEYS, as_calibration, image_of
+from fewer.data.calibration import IMAGE_KEYS, as_calibration, image_of, items_of
 from fewer.data.images import ImageSet
 from fewer.data.samples import ListSamples, Samples, TensorSamples, TreeSamples, leaves, map_tensors, stack
 
@@ -108,7 +108,7 @@ Reading = Callable[[Any], Any]
 
 
 def _collect(given: Iterable[Any], count: int | None, trial: Trial, sample_ndim: int, *, loader: bool) -> Samples:
-    iterator = iter(given)
+    iterator = items_of(given)
     head = next(iterator, None)
     if head is None:
         raise FewerError("the images are empty; give at least one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -9,12 +10,62 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from fewer.core.errors import FewerError
-from fewer.core.reading import check_ordinary
+from fewer.core.reading import check_ordinary, check_size, data_limit
 from fewer.data.preprocess import Preprocess
 
 Box = tuple[float, float, float, float]
 # beyond this ratio of sides the middle is cut out first; resizing the whole would make a gigantic strip
 _LONGEST_ASPECT = 4
+
+
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "PPM", "WEBP", "JPEG2000", "AVIF", "TGA")
+"""What a file may be, whatever its ending says. Pillow knows more, and starts Ghostscript to read PostScript."""
+
+_PIXEL_BYTES = 8
+"""What a picture takes for each pixel while it is read and scaled, at least."""
+
+
+def open_image(source: str | Path | BytesIO, *, pages: bool = False) -> Image.Image:
+    """Open an image file, which decodes nothing yet: one of the kinds that are read, and not larger than memory allows.
+
+    Parameters
+    ----------
+    source
+        A file, or bytes in memory.
+    pages
+        Whether all pages of a TIFF will be read, and not only the first.
+
+    Raises
+    ------
+    Exception
+        Whatever Pillow raises for a file that is no such image.
+    FewerError
+        For a pipe or a device, and for a picture that would take too much memory.
+
+    Examples
+    --------
+    >>> buffer = BytesIO()
+    >>> Image.new("L", (2, 1)).save(buffer, "PNG")
+    >>> open_image(buffer).size
+    (2, 1)
+    """
+    if isinstance(source, (str, Path)):
+        check_ordinary(source)
+    image = Image.open(source, formats=_formats())
+    try:
+        size = image.width * image.height * _PIXEL_BYTES * (getattr(image, "n_frames", 1) if pages else 1)
+        check_size(size, data_limit(), f"{source}, unpacked," if isinstance(source, (str, Path)) else "a picture")
+    except BaseException:
+        image.close()
+        raise
+    return image
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def read_image(path: str | Path | BytesIO) -> Image.Image:
@@ -39,9 +90,7 @@ def read_image(path: str | Path | BytesIO) -> Image.Image:
     Exception
         Whatever Pillow raises for a broken file; :func:`fewer.data.images.load_images` turns it into a reason.
     """
-    if isinstance(path, (str, Path)):
-        check_ordinary(path)
-    with Image.open(path) as opened:
+    with open_image(path) as opened:
         image = upright(opened)
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_grey(np.asarray(image)))
@@ -90,8 +139,7 @@ def check_header(path: str | Path) -> None:
     Exception
         Whatever Pillow raises for a file that is no image.
     """
-    check_ordinary(path)
-    with Image.open(path):
+    with open_image(path):
         pass
 
 

@@ -63,6 +63,10 @@ def list_images(folder: PathLike) -> list[Path]:
         When the folder is missing, is a file, holds no image, or may not be read (one in it neither).
     """
     root = Path(folder)
+    if not str(folder).strip():  # as a path it is this folder
+        raise FewerError("the name of the image folder is empty; give a folder of images")
+    if len(os.fsencode(root.name)) > 255:
+        raise FewerError(f"the name of the image folder has {len(root.name)} characters, which no folder has")
     if not root.exists():
         near = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
         raise FewerError(f"the image folder {root} does not exist{_nearest(root.name, near)}; give a folder of images")

@@ -295,6 +295,24 @@ def leaves(tree: Any) -> list[Tensor]:
     return []
 
 
+def tensor_of(array: np.ndarray, what: str) -> Tensor:
+    """An array as a tensor, also one whose bytes or rows are in another order, which torch does not take.
+
+    Raises
+    ------
+    FewerError
+        When it holds no numbers.
+
+    Examples
+    --------
+    >>> tensor_of(np.arange(3.0, dtype=">f4")[::-1], "x")
+    tensor([2., 1., 0.])
+    """
+    if array.dtype.kind not in "fiubc":
+        raise FewerError(f"{what} are an array of {array.dtype}, not of numbers")
+    return torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C", copy=None))
+
+
 def map_tensors(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """The same nest of dictionaries, tuples and lists with every tensor changed; arrays become tensors.
 
@@ -303,8 +321,8 @@ def map_tensors(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
     >>> map_tensors({"a": np.zeros(2)}, lambda t: t + 1)
     {'a': tensor([1., 1.], dtype=torch.float64)}
     """
-    if isinstance(tree, np.ndarray) and tree.dtype != object:
-        tree = torch.from_numpy(np.ascontiguousarray(tree))
+    if isinstance(tree, np.ndarray) and tree.dtype.kind in "fiubc":
+        tree = tensor_of(tree, "the images")
     if isinstance(tree, Tensor):
         return change(tree)
     if isinstance(tree, Mapping):

@@ -40,6 +40,11 @@ def output_tensors(output: Any) -> list[Tensor]:
             "the model's output holds no floating-point tensor, so its change cannot be measured; give forward=, a "
             "function (model, batch) that returns tensors, such as all scores"
         )
+    if any(t.is_nested for t in found):
+        raise FewerError(
+            "the model's output is a nested tensor, whose change cannot be measured; give forward=, a function (model, "
+            "batch) that returns it padded, with torch.nested.to_padded_tensor"
+        )
     if any(str(t.layout) != "torch.strided" for t in found):
         raise FewerError(
             "the model's output is a sparse tensor, whose change cannot be measured; give forward=, a function (model, "

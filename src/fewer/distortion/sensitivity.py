@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fewer.distortion.distance import Distance, probe_directions
 from fewer.distortion.outputs import Reference, output_tensors
 from fewer.models.inputs import layer_input
-from fewer.models.layers import Layer
+from fewer.models.layers import Layer, channel_axis
 from fewer.models.running import Forward, call, evaluating
 
 
@@ -72,7 +72,7 @@ def output_sensitivity(
         for one in layers:
             for user in one.users:
                 handles.append(user.register_forward_pre_hook(_source_hook(sources), with_kwargs=True))
-                handles.append(user.register_forward_hook(_square_hook(one, sums[one.unit.name], seen[one.unit.name])))
+                handles.append(user.register_forward_hook(_square_hook(sums[one.unit.name], seen[one.unit.name])))
         with evaluating(model):
             for index, (batch, seed) in enumerate(zip(batches, seeds, strict=True)):
                 generator = torch.Generator().manual_seed(seed)
@@ -108,10 +108,10 @@ def _source_hook(sources: list[Tensor]) -> Any:
     return hook
 
 
-def _square_hook(layer: Layer, total: Tensor, seen: list[int]) -> Any:
-    axis = -1 if layer.unit.kind == "linear" else 1
+def _square_hook(total: Tensor, seen: list[int]) -> Any:
+    def hook(module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        axis = channel_axis(module, output)
 
-    def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
         def keep(gradient: Tensor | None) -> None:
             if gradient is None:  # a function of the model's own that has no gradient
                 return

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fewer.distortion.distance import Distance, probe_directions
 from fewer.distortion.outputs import Reference, output_tensors, samples_of
-from fewer.models.layers import Fit, Layer
+from fewer.models.layers import Fit, Layer, channel_axis
 from fewer.models.running import Forward, call, evaluating
 from fewer.patterns import to_matrix
 
@@ -238,9 +238,11 @@ def rms_gradients(
 
 def _shift_hook(layer: Layer, shifts: dict[str, Tensor]) -> Any:
     """A forward hook that sums the gradient of the layer's output over all but its channels."""
-    name, axis = layer.unit.name, -1 if layer.unit.kind == "linear" else 1
+    name = layer.unit.name
 
-    def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+    def hook(module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        axis = channel_axis(module, output)
+
         def keep(gradient: Tensor | None) -> None:
             if gradient is None:  # a function of the model's own that has no gradient
                 return

@@ -16,6 +16,7 @@ from fewer.engine.prepare import Prepared
 from fewer.engine.sense import repair_of, row_sensitivity, score_gradients, sensing_batches
 from fewer.engine.shrink import rows_follow
 from fewer.engine.work import Work
+from fewer.kernels.copies import set_evaluating
 from fewer.models.layers import find_layers
 from fewer.models.running import call, evaluating
 from fewer.patterns import to_weight
@@ -111,8 +112,8 @@ def apply_options(
         Mask of every unit in its weight's shape.
     """
     prepared, settings, progress = work.prepared, work.settings, work.progress
-    target = copy.deepcopy(model if model is not None else prepared.model).eval()
-    dense = copy.deepcopy(prepared.model).eval()
+    target = set_evaluating(copy.deepcopy(model if model is not None else prepared.model))
+    dense = set_evaluating(copy.deepcopy(prepared.model))
     units = prepared.matched.units
     example = prepared.example
     ladders = {u.name: _path(options[u.name], chosen[u.name]) for u in units}
@@ -139,7 +140,7 @@ def apply_options(
         )
     if model is None and not tokens and all(o.is_dense and o.precision == "fp32" for o in chosen.values()):
         # what needs no cut is given back bit by bit, and not smoothed or reordered
-        target = copy.deepcopy(prepared.as_it_came or prepared.model).eval()
+        target = set_evaluating(copy.deepcopy(prepared.as_it_came or prepared.model))
     shaped = {u.name: to_weight(masks[u.name], u.shape) for u in units}
     followed = rows_follow(target, shaped, prepared.couplings, chosen)
     return with_merging(target, tokens), followed

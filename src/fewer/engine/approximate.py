@@ -11,20 +11,17 @@ import numpy as np
 from torch import nn
 
 from fewer.approximate.plan import PUBLISHED
-from fewer.approximate.sites import Site, approximate, approximated, find_sites, methods_for
+from fewer.approximate.sites import Site, approximate, find_sites
 from fewer.core.allocation.allocate import allocate
 from fewer.core.curve import Curve, CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.core.unit import Unit
+from fewer.engine.functions import Change, output_of, planned_functions, sense_functions
 from fewer.engine.prepare import Prepared
 from fewer.engine.work import Work
-from fewer.models.running import call, evaluating
 
 __all__ = ["Approximated", "approximate_model", "sites_of"]
-
-_IMAGES = 4
-"""Images that each method is sensed on; each of them has all tokens, heads and channels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +41,8 @@ class Approximated:
         Of all together, on the images that sensed them; the sum of the rows is ``predicted``.
     images
         So many.
+    joint
+        Whether the methods were planned together with the layers; then rows are of the dense model.
     """
 
     plain: nn.Module
@@ -52,6 +51,7 @@ class Approximated:
     distortion: float
     predicted: float
     images: int
+    joint: bool = False
 
 
 def sites_of(prepared: Prepared) -> list[Site]:
@@ -62,7 +62,7 @@ def sites_of(prepared: Prepared) -> list[Site]:
     FewerError
         When there are none.
     """
-    found = find_sites(prepared.model, lambda model: _forward(model, prepared, prepared.sensing_images[:1]))
+    found = find_sites(prepared.model, lambda model: output_of(model, prepared, prepared.sensing_images[:1]))
     if not found:
         raise FewerError(
             f"{prepared.loaded.name} calls no softmax, GELU, SiLU or LayerNorm, so --approximate has nothing to do"
@@ -70,44 +70,29 @@ def sites_of(prepared: Prepared) -> list[Site]:
     return found
 
 
-def _forward(model: nn.Module, prepared: Prepared, batch: Any) -> Any:
-    with evaluating(model):
-        return call(model, batch, prepared.forward)
-
-
-def approximate_model(work: Work, model: nn.Module) -> Approximated:
-    """Sense every method in every place of a compressed model, and put one into each.
+def approximate_model(work: Work, model: nn.Module, planned: Mapping[str, Any] | None = None) -> Approximated:
+    """Put an integer method into each place of a compressed model.
 
     Parameters
     ----------
     work
         The model that was compressed, and ``settings.approximate``: ``best`` takes the method that changes the output
         least, a published set takes its methods everywhere, ``energy=0.7x`` plans the mix that changes it least within
-        a share of the modelled energy of the dearest methods.
+        a share of the modelled energy of the dearest methods. Every method is sensed in the compressed model.
     model
         What became of it; left as it is.
+    planned
+        What :func:`~fewer.engine.functions.plan_functions` has chosen together with the layers, if it has.
     """
-    prepared, wanted = work.prepared, work.settings.approximate
+    wanted = work.settings.approximate
     assert wanted is not None
-    batches = prepared.sensing_images[:_IMAGES].split(1)
-    sites = find_sites(model, lambda m: _forward(m, prepared, batches[0]))
-    reference = prepared.reference(batches, model)
-
-    def distortion(choices: Mapping[str, Mapping[str, str]]) -> float:
-        with approximated(model, choices):
-            parts = [reference.change(i, _forward(model, prepared, b)) for i, b in enumerate(batches)]
-        return float(np.concatenate([p.numpy() for p in parts]).mean())
-
-    sensed: list[dict[str, float]] = []
-    with work.progress.stage("integers", sum(len(methods_for(s)) for s in sites)) as stage:
-        for site in sites:
-            sensed.append({})
-            for method in methods_for(site):
-                sensed[-1][method] = distortion({site.name: {site.kind: method}})
-                stage.advance(1, site.name)
-    methods = _choose(wanted, sites, sensed)
+    if planned is None:
+        functions = sense_functions(work, model)
+        methods = _choose(wanted, functions.sites, functions.distortion)
+    else:
+        functions, methods = planned_functions(planned)
     choices: dict[str, dict[str, str]] = {}
-    for site, method in zip(sites, methods, strict=True):
+    for site, method in zip(functions.sites, methods, strict=True):
         choices.setdefault(site.name, {})[site.kind] = method
     rows = [
         {
@@ -118,10 +103,18 @@ def approximate_model(work: Work, model: nn.Module) -> Approximated:
             "options": found,
             "joules": site.joules(method),
         }
-        for site, method, found in zip(sites, methods, sensed, strict=True)
+        for site, method, found in zip(functions.sites, methods, functions.distortion, strict=True)
     ]
     made = approximate(copy.deepcopy(model), choices)
-    return Approximated(model, made, rows, distortion(choices), sum(r["distortion"] for r in rows), len(batches))
+    return Approximated(
+        plain=model,
+        model=made,
+        rows=rows,
+        distortion=Change(work, model)(choices),
+        predicted=sum(r["distortion"] for r in rows),
+        images=functions.images,
+        joint=planned is not None,
+    )
 
 
 def _choose(wanted: str, sites: Sequence[Site], sensed: Sequence[Mapping[str, float]]) -> list[str]:

@@ -187,7 +187,8 @@ def integers(made: Approximated) -> dict[str, Any]:
         "value": made.distortion,
         "dense": 0.0,
         "higher_is_better": False,
-        "note": f"{len(made.rows)} places ({', '.join(kinds)}), simulated in torch; of the output on {made.images} of "
+        "note": f"{len(made.rows)} places ({', '.join(kinds)}), simulated in torch"
+        f"{', planned together with the layers' if made.joint else ''}; of the output on {made.images} of "
         f"the images that distortion is measured on, where the places one by one add up to {made.predicted:.3g}",
     }
 

@@ -147,7 +147,7 @@ def refuse_early(device: DeviceCosts | None, budgets: Sequence[Budget]) -> None:
     >>> costs = DeviceCosts({"a": {"latency": np.array([4.0, 2.0])}}, {"latency": 1.0}, came={"latency": 5.0})
     >>> refuse_early(costs, [Budget("latency", 0.5, True)])
     Traceback (most recent call last):
-    fewer.core.errors.FewerError: latency=0.5x cannot be met: the smallest reachable latency is 60 % of dense (3ms)
+    fewer.core.errors.UnmetError: latency=0.5x cannot be met: the smallest reachable latency is 60 % of dense (3ms)
     """
     for budget in budgets:
         if device is None or budget.metric not in device.fixed:

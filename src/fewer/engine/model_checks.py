@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import get_ident
 from typing import Any
 
@@ -18,6 +18,8 @@ from fewer.core.errors import FewerError
 from fewer.data.samples import as_samples, leaves
 from fewer.distortion.outputs import output_tensors
 from fewer.engine.settings import Settings
+from fewer.kernels.copies import set_evaluating
+from fewer.models.aside import Print, aside_of, steady
 from fewer.models.guard import guard
 from fewer.models.plain import state_of
 from fewer.models.running import (
@@ -49,10 +51,13 @@ class Conduct:
         Sentences for the report.
     differentiable
         Whether gradients reach its layers; where not, distortion is measured with forward passes only.
+    aside
+        Prints of what it computes with and no file of weights holds.
     """
 
     notes: tuple[str, ...] = ()
     differentiable: bool = True
+    aside: Mapping[str, Print] = field(default_factory=dict)
 
 
 def check_model(
@@ -93,7 +98,7 @@ def check_model(
     first, last = batches[0], model_input(model, samples[len(samples) - half :])
     notes = []
     with torch.random.fork_rng(devices=[]):
-        wrote, state = _writes(model, first, forward)
+        wrote, state, aside = _writes(model, first, forward)
         guard(model, inputs=wrote, state=state)
         if wrote:
             notes.append("the model writes into its input; it is given a copy of the images at every call")
@@ -101,14 +106,17 @@ def check_model(
             names = ", ".join(sorted(f"{owner}.{name}".lstrip(".") for owner, name in state)[:3])
             notes.append(f"a call of the model changes {names}; it is put back before every call, and in the result")
         if not plain:
-            return Conduct(tuple(notes))
+            return Conduct(tuple(notes), aside=aside)
         output = _once(model, first, forward)
+        if not any(t.numel() for t in output):
+            raise FewerError("the model's output holds no numbers at all, so that no change of it can be measured")
         if not all(bool(torch.isfinite(t).all()) for t in output):
             raise FewerError(
                 f"the dense model's output holds NaN or infinity on the calibration images; {_culprit(model)}"
             )
         _measurable(output)
         _same_twice(model, first, output, forward)
+        _stays(model, first, last, forward)
         if tensor is not None:
             _same_shapes(model, batches, output, forward)
             notes += _alike(model, tensor, output, _once(model, last, forward))
@@ -120,7 +128,7 @@ def check_model(
         )
     if found and settings.score == "obs":
         notes.append(f"{found}; every row of a layer counts alike, and distortion is measured with forward passes")
-    return Conduct(tuple(notes), not found)
+    return Conduct(tuple(notes), not found, aside)
 
 
 def _measurable(output: list[Tensor]) -> None:
@@ -134,14 +142,19 @@ def _measurable(output: list[Tensor]) -> None:
         )
 
 
-def _writes(model: nn.Module, batch: Any, forward: Forward | None) -> tuple[bool, dict[tuple[str, str], Tensor]]:
-    """Whether a call changes its input; and what it changes in the model, with the values before. Nothing is left."""
+def _writes(
+    model: nn.Module, batch: Any, forward: Forward | None
+) -> tuple[bool, dict[tuple[str, str], Tensor], dict[str, Print]]:
+    """Whether a call changes its input; what it changes in the model, with the values before; and what it leaves aside.
+
+    Nothing is left of the calls.
+    """
     twin, given = copy.deepcopy(model), copied(batch)
     before = {place: tensor.clone() for place, tensor in state_of(twin).items()}
     with evaluating(twin):
         with _guests(twin) as first:
             call(twin, batch, forward)  # says in a sentence what a model does not run on
-        twin = copy.deepcopy(model).eval()
+        twin = set_evaluating(copy.deepcopy(model))
         with _guests(twin) as second:
             call_plainly(twin, given, forward)  # not by call(), which hands out a copy
     if forward is None:
@@ -162,15 +175,17 @@ def _writes(model: nn.Module, batch: Any, forward: Forward | None) -> tuple[bool
     after = state_of(twin)
     state = {place: value for place, value in before.items() if not _equal(after.get(place), value)}
     wrote = any(not _equal(a, b) for a, b in zip(leaves(given), leaves(batch), strict=True))
-    return wrote, state
+    return wrote, state, steady(aside_of(model), aside_of(twin))
 
 
 @contextmanager
 def _guests(model: nn.Module) -> Iterator[set[nn.Module]]:
     """Modules with parameters that a call of the model runs though they are none of its own."""
-    own, found, thread = set(model.modules()), set(), get_ident()
+    own, found, thread = {module: name for name, module in model.named_modules()}, set(), get_ident()
 
-    def hook(module: nn.Module, _args: Any) -> None:
+    def hook(module: nn.Module, args: Any) -> None:
+        if module in own and next(module.parameters(False), None) is not None:
+            _refuse_layer(own[module], args, get_ident() == thread)
         if get_ident() == thread and module not in own and next(module.parameters(False), None) is not None:
             found.add(module)
 
@@ -183,6 +198,29 @@ def _guests(model: nn.Module) -> Iterator[set[nn.Module]]:
             yield found
     finally:
         handle.remove()
+
+
+def _refuse_layer(name: str, args: tuple[Any, ...], here: bool) -> None:
+    """Refuse a layer that cannot be watched, in a thread of its own or inside of vmap, or whose input is too large."""
+    functions: Any = getattr(torch._C, "_functorch", None)
+    mapped = getattr(functions, "is_functorch_wrapped_tensor", lambda _: False)
+    if not here:
+        raise FewerError(
+            f"layer {name!r} runs in another thread than the model, where it cannot be watched; call it in the thread "
+            "that calls the model, or give forward=, a function (model, batch) that does"
+        )
+    if any(isinstance(one, Tensor) and mapped(one) for one in args):
+        raise FewerError(
+            f"layer {name!r} runs inside of torch.func (vmap, grad or jvp), where it cannot be watched; call it with a "
+            "batch, or give forward=, a function (model, batch) that does"
+        )
+    numbers = [x.detach() for x in args if isinstance(x, Tensor) and x.is_floating_point() and x.numel()]
+    top = max((float(x.abs().max()) for x in numbers), default=0.0)
+    if _LARGEST < top < float("inf"):
+        raise FewerError(
+            f"the input of layer {name!r} is as large as {top:.1e}, whose square 32 bits cannot hold with any "
+            "precision, so that no cut of it can be repaired; scale the weights before it and after it"
+        )
 
 
 def _refuse_original(model: nn.Module, guests: list[nn.Module]) -> None:
@@ -208,7 +246,10 @@ def _culprit(model: nn.Module) -> str:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             layer, _, what = name.rpartition(".")
             return f"the {what} of layer '{layer}' holds NaN or infinity"
-    return "its weights are finite, so look at the images and at what the forward pass computes"
+    return (
+        "its weights are finite, so look at the images and at what the forward pass computes; where such values are "
+        "meant (a mask, say), give forward=, a function (model, batch) that leaves them out"
+    )
 
 
 def _equal(a: Tensor | None, b: Tensor) -> bool:
@@ -231,6 +272,20 @@ def _same_twice(model: nn.Module, batch: Tensor, output: list[Tensor], forward: 
         f"the model gives another output for the same images at every call, also in evaluation mode{where}; switch "
         "that randomness off (for example F.dropout(..., training=self.training)), or seed it in forward="
     )
+
+
+def _stays(model: nn.Module, batch: Any, other: Any, forward: Forward | None) -> None:
+    """Refuse a model that gives its output in memory of its own, which the next call, or that of a copy, fills anew."""
+    with evaluating(model):
+        given = output_tensors(call(model, batch, forward))
+        kept = [t.detach().clone() for t in given]
+        call(model, other, forward)
+        call(copy.deepcopy(model), other, forward)
+    if not all(_equal(a.detach(), b) for a, b in zip(given, kept, strict=True)):
+        raise FewerError(
+            "the model gives its output in memory that its next call writes over, so that no two outputs can be "
+            "compared; return a copy of it, with .clone(), or give forward=lambda model, batch: model(batch).clone()"
+        )
 
 
 def _close(a: list[Tensor], b: list[Tensor]) -> bool:

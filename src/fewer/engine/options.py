@@ -20,10 +20,13 @@ def unit_options(
 ) -> dict[str, tuple[Option, ...]]:
     """Options of every unit by name. An option that keeps as many weights as one before is left out.
 
-    The units of a link are offered columns (the consumer) and rows (the producers) of the same sparsities.
+    The units of a link are offered columns (the consumer) and rows (the producers) of the same sparsities. Without any
+    sparsity a unit keeps its weights, and precisions alone are offered.
     """
-    sparsities = settings.sparsities or default_sparsities(len(units))
+    sparsities = default_sparsities(len(units)) if settings.sparsities is None else settings.sparsities
     ladder = option_grid(settings.pattern, sparsities, settings.precisions)
+    if not sparsities:
+        ladder, links = tuple(option for option in ladder if option.is_dense), ()
     found: dict[str, tuple[Option, ...]] = {}
     for unit in units:
         options, kept, cut = [], {}, {}

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from fewer.core.errors import FewerError
 from fewer.cost.profile import DeviceProfile
@@ -163,6 +164,7 @@ def prepare(
     loaded = replace(loaded, model=on_device(loaded.model, settings.device))
     as_it_came = loaded.model
     found = find_inputs(loaded, images, settings, forward)
+    _fill_lazy_layers(loaded.model, found.calibration[:1], forward)
     dtype = input_dtype(loaded.model, found.calibration[:1], forward)
     third = found.deciding
     inputs = replace(
@@ -203,6 +205,13 @@ def prepare(
         as_it_came=as_it_came,
         conduct=conduct,
     )
+
+
+def _fill_lazy_layers(model: nn.Module, example: Any, forward: Forward | None) -> None:
+    """Give lazy layers of our own copy their shapes, which torch cannot copy without."""
+    if any(isinstance(one, UninitializedTensorMixin) for one in [*model.parameters(), *model.buffers()]):
+        with evaluating(model):
+            call(model, example, forward)
 
 
 def on_device(model: nn.Module, device: str) -> nn.Module:

@@ -22,6 +22,7 @@ from fewer.engine.apply import MEMORY_BYTES, images_in_memory
 from fewer.engine.prepare import Prepared
 from fewer.engine.sense import repair_of
 from fewer.engine.settings import Settings
+from fewer.kernels.copies import set_evaluating
 from fewer.models.layers import find_layers
 from fewer.models.recipe import Recipe
 from fewer.patterns import to_matrix
@@ -99,7 +100,7 @@ def refit(
     done
         Called with the name of each finished unit.
     """
-    dense = copy.deepcopy(prepared.model).eval()
+    dense = set_evaluating(copy.deepcopy(prepared.model))
     units, example = prepared.matched.units, prepared.example
     with unmerged(student):
         compress_in_order(

@@ -22,6 +22,7 @@ from fewer.engine.assembly import Assembly
 from fewer.engine.cut import Cut, Planned, make_cut, make_plan
 from fewer.engine.deploy import deploy, measured_here
 from fewer.engine.evidence import Evidence
+from fewer.engine.functions import joined, plan_functions
 from fewer.engine.neighbours import settle_neighbours
 from fewer.engine.prepare import Prepared, prepare
 from fewer.engine.quality import QualityLike, quality_of
@@ -36,6 +37,7 @@ from fewer.engine.work import Work
 from fewer.models.functional import leave_linear_layers
 from fewer.models.guard import unguard
 from fewer.models.running import Forward
+from fewer.models.strangers import refuse_unsaved
 from fewer.reports import RunReport, write
 from fewer.tasks import Quality
 
@@ -130,6 +132,7 @@ class Request:
     quality: QualityLike = None
     distance: MakeDistance | None = None
     command: str | None = None
+    kept: bool = False  # in a run folder, and not only in memory
 
     def config(self) -> dict[str, Any]:
         """What ``config.toml`` of a run folder holds, for those who work on it later."""
@@ -198,6 +201,8 @@ def _open(
     settings = request.settings
     with progress.stage("match", None) as stage, timed(timings, "match"):
         prepared = prepare(request.model, request.images, settings, request.forward, distance=request.distance)
+        if request.kept:
+            refuse_unsaved(prepared.model)
         quality = quality_of(prepared.loaded, request.quality)
         if settings.tokens:  # told before anything is measured
             mergeable(prepared)
@@ -210,14 +215,17 @@ def _open(
 
 
 def _sense(work: Work, budgets: Sequence[Budget], scratch: Path, timings: dict[str, float]) -> Sensed:
-    """The curves, with merged tokens where these are asked for."""
-    tokens = work.settings.tokens
+    """The curves, with merged tokens and integer functions where these are asked for."""
+    tokens, functions = work.settings.tokens, joined(work.settings, budgets)
     with timed(timings, "sense"):
-        early = () if tokens else budgets
+        early = () if tokens or functions else budgets
         sensed = sense_curves(work, ledger_path=scratch / "ledger.jsonl", store=scratch, budgets=early)
     if tokens:
         with timed(timings, "tokens"):
             sensed = choose_tokens(work, sensed, budgets, scratch)
+    if functions:
+        with timed(timings, "integers"):
+            sensed = plan_functions(work, sensed, budgets)
     with timed(timings, "plan"):
         return settle_neighbours(work, sensed, budgets)
 
@@ -243,7 +251,8 @@ def report_on(evidence: Evidence, assembly: Assembly | None, progress: Progress)
             stage.advance()
     if e.settings.approximate is not None:
         with timed(e.timings, "integers"):
-            made = approximate_model(Work(e.prepared, e.settings, progress), e.model)
+            planned = e.sensed.curves.meta.get("functions")
+            made = approximate_model(Work(e.prepared, e.settings, progress), e.model, planned)
             e = replace(e, approximated=made, model=made.model)
     report = gather(e, assembly, progress)
     leave_linear_layers(unguard(e.model))

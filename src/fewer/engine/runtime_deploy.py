@@ -14,6 +14,7 @@ from fewer.engine.prepare import Prepared
 from fewer.engine.runtimes import Chosen, dense_run, deploy_example, planned_graph, threads_of
 from fewer.engine.shrink import random_cut
 from fewer.engine.work import Work
+from fewer.kernels.copies import set_evaluating
 from fewer.kernels.report import LayerReport
 from fewer.models.running import evaluating, use_threads
 from fewer.runtimes.module import RuntimeModule
@@ -56,7 +57,7 @@ def in_runtime(
     file = planned.file(runtime, precisions, ranges).SerializeToString()
     precision = session_precision(runtime, precisions.values())
     session = open_session(runtime, file, threads, precision)
-    kept = [copy.deepcopy(model).eval()]
+    kept = [set_evaluating(copy.deepcopy(model))]
     made = RuntimeModule(
         session, planned.shapes, planned.structure, lambda: kept[0], about(precisions, precision), file, precision
     )
@@ -110,7 +111,7 @@ def trial_in_runtime(work: Work, chosen: Chosen, options: Mapping[str, Option]) 
     if any(option.removes for option in options.values()):
         twin = random_cut(prepared.model, prepared.couplings, options)
         names = {unit.name: (unit.name, *unit.aliases) for unit in prepared.matched.units}
-        planned = PlannedGraph.of(twin.eval(), names, deploy_example(work))
+        planned = PlannedGraph.of(set_evaluating(twin), names, deploy_example(work))
     file = planned.file(chosen.runtime, precisions).SerializeToString()
     precision = session_precision(chosen.runtime, precisions.values())
     session = open_session(chosen.runtime, file, threads_of(work.settings), precision)

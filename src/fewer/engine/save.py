@@ -61,6 +61,7 @@ def save_model(
         {**prepared.loaded.meta, "model": prepared.loaded.name},
         preprocess=prepared.loaded.preprocess,
         provenance=plan.curves,
+        aside=prepared.conduct.aside if source.get("kind") in ("object", "file") else None,
     )
 
 

@@ -102,7 +102,7 @@ class Settings(StrictSettings):
     )
     sparsities: tuple[float, ...] | None = Field(
         default=None,
-        description="Shares that each layer may lose, for example 0.3,0.5,0.9",
+        description="Shares that each layer may lose, for example 0.3,0.5,0.9; none: precisions alone",
         json_schema_extra={"group": "What may go", "shown": "0.1 to 0.9 in steps of 0.1, and 0.95"},
     )
     estimator: Literal["auto", "measured", "taylor"] = Field(
@@ -335,7 +335,7 @@ class Settings(StrictSettings):
     @field_validator("sparsities")
     @classmethod
     def _ladder(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if value is not None and (not value or min(value) <= 0 or max(value) > 1):
+        if value and (min(value) <= 0 or max(value) > 1):
             raise ValueError("sparsities must lie above 0 and not above 1")
         return value
 

@@ -51,10 +51,13 @@ def worst_images(prepared: Prepared, judge: Judge, model: nn.Module, changes: Te
     Returns
     -------
     list of dict
-        Entries of the report's ``worst``, the worst first. Empty where a sample is no picture.
+        Entries of the report's ``worst``, the worst first. Empty where a sample is no picture, or an output is not that
+        of one sample.
     """
     samples = prepared.heldout.tensor
     if samples is None or samples.ndim != 4 or samples.shape[1] not in (1, 3):
+        return []
+    if len(changes) != len(samples):  # the first dimension of the output is not that of the images
         return []
     rows = _rows(changes, prepared.heldout.files)
     chosen = prepared.heldout[rows]

@@ -15,6 +15,7 @@ from fewer.kernels import native
 from fewer.kernels.chains import DENSE, chain_candidates, find_chains
 from fewer.kernels.choose import Choice, choose_backend
 from fewer.kernels.conv import BlockSparseConv2d
+from fewer.kernels.copies import copied_module, set_evaluating
 from fewer.kernels.dense import DenseBF16
 from fewer.kernels.format import UNIT
 from fewer.kernels.fuse import find_runs, swap, trace
@@ -69,7 +70,7 @@ def _copy(model: nn.Module) -> nn.Module:
         For a model that keeps weights with a gradient history, as ``weight_norm`` does.
     """
     try:
-        return copy.deepcopy(model)
+        return copied_module(model)
     except Exception as error:  # a module may hold anything
         raise FewerError(
             f"the model cannot be copied ({str(error)[:80]}); make plain parameters of weights that are computed from "
@@ -287,6 +288,14 @@ def _in_fp32(model: nn.Module, blocks: set[str], layers: set[str]) -> tuple[set[
     return taken, layers - others.keys(), others
 
 
+def _batched(
+    inputs: Mapping[str, Tensor], convolutions: set[str], layers: set[str], others: dict[str, str]
+) -> tuple[set[str], dict[str, str]]:
+    """Leave out convolutions that are given one image without a batch, which no kernel takes."""
+    single = {name for name in convolutions & inputs.keys() if inputs[name].ndim != 4}
+    return layers - single, others | dict.fromkeys(single, "it is given one image without a batch")
+
+
 def _do_linear(work: _Work, name: str) -> None:
     work.tell(name)
     linear: Any = work.model.get_submodule(name)
@@ -363,7 +372,16 @@ def _do_convs(work: _Work, layers: set[str]) -> None:
 
 def _run(model: nn.Module, example: Any) -> Any:
     # copies, since a model may write into its input
-    return model(*(x.clone() for x in example)) if isinstance(example, tuple) else model(example.clone())
+    try:
+        return model(*(x.clone() for x in example)) if isinstance(example, tuple) else model(example.clone())
+    except FewerError:
+        raise
+    except Exception as error:  # such as one that computes gradients by itself, which inference has not
+        reason = " ".join(str(error).split())[:200]
+        raise FewerError(
+            f"the model does not run for inference alone ({type(error).__name__}: {reason}), so that it cannot be "
+            "accelerated; load it as it is"
+        ) from error
 
 
 def accelerate(
@@ -420,7 +438,7 @@ def accelerate(
     masks = dict(masks or {})
     _check_masks(model, masks)
     with torch.inference_mode(False), torch.no_grad():
-        original = _copy(model).eval().requires_grad_(False)
+        original = set_evaluating(_copy(model)).requires_grad_(False)
         for name, mask in masks.items():
             weight: Any = original.get_submodule(name).weight
             weight.copy_(torch.where(mask.to(weight.device), weight, 0.0))
@@ -434,6 +452,7 @@ def accelerate(
         blocks = {n for n, m in fast.named_modules() if hasattr(m, "attn") and hasattr(m, "mlp")}
         blocks, layers, others = _in_fp32(fast, blocks, set(kinds))
         inputs = capture_inputs(fast, example, blocks | layers | likenesses)
+        layers, others = _batched(inputs, {n for n in layers if kinds[n] == "conv2d"}, layers, others)
         work = _Work(fast, masks, precision, budget_ms, inputs, progress or (lambda name: None))
         if native.available():
             _do_blocks(work, blocks, layers)

@@ -162,6 +162,58 @@ class MergeStruct(ctypes.Structure):
     ]
 
 
+class IntegerAffineStruct(ctypes.Structure):
+    """``FewerIntegerAffine`` of native/abi.h."""
+
+    _fields_ = [
+        *((n, c_void_p) for n in ("x", "multiply", "add")),
+        ("shift", c_int32),
+        ("table", c_void_p),
+        *((n, c_int32) for n in ("low", "size")),
+        *((n, c_void_p) for n in ("residual", "y")),
+        ("rows", c_int64),
+        *((n, c_int32) for n in ("width", "threads")),
+    ]
+
+
+class IntegerSoftmaxStruct(ctypes.Structure):
+    """``FewerIntegerSoftmax`` of native/abi.h."""
+
+    _fields_ = [
+        *((n, c_void_p) for n in ("x", "multiply", "add")),
+        *((n, c_int32) for n in ("shift", "groups")),
+        ("group_rows", c_int64),
+        ("table", c_void_p),
+        *((n, c_int32) for n in ("reach", "halving")),
+        *((n, c_void_p) for n in ("slopes", "intercepts", "y")),
+        ("rows", c_int64),
+        *((n, c_int32) for n in ("width", "threads")),
+    ]
+
+
+class IntegerNormStruct(ctypes.Structure):
+    """``FewerIntegerNorm`` of native/abi.h."""
+
+    _fields_ = [
+        *((n, c_void_p) for n in ("x", "powers")),
+        ("centre", c_int32),
+        *((n, c_void_p) for n in ("multiply", "add")),
+        ("shift", c_int32),
+        *((n, c_void_p) for n in ("y", "wide")),
+        ("rows", c_int64),
+        *((n, c_int32) for n in ("width", "threads")),
+    ]
+
+
+_INTEGER: dict[str, type[ctypes.Structure]] = {
+    "affine": IntegerAffineStruct,
+    "softmax": IntegerSoftmaxStruct,
+    "norm": IntegerNormStruct,
+}
+"""Structs of the kernels for integer networks. They were added without a change of what was there, so that a library
+that was built before is still of use; it lacks them."""
+
+
 class Library:
     """The loaded native library."""
 
@@ -183,6 +235,11 @@ class Library:
         }.items():
             function = getattr(dll, name)
             function.argtypes, function.restype = arguments, c_int32
+        self.integers = {}
+        for name, structure in _INTEGER.items():
+            if hasattr(dll, f"fewer_integer_{name}"):
+                self.integers[name] = function = getattr(dll, f"fewer_integer_{name}")
+                function.argtypes, function.restype = [POINTER(structure)], c_int32
         dll.fewer_select.argtypes, dll.fewer_select.restype = [c_char_p], c_int32
         dll.fewer_variant.argtypes, dll.fewer_variant.restype = [c_int32, POINTER(c_int32)], c_char_p
         dll.fewer_active.restype = c_char_p

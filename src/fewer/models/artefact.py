@@ -27,6 +27,8 @@ from fewer.core.folder import finish_exchange
 from fewer.core.memory import free_memory
 from fewer.core.reading import check_size, refusing
 from fewer.data.preprocess import Preprocess
+from fewer.kernels.copies import set_evaluating
+from fewer.models.aside import Print, check_aside
 from fewer.models.build import Source, build_architecture
 from fewer.models.packing import decode_values, encode_values, kept_values, pack_mask, unpack_mask, unpack_weight
 from fewer.models.recipe import SCHEMA_VERSION, Recipe, TokenRecord, UnitRecord, read_recipe
@@ -66,6 +68,7 @@ def save_artefact(
     *,
     preprocess: Preprocess | None = None,
     provenance: str = "",
+    aside: Mapping[str, Print] | None = None,
 ) -> Saved:
     """Write a model so that :func:`load_artefact` gives it back bit for bit.
 
@@ -86,6 +89,8 @@ def save_artefact(
         How the model's input is made.
     provenance : str
         Hash of the curves and the plan behind this model.
+    aside : mapping, optional
+        Prints of what the model computes with and a file of weights does not hold (:mod:`fewer.models.aside`).
 
     Returns
     -------
@@ -126,6 +131,7 @@ def save_artefact(
             aliases=aliases,
             tokens=None if (merges := merges_of(model)) is None else TokenRecord(**merges),
             integers=approximations_of(model),
+            aside=dict(aside or {}),
             provenance=provenance,
             weights_sha256=_sha256(temporary[0]),
             meta=dict(meta or {}),
@@ -199,11 +205,12 @@ def load_artefact(place: Place, architecture: Callable[[], nn.Module] | None = N
     if recipe.integers:
         with refusing("the recipe's integers", "save the run again"):
             approximate(model, recipe.integers)
-    return model.eval()
+    return set_evaluating(model)
 
 
 def _architecture(recipe: Recipe, architecture: Callable[[], nn.Module] | None, room: int) -> nn.Module:
     model = build_architecture(recipe.source, architecture, room=room)
+    check_aside(model, recipe.aside)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if isinstance(tensor, UninitializedTensorMixin):
             raise FewerError(

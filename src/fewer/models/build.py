@@ -13,6 +13,7 @@ from torch import nn
 
 from fewer.core.errors import FewerError
 from fewer.core.reading import refusing
+from fewer.kernels.copies import set_evaluating
 from fewer.models import builtin
 from fewer.models.foreign import MONAI_NETWORKS, TIMM_ARGUMENTS, build_within, check_values, plain_name
 from fewer.models.plain import make_plain, own_copy
@@ -68,7 +69,7 @@ def _whole(source: Source, architecture: Callable[[], nn.Module] | None, room: i
             raise FewerError(f"architecture= must return an nn.Module; it returned {type(model).__name__}")
         if sys.getrefcount(model) > 2:  # someone else holds it, and it must stay as it is
             model = own_copy(model)
-        return model.eval()
+        return set_evaluating(model)
     kind = source.get("kind")
     builders: dict[str, Callable[[Source, int], nn.Module]] = {
         "builtin": _build_builtin,
@@ -82,7 +83,7 @@ def _whole(source: Source, architecture: Callable[[], nn.Module] | None, room: i
     }
     if not isinstance(kind, str) or kind not in builders:
         raise FewerError(f"unknown kind of model source {kind!r}; known: {', '.join(builders)}")
-    return builders[kind](source, room).eval()
+    return set_evaluating(builders[kind](source, room))
 
 
 def _build_builtin(source: Source, room: int) -> nn.Module:

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.core.unit import Unit
+from fewer.kernels.copies import set_evaluating
+from fewer.models.layers import channel_axis
 from fewer.models.macs import model_macs
 from fewer.models.matching import tied
 from fewer.models.running import Forward, call, evaluating, tensors_of
@@ -117,7 +119,7 @@ def find_links(
     >>> found.links[0].units, found.reasons
     (('0', '2'), {'0': 'no layer before it makes its inputs, channel by channel'})
     """
-    finder = _Finder(copy.deepcopy(model).eval(), units, example, forward)
+    finder = _Finder(set_evaluating(copy.deepcopy(model)), units, example, forward)
     found: dict[str, Link] = {}
     reasons: dict[str, str] = {}
     with evaluating(finder.model):
@@ -267,7 +269,7 @@ class _Finder:
             handle.remove()
         if not seen or seen[0].shape != self.inputs[unit.name].shape:
             return False
-        axis = -1 if unit.kind == "linear" else 1
+        axis = channel_axis(self.model.get_submodule(unit.name), seen[0])
         changed = (seen[0] != self.inputs[unit.name]).movedim(axis, 0)
         by_group = changed.reshape(channels // size, -1).any(dim=1)
         dead = torch.zeros(channels // size, dtype=torch.bool)
@@ -325,17 +327,16 @@ class _Finder:
     @contextmanager
     def _noise(self, maker: Unit, channels: int, size: int, gone: Tensor) -> Iterator[None]:
         """Noise on those outputs of a layer that are to be dead."""
-        axis = -1 if maker.kind == "linear" else 1
         dead = torch.zeros(channels // size, size, dtype=torch.bool)
         dead[gone] = True
         rows = dead.flatten().repeat(maker.rows // channels)
         loud = 3 * self.scale.get(maker.name, 1.0)
 
-        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        def hook(module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
             generator = torch.Generator().manual_seed(1)
             noise = loud * torch.randn(output.shape, generator=generator).to(output)
             shape = [1] * output.ndim
-            shape[axis] = -1
+            shape[channel_axis(module, output)] = -1
             return torch.where(rows.view(shape).to(output.device), output + noise, output)
 
         handle = self.model.get_submodule(maker.name).register_forward_hook(hook)

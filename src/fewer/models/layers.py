@@ -194,6 +194,20 @@ class _Readers(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def channel_axis(module: nn.Module, output: Tensor) -> int:
+    """The axis of a layer's output that its rows make; a convolution may be given one image without a batch.
+
+    Examples
+    --------
+    >>> conv = nn.Conv2d(1, 1, 1)
+    >>> channel_axis(conv, torch.zeros(1, 2, 2)), channel_axis(conv, torch.zeros(1, 1, 2, 2))
+    (0, 1)
+    """
+    if isinstance(module, nn.Linear):
+        return -1
+    return 1 if isinstance(module, SparseConvolution) else output.ndim - module.weight.ndim + 1  # type: ignore[operator, union-attr]
+
+
 @dataclass(frozen=True, eq=False)
 class Fit:
     """One step of a sweep.

@@ -45,6 +45,25 @@ def model_macs(model: nn.Module, example_input: Any, forward: Forward | None = N
     if first is not None:
         example_input = to_device(example_input, first.device)
     # the fused CPU attention kernel is unknown to the counter; the plain one is made of matrix products that it knows
-    with evaluating(model), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with evaluating(model), sdpa_kernel(SDPBackend.MATH), _counter() as counter:
         call(model, example_input, forward)
     return counter.get_total_flops() / 2 / batch_size(example_input)
+
+
+class _NoTracker:
+    """In place of torch's tracker of modules, whose hooks break a model that computes gradients by itself."""
+
+    parents = frozenset(("Global",))
+
+    def __enter__(self) -> _NoTracker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def _counter() -> FlopCounterMode:
+    """A counter of all operations together, and not of each module."""
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _NoTracker()  # type: ignore[assignment]
+    return counter

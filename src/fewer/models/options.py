@@ -6,6 +6,7 @@ can open the same model again.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError, near_match
+from fewer.core.reading import check_ordinary, check_size, data_limit, refusing
 from fewer.models.artefact import check_weights_file
+from fewer.models.strangers import refuse_tensor
 
 __all__ = ["SpecOptions", "load_checkpoint", "split_spec", "with_options"]
 
@@ -140,6 +143,8 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> nn.Module:
         known = near_match(missing[0], unknown) if missing and unknown else ""
         raise FewerError(f"the checkpoint {path} is of another model: it {told}{known}")
     for name, tensor in state.items():
+        if tensor.is_complex() and not own[name].is_complex():
+            raise FewerError(f"the checkpoint {path} is of another model: {name} is complex there and real here")
         if tensor.shape != own[name].shape:
             raise FewerError(
                 f"the checkpoint {path} is of another model: {name} is {tuple(tensor.shape)} there and "
@@ -158,6 +163,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise FewerError(f"the checkpoint {path} is truncated or no safetensors file ({error})") from None
+    _check_unpacked(path)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -166,14 +172,29 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             f"the checkpoint {path} holds more than weights, or is damaged, and is not opened ({reason}); save its "
             "state_dict() with safetensors.torch.save_file"
         ) from None
-    while isinstance(found, Mapping) and not any(isinstance(value, Tensor) for value in found.values()):
+    for _ in range(len(_NESTED)):  # a file may hold a dictionary that holds itself
+        if not isinstance(found, Mapping) or any(isinstance(value, Tensor) for value in found.values()):
+            break
         inner = next((found[name] for name in _NESTED if isinstance(found.get(name), Mapping)), None)
         if inner is None:
             break
         found = inner
-    if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+    named = isinstance(found, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items())
+    if not named or not found:
         raise FewerError(f"the checkpoint {path} holds no weights by name; save the model's state_dict()")
+    for name, tensor in found.items():
+        refuse_tensor(tensor, f"{name} of the checkpoint {path}")
     return dict(found)
+
+
+def _check_unpacked(path: Path) -> None:
+    """Hold the size of what ``torch.save`` wrote, an archive, against the memory before it is unpacked."""
+    check_ordinary(path)
+    if zipfile.is_zipfile(path):
+        with refusing(f"the checkpoint {path}"), zipfile.ZipFile(path) as archive:
+            check_size(
+                sum(one.file_size for one in archive.infolist()), data_limit(), f"the checkpoint {path}, unpacked,"
+            )
 
 
 def _fitting(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

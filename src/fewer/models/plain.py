@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook, remove_spectral_norm
 from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
 from fewer.core.errors import FewerError
+from fewer.kernels.copies import copied_module, set_evaluating
 from fewer.models.attention import open_attention
 from fewer.models.functional import call_linear_layers
-from fewer.models.running import tensors_of
 from fewer.models.strangers import refuse_strangers
 
 __all__ = ["fold_weights", "make_plain", "own_copy"]
@@ -39,25 +39,39 @@ def own_copy(model: nn.Module) -> nn.Module:
     (True, True)
     """
     refuse_strangers(model)
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for tensor in tensors_of(dict(vars(module))):
-            if not tensor.is_leaf:
-                memo[id(tensor)] = tensor.detach().clone()
     try:
-        twin = copy.deepcopy(model, memo)
+        twin = copied_module(model)
     except Exception as error:  # a module may hold anything, and its __deepcopy__ may raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FewerError(
             f"the model cannot be copied, and the original is never changed ({reason}); take out of it what "
             "copy.deepcopy cannot copy, such as open files and locks, or give FILE.py:FUNCTION that builds it"
         ) from error
+    _refuse_shared(model, twin)
     flags = [(module, module.training) for module in twin.modules()]
     # spectral norm turns its vectors in training mode
-    make_plain(twin.eval())
+    make_plain(set_evaluating(twin))
     for module, flag in flags:
         module.training = flag
     return twin
+
+
+def _refuse_shared(model: nn.Module, twin: nn.Module) -> None:
+    """Refuse a model whose copy is made of modules or tensors of the original: a cut of one would be one of both."""
+    own, places = set(model.modules()), {_place(one) for one in [*model.parameters(), *model.buffers()]} - {0}
+    for name, module in twin.named_modules():
+        tensors = [*module._parameters.values(), *module._buffers.values()]
+        if module in own or any(_place(one) in places for one in tensors if one is not None):
+            where = f"layer {name!r}" if name else "the model"
+            raise FewerError(
+                f"a copy of {where} ({type(module).__name__}) holds weights of the original, which is never changed; "
+                "its __deepcopy__ hands them out: take that method away, or give FILE.py:FUNCTION that builds the model"
+            )
+
+
+def _place(tensor: Tensor) -> int:
+    """Where a tensor's numbers are; 0 where it has none."""
+    return 0 if isinstance(tensor, UninitializedTensorMixin) else tensor.untyped_storage().data_ptr()
 
 
 def make_plain(model: nn.Module) -> nn.Module:

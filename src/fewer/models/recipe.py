@@ -52,7 +52,8 @@ class Recipe(_Strict):
 
     ``tokens`` says how many tokens are merged after which transformer block, and how many in front are never merged.
     ``integers`` says which integer method stands for a function in which module, as
-    :func:`fewer.approximate.sites.approximate` takes them.
+    :func:`fewer.approximate.sites.approximate` takes them. ``aside`` holds prints of what no file of weights holds
+    (:mod:`fewer.models.aside`).
     """
 
     schema_version: int
@@ -62,6 +63,7 @@ class Recipe(_Strict):
     aliases: dict[str, str] = Field(default_factory=dict)
     tokens: TokenRecord | None = None
     integers: dict[str, dict[str, str]] = Field(default_factory=dict)
+    aside: dict[str, tuple[float, float, float]] = Field(default_factory=dict, max_length=200)
     provenance: str = ""
     weights_sha256: str
     meta: dict[str, Any] = Field(default_factory=dict)

@@ -15,6 +15,7 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 
 from fewer.core.errors import FewerError
 from fewer.data.samples import Samples, leaves, map_tensors
+from fewer.kernels.copies import set_evaluating
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -150,7 +151,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     """
     flags = [(module, module.training) for module in model.modules()]
     try:
-        model.eval()
+        set_evaluating(model)
         with _SLOW_PATH, torch.no_grad():
             yield
     finally:

@@ -17,6 +17,7 @@ from fewer.core.errors import FewerError
 from fewer.core.files import real_path
 from fewer.core.reading import read_bytes
 from fewer.data.preprocess import Preprocess
+from fewer.kernels.copies import set_evaluating
 from fewer.models import builtin
 from fewer.models.build import Source
 from fewer.models.foreign import alone
@@ -155,7 +156,7 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
         if "input_size" in preprocess and preprocess["input_size"][0] != settings.input_size[0]:
             kept |= {"mean": (), "std": ()}  # numbers for three channels say nothing of one
         settings = Preprocess.of(kept | preprocess, f"model {loaded.name}")
-    loaded.model.eval()
+    set_evaluating(loaded.model)
     if isinstance(spec, str):
         refuse_strangers(loaded.model)
         make_plain(loaded.model)

@@ -7,7 +7,7 @@ from torch.jit import ScriptModule
 
 from fewer.core.errors import FewerError
 
-__all__ = ["refuse_strangers"]
+__all__ = ["refuse_strangers", "refuse_tensor", "refuse_unsaved"]
 
 _PACKED = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 
@@ -26,6 +26,11 @@ def refuse_strangers(model: nn.Module) -> None:
     Traceback (most recent call last):
     fewer.core.errors.FewerError: the weight of the model lies on 'meta' and has no numbers; give it some first, ...
     """
+    if name := _circle(model):
+        raise FewerError(
+            f"the model is inside of itself: its module {name!r} holds a module that it is part of, so that the model "
+            "has no end; keep the reference in a list, or set it with object.__setattr__"
+        )
     for name, module in model.named_modules():
         where = f"layer {name!r}" if name else "the model"
         if isinstance(module, ScriptModule):
@@ -40,10 +45,73 @@ def refuse_strangers(model: nn.Module) -> None:
             )
         for what, tensor in [*module._parameters.items(), *module._buffers.items()]:
             if isinstance(tensor, Tensor):
-                _refuse_tensor(tensor, f"the {what} of {where}")
+                refuse_tensor(tensor, f"the {what} of {where}")
 
 
-def _refuse_tensor(tensor: Tensor, what: str) -> None:
+def refuse_unsaved(model: nn.Module) -> None:
+    """Refuse a model whose state dict cannot stand for it, before anything is measured that could not be saved.
+
+    Raises
+    ------
+    FewerError
+        Where it renames a parameter or leaves one out, or holds something that is no tensor.
+
+    Examples
+    --------
+    >>> refuse_unsaved(nn.Linear(1, 1))
+    """
+    state = model.state_dict(keep_vars=True)
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise FewerError(
+                f"the model's state {name!r} is a {type(value).__name__}, which a file of tensors cannot hold; leave "
+                "the run folder out and keep the model in memory, or make get_extra_state() return a tensor"
+            )
+    for name, parameter in model.named_parameters():
+        if state.get(name) is not parameter:
+            raise FewerError(
+                f"the model's state_dict() does not hold {name!r} under that name, so that what is made of it could "
+                "not be saved and loaded again; a wrapper or a hook changes the names: give the module inside of it"
+            )
+
+
+def _circle(model: nn.Module) -> str:
+    """Name of a module that holds one that it is a part of; nothing where there is none."""
+    done: set[nn.Module] = set()
+
+    def look(module: nn.Module, above: frozenset[nn.Module], name: str) -> str:
+        if module in above:
+            return name.rpartition(".")[0] or name
+        if module in done:
+            return ""
+        inside = above | {module}
+        found = next(
+            (hit for own, child in module.named_children() if (hit := look(child, inside, _join(name, own)))), ""
+        )
+        done.add(module)
+        return found
+
+    return look(model, frozenset(), "")
+
+
+def _join(name: str, own: str) -> str:
+    return f"{name}.{own}" if name else own
+
+
+def refuse_tensor(tensor: Tensor, what: str) -> None:
+    """Refuse weights that are sparse, quantized or without numbers.
+
+    Raises
+    ------
+    FewerError
+        With what to make of them first.
+
+    Examples
+    --------
+    >>> refuse_tensor(torch.eye(2).to_sparse(), "weight")
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: weight is a sparse tensor (torch.sparse_coo); make it dense first, with .to_dense()
+    """
     if tensor.is_meta:
         raise FewerError(
             f"{what} lies on 'meta' and has no numbers; give it some first, with model.to_empty(device='cpu') and "

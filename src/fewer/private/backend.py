@@ -23,7 +23,7 @@ class Backend(Protocol):
     parameters: Parameters
 
     def encode_weights(self, values: np.ndarray, level: int, after_square: bool) -> Plain:
-        """A vector to be multiplied with a ciphertext of a level."""
+        """A vector to be multiplied with a ciphertext of a level, which may be a square that was not rescaled."""
         ...
 
     def multiply_plain(self, x: Ciphertext, weights: Plain) -> Ciphertext:
@@ -31,7 +31,7 @@ class Backend(Protocol):
         ...
 
     def square(self, x: Ciphertext) -> Ciphertext:
-        """Slot by slot; to be rescaled."""
+        """Slot by slot; to be rescaled, or multiplied with weights first."""
         ...
 
     def rescale(self, x: Ciphertext) -> Ciphertext:

@@ -14,11 +14,11 @@ from fewer.core.errors import FewerError
 from fewer.core.progress import SILENT, Progress
 from fewer.private.adapt import adapt
 from fewer.private.circuit import Circuit
-from fewer.private.compile import levels_of, pack_layers
+from fewer.private.compile import pack_layers, pack_within
 from fewer.private.network import Convolution, Dense
 from fewer.private.polynomial import Squares
 from fewer.private.price import Prices, predict_ms, typical
-from fewer.private.security import Parameters, parameters_for
+from fewer.private.security import Parameters
 from fewer.private.shallow import Shallow, shallower
 from fewer.private.shrink import shrink
 from fewer.private.teach import agreement_loss, teach_circuit
@@ -118,8 +118,8 @@ def cheapen(
 ) -> Cheap:
     """A circuit within a budget that says what the network says as well as can be.
 
-    Two ways are compared. An activation can go: the linear layers around it become one, two levels are saved, and often
-    the ring can be half as large, so that everything costs less. Where no such network meets the budget, diagonals go
+    Two ways are compared. An activation can go: the linear layers around it become one and a level is saved, so that
+    everything before it costs less. Where no such network meets the budget, diagonals go
     as well, see :func:`~fewer.private.shrink.shrink`. Whatever is left is taught the network's results on three
     quarters of the images, without labels, and the last quarter decides.
 
@@ -146,7 +146,7 @@ def cheapen(
     budgets = check_budget(budget)
     judge = _Judge.of(model, images, steps, shift, seed, progress)
     ways = [Shallow((), list(chain), list(names), 0.0), *shallower(chain, names, judge.known[:200])]
-    made = [_Made(way, *_packed(way.chain, way.names, judge.shape)) for way in ways]
+    made = [_Made(way, *pack_within(way.chain, way.names, images)) for way in ways]
     before = cost_of(made[0].circuit, prices(made[0].parameters))
     limits = {b.metric: b.value * before[b.metric] if b.relative else b.value for b in budgets}
     fits = [one for one in made if _within(one.cost(prices), limits)][:_FINALISTS]
@@ -245,14 +245,6 @@ def _cut(
         assert refused is not None
         raise refused
     return found
-
-
-def _packed(
-    chain: Sequence[Convolution | Dense | Squares], names: Sequence[str], shape: tuple[int, ...]
-) -> tuple[Circuit, Parameters]:
-    depths = [(name, levels_of(chain[: i + 1])) for i, name in enumerate(names)]
-    parameters = parameters_for(levels_of(chain), layers=depths)
-    return pack_layers(chain, names, shape, parameters.slots), parameters
 
 
 def _within(cost: dict[str, float], limits: dict[str, float]) -> bool:

@@ -83,17 +83,27 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Square:
-    """The square of every slot, and an addition behind it where another square follows."""
+    """The square of every slot, and an addition behind it where another square follows.
+
+    A linear layer behind it is computed at the square's own scale, and one rescaling serves both: a square then takes
+    no level, and the rotations of that layer add no noise that would matter. Where another square follows, or nothing,
+    it is rescaled by itself.
+    """
 
     name: str
     add: np.ndarray | None = None
     outputs: int = 1
+    rescaled: bool = False
 
-    levels = 1
+    @property
+    def levels(self) -> int:
+        """That it takes."""
+        return int(self.rescaled)
 
     def counts(self) -> dict[str, int]:
         """Operations."""
-        return {"square": self.outputs, "rescale": self.outputs}
+        found = {"square": self.outputs}
+        return {**found, "rescale": self.outputs} if self.rescaled else found
 
     def turns(self) -> set[int]:
         """No rotation."""
@@ -136,8 +146,17 @@ class Circuit:
 
     @property
     def levels(self) -> int:
-        """Products that follow each other."""
-        return sum(s.levels for s in self.steps)
+        """Rescalings that follow each other."""
+        return len(self.kinds())
+
+    def kinds(self) -> list[str]:
+        """What each level is for: ``linear``, ``joint`` for a linear layer with the square before it, ``square``."""
+        found, joint = [], False
+        for step in self.steps:
+            if step.levels:
+                found.append("square" if isinstance(step, Square) else "joint" if joint else "linear")
+            joint = isinstance(step, Square) and not step.rescaled
+        return found
 
     def depth(self) -> list[tuple[str, int]]:
         """``(layer, levels used after it)``."""

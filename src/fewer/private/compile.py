@@ -11,14 +11,20 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.private.circuit import Circuit, Linear, Square, Step
-from fewer.private.network import Activation, Convolution, Dense, Layer, read_network
+from fewer.private.network import Activation, Convolution, Dense, Layer, read_network, run_chain
 from fewer.private.packing import Grid, Ring, diagonals
 from fewer.private.polynomial import Squares, fit_squares
 from fewer.private.security import Parameters, parameters_for
 
-__all__ = ["approximate_activations", "compile_circuit", "levels_of", "pack_layers"]
+__all__ = ["approximate_activations", "compile_circuit", "kinds_of", "pack_layers", "pack_within"]
 
 Chain = Sequence[Convolution | Dense | Squares]
+
+_NOISE = 0.02
+"""Standard deviation of the noise at most, as a share of that of the results."""
+
+_SHOWN = 200
+"""Images at most that say how large results are."""
 
 
 def compile_circuit(
@@ -50,9 +56,7 @@ def compile_circuit(
     (3, 8192, (1, 3))
     """
     layers = read_network(model, images[:1])
-    chain, names = approximate_activations(layers, images, degrees)
-    parameters = parameters_for(levels_of(chain), (degree or 0) // 2, layers=_depths(chain, names))
-    return pack_layers(chain, names, tuple(images.shape[1:]), parameters.slots), parameters
+    return pack_within(*approximate_activations(layers, images, degrees), images, degree=degree)
 
 
 def approximate_activations(
@@ -73,13 +77,78 @@ def approximate_activations(
     return found, names
 
 
-def levels_of(chain: Chain) -> int:
-    """Levels: one for each linear layer, one for each square."""
-    return sum(len(layer.shifts) if isinstance(layer, Squares) else 1 for layer in chain)
+def kinds_of(chain: Chain) -> list[str]:
+    """What each level of a chain is for, as :meth:`~fewer.private.circuit.Circuit.kinds` of its circuit.
+
+    Examples
+    --------
+    >>> one, square = Dense("a", torch.eye(2).double(), torch.zeros(2).double()), Squares((0.0,), 1.0, 0.0, -1, 1)
+    >>> kinds_of([one, square, one]), kinds_of([one, square])
+    (['linear', 'joint'], ['linear', 'square'])
+    """
+    found: list[str] = []
+    joint = False
+    for i, layer in enumerate(chain):
+        if isinstance(layer, Squares):
+            last = i == len(chain) - 1
+            found += ["square"] * (len(layer.shifts) - 1 + last)
+            joint = not last
+        else:
+            found.append("joint" if joint else "linear")
+            joint = False
+    return found
 
 
 def _depths(chain: Chain, names: Sequence[str]) -> list[tuple[str, int]]:
-    return [(name, levels_of(chain[: i + 1])) for i, name in enumerate(names)]
+    """Levels of the whole circuit that are used up behind each layer."""
+    used, found = 0, []
+    for i, (name, layer) in enumerate(zip(names, chain, strict=True)):
+        last = i == len(chain) - 1
+        used += len(layer.shifts) - 1 + last if isinstance(layer, Squares) else 1
+        found.append((name, used))
+    return found
+
+
+def pack_within(
+    chain: Chain, names: Sequence[str], images: Tensor, *, degree: int | None = None
+) -> tuple[Circuit, Parameters]:
+    """A circuit and the smallest secure parameters whose noise does not drown its results.
+
+    The noise is that of the simulator on two images. Where it is more than a fiftieth of how far results lie apart, the
+    next larger ring with its finer scale is taken.
+
+    Parameters
+    ----------
+    chain, names
+        Layers with polynomials for activations.
+    images
+        [N, channels, height, width]; the first ones say how large results are.
+    degree
+        Of the ring, at least.
+
+    Raises
+    ------
+    FewerError
+        For a circuit that is too deep: which layer, and what would fit.
+    """
+    from fewer.private.simulator import noise_of
+
+    results = run_chain(chain, images[:_SHOWN].double()).numpy()
+    kinds, depths, shape = kinds_of(chain), _depths(chain, names), tuple(images.shape[1:])
+    slots = (degree or 0) // 2
+    found: tuple[Circuit, Parameters] | None = None
+    while True:
+        try:
+            parameters = parameters_for(kinds, slots, largest=float(np.abs(results).max()), layers=depths)
+        except FewerError:
+            if found is None:
+                raise
+            return found  # the largest ring that there is
+        found = pack_layers(chain, names, shape, parameters.slots), parameters
+        noise = max(noise_of(*found, image) for image in images[:2].numpy())
+        if noise <= _NOISE * float(results.std()):
+            return found
+        slots = parameters.slots * 2
 
 
 def pack_layers(chain: Chain, names: Sequence[str], shape: tuple[int, ...], slots: int) -> Circuit:
@@ -100,7 +169,7 @@ def pack_layers(chain: Chain, names: Sequence[str], shape: tuple[int, ...], slot
             outs = len(steps[-1].bias) if isinstance(steps[-1], Linear) else 1
             for shift in (*layer.shifts[1:], None):
                 everywhere = None if shift is None else np.full(slots, shift)
-                steps.append(Square(name, everywhere, outs))
+                steps.append(Square(name, everywhere, outs, shift is not None or layer is merged[-1]))
             continue
         if isinstance(layer, Convolution):
             if not isinstance(place, Grid):

@@ -16,10 +16,10 @@ from fewer.data.digits import real_digits
 from fewer.private.adapt import adapt
 from fewer.private.cheapen import Cheap, cheapen
 from fewer.private.circuit import Circuit
-from fewer.private.compile import approximate_activations, levels_of, pack_layers
+from fewer.private.compile import approximate_activations, pack_within
 from fewer.private.network import read_network, run_chain
 from fewer.private.price import Prices, prices_here, typical
-from fewer.private.security import Parameters, parameters_for
+from fewer.private.security import Parameters
 from fewer.private.trial import Trial, try_circuit
 from fewer.training.loop import fit
 from fewer.training.settings import LoopSettings
@@ -119,8 +119,7 @@ def run_demo(
     layers = read_network(model, known[0][:1])
     fitted, names = approximate_activations(layers, known[0])
     taught = adapt(model, fitted, known[0], steps=steps, seed=seed, shift=0, progress=shown)
-    parameters = parameters_for(levels_of(taught))
-    circuit = pack_layers(taught, names, tuple(known[0].shape[1:]), parameters.slots)
+    circuit, parameters = pack_within(taught, names, known[0])
     price = typical if simulated else prices_here(seconds / 2)
     cheap = cheapen(
         model, taught, names, known[0], BUDGET, prices=price, steps=steps, shift=0, seed=seed, progress=shown
@@ -154,7 +153,7 @@ def train_network(
 ) -> nn.Module:
     """A network of one convolution and two linear layers with ReLU, trained for some seconds.
 
-    Five levels: three linear layers and two activations.
+    Three levels: one for each linear layer, which those behind an activation share with its square.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -53,7 +53,7 @@ class Runner:
                     _, giant = split(key[2], step.plan.step, circuit.slots)
                     found[key] = backend.encode_weights(np.roll(vector, giant), level, squared)
             self._weights.append(found)
-            squared, level = not isinstance(step, Linear), level - 1
+            squared, level = not isinstance(step, Linear) and not step.rescaled, level - step.levels
 
     def __call__(self, inputs: Sequence[Any], watch: Callable[[int, list[Any]], None] | None = None) -> Any:
         """The first ciphertext of the result; ``seconds`` then has the processor time of each step.
@@ -66,7 +66,8 @@ class Runner:
             if isinstance(step, Linear):
                 x = self._linear(step, weights, x)
             else:
-                x = [self.backend.rescale(self.backend.square(c)) for c in x]
+                x = [self.backend.square(c) for c in x]
+                x = [self.backend.rescale(c) for c in x] if step.rescaled else x
                 if step.add is not None:
                     x = [self.backend.add_plain(c, step.add) for c in x]
             self.seconds.append(time.thread_time() - start)
@@ -92,10 +93,9 @@ class Runner:
             for giant, _, path in horner(step.plan.giants[out], slots):
                 total = sums[out, giant] if total is None else backend.add(total, sums[out, giant])
                 total = self._rotate(total, path)
-            total = backend.rescale(total)
-            for fold in step.folds:
+            for fold in step.folds:  # before the rescaling, where a rotation's noise is nothing beside the scale
                 total = backend.add(total, self._rotate(total, hops(fold, slots)))
-            results.append(backend.add_plain(total, bias))
+            results.append(backend.add_plain(backend.rescale(total), bias))
         return results
 
     def _rotate(self, x: Any, path: Sequence[int]) -> Any:

@@ -23,7 +23,7 @@ from fewer.private.security import Parameters
 
 __all__ = ["Public", "load_circuit", "load_public", "load_secret", "save_circuit", "save_keys"]
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class Public:
                 "degree": p.degree,
                 "bits": p.bits,
                 "scale_bits": p.scale_bits,
+                "input_bits": p.input_bits,
                 "security": "128 bits",
                 "shape": self.shape,
                 "inputs": np.asarray(self.inputs).tolist(),
@@ -90,7 +91,7 @@ class Public:
             d = parse_json(text, "the description of the circuit", finite=True)
             if d["format"] != _FORMAT:
                 raise FewerError(f"the circuit has format {d['format']}; this version reads {_FORMAT}")
-            parameters = Parameters(int(d["degree"]), tuple(d["bits"]), int(d["scale_bits"]))
+            parameters = Parameters(int(d["degree"]), tuple(d["bits"]), int(d["scale_bits"]), int(d["input_bits"]))
             inputs, outputs = (np.asarray(d[k], dtype=np.int64) for k in ("inputs", "outputs"))
             count = int(d["input_ciphertexts"])
             fits = 1 <= count <= 64 and inputs.ndim == 2 and inputs.min() >= 0 and outputs.min() >= 0
@@ -167,7 +168,8 @@ def save_circuit(
         else:
             if step.add is not None:
                 arrays[f"{i}.add"] = step.add
-            steps.append({"kind": "square", "name": step.name, "outputs": step.outputs})
+            square = {"kind": "square", "name": step.name, "outputs": step.outputs, "rescaled": step.rescaled}
+            steps.append(square)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, steps=np.frombuffer(json.dumps(steps).encode(), dtype=np.uint8), **arrays)  # type: ignore[arg-type]
     write_together(folder, {CIRCUIT: buffer.getvalue(), PUBLIC: public.to_json()})
@@ -235,7 +237,7 @@ def _square(add: np.ndarray | None, d: Mapping[str, Any], slots: int, have: int)
         np.broadcast_shapes(add.shape, (have, slots)) != (have, slots) or not np.isfinite(add).all()
     ):
         raise ValueError("an addition does not fit the ciphertexts")
-    return Square(str(d["name"]), add, have)
+    return Square(str(d["name"]), add, have, bool(d["rescaled"]))
 
 
 def save_keys(folder: str | Path, public: Public) -> Path:

@@ -110,7 +110,7 @@ class Client:
         """A vector of slots as the bytes of a ciphertext."""
         api = _api()
         plain, found = api.Plaintext(), api.Ciphertext(self._context)
-        self._encoder.encode(np.asarray(values, dtype=float).tolist(), 2.0**self.parameters.scale_bits, plain)
+        self._encoder.encode(np.asarray(values, dtype=float).tolist(), 2.0**self.parameters.input_bits, plain)
         self._encryptor.encrypt_symmetric(plain, found)
         return to_bytes(found)
 
@@ -169,11 +169,19 @@ class Evaluator:
         return 2.0**self.parameters.scale_bits
 
     def encode_weights(self, values: np.ndarray, level: int, after_square: bool) -> Any:
-        """At the scale with which the rescaled product has the scale of fresh ciphertexts."""
-        before = self._scale()
-        if after_square:  # the square's own rescaling divided by the prime of the level above
-            before = before**2 / self._primes[level + 1]
-        return self._encode(values, level, self._scale() * self._primes[level] / before)
+        """At the scale with which the rescaled product has the scale of fresh ciphertexts.
+
+        Raises
+        ------
+        FewerError
+            When the primes leave too few bits for weights: they were chosen for another circuit.
+        """
+        before = 2.0**self.parameters.input_bits if level == self.parameters.levels else self._scale()
+        before = self._scale() ** 2 if after_square else before
+        scale = self._scale() * self._primes[level] / before
+        if scale < 2.0**10:
+            raise FewerError("these parameters were made for another circuit; compile the network again")
+        return self._encode(values, level, scale)
 
     def _encode(self, values: np.ndarray, level: int, scale: float) -> Any:
         plain = _api().Plaintext()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,13 +30,17 @@ class Limits:
     sessions
         Clients at once; the one that was quiet for longest makes room.
     waiting
-        Queries that wait while one is computed; more are sent away with 429.
+        Queries that are received or wait while one is computed; more are sent away with 429. Keys are received from one
+        client at a time.
+    answers
+        Of one session; then the client sends its keys again. What was answered is remembered for so long.
     """
 
     key_bytes: int = 1_500_000_000
     query_bytes: int = 64_000_000
     sessions: int = 2
     waiting: int = 8
+    answers: int = 100_000
 
 
 class Refused(Exception):
@@ -43,6 +49,10 @@ class Refused(Exception):
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
         self.status, self.sentence = status, sentence
+
+
+_ONCE = 64
+"""Characters of the random name of a query at most: the server remembers it."""
 
 
 @dataclass
@@ -70,6 +80,26 @@ class Service:
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._lock, self._one = threading.Lock(), threading.Lock()
         self._waiting = 0
+        self._receiving = {"keys": 0, "queries": 0}
+
+    @contextmanager
+    def receiving(self, what: str) -> Iterator[None]:
+        """While a request is taken into memory and answered, so that only so many are there at once.
+
+        Raises
+        ------
+        Refused
+            With 429, when there are enough.
+        """
+        with self._lock:
+            if self._receiving[what] > (0 if what == "keys" else self.limits.waiting):
+                raise Refused(429, f"too many {what} are waiting; try again in a few seconds")
+            self._receiving[what] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._receiving[what] -= 1
 
     def open(self, body: bytes) -> bytes:
         """Take the evaluation keys of a client; the answer names the session."""
@@ -79,7 +109,7 @@ class Service:
             header, blobs = unpack(body)
             if header.get("circuit") != self.public.circuit:
                 raise Refused(409, "the keys were made for another circuit; make new ones with: fewer private keys")
-            if len(blobs) != 2 or not header.get("key"):
+            if len(blobs) != 2 or not _is_name(header.get("key", ""), 1):
                 raise Refused(400, "a session takes a relinearisation key and rotation keys")
             evaluator = Evaluator(self.public.parameters, *blobs)
             runner = Runner(self.circuit, evaluator)
@@ -99,15 +129,19 @@ class Service:
         except FewerError as error:
             raise Refused(400, str(error)) from None
         with self._lock:
-            session = self._sessions.get(header.get("session", ""))
+            name = header.get("session", "")
+            session = self._sessions.get(name)
             if session is None:
                 raise Refused(404, "this session is not open (any more); send the evaluation keys again")
-            self._sessions.move_to_end(header["session"])
+            self._sessions.move_to_end(name)
             if header.get("key") != session.key:
                 raise Refused(409, "the query was encrypted with another key than the session's")
             once = header.get("once", "")
-            if len(once) < 16 or once in session.seen:
+            if not _is_name(once, 16) or once in session.seen:
                 raise Refused(409, "this query has been answered already; encrypt the image again")
+            if len(session.seen) >= self.limits.answers:
+                del self._sessions[name]
+                raise Refused(404, "this session has given all its answers; send the evaluation keys again")
             if self._waiting > self.limits.waiting:
                 raise Refused(429, "too many queries are waiting; try again in a few seconds")
             session.seen.add(once)
@@ -131,6 +165,11 @@ class Service:
             raise Refused(400, str(error)) from None
         except (RuntimeError, ValueError) as error:
             raise Refused(400, f"the circuit cannot be run with these keys ({error})") from None
+
+
+def _is_name(value: str, least: int) -> bool:
+    """Whether what a client calls something may be kept by the server."""
+    return least <= len(value) <= _ONCE
 
 
 def make_app(service: Service) -> Any:
@@ -169,14 +208,14 @@ def make_app(service: Service) -> Any:
         return Response(service.public.to_json(), media_type="application/json")
 
     async def sessions(request: Request) -> Any:
-        body = await body_of(request, service.limits.key_bytes)
-        return Response(await run_in_threadpool(service.open, body), media_type="application/octet-stream")
+        with service.receiving("keys"):
+            body = await body_of(request, service.limits.key_bytes)
+            return Response(await run_in_threadpool(service.open, body), media_type="application/octet-stream")
 
     async def queries(request: Request) -> Any:
-        if service._waiting > service.limits.waiting:  # before the body is taken into memory
-            raise Refused(429, "too many queries are waiting; try again in a few seconds")
-        body = await body_of(request, service.limits.query_bytes)
-        return Response(await run_in_threadpool(service.query, body), media_type="application/octet-stream")
+        with service.receiving("queries"):
+            body = await body_of(request, service.limits.query_bytes)
+            return Response(await run_in_threadpool(service.query, body), media_type="application/octet-stream")
 
     for function in (sessions, queries):  # names in annotations are looked up in the module otherwise
         function.__annotations__["request"] = Request

@@ -133,7 +133,8 @@ def sense_circuit(
             Curve(unit, tuple(options), {m: np.array(v, dtype=float) for m, v in cost.items()}, np.array(distortion))
         )
     squares = [i for i, s in enumerate(circuit.steps) if not isinstance(s, Linear)]
-    fixed = {"he": sum(base[i] for i in squares), "rotations": 0.0, "levels": float(len(squares))}
+    taken = sum(circuit.steps[i].levels for i in squares)
+    fixed = {"he": sum(base[i] for i in squares), "rotations": 0.0, "levels": float(taken)}
     return CurveSet(tuple(curves), fixed=fixed), made
 
 

@@ -12,21 +12,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from fewer.core.errors import FewerError
+from fewer.private.circuit import Circuit
+from fewer.private.execute import Runner
 from fewer.private.security import Parameters
 
-__all__ = ["Simulated", "Simulator"]
+__all__ = ["Simulated", "Simulator", "noise_of"]
 
 _DEVIATION = 3.2  # of the error distribution that SEAL uses
 
 
 @dataclass(frozen=True, eq=False)
 class Simulated:
-    """Slots, levels left, the standard deviation that noise has reached, and whether a rescaling is due."""
+    """Slots, levels left, the standard deviation that the noise of each slot has reached, and the scale."""
 
     slots: np.ndarray
     level: int
-    noise: float
-    raised: bool = False
+    noise: np.ndarray
+    scale: float
 
 
 class Simulator:
@@ -57,61 +59,68 @@ class Simulator:
         self.parameters = parameters
         self.counts: Counter[str] = Counter()
         self._rng = None if seed is None else np.random.default_rng(seed)
-        n, scale = parameters.degree, 2.0**parameters.scale_bits
+        n, self._scale = parameters.degree, 2.0**parameters.scale_bits
         # errors of coefficients spread over the slots with the root of the ring's degree
-        self._fresh = _DEVIATION * math.sqrt(n) * math.sqrt(4 * n / 3 + 1) / scale
-        self._round = math.sqrt(n / 12) * math.sqrt(2 * n / 3 + 1) / scale
-        self._switch = self._round + _DEVIATION * n / scale / 2**10
+        self._fresh = _DEVIATION * math.sqrt(n) * math.sqrt(4 * n / 3 + 1)
+        self._round = math.sqrt(n / 12) * math.sqrt(2 * n / 3 + 1)
+        self._encode = math.sqrt(n / 12)
+        self._switch = self._round + _DEVIATION * n * 2.0 ** (max(parameters.bits[:-1]) - parameters.bits[-1])
 
     def encrypt(self, values: np.ndarray) -> Simulated:
         """A fresh ciphertext."""
         slots = np.zeros(self.parameters.slots)
         slots[: len(values)] = values
-        return Simulated(slots, self.parameters.levels, self._fresh)
+        scale = 2.0**self.parameters.input_bits
+        return Simulated(slots, self.parameters.levels, np.full(len(slots), self._fresh / scale), scale)
 
     def decrypt(self, x: Simulated) -> np.ndarray:
         """Slots, with the modelled noise where a seed was given."""
         if self._rng is None:
             return x.slots
-        return x.slots + self._rng.normal(0, x.noise, x.slots.shape)
+        return x.slots + self._rng.normal(0, 1, x.slots.shape) * x.noise
 
-    def encode_weights(self, values: np.ndarray, level: int, after_square: bool) -> np.ndarray:
-        """The vector itself."""
-        return values
+    def encode_weights(self, values: np.ndarray, level: int, after_square: bool) -> tuple[np.ndarray, float]:
+        """The vector itself, and the scale that it is encoded at."""
+        before = 2.0**self.parameters.input_bits if level == self.parameters.levels else self._scale
+        before = self._scale**2 if after_square else before
+        return values, self._scale * 2.0 ** self.parameters.bits[level] / before
 
-    def multiply_plain(self, x: Simulated, weights: np.ndarray) -> Simulated:
+    def multiply_plain(self, x: Simulated, weights: tuple[np.ndarray, float]) -> Simulated:
         """Slot by slot."""
         self._count("multiply_plain", x)
-        return Simulated(x.slots * weights, x.level, x.noise * float(np.abs(weights).max()), True)
+        values, scale = weights
+        noise = np.hypot(x.noise * values, x.slots * (self._encode / scale))
+        return Simulated(x.slots * values, x.level, noise, x.scale * scale)
 
     def square(self, x: Simulated) -> Simulated:
         """Slot by slot, relinearised."""
         self._count("square", x)
-        noise = 2 * float(np.abs(x.slots).max()) * x.noise + self._switch
-        return Simulated(x.slots**2, x.level, noise, True)
+        noise = np.hypot(2 * x.slots * x.noise, self._switch / x.scale**2)
+        return Simulated(x.slots**2, x.level, noise, x.scale**2)
 
     def rescale(self, x: Simulated) -> Simulated:
         """One level down; an error when none is left."""
         self._count("rescale", x)
-        if x.level < 1 or not x.raised:
+        if x.level < 1 or x.scale < 2 * self._scale:
             raise FewerError("a ciphertext without levels was rescaled; the circuit is deeper than its parameters")
-        return Simulated(x.slots, x.level - 1, x.noise + self._round)
+        return Simulated(x.slots, x.level - 1, np.hypot(x.noise, self._round / self._scale), self._scale)
 
     def add(self, x: Simulated, y: Simulated) -> Simulated:
-        """Both of one level and scale."""
+        """Both of one level."""
         self._count("add", x)
-        if (x.level, x.raised) != (y.level, y.raised):
+        if x.level != y.level or not math.isclose(x.scale, y.scale):
             raise FewerError(f"ciphertexts of levels {x.level} and {y.level} cannot be added")
-        return Simulated(x.slots + y.slots, x.level, math.hypot(x.noise, y.noise), x.raised)
+        return Simulated(x.slots + y.slots, x.level, np.hypot(x.noise, y.noise), x.scale)
 
     def add_plain(self, x: Simulated, values: np.ndarray) -> Simulated:
         """A vector in the clear."""
-        return Simulated(x.slots + values, x.level, x.noise, x.raised)
+        return Simulated(x.slots + values, x.level, x.noise, x.scale)
 
     def rotate(self, x: Simulated, turn: int) -> Simulated:
         """Slots to the left."""
         self._count("rotate", x)
-        return Simulated(np.roll(x.slots, -turn), x.level, math.hypot(x.noise, self._switch), x.raised)
+        noise = np.hypot(np.roll(x.noise, -turn), self._switch / x.scale)
+        return Simulated(np.roll(x.slots, -turn), x.level, noise, x.scale)
 
     def level(self, x: Simulated) -> int:
         """Levels left."""
@@ -119,3 +128,27 @@ class Simulator:
 
     def _count(self, name: str, x: Simulated) -> None:
         self.counts[name] += 1
+
+
+def noise_of(circuit: Circuit, parameters: Parameters, image: np.ndarray) -> float:
+    """Modelled standard deviation of the noise of a circuit's results, the largest of them.
+
+    Parameters
+    ----------
+    circuit, parameters
+        Of :func:`~fewer.private.compile.compile_circuit`.
+    image
+        One input.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fewer.private.compile import compile_circuit
+    >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> made = compile_circuit(net, torch.randn(20, 1, 4, 4))
+    >>> 0 < noise_of(*made, np.ones((1, 4, 4))) < 0.02
+    True
+    """
+    backend = Simulator(parameters)
+    result = Runner(circuit, backend)([backend.encrypt(v) for v in circuit.pack(image)])
+    return float(result.noise[circuit.outputs].max())

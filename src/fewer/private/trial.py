@@ -184,7 +184,9 @@ def _look(
     """Decrypt after every step, and hold it against the slots in the clear and against the model of the noise."""
     model = Simulator(parameters)
     noises: list[float] = []
-    Runner(circuit, model)([model.encrypt(v) for v in slots], lambda _, x: noises.append(max(c.noise for c in x)))
+    Runner(circuit, model)(
+        [model.encrypt(v) for v in slots], lambda _, x: noises.append(max(float(c.noise.max()) for c in x))
+    )
     found: list[Depth] = []
     x = slots[None]
 

@@ -17,10 +17,23 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fewer.core.errors import FewerError
 from fewer.core.reading import parse_json
 from fewer.core.version import __version__
-from fewer.reports.figure import COLOUR, MARKERS, SERIES, Key, Plot, name_axes, panel, plot
+from fewer.reports.figure import COLOUR, MARKERS, SERIES, TEXT, Key, Plot, name_axes, panel, plot, shorten
 from fewer.reports.values import Text
 
-__all__ = ["Chart", "Page", "Picture", "Section", "Series", "Table", "Tile", "is_page", "png_text"]
+__all__ = [
+    "Chart",
+    "Dots",
+    "Page",
+    "Picture",
+    "Section",
+    "Series",
+    "Strip",
+    "Table",
+    "Tile",
+    "is_page",
+    "lanes",
+    "png_text",
+]
 
 
 class _Part(BaseModel):
@@ -62,6 +75,24 @@ class Chart(_Part):
     mark: float | None = None
 
 
+class Dots(_Part):
+    """One row of a strip plot: the value of each case. ``missing`` has no value of its own and counts as ``value``."""
+
+    label: Text
+    names: list[Text]
+    values: list[float]
+    missing: list[bool]
+
+
+class Strip(_Part):
+    """A strip plot from 0 to 1: a dot for each case, a row for each group, and the mean of a row as a line."""
+
+    title: Text
+    x: Text
+    missing: Text
+    rows: list[Dots]
+
+
 class Picture(_Part):
     """A picture as PNG bytes in base64, and what it shows."""
 
@@ -76,6 +107,7 @@ class Section(_Part):
     title: Text
     words: list[Text] = []
     tables: list[Table] = []
+    strips: list[Strip] = []
     charts: list[Chart] = []
     pictures: list[Picture] = []
     facts: dict[Text, dict[Text, Text | int | float | bool | None]] = {}
@@ -112,7 +144,10 @@ class Page(_Part):
         from fewer.reports.templating import template_environment
 
         charts = {
-            section.name: [draw_chart(chart, f"{section.name}-{i}") for i, chart in enumerate(section.charts)]
+            section.name: [
+                *(draw_strip(strip, f"{section.name}-s{i}") for i, strip in enumerate(section.strips)),
+                *(draw_chart(chart, f"{section.name}-{i}") for i, chart in enumerate(section.charts)),
+            ]
             for section in self.sections
         }
         return (
@@ -204,3 +239,75 @@ def draw_chart(chart: Chart, name: str) -> Plot:
 def _ends(series: Sequence[Series]) -> str:
     told = [f"{one.label} from {one.y[0]:.3g} to {one.y[-1]:.3g}" for one in series if one.y]
     return "; ".join(told) or "no point"
+
+
+_DOT, _LANES = 8.0, 3
+"""Pixels of a dot, and how many lie above and below the middle of a row where cases would cover each other."""
+_TIPS = 300
+"""Up to so many dots say the name of their case under the pointer."""
+
+
+def draw_strip(strip: Strip, name: str) -> Plot:
+    """Draw a strip plot in both widths."""
+    pitch, head, foot = 72, 4, 46
+    is_told = sum(len(row.values) for row in strip.rows) <= _TIPS
+
+    def draw(figure: Figure, is_narrow: bool) -> dict[str, str]:
+        axes = panel(figure, 12, head, 12, foot)
+        wide = axes.get_window_extent().width
+        axes.set(xlim=(0, 1), ylim=(len(strip.rows) * pitch, 0))
+        axes.set_yticks([])
+        axes.grid(True, axis="x", color=COLOUR["grid"], linewidth=0.8)
+        tips = {}
+        for index, row in enumerate(strip.rows):
+            middle = index * pitch + 46
+            label = shorten(row.label, int(wide / 7.6))
+            axes.text(0, index * pitch + 14, label, color=COLOUR["ink"], fontsize=TEXT, va="baseline")
+            for place, (x, lane) in enumerate(zip(row.values, lanes(row.values, _DOT / wide), strict=True)):
+                gid, is_missing = f"tip-{index}-{place}", row.missing[place]
+                if is_told:
+                    told = strip.missing if is_missing else f"{x:.3f}"
+                    tips[gid] = f"{row.names[place]}: {told}"
+                colour = COLOUR["bad" if is_missing else "ours"]
+                y, marker = middle + lane * _DOT * 0.8, "X" if is_missing else "o"
+                look = {"marker": marker, "markersize": _DOT - 1, "alpha": 0.75, "markeredgewidth": 0}
+                axes.plot([x], [y], linestyle="none", color=colour, clip_on=False, gid=gid, **look)
+            if row.values:
+                mean = float(np.mean(row.values))
+                axes.plot([mean, mean], [middle - 20, middle + 20], color=COLOUR["ink"], linewidth=2, clip_on=False)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        name_axes(axes, strip.x)
+        return tips
+
+    means = "; ".join(
+        f"{row.label} {np.mean(row.values):.3f} over {len(row.values)}" for row in strip.rows if row.values
+    )
+    keys = [
+        Key("one case", "ours", "o"),
+        Key(f"one case, {strip.missing}", "bad", "X"),
+        Key("mean", "ink", line="solid"),
+    ]
+    if not any(any(row.missing) for row in strip.rows):
+        del keys[1]
+    height = head + foot + pitch * len(strip.rows)
+    alt = f"Strip plot of {strip.x}, a dot for each case; means: {means or 'none'}."
+    return plot(name, strip.title, alt, draw, wide=(640, height), narrow=(350, height), legend=keys)
+
+
+def lanes(values: Sequence[float], width: float) -> list[int]:
+    """Lanes around the middle of a row, so that dots of this width do not cover each other while lanes last.
+
+    Examples
+    --------
+    >>> lanes([0.5, 0.5, 0.9, 0.5], 0.1)
+    [0, 1, 0, -1]
+    """
+    order = [0, *(side * lane for lane in range(1, _LANES + 1) for side in (1, -1))]
+    last: dict[int, float] = {}
+    found = [0] * len(values)
+    for place in np.argsort(values, kind="stable").tolist():
+        x = values[place]
+        free = [lane for lane in order if x - last.get(lane, -1e9) >= width]
+        found[place] = free[0] if free else min(order, key=lambda lane: last[lane])
+        last[found[place]] = x
+    return found

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.kernels.copies import set_evaluating
 from fewer.runtimes.session import Session
 from fewer.runtimes.structure import rebuild
 
@@ -97,7 +98,9 @@ class RuntimeModule(nn.Module):
             warnings.warn(
                 f"the file for {self.session.runtime} takes inputs of {wanted}; {got} are run in torch", stacklevel=3
             )
-            self._torch = [self._fallback().eval()]  # in a list: no submodule, whose weights would be counted twice
+            self._torch = [
+                set_evaluating(self._fallback())
+            ]  # in a list: no submodule, whose weights would be counted twice
         with torch.inference_mode():
             return self._torch[0](*inputs)
 

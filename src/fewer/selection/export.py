@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from PIL import Image
-
 from fewer.core.errors import FewerError, near_match
 from fewer.core.files import atomic_write_text, explain_os_error, flush_file
-from fewer.core.reading import check_ordinary
+from fewer.data.decode import open_image
 from fewer.selection.cvat import write_cvat
 from fewer.selection.plan import Asked
 
@@ -31,8 +29,7 @@ DESCRIPTION = "images that fewer select chose for annotation, the most useful fi
 def can_open(path: Path) -> bool:
     """Whether a file is there and begins as an image does."""
     try:
-        check_ordinary(path)
-        with Image.open(path):
+        with open_image(path):
             return True
     except Exception:  # a broken file can make a decoder raise anything
         return False
@@ -115,7 +112,7 @@ def _sizes(queue: Sequence[Asked], root: Path) -> list[tuple[str, int, int]]:
     """Name, width and height of every image, as the file holds it."""
     found = []
     for asked in queue:
-        with Image.open(root / asked.name) as image:
+        with open_image(root / asked.name) as image:
             found.append((asked.name, *image.size))
     return found
 

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlparse
 from fewer.core.errors import FewerError
 from fewer.core.files import explain_os_error, files_below, real_path
 from fewer.core.reading import check_ordinary, map_array, parse_json, read_bytes, read_member, refusing
+from fewer.data.decode import open_image
 from fewer.data.images import SUFFIXES
 from fewer.selection.cvat import read_cvat
 
@@ -341,24 +342,20 @@ def _masks(folder: Path, root: Path, names: Sequence[str]) -> Iterable[tuple[str
 
 
 def _mask_size(path: Path) -> tuple[int, int]:
-    from PIL import Image
-
     check_ordinary(path)
     try:
         if path.suffix.lower() == ".npy":
             shape = map_array(path).shape
             return int(shape[-1]), int(shape[-2])
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return image.size
     except (OSError, ValueError, IndexError) as error:
         raise FewerError(f"the mask {path} cannot be read: {error}") from None
 
 
 def _same_size(image: Path, size: tuple[int, int], who: str) -> None:
-    from PIL import Image
-
     try:
-        with Image.open(image) as opened:
+        with open_image(image) as opened:
             wanted = opened.size
             turned = opened.getexif().get(0x0112, 1) >= 5  # shown on its side
     except OSError:

@@ -91,7 +91,8 @@ def compress(
     progress = own.get("progress") or usual_progress()
     budgets = model_budgets(budget)
     chosen = (settings or Settings()).changed(named).for_metrics(b.metric for b in budgets)
-    request = Request(model, images, budgets, chosen, own.get("forward"), quality, own.get("distance"), command)
+    kept = out is not None
+    request = Request(model, images, budgets, chosen, own.get("forward"), quality, own.get("distance"), command, kept)
     with ExitStack() as stack:
         run = stack.enter_context(RunFolder.create(out, overwrite=overwrite, resume=resume)) if out else None
         config = request.config()

@@ -60,7 +60,7 @@ def private_compile(
     --------
     >>> from fewer.verbs.private import private_compile
     >>> private_compile("fewer/mnist-cnn", "digits/", "circuit/")["levels"]  # doctest: +SKIP
-    7
+    4
     """
     import torch
 
@@ -92,18 +92,16 @@ def _compiled(
 
     from fewer.core.progress import SILENT
     from fewer.private.adapt import adapt
-    from fewer.private.compile import approximate_activations, levels_of, pack_layers
+    from fewer.private.compile import approximate_activations, pack_within
     from fewer.private.network import read_network, run_chain
-    from fewer.private.security import parameters_for
 
     layers = read_network(loaded.model, x[:1])
     chain, names = approximate_activations(layers, x, degree)
     if steps:
         chain = adapt(loaded.model, chain, x, steps=steps, seed=seed, progress=progress or SILENT)
     if budget is None:
-        depths = [(name, levels_of(chain[: i + 1])) for i, name in enumerate(names)]
-        parameters = parameters_for(levels_of(chain), layers=depths)
-        circuit, more = pack_layers(chain, names, tuple(x.shape[1:]), parameters.slots), {}
+        circuit, parameters = pack_within(chain, names, x)
+        more: dict[str, Any] = {}
         said = run_chain(chain, x.double()).argmax(1).numpy()
     else:
         circuit, parameters, more = _cheaper(loaded.model, chain, names, x, budget, steps, seed, progress or SILENT)

@@ -476,6 +476,7 @@ def _write(folder: RunFolder, work: OpenRun, report: RunReport, fit: Fit) -> Non
         meta,
         preprocess=work.prepared.loaded.preprocess,
         provenance=recipe.provenance,
+        aside=recipe.aside,
     )
     report.model.artefact_bytes = float(saved.size)
     for entry in report.verdict.budgets:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -43,3 +44,14 @@ def test_a_pool_needs_no_masks_and_hidden_files_are_no_pictures(disc_data, tmp_p
     files = find_pictures(tmp_path)
     assert [path.name for path in files] == ["a.png"]
     assert [case.name for case in image_pool(files).unlabelled] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "names", [["CT"], None, {}, {"1": "CT"}, {"-1": "CT"}, {"0": "CT", "00": "PET"}, {"a": "CT"}, "CT"]
+)
+def test_channels_that_are_not_numbered_from_0_are_told(tmp_path, names) -> None:
+    (tmp_path / "imagesTr").mkdir()
+    facts = {"channel_names": names, "labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps(facts))
+    with pytest.raises(FewerError, match="must name every channel by its number from 0"):
+        open_data(tmp_path)

@@ -11,7 +11,7 @@ import numpy as np
 from fewer.core.budget import Budget, format_amount, parse_budgets
 from fewer.core.couple import Fold, fold_arrays, share_of
 from fewer.core.curve import CurveSet
-from fewer.core.errors import FewerError
+from fewer.core.errors import FewerError, UnmetError
 from fewer.core.plan import Allocation
 
 __all__ = ["Problem", "unreachable"]
@@ -147,7 +147,7 @@ class Problem:
         return np.array([self.spent(c.argmin(axis=1))[m] for m, c in enumerate(self.cost)])
 
 
-def unreachable(budget: Budget, dense: float, least: float, why: str = "") -> FewerError:
+def unreachable(budget: Budget, dense: float, least: float, why: str = "") -> UnmetError:
     """The sentence for a budget that cannot be met, with the least that can, in the budget's own terms.
 
     Examples
@@ -158,7 +158,8 @@ def unreachable(budget: Budget, dense: float, least: float, why: str = "") -> Fe
     share = f"{_percent_up(least / dense)} % of dense" if dense > 0 else "the dense model costs nothing"
     amount = format_amount(budget.metric, least)
     shown = f"{share} ({amount})" if budget.relative else f"{amount} ({share})"
-    return FewerError(f"{budget} cannot be met{why}: the smallest reachable {budget.metric} is {shown}")
+    sentence = f"{budget} cannot be met{why}: the smallest reachable {budget.metric} is {shown}"
+    return UnmetError(sentence, least / dense if dense > 0 else None)
 
 
 def _percent_up(share: float) -> str:

@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from fewer.reports.compression.data import RunReport, UnitCurve, UnitResult
+from fewer.reports.compression.layer_look import Look
 from fewer.reports.compression.layers import blocks, roles
 from fewer.reports.compression.plots import DISTORTION_AXIS, Bar, bars
 from fewer.reports.figure import COLOUR, SERIES, SMALL, TEXT, Key, Plot, log_axis, name_axes, panel, plot, shorten
@@ -27,34 +28,39 @@ FEW_UNITS = 12
 
 
 def allocation(report: RunReport) -> Plot | None:
-    """Kept weights of each layer: named bars for a few layers, otherwise a strip in forward order, coloured by role."""
+    """What is left of each layer: named bars for a few layers, otherwise a strip in forward order.
+
+    The colour is the precision where there are several, else the role of the layer.
+    """
     units = report.units
     if not units:
         return None
-    strip = _Strip(units)
-    low, high = min(units, key=lambda unit: unit.kept), max(units, key=lambda unit: unit.kept)
-    title = "Weights kept in each layer"
+    look = Look.of(units)
+    shown = list(zip(units, look.values, look.texts, strict=True))
+    (low, _, least), (high, _, most) = min(shown, key=lambda one: one[1]), max(shown, key=lambda one: one[1])
     alt = (
-        f"Bar chart of kept weights for {len(units)} layers in forward order, {percent(strip.average)} on average; "
-        f"least {percent(low.kept)} in {shorten(low.name, 60)}, most {percent(high.kept)} in {shorten(high.name, 60)}."
+        f"Bar chart of {look.what} for {len(units)} layers in forward order, {look.average_text} on average; "
+        f"least {least} in {shorten(low.name, 60)}, most {most} in {shorten(high.name, 60)}."
     )
     if len(units) <= FEW_UNITS:
-        rows = [Bar(unit.name, unit.kept, percent(unit.kept), "c1") for unit in units]
-        return bars("allocation", title, alt, rows, "kept weights of the layer (%)", top=1.0, width=640)
+        rows = [
+            Bar(unit.name, value, text, look.colours[group] if look.by_precision else "c1")
+            for (unit, value, text), group in zip(shown, look.groups, strict=True)
+        ]
+        keys = look.keys() if look.by_precision else ()
+        return bars("allocation", look.title, alt, rows, look.axis, top=1.0, width=640, legend=keys)
+    strip = _Strip(units, look)
     wide, narrow = strip.size(1000, 270), strip.size(350, 250)
-    return plot("allocation", title, alt, strip.draw, wide=wide, narrow=narrow, legend=strip.legend())
+    return plot("allocation", look.title, alt, strip.draw, wide=wide, narrow=narrow, legend=strip.legend())
 
 
 class _Strip:
     """Many layers as thin bars in forward order: in one row, or in a row per role where one would be too narrow."""
 
-    def __init__(self, units: Sequence[UnitResult]) -> None:
-        self.units = units
-        total = sum(unit.weights for unit in units)
-        self.average = sum(unit.kept_weights for unit in units) / total if total else 1.0
+    def __init__(self, units: Sequence[UnitResult], look: Look) -> None:
+        self.units, self.look = units, look
         self.role_of = roles(units)
         self.order = list(dict.fromkeys(self.role_of))
-        self.colours = {role: SERIES[index % len(SERIES)] for index, role in enumerate(self.order)}
         self.pattern, self.runs = blocks([unit.name for unit in units])
 
     def in_rows(self, width: float) -> bool:
@@ -66,9 +72,8 @@ class _Strip:
         return width, 28 + 46 + STRIP * len(self.order) - 16 if self.in_rows(width) else height
 
     def legend(self) -> list[Key]:
-        """The roles, where there are several, and the average."""
-        keys = [Key(shorten(role, 40), self.colours[role], line="area") for role in self.order]
-        return [*(keys if len(keys) > 1 else []), Key(f"whole model: {percent(self.average)}", "ink", line="dashed")]
+        """What the colours mean, where there are several, and the average."""
+        return [*self.look.keys(), Key(f"whole model: {self.look.average_text}", "ink", line="dashed")]
 
     def draw(self, figure: Figure, is_narrow: bool) -> dict[str, str]:
         """Draw the rows; the wide figure has a tip for each layer."""
@@ -86,10 +91,10 @@ class _Strip:
             if role:
                 self._name_row(axes, row == len(rows) - 1, ticks)
             else:
-                axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
+                axes.set_yticks([0, 0.25, 0.5, 0.75, 1], list(self.look.ticks))
                 _name_layers(axes, axes.get_window_extent().width / slots, self.pattern, self.runs, ticks)
             if row == 0:
-                name_axes(axes, axes.get_xlabel(), "kept weights (% of the layer)")
+                name_axes(axes, axes.get_xlabel(), self.look.axis)
         return tips
 
     def _draw_row(self, axes: Axes, members: list[int], slots: int, *, has_tips: bool) -> dict[str, str]:
@@ -98,8 +103,8 @@ class _Strip:
         tips = {}
         axes.add_patch(Rectangle((0, 0), len(members), 1, facecolor=COLOUR["grid"], alpha=0.4))
         for place, index in enumerate(members):
-            unit, colour = self.units[index], self.colours[self.role_of[index]]
-            axes.add_patch(Rectangle((place + gap / 2, 0), 1 - gap, unit.kept, facecolor=COLOUR[colour]))
+            unit, colour = self.units[index], self.look.colours[self.look.groups[index]]
+            axes.add_patch(Rectangle((place + gap / 2, 0), 1 - gap, self.look.values[index], facecolor=COLOUR[colour]))
             if has_tips:
                 # an unseen rectangle of full height, so that even an empty layer answers to the pointer
                 gid = f"tip-{index}"
@@ -107,12 +112,12 @@ class _Strip:
                 axes.add_patch(Rectangle((place, 0), 1, 1, facecolor=COLOUR["card"], alpha=0, gid=gid))
         axes.set(xlim=(0, slots), ylim=(0, 1))
         axes.grid(False)
-        axes.plot([0, len(members)], [self.average] * 2, color=COLOUR["ink"], linewidth=1.3, linestyle=(0, (4, 3)))
+        axes.plot([0, len(members)], [self.look.average] * 2, color=COLOUR["ink"], linewidth=1.3, linestyle=(0, (4, 3)))
         return tips
 
     def _name_row(self, axes: Axes, is_last: bool, ticks: int) -> None:
         """Ticks of one row of several; only the last one has numbers below it."""
-        axes.set_yticks([0, 1], ["0%", "100%"])
+        axes.set_yticks([0, 1], [self.look.ticks[0], self.look.ticks[-1]])
         axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True))
         axes.tick_params(labelbottom=is_last)
         if is_last:
@@ -174,7 +179,7 @@ class _Panels:
         self.members: dict[str, list[UnitCurve]] = {}
         for curve in report.curves:
             self.members.setdefault(by_name.get(curve.unit, "layers"), []).append(curve)
-        # same colours as in the allocation
+        # same colours as in the figure of the layers, where that one is coloured by role
         all_roles = list(dict.fromkeys([*by_name.values(), *self.members]))
         self.colours = {role: SERIES[index % len(SERIES)] for index, role in enumerate(all_roles)}
         self.values = [value for curve in report.curves for value in curve.distortion]

@@ -44,7 +44,15 @@ class Bar:
 
 
 def bars(
-    name: str, title: str, alt: str, rows: Sequence[Bar], axis: str, *, top: float | None = None, width: float = 460
+    name: str,
+    title: str,
+    alt: str,
+    rows: Sequence[Bar],
+    axis: str,
+    *,
+    top: float | None = None,
+    width: float = 460,
+    legend: Sequence[Key] = (),
 ) -> Plot:
     """Draw horizontal bars from zero, each label on its own line above its bar so that long labels fit."""
     pitch, head, foot = 42, 4, 26
@@ -83,7 +91,7 @@ def bars(
         return tips
 
     height = head + foot + pitch * len(rows)
-    return plot(name, title, alt, draw, wide=(width, height), narrow=(350, height))
+    return plot(name, title, alt, draw, wide=(width, height), narrow=(350, height), legend=legend)
 
 
 def baselines(report: RunReport) -> Plot | None:

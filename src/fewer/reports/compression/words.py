@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from fewer.reports.compression.data import (
@@ -15,6 +16,7 @@ from fewer.reports.compression.data import (
     Runtimes,
     Search,
     Sensing,
+    UnitResult,
 )
 from fewer.reports.numbers import count, data_size, duration, measure, percent, quantity, significant, times
 
@@ -303,18 +305,28 @@ def part(value: float, whole: float, unit: str) -> str:
 
 
 def layers_sentence(report: RunReport) -> str:
-    """Say how many layers were cut, how many stayed dense, and between which shares."""
+    """Say how many layers were cut, how many stayed dense, between which shares, and in which precisions they are."""
     units = report.units
     cut = [unit for unit in units if unit.kept < 1]
     layers = f"{len(units)} layers" if len(units) != 1 else "1 layer"
+    rounded = _precisions(units)
     if not cut:
-        return f"None of the {layers} lost weights."
+        return f"None of the {layers} lost weights.{rounded}"
     low, high = min(unit.kept for unit in cut), max(unit.kept for unit in cut)
     span = (
         f"keep {percent(low)}" if low == high else f"keep between {percent(low)} and {percent(high)} of their weights"
     )
     dense = f" {len(units) - len(cut)} stayed dense." if len(cut) < len(units) else ""
-    return f"{len(cut)} of {layers} were cut; they {span}.{dense}"
+    return f"{len(cut)} of {layers} were cut; they {span}.{dense}{rounded}"
+
+
+def _precisions(units: Sequence[UnitResult]) -> str:
+    """How many layers are in which precision; nothing where no layer was rounded."""
+    found = Counter(unit.precision for unit in units)
+    if set(found) <= {"fp32"}:
+        return ""
+    told = [f"{count} in {name}" for name, count in found.most_common()]
+    return f" Precisions: {', '.join(told)}."
 
 
 def moment(created: str) -> str:

@@ -17,6 +17,7 @@ from fewer.reports.page import Chart, Page, Picture, Section, Series, Table, Til
 from fewer.tasks.segment.evaluation import POLICY, Evaluation
 from fewer.tasks.segment.inference import predict_mask
 from fewer.tasks.segment.overlay import overlay
+from fewer.tasks.segment.pages import case_strips
 from fewer.tasks.segment.reading import read_case
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def adapt_page(run: AdaptedRun, problem: Problem, judged: SegmentData | None, co
         )
         tiles.append(Tile(name="Spurious", value=str(total.spurious), note="structures"))
         head, rows = run.evaluation.rows()
-        sections.append(Section(name="scores", title="Scores", tables=[Table(head=head, rows=rows)], words=[POLICY]))
+        tables, strips = [Table(head=head, rows=rows)], case_strips(run.evaluation)
+        sections.append(Section(name="scores", title="Scores", tables=tables, words=[POLICY], strips=strips))
     sections.append(_pictures(run, problem, judged))
     sections.append(_curves(run))
     if run.adapted.checks:

@@ -179,10 +179,12 @@ def mask_values(path: Path) -> list[int]:
     FewerError
         When the mask has several different channels, fractions, or so many values that it is a picture.
     """
-    array = read_picture(path, mask=True).array
-    if len(array) > 1 and not all((plane == array[0]).all() for plane in array[1 : 3 if len(array) == 4 else None]):
-        raise FewerError(f"the mask {path} has {len(array)} channels; save it with one channel of class numbers")
-    values = np.unique(array[0])
+    picture = read_picture(path, mask=True)
+    if picture.numbers is None:
+        raise FewerError(
+            f"the mask {path} has {len(picture.array)} channels; save it with one channel of class numbers"
+        )
+    values = np.unique(picture.numbers)
     if not np.isfinite(values).all() or (values != np.round(values)).any() or values.min() < 0:
         raise FewerError(f"the mask {path} holds values that are no class numbers; they must be whole and from 0 up")
     if len(values) > MOST_VALUES:
@@ -293,6 +295,14 @@ def _by_name(files: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
+def _channel_names(told: Any, file: Path) -> tuple[str, ...]:
+    """Names of the channels, in the order of their numbers, of which none is missing."""
+    numbers = sorted(map(str, told), key=lambda key: (len(key), key)) if isinstance(told, dict) else []
+    if not numbers or numbers != [str(index) for index in range(len(numbers))]:
+        raise FewerError(f'{file} must name every channel by its number from 0, for example {{"0": "CT", "1": "PET"}}')
+    return tuple(str(told[key]) for key in numbers)
+
+
 def _open_nnunet(root: Path) -> SegmentData:
     file = root / "dataset.json"
     facts = _json(file)
@@ -301,7 +311,7 @@ def _open_nnunet(root: Path) -> SegmentData:
             hint = "; it is of nnU-Net version 1" if "modality" in facts else ""
             raise FewerError(f"{file} lacks the key {key!r}{hint}, see: fewer doctor {root}")
     suffix = str(facts["file_ending"]).lower()
-    channels = tuple(str(facts["channel_names"][key]) for key in sorted(facts["channel_names"], key=int))
+    channels = _channel_names(facts["channel_names"], file)
     declared = _classes(facts["labels"], file)
     for name in ("imagesTr", "labelsTr"):
         if not (root / name).is_dir():

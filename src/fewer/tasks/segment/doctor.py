@@ -232,21 +232,26 @@ def _look_at_mask(look: Look, path: Path, image: Picture, voxels: Counter[int]) 
     if (mask.affine is None) != (image.affine is None) and mask.space == image.space:
         look.add("place", "only one of image and mask says where it lies in space; their voxels are taken one to one")
     _compare(look, mask, image)
-    if len(mask.array) > 1 and not all((plane == mask.array[0]).all() for plane in mask.array[1:3]):
+    if mask.numbers is None:
         look.add("mask-values", f"the mask has {len(mask.array)} different channels", "the case is left out")
         return
-    values, counts = np.unique(mask.array[0], return_counts=True)
+    values, counts = np.unique(mask.numbers, return_counts=True)
     if len(values) > MOST_VALUES or not np.isfinite(values).all() or (values != np.round(values)).any():
         what = f"{len(values)} different values" if len(values) > MOST_VALUES else "values with a fraction"
         look.add(
             "mask-values", f"the mask holds {what}; it is a picture, or was saved with loss", "the case is left out"
         )
         return
-    if values[0] < 0:
-        look.add("mask-values", f"the mask holds the negative value {values[0]:g}", "the case is left out")
+    if values[0] < 0 or values[-1] >= 2**31:
+        what = (
+            f"the negative value {values[0]:g}"
+            if values[0] < 0
+            else f"the value {float(values[-1]):g}, no class number"
+        )
+        look.add("mask-values", f"the mask holds {what}", "the case is left out")
         return
     look.values = [int(value) for value in values]
-    look.mask_hash = hashlib.sha256(np.ascontiguousarray(mask.array[0]).astype(np.int32).tobytes()).hexdigest()
+    look.mask_hash = hashlib.sha256(np.ascontiguousarray(mask.numbers).astype(np.int32).tobytes()).hexdigest()
     for value, count in zip(look.values, counts, strict=True):
         voxels[value] += int(count)
     if look.values == [0]:

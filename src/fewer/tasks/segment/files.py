@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import logging
 import math
 import os
 import secrets
@@ -15,7 +17,7 @@ from fewer.core.errors import FewerError
 from fewer.core.files import explain_os_error, flush_file
 from fewer.core.memory import free_memory
 from fewer.core.reading import check_ordinary, read_json
-from fewer.data.decode import upright, without_alpha
+from fewer.data.decode import open_image, upright, without_alpha
 from fewer.tasks.segment.geometry import place_of
 from fewer.tasks.segment.picture import Picture
 
@@ -98,10 +100,10 @@ def read_picture(path: str | Path, *, mask: bool = False) -> Picture:
 
 
 def _read_pillow(path: Path, mask: bool) -> Picture:
-    from PIL import Image, ImageSequence
+    from PIL import ImageSequence
 
-    with Image.open(path) as file:
-        several = suffix_of(path) in TIFF  # elsewhere, further pictures are previews or an animation
+    several = suffix_of(path) in TIFF  # elsewhere, further pictures are previews or an animation
+    with open_image(path, pages=several) as file:
         pages = [_page(page, mask) for page in (ImageSequence.Iterator(file) if several else [file])]
     if len({page.shape for page in pages}) > 1:
         raise FewerError(f"{path} holds pages of different sizes; save each as a file of its own")
@@ -149,6 +151,8 @@ def _nibabel() -> Any:
         import nibabel
     except ImportError as error:
         raise FewerError("NIfTI files need nibabel: pip install 'fewer[medical]'") from error
+    # it tells what it mends in a header in lines without the name of the file; what matters is told by us
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
     return nibabel
 
 
@@ -171,14 +175,36 @@ def _read_nifti(path: Path) -> Picture:
     scaled = file.dataobj.slope not in (1, None) or file.dataobj.inter not in (0, None)
     _check_volume(path, file)
     array = _channels_last(np.asarray(file.dataobj), path)
+    if suffix_of(path) == ".nii.gz":
+        _check_archive(path)
     if scaled:
         array = array.astype(np.float32)
     space = (*array.shape[:-1], 1, 1, 1)[:3]
+    _as_written(file, path)
     spacing, affine, doubt = place_of(file.header, space, str(path))
     axes = array.ndim - 1
     if axes == 3 and space[2] == 1:
         array, axes = array[:, :, 0], 2
     return Picture(np.moveaxis(array, -1, 0), spacing[:axes], affine, True, doubt)
+
+
+def _as_written(file: Any, path: Path) -> None:
+    """Put back a spacing of 0, which nibabel turns into one of 1 mm, where the spacing is all that is told of space."""
+    header = file.header
+    if not (int(header["sform_code"]) or int(header["qform_code"])):
+        with _nibabel().openers.ImageOpener(path) as raw:
+            header["pixdim"][1:4] = type(header).from_fileobj(raw, check=False)["pixdim"][1:4]
+
+
+def _check_archive(path: Path) -> None:
+    """Read an archive to its end, where its checksum is: nibabel stops at the last voxel, and never sees that."""
+    with gzip.open(path) as archive:
+        try:
+            while archive.read(2**22):
+                pass
+        except gzip.BadGzipFile as error:
+            if "Not a gzipped file" not in str(error) or not archive.tell():  # padding behind the archive is harmless
+                raise
 
 
 def _channels_last(array: np.ndarray, path: Path) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fewer.core.stamp import environment
 from fewer.reports.numbers import duration
-from fewer.reports.page import Chart, Page, Picture, Section, Series, Table, Tile, png_text
+from fewer.reports.page import Chart, Dots, Page, Picture, Section, Series, Strip, Table, Tile, png_text
 from fewer.tasks.segment.dataset import SegmentData
 from fewer.tasks.segment.evaluation import POLICY, Evaluation
 from fewer.tasks.segment.inference import predict_mask
@@ -19,12 +19,14 @@ from fewer.tasks.segment.reading import read_case
 if TYPE_CHECKING:
     from fewer.tasks.segment.trained import TrainedRun, TrainingPlan
 
-__all__ = ["evaluation_page", "examples", "training_page"]
+__all__ = ["case_strips", "evaluation_page", "examples", "training_page"]
 
 SHOWN = 8
 """Cases in the gallery."""
 LISTED = 20
 """Rows of the table of what went wrong."""
+ROWS = 12
+"""Structures in the strip plot."""
 
 
 def training_page(plan: TrainingPlan, run: TrainedRun, command: str) -> Page:
@@ -143,9 +145,36 @@ def _scores(result: Evaluation) -> list[Section]:
         shown = ["-" if value is None else f"{value:.3f}" for value in numbers]
         worst.append([score.case, score.structure, score.status, *shown])
     names = ["case", "structure", "status", "Dice", f"HD95 ({result.unit})", f"ASSD ({result.unit})"]
-    tables = [Table(head=head, rows=rows), Table(title="The worst first", head=names, rows=worst)]
     told = [result.about_missing] if result.about_missing else []
-    return [Section(name="scores", title="Scores", tables=tables if worst else tables[:1], words=told)]
+    tables, strips = [Table(head=head, rows=rows)], case_strips(result)
+    sections = [Section(name="scores", title="Scores", tables=tables, words=told, strips=strips)]
+    if worst:
+        sections.append(Section(name="worst", title="The worst first", tables=[Table(head=names, rows=worst)]))
+    return sections
+
+
+def case_strips(result: Evaluation) -> list[Strip]:
+    """Dice of each case as a dot, a row for each structure; a structure in neither mask has none.
+
+    Means hide what a strip shows: one network that is fair everywhere, and one that is good but misses a case in ten,
+    have the same.
+    """
+    rows = []
+    for summary in result.structures:
+        scores = [s for s in result.scores if s.structure == summary.structure and s.status != "absent"]
+        rows.append(
+            Dots(
+                label=f"{summary.structure} ({len(scores)} cases)"
+                if len(scores) != 1
+                else f"{summary.structure} (1 case)",
+                names=[score.case for score in scores],
+                values=[score.dice or 0.0 for score in scores],
+                missing=[score.status != "found" for score in scores],
+            )
+        )
+    rows = [row for row in rows if row.values][:ROWS]
+    title = "Dice of every case" + (f", the first {ROWS} structures" if len(result.structures) > ROWS else "")
+    return [Strip(title=title, x="Dice", missing="missed or spurious: counts as 0", rows=rows)] if rows else []
 
 
 def _curves(run: TrainedRun) -> Section:

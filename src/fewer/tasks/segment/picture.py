@@ -37,3 +37,21 @@ class Picture:
     def space(self) -> tuple[int, ...]:
         """Voxels along each axis."""
         return self.array.shape[1:]
+
+    @property
+    def numbers(self) -> np.ndarray | None:
+        """The class numbers of a mask, shape ``space``; None where its channels differ, and so are no mask.
+
+        A mask that was saved in grey or in colours has the same number in each; transparency says nothing about it.
+
+        Examples
+        --------
+        >>> Picture(np.array([[[3]], [[3]], [[3]], [[255]]]), (1.0, 1.0)).numbers
+        array([[3]])
+        >>> Picture(np.array([[[3]], [[4]]]), (1.0, 1.0), np.eye(4)).numbers is None
+        True
+        """
+        channels = self.array
+        if self.affine is None and len(self.space) == 2 and len(channels) in (2, 4):  # the last one is transparency
+            channels = channels[:-1]
+        return channels[0] if all((plane == channels[0]).all() for plane in channels[1:]) else None

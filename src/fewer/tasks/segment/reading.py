@@ -106,6 +106,6 @@ def read_case(data: SegmentData, case: Case, channels: int | None = None) -> Sam
         found = onto(read_picture(case.mask, mask=True), picture, f"the mask {case.mask}", "its image")
     except FewerError as error:
         raise FewerError(f"{error}; see: fewer doctor {data.root}") from None
-    if len(found.array) > 1 and not all((plane == found.array[0]).all() for plane in found.array[1:3]):
+    if found.numbers is None:
         raise FewerError(f"the mask {case.mask} has {len(found.array)} channels; save it with one of class numbers")
-    return Sample(case.name, image, class_indices(found.array[0], data.classes, str(case.mask)), picture)
+    return Sample(case.name, image, class_indices(found.numbers, data.classes, str(case.mask)), picture)

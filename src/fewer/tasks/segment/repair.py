@@ -118,7 +118,8 @@ def _mended(look: Look, values: list[int], channels: int, changed: list[str]) ->
         return name, replace(picture, array=array), None
     found = read_picture(look.case.mask, mask=True)
     found, done = resample_onto(found, picture, f"the mask {look.case.mask}")
-    mask = found.array[0].astype(np.int64)
+    assert found.numbers is not None  # a case of different channels is left out
+    mask = found.numbers.astype(np.int64)
     if done:
         changed.append(f"{name}: the mask stays where it is in space; {done}")
     if suffix_of(look.case.mask) != suffix_of(look.case.images[0]):

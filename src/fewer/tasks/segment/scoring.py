@@ -100,9 +100,9 @@ def evaluate_folder(
                 continue
             path = files[name]
             picture = onto(read_picture(path, mask=True), sample.picture, str(path), "its image")
-            if len(picture.array) > 1 and not (picture.array == picture.array[:1]).all():
+            if picture.numbers is None:
                 raise FewerError(f"{path} has {len(picture.array)} channels; a mask has one, of class numbers")
-            yield sample, class_indices(picture.array[0], data.classes, str(path))
+            yield sample, class_indices(picture.numbers, data.classes, str(path))
 
     found = _score(pairs(), len(known), list(data.classes), distances, progress or Silent())
     return replace(found, missing=missing)

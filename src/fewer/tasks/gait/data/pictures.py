@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.reading import check_ordinary, refusing
+from fewer.core.reading import refusing
+from fewer.data.decode import open_image
 
 __all__ = ["PICTURES", "as_mask", "in_order", "pictures_in", "read_mask"]
 
@@ -63,10 +64,7 @@ def read_mask(path: Path) -> np.ndarray:
     FewerError
         When it is no picture.
     """
-    from PIL import Image
-
-    check_ordinary(path)
-    with refusing(str(path), "save the mask again"), Image.open(path) as image:
+    with refusing(str(path), "save the mask again"), open_image(path) as image:
         image.load()
         if image.mode == "P" and "transparency" not in image.info:
             return _of_palette(np.asarray(image), np.asarray(image.convert("RGB")))

@@ -12,7 +12,7 @@ import numpy as np
 from fewer.core.errors import FewerError
 from fewer.tasks.gait.data.silhouettes import treat_frames
 
-__all__ = ["VIDEOS", "video_masks", "video_silhouettes"]
+__all__ = ["VIDEOS", "check_video", "video_masks", "video_silhouettes"]
 
 _MEMORY = 2**27
 """Bytes of frames that the median is taken of."""
@@ -87,9 +87,34 @@ def _median(frames: Iterator[np.ndarray]) -> np.ndarray | None:
     return np.median(np.stack(kept), 0).astype(np.uint8) if kept else None
 
 
-def _frames(cv2: Any, path: str | Path) -> Iterator[np.ndarray]:
+_LISTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD", b"[playlist]", b"http:", b"https:", b"rtsp:")
+"""How files begin that make a decoder of video open other files, or addresses of the network."""
+
+
+def check_video(path: str | Path) -> None:
+    """Look at the head of a video before a decoder does, which would follow a list to other files and addresses.
+
+    Raises
+    ------
+    FewerError
+        When it is missing, or such a list.
+
+    Examples
+    --------
+    >>> check_video("no.mp4")
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: no.mp4 does not exist; give a video file
+    """
     if not Path(path).is_file():
         raise FewerError(f"{path} does not exist; give a video file")
+    with Path(path).open("rb") as file:
+        head = file.read(64)
+    if head.lstrip(b"\xef\xbb\xbf \r\n").startswith(_LISTS):
+        raise FewerError(f"{path} is a list of other files or addresses, not a video; give the video itself")
+
+
+def _frames(cv2: Any, path: str | Path) -> Iterator[np.ndarray]:
+    check_video(path)
     video = cv2.VideoCapture(str(path))
     try:
         if not video.isOpened():
