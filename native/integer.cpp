@@ -98,28 +98,32 @@ int32_t largest(const int32_t *x, int n) {
 }
 
 bool softmax_rows(const FewerIntegerSoftmax &a, int64_t first, int64_t last) {
-    const int n = a.width;
-    int32_t *row = (int32_t *)fewer_scratch(FEWER_SLOT_ROWS, (int64_t)n * 4);
+    const int n = a.width, padded = (int)up(n, 16);  // whole vectors: what is beyond the row repeats its first number
+    int32_t *row = (int32_t *)fewer_scratch(FEWER_SLOT_ROWS, (int64_t)padded * 6);
     if (!row) return false;
+    uint16_t *made = (uint16_t *)(row + padded);
     for (int64_t r = first; r < last; r++) {
         const int64_t group = r / a.group_rows % a.groups;
         const int32_t multiply = a.multiply[group];
         const int64_t add = a.add[group];
         const int32_t *x = a.x + r * n;
         const int shift = a.shift;
+        memcpy(row, x, (size_t)n * 4);
+        for (int i = n; i < padded; i++) row[i] = x[0];
 #pragma omp simd
-        for (int i = 0; i < n; i++) row[i] = (int32_t)(((int64_t)x[i] * multiply + add) >> shift);
-        const int32_t top = largest(row, n);
+        for (int i = 0; i < padded; i++) row[i] = (int32_t)(((int64_t)row[i] * multiply + add) >> shift);
+        const int32_t top = largest(row, padded);
         const bool lines = a.halving && (LANES == 16 || !a.table);  // with shorter vectors the table is quicker
-        int64_t total = lines ? exponentials_by_lines(a, top, row, n) : exponentials_by_table(a, top, row, n);
+        int64_t total = lines ? exponentials_by_lines(a, top, row, padded) : exponentials_by_table(a, top, row, padded);
+        total -= (int64_t)(padded - n) * row[0];
         if (total <= 0) total = 1;
         const double inverse = 65536.0 / (double)total, half = 0.5 / (double)total;
-        uint16_t *y = a.y + r * n;
 #pragma omp simd
-        for (int i = 0; i < n; i++) {
+        for (int i = 0; i < padded; i++) {
             const int32_t p = (int32_t)((double)row[i] * inverse + half);
-            y[i] = (uint16_t)(p > 65535 ? 65535 : p);
+            made[i] = (uint16_t)(p > 65535 ? 65535 : p);
         }
+        memcpy(a.y + r * n, made, (size_t)n * 2);
     }
     return true;
 }

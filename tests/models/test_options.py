@@ -130,6 +130,7 @@ TENSORS = {
     "on meta": (torch.empty(3, 8, device="meta"), "lies on 'meta'"),
     "sparse": (torch.eye(3, 8).to_sparse(), "is a sparse tensor.*to_dense"),
     "quantized": (torch.quantize_per_tensor(torch.ones(3, 8), 0.1, 0, torch.qint8), "quantized by torch"),
+    "a single number": (torch.tensor(1.0), r"is \(\) there and \(3, 8\) here"),
     "complex": (torch.ones(3, 8, dtype=torch.cfloat), "complex there and real here"),
 }
 

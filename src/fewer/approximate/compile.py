@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fewer.approximate.activation import ACTIVATIONS
 from fewer.approximate.arithmetic import scaling
+from fewer.approximate.native import native_twin
 from fewer.approximate.norm import NORMS
 from fewer.approximate.softmax import SOFTMAXES
 from fewer.approximate.transformer import INNER, Affine, Block, Choice, IntegerTransformer
@@ -149,6 +150,7 @@ def compile_transformer(
         norm=NORMS.default,
         after_norm=Affine(*last, byte=False),
         scale=scale,
+        quicken=native_twin,
     )
 
 

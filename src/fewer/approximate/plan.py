@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from fewer.approximate import activation, norm, softmax
 from fewer.approximate.compile import compile_transformer, observe
+from fewer.approximate.sites import approximated, find_sites
 from fewer.approximate.transformer import Choice, IntegerTransformer
 from fewer.core.allocation.allocate import allocate
 from fewer.core.budget import Budget
@@ -41,7 +41,7 @@ class Mix:
         Block to approximations.
     distortion
         Relative squared error of the features against float, measured on the images; ``predicted`` is the plan's sum
-        beyond what rounding to 8 bits does.
+        beyond the method that does least in each place, and beyond what rounding to 8 bits does.
     single
         The same error for each set of methods that is used everywhere: ``softmax/activation/norm``.
     joules, dearest
@@ -102,8 +102,8 @@ def plan_approximations(
 ) -> Mix:
     """Choose a softmax, activation and norm for every block under a budget of modelled energy.
 
-    Each option is sensed alone: the features of the integer network with it in one place against the features with the
-    first option of each kind in all places. Energy is that of integer operations in 45 nm, see
+    Each option is sensed alone, in the float model: what it does to the features would drown in what rounding of all
+    else to bytes does. Energy is that of integer operations in 45 nm, see
     :class:`~fewer.approximate.method.Work`; a share refers to the dearest method everywhere.
 
     Parameters
@@ -113,7 +113,7 @@ def plan_approximations(
     images
         [N, 3, side, side] as the model takes them; ranges are observed on them.
     pixels
-        The same images as integers 0 to 255, on which options are sensed.
+        The same images as integers 0 to 255, on which integer networks are measured.
     mean, std
         Of the preprocessing.
     budget
@@ -138,19 +138,27 @@ def plan_approximations(
     def error(choices: dict[int, Choice]) -> float:
         return float(((made(choices).features(pixels) - wanted) ** 2).sum()) / size
 
+    def alone(group: list[int], kind: str, method: str) -> float:
+        places = [site for site in sites if site.kind == kind and site.name.startswith(tuple(_inside(group)))]
+        with approximated(model, {site.name: {kind: method} for site in places}), torch.no_grad():
+            return float(((model(images).double().numpy() - wanted) ** 2).sum()) / size
+
+    sites = find_sites(model, lambda m: m(images[:1]))
     tokens, width, heads, hidden = _sizes(model, wanted)
     numbers = {"softmax": heads * tokens * tokens, "activation": tokens * hidden, "norm": 2 * tokens * width}
     groups = [list(range(i, min(i + blocks_at_once, count))) for i in range(0, count, blocks_at_once)]
-    base = error({})
     curves, names = [], []
     for group in groups:
         for kind, methods in _KINDS.items():
-            joules = [1e-12 * len(group) * numbers[kind] * _WORK[kind][m].picojoules for m in methods]
-            distortion = [0.0, *(_alone(error, group, kind, m) - base for m in methods[1:])]
-            options = (Option(), *(Option(f"approximate:{m}") for m in methods[1:]))
+            found = {m: alone(group, kind, m) for m in methods}
+            # the first option of a curve is free of distortion, so that others count what they add to the least
+            order = sorted(methods, key=lambda m: found[m])
+            joules = [1e-12 * len(group) * numbers[kind] * _WORK[kind][m].picojoules for m in order]
+            distortion = [found[m] - found[order[0]] for m in order]
+            options = (Option(), *(Option(f"approximate:{m}") for m in order[1:]))
             unit = Unit(f"blocks.{group[0]}.{kind}", "function", (numbers[kind],))
             curves.append(Curve(unit, options, {"energy": np.array(joules)}, np.array(distortion)))
-            names.append((group, kind, methods))
+            names.append((group, kind, order))
     dearest = sum(float(c.cost["energy"].max()) for c in curves)
     plan = allocate(CurveSet(tuple(curves), came={"energy": dearest}), budget)
     picked: dict[int, dict[str, str]] = {i: {} for i in range(count)}
@@ -165,8 +173,9 @@ def plan_approximations(
     return Mix(net, choices, distortion, float(plan.distortion), single, joules, dearest)
 
 
-def _alone(error: Callable[[dict[int, Choice]], float], group: list[int], kind: str, method: str) -> float:
-    return error({i: Choice(**{kind: method}) for i in group})
+def _inside(group: list[int]) -> list[str]:
+    """How names of modules of some blocks begin."""
+    return [f"blocks.{i}." for i in group]
 
 
 def _sizes(model: nn.Module, features: np.ndarray) -> tuple[int, int, int, int]:

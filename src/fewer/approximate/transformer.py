@@ -99,6 +99,9 @@ class IntegerTransformer:
         Its affine part.
     scale
         Of the result.
+    quicken
+        Makes what computes the same integers in less time, or None; see
+        :func:`fewer.approximate.native.native_twin`.
     """
 
     patch: int
@@ -111,6 +114,7 @@ class IntegerTransformer:
     norm: str
     after_norm: Affine
     scale: float
+    quicken: Callable[[IntegerTransformer], Callable[[np.ndarray], np.ndarray] | None] | None = None
 
     def with_choices(self, choices: Mapping[int, Choice]) -> IntegerTransformer:
         """The same constants with other approximations in some blocks.
@@ -122,15 +126,13 @@ class IntegerTransformer:
         return replace(self, blocks=tuple(blocks))
 
     @cached_property
-    def _native(self) -> Callable[[np.ndarray], np.ndarray] | None:
-        from fewer.approximate.native import native_twin  # above this file
-
-        return native_twin(self)
+    def _quick(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        return None if self.quicken is None else self.quicken(self)
 
     def integers(self, pixels: np.ndarray) -> np.ndarray:
         """What :func:`run` gives for pixels 0 to 255, on native kernels where they are built: the same integers."""
         pixels = np.asarray(pixels, dtype=np.int64)
-        quick = self._native if pixels.size and pixels.min() >= 0 and pixels.max() <= 255 else None
+        quick = self._quick if pixels.size and pixels.min() >= 0 and pixels.max() <= 255 else None
         return run(self, pixels) if quick is None else quick(pixels)
 
     def features(self, pixels: np.ndarray) -> np.ndarray:

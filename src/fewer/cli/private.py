@@ -53,7 +53,7 @@ def private(
     steps
         Of teaching the polynomial network what the network says [0: only fitted].
     budget
-        Of a cheaper circuit: he=0.5x (time), rotations=80, levels=5; several with commas.
+        Of a cheaper circuit: he=0.5x (time), rotations=80, levels=3; several with commas.
     server
         Address of the server, for a query.
     host

@@ -43,9 +43,13 @@ class Scaling:
 
     def check(self, length: int) -> None:
         """Raise a :class:`~fewer.core.errors.FewerError` unless there are so many factors."""
-        guard.vector(self.multiply, length, "the factor of a scale", torch.int32)
-        guard.vector(self.add, length, "the offset of a scale", torch.int64)
-        guard.need(0 <= self.shift <= 62, f"a shift by {self.shift} bits")
+
+        def check() -> None:
+            guard.vector(self.multiply, length, "the factor of a scale", torch.int32)
+            guard.vector(self.add, length, "the offset of a scale", torch.int64)
+            guard.need(0 <= self.shift <= 62, f"a shift by {self.shift} bits")
+
+        guard.once([self.multiply, self.add], (length, self.shift), check)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +90,13 @@ class Exponential:
 
     def check(self) -> None:
         """Raise a :class:`~fewer.core.errors.FewerError` unless the numbers are exponentials."""
+        lines = [] if self.slopes is None or self.intercepts is None else [self.slopes, self.intercepts]
+        guard.once([self.table, *lines], (self.halving,), self._check)
+
+    def _check(self) -> None:
         guard.vector(self.table, self.table.numel(), "the table of exponentials", torch.int32)
         guard.need(self.table.numel() > 0 and int(self.table[0]) > 0, "a table of exponentials without a largest one")
-        guard.once([self.table], (), lambda: guard.need(int(self.table.min()) >= 0, "a negative exponential"))
+        guard.need(int(self.table.min()) >= 0, "a negative exponential")
         guard.sizes(self.table.numel())
         if self.halving:
             guard.need(4 <= self.halving <= 1 << 15, f"a halving after {self.halving}")
@@ -96,7 +104,7 @@ class Exponential:
             for line in (self.slopes, self.intercepts):
                 assert line is not None
                 guard.vector(line, 4, "the lines", torch.int32)
-                guard.once([line], (), lambda line=line: guard.need(int(line.abs().max()) <= 1 << 21, "a steep line"))
+                guard.need(int(line.abs().max()) <= 1 << 21, "a steep line")
 
 
 def _rows(x: Tensor, dtype: torch.dtype = torch.int32) -> Tensor:

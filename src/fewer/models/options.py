@@ -146,9 +146,10 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> nn.Module:
         if tensor.is_complex() and not own[name].is_complex():
             raise FewerError(f"the checkpoint {path} is of another model: {name} is complex there and real here")
         if tensor.shape != own[name].shape:
+            head = f"; where only the head differs, give its size: classes={len(tensor)}" if tensor.ndim else ""
             raise FewerError(
                 f"the checkpoint {path} is of another model: {name} is {tuple(tensor.shape)} there and "
-                f"{tuple(own[name].shape)} here; where only the head differs, give its size: classes={len(tensor)}"
+                f"{tuple(own[name].shape)} here{head}"
             )
     model.load_state_dict(state)
     return model

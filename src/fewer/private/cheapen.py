@@ -93,8 +93,8 @@ def check_budget(budget: str) -> list[Budget]:
 
     Examples
     --------
-    >>> [str(b) for b in check_budget("he=0.5x,levels=5")]
-    ['he=0.5x', 'levels=5']
+    >>> [str(b) for b in check_budget("he=0.5x,levels=3")]
+    ['he=0.5x', 'levels=3']
     """
     budgets = parse_budgets(budget)
     for one in budgets:
@@ -132,7 +132,7 @@ def cheapen(
     images
         [N, channels, height, width] as the network takes them.
     budget
-        ``he=0.5x`` of the predicted time, ``rotations=80``, ``levels=5``, or several.
+        ``he=0.5x`` of the predicted time, ``rotations=80``, ``levels=3``, or several.
     prices
         Of operations by parameters: measured ones, or typical ones.
     steps, shift, seed

@@ -53,7 +53,7 @@ def compile_circuit(
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
     >>> circuit, parameters = compile_circuit(net, torch.randn(20, 1, 4, 4))
     >>> circuit.levels, parameters.degree, circuit.run(np.zeros((1, 1, 4, 4))).shape
-    (3, 8192, (1, 3))
+    (2, 8192, (1, 3))
     """
     layers = read_network(model, images[:1])
     return pack_within(*approximate_activations(layers, images, degrees), images, degree=degree)

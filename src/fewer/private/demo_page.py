@@ -118,8 +118,8 @@ def _cheaper(o: Outcome) -> Section:
         title=f"Ways to meet {BUDGET}",
         tables=[Table(head=head, rows=rows)],
         words=[
-            "An activation that goes saves two levels: the linear layers around it become one, and the ring may be "
-            f"half as large. Chosen: {o.cheap.name}. The loss is the distance from the network's own results."
+            "An activation that goes saves a level: the linear layers around it become one, and all that comes before "
+            f"costs less. Chosen: {o.cheap.name}. The loss is the distance from the network's own results."
         ],
     )
 

@@ -43,7 +43,7 @@ def private_compile(
     steps
         Of teaching the polynomial network what the network says, on the images; 0 leaves it as it was fitted.
     budget
-        ``he=0.5x`` of the time, ``rotations=80``, ``levels=5``, or several: a cheaper circuit, see
+        ``he=0.5x`` of the time, ``rotations=80``, ``levels=3``, or several: a cheaper circuit, see
         :func:`~fewer.private.cheapen.cheapen`. Operations are timed for some seconds where TenSEAL is installed.
     seed
         Of that.
