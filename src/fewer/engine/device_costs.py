@@ -29,6 +29,9 @@ from fewer.runtimes.names import EXPORTED, RUNTIMES
 __all__ = ["DeviceCosts", "deploy_example", "device_costs", "refuse_early", "worth_trying"]
 
 
+_SWITCHES = 0.02  # of the dense time: changes of precision between neighbours that take less are left out of plans
+
+
 @dataclass(frozen=True, eq=False)
 class DeviceCosts:
     """Costs that depend on the device, and where they come from.
@@ -124,6 +127,8 @@ def device_costs(
         facts["cycles"] = f"modelled for the accelerator {machine.name}"
     for name, found in kept.items():
         stay = worth_trying(found, rows[name][settings.measure[0]])
+        if "switch" in facts:  # a precision that gains nothing by itself may spare its neighbours a change
+            stay = sorted({*stay, *(i for i, option in enumerate(found) if option.sparsity == 0)})
         kept[name] = tuple(found[i] for i in stay)
         rows[name] = {metric: row[stay] for metric, row in rows[name].items()}
     return DeviceCosts(rows, fixed, facts, came), kept
@@ -181,6 +186,8 @@ def _in_runtime(work: Work, kept: Mapping[str, Sequence[Option]], chosen: Chosen
         "noisy": 0,
         "checks": times.checks,
     }
+    if sum(times.switch.values()) > _SWITCHES * chosen.dense_ms:
+        facts["switch"] = times.switch
     units = {name: {"latency": row} for name, row in rows.items()}
     return DeviceCosts(units, {"latency": fixed}, facts, {"latency": chosen.dense_ms})
 

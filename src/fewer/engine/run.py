@@ -23,6 +23,7 @@ from fewer.engine.cut import Cut, Planned, make_cut, make_plan
 from fewer.engine.deploy import deploy, measured_here
 from fewer.engine.evidence import Evidence
 from fewer.engine.functions import joined, plan_functions
+from fewer.engine.neighbours import settle_neighbours
 from fewer.engine.prepare import Prepared, prepare
 from fewer.engine.quality import QualityLike, quality_of
 from fewer.engine.report import gather
@@ -225,7 +226,8 @@ def _sense(work: Work, budgets: Sequence[Budget], scratch: Path, timings: dict[s
     if functions:
         with timed(timings, "integers"):
             sensed = plan_functions(work, sensed, budgets)
-    return sensed
+    with timed(timings, "plan"):
+        return settle_neighbours(work, sensed, budgets)
 
 
 def _method(settings: Settings, planned: Planned, cut: Cut) -> str:

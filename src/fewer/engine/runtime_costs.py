@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from fewer.core.option import Option
+from fewer.core.unit import Unit
 from fewer.cost.stopwatch import Stopwatch
 from fewer.cost.subjects import runs_as
 from fewer.engine.prepare import Prepared
@@ -21,7 +22,7 @@ from fewer.runtimes.layers import layer_ms
 from fewer.runtimes.planned import PlannedGraph, arrays_of, session_precision
 from fewer.runtimes.session import open_session, runs_bf16
 
-__all__ = ["RuntimeTimes", "runtime_times"]
+__all__ = ["RuntimeTimes", "runtime_times", "shared_switches"]
 
 _KNOT = 0.5  # share of the channels that the narrow model has lost
 _LEAST = 0.02  # of a layer's time that stays whatever is cut from it
@@ -47,6 +48,9 @@ class RuntimeTimes:
         Layer -> in how many ways that made it smaller: its inputs, its outputs, or both.
     checks
         Plans of several precisions that were timed: ``predicted`` and ``measured`` milliseconds.
+    switch
+        Layer -> milliseconds more where it is in int8 among layers that are not, or the other way: changes of layout
+        and roundings that whole models of one precision do not have.
     """
 
     whole: dict[str, float]
@@ -54,6 +58,7 @@ class RuntimeTimes:
     narrow: dict[str, dict[str, float]] = field(default_factory=dict)
     roles: dict[str, int] = field(default_factory=dict)
     checks: list[dict[str, float]] = field(default_factory=list)
+    switch: dict[str, float] = field(default_factory=dict)
 
     def alone(self, name: str, option: Option) -> float | None:
         """Milliseconds of a layer, without its part of the rest; None where the runtime gains nothing by the option."""
@@ -138,8 +143,26 @@ def runtime_times(work: Work, chosen: Chosen, options: Mapping[str, Sequence[Opt
             }
             times = RuntimeTimes(whole, layers, left, roles)
         if len(levels) > 1:
-            times.checks.append(measure.mixed(times, options))
+            check = measure.mixed(times, options)
+            times.checks.append(check)
+            if levels[-1] == "int8":
+                more = max(0.0, check["measured"] - check["predicted"])
+                times.switch.update(shared_switches(work.prepared.matched.units, list(options), more))
     return times
+
+
+def shared_switches(units: Sequence[Unit], names: Sequence[str], ms: float) -> dict[str, float]:
+    """What a plan with every second layer in another precision takes more, shared out by what these read and write.
+
+    Examples
+    --------
+    >>> units = [Unit("a", "linear", (4, 4)), Unit("b", "linear", (4, 4)), Unit("c", "linear", (4, 12))]
+    >>> shared_switches(units, ["a", "b", "c"], 1.0)
+    {'a': 1.0, 'b': 1.0, 'c': 2.0}
+    """
+    sizes = {u.name: u.positions * (u.shape[0] + u.groups * u.shape[1]) for u in units}
+    total = sum(sizes[name] for i, name in enumerate(names) if i % 2) or 1.0
+    return {name: ms * sizes[name] / total for name in names}
 
 
 class _Measure:
@@ -173,8 +196,8 @@ class _Measure:
 
     def mixed(self, times: RuntimeTimes, options: Mapping[str, Sequence[Option]]) -> dict[str, float]:
         """A plan in which every second layer is in the lowest precision: the most changes between neighbours."""
-        low = self.levels[-1]
-        precisions = {name: low if i % 2 else "fp32" for i, name in enumerate(options)}
+        low, others = self.levels[-1], self.levels[-2]
+        precisions = {name: low if i % 2 else others for i, name in enumerate(options)}
         rows, fixed = times.costs({n: [Option(), Option(precision=p)] for n, p in precisions.items()})
         measured = self.times(planned_graph(self.work), {"mixed": precisions})["mixed"]
         self.stage.advance(1, "mixed")
