@@ -108,6 +108,7 @@ def refuse_tensor(tensor: Tensor, what: str) -> None:
 
     Examples
     --------
+    >>> import torch
     >>> refuse_tensor(torch.eye(2).to_sparse(), "weight")
     Traceback (most recent call last):
     fewer.core.errors.FewerError: weight is a sparse tensor (torch.sparse_coo); make it dense first, with .to_dense()
