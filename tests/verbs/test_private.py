@@ -25,7 +25,7 @@ def test_compile_keys_and_query(tmp_path, capsys) -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 3, stride=4, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)).eval()
     images = torch.randn(20, 1, 8, 8)
     found = private_compile(net, images, tmp_path / "circuit")
-    assert found["levels"] == 3 and found["security"] == "128 bits" and found["agreement"] > 0.7
+    assert found["levels"] == 2 and found["security"] == "128 bits" and found["agreement"] > 0.7
     assert main(["private", "keys", str(tmp_path / "circuit"), "--out", str(tmp_path / "keys")]) == 0
     http = testclient.TestClient(private_service(tmp_path / "circuit"))
 
@@ -89,4 +89,4 @@ def test_the_command_line_compiles(tmp_path, capsys) -> None:
     out = capsys.readouterr()
     assert code == 0, out.err
     found = json.loads(out.out)
-    assert (found["ring"], found["levels"]) == (16384, 7) and (tmp_path / "circuit" / "public.json").is_file()
+    assert (found["ring"], found["levels"]) == (8192, 4) and (tmp_path / "circuit" / "public.json").is_file()
