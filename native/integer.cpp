@@ -192,15 +192,24 @@ bool bad_shift(int32_t shift) { return shift < 0 || shift > 62; }
 
 }  // namespace
 
+// Rows in as many parts as there are threads, and as they are worth; false where any part failed.
+template <class Work>
+static bool in_parts(int64_t rows, int width, int wanted, Work work) {
+    const int threads = (int)least<int64_t>(wanted, 1 + rows * width / 65536);
+    int failed = 0;
+#ifdef _OPENMP
+#pragma omp parallel for num_threads(threads) reduction(| : failed) schedule(static)
+#endif
+    for (int part = 0; part < threads; part++)
+        if (!work(rows * part / threads, rows * (part + 1) / threads)) failed = 1;
+    return !failed;
+}
+
 int integer_affine(const FewerIntegerAffine *a) {
     if (a->rows <= 0) return FEWER_OK;
     if (a->width <= 0 || a->threads < 1 || bad_shift(a->shift) || !a->x || !a->y || !a->multiply || !a->add) return FEWER_BAD_ARGUMENT;
     if (a->table && (a->residual || a->size < 1 || (int64_t)a->low + a->size > INT32_MAX)) return FEWER_BAD_ARGUMENT;
-    const int threads = (int)least<int64_t>(a->threads, 1 + a->rows * a->width / 65536);
-#ifdef _OPENMP
-#pragma omp parallel for num_threads(threads) schedule(static)
-#endif
-    for (int part = 0; part < threads; part++) affine_rows(*a, a->rows * part / threads, a->rows * (part + 1) / threads);
+    in_parts(a->rows, a->width, a->threads, [a](int64_t from, int64_t to) { return affine_rows(*a, from, to), true; });
     return FEWER_OK;
 }
 
@@ -210,14 +219,8 @@ int integer_softmax(const FewerIntegerSoftmax *a) {
         return FEWER_BAD_ARGUMENT;
     if (!a->x || !a->y || !a->multiply || !a->add || (!a->table && !a->halving)) return FEWER_BAD_ARGUMENT;
     if (a->halving && (a->halving < 4 || a->halving > 1 << 15 || a->reach > 30 * a->halving || !a->slopes || !a->intercepts)) return FEWER_BAD_ARGUMENT;
-    const int threads = (int)least<int64_t>(a->threads, 1 + a->rows * a->width / 65536);
-    int failed = 0;
-#ifdef _OPENMP
-#pragma omp parallel for num_threads(threads) reduction(| : failed) schedule(static)
-#endif
-    for (int part = 0; part < threads; part++)
-        if (!softmax_rows(*a, a->rows * part / threads, a->rows * (part + 1) / threads)) failed = 1;
-    return failed ? FEWER_NO_MEMORY : FEWER_OK;
+    const bool done = in_parts(a->rows, a->width, a->threads, [a](int64_t from, int64_t to) { return softmax_rows(*a, from, to); });
+    return done ? FEWER_OK : FEWER_NO_MEMORY;
 }
 
 int integer_norm(const FewerIntegerNorm *a) {
@@ -226,14 +229,8 @@ int integer_norm(const FewerIntegerNorm *a) {
     if (!a->x || !a->multiply || !a->add || !a->y == !a->wide) return FEWER_BAD_ARGUMENT;
     for (int i = 0; a->powers && i < a->width; i++)
         if (a->powers[i] < 0 || a->powers[i] > 15) return FEWER_BAD_ARGUMENT;
-    const int threads = (int)least<int64_t>(a->threads, 1 + a->rows * a->width / 65536);
-    int failed = 0;
-#ifdef _OPENMP
-#pragma omp parallel for num_threads(threads) reduction(| : failed) schedule(static)
-#endif
-    for (int part = 0; part < threads; part++)
-        if (!norm_rows(*a, a->rows * part / threads, a->rows * (part + 1) / threads)) failed = 1;
-    return failed ? FEWER_NO_MEMORY : FEWER_OK;
+    const bool done = in_parts(a->rows, a->width, a->threads, [a](int64_t from, int64_t to) { return norm_rows(*a, from, to); });
+    return done ? FEWER_OK : FEWER_NO_MEMORY;
 }
 
 }  // namespace FEWER_NS

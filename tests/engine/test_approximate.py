@@ -16,6 +16,7 @@ from fewer.core.errors import FewerError
 from fewer.engine.approximate import _choose
 from fewer.engine.settings import Settings
 from fewer.models.vit import VisionTransformer
+from tests.support.nets import transformer
 
 QUICK = {
     "calibration": 8, "sensing": 2, "heldout": 3, "backend": "serial", "additivity": 0, "baselines": (),
@@ -29,12 +30,7 @@ def architecture() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def net() -> nn.Module:
-    torch.manual_seed(0)
-    made = architecture()
-    for parameter in made.parameters():
-        if parameter.ndim > 1:
-            nn.init.normal_(parameter, std=0.2)
-    return made.eval()
+    return transformer()
 
 
 @pytest.fixture(scope="module")

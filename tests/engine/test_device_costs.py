@@ -142,21 +142,6 @@ def test_a_wrong_prediction_is_corrected_before_the_model_is_made(device, monkey
     assert run.plan.budgets == ["latency=0.26x"]
 
 
-def test_a_disturbed_timing_costs_no_weights(device, monkeypatch):
-    """The first timing of each plan is three times too long, as on a busy machine; the second one is right."""
-    seen = {}
-
-    def trial(work, options, predicted, *_):
-        key = tuple(map(str, options.values()))
-        seen[key] = seen.get(key, 0) + 1
-        return predicted * (3.0 if seen[key] == 1 else 1.0)
-
-    undisturbed = compress("latency=0.26x").plan
-    monkeypatch.setattr(deploying, "trial_ms", trial)
-    run = compress("latency=0.26x")
-    assert run.plan.options() == undisturbed.options()
-
-
 def test_one_timing_takes_only_a_part_of_a_budget_away(device, monkeypatch):
     """Timings that are wrong by a factor of a hundred do not leave a hundredth of the network."""
     monkeypatch.setattr(deploying, "trial_ms", lambda work, options, predicted, *_: 100 * predicted)

@@ -18,7 +18,7 @@ from fewer.core.errors import FewerError
 from fewer.engine import functions
 from fewer.engine.functions import joined, plan_functions, planned_functions
 from fewer.engine.settings import Settings
-from fewer.models.vit import VisionTransformer
+from tests.support.nets import transformer
 
 MORE = {
     "calibration": 6, "sensing": 2, "heldout": 2, "search": 0, "additivity": 0, "backend": "serial",
@@ -28,12 +28,7 @@ MORE = {
 
 @pytest.fixture(scope="module")
 def net() -> nn.Module:
-    torch.manual_seed(0)
-    made = VisionTransformer(16, 4, width=32, depth=1, heads=2, num_classes=5)
-    for parameter in made.parameters():
-        if parameter.ndim > 1:
-            nn.init.normal_(parameter, std=0.2)
-    return made.eval()
+    return transformer(32)
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def settled(monkeypatch):
         found = curves() if found is None else found
         sensed = Sensed(found, {c.unit.name: c.options for c in found.curves}, (), None, {})
         work = Work(None, Settings(), Silent())
-        return settle_neighbours(work, sensed, [Budget.parse(budget)]).curves
+        return settle_neighbours(work, sensed, [Budget.parse(budget)])
 
     return run
 
@@ -61,13 +61,16 @@ def test_costs_of_a_layer_among_others():
 
 def test_where_all_layers_become_integers_their_costs_hold_no_change(settled):
     # every layer in int8 takes 12.8 ms; priced as lonely layers that would be 16.8
-    found = settled("latency=13.1ms")
+    result = settled("latency=13.1ms")
+    found = result.sensed.curves
     assert found.meta["device"]["among"] == "int8"
     plan = deploying.plan_within(
         Work(None, Settings(), Silent()), found, [Budget.parse("latency=13.1ms")],
         lambda b: deploying_choose(found, b),
     )[0]  # fmt: skip
     assert set(plan.choice) == {1} and np.isclose(plan.distortion, 0.21)
+    # the plan was timed, and is what planning goes on with
+    assert result.under is not None and result.tried[-1]["measured"] <= 13.1
 
 
 def deploying_choose(found, budgets):
@@ -77,19 +80,19 @@ def deploying_choose(found, budgets):
 
 
 def test_where_one_layer_is_enough_its_neighbours_stay_in_floating_point(settled):
-    assert settled("latency=17.5ms").meta["device"]["among"] == "float"
+    assert settled("latency=17.5ms").sensed.curves.meta["device"]["among"] == "float"
 
 
 def test_nothing_changes_without_a_budget_in_time_or_switches(settled):
     found = curves()
-    assert settled("weights=50%", with_weights(found)).meta["device"].get("among") is None
+    assert settled("weights=50%", with_weights(found)).sensed.curves.meta["device"].get("among") is None
     bare = CurveSet(found.curves, meta={"device": {"device": device_facts(1)}})
-    assert settled("latency=13ms", bare) is bare
+    assert settled("latency=13ms", bare).sensed.curves is bare
 
 
 def test_a_time_that_neither_reaches_is_left_for_the_planner_to_refuse(settled):
     found = curves()
-    assert settled("latency=1ms", found) is found
+    assert settled("latency=1ms", found).sensed.curves is found
     with pytest.raises(FewerError):
         deploying_choose(found, [Budget.parse("latency=1ms")])
 

@@ -7,6 +7,7 @@ import torch
 
 import fewer
 from fewer.core.errors import FewerError
+from fewer.engine.runtime_deploy import lowest
 from fewer.runtimes.module import RuntimeModule
 from fewer.runtimes.names import EXPORTED, missing
 from tests.runtimes.networks import NETWORKS
@@ -41,6 +42,17 @@ def test_from_a_budget_in_time_to_a_file_of_the_runtime(tmp_path):
         expected = run.model(X[:3])
         for model in (run.fast, loaded):
             assert float((model(X[:3]) - expected).norm() / expected.norm()) < 0.1
+
+
+def test_a_disturbed_timing_is_taken_again_and_one_that_is_fine_is_not():
+    for values, enough, expected, calls in (
+        ([3.0, 1.0, 0.5], 1.2, 1.0, 2),
+        ([1.1, 0.5], 1.2, 1.1, 1),
+        ([3.0, 2.5, 2.8, 0.1], 1.2, 2.5, 3),
+    ):
+        left = list(values)
+        assert lowest(lambda left=left: left.pop(0), enough) == expected
+        assert len(values) - len(left) == calls
 
 
 def test_a_time_that_cannot_be_reached_is_refused_before_anything_is_sensed(monkeypatch):

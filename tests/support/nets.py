@@ -12,6 +12,7 @@ from fewer.engine.prepare import prepare
 from fewer.engine.sense import Sensed, sense_curves
 from fewer.engine.settings import Settings
 from fewer.engine.work import Work
+from fewer.models.vit import VisionTransformer
 
 
 class Small(nn.Module):
@@ -34,6 +35,17 @@ def small(seed: int = 0) -> Small:
         net.norm.running_mean.normal_(std=0.3)
         net.norm.running_var.uniform_(0.5, 2)
         return net.eval()
+
+
+def transformer(width: int = 16) -> VisionTransformer:
+    """A Vision Transformer of one block for images of 16 pixels, with weights wide enough that its functions matter."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = VisionTransformer(16, 4, width=width, depth=1, heads=2, num_classes=5)
+        for parameter in net.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.2)
+    return net.eval()
 
 
 def images(count: int = 32, seed: int = 0) -> torch.Tensor:

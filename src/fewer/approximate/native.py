@@ -170,7 +170,7 @@ def native_twin(net: IntegerTransformer) -> NativeTransformer | None:
     net
         Its constants.
     """
-    if not has_integer_kernels() or not np.isin(net.norm, ["layer-norm"]):
+    if not has_integer_kernels() or net.norm != "layer-norm":
         return None
     blocks = [_prepared(block, net.heads, net.residual) for block in net.blocks]
     embed = _layer(net.embed, net.after_embed)

@@ -17,8 +17,6 @@ NOISY = 0.25
 # small enough that it leaves most of a level-2 cache to what is timed, repeated to about a millisecond
 _ROWS, _INPUTS, _OUTPUTS, _TIMES = 96, 256, 256, 6
 _SAMPLE_MS = 1.0
-# what takes less is called once before each timing, and then a few times: whatever ran in between has emptied the
-# caches, which makes a small model in int8 a third slower, and one in fp32 hardly; users run one model again and again
 _WARM_MS, _WARM = 20.0, 3
 
 
@@ -87,7 +85,12 @@ class Stopwatch:
         return (self._clock() - start) / 1e6 / repeats
 
     def time(
-        self, candidates: Mapping[str, Callable[[], object]], *, budget_ms: float = 60.0, rounds: int = 5
+        self,
+        candidates: Mapping[str, Callable[[], object]],
+        *,
+        budget_ms: float = 60.0,
+        rounds: int = 5,
+        warm: bool = False,
     ) -> dict[str, Timing]:
         """Time callables in turns, the reference before and after each.
 
@@ -99,6 +102,10 @@ class Stopwatch:
             Stop after the round in which so much time was spent on each candidate.
         rounds
             At least so many rounds. They are doubled once when a spread is too wide.
+        warm
+            Whether what takes less than 20 ms is called once before each timing, and then a few times. For whole
+            models, which users run again and again: what ran in between has emptied the caches, and that makes a small
+            model in int8 a third slower, and one in fp32 hardly. Layers of a model do find the caches emptied.
         """
         with torch.inference_mode():
             repeats, cold = {}, set()
@@ -106,7 +113,7 @@ class Stopwatch:
                 run()
                 first = self._once(run)
                 repeats[name] = max(1, min(100, round(_SAMPLE_MS / max(first, 1e-3))))
-                if repeats[name] < 10 and first < _WARM_MS:
+                if warm and first < _WARM_MS:
                     cold.add(name)
                     repeats[name] = max(_WARM, repeats[name])
             self._reference()

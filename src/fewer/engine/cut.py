@@ -22,6 +22,7 @@ from fewer.engine.apply import apply_options
 from fewer.engine.assembly import Assembly
 from fewer.engine.contest import Made, decide, final, way_of
 from fewer.engine.deploy import plan_within
+from fewer.engine.neighbours import Settled
 from fewer.engine.plan import choose
 from fewer.engine.sense import Sensed, sense_curves
 from fewer.engine.work import Work
@@ -83,10 +84,11 @@ class Cut:
 
 
 def make_plan(
-    work: Work, sensed: Sensed, assembly: Assembly, budgets: Sequence[Budget], timings: dict[str, float]
+    work: Work, settled: Settled, assembly: Assembly, budgets: Sequence[Budget], timings: dict[str, float]
 ) -> Planned:
     """Find out which allocator serves best, where that is asked for, and plan with it."""
-    settings, curves = work.settings, sensed.curves
+    settings, sensed = work.settings, settled.sensed
+    curves = sensed.curves
 
     def within(
         allocator: str, start: Sequence[Budget] | None = None
@@ -97,7 +99,8 @@ def make_plan(
 
     # what timed plans missed is known before models are made, so that all of them keep the same time
     first = "dp" if settings.allocator == "auto" else settings.allocator
-    allocation, under, tried = within(first)
+    allocation, under, tried = within(first, settled.under)
+    tried = [*settled.tried, *tried]
     with timed(timings, "plan"):
         allocator, rows = decide(work, sensed, assembly, under)
     made: dict[bytes, Made] = {}

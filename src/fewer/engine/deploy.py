@@ -121,12 +121,16 @@ def trial_ms(
     predicted_ms: float,
     dense_ms: float,
     tokens: Mapping[str, Any] | None = None,
+    limit: float = 0.0,
 ) -> float:
-    """Milliseconds that a plan really takes: time does not depend on weights, so random masks will do."""
+    """Milliseconds that a plan really takes: time does not depend on weights, so random masks will do.
+
+    A time that is longer than predicted, and than ``limit``, is measured again.
+    """
     prepared = work.prepared
     chosen: Chosen | None = prepared.shared.get("runtime")
     if chosen is not None and chosen.runtime in EXPORTED:
-        return trial_in_runtime(work, chosen, options)
+        return trial_in_runtime(work, chosen, options, max(limit, _SURPRISE * predicted_ms))
     layers: Any = prepared.layers
     masks = {
         name: random_mask(layers[name].weight.shape, option, seed)
@@ -180,7 +184,8 @@ def plan_within(
     with work.progress.stage("time plans", _ROUNDS) as stage:
         for _ in range(_ROUNDS):
             predicted = allocation.cost["latency"]
-            measured = _lowest_ms(work, curves, allocation, limit)
+            options, tokens = chosen_options(curves, allocation.choice), curves.meta.get("tokens")
+            measured = trial_ms(work, options, predicted, curves.dense("latency"), tokens, limit)
             tried.append({"predicted": predicted, "measured": measured})
             stage.advance(1, f"{measured:.2f} ms of {limit:.2f} ms")
             if measured <= limit and (within is None or allocation.distortion < within[0].distortion):
@@ -200,21 +205,6 @@ def plan_within(
                 break
             best = (allocation, under)
     return *(within or best), tried
-
-
-def _lowest_ms(work: Work, curves: CurveSet, allocation: Allocation, limit: float) -> float:
-    """What a plan takes; one that is slower than it may be, and than predicted, is timed again.
-
-    Another job on the machine makes a timing longer, never shorter, and the plan would pay for it with cuts.
-    """
-    predicted, dense = allocation.cost["latency"], curves.dense("latency")
-    options, tokens = chosen_options(curves, allocation.choice), curves.meta.get("tokens")
-    measured = float("inf")
-    for _ in range(_TRIES):
-        measured = min(measured, trial_ms(work, options, predicted, dense, tokens))
-        if measured <= max(limit, _SURPRISE * predicted):
-            break
-    return measured
 
 
 def _next_budget(tried: Sequence[Mapping[str, float]], limit: float) -> float:

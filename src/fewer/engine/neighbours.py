@@ -8,7 +8,7 @@ they gain more by leaving it. Both plans are timed, and the costs of the better 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from fewer.engine.plan import choose
 from fewer.engine.sense import Sensed
 from fewer.engine.work import Work
 
-__all__ = ["AMONG", "among", "settle_neighbours"]
+__all__ = ["AMONG", "Settled", "among", "settle_neighbours"]
 
 AMONG = ("float", "int8")
 """What the neighbours of a layer are taken to be in."""
@@ -60,7 +60,26 @@ def among(curves: CurveSet, neighbours: str) -> CurveSet:
     return replace(curves, curves=tuple(map(priced, curves.curves)), meta={**curves.meta, "device": device})
 
 
-def settle_neighbours(work: Work, sensed: Sensed, budgets: Sequence[Budget]) -> Sensed:
+@dataclass(frozen=True, eq=False)
+class Settled:
+    """Costs that know of neighbours, and the plan that showed them to be the better ones.
+
+    Attributes
+    ----------
+    sensed
+        With these costs.
+    under
+        The budgets of that plan, with the time corrected by what timed plans missed; None where nothing was planned.
+    tried
+        Plans that were timed: ``predicted`` and ``measured`` milliseconds.
+    """
+
+    sensed: Sensed
+    under: Sequence[Budget] | None = None
+    tried: Sequence[dict[str, float]] = ()
+
+
+def settle_neighbours(work: Work, sensed: Sensed, budgets: Sequence[Budget]) -> Settled:
     """Plan with both sets of costs, time both plans, and keep the costs of the better one.
 
     Better is the plan that distorts less, of those that keep the time; where none does, the quicker one. Nothing
@@ -69,13 +88,13 @@ def settle_neighbours(work: Work, sensed: Sensed, budgets: Sequence[Budget]) -> 
     curves, settings = sensed.curves, work.settings
     wanted = next((b for b in budgets if b.metric == "latency"), None)
     if wanted is None or "switch" not in curves.meta.get("device", {}) or not measured_here(curves):
-        return sensed
+        return Settled(sensed)
     planner = "dp" if settings.allocator == "auto" else settings.allocator
-    found: list[tuple[tuple[bool, float], CurveSet]] = []
+    found: list[tuple[tuple[bool, float], Settled]] = []
     for kind in AMONG:
         priced = among(curves, kind)
         try:
-            plan, _, tried = plan_within(
+            plan, under, tried = plan_within(
                 work, priced, budgets, lambda b, c=priced: choose(c, b, planner, power=settings.power)
             )
         except FewerError:  # these costs leave no plan; the others may
@@ -83,7 +102,6 @@ def settle_neighbours(work: Work, sensed: Sensed, budgets: Sequence[Budget]) -> 
         predicted = plan.cost["latency"]
         measured = min((t["measured"] for t in tried if t["predicted"] == predicted), default=predicted)
         late = measured > wanted.limit(curves)
-        found.append(((late, measured if late else plan.distortion), priced))
-    if not found:
-        return sensed
-    return replace(sensed, curves=min(found, key=lambda row: row[0])[1])
+        settled = Settled(replace(sensed, curves=priced), under, tried)
+        found.append(((late, measured if late else plan.distortion), settled))
+    return min(found, key=lambda row: row[0])[1] if found else Settled(sensed)

@@ -169,8 +169,11 @@ def run_compression(request: Request, scratch: Path, progress: Progress) -> Comp
     budgets = request.budgets
     work, quality = _open(request, scratch, progress, timings)
     sensed = _sense(work, budgets, scratch, timings)
+    with timed(timings, "plan"):
+        settled = settle_neighbours(work, sensed, budgets)
+    sensed = settled.sensed
     assembly = Assembly.of(work.prepared.model, sensed.curves, scratch, work.prepared.example, request.forward)
-    planned = make_plan(work, sensed, assembly, budgets, timings)
+    planned = make_plan(work, settled, assembly, budgets, timings)
     cut = make_cut(work, sensed, assembly, planned, budgets, scratch, timings)
     evidence = Evidence(
         prepared=work.prepared,
@@ -226,8 +229,7 @@ def _sense(work: Work, budgets: Sequence[Budget], scratch: Path, timings: dict[s
     if functions:
         with timed(timings, "integers"):
             sensed = plan_functions(work, sensed, budgets)
-    with timed(timings, "plan"):
-        return settle_neighbours(work, sensed, budgets)
+    return sensed
 
 
 def _method(settings: Settings, planned: Planned, cut: Cut) -> str:

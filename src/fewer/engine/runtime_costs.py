@@ -191,7 +191,7 @@ class _Measure:
             session = open_session(runtime, file, self.threads, session_precision(runtime, precisions.values()))
             calls[name] = lambda session=session: session.run(self.arrays)
         calls["dense"] = dense_run(self.work, self.chosen.against)
-        found = Stopwatch().time(calls, budget_ms=300.0, rounds=7)
+        found = Stopwatch().time(calls, budget_ms=300.0, rounds=7, warm=True)
         return {name: self.chosen.dense_ms * found[name].ratio / found["dense"].ratio for name in plans}
 
     def mixed(self, times: RuntimeTimes, options: Mapping[str, Sequence[Option]]) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
@@ -22,9 +22,10 @@ from fewer.runtimes.names import RUNTIMES
 from fewer.runtimes.planned import PlannedGraph, arrays_of, session_precision
 from fewer.runtimes.session import Session, open_session
 
-__all__ = ["in_runtime", "timed_in_runtime", "trial_in_runtime"]
+__all__ = ["in_runtime", "lowest", "timed_in_runtime", "trial_in_runtime"]
 
 _IMAGES = 48  # for the ranges of activations
+_AGAIN = 2  # times that a surprising timing is taken again
 _NAN = float("nan")
 
 
@@ -99,12 +100,16 @@ def timed_in_runtime(work: Work, chosen: Chosen, session: Session, budget_ms: fl
             "dense": dense_run(work, chosen.against),
             "fast": lambda: session.run(arrays),
         }
-        found = Stopwatch().time(runs, budget_ms=budget_ms, rounds=7)
+        found = Stopwatch().time(runs, budget_ms=budget_ms, rounds=7, warm=True)
     return chosen.dense_ms * found["fast"].ratio / found["dense"].ratio, found["fast"].spread
 
 
-def trial_in_runtime(work: Work, chosen: Chosen, options: Mapping[str, Option]) -> float:
-    """Milliseconds that a plan really takes: time depends neither on weights nor on ranges."""
+def trial_in_runtime(work: Work, chosen: Chosen, options: Mapping[str, Option], enough: float) -> float:
+    """Milliseconds that a plan really takes: time depends neither on weights nor on ranges.
+
+    What takes longer than ``enough`` milliseconds is timed again, and the lowest counts: another job on the machine
+    makes a timing longer, never shorter, and the plan would pay for it with cuts.
+    """
     prepared = work.prepared
     precisions = {name: runs_as(option.precision) for name, option in options.items()}
     planned = planned_graph(work)
@@ -115,4 +120,21 @@ def trial_in_runtime(work: Work, chosen: Chosen, options: Mapping[str, Option]) 
     file = planned.file(chosen.runtime, precisions).SerializeToString()
     precision = session_precision(chosen.runtime, precisions.values())
     session = open_session(chosen.runtime, file, threads_of(work.settings), precision)
-    return timed_in_runtime(work, chosen, session, budget_ms=300.0)[0]
+    return lowest(lambda: timed_in_runtime(work, chosen, session, budget_ms=300.0)[0], enough)
+
+
+def lowest(measure: Callable[[], float], enough: float) -> float:
+    """The lowest of up to three measurements; one that is low enough is the last.
+
+    Examples
+    --------
+    >>> values = iter([3.0, 1.0, 0.5])
+    >>> lowest(lambda: next(values), enough=1.2)
+    1.0
+    """
+    found = measure()
+    for _ in range(_AGAIN):
+        if found <= enough:
+            break
+        found = min(found, measure())
+    return found
