@@ -38,6 +38,7 @@ _METHOD = (
     "reorder",
     "smooth",
 )
+_PLANNED = ("estimator", "allocator")  # how a plan is made, and from how much measuring
 
 
 def rival_settings(name: str, settings: Settings) -> Settings:
@@ -64,14 +65,19 @@ def same_method(a: Settings, b: Settings) -> bool:
 
 
 def preset_of(settings: Settings) -> str | None:
-    """The preset, other than ``default``, whose method some settings have.
+    """The preset whose method some settings have, where that cuts or repairs in another way than ours.
+
+    How a plan is made, and from how much measuring, is a matter of size and time: a preset such as ``demo`` changes
+    nothing else, and is no method of its own.
 
     Examples
     --------
     >>> preset_of(Settings.from_preset("lpvit", seed=3)), preset_of(Settings())
     ('lpvit', None)
+    >>> preset_of(Settings(allocator="dp", estimator="taylor"))
     """
-    if same_method(settings, Settings()):
+    ours = Settings()
+    if all(getattr(settings, n) == getattr(ours, n) for n in _METHOD if n not in _PLANNED):
         return None
     return next((name for name in preset_names() if same_method(Settings.from_preset(name), settings)), None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,11 +40,12 @@ def layer_ms(
         runtime, file.SerializeToString(), threads, session_precision(runtime, precisions.values()), profiled=True
     )
     times = session.node_ms(arrays)
-    return shared_out(times, _owners(planned, file)), sum(times.values())
+    known = {name for node in file.graph.node for name in (node.name, *node.output)}
+    return shared_out(times, _owners(planned, file), known), sum(times.values())
 
 
 def _owners(planned: PlannedGraph, file: Any) -> dict[str, str]:
-    """Layer of each node of a file that serves one layer only: its products, and the rounding of its input."""
+    """Layer of each node of a file that serves one layer only: its products, what follows, and the rounding before."""
     owners = {node: layer for layer, nodes in planned.layers.items() for node in nodes if layer}
     ends = {node.name: (node.output[0], last_output(node, file)) for node in file.graph.node if node.name in owners}
     readers: dict[str, set[str]] = {}
@@ -61,28 +62,65 @@ def _owners(planned: PlannedGraph, file: Any) -> dict[str, str]:
     for name, tensors in ends.items():
         for tensor in tensors:
             owners.setdefault(tensor, owners[name])
+    for name, layer in _followers(file, owners).items():
+        owners.setdefault(name, layer)
     return owners
 
 
-def shared_out(times: Mapping[str, float], owners: Mapping[str, str]) -> dict[str, float]:
+_FUSED = frozenset(
+    ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Relu", "LeakyRelu", "Elu", "Clip", "Sigmoid", "HardSigmoid",
+     "HardSwish", "Tanh", "Erf", "Gelu", "Mish", "Softplus", "BatchNormalization")
+)  # fmt: skip
+"""Number by number: runtimes make these a part of the product before them, and may name the whole by the last one."""
+
+
+def _followers(file: Any, owners: Mapping[str, str]) -> dict[str, str]:
+    """Layer of the nodes, and of their results, that go on number by number with what a layer gives.
+
+    Of several inputs the one that is made last counts, which is where a sum with an earlier tensor is taken.
+    """
+    made: dict[str, tuple[int, str]] = {}  # tensor -> when it was made, and by which layer
+    found: dict[str, str] = {}
+    for index, node in enumerate(file.graph.node):
+        latest = max((made[name] for name in node.input if name in made), default=(0, ""))
+        layer = owners.get(node.name, "")
+        if not layer and node.op_type in _FUSED and latest[1]:
+            layer = latest[1]
+            found |= dict.fromkeys((node.name, *node.output), layer)
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            layer = latest[1]  # whoever reads it owns the node, but numbers are still those of the layer before
+        for name in node.output:
+            made[name] = (index, layer)
+    return found
+
+
+def shared_out(times: Mapping[str, float], owners: Mapping[str, str], known: Collection[str] = ()) -> dict[str, float]:
     """Milliseconds of each layer from those of the nodes that a runtime made of the graph.
 
     onnxruntime puts an ending to the name of a node that it changes; OpenVINO puts the name at the end of that of a
-    change of layout before it.
+    change of layout before it. A name that is ``known`` in the graph itself is taken as it is.
 
     Examples
     --------
     >>> times = {"conv_7_token_3": 1.0, "x_abcd_acdb_conv_7/WithoutBiases": 0.5, "add": 2.0}
     >>> shared_out(times, {"conv_7": "a", "conv_70": "b"})
     {'a': 1.5}
+    >>> shared_out({"mul": 1.0, "mul_1": 0.5}, {"mul": "a"}, {"mul", "mul_1"})
+    {'a': 1.0}
     """
     found: dict[str, float] = {}
     for name, ms in times.items():
-        cuts = [match.start() for match in _BOUNDARY.finditer(name)]
-        near = [name, *(name[:at] for at in reversed(cuts)), *(name[at + 1 :] for at in cuts)]
-        for at in cuts:  # a name with an ending, at the end of that of a change of layout
-            near += [name[at + 1 : end] for end in reversed(cuts) if end > at]
+        near = [name] if name in known else _parts(name)
         layer = next((owners[part] for part in near if part in owners), None)
         if layer is not None:
             found[layer] = found.get(layer, 0.0) + ms
     return found
+
+
+def _parts(name: str) -> list[str]:
+    """What a node may have been called before a runtime put something in front of its name, behind it, or both."""
+    cuts = [match.start() for match in _BOUNDARY.finditer(name)]
+    near = [name, *(name[:at] for at in reversed(cuts)), *(name[at + 1 :] for at in cuts)]
+    for at in cuts:
+        near += [name[at + 1 : end] for end in reversed(cuts) if end > at]
+    return near
