@@ -118,7 +118,8 @@ def fuzz(
 def _mutate(name: str, number: int, seed: int, guard: Guard, memory: Memory, found: _Found) -> None:
     draw = random.Random(f"{seed} {number}")
     restore(guard.base, guard.work)
-    gc.collect()
+    if number % 25 == 0:
+        gc.collect()
     memory.begin()
     guard.begin(name)
     try:
