@@ -31,6 +31,13 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
 """Below the working folder, what the product may change where a target lets it work; nothing by default."""
 
 
+MAY: set[str] = set()
+"""What a mutation that is under way may change beside :data:`OUTPUTS`: a target adds to it what it asks for.
+
+``folder/*`` stands for new files in a folder, whose old ones stay.
+"""
+
+
 def _asked(event: str, facts: tuple[Any, ...]) -> list[Path]:
     """Every path that an audited operation changes, without links in the folders that lead to it."""
     if event == "open":
@@ -69,6 +76,11 @@ def _by_test() -> bool:
             return False
         frame = frame.f_back
     return False
+
+
+def within(name: str, folder: str) -> bool:
+    """Whether a name is a folder's, or of what is in it; all is in the folder ``.``."""
+    return folder == "." or name == folder or name.startswith(f"{folder}/")
 
 
 def _look(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -133,6 +145,7 @@ class Guard:
 
     def begin(self, target: str) -> None:
         """Watch from here on."""
+        MAY.clear()
         self._damaged, self.found, self._target = set(), set(), target
 
     def end(self) -> set[str]:
@@ -164,8 +177,10 @@ class Guard:
             into = name.rpartition("/")[0]  # a new folder of any name, but no new file in a folder that was there
             new = name not in self._before and (into == "" or into not in self._before)
             return new or _may_flag(target, name)
-        outputs = OUTPUTS.get(target, ())
-        return any(name == one or name.startswith(f"{one}/") or one.startswith(f"{name}/") for one in outputs)
+        outputs = (*OUTPUTS.get(target, ()), *MAY)
+        if name not in self._before and any(one.endswith("/*") and within(name, one[:-2]) for one in MAY):
+            return True  # new files in a folder that is there
+        return any(within(name, one) or one.startswith(f"{name}/") for one in outputs)
 
     def _see(self, event: str, facts: tuple[Any, ...]) -> None:
         if self._target is None or not (event in _WRITES or event == "open"):

@@ -28,6 +28,7 @@ from fewer.core.errors import FewerError
 from tests.fuzz.flags import FLAGS, TooLong, limited
 from tests.fuzz.guard import Guard, Memory, restore
 from tests.fuzz.more_targets import MORE
+from tests.fuzz.out_targets import OUT
 from tests.fuzz.samples import make_all
 from tests.fuzz.targets import FILES
 from tests.fuzz.task_targets import TASKS
@@ -37,7 +38,7 @@ MEMORY = 2**30
 
 _CACHES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR")
 
-TARGETS: dict[str, Callable[[Path, random.Random], None]] = {**FILES, **TASKS, **MORE, **FLAGS}
+TARGETS: dict[str, Callable[[Path, random.Random], None]] = {**FILES, **TASKS, **MORE, **OUT, **FLAGS}
 """By name: something to damage, and what reads it."""
 
 

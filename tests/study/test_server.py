@@ -258,6 +258,33 @@ def test_two_servers_on_one_study(make):
         lock.release()
     with pytest.raises(FewerError, match="by which name"):
         serve(study.store.folder, host="0.0.0.0")
+    for port in (-1, 0, 65536, 10**9):
+        with pytest.raises(FewerError, match="between 1 and 65535"):
+            serve(study.store.folder, port=port)
+    for host in ("no such host", "a" * 300, "300.1.1.1"):
+        with pytest.raises(FewerError, match="cannot listen"):
+            serve(study.store.folder, host=host, names=("x",), port=9)
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("0.png,nan\n", "no number"), ("0.png,inf\n", "no number"), ("0.png,1e999\n", "no number"),
+        ("0.png,3\n0.png,4\n", "two numbers"), ("0.png,3\n1.png\n", "line 2"), ("x" * 200_000 + ",1\n", "damaged"),
+    ],
+)  # fmt: skip
+def test_scores_that_are_none_are_told(tmp_path, table, says):
+    (tmp_path / "t.csv").write_text(table)
+    folder = photos(tmp_path / "photos", 2)
+    with pytest.raises(FewerError, match=says):
+        new_study(tmp_path / "study", folder, StudySettings(raters=1), scores=read_scores(tmp_path / "t.csv"))
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("level", [0, 6, 2.5, float("nan"), float("inf"), -3])
+def test_gold_levels_are_from_one_to_five(tmp_path, level):
+    with pytest.raises(FewerError, match="whole number from 1 to 5"):
+        new_study(tmp_path / "study", photos(tmp_path / "p", 2), StudySettings(raters=1), gold={"0.png": level})
 
 
 @pytest.mark.parametrize("after", [0.05, 0.15, 0.3])
