@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -165,3 +166,19 @@ def test_a_table_that_leaves_it_open_is_refused(tmp_path, text, says):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(FewerError, match=says):
         read_labels(tmp_path / "t.csv", tmp_path, ["b.png", "c.png"])
+
+
+@pytest.mark.parametrize("what", ["the pool", "copies", "links"])
+def test_images_are_no_masks(root, tmp_path, what):
+    """A folder of images given by mistake would label everything."""
+    folder = tmp_path / "annotate"
+    (folder / "masks").mkdir(parents=True)
+    if what == "the pool":
+        folder = root
+    elif what == "copies":
+        shutil.copytree(root, folder / "images")
+    else:
+        (folder / "images").symlink_to(root)
+        folder = folder / "images"
+    with pytest.raises(FewerError, match="is the image itself and no mask"):
+        read_labels(folder, root, NAMES)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import os
 import re
 import unicodedata
 import zipfile
@@ -337,8 +339,18 @@ def _masks(folder: Path, root: Path, names: Sequence[str]) -> Iterable[tuple[str
         given = path.relative_to(folder).as_posix()
         name = find(given)
         if name is not None:
+            if _alike(path, root / name):  # the folder of the pool, or that of the copies for annotators
+                raise FewerError(f"{path} is the image itself and no mask of it; give the folder that holds the masks")
             _same_size(root / name, _mask_size(path), f"the mask {path}")
         yield given, name, None
+
+
+def _alike(one: Path, other: Path) -> bool:
+    """Whether two files hold the same."""
+    with contextlib.suppress(OSError, FewerError):
+        if one.stat().st_size == other.stat().st_size:
+            return os.path.samefile(one, other) or read_bytes(one, _LIMIT) == read_bytes(other, _LIMIT)
+    return False
 
 
 def _mask_size(path: Path) -> tuple[int, int]:

@@ -247,8 +247,6 @@ def _config(
         wanted = {key: old.get(key) for key in wanted}
         if wanted["features"] and str(wanted["features"]).startswith("a ") and features is None:
             raise FewerError(f"{queue.path} was made with {wanted['features']}; give it again, as features=")
-        if features is None:  # a queue may come from someone else
-            check_named(wanted["features"], str(queue.path / "config.toml"))
     else:
         wanted["features"] = described or FEATURES
         if wanted["features"] == WARM_UP and layer is not None:
@@ -296,6 +294,8 @@ def _vectors(
     """Vectors of all images, and a function that makes those of corrupted ones."""
     if isinstance(model, (str, Path)) and str(model).endswith(".npy"):
         return given_vectors(Path(model), names, gone), None
+    if unasked:  # a queue may come from someone else
+        check_named(model, str(queue.path / "config.toml"))
     size = config.get("input_size")
     preprocess: dict[str, Any] = {"input_size": (3, size, size)} if size else {}
     if isinstance(model, str) and model == WARM_UP:
