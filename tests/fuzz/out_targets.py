@@ -17,7 +17,8 @@ __all__ = ["OUT"]
 PLACES = (
     "new", "pool", "pool/new", "run", "run/new", "run/plan.json", "run/model.safetensors", "queue", "queue/new",
     "study", "labels", "labels/coco.json", "features.npy", ".", "circuit", "keys", "exported", "profile.json",
-    "pictures",    "sets/masks", "sets/nnunet", "sets/nnunet/labelsTr", "trained", "link", "linked/new", "dangling", "empty",
+    "pictures", "sets/masks", "sets/nnunet", "sets/nnunet/labelsTr", "trained", "link", "linked/new", "dangling",
+    "empty",
 )  # fmt: skip
 TASKS = ("classify", "segment", "detect3d", "gait")
 

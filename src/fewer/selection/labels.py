@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import os
 import re
 import unicodedata
 import zipfile
@@ -349,7 +348,7 @@ def _alike(one: Path, other: Path) -> bool:
     """Whether two files hold the same."""
     with contextlib.suppress(OSError, FewerError):
         if one.stat().st_size == other.stat().st_size:
-            return os.path.samefile(one, other) or read_bytes(one, _LIMIT) == read_bytes(other, _LIMIT)
+            return one.samefile(other) or read_bytes(one, _LIMIT) == read_bytes(other, _LIMIT)
     return False
 
 
