@@ -60,7 +60,7 @@ ODD = {
     ),
     "takes memory": "def act(w): len(bytearray(b'x') * 1_200_000_000)",
     "raises something else": "def act(w): raise KeyError('x')",
-    "says too much": "def act(w):\n from fewer import FewerError\n raise FewerError('x' * 5000)",
+    "says too much": "def act(w):\n from fewer import FewerError\n raise FewerError('x ' * 5000)",
 }  # fmt: skip
 
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from fewer.selection.plan import Asked, QueuePlan
+    from fewer.selection.distance import principal
+from fewer.selection.plan import Asked, QueuePlan
 
 __all__ = ["Card", "Near", "flat_map", "nearest_of", "render_gallery"]
 
@@ -199,7 +200,7 @@ def flat_map(plan: QueuePlan, vectors: np.ndarray, names: Sequence[str], root: P
     sample = np.asarray(vectors[rows], np.float64)
     sample /= np.maximum(np.linalg.norm(sample, axis=1, keepdims=True), 1e-12)
     mean = sample.mean(0)
-    values, basis = np.linalg.eigh((sample - mean).T @ (sample - mean))
+    values, basis = principal(sample - mean)
     basis = basis[:, [-1, -2]] if basis.shape[1] > 1 else np.hstack([basis, np.zeros_like(basis)])
     basis *= np.sign(basis[np.abs(basis).argmax(0), [0, 1]] + 1e-30)
     share = values[-2:].sum() / max(values.sum(), 1e-30)
