@@ -19,12 +19,12 @@ from fewer.data.decode import read_image
 from fewer.reports.figure import COLOUR, Key, Plot, panel, plot
 from fewer.reports.labels import place_boxes
 from fewer.reports.templating import template_environment
+from fewer.selection.distance import principal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from fewer.selection.distance import principal
 from fewer.selection.plan import Asked, QueuePlan
 
 __all__ = ["Card", "Near", "flat_map", "nearest_of", "render_gallery"]
