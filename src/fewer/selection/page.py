@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-from fewer.selection.plan import Asked, QueuePlan
+    from fewer.selection.plan import Asked, QueuePlan
 
 __all__ = ["Card", "Near", "flat_map", "nearest_of", "render_gallery"]
 
