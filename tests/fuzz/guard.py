@@ -23,7 +23,7 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "continued": ("queue",), "applied": ("run",), "pages": ("trained",), "interrupted": ("interrupted",),
     "tuned": ("said",), "rows": ("study", "exported-study"), "adapted": ("adapted/run", "predicted"),
     "moved": ("run", "exported", "circuit", "keys", "queue", "study"), "keys": ("keys", "new-keys"),
-    "exported": ("exported",), "study": ("study", "exported"),
+    "exported": ("exported",), "study": ("study", "exported"), "own_weights": ("own.pt",),
     # verbs that make a new one
     "circuit": ("new-keys",), "inputs": ("predicted",), "trained": ("predicted",),
     "scores": ("guessed",), "sets": ("repaired",), "predictions": ("q2",),
