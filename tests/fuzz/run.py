@@ -62,7 +62,7 @@ class _Found(list[str]):
         super().__init__()
         self.tell, self.seen = tell, set[tuple[str, ...]]()
         self.done, self.memory = collections.Counter[str](), collections.Counter[str]()
-        self.refused = collections.Counter[str]()
+        self.refused, self.seconds = collections.Counter[str](), collections.Counter[str]()
 
     def note(self, text: str, *place: str) -> None:
         if place not in self.seen or not place:
@@ -122,6 +122,7 @@ def _mutate(name: str, number: int, seed: int, guard: Guard, memory: Memory, fou
     if number % 25 == 0:
         gc.collect()
     memory.begin()
+    began = time.process_time()
     guard.begin(name)
     try:
         with _quiet(), limited(120):
@@ -137,6 +138,7 @@ def _mutate(name: str, number: int, seed: int, guard: Guard, memory: Memory, fou
     finally:
         wrong, grown = guard.end(), memory.end()
     found.done[name] += 1
+    found.seconds[name] += time.process_time() - began
     found.memory[name] = max(found.memory[name], grown)
     if grown > MEMORY:
         found.note(f"{name} {number}: memory grew by {grown / 1e6:.0f} MB")
@@ -158,7 +160,10 @@ def main() -> int:
     faults = fuzz(words.mutations, words.seed, words.base, words.only, words.seconds, tell, words.first)
     kinds = collections.Counter(fault.split()[0] for fault in faults)
     for name, count in sorted(faults.done.items()):
-        print(f"{name}: {count} mutations, {faults.refused[name]} refused, at most {faults.memory[name] / 1e6:.0f} MB")
+        facts = (
+            f"{faults.refused[name]} refused, {faults.seconds[name]:.0f} s, at most {faults.memory[name] / 1e6:.0f} MB"
+        )
+        print(f"{name}: {count} mutations, {facts}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{faults.done.total()} mutations from {words.first} on, seed {words.seed}, the process at most {peak:.0f} MB:"

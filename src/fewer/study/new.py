@@ -95,6 +95,8 @@ def read_scores(path: str | Path) -> dict[str, float]:
                 if place:
                     raise FewerError(f"{path}: line {place + 1} must be a file and a number") from None
                 continue
+            if not math.isfinite(value):
+                raise FewerError(f"{path}: the score of {name} is {value}, which is no number")
             if found.setdefault(name, value) != value:
                 raise FewerError(f"{path} gives {name} two numbers, {found[name]:g} and {value:g}; leave the right one")
     return found
