@@ -12,8 +12,9 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text
-from fewer.core.reading import read_json
+from fewer.core.reading import parse_json, read_json, read_text
 from fewer.study.vocabulary import LEVELS
+from fewer.tasks.quality.foreign import as_llava
 
 __all__ = ["PLACEHOLDER", "Record", "level_index", "qalign_records", "read_records", "write_records"]
 
@@ -72,20 +73,30 @@ class Record:
 def read_records(path: str | Path) -> list[Record]:
     """Read conversations in the form of LLaVA-v1.5; ``<|image|>`` of mPLUG-Owl2 is read as ``<image>``.
 
+    Files of JSON Lines, and the forms of other tools that :func:`fewer.tasks.quality.foreign.as_llava` knows, are read
+    as well.
+
     Raises
     ------
     FewerError
         When a record is not of that form; a record with an image but without ``<image>`` would train without it.
     """
-    values = read_json(path, _LARGEST)
+    if Path(path).suffix == ".jsonl":
+        lines = read_text(path, _LARGEST, "list of conversations").splitlines()
+        values: Any = [parse_json(line, f"{path}: line {n + 1}") for n, line in enumerate(lines) if line.strip()]
+    else:
+        values = read_json(path, _LARGEST)
     if not isinstance(values, list):
         raise FewerError(f"{path} holds no list of conversations; give a JSON file in the form of LLaVA-v1.5")
+    if not values:
+        raise FewerError(f"{path} holds no conversation")
     return [_record(value, f"{path}: record {place}") for place, value in enumerate(values)]
 
 
 def _record(value: Any, where: str) -> Record:
     if not isinstance(value, Mapping):
         raise FewerError(f"{where} is no object; see docs/quality.md for the form")
+    value = as_llava(value)
     name = str(value.get("id", ""))
     where = f"{where} ({name[:60]})"
     talk = value.get("conversations")
@@ -99,7 +110,7 @@ def _record(value: Any, where: str) -> Record:
         texts.append(part["value"].replace(_FOREIGN, PLACEHOLDER))
     image = value.get("image", "")
     if not isinstance(image, str):
-        raise FewerError(f"{where}: image must be the name of a file")
+        raise FewerError(f"{where}: image must be the name of one file")
     count = sum(text.count(PLACEHOLDER) for text in texts[::2])
     if image and (count != 1 or PLACEHOLDER not in texts[0]):
         raise FewerError(
