@@ -48,3 +48,10 @@ def test_texts_become_conversations_on_the_command_line(fewer, tmp_path: Path) -
     assert again.code == 2 and "exists already" in again.err
     asked = fewer("study", "convert", str(place), "--writer", "http://x/v1", "--out", str(tmp_path / "s.json"))
     assert asked.code == 2 and "--writer-model" in asked.err
+
+
+@pytest.mark.parametrize(("more", "count"), [("", 2), (",0.6", 20)])
+def test_opinions_become_rating_words(fewer, tmp_path: Path, more: str, count: int) -> None:
+    (tmp_path / "mos.csv").write_text(f"file,score,std\na.png,1{more}\nb.png,5{more}\n")
+    done = fewer("study", "convert", str(tmp_path / "mos.csv"), "--out", str(tmp_path / "r.json"))
+    assert done.code == 0 and len(read_records(tmp_path / "r.json")) == count

@@ -51,7 +51,8 @@ def study(
     action
         new, serve, status, export, convert (texts into conversations for fewer tune) or delete (all of one rater).
     folder
-        Of the study; convert also takes a pathways.json.
+        Of the study; convert also takes a pathways.json, or a table file,score or file,score,deviation of opinions,
+        which becomes rating words (Q-Align, DeQA-Score).
     images
         new: folder of photos.
     scores
@@ -165,6 +166,8 @@ def _convert(folder: str, writer: str, model: str | None, evaluation: list[str],
     from fewer.tasks.quality.questions import read_questions
 
     place = Path(folder)
+    if place.suffix == ".csv":
+        return _rated(place, shared)
     texts = read_pathways(place) if place.is_file() else pathways_of(Store(folder))
     if not texts:
         raise FewerError(f"{folder} holds no text yet; fewer study status says what was collected")
@@ -177,6 +180,26 @@ def _convert(folder: str, writer: str, model: str | None, evaluation: list[str],
     asked = None if writer == "rules" else EndpointWriter(writer, str(model), key)
     banned = [question.image for file in evaluation for question in read_questions(file)]
     made = convert(texts, asked, evaluation=banned, seed=shared.seed or 0, progress=terminal_progress())
+    return _Records(made, made.save(out))
+
+
+def _rated(table: Any, shared: Shared) -> Any:
+    """Rating words from a table of opinions."""
+    from pathlib import Path
+
+    from fewer.study.new import read_scores
+    from fewer.tasks.quality.convert.build import Converted
+    from fewer.tasks.quality.records import qalign_records, soft_records
+
+    out = Path(shared.out or table.with_suffix(".json"))
+    if out.exists() and not shared.overwrite:
+        raise FewerError(f"{out} exists already; give another --out FILE, or --overwrite")
+    scores, wide = read_scores(table), read_scores(table, column=2)
+    if wide and len(wide) < len(scores):
+        raise FewerError(f"{table}: {len(scores) - len(wide)} images have no deviation; give it for all or for none")
+    soft = {name: (score, wide[name]) for name, score in scores.items()} if wide else {}
+    records = soft_records(soft) if wide else qalign_records(scores)
+    made = Converted(tuple(records), {}, "rating words, soft" if wide else "rating words", 0.0)
     return _Records(made, made.save(out))
 
 

@@ -75,8 +75,15 @@ class Made:
         return {"folder": str(self.folder), "images": self.images, "raters": self.raters, "skipped": skipped}
 
 
-def read_scores(path: str | Path) -> dict[str, float]:
+def read_scores(path: str | Path, column: int = 1) -> dict[str, float]:
     """A table ``file,score`` with or without a heading.
+
+    Parameters
+    ----------
+    path
+        The table.
+    column
+        Where the number stands; of a further one than the second, rows may lack it.
 
     Raises
     ------
@@ -85,10 +92,10 @@ def read_scores(path: str | Path) -> dict[str, float]:
     """
     found = {}
     for place, row in enumerate(csv.reader(io.StringIO(read_text(path, 2**28, "table of scores")))):
-        if not row:
+        if not row or (column > 1 and (len(row) <= column or not row[column].strip())):
             continue
         try:
-            found[row[0].strip()] = float(row[1])
+            found[row[0].strip()] = float(row[column])
         except (IndexError, ValueError):
             if place:
                 raise FewerError(f"{path}: line {place + 1} must be a file and a number") from None

@@ -12,9 +12,10 @@ from PIL import Image
 from fewer.core.errors import FewerError
 from fewer.study.new import new_study, read_names
 from fewer.study.settings import StudySettings
+from fewer.study.vocabulary import LEVELS
 from fewer.tasks.quality.evaluate import evaluate
 from fewer.tasks.quality.questions import read_questions
-from fewer.tasks.quality.records import read_records
+from fewer.tasks.quality.records import read_records, soft_levels, soft_records
 from fewer.tasks.quality.settings import EvaluateSettings
 from fewer.tasks.quality.task import Quality
 
@@ -109,7 +110,7 @@ def test_logits_of_two_three_and_five_words(tmp_path: Path) -> None:
     (tmp_path / "mos.csv").write_text("".join(f"{name},{i % 4}\n" for i, name in enumerate(names)) + "gone.png,3\n")
     rows = [{"img_path": name, "logit_good": float(i % 4), "logit_poor": 0.0} for i, name in enumerate(names)]
     two = evaluate(written(tmp_path / "2.json", rows), tmp_path / "mos.csv")
-    assert two.numbers["srcc"] == 1.0 and "Q-Bench" in two.note and "1 images of mos.csv have no logits" in two.note
+    assert two.numbers["srcc"] == 1.0 and "Q-Bench" in two.note and "1 images of mos.csv have no score" in two.note
     three = [row | {"logit_average": 1.0} for row in rows]
     assert "Q-Boost" in evaluate(written(tmp_path / "3.json", three), tmp_path / "mos.csv").note
     words = ("excellent", "good", "fair", "poor", "bad")
@@ -142,3 +143,35 @@ def test_a_study_of_chosen_images(tmp_path: Path) -> None:
     assert made.images == 4
     with pytest.raises(FewerError, match=r"is no image below .*did you mean"):
         new_study(tmp_path / "t", tmp_path / "photos", quick, only=["ä b/9.png"])
+
+
+def test_pairs_of_a_study_are_ordered_by_scores(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text(
+        "rater,image,other,better\nr,a.png,b.png,left\nr,b.png,c.png,right\nr,a.png,c.png,same\nr,a.png,d.png,left\n"
+    )
+    scored = {"images": {n: {"text": "", "score": v} for n, v in (("a.png", 3.0), ("b.png", 2.0), ("c.png", 1.0))}}
+    place = written(tmp_path / "told.json", scored)
+    found = evaluate(place, tmp_path / "pairs.csv", out=tmp_path / "out")
+    assert found.numbers == {"pair accuracy": 0.5, "chance": 0.5}
+    assert "1 pairs look the same, 1 have no score" in found.note
+    (tmp_path / "mos.csv").write_text("a.png,5\nb.png,4\nc.png,1\n")
+    assert evaluate(place, tmp_path / "mos.csv").numbers["srcc"] == 1.0
+    (tmp_path / "pairs.csv").write_text("image,other,better\na.png,b.png,first\n")
+    with pytest.raises(FewerError, match="line 2 needs image, other, and left"):
+        evaluate(place, tmp_path / "pairs.csv")
+
+
+def test_soft_levels_keep_the_mean_and_are_kept_by_copies() -> None:
+    scores, wide = np.array([1.4, 3.0, 3.7, 4.9]), np.array([0.3, 0.8, 0.5, 0.05])
+    found = soft_levels(scores, wide, 1, 5)
+    assert np.allclose(found.sum(1), 1) and (found >= 0).all()
+    assert np.allclose((found @ np.arange(1, 6))[1:3], scores[1:3], atol=1e-6)
+    # where nothing is beyond the ends, it is the normal distribution between the borders of the levels
+    rng = np.random.default_rng(0)
+    drawn = np.clip(np.rint(rng.normal(3.0, 0.8, 200_000)), 1, 5).astype(int)
+    assert np.allclose(found[1], np.bincount(drawn, minlength=6)[1:] / 200_000, atol=0.01)
+    made = soft_records({f"{i}.png": (s, w) for i, (s, w) in enumerate(zip(scores, wide, strict=True))}, 20, 1, 5)
+    shares = [sum(LEVELS[k] in r.turns[0][1] for r in made if r.image == "1.png") / 20 for k in range(5)]
+    assert len(made) == 80 and np.allclose(shares, found[1], atol=0.05)
+    with pytest.raises(FewerError, match="deviation of 0 or more"):
+        soft_levels([1, 2], [-1, 0])

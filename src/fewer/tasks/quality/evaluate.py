@@ -10,16 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fewer.core.errors import FewerError
 from fewer.core.progress import Progress
 from fewer.core.reading import read_json
 from fewer.core.staging import write_together
 from fewer.reports.page import Page, Section, Table, Tile
 from fewer.tasks.folders import check_out, make_folder
-from fewer.tasks.quality.assessment import PROMPT, halves
-from fewer.tasks.quality.correlation import correlations
 from fewer.tasks.quality.description import PROMPT as DESCRIBE
 from fewer.tasks.quality.description import (
     Judge,
@@ -28,10 +24,10 @@ from fewer.tasks.quality.description import (
     judge_descriptions,
     read_descriptions,
 )
+from fewer.tasks.quality.opinions import against_opinions, against_pairs, holds_pairs
 from fewer.tasks.quality.perception import Perception, score_answers
 from fewer.tasks.quality.questions import prompt, read_questions
 from fewer.tasks.quality.settings import EvaluateSettings
-from fewer.tasks.quality.word_logits import read_word_logits, score_words, words_in
 
 __all__ = ["QualityScores", "evaluate"]
 
@@ -45,7 +41,7 @@ class QualityScores:
     Attributes
     ----------
     what
-        ``questions``, ``opinions`` or ``descriptions``.
+        ``questions``, ``descriptions``, ``opinions`` or ``pairs``.
     perception
         Accuracies; None where no questions were asked.
     numbers
@@ -127,7 +123,8 @@ def evaluate(
         A run of ``fewer tune``; or a JSON file with answers by place (a list) or by image (an object, such as that of
         ``fewer predict``); or a file of logits of words as Q-Bench or Q-Align ship them.
     data
-        Questions (LLVisionQA), golden descriptions (LLDescribe), or a table ``file,score`` of opinions.
+        Questions (LLVisionQA), golden descriptions (LLDescribe), a table ``file,score`` of opinions, or the
+        ``pairs.csv`` of a study.
 
     Raises
     ------
@@ -137,7 +134,10 @@ def evaluate(
     settings = settings or EvaluateSettings()
     check_out(out, FILES, overwrite)
     data = Path(data)
-    way = _opinions if data.suffix == ".csv" else _descriptions if holds_descriptions(data) else _questions
+    if data.suffix == ".csv":
+        way = _pairs if holds_pairs(data) else _opinions
+    else:
+        way = _descriptions if holds_descriptions(data) else _questions
     result = way(target, data, settings, device)
     if out is not None:
         result.save(out)
@@ -214,38 +214,10 @@ def _judge(settings: EvaluateSettings) -> Judge | None:
 
 
 def _opinions(target: str | Path, data: Path, settings: EvaluateSettings, device: str) -> QualityScores:
-    from fewer.study.new import read_scores
-
-    opinions = read_scores(data)
-    names = list(opinions)[: settings.limit or None]
-    if Path(target).is_dir():
-        from fewer.tasks.quality.asking import LEVEL_QUESTION, level_scores
-        from fewer.tasks.quality.tuning import load_tuned
-
-        tuned = load_tuned(target, device)
-        scores = level_scores(tuned, tuned.pictures(settings.images or data.parent), names)
-        note = f"five levels (Q-Align) after {LEVEL_QUESTION!r}, without a fit"
-    else:
-        files, logits = read_word_logits(target)
-        place = {name: i for i, name in enumerate(files)}
-        wanted, names = len(names), [name for name in names if name in place]
-        if len(names) < 2:
-            raise FewerError(f"{target} and {data} have no two images in common; names must be the same")
-        of = [place[name] for name in names]
-        way = words_in(logits, settings.words)
-        scores = score_words({word: column[of] for word, column in logits.items()}, way, settings.temperature)
-        note = f"{_WAYS[way]} after {PROMPT!r}, without a fit"
-        if way != "five":
-            note = note.replace(" after", f" at temperature {settings.temperature:g} after")
-        if len(names) < wanted:
-            note += f"; {wanted - len(names)} images of {data.name} have no logits and were left out"
-    groups = halves(tuple(names)) if settings.halves else None
-    found = correlations(scores, np.array([opinions[name] for name in names]), groups)
-    return QualityScores("opinions", None, found, note)
+    numbers, note = against_opinions(target, data, settings, device)
+    return QualityScores("opinions", None, numbers, note)
 
 
-_WAYS = {
-    "two": "softmax of good and poor (Q-Bench)",
-    "three": "softmax of good, average and poor (Q-Boost)",
-    "five": "five levels (Q-Align)",
-}
+def _pairs(target: str | Path, data: Path, settings: EvaluateSettings, device: str) -> QualityScores:
+    numbers, note = against_pairs(target, data, settings, device)
+    return QualityScores("pairs", None, numbers, note)
