@@ -67,9 +67,9 @@ def test_a_run_brings_its_own_network_masks_and_patterns(photos: Path, run: Path
 
 
 def test_the_name_of_a_pattern_is_kept(photos: Path, run: Path, tmp_path: Path) -> None:
-    cut_of(run, tmp_path / "cut", "block-4x1")
+    cut_of(run, tmp_path / "cut", "block:1x4")
     start = start_of(TrainSettings(init=str(tmp_path / "cut")), open_data(photos).classes)
-    assert start.patterns == {"layer3.0.conv2": "block-4x1"} and start.held["layer3.0.conv2"].mask is not None
+    assert start.patterns == {"layer3.0.conv2": "block:1x4"} and start.held["layer3.0.conv2"].mask is not None
 
 
 def test_a_run_for_other_classes_gets_a_new_last_layer(photos: Path, run: Path, tmp_path: Path) -> None:
@@ -131,11 +131,24 @@ def test_exact_gradients_teach_the_hypernetwork_and_change_nothing_else(photos: 
     assert all(torch.allclose(seen["exact"][n], plain[n], atol=0.1) for n in plain if "weight" in n)
 
 
-def test_a_loss_that_is_no_number_leaves_the_last_good_state(photos: Path, tmp_path: Path) -> None:
-    how = {"network": "resnet8", "input_size": 8, "optimiser": "sgd", "momentum": 0.0, "clip": None}
-    with pytest.raises(FewerError, match=r"step .*last_good\.safetensors.*--init"):
-        fewer.train(photos, out=tmp_path / "run", **{**STEPS, **how, "steps": 60, "every": 60, "learning_rate": 1e30})
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_loss_that_is_no_number_leaves_the_last_good_state(
+    photos: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    how, usual, calls = {"network": "resnet8", "input_size": 8}, torch.nn.functional.cross_entropy, []
+
+    def broken(*given, **named):
+        calls.append(1)
+        return usual(*given, **named) * (1.0 if len(calls) <= after else float("nan"))
+
+    shutil.copytree(run, tmp_path / "run")  # a finished run that is to be replaced stays until the new one is finished
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.functional, "cross_entropy", broken)
+        told = "the best so far" if after > 2 else "the last good step"
+        with pytest.raises(FewerError, match=rf"loss is nan.*{told}.*last_good\.safetensors.*--init"):
+            fewer.train(photos, out=tmp_path / "run", overwrite=True, **how, **STEPS)
     kept = tmp_path / "run" / LAST_GOOD
+    assert kept.is_file() and fewer.load(tmp_path / "run") is not None
     again = fewer.train(photos, out=tmp_path / "run", overwrite=True, init=str(kept), **how, **STEPS)
     assert again.evaluation is not None and not kept.exists()
 

@@ -19,6 +19,7 @@ from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_bytes, real_path
 from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
+from fewer.core.staging import NEXT
 from fewer.models.artefact import save_artefact
 from fewer.models.spec import LoadedModel
 from fewer.quantize.lowbit import plain
@@ -277,12 +278,15 @@ def keeping_last_good(
             raise
         best = seen.fit.best if seen.fit is not None else None
         state = {name.removeprefix("student."): value for name, value in (best or net.state_dict()).items()}
-        place = scratch.parent / LAST_GOOD
+        place = (scratch.parent.parent if scratch.parent.name == NEXT else scratch.parent) / LAST_GOOD
         atomic_write_bytes(place, save({n: v.cpu().contiguous().clone() for n, v in state.items() if n in names}))
         which = (
             f"step {seen.fit.best_step}, the best so far," if best and seen.fit is not None else "the last good step"
         )
-        raise NotFinite(f"{error}; the weights of {which} are in {place}, to go on from with --init") from None
+        raise NotFinite(
+            f"{error}; the weights of {which} are in {place}: go on from them with --init (--resume would end here "
+            "again)"
+        ) from None
 
 
 class _Seen(Callback):
@@ -343,7 +347,7 @@ def _save(run: RunFolder, prepared: Prepared, result: TrainedRun, command: str) 
     if result.few_bits:
         meta["few_bits"] = {"layers": result.few_bits["layers"], "inputs": result.few_bits["inputs"]}
     save_artefact(run.path, result.model.cpu(), result.units, loaded.source, meta, preprocess=loaded.preprocess)
-    (run.path / LAST_GOOD).unlink(missing_ok=True)  # of an attempt before
+    (run.home / LAST_GOOD).unlink(missing_ok=True)  # of an attempt before
     page = training_page(result, data, command)
     write_report(run, page)
     run.log("finished", best_step=result.best_step)

@@ -212,7 +212,9 @@ class SeeingModel(nn.Module):
 
         picture = [] if pixels is None else [Image.fromarray(pixels)]
         more: dict[str, Any] = {} if pixels is None else {"images": [picture]}
-        made = self.processor(text=[text], return_tensors="pt", add_special_tokens=False, **more)
+        # a template writes the marks of the beginning itself
+        more["add_special_tokens"] = not getattr(self.processor, "chat_template", None)
+        made = self.processor(text=[text], return_tensors="pt", **more)
         found = {name: value.to(self.device) for name, value in made.items() if isinstance(value, Tensor)}
         kind = next(self.language.parameters()).dtype
         return {name: value.to(kind) if value.is_floating_point() else value for name, value in found.items()}
