@@ -185,6 +185,36 @@ def test_smolvlm_is_laid_out_by_its_own_processor(tmp_path: Path) -> None:
     assert int((labels != -100).sum()) == 2 and model(inputs).shape[1] == len(labels)
 
 
+def test_qwen_is_laid_out_by_its_own_processor(tmp_path: Path) -> None:
+    from fewer.tasks.quality.seeing import open_seeing
+
+    torch.manual_seed(0)
+    words = tokenizer_of(["<image>", "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"])
+    mark = words.convert_tokens_to_ids
+    config = transformers.Qwen2VLConfig(
+        text_config={**TEXT, "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}},
+        vision_config={"depth": 1, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": 4},
+        image_token_id=mark("<|image_pad|>"),
+        video_token_id=mark("<|video_pad|>"),
+        vision_start_token_id=mark("<|vision_start|>"),
+        vision_end_token_id=mark("<|vision_end|>"),
+    )
+    try:
+        pictures = transformers.Qwen2VLImageProcessor(patch_size=4, min_pixels=64, max_pixels=1024)
+        videos = transformers.Qwen2VLVideoProcessor(patch_size=4)
+        template = TEMPLATE.replace("<image>", "<|vision_start|><|image_pad|><|vision_end|>")
+        processor = transformers.Qwen2VLProcessor(pictures, words, videos, chat_template=template)
+    except ImportError as error:
+        pytest.skip(f"the processor of Qwen2-VL needs {error}")
+    transformers.Qwen2VLForConditionalGeneration(config).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    model = open_seeing(transformers, str(tmp_path), 0)
+    inputs, labels = model.laid_out(np.zeros((24, 40, 3), np.uint8), [("How is the light ?", "dark")])
+    assert int((inputs["input_ids"] == mark("<|image_pad|>")).sum()) == 3 * 5
+    assert int((labels != -100).sum()) == 2 and model(inputs).shape[1] == len(labels)
+    assert isinstance(model.write(np.zeros((24, 40, 3), np.uint8), "How is the light ?", 2), str)
+
+
 def test_a_folder_without_a_processor_is_told(talk: Path, tmp_path: Path) -> None:
     from fewer.tasks.quality.tuning import tune
 

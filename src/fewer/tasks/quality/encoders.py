@@ -201,7 +201,7 @@ class ImageEncoder(nn.Module):
         if not self._fixed:
             try:
                 return self.model(pixel_values=scaled).last_hidden_state
-            except ValueError:
+            except (ValueError, RuntimeError):
                 self._fixed = _side_of(self.model)
                 if not self._fixed or scaled.shape[-1] == self._fixed:
                     raise

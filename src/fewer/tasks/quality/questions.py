@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +122,9 @@ def _question(value: Any, where: str) -> Question:
     if not isinstance(image, str) or not isinstance(text, str):
         raise FewerError(f"{where} needs the name of an image and a question")
     offered = _first(value, "candidates", "options", "choices")
-    if isinstance(offered, Mapping):  # by letter
-        offered = [offered[key] for key in sorted(offered)]
-    if offered is not None:
+    if isinstance(offered, Mapping) and len(offered) > 1 and all(key in LETTERS for key in offered):
+        offered = [offered[letter] for letter in sorted(offered)]
+    if any(key in value for key in ("candidates", "options", "choices")):
         if not isinstance(offered, list):
             raise FewerError(f"{where}: candidates is no list of options")
         options = tuple(str(option) for option in offered)
@@ -133,8 +133,8 @@ def _question(value: Any, where: str) -> Question:
     kind = _coded(value.get("question_type", value.get("type", value.get("kind", ""))), KINDS)
     concern = _coded(value.get("question_concern", value.get("concern", "")), CONCERNS)
     try:
-        answer = _answer(_first(value, "correct_choice", "correct_ans", "answer"), options)
-        return Question(image, text, options, answer, kind, concern, str(value.get("id", "")))
+        asked = Question(image, text, options, None, kind, concern, str(value.get("id", "")))
+        return replace(asked, answer=_answer(_first(value, "correct_choice", "correct_ans", "answer"), options))
     except FewerError as error:
         raise FewerError(f"{where}: {error}") from None
 
