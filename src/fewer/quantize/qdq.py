@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,8 +43,8 @@ class InputRange:
 
     scale: float
     zero: int
-    low: int = 0
-    high: int = _TOP
+    low: int = field(default=0, repr=False)
+    high: int = field(default=_TOP, repr=False)
 
     def to_list(self) -> list[float]:
         """Plain numbers; ends are left out where all bytes are used.

@@ -100,7 +100,7 @@ def talk(tmp_path: Path) -> Path:
 
 
 def settings(folder: Path, **more) -> TuneSettings:
-    return TuneSettings(language=str(folder), **{"steps": 40, "batch": 4, "learning_rate": 0.02, "lora": 0, **more})
+    return TuneSettings(language=str(folder), **{"steps": 24, "batch": 4, "learning_rate": 0.03, "lora": 0, **more})
 
 
 def test_a_vision_language_model_is_tuned_asked_and_read_back(talk: Path, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ class ExactGradients(Callback):
             for rounding in roundings:
                 rounding.enabled = False
             found = self.objective(self.model, fit.step * self.accumulate)
-            total = sum(found.values()) if isinstance(found, Mapping) else found
+            total: Any = sum(found.values()) if isinstance(found, Mapping) else found
             self.exact = torch.autograd.grad(total, self.meta.weights, allow_unused=True)
         finally:
             for rounding in roundings:

@@ -106,4 +106,6 @@ def score_words(logits: Mapping[str, np.ndarray], way: str, temperature: float =
     columns = [logits[word] for word in WORDS[way]]
     if way == "five":
         return five_levels(np.stack(columns, 1))
-    return (two_words if way == "two" else three_words)(*columns, temperature)
+    if way == "three":
+        return three_words(columns[0], columns[1], columns[2], temperature)
+    return two_words(columns[0], columns[1], temperature)
