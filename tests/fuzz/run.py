@@ -62,7 +62,7 @@ class _Found(list[str]):
         super().__init__()
         self.tell, self.seen = tell, set[tuple[str, ...]]()
         self.done, self.memory = collections.Counter[str](), collections.Counter[str]()
-        self.refused, self.seconds = collections.Counter[str](), collections.Counter[str]()
+        self.refused, self.seconds = collections.Counter[str](), collections.defaultdict[str, float](float)
 
     def note(self, text: str, *place: str) -> None:
         if place not in self.seen or not place:

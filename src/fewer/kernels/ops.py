@@ -209,7 +209,8 @@ def tracing(x: Tensor) -> bool:
 
     ``torch.jit.trace`` sees no call of a library: it would keep the empty output, and answer with what is in memory.
     """
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) is not Tensor
+    traced = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    return torch.compiler.is_compiling() or traced or type(x) is not Tensor
 
 
 def sparse_linear(
