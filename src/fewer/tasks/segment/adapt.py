@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fewer.adaptation.methods import METHODS
+from fewer.adaptation.ours import member_steps
 from fewer.adaptation.problem import Adapted, Pair, Problem, Work
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, real_path
@@ -69,7 +70,9 @@ def plan_adapt(source: str | Path, target: str | Path, settings: AdaptSettings |
     copies = {"ms-mt": 2, "mt-uda": 3, "le-uda": 3}.get(settings.method, 1)
     # student and teacher pass through one after the other; the teacher keeps no activations
     shape = (2 * settings.batch, p.channels, *p.patch)
-    memory = estimate_memory(network.model, shape, len(p.classes), cases=copies * held, moments=3)
+    # each stage of the default leaves its network and its best weights
+    moments = 3 + 2 * len(member_steps(settings)) * (settings.method == "ours")
+    memory = estimate_memory(network.model, shape, len(p.classes), cases=copies * held, moments=moments)
     return AdaptPlan(domains, network, settings, check_memory(memory))
 
 
