@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fewer.adaptation.choice import mean_sizes, some, trust, unlearned
-from fewer.adaptation.contrasts import _keep_if_believed
+from fewer.adaptation.contrasts import keep_if_believed
 from fewer.adaptation.learn import Lesson, Stream
 from fewer.adaptation.methods import METHODS
 from fewer.adaptation.problem import Work
@@ -62,11 +62,11 @@ def test_the_network_of_the_source_labels_nothing_however_sure_it_is(monkeypatch
 
 def test_pseudo_labels_that_lose_a_structure_are_taken_back() -> None:
     good, lost, work = _Threshold(-0.7, -1.0), _Threshold(9.0, 1.0), Work()
-    _keep_if_believed(posed(), work, good, lost)
+    keep_if_believed(posed(), work, good, lost)
     assert lost.level.item() == pytest.approx(-0.7)
     assert "the weights before them are kept" in work.notes[-1]
     work = Work()
-    _keep_if_believed(posed(), work, lost, good)
+    keep_if_believed(posed(), work, lost, good)
     assert work.notes == []
 
 

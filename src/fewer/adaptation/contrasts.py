@@ -23,7 +23,7 @@ from fewer.adaptation.style import Style, chain, degrade, one_of, random_contras
 from fewer.adaptation.teachers import label_and_learn
 from fewer.training.history import Fit
 
-__all__ = ["changes", "contrasts", "vary_and_label"]
+__all__ = ["changes", "contrasts", "keep_if_believed", "label_and_vary", "vary_and_label"]
 
 PARTS = (3, 3, 2)
 """Steps on the source as it is, on changed contrasts, and with pseudo-labels, in proportion."""
@@ -78,6 +78,21 @@ def vary_and_label(
     stages = {name: learn(problem, settings, work, lesson, name, model, steps=steps)}
     if not settings.uses("pseudo-labels"):
         return stages
+    return stages | label_and_vary(problem, settings, work, last, lesson)
+
+
+def label_and_vary(
+    problem: Problem, settings: AdaptationSettings, work: Work, steps: int, lesson: Lesson | None = None
+) -> dict[str, Fit]:
+    """The last stage: pseudo-labels train, beside source images in random contrasts and in grey levels of the target.
+
+    Parameters
+    ----------
+    lesson
+        Of the stage before; None makes the same again.
+    """
+    model, style = problem.network, changes(settings)
+    lesson = lesson or _changed(problem, settings, style, 0.0)
     before = copy.deepcopy(model)
 
     def later(found: Sequence[Pair]) -> Style | None:
@@ -89,8 +104,8 @@ def vary_and_label(
         return one_of(looks)
 
     mild = sometimes(degrade, 0.5)
-    stages |= label_and_learn(problem, settings, work, lesson, max(1, last), style=mild, later=later)
-    _keep_if_believed(problem, work, before, model)
+    stages = label_and_learn(problem, settings, work, lesson, max(1, steps), style=mild, later=later)
+    keep_if_believed(problem, work, before, model)
     return stages
 
 
@@ -108,11 +123,13 @@ def _changed(problem: Problem, settings: AdaptationSettings, style: Style | None
     )
 
 
-def _keep_if_believed(problem: Problem, work: Work, before: nn.Module, model: nn.Module) -> None:
-    """Take pseudo-labels back where they have made answers clearly less believable, as when a structure is lost."""
+def keep_if_believed(
+    problem: Problem, work: Work, before: nn.Module, model: nn.Module, what: str = "pseudo-labels"
+) -> None:
+    """Take a stage back where it has made answers clearly less believable, as when a structure is lost."""
     was, now = trust(problem, before), trust(problem, model)
     if now < KEPT * was:
-        work.say(f"pseudo-labels lowered the trust from {was:.2f} to {now:.2f}: the weights before them are kept")
+        work.say(f"{what} lowered the trust from {was:.2f} to {now:.2f}: the weights before them are kept")
         model.load_state_dict(before.state_dict())
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fewer.adaptation.baselines import curves, source_only
 from fewer.adaptation.choice import judge, pooled_dice, signs, target_guesses
-from fewer.adaptation.contrasts import changes, contrasts, vary_and_label
+from fewer.adaptation.contrasts import changes, contrasts, keep_if_believed, label_and_vary, vary_and_label
 from fewer.adaptation.learn import Lesson, Stream
 from fewer.adaptation.problem import Adapted, Member, Problem, Work
 from fewer.adaptation.settings import AdaptationSettings
@@ -28,6 +28,12 @@ __all__ = ["member_steps", "most_trusted", "ours"]
 
 SHARES = {"source-only": 6, "curves": 8, "self-training": 3, "contrasts": 4, "contrasts, labels": 3}
 """Steps of each stage, in proportion. All networks but ``curves`` go on from the one of the source as it is."""
+EXPLORE = 1800
+"""Steps after which the choice is made at the earliest; with fewer, trust believed a network with a Dice of 0.04."""
+EXPLORED = 9 / 16
+"""Share of the steps, where that is more, that all networks get; the kept one goes on for the rest."""
+MORE = "the kept one goes on"
+"""The last stage."""
 SHORT = 1200
 """Steps below which several networks would learn too little each; then there is one, of the method ``contrasts``."""
 HOPELESS = 0.5
@@ -42,9 +48,11 @@ def member_steps(settings: AdaptationSettings) -> dict[str, int]:
     Examples
     --------
     >>> from fewer.tasks.segment.adapt_settings import AdaptSettings
-    >>> member_steps(AdaptSettings(steps=2400))
-    {'source-only': 600, 'curves': 800, 'self-training': 300, 'contrasts': 400, 'contrasts, labels': 300}
-    >>> member_steps(AdaptSettings(steps=2400, without=("choice",)))
+    >>> member_steps(AdaptSettings(steps=1200))
+    {'source-only': 300, 'curves': 400, 'self-training': 150, 'contrasts': 200, 'contrasts, labels': 150}
+    >>> member_steps(AdaptSettings(steps=3200))["the kept one goes on"]
+    1400
+    >>> member_steps(AdaptSettings(steps=3200, without=("choice",)))
     {}
     """
     steps: int = getattr(settings, "steps")  # noqa: B009 (of the loop's settings, which the task's extend)
@@ -57,11 +65,13 @@ def member_steps(settings: AdaptationSettings) -> dict[str, int]:
         wanted = {name: share for name, share in wanted.items() if name not in ("self-training", "contrasts, labels")}
     if len(wanted) < 2 or steps < SHORT or not settings.uses("choice"):
         return {}
-    return {name: max(1, steps * share // sum(wanted.values())) for name, share in wanted.items()}
+    explored = min(steps, max(EXPLORE, int(steps * EXPLORED)))
+    found = {name: max(1, explored * share // sum(wanted.values())) for name, share in wanted.items()}
+    return found | ({MORE: steps - explored} if steps > explored else {})
 
 
 def ours(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted:
-    """Train networks of four methods, which share the steps, and keep the one whose answers are trusted most.
+    """Train networks of four methods, keep the one whose answers are trusted most, and let it go on.
 
     ``source-only`` is one of them, and the start of two others: of ``self-training``, and of ``contrasts``. ``curves``
     begins anew, since a network that has learned bright on dark hardly forgets it. Labels of the target that come from
@@ -100,7 +110,20 @@ class _Choice:
         kept = most_trusted(self.members)
         kept.kept = True
         self._tell(kept)
-        return Adapted(kept.model, self.stages, members=self.members)
+        return Adapted(self._go_on(kept), self.stages, members=self.members, steps_after_choice=self.steps.get(MORE, 0))
+
+    def _go_on(self, kept: Member) -> nn.Module:
+        """Train the kept network for the steps that are left, in its own way; and take that back if it is for worse."""
+        steps = self.steps.get(MORE, 0)
+        if not steps:
+            return kept.model
+        model = copy.deepcopy(kept.model)
+        problem, work = replace(self.problem, network=model), self.work.under(f"{kept.name}-more")
+        settings: Any = self.settings
+        found = WAYS[kept.name](problem, settings.model_copy(update={"steps": steps}), work)
+        self.stages |= {f"{kept.name}-more-{stage}": fit for stage, fit in found.stages.items()}
+        keep_if_believed(self.problem, work, kept.model, model, "more steps")
+        return model
 
     def _train(
         self, name: str, model: nn.Module, method: Callable[..., Adapted], steps: int, before: Member | None = None
@@ -166,3 +189,19 @@ def _labels(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapt
     steps: int = getattr(settings, "steps")  # noqa: B009 (of the loop's settings, which the task's extend)
     lesson = Lesson([Stream(problem.source)], problem.held)
     return Adapted(problem.network, label_and_learn(problem, settings, work, lesson, steps))
+
+
+def _more_contrasts(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted:
+    steps: int = getattr(settings, "steps")  # noqa: B009 (of the loop's settings, which the task's extend)
+    if settings.uses("pseudo-labels"):
+        return Adapted(problem.network, label_and_vary(problem, settings, work, steps))
+    return Adapted(problem.network, vary_and_label(problem, settings, work, steps, 0, warm=True))
+
+
+WAYS: Mapping[str, Callable[[Problem, AdaptationSettings, Work], Adapted]] = {
+    "source-only": source_only,
+    "curves": curves,
+    "self-training": _labels,
+    "contrasts": _more_contrasts,
+}
+"""How a network goes on after it has been chosen."""

@@ -161,7 +161,9 @@ class Adapted:
     checks
         Facts of the translator's safety.
     members
-        Networks among which was chosen; empty where there is one.
+        Networks among which was chosen, as they were then; empty where there is one.
+    steps_after_choice
+        For which the kept one went on.
     """
 
     model: nn.Module
@@ -170,3 +172,4 @@ class Adapted:
     translator: nn.Module | None = None
     checks: dict[str, Any] = field(default_factory=dict)
     members: list[Member] = field(default_factory=list)
+    steps_after_choice: int = 0

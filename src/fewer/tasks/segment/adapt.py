@@ -156,9 +156,7 @@ def adapt(
             result.evaluation = evaluate_cases(result.model, judged, judged.cases, preparation, progress=progress)
             # the choice is made; what it left out is scored too, so that everyone sees whether it was right
             for member in result.adapted.members:
-                own = result.evaluation
-                if not member.kept:
-                    own = evaluate_cases(member.model.cpu().eval(), judged, judged.cases, preparation)
+                own = evaluate_cases(member.model.cpu().eval(), judged, judged.cases, preparation)
                 result.members[member.name] = own
         result.seconds = perf_counter() - began
         return result

@@ -65,8 +65,11 @@ def members_section(run: AdaptedRun) -> Section:
         f"{kept['member']} is kept, because its trust is the highest: the geometric mean of the two columns after it. "
         "No label of the target takes part. Steps of a stage that networks share are counted in each of them."
     ]
+    more = run.adapted.steps_after_choice
+    if more:
+        words.append(f"The table shows networks at the time of the choice; the kept one then went on for {more} steps.")
     if scored:
         best = max(rows, key=lambda row: row["dice"] or 0)
         right = "It was the best one" if best is kept else f"The best one was {best['member']}"
-        words.append(f"{right} on the test folder, which was scored after the choice.")
+        words.append(f"{right} on the test folder, which was scored after the end.")
     return Section(name="members", title="Which network was kept", tables=[Table(head=head, rows=cells)], words=words)
