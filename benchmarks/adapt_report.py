@@ -105,7 +105,8 @@ def ranks(rows: Rows, benchmark: str) -> str:
     known = [name for name in SIGNS if all(r[name] for r in mine)]
     values = {name: np.array([float(r[name]) for r in mine]) for name in known}
     values["choice = sqrt(held curve)"] = np.sqrt(values["held"] * values["curve"])
-    values["trust = sqrt(mirror size)"] = np.sqrt(values["mirror"] * values["size"])
+    values["sqrt(mirror size)"] = np.sqrt(values["mirror"] * values["size"])
+    values["trust = cbrt(mirror size held)"] = np.cbrt(values["mirror"] * values["size"] * values["held"])
     lines = [
         "| without a target label | rank correlation with Dice | Dice of its pick, mean over seeds |",
         "|---|---|---|",
@@ -128,16 +129,25 @@ def choices(rows: Rows) -> str:
     for row in rows:
         if row["method"].startswith(MEMBER) and not row["without"] and row["labels"] == "all":
             key = (row["benchmark"], row["steps"], row["seed"])
-            trust = (float(row["mirror"]) * float(row["size"])) ** 0.5
+            trust = float(np.cbrt(float(row["mirror"]) * float(row["size"]) * float(row["held"])))
             runs.setdefault(key, {})[row["method"].removeprefix(MEMBER)] = (trust, float(row["dice"]))
     names = list(dict.fromkeys(name for found in runs.values() for name in found))
-    head = ["benchmark", "steps", "seed", *(f"{name}: trust (Dice)" for name in names), "kept", "Dice", "best - kept"]
+    ends = {(r["benchmark"], r["steps"], r["seed"]): float(r["dice"]) for r in rows if r["method"] == "ours"}
+    head = [
+        "benchmark",
+        "steps",
+        "seed",
+        *(f"{name}: trust (Dice)" for name in names),
+        "kept",
+        "best - kept",
+        "at the end",
+    ]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for key, found in runs.items():
         kept = max(found, key=lambda name: found[name][0])
         cells = ["{:.2f} ({:.3f})".format(*found[name]) if name in found else "" for name in names]
         best = max(dice for _, dice in found.values())
-        cells += [kept, f"{found[kept][1]:.3f}", f"{best - found[kept][1]:.3f}"]
+        cells += [kept, f"{best - found[kept][1]:.3f}", f"{ends[key]:.3f}" if key in ends else ""]
         lines.append(f"| {' | '.join([*key, *cells])} |")
     return "\n".join(lines)
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from fewer.adaptation.choice import mean_sizes, some, trust, unlearned
+from fewer.adaptation.choice import mean_sizes, pooled_dice, signs, some, trust, unlearned
 from fewer.adaptation.contrasts import keep_if_believed
 from fewer.adaptation.learn import Lesson, Stream
 from fewer.adaptation.methods import METHODS
-from fewer.adaptation.problem import Work
+from fewer.adaptation.problem import Problem, Work
 from fewer.adaptation.pseudo import _views
 from fewer.adaptation.teachers import label_and_learn
-from tests.adaptation.domains import problem, settings
+from tests.adaptation.domains import pair, problem, settings
 
 
 class _Threshold(nn.Module):
@@ -36,17 +36,24 @@ def posed():
     return replace(problem(), mirrored=True)
 
 
+def dark() -> Problem:
+    """Held-out discs are dark as those of the target, so that a threshold can know both."""
+    return replace(posed(), held=[pair(9, -1.0)])
+
+
 def test_a_network_that_knows_the_target_is_trusted_more() -> None:
     right, wrong = _Threshold(-0.7, -1.0), _Threshold(0.7, 1.0)  # discs of the target are dark
-    assert trust(posed(), right) > trust(posed(), wrong)
-    assert trust(posed(), _Threshold(99.0, 1.0)) == 0.0  # one that finds nothing
+    both = [signs(dark(), net) for net in (right, wrong)]
+    assert both[0]["sizes"] > both[1]["sizes"] and both[0]["trust"] > both[1]["trust"]
+    assert trust(dark(), _Threshold(99.0, 1.0)) == 0.0  # one that finds nothing
 
 
 def test_trust_equals_its_formula_where_mirrors_agree() -> None:
-    p, net = posed(), _Threshold(-0.7, -1.0)  # acts on each pixel alone, so that mirrors agree wholly
+    p, net = dark(), _Threshold(-0.7, -1.0)  # acts on each pixel alone, so that mirrors agree wholly
     guesses = [p.logits(net, x).argmax(0) for x in p.target]
     here, there = mean_sizes(guesses, 2)[0], mean_sizes([mask for _, mask in p.source], 2)[0]
-    assert np.isclose(trust(p, net) ** 2, min(here, there) / max(here, there))
+    held = pooled_dice([(p.logits(net, x).argmax(0), y) for x, y in p.held], 2)
+    assert np.isclose(trust(p, net) ** 3, min(here, there) / max(here, there) * held)
 
 
 def test_the_network_of_the_source_labels_nothing_however_sure_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,11 +69,11 @@ def test_the_network_of_the_source_labels_nothing_however_sure_it_is(monkeypatch
 
 def test_pseudo_labels_that_lose_a_structure_are_taken_back() -> None:
     good, lost, work = _Threshold(-0.7, -1.0), _Threshold(9.0, 1.0), Work()
-    keep_if_believed(posed(), work, good, lost)
+    keep_if_believed(dark(), work, good, lost)
     assert lost.level.item() == pytest.approx(-0.7)
     assert "the weights before them are kept" in work.notes[-1]
     work = Work()
-    keep_if_believed(posed(), work, lost, good)
+    keep_if_believed(dark(), work, lost, good)
     assert work.notes == []
 
 

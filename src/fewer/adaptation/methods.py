@@ -19,7 +19,7 @@ __all__ = ["METHODS"]
 METHODS: MethodTable[Callable[[Problem, AdaptationSettings, Work], Adapted]] = MethodTable(
     "adaptation method",
     [
-        Method("ours", ours, "source-only, self-training, curves and contrasts; keeps the most trusted one"),
+        Method("ours", ours, "trains source-only, self-training, curves and contrasts; the most trusted goes on"),
         Method("contrasts", contrasts, "source, random contrasts, then plausible pseudo-labels"),
         Method("source-only", source_only, "no adaptation: trains on the source as it is"),
         Method("target-oracle", target_oracle, "trains on target masks; for benchmarks only", "", ("target-labels",)),

@@ -134,7 +134,7 @@ class _Choice:
         found = method(problem, settings.model_copy(update={"steps": steps}), work)
         self.stages |= {f"{name}-{stage}": fit for stage, fit in found.stages.items()}
         seen = self.seen[name] = target_guesses(self.problem, model)
-        known = signs(self.problem, model, seen) | judge(self.problem, self.problem.held, model)
+        known = {**judge(self.problem, self.problem.held, model), **signs(self.problem, model, seen)}
         member = Member(name, model, steps + (before.steps if before else 0), known)
         self.members.append(member)
         return member

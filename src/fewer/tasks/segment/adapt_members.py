@@ -17,7 +17,8 @@ SIGNS = {
     "trust": "trust",
     "mirror": "mirror images agree",
     "sizes": "sizes as in the source",
-    "choice": "held-out source and curves",
+    "held-out source": "held-out source",
+    "agreement": "curves agree",
     "agrees": "agrees with the kept one",
 }
 """What is known without a target label, and how the page calls it."""
@@ -62,8 +63,8 @@ def members_section(run: AdaptedRun) -> Section:
     ]
     kept = next(row for row in rows if row["kept"])
     words = [
-        f"{kept['member']} is kept, because its trust is the highest: the geometric mean of the two columns after it. "
-        "No label of the target takes part. Steps of a stage that networks share are counted in each of them."
+        f"{kept['member']} is kept, because its trust is the highest: the geometric mean of the three columns after "
+        "it. No label of the target takes part. Steps of a stage that networks share are counted in each of them."
     ]
     more = run.adapted.steps_after_choice
     if more:
