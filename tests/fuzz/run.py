@@ -26,7 +26,7 @@ from pathlib import Path
 
 from fewer.core.errors import FewerError
 from tests.fuzz.flags import FLAGS, TooLong, limited
-from tests.fuzz.guard import Guard, Memory, restore
+from tests.fuzz.guard import Guard, Memory
 from tests.fuzz.more_targets import MORE
 from tests.fuzz.out_targets import OUT
 from tests.fuzz.samples import make_all
@@ -118,7 +118,7 @@ def fuzz(
 
 def _mutate(name: str, number: int, seed: int, guard: Guard, memory: Memory, found: _Found) -> None:
     draw = random.Random(f"{seed} {number}")
-    restore(guard.base, guard.work)
+    guard.restore()
     if number % 25 == 0:
         gc.collect()
     memory.begin()
