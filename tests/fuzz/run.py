@@ -108,6 +108,8 @@ def fuzz(
                 if time.process_time() > until:
                     break
                 _mutate(names[number % len(names)], number, seed, guard, memory, found)
+                if tell is not None and number % 250 == 249:
+                    tell(f"... {found.done.total()} mutations, {time.process_time():.0f} s, {len(found)} faults")
         finally:
             sys.dont_write_bytecode, tempfile.tempdir = before, None
             for name in _CACHES:
