@@ -183,7 +183,8 @@ def planned_graph(work: Work) -> PlannedGraph:
         names = {unit.name: (unit.name, *unit.aliases) for unit in prepared.matched.units}
         try:
             with evaluating(prepared.model):
-                prepared.shared[key] = PlannedGraph.of(prepared.model, names, deploy_example(work))
+                example = deploy_example(work)
+                prepared.shared[key] = PlannedGraph.of(prepared.model, names, example, prepared.calibration.tensor)
         except FewerError as error:
             prepared.shared[key] = error
     found = prepared.shared[key]
@@ -317,7 +318,7 @@ class _Field:
         for level in levels:
             precisions = dict.fromkeys(units, level)
             try:
-                # without ranges: what int8 costs in quality is measured later, for the plan itself
+                # with the ranges of a few images: what int8 costs in quality is measured later, for the plan itself
                 file = planned.file(runtime, precisions).SerializeToString()
                 precision = session_precision(runtime, precisions.values())
                 session = open_session(runtime, file, threads_of(self.settings), precision)
