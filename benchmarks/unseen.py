@@ -260,15 +260,20 @@ def face_net() -> LoadedModel:
 
 def from_onnx(path: Path) -> nn.Module:
     """The graph of an ONNX file as modules, by onnx2torch; weights that are constants become initializers first."""
-    try:
-        import onnx
+    import onnx
 
-        # onnx2torch imports torchvision for operators of detectors, which these files do not have
-        sys.modules.setdefault("torchvision.ops", types.ModuleType("torchvision.ops")).roi_align = None  # type: ignore[attr-defined]
-        sys.modules.setdefault("torchvision", types.ModuleType("torchvision"))
+    # onnx2torch imports torchvision for operators of detectors, which these files do not have
+    absent = [name for name in ("torchvision", "torchvision.ops") if importlib.util.find_spec("torchvision") is None]
+    try:
+        for name in absent:
+            sys.modules[name] = types.ModuleType(name)
+            sys.modules[name].roi_align = None  # type: ignore[attr-defined]
         from onnx2torch import convert
     except ImportError as error:
         raise Absent("onnx2torch is not installed; run: pip install --no-deps onnx2torch==1.5.15") from error
+    finally:
+        for name in absent:  # others ask whether it is there
+            sys.modules.pop(name, None)
     model = onnx.load(path)
     nodes = []
     for node in model.graph.node:
