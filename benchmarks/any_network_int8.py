@@ -2,8 +2,9 @@
 
 NNCF (with OpenVINO) and onnxruntime's static quantization get the same calibration photos as ours. Ours is ``fewer
 compress`` at the time that the rival's model takes, as a share of the fastest dense fp32 runtime, and at shares of
-that; ``--runtime auto`` chooses where it runs, among the native kernels, onnxruntime and OpenVINO. All models are then timed in turns, in one process with one thread, image by image, and judged on
-photos of another source. ``times_nncf`` and ``times_fp32`` are medians over the rounds: NNCF's time, and that of the
+that; ``--runtime auto`` chooses where it runs, among the native kernels, onnxruntime and OpenVINO. All models are then
+timed in turns, in one process with one thread, image by image, and judged on photos of another source.
+``times_nncf`` and ``times_fp32`` are medians over the rounds: NNCF's time, and that of the
 faster dense fp32 runtime, divided by the row's. ``predicted`` is our own share of the dense time. Rows are added as
 they come.
 Needs the packages that ``unseen.py`` names, onnxruntime, OpenVINO and NNCF, and a machine on which nothing else runs.
@@ -126,7 +127,9 @@ def run_network(table: Table, name: str, seed: int, args: argparse.Namespace) ->
         if row in found
     }
     with tempfile.TemporaryDirectory() as folder:
-        for rival, share in [(r, s) for r in times for s in (args.shares if times[r] == min(times.values()) else (1.0,))]:
+        for rival, share in [
+            (r, s) for r in times for s in (args.shares if times[r] == min(times.values()) else (1.0,))
+        ]:
             row = f"ours at {share:g} of {rival}"
             place = Path(folder) / row.replace(" ", "-")
             try:

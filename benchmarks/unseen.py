@@ -292,7 +292,9 @@ def text_network(part: str, size: tuple[int, int]) -> LoadedModel:
     """A network of PP-OCR (Apache-2.0), from a package: ``det`` finds text, ``cls`` tells whether it is upside down."""
     name = {"det": "ch_PP-OCRv4_det_infer.onnx", "cls": "ch_ppocr_mobile_v2.0_cls_infer.onnx"}[part]
     path = package_file("rapidocr_onnxruntime", f"models/{name}", "rapidocr-onnxruntime==1.4.4")
-    how = Preprocess((3, *size), crop=1.0) if part == "det" else Preprocess((3, *size), (0.5,) * 3, (0.5,) * 3, crop=1.0)
+    how = (
+        Preprocess((3, *size), crop=1.0) if part == "det" else Preprocess((3, *size), (0.5,) * 3, (0.5,) * 3, crop=1.0)
+    )
     return LoadedModel(from_onnx(path), f"pp-ocr-{part}", {}, how)
 
 
