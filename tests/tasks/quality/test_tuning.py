@@ -235,7 +235,7 @@ def test_a_tuned_model_is_compressed_and_asked_again(talk):
     tuned = tune(talk / "talk.json", settings=TuneSettings(**SMALL))
     pictures, names = tuned.pictures(talk), [f"{i}.png" for i in range(16)]
     before = level_scores(tuned, pictures, names)
-    quick = Settings(calibration=8, sensing=4, heldout=4, additivity=0, baselines=(), workers=1, estimator="taylor")
+    quick = Settings(calibration=8, sensing=4, heldout=4, additivity=0, baselines=(), workers=1, allocator="uniform")
     scorer = LevelScorer(tuned)
     wanted = scorer(views_of(pictures, names))
     done = fewer.compress(scorer, views_of(pictures, names), "weights=70%", settings=quick)
