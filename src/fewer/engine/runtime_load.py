@@ -43,13 +43,14 @@ def example_of(run: str | Path, example: Any = None) -> Any:
     if example is not None:
         return example
     recipe = load_recipe(run)
-    if recipe.preprocess is None:
-        record = read_record(run)
-        if record is None:
-            raise FewerError(f"{run} does not say what its model's input is; give example=, a tensor of its shape")
-        shapes = record.shapes
+    of_task = recipe.preprocess is None or "input_size" in recipe.meta
+    record = read_record(run) if of_task else None
+    if record is not None:  # the file of a task's model tells more than its usual size
+        shapes = [list(shape) for shape in record.shapes]
+    elif recipe.input_size is not None:
+        shapes = [[1, *recipe.input_size]]
     else:
-        shapes = [[1, *recipe.preprocess["input_size"]]]
+        raise FewerError(f"{run} does not say what its model's input is; give example=, a tensor of its shape")
     generator = torch.Generator().manual_seed(0)
     made = [torch.randn(*shape, generator=generator) for shape in shapes]
     return tuple(made) if len(made) > 1 else made[0]

@@ -159,6 +159,8 @@ def _told_spec(path: Path, source: dict[str, Any]) -> str | None:
 
     run = RunFolder.open(path)
     told = run.read_config().get("model") if run.has("config") else None
+    if isinstance(told, str) and source.get("kind") == "task" and told != str(path) and is_run(told):
+        return told  # the run that was compressed
     base = {"builtin": "fewer", "timm": "timm", "torchvision": "torchvision"}.get(str(source.get("kind")))
     if isinstance(told, str) and "?" in told and base and told.partition("?")[0] == f"{base}/{source.get('name')}":
         return told

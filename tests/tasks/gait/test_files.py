@@ -1,0 +1,50 @@
+"""A gait network in files for other runtimes, which take sequences of any length."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+
+import fewer
+from fewer.models.artefact import save_artefact
+from fewer.tasks.gait.networks import NETWORKS, build_network
+
+HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
+
+
+def saved(place, network: str, tpa=None):
+    torch.manual_seed(0)
+    made = build_network({"network": network, "size": "tiny", "tpa": tpa}).eval()
+    place.mkdir()
+    args = made.config.model_dump(mode="json")
+    source = {"kind": "task", "task": "gait", "name": network, "args": args}
+    save_artefact(place, made, [], source, {"task": "gait", "input_size": [30, 64, 44]})
+    return place, made
+
+
+@pytest.mark.skipif(not HAS_ONNX, reason="needs onnx, onnxscript and onnxruntime")
+@pytest.mark.parametrize("network", list(NETWORKS))
+def test_a_file_takes_sequences_of_any_length(tmp_path, network):
+    run, net = saved(tmp_path / "run", network)
+    made = fewer.export(run, "onnx")
+    assert any("but for the number of frames" in line for line in made.lost)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(made.path), providers=["CPUExecutionProvider"])
+    for frames in (9, 30, 61):
+        x = torch.rand(1, frames, 64, 44)
+        with torch.no_grad():
+            expected = net(x).numpy()
+        found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+        assert np.allclose(found, expected, atol=1e-3)
+
+
+def test_a_run_knows_its_input(tmp_path):
+    run, net = saved(tmp_path / "run", "gaitbase")
+    fast = fewer.load(run, accelerated=True)
+    x = torch.rand(1, 12, 64, 44)
+    with torch.no_grad():
+        assert torch.allclose(fast(x), net(x), atol=1e-3)
