@@ -14,6 +14,7 @@ from torch import nn
 
 from fewer.core.errors import FewerError
 from fewer.cost.stopwatch import Stopwatch
+from fewer.engine.parts import part_of
 from fewer.engine.runtime_deploy import about
 from fewer.engine.runtimes import relative_difference
 from fewer.models import load as models
@@ -88,7 +89,9 @@ def runtime_model(run: str | Path, runtime: str, model: nn.Module, example: Any,
     recipe = load_recipe(run)
     refuse_integers(recipe, run, "no other runtime has them")
     precisions = precisions_of(recipe)
-    planned = PlannedGraph.of(model, {name: (name,) for name in precisions}, example_of(run, example))
+    part = part_of(recipe.meta.get("task"), model)
+    free = {} if part is None or part.note else part.dynamic
+    planned = PlannedGraph.of(model, {name: (name,) for name in precisions}, example_of(run, example), free)
     file = planned.model.SerializeToString()
     record = RuntimeRecord(
         runtime=runtime,
@@ -96,6 +99,7 @@ def runtime_model(run: str | Path, runtime: str, model: nn.Module, example: Any,
         structure=planned.structure,
         weights=hashlib.sha256((Path(run) / WEIGHTS).read_bytes()).hexdigest(),
         file_sha256=hashlib.sha256(file).hexdigest(),
+        free=list(planned.free),
         about=about(dict.fromkeys(precisions, "fp32"), "fp32"),
     )
     session = open_session(runtime, file, threads)
@@ -103,7 +107,8 @@ def runtime_model(run: str | Path, runtime: str, model: nn.Module, example: Any,
         save_runtime(run, file, record)
     except FewerError as error:  # a folder that may only be read: the file is made again the next time
         warnings.warn(f"the file for {RUNTIMES[runtime].label} is not kept: {error}", stacklevel=3)
-    return RuntimeModule(session, record.shapes, record.structure, lambda: model, f"{runtime}, {record.about}", file)
+    told = f"{runtime}, {record.about}"
+    return RuntimeModule(session, record.shapes, record.structure, lambda: model, told, file, free=record.free)
 
 
 def fastest(run: str | Path, architecture: Callable[[], nn.Module] | None, example: Any, threads: int) -> nn.Module:

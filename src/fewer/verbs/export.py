@@ -32,6 +32,7 @@ from fewer.models.trust import Trust
 from fewer.quantize.qat import stored_ranges
 from fewer.quantize.qdq import InputRange, input_ranges, with_integers
 from fewer.reports.numbers import data_size
+from fewer.runtimes.export import free_shapes
 from fewer.tasks import reads_inputs
 
 __all__ = ["ACTIVATIONS", "FORMATS", "Exported", "export"]
@@ -350,11 +351,6 @@ def _longer(example: Tensor, axes: Mapping[int, str]) -> list[Tensor]:
     return [torch.cat([example, example.narrow(axis, 0, example.shape[axis] // 2)], axis) for axis in axes]
 
 
-def _shapes(axes: Mapping[int, str]) -> dict[str, Any]:
-    """What the exporter is told of axes of any length."""
-    return {"dynamic_shapes": ({axis: torch.export.Dim(name, min=2) for axis, name in axes.items()},)} if axes else {}
-
-
 def _onnx(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str]) -> None:
     missing = [name for name in ("onnx", "onnxscript") if not _installed(name)]
     if missing:
@@ -366,7 +362,7 @@ def _onnx(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str]) -
         with _quiet(), torch.no_grad():
             given = (example.clone(),)
             torch.onnx.export(
-                model, given, path, dynamo=True, external_data=False, verbose=False, optimize=True, **_shapes(axes)
+                model, given, path, dynamo=True, external_data=False, verbose=False, optimize=True, **free_shapes(axes)
             )
     except Exception as error:
         if axes:  # its code needs the number: then the file takes one only, and says so
@@ -378,7 +374,7 @@ def _onnx(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str]) -
 def _torch(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str]) -> None:
     try:
         with _quiet(), torch.no_grad():
-            program = torch.export.export(model, (example.clone(),), **_shapes(axes))
+            program = torch.export.export(model, (example.clone(),), **free_shapes(axes))
             torch.export.save(program, path)
     except OSError:
         raise
