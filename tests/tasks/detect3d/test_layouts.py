@@ -51,3 +51,17 @@ def test_ten_thousand_scans_are_listed_at_once(tmp_path):
     assert data.listed("train") == tuple(names)
     assert [data.file(name).stem for name in names] == names
     assert time.process_time() - began < 1.0
+
+
+def test_lists_of_scans_without_a_label_or_without_judges(tmp_path):
+    for name in ("points", "labels", "ImageSets"):
+        (tmp_path / name).mkdir()
+    for name in "abcdef":
+        np.save(tmp_path / "points" / f"{name}.npy", SCAN)
+        if name not in "af":
+            (tmp_path / "labels" / f"{name}.txt").write_text("")
+    (tmp_path / "ImageSets/train.txt").write_text("a\nb\nc\n\n d \n")
+    train, val = open_data(tmp_path).split()
+    assert set(train) | set(val) == {"b", "c", "d"} and len(val) == 1  # e is on no list, a has no label
+    (tmp_path / "ImageSets/val.txt").write_text("e\nf\n")
+    assert open_data(tmp_path).split() == (("b", "c", "d"), ("e",))

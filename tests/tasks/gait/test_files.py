@@ -48,3 +48,18 @@ def test_a_run_knows_its_input(tmp_path):
     x = torch.rand(1, 12, 64, 44)
     with torch.no_grad():
         assert torch.allclose(fast(x), net(x), atol=1e-3)
+
+
+def test_hidden_files_of_other_systems_are_no_sequences(tmp_path):
+    from fewer.tasks.gait.data.dataset import open_data, write_sequence
+    from fewer.tasks.gait.data.loose import open_sequences
+    from fewer.tasks.gait.doctor import checkup
+    from fewer.tasks.gait.protocols.records import Walk
+
+    walk = Walk("a b", "nm-01", "000")
+    place = write_sequence(tmp_path, walk, np.full((20, 64, 64), 255, np.uint8))
+    (place.parent / "._000.npz").write_bytes(b"\0\5\26\7")
+    (tmp_path / "._a.npz").write_bytes(b"\0\5\26\7")
+    assert open_data(tmp_path).frames(walk).shape == (20, 64, 64)
+    assert set(open_sequences(tmp_path).places) == {walk}
+    assert "layout" not in {finding.check for finding in checkup(tmp_path).findings}

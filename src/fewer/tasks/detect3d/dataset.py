@@ -145,11 +145,15 @@ class DetectionData:
         return names
 
     def split(self, seed: int = 0, share: float = 0.2) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Names that train and that judge: of ``ImageSets``, else a seeded share of the labelled scans."""
+        """Names that train and that judge: of ``ImageSets``, else a seeded share of the labelled scans.
+
+        A list may name scans without a label: they would be learnt as empty streets, and are left out.
+        """
         train, val = self.listed("train"), self.listed("val")
+        there = set(self.labelled())
         if train and val:
-            return train, val
-        names = self.labelled()
+            return tuple(n for n in train if n in there), tuple(n for n in val if n in there)
+        names = tuple(n for n in train or self.names if n in there)
         order = np.random.default_rng([seed, 22]).permutation(len(names))
         held = set(order[: max(1, round(share * len(names)))].tolist()) if len(names) > 1 else set()
         return (

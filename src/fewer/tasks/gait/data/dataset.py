@@ -118,7 +118,7 @@ def places_in(root: Path) -> dict[Walk, Path]:
 
 def _sequence_in(place: Path) -> Path | None:
     """The array file of a folder (of several, that of silhouettes), or the folder itself if it holds pictures."""
-    files = sorted(p for p in place.iterdir() if p.suffix.lower() in ARRAYS)
+    files = sorted(p for p in place.iterdir() if p.suffix.lower() in ARRAYS and not p.name.startswith("."))
     if files:
         named = [p for p in files if "sil" in p.stem.lower() or p.stem == place.name]
         return (named or files)[0]

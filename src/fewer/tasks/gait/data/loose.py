@@ -35,7 +35,8 @@ def open_sequences(place: str | Path) -> GaitData:
         if path.suffix.lower() not in endings:
             raise FewerError(f"{place} is no sequence; give a pkl, npz or video file, or a folder of mask images")
         return GaitData(path.parent, {_named(path): path})
-    found = {_named(p): p for p in sorted(path.iterdir()) if p.is_file() and p.suffix.lower() in endings}
+    seen = [p for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith(".")]
+    found = {_named(p): p for p in seen if p.suffix.lower() in endings}
     folders = [p for p in sorted(path.iterdir()) if p.is_dir() and pictures_in(p)]
     found |= {_named(p): p for p in folders}
     if not found and pictures_in(path):
