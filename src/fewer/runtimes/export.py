@@ -18,7 +18,7 @@ from torch import nn
 from fewer.core.errors import FewerError
 from fewer.runtimes.names import missing
 
-__all__ = ["first_line", "free_shapes", "quiet", "to_onnx", "write_onnx"]
+__all__ = ["first_line", "free_shapes", "quiet", "takes_any", "to_onnx", "write_onnx"]
 
 _MOST_BYTES = 1_800_000_000  # one protobuf file cannot hold more than two gigabytes
 
@@ -32,6 +32,12 @@ def free_shapes(free: Mapping[int, str]) -> dict[str, Any]:
     (['dynamic_shapes'], {})
     """
     return {"dynamic_shapes": ({axis: torch.export.Dim(name, min=2) for axis, name in free.items()},)} if free else {}
+
+
+def takes_any(graph: Any, free: Mapping[int, str]) -> bool:
+    """Whether the lone input of an ONNX model has no fixed size along these axes; exporters fix them in silence."""
+    sides = graph.graph.input[0].type.tensor_type.shape.dim
+    return all(not sides[axis].HasField("dim_value") for axis in free)
 
 
 def write_onnx(model: nn.Module, example: Any, path: Path, free: Mapping[int, str] | None = None) -> None:

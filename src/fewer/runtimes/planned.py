@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.quantize.qdq import InputRange
-from fewer.runtimes.export import to_onnx
+from fewer.runtimes.export import takes_any, to_onnx
 from fewer.runtimes.graph import REST, layer_nodes, weighted_nodes
 from fewer.runtimes.integers import rounded_tensors, with_int8
 from fewer.runtimes.ranges import tensor_ranges
@@ -46,7 +46,9 @@ def _exported(model: nn.Module, example: Any, free: Mapping[int, str]) -> tuple[
     """The ONNX model, and along which axes it takes any number."""
     if free:
         with contextlib.suppress(FewerError):
-            return to_onnx(model, example, free), free
+            graph = to_onnx(model, example, free)
+            if takes_any(graph, free):
+                return graph, free
     return to_onnx(model, example), {}
 
 

@@ -32,7 +32,7 @@ from fewer.models.trust import Trust
 from fewer.quantize.qat import stored_ranges
 from fewer.quantize.qdq import InputRange, input_ranges, with_integers
 from fewer.reports.numbers import data_size
-from fewer.runtimes.export import free_shapes
+from fewer.runtimes.export import free_shapes, takes_any
 from fewer.tasks import reads_inputs
 
 __all__ = ["ACTIVATIONS", "FORMATS", "Exported", "export"]
@@ -364,6 +364,11 @@ def _onnx(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str]) -
             torch.onnx.export(
                 model, given, path, dynamo=True, external_data=False, verbose=False, optimize=True, **free_shapes(axes)
             )
+        if axes:
+            import onnx
+
+            if not takes_any(onnx.load(path, load_external_data=False), axes):
+                raise ValueError("the number is fixed in it")
     except Exception as error:
         if axes:  # its code needs the number: then the file takes one only, and says so
             axes.clear()

@@ -204,7 +204,9 @@ def sweeps_below(root: Path) -> Path | None:
     Key frames (``samples``) come first: they are the ones that are annotated.
     """
     below = [root / name / sensor for name in ("samples", "sweeps") for sensor in ("", "LIDAR_TOP")]
-    return next((place for place in [*below, root] if place.is_dir() and any(place.glob("*.pcd.bin"))), None)
+    return next(
+        (place for place in [*below, root, root / "LIDAR_TOP"] if place.is_dir() and any(place.glob("*.pcd.bin"))), None
+    )
 
 
 def _opened(

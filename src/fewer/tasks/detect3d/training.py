@@ -74,8 +74,8 @@ def plan_training(data: DetectionData | str | Path, settings: TrainSettings | No
         sides = ", ".join(f"{v:g}" for v in config.reach)
         x, y, z = np.median(boxes[:, :3], 0)
         raise FewerError(
-            f"none of the {len(boxes)} labelled objects stands where the network looks ({sides}); half of them are "
-            f"beyond x {x:.1f}, y {y:.1f}, z {z:.1f} m: give their range with --reach=x,y,z,x,y,z"
+            f"none of the {len(boxes)} labelled objects stands where the network looks ({sides}); their middle is "
+            f"at x {x:.1f}, y {y:.1f}, z {z:.1f} m: give their range with --reach=x,y,z,x,y,z"
         )
     return DetectorPlan(data, names, val, config, within)
 
