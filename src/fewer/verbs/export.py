@@ -376,17 +376,23 @@ def _onnx(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str]) -
         raise FewerError(f"this model cannot be exported to ONNX: {_first_line(error)}") from error
 
 
+def _input_shape(program: Any) -> Sequence[Any]:
+    """Sides of the lone input of an exported program; those of any length are symbols."""
+    names = set(program.graph_signature.user_inputs)
+    return next(node.meta["val"].shape for node in program.graph.nodes if node.name in names)
+
+
 def _torch(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str]) -> None:
     try:
         with _quiet(), torch.no_grad():
-            program = torch.export.export(model, (example.clone(),), **free_shapes(axes))
+            shapes = ({axis: torch.export.Dim.AUTO for axis in axes},) if axes else None
+            program = torch.export.export(model, (example.clone(),), dynamic_shapes=shapes)
             torch.export.save(program, path)
+        if axes and any(type(_input_shape(program)[axis]) is int for axis in axes):
+            axes.clear()  # its code needs the number
     except OSError:
         raise
     except Exception as error:
-        if axes:
-            axes.clear()
-            return _torch(model, example, path, axes)
         raise FewerError(f"this model cannot be exported by torch.export: {_first_line(error)}") from error
 
 

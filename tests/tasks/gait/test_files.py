@@ -43,6 +43,19 @@ def test_a_file_takes_sequences_of_any_length(tmp_path, network):
         assert np.allclose(found, expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("tpa", ["off", "moments"])
+def test_so_does_a_program_of_torch(tmp_path, tpa):
+    from fewer.tasks.gait.tpa import CHOICES
+
+    run, net = saved(tmp_path / "run", "gaitbase", CHOICES[tpa])
+    made = fewer.export(run, "torch")
+    assert any("but for the number of frames" in line for line in made.lost)
+    program = torch.export.load(made.path).module()
+    x = torch.rand(1, 41, 64, 44)
+    with torch.no_grad():
+        assert torch.allclose(program(x), net(x), atol=1e-4)
+
+
 def test_a_run_knows_its_input(tmp_path):
     run, net = saved(tmp_path / "run", "gaitbase")
     fast = fewer.load(run, accelerated=True)
