@@ -72,7 +72,7 @@ def entry_of(subject: Subject, images: Any = None, seed: int = 0) -> Entry:
     if part is None or not part.note:
         same = [x for x in samples if isinstance(x, Tensor) and x.shape == samples[0].shape]
         return Entry(subject, torch.stack(same) if same else None)
-    told = f"{part.note}. {_share(subject.model, part)}"
+    told = f"{part.note[0].upper()}{part.note[1:]}. {_share(subject.model, part)}"
     dense = replace(subject, model=part.module, name=f"{subject.name}, dense part", source=None)
     return Entry(
         replace(dense, notes=(*subject.notes, told)), torch.cat(list(part.shaped())), _extras(task, subject, part)

@@ -351,7 +351,8 @@ def _longer(example: Tensor, axes: Mapping[int, str]) -> list[Tensor]:
     return [torch.cat([example, example.narrow(axis, 0, example.shape[axis] // 2)], axis) for axis in axes]
 
 
-def _onnx(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str]) -> None:
+def _onnx(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str] | None = None) -> None:
+    axes = {} if axes is None else axes
     missing = [name for name in ("onnx", "onnxscript") if not _installed(name)]
     if missing:
         raise FewerError(f"exporting to ONNX needs {' and '.join(missing)}: pip install 'fewer[deploy]'")

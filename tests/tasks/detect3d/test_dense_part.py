@@ -80,3 +80,21 @@ def test_a_bench_compares_the_part_and_says_so(run, tmp_path):
     assert told and "% of the whole model's time" in told[0]
     assert all(row.status == "ok" for row in result.rows)
     assert result.input_shapes[0][1:] == [32, 32, 32]
+
+
+def test_layers_of_a_run_and_of_the_run_that_it_was_made_from(run, tmp_path):
+    from fewer.engine.settings import Settings
+    from fewer.timing.layers import bench_layers
+
+    scans = Streets(SENSORS["hdl-64"].ahead(30).thinned(8), seed=5).write(tmp_path / "kitti", 4, val=0.5)
+    quick = Settings(
+        calibration=2, sensing=1, heldout=1, batch=1, estimator="taylor", probes=1, sparsities=(0.5,), allocator="dp",
+        search=0, additivity=0, baselines=(), compensation="none", score="magnitude",
+    )  # fmt: skip
+    fewer.compress(str(run), str(scans), "flops=0.7x", out=tmp_path / "cheap", settings=quick)
+    assert bench_layers(str(tmp_path / "cheap"), threads=1, rounds=1).layers
+    result = fewer.bench(tmp_path / "cheap", vs="torch-fp32", threads=[1], rounds=1)
+    assert not [note for note in result.notes if "not at hand" in note]
+    assert [row.status for row in result.rows] == ["ok"] * 3
+    compressed = [row for row in result.rows if row.name.startswith("fewer")]
+    assert all(row.relative_error > 0 for row in compressed)  # held against the dense detector
