@@ -42,6 +42,8 @@ ACTIVATIONS = ("float", "static")
 _SAME = 1e-3
 _EXACT = ("session.qdq_matmulnbits_accuracy_level", "1")
 """By default onnxruntime rounds activations beside int8 weights."""
+_INTEGERS = ("int8", "int4")
+"""Precisions whose weights an ONNX file holds as bytes."""
 _CALIBRATION, _HELDOUT = 64, 16  # images for the ranges of activations, and to measure what these cost
 
 
@@ -61,7 +63,7 @@ class Exported:
     lost
         Sentences: what the file does not carry over.
     integers
-        Layers that are stored as int8.
+        Layers that are stored as integers.
     """
 
     path: Path
@@ -108,12 +110,12 @@ def export(
     overwrite
         Whether an existing file may be replaced.
     activations
-        Of int8 layers in ONNX, whose weights are stored as integers in any case. ``float`` leaves them alone: the file
-        gives the model's own output. ``static`` rounds them to bytes with fixed scales (QuantizeLinear and
+        Of int8 and int4 layers in ONNX, whose weights are stored as integers in any case. ``float`` leaves them alone:
+        the file gives the model's own output. ``static`` rounds them to bytes with fixed scales (QuantizeLinear and
         DequantizeLinear), so that onnxruntime and OpenVINO multiply integers.
     images
         For ``static``: a folder, files or a tensor; by default the images of the run. Those that the run held out say
-        what the rounding costs. A run that was trained with inputs of 8 bits knows its ranges and needs none.
+        what the rounding costs. A run that was trained with inputs of few bits knows its ranges and needs none.
 
     trust
         As for :func:`fewer.load`.
@@ -153,7 +155,7 @@ def export(
         model = load(run, architecture, accelerated=True, example=whole, trust=trust)
         if part is not None and (fast := part_of(recipe.meta.get("task"), model)) is not None:
             model = fast.module
-    low = [unit.name for unit in recipe.units if unit.precision == "int8"] if to == "onnx" else []
+    low = [unit.name for unit in recipe.units if unit.precision in _INTEGERS] if to == "onnx" else []
     known = stored_ranges(recipe.meta, low) if activations == "static" else {}
     trained = activations == "static" and images is None and 0 < len(low) == len(known)
     shown = _static_images(run, recipe, images, low, to) if activations == "static" and not trained else None
@@ -255,7 +257,9 @@ def _write(
             ranges = found | dict(known)
         integers = _store_integers(model, low, ranges, path)
         if ranges is not None and not integers:
-            raise FewerError("no int8 layer was found again in the exported graph, so that nothing can be rounded")
+            raise FewerError(
+                "no layer of integers was found again in the exported graph, so that nothing can be rounded"
+            )
     if known and shown is None:  # noise does not look like what the ranges were learnt from
         return integers, None, []
     checked = [example, *_longer(example, axes)] if shown is None else _whole_batches(shown[1], len(example))
@@ -269,7 +273,7 @@ def _write(
 def _static_images(run: str | Path, recipe: Recipe, images: Any, low: Sequence[str], to: str) -> tuple[Tensor, Tensor]:
     """Images that give ranges, and others that judge."""
     if to != "onnx" or not low:
-        what = "is for ONNX only" if to != "onnx" else "needs a plan with int8 layers, and this run has none"
+        what = "is for ONNX only" if to != "onnx" else "needs a plan with int8 or int4 layers, and this run has none"
         raise FewerError(f"activations='static' {what}; leave it out")
     folder = RunFolder.open(run)
     if images is None and folder.has("config"):
@@ -323,12 +327,15 @@ def _about_integers(
     difference: float | None,
     trained: bool,
 ) -> list[str]:
-    low = sum(unit.precision == "int8" for unit in recipe.units)
+    kinds = [unit.precision for unit in recipe.units if unit.precision in _INTEGERS]
+    low, named = len(kinds), " and ".join(sorted(set(kinds)))
     if not low or to != "onnx":
         return []
     if not integers:
-        return [f"none of the {low} int8 layers was found again in the graph: they hold their rounded values in fp32"]
-    which = f"{integers} of {low} int8 layers hold integers"
+        return [
+            f"none of the {low} {named} layers was found again in the graph: they hold their rounded values in fp32"
+        ]
+    which = f"{integers} of {low} {named} layers hold integers"
     if trained:
         return [
             f"{which}, and their activations are rounded with the ranges that the training ended with; what that costs "
@@ -451,7 +458,7 @@ def _lost(recipe: Recipe, weights: Path, size: int, to: str, axes: Mapping[int, 
             f"zeros of {len(pruned)} pruned layers are stored like other weights: {data_size(size)} instead of "
             f"{data_size(weights.stat().st_size)}, and other runtimes do not skip them: the file runs at dense speed"
         )
-    low = sorted({u.precision for u in recipe.units} - ({"fp32", "int8"} if to == "onnx" else {"fp32"}))
+    low = sorted({u.precision for u in recipe.units} - ({"fp32", *_INTEGERS} if to == "onnx" else {"fp32"}))
     if low:
         lost.append(
             f"layers of {' and '.join(low)} hold their rounded values in fp32: activations are not rounded, and "
