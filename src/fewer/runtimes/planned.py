@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.quantize.qdq import InputRange
-from fewer.runtimes.export import to_onnx
+from fewer.runtimes.export import takes_any, to_onnx
 from fewer.runtimes.graph import REST, layer_nodes, weighted_nodes
 from fewer.runtimes.integers import rounded_tensors, with_int8
 from fewer.runtimes.ranges import tensor_ranges
@@ -41,6 +42,16 @@ def session_precision(runtime: str, precisions: Iterable[str]) -> str:
     return "bf16" if "bf16" in set(precisions) and runs_bf16(runtime) else "fp32"
 
 
+def _exported(model: nn.Module, example: Any, free: Mapping[int, str]) -> tuple[Any, Mapping[int, str]]:
+    """The ONNX model, and along which axes it takes any number."""
+    if free:
+        with contextlib.suppress(FewerError):
+            graph = to_onnx(model, example, free)
+            if takes_any(graph, free):
+                return graph, free
+    return to_onnx(model, example), {}
+
+
 @dataclass(eq=False)
 class PlannedGraph:
     """An exported model and where its layers are.
@@ -57,6 +68,8 @@ class PlannedGraph:
         Of the inputs.
     ranges
         Of tensors, as far as they were asked for.
+    free
+        Axes of the input along which any number is taken.
     """
 
     model: Any
@@ -64,9 +77,16 @@ class PlannedGraph:
     structure: Any
     shapes: list[tuple[int, ...]]
     ranges: dict[str, InputRange] = field(default_factory=dict)
+    free: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, model: nn.Module, layers: Mapping[str, Iterable[str]], example: Any) -> PlannedGraph:
+    def of(
+        cls,
+        model: nn.Module,
+        layers: Mapping[str, Iterable[str]],
+        example: Any,
+        free: Mapping[int, str] | None = None,
+    ) -> PlannedGraph:
         """Export a model.
 
         Parameters
@@ -77,6 +97,9 @@ class PlannedGraph:
             Layer name -> all names of modules that hold its weight.
         example
             Tensor or tuple of the model's arguments.
+        free
+            Axes of a lone tensor along which any number shall be taken, and what is counted there. Where the model
+            cannot be written so, the file takes the number of the example.
 
         Raises
         ------
@@ -86,7 +109,7 @@ class PlannedGraph:
         arguments = example if isinstance(example, tuple) else (example,)
         with torch.no_grad():
             structure, tensors = describe(model(*arguments))
-        graph = to_onnx(model, example)
+        graph, free = _exported(model, example, free or {})
         if len(graph.graph.output) != len(tensors):
             raise FewerError(
                 f"the exported model gives {len(graph.graph.output)} tensors, the model itself {len(tensors)}"
@@ -94,7 +117,7 @@ class PlannedGraph:
         if len(graph.graph.input) != len(arguments):
             raise FewerError("the exported model takes another number of inputs than the model itself")
         found = {name: [node.name for node in nodes] for name, nodes in layer_nodes(graph, layers).items()}
-        return cls(graph, found, structure, [tuple(x.shape) for x in arguments])
+        return cls(graph, found, structure, [tuple(x.shape) for x in arguments], free=tuple(free))
 
     def int8_nodes(self, precisions: Mapping[str, str]) -> list[str]:
         """The nodes that multiply integers under a plan.
@@ -146,6 +169,11 @@ class PlannedGraph:
         names = [name for name in self.tensors(runtime, precisions) if name not in self.ranges]
         if names:
             batch = self.shapes[0][0]
+            if not self.free and tuple(images.shape[1:]) != self.shapes[0][1:]:
+                raise FewerError(
+                    f"the file takes inputs of {list(self.shapes[0][1:])}, and those that shall give the ranges of its "
+                    f"activations have {list(images.shape[1:])}"
+                )
             parts = [part for part in images.split(batch) if len(part) == batch]
             if not parts:
                 parts = [images.repeat(-(-batch // len(images)), *[1] * (images.ndim - 1))[:batch]]
