@@ -4,10 +4,15 @@
   Simulated contrast, real anatomy; source and target have different subjects.
 * ``flair``: real T1 (7 subjects that have T1 only) to real FLAIR (8 subjects adapt, 8 others test), axial slices of
   2 mm; labels are automatic.
-* ``scanner``: real T1 of one scanner (IXI, healthy adults) to T1 of another one (elderly). It chose nothing.
+* ``scanner``: real T1 of one scanner (IXI, healthy adults) to T1 of another one (elderly).
 * ``flair3d``: the pair ``flair`` as volumes of 4 mm.
 * ``nuclei``: fluorescence to histology as grey pictures, with rows of inverted grey values and of Otsu's threshold.
+* ``simulated-back``, ``flair-back``, ``scanner-back``, ``nuclei-back``: from the second kind to the first, of other
+  subjects where there are enough; and ``same``: T1 to T1 of one site. They were made after the rule of the default
+  method, and chose nothing of it. So was ``hippocampus``: crops of T1 with manual labels (MSD) to T1 of the subjects
+  above, whose labels are automatic and whose voxels are twice as long.
 
+The default method leaves a row for each network that it trained (``ours: curves``), beside its own.
 A row per benchmark, method, modules that are off, number of labels, seed and size; an interrupted table goes on.
 Seconds are of a machine that did other work too, and are no measure of speed.
 
@@ -48,7 +53,7 @@ def shared() -> Path:
     return Path(os.environ.get("FEWER_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
-def simulated(root: Path) -> tuple[Path, Path, Path]:
+def simulated(root: Path, kinds: tuple[str, str] = ("t1", "t2")) -> tuple[Path, Path, Path]:
     """8 source, 6 target and 6 test subjects; four axial slices each."""
     from fewer.tasks.segment.modalities import SEQUENCES, tissues_of, write_domain
 
@@ -63,9 +68,14 @@ def simulated(root: Path) -> tuple[Path, Path, Path]:
         for number, shift in enumerate((-5, -2, 1, 4)):
             plane = labels[middle[0] - 32 : middle[0] + 32, middle[1] - 32 : middle[1] + 32, height + shift]
             maps[part][f"s{index + 1:02d}z{number}"] = tissues_of(plane)
-    for seed, (part, sequence) in enumerate((("source", "t1"), ("target", "t2"), ("test", "t2"))):
-        write_domain(root / part, maps[part], SEQUENCES[sequence], seed)
+    for seed, part in enumerate(maps):
+        write_domain(root / part, maps[part], SEQUENCES[kinds[part != "source"]], seed)
     return root / "source", root / "target", root / "test"
+
+
+def simulated_back(root: Path) -> tuple[Path, Path, Path]:
+    """From T2 to T1."""
+    return simulated(root, ("t2", "t1"))
 
 
 def brains() -> Any:
@@ -116,6 +126,60 @@ def scanner(root: Path) -> tuple[Path, Path, Path]:
     return _write_slices(root, parts | {"source": (ixi, "t1")}, z)
 
 
+def flair_back(root: Path) -> tuple[Path, Path, Path]:
+    """FLAIR to T1: the subjects that have T1 alone are adapted to."""
+    z = brains()
+    parts = _parts(z)
+    turned = {"source": parts["target"], "target": parts["source"], "test": (parts["test"][0], "t1")}
+    return _write_slices(root, turned, z)
+
+
+def same(root: Path) -> tuple[Path, Path, Path]:
+    """T1 to T1 of other subjects of the same site: there is next to nothing to adapt to."""
+    z = brains()
+    return _write_slices(root, {part: (subjects, "t1") for part, (subjects, _) in _parts(z).items()}, z)
+
+
+def scanner_back(root: Path) -> tuple[Path, Path, Path]:
+    """T1 of the elderly to T1 of IXI: five subjects adapt, and five others test."""
+    z = brains()
+    ixi = sorted(k[:-3] for k in z.files if k.endswith("_t1") and k.startswith("ixi"))
+    parts = _parts(z)
+    return _write_slices(root, {"source": parts["source"], "target": (ixi[:5], "t1"), "test": (ixi[5:], "t1")}, z)
+
+
+def hippocampus(root: Path) -> tuple[Path, Path, Path]:
+    """MSD's crops at 1 mm, 24 cases, to crops of the same size around the hippocampi of 8 and 8 subjects."""
+    from scipy.ndimage import zoom
+
+    from fewer.tasks.segment.files import Picture, write_picture
+
+    def write(part: str, name: str, image: np.ndarray, mask: np.ndarray) -> None:
+        heights = np.flatnonzero(mask.any((0, 1)))
+        for number, at in enumerate(np.linspace(heights[0] + 1, heights[-1] - 1, 4).round().astype(int)):
+            place = Picture(image[None, :, :, at], (1.0, 1.0), spaced=True)
+            for kind, volume in (("images", image), ("masks", mask)):
+                write_picture(root / part / kind / f"{name}_{number}.nii.gz", volume[:, :, at].astype(np.uint8), place)
+
+    z = np.load(shared() / "msd_hippocampus" / "hippocampus.npz")
+    for index in range(24):
+        volume = slice(*z["offset"][index : index + 2])
+        image, mask = (z[kind][volume].reshape(z["shape"][index]) for kind in ("image", "label"))
+        write("source", f"m{index}", image, mask > 0)
+    z, half = brains(), np.array([9, 13, 9])
+    parts = _parts(z)
+    for part in ("target", "test"):
+        for name in parts[part][0]:
+            for side in (47, 48):
+                mask = z["roi_values"][z[f"{name}_roi"]] == side
+                middle = np.argwhere(mask).mean(0).round().astype(int)
+                box = tuple(slice(max(0, m - h), m + h) for m, h in zip(middle, half, strict=True))
+                write(part, f"{name}s{side}", zoom(z[f"{name}_t1"][box], 2, order=1), zoom(mask[box], 2, order=0))
+    for part in ("source", "target", "test"):
+        (root / part / "classes.json").write_text('{"background": 0, "hippocampus": 1}')
+    return root / "source", root / "target", root / "test"
+
+
 def flair3d(root: Path) -> tuple[Path, Path, Path]:
     """The pair ``flair`` as volumes; blocks of two voxels along each axis are averaged."""
     from fewer.tasks.segment.files import Picture, write_picture
@@ -149,7 +213,7 @@ def _groups(images: list[np.ndarray]) -> list[int]:
     return group
 
 
-def nuclei(root: Path) -> tuple[Path, Path, Path]:
+def nuclei(root: Path, back: bool = False) -> tuple[Path, Path, Path]:
     """Fluorescence and histology as grey pictures of half the size; no histology picture is on two sides."""
     z = np.load(shared() / "dsb2018" / "nuclei.npz")
 
@@ -165,7 +229,10 @@ def nuclei(root: Path) -> tuple[Path, Path, Path]:
     while group[order[half]] == group[order[half - 1]]:
         half += 1
     histology = kinds["histology"][order]
-    parts = {"source": kinds["fluorescence"][:40], "target": histology[:half], "test": histology[half:]}
+    bright = kinds["fluorescence"]
+    parts = {"source": bright[:40], "target": histology[:half], "test": histology[half:]}
+    if back:
+        parts = {"source": histology[:half], "target": bright[:40], "test": bright[40:80]}
     for part, chosen in parts.items():
         for kind in ("images", "masks"):
             (root / part / kind).mkdir(parents=True, exist_ok=True)
@@ -178,8 +245,19 @@ def nuclei(root: Path) -> tuple[Path, Path, Path]:
     return root / "source", root / "target", root / "test"
 
 
-DATA = {"simulated": simulated, "flair": flair, "scanner": scanner, "flair3d": flair3d, "nuclei": nuclei}
-PATCH = {"simulated": (64, 64), "flair": (64, 80), "scanner": (64, 80), "flair3d": (24, 32, 24), "nuclei": (64, 64)}
+def nuclei_back(root: Path) -> tuple[Path, Path, Path]:
+    """Histology to fluorescence."""
+    return nuclei(root, back=True)
+
+
+DATA = {
+    "simulated": simulated, "flair": flair, "scanner": scanner, "flair3d": flair3d, "nuclei": nuclei,
+    "simulated-back": simulated_back, "flair-back": flair_back, "scanner-back": scanner_back,
+    "nuclei-back": nuclei_back, "same": same,
+    "hippocampus": hippocampus,
+}  # fmt: skip
+PATCH = {name: (64, 80) for name in DATA} | {name: (64, 64) for name in DATA if name[:3] in ("sim", "nuc")}
+PATCH |= {"flair3d": (24, 32, 24), "hippocampus": (32, 48)}
 EXTRA = {"nuclei": ["source-only, inverted", "otsu"]}
 """Rows beside the methods: bright and dark exchanged at the test, and a threshold without any training."""
 
@@ -191,7 +269,7 @@ def row_of(result: Any, key: dict[str, Any], seconds: float) -> dict[str, Any]:
     """
     total, subjects = result.overall, {}
     for score in result.scores:  # slices carry the name of their subject
-        subject = subjects.setdefault(score.case.split("_")[0].split("z")[0], {})
+        subject = subjects.setdefault(score.case.split("_")[0].split("z")[0].split("s4")[0], {})
         counts = np.array([2 * score.true_positive, score.false_positive + score.false_negative])
         subject[score.structure] = subject.get(score.structure, 0) + counts
     names = list(dict.fromkeys(score.structure for score in result.scores))
@@ -250,6 +328,16 @@ def signs(done: Any) -> dict[str, str]:
     here, there = shares(plain), shares(y for _, y in (*p.source, *p.held))
     found["size"] = float(np.mean(np.minimum(here, there) / np.maximum(np.maximum(here, there), 1e-9)))
     return {name: f"{value:.4f}" for name, value in found.items()}
+
+
+def member_rows(done: Any, key: dict[str, Any], seconds: float) -> list[dict[str, Any]]:
+    """A row for each network of the default method, with what the choice knew of it; seconds are of all together."""
+    names = {"held": "held-out source", "curve": "agreement", "mirror": "mirror", "size": "sizes"}
+    found = []
+    for member in done.adapted.members:
+        row = row_of(done.members[member.name], key | {"method": f"ours: {member.name}"}, seconds)
+        found.append(row | {column: f"{member.signs[sign]:.4f}" for column, sign in names.items()})
+    return found
 
 
 def adapted_dice(done: Any, target: Path) -> str:
@@ -314,8 +402,11 @@ def run(
     )  # fmt: skip
     done = adapt(source, target, settings=settings, test=inverted(test) if "inverted" in method else test)
     print(*done.notes, sep="\n")
+    for row in member_rows(done, key, process_time() - began):
+        if row not in table:
+            table.add(row)
     row = row_of(done.evaluation, key, process_time() - began) | {"adapted": adapted_dice(done, target)}
-    table.add(row if method == "target-oracle" else row | signs(done))
+    table.add(row if method == "target-oracle" or done.members else row | signs(done))
 
 
 def main() -> None:
@@ -333,7 +424,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     from fewer.adaptation.methods import METHODS
-    from fewer.adaptation.settings import MODULES
+    from fewer.adaptation.settings import MODULES_OF
     from fewer.core.stamp import environment
 
     table = Table(args.out, COLUMNS, KEYS)
@@ -342,7 +433,7 @@ def main() -> None:
     names = [name for name in args.methods.split("+") if name] or [*METHODS, *EXTRA.get(args.benchmark, [])]
     work = [(name, "") for name in names]
     if args.ablate:
-        work = [(args.ablate, ""), *((args.ablate, module) for module in MODULES)]
+        work = [(args.ablate, ""), *((args.ablate, module) for module in MODULES_OF[args.ablate])]
     with tempfile.TemporaryDirectory() as place:
         folders = DATA[args.benchmark](Path(place))
         for seed in args.seeds:

@@ -19,8 +19,13 @@ from adapt import SIGNS
 from tables import read
 
 RESULTS = Path(__file__).parent / "results"
-BENCHMARKS = ("simulated", "flair", "scanner", "flair3d", "nuclei")
+BENCHMARKS = (
+    "simulated", "flair", "scanner", "nuclei", "simulated-back", "flair-back", "scanner-back", "nuclei-back", "same",
+    "hippocampus", "flair3d",
+)  # fmt: skip
 DRAWS = 2000
+MEMBER = "ours: "
+"""Before the name of a network that the default method trained, and may have kept."""
 
 Rows = list[dict[str, Any]]
 
@@ -54,6 +59,7 @@ def ends_of(values: np.ndarray) -> tuple[float, float]:
 def summary(rows: Rows, benchmark: str) -> list[dict[str, Any]]:
     """A row per method with all modules on and all labels, the best first."""
     mine = [r for r in rows if r["benchmark"] == benchmark and not r["without"] and r["labels"] == "all"]
+    mine = [r for r in mine if not r["method"].startswith(MEMBER)]
     by: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for row in mine:
         by.setdefault((row["method"], row["steps"]), {})[row["seed"]] = row
@@ -96,9 +102,11 @@ def ranks(rows: Rows, benchmark: str) -> str:
     if len(mine) < 5:
         return ""
     truth = np.array([float(r["dice"]) for r in mine])
-    values = {name: np.array([float(r[name]) for r in mine]) for name in SIGNS}
+    known = [name for name in SIGNS if all(r[name] for r in mine)]
+    values = {name: np.array([float(r[name]) for r in mine]) for name in known}
     values["choice = sqrt(held curve)"] = np.sqrt(values["held"] * values["curve"])
-    values["trust = sqrt(mirror size)"] = np.sqrt(values["mirror"] * values["size"])
+    values["sqrt(mirror size)"] = np.sqrt(values["mirror"] * values["size"])
+    values["trust = cbrt(mirror size held)"] = np.cbrt(values["mirror"] * values["size"] * values["held"])
     lines = [
         "| without a target label | rank correlation with Dice | Dice of its pick, mean over seeds |",
         "|---|---|---|",
@@ -113,6 +121,35 @@ def ranks(rows: Rows, benchmark: str) -> str:
         lines.append(f"| {name} | {_spearman(sign, truth):+.2f} | {picked(sign):.3f} |")
     lines.append(f"| (the best that was there) | | {picked(truth):.3f} |")
     return f"{len(mine)} networks\n\n" + "\n".join(lines)
+
+
+def choices(rows: Rows) -> str:
+    """What the default chose among, run by run: trust and Dice of each network, and what a better choice gains."""
+    runs: dict[tuple[str, ...], dict[str, tuple[float, float]]] = {}
+    for row in rows:
+        if row["method"].startswith(MEMBER) and not row["without"] and row["labels"] == "all":
+            key = (row["benchmark"], row["steps"], row["seed"])
+            trust = float(np.cbrt(float(row["mirror"]) * float(row["size"]) * float(row["held"])))
+            runs.setdefault(key, {})[row["method"].removeprefix(MEMBER)] = (trust, float(row["dice"]))
+    names = list(dict.fromkeys(name for found in runs.values() for name in found))
+    ends = {(r["benchmark"], r["steps"], r["seed"]): float(r["dice"]) for r in rows if r["method"] == "ours"}
+    head = [
+        "benchmark",
+        "steps",
+        "seed",
+        *(f"{name}: trust (Dice)" for name in names),
+        "kept",
+        "best - kept",
+        "at the end",
+    ]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for key, found in runs.items():
+        kept = max(found, key=lambda name: found[name][0])
+        cells = ["{:.2f} ({:.3f})".format(*found[name]) if name in found else "" for name in names]
+        best = max(dice for _, dice in found.values())
+        cells += [kept, f"{best - found[kept][1]:.3f}", f"{ends[key]:.3f}" if key in ends else ""]
+        lines.append(f"| {' | '.join([*key, *cells])} |")
+    return "\n".join(lines)
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
@@ -202,6 +239,7 @@ def main() -> None:
     for name, found in tables.items():
         print(f"\n{name}\n\n{markdown(found)}")
         print("\n" + ranks(rows, name))
+    print("\n" + choices(rows))
     print("\n" + ablations(rows), "\n" + few_labels(rows), sep="\n")
     draw(tables, args.table.with_suffix(".svg"))
 

@@ -20,13 +20,12 @@ def main() -> None:
 
     parser = arguments(str(__doc__), 600)
     parser.add_argument("--teacher", required=True, help="run folder, or any other classifier of the same classes")
-    parser.add_argument("--init", help="run folder to start from, such as a pruned network")
     options = parser.parse_args()
     path = options.out or Path(__file__).parent / "results" / "distillation.csv"
     table = Table(path, COLUMNS, KEYS)
     data = part_of(options.data, Path("build") / "benchmarks", options.images, options.judged)
     rows = options.rows.split(",") if options.rows else list(METHODS)
-    start = {"init": options.init} if options.init else started(data, options)
+    start = started(data, options)
     for seed in range(options.seeds):
         train_row(table, data, options, "alone", seed, **start)
         for row in rows:

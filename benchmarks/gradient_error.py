@@ -24,7 +24,7 @@ from fewer.formats.gradients import GRADIENTS
 from fewer.quantize.lowbit import exchange, low_bit_layers, parse_bits
 from fewer.tasks.classify.batches import Augmented
 from fewer.tasks.classify.settings import TrainSettings
-from fewer.tasks.classify.training import SMALL
+from fewer.tasks.classify.starting import SMALL
 
 COLUMNS = ("network", "start", "rounding", "bits", "batches", "draws", "one", "bias", "cosine", "worst_cosine")
 DRAWS = 8

@@ -37,6 +37,7 @@ def arguments(note: str, steps: int) -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=0.1)
     parser.add_argument("--start-steps", type=int, default=0, help="in fp32, before every row")
+    parser.add_argument("--init", help="run folder or file of weights to start from, in place of --start-steps")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=50_000, help="that train")
     parser.add_argument("--judged", type=int, default=10_000, help="that judge")
@@ -79,10 +80,12 @@ def recipe(options: argparse.Namespace, steps: int, seed: int) -> dict[str, Any]
 
 
 def started(data: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Where every row starts: a run in fp32 that is trained once for all of them; nothing without ``--start-steps``."""
+    """Where every row starts: ``--init``, or a run in fp32 that is trained once for all; nothing without both."""
     from fewer.tasks.classify.settings import TrainSettings
     from fewer.tasks.classify.training import train
 
+    if options.init:
+        return {"init": options.init}
     if not options.start_steps:
         return {}
     run = data.parent / f"start-{options.network}-{options.start_steps}-{options.batch}-{options.images}"

@@ -18,7 +18,8 @@ from tables import Table
 import fewer
 from fewer.tasks.classify.batches import Augmented
 from fewer.tasks.classify.settings import TrainSettings
-from fewer.tasks.classify.training import SMALL, train
+from fewer.tasks.classify.starting import SMALL
+from fewer.tasks.classify.training import train
 
 COLUMNS = ("network", "quantiser", "bits", "seed", "steps", "rate", "where", "accuracy", "agrees")
 

@@ -20,14 +20,13 @@ QUANTISERS = ("lsq", "lsq+", "ste", "pact", "dorefa", "ewgs")
 def main() -> None:
     """Train what the table lacks, row by row."""
     parser = arguments(str(__doc__), 600)
-    parser.add_argument("--init", help="run folder or file of weights to start from, in place of --start-steps")
     parser.add_argument("--bits", default=",".join(BITS))
     options = parser.parse_args()
     path = options.out or Path(__file__).parent / "results" / "qat.csv"
     table = Table(path, COLUMNS, KEYS)
     data = part_of(options.data, Path("build") / "benchmarks", options.images, options.judged)
     rows = options.rows.split(",") if options.rows else list(QUANTISERS)
-    start = {"init": options.init} if options.init else started(data, options)
+    start = started(data, options)
     for seed in range(options.seeds):
         train_row(table, data, options, "fp32", seed, **start)
         for bits in options.bits.split(","):

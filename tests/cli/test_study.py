@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+
+from fewer.tasks.quality.records import read_records
 
 
 @pytest.mark.parametrize(
@@ -24,3 +27,31 @@ def test_what_is_missing_is_told(fewer, words, told: str) -> None:
 def test_a_dry_run_makes_nothing(fewer) -> None:
     assert "nothing is written" in fewer("study", "new", "s", "--images=photos", "--dry-run").out
     assert not Path("s").exists()
+
+
+def written(place: Path, values: object) -> Path:
+    place.write_text(json.dumps(values))
+    return place
+
+
+def test_texts_become_conversations_on_the_command_line(fewer, tmp_path: Path) -> None:
+    rows = [
+        {"image": f"{i}.png", "rater": "r", "description": "The cat is very blurry.", "conclusion": "It is poor."}
+        for i in range(3)
+    ]
+    place = written(tmp_path / "pathways.json", rows)
+    banned = written(tmp_path / "q.json", [{"img_path": "2.png", "question": "Sharp?", "candidates": ["Yes", "No"]}])
+    done = fewer("study", "convert", str(place), "--evaluation", str(banned), "--out", str(tmp_path / "r.json"))
+    assert done.code == 0 and "left out 1: an image of an evaluation set" in done.out
+    assert {record.image for record in read_records(tmp_path / "r.json")} == {"0.png", "1.png"}
+    again = fewer("study", "convert", str(place), "--out", str(tmp_path / "r.json"))
+    assert again.code == 2 and "exists already" in again.err
+    asked = fewer("study", "convert", str(place), "--writer", "http://x/v1", "--out", str(tmp_path / "s.json"))
+    assert asked.code == 2 and "--writer-model" in asked.err
+
+
+@pytest.mark.parametrize(("more", "count"), [("", 2), (",0.6", 20)])
+def test_opinions_become_rating_words(fewer, tmp_path: Path, more: str, count: int) -> None:
+    (tmp_path / "mos.csv").write_text(f"file,score,std\na.png,1{more}\nb.png,5{more}\n")
+    done = fewer("study", "convert", str(tmp_path / "mos.csv"), "--out", str(tmp_path / "r.json"))
+    assert done.code == 0 and len(read_records(tmp_path / "r.json")) == count

@@ -228,3 +228,68 @@ def _keys(place: Path) -> tuple:
 def test_keys_are_not_overwritten(place: Path) -> None:
     with pytest.raises(FewerError, match="a new key would make old answers unreadable"):
         save_keys(place / "keys", load_secret(place / "keys")[0])
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        (b"x" * 70_000_000, 200, "larger than 64 MB"),
+        (b"no \x1b[2J " + b"y" * 900, 500, "the server refused: no"),
+        (pack({}, []), 200, "names no session"),
+        (pack({"session": ""}, []), 200, "names no session"),
+        (b"<html>", 200, "not one of fewer private"),
+    ],
+)
+def test_a_server_that_answers_oddly_is_told(place: Path, monkeypatch, body, status, says) -> None:
+    import httpx
+
+    from fewer.private.client import over_http
+
+    def answer(request):
+        assert request.headers["accept-encoding"] == "identity"
+        return httpx.Response(status, content=(body[i : i + 2**20] for i in range(0, len(body), 2**20)))
+
+    http = httpx.Client(transport=httpx.MockTransport(answer))
+    monkeypatch.setattr(httpx, "stream", http.stream)
+    with pytest.raises(FewerError, match=says) as error:
+        Query(place / "keys", over_http("http://localhost:1"))
+    assert len(str(error.value)) < 500
+
+
+def test_an_answer_that_was_packed_is_not_unpacked(place: Path, monkeypatch) -> None:
+    import gzip
+
+    import httpx
+
+    from fewer.private.client import over_http
+
+    small = gzip.compress(b"x" * 10_000_000)
+    http = httpx.Client(
+        transport=httpx.MockTransport(
+            lambda request: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(small))
+        )
+    )
+    monkeypatch.setattr(httpx, "stream", http.stream)
+    with pytest.raises(FewerError, match="not one of fewer private"):
+        Query(place / "keys", over_http("http://localhost:1"))
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "ftp://localhost", "localhost", "", "http://a b", "http://\x00", "http://" + "a" * 300]
+)
+def test_an_address_that_is_none_is_told(url) -> None:
+    from fewer.private.client import over_http
+
+    with pytest.raises(FewerError, match="no answer from"):
+        over_http(url)("/circuit", b"")
+
+
+def test_keys_that_are_no_files_are_told(place: Path, tmp_path: Path) -> None:
+    import os
+    import shutil
+
+    shutil.copytree(place / "keys", tmp_path / "keys")
+    (tmp_path / "keys" / "galois.key").unlink()
+    os.mkfifo(tmp_path / "keys" / "galois.key")
+    with pytest.raises(FewerError, match="no ordinary file"):
+        load_secret(tmp_path / "keys")

@@ -26,7 +26,7 @@ def test_a_file_for_timing_has_the_bytes_of_the_file_that_is_used(runtime):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU6(), nn.Conv2d(8, 4, 1)).eval()
     images = torch.randn(6, 3, 8, 8)
-    planned = PlannedGraph.of(net, {"0": ("0",), "2": ("2",)}, images[:1], images)
+    planned = PlannedGraph.of(net, {"0": ("0",), "2": ("2",)}, images[:1], images=images)
     precisions = {"0": "int8", "2": "int8"}
     timed = planned.file(runtime, precisions)
     # what comes out of ReLU6 has its zero at byte 0 and ends at 6, so that a runtime can leave the ReLU6 out

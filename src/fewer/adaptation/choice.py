@@ -12,17 +12,34 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from fewer.adaptation.problem import Pair, Problem
 from fewer.adaptation.style import degrade, random_curve
 
-__all__ = ["agreement", "judge", "mean_sizes", "pooled_dice", "some", "trust", "unlearned"]
+__all__ = [
+    "agreement",
+    "held_out",
+    "judge",
+    "looked_at",
+    "mean_sizes",
+    "pooled_dice",
+    "signs",
+    "some",
+    "target_guesses",
+    "trust",
+    "unlearned",
+]
 
 LOOKED_AT = 6
 """Images of each domain that are looked at."""
-TRUSTED_ON = 16
-"""Target images that a network is looked at on more closely."""
+TRUSTED_ON = 24
+"""Target images that networks are compared on, if they are small."""
+TRUSTED_VOXELS = 16_000_000
+"""Voxels of these images, about."""
+FEWEST = 4
+"""Of them, however large they are."""
 
 
 Item = TypeVar("Item")
@@ -70,10 +87,15 @@ def agreement(problem: Problem, model: nn.Module) -> float:
     return pooled_dice(pairs, len(problem.classes))
 
 
+def held_out(problem: Problem, held: Sequence[Pair], model: nn.Module, most: int) -> float:
+    """Dice on labelled source images that do not train, so many of them at most."""
+    pairs = [(problem.logits(model, x).argmax(0), y) for x, y in some(held, most) if y is not None]
+    return pooled_dice(pairs, len(problem.classes))
+
+
 def judge(problem: Problem, held: Sequence[Pair], model: nn.Module) -> Mapping[str, float]:
     """The score that chooses, first, and its two parts."""
-    pairs = [(problem.logits(model, x).argmax(0), y) for x, y in some(held, LOOKED_AT) if y is not None]
-    source, same = pooled_dice(pairs, len(problem.classes)), agreement(problem, model)
+    source, same = held_out(problem, held, model, LOOKED_AT), agreement(problem, model)
     return {"choice": (source * same) ** 0.5, "held-out source": source, "agreement": same}
 
 
@@ -90,16 +112,27 @@ def mean_sizes(masks: Sequence[Tensor], classes: int) -> np.ndarray:
 
 
 def trust(problem: Problem, model: nn.Module) -> float:
-    """How far a network's answers on the target can be believed, from 0 to 1, without a label.
+    """How far a network's answers on the target can be believed, from 0 to 1, without a label; see :func:`signs`."""
+    return signs(problem, model)["trust"]
 
-    The geometric mean of two numbers. One is the Dice between the answers for an image and for a change of it that must
-    not matter: its mirror image where mirrors train, else a copy as of another scanner. The other says how alike the
-    mean sizes of structures are in these answers and in source masks: smaller by larger, mean over the structures. It
-    compares a network with what has become of it; values of different data sets cannot be compared. It does not show
-    which of two networks knows the target: from fluorescence to histology it preferred one with a Dice of 0.04.
+
+def signs(problem: Problem, model: nn.Module, seen: Sequence[Tensor] | None = None) -> dict[str, float]:
+    """What is known of a network on the target without a label: its ``trust`` and the three parts of it.
+
+    ``mirror`` is the Dice between the answers for an image and for a change of it that must not matter: its mirror
+    image where mirrors train, else a copy as of another scanner. ``sizes`` says how alike the mean sizes of structures
+    are in these answers and in source masks: smaller by larger, mean over the structures. ``held-out source`` is the
+    Dice on source images that did not train. ``trust`` is the geometric mean of the three. It compares networks on one
+    target; values of different data sets cannot be compared. Networks that are compared must be trained to the end:
+    after 300 steps from fluorescence to histology the first two preferred one with a Dice of 0.04.
+
+    Parameters
+    ----------
+    seen
+        Its answers, where :func:`target_guesses` has given them already.
     """
-    count, images = len(problem.classes), some(problem.target, TRUSTED_ON)
-    guesses = [problem.logits(model, image).argmax(0) for image in images]
+    count, images = len(problem.classes), looked_at(problem)
+    guesses = target_guesses(problem, model) if seen is None else seen
     pairs = []
     for index, (image, guess) in enumerate(zip(images, guesses, strict=True)):
         if problem.mirrored:
@@ -110,7 +143,19 @@ def trust(problem: Problem, model: nn.Module) -> float:
     here = mean_sizes(guesses, count)
     there = mean_sizes([mask for _, mask in problem.source if mask is not None], count)
     alike = float(np.mean(np.minimum(here, there) / np.maximum(np.maximum(here, there), 1e-9)))
-    return (pooled_dice(pairs, count) * alike) ** 0.5
+    mirror, held = pooled_dice(pairs, count), held_out(problem, problem.held, model, TRUSTED_ON)
+    return {"trust": (mirror * alike * held) ** (1 / 3), "mirror": mirror, "sizes": alike, "held-out source": held}
+
+
+def looked_at(problem: Problem) -> list[Tensor]:
+    """The target images that networks are compared on: fewer of large volumes, so that this takes no longer."""
+    affordable = max(FEWEST, TRUSTED_VOXELS // problem.target[0][0].numel())
+    return some(problem.target, min(TRUSTED_ON, affordable))
+
+
+def target_guesses(problem: Problem, model: nn.Module) -> list[Tensor]:
+    """What a network finds in the target images that networks are compared on."""
+    return [problem.logits(model, image).argmax(0).to(torch.uint8) for image in looked_at(problem)]
 
 
 FOUND = 0.05

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fewer.adaptation.baselines import curves, fourier, histogram, source_only, synthesis, target_oracle
+from fewer.adaptation.contrasts import contrasts
 from fewer.adaptation.le_uda import le_uda, mt_uda
 from fewer.adaptation.ms_mt import ms_mt
 from fewer.adaptation.ours import ours
@@ -18,7 +19,8 @@ __all__ = ["METHODS"]
 METHODS: MethodTable[Callable[[Problem, AdaptationSettings, Work], Adapted]] = MethodTable(
     "adaptation method",
     [
-        Method("ours", ours, "source, random contrasts, then plausible pseudo-labels"),
+        Method("ours", ours, "trains source-only, self-training, curves and contrasts; the most trusted goes on"),
+        Method("contrasts", contrasts, "source, random contrasts, then plausible pseudo-labels"),
         Method("source-only", source_only, "no adaptation: trains on the source as it is"),
         Method("target-oracle", target_oracle, "trains on target masks; for benchmarks only", "", ("target-labels",)),
         Method("histogram", histogram, "source images get the histograms of target images"),

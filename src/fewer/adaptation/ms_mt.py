@@ -58,8 +58,9 @@ def ms_mt(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted
     found = Adapted(problem.network)
     if settings.uses("translation"):
         source, held, found = translated_source(problem, settings, work)
-    weights = _cut_to(SCALES, len(problem.weights)) if settings.uses("scales") else (1.0,)
-    agree = weights if settings.uses("scale-consistency") else (1.0,)
+    every = _cut_to(SCALES, len(problem.weights))
+    weights = every if settings.uses("scales") else (1.0,)
+    agree = every if settings.uses("scale-consistency") else (1.0,)
     styles = []
     if settings.uses("structures"):
         styles.append(partial(change_structures, factors=settings.structure_factors))

@@ -1,114 +1,207 @@
-"""The default: the source as it is, then random contrasts, then what that network can be believed on the target.
+"""The default: several networks are trained on what they can share, and the one that is trusted most is kept.
 
-Where source and target look alike, most is learned from the source as it is, and random contrasts alone would blur it.
-Where they do not, that teaches nothing about the target. So one network learns both, one after the other. It then
-labels the target. The network of the first stage never does, however sure it is: one that was trained on bright nuclei
-finds the bright gaps between dark ones, each time again and of about the right size.
+No single method is the best everywhere. Where source and target look alike, the source as it is teaches most, and
+pseudo-labels add a little; where bright and dark are exchanged, random curves alone find anything. Nobody can say
+beforehand which case it is. But afterwards the answers on the target tell, see :func:`~fewer.adaptation.choice.signs`.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from fewer.adaptation.baselines import sometimes
-from fewer.adaptation.choice import trust
-from fewer.adaptation.learn import Lesson, Stream, learn
-from fewer.adaptation.look import look_of, paint_like
-from fewer.adaptation.problem import Adapted, Pair, Problem, Work
+from fewer.adaptation.baselines import curves, source_only
+from fewer.adaptation.choice import judge, pooled_dice, signs, target_guesses
+from fewer.adaptation.contrasts import changes, contrasts, keep_if_believed, label_and_vary, vary_and_label
+from fewer.adaptation.learn import Lesson, Stream
+from fewer.adaptation.problem import Adapted, Member, Problem, Work
 from fewer.adaptation.settings import AdaptationSettings
-from fewer.adaptation.style import Style, chain, degrade, one_of, random_contrast, random_curve, synthesise
 from fewer.adaptation.teachers import label_and_learn
+from fewer.reports.numbers import duration
+from fewer.training.history import Fit
 
-__all__ = ["contrasts", "ours"]
+__all__ = ["member_steps", "most_trusted", "ours"]
 
-PARTS = (3, 3, 2)
-"""Steps on the source as it is, on changed contrasts, and with pseudo-labels, in proportion."""
-SHORT = 250
-"""Steps below which the stage on the source as it is teaches too little to be worth them; then there is none."""
-EASE = 0.3
-"""Share of a training over which random contrasts come in where no stage on the source as it is goes before."""
-KEPT = 0.95
-"""Share of the trust before pseudo-labels that must be left after them."""
+SHARES = {"source-only": 6, "curves": 8, "self-training": 3, "contrasts": 4, "contrasts, labels": 3}
+"""Steps of each stage, in proportion. All networks but ``curves`` go on from the one of the source as it is."""
+EXPLORE = 1800
+"""Steps after which the choice is made at the earliest; with fewer, trust believed a network with a Dice of 0.04."""
+EXPLORED = 9 / 16
+"""Share of the steps, where that is more, that all networks get; the kept one goes on for the rest."""
+MORE = "the kept one goes on"
+"""The last stage."""
+SHORT = 1200
+"""Steps below which several networks would learn too little each; then there is one, of the method ``contrasts``."""
+HOPELESS = 0.5
+"""Share of the highest trust so far below which a network's labels of the target are not worth training on."""
+DOUBT = 0.5
+"""Dice between two networks on the target below which they do not see the same."""
+
+
+def member_steps(settings: AdaptationSettings) -> dict[str, int]:
+    """Steps of every stage; empty where one network is trained and nothing is to be chosen.
+
+    Examples
+    --------
+    >>> from fewer.tasks.segment.adapt_settings import AdaptSettings
+    >>> member_steps(AdaptSettings(steps=1200))
+    {'source-only': 300, 'curves': 400, 'self-training': 150, 'contrasts': 200, 'contrasts, labels': 150}
+    >>> member_steps(AdaptSettings(steps=3200))["the kept one goes on"]
+    1400
+    >>> member_steps(AdaptSettings(steps=3200, without=("choice",)))
+    {}
+    """
+    steps: int = getattr(settings, "steps")  # noqa: B009 (of the loop's settings, which the task's extend)
+    wanted = dict(SHARES)
+    if not settings.uses("curves"):
+        del wanted["curves"]
+    if changes(settings) is None:
+        del wanted["contrasts"], wanted["contrasts, labels"]
+    if not settings.uses("pseudo-labels"):
+        wanted = {name: share for name, share in wanted.items() if name not in ("self-training", "contrasts, labels")}
+    if len(wanted) < 2 or steps < SHORT or not settings.uses("choice"):
+        return {}
+    explored = min(steps, max(EXPLORE, int(steps * EXPLORED)))
+    found = {name: max(1, explored * share // sum(wanted.values())) for name, share in wanted.items()}
+    return found | ({MORE: steps - explored} if steps > explored else {})
 
 
 def ours(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted:
-    """The source as it is, then random contrasts, then filtered pseudo-labels of the target, used in two ways.
+    """Train networks of four methods, keep the one whose answers are trusted most, and let it go on.
 
-    The pseudo-labelled images train. And they tell the grey levels of the target's structures, which a part of the
-    source images gets from then on, see :func:`~fewer.adaptation.look.paint_like`.
-
-    A mean teacher comes in where a weight is given (``--consistency 3``): the student must give the answer of the
-    teacher, who saw the target image as it is, for the image in another contrast. It doubles the time and is off: in
-    the one run that compared (T1 to FLAIR, 800 steps, one seed) Dice was 0.55 with it and 0.59 without.
+    ``source-only`` is one of them, and the start of two others: of ``self-training``, and of ``contrasts``. ``curves``
+    begins anew, since a network that has learned bright on dark hardly forgets it. Labels of the target that come from
+    a network which is trusted less than half as much as another one are not made.
     """
+    steps = member_steps(settings)
+    if not steps:
+        return contrasts(problem, settings, work)
+    return _Choice(problem, settings, work, steps).run()
+
+
+class _Choice:
+    """Networks that are trained one after the other, and what is known of them."""
+
+    def __init__(self, problem: Problem, settings: AdaptationSettings, work: Work, steps: Mapping[str, int]) -> None:
+        # no label of the target is within reach of what trains or chooses
+        self.problem, self.settings, self.work, self.steps = replace(problem, answers=()), settings, work, steps
+        self.stages: dict[str, Fit] = {}
+        self.members: list[Member] = []
+        self.seen: dict[str, list[Tensor]] = {}
+
+    def run(self) -> Adapted:
+        """All of them, and the one that is kept."""
+        start = copy.deepcopy(self.problem.network)
+        trunk = self._train("source-only", self.problem.network, source_only, self.steps["source-only"])
+        self._estimate()
+        if "curves" in self.steps:
+            self._train("curves", copy.deepcopy(start), curves, self.steps["curves"])
+        if "self-training" in self.steps and self._is_worth(trunk, "self-training"):
+            self._train("self-training", copy.deepcopy(trunk.model), _labels, self.steps["self-training"], trunk)
+        if "contrasts" in self.steps:
+            both = self.steps["contrasts"] + self.steps.get("contrasts, labels", 0)
+            warm = self.settings.uses("warm-start")
+            model = copy.deepcopy(trunk.model) if warm else start
+            self._train("contrasts", model, self._vary, both, trunk if warm else None)
+        kept = most_trusted(self.members)
+        kept.kept = True
+        self._tell(kept)
+        return Adapted(self._go_on(kept), self.stages, members=self.members, steps_after_choice=self.steps.get(MORE, 0))
+
+    def _go_on(self, kept: Member) -> nn.Module:
+        """Train the kept network for the steps that are left, in its own way; and take that back if it is for worse."""
+        steps = self.steps.get(MORE, 0)
+        if not steps:
+            return kept.model
+        model = copy.deepcopy(kept.model)
+        problem, work = replace(self.problem, network=model), self.work.under(f"{kept.name}-more")
+        settings: Any = self.settings
+        found = WAYS[kept.name](problem, settings.model_copy(update={"steps": steps}), work)
+        self.stages |= {f"{kept.name}-more-{stage}": fit for stage, fit in found.stages.items()}
+        keep_if_believed(self.problem, work, kept.model, model, "more steps")
+        return model
+
+    def _train(
+        self, name: str, model: nn.Module, method: Callable[..., Adapted], steps: int, before: Member | None = None
+    ) -> Member:
+        problem = replace(self.problem, network=model)
+        settings: Any = self.settings
+        work = self.work.under(name)
+        found = method(problem, settings.model_copy(update={"steps": steps}), work)
+        self.stages |= {f"{name}-{stage}": fit for stage, fit in found.stages.items()}
+        seen = self.seen[name] = target_guesses(self.problem, model)
+        known = {**judge(self.problem, self.problem.held, model), **signs(self.problem, model, seen)}
+        member = Member(name, model, steps + (before.steps if before else 0), known)
+        self.members.append(member)
+        return member
+
+    def _vary(self, problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted:
+        first, last = (self.steps.get(name, 0) for name in ("contrasts", "contrasts, labels"))
+        warm = settings.uses("warm-start")
+        return Adapted(problem.network, vary_and_label(problem, settings, work, first, last, warm=warm))
+
+    def _is_worth(self, member: Member, name: str) -> bool:
+        best, own = max(one.signs["trust"] for one in self.members), member.signs["trust"]
+        if own >= HOPELESS * best:
+            return True
+        self.work.say(f"{name} is left out: the network that would label is trusted {own:.2f}, another one {best:.2f}")
+        return False
+
+    def _estimate(self) -> None:
+        """Say how long all will take, from the first stage; a message only, since times differ from run to run."""
+        seconds = self.stages["source-only-train"].seconds * sum(self.steps.values()) / self.steps["source-only"]
+        self.work.tell(f"{len(self.steps)} stages; all together take about {duration(seconds)}")
+
+    def _tell(self, kept: Member) -> None:
+        told = ", ".join(f"{one.name} {one.signs['trust']:.2f}" for one in self.members)
+        self.work.say(f"{kept.name} is kept; trusted, without a label of the target: {told}")
+        others = []
+        for member in self.members:
+            pairs = list(zip(self.seen[kept.name], self.seen[member.name], strict=True))
+            member.signs["agrees"] = pooled_dice(pairs, len(self.problem.classes))
+            likely = member.signs["trust"] >= HOPELESS * kept.signs["trust"]
+            if member is not kept and likely and member.signs["agrees"] < DOUBT:
+                others.append(member.name)
+        if others:
+            self.work.say(
+                f"{', '.join(others)} see{'s' if len(others) == 1 else ''} other structures in the target than "
+                f"{kept.name}: look at the pictures of the page, or label a few scans and score with --test"
+            )
+
+
+def most_trusted(members: list[Member]) -> Member:
+    """The one with the highest trust; of equal ones the first, which is source-only.
+
+    Examples
+    --------
+    >>> one, two = (Member(name, nn.Identity(), 1, {"trust": value}) for name, value in (("a", 0.5), ("b", 0.7)))
+    >>> most_trusted([one, two]).name
+    'b'
+    """
+    return max(members, key=lambda member: member.signs["trust"])
+
+
+def _labels(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted:
     steps: int = getattr(settings, "steps")  # noqa: B009 (of the loop's settings, which the task's extend)
-    style = contrasts(settings)
-    labels = settings.uses("pseudo-labels")
-    long = steps * PARTS[0] // sum(PARTS) >= SHORT
-    warm = settings.uses("warm-start") and style is not None and long
-    parts = [PARTS[0] if warm else 0, PARTS[1] if warm else PARTS[0] + PARTS[1], PARTS[2] if labels else 0]
-    plain_steps, last = steps * parts[0] // sum(parts), steps * parts[2] // sum(parts)
-    model, stages = problem.network, {}
-    if warm:
-        plain = Lesson([Stream(problem.source)], problem.held)
-        stages["plain"] = learn(problem, settings, work, plain, "plain", model, steps=max(1, plain_steps))
-    changed = _changed(problem, settings, style, 0.0 if warm else EASE)
-    name = "contrasts" if warm else "train"
-    stages[name] = learn(problem, settings, work, changed, name, model, steps=max(1, steps - plain_steps - last))
-    if not labels:
-        return Adapted(model, stages)
-    before = copy.deepcopy(model)
-
-    def later(found: Sequence[Pair]) -> Style | None:
-        looks: list[tuple[float, Style | None]] = [(1.0, None)]
-        if style is not None:
-            looks.append((1.0, _always(settings)))
-        if settings.uses("target-look"):
-            looks.append((1.0, chain([paint_like(look_of(found, len(problem.classes))), degrade])))
-        return one_of(looks)
-
-    mild = sometimes(degrade, 0.5)
-    stages |= label_and_learn(problem, settings, work, changed, max(1, last), style=mild, later=later)
-    _keep_if_believed(problem, work, before, model)
-    return Adapted(model, stages)
+    lesson = Lesson([Stream(problem.source)], problem.held)
+    return Adapted(problem.network, label_and_learn(problem, settings, work, lesson, steps))
 
 
-def _changed(problem: Problem, settings: AdaptationSettings, style: Style | None, ease: float) -> Lesson:
-    """The source in random contrasts, and a mean teacher on the target where a weight is given."""
-    weight = settings.consistency or 0.0
-    on = settings.uses("consistency") and weight > 0
-    return Lesson(
-        [Stream(problem.source, style)],
-        problem.held,
-        target=problem.target if on else (),
-        consistency=weight if on else 0.0,
-        strong=style,
-        ease=ease,
-    )
+def _more_contrasts(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapted:
+    steps: int = getattr(settings, "steps")  # noqa: B009 (of the loop's settings, which the task's extend)
+    if settings.uses("pseudo-labels"):
+        return Adapted(problem.network, label_and_vary(problem, settings, work, steps))
+    return Adapted(problem.network, vary_and_label(problem, settings, work, steps, 0, warm=True))
 
 
-def _keep_if_believed(problem: Problem, work: Work, before: nn.Module, model: nn.Module) -> None:
-    """Take pseudo-labels back where they have made answers clearly less believable, as when a structure is lost."""
-    was, now = trust(problem, before), trust(problem, model)
-    if now < KEPT * was:
-        work.say(f"pseudo-labels lowered the trust from {was:.2f} to {now:.2f}: the weights before them are kept")
-        model.load_state_dict(before.state_dict())
-
-
-def contrasts(settings: AdaptationSettings) -> Style | None:
-    """What changes the contrast of a share of the images, with the modules that are switched on."""
-    always = _always(settings)
-    return None if always is None else one_of([(1 - settings.curve_share, None), (settings.curve_share, always)])
-
-
-def _always(settings: AdaptationSettings) -> Style | None:
-    curve, paint = settings.uses("curves"), settings.uses("structures")
-    if not (curve or paint):
-        return None
-    # one part curves, and one each of shifted structures and of painting from the mask
-    styles: list[tuple[float, Style | None]] = [(1.0, random_curve)] * curve
-    styles += [(1.0, random_contrast), (1.0, synthesise)] * paint
-    return chain([one_of(styles), degrade])
+WAYS: Mapping[str, Callable[[Problem, AdaptationSettings, Work], Adapted]] = {
+    "source-only": source_only,
+    "curves": curves,
+    "self-training": _labels,
+    "contrasts": _more_contrasts,
+}
+"""How a network goes on after it has been chosen."""

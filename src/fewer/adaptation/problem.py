@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from fewer.core.progress import SILENT, Progress
+from fewer.core.progress import SILENT, Progress, Under
 from fewer.training.checkpoint import Checkpoint
 from fewer.training.history import Fit
 
-__all__ = ["Adapted", "Batches", "Pair", "Problem", "Work"]
+__all__ = ["Adapted", "Batches", "Member", "Pair", "Problem", "Work"]
 
 Pair = tuple[Tensor, Tensor | None]
 """Image float32 ``(channels, *space)``, on the scale of the network's input, and class indices uint8 ``(*space)``."""
@@ -95,6 +95,8 @@ class Work:
         Names the adaptation; checkpoints of another one are refused.
     tell
         Is given what a user should know.
+    prefix
+        Stands before the names of checkpoints, where several networks are trained.
     """
 
     scratch: Path | None = None
@@ -103,6 +105,11 @@ class Work:
     progress: Progress = SILENT
     tell: Callable[[str], None] = lambda line: None
     notes: list[str] = field(default_factory=list)
+    prefix: str = ""
+
+    def under(self, name: str) -> Work:
+        """The same work for one of several networks: its stages and checkpoints have its name, notes are shared."""
+        return replace(self, progress=Under(self.progress, name), prefix=f"{self.prefix}{name}-")
 
     def say(self, line: str) -> None:
         """Tell a user now, and keep it for the report."""
@@ -111,7 +118,30 @@ class Work:
 
     def checkpoint(self, name: str) -> Checkpoint | None:
         """Of a stage, where there is a folder to keep it in."""
-        return Checkpoint.within(self.scratch, self.key, name)
+        return Checkpoint.within(self.scratch, self.key, self.prefix + name)
+
+
+@dataclass(eq=False)
+class Member:
+    """One of several networks among which a method chooses.
+
+    Attributes
+    ----------
+    name
+        Of the method that trained it.
+    steps
+        That it has learned for, those of a stage that it shares with others included.
+    signs
+        What is known of it without a target label; ``trust`` chooses.
+    kept
+        Whether it is the one that the method returns.
+    """
+
+    name: str
+    model: nn.Module
+    steps: int
+    signs: dict[str, float]
+    kept: bool = False
 
 
 @dataclass(eq=False)
@@ -130,6 +160,10 @@ class Adapted:
         From target to source look, where the model needs one at test time; with the source that rebuilds it.
     checks
         Facts of the translator's safety.
+    members
+        Networks among which was chosen, as they were then; empty where there is one.
+    steps_after_choice
+        For which the kept one went on.
     """
 
     model: nn.Module
@@ -137,3 +171,5 @@ class Adapted:
     translated: Sequence[Tensor] = ()
     translator: nn.Module | None = None
     checks: dict[str, Any] = field(default_factory=dict)
+    members: list[Member] = field(default_factory=list)
+    steps_after_choice: int = 0

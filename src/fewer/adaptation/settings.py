@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -9,7 +10,7 @@ from pydantic import Field, field_validator
 from fewer.core.errors import near_match
 from fewer.core.strict import StrictSettings
 
-__all__ = ["MODULES", "AdaptationSettings"]
+__all__ = ["MODULES", "MODULES_OF", "AdaptationSettings", "without_effect"]
 
 MODULES = {
     "curves": "random intensity curves on labelled images",
@@ -22,6 +23,7 @@ MODULES = {
     "pseudo-labels": "training on predictions of target images",
     "filter": "only plausible pseudo-labels are kept",
     "structures": "intensities of structures are changed",
+    "choice": "several networks are trained, and the one whose answers are trusted most is kept",
     "warm-start": "a first stage on the source as it is, before contrasts change",
     "target-look": "source images get the grey levels that pseudo-labels of the target tell",
     "intra": "the teacher within a domain (semantic consistency)",
@@ -29,6 +31,23 @@ MODULES = {
     "adversarial": "discriminators of student and teacher features at two decoder depths",
 }
 """Parts of methods that ``--without`` switches off, and what each does."""
+
+_CONTRASTS = ("warm-start", "curves", "structures", "pseudo-labels", "filter", "target-look", "consistency")
+_TRANSLATOR = ("translation", "segmentation-heads", "edges")
+
+MODULES_OF: Mapping[str, tuple[str, ...]] = {
+    "ours": ("choice", *_CONTRASTS),
+    "contrasts": _CONTRASTS,
+    "curves": ("curves",),
+    "self-training": ("pseudo-labels", "filter"),
+    "mean-teacher": ("consistency",),
+    "ms-mt": (
+        *_TRANSLATOR, "scales", "consistency", "scale-consistency", "structures", "curves", "pseudo-labels", "filter",
+    ),
+    "mt-uda": ("translation", "intra", "inter"),
+    "le-uda": ("translation", "intra", "inter", "adversarial"),
+}  # fmt: skip
+"""Modules that each method has; methods that are not named have none, since they are one module."""
 
 GROUP: dict[str, Any] = {"group": "Adaptation"}
 
@@ -129,3 +148,14 @@ class AdaptationSettings(StrictSettings):
     def uses(self, module: str) -> bool:
         """Whether a module is not switched off."""
         return module not in self.without and "all" not in self.without
+
+
+def without_effect(settings: AdaptationSettings) -> list[str]:
+    """Modules that are switched off although the method has none of them.
+
+    Examples
+    --------
+    >>> without_effect(AdaptationSettings(method="curves", without=("curves", "edges")))
+    ['edges']
+    """
+    return [name for name in settings.without if name not in (*MODULES_OF.get(settings.method, ()), "all")]

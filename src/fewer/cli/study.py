@@ -12,7 +12,7 @@ from fewer.study.settings import StudySettings
 
 __all__ = ["study"]
 
-ACTIONS = ("new", "serve", "status", "export", "delete")
+ACTIONS = ("new", "serve", "status", "export", "convert", "delete")
 
 if TYPE_CHECKING:
     StudyFlags = Any
@@ -28,15 +28,20 @@ def study(
     images: str | None = None,
     scores: str | None = None,
     gold: str | None = None,
+    only: str | None = None,
+    sample: int | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
     name: list[str] | None = None,
     https: Annotated[bool, Parameter(negative="")] = False,
     rater: str | None = None,
+    writer: str = "rules",
+    writer_model: str | None = None,
+    evaluation: list[str] | None = None,
     settings: StudyFlags | None = None,
     shared: Shared | None = None,
 ) -> int:
-    """Collect people's feedback on how images look: make a study, serve it, see how it goes, export what was written.
+    """Collect people's feedback on how images look: make a study, serve it, see how it goes, export and convert texts.
 
     Every answer is on the disk before it is acknowledged. The server listens on this machine alone unless --host says
     otherwise.
@@ -44,15 +49,20 @@ def study(
     Parameters
     ----------
     action
-        new, serve, status, export or delete (all that one rater gave).
+        new, serve, status, export, convert (texts into conversations for fewer tune) or delete (all of one rater).
     folder
-        Of the study.
+        Of the study; convert also takes a pathways.json, or a table file,score or file,score,deviation of opinions,
+        which becomes rating words (Q-Align, DeQA-Score).
     images
         new: folder of photos.
     scores
         new: table file,score of known opinion scores.
     gold
         new: table file,level of images whose level 1 to 5 is known; they test attention.
+    only
+        new: a list of the images to show, one name a line, or the queue.csv of fewer select.
+    sample
+        new: show so many of the images in --scores, chosen so that their scores are spread evenly.
     host
         serve: where to listen.
     port
@@ -63,13 +73,20 @@ def study(
         serve: a server with HTTPS is in front.
     rater
         export: all of one rater instead; delete: whose answers go.
+    writer
+        convert: who makes questions of the texts: rules, a folder with a language model of transformers, or an endpoint
+        of OpenAI's protocol, up to /v1, whose key is read from OPENAI_API_KEY.
+    writer_model
+        convert: the model's name at that endpoint.
+    evaluation
+        convert: a file of questions whose images may not train; may be repeated.
     """
     from fewer.cli.show import as_json
 
     shared = shared or Shared()
     if action not in ACTIONS:
         raise FewerError(f"fewer study cannot {action!r}{near_match(action, ACTIONS)}")
-    if shared.dry_run and action in ("new", "delete"):
+    if shared.dry_run and action in ("new", "convert", "delete"):
         print(f"dry run: would {action} {rater or folder}, nothing is written")
         return 0
     if action == "serve":
@@ -79,7 +96,10 @@ def study(
         serve(folder, host=host, port=port, names=tuple(name or ()), secure=https)
         return 0
     if action == "new":
-        result = _new(folder, images, scores, gold, StudySettings.of(given(settings, Shared(seed=shared.seed))))
+        chosen = StudySettings.of(given(settings, Shared(seed=shared.seed)))
+        result = _new(folder, images, {"scores": scores, "gold": gold}, only, sample, chosen)
+    elif action == "convert":
+        result = _convert(folder, writer, writer_model, evaluation or [], shared)
     else:
         result = _stored(action, folder, rater, shared.out)
     if shared.json:
@@ -89,13 +109,101 @@ def study(
     return 0
 
 
-def _new(folder: str, images: str | None, scores: str | None, gold: str | None, settings: StudySettings) -> Any:
-    from fewer.study.new import new_study, read_scores
+def _new(
+    folder: str,
+    images: str | None,
+    tables: dict[str, str | None],
+    only: str | None,
+    sample: int | None,
+    settings: StudySettings,
+) -> Any:
+    from fewer.study.new import new_study, read_names, read_scores
 
     if images is None:
         raise FewerError(f"which photos? for example: fewer study new {folder} --images photos/")
-    tables = {key: read_scores(path) for key, path in (("scores", scores), ("gold", gold)) if path}
-    return new_study(folder, images, settings, **tables)
+    read: dict[str, Any] = {key: read_scores(path) for key, path in tables.items() if path}
+    names = read_names(only) if only is not None else None
+    if sample is not None:
+        names = _sampled(read.get("scores", {}), names, sample, settings.seed)
+    return new_study(folder, images, settings, only=names, **read)
+
+
+def _sampled(scores: dict[str, float], names: list[str] | None, count: int, seed: int) -> list[str]:
+    """Names of so many images whose scores are spread evenly."""
+    import numpy as np
+
+    from fewer.tasks.quality.baselines import flatten
+
+    known = [name for name in (scores if names is None else names) if name in scores]
+    if not known:
+        raise FewerError("--sample spreads known scores evenly: give them with --scores TABLE")
+    return [known[i] for i in flatten(np.array([scores[name] for name in known]), count, seed=seed)]
+
+
+class _Records:
+    """What a conversion wrote."""
+
+    def __init__(self, made: Any, path: Any) -> None:
+        self.made, self.path = made, path
+
+    def lines(self) -> list[str]:
+        return [*self.made.lines(), f"next    fewer tune {self.path} --images PHOTOS --out run"]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"records": str(self.path), **self.made.to_dict()}
+
+
+def _convert(folder: str, writer: str, model: str | None, evaluation: list[str], shared: Shared) -> _Records:
+    """Texts of a study, or of a file, into conversations."""
+    import os
+    from pathlib import Path
+
+    from fewer.cli.progress import terminal_progress
+    from fewer.study.export import pathways_of, read_pathways
+    from fewer.study.store import Store
+    from fewer.tasks.quality.convert.build import convert
+    from fewer.tasks.quality.convert.writers import EndpointWriter, local_writer
+    from fewer.tasks.quality.questions import read_questions
+
+    place = Path(folder)
+    if place.suffix == ".csv":
+        return _rated(place, shared)
+    texts = read_pathways(place) if place.is_file() else pathways_of(Store(folder))
+    if not texts:
+        raise FewerError(f"{folder} holds no text yet; fewer study status says what was collected")
+    out = Path(shared.out or (place.parent if place.is_file() else place) / "records.json")
+    if out.exists() and not shared.overwrite:
+        raise FewerError(f"{out} exists already; give another --out FILE, or --overwrite")
+    asked: Any = None
+    if Path(writer).is_dir():
+        asked = local_writer(writer)
+    elif writer != "rules":
+        if model is None:
+            raise FewerError(f"which model of {writer} shall write? give --writer-model NAME")
+        asked = EndpointWriter(writer, model, os.environ.get("OPENAI_API_KEY", ""))
+    banned = [question.image for file in evaluation for question in read_questions(file)]
+    made = convert(texts, asked, evaluation=banned, seed=shared.seed or 0, progress=terminal_progress())
+    return _Records(made, made.save(out))
+
+
+def _rated(table: Any, shared: Shared) -> Any:
+    """Rating words from a table of opinions."""
+    from pathlib import Path
+
+    from fewer.study.new import read_scores
+    from fewer.tasks.quality.convert.build import Converted
+    from fewer.tasks.quality.records import qalign_records, soft_records
+
+    out = Path(shared.out or table.with_suffix(".json"))
+    if out.exists() and not shared.overwrite:
+        raise FewerError(f"{out} exists already; give another --out FILE, or --overwrite")
+    scores, wide = read_scores(table), read_scores(table, column=2)
+    if wide and len(wide) < len(scores):
+        raise FewerError(f"{table}: {len(scores) - len(wide)} images have no deviation; give it for all or for none")
+    soft = {name: (score, wide[name]) for name, score in scores.items()} if wide else {}
+    records = soft_records(soft) if wide else qalign_records(scores)
+    made = Converted(tuple(records), {}, "rating words, soft" if wide else "rating words", 0.0)
+    return _Records(made, made.save(out))
 
 
 class _Deleted:

@@ -14,12 +14,24 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from fewer.core.errors import FewerError
 from fewer.models.running import Forward, call, evaluating
-from fewer.quantize.fake import QUANTISERS, FakeQuantiser
+from fewer.quantize.fake import QUANTISERS, FakeQuantiser, Role
 from fewer.quantize.gradients import GradientRounding, convolution, linear
 
-__all__ = ["Bits", "LayerBits", "LowBitConv2d", "LowBitLinear", "exchange", "low_bit_layers", "parse_bits", "plain"]
+__all__ = [
+    "AUTO",
+    "Bits",
+    "LayerBits",
+    "LowBitConv2d",
+    "LowBitLinear",
+    "exchange",
+    "low_bit_layers",
+    "parse_bits",
+    "plain",
+]
 
 Edges = Literal["8", "fp32", "same"]
+AUTO = "auto"
+"""In place of a quantiser: ``ste`` at 8 bits, whose weights are the very integers of storage; ``lsq`` below."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +171,7 @@ def exchange(
     example
         A batch, for the first ranges.
     quantiser
-        A row of :data:`~fewer.quantize.fake.QUANTISERS`.
+        A row of :data:`~fewer.quantize.fake.QUANTISERS`, or :data:`AUTO`.
     gradients, where
         See :class:`~fewer.quantize.gradients.GradientRounding`.
     edges
@@ -206,20 +218,18 @@ def exchange(
         if (refusal := _refusal(layer)) is not None:
             wanted, why = Bits(wanted.weights, wanted.inputs), refusal
         stored = held.get(name, "fp32")
-        weights = (
-            None if wanted.weights == 32 or stored != "fp32" else QUANTISERS[quantiser].run(wanted.weights, "weight")
-        )
+        weights = None if wanted.weights == 32 or stored != "fp32" else _quantiser(quantiser, wanted.weights, "weight")
         x = inputs[name]
         role = "signed" if bool((x < 0).any()) else "unsigned"
-        rounds = None if wanted.inputs == 32 else QUANTISERS[quantiser].run(wanted.inputs, role)
+        rounds = None if wanted.inputs == 32 else _quantiser(quantiser, wanted.inputs, role)
         back = None if wanted.gradients == 32 else GradientRounding(gradients, wanted.gradients, where)
         for part, values in ((weights, layer.weight), (rounds, x)):
             if isinstance(part, FakeQuantiser):
                 part.calibrate(values)  # type: ignore[arg-type]
         _put(model, layer, _made(layer, weights, rounds, back))
         told = [
-            f"{stored} (plan)" if stored != "fp32" else _words(wanted.weights, quantiser),
-            _words(wanted.inputs, quantiser),
+            f"{stored} (plan)" if stored != "fp32" else _words(wanted.weights, _chosen(quantiser, wanted.weights)),
+            _words(wanted.inputs, _chosen(quantiser, wanted.inputs)),
             _words(wanted.gradients, f"{gradients}, {where}"),
         ]
         found.append(LayerBits(name, told[0], told[1], told[2], why))
@@ -237,6 +247,16 @@ def _left(model: nn.Module, known: Mapping[str, Tensor]) -> list[LayerBits]:
         why = "it did not run on the example" if _fits(module) else f"parameters of {kind}, which is not exchanged"
         found.append(LayerBits(name or "(the model)", "fp32", "fp32", "fp32", why))
     return found
+
+
+def _chosen(quantiser: str, bits: int | str) -> str:
+    if quantiser != AUTO:
+        return quantiser
+    return "ste" if bits == 8 else "lsq"
+
+
+def _quantiser(quantiser: str, bits: int | str, role: Role) -> FakeQuantiser:
+    return QUANTISERS[_chosen(quantiser, bits)].run(bits, role)
 
 
 def _words(bits: int | str, how: str) -> str:

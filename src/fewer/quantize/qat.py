@@ -125,9 +125,10 @@ def stored_precision(weight: Tensor) -> str:
 
 
 def trained_ranges(model: nn.Module) -> Mapping[str, InputRange]:
-    """Ranges of the inputs that an 8-bit training ended with, as ONNX stores them; see ``with_integers``.
+    """Ranges of the inputs that a training in few bits ended with, as ONNX stores them; see ``with_integers``.
 
-    Only ranges of 8 bits have a form in QDQ that rounds to the same values; others are left out.
+    Ranges of fewer than 8 bits use few of the bytes. Those of ``lsq+``, whose offset is no whole number of steps, have
+    no such form and are left out.
 
     Examples
     --------
@@ -140,7 +141,7 @@ def trained_ranges(model: nn.Module) -> Mapping[str, InputRange]:
     found = {}
     for name, layer in low_bit_layers(model).items():
         how = layer.input_quantiser
-        if how is None or how.bits != 8 or isinstance(how, LearnedStepOffset):
+        if how is None or isinstance(how, LearnedStepOffset):
             continue
         if isinstance(how, LearnedStep):
             scale = float(how.step.detach().abs())
@@ -151,7 +152,9 @@ def trained_ranges(model: nn.Module) -> Mapping[str, InputRange]:
         else:
             assert isinstance(how, DoReFa)
             scale = 1 / how.high
-        found[name] = InputRange(scale, 0 if how.role == "unsigned" else 128)
+        zero = 0 if how.role == "unsigned" else 128
+        ends = () if how.bits == 8 else (zero + how.low, zero + how.high)
+        found[name] = InputRange(scale, zero, *ends)
     return found
 
 
@@ -175,11 +178,12 @@ def stored_ranges(meta: Mapping[str, Any], layers: Sequence[str]) -> dict[str, I
         if not isinstance(inputs, dict) or name not in inputs:
             continue
         try:
-            scale, zero = inputs[name]
-            fits = isfinite(scale) and scale > 0 and zero in range(256)
+            scale, zero, *ends = inputs[name]
+            low, high = ends or (0, 255)
+            fits = isfinite(scale) and scale > 0 and 0 <= low <= zero <= high < 256 and low < high
         except (TypeError, ValueError):
             fits = False
         if not fits:
             raise FewerError(f"the run's range of the input of {name} is no scale and zero point: {inputs[name]!r}")
-        found[name] = InputRange(float(scale), int(zero))
+        found[name] = InputRange(float(scale), int(zero), int(low), int(high))
     return found

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewer.formats.integers import as_integers
+from fewer.formats.integers import as_integers, exact_scales
+from fewer.formats.ranges import levels
 from fewer.models.inputs import layer_input
 from fewer.models.running import Forward, call, evaluating
 
@@ -25,14 +26,36 @@ __all__ = ["InputRange", "input_ranges", "rounding_to_range", "with_integers"]
 _SAMPLES = 20_000  # values of each batch from which a range is found
 _SHRINK = tuple(round(1 - 0.04 * i, 2) for i in range(16))  # of the whole range, down to 0.4 of it
 _TOP = 255
+_SAME = 1e-5  # of the largest weight of a layer: what an exporter's own arithmetic may change
 
 
 @dataclass(frozen=True)
 class InputRange:
-    """How a tensor is rounded to unsigned bytes: ``(byte - zero) * scale``."""
+    """How a tensor is rounded to unsigned bytes: ``(byte - zero) * scale``.
+
+    Attributes
+    ----------
+    scale, zero
+        Of the bytes.
+    low, high
+        The least and the largest byte that is used; a range of fewer than 8 bits uses few of them.
+    """
 
     scale: float
     zero: int
+    low: int = field(default=0, repr=False)
+    high: int = field(default=_TOP, repr=False)
+
+    def to_list(self) -> list[float]:
+        """Plain numbers; ends are left out where all bytes are used.
+
+        Examples
+        --------
+        >>> InputRange(0.5, 128).to_list(), InputRange(0.5, 0, 0, 15).to_list()
+        ([0.5, 128], [0.5, 0, 0, 15])
+        """
+        ends = [] if (self.low, self.high) == (0, _TOP) else [self.low, self.high]
+        return [self.scale, self.zero, *ends]
 
     @classmethod
     def of(cls, low: float, high: float) -> InputRange:
@@ -49,7 +72,7 @@ class InputRange:
 
     def rounded(self, x: Tensor) -> Tensor:
         """What becomes of values."""
-        return ((x / self.scale).round() + self.zero).clamp(0, _TOP).sub(self.zero) * self.scale
+        return ((x / self.scale).round() + self.zero).clamp(self.low, self.high).sub(self.zero) * self.scale
 
 
 @contextmanager
@@ -135,14 +158,14 @@ def input_ranges(
 def with_integers(
     graph: Any, weights: Mapping[str, Tensor], ranges: Mapping[str, InputRange] | None = None
 ) -> list[str]:
-    """Store the int8 layers of an ONNX model as integers, in place.
+    """Store the int8 and int4 layers of an ONNX model as integers, in place; both as bytes.
 
     Parameters
     ----------
     graph : onnx.ModelProto
         With the weights inside.
     weights
-        Of the int8 layers, by name, as they are in the model: rounded.
+        Of these layers, by name, as they are in the model: rounded.
     ranges
         Of the layers' inputs. None leaves activations alone: the graph then computes the same as before.
 
@@ -153,14 +176,14 @@ def with_integers(
 
     Notes
     -----
-    An exporter renames, transposes and joins what it finds, so a weight is known by its integers, and where a
-    normalisation has been multiplied in, which changes the scale of rows and maybe their sign, by those up to a sign.
+    An exporter renames, transposes and joins what it finds, and a normalisation that it multiplies in changes the scale
+    and maybe the sign of rows. So a weight is known by its rows, each up to a factor.
     """
     from onnx import helper, numpy_helper
 
     wanted: dict[tuple[int, ...], list[tuple[str, np.ndarray]]] = {}
     for name, weight in weights.items():
-        integers = as_integers(weight.detach().float().flatten(1))[1].numpy().astype(np.int8)
+        integers = _integers(weight.detach().float().flatten(1)).numpy().astype(np.int8)
         wanted.setdefault(integers.shape, []).append((name, integers))
     stored = {tensor.name: tensor for tensor in graph.graph.initializer}
     read_by: dict[str, int] = {}
@@ -206,20 +229,26 @@ def _row_axis(node: Any, values: np.ndarray) -> int | None:
     return 0 if turned else 1
 
 
+def _integers(matrix: Tensor) -> Tensor:
+    """Integers of a rounded weight: those of 4 bits where it has so few values, else those of 8."""
+    scale = exact_scales(matrix, range(levels(4), 0, -1))
+    return as_integers(matrix)[1] if scale is None else (matrix / scale[:, None]).round()
+
+
 def _find(
     values: np.ndarray, axis: int, wanted: dict[tuple[int, ...], list[tuple[str, np.ndarray]]]
 ) -> tuple[str, np.ndarray, np.ndarray] | None:
     """Name, scale of each row and integers of a weight, where it is one of those wanted; each is found once."""
     rows = np.moveaxis(values, axis, 0)
-    flat = rows.reshape(len(rows), -1)
-    scale, steps = (t.numpy() for t in as_integers(torch.from_numpy(flat.copy())))
-    integers = steps.astype(np.int8)
-    for index, (name, known) in enumerate(wanted.get(integers.shape, [])):
-        sign = np.where((integers == -known).all(1), -1, 1)
-        same = (integers * sign[:, None] == known).all() and np.abs(steps - integers).max() < 1e-2
-        if same and np.abs(integers * scale[:, None] - flat).max() <= 1e-5 * max(1e-30, float(np.abs(flat).max())):
-            del wanted[integers.shape][index]
-            return name, scale.astype(np.float32), np.moveaxis(integers.reshape(rows.shape), 0, axis).copy()
+    flat = rows.reshape(len(rows), -1).astype(np.float64)
+    for index, (name, known) in enumerate(wanted.get(flat.shape, [])):
+        size = np.square(known, dtype=np.float64).sum(1)
+        factor = (flat * known).sum(1) / np.maximum(size, 1.0)  # the one that fits a row best
+        if np.abs(factor[:, None] * known - flat).max() <= _SAME * max(1e-30, float(np.abs(flat).max())):
+            del wanted[flat.shape][index]
+            integers = known * np.where(factor < 0, -1, 1).astype(np.int8)[:, None]
+            scale = np.where(factor == 0, 1.0, np.abs(factor)).astype(np.float32)
+            return name, scale, np.moveaxis(integers.reshape(rows.shape), 0, axis).copy()
     return None
 
 
@@ -234,7 +263,15 @@ def _rounded_input(
         scale = numpy_helper.from_array(np.array(how.scale, np.float32), f"{name}_scale")
         zero = numpy_helper.from_array(np.array(how.zero, np.uint8), f"{name}_zero")
         graph.graph.initializer.extend([scale, zero])
-        nodes.append(helper.make_node("QuantizeLinear", [tensor, scale.name, zero.name], [name]))
+        within = tensor
+        if (how.low, how.high) != (0, _TOP):
+            within = f"{name}_within"
+            ends = [f"{name}_low", f"{name}_high"]
+            for end, byte in zip(ends, (how.low, how.high), strict=True):
+                value = np.array((byte - how.zero) * how.scale, np.float32)
+                graph.graph.initializer.append(numpy_helper.from_array(value, end))
+            nodes.append(helper.make_node("Clip", [tensor, *ends], [within]))
+        nodes.append(helper.make_node("QuantizeLinear", [within, scale.name, zero.name], [name]))
         nodes.append(helper.make_node("DequantizeLinear", [name, scale.name, zero.name], [f"{name}_float"]))
         done[tensor, how] = f"{name}_float"
     return done[tensor, how]

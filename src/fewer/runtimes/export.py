@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,29 @@ from torch import nn
 from fewer.core.errors import FewerError
 from fewer.runtimes.names import missing
 
-__all__ = ["first_line", "quiet", "to_onnx", "write_onnx"]
+__all__ = ["first_line", "free_shapes", "quiet", "takes_any", "to_onnx", "write_onnx"]
 
 _MOST_BYTES = 1_800_000_000  # one protobuf file cannot hold more than two gigabytes
 
 
-def write_onnx(model: nn.Module, example: Any, path: Path) -> None:
+def free_shapes(free: Mapping[int, str]) -> dict[str, Any]:
+    """What torch's exporters are told of axes of the lone input along which any number may come.
+
+    Examples
+    --------
+    >>> list(free_shapes({1: "frames"})), free_shapes({})
+    (['dynamic_shapes'], {})
+    """
+    return {"dynamic_shapes": ({axis: torch.export.Dim(name, min=2) for axis, name in free.items()},)} if free else {}
+
+
+def takes_any(graph: Any, free: Mapping[int, str]) -> bool:
+    """Whether the lone input of an ONNX model has no fixed size along these axes; exporters fix them in silence."""
+    sides = graph.graph.input[0].type.tensor_type.shape.dim
+    return all(not sides[axis].HasField("dim_value") for axis in free)
+
+
+def write_onnx(model: nn.Module, example: Any, path: Path, free: Mapping[int, str] | None = None) -> None:
     """Export a model to an ONNX file; its input size is that of the example.
 
     Parameters
@@ -34,6 +51,8 @@ def write_onnx(model: nn.Module, example: Any, path: Path) -> None:
         Tensor, or tuple of the model's arguments.
     path
         Is overwritten.
+    free
+        Axes of a lone tensor along which the file takes any number, and what is counted there.
 
     Raises
     ------
@@ -48,16 +67,22 @@ def write_onnx(model: nn.Module, example: Any, path: Path) -> None:
     arguments = example if isinstance(example, tuple) else (example,)
     try:
         with quiet(), torch.no_grad():
-            torch.onnx.export(model, arguments, path, dynamo=True, external_data=False, verbose=False, optimize=True)
+            shapes = free_shapes(free or {})
+            torch.onnx.export(
+                model, arguments, path, dynamo=True, external_data=False, verbose=False, optimize=True, **shapes
+            )
     except OSError:
         raise
     except Exception as error:
+        refusal = FewerError(f"this model cannot be exported to ONNX: {first_line(error)}")
+        if free:  # a trace has one length only
+            raise refusal from error
         try:
             _write_traced(model, arguments, path)
         except OSError:
             raise
         except Exception:
-            raise FewerError(f"this model cannot be exported to ONNX: {first_line(error)}") from error
+            raise refusal from error
 
 
 def _write_traced(model: nn.Module, arguments: tuple[Any, ...], path: Path) -> None:
@@ -111,11 +136,11 @@ def _turn_weights(model: Any) -> None:
     graph.node.extend(kept)
 
 
-def to_onnx(model: nn.Module, example: Any) -> Any:
+def to_onnx(model: nn.Module, example: Any, free: Mapping[int, str] | None = None) -> Any:
     """The ``onnx.ModelProto`` of a model, weights inside; see :func:`write_onnx`."""
     with tempfile.TemporaryDirectory(prefix="fewer-onnx-") as folder:
         path = Path(folder) / "model.onnx"
-        write_onnx(model, example, path)
+        write_onnx(model, example, path, free)
         import onnx
 
         return onnx.load(path)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fewer.core.errors import FewerError
+from fewer.core.errors import FewerError, near_match
 from fewer.core.files import atomic_write_bytes, real_path
-from fewer.core.reading import read_text
+from fewer.core.reading import read_text, refusing
 from fewer.data.decode import read_image
 from fewer.data.distortions.truth import Applied, distort, family
 from fewer.data.images import list_images, printable, why_no_name
@@ -23,7 +24,7 @@ from fewer.study.settings import StudySettings
 from fewer.study.store import Store, secret_hash
 from fewer.study.vocabulary import LEVELS
 
-__all__ = ["Made", "new_study", "read_scores"]
+__all__ = ["Made", "new_study", "read_names", "read_scores"]
 
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 # what raters learn on, the best first: recipe and level
@@ -75,24 +76,54 @@ class Made:
         return {"folder": str(self.folder), "images": self.images, "raters": self.raters, "skipped": skipped}
 
 
-def read_scores(path: str | Path) -> dict[str, float]:
+def read_scores(path: str | Path, column: int = 1) -> dict[str, float]:
     """A table ``file,score`` with or without a heading.
+
+    Parameters
+    ----------
+    path
+        The table.
+    column
+        Where the number stands; of a further one than the second, rows may lack it.
 
     Raises
     ------
     FewerError
         When a row is no name and number.
     """
-    found = {}
-    for place, row in enumerate(csv.reader(io.StringIO(read_text(path, 2**28, "table of scores")))):
-        if not row:
-            continue
-        try:
-            found[row[0].strip()] = float(row[1])
-        except (IndexError, ValueError):
-            if place:
-                raise FewerError(f"{path}: line {place + 1} must be a file and a number") from None
+    found: dict[str, float] = {}
+    with refusing(str(path), "write a file and a number on each line"):
+        for place, row in enumerate(csv.reader(io.StringIO(read_text(path, 2**28, "table of scores"), newline=""))):
+            if not row or (column > 1 and (len(row) <= column or not row[column].strip())):
+                continue
+            try:
+                name, value = row[0].strip(), float(row[column])
+            except (IndexError, ValueError):
+                if place:
+                    raise FewerError(f"{path}: line {place + 1} must be a file and a number") from None
+                continue
+            if not math.isfinite(value):
+                raise FewerError(f"{path}: the score of {name} is {value}, which is no number")
+            if found.setdefault(name, value) != value:
+                raise FewerError(f"{path} gives {name} two numbers, {found[name]:g} and {value:g}; leave the right one")
     return found
+
+
+def read_names(path: str | Path) -> list[str]:
+    """Names of images: one a line, or the column ``name``, ``file`` or ``image`` of a table such as ``queue.csv``.
+
+    Raises
+    ------
+    FewerError
+        When there is none.
+    """
+    rows = [row for row in csv.reader(io.StringIO(read_text(path, 2**28, "list of images"))) if row and row[0].strip()]
+    head = [cell.strip().lower() for cell in rows[0]] if rows else []
+    at = next((head.index(column) for column in ("name", "file", "image") if column in head), None)
+    names = [row[at or 0].strip() for row in (rows if at is None else rows[1:]) if len(row) > (at or 0)]
+    if not names:
+        raise FewerError(f"{path} names no image; write one a line")
+    return list(dict.fromkeys(names))
 
 
 def new_study(
@@ -102,6 +133,7 @@ def new_study(
     *,
     scores: Mapping[str, float] | None = None,
     gold: Mapping[str, float] | None = None,
+    only: Collection[str] | None = None,
 ) -> Made:
     """Make a study.
 
@@ -117,6 +149,9 @@ def new_study(
         Known opinion score by file name, shown to raters if the settings say so.
     gold
         Level 1 to 5 that an attentive rater gives, by file name; these images are among everyone's.
+    only
+        Names of the images that are shown, such as those that ``fewer select`` chose; all by default. Gold images are
+        shown in any case.
 
     Raises
     ------
@@ -126,13 +161,16 @@ def new_study(
     folder, images = Path(folder), Path(images)
     settings = settings or StudySettings()
     with StudyFolder.create(folder) as study, study.together():  # a study without its codes would be of no use
-        files, skipped = _usable(images, folder)
-        names = [path.relative_to(images).as_posix() for path in files]
         scores, gold = dict(scores or {}), dict(gold or {})
+        files, skipped = _usable(images, folder, None if only is None else {*only, *gold})
+        names = [path.relative_to(images).as_posix() for path in files]
+        if only is not None:
+            scores = {name: score for name, score in scores.items() if name in names}
         for what, table in (("scores", scores), ("gold", gold)):
             unknown = sorted(set(table) - set(names))
             if unknown:
                 raise FewerError(f"the table of {what} names {unknown[0]}, which is no readable image of {images}")
+        _check_numbers(scores, gold)
         if "pair" in settings.forms and len(names) < 2:
             raise FewerError("pairs need at least two images")
         store = Store.create(study.path, images, settings)
@@ -143,6 +181,16 @@ def new_study(
         text = "rater,code\n" + "".join(f"{name},{code}\n" for name, code in codes)
         atomic_write_bytes(study.path / CODES, text.encode(), 0o600)
     return Made(folder, len(names), settings.raters, tuple(skipped))
+
+
+def _check_numbers(scores: Mapping[str, float], gold: Mapping[str, float]) -> None:
+    """Raise a :class:`FewerError` for a score that is no number, or a level that is none of the five."""
+    for name, value in scores.items():
+        if not math.isfinite(value):
+            raise FewerError(f"the score of {name} is {value}, which is no number")
+    for name, value in gold.items():
+        if value not in (1, 2, 3, 4, 5):
+            raise FewerError(f"the gold level of {name} is {value:g}; it must be a whole number from 1 to 5")
 
 
 def _fill(
@@ -166,12 +214,17 @@ def _fill(
     return codes
 
 
-def _usable(images: Path, folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
+def _usable(images: Path, folder: Path, only: Collection[str] | None) -> tuple[list[Path], list[tuple[str, str]]]:
     files, skipped = [], []
-    for path in list_images(images):
+    found = {path.relative_to(images).as_posix(): path for path in list_images(images)}
+    unknown = sorted(set(only) - set(found)) if only is not None else []
+    if unknown:
+        raise FewerError(f"{unknown[0]!r} is no image below {images}{near_match(unknown[0], found)}")
+    for name, path in found.items():
+        if only is not None and name not in only:
+            continue
         if real_path(folder) in real_path(path).parents:  # reference images of an older study
             continue
-        name = path.relative_to(images).as_posix()
         if reason := why_no_name(name):
             skipped.append((str(printable(name)), reason))
             continue

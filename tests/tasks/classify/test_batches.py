@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 import torch
 
+from fewer.core.errors import FewerError
 from fewer.core.progress import Silent
 from fewer.data.decode import to_array
 from fewer.data.preprocess import Preprocess
+from fewer.tasks.classify import batches
 from fewer.tasks.classify.batches import Augmented, exact_pixels, moved, normalised
 from fewer.tasks.classify.dataset import ClassifyData
 from fewer.tasks.classify.evaluate import batches_of
 from fewer.tasks.classify.pictures import ArrayPictures, JoinedPictures, pixels_of
+from fewer.tasks.classify.readers import open_data
 from fewer.tasks.classify.settings import TrainSettings
+from tests.tasks.classify.shapes import write_folders
 
 RNG = np.random.default_rng(0)
 COLOUR, GREY = RNG.integers(0, 256, (7, 16, 16, 3), np.uint8), RNG.integers(0, 256, (5, 16, 16), np.uint8)
@@ -112,3 +116,22 @@ class _Pictures:
 
     def raw(self, index: int) -> bytes:
         return self.inside.raw(index)
+
+
+@pytest.mark.parametrize("room", [4 << 30, 0])
+def test_images_that_cannot_be_read_are_left_out_and_named(tmp_path, monkeypatch, room: int) -> None:
+    monkeypatch.setattr(batches, "HELD", room)
+    root = write_folders(tmp_path / "photos", each=4)
+    (root / "disc" / "disc001.png").write_bytes(b"no image")
+    data = open_data(root)
+    how = Preprocess((3, 24, 24), mean=0.5, std=0.25)
+    made = Augmented(data, np.arange(len(data)), how, TrainSettings(batch=12, augment="flip"), Silent())
+    for step in range(2):
+        images, labels = made.batch(step)
+        assert len(images) == len(labels) and bool(torch.isfinite(images).all())
+    assert sum(len(labels) for _, labels in made.plain(5)) == 11
+    assert list(made.skipped) == ["disc/disc001.png"]
+    for path in root.rglob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(FewerError, match="can be read"):
+        Augmented(open_data(root), np.arange(4), how, TrainSettings(), Silent()).batch(0)

@@ -52,6 +52,34 @@ def test_masks_of_the_target_are_ignored_and_that_is_said(tmp_path: Path, capsys
     assert all(torch.equal(value, other[key]) for other in others for key, value in one.items())
 
 
+def test_every_network_is_shown_and_the_test_folder_does_not_choose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fewer.adaptation.ours.SHORT", 0)
+    source, target = write_domains(tmp_path)
+    _, labelled = write_domains(tmp_path / "test", 3, masks=True)
+    assert fewer("adapt", source, target, "--out", tmp_path / "a", "--test", labelled, *WORDS) == 0
+    assert fewer("adapt", source, target, "--out", tmp_path / "b", *WORDS) == 0
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
+    assert all(torch.equal(value, two[key]) for key, value in one.items())
+    page = json.loads((tmp_path / "a" / "report.json").read_text())
+    rows = page["data"]["members"]
+    assert [row["member"] for row in rows][:2] == ["source-only", "curves"] and sum(row["kept"] for row in rows) == 1
+    assert max(rows, key=lambda row: row["trust"])["trust"] == next(row["trust"] for row in rows if row["kept"])
+    assert all(row["dice"] is not None for row in rows)
+    table = (tmp_path / "a" / "members.csv").read_text().splitlines()
+    assert table[0].startswith("member,steps,kept,trust") and len(table) == len(rows) + 1
+    assert "members" in {section["name"] for section in page["sections"]}
+    assert (tmp_path / "b" / "members.csv").read_text().splitlines()[1].endswith(",")  # no test, no Dice
+
+
+def test_a_time_is_refused_where_stages_share_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target = write_domains(tmp_path)
+    assert fewer("adapt", source, target, "--time", "5s", "--dry-run") == 2
+    assert "stages that share --steps" in capsys.readouterr().err
+    assert fewer("adapt", source, target, "--time", "5s", "--dry-run", "--method", "curves") == 0
+
+
 @pytest.mark.parametrize("method", ["ms-mt", "le-uda"])
 def test_papers_run_from_the_command_line_and_are_loaded_again(method: str, tmp_path: Path) -> None:
     from fewer.models.spec import load_model

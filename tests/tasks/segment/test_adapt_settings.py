@@ -17,11 +17,22 @@ def test_ms_mt_supervises_as_many_scales_as_the_network_has(levels: int, weights
 
 @pytest.mark.parametrize(
     "given",
-    [{"method": "ours"}, {"method": "ms-mt", "network": "unet"}, {"method": "ms-mt", "deep_supervision": "1,0"}],
+    [
+        {"method": "contrasts"},
+        {"method": "ours", "steps": 1600},
+        {"method": "ms-mt", "network": "unet"},
+        {"method": "ms-mt", "deep_supervision": "1,0"},
+    ],
 )
 def test_nobody_elses_choice_is_changed(given) -> None:
     settings = AdaptSettings.of(given)
     assert settings.of_method() == settings
+
+
+def test_the_default_has_more_steps_unless_it_is_told() -> None:
+    assert AdaptSettings().of_method().steps == 2 * AdaptSettings(method="curves").of_method().steps
+    assert AdaptSettings(steps=900).of_method().steps == 900
+    assert AdaptSettings(without=("choice",)).of_method().steps == AdaptSettings().steps
 
 
 def test_every_setting_of_a_training_is_one_of_an_adaptation() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
+from PIL import Image
 from torch import Tensor
 
 from fewer.core.errors import FewerError
@@ -31,6 +32,11 @@ class Augmented:
     Every epoch sees each image once, in an order of its own; a batch depends on the seed and its step alone, so that
     a training that was interrupted goes on as if it had not been. Pixels that already have the size of the input are
     kept as bytes and become numbers batch by batch.
+
+    Attributes
+    ----------
+    skipped
+        Images that cannot be read, and why: by name. Of a set that is decoded as it is drawn, those met so far.
     """
 
     def __init__(
@@ -40,6 +46,7 @@ class Augmented:
         self.crops = min(preprocess.input_size[1:]) >= LARGE and settings.augment == "standard"
         self.rows = np.asarray(rows)
         self.held: Tensor | None = None
+        self.skipped: dict[str, str] = {}
         size = len(self.rows) * int(np.prod(preprocess.input_size))
         if size <= HELD:
             self.held = exact_pixels(data.pictures, self.rows, preprocess)
@@ -58,8 +65,8 @@ class Augmented:
                     good.append(int(row))
                 except FewerError:
                     raise
-                except Exception:  # a broken file can make a decoder raise anything; doctor names it
-                    pass
+                except Exception as error:  # a broken file can make a decoder raise anything
+                    self._skip(int(row), error)
                 stage.advance(1)
         if not good:
             raise FewerError(f"none of the {len(self.rows)} images of {self.data.root} can be read; see: fewer doctor")
@@ -67,6 +74,31 @@ class Augmented:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def _skip(self, row: int, error: Exception) -> None:
+        self.skipped[self.data.names[row]] = str(error) or type(error).__name__
+
+    def _readable(self, chosen: np.ndarray) -> tuple[np.ndarray, list[Image.Image]]:
+        """Images that are drawn from files; in the place of one that cannot be read stands the next one that can."""
+        places, pictures = [], []
+        for place in chosen:
+            for offset in range(len(self)):
+                at = (int(place) + offset) % len(self)
+                row = int(self.rows[at])
+                if self.data.names[row] in self.skipped:
+                    continue
+                try:
+                    pictures.append(self.data.pictures[row])
+                except FewerError:
+                    raise
+                except Exception as error:  # a broken file can make a decoder raise anything
+                    self._skip(row, error)
+                    continue
+                places.append(at)
+                break
+            else:
+                raise FewerError(f"none of the images of {self.data.root} can be read; see: fewer doctor")
+        return np.array(places), pictures
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Images [n, C, H, W] and labels [n] of a step."""
@@ -77,40 +109,57 @@ class Augmented:
             self._order = epoch, np.random.default_rng([self.settings.seed, 2, epoch]).permutation(n)
         chosen = self._order[1][number * size : (number + 1) * size]
         rng = np.random.default_rng([self.settings.seed, 3, step])
-        return self._changed(chosen, rng), self.labels[chosen]
+        pictures: list[Image.Image] | None = None
+        if self.crops or not self._in_memory(chosen):
+            chosen, pictures = self._readable(chosen)
+        return self._changed(chosen, pictures, rng), self.labels[chosen]
 
     def plain(self, size: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
         """All images as they are."""
         for start in range(0, len(self), size):
             chosen = np.arange(start, min(start + size, len(self)))
-            yield self._numbers(self._images(chosen)), self.labels[chosen]
+            pictures = None
+            if not self._in_memory(chosen):
+                read = [self._readable(np.array([place])) for place in chosen]
+                # of these every image counts once: the one that stands in for another is left out
+                good = [(at[0], one[0]) for place, (at, one) in zip(chosen, read, strict=True) if at[0] == place]
+                if not good:
+                    continue
+                chosen, pictures = np.array([at for at, _ in good]), [one for _, one in good]
+            yield self._numbers(self._images(chosen, pictures)), self.labels[chosen]
 
-    def _images(self, chosen: np.ndarray) -> Tensor:
-        """Some images, as bytes or as numbers."""
+    def _in_memory(self, chosen: np.ndarray) -> bool:
+        """Whether images are kept, or lie in arrays, so that no file is read."""
+        if self.held is not None:
+            return True
+        return exact_pixels(self.data.pictures, self.rows[chosen[:1]], self.preprocess) is not None
+
+    def _images(self, chosen: np.ndarray, pictures: list[Image.Image] | None = None) -> Tensor:
+        """Some images, as bytes or as numbers; ``pictures`` where they were read from files."""
+        if pictures is not None:
+            return torch.from_numpy(np.stack([to_array(picture, self.preprocess) for picture in pictures]))
         if self.held is not None:
             return self.held[torch.from_numpy(chosen)]
         pixels = exact_pixels(self.data.pictures, self.rows[chosen], self.preprocess)
-        if pixels is not None:
-            return pixels
-        pictures = [to_array(self.data.pictures[int(self.rows[i])], self.preprocess) for i in chosen]
-        return torch.from_numpy(np.stack(pictures))
+        assert pixels is not None  # arrays of one shape
+        return pixels
 
     def _numbers(self, images: Tensor) -> Tensor:
         """What the network sees; the very numbers of ``to_array``."""
         return images if images.dtype == torch.float32 else normalised(images, self.preprocess)
 
-    def _changed(self, chosen: np.ndarray, rng: np.random.Generator) -> Tensor:
+    def _changed(self, chosen: np.ndarray, pictures: list[Image.Image] | None, rng: np.random.Generator) -> Tensor:
         if self.settings.augment == "none":
-            return self._numbers(self._images(chosen))
+            return self._numbers(self._images(chosen, pictures))
         flips = rng.random(len(chosen)) < 0.5
         if self.crops:
+            assert pictures is not None
             shape = self.preprocess.input_size[1:]
-            pictures = [self.data.pictures[int(self.rows[i])] for i in chosen]
             boxes = [random_box(picture.size, shape, rng) for picture in pictures]
             arrays = [to_array(picture, self.preprocess, box) for picture, box in zip(pictures, boxes, strict=True)]
             images, most = torch.from_numpy(np.stack(arrays)), 0
         else:
-            images = self._images(chosen)
+            images = self._images(chosen, pictures)
             most = max(1, images.shape[-1] // 8) if self.settings.augment == "standard" else 0
         moves = rng.integers(-most, most + 1, (len(chosen), 2))
         return self._numbers(moved(images, torch.from_numpy(moves), torch.from_numpy(flips)))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,7 +18,8 @@ from fewer.distillation.methods import METHODS, Distillation
 from fewer.distortion.outputs import output_tensors
 from fewer.models.running import evaluating
 from fewer.models.spec import LoadedModel, load_model
-from fewer.tasks.classify.model import output_count
+from fewer.tasks.classify.dataset import ClassifyData
+from fewer.tasks.classify.model import map_classes, open_classifier, output_count
 from fewer.tasks.classify.settings import TrainSettings
 
 __all__ = ["Taught", "check_distillation", "taught"]
@@ -51,6 +53,7 @@ class _Lesson:
     teacher: nn.Module | None
     points: tuple[Points, Points | None]
     as_teacher: Callable[[Tensor], Tensor]
+    outputs: Tensor | None
     weight: float
 
     def __call__(self, images: Tensor, labels: Tensor, smoothing: float) -> dict[str, Tensor]:
@@ -60,7 +63,7 @@ class _Lesson:
         if self.teacher is not None and self.points[1] is not None:
             learns = self.taught.partner is not None
             with nullcontext() if learns else torch.no_grad():
-                wanted = _answer(self.teacher, self.points[1], self.as_teacher(images))
+                wanted = _answer(self.teacher, self.points[1], self.as_teacher(images), self.outputs)
         return {
             "labels": F.cross_entropy(got.logits, labels, label_smoothing=smoothing),
             "teacher": self.weight * self.taught.method(got, wanted, labels),
@@ -92,9 +95,11 @@ def check_distillation(settings: TrainSettings) -> None:
 
 
 def taught(
-    loaded: LoadedModel, student: nn.Module, settings: TrainSettings, example: Tensor, classes: int
+    loaded: LoadedModel, student: nn.Module, settings: TrainSettings, example: Tensor, data: ClassifyData
 ) -> tuple[Taught, Callable[[Tensor, Tensor, float], dict[str, Tensor]]]:
     """A student with its teacher's loss, and the function from images and labels to losses.
+
+    Scores of the teacher are put into the order of the classes of the data; classes that these have not are left out.
 
     Raises
     ------
@@ -103,13 +108,12 @@ def taught(
     """
     row = METHODS[settings.distill or METHODS.default]
     teacher: nn.Module | None = None
+    outputs: Tensor | None = None
     as_teacher: Callable[[Tensor], Tensor] = _same
     learns = "trained teacher" in row.needs
     if settings.teacher is not None:
         found = load_model(settings.teacher)
-        outputs = output_count(found)
-        if outputs != classes:
-            raise FewerError(f"the teacher {found.name} gives {outputs} scores and the data have {classes} classes")
+        outputs = _outputs(found, data, example.device)
         as_teacher = _between(loaded.preprocess, found.preprocess)
         teacher = found.model.to(example.device).eval().requires_grad_(learns)
     with evaluating(student), torch.no_grad():
@@ -118,14 +122,34 @@ def taught(
         theirs, other = None, own
         if teacher is not None:
             theirs = points_of(teacher, as_teacher(example[:2]))
-            other = _answer(teacher, theirs, as_teacher(example[:2]))
+            other = _answer(teacher, theirs, as_teacher(example[:2]), outputs)
     made = Taught(student, row.run(own, other).to(example.device), teacher if learns else None)
-    return made, _Lesson(made, teacher, (points, theirs), as_teacher, settings.distill_weight)
+    return made, _Lesson(made, teacher, (points, theirs), as_teacher, outputs, settings.distill_weight)
 
 
-def _answer(model: nn.Module, points: Points, images: Tensor) -> Answer:
+def _outputs(teacher: LoadedModel, data: ClassifyData, device: torch.device) -> Tensor | None:
+    """Which output of a teacher each class of the data is; None where they are the same in the same order."""
+    classes, count = len(data.classes), output_count(teacher)
+    known = open_classifier(teacher) if count else None
+    if known is None or (count != classes and not known.classes and not data.model_classes):
+        raise FewerError(f"the teacher {teacher.name} gives {count} scores and the data have {classes} classes")
+    mapped = map_classes(data, known)
+    named = known.classes and not all(name.isdecimal() for name in (*known.classes, *data.classes))
+    if named and mapped.how != "by name":
+        raise FewerError(
+            f"the teacher {teacher.name} knows other classes ({known.classes[0]}, ...) than the data "
+            f"({data.classes[0]}, ...)"
+        )
+    if mapped.outputs.tolist() == list(range(count)):
+        return None
+    return torch.from_numpy(mapped.outputs.astype(np.int64)).to(device)
+
+
+def _answer(model: nn.Module, points: Points, images: Tensor, outputs: Tensor | None = None) -> Answer:
     with listening(model, points) as heard:
         heard.logits = output_tensors(model(images))[0].float()
+    if outputs is not None:
+        heard.logits = heard.logits[:, outputs]
     return heard
 
 

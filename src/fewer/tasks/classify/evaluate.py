@@ -24,6 +24,7 @@ from fewer.tasks.classify.dataset import ClassifyData
 from fewer.tasks.classify.evaluation import Evaluation
 from fewer.tasks.classify.metrics import wilson
 from fewer.tasks.classify.model import Classifier, ClassMap, map_classes, open_classifier, scores_of
+from fewer.tasks.classify.places import placed_model
 from fewer.tasks.classify.readers import open_data
 from fewer.tasks.classify.settings import EvaluateSettings
 from fewer.tasks.facts import facts_of
@@ -137,7 +138,7 @@ def evaluate(
     progress: Progress | None = None,
     command: str = "",
 ) -> Evaluation:
-    """Score a classifier on labelled images.
+    """Score a classifier on labelled images, in torch or where it will run.
 
     Parameters
     ----------
@@ -166,14 +167,16 @@ def evaluate(
     classifier = open_classifier(str(target), settings.class_names)
     mapped = map_classes(opened, classifier)
     rows = rows_to_judge(opened, classifier.loaded, settings.part)
+    placed = placed_model(target, classifier.loaded, settings)
     if settings.limit and settings.limit < len(rows):
         rows = np.sort(np.random.default_rng(0).permutation(rows)[: settings.limit])
-    model = classifier.loaded.model.to(device_of(device))
+    model = classifier.loaded.model.to(device_of(device)) if placed is None else placed
     result = evaluate_rows(model, classifier, opened, rows, mapped, batch=settings.batch, progress=progress)
     if out is not None:
         from fewer.tasks.classify.pages import evaluation_page
 
-        page = evaluation_page(f"{classifier.loaded.name} on {opened.root.name}", result, opened, command)
+        where = "" if placed is None else f", run by {settings.where}"
+        page = evaluation_page(f"{classifier.loaded.name} on {opened.root.name}{where}", result, opened, command)
         texts = {".csv": result.to_csv(), ".html": page.to_html(), ".json": result.to_json()}
         write_together(make_folder(out), {f"evaluation{suffix}": text for suffix, text in texts.items()})
     return result

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
-from fewer.models.artefact import RECIPE
-from fewer.models.recipe import read_recipe
-from fewer.models.spec import load_model
-from fewer.quantize.lowbit import LayerBits, exchange, low_bit_layers, parse_bits
+from fewer.quantize.fake import QUANTISERS
+from fewer.quantize.lowbit import AUTO, LayerBits, exchange, low_bit_layers, parse_bits
 from fewer.quantize.metagrad import MetaGrad, base_rounding, hypernetwork_of
 from fewer.quantize.qat import stored_precision
 from fewer.tasks.classify.settings import TrainSettings
@@ -23,7 +20,10 @@ from fewer.training.constrained import Held
 from fewer.training.history import Fit
 from fewer.training.optimise import OPTIMISERS, optimiser_of
 
-__all__ = ["LowBit", "held_by", "lower", "meta_optimiser", "stored_units"]
+__all__ = ["ExactGradients", "LowBit", "check_bits", "lower", "meta_optimiser", "stored_units"]
+
+_OF_BITS = ("quantiser", "gradients", "gradient_place", "edges", "meta_loss")
+"""Settings that change nothing without bits."""
 
 
 @dataclass(eq=False)
@@ -68,22 +68,84 @@ class LowBit(Callback):
         return {"layers": [vars(layer) for layer in self.layers], "gradients": self.seen}
 
 
-def held_by(init: str | None) -> dict[str, Held]:
-    """What a run that a training starts from holds: masks of layers that were cut, and stored precisions, by layer.
+@dataclass(eq=False)
+class ExactGradients(Callback):
+    """Now and then, gradients in fp32 of the same batch teach the hypernetwork what it should have given.
 
-    In a layer that was cut, a weight that is zero stays zero.
+    Attributes
+    ----------
+    model
+        That is trained.
+    objective
+        ``objective(model, number)``: the loss of a batch, or losses by name.
+    every
+        Steps from one lesson to the next; each costs one more pass.
+    accumulate
+        Batches per step; the first one is looked at.
     """
-    if init is None or not (Path(init) / RECIPE).is_file():
-        return {}
-    units = read_recipe(Path(init) / RECIPE).units
-    model = load_model(init).model if units else nn.Identity()
-    held: dict[str, Held] = {}
-    for unit in units:
-        weight: Any = model.get_submodule(unit.name).weight
-        mask: Tensor | None = None if unit.pattern == "dense" else weight.detach() != 0
-        if mask is not None or unit.precision != "fp32":
-            held[unit.name] = Held(mask, unit.precision)
-    return held
+
+    model: nn.Module
+    objective: Callable[[nn.Module, int], Any]
+    every: int
+    accumulate: int = 1
+    meta: MetaGrad | None = None
+    exact: tuple[Tensor | None, ...] = ()
+
+    def before_step(self, fit: Fit) -> None:
+        """Find the exact gradients at the weights that the step begins with; nothing of the model changes."""
+        self.exact = ()
+        if self.meta is None or fit.step % self.every:
+            return
+        kept = [(buffer, buffer.detach().clone()) for buffer in self.model.buffers()]
+        roundings = [layer.gradient for layer in low_bit_layers(self.model).values() if layer.gradient is not None]
+        self.model.train()
+        try:
+            for rounding in roundings:
+                rounding.enabled = False
+            found = self.objective(self.model, fit.step * self.accumulate)
+            total: Any = sum(found.values()) if isinstance(found, Mapping) else found
+            self.exact = torch.autograd.grad(total, self.meta.weights, allow_unused=True)
+        finally:
+            for rounding in roundings:
+                rounding.enabled = True
+            with torch.no_grad():
+                for buffer, before in kept:
+                    buffer.copy_(before)
+
+    def after_step(self, fit: Fit) -> None:
+        """Let the hypernetwork learn from them."""
+        if self.meta is not None and self.exact:
+            self.meta.teach(self.exact)
+
+
+def check_bits(settings: TrainSettings) -> None:
+    """Refuse bits and methods that do not exist or do not fit each other, before anything is read.
+
+    Raises
+    ------
+    FewerError
+        Also for what would change nothing.
+
+    Examples
+    --------
+    >>> check_bits(TrainSettings(gradients="luq"))
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: --gradients luq changes nothing without --bits; give for example --bits w4a4g4
+    """
+    form = hypernetwork_of(settings.gradients)
+    if settings.quantiser != AUTO:
+        _ = QUANTISERS[settings.quantiser]
+    given = {name: getattr(settings, name) for name in _OF_BITS}
+    changed = [name for name, value in given.items() if value != TrainSettings.model_fields[name].default]
+    if settings.bits is None:
+        if changed:
+            flag = f"--{changed[0].replace('_', '-')} {given[changed[0]]}"
+            raise FewerError(f"{flag} changes nothing without --bits; give for example --bits w4a4g4")
+        return
+    if parse_bits(settings.bits).gradients == 32 and "gradients" in changed:
+        raise FewerError(f"--gradients {settings.gradients} is for gradients of few bits; give --bits with g2 to g8")
+    if form is None and settings.meta_loss != "next":
+        raise FewerError("--meta-loss is for a hypernetwork; give for example --gradients metagrad")
 
 
 def lower(model: nn.Module, settings: TrainSettings, example: Tensor, held: Mapping[str, Held]) -> LowBit:
@@ -127,11 +189,13 @@ def meta_optimiser(model: nn.Module, settings: TrainSettings, parameters: list[n
     weights = [p for p in parameters if id(p) in own]
     if not weights:
         raise FewerError(f"--gradients {settings.gradients} rewrites gradients of few bits; give --bits with g2 to g8")
-    return MetaGrad(base, weights, form, seed=settings.seed)
+    return MetaGrad(base, weights, form, next_loss=settings.meta_loss != "exact", seed=settings.seed)
 
 
-def stored_units(model: nn.Module, held: Mapping[str, Held]) -> list[dict[str, Any]]:
-    """Units of a trained model whose layers are plain again: masks, and precisions that hold exactly."""
+def stored_units(
+    model: nn.Module, held: Mapping[str, Held], patterns: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """Units of a trained model whose layers are plain again: masks with their patterns, and precisions that hold."""
     units, listed = [], set()
     for name, layer in model.named_modules():
         if type(layer) not in (nn.Linear, nn.Conv2d):
@@ -145,7 +209,7 @@ def stored_units(model: nn.Module, held: Mapping[str, Held]) -> list[dict[str, A
         if own.mask is None and precision == "fp32":
             continue
         sparsity = 0.0 if own.mask is None else 1 - float(own.mask.float().mean())
-        pattern = "dense" if own.mask is None else "unstructured"
+        pattern = "dense" if own.mask is None else (patterns or {}).get(name, "unstructured")
         with torch.no_grad():
             units.append(
                 {"name": name, "pattern": pattern, "sparsity": sparsity, "precision": precision, "mask": own.mask}

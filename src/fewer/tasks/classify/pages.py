@@ -49,10 +49,16 @@ def training_page(run: TrainedRun, data: ClassifyData, command: str) -> Page:
     )
     if run.evaluation is None:
         told = "No image was kept apart: nothing is known of how good the network is."
-    sections.append(Section(name="limits", title="What this does not show", points=[told, "One seed."]))
+    sections.append(Section(name="limits", title="What this does not show", points=[told, "One seed.", *run.unread()]))
     tiles = _tiles(run.evaluation) if run.evaluation is not None else []
     took = sum(run.timings.values())
-    tiles.append(Tile(name="Training", value=duration(took), note=f"{run.settings.steps} steps"))
+    tiles.append(
+        Tile(
+            name="Training",
+            value=duration(took),
+            note=f"{run.settings.steps} steps, {1e3 * run.step_seconds:.3g} ms each",
+        )
+    )
     return Page(
         title=f"{data.root.name}: {run.network}",
         badge="Trained",
@@ -60,7 +66,7 @@ def training_page(run: TrainedRun, data: ClassifyData, command: str) -> Page:
         note=POLICY if run.evaluation is not None else "",
         tiles=tiles,
         sections=sections,
-        data={"history": run.history, "timings": run.timings, **run.to_dict()},
+        data={"history": run.history, "timings": run.timings, "step_seconds": run.step_seconds, **run.to_dict()},
     )
 
 

@@ -18,19 +18,20 @@ class TrainSettings(LoopSettings):
     Examples
     --------
     >>> TrainSettings(steps=100).network
-    'resnet20'
+    'auto'
     """
 
     network: str = Field(
         json_schema_extra={"group": "Network"},
-        default="resnet20",
+        default="auto",
         description="A network for small images (see: fewer list networks), or any model whose output is a score per "
-        "class: fewer/NAME, timm/NAME, hf/NAME, FILE.py:FUNCTION.",
+        "class: fewer/NAME, timm/NAME, hf/NAME, FILE.py:FUNCTION. auto takes that of the run in --init, else resnet20.",
     )
     init: str | None = Field(
         json_schema_extra={"group": "Network"},
         default=None,
-        description="A run folder of the same network, or a file of its weights (.pth, .safetensors), to start from.",
+        description="A run folder, whose network, masks and precisions stay, or a file of weights of the network "
+        "(.pth, .safetensors), to start from.",
     )
     input_size: int = Field(
         json_schema_extra={"group": "Images"},
@@ -82,8 +83,9 @@ class TrainSettings(LoopSettings):
     )
     quantiser: str = Field(
         json_schema_extra={"group": "Few bits"},
-        default="lsq",
-        description="How weights and inputs are rounded. See: fewer list quantisers. ste fits the integers of kernels.",
+        default="auto",
+        description="How weights and inputs are rounded. See: fewer list quantisers. auto takes lsq below 8 bits, and "
+        "at 8 bits ste, which fits the integers of kernels.",
     )
     gradients: str = Field(
         json_schema_extra={"group": "Few bits"},
@@ -95,6 +97,17 @@ class TrainSettings(LoopSettings):
         json_schema_extra={"group": "Few bits"},
         default="both",
         description="Which backward product sees rounded gradients: error (of the input), weight, or both.",
+    )
+    meta_loss: Literal["next", "exact", "both"] = Field(
+        json_schema_extra={"group": "Few bits"},
+        default="next",
+        description="What a hypernetwork learns from: the next iteration, now and then exact gradients, or both.",
+    )
+    exact_every: int = Field(
+        json_schema_extra={"group": "Few bits"},
+        default=20,
+        ge=1,
+        description="Steps between exact gradients for the hypernetwork; each costs a pass in fp32.",
     )
     edges: Literal["8", "fp32", "same"] = Field(
         json_schema_extra={"group": "Few bits"},
@@ -122,6 +135,14 @@ class EvaluateSettings(StrictSettings):
     )
     batch: int = Field(default=64, ge=1, description="Images at once.")
     limit: int = Field(default=0, ge=0, description="Most images to score, drawn with seed 0; 0 takes all.")
+    where: Literal["torch", "kernels", "onnxruntime", "openvino"] = Field(
+        default="torch",
+        description="What runs the model of a run folder: torch, the native kernels of this machine, or a runtime with "
+        "the file that fewer export has written.",
+    )
+    file: str | None = Field(
+        default=None, description="The exported file for onnxruntime and openvino; model.onnx of the run by default."
+    )
 
 
 class PredictSettings(StrictSettings):

@@ -51,7 +51,8 @@ class Classify(Task):
         """Networks for 32 pixels, and the specs of others."""
         from fewer.tasks.classify.networks import NETWORKS
 
-        return {**NETWORKS.notes(), "MODEL": "any classifier of: fewer list models"}
+        own = {"auto": "that of the run in --init, else resnet20"}
+        return {**own, **NETWORKS.notes(), "MODEL": "any classifier of: fewer list models"}
 
     def network(self, name: str, args: Mapping[str, Any]) -> nn.Module:
         """See :func:`fewer.tasks.classify.networks.build`."""

@@ -41,6 +41,10 @@ class TrainedRun(Shown):
         Layers that are stored in fewer bits or with a mask.
     few_bits
         Of a training in few bits: bits by layer, errors of gradients over time, accuracy as trained and as stored.
+    step_seconds
+        Seconds per step, validations included.
+    skipped
+        Images that were to train and cannot be read, and why.
     """
 
     model: nn.Module
@@ -54,6 +58,8 @@ class TrainedRun(Shown):
     folder: Path | None = None
     units: list[dict[str, Any]] = field(default_factory=list)
     few_bits: dict[str, Any] = field(default_factory=dict)
+    step_seconds: float = 0.0
+    skipped: dict[str, str] = field(default_factory=dict)
 
     def shown(self) -> tuple[str, list[Fact]]:
         """The scores, and where the run is."""
@@ -66,10 +72,19 @@ class TrainedRun(Shown):
 
     def lines(self) -> list[str]:
         """The scores of the images that judged."""
-        return self.evaluation.lines() if self.evaluation else ["trained on all images; none was kept apart to judge"]
+        told = self.evaluation.lines() if self.evaluation else ["trained on all images; none was kept apart to judge"]
+        return [*told, *self.unread()]
+
+    def unread(self) -> list[str]:
+        """A sentence about images that could not be read, where there are such."""
+        if not self.skipped:
+            return []
+        name, why = next(iter(self.skipped.items()))
+        return [f"{len(self.skipped)} images could not be read and did not train, such as {name}: {why}"]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         found = self.evaluation.to_dict() if self.evaluation else None
         told = {"best_step": self.best_step, "history": self.history, "evaluation": found}
+        told |= {"skipped": self.skipped} if self.skipped else {}
         return told | ({"few_bits": self.few_bits} if self.few_bits else {})

@@ -2,51 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
-from fewer.core.files import real_path
+from fewer.core.files import atomic_write_bytes, real_path
 from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
-from fewer.data.preprocess import Preprocess
+from fewer.core.staging import NEXT
 from fewer.models.artefact import save_artefact
-from fewer.models.options import load_checkpoint
-from fewer.models.spec import LoadedModel, load_model
-from fewer.quantize.fake import QUANTISERS
-from fewer.quantize.lowbit import parse_bits, plain
-from fewer.quantize.metagrad import hypernetwork_of
+from fewer.models.spec import LoadedModel
+from fewer.quantize.lowbit import plain
+from fewer.quantize.metagrad import MetaGrad, hypernetwork_of
 from fewer.quantize.qat import trained_ranges
 from fewer.tasks.classify.batches import Augmented
 from fewer.tasks.classify.dataset import ClassifyData, holdout
 from fewer.tasks.classify.distil import check_distillation, taught
 from fewer.tasks.classify.evaluate import evaluate_rows
 from fewer.tasks.classify.evaluation import Evaluation
-from fewer.tasks.classify.lowbit import LowBit, held_by, lower, meta_optimiser, stored_units
+from fewer.tasks.classify.lowbit import ExactGradients, LowBit, check_bits, lower, meta_optimiser, stored_units
 from fewer.tasks.classify.model import Classifier, ClassMap, output_count, scores_of
-from fewer.tasks.classify.networks import NETWORKS, build
+from fewer.tasks.classify.networks import NETWORKS
 from fewer.tasks.classify.readers import open_data
 from fewer.tasks.classify.settings import TrainSettings
+from fewer.tasks.classify.starting import Start, start_of
 from fewer.tasks.classify.trained import TrainedRun
 from fewer.tasks.runs import Order, Training, carry_out, write_report
+from fewer.training.callbacks import Callback
 from fewer.training.checkpoint import Checkpoint, work_key
-from fewer.training.constrained import Constrained, Held
-from fewer.training.loop import check_device, fit, make_accelerator
+from fewer.training.constrained import Constrained
+from fewer.training.history import Fit
+from fewer.training.loop import NotFinite, check_device, fit, make_accelerator
 from fewer.training.optimise import Player
 
 __all__ = ["Prepared", "prepare", "train"]
 
 JUDGES = 1000
 """Images that are looked at during training; the end is judged on all."""
-SMALL = Preprocess((3, 32, 32), mean=(0.5,), std=(0.25,), interpolation="bilinear", crop=1.0)
-"""Input of the networks for small images."""
+LAST_GOOD = "last_good.safetensors"
+"""What is left in the run folder of a training whose loss became NaN."""
+_PHOTO, _LOOKED_AT = 96, 9
+"""From this side on images are photos, which a network for small images sees as a blur; images that are looked at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +62,12 @@ class Prepared:
     data: ClassifyData
     rows: np.ndarray
     held: np.ndarray
-    loaded: LoadedModel
+    start: Start
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The network."""
+        return self.start.loaded
 
     def lines(self) -> list[str]:
         """In words."""
@@ -68,6 +79,27 @@ class Prepared:
             f"the smallest class is {least} with {count[least]} images",
             f"network {self.loaded.name}, {parameters / 1e6:.3g} M parameters, "
             f"input {' x '.join(map(str, self.loaded.input_size))}",
+            *self.start.notes,
+            *self._hints(),
+        ]
+
+    def _hints(self) -> list[str]:
+        """Whether the network sees much less of the images than there is."""
+        side = min(self.loaded.input_size[1:])
+        if self.loaded.name not in NETWORKS or 2 * side >= _PHOTO:
+            return []
+        sides = []
+        for row in self.rows[:: max(1, len(self.rows) // _LOOKED_AT)][:_LOOKED_AT]:
+            try:
+                sides.append(min(self.data.pictures[int(row)].size))
+            except Exception:  # a broken file can make a decoder raise anything; the training leaves it out
+                continue
+        usual = int(np.median(sides)) if sides else 0
+        if usual < _PHOTO:
+            return []
+        return [
+            f"hint: images are about {usual} pixels wide and {self.loaded.name} sees {side}; for photos give "
+            "--network fewer/mobilenet-v2, which starts from ImageNet, or --input-size"
         ]
 
 
@@ -88,66 +120,15 @@ def prepare(data: ClassifyData | str | Path, settings: TrainSettings | None = No
     data = data if isinstance(data, ClassifyData) else open_data(data)
     if len(data.classes) < 2:
         raise FewerError(f"{data.root} has one class, {''.join(data.classes)!r}: there is nothing to tell apart")
-    if settings.bits is not None:
-        parse_bits(settings.bits)  # before anything is read
-    hypernetwork_of(settings.gradients)
-    _ = QUANTISERS[settings.quantiser]
+    check_bits(settings)
     check_distillation(settings)
     rows, held = holdout(data, settings.validate_share, settings.seed)
-    loaded = _network(settings, len(data.classes))
-    outputs = output_count(loaded)
+    start = start_of(settings, data.classes)
+    loaded, outputs = start.loaded, output_count(start.loaded)
     if outputs != len(data.classes):
         told = f"gives {outputs} scores" if outputs else "is no classifier of images"
         raise FewerError(f"{loaded.name} {told}; {data.root} has {len(data.classes)} classes")
-    return Prepared(data, rows, held, loaded)
-
-
-def _network(settings: TrainSettings, classes: int) -> LoadedModel:
-    """The network with its start: random weights, those of a spec, or those of a run."""
-    torch.manual_seed(settings.seed)
-    side = settings.input_size
-    if settings.network in NETWORKS:
-        args = {"num_classes": classes}
-        source = {"kind": "task", "task": "classify", "name": settings.network, "args": args}
-        preprocess = SMALL if not side else Preprocess.of(SMALL.to_dict() | {"input_size": (3, side, side)})
-        loaded = LoadedModel(build(settings.network, **args), settings.network, source, preprocess, "classify")
-    else:
-        if "/" not in settings.network and ":" not in settings.network:
-            _ = NETWORKS[settings.network]  # says the nearest name
-        loaded = load_model(settings.network, **({"input_size": (3, side, side)} if side else {}))
-        if output_count(loaded) != classes:
-            loaded = _new_head(loaded, classes)
-    if settings.init is not None and Path(settings.init).is_file():
-        load_checkpoint(loaded.model, settings.init)
-    elif settings.init is not None:
-        if not Path(settings.init).is_dir():
-            raise FewerError(f"--init {settings.init} is neither a run folder nor a file of weights")
-        start = load_model(settings.init).model.state_dict()
-        own = loaded.model.state_dict()
-        if start.keys() != own.keys() or any(start[name].shape != own[name].shape for name in own):
-            raise FewerError(
-                f"the run {settings.init} holds another network than {loaded.name}; give the same --network"
-            )
-        loaded.model.load_state_dict(start)
-    return loaded
-
-
-def _new_head(loaded: LoadedModel, classes: int) -> LoadedModel:
-    """A pretrained network of the library or of timm with another number of outputs, which start at random."""
-    key = {"builtin": "args", "timm": "kwargs"}.get(loaded.source["kind"])
-    if key is None:
-        raise FewerError(
-            f"{loaded.name} has {output_count(loaded)} outputs and there are {classes} classes; return a network with "
-            f"{classes} outputs"
-        )
-    from fewer.models.build import build_architecture
-
-    source = {**loaded.source, key: {**loaded.source.get(key, {}), "num_classes": classes}}
-    model, given = build_architecture(source), loaded.model.state_dict()
-    own = model.state_dict()
-    kept = {name: given[name] for name in own if name in given and given[name].shape == own[name].shape}
-    model.load_state_dict(own | kept)
-    return LoadedModel(model, loaded.name, source, loaded.preprocess, "classify")
+    return Prepared(data, rows, held, start)
 
 
 def train(
@@ -203,9 +184,8 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
     data, loaded = prepared.data, prepared.loaded
     accelerator = make_accelerator(settings)
     model = loaded.model.to(accelerator.device)
-    began = perf_counter()
     batches = Augmented(data, prepared.rows, loaded.preprocess, settings, progress)
-    held = held_by(settings.init)
+    held, stored_names = prepared.start.held, set(model.state_dict())
     bits: LowBit | None = None
     net, lesson = model, None
     if settings.bits is not None or settings.teacher is not None or settings.distill is not None:
@@ -213,7 +193,7 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
         if settings.bits is not None:
             bits = lower(model, settings, example, held)
         if settings.teacher is not None or settings.distill is not None:
-            net, lesson = taught(loaded, model, settings, example, len(data.classes))
+            net, lesson = taught(loaded, model, settings, example, data)
 
     def objective(net: nn.Module, step: int) -> Tensor | dict[str, Tensor]:
         images, labels = (part.to(accelerator.device) for part in batches.batch(step))
@@ -221,26 +201,26 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
             return lesson(images, labels, settings.label_smoothing)
         return F.cross_entropy(net(images).float(), labels, label_smoothing=settings.label_smoothing)
 
-    players = [Player("", objective)]
-    if bits is not None and hypernetwork_of(settings.gradients) is not None:
-        players = [Player("", objective, make=lambda parameters: meta_optimiser(model, settings, parameters))]
+    players, watching = _learning(net, model, objective, settings, bits)
     own = held if net is model else {f"student.{name}": what for name, what in held.items()}
     names = [data.names[row] for row in prepared.rows]
-    found = fit(
-        net,
-        players,
-        settings,
-        accelerator,
-        steps=settings.steps,
-        name="train",
-        progress=progress,
-        checkpoint=Checkpoint.within(
-            scratch, work_key(settings.model_dump(exclude={"device"}), names, str(loaded.source))
-        ),
-        validate=_accuracy(prepared, settings, progress),
-        constraints=Constrained(net, own, only_trainable=True) if held else None,
-        callbacks=[bits] if bits is not None else [],
-    )
+    began = perf_counter()
+    with keeping_last_good(net, stored_names, scratch, watching):
+        found = fit(
+            net,
+            players,
+            settings,
+            accelerator,
+            steps=settings.steps,
+            name="train",
+            progress=progress,
+            checkpoint=Checkpoint.within(
+                scratch, work_key(settings.model_dump(exclude={"device"}), names, str(loaded.source))
+            ),
+            validate=_accuracy(prepared, settings, progress),
+            constraints=Constrained(net, own, only_trainable=True) if held else None,
+            callbacks=watching,
+        )
     found.load_best(net)
     model.eval()
     timings, began = {"train": perf_counter() - began}, perf_counter()
@@ -249,9 +229,73 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
         evaluation = _judge(model, prepared, progress)
         timings["evaluate"] = perf_counter() - began
     result = TrainedRun(model, loaded.name, data.classes, evaluation, found.history, found.best_step, settings, timings)
+    result.step_seconds, result.skipped = found.seconds / max(1, found.step), batches.skipped
     if held or bits is not None:
-        _store(result, prepared, held, bits, progress)
+        _store(result, prepared, bits, progress)
     return result
+
+
+def _learning(
+    net: nn.Module, model: nn.Module, objective: Any, settings: TrainSettings, bits: LowBit | None
+) -> tuple[list[Player], list[Callback]]:
+    """Who learns, with the hypernetwork of gradients where there is one, and what looks on."""
+    watching: list[Callback] = [bits] if bits is not None else []
+    if bits is None or hypernetwork_of(settings.gradients) is None:
+        return [Player("", objective)], watching
+    lessons = ExactGradients(net, objective, settings.exact_every, settings.accumulate)
+
+    def optimiser(parameters: list[nn.Parameter]) -> MetaGrad:
+        lessons.meta = meta_optimiser(model, settings, parameters)
+        return lessons.meta
+
+    watching += [lessons] if settings.meta_loss != "next" else []
+    return [Player("", objective, make=optimiser)], watching
+
+
+@contextmanager
+def keeping_last_good(
+    net: nn.Module, names: Collection[str], scratch: Path | None, callbacks: list[Callback]
+) -> Iterator[None]:
+    """Leave the weights of the best validation, or of the last good step, where a loss or gradient is not finite.
+
+    Parameters
+    ----------
+    net
+        That is trained.
+    names
+        Of the tensors of the plain network.
+    scratch
+        Within the run folder; None keeps nothing.
+    callbacks
+        Of the training; one that looks on is added.
+    """
+    seen = _Seen()
+    callbacks.append(seen)
+    try:
+        yield
+    except NotFinite as error:
+        if scratch is None:
+            raise
+        best = seen.fit.best if seen.fit is not None else None
+        state = {name.removeprefix("student."): value for name, value in (best or net.state_dict()).items()}
+        place = (scratch.parent.parent if scratch.parent.name == NEXT else scratch.parent) / LAST_GOOD
+        atomic_write_bytes(place, save({n: v.cpu().contiguous().clone() for n, v in state.items() if n in names}))
+        which = (
+            f"step {seen.fit.best_step}, the best so far," if best and seen.fit is not None else "the last good step"
+        )
+        raise NotFinite(
+            f"{error}; the weights of {which} are in {place}: go on from them with --init (--resume would end here "
+            "again)"
+        ) from None
+
+
+class _Seen(Callback):
+    """Remembers how far a training is."""
+
+    fit: Fit | None = None
+
+    def start(self, fit: Fit) -> None:
+        self.fit = fit
 
 
 def _accuracy(prepared: Prepared, settings: TrainSettings, progress: Progress) -> Callable[[nn.Module], float] | None:
@@ -277,16 +321,14 @@ def _judge(model: nn.Module, prepared: Prepared, progress: Progress) -> Evaluati
     return evaluate_rows(model, classifier, prepared.data, prepared.held, mapped, progress=progress)
 
 
-def _store(
-    result: TrainedRun, prepared: Prepared, held: Mapping[str, Held], bits: LowBit | None, progress: Progress
-) -> None:
+def _store(result: TrainedRun, prepared: Prepared, bits: LowBit | None, progress: Progress) -> None:
     """Give plain layers back with the weights as they are stored, and judge what that makes of the accuracy."""
     ranges = trained_ranges(result.model)
     plain(result.model)
-    result.units = stored_units(result.model, held)
+    result.units = stored_units(result.model, prepared.start.held, prepared.start.patterns)
     if bits is None:
         return
-    result.few_bits = bits.to_dict() | {"inputs": {name: [one.scale, one.zero] for name, one in ranges.items()}}
+    result.few_bits = bits.to_dict() | {"inputs": {name: one.to_list() for name, one in ranges.items()}}
     if result.evaluation is not None:
         stored = _judge(result.model, prepared, progress)
         result.few_bits["accuracy"] = {
@@ -305,6 +347,7 @@ def _save(run: RunFolder, prepared: Prepared, result: TrainedRun, command: str) 
     if result.few_bits:
         meta["few_bits"] = {"layers": result.few_bits["layers"], "inputs": result.few_bits["inputs"]}
     save_artefact(run.path, result.model.cpu(), result.units, loaded.source, meta, preprocess=loaded.preprocess)
+    (run.home / LAST_GOOD).unlink(missing_ok=True)  # of an attempt before
     page = training_page(result, data, command)
     write_report(run, page)
     run.log("finished", best_step=result.best_step)

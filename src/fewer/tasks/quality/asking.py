@@ -10,9 +10,11 @@ import torch
 from fewer.core.errors import FewerError
 from fewer.study.vocabulary import LEVELS
 from fewer.tasks.quality import assessment
+from fewer.tasks.quality.model import QualityModel
 from fewer.tasks.quality.perception import most_likely
 from fewer.tasks.quality.questions import Question, prompt
 from fewer.tasks.quality.records import PLACEHOLDER, Record
+from fewer.tasks.quality.seeing import SeeingModel
 from fewer.tasks.quality.talks import Pictures, Talks
 from fewer.tasks.quality.tuning import Tuned
 
@@ -22,11 +24,13 @@ LEVEL_QUESTION = "How is the overall quality of this image?"
 """What is asked for the score of five levels; the converter asks it too."""
 
 
-def _views(tuned: Tuned, pictures: Pictures, image: str) -> torch.Tensor:
-    return torch.from_numpy(pictures(image)[None]).to(tuned.model.place.device)
+def _views(model: QualityModel, pictures: Pictures, image: str) -> torch.Tensor:
+    return torch.from_numpy(pictures(image)[None]).to(model.place.device)
 
 
 def _likelihoods(tuned: Tuned, pictures: Pictures, image: str, text: str, options: Sequence[str]) -> tuple[list, list]:
+    if isinstance(tuned.model, SeeingModel):
+        return tuned.model.likelihoods(pictures.pixels(image), text, options)
     talks = Talks([Record("", ((text, ""),), image)], pictures, tuned.words, tuned.settings.longest, 0)
     batch = talks.batch([Record("", ((f"{PLACEHOLDER}\n{text}", option),), image) for option in options])
     device = tuned.model.place.device
@@ -56,8 +60,10 @@ def describe(tuned: Tuned, pictures: Pictures, images: Sequence[str], question: 
 
 
 def _write(tuned: Tuned, pictures: Pictures, image: str, question: str, most: int) -> str:
+    if isinstance(tuned.model, SeeingModel):
+        return tuned.model.write(pictures.pixels(image), question, most)
     ids = tuned.words.encode(question.strip() + "\n")
-    return tuned.words.decode(tuned.model.answer(_views(tuned, pictures, image), ids, tuned.words.end, most))
+    return tuned.words.decode(tuned.model.answer(_views(tuned.model, pictures, image), ids, tuned.words.end, most))
 
 
 def word_logits(
@@ -73,12 +79,15 @@ def word_logits(
     ids = [tuned.words.encode(word)[0] for word in words]
     if len(set(ids)) != len(ids):
         raise FewerError(f"two of the words {', '.join(words)} begin with the same token; choose other words")
+    model = tuned.model
+    if isinstance(model, SeeingModel):
+        return np.stack([model.first_logits(pictures.pixels(image), question)[ids].numpy() for image in images])
     asked = torch.tensor([[*tuned.words.encode(question.strip() + "\n"), tuned.words.end]])
-    device = tuned.model.place.device
+    device = model.place.device
     rows = []
     with torch.no_grad():
         for image in images:
-            logits = tuned.model(_views(tuned, pictures, image), asked.to(device), torch.ones_like(asked).to(device))
+            logits = model(_views(model, pictures, image), asked.to(device), torch.ones_like(asked).to(device))
             rows.append(logits[0, -1, ids].float().cpu().numpy())
     return np.stack(rows)
 

@@ -9,10 +9,12 @@ from typing import Any
 from torch import nn
 
 from fewer.core.errors import FewerError
+from fewer.core.reading import read_json
 from fewer.data.assets import package_folder
 from fewer.tasks.quality.encoders import ImageEncoder, QualityEncoder, StatisticsEncoder
 from fewer.tasks.quality.model import QualityModel
 from fewer.tasks.quality.records import PLACEHOLDER, Record
+from fewer.tasks.quality.seeing import SeeingModel, is_seeing, open_seeing
 from fewer.tasks.quality.settings import TuneSettings
 from fewer.tasks.quality.words import PlainWords, PretrainedWords, Words
 
@@ -36,8 +38,8 @@ def need_transformers() -> Any:
 
 def build(
     settings: TuneSettings, records: Sequence[Record] = (), words: Sequence[str] | None = None
-) -> tuple[QualityModel, Words]:
-    """Model and tokenizer.
+) -> tuple[QualityModel | SeeingModel, Words]:
+    """Model and tokenizer; a folder of a vision-language model gives that model itself.
 
     Parameters
     ----------
@@ -54,6 +56,11 @@ def build(
         When a package or folder is missing.
     """
     transformers = need_transformers()
+    if is_seeing(settings.language):
+        if settings.encoder != "none":
+            raise FewerError(f"{settings.language} sees images by itself; leave --encoder out")
+        seeing = open_seeing(transformers, settings.language, settings.lora)
+        return seeing, PretrainedWords(seeing.processor.tokenizer)
     language, tokens = _language(transformers, settings, records, words)
     hidden = int(language.get_input_embeddings().weight.shape[1])
     if settings.lora and settings.language != "tiny":
@@ -91,6 +98,9 @@ def _language(transformers: Any, settings: TuneSettings, records: Sequence[Recor
         where: dict[str, Any] = {"pretrained_model_name_or_path": str(found[0].parent), "gguf_file": found[0].name}
     elif Path(name).is_dir():
         where = {"pretrained_model_name_or_path": name}
+        files = sorted(Path(name).glob("*.gguf"))
+        if files and not (Path(name) / "config.json").is_file():
+            where["gguf_file"] = files[0].name
     else:
         raise FewerError(f"no language model {name!r}: give tiny, smollm2 or a folder of transformers")
     try:
@@ -100,6 +110,8 @@ def _language(transformers: Any, settings: TuneSettings, records: Sequence[Recor
         tokenizer = transformers.AutoTokenizer.from_pretrained(**where, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever a library makes of a damaged folder
         raise FewerError(f"the language model {name!r} cannot be loaded ({str(error)[:150]})") from error
+    if tokenizer.eos_token_id is None:
+        raise FewerError(f"the tokenizer of {name!r} has no end mark (eos_token), so answers would never end")
     return model.float(), PretrainedWords(tokenizer)
 
 
@@ -120,16 +132,34 @@ def _encoder(transformers: Any, settings: TuneSettings) -> ImageEncoder:
     try:
         model = transformers.AutoModel.from_pretrained(settings.encoder, local_files_only=True, trust_remote_code=False)
         model = getattr(model, "vision_model", model)
-        width = int(model.config.hidden_size)
+        sizes = getattr(model.config, "hidden_sizes", None) or [model.config.hidden_size]
+        width = int(sizes[-1])
     except Exception as error:
         raise FewerError(f"the encoder {settings.encoder!r} cannot be loaded ({str(error)[:150]})") from error
-    clip = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-    plain = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    mean, std = clip if "clip" in str(model.config.model_type) else plain
-    return ImageEncoder(model, width, mean, std, settings.grid)
+    return ImageEncoder(model, width, *_normalisation(Path(settings.encoder), model), settings.grid)
 
 
-def memory_estimate(model: QualityModel, settings: TuneSettings) -> dict[str, int]:
+def _normalisation(folder: Path, model: Any) -> tuple[Any, Any]:
+    """Mean and deviation of the channels: what the folder's preprocessing says, else the usual ones of its kind."""
+    file = folder / "preprocessor_config.json"
+    if file.is_file():
+        told = read_json(file, 2**20)
+        found = [told.get(key) for key in ("image_mean", "image_std")] if isinstance(told, dict) else []
+        if len(found) == 2 and all(_is_triple(values) for values in found):
+            return found[0], found[1]
+    kind = str(model.config.model_type)
+    if "siglip" in kind:
+        return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    if "clip" in kind:
+        return (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _is_triple(values: Any) -> bool:
+    return isinstance(values, list) and len(values) == 3 and all(isinstance(v, (int, float)) for v in values)
+
+
+def memory_estimate(model: QualityModel | SeeingModel, settings: TuneSettings) -> dict[str, int]:
     """Bytes that a tuning takes, modelled: weights, gradients and two moments of what trains, and activations.
 
     Activations are counted as 34 numbers per token, layer and hidden unit (Korthikanti et al., 2022, without the part
@@ -140,6 +170,7 @@ def memory_estimate(model: QualityModel, settings: TuneSettings) -> dict[str, in
     embedding: Any = model.language.get_input_embeddings()  # type: ignore[operator]
     words, hidden = embedding.weight.shape
     config: Any = model.language.config
+    config = getattr(config, "text_config", None) or config
     layers = int(getattr(config, "num_hidden_layers", 12))
     tokens = settings.batch * (model.image_tokens + settings.longest)
     bytes_each = 2 if settings.precision in ("bf16", "fp16") else 4

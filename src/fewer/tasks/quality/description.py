@@ -26,6 +26,7 @@ __all__ = [
     "Judge",
     "LocalJudge",
     "WriterJudge",
+    "holds_descriptions",
     "judge_descriptions",
     "read_descriptions",
 ]
@@ -204,6 +205,27 @@ def judge_descriptions(answers: Mapping[str, str], golden: Mapping[str, str], ju
     return Described(dict(zip(AXES, means.tolist(), strict=True)), judge.name, tuple(rows))
 
 
+_IMAGES = ("img_path", "image", "img_name")
+_GOLDEN = ("golden_desc", "golden", "description", "gt")
+
+
+def holds_descriptions(path: str | Path) -> bool:
+    """Whether a file of JSON holds golden descriptions, and not questions or something else.
+
+    Examples
+    --------
+    >>> holds_descriptions("no-such-file.json")
+    False
+    """
+    if Path(path).suffix != ".json" or not Path(path).is_file():
+        return False
+    values = read_json(path, 2**28)
+    if isinstance(values, dict):
+        return bool(values) and all(isinstance(text, str) for text in values.values())
+    first = values[0] if isinstance(values, list) and values else None
+    return isinstance(first, dict) and "question" not in first and any(key in first for key in _GOLDEN)
+
+
 def read_descriptions(path: str | Path) -> dict[str, str]:
     """Read golden descriptions (LLDescribe): a list of objects with an image and a text, or an object of texts.
 
@@ -221,8 +243,8 @@ def read_descriptions(path: str | Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for place, row in enumerate(values if isinstance(values, list) else []):
         keys: Sequence[str] = list(row) if isinstance(row, dict) else []
-        image = next((row[key] for key in ("img_path", "image", "img_name") if key in keys), None)
-        text = next((row[key] for key in ("golden_desc", "golden", "description", "gt") if key in keys), None)
+        image = next((row[key] for key in _IMAGES if key in keys), None)
+        text = next((row[key] for key in _GOLDEN if key in keys), None)
         if not isinstance(image, str) or not isinstance(text, str):
             raise FewerError(f"{path}: description {place} needs img_path and golden_desc")
         found[image] = f"{found[image]} {text}" if image in found else text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from hashlib import blake2b
 from itertools import pairwise
 from typing import Any
@@ -156,11 +157,12 @@ class ImageEncoder(nn.Module):
     Parameters
     ----------
     model
-        Called with ``pixel_values``; its ``last_hidden_state`` is [N, tokens, width], the first token being CLS.
+        Called with ``pixel_values``; its ``last_hidden_state`` is [N, tokens, width], or [N, width, H, W]. Tokens
+        beyond a square number stand in front of the patches, the first one being CLS.
     mean, std
         Of its preprocessing, by channel.
     grid
-        Patch tokens are pooled to so many per side; CLS is kept.
+        Patch tokens are pooled to so many per side; CLS, or the mean where there is none, stands before them.
     frozen
         Its weights do not train.
     """
@@ -174,6 +176,7 @@ class ImageEncoder(nn.Module):
         for parameter in model.parameters():
             parameter.requires_grad_(not frozen)
         self._known = _Known()
+        self._fixed = 0
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Tokens [N, grid x grid + 1, width] of pixels [N, 3, H, W] in 0..1; a frozen encoder sees no view twice."""
@@ -183,9 +186,30 @@ class ImageEncoder(nn.Module):
 
     def _tokens(self, pixels: Tensor) -> Tensor:
         scaled = (pixels - self.mean) / self.std  # pyright: ignore[reportOperatorIssue]
-        found = self.model(pixel_values=scaled).last_hidden_state
-        patches = found[:, 1:]
-        side = int(patches.shape[1] ** 0.5)
-        patches = patches[:, : side * side].transpose(1, 2).unflatten(2, (side, side))
+        found = self._hidden(scaled)
+        if found.ndim == 4:
+            found = found.flatten(2).transpose(1, 2)
+        side = math.isqrt(found.shape[1])
+        before = found.shape[1] - side * side
+        patches = found[:, before:].transpose(1, 2).unflatten(2, (side, side))
         pooled = F.adaptive_avg_pool2d(patches, self.grid).flatten(2).transpose(1, 2)
-        return torch.cat([found[:, :1], pooled], 1)
+        first = found[:, :1] if before else found.mean(1, keepdim=True)
+        return torch.cat([first, pooled], 1)
+
+    def _hidden(self, scaled: Tensor) -> Tensor:
+        """Hidden states; a model that takes images of one size only is given that size."""
+        if not self._fixed:
+            try:
+                return self.model(pixel_values=scaled).last_hidden_state
+            except (ValueError, RuntimeError):
+                self._fixed = _side_of(self.model)
+                if not self._fixed or scaled.shape[-1] == self._fixed:
+                    raise
+        resized = F.interpolate(scaled, (self._fixed, self._fixed), mode="bilinear", antialias=True)
+        return self.model(pixel_values=resized).last_hidden_state
+
+
+def _side_of(model: Any) -> int:
+    """Side of the images that a model takes, as its configuration says; 0 where it says none."""
+    side = getattr(model.config, "image_size", 0)
+    return side if isinstance(side, int) else 0

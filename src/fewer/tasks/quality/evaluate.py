@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.core.progress import Progress
@@ -17,8 +16,15 @@ from fewer.core.reading import read_json
 from fewer.core.staging import write_together
 from fewer.reports.page import Page, Section, Table, Tile
 from fewer.tasks.folders import check_out, make_folder
-from fewer.tasks.quality.assessment import PROMPT, read_logits, two_words
-from fewer.tasks.quality.correlation import correlations
+from fewer.tasks.quality.description import PROMPT as DESCRIBE
+from fewer.tasks.quality.description import (
+    Judge,
+    WriterJudge,
+    holds_descriptions,
+    judge_descriptions,
+    read_descriptions,
+)
+from fewer.tasks.quality.opinions import against_opinions, against_pairs, holds_pairs
 from fewer.tasks.quality.perception import Perception, score_answers
 from fewer.tasks.quality.questions import prompt, read_questions
 from fewer.tasks.quality.settings import EvaluateSettings
@@ -35,19 +41,22 @@ class QualityScores:
     Attributes
     ----------
     what
-        ``questions`` or ``opinions``.
+        ``questions``, ``descriptions``, ``opinions`` or ``pairs``.
     perception
-        Accuracies; None for opinions.
+        Accuracies; None where no questions were asked.
     numbers
-        SRCC and PLCC; empty for questions.
+        SRCC and PLCC, or the marks of descriptions, of which the first counts most; empty for questions.
     note
         Where they come from, with the prompt.
+    details
+        By image, where there are such: texts, marks, and the judge's own words.
     """
 
     what: str
     perception: Perception | None
     numbers: dict[str, float]
     note: str
+    details: tuple[dict[str, Any], ...] = ()
 
     def lines(self) -> list[str]:
         """All numbers."""
@@ -57,7 +66,8 @@ class QualityScores:
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         asked = self.perception.to_dict() if self.perception else None
-        return {"what": self.what, "questions": asked, "numbers": self.numbers, "note": self.note}
+        told = {"what": self.what, "questions": asked, "numbers": self.numbers, "note": self.note}
+        return told | ({"details": list(self.details)} if self.details else {})
 
     def rows(self) -> list[list[str]]:
         """A table."""
@@ -75,8 +85,8 @@ class QualityScores:
     def to_page(self) -> Page:
         """A page."""
         table = Table(head=self.head(), rows=self.rows())
-        main = self.perception.accuracy if self.perception else self.numbers["srcc"]
-        name = "accuracy" if self.perception else "SRCC"
+        name, main = ("accuracy", self.perception.accuracy) if self.perception else next(iter(self.numbers.items()))
+        name = name.upper() if name == "srcc" else name
         text = f"{main:.1%}" if self.perception else f"{main:.3f}"
         section = Section(name="scores", title="Scores", words=[self.note], tables=[table])
         tiles = [Tile(name=name, value=text)]
@@ -110,10 +120,11 @@ def evaluate(
     Parameters
     ----------
     target
-        A run of ``fewer tune``; or a JSON file with answers by place (a list) or by image (an object); or a file of
-        logits as Q-Bench ships them, which holds its own opinion scores.
+        A run of ``fewer tune``; or a JSON file with answers by place (a list) or by image (an object, such as that of
+        ``fewer predict``); or a file of logits of words as Q-Bench or Q-Align ship them.
     data
-        Questions (LLVisionQA), or a table ``file,score`` of opinions.
+        Questions (LLVisionQA), golden descriptions (LLDescribe), a table ``file,score`` of opinions, or the
+        ``pairs.csv`` of a study.
 
     Raises
     ------
@@ -123,11 +134,11 @@ def evaluate(
     settings = settings or EvaluateSettings()
     check_out(out, FILES, overwrite)
     data = Path(data)
-    result = (
-        _opinions(target, data, settings, device)
-        if data.suffix == ".csv"
-        else _questions(target, data, settings, device)
-    )
+    if data.suffix == ".csv":
+        way = _pairs if holds_pairs(data) else _opinions
+    else:
+        way = _descriptions if holds_descriptions(data) else _questions
+    result = way(target, data, settings, device)
     if out is not None:
         result.save(out)
     return result
@@ -148,33 +159,68 @@ def _questions(target: str | Path, data: Path, settings: EvaluateSettings, devic
         )
         scored = score_answers(questions, found, prompt=ask)
     else:
-        given = read_json(target, 2**28)
-        if not isinstance(given, (list, dict)):
-            raise FewerError(f"{target} holds no answers; give a list in the order of the questions, or one by image")
-        texts = [str(given.get(q.image, "")) for q in questions] if isinstance(given, dict) else [str(a) for a in given]
-        scored = score_answers(questions, texts[: len(questions)], prompt=lambda q: prompt(q))
+        texts = _answers(target, [q.image for q in questions])
+        scored = score_answers(questions, texts, prompt=lambda q: prompt(q))
     return QualityScores("questions", scored, {}, f"prompt of the first question: {scored.prompts[0]!r}")
 
 
-def _opinions(target: str | Path, data: Path, settings: EvaluateSettings, device: str) -> QualityScores:
-    from fewer.study.new import read_scores
+def _answers(target: str | Path, images: list[str]) -> list[str]:
+    """Texts of a file for images, in their order; an image without one has none."""
+    given = read_json(target, 2**28)
+    if isinstance(given, dict) and isinstance(given.get("images"), dict):  # of fewer predict
+        given = {name: row.get("text", "") if isinstance(row, dict) else row for name, row in given["images"].items()}
+    if isinstance(given, list) and given and all(isinstance(row, dict) for row in given):
+        texts = [next((row[key] for key in _TEXTS if key in row), None) for row in given]
+        if None in texts:
+            raise FewerError(f"{target}: row {texts.index(None)} has no answer (keys {', '.join(_TEXTS)})")
+        named = [next((row[key] for key in _IMAGES if key in row), None) for row in given]
+        by_name = len(set(images)) == len(images) and None not in named and len(set(named)) == len(named)
+        given = dict(zip(named, texts, strict=True)) if by_name else texts  # else in the order of the questions
+    if not isinstance(given, (list, dict)):
+        raise FewerError(f"{target} holds no answers; give a list in the order of the questions, or one by image")
+    if isinstance(given, dict):
+        if not any(name in given for name in images):
+            raise FewerError(f"{target} has no answer about {images[0]} or any other image of the data; names differ")
+        return [str(given.get(name, "")) for name in images]
+    return [str(text) for text in given][: len(images)]
 
-    opinions = read_scores(data)
-    names = list(opinions)[: settings.limit or None]
+
+_IMAGES = ("img_path", "image", "img_name", "image_path")
+_TEXTS = ("answer", "response", "prediction", "pred", "output", "text")
+
+
+def _descriptions(target: str | Path, data: Path, settings: EvaluateSettings, device: str) -> QualityScores:
+    golden = read_descriptions(data)
+    golden = dict(list(golden.items())[: settings.limit or None])
     if Path(target).is_dir():
-        from fewer.tasks.quality.asking import LEVEL_QUESTION, level_scores
+        from fewer.tasks.quality.asking import describe
         from fewer.tasks.quality.tuning import load_tuned
 
         tuned = load_tuned(target, device)
-        scores = level_scores(tuned, tuned.pictures(settings.images or data.parent), names)
-        note = f"five levels (Q-Align) after {LEVEL_QUESTION!r}, without a fit"
+        texts = describe(tuned, tuned.pictures(settings.images or data.parent), list(golden), DESCRIBE)
     else:
-        logits = read_logits(target)
-        place = {name: i for i, name in enumerate(logits.files)}
-        names = [name for name in names if name in place]
-        if len(names) < 2:
-            raise FewerError(f"{target} and {data} have no images in common; names must be the same")
-        of = [place[name] for name in names]
-        scores = two_words(logits.good[of], logits.poor[of], settings.temperature)
-        note = f"softmax of good and poor at temperature {settings.temperature:g} after {PROMPT!r}, without a fit"
-    return QualityScores("opinions", None, correlations(scores, np.array([opinions[name] for name in names])), note)
+        texts = dict(zip(golden, _answers(target, list(golden)), strict=False))
+    done = judge_descriptions(texts, golden, _judge(settings))
+    numbers = {"sum of 6": done.total, **done.marks}
+    return QualityScores("descriptions", None, numbers, f"{done.lines()[0]}; prompt {DESCRIBE!r}", done.rows)
+
+
+def _judge(settings: EvaluateSettings) -> Judge | None:
+    if not settings.judge:
+        return None
+    if not settings.judge_model:
+        raise FewerError(f"which model of {settings.judge} shall judge? give --judge-model NAME")
+    from fewer.tasks.quality.convert.writers import EndpointWriter
+
+    writer = EndpointWriter(settings.judge, settings.judge_model, os.environ.get("OPENAI_API_KEY", ""))
+    return WriterJudge(writer.ask, settings.judge_model)
+
+
+def _opinions(target: str | Path, data: Path, settings: EvaluateSettings, device: str) -> QualityScores:
+    numbers, note = against_opinions(target, data, settings, device)
+    return QualityScores("opinions", None, numbers, note)
+
+
+def _pairs(target: str | Path, data: Path, settings: EvaluateSettings, device: str) -> QualityScores:
+    numbers, note = against_pairs(target, data, settings, device)
+    return QualityScores("pairs", None, numbers, note)

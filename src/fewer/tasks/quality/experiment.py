@@ -28,7 +28,7 @@ from fewer.tasks.quality.pretraining import Reader, pretrain
 from fewer.tasks.quality.simulator import Simulated, simulate_images, true_questions
 from fewer.tasks.quality.tuning import Tuned
 
-__all__ = ["KNOWN", "UNSEEN", "Material", "measure", "measure_baselines", "prepare"]
+__all__ = ["KNOWN", "UNSEEN", "Material", "measure", "measure_baselines", "photos_held", "prepare"]
 
 UNSEEN = ("lens-blur", "white-noise-ycc")
 """Families of distortions that no training sees."""
@@ -62,6 +62,13 @@ class Material:
     seed: int
 
 
+def photos_held(seed: int) -> list[Path]:
+    """The quarter of the real photos that judges."""
+    photos = [photo.path for photo in real_photos()]
+    order = np.random.default_rng([seed, 8]).permutation(len(photos))
+    return [photos[i] for i in order[: max(1, len(photos) // 4)]]
+
+
 def prepare(
     folder: str | Path,
     *,
@@ -89,10 +96,9 @@ def prepare(
         Pixels of an image.
     """
     folder = Path(folder)
-    photos = [photo.path for photo in real_photos()]
+    photos, held = [photo.path for photo in real_photos()], photos_held(seed)
     order = np.random.default_rng([seed, 8]).permutation(len(photos))
-    cut = max(1, len(photos) // 4)
-    held, trained = [photos[i] for i in order[:cut]], [photos[i] for i in order[cut:]]
+    trained = [photos[i] for i in order[len(held) :]]
     data = simulate_images(trained, folder / "images", images, side=side, families=KNOWN, seed=seed)
     judge = simulate_images(held, folder / "judged", judged, side=side, families=KNOWN, seed=seed + 1)
     unseen = simulate_images(held, folder / "unseen", judged, side=side, families=UNSEEN, seed=seed + 2, most=1)

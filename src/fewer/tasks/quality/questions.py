@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,8 @@ def read_questions(path: str | Path) -> list[Question]:
     """Read LLVisionQA: the old JSON, rows of the newer table as JSON or JSON Lines, or what we wrote.
 
     Old: ``img_path, question, candidates, correct_ans`` and perhaps ``type, concern``. New: ``image, question,
-    option0..option3`` (``N/A`` fills up), ``question_type, question_concern, correct_choice``.
+    option0..option3`` (``N/A`` fills up), ``question_type, question_concern, correct_choice``. Of other tools,
+    ``options`` or ``choices`` (a list, or an object by letter), ``answer`` and ``image_path`` are known too.
 
     Raises
     ------
@@ -104,7 +105,8 @@ def read_questions(path: str | Path) -> list[Question]:
     else:
         values = read_json(path, 2**28)
     if isinstance(values, dict):
-        values = list(values.values())
+        lists = [value for value in values.values() if isinstance(value, list)]
+        values = lists[0] if len(lists) == 1 else list(values.values())
     if not isinstance(values, list) or not values:
         raise FewerError(f"{path} holds no list of questions")
     return [_question(value, f"{path}: question {place}") for place, value in enumerate(values)]
@@ -113,25 +115,33 @@ def read_questions(path: str | Path) -> list[Question]:
 def _question(value: Any, where: str) -> Question:
     if not isinstance(value, Mapping):
         raise FewerError(f"{where} is no object")
-    image = value.get("img_path", value.get("image", value.get("img_name")))
+    image = _first(value, "img_path", "image", "img_name", "image_path")
     if isinstance(image, Mapping):  # rows of the table keep bytes and name of the image
         image = image.get("path")
     text = value.get("question")
     if not isinstance(image, str) or not isinstance(text, str):
         raise FewerError(f"{where} needs the name of an image and a question")
-    if "candidates" in value:
-        if not isinstance(value["candidates"], list):
+    offered = _first(value, "candidates", "options", "choices")
+    if isinstance(offered, Mapping) and len(offered) > 1 and all(key in LETTERS for key in offered):
+        offered = [offered[letter] for letter in sorted(offered)]
+    if any(key in value for key in ("candidates", "options", "choices")):
+        if not isinstance(offered, list):
             raise FewerError(f"{where}: candidates is no list of options")
-        options = tuple(str(option) for option in value["candidates"])
+        options = tuple(str(option) for option in offered)
     else:
         options = tuple(str(value[f"option{i}"]) for i in range(8) if str(value.get(f"option{i}", "N/A")) != "N/A")
     kind = _coded(value.get("question_type", value.get("type", value.get("kind", ""))), KINDS)
     concern = _coded(value.get("question_concern", value.get("concern", "")), CONCERNS)
     try:
-        answer = _answer(value.get("correct_choice", value.get("correct_ans")), options)
-        return Question(image, text, options, answer, kind, concern, str(value.get("id", "")))
+        asked = Question(image, text, options, None, kind, concern, str(value.get("id", "")))
+        return replace(asked, answer=_answer(_first(value, "correct_choice", "correct_ans", "answer"), options))
     except FewerError as error:
         raise FewerError(f"{where}: {error}") from None
+
+
+def _first(value: Mapping[str, Any], *keys: str) -> Any:
+    """What stands under the first of these keys that is there."""
+    return next((value[key] for key in keys if key in value), None)
 
 
 def _coded(value: Any, names: tuple[str, ...]) -> str:
@@ -142,13 +152,15 @@ def _coded(value: Any, names: tuple[str, ...]) -> str:
 
 
 def _answer(value: Any, options: tuple[str, ...]) -> int | None:
-    """Place of an answer that is a letter or the text of an option; None for a hidden one."""
+    """Place of an answer that is a letter, a place or the text of an option; None for a hidden one."""
     if value is None or str(value).strip() in ("", "N/A", "?"):
         return None
     text = str(value).strip()
     for place, option in enumerate(options):
         if option.strip().lower() == text.lower():
             return place
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(options):
+        return value
     letter = text.rstrip(".)").upper()
     if len(letter) == 1 and letter in LETTERS[: len(options)]:
         return LETTERS.index(letter)

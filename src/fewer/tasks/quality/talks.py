@@ -66,18 +66,27 @@ class Pictures:
         """
         if name in self._kept:
             return self._kept[name]
-        path = real_path(self.folder / name)
-        if self.folder not in path.parents:
-            raise FewerError(f"the image {name!r} lies outside of {self.folder}; give names relative to the folder")
-        try:
-            pixels = np.asarray(read_image(path).convert("RGB"))
-        except Exception as error:  # a broken file can make a decoder raise anything
-            raise FewerError(f"{path} cannot be read ({str(error) or type(error).__name__}); leave it out") from None
-        made = views(pixels, self.side, self.crops)
+        made = views(self.pixels(name), self.side, self.crops)
         if self._bytes + made.nbytes <= _ROOM:
             self._kept[name] = made
             self._bytes += made.nbytes
         return made
+
+    def pixels(self, name: str) -> np.ndarray:
+        """Pixels uint8 [H, W, 3] of an image as it is.
+
+        Raises
+        ------
+        FewerError
+            When it cannot be read.
+        """
+        path = real_path(self.folder / name)
+        if self.folder not in path.parents:
+            raise FewerError(f"the image {name!r} lies outside of {self.folder}; give names relative to the folder")
+        try:
+            return np.asarray(read_image(path).convert("RGB"))
+        except Exception as error:  # a broken file can make a decoder raise anything
+            raise FewerError(f"{path} cannot be read ({str(error) or type(error).__name__}); leave it out") from None
 
 
 def _size(record: Record) -> int:
@@ -104,10 +113,14 @@ class Talks:
 
     def draw(self, step: int, count: int) -> Batch:
         """The batch of a step."""
+        return self.batch(self.records(step, count))
+
+    def records(self, step: int, count: int) -> list[Record]:
+        """The conversations of a step."""
         rng = np.random.default_rng([self.seed, 41, step])
         blind = bool(self.blind) and rng.random() < self.share
         group = self.blind if blind else self.seen
-        return self.batch(self._pick(group, step, count))
+        return self._pick(group, step, count)
 
     def _pick(self, group: list[Record], step: int, count: int) -> list[Record]:
         """Records of a step: of those of some steps, long ones together, so that short ones are not padded to them."""

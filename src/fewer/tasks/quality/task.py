@@ -36,12 +36,13 @@ class Quality(Task):
     predict_settings = PredictSettings
 
     def recognises(self, data: str | Path) -> bool:
-        """A JSON file whose beginning names conversations."""
+        """A file of JSON or JSON Lines whose beginning names conversations."""
         path = Path(data)
-        if path.suffix != ".json" or not path.is_file():
+        if path.suffix not in (".json", ".jsonl") or not path.is_file():
             return False
         with path.open("rb") as file:
-            return b'"conversations"' in file.read(20_000)
+            head = file.read(20_000)
+        return b'"conversations"' in head or (b'"messages"' in head and b'"role"' in head)
 
     def networks(self) -> Mapping[str, str]:
         """Parts of a model."""

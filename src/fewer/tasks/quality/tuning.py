@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.core.folder import finish_exchange
@@ -25,8 +25,9 @@ from fewer.tasks.quality.encoders import StatisticsEncoder
 from fewer.tasks.quality.model import QualityModel
 from fewer.tasks.quality.pretraining import pretrain
 from fewer.tasks.quality.records import Record, read_records
+from fewer.tasks.quality.seeing import SeeingModel
 from fewer.tasks.quality.settings import TuneSettings
-from fewer.tasks.quality.talks import Pictures, Talks
+from fewer.tasks.quality.talks import Pictures, Talks, plain_turns
 from fewer.tasks.quality.words import PlainWords, Words
 from fewer.tasks.runs import Order, Training, carry_out
 from fewer.training.checkpoint import Checkpoint, work_key
@@ -58,7 +59,7 @@ class Tuned:
         Tokens and images per second, seconds, and the modelled memory.
     """
 
-    model: QualityModel
+    model: QualityModel | SeeingModel
     words: Words
     settings: TuneSettings
     folder: Path | None = None
@@ -185,7 +186,7 @@ class _Material:
 
 
 def _learn(
-    model: QualityModel,
+    model: QualityModel | SeeingModel,
     words: Words,
     material: _Material,
     settings: TuneSettings,
@@ -202,6 +203,8 @@ def _learn(
 
     def objective(net: Any, step: int) -> Tensor:
         talks = first if first is not None and step < before else second
+        if isinstance(model, SeeingModel):
+            return _seen_loss(net, talks.records(step, settings.batch), pictures, counts)
         batch = talks.draw(step, settings.batch)
         counts["tokens"] += int(batch.mask.sum())
         counts["images"] += len(batch.mask) if batch.views is not None else 0
@@ -224,15 +227,24 @@ def _learn(
     return Tuned(model.eval(), words, settings, None, done, facts)
 
 
+def _seen_loss(net: Any, records: Sequence[Record], pictures: Pictures, counts: dict[str, int]) -> Tensor:
+    """The loss of a model that takes images by its own processor."""
+    talks = [(pictures.pixels(r.image) if r.image else None, plain_turns(r)) for r in records]
+    loss, tokens = net.loss(talks)
+    counts["tokens"] += tokens
+    counts["images"] += sum(pixels is not None for pixels, _ in talks)
+    return loss
+
+
 def _teach(
-    model: QualityModel,
+    model: QualityModel | SeeingModel,
     settings: TuneSettings,
     taught: StatisticsEncoder | None,
     first: Sequence[np.ndarray],
     progress: Progress,
 ) -> None:
     """Give the model an encoder that sees distortions already, and keep it so; or one in the units of these images."""
-    encoder = model.encoders[0]
+    encoder = None if isinstance(model, SeeingModel) else model.encoders[0]
     if not isinstance(encoder, StatisticsEncoder):
         if taught is not None or settings.clean_photos:
             raise FewerError("only the encoder of statistics learns from photos; give --quality-encoder statistics")
@@ -270,7 +282,7 @@ def _stages(
     return None, Talks([*records, *other], *more)
 
 
-def _kept(model: QualityModel, whole: bool) -> dict[str, Tensor]:
+def _kept(model: nn.Module, whole: bool) -> dict[str, Tensor]:
     """What a run keeps: everything of a model from nothing; without the frozen weights of a pretrained one.
 
     The quality encoder is ours and always kept, frozen or not.

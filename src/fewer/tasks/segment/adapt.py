@@ -14,7 +14,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from fewer.adaptation.methods import METHODS
+from fewer.adaptation.ours import member_steps
 from fewer.adaptation.problem import Adapted, Pair, Problem, Work
+from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, real_path
 from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
@@ -40,6 +42,9 @@ from fewer.training.devices import check_device, make_accelerator
 
 __all__ = ["adapt", "make_problem", "plan_adapt"]
 
+STAGED = ("ours", "contrasts", "self-training", "ms-mt")
+"""Methods whose stages are parts of a number of steps; a time would have to be divided otherwise."""
+
 
 def plan_adapt(source: str | Path, target: str | Path, settings: AdaptSettings | None = None) -> AdaptPlan:
     """Look at both domains, build the network and estimate the memory, without training.
@@ -52,6 +57,8 @@ def plan_adapt(source: str | Path, target: str | Path, settings: AdaptSettings |
     settings = settings or AdaptSettings()
     METHODS[settings.method]
     settings = settings.of_method()
+    if settings.time is not None and settings.method in STAGED:
+        raise FewerError(f"the method {settings.method} trains in stages that share --steps; give these, not --time")
     domains = open_domains(source, target, settings)
     p = domains.preparation
     first = read_picture(domains.source[0].images[0])
@@ -63,7 +70,9 @@ def plan_adapt(source: str | Path, target: str | Path, settings: AdaptSettings |
     copies = {"ms-mt": 2, "mt-uda": 3, "le-uda": 3}.get(settings.method, 1)
     # student and teacher pass through one after the other; the teacher keeps no activations
     shape = (2 * settings.batch, p.channels, *p.patch)
-    memory = estimate_memory(network.model, shape, len(p.classes), cases=copies * held, moments=3)
+    # each stage of the default leaves its network and its best weights
+    moments = 3 + 2 * len(member_steps(settings)) * (settings.method == "ours")
+    memory = estimate_memory(network.model, shape, len(p.classes), cases=copies * held, moments=moments)
     return AdaptPlan(domains, network, settings, check_memory(memory))
 
 
@@ -145,6 +154,10 @@ def adapt(
         if judged is not None:
             preparation = plan.domains.preparation
             result.evaluation = evaluate_cases(result.model, judged, judged.cases, preparation, progress=progress)
+            # the choice is made; what it left out is scored too, so that everyone sees whether it was right
+            for member in result.adapted.members:
+                own = evaluate_cases(member.model.cpu().eval(), judged, judged.cases, preparation)
+                result.members[member.name] = own
         result.seconds = perf_counter() - began
         return result
 
@@ -180,6 +193,7 @@ def _whole(adapted: Adapted) -> nn.Module:
 
 
 def _save(run: RunFolder, result: AdaptedRun, problem: Problem, judged: SegmentData | None, command: str) -> None:
+    from fewer.tasks.segment.adapt_members import members_csv
     from fewer.tasks.segment.adapt_page import adapt_page
 
     plan = result.plan
@@ -196,6 +210,8 @@ def _save(run: RunFolder, result: AdaptedRun, problem: Problem, judged: SegmentD
         atomic_write_text(run.path / f"history-{name}.csv", stage.history.to_csv())
     if result.evaluation is not None:
         atomic_write_text(run.path / "evaluation.csv", result.evaluation.to_csv())
+    if result.adapted.members:
+        atomic_write_text(run.path / "members.csv", members_csv(result))
     if result.adapted.checks:
         atomic_write_text(run.path / "translator.json", json.dumps(result.adapted.checks, indent=1) + "\n")
     if len(result.adapted.translated):

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from fewer.adaptation.problem import Problem
-from fewer.adaptation.settings import MODULES
+from fewer.adaptation.settings import MODULES, MODULES_OF
 from fewer.core.stamp import environment
 from fewer.reports.numbers import duration
 from fewer.reports.page import Chart, Page, Picture, Section, Series, Table, Tile, png_text
+from fewer.tasks.segment.adapt_members import members_section
 from fewer.tasks.segment.evaluation import POLICY, Evaluation
 from fewer.tasks.segment.inference import predict_mask
 from fewer.tasks.segment.overlay import overlay
@@ -80,6 +81,8 @@ def adapt_page(run: AdaptedRun, problem: Problem, judged: SegmentData | None, co
         head, rows = run.evaluation.rows()
         tables, strips = [Table(head=head, rows=rows)], case_strips(run.evaluation)
         sections.append(Section(name="scores", title="Scores", tables=tables, words=[POLICY], strips=strips))
+    if run.adapted.members:
+        sections.append(members_section(run))
     sections.append(_pictures(run, problem, judged))
     sections.append(_curves(run))
     if run.adapted.checks:
@@ -191,11 +194,14 @@ def _checks(checks: dict[str, Any]) -> Section:
 
 def _modules(run: AdaptedRun) -> Section:
     settings = run.plan.settings
-    rows = [[name, "on" if settings.uses(name) else "off", note] for name, note in MODULES.items()]
-    words = ["A module counts only in the methods that have it; --without NAME switches it off."]
+    own = MODULES_OF.get(settings.method, ())
+    rows = [[name, "on" if settings.uses(name) else "off", MODULES[name]] for name in own]
+    words = [f"What {settings.method} is made of; --without NAME switches a module off."]
+    if not own:
+        words = [f"{settings.method} is one module: nothing of it can be switched off."]
     return Section(
         name="modules",
         title="Modules",
         words=words,
-        tables=[Table(head=["module", "state", "what it does"], rows=rows)],
+        tables=[Table(head=["module", "state", "what it does"], rows=rows)] if rows else [],
     )

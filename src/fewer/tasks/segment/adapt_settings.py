@@ -19,8 +19,10 @@ class AdaptSettings(AdaptationSettings, TrainSettings):
 
     Examples
     --------
-    >>> AdaptSettings().method, AdaptSettings(method="ms-mt", levels=4).of_method().scale_weights
-    ('ours', (0.5, 0.4, 0.1))
+    >>> AdaptSettings().method, AdaptSettings().of_method().steps
+    ('ours', 3200)
+    >>> AdaptSettings(method="ms-mt", levels=4).of_method().scale_weights
+    (0.5, 0.4, 0.1)
     """
 
     network: str = Field(
@@ -32,7 +34,12 @@ class AdaptSettings(AdaptationSettings, TrainSettings):
     batch: int = Field(
         default=4, ge=1, description="Samples per step; on few scans, many small steps learn more than few large ones."
     )
-    steps: int = Field(default=1600, ge=1, description="Steps of all stages together, without those of a translator.")
+    steps: int = Field(
+        default=1600,
+        ge=1,
+        description="Steps of all networks and stages together, without those of a translator; "
+        "3200 for the default method where nothing is given, since it trains several networks.",
+    )
     width: int = Field(
         default=8,
         ge=1,
@@ -67,8 +74,16 @@ class AdaptSettings(AdaptationSettings, TrainSettings):
     )
 
     def of_method(self) -> AdaptSettings:
-        """The settings with the outputs that MS-MT supervises, where the network can have them."""
+        """The settings with what depends on the method, where a user has not said otherwise.
+
+        The default method gets more steps, since it trains several networks; and MS-MT supervises several outputs,
+        where the network can have them.
+        """
+        if self.method == "ours" and self.uses("choice") and "steps" not in self.model_fields_set:
+            return self.model_copy(update={"steps": 2 * self.steps})
         if self.method != "ms-mt" or self.network != "dynunet" or self.deep_supervision is not None:
+            return self
+        if not (self.uses("scales") or self.uses("scale-consistency")):
             return self
         weights = (0.5, 0.4, 0.05, 0.05)[: self.levels - 1]
         if len(weights) == 3:

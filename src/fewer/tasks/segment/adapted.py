@@ -8,9 +8,12 @@ from typing import Any
 
 from torch import nn
 
+from fewer.adaptation.ours import member_steps
 from fewer.adaptation.problem import Adapted
+from fewer.adaptation.settings import without_effect
 from fewer.models.spec import LoadedModel
 from fewer.tasks.segment.adapt_data import Domains
+from fewer.tasks.segment.adapt_members import member_rows
 from fewer.tasks.segment.adapt_settings import AdaptSettings
 from fewer.tasks.segment.evaluation import Evaluation
 
@@ -37,10 +40,22 @@ class AdaptPlan:
             f"{len(d.target)} target scans without masks; classes {', '.join(p.classes)}",
             f"{p.dims}-D, channels {p.channels}, normalise {p.normalise}, spacing {spacing}",
             f"network {self.network.name}, patch {' x '.join(map(str, p.patch))}",
+            *self._stages(),
             "the weights are chosen without target labels: held-out source Dice and agreement on the target",
             self.sentence,
             *d.notes,
+            *(
+                f"the method {self.settings.method} has no {name}: switching it off changes nothing"
+                for name in without_effect(self.settings)
+            ),
         ]
+
+    def _stages(self) -> list[str]:
+        steps = member_steps(self.settings) if self.settings.method == "ours" else {}
+        if not steps:
+            return []
+        told = ", ".join(f"{name} {count}" for name, count in steps.items())
+        return [f"several networks are trained, and the most trusted one is kept; steps of the stages: {told}"]
 
 
 @dataclass(eq=False)
@@ -57,6 +72,8 @@ class AdaptedRun:
         Scores on the labelled test folder, or None.
     notes
         What was said on the way.
+    members
+        Scores on the test folder of every network among which was chosen, by name; empty without such a folder.
     """
 
     model: nn.Module
@@ -66,6 +83,7 @@ class AdaptedRun:
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     folder: Path | None = None
+    members: dict[str, Evaluation] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Scores where there are some."""
@@ -83,6 +101,7 @@ class AdaptedRun:
         return {
             "method": self.plan.settings.method,
             "stages": stages,
+            "members": member_rows(self),
             "checks": self.adapted.checks,
             "notes": self.notes,
             "evaluation": found,

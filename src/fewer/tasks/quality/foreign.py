@@ -1,0 +1,65 @@
+"""Conversations in the forms that other tools write, turned into that of LLaVA-v1.5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["as_llava"]
+
+_PLACEHOLDER = "<image>"
+_ROLES = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt", "model": "gpt", "system": "system"}
+
+
+def as_llava(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A record in the form of LLaVA-v1.5.
+
+    Known are ``messages`` with role and content (OpenAI, Hugging Face and ShareGPT's successors), contents that are a
+    list of parts, the roles user, assistant and model, ``images`` with one name, and a system turn in front, which is
+    left out. What is not known stays as it is, for the reader to refuse.
+
+    Examples
+    --------
+    >>> talk = [{"role": "user", "content": "<image> Is it sharp?"}, {"role": "assistant", "content": "No"}]
+    >>> as_llava({"messages": talk, "images": ["a.png"]})["image"]
+    'a.png'
+    """
+    told = dict(value)
+    if "conversations" not in told and "messages" in told:
+        told["conversations"] = told.pop("messages")
+    names: list[str] = []
+    talk = told.get("conversations")
+    if isinstance(talk, list):
+        turns = [_turn(part, names) for part in talk]
+        if turns and isinstance(turns[0], Mapping) and turns[0].get("from") == "system":
+            turns = turns[1:]
+        told["conversations"] = turns
+    for key in ("images", "image"):
+        if isinstance(told.get(key), (list, tuple)) and len(told[key]) == 1:
+            told[key] = told[key][0]
+    if "image" not in told and "images" in told:
+        told["image"] = told.pop("images")
+    if "image" not in told and len(names) == 1:
+        told["image"] = names[0]
+    return told
+
+
+def _turn(part: Any, names: list[str]) -> Any:
+    """One turn; names of images within its parts are added to ``names``."""
+    if not isinstance(part, Mapping):
+        return part
+    who = part.get("from", part.get("role"))
+    text = part.get("value", part.get("content"))
+    if isinstance(text, list):
+        pieces = []
+        for one in text:
+            if isinstance(one, Mapping) and one.get("type") in ("image", "image_url"):
+                pieces.append(f"{_PLACEHOLDER}\n")
+                name = one.get("image", one.get("path", one.get("url")))
+                names += [name] if isinstance(name, str) else []
+            elif isinstance(one, Mapping) and isinstance(one.get("text"), str):
+                pieces.append(one["text"])
+            else:
+                return part
+        text = "".join(pieces)
+    return {"from": _ROLES.get(str(who).lower(), who), "value": text}

@@ -1,0 +1,129 @@
+"""Scores of images by a model or from a file, held against opinion scores or against pairs of which one is better."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewer.core.errors import FewerError
+from fewer.core.reading import read_json, read_text
+from fewer.tasks.quality.assessment import PROMPT, halves
+from fewer.tasks.quality.correlation import correlations, pair_accuracy
+from fewer.tasks.quality.settings import EvaluateSettings
+from fewer.tasks.quality.word_logits import read_word_logits, score_words, words_in
+
+__all__ = ["against_opinions", "against_pairs", "holds_pairs"]
+
+_WAYS = {
+    "two": "softmax of good and poor (Q-Bench)",
+    "three": "softmax of good, average and poor (Q-Boost)",
+    "five": "five levels (Q-Align)",
+}
+_COLUMNS = ("image", "other", "better")
+_SIDES = {"left": 0, "right": 1}
+
+
+def against_opinions(
+    target: str | Path, data: Path, settings: EvaluateSettings, device: str
+) -> tuple[dict[str, float], str]:
+    """SRCC and PLCC with a table ``file,score``, and where the scores come from.
+
+    Raises
+    ------
+    FewerError
+        When fewer than two images have a score and an opinion.
+    """
+    from fewer.study.new import read_scores
+
+    opinions = read_scores(data)
+    names = list(opinions)[: settings.limit or None]
+    scores, note = _scores(target, names, data, settings, device)
+    common = [name for name in names if name in scores]
+    if len(common) < 2:
+        raise FewerError(f"{target} and {data} have no two images in common; names must be the same")
+    if len(common) < len(names):
+        note += f"; {len(names) - len(common)} images of {data.name} have no score and were left out"
+    groups = halves(tuple(common)) if settings.halves else None
+    mine, theirs = (np.array([of[name] for name in common]) for of in (scores, opinions))
+    return correlations(mine, theirs, groups), note
+
+
+def holds_pairs(data: Path) -> bool:
+    """Whether a table compares two images, as ``pairs.csv`` of a study does.
+
+    Examples
+    --------
+    >>> holds_pairs(Path("no-such-file.csv"))
+    False
+    """
+    if data.suffix != ".csv" or not data.is_file():
+        return False
+    head = next(csv.reader(io.StringIO(read_text(data, 2**28, "table"))), [])
+    return set(_COLUMNS) <= {cell.strip().lower() for cell in head}
+
+
+def against_pairs(
+    target: str | Path, data: Path, settings: EvaluateSettings, device: str
+) -> tuple[dict[str, float], str]:
+    """Share of pairs that the scores of single images order as people did; pairs that look the same are left out.
+
+    Raises
+    ------
+    FewerError
+        When an answer is none of left, right and same, or no pair is left.
+    """
+    pairs: list[tuple[str, str]] = []
+    same = 0
+    for place, row in enumerate(csv.DictReader(io.StringIO(read_text(data, 2**28, "table")))):
+        plain = {str(key).strip().lower(): (value or "").strip() for key, value in row.items() if key is not None}
+        better = plain["better"].lower()
+        if better == "same":
+            same += 1
+        elif better in _SIDES and plain["image"] and plain["other"]:
+            both = plain["image"], plain["other"]
+            first = _SIDES[better]
+            pairs.append((both[first], both[1 - first]))
+        else:
+            raise FewerError(f"{data}: line {place + 2} needs image, other, and left, right or same under better")
+    pairs = pairs[: settings.limit or None]
+    names = list(dict.fromkeys(name for pair in pairs for name in pair))
+    scores, note = _scores(target, names, data, settings, device)
+    known = [pair for pair in pairs if pair[0] in scores and pair[1] in scores]
+    if not known:
+        raise FewerError(f"{target} has no scores for both images of any pair of {data}; names must be the same")
+    told = f"{len(known)} pairs, by the scores of single images: {note}"
+    left_out = [f"{same} pairs look the same"] if same else []
+    left_out += [f"{len(pairs) - len(known)} have no score"] if len(known) < len(pairs) else []
+    told += f"; left out: {', '.join(left_out)}" if left_out else ""
+    return {"pair accuracy": pair_accuracy(scores, known), "chance": 0.5}, told
+
+
+def _scores(
+    target: str | Path, names: list[str], data: Path, settings: EvaluateSettings, device: str
+) -> tuple[dict[str, float], str]:
+    """Scores by image: of a run, of what ``fewer predict`` wrote, or of a file of logits; and how they were made."""
+    if Path(target).is_dir():
+        from fewer.tasks.quality.asking import LEVEL_QUESTION, level_scores
+        from fewer.tasks.quality.tuning import load_tuned
+
+        tuned = load_tuned(target, device)
+        found = level_scores(tuned, tuned.pictures(settings.images or data.parent), names)
+        return dict(zip(names, found.tolist(), strict=True)), f"five levels (Q-Align) after {LEVEL_QUESTION!r}"
+    values: Any = read_json(target, 2**28)
+    if isinstance(values, dict) and isinstance(values.get("images"), dict):
+        rows = values["images"].items()
+        told = {name: row["score"] for name, row in rows if isinstance(row, dict) and "score" in row}
+        if not all(isinstance(score, (int, float)) for score in told.values()):
+            raise FewerError(f"{target}: a score is no number")
+        return {name: float(score) for name, score in told.items()}, f"scores of {Path(target).name}"
+    files, logits = read_word_logits(target)
+    way = words_in(logits, settings.words)
+    scores = score_words(logits, way, settings.temperature)
+    note = f"{_WAYS[way]} after {PROMPT!r}"
+    if way != "five":
+        note = f"{_WAYS[way]} at temperature {settings.temperature:g} after {PROMPT!r}"
+    return dict(zip(files, scores.tolist(), strict=True)), f"{note}, without a fit"
