@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -78,6 +78,9 @@ def evaluate(
         classes = sorted({name for objects in found.values() for name in objects.classes})
         truths = [opened.everything(name) for name in found]
         result = score_detections(truths, list(found.values()), classes, score=settings.confidence)
+        lacking = {name for truth in truths for name in truth.classes} - {*classes, "DontCare"}
+        if lacking:
+            result = replace(result, note=f"Never detected, and not scored: {', '.join(sorted(lacking))}.")
     if out is not None:
         page = evaluation_page(f"{place.name} on {opened.root.name}", result, birds, command)
         texts = {".csv": result.to_csv(), ".html": page.to_html(), ".json": result.to_json()}
