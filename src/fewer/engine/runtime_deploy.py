@@ -112,7 +112,7 @@ def timed_in_runtime(work: Work, chosen: Chosen, session: Session, budget_ms: fl
 
 
 def trial_in_runtime(work: Work, chosen: Chosen, options: Mapping[str, Option], enough: float) -> float:
-    """Milliseconds that a plan really takes: time depends neither on weights nor on ranges.
+    """Milliseconds that a plan really takes: time does not depend on weights.
 
     What takes longer than ``enough`` milliseconds is timed again, and the lowest counts: another job on the machine
     makes a timing longer, never shorter, and the plan would pay for it with cuts.
@@ -123,7 +123,7 @@ def trial_in_runtime(work: Work, chosen: Chosen, options: Mapping[str, Option], 
     if any(option.removes for option in options.values()):
         twin = random_cut(prepared.model, prepared.couplings, options)
         names = {unit.name: (unit.name, *unit.aliases) for unit in prepared.matched.units}
-        planned = PlannedGraph.of(set_evaluating(twin), names, deploy_example(work))
+        planned = PlannedGraph.of(set_evaluating(twin), names, deploy_example(work), images=prepared.calibration.tensor)
     file = planned.file(chosen.runtime, precisions).SerializeToString()
     precision = session_precision(chosen.runtime, precisions.values())
     session = open_session(chosen.runtime, file, threads_of(work.settings), precision)

@@ -210,7 +210,8 @@ def planned_graph(work: Work) -> PlannedGraph:
         names = {unit.name: (unit.name, *unit.aliases) for unit in prepared.matched.units}
         try:
             with evaluating(prepared.model):
-                planned = PlannedGraph.of(prepared.model, names, deploy_example(work), free_axes(work))
+                images = prepared.calibration.tensor
+                planned = PlannedGraph.of(prepared.model, names, deploy_example(work), free_axes(work), images)
             if not planned.free and _differ(prepared.calibration):
                 raise FewerError("a file of it takes samples of one shape alone, and these have several")
             prepared.shared[key] = planned
@@ -347,7 +348,7 @@ class _Field:
         for level in levels:
             precisions = dict.fromkeys(units, level)
             try:
-                # without ranges: what int8 costs in quality is measured later, for the plan itself
+                # with the ranges of a few images: what int8 costs in quality is measured later, for the plan itself
                 file = planned.file(runtime, precisions).SerializeToString()
                 precision = session_precision(runtime, precisions.values())
                 session = open_session(runtime, file, threads_of(self.settings), precision)

@@ -74,7 +74,66 @@ def write_onnx(model: nn.Module, example: Any, path: Path, free: Mapping[int, st
     except OSError:
         raise
     except Exception as error:
-        raise FewerError(f"this model cannot be exported to ONNX: {first_line(error)}") from error
+        refusal = FewerError(f"this model cannot be exported to ONNX: {first_line(error)}")
+        if free:  # a trace has one length only
+            raise refusal from error
+        try:
+            _write_traced(model, arguments, path)
+        except OSError:
+            raise
+        except Exception:
+            raise refusal from error
+
+
+def _write_traced(model: nn.Module, arguments: tuple[Any, ...], path: Path) -> None:
+    """Export by tracing: for code that asks for values of tensors, which torch.export refuses.
+
+    What such code decides becomes a constant. Models whose answer depends on a decision about their input are refused
+    before anything is exported (:mod:`fewer.engine.model_checks`), and every file is compared with the model.
+    """
+    import onnx
+    from onnxscript import optimizer
+
+    with quiet(), torch.no_grad():
+        # folded normalisations would take the names of the weights with them; the optimizer below keeps these
+        torch.onnx.export(
+            model,
+            arguments,
+            path,
+            dynamo=False,
+            verbose=False,
+            opset_version=18,
+            do_constant_folding=False,
+            training=torch.onnx.TrainingMode.PRESERVE,
+        )
+        graph = onnx.load(path)
+        _turn_weights(graph)
+        onnx.save(optimizer.optimize(graph), path)
+
+
+def _turn_weights(model: Any) -> None:
+    """Store weights that are transposed in the graph as they are used, under their own names."""
+    from onnx import numpy_helper
+
+    graph = model.graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    readers: dict[str, int] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers[name] = readers.get(name, 0) + 1
+    kept = []
+    for node in graph.node:
+        tensor = stored.get(node.input[0]) if node.op_type == "Transpose" else None
+        if tensor is None or readers[tensor.name] > 1:
+            kept.append(node)
+            continue
+        order = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).transpose(order).copy(), name))
+        for other in graph.node:
+            other.input[:] = [name if read == node.output[0] else read for read in other.input]
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def to_onnx(model: nn.Module, example: Any, free: Mapping[int, str] | None = None) -> Any:

@@ -22,7 +22,7 @@ from fewer.runtimes.structure import describe
 
 __all__ = ["PlannedGraph", "arrays_of", "session_precision"]
 
-_ANY = InputRange(1 / 32, 128)  # time does not depend on the range
+_TIMED = 4  # images for the ranges of a file that is made for its time alone
 
 
 def arrays_of(example: Tensor | Sequence[Tensor]) -> list[np.ndarray]:
@@ -68,6 +68,9 @@ class PlannedGraph:
         Of the inputs.
     ranges
         Of tensors, as far as they were asked for.
+    images
+        Inputs from which the ranges of a file for timing are found. Time depends on them: a runtime drops an
+        activation that cuts off what the bytes cannot hold anyway, and corrects products for a zero that is not byte 0.
     free
         Axes of the input along which any number is taken.
     """
@@ -78,6 +81,7 @@ class PlannedGraph:
     shapes: list[tuple[int, ...]]
     ranges: dict[str, InputRange] = field(default_factory=dict)
     free: tuple[int, ...] = ()
+    images: Tensor | None = None
 
     @classmethod
     def of(
@@ -86,6 +90,7 @@ class PlannedGraph:
         layers: Mapping[str, Iterable[str]],
         example: Any,
         free: Mapping[int, str] | None = None,
+        images: Tensor | None = None,
     ) -> PlannedGraph:
         """Export a model.
 
@@ -100,6 +105,8 @@ class PlannedGraph:
         free
             Axes of a lone tensor along which any number shall be taken, and what is counted there. Where the model
             cannot be written so, the file takes the number of the example.
+        images
+            For :attr:`images`, of which the first few are kept; by default the example.
 
         Raises
         ------
@@ -117,7 +124,11 @@ class PlannedGraph:
         if len(graph.graph.input) != len(arguments):
             raise FewerError("the exported model takes another number of inputs than the model itself")
         found = {name: [node.name for node in nodes] for name, nodes in layer_nodes(graph, layers).items()}
-        return cls(graph, found, structure, [tuple(x.shape) for x in arguments], free=tuple(free))
+        if images is None and isinstance(arguments[0], Tensor):
+            images = arguments[0]
+        images = None if images is None else images[:_TIMED]
+        shapes = [tuple(x.shape) for x in arguments]
+        return cls(graph, found, structure, shapes, free=tuple(free), images=images)
 
     def int8_nodes(self, precisions: Mapping[str, str]) -> list[str]:
         """The nodes that multiply integers under a plan.
@@ -137,7 +148,7 @@ class PlannedGraph:
         return sum(sizes[nodes[name].input[1]] for name in self.layers.get(layer, []))
 
     def file(self, runtime: str, precisions: Mapping[str, str], ranges: Mapping[str, InputRange] | None = None) -> Any:
-        """The ONNX model of a plan; without ``ranges`` it is good for nothing but its time.
+        """The ONNX model of a plan; without ``ranges`` those of a few images are taken, good enough for its time.
 
         Parameters
         ----------
@@ -153,7 +164,8 @@ class PlannedGraph:
             return self.model
         outputs = runtime == "onnxruntime"
         if ranges is None:
-            ranges = dict.fromkeys(self.tensors(runtime, precisions), _ANY)
+            assert self.images is not None  # a graph with integers has a tensor as its input
+            ranges = self.find_ranges(runtime, precisions, self.images, 1)
         return with_int8(self.model, nodes, ranges, outputs=outputs)
 
     def tensors(self, runtime: str, precisions: Mapping[str, str]) -> list[str]:

@@ -82,7 +82,7 @@ def test_what_is_timed_has_the_middle_length_and_ranges_come_from_what_is_most_u
 def test_a_file_for_one_length_is_none_for_walks_of_several(monkeypatch):
     net, seen = build_network({"network": "gaitpart", "size": "tiny"}).eval(), []
 
-    def exported(model, names, example, free):
+    def exported(model, names, example, free, images):
         seen.append(free)
         return SimpleNamespace(free=())
 
