@@ -232,10 +232,11 @@ def test_a_tuned_model_is_compressed_and_asked_again(talk):
     from fewer.tasks.quality.scorer import LevelScorer, views_of
     from fewer.tasks.quality.tuning import tune
 
-    tuned = tune(talk / "talk.json", settings=TuneSettings(**SMALL))
+    tuned = tune(talk / "talk.json", settings=TuneSettings(**SMALL | {"steps": 20}))
     pictures, names = tuned.pictures(talk), [f"{i}.png" for i in range(16)]
     before = level_scores(tuned, pictures, names)
-    quick = Settings(calibration=8, sensing=4, heldout=4, additivity=0, baselines=(), workers=1, allocator="uniform")
+    sizes = {"calibration": 4, "sensing": 2, "heldout": 4, "additivity": 0, "sparsities": (0.5,), "probes": 1}
+    quick = Settings(**sizes, baselines=(), workers=1, allocator="uniform", estimator="taylor", compensation="none")
     scorer = LevelScorer(tuned)
     wanted = scorer(views_of(pictures, names))
     done = fewer.compress(scorer, views_of(pictures, names), "weights=70%", settings=quick)
