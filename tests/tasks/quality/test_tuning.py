@@ -54,6 +54,8 @@ def test_a_tiny_model_learns_to_see_light_and_its_run_is_read_back(talk):
     assert scored.perception.accuracy == 1.0
     assert json.loads((talk / "eval" / "evaluation.json").read_text())["questions"]["prompts"] == ["How is the light?"]
     assert evaluate(talk / "run", talk / "mos.csv").numbers["srcc"] > 0.8
+    two = evaluate(talk / "run", talk / "mos.csv", settings=EvaluateSettings(words="two"))
+    assert "Q-Bench" in two.note and -1 <= two.numbers["srcc"] <= 1
     letters = evaluate(talk / "run", talk / "asked.json", settings=EvaluateSettings(way="letters"))
     assert letters.perception.rows["all"]["substring"] is not None
     again = load_tuned(talk / "run")
