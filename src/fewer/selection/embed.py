@@ -148,13 +148,13 @@ class EmbedJob:
         if not isinstance(self.model, str) or ".py" in self.model:
             import torch
 
+            from fewer.data.samples import tensor_bytes
             from fewer.models.spec import load_model
 
             with self._around():
                 model = self.model if isinstance(self.model, torch.nn.Module) else load_model(self.model).model
             for name, tensor in model.state_dict().items():
-                plain = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-                digest.update(name.encode() + plain.numpy().tobytes())
+                digest.update(name.encode() + tensor_bytes(tensor))
         return digest.hexdigest()
 
 
