@@ -156,7 +156,9 @@ def adapt(
             result.evaluation = evaluate_cases(result.model, judged, judged.cases, preparation, progress=progress)
             # the choice is made; what it left out is scored too, so that everyone sees whether it was right
             for member in result.adapted.members:
-                own = evaluate_cases(member.model.cpu().eval(), judged, judged.cases, preparation)
+                own = result.evaluation
+                if not member.kept or result.adapted.steps_after_choice:
+                    own = evaluate_cases(member.model.cpu().eval(), judged, judged.cases, preparation)
                 result.members[member.name] = own
         result.seconds = perf_counter() - began
         return result
