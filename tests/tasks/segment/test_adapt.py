@@ -56,6 +56,7 @@ def test_every_network_is_shown_and_the_test_folder_does_not_choose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fewer.adaptation.ours.SHORT", 0)
+    monkeypatch.setattr("fewer.adaptation.ours.DOUBT", 0.0)
     source, target = write_domains(tmp_path)
     _, labelled = write_domains(tmp_path / "test", 3, masks=True)
     assert fewer("adapt", source, target, "--out", tmp_path / "a", "--test", labelled, *WORDS) == 0
