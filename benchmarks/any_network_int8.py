@@ -1,9 +1,10 @@
 """int8 on pretrained networks of which the library knows nothing: the runtimes' own tools beside ours, at equal time.
 
 NNCF (with OpenVINO) and onnxruntime's static quantization get the same calibration photos as ours. Ours is ``fewer
-compress --runtime openvino`` at the time that NNCF's model takes, as a share of the fastest dense fp32 runtime, and
-at shares of that. All models are then timed in turns, in one process with one thread, image by image, and judged on
-photos of another source. ``times_nncf`` and ``times_fp32`` are medians over the rounds: NNCF's time, and that of the
+compress`` at the time that the rival's model takes, as a share of the fastest dense fp32 runtime, and at shares of
+that; ``--runtime auto`` chooses where it runs, among the native kernels, onnxruntime and OpenVINO. All models are then
+timed in turns, in one process with one thread, image by image, and judged on photos of another source.
+``times_nncf`` and ``times_fp32`` are medians over the rounds: NNCF's time, and that of the
 faster dense fp32 runtime, divided by the row's. ``predicted`` is our own share of the dense time. Rows are added as
 they come.
 Needs the packages that ``unseen.py`` names, onnxruntime, OpenVINO and NNCF, and a machine on which nothing else runs.
@@ -39,10 +40,11 @@ from fewer.verbs.compress import compress
 OUT = Path(__file__).parent / "results" / "any_network_int8.csv"
 COLUMNS = (
     "network", "seed", "row", "pixels", "error", "agreement", "top1", "ms", "times_nncf", "times_fp32", "predicted",
-    "layers", "cpu_seconds",
+    "runtime", "layers", "cpu_seconds",
 )  # fmt: skip
 SHARES = (1.0, 0.9)
-"""Times that ours is asked for, as shares of NNCF's."""
+"""Times that ours is asked for, as shares of that of the rival."""
+RIVALS = {"nncf": "openvino int8 by nncf", "onnxruntime": "onnxruntime int8 static"}
 
 
 def milliseconds(models: dict[str, nn.Module], image: Tensor, rounds: int) -> dict[str, list[float]]:
@@ -63,23 +65,25 @@ def milliseconds(models: dict[str, nn.Module], image: Tensor, rounds: int) -> di
     return found
 
 
-def ours(loaded: Any, images: Any, settings: Settings, share: float, folder: Path) -> tuple[nn.Module, dict[str, str]]:
-    """Our plan for OpenVINO at a share of the dense time, and what it says about itself."""
+def ours(
+    loaded: Any, images: Any, settings: Settings, share: float, folder: Path, runtime: str
+) -> tuple[nn.Module, dict[str, str]]:
+    """Our plan at a share of the dense time, and what it says about itself."""
     began = time.process_time()
-    run = compress(
-        copy.copy(loaded), images, f"latency={share:.4f}x", settings=settings, runtime="openvino", out=folder
-    )
+    run = compress(copy.copy(loaded), images, f"latency={share:.4f}x", settings=settings, runtime=runtime, out=folder)
     counts: dict[str, int] = {}
     for option in run.plan.options().values():
         name = f"{option.precision}{' cut' if option.sparsity else ''}"
         counts[name] = counts.get(name, 0) + 1
     latency = run.report.latency
+    used = run.curves.meta["device"].get("runtime", "native")
     facts = {
+        "runtime": used,
         "predicted": f"{latency.predicted_ms / latency.dense_ms:.4f}" if latency else "",
         "layers": " ".join(f"{count} {name}" for name, count in sorted(counts.items())),
         "cpu_seconds": f"{time.process_time() - began:.0f}",
     }
-    return fewer.load(folder, architecture=lambda: copy.deepcopy(loaded.model), runtime="openvino", threads=1), facts
+    return fewer.load(folder, architecture=lambda: copy.deepcopy(loaded.model), runtime=used, threads=1), facts
 
 
 def run_network(table: Table, name: str, seed: int, args: argparse.Namespace) -> None:
@@ -117,12 +121,19 @@ def run_network(table: Table, name: str, seed: int, args: argparse.Namespace) ->
         made(f"onnxruntime {kind}", lambda kind=kind: onnxruntime(copy.deepcopy(loaded.model), calibration, kind, 1))
     found = milliseconds(models, example, args.rounds)
     dense = [min(pair) for pair in zip(found["openvino fp32"], found["onnxruntime fp32"], strict=True)]
-    nncf = statistics.median(a / b for a, b in zip(found["openvino int8 by nncf"], dense, strict=True))
+    times = {
+        name: statistics.median(a / b for a, b in zip(found[row], dense, strict=True))
+        for name, row in RIVALS.items()
+        if row in found
+    }
     with tempfile.TemporaryDirectory() as folder:
-        for share in args.shares:
-            row = f"ours at {share:g} of nncf"
+        for rival, share in [
+            (r, s) for r in times for s in (args.shares if times[r] == min(times.values()) else (1.0,))
+        ]:
+            row = f"ours at {share:g} of {rival}"
+            place = Path(folder) / row.replace(" ", "-")
             try:
-                models[row], facts[row] = ours(loaded, images, settings, share * nncf, Path(folder) / f"{share:g}")
+                models[row], facts[row] = ours(loaded, images, settings, share * times[rival], place, args.runtime)
             except FewerError as error:
                 print(f"{name} {row}: {error}", flush=True)
         found = milliseconds(models, example, args.rounds)
@@ -147,6 +158,7 @@ def main() -> None:
     parser.add_argument("--calibration", type=int, default=48)
     parser.add_argument("--sensing", type=int, default=8)
     parser.add_argument("--judged", type=int, default=80)
+    parser.add_argument("--runtime", default="auto", help="where ours shall run")
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()

@@ -8,6 +8,7 @@ compressed detectors on real frames (npz, one frame a file), and ``--plot`` draw
 
     python benchmarks/detect3d.py --work /tmp/detect3d --networks pointpillars --seeds 0
     python benchmarks/detect3d.py --work /tmp/detect3d --recover 5min           # ours with five minutes of recovery
+    python benchmarks/detect3d.py --work /tmp/detect3d --latency 0.5 0.33       # measured time and AP, own kernels
     python benchmarks/detect3d.py --work /tmp/detect3d --real kitti_lidar/
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -47,6 +49,10 @@ KEY = ("network", "seed", "factor", "method", "repair", "recover")
 COLUMNS = (
     *KEY, "scans", "flops_dense", "flops", "ap_car_dense", "ap_car", "ap_car_easy", "ap_car_hard",
     "missed_dense", "missed", "spurious_dense", "spurious", "distortion", "seconds", "told",
+)  # fmt: skip
+TIMES = (
+    "network", "seed", "budget", "ap_car_dense", "ap_car", "ms_dense", "ms_measured", "ratio", "predicted",
+    "distortion", "seconds", "load", "threads", "told",
 )  # fmt: skip
 DENSE: dict[Path, Any] = {}
 """Scores of the dense detectors, which all rows of a run share."""
@@ -218,6 +224,42 @@ def localities(rows: list[dict], work: Path, runs: dict[str, Path], out: Path) -
     write(out, tuple(found[0]), found)
 
 
+def in_time(args: argparse.Namespace, runs: dict[str, Path], out: Path) -> None:
+    """AP and measured time at budgets in time, the whole detector on one scan, in turns with the dense one in torch."""
+    known = list(csv.DictReader(out.open())) if out.exists() else []
+    rows: list[dict[str, Any]] = list(known)
+    there = {(row["network"], row["seed"], row["budget"]) for row in known}
+    scans, judged = streets(args.work, STEERED_BY, 120, 0.25), open_data(streets(args.work, JUDGED_ON, 100, 1.0))
+    for network, run in runs.items():
+        before = score_detector(detector_of(load_model(str(run))), judged, judged.names[: args.judge])[0]
+        for seed in args.seeds:
+            for share in args.latency:
+                if (network, str(seed), f"{share:g}") in there:
+                    continue
+                facts = {"network": network, "seed": seed, "budget": f"{share:g}", "told": ""}
+                settings = settings_of("ours", True, args, seed).model_copy(update={"threads": args.threads})
+                began = time.process_time()
+                place_ = args.work / f"{network}-latency-{share:g}-{seed}"
+                try:
+                    done = fewer.compress(
+                        str(run), str(scans), f"latency={share}x", out=place_, overwrite=True, settings=settings
+                    )
+                except FewerError as error:
+                    rows.append(facts | {"told": str(error)})
+                    continue
+                after = score_detector(done.model, judged, judged.names[: args.judge])[0]
+                seen: Any = done.report.latency
+                facts |= {"ap_car_dense": round(before.ap("Car") or 0, 2), "ap_car": round(after.ap("Car") or 0, 2)}
+                facts |= {"ms_dense": round(seen.dense_ms, 2), "ms_measured": round(seen.measured_ms, 2)}
+                facts |= {"ratio": round(seen.measured_ms / seen.dense_ms, 3)}
+                facts |= {"predicted": round(seen.predicted_ms / seen.dense_ms, 3)}
+                facts |= {"distortion": f"{done.report.verdict.distortion:.4g}"}
+                facts |= {"seconds": round(time.process_time() - began, 1), "load": round(os.getloadavg()[0], 1)}
+                rows.append(facts | {"threads": args.threads})
+                write(out, TIMES, rows)
+                print(*rows[-1].values(), flush=True)
+
+
 def plot(path: Path) -> None:
     """AP against the factor, each method without and with repair; the band is that of the seeds."""
     rows = [row for row in csv.DictReader(path.open()) if row["ap_car"] and not row["recover"]]
@@ -262,6 +304,7 @@ def main() -> None:
     parser.add_argument("--judge", type=int, default=None, help="scans that judge at most")
     parser.add_argument("--estimator", default="taylor", help="of methods that do not fix it")
     parser.add_argument("--recover", default="", help="such as 5min: only ours with repair, then recovered")
+    parser.add_argument("--latency", nargs="+", type=float, help="shares of the time: compress to them and stop")
     parser.add_argument("--real", type=Path, help="folder of stored real frames: compare boxes there and stop")
     parser.add_argument("--localities", action="store_true", help="hold distortions against the AP that was lost")
     parser.add_argument("--plot", action="store_true", help="draw what is there and stop")
@@ -275,6 +318,8 @@ def main() -> None:
     runs = {network: subject(args.work, network, args) for network in args.networks}
     if args.real is not None:
         return real_frames(runs, args.real, args.work, args.out.with_name(args.out.stem + "_real.csv"))
+    if args.latency:
+        return in_time(args, runs, args.out.with_name(args.out.stem + "_latency.csv"))
     rows = list(csv.DictReader(args.out.open())) if args.out.exists() else []
     if args.localities:
         return localities(rows, args.work, runs, args.out.with_name(args.out.stem + "_localities.csv"))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -256,6 +258,46 @@ def face_net() -> LoadedModel:
     return LoadedModel(net.eval(), "mtcnn-r", {}, how)
 
 
+def from_onnx(path: Path) -> nn.Module:
+    """The graph of an ONNX file as modules, by onnx2torch; weights that are constants become initializers first."""
+    import onnx
+
+    # onnx2torch imports torchvision for operators of detectors, which these files do not have
+    absent = [name for name in ("torchvision", "torchvision.ops") if importlib.util.find_spec("torchvision") is None]
+    try:
+        for name in absent:
+            sys.modules[name] = types.ModuleType(name)
+            sys.modules[name].roi_align = None  # type: ignore[attr-defined]
+        from onnx2torch import convert
+    except ImportError as error:
+        raise Absent("onnx2torch is not installed; run: pip install --no-deps onnx2torch==1.5.15") from error
+    finally:
+        for name in absent:  # others ask whether it is there
+            sys.modules.pop(name, None)
+    model = onnx.load(path)
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            value = model.graph.initializer.add()
+            value.CopyFrom(node.attribute[0].t)
+            value.name = node.output[0]
+        else:
+            nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return convert(model).eval()
+
+
+def text_network(part: str, size: tuple[int, int]) -> LoadedModel:
+    """A network of PP-OCR (Apache-2.0), from a package: ``det`` finds text, ``cls`` tells whether it is upside down."""
+    name = {"det": "ch_PP-OCRv4_det_infer.onnx", "cls": "ch_ppocr_mobile_v2.0_cls_infer.onnx"}[part]
+    path = package_file("rapidocr_onnxruntime", f"models/{name}", "rapidocr-onnxruntime==1.4.4")
+    how = (
+        Preprocess((3, *size), crop=1.0) if part == "det" else Preprocess((3, *size), (0.5,) * 3, (0.5,) * 3, crop=1.0)
+    )
+    return LoadedModel(from_onnx(path), f"pp-ocr-{part}", {}, how)
+
+
 @dataclass(frozen=True)
 class Network:
     """How to load a network, and which images it is for: ``photos`` or ``cifar``."""
@@ -271,5 +313,7 @@ NETWORKS = {
     "mobilenet-v2": Network(lambda: load_model("fewer/mobilenet-v2")),
     "edge-vgg16": Network(edge_net),
     "mtcnn-r": Network(face_net),
+    "pp-ocr-det": Network(lambda: text_network("det", (160, 160))),
+    "pp-ocr-cls": Network(lambda: text_network("cls", (48, 192))),
     "dinov2-small": Network(lambda: load_model("fewer/dinov2-small")),
 }

@@ -50,17 +50,17 @@ def test_a_phase_in_which_everything_is_slow_does_not_count(machine):
 
 
 def test_a_small_model_is_timed_as_users_run_it_again_and_again(machine):
-    """The reference in between empties the caches, so the first call of a candidate is slow and does not count."""
+    """The reference in between empties the caches, so the first calls of a candidate are slow and do not count."""
     made, watch = machine
-    reference, warm = watch._reference, [False]
+    reference, warm = watch._reference, [0]
 
     def emptied():
-        warm[0] = False
+        warm[0] = 0
         reference()
 
     def run():
-        made.work(3.0 if warm[0] else 9.0)
-        warm[0] = True
+        made.work(3.0 if warm[0] >= 2 else 9.0)
+        warm[0] += 1
 
     watch._reference = emptied
     assert watch.time({"a": run}, budget_ms=0, warm=True)["a"].ratio == pytest.approx(1.5)

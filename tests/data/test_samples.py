@@ -8,15 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch import nn
 
 from fewer.core.errors import FewerError
 from fewer.data.calibration import as_calibration
 from fewer.data.images import load_images, open_images
 from fewer.data.lazy import LazySamples
 from fewer.data.preprocess import Preprocess
-from fewer.data.samples import ListSamples, TensorSamples, TreeSamples, join_samples
+from fewer.data.samples import ListSamples, TensorSamples, TreeSamples, join_samples, tensor_bytes
 from fewer.engine.samples import find_inputs
 from fewer.engine.settings import Settings
+from fewer.models.artefact import state_hash
 from fewer.models.spec import load_untouched
 
 
@@ -137,3 +139,10 @@ def test_arrays_in_any_order_of_bytes_and_rows_are_read(change):
     wanted = change(array).astype("f4")
     assert np.array_equal(as_calibration(change(array)).tensor.numpy(), wanted)
     assert np.array_equal(as_calibration(list(change(array))).tensor.numpy(), wanted)
+
+
+def test_a_tensor_of_one_value_without_a_stride_has_a_digest():
+    """NumPy scalars come as such tensors, for example in models that a converter wrote."""
+    odd = torch.tensor([2.0]).as_strided((1,), (0,))
+    assert tensor_bytes(odd) == tensor_bytes(torch.tensor([2.0])) != tensor_bytes(torch.tensor([3.0]))
+    assert state_hash(nn.Identity(), odd) == state_hash(nn.Identity(), torch.tensor([2.0]))

@@ -11,11 +11,11 @@ import argparse
 import collections
 import contextlib
 import functools
+import gc
 import logging
 import os
 import random
 import resource
-import shutil
 import sys
 import tempfile
 import time
@@ -23,40 +23,22 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from fewer.core.errors import FewerError
 from tests.fuzz.flags import FLAGS, TooLong, limited
+from tests.fuzz.guard import Guard, Memory
 from tests.fuzz.more_targets import MORE
+from tests.fuzz.out_targets import OUT
 from tests.fuzz.samples import make_all
 from tests.fuzz.targets import FILES
 from tests.fuzz.task_targets import TASKS
 
 MEMORY = 2**30
-"""Bytes that a process may grow by, whatever a file claims."""
+"""Bytes that a process may grow by in one mutation, whatever a file claims."""
 
-_WRITES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.symlink", "os.link"}
 _CACHES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR")
-_state: dict[str, Any] = {"home": None, "outside": []}
 
-
-def _watch(event: str, facts: tuple[Any, ...]) -> None:
-    """Note every write outside of the working folder."""
-    home = _state["home"]
-    if home is None or not (event in _WRITES or event == "open"):
-        return
-    if event == "open" and not (isinstance(facts[2], int) and facts[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
-        return
-    place = facts[0]
-    inside = facts[-1]
-    if event in _WRITES and isinstance(inside, int) and inside >= 0 and isinstance(place, (str, bytes)):
-        with contextlib.suppress(OSError):  # relative to a folder that is open
-            place = str(Path(f"/proc/self/fd/{inside}").readlink() / os.fsdecode(place))
-    if isinstance(place, (str, bytes)) and not str(Path.cwd() / os.fsdecode(place)).startswith((home, "/dev/")):
-        _state["outside"].append(f"{event} {os.fsdecode(place)}")
-
-
-TARGETS: dict[str, Callable[[Path, random.Random], None]] = {**FILES, **TASKS, **MORE, **FLAGS}
+TARGETS: dict[str, Callable[[Path, random.Random], None]] = {**FILES, **TASKS, **MORE, **OUT, **FLAGS}
 """By name: something to damage, and what reads it."""
 
 
@@ -74,11 +56,13 @@ def _quiet() -> Iterator[None]:
 
 
 class _Found(list[str]):
-    """Findings, told as they come."""
+    """Findings, told as they come; and by target how many mutations there were, and the most memory that one took."""
 
     def __init__(self, tell: Callable[[str], None] | None) -> None:
         super().__init__()
-        self.tell, self.seen, self.done = tell, set[tuple[str, ...]](), 0
+        self.tell, self.seen = tell, set[tuple[str, ...]]()
+        self.done, self.memory = collections.Counter[str](), collections.Counter[str]()
+        self.refused, self.seconds = collections.Counter[str](), collections.defaultdict[str, float](float)
 
     def note(self, text: str, *place: str) -> None:
         if place not in self.seen or not place:
@@ -103,6 +87,7 @@ def fuzz(
     targets: list[str] | None = None,
     seconds: float = float("inf"),
     tell: Callable[[str], None] | None = None,
+    first: int = 0,
 ) -> _Found:
     """Run mutations, none that begins after ``seconds`` of CPU; what went wrong, every place of the code once."""
     until = time.process_time() + seconds
@@ -112,23 +97,19 @@ def fuzz(
         home = Path(folder)
         # nothing of this machine's own is read, and no library that is imported meanwhile writes where it is used to
         os.environ.update({name: str(home / "cache") for name in _CACHES})
-        (home / "tmp").mkdir()
+        (home / "tmp").mkdir(), (home / "cache").mkdir()
         tempfile.tempdir = str(home / "tmp")  # what is put there and taken away again is nobody's
         sys.dont_write_bytecode = True
         try:
             if base is None:
                 make_all(base := home / "base")
-            sys.addaudithook(_watch)
-            started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            for number in range(mutations):
+            guard, memory = Guard(home, base), Memory()
+            for number in range(first, first + mutations):
                 if time.process_time() > until:
                     break
-                _mutate(names[number % len(names)], number, seed, base, home, found)
-                found.done += 1
-                grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - started
-                if grown > MEMORY:
-                    found.note(f"{names[number % len(names)]} {number}: memory grew by {grown / 1e6:.0f} MB")
-                    started += grown
+                _mutate(names[number % len(names)], number, seed, guard, memory, found)
+                if tell is not None and number % 250 == 249:
+                    tell(f"... {found.done.total()} mutations, {time.process_time():.0f} s, {len(found)} faults")
         finally:
             sys.dont_write_bytecode, tempfile.tempdir = before, None
             for name in _CACHES:
@@ -137,25 +118,34 @@ def fuzz(
     return found
 
 
-def _mutate(name: str, number: int, seed: int, base: Path, home: Path, found: _Found) -> None:
-    draw, work = random.Random(f"{seed} {number}"), home / "work"
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(base, work)
-    _state["home"], _state["outside"] = str(home), []
+def _mutate(name: str, number: int, seed: int, guard: Guard, memory: Memory, found: _Found) -> None:
+    draw = random.Random(f"{seed} {number}")
+    guard.restore()
+    if number % 25 == 0:
+        gc.collect()
+    memory.begin()
+    began = time.process_time()
+    guard.begin(name)
     try:
         with _quiet(), limited(120):
-            TARGETS[name](work, draw)
+            TARGETS[name](guard.work, draw)
     except TooLong as error:
         found.note(f"{name} {number}: {error}")
     except FewerError as error:
+        found.refused[name] += 1
         if len(str(error)) > 4000:
             found.note(f"{name} {number}: a sentence of {len(str(error))} characters")
     except Exception as error:
         found.broke(name, number, error)
     finally:
-        _state["home"] = None
-    for one in set(_state["outside"]):
-        found.note(f"{name} {number}: wrote outside: {one}", name, "outside", one.partition(" ")[0])
+        wrong, grown = guard.end(), memory.end()
+    found.done[name] += 1
+    found.seconds[name] += time.process_time() - began
+    found.memory[name] = max(found.memory[name], grown)
+    if grown > MEMORY:
+        found.note(f"{name} {number}: memory grew by {grown / 1e6:.0f} MB")
+    for one in sorted(wrong):
+        found.note(f"{name} {number}: may not have {one}", name, "outside", one)
 
 
 def main() -> int:
@@ -165,12 +155,22 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", choices=sorted(TARGETS))
     parser.add_argument("--seconds", type=float, default=float("inf"), help="of the processor, after which it ends")
+    parser.add_argument("--first", type=int, default=0, help="number of the first mutation, to go on")
     parser.add_argument("--base", type=Path, help="what another run of make_all has left, instead of anew")
     words = parser.parse_args()
     tell = functools.partial(print, flush=True)
-    faults = fuzz(words.mutations, words.seed, words.base, words.only, words.seconds, tell)
+    faults = fuzz(words.mutations, words.seed, words.base, words.only, words.seconds, tell, words.first)
     kinds = collections.Counter(fault.split()[0] for fault in faults)
-    print(f"{faults.done} mutations, seed {words.seed}: {len(faults)} faults {dict(kinds)}")
+    for name, count in sorted(faults.done.items()):
+        facts = (
+            f"{faults.refused[name]} refused, {faults.seconds[name]:.0f} s, at most {faults.memory[name] / 1e6:.0f} MB"
+        )
+        print(f"{name}: {count} mutations, {facts}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{faults.done.total()} mutations from {words.first} on, seed {words.seed}, the process at most {peak:.0f} MB:"
+    )
+    print(f"{len(faults)} faults {dict(kinds)}")
     return 1 if faults else 0
 
 

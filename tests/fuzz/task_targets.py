@@ -15,7 +15,7 @@ import numpy as np
 
 from tests.fuzz.mutate import VALUES, mutated_bytes, mutated_json
 
-__all__ = ["TASKS", "damage"]
+__all__ = ["TASKS", "damage", "images_of_run", "net_of_run"]
 
 _OF_SET = {
     "cifar": "classify", "cifar-binary": "classify", "mnist": "classify", "npz": "classify", "table": "classify",
@@ -263,10 +263,11 @@ def _applied(work: Path, draw: random.Random) -> None:
     header["meta"][key] = _under_x(mutated_json({"x": header["meta"].get(key) or good.get(key)}, draw))
     np.savez(path, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
     config = (work / "run" / "config.toml").read_text()
-    fewer.apply(work / "run", model=_net(), images=_images()) if config else None
+    fewer.apply(work / "run", model=net_of_run(), images=images_of_run()) if config else None
 
 
-def _net() -> Any:
+def net_of_run() -> Any:
+    """The network that the run of the samples was made from."""
     import torch
 
     from fewer.models.vit import VisionTransformer
@@ -275,7 +276,8 @@ def _net() -> Any:
     return VisionTransformer(image_size=16, patch_size=8, width=32, depth=2, heads=2, num_classes=4)
 
 
-def _images() -> Any:
+def images_of_run() -> Any:
+    """Images for it."""
     import torch
 
     return torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -228,3 +228,109 @@ def _keys(place: Path) -> tuple:
 def test_keys_are_not_overwritten(place: Path) -> None:
     with pytest.raises(FewerError, match="a new key would make old answers unreadable"):
         save_keys(place / "keys", load_secret(place / "keys")[0])
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        (b"x" * 70_000_000, 200, "larger than 64 MB"),
+        (b"no \x1b[2J " + b"y" * 900, 500, "the server refused: no"),
+        (pack({}, []), 200, "names no session"),
+        (pack({"session": ""}, []), 200, "names no session"),
+        (b"<html>", 200, "not one of fewer private"),
+    ],
+)
+def test_a_server_that_answers_oddly_is_told(place: Path, monkeypatch, body, status, says) -> None:
+    import httpx
+
+    from fewer.private.client import over_http
+
+    def answer(request):
+        assert request.headers["accept-encoding"] == "identity"
+        return httpx.Response(status, content=(body[i : i + 2**20] for i in range(0, len(body), 2**20)))
+
+    http = httpx.Client(transport=httpx.MockTransport(answer))
+    monkeypatch.setattr(httpx, "stream", http.stream)
+    with pytest.raises(FewerError, match=says) as error:
+        Query(place / "keys", over_http("http://localhost:1"))
+    assert len(str(error.value)) < 500
+
+
+def test_an_answer_that_was_packed_is_not_unpacked(place: Path, monkeypatch) -> None:
+    import gzip
+
+    import httpx
+
+    from fewer.private.client import over_http
+
+    small = gzip.compress(b"x" * 10_000_000)
+    http = httpx.Client(
+        transport=httpx.MockTransport(
+            lambda request: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(small))
+        )
+    )
+    monkeypatch.setattr(httpx, "stream", http.stream)
+    with pytest.raises(FewerError, match="not one of fewer private"):
+        Query(place / "keys", over_http("http://localhost:1"))
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "ftp://localhost", "localhost", "", "http://a b", "http://\x00", "http://" + "a" * 300]
+)
+def test_an_address_that_is_none_is_told(url) -> None:
+    from fewer.private.client import over_http
+
+    with pytest.raises(FewerError, match="no answer from"):
+        over_http(url)("/circuit", b"")
+
+
+def test_keys_that_are_no_files_are_told(place: Path, tmp_path: Path) -> None:
+    import os
+    import shutil
+
+    shutil.copytree(place / "keys", tmp_path / "keys")
+    (tmp_path / "keys" / "galois.key").unlink()
+    os.mkfifo(tmp_path / "keys" / "galois.key")
+    with pytest.raises(FewerError, match="no ordinary file"):
+        load_secret(tmp_path / "keys")
+
+
+@pytest.mark.parametrize(
+    "body", [b"[]\n", b"[1]\n", b'"x"\n', b"3\n", b"null\n", b'{"sizes": {}}\n', b'{"sizes": [[]]}\n']
+)
+@pytest.mark.parametrize("path", ["/sessions", "/queries"])
+def test_messages_that_are_none_are_answered_with_a_sentence(place: Path, body, path) -> None:
+    _, http = server(place)
+    answer = http.post(path, content=body)
+    assert answer.status_code == 400 and "not one of fewer private" in answer.text
+    assert http.post(path, content=b"x", headers={"content-length": "9" * 5000}).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        (np.full((1, 4, 4), np.nan), "NaN or infinite"), (np.full((1, 4, 4), np.inf), "NaN or infinite"),
+        (np.full((1, 4, 4), 1e300), "does not fit into a ciphertext"), (np.array(["x"] * 16), "real numbers"),
+        (np.array([None] * 16), "real numbers"), (np.zeros((1, 4, 4)) + 1j, "real numbers"),
+        (np.zeros((3, 4, 4)), "the circuit takes"), ("nope.png", "cannot be read"), ([[0] * 16], "a file or an array"),
+        (None, "a file or an array"), (3, "a file or an array"),
+    ],
+)  # fmt: skip
+def test_images_that_are_none_are_told(place: Path, image, says) -> None:
+    from fewer.verbs.private import private_query
+
+    _, http = server(place)
+    with pytest.raises(FewerError, match=says):
+        private_query(place / "keys", [image], Wire(http))
+
+
+def test_tensors_are_arrays_and_one_image_is_no_list(place: Path) -> None:
+    from fewer.verbs.private import private_query
+
+    _, http = server(place)
+    x = torch.zeros(1, 4, 4, requires_grad=True)
+    rows = private_query(place / "keys", [x, x.detach().numpy()], Wire(http))
+    assert np.allclose(rows[0]["scores"], rows[1]["scores"], atol=1e-3)
+    for images in ("a.png", None, Path("a.png")):
+        with pytest.raises(FewerError, match="put a single one into a list"):
+            private_query(place / "keys", images, Wire(http))

@@ -92,6 +92,23 @@ class Residual(nn.Module):
         return x + self.body(x)
 
 
+class Asking(nn.Module):
+    """Code as converters write it: shapes are tensors, and are asked about while the model runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.tokens, self.head = nn.Linear(8, 16), nn.Linear(16, 5)
+        self.register_buffer("shape", torch.tensor([-1, 8, 256]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(x)
+        if torch.any(self.shape == 0):
+            raise ValueError("no size may be zero")
+        x = x.reshape(torch.Size(self.shape.tolist())).transpose(1, 2)
+        return self.head(F.gelu(self.tokens(x)).mean(1))
+
+
 def _inverted() -> nn.Module:
     body = [Residual(SameConv2d), Residual(nn.Conv2d, padding=1)]
     return nn.Sequential(
@@ -134,6 +151,7 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
     "separate q, k, v": _made(lambda: Vit(nn.Sequential(Attention(32, 4), Attention(32, 4))), 32),
     "nn.TransformerEncoder": _made(_encoder, 32),
     "U-Net": _made(UNet, 32),
+    "shapes that are asked about": _made(Asking, 32),
 }
 
 

@@ -103,3 +103,42 @@ def test_a_dict_comes_back_as_one():
     found = opened(PlannedGraph.of(model, {"a": ("a",)}, x), runtime)(x)
     assert torch.allclose(found.out, model(x)["out"], atol=1e-5)
     assert found["more"][1] is None and torch.allclose(found["more"][0], x + 1)
+
+
+class Steps(nn.Module):
+    """Something that takes any number of steps: (samples, steps, 6)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.map(x).amax(1)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_an_axis_may_be_of_any_length(runtime):
+    model = Steps().eval()
+    planned = PlannedGraph.of(model, {"map": ("map",)}, torch.randn(1, 5, 6), {1: "steps"})
+    assert planned.free == (1,) and next(iter(planned.layers)) == "map"
+    session = open_session(runtime, planned.model.SerializeToString(), 1)
+    module = RuntimeModule(session, planned.shapes, planned.structure, free=planned.free)
+    for samples, steps in ((1, 5), (1, 9), (3, 2), (2, 40)):
+        x = torch.randn(samples, steps, 6)
+        with torch.no_grad():
+            assert torch.allclose(module(x), model(x), atol=1e-5)
+    with pytest.raises(FewerError, match="takes inputs of"):
+        module(torch.randn(1, 5, 7))
+    ranges = planned.find_ranges(runtime, {"map": "int8"}, torch.randn(2, 11, 6), 1)
+    assert ranges
+
+
+def test_a_model_that_needs_the_number_is_written_for_one_length():
+    class Fixed(Steps):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.map(x)[:, [i for i in range(x.shape[1]) if i % 2]].amax(1)
+
+    planned = PlannedGraph.of(Fixed().eval(), {"map": ("map",)}, torch.randn(1, 6, 6), {1: "steps"})
+    assert planned.free == () and planned.shapes == [(1, 6, 6)]
+    with pytest.raises(FewerError, match="shall give the ranges"):
+        planned.find_ranges("onnxruntime", {"map": "int8"}, torch.randn(2, 11, 6), 1)

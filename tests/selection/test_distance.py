@@ -23,3 +23,15 @@ def test_whitening_and_nearest():
     full = ((features[:, None] - features[:4]) ** 2).sum(-1)
     assert (labels == full.argmin(1)).mean() > 0.99
     np.testing.assert_allclose(squared, full.min(1), rtol=1e-3, atol=1e-2)
+
+
+def test_vectors_with_more_numbers_than_there_are_vectors_span_the_same_space(monkeypatch):
+    """Pixels of whole pictures as vectors: a matrix of all pairs of numbers would fit into no memory."""
+    features = np.random.default_rng(0).normal(size=(12, 200)).astype(np.float32)
+    small = Whitened.fit(features, np.arange(12), components=5).of(features)
+    monkeypatch.setattr("fewer.selection.distance._MANY", 10)
+    assert np.allclose(
+        np.abs(Whitened.fit(features, np.arange(12), components=5).of(features)), np.abs(small), atol=1e-4
+    )
+    wide = np.random.default_rng(1).normal(size=(6, 50_000)).astype(np.float32)
+    assert np.isfinite(Whitened.fit(wide, np.arange(6), components=9).of(wide)).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -116,3 +117,68 @@ def test_an_archive_that_leaves_a_choice_is_not_guessed_at(root):
         archive.writestr("two.xml", "<annotations/>")
     with pytest.raises(FewerError, match="holds 2 files of annotations"):
         read_labels(root.parent / "e.zip", root, NAMES)
+
+
+def test_several_classes_of_one_image_are_no_one_class(root):
+    several = [
+        task("a/1.png", choice("crack", "rust")),
+        task("a/2.png", {"result": choice("crack")["result"] + choice("old")["result"]}),
+        task("b/1.png", {"result": choice("crack")["result"] * 2}),
+    ]
+    found = read_labels(written(root.parent, "e.json", several), root, NAMES)
+    assert found.labels == {"a/1.png": None, "a/2.png": None, "b/1.png": "crack"}
+    with pytest.raises(FewerError, match="names no class"):
+        read_labels(written(root.parent, "e.json", [task("a/1.png", choice("crack", ""))]), root, NAMES)
+    tags = '<tag label="crack"/><tag label="{}"/>'
+    for second, label in (("rust", None), ("crack", "crack")):
+        xml = f'<annotations><image name="a/1.png">{tags.format(second)}</image></annotations>'
+        assert read_labels(written(root.parent, "c.xml", xml), root, NAMES).labels == {"a/1.png": label}
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("name,label\n b.png,x\nb.png,y\n", {" b.png": "x", "b.png": "y"}),
+        ("name,label\n\tb.png ,x\n", {"b.png": "x"}),
+        ("name,label\na\u2028b.png,x\na\u0085b.png,y\n", {"a\u2028b.png": "x", "a\u0085b.png": "y"}),
+        ("id,name,label\n,b.png,x\n2,,\n", {"b.png": "x"}),
+        (" b.png\n", {" b.png": None}),
+        ("b.png,x\n", {"b.png": "x"}),
+        ("b.png\r c.png \r\n", {"b.png": None, "c.png": None}),
+    ],
+)
+def test_names_of_a_table_are_those_of_the_pool(tmp_path, text, labels):
+    pool = ["b.png", " b.png", "a\u2028b.png", "a\u0085b.png", "ab.png", "c.png"]
+    (tmp_path / "t.csv").write_bytes(text.encode())
+    assert read_labels(tmp_path / "t.csv", tmp_path, pool).labels == labels
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("b.png,17,x\n", "3 columns without a heading"),  # as Label Studio's CSV: which of them is the class?
+        ("image,id,choice\nb.png,17,x\n", "without a heading"),
+        ("name,label\n,x\n", "names no image"),
+        ("label,name\nx\n", "names no image"),
+    ],
+)
+def test_a_table_that_leaves_it_open_is_refused(tmp_path, text, says):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(FewerError, match=says):
+        read_labels(tmp_path / "t.csv", tmp_path, ["b.png", "c.png"])
+
+
+@pytest.mark.parametrize("what", ["the pool", "copies", "links"])
+def test_images_are_no_masks(root, tmp_path, what):
+    """A folder of images given by mistake would label everything."""
+    folder = tmp_path / "annotate"
+    (folder / "masks").mkdir(parents=True)
+    if what == "the pool":
+        folder = root
+    elif what == "copies":
+        shutil.copytree(root, folder / "images")
+    else:
+        (folder / "images").symlink_to(root)
+        folder = folder / "images"
+    with pytest.raises(FewerError, match="is the image itself and no mask"):
+        read_labels(folder, root, NAMES)

@@ -14,6 +14,7 @@ from fewer.core.errors import FewerError
 from fewer.selection.plan import Asked, QueuePlan, Round, Skipped
 
 TEXT = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=20)  # names with others are skipped
+NAMES = TEXT.filter(lambda name: name.strip("./") and not name.startswith("/") and ".." not in name.split("/"))
 PLANS = st.builds(
     QueuePlan,
     pool=TEXT,
@@ -21,8 +22,8 @@ PLANS = st.builds(
     images=st.integers(0, 9),
     skipped=st.lists(st.builds(Skipped, name=TEXT, reason=TEXT), max_size=2),
     rounds=st.just([Round(round=1, method="random", budget="labels=2", seed=0, chosen=2, pool=9, seconds=0.5)]),
-    queue=st.lists(st.builds(Asked, round=st.just(1), rank=st.integers(1, 9), name=TEXT, why=TEXT), max_size=3),
-    labelled=st.dictionaries(TEXT, st.none() | TEXT, max_size=3),
+    queue=st.lists(st.builds(Asked, round=st.just(1), rank=st.integers(1, 9), name=NAMES, why=TEXT), max_size=3),
+    labelled=st.dictionaries(NAMES, st.none() | TEXT, max_size=3),
 )
 
 

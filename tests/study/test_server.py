@@ -258,6 +258,33 @@ def test_two_servers_on_one_study(make):
         lock.release()
     with pytest.raises(FewerError, match="by which name"):
         serve(study.store.folder, host="0.0.0.0")
+    for port in (-1, 0, 65536, 10**9):
+        with pytest.raises(FewerError, match="between 1 and 65535"):
+            serve(study.store.folder, port=port)
+    for host in ("no such host", "a" * 300, "300.1.1.1"):
+        with pytest.raises(FewerError, match="cannot listen"):
+            serve(study.store.folder, host=host, names=("x",), port=9)
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("0.png,nan\n", "no number"), ("0.png,inf\n", "no number"), ("0.png,1e999\n", "no number"),
+        ("0.png,3\n0.png,4\n", "two numbers"), ("0.png,3\n1.png\n", "line 2"), ("x" * 200_000 + ",1\n", "damaged"),
+    ],
+)  # fmt: skip
+def test_scores_that_are_none_are_told(tmp_path, table, says):
+    (tmp_path / "t.csv").write_text(table)
+    folder = photos(tmp_path / "photos", 2)
+    with pytest.raises(FewerError, match=says):
+        new_study(tmp_path / "study", folder, StudySettings(raters=1), scores=read_scores(tmp_path / "t.csv"))
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("level", [0, 6, 2.5, float("nan"), float("inf"), -3])
+def test_gold_levels_are_from_one_to_five(tmp_path, level):
+    with pytest.raises(FewerError, match="whole number from 1 to 5"):
+        new_study(tmp_path / "study", photos(tmp_path / "p", 2), StudySettings(raters=1), gold={"0.png": level})
 
 
 @pytest.mark.parametrize("after", [0.05, 0.15, 0.3])
@@ -341,3 +368,52 @@ def test_a_photo_whose_name_cannot_be_kept_is_left_out_and_named(tmp_path):
     made = new_study(tmp_path / "study", tmp_path / "photos")
     assert made.images == 1
     assert [name for name, _ in made.skipped] == ["caf\\xe9.png", "loop.png"]
+
+
+@pytest.mark.parametrize("number", [2**63, 2**80, -(2**70), 10**4000])
+def test_numbers_that_no_page_has_sent(make, number):
+    study = make(forms=("acr",))
+    client = study.client("rater-0001")
+    page = fields(client.get("/next").text)
+    assert client.post("/answer", data=page | {"item": str(number), "choice": "3"}).status_code in (404, 422)
+    assert client.post("/train", data=page | {"step": str(number), "level": str(number)}).status_code in (303, 422)
+    assert client.get(f"/image/{number}").status_code in (404, 422)
+
+
+def test_a_store_that_breaks_while_it_is_served_is_told_in_a_sentence(make):
+    study = make(forms=("acr",))
+    client = study.client("rater-0001")
+    study.store.connection.execute("DROP TABLE answers")
+    page = client.get("/next")
+    assert page.status_code == 500 and "tell its owner" in page.text and "answers" not in page.text
+
+
+@pytest.mark.parametrize("name", [FILE, f"{FILE}-wal", f"{FILE}-shm", "codes.csv", "training"])
+def test_a_study_is_not_written_through_links(make, tmp_path, name):
+    study = make()
+    study.store.close()
+    place, outside = tmp_path / "study" / name, tmp_path / "outside"
+    if place.exists():
+        place.rename(outside) if not place.is_dir() else (place.rmdir(), outside.mkdir())
+    else:
+        outside.write_bytes(b"precious")
+    place.symlink_to(outside)
+    before = outside.read_bytes() if outside.is_file() else b""
+    with pytest.raises(FewerError, match="symbolic link"):
+        Store(tmp_path / "study")
+    assert (outside.read_bytes() if outside.is_file() else b"") == before
+
+
+def test_a_database_with_a_second_name_is_refused(make, tmp_path):
+    study = make()
+    study.store.close()
+    (tmp_path / "kept.sqlite").hardlink_to(tmp_path / "study" / FILE)
+    with pytest.raises(FewerError, match="second name"):
+        Store(tmp_path / "study")
+
+
+@pytest.mark.parametrize("origin", ["http://[::1", "null", "//", "http://localhost:99999", "x" * 5000])
+def test_an_origin_that_is_no_address_is_refused(make, origin):
+    client = make().client("rater-0001")
+    page = fields(client.get("/next").text)
+    assert client.post("/answer", data=page | GOOD, headers={"origin": origin}).status_code == 403

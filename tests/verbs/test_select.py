@@ -334,3 +334,100 @@ def test_a_budget_without_a_name_is_one_of_labels():
     for text in ("8", " 5%"):
         with pytest.raises(FewerError, match=f"write labels={text.strip()}"):
             one_budget(text)
+
+
+EVIL = "from pathlib import Path\nfrom torch import nn\nPath('PWNED').touch()\n\n\ndef f():\n    return nn.Flatten()\n"
+
+
+@pytest.fixture
+def foreign(ask, tmp_path, monkeypatch):
+    """A queue that someone else made, whose configuration can be changed."""
+    monkeypatch.chdir(tmp_path)
+    ask()
+    (tmp_path / "queue" / "evil.py").write_text(EVIL)
+
+    def change(**facts):
+        from fewer.core.toml import dump_toml, read_toml
+
+        path = tmp_path / "queue" / "config.toml"
+        kept = read_toml(path) | facts
+        path.write_text(dump_toml({key: value for key, value in kept.items() if value is not None}))
+
+    return change
+
+
+def test_code_that_a_foreign_queue_names_does_not_run(ask, foreign, tmp_path):
+    from fewer.models.trust import forget_trust
+
+    forget_trust()
+    foreign(features="queue/evil.py:f")
+    assert_refused(r"names Python code, queue/evil.py.*--trust", ask, "labels=1", proceed=True)
+    assert_refused("no such file", ask, "labels=1", proceed=True, trust="other.py")
+    assert not Path("PWNED").exists() and (tmp_path / "queue" / "plan.json").exists()
+    ask("labels=1", proceed=True, trust="queue/evil.py")
+    assert Path("PWNED").exists()
+
+
+def test_one_goes_on_with_the_own_queue_in_another_process(ask, net, tmp_path, monkeypatch):  # noqa: F811
+    from fewer.models import trust
+
+    ask()
+    monkeypatch.setattr(trust, "_ran", set())  # as in a new process
+    assert len(ask("labels=1", proceed=True).chosen) == 1
+    monkeypatch.setattr(trust, "_ran", set())
+    Path(net.rpartition(":")[0]).write_text(EVIL)
+    assert_refused("names Python code", ask, "labels=1", proceed=True)
+    assert not Path("PWNED").exists()
+
+
+def test_a_foreign_queue_asks_no_server(ask, foreign, monkeypatch):
+    import sys
+
+    from fewer.models.foreign import alone
+
+    with alone():
+        pass  # its hook is there before ours, which sees what that one lets through
+    asked = []
+    sys.addaudithook(lambda event, facts: asked.append(facts) if event.startswith("socket.getaddrinfo") else None)
+    monkeypatch.setenv("TORCH_HOME", "no-weights-here")
+    for name in ("torchvision/resnet18", "http://127.0.0.1:9/x"):
+        foreign(features=name)
+        with pytest.raises(FewerError):
+            ask("labels=1", proceed=True)
+    assert not asked
+
+
+def test_a_queue_without_its_pool_is_told(ask, foreign):
+    for pool in (None, 3, ""):  # noqa: F402
+        foreign(pool=pool)
+        assert_refused("names no pool", ask, "labels=1", proceed=True)
+
+
+@pytest.mark.parametrize("name", ["../../x.png", "/etc/x.png", "a/../../x.png", "", "a\0b.png"])
+def test_names_of_a_foreign_queue_lead_nowhere_else(ask, foreign, tmp_path, name):
+    outside = tmp_path / "x.png"
+    Image.new("L", (4, 4)).save(outside)
+    path = tmp_path / "queue" / "plan.json"
+    plan = json.loads(path.read_text())
+    plan["queue"][0]["name"] = name
+    path.write_text(json.dumps(plan))
+    assert_refused("is no name of an image", ask, "labels=1", proceed=True, to=["masks"])
+    path.unlink()
+    for one in ({"labelled": {name: "a"}}, {}):
+        plan["queue"][0]["name"] = "0.png"
+        path.write_text(json.dumps({**plan, **one}))
+        if not one:
+            (tmp_path / "queue" / "images.jsonl").write_text(json.dumps(name) + "\n")
+        with pytest.raises(FewerError):
+            ask("labels=1", proceed=True, to=["masks"])
+
+
+def test_a_queue_that_was_copied_by_hard_links_leaves_the_copy_as_it_was(ask, pool, tmp_path):  # noqa: F811
+    ask()
+    for path in (tmp_path / "queue").iterdir():
+        (tmp_path / "kept").mkdir(exist_ok=True)
+        (tmp_path / "kept" / path.name).hardlink_to(path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "kept").iterdir()}
+    draw(pool / "new.png", 3, 30)  # its vector goes behind the others
+    ask("labels=1", proceed=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "kept").iterdir()} == before

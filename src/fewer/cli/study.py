@@ -74,8 +74,8 @@ def study(
     rater
         export: all of one rater instead; delete: whose answers go.
     writer
-        convert: who makes questions of the texts: rules, or an endpoint of OpenAI's protocol, up to /v1, whose key is
-        read from OPENAI_API_KEY.
+        convert: who makes questions of the texts: rules, a folder with a language model of transformers, or an endpoint
+        of OpenAI's protocol, up to /v1, whose key is read from OPENAI_API_KEY.
     writer_model
         convert: the model's name at that endpoint.
     evaluation
@@ -162,7 +162,7 @@ def _convert(folder: str, writer: str, model: str | None, evaluation: list[str],
     from fewer.study.export import pathways_of, read_pathways
     from fewer.study.store import Store
     from fewer.tasks.quality.convert.build import convert
-    from fewer.tasks.quality.convert.writers import EndpointWriter
+    from fewer.tasks.quality.convert.writers import EndpointWriter, local_writer
     from fewer.tasks.quality.questions import read_questions
 
     place = Path(folder)
@@ -174,10 +174,13 @@ def _convert(folder: str, writer: str, model: str | None, evaluation: list[str],
     out = Path(shared.out or (place.parent if place.is_file() else place) / "records.json")
     if out.exists() and not shared.overwrite:
         raise FewerError(f"{out} exists already; give another --out FILE, or --overwrite")
-    if writer != "rules" and model is None:
-        raise FewerError(f"which model of {writer} shall write? give --writer-model NAME")
-    key = os.environ.get("OPENAI_API_KEY", "")
-    asked = None if writer == "rules" else EndpointWriter(writer, str(model), key)
+    asked: Any = None
+    if Path(writer).is_dir():
+        asked = local_writer(writer)
+    elif writer != "rules":
+        if model is None:
+            raise FewerError(f"which model of {writer} shall write? give --writer-model NAME")
+        asked = EndpointWriter(writer, model, os.environ.get("OPENAI_API_KEY", ""))
     banned = [question.image for file in evaluation for question in read_questions(file)]
     made = convert(texts, asked, evaluation=banned, seed=shared.seed or 0, progress=terminal_progress())
     return _Records(made, made.save(out))

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = [
     "explain_os_error",
     "files_below",
     "flush_file",
+    "own_file",
     "real_path",
     "refuse_inputs",
     "refuse_links",
@@ -176,6 +178,44 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def own_file(path: Path) -> None:
+    """Give a file that has a second name (a hard link) a copy of its own, before it is changed where it stands.
+
+    A folder that was copied with hard links, or came from someone else, else changes what it was copied from.
+
+    Raises
+    ------
+    FewerError
+        When the disk is full, or the folder may not be written to.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "a").write_text("1") and (folder / "b").hardlink_to(folder / "a")
+    >>> own_file(folder / "b")
+    >>> (folder / "b").stat().st_nlink
+    1
+    """
+    try:
+        facts = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(facts.st_mode) or facts.st_nlink == 1:
+        return
+    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        shutil.copy2(path, temporary)
+        flush_file(temporary)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
 def append_line(path: Path, line: bytes, *, flush: bool = False) -> None:
     """Add one line to a file that is our own: neither through a link nor to a file that has a second name.
 
@@ -196,8 +236,7 @@ def append_line(path: Path, line: bytes, *, flush: bool = False) -> None:
     """
     how = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        if path.is_file() and not path.is_symlink() and path.stat().st_nlink > 1:
-            atomic_write_bytes(path, path.read_bytes())
+        own_file(path)
         handle = os.open(path, how, 0o666)
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):

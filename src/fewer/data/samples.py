@@ -29,6 +29,7 @@ __all__ = [
     "leaves",
     "map_tensors",
     "stack",
+    "tensor_bytes",
 ]
 
 Collate = Callable[[list[Any]], Any]
@@ -98,7 +99,7 @@ class Samples(ABC):
         for one in self.split(1):
             for tensor in leaves(one.batch()):
                 found.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-                found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+                found.update(tensor_bytes(tensor))
         return found.hexdigest()
 
     @property
@@ -276,6 +277,26 @@ def _items(samples: Samples) -> list[Any]:
     if isinstance(samples, ListSamples):
         return samples.items
     return [map_tensors(one.batch(), lambda t: t[0]) for one in samples.split(1)]
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """The values of a tensor as bytes, in order, for a hash.
+
+    Examples
+    --------
+    >>> tensor_bytes(torch.tensor(1.0).expand(1)).hex()
+    '0000803f'
+    """
+    # a tensor of one value may have a stride of 0 and still be called contiguous; a copy has not
+    return (
+        tensor.detach()
+        .cpu()
+        .reshape(-1)
+        .clone(memory_format=torch.contiguous_format)
+        .view(torch.uint8)
+        .numpy()
+        .tobytes()
+    )
 
 
 def leaves(tree: Any) -> list[Tensor]:

@@ -135,7 +135,7 @@ def runtime_times(work: Work, chosen: Chosen, options: Mapping[str, Sequence[Opt
         times = RuntimeTimes(whole, layers)
         if cut:
             twin, roles = _narrow(work.prepared, options)
-            small = PlannedGraph.of(twin, measure.names, deploy_example(work))
+            small = PlannedGraph.of(twin, measure.names, deploy_example(work), images=work.prepared.calibration.tensor)
             _, narrow = measure.model(small)
             left = {
                 p: {n: min(1.0, ms / layers[p][n]) for n, ms in row.items() if layers[p].get(n, 0.0) > 0}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from fewer.core.option import Option
 from fewer.cost.stopwatch import Stopwatch
 from fewer.cost.subjects import runs_as
 from fewer.engine.prepare import Prepared
-from fewer.engine.runtimes import Chosen, dense_run, deploy_example, planned_graph, threads_of
+from fewer.engine.runtimes import Chosen, dense_run, deploy_example, free_axes, planned_graph, threads_of
 from fewer.engine.shrink import random_cut
 from fewer.engine.work import Work
 from fewer.kernels.copies import set_evaluating
@@ -53,21 +55,26 @@ def in_runtime(
     threads, runtime = threads_of(work.settings), chosen.runtime
     names = {unit.name: (unit.name, *unit.aliases) for unit in work.prepared.matched.units}
     with evaluating(model):
-        planned = PlannedGraph.of(model, names, deploy_example(work))
+        planned = PlannedGraph.of(model, names, deploy_example(work), free_axes(work))
     ranges = planned.find_ranges(runtime, precisions, range_images(work.prepared), threads)
     file = planned.file(runtime, precisions, ranges).SerializeToString()
     precision = session_precision(runtime, precisions.values())
     session = open_session(runtime, file, threads, precision)
     kept = [set_evaluating(copy.deepcopy(model))]
+    told = about(precisions, precision)
     made = RuntimeModule(
-        session, planned.shapes, planned.structure, lambda: kept[0], about(precisions, precision), file, precision
+        session, planned.shapes, planned.structure, lambda: kept[0], told, file, precision, planned.free
     )
     return made, [_row(name, p, planned, chosen, precision) for name, p in precisions.items()]
 
 
 def range_images(prepared: Prepared) -> Tensor:
-    """Calibration images from which the ranges of activations are found: some of each file."""
-    return prepared.calibration[:: -(-len(prepared.calibration) // _IMAGES)].batch()
+    """Calibration images from which the ranges of activations are found: some of each file, all of one shape."""
+    some = prepared.calibration[:: -(-len(prepared.calibration) // _IMAGES)]
+    parts = [part.batch() for part in some.batches_of_all(_IMAGES)]
+    shapes = Counter(tuple(part.shape[1:]) for part in parts for _ in range(len(part)))
+    usual = max(shapes, key=shapes.__getitem__)  # a file takes inputs of one size; most samples have this one
+    return torch.cat([part for part in parts if tuple(part.shape[1:]) == usual])
 
 
 def about(precisions: Mapping[str, str], rest: str) -> str:
@@ -105,7 +112,7 @@ def timed_in_runtime(work: Work, chosen: Chosen, session: Session, budget_ms: fl
 
 
 def trial_in_runtime(work: Work, chosen: Chosen, options: Mapping[str, Option], enough: float) -> float:
-    """Milliseconds that a plan really takes: time depends neither on weights nor on ranges.
+    """Milliseconds that a plan really takes: time does not depend on weights.
 
     What takes longer than ``enough`` milliseconds is timed again, and the lowest counts: another job on the machine
     makes a timing longer, never shorter, and the plan would pay for it with cuts.
@@ -116,7 +123,7 @@ def trial_in_runtime(work: Work, chosen: Chosen, options: Mapping[str, Option], 
     if any(option.removes for option in options.values()):
         twin = random_cut(prepared.model, prepared.couplings, options)
         names = {unit.name: (unit.name, *unit.aliases) for unit in prepared.matched.units}
-        planned = PlannedGraph.of(set_evaluating(twin), names, deploy_example(work))
+        planned = PlannedGraph.of(set_evaluating(twin), names, deploy_example(work), images=prepared.calibration.tensor)
     file = planned.file(chosen.runtime, precisions).SerializeToString()
     precision = session_precision(chosen.runtime, precisions.values())
     session = open_session(chosen.runtime, file, threads_of(work.settings), precision)

@@ -14,6 +14,7 @@ from torch import nn
 
 from fewer.core.errors import FewerError
 from fewer.cost.stopwatch import Stopwatch
+from fewer.engine.parts import part_of
 from fewer.engine.runtime_deploy import about
 from fewer.engine.runtimes import relative_difference
 from fewer.models import load as models
@@ -43,13 +44,14 @@ def example_of(run: str | Path, example: Any = None) -> Any:
     if example is not None:
         return example
     recipe = load_recipe(run)
-    if recipe.preprocess is None:
-        record = read_record(run)
-        if record is None:
-            raise FewerError(f"{run} does not say what its model's input is; give example=, a tensor of its shape")
-        shapes = record.shapes
+    of_task = recipe.preprocess is None or "input_size" in recipe.meta
+    record = read_record(run) if of_task else None
+    if record is not None:  # the file of a task's model tells more than its usual size
+        shapes = [list(shape) for shape in record.shapes]
+    elif recipe.input_size is not None:
+        shapes = [[1, *recipe.input_size]]
     else:
-        shapes = [[1, *recipe.preprocess["input_size"]]]
+        raise FewerError(f"{run} does not say what its model's input is; give example=, a tensor of its shape")
     generator = torch.Generator().manual_seed(0)
     made = [torch.randn(*shape, generator=generator) for shape in shapes]
     return tuple(made) if len(made) > 1 else made[0]
@@ -87,7 +89,9 @@ def runtime_model(run: str | Path, runtime: str, model: nn.Module, example: Any,
     recipe = load_recipe(run)
     refuse_integers(recipe, run, "no other runtime has them")
     precisions = precisions_of(recipe)
-    planned = PlannedGraph.of(model, {name: (name,) for name in precisions}, example_of(run, example))
+    part = part_of(recipe.meta.get("task"), model)
+    free = {} if part is None or part.note else part.dynamic
+    planned = PlannedGraph.of(model, {name: (name,) for name in precisions}, example_of(run, example), free)
     file = planned.model.SerializeToString()
     record = RuntimeRecord(
         runtime=runtime,
@@ -95,6 +99,7 @@ def runtime_model(run: str | Path, runtime: str, model: nn.Module, example: Any,
         structure=planned.structure,
         weights=hashlib.sha256((Path(run) / WEIGHTS).read_bytes()).hexdigest(),
         file_sha256=hashlib.sha256(file).hexdigest(),
+        free=list(planned.free),
         about=about(dict.fromkeys(precisions, "fp32"), "fp32"),
     )
     session = open_session(runtime, file, threads)
@@ -102,7 +107,8 @@ def runtime_model(run: str | Path, runtime: str, model: nn.Module, example: Any,
         save_runtime(run, file, record)
     except FewerError as error:  # a folder that may only be read: the file is made again the next time
         warnings.warn(f"the file for {RUNTIMES[runtime].label} is not kept: {error}", stacklevel=3)
-    return RuntimeModule(session, record.shapes, record.structure, lambda: model, f"{runtime}, {record.about}", file)
+    told = f"{runtime}, {record.about}"
+    return RuntimeModule(session, record.shapes, record.structure, lambda: model, told, file, free=record.free)
 
 
 def fastest(run: str | Path, architecture: Callable[[], nn.Module] | None, example: Any, threads: int) -> nn.Module:

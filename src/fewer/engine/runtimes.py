@@ -18,7 +18,8 @@ from fewer.core.option import Option
 from fewer.core.reading import read_json
 from fewer.cost.stopwatch import Stopwatch
 from fewer.cost.subjects import random_mask
-from fewer.data.samples import ListSamples, Samples
+from fewer.data.samples import ListSamples, Samples, leaves
+from fewer.engine.parts import part_of
 from fewer.engine.prepare import couplings_of
 from fewer.engine.settings import FAST_PATTERNS, Settings
 from fewer.engine.work import Work
@@ -36,6 +37,7 @@ __all__ = [
     "dense_run",
     "deploy_example",
     "feed",
+    "free_axes",
     "planned_graph",
     "settle_runtime",
     "threads_of",
@@ -143,17 +145,42 @@ def deploy_example(work: Work) -> Tensor | tuple[Tensor, ...]:
     FewerError
         When the model takes anything else: neither timing nor the kernels know such inputs.
     """
-    if (one := _lone_argument(work.prepared.example)) is not None:
+    typical = _typical(work.prepared.calibration)
+    if (one := _lone_argument(typical)) is not None:
         return (one,) * work.settings.deploy_batch
-    tensor = work.prepared.example.tensor
-    if tensor is None:
+    batch = typical.batch()
+    if not isinstance(batch, Tensor):
         raise FewerError(
             "only models that take one tensor, or one tensor for each sample, can be timed and put on the kernels, and "
             "this one is given something else; give the budget in flops (such as flops=0.5x), weights or size "
             "instead of latency"
         )
-    image = tensor.float()
+    image = batch.float()
     return image.expand(work.settings.deploy_batch, *image.shape[1:]).contiguous()
+
+
+def _typical(samples: Samples) -> Samples:
+    """One sample: the first one, or of samples that differ in length that of the middle length."""
+    if not isinstance(samples, ListSamples) or len(samples) < 2:
+        return samples[:1]
+    sizes = [sum(tensor.numel() for tensor in leaves(item)) for item in samples.items]
+    return samples.take([sorted(range(len(sizes)), key=sizes.__getitem__)[len(sizes) // 2]])
+
+
+def _differ(samples: Samples) -> bool:
+    """Whether samples have several shapes."""
+    if not isinstance(samples, ListSamples):
+        return False
+    return len({tuple(tuple(tensor.shape) for tensor in leaves(item)) for item in samples.items}) > 1
+
+
+def free_axes(work: Work) -> dict[int, str]:
+    """Axes of the input along which the model takes any number, and what is counted there, as its task says."""
+    key = "free axes"
+    if key not in work.prepared.shared:
+        part = part_of(work.prepared.loaded.task, work.prepared.model)
+        work.prepared.shared[key] = {} if part is None or part.note else dict(part.dynamic)
+    return dict(work.prepared.shared[key])
 
 
 def _lone_argument(example: Samples) -> Tensor | None:
@@ -183,7 +210,11 @@ def planned_graph(work: Work) -> PlannedGraph:
         names = {unit.name: (unit.name, *unit.aliases) for unit in prepared.matched.units}
         try:
             with evaluating(prepared.model):
-                prepared.shared[key] = PlannedGraph.of(prepared.model, names, deploy_example(work))
+                images = prepared.calibration.tensor
+                planned = PlannedGraph.of(prepared.model, names, deploy_example(work), free_axes(work), images)
+            if not planned.free and _differ(prepared.calibration):
+                raise FewerError("a file of it takes samples of one shape alone, and these have several")
+            prepared.shared[key] = planned
         except FewerError as error:
             prepared.shared[key] = error
     found = prepared.shared[key]
@@ -317,7 +348,7 @@ class _Field:
         for level in levels:
             precisions = dict.fromkeys(units, level)
             try:
-                # without ranges: what int8 costs in quality is measured later, for the plan itself
+                # with the ranges of a few images: what int8 costs in quality is measured later, for the plan itself
                 file = planned.file(runtime, precisions).SerializeToString()
                 precision = session_precision(runtime, precisions.values())
                 session = open_session(runtime, file, threads_of(self.settings), precision)

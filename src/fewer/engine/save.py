@@ -77,6 +77,7 @@ def save_runtime_files(folder: str | Path, fast: nn.Module | None) -> None:
         structure=fast.structure,
         weights=hashlib.sha256((Path(folder) / WEIGHTS).read_bytes()).hexdigest(),
         file_sha256=hashlib.sha256(fast.file).hexdigest(),
+        free=list(fast.free),
         about=fast.about,
     )
     save_runtime(folder, fast.file, record)

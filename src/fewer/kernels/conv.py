@@ -39,6 +39,7 @@ def conv_direct(
     if residual is not None:
         if residual.shape != (batch, out, rows, columns) or residual.dtype != torch.float32:
             raise FewerError(f"the residual must be float32 {(batch, out, rows, columns)}; got {tuple(residual.shape)}")
+        guard.plain(residual)
         added = residual.permute(0, 2, 3, 1).contiguous()
     arguments = native.ConvStruct(
         x.data_ptr(),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fewer.core.errors import FewerError
+from fewer.kernels import guard
 
 __all__ = ["as_pair", "check_image", "output_size"]
 
@@ -32,5 +33,7 @@ def check_image(x: Tensor, channels: int) -> None:
             f"a native convolution needs a float32 CPU image [batch, {channels}, rows, columns]; "
             f"got {x.dtype} {tuple(x.shape)} on {x.device}"
         )
+    if not torch.compiler.is_compiling():
+        guard.plain(x)
     if torch.is_grad_enabled() and x.requires_grad:
         raise FewerError("the native kernels have no gradient; run the model under torch.inference_mode()")

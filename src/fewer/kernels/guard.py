@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 
-__all__ = ["keep_packed", "need", "once", "sizes", "state_of", "vector"]
+__all__ = ["keep_packed", "need", "once", "plain", "sizes", "state_of", "vector"]
 
 _LARGEST = 2**31 - 1  # of a 32-bit integer of the C structs
 
@@ -24,6 +24,30 @@ def need(condition: bool, what: str) -> None:
     """Raise a :class:`FewerError` unless a condition of a kernel holds."""
     if not condition:
         raise FewerError(f"a native kernel was given arguments that do not fit: {what}")
+
+
+def plain(*tensors: Tensor | None) -> None:
+    """Raise a :class:`FewerError` unless tensors are numbers in memory as they mean: dense, and not to be negated.
+
+    ``z.conj().imag`` of a complex tensor is real, and the numbers in its memory have the other sign.
+
+    Examples
+    --------
+    >>> plain(torch.zeros(3), None)
+    >>> plain(torch.zeros(3, dtype=torch.complex64).conj().imag)
+    Traceback (most recent call last):
+    ...
+    fewer.core.errors.FewerError: a native kernel was given arguments that do not fit: a tensor of another kind \
+(torch.strided, to be negated); give a copy of it, made with .clone().resolve_neg()
+    """
+    for tensor in tensors:
+        if tensor is not None and (tensor.layout != torch.strided or tensor.is_neg()):
+            negated = ", to be negated" if tensor.layout == torch.strided else ""
+            need(
+                False,
+                f"a tensor of another kind ({tensor.layout}{negated}); give a copy of it, made with "
+                f"{'.clone().resolve_neg()' if negated else '.to_dense()'}",
+            )
 
 
 def vector(tensor: Tensor, length: int, what: str, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -37,6 +61,7 @@ def vector(tensor: Tensor, length: int, what: str, dtype: torch.dtype = torch.fl
     fewer.core.errors.FewerError: a native kernel was given arguments that do not fit: the bias has 3 numbers of \
 torch.float32 on cpu, not 4 of torch.float32 on the CPU
     """
+    plain(tensor)
     good = tensor.dtype == dtype and tensor.device.type == "cpu" and tensor.numel() == length
     need(
         good and tensor.is_contiguous(),

@@ -134,7 +134,7 @@ def rows_of(x: Tensor, inputs: int, what: str = "the input") -> Tensor:
         raise FewerError(f"{what} has shape {tuple(x.shape)}; its last dimension must be {inputs}")
     if torch.is_grad_enabled() and x.requires_grad:
         raise FewerError("the native kernels have no gradient; run the model under torch.inference_mode()")
-    guard.need(x.layout == torch.strided and not x.is_neg(), f"{what} is no plain tensor")
+    guard.plain(x)
     rows = x.reshape(-1, inputs)
     return rows if rows.stride(1) == 1 or inputs == 1 else rows.contiguous()
 
@@ -162,6 +162,7 @@ def linear_direct(
                 f"the residual must be float32 of shape {(*x.shape[:-1], out)}; "
                 f"got {residual.dtype} {tuple(residual.shape)}"
             )
+        guard.plain(residual)
         flat = residual.reshape(-1, out)
         residual = flat if flat.stride(1) == 1 else flat.contiguous()
         guard.need(residual.device.type == "cpu", "the residual is not on the CPU")
@@ -204,8 +205,12 @@ def _(x, weight, out, inputs, units, residual, act):
 
 
 def tracing(x: Tensor) -> bool:
-    """Whether ``x`` must go through the registered operator: under compile or export, or not a plain tensor."""
-    return torch.compiler.is_compiling() or type(x) is not Tensor
+    """Whether ``x`` must go through the registered operator: under compile, export or trace, or not a plain tensor.
+
+    ``torch.jit.trace`` sees no call of a library: it would keep the empty output, and answer with what is in memory.
+    """
+    traced = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    return torch.compiler.is_compiling() or traced or type(x) is not Tensor
 
 
 def sparse_linear(
@@ -256,7 +261,8 @@ def _attention_direct(q: Tensor, k: Tensor, v: Tensor, scale: float, mode: int) 
         raise FewerError(
             f"attention needs float32 or bfloat16 CPU tensors of one dtype; got {q.dtype}, {k.dtype}, {v.dtype}"
         )
-    guard.need(all(t.device.type == "cpu" and t.layout == torch.strided for t in (q, k, v)), "tensors of another kind")
+    guard.plain(q, k, v)
+    guard.need(all(t.device.type == "cpu" for t in (q, k, v)), "tensors on another device")
     guard.need(mode in (0, 1) and math.isfinite(scale), f"mode {mode} and scale {scale}")
     guard.sizes(*q.shape, k.shape[2])
     if not k.shape[2] or not q.numel():  # nothing to attend to gives zeros, as torch says
@@ -381,6 +387,7 @@ def block_direct(
     _check_block(x, layers, norms, eps, heads, scale, mode, act)
     x = x.contiguous()
     if bias is not None:
+        guard.plain(bias)
         if bias.shape != x.shape[:2]:
             raise FewerError(f"the bias of attention has shape {tuple(bias.shape)}, not {tuple(x.shape[:2])}")
         bias = bias.float().contiguous()
@@ -406,6 +413,7 @@ def block_direct(
 
 
 def _check_block(x, layers, norms, eps, heads, scale, mode, act) -> None:
+    guard.plain(x)
     guard.need(x.ndim == 3 and x.dtype == torch.float32 and x.device.type == "cpu", f"tokens of {x.dtype}")
     width = x.shape[2]
     inner, hidden = layers[1].shape[1], layers[2].shape[0]

@@ -55,6 +55,7 @@ def layer_norm(
     tensors = [x, weight, bias] + ([] if residual is None else [residual])
     if any(t.dtype != torch.float32 for t in tensors) or weight.shape != (width,) or bias.shape != (width,):
         raise FewerError(f"layer_norm needs float32 rows and float32 weight and bias of shape ({width},)")
+    guard.plain(weight, bias, residual)
     guard.need(residual is None or residual.device.type == "cpu", "the residual is not on the CPU")
     if residual is not None and residual.shape != x.shape:
         raise FewerError(f"the residual has shape {tuple(residual.shape)} but the rows have {tuple(x.shape)}")
@@ -101,7 +102,8 @@ def merge_direct(x: Tensor, sizes: Tensor, origin: Tensor, count: int, protected
     guard.need(x.ndim == 3 and 0 <= protected <= x.shape[1], f"{protected} protected of {tuple(x.shape)}")
     batch, tokens, width = x.shape
     guard.need(0 <= count <= (tokens - protected) // 2, f"{count} merges of {tokens - protected} tokens")
-    guard.need(all(t.device.type == "cpu" for t in (x, sizes, origin)), "tensors of another kind")
+    guard.plain(x, sizes, origin)
+    guard.need(all(t.device.type == "cpu" for t in (x, sizes, origin)), "tensors on another device")
     if x.dtype != torch.float32 or sizes.dtype != torch.float32 or origin.dtype != torch.int64:
         raise FewerError(
             f"tokens to merge are float32 with int64 origins; got {x.dtype}, {sizes.dtype}, {origin.dtype}"

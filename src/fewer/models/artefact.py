@@ -27,6 +27,7 @@ from fewer.core.folder import finish_exchange
 from fewer.core.memory import free_memory
 from fewer.core.reading import check_size, refusing
 from fewer.data.preprocess import Preprocess
+from fewer.data.samples import tensor_bytes
 from fewer.kernels.copies import set_evaluating
 from fewer.models.aside import Print, check_aside
 from fewer.models.build import Source, build_architecture
@@ -476,5 +477,5 @@ def state_hash(model: nn.Module, *extra: Tensor) -> str:
         digest.update(name.encode())
         if isinstance(value, Tensor):
             digest.update(str((value.dtype, tuple(value.shape))).encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor_bytes(value))
     return digest.hexdigest()

@@ -40,7 +40,7 @@ def load(
         measurement of some tenths of a second says so (:func:`fewer.kernels.accelerate.accelerate`). The model is then
         for inference on this CPU, in this process. Otherwise it is bit-equal to what was saved, in plain torch.
     example
-        An input of the size that will be used, for these measurements; by default one image of the model's own size.
+        An input of the size that will be used, for these measurements; by default one input of the model's own size.
 
     trust
         Run the Python file that the run names, if it was made from one: True, or the file. A run that someone else
@@ -65,9 +65,9 @@ def load(
     recipe = load_recipe(run)
     refuse_integers(recipe, run, 'load it with runtime="torch"')
     if example is None:
-        if recipe.preprocess is None:
+        if recipe.input_size is None:
             raise FewerError(f"{run} does not say what its model's input is; give example=, a tensor of its shape")
-        example = torch.zeros(1, *recipe.preprocess["input_size"])
+        example = torch.zeros(1, *recipe.input_size)
         example = _runs(model, example.to(input_dtype(model, example)), run)
     if isinstance(example, torch.Tensor) and example.is_floating_point():
         example = example.to(input_dtype(model, example))

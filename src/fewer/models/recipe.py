@@ -80,6 +80,12 @@ class Recipe(_Strict):
             raise ValueError("task must be a name")
         return value
 
+    @property
+    def input_size(self) -> tuple[int, ...] | None:
+        """Sides of one input without the batch, of a task's model or of one that takes images; None if not known."""
+        size = self.meta.get("input_size") or (self.preprocess or {}).get("input_size")
+        return None if size is None else tuple(size)
+
     def to_json(self) -> str:
         """Indented JSON."""
         return self.model_dump_json(indent=1) + "\n"

@@ -24,7 +24,7 @@ from fewer.models.foreign import alone
 from fewer.models.options import SpecOptions, load_checkpoint, split_spec
 from fewer.models.plain import make_plain, own_copy
 from fewer.models.strangers import refuse_strangers
-from fewer.models.trust import check_trusted, note_run
+from fewer.models.trust import check_trusted, note_run, remember_named, was_named
 
 
 @dataclass(frozen=True, repr=False)
@@ -283,15 +283,49 @@ def _from_run(folder: str) -> LoadedModel:
     return LoadedModel(load_artefact(folder), str(Path(folder)), recipe.source, preprocess, task, recipe.meta)
 
 
+def check_named(spec: Any, where: str, *, before: bool = False) -> None:
+    """Raise a :class:`FewerError` unless the model that a folder names, and not the user, may be loaded.
+
+    Parameters
+    ----------
+    spec
+        From the folder.
+    where
+        The file that it stands in.
+    before
+        Code may also be run that the user named in an earlier process (:func:`~fewer.models.trust.was_named`): for
+        work that goes on by itself.
+
+    Raises
+    ------
+    FewerError
+        When it is no spec, or names Python code that the user did not trust (:mod:`fewer.models.trust`).
+    """
+    if not isinstance(spec, str):
+        raise FewerError(f"{where} names no model, but {spec!r}; give the model again")
+    if is_file_spec(spec):
+        base = spec.partition("?")[0]
+        path = Path(base.rpartition(":")[0] or spec)
+        if before and was_named(path, base.rpartition(":")[2]):
+            return
+        known = hashlib.sha256(read_bytes(path)).hexdigest() if path.is_file() else None
+        check_trusted(path, where, known)
+
+
+def remember_spec(spec: Any) -> None:
+    """Remember a Python file that the user has named; see :func:`~fewer.models.trust.remember_named`."""
+    if isinstance(spec, str) and is_file_spec(spec):
+        path, _, function = spec.partition("?")[0].rpartition(":")
+        remember_named(Path(path), function)
+
+
 def load_named(spec: Any, where: str) -> LoadedModel:
     """Load the model that a run names, and not the user: no code that was not trusted, and no network.
 
     Parameters
     ----------
-    spec
-        From the run.
-    where
-        The file that it stands in.
+    spec, where
+        See :func:`check_named`.
 
     Raises
     ------
@@ -306,12 +340,8 @@ def load_named(spec: Any, where: str) -> LoadedModel:
     fewer.core.errors.FewerError: config.toml names Python code, evil.py, and loading it would run that code; look at \
 the file, and if you trust it give --trust evil.py (in Python trust=True)
     """
-    if not isinstance(spec, str):
-        raise FewerError(f"{where} names no model, but {spec!r}; give the model again")
+    check_named(spec, where)
     if is_file_spec(spec):
-        path = Path(spec.partition("?")[0].rpartition(":")[0] or spec)
-        known = hashlib.sha256(read_bytes(path)).hexdigest() if path.is_file() else None
-        check_trusted(path, where, known)
         return load_model(spec)
     with alone():
         return load_model(spec)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from fewer.private.keys import Public, load_secret
 from fewer.private.wire import pack, unpack
 
 __all__ = ["Query", "Transport", "session_message"]
+
+_LARGEST = 64_000_000  # bytes of an answer; a ciphertext of the largest degree has an eighth of it
 
 
 class Transport(Protocol):
@@ -46,6 +49,8 @@ class Query:
         self._client, self._transport = Client(self.public.parameters, secret), transport
         self.sent = 0
         header, _ = unpack(self._post("/sessions", session_message(self.public, keys, self.key)))
+        if not header.get("session"):
+            raise FewerError("the server's answer names no session; is it one of: fewer private serve")
         self.session = header["session"]
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
@@ -96,12 +101,26 @@ def over_http(url: str, timeout: float = 300) -> Transport:
         raise FewerError('a client needs httpx; run: pip install "fewer[private]"') from None
 
     def post(path: str, body: bytes) -> bytes:
+        # packed answers are not asked for: a few kilobytes of one unpack to any size
+        plain = {"accept-encoding": "identity"}
         try:
-            answer: Any = httpx.post(url.rstrip("/") + path, content=body, timeout=timeout)
-        except httpx.HTTPError as error:
+            with httpx.stream("POST", url.rstrip("/") + path, content=body, timeout=timeout, headers=plain) as answer:
+                found = _limited(answer.iter_raw())
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise FewerError(f"no answer from {url} ({error}); is the server running: fewer private serve") from None
         if answer.status_code != 200:
-            raise FewerError(f"the server refused: {answer.text.strip()[:300]}")
-        return answer.content
+            raise FewerError(f"the server refused: {found[:300].decode(errors='replace').strip()}")
+        return found
 
     return post
+
+
+def _limited(parts: Iterable[bytes]) -> bytes:
+    """An answer that is received, as long as it is no larger than any that this package gives."""
+    kept, size = [], 0
+    for part in parts:
+        size += len(part)
+        if size > _LARGEST:
+            raise FewerError(f"the server's answer is larger than {_LARGEST / 1e6:.0f} MB, and none of fewer's is")
+        kept.append(part)
+    return b"".join(kept)

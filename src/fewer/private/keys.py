@@ -15,7 +15,7 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.core.folder import finish_exchange
-from fewer.core.reading import check_size, data_limit, parse_json, read_arrays, read_text, refusing
+from fewer.core.reading import check_size, data_limit, parse_json, read_arrays, read_bytes, read_text, refusing
 from fewer.core.staging import write_together
 from fewer.private.circuit import Circuit, Linear, Square, Step
 from fewer.private.folder import CIRCUIT, PUBLIC, SECRET, KeysFolder
@@ -116,8 +116,19 @@ class Public:
             raise FewerError(f"this is no description of a circuit ({error!r}); compile the network again") from None
 
     def pack(self, image: np.ndarray) -> np.ndarray:
-        """One image as slots [ciphertexts, slots]."""
-        image = np.asarray(image, dtype=float)
+        """One image as slots [ciphertexts, slots].
+
+        Raises
+        ------
+        FewerError
+            For another size, and for values that are no numbers or that no ciphertext holds.
+        """
+        image = np.asarray(image)
+        if image.dtype.kind not in "fiub":
+            raise FewerError(f"an image of {image.dtype} was given; the circuit takes real numbers")
+        image = image.astype(float)
+        if not np.isfinite(image).all():
+            raise FewerError("the image holds NaN or infinite numbers; give it as the network takes it")
         if image.size != self.inputs.shape[1]:
             raise FewerError(f"an image of shape {image.shape} was given; the circuit takes {self.shape}")
         found = np.zeros(self.input_ciphertexts * self.parameters.slots)
@@ -262,11 +273,10 @@ def load_secret(folder: str | Path) -> tuple[Public, bytes, dict[str, bytes], st
     """``(public, secret key, evaluation keys, name of the key)`` of a client's folder."""
     folder = Path(folder)
     finish_exchange(folder)
-    try:
-        keys = {name: (folder / f"{name}.key").read_bytes() for name in ("relin", "galois")}
-        secret, name = (folder / SECRET).read_bytes(), read_text(folder / "id", what="name of a key").strip()
-    except OSError as error:
-        raise FewerError(f"{folder} holds no keys ({error.strerror}); make them with: fewer private keys") from None
+    if missing := [one for one in ("relin.key", "galois.key", SECRET, "id") if not (folder / one).exists()]:
+        raise FewerError(f"{folder} holds no keys ({missing[0]} is missing); make them with: fewer private keys")
+    keys = {name: read_bytes(folder / f"{name}.key", data_limit()) for name in ("relin", "galois")}
+    secret, name = read_bytes(folder / SECRET), read_text(folder / "id", what="name of a key").strip()
     if not (folder / PUBLIC).is_file():
         raise FewerError(f"{folder} holds keys without their {PUBLIC}; make keys anew with: fewer private keys")
     return load_public(folder), secret, keys, name

@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,29 @@ from torch import nn
 from fewer.core.errors import FewerError
 from fewer.runtimes.names import missing
 
-__all__ = ["first_line", "quiet", "to_onnx", "write_onnx"]
+__all__ = ["first_line", "free_shapes", "quiet", "takes_any", "to_onnx", "write_onnx"]
 
 _MOST_BYTES = 1_800_000_000  # one protobuf file cannot hold more than two gigabytes
 
 
-def write_onnx(model: nn.Module, example: Any, path: Path) -> None:
+def free_shapes(free: Mapping[int, str]) -> dict[str, Any]:
+    """What torch's exporters are told of axes of the lone input along which any number may come.
+
+    Examples
+    --------
+    >>> list(free_shapes({1: "frames"})), free_shapes({})
+    (['dynamic_shapes'], {})
+    """
+    return {"dynamic_shapes": ({axis: torch.export.Dim(name, min=2) for axis, name in free.items()},)} if free else {}
+
+
+def takes_any(graph: Any, free: Mapping[int, str]) -> bool:
+    """Whether the lone input of an ONNX model has no fixed size along these axes; exporters fix them in silence."""
+    sides = graph.graph.input[0].type.tensor_type.shape.dim
+    return all(not sides[axis].HasField("dim_value") for axis in free)
+
+
+def write_onnx(model: nn.Module, example: Any, path: Path, free: Mapping[int, str] | None = None) -> None:
     """Export a model to an ONNX file; its input size is that of the example.
 
     Parameters
@@ -34,6 +51,8 @@ def write_onnx(model: nn.Module, example: Any, path: Path) -> None:
         Tensor, or tuple of the model's arguments.
     path
         Is overwritten.
+    free
+        Axes of a lone tensor along which the file takes any number, and what is counted there.
 
     Raises
     ------
@@ -48,18 +67,80 @@ def write_onnx(model: nn.Module, example: Any, path: Path) -> None:
     arguments = example if isinstance(example, tuple) else (example,)
     try:
         with quiet(), torch.no_grad():
-            torch.onnx.export(model, arguments, path, dynamo=True, external_data=False, verbose=False, optimize=True)
+            shapes = free_shapes(free or {})
+            torch.onnx.export(
+                model, arguments, path, dynamo=True, external_data=False, verbose=False, optimize=True, **shapes
+            )
     except OSError:
         raise
     except Exception as error:
-        raise FewerError(f"this model cannot be exported to ONNX: {first_line(error)}") from error
+        refusal = FewerError(f"this model cannot be exported to ONNX: {first_line(error)}")
+        if free:  # a trace has one length only
+            raise refusal from error
+        try:
+            _write_traced(model, arguments, path)
+        except OSError:
+            raise
+        except Exception:
+            raise refusal from error
 
 
-def to_onnx(model: nn.Module, example: Any) -> Any:
+def _write_traced(model: nn.Module, arguments: tuple[Any, ...], path: Path) -> None:
+    """Export by tracing: for code that asks for values of tensors, which torch.export refuses.
+
+    What such code decides becomes a constant. Models whose answer depends on a decision about their input are refused
+    before anything is exported (:mod:`fewer.engine.model_checks`), and every file is compared with the model.
+    """
+    import onnx
+    from onnxscript import optimizer
+
+    with quiet(), torch.no_grad():
+        # folded normalisations would take the names of the weights with them; the optimizer below keeps these
+        torch.onnx.export(
+            model,
+            arguments,
+            path,
+            dynamo=False,
+            verbose=False,
+            opset_version=18,
+            do_constant_folding=False,
+            training=torch.onnx.TrainingMode.PRESERVE,
+        )
+        graph = onnx.load(path)
+        _turn_weights(graph)
+        onnx.save(optimizer.optimize(graph), path)
+
+
+def _turn_weights(model: Any) -> None:
+    """Store weights that are transposed in the graph as they are used, under their own names."""
+    from onnx import numpy_helper
+
+    graph = model.graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    readers: dict[str, int] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers[name] = readers.get(name, 0) + 1
+    kept = []
+    for node in graph.node:
+        tensor = stored.get(node.input[0]) if node.op_type == "Transpose" else None
+        if tensor is None or readers[tensor.name] > 1:
+            kept.append(node)
+            continue
+        order = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).transpose(order).copy(), name))
+        for other in graph.node:
+            other.input[:] = [name if read == node.output[0] else read for read in other.input]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def to_onnx(model: nn.Module, example: Any, free: Mapping[int, str] | None = None) -> Any:
     """The ``onnx.ModelProto`` of a model, weights inside; see :func:`write_onnx`."""
     with tempfile.TemporaryDirectory(prefix="fewer-onnx-") as folder:
         path = Path(folder) / "model.onnx"
-        write_onnx(model, example, path)
+        write_onnx(model, example, path, free)
         import onnx
 
         return onnx.load(path)

@@ -41,6 +41,8 @@ class RuntimeRecord(StrictSettings):
         SHA-256 of the ``model.safetensors`` that the file was made from.
     file_sha256
         Of the file.
+    free
+        Axes along which the file takes any number.
     about
         For people: precisions of the layers.
     """
@@ -51,6 +53,7 @@ class RuntimeRecord(StrictSettings):
     structure: dict[str, Any]
     weights: str
     file_sha256: str
+    free: list[int] = Field(default_factory=list, max_length=8)
     about: str = Field(default="", description="for people")
 
 
@@ -126,7 +129,7 @@ def open_runtime(
     precision = record.precision if runtime == record.runtime else "fp32"
     session = open_session(runtime, data, threads, precision)
     about = f"{runtime}, {record.about}".strip(", ")
-    return RuntimeModule(session, record.shapes, record.structure, fallback, about)
+    return RuntimeModule(session, record.shapes, record.structure, fallback, about, free=record.free)
 
 
 def _refuse_outside(data: bytes, path: Path) -> None:

@@ -16,12 +16,15 @@ from fewer.runtimes.structure import rebuild
 
 __all__ = ["RuntimeModule"]
 
+_LEAST = 2
+"""Of what is counted along a free axis: an exporter takes one alone for a size of its own."""
+
 
 class RuntimeModule(nn.Module):
     """A model that onnxruntime or OpenVINO runs. For inference, on the CPU.
 
-    A file takes inputs of one size. A batch of another length is split, the last part filled up; for images of another
-    size the torch model takes over, and a warning says so.
+    A file takes inputs of one size, but for axes that are free. A batch of another length is split, the last part
+    filled up; for images of another size the torch model takes over, and a warning says so.
 
     Parameters
     ----------
@@ -39,6 +42,8 @@ class RuntimeModule(nn.Module):
         The ONNX model itself, to be saved.
     precision
         Of the layers that are not integers.
+    free
+        Axes along which the file takes any number.
     """
 
     def __init__(
@@ -50,8 +55,10 @@ class RuntimeModule(nn.Module):
         about: str = "",
         file: bytes | None = None,
         precision: str = "fp32",
+        free: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        self.free = tuple(free)
         self.session, self.shapes, self.structure = session, [tuple(s) for s in shapes], structure
         self.about, self.file, self.precision = about, file, precision
         self._fallback, self._torch = fallback, None
@@ -59,11 +66,11 @@ class RuntimeModule(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         """The model's answer; its tensors hold no gradient."""
-        if [tuple(x.shape) for x in inputs] == self.shapes:
+        if len(inputs) == len(self.shapes) and all(map(self._fits, inputs, self.shapes)):
             return rebuild(self.structure, self._run(inputs))
         batch = self.shapes[0][0]
         same = len(inputs) == len(self.shapes) and all(
-            x.ndim == len(s) and tuple(x.shape[1:]) == s[1:] and len(x) == len(inputs[0])
+            x.ndim == len(s) and self._fits(x[:1], (1, *s[1:])) and len(x) == len(inputs[0])
             for x, s in zip(inputs, self.shapes, strict=True)
         )
         if not same or any(s[0] != batch for s in self.shapes):
@@ -81,6 +88,13 @@ class RuntimeModule(nn.Module):
         if not parts:
             return self._in_torch(inputs)
         return rebuild(self.structure, [torch.cat(column) for column in zip(*parts, strict=True)])
+
+    def _fits(self, x: Tensor, shape: Sequence[int]) -> bool:
+        """Whether the file takes an input: all sides are those of the shape, but for those that are free."""
+        if x.ndim != len(shape):
+            return False
+        sides = enumerate(zip(x.shape, shape, strict=True))
+        return all(a == b or (axis in self.free and a >= _LEAST) for axis, (a, b) in sides)
 
     def _run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         arrays = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.quantize.qdq import InputRange
-from fewer.runtimes.export import to_onnx
+from fewer.runtimes.export import takes_any, to_onnx
 from fewer.runtimes.graph import REST, layer_nodes, weighted_nodes
 from fewer.runtimes.integers import rounded_tensors, with_int8
 from fewer.runtimes.ranges import tensor_ranges
@@ -21,7 +22,7 @@ from fewer.runtimes.structure import describe
 
 __all__ = ["PlannedGraph", "arrays_of", "session_precision"]
 
-_ANY = InputRange(1 / 32, 128)  # time does not depend on the range
+_TIMED = 4  # images for the ranges of a file that is made for its time alone
 
 
 def arrays_of(example: Tensor | Sequence[Tensor]) -> list[np.ndarray]:
@@ -41,6 +42,16 @@ def session_precision(runtime: str, precisions: Iterable[str]) -> str:
     return "bf16" if "bf16" in set(precisions) and runs_bf16(runtime) else "fp32"
 
 
+def _exported(model: nn.Module, example: Any, free: Mapping[int, str]) -> tuple[Any, Mapping[int, str]]:
+    """The ONNX model, and along which axes it takes any number."""
+    if free:
+        with contextlib.suppress(FewerError):
+            graph = to_onnx(model, example, free)
+            if takes_any(graph, free):
+                return graph, free
+    return to_onnx(model, example), {}
+
+
 @dataclass(eq=False)
 class PlannedGraph:
     """An exported model and where its layers are.
@@ -57,6 +68,11 @@ class PlannedGraph:
         Of the inputs.
     ranges
         Of tensors, as far as they were asked for.
+    images
+        Inputs from which the ranges of a file for timing are found. Time depends on them: a runtime drops an
+        activation that cuts off what the bytes cannot hold anyway, and corrects products for a zero that is not byte 0.
+    free
+        Axes of the input along which any number is taken.
     """
 
     model: Any
@@ -64,9 +80,18 @@ class PlannedGraph:
     structure: Any
     shapes: list[tuple[int, ...]]
     ranges: dict[str, InputRange] = field(default_factory=dict)
+    free: tuple[int, ...] = ()
+    images: Tensor | None = None
 
     @classmethod
-    def of(cls, model: nn.Module, layers: Mapping[str, Iterable[str]], example: Any) -> PlannedGraph:
+    def of(
+        cls,
+        model: nn.Module,
+        layers: Mapping[str, Iterable[str]],
+        example: Any,
+        free: Mapping[int, str] | None = None,
+        images: Tensor | None = None,
+    ) -> PlannedGraph:
         """Export a model.
 
         Parameters
@@ -77,6 +102,11 @@ class PlannedGraph:
             Layer name -> all names of modules that hold its weight.
         example
             Tensor or tuple of the model's arguments.
+        free
+            Axes of a lone tensor along which any number shall be taken, and what is counted there. Where the model
+            cannot be written so, the file takes the number of the example.
+        images
+            For :attr:`images`, of which the first few are kept; by default the example.
 
         Raises
         ------
@@ -86,7 +116,7 @@ class PlannedGraph:
         arguments = example if isinstance(example, tuple) else (example,)
         with torch.no_grad():
             structure, tensors = describe(model(*arguments))
-        graph = to_onnx(model, example)
+        graph, free = _exported(model, example, free or {})
         if len(graph.graph.output) != len(tensors):
             raise FewerError(
                 f"the exported model gives {len(graph.graph.output)} tensors, the model itself {len(tensors)}"
@@ -94,7 +124,11 @@ class PlannedGraph:
         if len(graph.graph.input) != len(arguments):
             raise FewerError("the exported model takes another number of inputs than the model itself")
         found = {name: [node.name for node in nodes] for name, nodes in layer_nodes(graph, layers).items()}
-        return cls(graph, found, structure, [tuple(x.shape) for x in arguments])
+        if images is None and isinstance(arguments[0], Tensor):
+            images = arguments[0]
+        images = None if images is None else images[:_TIMED]
+        shapes = [tuple(x.shape) for x in arguments]
+        return cls(graph, found, structure, shapes, free=tuple(free), images=images)
 
     def int8_nodes(self, precisions: Mapping[str, str]) -> list[str]:
         """The nodes that multiply integers under a plan.
@@ -114,7 +148,7 @@ class PlannedGraph:
         return sum(sizes[nodes[name].input[1]] for name in self.layers.get(layer, []))
 
     def file(self, runtime: str, precisions: Mapping[str, str], ranges: Mapping[str, InputRange] | None = None) -> Any:
-        """The ONNX model of a plan; without ``ranges`` it is good for nothing but its time.
+        """The ONNX model of a plan; without ``ranges`` those of a few images are taken, good enough for its time.
 
         Parameters
         ----------
@@ -130,7 +164,8 @@ class PlannedGraph:
             return self.model
         outputs = runtime == "onnxruntime"
         if ranges is None:
-            ranges = dict.fromkeys(self.tensors(runtime, precisions), _ANY)
+            assert self.images is not None  # a graph with integers has a tensor as its input
+            ranges = self.find_ranges(runtime, precisions, self.images, 1)
         return with_int8(self.model, nodes, ranges, outputs=outputs)
 
     def tensors(self, runtime: str, precisions: Mapping[str, str]) -> list[str]:
@@ -146,6 +181,11 @@ class PlannedGraph:
         names = [name for name in self.tensors(runtime, precisions) if name not in self.ranges]
         if names:
             batch = self.shapes[0][0]
+            if not self.free and tuple(images.shape[1:]) != self.shapes[0][1:]:
+                raise FewerError(
+                    f"the file takes inputs of {list(self.shapes[0][1:])}, and those that shall give the ranges of its "
+                    f"activations have {list(images.shape[1:])}"
+                )
             parts = [part for part in images.split(batch) if len(part) == batch]
             if not parts:
                 parts = [images.repeat(-(-batch // len(images)), *[1] * (images.ndim - 1))[:batch]]

@@ -26,7 +26,7 @@ class DrawnImage:
     size
         Width and height in pixels, or None where the file does not say.
     label
-        The label of its first tag (a class of the whole image), or None where only shapes were drawn.
+        The label of its tag (a class of the whole image), or None where only shapes were drawn or tags differ.
     """
 
     name: str
@@ -100,7 +100,8 @@ def read_cvat(text: str, source: Path) -> list[DrawnImage]:
         tags = [tag.get("label") for tag in image.findall("tag")]
         if not tags and not any(child.tag in SHAPES for child in image):
             continue
-        drawn.append(DrawnImage(image.get("name", ""), _size(image), tags[0] if tags else None))
+        one = tags[0] if len(set(tags)) == 1 else None  # several are no one class
+        drawn.append(DrawnImage(image.get("name", ""), _size(image), one))
     return drawn
 
 

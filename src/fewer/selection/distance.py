@@ -8,7 +8,7 @@ import numpy as np
 
 from fewer.selection.pool import blocks
 
-__all__ = ["Space", "Unit", "Whitened", "nearest", "squared_distances"]
+__all__ = ["Space", "Unit", "Whitened", "nearest", "principal", "squared_distances"]
 
 
 def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -50,6 +50,9 @@ class Unit(Space):
         return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
 
 
+_MANY = 4096  # numbers of a vector up to which all pairs of them are taken
+
+
 @dataclass(frozen=True, eq=False)
 class Whitened(Space):
     """The strongest principal directions of a pool, each scaled by its own spread.
@@ -88,7 +91,7 @@ class Whitened(Space):
             rows = np.sort(np.random.default_rng([seed, 20]).choice(rows, 20_000, replace=False))
         unit = Unit().of(np.asarray(features[rows], np.float32)).astype(np.float64)
         mean = unit.mean(0)
-        values, vectors = np.linalg.eigh((unit - mean).T @ (unit - mean) / len(unit))
+        values, vectors = principal(unit - mean)
         keep = np.argsort(values)[::-1][: max(1, min(components, len(unit) - 1, len(values)))]
         spread = np.maximum(values[keep], 1e-8 * max(values.max(), 1e-30))
         basis = vectors[:, keep] / spread**power
@@ -99,6 +102,25 @@ class Whitened(Space):
     def of(self, vectors: np.ndarray) -> np.ndarray:
         """Project unit vectors: [n, d] -> [n, k]."""
         return (Unit().of(vectors) - self.mean) @ self.basis
+
+
+def principal(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Variances and principal directions [d, k] of centred vectors [n, d].
+
+    Whole pictures as vectors have so many numbers that a matrix of all pairs of them fits into no memory; there, the
+    pairs of vectors say the same.
+
+    Examples
+    --------
+    >>> values, directions = principal(np.array([[1.0, 0.0], [-1.0, 0.0]]))
+    >>> values.tolist(), np.abs(directions[:, 1]).tolist()
+    ([0.0, 1.0], [1.0, 0.0])
+    """
+    count, dim = centred.shape
+    if dim <= max(_MANY, count):
+        return np.linalg.eigh(centred.T @ centred / count)
+    values, left = np.linalg.eigh(centred @ centred.T / count)
+    return values, centred.T @ left / np.sqrt(np.maximum(count * values, 1e-30))
 
 
 def nearest(

@@ -124,6 +124,7 @@ def _folder(queue: Sequence[Asked], root: Path, folder: Path) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             if not target.exists():
                 temporary = target.with_name(f".{place}.tmp")  # short: names may be as long as they can be
+                temporary.unlink(missing_ok=True)  # it may be another file's second name
                 shutil.copyfile(root / asked.name, temporary)
                 flush_file(temporary)
                 temporary.replace(target)

@@ -12,7 +12,7 @@ from fewer.core.folder import MarkedFolder
 from fewer.core.reading import parse_json, read_text
 from fewer.core.staging import Staging
 from fewer.core.toml import dump_toml, read_toml
-from fewer.selection.plan import QueuePlan
+from fewer.selection.plan import QueuePlan, in_pool
 
 __all__ = ["QueueFolder"]
 
@@ -158,8 +158,6 @@ class QueueFolder(MarkedFolder):
             return []
         try:
             names = [parse_json(line, str(path)) for line in read_text(path, 2**30).split("\n") if line]
-            if all(isinstance(name, str) for name in names):
-                return names
-            raise FewerError("a name is no text")
-        except FewerError:
+            return [in_pool(name) for name in names]
+        except (FewerError, TypeError, ValueError):
             raise FewerError(f"{path} is damaged; choose the queue anew with --overwrite") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
@@ -214,21 +215,21 @@ def _label_studio(tasks: list[Any], find: Any, source: Path) -> Iterable[tuple[s
             given = _name(data.get("image") or next(iter(data.values()), ""), "image", source)
             name = _by_url(given, find)
         results = _rows(done[-1].get("result") or [], "result", source)
-        choices = [_chosen(one, given, source) for one in results if one.get("type") == "choices"]
-        yield given, name, choices[0] if choices else None
+        choices = {word for one in results if one.get("type") == "choices" for word in _chosen(one, given, source)}
+        yield given, name, choices.pop() if len(choices) == 1 else None  # several are no one class
 
 
-def _chosen(result: dict[str, Any], given: str, source: Path) -> str:
-    """The class that a choice of Label Studio names; a choice without one is a label that got lost."""
+def _chosen(result: dict[str, Any], given: str, source: Path) -> list[str]:
+    """The classes that a choice of Label Studio names; a choice without one is a label that got lost."""
     value = result.get("value")
     chosen = value.get("choices") if isinstance(value, dict) else None
-    first = chosen[0] if isinstance(chosen, list) and chosen else chosen
-    if isinstance(first, bool) or not isinstance(first, (str, int, float)) or not str(first).strip():
+    words = chosen if isinstance(chosen, list) and chosen else [chosen]
+    if any(isinstance(one, bool) or not isinstance(one, (str, int, float)) or not str(one).strip() for one in words):
         raise FewerError(
             f"{source}: the choice for {given!r} names no class; choose one in Label Studio, or delete the annotation, "
             "and export again"
         )
-    return str(first)
+    return [str(one) for one in words]
 
 
 def _name(value: Any, key: str, source: Path) -> str:
@@ -337,8 +338,18 @@ def _masks(folder: Path, root: Path, names: Sequence[str]) -> Iterable[tuple[str
         given = path.relative_to(folder).as_posix()
         name = find(given)
         if name is not None:
+            if _alike(path, root / name):  # the folder of the pool, or that of the copies for annotators
+                raise FewerError(f"{path} is the image itself and no mask of it; give the folder that holds the masks")
             _same_size(root / name, _mask_size(path), f"the mask {path}")
         yield given, name, None
+
+
+def _alike(one: Path, other: Path) -> bool:
+    """Whether two files hold the same."""
+    with contextlib.suppress(OSError, FewerError):
+        if one.stat().st_size == other.stat().st_size:
+            return one.samefile(other) or read_bytes(one, _LIMIT) == read_bytes(other, _LIMIT)
+    return False
 
 
 def _mask_size(path: Path) -> tuple[int, int]:
@@ -368,18 +379,30 @@ def _same_size(image: Path, size: tuple[int, int], who: str) -> None:
 
 
 def _table(text: str, find: Any, source: Path) -> Iterable[tuple[str, str | None, str | None]]:
-    rows = [row for row in csv.reader(text.splitlines()) if row and row[0].strip()]
+    # a name may hold what str.splitlines takes for the end of a line
+    rows = [row for row in csv.reader(io.StringIO(text, newline="")) if any(cell.strip() for cell in row)]
     if not rows:
         raise FewerError(f"{source} is empty; write one image name per line")
     head = [cell.strip().lower() for cell in rows[0]]
-    if "name" in head:
+    headed = "name" in head
+    if headed:
         at, label = head.index("name"), head.index("label") if "label" in head else None
         if label is None and "status" in head:  # our own queue.csv
             raise FewerError(f"{source} has no column 'label'; add one, and leave it empty where there is no label yet")
-        for row in rows[1:]:
-            value = row[label].strip() if label is not None and label < len(row) else None
-            if label is None or value:
-                yield row[at], find(row[at].strip()), value
+    elif len(head) > 2:  # which of them is the class would be a guess
+        raise FewerError(f"{source} has {len(head)} columns without a heading; name two of them 'name' and 'label'")
     else:
-        for row in rows:
-            yield row[0], find(row[0].strip()), row[1].strip() or None if len(row) > 1 else None
+        at, label = 0, 1
+    for row in rows[headed:]:
+        value = row[label].strip() if label is not None and label < len(row) else ""
+        if headed and label is not None and not value:
+            continue  # no label yet
+        if at >= len(row) or not row[at].strip():
+            raise FewerError(f"{source}: the line {','.join(row)[:60]!r} names no image")
+        yield row[at], _listed(row[at], find), value or None
+
+
+def _listed(cell: str, find: Any) -> str | None:
+    """The image of a cell: with the blanks around it where its name has such, else without."""
+    found = find(cell)
+    return found if found is not None or cell == cell.strip() else find(cell.strip())

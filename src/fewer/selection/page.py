@@ -19,6 +19,7 @@ from fewer.data.decode import read_image
 from fewer.reports.figure import COLOUR, Key, Plot, panel, plot
 from fewer.reports.labels import place_boxes
 from fewer.reports.templating import template_environment
+from fewer.selection.distance import principal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -199,7 +200,7 @@ def flat_map(plan: QueuePlan, vectors: np.ndarray, names: Sequence[str], root: P
     sample = np.asarray(vectors[rows], np.float64)
     sample /= np.maximum(np.linalg.norm(sample, axis=1, keepdims=True), 1e-12)
     mean = sample.mean(0)
-    values, basis = np.linalg.eigh((sample - mean).T @ (sample - mean))
+    values, basis = principal(sample - mean)
     basis = basis[:, [-1, -2]] if basis.shape[1] > 1 else np.hstack([basis, np.zeros_like(basis)])
     basis *= np.sign(basis[np.abs(basis).argmax(0), [0, 1]] + 1e-30)
     share = values[-2:].sum() / max(values.sum(), 1e-30)

@@ -5,19 +5,38 @@ from __future__ import annotations
 import csv
 import io
 import json
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text
 from fewer.core.plan import first_mistake
 from fewer.core.reading import parse_json, read_text
 
-__all__ = ["Asked", "QueuePlan", "Round", "Skipped"]
+__all__ = ["Asked", "QueuePlan", "Round", "Skipped", "in_pool"]
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def in_pool(name: str) -> str:
+    """The name of an image, or a ``ValueError`` where it leads out of the pool's folder.
+
+    A queue may come from someone else, and names of it become paths that are read, and copies that are written.
+
+    Examples
+    --------
+    >>> in_pool("b/0423.png")
+    'b/0423.png'
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\0" in name:
+        raise ValueError(f"{name[:60]!r} is no name of an image in the pool's folder")
+    return name
+
+
+InPool = Annotated[str, AfterValidator(in_pool)]
 
 
 class Asked(BaseModel):
@@ -27,7 +46,7 @@ class Asked(BaseModel):
 
     round: int
     rank: int
-    name: str
+    name: InPool
     group: int = -1
     stands_for: float = 0.0
     score: float = 0.0
@@ -95,7 +114,7 @@ class QueuePlan(BaseModel):
     skipped: list[Skipped] = []
     rounds: list[Round]
     queue: list[Asked]
-    labelled: dict[str, str | None] = {}
+    labelled: dict[InPool, str | None] = {}
 
     def waiting(self) -> list[Asked]:
         """Images of the queue that have no label yet."""

@@ -57,7 +57,10 @@ class SelectOptions(RunOptions, SelectChoices, total=False):
         Labels that came back: see :func:`fewer.selection.labels.read_labels`.
     predictions
         Predictions of a model trained meanwhile: see :func:`fewer.selection.predictions.read_predictions`.
+    trust
+        Python file, or files, that the queue names its features by and that may be run; True for any.
     """
 
     labels: Any
     predictions: Any
+    trust: Any

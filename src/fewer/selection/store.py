@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import explain_os_error
+from fewer.core.files import explain_os_error, own_file
 
 __all__ = ["VectorFile"]
 
@@ -61,7 +61,8 @@ class VectorFile:
         """
         wanted = rows * self.row_bytes
         try:
-            handle = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o644)
+            own_file(self.path)
+            handle = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise explain_os_error(error, self.path) from error
         before = os.fstat(handle).st_size
@@ -87,7 +88,7 @@ class VectorFile:
             raise FewerError(f"vectors of shape {values.shape} do not fit into {self.path} with {self.dim} columns")
         data = np.ascontiguousarray(values, dtype=self.dtype).data.cast("B")
         try:
-            handle = os.open(self.path, os.O_WRONLY)
+            handle = os.open(self.path, os.O_WRONLY | os.O_NOFOLLOW)
             try:
                 place = start * self.row_bytes
                 while data:

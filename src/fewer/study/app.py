@@ -275,7 +275,7 @@ def make_app(store: Store, *, hosts: frozenset[str] = LOCAL, secure: bool = Fals
             length = request.headers.get("content-length", "")
             if not origin_allowed(request.headers.get("origin", ""), host):
                 response = pages.error("this form is from another site", 403)
-            elif not length.isdecimal() or int(length) > _LARGEST:
+            elif not length.isdecimal() or len(length) > 9 or int(length) > _LARGEST:
                 response = pages.error("this form is too large", 413)
         elif request.method not in ("GET", "HEAD"):
             response = pages.error("this cannot be done", 405)
@@ -290,6 +290,9 @@ def make_app(store: Store, *, hosts: frozenset[str] = LOCAL, secure: bool = Fals
         assert isinstance(error, _Refused)
         return pages.error(error.sentence, error.status)
 
+    async def failed(_: Request, __: Exception) -> Response:
+        return pages.error("the study cannot be read now; tell its owner", 500)
+
     async def invalid(_: Request, __: Exception) -> Response:
         return pages.error("a field of this form is missing or wrong; go back and load the page again", 422)
 
@@ -297,6 +300,7 @@ def make_app(store: Store, *, hosts: frozenset[str] = LOCAL, secure: bool = Fals
 
     app.add_exception_handler(_Refused, refused)
     app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(FewerError, failed)
     for path, run in (("/", pages.start), ("/next", pages.next), ("/mine", pages.mine), ("/owner", pages.owner)):
         app.get(path, response_model=None)(run)
     app.get("/image/{image}", response_model=None)(pages.image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 
 from fewer.core.errors import FewerError, near_match
 from fewer.core.files import atomic_write_bytes, real_path
-from fewer.core.reading import read_text
+from fewer.core.reading import read_text, refusing
 from fewer.data.decode import read_image
 from fewer.data.distortions.truth import Applied, distort, family
 from fewer.data.images import list_images, printable, why_no_name
@@ -90,15 +91,21 @@ def read_scores(path: str | Path, column: int = 1) -> dict[str, float]:
     FewerError
         When a row is no name and number.
     """
-    found = {}
-    for place, row in enumerate(csv.reader(io.StringIO(read_text(path, 2**28, "table of scores")))):
-        if not row or (column > 1 and (len(row) <= column or not row[column].strip())):
-            continue
-        try:
-            found[row[0].strip()] = float(row[column])
-        except (IndexError, ValueError):
-            if place:
-                raise FewerError(f"{path}: line {place + 1} must be a file and a number") from None
+    found: dict[str, float] = {}
+    with refusing(str(path), "write a file and a number on each line"):
+        for place, row in enumerate(csv.reader(io.StringIO(read_text(path, 2**28, "table of scores"), newline=""))):
+            if not row or (column > 1 and (len(row) <= column or not row[column].strip())):
+                continue
+            try:
+                name, value = row[0].strip(), float(row[column])
+            except (IndexError, ValueError):
+                if place:
+                    raise FewerError(f"{path}: line {place + 1} must be a file and a number") from None
+                continue
+            if not math.isfinite(value):
+                raise FewerError(f"{path}: the score of {name} is {value}, which is no number")
+            if found.setdefault(name, value) != value:
+                raise FewerError(f"{path} gives {name} two numbers, {found[name]:g} and {value:g}; leave the right one")
     return found
 
 
@@ -163,6 +170,7 @@ def new_study(
             unknown = sorted(set(table) - set(names))
             if unknown:
                 raise FewerError(f"the table of {what} names {unknown[0]}, which is no readable image of {images}")
+        _check_numbers(scores, gold)
         if "pair" in settings.forms and len(names) < 2:
             raise FewerError("pairs need at least two images")
         store = Store.create(study.path, images, settings)
@@ -173,6 +181,16 @@ def new_study(
         text = "rater,code\n" + "".join(f"{name},{code}\n" for name, code in codes)
         atomic_write_bytes(study.path / CODES, text.encode(), 0o600)
     return Made(folder, len(names), settings.raters, tuple(skipped))
+
+
+def _check_numbers(scores: Mapping[str, float], gold: Mapping[str, float]) -> None:
+    """Raise a :class:`FewerError` for a score that is no number, or a level that is none of the five."""
+    for name, value in scores.items():
+        if not math.isfinite(value):
+            raise FewerError(f"the score of {name} is {value}, which is no number")
+    for name, value in gold.items():
+        if value not in (1, 2, 3, 4, 5):
+            raise FewerError(f"the gold level of {name} is {value:g}; it must be a whole number from 1 to 5")
 
 
 def _fill(

@@ -54,6 +54,8 @@ def serve(
 
     from fewer.study.app import LOCAL, make_app
 
+    if not 1 <= port <= 65535:
+        raise FewerError(f"the port is {port}; it must be between 1 and 65535")
     store = Store(folder)
     if host not in LOCAL and not names:
         raise FewerError(f"to listen on {host}, say by which name browsers call this server: --name study.example.org")
@@ -65,7 +67,7 @@ def serve(
         server = uvicorn.Server(config)
         try:
             server.run()
-        except SystemExit:  # uvicorn ends the process where the port is taken
+        except (SystemExit, UnicodeError):  # uvicorn ends the process where the port is taken
             raise FewerError(f"cannot listen on {host}:{port}; choose another --port") from None
     finally:
         home.close()

@@ -6,6 +6,7 @@ process that is killed in the middle of a submission leaves either all of it or 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,14 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from fewer.core.errors import FewerError
-from fewer.core.files import real_path
+from fewer.core.files import real_path, refuse_links
 from fewer.core.folder import finish_exchange
-from fewer.study.folder import FILE
+from fewer.study.folder import CODES, FILE
 from fewer.study.settings import StudySettings
 
 __all__ = ["Item", "Rater", "Store", "secret_hash"]
 
 SCHEMA_VERSION = 1
+_LARGEST = 2**63  # that SQLite's integers do not reach; a browser can send any number
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -49,6 +51,19 @@ CREATE TABLE answers (
   seconds REAL, answer TEXT NOT NULL);
 CREATE INDEX items_of_rater ON items (rater, place);
 """
+
+
+def _refuse_names(folder: Path) -> None:
+    """Raise a :class:`FewerError` where the database would be written through a link or under a second name."""
+    names = [FILE, f"{FILE}-wal", f"{FILE}-shm"]
+    refuse_links(folder, {*names, CODES, "training"})
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            if (folder / name).stat().st_nlink > 1:
+                raise FewerError(
+                    f"{folder / name} has a second name (a hard link), and a database that two folders share breaks; "
+                    "copy the folder without links, and use the copy"
+                )
 
 
 def secret_hash(text: str) -> str:
@@ -105,6 +120,7 @@ class Store:
         finish_exchange(self.folder)
         if not self.path.is_file():
             raise FewerError(f"{folder} holds no study; make one: fewer study new {folder} --images PHOTOS")
+        _refuse_names(self.folder)
         version = self.meta("version")
         if version != str(SCHEMA_VERSION):
             raise FewerError(f"{self.path} has the version {version}, this fewer reads {SCHEMA_VERSION}")
@@ -221,8 +237,10 @@ class Store:
         )
         if item is None:
             found = self.rows(query + "AND a.item IS NULL ORDER BY i.place LIMIT 1", rater)
-        else:
+        elif abs(item) < _LARGEST:
             found = self.rows(query + "AND i.id = ?", rater, item)
+        else:
+            found = []
         if not found:
             return None
         row = found[0]
@@ -237,7 +255,7 @@ class Store:
             "SELECT file FROM images WHERE id = ? AND (training = 1 OR ? OR EXISTS "
             "(SELECT 1 FROM items WHERE rater = ? AND (image = images.id OR other = images.id)))"
         )
-        found = self.rows(query, image, rater.owner, rater.id)
+        found = self.rows(query, image, rater.owner, rater.id) if abs(image) < _LARGEST else []
         return str(found[0]["file"]) if found else None
 
     def submit(self, rater: int, item: int, answer: dict[str, Any], seconds: float | None = None) -> bool:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fewer.models.spec import LoadedModel
+    from fewer.tasks.part import RuntimePart
 
 __all__ = ["Checked", "NoSettings", "Quality", "Result", "Task", "take_settings"]
 
@@ -245,6 +246,23 @@ class Task:
         """A distance between outputs that fits the task better than their squared difference; None for the latter.
 
         See :class:`fewer.distortion.outputs.Reference` for what it must be able to do.
+        """
+        return None
+
+    def part(self, model: nn.Module, samples: Sequence[Any] = ()) -> RuntimePart | None:
+        """What of a model goes into files for other runtimes, where they cannot run all of it or need to be told more.
+
+        Parameters
+        ----------
+        model
+            In evaluation mode.
+        samples
+            Inputs of the model, one sample each; made up where there is none.
+
+        Returns
+        -------
+        RuntimePart or None
+            None for the whole model on inputs of the size that its run tells.
         """
         return None
 

@@ -120,6 +120,8 @@ def _from_run(path: Path) -> Subject:
     if "input_size" in recipe.meta:  # of a model that a task trained
         size = tuple(recipe.meta["input_size"])
         settings = settings if len(size) == 3 else None  # no photo is a volume
+    if spec is None and recipe.source.get("kind") == "task" and not recipe.units:
+        return Subject(load_run(path), str(path), None, size, path, settings)  # trained, and not compressed
     try:
         if spec is None:
             raise FewerError("the recipe names no spec")
@@ -127,7 +129,9 @@ def _from_run(path: Path) -> Subject:
     except FewerError as why:
         note = f"The dense original is not at hand ({why}): the peers run the compressed weights, zeros included."
         return Subject(load_run(path), str(path), None, size, path, settings, (note,))
-    return Subject(dense.model, dense.name, dense.source, size or dense.input_size, path, settings or dense.preprocess)
+    if "input_size" not in recipe.meta:  # what a task's model is fed with is no photo of any size
+        settings = settings or dense.preprocess
+    return Subject(dense.model, dense.name, dense.source, size or dense.input_size, path, settings)
 
 
 def _dense(spec: str, path: Path) -> Subject:
@@ -159,6 +163,8 @@ def _told_spec(path: Path, source: dict[str, Any]) -> str | None:
 
     run = RunFolder.open(path)
     told = run.read_config().get("model") if run.has("config") else None
+    if isinstance(told, str) and source.get("kind") == "task" and told != str(path) and is_run(told):
+        return told  # the run that was compressed
     base = {"builtin": "fewer", "timm": "timm", "torchvision": "torchvision"}.get(str(source.get("kind")))
     if isinstance(told, str) and "?" in told and base and told.partition("?")[0] == f"{base}/{source.get('name')}":
         return told

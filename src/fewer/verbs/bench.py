@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 from fewer.core.errors import FewerError
 from fewer.core.options import split_options
 from fewer.core.stamp import environment
+from fewer.engine.parts import Entry, entry_of
 from fewer.models.running import evaluating
 from fewer.runtimes.folder import RUNTIME_FILE, read_record
 from fewer.runtimes.names import RUNTIMES, missing
@@ -97,12 +98,16 @@ def bench(
     if how.rounds is not None and how.rounds < 1:
         raise FewerError(f"the rounds must be at least 1; got {how.rounds}")
     subject = open_subject(model)
+    entry = Entry(subject) if example is not None else entry_of(subject, images, how.seed)
+    subject, images = entry.subject, images if entry.images is None else entry.images
     inputs = make_inputs(subject, example, images, own.get("calibration"), how.deploy_batch, how.seed)
     extras = {name: value if isinstance(value, Extra) else Extra(value) for name, value in (extra or {}).items()}
     for name in extras:
         if name in {peer.name for peer in peers}:
             raise FewerError(f"the extra {name!r} has the name of a peer; choose another name")
-    if subject.run is not None:
+    if entry.extras:
+        extras = {**{name: Extra(*row) for name, row in entry.extras.items()}, **extras}
+    elif subject.run is not None:
         extras = {**_run_extras(subject.run), **extras}
     with tempfile.TemporaryDirectory(prefix="fewer-bench-") as folder, evaluating(subject.model):
         workshop = Workshop(subject, inputs.arguments, inputs.calibration, Path(folder), max(settings))

@@ -22,6 +22,7 @@ from fewer.core.files import explain_os_error, flush_file
 from fewer.core.run import RunFolder
 from fewer.data.calibration import as_calibration
 from fewer.data.preprocess import Preprocess
+from fewer.engine.parts import part_of
 from fewer.engine.prepare import on_device
 from fewer.models.artefact import WEIGHTS, load_recipe
 from fewer.models.load import load
@@ -31,6 +32,7 @@ from fewer.models.trust import Trust
 from fewer.quantize.qat import stored_ranges
 from fewer.quantize.qdq import InputRange, input_ranges, with_integers
 from fewer.reports.numbers import data_size
+from fewer.runtimes.export import free_shapes, takes_any
 from fewer.tasks import reads_inputs
 
 __all__ = ["ACTIVATIONS", "FORMATS", "Exported", "export"]
@@ -133,28 +135,38 @@ def export(
     >>> print(*fewer.export("run/", "onnx").lost, sep="\\n")  # doctest: +SKIP
     """
     _check(to, activations, device)
+    if isinstance(deploy_batch, bool) or not isinstance(deploy_batch, int) or not 1 <= deploy_batch <= 65_536:
+        raise FewerError(f"the batch of an exported file is {deploy_batch}; it must be a whole number from 1 to 65536")
     recipe = load_recipe(run)
     if to == "huggingface":
         return _hub(run, recipe, out, overwrite, architecture, trust)
     refuse_integers(recipe, run, "no other runtime has them; see fewer.approximate.onnx for a whole integer network")
     path = _place(run, to, out, overwrite)
-    example = _example(run, recipe, deploy_batch) if example is None else example
     model = load(run, architecture, trust=trust)
+    part = part_of(recipe.meta.get("task"), model) if example is None else None
+    if part is not None:
+        model, example = part.module, _batch(part.inputs[0], deploy_batch)
+    elif example is None:
+        example = _example(run, recipe, deploy_batch)
     example = example.to(input_dtype(model, example))
     there = on_device(model, device)  # tells of a device that is not here, whatever the format
     if to == "torch":
         model, example = there, example.to(device)
     if to == "kernels":
-        model = load(run, architecture, accelerated=True, example=example, trust=trust)
+        whole = example if part is None or not part.note else part.whole
+        model = load(run, architecture, accelerated=True, example=whole, trust=trust)
+        if part is not None and (fast := part_of(recipe.meta.get("task"), model)) is not None:
+            model = fast.module
     low = [unit.name for unit in recipe.units if unit.precision in _INTEGERS] if to == "onnx" else []
     known = stored_ranges(recipe.meta, low) if activations == "static" else {}
     trained = activations == "static" and images is None and 0 < len(low) == len(known)
     shown = _static_images(run, recipe, images, low, to) if activations == "static" and not trained else None
     if shown is not None:
         shown = shown[0].to(example.dtype), shown[1].to(example.dtype)
+    axes = dict(part.dynamic) if part is not None and to != "kernels" and shown is None else {}
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        integers, difference, unsure = _write(to, model, example, temporary, low, shown, known)
+        integers, difference, unsure = _write(to, model, example, temporary, low, shown, known, axes)
         flush_file(temporary)
         temporary.replace(path)
     except OSError as error:
@@ -162,7 +174,8 @@ def export(
     finally:
         temporary.unlink(missing_ok=True)
     size = path.stat().st_size
-    lost = _lost(recipe, Path(run) / WEIGHTS, size, to)
+    lost = _lost(recipe, Path(run) / WEIGHTS, size, to, axes)
+    lost = [f"the file holds, {part.note}", *lost] if part is not None and part.note else lost
     lost += [*_about_integers(recipe, to, integers, shown, difference, trained), *unsure]
     return Exported(path, size, difference, lost, integers)
 
@@ -211,10 +224,15 @@ def _place(run: str | Path, to: str, out: str | Path | None, overwrite: bool) ->
 
 def _example(run: str | Path, recipe: Recipe, batch: int) -> Tensor:
     """Noise of the size that the run knows of its model's input."""
-    if recipe.preprocess is None:
+    if recipe.input_size is None:
         raise FewerError(f"{run} does not say what its model's input is; give example=, a tensor of its shape")
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(batch, *recipe.preprocess["input_size"], generator=generator)
+    return torch.randn(batch, *recipe.input_size, generator=generator)
+
+
+def _batch(sample: Tensor, count: int) -> Tensor:
+    """A batch of so many inputs like this one."""
+    return sample.repeat(count, *[1] * (sample.ndim - 1)).contiguous()
 
 
 def _write(
@@ -225,12 +243,14 @@ def _write(
     low: Sequence[str],
     shown: tuple[Tensor, Tensor] | None,
     known: Mapping[str, InputRange],
+    axes: dict[int, str],
 ) -> tuple[int, float | None, Sequence[str]]:
     """Write the file and compare its output with the model's.
 
-    Gives the number of layers that hold integers, the relative difference, and why there is none.
+    Gives the number of layers that hold integers, the relative difference, and why there is none. ``axes`` are those
+    along which the file is to take any number; where the model cannot be written so, they are emptied.
     """
-    (_onnx if to == "onnx" else _torch)(model, example, path)
+    (_onnx if to == "onnx" else _torch)(model, example, path, axes)
     integers = 0
     if low:
         ranges = dict(known) or None
@@ -244,7 +264,7 @@ def _write(
             )
     if known and shown is None:  # noise does not look like what the ranges were learnt from
         return integers, None, []
-    checked = [example] if shown is None else _whole_batches(shown[1], len(example))
+    checked = [example, *_longer(example, axes)] if shown is None else _whole_batches(shown[1], len(example))
     difference, unsure = _difference(to, model, checked, path)
     allowed = max(_SAME, 8 * torch.finfo(example.dtype).eps) if shown is None else float("inf")
     if difference is not None and not difference < allowed:
@@ -335,7 +355,13 @@ def _about_integers(
     ]
 
 
-def _onnx(model: nn.Module, example: Tensor, path: Path) -> None:
+def _longer(example: Tensor, axes: Mapping[int, str]) -> list[Tensor]:
+    """Inputs of other lengths along the axes that may have any."""
+    return [torch.cat([example, example.narrow(axis, 0, example.shape[axis] // 2)], axis) for axis in axes]
+
+
+def _onnx(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str] | None = None) -> None:
+    axes = {} if axes is None else axes
     missing = [name for name in ("onnx", "onnxscript") if not _installed(name)]
     if missing:
         raise FewerError(f"exporting to ONNX needs {' and '.join(missing)}: pip install 'fewer[deploy]'")
@@ -345,16 +371,35 @@ def _onnx(model: nn.Module, example: Tensor, path: Path) -> None:
     try:
         with _quiet(), torch.no_grad():
             given = (example.clone(),)
-            torch.onnx.export(model, given, path, dynamo=True, external_data=False, verbose=False, optimize=True)
+            torch.onnx.export(
+                model, given, path, dynamo=True, external_data=False, verbose=False, optimize=True, **free_shapes(axes)
+            )
+        if axes:
+            import onnx
+
+            if not takes_any(onnx.load(path, load_external_data=False), axes):
+                raise ValueError("the number is fixed in it")
     except Exception as error:
+        if axes:  # its code needs the number: then the file takes one only, and says so
+            axes.clear()
+            return _onnx(model, example, path, axes)
         raise FewerError(f"this model cannot be exported to ONNX: {_first_line(error)}") from error
 
 
-def _torch(model: nn.Module, example: Tensor, path: Path) -> None:
+def _input_shape(program: Any) -> Sequence[Any]:
+    """Sides of the lone input of an exported program; those of any length are symbols."""
+    names = set(program.graph_signature.user_inputs)
+    return next(node.meta["val"].shape for node in program.graph.nodes if node.name in names)
+
+
+def _torch(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str]) -> None:
     try:
         with _quiet(), torch.no_grad():
-            program = torch.export.export(model, (example.clone(),))
+            shapes = ({axis: torch.export.Dim.AUTO for axis in axes},) if axes else None
+            program = torch.export.export(model, (example.clone(),), dynamic_shapes=shapes)
             torch.export.save(program, path)
+        if axes and any(type(_input_shape(program)[axis]) is int for axis in axes):
+            axes.clear()  # its code needs the number
     except OSError:
         raise
     except Exception as error:
@@ -400,7 +445,7 @@ def _difference(to: str, model: nn.Module, batches: Sequence[Tensor], path: Path
     return (change / max(total, 1e-60)) ** 0.5, ()
 
 
-def _lost(recipe: Recipe, weights: Path, size: int, to: str) -> list[str]:
+def _lost(recipe: Recipe, weights: Path, size: int, to: str, axes: Mapping[int, str]) -> list[str]:
     """What a reader of the file should know."""
     if to == "kernels":
         return [
@@ -422,7 +467,8 @@ def _lost(recipe: Recipe, weights: Path, size: int, to: str) -> list[str]:
             "nothing runs faster for it; to get the planned speed use fewer.load(run, accelerated=True)"
         )
     runtime = "onnxruntime and OpenVINO" if to == "onnx" else "torch"
-    lost.append(f"the input size is fixed; preprocessing of images is not part of the file (give {runtime} tensors)")
+    fixed = "the input size is fixed" + (f", but for the number of {', '.join(axes.values())}" if axes else "")
+    lost.append(f"{fixed}; preprocessing of images is not part of the file (give {runtime} tensors)")
     return lost
 
 

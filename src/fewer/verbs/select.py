@@ -18,6 +18,8 @@ from fewer.core.files import atomic_write_text, real_path
 from fewer.core.options import RunOptions, split_options
 from fewer.core.progress import Progress, usual_progress
 from fewer.data.images import list_images, printable, why_no_name
+from fewer.models.spec import check_named, remember_spec
+from fewer.models.trust import trusting
 from fewer.selection.embed import Embedded, EmbedJob, embed
 from fewer.selection.export import can_open, check_formats, export
 from fewer.selection.folder import QueueFolder
@@ -33,7 +35,7 @@ from fewer.tasks import task_that_warms_up
 __all__ = ["Selected", "select"]
 
 FEATURES = "fewer/dinov2-small"
-OWN = (*RunOptions.__annotations__, "labels", "predictions")
+OWN = (*RunOptions.__annotations__, "labels", "predictions", "trust")
 """Options that are no settings."""
 WARM_UP = "warm-up"
 """Features of a network of a task that is warmed up on the pool first; also the folder that it is kept in."""
@@ -105,7 +107,8 @@ def select(
 
         ``labels`` that came back, see :func:`fewer.selection.labels.read_labels`; ``predictions`` of a model trained
         meanwhile, see :func:`fewer.selection.predictions.read_predictions`; ``resume`` and ``overwrite``, to go on
-        with an interrupted first round, or throw an old queue away; ``progress``, and ``command`` for the page.
+        with an interrupted first round, or throw an old queue away; ``trust``, the Python file that the queue names
+        its features by (see :func:`fewer.load`); ``progress``, and ``command`` for the page.
 
     Raises
     ------
@@ -132,9 +135,13 @@ def select(
     check_formats(how.to)
     if pool is None and not proceed:
         raise FewerError("which pool? give a folder of images, for example: fewer select photos/ --budget labels=100")
-    with QueueFolder.create(out, proceed=proceed, resume=resume, overwrite=overwrite) as queue:
+    with (
+        trusting(own.get("trust", False)),
+        QueueFolder.create(out, proceed=proceed, resume=resume, overwrite=overwrite) as queue,
+    ):
         queue.begin_round(resume=resume)
         config = _config(queue, pool, features, how.layer, how.input_size, how.seed)
+        queue.write_config(config)
         root = Path(config["pool"])
         with progress.stage("list", None) as stage:
             names, gone, unnamed = _names(queue, root)
@@ -144,7 +151,7 @@ def select(
         if before is None:
             _check_early(wanted, len(names), predictions, returned, unnamed)
         model = features if features is not None and not isinstance(features, (str, Path)) else config["features"]
-        vectors, corrupted = _vectors(queue, model, config, names, gone, spread, progress)
+        vectors, corrupted = _vectors(queue, model, config, names, gone, spread, features is None and proceed, progress)
         known = Known(root, config["features"], names, gone, vectors, corrupted, before, returned)
         plan, chosen = known.choose(wanted, predictions, progress)
         plan = _finished(plan, unnamed, perf_counter() - began)
@@ -244,13 +251,13 @@ def _config(
         wanted["features"] = described or FEATURES
         if wanted["features"] == WARM_UP and layer is not None:
             raise FewerError("the features of a warm-up are those of the network's bottleneck; leave --layer out")
-    root = Path(pool) if pool is not None else Path(old["pool"])
-    config = {key: value for key, value in wanted.items() if value is not None} | {
+    root = pool if pool is not None else old.get("pool")
+    if not isinstance(root, (str, Path)) or not str(root):
+        raise FewerError(f"{queue.path / 'config.toml'} names no pool; give the folder of images again")
+    return {key: value for key, value in wanted.items() if value is not None} | {
         "pool": str(real_path(root)),
         "seed": seed,
     }
-    queue.write_config(config)
-    return config
 
 
 def _names(queue: QueueFolder, root: Path) -> tuple[list[str], frozenset[int], list[Skipped]]:
@@ -281,11 +288,16 @@ def _vectors(
     names: list[str],
     gone: frozenset[int],
     spread: Spread,
+    unasked: bool,
     progress: Progress,
 ) -> tuple[Embedded, Callable[[], np.ndarray] | None]:
     """Vectors of all images, and a function that makes those of corrupted ones."""
     if isinstance(model, (str, Path)) and str(model).endswith(".npy"):
         return given_vectors(Path(model), names, gone), None
+    if unasked:  # a queue may come from someone else
+        check_named(model, str(queue.path / "config.toml"), before=True)
+    else:
+        remember_spec(model)
     size = config.get("input_size")
     preprocess: dict[str, Any] = {"input_size": (3, size, size)} if size else {}
     if isinstance(model, str) and model == WARM_UP:
@@ -297,7 +309,7 @@ def _vectors(
     def run(corruption: int | None, file: str, stage_name: str) -> Embedded:
         # several workers share the cores among them
         threads = 1 if spread.count > 1 and spread.backend != "thread" else None
-        job = EmbedJob(Path(config["pool"]), model, config.get("layer"), preprocess, corruption, threads)
+        job = EmbedJob(Path(config["pool"]), model, config.get("layer"), preprocess, corruption, threads, unasked)
         with progress.stage(stage_name, len(names)) as stage:
             return embed(
                 job,

@@ -75,9 +75,10 @@ def test_bits_and_gradients_by_layer_stand_in_the_report(photos: Path, tmp_path:
     assert all(torch.allclose(again[name], value) for name, value in done.model.state_dict().items())
 
 
-@pytest.mark.parametrize("gradients", ["lbt", "metagrad+nearest", "metagrad-lstm"])
+@pytest.mark.parametrize("gradients", ["lbt", "metagrad+nearest", "metagrad-lstm", "metagrad"])
 def test_a_resumed_training_equals_the_uninterrupted_one(photos: Path, tmp_path: Path, gradients: str) -> None:
     how = {"network": network(photos), "bits": "w4a4g4", "gradients": gradients, "optimiser": "sgd", **STEPS}
+    how |= {"meta_loss": "both", "exact_every": 2} if gradients == "metagrad" else {}
     whole = fewer.train(photos, out=tmp_path / "whole", **how)
     before, calls = training.scores_of, []
 

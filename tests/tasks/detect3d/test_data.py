@@ -114,6 +114,21 @@ def test_doctor_drops_points_and_boxes(tmp_path):
     assert again.healthy and again.facts["points"][0] == len(points) - 1
 
 
+def test_intensities_in_bytes_are_brought_to_one(tmp_path):
+    (tmp_path / "a set/points").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    scans = [np.column_stack([rng.normal(size=(9, 3)), top * rng.random(9)]).astype(np.float32) for top in (255, 0.5)]
+    for number, scan in enumerate(scans):
+        np.save(tmp_path / "a set/points" / f"{number}.npy", scan)
+    found = checkup(tmp_path / "a set")
+    assert [f.case for f in found.findings if f.check == "intensity"] == ["0"]
+    done = repair(found, tmp_path / "fixed")
+    assert len(done.changed) == 2  # a dark scan of a set in bytes is in bytes as well
+    for number, scan in enumerate(scans):
+        assert np.allclose(open_data(tmp_path / "fixed").points(str(number))[:, 3], scan[:, 3] / 255)
+    assert not [f for f in checkup(tmp_path / "fixed").findings if f.check == "intensity"]
+
+
 def test_boxes_in_another_frame_are_noticed(tmp_path, kitti):
     data = open_data(kitti)
     root = tmp_path / "custom"

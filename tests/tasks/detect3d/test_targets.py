@@ -94,7 +94,9 @@ def test_a_prior_follows_the_data():
     boxes = np.tile([9, 0, -0.9, 4.2, 1.7, 1.5, 0.3], (20, 1))
     fitted = fitted_anchor(usual, "Car", [Objects(boxes, ("Car",) * 20)])
     assert fitted.size == (4.2, 1.7, 1.5) and fitted.bottom == -1.65 and fitted.matched == usual.matched
-    assert fitted_anchor(usual, "Car", [Objects(boxes[:19], ("Car",) * 19)]) == usual
+    few = fitted_anchor(usual, "Car", [Objects(boxes[:19], ("Car",) * 19)])
+    assert few.size == usual.size and few.bottom == -1.65  # sizes of a few say little, the road is that of all
+    assert fitted_anchor(usual, "Car", [Objects(boxes[:2], ("Van",) * 2)]) == usual
 
 
 def test_short_networks_keep_up_with_their_statistics():

@@ -90,7 +90,7 @@ def test_descriptions_are_judged_by_the_verb(tmp_path: Path) -> None:
     )
     good = {"a.png": "A blurry cat. Overall the quality is poor.", "b.png": "The cat is sharp. The quality is good."}
     predicted = {"folder": "x", "images": {n: {"text": t, "score": 2.0} for n, t in good.items()}, "skipped": []}
-    listed = [{"image": n, "answer": t} for n, t in good.items()]
+    listed = [{"image": n, "answer": t} for n, t in reversed(good.items())]
     sums = []
     for place, values in enumerate((good, predicted, listed, list(good.values()))):
         found = evaluate(written(tmp_path / f"{place}.json", values), golden, out=tmp_path / f"out{place}")

@@ -54,6 +54,8 @@ def test_a_tiny_model_learns_to_see_light_and_its_run_is_read_back(talk):
     assert scored.perception.accuracy == 1.0
     assert json.loads((talk / "eval" / "evaluation.json").read_text())["questions"]["prompts"] == ["How is the light?"]
     assert evaluate(talk / "run", talk / "mos.csv").numbers["srcc"] > 0.8
+    two = evaluate(talk / "run", talk / "mos.csv", settings=EvaluateSettings(words="two"))
+    assert "Q-Bench" in two.note and -1 <= two.numbers["srcc"] <= 1
     letters = evaluate(talk / "run", talk / "asked.json", settings=EvaluateSettings(way="letters"))
     assert letters.perception.rows["all"]["substring"] is not None
     again = load_tuned(talk / "run")
@@ -223,3 +225,27 @@ def test_it_learns_thirty_two_questions_by_heart(tmp_path):
     settings = TuneSettings(**{**SMALL, "steps": 150, "quality_width": 8, "images": str(tmp_path)})
     tuned = tune(records, settings=settings)
     assert choose(tuned, tuned.pictures(tmp_path), questions) == [q.answer for q in questions]
+
+
+def test_a_tuned_model_is_compressed_and_asked_again(talk):
+    import fewer
+    from fewer.engine.settings import Settings
+    from fewer.tasks.quality.asking import choose, level_scores
+    from fewer.tasks.quality.scorer import LevelScorer, views_of
+    from fewer.tasks.quality.tuning import tune
+
+    tuned = tune(talk / "talk.json", settings=TuneSettings(**SMALL | {"steps": 20}))
+    pictures, names = tuned.pictures(talk), [f"{i}.png" for i in range(16)]
+    before = level_scores(tuned, pictures, names)
+    sizes = {"calibration": 4, "sensing": 2, "heldout": 4, "additivity": 0, "sparsities": (0.5,), "probes": 1}
+    quick = Settings(**sizes, baselines=(), workers=1, allocator="uniform", estimator="taylor", compensation="none")
+    scorer = LevelScorer(tuned)
+    wanted = scorer(views_of(pictures, names))
+    done = fewer.compress(scorer, views_of(pictures, names), "weights=70%", settings=quick)
+    small = LevelScorer.put_into(tuned, done.model)
+    zeros = [float((p == 0).float().mean()) for n, p in small.model.named_parameters() if n.endswith("_proj.weight")]
+    assert max(zeros) > 0.1 and torch.equal(scorer(views_of(pictures, names)), wanted)
+    after = level_scores(small, pictures, names)
+    assert np.corrcoef(before, after)[0, 1] > 0.9
+    asked = [Question("0.png", "How is the light?", ("bright", "dark"), 0)]
+    assert choose(small, pictures, asked) == choose(tuned, pictures, asked)

@@ -76,8 +76,12 @@ def start_of(settings: TrainSettings, classes: Sequence[str]) -> Start:
         return Start(loaded)
     if not Path(settings.init).is_file():
         raise FewerError(f"--init {settings.init} is neither a run folder nor a file of weights")
-    load_checkpoint(loaded.model, settings.init)
-    return Start(loaded, notes=(f"starts from the weights of {settings.init}",))
+    before = {name: value.clone() for name, value in loaded.model.named_parameters()}
+    load_checkpoint(loaded.model, settings.init, new_head=True)
+    after = dict(loaded.model.named_parameters())
+    new = [name for name, value in before.items() if value.ndim > 1 and torch.equal(value, after[name])]
+    told = f"; {new[0]} is for other classes there and begins at random" if new else ""
+    return Start(loaded, notes=(f"starts from the weights of {settings.init}{told}",))
 
 
 def _named(settings: TrainSettings, classes: int) -> LoadedModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ from fewer.tasks.detect3d.frames import Frame, Objects, read_floats
 from fewer.tasks.detect3d.kitti import IMAGE, Calibration, parse_calibration, parse_label, read_text
 from fewer.tasks.detect3d.layouts import parse_custom_label, parse_sweep_boxes, read_npy, read_sweep
 
-__all__ = ["DetectionData", "Layout", "open_data"]
+__all__ = ["DetectionData", "Layout", "open_data", "sweeps_below"]
 
 Layout = Literal["kitti", "custom", "sweeps", "scans"]
 
@@ -61,9 +62,14 @@ class DetectionData:
         FewerError
             When there is no scan of that name.
         """
-        if name not in self.names:
+        if name not in self._places:
             raise FewerError(f"{self.root} has no scan called {name!r}")
-        return self.files[self.names.index(name)]
+        return self.files[self._places[name]]
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        """Where each name stands; folders may hold many thousand scans."""
+        return {name: at for at, name in enumerate(self.names)}
 
     def calibration(self, name: str) -> Calibration:
         """Of a KITTI scan.
@@ -133,17 +139,21 @@ class DetectionData:
         if path is None:
             return ()
         names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
-        missing = [name for name in names if name not in set(self.names)]
+        missing = [name for name in names if name not in self._places]
         if missing:
             raise FewerError(f"{path} lists {missing[0]!r}, whose scan is not in {self.scans}")
         return names
 
     def split(self, seed: int = 0, share: float = 0.2) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Names that train and that judge: of ``ImageSets``, else a seeded share of the labelled scans."""
+        """Names that train and that judge: of ``ImageSets``, else a seeded share of the labelled scans.
+
+        A list may name scans without a label: they would be learnt as empty streets, and are left out.
+        """
         train, val = self.listed("train"), self.listed("val")
+        there = set(self.labelled())
         if train and val:
-            return train, val
-        names = self.labelled()
+            return tuple(n for n in train if n in there), tuple(n for n in val if n in there)
+        names = tuple(n for n in train or self.names if n in there)
         order = np.random.default_rng([seed, 22]).permutation(len(names))
         held = set(order[: max(1, round(share * len(names)))].tolist()) if len(names) > 1 else set()
         return (
@@ -164,8 +174,8 @@ def open_data(folder: str | Path, view: Literal["full", "camera"] = "full") -> D
     ----------
     folder
         KITTI (``velodyne``, ``label_2``, ``calib``, under ``training`` or right here), OpenPCDet's custom layout
-        (``points``, ``labels``), sweeps (``sweeps`` or ``samples`` with ``.pcd.bin``, ``boxes`` with JSON), or a folder
-        of ``.bin`` or ``.npy`` files.
+        (``points``, ``labels``), sweeps (``.pcd.bin`` in ``samples`` or ``sweeps``, or in ``LIDAR_TOP`` below them as
+        nuScenes has it, ``boxes`` with JSON), or a folder of ``.pcd.bin``, ``.bin`` or ``.npy`` files.
     view
         ``camera`` drops points that the camera does not see.
 
@@ -183,10 +193,20 @@ def open_data(folder: str | Path, view: Literal["full", "camera"] = "full") -> D
             return _opened(root, "kitti", place / "velodyne", place / "label_2", place / "calib", view)
     if (root / "points").is_dir():
         return _opened(root, "custom", root / "points", root / "labels", None, view)
-    for name in ("sweeps", "samples"):
-        if (root / name).is_dir():
-            return _opened(root, "sweeps", root / name, root / "boxes", None, view)
+    if (sweeps := sweeps_below(root)) is not None:
+        return _opened(root, "sweeps", sweeps, root / "boxes", None, view)
     return _opened(root, "scans", root, None, None, view)
+
+
+def sweeps_below(root: Path) -> Path | None:
+    """The folder of nuScenes' sweeps below one, or itself; None where there is none.
+
+    Key frames (``samples``) come first: they are the ones that are annotated.
+    """
+    below = [root / name / sensor for name in ("samples", "sweeps") for sensor in ("", "LIDAR_TOP")]
+    return next(
+        (place for place in [*below, root, root / "LIDAR_TOP"] if place.is_dir() and any(place.glob("*.pcd.bin"))), None
+    )
 
 
 def _opened(
@@ -200,7 +220,7 @@ def _opened(
     suffix = _SUFFIX[layout]
     files = sorted(p for p in scans.iterdir() if p.name.endswith(suffix) and not p.name.startswith("."))
     if layout == "scans" and not files:
-        files = sorted(scans.glob("*.npy"))
+        files = sorted(p for p in scans.glob("*.npy") if not p.name.startswith("."))
         suffix = ".npy"
     if not files:
         raise FewerError(

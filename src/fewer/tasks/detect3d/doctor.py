@@ -37,6 +37,9 @@ CHECKS = {
 }
 """Every check: how bad it is, and what it means."""
 
+_BYTE = 255.0
+"""The brightest return of sensors that give intensities as bytes."""
+
 _KNOWN = {"Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc", "DontCare"}
 
 
@@ -99,6 +102,7 @@ def checkup(data: DetectionData | str | Path, *, progress: Progress | None = Non
     counts: Counter[str] = Counter()
     points: list[int] = []
     hashes: dict[int, str] = {}
+    bright: list[float] = []
     empty = boxes = labelled = 0
     with (progress or Silent()).stage("look at scans", len(data)) as stage:
         for name in data.names:
@@ -107,6 +111,7 @@ def checkup(data: DetectionData | str | Path, *, progress: Progress | None = Non
             labelled += data.label_file(name) is not None
             if scan is not None:
                 points.append(len(scan))
+                bright += _intensities(scan)
                 same = hashes.setdefault(hash(scan.tobytes()), name)
                 if same != name:
                     findings.append(
@@ -125,7 +130,20 @@ def checkup(data: DetectionData | str | Path, *, progress: Progress | None = Non
     findings += _of_the_set(data, counts, boxes, empty, labelled)
     findings.sort(key=lambda one: (one.level != "error", list(CHECKS).index(one.check)))
     facts = {"scans": len(data), "labelled": labelled, "points": points, "classes": dict(counts.most_common())}
+    facts["intensity"] = [min(bright, default=0.0), max(bright, default=0.0)]
     return ScanCheckup(data, tuple(findings), facts)
+
+
+def _intensities(scan: np.ndarray) -> list[float]:
+    """The lowest and the highest intensity of a scan; nothing where none is a number."""
+    there = scan[:, 3][np.isfinite(scan[:, 3])]
+    return [float(there.min()), float(there.max())] if len(there) else []
+
+
+def _in_bytes(facts: dict[str, Any]) -> bool:
+    """Whether the intensities of a whole set are bytes, which are brought to 0 to 1 as those of nuScenes are."""
+    low, high = facts.get("intensity", (0.0, 0.0))
+    return low >= 0 and 1.01 < high <= _BYTE
 
 
 def _finding(check: str, case: str, text: str, fix: str = "") -> Finding:
@@ -148,8 +166,9 @@ def _look(data: DetectionData, name: str) -> tuple[list[Finding], Objects | None
             findings.append(_finding("nan", name, f"{int(bad.sum())} points hold NaN or infinity", "they are dropped"))
             scan = scan[~bad]
         if len(scan) and (scan[:, 3].min() < -0.01 or scan[:, 3].max() > 1.01):
-            text = f"intensities from {scan[:, 3].min():g} to {scan[:, 3].max():g}"
-            findings.append(_finding("intensity", name, text))
+            low, high = float(scan[:, 3].min()), float(scan[:, 3].max())
+            fix = "those of all scans are divided by 255" if low >= 0 and high <= _BYTE else ""
+            findings.append(_finding("intensity", name, f"intensities from {low:g} to {high:g}", fix))
     if objects is not None and len(objects):
         sizes = objects.boxes[:, 3:6]
         wrong = ((sizes <= 0) | (sizes > 30)).any(1)
@@ -183,6 +202,8 @@ def _of_the_set(data: DetectionData, counts: Counter[str], boxes: int, empty: in
 def repair(found: ScanCheckup, out: str | Path, *, progress: Progress | None = None) -> Repaired:
     """Write a copy without points that are not finite, boxes without points or of impossible size, and broken scans.
 
+    Intensities from 0 to 255 are brought to 0 to 1, which detectors expect.
+
     The copy has OpenPCDet's custom layout, which needs no camera.
 
     Raises
@@ -191,13 +212,14 @@ def repair(found: ScanCheckup, out: str | Path, *, progress: Progress | None = N
         When ``out`` is there already, or nothing is left.
     """
     data, out = found.data, Path(out)
+    scale = _BYTE if _in_bytes(found.facts) else 1.0
     bad = {f.case: f.check for f in found.findings if f.check in ("unreadable", "label", "duplicate") and f.case}
     changed, kept = [], [name for name in data.names if name not in bad]
     if not kept:
         raise FewerError(f"no scan of {data.root} can be used")
     with whole_copy(out) as place:
         for name in kept:
-            changed += _copy(data, name, place)
+            changed += _copy(data, name, place, scale)
         for part in ("train", "val"):
             names = [name for name in _listed(data, part) if name in set(kept)]
             if names:
@@ -214,7 +236,7 @@ def _listed(data: DetectionData, part: str) -> Sequence[str]:
         return ()
 
 
-def _copy(data: DetectionData, name: str, place: Path) -> list[str]:
+def _copy(data: DetectionData, name: str, place: Path, scale: float) -> list[str]:
     import io
 
     from fewer.tasks.detect3d.layouts import custom_label_text
@@ -223,6 +245,9 @@ def _copy(data: DetectionData, name: str, place: Path) -> list[str]:
     good = np.isfinite(scan).all(1)
     if not good.all():
         changed.append(f"{name}: dropped {int((~good).sum())} points that hold NaN or infinity")
+    if scale != 1.0:
+        scan[:, 3] /= scale
+        changed.append(f"{name}: intensities are divided by {scale:g}")
     text = io.BytesIO()
     np.save(text, scan[good], allow_pickle=False)
     atomic_write_bytes(make_folder(place / "points") / f"{name}.npy", text.getvalue())

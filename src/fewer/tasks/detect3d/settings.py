@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fewer.core.strict import StrictSettings
 from fewer.training.settings import LoopSettings
@@ -30,6 +31,14 @@ class TrainSettings(LoopSettings):
     )
     classes: tuple[str, ...] = Field(default=("Car", "Pedestrian", "Cyclist"), description="Classes that are learnt.")
     view: Literal["full", "camera"] = Field(default="full", description="Whole scans, or what KITTI's camera sees.")
+    reach: tuple[float, ...] | None = Field(
+        default=None,
+        description="Field that is looked at, x,y,z from and x,y,z to in metres, such as --reach=-40,-40,-3,40,40,1; "
+        "by default that of the size, or around the labelled objects where most of them stand elsewhere.",
+    )
+    cell: float | None = Field(
+        default=None, gt=0, description="Side of a cell from above in metres; by default that of the size."
+    )
     learning_rate: float = Field(default=3e-3, gt=0, description="Rate after its warm-up.")
     rate_shape: Literal["polynomial", "cosine", "steps", "constant"] = Field(
         default="cosine", description="How the rate falls: polynomial, cosine, steps or constant."
@@ -49,6 +58,31 @@ class TrainSettings(LoopSettings):
     least_points: int = Field(default=3, ge=0, description="Points that an object needs to be learnt.")
     judges: int = Field(default=24, ge=1, description="Scans that a validation looks at; the end is judged on all.")
 
+    @field_validator("classes", "reach", mode="before")
+    @classmethod
+    def _from_text(cls, value: Any, info: Any) -> Any:
+        """Read what stands with commas in flags, files and variables: ``Car,Van`` and ``0,-20,-3,40,20,1``."""
+        if info.field_name == "classes":
+            parts = [value] if isinstance(value, str) else list(value)
+            return tuple(word.strip() for part in parts for word in str(part).split(",") if word.strip())
+        if not isinstance(value, str):
+            return value
+        try:
+            return tuple(float(part) for part in value.split(","))
+        except ValueError:
+            raise ValueError("write six numbers with commas, for example 0,-20,-3,40,20,1") from None
+
+    @field_validator("reach")
+    @classmethod
+    def _is_a_box(cls, value: Any) -> Any:
+        if value is None:
+            return value
+        if len(value) != 6 or not all(math.isfinite(v) for v in value):
+            raise ValueError("six numbers are needed: x, y, z from and x, y, z to, in metres")
+        if any(low >= high for low, high in zip(value[:3], value[3:], strict=True)):
+            raise ValueError("each range needs its lower end first: x, y, z from, then x, y, z to")
+        return value
+
 
 class EvaluateSettings(StrictSettings):
     """Settings of an evaluation."""
@@ -58,6 +92,9 @@ class EvaluateSettings(StrictSettings):
         default=0.3, ge=0, le=1, description="Confidence at which missed and spurious are counted."
     )
     whole: bool = Field(default=False, description="Count objects that the network's grid does not reach as missed.")
+    dense: str | None = Field(
+        default=None, description="Another run, such as the one that was compressed: the page shows both side by side."
+    )
 
 
 class PredictSettings(StrictSettings):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fewer.tasks.detect3d.predict import PredictedBoxes
     from fewer.tasks.detect3d.trained import TrainedDetector
     from fewer.tasks.findings import Repaired
+    from fewer.tasks.part import RuntimePart
 
 __all__ = ["Detect3D"]
 
@@ -35,7 +36,7 @@ class Detect3D(Task):
 
     name = "detect3d"
     note = "boxes of cars, pedestrians and cyclists in LiDAR scans"
-    data = "a folder of LiDAR scans: KITTI (velodyne/), OpenPCDet (points/), or sweeps (sweeps/*.pcd.bin)"
+    data = "a folder of LiDAR scans: KITTI (velodyne/), OpenPCDet (points/), or sweeps (*.pcd.bin)"
     settings = TrainSettings
     evaluate_settings = EvaluateSettings
     predict_settings = PredictSettings
@@ -48,7 +49,9 @@ class Detect3D(Task):
         points = place / "points"
         if points.is_dir() and any(points.glob("*.npy")):
             return True
-        return any((place / name).is_dir() and any((place / name).glob("*.pcd.bin")) for name in ("sweeps", "samples"))
+        from fewer.tasks.detect3d.dataset import sweeps_below
+
+        return sweeps_below(place) is not None
 
     def networks(self) -> Mapping[str, str]:
         """Networks, with the parameter names of OpenPCDet."""
@@ -115,6 +118,13 @@ class Detect3D(Task):
         from fewer.distortion.detection import DetectionDistance
 
         return DetectionDistance
+
+    def part(self, model: nn.Module, samples: Sequence[Any] = ()) -> RuntimePart | None:
+        """See :func:`fewer.tasks.detect3d.dense_part.dense_part`."""
+        from fewer.tasks.detect3d.dense_part import dense_part
+        from fewer.tasks.detect3d.networks import Detector
+
+        return dense_part(model, samples) if isinstance(model, Detector) else None
 
     def demo(self, compress: Any, out: str | Path, **options: Any) -> Any:
         """See :func:`fewer.tasks.detect3d.demo.demo`."""

@@ -26,22 +26,29 @@ class DetectorPlan:
         Names of those that train and that judge.
     config
         Of the network.
+    within
+        Share of the labelled objects that stand in the network's field, as far as they were looked at.
     """
 
     data: DetectionData
     train: tuple[str, ...]
     val: tuple[str, ...]
     config: DetectorConfig
+    within: float = 1.0
 
     def lines(self) -> list[str]:
         """In words."""
         count = sum(p.numel() for p in build_network(self.config).parameters())
         x, y, z = self.config.grid
+        low, high = self.config.reach[:3], self.config.reach[3:]
+        sides = ", ".join(f"{n} {a:g} to {b:g} m" for n, a, b in zip("xyz", low, high, strict=True))
         return [
             f"{len(self.train)} scans train, {len(self.val)} judge; classes {', '.join(self.config.classes)}",
             f"{self.config.network}, {count / 1e6:.3g} M parameters, grid {x} x {y} x {z} of "
             + " x ".join(f"{v:g}" for v in self.config.voxel)
             + " m",
+            f"it looks at {sides}: {100 * self.within:.0f} % of the labelled objects stand there; what is outside is "
+            "neither learnt nor found (--reach changes it)",
         ]
 
 
@@ -76,7 +83,8 @@ class TrainedDetector:
 
     def lines(self) -> list[str]:
         """The scores, and where the run is."""
-        told = [f"trained {self.plan.config.network} for {self.settings.steps} steps; best at step {self.best_step}"]
+        kept = f"best at step {self.best_step}" if self.plan.val else "the last state is kept"
+        told = [f"trained {self.plan.config.network} for {self.settings.steps} steps; {kept}"]
         told += self.scores.lines() if self.scores is not None else ["no scan was kept apart to judge"]
         return told + ([f"run folder {self.folder}"] if self.folder else [])
 

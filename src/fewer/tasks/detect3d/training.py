@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -18,7 +19,9 @@ from fewer.core.run import RunFolder
 from fewer.models.artefact import save_artefact
 from fewer.tasks.detect3d.augment import ObjectBank, augmented, only
 from fewer.tasks.detect3d.dataset import DetectionData, open_data
+from fewer.tasks.detect3d.field import fitted_reach, share_within, with_field
 from fewer.tasks.detect3d.frames import Frame, Objects
+from fewer.tasks.detect3d.kept import KeptFrames
 from fewer.tasks.detect3d.networks import Detector, DetectorConfig, build_network, small_config
 from fewer.tasks.detect3d.networks.config import Anchor, published_config, short_config
 from fewer.tasks.detect3d.pages import training_page
@@ -61,10 +64,29 @@ def plan_training(data: DetectionData | str | Path, settings: TrainSettings | No
             f"none of the classes {', '.join(settings.classes)} is in the first scans of {data.root}"
             f"{near_match(settings.classes[0], known)}; name them with --classes"
         )
+    boxes = np.concatenate([objects.of(settings.classes).boxes for objects in seen])
+    config = _with_field(config, settings, boxes)
     if config.anchors and settings.size != "published":
         anchors = zip(settings.classes, config.anchors, strict=True)
         config = config.model_copy(update={"anchors": tuple(fitted_anchor(a, name, seen) for name, a in anchors)})
-    return DetectorPlan(data, names, val, config)
+    within = share_within(boxes, config.reach)
+    if not within:
+        sides = ", ".join(f"{v:g}" for v in config.reach)
+        x, y, z = np.median(boxes[:, :3], 0)
+        raise FewerError(
+            f"none of the {len(boxes)} labelled objects stands where the network looks ({sides}); their middle is "
+            f"at x {x:.1f}, y {y:.1f}, z {z:.1f} m: give their range with --reach=x,y,z,x,y,z"
+        )
+    return DetectorPlan(data, names, val, config, within)
+
+
+def _with_field(config: DetectorConfig, settings: TrainSettings, boxes: np.ndarray) -> DetectorConfig:
+    """The field that was asked for; else that of the size, moved to where the objects of small networks stand."""
+    asked: Any = settings.reach
+    if asked is None and settings.size != "published":
+        fitted = fitted_reach(config.reach, boxes)
+        asked = None if fitted == config.reach else fitted
+    return with_field(config, asked, settings.cell)
 
 
 def fitted_anchor(anchor: Anchor, name: str, seen: Sequence[Objects]) -> Anchor:
@@ -77,10 +99,12 @@ def fitted_anchor(anchor: Anchor, name: str, seen: Sequence[Objects]) -> Anchor:
     (4.0, 2.0, 1.5)
     """
     boxes = np.concatenate([np.zeros((0, 7)), *(objects.of([name]).boxes for objects in seen)])
-    if len(boxes) < _ENOUGH:
+    if not len(boxes):
         return anchor
-    length, width, height = boxes[:, 3:6].mean(0).round(2).tolist()
     bottom = round(float(np.median(boxes[:, 2] - boxes[:, 5] / 2)), 2)
+    if len(boxes) < _ENOUGH:  # sizes of a few say little, but all of a class stand on the same road
+        return anchor.model_copy(update={"bottom": bottom})
+    length, width, height = boxes[:, 3:6].mean(0).round(2).tolist()
     return anchor.model_copy(update={"size": (length, width, height), "bottom": bottom})
 
 
@@ -102,7 +126,7 @@ class ScanSampler:
     def __init__(
         self, frames: Sequence[Frame], config: DetectorConfig, settings: TrainSettings, bank: ObjectBank
     ) -> None:
-        self.frames, self.config, self.settings, self.bank = list(frames), config, settings, bank
+        self.frames, self.config, self.settings, self.bank = frames, config, settings, bank
 
     def batch(self, step: int) -> tuple[tuple[Tensor, ...], list[Tensor], list[Tensor]]:
         """Scans, boxes and class numbers."""
@@ -176,12 +200,11 @@ def train(
 
 def _train(plan: DetectorPlan, settings: TrainSettings, scratch: Path | None, progress: Progress) -> TrainedDetector:
     began, config = perf_counter(), plan.config
-    frames = []
+    frames, bank = KeptFrames(plan.data, plan.train), ObjectBank()
     with progress.stage("read scans", len(plan.train)) as stage:
-        for name in plan.train:
-            frames.append(plan.data.frame(name))
-            stage.advance(1, name)
-    bank = ObjectBank.of(frames, config.classes)
+        for frame in frames:
+            bank.add(replace(frame, objects=frame.objects.of(config.classes)))
+            stage.advance(1, frame.name)
     if settings.objects is not None:
         other = open_data(settings.objects)
         for name in other.labelled():

@@ -214,6 +214,7 @@ def _elsewhere(data: GaitData) -> list[Finding]:
     """Files of sequences at another depth than ``PERSON/KIND/VIEW/FILE``."""
     endings = {*ARRAYS, *PICTURES, *VIDEOS}
     names = [p.relative_to(data.root) for p in data.root.rglob("*") if p.suffix.lower() in endings]
+    names = [p for p in names if not p.name.startswith(".")]
     lost = sorted(p for p in names if len(p.parts) != 4 or p.suffix.lower() in VIDEOS)
     if not lost:
         return []

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fewer.tasks.gait.predict import Matched
     from fewer.tasks.gait.protocols.scores import Scores
     from fewer.tasks.gait.trained import TrainedGait
+    from fewer.tasks.part import RuntimePart
 
 __all__ = ["Gait"]
 
@@ -111,6 +112,18 @@ class Gait(Task):
         from fewer.tasks.gait.evaluate import quality
 
         return quality(loaded, folder)
+
+    def part(self, model: nn.Module, samples: Sequence[Any] = ()) -> RuntimePart | None:
+        """The whole network, for sequences of any length."""
+        import torch
+
+        from fewer.tasks.gait.networks import GaitNetwork
+        from fewer.tasks.part import RuntimePart
+
+        if not isinstance(model, GaitNetwork):
+            return None
+        walk = samples[0] if samples else torch.rand(30, 64, 44, generator=torch.Generator().manual_seed(0))
+        return RuntimePart(model, (walk[None],), walk[None], dynamic={1: "frames"})
 
     def demo(self, compress: Any, out: str | Path, **options: Any) -> Any:
         """See :func:`fewer.tasks.gait.demo.demo`."""

@@ -83,7 +83,8 @@ class TrainedGait:
 
     def lines(self) -> list[str]:
         """The scores, and where the run is."""
-        told = [f"trained {self.plan.config.network} for {self.settings.steps} steps; best at step {self.best_step}"]
+        kept = f"best at step {self.best_step}" if self.plan.val else "the last state is kept"
+        told = [f"trained {self.plan.config.network} for {self.settings.steps} steps; {kept}"]
         told += self.scores.lines() if self.scores is not None else [self.note or "nobody was kept apart to judge"]
         return told + ([f"run folder {self.folder}"] if self.folder else [])
 

@@ -173,7 +173,9 @@ def _answers(target: str | Path, images: list[str]) -> list[str]:
         texts = [next((row[key] for key in _TEXTS if key in row), None) for row in given]
         if None in texts:
             raise FewerError(f"{target}: row {texts.index(None)} has no answer (keys {', '.join(_TEXTS)})")
-        given = texts
+        named = [next((row[key] for key in _IMAGES if key in row), None) for row in given]
+        by_name = len(set(images)) == len(images) and None not in named and len(set(named)) == len(named)
+        given = dict(zip(named, texts, strict=True)) if by_name else texts  # else in the order of the questions
     if not isinstance(given, (list, dict)):
         raise FewerError(f"{target} holds no answers; give a list in the order of the questions, or one by image")
     if isinstance(given, dict):
@@ -183,6 +185,7 @@ def _answers(target: str | Path, images: list[str]) -> list[str]:
     return [str(text) for text in given][: len(images)]
 
 
+_IMAGES = ("img_path", "image", "img_name", "image_path")
 _TEXTS = ("answer", "response", "prediction", "pred", "output", "text")
 
 

@@ -58,6 +58,11 @@ ANCHORS: dict[str, Anchor] = {
 }
 """The priors of OpenPCDet's KITTI configurations."""
 
+_LIKE = {"pedestrian": "Pedestrian", "person_sitting": "Pedestrian", "person": "Pedestrian"} | dict.fromkeys(
+    ("cyclist", "bicycle", "motorcycle"), "Cyclist"
+)
+"""Classes of other data sets, in lower case, and whose prior they take; all others take that of a car."""
+
 
 class DetectorConfig(StrictSettings):
     """A detector; everything that decides its parameters and its grid.
@@ -152,8 +157,7 @@ class DetectorConfig(StrictSettings):
 
 
 def _anchored(classes: tuple[str, ...]) -> tuple[Anchor, ...]:
-    usual = ANCHORS["Car"]
-    return tuple(ANCHORS.get(name, usual) for name in classes)
+    return tuple(ANCHORS[_LIKE.get(name.lower(), "Car")] for name in classes)
 
 
 def published_config(network: NetworkName, classes: tuple[str, ...] = tuple(ANCHORS)) -> DetectorConfig:

@@ -20,7 +20,16 @@ from fewer.tasks.gait.data.video import VIDEOS, video_silhouettes
 from fewer.tasks.gait.protocols.records import Walk
 from fewer.tasks.pickles import unpickle_arrays
 
-__all__ = ["GaitData", "as_input", "open_data", "places_in", "read_sequence", "write_partition", "write_sequence"]
+__all__ = [
+    "GaitData",
+    "as_input",
+    "open_data",
+    "places_in",
+    "read_sequence",
+    "sequence_in",
+    "write_partition",
+    "write_sequence",
+]
 
 ARRAYS = (".npz", ".pkl")
 PARTITION = "partition.json"
@@ -112,13 +121,13 @@ def open_data(folder: GaitData | str | Path) -> GaitData:
 def places_in(root: Path) -> dict[Walk, Path]:
     """Sequences that lie at ``PERSON/KIND/VIEW`` of a folder."""
     folders = (place for place in sorted(root.glob("*/*/*")) if place.is_dir())
-    found = {Walk(*place.relative_to(root).parts): _sequence_in(place) for place in folders}
+    found = {Walk(*place.relative_to(root).parts): sequence_in(place) for place in folders}
     return {walk: place for walk, place in found.items() if place is not None}
 
 
-def _sequence_in(place: Path) -> Path | None:
+def sequence_in(place: Path) -> Path | None:
     """The array file of a folder (of several, that of silhouettes), or the folder itself if it holds pictures."""
-    files = sorted(p for p in place.iterdir() if p.suffix.lower() in ARRAYS)
+    files = sorted(p for p in place.iterdir() if p.suffix.lower() in ARRAYS and not p.name.startswith("."))
     if files:
         named = [p for p in files if "sil" in p.stem.lower() or p.stem == place.name]
         return (named or files)[0]

@@ -1,0 +1,144 @@
+"""Trained gait networks through ``fewer compress``: rank-1 before and after a budget, and the time that was measured.
+
+Everything is simulated: the walkers, and so every score. Networks are trained as ``fewer train`` does it; persons that
+judge did not train. ``ours`` is the library's default; ``uniform`` and ``lamp`` are the rows of its report, under the
+same budget and with the same repair. Rows that are there are not made again, so that it may be stopped at any time.
+Times are those of this machine while it does whatever else it does: the ratio to the dense model counts.
+
+    python benchmarks/gait_compress.py --work /tmp/gait --motion walkers.npz
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fewer
+from fewer.core.errors import FewerError
+from fewer.core.stamp import environment
+from fewer.engine.settings import Settings
+from fewer.tasks.gait.settings import TrainSettings
+from fewer.tasks.gait.simulator import Walkers
+from fewer.tasks.gait.training import train
+
+OUT = Path(__file__).parent / "results" / "gait_compress.csv"
+KEY = ("network", "tpa", "size", "seed", "budget", "method")
+COLUMNS = (
+    *KEY, "rank1_dense", "rank1", "nm", "bg", "cl", "distortion", "share", "ms_dense", "ms_measured", "ratio",
+    "predicted_ratio", "runtime", "steps", "test_people", "calibration", "seconds", "load", "threads", "processor",
+    "date", "told",
+)  # fmt: skip
+KINDS = ("nm-01", "nm-02", "nm-05", "nm-06", "bg-01", "bg-02", "cl-01", "cl-02")
+VIEWS = ("036", "072", "108", "144")
+
+
+def walkers(args: argparse.Namespace) -> Path:
+    """The simulated set, written once."""
+    root = args.work / f"walkers-{args.people}-{args.frames}"
+    if not (root / "partition.json").exists():
+        made = Walkers(seed=0, motion=args.motion)
+        made.write(root, args.people, train=args.people - args.test, kinds=KINDS, views=VIEWS, frames=args.frames)
+    return root
+
+
+def trained(args: argparse.Namespace, network: str, tpa: str, seed: int) -> Path:
+    """A run folder; a training that was stopped goes on."""
+    run = args.work / f"{network}-{tpa}-{args.size}-{args.steps}-{seed}"
+    if not (run / "report.json").exists():
+        settings = TrainSettings(
+            network=network, tpa=tpa, size=args.size, steps=args.steps, every=args.steps, seed=seed, batch=12, each=2,
+            frames=24, skip=0, validate_share=0.0, learning_rate=1e-2,
+        )  # type: ignore[arg-type]  # fmt: skip
+        train(walkers(args), out=run, settings=settings, resume=run.exists())
+    return run
+
+
+def rows_of(args: argparse.Namespace, run: Path, budget: str, common: dict[str, Any]) -> list[dict[str, Any]]:
+    """Compress and judge: a row for ours and one for each rival of the report."""
+    began = time.process_time()
+    settings = Settings(
+        calibration=args.calibration, heldout=16, additivity=0, threads=torch.get_num_threads(), seed=common["seed"],
+        baselines=("uniform", "lamp"), runtime=args.runtime,
+    )  # fmt: skip
+    data = str(walkers(args))
+    out = run.with_name(f"{run.name}-{budget.replace('=', '')}")
+    try:
+        done = fewer.compress(str(run), data, budget, out=out, overwrite=True, settings=settings, quality=data)
+    except FewerError as error:
+        return [{**common, "method": "ours", "told": str(error)}]
+    report = done.report
+    labelled = {entry.name: entry for entry in report.verdict.quality}
+    metric = budget.partition("=")[0]
+    ours = {
+        **common, "method": "ours", "rank1_dense": labelled["rank-1"].dense, "rank1": labelled["rank-1"].value,
+        **{name.lower(): labelled[name].value for name in ("NM", "BG", "CL") if name in labelled},
+        "distortion": report.verdict.distortion, "seconds": round(time.process_time() - began, 1),
+        "share": round(done.plan.cost[metric] / done.plan.dense[metric], 3), "load": round(os.getloadavg()[0], 1),
+    }  # fmt: skip
+    if (seen := report.latency) is not None:
+        ours |= {"ms_dense": round(seen.dense_ms, 3), "ms_measured": round(seen.measured_ms, 3)}
+        ours |= {"ratio": round(seen.measured_ms / seen.dense_ms, 3)}
+        ours |= {"predicted_ratio": round(seen.predicted_ms / seen.dense_ms, 3), "runtime": seen.device}
+    rivals = [
+        {
+            **common, "method": row.name, "rank1_dense": ours["rank1_dense"], "rank1": row.quality.get("rank-1", ""),
+            **{name.lower(): row.quality.get(name, "") for name in ("NM", "BG", "CL")}, "distortion": row.distortion,
+        }
+        for row in report.baselines
+        if not row.ours
+    ]  # fmt: skip
+    return [ours, *rivals]
+
+
+def main() -> None:
+    """Make what has no row yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--motion", type=Path, default=None, help="motion capture; else a model of joint angles")
+    parser.add_argument(
+        "--networks", nargs="+", default=["gaitbase:moments", "gaitbase:off", "gaitset:off", "gaitgl:off"]
+    )
+    parser.add_argument("--budgets", nargs="+", default=["latency=0.5x"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--size", default="tiny")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--people", type=int, default=70)
+    parser.add_argument("--test", type=int, default=30)
+    parser.add_argument("--frames", type=int, default=44)
+    parser.add_argument("--calibration", type=int, default=24)
+    parser.add_argument("--runtime", default="auto")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=OUT)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    args.work.mkdir(parents=True, exist_ok=True)
+    rows = list(csv.DictReader(args.out.open(newline=""))) if args.out.exists() else []
+    known = {tuple(row[c] for c in KEY[:-1]) for row in rows}
+    stamp = {"threads": args.threads, "processor": environment().get("cpu", ""), "date": time.strftime("%Y-%m-%d")}
+    stamp |= {"steps": args.steps, "test_people": args.test, "calibration": args.calibration}
+    for seed in args.seeds:
+        for one in args.networks:
+            network, _, tpa = one.partition(":")
+            for budget in args.budgets:
+                common = {"network": network, "tpa": tpa, "size": args.size, "seed": seed, "budget": budget}
+                if tuple(map(str, common.values())) in known:
+                    continue
+                found = rows_of(args, trained(args, network, tpa, seed), budget, common)
+                rows += [dict.fromkeys(COLUMNS, "") | stamp | row for row in found]
+                args.out.parent.mkdir(parents=True, exist_ok=True)
+                with args.out.open("w", newline="") as file:
+                    table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+                    table.writeheader()
+                    table.writerows({k: round(v, 5) if isinstance(v, float) else v for k, v in r.items()} for r in rows)
+                for row in found:
+                    print({k: row.get(k, "") for k in (*KEY, "rank1_dense", "rank1", "ratio", "told")}, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""A file that is made for its time has the ranges of real images: time depends on them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("onnx")
+
+from fewer.runtimes.names import EXPORTED, missing
+from fewer.runtimes.planned import PlannedGraph
+
+RUNTIMES = [pytest.param(n, marks=pytest.mark.skipif(missing(n) is not None, reason=str(missing(n)))) for n in EXPORTED]
+
+
+def numbers(file, ending: str) -> dict[str, np.ndarray]:
+    from onnx import numpy_helper
+
+    return {t.name: numpy_helper.to_array(t) for t in file.graph.initializer if t.name.endswith(ending)}
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_file_for_timing_has_the_bytes_of_the_file_that_is_used(runtime):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU6(), nn.Conv2d(8, 4, 1)).eval()
+    images = torch.randn(6, 3, 8, 8)
+    planned = PlannedGraph.of(net, {"0": ("0",), "2": ("2",)}, images[:1], images=images)
+    precisions = {"0": "int8", "2": "int8"}
+    timed = planned.file(runtime, precisions)
+    # what comes out of ReLU6 has its zero at byte 0 and ends at 6, so that a runtime can leave the ReLU6 out
+    zeros, scales = numbers(timed, "_bytes_zero"), numbers(timed, "_bytes_scale")
+    activated = [name for name, zero in zeros.items() if zero == 0]
+    assert activated and all(scales[name.replace("_zero", "_scale")] * 255 <= 6.001 for name in activated)
+    used = planned.file(runtime, precisions, planned.find_ranges(runtime, precisions, images, 1))
+    assert [node.op_type for node in used.graph.node] == [node.op_type for node in timed.graph.node]
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_example_gives_the_ranges_where_no_images_are_known(runtime):
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    planned = PlannedGraph.of(net, {"0": ("0",), "2": ("2",)}, torch.rand(1, 4))
+    file = planned.file(runtime, {"0": "int8", "2": "int8"})
+    assert all(zero == 0 for zero in numbers(file, "_bytes_zero").values())  # nothing here is below zero
