@@ -91,6 +91,7 @@ def test_a_run_for_other_classes_gets_a_new_last_layer(photos: Path, run: Path, 
         ({"bits": "w8a8", "gradients": "luq"}, "give --bits with g2 to g8"),
         ({"bits": "w8a8g4", "meta_loss": "exact"}, "is for a hypernetwork"),
         ({"init": "nowhere"}, "neither a run folder nor a file"),
+        ({"init": "."}, "neither a run folder nor a file"),
     ],
 )
 def test_what_would_change_nothing_is_told(photos: Path, wrong: dict[str, str], told: str) -> None:

@@ -69,7 +69,7 @@ def start_of(settings: TrainSettings, classes: Sequence[str]) -> Start:
     'resnet8'
     """
     torch.manual_seed(settings.seed)
-    if settings.init is not None and Path(settings.init).is_dir():
+    if settings.init is not None and (Path(settings.init) / RECIPE).is_file():
         return _from_run(settings, settings.init, classes)
     loaded = _named(settings, len(classes))
     if settings.init is None:
