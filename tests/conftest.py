@@ -31,6 +31,13 @@ def pytest_unconfigure() -> None:
     gc.unfreeze()
 
 
+@pytest.fixture(autouse=True)
+def _named(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What a test names as a model is not remembered for the user."""
+    place = tmp_path_factory.getbasetemp() / "named-files"
+    monkeypatch.setattr("fewer.models.trust.named_files", lambda: place)
+
+
 _APART = "FEWER_TEST_APART"
 
 

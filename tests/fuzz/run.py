@@ -26,7 +26,7 @@ from pathlib import Path
 
 from fewer.core.errors import FewerError
 from tests.fuzz.flags import FLAGS, TooLong, limited
-from tests.fuzz.guard import Guard, Memory, restore
+from tests.fuzz.guard import Guard, Memory
 from tests.fuzz.more_targets import MORE
 from tests.fuzz.out_targets import OUT
 from tests.fuzz.samples import make_all
@@ -108,6 +108,8 @@ def fuzz(
                 if time.process_time() > until:
                     break
                 _mutate(names[number % len(names)], number, seed, guard, memory, found)
+                if tell is not None and number % 250 == 249:
+                    tell(f"... {found.done.total()} mutations, {time.process_time():.0f} s, {len(found)} faults")
         finally:
             sys.dont_write_bytecode, tempfile.tempdir = before, None
             for name in _CACHES:
@@ -118,7 +120,7 @@ def fuzz(
 
 def _mutate(name: str, number: int, seed: int, guard: Guard, memory: Memory, found: _Found) -> None:
     draw = random.Random(f"{seed} {number}")
-    restore(guard.base, guard.work)
+    guard.restore()
     if number % 25 == 0:
         gc.collect()
     memory.begin()

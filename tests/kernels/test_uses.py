@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.kernels import native, ops
+from fewer.kernels.dense import DenseBF16
+from fewer.kernels.linear import BlockSparseLinear
 from tests.kernels.test_safety import NAMES, _make, _run
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the native library is not built")
@@ -66,3 +68,32 @@ def test_attention_and_residuals_are_looked_at_alike():
     module, x = _make("linear fp32")
     with pytest.raises(FewerError, match="to be negated"):
         module(x, negated(torch.ones(5, 33)))
+
+
+@pytest.mark.parametrize("backend", ["gather", "masked"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_the_layers_in_plain_torch_take_what_the_native_ones_take(backend, precision):
+    layer = BlockSparseLinear.from_dense(nn.Linear(48, 33), None, precision, backend=backend)
+    x = torch.randn(5, 48)
+    for wrong in (x.int(), x > 0, x.long()):
+        with pytest.raises(FewerError, match="has dtype"):
+            layer(wrong)
+    with torch.no_grad():
+        assert torch.equal(layer(negated(x)), layer(x))
+        assert torch.equal(copy.deepcopy(layer)(x), layer(x))
+    if backend == "gather":
+        with torch.inference_mode(False), torch.enable_grad(), pytest.raises(FewerError, match="no gradient"):
+            layer(torch.randn(5, 48, requires_grad=True))
+    for cast in (layer.half, layer.double):
+        with pytest.raises(FewerError, match="packed"):
+            cast()
+
+
+def test_a_layer_in_bf16_can_be_cast():
+    layer, x = DenseBF16(nn.Linear(8, 4)), torch.randn(3, 8)
+    expected = layer(x)
+    for dtype in (torch.float32, torch.float64, torch.float16):
+        other = copy.deepcopy(layer).to(dtype)
+        assert other(x).dtype == torch.float32 and torch.allclose(other(x), expected, atol=0.05)
+    with pytest.raises(FewerError, match="has dtype"):
+        layer(x.int())

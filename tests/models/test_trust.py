@@ -18,7 +18,7 @@ from fewer.models.build import build_architecture
 from fewer.models.foreign import alone, build_within
 from fewer.models.load import load
 from fewer.models.spec import load_model, load_named
-from fewer.models.trust import forget_trust, trust_files
+from fewer.models.trust import forget_trust, remember_named, trust_files, was_named
 from fewer.models.vit import VisionTransformer
 
 ARGS = {"image_size": 16, "patch_size": 8, "width": 32, "depth": 2, "heads": 2, "num_classes": 4}
@@ -175,3 +175,36 @@ def test_a_good_run_loads(run):
     with torch.no_grad():
         assert load(run)(torch.zeros(1, 3, 16, 16)).shape == (1, 4)
     assert isinstance(load(run), nn.Module)
+
+
+def test_what_the_user_named_is_remembered_as_long_as_it_is_the_same(tmp_path, monkeypatch):
+    place = tmp_path / "cache" / "fewer" / "named-files"
+    monkeypatch.setattr("fewer.models.trust.named_files", lambda: place)
+    file = tmp_path / "net.py"
+    file.write_text("def f(): ...")
+    assert not was_named(file, "f")
+    remember_named(file, "f"), remember_named(file, "f")
+    assert was_named(file, "f") and len(place.read_text().split()) == 1 and place.stat().st_mode & 0o077 == 0
+    assert not was_named(file, "g") and not was_named(tmp_path / "other.py", "f")
+    (tmp_path / "link.py").symlink_to(file)
+    assert was_named(tmp_path / "link.py", "f")  # it is the same file
+    copy = tmp_path / "copy.py"
+    copy.write_text(file.read_text())
+    assert not was_named(copy, "f")
+    file.write_text("def f(): import os")
+    assert not was_named(file, "f")
+    file.write_text("def f(): ...")
+    place.chmod(0o666)  # anyone could have written it
+    assert not was_named(file, "f")
+    place.unlink()
+    place.symlink_to(tmp_path / "elsewhere")
+    remember_named(file, "f")
+    assert not (tmp_path / "elsewhere").exists() and not was_named(file, "f")
+
+
+def test_nothing_is_remembered_where_nothing_can_be(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "net.py").write_text("def f(): ...")
+    monkeypatch.setattr("fewer.models.trust.named_files", lambda: tmp_path / "file" / "named-files")
+    remember_named(tmp_path / "net.py", "f")
+    assert not was_named(tmp_path / "net.py", "f")

@@ -293,3 +293,44 @@ def test_keys_that_are_no_files_are_told(place: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "keys" / "galois.key")
     with pytest.raises(FewerError, match="no ordinary file"):
         load_secret(tmp_path / "keys")
+
+
+@pytest.mark.parametrize(
+    "body", [b"[]\n", b"[1]\n", b'"x"\n', b"3\n", b"null\n", b'{"sizes": {}}\n', b'{"sizes": [[]]}\n']
+)
+@pytest.mark.parametrize("path", ["/sessions", "/queries"])
+def test_messages_that_are_none_are_answered_with_a_sentence(place: Path, body, path) -> None:
+    _, http = server(place)
+    answer = http.post(path, content=body)
+    assert answer.status_code == 400 and "not one of fewer private" in answer.text
+    assert http.post(path, content=b"x", headers={"content-length": "9" * 5000}).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        (np.full((1, 4, 4), np.nan), "NaN or infinite"), (np.full((1, 4, 4), np.inf), "NaN or infinite"),
+        (np.full((1, 4, 4), 1e300), "does not fit into a ciphertext"), (np.array(["x"] * 16), "real numbers"),
+        (np.array([None] * 16), "real numbers"), (np.zeros((1, 4, 4)) + 1j, "real numbers"),
+        (np.zeros((3, 4, 4)), "the circuit takes"), ("nope.png", "cannot be read"), ([[0] * 16], "a file or an array"),
+        (None, "a file or an array"), (3, "a file or an array"),
+    ],
+)  # fmt: skip
+def test_images_that_are_none_are_told(place: Path, image, says) -> None:
+    from fewer.verbs.private import private_query
+
+    _, http = server(place)
+    with pytest.raises(FewerError, match=says):
+        private_query(place / "keys", [image], Wire(http))
+
+
+def test_tensors_are_arrays_and_one_image_is_no_list(place: Path) -> None:
+    from fewer.verbs.private import private_query
+
+    _, http = server(place)
+    x = torch.zeros(1, 4, 4, requires_grad=True)
+    rows = private_query(place / "keys", [x, x.detach().numpy()], Wire(http))
+    assert np.allclose(rows[0]["scores"], rows[1]["scores"], atol=1e-3)
+    for images in ("a.png", None, Path("a.png")):
+        with pytest.raises(FewerError, match="put a single one into a list"):
+            private_query(place / "keys", images, Wire(http))

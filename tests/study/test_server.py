@@ -410,3 +410,10 @@ def test_a_database_with_a_second_name_is_refused(make, tmp_path):
     (tmp_path / "kept.sqlite").hardlink_to(tmp_path / "study" / FILE)
     with pytest.raises(FewerError, match="second name"):
         Store(tmp_path / "study")
+
+
+@pytest.mark.parametrize("origin", ["http://[::1", "null", "//", "http://localhost:99999", "x" * 5000])
+def test_an_origin_that_is_no_address_is_refused(make, origin):
+    client = make().client("rater-0001")
+    page = fields(client.get("/next").text)
+    assert client.post("/answer", data=page | GOOD, headers={"origin": origin}).status_code == 403

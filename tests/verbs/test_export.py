@@ -170,3 +170,9 @@ def test_a_file_has_the_numbers_of_its_model(tmp_path, dtype):
     # onnxruntime has no convolution of float64 and is fed no bfloat16: the file is whole, and the reader is told
     assert (made.difference is None) == (dtype != torch.float16)
     assert ("its output was not compared" in " ".join(made.lost)) == (dtype != torch.float16)
+
+
+@pytest.mark.parametrize("batch", [0, -1, 65_537, 10**30, 1.5, True, None])
+def test_a_batch_that_is_none_is_told(run, batch):
+    with pytest.raises(FewerError, match="must be a whole number from 1 to 65536"):
+        export(run, "torch", deploy_batch=batch)

@@ -368,6 +368,18 @@ def test_code_that_a_foreign_queue_names_does_not_run(ask, foreign, tmp_path):
     assert Path("PWNED").exists()
 
 
+def test_one_goes_on_with_the_own_queue_in_another_process(ask, net, tmp_path, monkeypatch):  # noqa: F811
+    from fewer.models import trust
+
+    ask()
+    monkeypatch.setattr(trust, "_ran", set())  # as in a new process
+    assert len(ask("labels=1", proceed=True).chosen) == 1
+    monkeypatch.setattr(trust, "_ran", set())
+    Path(net.rpartition(":")[0]).write_text(EVIL)
+    assert_refused("names Python code", ask, "labels=1", proceed=True)
+    assert not Path("PWNED").exists()
+
+
 def test_a_foreign_queue_asks_no_server(ask, foreign, monkeypatch):
     import sys
 

@@ -7,6 +7,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from fewer.core.errors import FewerError
+
 
 class DenseBF16(nn.Module):
     """A linear or convolution layer whose weight is kept and multiplied in bf16; in and out as before.
@@ -22,8 +24,10 @@ class DenseBF16(nn.Module):
         self.layer = copy.deepcopy(layer).to(torch.bfloat16).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Like the layer, in the dtype of x."""
-        return self.layer(x.to(torch.bfloat16)).to(x.dtype)
+        """Like the layer, in the dtype of x; a cast of the module changes what it multiplies in."""
+        if not x.is_floating_point():
+            raise FewerError(f"the input has dtype {x.dtype}; this layer takes torch.float32 and other real numbers")
+        return self.layer(x.to(self.layer.weight.dtype)).to(x.dtype)
 
 
 class DenseFolded(nn.Module):

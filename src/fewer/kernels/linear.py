@@ -178,6 +178,9 @@ class BlockSparseLinear(nn.Module):
         return ops.linear_direct(self.native_weight(), x, residual, self._act)
 
     def _forward_torch(self, x: Tensor, residual: Tensor | None) -> Tensor:
+        # the weight takes the type of the input, and would be cut to whole numbers
+        if not x.is_floating_point():
+            raise FewerError(f"the input has dtype {x.dtype}; a packed layer takes torch.float32 and other floats")
         if self._torch is None:
             self._torch = GatherLinear(self.packed()) if self.backend == "gather" else self.dense()
         plain = self._torch

@@ -24,7 +24,7 @@ from fewer.models.foreign import alone
 from fewer.models.options import SpecOptions, load_checkpoint, split_spec
 from fewer.models.plain import make_plain, own_copy
 from fewer.models.strangers import refuse_strangers
-from fewer.models.trust import check_trusted, note_run
+from fewer.models.trust import check_trusted, note_run, remember_named, was_named
 
 
 @dataclass(frozen=True, repr=False)
@@ -283,7 +283,7 @@ def _from_run(folder: str) -> LoadedModel:
     return LoadedModel(load_artefact(folder), str(Path(folder)), recipe.source, preprocess, task, recipe.meta)
 
 
-def check_named(spec: Any, where: str) -> None:
+def check_named(spec: Any, where: str, *, before: bool = False) -> None:
     """Raise a :class:`FewerError` unless the model that a folder names, and not the user, may be loaded.
 
     Parameters
@@ -292,6 +292,9 @@ def check_named(spec: Any, where: str) -> None:
         From the folder.
     where
         The file that it stands in.
+    before
+        Code may also be run that the user named in an earlier process (:func:`~fewer.models.trust.was_named`): for
+        work that goes on by itself.
 
     Raises
     ------
@@ -301,9 +304,19 @@ def check_named(spec: Any, where: str) -> None:
     if not isinstance(spec, str):
         raise FewerError(f"{where} names no model, but {spec!r}; give the model again")
     if is_file_spec(spec):
-        path = Path(spec.partition("?")[0].rpartition(":")[0] or spec)
+        base = spec.partition("?")[0]
+        path = Path(base.rpartition(":")[0] or spec)
+        if before and was_named(path, base.rpartition(":")[2]):
+            return
         known = hashlib.sha256(read_bytes(path)).hexdigest() if path.is_file() else None
         check_trusted(path, where, known)
+
+
+def remember_spec(spec: Any) -> None:
+    """Remember a Python file that the user has named; see :func:`~fewer.models.trust.remember_named`."""
+    if isinstance(spec, str) and is_file_spec(spec):
+        path, _, function = spec.partition("?")[0].rpartition(":")
+        remember_named(Path(path), function)
 
 
 def load_named(spec: Any, where: str) -> LoadedModel:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
 from fewer.core.errors import FewerError
-from fewer.core.files import real_path
+from fewer.core.files import append_line, real_path
+from fewer.core.reading import read_bytes
 
-__all__ = ["Trust", "check_trusted", "forget_trust", "note_run", "trust_files", "trusted_files", "trusting"]
+__all__ = [
+    "Trust",
+    "check_trusted",
+    "forget_trust",
+    "named_files",
+    "note_run",
+    "remember_named",
+    "trust_files",
+    "trusted_files",
+    "trusting",
+    "was_named",
+]
 
 Trust = bool | str | Path | Iterable[str | Path]
 """True: every file that a run names. Otherwise the files, one or several, that may be run."""
@@ -52,6 +65,42 @@ def trusted_files() -> list[str]:
 def note_run(path: Path, digest: str) -> None:
     """Remember that the user named a file by itself, so that its code has run in this process already."""
     _ran.add((real_path(path), digest))
+
+
+def remember_named(path: Path, function: str) -> None:
+    """Remember, for later processes of this user, that the user named this very function of this very file.
+
+    It is kept in the user's own cache, where nobody who hands over a folder can write. Where that is not possible,
+    nothing is remembered, and ``--trust`` is asked for.
+    """
+    if not path.is_file() or was_named(path, function):
+        return
+    with suppress(OSError, FewerError):
+        place = named_files()
+        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        append_line(place, f"{_key(path, function)}\n".encode())
+        place.chmod(0o600)
+
+
+def was_named(path: Path, function: str) -> bool:
+    """Whether the user named this function of this file in an earlier process, and the file is unchanged since."""
+    with suppress(OSError, FewerError):
+        facts = named_files().stat()
+        if path.is_file() and facts.st_uid == os.getuid() and not facts.st_mode & 0o022:
+            return _key(path, function).encode() in read_bytes(named_files()).split()
+    return False
+
+
+def named_files() -> Path:
+    """The user's own list of what they have named, as hashes: below ``$XDG_CACHE_HOME``, by default ``~/.cache``."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "fewer" / "named-files"
+
+
+def _key(path: Path, function: str) -> str:
+    """Stands for a place, a function and the whole content: none of them can be another one."""
+    told = [os.fsencode(real_path(path)), function.encode("utf-8", "surrogatepass"), read_bytes(path)]
+    return sha256(b"".join(sha256(part).digest() for part in told)).hexdigest()
 
 
 @contextmanager

@@ -116,8 +116,19 @@ class Public:
             raise FewerError(f"this is no description of a circuit ({error!r}); compile the network again") from None
 
     def pack(self, image: np.ndarray) -> np.ndarray:
-        """One image as slots [ciphertexts, slots]."""
-        image = np.asarray(image, dtype=float)
+        """One image as slots [ciphertexts, slots].
+
+        Raises
+        ------
+        FewerError
+            For another size, and for values that are no numbers or that no ciphertext holds.
+        """
+        image = np.asarray(image)
+        if image.dtype.kind not in "fiub":
+            raise FewerError(f"an image of {image.dtype} was given; the circuit takes real numbers")
+        image = image.astype(float)
+        if not np.isfinite(image).all():
+            raise FewerError("the image holds NaN or infinite numbers; give it as the network takes it")
         if image.size != self.inputs.shape[1]:
             raise FewerError(f"an image of shape {image.shape} was given; the circuit takes {self.shape}")
         found = np.zeros(self.input_ciphertexts * self.parameters.slots)

@@ -110,7 +110,11 @@ class Client:
         """A vector of slots as the bytes of a ciphertext."""
         api = _api()
         plain, found = api.Plaintext(), api.Ciphertext(self._context)
-        self._encoder.encode(np.asarray(values, dtype=float).tolist(), 2.0**self.parameters.input_bits, plain)
+        try:
+            self._encoder.encode(np.asarray(values, dtype=float).tolist(), 2.0**self.parameters.input_bits, plain)
+        except (ValueError, RuntimeError) as error:  # SEAL's own words are about its parameters
+            largest = float(np.abs(values).max())
+            raise FewerError(f"a number of {largest:g} does not fit into a ciphertext ({error})") from None
         self._encryptor.encrypt_symmetric(plain, found)
         return to_bytes(found)
 

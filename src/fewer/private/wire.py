@@ -44,7 +44,7 @@ def unpack(data: bytes) -> tuple[dict[str, str], list[bytes]]:
             raise ValueError
         if not isinstance(sizes, list) or len(sizes) > 64 or not all(type(s) is int and s >= 0 for s in sizes):
             raise ValueError
-    except (ValueError, KeyError, AttributeError, UnicodeDecodeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError, RecursionError):
         raise FewerError("the message is not one of fewer private; send it with: fewer private query") from None
     if sum(sizes) != len(data) - end - 1:
         raise FewerError(f"the message is cut off: {len(data) - end - 1} bytes of {sum(sizes)} arrived; send it again")

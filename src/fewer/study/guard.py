@@ -82,5 +82,10 @@ def origin_allowed(origin: str, host: str) -> bool:
     --------
     >>> origin_allowed("http://localhost:80", "localhost:80"), origin_allowed("http://evil.example", "localhost:80")
     (True, False)
+    >>> origin_allowed("http://[::1", "localhost:80")
+    False
     """
-    return not origin or urlsplit(origin).netloc == host
+    try:
+        return not origin or urlsplit(origin).netloc == host
+    except ValueError:
+        return False

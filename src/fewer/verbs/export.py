@@ -135,6 +135,8 @@ def export(
     >>> print(*fewer.export("run/", "onnx").lost, sep="\\n")  # doctest: +SKIP
     """
     _check(to, activations, device)
+    if isinstance(deploy_batch, bool) or not isinstance(deploy_batch, int) or not 1 <= deploy_batch <= 65_536:
+        raise FewerError(f"the batch of an exported file is {deploy_batch}; it must be a whole number from 1 to 65536")
     recipe = load_recipe(run)
     if to == "huggingface":
         return _hub(run, recipe, out, overwrite, architecture, trust)

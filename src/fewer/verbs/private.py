@@ -202,14 +202,21 @@ def private_query(
     ask = Query(keys, transport)
     shape = ask.public.shape
     prepare = Preprocess(shape, mean=ask.public.mean, std=ask.public.std, crop=1.0) if len(shape) == 3 else None
+    if images is None or isinstance(images, (str, Path)):
+        raise FewerError("images are a list of files or arrays; put a single one into a list")
     found = []
     for image in images:
-        if isinstance(image, np.ndarray):
-            name, pixels = "", image
+        if hasattr(image, "__array__"):
+            name, pixels = "", np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
+        elif not isinstance(image, (str, Path)):
+            raise FewerError(f"an image is a file or an array; got {type(image).__name__}")
         elif prepare is None:
             raise FewerError("this circuit takes vectors, not images; give arrays")
         else:
-            name, pixels = str(image), np.asarray(to_array(read_image(image), prepare))
+            try:
+                name, pixels = str(image), np.asarray(to_array(read_image(image), prepare))
+            except OSError as error:
+                raise FewerError(f"the image {image} cannot be read: {error.strerror or error}") from error
         start = time.perf_counter()
         scores = ask(pixels)
         seconds = time.perf_counter() - start

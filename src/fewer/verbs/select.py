@@ -18,7 +18,7 @@ from fewer.core.files import atomic_write_text, real_path
 from fewer.core.options import RunOptions, split_options
 from fewer.core.progress import Progress, usual_progress
 from fewer.data.images import list_images, printable, why_no_name
-from fewer.models.spec import check_named
+from fewer.models.spec import check_named, remember_spec
 from fewer.models.trust import trusting
 from fewer.selection.embed import Embedded, EmbedJob, embed
 from fewer.selection.export import can_open, check_formats, export
@@ -295,7 +295,9 @@ def _vectors(
     if isinstance(model, (str, Path)) and str(model).endswith(".npy"):
         return given_vectors(Path(model), names, gone), None
     if unasked:  # a queue may come from someone else
-        check_named(model, str(queue.path / "config.toml"))
+        check_named(model, str(queue.path / "config.toml"), before=True)
+    else:
+        remember_spec(model)
     size = config.get("input_size")
     preprocess: dict[str, Any] = {"input_size": (3, size, size)} if size else {}
     if isinstance(model, str) and model == WARM_UP:
