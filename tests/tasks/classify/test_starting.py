@@ -230,6 +230,11 @@ def test_published_weights_for_other_classes_are_a_start(photos: Path, tmp_path:
     start = start_of(TrainSettings(network="resnet8", init=str(tmp_path / "seven.pth")), open_data(photos).classes)
     assert "linear.weight is for other classes there" in start.notes[0]
     assert torch.equal(start.loaded.model.conv1.weight, net.conv1.weight)
+    # weights that happen to be those that the network has already are no new layer
+    own = start_of(TrainSettings(network="resnet8"), open_data(photos).classes).loaded.model
+    torch.save(own.state_dict(), tmp_path / "same.pth")
+    again = start_of(TrainSettings(network="resnet8", init=str(tmp_path / "same.pth")), open_data(photos).classes)
+    assert "other classes" not in again.notes[0]
     torch.save(build("resnet20", num_classes=3).state_dict(), tmp_path / "other.pth")
     with pytest.raises(FewerError, match="is of another model"):
         start_of(TrainSettings(network="resnet8", init=str(tmp_path / "other.pth")), open_data(photos).classes)
