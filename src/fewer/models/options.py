@@ -22,7 +22,7 @@ from fewer.core.reading import check_ordinary, check_size, data_limit, refusing
 from fewer.models.artefact import check_weights_file
 from fewer.models.strangers import refuse_tensor
 
-__all__ = ["SpecOptions", "load_checkpoint", "split_spec", "with_options"]
+__all__ = ["SpecOptions", "load_checkpoint", "other_head", "split_spec", "with_options"]
 
 NAMES = ("checkpoint", "classes", "input_size", "mean", "std", "interpolation", "crop")
 _NESTED = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "ema")
@@ -157,6 +157,11 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, new_head: bool = Fals
             )
     model.load_state_dict(state)
     return model
+
+
+def other_head(model: nn.Module, path: str | Path) -> list[str]:
+    """Names of the tensors that ``load_checkpoint(..., new_head=True)`` leaves as they are; none where all fit."""
+    return _head(_fitting(_tensors(Path(path)), model), model.state_dict())
 
 
 def _head(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:

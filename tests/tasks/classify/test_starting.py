@@ -91,6 +91,7 @@ def test_a_run_for_other_classes_gets_a_new_last_layer(photos: Path, run: Path, 
         ({"bits": "w8a8", "gradients": "luq"}, "give --bits with g2 to g8"),
         ({"bits": "w8a8g4", "meta_loss": "exact"}, "is for a hypernetwork"),
         ({"init": "nowhere"}, "neither a run folder nor a file"),
+        ({"init": "."}, "neither a run folder nor a file"),
     ],
 )
 def test_what_would_change_nothing_is_told(photos: Path, wrong: dict[str, str], told: str) -> None:
@@ -230,6 +231,11 @@ def test_published_weights_for_other_classes_are_a_start(photos: Path, tmp_path:
     start = start_of(TrainSettings(network="resnet8", init=str(tmp_path / "seven.pth")), open_data(photos).classes)
     assert "linear.weight is for other classes there" in start.notes[0]
     assert torch.equal(start.loaded.model.conv1.weight, net.conv1.weight)
+    # weights that happen to be those that the network has already are no new layer
+    own = start_of(TrainSettings(network="resnet8"), open_data(photos).classes).loaded.model
+    torch.save(own.state_dict(), tmp_path / "same.pth")
+    again = start_of(TrainSettings(network="resnet8", init=str(tmp_path / "same.pth")), open_data(photos).classes)
+    assert "other classes" not in again.notes[0]
     torch.save(build("resnet20", num_classes=3).state_dict(), tmp_path / "other.pth")
     with pytest.raises(FewerError, match="is of another model"):
         start_of(TrainSettings(network="resnet8", init=str(tmp_path / "other.pth")), open_data(photos).classes)
