@@ -405,8 +405,12 @@ def run(
     for row in member_rows(done, key, process_time() - began):
         if row not in table:
             table.add(row)
-    row = row_of(done.evaluation, key, process_time() - began) | {"adapted": adapted_dice(done, target)}
-    table.add(row if method == "target-oracle" or done.members else row | signs(done))
+    row = row_of(done.evaluation, key, process_time() - began)
+    if done.members:
+        table.add(row)
+        return
+    row["adapted"] = adapted_dice(done, target)
+    table.add(row if method == "target-oracle" else row | signs(done))
 
 
 def main() -> None:

@@ -138,8 +138,8 @@ def choices(rows: Rows) -> str:
         "steps",
         "seed",
         *(f"{name}: trust (Dice)" for name in names),
-        "kept",
-        "best - kept",
+        "highest trust",
+        "best - that",
         "at the end",
     ]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]

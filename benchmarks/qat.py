@@ -21,6 +21,7 @@ def main() -> None:
     """Train what the table lacks, row by row."""
     parser = arguments(str(__doc__), 600)
     parser.add_argument("--bits", default=",".join(BITS))
+    parser.add_argument("--teacher", help="run folder of a network in fp32 that teaches beside the labels (kd)")
     options = parser.parse_args()
     path = options.out or Path(__file__).parent / "results" / "qat.csv"
     table = Table(path, COLUMNS, KEYS)
@@ -31,7 +32,9 @@ def main() -> None:
         train_row(table, data, options, "fp32", seed, **start)
         for bits in options.bits.split(","):
             for row in rows:
-                train_row(table, data, options, row, seed, bits=bits, quantiser=row, **start)
+                name = f"{row}, taught by fp32" if options.teacher else row
+                more = {"teacher": options.teacher, "distill": "kd"} if options.teacher else {}
+                train_row(table, data, options, name, seed, bits=bits, quantiser=row, **start, **more)
     plot(path, "Quantization-aware training, CIFAR-10")
 
 

@@ -18,6 +18,7 @@ from tests.adaptation.domains import problem, settings
 def _all_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings of a few steps have the networks of long ones."""
     monkeypatch.setattr("fewer.adaptation.ours.SHORT", 0)
+    monkeypatch.setattr("fewer.adaptation.ours.DOUBT", 0.0)
 
 
 def adapted(work: Work | None = None, **more):
@@ -99,12 +100,24 @@ def test_a_hopeless_network_labels_nothing_and_that_is_said(monkeypatch: pytest.
     assert "self-training is left out" in work.notes[0]
 
 
-def test_networks_that_see_something_else_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    trusting(monkeypatch, source=0.7, curves=0.8, labels=0.7, contrasts=0.7)
+def test_a_source_that_is_contradicted_is_not_kept_however_sure_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    trusting(monkeypatch, source=0.9, curves=0.7, contrasts=0.6)
+    monkeypatch.setattr("fewer.adaptation.ours.DOUBT", 0.5)
     monkeypatch.setattr("fewer.adaptation.ours.pooled_dice", lambda pairs, classes: 0.1)
     work = Work()
-    adapted(work)
-    assert "source-only, self-training, contrasts see other structures in the target than curves" in work.notes[-1]
+    found = adapted(work)
+    assert {member.name: member.kept for member in found.members} == {
+        "source-only": False, "curves": True, "contrasts": False,
+    }  # fmt: skip
+    assert "sees other structures in the target than source-only" in work.notes[0]
+    assert "source-only, contrasts see other structures in the target than curves" in work.notes[-1]
+
+
+def test_curves_that_found_nothing_contradict_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    trusting(monkeypatch, source=0.9, curves=0.1, labels=0.8, contrasts=0.2)
+    monkeypatch.setattr("fewer.adaptation.ours.DOUBT", 0.5)
+    monkeypatch.setattr("fewer.adaptation.ours.pooled_dice", lambda pairs, classes: 0.1)
+    assert [member.name for member in adapted().members if member.kept] == ["source-only"]
 
 
 def test_the_estimate_is_told_and_not_noted() -> None:

@@ -233,7 +233,7 @@ def test_trained_ranges_are_what_onnx_rounds_to() -> None:
 def test_ranges_of_a_run_are_read_and_what_is_none_is_told() -> None:
     meta = {"few_bits": {"inputs": {"stem": [0.5, 0], "head": [0.25, 128]}}}
     assert stored_ranges(meta, ["head"]) == {"head": InputRange(0.25, 128)} and stored_ranges({}, ["head"]) == {}
-    for wrong in ([0.0, 0], [float("nan"), 0], [1.0, 256], [1.0], "0.5", None):
+    for wrong in ([0.0, 0], [float("nan"), 0], [1.0, 256], [1.0, 0.5], [1.0, 0, 0.0, 15.5], [1.0], "0.5", None):
         with pytest.raises(FewerError, match="no scale and zero point"):
             stored_ranges({"few_bits": {"inputs": {"head": wrong}}}, ["head"])
 

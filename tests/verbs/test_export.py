@@ -80,7 +80,7 @@ def test_bad_input(run, monkeypatch, tmp_path):
         export(run, "torch", architecture=net)
     with pytest.raises(FewerError, match="does not exist"):
         export(run, "torch", example=X, architecture=net, out=tmp_path / "no" / "folder.pt2")
-    monkeypatch.setattr(module, "_installed", lambda name: False)
+    monkeypatch.setattr("fewer.runtimes.export.missing", lambda _: "onnx is not installed: pip install 'fewer[deploy]'")
     with pytest.raises(FewerError, match=r"\[deploy\]"):
         export(run, "onnx", example=X, architecture=net)
 

@@ -107,7 +107,7 @@ class _Choice:
             warm = self.settings.uses("warm-start")
             model = copy.deepcopy(trunk.model) if warm else start
             self._train("contrasts", model, self._vary, both, trunk if warm else None)
-        kept = most_trusted(self.members)
+        kept = most_trusted(self._candidates())
         kept.kept = True
         self._tell(kept)
         return Adapted(self._go_on(kept), self.stages, members=self.members, steps_after_choice=self.steps.get(MORE, 0))
@@ -146,10 +146,37 @@ class _Choice:
 
     def _is_worth(self, member: Member, name: str) -> bool:
         best, own = max(one.signs["trust"] for one in self.members), member.signs["trust"]
+        if self._is_contradicted():
+            self.work.say(
+                f"{name} is left out: curves, which knows many contrasts, sees other structures in the target than "
+                "source-only, which knows one"
+            )
+            return False
         if own >= HOPELESS * best:
             return True
         self.work.say(f"{name} is left out: the network that would label is trusted {own:.2f}, another one {best:.2f}")
         return False
+
+    def _agree(self, one: str, other: str) -> float:
+        """Dice between what two networks see in the target."""
+        pairs = list(zip(self.seen[one], self.seen[other], strict=True))
+        return pooled_dice(pairs, len(self.problem.classes))
+
+    def _is_contradicted(self) -> bool:
+        """Whether the source as it is reads the target otherwise than a network that knows many contrasts.
+
+        Then the contrast of the source does not hold in the target. How sure that network is, and how large what it
+        finds is, says nothing any more: from histology to fluorescence it finds gaps between nuclei.
+        """
+        known = {member.name: member.signs["trust"] for member in self.members}
+        if known.get("curves", 0.0) < HOPELESS * known["source-only"] or not known.get("curves"):
+            return False
+        return self._agree("source-only", "curves") < DOUBT
+
+    def _candidates(self) -> list[Member]:
+        if not self._is_contradicted():
+            return self.members
+        return [member for member in self.members if member.name not in ("source-only", "self-training")]
 
     def _estimate(self) -> None:
         """Say how long all will take, from the first stage; a message only, since times differ from run to run."""
@@ -161,8 +188,7 @@ class _Choice:
         self.work.say(f"{kept.name} is kept; trusted, without a label of the target: {told}")
         others = []
         for member in self.members:
-            pairs = list(zip(self.seen[kept.name], self.seen[member.name], strict=True))
-            member.signs["agrees"] = pooled_dice(pairs, len(self.problem.classes))
+            member.signs["agrees"] = self._agree(kept.name, member.name)
             likely = member.signs["trust"] >= HOPELESS * kept.signs["trust"]
             if member is not kept and likely and member.signs["agrees"] < DOUBT:
                 others.append(member.name)

@@ -54,6 +54,9 @@ class DetectionDistance:
     (0.0, True)
     """
 
+    tells_places = True
+    """Cells weigh by what they are worth: rows of weights are ranked by it even where an activation hides outputs."""
+
     def __init__(self, outputs: Sequence[Mapping[str, Tensor]], *, locality: float = 0.5, plain: bool = False) -> None:
         named = [_floats(one) for one in outputs]
         names = list(named[0])

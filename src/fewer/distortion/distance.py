@@ -32,6 +32,9 @@ class Distance(Protocol):
     ``r = S^T e`` with random signs e. Without it, gradients are those of the relative squared change; measured
     distortion, and everything that is reported, is the distance's own in any case.
 
+    What makes it may have ``tells_places = True``: places of the output weigh by what they are worth. Rows of weights
+    are then ranked by what the network feels, also where an activation hides outputs.
+
     Attributes
     ----------
     samples

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fewer.core.errors import FewerError
 from fewer.core.run import RunFolder
 from fewer.cost.stopwatch import Stopwatch
+from fewer.data.samples import ListSamples
 from fewer.models.artefact import load_recipe
 from fewer.models.running import evaluating
 from fewer.models.spec import load_model
@@ -93,7 +94,9 @@ def _samples(task: str, run: Path, images: Any, seed: int) -> list[Any]:
         if given:
             raise
         return []
-    return list(found.items) if hasattr(found, "items") else list(found.tensor)
+    if isinstance(found, ListSamples):
+        return list(found.items)
+    return [] if found.tensor is None else list(found.tensor)
 
 
 def _share(model: nn.Module, part: RuntimePart) -> str:

@@ -168,6 +168,13 @@ def _typical(samples: Samples) -> Samples:
     return samples.take([sorted(range(len(sizes)), key=sizes.__getitem__)[len(sizes) // 2]])
 
 
+def _differ(samples: Samples) -> bool:
+    """Whether samples have several shapes."""
+    if not isinstance(samples, ListSamples):
+        return False
+    return len({tuple(tuple(tensor.shape) for tensor in leaves(item)) for item in samples.items}) > 1
+
+
 def free_axes(work: Work) -> dict[int, str]:
     """Axes of the input along which the model takes any number, and what is counted there, as its task says."""
     key = "free axes"
@@ -204,9 +211,11 @@ def planned_graph(work: Work) -> PlannedGraph:
         names = {unit.name: (unit.name, *unit.aliases) for unit in prepared.matched.units}
         try:
             with evaluating(prepared.model):
-                prepared.shared[key] = PlannedGraph.of(
-                    prepared.model, names, deploy_example(work), free_axes(work), prepared.calibration.tensor
-                )
+                images = prepared.calibration.tensor
+                planned = PlannedGraph.of(prepared.model, names, deploy_example(work), free_axes(work), images)
+            if not planned.free and _differ(prepared.calibration):
+                raise FewerError("a file of it takes samples of one shape alone, and these have several")
+            prepared.shared[key] = planned
         except FewerError as error:
             prepared.shared[key] = error
     found = prepared.shared[key]

@@ -258,7 +258,9 @@ def row_sensitivity(work: Work, model: nn.Module) -> tuple[dict[str, Tensor], di
         reference=prepared.reference(batches, twin),
         hidden=hidden,
     )
-    both = found, {name: rows for name, rows in found.items() if hidden[name] <= _HIDDEN}
+    # where a distance tells places apart, most of what is hidden lies where nothing counts
+    limit = 1.0 if getattr(prepared.distance, "tells_places", False) else _HIDDEN
+    both = found, {name: rows for name, rows in found.items() if hidden[name] <= limit}
     if original:
         prepared.shared["sensitivity"] = both
     return both

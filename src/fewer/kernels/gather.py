@@ -12,22 +12,21 @@ from fewer.kernels.format import PackedWeight, unpack
 class GatherLinear:
     """Feature-major product: for each group of rows with the same inputs, one dense product over these inputs only.
 
-        Strips are joined into groups of ``height`` rows (whose inputs are united), because small products are slow in
-        torch. Breaks even with a dense product at about 50 to 60 % sparsity.
+    Strips are joined into groups of ``height`` rows (whose inputs are united), because small products are slow in
+    torch. Breaks even with a dense product at about 50 to 60 % sparsity.
 
-        Parameters
-        ----------
-        packed : PackedWeight
-            The weight.
-        height : int
-            Rows of a group; a multiple of 16.
+    Parameters
+    ----------
+    packed : PackedWeight
+        The weight.
+    height : int
+        Rows of a group; a multiple of 16.
 
-        Examples
-        --------
-        >>> from fewer.core.errors import FewerError
-    from fewer.kernels.format import pack
-        >>> GatherLinear(pack(2 * torch.eye(4)))(torch.ones(1, 4)).tolist()
-        [[2.0, 2.0, 2.0, 2.0]]
+    Examples
+    --------
+    >>> from fewer.kernels.format import pack
+    >>> GatherLinear(pack(2 * torch.eye(4)))(torch.ones(1, 4)).tolist()
+    [[2.0, 2.0, 2.0, 2.0]]
     """
 
     def __init__(self, packed: PackedWeight, height: int = 32) -> None:

@@ -22,7 +22,7 @@ from fewer.core.reading import check_ordinary, check_size, data_limit, refusing
 from fewer.models.artefact import check_weights_file
 from fewer.models.strangers import refuse_tensor
 
-__all__ = ["SpecOptions", "load_checkpoint", "split_spec", "with_options"]
+__all__ = ["SpecOptions", "load_checkpoint", "other_head", "split_spec", "with_options"]
 
 NAMES = ("checkpoint", "classes", "input_size", "mean", "std", "interpolation", "crop")
 _NESTED = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "ema")
@@ -117,7 +117,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def load_checkpoint(model: nn.Module, path: str | Path) -> nn.Module:
+def load_checkpoint(model: nn.Module, path: str | Path, *, new_head: bool = False) -> nn.Module:
     """Put the weights of a file into a model. No code of the file is run.
 
     Parameters
@@ -127,6 +127,8 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> nn.Module:
     path
         ``.safetensors``, or a file of ``torch.save`` that holds tensors: a state dict, or one inside of a training
         checkpoint. Prefixes of wrappers, such as ``module.``, are taken off.
+    new_head
+        Leave the one layer as it is that has another number of outputs in the file, if it is the only one.
 
     Raises
     ------
@@ -137,6 +139,8 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> nn.Module:
     own = model.state_dict()
     # files from before torch 0.4.1 do not count the batches that a norm has seen, and nothing depends on it
     state = {name: own[name] for name in own if name.endswith("num_batches_tracked")} | state
+    if new_head:
+        state |= {name: own[name] for name in _head(state, own)}
     missing, unknown = [n for n in own if n not in state], [n for n in state if n not in own]
     if missing or unknown:
         told = f"lacks {', '.join(missing[:3])}" if missing else f"has {', '.join(unknown[:3])}"
@@ -153,6 +157,18 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> nn.Module:
             )
     model.load_state_dict(state)
     return model
+
+
+def other_head(model: nn.Module, path: str | Path) -> list[str]:
+    """Names of the tensors that ``load_checkpoint(..., new_head=True)`` leaves as they are; none where all fit."""
+    return _head(_fitting(_tensors(Path(path)), model), model.state_dict())
+
+
+def _head(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors of the one layer that differs in the number of its outputs alone; none where more differ."""
+    other = [name for name in own if name in state and state[name].shape != own[name].shape]
+    fits = all(state[name].ndim and state[name].shape[1:] == own[name].shape[1:] for name in other)
+    return other if fits and len({name.rpartition(".")[0] for name in other}) == 1 else []
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -180,10 +180,11 @@ def stored_ranges(meta: Mapping[str, Any], layers: Sequence[str]) -> dict[str, I
         try:
             scale, zero, *ends = inputs[name]
             low, high = ends or (0, 255)
-            fits = isfinite(scale) and scale > 0 and 0 <= low <= zero <= high < 256 and low < high
+            whole = all(type(byte) is int for byte in (zero, low, high))
+            fits = whole and isfinite(scale) and scale > 0 and 0 <= low <= zero <= high < 256 and low < high
         except (TypeError, ValueError):
             fits = False
         if not fits:
             raise FewerError(f"the run's range of the input of {name} is no scale and zero point: {inputs[name]!r}")
-        found[name] = InputRange(float(scale), int(zero), int(low), int(high))
+        found[name] = InputRange(float(scale), zero, low, high)
     return found

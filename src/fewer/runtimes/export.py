@@ -40,7 +40,9 @@ def takes_any(graph: Any, free: Mapping[int, str]) -> bool:
     return all(not sides[axis].HasField("dim_value") for axis in free)
 
 
-def write_onnx(model: nn.Module, example: Any, path: Path, free: Mapping[int, str] | None = None) -> None:
+def write_onnx(
+    model: nn.Module, example: Any, path: Path, free: Mapping[int, str] | None = None, *, trace: bool = True
+) -> None:
     """Export a model to an ONNX file; its input size is that of the example.
 
     Parameters
@@ -53,6 +55,9 @@ def write_onnx(model: nn.Module, example: Any, path: Path, free: Mapping[int, st
         Is overwritten.
     free
         Axes of a lone tensor along which the file takes any number, and what is counted there.
+    trace
+        Whether what torch.export refuses is traced. What its code decides from values is then fixed, so that it must be
+        known to decide nothing about its input.
 
     Raises
     ------
@@ -75,7 +80,7 @@ def write_onnx(model: nn.Module, example: Any, path: Path, free: Mapping[int, st
         raise
     except Exception as error:
         refusal = FewerError(f"this model cannot be exported to ONNX: {first_line(error)}")
-        if free:  # a trace has one length only
+        if free or not trace:  # a trace has one length only
             raise refusal from error
         try:
             _write_traced(model, arguments, path)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import os
 import secrets
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +28,7 @@ from fewer.models.trust import Trust
 from fewer.quantize.qat import stored_ranges
 from fewer.quantize.qdq import InputRange, input_ranges, with_integers
 from fewer.reports.numbers import data_size
-from fewer.runtimes.export import free_shapes, takes_any
+from fewer.runtimes.export import first_line, quiet, takes_any, write_onnx
 from fewer.tasks import reads_inputs
 
 __all__ = ["ACTIVATIONS", "FORMATS", "Exported", "export"]
@@ -362,28 +358,18 @@ def _longer(example: Tensor, axes: Mapping[int, str]) -> list[Tensor]:
 
 def _onnx(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str] | None = None) -> None:
     axes = {} if axes is None else axes
-    missing = [name for name in ("onnx", "onnxscript") if not _installed(name)]
-    if missing:
-        raise FewerError(f"exporting to ONNX needs {' and '.join(missing)}: pip install 'fewer[deploy]'")
-    big = sum(p.numel() * p.element_size() for p in model.parameters()) > 1_800_000_000
-    if big:
-        raise FewerError("models above 1.8 GB do not fit into one ONNX file; export to torch instead")
     try:
-        with _quiet(), torch.no_grad():
-            given = (example.clone(),)
-            torch.onnx.export(
-                model, given, path, dynamo=True, external_data=False, verbose=False, optimize=True, **free_shapes(axes)
-            )
+        write_onnx(model, example.clone(), path, axes, trace=False)
         if axes:
             import onnx
 
             if not takes_any(onnx.load(path, load_external_data=False), axes):
-                raise ValueError("the number is fixed in it")
-    except Exception as error:
-        if axes:  # its code needs the number: then the file takes one only, and says so
-            axes.clear()
-            return _onnx(model, example, path, axes)
-        raise FewerError(f"this model cannot be exported to ONNX: {_first_line(error)}") from error
+                raise FewerError("the number is fixed in it")
+    except FewerError:
+        if not axes:
+            raise
+        axes.clear()  # its code needs the number: then the file takes one only, and says so
+        write_onnx(model, example.clone(), path, trace=False)
 
 
 def _input_shape(program: Any) -> Sequence[Any]:
@@ -394,7 +380,7 @@ def _input_shape(program: Any) -> Sequence[Any]:
 
 def _torch(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str]) -> None:
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             shapes = ({axis: torch.export.Dim.AUTO for axis in axes},) if axes else None
             program = torch.export.export(model, (example.clone(),), dynamic_shapes=shapes)
             torch.export.save(program, path)
@@ -403,7 +389,7 @@ def _torch(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str]) 
     except OSError:
         raise
     except Exception as error:
-        raise FewerError(f"this model cannot be exported by torch.export: {_first_line(error)}") from error
+        raise FewerError(f"this model cannot be exported by torch.export: {first_line(error)}") from error
 
 
 def _difference(to: str, model: nn.Module, batches: Sequence[Tensor], path: Path) -> tuple[float | None, Sequence[str]]:
@@ -430,7 +416,7 @@ def _difference(to: str, model: nn.Module, batches: Sequence[Tensor], path: Path
             kind = str(batches[0].dtype).removeprefix("torch.")
             return None, [
                 f"onnxruntime {onnxruntime.__version__} cannot run this {kind} file: its output was not compared "
-                f"({_first_line(error)})"
+                f"({first_line(error)})"
             ]
 
         def run(x: Tensor) -> Tensor:
@@ -476,21 +462,3 @@ def _installed(name: str) -> bool:
     import importlib.util
 
     return importlib.util.find_spec(name) is not None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter off the terminal."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

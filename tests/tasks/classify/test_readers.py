@@ -161,3 +161,15 @@ def test_cifar_10_of_the_shared_data() -> None:
     data = open_data(shared_data("cifar10/test.npz"))
     assert (len(data), data.classes[0], data.pictures[7].size) == (10_000, "airplane", (32, 32))
     assert data.kind == "npz" and set(data.count().values()) == {1000}
+
+
+def test_what_is_no_set_says_what_to_give_instead(tmp_path: Path) -> None:
+    with pytest.raises(FewerError, match=r"does not exist; it can be had at https://www\.cs\.toronto\.edu"):
+        open_data(tmp_path / "CIFAR-10")
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"x")
+    with pytest.raises(FewerError, match="unpack it, and give the folder that is inside"):
+        open_data(tmp_path / "cifar-10-python.tar.gz")
+    (tmp_path / "outer" / "cifar-10-batches-py").mkdir(parents=True)
+    (tmp_path / "outer" / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"x")
+    with pytest.raises(FewerError, match=r"give the folder inside, .*cifar-10-batches-py"):
+        open_data(tmp_path / "outer")

@@ -17,6 +17,7 @@ from fewer.core.errors import FewerError
 from fewer.models.artefact import load_recipe, save_artefact
 from fewer.models.spec import load_model
 from fewer.models.trust import trusting
+from fewer.tasks.classify.networks import build
 from fewer.tasks.classify.readers import open_data
 from fewer.tasks.classify.settings import TrainSettings
 from fewer.tasks.classify.starting import start_of
@@ -90,6 +91,7 @@ def test_a_run_for_other_classes_gets_a_new_last_layer(photos: Path, run: Path, 
         ({"bits": "w8a8", "gradients": "luq"}, "give --bits with g2 to g8"),
         ({"bits": "w8a8g4", "meta_loss": "exact"}, "is for a hypernetwork"),
         ({"init": "nowhere"}, "neither a run folder nor a file"),
+        ({"init": "."}, "neither a run folder nor a file"),
     ],
 )
 def test_what_would_change_nothing_is_told(photos: Path, wrong: dict[str, str], told: str) -> None:
@@ -221,3 +223,19 @@ def test_inputs_of_four_bits_are_the_same_in_the_onnx_file(photos: Path, tmp_pat
     session = InferenceSession(graph.SerializeToString(), options)
     got = session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
     assert float((torch.from_numpy(got) - wanted).norm() / wanted.norm()) < 0.02
+
+
+def test_published_weights_for_other_classes_are_a_start(photos: Path, tmp_path: Path) -> None:
+    net = build("resnet8", num_classes=7)
+    torch.save(net.state_dict(), tmp_path / "seven.pth")
+    start = start_of(TrainSettings(network="resnet8", init=str(tmp_path / "seven.pth")), open_data(photos).classes)
+    assert "linear.weight is for other classes there" in start.notes[0]
+    assert torch.equal(start.loaded.model.conv1.weight, net.conv1.weight)
+    # weights that happen to be those that the network has already are no new layer
+    own = start_of(TrainSettings(network="resnet8"), open_data(photos).classes).loaded.model
+    torch.save(own.state_dict(), tmp_path / "same.pth")
+    again = start_of(TrainSettings(network="resnet8", init=str(tmp_path / "same.pth")), open_data(photos).classes)
+    assert "other classes" not in again.notes[0]
+    torch.save(build("resnet20", num_classes=3).state_dict(), tmp_path / "other.pth")
+    with pytest.raises(FewerError, match="is of another model"):
+        start_of(TrainSettings(network="resnet8", init=str(tmp_path / "other.pth")), open_data(photos).classes)

@@ -129,6 +129,18 @@ def test_intensities_in_bytes_are_brought_to_one(tmp_path):
     assert not [f for f in checkup(tmp_path / "fixed").findings if f.check == "intensity"]
 
 
+def test_one_bright_scan_does_not_darken_a_set(tmp_path):
+    (tmp_path / "set/points").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number, top in enumerate((0.9, 0.8, 60.0)):
+        scan = np.column_stack([rng.normal(size=(9, 3)), np.linspace(0, top, 9)]).astype(np.float32)
+        np.save(tmp_path / "set/points" / f"{number}.npy", scan)
+    found = checkup(tmp_path / "set")
+    assert [f.case for f in found.findings if f.check == "intensity"] == ["2"]
+    repair(found, tmp_path / "fixed")
+    assert open_data(tmp_path / "fixed").points("0")[:, 3].max() == np.float32(0.9)
+
+
 def test_boxes_in_another_frame_are_noticed(tmp_path, kitti):
     data = open_data(kitti)
     root = tmp_path / "custom"

@@ -68,6 +68,21 @@ def test_evaluate_and_predict(kitti, run, tmp_path):
         task.predict(run, bad, out=tmp_path / "boxes")
 
 
+def test_two_runs_stand_side_by_side(kitti, run, tmp_path):
+    task = open_task("detect3d")
+    beside = task.evaluate_settings(dense=str(run), confidence=0.0)
+    task.evaluate(run, kitti, out=tmp_path / "scores", settings=beside)
+    page = (tmp_path / "scores/evaluation.html").read_text()
+    assert "by the dense network; orange: by the compressed one" in page and "mAP dense" in page
+    torch.manual_seed(0)
+    (tmp_path / "other").mkdir()
+    save_detector(tmp_path / "other", build_network(small_config("pointpillars", ("Van",))), None)
+    with pytest.raises(FewerError, match="cannot stand side by side"):
+        task.evaluate(run, kitti, settings=task.evaluate_settings(dense=str(tmp_path / "other")))
+    with pytest.raises(FewerError, match="--dense stands beside a run folder alone"):
+        task.evaluate(tmp_path / "scores", kitti, settings=beside)
+
+
 def test_a_detector_is_compressed(kitti, run, tmp_path):
     done = fewer.compress(
         str(run), str(kitti), "flops=0.6x", out=tmp_path / "cheap", settings=QUICK, quality=str(kitti)

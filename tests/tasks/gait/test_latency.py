@@ -10,14 +10,16 @@ import pytest
 import torch
 
 import fewer
+from fewer.core.errors import FewerError
 from fewer.cost import profile as profile_module
 from fewer.data.samples import ListSamples
 from fewer.engine import deploy as deploying
 from fewer.engine.runtime_deploy import range_images
-from fewer.engine.runtimes import deploy_example, free_axes
+from fewer.engine.runtimes import deploy_example, free_axes, planned_graph
 from fewer.engine.settings import Settings
 from fewer.kernels import native
 from fewer.models.spec import load_model
+from fewer.runtimes.planned import PlannedGraph
 from fewer.tasks.gait.data.dataset import write_sequence
 from fewer.tasks.gait.networks import build_network
 from fewer.tasks.gait.protocols.records import Walk
@@ -75,3 +77,22 @@ def test_what_is_timed_has_the_middle_length_and_ranges_come_from_what_is_most_u
     assert deploy_example(work).shape == (2, 12, 64, 44) and float(deploy_example(work).max()) == 12
     assert free_axes(work) == {1: "frames"}
     assert range_images(work.prepared).shape == (2, 12, 64, 44)
+
+
+def test_a_file_for_one_length_is_none_for_walks_of_several(monkeypatch):
+    net, seen = build_network({"network": "gaitpart", "size": "tiny"}).eval(), []
+
+    def exported(model, names, example, free, images):
+        seen.append(free)
+        return SimpleNamespace(free=())
+
+    monkeypatch.setattr(PlannedGraph, "of", exported)
+    work = work_of(net, [9, 30])
+    work.prepared.matched = SimpleNamespace(units=[])
+    for _ in range(2):
+        with pytest.raises(FewerError, match="takes samples of one shape alone"):
+            planned_graph(work)
+    assert seen == [{1: "frames"}]  # it is not exported twice
+    work = work_of(net, [9, 9])
+    work.prepared.matched = SimpleNamespace(units=[])
+    assert planned_graph(work).free == ()

@@ -68,6 +68,19 @@ def test_conversations_that_cannot_be_read_are_told(tmp_path: Path, record: dict
         read_records(written(tmp_path / "b.json", []))
 
 
+def test_answers_about_one_image_are_matched_by_its_name(tmp_path: Path) -> None:
+    rows = [{"img_path": f"{n}.png", "question": q, "candidates": ["Yes", "No"], "correct_ans": a}
+            for n, q, a in (("a", "Sharp?", "Yes"), ("a", "Noisy?", "No"), ("b", "Sharp?", "No"))]  # fmt: skip
+    asked = written(tmp_path / "q.json", rows)
+    order = (2, 0, 1)  # the answers of another tool come image by image, and not as they were asked
+    turned = [{"image": rows[i]["img_path"], "answer": rows[i]["correct_ans"]} for i in order]
+    scored = evaluate(written(tmp_path / "a.json", turned), asked).perception
+    assert scored is not None and scored.accuracy == 1.0
+    odd = [{"image": {"path": "a.png"}, "answer": row["correct_ans"]} for row in rows]  # names that are none: in order
+    scored = evaluate(written(tmp_path / "odd.json", odd), asked).perception
+    assert scored is not None and scored.accuracy == 1.0
+
+
 def test_questions_of_other_tools(tmp_path: Path) -> None:
     rows = [
         {"image_path": "a.png", "question": "Sharp?", "options": ["Yes", "No"], "answer": "B"},

@@ -54,6 +54,8 @@ def test_a_tiny_model_learns_to_see_light_and_its_run_is_read_back(talk):
     assert scored.perception.accuracy == 1.0
     assert json.loads((talk / "eval" / "evaluation.json").read_text())["questions"]["prompts"] == ["How is the light?"]
     assert evaluate(talk / "run", talk / "mos.csv").numbers["srcc"] > 0.8
+    two = evaluate(talk / "run", talk / "mos.csv", settings=EvaluateSettings(words="two"))
+    assert "Q-Bench" in two.note and -1 <= two.numbers["srcc"] <= 1
     letters = evaluate(talk / "run", talk / "asked.json", settings=EvaluateSettings(way="letters"))
     assert letters.perception.rows["all"]["substring"] is not None
     again = load_tuned(talk / "run")
@@ -232,10 +234,11 @@ def test_a_tuned_model_is_compressed_and_asked_again(talk):
     from fewer.tasks.quality.scorer import LevelScorer, views_of
     from fewer.tasks.quality.tuning import tune
 
-    tuned = tune(talk / "talk.json", settings=TuneSettings(**SMALL))
+    tuned = tune(talk / "talk.json", settings=TuneSettings(**SMALL | {"steps": 20}))
     pictures, names = tuned.pictures(talk), [f"{i}.png" for i in range(16)]
     before = level_scores(tuned, pictures, names)
-    quick = Settings(calibration=8, sensing=4, heldout=4, additivity=0, baselines=(), workers=1, allocator="uniform")
+    sizes = {"calibration": 4, "sensing": 2, "heldout": 4, "additivity": 0, "sparsities": (0.5,), "probes": 1}
+    quick = Settings(**sizes, baselines=(), workers=1, allocator="uniform", estimator="taylor", compensation="none")
     scorer = LevelScorer(tuned)
     wanted = scorer(views_of(pictures, names))
     done = fewer.compress(scorer, views_of(pictures, names), "weights=70%", settings=quick)

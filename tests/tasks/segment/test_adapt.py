@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,6 +57,7 @@ def test_every_network_is_shown_and_the_test_folder_does_not_choose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fewer.adaptation.ours.SHORT", 0)
+    monkeypatch.setattr("fewer.adaptation.ours.DOUBT", 0.0)
     source, target = write_domains(tmp_path)
     _, labelled = write_domains(tmp_path / "test", 3, masks=True)
     assert fewer("adapt", source, target, "--out", tmp_path / "a", "--test", labelled, *WORDS) == 0
@@ -71,6 +73,22 @@ def test_every_network_is_shown_and_the_test_folder_does_not_choose(
     assert table[0].startswith("member,steps,kept,trust") and len(table) == len(rows) + 1
     assert "members" in {section["name"] for section in page["sections"]}
     assert (tmp_path / "b" / "members.csv").read_text().splitlines()[1].endswith(",")  # no test, no Dice
+
+
+@pytest.mark.parametrize(
+    ("change", "told"), [(lambda grey: np.dstack([grey] * 3), "3 channels"), (None, "holds the value 3")]
+)
+def test_a_wrong_test_folder_is_told_before_the_training(
+    change: Any, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = write_domains(tmp_path)
+    _, labelled = write_domains(tmp_path / "test", 3, masks=True)
+    for path in (labelled / ("images" if change else "masks")).iterdir():
+        values = np.asarray(Image.open(path))
+        Image.fromarray(change(values) if change else 3 * values).save(path)
+    words = [word for word in WORDS if not word.startswith("--steps")]
+    assert fewer("adapt", source, target, "--out", tmp_path / "run", "--test", labelled, "--steps=100000", *words) == 2
+    assert told in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def test_a_time_is_refused_where_stages_share_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

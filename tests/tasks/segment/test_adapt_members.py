@@ -42,5 +42,13 @@ def test_without_a_test_folder_the_dice_is_empty() -> None:
 )
 def test_the_page_says_whether_the_choice_was_right(dice: dict[str, float], words: str) -> None:
     section = members_section(run(dice, more=40))
-    assert section.words[0].startswith("curves is kept") and words in section.words[-1]
+    assert (
+        section.words[0].startswith("curves is kept, because its trust is the highest.") and words in section.words[-1]
+    )
     assert "for 40 steps" in section.words[1] and section.tables[0].rows[1][-2:] == ["0.600", "kept"]
+
+
+def test_a_network_that_was_trusted_more_and_left_out_is_explained() -> None:
+    made = run()
+    made.adapted.members[0].signs["trust"] = 0.9
+    assert "source-only is not believed" in members_section(made).words[0]

@@ -23,6 +23,12 @@ TRAIN, TEST = ("train", "training"), ("test", "val", "valid", "validation")
 _FILE = ("file", "image", "path", "filename", "name")
 _LABEL = ("label", "class", "target", "category", "y")
 _PART = ("part", "split", "set")
+PLACES = {
+    "cifar": "https://www.cs.toronto.edu/~kriz/cifar.html (Python or binary version, to be unpacked)",
+    "fashionmnist": "https://github.com/zalandoresearch/fashion-mnist",
+    "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/ (four .gz files, which stay packed)",
+}
+"""Where well-known sets can be had, by a part of their name."""
 _TABLES = ("labels.csv", "labels.json")
 
 
@@ -94,15 +100,32 @@ def open_data(place: str | Path) -> ClassifyData:
     """
     path = Path(place)
     if not path.exists():
-        raise FewerError(f"the data set {path} does not exist; give a folder with one folder of images per class")
+        told = _where(path.name) or "give a folder with one folder of images per class"
+        raise FewerError(f"the data set {path} does not exist; {told}")
     kind = format_of(path)
     if not kind:
-        raise FewerError(
-            f"{path} is no labelled set of images: give a folder with one folder of images per class, a table "
-            "labels.csv with the columns file and label, or CIFAR, MNIST or npz files"
-        )
+        raise FewerError(f"{path} is no labelled set of images: {_instead(path)}")
     with refusing(str(path), f"it was taken for {kind}"):
         return FORMATS[kind][1](path)
+
+
+def _where(name: str) -> str:
+    """Where a well-known set of this name can be had."""
+    plain = name.lower().replace("-", "").replace("_", "")
+    return next((f"it can be had at {place}" for known, place in PLACES.items() if known in plain), "")
+
+
+def _instead(path: Path) -> str:
+    """What to give in place of something that is no set."""
+    if path.is_file() and path.suffix.lower() in (".gz", ".tgz", ".tar", ".zip"):
+        return "unpack it, and give the folder that is inside"
+    inside = [folder for folder in _subfolders(path) if format_of(folder)]
+    if inside:
+        return f"give the folder inside, {inside[0]}"
+    return (
+        "give a folder with one folder of images per class, a table labels.csv with the columns file and label, or "
+        "CIFAR, MNIST or npz files"
+    )
 
 
 def _beside(root: Path) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from fewer.core.errors import FewerError
 from fewer.data.preprocess import Preprocess
 from fewer.models.artefact import RECIPE, load_masks
 from fewer.models.build import build_architecture
-from fewer.models.options import load_checkpoint
+from fewer.models.options import load_checkpoint, other_head
 from fewer.models.recipe import read_recipe
 from fewer.models.spec import LoadedModel, load_model
 from fewer.tasks.classify.model import output_count
@@ -69,15 +69,17 @@ def start_of(settings: TrainSettings, classes: Sequence[str]) -> Start:
     'resnet8'
     """
     torch.manual_seed(settings.seed)
-    if settings.init is not None and Path(settings.init).is_dir():
+    if settings.init is not None and (Path(settings.init) / RECIPE).is_file():
         return _from_run(settings, settings.init, classes)
     loaded = _named(settings, len(classes))
     if settings.init is None:
         return Start(loaded)
     if not Path(settings.init).is_file():
         raise FewerError(f"--init {settings.init} is neither a run folder nor a file of weights")
-    load_checkpoint(loaded.model, settings.init)
-    return Start(loaded, notes=(f"starts from the weights of {settings.init}",))
+    new = other_head(loaded.model, settings.init)
+    load_checkpoint(loaded.model, settings.init, new_head=True)
+    told = f"; {new[0]} is for other classes there and begins at random" if new else ""
+    return Start(loaded, notes=(f"starts from the weights of {settings.init}{told}",))
 
 
 def _named(settings: TrainSettings, classes: int) -> LoadedModel:

@@ -130,7 +130,8 @@ def checkup(data: DetectionData | str | Path, *, progress: Progress | None = Non
     findings += _of_the_set(data, counts, boxes, empty, labelled)
     findings.sort(key=lambda one: (one.level != "error", list(CHECKS).index(one.check)))
     facts = {"scans": len(data), "labelled": labelled, "points": points, "classes": dict(counts.most_common())}
-    facts["intensity"] = [min(bright, default=0.0), max(bright, default=0.0)]
+    tops = bright[1::2]
+    facts["intensity"] = [min(bright, default=0.0), float(np.median(tops)) if tops else 0.0, max(bright, default=0.0)]
     return ScanCheckup(data, tuple(findings), facts)
 
 
@@ -141,9 +142,12 @@ def _intensities(scan: np.ndarray) -> list[float]:
 
 
 def _in_bytes(facts: dict[str, Any]) -> bool:
-    """Whether the intensities of a whole set are bytes, which are brought to 0 to 1 as those of nuScenes are."""
-    low, high = facts.get("intensity", (0.0, 0.0))
-    return low >= 0 and 1.01 < high <= _BYTE
+    """Whether the intensities of a whole set are bytes, which are brought to 0 to 1 as those of nuScenes are.
+
+    Most scans tell: a single bright point among intensities from 0 to 1 must not darken the whole set.
+    """
+    low, usual, high = facts.get("intensity", (0.0, 0.0, 0.0))
+    return low >= 0 and usual > 2 and high <= _BYTE
 
 
 def _finding(check: str, case: str, text: str, fix: str = "") -> Finding:
@@ -167,7 +171,7 @@ def _look(data: DetectionData, name: str) -> tuple[list[Finding], Objects | None
             scan = scan[~bad]
         if len(scan) and (scan[:, 3].min() < -0.01 or scan[:, 3].max() > 1.01):
             low, high = float(scan[:, 3].min()), float(scan[:, 3].max())
-            fix = "those of all scans are divided by 255" if low >= 0 and high <= _BYTE else ""
+            fix = "where most scans have such, all are divided by 255" if low >= 0 and high <= _BYTE else ""
             findings.append(_finding("intensity", name, f"intensities from {low:g} to {high:g}", fix))
     if objects is not None and len(objects):
         sizes = objects.boxes[:, 3:6]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -12,13 +13,14 @@ from fewer.core.errors import FewerError
 from fewer.core.progress import Progress
 from fewer.core.staging import write_together
 from fewer.models.spec import LoadedModel, load_model
+from fewer.reports.page import Page
 from fewer.tasks.detect3d.dataset import DetectionData, open_data
 from fewer.tasks.detect3d.evaluation import DetectionScores, score_detections
 from fewer.tasks.detect3d.frames import Objects
 from fewer.tasks.detect3d.kitti import parse_label, read_text
 from fewer.tasks.detect3d.layouts import parse_sweep_boxes
 from fewer.tasks.detect3d.loaded import data_for, detector_of, unseen
-from fewer.tasks.detect3d.pages import bird_section, evaluation_page
+from fewer.tasks.detect3d.pages import bird_section, compare_page, evaluation_page
 from fewer.tasks.detect3d.scoring import score_detector
 from fewer.tasks.detect3d.settings import EvaluateSettings
 from fewer.tasks.folders import check_out, device_of, make_folder
@@ -57,35 +59,70 @@ def evaluate(
     """
     settings = settings or EvaluateSettings()
     check_out(out, ("evaluation.json",), overwrite)
-    place, birds = Path(target), None
+    place = Path(target)
     if not place.is_dir():
         raise FewerError(f"{target} does not exist; give a run folder, or a folder of detections")
     if (place / "recipe.json").is_file():
-        loaded = load_model(str(target))
-        model, opened = detector_of(loaded).to(device_of(device)), data_for(loaded, data)
-        names = opened.labelled() if settings.all_data else unseen(loaded, opened)
-        if not names:
-            raise FewerError(f"{data} has no labelled scan that {target} was not trained on; give --all-data")
-        result, found = score_detector(
-            model, opened, names, score=settings.confidence, whole=settings.whole, progress=progress
-        )
-        classes, reach = model.config.classes, model.config.reach
-        if out is not None:
-            birds = bird_section(opened, found, classes, reach, score=settings.confidence)
+        result, page = _score_run(place, data, settings, device, progress, command, out is not None)
+    elif settings.dense is not None:
+        raise FewerError(f"{target} holds detections; --dense stands beside a run folder alone")
     else:
-        opened = open_data(data)
-        found = _detections(place, opened)
-        classes = sorted({name for objects in found.values() for name in objects.classes})
-        truths = [opened.everything(name) for name in found]
-        result = score_detections(truths, list(found.values()), classes, score=settings.confidence)
-        lacking = {name for truth in truths for name in truth.classes} - {*classes, "DontCare"}
-        if lacking:
-            result = replace(result, note=f"Never detected, and not scored: {', '.join(sorted(lacking))}.")
+        result, page = _score_files(place, open_data(data), settings, command)
     if out is not None:
-        page = evaluation_page(f"{place.name} on {opened.root.name}", result, birds, command)
+        assert page is not None
         texts = {".csv": result.to_csv(), ".html": page.to_html(), ".json": result.to_json()}
         write_together(make_folder(out), {f"evaluation{suffix}": text for suffix, text in texts.items()})
     return result
+
+
+def _score_run(
+    place: Path,
+    data: str | Path,
+    settings: EvaluateSettings,
+    device: str,
+    progress: Progress | None,
+    command: str,
+    paged: bool,
+) -> tuple[DetectionScores, Page | None]:
+    """Scores of a run, and its page, if wanted; of two runs side by side where another one is named."""
+    loaded = load_model(str(place))
+    model, opened = detector_of(loaded).to(device_of(device)), data_for(loaded, data)
+    names = opened.labelled() if settings.all_data else unseen(loaded, opened)
+    if not names:
+        raise FewerError(f"{data} has no labelled scan that {place} was not trained on; give --all-data")
+    how: dict[str, Any] = {"score": settings.confidence, "whole": settings.whole, "progress": progress}
+    classes, reach = model.config.classes, model.config.reach
+    title = f"{place.name} on {opened.root.name}"
+    if settings.dense is None:
+        result, found = score_detector(model, opened, names, **how)
+        birds = bird_section(opened, found, classes, reach, score=settings.confidence) if paged else None
+        return result, evaluation_page(title, result, birds, command) if paged else None
+    dense = detector_of(load_model(settings.dense)).to(device_of(device))
+    if dense.config.classes != classes:
+        raise FewerError(
+            f"{settings.dense} finds {', '.join(dense.config.classes)}, and {place} {', '.join(classes)}: "
+            "the two cannot stand side by side"
+        )
+    before, first = score_detector(dense, opened, names, **how)
+    result, found = score_detector(model, opened, names, **how)
+    both = {name: first[name] for name in first if name in found}
+    birds = bird_section(opened, both, classes, reach, other=found, score=settings.confidence)
+    page = compare_page(title, before, result, f"{place.name} beside {Path(settings.dense).name}", birds, command)
+    return result, page
+
+
+def _score_files(
+    place: Path, opened: DetectionData, settings: EvaluateSettings, command: str
+) -> tuple[DetectionScores, Page]:
+    """Scores of a folder of detections, and its page."""
+    found = _detections(place, opened)
+    classes = sorted({name for objects in found.values() for name in objects.classes})
+    truths = [opened.everything(name) for name in found]
+    result = score_detections(truths, list(found.values()), classes, score=settings.confidence)
+    lacking = {name for truth in truths for name in truth.classes} - {*classes, "DontCare"}
+    if lacking:
+        result = replace(result, note=f"Never detected, and not scored: {', '.join(sorted(lacking))}.")
+    return result, evaluation_page(f"{place.name} on {opened.root.name}", result, None, command)
 
 
 def _detections(place: Path, data: DetectionData) -> dict[str, Objects]:

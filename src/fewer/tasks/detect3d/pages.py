@@ -67,7 +67,7 @@ def bird_section(
         "White: annotated. Green: detected"
         + (" by the dense network; orange: by the compressed one." if other else ".")
     ]
-    words.append("The sensor is at the bottom; a line points to the front of a box. The worst scan comes first.")
+    words.append("What is ahead of the sensor is up; a line points to the front of a box. The worst scan comes first.")
     return Section(name="birds-eye", title="From above", words=words, pictures=pictures)
 
 

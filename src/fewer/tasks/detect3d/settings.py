@@ -92,6 +92,9 @@ class EvaluateSettings(StrictSettings):
         default=0.3, ge=0, le=1, description="Confidence at which missed and spurious are counted."
     )
     whole: bool = Field(default=False, description="Count objects that the network's grid does not reach as missed.")
+    dense: str | None = Field(
+        default=None, description="Another run, such as the one that was compressed: the page shows both side by side."
+    )
 
 
 class PredictSettings(StrictSettings):

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,8 +175,8 @@ def _answers(target: str | Path, images: list[str]) -> list[str]:
         if None in texts:
             raise FewerError(f"{target}: row {texts.index(None)} has no answer (keys {', '.join(_TEXTS)})")
         named = [next((row[key] for key in _IMAGES if key in row), None) for row in given]
-        by_name = len(set(images)) == len(images) and None not in named and len(set(named)) == len(named)
-        given = dict(zip(named, texts, strict=True)) if by_name else texts  # else in the order of the questions
+        matched = _by_name(named, texts, images)
+        given = texts if matched is None else matched  # else in the order of the questions
     if not isinstance(given, (list, dict)):
         raise FewerError(f"{target} holds no answers; give a list in the order of the questions, or one by image")
     if isinstance(given, dict):
@@ -183,6 +184,20 @@ def _answers(target: str | Path, images: list[str]) -> list[str]:
             raise FewerError(f"{target} has no answer about {images[0]} or any other image of the data; names differ")
         return [str(given.get(name, "")) for name in images]
     return [str(text) for text in given][: len(images)]
+
+
+def _by_name(named: list[Any], texts: list[Any], images: list[str]) -> dict[str, Any] | list[Any] | None:
+    """Answers by image; of several about one image those in their order. None where names do not tell."""
+    if not all(isinstance(name, str) for name in named):
+        return None
+    if len(set(images)) == len(images) and len(set(named)) == len(named):
+        return dict(zip(named, texts, strict=True))
+    about: dict[str, list[Any]] = {}
+    for name, text in zip(named, texts, strict=True):
+        about.setdefault(name, []).append(text)
+    if any(len(about.get(name, ())) < count for name, count in Counter(images).items()):
+        return None
+    return [about[name].pop(0) for name in images]
 
 
 _IMAGES = ("img_path", "image", "img_name", "image_path")

@@ -14,7 +14,7 @@ from fewer.core.reading import read_json, read_text
 from fewer.tasks.quality.assessment import PROMPT, halves
 from fewer.tasks.quality.correlation import correlations, pair_accuracy
 from fewer.tasks.quality.settings import EvaluateSettings
-from fewer.tasks.quality.word_logits import read_word_logits, score_words, words_in
+from fewer.tasks.quality.word_logits import WORDS, read_word_logits, score_words, words_in
 
 __all__ = ["against_opinions", "against_pairs", "holds_pairs"]
 
@@ -107,11 +107,18 @@ def _scores(
 ) -> tuple[dict[str, float], str]:
     """Scores by image: of a run, of what ``fewer predict`` wrote, or of a file of logits; and how they were made."""
     if Path(target).is_dir():
-        from fewer.tasks.quality.asking import LEVEL_QUESTION, level_scores
+        from fewer.tasks.quality.asking import LEVEL_QUESTION, level_scores, word_logits
         from fewer.tasks.quality.tuning import load_tuned
 
         tuned = load_tuned(target, device)
-        found = level_scores(tuned, tuned.pictures(settings.images or data.parent), names)
+        pictures = tuned.pictures(settings.images or data.parent)
+        if settings.words in ("two", "three"):
+            words = WORDS[settings.words]
+            columns = dict(zip(words, word_logits(tuned, pictures, names, words, PROMPT).T, strict=True))
+            found = score_words(columns, settings.words, settings.temperature)
+            note = f"{_WAYS[settings.words]} at temperature {settings.temperature:g} after {PROMPT!r}, without a fit"
+            return dict(zip(names, found.tolist(), strict=True)), note
+        found = level_scores(tuned, pictures, names)
         return dict(zip(names, found.tolist(), strict=True)), f"five levels (Q-Align) after {LEVEL_QUESTION!r}"
     values: Any = read_json(target, 2**28)
     if isinstance(values, dict) and isinstance(values.get("images"), dict):

@@ -81,8 +81,8 @@ class EvaluateSettings(StrictSettings):
     temperature: float = Field(default=100.0, gt=0, description="By which the logits of words are divided.")
     words: Literal["auto", "two", "three", "five"] = Field(
         default="auto",
-        description="Of a file of logits: good and poor (Q-Bench), with average between them (Q-Boost), or five levels "
-        "(Q-Align). auto takes the most that the file holds.",
+        description="How opinions are read from logits: good and poor (Q-Bench), with average between them (Q-Boost), "
+        "or five levels (Q-Align). auto takes the most that a file holds, and five levels of a run.",
     )
     halves: bool = Field(
         default=False, description="Score images with game and with movie in their name apart, and average (CGIQA-6K)."

@@ -36,7 +36,7 @@ from fewer.tasks.segment.nnunet import write_nnunet
 from fewer.tasks.segment.preparation import resample
 from fewer.tasks.segment.reading import read_case
 from fewer.tasks.segment.sampling import BalancedSampler, HeldStore
-from fewer.tasks.segment.scoring import evaluate_cases
+from fewer.tasks.segment.scoring import evaluate_cases, with_classes
 from fewer.training.checkpoint import work_key
 from fewer.training.devices import check_device, make_accelerator
 
@@ -150,13 +150,17 @@ def adapt(
     problem_of = cache(make_problem)  # the page shows images of it, which are read once
 
     def fit(plan: AdaptPlan, scratch: Path | None) -> AdaptedRun:
+        if judged is not None:
+            _check_test(judged, plan)
         result = _adapt(problem_of(plan), plan, scratch, progress, tell or (lambda line: None))
         if judged is not None:
             preparation = plan.domains.preparation
             result.evaluation = evaluate_cases(result.model, judged, judged.cases, preparation, progress=progress)
             # the choice is made; what it left out is scored too, so that everyone sees whether it was right
             for member in result.adapted.members:
-                own = evaluate_cases(member.model.cpu().eval(), judged, judged.cases, preparation)
+                own = result.evaluation
+                if not member.kept or result.adapted.steps_after_choice:
+                    own = evaluate_cases(member.model.cpu().eval(), judged, judged.cases, preparation)
                 result.members[member.name] = own
         result.seconds = perf_counter() - began
         return result
@@ -170,6 +174,16 @@ def adapt(
         what="adaptation",
     )
     return carry_out(training, settings, Order(out, overwrite, resume, tell, command))
+
+
+def _check_test(judged: SegmentData, plan: AdaptPlan) -> None:
+    """Read every test scan once, so that a mistake is told before the training and not after it."""
+    preparation = plan.domains.preparation
+    if not judged.cases:
+        raise FewerError(f"the test folder {judged.root} has no masks: there is nothing to compare with")
+    known = with_classes(judged, preparation)
+    for case in known.cases:
+        read_case(known, case, preparation.channels)
 
 
 def _adapt(

@@ -62,9 +62,15 @@ def members_section(run: AdaptedRun) -> Section:
         for row in rows
     ]
     kept = next(row for row in rows if row["kept"])
+    why = "because its trust is the highest"
+    if kept["trust"] < max(row["trust"] for row in rows):
+        why = (
+            "because its trust is the highest of those that know other contrasts; source-only is not believed, since "
+            "curves sees other structures in the target"
+        )
     words = [
-        f"{kept['member']} is kept, because its trust is the highest: the geometric mean of the three columns after "
-        "it. No label of the target takes part. Steps of a stage that networks share are counted in each of them."
+        f"{kept['member']} is kept, {why}. Trust is the geometric mean of the three columns after it. No label of the "
+        "target takes part. Steps of a stage that networks share are counted in each of them."
     ]
     more = run.adapted.steps_after_choice
     if more:
