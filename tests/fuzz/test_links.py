@@ -7,7 +7,7 @@ import pytest
 from tests.fuzz.kills import VERBS
 from tests.fuzz.links import KINDS, check_link, places_of
 
-QUICK = ("apply-overwrite", "recover", "study-export", "private-compile-overwrite")
+QUICK = ("recover", "study-export", "private-compile-overwrite")
 
 
 @pytest.mark.parametrize("name", QUICK)

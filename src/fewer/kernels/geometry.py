@@ -22,6 +22,7 @@ def as_pair(value: Any) -> tuple[int, int]:
 
 def output_size(size: Sequence[int], kernel, stride, padding, dilation) -> tuple[int, int]:
     """(rows, columns) of the output of an image of (rows, columns)."""
+    guard.need(min(stride) > 0, f"a stride of {tuple(stride)}")
     rows, columns = ((size[d] + 2 * padding[d] - dilation[d] * (kernel[d] - 1) - 1) // stride[d] + 1 for d in (0, 1))
     return rows, columns
 

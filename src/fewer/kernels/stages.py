@@ -115,6 +115,9 @@ def stage_structs(plan: Sequence[int], layers: Sequence[Any]) -> Any:
     for index, struct in enumerate(structs):
         expand, filters, project, *numbers = plan[index * _NUMBERS : (index + 1) * _NUMBERS]
         guard.need(0 <= project < len(layers) and max(expand, filters) < len(layers), "a stage without its layers")
+        pairs = ((expand, False), (filters, True), (project, False))
+        kinds = all(at < 0 or isinstance(layers[at], tuple) == plain for at, plain in pairs)
+        guard.need(kinds, "a stage whose parts are of another kind")
         guard.need(all(act in native.ACTIVATIONS.values() for act in numbers[6:9]), "an unknown activation")
         if filters >= 0:
             channels = layers[project].shape[1]
