@@ -84,7 +84,8 @@ def rows_of(args: argparse.Namespace, run: Path, budget: str, common: dict[str, 
     if (seen := report.latency) is not None:
         ours |= {"ms_dense": round(seen.dense_ms, 3), "ms_measured": round(seen.measured_ms, 3)}
         ours |= {"ratio": round(seen.measured_ms / seen.dense_ms, 3)}
-        ours |= {"predicted_ratio": round(seen.predicted_ms / seen.dense_ms, 3), "runtime": seen.device}
+        told = done.curves.meta.get("device") or {}
+        ours |= {"predicted_ratio": round(seen.predicted_ms / seen.dense_ms, 3), "runtime": told.get("runtime", "")}
     rivals = [
         {
             **common, "method": row.name, "rank1_dense": ours["rank1_dense"], "rank1": row.quality.get("rank-1", ""),

@@ -15,7 +15,7 @@ from fewer.study.settings import StudySettings
 from fewer.study.vocabulary import LEVELS
 from fewer.tasks.quality.evaluate import evaluate
 from fewer.tasks.quality.questions import read_questions
-from fewer.tasks.quality.records import read_records, soft_levels, soft_records
+from fewer.tasks.quality.records import qalign_records, read_records, soft_levels, soft_records
 from fewer.tasks.quality.settings import EvaluateSettings
 from fewer.tasks.quality.task import Quality
 
@@ -79,6 +79,16 @@ def test_answers_about_one_image_are_matched_by_its_name(tmp_path: Path) -> None
     odd = [{"image": {"path": "a.png"}, "answer": row["correct_ans"]} for row in rows]  # names that are none: in order
     scored = evaluate(written(tmp_path / "odd.json", odd), asked).perception
     assert scored is not None and scored.accuracy == 1.0
+
+
+def test_too_few_answers_and_no_scores_are_told(tmp_path: Path) -> None:
+    golden = written(tmp_path / "g.json", [{"img_path": f"{n}.png", "golden_desc": "sharp"} for n in "ab"])
+    with pytest.raises(FewerError, match="holds 1 answers and the data ask for 2"):
+        evaluate(written(tmp_path / "one.json", ["sharp"]), golden)
+    with pytest.raises(FewerError, match="there are no scores"):
+        qalign_records({})
+    with pytest.raises(FewerError, match="there are no scores"):
+        soft_records({})
 
 
 def test_questions_of_other_tools(tmp_path: Path) -> None:

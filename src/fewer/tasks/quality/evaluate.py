@@ -183,6 +183,8 @@ def _answers(target: str | Path, images: list[str]) -> list[str]:
         if not any(name in given for name in images):
             raise FewerError(f"{target} has no answer about {images[0]} or any other image of the data; names differ")
         return [str(given.get(name, "")) for name in images]
+    if len(given) < len(images):  # which of them are missing cannot be told
+        raise FewerError(f"{target} holds {len(given)} answers and the data ask for {len(images)}")
     return [str(text) for text in given][: len(images)]
 
 

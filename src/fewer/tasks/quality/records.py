@@ -168,6 +168,8 @@ def level_index(
     [0, 2, 4]
     """
     values = np.asarray(scores, float)
+    if not len(values):
+        raise FewerError("there are no scores; give a table of files and numbers")
     low = float(values.min()) if low is None else low
     high = float(values.max()) if high is None else high
     if not high > low:
@@ -229,6 +231,8 @@ def soft_levels(
     [[0.0, 0.0, 1.0, 0.0, 0.0]]
     """
     values, width = np.asarray(scores, float), np.asarray(spreads, float)
+    if not len(values):
+        raise FewerError("there are no scores; give a table of files, numbers and deviations")
     low = float(values.min()) if low is None else low
     high = float(values.max()) if high is None else high
     if not high > low or (width < 0).any() or len(values) != len(width):
