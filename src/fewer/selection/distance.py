@@ -118,9 +118,7 @@ def principal(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ([0.0, 1.0], [1.0, 0.0])
     """
     if not np.isfinite(centred).all():
-        raise FewerError(
-            "the vectors of the images hold NaN or infinite numbers; choose anew with --overwrite"
-        )
+        raise FewerError("the vectors of the images hold NaN or infinite numbers; choose anew with --overwrite")
     count, dim = centred.shape
     if dim <= max(_MANY, count):
         return np.linalg.eigh(centred.T @ centred / count)
