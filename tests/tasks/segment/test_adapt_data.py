@@ -95,3 +95,10 @@ def test_a_target_of_nnunet_needs_no_labels(disc_data, target) -> None:
 
 def test_one_folder_for_both_is_told(disc_data) -> None:
     assert any("one folder" in note for note in open_domains(disc_data, disc_data, AdaptSettings()).notes)
+
+
+@pytest.mark.parametrize("what", ["/dev/zero", "nowhere.csv", "."])
+def test_a_list_of_cases_that_is_no_file_is_told(disc_data, target, what):
+    """A device gives bytes without end; the fuzzer took 24 GB with one."""
+    with pytest.raises(FewerError):
+        open_domains(disc_data, target, AdaptSettings(source_labels=2, source_list=what))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -11,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import explain_os_error, real_path
+from fewer.core.files import real_path
+from fewer.core.reading import read_text, refusing
 from fewer.tasks.folders import pictures_and_masks, pictures_of
 from fewer.tasks.segment.adapt_settings import AdaptSettings
 from fewer.tasks.segment.dataset import Case, SegmentData, find_pictures, image_pool, nnunet_pool, open_data
@@ -147,13 +149,8 @@ def _split(
 
 
 def _listed(data: SegmentData, file: str, wanted: int) -> list[Case]:
-    try:
-        with Path(file).open(encoding="utf-8", newline="") as lines:
-            rows = list(csv.reader(lines))
-    except (OSError, UnicodeDecodeError) as error:
-        if isinstance(error, OSError):
-            raise explain_os_error(error, Path(file), "read") from None
-        raise FewerError(f"{file} is no text; give a list of case names") from None
+    with refusing(str(file), "give a list of case names"):
+        rows = list(csv.reader(io.StringIO(read_text(file, what="list of case names"), newline="")))
     known = {case.name: case for case in data.cases}
     found = []
     for row in rows:
