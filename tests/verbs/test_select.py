@@ -431,3 +431,19 @@ def test_a_queue_that_was_copied_by_hard_links_leaves_the_copy_as_it_was(ask, po
     draw(pool / "new.png", 3, 30)  # its vector goes behind the others
     ask("labels=1", proceed=True)
     assert {path.name: path.read_bytes() for path in (tmp_path / "kept").iterdir()} == before
+
+
+def test_odd_files_of_a_queue_are_told(ask, foreign, tmp_path):
+    plan, note, vectors = (tmp_path / "queue" / name for name in ("plan.json", "round.json", "vectors.f32"))
+    kept = plan.read_text()
+    twice = json.loads(kept)
+    twice["queue"] += twice["queue"]
+    plan.write_text(json.dumps(twice))
+    assert_refused("holds an image twice", ask, "labels=1", proceed=True)
+    plan.write_text(kept)
+    note.write_text("[" * 100_000)
+    assert_refused("is finished", ask, "labels=1", proceed=True, resume=True)
+    vectors.write_bytes(b"\xff" * vectors.stat().st_size)
+    assert_refused("NaN or infinite", ask, "labels=1", proceed=True)
+    for budget in (3, None, 4.0, b"labels=3"):
+        assert_refused("a budget is text", ask, budget, proceed=True)

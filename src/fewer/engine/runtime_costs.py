@@ -14,7 +14,7 @@ from fewer.core.unit import Unit
 from fewer.cost.stopwatch import Stopwatch
 from fewer.cost.subjects import runs_as
 from fewer.engine.prepare import Prepared
-from fewer.engine.runtimes import Chosen, dense_run, deploy_example, planned_graph, threads_of
+from fewer.engine.runtimes import Chosen, dense_run, deploy_example, planned_graph, threads_of, undisturbed
 from fewer.engine.shrink import random_cut
 from fewer.engine.work import Work
 from fewer.models.running import use_threads
@@ -192,7 +192,8 @@ class _Measure:
             calls[name] = lambda session=session: session.run(self.arrays)
         calls["dense"] = dense_run(self.work, self.chosen.against)
         found = Stopwatch().time(calls, budget_ms=300.0, rounds=7, warm=True)
-        return {name: self.chosen.dense_ms * found[name].ratio / found["dense"].ratio for name in plans}
+        dense = undisturbed(self.work, self.chosen.against, found["dense"].ratio)
+        return {name: self.chosen.dense_ms * found[name].ratio / dense for name in plans}
 
     def mixed(self, times: RuntimeTimes, options: Mapping[str, Sequence[Option]]) -> dict[str, float]:
         """A plan in which every second layer is in the lowest precision: the most changes between neighbours."""

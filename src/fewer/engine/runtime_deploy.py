@@ -13,7 +13,7 @@ from fewer.core.option import Option
 from fewer.cost.stopwatch import Stopwatch
 from fewer.cost.subjects import runs_as
 from fewer.engine.prepare import Prepared
-from fewer.engine.runtimes import Chosen, dense_run, deploy_example, free_axes, planned_graph, threads_of
+from fewer.engine.runtimes import Chosen, dense_run, deploy_example, free_axes, planned_graph, threads_of, undisturbed
 from fewer.engine.shrink import random_cut
 from fewer.engine.work import Work
 from fewer.kernels.copies import set_evaluating
@@ -108,7 +108,8 @@ def timed_in_runtime(work: Work, chosen: Chosen, session: Session, budget_ms: fl
             "fast": lambda: session.run(arrays),
         }
         found = Stopwatch().time(runs, budget_ms=budget_ms, rounds=7, warm=True)
-    return chosen.dense_ms * found["fast"].ratio / found["dense"].ratio, found["fast"].spread
+    dense = undisturbed(work, chosen.against, found["dense"].ratio)
+    return chosen.dense_ms * found["fast"].ratio / dense, found["fast"].spread
 
 
 def trial_in_runtime(work: Work, chosen: Chosen, options: Mapping[str, Option], enough: float) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fewer.core.errors import FewerError
 from fewer.selection.pool import blocks
 
 __all__ = ["Space", "Unit", "Whitened", "nearest", "principal", "squared_distances"]
@@ -116,6 +117,8 @@ def principal(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     >>> values.tolist(), np.abs(directions[:, 1]).tolist()
     ([0.0, 1.0], [1.0, 0.0])
     """
+    if not np.isfinite(centred).all():
+        raise FewerError("the vectors of the images hold NaN or infinite numbers; choose anew with --overwrite")
     count, dim = centred.shape
     if dim <= max(_MANY, count):
         return np.linalg.eigh(centred.T @ centred / count)

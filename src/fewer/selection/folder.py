@@ -120,7 +120,7 @@ class QueueFolder(MarkedFolder):
     def _noted(self) -> int | None:
         try:
             value = json.loads((self.path / _ROUND).read_text("utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return value.get("round") if isinstance(value, dict) else None
 

@@ -156,4 +156,7 @@ class QueuePlan(BaseModel):
     @classmethod
     def load(cls, path: Path) -> QueuePlan:
         """Read from a file."""
-        return cls.from_json(read_text(path, 2**30, "queue"), str(path))
+        plan = cls.from_json(read_text(path, 2**30, "queue"), str(path))
+        if len({asked.name for asked in plan.queue}) != len(plan.queue):
+            raise FewerError(f"{path} holds an image twice, which no queue of fewer does; restore it from a backup")
+        return plan

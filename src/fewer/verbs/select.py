@@ -205,6 +205,8 @@ def one_budget(budget: str | Budget) -> Budget:
     >>> one_budget("labels=5").value
     5.0
     """
+    if not isinstance(budget, (str, Budget)):
+        raise FewerError(f"a budget is text, for example labels=100; got {budget!r}")
     if isinstance(budget, str) and budget.strip().rstrip("%").isdecimal():
         raise FewerError(f"the budget {budget.strip()!r} does not say of what; write labels={budget.strip()}")
     found = parse_budgets(budget)
