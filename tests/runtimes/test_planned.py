@@ -43,3 +43,40 @@ def test_the_example_gives_the_ranges_where_no_images_are_known(runtime):
     planned = PlannedGraph.of(net, {"0": ("0",), "2": ("2",)}, torch.rand(1, 4))
     file = planned.file(runtime, {"0": "int8", "2": "int8"})
     assert all(zero == 0 for zero in numbers(file, "_bytes_zero").values())  # nothing here is below zero
+
+
+def test_a_weight_that_is_an_answer_is_not_turned():
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    from fewer.runtimes.export import _turn_weights
+
+    weight = numpy_helper.from_array(np.arange(6, dtype=np.float32).reshape(2, 3), "w")
+    turned = helper.make_node("Transpose", ["w"], ["wt"], perm=[1, 0])
+    inside, outside = (helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [1]), ("wt", [3, 2])))
+    model = helper.make_model(helper.make_graph([turned], "g", [inside], [outside], [weight]))
+    _turn_weights(model)
+    checker.check_model(model)
+    assert [node.op_type for node in model.graph.node] == ["Transpose"]
+
+
+def test_a_weight_that_a_branch_reads_is_not_turned():
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    from fewer.runtimes.export import _turn_weights
+
+    weight = numpy_helper.from_array(np.arange(6, dtype=np.float32).reshape(2, 3), "w")
+    answer = helper.make_tensor_value_info("y", TensorProto.FLOAT, [3, 2])
+    branches = [
+        helper.make_graph([helper.make_node("Identity", ["wt"], [name])], name, [],
+                          [helper.make_tensor_value_info(name, TensorProto.FLOAT, [3, 2])])
+        for name in ("yes", "no")
+    ]  # fmt: skip
+    nodes = [
+        helper.make_node("Transpose", ["w"], ["wt"], perm=[1, 0]),
+        helper.make_node("If", ["x"], ["y"], then_branch=branches[0], else_branch=branches[1]),
+    ]
+    asked = helper.make_tensor_value_info("x", TensorProto.BOOL, [])
+    model = helper.make_model(helper.make_graph(nodes, "g", [asked], [answer], [weight]))
+    _turn_weights(model)
+    checker.check_model(model)
+    assert [node.op_type for node in model.graph.node] == ["Transpose", "If"]

@@ -126,10 +126,12 @@ def _turn_weights(model: Any) -> None:
     for node in graph.node:
         for name in node.input:
             readers[name] = readers.get(name, 0) + 1
+    # answers of the graph, and what its branches and loops read from outside, keep their names and layouts
+    needed = {value.name for value in graph.output} | {name for node in graph.node for name in _read_inside(node)}
     kept = []
     for node in graph.node:
         tensor = stored.get(node.input[0]) if node.op_type == "Transpose" else None
-        if tensor is None or readers[tensor.name] > 1:
+        if tensor is None or readers[tensor.name] > 1 or {tensor.name, node.output[0]} & needed:
             kept.append(node)
             continue
         order = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
@@ -139,6 +141,16 @@ def _turn_weights(model: Any) -> None:
             other.input[:] = [name if read == node.output[0] else read for read in other.input]
     del graph.node[:]
     graph.node.extend(kept)
+
+
+def _read_inside(node: Any) -> Iterator[str]:
+    """Names of the tensors that the graphs within a node read."""
+    for attribute in node.attribute:
+        for graph in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
+            yield from (value.name for value in graph.output)
+            for inner in graph.node:
+                yield from inner.input
+                yield from _read_inside(inner)
 
 
 def to_onnx(model: nn.Module, example: Any, free: Mapping[int, str] | None = None) -> Any:
