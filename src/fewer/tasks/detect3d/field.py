@@ -55,7 +55,7 @@ def fitted_reach(usual: Reach, boxes: Floats) -> Reach:
     --------
     >>> around = np.array([[x, 3.0, 0.8, 4, 2, 1.6, 0] for x in (-20, -10, 10, 15, 20, 25)])
     >>> fitted_reach((0, -23, -3, 46, 23, 1), around)
-    (-27.0, -27.0, -1.0, 27.0, 27.0, 3.0)
+    (-26.0, -26.0, -1.0, 26.0, 26.0, 3.0)
     """
     if len(boxes) < _FEW:
         return usual
