@@ -33,3 +33,15 @@ def test_what_a_plan_has_not_been_through_is_said() -> None:
     assert "--allocator lamp" in contest_note("auto:lamp") and "another way (magnitude)" in contest_note(
         "auto:magnitude"
     )
+
+
+def test_a_plan_is_written_over_an_earlier_plan_alone(fewer) -> None:
+    Path("coco.json").write_text('{"images": []}', "utf-8")
+    curves = Path("run/curves.npz").read_bytes()
+    for other, reason in (("coco.json", "coco.json is there and holds no plan"), ("run/curves.npz", "run/curves.npz")):
+        told = fewer("plan", "run", "--budget=weights=60%", f"--out={other}", "--overwrite")
+        assert told.code == 2 and reason in told.err
+    assert Path("coco.json").read_text("utf-8") == '{"images": []}' and Path("run/curves.npz").read_bytes() == curves
+    assert fewer("plan", "run", "--budget=weights=60%", "--out=mine.json").code == 0
+    assert fewer("plan", "run", "--budget=weights=70%", "--out=mine.json").code == 2
+    assert fewer("plan", "run", "--budget=weights=70%", "--out=mine.json", "--overwrite").code == 0

@@ -57,6 +57,7 @@ def plan(
         raise FewerError("which budget? give one, for example --budget weights=50%")
     from fewer.cli.work import meant_budgets
     from fewer.verbs.plan import plan as make_plan
+    from fewer.verbs.plan import save_plan
 
     meant_budgets(budget)
     folder = RunFolder.open(run)
@@ -68,7 +69,7 @@ def plan(
     if out is not None and out.exists() and shared.out and not shared.overwrite and not shared.dry_run:
         raise FewerError(f"{out} exists already; give another --out, or --overwrite")
     if out is not None and not shared.dry_run:
-        made.save(out)
+        save_plan(made, folder, out)
     if shared.json:
         as_json(made.model_dump())
         return 0

@@ -53,13 +53,13 @@ def _cut(word: re.Match[str]) -> str:
     return f"{word[0][:40]}... ({len(word[0])} characters)"
 
 
-def near_match(name: str, known: Iterable[str]) -> str:
+def near_match(name: object, known: Iterable[str]) -> str:
     """Say which known name was probably meant, or list what is known.
 
     Parameters
     ----------
     name
-        The name as it was given.
+        The name as it was given, or what stands in its place.
     known
         All valid names.
 
@@ -75,10 +75,13 @@ def near_match(name: str, known: Iterable[str]) -> str:
     "; did you mean 'weights'?"
     >>> near_match("banana", ["flops", "weights"])
     '; known are flops, weights'
+    >>> near_match(3, ["flops", "weights"])
+    '; known are flops, weights'
     """
     names = sorted(set(known))
     by_lower = {n.lower(): n for n in names}
-    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
+    # a file of JSON may hold a number where a name belongs
+    close = difflib.get_close_matches(str(name).lower(), list(by_lower), n=1, cutoff=0.6)
     if close:
         return f"; did you mean {by_lower[close[0]]!r}?"
     if not names:

@@ -11,7 +11,7 @@ from fewer.core.plan import Plan
 from fewer.core.run import RunFolder
 from fewer.engine.plan import choose
 
-__all__ = ["plan"]
+__all__ = ["plan", "save_plan"]
 
 
 def plan(run: str | Path, budget: Any, *, allocator: str = "dp", out: str | Path | None = None) -> Plan:
@@ -58,6 +58,24 @@ def plan(run: str | Path, budget: Any, *, allocator: str = "dp", out: str | Path
     power = float((curves.meta.get("settings") or {}).get("power", 0)) if allocator == "dp" else 0.0
     made = Plan.from_allocation(curves, budgets, choose(curves, budgets, allocator, power=power), allocator)
     if out is not None:
-        folder.refuse(Path(out))
-        made.save(out)
+        save_plan(made, folder, Path(out))
     return made
+
+
+def save_plan(plan: Plan, run: RunFolder, out: Path) -> Path:
+    """Write a plan to a file of its own, over an earlier plan at most.
+
+    Raises
+    ------
+    FewerError
+        When the file is one that the run is made of, or holds anything but a plan.
+    """
+    run.refuse(out)
+    if out.exists() and out.resolve() != run.file("plan").resolve():
+        try:
+            Plan.load(out)
+        except FewerError as error:
+            raise FewerError(
+                f"{out} is there and holds no plan, so none is written over it; name another file"
+            ) from error
+    return plan.save(out)
