@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -28,6 +28,7 @@ __all__ = [
     "check_size",
     "data_limit",
     "map_array",
+    "nested",
     "parse_json",
     "read_array",
     "read_arrays",
@@ -362,3 +363,16 @@ def read_array(raw: bytes, where: str) -> np.ndarray:
             raise FewerError(f"{where} is damaged: it says that it has the shape {shape}, but has {held} bytes")
         array = np.frombuffer(raw, dtype, offset=file.tell())
         return array.reshape(shape[::-1]).transpose() if by_column else array.reshape(shape)
+
+
+def nested(value: Any, *keys: str) -> Any:
+    """What lies under keys, one inside of the other; None where there is no such place, whatever the file holds.
+
+    Examples
+    --------
+    >>> nested({"meta": {"task": "quality"}}, "meta", "task"), nested({"meta": "quality"}, "meta", "task")
+    ('quality', None)
+    """
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value

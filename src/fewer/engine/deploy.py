@@ -14,6 +14,7 @@ from fewer.core.budget import Budget
 from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
+from fewer.core.reading import nested
 from fewer.cost.device import device_facts, differences
 from fewer.cost.stopwatch import Stopwatch
 from fewer.cost.subjects import random_mask, runs_as
@@ -63,7 +64,7 @@ class Deployed:
 
 def measured_here(curves: CurveSet) -> bool:
     """Whether the curves hold times of this very device, which can be checked by timing the model."""
-    facts = curves.meta.get("device", {}).get("device")
+    facts = nested(curves.meta, "device", "device")
     return bool(facts) and not differences(facts, device_facts(facts["threads"]))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fewer.core.allocation.power import power_shares
+from fewer.core.reading import nested
 from fewer.cost.stopwatch import NOISY
 from fewer.engine.deploy import Deployed
 from fewer.engine.settings import Settings
@@ -253,7 +254,7 @@ def limits(e: Evidence) -> list[str]:
         limits.append("The machine was busy while the model was timed: the spread of its latency is wide.")
     if "energy" in e.plan.cost:
         limits.append(f"Energy is not measured: it is {e.sensed.curves.meta['device']['energy']}.")
-    if warning := e.sensed.curves.meta.get("device", {}).get("warning"):
+    if warning := nested(e.sensed.curves.meta, "device", "warning"):
         limits.append(f"Times are predicted, not measured: {warning}.")
     if e.shrunk is not None:
         limits += [f"The channels removed before {n} stay as zeros: {why}." for n, why in e.shrunk.refused.items()]

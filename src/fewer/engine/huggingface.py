@@ -17,7 +17,7 @@ from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, explain_os_error, refuse_links
 from fewer.core.folder import finish_exchange
 from fewer.core.lock import LOCK, FolderLock
-from fewer.core.reading import parse_json, read_text
+from fewer.core.reading import nested, parse_json, read_text
 from fewer.core.run import RunFolder
 from fewer.core.staging import NEXT, Staging
 from fewer.core.version import __version__
@@ -131,7 +131,7 @@ def _texts(run: Path, recipe: Recipe) -> dict[str, str]:
         "precisions": sorted({unit.precision for unit in recipe.units}),
     }
     config: dict[str, Any] = {"library_name": "fewer", "fewer_version": __version__, "base_model": name, **facts}
-    classes = (recipe.meta.get("classify") or {}).get("classes")
+    classes = nested(recipe.meta, "classify", "classes")
     if isinstance(classes, list) and all(isinstance(one, str) for one in classes):
         config["id2label"] = {str(i): one for i, one in enumerate(classes)}
     texts = {CARD: model_card(name, report, facts), CONFIG: _json(config)}

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewer.core.reading import nested
 from fewer.distortion.outputs import output_tensors
 from fewer.engine.judge import Judge
 from fewer.models.running import call, evaluating
@@ -111,7 +112,7 @@ def _top(scores: Tensor, names: Sequence[str]) -> list[dict[str, Any]]:
 
 def _names(prepared: Prepared) -> Sequence[str]:
     """Names of the classes, where the model was trained here and keeps them."""
-    found = (prepared.loaded.meta.get("classify") or {}).get("classes")
+    found = nested(prepared.loaded.meta, "classify", "classes")
     return [str(one) for one in found] if isinstance(found, (list, tuple)) else []
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from fewer.core.allocation.baselines import BASELINES
 from fewer.core.errors import FewerError, near_match
 from fewer.core.plan import Plan
+from fewer.core.reading import nested
 from fewer.core.run import RunFolder
 from fewer.engine.plan import choose
 
@@ -55,7 +56,8 @@ def plan(run: str | Path, budget: Any, *, allocator: str = "dp", out: str | Path
     folder = RunFolder.open(run)
     curves = folder.read_curves()
     budgets = model_budgets(budget)
-    power = float((curves.meta.get("settings") or {}).get("power", 0)) if allocator == "dp" else 0.0
+    power = nested(curves.meta, "settings", "power") if allocator == "dp" else None
+    power = float(power) if isinstance(power, (int, float)) else 0.0
     made = Plan.from_allocation(curves, budgets, choose(curves, budgets, allocator, power=power), allocator)
     if out is not None:
         save_plan(made, folder, Path(out))

@@ -249,3 +249,12 @@ def test_a_tuned_model_is_compressed_and_asked_again(talk):
     assert np.corrcoef(before, after)[0, 1] > 0.9
     asked = [Question("0.png", "How is the light?", ("bright", "dark"), 0)]
     assert choose(small, pictures, asked) == choose(tuned, pictures, asked)
+
+
+@pytest.mark.parametrize("meta", ["quality", 3, None, ["task"]])
+def test_a_recipe_with_something_else_in_place_of_its_facts_is_told(tmp_path, meta):
+    from fewer.tasks.quality.tuning import load_tuned
+
+    (tmp_path / "recipe.json").write_text(json.dumps({"meta": meta, "settings": {}}), "utf-8")
+    with pytest.raises(FewerError, match="is no run of fewer tune"):
+        load_tuned(tmp_path)

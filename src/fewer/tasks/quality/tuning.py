@@ -322,12 +322,12 @@ def load_tuned(folder: str | Path, device: str = "cpu") -> Tuned:
     """
     from safetensors.torch import load_file
 
-    from fewer.core.reading import refusing
+    from fewer.core.reading import nested, refusing
 
     folder = Path(folder)
     finish_exchange(folder)
     recipe = read_json(folder / "recipe.json", 2**28)
-    if not isinstance(recipe, dict) or (recipe.get("meta") or {}).get("task") != "quality" or "settings" not in recipe:
+    if nested(recipe, "meta", "task") != "quality" or "settings" not in recipe:
         raise FewerError(f"{folder} is no run of fewer tune; give the folder of its --out")
     settings = TuneSettings.of(recipe["settings"], f"{folder}/recipe.json")
     model, words = build(settings, words=recipe.get("words"))
