@@ -20,7 +20,7 @@ from fewer.adaptation.contrasts import changes, contrasts, keep_if_believed, lab
 from fewer.adaptation.learn import Lesson, Stream
 from fewer.adaptation.problem import Adapted, Member, Problem, Work
 from fewer.adaptation.settings import AdaptationSettings
-from fewer.adaptation.teachers import label_and_learn
+from fewer.adaptation.teachers import label_and_learn, self_training
 from fewer.reports.numbers import duration
 from fewer.training.history import Fit
 
@@ -117,7 +117,9 @@ class _Choice:
         steps = self.steps.get(MORE, 0)
         if not steps:
             return kept.model
-        model = copy.deepcopy(kept.model)
+        # whoever labels the target shall have learned the source well: its training goes on before it labels again
+        start = next(one for one in self.members if one.name == STARTS.get(kept.name, kept.name))
+        model = copy.deepcopy(start.model)
         problem, work = replace(self.problem, network=model), self.work.under(f"{kept.name}-more")
         settings: Any = self.settings
         found = WAYS[kept.name](problem, settings.model_copy(update={"steps": steps}), work)
@@ -227,7 +229,9 @@ def _more_contrasts(problem: Problem, settings: AdaptationSettings, work: Work) 
 WAYS: Mapping[str, Callable[[Problem, AdaptationSettings, Work], Adapted]] = {
     "source-only": source_only,
     "curves": curves,
-    "self-training": _labels,
+    "self-training": self_training,
     "contrasts": _more_contrasts,
 }
 """How a network goes on after it has been chosen."""
+STARTS: Mapping[str, str] = {"self-training": "source-only"}
+"""From which network it goes on, where that is not itself."""
