@@ -104,7 +104,8 @@ def test_seal_gives_the_plaintext_result_and_only_with_the_right_key() -> None:
     answer = to_bytes(Runner(circuit, server)([server.load(c) for c in query]))
     wanted = circuit.run(images[:1].numpy())[0]
     assert np.abs(circuit.unpack(client.decrypt(answer)) - wanted).max() < 1e-3
-    assert np.abs(circuit.unpack(Client(parameters, other).decrypt(answer)) - wanted).max() > 100
+    # of all numbers in the ciphertext: three random ones are small now and then
+    assert np.abs(Client(parameters, other).decrypt(answer)).max() > 100
     with pytest.raises(FewerError, match="cut off"):
         server.load(query[0][:-100])
     with pytest.raises(FewerError, match="not a fresh one"):

@@ -17,6 +17,7 @@ from fewer.core.errors import FewerError
 from fewer.models.artefact import load_recipe, save_artefact
 from fewer.models.spec import load_model
 from fewer.models.trust import trusting
+from fewer.tasks.classify.batches import Augmented
 from fewer.tasks.classify.networks import build
 from fewer.tasks.classify.readers import open_data
 from fewer.tasks.classify.settings import TrainSettings
@@ -137,14 +138,19 @@ def test_exact_gradients_teach_the_hypernetwork_and_change_nothing_else(photos: 
 def test_a_loss_that_is_no_number_leaves_the_last_good_state(
     photos: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    how, usual, calls = {"network": "resnet8", "input_size": 8}, torch.nn.functional.cross_entropy, []
+    how, usual, drawn = {"network": "resnet8", "input_size": 8}, torch.nn.functional.cross_entropy, []
+    batch = Augmented.batch
+
+    def noted(self: Augmented, step: int):
+        drawn.append(step)
+        return batch(self, step)
 
     def broken(*given, **named):
-        calls.append(1)
-        return usual(*given, **named) * (1.0 if len(calls) <= after else float("nan"))
+        return usual(*given, **named) * (1.0 if drawn[-1] < after else float("nan"))
 
     shutil.copytree(run, tmp_path / "run")  # a finished run that is to be replaced stays until the new one is finished
     with monkeypatch.context() as patch:
+        patch.setattr(Augmented, "batch", noted)
         patch.setattr(torch.nn.functional, "cross_entropy", broken)
         told = "the best so far" if after > 2 else "the last good step"
         with pytest.raises(FewerError, match=rf"loss is nan.*{told}.*last_good\.safetensors.*--init"):
