@@ -80,3 +80,18 @@ def test_a_weight_that_a_branch_reads_is_not_turned():
     _turn_weights(model)
     checker.check_model(model)
     assert [node.op_type for node in model.graph.node] == ["Transpose", "If"]
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_numbers_that_are_none_give_a_range(runtime):
+    class Divided(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(1 / x)  # infinite where a pixel is 0
+
+    planned = PlannedGraph.of(Divided().eval(), {"layer": ("layer",)}, torch.tensor([[0.0, 1.0, 2.0, 4.0]]))
+    scales = numbers(planned.file(runtime, {"layer": "int8"}), "_bytes_scale")
+    assert scales and all(np.isfinite(scale) and scale <= 1 / 255 + 1e-6 for scale in scales.values())

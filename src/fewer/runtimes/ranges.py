@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from fewer.core.errors import FewerError
 from fewer.quantize.qdq import InputRange
+from fewer.runtimes.export import first_line
+from fewer.runtimes.names import RUNTIMES
 from fewer.runtimes.session import open_session
 
 __all__ = ["tensor_ranges"]
@@ -38,6 +41,11 @@ def tensor_ranges(
     -------
     dict of str to InputRange
         Of 16 ranges between the whole one and 0.4 of it, the one with the least squared error on a sample of values.
+
+    Raises
+    ------
+    FewerError
+        When the runtime cannot run the graph.
     """
     from onnx import TensorProto, helper
 
@@ -52,10 +60,16 @@ def tensor_ranges(
     session = open_session(runtime, opened.SerializeToString(), threads)
     order = [value.name for value in opened.graph.output]
     for batch in batches:
-        found = dict(zip(order, session.run([batch]), strict=True))
+        try:
+            found = dict(zip(order, session.run([batch]), strict=True))
+        except Exception as error:  # of a runtime, whatever it raises
+            raise FewerError(f"{RUNTIMES[runtime].label} cannot run this model: {first_line(error)}") from error
         found[inputs[0]] = batch
         for name in seen:
-            values = torch.from_numpy(np.ascontiguousarray(found[name])).flatten().float()
+            # no byte stands for what is no number: a model that gives such is told by its answers
+            values = (
+                torch.from_numpy(np.ascontiguousarray(found[name])).flatten().float().nan_to_num(posinf=0, neginf=0)
+            )
             low, high = ends[name]
             ends[name] = (min(low, float(values.min())), max(high, float(values.max())))
             seen[name].append(values[:: max(1, len(values) // _SAMPLES)].clone())

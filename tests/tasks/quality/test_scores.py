@@ -12,7 +12,6 @@ from fewer.tasks.quality.assessment import (
     Logits,
     five_levels,
     halves,
-    read_logits,
     read_logits_npz,
     three_words,
     two_words,
@@ -172,12 +171,3 @@ def test_descriptions_by_rules_and_by_a_model(tmp_path):
         json.dumps([{"img_path": "a", "golden_desc": "x"}, {"img_path": "a", "golden_desc": "y"}])
     )
     assert read_descriptions(tmp_path / "g.json") == {"a": "x y"}
-
-
-def test_logits_of_the_public_json(tmp_path):
-    rows = [{"img_path": f"{i}.jpg", "gt_score": i, "logit_good": 20 + i, "logit_poor": 19.0} for i in range(4)]
-    (tmp_path / "l.json").write_text(json.dumps(rows))
-    assert read_logits(tmp_path / "l.json").score()["srcc"] == 1.0
-    (tmp_path / "l.json").write_text('[{"img_path": "a"}]')
-    with pytest.raises(FewerError, match="needs img_path, gt_score"):
-        read_logits(tmp_path / "l.json")

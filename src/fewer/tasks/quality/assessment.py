@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.reading import read_arrays, read_json
+from fewer.core.reading import read_arrays
 from fewer.tasks.quality.correlation import correlations
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "Logits",
     "five_levels",
     "halves",
-    "read_logits",
     "read_logits_npz",
     "three_words",
     "two_words",
@@ -126,27 +125,6 @@ def halves(files: tuple[str, ...] | np.ndarray) -> np.ndarray:
             raise FewerError(f"{name} says neither game nor movie, so its half of CGIQA-6K is unknown")
         found.append(half)
     return np.array(found)
-
-
-def read_logits(path: str | Path) -> Logits:
-    """Read a file of Q-Bench's ``IQA_outputs``: a JSON list of ``img_path, gt_score, logit_good, logit_poor``.
-
-    Raises
-    ------
-    FewerError
-        When an entry has not these keys.
-    """
-    values = read_json(path, 2**28)
-    if isinstance(values, dict):
-        values = list(values.values())
-    if not isinstance(values, list) or not values:
-        raise FewerError(f"{path} holds no list of logits")
-    try:
-        columns = [[float(row[key]) for row in values] for key in ("gt_score", "logit_good", "logit_poor")]
-        names = tuple(str(row["img_path"]) for row in values)
-    except (KeyError, TypeError, ValueError) as error:
-        raise FewerError(f"{path}: every entry needs img_path, gt_score, logit_good and logit_poor ({error})") from None
-    return Logits(names, *(np.array(column) for column in columns))
 
 
 def read_logits_npz(path: str | Path, database: str, model: str) -> Logits:
