@@ -284,3 +284,16 @@ def test_a_tied_weight_is_counted_once_and_stays_tied(tmp_path):
     run = compress(model, torch.cat([x] * 4), "weights=50%", settings=quick(), out=tmp_path / "run")
     assert run.model.second.weight is run.model.first.weight
     assert total(run) == 16 * 16 + 4 * 16 and kept(run) <= total(run) / 2
+
+
+def test_values_of_another_type_are_told_in_a_sentence():
+    calls = {
+        "is given by its path": lambda: fewer.load(3),
+        "a budget is text": lambda: fewer.compress(nn.Linear(2, 2), torch.zeros(4, 2), 3),
+        "a time is text": lambda: fewer.recover("run", time=[]),
+        "given by its name": lambda: fewer.bench(nn.Linear(2, 2), torch.zeros(1, 2), vs=3),
+        "is none": lambda: fewer.load("run", trust=3),
+    }
+    for reason, call in calls.items():
+        with pytest.raises(FewerError, match=reason):
+            call()

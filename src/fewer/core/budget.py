@@ -259,11 +259,15 @@ def parse_budgets(budgets: str | Budget | Iterable[str | Budget]) -> tuple[Budge
     >>> [str(b) for b in parse_budgets("weights=50%, flops=0.6x")]
     ['weights=50%', 'flops=0.6x']
     """
-    parts: Sequence[str | Budget] = [budgets] if isinstance(budgets, (str, Budget)) else list(budgets)
+    parts: Sequence[str | Budget] = (
+        [budgets] if isinstance(budgets, (str, Budget)) or not isinstance(budgets, Iterable) else list(budgets)
+    )
     found: list[Budget] = []
     for part in parts:
         if isinstance(part, Budget):
             found.append(part)
+        elif not isinstance(part, str):
+            raise FewerError(f"a budget is text, for example weights=50%; got {str(part)[:60]}")
         else:
             found += [Budget.parse(p) for p in part.split(",")]
     if not found:

@@ -43,7 +43,10 @@ def parse_duration(text: str | float) -> float:
             raise FewerError(f"{why}; write for example 90s, 10min or 1.5h")
         seconds = float(number) * _SECONDS[unit.lower()]
     else:
-        seconds = float(text)
+        try:
+            seconds = float(text)
+        except (TypeError, ValueError):
+            raise FewerError(f"a time is text or seconds, for example 10min; got {str(text)[:60]}") from None
     if not (math.isfinite(seconds) and seconds > 0):
         raise FewerError(f"the time must be more than 0, but {str(text).strip()!r} was given; write for example 10min")
     return seconds

@@ -16,6 +16,7 @@ from fewer.core.errors import FewerError
 
 __all__ = [
     "append_line",
+    "as_path",
     "atomic_write_bytes",
     "atomic_write_text",
     "explain_os_error",
@@ -176,6 +177,29 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def as_path(given: object) -> Path:
+    """The path that was given.
+
+    Raises
+    ------
+    FewerError
+        When it is none.
+
+    Examples
+    --------
+    >>> as_path("run").name
+    'run'
+    >>> as_path(3)
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: a file or folder is given by its path, and 3 (int) is none
+    """
+    try:
+        return Path(given)  # type: ignore[arg-type]
+    except TypeError:
+        kind = type(given).__name__
+        raise FewerError(f"a file or folder is given by its path, and {str(given)[:60]} ({kind}) is none") from None
 
 
 def own_file(path: Path) -> None:

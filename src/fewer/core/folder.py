@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_text, explain_os_error, refuse_links
+from fewer.core.files import as_path, atomic_write_text, explain_os_error, refuse_links
 from fewer.core.lock import LOCK, FolderLock
 from fewer.core.staging import EDIT, NEXT, Staging
 
@@ -144,7 +144,7 @@ class MarkedFolder:
     """Errors after which nothing stays of work that is not worth keeping."""
 
     def __init__(self, path: str | Path) -> None:
-        self.home = Path(path)
+        self.home = as_path(path)
         self.path = self.home
         self.begun = self.home  # where log and unfinished work are: all of the content that replaces another is aside
         self._lock = FolderLock(self.home)

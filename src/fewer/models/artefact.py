@@ -22,7 +22,7 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 
 from fewer.approximate.sites import approximate, approximations_of
 from fewer.core.errors import FewerError
-from fewer.core.files import explain_os_error, flush_file, sync_folder
+from fewer.core.files import as_path, explain_os_error, flush_file, sync_folder
 from fewer.core.folder import finish_exchange
 from fewer.core.memory import free_memory
 from fewer.core.reading import check_size, refusing
@@ -270,7 +270,7 @@ def load_recipe(place: Place) -> Recipe:
 def _finish(place: Place) -> None:
     """Never read a folder in the midst of an exchange that a kill has interrupted."""
     if not isinstance(place, tuple):
-        finish_exchange(Path(place))
+        finish_exchange(as_path(place))
 
 
 def _paths(place: Place) -> tuple[Path, Path]:

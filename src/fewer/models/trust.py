@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from fewer.core.errors import FewerError
-from fewer.core.files import append_line, real_path
+from fewer.core.files import append_line, as_path, real_path
 from fewer.core.reading import read_bytes
 
 __all__ = [
@@ -42,7 +42,7 @@ def trust_files(files: Iterable[str | Path]) -> None:
         When there is no such file: a wrong name would trust nothing, in silence.
     """
     for file in files:
-        path = Path(str(file).partition(".py:")[0] + ".py" if ".py:" in str(file) else file)
+        path = as_path(str(file).partition(".py:")[0] + ".py" if ".py:" in str(file) else file)
         if not path.is_file():
             raise FewerError(f"--trust {file}: there is no such file; name the Python file that may be run")
         _files.add(real_path(path))
@@ -119,7 +119,7 @@ def trusting(trust: Trust) -> Iterator[None]:
     if isinstance(trust, bool):
         _every += trust
     else:
-        trust_files([trust] if isinstance(trust, (str, Path)) else trust)
+        trust_files([trust] if isinstance(trust, (str, Path)) or not isinstance(trust, Iterable) else trust)
     try:
         yield
     finally:

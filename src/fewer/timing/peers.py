@@ -91,6 +91,9 @@ def parse_peers(names: Iterable[str] | str | None) -> list[Peer]:
         names = DEFAULT_PEERS
     if isinstance(names, str):
         names = [names]
+    names = list(names) if isinstance(names, Iterable) else [names]
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise FewerError(f"a runtime is given by its name, for example onnxruntime; got {str(wrong[0])[:60]}")
     wanted = {REFERENCE}
     for part in [part.strip().lower() for name in names for part in name.split(",")]:
         if part in PEERS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from fewer.core.files import as_path
 from fewer.core.folder import finish_exchange
 from fewer.tasks import task_for
 from fewer.tasks.task import take_settings
@@ -36,7 +37,7 @@ def evaluate(
     >>> fewer.evaluate("run/", "lesions/").overall.missed  # doctest: +SKIP
     0
     """
-    finish_exchange(Path(target))  # predictions that a process was killed over
+    finish_exchange(as_path(target))  # predictions that a process was killed over
     doing = task_for(task, run=target, data=data)
     chosen = take_settings(doing.evaluate_settings, settings, options)
     return doing.evaluate(target, data, settings=chosen, **options)

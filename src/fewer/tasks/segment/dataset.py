@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError, near_match
-from fewer.core.files import explain_os_error, files_below
+from fewer.core.files import as_path, explain_os_error, files_below
 from fewer.core.reading import read_json
 from fewer.data.images import printable, why_no_name
 from fewer.tasks.folders import pictures_and_masks
@@ -213,7 +213,7 @@ def open_data(folder: str | Path) -> SegmentData:
     >>> len(data.cases), data.classes  # doctest: +SKIP
     (80, {'background': 0, 'lesion': 255})
     """
-    root = Path(folder)
+    root = as_path(folder)
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise FewerError(f"the data set {root} {what}; give a folder with images/ and masks/, or one of nnU-Net")

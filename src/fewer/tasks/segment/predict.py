@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fewer.core.errors import FewerError
-from fewer.core.files import real_path, refuse_inputs
+from fewer.core.files import as_path, real_path, refuse_inputs
 from fewer.core.progress import Progress, Silent
 from fewer.models.spec import load_model
 from fewer.tasks.folders import device_of, make_folder, results_aside
@@ -91,7 +91,7 @@ def predict(
         When the run or the images cannot be used, or masks are there already.
     """
     settings = settings or PredictSettings()
-    if not (Path(run) / "recipe.json").is_file():
+    if not (as_path(run) / "recipe.json").is_file():
         raise FewerError(f"{run} is no run folder with a model; train one: fewer train DATA --out {run}")
     loaded = load_model(str(run))
     preparation, model = preparation_of(loaded), loaded.model.to(device_of(device))
