@@ -91,3 +91,16 @@ def test_what_nobody_gave_is_still_not_given() -> None:
     changed = Settings(sensing=4).changed({"seed": 3})
     assert changed.model_fields_set == {"sensing", "seed"}
     assert changed.for_metrics(["latency"]).precisions == ("fp32", "bf16", "int8")
+
+
+def test_every_verb_has_its_function() -> None:
+    from fewer.cli.app import VERBS
+
+    others = {"eval": ["evaluate"], "list": ["list_names"], "info": ["info", "match_table"]}
+    for verb in set(VERBS) - {"demo"}:  # a demo is a command to look at
+        found = others.get(verb, [verb]) if verb not in ("private", "study") else [n for n in PUBLIC if f"{verb}_" in n]
+        assert found and set(found) <= set(PUBLIC), verb
+
+
+def test_dir_shows_public_names_alone() -> None:
+    assert dir(fewer) == sorted(fewer.__all__)

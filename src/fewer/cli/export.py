@@ -38,13 +38,13 @@ def export(
     from dataclasses import asdict
 
     import fewer
-    from fewer.cli.show import as_json, say
+    from fewer.cli.show import as_json, say, say_would
 
     shared = shared or Shared()
     usable_device(shared)
     if shared.dry_run:
-        say(f"would write the model of {run} as {to}, {deploy_batch} at once")
-        return 0
+        told = f"would write the model of {run} as {to}, {deploy_batch} at once"
+        return say_would([told], shared.json, run=run, to=to, out=shared.out)
     made = fewer.export(
         run,
         to,

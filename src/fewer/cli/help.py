@@ -68,7 +68,7 @@ EXAMPLES = {
     "eval": ("fewer eval run/ data/", "fewer eval predictions/ data/ --task segment"),
     "predict": ("fewer predict run/ images/ --out masks/",),
     "info": ("fewer info fewer/mobilenet-v2", "fewer info run/"),
-    "list": ("fewer list models", "fewer list tasks"),
+    "list": ("fewer list models", "fewer list tasks", "fewer list demos"),
 }
 """Commands at the end of a verb's help. They are checked like those of the documentation."""
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fewer.reports.compression.data import Quality, RunReport
     from fewer.reports.compression.parts import Runtimes
 
-__all__ = ["as_json", "console", "match_rows", "plan_table", "say", "shorten", "times_box", "verdict_box"]
+__all__ = ["as_json", "console", "match_rows", "plan_table", "say", "say_would", "shorten", "times_box", "verdict_box"]
 
 BAR = 20
 WIDE, NARROW = 140, 60
@@ -41,6 +41,15 @@ def as_json(value: Any) -> None:
     """Print one JSON value, nothing else."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str)
     sys.stdout.write(in_json(text) + "\n")
+
+
+def say_would(lines: Sequence[str], in_json: bool, **facts: Any) -> int:
+    """Say what a dry run would do, in words or as JSON with some facts beside; that went well: exit code 0."""
+    if in_json:
+        as_json({"dry_run": True, **facts, "would": list(lines)})
+    else:
+        print("dry run, nothing is written:", *lines, sep="\n  ")
+    return 0
 
 
 def shorten(text: str, width: int) -> str:

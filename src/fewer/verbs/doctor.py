@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from fewer.core.progress import usual_progress
 from fewer.tasks import task_for
 
 __all__ = ["doctor"]
@@ -24,6 +25,6 @@ def doctor(data: str | Path, *, task: str | None = None, fix: str | Path | None 
     >>> fewer.doctor("lesions/").findings  # doctest: +SKIP
     ()
     """
-    chosen = task_for(task, data=data)
+    chosen, progress = task_for(task, data=data), progress or usual_progress()
     found = chosen.checkup(data, progress=progress)
     return found if fix is None else (found, chosen.repair(found, fix, progress=progress))

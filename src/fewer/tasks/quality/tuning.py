@@ -307,8 +307,6 @@ def _save(run: RunFolder, tuned: Tuned, command: str) -> None:
         "facts": tuned.facts,
     }
     run.write_bytes("model", save(_kept(tuned.model, plain is not None)))
-    if tuned.fit is not None:
-        tuned.fit.history.save(run.path / "history.csv")
     run.write_json("recipe", recipe)
 
 
