@@ -48,7 +48,7 @@ def test_logs_for_tensorboard(fewer) -> None:
     pytest.importorskip("tensorboard", reason="needs the [logs] extra")
     told = fewer("train", "shapes", "--task=classify", "--out=trained", "--tensorboard=logs", *FEW)
     assert told.code == 0, told.err
-    assert [path.name for path in Path("logs").iterdir()][0].startswith("events.out")
+    assert next(path.name for path in Path("logs").iterdir()).startswith("events.out")
     Path("file").write_text("")
     told = fewer("train", "shapes", "--task=classify", "--out=other", "--tensorboard=file", *FEW)
     assert told.code == 2 and "file is a file" in told.err and not Path("other").exists()
