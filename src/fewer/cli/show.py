@@ -182,6 +182,8 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
             "on disk",
             f"{quantity(report.model.artefact_bytes, 'bytes')}, from {quantity(report.model.source_bytes, 'bytes')}",
         )
+    if report.data and report.data.note:
+        facts.add_row("images", report.data.note)  # how many, and what was made of a file
     if report.data and report.data.skipped:
         names = ", ".join(shorten(s.file, 40) for s in report.data.skipped[:3])
         more = f" and {len(report.data.skipped) - 3} more" if len(report.data.skipped) > 3 else ""
@@ -297,7 +299,7 @@ def plan_table(plan: Plan, before: Plan | None = None, width: int | None = None)
     old = significant(before.distortion) if before is not None else None
     predicted = f"predicted distortion {significant(plan.distortion)}" + (f", before {old}" if old else "")
     if before is None:
-        table = _table(("layer", "left"), ("option", "left"), ("kept", "right"), ("distortion", "right"))
+        table = _table(("layer", "left"), ("option@share gone", "left"), ("kept", "right"), ("distortion", "right"))
         for name, unit in plan.units.items():
             table.add_row(shorten(name, max(18, width - 48)), unit.option, _kept(unit), significant(unit.distortion))
         return Group(head, Text(predicted), table)
