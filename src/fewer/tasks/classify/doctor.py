@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -53,6 +53,9 @@ class Checkup:
     data: ClassifyData
     findings: tuple[Finding, ...]
     facts: dict[str, Any]
+
+    meanings: ClassVar[dict[str, tuple[str, str]]] = CHECKS
+    """Level and meaning of each check."""
 
     @property
     def healthy(self) -> bool:

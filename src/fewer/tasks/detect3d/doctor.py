@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -60,6 +60,9 @@ class ScanCheckup:
     data: DetectionData
     findings: tuple[Finding, ...]
     facts: dict[str, Any]
+
+    meanings: ClassVar[dict[str, tuple[str, str]]] = CHECKS
+    """Level and meaning of each check."""
 
     @property
     def healthy(self) -> bool:

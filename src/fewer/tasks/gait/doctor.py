@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -68,6 +68,9 @@ class WalkCheckup:
     data: GaitData
     findings: tuple[Finding, ...]
     facts: dict[str, Any]
+
+    meanings: ClassVar[dict[str, tuple[str, str]]] = CHECKS
+    """Level and meaning of each check."""
 
     @property
     def healthy(self) -> bool:

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -98,6 +98,9 @@ class Checkup:
     def errors(self) -> list[Finding]:
         """Findings that would stop or spoil a training."""
         return [finding for finding in self.findings if finding.level == "error"]
+
+    meanings: ClassVar[dict[str, tuple[str, str]]] = CHECKS
+    """Level and meaning of each check."""
 
     @property
     def healthy(self) -> bool:
