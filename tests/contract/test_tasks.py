@@ -120,6 +120,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     settings = _settings(request.param, folder)
     done = fewer.train(data, task=request.param, out=folder / "run", callbacks=[look], **settings)
     assert isinstance(done, Result) and done.lines()
+    assert len(repr(done)) < 3000 and "<" in done._repr_html_()  # type: ignore[attr-defined]
     assert look.steps and (folder / "run" / "history.csv").read_text("utf-8").startswith("step,")
     json.dumps(done.to_dict(), allow_nan=False)
     yield request.param, data, folder / "run"

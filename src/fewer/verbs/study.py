@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.files import as_path
 from fewer.core.progress import Progress, usual_progress
@@ -31,8 +32,8 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Records:
+@dataclass(frozen=True, repr=False)
+class Records(Told):
     """Conversations that were written.
 
     Attributes
@@ -55,8 +56,8 @@ class Records:
         return {"records": str(self.path), **self.made.to_dict()}
 
 
-@dataclass(frozen=True)
-class Deleted:
+@dataclass(frozen=True, repr=False)
+class Deleted(Told):
     """What a deletion did.
 
     Attributes

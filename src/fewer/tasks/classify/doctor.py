@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.core.progress import Progress, Silent
 from fewer.tasks.classify.dataset import ClassifyData
 from fewer.tasks.classify.readers import open_data
@@ -36,8 +37,8 @@ FEW, RATIO = 5, 20
 _SMALL = 1 / 8
 
 
-@dataclass(frozen=True)
-class Checkup:
+@dataclass(frozen=True, repr=False)
+class Checkup(Told):
     """The result: what the set is, and what is wrong with it.
 
     Attributes

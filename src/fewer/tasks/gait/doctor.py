@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.progress import Progress, Silent
 from fewer.tasks.findings import Finding, finding_lines
@@ -51,8 +52,8 @@ _BRIGHT = 0.6
 """Share of a silhouette's picture that no body fills."""
 
 
-@dataclass(frozen=True)
-class WalkCheckup:
+@dataclass(frozen=True, repr=False)
+class WalkCheckup(Told):
     """What a folder of walks is, and what is wrong with it.
 
     Attributes

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.folder import finish_exchange
 from fewer.core.progress import SILENT, Progress
@@ -41,8 +42,8 @@ _SETTLES = 64
 """Images whose statistics give the units of an encoder that was not taught."""
 
 
-@dataclass(eq=False)
-class Tuned:
+@dataclass(eq=False, repr=False)
+class Tuned(Told):
     """A tuned model, and how it came about.
 
     Attributes

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.progress import Progress, Silent
 from fewer.tasks.findings import Finding, finding_lines
@@ -73,8 +74,8 @@ class Look:
         return {finding.check for finding in self.findings}
 
 
-@dataclass(frozen=True)
-class Checkup:
+@dataclass(frozen=True, repr=False)
+class Checkup(Told):
     """The result: what the data set is, and what is wrong with it.
 
     Attributes
