@@ -133,7 +133,6 @@ def test_info_of_a_run_and_of_a_model(fewer: Fewer, compress: Fewer) -> None:
         ["apply", "run", "--dry-run"],
         ["bench", "net.py:net", "--vs=torch-fp32", "--dry-run"],
         ["demo", "gait", "--dry-run"],
-        ["doctor", "photos", "--task=segment", "--dry-run"],
         ["export", "run", "--dry-run"],
         ["private", "compile", "net.py:net", "--images=photos", "--out=circuit", "--dry-run"],
         ["private", "keys", "circuit/public.json", "--out=keys", "--dry-run"],

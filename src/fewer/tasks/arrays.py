@@ -131,7 +131,6 @@ class ArrayTask(Task):
         progress: Progress | None = None,
         tell: Callable[[str], None] | None = None,
         command: str = "",
-        **more: Any,
     ) -> Measured:
         """Train on three quarters of the rows; the best state on the others is kept."""
         settings, progress = settings or self.settings(), progress or Silent()
