@@ -244,8 +244,8 @@ def _write(
 ) -> tuple[int, float | None, Sequence[str]]:
     """Write the file and compare its output with the model's.
 
-    Gives the number of layers that hold integers, the relative difference, and what else there is to say. ``axes`` are those
-    along which the file is to take any number; where the model cannot be written so, they are emptied.
+    Gives the number of layers that hold integers, the relative difference, and what else there is to say. ``axes`` are
+    those along which the file is to take any number; where the model cannot be written so, they are emptied.
     """
     traced = _onnx(model, example, path, axes) if to == "onnx" else _torch(model, example, path, axes)
     notes = _check_traced(model, example, path, traced) if traced else []
@@ -400,8 +400,6 @@ def _check_traced(model: nn.Module, example: Tensor, path: Path, why: str) -> li
         f"torch.export refused the code ({why}), so it was traced: what it decides from values is fixed as it was for "
         f"one input. The file gave the model's own output for {len(others)} other inputs"
     ]
-
-
 
 
 def _input_shape(program: Any) -> Sequence[Any]:
