@@ -4,10 +4,10 @@
     python benchmarks/pruned_training.py cifar10/ --start-steps 1600 --budget weights=10% --allocators auto,erk,lamp
 
 The network is trained in fp32, and ``fewer compress`` cuts it (unstructured; 64 images calibrate), by our plan or by
-the ratios of others, always with our repair. Our plan is ``auto``, which is what a user gets, or ``dp`` from curves that
-take a minute less. Recovery sees images without labels. The trainings with labels start from the cut network, whose
-masks stay, in fp32 and, for our plan, in 8 bits; the dense network goes through the same training beside them. All rows
-are judged on the same images.
+the ratios of others, always with our repair. Our plan is ``auto``, which is what a user gets, or ``dp``, whose curves
+take less time. Recovery sees images without labels. The trainings with labels start from the cut network, whose masks
+stay, in fp32 and, for our plan, in 8 bits; the dense network goes through the same training beside them. All rows are
+judged on the same images.
 """
 
 from __future__ import annotations
