@@ -4,8 +4,8 @@
     python benchmarks/distillation.py cifar10/ --teacher teacher --network resnet20
     python benchmarks/distillation.py cifar10/ --teacher dense --network resnet20 --init cut --label "20 % of weights"
 
-``--init`` may be a run of ``fewer compress``: its masks stay. A gain counts where it lies outside of the interval of the
-student alone. Interrupted, it goes on.
+``--init`` may be a run of ``fewer compress``: its masks stay. A gain counts where it lies outside of the interval of
+the student alone. Interrupted, it goes on.
 """
 
 from __future__ import annotations
