@@ -28,7 +28,7 @@ _TINY = 1e-30
 Pair = tuple[Tensor, Tensor]
 
 
-def _codes(x: Tensor, axis: int | Sequence[int] | None = None, bits: int = 8) -> tuple[Tensor, Tensor]:
+def _codes(x: Tensor, axis: int | tuple[int, ...] | None = None, bits: int = 8) -> tuple[Tensor, Tensor]:
     """Bytes and their scale: one for the tensor, or one for each index that is left when ``axis`` is summed over."""
     top = 2 ** (bits - 1) - 1
     peak = x.abs().amax() if axis is None else x.abs().amax(axis, keepdim=True)
@@ -183,9 +183,9 @@ def pays_convolution(
 ) -> bool:
     """:func:`pays` for a convolution, by the shapes of its error signal, its input and its weight."""
     draw = torch.Generator().manual_seed(0)
-    given = tuple(torch.randn(*shape, generator=draw) for shape in (signal, x, weight))
+    e, v, w = (torch.randn(*shape, generator=draw) for shape in (signal, x, weight))
     return _faster(
-        lambda: integer_convolution(*given, stride, padding), lambda: _exact_convolution(*given, stride, padding)
+        lambda: integer_convolution(e, v, w, stride, padding), lambda: _exact_convolution(e, v, w, stride, padding)
     )
 
 
