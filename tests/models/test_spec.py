@@ -159,7 +159,7 @@ def test_unknown_specs(spec, message):
 
 
 def test_a_folder_without_a_run_is_told(tmp_path):
-    with pytest.raises(FewerError, match="holds no finished run, for it has no recipe.json"):
+    with pytest.raises(FewerError, match="holds no finished run"):
         load_model(str(tmp_path))
 
 
