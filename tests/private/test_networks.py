@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.private.adapt import adapt
+from fewer.private.cheapen import cheapen
 from fewer.private.compile import approximate_activations, pack_within
 from fewer.private.execute import Runner
+from fewer.private.keys import load_circuit, save_circuit
 from fewer.private.network import Network, read_network
 from fewer.private.simulator import Simulator
 from fewer.private.stages import IMAGE, stages_of
+from fewer.verbs.private import private_compile
 
 
 class Residual(nn.Module):
@@ -217,3 +222,39 @@ def test_an_image_that_is_too_large_is_told() -> None:
     images = torch.randn(3, 1, 224, 224)
     with pytest.raises(FewerError, match="take smaller images"):
         pack_within(approximate_activations(read_network(net, images[:1]), images), images)
+
+
+def test_a_page_beside_the_circuit_says_what_each_layer_costs(tmp_path: Path) -> None:
+    net, images, _ = prepared("depthwise")
+    found = private_compile(net, images, tmp_path / "circuit", steps=2)
+    page = (tmp_path / "circuit" / "circuit.html").read_text()
+    assert found["page"].endswith("circuit.html") and found["left_to_the_client"] == ["softmax"]
+    for words in ("What each layer costs", "levels left", "Answers side by side", "Left to the client: softmax"):
+        assert words in page
+    # classes of the circuit are held against those behind the softmax
+    assert 0 <= found["agreement"] <= 1 and found["images"] == len(images)
+
+
+def test_a_circuit_with_shortcuts_is_kept_and_read_again(tmp_path: Path) -> None:
+    _, images, network = prepared("residual")
+    circuit, parameters = pack_within(approximate_activations(network, images), images)
+    save_circuit(tmp_path, circuit, parameters, "net")
+    again, public = load_circuit(tmp_path)
+    assert again.sources() == circuit.sources() and again.kinds() == circuit.kinds()
+    assert np.array_equal(again.run(images[:1].numpy()), circuit.run(images[:1].numpy()))
+    assert public.shape == (3, 8, 8)
+
+
+def test_budgets_are_planned_beside_shortcuts() -> None:
+    net, images, network = prepared("residual")
+    found = cheapen(net, approximate_activations(network, images), images, "he=0.6x", steps=2, shift=0)
+    assert found.after["he"] <= 0.6 * found.before["he"] and found.after["levels"] < found.before["levels"]
+
+
+def test_teaching_brings_a_network_with_shortcuts_nearer() -> None:
+    net, images, network = prepared("residual")
+    fitted = approximate_activations(network, images)
+    taught = adapt(net, fitted, images, steps=20, batch=10, shift=0)
+    wanted = net(images).detach().double()
+    before, after = (float(((n(images) - wanted) ** 2).mean()) for n in (fitted, taught))
+    assert after < before
