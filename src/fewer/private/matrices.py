@@ -100,39 +100,27 @@ def _chosen(index: Tensor, size: int) -> Tensor | None:
 def _moves(
     call: Call, read: list[str], shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]
 ) -> Made | list[Made]:
-    """The operation itself, on numbers of places; a place of a constant is told apart by being 0."""
-    if places_of(call.args, Value) and _padding_value(call) != 0:
-        raise FewerError(f"{call.name!r}: padding with other numbers than 0 has no place in a circuit")
+    """The operation itself, on the numbers of places; twice, as constants are what stays when all numbers grow."""
     numbered: dict[str, Tensor] = {}
-    start, starts = 1, []
-    for key in read:
-        numbered.setdefault(
-            key, torch.arange(start, start + _count(shapes[key]), dtype=torch.float64).reshape(shapes[key])
-        )
-        starts.append(int(numbered[key].reshape(-1)[0]))
-        start = max(start, int(numbered[key].max()) + 1)
-    found = call.target(*filled(call.args, numbered, {k: torch.zeros_like(t) for k, t in tensors.items()}))
-    constants = call.target(*filled(call.args, {k: torch.zeros(shapes[k], dtype=torch.float64) for k in read}, tensors))
-    several = isinstance(found, (list, tuple))
+    total = 0
+    for key in dict.fromkeys(read):
+        size = _count(shapes[key])
+        numbered[key] = torch.arange(total + 1, total + size + 1, dtype=torch.float64).reshape(shapes[key])
+        total += size
+    more = {key: values + total + 1 for key, values in numbered.items()}
+    first, second = (call.target(*filled(call.args, values, tensors)) for values in (numbered, more))
+    several = isinstance(first, (list, tuple))
     made = []
-    for one, constant in zip(found if several else [found], constants if several else [constants], strict=True):
+    for one, other in zip(first if several else [first], second if several else [second], strict=True):
+        moved = other - one == total + 1
         matrices: list[Tensor | None] = []
-        for i, (key, first) in enumerate(zip(read, starts, strict=True)):
-            size = _count(shapes[key])
-            mine = (one >= first) & (one < first + size) & (key not in read[:i])
-            matrices.append(_chosen(torch.where(mine, one - first + 1, torch.zeros_like(one)), size))
-        shift = constant.double().reshape(-1)
-        made.append((matrices, shift if bool(shift.any()) else None, tuple(one.shape)))
+        for i, key in enumerate(read):
+            start, size = int(numbered[key].reshape(-1)[0]), _count(shapes[key])
+            mine = moved & (one >= start) & (one < start + size) & (key not in read[:i])
+            matrices.append(_chosen(torch.where(mine, one - start + 1, torch.zeros_like(one)), size))
+        constant = torch.where(moved, torch.zeros_like(one), one).reshape(-1)
+        made.append((matrices, constant if bool(constant.any()) else None, tuple(one.shape)))
     return made if several else made[0]
-
-
-def _padding_value(call: Call) -> float:
-    if call.kind == "constant_pad_nd" and len(call.args) > 2:
-        return float(call.args[2] or 0)
-    if call.kind == "pad":
-        value = call.args[3] if len(call.args) > 3 else 0
-        return float(value or 0)
-    return 0.0
 
 
 def _sum(call: Call, args: tuple[Any, ...], shapes: Mapping[str, tuple[int, ...]]) -> Made:
@@ -140,9 +128,11 @@ def _sum(call: Call, args: tuple[Any, ...], shapes: Mapping[str, tuple[int, ...]
     matrices: list[Tensor | None] = []
     shift: Tensor | None = None
     for i, one in enumerate(args[:2]):
-        blank = [torch.zeros((), dtype=torch.float64)] * 2
-        blank[i] = torch.ones((), dtype=torch.float64)
-        sign = float(call.target(*blank))
+        ones = [float(k == i) for k in range(2)]
+        given = (
+            torch.tensor(v).double() if isinstance(a, (Value, Tensor)) else v for a, v in zip(args, ones, strict=False)
+        )
+        sign = float(call.target(*given))
         if isinstance(one, Value):
             size = _count(shapes[one.key])
             index = torch.arange(1, size + 1, dtype=torch.float64).reshape(shapes[one.key]).expand(call.shape)
@@ -269,8 +259,6 @@ def _folded(
 def _mean(call: Call, args: tuple[Any, ...], shape: tuple[int, ...]) -> Made:
     axes = args[1] if len(args) > 1 and args[1] not in (None, []) else list(range(len(shape)))
     axes = [a % len(shape) for a in (axes if isinstance(axes, (list, tuple)) else [axes])]
-    if 0 in axes and len(axes) < len(shape):
-        axes = [a for a in axes if a != 0] or axes
     rest = [a for a in range(len(shape)) if a not in axes]
     index = torch.arange(_count(shape)).reshape(shape).permute(*rest, *axes)
     index = index.reshape(_count(tuple(shape[a] for a in rest)), -1)

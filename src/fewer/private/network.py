@@ -159,7 +159,7 @@ def filled(args: Any, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
     return args
 
 
-def places_of(args: Any, kind: type) -> list[Any]:
+def places_of(args: Any, kind: type | tuple[type, ...]) -> list[Any]:
     """Every :class:`Value`, or every :class:`Held`, in arguments."""
     if isinstance(args, kind):
         return [args]

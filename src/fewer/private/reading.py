@@ -162,7 +162,7 @@ class _Reader:
             self._prelu(node, name, args)
         elif kind == "mul" and args[0] == args[1]:
             self._activation(node, name, args[0], torch.square)
-        elif kind in ACTIVATIONS and len(places_of(args, Value)) == 1 and not places_of(args, Held):
+        elif kind in ACTIVATIONS and isinstance(args[0], Value) and not places_of(args[1:], (Value, Held)):
             rest, target = args[1:], node.target
             self._activation(node, name, args[0], lambda x: target(x, *rest, **named))
         else:
@@ -237,11 +237,11 @@ class _Reader:
         several = len(places_of(args, Value)) > 1
         product = kind in _WEIGHTED or kind in ("mul", "div")
         wrong = (several and product) or (kind == "div" and not isinstance(args[0], Value))
+        wrong = wrong or named.get("rounding_mode") is not None
         if (kind in LINEAR and not wrong) or (kind in ("softmax", "log_softmax") and not several):
-            target = node.target
+            # a view would depend on how numbers lie in memory
+            target = aten.reshape.default if kind in ("view", "_unsafe_view") else node.target
             call = (lambda *given: target(*given, **named)) if named else target
-            if kind in ("add", "sub", "rsub") and named.get("alpha", 1) != 1:
-                call = _with_alpha(target, named["alpha"])
             self._add(node.name, name, kind, call, args, _shape_of(node))
             return
         reason = _REASONS.get(kind, f"computes {kind}, which no circuit has")
@@ -278,10 +278,6 @@ class _Reader:
 
 _POOLS = ("avg_pool2d", "avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool1d")
 _MAXIMA = ("max_pool2d", "max_pool1d", "max_pool2d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool1d")
-
-
-def _with_alpha(target: Any, alpha: Any) -> Callable[..., Any]:
-    return lambda x, y: target(x, y, alpha=alpha)
 
 
 def _needed(calls: list[Call], result: str) -> list[Call]:
