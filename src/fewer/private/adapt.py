@@ -43,7 +43,7 @@ class Twin(nn.Module):
         learnt = {k: p.detach().double() for k, p in zip(self.keys, self.numbers, strict=True)}
         curves: dict[str, Callable[[Tensor], Tensor]] = {}
         for key, numbers, factor in zip(self.was.order(), self.curves, self.factors, strict=True):
-            old, times = self.was.activations[key], float(factor)
+            old, times = self.was.activations[key], float(factor.detach())
             *shifts, rest = numbers.detach().double().tolist()
             if isinstance(old, Squares):
                 curves[key] = replace(old, shifts=tuple(shifts), outer=old.outer * times, rest=rest)

@@ -172,7 +172,7 @@ def sense_degrees(network: Network, images: Tensor, wanted: Tensor, costs: Costs
         for metric, values in cost.items():
             fixed[metric] -= base[metric] - min(values)
         more = {m: np.array(v, dtype=float) - min(v) for m, v in cost.items()}
-        curves.append(Curve(Unit(key, "function", (1,)), tuple(options), more, np.array(distortion) - min(distortion)))
+        curves.append(Curve(Unit(key, "function", (1,)), tuple(options), more, np.array(distortion) - distortion[0]))
     return CurveSet(tuple(curves), fixed={m: max(v, 0.0) for m, v in fixed.items()}, came=base)
 
 
@@ -192,6 +192,8 @@ def plan_degrees(network: Network, images: Tensor, wanted: Tensor, budget: str, 
     costs
         Of a network, by metric.
     """
+    if not network.order():
+        return []
     curves = sense_degrees(network, images, wanted.double(), costs)
     found: dict[tuple[tuple[str, int], ...], Way] = {}
     for share in _TIGHTER:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fewer.core.errors import FewerError
 from fewer.private.circuit import INPUT, Circuit, Linear, Square, Step
+from fewer.private.matrices import identity
 from fewer.private.packing import Grid, Ring, diagonals
 from fewer.private.stages import IMAGE, Affine, Stage
 
@@ -107,12 +108,7 @@ def _merged(stages: Sequence[Stage]) -> list[Stage]:
 
 
 def _times(matrix: Tensor | None, factor: float, stage: Stage) -> Tensor:
-    if matrix is None:
-        size = len(stage.affine.constant)
-        at = torch.arange(size)
-        ones = torch.ones(size, dtype=torch.float64)
-        matrix = torch.sparse_coo_tensor(torch.stack([at, at]), ones, (size, size), is_coalesced=True)
-    return (matrix * factor).coalesce()
+    return ((identity(len(stage.affine.constant)) if matrix is None else matrix) * factor).coalesce()
 
 
 def _gaps(affine: Affine) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from fewer.core.errors import FewerError
 from fewer.private.network import Call, Value, filled, places_of
 from fewer.private.reading import MOVES
 
-__all__ = ["matrix_of"]
+__all__ = ["identity", "matrix_of", "sparse_product"]
 
 _LARGEST = 60_000_000
 """Numbers in the matrix of one layer, at most; a circuit with more would take gigabytes."""
@@ -75,7 +76,19 @@ def _count(shape: tuple[int, ...]) -> int:
 def _sparse(rows: Tensor, columns: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
     kept = values != 0  # a weight of zero costs nothing
     index = torch.stack([rows[kept], columns[kept]])
-    return torch.sparse_coo_tensor(index, values[kept].double(), size).coalesce()
+    return torch.sparse_coo_tensor(index, values[kept].double(), size, check_invariants=False).coalesce()
+
+
+def identity(count: int) -> Tensor:
+    """The matrix that changes nothing."""
+    return _diagonal(torch.ones(count))
+
+
+def sparse_product(a: Tensor, b: Tensor) -> Tensor:
+    """Of two sparse matrices."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls a format that it uses for this a beta
+        return torch.sparse.mm(a, b)
 
 
 def _diagonal(values: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -88,7 +89,8 @@ def read(model: nn.Module, example: Tensor) -> Network:
 def _exported(model: nn.Module, example: Tensor) -> Any:
     was = [(m, m.training) for m in model.modules()]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch about itself
             program = torch.export.export(model.eval(), (example.clone(),), strict=False)
             return program.run_decompositions({})
     except FewerError:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fewer.core.errors import FewerError
-from fewer.private.matrices import matrix_of
+from fewer.private.matrices import identity, matrix_of, sparse_product
 from fewer.private.network import Call, Network, Value, places_of
 from fewer.private.polynomial import Line, Squares
 
@@ -119,15 +119,8 @@ def stages_of(network: Network) -> list[Stage]:
 
 
 def _scaled(x: Affine, factor: float) -> Affine:
-    terms = {s: (_identity(len(x.constant)) if m is None else m) * factor for s, m in x.terms.items()}
+    terms = {s: (identity(len(x.constant)) if m is None else m) * factor for s, m in x.terms.items()}
     return replace(x, terms=terms)
-
-
-def _identity(count: int) -> Tensor:
-    at = torch.arange(count)
-    return torch.sparse_coo_tensor(
-        torch.stack([at, at]), torch.ones(count, dtype=torch.float64), (count, count), is_coalesced=True
-    )
 
 
 def _linear(call: Call, values: Mapping[str, Any], network: Network) -> Any:
@@ -150,10 +143,10 @@ def _combined(
     for matrix, x in zip(matrices, read, strict=True):
         constant = constant + (x.constant if matrix is None else torch.mv(matrix, x.constant))
         for source, inner in x.terms.items():
-            both = inner if matrix is None else matrix if inner is None else torch.sparse.mm(matrix, inner)
+            both = inner if matrix is None else matrix if inner is None else sparse_product(matrix, inner)
             if source in terms:
                 one = terms[source]
-                one, both = (_identity(len(constant)) if m is None else m for m in (one, both))
+                one, both = (identity(len(constant)) if m is None else m for m in (one, both))
                 both = one + both
             terms[source] = both.coalesce() if both is not None else None
     if shift is not None:
