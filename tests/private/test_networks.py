@@ -258,3 +258,16 @@ def test_teaching_brings_a_network_with_shortcuts_nearer() -> None:
     wanted = net(images).detach().double()
     before, after = (float(((n(images) - wanted) ** 2).mean()) for n in (fitted, taught))
     assert after < before
+
+
+def test_a_network_deeper_than_any_ring_is_planned_for_levels() -> None:
+    torch.manual_seed(0)
+    parts = [m for _ in range(19) for m in (nn.Linear(6, 6), nn.SiLU())]
+    net, images = nn.Sequential(nn.Flatten(), *parts, nn.Linear(6, 2)).eval(), torch.randn(12, 1, 2, 3)
+    network = approximate_activations(read_network(net, images[:1]), images)
+    with pytest.raises(FewerError, match=r"needs 20 levels, .* --budget levels=\d+"):
+        pack_within(network, images)
+    found = cheapen(net, network, images, "levels=12", steps=0)
+    assert found.after["levels"] <= 12 and found.before == {"levels": 20.0}
+    with pytest.raises(FewerError, match="needs 20 levels"):
+        cheapen(net, network, images, "he=0.5x", steps=0)

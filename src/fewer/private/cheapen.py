@@ -14,7 +14,7 @@ from fewer.core.errors import FewerError
 from fewer.core.progress import SILENT, Progress
 from fewer.private.adapt import adapt, answers_of
 from fewer.private.circuit import Circuit
-from fewer.private.compile import pack_within
+from fewer.private.compile import kinds_of, pack_within
 from fewer.private.degrees import Way, plan_degrees, ways_of
 from fewer.private.layout import pack_stages
 from fewer.private.network import Network
@@ -146,24 +146,39 @@ def cheapen(
     budgets = check_budget(budget)
     judge = _Judge.of(model, network, images, steps, shift, seed, progress)
     some, wanted = judge.known[:_DECIDING], judge.wanted[:_DECIDING]
-    first = _Made(Way({}, network, 0.0), *pack_within(network, images))
-    before = cost_of(first.circuit, prices(first.parameters))
-    limits = {b.metric: b.value * before[b.metric] if b.relative else b.value for b in budgets}
+    fixed = {b.metric: b.value for b in budgets if not b.relative}
 
     def costs(changed: Network) -> dict[str, float]:
         return cost_of(*_priced(pack_within(changed, images), prices))
 
-    ways = {way.key: way for way in ways_of(network, some, wanted)}
-    ways |= {way.key: way for way in plan_degrees(network, some, wanted, budget, costs)}
-    made = [first if not way.changed else _packed(way, images) for way in ways.values()]
+    try:
+        before = costs(network)
+        found_ways = [*ways_of(network, some, wanted), *plan_degrees(network, some, wanted, budget, costs)]
+    except FewerError:
+        # deeper than any ring: only a number of levels says how much has to go
+        if set(fixed) != {"levels"} or len(budgets) > 1:
+            raise
+        before = _levels(network)
+        found_ways = plan_degrees(network, some, wanted, budget, _levels)
+    limits = {b.metric: b.value * before[b.metric] for b in budgets if b.relative} | fixed
+    made = [_packed(way, images) for way in {way.key: way for way in found_ways}.values()]
     made = sorted((one for one in made if one is not None), key=lambda one: one.way.distortion)
     fits = [one for one in made if _within(one.cost(prices), limits)][:_FINALISTS]
     found = [judge.teach(one) for one in fits] or _cut(made, judge, budget, before, prices)
+    if not found:
+        raise FewerError(
+            f"the budget {budget} cannot be met by any circuit that fits into a ring of 128 bits of security"
+        )
     best = min(found, key=lambda one: one.loss)
     tried = [Tried(one.name, one.cost(prices), one.loss) for one in found]
     told = {one.way.key for one in fits}
     tried += [Tried(one.name, one.cost(prices), None) for one in made if one.way.key not in told]
     return Cheap(best.name, best.circuit, best.parameters, before, best.cost(prices), tried)
+
+
+def _levels(network: Network) -> dict[str, float]:
+    """Those of a network that need not fit into any ring."""
+    return {"levels": float(len(kinds_of(network)))}
 
 
 def _priced(made: tuple[Circuit, Parameters], prices: Callable[[Parameters], Prices]) -> tuple[Circuit, Prices]:
@@ -257,8 +272,7 @@ def _cut(
                 steps=max(1, judge.steps // 2), seed=judge.seed, progress=judge.progress,
             )  # fmt: skip
         found.append(replace(one, circuit=circuit, loss=judge.loss(circuit), more=", fewer diagonals"))
-    if not found:
-        assert refused is not None
+    if not found and refused is not None:
         raise refused
     return found
 

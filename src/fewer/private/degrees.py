@@ -196,9 +196,9 @@ def plan_degrees(network: Network, images: Tensor, wanted: Tensor, budget: str, 
         return []
     curves = sense_degrees(network, images, wanted.double(), costs)
     found: dict[tuple[tuple[str, int], ...], Way] = {}
-    for share in _TIGHTER:
+    for words in dict.fromkeys(_tighter(budget, share) for share in _TIGHTER):
         try:
-            plan = allocate(curves, _tighter(budget, share))
+            plan = allocate(curves, words)
         except FewerError:
             break
         degrees = {
