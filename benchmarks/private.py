@@ -1,6 +1,6 @@
 """Encrypted inference on real networks: encrypted against plaintext results of the same circuit, MB sent, memory.
 
-    python benchmarks/private.py [--network mnist-cnn|usps-cnn|digits|cifar] [--budget he=0.5x] [--images 20] [--wall 20]
+    python benchmarks/private.py [--network mnist-cnn|usps-cnn|digits|cifar] [--budget he=0.5x] [--images 20]
 
 mnist-cnn and usps-cnn are those of the package ccexam, trained by others on MNIST and USPS; images are MNIST's test
 digits (drawn in a seeded order; for the USPS network resized to 16 pixels, which is another distribution than it was
@@ -11,9 +11,9 @@ Activations become squares and maxima become averages; the circuit is then taugh
 unlabelled training images. With --budget a cheaper circuit is made. Work that is done is kept in --folder, so that a
 run that was stopped goes on. ``processor_s`` is the processor time of client and server together, ``server_s`` that of
 the server, and ``predicted_s`` what the operations were predicted to take, from a calibration of some seconds.
-Writes benchmarks/results/private.csv, a row for each image, and prints the sums. --fresh forgets the rows of the circuit
-before. --wall 20 takes the time on the clock of so many queries of a circuit that is there already, the prediction just
-before them, and adds a row to private_wall.csv with the load of the machine: for a machine that does nothing else.
+Writes benchmarks/results/private.csv, a row for each image, and prints the sums. --fresh forgets the rows that were
+there of the circuit. --wall 20 takes the time on the clock of so many queries of a circuit that is there already, and
+the prediction just before them, and adds a row to private_wall.csv with the load of the machine: for a quiet machine.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from fewer.core.errors import FewerError
 
 __all__ = ["compile_transformer", "observe"]
 
+MARGIN: dict[str, float] = {}
 _PARTS = ("patch_embed", "cls_token", "pos_embed", "blocks", "norm")
 _NORM_SCALE = NORMS[NORMS.default].run(np.zeros((1, 2), dtype=np.int64), 1.0, None)[1]
 
@@ -181,9 +182,12 @@ def _block(
 
     def span_of(name: str) -> tuple[np.ndarray, np.ndarray]:
         """Middle of the range of each channel, and half of its width."""
-        if not centred:
+        part = "norm" if name.startswith("norm") else "heads" if "proj" in name else "act"
+        if not centred or (isinstance(centred, str) and part not in centred):
             return np.zeros(len(range_of(name))), range_of(name)
         low, high = seen[f"blocks.{i}.{name}.low"], seen[f"blocks.{i}.{name}.high"]
+        wide = MARGIN.get(part, 1.0) - 1
+        low, high = low - wide * (high - low) / 2, high + wide * (high - low) / 2
         return (high + low) / 2, np.maximum((high - low) / 2, 1e-6)
 
     width = len(at("norm1.weight"))

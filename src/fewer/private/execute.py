@@ -12,8 +12,29 @@ from fewer.core.errors import FewerError
 from fewer.private.backend import Backend
 from fewer.private.circuit import INPUT, Circuit, Linear
 from fewer.private.packing import chain, hops, horner, split
+from fewer.private.security import Parameters
 
-__all__ = ["Runner"]
+__all__ = ["Runner", "weight_bytes"]
+
+
+def weight_bytes(circuit: Circuit, parameters: Parameters) -> int:
+    """Memory of the encoded weights of a circuit, which a server keeps for each client.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fewer.private.compile import compile_circuit
+    >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> made = compile_circuit(net, torch.randn(20, 1, 4, 4))
+    >>> weight_bytes(*made) > 8 * 8192
+    True
+    """
+    have = parameters.levels
+    return sum(
+        len(step.diagonals) * (have - start + 1) * parameters.degree * 8
+        for step, start in zip(circuit.steps, circuit.starts(), strict=True)
+        if isinstance(step, Linear)
+    )
 
 
 class Runner:

@@ -105,6 +105,11 @@ def circuit_page(
             name="levels", value=str(circuit.levels), note=f"ring of degree {parameters.degree}, 128 bits of security"
         ),
         Tile(
+            name="memory of a server",
+            value=f"{facts['server_bytes'] / 1e9:.2g} GB",
+            note="weights as they are encoded for each client; keys come on top",
+        ),
+        Tile(
             name="largest difference", value=f"{trial.difference:.1g}", note=f"{where}, from the circuit in the clear"
         ),
     ]

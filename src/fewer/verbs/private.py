@@ -15,6 +15,9 @@ __all__ = ["private_compile", "private_keys", "private_query", "private_service"
 _TRIED = 4
 """Images that are encrypted, or simulated, for the page of a circuit."""
 
+_ENCODED = 1_000_000_000
+"""Bytes of encoded weights up to which a circuit is tried with encryption for its page, and on the simulator beyond."""
+
 _JUDGED = 200
 """Images at most on which a circuit with a budget is held against its network, slot by slot."""
 
@@ -92,11 +95,15 @@ def private_compile(
 
 def _page(name: str, circuit: Any, parameters: Any, images: Any, facts: dict[str, Any]) -> str:
     """The circuit on some of the images, in words and numbers."""
+    from fewer.private.execute import weight_bytes
     from fewer.private.page import circuit_page
     from fewer.private.price import prices_here
     from fewer.private.trial import try_circuit
 
-    trial = try_circuit(circuit, parameters, images[:_TRIED].numpy())
+    # a server needs this memory, whoever compiles may not have it
+    bytes_ = weight_bytes(circuit, parameters)
+    trial = try_circuit(circuit, parameters, images[:_TRIED].numpy(), simulated=bytes_ > _ENCODED)
+    facts["server_bytes"] = bytes_
     return circuit_page(name, circuit, parameters, prices_here(1.0)(parameters), trial, facts).to_html()
 
 
