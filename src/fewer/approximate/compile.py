@@ -19,13 +19,12 @@ from fewer.core.errors import FewerError
 
 __all__ = ["compile_transformer", "observe"]
 
-MARGIN: dict[str, float] = {}
 _PARTS = ("patch_embed", "cls_token", "pos_embed", "blocks", "norm")
 _NORM_SCALE = NORMS[NORMS.default].run(np.zeros((1, 2), dtype=np.int64), 1.0, None)[1]
 
 
 def observe(model: nn.Module, images: Tensor) -> dict[str, np.ndarray]:
-    """Largest magnitudes, lowest and highest numbers of each channel (each of the mean over images).
+    """Largest magnitudes of each channel (of the mean over images), lowest and highest where it matters.
 
     Parameters
     ----------
@@ -37,16 +36,13 @@ def observe(model: nn.Module, images: Tensor) -> dict[str, np.ndarray]:
     Returns
     -------
     dict
-        ``blocks.0.norm1`` and so on: magnitudes; ``blocks.0.norm1.low`` and ``blocks.0.norm1.high``;
-        ``blocks.0.mlp.fc1.span``: lowest and highest number of all.
+        ``blocks.0.norm1`` and so on: vectors; ``blocks.0.mlp.fc1.span``: lowest and highest number.
     """
     seen: dict[str, np.ndarray] = {}
 
     def note(name: str, x: Tensor, span: bool = False) -> None:
         x = x.detach()
-        axes = tuple(range(1, x.dim() - 1))
-        found = {"": x.abs().amax(dim=axes), ".low": x.amin(dim=axes), ".high": x.amax(dim=axes)}
-        seen.update({name + end: values.mean(0).double().numpy() for end, values in found.items()})
+        seen[name] = x.abs().amax(dim=tuple(range(1, x.dim() - 1))).mean(0).double().numpy()
         if span:
             seen[name + ".span"] = np.array([float(x.min()), float(x.max())])
 
@@ -86,7 +82,6 @@ def compile_transformer(
     std: Sequence[float],
     choices: Mapping[int, Choice] | None = None,
     smooth: float = 0.0,
-    centred: bool = True,
     seen: Mapping[str, np.ndarray] | None = None,
 ) -> IntegerTransformer:
     """Make the integer twin of a Vision Transformer.
@@ -107,10 +102,6 @@ def compile_transformer(
         Which approximations stand in which block; the defaults elsewhere.
     smooth
         0: one scale behind a norm; 1: each channel fills its 8 bits.
-    centred
-        Bytes count from the middle of a range in place of 0: of each channel behind a norm, of each head behind
-        attention, of all numbers behind an activation. The constants behind the next product take it up, so that it
-        costs nothing.
     seen
         Of :func:`observe`, where it has been called already.
 
@@ -145,8 +136,7 @@ def compile_transformer(
     )
     scale = float(seen["norm"].max()) / 2**15
     made = tuple(
-        _block(state, seen, i, (choices or {}).get(i, Choice()), heads, residual, smooth, centred)
-        for i in range(len(blocks))
+        _block(state, seen, i, (choices or {}).get(i, Choice()), heads, residual, smooth) for i in range(len(blocks))
     )
     last = scaling(_NORM_SCALE * state["norm.weight"] / scale, state["norm.bias"] / scale)
     return IntegerTransformer(
@@ -172,7 +162,6 @@ def _block(
     heads: int,
     residual: float,
     smooth: float,
-    centred: bool,
 ) -> Block:
     def at(name: str) -> np.ndarray:
         return state[f"blocks.{i}.{name}"]
@@ -180,36 +169,23 @@ def _block(
     def range_of(name: str) -> np.ndarray:
         return np.maximum(seen[f"blocks.{i}.{name}"], 1e-6)
 
-    def span_of(name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Middle of the range of each channel, and half of its width."""
-        part = "norm" if name.startswith("norm") else "heads" if "proj" in name else "act"
-        if not centred or (isinstance(centred, str) and part not in centred):
-            return np.zeros(len(range_of(name))), range_of(name)
-        low, high = seen[f"blocks.{i}.{name}.low"], seen[f"blocks.{i}.{name}.high"]
-        wide = MARGIN.get(part, 1.0) - 1
-        low, high = low - wide * (high - low) / 2, high + wide * (high - low) / 2
-        return (high + low) / 2, np.maximum((high - low) / 2, 1e-6)
-
     width = len(at("norm1.weight"))
     ones = np.ones(width)
-    norm1, s1, m1 = _norm(at("norm1.weight"), at("norm1.bias"), span_of("norm1"), smooth)
-    norm2, s2, m2 = _norm(at("norm2.weight"), at("norm2.bias"), span_of("norm2"), smooth)
+    norm1, s1 = _norm(at("norm1.weight"), at("norm1.bias"), range_of("norm1"), smooth)
+    norm2, s2 = _norm(at("norm2.weight"), at("norm2.bias"), range_of("norm2"), smooth)
     qkv, w_qkv = _rounded(at("attn.qkv.weight") * s1)
     s_heads = range_of("attn.qkv").reshape(3, heads, -1).max(-1) / 127
     per_output = np.repeat(s_heads.reshape(-1), width // heads)
-    heads_in = Affine(*scaling(w_qkv / per_output, (at("attn.qkv.bias") + at("attn.qkv.weight") @ m1) / per_output))
+    heads_in = Affine(*scaling(w_qkv / per_output, at("attn.qkv.bias") / per_output))
     logit = s_heads[0] * s_heads[1] * (width // heads) ** -0.5 / INNER
-    m_mixed, s_mixed = _of_groups(*span_of("attn.proj.in"), heads if centred else 1)
+    s_mixed = float(range_of("attn.proj.in").max()) / 127
     p_scale = SOFTMAXES[choice.softmax].run(np.zeros((1, 2), dtype=np.int64), INNER, None)[1]
     per_head = (heads, 1, 1)
-    by_channel = [np.repeat(np.broadcast_to(v, heads), width // heads) for v in (m_mixed, s_mixed)]
-    proj, w_proj = _rounded(at("attn.proj.weight") * by_channel[1])
-    b_proj = at("attn.proj.bias") + at("attn.proj.weight") @ by_channel[0]
+    proj, w_proj = _rounded(at("attn.proj.weight") * s_mixed)
     ls1, ls2 = (state.get(f"blocks.{i}.{ls}.gamma", ones) / residual for ls in ("ls1", "ls2"))
     fc1, w_fc1 = _rounded(at("mlp.fc1.weight") * s2)
     span = tuple(float(v) for v in seen[f"blocks.{i}.mlp.fc1.span"])
-    (m_act,), (s_act,) = _of_groups(*span_of("mlp.fc2.in"), 1)
-    b_fc2 = at("mlp.fc2.bias") + at("mlp.fc2.weight").sum(1) * m_act
+    s_act = float(range_of("mlp.fc2.in").max()) / 127
     out = ACTIVATIONS[choice.activation].run(np.zeros(1, dtype=np.int64), INNER, span)[1]
     fc2, w_fc2 = _rounded(at("mlp.fc2.weight") * s_act)
     return Block(
@@ -218,19 +194,15 @@ def _block(
         qkv=qkv,
         heads_in=heads_in,
         logits=_by_head(*scaling(logit.reshape(per_head)), byte=False),
-        heads_out=_by_head(
-            *scaling((p_scale * s_heads[2] / s_mixed).reshape(per_head), np.broadcast_to(-m_mixed / s_mixed, heads))
-        ),
+        heads_out=_by_head(*scaling((p_scale * s_heads[2] / s_mixed).reshape(per_head))),
         proj=proj,
-        after_proj=Affine(*scaling(w_proj * ls1, b_proj * ls1), byte=False),
+        after_proj=Affine(*scaling(w_proj * ls1, at("attn.proj.bias") * ls1), byte=False),
         norm2=norm2,
         fc1=fc1,
-        before_activation=Affine(
-            *scaling(w_fc1 / INNER, (at("mlp.fc1.bias") + at("mlp.fc1.weight") @ m2) / INNER), byte=False
-        ),
-        after_activation=Affine(*scaling(np.array([out / s_act]), np.array([-m_act / s_act]))),
+        before_activation=Affine(*scaling(w_fc1 / INNER, at("mlp.fc1.bias") / INNER), byte=False),
+        after_activation=Affine(*scaling(np.array([out / s_act]))),
         fc2=fc2,
-        after_fc2=Affine(*scaling(w_fc2 * ls2, b_fc2 * ls2), byte=False),
+        after_fc2=Affine(*scaling(w_fc2 * ls2, at("mlp.fc2.bias") * ls2), byte=False),
         spans={"activation": span, **{n: seen[f"blocks.{i}.{n}.in"] for n in ("norm1", "norm2")}},
     )
 
@@ -239,25 +211,13 @@ def _by_head(m: np.ndarray, b: np.ndarray, shift: int, byte: bool = True) -> Aff
     return Affine(m, np.asarray(b).reshape(-1, 1, 1) if np.ndim(b) else b, shift, byte)
 
 
-def _norm(
-    weight: np.ndarray, bias: np.ndarray, span: tuple[np.ndarray, np.ndarray], smooth: float
-) -> tuple[Affine, np.ndarray, np.ndarray]:
-    """The affine part of a norm with the rounding behind it, the scale of each channel, and its middle."""
-    middle, largest = span
+def _norm(weight: np.ndarray, bias: np.ndarray, largest: np.ndarray, smooth: float) -> tuple[Affine, np.ndarray]:
+    """The affine part of a norm with the rounding behind it, and the scale of each channel."""
     share = largest / largest.max()
     scale = largest.max() * share**smooth / 127
     # a channel whose part of the smoothing is too small would be cut off
     scale = np.maximum(scale, largest / 127)
-    return Affine(*scaling(_NORM_SCALE * weight / scale, (bias - middle) / scale)), scale, middle
-
-
-def _of_groups(middle: np.ndarray, half: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """One middle and one scale for each group of channels, so that no channel is cut off."""
-    low, high = ((middle + sign * half).reshape(groups, -1) for sign in (-1, 1))
-    low, high = low.min(1), high.max(1)
-    if not middle.any():
-        return np.zeros(groups), high / 127
-    return (high + low) / 2, (high - low) / 254
+    return Affine(*scaling(_NORM_SCALE * weight / scale, bias / scale)), scale
 
 
 def _rounded(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
