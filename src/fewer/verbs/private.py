@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError
+from fewer.core.progress import usual_progress
 
 __all__ = ["private_compile", "private_keys", "private_query", "private_service"]
 
@@ -85,7 +86,8 @@ def private_compile(
         loaded = load_untouched(model)
         loaded.model.eval()
         x = images if isinstance(images, torch.Tensor) else _images(images, loaded)
-        circuit, parameters, facts = _compiled(loaded, x, degree, steps, budget, seed, progress)
+        told = progress or usual_progress()
+        circuit, parameters, facts = _compiled(loaded, x, degree, steps, budget, seed, told)
         fits = len(loaded.mean) == x.shape[1]  # a module of one's own says nothing of how its images are made
         mean, std = (loaded.mean, loaded.std) if fits else ((0.0,) * x.shape[1], (1.0,) * x.shape[1])
         page = _page(loaded.name, circuit, parameters, x, facts)
@@ -111,20 +113,19 @@ def _compiled(
     loaded: Any, x: Any, degree: int, steps: int, budget: str | None, seed: int, progress: Any
 ) -> tuple[Any, Any, dict[str, Any]]:
     """The circuit of a network, its parameters, and what is told of it."""
-    from fewer.core.progress import SILENT
     from fewer.private.adapt import adapt, answers_of
     from fewer.private.compile import approximate_activations, pack_within
     from fewer.private.network import read_network
 
     network = approximate_activations(read_network(loaded.model, x[:1]), x, degree)
     if steps:
-        network = adapt(loaded.model, network, x, steps=steps, seed=seed, progress=progress or SILENT)
+        network = adapt(loaded.model, network, x, steps=steps, seed=seed, progress=progress)
     if budget is None:
         circuit, parameters = pack_within(network, x)
         more: dict[str, Any] = {}
         said = network(x).argmax(1).numpy()
     else:
-        circuit, parameters, more = _cheaper(loaded.model, network, x, budget, steps, seed, progress or SILENT)
+        circuit, parameters, more = _cheaper(loaded.model, network, x, budget, steps, seed, progress)
         said = np.concatenate([circuit.run(part.numpy()).argmax(1) for part in x[:_JUDGED].split(20)])
     wanted = answers_of(loaded.model, network, x[: len(said)]).argmax(1).numpy()
     return (
