@@ -16,7 +16,9 @@ from fewer.tasks.gait.doctor import checkup, look_at
 from fewer.tasks.gait.embed import embed
 from fewer.tasks.gait.loaded import open_run
 from fewer.tasks.gait.protocols.records import Walk
+from fewer.tasks.gait.settings import TrainSettings
 from fewer.tasks.gait.simulator import Walkers
+from fewer.tasks.gait.training import plan_training
 
 KINDS = ("nm-01", "nm-02", "nm-05", "bg-01")
 
@@ -123,3 +125,25 @@ def test_a_simulated_set_is_healthy(made: tuple[Path, Path]) -> None:
 def test_its_data_are_recognised_by_names(made: tuple[Path, Path], tmp_path: Path) -> None:
     task = open_task("gait")
     assert task.recognises(made[0]) and not task.recognises(tmp_path) and not task.recognises(made[1])
+
+
+def test_a_training_that_nobody_can_choose_in_goes_to_its_end(tmp_path: Path) -> None:
+    frames = Walkers(seed=3).sequence(0, "nm-01", "090", 10).frames
+    for person in range(20):  # one sequence of each: no protocol can score them
+        write_sequence(tmp_path / "w", Walk(f"{person:03}", "nm-01", "090"), frames)
+    settings = {"size": "tiny", "steps": 2, "every": 1, "batch": 4, "each": 2, "frames": 6}
+    assert "nobody can choose" in " ".join(plan_training(tmp_path / "w", TrainSettings(**settings)).lines())
+    done = fewer.train(tmp_path / "w", task="gait", **settings)
+    assert done.scores is None and "not judged" in done.lines()[1]
+    with pytest.raises(FewerError, match="order unordered"):
+        fewer.train(tmp_path / "w", task="gait", tpa="phase", order="unordered")
+
+
+def test_one_camera_and_own_names_train_and_are_judged(tmp_path: Path) -> None:
+    walkers = Walkers(seed=3)
+    for person in range(14):
+        for day in ("monday", "tuesday"):
+            frames = walkers.sequence(person, "nm-01" if day == "monday" else "nm-02", "090", 10).frames
+            write_sequence(tmp_path / "w", Walk(f"p{person}", day, "door"), frames)
+    done = fewer.train(tmp_path / "w", task="gait", size="tiny", steps=2, every=1, batch=4, each=2, frames=6)
+    assert done.plan.val and done.scores is not None and done.scores.protocol == "one-gallery"

@@ -214,8 +214,8 @@ def _elsewhere(data: GaitData) -> list[Finding]:
     """Files of sequences at another depth than ``PERSON/KIND/VIEW/FILE``."""
     endings = {*ARRAYS, *PICTURES, *VIDEOS}
     names = [p.relative_to(data.root) for p in data.root.rglob("*") if p.suffix.lower() in endings]
-    names = [p for p in names if not p.name.startswith(".")]
-    lost = sorted(p for p in names if len(p.parts) != 4 or p.suffix.lower() in VIDEOS)
+    names = [p for p in names if not any(part.startswith(".") for part in p.parts)]
+    lost = sorted(p for p in names if len(p.parts) != 4)
     if not lost:
         return []
     told = f"{len(lost)} files, such as {lost[0]}, are not at PERSON/KIND/VIEW/FILE and are not read"

@@ -36,7 +36,7 @@ class Gait(Task):
 
     name = "gait"
     note = "who walks, from silhouettes"
-    data = "a folder PERSON/KIND/VIEW of silhouettes: pkl files of OpenGait, npz files, or mask images"
+    data = "a folder PERSON/KIND/VIEW of silhouettes: pkl files of OpenGait, npz files, mask images or videos"
     settings = TrainSettings
     evaluate_settings = EvaluateSettings
     predict_settings = PredictSettings

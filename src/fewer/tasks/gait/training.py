@@ -23,7 +23,7 @@ from fewer.tasks.gait.losses import class_loss, triplet_loss
 from fewer.tasks.gait.networks import GaitNetwork, NetworkConfig, build_network
 from fewer.tasks.gait.pages import training_page
 from fewer.tasks.gait.protocols import protocol_for
-from fewer.tasks.gait.protocols.records import Walk
+from fewer.tasks.gait.protocols.records import Walk, Walks
 from fewer.tasks.gait.protocols.scores import Scores
 from fewer.tasks.gait.sampling import PersonSampler
 from fewer.tasks.gait.settings import TrainSettings
@@ -54,14 +54,29 @@ def plan_training(data: GaitData | str | Path, settings: TrainSettings | None = 
     people = sorted({walk.person for walk in train})
     if len(people) < 2:
         raise FewerError(f"{data.root} has {len(people)} person to train with; two are needed, and more to judge")
+    if settings.tpa != "off" and settings.order == "unordered":
+        raise FewerError(f"--tpa {settings.tpa} looks at the order of frames; leave out --order unordered")
     kept = round(settings.validate_share * len(people)) if len(people) >= _FEW else 0
     last = set(people[len(people) - max(2, kept) :]) if kept else set()
+    note = why_not_judged([w for w in train if w.person in last], data) if last else ""
+    if note:
+        last, note = set(), f"all of them train, since nobody can choose the best state: {note}"
     config = NetworkConfig(
         network=settings.network, size=settings.size, classes=len(people) - len(last), tpa=CHOICES[settings.tpa]
     )
     return GaitPlan(
-        data, [w for w in train if w.person not in last], [w for w in train if w.person in last], test, config
+        data, [w for w in train if w.person not in last], [w for w in train if w.person in last], test, config, note
     )
+
+
+def why_not_judged(walks: list[Walk], data: GaitData) -> str:
+    """Why no protocol can score sequences of these names; empty where one can. It is told before a training."""
+    try:
+        made_up = Walks(walks, np.arange(len(walks), dtype=np.float32)[:, None])
+        protocol_for(made_up, data.partition.get("probes", ()))(made_up)
+    except FewerError as error:
+        return str(error)
+    return ""
 
 
 def objective_of(

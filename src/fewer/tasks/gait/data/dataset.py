@@ -1,4 +1,4 @@
-"""Folders of walks: ``ROOT/person/kind/view/``, as OpenGait lays them out, with pickles, npz files or mask images."""
+"""Folders of walks: ``ROOT/person/kind/view/``, as OpenGait lays them out, with arrays, mask images or a video."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class GaitData:
     root
         The folder.
     places
-        Where each sequence is: a file, or a folder of mask images.
+        Where each sequence is: a file of arrays, a video, or a folder of mask images.
     partition
         ``train``, ``test`` and ``probes``; identities, and names of probes.
     """
@@ -113,29 +113,33 @@ def open_data(folder: GaitData | str | Path) -> GaitData:
     places = places_in(root)
     if not places:
         raise FewerError(
-            f"{folder} holds no walks; give a folder PERSON/KIND/VIEW with a pkl or npz file, or mask images"
+            f"{folder} holds no walks; give a folder PERSON/KIND/VIEW with a pkl or npz file, mask images or a video"
         )
     return GaitData(root, places, _partition(root))
 
 
 def places_in(root: Path) -> dict[Walk, Path]:
     """Sequences that lie at ``PERSON/KIND/VIEW`` of a folder."""
-    folders = (place for place in sorted(root.glob("*/*/*")) if place.is_dir())
-    found = {Walk(*place.relative_to(root).parts): sequence_in(place) for place in folders}
+    folders = ((place.relative_to(root).parts, place) for place in sorted(root.glob("*/*/*")) if place.is_dir())
+    seen = [(names, place) for names, place in folders if not any(name.startswith(".") for name in names)]
+    found = {Walk(*names): sequence_in(place) for names, place in seen}
     return {walk: place for walk, place in found.items() if place is not None}
 
 
 def sequence_in(place: Path) -> Path | None:
-    """The array file of a folder (of several, that of silhouettes), or the folder itself if it holds pictures."""
-    files = sorted(p for p in place.iterdir() if p.suffix.lower() in ARRAYS and not p.name.startswith("."))
-    if files:
-        named = [p for p in files if "sil" in p.stem.lower() or p.stem == place.name]
-        return (named or files)[0]
-    return place if pictures_in(place) else None
+    """The array file of a folder (of several, that of silhouettes), the folder if it holds pictures, or its video."""
+    files = sorted(p for p in place.iterdir() if p.is_file() and not p.name.startswith("."))
+    arrays = [p for p in files if p.suffix.lower() in ARRAYS]
+    if arrays:
+        named = [p for p in arrays if "sil" in p.stem.lower() or p.stem == place.name]
+        return (named or arrays)[0]
+    if pictures_in(place):
+        return place
+    return next((p for p in files if p.suffix.lower() in VIDEOS), None)
 
 
 def _partition(root: Path) -> dict[str, tuple[str, ...]]:
-    for path in sorted(root.glob("*.json")):
+    for path in sorted(p for p in root.glob("*.json") if not p.name.startswith(".")):
         values = read_json(path)
         if isinstance(values, dict) and {"TRAIN_SET", "TEST_SET"} <= values.keys():
             lists = {"train": "TRAIN_SET", "test": "TEST_SET", "probes": "PROBE_SET"}
@@ -217,6 +221,8 @@ def _checked(values: Any, path: Path) -> np.ndarray:
         values = treat_frames(values)[0]
         if not len(values):
             raise FewerError(f"{path} holds no person: all frames are empty")
+    if not values.any():
+        raise FewerError(f"{path} holds no person: all frames are empty")
     if values.shape[2] == WIDTH:  # cut already
         side = (SIZE - WIDTH) // 2
         values = np.pad(values, ((0, 0), (0, 0), (side, side)))
