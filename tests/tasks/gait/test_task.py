@@ -56,7 +56,11 @@ def test_matches_against_a_gallery(made: tuple[Path, Path], tmp_path: Path) -> N
     assert len(first) == 3 and first[0]["person"] == "005" and first[0]["distance"] < 1e-3
     assert "data:image/png" in (tmp_path / "out/matches.html").read_text()
     assert np.load(tmp_path / "out/embeddings.npz")["embeddings"].shape[0] == 1
+    again = fewer.predict(run, data / "005", out=tmp_path / "out", gallery=str(data), overwrite=True)
+    assert all(one["sequence"] not in [m["sequence"] for m in one["matches"]] for one in again.to_dict()["matches"])
     lone = probe / "x/nm-05/090/090.npz"
+    with pytest.raises(FewerError, match="nothing but the sequence"):
+        fewer.predict(run, lone, out=tmp_path / "out2", gallery=str(probe))
     with pytest.raises(FewerError, match="--gallery"):
         fewer.predict(run, lone, out=tmp_path / "out2")
 
@@ -125,6 +129,10 @@ def test_a_simulated_set_is_healthy(made: tuple[Path, Path]) -> None:
 def test_its_data_are_recognised_by_names(made: tuple[Path, Path], tmp_path: Path) -> None:
     task = open_task("gait")
     assert task.recognises(made[0]) and not task.recognises(tmp_path) and not task.recognises(made[1])
+    write_sequence(tmp_path, Walk("0001train", "camid0_videoid1", "seq0"), np.full((3, 64, 64), 255, np.uint8))
+    assert not task.recognises(tmp_path)
+    (tmp_path / "Gait3D.json").write_text('{"TRAIN_SET": ["0001train"], "TEST_SET": []}')
+    assert task.recognises(tmp_path)
 
 
 def test_a_training_that_nobody_can_choose_in_goes_to_its_end(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fewer.core.errors import FewerError
 from fewer.core.progress import Progress
 from fewer.tasks.gait.settings import EvaluateSettings, PredictSettings, TrainSettings
 from fewer.tasks.task import Task
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from fewer.tasks.part import RuntimePart
 
 __all__ = ["Gait"]
+
+_PARTITION = 2**23
+"""Bytes of a file in which a partition is looked for before the task is known."""
 
 
 class Gait(Task):
@@ -42,10 +47,15 @@ class Gait(Task):
     predict_settings = PredictSettings
 
     def recognises(self, data: str | Path) -> bool:
-        """Folders three deep with one array file or mask images in each, named as gait sets are."""
+        """Folders three deep with arrays or mask images in each, that are named as gait sets are or have a partition."""
         import re
 
+        from fewer.tasks.gait.data.dataset import read_partition
+
         place = Path(data)
+        with contextlib.suppress(FewerError, OSError):
+            if place.is_dir() and read_partition(place, _PARTITION):
+                return True
         for pattern in (r".+", r"(nm|bg|cl)-?\d+|\d\d", r"\d{3}"):
             below = sorted(p for p in place.iterdir() if p.is_dir()) if place.is_dir() else []
             if not below or re.fullmatch(pattern, below[0].name) is None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_bytes, atomic_write_text
-from fewer.core.reading import data_limit, read_arrays, read_bytes, read_json
+from fewer.core.reading import TEXT_LIMIT, data_limit, read_arrays, read_bytes, read_json
 from fewer.tasks.gait.data.pictures import as_mask, pictures_in, read_mask
 from fewer.tasks.gait.data.silhouettes import SIZE, treat_frames
 from fewer.tasks.gait.data.video import VIDEOS, video_silhouettes
@@ -25,6 +25,7 @@ __all__ = [
     "as_input",
     "open_data",
     "places_in",
+    "read_partition",
     "read_sequence",
     "sequence_in",
     "write_partition",
@@ -115,7 +116,7 @@ def open_data(folder: GaitData | str | Path) -> GaitData:
         raise FewerError(
             f"{folder} holds no walks; give a folder PERSON/KIND/VIEW with a pkl or npz file, mask images or a video"
         )
-    return GaitData(root, places, _partition(root))
+    return GaitData(root, places, read_partition(root))
 
 
 def places_in(root: Path) -> dict[Walk, Path]:
@@ -138,9 +139,16 @@ def sequence_in(place: Path) -> Path | None:
     return next((p for p in files if p.suffix.lower() in VIDEOS), None)
 
 
-def _partition(root: Path) -> dict[str, tuple[str, ...]]:
+def read_partition(root: Path, limit: int = TEXT_LIMIT) -> dict[str, tuple[str, ...]]:
+    """Who trains, who judges, and names of probes, of the first file of a folder that says so; else nothing.
+
+    Raises
+    ------
+    FewerError
+        When a JSON file of the folder is none, or is larger than the limit.
+    """
     for path in sorted(p for p in root.glob("*.json") if not p.name.startswith(".")):
-        values = read_json(path)
+        values = read_json(path, limit)
         if isinstance(values, dict) and {"TRAIN_SET", "TEST_SET"} <= values.keys():
             lists = {"train": "TRAIN_SET", "test": "TEST_SET", "probes": "PROBE_SET"}
             for key in lists.values():
