@@ -47,7 +47,7 @@ class Gait(Task):
     predict_settings = PredictSettings
 
     def recognises(self, data: str | Path) -> bool:
-        """Folders three deep with arrays or mask images in each, that are named as gait sets are or have a partition."""
+        """Folders three deep with arrays or mask images in each, named as gait sets are or with a partition."""
         import re
 
         from fewer.tasks.gait.data.dataset import read_partition
