@@ -110,7 +110,8 @@ def open_data(folder: GaitData | str | Path) -> GaitData:
         return folder
     root = Path(folder)
     if not root.is_dir():
-        raise FewerError(f"{folder} does not exist; give a folder PERSON/KIND/VIEW of silhouettes")
+        told = "is no folder" if root.exists() else "does not exist"
+        raise FewerError(f"{folder} {told}; give a folder PERSON/KIND/VIEW of silhouettes")
     places = places_in(root)
     if not places:
         raise FewerError(
