@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from fewer.core.progress import Progress
 from fewer.core.staging import write_together
 from fewer.models.spec import LoadedModel
 from fewer.tasks.folders import check_out, device_of, make_folder
-from fewer.tasks.gait.data.dataset import GaitData, open_data
+from fewer.tasks.gait.data.dataset import GaitData, open_data, refuse_names
 from fewer.tasks.gait.embed import embed_walks
 from fewer.tasks.gait.loaded import network_of, open_run, unseen
 from fewer.tasks.gait.pages import evaluation_page
@@ -59,6 +59,7 @@ def evaluate(
     settings = settings or EvaluateSettings()
     check_out(out, ("evaluation.json",), overwrite)
     loaded, opened = open_run(target), open_data(data)
+    refuse_names(opened)
     model = network_of(loaded).to(device_of(device))
     walks = opened.walks if settings.all_data else unseen(loaded, opened)
     if not walks:
@@ -70,6 +71,10 @@ def evaluate(
     auto = settings.protocol == "auto"
     protocol = protocol_for(embedded, probes) if auto else open_protocol(settings.protocol, probes)
     result: Scores = protocol(embedded)
+    if skipped:
+        walk, reason = skipped[0]
+        left = f"{len(skipped)} of {len(walks)} sequences could not be used and are left out, such as {walk}: {reason}"
+        result = replace(result, notes=[*result.notes, left])
     if out is not None:
         title = f"{Path(target).name} on {opened.root.name}"
         page = evaluation_page(title, result, model, opened, skipped, command)

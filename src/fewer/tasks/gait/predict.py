@@ -16,7 +16,7 @@ from fewer.core.files import real_path
 from fewer.core.progress import Progress
 from fewer.core.staging import write_together
 from fewer.tasks.folders import check_out, device_of, make_folder
-from fewer.tasks.gait.data.dataset import GaitData
+from fewer.tasks.gait.data.dataset import GaitData, refuse_names
 from fewer.tasks.gait.data.loose import open_sequences
 from fewer.tasks.gait.embed import embed_walks
 from fewer.tasks.gait.loaded import network_of, open_run
@@ -106,6 +106,8 @@ def predict(
     model = network_of(loaded).to(device_of(device))
     data = open_sequences(inputs)
     gallery = data if settings.gallery is None else open_sequences(settings.gallery)
+    refuse_names(data)
+    refuse_names(gallery)
     probes, skipped = embed_walks(model, data, data.walks, progress=progress)
     if settings.gallery is None:
         known = probes

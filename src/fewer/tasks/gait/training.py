@@ -16,7 +16,7 @@ from fewer.core.files import real_path
 from fewer.core.progress import SILENT, Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.models.artefact import save_artefact
-from fewer.tasks.gait.data.dataset import GaitData, open_data
+from fewer.tasks.gait.data.dataset import GaitData, open_data, refuse_names
 from fewer.tasks.gait.data.silhouettes import SIZE
 from fewer.tasks.gait.embed import embed_walks
 from fewer.tasks.gait.losses import class_loss, triplet_loss
@@ -50,6 +50,7 @@ def plan_training(data: GaitData | str | Path, settings: TrainSettings | None = 
     """
     settings = settings or TrainSettings()
     data = open_data(data)
+    refuse_names(data)
     train, test = data.part("train"), data.part("test")
     people = sorted({walk.person for walk in train})
     if len(people) < 2:
@@ -165,7 +166,11 @@ def train_planned(
     began, sequences = perf_counter(), []
     with progress.stage("read sequences", len(plan.train)) as stage:
         for walk in plan.train:
-            sequences.append(np.ascontiguousarray(plan.data.frames(walk)[:, :, _SIDE : SIZE - _SIDE]))
+            try:
+                frames = plan.data.frames(walk)
+            except FewerError as error:
+                raise FewerError(f"{error}; see all that is wrong: fewer doctor {plan.data.root}") from None
+            sequences.append(np.ascontiguousarray(frames[:, :, _SIDE : SIZE - _SIDE]))
             stage.advance(1, str(walk))
     torch.manual_seed(settings.seed)
     model = build_network(plan.config)

@@ -27,6 +27,7 @@ __all__ = [
     "places_in",
     "read_partition",
     "read_sequence",
+    "refuse_names",
     "sequence_in",
     "write_partition",
     "write_sequence",
@@ -118,6 +119,22 @@ def open_data(folder: GaitData | str | Path) -> GaitData:
             f"{folder} holds no walks; give a folder PERSON/KIND/VIEW with a pkl or npz file, mask images or a video"
         )
     return GaitData(root, places, read_partition(root))
+
+
+def refuse_names(data: GaitData) -> None:
+    """Stop at names that no text file can hold, before anything is computed.
+
+    Raises
+    ------
+    FewerError
+        With the first such name.
+    """
+    for walk in data.walks:
+        try:
+            str(walk).encode()
+        except UnicodeEncodeError:
+            told = str(walk).encode("utf-8", "backslashreplace").decode()
+            raise FewerError(f"{told} has a name that is no valid UTF-8; rename its folder") from None
 
 
 def places_in(root: Path) -> dict[Walk, Path]:
