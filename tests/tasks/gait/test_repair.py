@@ -66,7 +66,10 @@ def test_a_copy_with_names_that_are_no_utf8_can_be_read(tmp_path: Path) -> None:
         write_sequence(tmp_path / "w", Walk(person, "nm-05", "090"), walk_of(2 if person == "b" else 3))
     _, done = fewer.doctor(tmp_path / "w", task="gait", fix=tmp_path / "copy")
     assert any("caf\\udce9" in line for line in done.to_dict()["left_out"])
-    assert checkup(tmp_path / "copy").facts["people"] == 2
+    copy = checkup(tmp_path / "copy")
+    assert copy.facts["people"] == 2 and "name" in {finding.check for finding in copy.findings}
+    with pytest.raises(FewerError, match="no valid UTF-8"):
+        fewer.train(tmp_path / "copy", task="gait")
 
 
 def test_nothing_half_written_stays(tmp_path: Path, spoilt: Path, monkeypatch: pytest.MonkeyPatch) -> None:

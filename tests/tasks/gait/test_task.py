@@ -155,3 +155,29 @@ def test_one_camera_and_own_names_train_and_are_judged(tmp_path: Path) -> None:
             write_sequence(tmp_path / "w", Walk(f"p{person}", day, "door"), frames)
     done = fewer.train(tmp_path / "w", task="gait", size="tiny", steps=2, every=1, batch=4, each=2, frames=6)
     assert done.plan.val and done.scores is not None and done.scores.protocol == "one-gallery"
+
+
+def test_what_was_left_out_is_told(made: tuple[Path, Path], tmp_path: Path) -> None:
+    data, run = made
+    for walk in open_data(data).walks:
+        write_sequence(tmp_path / "w", walk, open_data(data).frames(walk))
+    (tmp_path / "w/005/bg-01/090/090.npz").write_bytes(b"nothing")
+    scores = fewer.evaluate(run, tmp_path / "w")
+    assert any("1 of 48 sequences" in note and "005/bg-01/090" in note for note in scores.lines())
+    with pytest.raises(FewerError, match=r"090\.npz.*fewer doctor"):
+        fewer.train(tmp_path / "w", task="gait", size="tiny", steps=1, validate_share=0.0)
+
+
+def test_a_gallery_that_takes_long_to_read_is_read_once(
+    made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fewer.tasks.gait.data.dataset import GaitData
+    from fewer.tasks.gait.pages import matches_page
+    from fewer.tasks.gait.protocols.scores import Match
+
+    data, seen = open_data(made[0]), []
+    frames = GaitData.frames
+    monkeypatch.setattr(GaitData, "frames", lambda self, walk: seen.append(walk) or frames(self, walk))
+    first, *others = data.walks[:4]
+    matches_page("a", [[Match(other, first, 1.0)] for other in others], data, data)
+    assert seen.count(first) == 1 and len(seen) == 4

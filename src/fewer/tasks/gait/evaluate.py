@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,7 @@ def evaluate(
     probes = opened.partition.get("probes", ())
     auto = settings.protocol == "auto"
     protocol = protocol_for(embedded, probes) if auto else open_protocol(settings.protocol, probes)
-    result: Scores = protocol(embedded)
-    if skipped:
-        walk, reason = skipped[0]
-        left = f"{len(skipped)} of {len(walks)} sequences could not be used and are left out, such as {walk}: {reason}"
-        result = replace(result, notes=[*result.notes, left])
+    result: Scores = protocol(embedded).noting(skipped)
     if out is not None:
         title = f"{Path(target).name} on {opened.root.name}"
         page = evaluation_page(title, result, model, opened, skipped, command)

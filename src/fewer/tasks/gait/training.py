@@ -100,8 +100,8 @@ def objective_of(
 
 def score_people(model: nn.Module, data: GaitData, walks: list[Walk], progress: Progress | None = None) -> Scores:
     """Scores by the protocol that the names speak for."""
-    found, _ = embed_walks(model, data, walks, progress=progress)
-    return protocol_for(found, data.partition.get("probes", ()))(found)
+    found, skipped = embed_walks(model, data, walks, progress=progress)
+    return protocol_for(found, data.partition.get("probes", ()))(found).noting(skipped)
 
 
 def train(

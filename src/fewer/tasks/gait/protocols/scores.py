@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -104,6 +104,14 @@ class Scores(Told):
     def headline(self) -> float:
         """The first number."""
         return next(iter(self.numbers.values()))
+
+    def noting(self, skipped: Sequence[tuple[Walk, str]]) -> Scores:
+        """The same, with a note about sequences that could not be used, and why."""
+        if not skipped:
+            return self
+        walk, reason = skipped[0]
+        told = f"{len(skipped)} sequences could not be used and are left out, such as {walk}: {reason}"
+        return replace(self, notes=[*self.notes, told])
 
     def lines(self) -> list[str]:
         """The numbers, then what was left out."""
