@@ -13,12 +13,9 @@ from fewer.core.files import atomic_write_text
 from fewer.core.progress import SILENT, Progress
 from fewer.data.decode import read_image
 from fewer.reports.page import Page, Picture, Section, Table, Tile, png_text
-from fewer.study.simulated import make_raters, simulate
 from fewer.tasks.folders import make_folder
-from fewer.tasks.quality.asking import describe
-from fewer.tasks.quality.convert.build import REQUESTS, Converted, convert
-from fewer.tasks.quality.description import judge_descriptions
-from fewer.tasks.quality.experiment import Material, measure, measure_baselines, prepare
+from fewer.tasks.quality.convert.build import Converted, convert
+from fewer.tasks.quality.experiment import Material, measure, measure_baselines, measure_descriptions, prepare
 from fewer.tasks.quality.perception import Perception
 from fewer.tasks.quality.questions import Question
 from fewer.tasks.quality.settings import TuneSettings
@@ -104,10 +101,7 @@ def _page(
     command: str,
 ) -> Page:
     after, judge = numbers["after"], material.judge
-    images = list(judge.opinions)[:6]
-    texts = describe(tuned, tuned.pictures(judge.folder), images, REQUESTS[0])
-    golden = {p.image: p.text for p in simulate([t for t in judge.truths if t.image in images], make_raters(1, 99), 1)}
-    marks = judge_descriptions(texts, golden)
+    texts, marks = measure_descriptions(tuned, material, 6)
     questions = true_questions(judge.truths, material.seed)
     chance = float(scored.rows["all"]["chance"] or 0)
     right, seen, other = (
@@ -134,7 +128,7 @@ def _page(
                 command=command,
             ),
             Section(name="data", title="Instruction data", points=made.lines()),
-            Section(name="texts", title="What it writes", pictures=_pictures(judge, images, texts)),
+            Section(name="texts", title="What it writes", pictures=_pictures(judge, texts)),
             Section(name="errors", title="What it got wrong", tables=[_errors(questions, choices)]),
         ],
         data={"numbers": numbers},
@@ -151,13 +145,13 @@ def _scores(numbers: dict[str, dict[str, float]], scored: Perception) -> Table:
     return Table(head=["score", "chance", "most frequent answer", *numbers], rows=rows)
 
 
-def _pictures(judge: Simulated, images: list[str], texts: dict[str, str]) -> list[Picture]:
+def _pictures(judge: Simulated, texts: dict[str, str]) -> list[Picture]:
     truths = {truth.image: truth for truth in judge.truths}
     found = []
-    for name in images:
+    for name, text in texts.items():
         done = ", ".join(f"{a.family} {a.severity}{' ' + a.place if a.place else ''}" for a in truths[name].applied)
         pixels = np.asarray(read_image(judge.folder / name).convert("RGB"))
-        found.append(Picture(caption=f"{done or 'as it was'}: {texts[name] or '(nothing)'}", png=png_text(pixels)))
+        found.append(Picture(caption=f"{done or 'as it was'}: {text or '(nothing)'}", png=png_text(pixels)))
     return found
 
 
