@@ -38,6 +38,7 @@ def study(
     writer: str = "rules",
     writer_model: str | None = None,
     evaluation: list[str] | None = None,
+    pairs: int = 0,
     settings: StudyFlags | None = None,
     shared: Shared | None = None,
 ) -> int:
@@ -52,7 +53,7 @@ def study(
         new, serve, status, export, convert (texts into conversations for fewer tune) or delete (all of one rater).
     folder
         Of the study; convert also takes a pathways.json, or a table file,score or file,score,deviation of opinions,
-        which becomes rating words (Q-Align, DeQA-Score).
+        which becomes rating words (Q-Align, DeQA-Score), or the pairs.csv of an export.
     images
         new: folder of photos.
     scores
@@ -74,12 +75,15 @@ def study(
     rater
         export: all of one rater instead; delete: whose answers go.
     writer
-        convert: who makes questions of the texts: rules, a folder with a language model of transformers, or an endpoint
-        of OpenAI's protocol, up to /v1, whose key is read from OPENAI_API_KEY.
+        convert: who makes questions of the texts: rules, smollm2 (SmolLM2-135M), a folder with a language model of
+        transformers, or an endpoint of OpenAI's protocol, up to /v1, whose key is read from OPENAI_API_KEY.
     writer_model
         convert: the model's name at that endpoint.
     evaluation
-        convert: a file of questions whose images may not train; may be repeated.
+        convert: a file of questions, descriptions or opinions whose images may not train; may be repeated.
+    pairs
+        convert: draw so many pairs of images, and make conversations about two images at once of what was written
+        about each (Co-Instruct).
     """
     from fewer.cli.show import as_json
 
@@ -99,7 +103,7 @@ def study(
         chosen = StudySettings.of(given(settings, Shared(seed=shared.seed)))
         result = _new(folder, images, {"scores": scores, "gold": gold}, only, sample, chosen)
     elif action == "convert":
-        result = _convert(folder, writer, writer_model, evaluation or [], shared)
+        result = _convert(folder, writer, writer_model, evaluation or [], pairs, shared)
     else:
         result = _stored(action, folder, rater, shared.out)
     if shared.json:
@@ -153,56 +157,80 @@ class _Records:
         return {"records": str(self.path), **self.made.to_dict()}
 
 
-def _convert(folder: str, writer: str, model: str | None, evaluation: list[str], shared: Shared) -> _Records:
+def _convert(
+    folder: str, writer: str, model: str | None, evaluation: list[str], pairs: int, shared: Shared
+) -> _Records:
     """Texts of a study, or of a file, into conversations."""
-    import os
     from pathlib import Path
 
     from fewer.cli.progress import terminal_progress
     from fewer.study.export import pathways_of, read_pathways
     from fewer.study.store import Store
-    from fewer.tasks.quality.convert.build import convert
-    from fewer.tasks.quality.convert.writers import EndpointWriter, local_writer
-    from fewer.tasks.quality.questions import read_questions
+    from fewer.tasks.quality.convert.build import convert, evaluation_images
 
-    place = Path(folder)
+    if pairs < 0:
+        raise FewerError(f"--pairs {pairs} is no number of pairs; give 0 or more")
+    place, banned = Path(folder), evaluation_images(evaluation)
     if place.suffix == ".csv":
-        return _rated(place, shared)
+        return _table(place, banned, shared)
     texts = read_pathways(place) if place.is_file() else pathways_of(Store(folder))
     if not texts:
         raise FewerError(f"{folder} holds no text yet; fewer study status says what was collected")
-    out = Path(shared.out or (place.parent if place.is_file() else place) / "records.json")
-    if out.exists() and not shared.overwrite:
-        raise FewerError(f"{out} exists already; give another --out FILE, or --overwrite")
-    asked: Any = None
-    if Path(writer).is_dir():
-        asked = local_writer(writer)
-    elif writer != "rules":
-        if model is None:
-            raise FewerError(f"which model of {writer} shall write? give --writer-model NAME")
-        asked = EndpointWriter(writer, model, os.environ.get("OPENAI_API_KEY", ""))
-    banned = [question.image for file in evaluation for question in read_questions(file)]
-    made = convert(texts, asked, evaluation=banned, seed=shared.seed or 0, progress=terminal_progress())
+    out = _free((place.parent if place.is_file() else place) / "records.json", shared)
+    more: dict[str, Any] = {"seed": shared.seed or 0, "pairs": pairs, "progress": terminal_progress()}
+    made = convert(texts, _writer(writer, model), evaluation=banned, **more)
     return _Records(made, made.save(out))
 
 
-def _rated(table: Any, shared: Shared) -> Any:
-    """Rating words from a table of opinions."""
+def _free(usual: Any, shared: Shared) -> Any:
+    """Where conversations go; nothing is written over unasked."""
     from pathlib import Path
 
-    from fewer.study.new import read_scores
-    from fewer.tasks.quality.convert.build import Converted
-    from fewer.tasks.quality.records import qalign_records, soft_records
-
-    out = Path(shared.out or table.with_suffix(".json"))
+    out = Path(shared.out or usual)
     if out.exists() and not shared.overwrite:
         raise FewerError(f"{out} exists already; give another --out FILE, or --overwrite")
-    scores, wide = read_scores(table), read_scores(table, column=2)
-    if wide and len(wide) < len(scores):
-        raise FewerError(f"{table}: {len(scores) - len(wide)} images have no deviation; give it for all or for none")
-    soft = {name: (score, wide[name]) for name, score in scores.items()} if wide else {}
-    records = soft_records(soft) if wide else qalign_records(scores)
-    made = Converted(tuple(records), {}, "rating words, soft" if wide else "rating words", 0.0)
+    return out
+
+
+def _writer(writer: str, model: str | None) -> Any:
+    """Who makes the questions; None for rules."""
+    import os
+    from pathlib import Path
+
+    from fewer.tasks.quality.convert.writers import EndpointWriter, local_writer
+
+    if writer == "rules":
+        return None
+    if Path(writer).is_dir() or writer == "smollm2":
+        return local_writer(writer)
+    if "://" not in writer:
+        near = near_match(writer, ("rules", "smollm2"))
+        raise FewerError(f"the writer {writer!r} is neither a folder nor an endpoint (http://HOST/v1){near}")
+    if model is None:
+        raise FewerError(f"which model of {writer} shall write? give --writer-model NAME")
+    return EndpointWriter(writer, model, os.environ.get("OPENAI_API_KEY", ""))
+
+
+def _table(table: Any, banned: set[str], shared: Shared) -> _Records:
+    """Rating words from a table of opinions, or comparisons from one of pairs."""
+    from fewer.study.new import read_scores
+    from fewer.tasks.quality.convert.build import Converted
+    from fewer.tasks.quality.convert.compare import holds_pairs, pair_records, read_pairs
+    from fewer.tasks.quality.records import qalign_records, soft_records
+
+    out = _free(table.with_suffix(".json"), shared)
+    if holds_pairs(table):
+        pairs, same = read_pairs(table)
+        records, what = pair_records(pairs), "votes on pairs"
+        dropped = {"a pair that looks the same": same} if same else {}
+    else:
+        scores, wide = read_scores(table), read_scores(table, column=2)
+        if wide and len(wide) < len(scores):
+            raise FewerError(f"{table}: {len(scores) - len(wide)} images have no deviation; give it for all or none")
+        soft = {name: (score, wide[name]) for name, score in scores.items()} if wide else {}
+        records, dropped = soft_records(soft) if wide else qalign_records(scores), {}
+        what = "rating words, soft" if wide else "rating words"
+    made = Converted(tuple(records), dropped, what, 0.0).without(banned)
     return _Records(made, made.save(out))
 
 

@@ -48,6 +48,24 @@ class LevelScorer(nn.Module):
         self.register_buffer("ids", torch.tensor([asked]))
         self.register_buffer("levels", torch.tensor([tuned.words.encode(word)[0] for word in LEVELS[::-1]]))
 
+    @classmethod
+    def empty(cls, model: QualityModel, asked: int) -> LevelScorer:
+        """A scorer whose words come with its weights.
+
+        Parameters
+        ----------
+        model
+            With any weights.
+        asked
+            Words of the question, with the end mark.
+        """
+        made = cls.__new__(cls)
+        nn.Module.__init__(made)
+        made.model = model
+        made.register_buffer("ids", torch.zeros(1, asked, dtype=torch.long))
+        made.register_buffer("levels", torch.zeros(len(LEVELS), dtype=torch.long))
+        return made
+
     def forward(self, views: Tensor) -> Tensor:
         """Logits [N, 5], excellent first, of views [N, V, 3, H, W] in 0..255."""
         ids = self.ids.expand(len(views), -1)

@@ -87,6 +87,11 @@ class EvaluateSettings(StrictSettings):
     halves: bool = Field(
         default=False, description="Score images with game and with movie in their name apart, and average (CGIQA-6K)."
     )
+    together: bool = Field(
+        default=False,
+        description="Ask about both images of a pair in one question, in both orders (Co-Instruct), in place of the "
+        "scores of single images.",
+    )
     judge: str = Field(
         default="",
         description="An endpoint of OpenAI's protocol, up to /v1, that marks descriptions; rules do by default. Its "
