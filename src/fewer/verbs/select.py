@@ -254,6 +254,11 @@ def _config(
         wanted["features"] = described or FEATURES
         if wanted["features"] == WARM_UP and layer is not None:
             raise FewerError("the features of a warm-up are those of the network's bottleneck; leave --layer out")
+        if _by_task(wanted["features"]) and (layer is not None or input_size is not None):
+            raise FewerError(
+                f"the features {wanted['features']} are measured in an image's own pixels; leave --layer and "
+                "--input-size out"
+            )
     root = pool if pool is not None else old.get("pool")
     if not isinstance(root, (str, Path)) or not str(root):
         raise FewerError(f"{queue.path / 'config.toml'} names no pool; give the folder of images again")
@@ -297,7 +302,7 @@ def _vectors(
     """Vectors of all images, and a function that makes those of corrupted ones."""
     if isinstance(model, (str, Path)) and str(model).endswith(".npy"):
         return given_vectors(Path(model), names, gone), None
-    if isinstance(model, str) and model in TASKS and open_task(model).describes:
+    if _by_task(model):
         return _described(model, Path(config["pool"]), names, gone, progress), None
     if unasked:  # a queue may come from someone else
         check_named(model, str(queue.path / "config.toml"), before=True)
@@ -329,6 +334,11 @@ def _vectors(
 
     vectors = run(None, "vectors.f32", "embed")
     return vectors, lambda: run(config["seed"], "corrupted.f32", "embed corrupted").vectors
+
+
+def _by_task(model: Any) -> bool:
+    """Whether features are named by a task that describes images without a network."""
+    return isinstance(model, str) and model in TASKS and open_task(model).describes
 
 
 def _described(task: str, root: Path, names: list[str], gone: frozenset[int], progress: Progress) -> Embedded:

@@ -50,6 +50,7 @@ def test_a_tiny_model_learns_to_see_light_and_its_run_is_read_back(talk):
     assert "of memory (modelled" in plan_tuning(talk / "talk.json", settings)[2]
     done = tune(talk / "talk.json", out=talk / "run", settings=settings)
     assert done.fit.history[-1]["loss"] < 0.5 * done.fit.history[0]["loss"] and "images/s" in done.lines()[1]
+    assert "of memory at most" in done.lines()[1] and done.facts["memory_peak"] > 1e8
     scored = evaluate(talk / "run", talk / "asked.json", out=talk / "eval")
     assert scored.perception.accuracy == 1.0
     assert json.loads((talk / "eval" / "evaluation.json").read_text())["questions"]["prompts"] == ["How is the light?"]
@@ -110,6 +111,35 @@ def test_after_trains_other_tasks_first(talk):
         chosen = TuneSettings(**{**SMALL, "steps": 4}, high_level=str(talk / "high.json"), strategy=strategy)
         made[strategy] = tune(talk / "talk.json", settings=chosen).facts["images_per_second"]
     assert all(value > 0 for value in made.values())
+
+
+def test_a_question_that_fills_the_longest_conversation_teaches_nothing_and_is_told(talk):
+    from fewer.tasks.quality.asking import choose
+    from fewer.tasks.quality.tuning import tune
+
+    long = [Record("x", (("<image>\n" + "word " * 50, "bright"),), "0.png")]
+    settings = TuneSettings(**{**SMALL, "steps": 3}, longest=20, images=str(talk))
+    done = tune(long, settings=settings)
+    assert done.fit.history[-1]["loss"] == 0 and any("24 conversations" in line for line in done.lines())
+    # a question that is asked is read to its end, so that its options differ
+    asked = [Question("0.png", "word " * 50 + "?", ("word", "bright"), 1)]
+    assert len(choose(done, done.pictures(talk), asked)) == 1
+    from fewer.tasks.quality.asking import _likelihoods
+
+    sums, lengths = _likelihoods(done, done.pictures(talk), ["0.png"], asked[0].text, asked[0].options)
+    assert lengths == [2, 2] and sums[0] != sums[1]
+
+
+def test_a_run_of_one_image_only_is_still_read(talk):
+    from safetensors.torch import load_file, save_file
+
+    from fewer.tasks.quality.tuning import load_tuned, tune
+
+    tune(talk / "talk.json", out=talk / "run", settings=TuneSettings(**{**SMALL, "steps": 2}))
+    kept = load_file(talk / "run" / "model.safetensors")
+    del kept["later"]  # runs of earlier versions have no such weights
+    save_file(kept, talk / "run" / "model.safetensors")
+    assert not load_tuned(talk / "run").model.later.any()
 
 
 def test_lora_and_a_vision_encoder_of_transformers(talk, tmp_path):
