@@ -25,9 +25,9 @@ from PIL.Image import fromarray
 from fewer.data.decode import read_image
 from fewer.data.distortions.truth import Truth, family
 from fewer.data.photos import real_photos
-from fewer.tasks.quality.asking import choose, level_scores
+from fewer.tasks.quality.asking import better, choose, level_scores
 from fewer.tasks.quality.convert.build import convert
-from fewer.tasks.quality.correlation import spearman
+from fewer.tasks.quality.correlation import pair_accuracy, spearman
 from fewer.tasks.quality.experiment import (
     Material,
     measure,
@@ -44,7 +44,9 @@ from fewer.tasks.quality.tuning import Tuned, tune
 
 OUT = Path(__file__).parent / "results" / "quality_tuning.csv"
 KINDS = {"full": ("pathway", "what-how", "yes-no"), "vqa only": ("what-how", "yes-no"), "pathway only": ("pathway",)}
-ROWS = ("vqa only", "full", "pathway only", "quarter", "levels", "mix", "after")
+ROWS = ("vqa only", "full", "mix", "after", "pathway only", "quarter", "with pairs", "levels")
+PAIRS = 1500
+"""Pairs of images that comparisons are made of, and a tenth of them to judge on."""
 KEY = ["data", "seed", "language", "steps", "images", "distorted"]
 HEAD = [*KEY, "score", "questions", "chance", "majority", "before", "after", "linear", "pixels", "brisque"]
 HEAD += ["cpu_seconds"]
@@ -113,9 +115,10 @@ def run(
     settings = TuneSettings(language=given.language, **more)
     records, encoder = _records(name, material), material.reader.encoder
     start = tune(records, settings=settings.model_copy(update={"steps": 1}), encoder=encoder)
-    before, _ = judge(start, material, name in ("mix", "after"))
+    also = ("other",) if name in ("mix", "after") else ("comparison",) if name == "with pairs" else ()
+    before, _ = judge(start, material, also)
     del start  # a language model of full size is not kept twice
-    after, scored = judge(tune(records, settings=settings, encoder=encoder), material, name in ("mix", "after"))
+    after, scored = judge(tune(records, settings=settings, encoder=encoder), material, also)
     seconds = f"{prepared + process_time() - began:.0f}"
     rows = []
     for score, value in after.items():
@@ -126,18 +129,33 @@ def run(
     return rows
 
 
-def judge(tuned: Tuned, material: Material, other: bool) -> tuple[dict[str, float], Perception]:
+def judge(tuned: Tuned, material: Material, also: tuple[str, ...]) -> tuple[dict[str, float], Perception]:
     """All scores of a model by name, and its accuracies."""
     numbers, scored, _ = measure(tuned, material)
     numbers["description, of 6"] = measure_descriptions(tuned, material, DESCRIBED)[1].total
+    pictures, opinions = tuned.pictures(material.judge.folder), material.judge.opinions
+    scores = dict(zip(opinions, level_scores(tuned, pictures, list(opinions)), strict=True))
     plain = [truth.image for truth in material.judge.truths if not _tones(truth)]
-    scores = level_scores(tuned, tuned.pictures(material.judge.folder), plain)
-    numbers[PLAIN] = spearman(scores, np.array([material.judge.opinions[name] for name in plain]))
-    if other:
+    numbers[PLAIN] = spearman(*(np.array([of[name] for name in plain]) for of in (scores, opinions)))
+    pairs = _pairs(opinions, material.seed)
+    numbers["pairs, by scores"] = pair_accuracy({name: float(score) for name, score in scores.items()}, pairs)
+    if "comparison" in also:
+        wins, _ = better(tuned, pictures, pairs)
+        numbers["pairs, both at once"] = float(np.mean(wins > 0))
+    if "other" in also:
         questions = _colour_questions(material)
-        chosen = choose(tuned, tuned.pictures(material.judge.folder), questions)
+        chosen = choose(tuned, pictures, questions)
         numbers["accuracy, other task"] = score_answers(questions, chosen).accuracy
     return numbers, scored
+
+
+def _pairs(opinions: dict[str, float], seed: int) -> list[tuple[str, str]]:
+    """Pairs (better, worse) of images to judge on that differ by half a level at least."""
+    rng, names = np.random.default_rng([seed, 31]), list(opinions)
+    drawn = [[names[int(i)] for i in rng.choice(len(names), 2, replace=False)] for _ in range(PAIRS)]
+    clear = [pair for pair in drawn if abs(opinions[pair[0]] - opinions[pair[1]]) >= 0.5][: PAIRS // 10]
+    ranked = [sorted(pair, key=lambda name: opinions[name]) for pair in clear]
+    return [(best, worst) for worst, best in ranked]
 
 
 PLAIN = "SRCC, seen distortions but tones"
@@ -277,7 +295,10 @@ def _records(name: str, material: Material) -> list[Record]:
         ]
     texts = material.texts[: len(material.texts) // 4] if name == "quarter" else material.texts
     kinds = KINDS.get(name, KINDS["vqa only"])
-    return list(convert(texts, seed=material.seed, kinds=kinds, choices=False).records)
+    pairs = PAIRS if name == "with pairs" else 0
+    records = convert(texts, seed=material.seed, kinds=kinds, choices=False, pairs=pairs).records
+    # answers that repeat two whole texts take most of the time, and no question asks for them
+    return [record for record in records if record.kind != "comparison" or len(record.turns[0][1]) < 40]
 
 
 def _level(record: Record) -> str:
