@@ -1,8 +1,8 @@
 """Which images of a pool to show to raters: by features of objects, by statistics of appearance, or at random.
 
-The pool are simulated squares of photos whose distortions are known. Of each choice: how many families of distortions
-raters would see, how evenly opinions are spread (entropy over five levels, 1 is even), and the SRCC on other photos of a
-ridge regression on statistics that learns from the chosen images alone. Resumable; the mechanism on simulated images.
+The pool are simulated squares of photos whose distortions are known. Of each choice: how many families of them
+raters would see, how evenly opinions are spread (entropy over five levels, 1 is even), and the SRCC on other photos of
+a ridge regression on statistics that learns from the chosen images alone. Resumable; the mechanism on simulated images.
 
     python benchmarks/quality_select.py --seeds 3
 """
