@@ -35,6 +35,7 @@ def study(
     name: list[str] | None = None,
     https: Annotated[bool, Parameter(negative="")] = False,
     rater: str | None = None,
+    method: str = "p910",
     writer: str = "rules",
     writer_model: str | None = None,
     evaluation: list[str] | None = None,
@@ -74,6 +75,8 @@ def study(
         serve: a server with HTTPS is in front.
     rater
         export: all of one rater instead; delete: whose answers go.
+    method
+        export: how scores.csv is made of levels: p910 (ITU-T P.910), mos (means), bias-removed (P.913) or bt500.
     writer
         convert: who makes questions of the texts: rules, smollm2 (SmolLM2-135M), a folder with a language model of
         transformers, or an endpoint of OpenAI's protocol, up to /v1, whose key is read from OPENAI_API_KEY.
@@ -105,7 +108,7 @@ def study(
     elif action == "convert":
         result = _convert(folder, writer, writer_model, evaluation or [], pairs, shared)
     else:
-        result = _stored(action, folder, rater, shared.out)
+        result = _stored(action, folder, rater, method, shared.out)
     if shared.json:
         as_json(result.to_dict())
     else:
@@ -247,7 +250,7 @@ class _Deleted:
         return {"rater": self.rater, "answers": self.count}
 
 
-def _stored(action: str, folder: str, rater: str | None, out: str | None) -> Any:
+def _stored(action: str, folder: str, rater: str | None, method: str, out: str | None) -> Any:
     from pathlib import Path
 
     from fewer.core.files import atomic_write_text
@@ -257,7 +260,7 @@ def _stored(action: str, folder: str, rater: str | None, out: str | None) -> Any
 
     store = Store(folder)
     if action == "export":
-        return export_study(store, out or Path(folder) / "export", rater)
+        return export_study(store, out or Path(folder) / "export", rater, method)
     if action == "delete":
         if rater is None:
             raise FewerError("whose answers? give --rater NAME; fewer study status lists the names")
