@@ -178,6 +178,23 @@ def test_wrong_names_are_one_sentence(talk):
     record = Record("x", (("<image>\nHow?", "bad"),), "../../etc/passwd")
     with pytest.raises(FewerError, match="lies outside"):
         tune([record], settings=TuneSettings(**SMALL, images=str(talk)))
+    with pytest.raises(FewerError, match="--high-level"):
+        tune(talk / "talk.json", settings=TuneSettings(**SMALL, strategy="after"))
+
+
+@pytest.mark.parametrize("name", ["none.png", "x" * 300, "sub/0.png", "0.png/1.png"])
+def test_missing_images_are_told_before_anything_is_trained(talk, name):
+    from fewer.tasks.quality.tuning import plan_tuning, tune
+
+    records = [Record("a", (("<image>\nHow?", "bad"),), "0.png"), Record("b", (("<image>\nHow?", "bad"),), name)]
+    write_records(talk / "some.json", records)
+    settings = TuneSettings(**SMALL, language="no-such-model")
+    for act in (lambda: tune(talk / "some.json", settings=settings), lambda: plan_tuning(talk / "some.json", settings)):
+        with pytest.raises(FewerError, match="1 of 2 images are not in .*--images"):
+            act()
+    records[1] = Record("b", (("<image>\nHow?", "bad"),), "a\0b.png")
+    with pytest.raises(FewerError, match="null character"):
+        tune(records, settings=TuneSettings(**SMALL, images=str(talk)))
 
 
 def test_views_keep_native_pixels():

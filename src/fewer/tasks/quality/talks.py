@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,13 +85,30 @@ class Pictures:
         FewerError
             When it cannot be read.
         """
-        path = real_path(self.folder / name)
-        if self.folder not in path.parents:
-            raise FewerError(f"the image {name!r} lies outside of {self.folder}; give names relative to the folder")
+        path = self._path(name)
         try:
             return np.asarray(read_image(path).convert("RGB"))
         except Exception as error:  # a broken file can make a decoder raise anything
             raise FewerError(f"{path} cannot be read ({str(error) or type(error).__name__}); leave it out") from None
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Those of some names that are no file.
+
+        Raises
+        ------
+        FewerError
+            When a name leads out of the folder.
+        """
+        # pathlib's way raises for a name that is too long for any file
+        return [name for name in names if not os.path.isfile(self._path(name))]  # noqa: PTH113
+
+    def _path(self, name: str) -> Path:
+        if "\x00" in name:
+            raise FewerError(f"the image {name[:80]!r} is no name of a file; it holds a null character")
+        path = real_path(self.folder / name)
+        if self.folder not in path.parents:
+            raise FewerError(f"the image {name!r} lies outside of {self.folder}; give names relative to the folder")
+        return path
 
 
 def _size(record: Record) -> int:

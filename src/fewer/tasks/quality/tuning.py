@@ -108,15 +108,18 @@ def _folder(data: Any, settings: TuneSettings) -> Path:
 
 def plan_tuning(data: str | Path, settings: TuneSettings) -> list[str]:
     """Conversations, images, weights and modelled memory of a tuning."""
-    records = _records(data)
-    model, _ = build(settings, records)
+    material = _Material.of(data, settings)
+    records = material.records
+    model, _ = build(settings, material.all())
     needed = memory_estimate(model, settings)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
     parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in needed.items() if name != "total")
     images = len({name for record in records for name in record.images})
+    other = [f"{len(material.other)} conversations of other tasks, {settings.strategy}"] if material.other else []
     return [
         f"{len(records)} conversations about {images} images in {_folder(data, settings)}",
+        *other,
         f"{model.image_tokens} tokens per image; {trained:,} of {total:,} weights train",
         f"about {needed['total'] / 1e9:.2f} GB of memory (modelled: {parts})",
     ]
@@ -159,7 +162,7 @@ def tune(
     settings = settings or TuneSettings()
 
     def plan() -> _Material:
-        return _Material(_records(data), read_records(settings.high_level) if settings.high_level else [])
+        return _Material.of(data, settings)
 
     def inputs(material: _Material) -> dict[str, str]:
         return {"data": str(data)} if isinstance(data, (str, Path)) else {}
@@ -186,6 +189,29 @@ class _Material:
 
     records: list[Record]
     other: list[Record]
+
+    @classmethod
+    def of(cls, data: Any, settings: TuneSettings) -> _Material:
+        """What is there, before anything is trained.
+
+        Raises
+        ------
+        FewerError
+            When images are missing, or a strategy has nothing to do.
+        """
+        if settings.strategy == "after" and not settings.high_level:
+            raise FewerError("--strategy after trains on other tasks first; give their conversations with --high-level")
+        made = cls(_records(data), read_records(settings.high_level) if settings.high_level else [])
+        names = dict.fromkeys(name for record in made.all() for name in record.images)
+        if names:
+            folder = _folder(data, settings)
+            missing = Pictures(folder, settings.input_size, settings.crops).missing(names)
+            if missing:
+                raise FewerError(
+                    f"{len(missing)} of {len(names)} images are not in {folder}, such as {missing[0][:80]!r}; give "
+                    "their folder with --images, or leave their conversations out"
+                )
+        return made
 
     def all(self) -> list[Record]:
         return [*self.records, *self.other]
