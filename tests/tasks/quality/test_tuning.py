@@ -190,7 +190,7 @@ def test_missing_images_are_told_before_anything_is_trained(talk, name):
     write_records(talk / "some.json", records)
     settings = TuneSettings(**SMALL, language="no-such-model")
     for act in (lambda: tune(talk / "some.json", settings=settings), lambda: plan_tuning(talk / "some.json", settings)):
-        with pytest.raises(FewerError, match="1 of 2 images are not in .*--images"):
+        with pytest.raises(FewerError, match=r"1 of 2 images are not in .*--images"):
             act()
     records[1] = Record("b", (("<image>\nHow?", "bad"),), "a\0b.png")
     with pytest.raises(FewerError, match="null character"):
