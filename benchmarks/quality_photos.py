@@ -2,7 +2,8 @@
 
 The linear layers of the encoder alone are judged, without a language model, on the photos that
 ``benchmarks/quality.py`` judges on as well. ``--more FOLDER`` adds photos of one's own to those of the installed
-packages. Resumable; the mechanism on simulated opinions.
+packages. SSIM and PSNR know the photo as it was before: what they get is what sight of the difference alone tells of
+the simulated opinions. Resumable; the mechanism on simulated opinions.
 
     python benchmarks/quality_photos.py --seeds 3 --more wallpapers/
 """
@@ -14,6 +15,7 @@ import csv
 import tempfile
 from pathlib import Path
 from time import process_time
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -31,7 +33,7 @@ from fewer.tasks.quality.simulator import Simulated, simulate_images, true_quest
 
 OUT = Path(__file__).parent / "results" / "quality_photos.csv"
 HEAD = ["seed", "photos", "distorted", "srcc_seen", "srcc_without_tones", "srcc_unseen", "srcc_trained_photos"]
-HEAD += ["accuracy", "chance", "cpu_seconds"]
+HEAD += ["ssim_seen", "psnr_seen", "accuracy", "chance", "cpu_seconds"]
 TONES = ("exposure", "contrast", "colour")
 
 
@@ -76,6 +78,7 @@ def measure(photos: list[Path], held: list[Path], distorted: int, judged: int, s
         same = simulate_images(photos, f"{place}/same", judged, families=KNOWN, seed=seed + 3)
         plain = [t.image for t in judge.truths if not any(family(a.family).aspect in TONES for a in t.applied)]
         numbers = [_srcc(reader, judge), _srcc(reader, judge, plain), _srcc(reader, unseen), _srcc(reader, same)]
+        numbers += _with_reference(held, judge, f"{place}/clean", judged, seed)
         questions = true_questions(judge.truths, seed)
         scored = score_answers(
             questions, reader.choose(questions, {t.image: _pixels(judge, t.image) for t in judge.truths})
@@ -86,6 +89,21 @@ def measure(photos: list[Path], held: list[Path], distorted: int, judged: int, s
 
 def _pixels(group: Simulated, name: str) -> np.ndarray:
     return np.asarray(read_image(group.folder / name).convert("RGB"))
+
+
+def _with_reference(held: list[Path], judge: Simulated, folder: str, count: int, seed: int) -> list[float]:
+    """SRCC of SSIM and of PSNR, which compare each image with the very square before it was distorted."""
+    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+    with patch("fewer.tasks.quality.simulator.distort", lambda pixels, applied, seed: pixels):
+        clean = simulate_images(held, folder, count, families=KNOWN, seed=seed + 1)
+    found = []
+    for truth in judge.truths:
+        before, after = _pixels(clean, truth.image), _pixels(judge, truth.image)
+        with np.errstate(divide="ignore"):
+            found.append((structural_similarity(before, after, channel_axis=2), peak_signal_noise_ratio(before, after)))
+    opinions = np.array(list(judge.opinions.values()))
+    return [spearman(np.nan_to_num(np.array(scores), posinf=200), opinions) for scores in zip(*found, strict=True)]
 
 
 def _srcc(reader: Reader, group: Simulated, names: list[str] | None = None) -> float:
