@@ -168,6 +168,34 @@ def test_lora_and_a_vision_encoder_of_transformers(talk, tmp_path):
     assert model.image_tokens == 6 + 5
 
 
+def test_the_built_in_dinov2_stands_beside_the_encoder_of_quality(talk, monkeypatch):
+    from fewer.models import builtin
+    from fewer.models.vit import VisionTransformer
+    from fewer.tasks.quality.asking import level_scores
+    from fewer.tasks.quality.compressing import build_scorer, open_run
+    from fewer.tasks.quality.tuning import load_tuned, tune
+
+    shape = {"image_size": 28, "patch_size": 14, "width": 16, "depth": 1, "heads": 2, "layer_scale": 1.0}
+    torch.manual_seed(0)
+    state = VisionTransformer(**shape).state_dict()
+    entry = builtin.MODELS["dinov2-small"]
+    small = builtin.Builtin(VisionTransformer, shape, lambda: dict(state), entry.preprocess, "features")
+    monkeypatch.setitem(builtin.MODELS, "dinov2-small", small)
+    settings = TuneSettings(**{**SMALL, "steps": 2}, encoder="fewer/dinov2-small", crops=1)
+    done = tune(talk / "talk.json", out=talk / "run", settings=settings)
+    assert done.model.image_tokens == 2 * (6 + 5)
+    again, names = load_tuned(talk / "run"), [f"{i}.png" for i in range(4)]
+    scores = level_scores(again, again.pictures(talk), names)
+    assert np.allclose(scores, level_scores(done, done.pictures(talk), names), atol=1e-5)
+    loaded = open_run(talk / "run")
+    rebuilt = build_scorer(loaded.source["name"], loaded.source["args"])
+    assert {n: p.shape for n, p in rebuilt.state_dict().items()} == {
+        n: p.shape for n, p in loaded.model.state_dict().items()
+    }
+    with pytest.raises(FewerError, match="gives no tokens"):
+        tune(talk / "talk.json", settings=TuneSettings(encoder="fewer/mobilenet-v2"))
+
+
 def test_wrong_names_are_one_sentence(talk):
     from fewer.tasks.quality.tuning import tune
 

@@ -10,7 +10,9 @@ from torch import nn
 
 from fewer.core.errors import FewerError
 from fewer.core.reading import read_json
-from fewer.tasks.quality.encoders import ImageEncoder, QualityEncoder, StatisticsEncoder
+from fewer.models.spec import load_model
+from fewer.models.vit import VisionTransformer
+from fewer.tasks.quality.encoders import Backbone, ImageEncoder, QualityEncoder, StatisticsEncoder
 from fewer.tasks.quality.language import need_transformers, open_language
 from fewer.tasks.quality.model import QualityModel
 from fewer.tasks.quality.records import PLACEHOLDER, Record
@@ -103,8 +105,12 @@ def _adapted(language: Any, rank: int) -> Any:
 
 
 def _encoder(transformers: Any, settings: TuneSettings) -> ImageEncoder:
+    if settings.encoder.startswith("fewer/"):
+        return _built_in(settings)
     if not Path(settings.encoder).is_dir():
-        raise FewerError(f"no vision encoder {settings.encoder!r}: give none or a folder of transformers")
+        raise FewerError(
+            f"no vision encoder {settings.encoder!r}: give none, fewer/dinov2-small or a folder of transformers"
+        )
     try:
         model = transformers.AutoModel.from_pretrained(settings.encoder, local_files_only=True, trust_remote_code=False)
         model = getattr(model, "vision_model", model)
@@ -113,6 +119,15 @@ def _encoder(transformers: Any, settings: TuneSettings) -> ImageEncoder:
     except Exception as error:
         raise FewerError(f"the encoder {settings.encoder!r} cannot be loaded ({str(error)[:150]})") from error
     return ImageEncoder(model, width, *_normalisation(Path(settings.encoder), model), settings.grid)
+
+
+def _built_in(settings: TuneSettings) -> ImageEncoder:
+    """A network of the library that gives tokens."""
+    loaded = load_model(settings.encoder)
+    if not isinstance(loaded.model, VisionTransformer) or loaded.model.num_classes:
+        raise FewerError(f"{settings.encoder} gives no tokens of an image; fewer/dinov2-small does")
+    backbone = Backbone(loaded.model, settings.encoder.removeprefix("fewer/"))
+    return ImageEncoder(backbone, backbone.width, loaded.mean, loaded.std, settings.grid)
 
 
 def _normalisation(folder: Path, model: Any) -> tuple[Any, Any]:

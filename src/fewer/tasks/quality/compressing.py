@@ -16,13 +16,14 @@ from fewer.core.errors import FewerError
 from fewer.core.reading import nested, read_json
 from fewer.data.images import list_images, split_files
 from fewer.data.samples import TensorSamples
+from fewer.models import builtin
 from fewer.models.foreign import check_values
 from fewer.models.spec import LoadedModel, load_model
 from fewer.tasks.folders import device_of
 from fewer.tasks.quality.asking import choose, level_scores
 from fewer.tasks.quality.building import TINY, assemble
 from fewer.tasks.quality.correlation import correlations
-from fewer.tasks.quality.encoders import ImageEncoder
+from fewer.tasks.quality.encoders import Backbone, ImageEncoder
 from fewer.tasks.quality.language import need_transformers, open_tokenizer
 from fewer.tasks.quality.perception import score_answers
 from fewer.tasks.quality.questions import read_questions
@@ -82,7 +83,9 @@ def _whole(tuned: Tuned) -> Tuned:
 
 
 def _described(model: Any) -> dict[str, Any]:
-    """A part of transformers as a recipe may hold it: its kind, and those facts that name no place."""
+    """A part as a recipe may hold it: its kind, and of transformers those facts that name no place."""
+    if isinstance(model, Backbone):
+        return {"kind": "fewer", "config": {"name": model.name}}
     config = {}
     for name, value in model.config.to_dict().items():
         try:
@@ -111,8 +114,12 @@ def build_scorer(name: str, args: Mapping[str, Any]) -> nn.Module:
     given: Any = args.get("encoder")
 
     def encoder() -> ImageEncoder:
-        found = transformers.AutoModel.from_config(_config(transformers, given))
-        found = getattr(found, "vision_model", found)
+        if nested(given, "kind") == "fewer":
+            name = str(nested(given, "config", "name"))
+            found = Backbone(builtin.build(name, {}), name)  # type: ignore[arg-type]
+        else:
+            found = transformers.AutoModel.from_config(_config(transformers, given))
+            found = getattr(found, "vision_model", found)
         return ImageEncoder(found, int(given["width"]), given["mean"], given["std"], settings.grid, frozen=False)
 
     settings = settings.model_copy(update={"encoder": "none" if given is None else "transformers"})

@@ -36,7 +36,8 @@ class TuneSettings(LoopSettings):
         "a folder of transformers; one that sees by itself, such as LLaVA, Qwen-VL or SmolVLM, is tuned as it is.",
     )
     encoder: str = Field(
-        default="none", description="Vision encoder beside the quality encoder: none, or a folder of transformers."
+        default="none",
+        description="Vision encoder beside the quality encoder: none, fewer/dinov2-small, or a folder of transformers.",
     )
     quality_encoder: Literal["statistics", "convolutional"] = Field(
         default="statistics",
