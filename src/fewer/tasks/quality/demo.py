@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from fewer.tasks.folders import make_folder
 from fewer.tasks.quality.convert.build import Converted, convert
 from fewer.tasks.quality.experiment import Material, measure, measure_baselines, measure_descriptions, prepare
 from fewer.tasks.quality.perception import Perception
-from fewer.tasks.quality.questions import Question
+from fewer.tasks.quality.questions import Question, write_questions
 from fewer.tasks.quality.settings import TuneSettings
 from fewer.tasks.quality.simulator import Simulated, true_questions
 from fewer.tasks.quality.tuning import Tuned, tune
@@ -35,16 +36,19 @@ class QualityDemo:
         The page.
     numbers
         See :func:`~fewer.tasks.quality.experiment.measure`, before and after the tuning, and of the baselines.
+    next
+        A command that goes on with the tuned model.
     """
 
     page: Path
     numbers: dict[str, dict[str, float]]
+    next: str = ""
 
     def lines(self) -> list[str]:
         """Accuracies before and after."""
         before, after = self.numbers["before"], self.numbers["after"]
         told = [f"{name}: {before[name]:.3f} before, {after[name]:.3f} after the tuning" for name in after]
-        return [*told, "on simulated feedback; unseen photos", f"see {self.page}"]
+        return [*told, "on simulated feedback; unseen photos", f"see {self.page}", f"next    {self.next}"]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -85,10 +89,19 @@ def demo(
     tuned = tune(records, out=folder / "run", settings=settings, encoder=encoder, overwrite=True, progress=progress)
     numbers["after"], scored, choices = measure(tuned, material)
     numbers |= measure_baselines(material)
+    questions = true_questions(material.judge.truths, material.seed)
+    asked = write_questions(material.judge.folder / "questions.json", questions)
     page = _page(tuned, material, made, numbers, scored, choices, command)
     atomic_write_text(folder / "report.json", page.to_json())
     atomic_write_text(folder / "report.html", page.to_html())
-    return QualityDemo(folder / "report.html", numbers)
+    return QualityDemo(folder / "report.html", numbers, _next(folder, material, asked))
+
+
+def _next(folder: Path, material: Material, asked: Path) -> str:
+    """The command that makes the tuned model smaller, and judges it on the same questions."""
+    words = ["fewer", "compress", str(folder / "run"), "--images", str(material.data.folder)]
+    words += ["--labelled", str(asked), "--budget", "weights=70%", "--out", str(folder / "small")]
+    return shlex.join(words)
 
 
 def _page(
