@@ -14,7 +14,7 @@ from fewer.tasks.quality.convert.compare import BETTER_QUESTION, ORDINALS
 from fewer.tasks.quality.model import QualityModel
 from fewer.tasks.quality.perception import most_likely
 from fewer.tasks.quality.questions import Question, prompt
-from fewer.tasks.quality.records import PLACEHOLDER, Record
+from fewer.tasks.quality.records import PLACEHOLDER, Record, asked_about
 from fewer.tasks.quality.seeing import SeeingModel
 from fewer.tasks.quality.talks import Pictures, Talks
 from fewer.tasks.quality.tuning import Tuned
@@ -33,12 +33,17 @@ def _views(model: QualityModel, pictures: Pictures, images: Sequence[str]) -> to
     return torch.from_numpy(pictures.several(images)[None]).to(model.place.device)
 
 
+def _plain(asked: str) -> str:
+    """A question as models read it: without placeholders, as in the training."""
+    return asked.replace(PLACEHOLDER, "").strip()
+
+
 def _likelihoods(
     tuned: Tuned, pictures: Pictures, images: Sequence[str], text: str, options: Sequence[str]
 ) -> tuple[list, list]:
+    asked = asked_about(len(images), text)
     if isinstance(tuned.model, SeeingModel):
-        return tuned.model.likelihoods([pictures.pixels(image) for image in images], text, options)
-    asked = f"{PLACEHOLDER}\n" * len(images) + text
+        return tuned.model.likelihoods([pictures.pixels(image) for image in images], _plain(asked), options)
     records = [Record("", ((asked, option),), images[0], others=tuple(images[1:])) for option in options]
     batch = Talks(records, pictures, tuned.words, _ALL, 0).batch(records)
     device = tuned.model.place.device
@@ -89,9 +94,10 @@ def _margin(tuned: Tuned, pictures: Pictures, first: str, second: str) -> float:
 
 
 def _write(tuned: Tuned, pictures: Pictures, images: Sequence[str], question: str, most: int) -> str:
+    asked = _plain(asked_about(len(images), question))
     if isinstance(tuned.model, SeeingModel):
-        return tuned.model.write([pictures.pixels(image) for image in images], question, most)
-    ids = tuned.words.encode(question.strip() + "\n")
+        return tuned.model.write([pictures.pixels(image) for image in images], asked, most)
+    ids = tuned.words.encode(asked + "\n")
     return tuned.words.decode(tuned.model.answer(_views(tuned.model, pictures, images), ids, tuned.words.end, most))
 
 
@@ -110,7 +116,7 @@ def word_logits(
         raise FewerError(f"two of the words {', '.join(words)} begin with the same token; choose other words")
     model = tuned.model
     if isinstance(model, SeeingModel):
-        return np.stack([model.first_logits(pictures.pixels(image), question)[ids].numpy() for image in images])
+        return np.stack([model.first_logits(pictures.pixels(image), _plain(question))[ids].numpy() for image in images])
     asked = torch.tensor([[*tuned.words.encode(question.strip() + "\n"), tuned.words.end]])
     device = model.place.device
     rows = []

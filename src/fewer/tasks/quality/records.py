@@ -21,6 +21,7 @@ __all__ = [
     "MOST_IMAGES",
     "PLACEHOLDER",
     "Record",
+    "asked_about",
     "level_index",
     "qalign_records",
     "read_records",
@@ -33,6 +34,8 @@ PLACEHOLDER = "<image>"
 """Stands for the image in a question."""
 MOST_IMAGES = 4
 """Images of one conversation (Co-Instruct compares groups of two to four)."""
+
+_PLACES = ("first", "second", "third", "fourth")
 
 _FOREIGN = "<|image|>"  # of mPLUG-Owl2
 _LARGEST = 2**30  # bytes; the 665 thousand records of LLaVA-v1.5 have about as many
@@ -90,6 +93,19 @@ class Record:
         for question, answer in self.turns:
             talk += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
         return told | {"conversations": talk}
+
+
+def asked_about(images: int, question: str) -> str:
+    """A question with a placeholder for each of its images in front, numbered where there are several.
+
+    Examples
+    --------
+    >>> asked_about(1, "Is it sharp?"), asked_about(2, "Which one?")
+    ('<image>\\nIs it sharp?', 'The first image: <image>\\nThe second image: <image>\\nWhich one?')
+    """
+    if images < 2:
+        return f"{PLACEHOLDER}\n" * images + question
+    return "".join(f"The {place} image: {PLACEHOLDER}\n" for place in _PLACES[:images]) + question
 
 
 def read_records(path: str | Path) -> list[Record]:

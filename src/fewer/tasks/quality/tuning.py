@@ -273,7 +273,10 @@ def _peak(device: torch.device) -> int | None:
 
 def _seen_loss(net: Any, records: Sequence[Record], pictures: Pictures, longest: int, counts: dict[str, int]) -> Tensor:
     """The loss of a model that takes images by its own processor."""
-    talks = [([pictures.pixels(name) for name in record.images], plain_turns(record)) for record in records]
+    talks = []
+    for record in records:
+        turns = [(question.strip(), answer) for question, answer in plain_turns(record)]  # as they are asked
+        talks.append(([pictures.pixels(name) for name in record.images], turns))
     loss, tokens, silent = net.loss(talks, longest)
     counts["tokens"] += tokens
     counts["silent"] += silent

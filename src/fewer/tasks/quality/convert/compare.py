@@ -13,7 +13,7 @@ from fewer.core.errors import FewerError
 from fewer.core.reading import read_text
 from fewer.study.pathway import Pathway
 from fewer.study.vocabulary import ASPECTS, statements
-from fewer.tasks.quality.records import PLACEHOLDER, Record
+from fewer.tasks.quality.records import Record, asked_about
 
 __all__ = ["BETTER_QUESTION", "ORDINALS", "compare_texts", "holds_pairs", "pair_records", "read_pairs"]
 
@@ -21,7 +21,6 @@ BETTER_QUESTION = "Which image has the better overall quality?"
 """What is asked about two images at once."""
 ORDINALS = ("The first image", "The second image")
 """Its answers."""
-_HEAD = f"The first image: {PLACEHOLDER}\nThe second image: {PLACEHOLDER}\n"
 _TOGETHER = "Compare how these two images look, then say which one has the better quality."
 _COLUMNS = ("image", "other", "better")
 _SIDES = {"left": 0, "right": 1}
@@ -104,7 +103,9 @@ def _record(asked: str, pair: tuple[Pathway, Pathway], winner: int, number: int)
     if asked == _TOGETHER:
         told = [f"{name}: {text.text}" for name, text in zip(ORDINALS, pair, strict=True)]
         answer = " ".join([*told, f"{answer} has the better quality."])
-    return Record(f"b{number}", ((_HEAD + asked, answer),), pair[0].image, kind="comparison", others=(pair[1].image,))
+    return Record(
+        f"b{number}", ((asked_about(2, asked), answer),), pair[0].image, kind="comparison", others=(pair[1].image,)
+    )
 
 
 def pair_records(pairs: Sequence[tuple[str, str]]) -> list[Record]:
@@ -118,7 +119,7 @@ def pair_records(pairs: Sequence[tuple[str, str]]) -> list[Record]:
     records = []
     for number, (better, worse) in enumerate(pairs):
         for place, (first, second) in enumerate(((better, worse), (worse, better))):
-            turn = (_HEAD + BETTER_QUESTION, ORDINALS[place])
+            turn = (asked_about(2, BETTER_QUESTION), ORDINALS[place])
             records.append(Record(f"v{number}-{place}", (turn,), first, kind="comparison", others=(second,)))
     return records
 
