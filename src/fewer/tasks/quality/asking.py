@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fewer.core.errors import FewerError
 from fewer.study.vocabulary import LEVELS
 from fewer.tasks.quality import assessment
 from fewer.tasks.quality.convert.compare import BETTER_QUESTION, ORDINALS
+from fewer.tasks.quality.levels import word_tokens
 from fewer.tasks.quality.model import QualityModel
 from fewer.tasks.quality.perception import most_likely
 from fewer.tasks.quality.questions import Question, prompt
@@ -18,11 +18,9 @@ from fewer.tasks.quality.records import PLACEHOLDER, Record, asked_about
 from fewer.tasks.quality.seeing import SeeingModel
 from fewer.tasks.quality.talks import Pictures, Talks
 from fewer.tasks.quality.tuning import Tuned
+from fewer.tasks.quality.words import Words
 
-__all__ = ["better", "choose", "describe", "letters", "level_scores", "word_logits"]
-
-LEVEL_QUESTION = "How is the overall quality of this image?"
-"""What is asked for the score of five levels; the converter asks it too."""
+__all__ = ["asked_tokens", "better", "choose", "describe", "letters", "level_scores", "word_logits"]
 
 
 _ALL = 10**6
@@ -102,22 +100,25 @@ def _write(tuned: Tuned, pictures: Pictures, images: Sequence[str], question: st
 
 
 def word_logits(
-    tuned: Tuned, pictures: Pictures, images: Sequence[str], words: Sequence[str], question: str
+    tuned: Tuned,
+    pictures: Pictures,
+    images: Sequence[str],
+    words: Sequence[str],
+    question: str,
+    opening: str = "",
 ) -> np.ndarray:
-    """Logits [images, words] of the first answer token, one token per word.
+    """Logits [images, words] of the first token of the answer, or of that behind its opening; one token per word.
 
     Raises
     ------
     FewerError
         When two words begin with the same token, so that their logits would be the same.
     """
-    ids = [tuned.words.encode(word)[0] for word in words]
-    if len(set(ids)) != len(ids):
-        raise FewerError(f"two of the words {', '.join(words)} begin with the same token; choose other words")
-    model = tuned.model
+    ids, model = word_tokens(tuned.words, words, opening), tuned.model
     if isinstance(model, SeeingModel):
-        return np.stack([model.first_logits(pictures.pixels(image), _plain(question))[ids].numpy() for image in images])
-    asked = torch.tensor([[*tuned.words.encode(question.strip() + "\n"), tuned.words.end]])
+        rows = [model.first_logits(pictures.pixels(image), _plain(question), opening)[ids].numpy() for image in images]
+        return np.stack(rows)
+    asked = torch.tensor([asked_tokens(tuned.words, question, opening)])
     device = model.place.device
     rows = []
     with torch.no_grad():
@@ -127,7 +128,13 @@ def word_logits(
     return np.stack(rows)
 
 
+def asked_tokens(words: Words, question: str, opening: str = "") -> list[int]:
+    """Tokens of a question and of the opening of its answer, and one more, whose logits are those of the next word."""
+    return [*words.encode(_plain(question) + "\n"), *(words.encode(opening) if opening else []), words.end]
+
+
 def level_scores(tuned: Tuned, pictures: Pictures, images: Sequence[str]) -> np.ndarray:
     """Scores 1 to 5 of images, from the probabilities of the five level words (Q-Align)."""
-    logits = word_logits(tuned, pictures, images, LEVELS[::-1], LEVEL_QUESTION)
+    form = tuned.levels
+    logits = word_logits(tuned, pictures, images, LEVELS[::-1], form.question, form.opening)
     return assessment.five_levels(logits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from fewer.tasks.quality.building import TINY, assemble
 from fewer.tasks.quality.correlation import correlations
 from fewer.tasks.quality.encoders import Backbone, ImageEncoder
 from fewer.tasks.quality.language import need_transformers, open_tokenizer
+from fewer.tasks.quality.levels import LevelForm
 from fewer.tasks.quality.perception import score_answers
 from fewer.tasks.quality.questions import read_questions
 from fewer.tasks.quality.scorer import LevelScorer
@@ -66,6 +67,7 @@ def open_run(folder: str | Path) -> LoadedModel | None:
     size = [1 + settings.crops, 3, settings.input_size, settings.input_size]
     words = tuned.words.words if isinstance(tuned.words, PlainWords) else None
     meta = {"task": "quality", "input_size": size, "settings": settings.model_dump(), "words": words}
+    meta |= {"levels": asdict(tuned.levels)}
     source = {"kind": "task", "task": "quality", "name": NETWORK, "args": args}
     return LoadedModel(scorer.eval(), str(folder), source, task="quality", meta=meta)
 
@@ -150,7 +152,8 @@ def open_tuned(folder: str | Path, device: str = "cpu") -> Tuned:
     settings = TuneSettings.of(nested(recipe, "meta", "settings") or {}, f"{folder}/recipe.json")
     told = nested(recipe, "meta", "words")
     words = PlainWords(told) if isinstance(told, list) else PretrainedWords(open_tokenizer(settings.language))
-    return Tuned(scorer.model.to(device_of(device)).eval(), words, settings, Path(folder))
+    form = LevelForm.read(nested(recipe, "meta", "levels"))
+    return Tuned(scorer.model.to(device_of(device)).eval(), words, settings, Path(folder), levels=form)
 
 
 def images_for(loaded: LoadedModel, folder: str | Path, count: int, *, part: str, seed: int) -> TensorSamples:
@@ -233,7 +236,8 @@ def judge_answers(loaded: LoadedModel, data: str | Path) -> Answers:
     settings = TuneSettings.of(dict(loaded.meta["settings"]), loaded.name)
     told: Any = loaded.meta.get("words")
     words = PlainWords(told) if told is not None else PretrainedWords(open_tokenizer(settings.language))
-    tuned = Tuned(loaded.model.model, words, settings)  # type: ignore[arg-type]
+    form = LevelForm.read(loaded.meta.get("levels"))
+    tuned = Tuned(loaded.model.model, words, settings, levels=form)  # type: ignore[arg-type]
     if place.suffix == ".csv":
         count, what = len(_opinions(place)), "opinions, by five levels"
     else:

@@ -101,7 +101,7 @@ def _scores(
 ) -> tuple[dict[str, float], str]:
     """Scores by image: of a run, of what ``fewer predict`` wrote, or of a file of logits; and how they were made."""
     if Path(target).is_dir():
-        from fewer.tasks.quality.asking import LEVEL_QUESTION, level_scores, word_logits
+        from fewer.tasks.quality.asking import level_scores, word_logits
         from fewer.tasks.quality.compressing import open_tuned
 
         tuned = open_tuned(target, device)
@@ -113,7 +113,7 @@ def _scores(
             note = f"{_WAYS[settings.words]} at temperature {settings.temperature:g} after {PROMPT!r}, without a fit"
             return dict(zip(names, found.tolist(), strict=True)), note
         found = level_scores(tuned, pictures, names)
-        return dict(zip(names, found.tolist(), strict=True)), f"five levels (Q-Align) after {LEVEL_QUESTION!r}"
+        return dict(zip(names, found.tolist(), strict=True)), tuned.levels.note
     values: Any = read_json(target, 2**28)
     if isinstance(values, dict) and isinstance(values.get("images"), dict):
         rows = values["images"].items()

@@ -196,10 +196,13 @@ class SeeingModel(nn.Module):
         return self.processor.tokenizer.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
     @torch.no_grad()
-    def first_logits(self, pixels: Seen, question: str) -> Tensor:
-        """Logits [words] of the first token of the answer."""
+    def first_logits(self, pixels: Seen, question: str, opening: str = "") -> Tensor:
+        """Logits [words] of the first token of the answer, or of that behind its opening."""
         images = _several(pixels)
-        inputs = self._inputs(images, self._text([(question, "")], len(images), open_end=True))
+        text = self._text([(question, opening)], len(images), open_end=not opening)
+        if opening:
+            text = text[: text.rindex(opening) + len(opening)]
+        inputs = self._inputs(images, text)
         return self(inputs)[0, -1].float().cpu()
 
     def _text(self, turns: Turns, images: int, open_end: bool = False) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -22,6 +22,7 @@ from fewer.data.images import list_images
 from fewer.tasks.folders import device_of
 from fewer.tasks.quality.building import build, memory_estimate
 from fewer.tasks.quality.encoders import StatisticsEncoder
+from fewer.tasks.quality.levels import LevelForm, form_of
 from fewer.tasks.quality.model import IGNORED, QualityModel
 from fewer.tasks.quality.pretraining import pretrain
 from fewer.tasks.quality.records import Record, read_records
@@ -58,6 +59,8 @@ class Tuned:
         History; None for a model that was loaded.
     facts
         Tokens and images per second, seconds, and the memory at most, measured and modelled.
+    levels
+        How it is asked for one of the five rating words, as it learnt them.
     """
 
     model: QualityModel | SeeingModel
@@ -66,6 +69,7 @@ class Tuned:
     folder: Path | None = None
     fit: Fit | None = None
     facts: dict[str, Any] | None = None
+    levels: LevelForm = LevelForm()
 
     def pictures(self, folder: str | Path) -> Pictures:
         """Views of images as this model takes them."""
@@ -263,7 +267,7 @@ def _learn(
         "memory_peak": _peak(device),
         "memory_modelled": memory_estimate(model, settings),
     }
-    return Tuned(model.eval(), words, settings, None, done, facts)
+    return Tuned(model.eval(), words, settings, None, done, facts, form_of(material.records))
 
 
 def _peak(device: torch.device) -> int | None:
@@ -352,6 +356,7 @@ def _save(run: RunFolder, tuned: Tuned, command: str) -> None:
         "meta": {"task": "quality", "fewer_version": __version__, "command": command},
         "settings": tuned.settings.model_dump(),
         "words": plain,
+        "levels": asdict(tuned.levels),
         "facts": tuned.facts,
     }
     run.write_bytes("model", save(_kept(tuned.model, plain is not None)))
@@ -385,4 +390,5 @@ def load_tuned(folder: str | Path, device: str = "cpu") -> Tuned:
         wanted = {n for n, p in model.named_parameters() if p.requires_grad} - {"later"}  # runs of one image lack it
         if unexpected or wanted & set(missing):
             raise ValueError("it does not fit the model of recipe.json")
-    return Tuned(model.to(device_of(device)).eval(), words, settings, folder)
+    form = LevelForm.read(recipe.get("levels"))
+    return Tuned(model.to(device_of(device)).eval(), words, settings, folder, levels=form)
