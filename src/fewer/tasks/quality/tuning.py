@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -69,7 +69,7 @@ class Tuned:
     folder: Path | None = None
     fit: Fit | None = None
     facts: dict[str, Any] | None = None
-    levels: LevelForm = LevelForm()
+    levels: LevelForm = field(default_factory=LevelForm)
 
     def pictures(self, folder: str | Path) -> Pictures:
         """Views of images as this model takes them."""
