@@ -21,8 +21,8 @@ from fewer.study.pathway import Pathway
 from fewer.study.simulated import make_raters, simulate
 from fewer.tasks.quality.asking import choose, describe, level_scores
 from fewer.tasks.quality.baselines import RegressionHead, pixel_statistics
-from fewer.tasks.quality.convert.build import REQUESTS
 from fewer.tasks.quality.correlation import correlations
+from fewer.tasks.quality.description import PROMPT as DESCRIBE
 from fewer.tasks.quality.description import Described, judge_descriptions
 from fewer.tasks.quality.encoders import StatisticsEncoder
 from fewer.tasks.quality.perception import Perception, score_answers
@@ -150,7 +150,7 @@ def measure_descriptions(tuned: Tuned, material: Material, count: int) -> tuple[
     """
     truths = material.judge.truths[:count]
     images = [truth.image for truth in truths]
-    texts = describe(tuned, tuned.pictures(material.judge.folder), images, REQUESTS[0])
+    texts = describe(tuned, tuned.pictures(material.judge.folder), images, DESCRIBE)
     golden = {text.image: text.text for text in simulate(truths, make_raters(1, 99), 1)}
     return texts, judge_descriptions(texts, golden)
 

@@ -18,6 +18,7 @@ from fewer.study.vocabulary import statements
 from fewer.tasks.quality.convert.compare import compare_texts, holds_pairs, read_pairs
 from fewer.tasks.quality.convert.items import Item, check_items, parse_list
 from fewer.tasks.quality.convert.writers import KINDS, RuleWriter, Writer
+from fewer.tasks.quality.description import PROMPT as DESCRIBE
 from fewer.tasks.quality.description import holds_descriptions, read_descriptions
 from fewer.tasks.quality.questions import Question, prompt, read_questions
 from fewer.tasks.quality.records import PLACEHOLDER, Record, write_records
@@ -29,8 +30,9 @@ REQUESTS = (
     "What do the low-level attributes of this image look like? Conclude with its overall quality.",
     "Explain the quality of this image from what you see.",
     "Assess this image: first its appearance, then its overall quality.",
+    DESCRIBE,
 )
-"""Paraphrases of the request that a pathway answers."""
+"""Paraphrases of the request that a pathway answers; the last one is what Q-Bench asks."""
 _BANNED = "an image of an evaluation set"
 
 
