@@ -120,7 +120,7 @@ class Browser:
     def key(self, key: str, control: bool = False) -> None:
         """Press and release a key; with ``control``, together with that key."""
         values: dict[str, Any] = {"key": key, "code": key, "modifiers": 2 if control else 0}
-        values |= {"windowsVirtualKeyCode": 13} if key == "Enter" else {}
+        values |= {"windowsVirtualKeyCode": 13, "text": "\r"} if key == "Enter" else {}
         self.call("Input.dispatchKeyEvent", type="keyDown", **values)
         self.call("Input.dispatchKeyEvent", type="keyUp", **values)
 

@@ -15,13 +15,12 @@ import torch
 from fewer.core.progress import SILENT, Progress
 from fewer.data.decode import read_image
 from fewer.tasks.quality.encoders import StatisticsEncoder
-from fewer.tasks.quality.scene import scene_statistics
+from fewer.tasks.quality.scene import LEAST_SIDE, scene_statistics
 from fewer.tasks.quality.views import places
 
 __all__ = ["describe_photos"]
 
 _SIDE, _CROPS = 192, 3
-_LEAST = 32  # pixels that statistics need
 
 
 def describe_photos(files: Sequence[Path], *, progress: Progress = SILENT) -> tuple[np.ndarray, dict[int, str]]:
@@ -56,8 +55,8 @@ def describe_photos(files: Sequence[Path], *, progress: Progress = SILENT) -> tu
             except Exception as error:  # a broken file can make a decoder raise anything
                 bad[row] = str(error) or type(error).__name__
             else:
-                if min(pixels.shape[:2]) < _LEAST:
-                    bad[row] = f"it has fewer than {_LEAST} pixels a side"
+                if min(pixels.shape[:2]) < LEAST_SIDE:
+                    bad[row] = f"it has fewer than {LEAST_SIDE} pixels a side"
                 else:
                     found[row] = _statistics(pixels)
             stage.advance(1)

@@ -16,6 +16,7 @@ from fewer.tasks.quality.encoders import Backbone, ImageEncoder, QualityEncoder,
 from fewer.tasks.quality.language import need_transformers, open_language
 from fewer.tasks.quality.model import QualityModel
 from fewer.tasks.quality.records import PLACEHOLDER, Record
+from fewer.tasks.quality.scene import LEAST_SIDE
 from fewer.tasks.quality.seeing import SeeingModel, is_seeing, open_seeing
 from fewer.tasks.quality.settings import TuneSettings
 from fewer.tasks.quality.words import PlainWords, PretrainedWords, Words
@@ -73,6 +74,11 @@ def assemble(settings: TuneSettings, language: Any, encoder: Callable[[], ImageE
     encoder
         Makes the encoder of transformers, where the settings name one.
     """
+    if settings.quality_encoder == "statistics" and settings.input_size < LEAST_SIDE:
+        raise FewerError(
+            f"statistics need views of {LEAST_SIDE} pixels; give --input-size {LEAST_SIDE} or more, or "
+            "--quality-encoder convolutional"
+        )
     if settings.quality_encoder == "statistics":
         encoders: list[nn.Module] = [StatisticsEncoder(4 * settings.quality_width, settings.grid)]
     else:
