@@ -19,6 +19,7 @@ from fewer.data.samples import TensorSamples
 from fewer.models import builtin
 from fewer.models.foreign import check_values
 from fewer.models.spec import LoadedModel, load_model
+from fewer.study.new import read_scores
 from fewer.tasks.folders import device_of
 from fewer.tasks.quality.asking import choose, level_scores
 from fewer.tasks.quality.building import TINY, assemble
@@ -209,17 +210,11 @@ class Answers:
         asked = LevelScorer.put_into(self.tuned, model)
         pictures = self.tuned.pictures(self.data.parent)
         if self.data.suffix == ".csv":
-            opinions = _opinions(self.data)
+            opinions = read_scores(self.data)
             scores = level_scores(asked, pictures, list(opinions))
             return correlations(scores, np.array(list(opinions.values())))
         questions = [q for q in read_questions(self.data) if q.answer is not None]
         return {"accuracy": score_answers(questions, choose(asked, pictures, questions)).accuracy}
-
-
-def _opinions(data: Path) -> dict[str, float]:
-    from fewer.study.new import read_scores
-
-    return read_scores(data)
 
 
 def judge_answers(loaded: LoadedModel, data: str | Path) -> Answers:
@@ -239,7 +234,7 @@ def judge_answers(loaded: LoadedModel, data: str | Path) -> Answers:
     form = LevelForm.read(loaded.meta.get("levels"))
     tuned = Tuned(loaded.model.model, words, settings, levels=form)  # type: ignore[arg-type]
     if place.suffix == ".csv":
-        count, what = len(_opinions(place)), "opinions, by five levels"
+        count, what = len(read_scores(place)), "opinions, by five levels"
     else:
         count, what = sum(q.answer is not None for q in read_questions(place)), "questions, by likelihood of the words"
     if count < 2:
