@@ -155,14 +155,14 @@ def test_several_images_and_the_longest_conversation(tmp_path: Path, template: s
     token = model.language.config.image_token_id
     assert int((inputs["input_ids"] == token).sum()) == 8 and len(inputs["pixel_values"]) == 2
     words = len(labels) - 8 + 2  # each image is one word of the text
-    for longest in (words, words - 1, 8):
+    for longest in (words, words - 1, words - 3):
         cut, kept = model.laid_out(images, turns, longest)
         assert (
             len(kept) == len(labels) - (words - longest) == cut["input_ids"].shape[1] == cut["attention_mask"].shape[1]
         )
         assert torch.equal(kept, labels[: len(kept)]) and len(cut["pixel_values"]) == 2
         assert int((cut["input_ids"] == token).sum()) == 8 and torch.isfinite(model.loss([(images, turns)], longest)[0])
-    assert model.loss([(images, turns)], 8)[1] < model.loss([(images, turns)], 100)[1]
+    assert model.loss([(images, turns)], words - 3)[1] < model.loss([(images, turns)], 100)[1]
     none = model.loss([(None, turns), (images, turns)], 1)  # no answer is left, which is counted and teaches nothing
     assert float(none[0].detach()) == 0 and none[2] == 2
 

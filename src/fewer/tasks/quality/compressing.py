@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -90,7 +91,7 @@ def _described(model: Any) -> dict[str, Any]:
     if isinstance(model, Backbone):
         return {"kind": "fewer", "config": {"name": model.name}}
     config = {}
-    for name, value in model.config.to_dict().items():
+    for name, value in json.loads(model.config.to_json_string(use_diff=False)).items():
         try:
             config |= check_values({name: value}, None, "part")
         except FewerError:

@@ -140,7 +140,7 @@ class SeeingModel(nn.Module):
         """What the model is called with, and labels [tokens] that are ignored but at the answers.
 
         Where an answer begins and ends is found by laying out the conversation up to there. A conversation of more
-        than ``longest`` words is cut behind them.
+        than ``longest`` words is cut behind them, though never within the first question.
 
         Raises
         ------
@@ -152,6 +152,7 @@ class SeeingModel(nn.Module):
         inputs = self._inputs(images, whole)
         ids = inputs["input_ids"][0]
         labels = torch.full_like(ids, IGNORED)
+        first = 0  # where the first answer begins
         for turn in range(len(turns)):
             ends = []
             for open_end in (True, False):
@@ -166,11 +167,12 @@ class SeeingModel(nn.Module):
                     part = ids  # something is written behind the last turn only
                 ends.append(len(part))
             labels[ends[0] : ends[1]] = ids[ends[0] : ends[1]]
+            first = ends[0] if turn == 0 else first
         if longest is None:
             return inputs, labels
-        # the processor writes more tokens than the text has words: those of the images
+        # the processor writes more tokens than the text has words: those of the images, which stay whole
         plain = len(self.processor.tokenizer(whole, add_special_tokens=self._adds_marks)["input_ids"])
-        most = longest + max(0, len(ids) - plain)
+        most = max(longest + max(0, len(ids) - plain), first)
         shape = inputs["input_ids"].shape
         cut = {name: value[:, :most] if value.shape == shape else value for name, value in inputs.items()}
         return cut, labels[:most]
