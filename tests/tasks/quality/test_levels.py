@@ -15,7 +15,7 @@ from fewer.tasks.quality.records import Record, qalign_records, soft_records, wr
 from fewer.tasks.quality.settings import TuneSettings
 from fewer.tasks.quality.words import PlainWords
 
-SMALL = {"steps": 60, "batch": 8, "quality_width": 4, "grid": 2, "input_size": 32, "learning_rate": 3e-3, "every": 30}
+SMALL = {"steps": 40, "batch": 8, "quality_width": 4, "grid": 2, "input_size": 32, "learning_rate": 3e-3, "every": 30}
 RATE = "How would you rate the quality of this image?"
 
 

@@ -276,7 +276,7 @@ def test_every_record_comes_once_before_any_again_and_long_ones_stand_together(t
 
     told = [Record(str(i), (("q", "long " * 40 if i % 4 == 0 else "a"),)) for i in range(records)]
     talks = Talks(told, Pictures(tmp_path, 32, 0), PlainWords(["q", "a", "long"]), 200, seed=1)
-    steps = [talks._pick(talks.blind, step, count) for step in range(8)]
+    steps = [talks._pick(talks.groups[0], step, count) for step in range(8)]
     picked = [record.id for step in steps for record in step]
     times = [picked.count(str(i)) for i in range(records)]
     assert len(picked) == 8 * count and max(times) - min(times) <= 1
