@@ -88,184 +88,42 @@ def study(
         convert: draw so many pairs of images, and make conversations about two images at once of what was written
         about each (Co-Instruct).
     """
-    from fewer.cli.show import as_json
+    from fewer.cli.progress import terminal_progress
+    from fewer.cli.show import as_json, say_would
+    from fewer.verbs import study as verbs
 
     shared = shared or Shared()
     if action not in ACTIONS:
         raise FewerError(f"fewer study cannot {action!r}{near_match(action, ACTIONS)}")
-    if shared.dry_run and action in ("new", "convert", "delete"):
-        print(f"dry run: would {action} {rater or folder}, nothing is written")
-        return 0
+    if shared.dry_run and action != "status":
+        return say_would([f"would {action} {rater or folder}"], shared.json, action=action, folder=folder)
+    if shared.out is not None and action in ("new", "serve", "delete"):
+        raise FewerError(f"fewer study {action} writes into {folder} itself; leave --out {shared.out} out")
     if action == "serve":
-        from fewer.study.serve import serve
-
         print(f"http://{host}:{port}/  (Ctrl-C stops; nothing is lost)", flush=True)
-        serve(folder, host=host, port=port, names=tuple(name or ()), secure=https)
+        verbs.study_serve(folder, host=host, port=port, names=tuple(name or ()), https=https)
         return 0
     if action == "new":
+        if images is None:
+            raise FewerError(f"which photos? for example: fewer study new {folder} --images photos/")
         chosen = StudySettings.of(given(settings, Shared(seed=shared.seed)))
-        result = _new(folder, images, {"scores": scores, "gold": gold}, only, sample, chosen)
+        tables: dict[str, Any] = {"scores": scores, "gold": gold, "only": only, "sample": sample}
+        result: Any = verbs.study_new(folder, images, settings=chosen, **tables)
     elif action == "convert":
-        result = _convert(folder, writer, writer_model, evaluation or [], pairs, shared)
+        how: dict[str, Any] = {"writer": writer, "writer_model": writer_model, "evaluation": evaluation or ()}
+        how |= {"pairs": pairs}
+        how |= {"seed": shared.seed or 0, "overwrite": shared.overwrite, "progress": terminal_progress()}
+        result = verbs.study_convert(folder, shared.out, **how)
+    elif action == "export":
+        result = verbs.study_export(folder, shared.out, rater=rater, method=method)
+    elif action == "delete":
+        if rater is None:
+            raise FewerError("whose answers? give --rater NAME; fewer study status lists the names")
+        result = verbs.study_delete(folder, rater)
     else:
-        result = _stored(action, folder, rater, method, shared.out)
+        result = verbs.study_status(folder, out=shared.out)
     if shared.json:
         as_json(result.to_dict())
     else:
         print(*result.lines(), sep="\n")
     return 0
-
-
-def _new(
-    folder: str,
-    images: str | None,
-    tables: dict[str, str | None],
-    only: str | None,
-    sample: int | None,
-    settings: StudySettings,
-) -> Any:
-    from fewer.study.new import new_study, read_names, read_scores
-
-    if images is None:
-        raise FewerError(f"which photos? for example: fewer study new {folder} --images photos/")
-    read: dict[str, Any] = {key: read_scores(path) for key, path in tables.items() if path}
-    names = read_names(only) if only is not None else None
-    if sample is not None:
-        names = _sampled(read.get("scores", {}), names, sample, settings.seed)
-    return new_study(folder, images, settings, only=names, **read)
-
-
-def _sampled(scores: dict[str, float], names: list[str] | None, count: int, seed: int) -> list[str]:
-    """Names of so many images whose scores are spread evenly."""
-    import numpy as np
-
-    from fewer.tasks.quality.baselines import flatten
-
-    known = [name for name in (scores if names is None else names) if name in scores]
-    if not known:
-        raise FewerError("--sample spreads known scores evenly: give them with --scores TABLE")
-    return [known[i] for i in flatten(np.array([scores[name] for name in known]), count, seed=seed)]
-
-
-class _Records:
-    """What a conversion wrote."""
-
-    def __init__(self, made: Any, path: Any) -> None:
-        self.made, self.path = made, path
-
-    def lines(self) -> list[str]:
-        return [*self.made.lines(), f"next    fewer tune {self.path} --images PHOTOS --out run"]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"records": str(self.path), **self.made.to_dict()}
-
-
-def _convert(
-    folder: str, writer: str, model: str | None, evaluation: list[str], pairs: int, shared: Shared
-) -> _Records:
-    """Texts of a study, or of a file, into conversations."""
-    from pathlib import Path
-
-    from fewer.cli.progress import terminal_progress
-    from fewer.study.export import pathways_of, read_pathways
-    from fewer.study.store import Store
-    from fewer.tasks.quality.convert.build import convert, evaluation_images
-
-    if pairs < 0:
-        raise FewerError(f"--pairs {pairs} is no number of pairs; give 0 or more")
-    place, banned = Path(folder), evaluation_images(evaluation)
-    if place.suffix == ".csv":
-        return _table(place, banned, shared)
-    texts = read_pathways(place) if place.is_file() else pathways_of(Store(folder))
-    if not texts:
-        raise FewerError(f"{folder} holds no text yet; fewer study status says what was collected")
-    out = _free((place.parent if place.is_file() else place) / "records.json", shared)
-    more: dict[str, Any] = {"seed": shared.seed or 0, "pairs": pairs, "progress": terminal_progress()}
-    made = convert(texts, _writer(writer, model), evaluation=banned, **more)
-    return _Records(made, made.save(out))
-
-
-def _free(usual: Any, shared: Shared) -> Any:
-    """Where conversations go; nothing is written over unasked."""
-    from pathlib import Path
-
-    out = Path(shared.out or usual)
-    if out.exists() and not shared.overwrite:
-        raise FewerError(f"{out} exists already; give another --out FILE, or --overwrite")
-    return out
-
-
-def _writer(writer: str, model: str | None) -> Any:
-    """Who makes the questions; None for rules."""
-    import os
-    from pathlib import Path
-
-    from fewer.tasks.quality.convert.writers import EndpointWriter, local_writer
-
-    if writer == "rules":
-        return None
-    if Path(writer).is_dir() or writer == "smollm2":
-        return local_writer(writer)
-    if "://" not in writer:
-        near = near_match(writer, ("rules", "smollm2"))
-        raise FewerError(f"the writer {writer!r} is neither a folder nor an endpoint (http://HOST/v1){near}")
-    if model is None:
-        raise FewerError(f"which model of {writer} shall write? give --writer-model NAME")
-    return EndpointWriter(writer, model, os.environ.get("OPENAI_API_KEY", ""))
-
-
-def _table(table: Any, banned: set[str], shared: Shared) -> _Records:
-    """Rating words from a table of opinions, or comparisons from one of pairs."""
-    from fewer.study.new import read_scores
-    from fewer.tasks.quality.convert.build import Converted
-    from fewer.tasks.quality.convert.compare import holds_pairs, pair_records, read_pairs
-    from fewer.tasks.quality.records import qalign_records, soft_records
-
-    out = _free(table.with_suffix(".json"), shared)
-    if holds_pairs(table):
-        pairs, same = read_pairs(table)
-        records, what = pair_records(pairs), "votes on pairs"
-        dropped = {"a pair that looks the same": same} if same else {}
-    else:
-        scores, wide = read_scores(table), read_scores(table, column=2)
-        if wide and len(wide) < len(scores):
-            raise FewerError(f"{table}: {len(scores) - len(wide)} images have no deviation; give it for all or none")
-        soft = {name: (score, wide[name]) for name, score in scores.items()} if wide else {}
-        records, dropped = soft_records(soft) if wide else qalign_records(scores), {}
-        what = "rating words, soft" if wide else "rating words"
-    made = Converted(tuple(records), dropped, what, 0.0).without(banned)
-    return _Records(made, made.save(out))
-
-
-class _Deleted:
-    """What a deletion did."""
-
-    def __init__(self, rater: str, count: int) -> None:
-        self.rater, self.count = rater, count
-
-    def lines(self) -> list[str]:
-        return [f"deleted {self.count} answers of {self.rater}; the code cannot be used any more"]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"rater": self.rater, "answers": self.count}
-
-
-def _stored(action: str, folder: str, rater: str | None, method: str, out: str | None) -> Any:
-    from pathlib import Path
-
-    from fewer.core.files import atomic_write_text
-    from fewer.study.export import export_study
-    from fewer.study.owner import owner_page, status
-    from fewer.study.store import Store
-
-    store = Store(folder)
-    if action == "export":
-        return export_study(store, out or Path(folder) / "export", rater, method)
-    if action == "delete":
-        if rater is None:
-            raise FewerError("whose answers? give --rater NAME; fewer study status lists the names")
-        return _Deleted(rater, store.delete_rater(rater))
-    if out is not None:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        atomic_write_text(Path(out) / "study.html", owner_page(store).to_html())
-    return status(store)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError, near_match
 from fewer.core.reading import parse_json, read_json, refusing
 from fewer.core.staging import write_together
@@ -35,8 +36,8 @@ _HOLDS: dict[str, dict[str, type]] = {
 """What an answer holds, by its form."""
 
 
-@dataclass(frozen=True)
-class Exported:
+@dataclass(frozen=True, repr=False)
+class Exported(Told):
     """What :func:`export_study` wrote: files and the number of rows in each."""
 
     folder: Path

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, explain_os_error
 
@@ -44,8 +45,8 @@ class Finding:
     fix: str = ""
 
 
-@dataclass(frozen=True)
-class Repaired:
+@dataclass(frozen=True, repr=False)
+class Repaired(Told):
     """What ``fewer doctor --fix`` did.
 
     Attributes

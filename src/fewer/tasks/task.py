@@ -8,11 +8,13 @@ targets starts from :class:`fewer.tasks.arrays.ArrayTask`, which needs five shor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from fewer.core.errors import FewerError
+from fewer.core.errors import FewerError, near_match
+from fewer.core.options import RunOptions
 from fewer.core.progress import Progress
 from fewer.core.strict import StrictSettings
 from fewer.training.settings import LoopSettings
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from fewer.models.spec import LoadedModel
     from fewer.tasks.part import RuntimePart
 
-__all__ = ["Checked", "NoSettings", "Quality", "Result", "Task", "take_settings"]
+__all__ = ["Checked", "NoSettings", "Quality", "Result", "Task", "knowing", "take_settings"]
 
 
 @runtime_checkable
@@ -87,6 +89,29 @@ def take_settings(model: type[StrictSettings], settings: Any, values: dict[str, 
     if settings is None:
         return model.of(named)
     return model.of({**settings.model_dump(), **named}) if named else settings
+
+
+@contextmanager
+def knowing(verb: str, options: Mapping[str, Any], settings: type[StrictSettings]) -> Iterator[None]:
+    """Tell an option that neither a task nor its settings know, with the nearest name that they do.
+
+    Examples
+    --------
+    >>> def train(*, out=None): ...
+    >>> with knowing("train", {"stps": 3}, LoopSettings):
+    ...     train(stps=3)
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: fewer.train knows no 'stps'; did you mean 'steps'?
+    """
+    try:
+        yield
+    except TypeError as error:
+        told = str(error).partition("unexpected keyword argument ")[2]
+        wrong = next((name for name in options if told.startswith(repr(name))), None)  # Python may add a suggestion
+        if wrong is None:
+            raise
+        known = (*settings.model_fields, *RunOptions.__annotations__, "out")
+        raise FewerError(f"fewer.{verb} knows no {wrong!r}{near_match(wrong, known)}") from None
 
 
 class Task:

@@ -13,6 +13,7 @@ import numpy as np
 from typing_extensions import Unpack
 
 from fewer.core.budget import Budget, parse_budgets
+from fewer.core.display import Fact, Shown, counted
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, real_path
 from fewer.core.options import RunOptions, split_options
@@ -41,8 +42,8 @@ WARM_UP = "warm-up"
 """Features of a network of a task that is warmed up on the pool first; also the folder that it is kept in."""
 
 
-@dataclass(frozen=True, eq=False)
-class Selected:
+@dataclass(frozen=True, eq=False, repr=False)
+class Selected(Shown):
     """What :func:`select` returns.
 
     Attributes
@@ -67,6 +68,18 @@ class Selected:
     returned: Returned | None
     written: list[Path]
     lost: list[str] = field(default_factory=list)
+
+    def shown(self) -> tuple[str, list[Fact]]:
+        """How many images were chosen, the first of them, and where the queue is."""
+        last = self.plan.rounds[-1]
+        first = ", ".join(asked.name for asked in self.chosen[:5]) + (", ..." if len(self.chosen) > 5 else "")
+        return f"Round {last.round}: {last.chosen} of {last.pool} images to label, by {last.method}", [
+            ("first", first),
+            ("labels back", counted(len(self.returned.labels), "label") if self.returned is not None else ""),
+            ("lost", ", ".join(self.lost[:5])),
+            ("written", ", ".join(path.name for path in self.written)),
+            ("folder", str(self.folder)),
+        ]
 
 
 def select(

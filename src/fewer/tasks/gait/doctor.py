@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.progress import Progress, Silent
 from fewer.tasks.findings import Finding, finding_lines
@@ -51,8 +52,8 @@ _BRIGHT = 0.6
 """Share of a silhouette's picture that no body fills."""
 
 
-@dataclass(frozen=True)
-class WalkCheckup:
+@dataclass(frozen=True, repr=False)
+class WalkCheckup(Told):
     """What a folder of walks is, and what is wrong with it.
 
     Attributes
@@ -68,6 +69,9 @@ class WalkCheckup:
     data: GaitData
     findings: tuple[Finding, ...]
     facts: dict[str, Any]
+
+    meanings: ClassVar[dict[str, tuple[str, str]]] = CHECKS
+    """Level and meaning of each check."""
 
     @property
     def healthy(self) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fewer.core.display import Told
 from fewer.tasks.gait.data.dataset import GaitData
 from fewer.tasks.gait.networks import GaitNetwork, NetworkConfig, build_network
 from fewer.tasks.gait.protocols.records import Walk
@@ -53,8 +54,8 @@ class GaitPlan:
         ]
 
 
-@dataclass(eq=False)
-class TrainedGait:
+@dataclass(eq=False, repr=False)
+class TrainedGait(Told):
     """What :func:`~fewer.tasks.gait.training.train` returns.
 
     Attributes

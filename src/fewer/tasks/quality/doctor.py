@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fewer.core.display import Told
 from fewer.core.progress import Progress, Silent
 from fewer.data.decode import check_header
 from fewer.tasks.quality.records import Record, read_records
@@ -14,8 +15,8 @@ from fewer.tasks.quality.records import Record, read_records
 __all__ = ["Examined", "checkup"]
 
 
-@dataclass(frozen=True)
-class Examined:
+@dataclass(frozen=True, repr=False)
+class Examined(Told):
     """What was found.
 
     Attributes

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.progress import Progress
 from fewer.core.reading import read_json
@@ -36,8 +37,8 @@ __all__ = ["QualityScores", "evaluate"]
 FILES = ("evaluation.json", "evaluation.csv", "evaluation.html")
 
 
-@dataclass(frozen=True)
-class QualityScores:
+@dataclass(frozen=True, repr=False)
+class QualityScores(Told):
     """Scores of one evaluation.
 
     Attributes

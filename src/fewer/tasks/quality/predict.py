@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text
 from fewer.core.progress import Progress, Silent
@@ -20,8 +21,8 @@ __all__ = ["Descriptions", "predict"]
 FILES = ("descriptions.json",)
 
 
-@dataclass(frozen=True)
-class Descriptions:
+@dataclass(frozen=True, repr=False)
+class Descriptions(Told):
     """Texts and scores.
 
     Attributes

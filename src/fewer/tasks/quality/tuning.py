@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.folder import finish_exchange
 from fewer.core.progress import SILENT, Progress
@@ -43,8 +44,8 @@ _SETTLES = 64
 """Images whose statistics give the units of an encoder that was not taught."""
 
 
-@dataclass(eq=False)
-class Tuned:
+@dataclass(eq=False, repr=False)
+class Tuned(Told):
     """A tuned model, and how it came about.
 
     Attributes
@@ -360,8 +361,6 @@ def _save(run: RunFolder, tuned: Tuned, command: str) -> None:
         "facts": tuned.facts,
     }
     run.write_bytes("model", save(_kept(tuned.model, plain is not None)))
-    if tuned.fit is not None:
-        tuned.fit.history.save(run.path / "history.csv")
     run.write_json("recipe", recipe)
 
 

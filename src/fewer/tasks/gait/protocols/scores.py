@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.tasks.gait.protocols.records import Walk
 
 __all__ = ["Match", "Scores", "ViewTable", "curve_of", "rank_measures"]
@@ -72,8 +73,8 @@ class ViewTable:
         return float(np.nanmean(means)) if np.isfinite(means).any() else float("nan")
 
 
-@dataclass(frozen=True, eq=False)
-class Scores:
+@dataclass(frozen=True, eq=False, repr=False)
+class Scores(Told):
     """Result of a protocol.
 
     Attributes
