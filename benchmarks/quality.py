@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--distorted", type=int, default=4000)
     parser.add_argument("--language", default="tiny")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--precision", default="no")
     parser.add_argument("--only", default="", help="rows, with commas: " + ", ".join(ROWS))
     parser.add_argument("--other", default="", help="records of other tasks, for mix and after; made by default")
     given = parser.parse_args()

@@ -22,11 +22,11 @@ from typing import Any
 
 OUT = Path(__file__).parent / "results" / "quality_speed.csv"
 RUNS = (
-    {"language": "tiny", "precision": "fp32", "batch": 16},
-    {"language": "tiny", "precision": "fp32", "batch": 16, "crops": 2},
-    {"language": "smollm2", "precision": "fp32", "batch": 8},
+    {"language": "tiny", "precision": "no", "batch": 16},
+    {"language": "tiny", "precision": "no", "batch": 16, "crops": 2},
+    {"language": "smollm2", "precision": "no", "batch": 8},
     {"language": "smollm2", "precision": "bf16", "batch": 8},
-    {"language": "smollm2", "precision": "fp32", "batch": 8, "lora": 0},
+    {"language": "smollm2", "precision": "no", "batch": 8, "lora": 0},
 )
 HEAD = ["language", "precision", "batch", "crops", "lora", "threads", "steps", "image_tokens", "weights", "trained"]
 HEAD += ["words_per_cpu_s", "images_per_cpu_s", "words_per_s", "images_per_s", "peak_mb", "modelled_mb", "load"]

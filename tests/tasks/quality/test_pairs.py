@@ -121,7 +121,7 @@ def test_questions_about_two_images_in_their_public_forms(tmp_path: Path) -> Non
         read_questions(written(tmp_path / "y.json", [{**rows[1], "img_path": []}]))
 
 
-SMALL = {"steps": 80, "batch": 8, "quality_width": 4, "grid": 2, "input_size": 32, "learning_rate": 3e-3, "every": 50}
+SMALL = {"steps": 130, "batch": 8, "quality_width": 4, "grid": 2, "input_size": 32, "learning_rate": 3e-3, "every": 50}
 
 
 @pytest.fixture
