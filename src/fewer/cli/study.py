@@ -85,8 +85,8 @@ def study(
     evaluation
         convert: a file of questions, descriptions or opinions whose images may not train; may be repeated.
     pairs
-        convert: draw so many pairs of images, and make conversations about two images at once of what was written
-        about each (Co-Instruct).
+        convert: draw so many pairs of images, and make conversations about both (Co-Instruct) of what was written about
+        each.
     """
     from fewer.cli.progress import terminal_progress
     from fewer.cli.show import as_json, say_would
@@ -111,19 +111,25 @@ def study(
         result: Any = verbs.study_new(folder, images, settings=chosen, **tables)
     elif action == "convert":
         how: dict[str, Any] = {"writer": writer, "writer_model": writer_model, "evaluation": evaluation or ()}
-        how |= {"pairs": pairs}
         how |= {"seed": shared.seed or 0, "overwrite": shared.overwrite, "progress": terminal_progress()}
-        result = verbs.study_convert(folder, shared.out, **how)
-    elif action == "export":
-        result = verbs.study_export(folder, shared.out, rater=rater, method=method)
-    elif action == "delete":
-        if rater is None:
-            raise FewerError("whose answers? give --rater NAME; fewer study status lists the names")
-        result = verbs.study_delete(folder, rater)
+        result = verbs.study_convert(folder, shared.out, pairs=pairs, **how)
     else:
-        result = verbs.study_status(folder, out=shared.out)
+        result = _stored(action, folder, rater, method, shared.out)
     if shared.json:
         as_json(result.to_dict())
     else:
         print(*result.lines(), sep="\n")
     return 0
+
+
+def _stored(action: str, folder: str, rater: str | None, method: str, out: str | None) -> Any:
+    """Actions on what a study has collected."""
+    from fewer.verbs import study as verbs
+
+    if action == "export":
+        return verbs.study_export(folder, out, rater=rater, method=method)
+    if action == "delete":
+        if rater is None:
+            raise FewerError("whose answers? give --rater NAME; fewer study status lists the names")
+        return verbs.study_delete(folder, rater)
+    return verbs.study_status(folder, out=out)
