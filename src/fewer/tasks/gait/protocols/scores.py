@@ -110,7 +110,8 @@ class Scores(Told):
         if not skipped:
             return self
         walk, reason = skipped[0]
-        told = f"{len(skipped)} sequences could not be used and are left out, such as {walk}: {reason}"
+        many = f"{len(skipped)} sequences" if len(skipped) > 1 else "1 sequence"
+        told = f"{many} could not be used, such as {walk}: {reason}"
         return replace(self, notes=[*self.notes, told])
 
     def lines(self) -> list[str]:
