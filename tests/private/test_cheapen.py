@@ -12,9 +12,10 @@ from fewer.private.cheapen import cheapen, cost_of
 from fewer.private.compile import approximate_activations, pack_within
 from fewer.private.degrees import leave_out, plan_degrees, sense_degrees, ways_of
 from fewer.private.layout import pack_stages
-from fewer.private.network import Network, read_network
+from fewer.private.network import Network
 from fewer.private.polynomial import Line
 from fewer.private.price import typical
+from fewer.private.reading import read_network
 from fewer.private.stages import stages_of
 
 

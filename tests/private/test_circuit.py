@@ -11,9 +11,9 @@ from fewer.core.errors import FewerError
 from fewer.private.circuit import Linear
 from fewer.private.compile import approximate_activations, compile_circuit
 from fewer.private.execute import Runner
-from fewer.private.network import read_network
 from fewer.private.packing import hops, plan_rotations
 from fewer.private.polynomial import fit_squares
+from fewer.private.reading import read_network
 from fewer.private.security import MODULUS_BITS, Parameters, parameters_for
 from fewer.private.simulator import Simulator
 

@@ -17,7 +17,8 @@ from fewer.private.cheapen import cheapen
 from fewer.private.compile import approximate_activations, pack_within
 from fewer.private.execute import Runner
 from fewer.private.keys import load_circuit, save_circuit
-from fewer.private.network import Network, read_network
+from fewer.private.network import Network
+from fewer.private.reading import read_network
 from fewer.private.simulator import Simulator
 from fewer.private.stages import IMAGE, stages_of
 from fewer.verbs.private import private_compile

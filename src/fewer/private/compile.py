@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from fewer.core.errors import FewerError
 from fewer.private.circuit import INPUT, Circuit, Kind, kinds_along
 from fewer.private.layout import DoesNotFit, pack_stages
-from fewer.private.network import Network, read_network
+from fewer.private.network import Network
 from fewer.private.polynomial import fit_squares
+from fewer.private.reading import read_network
 from fewer.private.security import MODULUS_BITS, Parameters, parameters_for
 from fewer.private.stages import IMAGE, Stage, stages_of
 
@@ -36,7 +37,7 @@ def compile_circuit(
     Parameters
     ----------
     model
-        As :func:`~fewer.private.network.read_network` takes it.
+        As :func:`~fewer.private.reading.read_network` takes it.
     images
         [N, channels, height, width]; activations are fitted on what they do.
     degrees

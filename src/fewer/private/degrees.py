@@ -78,7 +78,7 @@ def leave_out(network: Network, images: Tensor, gone: Sequence[str]) -> Network:
     >>> import torch
     >>> from torch import nn
     >>> from fewer.private.compile import approximate_activations, kinds_of
-    >>> from fewer.private.network import read_network
+    >>> from fewer.private.reading import read_network
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).eval()
     >>> images = torch.randn(9, 1, 2, 2)
     >>> network = approximate_activations(read_network(net, images[:1]), images)

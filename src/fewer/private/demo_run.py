@@ -17,8 +17,8 @@ from fewer.private.adapt import adapt
 from fewer.private.cheapen import Cheap, cheapen
 from fewer.private.circuit import Circuit
 from fewer.private.compile import approximate_activations, pack_within
-from fewer.private.network import read_network
 from fewer.private.price import Prices, prices_here, typical
+from fewer.private.reading import read_network
 from fewer.private.security import Parameters
 from fewer.private.trial import Trial, try_circuit
 from fewer.training.loop import fit

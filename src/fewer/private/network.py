@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewer.private.polynomial import Line, Squares
 
-__all__ = ["Call", "Held", "Network", "Polynomial", "Value", "read_network"]
+__all__ = ["Call", "Held", "Network", "Polynomial", "Value"]
 
 Polynomial = Squares | Line
 
@@ -166,36 +166,3 @@ def places_of(args: Any, kind: type | tuple[type, ...]) -> list[Any]:
     if isinstance(args, (list, tuple)):
         return [one for a in args for one in places_of(a, kind)]
     return []
-
-
-def read_network(model: nn.Module, example: Tensor) -> Network:
-    """The graph of a network in double precision.
-
-    BatchNorm becomes a factor and a constant of each channel. Maximum pooling becomes the average of its window, in
-    front of the activation: another network near the first one, whose accuracy is won back by
-    :func:`fewer.private.adapt.adapt` and has to be measured again. A softmax at the end is left to whoever reads the
-    results.
-
-    Parameters
-    ----------
-    model
-        Any network of linear operations (convolutions, linear layers, BatchNorm, pooling, sums, concatenations, changes
-        of shape) and functions of each number.
-    example
-        One input, with a leading 1.
-
-    Raises
-    ------
-    FewerError
-        For an operation that has no place in a circuit, or a network whose graph cannot be read.
-
-    Examples
-    --------
-    >>> net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3))
-    >>> found = read_network(net, torch.zeros(1, 1, 4, 4))
-    >>> [call.kind for call in found.calls], found.averaged
-    (['conv2d', 'avg_pool2d', 'activation', 'flatten', 'linear'], ('2',))
-    """
-    from fewer.private.reading import read
-
-    return read(model, example)

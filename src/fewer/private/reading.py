@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
-from fewer.private.network import Call, Held, Network, Value, places_of
+from fewer.private.network import Call, Held, Network, Value, filled, places_of
 
-__all__ = ["ACTIVATIONS", "LINEAR", "MOVES", "read"]
+__all__ = ["ACTIVATIONS", "LINEAR", "MOVES", "read_network"]
 
 aten = torch.ops.aten
 
@@ -67,8 +67,34 @@ def scale_shift(x: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
     return x * factor + shift
 
 
-def read(model: nn.Module, example: Tensor) -> Network:
-    """See :func:`fewer.private.network.read_network`."""
+def read_network(model: nn.Module, example: Tensor) -> Network:
+    """The graph of a network in double precision.
+
+    BatchNorm becomes a factor and a constant of each channel. Maximum pooling becomes the average of its window, in
+    front of the activation: another network near the first one, whose accuracy is won back by
+    :func:`fewer.private.adapt.adapt` and has to be measured again. A softmax at the end is left to whoever reads the
+    results.
+
+    Parameters
+    ----------
+    model
+        Any network of linear operations (convolutions, linear layers, BatchNorm, pooling, sums, concatenations, changes
+        of shape) and functions of each number.
+    example
+        One input, with a leading 1.
+
+    Raises
+    ------
+    FewerError
+        For an operation that has no place in a circuit, or a network whose graph cannot be read.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3))
+    >>> found = read_network(net, torch.zeros(1, 1, 4, 4))
+    >>> [call.kind for call in found.calls], found.averaged
+    (['conv2d', 'avg_pool2d', 'activation', 'flatten', 'linear'], ('2',))
+    """
     program = _exported(model, example)
     reader = _Reader(tuple(example.shape[1:]))
     given = {
@@ -171,8 +197,6 @@ class _Reader:
             self._linear(node, name, kind, args, named)
 
     def _constant(self, node: Any, args: Any, named: dict[str, Any]) -> Any:
-        from fewer.private.network import filled
-
         with torch.no_grad():
             found = node.target(
                 *filled(args, {}, self.tensors), **{k: filled(v, {}, self.tensors) for k, v in named.items()}

@@ -88,7 +88,7 @@ def stages_of(network: Network) -> list[Stage]:
     --------
     >>> from torch import nn
     >>> from fewer.private.compile import approximate_activations
-    >>> from fewer.private.network import read_network
+    >>> from fewer.private.reading import read_network
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).eval()
     >>> images = torch.randn(9, 1, 2, 2)
     >>> [stage.name for stage in stages_of(approximate_activations(read_network(net, images[:1]), images))]

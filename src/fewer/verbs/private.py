@@ -41,7 +41,7 @@ def private_compile(
     ----------
     model
         Spec or module: linear operations and functions of each number, see
-        :func:`~fewer.private.network.read_network`.
+        :func:`~fewer.private.reading.read_network`.
     images
         Folder of images or a tensor [N, channels, height, width]; activations are fitted to them.
     out
@@ -115,7 +115,7 @@ def _compiled(
     """The circuit of a network, its parameters, and what is told of it."""
     from fewer.private.adapt import adapt, answers_of
     from fewer.private.compile import approximate_activations, pack_within
-    from fewer.private.network import read_network
+    from fewer.private.reading import read_network
 
     network = approximate_activations(read_network(loaded.model, x[:1]), x, degree)
     if steps:
