@@ -37,6 +37,8 @@ RESULTS = Path(__file__).parent / "results"
 SEEN_BY = 4
 """Seed of the streets that all detectors are run on."""
 VALUES = ("x", "y", "z", "length", "width", "height", "yaw")
+OVERLAP = (16.0, 16.0, 4.0, 1.0, 1.0, 1.0, 2.0)
+"""Squared loss of overlap of a car by each value of the code, for a small change of it: 2 d / side for a move by d."""
 
 
 def groups(model: nn.Module) -> list[list[str]]:
@@ -146,30 +148,36 @@ def forms(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """How well each form orders the detectors by the AP that they lose."""
     variance, made = rows[0], rows[1:]
     lost = np.array([float(r["ap_dense"]) - float(r["ap"]) for r in made])
-    read = {
-        key: np.array([float(r[key]) for r in made]) for key in variance if key != "detector" and variance[key] != ""
-    }
-    scale = {key: float(variance[key]) for key in read}
+    keys = [k for k in variance if k not in ("detector", "ap_dense", "ap", "distortion")]
+    read = {key: np.array([float(r[key]) for r in made]) for key in keys}
+    scale = {key: float(variance[key]) for key in keys}
     boxes = [f"box_preds {value}" for value in VALUES]
-    together = sum(read[k] for k in boxes) / 7 / _whole(boxes, scale, read)
-    each = sum(read[k] / scale[k] for k in boxes) / 7
+
+    def weighted(weights: dict[str, float]) -> np.ndarray:
+        top = sum(weights[k] * read[k] for k in boxes)
+        return np.asarray(top) / sum(weights[k] * scale[k] for k in boxes)
+
+    places = {
+        "box on one scale": weighted(dict.fromkeys(boxes, 1.0)),
+        "each value on its own scale": weighted({k: 1 / scale[k] for k in boxes}),
+        "values by what they do to the overlap": weighted(dict(zip(boxes, OVERLAP, strict=True))),
+    }
     confident, facing = read["cls_preds"] / scale["cls_preds"], read["dir_cls_preds"] / scale["dir_cls_preds"]
-    tried = {"as it was: 0.5 confidence, 0.25 box, 0.25 direction": 0.5 * confident + 0.25 * together + 0.25 * facing}
-    for kind, part in (("box on one scale", together), ("each value on its own", each)):
-        for weight in (0.0, 0.25, 0.5, 0.75, 0.9, 1.0):
-            for direction in (0.0, 0.05):
-                name = f"{kind}, {weight:g} of it, {direction:g} direction"
-                tried[name] = (1 - weight) * confident + weight * part + direction * facing
+    tried = {
+        f"{kind}, {weight:g} of it, {direction:g} direction": (1 - weight) * confident
+        + weight * part
+        + direction * facing
+        for kind, part in places.items()
+        for weight in (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+        for direction in (0.0, 0.05, 0.5)
+    }
+    tried = {"as measured": np.array([float(r["distortion"]) for r in made])} | tried
     odd = np.arange(len(lost)) % 2 == 1
+    parts = {"chooses": odd, "judges": ~odd, "all": odd | ~odd, "small losses": lost < 15}
     return [
-        {"form": name, **{k: round(float(spearmanr(v[m], lost[m]).statistic), 3) for k, m in
-                          (("chooses", odd), ("judges", ~odd), ("all", odd | ~odd))}}
+        {"form": name, **{k: round(float(spearmanr(v[m], lost[m]).statistic), 3) for k, m in parts.items()}}
         for name, v in tried.items()
-    ]  # fmt: skip
-
-
-def _whole(boxes: list[str], scale: dict[str, float], _read: Any) -> float:
-    return sum(scale[k] for k in boxes) / len(boxes)
+    ]
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:

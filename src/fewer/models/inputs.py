@@ -126,7 +126,7 @@ def sampled_rows(
     >>> [rows.flatten().tolist() for (rows,) in sampled_rows(nn.Linear(1, 1), (x,), 6, often)]
     [[1.0, 1.0, 1.0, 1.0, 4.0, 5.0]]
     """
-    if weights is not None and len(weights) == _row_count(module, inputs[-1]) > 0:
+    if weights is not None and len(weights) == row_count(module, inputs[-1]) > 0:
         yield from _weighted_rows(module, inputs, wanted, weights)
         return
     if isinstance(module, SparseConvolution):
@@ -154,7 +154,7 @@ def sampled_rows(
         yield tuple(_rows_at(module, x[start : start + per_chunk], first, stride).float() for x in samples)
 
 
-def _row_count(module: nn.Module, x: Tensor) -> int:
+def row_count(module: nn.Module, x: Tensor) -> int:
     """Rows of :func:`input_rows`, which are not laid out."""
     if isinstance(module, nn.Linear):
         return x.numel() // max(1, module.in_features)
