@@ -16,7 +16,7 @@ from fewer.kernels import native
 from fewer.kernels.accelerate import accelerate
 from fewer.kernels.candidates import sparse_candidates, stored_share
 from fewer.kernels.choose import Choice
-from fewer.models.sparse import Sites, SparseSequential, SubMConv3d
+from fewer.models.sparse import Sites, SparseConv3d, SparseSequential, SubMConv3d
 from tests.models.sparse.test_units import Net, scan
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the native library is not built")
@@ -33,6 +33,15 @@ def always_native(monkeypatch):
     monkeypatch.setattr(room, "choose_backend", choose)
 
 
+def wide() -> Net:
+    """Layers whose outputs fill the blocks of 16 rows."""
+    net = Net()
+    net.body[0], net.body[1] = SubMConv3d(4, 16, 3, key="a"), nn.BatchNorm1d(16)
+    net.body[3], net.body[4] = SparseConv3d(16, 32, 3, 2, 1), nn.BatchNorm1d(32)
+    net.head = nn.Conv2d(64, 3, 1)
+    return net.eval()
+
+
 def masked(net: nn.Module, masks: dict[str, torch.Tensor]) -> nn.Module:
     twin = copy.deepcopy(net)
     with torch.no_grad():
@@ -44,7 +53,7 @@ def masked(net: nn.Module, masks: dict[str, torch.Tensor]) -> nn.Module:
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9])
 def test_a_pruned_model_gives_the_same_on_the_kernels(sparsity, always_native):
     torch.manual_seed(0)
-    net = Net().eval()
+    net = wide()
     masks = {
         n: random_mask(net.get_submodule(n).weight.shape, Option("block:16x4", sparsity)) for n in ("body.0", "body.3")
     }

@@ -62,5 +62,6 @@ def sparse_candidates(layer: Any, mask: Tensor | None, precision: str) -> dict[s
 
 def stored_share(layer: Any) -> float:
     """Share of the blocks of a sparse convolution that its kernels multiply with."""
-    parts = [0.0 if one is None else one.packed().density for one in layer.products]
+    # a layer of fewer outputs than a block has rows stores more than its weight
+    parts = [0.0 if one is None else min(1.0, one.packed().density) for one in layer.products]
     return sum(parts) / max(1, len(parts))
