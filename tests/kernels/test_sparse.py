@@ -14,7 +14,7 @@ from fewer.core.unit import Unit
 from fewer.cost.subjects import find_subjects, random_mask
 from fewer.kernels import native
 from fewer.kernels.accelerate import accelerate
-from fewer.kernels.candidates import sparse_candidates, stored_share
+from fewer.kernels.candidates import sparse_candidates, kept_blocks
 from fewer.kernels.choose import Choice
 from fewer.models.sparse import Sites, SparseConv3d, SparseSequential, SubMConv3d
 from tests.models.sparse.test_units import Net, scan
@@ -79,7 +79,7 @@ def test_an_offset_without_weights_gathers_nothing():
         layer.weight.mul_(mask)
         wanted = SparseSequential(layer)(sites).features
         made = sparse_candidates(layer, mask, "fp32")["native fp32"]
-        assert sum(one is not None for one in made.products) == 2 and stored_share(made) < 0.1
+        assert sum(one is not None for one in made.products) == 2 and kept_blocks(made) < 0.1
         assert torch.allclose(SparseSequential(made)(sites).features, wanted, atol=1e-5)
 
 

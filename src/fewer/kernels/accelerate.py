@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.kernels import native
-from fewer.kernels.candidates import linear_candidates, sparse_candidates, stored_share
+from fewer.kernels.candidates import linear_candidates, sparse_candidates, kept_blocks
 from fewer.kernels.chains import DENSE, chain_candidates, find_chains
 from fewer.kernels.choose import Choice, choose_backend
 from fewer.kernels.conv import BlockSparseConv2d
@@ -146,7 +146,7 @@ class _Work:
             if isinstance(kernel := unpadded(module), BlockSparseLinear | BlockSparseConv2d)
         }
         saves |= {
-            key: 1 - stored_share(one) for key, one in candidates.items() if getattr(one, "products", None) is not None
+            key: 1 - kept_blocks(one) for key, one in candidates.items() if getattr(one, "products", None) is not None
         }
         skipped = saves.get(choice.name, 0.0)
         reason = choice.reason + (f"; {note}" if note else "")
@@ -366,6 +366,18 @@ def _do_convs(work: _Work, layers: set[str]) -> None:
         work.record(name, "conv2d", choice, candidates, missing)
 
 
+def _kinds(model: nn.Module) -> dict[str, str]:
+    """The layers that kernels may take over, and what each is."""
+    found = {
+        n: "conv2d" if type(m) is nn.Conv2d else "linear"
+        for n, m in model.named_modules()
+        if type(m) in (nn.Linear, nn.Conv2d)
+    }
+    # no class of torch's, so that they are known by what they offer
+    sparse = {n: "sparse conv" for n, m in model.named_modules() if hasattr(m, "by_offset") and m.products is None}
+    return found | sparse
+
+
 def _run(model: nn.Module, example: Any) -> Any:
     # copies, since a model may write into its input
     try:
@@ -439,12 +451,7 @@ def accelerate(
             weight: Any = original.get_submodule(name).weight
             weight.copy_(torch.where(mask.to(weight.device), weight, 0.0))
         fast = plain_convolutions(without_shortcuts(copy.deepcopy(original)), lambda m: _run(m, example))
-    wanted = (nn.Linear, nn.Conv2d)
-    kinds = {
-        n: "conv2d" if isinstance(m, nn.Conv2d) else "linear" for n, m in fast.named_modules() if type(m) in wanted
-    }
-    # no class of torch's, so that they are known by what they offer
-    kinds |= {n: "sparse conv" for n, m in fast.named_modules() if hasattr(m, "by_offset") and m.products is None}
+    kinds = _kinds(fast)
     with torch.inference_mode():
         likenesses = set(find_likenesses(fast)) if native.available() else set()
         blocks = {n for n, m in fast.named_modules() if hasattr(m, "attn") and hasattr(m, "mlp")}

@@ -11,7 +11,7 @@ from fewer.kernels.chains import DENSE
 from fewer.kernels.dense import DenseBF16
 from fewer.kernels.linear import BlockSparseLinear
 
-__all__ = ["linear_candidates", "sparse_candidates", "stored_share"]
+__all__ = ["linear_candidates", "sparse_candidates", "kept_blocks"]
 
 
 def linear_candidates(linear: nn.Linear, mask: Tensor | None, precision: str) -> dict[str, nn.Module]:
@@ -60,7 +60,7 @@ def sparse_candidates(layer: Any, mask: Tensor | None, precision: str) -> dict[s
     return found
 
 
-def stored_share(layer: Any) -> float:
+def kept_blocks(layer: Any) -> float:
     """Share of the blocks of a sparse convolution that its kernels multiply with."""
     # a layer of fewer outputs than a block has rows stores more than its weight
     parts = [0.0 if one is None else min(1.0, one.packed().density) for one in layer.products]
