@@ -111,9 +111,10 @@ def network(name: str) -> nn.Module:
     from fewer.models.adapters import import_timm
 
     model = import_timm().create_model(name, pretrained=False).eval()
-    for module in model.modules():  # some heads start at zero, and then no change could be seen in the output
-        if isinstance(module, nn.Linear) and not bool(module.weight.any()):
-            nn.init.trunc_normal_(module.weight, std=0.02)
+    with torch.no_grad():  # heads and branches that start switched off cost nothing to cut, which no trained one does
+        for kind, p in model.named_parameters():
+            if not kind.endswith("bias") and bool(p.abs().max() < 1e-3):
+                _ = p.fill_(0.25) if p.squeeze().ndim < 2 else nn.init.trunc_normal_(p, std=0.02)
     return model
 
 

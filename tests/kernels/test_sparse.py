@@ -14,7 +14,7 @@ from fewer.core.unit import Unit
 from fewer.cost.subjects import find_subjects, random_mask
 from fewer.kernels import native
 from fewer.kernels.accelerate import accelerate
-from fewer.kernels.candidates import sparse_candidates, kept_blocks
+from fewer.kernels.candidates import kept_blocks, sparse_candidates
 from fewer.kernels.choose import Choice
 from fewer.models.sparse import Sites, SparseConv3d, SparseSequential, SubMConv3d
 from tests.models.sparse.test_units import Net, scan

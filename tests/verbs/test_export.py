@@ -148,7 +148,7 @@ def test_openvino_reads_a_merge_that_leaves_none_of_the_first_set(tmp_path):
     openvino = pytest.importorskip("openvino")
     model = merge_after(VisionTransformer(32, 8, width=16, depth=2, heads=2).eval(), {"blocks.0": 8, "blocks.1": 0})
     x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    module._onnx(model, x, tmp_path / "model.onnx")
+    module._onnx(model, x, tmp_path / "model.onnx", {})
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
     got = torch.from_numpy(openvino.compile_model(str(tmp_path / "model.onnx"), "CPU", exact)(x.numpy())[0])
     with torch.no_grad():
@@ -176,3 +176,47 @@ def test_a_file_has_the_numbers_of_its_model(tmp_path, dtype):
 def test_a_batch_that_is_none_is_told(run, batch):
     with pytest.raises(FewerError, match="must be a whole number from 1 to 65536"):
         export(run, "torch", deploy_batch=batch)
+
+
+class Asks(nn.Module):
+    """Code that asks for values, which torch.export refuses: of a buffer, or of its input."""
+
+    def __init__(self, of_input: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.of_input, self.layer = of_input, nn.Linear(8, 5)
+        self.register_buffer("limits", torch.tensor([0.5, 2.0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.layer(x)
+        asked = x.mean() if self.of_input else self.limits.max()
+        return y.clamp(max=float(asked)) if float(asked) > 0.1 else y
+
+
+def saved(tmp_path, of_input):
+    save_artefact(tmp_path / "run", Asks(of_input).eval(), [], {"kind": "object", "class": "Asks"})
+    return lambda: Asks(of_input).eval()
+
+
+def test_code_that_torch_export_refuses_is_traced_and_said(tmp_path):
+    needs_deploy()
+    make = saved(tmp_path, False)
+    made = export(tmp_path / "run", example=X.mean((1, 2)), architecture=make)
+    assert made.difference is not None and made.difference < 1e-5
+    assert "so it was traced" in " ".join(made.lost) and "4 other inputs" in " ".join(made.lost)
+
+
+def test_a_trace_that_fixed_a_decision_about_the_input_is_refused(tmp_path):
+    needs_deploy()
+    make = saved(tmp_path, True)
+    with pytest.raises(FewerError, match="decides something from their values"):
+        export(tmp_path / "run", example=X.mean((1, 2)).abs(), architecture=make)
+    assert not (tmp_path / "run" / "model.onnx").exists()
+
+
+def test_a_trace_that_nothing_can_check_is_refused(tmp_path, monkeypatch):
+    needs_deploy()
+    make = saved(tmp_path, False)
+    monkeypatch.setattr(module, "_installed", lambda _: False)
+    with pytest.raises(FewerError, match="that needs onnxruntime"):
+        export(tmp_path / "run", example=X.mean((1, 2)), architecture=make)

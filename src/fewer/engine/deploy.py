@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,7 @@ from fewer.models.running import evaluating, use_threads
 from fewer.runtimes.names import EXPORTED
 from fewer.tokens.blocks import with_merging
 
-__all__ = ["Deployed", "deploy", "measured_here", "plan_within", "trial_ms"]
+__all__ = ["Deployed", "deploy", "foretold", "measured_here", "plan_within", "trial_ms"]
 
 _ROUNDS = 5  # plans that are timed before the model is made
 _AIM = 0.985  # of the limit: what is left is the noise of the final timing
@@ -207,6 +208,30 @@ def plan_within(
                 break
             best = (allocation, under)
     return *(within or best), tried
+
+
+def foretold(tried: Sequence[Mapping[str, float]], predicted: float) -> float:
+    """Milliseconds to expect of a plan, given others that were timed.
+
+    The times of layers add up to more or less than the whole takes, as runtimes join layers and caches stay warm. A
+    plan nearby shares most of that, so what the last other plan took of its own sum is taken of this one too.
+
+    Parameters
+    ----------
+    tried
+        ``predicted`` (the sum over layers) and ``measured`` milliseconds of timed plans, the last one last.
+    predicted
+        The sum over layers of this plan.
+
+    Examples
+    --------
+    >>> foretold([{"predicted": 30.0, "measured": 15.0}, {"predicted": 50.0, "measured": 26.0}], 50.0)
+    25.0
+    >>> foretold([{"predicted": 50.0, "measured": 26.0}], 50.0)
+    50.0
+    """
+    others = [t for t in tried if not math.isclose(t["predicted"], predicted) and t["predicted"] > 0]
+    return predicted * others[-1]["measured"] / others[-1]["predicted"] if others else predicted
 
 
 def _next_budget(tried: Sequence[Mapping[str, float]], limit: float) -> float:

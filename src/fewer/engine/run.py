@@ -20,7 +20,7 @@ from fewer.distortion.distance import MakeDistance
 from fewer.engine.approximate import approximate_model, sites_of
 from fewer.engine.assembly import Assembly
 from fewer.engine.cut import Cut, Planned, make_cut, make_plan
-from fewer.engine.deploy import deploy, measured_here
+from fewer.engine.deploy import deploy, foretold, measured_here
 from fewer.engine.evidence import Evidence
 from fewer.engine.functions import joined, plan_functions
 from fewer.engine.neighbours import settle_neighbours
@@ -55,7 +55,7 @@ class CompressedRun(Shown):
     plan
         One option per unit.
     report
-        The evidence; ``report.to_html("report.html")`` writes the page.
+        The evidence; :meth:`save` writes its page, and :func:`fewer.reports.render` gives it as text.
     curves
         Cost and distortion of every option; any other budget can be planned from them.
     masks
@@ -247,7 +247,7 @@ def report_on(evidence: Evidence, assembly: Assembly | None, progress: Progress)
     e = replace(e, shrunk=shrunk, model=shrunk.model)
     if "latency" in e.plan.cost and measured_here(e.sensed.curves):
         with progress.stage("time", None) as stage, timed(e.timings, "time"):
-            predicted, dense = e.plan.cost["latency"], e.plan.dense["latency"]
+            predicted, dense = foretold(e.tried, e.plan.cost["latency"]), e.plan.dense["latency"]
             work = Work(e.prepared, e.settings, progress)
             e = replace(e, deployed=deploy(work, e.model, shrunk.masks, e.plan.options(), predicted, dense))
             stage.advance()

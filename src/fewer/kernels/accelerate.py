@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.kernels import native
-from fewer.kernels.candidates import linear_candidates, sparse_candidates, kept_blocks
+from fewer.kernels.candidates import kept_blocks, linear_candidates, sparse_candidates
 from fewer.kernels.chains import DENSE, chain_candidates, find_chains
 from fewer.kernels.choose import Choice, choose_backend
 from fewer.kernels.conv import BlockSparseConv2d

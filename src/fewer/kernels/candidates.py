@@ -11,7 +11,7 @@ from fewer.kernels.chains import DENSE
 from fewer.kernels.dense import DenseBF16
 from fewer.kernels.linear import BlockSparseLinear
 
-__all__ = ["linear_candidates", "sparse_candidates", "kept_blocks"]
+__all__ = ["kept_blocks", "linear_candidates", "sparse_candidates"]
 
 
 def linear_candidates(linear: nn.Linear, mask: Tensor | None, precision: str) -> dict[str, nn.Module]:

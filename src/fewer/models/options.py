@@ -172,17 +172,20 @@ def _head(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """The weights in a file, by name. No code of the file is run.
+    """The weights of a file by name: of safetensors, or of ``torch.save``, also inside of a training's checkpoint.
 
-    Parameters
-    ----------
-    path
-        As for :func:`load_checkpoint`.
+    No code of the file is run.
 
     Raises
     ------
     FewerError
-        When the file cannot be read, or holds more than weights.
+        When the file is missing or damaged, is too large, or holds more than weights.
+
+    Examples
+    --------
+    >>> read_checkpoint("no.pt")
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: the checkpoint no.pt does not exist
     """
     path = Path(path)
     if not path.is_file():

@@ -42,7 +42,7 @@ def takes_any(graph: Any, free: Mapping[int, str]) -> bool:
 
 def write_onnx(
     model: nn.Module, example: Any, path: Path, free: Mapping[int, str] | None = None, *, trace: bool = True
-) -> None:
+) -> str:
     """Export a model to an ONNX file; its input size is that of the example.
 
     Parameters
@@ -58,6 +58,11 @@ def write_onnx(
     trace
         Whether what torch.export refuses is traced. What its code decides from values is then fixed, so that it must be
         known to decide nothing about its input.
+
+    Returns
+    -------
+    str
+        Why the model was traced; empty where torch.export took it.
 
     Raises
     ------
@@ -88,6 +93,8 @@ def write_onnx(
             raise
         except Exception:
             raise refusal from error
+        return first_line(error)
+    return ""
 
 
 def _write_traced(model: nn.Module, arguments: tuple[Any, ...], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError, near_match
 from fewer.core.files import explain_os_error, flush_file
 from fewer.core.run import RunFolder
@@ -43,8 +45,8 @@ _INTEGERS = ("int8", "int4")
 _CALIBRATION, _HELDOUT = 64, 16  # images for the ranges of activations, and to measure what these cost
 
 
-@dataclass(frozen=True)
-class Exported:
+@dataclass(frozen=True, repr=False)
+class Exported(Told):
     """What :func:`export` wrote.
 
     Attributes
@@ -67,6 +69,14 @@ class Exported:
     difference: float | None
     lost: list[str]
     integers: int = 0
+
+    def lines(self) -> list[str]:
+        """Where the file is, how it was checked, and what it does not carry over."""
+        lacking = not _installed("onnxruntime")
+        how = "not checked: onnxruntime is not installed" if lacking else "not compared with the model's"
+        how = how if self.difference is None else f"differs by {self.difference:.1e}"
+        head = f"wrote {self.path} ({data_size(self.bytes)}); output {how}"
+        return [head, "lost on the way:", *(f"- {sentence}" for sentence in self.lost)]
 
 
 def export(
@@ -243,10 +253,11 @@ def _write(
 ) -> tuple[int, float | None, Sequence[str]]:
     """Write the file and compare its output with the model's.
 
-    Gives the number of layers that hold integers, the relative difference, and why there is none. ``axes`` are those
-    along which the file is to take any number; where the model cannot be written so, they are emptied.
+    Gives the number of layers that hold integers, the relative difference, and what else there is to say. ``axes`` are
+    those along which the file is to take any number; where the model cannot be written so, they are emptied.
     """
-    (_onnx if to == "onnx" else _torch)(model, example, path, axes)
+    traced = _onnx(model, example, path, axes) if to == "onnx" else _torch(model, example, path, axes)
+    notes = _check_traced(model, example, path, traced) if traced else []
     integers = 0
     if low:
         ranges = dict(known) or None
@@ -259,13 +270,13 @@ def _write(
                 "no layer of integers was found again in the exported graph, so that nothing can be rounded"
             )
     if known and shown is None:  # noise does not look like what the ranges were learnt from
-        return integers, None, []
+        return integers, None, notes
     checked = [example, *_longer(example, axes)] if shown is None else _whole_batches(shown[1], len(example))
     difference, unsure = _difference(to, model, checked, path)
-    allowed = max(_SAME, 8 * torch.finfo(example.dtype).eps) if shown is None else float("inf")
+    allowed = _allowed(example) if shown is None else float("inf")
     if difference is not None and not difference < allowed:
         raise FewerError(f"the exported model gives another output (relative difference {difference:.2g})")
-    return integers, difference, unsure
+    return integers, difference, [*notes, *unsure]
 
 
 def _static_images(run: str | Path, recipe: Recipe, images: Any, low: Sequence[str], to: str) -> tuple[Tensor, Tensor]:
@@ -356,20 +367,48 @@ def _longer(example: Tensor, axes: Mapping[int, str]) -> list[Tensor]:
     return [torch.cat([example, example.narrow(axis, 0, example.shape[axis] // 2)], axis) for axis in axes]
 
 
-def _onnx(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str] | None = None) -> None:
-    axes = {} if axes is None else axes
-    try:
-        write_onnx(model, example.clone(), path, axes, trace=False)
-        if axes:
-            import onnx
+def _allowed(example: Tensor) -> float:
+    """The largest relative difference between a file and its model that is rounding."""
+    return max(_SAME, 8 * torch.finfo(example.dtype).eps)
 
-            if not takes_any(onnx.load(path, load_external_data=False), axes):
-                raise FewerError("the number is fixed in it")
-    except FewerError:
-        if not axes:
-            raise
+
+def _onnx(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str]) -> str:
+    """Write the file; says why the model was traced, and nothing where it was not."""
+    if axes:
+        import onnx
+
+        with contextlib.suppress(FewerError):
+            write_onnx(model, example.clone(), path, axes, trace=False)
+            if takes_any(onnx.load(path, load_external_data=False), axes):
+                return ""
         axes.clear()  # its code needs the number: then the file takes one only, and says so
-        write_onnx(model, example.clone(), path, trace=False)
+    return write_onnx(model, example.clone(), path)
+
+
+def _check_traced(model: nn.Module, example: Tensor, path: Path, why: str) -> list[str]:
+    """Refuse a traced file that differs from the model on other inputs; what there is to say about one that does not.
+
+    A trace holds what the code decided about one input. Inputs of another sign, size and noise find many such
+    decisions, but not all.
+    """
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(example.shape, generator=generator).to(example)
+    others = [noise, -example, 3 * example, 0.1 * noise]
+    found = [_difference("onnx", model, [x], path)[0] for x in others]
+    if None in found:
+        raise FewerError(
+            f"this model cannot be exported to ONNX: {why}. It could be traced, but a trace is to be compared with the "
+            "model, and that needs onnxruntime and a model in float16, float32 or float64"
+        )
+    if not all(difference < _allowed(example) for difference in found if difference is not None):
+        raise FewerError(
+            f"this model cannot be exported to ONNX: {why}. A trace of it gives another output for other inputs: its "
+            "code decides something from their values"
+        )
+    return [
+        f"torch.export refused the code ({why}), so it was traced: what it decides from values is fixed as it was for "
+        f"one input. The file gave the model's own output for {len(others)} other inputs"
+    ]
 
 
 def _input_shape(program: Any) -> Sequence[Any]:
@@ -378,7 +417,8 @@ def _input_shape(program: Any) -> Sequence[Any]:
     return next(node.meta["val"].shape for node in program.graph.nodes if node.name in names)
 
 
-def _torch(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str]) -> None:
+def _torch(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str]) -> str:
+    """Write the program; nothing is ever traced."""
     try:
         with quiet(), torch.no_grad():
             shapes = ({axis: torch.export.Dim.AUTO for axis in axes},) if axes else None
@@ -390,6 +430,7 @@ def _torch(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str]) 
         raise
     except Exception as error:
         raise FewerError(f"this model cannot be exported by torch.export: {first_line(error)}") from error
+    return ""
 
 
 def _difference(to: str, model: nn.Module, batches: Sequence[Tensor], path: Path) -> tuple[float | None, Sequence[str]]:

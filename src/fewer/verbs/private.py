@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError
+from fewer.core.progress import usual_progress
 
 __all__ = ["private_compile", "private_keys", "private_query", "private_service"]
 
@@ -77,7 +78,8 @@ def private_compile(
         loaded = load_untouched(model)
         loaded.model.eval()
         x = images if isinstance(images, torch.Tensor) else _images(images, loaded)
-        circuit, parameters, facts = _compiled(loaded, x, degree, steps, budget, seed, progress)
+        told = progress or usual_progress()
+        circuit, parameters, facts = _compiled(loaded, x, degree, steps, budget, seed, told)
         fits = len(loaded.mean) == x.shape[1]  # a module of one's own says nothing of how its images are made
         mean, std = (loaded.mean, loaded.std) if fits else ((0.0,) * x.shape[1], (1.0,) * x.shape[1])
         save_circuit(folder.path, circuit, parameters, loaded.name, mean, std)
@@ -90,7 +92,6 @@ def _compiled(
     """The circuit of a network, its parameters, and what is told of it."""
     import torch
 
-    from fewer.core.progress import SILENT
     from fewer.private.adapt import adapt
     from fewer.private.compile import approximate_activations, pack_within
     from fewer.private.network import read_network, run_chain
@@ -98,13 +99,13 @@ def _compiled(
     layers = read_network(loaded.model, x[:1])
     chain, names = approximate_activations(layers, x, degree)
     if steps:
-        chain = adapt(loaded.model, chain, x, steps=steps, seed=seed, progress=progress or SILENT)
+        chain = adapt(loaded.model, chain, x, steps=steps, seed=seed, progress=progress)
     if budget is None:
         circuit, parameters = pack_within(chain, names, x)
         more: dict[str, Any] = {}
         said = run_chain(chain, x.double()).argmax(1).numpy()
     else:
-        circuit, parameters, more = _cheaper(loaded.model, chain, names, x, budget, steps, seed, progress or SILENT)
+        circuit, parameters, more = _cheaper(loaded.model, chain, names, x, budget, steps, seed, progress)
         said = np.concatenate([circuit.run(part.numpy()).argmax(1) for part in x[:_JUDGED].split(20)])
     with torch.no_grad():
         wanted = loaded.model(x[: len(said)]).argmax(1).numpy()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fewer.core.display import Told
 from fewer.tasks.detect3d.dataset import DetectionData
 from fewer.tasks.detect3d.evaluation import DetectionScores
 from fewer.tasks.detect3d.networks import Detector, DetectorConfig, build_network
@@ -57,8 +58,8 @@ class DetectorPlan:
         ]
 
 
-@dataclass(eq=False)
-class TrainedDetector:
+@dataclass(eq=False, repr=False)
+class TrainedDetector(Told):
     """What :func:`train` returns.
 
     Attributes
