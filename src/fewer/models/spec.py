@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -277,6 +278,12 @@ def _from_file(spec: str) -> LoadedModel:
 def _from_run(folder: str) -> LoadedModel:
     from fewer.models.artefact import load_artefact, load_recipe
 
+    # tasks stand above this room; some keep their runs in a form of their own
+    tasks = importlib.import_module("fewer.tasks")
+    kind = tasks.task_of_run(folder)
+    own = None if kind is None else tasks.open_task(kind).open_run(folder)
+    if own is not None:
+        return own
     recipe = load_recipe(folder)
     preprocess = Preprocess.of(recipe.preprocess or {}, f"{folder}/recipe.json")
     task = recipe.meta.get("task")
