@@ -159,6 +159,7 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
         comparison_sentence,
         published_sentence,
         recovery_sentence,
+        whose,
     )
 
     met = report.verdict.met
@@ -167,7 +168,7 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
     for got in report.verdict.budgets:
-        share = f" ({percent(got.reached / got.dense)} of the dense model)" if got.dense else ""
+        share = f" ({percent(got.reached / got.dense)} of {whose(got, report)})" if got.dense else ""
         facts.add_row(got.budget, f"{quantity(got.reached, got.unit)}{share}; limit {quantity(got.limit, got.unit)}")
     if report.verdict.distortion is not None:
         held = f" on {report.data.heldout} held-out images" if report.data and report.data.heldout else ""

@@ -415,8 +415,11 @@ def _report(
     )
     verdict = report.verdict
     verdict.distortion = whole.distortion
-    for row in verdict.quality:
-        row.value = whole.value if row.name == whole.name else after.labelled.get(row.name, row.value)
+    for place, row in enumerate(verdict.quality):
+        if place == 0 and not row.labelled:  # the likeness, whatever an earlier version called it
+            row.name, row.value = whole.name, whole.value
+        else:
+            row.value = after.labelled.get(row.name, row.value)
     ours = {"name": "recovered", "label": "fewer, recovered by training", "ours": True, "distortion": whole.distortion}
     ours |= {
         "quality": {whole.name: whole.value, **after.labelled},
