@@ -136,7 +136,7 @@ PLANNED = (0.5, 0.45, 0.29, 0.25)
 """Shares of the FLOPs: the smallest of the paper's tables is 0.29."""
 
 
-def plans(calibration: int = 24) -> Callable[[float, float], dict[str, float]]:
+def plans(calibration: int = 8) -> Callable[[float, float], dict[str, float]]:
     """Densities by layer for a share of the FLOPs and a weight of the power term, of the preset ``lpvit``."""
     from fewer.core.allocation.allocate import allocate
     from fewer.core.allocation.power import with_power
