@@ -35,9 +35,11 @@ def study(
     name: list[str] | None = None,
     https: Annotated[bool, Parameter(negative="")] = False,
     rater: str | None = None,
+    method: str = "p910",
     writer: str = "rules",
     writer_model: str | None = None,
     evaluation: list[str] | None = None,
+    pairs: int = 0,
     settings: StudyFlags | None = None,
     shared: Shared | None = None,
 ) -> int:
@@ -52,7 +54,7 @@ def study(
         new, serve, status, export, convert (texts into conversations for fewer tune) or delete (all of one rater).
     folder
         Of the study; convert also takes a pathways.json, or a table file,score or file,score,deviation of opinions,
-        which becomes rating words (Q-Align, DeQA-Score).
+        which becomes rating words (Q-Align, DeQA-Score), or the pairs.csv of an export.
     images
         new: folder of photos.
     scores
@@ -73,13 +75,18 @@ def study(
         serve: a server with HTTPS is in front.
     rater
         export: all of one rater instead; delete: whose answers go.
+    method
+        export: how scores.csv is made of levels: p910 (ITU-T P.910), mos (means), bias-removed (P.913) or bt500.
     writer
-        convert: who makes questions of the texts: rules, a folder with a language model of transformers, or an endpoint
-        of OpenAI's protocol, up to /v1, whose key is read from OPENAI_API_KEY.
+        convert: who makes questions of the texts: rules, smollm2 (SmolLM2-135M), a folder with a language model of
+        transformers, or an endpoint of OpenAI's protocol, up to /v1, whose key is read from OPENAI_API_KEY.
     writer_model
         convert: the model's name at that endpoint.
     evaluation
-        convert: a file of questions whose images may not train; may be repeated.
+        convert: a file of questions, descriptions or opinions whose images may not train; may be repeated.
+    pairs
+        convert: draw so many pairs of images, and make conversations about both (Co-Instruct) of what was written about
+        each.
     """
     from fewer.cli.progress import terminal_progress
     from fewer.cli.show import as_json, say_would
@@ -105,17 +112,24 @@ def study(
     elif action == "convert":
         how: dict[str, Any] = {"writer": writer, "writer_model": writer_model, "evaluation": evaluation or ()}
         how |= {"seed": shared.seed or 0, "overwrite": shared.overwrite, "progress": terminal_progress()}
-        result = verbs.study_convert(folder, shared.out, **how)
-    elif action == "export":
-        result = verbs.study_export(folder, shared.out, rater=rater)
-    elif action == "delete":
-        if rater is None:
-            raise FewerError("whose answers? give --rater NAME; fewer study status lists the names")
-        result = verbs.study_delete(folder, rater)
+        result = verbs.study_convert(folder, shared.out, pairs=pairs, **how)
     else:
-        result = verbs.study_status(folder, out=shared.out)
+        result = _stored(action, folder, rater, method, shared.out)
     if shared.json:
         as_json(result.to_dict())
     else:
         print(*result.lines(), sep="\n")
     return 0
+
+
+def _stored(action: str, folder: str, rater: str | None, method: str, out: str | None) -> Any:
+    """Actions on what a study has collected."""
+    from fewer.verbs import study as verbs
+
+    if action == "export":
+        return verbs.study_export(folder, out, rater=rater, method=method)
+    if action == "delete":
+        if rater is None:
+            raise FewerError("whose answers? give --rater NAME; fewer study status lists the names")
+        return verbs.study_delete(folder, rater)
+    return verbs.study_status(folder, out=out)

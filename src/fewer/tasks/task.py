@@ -134,6 +134,8 @@ class Task:
         The same for what :meth:`evaluate` and :meth:`predict` can be told.
     warms_up
         Whether :meth:`warm_features` can learn features from unlabelled images.
+    describes
+        Whether :meth:`describe` can put images into numbers without learning.
 
     Examples
     --------
@@ -151,6 +153,7 @@ class Task:
     evaluate_settings: ClassVar[type[StrictSettings]] = NoSettings
     predict_settings: ClassVar[type[StrictSettings]] = NoSettings
     warms_up: ClassVar[bool] = False
+    describes: ClassVar[bool] = False
 
     def recognises(self, data: str | Path) -> bool:
         """Whether a data set looks like one of this task, judged by names alone; used where no task was given."""
@@ -159,6 +162,10 @@ class Task:
     def networks(self) -> Mapping[str, str]:
         """What can be trained by name, and what it is, for ``fewer list networks``."""
         return {}
+
+    def open_run(self, run: str | Path) -> LoadedModel | None:
+        """The network of a run that the task keeps in a form of its own; None where it is saved as all networks are."""
+        return None
 
     def network(self, name: str, args: Mapping[str, Any]) -> nn.Module:
         """Build a network of the task with random weights.
@@ -297,6 +304,13 @@ class Task:
         A task that can do this says so with ``warms_up = True``; ``fewer select --features warm-up`` then finds it.
         """
         raise self._cannot("learn features without labels")
+
+    def describe(self, files: Sequence[Path], *, progress: Progress) -> tuple[Any, dict[int, str]]:
+        """Vectors [N, d] of images without a network, and the reason for each row that could not be read.
+
+        A task that can do this says so with ``describes = True``; ``fewer select --features TASK`` then finds it.
+        """
+        raise self._cannot("describe images")
 
     def _cannot(self, what: str) -> FewerError:
         return FewerError(f"the task {self.name!r} cannot {what}")

@@ -31,7 +31,7 @@ from fewer.selection.plan import Asked, QueuePlan, Skipped
 from fewer.selection.rounds import Known, Wanted
 from fewer.selection.settings import SelectOptions, SelectSettings
 from fewer.selection.uncertainty import cold_start
-from fewer.tasks import task_that_warms_up
+from fewer.tasks import TASKS, open_task, task_that_warms_up
 
 __all__ = ["Selected", "select"]
 
@@ -107,8 +107,9 @@ def select(
         See :data:`fewer.selection.methods.METHODS`.
     features
         Model spec or module whose features describe the images (``fewer/dinov2-small`` by default); ``warm-up`` for a
-        segmentation network that learns from the pool's images first, without labels; or an ``.npy`` file [N, d] with
-        one row per image in the order of the sorted relative paths.
+        segmentation network that learns from the pool's images first, without labels; ``quality`` for statistics of
+        how images look, which tell defects and not objects; or an ``.npy`` file [N, d] with one row per image in the
+        order of the sorted relative paths.
     proceed
         A further round of the queue in ``out``.
     settings
@@ -266,6 +267,11 @@ def _config(
         wanted["features"] = described or FEATURES
         if wanted["features"] == WARM_UP and layer is not None:
             raise FewerError("the features of a warm-up are those of the network's bottleneck; leave --layer out")
+        if _by_task(wanted["features"]) and (layer is not None or input_size is not None):
+            raise FewerError(
+                f"the features {wanted['features']} are measured in an image's own pixels; leave --layer and "
+                "--input-size out"
+            )
     root = pool if pool is not None else old.get("pool")
     if not isinstance(root, (str, Path)) or not str(root):
         raise FewerError(f"{queue.path / 'config.toml'} names no pool; give the folder of images again")
@@ -309,6 +315,8 @@ def _vectors(
     """Vectors of all images, and a function that makes those of corrupted ones."""
     if isinstance(model, (str, Path)) and str(model).endswith(".npy"):
         return given_vectors(Path(model), names, gone), None
+    if _by_task(model):
+        return _described(model, Path(config["pool"]), names, gone, progress), None
     if unasked:  # a queue may come from someone else
         check_named(model, str(queue.path / "config.toml"), before=True)
     else:
@@ -339,6 +347,21 @@ def _vectors(
 
     vectors = run(None, "vectors.f32", "embed")
     return vectors, lambda: run(config["seed"], "corrupted.f32", "embed corrupted").vectors
+
+
+def _by_task(model: Any) -> bool:
+    """Whether features are named by a task that describes images without a network."""
+    return isinstance(model, str) and model in TASKS and open_task(model).describes
+
+
+def _described(task: str, root: Path, names: list[str], gone: frozenset[int], progress: Progress) -> Embedded:
+    """Vectors that a task makes of the images themselves, without a network."""
+    rows = [row for row in range(len(names)) if row not in gone]
+    found, bad = open_task(task).describe([root / names[row] for row in rows], progress=progress)
+    vectors = np.zeros((len(names), found.shape[1]), np.float32)
+    vectors[rows] = found
+    unknown = np.full(len(names), np.nan, np.float32)
+    return Embedded(vectors, unknown, {rows[at]: reason for at, reason in bad.items()}, 0)
 
 
 def _write(

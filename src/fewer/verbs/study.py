@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewer.core.display import Told
-from fewer.core.errors import FewerError
+from fewer.core.errors import FewerError, near_match
 from fewer.core.files import as_path
 from fewer.core.progress import Progress, usual_progress
 from fewer.study.settings import StudySettings
@@ -188,7 +188,9 @@ def study_status(folder: str | Path, *, out: str | Path | None = None) -> Status
     return status(store)
 
 
-def study_export(folder: str | Path, out: str | Path | None = None, *, rater: str | None = None) -> Exported:
+def study_export(
+    folder: str | Path, out: str | Path | None = None, *, rater: str | None = None, method: str = "p910"
+) -> Exported:
     """Write what a study collected, without names, or all of one rater.
 
     Parameters
@@ -199,6 +201,8 @@ def study_export(folder: str | Path, out: str | Path | None = None, *, rater: st
         By default ``export`` in it.
     rater
         Everything of this one instead.
+    method
+        How ``scores.csv`` is made of levels; see :data:`fewer.study.scores.SCORES`.
 
     Examples
     --------
@@ -208,7 +212,7 @@ def study_export(folder: str | Path, out: str | Path | None = None, *, rater: st
     from fewer.study.export import export_study
     from fewer.study.store import Store
 
-    return export_study(Store(folder), out or as_path(folder) / "export", rater)
+    return export_study(Store(folder), out or as_path(folder) / "export", rater, method)
 
 
 def study_delete(folder: str | Path, rater: str) -> Deleted:
@@ -232,6 +236,7 @@ def study_convert(
     writer: str = "rules",
     writer_model: str | None = None,
     evaluation: Sequence[str | Path] = (),
+    pairs: int = 0,
     seed: int = 0,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -241,17 +246,20 @@ def study_convert(
     Parameters
     ----------
     source
-        A study, its ``pathways.json``, or a table ``file,score`` or ``file,score,deviation`` of opinions, which becomes
-        rating words (Q-Align, DeQA-Score).
+        A study, its ``pathways.json``, a table ``file,score`` or ``file,score,deviation`` of opinions, which becomes
+        rating words (Q-Align, DeQA-Score), or the ``pairs.csv`` of an export.
     out
         The file to write; by default beside the source.
     writer
-        Who makes questions of the texts: ``rules``, a folder with a language model of transformers, or an endpoint of
-        OpenAI's protocol, up to ``/v1``, whose key is read from ``OPENAI_API_KEY``.
+        Who makes questions of the texts: ``rules``, ``smollm2`` (SmolLM2-135M), a folder with a language model of
+        transformers, or an endpoint of OpenAI's protocol, up to ``/v1``, whose key is read from ``OPENAI_API_KEY``.
     writer_model
         The model's name at that endpoint.
     evaluation
-        Files of questions whose images may not train.
+        Files of questions, descriptions, opinions or pairs whose images may not train.
+    pairs
+        So many pairs of images are drawn, and conversations about two images at once are made of what was written
+        about each (Co-Instruct).
     seed
         Of every random choice.
     overwrite
@@ -270,20 +278,20 @@ def study_convert(
     """
     from fewer.study.export import pathways_of, read_pathways
     from fewer.study.store import Store
-    from fewer.tasks.quality.convert.build import convert
-    from fewer.tasks.quality.questions import read_questions
+    from fewer.tasks.quality.convert.build import convert, evaluation_images
 
-    place = as_path(source)
+    if pairs < 0:
+        raise FewerError(f"--pairs {pairs} is no number of pairs; give 0 or more")
+    place, banned = as_path(source), evaluation_images(evaluation)
     if place.suffix == ".csv":
-        made = _rated(place)
+        made = _table(place).without(banned)
         return Records(made, made.save(_free(out or place.with_suffix(".json"), overwrite)))
     texts = read_pathways(place) if place.is_file() else pathways_of(Store(place))
     if not texts:
         raise FewerError(f"{source} holds no text yet; fewer study status says what was collected")
     path = _free(out or (place.parent if place.is_file() else place) / "records.json", overwrite)
-    banned = [question.image for file in evaluation for question in read_questions(file)]
-    asked = _writer(writer, writer_model)
-    made = convert(texts, asked, evaluation=banned, seed=seed, progress=progress or usual_progress())
+    more: dict[str, Any] = {"pairs": pairs, "seed": seed, "progress": progress or usual_progress()}
+    made = convert(texts, _writer(writer, writer_model), evaluation=banned, **more)
     return Records(made, made.save(path))
 
 
@@ -298,21 +306,29 @@ def _writer(writer: str, model: str | None) -> Any:
     """Who makes questions of texts; None for rules."""
     from fewer.tasks.quality.convert.writers import EndpointWriter, local_writer
 
-    if Path(writer).is_dir():
-        return local_writer(writer)
     if writer == "rules":
         return None
+    if Path(writer).is_dir() or writer == "smollm2":
+        return local_writer(writer)
+    if "://" not in writer:
+        near = near_match(writer, ("rules", "smollm2"))
+        raise FewerError(f"the writer {writer!r} is neither a folder nor an endpoint (http://HOST/v1){near}")
     if model is None:
         raise FewerError(f"which model of {writer} shall write? give --writer-model NAME")
     return EndpointWriter(writer, model, os.environ.get("OPENAI_API_KEY", ""))
 
 
-def _rated(table: Path) -> Converted:
-    """Rating words from a table of opinions."""
+def _table(table: Path) -> Converted:
+    """Rating words from a table of opinions, or comparisons from one of pairs."""
     from fewer.study.new import read_scores
     from fewer.tasks.quality.convert.build import Converted
+    from fewer.tasks.quality.convert.compare import holds_pairs, pair_records, read_pairs
     from fewer.tasks.quality.records import qalign_records, soft_records
 
+    if holds_pairs(table):
+        pairs, same = read_pairs(table)
+        dropped = {"a pair that looks the same": same} if same else {}
+        return Converted(tuple(pair_records(pairs)), dropped, "votes on pairs", 0.0)
     scores, wide = read_scores(table), read_scores(table, column=2)
     if wide and len(wide) < len(scores):
         raise FewerError(f"{table}: {len(scores) - len(wide)} images have no deviation; give it for all or for none")

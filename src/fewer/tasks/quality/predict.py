@@ -68,11 +68,11 @@ def predict(
         When the run cannot be opened, or no image can be read.
     """
     from fewer.tasks.quality.asking import describe, level_scores
-    from fewer.tasks.quality.tuning import load_tuned
+    from fewer.tasks.quality.compressing import open_tuned
 
     settings = settings or PredictSettings()
     check_out(out, FILES, overwrite or resume)
-    tuned = load_tuned(run, device)
+    tuned = open_tuned(run, device)
     root = Path(inputs)
     pictures = tuned.pictures(root)
     rows, skipped = {}, []
