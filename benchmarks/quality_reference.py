@@ -16,7 +16,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
-from quality import _tones, brisque
+from quality import brisque, changes_tones
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from fewer.data.decode import read_image
@@ -62,7 +62,7 @@ def measure(seed: int, count: int) -> list[str]:
         psnr = np.nan_to_num([peak_signal_noise_ratio(*pair) for pair in images], posinf=200)
     told = [spearman(np.array([structural_similarity(*pair, channel_axis=2) for pair in images]), opinions)]
     told.append(spearman(psnr, opinions))
-    scores, plain = brisque([after for _, after in images]), np.array([not _tones(truth) for truth in judge.truths])
+    scores, plain = brisque([after for _, after in images]), np.array([not changes_tones(truth) for truth in judge.truths])
     rest = ["", str(int(plain.sum())), ""]
     if scores is not None:
         rest[0], rest[2] = (f"{spearman(scores[of], opinions[of]):.4f}" for of in (np.ones(count, bool), plain))
