@@ -62,7 +62,8 @@ def measure(seed: int, count: int) -> list[str]:
         psnr = np.nan_to_num([peak_signal_noise_ratio(*pair) for pair in images], posinf=200)
     told = [spearman(np.array([structural_similarity(*pair, channel_axis=2) for pair in images]), opinions)]
     told.append(spearman(psnr, opinions))
-    scores, plain = brisque([after for _, after in images]), np.array([not changes_tones(truth) for truth in judge.truths])
+    scores = brisque([after for _, after in images])
+    plain = np.array([not changes_tones(truth) for truth in judge.truths])
     rest = ["", str(int(plain.sum())), ""]
     if scores is not None:
         rest[0], rest[2] = (f"{spearman(scores[of], opinions[of]):.4f}" for of in (np.ones(count, bool), plain))
