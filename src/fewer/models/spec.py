@@ -173,12 +173,12 @@ def _named(spec: str, options: SpecOptions) -> LoadedModel:
     else:
         kind, _, name = spec.partition("/")
         if kind not in _LOADERS or not name:
+            given = "a model is given as fewer/NAME, timm/NAME, torchvision/NAME, hf/NAME or FILE.py:FUNCTION"
+            if Path(spec).is_dir():
+                raise FewerError(f"the folder {spec} holds no finished run, for it has no recipe.json; {given}")
             near = get_close_matches(spec, list_models(), 1, 0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"built in are {', '.join(list_models())};"
-            raise FewerError(
-                f"unknown model {spec!r}; {hint} a model is given as fewer/NAME, timm/NAME, torchvision/NAME, hf/NAME "
-                "or FILE.py:FUNCTION"
-            )
+            raise FewerError(f"unknown model {spec!r}; {hint} {given}")
         loaded = _LOADERS[kind](name, options)
         options = replace(options, classes=None)  # they are in the architecture now
     if options.classes is not None:

@@ -78,15 +78,18 @@ class Repaired(Told):
         return [f"wrote {self.folder} with {self.kept} {self.unit}:", *(f"  {line}" for line in told)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {"folder": str(self.folder), "kept": self.kept, "changed": list(self.changed)} | {
-            "left_out": list(self.left_out)
-        }
+        """Plain JSON values; bytes of names that are no UTF-8 are spelt out, since no reader of JSON takes them."""
+        changed, left_out = ([_spelt(line) for line in lines] for lines in (self.changed, self.left_out))
+        return {"folder": _spelt(str(self.folder)), "kept": self.kept, "changed": changed, "left_out": left_out}
 
     def note(self, folder: Path) -> Repaired:
         """Write what was done into ``changes.json`` of a folder; gives the same object."""
         atomic_write_text(folder / "changes.json", json.dumps(self.to_dict(), indent=1) + "\n")
         return self
+
+
+def _spelt(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -104,6 +104,15 @@ class Scores(Told):
     def headline(self) -> float:
         """The first number."""
         return next(iter(self.numbers.values()))
+
+    def noting(self, skipped: Sequence[tuple[Walk, str]]) -> Scores:
+        """The same, with a note about sequences that could not be used, and why."""
+        if not skipped:
+            return self
+        walk, reason = skipped[0]
+        many = f"{len(skipped)} sequences" if len(skipped) > 1 else "1 sequence"
+        told = f"{many} could not be used, such as {walk}: {reason}"
+        return replace(self, notes=[*self.notes, told])
 
     def lines(self) -> list[str]:
         """The numbers, then what was left out."""
