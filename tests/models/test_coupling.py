@@ -276,3 +276,57 @@ def test_half_precision_is_compared_as_exactly_as_it_computes() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 4)).to(torch.bfloat16).eval()
     assert len(found_in(net, torch.randn(3, 8, dtype=torch.bfloat16)).links) == 1
+
+
+class Excited(nn.Module):
+    """An inverted residual block with squeeze and excitation, whose gate is made by convolutions or linear layers."""
+
+    def __init__(self, linear: bool) -> None:
+        super().__init__()
+        self.linear = linear
+        self.expand, self.bn = nn.Conv2d(8, 32, 1), nn.BatchNorm2d(32)
+        self.depthwise = nn.Conv2d(32, 32, 3, padding=1, groups=32)
+        self.reduce = nn.Linear(32, 4) if linear else nn.Conv2d(32, 4, 1)
+        self.gate = nn.Linear(4, 32) if linear else nn.Conv2d(4, 32, 1)
+        self.project = nn.Conv2d(32, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.silu(self.depthwise(F.silu(self.bn(self.expand(x)))))
+        gate = self.gate(F.relu(self.reduce(y.mean((2, 3), keepdim=not self.linear)))).sigmoid()
+        return x + self.project(y * (gate[..., None, None] if self.linear else gate))
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_the_gate_of_squeeze_and_excitation_goes_with_its_channels(linear: bool) -> None:
+    torch.manual_seed(0)
+    net, x = Excited(linear).eval(), torch.randn(2, 8, 6, 6)
+    link = next(one for one in find_links(net, match(net, x).units, x).links if one.consumer == "project")
+    assert link.producers == ("expand", "depthwise", "gate") and link.readers == ("reduce",)
+    assert link.followers == ("bn",) and link.units[-1] == "project"
+    masked, kept = copy.deepcopy(net), (0, 2, 3, 5, 7)
+    gone = torch.ones(link.count, link.size, dtype=torch.bool)
+    gone[list(kept)] = False
+    for name in ("project", "reduce"):  # what is cut off does neither reach the output nor the gate
+        masked.get_submodule(name).weight.data[:, gone.flatten()] = 0
+    removal = Removal(link, kept)
+    small = operate(copy.deepcopy(net), read_surgery([removal.to_dict()]))
+    assert small.get_submodule("reduce").weight.shape[1] == 20
+    with torch.no_grad():
+        torch.testing.assert_close(small(x), masked(x))
+
+
+def test_a_layer_that_reads_the_channels_themselves_is_no_gate() -> None:
+    class Stream(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.up, self.down = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 24, 1), nn.Conv2d(24, 16, 1)
+            self.last = nn.Conv2d(16, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x)
+            return self.last(y + self.down(self.up(y).relu()))
+
+    torch.manual_seed(0)
+    net, x = Stream().eval(), torch.randn(2, 3, 5, 5)
+    found = find_links(net, match(net, x).units, x)
+    assert not any(link.readers for link in found.links) and "last" in (found.reasons or {})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -66,7 +66,8 @@ class Couplings:
         """
         link = next((link for link in self.links if link.consumer == unit), None)
         if link is not None:
-            return f"{link.count} groups of {link.size}, with {', '.join(link.producers)}"
+            others = "".join(f", read by {name} too" for name in link.readers)
+            return f"{link.count} groups of {link.size}, with {', '.join(link.producers)}{others}"
         made = next((f"; its outputs can go with {one.consumer}" for one in self.links if unit in one.producers), "")
         return f"none: {(self.reasons or {}).get(unit, 'not looked for')}{made}"
 
@@ -168,6 +169,16 @@ def _apart(links: Sequence[Link], worth: Sequence[float]) -> list[Link]:
     return [links[i] for i in sorted(chosen)]
 
 
+@dataclass(frozen=True, eq=False)
+class _Ways:
+    """What is tried: a consumer whose channels go in groups of some size, and the groups that are gone."""
+
+    unit: Unit
+    channels: int
+    size: int
+    gone: Tensor
+
+
 class _Finder:
     def __init__(self, model: nn.Module, units: Sequence[Unit], example: Any, forward: Forward | None) -> None:
         self.model, self.example, self.forward = model, example, forward
@@ -216,35 +227,79 @@ class _Finder:
         before = self.order[: self.order.index(unit.name)]
         makers = [self.units[n] for n in reversed(before) if n in self.units]
         for channels, size, attention in self._guesses(unit, makers):
-            found: list[str] = []
-            quiet: list[Tensor] | None = None
-            gone = _half(channels // size)
-            with self._without(unit, channels, size, gone):
-                for maker in [m for m in makers if self._could_make(m, channels, attention, before)][:_TRIES]:
-                    with self._noise(maker, channels, size, gone):
-                        alone = self._only_there(unit, channels, size, gone)
-                    if alone and quiet is None:
-                        quiet = self._run()
-                    if alone:
-                        with self._noise(maker, channels, size, gone):
-                            alone = _equal(quiet or [], self._run())
-                        mistake = "read elsewhere as well"
-                    else:
-                        mistake = "mixed on its way"
-                    if not alone:
-                        reason = reason if found else f"what {maker.name} makes is {mistake}"
-                        break
-                    found.append(maker.name)
+            near = [m for m in makers if self._could_make(m, channels, attention, before)][:_TRIES]
+            ways = _Ways(unit, channels, size, _half(channels // size))
+            found, readers, quiet, mistake = self._makers(ways, near)
+            reason = mistake or reason
             if found and quiet is not None:
                 producers = tuple(reversed(found))
                 since = before.index(producers[0])
                 followers = tuple(dict.fromkeys(n for n in before[since:] if self._follows(n, channels)))
-                link = Link(unit.name, producers, followers, attention, channels, size)
-                problem = self._trial(link, gone, quiet)
+                link = Link(unit.name, producers, followers, attention, channels, size, readers)
+                problem = self._trial(link, ways.gone, quiet)
                 if problem is None:
                     return link
                 reason = problem
         return reason
+
+    def _makers(
+        self, ways: _Ways, near: Sequence[Unit]
+    ) -> tuple[list[str], tuple[str, ...], list[Tensor] | None, str | None]:
+        """Which layers make the channels, who else reads them, the output without them, and why none makes them."""
+        found: list[str] = []
+        readers: list[str] = []
+        quiet: list[Tensor] | None = None
+        with ExitStack() as cut:
+            cut.enter_context(self._without(ways.unit, ways))
+            for maker in near:
+                alone = self._reaches(ways, maker, bool(readers))
+                if not alone:
+                    with ExitStack() as more:
+                        others = self._readers(ways, maker, readers)
+                        for other in others:
+                            more.enter_context(self._without(other, ways))
+                        if others and self._reaches(ways, maker, True):
+                            alone, quiet = True, None
+                            readers += [other.name for other in others]
+                            cut.enter_context(more.pop_all())
+                mistake = "mixed on its way"
+                if alone:
+                    if quiet is None:
+                        quiet = self._run()
+                    with self._noise(maker, ways):
+                        alone = _equal(quiet, self._run())
+                    mistake = "read elsewhere as well"
+                if not alone:
+                    return found, tuple(readers), quiet, None if found else f"what {maker.name} makes is {mistake}"
+                found.append(maker.name)
+        return found, tuple(readers), quiet, None
+
+    def _reaches(self, ways: _Ways, maker: Unit, changed: bool) -> bool:
+        """Whether noise on what a layer makes reaches the consumer's input in the same channels, and in no other ones.
+
+        ``changed`` says that the consumer's input is no longer what it was in the model as it came.
+        """
+        usual = self._arriving(ways.unit) if changed else self.inputs[ways.unit.name]
+        with self._noise(maker, ways):
+            return usual is not None and self._only_there(ways.unit, ways, usual)
+
+    def _readers(self, ways: _Ways, maker: Unit, known: Sequence[str]) -> list[Unit]:
+        """Layers between a maker and its consumer that read a summary of the same channels, one column for each.
+
+        A summary, such as the mean over an image, has fewer positions than what the consumer reads. Without it a gate
+        changes a little. A layer that reads the channels themselves would lose as much as the consumer does, which the
+        distortion that is sensed there does not hold.
+        """
+        between = self.order[self.order.index(maker.name) + 1 : self.order.index(ways.unit.name)]
+        found = []
+        for other in (self.units[n] for n in between if n in self.units and n not in known):
+            reads = other.groups == 1 and other.shape[1] == other.cols == ways.channels
+            if reads and other.positions < ways.unit.positions and self.order.count(other.name) == 1 and not tied(self.model, other):
+                usual = self._arriving(other) if known or found else self.inputs[other.name]
+                with self._noise(maker, ways):
+                    if usual is not None and self._only_there(other, ways, usual):
+                        found.append(other)
+        return found
 
     def _could_make(self, maker: Unit, channels: int, attention: str | None, before: Sequence[str]) -> bool:
         """Whether a layer has as many outputs as there are channels, or three times as many in attention."""
@@ -252,8 +307,8 @@ class _Finder:
         once = not tied(self.model, maker) and before.count(maker.name) == 1
         return fits and once and maker.groups in (1, maker.rows)
 
-    def _only_there(self, unit: Unit, channels: int, size: int, gone: Tensor) -> bool:
-        """Whether noise reaches those input channels of a unit that are to be dead, and no other ones."""
+    def _arriving(self, unit: Unit) -> Tensor | None:
+        """What reaches a unit now."""
         seen: list[Tensor] = []
 
         def stop(_module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
@@ -267,13 +322,18 @@ class _Finder:
             pass
         finally:
             handle.remove()
-        if not seen or seen[0].shape != self.inputs[unit.name].shape:
+        return seen[0] if seen else None
+
+    def _only_there(self, unit: Unit, ways: _Ways, usual: Tensor) -> bool:
+        """Whether the input of a unit differs from the usual one in channels that are to be dead, and in no others."""
+        seen = self._arriving(unit)
+        if seen is None or seen.shape != usual.shape:
             return False
-        axis = channel_axis(self.model.get_submodule(unit.name), seen[0])
-        changed = (seen[0] != self.inputs[unit.name]).movedim(axis, 0)
-        by_group = changed.reshape(channels // size, -1).any(dim=1)
-        dead = torch.zeros(channels // size, dtype=torch.bool)
-        dead[gone] = True
+        axis = channel_axis(self.model.get_submodule(unit.name), seen)
+        changed = (seen != usual).movedim(axis, 0)
+        by_group = changed.reshape(ways.channels // ways.size, -1).any(dim=1)
+        dead = torch.zeros(ways.channels // ways.size, dtype=torch.bool)
+        dead[ways.gone] = True
         return bool(by_group.any()) and not bool(by_group[~dead].any())
 
     def _guesses(self, unit: Unit, makers: Sequence[Unit]) -> Iterator[tuple[int, int, str | None]]:
@@ -312,12 +372,13 @@ class _Finder:
         return any(t is not None and t.ndim == 1 and len(t) == channels for t in tensors)
 
     @contextmanager
-    def _without(self, unit: Unit, channels: int, size: int, gone: Tensor) -> Iterator[None]:
-        """The consumer without some of its columns."""
+    def _without(self, unit: Unit, ways: _Ways) -> Iterator[None]:
+        """A unit without some of its columns."""
         weight: Any = self.model.get_submodule(unit.name).weight
         saved = weight.detach().clone()
-        less = saved.reshape(unit.rows, channels // size, -1).clone()  # a channels-last weight has no such view
-        less[:, gone] = 0
+        groups = ways.channels // ways.size
+        less = saved.reshape(unit.rows, groups, -1).clone()  # a channels-last weight has no such view
+        less[:, ways.gone] = 0
         try:
             weight.data.copy_(less.view(weight.shape))
             yield
@@ -325,11 +386,11 @@ class _Finder:
             weight.data.copy_(saved)
 
     @contextmanager
-    def _noise(self, maker: Unit, channels: int, size: int, gone: Tensor) -> Iterator[None]:
+    def _noise(self, maker: Unit, ways: _Ways) -> Iterator[None]:
         """Noise on those outputs of a layer that are to be dead."""
-        dead = torch.zeros(channels // size, size, dtype=torch.bool)
-        dead[gone] = True
-        rows = dead.flatten().repeat(maker.rows // channels)
+        dead = torch.zeros(ways.channels // ways.size, ways.size, dtype=torch.bool)
+        dead[ways.gone] = True
+        rows = dead.flatten().repeat(maker.rows // ways.channels)
         loud = 3 * self.scale.get(maker.name, 1.0)
 
         def hook(module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:

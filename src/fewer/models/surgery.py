@@ -37,6 +37,9 @@ class Link:
         How many there are.
     size
         Channels that go together: what the hardware likes, or one attention head.
+    readers
+        Units that read the channels on the way and lose the same inputs, such as the first layer of a squeeze and
+        excitation block.
 
     Examples
     --------
@@ -50,11 +53,12 @@ class Link:
     attention: str | None
     channels: int
     size: int
+    readers: tuple[str, ...] = ()
 
     @property
     def units(self) -> tuple[str, ...]:
         """All units that are cut, the consumer last."""
-        return (*self.producers, self.consumer)
+        return (*self.producers, *self.readers, self.consumer)
 
     @property
     def count(self) -> int:
@@ -130,7 +134,8 @@ def operate(model: nn.Module, removals: Sequence[Removal]) -> nn.Module:
 def remove(model: nn.Module, link: Link, kept: Sequence[int]) -> None:
     """Keep only some groups of a link's channels, in place. Modules keep their identity, class and hooks."""
     at = torch.cat([torch.arange(g * link.size, (g + 1) * link.size) for g in kept])
-    cut_inputs(model.get_submodule(link.consumer), link.channels, at)
+    for name in (link.consumer, *link.readers):
+        cut_inputs(model.get_submodule(name), link.channels, at)
     for name in link.producers:
         cut_outputs(model.get_submodule(name), link.channels, at)
     for name in link.followers:
