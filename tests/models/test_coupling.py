@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.cost.subjects import find_subjects
-from fewer.models.coupling import Couplings, difference, find_links, group_size
+from fewer.models.coupling import Couplings, find_links
+from fewer.models.coupling_search import difference, group_size
 from fewer.models.matching import match
 from fewer.models.mobilenet import InvertedResidual
 from fewer.models.running import tensors_of
@@ -330,3 +331,27 @@ def test_a_layer_that_reads_the_channels_themselves_is_no_gate() -> None:
     net, x = Stream().eval(), torch.randn(2, 3, 5, 5)
     found = find_links(net, match(net, x).units, x)
     assert not any(link.readers for link in found.links) and "last" in (found.reasons or {})
+
+
+def test_a_number_for_each_channel_that_is_no_layers_goes_as_well() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 1)
+            self.gain = nn.Parameter(torch.rand(1, 16, 1, 1) + 0.5)
+            self.other = nn.Parameter(torch.rand(16))  # as long, but of the output
+            self.register_buffer("offset", torch.randn(16))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.up(x) * self.gain + self.offset[:, None, None]
+            return self.down(y.relu()) + self.other.mean()
+
+    torch.manual_seed(0)
+    net, x = Scaled().eval(), torch.randn(2, 3, 5, 5)
+    (link,) = find_links(net, match(net, x).units, x).links
+    assert set(link.followers) == {"gain", "offset"}
+    small = operate(copy.deepcopy(net), [Removal(link, (0, 3, 4))])
+    assert small.gain.shape == (1, 3 * link.size, 1, 1) and small.offset.shape == (3 * link.size,)
+    assert isinstance(small.gain, nn.Parameter) and small.other.shape == (16,)
+    with pytest.raises(FewerError, match="does not fit the model"):
+        operate(copy.deepcopy(net), [Removal(Link("down", ("up",), ("gone",), None, 16, 4), (0,))])

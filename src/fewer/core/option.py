@@ -29,7 +29,8 @@ class Option:
         ``"dense"``, ``"unstructured"``, ``"block:ROWSxCOLS"`` (whole tiles go), ``"nm:N:M"`` (N of every M stay),
         ``"columns:G"`` (input channels go in runs of G; ``"columns:GxT"`` where each has T taps of a kernel),
         ``"rows:G"`` (outputs go, because another layer's columns do), ``"reads:G"`` (inputs go for the same reason),
-        ``"diagonal"`` (whole diagonals of a matrix that is packed for encryption) or ``"approximate:NAME"`` (another way to compute a function without weights).
+        ``"diagonal"`` (whole diagonals of a matrix that is packed for encryption) or ``"approximate:NAME"`` (a function
+        without weights is computed in another way).
     sparsity
         Share of the weights that go, 0 to 1. For ``nm`` it follows from the pattern and may be left out.
     precision

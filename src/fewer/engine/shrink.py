@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
-from fewer.models.coupling import Couplings, difference, tolerance
+from fewer.models.coupling import Couplings
+from fewer.models.coupling_search import difference, tolerance
 from fewer.models.running import Forward, call, evaluating, tensors_of
 from fewer.models.surgery import Link, Removal, operate, remove
 
