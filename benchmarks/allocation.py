@@ -25,7 +25,7 @@ import csv
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def cells(args: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
 
 
 def run_cell(table: Table, model: str, pattern: str, seed: int, args: argparse.Namespace) -> None:
-    for repair in (True, False):
+    for repair in (True,) if args.whole else (True, False):
         settings = Settings(
             pattern=pattern,
             seed=seed,
@@ -99,13 +99,13 @@ def run_cell(table: Table, model: str, pattern: str, seed: int, args: argparse.N
             heldout=32,
         )
         row = {"model": model, "pattern": pattern, "seed": seed, "repair": "obs" if repair else "none"}
-        methods = (*SIMPLE, "dp", *(("dp+search", "auto") if repair else ()))
+        methods = () if args.whole else (*SIMPLE, "dp", *(("dp+search", "auto") if repair else ()))
         wanted = [{**row, "sparsity": s, "method": m, "how": "assembled"} for s in args.sparsities for m in methods]
         if repair:
             wanted += [
                 {**row, "sparsity": s, "method": m, "how": "in order"}
                 for s in args.sparsities
-                for m in in_order_methods(s)
+                for m in in_order_methods(s, args.whole)
             ]
         if all(w in table for w in wanted):
             continue
@@ -127,11 +127,14 @@ def run_cell(table: Table, model: str, pattern: str, seed: int, args: argparse.N
                     )
                     measure(table, one, work)
                 if repair:
-                    in_order(table, row, prepared, settings, sensed, assembly, judge, sparsity)
+                    wanted = in_order_methods(sparsity, args.whole)
+                    in_order(table, row, prepared, settings, sensed, assembly, judge, sparsity, wanted)
 
 
-def in_order_methods(sparsity: float) -> tuple[str, ...]:
+def in_order_methods(sparsity: float, few: bool = False) -> tuple[str, ...]:
     """Whole models take minutes each, so of the simple allocators only the two best are compared so."""
+    if few:
+        return ("dp", *RIVALS, "uniform", "lamp")
     return ("dp", *RIVALS, "uniform", "lamp", *(("erk",) if sparsity == 0.8 else ()), "auto")
 
 
@@ -178,6 +181,7 @@ def in_order(
     assembly: Assembly,
     judge: Judge,
     sparsity: float,
+    methods: Sequence[str],
 ) -> None:
     budgets = [Budget("weights", 1 - sparsity, True)]
     made: dict[bytes, Made] = {}
@@ -205,7 +209,7 @@ def in_order(
         return judge.judge(model), left / sum(u.numel for u in units)
 
     common = {**row, "sparsity": sparsity, "how": "in order"}
-    for method in in_order_methods(sparsity):
+    for method in methods:
         measure(table, {**common, "method": method}, partial(rival if method in RIVALS else ours, method))
 
 
@@ -278,6 +282,7 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--plot", action="store_true")
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--whole", action="store_true", help="whole models alone, and without the contest")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--models", nargs="*", default=["fewer/dinov2-small", "fewer/mobilenet-v2"])
     parser.add_argument("--patterns", nargs="*", default=list(PATTERNS))

@@ -2,8 +2,9 @@
 
 Calibration images come from scikit-image and scikit-learn; the result is judged on foolbox's photos. The CIFAR networks
 are calibrated on photos shrunk to 32 x 32 (``photos``), or on training images (``cifar``), and judged on labelled test
-images. Rivals: magnitude and LAMP without data, SparseGPT with a uniform ratio and with LAMP's ratios, each as it is
-and with BatchNorm statistics estimated again on the calibration images. ``dense`` is the network as it came.
+images. Networks that read are calibrated on words written over photos and judged on scanned pages (``text``). Rivals:
+magnitude and LAMP without data, SparseGPT with a uniform ratio and with LAMP's ratios, each as it is and with BatchNorm
+statistics estimated again on the calibration images. ``dense`` is the network as it came.
 
     OMP_NUM_THREADS=1 python benchmarks/any_network_quality.py       # goes on where it stopped; --fresh starts anew
     python benchmarks/any_network_quality.py --plot                  # only the picture, from the CSV
@@ -32,6 +33,7 @@ import torch
 from PIL import Image
 from rivals import global_in_place, in_order_at, lamp_shares
 from tables import Table
+from text_lines import scanned, written
 from torch import Tensor, nn
 from unseen import NETWORKS, Absent, shared
 
@@ -55,9 +57,9 @@ BUDGETS = (0.9, 0.5, 0.3)
 
 
 def normalised(images: np.ndarray, how: Preprocess) -> Tensor:
-    """uint8 images [N, H, W, 3] as the network wants them."""
+    """uint8 images [N, H, W, channels] as the network wants them."""
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    return (x - torch.tensor(how.mean).view(1, 3, 1, 1)) / torch.tensor(how.std).view(1, 3, 1, 1)
+    return (x - torch.tensor(how.mean).view(1, -1, 1, 1)) / torch.tensor(how.std).view(1, -1, 1, 1)
 
 
 def cifar(part: str, count: int, how: Preprocess, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -69,10 +71,20 @@ def cifar(part: str, count: int, how: Preprocess, seed: int = 0) -> tuple[Tensor
     return normalised(np.stack(images), how), torch.from_numpy(label[chosen].astype(np.int64))
 
 
+def lines(make: Callable[..., list[Image.Image]], count: int, how: Preprocess, seed: int) -> Tensor:
+    """Pictures of text as a network wants them."""
+    found = make(count, how.input_size[1:], seed)
+    if how.input_size[0] == 1:
+        return normalised(np.stack([np.asarray(p.convert("L"))[..., None] for p in found]), how)
+    return normalised(np.stack([np.asarray(p) for p in found]), how)
+
+
 def judged_on(kind: str, loaded: LoadedModel, count: int) -> tuple[Tensor, Tensor | None]:
     """The judging images, of another source than any that calibrates, and their labels."""
     if kind == "cifar":
         return cifar("test", max(200, count), loaded.preprocess, seed=1)
+    if kind == "text":
+        return lines(scanned, count, loaded.preprocess, seed=1), None
     photos = labelled_photos()
     found = load_images([p.path for p in photos], count, 0, loaded.preprocess, crops=None)
     label = {p.path: p.label for p in photos}
@@ -84,6 +96,8 @@ def calibrated_on(source: str, loaded: LoadedModel, settings: Settings):
     """What a user would give: files, or a tensor of training images."""
     if source == "cifar":
         return cifar("train", settings.calibration + settings.heldout, loaded.preprocess, settings.seed)[0]
+    if source == "text":
+        return lines(written, settings.calibration + settings.heldout, loaded.preprocess, settings.seed)
     return [p.path for p in real_photos() if p.package != "foolbox"]
 
 
@@ -191,7 +205,7 @@ def cells(args: argparse.Namespace) -> list[tuple[str, str, int]]:
     found = []
     for seed in args.seeds:
         for name in args.networks:
-            sources = ("photos", "cifar") if NETWORKS[name].images == "cifar" else ("photos",)
+            sources = {"cifar": ("photos", "cifar"), "text": ("text",)}.get(NETWORKS[name].images, ("photos",))
             found += [(name, source, seed) for source in sources]
     return found
 

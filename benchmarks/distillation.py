@@ -2,8 +2,10 @@
 
     fewer train cifar10/ --task classify --network resnet32 --steps 20000 --out teacher
     python benchmarks/distillation.py cifar10/ --teacher teacher --network resnet20
+    python benchmarks/distillation.py cifar10/ --teacher dense --network resnet20 --init cut --label "20 % of weights"
 
-A gain counts where it lies outside of the interval of the student alone. Interrupted, it goes on.
+``--init`` may be a run of ``fewer compress``: its masks stay. A gain counts where it lies outside of the interval of
+the student alone. Interrupted, it goes on.
 """
 
 from __future__ import annotations
@@ -20,16 +22,19 @@ def main() -> None:
 
     parser = arguments(str(__doc__), 600)
     parser.add_argument("--teacher", required=True, help="run folder, or any other classifier of the same classes")
+    parser.add_argument("--label", default="", help="heads the names of the rows: what the student is")
     options = parser.parse_args()
     path = options.out or Path(__file__).parent / "results" / "distillation.csv"
     table = Table(path, COLUMNS, KEYS)
     data = part_of(options.data, Path("build") / "benchmarks", options.images, options.judged)
     rows = options.rows.split(",") if options.rows else list(METHODS)
     start = started(data, options)
+    head = f"{options.label}: " if options.label else ""
     for seed in range(options.seeds):
-        train_row(table, data, options, "alone", seed, **start)
+        train_row(table, data, options, f"{head}alone", seed, **start)
         for row in rows:
-            train_row(table, data, options, row, seed, teacher=options.teacher, distill=row, **start)
+            teacher = {} if row == "self" else {"teacher": options.teacher}
+            train_row(table, data, options, f"{head}{row}", seed, distill=row, **teacher, **start)
     plot(path, "Distillation, CIFAR-10")
 
 

@@ -24,9 +24,12 @@ from typing import Any
 import numpy as np
 import torch
 
+import fewer
 from fewer.core.errors import FewerError
 from fewer.core.stamp import environment
+from fewer.models.spec import load_model
 from fewer.runtimes.export import to_onnx
+from fewer.runtimes.folder import read_record
 from fewer.runtimes.session import open_session
 from fewer.tasks.gait.data import GaitData, open_data
 from fewer.tasks.gait.embed import embed_walks
@@ -44,6 +47,7 @@ from fewer.tasks.gait.training import plan_training, train_planned
 RESULTS = Path(__file__).parent / "results"
 KEY = ("set", "network", "size", "variant", "seed", "people", "test_people", "views", "frames", "steps", "tested")
 COLUMNS = (*KEY, "parameters", "rank1", "nm", "bg", "cl", "seconds", "threads", "processor", "date")
+PLAIN = TPAConfig(encoding="none", aggregate=False)
 VARIANTS: dict[str, TPAConfig | None] = {
     "off": None,
     "moments": CHOICES["moments"],
@@ -56,8 +60,10 @@ VARIANTS: dict[str, TPAConfig | None] = {
     "phase, no trend": TPAConfig(encoding="phase", trend=False),
     "phase, no correlation": TPAConfig(encoding="phase", correlate=False),
     "mixing only": TPAConfig(encoding="none", trend=False, correlate=False),
+    "equal parameters": PLAIN.model_copy(update={"moments": ("maximum",) * 5}),
 }
-"""``mixing only`` has the layers of the module but sees one frame at a time: the control of the parameters."""
+"""Two controls see no time: ``mixing only`` has the layers of the module but sees one frame at a time, and ``equal
+parameters`` has those of ``moments``, five linear maps of the maximum."""
 SETS = {"casia-like": {}, "motion only": {"bodies": "one"}}
 
 
@@ -250,11 +256,20 @@ def runners(args: argparse.Namespace, name: str, x: torch.Tensor) -> dict[str, A
                 print(f"{name}, {told}, {runtime}: {error}")
                 continue
             made[f"{runtime}, {told}"] = lambda session=session: session.run([x.numpy()])
+    for run in args.planned:  # made by benchmarks/gait_compress.py
+        found = load_model(str(run)).model
+        if isinstance(found, GaitNetwork) and (found.config.network, found.config.size) == (name, args.size):
+            record = read_record(run)
+            runtime = record.runtime if record is not None else "native"
+            fast = fewer.load(str(run), runtime=runtime)
+            told = "moments" if found.config.tpa else "off"
+            made[f"planned for {runtime}, {told}"] = lambda fast=fast: fast(x)
     return made
 
 
 def speed(args: argparse.Namespace) -> None:
-    """Embeddings a second in every runtime, all ways of a network in turns; ratios to plain torch, best of each."""
+    """Embeddings a second in every runtime, all ways of a network in turns; ratios to torch, median of the turns."""
+    torch.set_num_threads(args.threads)
     x = torch.rand(1, 30, 64, 44)
     out = args.out.with_name("gait_speed.csv")
     with out.open("w", newline="") as file, torch.no_grad():
@@ -299,6 +314,8 @@ def main() -> None:
     parser.add_argument("--precision", default="no", choices=("no", "bf16"))
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=2, help="of the speed")
+    parser.add_argument("--planned", nargs="*", type=Path, default=[], help="runs of fewer compress, for the speed")
     parser.add_argument("--small", action="store_true", help="70 persons, four views, tiny networks, short trainings")
     parser.add_argument("--robustness", action="store_true", help="test with changed probes too")
     parser.add_argument("--period", action="store_true", help="only the error of the period")

@@ -14,7 +14,7 @@ from lowbit_common import COLUMNS, KEYS, arguments, part_of, plot, started, trai
 from tables import Table
 
 BITS = ("w8a8", "w4a4", "w2a4", "wta4")
-QUANTISERS = ("lsq", "lsq+", "ste", "pact", "dorefa", "ewgs")
+QUANTISERS = ("auto", "lsq", "lsq+", "ste", "pact", "dorefa", "ewgs")
 
 
 def main() -> None:

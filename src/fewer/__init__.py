@@ -22,6 +22,8 @@ _PUBLIC: dict[str, str] = {
     "doctor": "fewer.verbs.doctor",
     "evaluate": "fewer.verbs.evaluate",
     "export": "fewer.verbs.export",
+    "info": "fewer.verbs.info",
+    "list_names": "fewer.verbs.list_names",
     "load": "fewer.verbs.load",
     "match_table": "fewer.verbs.match",
     "plan": "fewer.verbs.plan",
@@ -35,7 +37,14 @@ _PUBLIC: dict[str, str] = {
     "report": "fewer.verbs.report",
     "select": "fewer.verbs.select",
     "sense": "fewer.verbs.sense",
+    "study_convert": "fewer.verbs.study",
+    "study_delete": "fewer.verbs.study",
+    "study_export": "fewer.verbs.study",
+    "study_new": "fewer.verbs.study",
+    "study_serve": "fewer.verbs.study",
+    "study_status": "fewer.verbs.study",
     "train": "fewer.verbs.train",
+    "tune": "fewer.verbs.tune",
 }
 
 __all__ = [
@@ -50,6 +59,8 @@ __all__ = [
     "doctor",
     "evaluate",
     "export",
+    "info",
+    "list_names",
     "load",
     "match_table",
     "plan",
@@ -63,7 +74,14 @@ __all__ = [
     "report",
     "select",
     "sense",
+    "study_convert",
+    "study_delete",
+    "study_export",
+    "study_new",
+    "study_serve",
+    "study_status",
     "train",
+    "tune",
 ]
 
 
@@ -88,6 +106,8 @@ if TYPE_CHECKING:
     from fewer.verbs.doctor import doctor as doctor
     from fewer.verbs.evaluate import evaluate as evaluate
     from fewer.verbs.export import export as export
+    from fewer.verbs.info import info as info
+    from fewer.verbs.list_names import list_names as list_names
     from fewer.verbs.load import load as load
     from fewer.verbs.match import match_table as match_table
     from fewer.verbs.plan import plan as plan
@@ -101,4 +121,11 @@ if TYPE_CHECKING:
     from fewer.verbs.report import report as report
     from fewer.verbs.select import select as select
     from fewer.verbs.sense import sense as sense
+    from fewer.verbs.study import study_convert as study_convert
+    from fewer.verbs.study import study_delete as study_delete
+    from fewer.verbs.study import study_export as study_export
+    from fewer.verbs.study import study_new as study_new
+    from fewer.verbs.study import study_serve as study_serve
+    from fewer.verbs.study import study_status as study_status
     from fewer.verbs.train import train as train
+    from fewer.verbs.tune import tune as tune

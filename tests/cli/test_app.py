@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import fewer as library
-from fewer.cli.app import VERBS, app_for
+from fewer.cli.app import VERBS, app_for, with_owners
 
 NAMES = {"eval": "eval_", "list": "list_"}
 """Verbs whose function cannot have their name, which Python has taken."""
@@ -50,3 +50,19 @@ assert not {"torch", "fewer.cli.compress", "fewer.verbs.compress"} & set(sys.mod
 def test_a_name_from_elsewhere_is_translated(fewer, words, told: str) -> None:
     found = fewer(*words)
     assert found.code == 2 and told in found.err
+
+
+@pytest.mark.parametrize(
+    ("sentence", "words", "more"),
+    [
+        ("too many; give less with --calibration", ["apply", "run"], " (--calibration is a flag of fewer compress"),
+        ("too many; give less with --calibration", ["compress", "m"], ""),
+        ("none; make one: fewer plan run --budget weights=50%", ["apply", "run"], ""),
+        ("it needs timm; run: python -m pip install --no-deps timm", ["compress", "m"], ""),
+        ("give --task", ["train", "data"], ""),
+        ("give --task", ["no-verb"], ""),
+    ],
+)
+def test_a_flag_of_another_verb_has_its_owner(sentence: str, words: list[str], more: str) -> None:
+    told = with_owners(sentence, words)
+    assert told.startswith(sentence + more) and (more or told == sentence)

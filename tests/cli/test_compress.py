@@ -33,6 +33,7 @@ def test_a_file_of_settings_holds_a_whole_command(fewer) -> None:
     told = fewer("compress", "--config=all.toml", "--out=run")
     assert told.code == 0, told.err
     assert "budget met" in told.out and "next" in told.out
+    assert "Files become 3 x 16 x 16" in " ".join(told.out.replace("│", " ").split())
 
 
 def test_published_methods_are_rows_of_the_verdict(fewer) -> None:

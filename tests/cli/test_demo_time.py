@@ -12,7 +12,7 @@ import fewer
 from fewer.cli.demo_time import BUDGET, fast_folder, is_over, time_part
 from fewer.cli.show import say, times_box
 from fewer.core.errors import UnmetError
-from fewer.core.progress import SILENT
+from fewer.core.progress import SILENT, in_shares
 from fewer.core.unit import Unit
 from fewer.engine.options import unit_options
 from fewer.engine.settings import Settings
@@ -51,8 +51,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return real(model, x.repeat(6, *[1] * (x.ndim - 1)), "weights=50%", settings=Settings(**few), **where)
 
     def bench(run: Path, *, progress: Any, **options: Any) -> BenchResult:
-        progress("torch", 0.5)
-        progress("fewer", 1.0)
+        with in_shares(progress, "bench") as tell:
+            tell("torch", 0.5)
+            tell("fewer", 1.0)
         ours = {"kind": "extra", "runtime": "fewer", "precision": "int8"}
         rows = [
             _row("torch-fp32", "torch fp32", 20.0, 0.0),

@@ -29,3 +29,16 @@ def test_a_copy_is_made_where_it_is_asked_for(fewer) -> None:
     shutil.copy("data/masks/case0.png", "data/masks/twin.png")
     assert fewer("doctor", "data", "--fix", "--out=copy").code == 0
     assert len(list(Path("copy/imagesTr").iterdir())) == 5
+
+
+def test_a_page_of_what_was_found(fewer) -> None:
+    assert fewer("doctor", "data", "--page=fine.html").code == 0
+    assert "Nothing is wrong" in Path("fine.html").read_text() and Path("fine.json").is_file()
+    again = fewer("doctor", "data", "--page=fine.html")
+    assert again.code == 2 and "exists already" in again.err
+    assert fewer("doctor", "data", "--page=fine.txt").code == 2
+    Path("data/images/case0.png").write_bytes(b"broken")
+    told = fewer("doctor", "data", "--page=fine.html", "--overwrite")
+    assert told.code == 3 and "page    fine.html" in told.out
+    page = Path("fine.html").read_text()
+    assert "1 error" in page and "a file cannot be read" in page and "case0" in page

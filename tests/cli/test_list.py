@@ -15,6 +15,13 @@ def test_each_list_has_entries_that_say_something(name: str) -> None:
     assert found and all(note.strip() for note in found.values())
 
 
+def test_every_demo_is_listed(fewer) -> None:
+    from fewer.cli.demo import STAGES, TASK_DEMOS
+
+    found = json.loads(fewer("list", "demos", "--json").out)
+    assert {*STAGES, *TASK_DEMOS, "adapt", "low-bit", "private"} == set(found)
+
+
 def test_a_list_is_found_by_its_name(fewer) -> None:
     assert json.loads(fewer("list", "published", "--json").out).keys() == {"sparsegpt", "wanda"}
     told = fewer("list", "modls")

@@ -25,7 +25,6 @@ def test_an_error_is_a_code_and_one_line(fewer, monkeypatch, error, code: int, w
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("fewer.cli.list._models", fail)
     monkeypatch.setitem(__import__("fewer.cli.list", fromlist=["LISTS"]).LISTS, "models", fail)
     told = fewer("list", "models")
     assert told.code == code and words in told.err and told.err.count("\n") == 1

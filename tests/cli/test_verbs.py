@@ -130,6 +130,17 @@ def test_info_of_a_run_and_of_a_model(fewer: Fewer, compress: Fewer) -> None:
         ["report", "run"],
         ["list"],
         ["list", "presets"],
+        ["apply", "run", "--dry-run"],
+        ["bench", "net.py:net", "--vs=torch-fp32", "--dry-run"],
+        ["demo", "gait", "--dry-run"],
+        ["export", "run", "--dry-run"],
+        ["private", "compile", "net.py:net", "--images=photos", "--out=circuit", "--dry-run"],
+        ["private", "keys", "circuit/public.json", "--out=keys", "--dry-run"],
+        ["profile", "net.py:net", "--dry-run"],
+        ["recover", "run", "--dry-run"],
+        ["select", "photos", "--budget=labels=2", "--dry-run"],
+        ["sense", "net.py:net", "--images=photos", "--out=other", "--dry-run", *QUICK],
+        ["study", "new", "asked", "--images=photos", "--dry-run"],
     ],
     ids=lambda words: " ".join(words[:2]) + (" dry" if "--dry-run" in words else ""),
 )
@@ -150,6 +161,31 @@ def test_a_dry_run_writes_nothing(fewer: Fewer) -> None:
         assert "photos (6 files)" in told.out
         assert "nothing is written" in told.out
     assert [path for path in sorted(Path().rglob("*")) if "__pycache__" not in path.parts] == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["demo", "private"],
+        ["private", "compile", "net.py:net", "--images=photos", "--out=new"],
+        ["private", "keys", "new/public.json", "--out=new"],
+        ["study", "export", "new"],
+        ["profile", "net.py:net", "--out=new"],
+        ["bench", "net.py:net", "--out=new"],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_a_dry_run_of_other_verbs_writes_nothing(words: list[str], fewer: Fewer) -> None:
+    before = sorted(Path().rglob("*"))
+    told = fewer(*words, "--dry-run")
+    assert (told.code, told.err) == (0, "") and "nothing is written" in told.out
+    assert [path for path in sorted(Path().rglob("*")) if "__pycache__" not in path.parts] == before
+
+
+@pytest.mark.parametrize("words", [["list"], ["info", "net.py:net"]], ids=lambda words: words[0])
+def test_a_verb_that_only_tells_has_no_place_to_write_to(words: list[str], fewer: Fewer) -> None:
+    told = fewer(*words, "--out=somewhere")
+    assert told.code == 2 and "writes nothing" in told.err and not Path("somewhere").exists()
 
 
 def test_a_dry_run_still_finds_mistakes(fewer: Fewer) -> None:

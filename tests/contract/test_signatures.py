@@ -91,3 +91,29 @@ def test_what_nobody_gave_is_still_not_given() -> None:
     changed = Settings(sensing=4).changed({"seed": 3})
     assert changed.model_fields_set == {"sensing", "seed"}
     assert changed.for_metrics(["latency"]).precisions == ("fp32", "bf16", "int8")
+
+
+def test_every_verb_has_its_function() -> None:
+    from fewer.cli.app import VERBS
+
+    others = {"eval": ["evaluate"], "list": ["list_names"], "info": ["info", "match_table"]}
+    for verb in set(VERBS) - {"demo"}:  # a demo is a command to look at
+        found = others.get(verb, [verb]) if verb not in ("private", "study") else [n for n in PUBLIC if f"{verb}_" in n]
+        assert found and set(found) <= set(PUBLIC), verb
+
+
+def test_dir_shows_public_names_alone() -> None:
+    assert dir(fewer) == sorted(fewer.__all__)
+
+
+def test_results_are_short_to_look_at() -> None:
+    """What a person gets who types the name of a result: some lines, and the same in a notebook."""
+    from fewer.core.display import Shown, Told
+    from fewer.tasks.classify.evaluation import Evaluation
+    from fewer.timing.result import BenchResult, Row
+
+    one = Row(name="a", label="<torch>", wall_ms=[2.0] * 5, cpu_ms=[2.0] * 5, runtime="torch", precision="fp32",
+              kind="peer", threads=1)  # fmt: skip
+    found = BenchResult(model="toy", input_shapes=[[1, 3]], rounds=5, rows=[one] * 40)
+    assert len(repr(found).splitlines()) == 42 and "&lt;torch&gt;" in found._repr_html_()
+    assert issubclass(Evaluation, Told) and not issubclass(Evaluation, Shown)

@@ -17,6 +17,8 @@ from fewer.core.strict import StrictSettings
 from fewer.engine.settings import Settings
 from fewer.tasks import BUILT_IN, TASKS, Task, open_task, register_task, task_for, task_notes, task_of_run
 from fewer.tasks.task import Result
+from fewer.training.callbacks import Callback
+from fewer.training.history import Fit
 from fewer.training.settings import LoopSettings
 from tests.support.tiny_tasks import TINY
 
@@ -99,14 +101,27 @@ class _Stage:
             raise _Stop
 
 
+class _Look(Callback):
+    """Counts steps."""
+
+    steps = 0
+
+    def after_step(self, fit: Fit) -> None:
+        self.steps += 1
+
+
 @pytest.fixture(scope="module", params=TINY)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, Path]]:
     """Name, data and run of a task."""
     folder = tmp_path_factory.mktemp(request.param)
     tiny = TINY[request.param]
     data = tiny.tiny_data(folder)
-    done = fewer.train(data, task=request.param, out=folder / "run", **_settings(request.param, folder))
+    look = _Look()
+    settings = _settings(request.param, folder)
+    done = fewer.train(data, task=request.param, out=folder / "run", callbacks=[look], **settings)
     assert isinstance(done, Result) and done.lines()
+    assert len(repr(done)) < 3000 and "<" in done._repr_html_()  # type: ignore[attr-defined]
+    assert look.steps and (folder / "run" / "history.csv").read_text("utf-8").startswith("step,")
     json.dumps(done.to_dict(), allow_nan=False)
     yield request.param, data, folder / "run"
 
@@ -122,6 +137,12 @@ def test_a_dry_run_writes_nothing(made: tuple[str, Path, Path]) -> None:
     task = open_task(name)
     assert task.plan(data, task.settings.of(_settings(name, run.parent)))
     assert set(run.parent.iterdir()) == before
+
+
+def test_a_misspelt_option_has_its_neighbour(made: tuple[str, Path, Path]) -> None:
+    name, data, _ = made
+    with pytest.raises(FewerError, match=r"fewer\.train knows no 'stps'; did you mean 'steps'"):
+        fewer.train(data, task=name, stps=3)
 
 
 def test_a_resumed_training_ends_with_the_same_weights(made: tuple[str, Path, Path], tmp_path: Path) -> None:

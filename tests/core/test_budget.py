@@ -146,3 +146,22 @@ def test_budgets_of_other_work_name_their_command(budget: str, verb: str) -> Non
     with pytest.raises(FewerError, match=f"no budget of a model.*fewer {verb}.*{budget}"):
         model_budgets(f"weights=50%,{budget}")
     assert [str(b) for b in model_budgets("weights=50%,flops=0.5x")] == ["weights=50%", "flops=0.5x"]
+
+
+@pytest.mark.parametrize("text", ["weights=50", "flops = 7", "latency=0.5x,weights=100"])
+def test_a_number_that_lacks_its_percent_sign_is_asked_about(text):
+    with pytest.raises(FewerError, match="% for a share of the model"):
+        model_budgets(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["weights=50%", "weights=0.05k", "flops=0.5x", "size=8MB", ["weights=50%", "size=8MB"]]
+)
+def test_other_budgets_are_taken_as_they_are(text):
+    assert len(model_budgets(text)) == (2 if isinstance(text, list) else 1)
+
+
+@pytest.mark.parametrize("value", [2, 50, 100, 101, 2500])
+def test_a_budget_that_is_written_down_is_read_again_as_it_was(value):
+    (again,) = model_budgets(str(Budget("weights", value, False)))
+    assert again == Budget("weights", value, False)

@@ -43,6 +43,15 @@ def test_what_the_container_copies_exists() -> None:
         assert re.search(rf"^{extra} = \[", extras, re.MULTILINE)
 
 
+def test_all_is_every_extra_of_a_user() -> None:
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    table = text[text.index("[project.optional-dependencies]") : text.index("[project.scripts]")]
+    extras = dict(re.findall(r"^(\w+) = \[(.+)\]", table, re.MULTILINE))
+    named = set(re.search(r"fewer\[([\w,]+)\]", extras["all"])[1].split(","))  # type: ignore[index]
+    through_use = set(re.search(r"fewer\[([\w,]+)\]", extras["use"])[1].split(","))  # type: ignore[index]
+    assert named | through_use == set(extras) - {"all", "docs", "test", "ci", "dev", "gpu"}
+
+
 def test_targets_of_the_makefile_that_pages_name() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "quickstart.md"):

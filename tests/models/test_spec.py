@@ -158,6 +158,11 @@ def test_unknown_specs(spec, message):
         load_model(spec)
 
 
+def test_a_folder_without_a_run_is_told(tmp_path):
+    with pytest.raises(FewerError, match="holds no finished run"):
+        load_model(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [({"kind": "pickle"}, "unknown kind"), ({}, "unknown kind"), ({"kind": "builtin"}, "lacks the key 'name'")],

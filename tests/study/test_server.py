@@ -91,7 +91,7 @@ def test_a_rater_from_login_to_the_end(make, tmp_path):
             assert answer(client, **GOOD, choice=choice, seconds="3.5").status_code == 303
     assert "All of your 16 answers" in client.get("/next").text
     written = export_study(study.store, tmp_path / "out")
-    assert written.rows == {"pathways.json": 4, "votes.csv": 4, "pairs.csv": 4, "yes-no.csv": 4}
+    assert written.rows == {"pathways.json": 4, "votes.csv": 4, "pairs.csv": 4, "yes-no.csv": 4, "scores.csv": 4}
     assert {p.level for p in read_pathways(tmp_path / "out" / "pathways.json")} == {2}
     assert len(client.get("/mine").json()["answers"]) == 16
 
@@ -208,6 +208,26 @@ def test_deletion_removes_all_of_one_rater_and_nothing_else(make):
     assert [row["rater"] for row in study.store.rows("SELECT rater FROM answers")] == [3]
     with pytest.raises(FewerError, match="no rater 'rater-9'"):
         study.store.delete_rater("rater-9")
+
+
+def test_an_export_holds_scores_that_become_rating_words(tmp_path):
+    settings = StudySettings(forms=("acr",), raters=2, repeats=0.0, training=False)
+    new_study(tmp_path / "other", photos(tmp_path / "photos"), settings)
+    store = Store(tmp_path / "other")
+    given = {}
+    for row in store.rows("SELECT i.id, i.rater, m.file FROM items i JOIN images m ON m.id = i.image"):
+        level = int(row["file"][0]) + 1 + (row["rater"] == 2)  # the second rater is kinder by one level
+        store.submit(row["rater"], row["id"], {"level": level})
+        given.setdefault(row["file"], []).append(level)
+    for method in ("p910", "mos"):
+        export_study(store, tmp_path / method, method=method)
+        table = read_scores(tmp_path / method / "scores.csv")
+        assert table == {name: pytest.approx(np.mean(levels)) for name, levels in given.items()}
+    wide = [read_scores(tmp_path / method / "scores.csv", column=2) for method in ("mos", "p910")]
+    assert set(wide[0].values()) == {0.5} and max(wide[1].values()) < 1e-3  # all of the difference is bias
+    with pytest.raises(FewerError, match="unknown score method 'p901'; did you mean 'p910'"):
+        export_study(store, tmp_path / "x", method="p901")
+    assert not (tmp_path / "x").exists()
 
 
 def test_gold_repeats_and_owner(make, tmp_path):

@@ -22,6 +22,7 @@ from fewer.adaptation.problem import Adapted, Member, Problem, Work
 from fewer.adaptation.settings import AdaptationSettings
 from fewer.adaptation.teachers import label_and_learn, self_training
 from fewer.reports.numbers import duration
+from fewer.training.callbacks import trainings_of
 from fewer.training.history import Fit
 
 __all__ = ["member_steps", "most_trusted", "ours"]
@@ -122,7 +123,8 @@ class _Choice:
         model = copy.deepcopy(start.model)
         problem, work = replace(self.problem, network=model), self.work.under(f"{kept.name}-more")
         settings: Any = self.settings
-        found = WAYS[kept.name](problem, settings.model_copy(update={"steps": steps}), work)
+        with trainings_of(f"{kept.name}-more"):
+            found = WAYS[kept.name](problem, settings.model_copy(update={"steps": steps}), work)
         self.stages |= {f"{kept.name}-more-{stage}": fit for stage, fit in found.stages.items()}
         keep_if_believed(self.problem, work, kept.model, model, "more steps")
         return model
@@ -133,7 +135,8 @@ class _Choice:
         problem = replace(self.problem, network=model)
         settings: Any = self.settings
         work = self.work.under(name)
-        found = method(problem, settings.model_copy(update={"steps": steps}), work)
+        with trainings_of(name):
+            found = method(problem, settings.model_copy(update={"steps": steps}), work)
         self.stages |= {f"{name}-{stage}": fit for stage, fit in found.stages.items()}
         seen = self.seen[name] = target_guesses(self.problem, model)
         known = {**judge(self.problem, self.problem.held, model), **signs(self.problem, model, seen)}

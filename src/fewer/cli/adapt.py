@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from fewer.cli.adapt_flags import AdaptFlags
-from fewer.cli.flags import Shared, given
+from fewer.cli.flags import LogFlags, Shared, given
 
 __all__ = ["adapt"]
 
@@ -19,6 +19,7 @@ def adapt(
     test: str | None = None,
     config: str | None = None,
     settings: AdaptFlags | None = None,
+    logs: LogFlags | None = None,
     shared: Shared | None = None,
 ) -> int:
     """Train a network on a labelled source so that it segments an unlabelled target.
@@ -39,35 +40,33 @@ def adapt(
     """
     from fewer.cli.config import resolve_as
     from fewer.cli.progress import terminal_progress
-    from fewer.cli.show import as_json
+    from fewer.cli.show import as_json, say_would
     from fewer.cli.work import command_line
     from fewer.tasks.segment.adapt import adapt as run
     from fewer.tasks.segment.adapt import plan_adapt
     from fewer.tasks.segment.adapt_settings import AdaptSettings
+    from fewer.training.callbacks import looking_on
 
     shared = shared or Shared()
     flags = given(settings, shared)
     chosen, _ = resolve_as(AdaptSettings, flags, None, config, folder="segment", names=("source", "target", "task"))
     out = shared.out or "run"
     if shared.dry_run:
-        lines = plan_adapt(source, target, chosen).lines()
-        if shared.json:
-            as_json({"dry_run": True, "settings": chosen.model_dump(), "would": lines, "out": out})
-        else:
-            print("dry run, nothing is written:", *lines, f"out {out}", sep="\n  ")
-        return 0
-    done = run(
-        source,
-        target,
-        out=out,
-        settings=chosen,
-        test=test,
-        overwrite=shared.overwrite,
-        resume=shared.resume,
-        progress=terminal_progress(),
-        tell=None if shared.json else lambda line: print(line, file=sys.stderr, flush=True),
-        command=command_line(),
-    )
+        lines = [*plan_adapt(source, target, chosen).lines(), f"out {out}"]
+        return say_would(lines, shared.json, settings=chosen.model_dump(), out=out)
+    with looking_on((logs or LogFlags()).callbacks()):
+        done = run(
+            source,
+            target,
+            out=out,
+            settings=chosen,
+            test=test,
+            overwrite=shared.overwrite,
+            resume=shared.resume,
+            progress=terminal_progress(),
+            tell=None if shared.json or shared.quiet else lambda line: print(line, file=sys.stderr, flush=True),
+            command=command_line(),
+        )
     if shared.json:
         as_json({"folder": out, **done.to_dict()})
         return 0

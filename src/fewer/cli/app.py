@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import re
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Group, MissingArgumentError, UnknownCommandError
@@ -13,7 +14,7 @@ from fewer.cli.help import ALL, COMMON, GROUPS, CommonOnly, closing_words, full_
 from fewer.core.errors import near_match
 from fewer.core.version import __version__
 
-__all__ = ["VERBS", "app_for", "explain", "make_app"]
+__all__ = ["VERBS", "app_for", "explain", "make_app", "with_owners"]
 
 TASK_VERBS = ("train", "eval", "predict")
 """Verbs whose flags depend on the task."""
@@ -126,6 +127,32 @@ def explain(error: CycloptsError, words: list[str]) -> str:
     sentence = " ".join(str(error).split()).rstrip(".?")
     sentence = sentence.replace(". Did you mean", "; did you mean").replace("Unused Tokens", "too many words")
     return f"{sentence[:1].lower()}{sentence[1:]}{'?' if 'did you mean' in sentence else ''}; {see}"
+
+
+def with_owners(sentence: str, words: Sequence[str]) -> str:
+    """Say of the flags that a sentence names, and this verb has not, whose they are.
+
+    Shared parts tell what helps in the verb that uses them most. A flag after ``fewer VERB`` has its owner.
+    """
+    verb = words[0] if words else ""
+    named = {m[0] for m in _FLAG.finditer(sentence) if not _COMMAND.search(sentence[: m.start()])}
+    if verb not in VERBS or not named:
+        return sentence
+    others = sorted(named - _flags_of(verb, words))
+    for flag in others:
+        owners = [other for other in VERBS if other not in (verb, "demo") and flag in _flags_of(other, [other])]
+        if owners:
+            sentence += f" ({flag} is a flag of fewer {' and fewer '.join(owners[:2])})"
+    return sentence
+
+
+def _flags_of(verb: str, words: Sequence[str]) -> set[str]:
+    found = app_for(list(words))[verb].assemble_argument_collection()
+    return {name for argument in found for name in argument.names}
+
+
+_FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+_COMMAND = re.compile(rf"\bfewer ({'|'.join(VERBS)})\b[^;,.]*$")
 
 
 def _meant(error: CycloptsError, verb: str, words: Sequence[str]) -> tuple[str, str] | None:

@@ -29,7 +29,7 @@ def apply(
     """
     import fewer
     from fewer.cli.progress import terminal_progress
-    from fewer.cli.show import plan_table, say
+    from fewer.cli.show import as_json, plan_table, say
     from fewer.cli.work import command_line, show_run
     from fewer.core.plan import Plan
     from fewer.core.run import RunFolder
@@ -43,7 +43,10 @@ def apply(
     wanted = source.read_plan() if plan is None else Plan.load(plan)
     wanted.choice(curves)  # a plan of another run is told before anything is written
     if shared.dry_run:
-        say(plan_table(wanted))
+        if shared.json:
+            as_json({"dry_run": True, "plan": wanted.model_dump(), "out": shared.out or run})
+        else:
+            say(plan_table(wanted))
         return 0
     if shared.out is None and source.has("model") and not shared.overwrite:
         raise FewerError(f"{run} already holds a model; give --out for the new one, or --overwrite")

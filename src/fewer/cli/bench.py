@@ -71,7 +71,7 @@ def bench(
     out = Path(shared.out) if shared.out else None
     files = _files(out, ("layers.json",) if layers else ("bench.json", "bench.svg"), shared.overwrite)
     if shared.dry_run:
-        return _dry_run(model, vs, counts, layers, files)
+        return _dry_run(model, vs, counts, layers, files, shared.json)
     inputs: dict[str, Any] = {"images": images, "seed": shared.seed or 0}
     silent = shared.json or shared.quiet
     if layers:
@@ -155,7 +155,10 @@ def _make_folder(folder: Path) -> None:
         raise explain_os_error(error, folder, "make") from None
 
 
-def _dry_run(model: str, vs: list[str] | None, threads: list[int] | None, layers: bool, files: list[Path]) -> int:
+def _dry_run(
+    model: str, vs: list[str] | None, threads: list[int] | None, layers: bool, files: list[Path], json: bool
+) -> int:
+    from fewer.cli.show import say_would
     from fewer.timing.peers import missing_extra, parse_peers
     from fewer.timing.run import check_threads
     from fewer.timing.sources import open_subject
@@ -170,8 +173,7 @@ def _dry_run(model: str, vs: list[str] | None, threads: list[int] | None, layers
         extra = missing_extra(peer)
         lines.append(f"  {peer.label}" + (f" (skipped: {extra})" if extra else ""))
     lines += [f"would write {path}" for path in files]
-    print("\n".join(lines))
-    return 0
+    return say_would(lines, json, model=subject.name, threads=settings, files=[str(path) for path in files])
 
 
 def _width() -> int:

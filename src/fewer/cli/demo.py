@@ -31,7 +31,17 @@ _OWN = {
 }
 """Demos that neither compress nor belong to a task's table."""
 
-_MODELS = ("fewer/dinov2-small", "fewer/mobilenet-v2")
+DEMOS = {
+    "fewer/dinov2-small": "half of the weights of a vision transformer, then time, with real photos",
+    "fewer/mobilenet-v2": "the same for a small CNN",
+    "detect3d": "a detector of LiDAR scans, on simulated streets",
+    "gait": "who walks, on simulated walkers",
+    "quality": "how images look, on simulated feedback",
+    "adapt": "masks for another modality without labels there, on simulated heads",
+    "low-bit": "training in 4 and 2 bits, on real digits",
+    "private": "real digits that the computer does not see",
+}
+"""Every demo and what it shows; see: fewer list demos."""
 
 _FAST = {
     "fast match": 5, "fast runtimes": 9, "fast profile": 10, "fast statistics": 4, "fast sense": 12,
@@ -74,17 +84,20 @@ def demo(
         fewer/dinov2-small or fewer/mobilenet-v2; or detect3d (a detector of LiDAR scans, on simulated scans),
         gait (who walks, on simulated walkers), quality (how images look, on simulated feedback), adapt (masks for
         another modality, on simulated heads), low-bit (training in 4 bits, on real digits) or private (real digits
-        that the computer does not see).
+        that the computer does not see). See: fewer list demos
     budget
         As in: fewer compress --help
     """
     shared = shared or Shared()
-    if model in _OWN:
-        return _own_demo(model, shared)
-    if model in TASK_DEMOS:
-        return _task_demo(model, shared)
+    if model in (*_OWN, *TASK_DEMOS):
+        if shared.dry_run:
+            from fewer.cli.show import say_would
+
+            place = shared.out or f"demo-{model}"
+            return say_would([f"would run the demo {model} ({DEMOS[model]}) and write {place}"], shared.json)
+        return _own_demo(model, shared) if model in _OWN else _task_demo(model, shared)
     if not {"/", ":"} & set(model) and not Path(model).exists():
-        raise FewerError(f"there is no demo {model!r}{near_match(model, [*_MODELS, *_OWN, *TASK_DEMOS])}")
+        raise FewerError(f"there is no demo {model!r}{near_match(model, DEMOS)}")
     return _main_demo(model, budget, settings, shared)
 
 

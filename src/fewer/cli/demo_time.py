@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,19 +101,7 @@ def time_part(model: str, photos: Sequence[Path], out: str | Path, seed: int | N
         if error.least is None or error.least > WORTH:
             raise
         run = fewer.compress(model, photos, f"latency={error.least + 0.02:.2f}x", **options)
-    with part.stage("bench", 1.0) as stage:
-        found = fewer.bench(folder, vs=PEERS, threads=[1], time=SECONDS, progress=_teller(stage.advance))
+    found = fewer.bench(folder, vs=PEERS, threads=[1], time=SECONDS, progress=part)
     add_to_report(folder, found)
     atomic_write_text(folder / _DONE, found.to_json())
     return Timed(run.report, runtimes_of(found), folder)
-
-
-def _teller(advance: Callable[[float, str], None]) -> Callable[[str, float], None]:
-    """The share that is done, told as steps."""
-    done = [0.0]
-
-    def tell(text: str, share: float) -> None:
-        advance(share - done[0], text)
-        done[0] = share
-
-    return tell

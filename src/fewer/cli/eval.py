@@ -31,7 +31,7 @@ def eval_(
         See: fewer list tasks. A run folder says it by itself.
     """
     from fewer.cli.progress import terminal_progress
-    from fewer.cli.show import as_json
+    from fewer.cli.show import as_json, say_would
     from fewer.cli.work import command_line
     from fewer.tasks import task_for
 
@@ -39,8 +39,8 @@ def eval_(
     doing = task_for(task, run=target, data=data)
     chosen = doing.evaluate_settings.of(given(settings), "command line")
     if shared.dry_run:
-        print(f"dry run: would score {target} on {data}" + (f" and write to {shared.out}" if shared.out else ""))
-        return 0
+        told = f"would score {target} on {data}" + (f" and write to {shared.out}" if shared.out else "")
+        return say_would([told], shared.json, task=doing.name, out=shared.out)
     result = doing.evaluate(
         target,
         data,

@@ -38,13 +38,13 @@ def export(
     from dataclasses import asdict
 
     import fewer
-    from fewer.cli.show import as_json, say
+    from fewer.cli.show import as_json, say, say_would
 
     shared = shared or Shared()
     usable_device(shared)
     if shared.dry_run:
-        say(f"would write the model of {run} as {to}, {deploy_batch} at once")
-        return 0
+        told = f"would write the model of {run} as {to}, {deploy_batch} at once"
+        return say_would([told], shared.json, run=run, to=to, out=shared.out)
     made = fewer.export(
         run,
         to,
@@ -58,17 +58,5 @@ def export(
     if shared.json:
         as_json({**asdict(made), "path": str(made.path)})
         return 0
-    checked = _unchecked() if made.difference is None else f"differs by {made.difference:.1e}"
-    from fewer.reports.numbers import data_size
-
-    say(f"wrote {made.path} ({data_size(made.bytes)}); output {checked}", "lost on the way:")
-    say(*(f"- {sentence}" for sentence in made.lost))
+    say(*made.lines())
     return 0
-
-
-def _unchecked() -> str:
-    """Why the output of a file was not compared with the model's."""
-    from importlib.util import find_spec
-
-    lacking = find_spec("onnxruntime") is None
-    return "not checked: onnxruntime is not installed" if lacking else "not compared with the model's"

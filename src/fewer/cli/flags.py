@@ -12,8 +12,9 @@ from fewer.core.errors import FewerError
 
 if TYPE_CHECKING:
     from fewer.core.strict import StrictSettings
+    from fewer.training.callbacks import Callback
 
-__all__ = ["ModelFlags", "Shared", "cpu_only", "flags_of", "given", "usable_device"]
+__all__ = ["LogFlags", "ModelFlags", "Shared", "cpu_only", "flags_of", "given", "refuse_out", "usable_device"]
 
 WORK = Group("How the work is done", sort_key=90)
 SHARED = Group("Every verb", sort_key=99)
@@ -115,6 +116,23 @@ class Shared:
             trust_files(self.trust)
 
 
+@Parameter(name="*")
+@dataclass
+class LogFlags:
+    """Where a training writes its numbers beside its run folder."""
+
+    tensorboard: Annotated[str | None, _p(WORK)] = None
+    """Folder for the numbers of every validation, for TensorBoard; history.csv of the run has them as well [none]"""
+
+    def callbacks(self) -> list[Callback]:
+        """What is to look on."""
+        if self.tensorboard is None:
+            return []
+        from fewer.training.callbacks import TensorBoard
+
+        return [TensorBoard(self.tensorboard)]
+
+
 _MODEL = Group("Model and its input", sort_key=5)
 
 
@@ -176,6 +194,18 @@ def cpu_only(shared: Shared) -> None:
     """
     if shared.device not in (None, "cpu"):
         raise FewerError(f"device '{shared.device}' cannot be used: this version works on the CPU, --device cpu")
+
+
+def refuse_out(shared: Shared, verb: str) -> None:
+    """Refuse a place to write to, in verbs that only tell.
+
+    Raises
+    ------
+    FewerError
+        When one was given.
+    """
+    if shared.out is not None:
+        raise FewerError(f"fewer {verb} writes nothing; leave --out {shared.out} out, or send its output to a file")
 
 
 def given(flags: Any, shared: Shared | None = None) -> dict[str, Any]:

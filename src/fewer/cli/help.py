@@ -63,12 +63,27 @@ EXAMPLES = {
         "fewer select photos/ --budget labels=100 --out queue/",
         "fewer select --continue queue/ --labels labels.csv --budget labels=50",
     ),
-    "doctor": ("fewer doctor data/ --task segment", "fewer doctor data/ --fix --out repaired/"),
+    "doctor": (
+        "fewer doctor data/ --task segment",
+        "fewer doctor data/ --page checked.html",
+        "fewer doctor data/ --fix --out repaired/",
+    ),
     "train": ("fewer train photos-by-class/ --task classify --steps 2000", "fewer train scans/ --task segment"),
     "eval": ("fewer eval run/ data/", "fewer eval predictions/ data/ --task segment"),
     "predict": ("fewer predict run/ images/ --out masks/",),
+    "adapt": ("fewer adapt t1/ flair/ --out run/", "fewer adapt t1/ flair/ --test flair-labelled/ --out run/"),
+    "report": ("fewer report run/",),
+    "profile": ("fewer profile fewer/mobilenet-v2", "fewer profile fewer/mobilenet-v2 --out laptop.json"),
+    "private": (
+        "fewer private compile fewer/mnist-cnn --images digits/ --out circuit/",
+        "fewer private keys circuit/public.json --out keys/",
+        "fewer private serve circuit/",
+        "fewer private query keys/ digits/3.png",
+    ),
+    "study": ("fewer study new asked/ --images photos/", "fewer study serve asked/", "fewer study export asked/"),
+    "tune": ("fewer tune records.json --images photos/ --out tuned/",),
     "info": ("fewer info fewer/mobilenet-v2", "fewer info run/"),
-    "list": ("fewer list models", "fewer list tasks"),
+    "list": ("fewer list models", "fewer list tasks", "fewer list demos"),
 }
 """Commands at the end of a verb's help. They are checked like those of the documentation."""
 

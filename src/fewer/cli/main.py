@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FewerError as error:
         if debug:
             raise
-        _say(f"error: {error}")
+        _say(f"error: {_with_owners(str(error), words)}")
         return BAD_INPUT
     except BrokenPipeError:
         # `fewer list | head -1`; what is still buffered must not fail again when Python closes stdout
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         if debug:
             raise
-        _say("error: out of memory; give fewer images with --calibration or smaller batches with --batch")
+        _say(f"error: {_with_owners('out of memory; give fewer images, or smaller batches with --batch', words)}")
         return BAD_INPUT
     except UnicodeEncodeError as error:
         if debug:
@@ -103,6 +104,17 @@ def _run(words: list[str]) -> int:
         return done if isinstance(done, int) else 0
     except CycloptsError as error:
         raise FewerError(explain(error, words)) from None
+
+
+def _with_owners(sentence: str, words: Sequence[str]) -> str:
+    """A sentence that says whose the flags are that it names; as it is where that cannot be found out."""
+    if "--" not in sentence:
+        return sentence
+    from fewer.cli.app import with_owners
+
+    with contextlib.suppress(Exception):  # the words themselves may be what is wrong
+        return with_owners(sentence, words)
+    return sentence
 
 
 def _refuse_empty(words: Sequence[str]) -> None:

@@ -55,11 +55,11 @@ def plan(
     shared = shared or Shared()
     if not budget:
         raise FewerError("which budget? give one, for example --budget weights=50%")
-    from fewer.cli.work import meant_budgets
+    from fewer.core.budget import model_budgets
     from fewer.verbs.plan import plan as make_plan
     from fewer.verbs.plan import save_plan
 
-    meant_budgets(budget)
+    model_budgets(budget)  # a bad budget is told before a folder is opened
     folder = RunFolder.open(run)
     before = folder.read_plan() if folder.has("plan") else None
     made = make_plan(run, budget, allocator=allocator)

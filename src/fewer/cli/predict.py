@@ -30,7 +30,7 @@ def predict(
         See: fewer list tasks. A run folder says it by itself.
     """
     from fewer.cli.progress import terminal_progress
-    from fewer.cli.show import as_json
+    from fewer.cli.show import as_json, say_would
     from fewer.tasks import task_for
 
     shared = shared or Shared()
@@ -39,8 +39,8 @@ def predict(
     doing = task_for(task, run=run, data=inputs)
     chosen = doing.predict_settings.of(given(settings), "command line")
     if shared.dry_run:
-        print(f"dry run: would write predictions for {inputs} to {shared.out}")
-        return 0
+        told = f"would write predictions for {inputs} to {shared.out}"
+        return say_would([told], shared.json, task=doing.name, out=shared.out)
     done = doing.predict(
         run,
         inputs,

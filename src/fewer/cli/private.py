@@ -61,22 +61,31 @@ def private(
     port
         Where to listen.
     """
-    from fewer.cli.show import as_json
+    from fewer.cli.show import as_json, say_would
     from fewer.verbs import private as verbs
 
     shared = shared or Shared()
     if action in ("compile", "keys") and shared.out is None:
         raise FewerError(f"where to? fewer private {action} needs a folder: --out FOLDER")
+    if action == "compile" and images is None:
+        raise FewerError("activations are fitted to images; give a folder: --images FOLDER")
+    if action == "query" and not files:
+        raise FewerError("which images? fewer private query KEYS IMAGE ... --server URL")
+    if shared.dry_run:
+        told = {"serve": f" at {host}:{port}", "query": f", {len(files)} images, at {server}"}
+        line = f"would {action} {what}" + told.get(action, f" and write {shared.out}")
+        return say_would([line], shared.json, action=action, out=shared.out)
     if action == "compile":
-        return _compile(what, images, degree, steps, budget, shared)
+        return _compile(what, images or "", degree, steps, budget, shared)
     if action == "keys":
         place = verbs.private_keys(what, shared.out or "")
-        print(f"keys in {place}; secret.key stays there, the other two go to the server with the first query")
+        if shared.json:
+            as_json({"keys": str(place)})
+        else:
+            print(f"keys in {place}; secret.key stays there, the other two go to the server with the first query")
         return 0
     if action == "serve":
         return _serve(what, host, port)
-    if not files:
-        raise FewerError("which images? fewer private query KEYS IMAGE ... --server URL")
     found = verbs.private_query(what, files, server)
     if shared.json:
         as_json(found)
@@ -86,13 +95,11 @@ def private(
     return 0
 
 
-def _compile(model: str, images: str | None, degree: int, steps: int, budget: str | None, shared: Shared) -> int:
+def _compile(model: str, images: str, degree: int, steps: int, budget: str | None, shared: Shared) -> int:
     from fewer.cli.progress import terminal_progress
     from fewer.cli.show import as_json
     from fewer.verbs.private import private_compile
 
-    if images is None:
-        raise FewerError("activations are fitted to images; give a folder: --images FOLDER")
     found = private_compile(
         model, images, shared.out or "", degree=degree, steps=steps, budget=budget,
         seed=shared.seed or 0, overwrite=bool(shared.overwrite), progress=terminal_progress(),
@@ -110,7 +117,12 @@ def _compile(model: str, images: str | None, degree: int, steps: int, budget: st
         kind = "predicted from operations timed here" if done["measured"] else "in ratios of no machine"
         costs = ", ".join(f"{m} {done['before'][m]:.0f} to {done['after'][m]:.0f}" for m in done["before"])
         print(f"for {budget}: {done['way']}; {costs} (he {kind})")
+    if found["averaged"]:
+        print(f"maximum pooling became an average at {', '.join(found['averaged'])}; teach it with --steps")
+    if found["left_to_the_client"]:
+        print(f"left to the client: {', '.join(found['left_to_the_client'])} at the end, which changes no class")
     print(f"names the same class as the network on {found['agreement']:.1%} of {found['images']} images (in the clear)")
+    print(f"see {found['page']}")
     return 0
 
 

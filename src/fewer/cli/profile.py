@@ -55,7 +55,7 @@ def profile(
     from pathlib import Path
 
     from fewer.cli.progress import terminal_progress
-    from fewer.cli.show import as_json, say
+    from fewer.cli.show import as_json, say, say_would
     from fewer.core.precision import KERNEL_PRECISIONS
     from fewer.cost.latency import PATTERNS
     from fewer.verbs.profile import profile as run_profile
@@ -68,8 +68,8 @@ def profile(
     wanted = tuple(p.strip() for p in pattern.split(",")) if pattern else PATTERNS
     numbers = tuple(p.strip() for p in precisions.split(",")) if precisions else KERNEL_PRECISIONS
     if shared.dry_run:
-        say(f"would time the layers of {model} at batch {deploy_batch}: {', '.join(wanted)}, {', '.join(numbers)}")
-        return 0
+        told = f"would time the layers of {model} at batch {deploy_batch}: {', '.join(wanted)}, {', '.join(numbers)}"
+        return say_would([told], shared.json, model=model, out=shared.out)
     made = run_profile(
         model,
         deploy_batch=deploy_batch,

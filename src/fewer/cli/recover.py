@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from fewer.cli.flags import Shared, usable_device
+from fewer.cli.flags import LogFlags, Shared, usable_device
 from fewer.core.errors import FewerError
 
 __all__ = ["recover"]
@@ -23,6 +23,7 @@ def recover(
     batch: Annotated[int | None, Parameter(show_default=False)] = None,
     learning_rate: Annotated[float | None, Parameter(show_default=False)] = None,
     method: str | None = None,
+    logs: LogFlags | None = None,
     shared: Shared | None = None,
 ) -> int:
     """Win back quality that a compression lost, by training on unlabelled images; masks and precisions stay.
@@ -82,6 +83,7 @@ def recover(
         progress=terminal_progress(),
         command=command_line(),
         device=shared.device,
+        callbacks=(logs or LogFlags()).callbacks(),
     )
     return show_run(done, shared, str(done.folder))
 

@@ -44,7 +44,8 @@ def select(
     method
         coverage, random, kcenter, typiclust, probcover, saal and others; see: fewer list selection
     features
-        A model, warm-up (a network that learns from the pool) or an .npy file, a row per image [fewer/dinov2-small].
+        A model, warm-up (a network that learns from the pool), quality (statistics of how images look, to choose what
+        raters see) or an .npy file, a row per image [fewer/dinov2-small].
     layer
         Layer of the model whose output is used [what stands before the classifier, or the class token].
     input_size

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fewer.reports.compression.data import Quality, RunReport
     from fewer.reports.compression.parts import Runtimes
 
-__all__ = ["as_json", "console", "match_rows", "plan_table", "say", "shorten", "times_box", "verdict_box"]
+__all__ = ["as_json", "console", "match_rows", "plan_table", "say", "say_would", "shorten", "times_box", "verdict_box"]
 
 BAR = 20
 WIDE, NARROW = 140, 60
@@ -41,6 +41,15 @@ def as_json(value: Any) -> None:
     """Print one JSON value, nothing else."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str)
     sys.stdout.write(in_json(text) + "\n")
+
+
+def say_would(lines: Sequence[str], in_json: bool, **facts: Any) -> int:
+    """Say what a dry run would do, in words or as JSON with some facts beside; that went well: exit code 0."""
+    if in_json:
+        as_json({"dry_run": True, **facts, "would": list(lines)})
+    else:
+        print("dry run, nothing is written:", *lines, sep="\n  ")
+    return 0
 
 
 def shorten(text: str, width: int) -> str:
@@ -150,6 +159,7 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
         comparison_sentence,
         published_sentence,
         recovery_sentence,
+        whose,
     )
 
     met = report.verdict.met
@@ -158,7 +168,7 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
     for got in report.verdict.budgets:
-        share = f" ({percent(got.reached / got.dense)} of the dense model)" if got.dense else ""
+        share = f" ({percent(got.reached / got.dense)} of {whose(got, report)})" if got.dense else ""
         facts.add_row(got.budget, f"{quantity(got.reached, got.unit)}{share}; limit {quantity(got.limit, got.unit)}")
     if report.verdict.distortion is not None:
         held = f" on {report.data.heldout} held-out images" if report.data and report.data.heldout else ""
@@ -173,6 +183,8 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
             "on disk",
             f"{quantity(report.model.artefact_bytes, 'bytes')}, from {quantity(report.model.source_bytes, 'bytes')}",
         )
+    if report.data and report.data.note:
+        facts.add_row("images", report.data.note)  # how many, and what was made of a file
     if report.data and report.data.skipped:
         names = ", ".join(shorten(s.file, 40) for s in report.data.skipped[:3])
         more = f" and {len(report.data.skipped) - 3} more" if len(report.data.skipped) > 3 else ""
@@ -288,7 +300,7 @@ def plan_table(plan: Plan, before: Plan | None = None, width: int | None = None)
     old = significant(before.distortion) if before is not None else None
     predicted = f"predicted distortion {significant(plan.distortion)}" + (f", before {old}" if old else "")
     if before is None:
-        table = _table(("layer", "left"), ("option", "left"), ("kept", "right"), ("distortion", "right"))
+        table = _table(("layer", "left"), ("option@share gone", "left"), ("kept", "right"), ("distortion", "right"))
         for name, unit in plan.units.items():
             table.add_row(shorten(name, max(18, width - 48)), unit.option, _kept(unit), significant(unit.distortion))
         return Group(head, Text(predicted), table)

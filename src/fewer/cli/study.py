@@ -35,9 +35,11 @@ def study(
     name: list[str] | None = None,
     https: Annotated[bool, Parameter(negative="")] = False,
     rater: str | None = None,
+    method: str = "p910",
     writer: str = "rules",
     writer_model: str | None = None,
     evaluation: list[str] | None = None,
+    pairs: int = 0,
     settings: StudyFlags | None = None,
     shared: Shared | None = None,
 ) -> int:
@@ -52,7 +54,7 @@ def study(
         new, serve, status, export, convert (texts into conversations for fewer tune) or delete (all of one rater).
     folder
         Of the study; convert also takes a pathways.json, or a table file,score or file,score,deviation of opinions,
-        which becomes rating words (Q-Align, DeQA-Score).
+        which becomes rating words (Q-Align, DeQA-Score), or the pairs.csv of an export.
     images
         new: folder of photos.
     scores
@@ -73,35 +75,46 @@ def study(
         serve: a server with HTTPS is in front.
     rater
         export: all of one rater instead; delete: whose answers go.
+    method
+        export: how scores.csv is made of levels: p910 (ITU-T P.910), mos (means), bias-removed (P.913) or bt500.
     writer
-        convert: who makes questions of the texts: rules, a folder with a language model of transformers, or an endpoint
-        of OpenAI's protocol, up to /v1, whose key is read from OPENAI_API_KEY.
+        convert: who makes questions of the texts: rules, smollm2 (SmolLM2-135M), a folder with a language model of
+        transformers, or an endpoint of OpenAI's protocol, up to /v1, whose key is read from OPENAI_API_KEY.
     writer_model
         convert: the model's name at that endpoint.
     evaluation
-        convert: a file of questions whose images may not train; may be repeated.
+        convert: a file of questions, descriptions or opinions whose images may not train; may be repeated.
+    pairs
+        convert: draw so many pairs of images, and make conversations about both (Co-Instruct) of what was written about
+        each.
     """
-    from fewer.cli.show import as_json
+    from fewer.cli.progress import terminal_progress
+    from fewer.cli.show import as_json, say_would
+    from fewer.verbs import study as verbs
 
     shared = shared or Shared()
     if action not in ACTIONS:
         raise FewerError(f"fewer study cannot {action!r}{near_match(action, ACTIONS)}")
-    if shared.dry_run and action in ("new", "convert", "delete"):
-        print(f"dry run: would {action} {rater or folder}, nothing is written")
-        return 0
+    if shared.dry_run and action != "status":
+        return say_would([f"would {action} {rater or folder}"], shared.json, action=action, folder=folder)
+    if shared.out is not None and action in ("new", "serve", "delete"):
+        raise FewerError(f"fewer study {action} writes into {folder} itself; leave --out {shared.out} out")
     if action == "serve":
-        from fewer.study.serve import serve
-
         print(f"http://{host}:{port}/  (Ctrl-C stops; nothing is lost)", flush=True)
-        serve(folder, host=host, port=port, names=tuple(name or ()), secure=https)
+        verbs.study_serve(folder, host=host, port=port, names=tuple(name or ()), https=https)
         return 0
     if action == "new":
+        if images is None:
+            raise FewerError(f"which photos? for example: fewer study new {folder} --images photos/")
         chosen = StudySettings.of(given(settings, Shared(seed=shared.seed)))
-        result = _new(folder, images, {"scores": scores, "gold": gold}, only, sample, chosen)
+        tables: dict[str, Any] = {"scores": scores, "gold": gold, "only": only, "sample": sample}
+        result: Any = verbs.study_new(folder, images, settings=chosen, **tables)
     elif action == "convert":
-        result = _convert(folder, writer, writer_model, evaluation or [], shared)
+        how: dict[str, Any] = {"writer": writer, "writer_model": writer_model, "evaluation": evaluation or ()}
+        how |= {"seed": shared.seed or 0, "overwrite": shared.overwrite, "progress": terminal_progress()}
+        result = verbs.study_convert(folder, shared.out, pairs=pairs, **how)
     else:
-        result = _stored(action, folder, rater, shared.out)
+        result = _stored(action, folder, rater, method, shared.out)
     if shared.json:
         as_json(result.to_dict())
     else:
@@ -109,132 +122,14 @@ def study(
     return 0
 
 
-def _new(
-    folder: str,
-    images: str | None,
-    tables: dict[str, str | None],
-    only: str | None,
-    sample: int | None,
-    settings: StudySettings,
-) -> Any:
-    from fewer.study.new import new_study, read_names, read_scores
+def _stored(action: str, folder: str, rater: str | None, method: str, out: str | None) -> Any:
+    """Actions on what a study has collected."""
+    from fewer.verbs import study as verbs
 
-    if images is None:
-        raise FewerError(f"which photos? for example: fewer study new {folder} --images photos/")
-    read: dict[str, Any] = {key: read_scores(path) for key, path in tables.items() if path}
-    names = read_names(only) if only is not None else None
-    if sample is not None:
-        names = _sampled(read.get("scores", {}), names, sample, settings.seed)
-    return new_study(folder, images, settings, only=names, **read)
-
-
-def _sampled(scores: dict[str, float], names: list[str] | None, count: int, seed: int) -> list[str]:
-    """Names of so many images whose scores are spread evenly."""
-    import numpy as np
-
-    from fewer.tasks.quality.baselines import flatten
-
-    known = [name for name in (scores if names is None else names) if name in scores]
-    if not known:
-        raise FewerError("--sample spreads known scores evenly: give them with --scores TABLE")
-    return [known[i] for i in flatten(np.array([scores[name] for name in known]), count, seed=seed)]
-
-
-class _Records:
-    """What a conversion wrote."""
-
-    def __init__(self, made: Any, path: Any) -> None:
-        self.made, self.path = made, path
-
-    def lines(self) -> list[str]:
-        return [*self.made.lines(), f"next    fewer tune {self.path} --images PHOTOS --out run"]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"records": str(self.path), **self.made.to_dict()}
-
-
-def _convert(folder: str, writer: str, model: str | None, evaluation: list[str], shared: Shared) -> _Records:
-    """Texts of a study, or of a file, into conversations."""
-    import os
-    from pathlib import Path
-
-    from fewer.cli.progress import terminal_progress
-    from fewer.study.export import pathways_of, read_pathways
-    from fewer.study.store import Store
-    from fewer.tasks.quality.convert.build import convert
-    from fewer.tasks.quality.convert.writers import EndpointWriter, local_writer
-    from fewer.tasks.quality.questions import read_questions
-
-    place = Path(folder)
-    if place.suffix == ".csv":
-        return _rated(place, shared)
-    texts = read_pathways(place) if place.is_file() else pathways_of(Store(folder))
-    if not texts:
-        raise FewerError(f"{folder} holds no text yet; fewer study status says what was collected")
-    out = Path(shared.out or (place.parent if place.is_file() else place) / "records.json")
-    if out.exists() and not shared.overwrite:
-        raise FewerError(f"{out} exists already; give another --out FILE, or --overwrite")
-    asked: Any = None
-    if Path(writer).is_dir():
-        asked = local_writer(writer)
-    elif writer != "rules":
-        if model is None:
-            raise FewerError(f"which model of {writer} shall write? give --writer-model NAME")
-        asked = EndpointWriter(writer, model, os.environ.get("OPENAI_API_KEY", ""))
-    banned = [question.image for file in evaluation for question in read_questions(file)]
-    made = convert(texts, asked, evaluation=banned, seed=shared.seed or 0, progress=terminal_progress())
-    return _Records(made, made.save(out))
-
-
-def _rated(table: Any, shared: Shared) -> Any:
-    """Rating words from a table of opinions."""
-    from pathlib import Path
-
-    from fewer.study.new import read_scores
-    from fewer.tasks.quality.convert.build import Converted
-    from fewer.tasks.quality.records import qalign_records, soft_records
-
-    out = Path(shared.out or table.with_suffix(".json"))
-    if out.exists() and not shared.overwrite:
-        raise FewerError(f"{out} exists already; give another --out FILE, or --overwrite")
-    scores, wide = read_scores(table), read_scores(table, column=2)
-    if wide and len(wide) < len(scores):
-        raise FewerError(f"{table}: {len(scores) - len(wide)} images have no deviation; give it for all or for none")
-    soft = {name: (score, wide[name]) for name, score in scores.items()} if wide else {}
-    records = soft_records(soft) if wide else qalign_records(scores)
-    made = Converted(tuple(records), {}, "rating words, soft" if wide else "rating words", 0.0)
-    return _Records(made, made.save(out))
-
-
-class _Deleted:
-    """What a deletion did."""
-
-    def __init__(self, rater: str, count: int) -> None:
-        self.rater, self.count = rater, count
-
-    def lines(self) -> list[str]:
-        return [f"deleted {self.count} answers of {self.rater}; the code cannot be used any more"]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"rater": self.rater, "answers": self.count}
-
-
-def _stored(action: str, folder: str, rater: str | None, out: str | None) -> Any:
-    from pathlib import Path
-
-    from fewer.core.files import atomic_write_text
-    from fewer.study.export import export_study
-    from fewer.study.owner import owner_page, status
-    from fewer.study.store import Store
-
-    store = Store(folder)
     if action == "export":
-        return export_study(store, out or Path(folder) / "export", rater)
+        return verbs.study_export(folder, out, rater=rater, method=method)
     if action == "delete":
         if rater is None:
             raise FewerError("whose answers? give --rater NAME; fewer study status lists the names")
-        return _Deleted(rater, store.delete_rater(rater))
-    if out is not None:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        atomic_write_text(Path(out) / "study.html", owner_page(store).to_html())
-    return status(store)
+        return verbs.study_delete(folder, rater)
+    return verbs.study_status(folder, out=out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from fewer.cli.flags import Shared, given
+from fewer.cli.flags import LogFlags, Shared, given
 from fewer.cli.task_flags import TaskFlags
 from fewer.core.errors import FewerError
 
@@ -20,6 +20,7 @@ def train(
     preset: str | None = None,
     config: str | None = None,
     settings: TaskFlags | None = None,
+    logs: LogFlags | None = None,
     shared: Shared | None = None,
 ) -> int:
     """Train a network of a task from annotated data.
@@ -39,10 +40,11 @@ def train(
     """
     from fewer.cli.config import resolve_as
     from fewer.cli.progress import terminal_progress
-    from fewer.cli.show import as_json
+    from fewer.cli.show import as_json, say_would
     from fewer.cli.work import command_line
     from fewer.core.toml import read_toml
     from fewer.tasks import task_for
+    from fewer.training.callbacks import looking_on
 
     shared = shared or Shared()
     written = {} if config is None else read_toml(config)
@@ -59,23 +61,19 @@ def train(
     chosen, _ = resolve_as(doing.settings, flags, preset, config, folder=doing.name, names=("data", "task"))
     out = shared.out or "run"
     if shared.dry_run:
-        lines = list(doing.plan(data, chosen))
-        if shared.json:
-            would = {"settings": chosen.model_dump(), "would": lines}
-            as_json({"dry_run": True, "task": doing.name, "data": data, "out": out, **would})
-        else:
-            print("dry run, nothing is written:", *lines, f"out {out}", sep="\n  ")
-        return 0
-    run = doing.train(
-        data,
-        out=out,
-        settings=chosen,
-        overwrite=shared.overwrite,
-        resume=shared.resume,
-        progress=terminal_progress(),
-        tell=None if shared.json else lambda line: print(line, file=sys.stderr, flush=True),
-        command=command_line(),
-    )
+        lines = [*doing.plan(data, chosen), f"out {out}"]
+        return say_would(lines, shared.json, task=doing.name, data=data, out=out, settings=chosen.model_dump())
+    with looking_on((logs or LogFlags()).callbacks()):
+        run = doing.train(
+            data,
+            out=out,
+            settings=chosen,
+            overwrite=shared.overwrite,
+            resume=shared.resume,
+            progress=terminal_progress(),
+            tell=None if shared.json or shared.quiet else lambda line: print(line, file=sys.stderr, flush=True),
+            command=command_line(),
+        )
     if shared.json:
         as_json({"folder": out, "task": doing.name, **run.to_dict()})
         return 0

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 from fewer.cli.flags import Shared
 from fewer.cli.progress import terminal_progress
 from fewer.cli.show import as_json, match_rows, say, shorten
-from fewer.core.errors import FewerError
 
 if TYPE_CHECKING:
-    from fewer.core.budget import Budget
     from fewer.core.plan import Plan
     from fewer.core.progress import Progress
     from fewer.engine.run import CompressedRun
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 
     More = Callable[[], dict[str, Any]]
 
-__all__ = ["command_line", "dry_run", "meant_budgets", "remember_command", "run_compress", "show_finished", "show_run"]
+__all__ = ["command_line", "dry_run", "remember_command", "run_compress", "show_finished", "show_run"]
 
 NOT_MET = 3
 """Exit code when the finished model is over its budget, for scripts that would go on with it."""
@@ -39,31 +37,6 @@ def remember_command(words: list[str]) -> None:
 def command_line() -> str:
     """The command as a person would type it again."""
     return shlex.join(["fewer", *(word for word in _WORDS if word not in ("--resume", "--overwrite", "--debug"))])
-
-
-def meant_budgets(budget: Any) -> tuple[Budget, ...]:
-    """Read budgets as they were typed, and ask about a number that surely lacks its percent sign.
-
-    Examples
-    --------
-    >>> meant_budgets("weights=50")
-    Traceback (most recent call last):
-    ...
-    fewer.core.errors.FewerError: the budget weights=50 is 50 weights in all; write weights=50% for a share of the \
-model, or weights=0.05k if you mean it
-    """
-    from fewer.core.budget import model_budgets
-
-    budgets = model_budgets(budget)
-    texts = [budget] if isinstance(budget, str) else [str(text) for text in budget]
-    for text in ",".join(texts).split(","):
-        metric, _, amount = (part.strip() for part in text.partition("="))
-        if metric in ("weights", "flops", "macs") and amount.isdecimal() and len(amount) <= 3 and int(amount) <= 100:
-            raise FewerError(
-                f"the budget {metric}={amount} is {amount} {metric} in all; write {metric}={amount}% for a share of "
-                f"the model, or {metric}={int(amount) / 1000:g}k if you mean it"
-            )
-    return budgets
 
 
 def run_compress(
@@ -83,8 +56,9 @@ def run_compress(
     ``progress`` is the usual one by default; ``more`` is as for :func:`show_run`.
     """
     import fewer
+    from fewer.core.budget import model_budgets
 
-    budgets = meant_budgets(budget)  # a bad budget is told before a model is loaded
+    budgets = model_budgets(budget)  # a bad budget is told before a model is loaded
     if shared.dry_run:
         lines = [f"budget {budget}" for budget in budgets] + ([f"recover for {recover}"] if recover else [])
         return dry_run(model, images, settings, shared, lines, out)

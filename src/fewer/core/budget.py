@@ -186,6 +186,8 @@ class Budget:
         return int(self.value)
 
     def __str__(self) -> str:
+        if not self.relative and _lacks_percent(self.metric, f"{self.value:.17g}"):
+            return f"{self.metric}={self.value / 1000:g}k"  # as whoever means so few writes it
         if not self.relative:
             return f"{self.metric}={format_amount(self.metric, self.value, digits=None)}"
         percent = f"{100 * self.value:.15g}"
@@ -287,16 +289,39 @@ _ELSEWHERE = {
 }
 
 
+def _lacks_percent(metric: str, amount: str) -> bool:
+    """Whether a count is so small that a share must be meant: a model has thousands of weights."""
+    return metric in ("weights", "flops", "macs") and amount.isdecimal() and len(amount) <= 3 and int(amount) <= 100
+
+
+def _as_meant(text: str) -> None:
+    """Ask about a number that surely lacks its percent sign: it would be that many weights in all."""
+    for part in text.split(","):
+        metric, _, amount = (word.strip() for word in part.partition("="))
+        metric = metric.removesuffix("<").strip()
+        if _lacks_percent(metric, amount) and int(amount) > 1:
+            raise FewerError(
+                f"the budget {metric}={amount} is {amount} {metric} in all; write {metric}={amount}% for a share of "
+                f"the model, or {metric}={int(amount) / 1000:g}k if you mean it"
+            )
+
+
 def model_budgets(budgets: str | Budget | Iterable[str | Budget]) -> tuple[Budget, ...]:
     """Budgets that a compressed model can have.
 
     Raises
     ------
     FewerError
-        Also for those of other work; the sentence names the command for them.
+        Also for those of other work; the sentence names the command for them. And for a number that surely lacks its
+        percent sign.
 
     Examples
     --------
+    >>> model_budgets("weights=50")
+    Traceback (most recent call last):
+    ...
+    fewer.core.errors.FewerError: the budget weights=50 is 50 weights in all; write weights=50% for a share of the \
+model, or weights=0.05k if you mean it
     >>> model_budgets("he=0.5x")
     Traceback (most recent call last):
     ...
@@ -304,6 +329,10 @@ def model_budgets(budgets: str | Budget | Iterable[str | Budget]) -> tuple[Budge
 private compile MODEL --images FOLDER --budget he=0.5x --out CIRCUIT
     """
     found = parse_budgets(budgets)
+    texts = [budgets] if isinstance(budgets, (str, Budget)) else list(budgets)
+    for text in texts:
+        if isinstance(text, str):
+            _as_meant(text)
     for one in found:
         if one.metric in _ELSEWHERE:
             raise FewerError(f"{one.metric} is no budget of a model, but of {_ELSEWHERE[one.metric].format(one)}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-__all__ = ["Fact", "Shown", "amount", "counted"]
+__all__ = ["Fact", "Shown", "Told", "amount", "counted"]
 
 Fact = tuple[str, str]
 """A name and what is to be said about it."""
@@ -47,6 +47,33 @@ class Shown:
             if words
         )
         return f"<b>{html.escape(title)}</b><table>{rows}</table>"
+
+
+class Told:
+    """An object that says in ``lines`` what a person should read; its ``repr`` is these lines, and a notebook's too.
+
+    Examples
+    --------
+    >>> class Count(Told):
+    ...     def lines(self):
+    ...         return ["3 images", "nothing is wrong"]
+    >>> Count()
+    3 images
+    nothing is wrong
+    """
+
+    def lines(self) -> Sequence[str]:
+        """What a person should read."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return "\n".join(self.lines())
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(repr(self))}</pre>"
 
 
 def amount(number: float) -> str:

@@ -17,6 +17,7 @@ __all__ = [
     "Silent",
     "Stage",
     "Under",
+    "in_shares",
     "timed",
     "usual_progress",
 ]
@@ -262,6 +263,45 @@ def usual_progress() -> Progress:
     """
     looking = "ipykernel" in sys.modules or bool(getattr(sys.stderr, "isatty", lambda: False)())
     return LineProgress() if looking else SILENT
+
+
+@contextmanager
+def in_shares(progress: Progress | Callable[[str, float], None], name: str) -> Iterator[Callable[[str, float], None]]:
+    """A stage of work that knows which share of it is done: the function to call with a text and that share.
+
+    A function in place of a progress is called itself.
+
+    Examples
+    --------
+    >>> class Printer:
+    ...     @contextmanager
+    ...     def stage(self, name, total=None):
+    ...         print(name, total)
+    ...         yield self
+    ...     def advance(self, n=1, note=""):
+    ...         print(n, note)
+    >>> with in_shares(Printer(), "bench") as tell:
+    ...     tell("torch", 0.25)
+    ...     tell("OpenVINO", 1.0)
+    bench 100
+    25 torch
+    75 OpenVINO
+    """
+    if not hasattr(progress, "stage"):
+        assert callable(progress)
+        yield progress
+        return
+    done = 0
+
+    with progress.stage(name, 100) as stage:  # type: ignore[union-attr]
+
+        def tell(text: str, share: float) -> None:
+            nonlocal done
+            now = int(100 * share)
+            stage.advance(now - done, text)
+            done = now
+
+        yield tell
 
 
 @contextmanager

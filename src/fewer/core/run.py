@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -39,6 +40,7 @@ _FILES = {
     "report_json": "report.json",
     "log": "log.jsonl",
 }
+_HISTORY = re.compile(r"history(-[\w.-]+)?\.csv")  # tables of trainings, one for each
 
 
 class RunFolder(MarkedFolder):
@@ -65,7 +67,7 @@ class RunFolder(MarkedFolder):
 
     def is_part(self, name: str) -> bool:
         """One of the files of a run."""
-        return name in _FILES.values()
+        return name in _FILES.values() or _HISTORY.fullmatch(name) is not None
 
     @classmethod
     def create(cls, path: str | Path, *, overwrite: bool = False, resume: bool = False) -> RunFolder:
@@ -244,7 +246,7 @@ class RunFolder(MarkedFolder):
 
     def _tidy(self) -> None:
         """Remove what a killed process left: temporary files, and the half of a log line."""
-        for name in (*_FILES.values(), self.MARK):
+        for name in (*_FILES.values(), "history*.csv", self.MARK):
             for left in self.begun.glob(f".{name}.*.tmp"):
                 left.unlink(missing_ok=True)
         log = self.begun / _FILES["log"]

@@ -217,6 +217,7 @@ def train_student(
                 schedule=settings.schedule(),
                 optimiser=Optimiser("relative-adam", settings.learning_rate, decay=0.0),
                 # the start is judged too, so that a training that only distorts gives the student back as it was
+                name="recover",
                 validate=Validation(validate, "lower", "error", at_start=True, times=settings.validations),
                 constraints=weights,
                 average=Average(weights, buffers=False),

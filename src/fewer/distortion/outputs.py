@@ -53,6 +53,30 @@ def output_tensors(output: Any) -> list[Tensor]:
     return found
 
 
+_ONE = 1e-3
+"""How far a sum of probabilities may be from 1."""
+
+
+def dimension_of_classes(output: Tensor) -> int | None:
+    """Along which dimension an output holds probabilities: not negative, and 1 in all. None where it holds none.
+
+    Of scores for each image, of those for each place of a sequence (last dimension, or first behind the images), and
+    of maps of classes.
+
+    Examples
+    --------
+    >>> dimension_of_classes(torch.randn(2, 5).softmax(1)), dimension_of_classes(torch.randn(2, 5))
+    (1, None)
+    >>> dimension_of_classes(torch.randn(2, 30, 97).softmax(2))
+    2
+    """
+    if output.ndim < 2 or not output.numel() or bool((output < 0).any()):
+        return None
+    places = (2, 1) if output.ndim == 3 else (1,)
+    one = (place for place in places if output.shape[place] > 1)
+    return next((p for p in one if bool(((output.sum(p, dtype=torch.float64) - 1).abs() < _ONE).all())), None)
+
+
 class Reference:
     """Dense outputs of a calibration set, and the relative squared change of others against them.
 

@@ -7,6 +7,7 @@ two together.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from typing_extensions import TypedDict
@@ -16,6 +17,7 @@ from fewer.distortion.distance import MakeDistance
 from fewer.engine.quality import QualityLike
 from fewer.models.running import Forward
 from fewer.models.trust import Trust
+from fewer.training.callbacks import Callback
 
 __all__ = ["Choices", "CompressOptions", "RecoverOptions", "SenseOptions"]
 
@@ -104,6 +106,7 @@ class RecoverOptions(RunOptions, total=False):
     forward: Forward | None
     quality: QualityLike
     trust: Trust
+    callbacks: Sequence[Callback]
     batch: int
     learning_rate: float
     blocks_first: float

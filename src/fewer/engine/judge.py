@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from fewer.data.samples import Samples
 from fewer.distortion.distance import MakeDistance
-from fewer.distortion.outputs import Reference, output_tensors
+from fewer.distortion.outputs import Reference, dimension_of_classes, output_tensors
 from fewer.models.running import Forward, call, evaluating
 
 if TYPE_CHECKING:
@@ -32,10 +33,11 @@ class Quality:
         Mean over samples of the change of the output, by default ``|f~(x) - f(x)|^2`` over the mean of ``|f(x)|^2``;
         0 is the same output.
     name, value
-        ``top-1 agreement`` (classifiers: share of images with the same first class), ``map correlation`` (outputs
-        with two or more dimensions of space, such as masks and edges: mean over images of the correlation over all
-        values) or ``feature cosine`` (mean over images, of the first token where there are tokens); 1 is the same as
-        the dense model.
+        ``top-1 agreement`` (classifiers: share of images with the same first class), ``top-1 agreement per place``
+        (probabilities for each place of a map or a sequence: share of places with the same first class), ``map
+        correlation`` (other outputs with two or more dimensions of space, such as edges: mean over images of the
+        correlation over all values) or ``feature cosine`` (mean over images, and over tokens where there are any); 1
+        is the same as the dense model. Of several outputs it looks at the first.
     median
         As ``distortion``, but the median over samples.
     """
@@ -87,8 +89,11 @@ class Judge:
         # the scale of each output, for errors that need a gradient
         self.energies = self.reference if isinstance(self.reference, Reference) else Reference(outputs)
         self._first = [output_tensors(o)[0] for o in outputs]
+        self.outputs = len(output_tensors(outputs[0]))
         one = self._first[0]
-        self.classes = task == "classify" or (task is None and one.ndim == 2 and one.shape[1] in _CLASSES)
+        self.along = dimension_of_classes(one)
+        scores = one.ndim == 2 and (one.shape[1] in _CLASSES or self.along is not None)
+        self.classes = task == "classify" or (task is None and scores)
 
     def __len__(self) -> int:
         return self._count
@@ -127,6 +132,9 @@ class Judge:
         got = [output_tensors(o)[0] for o in outputs]
         if self.classes:
             name, values = "top-1 agreement", _each(_same_class, got, self._first)
+        elif self.along is not None and self._first[0].ndim > 2:
+            same = partial(_same_places, along=self.along)
+            name, values = "top-1 agreement per place", _each(same, got, self._first)
         elif self._first[0].ndim > 3:
             name, values = "map correlation", _each(_correlation, got, self._first)
         else:
@@ -162,8 +170,14 @@ def _same_class(a: Tensor, b: Tensor) -> Tensor:
     return a.flatten(1).argmax(1) == b.flatten(1).argmax(1)
 
 
+def _same_places(a: Tensor, b: Tensor, along: int) -> Tensor:
+    return (a.argmax(along) == b.argmax(along)).flatten(1).double().mean(1)
+
+
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    a, b = (t[:, 0] if t.ndim == 3 else t.flatten(1) if t.ndim > 1 else t[:, None] for t in (a, b))
+    if a.ndim == 3:
+        return F.cosine_similarity(a, b, dim=2).mean(1)
+    a, b = (t.flatten(1) if t.ndim > 1 else t[:, None] for t in (a, b))
     return F.cosine_similarity(a, b)
 
 

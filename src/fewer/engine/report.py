@@ -48,7 +48,7 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
     report: dict[str, Any] = {
         "seed": e.settings.seed,
         "command": e.command or "",
-        "verdict": _verdict(e, found, labelled_rows(e.quality, before, labelled)),
+        "verdict": _verdict(e, found, judge.outputs, labelled_rows(e.quality, before, labelled)),
         **_origin(e),
         "settings": description.flat(e.settings),
         "worst": worst,
@@ -87,14 +87,15 @@ def _our_row(e: Evidence, found: Likeness, labelled: Mapping[str, float]) -> dic
     return comparison.row_of(name, planned_by_us, found, took, e.settings, labelled)
 
 
-def _verdict(e: Evidence, found: Likeness, labelled: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _verdict(e: Evidence, found: Likeness, outputs: int, labelled: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Whether the budgets are met, and what that has cost in quality."""
     reached = description.reached(e)
+    first = f", of the first of the model's {outputs} outputs" if outputs > 1 else ""
     likeness = {
         "name": found.name,
         "value": found.value,
         "dense": 1.0,
-        "note": f"on {len(e.prepared.heldout)} held-out images",
+        "note": f"on {len(e.prepared.heldout)} held-out images{first}",
     }
     quality = [likeness, *labelled]
     if e.deployed is not None:

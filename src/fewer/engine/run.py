@@ -55,7 +55,7 @@ class CompressedRun(Shown):
     plan
         One option per unit.
     report
-        The evidence; ``report.to_html("report.html")`` writes the page.
+        The evidence; :meth:`save` writes its page, and :func:`fewer.reports.render` gives it as text.
     curves
         Cost and distortion of every option; any other budget can be planned from them.
     masks

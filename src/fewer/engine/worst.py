@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.reading import nested
-from fewer.distortion.outputs import output_tensors
+from fewer.distortion.outputs import dimension_of_classes, output_tensors
 from fewer.engine.judge import Judge
 from fewer.models.running import call, evaluating
 
@@ -101,8 +101,9 @@ def _said(before: Tensor, after: Tensor, classes: bool, names: Sequence[str]) ->
 
 
 def _top(scores: Tensor, names: Sequence[str]) -> list[dict[str, Any]]:
-    """The most probable classes."""
-    shares = scores.flatten().softmax(0)
+    """The most probable classes; scores become probabilities, unless the model has made them so itself."""
+    shares = scores.flatten()
+    shares = shares if dimension_of_classes(shares[None]) is not None else shares.softmax(0)
     found = shares.topk(min(TOP, len(shares)))
     return [
         {"label": names[i] if i < len(names) else f"class {i}", "share": float(share)}

@@ -22,10 +22,10 @@ from fewer.core.reading import check_ordinary, check_size, data_limit, refusing
 from fewer.models.artefact import check_weights_file
 from fewer.models.strangers import refuse_tensor
 
-__all__ = ["SpecOptions", "load_checkpoint", "other_head", "split_spec", "with_options"]
+__all__ = ["SpecOptions", "load_checkpoint", "other_head", "read_checkpoint", "split_spec", "with_options"]
 
 NAMES = ("checkpoint", "classes", "input_size", "mean", "std", "interpolation", "crop")
-_NESTED = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "ema")
+_NESTED = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model_state", "model", "net", "ema")
 """Names under which training scripts keep the weights, beside the optimiser's state."""
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 """What wrappers put before every name."""
@@ -135,7 +135,7 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, new_head: bool = Fals
     FewerError
         When the file cannot be read, holds more than weights, or belongs to another architecture.
     """
-    state = _fitting(_tensors(Path(path)), model)
+    state = _fitting(read_checkpoint(path), model)
     own = model.state_dict()
     # files from before torch 0.4.1 do not count the batches that a norm has seen, and nothing depends on it
     state = {name: own[name] for name in own if name.endswith("num_batches_tracked")} | state
@@ -161,7 +161,7 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, new_head: bool = Fals
 
 def other_head(model: nn.Module, path: str | Path) -> list[str]:
     """Names of the tensors that ``load_checkpoint(..., new_head=True)`` leaves as they are; none where all fit."""
-    return _head(_fitting(_tensors(Path(path)), model), model.state_dict())
+    return _head(_fitting(read_checkpoint(path), model), model.state_dict())
 
 
 def _head(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
@@ -171,7 +171,23 @@ def _head(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
     return other if fits and len({name.rpartition(".")[0] for name in other}) == 1 else []
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """The weights of a file by name: of safetensors, or of ``torch.save``, also inside of a training's checkpoint.
+
+    No code of the file is run.
+
+    Raises
+    ------
+    FewerError
+        When the file is missing or damaged, is too large, or holds more than weights.
+
+    Examples
+    --------
+    >>> read_checkpoint("no.pt")
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: the checkpoint no.pt does not exist
+    """
+    path = Path(path)
     if not path.is_file():
         raise FewerError(f"the checkpoint {path} does not exist")
     if path.suffix == ".safetensors":

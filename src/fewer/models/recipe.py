@@ -107,6 +107,10 @@ def read_recipe(path: Path) -> Recipe:
     if not isinstance(raw, dict):
         raise FewerError(f"{path} is not a recipe: it holds no JSON object")
     version = raw.get("schema_version")
+    if version is None and "settings" in raw:  # a task keeps such runs in a form of its own
+        raise FewerError(
+            f"{path} is of a run that holds no whole network; make one of it: fewer compress RUN --images FOLDER"
+        )
     if version != SCHEMA_VERSION:
         raise FewerError(
             f"{path} has schema version {version!r}, this fewer reads {SCHEMA_VERSION}; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -172,12 +173,12 @@ def _named(spec: str, options: SpecOptions) -> LoadedModel:
     else:
         kind, _, name = spec.partition("/")
         if kind not in _LOADERS or not name:
+            given = "a model is given as fewer/NAME, timm/NAME, torchvision/NAME, hf/NAME or FILE.py:FUNCTION"
+            if Path(spec).is_dir():
+                raise FewerError(f"the folder {spec} holds no finished run, for it has no recipe.json; {given}")
             near = get_close_matches(spec, list_models(), 1, 0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"built in are {', '.join(list_models())};"
-            raise FewerError(
-                f"unknown model {spec!r}; {hint} a model is given as fewer/NAME, timm/NAME, torchvision/NAME, hf/NAME "
-                "or FILE.py:FUNCTION"
-            )
+            raise FewerError(f"unknown model {spec!r}; {hint} {given}")
         loaded = _LOADERS[kind](name, options)
         options = replace(options, classes=None)  # they are in the architecture now
     if options.classes is not None:
@@ -277,6 +278,12 @@ def _from_file(spec: str) -> LoadedModel:
 def _from_run(folder: str) -> LoadedModel:
     from fewer.models.artefact import load_artefact, load_recipe
 
+    # tasks stand above this room; some keep their runs in a form of their own
+    tasks = importlib.import_module("fewer.tasks")
+    kind = tasks.task_of_run(folder)
+    own = None if kind is None else tasks.open_task(kind).open_run(folder)
+    if own is not None:
+        return own
     recipe = load_recipe(folder)
     preprocess = Preprocess.of(recipe.preprocess or {}, f"{folder}/recipe.json")
     task = recipe.meta.get("task")

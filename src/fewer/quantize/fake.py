@@ -121,7 +121,8 @@ class StraightThrough(FakeQuantiser):
     """Nearest with a range that is measured; gradients pass as if nothing had been rounded.
 
     Weights have a scale for each output, from the largest magnitude (binary and ternary: the closed forms of XNOR-Net
-    and TWN). The range of inputs is a moving average of their largest magnitude, which stays as it is in evaluation.
+    and TWN). The range of inputs is a moving average of their largest magnitude, which stays as it is in evaluation;
+    of the first hundred batches it is the plain mean, so that a start far off is left behind at once.
     """
 
     def __init__(self, bits: int | str, role: Role) -> None:
@@ -129,6 +130,8 @@ class StraightThrough(FakeQuantiser):
         self.peak: Tensor
         if role != "weight":
             self.register_buffer("peak", torch.ones(()))
+            self.batches: Tensor
+            self.register_buffer("batches", torch.ones(()))
 
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> None:
@@ -143,7 +146,9 @@ class StraightThrough(FakeQuantiser):
         if self.training:
             with torch.no_grad():
                 low, high = torch.aminmax(x)
-                self.peak.lerp_(torch.maximum(high, -low).clamp(min=_TINY).to(self.peak.dtype), 1 - _EMA)
+                self.batches.add_(1)
+                share = (1 / self.batches).clamp(min=1 - _EMA).to(self.peak.dtype)
+                self.peak.lerp_(torch.maximum(high, -low).clamp(min=_TINY).to(self.peak.dtype), share)
         scale = self.peak / self.high
         with torch.no_grad():
             rounded = (x / scale).round_().clamp_(self.low, self.high).mul_(scale)
@@ -204,7 +209,7 @@ class Pact(StraightThrough):
     def __init__(self, bits: int | str, role: Role) -> None:
         super().__init__(bits, role)
         if role != "weight":
-            del self.peak
+            del self.peak, self.batches
             self.clip = nn.Parameter(torch.ones(()))
 
     @torch.no_grad()
@@ -233,13 +238,31 @@ class LearnedStep(FakeQuantiser):
     d q / d s is ``round(x / s) - x / s`` within the range and its end outside, times 1 / sqrt(N high) as in section
     2.2. The paper starts at 2 mean|x| / sqrt(high), which is far too coarse for weights in 4 bits and takes a long
     training to leave; chosen here is the step with the least squared error.
+
+    Attributes
+    ----------
+    step
+        In units of ``unit``, the step that it starts from, so it begins at 1. Optimisers of the Adam family move every
+        parameter by about the rate, however small it is: a step of 0.01 would double in ten steps at a rate of 0.001.
+        Its gradient is divided by the unit as well, so that gradient descent moves the step as in the paper.
     """
 
     delta = 0.0
 
     def __init__(self, bits: int | str, role: Role) -> None:
         super().__init__(bits, role)
+        self.unit: Tensor
+        self.register_buffer("unit", torch.ones(()))
         self.step = nn.Parameter(torch.ones(()))
+
+    def size(self) -> Tensor:
+        """The step as it is used."""
+        return (self.step.detach() * self.unit).abs().clamp(min=_TINY)
+
+    @torch.no_grad()
+    def _start(self, size: Tensor) -> None:
+        self.unit.copy_(size.clamp(min=_TINY))
+        self.step.fill_(1.0)
 
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> None:
@@ -248,12 +271,14 @@ class LearnedStep(FakeQuantiser):
         peak, some = x.abs().amax(), x[:: max(1, len(x) // _SAMPLES)]
         steps = (peak / self.high * torch.logspace(0, -1.6, 48, device=x.device)).clamp(min=_TINY)
         errors = [((some / s).clamp(self.low, self.high).round() * s - some).square().sum() for s in steps]
-        self.step.copy_(steps[int(torch.stack(errors).argmin())])
+        self._start(steps[int(torch.stack(errors).argmin())])
 
     def forward(self, x: Tensor) -> Tensor:
         """The tensor with the values of few bits."""
         count = x.numel() if self.role == "weight" else x[0].numel()
-        step = _gradient_scaled(self.step, (count * self.high) ** -0.5).abs().clamp(min=_TINY)
+        # the value is step * unit; its gradient reaches the parameter divided by the unit
+        step = pass_through(self.step * ((count * self.high) ** -0.5 / self.unit), self.step * self.unit)
+        step = step.abs().clamp(min=_TINY)
         found = _Steps.apply(x, step, (self.low, self.high), self.delta)
         assert isinstance(found, Tensor)
         return found
@@ -279,10 +304,10 @@ class LearnedStepOffset(LearnedStep):
         if self.role == "weight":
             mean, spread = x.mean(), 3 * x.std()
             reach = torch.maximum((mean - spread).abs(), (mean + spread).abs())
-            self.step.copy_((reach / max(1, self.high)).clamp(min=_TINY))
+            self._start(reach / max(1, self.high))
         else:
             low, high = x.amin(), x.amax()
-            self.step.copy_(((high - low) / self.high).clamp(min=_TINY))
+            self._start((high - low) / self.high)
             self.offset.copy_(low)
 
     def forward(self, x: Tensor) -> Tensor:

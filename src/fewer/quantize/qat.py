@@ -144,7 +144,7 @@ def trained_ranges(model: nn.Module) -> Mapping[str, InputRange]:
         if how is None or isinstance(how, LearnedStepOffset):
             continue
         if isinstance(how, LearnedStep):
-            scale = float(how.step.detach().abs())
+            scale = float(how.size())
         elif isinstance(how, Pact):
             scale = float(how.clip.detach()) / how.high
         elif isinstance(how, StraightThrough):

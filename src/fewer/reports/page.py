@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -34,6 +34,9 @@ __all__ = [
     "lanes",
     "png_text",
 ]
+
+
+Colour = Annotated[str, Field(pattern="^#[0-9a-f]{6}$")]
 
 
 class _Part(BaseModel):
@@ -101,7 +104,10 @@ class Picture(_Part):
 
 
 class Section(_Part):
-    """A heading and what stands below it."""
+    """A heading and what stands below it.
+
+    ``colours`` says what the colours in pictures mean; ``wide`` pictures hold several side by side.
+    """
 
     name: str = Field(pattern="^[a-z][a-z-]*$")
     title: Text
@@ -110,6 +116,8 @@ class Section(_Part):
     strips: list[Strip] = []
     charts: list[Chart] = []
     pictures: list[Picture] = []
+    colours: dict[Text, Colour] = {}
+    wide: bool = False
     facts: dict[Text, dict[Text, Text | int | float | bool | None]] = {}
     command: Text = ""
     points: list[Text] = []

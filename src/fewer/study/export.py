@@ -1,4 +1,4 @@
-"""What a study gives away: pathways as JSON, votes, pairs and answers as CSV, and all of one rater."""
+"""What a study gives away: pathways as JSON, votes, scores, pairs and answers as CSV, and all of one rater."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError, near_match
 from fewer.core.reading import parse_json, read_json, refusing
 from fewer.core.staging import write_together
 from fewer.study.pathway import Pathway
-from fewer.study.scores import Votes
+from fewer.study.scores import SCORES, Scores, Votes
 from fewer.study.store import Store
 
 __all__ = ["Exported", "answers_of", "export_study", "pathways_of", "rater_data", "read_pathways", "votes_of"]
@@ -35,8 +36,8 @@ _HOLDS: dict[str, dict[str, type]] = {
 """What an answer holds, by its form."""
 
 
-@dataclass(frozen=True)
-class Exported:
+@dataclass(frozen=True, repr=False)
+class Exported(Told):
     """What :func:`export_study` wrote: files and the number of rows in each."""
 
     folder: Path
@@ -84,9 +85,25 @@ def votes_of(store: Store) -> Votes:
     FewerError
         When there are none yet.
     """
+    return Votes.of(_votes(store))
+
+
+def _votes(store: Store) -> list[tuple[str, str, float]]:
     rows = [(r["rater"], r["image"], float(r["answer"]["level"])) for r in answers_of(store) if r["form"] == "acr"]
-    rows += [(p.rater, p.image, float(p.level)) for p in pathways_of(store) if p.level is not None]
-    return Votes.of(rows)
+    return rows + [(p.rater, p.image, float(p.level)) for p in pathways_of(store) if p.level is not None]
+
+
+def _scores(found: Scores) -> tuple[str, int]:
+    """A table of scores, and its rows; images all of whose raters were rejected have none."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["file", "score", "deviation", "votes"])
+    count = 0
+    for name, score, error, votes in zip(found.stimuli, found.score, found.deviation, found.votes, strict=True):
+        if votes:
+            table.writerow([name, f"{score:.4f}", f"{error * votes**0.5:.4f}", int(votes)])
+            count += 1
+    return text.getvalue(), count
 
 
 def rater_data(store: Store, name: str) -> dict[str, Any]:
@@ -107,7 +124,7 @@ def rater_data(store: Store, name: str) -> dict[str, Any]:
     return {**facts, "answers": answers_of(store, name)}
 
 
-def export_study(store: Store, out: str | Path, rater: str | None = None) -> Exported:
+def export_study(store: Store, out: str | Path, rater: str | None = None, method: str = "p910") -> Exported:
     """Write what was collected into a folder.
 
     Parameters
@@ -115,12 +132,17 @@ def export_study(store: Store, out: str | Path, rater: str | None = None) -> Exp
     store
         Of the study; the server may go on meanwhile.
     out
-        Folder for ``pathways.json``, ``votes.csv``, ``pairs.csv`` and ``yes-no.csv``.
+        Folder for ``pathways.json``, ``votes.csv``, ``pairs.csv``, ``yes-no.csv``, and ``scores.csv`` where there are
+        levels: a score for each image with the deviation of its votes, which ``fewer study convert`` takes.
     rater
         Write all of one rater into ``RATER.json`` instead.
+    method
+        How scores are made of levels; see :data:`~fewer.study.scores.SCORES`.
     """
-    out = Path(out)
+    out, make = Path(out), SCORES[method].run
     texts, rows = _texts(store) if rater is None else _text_of(store, rater)
+    if rater is None and (votes := _votes(store)):
+        texts["scores.csv"], rows["scores.csv"] = _scores(make(Votes.of(votes)))
     out.mkdir(parents=True, exist_ok=True)
     write_together(out, texts)
     return Exported(out, rows)

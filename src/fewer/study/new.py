@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError, near_match
 from fewer.core.files import atomic_write_bytes, real_path
 from fewer.core.reading import read_text, refusing
@@ -38,8 +39,8 @@ _REFERENCE = (
 )
 
 
-@dataclass(frozen=True)
-class Made:
+@dataclass(frozen=True, repr=False)
+class Made(Told):
     """What :func:`new_study` made.
 
     Attributes

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.reading import refusing
 from fewer.reports.page import Page, Section, Table, Tile
@@ -20,8 +21,8 @@ from fewer.study.store import Store
 __all__ = ["Status", "owner_page", "status"]
 
 
-@dataclass(frozen=True)
-class Status:
+@dataclass(frozen=True, repr=False)
+class Status(Told):
     """Where a study stands.
 
     Attributes

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_bytes, atomic_write_text
 from fewer.core.progress import Progress, Silent
@@ -48,8 +49,8 @@ class Arrays:
         return np.flatnonzero(held if part == "test" else ~held)
 
 
-@dataclass(eq=False)
-class Measured:
+@dataclass(eq=False, repr=False)
+class Measured(Told):
     """Numbers by name, of a training, an evaluation or a prediction."""
 
     numbers: dict[str, float]
@@ -130,7 +131,6 @@ class ArrayTask(Task):
         progress: Progress | None = None,
         tell: Callable[[str], None] | None = None,
         command: str = "",
-        **more: Any,
     ) -> Measured:
         """Train on three quarters of the rows; the best state on the others is kept."""
         settings, progress = settings or self.settings(), progress or Silent()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, explain_os_error
 
@@ -44,8 +45,8 @@ class Finding:
     fix: str = ""
 
 
-@dataclass(frozen=True)
-class Repaired:
+@dataclass(frozen=True, repr=False)
+class Repaired(Told):
     """What ``fewer doctor --fix`` did.
 
     Attributes
@@ -77,15 +78,18 @@ class Repaired:
         return [f"wrote {self.folder} with {self.kept} {self.unit}:", *(f"  {line}" for line in told)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {"folder": str(self.folder), "kept": self.kept, "changed": list(self.changed)} | {
-            "left_out": list(self.left_out)
-        }
+        """Plain JSON values; bytes of names that are no UTF-8 are spelt out, since no reader of JSON takes them."""
+        changed, left_out = ([_spelt(line) for line in lines] for lines in (self.changed, self.left_out))
+        return {"folder": _spelt(str(self.folder)), "kept": self.kept, "changed": changed, "left_out": left_out}
 
     def note(self, folder: Path) -> Repaired:
         """Write what was done into ``changes.json`` of a folder; gives the same object."""
         atomic_write_text(folder / "changes.json", json.dumps(self.to_dict(), indent=1) + "\n")
         return self
+
+
+def _spelt(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from fewer.core.errors import FewerError
 from fewer.core.run import RunFolder
+from fewer.training.callbacks import WriteHistory, looking_on
 
 if TYPE_CHECKING:
     from fewer.reports.page import Page
@@ -130,7 +131,8 @@ def carry_out(training: Training[P, R], settings: Any, order: Order) -> R:
         inputs = training.inputs(plan)
         run.write_config({"task": training.task, **inputs, "settings": plain_settings(settings)})
         run.log("started", command=order.command, plan=plan.lines())
-        result = training.fit(plan, run.scratch())
+        with looking_on([WriteHistory(run.begun, plot=False)]):
+            result = training.fit(plan, run.scratch())
         with run.together():
             training.save(run, plan, result)
         run.clear_scratch()

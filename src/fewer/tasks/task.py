@@ -8,11 +8,13 @@ targets starts from :class:`fewer.tasks.arrays.ArrayTask`, which needs five shor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from fewer.core.errors import FewerError
+from fewer.core.errors import FewerError, near_match
+from fewer.core.options import RunOptions
 from fewer.core.progress import Progress
 from fewer.core.strict import StrictSettings
 from fewer.training.settings import LoopSettings
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from fewer.models.spec import LoadedModel
     from fewer.tasks.part import RuntimePart
 
-__all__ = ["Checked", "NoSettings", "Quality", "Result", "Task", "take_settings"]
+__all__ = ["Checked", "NoSettings", "Quality", "Result", "Task", "knowing", "take_settings"]
 
 
 @runtime_checkable
@@ -89,6 +91,29 @@ def take_settings(model: type[StrictSettings], settings: Any, values: dict[str, 
     return model.of({**settings.model_dump(), **named}) if named else settings
 
 
+@contextmanager
+def knowing(verb: str, options: Mapping[str, Any], settings: type[StrictSettings]) -> Iterator[None]:
+    """Tell an option that neither a task nor its settings know, with the nearest name that they do.
+
+    Examples
+    --------
+    >>> def train(*, out=None): ...
+    >>> with knowing("train", {"stps": 3}, LoopSettings):
+    ...     train(stps=3)
+    Traceback (most recent call last):
+    fewer.core.errors.FewerError: fewer.train knows no 'stps'; did you mean 'steps'?
+    """
+    try:
+        yield
+    except TypeError as error:
+        told = str(error).partition("unexpected keyword argument ")[2]
+        wrong = next((name for name in options if told.startswith(repr(name))), None)  # Python may add a suggestion
+        if wrong is None:
+            raise
+        known = (*settings.model_fields, *RunOptions.__annotations__, "out")
+        raise FewerError(f"fewer.{verb} knows no {wrong!r}{near_match(wrong, known)}") from None
+
+
 class Task:
     """Base class of tasks. Override what the task can do; the rest tells the user that it cannot.
 
@@ -109,6 +134,8 @@ class Task:
         The same for what :meth:`evaluate` and :meth:`predict` can be told.
     warms_up
         Whether :meth:`warm_features` can learn features from unlabelled images.
+    describes
+        Whether :meth:`describe` can put images into numbers without learning.
 
     Examples
     --------
@@ -126,6 +153,7 @@ class Task:
     evaluate_settings: ClassVar[type[StrictSettings]] = NoSettings
     predict_settings: ClassVar[type[StrictSettings]] = NoSettings
     warms_up: ClassVar[bool] = False
+    describes: ClassVar[bool] = False
 
     def recognises(self, data: str | Path) -> bool:
         """Whether a data set looks like one of this task, judged by names alone; used where no task was given."""
@@ -134,6 +162,10 @@ class Task:
     def networks(self) -> Mapping[str, str]:
         """What can be trained by name, and what it is, for ``fewer list networks``."""
         return {}
+
+    def open_run(self, run: str | Path) -> LoadedModel | None:
+        """The network of a run that the task keeps in a form of its own; None where it is saved as all networks are."""
+        return None
 
     def network(self, name: str, args: Mapping[str, Any]) -> nn.Module:
         """Build a network of the task with random weights.
@@ -272,6 +304,13 @@ class Task:
         A task that can do this says so with ``warms_up = True``; ``fewer select --features warm-up`` then finds it.
         """
         raise self._cannot("learn features without labels")
+
+    def describe(self, files: Sequence[Path], *, progress: Progress) -> tuple[Any, dict[int, str]]:
+        """Vectors [N, d] of images without a network, and the reason for each row that could not be read.
+
+        A task that can do this says so with ``describes = True``; ``fewer select --features TASK`` then finds it.
+        """
+        raise self._cannot("describe images")
 
     def _cannot(self, what: str) -> FewerError:
         return FewerError(f"the task {self.name!r} cannot {what}")

@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, explain_os_error
 from fewer.core.reading import parse_json, read_text
+from fewer.reports.numbers import aligned
 from fewer.timing.spread import Spread, paired_ratio, spread
 
 __all__ = ["BenchResult", "Row", "write_text"]
@@ -94,6 +96,37 @@ class BenchResult(BaseModel):
     repeated: list[int] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     environment: dict[str, Any] = Field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """Head line and a row of numbers for each competitor; the command line draws more of it."""
+        shapes = ", ".join("x".join(map(str, shape)) for shape in self.input_shapes)
+        rows = []
+        for row in self.rows:
+            told = f"{row.wall.median:.3g}" if row.wall_ms else f"{row.status}: {row.reason}"
+            faster, error = self.versus_eager(row), row.relative_error
+            rows.append(
+                [
+                    row.label,
+                    str(row.threads),
+                    told,
+                    f"{faster:.2f}x" if faster else "",
+                    f"{error**2:.2g}" if error is not None else "",
+                ]
+            )
+        head = ["", "threads", "ms", "torch / it", "distortion"]
+        return [
+            f"{self.model}, input {shapes}, {self.rounds} interleaved rounds",
+            *(aligned(head, rows) if rows else []),
+        ]
+
+    def __repr__(self) -> str:
+        return Told.__repr__(self)  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def _repr_html_(self) -> str:
+        return Told._repr_html_(self)  # type: ignore[arg-type]
 
     @property
     def threads(self) -> list[int]:

@@ -123,6 +123,8 @@ class Fit:
         Why it ended: ``schedule``, ``patience``, or empty while it goes on.
     facts
         What the caller wants to find again after an interruption.
+    name
+        Of the training: ``train``, or that of its stage where a verb trains several times.
     """
 
     step: int = 0
@@ -137,6 +139,7 @@ class Fit:
     part: float = 0.0
     stopped: str = ""
     facts: dict[str, float] = field(default_factory=dict)
+    name: str = ""
 
     def note(self, model: nn.Module, score: float | None = None, others: Mapping[str, float] | None = None) -> bool:
         """Write a validation down, and keep the model's state if there was no better one.

@@ -35,7 +35,7 @@ from fewer.core.errors import FewerError
 from fewer.core.memory import keep_freed_memory
 from fewer.core.progress import SILENT, Progress, Stage
 from fewer.training.average import Average
-from fewer.training.callbacks import Callback
+from fewer.training.callbacks import Callback, full_name, lookers
 from fewer.training.checkpoint import Checkpoint, Training, restore, store
 from fewer.training.constrained import Constrained
 from fewer.training.devices import check_device, make_accelerator, of_first
@@ -156,7 +156,8 @@ def fit(
     average
         A moving average that is kept, such as one whose teacher the objective calls; by default that of the settings.
     callbacks
-        Called before and after steps and validations.
+        Called before and after steps and validations, and after them those of
+        :func:`~fewer.training.callbacks.looking_on`.
     special
         What few trainings need.
 
@@ -195,6 +196,7 @@ def fit(
     weights = _weights(model, constraints, average)
     state = Training(done, weights, make_optimisers(weights, players, how), average, accelerator.scaler)
     resumed = _resume(checkpoint, state)
+    done.name = full_name(name)
     stepper = Stepper(
         state,
         players,
@@ -207,7 +209,8 @@ def fit(
         by_hand=constraints is not None or len(players) > 1,
     )
     pace = Pace(schedule or schedule_of(settings, steps), special.clock, done.seconds, done.began)
-    loop = _Loop(state, stepper, pace, accelerator, validation, settings, checkpoint, callbacks)
+    watching = [*callbacks, *(lookers() if accelerator.is_main_process else ())]
+    loop = _Loop(state, stepper, pace, accelerator, validation, settings, checkpoint, watching)
     with caller_random():
         if not resumed and done.history:
             loop.store()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewer.core.errors import FewerError, near_match
+from fewer.core.progress import usual_progress
+from fewer.training.callbacks import Callback, looking_on
 
 if TYPE_CHECKING:
     from fewer.tasks.segment.adapt import AdaptedRun
@@ -15,7 +18,12 @@ __all__ = ["adapt"]
 
 
 def adapt(
-    source: str | Path, target: str | Path, *, settings: AdaptSettings | None = None, **options: Any
+    source: str | Path,
+    target: str | Path,
+    *,
+    settings: AdaptSettings | None = None,
+    callbacks: Sequence[Callback] = (),
+    **options: Any,
 ) -> AdaptedRun:
     """Train a network on a labelled source so that it segments an unlabelled target.
 
@@ -27,6 +35,9 @@ def adapt(
         A folder of images of another modality, scanner or stain, without masks.
     settings
         See :class:`~fewer.tasks.segment.adapt_settings.AdaptSettings`.
+    callbacks
+        Called before and after steps and validations of every stage, such as
+        :class:`fewer.training.callbacks.TensorBoard`; the stage is ``fit.name``.
     **options
         Single settings by name, and what :func:`fewer.tasks.segment.adapt.adapt` takes: ``out``, ``test``,
         ``overwrite``, ``resume``, ``progress``.
@@ -58,4 +69,6 @@ def adapt(
     for name in options:
         if name not in takes:
             raise FewerError(f"adapt knows no {name!r}{near_match(name, (*takes, *AdaptSettings.model_fields))}")
-    return run(source, target, settings=settings or AdaptSettings.of(own), **options)
+    options["progress"] = options.get("progress") or usual_progress()
+    with looking_on(callbacks):
+        return run(source, target, settings=settings or AdaptSettings.of(own), **options)

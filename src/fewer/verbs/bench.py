@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing_extensions import Unpack
 
 from fewer.core.errors import FewerError
 from fewer.core.options import split_options
+from fewer.core.progress import Progress, in_shares, usual_progress
 from fewer.core.stamp import environment
 from fewer.engine.parts import Entry, entry_of
 from fewer.models.running import evaluating
@@ -22,7 +23,7 @@ from fewer.timing.inputs import make_inputs
 from fewer.timing.peers import parse_peers
 from fewer.timing.prepare import Workshop
 from fewer.timing.result import BenchResult
-from fewer.timing.run import RUNTIME_LIBRARIES, Course, Extra, Progress, check_threads, is_pinned
+from fewer.timing.run import RUNTIME_LIBRARIES, Course, Extra, check_threads, is_pinned
 from fewer.timing.settings import BenchChoices, BenchSettings
 from fewer.timing.sources import open_subject
 
@@ -33,7 +34,7 @@ class BenchOptions(BenchChoices, total=False):
     """What :func:`bench` can be told beside model and peers."""
 
     calibration: Tensor | None
-    progress: Progress | None
+    progress: Progress | Callable[[str, float], None] | None
 
 
 def bench(
@@ -71,7 +72,8 @@ def bench(
         Settings by name, see :class:`~fewer.timing.settings.BenchSettings`: ``time="2min"`` or seconds, the wanted
         time of the rounds per thread setting (20 seconds); ``rounds``, in place of it; ``deploy_batch``, samples at
         once where there is no ``example``; ``seed``; ``pin``. And ``calibration``, other inputs for the int8 peers
-        (with an ``example`` and without this, the example itself); ``progress``, called with (text, share done).
+        (with an ``example`` and without this, the example itself); ``progress`` as for :func:`fewer.compress`, or
+        a function that is called with (text, share done).
 
     Returns
     -------
@@ -112,9 +114,9 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="fewer-bench-") as folder, evaluating(subject.model):
         workshop = Workshop(subject, inputs.arguments, inputs.calibration, Path(folder), max(settings))
         workshop.judge(inputs.judged)
-        tell = own.get("progress") or (lambda text, share: None)
-        course = Course(workshop, peers, extras, how.rounds, how.time, how.pin, tell)
-        rows, repeated, notes = course.run(settings)
+        with in_shares(own.get("progress") or usual_progress(), "bench") as tell:
+            course = Course(workshop, peers, extras, how.rounds, how.time, how.pin, tell)
+            rows, repeated, notes = course.run(settings)
     return BenchResult(
         model=subject.name,
         input_shapes=[list(a.shape) for a in inputs.arguments],

@@ -7,8 +7,9 @@ from typing import Any
 
 from fewer.core.files import as_path
 from fewer.core.folder import finish_exchange
+from fewer.core.progress import usual_progress
 from fewer.tasks import task_for
-from fewer.tasks.task import take_settings
+from fewer.tasks.task import knowing, take_settings
 
 __all__ = ["evaluate"]
 
@@ -40,4 +41,6 @@ def evaluate(
     finish_exchange(as_path(target))  # predictions that a process was killed over
     doing = task_for(task, run=target, data=data)
     chosen = take_settings(doing.evaluate_settings, settings, options)
-    return doing.evaluate(target, data, settings=chosen, **options)
+    options["progress"] = options.get("progress") or usual_progress()
+    with knowing("evaluate", options, doing.evaluate_settings):
+        return doing.evaluate(target, data, settings=chosen, **options)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError, near_match
 from fewer.core.files import explain_os_error, flush_file
 from fewer.core.run import RunFolder
@@ -44,8 +45,8 @@ _INTEGERS = ("int8", "int4")
 _CALIBRATION, _HELDOUT = 64, 16  # images for the ranges of activations, and to measure what these cost
 
 
-@dataclass(frozen=True)
-class Exported:
+@dataclass(frozen=True, repr=False)
+class Exported(Told):
     """What :func:`export` wrote.
 
     Attributes
@@ -68,6 +69,14 @@ class Exported:
     difference: float | None
     lost: list[str]
     integers: int = 0
+
+    def lines(self) -> list[str]:
+        """Where the file is, how it was checked, and what it does not carry over."""
+        lacking = not _installed("onnxruntime")
+        how = "not checked: onnxruntime is not installed" if lacking else "not compared with the model's"
+        how = how if self.difference is None else f"differs by {self.difference:.1e}"
+        head = f"wrote {self.path} ({data_size(self.bytes)}); output {how}"
+        return [head, "lost on the way:", *(f"- {sentence}" for sentence in self.lost)]
 
 
 def export(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from fewer.core.progress import usual_progress
 from fewer.tasks import task_for
-from fewer.tasks.task import take_settings
+from fewer.tasks.task import knowing, take_settings
 
 __all__ = ["predict"]
 
@@ -37,4 +38,6 @@ def predict(
     """
     doing = task_for(task, run=run, data=inputs)
     chosen = take_settings(doing.predict_settings, settings, options)
-    return doing.predict(run, inputs, settings=chosen, **options)
+    options["progress"] = options.get("progress") or usual_progress()
+    with knowing("predict", options, doing.predict_settings):
+        return doing.predict(run, inputs, settings=chosen, **options)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.core.precision import KERNEL_PRECISIONS, check_precision
@@ -18,14 +19,15 @@ from fewer.cost.profile import DeviceProfile
 from fewer.models.matching import match
 from fewer.models.running import use_threads
 from fewer.models.spec import load_untouched
+from fewer.reports.numbers import aligned
 
 __all__ = ["ProfiledModel", "profile"]
 
 _SHOWN = (Option("block:16x4", 0.5), Option("block:16x4", 0.8))
 
 
-@dataclass(frozen=True, eq=False)
-class ProfiledModel:
+@dataclass(frozen=True, eq=False, repr=False)
+class ProfiledModel(Told):
     """What :func:`profile` returns.
 
     Attributes
@@ -43,6 +45,12 @@ class ProfiledModel:
     profile: DeviceProfile
     times: LatencyModel
     rows: list[dict[str, Any]]
+
+    def lines(self) -> list[str]:
+        """Milliseconds of every kind of layer, and :meth:`words`."""
+        head = list(self.rows[0]) if self.rows else []
+        rows = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in self.rows]
+        return [*(aligned(head, rows) if rows else []), *self.words()]
 
     def words(self) -> list[str]:
         """What a person should know: how much was timed, how far it can be trusted."""

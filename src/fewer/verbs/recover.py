@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -34,7 +34,7 @@ from fewer.models.trust import Trust, trusting
 from fewer.quantize.activations import rounding_inputs_of
 from fewer.reports import RunReport, write
 from fewer.reports.compression.data import Recovery
-from fewer.training.callbacks import Callback
+from fewer.training.callbacks import Callback, history_file, looking_on
 from fewer.training.checkpoint import work_key
 from fewer.training.constrained import Held
 from fewer.training.history import Fit
@@ -66,6 +66,7 @@ class _Asked:
     forward: Forward | None = None
     quality: QualityLike = None
     trust: Trust = False
+    callbacks: Sequence[Callback] = ()
 
 
 ASKED = tuple(field.name for field in fields(_Asked))
@@ -144,7 +145,7 @@ def recover(
 
         ``overwrite``: replace the run at ``out``, and start an interrupted recovery anew. ``resume``: go on with it.
         ``progress``, ``command``, ``forward`` and ``quality`` are as for :func:`fewer.compress`, ``trust`` as for
-        :func:`fewer.load`.
+        :func:`fewer.load`, ``callbacks`` as for :func:`fewer.train`.
 
     Returns
     -------
@@ -194,7 +195,8 @@ def recover(
             before = work.measure()
             reserve = _SPARE * (perf_counter() - judging) + _SAVING
             stage.advance()
-        fit = _learn(work, wanted, ask.views, began, reserve, checkpoint, progress)
+        with looking_on(ask.callbacks):
+            fit = _learn(work, wanted, ask.views, began, reserve, checkpoint, progress)
         after = work.measure() if fit.improved else before
         with progress.stage("save", None) as stage:
             report = _report(work, fit, before, after, perf_counter() - began, ask.command)
@@ -413,8 +415,11 @@ def _report(
     )
     verdict = report.verdict
     verdict.distortion = whole.distortion
-    for row in verdict.quality:
-        row.value = whole.value if row.name == whole.name else after.labelled.get(row.name, row.value)
+    for place, row in enumerate(verdict.quality):
+        if place == 0 and not row.labelled:  # the likeness, whatever an earlier version called it
+            row.name, row.value = whole.name, whole.value
+        else:
+            row.value = after.labelled.get(row.name, row.value)
     ours = {"name": "recovered", "label": "fewer, recovered by training", "ours": True, "distortion": whole.distortion}
     ours |= {
         "quality": {whole.name: whole.value, **after.labelled},
@@ -478,6 +483,7 @@ def _write(folder: RunFolder, work: OpenRun, report: RunReport, fit: Fit) -> Non
         provenance=recipe.provenance,
         aside=recipe.aside,
     )
+    fit.history.save(folder.path / history_file("recover"))
     report.model.artefact_bytes = float(saved.size)
     for entry in report.verdict.budgets:
         if entry.metric == "size":

@@ -13,6 +13,7 @@ import numpy as np
 from typing_extensions import Unpack
 
 from fewer.core.budget import Budget, parse_budgets
+from fewer.core.display import Fact, Shown, counted
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, real_path
 from fewer.core.options import RunOptions, split_options
@@ -30,7 +31,7 @@ from fewer.selection.plan import Asked, QueuePlan, Skipped
 from fewer.selection.rounds import Known, Wanted
 from fewer.selection.settings import SelectOptions, SelectSettings
 from fewer.selection.uncertainty import cold_start
-from fewer.tasks import task_that_warms_up
+from fewer.tasks import TASKS, open_task, task_that_warms_up
 
 __all__ = ["Selected", "select"]
 
@@ -41,8 +42,8 @@ WARM_UP = "warm-up"
 """Features of a network of a task that is warmed up on the pool first; also the folder that it is kept in."""
 
 
-@dataclass(frozen=True, eq=False)
-class Selected:
+@dataclass(frozen=True, eq=False, repr=False)
+class Selected(Shown):
     """What :func:`select` returns.
 
     Attributes
@@ -67,6 +68,18 @@ class Selected:
     returned: Returned | None
     written: list[Path]
     lost: list[str] = field(default_factory=list)
+
+    def shown(self) -> tuple[str, list[Fact]]:
+        """How many images were chosen, the first of them, and where the queue is."""
+        last = self.plan.rounds[-1]
+        first = ", ".join(asked.name for asked in self.chosen[:5]) + (", ..." if len(self.chosen) > 5 else "")
+        return f"Round {last.round}: {last.chosen} of {last.pool} images to label, by {last.method}", [
+            ("first", first),
+            ("labels back", counted(len(self.returned.labels), "label") if self.returned is not None else ""),
+            ("lost", ", ".join(self.lost[:5])),
+            ("written", ", ".join(path.name for path in self.written)),
+            ("folder", str(self.folder)),
+        ]
 
 
 def select(
@@ -94,8 +107,9 @@ def select(
         See :data:`fewer.selection.methods.METHODS`.
     features
         Model spec or module whose features describe the images (``fewer/dinov2-small`` by default); ``warm-up`` for a
-        segmentation network that learns from the pool's images first, without labels; or an ``.npy`` file [N, d] with
-        one row per image in the order of the sorted relative paths.
+        segmentation network that learns from the pool's images first, without labels; ``quality`` for statistics of
+        how images look, which tell defects and not objects; or an ``.npy`` file [N, d] with one row per image in the
+        order of the sorted relative paths.
     proceed
         A further round of the queue in ``out``.
     settings
@@ -253,6 +267,11 @@ def _config(
         wanted["features"] = described or FEATURES
         if wanted["features"] == WARM_UP and layer is not None:
             raise FewerError("the features of a warm-up are those of the network's bottleneck; leave --layer out")
+        if _by_task(wanted["features"]) and (layer is not None or input_size is not None):
+            raise FewerError(
+                f"the features {wanted['features']} are measured in an image's own pixels; leave --layer and "
+                "--input-size out"
+            )
     root = pool if pool is not None else old.get("pool")
     if not isinstance(root, (str, Path)) or not str(root):
         raise FewerError(f"{queue.path / 'config.toml'} names no pool; give the folder of images again")
@@ -296,6 +315,8 @@ def _vectors(
     """Vectors of all images, and a function that makes those of corrupted ones."""
     if isinstance(model, (str, Path)) and str(model).endswith(".npy"):
         return given_vectors(Path(model), names, gone), None
+    if _by_task(model):
+        return _described(model, Path(config["pool"]), names, gone, progress), None
     if unasked:  # a queue may come from someone else
         check_named(model, str(queue.path / "config.toml"), before=True)
     else:
@@ -326,6 +347,21 @@ def _vectors(
 
     vectors = run(None, "vectors.f32", "embed")
     return vectors, lambda: run(config["seed"], "corrupted.f32", "embed corrupted").vectors
+
+
+def _by_task(model: Any) -> bool:
+    """Whether features are named by a task that describes images without a network."""
+    return isinstance(model, str) and model in TASKS and open_task(model).describes
+
+
+def _described(task: str, root: Path, names: list[str], gone: frozenset[int], progress: Progress) -> Embedded:
+    """Vectors that a task makes of the images themselves, without a network."""
+    rows = [row for row in range(len(names)) if row not in gone]
+    found, bad = open_task(task).describe([root / names[row] for row in rows], progress=progress)
+    vectors = np.zeros((len(names), found.shape[1]), np.float32)
+    vectors[rows] = found
+    unknown = np.full(len(names), np.nan, np.float32)
+    return Embedded(vectors, unknown, {rows[at]: reason for at, reason in bad.items()}, 0)
 
 
 def _write(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from fewer.core.progress import usual_progress
 from fewer.tasks import task_for
-from fewer.tasks.task import take_settings
+from fewer.tasks.task import knowing, take_settings
+from fewer.training.callbacks import Callback, looking_on
 
 __all__ = ["train"]
 
 
-def train(data: Any, *, task: str | None = None, settings: Any = None, **options: Any) -> Any:
+def train(
+    data: Any, *, task: str | None = None, settings: Any = None, callbacks: Sequence[Callback] = (), **options: Any
+) -> Any:
     """Train a network of a task.
 
     Parameters
@@ -21,8 +26,12 @@ def train(data: Any, *, task: str | None = None, settings: Any = None, **options
         A name of ``fewer list tasks``; may be left out where one task alone knows the data.
     settings
         Of the task's own class.
+    callbacks
+        Called before and after steps and validations, such as :class:`fewer.training.callbacks.TensorBoard`. The
+        numbers of every validation are in ``history.csv`` of the run folder in any case.
     **options
-        Single settings by name, and what :meth:`fewer.tasks.task.Task.train` takes: ``out``, ``overwrite``, ``resume``.
+        Single settings by name, and what :meth:`fewer.tasks.task.Task.train` takes: ``out``, ``overwrite``, ``resume``,
+        ``progress``.
 
     Returns
     -------
@@ -42,4 +51,6 @@ def train(data: Any, *, task: str | None = None, settings: Any = None, **options
     """
     doing = task_for(task, data=data)
     chosen = take_settings(doing.settings, settings, options)
-    return doing.train(data, settings=chosen, **options)
+    options["progress"] = options.get("progress") or usual_progress()
+    with knowing("train", options, doing.settings), looking_on(callbacks):
+        return doing.train(data, settings=chosen, **options)

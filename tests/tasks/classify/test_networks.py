@@ -11,6 +11,7 @@ from fewer.tasks.classify.networks import NETWORKS, ResidualNet, build
 from tests.support.shared_data import shared_data
 
 MILLIONS = {"resnet20": 0.270, "resnet32": 0.464, "resnet56": 0.853, "vgg16-bn": 14.7, "mobilenet-v2": 2.24}
+MILLIONS |= {"vgg16-bn-narrow": 0.924, "vit-tiny": 0.459}
 
 
 @pytest.mark.parametrize("name", NETWORKS)

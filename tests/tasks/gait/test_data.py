@@ -192,3 +192,27 @@ def test_batches_follow_from_the_step_and_are_in_order() -> None:
             assert (np.diff(found) > 0).all()
     with pytest.raises(FewerError, match="two persons"):
         PersonSampler(walks[:2], sequences[:2], people=2, each=2, frames=8)
+
+
+def test_hidden_files_and_folders_are_no_part_of_a_set(tmp_path: Path) -> None:
+    write_sequence(tmp_path, WALK, np.full((3, 64, 64), 255, np.uint8))
+    write_sequence(tmp_path, Walk(".trash", "nm-01", "000"), np.full((3, 64, 64), 255, np.uint8))
+    (tmp_path / "._partition.json").write_bytes(b"\0\5\26\7")
+    assert open_data(tmp_path).walks == [WALK]
+
+
+def test_a_sequence_without_a_person_is_none(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", silhouettes=np.zeros((3, 64, 64), np.uint8))
+    with pytest.raises(FewerError, match="holds no person"):
+        read_sequence(tmp_path / "a.npz")
+
+
+def test_a_video_in_a_set_is_a_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "001" / "nm-01" / "door"
+    place.mkdir(parents=True)
+    (place / "walk.MP4").write_bytes(b"video")
+    monkeypatch.setattr("fewer.tasks.gait.data.dataset.video_silhouettes", lambda path: np.ones((4, 64, 64), np.uint8))
+    data = open_data(tmp_path)
+    assert data.walks == [Walk("001", "nm-01", "door")] and data.frames(data.walks[0]).shape == (4, 64, 64)
+    np.savez(place / "walk.npz", silhouettes=np.full((9, 64, 64), 255, np.uint8))  # what was made of it goes first
+    assert open_data(tmp_path).frames(data.walks[0]).shape == (9, 64, 64)

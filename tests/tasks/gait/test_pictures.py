@@ -107,3 +107,11 @@ def test_pictures_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # a file of some bytes that unpacks to gigabytes
     with pytest.raises(FewerError, match="save the mask again"):
         open_data(tmp_path).frames(open_data(tmp_path).walks[0])
+
+
+def test_names_of_views_are_text_and_no_formulas() -> None:
+    from fewer.tasks.gait.pictures import heat_map
+    from fewer.tasks.gait.protocols.scores import ViewTable
+
+    table = ViewTable("nm", ("$\\frac$", "b"), ("$\\frac$", "b"), np.array([[np.nan, 0.5], [1.0, np.nan]]))
+    assert len(heat_map(table).png) > 100

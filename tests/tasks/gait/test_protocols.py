@@ -18,7 +18,7 @@ from fewer.tasks.gait.protocols import (
 from fewer.tasks.gait.protocols.casia_b import CasiaB
 from fewer.tasks.gait.protocols.grew import Grew, submission
 from fewer.tasks.gait.protocols.oumvlp import OuMvlp
-from fewer.tasks.gait.protocols.ranked import CrossView, Gait3D
+from fewer.tasks.gait.protocols.ranked import CrossView, Gait3D, OneGallery
 from fewer.tasks.gait.protocols.scores import rank_measures
 
 RNG = np.random.default_rng(0)
@@ -141,4 +141,39 @@ def test_what_is_missing_is_told() -> None:
     with pytest.raises(FewerError, match="same network"):
         part_distances(np.zeros((1, 2)), np.zeros((1, 3)))
     assert protocol_for(line(("a", "nm-01", "0", 0.0))).name == "casia-b"
-    assert protocol_for(line(("a", "x", "0", 0.0))).name == "cross-view"
+    assert protocol_for(line(("a", "x", "0", 0.0), ("a", "x", "1", 0.0))).name == "cross-view"
+
+
+def test_recordings_of_one_camera_are_scored() -> None:
+    own = line(
+        ("a", "mon", "door", 0.0), ("a", "tue", "door", 0.4), ("b", "mon", "door", 0.3), ("b", "tue", "door", 9.0)
+    )
+    assert protocol_for(own).name == "one-gallery"
+    # the probes are a at 0.0, whose nearest is a at 0.4, and b at 0.3, whose nearest is a at 0.4 before b at 9.0
+    assert protocol_for(own)(own).numbers["rank-1"] == 50.0
+    named = line(
+        ("a", "nm-01", "090", 0.0), ("b", "nm-01", "090", 5.0), ("a", "nm-05", "090", 1.0), ("b", "bg-01", "090", 1.0),
+    )  # fmt: skip
+    scores = protocol_for(named)(named)
+    assert scores.numbers["NM"] == 100.0 and scores.numbers["BG"] == 0.0 and scores.numbers["rank-1"] == 50.0
+    with pytest.raises(FewerError, match="two sequences"):
+        OneGallery()(line(("a", "x", "0", 0.0), ("b", "x", "0", 0.0)))
+
+
+def test_sets_whose_views_are_no_cameras_are_scored() -> None:
+    grew = line(*((f"{p:05}train", f"s{i}", f"s{i}", 5.0 * p + 0.1 * i) for p in range(3) for i in range(2)))
+    assert protocol_for(grew)(grew).headline == 100.0
+    listed = line(
+        ("t", "c1", "seq0", 0.0), ("t", "c2", "seq0", 0.1), ("u", "c1", "seq0", 4.0), ("u", "c2", "seq0", 4.1)
+    )
+    # the list of probes names persons that judge alone; those that choose the best state have none
+    chosen = protocol_for(listed, ["9-c1-seq0"])
+    assert chosen.name == "gait3d" and chosen(listed).headline == 100.0
+    assert protocol_for(listed, ["t-c2-seq0"])(listed).headline == 100.0
+
+
+def test_views_without_a_second_walk_are_looked_for_in_each_other() -> None:
+    walks = line(("a", "w", "000", 0.0), ("a", "w", "090", 1.0), ("b", "w", "000", 5.0), ("b", "w", "090", 5.5))
+    assert protocol_for(walks).name == "cross-view" and protocol_for(walks)(walks).headline == 100.0
+    dates = line(("a", "2026-05", "0", 0.0), ("a", "2026-06", "1", 1.0), ("b", "2026-05", "0", 5.0))
+    assert CrossView()(dates).headline == 100.0

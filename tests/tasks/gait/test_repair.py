@@ -56,6 +56,22 @@ def test_what_is_safe_is_mended_and_the_rest_is_said(spoilt: Path, tmp_path: Pat
         fewer.doctor(spoilt, task="gait", fix=tmp_path / "copy")
 
 
+def test_a_copy_with_names_that_are_no_utf8_can_be_read(tmp_path: Path) -> None:
+    try:
+        (tmp_path / "w" / "caf\udce9").mkdir(parents=True)
+    except OSError:
+        pytest.skip("the file system takes UTF-8 alone")
+    for person in ("caf\udce9", "b"):
+        write_sequence(tmp_path / "w", Walk(person, "nm-01", "090"), walk_of(1))
+        write_sequence(tmp_path / "w", Walk(person, "nm-05", "090"), walk_of(2 if person == "b" else 3))
+    _, done = fewer.doctor(tmp_path / "w", task="gait", fix=tmp_path / "copy")
+    assert any("caf\\udce9" in line for line in done.to_dict()["left_out"])
+    copy = checkup(tmp_path / "copy")
+    assert copy.facts["people"] == 2 and "name" in {finding.check for finding in copy.findings}
+    with pytest.raises(FewerError, match="no valid UTF-8"):
+        fewer.train(tmp_path / "copy", task="gait")
+
+
 def test_nothing_half_written_stays(tmp_path: Path, spoilt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")

@@ -16,7 +16,9 @@ from fewer.tasks.gait.doctor import checkup, look_at
 from fewer.tasks.gait.embed import embed
 from fewer.tasks.gait.loaded import open_run
 from fewer.tasks.gait.protocols.records import Walk
+from fewer.tasks.gait.settings import TrainSettings
 from fewer.tasks.gait.simulator import Walkers
+from fewer.tasks.gait.training import plan_training
 
 KINDS = ("nm-01", "nm-02", "nm-05", "bg-01")
 
@@ -54,7 +56,11 @@ def test_matches_against_a_gallery(made: tuple[Path, Path], tmp_path: Path) -> N
     assert len(first) == 3 and first[0]["person"] == "005" and first[0]["distance"] < 1e-3
     assert "data:image/png" in (tmp_path / "out/matches.html").read_text()
     assert np.load(tmp_path / "out/embeddings.npz")["embeddings"].shape[0] == 1
+    again = fewer.predict(run, data / "005", out=tmp_path / "out", gallery=str(data), overwrite=True)
+    assert all(one["sequence"] not in [m["sequence"] for m in one["matches"]] for one in again.to_dict()["matches"])
     lone = probe / "x/nm-05/090/090.npz"
+    with pytest.raises(FewerError, match="nothing but the sequence"):
+        fewer.predict(run, lone, out=tmp_path / "out2", gallery=str(probe))
     with pytest.raises(FewerError, match="--gallery"):
         fewer.predict(run, lone, out=tmp_path / "out2")
 
@@ -123,3 +129,56 @@ def test_a_simulated_set_is_healthy(made: tuple[Path, Path]) -> None:
 def test_its_data_are_recognised_by_names(made: tuple[Path, Path], tmp_path: Path) -> None:
     task = open_task("gait")
     assert task.recognises(made[0]) and not task.recognises(tmp_path) and not task.recognises(made[1])
+    write_sequence(tmp_path, Walk("0001train", "camid0_videoid1", "seq0"), np.full((3, 64, 64), 255, np.uint8))
+    assert not task.recognises(tmp_path)
+    (tmp_path / "Gait3D.json").write_text('{"TRAIN_SET": ["0001train"], "TEST_SET": []}')
+    assert task.recognises(tmp_path)
+
+
+def test_a_training_that_nobody_can_choose_in_goes_to_its_end(tmp_path: Path) -> None:
+    frames = Walkers(seed=3).sequence(0, "nm-01", "090", 10).frames
+    for person in range(20):  # one sequence of each: no protocol can score them
+        write_sequence(tmp_path / "w", Walk(f"{person:03}", "nm-01", "090"), frames)
+    settings = {"size": "tiny", "steps": 2, "every": 1, "batch": 4, "each": 2, "frames": 6}
+    assert "nobody can choose" in " ".join(plan_training(tmp_path / "w", TrainSettings(**settings)).lines())
+    done = fewer.train(tmp_path / "w", task="gait", **settings)
+    assert done.scores is None and "not judged" in done.lines()[1]
+    with pytest.raises(FewerError, match="order unordered"):
+        fewer.train(tmp_path / "w", task="gait", tpa="phase", order="unordered")
+
+
+def test_one_camera_and_own_names_train_and_are_judged(tmp_path: Path) -> None:
+    walkers = Walkers(seed=3)
+    for person in range(14):
+        for day in ("monday", "tuesday"):
+            frames = walkers.sequence(person, "nm-01" if day == "monday" else "nm-02", "090", 10).frames
+            write_sequence(tmp_path / "w", Walk(f"p{person}", day, "door"), frames)
+    done = fewer.train(tmp_path / "w", task="gait", size="tiny", steps=2, every=1, batch=4, each=2, frames=6)
+    assert done.plan.val and done.scores is not None and done.scores.protocol == "one-gallery"
+
+
+def test_what_was_left_out_is_told(made: tuple[Path, Path], tmp_path: Path) -> None:
+    data, run = made
+    for walk in open_data(data).walks:
+        write_sequence(tmp_path / "w", walk, open_data(data).frames(walk))
+    (tmp_path / "w/005/bg-01/090/090.npz").write_bytes(b"nothing")
+    scores = fewer.evaluate(run, tmp_path / "w")
+    assert any("1 sequence could not be used" in note and "005/bg-01/090" in note for note in scores.lines())
+    (tmp_path / "w/001/bg-01/090/090.npz").write_bytes(b"nothing")
+    with pytest.raises(FewerError, match=r"090\.npz.*fewer doctor"):
+        fewer.train(tmp_path / "w", task="gait", size="tiny", steps=1, validate_share=0.0)
+
+
+def test_a_gallery_that_takes_long_to_read_is_read_once(
+    made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fewer.tasks.gait.data.dataset import GaitData
+    from fewer.tasks.gait.pages import matches_page
+    from fewer.tasks.gait.protocols.scores import Match
+
+    data, seen = open_data(made[0]), []
+    frames = GaitData.frames
+    monkeypatch.setattr(GaitData, "frames", lambda self, walk: seen.append(walk) or frames(self, walk))
+    first, *others = data.walks[:4]
+    matches_page("a", [[Match(other, first, 1.0)] for other in others], data, data)
+    assert seen.count(first) == 1 and len(seen) == 4

@@ -153,6 +153,9 @@ def test_moments_see_order_only_in_changes() -> None:
     assert torch.allclose(still, moments_of(mixed, length, ("mean", "spread")), atol=1e-5)
     assert not torch.allclose(moving, moments_of(mixed, length, ("change",)), atol=1e-3)
     assert Moments(3, 2, ("mean",)).fc_bin.shape == (2, 3, 3)
+    twice = moments_of(x, length, ("spread", "maximum", "maximum"))
+    assert torch.equal(twice[..., 3:6], x.amax(2)) and torch.equal(twice[..., 6:], x.amax(2))
+    assert torch.equal(twice[..., :3], still[..., 3:])
 
 
 def test_what_can_be_chosen_can_be_told() -> None:

@@ -48,7 +48,7 @@ def test_a_record_that_would_train_blind(talk, capsys):
         (["--clean-photos=.", "--quality-encoder=convolutional"], "only the encoder of statistics learns from photos"),
         (["--language=nobody"], "no language model 'nobody'"),
         (["--encoder=nothing"], "no vision encoder 'nothing'"),
-        (["--images=empty"], "a.png cannot be read"),
+        (["--images=empty"], "1 of 1 images are not in empty"),
     ],
 )
 def test_folders_and_models_that_are_not_there(talk, capsys, options, told):

@@ -54,7 +54,7 @@ def test_conversations_of_other_tools(tmp_path: Path, name: str, record: dict) -
 @pytest.mark.parametrize(
     ("record", "told"),
     [
-        ({"messages": CHAT, "images": ["a.png", "b.png"]}, "image must be the name of one file"),
+        ({"messages": CHAT, "images": ["a.png", "b.png"]}, "has 2 images but not as many <image>"),
         ({"messages": [{"role": "user", "content": "Sharp?"}, CHAT[1]], "images": ["a.png"]}, "train blind"),
         ({"messages": [{"role": "tool", "content": "x"}, CHAT[1]]}, "turn 0 must be from human"),
         ({"messages": [{"role": "user", "content": [{"type": "video"}]}, CHAT[1]]}, "turn 0 must be from human"),

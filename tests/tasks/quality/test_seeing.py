@@ -140,8 +140,31 @@ def test_the_loss_is_at_the_answers_alone(tmp_path: Path, template: str | None) 
     assert told.tolist() == [*encode("dark"), end, *encode("poor ."), end]
     assert int((inputs["input_ids"] == model.language.config.image_token_id).sum()) == 4
     sums, lengths = model.likelihoods(pixels, "How is the light ?", ["dark", "poor ."])
-    loss, _ = model.loss([(pixels, [("How is the light ?", "dark")])])
+    loss, *_ = model.loss([(pixels, [("How is the light ?", "dark")])])
     assert lengths == [2, 3] and float(loss.detach()) == pytest.approx(-sums[0] / 2, abs=1e-5)
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, None])
+def test_several_images_and_the_longest_conversation(tmp_path: Path, template: str | None) -> None:
+    from fewer.tasks.quality.seeing import open_seeing
+
+    model = open_seeing(transformers, str(llava(tmp_path / "llava", template)), 0)
+    images = [np.zeros((20, 50, 3), np.uint8), np.full((30, 30, 3), 255, np.uint8)]
+    turns = [("How is the light ?", "dark"), ("How is the quality ?", "poor .")]
+    inputs, labels = model.laid_out(images, turns)
+    token = model.language.config.image_token_id
+    assert int((inputs["input_ids"] == token).sum()) == 8 and len(inputs["pixel_values"]) == 2
+    words = len(labels) - 8 + 2  # each image is one word of the text
+    for longest in (words, words - 1, words - 3):
+        cut, kept = model.laid_out(images, turns, longest)
+        assert (
+            len(kept) == len(labels) - (words - longest) == cut["input_ids"].shape[1] == cut["attention_mask"].shape[1]
+        )
+        assert torch.equal(kept, labels[: len(kept)]) and len(cut["pixel_values"]) == 2
+        assert int((cut["input_ids"] == token).sum()) == 8 and torch.isfinite(model.loss([(images, turns)], longest)[0])
+    assert model.loss([(images, turns)], words - 3)[1] < model.loss([(images, turns)], 100)[1]
+    none = model.loss([(None, turns), (images, turns)], 1)  # no answer is left, which is counted and teaches nothing
+    assert float(none[0].detach()) == 0 and none[2] == 2
 
 
 def test_adapters_of_a_vision_language_model_leave_its_eyes_alone(talk: Path, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def test_a_tiny_model_learns_to_see_light_and_its_run_is_read_back(talk):
     assert "of memory (modelled" in plan_tuning(talk / "talk.json", settings)[2]
     done = tune(talk / "talk.json", out=talk / "run", settings=settings)
     assert done.fit.history[-1]["loss"] < 0.5 * done.fit.history[0]["loss"] and "images/s" in done.lines()[1]
+    assert "of memory at most" in done.lines()[1] and done.facts["memory_peak"] > 1e8
     scored = evaluate(talk / "run", talk / "asked.json", out=talk / "eval")
     assert scored.perception.accuracy == 1.0
     assert json.loads((talk / "eval" / "evaluation.json").read_text())["questions"]["prompts"] == ["How is the light?"]
@@ -112,6 +113,35 @@ def test_after_trains_other_tasks_first(talk):
     assert all(value > 0 for value in made.values())
 
 
+def test_a_question_that_fills_the_longest_conversation_teaches_nothing_and_is_told(talk):
+    from fewer.tasks.quality.asking import choose
+    from fewer.tasks.quality.tuning import tune
+
+    long = [Record("x", (("<image>\n" + "word " * 50, "bright"),), "0.png")]
+    settings = TuneSettings(**{**SMALL, "steps": 3}, longest=20, images=str(talk))
+    done = tune(long, settings=settings)
+    assert done.fit.history[-1]["loss"] == 0 and any("24 conversations" in line for line in done.lines())
+    # a question that is asked is read to its end, so that its options differ
+    asked = [Question("0.png", "word " * 50 + "?", ("word", "bright"), 1)]
+    assert len(choose(done, done.pictures(talk), asked)) == 1
+    from fewer.tasks.quality.asking import _likelihoods
+
+    sums, lengths = _likelihoods(done, done.pictures(talk), ["0.png"], asked[0].text, asked[0].options)
+    assert lengths == [2, 2] and sums[0] != sums[1]
+
+
+def test_a_run_of_one_image_only_is_still_read(talk):
+    from safetensors.torch import load_file, save_file
+
+    from fewer.tasks.quality.tuning import load_tuned, tune
+
+    tune(talk / "talk.json", out=talk / "run", settings=TuneSettings(**{**SMALL, "steps": 2}))
+    kept = load_file(talk / "run" / "model.safetensors")
+    del kept["later"]  # runs of earlier versions have no such weights
+    save_file(kept, talk / "run" / "model.safetensors")
+    assert not load_tuned(talk / "run").model.later.any()
+
+
 def test_lora_and_a_vision_encoder_of_transformers(talk, tmp_path):
     pytest.importorskip("peft", reason="LoRA needs peft")
     import transformers
@@ -138,6 +168,34 @@ def test_lora_and_a_vision_encoder_of_transformers(talk, tmp_path):
     assert model.image_tokens == 6 + 5
 
 
+def test_the_built_in_dinov2_stands_beside_the_encoder_of_quality(talk, monkeypatch):
+    from fewer.models import builtin
+    from fewer.models.vit import VisionTransformer
+    from fewer.tasks.quality.asking import level_scores
+    from fewer.tasks.quality.compressing import build_scorer, open_run
+    from fewer.tasks.quality.tuning import load_tuned, tune
+
+    shape = {"image_size": 28, "patch_size": 14, "width": 16, "depth": 1, "heads": 2, "layer_scale": 1.0}
+    torch.manual_seed(0)
+    state = VisionTransformer(**shape).state_dict()
+    entry = builtin.MODELS["dinov2-small"]
+    small = builtin.Builtin(VisionTransformer, shape, lambda: dict(state), entry.preprocess, "features")
+    monkeypatch.setitem(builtin.MODELS, "dinov2-small", small)
+    settings = TuneSettings(**{**SMALL, "steps": 2}, encoder="fewer/dinov2-small", crops=1)
+    done = tune(talk / "talk.json", out=talk / "run", settings=settings)
+    assert done.model.image_tokens == 2 * (6 + 5)
+    again, names = load_tuned(talk / "run"), [f"{i}.png" for i in range(4)]
+    scores = level_scores(again, again.pictures(talk), names)
+    assert np.allclose(scores, level_scores(done, done.pictures(talk), names), atol=1e-5)
+    loaded = open_run(talk / "run")
+    rebuilt = build_scorer(loaded.source["name"], loaded.source["args"])
+    assert {n: p.shape for n, p in rebuilt.state_dict().items()} == {
+        n: p.shape for n, p in loaded.model.state_dict().items()
+    }
+    with pytest.raises(FewerError, match="gives no tokens"):
+        tune(talk / "talk.json", settings=TuneSettings(encoder="fewer/mobilenet-v2"))
+
+
 def test_wrong_names_are_one_sentence(talk):
     from fewer.tasks.quality.tuning import tune
 
@@ -148,6 +206,23 @@ def test_wrong_names_are_one_sentence(talk):
     record = Record("x", (("<image>\nHow?", "bad"),), "../../etc/passwd")
     with pytest.raises(FewerError, match="lies outside"):
         tune([record], settings=TuneSettings(**SMALL, images=str(talk)))
+    with pytest.raises(FewerError, match="--high-level"):
+        tune(talk / "talk.json", settings=TuneSettings(**SMALL, strategy="after"))
+
+
+@pytest.mark.parametrize("name", ["none.png", "x" * 300, "sub/0.png", "0.png/1.png"])
+def test_missing_images_are_told_before_anything_is_trained(talk, name):
+    from fewer.tasks.quality.tuning import plan_tuning, tune
+
+    records = [Record("a", (("<image>\nHow?", "bad"),), "0.png"), Record("b", (("<image>\nHow?", "bad"),), name)]
+    write_records(talk / "some.json", records)
+    settings = TuneSettings(**SMALL, language="no-such-model")
+    for act in (lambda: tune(talk / "some.json", settings=settings), lambda: plan_tuning(talk / "some.json", settings)):
+        with pytest.raises(FewerError, match=r"1 of 2 images are not in .*--images"):
+            act()
+    records[1] = Record("b", (("<image>\nHow?", "bad"),), "a\0b.png")
+    with pytest.raises(FewerError, match="null character"):
+        tune(records, settings=TuneSettings(**SMALL, images=str(talk)))
 
 
 def test_views_keep_native_pixels():
@@ -201,13 +276,13 @@ def test_every_record_comes_once_before_any_again_and_long_ones_stand_together(t
 
     told = [Record(str(i), (("q", "long " * 40 if i % 4 == 0 else "a"),)) for i in range(records)]
     talks = Talks(told, Pictures(tmp_path, 32, 0), PlainWords(["q", "a", "long"]), 200, seed=1)
-    steps = [talks._pick(talks.blind, step, count) for step in range(8)]
+    steps = [talks._pick(talks.groups[0], step, count) for step in range(8)]
     picked = [record.id for step in steps for record in step]
     times = [picked.count(str(i)) for i in range(records)]
     assert len(picked) == 8 * count and max(times) - min(times) <= 1
     mixed = sum(len({len(r.turns[0][1]) for r in step}) > 1 for step in steps)
     assert mixed <= 1
-    assert [r.id for r in talks._pick(talks.blind, 5, count)] == [r.id for r in steps[5]]
+    assert [r.id for r in talks._pick(talks.groups[0], 5, count)] == [r.id for r in steps[5]]
 
 
 def test_it_learns_thirty_two_questions_by_heart(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fewer.tasks.segment.adapt_page import case_dices, interval, side_by_side
+from fewer.tasks.segment.adapt_page import case_dices, interval
 from fewer.tasks.segment.evaluation import Evaluation
 from fewer.tasks.segment.metrics import Score
 
@@ -25,9 +25,3 @@ def test_a_missed_structure_counts_nothing_and_an_absent_one_not_at_all() -> Non
         Score("b", "x", "absent", 0, 0, 0, None, None, None, None),
     ]
     assert case_dices(Evaluation(tuple(scores))) == {"a": pytest.approx(0.4)}
-
-
-def test_panels_stand_beside_each_other() -> None:
-    row = side_by_side([np.zeros((4, 5, 3), np.uint8), np.full((6, 2, 3), 9, np.uint8)])
-    assert row.shape == (6, 5 + 6 + 2 + 6, 3)
-    assert (row[4:, :5] == 255).all() and (row[:, 11:13] == 9).all()

@@ -18,6 +18,7 @@ from fewer.reports.compression.data import (
     Sensing,
     UnitResult,
 )
+from fewer.reports.compression.modelled import MODELLED, modelled_names, modelled_sentence  # noqa: F401, for templates
 from fewer.reports.numbers import count, data_size, duration, measure, percent, quantity, significant, times
 
 LEVEL = 1.05
@@ -72,19 +73,44 @@ def _budget_words(report: RunReport) -> str:
     verdict = report.verdict
     if verdict.met:
         met = "The budget is met" if len(verdict.budgets) < 2 else "All budgets are met"
-        return met + (f": {_joined([_reached(result) for result in verdict.budgets])}." if verdict.budgets else ".")
+        reached = [_reached(result, report) for result in verdict.budgets]
+        return met + (f": {_joined(reached)}." if verdict.budgets else ".")
     missed = [result for result in verdict.budgets if not result.met]
     if not missed:
         return "The budget is not met."
-    told = _joined([f"{_reached(result)}, over the limit of {_share(result.limit, result)}" for result in missed])
+    told = _joined([f"{_reached(one, report)}, over the limit of {_share(one.limit, one)}" for one in missed])
     kept = [result.budget for result in verdict.budgets if result.met]
     rest = f" Met: {_joined(kept)}." if kept else ""
     return f"The budget is not met: {told}.{rest}"
 
 
-def _reached(result: BudgetResult) -> str:
+_NEARLY_ALL = 0.9
+"""Share of a model's parameters that its layers hold, from which on nothing need be said of the others."""
+
+
+def whose(result: BudgetResult, report: RunReport) -> str:
+    """What a share of a budget's cost is a share of.
+
+    Weights are counted in the layers that can be cut. Where those are not nearly the whole model, as with recurrent or
+    transposed layers, half of their weights is not half of the model's.
+
+    Examples
+    --------
+    >>> told = {"budget": "weights=50%", "metric": "weights", "limit": 50, "dense": 100, "reached": 50, "unit": ""}
+    >>> verdict = {"met": True, "distortion": 0.1, "budgets": [told]}
+    >>> report = RunReport.from_dict({"verdict": verdict, "model": {"name": "toy", "parameters": 200}})
+    >>> whose(report.verdict.budgets[0], report)
+    'the layers that can be cut, which hold 50.0% of the parameters'
+    """
+    every = report.model.parameters
+    if result.metric != "weights" or not every or result.dense >= _NEARLY_ALL * every:
+        return "the dense model"
+    return f"the layers that can be cut, which hold {percent(result.dense / every)} of the parameters"
+
+
+def _reached(result: BudgetResult, report: RunReport) -> str:
     if result.dense > 0:
-        return f"{result.metric} at {percent(result.reached / result.dense)} of the dense model"
+        return f"{result.metric} at {percent(result.reached / result.dense)} of {whose(result, report)}"
     return f"{result.metric} at {quantity(result.reached, result.unit)}"
 
 
@@ -357,7 +383,7 @@ def fact(name: str, value: str | int | float | bool | None) -> str:
         return "yes" if value else "no"
     if name.endswith("_bytes") and not isinstance(value, str):
         return data_size(value)
-    return significant(value) if isinstance(value, float) and not value.is_integer() else str(value)
+    return significant(value) if isinstance(value, float) and not value.is_integer() else str(value) or "none"
 
 
 _GOOD = 2.0
@@ -418,7 +444,7 @@ def recovery_sentence(recovery: Recovery) -> str:
     --------
     >>> recovery = Recovery(before=0.4, after=0.1, seconds=600, steps=300, best_step=300, images=24, choosing=16)
     >>> recovery_sentence(recovery)
-    'Training for 10 min won back 75.0% of what was lost: the distortion went from 0.400 to 0.100.'
+    'Training for 10 min won back 75% of what was lost: the distortion went from 0.400 to 0.100.'
     """
     spent = f"Training for {duration(recovery.seconds)}"
     if recovery.refitted:

@@ -6,10 +6,11 @@ import hashlib
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.core.progress import Progress, Silent
 from fewer.tasks.classify.dataset import ClassifyData
 from fewer.tasks.classify.readers import open_data
@@ -36,8 +37,8 @@ FEW, RATIO = 5, 20
 _SMALL = 1 / 8
 
 
-@dataclass(frozen=True)
-class Checkup:
+@dataclass(frozen=True, repr=False)
+class Checkup(Told):
     """The result: what the set is, and what is wrong with it.
 
     Attributes
@@ -53,6 +54,9 @@ class Checkup:
     data: ClassifyData
     findings: tuple[Finding, ...]
     facts: dict[str, Any]
+
+    meanings: ClassVar[dict[str, tuple[str, str]]] = CHECKS
+    """Level and meaning of each check."""
 
     @property
     def healthy(self) -> bool:

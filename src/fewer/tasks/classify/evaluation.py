@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.reports.numbers import aligned
 from fewer.tasks.classify.metrics import bootstrap, calibration_error, confusion_matrix, doubt, wilson
 
@@ -43,8 +44,8 @@ class ClassScore:
         return self.right / guessed if guessed else None
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Told):
     """What a classifier said of labelled images.
 
     Attributes

@@ -92,26 +92,36 @@ class VGG(nn.Module):
 
     Widths are those of Simonyan and Zisserman (2015), column D; the three large linear layers make no sense at 1 x 1.
 
+    Parameters
+    ----------
+    num_classes
+        Outputs.
+    channels
+        Of the input.
+    width
+        Channels of the first two convolutions, 64 in the paper; all others grow from it as they do there.
+
     Examples
     --------
-    >>> tuple(VGG().eval()(torch.zeros(1, 3, 32, 32)).shape)
+    >>> tuple(VGG(width=16).eval()(torch.zeros(1, 3, 32, 32)).shape)
     (1, 10)
     """
 
-    WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
-    """Channels of the convolutions; 0 halves the resolution."""
+    WIDTHS = (1, 1, 0, 2, 2, 0, 4, 4, 4, 0, 8, 8, 8, 0, 8, 8, 8, 0)
+    """Channels of the convolutions, in units of the width; 0 halves the resolution."""
 
-    def __init__(self, num_classes: int = 10, channels: int = 3) -> None:
+    def __init__(self, num_classes: int = 10, channels: int = 3, width: int = 64) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for width in self.WIDTHS:
-            if width == 0:
+        for times in self.WIDTHS:
+            if times == 0:
                 layers.append(nn.MaxPool2d(2))
                 continue
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-            channels = width
+            outputs = times * width
+            layers += [nn.Conv2d(channels, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+            channels = outputs
         self.features = nn.Sequential(*layers)
-        self.classifier = nn.Linear(512, num_classes)
+        self.classifier = nn.Linear(channels, num_classes)
         _initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -202,6 +212,14 @@ def _vit(num_classes: int = 10) -> nn.Module:
     return VisionTransformer(image_size=32, patch_size=4, width=192, depth=6, heads=3, num_classes=num_classes)
 
 
+def _tiny_vit(num_classes: int = 10) -> nn.Module:
+    return VisionTransformer(image_size=32, patch_size=4, width=96, depth=4, heads=3, num_classes=num_classes)
+
+
+def _narrow_vgg(num_classes: int = 10) -> nn.Module:
+    return VGG(num_classes, width=16)
+
+
 def _trial(num_classes: int = 10) -> nn.Module:
     return ResidualNet(1, num_classes, width=24, stride=2)
 
@@ -214,9 +232,11 @@ NETWORKS: MethodTable[Callable[..., nn.Module]] = MethodTable(
         Method("resnet56", lambda num_classes=10: ResidualNet(9, num_classes), "0.85 M parameters", "He et al., 2016"),
         Method("resnet8", _trial, "0.17 M parameters at 16 pixels: trials on a CPU", "after He et al., 2016"),
         Method("vgg16-bn", VGG, "14.7 M parameters", "Simonyan and Zisserman, 2015"),
+        Method("vgg16-bn-narrow", _narrow_vgg, "0.92 M parameters: trials on a CPU", "after Simonyan, 2015"),
         Method("densenet121", DenseNet, "1.0 M parameters, growth 12", "Huang et al., 2017"),
         Method("mobilenet-v2", SmallMobileNet, "2.2 M parameters", "Sandler et al., 2018"),
         Method("vit-small", _vit, "2.7 M parameters, patches of 4", "Dosovitskiy et al., 2021"),
+        Method("vit-tiny", _tiny_vit, "0.46 M parameters: trials on a CPU", "after Dosovitskiy et al., 2021"),
     ],
 )
 """Networks for 32 pixels by name; ``run(num_classes=...)`` builds one with random weights."""

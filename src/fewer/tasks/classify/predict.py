@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.folder import finish_exchange
 from fewer.core.progress import Progress, Silent
@@ -31,8 +32,8 @@ __all__ = ["Predicted", "predict"]
 FILES = ("predictions.json", "predictions.csv")
 
 
-@dataclass(frozen=True)
-class Predicted:
+@dataclass(frozen=True, repr=False)
+class Predicted(Told):
     """What :func:`predict` wrote.
 
     Attributes

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_bytes, atomic_write_text
 from fewer.core.progress import Progress, Silent
@@ -43,8 +44,8 @@ _BYTE = 255.0
 _KNOWN = {"Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc", "DontCare"}
 
 
-@dataclass(frozen=True)
-class ScanCheckup:
+@dataclass(frozen=True, repr=False)
+class ScanCheckup(Told):
     """What a folder of scans is, and what is wrong with it.
 
     Attributes
@@ -60,6 +61,9 @@ class ScanCheckup:
     data: DetectionData
     findings: tuple[Finding, ...]
     facts: dict[str, Any]
+
+    meanings: ClassVar[dict[str, tuple[str, str]]] = CHECKS
+    """Level and meaning of each check."""
 
     @property
     def healthy(self) -> bool:

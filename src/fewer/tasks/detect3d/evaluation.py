@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.reports.numbers import aligned
 from fewer.tasks.detect3d.frames import Objects
 from fewer.tasks.detect3d.metrics.bands import Band, count_bands
@@ -23,8 +24,8 @@ __all__ = ["DetectionScores", "score_detections"]
 HEAD: tuple[str, ...] = ("class", "metric", "difficulty", "R40", "R11", "objects")
 
 
-@dataclass(frozen=True)
-class DetectionScores:
+@dataclass(frozen=True, repr=False)
+class DetectionScores(Told):
     """Scores of a set of scans.
 
     Attributes

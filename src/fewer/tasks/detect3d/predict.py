@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_bytes, atomic_write_text, refuse_inputs
 from fewer.core.progress import Progress, Silent
@@ -24,8 +25,8 @@ from fewer.tasks.folders import device_of, make_folder, results_aside
 __all__ = ["PredictedBoxes", "predict"]
 
 
-@dataclass(frozen=True)
-class PredictedBoxes:
+@dataclass(frozen=True, repr=False)
+class PredictedBoxes(Told):
     """What :func:`predict` wrote.
 
     Attributes

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.progress import Progress, Silent
 from fewer.tasks.findings import Finding, finding_lines
@@ -33,6 +34,7 @@ CHECKS = {
     "inverted": ("warning", "the background is bright and the person is dark"),
     "two": ("warning", "two people, or pieces of one, stand in the frames"),
     "short": ("warning", "a sequence is short: less than a step is in it"),
+    "name": ("error", "a name is no valid UTF-8, which no text file can hold"),
     "views": ("warning", "a person lacks views that others have"),
     "duplicate": ("warning", "two sequences are the same"),
     "layout": ("warning", "files lie where no sequence is looked for"),
@@ -51,8 +53,8 @@ _BRIGHT = 0.6
 """Share of a silhouette's picture that no body fills."""
 
 
-@dataclass(frozen=True)
-class WalkCheckup:
+@dataclass(frozen=True, repr=False)
+class WalkCheckup(Told):
     """What a folder of walks is, and what is wrong with it.
 
     Attributes
@@ -68,6 +70,9 @@ class WalkCheckup:
     data: GaitData
     findings: tuple[Finding, ...]
     facts: dict[str, Any]
+
+    meanings: ClassVar[dict[str, tuple[str, str]]] = CHECKS
+    """Level and meaning of each check."""
 
     @property
     def healthy(self) -> bool:
@@ -180,6 +185,7 @@ def checkup(data: GaitData | str | Path, *, progress: Progress | None = None) ->
                 hashes.setdefault(hashlib.sha256(frames.tobytes()).digest(), []).append(walk)
             stage.advance(1, str(walk))
     findings += _twice(hashes.values()) + _whole(data)
+    findings += [Finding("name", "error", name, "rename the folder") for name in _unspeakable(data)]
     order = list(CHECKS)
     findings.sort(key=lambda f: (f.level != "error", order.index(f.check)))
     facts = {
@@ -210,12 +216,17 @@ def _twice(same: Iterable[list[Walk]]) -> list[Finding]:
     return found
 
 
+def _unspeakable(data: GaitData) -> list[str]:
+    """Sequences with bytes in their names that are no text."""
+    return [str(walk) for walk in data.walks if any("\ud800" <= letter <= "\udfff" for letter in str(walk))]
+
+
 def _elsewhere(data: GaitData) -> list[Finding]:
     """Files of sequences at another depth than ``PERSON/KIND/VIEW/FILE``."""
     endings = {*ARRAYS, *PICTURES, *VIDEOS}
     names = [p.relative_to(data.root) for p in data.root.rglob("*") if p.suffix.lower() in endings]
-    names = [p for p in names if not p.name.startswith(".")]
-    lost = sorted(p for p in names if len(p.parts) != 4 or p.suffix.lower() in VIDEOS)
+    names = [p for p in names if not any(part.startswith(".") for part in p.parts)]
+    lost = sorted(p for p in names if len(p.parts) != 4)
     if not lost:
         return []
     told = f"{len(lost)} files, such as {lost[0]}, are not at PERSON/KIND/VIEW/FILE and are not read"

@@ -14,7 +14,7 @@ from fewer.core.progress import Progress
 from fewer.core.staging import write_together
 from fewer.models.spec import LoadedModel
 from fewer.tasks.folders import check_out, device_of, make_folder
-from fewer.tasks.gait.data.dataset import GaitData, open_data
+from fewer.tasks.gait.data.dataset import GaitData, open_data, refuse_names
 from fewer.tasks.gait.embed import embed_walks
 from fewer.tasks.gait.loaded import network_of, open_run, unseen
 from fewer.tasks.gait.pages import evaluation_page
@@ -59,6 +59,7 @@ def evaluate(
     settings = settings or EvaluateSettings()
     check_out(out, ("evaluation.json",), overwrite)
     loaded, opened = open_run(target), open_data(data)
+    refuse_names(opened)
     model = network_of(loaded).to(device_of(device))
     walks = opened.walks if settings.all_data else unseen(loaded, opened)
     if not walks:
@@ -69,7 +70,7 @@ def evaluate(
     probes = opened.partition.get("probes", ())
     auto = settings.protocol == "auto"
     protocol = protocol_for(embedded, probes) if auto else open_protocol(settings.protocol, probes)
-    result: Scores = protocol(embedded)
+    result: Scores = protocol(embedded).noting(skipped)
     if out is not None:
         title = f"{Path(target).name} on {opened.root.name}"
         page = evaluation_page(title, result, model, opened, skipped, command)

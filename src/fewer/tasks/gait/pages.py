@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -85,10 +86,27 @@ def training_page(result: TrainedGait, command: str = "") -> Page:
     )
 
 
-def match_picture(data: GaitData, match: Match, gallery: GaitData | None = None) -> Picture | None:
+class Strips:
+    """Strips of sequences, each read once: one may be a video, and be the match of many."""
+
+    def __init__(self) -> None:
+        self._made: dict[Path, np.ndarray] = {}
+
+    def of(self, data: GaitData, walk: Walk) -> np.ndarray:
+        """The strip of a sequence."""
+        place = data.places[walk]
+        if place not in self._made:
+            self._made[place] = strip(data.frames(walk))
+        return self._made[place]
+
+
+def match_picture(
+    data: GaitData, match: Match, gallery: GaitData | None = None, strips: Strips | None = None
+) -> Picture | None:
     """Probe above match, as strips of silhouettes; None where one cannot be read."""
+    strips = strips or Strips()
     try:
-        rows = [strip(data.frames(match.probe)), strip((gallery or data).frames(match.found))]
+        rows = [strips.of(data, match.probe), strips.of(gallery or data, match.found)]
     except (FewerError, KeyError):
         return None
     line = np.full((2, rows[0].shape[1], 3), 128, np.uint8)
@@ -134,7 +152,8 @@ def evaluation_page(
 ) -> Page:
     """The page of an evaluation, wrong matches first."""
     sections = [_score_section(scores)]
-    shown = [match_picture(data, match) for match in scores.matches[:_SHOWN]]
+    strips = Strips()
+    shown = [match_picture(data, match, strips=strips) for match in scores.matches[:_SHOWN]]
     wrong = sum(not match.right for match in scores.matches)
     words = [f"{wrong} of {len(scores.matches)} probes have a wrong nearest match in another view; these come first."]
     sections.append(
@@ -167,7 +186,8 @@ def matches_page(
     width = max(len(row) for row in rows)
     head = ["sequence", *(f"match {k}" for k in range(1, width))]
     table = Table(head=head, rows=[row + [""] * (width - len(row)) for row in rows[:200]])
-    shown = [match_picture(data, some[0], gallery) for some in ranked[:20]] if pictures else []
+    strips = Strips()
+    shown = [match_picture(data, some[0], gallery, strips) for some in ranked[:20]] if pictures else []
     words = ["A small distance means alike; how small is small enough depends on the network and the recordings."]
     section = Section(name="matches", title="Nearest", words=words, tables=[table], pictures=[p for p in shown if p])
     return Page(

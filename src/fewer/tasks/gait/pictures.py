@@ -42,8 +42,9 @@ def heat_map(table: ViewTable) -> Picture:
             if np.isfinite(values[i, j]):
                 colour = "black" if values[i, j] > 60 else "white"
                 axes.text(j, i, f"{values[i, j]:.0f}", ha="center", va="center", fontsize=7, color=colour)
-    axes.set_xticks(range(columns), table.gallery_views, fontsize=7)
-    axes.set_yticks(range(rows), table.probe_views, fontsize=7)
+    # names are text: a dollar sign in one is no formula
+    axes.set_xticks(range(columns), table.gallery_views, fontsize=7, parse_math=False)
+    axes.set_yticks(range(rows), table.probe_views, fontsize=7, parse_math=False)
     axes.set_xlabel("gallery view", fontsize=8)
     axes.set_ylabel("probe view", fontsize=8)
     canvas = FigureCanvasAgg(figure)

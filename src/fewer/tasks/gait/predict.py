@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError
+from fewer.core.files import real_path
 from fewer.core.progress import Progress
 from fewer.core.staging import write_together
 from fewer.tasks.folders import check_out, device_of, make_folder
+from fewer.tasks.gait.data.dataset import GaitData, refuse_names
 from fewer.tasks.gait.data.loose import open_sequences
 from fewer.tasks.gait.embed import embed_walks
 from fewer.tasks.gait.loaded import network_of, open_run
@@ -104,6 +106,8 @@ def predict(
     model = network_of(loaded).to(device_of(device))
     data = open_sequences(inputs)
     gallery = data if settings.gallery is None else open_sequences(settings.gallery)
+    refuse_names(data)
+    refuse_names(gallery)
     probes, skipped = embed_walks(model, data, data.walks, progress=progress)
     if settings.gallery is None:
         known = probes
@@ -112,7 +116,9 @@ def predict(
     else:
         known, more = embed_walks(model, gallery, gallery.walks, progress=progress)
         skipped = [*skipped, *more]
-    ranked = _ranked(probes, known, settings.top, itself=settings.gallery is None)
+    ranked = _ranked(probes, known, settings.top, _itself(data, gallery, probes, known))
+    if not all(ranked):
+        raise FewerError(f"{settings.gallery} holds nothing but the sequence that is looked for; add known persons")
     folder = make_folder(out)
     result = Matched(folder, ranked, tuple((str(walk), reason) for walk, reason in skipped))
     page = matches_page(f"{Path(inputs).name} by {Path(run).name}", ranked, data, gallery, settings.pictures)
@@ -128,11 +134,17 @@ def predict(
     return result
 
 
-def _ranked(probes: Walks, known: Walks, top: int, *, itself: bool) -> tuple[tuple[Match, ...], ...]:
-    rows, distances = nearest(probes.embeddings, known.embeddings, top + int(itself))
+def _itself(data: GaitData, gallery: GaitData, probes: Walks, known: Walks) -> list[int]:
+    """Where each probe stands in the gallery: a sequence that is found by itself says nothing. -1 where it does not."""
+    places = {real_path(gallery.places[walk]): row for row, walk in enumerate(known.walks)}
+    return [places.get(real_path(data.places[walk]), -1) for walk in probes.walks]
+
+
+def _ranked(probes: Walks, known: Walks, top: int, itself: list[int]) -> tuple[tuple[Match, ...], ...]:
+    rows, distances = nearest(probes.embeddings, known.embeddings, top + int(max(itself) >= 0))
     found = []
     for i, (near, far) in enumerate(zip(rows, distances, strict=True)):
-        pairs = [(int(r), float(d)) for r, d in zip(near, far, strict=True) if not (itself and int(r) == i)]
+        pairs = [(int(r), float(d)) for r, d in zip(near, far, strict=True) if int(r) != itself[i]]
         found.append(tuple(Match(probes.walks[i], known.walks[r], d) for r, d in pairs[:top]))
     return tuple(found)
 

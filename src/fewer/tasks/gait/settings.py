@@ -56,9 +56,9 @@ class TrainSettings(LoopSettings):
 class EvaluateSettings(StrictSettings):
     """Settings of an evaluation."""
 
-    protocol: Literal["auto", "casia-b", "ou-mvlp", "ou-mvlp-removed", "grew", "gait3d", "cross-view"] = Field(
-        default="auto", description="How it is scored; auto follows from the names of the sequences."
-    )
+    protocol: Literal[
+        "auto", "casia-b", "ou-mvlp", "ou-mvlp-removed", "grew", "gait3d", "cross-view", "one-gallery"
+    ] = Field(default="auto", description="How it is scored; auto follows from the names of the sequences.")
     all_data: bool = Field(default=False, description="Score persons that trained as well.")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fewer.core.errors import FewerError
 from fewer.core.progress import Progress
 from fewer.tasks.gait.settings import EvaluateSettings, PredictSettings, TrainSettings
 from fewer.tasks.task import Task
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Gait"]
 
+_PARTITION = 2**23
+"""Bytes of a file in which a partition is looked for before the task is known."""
+
 
 class Gait(Task):
     """Who walks, from silhouettes.
@@ -36,16 +41,21 @@ class Gait(Task):
 
     name = "gait"
     note = "who walks, from silhouettes"
-    data = "a folder PERSON/KIND/VIEW of silhouettes: pkl files of OpenGait, npz files, or mask images"
+    data = "a folder PERSON/KIND/VIEW of silhouettes: pkl files of OpenGait, npz files, mask images or videos"
     settings = TrainSettings
     evaluate_settings = EvaluateSettings
     predict_settings = PredictSettings
 
     def recognises(self, data: str | Path) -> bool:
-        """Folders three deep with one array file or mask images in each, named as gait sets are."""
+        """Folders three deep with arrays or mask images in each, named as gait sets are or with a partition."""
         import re
 
+        from fewer.tasks.gait.data.dataset import read_partition
+
         place = Path(data)
+        with contextlib.suppress(FewerError, OSError):
+            if place.is_dir() and read_partition(place, _PARTITION):
+                return True
         for pattern in (r".+", r"(nm|bg|cl)-?\d+|\d\d", r"\d{3}"):
             below = sorted(p for p in place.iterdir() if p.is_dir()) if place.is_dir() else []
             if not below or re.fullmatch(pattern, below[0].name) is None:

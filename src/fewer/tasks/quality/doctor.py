@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fewer.core.display import Told
 from fewer.core.progress import Progress, Silent
 from fewer.data.decode import check_header
 from fewer.tasks.quality.records import Record, read_records
@@ -14,8 +15,8 @@ from fewer.tasks.quality.records import Record, read_records
 __all__ = ["Examined", "checkup"]
 
 
-@dataclass(frozen=True)
-class Examined:
+@dataclass(frozen=True, repr=False)
+class Examined(Told):
     """What was found.
 
     Attributes
@@ -55,7 +56,7 @@ def checkup(data: str | Path, *, progress: Progress | None = None) -> Examined:
     """Find what is wrong with a file of conversations whose images are beside it."""
     records = read_records(data)
     folder = Path(data).parent
-    names = sorted({record.image for record in records if record.image})
+    names = sorted({name for record in records for name in record.images})
     errors, warnings = [], []
     with (progress or Silent()).stage("look", len(names)) as stage:
         broken = []
@@ -81,5 +82,5 @@ def checkup(data: str | Path, *, progress: Progress | None = None) -> Examined:
     return Examined(len(records), len(names), tuple(errors), tuple(warnings))
 
 
-def _key(record: Record) -> tuple[str, tuple[tuple[str, str], ...]]:
-    return record.image, record.turns
+def _key(record: Record) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    return record.images, record.turns

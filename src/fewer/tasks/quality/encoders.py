@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from hashlib import blake2b
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fewer.models.vit import VisionTransformer
 from fewer.tasks.quality.scene import scene_statistics
 
-__all__ = ["ImageEncoder", "QualityEncoder", "StatisticsEncoder"]
+__all__ = ["Backbone", "ImageEncoder", "QualityEncoder", "StatisticsEncoder"]
 
 _ROOM = 2**29  # bytes of what frozen parts found, kept for images that come again
 
@@ -207,6 +209,37 @@ class ImageEncoder(nn.Module):
                     raise
         resized = F.interpolate(scaled, (self._fixed, self._fixed), mode="bilinear", antialias=True)
         return self.model(pixel_values=resized).last_hidden_state
+
+
+class Backbone(nn.Module):
+    """A built-in network whose output is its tokens, called as those of transformers are.
+
+    Parameters
+    ----------
+    net
+        Takes images of one size, [N, 3, side, side], and gives tokens [N, tokens, width], CLS first.
+    name
+        Of the table of built-in networks.
+
+    Examples
+    --------
+    >>> from fewer.models.vit import VisionTransformer
+    >>> net = Backbone(VisionTransformer(32, 16, width=24, depth=1, heads=3), "toy")
+    >>> net(torch.zeros(2, 3, 40, 40)).last_hidden_state.shape
+    torch.Size([2, 5, 24])
+    """
+
+    def __init__(self, net: VisionTransformer, name: str) -> None:
+        super().__init__()
+        self.net, self.name = net, name
+        self.width = int(net.cls_token.shape[2])
+
+    def forward(self, pixel_values: Tensor) -> SimpleNamespace:
+        """Tokens, as ``last_hidden_state``."""
+        side = self.net.image_size
+        if pixel_values.shape[2:] != (side, side):
+            pixel_values = F.interpolate(pixel_values, (side, side), mode="bilinear", antialias=True)
+        return SimpleNamespace(last_hidden_state=self.net(pixel_values))
 
 
 def _side_of(model: Any) -> int:

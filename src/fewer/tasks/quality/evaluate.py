@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.progress import Progress
 from fewer.core.reading import read_json
 from fewer.core.staging import write_together
 from fewer.reports.page import Page, Section, Table, Tile
 from fewer.tasks.folders import check_out, make_folder
+from fewer.tasks.quality.convert.compare import holds_pairs
 from fewer.tasks.quality.description import PROMPT as DESCRIBE
 from fewer.tasks.quality.description import (
     Judge,
@@ -25,7 +27,7 @@ from fewer.tasks.quality.description import (
     judge_descriptions,
     read_descriptions,
 )
-from fewer.tasks.quality.opinions import against_opinions, against_pairs, holds_pairs
+from fewer.tasks.quality.opinions import against_opinions, against_pairs
 from fewer.tasks.quality.perception import Perception, score_answers
 from fewer.tasks.quality.questions import prompt, read_questions
 from fewer.tasks.quality.settings import EvaluateSettings
@@ -35,8 +37,8 @@ __all__ = ["QualityScores", "evaluate"]
 FILES = ("evaluation.json", "evaluation.csv", "evaluation.html")
 
 
-@dataclass(frozen=True)
-class QualityScores:
+@dataclass(frozen=True, repr=False)
+class QualityScores(Told):
     """Scores of one evaluation.
 
     Attributes
@@ -151,9 +153,9 @@ def _questions(target: str | Path, data: Path, settings: EvaluateSettings, devic
     ask = lambda q: prompt(q, letters=settings.way == "letters")  # noqa: E731
     if Path(target).is_dir():
         from fewer.tasks.quality.asking import choose, letters
-        from fewer.tasks.quality.tuning import load_tuned
+        from fewer.tasks.quality.compressing import open_tuned
 
-        tuned = load_tuned(target, device)
+        tuned = open_tuned(target, device)
         pictures = tuned.pictures(settings.images or data.parent)
         found: Any = (
             choose(tuned, pictures, questions) if settings.way == "likelihood" else letters(tuned, pictures, questions)
@@ -211,9 +213,9 @@ def _descriptions(target: str | Path, data: Path, settings: EvaluateSettings, de
     golden = dict(list(golden.items())[: settings.limit or None])
     if Path(target).is_dir():
         from fewer.tasks.quality.asking import describe
-        from fewer.tasks.quality.tuning import load_tuned
+        from fewer.tasks.quality.compressing import open_tuned
 
-        tuned = load_tuned(target, device)
+        tuned = open_tuned(target, device)
         texts = describe(tuned, tuned.pictures(settings.images or data.parent), list(golden), DESCRIBE)
     else:
         texts = dict(zip(golden, _answers(target, list(golden)), strict=False))

@@ -19,16 +19,27 @@ from fewer.data.distortions.families import FAMILIES
 from fewer.data.photos import real_photos
 from fewer.study.pathway import Pathway
 from fewer.study.simulated import make_raters, simulate
-from fewer.tasks.quality.asking import choose, level_scores
+from fewer.tasks.quality.asking import choose, describe, level_scores
 from fewer.tasks.quality.baselines import RegressionHead, pixel_statistics
 from fewer.tasks.quality.correlation import correlations
+from fewer.tasks.quality.description import PROMPT as DESCRIBE
+from fewer.tasks.quality.description import Described, judge_descriptions
 from fewer.tasks.quality.encoders import StatisticsEncoder
 from fewer.tasks.quality.perception import Perception, score_answers
 from fewer.tasks.quality.pretraining import Reader, pretrain
 from fewer.tasks.quality.simulator import Simulated, simulate_images, true_questions
 from fewer.tasks.quality.tuning import Tuned
 
-__all__ = ["KNOWN", "UNSEEN", "Material", "measure", "measure_baselines", "photos_held", "prepare"]
+__all__ = [
+    "KNOWN",
+    "UNSEEN",
+    "Material",
+    "measure",
+    "measure_baselines",
+    "measure_descriptions",
+    "photos_held",
+    "prepare",
+]
 
 UNSEEN = ("lens-blur", "white-noise-ycc")
 """Families of distortions that no training sees."""
@@ -125,6 +136,23 @@ def measure(tuned: Tuned, material: Material) -> tuple[dict[str, float], Percept
         scores = level_scores(tuned, tuned.pictures(group.folder), list(group.opinions))
         numbers[f"SRCC, {name} distortions"] = _srcc(scores, group)
     return numbers, scored, choices
+
+
+def measure_descriptions(tuned: Tuned, material: Material, count: int) -> tuple[dict[str, str], Described]:
+    """What a model writes about the first images of unseen photos, and its marks by rules.
+
+    Its texts are compared with those of a simulated rater who wrote nothing else.
+
+    Returns
+    -------
+    tuple
+        Texts by image, and their marks.
+    """
+    truths = material.judge.truths[:count]
+    images = [truth.image for truth in truths]
+    texts = describe(tuned, tuned.pictures(material.judge.folder), images, DESCRIBE)
+    golden = {text.image: text.text for text in simulate(truths, make_raters(1, 99), 1)}
+    return texts, judge_descriptions(texts, golden)
 
 
 def measure_baselines(material: Material) -> dict[str, dict[str, float]]:

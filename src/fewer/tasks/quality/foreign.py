@@ -15,8 +15,8 @@ def as_llava(value: Mapping[str, Any]) -> dict[str, Any]:
     """A record in the form of LLaVA-v1.5.
 
     Known are ``messages`` with role and content (OpenAI, Hugging Face and ShareGPT's successors), contents that are a
-    list of parts, the roles user, assistant and model, ``images`` with one name, and a system turn in front, which is
-    left out. What is not known stays as it is, for the reader to refuse.
+    list of parts, the roles user, assistant and model, ``images`` with their names, and a system turn in front, which
+    is left out. What is not known stays as it is, for the reader to refuse.
 
     Examples
     --------
@@ -39,8 +39,8 @@ def as_llava(value: Mapping[str, Any]) -> dict[str, Any]:
             told[key] = told[key][0]
     if "image" not in told and "images" in told:
         told["image"] = told.pop("images")
-    if "image" not in told and len(names) == 1:
-        told["image"] = names[0]
+    if "image" not in told and names:
+        told["image"] = names[0] if len(names) == 1 else names
     return told
 
 

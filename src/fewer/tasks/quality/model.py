@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fewer.tasks.quality.records import MOST_IMAGES
 from fewer.tasks.quality.words import Words
 
 __all__ = ["IGNORED", "QualityModel", "lay_out"]
@@ -41,6 +42,7 @@ class QualityModel(nn.Module):
             for width in map(int, widths)
         )
         self.place = nn.Parameter(0.02 * torch.randn(views, 1, hidden))  # which view a token is of
+        self.later = nn.Parameter(torch.zeros(MOST_IMAGES - 1, 1, 1, hidden))  # which image, after the first one
 
     @property
     def image_tokens(self) -> int:
@@ -48,12 +50,17 @@ class QualityModel(nn.Module):
         return len(self.place) * sum(int(encoder.tokens) for encoder in self.encoders)  # type: ignore[arg-type]
 
     def see(self, views: Tensor) -> Tensor:
-        """Image tokens [B, image_tokens, hidden] of views uint8 [B, V, 3, H, W]."""
+        """Image tokens [B, images x image_tokens, hidden] of views uint8 [B, images x V, 3, H, W]."""
         batch, count = views.shape[:2]
         pixels = views.flatten(0, 1).float() / 255
+        images = count // len(self.place)
+        place = self.place.repeat(images, 1, 1)
+        if images > 1:
+            later = self.later[: images - 1].expand(-1, len(self.place), -1, -1).flatten(0, 1)
+            place = torch.cat([place[: len(self.place)], place[len(self.place) :] + later])
         parts = []
         for encoder, projector in zip(self.encoders, self.projectors, strict=True):
-            tokens = projector(encoder(pixels)).unflatten(0, (batch, count)) + self.place[None]
+            tokens = projector(encoder(pixels)).unflatten(0, (batch, count)) + place[None]
             parts.append(tokens.flatten(1, 2))
         return torch.cat(parts, 1)
 
@@ -63,7 +70,7 @@ class QualityModel(nn.Module):
         Parameters
         ----------
         views
-            uint8 [B, V, 3, H, W]; None for text alone.
+            uint8 [B, images x V, 3, H, W]; None for text alone.
         ids, mask
             [B, T] words, padded at the end, and where there are some.
         """
@@ -78,9 +85,11 @@ class QualityModel(nn.Module):
         return done[:, skip - 1 : -1] if skip else F.pad(done[:, :-1], (0, 0, 1, 0))
 
     def loss(self, views: Tensor | None, ids: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-        """Mean cross entropy at the answers."""
+        """Mean cross entropy at the answers; 0 where all of them lie beyond the longest conversation."""
         logits = self(views, ids, mask)
-        return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
+        told = {"ignore_index": IGNORED, "reduction": "sum"}
+        summed = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), **told)
+        return summed / (labels != IGNORED).sum().clamp_min(1)
 
     @torch.no_grad()
     def likelihood(self, views: Tensor | None, ids: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,7 +101,7 @@ class QualityModel(nn.Module):
 
     @torch.no_grad()
     def answer(self, views: Tensor | None, ids: list[int], end: int, most: int = 80) -> list[int]:
-        """Words that follow a question, the most likely one each time, for one image."""
+        """Words that follow a question, the most likely one each time, for one conversation."""
         made: list[int] = []
         seen = None if views is None else self.see(views)
         embed: Any = self.language.get_input_embeddings()  # type: ignore[operator]

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.reading import read_json, read_text
+from fewer.core.reading import read_json
 from fewer.tasks.quality.assessment import PROMPT, halves
+from fewer.tasks.quality.convert.compare import BETTER_QUESTION, read_pairs
 from fewer.tasks.quality.correlation import correlations, pair_accuracy
 from fewer.tasks.quality.settings import EvaluateSettings
 from fewer.tasks.quality.word_logits import WORDS, read_word_logits, score_words, words_in
 
-__all__ = ["against_opinions", "against_pairs", "holds_pairs"]
+__all__ = ["against_opinions", "against_pairs"]
 
 _WAYS = {
     "two": "softmax of good and poor (Q-Bench)",
     "three": "softmax of good, average and poor (Q-Boost)",
     "five": "five levels (Q-Align)",
 }
-_COLUMNS = ("image", "other", "better")
-_SIDES = {"left": 0, "right": 1}
 
 
 def against_opinions(
@@ -52,54 +49,51 @@ def against_opinions(
     return correlations(mine, theirs, groups), note
 
 
-def holds_pairs(data: Path) -> bool:
-    """Whether a table compares two images, as ``pairs.csv`` of a study does.
-
-    Examples
-    --------
-    >>> holds_pairs(Path("no-such-file.csv"))
-    False
-    """
-    if data.suffix != ".csv" or not data.is_file():
-        return False
-    head = next(csv.reader(io.StringIO(read_text(data, 2**28, "table"))), [])
-    return set(_COLUMNS) <= {cell.strip().lower() for cell in head}
-
-
 def against_pairs(
     target: str | Path, data: Path, settings: EvaluateSettings, device: str
 ) -> tuple[dict[str, float], str]:
-    """Share of pairs that the scores of single images order as people did; pairs that look the same are left out.
+    """Share of pairs that a model orders as people did; pairs that look the same are left out.
+
+    The scores of single images order them, or, with ``settings.together``, the answers to questions about both.
 
     Raises
     ------
     FewerError
         When an answer is none of left, right and same, or no pair is left.
     """
-    pairs: list[tuple[str, str]] = []
-    same = 0
-    for place, row in enumerate(csv.DictReader(io.StringIO(read_text(data, 2**28, "table")))):
-        plain = {str(key).strip().lower(): (value or "").strip() for key, value in row.items() if key is not None}
-        better = plain["better"].lower()
-        if better == "same":
-            same += 1
-        elif better in _SIDES and plain["image"] and plain["other"]:
-            both = plain["image"], plain["other"]
-            first = _SIDES[better]
-            pairs.append((both[first], both[1 - first]))
-        else:
-            raise FewerError(f"{data}: line {place + 2} needs image, other, and left, right or same under better")
+    pairs, same = read_pairs(data)
     pairs = pairs[: settings.limit or None]
-    names = list(dict.fromkeys(name for pair in pairs for name in pair))
-    scores, note = _scores(target, names, data, settings, device)
-    known = [pair for pair in pairs if pair[0] in scores and pair[1] in scores]
-    if not known:
-        raise FewerError(f"{target} has no scores for both images of any pair of {data}; names must be the same")
-    told = f"{len(known)} pairs, by the scores of single images: {note}"
+    if not pairs:
+        raise FewerError(f"{data} holds no pair of which one image is better")
     left_out = [f"{same} pairs look the same"] if same else []
-    left_out += [f"{len(pairs) - len(known)} have no score"] if len(known) < len(pairs) else []
+    if settings.together:
+        numbers, told = _together(target, pairs, data, settings, device)
+    else:
+        names = list(dict.fromkeys(name for pair in pairs for name in pair))
+        scores, note = _scores(target, names, data, settings, device)
+        known = [pair for pair in pairs if pair[0] in scores and pair[1] in scores]
+        if not known:
+            raise FewerError(f"{target} has no scores for both images of any pair of {data}; names must be the same")
+        left_out += [f"{len(pairs) - len(known)} have no score"] if len(known) < len(pairs) else []
+        numbers = {"pair accuracy": pair_accuracy(scores, known)}
+        told = f"{len(known)} pairs, by the scores of single images: {note}"
     told += f"; left out: {', '.join(left_out)}" if left_out else ""
-    return {"pair accuracy": pair_accuracy(scores, known), "chance": 0.5}, told
+    return {**numbers, "chance": 0.5}, told
+
+
+def _together(
+    target: str | Path, pairs: list[tuple[str, str]], data: Path, settings: EvaluateSettings, device: str
+) -> tuple[dict[str, float], str]:
+    """Pairs by one question about both images, in both orders."""
+    from fewer.tasks.quality.asking import better
+    from fewer.tasks.quality.compressing import open_tuned
+
+    if not Path(target).is_dir():
+        raise FewerError(f"--together asks a model about two images at once; {target} is no run of fewer tune")
+    tuned = open_tuned(target, device)
+    wins, same = better(tuned, tuned.pictures(settings.images or data.parent), pairs)
+    numbers = {"pair accuracy": float(np.mean((wins > 0) + 0.5 * (wins == 0))), "same in both orders": same}
+    return numbers, f"{len(pairs)} pairs, by {BETTER_QUESTION!r} about both images at once, in both orders"
 
 
 def _scores(
@@ -107,10 +101,10 @@ def _scores(
 ) -> tuple[dict[str, float], str]:
     """Scores by image: of a run, of what ``fewer predict`` wrote, or of a file of logits; and how they were made."""
     if Path(target).is_dir():
-        from fewer.tasks.quality.asking import LEVEL_QUESTION, level_scores, word_logits
-        from fewer.tasks.quality.tuning import load_tuned
+        from fewer.tasks.quality.asking import level_scores, word_logits
+        from fewer.tasks.quality.compressing import open_tuned
 
-        tuned = load_tuned(target, device)
+        tuned = open_tuned(target, device)
         pictures = tuned.pictures(settings.images or data.parent)
         if settings.words in ("two", "three"):
             words = WORDS[settings.words]
@@ -119,7 +113,7 @@ def _scores(
             note = f"{_WAYS[settings.words]} at temperature {settings.temperature:g} after {PROMPT!r}, without a fit"
             return dict(zip(names, found.tolist(), strict=True)), note
         found = level_scores(tuned, pictures, names)
-        return dict(zip(names, found.tolist(), strict=True)), f"five levels (Q-Align) after {LEVEL_QUESTION!r}"
+        return dict(zip(names, found.tolist(), strict=True)), tuned.levels.note
     values: Any = read_json(target, 2**28)
     if isinstance(values, dict) and isinstance(values.get("images"), dict):
         rows = values["images"].items()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text
 from fewer.core.progress import Progress, Silent
@@ -20,8 +21,8 @@ __all__ = ["Descriptions", "predict"]
 FILES = ("descriptions.json",)
 
 
-@dataclass(frozen=True)
-class Descriptions:
+@dataclass(frozen=True, repr=False)
+class Descriptions(Told):
     """Texts and scores.
 
     Attributes
@@ -67,11 +68,11 @@ def predict(
         When the run cannot be opened, or no image can be read.
     """
     from fewer.tasks.quality.asking import describe, level_scores
-    from fewer.tasks.quality.tuning import load_tuned
+    from fewer.tasks.quality.compressing import open_tuned
 
     settings = settings or PredictSettings()
     check_out(out, FILES, overwrite or resume)
-    tuned = load_tuned(run, device)
+    tuned = open_tuned(run, device)
     root = Path(inputs)
     pictures = tuned.pictures(root)
     rows, skipped = {}, []

@@ -42,6 +42,8 @@ class Question:
         One of :data:`KINDS` and of :data:`CONCERNS`; may be empty.
     id
         Of the file; empty otherwise.
+    others
+        Further images of a question about several, such as the pairs of Q-Bench2.
     """
 
     image: str
@@ -51,6 +53,12 @@ class Question:
     kind: str = ""
     concern: str = ""
     id: str = ""
+    others: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """All images in their order."""
+        return (self.image, *self.others)
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.options) <= len(LETTERS):
@@ -91,7 +99,8 @@ def read_questions(path: str | Path) -> list[Question]:
 
     Old: ``img_path, question, candidates, correct_ans`` and perhaps ``type, concern``. New: ``image, question,
     option0..option3`` (``N/A`` fills up), ``question_type, question_concern, correct_choice``. Of other tools,
-    ``options`` or ``choices`` (a list, or an object by letter), ``answer`` and ``image_path`` are known too.
+    ``options`` or ``choices`` (a list, or an object by letter), ``answer`` and ``image_path`` are known too; of pairs
+    (Q-Bench2) ``image1`` and ``image2``, or a list of names.
 
     Raises
     ------
@@ -115,11 +124,9 @@ def read_questions(path: str | Path) -> list[Question]:
 def _question(value: Any, where: str) -> Question:
     if not isinstance(value, Mapping):
         raise FewerError(f"{where} is no object")
-    image = _first(value, "img_path", "image", "img_name", "image_path")
-    if isinstance(image, Mapping):  # rows of the table keep bytes and name of the image
-        image = image.get("path")
+    images = _images(value)
     text = value.get("question")
-    if not isinstance(image, str) or not isinstance(text, str):
+    if not images or not all(isinstance(image, str) for image in images) or not isinstance(text, str):
         raise FewerError(f"{where} needs the name of an image and a question")
     offered = _first(value, "candidates", "options", "choices")
     if isinstance(offered, Mapping) and len(offered) > 1 and all(key in LETTERS for key in offered):
@@ -133,10 +140,19 @@ def _question(value: Any, where: str) -> Question:
     kind = _coded(value.get("question_type", value.get("type", value.get("kind", ""))), KINDS)
     concern = _coded(value.get("question_concern", value.get("concern", "")), CONCERNS)
     try:
-        asked = Question(image, text, options, None, kind, concern, str(value.get("id", "")))
+        asked = Question(images[0], text, options, None, kind, concern, str(value.get("id", "")), tuple(images[1:]))
         return replace(asked, answer=_answer(_first(value, "correct_choice", "correct_ans", "answer"), options))
     except FewerError as error:
         raise FewerError(f"{where}: {error}") from None
+
+
+def _images(value: Mapping[str, Any]) -> list[Any]:
+    """Names of the images: one, a list, or ``image1`` and ``image2`` as in the pairs of Q-Bench2."""
+    found = _first(value, "img_path", "image", "img_name", "image_path", "image1", "img_path1")
+    more = [value[key] for key in ("image2", "img_path2") if key in value]
+    names = [*found, *more] if isinstance(found, list) else [found, *more]
+    # rows of the table keep bytes and name of the image
+    return [name.get("path") if isinstance(name, Mapping) else name for name in names]
 
 
 def _first(value: Mapping[str, Any], *keys: str) -> Any:
@@ -172,7 +188,7 @@ def write_questions(path: str | Path, questions: Iterable[Question]) -> Path:
     rows = [
         {
             "id": q.id,
-            "img_path": q.image,
+            "img_path": list(q.images) if q.others else q.image,
             "question": q.text,
             "candidates": list(q.options),
             "correct_ans": None if q.answer is None else q.options[q.answer],

@@ -18,8 +18,10 @@ from fewer.study.vocabulary import LEVELS
 from fewer.tasks.quality.foreign import as_llava
 
 __all__ = [
+    "MOST_IMAGES",
     "PLACEHOLDER",
     "Record",
+    "asked_about",
     "level_index",
     "qalign_records",
     "read_records",
@@ -30,6 +32,10 @@ __all__ = [
 
 PLACEHOLDER = "<image>"
 """Stands for the image in a question."""
+MOST_IMAGES = 4
+"""Images of one conversation (Co-Instruct compares groups of two to four)."""
+
+_PLACES = ("first", "second", "third", "fourth")
 
 _FOREIGN = "<|image|>"  # of mPLUG-Owl2
 _LARGEST = 2**30  # bytes; the 665 thousand records of LLaVA-v1.5 have about as many
@@ -51,6 +57,9 @@ class Record:
         Opinion score of the image (``gt_score``), where known.
     kind
         What it is, such as ``yes-no``; stays in our files and is left out by readers that do not know it.
+    others
+        Further images of a conversation about several (Co-Instruct), :data:`MOST_IMAGES` in all; the first question
+        holds one ``<image>`` for each.
     """
 
     id: str
@@ -58,6 +67,12 @@ class Record:
     image: str = ""
     score: float | None = None
     kind: str = ""
+    others: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """All images in their order; empty for text alone."""
+        return (self.image, *self.others) if self.image else ()
 
     def to_dict(self) -> dict[str, Any]:
         """The record as LLaVA-v1.5 has it.
@@ -69,7 +84,7 @@ class Record:
         """
         told: dict[str, Any] = {"id": self.id}
         if self.image:
-            told["image"] = self.image
+            told["image"] = [*self.images] if self.others else self.image
         if self.score is not None:
             told["gt_score"] = self.score
         if self.kind:
@@ -78,6 +93,19 @@ class Record:
         for question, answer in self.turns:
             talk += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
         return told | {"conversations": talk}
+
+
+def asked_about(images: int, question: str) -> str:
+    """A question with a placeholder for each of its images in front, numbered where there are several.
+
+    Examples
+    --------
+    >>> asked_about(1, "Is it sharp?"), asked_about(2, "Which one?")
+    ('<image>\\nIs it sharp?', 'The first image: <image>\\nThe second image: <image>\\nWhich one?')
+    """
+    if images < 2:
+        return f"{PLACEHOLDER}\n" * images + question
+    return "".join(f"The {place} image: {PLACEHOLDER}\n" for place in _PLACES[:images]) + question
 
 
 def read_records(path: str | Path) -> list[Record]:
@@ -118,19 +146,29 @@ def _record(value: Any, where: str) -> Record:
         if not isinstance(part, Mapping) or part.get("from") != who or not isinstance(part.get("value"), str):
             raise FewerError(f"{where}: turn {place} must be from {who} and have a text as value")
         texts.append(part["value"].replace(_FOREIGN, PLACEHOLDER))
-    image = value.get("image", "")
-    if not isinstance(image, str):
-        raise FewerError(f"{where}: image must be the name of one file")
+    image, *others = _names(value.get("image", ""), where)
     count = sum(text.count(PLACEHOLDER) for text in texts[::2])
-    if image and (count != 1 or PLACEHOLDER not in texts[0]):
-        raise FewerError(
-            f"{where} has an image but no single {PLACEHOLDER} in its first question; it would train blind"
-        )
+    if image and (count != 1 + len(others) or texts[0].count(PLACEHOLDER) != count):
+        many = f"{1 + len(others)} images but not as many" if others else "an image but no single"
+        raise FewerError(f"{where} has {many} {PLACEHOLDER} in its first question; it would train blind")
     score = value.get("gt_score")
     if score is not None and (isinstance(score, bool) or not isinstance(score, (int, float)) or not np.isfinite(score)):
         raise FewerError(f"{where}: gt_score must be a number")
     pairs = tuple(zip(texts[::2], texts[1::2], strict=True))
-    return Record(name, pairs, image, None if score is None else float(score), str(value.get("kind", "")))
+    number = None if score is None else float(score)
+    return Record(name, pairs, image, number, str(value.get("kind", "")), tuple(others))
+
+
+def _names(image: Any, where: str) -> list[str]:
+    """Names of the images of a record: of one, of several, or an empty one for none."""
+    names = list(image) if isinstance(image, (list, tuple)) else [image]
+    if not names:
+        return [""]
+    if not all(isinstance(name, str) for name in names) or (len(names) > 1 and not all(names)):
+        raise FewerError(f"{where}: image must be the name of a file, or a list of such names")
+    if len(names) > MOST_IMAGES:
+        raise FewerError(f"{where} has {len(names)} images; {MOST_IMAGES} at most are possible")
+    return names
 
 
 def write_records(path: str | Path, records: Iterable[Record], placeholder: str = PLACEHOLDER) -> Path:

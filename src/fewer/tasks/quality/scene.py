@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["scene_statistics"]
+__all__ = ["LEAST_SIDE", "scene_statistics"]
+
+LEAST_SIDE = 32
+"""Pixels a side that statistics need."""
 
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 _PERIODS = (2, 3, 4, 5, 6, 8, 10, 12, 16)

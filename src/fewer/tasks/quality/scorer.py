@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.study.vocabulary import LEVELS
-from fewer.tasks.quality.asking import LEVEL_QUESTION
+from fewer.tasks.quality.asking import asked_tokens
+from fewer.tasks.quality.levels import word_tokens
 from fewer.tasks.quality.model import QualityModel
 from fewer.tasks.quality.talks import Pictures
 from fewer.tasks.quality.tuning import Tuned
@@ -42,11 +43,30 @@ class LevelScorer(nn.Module):
         if not isinstance(tuned.model, QualityModel):
             raise FewerError("a vision-language model of transformers is compressed by its own parts, not as a whole")
         self.model = tuned.model
-        asked = [*tuned.words.encode(LEVEL_QUESTION.strip() + "\n"), tuned.words.end]
+        form = tuned.levels
+        asked = asked_tokens(tuned.words, form.question, form.opening)
         self.ids: Tensor
         self.levels: Tensor
         self.register_buffer("ids", torch.tensor([asked]))
-        self.register_buffer("levels", torch.tensor([tuned.words.encode(word)[0] for word in LEVELS[::-1]]))
+        self.register_buffer("levels", torch.tensor(word_tokens(tuned.words, LEVELS[::-1], form.opening)))
+
+    @classmethod
+    def empty(cls, model: QualityModel, asked: int) -> LevelScorer:
+        """A scorer whose words come with its weights.
+
+        Parameters
+        ----------
+        model
+            With any weights.
+        asked
+            Words of the question, with the end mark.
+        """
+        made = cls.__new__(cls)
+        nn.Module.__init__(made)
+        made.model = model
+        made.register_buffer("ids", torch.zeros(1, asked, dtype=torch.long))
+        made.register_buffer("levels", torch.zeros(len(LEVELS), dtype=torch.long))
+        return made
 
     def forward(self, views: Tensor) -> Tensor:
         """Logits [N, 5], excellent first, of views [N, V, 3, H, W] in 0..255."""

@@ -22,6 +22,8 @@ from fewer.tasks.quality.model import IGNORED
 __all__ = ["SeeingModel", "is_seeing", "open_seeing"]
 
 Turns = Sequence[tuple[str, str]]
+Seen = np.ndarray | Sequence[np.ndarray] | None
+"""Pixels uint8 [H, W, 3] of an image, those of several, or None for text alone."""
 _EYES = ("vision", "visual", "image_encoder")  # in the names of what sees
 _BLANK = 336  # pixels of the image whose tokens are counted
 
@@ -109,46 +111,53 @@ class SeeingModel(nn.Module):
     def image_tokens(self) -> int:
         """Tokens of an image of 336 pixels with the frame of a question around it."""
         blank = np.zeros((_BLANK, _BLANK, 3), np.uint8)
-        return int(self._inputs(blank, self._text([("", "")], len(blank), open_end=True))["input_ids"].shape[1])
+        return int(self._inputs([blank], self._text([("", "")], 1, open_end=True))["input_ids"].shape[1])
 
     def forward(self, inputs: Any) -> Tensor:
         """Logits [1, tokens, words]."""
         return self.language(**inputs).logits
 
-    def loss(self, talks: Sequence[tuple[np.ndarray | None, Turns]]) -> tuple[Tensor, int]:
-        """Mean cross entropy at the answers of some conversations, and how many tokens they have.
+    def loss(self, talks: Sequence[tuple[Seen, Turns]], longest: int | None = None) -> tuple[Tensor, int, int]:
+        """Mean cross entropy at the answers of some conversations, their tokens, and how many have no answer left.
 
         Parameters
         ----------
         talks
-            Pixels uint8 [H, W, 3] or None, and questions with answers.
+            Pixels, and questions with answers.
+        longest
+            Words of a conversation that are kept; those that stand for images do not count.
         """
-        total, count, tokens = torch.zeros((), device=self.device), 0, 0
+        total, count, tokens, silent = torch.zeros((), device=self.device), 0, 0, 0
         for pixels, turns in talks:
-            inputs, labels = self.laid_out(pixels, turns)
+            inputs, labels = self.laid_out(pixels, turns, longest)
             logits = self(inputs)
             total = total + F.cross_entropy(logits[0, :-1].float(), labels[1:], ignore_index=IGNORED, reduction="sum")
-            count, tokens = count + int((labels[1:] != IGNORED).sum()), tokens + len(labels)
-        return total / max(1, count), tokens
+            told = int((labels[1:] != IGNORED).sum())
+            count, tokens, silent = count + told, tokens + len(labels), silent + (told == 0)
+        return total / max(1, count), tokens, silent
 
-    def laid_out(self, pixels: np.ndarray | None, turns: Turns) -> tuple[dict[str, Tensor], Tensor]:
+    def laid_out(self, pixels: Seen, turns: Turns, longest: int | None = None) -> tuple[dict[str, Tensor], Tensor]:
         """What the model is called with, and labels [tokens] that are ignored but at the answers.
 
-        Where an answer begins and ends is found by laying out the conversation up to there.
+        Where an answer begins and ends is found by laying out the conversation up to there. A conversation of more
+        than ``longest`` words is cut behind them, though never within the first question.
 
         Raises
         ------
         FewerError
             When the processor lays out the beginning of a conversation in another way than the whole.
         """
-        inputs = self._inputs(pixels, self._text(turns, pixels is not None))
+        images = _several(pixels)
+        whole = self._text(turns, len(images))
+        inputs = self._inputs(images, whole)
         ids = inputs["input_ids"][0]
         labels = torch.full_like(ids, IGNORED)
+        first = 0  # where the first answer begins
         for turn in range(len(turns)):
             ends = []
             for open_end in (True, False):
-                text = self._text(turns[: turn + 1], pixels is not None, open_end=open_end)
-                part = self._inputs(pixels, text)["input_ids"][0]
+                text = self._text(turns[: turn + 1], len(images), open_end=open_end)
+                part = self._inputs(images, text)["input_ids"][0]
                 if len(part) > len(ids) or not torch.equal(ids[: len(part)], part):
                     if open_end:
                         raise FewerError(
@@ -158,12 +167,18 @@ class SeeingModel(nn.Module):
                     part = ids  # something is written behind the last turn only
                 ends.append(len(part))
             labels[ends[0] : ends[1]] = ids[ends[0] : ends[1]]
-        return inputs, labels
+            first = ends[0] if turn == 0 else first
+        if longest is None:
+            return inputs, labels
+        # the processor writes more tokens than the text has words: those of the images, which stay whole
+        plain = len(self.processor.tokenizer(whole, add_special_tokens=self._adds_marks)["input_ids"])
+        most = max(longest + max(0, len(ids) - plain), first)
+        shape = inputs["input_ids"].shape
+        cut = {name: value[:, :most] if value.shape == shape else value for name, value in inputs.items()}
+        return cut, labels[:most]
 
     @torch.no_grad()
-    def likelihoods(
-        self, pixels: np.ndarray | None, question: str, answers: Sequence[str]
-    ) -> tuple[list[float], list[int]]:
+    def likelihoods(self, pixels: Seen, question: str, answers: Sequence[str]) -> tuple[list[float], list[int]]:
         """Log-likelihood of each answer, summed over its tokens, and how many there are."""
         sums, lengths = [], []
         for answer in answers:
@@ -175,23 +190,28 @@ class SeeingModel(nn.Module):
         return sums, lengths
 
     @torch.no_grad()
-    def write(self, pixels: np.ndarray | None, question: str, most: int) -> str:
+    def write(self, pixels: Seen, question: str, most: int) -> str:
         """What it answers, the most likely word each time."""
-        inputs = self._inputs(pixels, self._text([(question, "")], pixels is not None, open_end=True))
+        images = _several(pixels)
+        inputs = self._inputs(images, self._text([(question, "")], len(images), open_end=True))
         made = self.language.generate(**inputs, max_new_tokens=most, do_sample=False)  # type: ignore[operator]
         return self.processor.tokenizer.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
     @torch.no_grad()
-    def first_logits(self, pixels: np.ndarray | None, question: str) -> Tensor:
-        """Logits [words] of the first token of the answer."""
-        inputs = self._inputs(pixels, self._text([(question, "")], pixels is not None, open_end=True))
+    def first_logits(self, pixels: Seen, question: str, opening: str = "") -> Tensor:
+        """Logits [words] of the first token of the answer, or of that behind its opening."""
+        images = _several(pixels)
+        text = self._text([(question, opening)], len(images), open_end=not opening)
+        if opening:
+            text = text[: text.rindex(opening) + len(opening)]
+        inputs = self._inputs(images, text)
         return self(inputs)[0, -1].float().cpu()
 
-    def _text(self, turns: Turns, image: bool | int, open_end: bool = False) -> str:
-        """A conversation as the model wants it written; with an open end, without the last answer."""
+    def _text(self, turns: Turns, images: int, open_end: bool = False) -> str:
+        """A conversation about so many images as the model wants it; with an open end, without the last answer."""
         messages = []
         for place, (question, answer) in enumerate(turns):
-            seen = [{"type": "image"}] if image and not place else []
+            seen = [{"type": "image"}] * images if not place else []
             messages.append({"role": "user", "content": [*seen, {"type": "text", "text": question}]})
             messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
         if open_end:
@@ -202,19 +222,29 @@ class SeeingModel(nn.Module):
         token, end = getattr(self.processor, "image_token", "<image>"), self.processor.tokenizer.eos_token or ""
         parts = []
         for place, (question, answer) in enumerate(turns):
-            head = f"{token}\n" if image and not place else ""
+            head = f"{token}\n" * images if not place else ""
             last = open_end and place == len(turns) - 1
             parts.append(f"USER: {head}{question} ASSISTANT:" + ("" if last else f" {answer}{end}"))
         return " ".join(parts)
 
-    def _inputs(self, pixels: np.ndarray | None, text: str) -> dict[str, Tensor]:
+    @property
+    def _adds_marks(self) -> bool:
+        """Whether the tokenizer writes the marks of the beginning; a template does it itself."""
+        return not getattr(self.processor, "chat_template", None)
+
+    def _inputs(self, images: Sequence[np.ndarray], text: str) -> dict[str, Tensor]:
         from PIL import Image
 
-        picture = [] if pixels is None else [Image.fromarray(pixels)]
-        more: dict[str, Any] = {} if pixels is None else {"images": [picture]}
-        # a template writes the marks of the beginning itself
-        more["add_special_tokens"] = not getattr(self.processor, "chat_template", None)
+        more: dict[str, Any] = {"images": [[Image.fromarray(pixels) for pixels in images]]} if images else {}
+        more["add_special_tokens"] = self._adds_marks
         made = self.processor(text=[text], return_tensors="pt", **more)
         found = {name: value.to(self.device) for name, value in made.items() if isinstance(value, Tensor)}
         kind = next(self.language.parameters()).dtype
         return {name: value.to(kind) if value.is_floating_point() else value for name, value in found.items()}
+
+
+def _several(pixels: Seen) -> list[np.ndarray]:
+    """Images as a list."""
+    if pixels is None:
+        return []
+    return [pixels] if isinstance(pixels, np.ndarray) else list(pixels)

@@ -36,7 +36,8 @@ class TuneSettings(LoopSettings):
         "a folder of transformers; one that sees by itself, such as LLaVA, Qwen-VL or SmolVLM, is tuned as it is.",
     )
     encoder: str = Field(
-        default="none", description="Vision encoder beside the quality encoder: none, or a folder of transformers."
+        default="none",
+        description="Vision encoder beside the quality encoder: none, fewer/dinov2-small, or a folder of transformers.",
     )
     quality_encoder: Literal["statistics", "convolutional"] = Field(
         default="statistics",
@@ -86,6 +87,11 @@ class EvaluateSettings(StrictSettings):
     )
     halves: bool = Field(
         default=False, description="Score images with game and with movie in their name apart, and average (CGIQA-6K)."
+    )
+    together: bool = Field(
+        default=False,
+        description="Ask about both images of a pair in one question, in both orders (Co-Instruct), in place of the "
+        "scores of single images.",
     )
     judge: str = Field(
         default="",

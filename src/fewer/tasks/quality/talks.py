@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ _ROOM = 2**30  # bytes of views that are kept
 
 
 class Batch(NamedTuple):
-    """Views uint8 [B, V, 3, H, W] or None, and ids, labels, mask [B, T]."""
+    """Views uint8 [B, images x V, 3, H, W] or None, and ids, labels, mask [B, T]."""
 
     views: Tensor | None
     ids: Tensor
@@ -72,6 +73,10 @@ class Pictures:
             self._bytes += made.nbytes
         return made
 
+    def several(self, names: Sequence[str]) -> np.ndarray:
+        """Views of some images, one image after the other."""
+        return np.concatenate([self(name) for name in names])
+
     def pixels(self, name: str) -> np.ndarray:
         """Pixels uint8 [H, W, 3] of an image as it is.
 
@@ -80,13 +85,30 @@ class Pictures:
         FewerError
             When it cannot be read.
         """
-        path = real_path(self.folder / name)
-        if self.folder not in path.parents:
-            raise FewerError(f"the image {name!r} lies outside of {self.folder}; give names relative to the folder")
+        path = self._path(name)
         try:
             return np.asarray(read_image(path).convert("RGB"))
         except Exception as error:  # a broken file can make a decoder raise anything
             raise FewerError(f"{path} cannot be read ({str(error) or type(error).__name__}); leave it out") from None
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Those of some names that are no file.
+
+        Raises
+        ------
+        FewerError
+            When a name leads out of the folder.
+        """
+        # pathlib's way raises for a name that is too long for any file
+        return [name for name in names if not os.path.isfile(self._path(name))]  # noqa: PTH113
+
+    def _path(self, name: str) -> Path:
+        if "\x00" in name:
+            raise FewerError(f"the image {name[:80]!r} is no name of a file; it holds a null character")
+        path = real_path(self.folder / name)
+        if self.folder not in path.parents:
+            raise FewerError(f"the image {name!r} lies outside of {self.folder}; give names relative to the folder")
+        return path
 
 
 def _size(record: Record) -> int:
@@ -95,7 +117,7 @@ def _size(record: Record) -> int:
 
 
 class Talks:
-    """Batches of records; those with an image and those without never share a batch.
+    """Batches of records; those with other numbers of images never share a batch.
 
     Parameters
     ----------
@@ -104,12 +126,11 @@ class Talks:
     """
 
     def __init__(self, records: Sequence[Record], pictures: Pictures, words: Words, longest: int, seed: int) -> None:
-        self.seen = [record for record in records if record.image]
-        self.blind = [record for record in records if not record.image]
         if not records:
             raise FewerError("there are no conversations to train on")
         self.pictures, self.words, self.longest, self.seed = pictures, words, longest, seed
-        self.share = len(self.blind) / len(records)
+        counts = sorted({len(record.images) for record in records})
+        self.groups = [[record for record in records if len(record.images) == count] for count in counts]
 
     def draw(self, step: int, count: int) -> Batch:
         """The batch of a step."""
@@ -117,10 +138,9 @@ class Talks:
 
     def records(self, step: int, count: int) -> list[Record]:
         """The conversations of a step."""
-        rng = np.random.default_rng([self.seed, 41, step])
-        blind = bool(self.blind) and rng.random() < self.share
-        group = self.blind if blind else self.seen
-        return self._pick(group, step, count)
+        drawn = np.random.default_rng([self.seed, 41, step]).random() * sum(map(len, self.groups))
+        before = np.cumsum([len(group) for group in self.groups])
+        return self._pick(self.groups[int(np.searchsorted(before[:-1], drawn, "right"))], step, count)
 
     def _pick(self, group: list[Record], step: int, count: int) -> list[Record]:
         """Records of a step: of those of some steps, long ones together, so that short ones are not padded to them."""
@@ -149,5 +169,5 @@ class Talks:
             mask[row, : len(numbers)] = 1
         pictures = None
         if records[0].image:
-            pictures = torch.from_numpy(np.stack([self.pictures(record.image) for record in records]))
+            pictures = torch.from_numpy(np.stack([self.pictures.several(record.images) for record in records]))
         return Batch(pictures, ids, labels, mask)

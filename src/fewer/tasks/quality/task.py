@@ -11,6 +11,10 @@ from fewer.tasks.quality.settings import EvaluateSettings, PredictSettings, Tune
 from fewer.tasks.task import Task
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from fewer.models.spec import LoadedModel
+    from fewer.tasks.quality.compressing import Answers
     from fewer.tasks.quality.doctor import Examined
     from fewer.tasks.quality.evaluate import QualityScores
     from fewer.tasks.quality.predict import Descriptions
@@ -34,6 +38,7 @@ class Quality(Task):
     settings = TuneSettings
     evaluate_settings = EvaluateSettings
     predict_settings = PredictSettings
+    describes = True
 
     def recognises(self, data: str | Path) -> bool:
         """A file of JSON or JSON Lines whose beginning names conversations."""
@@ -81,12 +86,38 @@ class Quality(Task):
 
         return checkup(data, progress=progress)
 
+    def open_run(self, run: str | Path) -> LoadedModel | None:
+        """See :func:`fewer.tasks.quality.compressing.open_run`."""
+        from fewer.tasks.quality.compressing import open_run
+
+        return open_run(run)
+
+    def network(self, name: str, args: Mapping[str, Any]) -> nn.Module:
+        """See :func:`fewer.tasks.quality.compressing.build_scorer`."""
+        from fewer.tasks.quality.compressing import build_scorer
+
+        return build_scorer(name, args)
+
+    def images(self, loaded: LoadedModel, folder: str | Path, count: int, *, part: str, seed: int) -> Any:
+        """See :func:`fewer.tasks.quality.compressing.images_for`."""
+        from fewer.tasks.quality.compressing import images_for
+
+        return images_for(loaded, folder, count, part=part, seed=seed)
+
+    def quality(self, loaded: LoadedModel, folder: str | Path) -> Answers:
+        """See :func:`fewer.tasks.quality.compressing.judge_answers`."""
+        from fewer.tasks.quality.compressing import judge_answers
+
+        return judge_answers(loaded, folder)
+
+    def describe(self, files: Sequence[Path], *, progress: Progress) -> tuple[Any, dict[int, str]]:
+        """See :func:`fewer.tasks.quality.appearance.describe_photos`."""
+        from fewer.tasks.quality.appearance import describe_photos
+
+        return describe_photos(files, progress=progress)
+
     def demo(self, compress: Any, out: str | Path, **options: Any) -> Any:
         """See :func:`fewer.tasks.quality.demo.demo`."""
         from fewer.tasks.quality.demo import demo
 
         return demo(compress, out, **options)
-
-    def reads(self, inputs: str | Path) -> bool:
-        """Folders of ordinary image files are read by the engine."""
-        return False

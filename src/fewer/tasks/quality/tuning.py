@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.folder import finish_exchange
 from fewer.core.progress import SILENT, Progress
@@ -22,7 +23,8 @@ from fewer.data.images import list_images
 from fewer.tasks.folders import device_of
 from fewer.tasks.quality.building import build, memory_estimate
 from fewer.tasks.quality.encoders import StatisticsEncoder
-from fewer.tasks.quality.model import QualityModel
+from fewer.tasks.quality.levels import LevelForm, form_of
+from fewer.tasks.quality.model import IGNORED, QualityModel
 from fewer.tasks.quality.pretraining import pretrain
 from fewer.tasks.quality.records import Record, read_records
 from fewer.tasks.quality.seeing import SeeingModel
@@ -30,6 +32,7 @@ from fewer.tasks.quality.settings import TuneSettings
 from fewer.tasks.quality.talks import Pictures, Talks, plain_turns
 from fewer.tasks.quality.words import PlainWords, Words
 from fewer.tasks.runs import Order, Training, carry_out
+from fewer.timing.sample import peak_memory
 from fewer.training.checkpoint import Checkpoint, work_key
 from fewer.training.history import Fit
 from fewer.training.loop import fit
@@ -41,8 +44,8 @@ _SETTLES = 64
 """Images whose statistics give the units of an encoder that was not taught."""
 
 
-@dataclass(eq=False)
-class Tuned:
+@dataclass(eq=False, repr=False)
+class Tuned(Told):
     """A tuned model, and how it came about.
 
     Attributes
@@ -56,7 +59,9 @@ class Tuned:
     fit
         History; None for a model that was loaded.
     facts
-        Tokens and images per second, seconds, and the modelled memory.
+        Tokens and images per second, seconds, and the memory at most, measured and modelled.
+    levels
+        How it is asked for one of the five rating words, as it learnt them.
     """
 
     model: QualityModel | SeeingModel
@@ -65,6 +70,7 @@ class Tuned:
     folder: Path | None = None
     fit: Fit | None = None
     facts: dict[str, Any] | None = None
+    levels: LevelForm = field(default_factory=LevelForm)
 
     def pictures(self, folder: str | Path) -> Pictures:
         """Views of images as this model takes them."""
@@ -78,6 +84,14 @@ class Tuned:
         told.append(
             f"{facts.get('images_per_second', 0):.1f} images/s, {facts.get('tokens_per_second', 0):.0f} tokens/s"
         )
+        peak, modelled = facts.get("memory_peak"), facts.get("memory_modelled", {}).get("total", 0)
+        if peak:
+            told[-1] += f"; {peak / 1e9:.2f} GB of memory at most ({modelled / 1e9:.2f} modelled for the tuning alone)"
+        if facts.get("conversations_cut"):
+            told.append(
+                f"{facts['conversations_cut']} conversations that were drawn have no answer within --longest "
+                f"{self.settings.longest} words and taught nothing"
+            )
         return told + ([f"run     {self.folder}"] if self.folder else [])
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,15 +113,18 @@ def _folder(data: Any, settings: TuneSettings) -> Path:
 
 def plan_tuning(data: str | Path, settings: TuneSettings) -> list[str]:
     """Conversations, images, weights and modelled memory of a tuning."""
-    records = _records(data)
-    model, _ = build(settings, records)
+    material = _Material.of(data, settings)
+    records = material.records
+    model, _ = build(settings, material.all())
     needed = memory_estimate(model, settings)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
     parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in needed.items() if name != "total")
-    images = len({record.image for record in records if record.image})
+    images = len({name for record in records for name in record.images})
+    other = [f"{len(material.other)} conversations of other tasks, {settings.strategy}"] if material.other else []
     return [
         f"{len(records)} conversations about {images} images in {_folder(data, settings)}",
+        *other,
         f"{model.image_tokens} tokens per image; {trained:,} of {total:,} weights train",
         f"about {needed['total'] / 1e9:.2f} GB of memory (modelled: {parts})",
     ]
@@ -150,7 +167,7 @@ def tune(
     settings = settings or TuneSettings()
 
     def plan() -> _Material:
-        return _Material(_records(data), read_records(settings.high_level) if settings.high_level else [])
+        return _Material.of(data, settings)
 
     def inputs(material: _Material) -> dict[str, str]:
         return {"data": str(data)} if isinstance(data, (str, Path)) else {}
@@ -160,7 +177,7 @@ def tune(
         built = (start.model, start.words) if start else build(settings, material.all())
         pictures = Pictures(_folder(data, settings), settings.input_size, settings.crops)
         if start is None:
-            names = list(dict.fromkeys(record.image for record in material.all() if record.image))[:_SETTLES]
+            names = list(dict.fromkeys(name for record in material.all() for name in record.images))[:_SETTLES]
             _teach(built[0], settings, encoder, [pictures(name) for name in names], progress or SILENT)
         return _learn(*built, material, settings, pictures, scratch, progress or SILENT)
 
@@ -177,6 +194,29 @@ class _Material:
 
     records: list[Record]
     other: list[Record]
+
+    @classmethod
+    def of(cls, data: Any, settings: TuneSettings) -> _Material:
+        """What is there, before anything is trained.
+
+        Raises
+        ------
+        FewerError
+            When images are missing, or a strategy has nothing to do.
+        """
+        if settings.strategy == "after" and not settings.high_level:
+            raise FewerError("--strategy after trains on other tasks first; give their conversations with --high-level")
+        made = cls(_records(data), read_records(settings.high_level) if settings.high_level else [])
+        names = dict.fromkeys(name for record in made.all() for name in record.images)
+        if names:
+            folder = _folder(data, settings)
+            missing = Pictures(folder, settings.input_size, settings.crops).missing(names)
+            if missing:
+                raise FewerError(
+                    f"{len(missing)} of {len(names)} images are not in {folder}, such as {missing[0][:80]!r}; give "
+                    "their folder with --images, or leave their conversations out"
+                )
+        return made
 
     def all(self) -> list[Record]:
         return [*self.records, *self.other]
@@ -199,15 +239,17 @@ def _learn(
     model.to(device)
     first, second = _stages(material.records, material.other, settings, pictures, words)
     before = int(settings.steps * settings.first_share) if first is not None else 0
-    counts = {"tokens": 0, "images": 0}
+    counts = {"tokens": 0, "images": 0, "silent": 0}
 
     def objective(net: Any, step: int) -> Tensor:
         talks = first if first is not None and step < before else second
         if isinstance(model, SeeingModel):
-            return _seen_loss(net, talks.records(step, settings.batch), pictures, counts)
+            return _seen_loss(net, talks.records(step, settings.batch), pictures, settings.longest, counts)
         batch = talks.draw(step, settings.batch)
         counts["tokens"] += int(batch.mask.sum())
-        counts["images"] += len(batch.mask) if batch.views is not None else 0
+        counts["silent"] += int((batch.labels == IGNORED).all(1).sum())
+        if batch.views is not None:
+            counts["images"] += len(batch.mask) * batch.views.shape[1] // len(model.place)
         parts = [part.to(device) if part is not None else None for part in batch]
         return net.loss(*parts)
 
@@ -222,17 +264,28 @@ def _learn(
         "seconds": seconds,
         "tokens_per_second": counts["tokens"] / max(seconds, 1e-9),
         "images_per_second": counts["images"] / max(seconds, 1e-9),
+        "conversations_cut": counts["silent"],
+        "memory_peak": _peak(device),
         "memory_modelled": memory_estimate(model, settings),
     }
-    return Tuned(model.eval(), words, settings, None, done, facts)
+    return Tuned(model.eval(), words, settings, None, done, facts, form_of(material.records))
 
 
-def _seen_loss(net: Any, records: Sequence[Record], pictures: Pictures, counts: dict[str, int]) -> Tensor:
+def _peak(device: torch.device) -> int | None:
+    """Bytes that this process has taken at most, with all that it did before; on a GPU, those of tensors there."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
+
+
+def _seen_loss(net: Any, records: Sequence[Record], pictures: Pictures, longest: int, counts: dict[str, int]) -> Tensor:
     """The loss of a model that takes images by its own processor."""
-    talks = [(pictures.pixels(r.image) if r.image else None, plain_turns(r)) for r in records]
-    loss, tokens = net.loss(talks)
+    talks = []
+    for record in records:
+        turns = [(question.strip(), answer) for question, answer in plain_turns(record)]  # as they are asked
+        talks.append(([pictures.pixels(name) for name in record.images], turns))
+    loss, tokens, silent = net.loss(talks, longest)
     counts["tokens"] += tokens
-    counts["images"] += sum(pixels is not None for pixels, _ in talks)
+    counts["silent"] += silent
+    counts["images"] += sum(len(images) for images, _ in talks)
     return loss
 
 
@@ -304,11 +357,10 @@ def _save(run: RunFolder, tuned: Tuned, command: str) -> None:
         "meta": {"task": "quality", "fewer_version": __version__, "command": command},
         "settings": tuned.settings.model_dump(),
         "words": plain,
+        "levels": asdict(tuned.levels),
         "facts": tuned.facts,
     }
     run.write_bytes("model", save(_kept(tuned.model, plain is not None)))
-    if tuned.fit is not None:
-        tuned.fit.history.save(run.path / "history.csv")
     run.write_json("recipe", recipe)
 
 
@@ -334,7 +386,8 @@ def load_tuned(folder: str | Path, device: str = "cpu") -> Tuned:
     with refusing(str(folder / "model.safetensors"), "tune again"):
         state = load_file(folder / "model.safetensors")
         missing, unexpected = model.load_state_dict(state, strict=False)
-        wanted = {n for n, p in model.named_parameters() if p.requires_grad}
+        wanted = {n for n, p in model.named_parameters() if p.requires_grad} - {"later"}  # runs of one image lack it
         if unexpected or wanted & set(missing):
             raise ValueError("it does not fit the model of recipe.json")
-    return Tuned(model.to(device_of(device)).eval(), words, settings, folder)
+    form = LevelForm.read(recipe.get("levels"))
+    return Tuned(model.to(device_of(device)).eval(), words, settings, folder, levels=form)

@@ -37,6 +37,7 @@ from fewer.tasks.segment.preparation import resample
 from fewer.tasks.segment.reading import read_case
 from fewer.tasks.segment.sampling import BalancedSampler, HeldStore
 from fewer.tasks.segment.scoring import evaluate_cases, with_classes
+from fewer.training.callbacks import history_file
 from fewer.training.checkpoint import work_key
 from fewer.training.devices import check_device, make_accelerator
 
@@ -236,7 +237,7 @@ def _save(run: RunFolder, result: AdaptedRun, problem: Problem, judged: SegmentD
     page = adapt_page(result, problem, judged, command)
     write_report(run, page)
     for name, stage in result.adapted.stages.items():
-        atomic_write_text(run.path / f"history-{name}.csv", stage.history.to_csv())
+        atomic_write_text(run.path / history_file(name), stage.history.to_csv())
     if result.evaluation is not None:
         atomic_write_text(run.path / "evaluation.csv", result.evaluation.to_csv())
     if result.adapted.members:

@@ -14,13 +14,13 @@ from fewer.core.progress import Progress, Silent
 from fewer.reports.page import Page, Picture, Section, Table, Tile, png_text
 from fewer.tasks.folders import make_folder
 from fewer.tasks.segment.adapt import adapt
-from fewer.tasks.segment.adapt_page import case_dices, interval, side_by_side
+from fewer.tasks.segment.adapt_page import case_dices, interval
 from fewer.tasks.segment.adapt_settings import AdaptSettings
 from fewer.tasks.segment.adapted import AdaptedRun
 from fewer.tasks.segment.dataset import open_data
 from fewer.tasks.segment.inference import predict_mask
 from fewer.tasks.segment.modalities import SEQUENCES, phantom, write_domain
-from fewer.tasks.segment.overlay import overlay
+from fewer.tasks.segment.overlay import overlay, side_by_side
 from fewer.tasks.segment.reading import read_case
 
 __all__ = ["AdaptDemo", "demo"]

@@ -17,7 +17,7 @@ from fewer.reports.page import Chart, Page, Picture, Section, Series, Table, Til
 from fewer.tasks.segment.adapt_members import members_section
 from fewer.tasks.segment.evaluation import POLICY, Evaluation
 from fewer.tasks.segment.inference import predict_mask
-from fewer.tasks.segment.overlay import overlay
+from fewer.tasks.segment.overlay import COLOURS, colour_of, legend, one_slice, overlay, side_by_side
 from fewer.tasks.segment.pages import case_strips
 from fewer.tasks.segment.reading import read_case
 
@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from fewer.tasks.segment.adapted import AdaptedRun
     from fewer.tasks.segment.dataset import SegmentData
 
-__all__ = ["adapt_page", "case_dices", "interval", "side_by_side"]
+__all__ = ["adapt_page", "case_dices", "interval"]
 
 SHOWN = 6
+ERROR = len(COLOURS)
+"""Class whose colour shows where reference and prediction differ."""
 
 
 def interval(values: Sequence[float], draws: int = 2000, seed: int = 0) -> tuple[float, float]:
@@ -51,13 +53,6 @@ def case_dices(result: Evaluation) -> dict[str, float]:
         if score.status != "absent":
             found.setdefault(score.case, []).append(score.dice or 0.0)
     return {case: float(np.mean(values)) for case, values in found.items()}
-
-
-def side_by_side(panels: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures ``(height, width, 3)`` in one row, as high as the highest."""
-    height = max(len(panel) for panel in panels)
-    padded = [np.pad(p, ((0, height - len(p)), (0, 6), (0, 0)), constant_values=255) for p in panels]
-    return np.concatenate(padded, axis=1)
 
 
 def adapt_page(run: AdaptedRun, problem: Problem, judged: SegmentData | None, command: str) -> Page:
@@ -113,21 +108,10 @@ def adapt_page(run: AdaptedRun, problem: Problem, judged: SegmentData | None, co
     )
 
 
-def _plane(image: Tensor, *masks: np.ndarray) -> list[np.ndarray]:
-    """One slice of a volume, the same of every array: image ``(channels, h, w)`` first."""
-    arrays = [image.numpy(), *masks]
-    if image.ndim == 3:
-        return arrays
-    shown = masks[-1] > 0 if masks else image[0].numpy() > image[0].numpy().mean()
-    axis = int(np.argmin(shown.shape))
-    sums = shown.sum(tuple(i for i in range(3) if i != axis))
-    at = int(sums.argmax()) if sums.any() else shown.shape[axis] // 2
-    return [arrays[0].take(at, axis + 1), *(mask.take(at, axis) for mask in masks)]
-
-
-def _drawn(image: Tensor, mask: np.ndarray) -> np.ndarray:
-    plane, flat = _plane(image, mask)
-    return overlay(plane, flat, side=200)
+def _drawn(image: Tensor, *masks: np.ndarray) -> list[np.ndarray]:
+    """Each mask over the same slice of the image."""
+    plane, *flat = one_slice(image.numpy(), *masks)
+    return [overlay(plane, mask, side=200) for mask in flat]
 
 
 def _pictures(run: AdaptedRun, problem: Problem, judged: SegmentData | None) -> Section:
@@ -136,16 +120,13 @@ def _pictures(run: AdaptedRun, problem: Problem, judged: SegmentData | None) -> 
     for index in range(min(SHOWN, len(problem.source), len(problem.target))):
         image, mask = problem.source[index]
         assert mask is not None
-        panels, told = [_drawn(image, mask.numpy())], ["source with its mask"]
+        panels, told = _drawn(image, mask.numpy()), ["source with its mask"]
         if index < len(run.adapted.translated):
-            panels.append(_drawn(run.adapted.translated[index], mask.numpy()))
+            panels += _drawn(run.adapted.translated[index], mask.numpy())
             told.append("the same translated")
         target = problem.target[index]
         guess = problem.logits(run.model, target).argmax(0).numpy()
-        panels += [
-            _drawn(target, np.zeros_like(guess)) if target.ndim == 3 else _drawn(target, guess),
-            _drawn(target, guess),
-        ]
+        panels += _drawn(target, np.zeros_like(guess), guess)
         told += ["target", "target with the prediction"]
         pictures.append(Picture(caption="; ".join(told), png=png_text(side_by_side(panels))))
     for case in (judged.cases if judged is not None else ())[:SHOWN]:
@@ -154,12 +135,13 @@ def _pictures(run: AdaptedRun, problem: Problem, judged: SegmentData | None) -> 
         assert sample.mask is not None
         guess = predict_mask(run.model, sample, p)
         image = torch.from_numpy(sample.image)
-        wrong = (guess != sample.mask).astype(np.uint8)
-        panels = [_drawn(image, sample.mask), _drawn(image, guess), _drawn(image, wrong)]
+        panels = _drawn(image, sample.mask, guess, ERROR * (guess != sample.mask))
         pictures.append(
             Picture(caption=f"{case.name}: reference; prediction; error", png=png_text(side_by_side(panels)))
         )
-    return Section(name="examples", title="Side by side", pictures=pictures)
+    names = list(p.classes)[1:]
+    colours = legend(names) | ({"error": colour_of(ERROR)} if judged is not None else {})
+    return Section(name="examples", title="Side by side", pictures=pictures, colours=colours, wide=True)
 
 
 def _curves(run: AdaptedRun) -> Section:

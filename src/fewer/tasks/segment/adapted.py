@@ -11,6 +11,7 @@ from torch import nn
 from fewer.adaptation.ours import member_steps
 from fewer.adaptation.problem import Adapted
 from fewer.adaptation.settings import without_effect
+from fewer.core.display import Told
 from fewer.models.spec import LoadedModel
 from fewer.tasks.segment.adapt_data import Domains
 from fewer.tasks.segment.adapt_members import member_rows
@@ -58,8 +59,8 @@ class AdaptPlan:
         return [f"several networks are trained, and the most trusted one is kept; steps of the stages: {told}"]
 
 
-@dataclass(eq=False)
-class AdaptedRun:
+@dataclass(eq=False, repr=False)
+class AdaptedRun(Told):
     """What :func:`fewer.tasks.segment.adapt.adapt` returns.
 
     Attributes

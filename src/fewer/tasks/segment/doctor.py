@@ -8,10 +8,11 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.progress import Progress, Silent
 from fewer.tasks.findings import Finding, finding_lines
@@ -73,8 +74,8 @@ class Look:
         return {finding.check for finding in self.findings}
 
 
-@dataclass(frozen=True)
-class Checkup:
+@dataclass(frozen=True, repr=False)
+class Checkup(Told):
     """The result: what the data set is, and what is wrong with it.
 
     Attributes
@@ -98,6 +99,9 @@ class Checkup:
     def errors(self) -> list[Finding]:
         """Findings that would stop or spoil a training."""
         return [finding for finding in self.findings if finding.level == "error"]
+
+    meanings: ClassVar[dict[str, tuple[str, str]]] = CHECKS
+    """Level and meaning of each check."""
 
     @property
     def healthy(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.reports.numbers import aligned
 from fewer.tasks.segment.metrics import Score
 
@@ -60,8 +61,8 @@ class Summary:
     dice_pooled: float | None
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Told):
     """Scores of a set of cases.
 
     Attributes

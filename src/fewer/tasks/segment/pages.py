@@ -13,7 +13,7 @@ from fewer.reports.page import Chart, Dots, Page, Picture, Section, Series, Stri
 from fewer.tasks.segment.dataset import SegmentData
 from fewer.tasks.segment.evaluation import POLICY, Evaluation
 from fewer.tasks.segment.inference import predict_mask
-from fewer.tasks.segment.overlay import overlay
+from fewer.tasks.segment.overlay import compared, legend
 from fewer.tasks.segment.reading import read_case
 
 if TYPE_CHECKING:
@@ -196,18 +196,20 @@ def _curves(run: TrainedRun) -> Section:
 def examples(
     data: SegmentData, names: Sequence[str], result: Evaluation, predict: Callable[[Any], np.ndarray]
 ) -> Section:
-    """Outlines of some cases: the worst half and the best half of what is shown."""
+    """Image, reference and prediction of some cases: the worst half and the best half of what is shown."""
     order = list(dict.fromkeys(score.case for score in result.worst))
     order += [name for name in names if name not in order]
     chosen = order if len(order) <= SHOWN else [*order[: SHOWN // 2], *order[-SHOWN // 2 :]]
     pictures = []
     for name in chosen:
         sample = read_case(data, data.case(name))
-        pixels = overlay(sample.image, predict(sample), sample.mask)
+        assert sample.mask is not None
+        pixels = compared(sample.image, predict(sample), sample.mask)
         scores = [score for score in result.scores if score.case == name and score.status != "absent"]
         told = "; ".join(
             f"{s.structure} {s.status}" + (f", Dice {s.dice:.3f}" if s.dice is not None else "") for s in scores
         )
         pictures.append(Picture(caption=f"{name}: {told or 'nothing there, nothing predicted'}", png=png_text(pixels)))
-    words = ["White: the reference. Coloured: the prediction. The worst cases come first."]
-    return Section(name="examples", title="Examples", words=words, pictures=pictures)
+    words = ["Image, reference and prediction, from left to right. The worst cases come first."]
+    colours = legend([summary.structure for summary in result.structures])
+    return Section(name="examples", title="Examples", words=words, pictures=pictures, colours=colours, wide=True)

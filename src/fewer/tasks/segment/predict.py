@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.files import as_path, real_path, refuse_inputs
 from fewer.core.progress import Progress, Silent
@@ -26,8 +27,8 @@ from fewer.tasks.segment.settings import PredictSettings
 __all__ = ["Predicted", "predict"]
 
 
-@dataclass(frozen=True)
-class Predicted:
+@dataclass(frozen=True, repr=False)
+class Predicted(Told):
     """What :func:`predict` wrote.
 
     Attributes

@@ -1,4 +1,4 @@
-"""Folders of walks: ``ROOT/person/kind/view/``, as OpenGait lays them out, with pickles, npz files or mask images."""
+"""Folders of walks: ``ROOT/person/kind/view/``, as OpenGait lays them out, with arrays, mask images or a video."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_bytes, atomic_write_text
-from fewer.core.reading import data_limit, read_arrays, read_bytes, read_json
+from fewer.core.reading import TEXT_LIMIT, data_limit, read_arrays, read_bytes, read_json
 from fewer.tasks.gait.data.pictures import as_mask, pictures_in, read_mask
 from fewer.tasks.gait.data.silhouettes import SIZE, treat_frames
 from fewer.tasks.gait.data.video import VIDEOS, video_silhouettes
@@ -25,7 +25,9 @@ __all__ = [
     "as_input",
     "open_data",
     "places_in",
+    "read_partition",
     "read_sequence",
+    "refuse_names",
     "sequence_in",
     "write_partition",
     "write_sequence",
@@ -45,7 +47,7 @@ class GaitData:
     root
         The folder.
     places
-        Where each sequence is: a file, or a folder of mask images.
+        Where each sequence is: a file of arrays, a video, or a folder of mask images.
     partition
         ``train``, ``test`` and ``probes``; identities, and names of probes.
     """
@@ -109,34 +111,62 @@ def open_data(folder: GaitData | str | Path) -> GaitData:
         return folder
     root = Path(folder)
     if not root.is_dir():
-        raise FewerError(f"{folder} does not exist; give a folder PERSON/KIND/VIEW of silhouettes")
+        told = "is no folder" if root.exists() else "does not exist"
+        raise FewerError(f"{folder} {told}; give a folder PERSON/KIND/VIEW of silhouettes")
     places = places_in(root)
     if not places:
         raise FewerError(
-            f"{folder} holds no walks; give a folder PERSON/KIND/VIEW with a pkl or npz file, or mask images"
+            f"{folder} holds no walks; give a folder PERSON/KIND/VIEW with a pkl or npz file, mask images or a video"
         )
-    return GaitData(root, places, _partition(root))
+    return GaitData(root, places, read_partition(root))
+
+
+def refuse_names(data: GaitData) -> None:
+    """Stop at names that no text file can hold, before anything is computed.
+
+    Raises
+    ------
+    FewerError
+        With the first such name.
+    """
+    for walk in data.walks:
+        try:
+            str(walk).encode()
+        except UnicodeEncodeError:
+            told = str(walk).encode("utf-8", "backslashreplace").decode()
+            raise FewerError(f"{told} has a name that is no valid UTF-8; rename its folder") from None
 
 
 def places_in(root: Path) -> dict[Walk, Path]:
     """Sequences that lie at ``PERSON/KIND/VIEW`` of a folder."""
-    folders = (place for place in sorted(root.glob("*/*/*")) if place.is_dir())
-    found = {Walk(*place.relative_to(root).parts): sequence_in(place) for place in folders}
+    folders = ((place.relative_to(root).parts, place) for place in sorted(root.glob("*/*/*")) if place.is_dir())
+    seen = [(names, place) for names, place in folders if not any(name.startswith(".") for name in names)]
+    found = {Walk(*names): sequence_in(place) for names, place in seen}
     return {walk: place for walk, place in found.items() if place is not None}
 
 
 def sequence_in(place: Path) -> Path | None:
-    """The array file of a folder (of several, that of silhouettes), or the folder itself if it holds pictures."""
-    files = sorted(p for p in place.iterdir() if p.suffix.lower() in ARRAYS and not p.name.startswith("."))
-    if files:
-        named = [p for p in files if "sil" in p.stem.lower() or p.stem == place.name]
-        return (named or files)[0]
-    return place if pictures_in(place) else None
+    """The array file of a folder (of several, that of silhouettes), the folder if it holds pictures, or its video."""
+    files = sorted(p for p in place.iterdir() if p.is_file() and not p.name.startswith("."))
+    arrays = [p for p in files if p.suffix.lower() in ARRAYS]
+    if arrays:
+        named = [p for p in arrays if "sil" in p.stem.lower() or p.stem == place.name]
+        return (named or arrays)[0]
+    if pictures_in(place):
+        return place
+    return next((p for p in files if p.suffix.lower() in VIDEOS), None)
 
 
-def _partition(root: Path) -> dict[str, tuple[str, ...]]:
-    for path in sorted(root.glob("*.json")):
-        values = read_json(path)
+def read_partition(root: Path, limit: int = TEXT_LIMIT) -> dict[str, tuple[str, ...]]:
+    """Who trains, who judges, and names of probes, of the first file of a folder that says so; else nothing.
+
+    Raises
+    ------
+    FewerError
+        When a JSON file of the folder is none, or is larger than the limit.
+    """
+    for path in sorted(p for p in root.glob("*.json") if not p.name.startswith(".")):
+        values = read_json(path, limit)
         if isinstance(values, dict) and {"TRAIN_SET", "TEST_SET"} <= values.keys():
             lists = {"train": "TRAIN_SET", "test": "TEST_SET", "probes": "PROBE_SET"}
             for key in lists.values():
@@ -217,6 +247,8 @@ def _checked(values: Any, path: Path) -> np.ndarray:
         values = treat_frames(values)[0]
         if not len(values):
             raise FewerError(f"{path} holds no person: all frames are empty")
+    if not values.any():
+        raise FewerError(f"{path} holds no person: all frames are empty")
     if values.shape[2] == WIDTH:  # cut already
         side = (SIZE - WIDTH) // 2
         values = np.pad(values, ((0, 0), (0, 0), (side, side)))

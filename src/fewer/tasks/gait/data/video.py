@@ -19,7 +19,7 @@ _MEMORY = 2**27
 _FLICKER = 0.002
 """How quickly the background learns while somebody may stand before it."""
 
-VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm"})
+VIDEOS = frozenset({".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp"})
 """Endings of video files."""
 
 

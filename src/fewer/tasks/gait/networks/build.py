@@ -79,6 +79,12 @@ def build_network(config: NetworkConfig | Mapping[str, Any]) -> GaitNetwork:
     args = dict(SIZES[config.network].get(config.size, {}))
     if config.network in ("gaitgl", "gaitbase", "deepgaitv2"):
         args["classes"] = config.classes
+    if config.layers is not None:
+        if config.network not in ("gaitbase", "deepgaitv2"):
+            raise FewerError(f"{config.network} has no residual stages; leave out the layers")
+        if not all(1 <= count <= 64 for count in config.layers):
+            raise FewerError(f"the stages have {config.layers} blocks; each needs 1 to 64")
+        args["layers"] = config.layers
     network = _MADE[config.network](**args, tpa=config.tpa)
     network.config = config
     return network
@@ -90,7 +96,7 @@ def load_published(network: GaitNetwork, state: Mapping[str, Tensor]) -> None:
     Parameters
     ----------
     network
-        Of the size ``published``, with as many classes as the checkpoint, without TPA.
+        Of the size ``published``, with as many classes and layers as the checkpoint, without TPA.
     state
         The checkpoint's ``model`` as tensors; save it as safetensors where it was made.
 

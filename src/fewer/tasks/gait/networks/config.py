@@ -28,3 +28,4 @@ class NetworkConfig(BaseModel):
     size: Literal["tiny", "small", "published"] = "small"
     classes: int = Field(default=74, ge=1)
     tpa: TPAConfig | None = None
+    layers: tuple[int, int, int, int] | None = Field(default=None, description="Blocks of the four residual stages.")

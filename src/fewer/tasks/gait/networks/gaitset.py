@@ -50,15 +50,19 @@ class GaitSet(GaitNetwork):
         """A pyramid of strips."""
         return self.HPP(x)
 
-    def features(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        """Both branches."""
+    def branches(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Features of frames, and those of their maxima."""
         one = self.set_block1(x)
         whole = self.gl_block2(max_over_time(one, lengths))
         two = self.set_block2(one)
         whole = self.gl_block3(whole + max_over_time(two, lengths))
         three = self.set_block3(two)
-        whole = whole + max_over_time(three, lengths)
-        return torch.cat([self.pool(three, lengths), self.HPP(whole)], 2)
+        return three, whole + max_over_time(three, lengths)
+
+    def features(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """Both branches."""
+        frames, whole = self.branches(x, lengths)
+        return torch.cat([self.pool(frames, lengths), self.HPP(whole)], 2)
 
     def head(self, parts: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """One linear map a part; no classes."""

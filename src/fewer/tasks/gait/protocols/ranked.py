@@ -1,18 +1,21 @@
-"""Gait3D and galleries across views: ranks, mAP and mINP of probes in one gallery."""
+"""Gait3D, and one gallery across views or of one view: ranks, mAP and mINP of probes."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from fewer.core.errors import FewerError
+from fewer.tasks.gait.protocols.casia_b import CasiaB
 from fewer.tasks.gait.protocols.distance import nearest, ranks_of_positives
 from fewer.tasks.gait.protocols.records import Walk, Walks
 from fewer.tasks.gait.protocols.scores import Match, Scores, curve_of, rank_measures
 
-__all__ = ["CrossView", "Gait3D", "score_ranked"]
+__all__ = ["CrossView", "Gait3D", "OneGallery", "score_ranked"]
 
 
 def score_ranked(
@@ -60,6 +63,22 @@ def score_ranked(
     return Scores(name, rank_measures(ranks), (), curve_of(ranks), matches, notes)
 
 
+def first_of_each(walks: Walks, name: Callable[[Walk], Any]) -> np.ndarray:
+    """Which sequences are the first of their name, in the order of all names.
+
+    Examples
+    --------
+    >>> walks = Walks([Walk("a", "2", "x"), Walk("a", "1", "x"), Walk("b", "2", "x")], np.zeros((3, 1)))
+    >>> first_of_each(walks, lambda walk: walk.person).tolist()
+    [False, True, True]
+    """
+    first: dict[Any, Walk] = {}
+    for walk in sorted(walks.walks):
+        first.setdefault(name(walk), walk)
+    chosen = set(first.values())
+    return np.array([walk in chosen for walk in walks.walks])
+
+
 @dataclass(frozen=True)
 class Gait3D:
     """Probes by list; everything else of the test set is the gallery (Zheng et al., CVPR 2022).
@@ -79,14 +98,16 @@ class Gait3D:
         """Only where probes are listed."""
         return bool(self.probes)
 
-    def __call__(self, walks: Walks) -> Scores:
-        """Score embeddings."""
+    def probes_in(self, walks: Walks) -> np.ndarray:
+        """Which sequences are probes."""
         if self.probes:
             names = {name.replace("/", "-") for name in self.probes}
-            is_probe = np.array([f"{w.person}-{w.kind}-{w.view}" in names for w in walks.walks])
-        else:
-            seen: set[str] = set()
-            is_probe = np.array([not (w.person in seen or seen.add(w.person)) for w in walks.walks])
+            return np.array([f"{w.person}-{w.kind}-{w.view}" in names for w in walks.walks])
+        return first_of_each(walks, lambda walk: walk.person)
+
+    def __call__(self, walks: Walks) -> Scores:
+        """Score embeddings."""
+        is_probe = self.probes_in(walks)
         return score_ranked(self.name, walks, np.flatnonzero(is_probe), np.flatnonzero(~is_probe))
 
 
@@ -96,7 +117,7 @@ class CrossView:
 
     The stricter protocol for CASIA-B: the gallery holds the same condition, all views together, and a probe may not be
     found in its own view. For other names of kinds, the first kind of a person in a view probes and the rest is the
-    gallery.
+    gallery; where each view has one kind alone, the first view probes.
     """
 
     name: str = "cross-view"
@@ -108,23 +129,18 @@ class CrossView:
 
     def __call__(self, walks: Walks) -> Scores:
         """Score embeddings."""
-        conditions = sorted({walk.condition for walk in walks.walks})
         by_name = all(walk.kind.partition("-")[2].isdecimal() for walk in walks.walks)
-        if not by_name:
-            first: dict[tuple[str, str], Walk] = {}
-            for walk in sorted(walks.walks):
-                first.setdefault((walk.person, walk.view), walk)
-            chosen = set(first.values())
-            is_probe = np.array([walk in chosen for walk in walks.walks])
-            return score_ranked(self.name, walks, np.flatnonzero(is_probe), np.flatnonzero(~is_probe), other_views=True)
         found: dict[str, Scores] = {}
-        for condition in conditions:
+        for condition in sorted({walk.condition for walk in walks.walks}) if by_name else ():
             probes = walks.rows(lambda w, c=condition: w.condition == c and int(w.kind.partition("-")[2]) == 1)
             gallery = walks.rows(lambda w, c=condition: w.condition == c and int(w.kind.partition("-")[2]) == 2)
             if len(probes) and len(gallery):
                 found[condition.upper()] = score_ranked(self.name, walks, probes, gallery, other_views=True)
         if not found:
-            raise FewerError("cross-view needs a sequence -01 and a sequence -02 of some condition; there is none")
+            is_probe = first_of_each(walks, lambda walk: (walk.person, walk.view))
+            if is_probe.all():  # one sequence a view: the first view is looked for in the others
+                is_probe = first_of_each(walks, lambda walk: walk.person)
+            return score_ranked(self.name, walks, np.flatnonzero(is_probe), np.flatnonzero(~is_probe), other_views=True)
         numbers = {
             key: float(np.mean([scores.numbers[key] for scores in found.values()]))
             for key in next(iter(found.values())).numbers
@@ -134,3 +150,53 @@ class CrossView:
         matches = sorted((m for s in found.values() for m in s.matches), key=lambda m: (m.right, m.distance))
         notes = [f"{name}: {note}" for name, scores in found.items() for note in scores.notes]
         return Scores(self.name, numbers, (), curve, matches, notes)
+
+
+@dataclass(frozen=True)
+class OneGallery:
+    """One gallery whatever the views: for recordings of one camera, or whose views have names of their own.
+
+    Where kinds are named as in CASIA-B, its gallery is taken, and each condition is told. Otherwise the first sequence
+    of each person is a probe, and all others are the gallery.
+
+    Examples
+    --------
+    >>> names = [Walk("a", "monday", "door"), Walk("a", "friday", "door"), Walk("b", "monday", "door")]
+    >>> OneGallery()(Walks(names, np.array([[0.0], [0.1], [5.0]]))).numbers["rank-1"]
+    100.0
+    """
+
+    name: str = "one-gallery"
+    note: str = "rank-1, mAP and mINP in one gallery of all views, the probe's own as well"
+
+    def fits(self, walks: Walks) -> bool:
+        """Whether no walk was seen from two sides, so that views cannot be compared."""
+        return len({(walk.person, walk.kind) for walk in walks.walks}) == len(walks)
+
+    def __call__(self, walks: Walks) -> Scores:
+        """Score embeddings.
+
+        Raises
+        ------
+        FewerError
+            When nobody has two sequences.
+        """
+        casia = CasiaB()
+        gallery = walks.rows(casia.is_gallery) if casia.fits(walks) else np.zeros(0, int)
+        if not len(gallery) or len(gallery) == len(walks):
+            counts = Counter(walk.person for walk in walks.walks)
+            if max(counts.values()) < 2:
+                raise FewerError(f"{self.name} needs a person with two sequences: one is looked for, one is found")
+            several = np.array([counts[walk.person] > 1 for walk in walks.walks])
+            is_probe = first_of_each(walks, lambda walk: walk.person) & several
+            return score_ranked(self.name, walks, np.flatnonzero(is_probe), np.flatnonzero(~is_probe))
+        known = set(gallery.tolist())
+        probes = np.array([i for i in range(len(walks)) if i not in known])
+        found = score_ranked(self.name, walks, probes, gallery)
+        by_condition = {}
+        for condition in sorted({walks.walks[i].condition for i in probes}):
+            some = np.array([i for i in probes if walks.walks[i].condition == condition])
+            if set(walks.people[some]) & set(walks.people[gallery]):
+                numbers = score_ranked(self.name, walks, some, gallery).numbers
+                by_condition[condition.upper()] = numbers["rank-1"]
+        return replace(found, numbers=found.numbers | by_condition)

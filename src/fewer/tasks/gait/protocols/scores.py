@@ -6,11 +6,12 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.tasks.gait.protocols.records import Walk
 
 __all__ = ["Match", "Scores", "ViewTable", "curve_of", "rank_measures"]
@@ -72,8 +73,8 @@ class ViewTable:
         return float(np.nanmean(means)) if np.isfinite(means).any() else float("nan")
 
 
-@dataclass(frozen=True, eq=False)
-class Scores:
+@dataclass(frozen=True, eq=False, repr=False)
+class Scores(Told):
     """Result of a protocol.
 
     Attributes
@@ -103,6 +104,15 @@ class Scores:
     def headline(self) -> float:
         """The first number."""
         return next(iter(self.numbers.values()))
+
+    def noting(self, skipped: Sequence[tuple[Walk, str]]) -> Scores:
+        """The same, with a note about sequences that could not be used, and why."""
+        if not skipped:
+            return self
+        walk, reason = skipped[0]
+        many = f"{len(skipped)} sequences" if len(skipped) > 1 else "1 sequence"
+        told = f"{many} could not be used, such as {walk}: {reason}"
+        return replace(self, notes=[*self.notes, told])
 
     def lines(self) -> list[str]:
         """The numbers, then what was left out."""

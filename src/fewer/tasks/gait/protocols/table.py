@@ -9,7 +9,7 @@ from fewer.core.errors import FewerError, near_match
 from fewer.tasks.gait.protocols.casia_b import CasiaB
 from fewer.tasks.gait.protocols.grew import Grew
 from fewer.tasks.gait.protocols.oumvlp import OuMvlp
-from fewer.tasks.gait.protocols.ranked import CrossView, Gait3D
+from fewer.tasks.gait.protocols.ranked import CrossView, Gait3D, OneGallery
 from fewer.tasks.gait.protocols.records import Walks
 
 __all__ = ["PROTOCOLS", "open_protocol", "protocol_for"]
@@ -21,6 +21,7 @@ PROTOCOLS: dict[str, Callable[[], Any]] = {
     "grew": Grew,
     "gait3d": Gait3D,
     "cross-view": CrossView,
+    "one-gallery": OneGallery,
 }
 """How each protocol is made."""
 
@@ -45,11 +46,19 @@ def open_protocol(name: str, probes: Collection[str] = ()) -> Any:
 
 
 def protocol_for(walks: Walks, probes: Collection[str] = ()) -> Any:
-    """The protocol that the names of sequences speak for; of all views in one gallery where none does."""
+    """The protocol that the names of sequences speak for; where none does, one gallery, across views if there are any.
+
+    A list of probes names persons that judge. Of others, such as those that choose the best state of a training, the
+    first sequence of each is the probe.
+    """
     if probes:
-        return Gait3D(probes)
+        listed = Gait3D(probes)
+        return listed if listed.probes_in(walks).any() else Gait3D()
+    single = OneGallery()
     for name in ("casia-b", "ou-mvlp", "grew"):
         protocol = PROTOCOLS[name]()
         if protocol.fits(walks):
-            return protocol
-    return CrossView()
+            alone = name == "casia-b" and single.fits(walks) and len(walks.views) == 1
+            both = alone and len({protocol.is_gallery(walk) for walk in walks.walks}) == 2
+            return single if both else protocol
+    return single if single.fits(walks) else CrossView()

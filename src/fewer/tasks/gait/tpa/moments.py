@@ -28,7 +28,7 @@ def moments_of(values: Tensor, lengths: Tensor, kinds: Sequence[Kind] = KINDS) -
     lengths
         Real frames of each sequence; a change over more frames than there are counts as none.
     kinds
-        Those that are wanted.
+        Those that are wanted, in their order; one may be wanted several times.
 
     Returns
     -------
@@ -44,18 +44,26 @@ def moments_of(values: Tensor, lengths: Tensor, kinds: Sequence[Kind] = KINDS) -
     frames, counts = values.shape[2], lengths.view(-1, 1, 1).to(values.dtype)
     mask = frame_mask(frames, lengths)[:, None, :, None].to(values.dtype)
     mean = (values * mask).sum(2) / counts
-    found = [values.masked_fill(mask == 0, float("-inf")).amax(2)] if "maximum" in kinds else []
-    found += [mean] if "mean" in kinds else []
-    if "spread" in kinds:
-        variance = ((values - mean[:, :, None]).square() * mask).sum(2) / counts
-        found.append((variance + 1e-6).sqrt())
-    for lag in _LAGS if "change" in kinds else ():
-        if lag >= frames:
-            found.append(torch.zeros_like(mean))
-            continue
-        change = (values[:, :, lag:] - values[:, :, :-lag]).abs() * mask[:, :, lag:]
-        found.append(change.sum(2) / (counts - lag).clamp(min=1))
+    found: list[Tensor] = []
+    for kind in kinds:
+        if kind == "maximum":
+            found.append(values.masked_fill(mask == 0, float("-inf")).amax(2))
+        elif kind == "mean":
+            found.append(mean)
+        elif kind == "spread":
+            variance = ((values - mean[:, :, None]).square() * mask).sum(2) / counts
+            found.append((variance + 1e-6).sqrt())
+        else:
+            found += [_change(values, mask, counts, lag) for lag in _LAGS]
     return torch.cat(found, 2)
+
+
+def _change(values: Tensor, mask: Tensor, counts: Tensor, lag: int) -> Tensor:
+    """Mean absolute change over a number of frames."""
+    if lag >= values.shape[2]:
+        return torch.zeros_like(values[:, :, 0])
+    change = (values[:, :, lag:] - values[:, :, :-lag]).abs() * mask[:, :, lag:]
+    return change.sum(2) / (counts - lag).clamp(min=1)
 
 
 class Moments(nn.Module):

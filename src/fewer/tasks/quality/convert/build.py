@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,28 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.core.progress import Progress, Silent
+from fewer.study.new import read_scores
 from fewer.study.pathway import Pathway
 from fewer.study.vocabulary import statements
+from fewer.tasks.quality.convert.compare import compare_texts, holds_pairs, read_pairs
 from fewer.tasks.quality.convert.items import Item, check_items, parse_list
 from fewer.tasks.quality.convert.writers import KINDS, RuleWriter, Writer
-from fewer.tasks.quality.questions import Question, prompt
+from fewer.tasks.quality.description import PROMPT as DESCRIBE
+from fewer.tasks.quality.description import holds_descriptions, read_descriptions
+from fewer.tasks.quality.questions import Question, prompt, read_questions
 from fewer.tasks.quality.records import PLACEHOLDER, Record, write_records
 
-__all__ = ["REQUESTS", "Converted", "convert"]
+__all__ = ["REQUESTS", "Converted", "convert", "evaluation_images"]
 
 REQUESTS = (
     "Describe how this image looks in detail, then evaluate its quality.",
     "What do the low-level attributes of this image look like? Conclude with its overall quality.",
     "Explain the quality of this image from what you see.",
     "Assess this image: first its appearance, then its overall quality.",
+    DESCRIBE,
 )
-"""Paraphrases of the request that a pathway answers."""
+"""Paraphrases of the request that a pathway answers; the last one is what Q-Bench asks."""
+_BANNED = "an image of an evaluation set"
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,22 @@ class Converted:
         """Records by kind."""
         return dict(Counter(record.kind for record in self.records))
 
+    def without(self, banned: Collection[str]) -> Converted:
+        """The conversations that have no image of an evaluation set; how many have one is counted.
+
+        Raises
+        ------
+        FewerError
+            When nothing is left.
+        """
+        names = {Path(name).name for name in banned} | set(banned)
+        left = [r for r in self.records if not any(n in names or Path(n).name in names for n in r.images)]
+        if not left:
+            raise FewerError("nothing is left: all images are of evaluation sets, or there is no entry")
+        gone = len(self.records) - len(left)
+        dropped = {**self.dropped, _BANNED: gone} if gone else self.dropped
+        return replace(self, records=tuple(left), dropped=dropped)
+
     def save(self, path: str | Path) -> Path:
         """Write the records."""
         return write_records(path, self.records)
@@ -83,6 +105,7 @@ def convert(
     unmentioned: bool = True,
     choices: bool = True,
     attempts: int = 3,
+    pairs: int = 0,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Converted:
@@ -106,6 +129,9 @@ def convert(
         Each question also as multiple choice, with the options in a random order.
     attempts
         How often a writer is asked for a list, before its items are dropped.
+    pairs
+        Pairs of images that conversations about two of them are made of; see
+        :func:`~fewer.tasks.quality.convert.compare.compare_texts`.
     seed
         Of orders, requests and what balances yes and no.
 
@@ -126,13 +152,15 @@ def convert(
     writer, rng, dropped = writer or RuleWriter(), np.random.default_rng([seed, 26]), Counter()
     banned = {Path(name).name for name in evaluation} | set(evaluation)
     records: list[Record] = []
+    used: list[Pathway] = []
     items: list[Item] = []
     with (progress or Silent()).stage("convert", len(pathways)) as stage:
         for number, pathway in enumerate(pathways):
             stage.advance(1)
             if Path(pathway.image).name in banned or (hashes or {}).get(pathway.image) in banned:
-                dropped["an image of an evaluation set"] += 1
+                dropped[_BANNED] += 1
                 continue
+            used.append(pathway)
             if "pathway" in kinds:
                 request = f"{PLACEHOLDER}\n{REQUESTS[int(rng.integers(len(REQUESTS)))]}"
                 records.append(Record(f"p{number}", ((request, pathway.text),), pathway.image, kind="pathway"))
@@ -151,11 +179,34 @@ def convert(
     items = _balance(items, unmentioned, rng, dropped)
     for number, item in enumerate(items):
         records += _shapes(item, number, choices, rng)
+    if pairs:
+        records += compare_texts(used, pairs, seed)
     if not records:
         raise FewerError("nothing is left after the checks; look at the texts: fewer study status")
     asked = [item for item in items if item.kind == "yes-or-no"]
     share = float(np.mean([item.unmentioned for item in asked])) if asked else 0.0
     return Converted(tuple(records), dict(dropped), writer.name, share)
+
+
+def evaluation_images(files: Sequence[str | Path]) -> set[str]:
+    """Images of evaluation sets, which may not train: of questions, golden descriptions, opinions or pairs.
+
+    Examples
+    --------
+    >>> evaluation_images([])
+    set()
+    """
+    found: set[str] = set()
+    for file in map(Path, files):
+        if holds_pairs(file):
+            found |= {name for pair in read_pairs(file)[0] for name in pair}
+        elif file.suffix == ".csv":
+            found |= set(read_scores(file))
+        elif holds_descriptions(file):
+            found |= set(read_descriptions(file))
+        else:
+            found |= {name for question in read_questions(file) for name in question.images}
+    return found
 
 
 def _ask(writer: Writer, kind: str, pathway: Pathway, attempts: int) -> list[Any] | None:

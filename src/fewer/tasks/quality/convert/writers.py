@@ -17,6 +17,7 @@ from fewer.data.distortions.truth import PLACES
 from fewer.study.pathway import Pathway
 from fewer.study.vocabulary import ASPECTS, LEVELS, statements
 from fewer.tasks.quality.convert.facts import ADJECTIVE, says
+from fewer.tasks.quality.language import open_language
 
 __all__ = ["KINDS", "EndpointWriter", "LocalWriter", "RuleWriter", "Writer", "instruction", "local_writer"]
 
@@ -240,22 +241,13 @@ class LocalWriter:
         return self.tokenizer.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-def local_writer(folder: str) -> LocalWriter:
-    """A writer of a folder with a causal language model of transformers.
+def local_writer(name: str) -> LocalWriter:
+    """A writer of a language model on this machine: ``smollm2``, or a folder of transformers.
 
     Raises
     ------
     FewerError
-        When transformers is missing or the folder cannot be loaded.
+        When transformers is missing or the model cannot be loaded.
     """
-    try:
-        import transformers
-    except ImportError as error:
-        raise FewerError(f'a language model needs {error.name}; run: pip install "fewer[tune]"') from None
-    where: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder, **where).eval()
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **where)
-    except Exception as error:  # whatever a library makes of a damaged folder
-        raise FewerError(f"the language model {folder!r} cannot be loaded ({str(error)[:150]})") from error
-    return LocalWriter(model, tokenizer, folder)
+    model, tokenizer = open_language(name)
+    return LocalWriter(model.eval(), tokenizer, name)

@@ -1,0 +1,112 @@
+"""Checkpoints of OpenGait as run folders, which every verb takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from fewer.core.errors import FewerError
+from fewer.core.run import RunFolder
+from fewer.models.artefact import save_artefact
+from fewer.models.options import read_checkpoint
+from fewer.tasks.gait.data.silhouettes import SIZE
+from fewer.tasks.gait.networks import NETWORKS, GaitNetwork, NetworkConfig, build_network
+from fewer.tasks.gait.networks.build import load_published
+
+__all__ = ["open_published", "published_run"]
+
+_SIGNS = {
+    "gaitset": "set_block1.",
+    "gaitpart": "TFA.",
+    "gaitgl": "GLConvA0.",
+    "deepgaitv2": "layer0.",
+    "gaitbase": "Backbone.forward_block.conv1.",
+}
+"""How names of parameters begin in one network alone."""
+_FRAMES = 30
+
+
+def open_published(checkpoint: str | Path) -> GaitNetwork:
+    """A network with the weights of a checkpoint of OpenGait; which one, and how large, is read off the weights.
+
+    Parameters
+    ----------
+    checkpoint
+        A ``.pt`` file as OpenGait's training writes it, or its weights as safetensors. No code in it is run.
+
+    Raises
+    ------
+    FewerError
+        When the file is no checkpoint of a network that is known here, or the network has other widths than OpenGait's
+        configuration for CASIA-B.
+
+    Examples
+    --------
+    >>> open_published("GaitBase_DA-60000.pt").config.network  # doctest: +SKIP
+    'gaitbase'
+    """
+    state = {key.removeprefix("module."): value for key, value in read_checkpoint(checkpoint).items()}
+    name = next((name for name, sign in _SIGNS.items() if any(key.startswith(sign) for key in state)), None)
+    if name is None:
+        raise FewerError(f"{checkpoint} is of no network that is known here; known are {', '.join(NETWORKS)}")
+    config = NetworkConfig(network=name, size="published", classes=_classes(state), layers=_layers(name, state))  # type: ignore[arg-type]
+    network = build_network(config)
+    try:
+        load_published(network, state)
+    except FewerError as error:
+        raise FewerError(f"{checkpoint}: {error}") from None
+    return network.eval()
+
+
+def _classes(state: Mapping[str, Tensor]) -> int:
+    """Persons of the training; their number stands in the last layer alone."""
+    last = next((state[key] for key in ("BNNecks.fc_bin", "Head1.fc_bin") if key in state), None)
+    return int(last.shape[2]) if last is not None and last.ndim == 3 and last.shape[2] else 74
+
+
+def _layers(name: str, state: Mapping[str, Tensor]) -> tuple[int, int, int, int] | None:
+    """Blocks of the four stages, which differ between data sets."""
+    if name not in ("gaitbase", "deepgaitv2"):
+        return None
+    counts = []
+    for stage in range(1, 5):
+        found = (re.search(rf"(?:^|\.)layer{stage}\.(?:forward_block\.)?(\d+)\.", key) for key in state)
+        numbers = {int(match.group(1)) for match in found if match and len(match.group(1)) < 3}
+        counts.append(max(1, len(numbers)))
+    return (counts[0], counts[1], counts[2], counts[3])
+
+
+def published_run(checkpoint: str | Path, out: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a checkpoint of OpenGait as a run folder, for ``fewer eval``, ``predict``, ``compress`` and the others.
+
+    Parameters
+    ----------
+    checkpoint
+        See :func:`open_published`.
+    out
+        Run folder.
+    overwrite
+        Replace a run that is there.
+
+    Raises
+    ------
+    FewerError
+        When the checkpoint does not fit, or the folder cannot be used.
+
+    Examples
+    --------
+    >>> published_run("GaitBase_DA-60000.pt", "gaitbase/")  # doctest: +SKIP
+    PosixPath('gaitbase')
+    """
+    network = open_published(checkpoint)
+    source = {
+        "kind": "task", "task": "gait", "name": network.config.network, "args": network.config.model_dump(mode="json"),
+    }  # fmt: skip
+    meta = {"task": "gait", "model": network.config.network, "input_size": [_FRAMES, SIZE, 44]}
+    with RunFolder.create(out, overwrite=overwrite) as run:
+        with run.together():
+            save_artefact(run.path, network, [], source, meta)
+        return run.home
