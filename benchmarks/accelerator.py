@@ -1,6 +1,6 @@
 """LPViT's dedicated-hardware figure on paper: DeiT-B on a systolic array that skips pruned blocks. All modelled.
 
-    python benchmarks/accelerator.py [--networks]
+    python benchmarks/accelerator.py [--networks | --planned]
 
 The paper (ECCV 2024) says "up to 3.93x on dedicated hardware" for DeiT-B without naming the sparsity, the array or its
 dataflow in the parts that are public. This prints what the closed forms of ``fewer.cost.accelerator`` give at the
@@ -10,12 +10,19 @@ Writes benchmarks/results/accelerator.csv.
 With --networks: DINOv2 ViT-S and MobileNetV2 at 224 px on every machine that comes with the library, all layers with
 one option each: int8, int4, and half of the weights gone in blocks, 2:4 or one by one. Writes accelerator_networks.csv.
 Products of two activations, softmax, GELU and norms are not in these numbers.
+
+With --planned: DeiT-B with the sparsity of each layer that the preset ``lpvit`` plans. No weights of DeiT-B come with
+any package, so that curves are sensed on DINOv2 ViT-S (real weights, real photos), which has the same twelve blocks at
+half of the width: its plans in blocks of 16 x 16 are carried over to the layers of DeiT-B in blocks of 32 x 32, of
+which a layer has as many. Writes accelerator_planned.csv.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -31,26 +38,34 @@ PAPER = 3.93
 TOKENS, WIDTH, HIDDEN, HEADS, BLOCKS = 197, 768, 3072, 12, 12
 
 
-def deit_b(density: float, block: tuple[int, int]) -> list[tuple[Product, int]]:
-    """Every product of DeiT-B at 224 px, with how often it occurs; attention's own products stay dense."""
+def deit_b(density: float | Mapping[str, float], block: tuple[int, int]) -> list[tuple[Product, int]]:
+    """Every product of DeiT-B at 224 px, with how often it occurs; attention's own products stay dense.
+
+    ``density`` is one share of weights for all layers, or one for each by its name.
+    """
     head = WIDTH // HEADS
 
-    def layer(tokens: int, n: int, k: int) -> Product:
-        return Product(tokens, n, k, density, block)
+    def layer(name: str, tokens: int, n: int, k: int) -> tuple[Product, int]:
+        share = density.get(name, 1.0) if isinstance(density, Mapping) else density
+        return Product(tokens, n, k, share, block), 1
 
-    return [
-        (layer(TOKENS - 1, WIDTH, 3 * 16 * 16), 1),
-        (layer(TOKENS, 3 * WIDTH, WIDTH), BLOCKS),
-        (Product(TOKENS, TOKENS, head), BLOCKS * HEADS),
-        (Product(TOKENS, head, TOKENS), BLOCKS * HEADS),
-        (layer(TOKENS, WIDTH, WIDTH), BLOCKS),
-        (layer(TOKENS, HIDDEN, WIDTH), BLOCKS),
-        (layer(TOKENS, WIDTH, HIDDEN), BLOCKS),
-        (Product(1, 1000, WIDTH), 1),
-    ]
+    found = [layer("patch_embed.proj", TOKENS - 1, WIDTH, 3 * 16 * 16), (layer_of_classes(density, block), 1)]
+    for i in range(BLOCKS):
+        found.append(layer(f"blocks.{i}.attn.qkv", TOKENS, 3 * WIDTH, WIDTH))
+        found.append((Product(TOKENS, TOKENS, head), HEADS))
+        found.append((Product(TOKENS, head, TOKENS), HEADS))
+        found.append(layer(f"blocks.{i}.attn.proj", TOKENS, WIDTH, WIDTH))
+        found.append(layer(f"blocks.{i}.mlp.fc1", TOKENS, HIDDEN, WIDTH))
+        found.append(layer(f"blocks.{i}.mlp.fc2", TOKENS, WIDTH, HIDDEN))
+    return found
 
 
-def totals(density: float, array: Array, block: tuple[int, int]) -> tuple[int, float]:
+def layer_of_classes(density: float | Mapping[str, float], block: tuple[int, int]) -> Product:
+    """The classifier, which DINOv2 does not have: dense in its plans."""
+    return Product(1, 1000, WIDTH, 1.0 if isinstance(density, Mapping) else density, block)
+
+
+def totals(density: float | Mapping[str, float], array: Array, block: tuple[int, int]) -> tuple[int, float]:
     """Cycles and joules of one image."""
     products = deit_b(density, block)
     return sum(cycles(p, array) * n for p, n in products), sum(energy(p, array) * n for p, n in products)
@@ -108,9 +123,8 @@ def network_rows(name: str) -> list[dict[str, object]]:
     return rows
 
 
-def write_networks() -> None:
-    rows = [row for name in ("dinov2-small", "mobilenet-v2") for row in network_rows(name)]
-    with (RESULTS.parent / "accelerator_networks.csv").open("w", newline="") as file:
+def write(name: str, rows: list[dict[str, object]]) -> None:
+    with (RESULTS.parent / name).open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -118,11 +132,76 @@ def write_networks() -> None:
         print(*row.values())
 
 
+PLANNED = (0.5, 0.45, 0.29, 0.25)
+"""Shares of the FLOPs: the smallest of the paper's tables is 0.29."""
+
+
+def plans(calibration: int = 24) -> Callable[[float, float], dict[str, float]]:
+    """Densities by layer for a share of the FLOPs and a weight of the power term, of the preset ``lpvit``."""
+    from fewer.core.allocation.allocate import allocate
+    from fewer.core.allocation.power import with_power
+    from fewer.core.budget import Budget
+    from fewer.data.photos import real_photos
+    from fewer.engine.prepare import prepare
+    from fewer.engine.sense import resolved, sense_curves
+    from fewer.engine.settings import Settings
+    from fewer.engine.work import Work
+
+    settings = Settings.from_preset("lpvit", seed=0, backend="serial", workers=1, calibration=calibration, heldout=8)
+    prepared = prepare("fewer/dinov2-small", [photo.path for photo in real_photos()], settings)
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Path(folder) / "ledger.jsonl"
+        curves = sense_curves(Work(prepared, resolved(prepared, settings)), ledger_path=ledger, store=None).curves
+
+    def plan(share: float, power: float) -> dict[str, float]:
+        told = with_power(curves, "flops", power) if power else curves
+        choice = allocate(told, [Budget("flops", share, True)]).choice
+        return {c.unit.name: 1 - c.options[int(k)].sparsity for c, k in zip(curves.curves, choice, strict=True)}
+
+    return plan
+
+
+def write_planned() -> None:
+    plan, rows = plans(), []
+    for share in PLANNED:
+        for power in (1.0, 0.0):
+            density = plan(share, power)
+            kinds = ("qkv", "attn.proj", "fc1", "fc2")
+            means = {k: [d for name, d in density.items() if name.endswith(k)] for k in kinds}
+            for size in (16, 32):
+                for dataflow in DATAFLOWS:
+                    array = Array(size, size, dataflow, True)
+                    dense, found = totals({}, array, (32, 32)), totals(density, array, (32, 32))
+                    rows.append(
+                        {
+                            "what": "modelled",
+                            "array": f"{size}x{size}",
+                            "dataflow": f"{dataflow} stationary",
+                            "flops_share": share,
+                            "power": power,
+                            **{f"density_{k}": round(sum(v) / len(v), 3) for k, v in means.items()},
+                            "dense_cycles": dense[0],
+                            "cycles": found[0],
+                            "speedup": round(dense[0] / found[0], 3),
+                            "energy_ratio": round(dense[1] / found[1], 3),
+                            "paper_speedup_up_to": PAPER,
+                        }
+                    )
+    write("accelerator_planned.csv", rows)
+
+
+def write_networks() -> None:
+    rows = [row for name in ("dinov2-small", "mobilenet-v2") for row in network_rows(name)]
+    write("accelerator_networks.csv", rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", action="store_true")
-    if parser.parse_args().networks:
-        write_networks()
+    parser.add_argument("--planned", action="store_true")
+    args = parser.parse_args()
+    if args.networks or args.planned:
+        write_planned() if args.planned else write_networks()
         return
     rows = []
     for size in (16, 32):

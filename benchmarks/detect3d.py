@@ -20,7 +20,6 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +31,13 @@ import fewer
 from fewer.cli.config import resolve
 from fewer.core.errors import FewerError
 from fewer.core.stamp import environment
-from fewer.distortion.detection import DetectionDistance
 from fewer.distortion.outputs import Reference
 from fewer.engine.settings import Settings
 from fewer.models.spec import load_model
 from fewer.tasks.detect3d.boxes import points_in_boxes
 from fewer.tasks.detect3d.dataset import open_data
 from fewer.tasks.detect3d.demo import trained_detector
-from fewer.tasks.detect3d.loaded import detector_of, scan_tensor
+from fewer.tasks.detect3d.loaded import detector_of
 from fewer.tasks.detect3d.metrics.bands import agreement, count_bands
 from fewer.tasks.detect3d.real_frames import kitti_frames, write_frames
 from fewer.tasks.detect3d.scoring import detect_all, score_detector
@@ -188,42 +186,6 @@ def write(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:
         writer.writerows(rows)
 
 
-def localities(rows: list[dict], work: Path, runs: dict[str, Path], out: Path) -> None:
-    """Which weight between place and confidence orders the compressed detectors as their AP does (Spearman).
-
-    The distortions are those of scans that neither calibrated nor are judged, without labels.
-    """
-    from scipy.stats import spearmanr
-
-    data_ = open_data(streets(work, STEERED_BY, 120, 0.25))
-    names = data_.listed("val")[:16]
-    forms: dict[str, Any] = {f"{w:g}": partial(DetectionDistance, locality=w) for w in (0.0, 0.25, 0.5, 0.75, 1.0)}
-    forms["plain"] = DetectionDistance.plain_form
-    found = []
-    for network, run in runs.items():
-        dense = detector_of(load_model(str(run)))
-        scans = [(scan_tensor(data_.points(name), dense.config),) for name in names]
-        with torch.no_grad():
-            outputs = [dense(*scan) for scan in scans]
-        distances = {name: make(outputs) for name, make in forms.items()}
-        changes: dict[str, list[float]] = {name: [] for name in forms}
-        losses = []
-        for row in rows:
-            at = place(work, network, row["seed"], row["factor"], row["method"], row["repair"] == "True")
-            if row["network"] != network or row["recover"] or not (at / "recipe.json").exists():
-                continue
-            losses.append(float(row["ap_car_dense"]) - float(row["ap_car"]))
-            model = load_model(str(at)).model
-            with torch.no_grad():
-                changed = [model(*scan) for scan in scans]
-            for name, distance in distances.items():
-                changes[name].append(sum(float(distance.change(i, one).sum()) for i, one in enumerate(changed)))
-        for name, values in changes.items():
-            facts = {"network": network, "weight of place": name, "detectors": len(losses)}
-            found.append(facts | {"spearman": round(float(spearmanr(values, losses).statistic), 3)})
-    write(out, tuple(found[0]), found)
-
-
 def in_time(args: argparse.Namespace, runs: dict[str, Path], out: Path) -> None:
     """AP and measured time at budgets in time, the whole detector on one scan, in turns with the dense one in torch."""
     known = list(csv.DictReader(out.open())) if out.exists() else []
@@ -306,7 +268,6 @@ def main() -> None:
     parser.add_argument("--recover", default="", help="such as 5min: only ours with repair, then recovered")
     parser.add_argument("--latency", nargs="+", type=float, help="shares of the time: compress to them and stop")
     parser.add_argument("--real", type=Path, help="folder of stored real frames: compare boxes there and stop")
-    parser.add_argument("--localities", action="store_true", help="hold distortions against the AP that was lost")
     parser.add_argument("--plot", action="store_true", help="draw what is there and stop")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS / "detect3d.csv")
@@ -321,8 +282,6 @@ def main() -> None:
     if args.latency:
         return in_time(args, runs, args.out.with_name(args.out.stem + "_latency.csv"))
     rows = list(csv.DictReader(args.out.open())) if args.out.exists() else []
-    if args.localities:
-        return localities(rows, args.work, runs, args.out.with_name(args.out.stem + "_localities.csv"))
     known = {tuple(row[c] for c in KEY) for row in rows}
     for network, seed, factor, method, repair in cells(args):
         key = (network, str(seed), f"{factor:g}", method, str(repair), args.recover)

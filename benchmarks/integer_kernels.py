@@ -4,9 +4,13 @@ All runtimes get the int32 accumulators of a product of bytes and give what the 
 probabilities of 16 bits (8 in OpenVINO). Ours is integer arithmetic, bit for bit as specified; the others turn to
 floating point and back. "torch, floats only" is the bare function on floats that are there already. Rounds are taken in
 turns, one thread, processor time, so that other jobs on the machine are not counted. The last rows are whole
-networks: DINOv2 ViT-S in integers (ours, and the same ONNX file in onnxruntime) and in fp32, with batches of one.
+networks: DINOv2 ViT-S in integers (ours, and the same ONNX file in onnxruntime), in fp32, and in OpenVINO's int8 as its
+own tool NNCF makes it (softmax, GELU and LayerNorm stay floating point there), with batches of one and ranges of eight
+real photos.
 
-    OMP_NUM_THREADS=1 python benchmarks/integer_kernels.py [--rounds 200]    # results/integer_kernels.csv
+    OMP_NUM_THREADS=1 python benchmarks/integer_kernels.py [--rounds 200] [--only parts|networks]
+
+Writes results/integer_kernels.csv; --only leaves the other rows as they are.
 """
 
 from __future__ import annotations
@@ -24,12 +28,15 @@ import torch
 import torch.nn.functional as F
 from approximations import MODEL, smaller
 from kernels_common import interleaved
+from PIL import Image
+from rival_runtimes import openvino as openvino_network
 from torch import Tensor, nn
 
 from fewer.approximate.compile import compile_transformer
 from fewer.approximate.native import activation_table, exponential_of
 from fewer.approximate.onnx import export_onnx
 from fewer.approximate.transformer import IntegerTransformer
+from fewer.data.photos import real_photos
 from fewer.kernels import native
 from fewer.kernels.integers import Scaling, integer_norm, integer_softmax, rescaled
 from fewer.models.spec import load_model
@@ -144,9 +151,17 @@ def norm_runs(net: IntegerTransformer, tokens: int) -> Runs:
     return runs if found is None else {**runs, "openvino": found}
 
 
-def network_runs(model: nn.Module, net: IntegerTransformer, pixels: np.ndarray, folder: Path) -> Runs:
-    images = torch.from_numpy(pixels).float()
+def network_runs(
+    model: nn.Module, net: IntegerTransformer, pixels: np.ndarray, known: torch.Tensor, folder: Path
+) -> Runs:
+    images = known[:1]
     runs: Runs = {"ours": lambda: net.integers(pixels), "torch, fp32": lambda: model(images)}
+    try:
+        for kind in ("fp32", "int8"):
+            made = openvino_network(model, known, kind, 1)
+            runs[f"openvino, {kind}"] = lambda made=made: made.run(images.numpy())
+    except ImportError:
+        print("OpenVINO or NNCF is not installed: left out")
     try:
         import onnxruntime
     except ImportError:
@@ -160,13 +175,27 @@ def network_runs(model: nn.Module, net: IntegerTransformer, pixels: np.ndarray, 
     return {**runs, "onnxruntime, the same integers": lambda: session.run(None, fed)}
 
 
+def photos(side: int, count: int = 8) -> np.ndarray:
+    """Real photos, 0 to 255."""
+    files = [photo.path for photo in real_photos()][:count]
+    images = [np.asarray(Image.open(f).convert("RGB").resize((side, side))).transpose(2, 0, 1) for f in files]
+    return np.stack(images)
+
+
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     loaded = load_model(MODEL)
     isa = native.library().isa
+    kept = [r for r in csv.reader(RESULTS.open(newline=""))][1:] if RESULTS.exists() and args.only else []
+    sides = {f"{side} px" for side in args.sides}
+    kept = [
+        r
+        for r in kept
+        if r[0].startswith("DINOv2") != (args.only == "networks") or (r[1][-2:] == "px" and r[1] not in sides)
+    ]
     with RESULTS.open("w", newline="") as handle, tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         table = csv.writer(handle)
-        table.writerow(COLUMNS)
+        table.writerows([COLUMNS, *kept])
 
         def measure(what: str, shape: str, runs: Runs, rounds: int) -> None:
             for name, times in interleaved(runs, rounds, 1).items():
@@ -176,21 +205,27 @@ def run(args: argparse.Namespace) -> None:
             handle.flush()
 
         for side in args.sides:
-            model = loaded.model if side == 224 else smaller(load_model(MODEL).model)
-            pixels = np.random.default_rng(0).integers(0, 256, (1, 3, side, side))
-            known = (torch.from_numpy(pixels).float() / 255 - 0.45) / 0.25
+            model = load_model(MODEL).model
+            model = model if side == 224 else smaller(model)
+            pixels = photos(side)
+            mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (loaded.mean, loaded.std))
+            known = (torch.from_numpy(pixels).float() / 255 - mean) / std
             net = compile_transformer(model, known, mean=loaded.mean, std=loaded.std)
             tokens = (side // 14) ** 2 + 1
-            measure("softmax", f"{HEADS * tokens} x {tokens}", softmax_runs(net, tokens), args.rounds)
-            measure("GELU", f"{tokens} x 1536", gelu_runs(net, tokens), args.rounds)
-            measure("LayerNorm", f"{tokens} x 384", norm_runs(net, tokens), args.rounds)
-            measure("DINOv2 ViT-S", f"{side} px", network_runs(model, net, pixels, Path(folder)), args.whole)
+            if args.only != "networks":
+                measure("softmax", f"{HEADS * tokens} x {tokens}", softmax_runs(net, tokens), args.rounds)
+                measure("GELU", f"{tokens} x 1536", gelu_runs(net, tokens), args.rounds)
+                measure("LayerNorm", f"{tokens} x 384", norm_runs(net, tokens), args.rounds)
+            if args.only != "parts":
+                runs = network_runs(model, net, pixels[:1], known, Path(folder))
+                measure("DINOv2 ViT-S", f"{side} px", runs, args.whole)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--whole", type=int, default=7, help="rounds of whole networks")
+    parser.add_argument("--only", choices=("parts", "networks"))
     parser.add_argument("--sides", type=int, nargs="+", default=[112, 224])
     run(parser.parse_args(arguments))
 

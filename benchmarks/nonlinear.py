@@ -3,7 +3,8 @@
 The whole forward pass is integer arithmetic, as :mod:`fewer.approximate.transformer` specifies it. Photos calibrate and
 plan; MNIST digits and elpv solar cells (real images, 112 px) judge. Class tokens are held against those of the float
 model: cosine, and what a linear probe says that was trained on the float features of other images. No training of the
-network. Rows "only: ..." have one method in all blocks and the first one of the other kinds.
+network. Rows "only: ..." have one method in all blocks and the first one of the other kinds. The row of OpenVINO has
+int8 products by its own tool NNCF, and softmax, GELU and LayerNorm in floating point.
 
     OMP_NUM_THREADS=1 python benchmarks/nonlinear.py     # results/nonlinear.csv, goes on where it stopped
 """
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from approximations import MODEL, SIDE, smaller
 from PIL import Image
+from rival_runtimes import openvino
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -42,6 +44,8 @@ COLUMNS = ("model", "side", "set", "data", "calibrated", "train", "test", "joule
 COLUMNS += ("cosine_mean", "cosine_least", "same_answer", "accuracy")
 BUDGETS = ("energy=0.7x", "energy=0.28x")
 BLOCKS = range(12)
+RIVAL = "openvino int8 by nncf"
+"""Products in 8 bits; softmax, GELU and LayerNorm in floating point; the same photos for its ranges."""
 
 
 def sets() -> dict[str, dict[int, Choice] | None]:
@@ -115,7 +119,7 @@ def run(args: argparse.Namespace) -> None:
         )
         return mix.choices, f"{mix.joules / mix.dearest:.3f}"
 
-    for name, choices in {"float": {}, **sets()}.items():
+    for name, choices in {"float": {}, RIVAL: {}, **sets()}.items():
         common = {"model": MODEL, "side": SIDE, "set": name, "calibrated": len(pixels), "train": args.train}
         common |= {"test": args.test}
         missing = [data for data in ("mnist", "elpv") if {**common, "data": data} not in table]
@@ -124,11 +128,16 @@ def run(args: argparse.Namespace) -> None:
         share = ""
         if choices is None:
             choices, share = planned(name.removeprefix("planned "))
-        net = None if name == "float" else compile_transformer(loaded.model, known, **more, choices=choices, seen=seen)
+        net = None
+        if name not in ("float", RIVAL):
+            net = compile_transformer(loaded.model, known, **more, choices=choices, seen=seen)
+        rival = openvino(loaded.model, known, "int8", 1) if name == RIVAL else None
         for data in missing:
             _, images, _, before = judge.known(data)
             parts = (images[i : i + 4] for i in range(0, len(images), 4))
             after = before if net is None else np.concatenate([net.features(part)[:, 0] for part in parts])
+            if rival is not None:
+                after = rival(judge.normalised(images))[:, 0].double().numpy()
             table.add({**common, "data": data, "joules_share": share, **judge.judge(data, after)})
 
 

@@ -1,6 +1,6 @@
 """Encrypted inference on real networks: encrypted against plaintext results of the same circuit, MB sent, memory.
 
-    python benchmarks/private.py [--network mnist-cnn|usps-cnn|digits|cifar] [--budget he=0.5x] [--images 20] [--timed]
+    python benchmarks/private.py [--network mnist-cnn|usps-cnn|digits|cifar] [--budget he=0.5x] [--images 20]
 
 mnist-cnn and usps-cnn are those of the package ccexam, trained by others on MNIST and USPS; images are MNIST's test
 digits (drawn in a seeded order; for the USPS network resized to 16 pixels, which is another distribution than it was
@@ -11,8 +11,9 @@ Activations become squares and maxima become averages; the circuit is then taugh
 unlabelled training images. With --budget a cheaper circuit is made. Work that is done is kept in --folder, so that a
 run that was stopped goes on. ``processor_s`` is the processor time of client and server together, ``server_s`` that of
 the server, and ``predicted_s`` what the operations were predicted to take, from a calibration of some seconds.
-Seconds are written with --timed only: give it on a machine that does nothing else.
-Writes benchmarks/results/private.csv, a row for each image, and prints the sums.
+Writes benchmarks/results/private.csv, a row for each image, and prints the sums. --fresh forgets the rows that were
+there of the circuit. --wall 20 takes the time on the clock of so many queries of a circuit that is there already, and
+the prediction just before them, and adds a row to private_wall.csv with the load of the machine: for a quiet machine.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ from fewer.verbs.private import private_compile
 
 RESULTS = Path(__file__).parent / "results" / "private.csv"
 COLUMNS = ["network", "budget", "steps", "index", "label", "network_class", "plain_class", "encrypted_class"]
-COLUMNS += ["difference", "mb_sent", "peak_mb", "processor_s", "server_s", "predicted_s", "seconds"]
+COLUMNS += ["difference", "mb_sent", "peak_mb", "processor_s", "server_s", "predicted_s"]
+WALL = RESULTS.with_name("private_wall.csv")
+WALL_COLUMNS = ["network", "budget", "steps", "queries", "wall_s", "wall_low_s", "wall_high_s"]
+WALL_COLUMNS += ["server_wall_s", "server_processor_s", "predicted_s", "load"]
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,47 @@ def rows_of(mine: dict[str, str]) -> list[dict[str, str]]:
     return [r for r in csv.DictReader(RESULTS.open(newline="")) if mine.items() <= r.items()]
 
 
+def keep_rows(mine: dict[str, str], fresh: bool) -> None:
+    """The rows that are there, without those of this circuit where it is measured anew."""
+    found = list(csv.DictReader(RESULTS.open(newline=""))) if RESULTS.exists() else []
+    kept = [row for row in found if not (fresh and mine.items() <= row.items())]
+    with RESULTS.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept)
+
+
+def time_on_the_clock(service: Service, place: Path, test: Tensor, mine: dict[str, str], count: int) -> None:
+    """Seconds that a client waits for an answer, one query after another, and what was predicted just before."""
+    spent: list[tuple[float, float]] = []
+
+    def query(body: bytes) -> bytes:
+        start, began = time.perf_counter(), time.process_time()
+        answer = service.query(body)
+        spent.append((time.perf_counter() - start, time.process_time() - began))
+        return answer
+
+    take = {"/sessions": service.open, "/queries": query}
+    ask = Query(place / "keys", lambda path, body: take[path](body))
+    predicted = predict_ms(service.circuit, calibrate(service.public.parameters, seconds=5.0)) / 1e3
+    ask(test[0].numpy())
+    spent.clear()
+    waited = []
+    for i in range(count):
+        start = time.perf_counter()
+        ask(test[i % len(test)].numpy())
+        waited.append(time.perf_counter() - start)
+    low, middle, high = np.quantile(waited, (0.25, 0.5, 0.75))
+    server, processor = np.median(np.array(spent), axis=0)
+    times = [f"{v:.3f}" for v in (middle, low, high, server, processor, predicted)]
+    row = [*mine.values(), count, *times, f"{os.getloadavg()[0]:.1f}"]
+    if not WALL.exists():
+        WALL.write_text(",".join(WALL_COLUMNS) + "\n")
+    with WALL.open("a", newline="") as handle:
+        csv.writer(handle, lineterminator="\n").writerow(row)
+    print(dict(zip(WALL_COLUMNS, row, strict=True)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="mnist-cnn")
@@ -136,7 +181,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--folder", type=Path, default=Path("private-benchmark"))
-    parser.add_argument("--timed", action="store_true")
+    parser.add_argument("--wall", type=int, default=0, help="queries whose time on the clock is taken")
+    parser.add_argument("--fresh", action="store_true")
     args = parser.parse_args()
     place = args.folder / "-".join([args.network, str(args.steps), *([args.budget] if args.budget else [])])
     subject = subject_of(args.network, args.folder)
@@ -147,8 +193,10 @@ def main() -> None:
     with torch.no_grad():
         wanted = subject.model(subject.test).argmax(1)
     mine = {"network": args.network, "budget": args.budget, "steps": str(args.steps)}
-    if not RESULTS.exists():
-        RESULTS.write_text(",".join(COLUMNS) + "\n")
+    if args.wall:
+        time_on_the_clock(service, place, subject.test, mine, args.wall)
+        return
+    keep_rows(mine, args.fresh)
     done = {int(row["index"]) for row in rows_of(mine)}
     served = [0.0]
 
@@ -168,9 +216,9 @@ def main() -> None:
             print(f"evaluation keys: {ask.sent / 1e6:.0f} MB once")
             prices = calibrate(service.public.parameters, seconds=5.0)
             predicted = f"{predict_ms(service.circuit, prices) / 1e3:.3f}"
-        before, start, began = ask.sent, time.perf_counter(), time.process_time()
+        before, began = ask.sent, time.process_time()
         scores = ask(test[i].numpy())
-        seconds, processor = time.perf_counter() - start, time.process_time() - began
+        processor = time.process_time() - began
         row = [args.network, args.budget, args.steps, i, int(labels[i]), int(wanted[i]), int(plain[i].argmax())]
         row += [int(scores.argmax()), f"{np.abs(scores - plain[i]).max():.3g}", f"{(ask.sent - before) / 1e6:.2f}"]
         row += [
@@ -178,7 +226,6 @@ def main() -> None:
             f"{processor:.3f}",
             f"{served[-1]:.3f}",
             predicted,
-            f"{seconds:.2f}" if args.timed else "",
         ]
         with RESULTS.open("a", newline="") as handle:
             csv.writer(handle).writerow(row)

@@ -33,7 +33,7 @@ def test_a_copy_is_made_where_it_is_asked_for(fewer) -> None:
 
 def test_a_page_of_what_was_found(fewer) -> None:
     assert fewer("doctor", "data", "--page=fine.html").code == 0
-    assert "Nothing is wrong" in Path("fine.html").read_text()
+    assert "Nothing is wrong" in Path("fine.html").read_text() and Path("fine.json").is_file()
     again = fewer("doctor", "data", "--page=fine.html")
     assert again.code == 2 and "exists already" in again.err
     assert fewer("doctor", "data", "--page=fine.txt").code == 2

@@ -103,3 +103,17 @@ def test_more_images_bear_out_more_of_a_repair():
     whole = ListSamples([torch.randn(30, 64) @ mixing for _ in range(4)], collate=tuple)
     kept = believed([whole[:2], whole[2:]])
     assert 0.5 < kept <= 1.0
+
+
+def test_rows_of_a_part_keep_their_weights():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 4)).eval()
+    x = torch.randn(4, 5, 8)
+    often = torch.randint(0, 3, (20,)).float()
+    parts = parts_of(model[0], [x], [2 * x], 8, [[0, 1, 1, 0]], places=[often])
+    for part, own in zip(parts, ([0, 3], [1, 2]), strict=True):
+        rows = x[own].reshape(-1, 8)
+        rows = rows.repeat_interleave(often.view(4, 5)[own].flatten().long(), 0)
+        assert part.before.count == len(rows)
+        assert torch.allclose(part.before.products[0][0], rows.T @ rows, atol=1e-4)
+        assert torch.allclose(part.cross[0][0], 2 * rows.T @ rows, atol=1e-4)

@@ -99,3 +99,34 @@ def test_sampled_rows_are_every_so_many_of_all(groups):
     found = torch.cat([rows for (rows,) in sampled_rows(layer, (x,), 30)])
     strides = [s for s in range(1, len(whole)) if torch.equal(found, whole[::s])]
     assert len(strides) == 1 and strides[0] > 1
+
+
+WEIGHED = [
+    (nn.Linear(4, 3), (2, 5, 4)),
+    (nn.Conv2d(2, 3, 3, padding=1), (2, 2, 5, 4)),
+    (nn.Conv2d(4, 4, 3, stride=2, groups=2), (2, 4, 7, 6)),
+    (nn.Conv1d(2, 3, 3, padding="same"), (3, 2, 6)),
+]
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 10**9])
+@pytest.mark.parametrize(("layer", "shape"), WEIGHED, ids=lambda v: str(v) if isinstance(v, nn.Module) else "")
+def test_rows_come_as_often_as_they_weigh(layer, shape, chunk_bytes, monkeypatch):
+    monkeypatch.setattr(inputs_room, "_CHUNK_BYTES", chunk_bytes)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator)
+    every = input_rows(layer, x)
+    often = torch.randint(0, 4, (len(every),), generator=generator)
+    parts = list(sampled_rows(layer, (x, 2 * x), len(every), often.float()))
+    assert torch.equal(torch.cat([a for a, _ in parts]), every.repeat_interleave(often, 0))
+    assert torch.equal(torch.cat([b for _, b in parts]), 2 * every.repeat_interleave(often, 0))
+    # fewer rows, in the same proportions
+    some = torch.cat([a for (a,) in sampled_rows(layer, (x,), len(every) // 2, often.float())])
+    assert len(some) == round(len(every) // 2 * float(often.float().mean()))
+
+
+def test_weights_of_another_number_of_rows_are_left_out():
+    layer, x = nn.Linear(4, 1), torch.randn(6, 4)
+    found = torch.cat([rows for (rows,) in sampled_rows(layer, (x,), 6, torch.ones(5))])
+    assert torch.equal(found, x[:, None])
+    assert list(sampled_rows(layer, (x,), 6, torch.zeros(6))) == []

@@ -54,3 +54,21 @@ def test_the_joint_preset_plans_all_steps_under_one_budget() -> None:
     assert not rows["functions"].met and rows["functions"].distortion < 2 * rows["plain"].distortion
     cut = {option.sparsity > 0 for option in done.plan.options().values()}
     assert ("cut" in rows and "bits" in rows) == (True in cut)
+
+
+def test_a_machine_on_paper_may_be_named_as_the_device() -> None:
+    settings = Settings.of({"device": "edge-npu"})
+    assert (settings.device, settings.accelerator) == ("cpu", "edge-npu")
+    assert Settings.of({"device": "cuda:0", "accelerator": "edge-npu"}).device == "cuda:0"
+
+
+def test_the_page_says_where_cycles_and_joules_go() -> None:
+    from fewer.reports.compression.html import render
+
+    done = run("cycles=0.7x,energy=0.9x", device="vita-like", precisions=("fp32", "int8"))
+    first = done.report.units[0].modelled
+    assert set(first) == {"cycles", "energy"} and 0 < first["cycles"][1] <= first["cycles"][0]
+    total = sum(unit.modelled["cycles"][1] for unit in done.report.units)
+    assert total == pytest.approx(done.plan.cost["cycles"])
+    page = render(done.report)
+    assert "Modelled, not measured: the layers take" in page and "joules, modelled" in page

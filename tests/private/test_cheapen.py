@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from fewer.core.errors import FewerError
-from fewer.private.cheapen import cheapen
-from fewer.private.compile import approximate_activations
-from fewer.private.network import Dense, read_network, run_chain
-from fewer.private.polynomial import Squares
+from fewer.private.cheapen import cheapen, cost_of
+from fewer.private.compile import approximate_activations, pack_within
+from fewer.private.degrees import leave_out, plan_degrees, sense_degrees, ways_of
+from fewer.private.layout import pack_stages
+from fewer.private.network import Network
+from fewer.private.polynomial import Line
 from fewer.private.price import typical
-from fewer.private.shallow import leave_out, shallower
+from fewer.private.reading import read_network
+from fewer.private.stages import stages_of
 
 
 def a_net() -> tuple[nn.Module, torch.Tensor]:
@@ -26,52 +28,74 @@ def a_net() -> tuple[nn.Module, torch.Tensor]:
     return net, torch.randn(40, 1, 8, 8)
 
 
-def line(layer: Squares) -> Squares:
-    """So flat a parabola that it is a line on what goes in: 3 x + 1 / 2."""
-    return replace(layer, shifts=(1.5e6,), outer=1e-6, rest=0.5 - 1e-6 * 1.5e6**2)
-
-
-@pytest.mark.parametrize("gone", [(1,), (3,), (1, 3)])
-def test_layers_around_a_straight_line_become_one_that_computes_the_same(gone: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("gone", [("1",), ("4",), ("1", "4")])
+def test_layers_around_a_straight_line_become_one_that_computes_the_same(gone: tuple[str, ...]) -> None:
     net, images = a_net()
-    chain, names = approximate_activations(read_network(net, images[:1]), images)
-    chain = [line(layer) if i in gone and isinstance(layer, Squares) else layer for i, layer in enumerate(chain)]
-    made = leave_out(chain, names, images, gone)
-    assert made is not None and len(made[0]) == 5 - 2 * len(gone) == len(made[1])
-    assert torch.allclose(run_chain(made[0], images.double()), run_chain(chain, images.double()), atol=1e-2)
+    network = approximate_activations(read_network(net, images[:1]), images)
+    keys = [key for key in network.order() if network.name_of(key) in gone]
+    made = leave_out(network, images, keys)
+    stages = stages_of(made)
+    assert len(stages) == 3 - len(gone) and all(isinstance(made.activations[k], Line) for k in keys)
+    circuit = pack_stages(stages, made.shape, 4096)
+    assert np.allclose(circuit.run(images.numpy()), made(images).numpy(), atol=1e-8)
 
 
-def test_two_convolutions_are_left_alone() -> None:
+def test_two_convolutions_become_one_where_that_is_cheaper() -> None:
+    torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3), nn.Flatten(), nn.Linear(32, 2)).eval()
     images = torch.randn(9, 1, 8, 8)
-    chain, names = approximate_activations(read_network(net, images[:1]), images)
-    assert leave_out(chain, names, images, [1]) is None and shallower(chain, names, images) == []
+    network = approximate_activations(read_network(net, images[:1]), images)
+    ways = ways_of(network, images, network(images))
+    assert [way.name for way in ways] == ["every activation", "without activation 1"]
+    assert ways[0].distortion == 0 < ways[1].distortion and len(stages_of(ways[1].network)) == 1
+
+
+def test_the_degree_of_each_activation_is_an_option_of_the_plan() -> None:
+    net, images = a_net()
+    network = approximate_activations(read_network(net, images[:1]), images)
+    wanted = net(images).detach().double()
+
+    def costs(one: Network) -> dict[str, float]:
+        circuit, parameters = pack_within(one, images)
+        return cost_of(circuit, typical(parameters))
+
+    curves = sense_degrees(network, images, wanted, costs)
+    options = [[str(o) for o in c.options] for c in curves.curves]
+    assert options == [["dense", "approximate:degree-1", "approximate:degree-4"]] * 2
+    levels = [c.cost["levels"].tolist() for c in curves.curves]
+    assert levels == [[1.0, 0.0, 2.0]] * 2 and curves.fixed["levels"] == 1
+    # more levels than the network has: a degree goes up where that says more alike
+    deep = plan_degrees(network, images, wanted, "levels=5", costs)[0]
+    assert deep.distortion < ways_of(network, images, wanted)[0].distortion and 4 in deep.changed.values()
+    assert costs(deep.network)["levels"] <= 5
+    flat = plan_degrees(network, images, wanted, "levels=2", costs)[0]
+    assert costs(flat.network)["levels"] <= 2 and "without activation" in flat.name
 
 
 def test_a_budget_is_met_by_fewer_levels_and_the_result_is_the_best_of_what_was_taught() -> None:
     net, images = a_net()
-    chain, names = approximate_activations(read_network(net, images[:1]), images)
-    found = cheapen(net, chain, names, images, "he=0.5x", steps=5, shift=0)
+    network = approximate_activations(read_network(net, images[:1]), images)
+    found = cheapen(net, network, images, "he=0.5x", steps=5, shift=0)
     assert found.after["he"] <= 0.5 * found.before["he"] and found.after["levels"] < 3 == found.before["levels"]
     taught = [t for t in found.tried if t.loss is not None]
-    assert min(taught, key=lambda t: t.loss or 0).name == found.name and len(found.tried) == 4
+    assert min(taught, key=lambda t: t.loss or 0).name == found.name and len(found.tried) >= 4
     assert found.parameters.degree == 8192 and found.circuit.levels == found.after["levels"]
-    assert sum(isinstance(layer, Dense) for layer in chain) == 2  # what was given is as it was
+    assert not any(isinstance(f, Line) for f in network.activations.values())  # what was given is as it was
 
 
 def test_where_no_activation_can_go_diagonals_do() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 32)).eval()
     images = torch.randn(20, 1, 8, 8)
-    chain, names = approximate_activations(read_network(net, images[:1]), images)
-    found = cheapen(net, chain, names, images, "he=0.8x", steps=4)
+    network = approximate_activations(read_network(net, images[:1]), images)
+    found = cheapen(net, network, images, "he=0.8x", steps=4)
     assert "fewer diagonals" in found.name and found.after["he"] <= 0.8 * found.before["he"]
     assert typical(found.parameters).measured is False
 
 
 def test_budgets_that_no_circuit_has_or_reaches_are_told() -> None:
     net, images = a_net()
-    chain, names = approximate_activations(read_network(net, images[:1]), images)
+    network = approximate_activations(read_network(net, images[:1]), images)
     with pytest.raises(FewerError, match="not for 'size'"):
-        cheapen(net, chain, names, images, "size=1MB")
+        cheapen(net, network, images, "size=1MB")
     with pytest.raises(FewerError, match="cannot be met"):
-        cheapen(net, chain, names, images, "he=0.001x", steps=1)
+        cheapen(net, network, images, "he=0.001x", steps=1)

@@ -11,9 +11,9 @@ from fewer.core.errors import FewerError
 from fewer.private.circuit import Linear
 from fewer.private.compile import approximate_activations, compile_circuit
 from fewer.private.execute import Runner
-from fewer.private.network import read_network, run_chain, run_layers
 from fewer.private.packing import hops, plan_rotations
-from fewer.private.polynomial import Squares, fit_squares
+from fewer.private.polynomial import fit_squares
+from fewer.private.reading import read_network
 from fewer.private.security import MODULUS_BITS, Parameters, parameters_for
 from fewer.private.simulator import Simulator
 
@@ -39,19 +39,16 @@ def test_reading_keeps_what_the_network_computes() -> None:
     )  # fmt: skip
     net(images_for().repeat(3, 1, 1, 1))  # statistics that are not 0 and 1
     net.eval()
-    ours = run_layers(read_network(net, images_for()[:1]), images_for().double())
+    ours = read_network(net, images_for()[:1])(images_for())
     assert torch.allclose(ours, net(images_for()).double(), atol=1e-5)
 
 
 @pytest.mark.parametrize("degree", [2, 4])
 def test_slots_compute_what_the_layers_do(degree: int) -> None:
     net, images = small_net(), images_for()
-    chain, _ = approximate_activations(read_network(net, images[:1]), images, degree)
-    x = images.double()
-    for layer in chain:
-        x = torch.from_numpy(layer(x.numpy())) if isinstance(layer, Squares) else layer(x)
+    network = approximate_activations(read_network(net, images[:1]), images, degree)
     circuit, _ = compile_circuit(net, images, degrees=degree)
-    assert np.allclose(circuit.run(images.numpy()), x.numpy(), atol=1e-8)
+    assert np.allclose(circuit.run(images.numpy()), network(images).numpy(), atol=1e-8)
 
 
 def test_what_is_repeated_through_the_slots_stays_right_in_layers_that_grow_and_shrink() -> None:
@@ -63,10 +60,9 @@ def test_what_is_repeated_through_the_slots_stays_right_in_layers_that_grow_and_
         nn.Sequential(conv, nn.Flatten(), nn.Linear(36, 40), nn.ReLU(), nn.Linear(40, 70)),
     ):
         images = torch.randn(8, 1, 4, 4)
-        layers = read_network(net.eval(), images[:1])
-        chain, _ = approximate_activations(layers, images)
+        network = approximate_activations(read_network(net.eval(), images[:1]), images)
         circuit, _ = compile_circuit(net, images)
-        assert np.allclose(circuit.run(images.numpy()), run_chain(chain, images.double()).numpy(), atol=1e-8)
+        assert np.allclose(circuit.run(images.numpy()), network(images).numpy(), atol=1e-8)
 
 
 def test_a_small_image_needs_no_sums_over_slots_that_only_repeat_it() -> None:
@@ -135,7 +131,7 @@ def test_a_square_shares_the_rescaling_of_the_layer_behind_it_and_two_squares_do
     deep, _ = compile_circuit(net, images, degrees=4)
     assert deep.kinds() == ["linear", *["square", "joint"] * 3]
     ends, _ = compile_circuit(nn.Sequential(nn.Flatten(), nn.Linear(128, 4), nn.ReLU()).eval(), images)
-    assert ends.kinds() == ["linear", "square"] and ends.steps[-1].levels == 1
+    assert ends.kinds() == ["linear", "joint"]  # the last one gives the square its sign and its constant
     # from the top, a level takes off the bits that its product has put on
     assert (
         parameters.bits[-2]
@@ -212,18 +208,3 @@ def test_more_degree_errs_less() -> None:
     x = np.random.default_rng(0).normal(0, 2, 4000)
     errors = [np.square(fit_squares(lambda v: np.maximum(v, 0), x, d)(x) - np.maximum(x, 0)).mean() for d in (2, 4)]
     assert errors[1] < errors[0]
-
-
-def test_what_is_no_chain_is_told() -> None:
-    class Branches(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.a(x) + self.b(x)
-
-    with pytest.raises(FewerError, match="circuits are chains"):
-        read_network(Branches(), torch.randn(1, 4))
-    with pytest.raises(FewerError, match="Softmax, which no circuit has"):
-        read_network(nn.Sequential(nn.Linear(4, 4), nn.Softmax(-1)), torch.randn(1, 4))

@@ -74,3 +74,9 @@ def test_prices_are_of_every_operation_at_every_level(circuit) -> None:
     prices = calibrate(parameters_for(3), seconds=0.2)
     assert prices.measured and all(len(row) == 4 for row in prices.ms.values())
     assert prices.at("rotate", 3) > prices.at("multiply_plain", 3)
+
+
+def test_prices_of_a_circuit_without_squares() -> None:
+    pytest.importorskip("tenseal", reason='needs pip install "fewer[private]"')
+    prices = calibrate(parameters_for(["linear"]), seconds=0.05)
+    assert prices.at("rotate", 1) > 0 and prices.at("square", 1) == 0

@@ -284,6 +284,44 @@ def test_folding_norms_changes_nothing_in_evaluation() -> None:
     assert fold_norms(model, X) == ["1"] and torch.allclose(model(X), before, atol=1e-5)
 
 
+def deep(depth: int = 20) -> nn.Module:
+    """Never trained: in evaluation, where norms do nothing yet, activations shrink from layer to layer."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Conv2d(3, 8, 3, padding=1)]
+    for _ in range(depth):
+        conv = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        nn.init.normal_(conv.weight, std=0.01)
+        layers += [conv, nn.BatchNorm2d(8), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize("quantiser", QUANTISERS)
+def test_ranges_start_from_what_layers_are_given_in_training(quantiser: str) -> None:
+    model = deep().train()
+    random, before = torch.get_rng_state(), {name: b.clone() for name, b in model.named_buffers()}
+    exchange(model, parse_bits("w8a8"), X, quantiser=quantiser)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(dict(model.named_buffers())[name], b) for name, b in before.items())
+    model(X).logsumexp(1).sum().backward()
+    sizes = [float(p.grad.norm()) for p in model.parameters() if p.grad is not None]
+    assert all(size < 1e6 for size in sizes)
+    scores = model(X)
+    assert float(scores.detach().std(0).max()) > 1e-3  # images are told apart, so something came through
+
+
+def test_a_model_that_cannot_train_on_one_image_starts_from_evaluation() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).train()
+    assert len(exchange(model, parse_bits("w8a8"), X[:1], quantiser="ste")) == 2 and model.training
+
+
+def test_a_range_that_starts_far_off_is_left_behind_at_once() -> None:
+    how = QUANTISERS["ste"].run(8, "unsigned").train()
+    how.calibrate(torch.full((2,), 1e-6))
+    for _ in range(3):
+        how(torch.tensor([0.5, 2.0]))
+    assert 1.4 < float(how.peak) < 2.0
+
+
 def test_a_held_weight_is_left_to_the_plan() -> None:
     model = net()
     told = exchange(model, parse_bits("w4a4"), X, held={"3": "int8"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -90,3 +92,16 @@ def test_the_map_has_pictures_of_the_chosen_images(root):
     assert bare is not None and shown is not None
     assert bare.wide.count("<image") == 0 and shown.wide.count("<image") == shown.narrow.count("<image") == 3
     assert shown.wide.count('href="data:image/png;base64,') == 3
+
+
+def test_pictures_at_the_edge_of_the_map_are_not_cut_off(root):
+    """A point at every edge: its picture goes to the other side."""
+    plan, names = a_plan(4, 12), [f"{i}.png" for i in range(12)]
+    vectors = np.random.default_rng(0).normal(size=(12, 2))
+    vectors[:4] = [(9, 0.1), (-9, 0.2), (0.1, 9), (0.2, -9)]
+    found = gallery.flat_map(plan, vectors, names, root)
+    assert found is not None
+    places = re.findall(r'<image [^>]*x="([\d.-]+)" y="([\d.-]+)" width="([\d.]+)" height="([\d.]+)"', found.narrow)
+    assert len(places) == 4
+    for x, y, width, height in (tuple(map(float, place)) for place in places):
+        assert x >= 0 and x + width <= 360 and height <= -y + height <= 340

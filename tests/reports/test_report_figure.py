@@ -105,7 +105,7 @@ def test_layers_that_were_only_rounded_show_their_bits(count):
 def test_layers_in_several_precisions_keep_their_shares():
     plot = layer_plots.allocation(layers_of(["int8", "fp32"], 0.5))
     assert plot.title == "Weights kept in each layer"
-    assert "50.0% in int8" in plot.wide and "50.0% in fp32" in plot.wide
+    assert "50% in int8" in plot.wide and "50% in fp32" in plot.wide
     assert [key.label for key in plot.legend] == ["fp32", "int8"]
 
 
@@ -113,6 +113,15 @@ def test_layers_of_one_precision_are_coloured_by_role():
     report = report_fixtures.report("realistic")
     labels = [key.label for key in drawn(layer_plots.allocation, "realistic").legend]
     assert labels[:-1] == list(dict.fromkeys(roles(report.units)))
+
+
+def test_the_axis_of_other_budgets_is_short_enough_for_a_phone():
+    values = report_fixtures.realistic()
+    values["frontier"]["label"] = "kept weights (each layer repaired on its own, 16 held-out images)"
+    found = plots.frontier(RunReport.from_dict(values))
+    drawn_words = re.findall(r"<text[^>]*>([^<]*)<", found.narrow)
+    assert "each layer" in found.title and "each layer" not in " ".join(drawn_words)
+    assert "kept weights (% of the dense model)" in drawn_words
 
 
 def test_frontier_in_absolute_units():

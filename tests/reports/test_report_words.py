@@ -65,7 +65,7 @@ def test_a_rival_over_budget_is_no_rival():
 
 def test_a_missed_budget_says_which_and_by_how_much():
     told = verdict_sentence(report_fixtures.report("missed"))
-    assert told.startswith("The budget is not met: weights at 49.4% of the dense model, over the limit of 30.0%.")
+    assert told.startswith("The budget is not met: weights at 49.4% of the dense model, over the limit of 30%.")
     assert "Met: size=48MB." in told
 
 
@@ -113,7 +113,7 @@ def test_a_forecast_that_the_heldout_images_contradict_is_not_called_good():
 
 
 def test_search_in_words():
-    assert "5.0% less" in search_sentence(Search(kept=True, before=0.2, after=0.19, evaluations=10))
+    assert "5% less" in search_sentence(Search(kept=True, before=0.2, after=0.19, evaluations=10))
     assert search_sentence(Search(kept=False, before=0.2, after=0.21)).startswith("Kept off, because it did not help")
     assert "gained nothing" in search_sentence(Search(kept=True, before=0.0, after=0.0))
 
@@ -128,7 +128,7 @@ def test_sensing_in_words():
 @pytest.mark.parametrize(
     ("before", "after", "best", "words"),
     [
-        (0.4, 0.1, 9, "won back 75.0% of what was lost: the distortion went from 0.400 to 0.100"),
+        (0.4, 0.1, 9, "won back 75% of what was lost: the distortion went from 0.400 to 0.100"),
         (0.4, 0.5, 9, "did not help on held-out images"),
         (0.4, 0.4, 0, "the model stayed as it was"),
         (0.0, 0.0, 0, "the model stayed as it was"),

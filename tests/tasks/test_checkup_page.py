@@ -35,4 +35,4 @@ def test_many_findings_of_one_check_are_cut() -> None:
     page = checkup_page(Found(), "photos/")
     (table,) = page.sections[0].tables
     assert table.title == "Error: an image is tiny" and len(table.rows) == 201 and table.rows[-1][0] == "and 1 more"
-    assert page.badge == "201 errors" and page.sections[1].facts["Facts"]["classes"] == "a 200, b 1"
+    assert page.badge == "201 errors" and page.sections[1].facts["Facts"]["classes"] == "a: 200; b: 1"

@@ -95,7 +95,7 @@ def test_out_leaves_the_old_run_as_it_was(place, tmp_path):
     done = again(place, out=tmp_path / "new")
     assert files(place) == before
     assert done.folder == tmp_path / "new"
-    assert set(files(tmp_path / "new")) == set(before)
+    assert set(files(tmp_path / "new")) == {*before, "history-recover.csv"}
     assert fewer.load(tmp_path / "new", small)(images(2)).shape == (2, 10)
     with pytest.raises(FewerError, match="already holds a run"):
         again(place, out=tmp_path / "new")

@@ -117,7 +117,12 @@ def _compile(model: str, images: str, degree: int, steps: int, budget: str | Non
         kind = "predicted from operations timed here" if done["measured"] else "in ratios of no machine"
         costs = ", ".join(f"{m} {done['before'][m]:.0f} to {done['after'][m]:.0f}" for m in done["before"])
         print(f"for {budget}: {done['way']}; {costs} (he {kind})")
+    if found["averaged"]:
+        print(f"maximum pooling became an average at {', '.join(found['averaged'])}; teach it with --steps")
+    if found["left_to_the_client"]:
+        print(f"left to the client: {', '.join(found['left_to_the_client'])} at the end, which changes no class")
     print(f"names the same class as the network on {found['agreement']:.1%} of {found['images']} images (in the clear)")
+    print(f"see {found['page']}")
     return 0
 
 

@@ -85,6 +85,7 @@ def parts_of(
     columns: int,
     folds: Sequence[Sequence[int]] | None,
     known: Sequence[Moments] | None = None,
+    places: Sequence[Tensor] | None = None,
 ) -> list[Part]:
     """The moments of each part of the images; all images are one part where they cannot be told apart.
 
@@ -102,6 +103,8 @@ def parts_of(
         one part.
     known
         ``before`` of each part, where it was computed before.
+    places
+        How often the layer's rows of each batch count; all alike by default.
     """
     groups = int(getattr(user, "groups", 1))
     chosen = _indices(inputs, folds, countable=not isinstance(user, SparseConvolution))
@@ -113,19 +116,43 @@ def parts_of(
         ]
         old = [x if i is None else x[i] for i, x in zip(indices, wanted, strict=True)]
         new = [x if i is None else x[i] for i, x in zip(indices, inputs, strict=True)]
-        after = _moments(user, groups, columns, new, shares)
+        weights = _weights(places, indices, inputs)
+        after = _moments(user, groups, columns, new, shares, weights)
         ready = known is not None and len(known) == len(chosen)
-        before = known[number] if known is not None and ready else _moments(user, groups, columns, old, shares)
-        parts.append(_part(user, after, before, old, new, shares))
+        before = known[number] if known is not None and ready else _moments(user, groups, columns, old, shares, weights)
+        parts.append(_part(user, after, before, old, new, shares, weights))
     return parts
 
 
-def _moments(user: nn.Module, groups: int, columns: int, inputs: Sequence[Tensor], shares: Sequence[float]) -> Moments:
+def _weights(
+    places: Sequence[Tensor] | None, indices: Sequence[Tensor | None], inputs: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """The weights of the rows that ``indices`` choose, batch by batch."""
+    if places is None:
+        return [None] * len(inputs)
+    found: list[Tensor | None] = []
+    for weights, chosen, x in zip(places, indices, inputs, strict=True):
+        if chosen is None or not len(chosen):
+            found.append(weights)
+        else:  # samples, or windows of them, have the same number of rows each
+            each = weights.view(len(x), -1) if len(weights) % len(x) == 0 else None
+            found.append(None if each is None else each[chosen.to(weights.device)].flatten())
+    return found
+
+
+def _moments(
+    user: nn.Module,
+    groups: int,
+    columns: int,
+    inputs: Sequence[Tensor],
+    shares: Sequence[float],
+    weights: Sequence[Tensor | None],
+) -> Moments:
     """Moments of a layer's input over several batches."""
     moments = Moments(groups, columns)
-    for x, share in zip(inputs, shares, strict=True):
+    for x, share, often in zip(inputs, shares, weights, strict=True):
         if len(x):
-            add_input(moments, user, x, share=share)
+            add_input(moments, user, x, share=share, weights=often)
     return moments
 
 
@@ -136,11 +163,12 @@ def _part(
     wanted: Sequence[Tensor],
     inputs: Sequence[Tensor],
     shares: Sequence[float],
+    weights: Sequence[Tensor | None],
 ) -> Part:
     cross = [torch.zeros_like(p) for p in after.products]
     total = torch.zeros_like(after.total)
-    for a, b, share in zip(wanted, inputs, shares, strict=True):
-        for rows, now in sampled_rows(user, (a, b), rows_wanted(after.columns, share)) if len(b) else ():
+    for a, b, share, often in zip(wanted, inputs, shares, weights, strict=True):
+        for rows, now in sampled_rows(user, (a, b), rows_wanted(after.columns, share), often) if len(b) else ():
             rows, now = rows.transpose(0, 1), now.transpose(0, 1)
             total += rows.sum(1)
             for block, sums in zip(after.blocks, cross, strict=True):

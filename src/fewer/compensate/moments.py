@@ -185,13 +185,15 @@ def rows_wanted(columns: int, share: float = 1.0) -> float:
     return share * max(MAX_ROWS, ROWS_PER_COLUMN * columns)
 
 
-def add_input(moments: Moments, module: nn.Module, x: Tensor, *, share: float = 1.0) -> None:
+def add_input(
+    moments: Moments, module: nn.Module, x: Tensor, *, share: float = 1.0, weights: Tensor | None = None
+) -> None:
     """Add one call's input to the moments.
 
     Where there are more rows than a good estimate needs, they are taken at a regular stride, so that every sample
-    still counts. ``share`` is this call's part of the calibration set.
+    still counts; or as often as their ``weights`` say. ``share`` is this call's part of the calibration set.
     """
-    for (rows,) in sampled_rows(module, (x,), rows_wanted(moments.columns, share)):
+    for (rows,) in sampled_rows(module, (x,), rows_wanted(moments.columns, share), weights):
         moments.add(rows)
 
 
@@ -200,6 +202,7 @@ def collect_moments(
     modules: Mapping[str, Sequence[nn.Module]],
     batches: Sequence[Any],
     forward: Callable[[nn.Module, Any], Any],
+    places: Mapping[str, Sequence[Tensor]] | None = None,
 ) -> dict[str, Moments]:
     """Run the calibration batches once and gather the moments of every unit's input.
 
@@ -213,6 +216,8 @@ def collect_moments(
         Calibration inputs.
     forward
         ``forward(model, batch)``.
+    places
+        How often the rows of each batch count, by unit name, one tensor a batch; all alike where a unit has none.
 
     Returns
     -------
@@ -226,6 +231,7 @@ def collect_moments(
     """
     moments: dict[str, Moments] = {}
     handles = []
+    at = 0
     try:
         for name, users in modules.items():
             weight: Tensor = users[0].weight  # type: ignore[assignment]
@@ -237,11 +243,12 @@ def collect_moments(
                     module: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Any], name: str = name
                 ) -> None:
                     x = layer_input(inputs, keywords).detach()
-                    add_input(moments[name], module, x, share=1 / len(batches))
+                    weights = places[name][at] if places and name in places else None
+                    add_input(moments[name], module, x, share=1 / len(batches), weights=weights)
 
                 handles.append(user.register_forward_pre_hook(gather, with_kwargs=True))
         with torch.no_grad():
-            for batch in batches:
+            for at, batch in enumerate(batches):  # noqa: B007 (the hooks read it)
                 forward(model, batch)
     finally:
         for handle in handles:

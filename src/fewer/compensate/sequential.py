@@ -59,11 +59,15 @@ class UnitFacts:
         Root mean square gradient of each unit's weight; for the ``taylor`` score.
     sensitivity
         How much the output feels each row of units whose ``obs`` score it weighs.
+    places
+        How often each position of a unit's input counts in its repair, one tensor for each batch
+        (:func:`fewer.distortion.places.felt_places`).
     """
 
     alive: Mapping[str, Tensor] | None = None
     gradients: Mapping[str, Tensor] | None = None
     sensitivity: Mapping[str, Tensor] | None = None
+    places: Mapping[str, Sequence[Tensor]] | None = None
 
 
 @dataclass(frozen=True)
@@ -272,7 +276,8 @@ class _Step:
             return list(self._sweep(layer, seen).run(ladder[-1:]))[-1], 1.0
         if untouched and ladder[-1].sparsity == 0 and _moved(wanted, inputs) <= _LITTLE:
             return self._round(layer, ladder[-1], inputs), 1.0
-        parts = parts_of(user, wanted, inputs, layer.matrix.shape[1], self.folds, known.get(name))
+        places = (self.facts.places or {}).get(name)
+        parts = parts_of(user, wanted, inputs, layer.matrix.shape[1], self.folds, known.get(name), places)
         everything = together(parts)
         everything.after.check(name)
         known.setdefault(name, [p.before for p in parts])

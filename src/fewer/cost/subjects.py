@@ -14,7 +14,8 @@ from fewer.core.option import Option
 from fewer.core.precision import precision_of
 from fewer.core.unit import Unit
 from fewer.kernels import native
-from fewer.kernels.accelerate import capture_inputs, linear_candidates
+from fewer.kernels.accelerate import capture_inputs
+from fewer.kernels.candidates import linear_candidates, sparse_candidates
 from fewer.kernels.chains import Chain, chain_candidates, find_chains
 from fewer.kernels.conv import is_depthwise
 from fewer.kernels.copies import set_evaluating
@@ -86,9 +87,12 @@ class Subject:
             x = self.x.contiguous(memory_format=torch.channels_last)
             found, _ = chain_candidates(self.chain, mask, precision)
             return {name: (lambda layer=layer: layer(x)) for name, layer in found.items()}
-        if type(self.module) is not nn.Linear:
+        if hasattr(self.module, "by_offset"):
+            x, found = self.x, sparse_candidates(self.module, mask, precision)
+        elif type(self.module) is nn.Linear:
+            x, found = self.x, linear_candidates(self.module, mask, precision)
+        else:
             return {}
-        x, found = self.x, linear_candidates(self.module, mask, precision)
         made = {name: (lambda layer=layer: layer(x)) for name, layer in found.items() if layer is not self.module}
         return {name: run for name, run in made.items() if not self.fused or name.startswith("native")}
 
@@ -169,7 +173,12 @@ def find_subjects(model: nn.Module, units: Sequence[Unit], example: Any) -> list
     found = []
     for name in names:
         module = model.get_submodule(name)
-        # sparse convolutions have no kernel but torch's: whatever they take is a part of the rest
+        if name in inputs and hasattr(module, "by_offset"):
+            # a copy keeps the rulebook of this very input, while the layer is run on others
+            found.append(
+                Subject(name, _key(module, None, inputs[name], False), False, module.by_offset(), None, inputs[name])
+            )
+            continue
         if name not in inputs or not isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             continue
         chain, x = chains.get(name), inputs[name]
@@ -220,8 +229,10 @@ def _key(module: Any, chain: Chain | None, x: Tensor, fused: bool) -> str:
     shape = "x".join(map(str, module.weight.shape))
     text = f"{type(module).__name__} {shape} on {'x'.join(map(str, x.shape))}"
     if hasattr(module, "stride"):
-        geometry = (module.stride, module.padding, module.dilation, module.groups)
+        geometry = (module.stride, module.padding, module.dilation, getattr(module, "groups", 1))
         text += " " + " ".join(str(g).replace(" ", "") for g in geometry)
+    if getattr(module, "rules", None) is not None:
+        text += f" {module.rules.count} pairs"
     if chain is not None and len(chain.modules) > 1:
         text += " " + "+".join(type(m).__name__ for m in chain.modules[1:])
     return text + (" in a block" if fused else "")

@@ -33,7 +33,8 @@ class Distance(Protocol):
     distortion, and everything that is reported, is the distance's own in any case.
 
     What makes it may have ``tells_places = True``: places of the output weigh by what they are worth. Rows of weights
-    are then ranked by what the network feels, also where an activation hides outputs.
+    are then ranked by what the network feels, also where an activation hides outputs, and positions of a layer count in
+    its repair as much as the output feels them (:mod:`fewer.distortion.places`).
 
     Attributes
     ----------

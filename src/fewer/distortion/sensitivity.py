@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from fewer.distortion.outputs import Reference, output_tensors
 from fewer.models.inputs import layer_input
 from fewer.models.layers import Layer, channel_axis
 from fewer.models.running import Forward, call, evaluating
+
+__all__ = ["output_sensitivity", "probe_gradients"]
 
 
 def output_sensitivity(
@@ -56,13 +58,50 @@ def output_sensitivity(
     >>> output_sensitivity(net, list(layers.values()), [torch.ones(1, 3)])["0"]
     tensor([0.2000, 1.8000])
     """
+    sums = {one.unit.name: torch.zeros(one.unit.rows, device=one.weight.device) for one in layers}
+    seen: dict[str, list[int]] = {one.unit.name: [0, 0] for one in layers}
+
+    def add(layer: Layer, _batch: int, gradient: Tensor) -> None:
+        sums[layer.unit.name].add_(gradient.square().sum(0))
+        # a position that nothing reads, such as any token but the first one, is not hidden by an activation
+        felt, counts = gradient.count_nonzero(1), seen[layer.unit.name]
+        read = int((felt > 0).sum()) * gradient.shape[1]
+        counts[0] += read - int(felt.sum())
+        counts[1] += read
+
+    probe_gradients(model, layers, batches, add, forward, probes=probes, seeds=seeds, reference=reference)
+    if hidden is not None:
+        hidden.update({name: zeros / max(1, count) for name, (zeros, count) in seen.items()})
+    return {n: t / t.mean() if float(t.sum()) > 0 else torch.ones_like(t) for n, t in sums.items()}
+
+
+def probe_gradients(
+    model: nn.Module,
+    layers: Sequence[Layer],
+    batches: Sequence[Any],
+    visit: Callable[[Layer, int, Tensor], None],
+    forward: Forward | None = None,
+    *,
+    probes: int = 2,
+    seeds: Sequence[int] | None = None,
+    reference: Distance | None = None,
+) -> None:
+    """Send random directions of the output back through a model, and show what arrives at each layer's output.
+
+    Parameters
+    ----------
+    model, layers, batches, forward, probes, seeds, reference
+        As for :func:`output_sensitivity`.
+    visit
+        ``visit(layer, batch, gradient)``, once for every call of a layer's module and every probe; the gradient is
+        float32, shape (positions, outputs of the layer), samples first.
+    """
     if reference is None:
         with evaluating(model):
             reference = Reference([call(model, b, forward) for b in batches])
     seeds = list(seeds) if seeds is not None else list(range(len(batches)))
-    sums = {one.unit.name: torch.zeros(one.unit.rows, device=one.weight.device) for one in layers}
-    seen: dict[str, list[int]] = {one.unit.name: [0, 0] for one in layers}
     sources: list[Tensor] = []
+    at = [0]
     handles = []
     flags = [(p, p.requires_grad) for p in model.parameters()]
     try:
@@ -72,11 +111,12 @@ def output_sensitivity(
         for one in layers:
             for user in one.users:
                 handles.append(user.register_forward_pre_hook(_source_hook(sources), with_kwargs=True))
-                handles.append(user.register_forward_hook(_square_hook(sums[one.unit.name], seen[one.unit.name])))
+                handles.append(user.register_forward_hook(_gradient_hook(one, at, visit)))
         with evaluating(model):
             for index, (batch, seed) in enumerate(zip(batches, seeds, strict=True)):
                 generator = torch.Generator().manual_seed(seed)
                 sources.clear()
+                at[0] = index
                 with torch.enable_grad():
                     outputs = output_tensors(call(model, batch, forward))
                 kept = [t for t in outputs if t.requires_grad]
@@ -89,9 +129,6 @@ def output_sensitivity(
             handle.remove()
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
-    if hidden is not None:
-        hidden.update({name: zeros / max(1, count) for name, (zeros, count) in seen.items()})
-    return {n: t / t.mean() if float(t.sum()) > 0 else torch.ones_like(t) for n, t in sums.items()}
 
 
 def _source_hook(sources: list[Tensor]) -> Any:
@@ -108,23 +145,19 @@ def _source_hook(sources: list[Tensor]) -> Any:
     return hook
 
 
-def _square_hook(total: Tensor, seen: list[int]) -> Any:
+def _gradient_hook(layer: Layer, at: list[int], visit: Callable[[Layer, int, Tensor], None]) -> Any:
+    """A hook that shows the gradient at a module's output, with the number of the batch in ``at``."""
+
     def hook(module: nn.Module, _inputs: Any, output: Tensor) -> None:
         axis = channel_axis(module, output)
 
-        def keep(gradient: Tensor | None) -> None:
+        def show(gradient: Tensor | None) -> None:
             if gradient is None:  # a function of the model's own that has no gradient
                 return
             per_channel = gradient.float().movedim(axis, -1)
-            per_channel = per_channel.reshape(-1, per_channel.shape[-1])
-            total.add_(per_channel.square().sum(0))
-            # a position that nothing reads, such as any token but the first one, is not hidden by an activation
-            felt = per_channel.count_nonzero(1)
-            read = int((felt > 0).sum()) * per_channel.shape[1]
-            seen[0] += read - int(felt.sum())
-            seen[1] += read
+            visit(layer, at[0], per_channel.reshape(-1, per_channel.shape[-1]))
 
         if output.requires_grad:
-            output.register_hook(keep)
+            output.register_hook(show)
 
     return hook

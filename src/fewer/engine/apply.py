@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fewer.compensate.sequential import HeldOut, Layered, UnitFacts, compress_in_order
 from fewer.core.option import Option
 from fewer.data.samples import Samples
+from fewer.engine.felt import places_of
 from fewer.engine.prepare import Prepared
 from fewer.engine.sense import repair_of, row_sensitivity, score_gradients, sensing_batches
 from fewer.engine.shrink import rows_follow
@@ -119,18 +120,21 @@ def apply_options(
     ladders = {u.name: _path(options[u.name], chosen[u.name]) for u in units}
     batches = sensing_batches(work) if settings.score == "taylor" else []
     reference = prepared.reference(batches, dense) if batches else None
+    fitted_to = fitting_batches(prepared, settings.batch)
+    taken = range(0, len(prepared.calibration), _stride(prepared))
     with progress.stage(title, len(units)) as stage:
         masks = compress_in_order(
             Layered(dense, find_layers(dense, units, example, prepared.forward)),
             Layered(target, find_layers(target, units, example, prepared.forward)),
             ladders,
-            fitting_batches(prepared, settings.batch),
+            fitted_to,
             replace(repair_of(settings), polish=8, descents=2),
             correction=settings.correction,
             facts=UnitFacts(
                 alive,
                 score_gradients(work, target, batches, reference) if reference else None,
                 row_sensitivity(work, model if model is not None else prepared.model)[1],
+                places_of(prepared, settings, taken, fitted_to),
             ),
             held_out=HeldOut(
                 file_folds(prepared), prepared.shared.setdefault("moments", {}), {} if believed is None else believed

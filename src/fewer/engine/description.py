@@ -31,6 +31,9 @@ __all__ = [
     "units",
 ]
 
+_MODELLED = ("cycles", "energy")
+"""What an accelerator on paper takes."""
+
 UNITS_OF_MEASURE = {
     "weights": "weights",
     "flops": "FLOPs",
@@ -80,6 +83,9 @@ def reached(e: Evidence) -> list[dict[str, Any]]:
 def units(e: Evidence) -> list[dict[str, Any]]:
     rows = []
     planned = e.plan.options()
+    modelled = [
+        m for m in _MODELLED if any(b.metric == m for b in e.budgets) or (m == "cycles" and e.settings.accelerator)
+    ]
     for curve, k in zip(e.sensed.curves.curves, e.allocation.choice, strict=True):
         unit, mask = curve.unit, e.masks[curve.unit.name]
         kept = float(mask.sum())
@@ -98,6 +104,9 @@ def units(e: Evidence) -> list[dict[str, Any]]:
                 "flops": 2 * kept * unit.positions,
                 "dense_flops": 2 * unit.macs,
                 "distortion": float(curve.distortion[k]),
+                "modelled": {
+                    m: [float(curve.cost[m][0]), float(curve.cost[m][k])] for m in modelled if m in curve.cost
+                },
             }
         )
     return rows

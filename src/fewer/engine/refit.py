@@ -19,6 +19,7 @@ from fewer.core.memory import free_memory
 from fewer.core.option import Option
 from fewer.data.samples import Samples
 from fewer.engine.apply import MEMORY_BYTES, images_in_memory
+from fewer.engine.felt import places_on
 from fewer.engine.prepare import Prepared
 from fewer.engine.sense import repair_of
 from fewer.engine.settings import Settings
@@ -102,16 +103,20 @@ def refit(
     """
     dense = set_evaluating(copy.deepcopy(prepared.model))
     units, example = prepared.matched.units, prepared.example
+    batches = images.batches_of_all(settings.batch)
     with unmerged(student):
         compress_in_order(
             Layered(dense, find_layers(dense, units, example, prepared.forward)),
             Layered(student, find_layers(student, units, example, prepared.forward)),
             # nothing is cut: the masks of before stay, and what they leave is rounded as before
             {unit.name: [Option(precision=precisions[unit.name])] for unit in units},
-            images.batches_of_all(settings.batch),
+            batches,
             replace(repair_of(settings), iterations=_ITERATIONS),
             correction=settings.correction,
-            facts=UnitFacts(alive={name: to_matrix(mask) for name, mask in masks.items()}),
+            facts=UnitFacts(
+                alive={name: to_matrix(mask) for name, mask in masks.items()},
+                places=places_on(prepared, settings, images, batches),
+            ),
             forward=prepared.forward,
             done=done,
         )

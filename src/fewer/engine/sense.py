@@ -31,6 +31,7 @@ from fewer.distortion.rounding import input_rounding_distortion
 from fewer.distortion.sensitivity import output_sensitivity
 from fewer.distortion.taylor import rms_gradients
 from fewer.engine.device_costs import DeviceCosts, device_costs, refuse_early
+from fewer.engine.felt import places_of
 from fewer.engine.options import option_costs, unit_options
 from fewer.engine.prepare import Prepared
 from fewer.engine.sense_task import Estimate, SenseJob, SenseTask, Statistics, probe_seeds
@@ -179,11 +180,13 @@ def _statistics(
     prepared = work.prepared
     with work.progress.stage("statistics", None) as stage, evaluating(prepared.model):
         reference = prepared.reference(batches)
+        split = prepared.repair_images.split(max(1, work.settings.batch))
         moments = collect_moments(
             subject,
             {u.name: [subject.get_submodule(n) for n in (u.name, *u.aliases)] for u in prepared.matched.units},
-            prepared.repair_images.split(max(1, work.settings.batch)),
+            split,
             lambda m, b: call(m, b, prepared.forward),
+            places_of(prepared, work.settings, range(prepared.apart[1], len(prepared.calibration)), split),
         )
         stage.advance()
         gradients = score_gradients(work, subject, batches, reference)

@@ -244,7 +244,9 @@ class Settings(StrictSettings):
     )
     seed: int = Field(default=0, ge=0, description="Of every random choice", json_schema_extra={"group": "Every verb"})
     device: str = Field(
-        default="cpu", description="Where tensors live, such as cpu or cuda", json_schema_extra={"group": "Every verb"}
+        default="cpu",
+        description="Where tensors live, such as cpu or cuda; or a machine on paper to plan for, such as edge-npu",
+        json_schema_extra={"group": "Every verb"},
     )
 
     @field_validator("sparsities", "exclude", "baselines", "precisions", "measure", mode="before")
@@ -284,6 +286,19 @@ class Settings(StrictSettings):
         from fewer.approximate.plan import check_wish  # imports torch
 
         return check_wish(value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _machine(cls, values: Any) -> Any:
+        """A machine on paper may be named as the device that is planned for; tensors then live on the processor."""
+        device = values.get("device") if isinstance(values, dict) else None
+        if not isinstance(device, str) or device.startswith(("cpu", "cuda")):
+            return values
+        from fewer.cost.accelerator.machine import machine_names
+
+        if device not in machine_names() or values.get("accelerator") not in (None, device):
+            return values
+        return {**values, "device": "cpu", "accelerator": device}
 
     @field_validator("accelerator")
     @classmethod

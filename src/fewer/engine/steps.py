@@ -43,7 +43,8 @@ def step_rows(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, A
     """Where integers stand for functions: the steps that the plan joins, one by one, on the held-out images.
 
     The steps are the cut, the bits, both together with functions in floating point, and integer functions in the dense
-    model. A step that the plan does not have is left out.
+    model. A step that the plan does not have is left out. The step that distorts least comes first, and each says what
+    it takes of the budgeted cost: that is the order in which they help.
     """
     if e.approximated is None:
         return []
@@ -55,12 +56,30 @@ def step_rows(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, A
         chosen = one_step(whole, step)
         options = {name: (*e.sensed.options[name], option) for name, option in chosen.items()}
         model, _ = apply_options(Work(e.prepared, e.settings, progress), options, chosen, title=label)
-        rows.append(_row(e, judge, step, model, label))
+        rows.append(_row(e, judge, step, model, label, note=_note(e, chosen)))
     functions = approximate(copy.deepcopy(e.prepared.model), approximations_of(e.approximated.model))
-    return [*rows, _row(e, judge, "functions", functions, "only integer functions")]
+    alone = [*rows[1:], _row(e, judge, "functions", functions, "only integer functions")]
+    return [rows[0], *sorted(alone, key=lambda row: row["distortion"])]
 
 
-def _row(e: Evidence, judge: Judge, name: str, model: nn.Module, label: str, met: bool = False) -> dict[str, Any]:
+def _note(e: Evidence, chosen: Mapping[str, Option]) -> str:
+    """What the step alone takes of the cost that is budgeted."""
+    words = []
+    for metric in dict.fromkeys(b.metric for b in e.budgets):
+        total, dense = 0.0, 0.0
+        for curve in e.sensed.curves.curves:
+            if metric not in curve.cost or chosen[curve.unit.name] not in curve.options:
+                return _NOTE
+            total += float(curve.cost[metric][curve.options.index(chosen[curve.unit.name])])
+            dense += float(curve.cost[metric][0])
+        if dense:
+            words.append(f"{total / dense:.2f} of the {metric} of the layers")
+    return f"one step of the plan alone, with {' and '.join(words)}; it need not meet the budget" if words else _NOTE
+
+
+def _row(
+    e: Evidence, judge: Judge, name: str, model: nn.Module, label: str, met: bool = False, note: str = _NOTE
+) -> dict[str, Any]:
     labelled = e.quality(model) if e.quality is not None else {}
     row = row_of(name, met, judge.judge(model), 0.0, e.settings, labelled)
-    return {**row, "label": label, "met": met, "note": "" if met else _NOTE}
+    return {**row, "label": label, "met": met, "note": "" if met else note}

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.kernels import native
+from fewer.kernels.candidates import kept_blocks, linear_candidates, sparse_candidates
 from fewer.kernels.chains import DENSE, chain_candidates, find_chains
 from fewer.kernels.choose import Choice, choose_backend
 from fewer.kernels.conv import BlockSparseConv2d
 from fewer.kernels.copies import copied_module, set_evaluating
-from fewer.kernels.dense import DenseBF16
 from fewer.kernels.format import UNIT
 from fewer.kernels.fuse import find_runs, swap, trace
 from fewer.kernels.likeness import StandIn, candidates_of, find_likenesses, same_as, without_shortcuts
@@ -43,7 +43,7 @@ def _check_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
             near = difflib.get_close_matches(name, modules, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise FewerError(f"there is a mask for {name!r}, but the model has no such layer{hint}")
-        # sparse convolutions are no class of torch's; they keep their zeros, and run as they came
+        # sparse convolutions are no class of torch's
         convolves = hasattr(module, "kernel_size") and hasattr(module, "weight")
         if not (convolves or isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)):
             raise FewerError(
@@ -113,24 +113,6 @@ def _sparsity(mask: Tensor | None) -> float:
     return 0.0 if mask is None else 1 - float(mask.float().mean())
 
 
-def linear_candidates(linear: nn.Linear, mask: Tensor | None, precision: str) -> dict[str, nn.Module]:
-    """Every way to run a linear layer at ``precision`` or better, the dense fp32 one first.
-
-    Examples
-    --------
-    >>> sorted(linear_candidates(nn.Linear(16, 16), None, "fp32"))[0]
-    'dense fp32'
-    """
-    found: dict[str, nn.Module] = {DENSE: linear}
-    if native.available():
-        found[f"native {precision}"] = BlockSparseLinear.from_dense(linear, mask, precision, backend="native")
-    elif mask is not None and _sparsity(mask) > 0.4:
-        found["gather fp32"] = BlockSparseLinear.from_dense(linear, mask, "fp32", backend="gather")
-    if precision != "fp32":
-        found["dense bf16"] = DenseBF16(linear)
-    return found
-
-
 @dataclass
 class _Work:
     """The state of one call of :func:`accelerate`."""
@@ -162,6 +144,9 @@ class _Work:
             key: max(0.0, 1 - kernel.packed().density)
             for key, module in candidates.items()
             if isinstance(kernel := unpadded(module), BlockSparseLinear | BlockSparseConv2d)
+        }
+        saves |= {
+            key: 1 - kept_blocks(one) for key, one in candidates.items() if getattr(one, "products", None) is not None
         }
         skipped = saves.get(choice.name, 0.0)
         reason = choice.reason + (f"; {note}" if note else "")
@@ -309,6 +294,17 @@ def _do_linear(work: _Work, name: str) -> None:
     work.record(name, "linear", choice, candidates, note)
 
 
+def _do_sparse(work: _Work, name: str) -> None:
+    work.tell(name)
+    layer: Any = work.model.get_submodule(name)
+    x = work.inputs[name]
+    candidates = sparse_candidates(layer, work.masks.get(name), work.outside(name))
+    runs = {key: (lambda one=one: one(x)) for key, one in candidates.items()}
+    choice = choose_backend(runs, DENSE, budget_ms=work.budget_ms)
+    _replace(work.model, name, candidates[choice.name])
+    work.record(name, "sparse conv", choice, candidates)
+
+
 def _do_runs(work: _Work, layers: set[str]) -> None:
     """Replace runs of 1 x 1 and depthwise convolutions, and take their layers off the list."""
     if not any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in work.model.modules()):
@@ -368,6 +364,18 @@ def _do_convs(work: _Work, layers: set[str]) -> None:
             for follower in chain.followers:
                 _replace(work.model, follower, nn.Identity())
         work.record(name, "conv2d", choice, candidates, missing)
+
+
+def _kinds(model: nn.Module) -> dict[str, str]:
+    """The layers that kernels may take over, and what each is."""
+    found = {
+        n: "conv2d" if type(m) is nn.Conv2d else "linear"
+        for n, m in model.named_modules()
+        if type(m) in (nn.Linear, nn.Conv2d)
+    }
+    # no class of torch's, so that they are known by what they offer
+    sparse = {n: "sparse conv" for n, m in model.named_modules() if hasattr(m, "by_offset") and m.products is None}
+    return found | sparse
 
 
 def _run(model: nn.Module, example: Any) -> Any:
@@ -443,10 +451,7 @@ def accelerate(
             weight: Any = original.get_submodule(name).weight
             weight.copy_(torch.where(mask.to(weight.device), weight, 0.0))
         fast = plain_convolutions(without_shortcuts(copy.deepcopy(original)), lambda m: _run(m, example))
-    wanted = (nn.Linear, nn.Conv2d)
-    kinds = {
-        n: "conv2d" if isinstance(m, nn.Conv2d) else "linear" for n, m in fast.named_modules() if type(m) in wanted
-    }
+    kinds = _kinds(fast)
     with torch.inference_mode():
         likenesses = set(find_likenesses(fast)) if native.available() else set()
         blocks = {n for n, m in fast.named_modules() if hasattr(m, "attn") and hasattr(m, "mlp")}
@@ -462,6 +467,8 @@ def accelerate(
         _do_convs(work, layers)
         for name in [n for n in inputs if n in layers and kinds[n] == "linear"]:
             _do_linear(work, name)
+        for name in [n for n in inputs if n in layers and kinds[n] == "sparse conv"]:
+            _do_sparse(work, name)
         for name, reason in sorted(others.items()):
             work.rows.append(
                 LayerReport(name, kinds[name], "dense", "fp32", _sparsity(masks.get(name)), 0.0, _NAN, _NAN, reason)

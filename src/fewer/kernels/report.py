@@ -14,7 +14,8 @@ class LayerReport:
     Attributes
     ----------
     name, kind : str
-        Module name (empty for the whole model); ``linear``, ``conv2d``, ``block`` or ``model``.
+        Module name (empty for the whole model); ``linear``, ``conv2d``, ``sparse conv``,
+        ``block`` or ``model``.
     backend, precision : str
         How it runs now: ``native``, ``native block``, ``native depthwise``, ``gather``, ``dense folded`` or ``dense``.
     sparsity : float

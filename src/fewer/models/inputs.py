@@ -91,7 +91,9 @@ def _rows_at(module: nn.Module, x: Tensor, first: int, stride: int) -> Tensor:
     return found.reshape(len(rows), module.groups, module.weight[0].numel())  # type: ignore[operator, union-attr]
 
 
-def sampled_rows(module: nn.Module, inputs: tuple[Tensor, ...], wanted: float) -> Iterator[tuple[Tensor, ...]]:
+def sampled_rows(
+    module: nn.Module, inputs: tuple[Tensor, ...], wanted: float, weights: Tensor | None = None
+) -> Iterator[tuple[Tensor, ...]]:
     """Lay out about ``wanted`` rows of several inputs of the same shape, in memory-bounded chunks.
 
     The rows taken are the same ones for all inputs, and they do not depend on how the work is cut into chunks. Their
@@ -105,6 +107,9 @@ def sampled_rows(module: nn.Module, inputs: tuple[Tensor, ...], wanted: float) -
         What the module was called with, in several versions.
     wanted
         Rows that are enough.
+    weights
+        How often each row is taken, in the mean 1, shape (rows,): a row of weight 2 comes twice as often as others.
+        All rows weigh alike by default, and where there are not as many weights as rows.
 
     Yields
     ------
@@ -117,7 +122,13 @@ def sampled_rows(module: nn.Module, inputs: tuple[Tensor, ...], wanted: float) -
     >>> x = torch.arange(6.0).view(6, 1)
     >>> [rows.flatten().tolist() for (rows,) in sampled_rows(nn.Linear(1, 1), (x,), 3)]
     [[0.0, 2.0, 4.0]]
+    >>> often = torch.tensor([0.0, 4.0, 0.0, 0.0, 1.0, 1.0])
+    >>> [rows.flatten().tolist() for (rows,) in sampled_rows(nn.Linear(1, 1), (x,), 6, often)]
+    [[1.0, 1.0, 1.0, 1.0, 4.0, 5.0]]
     """
+    if weights is not None and len(weights) == row_count(module, inputs[-1]) > 0:
+        yield from _weighted_rows(module, inputs, wanted, weights)
+        return
     if isinstance(module, SparseConvolution):
         yield from _sampled_sites(module, inputs, wanted)
         return
@@ -141,6 +152,44 @@ def sampled_rows(module: nn.Module, inputs: tuple[Tensor, ...], wanted: float) -
     for start in range(0, count, per_chunk):
         first = -start * per_sample % stride
         yield tuple(_rows_at(module, x[start : start + per_chunk], first, stride).float() for x in samples)
+
+
+def row_count(module: nn.Module, x: Tensor) -> int:
+    """Rows of :func:`input_rows`, which are not laid out."""
+    if isinstance(module, nn.Linear):
+        return x.numel() // max(1, module.in_features)
+    if isinstance(module, SparseConvolution):
+        return module.rules_of(x).outputs
+    return math.prod(_windows(module, x).shape[: module.weight.ndim - 1])  # type: ignore[operator, union-attr]
+
+
+def _weighted_rows(
+    module: nn.Module, inputs: tuple[Tensor, ...], wanted: float, weights: Tensor
+) -> Iterator[tuple[Tensor, ...]]:
+    """Rows as often as they weigh: those at equal steps of the running sum of the weights."""
+    weights = weights.double().clamp_min(0).cpu()
+    total = float(weights.sum())
+    # the mean weight of a call says how much of all calls' weight is here
+    count = round(min(wanted, len(weights)) * total / len(weights)) if total < math.inf else 0
+    if count < 1:
+        return
+    steps = (torch.arange(count, dtype=torch.float64) + 0.5) * (total / count)
+    rows = torch.searchsorted(weights.cumsum(0), steps).clamp_(max=len(weights) - 1).to(inputs[0].device)
+    size = module.weight[0].numel() * int(getattr(module, "groups", 1))  # type: ignore[union-attr, index, operator]
+    for part in rows.split(max(1, _CHUNK_BYTES // (4 * size * len(inputs)))):
+        yield tuple(_chosen_rows(module, x, part, inputs[-1]).float() for x in inputs)
+
+
+def _chosen_rows(module: nn.Module, x: Tensor, rows: Tensor, latest: Tensor) -> Tensor:
+    """Some of :func:`input_rows`; the others are not laid out. ``latest`` has the sites that a rulebook is of."""
+    if isinstance(module, nn.Linear):
+        return input_rows(module, x)[rows]
+    if isinstance(module, SparseConvolution):
+        return gathered_rows(x, module.rules_of(latest), rows)[:, None]
+    view = _windows(module, x)
+    sites = view.shape[: module.weight.ndim - 1]  # type: ignore[union-attr]
+    found = view[torch.unravel_index(rows, sites)]
+    return found.reshape(len(rows), module.groups, module.weight[0].numel())  # type: ignore[operator, union-attr]
 
 
 def _sampled_sites(

@@ -25,7 +25,7 @@ from fewer.models.strangers import refuse_tensor
 __all__ = ["SpecOptions", "load_checkpoint", "other_head", "read_checkpoint", "split_spec", "with_options"]
 
 NAMES = ("checkpoint", "classes", "input_size", "mean", "std", "interpolation", "crop")
-_NESTED = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "ema")
+_NESTED = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model_state", "model", "net", "ema")
 """Names under which training scripts keep the weights, beside the optimiser's state."""
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 """What wrappers put before every name."""

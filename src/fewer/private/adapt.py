@@ -2,67 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewer.core.errors import FewerError
 from fewer.core.progress import SILENT, Progress
-from fewer.private.network import Convolution, Dense
-from fewer.private.polynomial import Squares
+from fewer.private.network import Network
+from fewer.private.polynomial import Line, Squares
 from fewer.private.teach import agreement_loss, teaching
 from fewer.training.loop import fit
 
-__all__ = ["Twin", "adapt"]
+__all__ = ["Twin", "adapt", "answers_of"]
 
 
 class Twin(nn.Module):
-    """Linear layers and squares with trainable numbers; :meth:`chain` gives them back as constants."""
+    """A network of linear operations and polynomials with trainable numbers; :meth:`network` gives it back."""
 
-    def __init__(self, chain: Sequence[Convolution | Dense | Squares]) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
-        self.layers = list(chain)
-        self.numbers = nn.ParameterList()
-        for layer in self.layers:
-            if isinstance(layer, Squares):
-                # the constant behind a square is the next layer's business
-                values = [torch.tensor([*layer.shifts, layer.rest]), torch.tensor([1.0])]
-            else:
-                values = [layer.weight, layer.bias]
-            self.numbers.extend([nn.Parameter(v.float().clone()) for v in values])
+        self.was = network
+        self.keys = [k for k, t in network.tensors.items() if t.is_floating_point()]
+        self.numbers = nn.ParameterList(nn.Parameter(network.tensors[k].float().clone()) for k in self.keys)
+        self.curves = nn.ParameterList(nn.Parameter(_numbers(network.activations[k])) for k in network.order())
+        # a factor of its own learns as quickly as one, however large it is
+        self.factors = nn.ParameterList(nn.Parameter(torch.ones(1)) for _ in network.order())
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
-        for layer, a, b in zip(self.layers, self.numbers[::2], self.numbers[1::2], strict=True):
-            if isinstance(layer, Convolution):
-                x = F.conv2d(x, a, b, layer.stride, layer.padding)
-            elif isinstance(layer, Dense):
-                x = F.linear(x.flatten(1), a, b)
-            else:
-                for shift in a[:-1]:
-                    x = (x + shift) ** 2
-                x = layer.outer * b * x + a[-1]
-        return x
+        tensors = {**self.was.tensors, **dict(zip(self.keys, self.numbers, strict=True))}
+        curves: dict[str, Callable[[Tensor], Tensor]] = {}
+        for key, numbers, factor in zip(self.was.order(), self.curves, self.factors, strict=True):
+            curves[key] = _curve(self.was.activations[key], numbers, factor)
+        return self.was.run(x, tensors, curves)
 
-    def chain(self) -> list[Convolution | Dense | Squares]:
-        """The layers with the numbers that were learnt."""
-        found: list[Convolution | Dense | Squares] = []
-        for layer, a, b in zip(self.layers, self.numbers[::2], self.numbers[1::2], strict=True):
-            a, b = a.detach().double(), b.detach().double()
-            if isinstance(layer, Convolution):
-                found.append(Convolution(layer.name, a, b, layer.stride, layer.padding))
-            elif isinstance(layer, Dense):
-                found.append(Dense(layer.name, a, b))
+    def network(self) -> Network:
+        """With the numbers that were learnt."""
+        learnt = {k: p.detach().double() for k, p in zip(self.keys, self.numbers, strict=True)}
+        curves: dict[str, Callable[[Tensor], Tensor]] = {}
+        for key, numbers, factor in zip(self.was.order(), self.curves, self.factors, strict=True):
+            old, times = self.was.activations[key], float(factor.detach())
+            *shifts, rest = numbers.detach().double().tolist()
+            if isinstance(old, Squares):
+                curves[key] = replace(old, shifts=tuple(shifts), outer=old.outer * times, rest=rest)
             else:
-                *shifts, rest = a.tolist()
-                found.append(Squares(tuple(shifts), layer.outer * float(b), rest, layer.low, layer.high))
-        return found
+                assert isinstance(old, Line)
+                curves[key] = replace(old, slope=old.slope * times, rise=rest)
+        return replace(self.was.with_activations(curves), tensors={**self.was.tensors, **learnt})
+
+
+def _numbers(curve: object) -> Tensor:
+    """Shifts of a polynomial and its constant."""
+    if isinstance(curve, Squares):
+        return torch.tensor([*curve.shifts, curve.rest])
+    if isinstance(curve, Line):
+        return torch.tensor([curve.rise])
+    raise FewerError("an activation is no polynomial yet; fit it first")
+
+
+def _curve(old: object, numbers: Tensor, factor: Tensor) -> Callable[[Tensor], Tensor]:
+    def of(x: Tensor) -> Tensor:
+        if isinstance(old, Line):
+            return old.slope * factor * x + numbers[-1]
+        assert isinstance(old, Squares)
+        for shift in numbers[:-1]:
+            x = (x + shift) ** 2
+        return old.outer * factor * x + numbers[-1]
+
+    return of
+
+
+def answers_of(model: nn.Module, network: Network, images: Tensor) -> Tensor:
+    """What a network says, [N, outputs]; where a softmax ends it, the numbers before it but for a constant."""
+    with torch.no_grad():
+        said = torch.cat([model.eval()(part).flatten(1) for part in images.split(500)])
+    return said.clamp_min(1e-12).log() if "softmax" in network.left else said
 
 
 def adapt(
     model: nn.Module,
-    chain: Sequence[Convolution | Dense | Squares],
+    network: Network,
     images: Tensor,
     *,
     steps: int = 600,
@@ -71,7 +92,7 @@ def adapt(
     seed: int = 0,
     shift: int = 1,
     progress: Progress = SILENT,
-) -> list[Convolution | Dense | Squares]:
+) -> Network:
     """Train the polynomial network so that its outputs are those of the network that it came from.
 
     No label is used; see :func:`~fewer.private.teach.agreement_loss`.
@@ -80,7 +101,7 @@ def adapt(
     ----------
     model
         The teacher.
-    chain
+    network
         Of :func:`~fewer.private.compile.approximate_activations`.
     images
         [N, channels, height, width], as the teacher takes them.
@@ -93,25 +114,23 @@ def adapt(
 
     Returns
     -------
-    list
-        The same chain with other numbers.
+    Network
+        The same with other numbers.
     """
-    twin = Twin(chain)
-    with torch.no_grad():
-        teacher = torch.cat([model.eval()(part) for part in images.split(500)])
+    twin = Twin(network)
+    teacher = answers_of(model, network, images)
     scale = float(teacher.std())
 
     def objective(student: nn.Module, step: int) -> Tensor:
         draw = torch.Generator().manual_seed(seed * 1_000_003 + step)
         rows = torch.randint(0, len(images), (batch,), generator=draw)
         x, wanted = images[rows], teacher[rows]
-        if shift:
+        if shift and x.dim() == 4:
             down, right = torch.randint(-shift, shift + 1, (2,), generator=draw).tolist()
             x = torch.roll(x, (down, right), (-2, -1))
-            with torch.no_grad():
-                wanted = model(x)
+            wanted = answers_of(model, network, x)
         return agreement_loss(student(x), wanted, scale)
 
     settings = teaching(batch, steps, rate, seed)
     fit(twin, objective, settings, name="teach the polynomial twin", progress=progress)
-    return twin.eval().chain()
+    return twin.eval().network()

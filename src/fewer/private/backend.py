@@ -22,8 +22,12 @@ class Backend(Protocol):
 
     parameters: Parameters
 
-    def encode_weights(self, values: np.ndarray, level: int, after_square: bool) -> Plain:
-        """A vector to be multiplied with a ciphertext of a level, which may be a square that was not rescaled."""
+    def prime(self, level: int) -> float:
+        """What a rescaling divides by at a level."""
+        ...
+
+    def encode_weights(self, values: np.ndarray, level: int, scale: float) -> Plain:
+        """A vector to be multiplied with a ciphertext of a level and scale."""
         ...
 
     def multiply_plain(self, x: Ciphertext, weights: Plain) -> Ciphertext:
@@ -48,6 +52,10 @@ class Backend(Protocol):
 
     def rotate(self, x: Ciphertext, turn: int) -> Ciphertext:
         """Slot ``i`` becomes what slot ``i + turn`` was."""
+        ...
+
+    def lower(self, x: Ciphertext, level: int) -> Ciphertext:
+        """The same numbers at a lower level, and at their scale."""
         ...
 
     def level(self, x: Ciphertext) -> int:

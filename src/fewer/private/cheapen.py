@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from fewer.core.budget import Budget, parse_budgets
 from fewer.core.errors import FewerError
 from fewer.core.progress import SILENT, Progress
-from fewer.private.adapt import adapt
+from fewer.private.adapt import adapt, answers_of
 from fewer.private.circuit import Circuit
-from fewer.private.compile import pack_layers, pack_within
-from fewer.private.network import Convolution, Dense
-from fewer.private.polynomial import Squares
+from fewer.private.compile import kinds_of, pack_within
+from fewer.private.degrees import Way, plan_degrees, ways_of
+from fewer.private.layout import pack_stages
+from fewer.private.network import Network
 from fewer.private.price import Prices, predict_ms, typical
 from fewer.private.security import Parameters
-from fewer.private.shallow import Shallow, shallower
 from fewer.private.shrink import shrink
+from fewer.private.stages import stages_of
 from fewer.private.teach import agreement_loss, teach_circuit
 
 __all__ = ["METRICS", "Cheap", "Tried", "cheapen", "cost_of"]
@@ -105,8 +106,7 @@ def check_budget(budget: str) -> list[Budget]:
 
 def cheapen(
     model: nn.Module,
-    chain: Sequence[Convolution | Dense | Squares],
-    names: Sequence[str],
+    network: Network,
     images: Tensor,
     budget: str,
     *,
@@ -118,16 +118,16 @@ def cheapen(
 ) -> Cheap:
     """A circuit within a budget that says what the network says as well as can be.
 
-    Two ways are compared. An activation can go: the linear layers around it become one and a level is saved, so that
-    everything before it costs less. Where no such network meets the budget, diagonals go
-    as well, see :func:`~fewer.private.shrink.shrink`. Whatever is left is taught the network's results on three
-    quarters of the images, without labels, and the last quarter decides.
+    Two ways are compared. The degree of each activation is an option of a plan: where it becomes a straight line, the
+    linear layers around it become one and a level is saved, so that everything before it costs less. Where no such
+    network meets the budget, diagonals go as well, see :func:`~fewer.private.shrink.shrink`. Whatever is left is taught
+    the network's results on three quarters of the images, without labels, and the last quarter decides.
 
     Parameters
     ----------
     model
         The teacher.
-    chain, names
+    network
         Of :func:`~fewer.private.compile.approximate_activations`, taught or not.
     images
         [N, channels, height, width] as the network takes them.
@@ -144,25 +144,60 @@ def cheapen(
         For a budget of another metric or that cannot be met.
     """
     budgets = check_budget(budget)
-    judge = _Judge.of(model, images, steps, shift, seed, progress)
-    ways = [Shallow((), list(chain), list(names), 0.0), *shallower(chain, names, judge.known[:200])]
-    made = [_Made(way, *pack_within(way.chain, way.names, images)) for way in ways]
-    before = cost_of(made[0].circuit, prices(made[0].parameters))
-    limits = {b.metric: b.value * before[b.metric] if b.relative else b.value for b in budgets}
+    judge = _Judge.of(model, network, images, steps, shift, seed, progress)
+    some, wanted = judge.known[:_DECIDING], judge.wanted[:_DECIDING]
+    fixed = {b.metric: b.value for b in budgets if not b.relative}
+
+    def costs(changed: Network) -> dict[str, float]:
+        return cost_of(*_priced(pack_within(changed, images), prices))
+
+    try:
+        before = costs(network)
+        found_ways = [*ways_of(network, some, wanted), *plan_degrees(network, some, wanted, budget, costs)]
+    except FewerError:
+        # deeper than any ring: only a number of levels says how much has to go
+        if set(fixed) != {"levels"} or len(budgets) > 1:
+            raise
+        before = _levels(network)
+        found_ways = plan_degrees(network, some, wanted, budget, _levels)
+    limits = {b.metric: b.value * before[b.metric] for b in budgets if b.relative} | fixed
+    made = [_packed(way, images) for way in {way.key: way for way in found_ways}.values()]
+    made = sorted((one for one in made if one is not None), key=lambda one: one.way.distortion)
     fits = [one for one in made if _within(one.cost(prices), limits)][:_FINALISTS]
     found = [judge.teach(one) for one in fits] or _cut(made, judge, budget, before, prices)
+    if not found:
+        raise FewerError(
+            f"the budget {budget} cannot be met by any circuit that fits into a ring of 128 bits of security"
+        )
     best = min(found, key=lambda one: one.loss)
     tried = [Tried(one.name, one.cost(prices), one.loss) for one in found]
-    told = {one.way.gone for one in fits}
-    tried += [Tried(one.name, one.cost(prices), None) for one in made if one.way.gone not in told]
+    told = {one.way.key for one in fits}
+    tried += [Tried(one.name, one.cost(prices), None) for one in made if one.way.key not in told]
     return Cheap(best.name, best.circuit, best.parameters, before, best.cost(prices), tried)
+
+
+def _levels(network: Network) -> dict[str, float]:
+    """Those of a network that need not fit into any ring."""
+    return {"levels": float(len(kinds_of(network)))}
+
+
+def _priced(made: tuple[Circuit, Parameters], prices: Callable[[Parameters], Prices]) -> tuple[Circuit, Prices]:
+    return made[0], prices(made[1])
+
+
+def _packed(way: Way, images: Tensor) -> _Made | None:
+    """Its circuit, or None where it is too deep or too large."""
+    try:
+        return _Made(way, *pack_within(way.network, images))
+    except FewerError:
+        return None
 
 
 @dataclass(frozen=True, eq=False)
 class _Made:
     """A circuit for one way, and what it was worth."""
 
-    way: Shallow
+    way: Way
     circuit: Circuit
     parameters: Parameters
     loss: float = float("inf")
@@ -170,8 +205,7 @@ class _Made:
 
     @property
     def name(self) -> str:
-        gone = self.way.gone
-        return ("without activation " + " and ".join(gone) if gone else "every activation") + self.more
+        return self.way.name + self.more
 
     def cost(self, prices: Callable[[Parameters], Prices]) -> dict[str, float]:
         return cost_of(self.circuit, prices(self.parameters))
@@ -192,30 +226,27 @@ class _Judge:
     progress: Progress
 
     @classmethod
-    def of(cls, model: nn.Module, images: Tensor, steps: int, shift: int, seed: int, progress: Progress) -> _Judge:
-        with torch.no_grad():
-            wanted = torch.cat([model.eval()(part) for part in images.split(500)])
+    def of(
+        cls, model: nn.Module, network: Network, images: Tensor, steps: int, shift: int, seed: int, progress: Progress
+    ) -> _Judge:
+        wanted = answers_of(model, network, images)
         cut = max(1, len(images) * 3 // 4)
         rest = slice(cut if cut < len(images) else 0, None)
         held, answers = images[rest][:_DECIDING], wanted[rest][:_DECIDING]
         return cls(model, images[:cut], wanted[:cut], held, answers, steps, shift, seed, progress)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.known.shape[1:])
 
     def loss(self, circuit: Circuit) -> float:
         said = np.concatenate([circuit.run(part.numpy()) for part in self.held.split(20)])
         return float(agreement_loss(torch.from_numpy(said).float(), self.answers, float(self.wanted.std())))
 
     def teach(self, one: _Made) -> _Made:
-        chain = one.way.chain
-        if self.steps and one.way.gone:
-            chain = adapt(
-                self.model, chain, self.known,
+        network = one.way.network
+        if self.steps and one.way.changed:
+            network = adapt(
+                self.model, network, self.known,
                 steps=self.steps, shift=self.shift, seed=self.seed, progress=self.progress,
             )  # fmt: skip
-        circuit = pack_layers(chain, one.way.names, self.shape, one.parameters.slots)
+        circuit = pack_stages(stages_of(network), network.shape, one.parameters.slots)
         return replace(one, circuit=circuit, loss=self.loss(circuit))
 
 
@@ -241,8 +272,7 @@ def _cut(
                 steps=max(1, judge.steps // 2), seed=judge.seed, progress=judge.progress,
             )  # fmt: skip
         found.append(replace(one, circuit=circuit, loss=judge.loss(circuit), more=", fewer diagonals"))
-    if not found:
-        assert refused is not None
+    if not found and refused is not None:
         raise refused
     return found
 

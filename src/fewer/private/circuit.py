@@ -2,14 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from fewer.private.packing import Plan, chain, hops, horner, plan_rotations
 
-__all__ = ["Circuit", "Linear", "Square", "Step"]
+__all__ = ["INPUT", "Circuit", "Kind", "Linear", "Square", "Step", "kinds_along"]
+
+INPUT = -1
+"""What stands for the encrypted image among the steps that a step reads."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a step reads and takes, without its numbers."""
+
+    name: str
+    sources: tuple[int, ...]
+    linear: bool
+    rescaled: bool
+
+    @property
+    def levels(self) -> int:
+        """That it takes."""
+        return int(self.linear or self.rescaled)
+
+
+def kinds_along(steps: Sequence[Kind]) -> tuple[list[str], list[int]]:
+    """What each level is for, and how many levels are used up where each step starts.
+
+    Steps that read earlier ones may start at the same level. A square that is rescaled needs a level of its own size,
+    so that a linear layer beside it starts one level later.
+
+    Examples
+    --------
+    >>> layers = [Kind("a", (INPUT,), True, True), Kind("s", (0,), False, False), Kind("b", (1, INPUT), True, True)]
+    >>> kinds_along(layers)
+    (['linear', 'joint'], [0, 1, 1])
+    """
+    kinds: list[str] = []
+    used: list[int] = []
+    starts: list[int] = []
+    for step in steps:
+        start = max((used[s] for s in step.sources if s != INPUT), default=0)
+        if step.levels:
+            raw = any(s != INPUT and not steps[s].levels for s in step.sources)
+            need = "square" if not step.linear else "joint" if raw else "linear"
+            while start < len(kinds) and (kinds[start] == "square") != (need == "square"):
+                start += 1
+            if start == len(kinds):
+                kinds.append(need)
+            elif need == "joint":
+                kinds[start] = need
+        starts.append(start)
+        used.append(start + step.levels)
+    return kinds, starts
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +79,8 @@ class Linear:
         Rotations after which the sum is added to itself, for layers with few outputs.
     slots
         Of a ciphertext.
+    sources
+        Numbers of the steps whose ciphertexts it reads, one after another; nothing stands for the step before it.
     """
 
     name: str
@@ -36,6 +89,7 @@ class Linear:
     folds: tuple[int, ...]
     slots: int
     plan: Plan
+    sources: tuple[int, ...] = ()
 
     levels = 1
 
@@ -144,6 +198,19 @@ class Circuit:
     input_ciphertexts: int
     outputs: np.ndarray
 
+    def sources(self) -> list[tuple[int, ...]]:
+        """Numbers of the steps that each step reads; :data:`INPUT` is the image."""
+        read = [step.sources if isinstance(step, Linear) else () for step in self.steps]
+        return [found or (i - 1,) for i, found in enumerate(read)]
+
+    @cached_property
+    def _along(self) -> tuple[list[str], list[int]]:
+        steps = [
+            Kind(step.name, sources, isinstance(step, Linear), bool(step.levels))
+            for step, sources in zip(self.steps, self.sources(), strict=True)
+        ]
+        return kinds_along(steps)
+
     @property
     def levels(self) -> int:
         """Rescalings that follow each other."""
@@ -151,20 +218,15 @@ class Circuit:
 
     def kinds(self) -> list[str]:
         """What each level is for: ``linear``, ``joint`` for a linear layer with the square before it, ``square``."""
-        found, joint = [], False
-        for step in self.steps:
-            if step.levels:
-                found.append("square" if isinstance(step, Square) else "joint" if joint else "linear")
-            joint = isinstance(step, Square) and not step.rescaled
-        return found
+        return self._along[0]
+
+    def starts(self) -> list[int]:
+        """Levels that are used up where each step starts."""
+        return self._along[1]
 
     def depth(self) -> list[tuple[str, int]]:
         """``(layer, levels used after it)``."""
-        used, found = 0, []
-        for step in self.steps:
-            used += step.levels
-            found.append((step.name, used))
-        return found
+        return [(step.name, start + step.levels) for step, start in zip(self.steps, self.starts(), strict=True)]
 
     def turns(self) -> list[int]:
         """Rotations that the server needs keys for."""
@@ -190,7 +252,38 @@ class Circuit:
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Results [N, outputs] in the clear: what encryption adds its noise to."""
-        x = np.stack([self.pack(image) for image in images])
-        for step in self.steps:
-            x = step.apply(x)
-        return self.unpack(x[:, 0])
+        return self.unpack(self.walk(np.stack([self.pack(image) for image in images]))[-1][:, 0])
+
+    def walk(
+        self, x: np.ndarray, before: Sequence[np.ndarray] = (), apply: Callable[[int, Any], Any] | None = None
+    ) -> list[Any]:
+        """Slots [N, ciphertexts, slots] behind every step, in the clear.
+
+        Parameters
+        ----------
+        x
+            Packed images.
+        before
+            What is known of the first steps already.
+        apply
+            How a step (by its number) is computed, by default :meth:`Linear.apply` and :meth:`Square.apply`.
+        """
+        found: list[Any] = list(before)
+        work = apply or (lambda i, read: self.steps[i].apply(read))
+        for i, sources in list(enumerate(self.sources()))[len(found) :]:
+            found.append(work(i, _joined([x if s == INPUT else found[s] for s in sources])))
+        return found
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Ciphertexts of several steps, one after another."""
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts, axis=1) if isinstance(parts[0], np.ndarray) else _in_torch(parts)
+
+
+def _in_torch(parts: list[Any]) -> Any:
+    """The same for tensors."""
+    import torch
+
+    return torch.cat(parts, dim=1)

@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from fewer.private.circuit import Circuit
 from fewer.private.demo_run import BUDGET, Outcome
-from fewer.private.price import Prices, step_ms
-from fewer.private.trial import Trial
-from fewer.reports.page import Chart, Page, Picture, Section, Series, Table, Tile, png_text
+from fewer.private.page import layers_table, noise_section, ways_table
+from fewer.reports.page import Page, Picture, Section, Table, Tile, png_text
 
 __all__ = ["demo_page"]
 
@@ -47,7 +45,7 @@ def demo_page(o: Outcome, command: str) -> Page:
             _accuracy(o),
             _layers(o, seal),
             _cheaper(o),
-            _noise(o, seal),
+            noise_section(o.trial.depths, seal),
             _answers(o, where),
             _security(o, seal),
             Section(name="reproduce", title="How to get these numbers again", command=command),
@@ -79,8 +77,8 @@ def _layers(o: Outcome, seal: bool) -> Section:
         name="layers",
         title="What each layer costs",
         tables=[
-            _table("Whole network", o.circuit, o.prices[o.parameters.degree], o.trial),
-            _table(f"At {BUDGET}", o.cheap.circuit, o.prices[o.cheap.parameters.degree], o.cheap_trial),
+            layers_table("Whole network", o.circuit, o.prices[o.parameters.degree], o.trial),
+            layers_table(f"At {BUDGET}", o.cheap.circuit, o.prices[o.cheap.parameters.degree], o.cheap_trial),
         ],
         words=[
             "Measured: processor time of one thread, the median over the images. Predicted: operations times what each "
@@ -91,65 +89,14 @@ def _layers(o: Outcome, seal: bool) -> Section:
     )
 
 
-def _table(title: str, circuit: Circuit, prices: Prices, trial: Trial) -> Table:
-    head = ["layer", "products", "rotations", "squares", "levels", "ms predicted", "ms measured"]
-    predicted = step_ms(circuit, prices)
-    measured = [f"{ms:.0f}" if trial.encrypted else "-" for ms in trial.step_ms]
-    rows = []
-    for step, guess, got in zip(circuit.steps, predicted, measured, strict=True):
-        counts = step.counts()
-        numbers = [str(counts.get(k, 0)) for k in ("multiply_plain", "rotate", "square")]
-        rows.append([step.name, *numbers, str(step.levels), f"{guess:.0f}", got])
-    total = circuit.counts()
-    numbers = [str(total.get(k, 0)) for k in ("multiply_plain", "rotate", "square")]
-    whole = f"{trial.ms:.0f}" if trial.encrypted else "-"
-    rows.append(["all", *numbers, str(circuit.levels), f"{sum(predicted):.0f}", whole])
-    return Table(title=title, head=head, rows=rows)
-
-
 def _cheaper(o: Outcome) -> Section:
-    head = ["what was done", "ms predicted", "rotations", "levels", "loss on images apart"]
-    rows = [
-        [t.name, f"{t.cost['he']:.0f}", f"{t.cost['rotations']:.0f}", f"{t.cost['levels']:.0f}", _loss(t.loss)]
-        for t in o.cheap.tried
-    ]
     return Section(
         name="budget",
         title=f"Ways to meet {BUDGET}",
-        tables=[Table(head=head, rows=rows)],
+        tables=[ways_table(o.cheap.tried)],
         words=[
             "An activation that goes saves a level: the linear layers around it become one, and all that comes before "
             f"costs less. Chosen: {o.cheap.name}. The loss is the distance from the network's own results."
-        ],
-    )
-
-
-def _loss(loss: float | None) -> str:
-    return "over the budget" if loss is None else f"{loss:.3f}"
-
-
-def _noise(o: Outcome, seal: bool) -> Section:
-    depths = o.trial.depths
-    steps = [float(i + 1) for i in range(len(depths))]
-    name = "decrypted after each layer" if seal else "simulated after each layer"
-    chart = Chart(
-        title="Bits that are right along the depth",
-        x="layer",
-        y="bits",
-        series=[
-            Series(label=name, x=steps, y=[d.bits for d in depths]),
-            Series(label="modelled", x=steps, y=[d.modelled for d in depths]),
-        ],
-    )
-    rows = [[d.name, str(d.levels), f"{d.bits:.1f}", f"{d.modelled:.1f}"] for d in depths]
-    return Section(
-        name="noise",
-        title="Levels and noise",
-        charts=[chart],
-        tables=[Table(head=["after layer", "levels left", "bits right", "bits modelled"], rows=rows)],
-        words=[
-            "CKKS computes with approximate numbers. There is no budget of noise that runs out; levels do, and bits "
-            "are lost on the way. Bits: the largest number over the largest error, of one image."
         ],
     )
 

@@ -17,8 +17,8 @@ from fewer.private.adapt import adapt
 from fewer.private.cheapen import Cheap, cheapen
 from fewer.private.circuit import Circuit
 from fewer.private.compile import approximate_activations, pack_within
-from fewer.private.network import read_network, run_chain
 from fewer.private.price import Prices, prices_here, typical
+from fewer.private.reading import read_network
 from fewer.private.security import Parameters
 from fewer.private.trial import Trial, try_circuit
 from fewer.training.loop import fit
@@ -116,22 +116,19 @@ def run_demo(
     shown = progress or Silent()
     known, held = ((torch.from_numpy(images), torch.from_numpy(labels)) for images, labels in real_digits(seed))
     model = train_network(*known, steps=steps, seed=seed, progress=shown)
-    layers = read_network(model, known[0][:1])
-    fitted, names = approximate_activations(layers, known[0])
+    fitted = approximate_activations(read_network(model, known[0][:1]), known[0])
     taught = adapt(model, fitted, known[0], steps=steps, seed=seed, shift=0, progress=shown)
-    circuit, parameters = pack_within(taught, names, known[0])
+    circuit, parameters = pack_within(taught, known[0])
     price = typical if simulated else prices_here(seconds / 2)
-    cheap = cheapen(
-        model, taught, names, known[0], BUDGET, prices=price, steps=steps, shift=0, seed=seed, progress=shown
-    )
+    cheap = cheapen(model, taught, known[0], BUDGET, prices=price, steps=steps, shift=0, seed=seed, progress=shown)
     prices = {p.degree: price(p) for p in (parameters, cheap.parameters)}
     with torch.no_grad():
         said = model(held[0])
     labels = held[1].numpy()
     right = {
         "network": _right(said, labels),
-        "fitted": _right(run_chain(fitted, held[0].double()), labels),
-        "taught": _right(run_chain(taught, held[0].double()), labels),
+        "fitted": _right(fitted(held[0]), labels),
+        "taught": _right(taught(held[0]), labels),
         "cheap": _right(_in_parts(cheap.circuit, held[0].numpy()), labels),
     }
     some = held[0][:encrypted].numpy()

@@ -10,10 +10,31 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.private.backend import Backend
-from fewer.private.circuit import Circuit, Linear
+from fewer.private.circuit import INPUT, Circuit, Linear
 from fewer.private.packing import chain, hops, horner, split
+from fewer.private.security import Parameters
 
-__all__ = ["Runner"]
+__all__ = ["Runner", "weight_bytes"]
+
+
+def weight_bytes(circuit: Circuit, parameters: Parameters) -> int:
+    """Memory of the encoded weights of a circuit, which a server keeps for each client.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fewer.private.compile import compile_circuit
+    >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> made = compile_circuit(net, torch.randn(20, 1, 4, 4))
+    >>> weight_bytes(*made) > 8 * 8192
+    True
+    """
+    have = parameters.levels
+    return sum(
+        len(step.diagonals) * (have - start + 1) * parameters.degree * 8
+        for step, start in zip(circuit.steps, circuit.starts(), strict=True)
+        if isinstance(step, Linear)
+    )
 
 
 class Runner:
@@ -44,25 +65,44 @@ class Runner:
             raise FewerError(f"the circuit is packed for {circuit.slots} slots, not {backend.parameters.slots}")
         self.circuit, self.backend = circuit, backend
         self.seconds: list[float] = []
-        self._weights: list[dict[tuple[int, int, int], Any]] = []
-        level, squared = have, False
-        for step in circuit.steps:
+        self._sources, self._levels = circuit.sources(), [have - start for start in circuit.starts()]
+        self._last = {s: i for i, sources in enumerate(self._sources) for s in sources}
+        self._counts = [len(s.bias) if isinstance(s, Linear) else s.outputs for s in circuit.steps]
+        self._weights = self._encoded()
+
+    def _encoded(self) -> list[dict[tuple[int, int, int], Any]]:
+        """Every diagonal at the scale that brings its product to the scale of all others."""
+        circuit, backend = self.circuit, self.backend
+        base, entered = 2.0**backend.parameters.scale_bits, 2.0**backend.parameters.input_bits
+        scales: list[float] = []
+        weights: list[dict[tuple[int, int, int], Any]] = []
+        for step, sources, level in zip(circuit.steps, self._sources, self._levels, strict=True):
+            read = [
+                entered if s == INPUT else scales[s]
+                for s in sources
+                for _ in range(circuit.input_ciphertexts if s == INPUT else self._counts[s])
+            ]
             found = {}
             if isinstance(step, Linear):
                 for key, vector in step.diagonals.items():
                     _, giant = split(key[2], step.plan.step, circuit.slots)
-                    found[key] = backend.encode_weights(np.roll(vector, giant), level, squared)
-            self._weights.append(found)
-            squared, level = not isinstance(step, Linear) and not step.rescaled, level - step.levels
+                    found[key] = backend.encode_weights(np.roll(vector, giant), level, read[key[1]])
+                scales.append(base)
+            else:
+                scales.append(read[0] ** 2 / (backend.prime(level) if step.rescaled else 1.0))
+            weights.append(found)
+        return weights
 
     def __call__(self, inputs: Sequence[Any], watch: Callable[[int, list[Any]], None] | None = None) -> Any:
         """The first ciphertext of the result; ``seconds`` then has the processor time of each step.
 
         ``watch(number of the step, ciphertexts behind it)`` is called after each step, outside of its time.
         """
-        x, self.seconds = list(inputs), []
+        there: dict[int, list[Any]] = {INPUT: list(inputs)}
+        x, self.seconds = there[INPUT], []
         for i, (step, weights) in enumerate(zip(self.circuit.steps, self._weights, strict=True)):
             start = time.thread_time()
+            x = [self._at(c, self._levels[i]) for s in self._sources[i] for c in there[s]]
             if isinstance(step, Linear):
                 x = self._linear(step, weights, x)
             else:
@@ -71,9 +111,13 @@ class Runner:
                 if step.add is not None:
                     x = [self.backend.add_plain(c, step.add) for c in x]
             self.seconds.append(time.thread_time() - start)
+            there = {s: c for s, c in [*there.items(), (i, x)] if self._last.get(s, i) > i or s == i}
             if watch is not None:
                 watch(i, x)
         return x[0]
+
+    def _at(self, x: Any, level: int) -> Any:
+        return x if self.backend.level(x) == level else self.backend.lower(x, level)
 
     def _linear(self, step: Linear, weights: dict, x: list[Any]) -> list[Any]:
         backend, slots = self.backend, self.circuit.slots

@@ -7,19 +7,20 @@ from pathlib import Path
 from fewer.core.errors import FewerError
 from fewer.core.folder import MarkedFolder
 
-__all__ = ["CIRCUIT", "PUBLIC", "SECRET", "CircuitFolder", "KeysFolder"]
+__all__ = ["CIRCUIT", "PAGE", "PUBLIC", "SECRET", "CircuitFolder", "KeysFolder"]
 
 CIRCUIT, PUBLIC, SECRET = "circuit.npz", "public.json", "secret.key"
+PAGE = "circuit.html"
 
 
 class CircuitFolder(MarkedFolder):
-    """A folder with ``circuit.npz`` (the weights, for the server) and ``public.json`` (for clients)."""
+    """A folder with ``circuit.npz`` (the weights, for the server), ``public.json`` (for clients) and a page."""
 
     MARK, MAKER = ".fewer-circuit", "fewer private compile"
 
     def is_part(self, name: str) -> bool:
-        """The weights and the description."""
-        return name in (CIRCUIT, PUBLIC)
+        """The weights, the description and the page."""
+        return name in (CIRCUIT, PUBLIC, PAGE)
 
     @classmethod
     def create(cls, path: str | Path, *, overwrite: bool = False) -> CircuitFolder:

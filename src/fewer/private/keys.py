@@ -7,7 +7,7 @@ import json
 import math
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ from fewer.core.errors import FewerError
 from fewer.core.folder import finish_exchange
 from fewer.core.reading import check_size, data_limit, parse_json, read_arrays, read_bytes, read_text, refusing
 from fewer.core.staging import write_together
-from fewer.private.circuit import Circuit, Linear, Square, Step
-from fewer.private.folder import CIRCUIT, PUBLIC, SECRET, KeysFolder
+from fewer.private.circuit import INPUT, Circuit, Linear, Square, Step
+from fewer.private.folder import CIRCUIT, PAGE, PUBLIC, SECRET, KeysFolder
 from fewer.private.security import Parameters
 
 __all__ = ["Public", "load_circuit", "load_public", "load_secret", "save_circuit", "save_keys"]
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,13 @@ class Public:
 
 
 def save_circuit(
-    folder: str | Path, circuit: Circuit, parameters: Parameters, name: str, mean: Any = (0.0,), std: Any = (1.0,)
+    folder: str | Path,
+    circuit: Circuit,
+    parameters: Parameters,
+    name: str,
+    mean: Any = (0.0,),
+    std: Any = (1.0,),
+    page: str | None = None,
 ) -> Public:
     """Write ``circuit.npz`` (for the server: the weights) and ``public.json`` (for clients).
 
@@ -151,6 +157,8 @@ def save_circuit(
         Of the network.
     mean, std
         Of the preprocessing.
+    page
+        Text of the page that is written beside them.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -175,7 +183,8 @@ def save_circuit(
             at = np.flatnonzero(dense)
             arrays |= {f"{i}.keys": keys, f"{i}.at": at, f"{i}.values": dense.reshape(-1)[at]}
             arrays[f"{i}.bias"] = np.stack(step.bias)
-            steps.append({"kind": "linear", "name": step.name, "folds": list(step.folds)})
+            kept = {"folds": list(step.folds), "sources": list(circuit.sources()[i])}
+            steps.append({"kind": "linear", "name": step.name, **kept})
         else:
             if step.add is not None:
                 arrays[f"{i}.add"] = step.add
@@ -183,7 +192,8 @@ def save_circuit(
             steps.append(square)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, steps=np.frombuffer(json.dumps(steps).encode(), dtype=np.uint8), **arrays)  # type: ignore[arg-type]
-    write_together(folder, {CIRCUIT: buffer.getvalue(), PUBLIC: public.to_json()})
+    shown = {} if page is None else {PAGE: page}
+    write_together(folder, {CIRCUIT: buffer.getvalue(), PUBLIC: public.to_json(), **shown})
     return public
 
 
@@ -208,13 +218,18 @@ def load_circuit(folder: str | Path) -> tuple[Circuit, Public]:
             raise FewerError(
                 f"{folder / CIRCUIT} is not the circuit that {PUBLIC} describes; compile the network again"
             )
-        have = public.input_ciphertexts
+        counts = {INPUT: public.input_ciphertexts}
         for i, d in enumerate(parse_json(z["steps"].tobytes(), str(folder / CIRCUIT), finite=True)):
-            step = (
-                _linear(z, i, d, slots, have) if d["kind"] == "linear" else _square(z.get(f"{i}.add"), d, slots, have)
-            )
+            if d["kind"] == "linear":
+                sources = tuple(int(s) for s in d["sources"])
+                if not sources or len(set(sources)) < len(sources) or any(not INPUT <= s < i for s in sources):
+                    raise ValueError("a layer reads what is not there")
+                step: Step = _linear(z, i, d, slots, sum(counts[s] for s in sources))
+                step = replace(step, sources=sources)
+            else:
+                step = _square(z.get(f"{i}.add"), d, slots, counts[i - 1])
             steps.append(step)
-            have = len(step.bias) if isinstance(step, Linear) else step.outputs
+            counts[i] = len(step.bias) if isinstance(step, Linear) else step.outputs
     circuit = Circuit(tuple(steps), slots, public.shape, public.inputs, public.input_ciphertexts, public.outputs)
     return circuit, public
 

@@ -1,206 +1,168 @@
-"""What a trained network does, as a chain of linear layers and activations that a circuit can be made of."""
+"""What a trained network does with an image: linear operations and activations, which a circuit can be made of."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from fewer.core.errors import FewerError
-from fewer.private.polynomial import Squares
+from fewer.private.polynomial import Line, Squares
 
-__all__ = ["Activation", "Convolution", "Dense", "Layer", "read_network", "run_chain", "run_layers"]
+__all__ = ["Call", "Held", "Network", "Polynomial", "Value"]
 
-FUNCTIONS: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
-    nn.ReLU: F.relu,
-    nn.GELU: F.gelu,
-    nn.SiLU: F.silu,
-    nn.Tanh: torch.tanh,
-    nn.Sigmoid: torch.sigmoid,
-    nn.ELU: F.elu,
-}
-_NOTHING = (nn.Dropout, nn.Dropout2d, nn.Identity, nn.Flatten)
-_POOLS = (nn.MaxPool2d, nn.AvgPool2d)
+Polynomial = Squares | Line
+
+_PART = 250
+"""Images that are run at once."""
 
 
 @dataclass(frozen=True)
-class Convolution:
-    """A convolution, with what was folded into it: a BatchNorm before the activation, and average pooling.
+class Value:
+    """A place for a number that depends on the image: what a call gave."""
 
-    ``bias`` is ``[out]`` or, when a constant went through zero padding, ``[out, height, width]``.
-    """
-
-    name: str
-    weight: Tensor
-    bias: Tensor
-    stride: int = 1
-    padding: int = 0
-
-    def __call__(self, x: Tensor) -> Tensor:
-        y = F.conv2d(x, self.weight, None, self.stride, self.padding)
-        # an average over windows of the padded convolution sees nothing beyond the last whole window
-        return y + self.bias.reshape(1, len(self.weight), *(self.bias.shape[1:] or (1, 1)))
+    key: str
 
 
 @dataclass(frozen=True)
-class Dense:
-    """A linear layer on all values."""
+class Held:
+    """A place for a tensor of the network."""
 
-    name: str
-    weight: Tensor
-    bias: Tensor
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return x.flatten(1) @ self.weight.t() + self.bias
+    key: str
 
 
-@dataclass(frozen=True)
-class Activation:
-    """A function of each number that is still to be made a polynomial."""
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One operation on what depends on the image.
 
-    name: str
-    function: Callable[[Tensor], Tensor]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
-Layer = Convolution | Dense | Activation
-
-
-def run_layers(layers: list[Layer], x: Tensor) -> Tensor:
-    """All layers in order."""
-    for layer in layers:
-        x = layer(x)
-    return x
-
-
-def run_chain(chain: Sequence[Convolution | Dense | Squares], x: Tensor) -> Tensor:
-    """All layers of a chain whose activations are polynomials, in double precision."""
-    for layer in chain:
-        x = torch.from_numpy(layer(x.numpy())) if isinstance(layer, Squares) else layer(x)
-    return x
-
-
-def read_network(model: nn.Module, example: Tensor) -> list[Layer]:
-    """Layers of a network whose modules follow each other, in double precision.
-
-    BatchNorm becomes a part of the layer before it. Pooling becomes a part of the convolution before it: the average of
-    its window, in front of the activation. For maxima and for pooling behind an activation this is another network near
-    the first one: its accuracy is won back by :func:`fewer.private.adapt.adapt` and has to be measured again.
-
-    Parameters
+    Attributes
     ----------
-    model
-        Convolutions (one group, square kernels), linear layers, activations, BatchNorm, pooling, dropout, flatten.
-    example
-        One input [1, channels, height, width].
-
-    Raises
-    ------
-    FewerError
-        For a module that has no place in a circuit, or modules that do not follow each other.
-
-    Examples
-    --------
-    >>> net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3))
-    >>> [type(layer).__name__ for layer in read_network(net, torch.zeros(1, 1, 4, 4))]
-    ['Convolution', 'Activation', 'Dense']
+    key
+        Of the result.
+    name
+        Of the module that calls it, or of the operation where no module does.
+    kind
+        Of the operation, such as ``conv2d``; ``activation`` for a function of each number.
+    target
+        What is called.
+    args
+        With :class:`Value` and :class:`Held` in the places of tensors.
+    shape
+        Of the result for one image, with the leading 1.
     """
-    layers: list[Layer] = []
-    for name, module in _in_order(model, example):
-        if isinstance(module, _NOTHING):
-            continue
-        last = layers[-1] if layers else None
-        if isinstance(module, nn.Conv2d):
-            layers.append(_convolution(name, module))
-        elif isinstance(module, nn.Linear):
-            layers.append(Dense(name, _double(module.weight), _double(module.bias, module.out_features)))
-        elif isinstance(module, (nn.BatchNorm2d, nn.BatchNorm1d)):
-            if not isinstance(last, (Convolution, Dense)):
-                raise FewerError(f"{name!r}: a BatchNorm follows no linear layer, so it cannot be folded into one")
-            layers[-1] = _fold_norm(last, module)
-        elif isinstance(module, _POOLS):
-            layers = _pool_last(name, layers, module)
-        elif type(module) in FUNCTIONS:
-            layers.append(Activation(name, FUNCTIONS[type(module)]))
-        else:
-            known = ", ".join(c.__name__ for c in (nn.Conv2d, nn.Linear, nn.BatchNorm2d, *_POOLS, *FUNCTIONS))
-            raise FewerError(f"{name!r} is a {type(module).__name__}, which no circuit has; known are {known}")
-    if not any(isinstance(layer, (Convolution, Dense)) for layer in layers):
-        raise FewerError(f"{type(model).__name__} has no linear layer that could be made a circuit")
-    return layers
+
+    key: str
+    name: str
+    kind: str
+    target: Callable[..., Any]
+    args: tuple[Any, ...]
+    shape: tuple[int, ...]
 
 
-def _double(t: Tensor | None, size: int = 0) -> Tensor:
-    return torch.zeros(size, dtype=torch.float64) if t is None else t.detach().double()
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A network as calls in order, and its numbers in double precision.
 
+    Attributes
+    ----------
+    calls
+        In order. Those of the kind ``activation`` call what ``activations`` holds for them.
+    tensors
+        By key.
+    activations
+        Functions of each number by key: those of the network, and polynomials once they are fitted.
+    entry, result
+        Keys of the image and of the results.
+    shape
+        Of one image.
+    averaged
+        Names of maximum pooling that was made an average: another network near the first one.
+    left
+        Operations at the end, such as a softmax, that are left to whoever reads the results.
+    functions
+        The activations as the network came with them.
+    """
 
-def _convolution(name: str, m: nn.Conv2d) -> Convolution:
-    plain = m.groups == 1 and len({*m.kernel_size, m.kernel_size[0]}) == 1 and m.stride[0] == m.stride[1]
-    plain = plain and m.dilation == (1, 1) and not isinstance(m.padding, str) and m.padding[0] == m.padding[1]
-    if not plain or m.padding_mode != "zeros":
-        raise FewerError(f"{name!r}: circuits have convolutions of one group, square kernels and zero padding only")
-    padding = m.padding[0]
-    assert isinstance(padding, int)
-    return Convolution(name, _double(m.weight), _double(m.bias, m.out_channels), m.stride[0], padding)
+    calls: tuple[Call, ...]
+    tensors: Mapping[str, Tensor]
+    activations: Mapping[str, Callable[[Tensor], Tensor]]
+    entry: str
+    result: str
+    shape: tuple[int, ...]
+    averaged: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    functions: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
 
+    def __call__(self, images: Tensor) -> Tensor:
+        """Results [N, outputs] of images [N, ...], in double precision and in parts."""
+        return self._in_parts(images, self.result)
 
-def _fold_norm(layer: Convolution | Dense, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> Convolution | Dense:
-    assert norm.running_mean is not None and norm.running_var is not None
-    factor = 1 / (norm.running_var.double() + norm.eps).sqrt()
-    factor = factor * (_double(norm.weight) if norm.affine else 1)
-    shift = (_double(norm.bias) if norm.affine else 0) - norm.running_mean.double() * factor
-    weight = layer.weight * factor.reshape(-1, *[1] * (layer.weight.dim() - 1))
-    return replace(layer, weight=weight, bias=layer.bias * factor + shift)
+    def inputs_of(self, key: str, images: Tensor) -> Tensor:
+        """What goes into one activation."""
+        call = next(c for c in self.calls if c.key == key)
+        return self._in_parts(images, call.args[0].key)
 
-
-def _pool_last(name: str, layers: list[Layer], pool: nn.MaxPool2d | nn.AvgPool2d) -> list[Layer]:
-    size = pool.kernel_size if isinstance(pool.kernel_size, int) else pool.kernel_size[0]
-    stride = pool.stride if isinstance(pool.stride, int) else (pool.stride or (size,))[0]
-    at = next((i for i in range(len(layers) - 1, -1, -1) if not isinstance(layers[i], Activation)), -1)
-    conv = layers[at] if at >= 0 else None
-    if not isinstance(conv, Convolution) or size != stride or pool.padding not in (0, (0, 0)):
-        raise FewerError(f"{name!r}: pooling has to follow a convolution, with windows side by side and no padding")
-    # the average of a window of convolutions is one convolution with a larger kernel
-    out, inputs, k, _ = conv.weight.shape
-    wide = k + conv.stride * (size - 1)
-    weight = torch.zeros(out, inputs, wide, wide, dtype=torch.float64)
-    for i in range(size):
-        for j in range(size):
-            y, x = i * conv.stride, j * conv.stride
-            weight[:, :, y : y + k, x : x + k] += conv.weight / size**2
-    layers = list(layers)
-    layers[at] = replace(conv, weight=weight, stride=conv.stride * size)
-    return layers
-
-
-def _in_order(model: nn.Module, example: Tensor) -> list[tuple[str, nn.Module]]:
-    """Leaf modules in the order in which they run, each on what the one before it made."""
-    calls: list[tuple[str, nn.Module, Tensor, Tensor]] = []
-    handles = [
-        m.register_forward_hook(lambda m, x, y, name=name: calls.append((name, m, x[0].detach(), y.detach())))
-        for name, m in model.named_modules()
-        if not list(m.children())
-    ]
-    was = model.training
-    try:
+    def _in_parts(self, images: Tensor, wanted: str) -> Tensor:
         with torch.no_grad():
-            result = model.eval()(example)
-    finally:
-        model.train(was)
-        for handle in handles:
-            handle.remove()
-    before = example
-    for name, _, x, y in calls:
-        if x.numel() != before.numel() or not torch.equal(x.flatten(), before.flatten()):
-            raise FewerError(f"{name!r} does not work on what the layer before it made; circuits are chains so far")
-        before = y
-    if not calls or not torch.equal(before.flatten(), result.flatten()):
-        raise FewerError(
-            "the network does something after its last layer that is no module; circuits are chains so far"
-        )
-    return [(name, m) for name, m, _, _ in calls]
+            parts = [self.run(part.double(), self.tensors, self.activations, wanted) for part in images.split(_PART)]
+        return torch.cat(parts)
+
+    def run(
+        self,
+        images: Tensor,
+        tensors: Mapping[str, Tensor],
+        activations: Mapping[str, Callable[[Tensor], Tensor]],
+        wanted: str | None = None,
+    ) -> Tensor:
+        """With other numbers and functions, in the precision of the images; gradients pass through.
+
+        Each image goes through by itself, with the leading 1 that the network was read with.
+        """
+        key = wanted or self.result
+
+        def one(image: Tensor) -> Tensor:
+            values: dict[str, Any] = {self.entry: image.unsqueeze(0)}
+            for call in self.calls:
+                if key in values:
+                    break
+                if call.kind == "activation":
+                    values[call.key] = activations[call.key](values[call.args[0].key])
+                else:
+                    values[call.key] = call.target(*filled(call.args, values, tensors))
+            return values[key].flatten() if wanted is None or wanted == self.result else values[key]
+
+        return torch.func.vmap(one)(images)
+
+    def with_activations(self, new: Mapping[str, Callable[[Tensor], Tensor]]) -> Network:
+        """With other functions for some activations."""
+        return replace(self, activations={**self.activations, **new})
+
+    def order(self) -> list[str]:
+        """Keys of the activations in the order in which they run."""
+        return [call.key for call in self.calls if call.kind == "activation"]
+
+    def name_of(self, key: str) -> str:
+        """Name of the module of a call."""
+        return next(call.name for call in self.calls if call.key == key)
+
+
+def filled(args: Any, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+    """Arguments with tensors in the places of :class:`Value` and :class:`Held`."""
+    if isinstance(args, Value):
+        return values[args.key]
+    if isinstance(args, Held):
+        return tensors[args.key]
+    if isinstance(args, (list, tuple)):
+        return type(args)(filled(a, values, tensors) for a in args)
+    return args
+
+
+def places_of(args: Any, kind: type | tuple[type, ...]) -> list[Any]:
+    """Every :class:`Value`, or every :class:`Held`, in arguments."""
+    if isinstance(args, kind):
+        return [args]
+    if isinstance(args, (list, tuple)):
+        return [one for a in args for one in places_of(a, kind)]
+    return []

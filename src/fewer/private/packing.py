@@ -15,7 +15,7 @@ class Grid:
     """Images in slots, multiplexed: after a stride the free places between pixels hold further channels.
 
     After E. Lee et al., "Low-Complexity Deep Convolutional Neural Networks on Fully Homomorphic Encryption Using
-    Multiplexed Parallel Convolutions" (ICML 2022): ``gap**2`` channels share one square of ``side**2`` slots.
+    Multiplexed Parallel Convolutions" (ICML 2022): ``gap * across`` channels share one square of ``side**2`` slots.
 
     Attributes
     ----------
@@ -24,7 +24,9 @@ class Grid:
     side
         Of the square, a power of two.
     gap
-        Distance of two neighbouring pixels of one channel.
+        Distance of two neighbouring pixels of one channel, downwards.
+    across
+        The same to the right; by default as downwards.
     period
         Slots after which everything is repeated through the ciphertext; 0 where it is there once.
     """
@@ -35,11 +37,15 @@ class Grid:
     side: int
     gap: int = 1
     period: int = 0
+    across: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "across", self.across or self.gap)
 
     @property
     def groups(self) -> int:
         """Squares that the channels fill."""
-        return -(-self.channels // self.gap**2)
+        return -(-self.channels // (self.gap * self.across))
 
     def repeated(self, slots: int, least: int = 1) -> Grid:
         """The same image as often as it fits into a ciphertext, ``least`` slots apart or more.
@@ -60,9 +66,9 @@ class Grid:
         >>> int(Grid(8, 2, 2, side=4, gap=2).slot(np.array(5), np.array(1), np.array(0)))
         25
         """
-        group, rest = np.divmod(c, self.gap**2)
-        row, column = np.divmod(rest, self.gap)
-        return group * self.side**2 + (y * self.gap + row) * self.side + x * self.gap + column
+        group, rest = np.divmod(c, self.gap * self.across)
+        row, column = np.divmod(rest, self.across)
+        return group * self.side**2 + (y * self.gap + row) * self.side + x * self.across + column
 
     def places(self) -> np.ndarray:
         """Slots of all values in the order of ``flatten``."""

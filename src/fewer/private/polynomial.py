@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from fewer.core.errors import FewerError
 
-__all__ = ["DEGREES", "Squares", "chebyshev_nodes", "fit_squares"]
+__all__ = ["DEGREES", "Line", "Squares", "chebyshev_nodes", "fit_line", "fit_squares"]
 
 DEGREES = (2, 4)
+
+_BENT = 0.02
+"""Curvature over slope, on half of the interval, below which a function is a line."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,8 @@ class Squares:
     low: float
     high: float
 
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Value of the polynomial."""
+    def __call__(self, x: Any) -> Any:
+        """Value of the polynomial, on arrays and on tensors."""
         for shift in self.shifts:
             x = (x + shift) ** 2
         return self.outer * x + self.rest
@@ -43,6 +47,41 @@ class Squares:
     def degree(self) -> int:
         """Of the polynomial."""
         return 2 ** len(self.shifts)
+
+
+@dataclass(frozen=True)
+class Line:
+    """``slope * x + rise``: an activation that goes. It takes no level, and the layers around it become one."""
+
+    slope: float
+    rise: float
+    low: float
+    high: float
+
+    def __call__(self, x: Any) -> Any:
+        """Value of the line, on arrays and on tensors."""
+        return self.slope * x + self.rise
+
+    @property
+    def degree(self) -> int:
+        """Of the polynomial."""
+        return 1
+
+
+def fit_line(function: Callable[[np.ndarray], np.ndarray], values: np.ndarray) -> Line:
+    """The straight line that is nearest to a function on the numbers that calibration saw.
+
+    Examples
+    --------
+    >>> line = fit_line(lambda x: 3 * x + 1, np.linspace(-1, 1, 50))
+    >>> round(line.slope, 6), round(line.rise, 6)
+    (3.0, 1.0)
+    """
+    x = np.asarray(values, dtype=float).reshape(-1)
+    y = np.asarray(function(x), dtype=float)
+    spread = float(x.var())
+    slope = float(((x - x.mean()) * (y - y.mean())).mean() / spread) if spread else 0.0
+    return Line(slope, float(y.mean() - slope * x.mean()), float(x.min()), float(x.max()))
 
 
 def chebyshev_nodes(low: float, high: float, count: int = 64) -> np.ndarray:
@@ -64,8 +103,11 @@ def fit_squares(
     *,
     interval: tuple[float, float] | None = None,
     margin: float = 1.1,
-) -> Squares:
+) -> Squares | Line:
     """The polynomial that is nearest to a function on the numbers that calibration saw.
+
+    A function that is all but a straight line there becomes one: as a square it would stand far out on a wide parabola,
+    where differences of large numbers are all that is left.
 
     Parameters
     ----------
@@ -103,7 +145,10 @@ def fit_squares(
     y = function(x)
     if degree == 2:
         c, b, a = np.linalg.lstsq(np.stack([x**0, x, x * x], 1) * weight[:, None], y * weight, rcond=None)[0]
-        a = a if abs(a) > 1e-6 else 1e-6  # a straight line is a very flat parabola
+        width = (high - low) / 2
+        least = max(_BENT * abs(b + 2 * a * middle), 1e-9 * float(np.abs(y).max()) / width)
+        if abs(a) * width <= least:
+            return fit_line(function, values)
         shift = b / (2 * a)
         return Squares((float(shift),), float(a), float(c - a * shift**2), float(low), float(high))
     best: tuple[float, Squares | None] = (np.inf, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,11 +89,13 @@ def calibrate(parameters: Parameters, seconds: float = 10.0) -> Prices:
 
     end = time.perf_counter() + seconds
     while True:
-        y, squared = x, False
+        y = x
         for level in range(parameters.levels, 0, -1):
-            weights = evaluator.encode_weights(values, level, squared)
+            scale = parameters.input_bits if level == parameters.levels else parameters.scale_bits
+            weights = evaluator.encode_weights(values, level, 2.0**scale)
             timed("rotate", level, lambda y=y: evaluator.rotate(y, 1))
-            timed("square", level, lambda y=y: evaluator.square(y))
+            with suppress(ValueError, RuntimeError):  # a modulus for linear layers alone holds no square
+                timed("square", level, lambda y=y: evaluator.square(y))
             timed("add", level, lambda y=y: evaluator.add(y, y))
             z = timed("multiply_plain", level, lambda y=y, w=weights: evaluator.multiply_plain(y, w))
             y = timed("rescale", level, lambda z=z: evaluator.rescale(z))
@@ -141,14 +144,11 @@ def step_ms(circuit: Circuit, prices: Prices, levels: int | None = None) -> list
     levels
         That a fresh ciphertext has; by default what the circuit needs.
     """
-    level, found = circuit.levels if levels is None else levels, []
-    for step in circuit.steps:
-        after = ("rescale",)
-        total = sum(n * prices.at(name, level) for name, n in step.counts().items() if name not in after)
-        total += step.counts().get("rescale", 0) * prices.at("rescale", level)
-        found.append(total)
-        level -= step.levels
-    return found
+    top = circuit.levels if levels is None else levels
+    return [
+        sum(n * prices.at(name, top - start) for name, n in step.counts().items())
+        for step, start in zip(circuit.steps, circuit.starts(), strict=True)
+    ]
 
 
 def predict_ms(circuit: Circuit, prices: Prices, levels: int | None = None) -> float:

@@ -172,7 +172,11 @@ class Evaluator:
     def _scale(self) -> float:
         return 2.0**self.parameters.scale_bits
 
-    def encode_weights(self, values: np.ndarray, level: int, after_square: bool) -> Any:
+    def prime(self, level: int) -> float:
+        """What a rescaling divides by at a level."""
+        return self._primes[level]
+
+    def encode_weights(self, values: np.ndarray, level: int, scale: float) -> Any:
         """At the scale with which the rescaled product has the scale of fresh ciphertexts.
 
         Raises
@@ -180,16 +184,18 @@ class Evaluator:
         FewerError
             When the primes leave too few bits for weights: they were chosen for another circuit.
         """
-        before = 2.0**self.parameters.input_bits if level == self.parameters.levels else self._scale()
-        before = self._scale() ** 2 if after_square else before
-        scale = self._scale() * self._primes[level] / before
-        if scale < 2.0**10:
+        mine = self._scale() * self._primes[level] / scale
+        if mine < 2.0**10:
             raise FewerError("these parameters were made for another circuit; compile the network again")
-        return self._encode(values, level, scale)
+        return self._encode(values, level, mine)
 
     def _encode(self, values: np.ndarray, level: int, scale: float) -> Any:
         plain = _api().Plaintext()
-        self._encoder.encode(np.asarray(values, dtype=float).tolist(), self._ids[level], scale, plain)
+        try:
+            self._encoder.encode(np.asarray(values, dtype=float).tolist(), self._ids[level], scale, plain)
+        except (ValueError, RuntimeError) as error:
+            largest = float(np.abs(values).max())
+            raise FewerError(f"a weight of {largest:g} does not fit into these parameters ({error})") from None
         return plain
 
     def multiply_plain(self, x: Any, weights: Any) -> Any:
@@ -221,6 +227,12 @@ class Evaluator:
         found = self._ciphertext(self._context)
         scale: Any = x.scale() if callable(x.scale) else x.scale
         self._do.add_plain(x, self._encode(values, self.level(x), scale), found)
+        return found
+
+    def lower(self, x: Any, level: int) -> Any:
+        """The same numbers at a lower level."""
+        found = self._ciphertext(self._context)
+        self._do.mod_switch_to(x, self._ids[level], found)
         return found
 
     def rotate(self, x: Any, turn: int) -> Any:

@@ -185,5 +185,6 @@ def _too_deep(levels: int, most: int, layers: list[tuple[str, int]] | None) -> F
     where = f": they run out at layer {place!r}" if place else ""
     return FewerError(
         f"the circuit needs {levels} levels, but {most} are the most at 128 bits of security{where}; "
-        "take degree 2 for activations, or leave layers out"
+        "take degree 2 for activations, leave layers out, or let activations go with --budget "
+        f"levels={most}"
     )

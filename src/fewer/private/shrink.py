@@ -92,10 +92,15 @@ def sense_circuit(
     shares
         Of diagonals that go.
     """
-    inputs = [np.stack([circuit.pack(image) for image in images])]
-    for step in circuit.steps:
-        inputs.append(step.apply(inputs[-1]))
-    wanted = circuit.unpack(inputs[-1][:, 0])
+    packed = np.stack([circuit.pack(image) for image in images])
+    inputs: list[np.ndarray] = []
+
+    def noted(i: int, read: np.ndarray) -> np.ndarray:
+        inputs.append(read)
+        return circuit.steps[i].apply(read)
+
+    behind = circuit.walk(packed, apply=noted)
+    wanted = circuit.unpack(behind[-1][:, 0])
     size = float((wanted**2).sum())
     curves, made = [], {}
     base = step_ms(circuit, prices)
@@ -118,9 +123,7 @@ def sense_circuit(
             if len(new.plan.giants) < len(step.bias):
                 continue  # an output ciphertext would be left without any diagonal
             last = count
-            x = new.apply(inputs[i])
-            for later in circuit.steps[i + 1 :]:
-                x = later.apply(x)
+            x = circuit.walk(packed, [*behind[:i], new.apply(inputs[i])])[-1]
             options.append(Option("diagonal", count / len(order)))
             made[step.name, len(options) - 1] = new
             steps = (*circuit.steps[:i], new, *circuit.steps[i + 1 :])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -79,11 +79,13 @@ class Simulator:
             return x.slots
         return x.slots + self._rng.normal(0, 1, x.slots.shape) * x.noise
 
-    def encode_weights(self, values: np.ndarray, level: int, after_square: bool) -> tuple[np.ndarray, float]:
+    def prime(self, level: int) -> float:
+        """What a rescaling divides by at a level."""
+        return 2.0 ** self.parameters.bits[level]
+
+    def encode_weights(self, values: np.ndarray, level: int, scale: float) -> tuple[np.ndarray, float]:
         """The vector itself, and the scale that it is encoded at."""
-        before = 2.0**self.parameters.input_bits if level == self.parameters.levels else self._scale
-        before = self._scale**2 if after_square else before
-        return values, self._scale * 2.0 ** self.parameters.bits[level] / before
+        return values, self._scale * self.prime(level) / scale
 
     def multiply_plain(self, x: Simulated, weights: tuple[np.ndarray, float]) -> Simulated:
         """Slot by slot."""
@@ -103,7 +105,8 @@ class Simulator:
         self._count("rescale", x)
         if x.level < 1 or x.scale < 2 * self._scale:
             raise FewerError("a ciphertext without levels was rescaled; the circuit is deeper than its parameters")
-        return Simulated(x.slots, x.level - 1, np.hypot(x.noise, self._round / self._scale), self._scale)
+        scale = x.scale / self.prime(x.level)
+        return Simulated(x.slots, x.level - 1, np.hypot(x.noise, self._round / scale), scale)
 
     def add(self, x: Simulated, y: Simulated) -> Simulated:
         """Both of one level."""
@@ -121,6 +124,10 @@ class Simulator:
         self._count("rotate", x)
         noise = np.hypot(np.roll(x.noise, -turn), self._switch / x.scale)
         return Simulated(np.roll(x.slots, -turn), x.level, noise, x.scale)
+
+    def lower(self, x: Simulated, level: int) -> Simulated:
+        """The same numbers at a lower level."""
+        return replace(x, level=level)
 
     def level(self, x: Simulated) -> int:
         """Levels left."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,13 +109,15 @@ class CircuitTwin(nn.Module):
     def forward(self, slots: Tensor) -> Tensor:
         """Packed images [N, ciphertexts, slots] to results [N, outputs]."""
         layers = iter(self.layers)
-        x = slots
-        for step in self.was.steps:
+
+        def apply(i: int, x: Tensor) -> Tensor:
+            step = self.was.steps[i]
             if isinstance(step, Linear):
-                x = next(layers)(x)
-            else:
-                x = x * x if step.add is None else x * x + torch.from_numpy(step.add).to(x)
-        return x[:, 0, torch.from_numpy(self.was.outputs)]
+                return next(layers)(x)
+            return x * x if step.add is None else x * x + torch.from_numpy(step.add).to(x)
+
+        results: Any = slots
+        return self.was.walk(results, apply=apply)[-1][:, 0, torch.from_numpy(self.was.outputs)]
 
     def circuit(self) -> Circuit:
         """With the numbers as they are now."""

@@ -188,11 +188,10 @@ def _look(
         [model.encrypt(v) for v in slots], lambda _, x: noises.append(max(float(c.noise.max()) for c in x))
     )
     found: list[Depth] = []
-    x = slots[None]
+    behind = circuit.walk(slots[None])
 
     def watch(i: int, ciphertexts: list[Any]) -> None:
-        nonlocal x
-        x = circuit.steps[i].apply(x)
+        x = behind[i]
         got = np.stack([party.decrypt(c) for c in ciphertexts])
         largest, differ = float(np.abs(x).max()), float(np.abs(got - x[0]).max())
         bits, modelled = (math.log2(max(largest / max(d, 1e-300), 1.0)) for d in (differ, 3 * noises[i]))

@@ -121,7 +121,8 @@ class StraightThrough(FakeQuantiser):
     """Nearest with a range that is measured; gradients pass as if nothing had been rounded.
 
     Weights have a scale for each output, from the largest magnitude (binary and ternary: the closed forms of XNOR-Net
-    and TWN). The range of inputs is a moving average of their largest magnitude, which stays as it is in evaluation.
+    and TWN). The range of inputs is a moving average of their largest magnitude, which stays as it is in evaluation;
+    of the first hundred batches it is the plain mean, so that a start far off is left behind at once.
     """
 
     def __init__(self, bits: int | str, role: Role) -> None:
@@ -129,6 +130,8 @@ class StraightThrough(FakeQuantiser):
         self.peak: Tensor
         if role != "weight":
             self.register_buffer("peak", torch.ones(()))
+            self.batches: Tensor
+            self.register_buffer("batches", torch.ones(()))
 
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> None:
@@ -143,7 +146,9 @@ class StraightThrough(FakeQuantiser):
         if self.training:
             with torch.no_grad():
                 low, high = torch.aminmax(x)
-                self.peak.lerp_(torch.maximum(high, -low).clamp(min=_TINY).to(self.peak.dtype), 1 - _EMA)
+                self.batches.add_(1)
+                share = (1 / self.batches).clamp(min=1 - _EMA).to(self.peak.dtype)
+                self.peak.lerp_(torch.maximum(high, -low).clamp(min=_TINY).to(self.peak.dtype), share)
         scale = self.peak / self.high
         with torch.no_grad():
             rounded = (x / scale).round_().clamp_(self.low, self.high).mul_(scale)
@@ -204,7 +209,7 @@ class Pact(StraightThrough):
     def __init__(self, bits: int | str, role: Role) -> None:
         super().__init__(bits, role)
         if role != "weight":
-            del self.peak
+            del self.peak, self.batches
             self.clip = nn.Parameter(torch.ones(()))
 
     @torch.no_grad()

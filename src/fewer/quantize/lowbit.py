@@ -160,7 +160,7 @@ def exchange(
     """Exchange the linear and convolution layers of a model for ones in few bits, in place.
 
     Parameters keep their names and are the same objects. Quantisers start from the weights, and from the inputs that
-    the layers see when the model is called with the example.
+    the layers see when the model is called with the example, in the mode (training or evaluation) that it is in.
 
     Parameters
     ----------
@@ -276,7 +276,11 @@ def _fits(module: nn.Module) -> bool:
 
 
 def _inputs(model: nn.Module, example: Any, forward: Forward | None) -> dict[str, Tensor]:
-    """What each layer that can be exchanged is given, in the order in which they run."""
+    """What each layer that can be exchanged is given, in the order in which they run.
+
+    In the mode that the model is in. A network that has not learnt yet gives its layers other numbers in evaluation,
+    where norms have no statistics, than in training: after fifty layers, by many orders of magnitude.
+    """
     found: dict[str, Tensor] = {}
     handles = []
     for name, module in model.named_modules():
@@ -287,12 +291,29 @@ def _inputs(model: nn.Module, example: Any, forward: Forward | None) -> dict[str
 
             handles.append(module.register_forward_pre_hook(keep))
     try:
-        with evaluating(model):
-            call(model, example, forward)
+        if not (model.training and _ran_as_in_training(model, example, forward)):
+            found.clear()
+            with evaluating(model):
+                call(model, example, forward)
     finally:
         for handle in handles:
             handle.remove()
     return found
+
+
+@torch.no_grad()
+def _ran_as_in_training(model: nn.Module, example: Any, forward: Forward | None) -> bool:
+    """Whether the model ran in training mode; buffers and random numbers are as before."""
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            call(model, example, forward)
+    except FewerError:  # a norm wants more than one value for each channel
+        return False
+    finally:
+        for buffer, before in kept:
+            buffer.copy_(before)
+    return True
 
 
 def _made(layer: nn.Module, weights: Any, inputs: Any, gradient: Any) -> nn.Module:

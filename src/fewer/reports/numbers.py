@@ -44,10 +44,11 @@ def percent(fraction: float, digits: int = 1) -> str:
 
     Examples
     --------
-    >>> percent(0.4999), percent(1.0), percent(0.5, digits=0)
-    ('50.0%', '100.0%', '50%')
+    >>> percent(0.4999), percent(1.0), percent(0.123), percent(0.5, digits=0)
+    ('50%', '100%', '12.3%', '50%')
     """
-    return f"{100 * fraction:.{digits}f}%"
+    number = f"{100 * fraction:.{digits}f}"
+    return f"{number.removesuffix('.' + '0' * digits) if digits else number}%"  # as people say it
 
 
 def times(ratio: float) -> str:

@@ -251,12 +251,14 @@ def _draw_pictures(axes: Axes, points: np.ndarray, files: Sequence[Path], side: 
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
     images = [_thumbnail(file, side)[0] for file in files]
+    axes.autoscale_view()  # limits are set when they are asked for, and places hang on them
     corner, size = axes.bbox.min, axes.bbox.size
     places = [tuple(map(float, axes.transData.transform(point) - corner)) for point in points]
-    boxes = [(image.width * _fit(image, side), image.height * _fit(image, side)) for image in images]
+    # each with room for its rank below
+    boxes = [(image.width * _fit(image, side), image.height * _fit(image, side) + _RANK) for image in images]
     spots = place_boxes(places, boxes, (float(size[0]), float(size[1])))  # type: ignore[arg-type]
     for rank, (image, point, at, spot) in enumerate(zip(images, points, places, spots, strict=True), 1):
-        middle = (spot.x + spot.width / 2 - at[0], spot.y + spot.height / 2 - at[1])
+        middle = (spot.x + spot.width / 2 - at[0], spot.y + (spot.height + _RANK) / 2 - at[1])
         axes.add_artist(
             AnnotationBbox(
                 OffsetImage(np.asarray(image), zoom=_fit(image, side), resample=True), tuple(point), xybox=middle,
@@ -264,10 +266,14 @@ def _draw_pictures(axes: Axes, points: np.ndarray, files: Sequence[Path], side: 
                 arrowprops={"arrowstyle": "-", "color": COLOUR["ours"], "linewidth": 0.8, "shrinkA": 0, "shrinkB": 2},
             )
         )  # fmt: skip
-        name = (middle[0] - spot.width / 2 + 3, middle[1] - spot.height / 2 - 2)
+        name = (spot.x + 3 - at[0], spot.y + _RANK - 2 - at[1])
         axes.annotate(
             str(rank), point, name, textcoords="offset points", color=COLOUR["ours"], fontweight="bold", va="top"
         )
+
+
+_RANK = 14.0
+"""Points of a rank below its picture."""
 
 
 def _fit(image: Image.Image, side: int) -> float:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fewer.core.errors import FewerError
-from fewer.core.files import as_path, atomic_write_text
+from fewer.core.files import as_path, atomic_write_text, explain_os_error
+from fewer.reports.numbers import significant
 from fewer.reports.page import Page, Section, Table, Tile
 from fewer.tasks.findings import Finding
 from fewer.tasks.task import Checked
@@ -29,21 +30,27 @@ def check_page_path(path: str | Path, overwrite: bool) -> Path:
     place = as_path(path)
     if place.suffix.lower() not in (".html", ".htm"):
         raise FewerError(f"--page names an HTML file, such as {place.name or 'checked'}.html; got {path}")
-    if place.exists() and not overwrite:
-        raise FewerError(f"{place} exists already; give another --page, or --overwrite")
+    for there in (place, place.with_suffix(".json")):
+        if there.exists() and not overwrite:
+            raise FewerError(f"{there} exists already; give another --page, or --overwrite")
     return place
 
 
 def write_checkup_page(found: Checked, data: str | Path, path: Path, command: str = "") -> Path:
-    """Write :func:`checkup_page` to a file.
+    """Write :func:`checkup_page` to a file, and the same as JSON beside it.
 
     Raises
     ------
     FewerError
         When it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return atomic_write_text(path, checkup_page(found, data, command).to_html())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, path.parent, "make the folder") from None
+    page = checkup_page(found, data, command)
+    atomic_write_text(path.with_suffix(".json"), page.to_json())
+    return atomic_write_text(path, page.to_html())
 
 
 def checkup_page(found: Checked, data: str | Path, command: str = "") -> Page:
@@ -125,7 +132,9 @@ def _tables(found: Checked, findings: Sequence[Finding]) -> list[Table]:
 def _plain(value: Any) -> str | int | float | bool | None:
     """A fact in one cell."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_plain(one)}" for name, one in list(value.items())[:40]) or "none"
+        return "; ".join(f"{name}: {_plain(one)}" for name, one in list(value.items())[:40]) or "none"
     if isinstance(value, (list, tuple)):
         return ", ".join(str(_plain(one)) for one in value[:40]) + (", ..." if len(value) > 40 else "")
+    if isinstance(value, float) and not isinstance(value, bool):
+        return significant(value)
     return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)

@@ -13,6 +13,12 @@ from fewer.core.progress import usual_progress
 
 __all__ = ["private_compile", "private_keys", "private_query", "private_service"]
 
+_TRIED = 4
+"""Images that are encrypted, or simulated, for the page of a circuit."""
+
+_ENCODED = 1_000_000_000
+"""Bytes of encoded weights up to which a circuit is tried with encryption for its page, and on the simulator beyond."""
+
 _JUDGED = 200
 """Images at most on which a circuit with a budget is held against its network, slot by slot."""
 
@@ -34,11 +40,13 @@ def private_compile(
     Parameters
     ----------
     model
-        Spec or module: convolutions, linear layers, activations, pooling, one after another.
+        Spec or module: linear operations and functions of each number, see
+        :func:`~fewer.private.reading.read_network`.
     images
         Folder of images or a tensor [N, channels, height, width]; activations are fitted to them.
     out
-        The folder: ``circuit.npz`` for the server, ``public.json`` for clients.
+        The folder: ``circuit.npz`` for the server, ``public.json`` for clients, and the page ``circuit.html`` with what
+        each layer costs.
     degree
         Of the polynomials that stand for activations, 2 or 4.
     steps
@@ -67,7 +75,7 @@ def private_compile(
 
     from fewer.models.spec import load_untouched
     from fewer.private.cheapen import check_budget
-    from fewer.private.folder import CircuitFolder
+    from fewer.private.folder import PAGE, CircuitFolder
     from fewer.private.keys import save_circuit
 
     if steps < 0:
@@ -82,33 +90,44 @@ def private_compile(
         circuit, parameters, facts = _compiled(loaded, x, degree, steps, budget, seed, told)
         fits = len(loaded.mean) == x.shape[1]  # a module of one's own says nothing of how its images are made
         mean, std = (loaded.mean, loaded.std) if fits else ((0.0,) * x.shape[1], (1.0,) * x.shape[1])
-        save_circuit(folder.path, circuit, parameters, loaded.name, mean, std)
-    return {"circuit": str(out), **facts}
+        page = _page(loaded.name, circuit, parameters, x, facts)
+        save_circuit(folder.path, circuit, parameters, loaded.name, mean, std, page)
+    return {"circuit": str(out), "page": str(Path(out) / PAGE), **facts}
+
+
+def _page(name: str, circuit: Any, parameters: Any, images: Any, facts: dict[str, Any]) -> str:
+    """The circuit on some of the images, in words and numbers."""
+    from fewer.private.execute import weight_bytes
+    from fewer.private.page import circuit_page
+    from fewer.private.price import prices_here
+    from fewer.private.trial import try_circuit
+
+    # a server needs this memory, whoever compiles may not have it
+    bytes_ = weight_bytes(circuit, parameters)
+    trial = try_circuit(circuit, parameters, images[:_TRIED].numpy(), simulated=bytes_ > _ENCODED)
+    facts["server_bytes"] = bytes_
+    return circuit_page(name, circuit, parameters, prices_here(1.0)(parameters), trial, facts).to_html()
 
 
 def _compiled(
     loaded: Any, x: Any, degree: int, steps: int, budget: str | None, seed: int, progress: Any
 ) -> tuple[Any, Any, dict[str, Any]]:
     """The circuit of a network, its parameters, and what is told of it."""
-    import torch
-
-    from fewer.private.adapt import adapt
+    from fewer.private.adapt import adapt, answers_of
     from fewer.private.compile import approximate_activations, pack_within
-    from fewer.private.network import read_network, run_chain
+    from fewer.private.reading import read_network
 
-    layers = read_network(loaded.model, x[:1])
-    chain, names = approximate_activations(layers, x, degree)
+    network = approximate_activations(read_network(loaded.model, x[:1]), x, degree)
     if steps:
-        chain = adapt(loaded.model, chain, x, steps=steps, seed=seed, progress=progress)
+        network = adapt(loaded.model, network, x, steps=steps, seed=seed, progress=progress)
     if budget is None:
-        circuit, parameters = pack_within(chain, names, x)
+        circuit, parameters = pack_within(network, x)
         more: dict[str, Any] = {}
-        said = run_chain(chain, x.double()).argmax(1).numpy()
+        said = network(x).argmax(1).numpy()
     else:
-        circuit, parameters, more = _cheaper(loaded.model, chain, names, x, budget, steps, seed, progress)
+        circuit, parameters, more = _cheaper(loaded.model, network, x, budget, steps, seed, progress)
         said = np.concatenate([circuit.run(part.numpy()).argmax(1) for part in x[:_JUDGED].split(20)])
-    with torch.no_grad():
-        wanted = loaded.model(x[: len(said)]).argmax(1).numpy()
+    wanted = answers_of(loaded.model, network, x[: len(said)]).argmax(1).numpy()
     return (
         circuit,
         parameters,
@@ -121,20 +140,22 @@ def _compiled(
             "operations": {f"{i} {s.name}": s.counts() for i, s in enumerate(circuit.steps)},
             "agreement": float((said == wanted).mean()),
             "images": len(said),
+            "averaged": list(network.averaged),
+            "left_to_the_client": list(network.left),
             **more,
         },
     )
 
 
 def _cheaper(
-    model: Any, chain: Any, names: Any, images: Any, budget: str, steps: int, seed: int, progress: Any
+    model: Any, network: Any, images: Any, budget: str, steps: int, seed: int, progress: Any
 ) -> tuple[Any, Any, dict[str, Any]]:
     """A circuit within a budget, its parameters, and what to report of it."""
     from fewer.private.cheapen import cheapen
     from fewer.private.price import prices_here
 
     prices = prices_here()
-    found = cheapen(model, chain, names, images, budget, prices=prices, steps=steps, seed=seed, progress=progress)
+    found = cheapen(model, network, images, budget, prices=prices, steps=steps, seed=seed, progress=progress)
     told = {
         "budget": budget,
         "way": found.name,

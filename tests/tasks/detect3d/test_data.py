@@ -184,3 +184,16 @@ def test_augmentation_keeps_points_in_boxes(kitti):
     assert 0 < len(filled.objects) <= 3 and len(filled.points) > 5
     near = only(frame, ("Car",), (0, -20, -3, 30, 20, 1))
     assert (near.objects.boxes[:, 0] < 30).all()
+
+
+@pytest.mark.parametrize("count", [100, 103])
+def test_scans_with_a_ring_are_told_from_those_without(tmp_path, count):
+    """Files of five columns under KITTI's names were read as rows of four, one value further in every row."""
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(count, 4)).astype("<f4")
+    rings = np.column_stack([points, np.arange(count) % 32]).astype("<f4")
+    (tmp_path / "velodyne").mkdir()
+    (tmp_path / "velodyne/a.bin").write_bytes(points.tobytes())
+    (tmp_path / "velodyne/b.bin").write_bytes(rings.tobytes())
+    data = open_data(tmp_path)
+    assert np.array_equal(data.points("a"), points) and np.array_equal(data.points("b"), rings)

@@ -13,7 +13,10 @@ import torch
 import fewer
 from fewer.cli import main
 from fewer.core.errors import FewerError
+from fewer.engine.felt import places_of
+from fewer.engine.prepare import prepare
 from fewer.engine.settings import Settings
+from fewer.models.inputs import row_count
 from fewer.models.spec import load_model
 from fewer.tasks import open_task, task_for
 from fewer.tasks.detect3d.networks import build_network, small_config
@@ -182,3 +185,22 @@ def test_a_checkpoint_of_another_grid(run, tmp_path):
     (tmp_path / "other/recipe.json").write_text(json.dumps(recipe))
     with pytest.raises(FewerError, match="of another model"):
         load_model(str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("network", ["pointpillars", "centerpoint", "second", "pv-rcnn"])
+def test_every_layer_knows_the_places_that_its_output_is_felt_at(kitti, tmp_path, network):
+    """One weight for each row of every layer's input, whatever the layer: pillars, sites, cells, points."""
+    torch.manual_seed(0)
+    config = small_config(network, ("Car",)).model_copy(update={"reach": (0, -5.76, -3, 23.04, 5.76, 1)})
+    save_detector(tmp_path / "run", build_network(config), None)
+    prepared = prepare(str(tmp_path / "run"), str(kitti), QUICK)
+    batches = prepared.calibration.split(2)
+    found = places_of(prepared, QUICK, range(len(prepared.calibration)), batches)
+    seen = {}
+    for name, layer in prepared.layers.items():
+        module = layer.users[0]
+        module.register_forward_pre_hook(lambda m, x, name=name: seen.update({name: row_count(m, x[0])}))
+    with torch.no_grad():
+        prepared.model(*batches[0].batch())
+    assert found and len(found) > 0.8 * len(prepared.layers)
+    assert all(len(each[0]) == seen[name] for name, each in found.items())

@@ -7,6 +7,7 @@ same layer at once, in threads of their own, so that a rulebook is found by the 
 
 from __future__ import annotations
 
+import copy
 import math
 import weakref
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
-from fewer.models.sparse.product import sparse_product
+from fewer.models.sparse.product import offset_product, sparse_product
 from fewer.models.sparse.rulebook import Rulebook, Triple, inverse_rules, strided_rules, submanifold_rules
 from fewer.models.sparse.sites import Sites
 
@@ -57,6 +58,38 @@ class SparseConvolution(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.rules: Rulebook | None = None
+        self.products: nn.ModuleList | None = None
+
+    def by_offset(self, products: Sequence[nn.Module | None] | None = None) -> SparseConvolution:
+        """A copy for inference that shares this layer's weights, multiplies in another way, and keeps its rulebook.
+
+        Parameters
+        ----------
+        products
+            For each offset of the kernel a module from (pairs, in) to (pairs, out), and None where nothing is to be
+            added, as where all weights were pruned. By default the copy multiplies as this layer does.
+
+        Examples
+        --------
+        >>> sites = Sites(torch.ones(1, 4), torch.tensor([[0, 1, 1, 1]]), (3, 3, 3), 1)
+        >>> layer = SubMConv3d(4, 8, 3)
+        >>> made = layer.by_offset(layer.linears())
+        >>> torch.allclose(convolve(made, sites).features, convolve(layer, sites).features, atol=1e-6)
+        True
+        """
+        made = copy.copy(self)
+        made._modules, made.rules = dict(self._modules), self.rules
+        made.products = None if products is None else nn.ModuleList(products)  # type: ignore[arg-type]
+        return made
+
+    def linears(self) -> list[nn.Linear]:
+        """The weight at each offset of the kernel, as a linear layer without a bias."""
+        found = []
+        for tap in self.weight.detach().flatten(2).unbind(2):
+            one = nn.Linear(self.in_channels, self.out_channels, bias=False, device="meta")
+            one.weight = nn.Parameter(tap.contiguous(), requires_grad=False)
+            found.append(one)
+        return found
 
     def _place(self, features: Tensor) -> tuple[Any, ...]:
         geometry = (type(self), self.kernel_size, self.stride, self.padding, self.dilation)
@@ -101,7 +134,11 @@ class SparseConvolution(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Shape (input sites, in) to (output sites, out)."""
-        out = sparse_product(features, self.weight, self.rules_of(features))
+        rules = self.rules_of(features)
+        if self.products is None:
+            out = sparse_product(features, self.weight, rules)
+        else:
+            out = offset_product(features, self.products, self.out_channels, rules)
         return out if self.bias is None else out + self.bias
 
     def extra_repr(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from fewer.models.sparse.rulebook import Rulebook
 
-__all__ = ["gathered_rows", "sparse_product"]
+__all__ = ["gathered_rows", "offset_product", "sparse_product"]
 
 
 class _Product(torch.autograd.Function):
@@ -68,6 +69,35 @@ def sparse_product(features: Tensor, weight: Tensor, rules: Rulebook) -> Tensor:
     """
     taps = weight.flatten(2).permute(2, 1, 0)
     return _Product.apply(features, taps, rules)  # type: ignore[no-any-return]
+
+
+def offset_product(
+    features: Tensor, products: Iterable[Callable[[Tensor], Tensor] | None], outputs: int, rules: Rulebook
+) -> Tensor:
+    """As :func:`sparse_product`, with a product of its own for each offset of the kernel.
+
+    Parameters
+    ----------
+    features
+        Shape (input sites, in).
+    products
+        In the order of the rulebook's offsets: gathered rows, shape (pairs, in), to shape (pairs, out). None where all
+        weights are zero: nothing is gathered there.
+    outputs
+        Channels of the output.
+    rules
+        Which sites meet.
+
+    Returns
+    -------
+    Tensor
+        Shape (output sites, outputs). For inference.
+    """
+    out = features.new_zeros(rules.outputs, outputs)
+    for product, (read, write) in zip(products, rules.pairs, strict=True):
+        if product is not None and len(read):
+            out.index_add_(0, write, product(features[read]))
+    return out
 
 
 def gathered_rows(features: Tensor, rules: Rulebook, outputs: Tensor | None = None) -> Tensor:

@@ -7,7 +7,7 @@ SECOND (Yan, Mao and Li, Sensors 2018). Sites are sorted by a number and looked 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -77,24 +77,38 @@ def submanifold_rules(sites: Sites, kernel: Triple, dilation: Triple = (1, 1, 1)
     4
     """
     where, shape = sites.where, sites.shape
-    ordered, order = site_keys(where, shape).sort()
-    centre = [(k - 1) // 2 * d for k, d in zip(kernel, dilation, strict=True)]
-    limit = torch.tensor(shape, device=where.device)
+    keys = site_keys(where, shape)
+    ordered, order = keys.sort()
+    offsets = list(_offsets(kernel))
+    # where A meets B at an offset, B meets A at the opposite one: half of them tell all, if there is an opposite one
+    symmetric = all(k % 2 for k in kernel)
     pairs = []
-    for offset in _offsets(kernel):
-        step = [o * d - c for o, d, c in zip(offset, dilation, centre, strict=True)]
-        if not any(step):
-            every = torch.arange(len(where), device=where.device)
-            pairs.append((every, every))
-            continue
-        near = where[:, 1:] + torch.tensor(step, device=where.device)
-        inside = ((near >= 0) & (near < limit)).all(1)
-        keys = site_keys(torch.cat([where[:, :1], near], 1), shape)
-        at = torch.searchsorted(ordered, keys).clamp_(max=max(0, len(ordered) - 1))
+    for offset in offsets[: len(offsets) // 2] if symmetric else offsets:
+        step = [(o - (k - 1) // 2) * d for o, k, d in zip(offset, kernel, dilation, strict=True)]
         # outside the grid the number of a neighbour is that of another site
-        met = (inside & (ordered[at] == keys)).nonzero()[:, 0] if len(ordered) else at
-        pairs.append((order[at[met]], met))
+        inside = _all([_within(where[:, a + 1] + s, shape[a]) for a, s in enumerate(step) if s], where)
+        wanted = keys[inside] + (step[0] * shape[1] + step[1]) * shape[2] + step[2]
+        at = torch.searchsorted(ordered, wanted).clamp_(max=max(0, len(ordered) - 1))
+        met = ordered[at] == wanted
+        pairs.append((order[at[met]], inside[met]))
+    if symmetric:
+        every = torch.arange(len(where), device=where.device)
+        pairs = [*pairs, (every, every), *((write, read) for read, write in reversed(pairs))]
     return Rulebook(tuple(pairs), len(where), where, shape, (where, shape))
+
+
+def _within(place: Tensor, limit: int) -> Tensor:
+    return (place >= 0) & (place < limit)
+
+
+def _all(conditions: Sequence[Tensor], like: Tensor) -> Tensor:
+    """The rows for which all conditions hold; every row where there is none."""
+    if not conditions:
+        return torch.arange(len(like), device=like.device)
+    good = conditions[0]
+    for one in conditions[1:]:
+        good = good & one
+    return good.nonzero()[:, 0]
 
 
 def output_shape(
@@ -124,21 +138,23 @@ def strided_rules(
     >>> strided_rules(sites, (1, 1, 2), (1, 1, 2), (0, 0, 0)).where.tolist()
     [[0, 0, 0, 1]]
     """
-    where, device = sites.where, sites.where.device
+    where = sites.where
     shape = output_shape(sites.shape, kernel, stride, padding, dilation)
-    steps, limit = torch.tensor(stride, device=device), torch.tensor(shape, device=device)
+    z, y, x = shape
+    cells: list[list[Tensor]] = []
+    good: list[list[Tensor]] = []
+    for a in range(3):  # an offset is three of these, one for each axis
+        scaled = [where[:, a + 1] + padding[a] - o * dilation[a] for o in range(kernel[a])]
+        cells.append([torch.div(one, stride[a], rounding_mode="floor") for one in scaled])
+        good.append([(c * stride[a] == one) & _within(c, shape[a]) for c, one in zip(cells[a], scaled, strict=True)])
     reads, keys = [], []
     for offset in _offsets(kernel):
-        shift = [p - o * d for p, o, d in zip(padding, offset, dilation, strict=True)]
-        scaled = where[:, 1:] + torch.tensor(shift, device=device)
-        cell = torch.div(scaled, steps, rounding_mode="floor")
-        good = ((cell * steps == scaled) & (cell >= 0) & (cell < limit)).all(1)
-        read = good.nonzero()[:, 0]
+        read = _all([good[a][o] for a, o in enumerate(offset)], where)
+        cz, cy, cx = (cells[a][o][read] for a, o in enumerate(offset))
         reads.append(read)
-        keys.append(site_keys(torch.cat([where[read, :1], cell[read]], 1), shape))
+        keys.append(((where[read, 0] * z + cz) * y + cy) * x + cx)
     found, back = torch.unique(torch.cat(keys), return_inverse=True)
     writes = back.split([len(read) for read in reads])
-    z, y, x = shape
     out = torch.stack([found // (z * y * x), found // (y * x) % z, found // x % y, found % x], 1)
     return Rulebook(tuple(zip(reads, writes, strict=True)), len(where), out, shape, (where, sites.shape))
 

@@ -150,7 +150,10 @@ class Frontier(_Part):
 
 
 class UnitResult(_Part):
-    """What was done to one layer. ``distortion`` is that of its curve at the chosen option (this layer cut alone)."""
+    """What was done to one layer. ``distortion`` is that of its curve at the chosen option (this layer cut alone).
+
+    ``modelled`` has what the layer costs on an accelerator on paper, before and after: cycles, joules.
+    """
 
     name: Text
     kind: Text
@@ -164,6 +167,7 @@ class UnitResult(_Part):
     flops: Amount | None = None
     dense_flops: Amount | None = None
     distortion: Amount | None = None
+    modelled: dict[Text, Annotated[list[Amount], Field(min_length=2, max_length=2)]] = {}
 
     @property
     def kept(self) -> float:

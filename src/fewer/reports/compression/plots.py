@@ -201,9 +201,8 @@ def frontier(report: RunReport) -> Plot | None:
             axes.xaxis.set_major_locator(MaxNLocator(4 if is_narrow else 7))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value, data.unit)))
         unit = "% of the dense model" if is_fraction else data.unit
-        name_axes(
-            axes, f"{data.label} ({unit})" if unit else data.label, DISTORTION_AXIS + (", log scale" if is_log else "")
-        )
+        name = data.label.partition(" (")[0]  # how it was measured stands in the title, and would be cut off here
+        name_axes(axes, f"{name} ({unit})" if unit else name, DISTORTION_AXIS + (", log scale" if is_log else ""))
 
     ours = points_of(data.ours, "measured") or points_of(data.ours, "predicted")
     told = ""

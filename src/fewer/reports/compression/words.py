@@ -18,6 +18,7 @@ from fewer.reports.compression.data import (
     Sensing,
     UnitResult,
 )
+from fewer.reports.compression.modelled import MODELLED, modelled_names, modelled_sentence  # noqa: F401, for templates
 from fewer.reports.numbers import count, data_size, duration, measure, percent, quantity, significant, times
 
 LEVEL = 1.05
@@ -382,7 +383,7 @@ def fact(name: str, value: str | int | float | bool | None) -> str:
         return "yes" if value else "no"
     if name.endswith("_bytes") and not isinstance(value, str):
         return data_size(value)
-    return significant(value) if isinstance(value, float) and not value.is_integer() else str(value)
+    return significant(value) if isinstance(value, float) and not value.is_integer() else str(value) or "none"
 
 
 _GOOD = 2.0
@@ -443,7 +444,7 @@ def recovery_sentence(recovery: Recovery) -> str:
     --------
     >>> recovery = Recovery(before=0.4, after=0.1, seconds=600, steps=300, best_step=300, images=24, choosing=16)
     >>> recovery_sentence(recovery)
-    'Training for 10 min won back 75.0% of what was lost: the distortion went from 0.400 to 0.100.'
+    'Training for 10 min won back 75% of what was lost: the distortion went from 0.400 to 0.100.'
     """
     spent = f"Training for {duration(recovery.seconds)}"
     if recovery.refitted:

@@ -158,7 +158,7 @@ def lower(model: nn.Module, settings: TrainSettings, example: Tensor, held: Mapp
     """
     assert settings.bits is not None
     layers = exchange(
-        model,
+        model.train(),
         parse_bits(settings.bits),
         example,
         quantiser=settings.quantiser,

@@ -11,7 +11,7 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.tasks.detect3d.boxes import Floats
-from fewer.tasks.detect3d.frames import Frame, Objects, read_floats
+from fewer.tasks.detect3d.frames import Frame, Objects, read_scan
 from fewer.tasks.detect3d.kitti import IMAGE, Calibration, parse_calibration, parse_label, read_text
 from fewer.tasks.detect3d.layouts import parse_custom_label, parse_sweep_boxes, read_npy, read_sweep
 
@@ -92,7 +92,7 @@ class DetectionData:
         elif path.name.endswith(".pcd.bin"):
             points = read_sweep(path)
         else:
-            points = read_floats(path, 4)
+            points = read_scan(path)
         if self.view == "camera":
             points = points[self.calibration(name).in_view(points, IMAGE)]
         return points

@@ -12,7 +12,7 @@ from fewer.core.errors import FewerError
 from fewer.core.reading import data_limit, read_bytes
 from fewer.tasks.detect3d.boxes import Floats
 
-__all__ = ["Frame", "Objects", "read_floats"]
+__all__ = ["Frame", "Objects", "read_floats", "read_scan"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,31 @@ def read_floats(path: Path, columns: int) -> Floats:
     FewerError
         When the file cannot be read, is cut off, or holds no point.
     """
+    return _rows(read_bytes(path, data_limit()), path, columns)
+
+
+def read_scan(path: Path) -> Floats:
+    """Points of a ``.bin`` file: four floats each, or five where the fifth is a ring, as other tools write them.
+
+    Raises
+    ------
+    FewerError
+        As :func:`read_floats`.
+    """
     raw = read_bytes(path, data_limit())
+    return _rows(raw, path, 5 if _has_rings(raw) else 4)
+
+
+def _has_rings(raw: bytes) -> bool:
+    """Whether every fifth value is a small whole number and the others are not, as no scan of four columns has it."""
+    if not raw or len(raw) % 20:
+        return False
+    rows = np.frombuffer(raw, "<f4").reshape(-1, 5)
+    whole = (rows >= 0) & (rows < 256) & (rows == np.floor(rows))
+    return bool(whole[:, 4].all()) and not bool(whole[:, :3].all())
+
+
+def _rows(raw: bytes, path: Path, columns: int) -> Floats:
     if len(raw) % (4 * columns):
         raise FewerError(
             f"{path} has {len(raw)} bytes, which is no whole number of points of {columns} floats: "

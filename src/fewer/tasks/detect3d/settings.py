@@ -29,6 +29,11 @@ class TrainSettings(LoopSettings):
         default="small",
         description="Grid and widths: 36 or 46 metres ahead with few channels for a few cores, or those of OpenPCDet.",
     )
+    init: str | None = Field(
+        default=None,
+        description="Go on from a trained detector (its run folder), or from weights of OpenPCDet (a file; --size "
+        "published).",
+    )
     classes: tuple[str, ...] = Field(default=("Car", "Pedestrian", "Cyclist"), description="Classes that are learnt.")
     view: Literal["full", "camera"] = Field(default="full", description="Whole scans, or what KITTI's camera sees.")
     reach: tuple[float, ...] | None = Field(

@@ -29,6 +29,8 @@ class DetectorPlan:
         Of the network.
     within
         Share of the labelled objects that stand in the network's field, as far as they were looked at.
+    init
+        Where its weights come from; None where they are random.
     """
 
     data: DetectionData
@@ -36,6 +38,7 @@ class DetectorPlan:
     val: tuple[str, ...]
     config: DetectorConfig
     within: float = 1.0
+    init: str | None = None
 
     def lines(self) -> list[str]:
         """In words."""
@@ -43,6 +46,7 @@ class DetectorPlan:
         x, y, z = self.config.grid
         low, high = self.config.reach[:3], self.config.reach[3:]
         sides = ", ".join(f"{n} {a:g} to {b:g} m" for n, a, b in zip("xyz", low, high, strict=True))
+        begun = [] if self.init is None else [f"starts from the weights of {self.init}"]
         return [
             f"{len(self.train)} scans train, {len(self.val)} judge; classes {', '.join(self.config.classes)}",
             f"{self.config.network}, {count / 1e6:.3g} M parameters, grid {x} x {y} x {z} of "
@@ -50,6 +54,7 @@ class DetectorPlan:
             + " m",
             f"it looks at {sides}: {100 * self.within:.0f} % of the labelled objects stand there; what is outside is "
             "neither learnt nor found (--reach changes it)",
+            *begun,
         ]
 
 

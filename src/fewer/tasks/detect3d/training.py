@@ -27,6 +27,7 @@ from fewer.tasks.detect3d.networks.config import Anchor, published_config, short
 from fewer.tasks.detect3d.pages import training_page
 from fewer.tasks.detect3d.scoring import score_detector
 from fewer.tasks.detect3d.settings import TrainSettings
+from fewer.tasks.detect3d.starting import begin, config_to_start_from
 from fewer.tasks.detect3d.trained import DetectorPlan, TrainedDetector
 from fewer.tasks.runs import Order, Training, carry_out, write_report
 from fewer.training.checkpoint import Checkpoint, work_key
@@ -56,18 +57,22 @@ def plan_training(data: DetectionData | str | Path, settings: TrainSettings | No
     names, val = data.split(settings.seed)
     if not names:
         raise FewerError(f"{data.root} has no annotated scan to train with")
-    config = _SIZES[settings.size](settings.network, settings.classes)
+    begun = config_to_start_from(settings)
+    config = begun or _SIZES[settings.size](settings.network, settings.classes)
     seen = [data.objects(name) for name in names[:_LOOKED_AT]]
     known = {name for objects in seen for name in objects.classes}
-    if not known & set(settings.classes):
+    if not known & set(config.classes):
         raise FewerError(
-            f"none of the classes {', '.join(settings.classes)} is in the first scans of {data.root}"
-            f"{near_match(settings.classes[0], known)}; name them with --classes"
+            f"none of the classes {', '.join(config.classes)} is in the first scans of {data.root}"
+            f"{near_match(config.classes[0], known)}; name them with --classes"
         )
-    boxes = np.concatenate([objects.of(settings.classes).boxes for objects in seen])
-    config = _with_field(config, settings, boxes)
-    if config.anchors and settings.size != "published":
-        anchors = zip(settings.classes, config.anchors, strict=True)
+    boxes = np.concatenate([objects.of(config.classes).boxes for objects in seen])
+    if begun is not None:  # its heads have learnt its priors, in its cells
+        config = with_field(config, settings.reach, settings.cell)
+    else:
+        config = _with_field(config, settings, boxes)
+    if config.anchors and settings.size != "published" and begun is None:
+        anchors = zip(config.classes, config.anchors, strict=True)
         config = config.model_copy(update={"anchors": tuple(fitted_anchor(a, name, seen) for name, a in anchors)})
     within = share_within(boxes, config.reach)
     if not within:
@@ -77,7 +82,7 @@ def plan_training(data: DetectionData | str | Path, settings: TrainSettings | No
             f"none of the {len(boxes)} labelled objects stands where the network looks ({sides}); their middle is "
             f"at x {x:.1f}, y {y:.1f}, z {z:.1f} m: give their range with --reach=x,y,z,x,y,z"
         )
-    return DetectorPlan(data, names, val, config, within)
+    return DetectorPlan(data, names, val, config, within, settings.init)
 
 
 def _with_field(config: DetectorConfig, settings: TrainSettings, boxes: np.ndarray) -> DetectorConfig:
@@ -212,6 +217,8 @@ def _train(plan: DetectorPlan, settings: TrainSettings, scratch: Path | None, pr
             bank.add(only(frame, config.classes, config.reach))
     torch.manual_seed(settings.seed)
     model = build_network(config)
+    if settings.init is not None:
+        begin(model, settings.init)
     accelerator = make_accelerator(settings)
     model.to(accelerator.device)
     sampler = ScanSampler(frames, config, settings, bank)
@@ -238,7 +245,8 @@ def _train(plan: DetectorPlan, settings: TrainSettings, scratch: Path | None, pr
         name="train",
         progress=progress,
         checkpoint=Checkpoint.within(scratch, key),
-        validate=Validation(judge, name=f"AP {first}") if judges else None,
+        # a detector that came trained is kept where further steps make it no better
+        validate=Validation(judge, name=f"AP {first}", at_start=settings.init is not None) if judges else None,
     )
     found.load_best(model)
     model.to("cpu").eval()

@@ -1,0 +1,176 @@
+"""The page of a circuit: what each layer costs, levels and noise along the depth, and answers side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fewer.private.circuit import Circuit
+from fewer.private.price import Prices, step_ms
+from fewer.private.security import Parameters
+from fewer.private.trial import Depth, Trial
+from fewer.reports.page import Chart, Page, Section, Series, Table, Tile
+
+__all__ = ["circuit_page", "layers_table", "noise_section", "ways_table"]
+
+
+def layers_table(title: str, circuit: Circuit, prices: Prices, trial: Trial) -> Table:
+    """Operations, levels and milliseconds of each step."""
+    head = ["layer", "products", "rotations", "squares", "levels", "ms predicted", "ms measured"]
+    predicted = step_ms(circuit, prices)
+    measured = [f"{ms:.0f}" if trial.encrypted else "-" for ms in trial.step_ms]
+    rows = []
+    for step, guess, got in zip(circuit.steps, predicted, measured, strict=True):
+        rows.append([step.name, *_counts(step.counts()), str(step.levels), f"{guess:.0f}", got])
+    whole = f"{trial.ms:.0f}" if trial.encrypted else "-"
+    rows.append(["all", *_counts(circuit.counts()), str(circuit.levels), f"{sum(predicted):.0f}", whole])
+    return Table(title=title, head=head, rows=rows)
+
+
+def _counts(counts: Mapping[str, int]) -> list[str]:
+    return [str(counts.get(k, 0)) for k in ("multiply_plain", "rotate", "square")]
+
+
+def noise_section(depths: Sequence[Depth], encrypted: bool) -> Section:
+    """Levels that are left and bits that are right behind each step."""
+    steps = [float(i + 1) for i in range(len(depths))]
+    name = "decrypted after each layer" if encrypted else "simulated after each layer"
+    chart = Chart(
+        title="Bits that are right along the depth",
+        x="layer",
+        y="bits",
+        series=[
+            Series(label=name, x=steps, y=[d.bits for d in depths]),
+            Series(label="modelled", x=steps, y=[d.modelled for d in depths]),
+        ],
+    )
+    rows = [[d.name, str(d.levels), f"{d.bits:.1f}", f"{d.modelled:.1f}"] for d in depths]
+    return Section(
+        name="noise",
+        title="Levels and noise",
+        charts=[chart],
+        tables=[Table(head=["after layer", "levels left", "bits right", "bits modelled"], rows=rows)],
+        words=[
+            "CKKS computes with approximate numbers. There is no budget of noise that runs out; levels do, and bits "
+            "are lost on the way. Bits: the largest number over the largest error, of one image."
+        ],
+    )
+
+
+def ways_table(tried: Sequence[Any]) -> Table:
+    """Ways to meet a budget, of :class:`~fewer.private.cheapen.Tried`."""
+    head = ["what was done", "ms predicted", "rotations", "levels", "loss on images apart"]
+    rows = [
+        [t.name, f"{t.cost['he']:.0f}", f"{t.cost['rotations']:.0f}", f"{t.cost['levels']:.0f}", _loss(t.loss)]
+        for t in tried
+    ]
+    return Table(head=head, rows=rows)
+
+
+def _loss(loss: float | None) -> str:
+    return "over the budget, or not among the best three" if loss is None else f"{loss:.3f}"
+
+
+def circuit_page(
+    name: str, circuit: Circuit, parameters: Parameters, prices: Prices, trial: Trial, facts: Mapping[str, Any]
+) -> Page:
+    """The page that ``fewer private compile`` writes beside the circuit.
+
+    Parameters
+    ----------
+    name
+        Of the network.
+    circuit, parameters
+        What a server will run.
+    prices
+        Of operations.
+    trial
+        The circuit on some images, encrypted or on the simulator.
+    facts
+        What the verb tells, with ``agreement``, ``images`` and, with a budget, ``cheaper``.
+    """
+    seal = trial.encrypted
+    where = "encrypted" if seal else "simulated"
+    total = sum(step_ms(circuit, prices))
+    tiles = [
+        Tile(name="same class as the network", value=f"{facts['agreement']:.1%}", note=f"{facts['images']} images"),
+        Tile(
+            name="time of one image",
+            value=f"{trial.ms:.0f} ms" if seal else f"{total:.0f}",
+            note=f"processor time of one thread; {total:.0f} predicted" if seal else "in ratios of no machine",
+        ),
+        Tile(
+            name="levels", value=str(circuit.levels), note=f"ring of degree {parameters.degree}, 128 bits of security"
+        ),
+        Tile(
+            name="memory of a server",
+            value=f"{facts['server_bytes'] / 1e9:.2g} GB",
+            note="weights as they are encoded for each client; keys come on top",
+        ),
+        Tile(
+            name="largest difference", value=f"{trial.difference:.1g}", note=f"{where}, from the circuit in the clear"
+        ),
+    ]
+    first = "Encrypted and decrypted here" if seal else "On the simulator, as TenSEAL is not installed"
+    return Page(
+        title=f"A circuit of {name}",
+        badge=where,
+        good=trial.same == 1.0,
+        sentence=f"{first}, {trial.same:.0%} of {len(trial.scores)} images get the class of the circuit in the clear.",
+        tiles=tiles,
+        sections=[
+            Section(
+                name="layers",
+                title="What each layer costs",
+                tables=[layers_table("", circuit, prices, trial)],
+                words=[_of_prices(prices.measured)],
+            ),
+            *_budget(facts),
+            noise_section(trial.depths, seal),
+            _answers(trial, where),
+            Section(name="network", title="What became of the network", points=_became(facts)),
+        ],
+        data={k: v for k, v in facts.items() if k != "operations"},
+    )
+
+
+def _of_prices(measured: bool) -> str:
+    if measured:
+        return "Predicted: operations times what each of them took in a calibration of some seconds."
+    return "Predicted times are ratios that stand for no machine, as no back end was installed to be timed."
+
+
+def _budget(facts: Mapping[str, Any]) -> list[Section]:
+    told = facts.get("cheaper")
+    if told is None:
+        return []
+    rows = [[m, f"{told['before'][m]:.0f}", f"{told['after'][m]:.0f}"] for m in told["before"]]
+    return [
+        Section(
+            name="budget",
+            title=f"Planned for {told['budget']}",
+            tables=[Table(head=["cost", "before", "after"], rows=rows)],
+            words=[f"Chosen: {told['way']}."],
+        )
+    ]
+
+
+def _answers(trial: Trial, where: str) -> Section:
+    gaps = np.abs(trial.scores - trial.clear).max(1)
+    rows = [
+        [str(i), str(int(clear.argmax())), str(int(got.argmax())), f"{gap:.1e}"]
+        for i, (clear, got, gap) in enumerate(zip(trial.clear, trial.scores, gaps, strict=True))
+    ]
+    head = ["image", "circuit in the clear", where, "largest difference"]
+    return Section(name="answers", title="Answers side by side", tables=[Table(head=head, rows=rows)])
+
+
+def _became(facts: Mapping[str, Any]) -> list[str]:
+    points = ["Activations became polynomials of degree 2 or 4, fitted to the images that were given."]
+    if facts["averaged"]:
+        points.append(f"Maximum pooling became an average at {', '.join(facts['averaged'])}: teach it, with --steps.")
+    if facts["left_to_the_client"]:
+        points.append(f"Left to the client: {', '.join(facts['left_to_the_client'])} at the end. It changes no class.")
+    return points
