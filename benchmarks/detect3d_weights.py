@@ -1,8 +1,8 @@
 """Train the small detector that `fewer demo detect3d` starts from, and keep it inside the package.
 
 Everything is simulated: the detector has seen no real road. Its AP is that of simulated scenes which neither trained
-nor chose the weights; it stands in ``detector.json`` beside them. A run that was stopped goes on. A second training
-goes on from the first one, on other scenes.
+nor chose the weights; it stands in ``detector.json`` beside them. A run that was stopped goes on. With
+``--further 3000`` a second training goes on from the first one, on other scenes; the kept detector has had none.
 
     python benchmarks/detect3d_weights.py --work /tmp/weights
 """
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--network", default="pointpillars")
     parser.add_argument("--scans", type=int, default=320)
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--further", type=int, default=3000, help="steps of the second training; 0 leaves it out")
+    parser.add_argument("--further", type=int, default=0, help="steps of a second training")
     parser.add_argument("--start", type=Path, help="run folder in the place of the first training")
     parser.add_argument("--judged", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)

@@ -43,7 +43,8 @@ def test_a_training_goes_on_from_a_run(kitti, run):
     plan = plan_training(kitti, TrainSettings(init=str(run)))
     assert plan.config.reach == REACH and plan.config.classes == ("Car",)
     assert f"starts from the weights of {run}" in plan.lines()
-    done = train(kitti, settings=TrainSettings(init=str(run), **STILL))
+    done = train(kitti, out=kitti.parent / "further", settings=TrainSettings(init=str(run), **STILL))
+    assert (kitti.parent / "further/report.html").exists() and done.history[0]["step"] == 0
     before = weights(load_model(str(run)).model)
     assert all(torch.allclose(p, before[name], atol=1e-6) for name, p in weights(done.model).items())
     # another field, with the same weights

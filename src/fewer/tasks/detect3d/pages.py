@@ -134,13 +134,14 @@ def training_page(run: TrainedDetector, command: str) -> Page:
         names = plan.val[:: max(1, len(plan.val) // 24)]
         found, _ = detect_all(run.model, plan.data, names)
         sections.append(bird_section(plan.data, found, plan.config.classes, plan.config.reach))
-    steps = [entry["step"] for entry in run.history]
+    # a detector that came trained is judged before its first step, where there is no loss yet
+    learnt = [entry for entry in run.history if "loss" in entry]
     charts = [
         Chart(
             title="Training loss",
             x="step",
             y="mean loss since the last point",
-            series=[Series(label="loss", x=steps, y=[e["loss"] for e in run.history])],
+            series=[Series(label="loss", x=[e["step"] for e in learnt], y=[e["loss"] for e in learnt])],
         )
     ]
     judged = [e for e in run.history if "score" in e]
