@@ -187,7 +187,12 @@ def run(args: argparse.Namespace) -> None:
     loaded = load_model(MODEL)
     isa = native.library().isa
     kept = [r for r in csv.reader(RESULTS.open(newline=""))][1:] if RESULTS.exists() and args.only else []
-    kept = [r for r in kept if r[0].startswith("DINOv2") != (args.only == "networks")]
+    sides = {f"{side} px" for side in args.sides}
+    kept = [
+        r
+        for r in kept
+        if r[0].startswith("DINOv2") != (args.only == "networks") or (r[1][-2:] == "px" and r[1] not in sides)
+    ]
     with RESULTS.open("w", newline="") as handle, tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         table = csv.writer(handle)
         table.writerows([COLUMNS, *kept])

@@ -135,7 +135,7 @@ def judge(tuned: Tuned, material: Material, also: tuple[str, ...]) -> tuple[dict
     numbers["description, of 6"] = measure_descriptions(tuned, material, DESCRIBED)[1].total
     pictures, opinions = tuned.pictures(material.judge.folder), material.judge.opinions
     scores = dict(zip(opinions, level_scores(tuned, pictures, list(opinions)), strict=True))
-    plain = [truth.image for truth in material.judge.truths if not _tones(truth)]
+    plain = [truth.image for truth in material.judge.truths if not changes_tones(truth)]
     numbers[PLAIN] = spearman(*(np.array([of[name] for name in plain]) for of in (scores, opinions)))
     pairs = _pairs(opinions, material.seed)
     numbers["pairs, by scores"] = pair_accuracy({name: float(score) for name, score in scores.items()}, pairs)
@@ -161,7 +161,7 @@ def _pairs(opinions: dict[str, float], seed: int) -> list[tuple[str, str]]:
 PLAIN = "SRCC, seen distortions but tones"
 
 
-def _tones(truth: Truth) -> bool:
+def changes_tones(truth: Truth) -> bool:
     """Whether light or colours of an image were changed, which a photo may have by nature."""
     return any(family(one.family).aspect in ("exposure", "contrast", "colour") for one in truth.applied)
 
@@ -169,7 +169,7 @@ def _tones(truth: Truth) -> bool:
 def baselines(material: Material) -> dict[str, dict[str, float]]:
     """Scores of what needs no language: linear layers on the encoder, pixel statistics, BRISQUE."""
     found = measure_baselines(material)
-    plain = [truth.image for truth in material.judge.truths if not _tones(truth)]
+    plain = [truth.image for truth in material.judge.truths if not changes_tones(truth)]
     pixels = [np.asarray(read_image(material.judge.folder / name).convert("RGB")) for name in plain]
     wanted = np.array([material.judge.opinions[name] for name in plain])
     next(iter(found.values()))[PLAIN] = spearman(material.reader.levels(pixels), wanted)

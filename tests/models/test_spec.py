@@ -150,6 +150,9 @@ def test_built_in_architecture_needs_no_asset(monkeypatch):
         ("mobilenet-v2", "did you mean 'fewer/mobilenet-v2'"),
         ("fewer/", "unknown model"),
         ("zzz", "built in are fewer/dinov2-small"),
+        ("some/net.onnx", r"net.onnx is an ONNX graph.*convert\('some/net.onnx'\).*net.py:make"),
+        ("net.tflite", "a file of TensorFlow Lite.*FILE.py:FUNCTION"),
+        ("weights/best.pth", "a file of weights.*--checkpoint best.pth"),
         (3, "got int"),
     ],
 )

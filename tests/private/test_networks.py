@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from fewer.core.errors import FewerError
 from fewer.private.adapt import adapt
 from fewer.private.cheapen import cheapen
-from fewer.private.compile import approximate_activations, pack_within
+from fewer.private.compile import approximate_activations, kinds_of, pack_within
 from fewer.private.execute import Runner
 from fewer.private.keys import load_circuit, save_circuit
 from fewer.private.network import Network
+from fewer.private.polynomial import Line, Squares, fit_squares
 from fewer.private.reading import read_network
 from fewer.private.simulator import Simulator
 from fewer.private.stages import IMAGE, stages_of
@@ -108,6 +109,12 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
             nn.Upsample(scale_factor=0.5), nn.Flatten(), nn.Linear(32, 3),
         ),
         (1, 8, 8),
+    ),
+    "table": (
+        lambda: plain(
+            nn.BatchNorm1d(30), nn.Linear(30, 24), nn.BatchNorm1d(24), nn.LeakyReLU(), nn.Linear(24, 1), nn.Sigmoid(),
+        ),
+        (30,),
     ),
     "square": (lambda: plain(nn.Flatten(), nn.Linear(16, 6), Power(), nn.Linear(6, 2)), (1, 4, 4)),
     "ends in an activation": (lambda: plain(nn.Flatten(), nn.Linear(16, 6), nn.ReLU()), (1, 4, 4)),
@@ -272,3 +279,13 @@ def test_a_network_deeper_than_any_ring_is_planned_for_levels() -> None:
     assert found.after["levels"] <= 12 and found.before == {"levels": 20.0}
     with pytest.raises(FewerError, match="needs 20 levels"):
         cheapen(net, network, images, "he=0.5x", steps=0)
+
+
+def test_a_function_that_is_all_but_a_line_becomes_one_and_saves_a_level() -> None:
+    x = np.linspace(-0.05, 0.05, 200)
+    made = fit_squares(lambda v: 1 / (1 + np.exp(-v)), x)
+    assert isinstance(made, Line) and np.abs(made(x) - 1 / (1 + np.exp(-x))).max() < 1e-5
+    assert isinstance(fit_squares(lambda v: np.maximum(v, 0), x), Squares)
+    assert fit_squares(lambda v: 3 + 0 * v, x)(x[:1]) == pytest.approx(3)
+    _, images, network = prepared("table")
+    assert kinds_of(approximate_activations(network, images)) == ["linear", "joint"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.private.circuit import INPUT, Circuit, Kind, kinds_along
-from fewer.private.layout import DoesNotFit, pack_stages
+from fewer.private.layout import DoesNotFit, largest_constant, pack_stages
 from fewer.private.network import Network
 from fewer.private.polynomial import fit_squares
 from fewer.private.reading import read_network
@@ -136,10 +136,11 @@ def pack_within(network: Network, images: Tensor, *, degree: int | None = None) 
     kinds, starts = kinds_along(steps)
     depths = [(s.name, u + s.levels) for s, u in zip(steps, starts, strict=True)]
     slots = (degree or 0) // 2
+    largest = max(float(np.abs(results).max()), largest_constant(stages))
     found: tuple[Circuit, Parameters] | None = None
     while True:
         try:
-            parameters = parameters_for(kinds, slots, largest=float(np.abs(results).max()), layers=depths)
+            parameters = parameters_for(kinds, slots, largest=largest, layers=depths)
             made = pack_stages(stages, network.shape, parameters.slots)
         except DoesNotFit as error:
             if parameters.degree == max(MODULUS_BITS):

@@ -15,7 +15,7 @@ from fewer.private.matrices import identity
 from fewer.private.packing import Grid, Ring, diagonals
 from fewer.private.stages import IMAGE, Affine, Stage
 
-__all__ = ["DoesNotFit", "pack_stages"]
+__all__ = ["DoesNotFit", "largest_constant", "pack_stages"]
 
 Place = Grid | Ring
 Terms = Mapping[int, Tensor | None]
@@ -67,6 +67,11 @@ def pack_stages(stages: Sequence[Stage], shape: tuple[int, ...], slots: int) -> 
     if last.max() >= slots:
         raise DoesNotFit(f"{len(last)} results do not fit into a ciphertext of {slots} slots")
     return Circuit(tuple(steps), slots, shape, inputs, counts[IMAGE], last)
+
+
+def largest_constant(stages: Sequence[Stage]) -> float:
+    """Magnitude of what is added to the results at the end, which has to fit into the last prime like they do."""
+    return float(_merged(stages)[-1].affine.constant.abs().max())
 
 
 def _squares(stage: Stage, outputs: int, slots: int) -> list[Step]:

@@ -14,6 +14,9 @@ __all__ = ["DEGREES", "Line", "Squares", "chebyshev_nodes", "fit_line", "fit_squ
 
 DEGREES = (2, 4)
 
+_BENT = 0.02
+"""Curvature over slope, on half of the interval, below which a function is a line."""
+
 
 @dataclass(frozen=True)
 class Squares:
@@ -100,8 +103,11 @@ def fit_squares(
     *,
     interval: tuple[float, float] | None = None,
     margin: float = 1.1,
-) -> Squares:
+) -> Squares | Line:
     """The polynomial that is nearest to a function on the numbers that calibration saw.
+
+    A function that is all but a straight line there becomes one: as a square it would stand far out on a wide parabola,
+    where differences of large numbers are all that is left.
 
     Parameters
     ----------
@@ -139,7 +145,10 @@ def fit_squares(
     y = function(x)
     if degree == 2:
         c, b, a = np.linalg.lstsq(np.stack([x**0, x, x * x], 1) * weight[:, None], y * weight, rcond=None)[0]
-        a = a if abs(a) > 1e-6 else 1e-6  # a straight line is a very flat parabola
+        width = (high - low) / 2
+        least = max(_BENT * abs(b + 2 * a * middle), 1e-9 * float(np.abs(y).max()) / width)
+        if abs(a) * width <= least:
+            return fit_line(function, values)
         shift = b / (2 * a)
         return Squares((float(shift),), float(a), float(c - a * shift**2), float(low), float(high))
     best: tuple[float, Squares | None] = (np.inf, None)

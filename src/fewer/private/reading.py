@@ -93,7 +93,7 @@ def read_network(model: nn.Module, example: Tensor) -> Network:
     >>> net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3))
     >>> found = read_network(net, torch.zeros(1, 1, 4, 4))
     >>> [call.kind for call in found.calls], found.averaged
-    (['conv2d', 'avg_pool2d', 'activation', 'flatten', 'linear'], ('2',))
+    (['conv2d', 'avg_pool2d', 'activation', 'view', 'linear'], ('2',))
     """
     program = _exported(model, example)
     reader = _Reader(tuple(example.shape[1:]))

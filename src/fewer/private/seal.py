@@ -191,7 +191,11 @@ class Evaluator:
 
     def _encode(self, values: np.ndarray, level: int, scale: float) -> Any:
         plain = _api().Plaintext()
-        self._encoder.encode(np.asarray(values, dtype=float).tolist(), self._ids[level], scale, plain)
+        try:
+            self._encoder.encode(np.asarray(values, dtype=float).tolist(), self._ids[level], scale, plain)
+        except (ValueError, RuntimeError) as error:
+            largest = float(np.abs(values).max())
+            raise FewerError(f"a weight of {largest:g} does not fit into these parameters ({error})") from None
         return plain
 
     def multiply_plain(self, x: Any, weights: Any) -> Any:

@@ -179,6 +179,8 @@ def convert(
     items = _balance(items, unmentioned, rng, dropped)
     for number, item in enumerate(items):
         records += _shapes(item, number, choices, rng)
+    if not used:
+        raise FewerError("nothing is left: every text is about an image of an evaluation set, or there is none")
     if pairs:
         records += compare_texts(used, pairs, seed)
     if not records:
