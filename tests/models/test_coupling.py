@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.cost.subjects import find_subjects
-from fewer.models.coupling import Couplings, difference, find_links, group_size
+from fewer.models.coupling import Couplings, find_links
+from fewer.models.coupling_search import difference, group_size
 from fewer.models.matching import match
 from fewer.models.mobilenet import InvertedResidual
 from fewer.models.running import tensors_of
@@ -276,3 +277,81 @@ def test_half_precision_is_compared_as_exactly_as_it_computes() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 4)).to(torch.bfloat16).eval()
     assert len(found_in(net, torch.randn(3, 8, dtype=torch.bfloat16)).links) == 1
+
+
+class Excited(nn.Module):
+    """An inverted residual block with squeeze and excitation, whose gate is made by convolutions or linear layers."""
+
+    def __init__(self, linear: bool) -> None:
+        super().__init__()
+        self.linear = linear
+        self.expand, self.bn = nn.Conv2d(8, 32, 1), nn.BatchNorm2d(32)
+        self.depthwise = nn.Conv2d(32, 32, 3, padding=1, groups=32)
+        self.reduce = nn.Linear(32, 4) if linear else nn.Conv2d(32, 4, 1)
+        self.gate = nn.Linear(4, 32) if linear else nn.Conv2d(4, 32, 1)
+        self.project = nn.Conv2d(32, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.silu(self.depthwise(F.silu(self.bn(self.expand(x)))))
+        gate = self.gate(F.relu(self.reduce(y.mean((2, 3), keepdim=not self.linear)))).sigmoid()
+        return x + self.project(y * (gate[..., None, None] if self.linear else gate))
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_the_gate_of_squeeze_and_excitation_goes_with_its_channels(linear: bool) -> None:
+    torch.manual_seed(0)
+    net, x = Excited(linear).eval(), torch.randn(2, 8, 6, 6)
+    link = next(one for one in find_links(net, match(net, x).units, x).links if one.consumer == "project")
+    assert link.producers == ("expand", "depthwise", "gate") and link.readers == ("reduce",)
+    assert link.followers == ("bn",) and link.units[-1] == "project"
+    masked, kept = copy.deepcopy(net), (0, 2, 3, 5, 7)
+    gone = torch.ones(link.count, link.size, dtype=torch.bool)
+    gone[list(kept)] = False
+    for name in ("project", "reduce"):  # what is cut off does neither reach the output nor the gate
+        masked.get_submodule(name).weight.data[:, gone.flatten()] = 0
+    removal = Removal(link, kept)
+    small = operate(copy.deepcopy(net), read_surgery([removal.to_dict()]))
+    assert small.get_submodule("reduce").weight.shape[1] == 20
+    with torch.no_grad():
+        torch.testing.assert_close(small(x), masked(x))
+
+
+def test_a_layer_that_reads_the_channels_themselves_is_no_gate() -> None:
+    class Stream(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.up, self.down = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 24, 1), nn.Conv2d(24, 16, 1)
+            self.last = nn.Conv2d(16, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x)
+            return self.last(y + self.down(self.up(y).relu()))
+
+    torch.manual_seed(0)
+    net, x = Stream().eval(), torch.randn(2, 3, 5, 5)
+    found = find_links(net, match(net, x).units, x)
+    assert not any(link.readers for link in found.links) and "last" in (found.reasons or {})
+
+
+def test_a_number_for_each_channel_that_is_no_layers_goes_as_well() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 1)
+            self.gain = nn.Parameter(torch.rand(1, 16, 1, 1) + 0.5)
+            self.other = nn.Parameter(torch.rand(16))  # as long, but of the output
+            self.register_buffer("offset", torch.randn(16))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.up(x) * self.gain + self.offset[:, None, None]
+            return self.down(y.relu()) + self.other.mean()
+
+    torch.manual_seed(0)
+    net, x = Scaled().eval(), torch.randn(2, 3, 5, 5)
+    (link,) = find_links(net, match(net, x).units, x).links
+    assert set(link.followers) == {"gain", "offset"}
+    small = operate(copy.deepcopy(net), [Removal(link, (0, 3, 4))])
+    assert small.gain.shape == (1, 3 * link.size, 1, 1) and small.offset.shape == (3 * link.size,)
+    assert isinstance(small.gain, nn.Parameter) and small.other.shape == (16,)
+    with pytest.raises(FewerError, match="does not fit the model"):
+        operate(copy.deepcopy(net), [Removal(Link("down", ("up",), ("gone",), None, 16, 4), (0,))])

@@ -150,6 +150,9 @@ def test_built_in_architecture_needs_no_asset(monkeypatch):
         ("mobilenet-v2", "did you mean 'fewer/mobilenet-v2'"),
         ("fewer/", "unknown model"),
         ("zzz", "built in are fewer/dinov2-small"),
+        ("some/net.onnx", r"net.onnx is an ONNX graph.*convert\('some/net.onnx'\).*net.py:make"),
+        ("net.tflite", "a file of TensorFlow Lite.*FILE.py:FUNCTION"),
+        ("weights/best.pth", "a file of weights.*--checkpoint best.pth"),
         (3, "got int"),
     ],
 )
@@ -195,6 +198,23 @@ def test_torchvision_beside_another_build_of_torch(monkeypatch, tmp_path):
     module = adapters.import_torchvision()
     assert module.nms and str(torch.ops.torchvision.nms.default._schema).startswith("torchvision::nms")
     monkeypatch.delitem(sys.modules, "torchvision")
+
+
+@pytest.mark.apart
+def test_transformers_beside_another_build_of_torchvision(monkeypatch, tmp_path):
+    """It imports torchvision by itself; what that lacks is declared first."""
+    for name, text in (
+        ("torchvision", "import torch\n@torch.library.register_fake('torchvision::nms')\ndef nms(d):\n    return d\n"),
+        ("transformers", "import torchvision\n"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("torchvision", "transformers"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert adapters.import_transformers().torchvision.nms
+    for name in ("torchvision", "transformers"):
+        monkeypatch.delitem(sys.modules, name)
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,9 @@ class Option:
     pattern
         ``"dense"``, ``"unstructured"``, ``"block:ROWSxCOLS"`` (whole tiles go), ``"nm:N:M"`` (N of every M stay),
         ``"columns:G"`` (input channels go in runs of G; ``"columns:GxT"`` where each has T taps of a kernel),
-        ``"rows:G"`` (outputs go, because another layer's columns do), ``"diagonal"`` (whole diagonals of a matrix that
-        is packed for encryption) or ``"approximate:NAME"`` (another way to compute a function without weights).
+        ``"rows:G"`` (outputs go, because another layer's columns do), ``"reads:G"`` (inputs go for the same reason),
+        ``"diagonal"`` (whole diagonals of a matrix that is packed for encryption) or ``"approximate:NAME"`` (a function
+        without weights is computed in another way).
     sparsity
         Share of the weights that go, 0 to 1. For ``nm`` it follows from the pattern and may be left out.
     precision
@@ -129,6 +130,7 @@ class Option:
         """``"columns"`` or ``"rows"`` for an option that makes a dense matrix smaller, else None.
 
         Such an option is one side of a cut: the units of a coupled group take one of equal sparsity, or none of them.
+        The columns say which channels go, all others follow: ``"rows"`` stands for ``reads`` as well.
 
         Examples
         --------
@@ -136,7 +138,7 @@ class Option:
         ('columns', None)
         """
         kind = self.pattern.partition(":")[0]
-        return kind if kind in ("columns", "rows") else None
+        return {"columns": "columns", "rows": "rows", "reads": "rows"}.get(kind)
 
     @property
     def kept_bits(self) -> float:

@@ -1,4 +1,6 @@
-"""The grammar of patterns: ``dense``, ``unstructured``, ``block:16x4``, ``nm:2:4``, ``columns:16``, ``rows:16``."""
+"""The grammar of patterns: ``dense``, ``unstructured``, ``block:16x4``, ``nm:2:4``, ``columns:16``, ``rows:16``,
+``reads:16``.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ _BLOCK = re.compile(r"block:(\d{1,7})x(\d{1,7})")
 _NM = re.compile(r"nm:(\d{1,7}):(\d{1,7})")
 _COLUMNS = re.compile(r"columns:(\d{1,7})(?:x(\d{1,7}))?")
 _ROWS = re.compile(r"rows:(\d{1,7})")
+_READS = re.compile(r"reads:(\d{1,7})")
 
 
 @dataclass(frozen=True)
@@ -21,9 +24,10 @@ class Pattern:
     Parameters
     ----------
     kind
-        ``"dense"``, ``"unstructured"``, ``"block"``, ``"nm"``, ``"columns"`` or ``"rows"``.
+        ``"dense"``, ``"unstructured"``, ``"block"``, ``"nm"``, ``"columns"``, ``"rows"`` or ``"reads"``.
     height, width
-        Tile size in outputs and inputs (``block``); ``columns`` have a width only, ``rows`` a height only. 1 otherwise.
+        Tile size in outputs and inputs (``block``); ``columns`` and ``reads`` have a width only, ``rows`` a height
+        only. 1 otherwise.
     n, m
         At most ``n`` weights are kept of every ``m`` consecutive inputs (``nm`` only).
     taps
@@ -71,6 +75,8 @@ class Pattern:
             return cls("columns", width=int(found[1]), taps=int(found[2] or 1))
         if (found := _ROWS.fullmatch(bare)) and int(found[1]):
             return cls("rows", height=int(found[1]))
+        if (found := _READS.fullmatch(bare)) and int(found[1]):
+            return cls("reads", width=int(found[1]))
         raise FewerError(
             f"'{text}' is not a pattern: use unstructured, a block such as block:16x4, n:m such as 2:4, or columns."
         )
@@ -86,7 +92,7 @@ class Pattern:
         >>> str(Pattern.parse("columns:16").fitted(384, 1536)), str(Pattern.parse("block:16x4").fitted(384, 1536))
         ('block:384x16', 'block:16x4')
         """
-        if self.kind == "columns":
+        if self.kind in ("columns", "reads"):
             return Pattern("block", rows, self.width * self.taps)
         return Pattern("block", self.height, cols) if self.kind == "rows" else self
 
@@ -97,4 +103,6 @@ class Pattern:
             return f"columns:{self.width}" + (f"x{self.taps}" if self.taps > 1 else "")
         if self.kind == "rows":
             return f"rows:{self.height}"
+        if self.kind == "reads":
+            return f"reads:{self.width}"
         return f"nm:{self.n}:{self.m}" if self.kind == "nm" else self.kind

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from fewer.compensate.lost_inputs import without_inputs
 from fewer.compensate.sequential import HeldOut, Layered, UnitFacts, compress_in_order
 from fewer.core.option import Option
 from fewer.data.samples import Samples
@@ -17,14 +19,16 @@ from fewer.engine.prepare import Prepared
 from fewer.engine.sense import repair_of, row_sensitivity, score_gradients, sensing_batches
 from fewer.engine.shrink import rows_follow
 from fewer.engine.work import Work
+from fewer.formats.integers import rounded
 from fewer.kernels.copies import set_evaluating
-from fewer.models.layers import find_layers
+from fewer.models.layers import channel_axis, find_layers
 from fewer.models.running import call, evaluating
 from fewer.patterns import to_weight
 from fewer.tokens.blocks import with_merging
 
 # The whole calibration set goes through two models at once; what that may take decides how many images are used.
 MEMORY_BYTES = 4e9
+_ROWS = 16  # positions of one sample that are kept of layers that lose inputs to another one's choice
 
 
 def images_in_memory(prepared: Prepared, limit: float = MEMORY_BYTES) -> int:
@@ -146,8 +150,52 @@ def apply_options(
         # what needs no cut is given back bit by bit, and not smoothed or reordered
         target = set_evaluating(copy.deepcopy(prepared.as_it_came or prepared.model))
     shaped = {u.name: to_weight(masks[u.name], u.shape) for u in units}
+    read = _read_by_others(work, target, chosen) if settings.compensation != "none" else {}
+    whole = {name: _matrix(target, name) for name in read}
     followed = rows_follow(target, shaped, prepared.couplings, chosen)
+    for name, inputs in read.items():
+        _refit(target.get_submodule(name), whole[name], inputs, followed[name], chosen[name].precision)
     return with_merging(target, tokens), followed
+
+
+def _matrix(model: nn.Module, name: str) -> Tensor:
+    weight: Any = model.get_submodule(name).weight
+    return weight.detach().flatten(1).clone()
+
+
+def _read_by_others(work: Work, model: nn.Module, chosen: Mapping[str, Option]) -> dict[str, Tensor]:
+    """What reaches layers that will lose the inputs that a consumer has lost, (samples, inputs) by unit name."""
+    links = [link for link in work.prepared.couplings.links if chosen[link.consumer].removes == "columns"]
+    found: dict[str, list[Tensor]] = {name: [] for link in links for name in link.readers}
+
+    def hook(name: str) -> Any:
+        def keep(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            x = (inputs[0] if inputs else keywords["input"]).detach()
+            x = x.movedim(channel_axis(module, x), -1).reshape(len(x), -1, x.shape[channel_axis(module, x)])
+            found[name].append(x[:, :: -(-x.shape[1] // _ROWS)].flatten(0, 1))
+
+        return keep
+
+    handles = [model.get_submodule(n).register_forward_pre_hook(hook(n), with_kwargs=True) for n in found]
+    try:
+        if handles:
+            with evaluating(model):
+                for batch in fitting_batches(work.prepared, work.settings.batch):
+                    call(model, batch, work.prepared.forward)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+@torch.no_grad()
+def _refit(module: Any, whole: Tensor, inputs: Tensor, mask: Tensor, precision: str) -> None:
+    """Make up for the inputs that a layer has lost."""
+    alive = mask.flatten(1).any(dim=0)
+    weight, shift = without_inputs(whole, inputs, alive)
+    module.weight.data.copy_((rounded(weight, precision) * mask.flatten(1)).view_as(module.weight))
+    if module.bias is not None:
+        module.bias.data.add_(shift)
 
 
 def _path(options: Sequence[Option], chosen: Option) -> list[Option]:

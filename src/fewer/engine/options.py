@@ -20,8 +20,8 @@ def unit_options(
 ) -> dict[str, tuple[Option, ...]]:
     """Options of every unit by name. An option that keeps as many weights as one before is left out.
 
-    The units of a link are offered columns (the consumer) and rows (the producers) of the same sparsities. Without any
-    sparsity a unit keeps its weights, and precisions alone are offered.
+    The units of a link are offered columns (the consumer), rows (the producers) and reads (other readers) of the same
+    sparsities. Without any sparsity a unit keeps its weights, and precisions alone are offered.
     """
     sparsities = default_sparsities(len(units)) if settings.sparsities is None else settings.sparsities
     ladder = option_grid(settings.pattern, sparsities, settings.precisions)
@@ -48,6 +48,8 @@ def unit_options(
         columns = f"columns:{wide}x{taps}" if taps > 1 else f"columns:{wide}"
         for name in link.units:
             pattern = columns if name == link.consumer else f"rows:{link.size}"
+            if name in link.readers:
+                pattern = f"reads:{link.size}"
             shares = column_ladder(link.count, sparsities)
             found[name] += tuple(Option(pattern, s, p) for s in shares for p in settings.precisions)
     return found

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
-from fewer.models.coupling import Couplings, difference, tolerance
+from fewer.models.coupling import Couplings
+from fewer.models.coupling_search import difference, tolerance
 from fewer.models.running import Forward, call, evaluating, tensors_of
 from fewer.models.surgery import Link, Removal, operate, remove
 
@@ -44,7 +45,9 @@ class Shrunk:
 def rows_follow(
     model: nn.Module, masks: dict[str, Tensor], couplings: Couplings, chosen: Mapping[str, Option]
 ) -> dict[str, Tensor]:
-    """Masks in which the producers lose the rows whose columns their consumer has lost; their weights become zero.
+    """Masks in which the producers lose the rows whose columns their consumer has lost, and other readers the columns.
+
+    The weights behind them become zero.
 
     Parameters
     ----------
@@ -78,6 +81,12 @@ def rows_follow(
             rows = alive.flatten().repeat(weight.shape[0] // link.channels).to(weight.device)
             mask = masks[producer] & rows.view(-1, *[1] * (masks[producer].ndim - 1))
             found[producer] = mask
+            weight.data.mul_(mask.view_as(weight))
+        for reader in link.readers:
+            weight = model.get_submodule(reader).weight
+            columns = alive.flatten().to(weight.device)
+            mask = masks[reader] & columns.view(1, -1, *[1] * (masks[reader].ndim - 2))
+            found[reader] = mask
             weight.data.mul_(mask.view_as(weight))
     return found
 
@@ -143,7 +152,8 @@ def shrink(
     left = dict(masks)
     for removal in done:
         for unit in removal.link.units:
-            left[unit] = _cut_mask(masks[unit], removal, columns=unit == removal.link.consumer)
+            columns = unit not in removal.link.producers
+            left[unit] = _cut_mask(masks[unit], removal, columns=columns)
     return Shrunk(small, left, tuple(done), refused)
 
 

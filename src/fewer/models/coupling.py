@@ -1,36 +1,25 @@
 """Which layers' input channels can be removed together with what makes them.
 
-Nothing is read from a traced graph. A claim "channel j of this layer's output is read by column j of that layer and by
-nothing else" is tried out: those columns of the reader become zero, the channels of the maker get noise, and the
-output of the model must not change by a single bit. What passes is then made smaller for real and compared once more.
+Each claim is tried out on the model itself (:mod:`fewer.models.coupling_search`).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from fewer.core.errors import FewerError
 from fewer.core.unit import Unit
 from fewer.kernels.copies import set_evaluating
-from fewer.models.layers import channel_axis
-from fewer.models.macs import model_macs
-from fewer.models.matching import tied
-from fewer.models.running import Forward, call, evaluating, tensors_of
-from fewer.models.surgery import HEADS, Link, remove
+from fewer.models.coupling_search import Finder
+from fewer.models.running import Forward, evaluating
+from fewer.models.surgery import Link
 
 __all__ = ["Couplings", "find_links"]
-
-_TRIES = 4  # layers before a consumer that are tried as its producers
-_FEWEST = 8  # groups of channels a link should have, for a plan to choose from
-_PREFERRED = 16
 
 
 @dataclass(frozen=True)
@@ -66,23 +55,10 @@ class Couplings:
         """
         link = next((link for link in self.links if link.consumer == unit), None)
         if link is not None:
-            return f"{link.count} groups of {link.size}, with {', '.join(link.producers)}"
+            others = "".join(f", read by {name} too" for name in link.readers)
+            return f"{link.count} groups of {link.size}, with {', '.join(link.producers)}{others}"
         made = next((f"; its outputs can go with {one.consumer}" for one in self.links if unit in one.producers), "")
         return f"none: {(self.reasons or {}).get(unit, 'not looked for')}{made}"
-
-
-def group_size(channels: int) -> int:
-    """How many channels should go at once: what kernels like, as long as there are enough groups to choose from.
-
-    Examples
-    --------
-    >>> group_size(1536), group_size(96), group_size(32), group_size(6)
-    (16, 8, 4, 1)
-    """
-    size = _PREFERRED
-    while size > 1 and (channels % size or channels // size < _FEWEST):
-        size //= 2
-    return size
 
 
 def find_links(
@@ -119,7 +95,7 @@ def find_links(
     >>> found.links[0].units, found.reasons
     (('0', '2'), {'0': 'no layer before it makes its inputs, channel by channel'})
     """
-    finder = _Finder(set_evaluating(copy.deepcopy(model)), units, example, forward)
+    finder = Finder(set_evaluating(copy.deepcopy(model)), units, example, forward)
     found: dict[str, Link] = {}
     reasons: dict[str, str] = {}
     with evaluating(finder.model):
@@ -166,255 +142,3 @@ def _apart(links: Sequence[Link], worth: Sequence[float]) -> list[Link]:
         chosen += best(tuple(sorted(near)))[1]
         left -= near
     return [links[i] for i in sorted(chosen)]
-
-
-class _Finder:
-    def __init__(self, model: nn.Module, units: Sequence[Unit], example: Any, forward: Forward | None) -> None:
-        self.model, self.example, self.forward = model, example, forward
-        self.units = {unit.name: unit for unit in units}
-        self.order: list[str] = []  # modules that hold something, in the order in which they ran
-        self.scale: dict[str, float] = {}
-        self.inputs: dict[str, Tensor] = {}  # what reaches each unit
-        self.whole: float | None = None  # multiply-accumulates of the model
-
-    def trace(self) -> None:
-        """Run once, and note what runs when, and how large the units' outputs are."""
-        handles = []
-
-        def hook(name: str) -> Callable[..., None]:
-            def keep(_module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
-                self.order.append(name)
-                if name in self.units and isinstance(output, Tensor):
-                    self.scale[name] = float(output.std()) + 1e-3
-                    self.inputs[name] = _first(inputs, keywords).detach().clone()
-
-            return keep
-
-        for name, module in self.model.named_modules():
-            holds = [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
-            if holds:
-                handles.append(module.register_forward_hook(hook(name), with_kwargs=True))
-        try:
-            self._run()
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _run(self) -> list[Tensor]:
-        output = call(self.model, self.example, self.forward)
-        if not isinstance(output, (Tensor, Mapping, tuple, list)) and hasattr(output, "__dict__"):
-            output = vars(output)
-        return [t.detach().clone() for t in tensors_of(output) if t.is_floating_point()]
-
-    def link(self, unit: Unit) -> Link | str:
-        """The link before a unit, or why there is none."""
-        if unit.groups > 1:
-            return "its input channels are in groups"
-        if tied(self.model, unit) or self.order.count(unit.name) != 1:
-            return "its weight is used more than once"
-        reason = "no layer before it makes its inputs, channel by channel"
-        before = self.order[: self.order.index(unit.name)]
-        makers = [self.units[n] for n in reversed(before) if n in self.units]
-        for channels, size, attention in self._guesses(unit, makers):
-            found: list[str] = []
-            quiet: list[Tensor] | None = None
-            gone = _half(channels // size)
-            with self._without(unit, channels, size, gone):
-                for maker in [m for m in makers if self._could_make(m, channels, attention, before)][:_TRIES]:
-                    with self._noise(maker, channels, size, gone):
-                        alone = self._only_there(unit, channels, size, gone)
-                    if alone and quiet is None:
-                        quiet = self._run()
-                    if alone:
-                        with self._noise(maker, channels, size, gone):
-                            alone = _equal(quiet or [], self._run())
-                        mistake = "read elsewhere as well"
-                    else:
-                        mistake = "mixed on its way"
-                    if not alone:
-                        reason = reason if found else f"what {maker.name} makes is {mistake}"
-                        break
-                    found.append(maker.name)
-            if found and quiet is not None:
-                producers = tuple(reversed(found))
-                since = before.index(producers[0])
-                followers = tuple(dict.fromkeys(n for n in before[since:] if self._follows(n, channels)))
-                link = Link(unit.name, producers, followers, attention, channels, size)
-                problem = self._trial(link, gone, quiet)
-                if problem is None:
-                    return link
-                reason = problem
-        return reason
-
-    def _could_make(self, maker: Unit, channels: int, attention: str | None, before: Sequence[str]) -> bool:
-        """Whether a layer has as many outputs as there are channels, or three times as many in attention."""
-        fits = maker.rows == channels or (attention is not None and maker.rows == 3 * channels)
-        once = not tied(self.model, maker) and before.count(maker.name) == 1
-        return fits and once and maker.groups in (1, maker.rows)
-
-    def _only_there(self, unit: Unit, channels: int, size: int, gone: Tensor) -> bool:
-        """Whether noise reaches those input channels of a unit that are to be dead, and no other ones."""
-        seen: list[Tensor] = []
-
-        def stop(_module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            seen.append(_first(inputs, keywords).detach().clone())
-            raise _Enough
-
-        handle = self.model.get_submodule(unit.name).register_forward_pre_hook(stop, with_kwargs=True)
-        try:
-            self._run()
-        except _Enough:
-            pass
-        finally:
-            handle.remove()
-        if not seen or seen[0].shape != self.inputs[unit.name].shape:
-            return False
-        axis = channel_axis(self.model.get_submodule(unit.name), seen[0])
-        changed = (seen[0] != self.inputs[unit.name]).movedim(axis, 0)
-        by_group = changed.reshape(channels // size, -1).any(dim=1)
-        dead = torch.zeros(channels // size, dtype=torch.bool)
-        dead[gone] = True
-        return bool(by_group.any()) and not bool(by_group[~dead].any())
-
-    def _guesses(self, unit: Unit, makers: Sequence[Unit]) -> Iterator[tuple[int, int, str | None]]:
-        """Channels, channels that go together, and the attention module: what could be true by the sizes."""
-        inputs = unit.shape[1]
-        attention, heads = self._attention(unit.name, inputs)
-        if attention is not None:
-            yield inputs, inputs // heads, attention
-        if inputs > 1:
-            yield inputs, group_size(inputs), None
-        if unit.kind == "linear":  # after flattening an image, each channel is as many inputs as there were pixels
-            near = next((m for m in makers if m.kind != "linear"), None)
-            if near is not None and near.rows > 1 and inputs > near.rows and inputs % near.rows == 0:
-                yield near.rows, group_size(near.rows), None
-
-    def _attention(self, name: str, inputs: int) -> tuple[str | None, int]:
-        """The nearest module around a layer that counts heads, and how many."""
-        parent = name
-        for _ in range(2):
-            if not parent:
-                break
-            parent = parent.rpartition(".")[0]
-            module = self.model.get_submodule(parent)
-            for attribute in HEADS:
-                heads = getattr(module, attribute, None)
-                if isinstance(heads, int) and heads > 1 and inputs % heads == 0:
-                    return parent, heads
-        return None, 0
-
-    def _follows(self, name: str, channels: int) -> bool:
-        """Whether a module keeps one number for every channel."""
-        if name in self.units:
-            return False
-        module = self.model.get_submodule(name)
-        tensors = (*module._parameters.values(), *module._buffers.values())
-        return any(t is not None and t.ndim == 1 and len(t) == channels for t in tensors)
-
-    @contextmanager
-    def _without(self, unit: Unit, channels: int, size: int, gone: Tensor) -> Iterator[None]:
-        """The consumer without some of its columns."""
-        weight: Any = self.model.get_submodule(unit.name).weight
-        saved = weight.detach().clone()
-        less = saved.reshape(unit.rows, channels // size, -1).clone()  # a channels-last weight has no such view
-        less[:, gone] = 0
-        try:
-            weight.data.copy_(less.view(weight.shape))
-            yield
-        finally:
-            weight.data.copy_(saved)
-
-    @contextmanager
-    def _noise(self, maker: Unit, channels: int, size: int, gone: Tensor) -> Iterator[None]:
-        """Noise on those outputs of a layer that are to be dead."""
-        dead = torch.zeros(channels // size, size, dtype=torch.bool)
-        dead[gone] = True
-        rows = dead.flatten().repeat(maker.rows // channels)
-        loud = 3 * self.scale.get(maker.name, 1.0)
-
-        def hook(module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-            generator = torch.Generator().manual_seed(1)
-            noise = loud * torch.randn(output.shape, generator=generator).to(output)
-            shape = [1] * output.ndim
-            shape[channel_axis(module, output)] = -1
-            return torch.where(rows.view(shape).to(output.device), output + noise, output)
-
-        handle = self.model.get_submodule(maker.name).register_forward_hook(hook)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    def between(self, link: Link) -> float:
-        """Multiply-accumulates of one sample that go with a link's channels and are no unit's."""
-        if self.whole is None:
-            self.whole = model_macs(self.model, self.example, self.forward)
-        kept = range(link.count - len(_half(link.count)))
-        small = copy.deepcopy(self.model)
-        remove(small, link, kept)
-        gone = 1 - len(kept) / link.count
-        saved = self.whole - model_macs(small, self.example, self.forward)
-        return max(0.0, saved / gone - sum(self.units[name].macs for name in link.units))
-
-    def _trial(self, link: Link, gone: Tensor, wanted: Sequence[Tensor]) -> str | None:
-        """Make the model smaller for real; None when it still computes the same, else a reason."""
-        kept = [g for g in range(link.count) if g not in set(gone.tolist())]
-        own = self.model
-        try:
-            self.model = copy.deepcopy(own)
-            remove(self.model, link, kept)
-            found = self._run()
-        except (FewerError, RuntimeError, AttributeError, IndexError, TypeError, ValueError) as error:
-            told = str(error.__cause__ or error).splitlines()[:1]
-            return f"the model does not run when {link.producers[-1]} makes fewer channels ({''.join(told)})"
-        finally:
-            self.model = own
-        if difference(wanted, found) > tolerance(wanted):
-            return f"the model gives another output when {link.producers[-1]} makes fewer channels"
-        return None
-
-
-def _first(inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:
-    return inputs[0] if inputs else keywords["input"]
-
-
-class _Enough(BaseException):
-    """Ends a forward pass early; no ``except Exception`` of a model catches it."""
-
-
-def _half(count: int) -> Tensor:
-    """Half of the groups at random, at least one; the same ones every time."""
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-    return order[: max(1, count // 2)]
-
-
-def _equal(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
-    return len(a) == len(b) and all(x.shape == y.shape and torch.equal(x, y) for x, y in zip(a, b, strict=True))
-
-
-def tolerance(outputs: Sequence[Tensor]) -> float:
-    """Largest relative difference between a smaller model and the masked one: the same sums in another order.
-
-    Examples
-    --------
-    >>> tolerance([torch.zeros(1)]), tolerance([torch.zeros(1, dtype=torch.bfloat16)])
-    (0.0001, 0.03125)
-    """
-    return max([1e-4, *(4 * torch.finfo(t.dtype).eps for t in outputs)])
-
-
-def difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    """Largest difference of two lists of outputs, relative to the largest value of each; infinite for other shapes.
-
-    Examples
-    --------
-    >>> difference([torch.tensor([1.0, 2.0])], [torch.tensor([1.0, 1.0])])
-    0.5
-    """
-    if len(a) != len(b) or any(x.shape != y.shape for x, y in zip(a, b, strict=True)):
-        return float("inf")
-    worst = 0.0
-    for x, y in zip(a, b, strict=True):
-        if x.numel():
-            worst = max(worst, float((x - y).abs().max() / x.abs().max().clamp_min(1e-12)))
-    return worst if worst == worst else float("inf")

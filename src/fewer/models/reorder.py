@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fewer.core.errors import FewerError
 from fewer.core.unit import Unit
 from fewer.data.samples import Samples
-from fewer.models.coupling import difference, tolerance
+from fewer.models.coupling_search import difference, tolerance
 from fewer.models.matching import tied
 from fewer.models.running import Forward, call, evaluating, tensors_of
 from fewer.models.surgery import HEADS

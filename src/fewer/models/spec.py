@@ -176,6 +176,7 @@ def _named(spec: str, options: SpecOptions) -> LoadedModel:
             given = "a model is given as fewer/NAME, timm/NAME, torchvision/NAME, hf/NAME or FILE.py:FUNCTION"
             if Path(spec).is_dir():
                 raise FewerError(f"the folder {spec} holds no finished run, for it has no recipe.json; {given}")
+            _refuse_no_module(spec)
             near = get_close_matches(spec, list_models(), 1, 0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"built in are {', '.join(list_models())};"
             raise FewerError(f"unknown model {spec!r}; {hint} {given}")
@@ -186,6 +187,39 @@ def _named(spec: str, options: SpecOptions) -> LoadedModel:
     if options.checkpoint is not None:
         load_checkpoint(loaded.model, options.checkpoint)
     return loaded
+
+
+_GRAPHS = {
+    ".onnx": "ONNX",
+    ".tflite": "TensorFlow Lite",
+    ".pb": "TensorFlow",
+    ".h5": "Keras",
+    ".keras": "Keras",
+    ".xml": "OpenVINO",
+    ".caffemodel": "Caffe",
+}
+_WEIGHTS = (".pt", ".pth", ".pt2", ".bin", ".ckpt", ".safetensors", ".npz")
+
+
+def _refuse_no_module(spec: str) -> None:
+    """Refuse files that hold a network of another library, or weights alone, with the way that leads on from there."""
+    path = Path(spec)
+    ending = path.suffix.lower()
+    if ending == ".onnx":
+        raise FewerError(
+            f"{path.name} is an ONNX graph, and fewer cuts networks of PyTorch; pip install onnx2torch, write net.py "
+            f"with 'from onnx2torch import convert' and 'def make(): return convert({spec!r})', and give net.py:make"
+        )
+    if ending in _GRAPHS:
+        raise FewerError(
+            f"{path.name} is a file of {_GRAPHS[ending]}, and fewer cuts networks of PyTorch; write the network in "
+            "PyTorch, fill it from that file, and give FILE.py:FUNCTION"
+        )
+    if ending in _WEIGHTS:
+        raise FewerError(
+            f"{path.name} is a file of weights, which do not say what network they are for; give the network with them "
+            f"(timm/NAME or FILE.py:FUNCTION, with --checkpoint {path.name}), or FILE.py:FUNCTION that loads them"
+        )
 
 
 def is_file_spec(spec: str) -> bool:

@@ -11,7 +11,17 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 
-__all__ = ["Link", "Removal", "cut_follower", "cut_inputs", "cut_outputs", "operate", "read_surgery", "remove"]
+__all__ = [
+    "Link",
+    "Removal",
+    "cut_follower",
+    "cut_inputs",
+    "cut_outputs",
+    "cut_tensor",
+    "operate",
+    "read_surgery",
+    "remove",
+]
 
 HEADS = ("num_heads", "heads", "num_attention_heads", "n_heads")
 """Names under which attention modules keep their number of heads."""
@@ -30,13 +40,17 @@ class Link:
     producers
         Units that lose output channels, in the order of execution; depthwise ones lose filters.
     followers
-        Modules between them that keep something for every channel, such as BatchNorm.
+        Modules between them that keep something for every channel, such as BatchNorm, or names of parameters and
+        buffers that do.
     attention
         The module whose number of heads becomes smaller, or None.
     channels
         How many there are.
     size
         Channels that go together: what the hardware likes, or one attention head.
+    readers
+        Units that read the channels on the way and lose the same inputs, such as the first layer of a squeeze and
+        excitation block.
 
     Examples
     --------
@@ -50,11 +64,12 @@ class Link:
     attention: str | None
     channels: int
     size: int
+    readers: tuple[str, ...] = ()
 
     @property
     def units(self) -> tuple[str, ...]:
         """All units that are cut, the consumer last."""
-        return (*self.producers, self.consumer)
+        return (*self.producers, *self.readers, self.consumer)
 
     @property
     def count(self) -> int:
@@ -130,11 +145,16 @@ def operate(model: nn.Module, removals: Sequence[Removal]) -> nn.Module:
 def remove(model: nn.Module, link: Link, kept: Sequence[int]) -> None:
     """Keep only some groups of a link's channels, in place. Modules keep their identity, class and hooks."""
     at = torch.cat([torch.arange(g * link.size, (g + 1) * link.size) for g in kept])
-    cut_inputs(model.get_submodule(link.consumer), link.channels, at)
+    for name in (link.consumer, *link.readers):
+        cut_inputs(model.get_submodule(name), link.channels, at)
     for name in link.producers:
         cut_outputs(model.get_submodule(name), link.channels, at)
+    modules = dict(model.named_modules())
     for name in link.followers:
-        cut_follower(model.get_submodule(name), link.channels, at)
+        if name in modules:
+            cut_follower(modules[name], link.channels, at)
+        else:
+            cut_tensor(model, name, link.channels, at)
     if link.attention is not None:
         attention = model.get_submodule(link.attention)
         for attribute in HEADS:
@@ -183,6 +203,19 @@ def cut_follower(module: nn.Module, channels: int, at: Tensor) -> None:
                 new = tensor[at].clone()
                 kind[name] = _like(tensor, new) if isinstance(tensor, nn.Parameter) else new  # type: ignore[assignment]
     _resize(module, channels, len(at))
+
+
+@torch.no_grad()
+def cut_tensor(model: nn.Module, name: str, channels: int, at: Tensor) -> None:
+    """Keep only some channels of a parameter or buffer that holds one number for each, in place."""
+    owner, _, kind = name.rpartition(".")
+    module = model.get_submodule(owner)
+    held: Any = module._parameters if kind in module._parameters else module._buffers
+    old = held.get(kind)
+    if old is None:
+        raise AttributeError(f"the model has no parameter or buffer {name!r}")
+    new = old.index_select(list(old.shape).index(channels), at.to(old.device))
+    held[kind] = _like(old, new) if isinstance(old, nn.Parameter) else new.clone()
 
 
 def _resize(module: nn.Module, before: int, after: int) -> None:

@@ -74,7 +74,7 @@ def _one_pattern(pattern: str, sparsities: Sequence[float]) -> list[Option]:
         m = Pattern.parse(f"nm:1:{pattern.rpartition(':')[2]}").m
         return [Option(f"nm:{n}:{m}", 1 - n / m) for n in range(m - 1, 0, -1)]
     parsed = Pattern.parse(pattern)
-    if parsed.kind in ("columns", "rows"):
+    if parsed.kind in ("columns", "rows", "reads"):
         raise FewerError(f"write {COLUMNS!r} instead of {pattern!r}: how wide a run of columns is depends on the layer")
     if parsed.kind == "dense":
         return []

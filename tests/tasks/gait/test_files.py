@@ -91,3 +91,35 @@ def test_a_part_of_a_set_can_be_asked_for(tmp_path, below, count):
     assert len(data) == count
     if count == 2:
         assert set(data.places) == {Walk("a b", "nm-01", "000"), Walk("a b", "nm-01", "090")}
+
+
+def test_one_sequence_is_halved_so_that_no_frame_judges_what_it_has_steered(tmp_path):
+    from fewer.models.spec import load_model
+    from fewer.tasks.gait.inputs import walks_for
+
+    run, _ = saved(tmp_path / "run", "gaitbase")
+    frames = np.zeros((9, 64, 64), np.uint8)
+    frames[:, 20:40, 20:40] = np.arange(1, 10)[:, None, None] * 20
+    np.savez(tmp_path / "a.npz", silhouettes=frames)
+    steered, judged = (
+        walks_for(load_model(str(run)), tmp_path / "a.npz", 4, part=part, seed=0) for part in ("calibration", "heldout")
+    )
+    seen = [set(np.unique(some.items[0].numpy())) - {0.0} for some in (steered, judged)]
+    assert [len(some.items[0]) for some in (steered, judged)] == [4, 5] and not seen[0] & seen[1]
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 9])
+def test_sequences_of_one_person_either_steer_or_judge(tmp_path, count):
+    from fewer.models.spec import load_model
+    from fewer.tasks.gait.inputs import walks_for
+
+    run, _ = saved(tmp_path / "run", "gaitbase")
+    for number in range(count):
+        place = tmp_path / "w" / "a" / f"nm-0{number + 1}" / "090"
+        place.mkdir(parents=True)
+        np.savez(place / "x.npz", silhouettes=np.full((2, 64, 64), 255, np.uint8))
+    parts = [
+        set(walks_for(load_model(str(run)), tmp_path / "w", 99, part=part, seed=0).files)
+        for part in ("calibration", "heldout")
+    ]
+    assert all(parts) and not parts[0] & parts[1] and len(parts[0] | parts[1]) == count

@@ -154,7 +154,15 @@ def _spacing(root: Path) -> tuple[Path, Path]:
     return source, target
 
 
+def _blank(root: Path) -> tuple[Path, Path]:
+    source, target = write_domains(root)
+    for path in (target / "images").iterdir():
+        Image.fromarray(np.zeros((32, 32), np.uint8)).save(path)
+    return source, target
+
+
 BAD = {
+    "every target scan has one value everywhere": _blank,
     "needs two or more": _one_scan,
     "source images have 1 channels, target images 3": _colours,
     "are all empty": _empty,
@@ -171,6 +179,14 @@ def test_bad_input_is_one_sentence(told: str, tmp_path: Path, capsys: pytest.Cap
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("error: ") and told in said
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_scans_of_one_value_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target = write_domains(tmp_path)
+    path = min((target / "images").iterdir())
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(path)
+    assert fewer("adapt", source, target, "--out", tmp_path / "run", *WORDS) == 0
+    assert f"1 of 5 target scans have one value everywhere and teach nothing: {path.stem}" in capsys.readouterr().err
 
 
 def test_wrong_names_are_told_with_the_nearest_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,7 +44,7 @@ def walks_for(loaded: LoadedModel, folder: str | Path, count: int, *, part: str,
     """Sequences without labels.
 
     Of the folder that the network was trained on, persons that judge are held out; of any other, a quarter of the
-    persons by name.
+    persons by name. Of one person a quarter of the sequences is held out, and of one sequence the second half.
 
     Raises
     ------
@@ -58,13 +58,18 @@ def walks_for(loaded: LoadedModel, folder: str | Path, count: int, *, part: str,
     if not 0 < len(held) < len(people):
         held = set(people[-max(1, len(people) // 4) :]) if len(people) > 1 else set()
     chosen = [walk for walk in data.walks if (walk.person in held) == (part == "heldout")]
-    if not chosen:  # one person alone: every fourth sequence is kept apart
-        chosen = [w for i, w in enumerate(data.walks) if (i % 4 == 3) == (part == "heldout")] or data.walks
+    if not held:  # one person alone: every fourth sequence is kept apart, or the last one
+        apart = set(data.walks[3::4] or data.walks[-1:])
+        chosen = [walk for walk in data.walks if (walk in apart) == (part == "heldout")] or data.walks
     items, files, skipped = [], [], []
     for index in np.random.default_rng([seed, _STREAM]).permutation(len(chosen)):
         walk: Walk = chosen[int(index)]
         try:
-            items.append(torch.from_numpy(as_input(data.frames(walk)[:_FRAMES])))
+            frames = data.frames(walk)
+            if len(data) == 1 and len(frames) > 1:  # nothing judges what it has steered: each part gets half of it
+                half = len(frames) // 2
+                frames = frames[half:] if part == "heldout" else frames[:half]
+            items.append(torch.from_numpy(as_input(frames[:_FRAMES])))
             files.append(data.places[walk])
         except FewerError as error:
             skipped.append((data.places[walk], str(error)))

@@ -21,11 +21,12 @@ def need_transformers() -> Any:
     FewerError
         When it is not installed.
     """
+    from fewer.models.adapters import import_transformers
+
     try:
-        import transformers
-    except ImportError as error:
-        raise FewerError(f'a language model needs {error.name}; run: pip install "fewer[tune]"') from None
-    return transformers
+        return import_transformers()
+    except FewerError:
+        raise FewerError('a language model needs transformers; run: pip install "fewer[tune]"') from None
 
 
 def open_language(name: str, also: str = "") -> tuple[Any, Any]:

@@ -22,7 +22,7 @@ from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.models.artefact import save_artefact
 from fewer.tasks.runs import Order, Training, carry_out, plain_settings, write_report
-from fewer.tasks.segment.adapt_data import open_domains
+from fewer.tasks.segment.adapt_data import Domains, open_domains
 from fewer.tasks.segment.adapt_network import TargetFirst, source_of
 from fewer.tasks.segment.adapt_settings import AdaptSettings
 from fewer.tasks.segment.adapted import AdaptedRun, AdaptPlan
@@ -197,9 +197,24 @@ def _adapt(
         [case.name for case in (*domains.source, *domains.target)],
     )
     work = Work(scratch, key, make_accelerator(settings), progress, tell, list(domains.notes))
+    _tell_blank(problem, domains, work)
     problem.network.to(work.accelerator.device)
     adapted = METHODS[settings.method].run(problem, settings, work)
     return AdaptedRun(_whole(adapted).cpu().eval(), plan, adapted, None, work.notes)
+
+
+def _tell_blank(problem: Problem, domains: Domains, work: Work) -> None:
+    """Name the scans in which nothing can be seen; where a whole domain is of that kind, there is nothing to learn."""
+    for what, images, cases in (
+        ("source", [image for image, _ in problem.source], domains.source),
+        ("target", problem.target, domains.target),
+    ):
+        blank = [case.name for case, image in zip(cases, images, strict=True) if bool(image.amin() == image.amax())]
+        if blank and len(blank) == len(images):
+            raise FewerError(f"every {what} scan has one value everywhere; look at the files, fewer doctor names them")
+        if blank:
+            shown = ", ".join(blank[:3]) + (", ..." if len(blank) > 3 else "")
+            work.say(f"{len(blank)} of {len(images)} {what} scans have one value everywhere and teach nothing: {shown}")
 
 
 def _whole(adapted: Adapted) -> nn.Module:

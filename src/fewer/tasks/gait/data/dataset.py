@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -133,7 +134,7 @@ def refuse_names(data: GaitData) -> None:
         try:
             str(walk).encode()
         except UnicodeEncodeError:
-            told = str(walk).encode("utf-8", "backslashreplace").decode()
+            told = os.fsencode(str(walk)).decode("utf-8", "backslashreplace")
             raise FewerError(f"{told} has a name that is no valid UTF-8; rename its folder") from None
 
 
