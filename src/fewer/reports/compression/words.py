@@ -100,7 +100,7 @@ def whose(result: BudgetResult, report: RunReport) -> str:
     >>> verdict = {"met": True, "distortion": 0.1, "budgets": [told]}
     >>> report = RunReport.from_dict({"verdict": verdict, "model": {"name": "toy", "parameters": 200}})
     >>> whose(report.verdict.budgets[0], report)
-    'the layers that can be cut, which hold 50.0% of the parameters'
+    'the layers that can be cut, which hold 50% of the parameters'
     """
     every = report.model.parameters
     if result.metric != "weights" or not every or result.dense >= _NEARLY_ALL * every:
