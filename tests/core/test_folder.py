@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from fewer.core.run import RunFolder
 from fewer.core.staging import Staging, write_together
 from fewer.selection.folder import QueueFolder
 from fewer.study.folder import StudyFolder
+from fewer.tasks.folders import results_aside
 
 FOLDERS = (RunFolder, QueueFolder, StudyFolder)
 
@@ -146,3 +148,22 @@ def test_a_note_of_an_exchange_that_names_other_places_moves_nothing(tmp_path, n
         with pytest.raises(FewerError, match="was not written by fewer"):
             staging.carry_on()
         assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_a_folder_of_someone_else_under_our_name_is_left_alone(tmp_path: Path) -> None:
+    """``.next`` is what builds of web pages are called as well."""
+    mine = tmp_path / ".edit" / "notes.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(FewerError, match="is not a folder that fewer made"):
+        write_together(tmp_path, {"a.csv": "1"})
+    assert mine.read_text() == "mine" and not (tmp_path / "a.csv").exists()
+    (tmp_path / ".edit").rename(tmp_path / ".next")
+    with pytest.raises(FewerError, match="is not a folder that fewer made"):
+        results_aside(tmp_path, [], anew=True, resume=False)
+    assert (tmp_path / ".next" / "notes.txt").read_text() == "mine"
+    staging = Staging(tmp_path, ".edit")  # what an interrupted process of ours left is thrown away
+    staging.begin()
+    (staging.path / "half.csv").write_text("1")
+    write_together(tmp_path, {"a.csv": "2"})
+    assert (tmp_path / "a.csv").read_text() == "2" and not staging.path.exists()

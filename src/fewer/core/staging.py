@@ -24,6 +24,7 @@ NEXT, EDIT = ".next", ".edit"
 """Folders inside of a folder, in which its new content is made: all of it, or some files that belong together."""
 
 _COMMIT = ".commit"  # says that the new content is complete, and what of the old one goes
+_BEGUN = ".begun"  # says that the folder is one of these, and no one else's that has its name
 
 
 class Staging:
@@ -78,9 +79,10 @@ class Staging:
             if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
                 raise FewerError(f"{self.path} is not a folder that fewer made; remove it")
             self.path.mkdir(exist_ok=True)
+            refuse_links(self.path)
+            (self.path / _BEGUN).touch()
         except OSError as error:
             raise explain_os_error(error, self.path, "make the folder") from error
-        refuse_links(self.path)
 
     def commit(self, replaced: Collection[str]) -> None:
         """Put the new content into its place.
@@ -99,7 +101,7 @@ class Staging:
         try:
             for path in self.path.iterdir():
                 _flush(path)
-            names = sorted(path.name for path in self.path.iterdir() if path.name != _COMMIT)
+            names = sorted(path.name for path in self.path.iterdir() if path.name not in (_COMMIT, _BEGUN))
             text = json.dumps({"replaced": sorted(replaced), "new": names})
             atomic_write_text(self.path / _COMMIT, text + "\n")
         except OSError as error:
@@ -140,9 +142,21 @@ class Staging:
         """Throw the new content away; the note goes last, so that no half of it is ever moved."""
         if not self.exists():
             return
-        for path in sorted(self.path.iterdir(), key=lambda p: p.name == _COMMIT):
+        last = (_COMMIT, _BEGUN)
+        for path in sorted(self.path.iterdir(), key=lambda p: last.index(p.name) if p.name in last else -1):
             _remove(path)
         self.path.rmdir()
+
+    def refuse_foreign(self) -> None:
+        """In a folder without a mark: never take over, or throw away, what someone else keeps under this name.
+
+        Raises
+        ------
+        FewerError
+            When it holds something and was not begun here.
+        """
+        if self.exists() and not (self.path / _BEGUN).exists() and not self.complete() and any(self.path.iterdir()):
+            raise FewerError(f"{self.path} is not a folder that fewer made; move it away, or give another --out")
 
 
 def write_together(folder: Path, contents: Mapping[str, str | bytes], secret: Collection[str] = ()) -> list[Path]:
@@ -164,6 +178,7 @@ def write_together(folder: Path, contents: Mapping[str, str | bytes], secret: Co
     ['a.csv', 'a.bin']
     """
     staging = Staging(folder, EDIT)
+    staging.refuse_foreign()
     if staging.complete():
         staging.carry_on()
     staging.discard()

@@ -106,7 +106,7 @@ def results_aside(folder: Path, inner: Sequence[str], anew: bool, resume: bool) 
     Raises
     ------
     FewerError
-        When a link would lead what is written to another place.
+        When a link would lead what is written to another place, or a folder ``.next`` there is someone else's.
 
     Examples
     --------
@@ -116,6 +116,7 @@ def results_aside(folder: Path, inner: Sequence[str], anew: bool, resume: bool) 
     """
     refuse_links(folder, {*inner, NEXT})
     staging = Staging(folder)
+    staging.refuse_foreign()
     if staging.complete():
         staging.carry_on()
     if not (resume and staging.exists()):
