@@ -6,7 +6,7 @@
 
 Layers are those of a network on 32 pixels, each shape once with how often it occurs. The time of bytes includes the
 rounding and the laying out of all operands. *Whole step* is a forward and a backward pass in fp32 or bf16 as torch has
-them, and for bytes that in fp32 with the products of convolutions exchanged where bytes are faster by a tenth. Clocks
+them, and for bytes that in fp32 with the products of layers exchanged where bytes are faster by a tenth. Clocks
 count the processor time of this thread, so other work on the machine disturbs less; it still fills caches.
 """
 
@@ -39,7 +39,7 @@ def layers_of(net: nn.Module, images: torch.Tensor) -> Counter[Shape]:
     def note(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         x = inputs[0]
         if isinstance(module, nn.Linear):
-            found["linear", (x.numel() // x.shape[-1], x.shape[-1]), tuple(module.weight.shape), 1, 0] += 1
+            found[_linear_shape(x, module)] += 1
         elif isinstance(module, nn.Conv2d) and module.groups == 1:
             found[_shape(x, module)] += 1
 
@@ -53,6 +53,10 @@ def layers_of(net: nn.Module, images: torch.Tensor) -> Counter[Shape]:
 
 def _shape(x: torch.Tensor, conv: nn.Conv2d) -> Shape:
     return "convolution", tuple(x.shape), tuple(conv.weight.shape), conv.stride[0], int(conv.padding[0])
+
+
+def _linear_shape(x: torch.Tensor, layer: nn.Linear) -> Shape:
+    return "linear", (x.numel() // x.shape[-1], x.shape[-1]), tuple(layer.weight.shape), 1, 0
 
 
 def products_of(shape: Shape) -> dict[str, Callable[[], object]]:
@@ -105,8 +109,24 @@ class _Bytes(torch.autograd.Function):
         return of_x, of_weight, signal.sum((0, 2, 3)), None, None
 
 
+class _BytesLinear(torch.autograd.Function):
+    """A linear layer in fp32 whose backward products are in bytes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        ctx.save_for_backward(x, weight)
+        return torch.nn.functional.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, signal: torch.Tensor) -> Any:  # type: ignore[override]
+        x, weight = ctx.saved_tensors
+        rows = signal.reshape(-1, signal.shape[-1])
+        of_x, of_weight = integer_products(rows, x.reshape(-1, x.shape[-1]), weight)
+        return of_x.view(x.shape), of_weight, rows.sum(0)
+
+
 def in_bytes(net: nn.Module, wanted: set[Shape]) -> nn.Module:
-    """A copy whose convolutions of these shapes have their backward products in bytes."""
+    """A copy whose layers of these shapes have their backward products in bytes."""
     made = deepcopy(net)
     for module in made.modules():
         if isinstance(module, nn.Conv2d):
@@ -120,6 +140,16 @@ def in_bytes(net: nn.Module, wanted: set[Shape]) -> nn.Module:
                 return found
 
             module.forward = run
+        elif isinstance(module, nn.Linear):
+
+            def multiply(x: torch.Tensor, layer: nn.Linear = module) -> torch.Tensor:
+                if not x.requires_grad or _linear_shape(x, layer) not in wanted or layer.bias is None:
+                    return torch.nn.functional.linear(x, layer.weight, layer.bias)
+                found = _BytesLinear.apply(x, layer.weight, layer.bias)
+                assert isinstance(found, torch.Tensor)
+                return found
+
+            module.forward = multiply
     return made
 
 

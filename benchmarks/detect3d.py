@@ -207,7 +207,9 @@ def in_time(args: argparse.Namespace, runs: dict[str, Path], out: Path) -> None:
                         str(run), str(scans), f"latency={share}x", out=place_, overwrite=True, settings=settings
                     )
                 except FewerError as error:
-                    rows.append(facts | {"told": str(error)})
+                    rows.append(dict.fromkeys(TIMES, "") | facts | {"told": str(error)})
+                    write(out, TIMES, rows)
+                    print(*rows[-1].values(), flush=True)
                     continue
                 after = score_detector(done.model, judged, judged.names[: args.judge])[0]
                 seen: Any = done.report.latency

@@ -212,7 +212,7 @@ def add_rows(path: Path, columns: Sequence[str], rows: list[dict[str, Any]]) -> 
     table = csv.DictWriter(text, columns, lineterminator="\n")
     table.writeheader()
     table.writerows(rows_in(path))
-    table.writerows({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    table.writerows({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_text(path, text.getvalue())
 

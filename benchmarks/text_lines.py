@@ -42,5 +42,6 @@ def scanned(count: int, size: tuple[int, int], seed: int) -> list[Image.Image]:
         height = int(draw.integers(24, 40))
         width = min(page.width, round(height * size[1] / size[0]))
         left, top = (int(draw.integers(0, a - b + 1)) for a, b in zip(page.size, (width, height), strict=True))
-        found.append(page.crop((left, top, left + width, top + height)).resize(size[::-1], Image.Resampling.BICUBIC))
+        line = page.crop((left, top, left + width, top + height))
+        found.append(line.resize((size[1], size[0]), Image.Resampling.BICUBIC))
     return found

@@ -290,15 +290,11 @@ def from_onnx(path: Path) -> nn.Module:
 
 
 def text_network(part: str, size: tuple[int, int]) -> LoadedModel:
-    """A network of PP-OCR (Apache-2.0), from a package.
+    """A network of PP-OCR (Apache-2.0), from a package: ``det`` finds text, ``cls`` tells whether it is upside down.
 
-    ``det`` finds text, ``cls`` tells whether it is upside down, ``rec`` reads it (probabilities of 6,625 characters).
+    The third one, which reads, is left out: onnx2torch does not convert its BatchNorm.
     """
-    name = {
-        "det": "ch_PP-OCRv4_det_infer.onnx",
-        "cls": "ch_ppocr_mobile_v2.0_cls_infer.onnx",
-        "rec": "ch_PP-OCRv4_rec_infer.onnx",
-    }[part]
+    name = {"det": "ch_PP-OCRv4_det_infer.onnx", "cls": "ch_ppocr_mobile_v2.0_cls_infer.onnx"}[part]
     path = package_file("rapidocr_onnxruntime", f"models/{name}", "rapidocr-onnxruntime==1.4.4")
     return converted(path, f"pp-ocr-{part}", size, (0.485, 0.456, 0.406) if part == "det" else (0.5,) * 3)
 
@@ -375,7 +371,6 @@ NETWORKS = {
     "xfeat": Network(matcher),
     "orientation": Network(orientation),
     "crnn": Network(line_reader, "text"),
-    "pp-ocr-rec": Network(lambda: text_network("rec", (48, 192)), "text"),
     "pp-ocr-det": Network(lambda: text_network("det", (160, 160))),
     "pp-ocr-cls": Network(lambda: text_network("cls", (48, 192))),
     "dinov2-small": Network(lambda: load_model("fewer/dinov2-small")),

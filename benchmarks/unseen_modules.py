@@ -131,11 +131,10 @@ class LineReader(nn.Module):
         for inputs in (128, 256):
             parts += [nn.Conv2d(inputs, 256, 3, padding=1, bias=False), nn.BatchNorm2d(256), nn.ReLU(True)]
         parts += [nn.MaxPool2d((2, 1), (2, 1)), nn.Conv2d(256, 256, 2), nn.ReLU(True)]
-        self.FeatureExtraction = nn.Module()
-        self.FeatureExtraction.ConvNet = nn.Sequential(*parts)
+        self.FeatureExtraction = nn.ModuleDict({"ConvNet": nn.Sequential(*parts)})
         self.SequenceModeling = nn.Sequential(Recurrent(256, 256, 256), Recurrent(256, 256, 256))
         self.Prediction = nn.Linear(256, characters)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.FeatureExtraction.ConvNet(x).mean(2).transpose(1, 2)  # what is left of the height becomes one
+        x = self.FeatureExtraction["ConvNet"](x).mean(2).transpose(1, 2)  # what is left of the height becomes one
         return self.Prediction(self.SequenceModeling(x))

@@ -97,36 +97,11 @@ int32_t largest(const int32_t *x, int n) {
     return top;
 }
 
-// Whether x * multiply + add for |x| <= reach is below 2^52, and fits into 32 bits behind the shift: double precision then gives
-// every such number exactly, and its conversions are quicker than products of 64 bits.
-bool exact_in_double(const int32_t *multiply, const int64_t *add, int shift, int n, double reach) {
-    double most = 0;
-#pragma omp simd reduction(max : most)
-    for (int i = 0; i < n; i++) {
-        const double v = __builtin_fabs((double)multiply[i]) * reach + __builtin_fabs((double)add[i]);
-        most = v > most ? v : most;
-    }
-    return most < 4503599627370496.0 && most * __builtin_ldexp(1.0, -shift) < 2147483647.0;
-}
-
-double largest_size(const int32_t *x, int64_t n) {
-    int32_t low = 0, high = 0;
-#pragma omp simd reduction(min : low) reduction(max : high)
-    for (int64_t i = 0; i < n; i++) {
-        low = x[i] < low ? x[i] : low;
-        high = x[i] > high ? x[i] : high;
-    }
-    return (double)high > -(double)low ? (double)high : -(double)low;
-}
-
 bool softmax_rows(const FewerIntegerSoftmax &a, int64_t first, int64_t last) {
     const int n = a.width, padded = (int)up(n, 16);  // whole vectors: what is beyond the row repeats its first number
     int32_t *row = (int32_t *)fewer_scratch(FEWER_SLOT_ROWS, (int64_t)padded * 6);
     if (!row) return false;
     uint16_t *made = (uint16_t *)(row + padded);
-    const int part = (int)up(n, 8);
-    const bool exact = exact_in_double(a.multiply, a.add, a.shift, a.groups, largest_size(a.x + first * n, (last - first) * n));
-    const double unit = __builtin_ldexp(1.0, -a.shift);
     for (int64_t r = first; r < last; r++) {
         const int64_t group = r / a.group_rows % a.groups;
         const int32_t multiply = a.multiply[group];
@@ -135,15 +110,8 @@ bool softmax_rows(const FewerIntegerSoftmax &a, int64_t first, int64_t last) {
         const int shift = a.shift;
         memcpy(row, x, (size_t)n * 4);
         for (int i = n; i < padded; i++) row[i] = x[0];
-        if (exact) {
-            const double factor = (double)multiply, offset = (double)add;
 #pragma omp simd
-            for (int i = 0; i < part; i++) row[i] = (int32_t)__builtin_floor(((double)row[i] * factor + offset) * unit);
-            for (int i = part; i < padded; i++) row[i] = row[0];
-        } else {
-#pragma omp simd
-            for (int i = 0; i < padded; i++) row[i] = (int32_t)(((int64_t)row[i] * multiply + add) >> shift);
-        }
+        for (int i = 0; i < padded; i++) row[i] = (int32_t)(((int64_t)row[i] * multiply + add) >> shift);
         const int32_t top = largest(row, padded);
         const bool lines = a.halving && (LANES == 16 || !a.table);  // with shorter vectors the table is quicker
         int64_t total = lines ? exponentials_by_lines(a, top, row, padded) : exponentials_by_table(a, top, row, padded);
@@ -151,7 +119,7 @@ bool softmax_rows(const FewerIntegerSoftmax &a, int64_t first, int64_t last) {
         if (total <= 0) total = 1;
         const double inverse = 65536.0 / (double)total, half = 0.5 / (double)total;
 #pragma omp simd
-        for (int i = 0; i < part; i++) {
+        for (int i = 0; i < padded; i++) {
             const int32_t p = (int32_t)((double)row[i] * inverse + half);
             made[i] = (uint16_t)(p > 65535 ? 65535 : p);
         }
@@ -175,17 +143,8 @@ constexpr int FRACTION = 10, ROOT = 8;
 
 bool norm_rows(const FewerIntegerNorm &a, int64_t first, int64_t last) {
     const int n = a.width;
-    double *factors = (double *)fewer_scratch(FEWER_SLOT_ROWS, (int64_t)n * 20);
-    if (!factors) return false;
-    double *offsets = factors + n;
-    int32_t *row = (int32_t *)(offsets + n);
-    // what is divided by its deviation is below 2^26: sqrt(n) 2^10 and half as much again, or sqrt(n) 2^18 where all is nearly alike
-    const bool exact = exact_in_double(a.multiply, a.add, a.shift, n, 67108864.0);
-    const double unit = __builtin_ldexp(1.0, -a.shift), low = a.wide ? -2147483648.0 : -127.0, high = a.wide ? 2147483647.0 : 127.0;
-    for (int i = 0; i < n; i++) {
-        factors[i] = (double)a.multiply[i];
-        offsets[i] = (double)a.add[i];
-    }
+    int32_t *row = (int32_t *)fewer_scratch(FEWER_SLOT_ROWS, (int64_t)n * 4);
+    if (!row) return false;
     for (int64_t r = first; r < last; r++) {
         const int32_t *x = a.x + r * n;
         if (a.powers) {
@@ -215,21 +174,6 @@ bool norm_rows(const FewerIntegerNorm &a, int64_t first, int64_t last) {
         if (deviation < 1) deviation = 1;
         // round(c 2^18 / d) = floor((c 2^19 + d) / 2d); the half that keeps the floor exact is in the offset
         const double inverse = (double)(1 << (FRACTION + ROOT)) / (double)deviation, half = 0.5 + 0.25 / (double)deviation;
-        if (exact) {
-            int32_t *out = a.wide ? a.wide + r * n : row;
-#pragma omp simd
-            for (int i = 0; i < n; i++) {
-                double v = __builtin_floor((double)row[i] * inverse + half);
-                v = __builtin_floor((v * factors[i] + offsets[i]) * unit);
-                v = v < low ? low : v;
-                out[i] = (int32_t)(v > high ? high : v);
-            }
-            if (a.wide) continue;
-            int8_t *y = a.y + r * n;
-#pragma omp simd
-            for (int i = 0; i < n; i++) y[i] = (int8_t)row[i];
-            continue;
-        }
 #pragma omp simd
         for (int i = 0; i < n; i++) row[i] = (int32_t)__builtin_floor((double)row[i] * inverse + half);
         if (a.wide) {

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fewer.cli.list import LISTS, TABLES
+from fewer.cli.list import LISTS
 from fewer.core.errors import FewerError
 from fewer.core.methods import Method, MethodTable
+from fewer.verbs.list_names import TABLES
 
 CARDS = Path(__file__).parents[2] / "docs" / "methods"
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
+from fewer.data.samples import as_samples
 from fewer.distortion.detection import DetectionDistance
 from fewer.distortion.outputs import Reference
 from fewer.distortion.places import felt_places
@@ -13,6 +16,7 @@ from fewer.engine.apply import apply_options
 from fewer.engine.felt import places_of
 from fewer.engine.options import unit_options
 from fewer.engine.prepare import prepare
+from fewer.engine.refit import refit
 from fewer.engine.sense import row_sensitivity
 from fewer.engine.settings import Settings
 from fewer.engine.work import Work
@@ -113,3 +117,23 @@ def test_places_of_batches_are_those_of_their_samples() -> None:
     plain = prepare(Maps().eval(), torch.randn(10, 2, 5, 5), settings)
     assert places_of(plain, settings, range(6), batches) is None
     assert places_of(prepared, settings.model_copy(update={"compensation": "none"}), range(6), batches) is None
+
+
+def test_a_repair_on_more_images_serves_the_same_places(monkeypatch) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(40, 2, 8, 8)
+    x[:, 1, :, :4], x[:, 1, :, 4:] = 0.9 * x[:, 0, :, :4], -0.9 * x[:, 0, :, 4:]
+    settings = Settings(calibration=16, heldout=4, sensing=4, workers=1)
+    changes = {}
+    for told in (True, False):
+        monkeypatch.setattr(Half, "tells_places", told, raising=False)
+        torch.manual_seed(1)
+        prepared = prepare(Maps().eval(), x[:20], settings, distance=Half)
+        student = copy.deepcopy(prepared.model)
+        masks = {name: torch.ones_like(layer.weight, dtype=torch.bool) for name, layer in prepared.layers.items()}
+        masks["first"][:, 1] = False
+        student.first.weight.data *= masks["first"]
+        refit(prepared, settings, student, masks, dict.fromkeys(masks, "fp32"), as_samples(x[20:]))
+        reference = prepared.reference([prepared.heldout])
+        changes[told] = float(reference.change(0, call(student, prepared.heldout)).mean())
+    assert changes[True] < 0.7 * changes[False]

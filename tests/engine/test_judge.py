@@ -54,6 +54,13 @@ def test_shares_of_classes_are_not_made_into_shares_again() -> None:
     assert round(_top(torch.tensor([2.0, -1.0, 0.0]), [])[0]["share"], 3) == 0.844
 
 
+def test_what_is_the_same_for_every_image_is_told_from_what_differs() -> None:
+    noise = torch.randn(400, 6, generator=torch.Generator().manual_seed(0))
+    assert Judge(Fixed(), 3 + noise, task="features").steady() == pytest.approx(0.9, abs=0.01)
+    assert Judge(Fixed(), noise[:8], task="features").steady() < 0.2  # few images do not make it look steady
+    assert Judge(Fixed(several=True), 3 + noise).steady() == pytest.approx(0.9, abs=0.01)
+
+
 class Two(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -53,8 +53,7 @@ def test_timm_names():
 
 def test_transformers_from_a_local_folder(tmp_path):
     need("transformers")
-    import transformers
-
+    transformers = adapters.import_transformers()
     config = transformers.ViTConfig(
         hidden_size=24, num_hidden_layers=1, num_attention_heads=3, intermediate_size=48, image_size=32, patch_size=16
     )

@@ -200,6 +200,23 @@ def test_torchvision_beside_another_build_of_torch(monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, "torchvision")
 
 
+@pytest.mark.apart
+def test_transformers_beside_another_build_of_torchvision(monkeypatch, tmp_path):
+    """It imports torchvision by itself; what that lacks is declared first."""
+    for name, text in (
+        ("torchvision", "import torch\n@torch.library.register_fake('torchvision::nms')\ndef nms(d):\n    return d\n"),
+        ("transformers", "import torchvision\n"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("torchvision", "transformers"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert adapters.import_transformers().torchvision.nms
+    for name in ("torchvision", "transformers"):
+        monkeypatch.delitem(sys.modules, name)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -74,7 +74,7 @@ def test_weights_are_those_of_the_layers_that_can_be_cut():
     budget = next(one for one in values["verdict"]["budgets"] if one["metric"] == "weights")
     values["model"]["parameters"] = budget["dense"] / 0.45  # the others are in a recurrent layer, say
     told = verdict_sentence(RunReport.from_dict(values))
-    assert "weights at 49.4% of the layers that can be cut, which hold 45.0% of the parameters, over the limit" in told
+    assert "weights at 49.4% of the layers that can be cut, which hold 45% of the parameters, over the limit" in told
 
 
 def test_ranking_names_a_winner_that_is_not_ours():

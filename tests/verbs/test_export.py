@@ -244,6 +244,6 @@ def test_a_trace_that_no_other_input_can_check_is_refused(tmp_path):
 def test_a_trace_that_nothing_can_check_is_refused(tmp_path, monkeypatch):
     needs_deploy()
     make = saved(tmp_path, False)
-    monkeypatch.setattr(module, "_installed", lambda _: False)
+    monkeypatch.setattr(module, "find_spec", lambda _: None)
     with pytest.raises(FewerError, match="that needs onnxruntime"):
         export(tmp_path / "run", example=X.mean((1, 2)), architecture=make)

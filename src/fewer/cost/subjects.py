@@ -172,7 +172,7 @@ def find_subjects(model: nn.Module, units: Sequence[Unit], example: Any) -> list
         inputs = capture_inputs(model, example, set(names) | first)
     found = []
     for name in names:
-        module = model.get_submodule(name)
+        module: Any = model.get_submodule(name)
         if name in inputs and hasattr(module, "by_offset"):
             # a copy keeps the rulebook of this very input, while the layer is run on others
             found.append(

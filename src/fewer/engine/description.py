@@ -11,6 +11,7 @@ from fewer.core.reading import nested
 from fewer.cost.stopwatch import NOISY
 from fewer.engine.deploy import Deployed
 from fewer.engine.settings import Settings
+from fewer.reports.numbers import percent, significant
 from fewer.runtimes.names import RUNTIMES
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = [
     "reached",
     "runtimes",
     "sensing",
+    "steady_words",
     "tokens",
     "units",
 ]
@@ -246,6 +248,28 @@ def doubts(e: Evidence) -> list[str]:
     return [
         f"The repair of {len(refused)} of {len(kept)} layers was not kept, or hardly: on images of other files it did "
         f"not help ({named})."
+    ]
+
+
+_STEADY = 0.8
+"""Share of the output that is the same for every image, from which on the report says so."""
+
+
+def steady_words(steady: float, distortion: float) -> list[str]:
+    """What a distortion means where most of the output is the same for every image.
+
+    Examples
+    --------
+    >>> steady_words(0.96, 0.01)[0].partition(": ")[2]
+    'beside what differs between images it is 0.250.'
+    >>> steady_words(0.3, 0.01)
+    []
+    """
+    if not _STEADY <= steady < 1:
+        return []
+    return [
+        f"{percent(steady)} of the dense model's output is the same for every image, so that the distortion looks "
+        f"small: beside what differs between images it is {significant(distortion / (1 - steady))}."
     ]
 
 

@@ -102,6 +102,32 @@ class Judge:
         with evaluating(model):
             return [call(model, b, self.forward) for b in self.batches]
 
+    def steady(self) -> float:
+        """Share of the dense output's energy that is the same for every sample; each output counts alike.
+
+        Where it is nearly all, as with probabilities that hardly differ, a model that always says the same has a small
+        distortion. The mean over n samples holds an n-th of what differs, which is taken out.
+
+        Examples
+        --------
+        >>> Judge(nn.Identity(), torch.tensor([[1.0, 3.0], [1.0, -3.0]])).steady()
+        0.0
+        >>> Judge(nn.Identity(), torch.ones(4, 2)).steady()
+        1.0
+        """
+        every = self.energies
+        if self.reference is not every or self._count < 2:
+            return 0.0
+        total = 0.0
+        for parts, scale in zip(zip(*every.tensors, strict=True), every.scale.tolist(), strict=True):
+            if any(not t.ndim or t.shape[1:] != parts[0].shape[1:] for t in parts):
+                return 0.0
+            if sum(len(t) for t in parts) != self._count:
+                return 0.0
+            mean = torch.stack([t.double().sum(0) for t in parts]).sum(0) / self._count
+            total += float(mean.square().sum()) / scale
+        return min(1.0, max(0.0, (self._count * total - 1) / (self._count - 1)))
+
     def judge(self, model: nn.Module) -> Quality:
         """Compare a model with the dense one."""
         return self.judge_parts(model, slice(None))[0]

@@ -75,7 +75,7 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
     report["timings"] = dict(e.timings)
     report["peak_memory_bytes"] = float(_peak_memory())
     report["environment"] = environment(threads=torch.get_num_threads())
-    report["limits"] = description.limits(e)
+    report["limits"] = [*description.limits(e), *description.steady_words(judge.steady(), found.distortion)]
     return RunReport.from_dict(report)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import re
@@ -169,13 +170,31 @@ class TensorOutput(nn.Module):
         return output.last_hidden_state if logits is None else logits
 
 
-def _import_transformers() -> Any:
+def import_transformers() -> Any:
+    """Import transformers, also beside a torchvision that does not fit the installed torch, which it would import.
+
+    Raises
+    ------
+    FewerError
+        When it is not installed.
+    """
+    if importlib.util.find_spec("torchvision") is not None:
+        with contextlib.suppress(FewerError):
+            import_torchvision()
     try:
         return importlib.import_module("transformers")
     except ImportError:
         raise FewerError(
             "an hf/ model needs transformers, which is not installed; run: pip install 'fewer[hf]'"
         ) from None
+
+
+def _class_of(transformers: Any, name: str) -> Any:
+    """A class by name; None where there is none, or one that cannot be imported here."""
+    try:
+        return getattr(transformers, name, None)
+    except (ImportError, RuntimeError):  # what it needs is missing, or broken
+        return None
 
 
 def hf_model(name: str) -> tuple[nn.Module, dict[str, Any], Preprocess]:
@@ -193,10 +212,10 @@ def hf_model(name: str) -> tuple[nn.Module, dict[str, Any], Preprocess]:
     FewerError
         When transformers is missing, or the model cannot be had or is not a vision model.
     """
-    transformers = _import_transformers()
+    transformers = import_transformers()
     try:
         config = transformers.AutoConfig.from_pretrained(name)
-        classes = [getattr(transformers, c, None) for c in config.architectures or []]
+        classes = [_class_of(transformers, c) for c in config.architectures or []]
         cls = next((c for c in classes if c is not None), transformers.AutoModel)
         model = cls.from_pretrained(name)
     except (OSError, ValueError) as error:
@@ -243,8 +262,8 @@ def hf_architecture(described: Any, room: int) -> nn.Module:
     _check_hf(config)
     kind = plain_name(described["config"].get("model_type"), "transformers model type")
     name = plain_name(described.get("architecture"), "transformers class")
-    transformers = _import_transformers()
-    cls = getattr(transformers, name, None)
+    transformers = import_transformers()
+    cls = _class_of(transformers, name)
     if cls is None:
         raise FewerError(
             f"the installed transformers {transformers.__version__} has no class {name!r}; "

@@ -265,8 +265,8 @@ def _folded(
     values = weight.double().reshape(groups, outs, each, 1).expand(size)
     source = columns.reshape(groups, 1, each, places).expand(size)
     kept = ((source > 0) & (values != 0)).reshape(-1)
-    parts = (t.reshape(-1)[kept] for t in (rows, source - 1, values))
-    return _sparse(*parts, (len(weight) * places, _count(shape)))
+    rows, source, values = (t.reshape(-1)[kept] for t in (rows, source - 1, values))
+    return _sparse(rows, source, values, (len(weight) * places, _count(shape)))
 
 
 def _mean(call: Call, args: tuple[Any, ...], shape: tuple[int, ...]) -> Made:

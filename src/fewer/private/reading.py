@@ -211,7 +211,7 @@ class _Reader:
         self._add(node.name, name, "activation", function, (x,), _shape_of(node))
         self.activations[node.name] = function
 
-    def _norm(self, node: Any, name: str, args: tuple[Any, ...]) -> None:
+    def _norm(self, node: Any, name: str, args: Any) -> None:
         x, weight, bias, mean, variance = args[:5]
         if not isinstance(mean, Held) or not isinstance(variance, Held):
             raise FewerError(f"{name!r} is a BatchNorm without statistics of its own, which no circuit has")
@@ -238,7 +238,7 @@ class _Reader:
         self._add(f"{key}.high", name, "mul", torch.mul, (Value(f"{key}.relu"), rest), shape)
         self._add(key, name, "add", torch.add, (Value(f"{key}.low"), Value(f"{key}.high")), shape)
 
-    def _maximum(self, node: Any, name: str, kind: str, args: tuple[Any, ...]) -> None:
+    def _maximum(self, node: Any, name: str, kind: str, args: Any) -> None:
         """The average in place of the maximum; where it stands in front of an activation is decided at the end."""
         shape = _shape_of(node)
         if kind.startswith("adaptive"):
@@ -280,7 +280,7 @@ class _Reader:
         results = places_of(self._resolved(tuple(node.args)), Value)
         if len(results) != 1:
             raise FewerError(f"{what} gives {len(results)} results that depend on the image; a circuit gives one")
-        result, left = results[0].key, []
+        result, left = str(results[0].key), []
         by_key = {c.key: c for c in self.calls}
         while result in by_key and by_key[result].kind in ("softmax", "log_softmax"):
             left.append(by_key[result].kind)
@@ -292,7 +292,7 @@ class _Reader:
         if not any(c.kind in _WEIGHTED for c in calls):
             raise FewerError(f"{what} has no linear layer that could be made a circuit")
         calls, renamed = _maxima_first(calls, self.maxima)
-        result = renamed.get(result, result)
+        result = str(renamed.get(result, result))
         used = {h.key for c in calls for h in places_of(c.args, Held)}
         averaged = tuple(c.name for c in calls if c.key in self.maxima)
         functions = {c.key: self.activations[c.key] for c in calls if c.kind == "activation"}

@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class Exported(Told):
 
     def lines(self) -> list[str]:
         """Where the file is, how it was checked, and what it does not carry over."""
-        lacking = not _installed("onnxruntime")
+        lacking = find_spec("onnxruntime") is None
         how = "not checked: onnxruntime is not installed" if lacking else "not compared with the model's"
         how = how if self.difference is None else f"differs by {self.difference:.1e}"
         head = f"wrote {self.path} ({data_size(self.bytes)}); output {how}"
@@ -462,7 +463,7 @@ def _difference(to: str, model: nn.Module, batches: Sequence[Tensor], path: Path
 
         def run(x: Tensor) -> Tensor:
             return output_tensors(program(x.clone()))[0]
-    elif not _installed("onnxruntime"):
+    elif find_spec("onnxruntime") is None:
         return None, ()
     elif batches[0].dtype == torch.bfloat16:  # numpy has no such numbers to feed it with
         return None, ["the file computes in bfloat16, which onnxruntime is not given here: its output was not compared"]
@@ -517,9 +518,3 @@ def _lost(recipe: Recipe, weights: Path, size: int, to: str, axes: Mapping[int, 
     fixed = "the input size is fixed" + (f", but for the number of {', '.join(axes.values())}" if axes else "")
     lost.append(f"{fixed}; preprocessing of images is not part of the file (give {runtime} tensors)")
     return lost
-
-
-def _installed(name: str) -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec(name) is not None

@@ -316,7 +316,7 @@ def _vectors(
     if isinstance(model, (str, Path)) and str(model).endswith(".npy"):
         return given_vectors(Path(model), names, gone), None
     if _by_task(model):
-        return _described(model, Path(config["pool"]), names, gone, progress), None
+        return _described(str(model), Path(config["pool"]), names, gone, progress), None
     if unasked:  # a queue may come from someone else
         check_named(model, str(queue.path / "config.toml"), before=True)
     else:

@@ -333,3 +333,32 @@ def test_a_recipe_with_something_else_in_place_of_its_facts_is_told(tmp_path, me
     (tmp_path / "recipe.json").write_text(json.dumps({"meta": meta, "settings": {}}), "utf-8")
     with pytest.raises(FewerError, match="is no run of fewer tune"):
         load_tuned(tmp_path)
+
+
+def test_weights_of_a_gguf_file_are_plain_numbers(tmp_path, monkeypatch):
+    import transformers
+
+    from fewer.tasks.quality.language import open_language
+
+    (tmp_path / "a.gguf").write_bytes(b"")
+    config = transformers.LlamaConfig(
+        vocab_size=20, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    asked = []
+
+    def load(**where):
+        asked.append(where)
+        made = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
+        made.is_quantized = True  # as transformers 5 calls them, though they are not
+        made.config.quantization_config = {"quant_method": "gguf"}
+        return made
+
+    class Tokens:
+        eos_token_id = 1
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", load)
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda **where: Tokens())
+    model, _ = open_language(str(tmp_path))
+    assert asked[0]["gguf_file"] == "a.gguf" and asked[0]["local_files_only"] is True
+    assert {p.dtype for p in model.parameters()} == {torch.float32} and model.float() is model.to("cpu")
+    assert getattr(model.config, "quantization_config", None) is None

@@ -27,7 +27,7 @@ def modelled_sentence(report: RunReport) -> str:
     ...         "sparsity": 0.0, "kept_weights": 4, "weights": 4, "modelled": {"cycles": [100.0, 25.0]}}
     >>> report = RunReport.from_dict({"verdict": {"met": True}, "model": {"name": "toy"}, "units": [unit]})
     >>> modelled_sentence(report)
-    'Modelled, not measured: the layers take 25.0 of 100 cycles; most of them fc before (100.0%) and fc after (100.0%).'
+    'Modelled, not measured: the layers take 25.0 of 100 cycles; most of them fc before (100%) and fc after (100%).'
     """
     parts = []
     for name in modelled_names(report.units):

@@ -100,7 +100,7 @@ def whose(result: BudgetResult, report: RunReport) -> str:
     >>> verdict = {"met": True, "distortion": 0.1, "budgets": [told]}
     >>> report = RunReport.from_dict({"verdict": verdict, "model": {"name": "toy", "parameters": 200}})
     >>> whose(report.verdict.budgets[0], report)
-    'the layers that can be cut, which hold 50.0% of the parameters'
+    'the layers that can be cut, which hold 50% of the parameters'
     """
     every = report.model.parameters
     if result.metric != "weights" or not every or result.dense >= _NEARLY_ALL * every:
@@ -371,8 +371,7 @@ _LABELS = {"cpu": "CPU", "os": "System", "torch": "PyTorch", "numpy": "NumPy", "
 
 def label(name: str) -> str:
     """Write the name of a setting or of a fact about the machine for people."""
-    name = name.removesuffix("_bytes")
-    return _LABELS.get(name, name.replace("_", " ").capitalize())
+    return _LABELS.get(name, name.removesuffix("_bytes").replace("_", " ").capitalize())
 
 
 def fact(name: str, value: str | int | float | bool | None) -> str:
@@ -393,8 +392,7 @@ _GOOD = 2.0
 def additivity_sentence(additivity: Additivity, heldout: float | None = None) -> str:
     """Say whether the sum of per-layer distortion predicts that of all cuts together, and what it means for the plan.
 
-    ``heldout`` is the distortion of the finished model on images that steered nothing. A sum that is right about the
-    images of the plan and wrong about those is no good forecast, and is not called one.
+    A sum that is wrong about ``heldout``, the model's distortion on images that steered nothing, is no good forecast.
     """
     ratio = additivity.ratio
     if ratio is None and additivity.sum > 0:

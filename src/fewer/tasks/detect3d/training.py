@@ -68,7 +68,8 @@ def plan_training(data: DetectionData | str | Path, settings: TrainSettings | No
         )
     boxes = np.concatenate([objects.of(config.classes).boxes for objects in seen])
     if begun is not None:  # its heads have learnt its priors, in its cells
-        config = with_field(config, settings.reach, settings.cell)
+        asked: Any = settings.reach
+        config = with_field(config, asked, settings.cell)
     else:
         config = _with_field(config, settings, boxes)
     if config.anchors and settings.size != "published" and begun is None:

@@ -64,7 +64,8 @@ def open_run(folder: str | Path) -> LoadedModel | None:
     args |= {} if plain else {"language": _described(scorer.model.language)}
     for encoder in scorer.model.encoders:
         if isinstance(encoder, ImageEncoder):
-            colours = {"mean": encoder.mean.flatten().tolist(), "std": encoder.std.flatten().tolist()}
+            units: dict[str, Any] = {"mean": encoder.mean, "std": encoder.std}
+            colours = {name: values.flatten().tolist() for name, values in units.items()}
             args["encoder"] = {**_described(encoder.model), **colours, "width": encoder.width}
     size = [1 + settings.crops, 3, settings.input_size, settings.input_size]
     words = tuned.words.words if isinstance(tuned.words, PlainWords) else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from fewer.core.errors import FewerError
 from fewer.data.assets import package_folder
 
@@ -19,11 +21,12 @@ def need_transformers() -> Any:
     FewerError
         When it is not installed.
     """
+    from fewer.models.adapters import import_transformers
+
     try:
-        import transformers
-    except ImportError as error:
-        raise FewerError(f'a language model needs {error.name}; run: pip install "fewer[tune]"') from None
-    return transformers
+        return import_transformers()
+    except FewerError:
+        raise FewerError('a language model needs transformers; run: pip install "fewer[tune]"') from None
 
 
 def open_language(name: str, also: str = "") -> tuple[Any, Any]:
@@ -55,7 +58,13 @@ def open_language(name: str, also: str = "") -> tuple[Any, Any]:
         model = transformers.AutoModelForCausalLM.from_pretrained(**where)
     except Exception as error:  # whatever a library makes of a damaged folder
         raise FewerError(f"the language model {name!r} cannot be loaded ({str(error)[:150]})") from error
-    return model.float(), tokenizer
+    if getattr(model, "is_quantized", False):
+        # weights of a GGUF file are plain numbers once they are loaded; newer versions of transformers still call
+        # such a model quantized, and refuse to change its type
+        model.is_quantized = False
+        if getattr(model.config, "quantization_config", None) is not None:
+            del model.config.quantization_config
+    return nn.Module.float(model), tokenizer
 
 
 def open_tokenizer(name: str, also: str = "") -> Any:
