@@ -15,6 +15,7 @@ from fewer.models.artefact import load_artefact, save_artefact
 from fewer.models.vit import VisionTransformer
 from fewer.tokens.blocks import merge_after
 from fewer.verbs import export as module
+from fewer.verbs import export_check
 from fewer.verbs.export import export
 
 
@@ -66,7 +67,7 @@ def test_the_file_gives_the_models_output(run, to):
 
 
 def test_a_wrong_file_is_not_kept(run, monkeypatch):
-    monkeypatch.setattr(module, "_difference", lambda *_: (0.5, ()))
+    monkeypatch.setattr(module, "change_of", lambda *_: (0.5, ()))
     files = sorted(p.name for p in run.iterdir())
     with pytest.raises(FewerError, match="another output"):
         export(run, "torch", example=X, architecture=net)
@@ -238,12 +239,12 @@ def test_a_trace_is_compared_on_those_other_inputs_that_the_model_takes(tmp_path
 
 def test_a_trace_that_no_other_input_can_check_is_refused(tmp_path):
     with pytest.raises(FewerError, match="takes none of those"):
-        module._check_traced(Picky(-1.0), torch.ones(1, 8), tmp_path / "none.onnx", "its code asks for a value")
+        export_check.check_traced(Picky(-1.0), torch.ones(1, 8), tmp_path / "none.onnx", "its code asks for a value")
 
 
 def test_a_trace_that_nothing_can_check_is_refused(tmp_path, monkeypatch):
     needs_deploy()
     make = saved(tmp_path, False)
-    monkeypatch.setattr(module, "find_spec", lambda _: None)
+    monkeypatch.setattr(export_check, "find_spec", lambda _: None)
     with pytest.raises(FewerError, match="that needs onnxruntime"):
         export(tmp_path / "run", example=X.mean((1, 2)), architecture=make)
