@@ -90,6 +90,7 @@ def find_links(
 
     Examples
     --------
+    >>> import torch
     >>> net = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 2)).eval()
     >>> found = find_links(net, [Unit("0", "linear", (32, 4)), Unit("2", "linear", (2, 32))], torch.randn(3, 4))
     >>> found.links[0].units, found.reasons
