@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from fewer.core.errors import FewerError
+from fewer.engine import export_check
 from fewer.formats.integers import rounded
 from fewer.kernels import native
 from fewer.models.artefact import load_artefact, save_artefact
 from fewer.models.vit import VisionTransformer
 from fewer.tokens.blocks import merge_after
 from fewer.verbs import export as module
-from fewer.verbs import export_check
 from fewer.verbs.export import export
 
 

@@ -20,6 +20,7 @@ from fewer.core.files import explain_os_error, flush_file
 from fewer.core.run import RunFolder
 from fewer.data.calibration import as_calibration
 from fewer.data.preprocess import Preprocess
+from fewer.engine.export_check import EXACT, allowed_change, change_of, check_traced
 from fewer.engine.parts import part_of
 from fewer.engine.prepare import on_device
 from fewer.models.artefact import WEIGHTS, load_recipe
@@ -32,7 +33,6 @@ from fewer.quantize.qdq import InputRange, input_ranges, with_integers
 from fewer.reports.numbers import data_size
 from fewer.runtimes.export import first_line, quiet, takes_any, write_onnx
 from fewer.tasks import reads_inputs
-from fewer.verbs.export_check import EXACT, allowed_change, change_of, check_traced
 
 __all__ = ["ACTIVATIONS", "FORMATS", "Exported", "export"]
 
