@@ -70,19 +70,6 @@ def test_a_refitted_gate_is_better_than_one_that_lost_its_inputs(
     assert found < left
 
 
-def test_layers_behind_refitted_gates_are_fitted_to_them(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    net = Net().eval()
-    settings = fewer.Settings(
-        pattern="columns", precisions=("fp32",), calibration=24, heldout=8, baselines=(), additivity=0, allocator="dp"
-    )
-    run = fewer.compress(net, images, "flops=0.7x", settings=settings)
-    assert any(option.pattern.startswith("reads") for option in run.plan.options().values())
-    monkeypatch.setattr("fewer.engine.apply._settle", lambda *_: None)
-    left = fewer.compress(net, images, "flops=0.7x", settings=settings).report.verdict.distortion
-    assert run.report.verdict.distortion < 0.5 * left
-
-
 @pytest.mark.parametrize("biased", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_gates_of_other_numbers_and_without_a_bias(biased: bool, dtype: torch.dtype, images: Tensor) -> None:

@@ -23,7 +23,7 @@ from fewer.formats.integers import rounded
 from fewer.kernels.copies import set_evaluating
 from fewer.models.layers import channel_axis, find_layers
 from fewer.models.running import call, evaluating
-from fewer.patterns import to_matrix, to_weight
+from fewer.patterns import to_weight
 from fewer.tokens.blocks import with_merging
 
 # The whole calibration set goes through two models at once; what that may take decides how many images are used.
@@ -155,40 +155,7 @@ def apply_options(
     followed = rows_follow(target, shaped, prepared.couplings, chosen)
     for name, inputs in read.items():
         _refit(target.get_submodule(name), whole[name], inputs, followed[name], chosen[name].precision)
-    if read:
-        _settle(work, dense, target, chosen, UnitFacts(followed, places=places), fitted_to)
     return with_merging(target, tokens), followed
-
-
-def _settle(
-    work: Work,
-    dense: nn.Module,
-    target: nn.Module,
-    chosen: Mapping[str, Option],
-    facts: UnitFacts,
-    batches: Sequence[Samples],
-) -> None:
-    """Fit what stays once more where gates have lost inputs.
-
-    A gate is refitted when all layers were repaired already. What it then gives is a little off for every image, and
-    the layers behind it were not fitted to that.
-    """
-    prepared, settings = work.prepared, work.settings
-    units = prepared.matched.units
-    alive = {name: to_matrix(mask) for name, mask in (facts.alive or {}).items()}
-    with work.progress.stage("settle behind gates", len(units)) as stage:
-        compress_in_order(
-            Layered(dense, find_layers(dense, units, prepared.example, prepared.forward)),
-            Layered(target, find_layers(target, units, prepared.example, prepared.forward)),
-            {unit.name: [Option(precision=chosen[unit.name].precision)] for unit in units},
-            batches,
-            repair_of(settings),
-            correction=settings.correction,
-            facts=replace(facts, alive=alive),
-            held_out=HeldOut(file_folds(prepared), prepared.shared.setdefault("moments", {}), {}),
-            forward=prepared.forward,
-            done=lambda name: stage.advance(1, name),
-        )
 
 
 def _matrix(model: nn.Module, name: str) -> Tensor:
