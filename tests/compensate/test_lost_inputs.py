@@ -48,6 +48,17 @@ def test_what_nothing_tells_is_made_up_for_by_its_mean() -> None:
     assert float((after - before).square().mean()) < 0.2 * float((plain - before).square().mean())
 
 
+def test_a_layer_without_a_bias_makes_up_for_the_mean_by_what_stays() -> None:
+    generator = torch.Generator().manual_seed(2)
+    x = 0.2 * torch.randn(40, 8, generator=generator) + 2
+    alive = torch.tensor([True] * 6 + [False] * 2)
+    weight = torch.rand(4, 8, generator=generator)
+    new, shift = without_inputs(weight, x, alive, biased=False)
+    assert bool((shift == 0).all()) and bool((new[:, ~alive] == 0).all())
+    before, plain = x @ weight.T, x @ (weight * alive).T
+    assert float((x @ new.T - before).square().mean()) < 0.02 * float((plain - before).square().mean())
+
+
 def test_few_samples_and_silent_inputs_are_no_trouble() -> None:
     weight, alive = torch.ones(2, 3), torch.tensor([True, False, True])
     new, shift = without_inputs(weight, torch.tensor([[1.0, 2.0, 3.0]]), alive)

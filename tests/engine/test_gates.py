@@ -68,3 +68,19 @@ def test_a_refitted_gate_is_better_than_one_that_lost_its_inputs(
     monkeypatch.setattr("fewer.engine.apply._read_by_others", lambda *_: {})
     left = fewer.compress(net, images, "flops=0.7x", settings=settings).report.verdict.distortion
     assert found < left
+
+
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_gates_of_other_numbers_and_without_a_bias(biased: bool, dtype: torch.dtype, images: Tensor) -> None:
+    torch.manual_seed(0)
+    net = Net().eval()
+    if not biased:
+        for block in net.body:
+            block.get_submodule("reduce").register_parameter("bias", None)
+    settings = fewer.Settings(
+        pattern="columns", precisions=("fp32",), calibration=24, heldout=8, baselines=(), additivity=0
+    )
+    run = fewer.compress(net.to(dtype), images.to(dtype), "weights=60%", settings=settings)
+    assert run.report.verdict.met and run.report.verdict.distortion < 0.05
+    assert any(option.pattern.startswith("reads") for option in run.plan.options().values())

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import fewer
+from fewer.distortion.outputs import dimension_of_classes
 from fewer.engine.judge import Judge
 from fewer.engine.worst import _top
 
@@ -86,3 +87,10 @@ def test_the_report_says_which_of_several_outputs_was_compared() -> None:
     likeness = run.report.verdict.quality[0]
     assert likeness.name == "map correlation"
     assert likeness.note == "on 4 held-out images, of the first of the model's 2 outputs"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_probabilities_of_few_digits_are_known_as_such(dtype: torch.dtype) -> None:
+    shares = torch.randn(64, 5, generator=torch.Generator().manual_seed(0)).softmax(1).to(dtype)
+    assert dimension_of_classes(shares) == 1
+    assert dimension_of_classes(shares * 0.98) is None

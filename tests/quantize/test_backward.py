@@ -7,9 +7,14 @@ from fewer.quantize import backward
 from fewer.quantize.backward import backward_products, convolution_products, integer_convolution, integer_products
 
 
-def test_products_are_those_of_the_whole_numbers() -> None:
+@pytest.mark.parametrize(
+    ("rows", "outputs", "inputs"), [(9, 6, 5), (9, 1, 5), (1, 6, 5), (9, 6, 1), (9, 1, 1), (1, 1, 1)]
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_products_are_those_of_the_whole_numbers(rows: int, outputs: int, inputs: int, turned: bool) -> None:
     torch.manual_seed(0)
-    signal, x, weight = torch.randn(9, 6), torch.randn(9, 5), torch.randn(6, 5)
+    shapes = (rows, outputs), (rows, inputs), (outputs, inputs)
+    signal, x, weight = (torch.randn(b, a).T if turned else torch.randn(a, b) for a, b in shapes)
 
     def coded(t: torch.Tensor, axis: int | None, top: int) -> torch.Tensor:
         scale = (t.abs().max() if axis is None else t.abs().amax(axis, keepdim=True)) / top
@@ -20,6 +25,15 @@ def test_products_are_those_of_the_whole_numbers() -> None:
         e = coded(signal, None, 2 ** (bits - 1) - 1)
         assert torch.allclose(back, e @ coded(weight, 0, 127), atol=1e-4)
         assert torch.allclose(grown, e.T @ coded(x, 0, 127), atol=1e-4)
+
+
+def test_sums_of_more_terms_than_32_bits_hold_are_right() -> None:
+    rows = 140_000  # of 127 * 127 each, which is more than 2**31
+    _, grown = integer_products(torch.ones(rows, 1), torch.ones(rows, 2), torch.ones(1, 2))
+    assert torch.allclose(grown, torch.full((1, 2), float(rows)), rtol=1e-5)
+    side = torch.ones(1, 1, 400, 350)
+    _, grown = integer_convolution(side, side, torch.ones(1, 1, 1, 1))
+    assert torch.allclose(grown, torch.full((1, 1, 1, 1), float(rows)), rtol=1e-5)
 
 
 def test_where_it_does_not_pay_fp32_stays(monkeypatch) -> None:
@@ -39,11 +53,12 @@ def test_the_gate_answers_for_any_shape() -> None:
     [(3, 1, 1, 6), (3, 2, 1, 6), (3, 2, 1, 7), (1, 1, 0, 5), (1, 2, 0, 5), (3, 1, 0, 6), (2, 2, 0, 7), (5, 3, 4, 8)],
 )
 @pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("inputs", "outputs"), [(5, 4), (5, 1), (1, 4)])
 def test_a_convolution_has_the_products_of_the_whole_numbers(
-    size: int, stride: int, padding: int, side: int, bits: int
+    size: int, stride: int, padding: int, side: int, bits: int, inputs: int, outputs: int
 ) -> None:
     torch.manual_seed(0)
-    x, weight = torch.randn(3, 5, side, side), torch.randn(4, 5, size, size)
+    x, weight = torch.randn(3, inputs, side, side), torch.randn(outputs, inputs, size, size)
     signal = torch.randn_like(torch.conv2d(x, weight, stride=stride, padding=padding))
 
     def coded(t: torch.Tensor, axis: tuple[int, ...] | None, top: int) -> torch.Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fewer.core.errors import FewerError
+from fewer.engine import export_check
 from fewer.formats.integers import rounded
 from fewer.kernels import native
 from fewer.models.artefact import load_artefact, save_artefact
@@ -66,7 +67,7 @@ def test_the_file_gives_the_models_output(run, to):
 
 
 def test_a_wrong_file_is_not_kept(run, monkeypatch):
-    monkeypatch.setattr(module, "_difference", lambda *_: (0.5, ()))
+    monkeypatch.setattr(module, "change_of", lambda *_: (0.5, ()))
     files = sorted(p.name for p in run.iterdir())
     with pytest.raises(FewerError, match="another output"):
         export(run, "torch", example=X, architecture=net)
@@ -214,9 +215,36 @@ def test_a_trace_that_fixed_a_decision_about_the_input_is_refused(tmp_path):
     assert not (tmp_path / "run" / "model.onnx").exists()
 
 
+class Picky(Asks):
+    """It also refuses inputs that are none of its own."""
+
+    def __init__(self, most: float) -> None:
+        super().__init__(False)
+        self.most = most
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if float(x.abs().max()) > self.most:
+            raise ValueError("out of range")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(("most", "count"), [(1.0, "2 other inputs"), (1e-9, "1 other input")])
+def test_a_trace_is_compared_on_those_other_inputs_that_the_model_takes(tmp_path, most, count):
+    needs_deploy()
+    x = torch.linspace(-0.9, 0.9, 8)[None] * most  # turned around it is taken, and three times as much is not
+    save_artefact(tmp_path / "run", Picky(most).eval(), [], {"kind": "object", "class": "Picky"})
+    told = " ".join(export(tmp_path / "run", example=x, architecture=lambda: Picky(most).eval()).lost)
+    assert "so it was traced" in told and f"output for {count}" in told
+
+
+def test_a_trace_that_no_other_input_can_check_is_refused(tmp_path):
+    with pytest.raises(FewerError, match="takes none of those"):
+        export_check.check_traced(Picky(-1.0), torch.ones(1, 8), tmp_path / "none.onnx", "its code asks for a value")
+
+
 def test_a_trace_that_nothing_can_check_is_refused(tmp_path, monkeypatch):
     needs_deploy()
     make = saved(tmp_path, False)
-    monkeypatch.setattr(module, "find_spec", lambda _: None)
+    monkeypatch.setattr(export_check, "find_spec", lambda _: None)
     with pytest.raises(FewerError, match="that needs onnxruntime"):
         export(tmp_path / "run", example=X.mean((1, 2)), architecture=make)

@@ -15,7 +15,7 @@ _MOST = 512
 
 
 @torch.no_grad()
-def without_inputs(weight: Tensor, inputs: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
+def without_inputs(weight: Tensor, inputs: Tensor, alive: Tensor, *, biased: bool = True) -> tuple[Tensor, Tensor]:
     """Weights that make up for inputs that are gone, as far as those that stay can tell.
 
     What the lost inputs contributed is regressed on the others by ridge regression. Its strength is the one with the
@@ -31,13 +31,15 @@ def without_inputs(weight: Tensor, inputs: Tensor, alive: Tensor) -> tuple[Tenso
         (samples, columns).
     alive
         (columns,) bool: inputs that stay.
+    biased
+        Whether the layer has a bias that can take up a mean. Without one, the inputs that stay make up for it as well.
 
     Returns
     -------
     weight
         (rows, columns), zero where inputs are gone.
     shift
-        (rows,), to be added to the bias.
+        (rows,), to be added to the bias; zero where there is none.
 
     Examples
     --------
@@ -49,30 +51,30 @@ def without_inputs(weight: Tensor, inputs: Tensor, alive: Tensor) -> tuple[Tenso
     """
     x = inputs[:: -(-len(inputs) // _MOST)].double()
     lost = x[:, ~alive] @ weight[:, ~alive].double().T
-    shift = lost.mean(0)
     new = weight.double() * alive
     others = x[:, alive]
-    centre = others.mean(0)
-    delta = _ridge(others - centre, lost - shift) if len(x) >= _FEWEST else None
+    shift, centre = (t.mean(0) if biased else t.new_zeros(t.shape[1]) for t in (lost, others))
+    delta = _ridge(others - centre, lost - shift, centred=biased) if len(x) >= _FEWEST else None
     if delta is not None:
         new[:, alive] += delta
         shift = shift - delta @ centre
     return new.to(weight), shift.to(weight)
 
 
-def _ridge(x: Tensor, y: Tensor) -> Tensor | None:
-    """(rows, columns) of the regression of y on x, both centred; None where the mean of y does as well."""
+def _ridge(x: Tensor, y: Tensor, *, centred: bool = True) -> Tensor | None:
+    """(rows, columns) of the regression of y on x; None where nothing, or the mean of centred y, does as well."""
     count = len(x)
+    share = 1 / count if centred else 0.0  # of a sample in the mean that was taken away
     values, vectors = torch.linalg.eigh(x @ x.T)
     values = values.clamp_min(0)
     scale = values.mean()
     if not bool(scale > 0):
         return None
     turned = vectors.T @ y
-    least, found = float((y / (1 - 1 / count)).square().mean()), None
+    least, found = float((y / (1 - share)).square().mean()), None
     for strength in _STRENGTHS:
         shrunk = values / (values + strength * scale)
-        hat = vectors.square() @ shrunk + 1 / count
+        hat = vectors.square() @ shrunk + share
         left = (y - vectors @ (shrunk[:, None] * turned)) / (1 - hat).clamp_min(1e-3)[:, None]
         if float(left.square().mean()) < least:
             least, found = float(left.square().mean()), strength

@@ -54,7 +54,7 @@ def output_tensors(output: Any) -> list[Tensor]:
 
 
 _ONE = 1e-3
-"""How far a sum of probabilities may be from 1."""
+"""How far a sum of probabilities may be from 1, where their format is no coarser."""
 
 
 def dimension_of_classes(output: Tensor) -> int | None:
@@ -72,9 +72,10 @@ def dimension_of_classes(output: Tensor) -> int | None:
     """
     if output.ndim < 2 or not output.numel() or bool((output < 0).any()):
         return None
+    near = max(_ONE, torch.finfo(output.dtype).eps) if output.is_floating_point() else _ONE
     places = (2, 1) if output.ndim == 3 else (1,)
     one = (place for place in places if output.shape[place] > 1)
-    return next((p for p in one if bool(((output.sum(p, dtype=torch.float64) - 1).abs() < _ONE).all())), None)
+    return next((p for p in one if bool(((output.sum(p, dtype=torch.float64) - 1).abs() < near).all())), None)
 
 
 class Reference:

@@ -125,7 +125,7 @@ def apply_options(
     batches = sensing_batches(work) if settings.score == "taylor" else []
     reference = prepared.reference(batches, dense) if batches else None
     fitted_to = fitting_batches(prepared, settings.batch)
-    taken = range(0, len(prepared.calibration), _stride(prepared))
+    places = places_of(prepared, settings, range(0, len(prepared.calibration), _stride(prepared)), fitted_to)
     with progress.stage(title, len(units)) as stage:
         masks = compress_in_order(
             Layered(dense, find_layers(dense, units, example, prepared.forward)),
@@ -138,7 +138,7 @@ def apply_options(
                 alive,
                 score_gradients(work, target, batches, reference) if reference else None,
                 row_sensitivity(work, model if model is not None else prepared.model)[1],
-                places_of(prepared, settings, taken, fitted_to),
+                places,
             ),
             held_out=HeldOut(
                 file_folds(prepared), prepared.shared.setdefault("moments", {}), {} if believed is None else believed
@@ -171,8 +171,9 @@ def _read_by_others(work: Work, model: nn.Module, chosen: Mapping[str, Option]) 
     def hook(name: str) -> Any:
         def keep(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             x = (inputs[0] if inputs else keywords["input"]).detach()
-            x = x.movedim(channel_axis(module, x), -1).reshape(len(x), -1, x.shape[channel_axis(module, x)])
-            found[name].append(x[:, :: -(-x.shape[1] // _ROWS)].flatten(0, 1))
+            x = x.movedim(channel_axis(module, x), -1)
+            rows = x.reshape(-1, x.shape[-1])  # of a module that is called for one sample without a batch as well
+            found[name].append(rows[:: max(1, len(rows) // (_ROWS * len(x)))])
 
         return keep
 
@@ -192,7 +193,7 @@ def _read_by_others(work: Work, model: nn.Module, chosen: Mapping[str, Option]) 
 def _refit(module: Any, whole: Tensor, inputs: Tensor, mask: Tensor, precision: str) -> None:
     """Make up for the inputs that a layer has lost."""
     alive = mask.flatten(1).any(dim=0)
-    weight, shift = without_inputs(whole, inputs, alive)
+    weight, shift = without_inputs(whole, inputs, alive, biased=module.bias is not None)
     module.weight.data.copy_((rounded(weight, precision) * mask.flatten(1)).view_as(module.weight))
     if module.bias is not None:
         module.bias.data.add_(shift)

@@ -23,6 +23,8 @@ __all__ = [
 
 _ROUNDS = 7
 _TINY = 1e-30
+_TERMS = 2**17
+"""Products of two bytes whose sum fits into 32 bits: 2**17 * 127 * 127 is less than 2**31."""
 
 
 Pair = tuple[Tensor, Tensor]
@@ -53,7 +55,7 @@ def integer_products(signal: Tensor, x: Tensor, weight: Tensor, bits: int = 8) -
     Returns
     -------
     tuple of Tensor
-        [N, inputs] and [outputs, inputs], fp32. Sums are exact in 32 bits for up to 133,000 terms.
+        [N, inputs] and [outputs, inputs], fp32. Sums over N are made in parts that are exact in 32 bits.
 
     Examples
     --------
@@ -64,9 +66,8 @@ def integer_products(signal: Tensor, x: Tensor, weight: Tensor, bits: int = 8) -
     e, scale = _codes(signal, None, bits)
     w, of_w = _codes(weight, 0)
     v, of_x = _codes(x, 0)
-    product = torch._int_mm  # pyright: ignore[reportPrivateImportUsage]
-    back = product(e, w).float() * (scale * of_w)
-    return back, product(e.T.contiguous(), v).float() * (scale * of_x)
+    back = _product(e, w) * (scale * of_w)
+    return back, _summed(e, v) * (scale * of_x)
 
 
 def integer_convolution(
@@ -103,11 +104,10 @@ def integer_convolution(
     e, scale = _codes(signal, None, bits)
     w, of_w = _codes(weight, (0, 2, 3))
     v, of_x = _codes(x, (0, 2, 3))
-    product = torch._int_mm  # pyright: ignore[reportPrivateImportUsage]
     e, v = (t.permute(0, 2, 3, 1).contiguous() for t in (e, v))  # channels last: a row of a window lies in one piece
 
     seen = _windows(_padded(v, padding, padding, x.shape[2:]), size, stride, signal.shape[2:])
-    grown = product(e.flatten(0, 2).T.contiguous(), seen).float()
+    grown = _summed(e.flatten(0, 2), seen)
     grown = grown.view(outputs, size, size, inputs).permute(0, 3, 1, 2) * (scale * of_x)
 
     # the gradient of the input is a convolution of the signal with the turned weight, zeros between its pixels
@@ -120,9 +120,23 @@ def integer_convolution(
     reach = tuple(n + size - 1 - 2 * border for n in x.shape[2:])  # with what the stride left over at the end
     spread = _padded(spread, border, border, reach)
     turned = w.flip(2, 3).permute(2, 3, 0, 1).reshape(-1, inputs)
-    back = product(_windows(spread, size, 1, x.shape[2:]), turned).float()
+    back = _product(_windows(spread, size, 1, x.shape[2:]), turned)
     back = back.view(len(x), *x.shape[2:], inputs).permute(0, 3, 1, 2)
     return back * (scale * of_w), grown
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Of matrices of bytes, fp32."""
+    product = torch._int_mm  # pyright: ignore[reportPrivateImportUsage]
+    # torch takes the steps of a matrix of one row for its width: what is one row of a column comes out wrong
+    a, b = (m if m.stride() == (m.shape[1], 1) else m.clone(memory_format=torch.contiguous_format) for m in (a, b))
+    return product(a, b).float()
+
+
+def _summed(signal: Tensor, x: Tensor) -> Tensor:
+    """Of bytes [N, outputs] and [N, inputs] the products [outputs, inputs], fp32, in parts that 32 bits can hold."""
+    made = [_product(a.T, b) for a, b in zip(signal.split(_TERMS), x.split(_TERMS), strict=True)]
+    return made[0] if len(made) == 1 else torch.stack(made).sum(0)
 
 
 def _padded(x: Tensor, before: int, after: int, reach: Sequence[int]) -> Tensor:

@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +20,7 @@ from fewer.core.files import explain_os_error, flush_file
 from fewer.core.run import RunFolder
 from fewer.data.calibration import as_calibration
 from fewer.data.preprocess import Preprocess
+from fewer.engine.export_check import EXACT, allowed_change, change_of, check_traced
 from fewer.engine.parts import part_of
 from fewer.engine.prepare import on_device
 from fewer.models.artefact import WEIGHTS, load_recipe
@@ -38,9 +38,6 @@ __all__ = ["ACTIVATIONS", "FORMATS", "Exported", "export"]
 
 FORMATS = {"onnx": ".onnx", "torch": ".pt2", "kernels": ".pt2", "huggingface": ""}
 ACTIVATIONS = ("float", "static")
-_SAME = 1e-3
-_EXACT = ("session.qdq_matmulnbits_accuracy_level", "1")
-"""By default onnxruntime rounds activations beside int8 weights."""
 _INTEGERS = ("int8", "int4")
 """Precisions whose weights an ONNX file holds as bytes."""
 _CALIBRATION, _HELDOUT = 64, 16  # images for the ranges of activations, and to measure what these cost
@@ -258,7 +255,7 @@ def _write(
     those along which the file is to take any number; where the model cannot be written so, they are emptied.
     """
     traced = _onnx(model, example, path, axes) if to == "onnx" else _torch(model, example, path, axes)
-    notes = _check_traced(model, example, path, traced) if traced else []
+    notes = check_traced(model, example, path, traced) if traced else []
     integers = 0
     if low:
         ranges = dict(known) or None
@@ -273,8 +270,8 @@ def _write(
     if known and shown is None:  # noise does not look like what the ranges were learnt from
         return integers, None, notes
     checked = [example, *_longer(example, axes)] if shown is None else _whole_batches(shown[1], len(example))
-    difference, unsure = _difference(to, model, checked, path)
-    allowed = _allowed(example) if shown is None else float("inf")
+    difference, unsure = change_of(to, model, checked, path)
+    allowed = allowed_change(example) if shown is None else float("inf")
     if difference is not None and not difference < allowed:
         raise FewerError(f"the exported model gives another output (relative difference {difference:.2g})")
     return integers, difference, [*notes, *unsure]
@@ -354,7 +351,7 @@ def _about_integers(
     if shown is None:
         return [
             f"{which}, and their activations are not rounded by the file: for int8 products everywhere, export with "
-            f"--activations static. onnxruntime rounds them by itself, unless its session is told {' = '.join(_EXACT)}"
+            f"--activations static. onnxruntime rounds them by itself, unless its session is told {' = '.join(EXACT)}"
         ]
     error = "" if difference is None else f": a distortion of {difference**2:.3g} on {len(shown[1])} other images"
     return [
@@ -368,11 +365,6 @@ def _longer(example: Tensor, axes: Mapping[int, str]) -> list[Tensor]:
     return [torch.cat([example, example.narrow(axis, 0, example.shape[axis] // 2)], axis) for axis in axes]
 
 
-def _allowed(example: Tensor) -> float:
-    """The largest relative difference between a file and its model that is rounding."""
-    return max(_SAME, 8 * torch.finfo(example.dtype).eps)
-
-
 def _onnx(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str]) -> str:
     """Write the file; says why the model was traced, and nothing where it was not."""
     if axes:
@@ -384,32 +376,6 @@ def _onnx(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str]) -
                 return ""
         axes.clear()  # its code needs the number: then the file takes one only, and says so
     return write_onnx(model, example.clone(), path)
-
-
-def _check_traced(model: nn.Module, example: Tensor, path: Path, why: str) -> list[str]:
-    """Refuse a traced file that differs from the model on other inputs; what there is to say about one that does not.
-
-    A trace holds what the code decided about one input. Inputs of another sign, size and noise find many such
-    decisions, but not all.
-    """
-    generator = torch.Generator().manual_seed(1)
-    noise = torch.randn(example.shape, generator=generator).to(example)
-    others = [noise, -example, 3 * example, 0.1 * noise]
-    found = [_difference("onnx", model, [x], path)[0] for x in others]
-    if None in found:
-        raise FewerError(
-            f"this model cannot be exported to ONNX: {why}. It could be traced, but a trace is to be compared with the "
-            "model, and that needs onnxruntime and a model in float16, float32 or float64"
-        )
-    if not all(difference < _allowed(example) for difference in found if difference is not None):
-        raise FewerError(
-            f"this model cannot be exported to ONNX: {why}. A trace of it gives another output for other inputs: its "
-            "code decides something from their values"
-        )
-    return [
-        f"torch.export refused the code ({why}), so it was traced: what it decides from values is fixed as it was for "
-        f"one input. The file gave the model's own output for {len(others)} other inputs"
-    ]
 
 
 def _input_shape(program: Any) -> Sequence[Any]:
@@ -432,45 +398,6 @@ def _torch(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str]) 
     except Exception as error:
         raise FewerError(f"this model cannot be exported by torch.export: {first_line(error)}") from error
     return ""
-
-
-def _difference(to: str, model: nn.Module, batches: Sequence[Tensor], path: Path) -> tuple[float | None, Sequence[str]]:
-    """Length of the difference over that of the model's output, over all batches; or a sentence why nobody can say."""
-    from fewer.distortion.outputs import output_tensors
-
-    if to != "onnx":
-        program = torch.export.load(path).module()
-
-        def run(x: Tensor) -> Tensor:
-            return output_tensors(program(x.clone()))[0]
-    elif find_spec("onnxruntime") is None:
-        return None, ()
-    elif batches[0].dtype == torch.bfloat16:  # numpy has no such numbers to feed it with
-        return None, ["the file computes in bfloat16, which onnxruntime is not given here: its output was not compared"]
-    else:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.add_session_config_entry(*_EXACT)
-        try:
-            session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # it has a class for every code, and none above them but this one
-            kind = str(batches[0].dtype).removeprefix("torch.")
-            return None, [
-                f"onnxruntime {onnxruntime.__version__} cannot run this {kind} file: its output was not compared "
-                f"({first_line(error)})"
-            ]
-
-        def run(x: Tensor) -> Tensor:
-            return torch.from_numpy(np.asarray(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]))
-
-    change = total = 0.0
-    with torch.no_grad():
-        for x in batches:
-            expected = output_tensors(model(x.clone()))[0].double()  # a model may write into its input
-            change += float((run(x).double() - expected).square().sum())
-            total += float(expected.square().sum())
-    return (change / max(total, 1e-60)) ** 0.5, ()
 
 
 def _lost(recipe: Recipe, weights: Path, size: int, to: str, axes: Mapping[int, str]) -> list[str]:

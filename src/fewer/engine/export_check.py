@@ -1,0 +1,108 @@
+"""Whether an exported file gives its model's own output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fewer.core.errors import FewerError
+from fewer.distortion.outputs import output_tensors
+from fewer.runtimes.export import first_line
+
+__all__ = ["EXACT", "allowed_change", "change_of", "check_traced"]
+
+_SAME = 1e-3
+EXACT = ("session.qdq_matmulnbits_accuracy_level", "1")
+"""By default onnxruntime rounds activations beside int8 weights."""
+
+
+def allowed_change(example: Tensor) -> float:
+    """The largest relative difference between a file and its model that is rounding."""
+    return max(_SAME, 8 * torch.finfo(example.dtype).eps) if example.is_floating_point() else _SAME
+
+
+def check_traced(model: nn.Module, example: Tensor, path: Path, why: str) -> list[str]:
+    """Refuse a traced file that differs from the model on other inputs; what there is to say about one that does not.
+
+    A trace holds what the code decided about one input. Inputs of another sign, size and noise find many such
+    decisions, but not all.
+    """
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(example.shape, generator=generator).to(example)
+    others = [x for x in (noise, -example, 3 * example, 0.1 * noise) if _answers(model, x)]
+    refusal = f"this model cannot be exported to ONNX: {why}. "
+    if not others:
+        raise FewerError(
+            f"{refusal}It could be traced, but a trace is to be compared with the model on other inputs, and it takes "
+            "none of those that were tried"
+        )
+    for x in others:
+        change, unsure = change_of("onnx", model, [x], path)
+        if change is None:
+            needs = "; ".join(unsure) or "that needs onnxruntime, which is not installed"
+            raise FewerError(
+                f"{refusal}It could be traced, but a trace is to be compared with the model, and this is not possible "
+                f"here: {needs}"
+            )
+        if not change < allowed_change(example):
+            raise FewerError(
+                f"{refusal}A trace of it gives another output for other inputs: its code decides something from their "
+                "values"
+            )
+    count = "1 other input" if len(others) == 1 else f"{len(others)} other inputs"
+    return [
+        f"torch.export refused the code ({why}), so it was traced: what it decides from values is fixed as it was for "
+        f"one input. The file gave the model's own output for {count}"
+    ]
+
+
+def _answers(model: nn.Module, x: Tensor) -> bool:
+    """Whether a model takes an input that nobody chose for it, and answers with finite numbers."""
+    try:
+        with torch.no_grad():
+            return bool(output_tensors(model(x.clone()))[0].isfinite().all())
+    except Exception:  # whatever its code raises about values that it does not like
+        return False
+
+
+def change_of(to: str, model: nn.Module, batches: Sequence[Tensor], path: Path) -> tuple[float | None, Sequence[str]]:
+    """Length of the difference over that of the model's output, over all batches; or a sentence why nobody can say."""
+    if to != "onnx":
+        program = torch.export.load(path).module()
+
+        def run(x: Tensor) -> Tensor:
+            return output_tensors(program(x.clone()))[0]
+    elif find_spec("onnxruntime") is None:
+        return None, ()
+    elif batches[0].dtype == torch.bfloat16:  # numpy has no such numbers to feed it with
+        return None, ["the file computes in bfloat16, which onnxruntime is not given here: its output was not compared"]
+    else:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry(*EXACT)
+        try:
+            session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # it has a class for every code, and none above them but this one
+            kind = str(batches[0].dtype).removeprefix("torch.")
+            return None, [
+                f"onnxruntime {onnxruntime.__version__} cannot run this {kind} file: its output was not compared "
+                f"({first_line(error)})"
+            ]
+
+        def run(x: Tensor) -> Tensor:
+            return torch.from_numpy(np.asarray(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]))
+
+    change = total = 0.0
+    with torch.no_grad():
+        for x in batches:
+            expected = output_tensors(model(x.clone()))[0].double()  # a model may write into its input
+            change += float((run(x).double() - expected).square().sum())
+            total += float(expected.square().sum())
+    return (change / max(total, 1e-60)) ** 0.5, ()
