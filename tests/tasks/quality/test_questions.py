@@ -23,6 +23,11 @@ def test_an_entry_is_read(tmp_path: Path) -> None:
     assert (one.image, one.options, one.answer) == ("a.jpg", ("Yes", "No"), 1)
 
 
+def test_a_question_may_be_about_several_images(tmp_path: Path) -> None:
+    entry = read_questions(write(tmp_path / "q.json", img_path=["a.jpg", "b.jpg"]))[1]
+    assert entry.images == ("a.jpg", "b.jpg")
+
+
 @pytest.mark.parametrize("candidates", [3, None, "Yes", {"A": "Yes"}, True, 1.5])
 def test_options_that_are_no_list_are_named(tmp_path: Path, candidates: object) -> None:
     with pytest.raises(FewerError, match="question 1: candidates is no list"):
@@ -33,7 +38,8 @@ def test_options_that_are_no_list_are_named(tmp_path: Path, candidates: object) 
     ("changes", "words"),
     [
         ({"question": 3}, "question 1 needs"),
-        ({"img_path": ["a.jpg"]}, "question 1 needs"),
+        ({"img_path": [3]}, "question 1 needs"),
+        ({"img_path": []}, "question 1 needs"),
         ({"correct_ans": "F"}, "question 1"),
         ({"correct_ans": {"x": 1}}, "question 1"),
         ({"candidates": []}, "question 1"),
