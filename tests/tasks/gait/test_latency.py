@@ -56,7 +56,9 @@ def test_a_network_is_planned_for_time_on_own_kernels(walks, made_up_times, tmp_
     run, _ = saved(tmp_path / "run", "gaitbase")
     settings = QUICK.model_copy(update={"runtime": "native", "pattern": "block:16x4"})
     done = fewer.compress(str(run), str(walks), "latency=0.6x", out=tmp_path / "cheap", settings=settings)
-    assert done.report.latency is not None and any(o.sparsity > 0 for o in done.plan.options().values())
+    assert done.report.latency is not None and any(
+        o.sparsity > 0 or o.precision != "fp32" for o in done.plan.options().values()
+    )
     plain = load_model(str(tmp_path / "cheap")).model
     for frames in (3, 12, 31):
         x = torch.rand(1, frames, 64, 44)
