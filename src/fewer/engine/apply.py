@@ -21,6 +21,7 @@ from fewer.engine.shrink import rows_follow
 from fewer.engine.work import Work
 from fewer.formats.integers import rounded
 from fewer.kernels.copies import set_evaluating
+from fewer.models.inputs import layer_input
 from fewer.models.layers import channel_axis, find_layers
 from fewer.models.running import call, evaluating
 from fewer.patterns import to_weight
@@ -150,7 +151,7 @@ def apply_options(
         # what needs no cut is given back bit by bit, and not smoothed or reordered
         target = set_evaluating(copy.deepcopy(prepared.as_it_came or prepared.model))
     shaped = {u.name: to_weight(masks[u.name], u.shape) for u in units}
-    read = _read_by_others(work, target, chosen) if settings.compensation != "none" else {}
+    read = _read_by_others(work, target, chosen, fitted_to) if settings.compensation != "none" else {}
     whole = {name: _matrix(target, name) for name in read}
     followed = rows_follow(target, shaped, prepared.couplings, chosen)
     for name, inputs in read.items():
@@ -163,14 +164,16 @@ def _matrix(model: nn.Module, name: str) -> Tensor:
     return weight.detach().flatten(1).clone()
 
 
-def _read_by_others(work: Work, model: nn.Module, chosen: Mapping[str, Option]) -> dict[str, Tensor]:
+def _read_by_others(
+    work: Work, model: nn.Module, chosen: Mapping[str, Option], batches: Sequence[Samples]
+) -> dict[str, Tensor]:
     """What reaches layers that will lose the inputs that a consumer has lost, (samples, inputs) by unit name."""
     links = [link for link in work.prepared.couplings.links if chosen[link.consumer].removes == "columns"]
     found: dict[str, list[Tensor]] = {name: [] for link in links for name in link.readers}
 
     def hook(name: str) -> Any:
         def keep(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            x = (inputs[0] if inputs else keywords["input"]).detach()
+            x = layer_input(inputs, keywords).detach()
             x = x.movedim(channel_axis(module, x), -1)
             rows = x.reshape(-1, x.shape[-1])  # of a module that is called for one sample without a batch as well
             found[name].append(rows[:: max(1, len(rows) // (_ROWS * len(x)))])
@@ -181,7 +184,7 @@ def _read_by_others(work: Work, model: nn.Module, chosen: Mapping[str, Option]) 
     try:
         if handles:
             with evaluating(model):
-                for batch in fitting_batches(work.prepared, work.settings.batch):
+                for batch in batches:
                     call(model, batch, work.prepared.forward)
     finally:
         for handle in handles:

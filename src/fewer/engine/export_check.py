@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -42,19 +42,18 @@ def check_traced(model: nn.Module, example: Tensor, path: Path, why: str) -> lis
             f"{refusal}It could be traced, but a trace is to be compared with the model on other inputs, and it takes "
             "none of those that were tried"
         )
-    for x in others:
-        change, unsure = change_of("onnx", model, [x], path)
-        if change is None:
-            needs = "; ".join(unsure) or "that needs onnxruntime, which is not installed"
-            raise FewerError(
-                f"{refusal}It could be traced, but a trace is to be compared with the model, and this is not possible "
-                f"here: {needs}"
-            )
-        if not change < allowed_change(example):
-            raise FewerError(
-                f"{refusal}A trace of it gives another output for other inputs: its code decides something from their "
-                "values"
-            )
+    run, unsure = _runner("onnx", example.dtype, path)
+    if run is None:
+        needs = "; ".join(unsure) or "that needs onnxruntime, which is not installed"
+        raise FewerError(
+            f"{refusal}It could be traced, but a trace is to be compared with the model, and this is not possible "
+            f"here: {needs}"
+        )
+    if not all(_change(run, model, [x]) < allowed_change(example) for x in others):
+        raise FewerError(
+            f"{refusal}A trace of it gives another output for other inputs: its code decides something from their "
+            "values"
+        )
     count = "1 other input" if len(others) == 1 else f"{len(others)} other inputs"
     return [
         f"torch.export refused the code ({why}), so it was traced: what it decides from values is fixed as it was for "
@@ -73,36 +72,40 @@ def _answers(model: nn.Module, x: Tensor) -> bool:
 
 def change_of(to: str, model: nn.Module, batches: Sequence[Tensor], path: Path) -> tuple[float | None, Sequence[str]]:
     """Length of the difference over that of the model's output, over all batches; or a sentence why nobody can say."""
-    if to != "onnx":
-        program = torch.export.load(path).module()
+    run, unsure = _runner(to, batches[0].dtype, path)
+    return (None, unsure) if run is None else (_change(run, model, batches), unsure)
 
-        def run(x: Tensor) -> Tensor:
-            return output_tensors(program(x.clone()))[0]
-    elif find_spec("onnxruntime") is None:
-        return None, ()
-    elif batches[0].dtype == torch.bfloat16:  # numpy has no such numbers to feed it with
-        return None, ["the file computes in bfloat16, which onnxruntime is not given here: its output was not compared"]
-    else:
-        import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.add_session_config_entry(*EXACT)
-        try:
-            session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # it has a class for every code, and none above them but this one
-            kind = str(batches[0].dtype).removeprefix("torch.")
-            return None, [
-                f"onnxruntime {onnxruntime.__version__} cannot run this {kind} file: its output was not compared "
-                f"({first_line(error)})"
-            ]
-
-        def run(x: Tensor) -> Tensor:
-            return torch.from_numpy(np.asarray(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]))
-
+def _change(run: Callable[[Tensor], Tensor], model: nn.Module, batches: Sequence[Tensor]) -> float:
     change = total = 0.0
     with torch.no_grad():
         for x in batches:
             expected = output_tensors(model(x.clone()))[0].double()  # a model may write into its input
             change += float((run(x).double() - expected).square().sum())
             total += float(expected.square().sum())
-    return (change / max(total, 1e-60)) ** 0.5, ()
+    return (change / max(total, 1e-60)) ** 0.5
+
+
+def _runner(to: str, dtype: torch.dtype, path: Path) -> tuple[Callable[[Tensor], Tensor] | None, Sequence[str]]:
+    """What runs a file, or why nothing here does."""
+    if to != "onnx":
+        program = torch.export.load(path).module()
+        return lambda x: output_tensors(program(x.clone()))[0], ()
+    if find_spec("onnxruntime") is None:
+        return None, ()
+    if dtype == torch.bfloat16:  # numpy has no such numbers to feed it with
+        return None, ["the file computes in bfloat16, which onnxruntime is not given here: its output was not compared"]
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(*EXACT)
+    try:
+        session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # it has a class for every code, and none above them but this one
+        kind = str(dtype).removeprefix("torch.")
+        return None, [
+            f"onnxruntime {onnxruntime.__version__} cannot run this {kind} file: its output was not compared "
+            f"({first_line(error)})"
+        ]
+    name = session.get_inputs()[0].name
+    return lambda x: torch.from_numpy(np.asarray(session.run(None, {name: x.numpy()})[0])), ()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.core.unit import Unit
+from fewer.models.inputs import layer_input
 from fewer.models.layers import channel_axis
 from fewer.models.macs import model_macs
 from fewer.models.matching import tied
@@ -75,7 +76,7 @@ class Finder:
                 self.order.append(name)
                 if name in self.units and isinstance(output, Tensor):
                     self.scale[name] = float(output.std()) + 1e-3
-                    self.inputs[name] = _first(inputs, keywords).detach().clone()
+                    self.inputs[name] = layer_input(inputs, keywords).detach().clone()
 
             return keep
 
@@ -232,7 +233,7 @@ class Finder:
         seen: list[Tensor] = []
 
         def stop(_module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            seen.append(_first(inputs, keywords).detach().clone())
+            seen.append(layer_input(inputs, keywords).detach().clone())
             raise _Enough
 
         handle = self.model.get_submodule(unit.name).register_forward_pre_hook(stop, with_kwargs=True)
@@ -353,10 +354,6 @@ class Finder:
         if difference(wanted, found) > tolerance(wanted):
             return f"the model gives another output when {link.producers[-1]} makes fewer channels"
         return None
-
-
-def _first(inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:
-    return inputs[0] if inputs else keywords["input"]
 
 
 class _Enough(BaseException):
