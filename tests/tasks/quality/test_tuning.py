@@ -14,6 +14,7 @@ from fewer.tasks.quality.baselines import RegressionHead, flatten, pixel_statist
 from fewer.tasks.quality.doctor import checkup
 from fewer.tasks.quality.evaluate import evaluate
 from fewer.tasks.quality.questions import Question, write_questions
+from fewer.tasks.quality.readings import READ
 from fewer.tasks.quality.records import Record, write_records
 from fewer.tasks.quality.settings import EvaluateSettings, TuneSettings
 from fewer.tasks.quality.views import places, views
@@ -183,7 +184,7 @@ def test_the_built_in_dinov2_stands_beside_the_encoder_of_quality(talk, monkeypa
     monkeypatch.setitem(builtin.MODELS, "dinov2-small", small)
     settings = TuneSettings(**{**SMALL, "steps": 2}, encoder="fewer/dinov2-small", crops=1)
     done = tune(talk / "talk.json", out=talk / "run", settings=settings)
-    assert done.model.image_tokens == 2 * (6 + 5)
+    assert done.model.image_tokens == 2 * (6 + 5 + len(READ))
     again, names = load_tuned(talk / "run"), [f"{i}.png" for i in range(4)]
     scores = level_scores(again, again.pictures(talk), names)
     assert np.allclose(scores, level_scores(done, done.pictures(talk), names), atol=1e-5)

@@ -39,7 +39,7 @@ from fewer.tasks.quality.words import PlainWords, PretrainedWords
 __all__ = ["Answers", "build_scorer", "images_for", "judge_answers", "open_run", "open_tuned"]
 
 NETWORK = "scorer"
-_SHAPE = ("quality_encoder", "quality_width", "grid", "crops", "input_size")
+_SHAPE = ("quality_encoder", "quality_width", "grid", "crops", "input_size", "readings")
 """Settings that the shape of a model follows from, besides its parts of transformers."""
 
 
@@ -111,7 +111,8 @@ def build_scorer(name: str, args: Mapping[str, Any]) -> nn.Module:
     if name != NETWORK:
         raise FewerError(f"the task quality has no network {name!r} that can be built; it has {NETWORK}")
     transformers = need_transformers()
-    settings = TuneSettings.of({key: args[key] for key in _SHAPE if key in args}, "recipe.json")
+    # networks from before there were readings have none
+    settings = TuneSettings.of({"readings": False} | {key: args[key] for key in _SHAPE if key in args}, "recipe.json")
     if args.get("words"):
         language = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=int(args["words"]), **TINY))
     else:
