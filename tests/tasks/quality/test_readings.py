@@ -15,7 +15,7 @@ from fewer.tasks.quality.encoders import StatisticsEncoder
 from fewer.tasks.quality.model import IGNORED, QualityModel
 from fewer.tasks.quality.pretraining import draw_examples, learn
 from fewer.tasks.quality.readings import READ, ReadingTokens
-from fewer.tasks.quality.records import Record
+from fewer.tasks.quality.records import Record, write_records
 from fewer.tasks.quality.settings import TuneSettings
 from fewer.tasks.quality.talks import Pictures
 from fewer.tasks.quality.told import learn_told, what_is_told
@@ -159,3 +159,25 @@ def test_a_run_from_before_there_were_readings_is_still_read(talk):  # noqa: F81
     assert again.model.readings is None and again.model.image_tokens == 6
     scores = [level_scores(t, t.pictures(talk), ["0.png", "1.png"]) for t in (done, again)]
     assert np.allclose(*scores, atol=1e-5)
+
+
+@pytest.mark.parametrize(("side", "crops"), [(32, 0), (90, 2)])
+def test_images_that_are_larger_than_a_view_are_seen_in_their_own_pixels_too(tmp_path, side, crops):
+    from fewer.tasks.quality.tuning import load_tuned, plan_tuning, tune
+
+    records = []
+    for i in range(4):
+        Image.fromarray(scene(i, side)).save(tmp_path / f"{i}.png")
+        records.append(said(f"{i}.png", ("Is this image noisy?", "No")))
+    (tmp_path / "0.png").write_bytes((tmp_path / "1.png").read_bytes())
+    settings = TuneSettings(**{**SMALL, "steps": 2})
+    assert Pictures(tmp_path, 32, None).larger([f"{i}.png" for i in range(4)]) == bool(crops)
+    write_records(tmp_path / "talk.json", records)
+    done = tune(tmp_path / "talk.json", out=tmp_path / "run", settings=settings)
+    tokens = (1 + crops) * (6 + len(READ))
+    assert done.settings.crops == crops and done.model.image_tokens == tokens
+    assert any(line.startswith(f"{tokens} tokens") for line in plan_tuning(tmp_path / "talk.json", settings))
+    assert load_tuned(tmp_path / "run").settings.crops == crops
+    more = tune(tmp_path / "talk.json", settings=settings, start=done)
+    assert more.settings.crops == crops
+    assert tune(tmp_path / "talk.json", settings=settings.model_copy(update={"crops": 0})).settings.crops == 0

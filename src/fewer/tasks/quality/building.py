@@ -90,7 +90,7 @@ def assemble(settings: TuneSettings, language: Any, encoder: Callable[[], ImageE
     if settings.encoder != "none":
         encoders.append(encoder())
     hidden = int(language.get_input_embeddings().weight.shape[1])
-    return QualityModel(language, encoders, hidden, 1 + settings.crops, read)
+    return QualityModel(language, encoders, hidden, 1 + (settings.crops or 0), read)
 
 
 def _language(transformers: Any, settings: TuneSettings, records: Sequence[Record], words: Any) -> tuple[Any, Words]:

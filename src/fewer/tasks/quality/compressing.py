@@ -67,7 +67,7 @@ def open_run(folder: str | Path) -> LoadedModel | None:
             units: dict[str, Any] = {"mean": encoder.mean, "std": encoder.std}
             colours = {name: values.flatten().tolist() for name, values in units.items()}
             args["encoder"] = {**_described(encoder.model), **colours, "width": encoder.width}
-    size = [1 + settings.crops, 3, settings.input_size, settings.input_size]
+    size = [1 + (settings.crops or 0), 3, settings.input_size, settings.input_size]
     words = tuned.words.words if isinstance(tuned.words, PlainWords) else None
     meta = {"task": "quality", "input_size": size, "settings": settings.model_dump(), "words": words}
     meta |= {"levels": asdict(tuned.levels)}

@@ -48,6 +48,14 @@ class _Known:
         return tuple(torch.stack(parts).to(pixels.device) for parts in zip(*found, strict=True))
 
 
+def _silent(inputs: int, outputs: int) -> nn.Linear:
+    """A layer that says nothing before it learns, and draws no random number."""
+    layer: Any = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class StatisticsEncoder(nn.Module):
     """Statistics of natural scenes, and two small layers that learn to read them.
 
@@ -87,7 +95,7 @@ class StatisticsEncoder(nn.Module):
             nn.Dropout(dropout),
         )
         self.look = nn.Sequential(nn.Linear(self.CELL + inner, width), nn.GELU())
-        self.judge = nn.Linear(inner, len(READ)) if judged else None
+        self.judge = _silent(inner, len(READ)) if judged else None
         self._known = _Known()
 
     def settle(self, whole: Tensor, cells: Tensor) -> None:

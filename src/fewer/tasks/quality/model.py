@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -132,6 +133,12 @@ class QualityModel(nn.Module):
         picked = logs.gather(2, labels.clamp_min(0)[..., None])[..., 0]
         return (picked * of).sum(1), of.sum(1)
 
+    @property
+    def _keeps(self) -> str:
+        """What the language model calls the argument with what it has read before; transformers 5.4 renamed it."""
+        inside: Any = getattr(self.language, "get_base_model", lambda: self.language)()
+        return "cache" if "cache" in signature(inside.forward).parameters else "past_key_values"
+
     @torch.no_grad()
     def answer(self, views: Tensor | None, ids: list[int], end: int, most: int = 80) -> list[int]:
         """Words that follow a question, the most likely one each time, for one conversation."""
@@ -149,7 +156,7 @@ class QualityModel(nn.Module):
             made.append(word)
             new, kept = embed(torch.tensor([[word]], device=device)), getattr(done, "past_key_values", None)
             # a language model that keeps nothing of what it read, or keeps it under another name, reads it all again
-            known, row = ({"past_key_values": kept}, new) if kept is not None else ({}, torch.cat([row, new], 1))
+            known, row = ({self._keeps: kept}, new) if kept is not None else ({}, torch.cat([row, new], 1))
         return made
 
 

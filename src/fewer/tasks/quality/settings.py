@@ -60,7 +60,14 @@ class TuneSettings(LoopSettings):
     )
     grid: int = Field(default=4, ge=1, le=16, description="Image tokens per side and encoder.")
     input_size: int = Field(default=96, ge=16, description="Side of a view in pixels.")
-    crops: int = Field(default=0, ge=0, le=9, description="Crops at native resolution beside the whole image.")
+    crops: int | None = Field(
+        default=None,
+        ge=0,
+        le=9,
+        description="Crops at native resolution beside the whole image; by default 2 where most images are larger than "
+        "a view, which shrinks them, and none where they fit.",
+        json_schema_extra={"shown": "by the images"},
+    )
     lora: int = Field(default=16, ge=0, description="Rank of LoRA in a pretrained language model; 0 trains all of it.")
     language_rate: float = Field(default=0.2, gt=0, description="Rate of the language model, as a share of the rate.")
     answer_power: float = Field(

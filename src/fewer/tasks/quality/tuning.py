@@ -26,7 +26,7 @@ from fewer.tasks.quality.levels import LevelForm, form_of
 from fewer.tasks.quality.model import IGNORED, QualityModel
 from fewer.tasks.quality.pretraining import pretrain
 from fewer.tasks.quality.records import Record, read_records
-from fewer.tasks.quality.seeing import SeeingModel
+from fewer.tasks.quality.seeing import SeeingModel, is_seeing
 from fewer.tasks.quality.settings import TuneSettings
 from fewer.tasks.quality.talks import Pictures, Talks, plain_turns
 from fewer.tasks.quality.told import learn_told, what_is_told
@@ -40,6 +40,8 @@ from fewer.training.optimise import Group, Optimiser
 
 __all__ = ["Tuned", "load_tuned", "plan_tuning", "tune"]
 
+_CROPS = 2
+"""At native resolution, where images are larger than a view."""
 _SETTLES = 64
 """Images whose statistics give the units of an encoder that was not taught."""
 
@@ -114,7 +116,7 @@ def _folder(data: Any, settings: TuneSettings) -> Path:
 def plan_tuning(data: str | Path, settings: TuneSettings) -> list[str]:
     """Conversations, images, weights and modelled memory of a tuning."""
     material = _Material.of(data, settings)
-    records = material.records
+    settings, records = _with_crops(settings, data, material), material.records
     model, _ = build(settings, material.all())
     needed = memory_estimate(model, settings)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -174,17 +176,29 @@ def tune(
 
     def learn(material: _Material, scratch: Path | None) -> Tuned:
         torch.manual_seed(settings.seed)
-        built = (start.model, start.words) if start else build(settings, material.all())
-        pictures = Pictures(_folder(data, settings), settings.input_size, settings.crops)
+        chosen = _with_crops(settings, data, material, start)
+        built = (start.model, start.words) if start else build(chosen, material.all())
+        pictures = Pictures(_folder(data, chosen), chosen.input_size, chosen.crops)
         if start is None:
-            _teach(built[0], settings, encoder, material, pictures, progress or SILENT)
-        return _learn(*built, material, settings, pictures, scratch, progress or SILENT)
+            _teach(built[0], chosen, encoder, material, pictures, progress or SILENT)
+        return _learn(*built, material, chosen, pictures, scratch, progress or SILENT)
 
     def save(run: RunFolder, material: _Material, tuned: Tuned) -> None:
         _save(run, tuned, command)
 
     training = Training("quality", plan, inputs, learn, save, what="tuning", ends="recipe")
     return carry_out(training, settings, Order(out, overwrite, resume, command=command))
+
+
+def _with_crops(settings: TuneSettings, data: Any, material: _Material, start: Tuned | None = None) -> TuneSettings:
+    """The settings with a number of crops: that of a model that goes on, else by the size of the images."""
+    if settings.crops is not None:
+        return settings
+    count = (start.settings.crops or 0) if start is not None else 0
+    names = list(dict.fromkeys(name for record in material.all() for name in record.images))
+    if start is None and names and not is_seeing(settings.language):
+        count = _CROPS * Pictures(_folder(data, settings), settings.input_size, 0).larger(names)
+    return settings.model_copy(update={"crops": count})
 
 
 @dataclass(frozen=True)
