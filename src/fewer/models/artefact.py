@@ -29,6 +29,7 @@ from fewer.core.reading import check_size, refusing
 from fewer.data.preprocess import Preprocess
 from fewer.data.samples import tensor_bytes
 from fewer.kernels.copies import set_evaluating
+from fewer.kernels.pixels import fewer_pixels, pixels_of
 from fewer.models.aside import Print, check_aside
 from fewer.models.build import Source, build_architecture
 from fewer.models.packing import decode_values, encode_values, kept_values, pack_mask, unpack_mask, unpack_weight
@@ -131,6 +132,7 @@ def save_artefact(
             units=records,
             aliases=aliases,
             tokens=None if (merges := merges_of(model)) is None else TokenRecord(**merges),
+            pixels=pixels_of(model),
             integers=approximations_of(model),
             aside=dict(aside or {}),
             provenance=provenance,
@@ -221,7 +223,7 @@ def _architecture(recipe: Recipe, architecture: Callable[[], nn.Module] | None, 
     if recipe.tokens is not None:
         with refusing("the recipe's tokens", "save the run again"):
             merge_after(model, recipe.tokens.amounts, recipe.tokens.protected)
-    return model
+    return model if recipe.pixels is None else fewer_pixels(model, *recipe.pixels)
 
 
 def _room(weights: Path) -> int:
