@@ -120,3 +120,15 @@ def test_vectors_have_no_pixels() -> None:
     net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2)).eval()
     with pytest.raises(FewerError, match="one image tensor"):
         fewer.compress(net, torch.randn(24, 8), "flops=0.5x", pixels=True, **FEW)
+
+
+def test_smaller_images_are_offered_by_themselves_where_they_save_work(net: nn.Module, images: Tensor) -> None:
+    def taken(budget: str, model: nn.Module = net, **more: object) -> object:
+        run = fewer.compress(model, images, budget, **(FEW | {"precisions": ("fp32",)} | more))
+        return pixels_of(run.model)
+
+    assert taken("flops=0.3x") is not None
+    assert taken("flops=0.3x", pixels=False) is None
+    assert taken("weights=50%") is None  # an image has no weights
+    torch.manual_seed(0)
+    assert taken("flops=0.8x", Mapped().eval()) is None  # it gives a map

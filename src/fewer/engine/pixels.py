@@ -21,12 +21,18 @@ from fewer.engine.deploy import measured_here
 from fewer.engine.offers import Offer, choose_offer
 from fewer.engine.prepare import Prepared
 from fewer.engine.sense import Sensed
+from fewer.engine.settings import Settings
 from fewer.engine.work import Work
 from fewer.kernels.pixels import fewer_pixels, pixels_of
 from fewer.models.running import call, evaluating, model_input, tensors_of, use_threads
 
-__all__ = ["choose_pixels", "shrinkable"]
+__all__ = ["choose_pixels", "offers_pixels", "shrinkable"]
 
+_WORK = ("latency", "flops", "macs", "energy")
+"""What fewer pixels take less of."""
+
+_CHANNELS = 16
+"""An image tensor has at most so many; more of them in the second place are the height of images in another layout."""
 _SHARES = (0.93, 0.86, 0.79, 0.71, 0.64, 0.57, 0.5)
 """Of a side; the last one leaves a quarter of the pixels."""
 
@@ -42,7 +48,8 @@ def shrinkable(prepared: Prepared) -> tuple[int, list[int]]:
     if prepared.forward is not None:
         raise FewerError("images cannot be made smaller in a model with its own forward=; leave pixels out")
     example = model_input(prepared.model, prepared.example)
-    if not (isinstance(example, Tensor) and example.ndim == 4 and example.is_floating_point()):
+    image = isinstance(example, Tensor) and example.ndim == 4 and example.is_floating_point()
+    if not image or example.shape[1] > _CHANNELS or min(example.shape[-2:]) < _CHANNELS:
         raise FewerError("pixels are a choice for models that take one image tensor [N, C, H, W]; leave pixels out")
     if pixels_of(prepared.model):
         raise FewerError("the model makes its images smaller already; leave pixels out")
@@ -59,6 +66,25 @@ def shrinkable(prepared: Prepared) -> tuple[int, list[int]]:
             "that has a parameter for each place; leave pixels out"
         )
     return side, found
+
+
+def offers_pixels(prepared: Prepared, settings: Settings, budgets: Sequence[Budget]) -> bool:
+    """Whether smaller images are offered: as the settings say, or where they say nothing, where they are of use.
+
+    Raises
+    ------
+    FewerError
+        When they are asked for and impossible.
+    """
+    if settings.pixels is None:
+        others = settings.tokens or settings.approximate is not None or settings.schedule == "iterative"
+        if others or not any(budget.metric in _WORK for budget in budgets):
+            return False
+        try:
+            return bool(shrinkable(prepared))
+        except FewerError:
+            return False
+    return bool(settings.pixels and shrinkable(prepared))
 
 
 def _shapes(output: object) -> list[tuple[int, ...]]:

@@ -24,7 +24,7 @@ from fewer.engine.deploy import deploy, foretold, measured_here
 from fewer.engine.evidence import Evidence
 from fewer.engine.functions import joined, plan_functions
 from fewer.engine.neighbours import settle_neighbours
-from fewer.engine.pixels import choose_pixels, shrinkable
+from fewer.engine.pixels import choose_pixels, offers_pixels
 from fewer.engine.prepare import Prepared, prepare
 from fewer.engine.quality import QualityLike, quality_of
 from fewer.engine.report import gather
@@ -210,8 +210,7 @@ def _open(
         quality = quality_of(prepared.loaded, request.quality)
         if settings.tokens:  # told before anything is measured
             mergeable(prepared)
-        if settings.pixels:
-            shrinkable(prepared)
+        settings = settings.model_copy(update={"pixels": offers_pixels(prepared, settings, request.budgets)})
         if settings.approximate is not None:
             sites_of(prepared)
         stage.advance()

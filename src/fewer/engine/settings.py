@@ -73,9 +73,9 @@ class Settings(StrictSettings):
         description="Also offer to merge alike tokens between the blocks of a vision transformer",
         json_schema_extra={"group": "What may go"},
     )
-    pixels: bool = Field(
-        default=False,
-        description="Also offer to make images smaller inside the model, for one that judges an image as a whole",
+    pixels: bool | None = Field(
+        default=None,
+        description="Also offer to make images smaller inside the model: default for time, FLOPs or energy, where it can",
         json_schema_extra={"group": "What may go"},
     )
     approximate: str | None = Field(
