@@ -75,7 +75,7 @@ class Settings(StrictSettings):
     )
     pixels: bool | None = Field(
         default=None,
-        description="Also offer to make images smaller inside the model: default for time, FLOPs or energy, where it can",
+        description="Also offer to make images smaller inside the model; by default for time, FLOPs and energy",
         json_schema_extra={"group": "What may go"},
     )
     approximate: str | None = Field(
