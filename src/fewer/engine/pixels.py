@@ -26,7 +26,7 @@ from fewer.engine.work import Work
 from fewer.kernels.pixels import fewer_pixels, pixels_of
 from fewer.models.running import call, evaluating, model_input, tensors_of, use_threads
 
-__all__ = ["choose_pixels", "offers_pixels", "shrinkable"]
+__all__ = ["choose_pixels", "least_share", "offers_pixels", "shrinkable"]
 
 _WORK = ("latency", "flops", "macs", "energy")
 """What fewer pixels take less of."""
@@ -85,6 +85,12 @@ def offers_pixels(prepared: Prepared, settings: Settings, budgets: Sequence[Budg
         except FewerError:
             return False
     return bool(settings.pixels and shrinkable(prepared))
+
+
+def least_share(prepared: Prepared) -> float:
+    """What the smallest size leaves of the work of the layers."""
+    side, sizes = shrinkable(prepared)
+    return (sizes[-1] / side) ** 2
 
 
 def _shapes(output: object) -> list[tuple[int, ...]]:

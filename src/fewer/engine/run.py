@@ -24,7 +24,7 @@ from fewer.engine.deploy import deploy, foretold, measured_here
 from fewer.engine.evidence import Evidence
 from fewer.engine.functions import joined, plan_functions
 from fewer.engine.neighbours import settle_neighbours
-from fewer.engine.pixels import choose_pixels, offers_pixels
+from fewer.engine.pixels import choose_pixels, least_share, offers_pixels
 from fewer.engine.prepare import Prepared, prepare
 from fewer.engine.quality import QualityLike, quality_of
 from fewer.engine.report import gather
@@ -223,8 +223,8 @@ def _sense(work: Work, budgets: Sequence[Budget], scratch: Path, timings: dict[s
     """The curves, with merged tokens, fewer pixels and integer functions where these are asked for."""
     tokens, pixels, functions = work.settings.tokens, work.settings.pixels, joined(work.settings, budgets)
     with timed(timings, "sense"):
-        early = () if tokens or pixels or functions else budgets
-        sensed = sense_curves(work, ledger_path=scratch / "ledger.jsonl", store=scratch, budgets=early)
+        early, share = () if tokens or functions else budgets, least_share(work.prepared) if pixels else 1.0
+        sensed = sense_curves(work, ledger_path=scratch / "ledger.jsonl", store=scratch, budgets=early, share=share)
     if tokens:
         with timed(timings, "tokens"):
             sensed = choose_tokens(work, sensed, budgets, scratch)

@@ -76,7 +76,7 @@ class Settings(StrictSettings):
     pixels: bool | None = Field(
         default=None,
         description="Also offer to make images smaller inside the model; by default for time, FLOPs and energy",
-        json_schema_extra={"group": "What may go"},
+        json_schema_extra={"group": "What may go", "shown": "where it can"},
     )
     approximate: str | None = Field(
         default=None,

@@ -131,9 +131,7 @@ def save_artefact(
             preprocess=None if preprocess is None else preprocess.to_dict(),
             units=records,
             aliases=aliases,
-            tokens=None if (merges := merges_of(model)) is None else TokenRecord(**merges),
-            pixels=pixels_of(model),
-            integers=approximations_of(model),
+            **_changes(model),
             aside=dict(aside or {}),
             provenance=provenance,
             weights_sha256=_sha256(temporary[0]),
@@ -154,6 +152,16 @@ def save_artefact(
                 path.unlink()
     payload = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     return Saved(weights_path, recipe_path, payload, weights_path.stat().st_size)
+
+
+def _changes(model: nn.Module) -> dict[str, Any]:
+    """What a recipe says of changes that no weight shows."""
+    merges = merges_of(model)
+    return {
+        "tokens": None if merges is None else TokenRecord(**merges),
+        "pixels": pixels_of(model),
+        "integers": approximations_of(model),
+    }
 
 
 def load_artefact(place: Place, architecture: Callable[[], nn.Module] | None = None) -> nn.Module:
