@@ -143,9 +143,9 @@ def _best_together(
 ) -> CurveSet:
     """The curves whose plan distorts least, by what is predicted, and where that is close, by what is measured.
 
-    Where time is budgeted and can be measured here and ``timed`` says so, the plans are timed first, and made anew with what the sum over
-    layers had missed: small layers do not get quicker in proportion. Rows of what was measured get ``measured``, and
-    ``late`` where no plan kept the time.
+    With ``timed``, and where time is budgeted and can be measured here, the plans are timed first, and made anew with
+    what the sum over layers had missed: small layers do not get quicker in proportion. Rows of what was measured get
+    ``measured``, and ``late`` where no plan kept the time.
     """
     prepared, settings = work.prepared, work.settings
     limit = next((b.limit(sensed.curves) for b in budgets if b.metric == "latency"), None)
