@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from fewer.adaptation.baselines import sometimes
 from fewer.adaptation.choice import judge
-from fewer.adaptation.learn import Lesson, Part, Stream, forget_graph, learn, noisy, ramp, styled
+from fewer.adaptation.learn import Lesson, Part, Stream, device_of, forget_graph, learn, noisy, ramp, styled
 from fewer.adaptation.problem import Adapted, Pair, Problem, Work
 from fewer.adaptation.settings import AdaptationSettings
 from fewer.adaptation.style import Style, random_curve
@@ -194,7 +194,7 @@ class _TwoTeachers:
 
     def __init__(self, problem: Problem, settings: AdaptationSettings, streams: Streams, adversarial: bool) -> None:
         self.problem, self.settings, self.adversarial = problem, settings, adversarial
-        self.student = problem.network
+        self.student, self.device = problem.network, device_of(problem.network)
         loop: Any = settings  # the settings of a task extend the loop's
         self.size, self.seed = int(loop.batch), int(loop.seed)
         labelled = [pair for pair in streams.s if pair[1] is not None]
@@ -258,7 +258,8 @@ class _TwoTeachers:
         (s, masks), (sts, others) = self.labelled(step)
         half = max(1, self.size // 2)
         cycled = self._changed(sts[:half], self.curve, (23, step))
-        x, y = torch.cat([s[:half], cycled]), torch.cat([masks[:half], others[:half]])
+        x = torch.cat([self._changed(s[:half]), cycled])
+        y = torch.cat([masks[:half], others[:half]]).to(self.device)
         return self.problem.loss(self.problem.scales(self.student(x)), y, (1.0,))
 
     def _fooling(self, mine: dict[str, Tensor]) -> Tensor:
@@ -274,15 +275,24 @@ class _TwoTeachers:
     def _source_views(self, step: int) -> list[Tensor]:
         """Images of ``s``, ``st`` and ``sts``."""
         s, st, sts = self._few(self.source(step))
-        return [s, self._changed(st, self.curve, (24, step)), self._changed(sts, self.curve, (25, step))]
+        return [
+            s.to(self.device),
+            self._changed(st, self.curve, (24, step)),
+            self._changed(sts, self.curve, (25, step)),
+        ]
 
     def _target_views(self, step: int) -> list[Tensor]:
         """Images of ``t``, ``ts`` and ``tst``; without a translator the student is asked about ``ts`` as it is, too."""
         t, ts, tst = self._few(self.target(step))
-        return [t, self._changed(ts, self.at_times, (26, step)), self._changed(tst, self.curve, (27, step))]
+        return [
+            t.to(self.device),
+            self._changed(ts, self.at_times, (26, step)),
+            self._changed(tst, self.curve, (27, step)),
+        ]
 
-    def _changed(self, images: Tensor, style: Style | None, key: Sequence[int]) -> Tensor:
-        return styled(images, None, style, (self.seed, *key))
+    def _changed(self, images: Tensor, style: Style | None = None, key: Sequence[int] = ()) -> Tensor:
+        """Images in another style, where the student is."""
+        return styled(images, None, style, (self.seed, *key)).to(self.device)
 
     def _few(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
         """Images alone, a quarter of a batch: each step runs the networks on eight such streams."""
@@ -325,12 +335,12 @@ def _key(name: str) -> str:
 def _critics(problem: Problem, names: Sequence[str], adversarial: bool) -> nn.ModuleDict:
     if not adversarial:
         return nn.ModuleDict()
-    image = problem.source[0][0]
-    side = [min(32, 16 * -(-n // 16)) for n in image.shape[1:]]
+    patch = problem.sampler(problem.source, 60)(0)[0][:1]  # of a size that the network takes
     with torch.no_grad(), _tapped(problem.network.eval(), names) as seen:
-        logits = problem.scales(problem.network(torch.zeros(1, len(image), *side)))[0]
+        device = device_of(problem.network)
+        logits = problem.scales(problem.network(torch.zeros_like(patch, device=device)))[0]
     seen = seen if names else {"": logits}
-    return nn.ModuleDict({_key(k): _critic(v.shape[1], problem.dims) for k, v in seen.items()})
+    return nn.ModuleDict({_key(k): _critic(v.shape[1], problem.dims) for k, v in seen.items()}).to(device)
 
 
 def _critic(channels: int, dims: int) -> nn.Module:

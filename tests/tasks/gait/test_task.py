@@ -73,6 +73,17 @@ def test_one_sequence_is_embedded(made: tuple[Path, Path]) -> None:
     assert found.shape == (16, 16) and np.array_equal(found, again)
     with pytest.raises(FewerError, match="frames, height, width"):
         embed(run, np.zeros((64, 64), np.uint8))
+    frames = open_data(data).frames(walk)
+    black_and_white = np.where(frames > 127, 255, 0).astype(np.uint8)
+    for same in (
+        frames > 127,
+        (frames > 127).astype(np.uint8),
+        (frames > 127).astype(float),
+        frames[:, :, 10:54] > 127,
+    ):
+        assert np.array_equal(embed(run, same), embed(run, black_and_white))
+    with pytest.raises(FewerError, match="no person"):
+        embed(run, np.zeros((3, 64, 64), np.uint8))
 
 
 def test_a_single_frame_and_one_person(made: tuple[Path, Path], tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from fewer.tasks.pickles import unpickle_arrays
 __all__ = [
     "GaitData",
     "as_input",
+    "as_silhouettes",
     "open_data",
     "places_in",
     "read_partition",
@@ -207,7 +208,7 @@ def read_sequence(place: str | Path) -> np.ndarray:
             raise FewerError(f"{path}: {error}") from None
     else:
         raise FewerError(f"{path} is no sequence; give a pkl, npz or video file, or a folder of mask images")
-    return _checked(values, path)
+    return as_silhouettes(values, str(path))
 
 
 def _from_npz(path: Path) -> Any:
@@ -227,29 +228,48 @@ def _from_pictures(folder: Path) -> np.ndarray:
     return found
 
 
-def _checked(values: Any, path: Path) -> np.ndarray:
+def as_silhouettes(values: Any, told: str) -> np.ndarray:
+    """Silhouettes uint8 (frames, 64, 64) of an array of masks of any size, values and numbers, or of a list of frames.
+
+    Frames of 64 x 64 and 64 x 44 pixels are silhouettes already; what else comes is a mask of a whole picture.
+
+    Parameters
+    ----------
+    told
+        What they are called where they are none.
+
+    Raises
+    ------
+    FewerError
+        When they are none.
+
+    Examples
+    --------
+    >>> as_silhouettes(np.ones((2, 64, 44), bool), "it").shape
+    (2, 64, 64)
+    """
     if isinstance(values, (list, tuple)) and values and all(isinstance(v, np.ndarray) for v in values):
         sizes = {v.shape for v in values}
         if len(sizes) > 1:
             raise FewerError(
-                f"{path} holds frames of several sizes ({len(sizes)}); give masks of whole pictures instead"
+                f"{told} holds frames of several sizes ({len(sizes)}); give masks of whole pictures instead"
             )
         values = np.stack(values)
     if not isinstance(values, np.ndarray) or values.dtype == object or values.ndim != 3:
-        told = getattr(values, "shape", type(values).__name__)
-        raise FewerError(f"{path} holds {told}, not silhouettes of shape (frames, height, width)")
+        found = getattr(values, "shape", type(values).__name__)
+        raise FewerError(f"{told} holds {found}, not silhouettes of shape (frames, height, width)")
     if not values.size:
-        raise FewerError(f"{path} holds no frame, or frames without a pixel: its shape is {values.shape}")
+        raise FewerError(f"{told} holds no frame, or frames without a pixel: its shape is {values.shape}")
     try:
         values = as_mask(values)
     except FewerError as error:
-        raise FewerError(f"{path} {error}, not silhouettes") from None
+        raise FewerError(f"{told} {error}, not silhouettes") from None
     if values.shape[1] != SIZE or values.shape[2] not in (SIZE, WIDTH):
         values = treat_frames(values)[0]
         if not len(values):
-            raise FewerError(f"{path} holds no person: all frames are empty")
+            raise FewerError(f"{told} holds no person: all frames are empty")
     if not values.any():
-        raise FewerError(f"{path} holds no person: all frames are empty")
+        raise FewerError(f"{told} holds no person: all frames are empty")
     if values.shape[2] == WIDTH:  # cut already
         side = (SIZE - WIDTH) // 2
         values = np.pad(values, ((0, 0), (0, 0), (side, side)))
