@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import real_path
+from fewer.core.files import files_below, real_path
 from fewer.core.reading import read_text, refusing
 from fewer.tasks.folders import pictures_and_masks, pictures_of
 from fewer.tasks.segment.adapt_settings import AdaptSettings
 from fewer.tasks.segment.dataset import Case, SegmentData, find_pictures, image_pool, nnunet_pool, open_data
-from fewer.tasks.segment.files import Picture, read_picture
+from fewer.tasks.segment.files import SUFFIXES, Picture, read_picture, suffix_of
 from fewer.tasks.segment.preparation import Preparation, fit_preparation
 from fewer.tasks.segment.reading import read_case
 
@@ -112,7 +112,9 @@ def _open_target(root: Path) -> SegmentData:
         return open_data(root)
     files = find_pictures(pictures_of(root) or root)
     if not files:
-        raise FewerError(f"the target {root} holds no image (PNG, TIFF, JPEG or NIfTI)")
+        deeper = next((p.relative_to(root) for p in files_below(root) if suffix_of(p) in SUFFIXES), None)
+        hint = "" if deeper is None else f"; some lie deeper, such as {deeper}: put all into one folder"
+        raise FewerError(f"the target {root} holds no image (PNG, TIFF, JPEG or NIfTI){hint}")
     return replace(image_pool(files), root=root)
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_bytes, atomic_write_text
+from fewer.core.files import atomic_write_bytes, atomic_write_text, files_below
 from fewer.core.reading import TEXT_LIMIT, data_limit, read_arrays, read_bytes, read_json
-from fewer.tasks.gait.data.pictures import as_mask, pictures_in, read_mask
+from fewer.tasks.gait.data.pictures import PICTURES, as_mask, pictures_in, read_mask
 from fewer.tasks.gait.data.silhouettes import SIZE, treat_frames
 from fewer.tasks.gait.data.video import VIDEOS, video_silhouettes
 from fewer.tasks.gait.protocols.records import Walk
@@ -117,10 +117,22 @@ def open_data(folder: GaitData | str | Path) -> GaitData:
         raise FewerError(f"{folder} {told}; give a folder PERSON/KIND/VIEW of silhouettes")
     places = places_in(root)
     if not places:
-        raise FewerError(
-            f"{folder} holds no walks; give a folder PERSON/KIND/VIEW with a pkl or npz file, mask images or a video"
-        )
+        raise FewerError(f"{folder} holds no walks; {_elsewhere(root)}")
     return GaitData(root, places, read_partition(root))
+
+
+def _elsewhere(root: Path) -> str:
+    """What to do about a folder whose sequences, if there are any, lie at another depth."""
+    wanted = "PERSON/KIND/VIEW with a pkl or npz file, mask images or a video"
+    endings = (*ARRAYS, *PICTURES, *VIDEOS)
+    names = (p.relative_to(root) for p in files_below(root) if p.suffix.lower() in endings)
+    seen = next((name for name in names if not any(part.startswith(".") for part in name.parts)), None)
+    depth = 3 if seen is None else len(seen.parts) - 1
+    if seen is None or depth == 3:
+        return f"give a folder {wanted}"
+    if depth > 3:
+        return f"its files lie too deep, such as {seen}: give {root.joinpath(*seen.parts[: depth - 3])}"
+    return f"its files lie too high, such as {seen}: move them to {wanted} in it, such as PERSON/nm-01/000/"
 
 
 def refuse_names(data: GaitData) -> None:
