@@ -205,6 +205,7 @@ class _TwoTeachers:
         self.curve = random_curve if streams.curved else None
         self.at_times = sometimes(random_curve, settings.curve_share) if streams.curved else None
         self.names = problem.taps if adversarial else ()
+        torch.manual_seed(self.seed)  # critics start alike whatever was trained before
         self.critics = _critics(problem, self.names, adversarial)
         self.critic_weights = dict(zip(self.names or ("",), settings.adversarial, strict=False))
         self.whole = nn.ModuleDict({"student": self.student, "critics": self.critics})

@@ -176,6 +176,8 @@ def _pictures(cases: Sequence[Case]) -> Pictures:
 
 
 def _check_fit(source: Path, here: Pictures, target: Path, there: Pictures) -> None:
+    for pictures in (here, there):
+        _check_axes(pictures)
     (_, first), (_, other) = here[0], there[0]
     if first.array.ndim != other.array.ndim:
         raise FewerError(
@@ -193,6 +195,16 @@ def _check_fit(source: Path, here: Pictures, target: Path, there: Pictures) -> N
         counts.append(channels[0])
     if counts[0] != counts[1]:
         raise FewerError(f"source images have {counts[0]} channels, target images {counts[1]}; save both with as many")
+
+
+def _check_axes(pictures: Pictures) -> None:
+    case, first = pictures[0]
+    for other, picture in pictures:
+        if picture.array.ndim != first.array.ndim:
+            raise FewerError(
+                f"{other.images[0]} is {picture.array.ndim - 1}-dimensional and {case.images[0].name} "
+                f"{first.array.ndim - 1}-dimensional; a volume of one slice is an image: give scans of one kind"
+            )
 
 
 def _check_spaced(pictures: Pictures, settings: AdaptSettings) -> None:
