@@ -158,6 +158,18 @@ def test_a_training_that_nobody_can_choose_in_goes_to_its_end(tmp_path: Path) ->
         fewer.train(tmp_path / "w", task="gait", tpa="phase", order="unordered")
 
 
+def test_masks_with_a_bright_background_do_not_train_and_match_nobody(made: tuple[Path, Path], tmp_path: Path) -> None:
+    data, run = made
+    for person in "ab":
+        for kind in ("nm-01", "nm-02"):
+            frames = open_data(data).frames(Walk("000", kind, "090"))
+            write_sequence(tmp_path / "w", Walk(person, kind, "090"), 255 - frames)
+    with pytest.raises(FewerError, match=r"such as a/nm-01/090: the background is bright .* invert the masks"):
+        fewer.train(tmp_path / "w", task="gait", size="tiny", steps=2, batch=4, each=2, frames=6)
+    with pytest.raises(FewerError, match=r"no sequence .* can be used; the first: the background is bright"):
+        fewer.predict(run, tmp_path / "w", out=tmp_path / "out", gallery=str(data))
+
+
 def test_one_camera_and_own_names_train_and_are_judged(tmp_path: Path) -> None:
     walkers = Walkers(seed=3)
     for person in range(14):

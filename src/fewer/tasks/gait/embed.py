@@ -13,6 +13,7 @@ from fewer.core.errors import FewerError
 from fewer.core.progress import Progress, Silent
 from fewer.models.running import evaluating
 from fewer.tasks.gait.data.dataset import GaitData, as_input, as_silhouettes, read_sequence
+from fewer.tasks.gait.data.silhouettes import INVERTED, is_inverted
 from fewer.tasks.gait.protocols.records import Walk, Walks
 
 __all__ = ["LONGEST", "embed", "embed_walks"]
@@ -69,18 +70,23 @@ def _embedded(model: nn.Module, frames: np.ndarray) -> np.ndarray:
 def embed_walks(
     model: nn.Module, data: GaitData, walks: Sequence[Walk], *, progress: Progress | None = None
 ) -> tuple[Walks, list[tuple[Walk, str]]]:
-    """Embeddings of sequences of a data set, each at its own length; and those that could not be read, and why.
+    """Embeddings of sequences of a data set, each at its own length; and those that cannot be used, and why.
+
+    These are sequences that cannot be read, and those whose background is bright.
 
     Raises
     ------
     FewerError
-        When none can be read.
+        When none can be used.
     """
     found, names, skipped = [], [], []
     with (progress or Silent()).stage("embed", len(walks)) as stage:
         for walk in walks:
             try:
-                found.append(_embedded(model, data.frames(walk)))
+                frames = data.frames(walk)
+                if is_inverted(frames):
+                    raise FewerError(INVERTED)
+                found.append(_embedded(model, frames))
                 names.append(walk)
             except FewerError as error:
                 skipped.append((walk, str(error)))
