@@ -80,4 +80,4 @@ def test_a_folder_of_nnunet_without_labels_is_predicted(declared, disc_run, phot
     if declared:
         (raw / "dataset.json").write_text('{"file_ending": ".png"}')
     done = predict(disc_run, raw, out=tmp_path / "masks")
-    assert sorted(path.name for path in done.written) == ["c0.png", "c1.png"]
+    assert sorted(path.name for path in done.masks) == ["c0.png", "c1.png"]
