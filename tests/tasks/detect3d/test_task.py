@@ -16,6 +16,7 @@ from fewer.core.errors import FewerError
 from fewer.engine.felt import places_of
 from fewer.engine.prepare import prepare
 from fewer.engine.settings import Settings
+from fewer.models.choices import remember_choices, share_choices
 from fewer.models.inputs import row_count
 from fewer.models.spec import load_model
 from fewer.tasks import open_task, task_for
@@ -112,6 +113,44 @@ def test_sparse_detectors_are_compressed(kitti, tmp_path, network):
     sparse = [unit for unit in done.curves.units if unit.name.startswith("backbone_3d")]
     assert len(sparse) >= 11 and all(unit.kind == "conv3d" for unit in sparse)
     assert done.plan.cost["flops"] <= 0.5 * done.plan.dense["flops"] * (1 + 1e-6)
+
+
+def test_a_second_stage_is_compared_at_the_same_proposals(kitti, tmp_path):
+    """Cut weights of the first stage move the proposals; rows behind them are compared and repaired one by one."""
+    torch.manual_seed(0)
+    config = small_config("pv-rcnn", ("Car",)).model_copy(update={"reach": (0, -5.76, -3, 23.04, 5.76, 1)})
+    save_detector(tmp_path / "run", build_network(config), None)
+    quick = QUICK.model_copy(update={"compensation": "obs", "batch": 1})
+    done = fewer.compress(str(tmp_path / "run"), str(kitti), "flops=0.4x", out=tmp_path / "cheap", settings=quick)
+    names = {unit.name for unit in done.curves.units}
+    assert {"pfe.SA_layers.0.mlps.0.0", "point_head.cls_layers.0", "roi_head.shared_fc_layer.0"} <= names
+    assert done.model.choices is None  # what users call looks into its own proposals
+    dense, again = load_model(str(tmp_path / "run")).model, load_model(str(tmp_path / "cheap")).model
+    scan = done.prepared.calibration.items[0]
+    with torch.no_grad():
+        before, after, kept = dense(scan), done.model(scan), again(scan)
+    assert all(torch.allclose(after[key].float(), kept[key].float(), atol=1e-5) for key in after)
+    # the proposals are others now
+    assert not torch.equal(before["rcnn_cls"] != 0, after["rcnn_cls"] != 0)
+    remember_choices(dense)
+    with torch.no_grad():
+        followed = share_choices(again, dense)
+        assert torch.equal(dense(scan)["rcnn_cls"] != 0, followed(scan)["rcnn_cls"] != 0)
+        assert [len(o) for o in followed.detect(scan)] == [len(o) for o in done.model.detect(scan)]
+
+
+@pytest.mark.parametrize("network", ["centerpoint", "pv-rcnn"])
+def test_a_sparse_detector_is_recovered(kitti, tmp_path, network):
+    torch.manual_seed(0)
+    config = small_config(network, ("Car",)).model_copy(update={"reach": (0, -5.76, -3, 23.04, 5.76, 1)})
+    save_detector(tmp_path / "run", build_network(config), None)
+    quick = QUICK.model_copy(update={"compensation": "none", "score": "magnitude", "allocator": "uniform", "batch": 1})
+    fewer.compress(str(tmp_path / "run"), str(kitti), "weights=60%", out=tmp_path / "cheap", settings=quick)
+    done = fewer.recover(tmp_path / "cheap", steps=3, batch=1, views=0, bf16=True, validations=1)
+    assert done.report.recovery.after <= done.report.recovery.before
+    assert done.model.choices is None
+    kept = sum(int(m.sum()) for m in done.masks.values()) / sum(m.numel() for m in done.masks.values())
+    assert kept < 0.7
 
 
 def test_preset_of_the_paper(kitti, run):
