@@ -105,7 +105,8 @@ def test_the_data_sets_own_file_is_found_above(file, tmp_path):
         ("once_dataset", "waymo_dataset", "builds on cfgs/dataset_configs/waymo_dataset.yaml, which is not there"),
         ("[0, 1.57]", "[0, 0.8]", "other priors than one size"),
         ("NUM_FILTERS: [128, 256],", "", "lacks NUM_FILTERS"),
-        ("[128, 256],", "[many],", "is no configuration of OpenPCDet that is understood"),
+        ("[128, 256],", "[many],", "filters.0=.many.: must be a valid integer"),
+        ("NUM_FILTERS: [128, 256],", "NUM_FILTERS: 128,", "is no configuration of OpenPCDet that is understood"),
         ("MODEL:", "MODELS:", "it has no MODEL"),
         ("CLASS_NAMES: [", "CLASS_NAMES: [[", "is no YAML file"),
         ("VoxelBackBone8x", "VoxelBackBone16x", "the sparse part VoxelBackBone16x is not known"),
@@ -131,7 +132,7 @@ def test_a_published_checkpoint_becomes_a_run(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(
         loaded.model.state_dict().values(), open_published(checkpoint).state_dict().values(), strict=True
     ))  # fmt: skip
-    with pytest.raises(FewerError, match="exists"):
+    with pytest.raises(FewerError, match="already holds a run"):
         published_run(checkpoint, run)
     with pytest.raises(FewerError, match="knows 3 classes, and 1 are named"):
         open_published(checkpoint, classes=["Car"])
