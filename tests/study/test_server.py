@@ -455,7 +455,7 @@ def test_what_browsers_show_otherwise_is_sent_as_models_see_it(make, tmp_path):
     }
     for name, write in kinds.items():
         write(folder / name)
-        number = study.store.rows("SELECT id FROM images WHERE file = ?", (name,))[0]["id"]
+        number = study.store.rows("SELECT id FROM images WHERE file = ?", name)[0]["id"]
         answer = client.get(f"/image/{number}")
         if name == "3.png":  # a wrong ending: sent as it is, under its right name
             assert answer.headers["content-type"] == "image/jpeg" and answer.content == (folder / name).read_bytes()

@@ -181,3 +181,39 @@ def test_images_that_are_larger_than_a_view_are_seen_in_their_own_pixels_too(tmp
     more = tune(tmp_path / "talk.json", settings=settings, start=done)
     assert more.settings.crops == crops
     assert tune(tmp_path / "talk.json", settings=settings.model_copy(update={"crops": 0})).settings.crops == 0
+
+
+def test_words_of_an_aspect_carry_how_true_they_are():
+    words = PlainWords(["is", "this", "image", "noisy", "clean", "in", "out", "of", "focus", "a", "lamp"])
+    tokens = ReadingTokens(4)
+    tokens.settle(words, nn.Embedding(len(words), 4))
+    tokens.true.data.fill_(1.0)
+    values = torch.zeros(1, len(READ))
+    values[0, READ.index("noise")], values[0, READ.index("sharpness")] = 2.0, 0.5
+    ids = torch.tensor([words.encode("is this noisy out of focus a clean lamp")])
+    found = tokens.told(ids, values)[0, :, 0].tolist()
+    assert found == [0, 0, 2.0, 0, 0, 0.5, 0, -2.0, 0]
+    ids = torch.tensor([words.encode("is this in focus")])
+    assert tokens.told(ids, values)[0, -1, 0] == -0.5  # the phrase praises, the noun in it only asks
+    assert not tokens.told(ids[:, :2], values).any()
+    tokens.true.data.zero_()
+    tokens.after.data.fill_(1.0)
+    ids = torch.tensor([words.encode("is this noisy image out of focus a clean lamp")])
+    assert tokens.told(ids, values)[0, :, 0].tolist() == [0, 0, 2.0, 2.0, 2.0, 2.0, 0.5, 0.5, -2.0, -2.0]
+
+
+def test_one_conversation_is_read_alike_in_a_batch_and_a_word_at_a_time():
+    model = small_model()
+    model.readings.settle(PlainWords([f"w{i}" for i in range(14)] + ["noisy", "blurry", "dark"]), nn.Embedding(20, 16))
+    for part in (model.readings.true, model.readings.after, model.encoders[0].judge.weight):
+        part.data.normal_()
+    views = torch.randint(0, 255, (2, 1, 3, 32, 32), dtype=torch.uint8)
+    ids = torch.tensor([[3, 16, 17, 4], [17, 5, 18, 6]])
+    with torch.no_grad():
+        both = model(views, ids, torch.ones_like(ids))
+        alone = [model(views[i : i + 1], ids[i : i + 1], torch.ones_like(ids[:1])) for i in (0, 1)]
+    assert torch.allclose(both, torch.cat(alone), atol=1e-4)
+    made = model.answer(views[:1], [3, 16, 17], 19, 6)
+    for place, word in enumerate(made):
+        text = torch.tensor([[3, 16, 17, *made[:place], 0]])
+        assert int(model(views[:1], text, torch.ones_like(text))[0, -1].argmax()) == word

@@ -72,8 +72,15 @@ class QualityModel(nn.Module):
         more = len(READ) if self.readings is not None else 0
         return len(self.place) * (more + sum(int(encoder.tokens) for encoder in self.encoders))  # type: ignore[arg-type]
 
-    def see(self, views: Tensor) -> Tensor:
-        """Image tokens [B, images x image_tokens, hidden] of views uint8 [B, images x V, 3, H, W]."""
+    def see(self, views: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Image tokens [B, images x image_tokens, hidden] of views uint8 [B, images x V, 3, H, W], and readings.
+
+        Returns
+        -------
+        tuple
+            The tokens, and how bad each aspect is [B, readings]; None without readings, and for several images, since
+            no word says which one it is about.
+        """
         batch, count = views.shape[:2]
         pixels = views.flatten(0, 1).float() / 255
         images = count // len(self.place)
@@ -83,11 +90,22 @@ class QualityModel(nn.Module):
             place = torch.cat([place[: len(self.place)], place[len(self.place) :] + later])
         found = [encoder(pixels) for encoder in self.encoders]
         parts = [projector(tokens) for projector, tokens in zip(self.projectors, found, strict=True)]
+        values = None
         if self.readings is not None:
             first: Any = self.encoders[0]
+            values = first.readings(found[0])
             # last, so that they stand next to the question
-            parts.append(self.readings(first.readings(found[0]), self.language.get_input_embeddings()))  # type: ignore[operator]
-        return torch.cat([(part.unflatten(0, (batch, count)) + place[None]).flatten(1, 2) for part in parts], 1)
+            parts.append(self.readings(values, self.language.get_input_embeddings()))  # type: ignore[operator]
+            values = values.unflatten(0, (batch, count)).mean(1) if images == 1 else None
+        laid = [(part.unflatten(0, (batch, count)) + place[None]).flatten(1, 2) for part in parts]
+        return torch.cat(laid, 1), values
+
+    def _read(self, ids: Tensor, values: Tensor | None) -> Tensor:
+        """Embeddings of words [B, T]; those that name an aspect carry what was read of it."""
+        embedded = self.language.get_input_embeddings()(ids)  # type: ignore[operator]
+        if values is None or self.readings is None:
+            return embedded
+        return embedded + self.readings.told(ids, values).to(embedded.dtype)
 
     def forward(self, views: Tensor | None, ids: Tensor, mask: Tensor) -> Tensor:
         """Logits [B, T, words] at the text positions.
@@ -99,11 +117,10 @@ class QualityModel(nn.Module):
         ids, mask
             [B, T] words, padded at the end, and where there are some.
         """
-        embedded = self.language.get_input_embeddings()(ids)  # type: ignore[operator]
-        skip = 0
-        if views is not None:
-            seen = self.see(views).to(embedded.dtype)
-            embedded, skip = torch.cat([seen, embedded], 1), seen.shape[1]
+        seen, values = (None, None) if views is None else self.see(views)
+        embedded, skip = self._read(ids, values), 0
+        if seen is not None:
+            embedded, skip = torch.cat([seen.to(embedded.dtype), embedded], 1), seen.shape[1]
             mask = torch.cat([mask.new_ones(len(mask), skip), mask], 1)
         done = self.language(inputs_embeds=embedded, attention_mask=mask, use_cache=False).logits
         # the logits that predict text position t stand at t - 1; of the first one, at the last image token
@@ -143,18 +160,19 @@ class QualityModel(nn.Module):
     def answer(self, views: Tensor | None, ids: list[int], end: int, most: int = 80) -> list[int]:
         """Words that follow a question, the most likely one each time, for one conversation."""
         made: list[int] = []
-        embed: Any = self.language.get_input_embeddings()  # type: ignore[operator]
         device, known = self.place.device, {}
-        row = embed(torch.tensor([ids], device=device))
-        if views is not None:
-            row = torch.cat([self.see(views).to(row.dtype), row], 1)
+        seen, values = (None, None) if views is None else self.see(views)
+        row = self._read(torch.tensor([ids], device=device), values)
+        if seen is not None:
+            row = torch.cat([seen.to(row.dtype), row], 1)
         for _ in range(most):
             done = self.language(inputs_embeds=row, use_cache=True, **known)
             word = int(done.logits[0, -1].argmax())
             if word == end:
                 break
             made.append(word)
-            new, kept = embed(torch.tensor([[word]], device=device)), getattr(done, "past_key_values", None)
+            text = torch.tensor([[*ids, *made]], device=device)  # a phrase may have begun before
+            new, kept = self._read(text, values)[:, -1:], getattr(done, "past_key_values", None)
             # a language model that keeps nothing of what it read, or keeps it under another name, reads it all again
             known, row = ({self._keeps: kept}, new) if kept is not None else ({}, torch.cat([row, new], 1))
         return made
