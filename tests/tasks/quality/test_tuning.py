@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+import fewer
 from fewer.core.errors import FewerError
 from fewer.tasks.quality.baselines import RegressionHead, flatten, pixel_statistics
 from fewer.tasks.quality.doctor import checkup
@@ -242,7 +243,15 @@ def test_doctor_names_what_is_missing_and_one_sided(talk):
     records = [Record(str(i), (("<image>\nIs it?", "Yes"),), "gone.png") for i in range(30)]
     write_records(talk / "bad.json", records)
     found = checkup(talk / "bad.json")
-    assert not found.healthy and "gone.png" in found.errors[0] and len(found.warnings) == 2
+    assert not found.healthy and "--images FOLDER" in found.errors[0] and len(found.warnings) == 2
+    write_records(talk / "bad.json", [*records, Record("y", (("<image>\nIs it?", "No"),), "0.png")])
+    assert "gone.png" in checkup(talk / "bad.json").errors[0]
+    (talk / "apart").mkdir()
+    (talk / "talk.json").rename(talk / "apart" / "talk.json")
+    assert not checkup(talk / "apart" / "talk.json").healthy
+    assert fewer.doctor(talk / "apart" / "talk.json", task="quality", images=talk).healthy
+    with pytest.raises(FewerError, match="leave it out"):
+        fewer.doctor(talk, task="classify", images=talk)
 
 
 def test_regression_on_pixel_statistics_tells_blur_from_noise():
@@ -304,7 +313,6 @@ def test_it_learns_thirty_two_questions_by_heart(tmp_path):
 
 
 def test_a_tuned_model_is_compressed_and_asked_again(talk):
-    import fewer
     from fewer.engine.settings import Settings
     from fewer.tasks.quality.asking import choose, level_scores
     from fewer.tasks.quality.scorer import LevelScorer, views_of
