@@ -19,6 +19,7 @@ from tables import Table
 
 ROUNDINGS = (
     "nearest",
+    "nearest-sample",
     "stochastic",
     "stochastic-sample",
     "stochastic-block",
@@ -29,8 +30,8 @@ ROUNDINGS = (
 )
 SMALL: dict[str, Any] = {
     "network": "vgg16-bn-narrow", "start_steps": 400, "start_rate": 0.1, "steps": 80, "rate": 0.02, "judged": 4000,
-    "gradient_bits": "4", "seeds": 1,
-    "rows": "nearest,stochastic-sample,luq,scalar-gain+nearest,metagrad+nearest,metagrad+stochastic-sample",
+    "gradient_bits": "4", "seeds": 1, "rows": "nearest,nearest-sample,stochastic-sample,luq,"
+    "scalar-gain+nearest,metagrad+nearest,metagrad+stochastic-sample",
 }  # fmt: skip
 HYPER = ("scalar-gain+nearest", "metagrad+nearest", "metagrad+stochastic-sample")
 
