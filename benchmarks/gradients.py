@@ -29,8 +29,8 @@ ROUNDINGS = (
     "unbiased-scale",
 )
 SMALL: dict[str, Any] = {
-    "network": "vgg16-bn-narrow", "start_steps": 400, "start_rate": 0.1, "steps": 80, "rate": 0.02, "judged": 4000,
-    "gradient_bits": "4", "seeds": 1, "rows": "nearest,nearest-sample,stochastic-sample,luq,"
+    "network": "vgg16-bn-narrow", "start_steps": 300, "start_rate": 0.1, "steps": 60, "rate": 0.02, "images": 10_000,
+    "judged": 2000, "gradient_bits": "4", "seeds": 1, "rows": "nearest,nearest-sample,stochastic-sample,luq,"
     "scalar-gain+nearest,metagrad+nearest,metagrad+stochastic-sample",
 }  # fmt: skip
 HYPER = ("scalar-gain+nearest", "metagrad+nearest", "metagrad+stochastic-sample")

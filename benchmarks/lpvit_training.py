@@ -35,8 +35,8 @@ COLUMNS = (
 )  # fmt: skip
 CUTS = ("lpvit", "ours", "uniform")
 SMALL: dict[str, Any] = {
-    "network": "vit-tiny", "start_steps": 600, "start_rate": 1e-3, "steps": 150, "rate": 3e-4, "judged": 4000,
-    "seeds": 1,
+    "network": "vit-nano", "start_steps": 600, "start_rate": 1e-3, "steps": 120, "rate": 3e-4, "seeds": 1,
+    "images": 10_000, "judged": 2000,
 }  # fmt: skip
 
 

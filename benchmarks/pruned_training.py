@@ -1,8 +1,8 @@
 """From a plan that cuts weights: accuracy after the cut, after recovery without labels, after training with labels.
 
     python benchmarks/pruned_training.py cifar10/ --start-steps 1600 --budget weights=30%
-    python benchmarks/pruned_training.py cifar10/ --init resnet20.th --small
-    python benchmarks/pruned_training.py cifar10/ --small --network vgg16-bn-narrow --start-steps 400 --start-rate 0.1
+    python benchmarks/pruned_training.py cifar10/ --small
+    python benchmarks/pruned_training.py cifar10/ --small --network resnet20 --init resnet20.th --start-steps 60
 
 The network is trained in fp32, and ``fewer compress`` cuts it (unstructured; 64 images calibrate). ``--ways`` says how:
 by our plan or by the ratios of others, always with our repair; ``lamp-alone`` is LAMP by magnitude without any repair.
@@ -39,9 +39,9 @@ OURS = ("auto", "dp")
 LADDER = (0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99)
 """Fine enough that no way of allocation loses by the steps between options."""
 SMALL: dict[str, Any] = {
-    "network": "resnet20", "budget": "weights=10%", "ways": "dp,uniform,erk,lamp,global_magnitude,lamp-alone",
-    "rounds": 2, "start_steps": 60, "start_rate": 0.02, "steps": 80, "rate": 0.02, "judged": 4000, "seeds": 1,
-    "one_shot": False,
+    "network": "resnet8", "budget": "weights=10%", "ways": "dp,uniform,erk,lamp,global_magnitude,lamp-alone",
+    "rounds": 2, "start_steps": 600, "start_rate": 0.1, "steps": 120, "rate": 0.03, "images": 10_000, "judged": 2000,
+    "seeds": 1, "one_shot": False,
 }  # fmt: skip
 
 
