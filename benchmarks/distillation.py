@@ -20,7 +20,7 @@ from lowbit_common import COLUMNS, KEYS, arguments, options_of, part_of, plot, s
 from tables import Table
 
 SMALL: dict[str, Any] = {
-    "network": "resnet8", "start_steps": 600, "start_rate": 0.1, "steps": 120, "rate": 0.03, "seeds": 1,
+    "network": "resnet8", "start_steps": 600, "start_rate": 0.1, "steps": 100, "rate": 0.03, "seeds": 1,
     "images": 10_000, "judged": 2000,
 }  # fmt: skip
 

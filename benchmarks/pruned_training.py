@@ -40,7 +40,7 @@ LADDER = (0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98
 """Fine enough that no way of allocation loses by the steps between options."""
 SMALL: dict[str, Any] = {
     "network": "resnet8", "budget": "weights=10%", "ways": "dp,uniform,erk,lamp,global_magnitude,lamp-alone",
-    "rounds": 2, "start_steps": 600, "start_rate": 0.1, "steps": 120, "rate": 0.03, "images": 10_000, "judged": 2000,
+    "rounds": 2, "start_steps": 600, "start_rate": 0.1, "steps": 100, "rate": 0.03, "images": 10_000, "judged": 2000,
     "seeds": 1, "one_shot": False,
 }  # fmt: skip
 
