@@ -241,9 +241,7 @@ NETWORKS: MethodTable[Callable[..., nn.Module]] = MethodTable(
         Method("mobilenet-v2", SmallMobileNet, "2.2 M parameters", "Sandler et al., 2018"),
         Method("vit-small", _vit, "2.7 M parameters, patches of 4", "Dosovitskiy et al., 2021"),
         Method("vit-tiny", _tiny_vit, "0.46 M parameters: trials on a CPU", "after Dosovitskiy et al., 2021"),
-        Method(
-            "vit-nano", _nano_vit, "0.47 M parameters, patches of 8: trials", "after Dosovitskiy et al., 2021"
-        ),
+        Method("vit-nano", _nano_vit, "0.47 M parameters, patches of 8: trials", "after Dosovitskiy et al., 2021"),
     ],
 )
 """Networks for 32 pixels by name; ``run(num_classes=...)`` builds one with random weights."""
