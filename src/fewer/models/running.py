@@ -41,7 +41,7 @@ def call(model: nn.Module, example: Any, forward: Forward | None = None) -> Any:
     """
     example = copied(model_input(model, example))  # a forward may write into its input
     try:
-        return call_plainly(model, example, forward)
+        return _samples_first(model, call_plainly(model, example, forward))
     except FewerError:
         raise
     except SystemExit as error:
@@ -53,6 +53,45 @@ def call(model: nn.Module, example: Any, forward: Forward | None = None) -> Any:
         raise FewerError(
             f"the model does not run on an example of shape {shapes}: {type(error).__name__}: {error}"
         ) from error
+
+
+_ALONG = "_fewer_samples_along"
+
+
+def put_samples_first(model: nn.Module, along: Sequence[int] = ()) -> None:
+    """Have :func:`call` turn each tensor of a model's answer so that its samples come first; nothing undoes that.
+
+    Copies of the model are turned as well. Its own answer, when it is called by itself, stays as it is.
+
+    Examples
+    --------
+    >>> steps = nn.Identity()
+    >>> put_samples_first(steps, [1])
+    >>> call(steps, torch.zeros(7, 2, 3)).shape, steps(torch.zeros(7, 2, 3)).shape
+    (torch.Size([2, 7, 3]), torch.Size([7, 2, 3]))
+    """
+    vars(model).pop(_ALONG, None)
+    if any(along):
+        vars(model)[_ALONG] = tuple(along)
+
+
+def samples_along(model: nn.Module) -> tuple[int, ...]:
+    """What :func:`put_samples_first` was told of a model; empty where its answers are taken as they come."""
+    return getattr(model, "__dict__", {}).get(_ALONG, ())
+
+
+def _samples_first(model: nn.Module, output: Any) -> Any:
+    along = samples_along(model)
+    if not along:
+        return output
+    left = iter(along)
+
+    def turned(tensor: Tensor) -> Tensor:
+        axis = next(left, 0) if tensor.is_floating_point() else 0
+        return tensor.movedim(axis, 0) if axis < tensor.ndim else tensor
+
+    whole = vars(output) if not isinstance(output, (Tensor, Mapping, tuple, list)) else output
+    return map_tensors(whole, turned)
 
 
 def call_plainly(model: nn.Module, batch: Any, forward: Forward | None = None) -> Any:
