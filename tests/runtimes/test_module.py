@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import nn
@@ -142,3 +145,50 @@ def test_a_model_that_needs_the_number_is_written_for_one_length():
     assert planned.free == () and planned.shapes == [(1, 6, 6)]
     with pytest.raises(FewerError, match="shall give the ranges"):
         planned.find_ranges("onnxruntime", {"map": "int8"}, torch.randn(2, 11, 6), 1)
+
+
+class Named(NamedTuple):
+    """Outputs that are known by name and by place."""
+
+    logits: torch.Tensor
+    maps: list[torch.Tensor]
+
+
+@dataclass
+class Answer:
+    """An object of the model's own, which no exporter knows."""
+
+    logits: torch.Tensor
+    maps: list[torch.Tensor]
+    loss: torch.Tensor | None = None
+
+
+class Two(nn.Module):
+    """A network that answers with such an object."""
+
+    def __init__(self, kind: type) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.kind, self.body, self.head = kind, nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor):
+        maps = self.body(x).relu()
+        return self.kind(self.head(maps.mean((2, 3))), [maps])
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("kind", [Named, Answer])
+def test_answers_with_names_keep_them(runtime: str, kind: type) -> None:
+    model, x = Two(kind).eval(), torch.randn(1, 3, 6, 6)
+    planned = PlannedGraph.of(model, layers_of(model), x)
+    assert {"body", "head"} <= planned.layers.keys()
+    fast = opened(planned, runtime)(x)
+    with torch.no_grad():
+        wanted = model(x)
+    torch.testing.assert_close(fast.logits, wanted.logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fast.maps[0], wanted.maps[0], rtol=1e-4, atol=1e-5)
+    if kind is Named:
+        logits, maps = fast
+        assert logits is fast.logits and maps is fast.maps
+    else:
+        assert fast.loss is None

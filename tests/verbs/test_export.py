@@ -248,3 +248,15 @@ def test_a_trace_that_nothing_can_check_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(export_check, "find_spec", lambda _: None)
     with pytest.raises(FewerError, match="that needs onnxruntime"):
         export(tmp_path / "run", example=X.mean((1, 2)), architecture=make)
+
+
+def test_every_output_of_a_file_is_compared_and_not_the_first_alone() -> None:
+    class Two(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x, 2 * x
+
+    x = torch.randn(3, 4)
+    assert export_check._change(lambda x: [x, 2 * x], Two(), [x]) == 0
+    assert export_check._change(lambda x: [x, x], Two(), [x]) == pytest.approx(0.5)
+    # of an output that is nothing but rounding, a change is none
+    assert export_check._change(lambda x: [x, 1e-9 * x], lambda x: (x, 0 * x), [x]) < 1e-4  # type: ignore[arg-type]

@@ -76,21 +76,33 @@ def change_of(to: str, model: nn.Module, batches: Sequence[Tensor], path: Path) 
     return (None, unsure) if run is None else (_change(run, model, batches), unsure)
 
 
-def _change(run: Callable[[Tensor], Tensor], model: nn.Module, batches: Sequence[Tensor]) -> float:
-    change = total = 0.0
+_SLIGHT = 1e-8
+"""Share of the squared length of all outputs that one of them counts for at least: of zeros, rounding is no error."""
+
+
+def _change(run: Callable[[Tensor], list[Tensor]], model: nn.Module, batches: Sequence[Tensor]) -> float:
+    """The largest relative difference of an output, of those that are floating-point numbers."""
+    changes: list[float] = []
+    totals: list[float] = []
     with torch.no_grad():
         for x in batches:
-            expected = output_tensors(model(x.clone()))[0].double()  # a model may write into its input
-            change += float((run(x).double() - expected).square().sum())
-            total += float(expected.square().sum())
-    return (change / max(total, 1e-60)) ** 0.5
+            wanted, got = output_tensors(model(x.clone())), run(x)  # a model may write into its input
+            if len(wanted) != len(got):  # an exporter leaves out what is given twice; the first output stays
+                wanted, got = wanted[:1], got[:1]
+            changes = changes or [0.0] * len(wanted)
+            totals = totals or [0.0] * len(wanted)
+            for i, (expected, found) in enumerate(zip(wanted, got, strict=False)):
+                changes[i] += float((found.double() - expected.double()).square().sum())
+                totals[i] += float(expected.double().square().sum())
+    least = max(1e-60, _SLIGHT * sum(totals))
+    return max((change / max(total, least)) ** 0.5 for change, total in zip(changes, totals, strict=True))
 
 
-def _runner(to: str, dtype: torch.dtype, path: Path) -> tuple[Callable[[Tensor], Tensor] | None, Sequence[str]]:
-    """What runs a file, or why nothing here does."""
+def _runner(to: str, dtype: torch.dtype, path: Path) -> tuple[Callable[[Tensor], list[Tensor]] | None, Sequence[str]]:
+    """What runs a file and gives its outputs of floating-point numbers, or why nothing here does."""
     if to != "onnx":
         program = torch.export.load(path).module()
-        return lambda x: output_tensors(program(x.clone()))[0], ()
+        return lambda x: output_tensors(program(x.clone())), ()
     if find_spec("onnxruntime") is None:
         return None, ()
     if dtype == torch.bfloat16:  # numpy has no such numbers to feed it with
@@ -108,4 +120,9 @@ def _runner(to: str, dtype: torch.dtype, path: Path) -> tuple[Callable[[Tensor],
             f"({first_line(error)})"
         ]
     name = session.get_inputs()[0].name
-    return lambda x: torch.from_numpy(np.asarray(session.run(None, {name: x.numpy()})[0])), ()
+
+    def run(x: Tensor) -> list[Tensor]:
+        found = [torch.from_numpy(np.asarray(array)) for array in session.run(None, {name: x.numpy()})]
+        return [tensor for tensor in found if tensor.is_floating_point()]
+
+    return run, ()

@@ -17,6 +17,7 @@ from torch import nn
 
 from fewer.core.errors import FewerError
 from fewer.runtimes.names import missing
+from fewer.runtimes.structure import flattened
 
 __all__ = ["first_line", "free_shapes", "quiet", "takes_any", "to_onnx", "write_onnx"]
 
@@ -77,6 +78,7 @@ def write_onnx(
     arguments = example if isinstance(example, tuple) else (example,)
     try:
         with quiet(), torch.no_grad():
+            model = flattened(model, arguments)
             shapes = free_shapes(free or {})
             torch.onnx.export(
                 model, arguments, path, dynamo=True, external_data=False, verbose=False, optimize=True, **shapes
