@@ -286,3 +286,42 @@ def test_samples_along_another_dimension_are_judged_one_by_one(tmp_path) -> None
     torch.testing.assert_close(other.model(images).transpose(0, 1), usual.model(images), rtol=1e-4, atol=1e-5)
     other.save(tmp_path / "run")
     assert torch.equal(fewer.load(tmp_path / "run", Steps)(images), other.model(images))
+
+
+class Squeezed(nn.Module):
+    """A map of one channel for each image, of which ``squeeze()`` takes the lone image's dimension too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x).relu()).squeeze()
+
+
+class Kept(Squeezed):
+    """The same with its dimension."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x).relu()).squeeze(1)
+
+
+@pytest.mark.parametrize("estimator", ["measured", "taylor"])
+def test_a_lone_image_without_a_dimension_is_an_image(estimator: str) -> None:
+    images = torch.rand(13, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    settings = QUICK.model_copy(update={"batch": 2, "sensing": 3, "estimator": estimator})
+    odd, usual = (fewer.compress(net, images, "weights=50%", settings=settings) for net in (Squeezed(), Kept()))
+    assert odd.plan.options() == usual.plan.options()
+    assert odd.report.verdict.distortion == pytest.approx(usual.report.verdict.distortion, rel=1e-4)
+    assert odd.model(images[:1]).shape == (8, 8)
+
+
+def test_one_number_for_each_image_loses_its_dimension_too() -> None:
+    class Critic(Squeezed):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.body(x).relu()).mean((2, 3)).squeeze()
+
+    images = torch.rand(13, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    run = fewer.compress(Critic(), images, "weights=50%", settings=QUICK.model_copy(update={"heldout": 9}))
+    assert run.report.verdict.distortion < 1

@@ -23,6 +23,7 @@ from fewer.models.aside import Print, aside_of, steady
 from fewer.models.guard import guard
 from fewer.models.plain import state_of
 from fewer.models.running import (
+    Form,
     Forward,
     batch_size,
     call,
@@ -109,9 +110,9 @@ def check_model(
             notes.append(f"a call of the model changes {names}; it is put back before every call, and in the result")
         if not plain:
             return Conduct(tuple(notes), aside=aside)
-        if tensor is not None and (along := _samples_along(model, samples, forward)):
-            put_samples_first(model, along)
-            notes.append("samples are not the first dimension of the model's output; it is turned to be compared")
+        if tensor is not None and (forms := _forms(model, samples, forward)):
+            put_samples_first(model, forms)
+            notes.append("samples are not always the first dimension of the output; it is turned to be compared")
         output = _once(model, first, forward)
         if not any(t.numel() for t in output):
             raise FewerError("the model's output holds no numbers at all, so that no change of it can be measured")
@@ -263,28 +264,28 @@ def _equal(a: Tensor | None, b: Tensor) -> bool:
     return torch.equal(a, b) or (a.is_floating_point() and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)))
 
 
-def _samples_along(model: nn.Module, samples: Any, forward: Forward | None) -> tuple[int, ...]:
-    """Which dimension of each output the samples are along; empty where it is the first one, or nobody can tell.
+def _forms(model: nn.Module, samples: Any, forward: Forward | None) -> list[Form]:
+    """How samples lie in each output where they are not simply first; empty where they are, or nobody can tell.
 
-    Recurrent networks, and those that read text, often give their steps first. What has as many entries as there are
-    samples, for two numbers of samples, counts them.
+    Recurrent networks, and those that read text, often give their steps first; ``squeeze()`` takes the dimension of a
+    lone sample away. What has as many entries as there are samples, for two numbers of samples, counts them.
     """
-    sizes = (2, 3)
-    if len(samples) < max(sizes):
-        return ()
-    runs = [_once(model, model_input(model, samples[:size]), forward) for size in sizes]
-    found = []
-    for pair in zip(*runs, strict=False):
-        same = [
-            axis
-            for axis in range(pair[0].ndim)
-            if all(t.ndim > axis and t.shape[axis] == size for t, size in zip(pair, sizes, strict=True))
-        ]
-        constant = pair[0].shape == pair[1].shape  # anchors, say
-        if not constant and 0 not in same and len(same) != 1:
-            return ()
-        found.append(0 if constant or 0 in same else same[0])
-    return tuple(found) if any(found) and len(runs[0]) == len(runs[1]) else ()
+    if len(samples) < 3:
+        return []
+    lone, *pair = (_once(model, model_input(model, samples[:size]), forward) for size in (1, 2, 3))
+    if len({len(lone), *map(len, pair)}) > 1:
+        return []
+    found: list[Form] = []
+    odd = False
+    for one, two, three in zip(lone, *pair, strict=True):
+        along = [axis for axis in range(two.ndim) if two.shape[axis] == 2 and three.shape[axis : axis + 1] == (3,)]
+        if two.shape == three.shape or 0 in along:  # anchors, say; or as usual
+            along = [0]
+        if len(along) != 1 or two.ndim != three.ndim:
+            return []
+        odd = odd or along != [0] or one.ndim == two.ndim - 1
+        found.append((along[0], two.ndim))
+    return found if odd else []
 
 
 def _once(model: nn.Module, batch: Any, forward: Forward | None) -> list[Tensor]:

@@ -55,39 +55,53 @@ def call(model: nn.Module, example: Any, forward: Forward | None = None) -> Any:
         ) from error
 
 
-_ALONG = "_fewer_samples_along"
+_FORMS = "_fewer_outputs"
+Form = tuple[int, int]
+"""Of a tensor of a model's answer: the dimension that its samples are along, and how many dimensions it has."""
 
 
-def put_samples_first(model: nn.Module, along: Sequence[int] = ()) -> None:
+def put_samples_first(model: nn.Module, forms: Sequence[Form] = ()) -> None:
     """Have :func:`call` turn each tensor of a model's answer so that its samples come first; nothing undoes that.
 
-    Copies of the model are turned as well. Its own answer, when it is called by itself, stays as it is.
+    A lone sample that has lost its dimension, as to ``squeeze()``, gets it back. Copies of the model are treated alike.
+    Its own answer, when it is called by itself, stays as it is.
+
+    Parameters
+    ----------
+    model
+        Gets an attribute that its copies have as well.
+    forms
+        Of its floating-point outputs, in order.
 
     Examples
     --------
     >>> steps = nn.Identity()
-    >>> put_samples_first(steps, [1])
+    >>> put_samples_first(steps, [(1, 3)])
     >>> call(steps, torch.zeros(7, 2, 3)).shape, steps(torch.zeros(7, 2, 3)).shape
     (torch.Size([2, 7, 3]), torch.Size([7, 2, 3]))
     """
-    vars(model).pop(_ALONG, None)
-    if any(along):
-        vars(model)[_ALONG] = tuple(along)
+    vars(model).pop(_FORMS, None)
+    if forms:
+        vars(model)[_FORMS] = tuple(forms)
 
 
-def samples_along(model: nn.Module) -> tuple[int, ...]:
+def forms_of(model: nn.Module) -> tuple[Form, ...]:
     """What :func:`put_samples_first` was told of a model; empty where its answers are taken as they come."""
-    return getattr(model, "__dict__", {}).get(_ALONG, ())
+    return getattr(model, "__dict__", {}).get(_FORMS, ())
 
 
 def _samples_first(model: nn.Module, output: Any) -> Any:
-    along = samples_along(model)
-    if not along:
+    forms = forms_of(model)
+    if not forms:
         return output
-    left = iter(along)
+    left = iter(forms)
 
     def turned(tensor: Tensor) -> Tensor:
-        axis = next(left, 0) if tensor.is_floating_point() else 0
+        if not tensor.is_floating_point():
+            return tensor
+        axis, dimensions = next(left, (0, tensor.ndim))
+        if tensor.ndim == dimensions - 1:
+            return tensor[None]
         return tensor.movedim(axis, 0) if axis < tensor.ndim else tensor
 
     whole = vars(output) if not isinstance(output, (Tensor, Mapping, tuple, list)) else output
