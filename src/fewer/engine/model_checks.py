@@ -464,7 +464,7 @@ def _differentiable(model: nn.Module, batch: Any, forward: Forward | None) -> st
             total.backward()
         blind = [name for name in dict.fromkeys(ran) if twin.get_submodule(name).weight.grad is None]
         if blind and _matter(twin, blind, batch, forward):
-            return f"{_GRADIENTS}: none reaches layer {blind[0]!r}, as under torch.no_grad() or before detach()"
+            return f"{_GRADIENTS}: no gradient reaches layer {blind[0]!r}, as under torch.no_grad() or before detach()"
     except FewerError as error:
         return _reason(str(error.__cause__ or error), seen)
     except RuntimeError as error:
