@@ -175,6 +175,7 @@ def unusual(module: nn.Module) -> str:
     Examples
     --------
     >>> class Cosine(nn.Linear):
+    ...     __module__ = "somebody"  # layers of this library are known
     ...     def forward(self, x):
     ...         return F.linear(F.normalize(x), F.normalize(self.weight))
     >>> unusual(Cosine(4, 2, bias=False)), unusual(nn.Linear(4, 2))
@@ -197,6 +198,7 @@ def fold_computed(model: nn.Module) -> dict[str, str]:
     Examples
     --------
     >>> class Scaled(nn.Linear):
+    ...     __module__ = "somebody"
     ...     def forward(self, x):
     ...         return F.linear(x, self.weight * 0.5, self.bias)
     >>> net = nn.Sequential(Scaled(4, 2))

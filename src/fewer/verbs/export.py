@@ -152,14 +152,14 @@ def export(
         model, example = part.module, _batch(part.inputs[0], deploy_batch)
     elif example is None:
         example = _example(run, recipe, deploy_batch)
-    example = _as_taken(model, example)
-    if isinstance(example, tuple) and activations != "float":
+    given = _as_taken(model, example)
+    if isinstance(given, tuple) and activations != "float":
         raise FewerError("activations='static' is for models of one input; leave it out")
     there = on_device(model, device)  # tells of a device that is not here, whatever the format
     if to == "torch":
-        model, example = there, to_device(example, torch.device(device))
+        model, given = there, to_device(given, torch.device(device))
     if to == "kernels":
-        whole = example if part is None or not part.note else part.whole
+        whole = given if part is None or not part.note else part.whole
         model = load(run, architecture, accelerated=True, example=whole, trust=trust)
         if part is not None and (fast := part_of(recipe.meta.get("task"), model)) is not None:
             model = fast.module
@@ -167,12 +167,12 @@ def export(
     known = stored_ranges(recipe.meta, low) if activations == "static" else {}
     trained = activations == "static" and images is None and 0 < len(low) == len(known)
     shown = _static_images(run, recipe, images, low, to) if activations == "static" and not trained else None
-    if shown is not None and isinstance(example, Tensor):
-        shown = shown[0].to(example.dtype), shown[1].to(example.dtype)
+    if shown is not None and isinstance(given, Tensor):
+        shown = shown[0].to(given.dtype), shown[1].to(given.dtype)
     axes = dict(part.dynamic) if part is not None and to != "kernels" and shown is None else {}
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        integers, difference, unsure = _write(to, model, example, temporary, low, shown, known, axes)
+        integers, difference, unsure = _write(to, model, given, temporary, low, shown, known, axes)
         flush_file(temporary)
         temporary.replace(path)
     except OSError as error:
