@@ -99,3 +99,16 @@ def test_what_is_no_detector():
         DetectionDistance([{"logits": torch.zeros(1, 2)}])
     with pytest.raises(FewerError, match="NaN"):
         DetectionDistance([{"hm": torch.full((1, 1, 1, 1), float("nan"))}])
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_the_error_of_a_training_is_the_change_that_is_judged(plain):
+    batches = [heads(seed) for seed in range(3)]
+    distance = DetectionDistance(batches, plain=plain)
+    for number, dense in enumerate(batches):
+        other = {k: v + 0.1 * torch.randn(v.shape) if v.is_floating_point() else v for k, v in dense.items()}
+        other = {k: v.requires_grad_() if v.is_floating_point() else v for k, v in other.items()}
+        error = distance.part(1, 2).error(dense, other)  # of any batch, whatever the part
+        assert float(error.detach()) == pytest.approx(float(distance.change(number, other).mean()), rel=1e-4)
+        error.backward()
+        assert all(bool(v.grad.abs().sum() > 0) for v in other.values() if v.is_floating_point())

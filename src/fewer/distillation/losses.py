@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from fewer.distortion.outputs import Reference, output_tensors, samples_of
 
-__all__ = ["block_error", "output_error"]
+__all__ = ["JudgesAny", "block_error", "output_error"]
 
 
-def output_error(reference: Reference, wanted: Any, got: Any) -> Tensor:
+class JudgesAny(Protocol):
+    """A distance that judges batches other than those that it was made from."""
+
+    def error(self, wanted: Any, got: Any) -> Tensor:
+        """Mean change over the samples of a batch, with gradients in ``got``."""
+        ...
+
+
+def output_error(reference: Reference | JudgesAny, wanted: Any, got: Any) -> Tensor:
     """The report's own distortion of a batch, mean over its samples, with gradients.
 
     Parameters
     ----------
     reference
         Gives the scale of each output tensor: its energy over the calibration images, so that a batch of faint images
-        does not count more than another.
+        does not count more than another. A distance of a task that can judge any batch (``error``) does so itself.
     wanted, got
         Outputs of the teacher and of the student: tensors, tuples, lists, mappings or a nest of them.
 
@@ -34,6 +42,8 @@ def output_error(reference: Reference, wanted: Any, got: Any) -> Tensor:
     >>> round(float(output_error(reference, torch.tensor([[3.0, 4.0]]), torch.tensor([[3.0, 0.0]]))), 4)
     0.64
     """
+    if not isinstance(reference, Reference):
+        return reference.error(wanted, got)
     a, b = output_tensors(wanted), output_tensors(got)
     samples, total = samples_of(a), torch.zeros(())
     for scale, there, here in zip(reference.scale, a, b, strict=True):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fewer.core.errors import FewerError
 from fewer.distillation.answers import listening, points_of
 from fewer.distillation.blocks import Block, block_errors, block_outputs
-from fewer.distillation.losses import output_error
+from fewer.distillation.losses import JudgesAny, output_error
 from fewer.distillation.methods import METHODS
 from fewer.distortion.outputs import Reference, output_tensors
 from fewer.models.running import Forward, call, evaluating
@@ -126,7 +126,7 @@ class TeacherStudent:
     blocks
         Parts whose outputs are compared; see :func:`~fewer.distillation.blocks.find_blocks`.
     reference
-        Scale of the output error.
+        Scale of the output error, or a task's own error; see :func:`~fewer.distillation.losses.output_error`.
     activations
         Layers of the student that see rounded inputs when it is used, by precision.
     frozen
@@ -139,7 +139,7 @@ class TeacherStudent:
     student: nn.Module
     held: Mapping[str, Held]
     blocks: Sequence[Block]
-    reference: Reference
+    reference: Reference | JudgesAny
     activations: Mapping[str, Sequence[nn.Module]] = field(default_factory=dict)
     frozen: Sequence[str] = ()
     forward: Forward | None = None

@@ -68,6 +68,7 @@ class DetectionDistance:
             raise FewerError("the dense detector's output holds NaN or infinity on the calibration scans.")
         self.names, self.dense = names, named
         self.samples = sum(len(next(iter(one.values()))) for one in named)
+        self.plain, self.scales = plain, dict.fromkeys(names, 1.0)
         self.weights = self._plain() if plain else self._weighted(outputs, locality)
 
     @classmethod
@@ -79,6 +80,7 @@ class DetectionDistance:
         # so that a detector that puts out nothing has a change of 1
         energy = sum(float(t.double().square().mean()) for one in self.dense for t in one.values()) / len(self.dense)
         scale = 1 / max(energy, 1e-12)
+        self.scales = dict.fromkeys(self.names, scale)
         return [{n: torch.full((1, 1, 1, 1), scale / t[0].numel()) for n, t in one.items()} for one in self.dense]
 
     def _weighted(self, outputs: Sequence[Mapping[str, Tensor]], locality: float) -> list[dict[str, Tensor]]:
@@ -99,6 +101,7 @@ class DetectionDistance:
             share = (1 - locality) / len(sure) if name in sure else locality / max(1, len(self.names) - len(sure))
             # the weights of all cells of a sample add up to 1 in the mean over the samples
             scale = share * self.samples / max(total * variance, 1e-12)
+            self.scales[name] = scale
             for place, weight in zip(out, cells, strict=True):
                 place[name] = weight[name] * scale
         return out
@@ -108,6 +111,7 @@ class DetectionDistance:
         part = object.__new__(DetectionDistance)
         part.names, part.dense, part.weights = self.names, self.dense[start:stop], self.weights[start:stop]
         part.samples = sum(len(next(iter(one.values()))) for one in part.dense)
+        part.plain, part.scales = self.plain, self.scales
         return part
 
     def change(self, batch: int, output: Any) -> Tensor:
@@ -118,6 +122,34 @@ class DetectionDistance:
             squared = (got[name] - dense).float().square() * self.weights[batch][name].to(dense.device)
             total = total + squared.flatten(1).sum(1, dtype=torch.float64)
         return total.cpu()
+
+    def error(self, wanted: Mapping[str, Any], got: Mapping[str, Any]) -> Tensor:
+        """Mean change over the samples of a batch that is none of the dense ones, with gradients in ``got``.
+
+        Tensors keep the scale that they have here; cells weigh by how sure the dense detector is on this batch.
+
+        Parameters
+        ----------
+        wanted, got
+            Outputs of the dense detector and of another one.
+
+        Examples
+        --------
+        >>> dense = {"hm": torch.tensor([[[[3.0, -3.0]]]]), "center": torch.tensor([[[[1.0, 0.0]]]])}
+        >>> distance, other = DetectionDistance([dense]), {**dense, "hm": torch.ones(1, 1, 1, 2)}
+        >>> bool(torch.isclose(distance.error(dense, other).double(), distance.change(0, other).mean()))
+        True
+        """
+        dense, total = _floats(wanted), torch.zeros(())
+        samples = len(next(iter(dense.values())))
+        for name, there in dense.items():
+            if self.plain:
+                weight = torch.full((1, 1, 1, 1), 1.0 / there[0].numel(), device=there.device)
+            else:
+                weight = _cell_weights(name, dense, wanted)
+            changed = (got[name].float() - there.float()).square() * weight.float()
+            total = total + changed.sum().cpu() * (self.scales[name] / samples)
+        return total
 
     def directions(self, batch: int, outputs: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
         """Random signs over the outputs, on the scale of each cell; see :mod:`fewer.distortion.distance`."""

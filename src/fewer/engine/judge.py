@@ -88,6 +88,8 @@ class Judge:
         self.reference = distance(outputs)
         # the scale of each output, for errors that need a gradient
         self.energies = self.reference if isinstance(self.reference, Reference) else Reference(outputs)
+        # what a training lessens: the very error that is judged, where the task's distance can tell it of any batch
+        self.training_error: Any = self.reference if hasattr(self.reference, "error") else self.energies
         self._first = [output_tensors(o)[0] for o in outputs]
         self.outputs = len(output_tensors(outputs[0]))
         one = self._first[0]

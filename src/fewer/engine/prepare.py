@@ -21,6 +21,7 @@ from fewer.distortion.outputs import Reference
 from fewer.engine.model_checks import Conduct, check_model
 from fewer.engine.samples import Inputs, find_inputs, sensing_share
 from fewer.engine.settings import Settings
+from fewer.models.choices import remember_choices
 from fewer.models.coupling import Couplings, find_links
 from fewer.models.layers import Layer, find_layers
 from fewer.models.matching import MatchResult, match, mean_positions
@@ -176,6 +177,7 @@ def prepare(
     calibration, example = inputs.calibration, inputs.calibration[:1]
     own = distance or _distance_of(loaded, settings.distance)
     conduct = check_model(loaded.model, calibration, settings, forward, plain=own is Reference)
+    remember_choices(loaded.model)  # before any copy is made of it
     inputs = replace(inputs, notes=[*inputs.notes, *conduct.notes])
     loaded = replace(loaded, model=_smooth(loaded.model, calibration, settings, forward))
     matched = match(loaded.model, example, forward, settings.exclude)

@@ -24,6 +24,7 @@ from fewer.engine.work import Work
 from fewer.engine.worst import worst_images
 from fewer.kernels.accelerate import accelerate
 from fewer.models.artefact import load_artefact, load_masks, load_recipe, state_hash
+from fewer.models.choices import share_choices
 from fewer.models.recipe import Recipe, precisions_of, refuse_integers
 from fewer.models.reorder import read_reorderings
 from fewer.models.running import Forward, forms_of, put_samples_first, use_threads
@@ -145,7 +146,7 @@ def open_run(
     refuse_integers(recipe, source.path, "they have no gradient to train with; recover a run without them")
     plan.choice(curves)
     bare = (lambda: copy.deepcopy(prepared.model)) if recipe.source.get("kind") == "object" else None
-    student = on_device(load_artefact(source.path, bare), settings.device)
+    student = share_choices(on_device(load_artefact(source.path, bare), settings.device), prepared.model)
     put_samples_first(student, forms_of(prepared.model))  # the two are compared
     report = RunReport.from_json(source.read_text("report_json"))
     masks = _all_masks(source, recipe, student)

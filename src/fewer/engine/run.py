@@ -34,6 +34,7 @@ from fewer.engine.settings import Settings
 from fewer.engine.shrink import Shrunk, shrink
 from fewer.engine.tokens import choose_tokens, mergeable
 from fewer.engine.work import Work
+from fewer.models.choices import choose_freely
 from fewer.models.functional import leave_linear_layers
 from fewer.models.guard import unguard
 from fewer.models.running import Forward
@@ -257,6 +258,6 @@ def report_on(evidence: Evidence, assembly: Assembly | None, progress: Progress)
             made = approximate_model(Work(e.prepared, e.settings, progress), e.model, planned)
             e = replace(e, approximated=made, model=made.model)
     report = gather(e, assembly, progress)
-    leave_linear_layers(unguard(e.model))
-    fast = e.deployed.model if e.deployed is not None else None
+    leave_linear_layers(choose_freely(unguard(e.model)))
+    fast = choose_freely(e.deployed.model) if e.deployed is not None else None
     return CompressedRun(e.model, e.plan, report, e.sensed.curves, e.masks, e.prepared, fast=fast, shrunk=shrunk)

@@ -28,6 +28,7 @@ from fewer.engine.quality import QualityLike
 from fewer.engine.refit import affordable_views, can_refit, refit, room_for_views
 from fewer.engine.reopen import Measured, OpenRun, check_finished, open_run
 from fewer.models.artefact import save_artefact, state_hash
+from fewer.models.choices import choose_freely
 from fewer.models.recipe import Recipe, precisions_of
 from fewer.models.running import Forward
 from fewer.models.trust import Trust, trusting
@@ -208,7 +209,7 @@ def recover(
 
 
 def _recovered(folder: RunFolder, work: OpenRun, report: RunReport) -> RecoveredRun:
-    return RecoveredRun(work.student, work.plan, report, work.masks, folder.home)
+    return RecoveredRun(choose_freely(work.student), work.plan, report, work.masks, folder.home)
 
 
 def report_error(report: RunReport, which: str) -> float | None:
@@ -329,7 +330,7 @@ def _train(
             for u in recipe.units
         },
         blocks,
-        choosing.energies,
+        choosing.training_error,
         activations,
         [skip.name for skip in prepared.matched.skipped if skip.reason == "excluded by the user"],
         prepared.forward,

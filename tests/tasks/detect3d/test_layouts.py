@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from fewer.core.errors import FewerError
 from fewer.tasks import open_task, task_for
 from fewer.tasks.detect3d.dataset import open_data
 from fewer.tasks.detect3d.frames import Objects
@@ -65,3 +66,21 @@ def test_lists_of_scans_without_a_label_or_without_judges(tmp_path):
     assert set(train) | set(val) == {"b", "c", "d"} and len(val) == 1  # e is on no list, a has no label
     (tmp_path / "ImageSets/val.txt").write_text("e\nf\n")
     assert open_data(tmp_path).split() == (("b", "c", "d"), ("e",))
+
+
+def test_one_file_is_a_data_set_of_one_scan(tmp_path):
+    for name in ("points", "labels"):
+        (tmp_path / name).mkdir()
+    for name in "ab":
+        np.save(tmp_path / "points" / f"{name}.npy", SCAN)
+    (tmp_path / "labels/b.txt").write_text("1 2 3 4 2 1 0.5 Car\n")
+    one = open_data(tmp_path / "points/b.npy")
+    assert (one.layout, one.names, one.labelled()) == ("custom", ("b",), ("b",))
+    alone = tmp_path / "n015__LIDAR_TOP__1.pcd.bin"
+    alone.write_bytes(SCAN.tobytes())
+    assert open_data(alone).names == ("n015__LIDAR_TOP__1",) and open_data(alone).points(
+        "n015__LIDAR_TOP__1"
+    ).shape == (3, 5)
+    (tmp_path / "points/c.txt").write_text("no scan")
+    with pytest.raises(FewerError, match=r"is no scan; give a \.bin"):
+        open_data(tmp_path / "points/c.txt")

@@ -9,8 +9,9 @@ from fewer.core.errors import FewerError
 from fewer.tasks.detect3d.networks import NETWORKS, build_network, published_state, small_config
 from fewer.tasks.detect3d.networks.build import load_published
 from fewer.tasks.detect3d.networks.cells import PillarVFE, cells_of
-from fewer.tasks.detect3d.networks.config import published_config
+from fewer.tasks.detect3d.networks.config import ANCHORS, NUSCENES, published_config
 from fewer.tasks.detect3d.networks.neighbours import ball_query, farthest_points
+from fewer.tasks.detect3d.networks.published import config_of_state
 
 
 def norm(name: str, channels: int) -> dict[str, tuple[int, ...]]:
@@ -65,18 +66,24 @@ def residual_volume() -> dict[str, tuple[int, ...]]:
     return rows | {"backbone_3d.conv_out.0.weight": (128, 3, 1, 1, 128), **norm("backbone_3d.conv_out.1", 128)}
 
 
-def centres(inputs: int, classes: int) -> dict[str, tuple[int, ...]]:
+def centres(inputs: int, groups=(1, 2, 2, 1, 2, 2)) -> dict[str, tuple[int, ...]]:
     rows = {"dense_head.shared_conv.0.weight": (64, inputs, 3, 3), "dense_head.shared_conv.0.bias": (64,)}
     rows |= norm("dense_head.shared_conv.1", 64)
-    for name, out in {"center": 2, "center_z": 1, "dim": 3, "rot": 2, "vel": 2, "hm": classes}.items():
-        start = f"dense_head.heads_list.0.{name}"
-        rows |= {f"{start}.0.0.weight": (64, 64, 3, 3), f"{start}.0.0.bias": (64,), **norm(f"{start}.0.1", 64)}
-        rows |= {f"{start}.1.weight": (out, 64, 3, 3), f"{start}.1.bias": (out,)}
+    for number, classes in enumerate(groups):
+        for name, out in {"center": 2, "center_z": 1, "dim": 3, "rot": 2, "vel": 2, "hm": classes}.items():
+            start = f"dense_head.heads_list.{number}.{name}"
+            rows |= {f"{start}.0.0.weight": (64, 64, 3, 3), f"{start}.0.0.bias": (64,), **norm(f"{start}.0.1", 64)}
+            rows |= {f"{start}.1.weight": (out, 64, 3, 3), f"{start}.1.bias": (out,)}
     return rows
 
 
-def pillars(features: int) -> dict[str, tuple[int, ...]]:
-    return {"vfe.pfn_layers.0.linear.weight": (64, features), **norm("vfe.pfn_layers.0.norm", 64)}
+def pillars(*inputs: int) -> dict[str, tuple[int, ...]]:
+    """Layers with so many inputs; all but the last one give half of the next one's."""
+    rows = {}
+    for i, count in enumerate(inputs):
+        width = 64 if i == len(inputs) - 1 else 32
+        rows |= {f"vfe.pfn_layers.{i}.linear.weight": (width, count), **norm(f"vfe.pfn_layers.{i}.norm", width)}
+    return rows
 
 
 def second_stage() -> dict[str, tuple[int, ...]]:
@@ -112,16 +119,22 @@ TWO = ((5, 5), (128, 256), (1, 2), (256, 256))
 EXPECTED = {
     "pointpillars": lambda: pillars(10) | flat(64, *SIX, (1, 2, 4), (128,) * 3) | anchors(384),
     "second": lambda: plain_volume() | flat(256, *TWO) | anchors(512),
-    "centerpoint-pillar": lambda: pillars(11) | flat(64, *SIX, (0.5, 1, 2), (128,) * 3) | centres(384, 3),
-    "centerpoint": lambda: residual_volume() | flat(256, *TWO) | centres(512, 3),
+    "centerpoint-pillar": lambda: pillars(11, 64) | flat(64, *SIX, (0.5, 1, 2), (128,) * 3) | centres(384),
+    "centerpoint": lambda: residual_volume() | flat(256, *TWO) | centres(512),
     "pv-rcnn": lambda: plain_volume() | flat(256, *TWO) | anchors(512) | second_stage(),
 }
+
+
+def wanted_state(shapes) -> dict[str, torch.Tensor]:
+    return {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_names_and_shapes_of_published_checkpoints(name):
     wanted = {"global_step": (1,), **EXPECTED[name]()}
-    net = build_network(published_config(name))
+    classes = NUSCENES if name.startswith("centerpoint") else tuple(ANCHORS)
+    net = build_network(published_config(name, classes))
+    assert config_of_state(wanted_state(wanted)) == net.config
     got = {key: tuple(value.shape) for key, value in published_state(net).items()}
     assert got == wanted
     generator = torch.Generator().manual_seed(0)
@@ -187,6 +200,22 @@ def test_losses_have_gradients_and_empty_scans_work(name):
         net(torch.zeros(5, 3))
 
 
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_mixed_precision_trains_and_looks(name):
+    torch.manual_seed(0)
+    net = tiny(name)
+    boxes, labels = [torch.tensor([[15.0, 3, -1, 3.9, 1.6, 1.5, 0.3]])] * 2, [torch.tensor([0])] * 2
+    with torch.no_grad():
+        exact = net(*scans())
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = net(*scans())
+        loss = net.train().loss(scans(), boxes, labels)
+    loss.backward()
+    assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in net.parameters())
+    first = next(iter(exact))
+    assert torch.allclose(rough[first].float(), exact[first], atol=0.05 * float(exact[first].abs().max()))
+
+
 def test_targets_decode_to_the_objects():
     for name in ("pointpillars", "centerpoint-pillar"):
         net = tiny(name)
@@ -223,6 +252,29 @@ def test_pillars_equal_the_padded_computation():
         rows = torch.cat([own, own[:, :3] - mean, own[:, :3] - centre], 1)
         padded = torch.cat([rows, torch.zeros(config.most_points - len(rows), rows.shape[1])])
         assert torch.allclose(got[number], layer(padded).amax(0), atol=1e-5)
+
+
+def test_dynamic_pillars_equal_the_computation_pillar_by_pillar():
+    config = small_config("centerpoint-pillar").model_copy(
+        update={"wide": (16,), "padded": False, "most_points": 10**6}
+    )
+    torch.manual_seed(0)
+    vfe = PillarVFE(config).eval()
+    first, last = vfe.pfn_layers
+    assert first.linear.out_features == 8 and last.linear.in_features == 16
+    for layer in (first, last):
+        layer.norm.running_mean.normal_()
+        layer.norm.bias.data.normal_()
+    cells = cells_of(scans(1), config)
+    got = vfe(cells)
+    for number in (0, 3, 11):
+        own = cells.points[cells.cell == number]
+        low, size = torch.tensor(config.reach[:3]), torch.tensor(config.voxel)
+        centre = (cells.where[number, [3, 2, 1]] + 0.5) * size + low
+        rows = torch.cat([own, own[:, :3] - own[:, :3].mean(0), own[:, :3] - centre], 1)
+        values = first(rows)
+        rows = torch.cat([values, values.amax(0).expand(len(rows), -1)], 1)
+        assert torch.allclose(got[number], last(rows).amax(0), atol=1e-5)
 
 
 def test_neighbours_against_loops():

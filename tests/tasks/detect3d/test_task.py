@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -16,9 +17,11 @@ from fewer.core.errors import FewerError
 from fewer.engine.felt import places_of
 from fewer.engine.prepare import prepare
 from fewer.engine.settings import Settings
+from fewer.models.choices import choose_freely, remember_choices
 from fewer.models.inputs import row_count
 from fewer.models.spec import load_model
 from fewer.tasks import open_task, task_for
+from fewer.tasks.detect3d.dataset import open_data
 from fewer.tasks.detect3d.networks import build_network, small_config
 from fewer.tasks.detect3d.settings import TrainSettings
 from fewer.tasks.detect3d.simulator import SENSORS, Streets
@@ -112,6 +115,57 @@ def test_sparse_detectors_are_compressed(kitti, tmp_path, network):
     sparse = [unit for unit in done.curves.units if unit.name.startswith("backbone_3d")]
     assert len(sparse) >= 11 and all(unit.kind == "conv3d" for unit in sparse)
     assert done.plan.cost["flops"] <= 0.5 * done.plan.dense["flops"] * (1 + 1e-6)
+
+
+def tiny(network: str):
+    """A sparse detector with random weights, on a field of 23 x 12 metres."""
+    torch.manual_seed(0)
+    small = {"reach": (0, -5.76, -3, 23.04, 5.76, 1), "keypoints": 64, "proposals": 12, "roi_grid": 2}
+    return build_network(small_config(network, ("Car",)).model_copy(update=small))
+
+
+def test_copies_look_into_the_proposals_of_the_first_one(kitti):
+    data = open_data(kitti)
+    scan = torch.from_numpy(data.points(data.names[0]))
+    dense = tiny("pv-rcnn")
+    with torch.no_grad():
+        dense.dense_head.conv_cls.bias.copy_(torch.tensor([1.0, 0.0]))  # lengthwise priors are the sure ones
+        free = dense(scan)["rcnn_cls"] != 0
+        remember_choices(dense)
+        assert torch.equal(dense(scan)["rcnn_cls"] != 0, free)
+        cut = copy.deepcopy(dense)
+        cut.dense_head.conv_cls.bias.copy_(torch.tensor([0.0, 1.0]))  # now those that are turned
+        assert torch.equal(cut(scan)["rcnn_cls"] != 0, free)
+        found = cut.detect(scan, score=0.0)[0]  # what is detected follows from its own
+        assert not torch.equal(choose_freely(cut)(scan)["rcnn_cls"] != 0, free)
+        assert np.array_equal(found.boxes, cut.detect(scan, score=0.0)[0].boxes)
+
+
+def test_a_detector_of_two_stages_is_compressed(kitti, tmp_path):
+    """Rows behind the proposals are compared and repaired one by one, though the cut moves the proposals."""
+    save_detector(tmp_path / "run", tiny("pv-rcnn"), None)
+    quick = QUICK.model_copy(update={"allocator": "uniform", "batch": 1, "calibration": 2, "sensing": 1})
+    done = fewer.compress(str(tmp_path / "run"), str(kitti), "flops=0.3x", out=tmp_path / "cheap", settings=quick)
+    names = {unit.name for unit in done.curves.units}
+    assert {"pfe.SA_layers.0.mlps.0.0", "point_head.cls_layers.0", "roi_head.shared_fc_layer.0"} <= names
+    assert done.model.choices is None  # what users call looks into its own proposals
+    again, scan = load_model(str(tmp_path / "cheap")).model, done.prepared.calibration.items[0]
+    with torch.no_grad():
+        kept, now = again(scan), done.model(scan)
+    assert all(torch.allclose(now[key].float(), kept[key].float(), atol=1e-4) for key in now)
+
+
+@pytest.mark.parametrize("network", ["centerpoint", "pv-rcnn"])
+def test_a_sparse_detector_is_recovered(kitti, tmp_path, network):
+    save_detector(tmp_path / "run", tiny(network), None)
+    quick = QUICK.model_copy(update={"compensation": "none", "score": "magnitude", "allocator": "uniform", "batch": 1})
+    fewer.compress(str(tmp_path / "run"), str(kitti), "weights=60%", out=tmp_path / "cheap", settings=quick)
+    done = fewer.recover(tmp_path / "cheap", steps=3, batch=1, views=0, bf16=True, validations=1)
+    errors = [error for _, error in done.report.recovery.points]
+    assert len(errors) > 1 and np.isfinite(errors).all()
+    assert done.model.choices is None
+    kept = sum(int(m.sum()) for m in done.masks.values()) / sum(m.numel() for m in done.masks.values())
+    assert kept < 0.7
 
 
 def test_preset_of_the_paper(kitti, run):

@@ -28,18 +28,23 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        (features, taps), rules, grad = ctx.saved_tensors, ctx.rules, grads[0]
-        to_features = torch.zeros_like(features) if ctx.needs_input_grad[0] else None
-        to_taps = torch.zeros_like(taps) if ctx.needs_input_grad[1] else None
-        for at, (read, write) in enumerate(rules.pairs):
-            if not len(read):
-                continue
-            part = grad[write]
-            if to_features is not None:
-                to_features.index_add_(0, read, part @ taps[at].T)
-            if to_taps is not None:
-                to_taps[at] = features[read].T @ part
-        return to_features, to_taps, None
+        with torch.autocast(grads[0].device.type, enabled=False):
+            return _gradients(ctx, grads[0])
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    (features, taps), rules = ctx.saved_tensors, ctx.rules
+    to_features = torch.zeros_like(features) if ctx.needs_input_grad[0] else None
+    to_taps = torch.zeros_like(taps) if ctx.needs_input_grad[1] else None
+    for at, (read, write) in enumerate(rules.pairs):
+        if not len(read):
+            continue
+        part = grad[write]
+        if to_features is not None:
+            to_features.index_add_(0, read, part @ taps[at].T)
+        if to_taps is not None:
+            to_taps[at] = features[read].T @ part
+    return to_features, to_taps, None
 
 
 def sparse_product(features: Tensor, weight: Tensor, rules: Rulebook) -> Tensor:
@@ -68,7 +73,10 @@ def sparse_product(features: Tensor, weight: Tensor, rules: Rulebook) -> Tensor:
     tensor([[2., 2., 2., 2.]])
     """
     taps = weight.flatten(2).permute(2, 1, 0)
-    return _Product.apply(features, taps, rules)  # type: ignore[no-any-return]
+    # in mixed precision as well the sums over offsets are those of the wider type
+    kind = torch.promote_types(features.dtype, taps.dtype)
+    with torch.autocast(features.device.type, enabled=False):
+        return _Product.apply(features.to(kind), taps.to(kind), rules)  # type: ignore[no-any-return]
 
 
 def offset_product(

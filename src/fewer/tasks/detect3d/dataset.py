@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -175,7 +175,8 @@ def open_data(folder: str | Path, view: Literal["full", "camera"] = "full") -> D
     folder
         KITTI (``velodyne``, ``label_2``, ``calib``, under ``training`` or right here), OpenPCDet's custom layout
         (``points``, ``labels``), sweeps (``.pcd.bin`` in ``samples`` or ``sweeps``, or in ``LIDAR_TOP`` below them as
-        nuScenes has it, ``boxes`` with JSON), or a folder of ``.pcd.bin``, ``.bin`` or ``.npy`` files.
+        nuScenes has it, ``boxes`` with JSON), or a folder of ``.pcd.bin``, ``.bin`` or ``.npy`` files; or one such
+        file.
     view
         ``camera`` drops points that the camera does not see.
 
@@ -185,6 +186,8 @@ def open_data(folder: str | Path, view: Literal["full", "camera"] = "full") -> D
         When there is no scan.
     """
     root = Path(folder)
+    if root.is_file():
+        return _single(root, view)
     if not root.is_dir():
         raise FewerError(f"{folder} does not exist; give a folder of scans")
     places = [root, *(root / name for name in ("training", "testing") if (root / name).is_dir())]
@@ -196,6 +199,19 @@ def open_data(folder: str | Path, view: Literal["full", "camera"] = "full") -> D
     if (sweeps := sweeps_below(root)) is not None:
         return _opened(root, "sweeps", sweeps, root / "boxes", None, view)
     return _opened(root, "scans", root, None, None, view)
+
+
+def _single(file: Path, view: Literal["full", "camera"]) -> DetectionData:
+    """One scan of a folder, with its label and calibration where it stands in a known layout."""
+    suffix = next((end for end in (".pcd.bin", ".bin", ".npy") if file.name.endswith(end)), None)
+    if suffix is None:
+        raise FewerError(f"{file} is no scan; give a .bin, .pcd.bin or .npy file, or a folder of them")
+    above = file.parent.parent if file.parent.name in ("velodyne", "points") else file.parent
+    whole = open_data(above, view)
+    if file in whole.files:
+        return replace(whole, names=(whole.names[whole.files.index(file)],), files=(file,))
+    layout: Layout = "sweeps" if suffix == ".pcd.bin" else "scans"
+    return DetectionData(file.parent, layout, file.parent, None, None, (file.name[: -len(suffix)],), (file,))
 
 
 def sweeps_below(root: Path) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from fewer.core.errors import FewerError
@@ -14,7 +15,7 @@ from fewer.tasks.detect3d.dataset import DetectionData, open_data
 from fewer.tasks.detect3d.networks import Detector, DetectorConfig
 from fewer.tasks.facts import facts_of
 
-__all__ = ["config_of", "data_for", "detector_of", "scan_tensor", "unseen"]
+__all__ = ["columns_for", "config_of", "data_for", "detector_of", "scan_tensor", "unseen"]
 
 
 def detector_of(loaded: LoadedModel) -> Detector:
@@ -53,6 +54,36 @@ def unseen(loaded: LoadedModel, data: DetectionData) -> tuple[str, ...]:
     return tuple(name for name in names if name in held)
 
 
+def columns_for(points: Floats, config: DetectorConfig, where: object = "the scan") -> Floats:
+    """The columns of a scan that a network reads, float32, as it was trained to see them.
+
+    Intensities of 0 to 1 are brought to the network's own scale. A network that reads ages gets those of the fifth
+    column; where that holds rings (whole numbers), or is missing, the scan is a single one, whose points are all new.
+
+    Raises
+    ------
+    FewerError
+        When columns are missing.
+
+    Examples
+    --------
+    >>> from fewer.tasks.detect3d.networks.config import published_config
+    >>> rings = np.array([[1.0, 2, 0, 0.2, 7]])
+    >>> columns_for(rings, published_config("centerpoint")).tolist()
+    [[1.0, 2.0, 0.0, 51.0, 0.0]]
+    """
+    rows = np.array(points[:, : config.features], dtype=np.float32)
+    if config.ages and rows.shape[1] == 4:
+        rows = np.concatenate([rows, np.zeros((len(rows), 1), np.float32)], 1)
+    elif config.ages and rows.shape[1] == 5 and bool((rows[:, 4] == np.floor(rows[:, 4])).all()):
+        rows[:, 4] = 0
+    if rows.shape[1] < config.features:
+        raise FewerError(f"{where} has {rows.shape[1]} columns; this network reads {config.features}")
+    if config.features > 3 and config.brightest != 1:
+        rows[:, 3] *= config.brightest
+    return rows
+
+
 def scan_tensor(points: Floats, config: DetectorConfig, where: object = "the scan") -> torch.Tensor:
     """Points as the network takes them.
 
@@ -61,11 +92,9 @@ def scan_tensor(points: Floats, config: DetectorConfig, where: object = "the sca
     FewerError
         When columns are missing, a value is not finite, or no point lies in the network's reach.
     """
-    if points.shape[1] < config.features:
-        raise FewerError(f"{where} has {points.shape[1]} columns; this network reads {config.features}")
-    scan = torch.from_numpy(points[:, : config.features].astype("float32"))
+    scan = torch.from_numpy(columns_for(points, config, where))
     if not bool(torch.isfinite(scan).all()):
-        raise FewerError(f"{where} holds NaN or infinity; fewer doctor --fix drops such points")
+        raise FewerError(f"{where} holds NaN or infinity; fewer doctor DATA --fix --out FOLDER drops such points")
     low, high = torch.tensor(config.reach[:3]), torch.tensor(config.reach[3:])
     if not bool(((scan[:, :3] >= low) & (scan[:, :3] < high)).all(1).any()):
         x0, y0, _, x1, y1, _ = config.reach

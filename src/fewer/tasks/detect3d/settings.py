@@ -34,6 +34,9 @@ class TrainSettings(LoopSettings):
         description="Go on from a trained detector (its run folder), or from weights of OpenPCDet (a file; --size "
         "published).",
     )
+    init_config: str | None = Field(
+        default=None, description="Configuration of OpenPCDet (.yaml) that the weights in --init were trained with."
+    )
     classes: tuple[str, ...] = Field(default=("Car", "Pedestrian", "Cyclist"), description="Classes that are learnt.")
     view: Literal["full", "camera"] = Field(default="full", description="Whole scans, or what KITTI's camera sees.")
     reach: tuple[float, ...] | None = Field(

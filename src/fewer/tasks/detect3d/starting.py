@@ -12,13 +12,17 @@ from fewer.models.spec import load_model
 from fewer.tasks.detect3d.loaded import detector_of
 from fewer.tasks.detect3d.networks import Detector, DetectorConfig
 from fewer.tasks.detect3d.networks.build import load_published
+from fewer.tasks.detect3d.networks.published import config_of_state
+from fewer.tasks.detect3d.openpcdet_file import config_of_file
 from fewer.tasks.detect3d.settings import TrainSettings
 
 __all__ = ["begin", "config_to_start_from"]
 
 
 def config_to_start_from(settings: TrainSettings) -> DetectorConfig | None:
-    """The network of the run in ``init``, with its classes, priors and field; None where no run is given.
+    """The network of the run or the published checkpoint in ``init``, with its classes, priors and field.
+
+    None where there is none, and for weights of a small size, which do not say what they are of.
 
     Raises
     ------
@@ -26,12 +30,16 @@ def config_to_start_from(settings: TrainSettings) -> DetectorConfig | None:
         When there is nothing to go on from, the run is compressed, or other settings ask for another network.
     """
     if settings.init is None:
+        if settings.init_config is not None:
+            raise FewerError("--init-config describes the weights of --init; give both")
         return None
     place = Path(settings.init)
     if not (place / RECIPE).is_file():
         if place.is_file():
-            return None
+            return _config_of_weights(settings, settings.init)
         raise FewerError(f"--init {settings.init} is neither a run folder nor a file of weights")
+    if settings.init_config is not None:
+        raise FewerError(f"the run {settings.init} knows its own network; leave --init-config out")
     config = detector_of(load_model(settings.init)).config
     if read_recipe(place / RECIPE).units:
         raise FewerError(
@@ -46,6 +54,23 @@ def config_to_start_from(settings: TrainSettings) -> DetectorConfig | None:
             f"the run {settings.init} knows {', '.join(config.classes)}, not {', '.join(settings.classes)}; leave "
             "--classes out, or train without --init"
         )
+    return config
+
+
+def _config_of_weights(settings: TrainSettings, init: str) -> DetectorConfig | None:
+    """What a file of weights was made for: as its configuration says, or as it is published."""
+    asked = settings.model_fields_set
+    classes = settings.classes if "classes" in asked else None
+    if settings.init_config is not None:
+        config = config_of_file(settings.init_config)
+    elif settings.size == "published":
+        config = config_of_state(read_checkpoint(init), classes)
+    else:
+        return None
+    if "network" in asked and settings.network != config.network:
+        raise FewerError(f"{init} holds {config.network}, not {settings.network}; leave --network out")
+    if classes is not None and classes != config.classes:
+        raise FewerError(f"{settings.init_config} names {', '.join(config.classes)}; leave --classes out")
     return config
 
 

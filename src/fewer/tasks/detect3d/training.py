@@ -22,6 +22,7 @@ from fewer.tasks.detect3d.dataset import DetectionData, open_data
 from fewer.tasks.detect3d.field import fitted_reach, share_within, with_field
 from fewer.tasks.detect3d.frames import Frame, Objects
 from fewer.tasks.detect3d.kept import KeptFrames
+from fewer.tasks.detect3d.loaded import columns_for
 from fewer.tasks.detect3d.networks import Detector, DetectorConfig, build_network, small_config
 from fewer.tasks.detect3d.networks.config import Anchor, published_config, short_config
 from fewer.tasks.detect3d.pages import training_page
@@ -149,7 +150,7 @@ class ScanSampler:
                 config.reach,
                 settings.least_points,
             )
-            scans.append(torch.from_numpy(np.ascontiguousarray(frame.points, dtype=np.float32)))
+            scans.append(torch.from_numpy(columns_for(frame.points, config, f"scan {frame.name}")))
             boxes.append(torch.from_numpy(np.asarray(frame.objects.boxes, dtype=np.float32).reshape(-1, 7)))
             labels.append(torch.tensor([config.classes.index(n) for n in frame.objects.classes], dtype=torch.long))
         return tuple(scans), boxes, labels
@@ -209,6 +210,9 @@ def _train(plan: DetectorPlan, settings: TrainSettings, scratch: Path | None, pr
     frames, bank = KeptFrames(plan.data, plan.train), ObjectBank()
     with progress.stage("read scans", len(plan.train)) as stage:
         for frame in frames:
+            if not np.isfinite(frame.points[:, : config.features]).all():
+                told = f"fewer doctor {plan.data.root} --fix --out FOLDER writes a copy without such points"
+                raise FewerError(f"{plan.data.file(frame.name)} holds NaN or infinity; {told}")
             bank.add(replace(frame, objects=frame.objects.of(config.classes)))
             stage.advance(1, frame.name)
     if settings.objects is not None:

@@ -92,30 +92,47 @@ class PillarVFE(nn.Module):
     A point is described by its own values, its distance from the mean of its pillar and from the pillar's centre. The
     published code fills pillars with zero points up to a fixed number, and their value after the norm counts in the
     maximum; here it enters once for each pillar that is not full, which gives the same output at a fraction of the
-    work. The statistics of the norm are those of real points.
+    work. The statistics of the norm are those of real points. Dynamic pillars have no such points, and layers before
+    the last one, which put the largest values of a pillar beside those of each of its points.
     """
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         self.config = config
-        self.pfn_layers = nn.ModuleList([_PFNLayer(config.features + 6, config.pillar)])
+        layers, inputs = [], config.features + 6
+        for width in config.wide:
+            layers.append(_PFNLayer(inputs, width // 2))
+            inputs = 2 * (width // 2)
+        self.pfn_layers = nn.ModuleList([*layers, _PFNLayer(inputs, config.pillar)])
 
     def forward(self, cells: Cells) -> Tensor:
         """Shape (cells, pillar features)."""
         config, count = self.config, len(cells.where)
-        points, layer = cells.points, cast(Any, self.pfn_layers[0])
+        points = cells.points
         mean = points.new_zeros(count, 3).index_add_(0, cells.cell, points[:, :3])
         mean = mean / cells.counts.clamp(min=1)[:, None]
         low, size = points.new_tensor(config.reach[:3]), points.new_tensor(config.voxel)
         centre = (cells.where[:, [3, 2, 1]] + 0.5) * size + low
         rows = torch.cat([points, points[:, :3] - mean[cells.cell], points[:, :3] - centre[cells.cell]], 1)
-        values = layer(rows) if len(rows) > 1 or not self.training else torch.relu(layer.linear(rows))
-        # points are sorted by cell; the gradient of scatter_reduce takes six times as long
-        out = torch.segment_reduce(values, "max", lengths=cells.counts, axis=0, unsafe=True)
-        norm = layer.norm
+        *before, last = cast(Any, self.pfn_layers)
+        for layer in before:
+            values = self._values(layer, rows)
+            rows = torch.cat([values, self._largest(values, cells)[cells.cell]], 1)
+        out = self._largest(self._values(last, rows), cells)
+        if not config.padded:
+            return out
+        norm = last.norm
         # what the norm makes of a zero point
         empty = torch.relu(norm.bias - norm.running_mean * norm.weight / (norm.running_var + norm.eps).sqrt()).detach()
         return torch.where((cells.counts < config.most_points)[:, None], torch.maximum(out, empty), out)
+
+    def _values(self, layer: Any, rows: Tensor) -> Tensor:
+        return layer(rows) if len(rows) > 1 or not self.training else torch.relu(layer.linear(rows))
+
+    @staticmethod
+    def _largest(values: Tensor, cells: Cells) -> Tensor:
+        # points are sorted by cell; the gradient of scatter_reduce takes six times as long
+        return torch.segment_reduce(values, "max", lengths=cells.counts, axis=0, unsafe=True)
 
 
 class MeanVFE(nn.Module):

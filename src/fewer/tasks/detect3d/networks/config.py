@@ -11,8 +11,11 @@ from typing_extensions import Self
 from fewer.core.strict import StrictSettings
 
 __all__ = [
+    "ALL_POINTS",
     "ANCHORS",
     "NETWORKS",
+    "NUSCENES",
+    "NUSCENES_GROUPS",
     "Anchor",
     "DetectorConfig",
     "NetworkName",
@@ -58,6 +61,21 @@ ANCHORS: dict[str, Anchor] = {
 }
 """The priors of OpenPCDet's KITTI configurations."""
 
+NUSCENES_GROUPS: tuple[tuple[str, ...], ...] = (
+    ("car",),
+    ("truck", "construction_vehicle"),
+    ("bus", "trailer"),
+    ("barrier",),
+    ("motorcycle", "bicycle"),
+    ("pedestrian", "traffic_cone"),
+)
+"""Classes of nuScenes as OpenPCDet's centre heads share them."""
+
+ALL_POINTS = 2**31 - 1
+"""Limit of the points of a cell where there is none."""
+
+NUSCENES = tuple(name for group in NUSCENES_GROUPS for name in group)
+
 _LIKE = {"pedestrian": "Pedestrian", "person_sitting": "Pedestrian", "person": "Pedestrian"} | dict.fromkeys(
     ("cyclist", "bicycle", "motorcycle"), "Cyclist"
 )
@@ -83,6 +101,14 @@ class DetectorConfig(StrictSettings):
     features: int = Field(default=4, ge=3, description="Columns of a point that the network reads.")
     most_points: int = Field(default=32, ge=1, description="Points of one cell that count.")
     pillar: int = Field(default=64, ge=1, description="Features of a pillar.")
+    wide: tuple[int, ...] = Field(default=(), description="Widths of the layers of a pillar before its last one.")
+    padded: bool = Field(default=True, description="Whether a zero point counts in pillars that are not full.")
+    brightest: float = Field(
+        default=1.0, gt=0, description="What the network was trained to see as an intensity of 1; 255 of nuScenes'."
+    )
+    ages: bool = Field(
+        default=False, description="Whether the fifth value of a point is its age in seconds; 0 in a single scan."
+    )
     channels: tuple[int, int, int, int, int] = Field(
         default=(16, 32, 64, 64, 128), description="Channels of the sparse stages and of what they put out."
     )
@@ -122,6 +148,10 @@ class DetectorConfig(StrictSettings):
             raise ValueError("up_strides and up_filters need one entry for each stage")
         if self.has_anchors and len(self.anchors) != len(self.classes):
             raise ValueError(f"{self.network} needs one anchor for each of {len(self.classes)} classes")
+        if self.padded and self.wide:
+            raise ValueError("pillars of several layers are not padded")
+        if self.ages and self.features != 5:
+            raise ValueError("the age of a point is its fifth value, so that features is 5")
         if any(b <= a for a, b in zip(self.reach[:3], self.reach[3:], strict=True)):
             raise ValueError("reach needs its lower corner first")
         return self
@@ -163,10 +193,14 @@ def _anchored(classes: tuple[str, ...]) -> tuple[Anchor, ...]:
 def published_config(network: NetworkName, classes: tuple[str, ...] = tuple(ANCHORS)) -> DetectorConfig:
     """The sizes that OpenPCDet publishes weights of: KITTI's for networks with anchors, nuScenes' for CenterPoint.
 
+    With the ten classes of nuScenes (``NUSCENES``) a centre head has their six groups, else one group.
+
     Examples
     --------
     >>> published_config("second").grid
     (1408, 1600, 40)
+    >>> len(published_config("centerpoint", NUSCENES).groups)
+    6
     """
     kitti: dict[str, Any] = {"network": network, "classes": classes, "anchors": _anchored(classes)}
     flat: dict[str, Any] = {"layers": (5, 5), "strides": (1, 2), "filters": (128, 256)}
@@ -176,10 +210,11 @@ def published_config(network: NetworkName, classes: tuple[str, ...] = tuple(ANCH
     if network in ("second", "pv-rcnn"):
         return DetectorConfig.of({**kitti, **flat, "reach": (0, -40, -3, 70.4, 40, 1), "voxel": (0.05, 0.05, 0.1)})
     nuscenes: dict[str, Any] = {"network": network, "classes": classes, "features": 5, "velocity": True}
-    nuscenes |= {"bias_before_norm": True}
+    nuscenes |= {"bias_before_norm": True, "brightest": 255.0, "ages": True, "overlap": 0.01, "most_boxes": 500}
+    nuscenes |= {"groups": NUSCENES_GROUPS if classes == NUSCENES else ()}
     if network == "centerpoint-pillar":
         shape = {"reach": (-51.2, -51.2, -5, 51.2, 51.2, 3), "voxel": (0.2, 0.2, 8), "up_strides": (0.5, 1, 2)}
-        return DetectorConfig.of({**nuscenes, **shape, "most_points": 20})
+        return DetectorConfig.of({**nuscenes, **shape, "wide": (64,), "padded": False, "most_points": ALL_POINTS})
     shape = {"reach": (-54, -54, -5, 54, 54, 3), "voxel": (0.075, 0.075, 0.2), "most_points": 10}
     return DetectorConfig.of({**nuscenes, **flat, **shape, "residual": True, "channels": (16, 32, 64, 128, 128)})
 

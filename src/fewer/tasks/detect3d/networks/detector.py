@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.models.choices import Choices
 from fewer.tasks.detect3d.boxes import limit_angle
 from fewer.tasks.detect3d.frames import Objects
 from fewer.tasks.detect3d.networks.anchors import AnchorHeadSingle
@@ -57,10 +58,13 @@ class Detector(nn.Module):
     """
 
     global_step: Tensor
+    choices: Choices | None = None
+    """Proposals that were looked into first, while copies of the network are compared; see :meth:`forward`."""
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         self.config = config
+        self.makes_choices = config.network == "pv-rcnn"
         self.register_buffer("global_step", torch.zeros(1, dtype=torch.int64))
         if config.on_pillars:
             self.vfe: nn.Module = PillarVFE(config)
@@ -89,17 +93,21 @@ class Detector(nn.Module):
         """Raw head tensors, each (samples, values, y, x), and ``occupied``: cells of the head with a point nearby.
 
         The second stage of PV-RCNN is written back to the priors that its proposals came from, zero elsewhere, so that
-        two networks can be compared place by place. Scans of one length may come as one tensor (samples, points,
-        features).
+        two networks can be compared place by place. While the engine compares copies of a network, all of them look
+        into the proposals that the first one had for a scan (:mod:`fewer.models.choices`): otherwise the smallest
+        change of the first stage, which lets another of two equal boxes win, would count as a change of the second.
+        Scans of one length may come as one tensor (samples, points, features).
         """
         if len(scans) == 1 and scans[0].ndim == 3:
             scans = tuple(scans[0])
         if not scans or any(scan.ndim != 2 or scan.shape[1] < self.config.features for scan in scans):
             shapes = [tuple(scan.shape) for scan in scans]
             raise FewerError(f"scans are rows of {self.config.features} values or more; got the shapes {shapes}")
-        return self._run(scans)[0]
+        return self._run(scans, self.choices)[0]
 
-    def _run(self, scans: tuple[Tensor, ...]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def _run(
+        self, scans: tuple[Tensor, ...], choices: Choices | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         cells = cells_of(scans, self.config)
         features = self.vfe(cells)
         stages: dict[str, Any] = {}
@@ -112,20 +120,21 @@ class Detector(nn.Module):
         raw = self.dense_head(flat)
         more: dict[str, Any] = {"cells": cells}
         if self.config.network == "pv-rcnn":
-            more |= self._second_stage(scans, raw, image, stages)
+            more |= self._second_stage(scans, raw, image, stages, choices)
             raw = {**raw, **{name: more[name] for name in _SECOND}}
         return {**raw, "occupied": _occupied(cells.where, cells.samples, self.config, next(iter(raw.values())))}, more
 
     def _second_stage(
-        self, scans: tuple[Tensor, ...], raw: dict[str, Tensor], image: Tensor, stages: dict[str, Any]
+        self,
+        scans: tuple[Tensor, ...],
+        raw: dict[str, Tensor],
+        image: Tensor,
+        stages: dict[str, Any],
+        choices: Choices | None,
     ) -> dict[str, Any]:
-        config = self.config
-        with torch.no_grad():
-            found = []
-            for boxes, scores, labels, at in self.dense_head.candidates(raw):
-                kept = rotated_nms(boxes.cpu().numpy(), scores.cpu().numpy(), 0.7, config.proposals)
-                kept = torch.from_numpy(np.ascontiguousarray(kept)).to(boxes.device)
-                found.append((boxes[kept], scores[kept], labels[kept], at[kept]))
+        config, found = self.config, self._proposals(raw)
+        if choices is not None:  # the own ones are made all the same, so that the time is that of use
+            found = [choices.first(scan, own) for scan, own in zip(scans, found, strict=True)]
         points = self.pfe(scans, image, stages)
         seen = self.point_head(points["before"])
         weighted = points["features"] * seen.sigmoid()
@@ -145,6 +154,16 @@ class Detector(nn.Module):
         for name, value in flat.items():
             out[name] = value.view(len(found), *side, -1).permute(0, 3, 1, 2)
         return out | {"found": found, "points": points, "seen": seen, "second": (raw_cls, raw_reg)}
+
+    @torch.no_grad()
+    def _proposals(self, raw: dict[str, Tensor]) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Boxes of the first stage that the second looks into: boxes, scores, class numbers, priors, by sample."""
+        found = []
+        for boxes, scores, labels, at in self.dense_head.candidates(raw):
+            kept = rotated_nms(boxes.double().cpu().numpy(), scores.double().cpu().numpy(), 0.7, self.config.proposals)
+            kept = torch.from_numpy(np.ascontiguousarray(kept)).to(boxes.device)
+            found.append((boxes[kept], scores[kept], labels[kept], at[kept]))
+        return found
 
     @torch.no_grad()
     def detect(self, *scans: Tensor, score: float | None = None) -> list[Objects]:

@@ -16,10 +16,10 @@ from fewer.tasks.detect3d.networks.config import DetectorConfig
 from fewer.tasks.detect3d.networks.neighbours import StackSAModuleMSG, farthest_points
 from fewer.tasks.detect3d.overlap import box_iou
 
-__all__ = ["PVRCNNHead", "PointHeadSimple", "VoxelSetAbstraction"]
+__all__ = ["COUNTS", "RADII", "PVRCNNHead", "PointHeadSimple", "VoxelSetAbstraction"]
 
-_RADII = {"x_conv1": (0.4, 0.8), "x_conv2": (0.8, 1.2), "x_conv3": (1.2, 2.4), "x_conv4": (2.4, 4.8)}
-_COUNTS = {"x_conv1": (16, 16), "x_conv2": (16, 32), "x_conv3": (16, 32), "x_conv4": (16, 32)}
+RADII = {"x_conv1": (0.4, 0.8), "x_conv2": (0.8, 1.2), "x_conv3": (1.2, 2.4), "x_conv4": (2.4, 4.8)}
+COUNTS = {"x_conv1": (16, 16), "x_conv2": (16, 32), "x_conv3": (16, 32), "x_conv4": (16, 32)}
 
 
 class VoxelSetAbstraction(nn.Module):
@@ -28,9 +28,9 @@ class VoxelSetAbstraction(nn.Module):
     def __init__(self, config: DetectorConfig, stages: dict[str, int], image: int) -> None:
         super().__init__()
         self.config = config
-        self.names = tuple(_RADII)
+        self.names = tuple(RADII)
         self.SA_layers = nn.ModuleList(
-            StackSAModuleMSG(stages[n], (stages[n], stages[n]), _RADII[n], _COUNTS[n]) for n in self.names
+            StackSAModuleMSG(stages[n], (stages[n], stages[n]), RADII[n], COUNTS[n]) for n in self.names
         )
         raw = config.channels[0]
         self.SA_rawpoints = StackSAModuleMSG(config.features - 3, (raw, raw), (0.4, 0.8), (16, 16))

@@ -1,0 +1,101 @@
+"""Checkpoints of OpenPCDet as run folders, and its configuration files as descriptions of a detector.
+
+A checkpoint holds weights alone. Which network it is, its classes' groups and its columns can be read off them; the
+field, the cells and the priors cannot. They are those of the configuration that is published with the weights of KITTI
+and nuScenes, or of the configuration file that is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fewer.core.errors import FewerError
+from fewer.core.run import RunFolder
+from fewer.models.options import read_checkpoint
+from fewer.tasks.detect3d.networks import Detector, build_network
+from fewer.tasks.detect3d.networks.build import load_published
+from fewer.tasks.detect3d.networks.published import config_of_state
+from fewer.tasks.detect3d.openpcdet_file import camera_view, config_of_file
+from fewer.tasks.detect3d.training import save_detector
+
+__all__ = ["open_published", "published_run"]
+
+
+def open_published(
+    checkpoint: str | Path, *, config: str | Path | None = None, classes: Sequence[str] | None = None
+) -> Detector:
+    """A detector with the weights of a checkpoint of OpenPCDet.
+
+    Parameters
+    ----------
+    checkpoint
+        A ``.pth`` file as OpenPCDet's training writes it, or its weights as safetensors. No code in it is run.
+    config
+        The configuration file (``.yaml``) that it was trained with; by default those of KITTI and nuScenes that
+        OpenPCDet publishes weights of.
+    classes
+        Names of the classes in the order of the outputs, where neither the file nor the data sets' own names do.
+
+    Raises
+    ------
+    FewerError
+        When the file is no checkpoint of a network that is known here, or of another one than the configuration tells.
+
+    Examples
+    --------
+    >>> open_published("cbgs_voxel0075_centerpoint_nds_6648.pth").config.network  # doctest: +SKIP
+    'centerpoint'
+    """
+    state = read_checkpoint(checkpoint)
+    try:
+        if config is not None:
+            found = config_of_file(config)
+            if classes is not None and tuple(classes) != found.classes:
+                raise FewerError(f"{config} names the classes {', '.join(found.classes)}; leave classes out")
+        else:
+            found = config_of_state(state, classes)
+        detector = build_network(found)
+        load_published(detector, state)
+    except FewerError as error:
+        raise FewerError(f"{checkpoint}: {error}") from None
+    return detector.eval()
+
+
+def published_run(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    config: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a checkpoint of OpenPCDet as a run folder, for ``fewer eval``, ``predict``, ``compress`` and the others.
+
+    Networks of KITTI see what its camera sees, as OpenPCDet trains them, wherever there is a calibration.
+
+    Parameters
+    ----------
+    checkpoint, config, classes
+        See :func:`open_published`.
+    out
+        Run folder.
+    overwrite
+        Replace a run that is there.
+
+    Raises
+    ------
+    FewerError
+        When the checkpoint does not fit, or the folder cannot be used.
+
+    Examples
+    --------
+    >>> published_run("pv_rcnn_8369.pth", "pv-rcnn/")  # doctest: +SKIP
+    PosixPath('pv-rcnn')
+    """
+    detector = open_published(checkpoint, config=config, classes=classes)
+    camera = camera_view(config) if config is not None else detector.config.has_anchors
+    with RunFolder.create(out, overwrite=overwrite) as run:
+        with run.together():
+            save_detector(run.path, detector, None, "camera" if camera else "full")
+        return run.home
