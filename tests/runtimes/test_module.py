@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from fewer.core.errors import FewerError
+from fewer.runtimes.export import to_onnx
 from fewer.runtimes.module import RuntimeModule
 from fewer.runtimes.names import EXPORTED, missing
 from fewer.runtimes.planned import PlannedGraph
@@ -192,3 +194,26 @@ def test_answers_with_names_keep_them(runtime: str, kind: type) -> None:
         assert logits is fast.logits and maps is fast.maps
     else:
         assert fast.loss is None
+
+
+def test_what_a_model_keeps_of_its_call_stays_as_it_was() -> None:
+    class Keeps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.last = nn.Linear(3, 2), None
+            self.register_buffer("mean", torch.zeros(2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.last = self.body(x)
+            self.mean = self.last.mean(0)
+            self.more = [self.last]
+            return self.last * 2
+
+    model, x = Keeps().eval(), torch.randn(1, 3)
+    with torch.no_grad():
+        model(x)
+    kept = model.last, model.mean, model.more[0]
+    to_onnx(model, x)
+    assert model.last is kept[0] and model.mean is kept[1]
+    assert type(model.more[0]) is torch.Tensor
+    copy.deepcopy(model)

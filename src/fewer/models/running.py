@@ -291,6 +291,34 @@ def observe_outputs(
 
 
 @contextlib.contextmanager
+def attributes_kept(model: nn.Module) -> Iterator[None]:
+    """Give every module its own attributes and buffers back at the end, as they were.
+
+    A forward pass that keeps something of its call (``self.last = x``) keeps what an exporter feeds it with: tensors
+    without numbers, which nothing can copy.
+
+    Examples
+    --------
+    >>> net = nn.Linear(1, 1)
+    >>> with attributes_kept(net):
+    ...     net.last = torch.zeros(1)
+    >>> hasattr(net, "last")
+    False
+    """
+    before = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes, buffers in before:
+            own = vars(module)
+            for name in own.keys() - attributes.keys():
+                del own[name]
+            own.update(attributes)
+            module._buffers.clear()
+            module._buffers.update(buffers)
+
+
+@contextlib.contextmanager
 def use_threads(threads: int | None) -> Iterator[None]:
     """Limit torch and the kernels to so many threads; None leaves them as they are."""
     before = torch.get_num_threads()

@@ -26,7 +26,7 @@ from fewer.engine.prepare import on_device
 from fewer.models.artefact import WEIGHTS, load_recipe
 from fewer.models.load import load
 from fewer.models.recipe import Recipe, refuse_integers
-from fewer.models.running import input_dtype, to_device
+from fewer.models.running import attributes_kept, input_dtype, to_device
 from fewer.models.trust import Trust
 from fewer.quantize.qat import stored_ranges
 from fewer.quantize.qdq import InputRange, input_ranges, with_integers
@@ -401,7 +401,7 @@ def _input_shape(program: Any) -> Sequence[Any]:
 def _torch(model: nn.Module, example: Given, path: Path, axes: dict[int, str]) -> str:
     """Write the program; nothing is ever traced."""
     try:
-        with quiet(), torch.no_grad():
+        with quiet(), torch.no_grad(), attributes_kept(model):
             shapes = ({axis: torch.export.Dim.AUTO for axis in axes},) if axes else None
             program = torch.export.export(model, arguments_of(example), dynamic_shapes=shapes)
             torch.export.save(program, path)
