@@ -20,7 +20,7 @@ from fewer.engine.shrink import random_cut
 from fewer.engine.work import Work
 from fewer.kernels.copies import set_evaluating
 from fewer.kernels.report import LayerReport
-from fewer.models.running import evaluating, use_threads
+from fewer.models.running import evaluating, forms_of, put_samples_first, use_threads
 from fewer.runtimes.module import RuntimeModule
 from fewer.runtimes.names import RUNTIMES
 from fewer.runtimes.planned import PlannedGraph, arrays_of, session_precision
@@ -67,6 +67,7 @@ def in_runtime(
     made = RuntimeModule(
         session, planned.shapes, planned.structure, lambda: kept[0], told, file, precision, planned.free
     )
+    put_samples_first(made, forms_of(model))  # it is compared with the original
     return made, [_row(name, p, planned, chosen, precision) for name, p in precisions.items()]
 
 
