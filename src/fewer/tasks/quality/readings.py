@@ -5,8 +5,7 @@ which of them answers which question, and does not within a short tuning. So wha
 One token for each aspect is the mean of the embeddings of the aspect's words, and one direction times how bad the
 aspect is. And wherever the text names an aspect, its word carries how true the encoder finds it: in "is it noisy", the
 word "noisy" is embedded a little further along a direction that is learnt, the noisier the image is; so are the words
-behind it, up to the next aspect, among them the place where the answer begins. Every word is moved by all readings a
-little, so that a question that names no aspect, such as which defect there is, is answered too.
+behind it, up to the next aspect, among them the place where the answer begins.
 """
 
 from __future__ import annotations
@@ -67,7 +66,6 @@ class ReadingTokens(nn.Module):
         self.register_buffer("about", torch.zeros(_WORDS, len(READ)))
         self.true = nn.Parameter(torch.zeros(hidden))  # of a word that names an aspect
         self.after = nn.Parameter(torch.zeros(hidden))  # of the words behind it, up to the next one
-        self.each = nn.Parameter(torch.zeros(len(READ), hidden))  # of every word, whatever it names
         self.own = nn.Parameter(torch.zeros(len(READ), hidden))
         self.worse = nn.Parameter(torch.zeros(hidden))
 
@@ -113,7 +111,7 @@ class ReadingTokens(nn.Module):
         place = torch.arange(1, ids.shape[1] + 1, device=ids.device) * about.any(2)
         last = place.cummax(1).values  # of the word that was the last one to name an aspect, from 1; 0 before any
         carried = F.pad(amount, (1, 0)).gather(1, last)
-        return amount[..., None] * self.true + carried[..., None] * self.after + (values @ self.each)[:, None]
+        return amount[..., None] * self.true + carried[..., None] * self.after
 
     def forward(self, values: Tensor, embedding: nn.Module) -> Tensor:
         """Tokens [N, readings, hidden] of values [N, readings]."""
