@@ -4,16 +4,25 @@
     python benchmarks/distillation.py cifar10/ --teacher teacher --network resnet20
     python benchmarks/distillation.py cifar10/ --teacher dense --network resnet20 --init cut --label "20 % of weights"
 
-``--init`` may be a run of ``fewer compress``: its masks stay. A gain counts where it lies outside of the interval of
-the student alone. Interrupted, it goes on.
+    python benchmarks/distillation.py cifar10/ --small --teacher build/benchmarks/start-resnet20-...
+
+Every method is added to the loss of the labels with the weight that its function has, which is not tuned for a pair of
+networks. ``--init`` may be a run of ``fewer compress``: its masks stay. A gain counts where it lies outside of the
+interval of the student alone. Interrupted, it goes on.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from lowbit_common import COLUMNS, KEYS, arguments, part_of, plot, started, train_row
+from lowbit_common import COLUMNS, KEYS, arguments, options_of, part_of, plot, started, train_row
 from tables import Table
+
+SMALL: dict[str, Any] = {
+    "network": "resnet8", "start_steps": 600, "start_rate": 0.1, "steps": 100, "rate": 0.03, "seeds": 1,
+    "images": 10_000, "judged": 2000,
+}  # fmt: skip
 
 
 def main() -> None:
@@ -23,7 +32,7 @@ def main() -> None:
     parser = arguments(str(__doc__), 600)
     parser.add_argument("--teacher", required=True, help="run folder, or any other classifier of the same classes")
     parser.add_argument("--label", default="", help="heads the names of the rows: what the student is")
-    options = parser.parse_args()
+    options = options_of(parser, **SMALL)
     path = options.out or Path(__file__).parent / "results" / "distillation.csv"
     table = Table(path, COLUMNS, KEYS)
     data = part_of(options.data, Path("build") / "benchmarks", options.images, options.judged)

@@ -2,6 +2,7 @@
 
     python benchmarks/gradients.py cifar10/ --bits w8a8 --network resnet20 --steps 4000
     python benchmarks/gradients.py cifar10/ --bits w4a4 --network vgg16-bn --steps 4000
+    python benchmarks/gradients.py cifar10/ --small
 
 Every row is trained with the same seeds, images and rates; ``--rates`` tries several and each row counts at its best
 one. The first and last layer have 8 bits in every row, and no layer is kept in floating point. Interrupted, it goes on:
@@ -11,12 +12,14 @@ a row that the table has is not trained again. A full run (50,000 images, 3 seed
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from lowbit_common import COLUMNS, KEYS, arguments, part_of, plot, started, train_row
+from lowbit_common import COLUMNS, KEYS, arguments, options_of, part_of, plot, started, train_row
 from tables import Table
 
 ROUNDINGS = (
     "nearest",
+    "nearest-sample",
     "stochastic",
     "stochastic-sample",
     "stochastic-block",
@@ -25,6 +28,11 @@ ROUNDINGS = (
     "hadamard",
     "unbiased-scale",
 )
+SMALL: dict[str, Any] = {
+    "network": "vgg16-bn-narrow", "start_steps": 300, "start_rate": 0.1, "steps": 60, "rate": 0.02, "images": 10_000,
+    "judged": 2000, "gradient_bits": "4", "seeds": 1, "rows": "nearest,nearest-sample,stochastic-sample,luq,"
+    "scalar-gain+nearest,metagrad+nearest,metagrad+stochastic-sample",
+}  # fmt: skip
 HYPER = ("scalar-gain+nearest", "metagrad+nearest", "metagrad+stochastic-sample")
 
 
@@ -34,7 +42,7 @@ def main() -> None:
     parser.add_argument("--bits", default="w8a8", help="of weights and inputs")
     parser.add_argument("--gradient-bits", default="8,4,3")
     parser.add_argument("--rates", default="")
-    options = parser.parse_args()
+    options = options_of(parser, **SMALL)
     path = options.out or Path(__file__).parent / "results" / "gradients.csv"
     table = Table(path, COLUMNS, KEYS)
     data = part_of(options.data, Path("build") / "benchmarks", options.images, options.judged)

@@ -20,7 +20,20 @@ import numpy as np
 import torch
 from tables import Table
 
-__all__ = ["COLUMNS", "KEYS", "arguments", "opened", "part_of", "plot", "recipe", "started", "train_row"]
+__all__ = [
+    "COLUMNS",
+    "KEYS",
+    "arguments",
+    "opened",
+    "options_of",
+    "part_of",
+    "plot",
+    "recipe",
+    "started",
+    "train_row",
+    "trained",
+    "unlabelled",
+]
 
 COLUMNS = (
     "network", "row", "bits", "seed", "start", "steps", "batch", "rate", "images", "judged", "accuracy", "cpu_seconds",
@@ -45,7 +58,15 @@ def arguments(note: str, steps: int) -> argparse.ArgumentParser:
     parser.add_argument("--judged", type=int, default=10_000, help="that judge")
     parser.add_argument("--rows", help="comma-separated, of those that the script knows")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--small", action="store_true", help="sizes of which all rows take minutes; other flags win")
     return parser
+
+
+def options_of(parser: argparse.ArgumentParser, **small: Any) -> argparse.Namespace:
+    """The flags that are given; with ``--small`` these defaults stand in place of the usual ones."""
+    if parser.parse_args().small:
+        parser.set_defaults(**small)
+    return parser.parse_args()
 
 
 def part_of(folder: Path, place: Path, images: int, judged: int) -> Path:
@@ -64,6 +85,16 @@ def part_of(folder: Path, place: Path, images: int, judged: int) -> Path:
                 np.asarray(Image.open(io.BytesIO(raw[offset[i] : offset[i + 1]])).convert("RGB")) for i in order
             ]
             np.savez(target / f"{part}.npz", images=np.stack(pictures), label=label[order], classes=found["classes"])
+    return target
+
+
+def unlabelled(data: Path, count: int = 2000) -> Path:
+    """A folder with some of the training images alone, for compressions: no image that judges a row steers a plan."""
+    target = data.with_name(f"{data.name}-unlabelled")
+    if not (target / "train.npz").exists():
+        target.mkdir(parents=True, exist_ok=True)
+        with np.load(data / "train.npz", allow_pickle=False) as found:
+            np.savez(target / "train.npz", **{key: found[key][:count] for key in ("images", "label", "classes")})
     return target
 
 
@@ -91,22 +122,34 @@ def started(data: Path, options: argparse.Namespace) -> dict[str, Any]:
     begin = {"init": options.init} if options.init else {}
     if not options.start_steps:
         return begin
-    run = data.parent / f"start-{options.network}-{options.start_steps}-{options.batch}-{options.images}"
+    rate = options.start_rate or options.rate
+    run = data.parent / f"start-{options.network}-{options.start_steps}-{options.batch}-{options.images}-{rate:g}"
+    run = run.with_name(run.name + (f"-{Path(options.init).stem}" if options.init else ""))
     if not (run / "report.json").exists():
         torch.set_num_threads(1)
-        rate = {"learning_rate": options.start_rate or options.rate}
-        settings = TrainSettings(**recipe(options, options.start_steps, 100) | rate | begin)
+        settings = TrainSettings(**recipe(options, options.start_steps, 100) | {"learning_rate": rate} | begin)
         done = train(opened(data), out=run, settings=settings, overwrite=run.exists())
         assert done.evaluation is not None
         print(f"start: {done.evaluation.top1:.4f}", flush=True)
     return {"init": str(run)}
 
 
-def train_row(table: Table, data: Path, options: argparse.Namespace, row: str, seed: int, **settings: Any) -> None:
-    """One training, unless the table has it."""
+def trained(data: Path, settings: dict[str, Any]) -> tuple[float, int]:
+    """Accuracy of the network as trained, and the seconds of processor time that training and judging took."""
     from fewer.tasks.classify import training
     from fewer.tasks.classify.settings import TrainSettings
 
+    torch.set_num_threads(1)
+    began = time.process_time()
+    # the accuracy as stored, with inputs in fp32, is not looked at here, and would take as long as that as trained
+    with patch.object(training, "_store", lambda *_: None):
+        done = training.train(opened(data), settings=TrainSettings(**settings))
+    assert done.evaluation is not None
+    return done.evaluation.top1, round(time.process_time() - began)
+
+
+def train_row(table: Table, data: Path, options: argparse.Namespace, row: str, seed: int, **settings: Any) -> None:
+    """One training, unless the table has it."""
     entry: dict[str, Any] = {
         "network": options.network,
         "row": row,
@@ -118,13 +161,8 @@ def train_row(table: Table, data: Path, options: argparse.Namespace, row: str, s
     entry |= {"images": options.images, "judged": options.judged}
     if entry in table:
         return
-    torch.set_num_threads(1)
-    began = time.process_time()
-    # the accuracy as stored, with inputs in fp32, is not looked at here, and would take as long as that as trained
-    with patch.object(training, "_store", lambda *_: None):
-        done = training.train(opened(data), settings=TrainSettings(**recipe(options, options.steps, seed) | settings))
-    assert done.evaluation is not None
-    table.add({**entry, "accuracy": f"{done.evaluation.top1:.4f}", "cpu_seconds": round(time.process_time() - began)})
+    accuracy, seconds = trained(data, recipe(options, options.steps, seed) | settings)
+    table.add({**entry, "accuracy": f"{accuracy:.4f}", "cpu_seconds": seconds})
 
 
 def plot(path: Path, title: str) -> None:

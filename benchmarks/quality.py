@@ -15,6 +15,7 @@ import argparse
 import csv
 import io
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -40,16 +41,21 @@ from fewer.tasks.quality.perception import Perception, score_answers
 from fewer.tasks.quality.questions import Question
 from fewer.tasks.quality.records import Record, qalign_records, write_records
 from fewer.tasks.quality.settings import TuneSettings
+from fewer.tasks.quality.simulator import true_questions
 from fewer.tasks.quality.tuning import Tuned, tune
 
 OUT = Path(__file__).parent / "results" / "quality_tuning.csv"
 KINDS = {"full": ("pathway", "what-how", "yes-no"), "vqa only": ("what-how", "yes-no"), "pathway only": ("pathway",)}
-ROWS = ("vqa only", "full", "mix", "after", "pathway only", "quarter", "with pairs", "levels")
+ROWS = ("vqa only", "full", "mix", "after", "pathway only", "quarter", "with pairs", "levels", "taught by texts")
 PAIRS = 1500
 """Pairs of images that comparisons are made of, and a tenth of them to judge on."""
-KEY = ["data", "seed", "language", "steps", "images", "distorted"]
+KEY = ["tokens", "data", "seed", "language", "steps", "images", "distorted"]
+"""``tokens`` is read where aspects are named by tokens of their own, and plain where not (and in rows of old versions,
+in which the frozen encoder had dropout too, and answers weighed their length)."""
 HEAD = [*KEY, "score", "questions", "chance", "majority", "before", "after", "linear", "pixels", "brisque"]
 HEAD += ["cpu_seconds"]
+KINDS_BY = ("data", "tokens", "steps")
+"""What a panel of the plot is of."""
 DESCRIBED = 20
 """Images whose descriptions are marked: a model without a cache of its own words takes half a second for each."""
 
@@ -67,6 +73,7 @@ def main() -> None:
     parser.add_argument("--precision", default="no")
     parser.add_argument("--only", default="", help="rows, with commas: " + ", ".join(ROWS))
     parser.add_argument("--other", default="", help="records of other tasks, for mix and after; made by default")
+    parser.add_argument("--plain", action="store_true", help="without the tokens that name aspects")
     given = parser.parse_args()
     done: set[tuple[str, ...]] = set()
     if OUT.exists():
@@ -81,7 +88,8 @@ def main() -> None:
 
 
 def _key(name: str, seed: int, given: argparse.Namespace) -> tuple[str, ...]:
-    return (name, str(seed), given.language, str(given.steps), str(given.images), str(given.distorted))
+    tokens = "plain" if given.plain else "read"
+    return (tokens, name, str(seed), given.language, str(given.steps), str(given.images), str(given.distorted))
 
 
 def _seed(seed: int, names: list[str], given: argparse.Namespace) -> None:
@@ -109,11 +117,13 @@ def run(
     """One training, judged before and after."""
     began = process_time()
     more: dict[str, Any] = {"steps": given.steps, "seed": material.seed, "images": str(material.data.folder)}
-    more |= {"batch": given.batch, "precision": given.precision}
+    more |= {"batch": given.batch, "precision": given.precision, "readings": not given.plain}
     if name in ("mix", "after"):
         more |= {"high_level": given.other or str(_colours(material)), "strategy": name}
     settings = TuneSettings(language=given.language, **more)
     records, encoder = _records(name, material), material.reader.encoder
+    if name == "taught by texts":
+        encoder = None
     start = tune(records, settings=settings.model_copy(update={"steps": 1}), encoder=encoder)
     also = ("other",) if name in ("mix", "after") else ("comparison",) if name == "with pairs" else ()
     before, _ = judge(start, material, also)
@@ -132,6 +142,7 @@ def run(
 def judge(tuned: Tuned, material: Material, also: tuple[str, ...]) -> tuple[dict[str, float], Perception]:
     """All scores of a model by name, and its accuracies."""
     numbers, scored, _ = measure(tuned, material)
+    numbers["accuracy, with another image"] = blind(tuned, material)
     numbers["description, of 6"] = measure_descriptions(tuned, material, DESCRIBED)[1].total
     pictures, opinions = tuned.pictures(material.judge.folder), material.judge.opinions
     scores = dict(zip(opinions, level_scores(tuned, pictures, list(opinions)), strict=True))
@@ -147,6 +158,15 @@ def judge(tuned: Tuned, material: Material, also: tuple[str, ...]) -> tuple[dict
         chosen = choose(tuned, pictures, questions)
         numbers["accuracy, other task"] = score_answers(questions, chosen).accuracy
     return numbers, scored
+
+
+def blind(tuned: Tuned, material: Material) -> float:
+    """Accuracy where each question is asked about another image: what the words of the questions give away."""
+    names = [truth.image for truth in material.judge.truths]
+    other = dict(zip(names, [*names[len(names) // 3 :], *names[: len(names) // 3]], strict=True))
+    questions = true_questions(material.judge.truths, material.seed)
+    asked = [replace(question, image=other[question.image]) for question in questions]
+    return score_answers(questions, choose(tuned, tuned.pictures(material.judge.folder), asked)).accuracy
 
 
 def _pairs(opinions: dict[str, float], seed: int) -> list[tuple[str, str]]:
@@ -254,14 +274,14 @@ def plot(path: Path) -> None:
 
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    kinds = list(dict.fromkeys((row["data"], row["language"], row["steps"]) for row in rows))
+    kinds = list(dict.fromkeys(tuple(row[key] for key in KINDS_BY) for row in rows))
     scores = list(dict.fromkeys(row["score"] for row in rows))
     wide = min(4, len(kinds))
     deep = -(-len(kinds) // wide)
     figure = Figure(figsize=(3 + 2.2 * wide, 0.6 + 0.24 * len(scores) * deep), layout="constrained")
     panels = np.ravel(figure.subplots(deep, wide, sharey=True, squeeze=False))
     for axes, kind in zip(panels, kinds, strict=False):
-        own = [row for row in rows if (row["data"], row["language"], row["steps"]) == kind]
+        own = [row for row in rows if tuple(row[key] for key in KINDS_BY) == kind]
         for shift, column in enumerate(("before", "after", "linear")):
             # a description has 6 marks at most, all else 1
             share = [6 if score.endswith("of 6") else 1 for score in scores]
@@ -273,7 +293,7 @@ def plot(path: Path) -> None:
             height = [place + 0.2 * (shift - 1) for place in range(len(scores))]
             axes.errorbar(means, height, xerr=np.divide(spread, share), fmt="o", markersize=3, label=column)
         seeds = len({row["seed"] for row in own})
-        axes.set_title(f"{', '.join(kind[:2])} ({seeds} seed{'s' if seeds > 1 else ''})", fontsize=8)
+        axes.set_title(f"{', '.join(kind)} ({seeds} seed{'s' if seeds > 1 else ''})", fontsize=8)
         axes.set_yticks(range(len(scores)), [score.replace("of 6", "share of 6") for score in scores], fontsize=7)
         axes.set_xlim(-0.3, 1)
         axes.grid(alpha=0.3)

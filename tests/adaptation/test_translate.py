@@ -12,7 +12,7 @@ from torch import nn
 from fewer.adaptation.problem import Work
 from fewer.adaptation.translate.cut import train_cut
 from fewer.adaptation.translate.cyclegan import train_cyclegan
-from fewer.adaptation.translate.safety import check_translation
+from fewer.adaptation.translate.safety import check_translation, edge_agreement
 from fewer.adaptation.translate.slices import SliceDraws, Translator, slices_of
 from tests.adaptation.domains import problem, settings
 
@@ -54,6 +54,11 @@ def test_a_translator_that_keeps_the_anatomy_is_safe() -> None:
     given = problem()
     checks = check_translation(given, [-image for image, _ in given.source])
     assert checks.safe and checks.edges > 0.99 and not checks.lost
+
+
+def test_edges_are_compared_in_volumes_of_one_slice_along_any_axis() -> None:
+    image = torch.rand(1, 16, 1, 16, generator=torch.Generator().manual_seed(0))
+    assert edge_agreement(image, -image) == (1.0, 0.0) == edge_agreement(image[:, :, 0], -image[:, :, 0])
 
 
 def test_one_that_deletes_a_structure_is_named() -> None:

@@ -99,3 +99,28 @@ def test_packed_bytes():
     for bad in ("block", "block:0x4", "block:4", "nm:2", "2:4", ""):
         with pytest.raises(FewerError, match="unknown pattern"):
             tile_of(bad)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_work_of_recurrent_layers_counts(kind: type, packed: bool) -> None:
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = kind(8, 4, num_layers=2, bidirectional=True, batch_first=True)
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            given = x
+            if packed:
+                lengths = torch.full((len(x),), x.shape[1])
+                given = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+            out, _ = self.rnn(given)
+            if packed:
+                out, _ = nn.utils.rnn.pad_packed_sequence(out, batch_first=True)
+            return self.head(out)
+
+    gates = {nn.LSTM: 4, nn.GRU: 3, nn.RNN: 1}[kind]
+    # by hand: five steps, two directions, a first layer of 8 inputs and a second one of 2 x 4
+    recurrent = 5 * 2 * gates * 4 * ((8 + 4) + (8 + 4))
+    assert model_macs(Reader(), torch.randn(3, 5, 8)) == recurrent + 5 * 8 * 3

@@ -8,6 +8,7 @@ from torch import nn
 
 from fewer.distillation.blocks import Block, block_errors, block_outputs, find_blocks
 from fewer.distillation.losses import block_error
+from fewer.kernels.pixels import fewer_pixels
 from fewer.models.vit import VisionTransformer
 from fewer.tokens.blocks import merge_after, restored
 from tests.tiny import TINY, tiny
@@ -114,3 +115,16 @@ def test_merged_tokens_are_compared_with_those_that_they_hold():
         assert (student.blocks[0].mlp.fc1.weight.grad is None) == alone
     for hook in hooks:
         hook.remove()
+
+
+def test_a_student_of_smaller_images_is_compared_at_its_places():
+    """A map that is linear in the place, seen at half of the size: away from the border the student is right."""
+    teacher = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 3, 1)).eval()
+    student = fewer_pixels(copy.deepcopy(teacher), 1, 2)
+    blocks = [Block("0", 1), Block("1", 1)]
+    x = torch.arange(32.0).expand(1, 1, 32, 32).clone()
+    with torch.no_grad(), block_outputs(teacher, blocks) as wanted:
+        teacher(x)
+    with block_errors(student, blocks, wanted, alone=True) as errors:
+        student(x)
+    assert len(errors) == 2 and all(float(error) < 1e-3 for error in errors)

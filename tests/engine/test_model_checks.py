@@ -206,3 +206,123 @@ def test_an_architecture_without_shapes_is_told_and_one_of_views_is_filled(tmp_p
         fewer.load(tmp_path / "run", architecture=lazy)
     loaded = fewer.load(tmp_path / "run", architecture=spread)
     assert torch.equal(loaded[1].weight, made.model[1].weight)
+
+
+class Half(nn.Module):
+    """Its first layers run under ``no_grad`` (a frozen backbone), and a head of training alone runs along."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU())
+        self.head, self.unused = nn.Linear(16, 4), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            x = self.backbone(x).mean((2, 3))
+        self.unused(x)
+        return self.head(x)
+
+
+def test_layers_that_no_gradient_reaches_are_measured_and_not_taken_for_free() -> None:
+    conduct = check_model(Half().eval(), IMAGES, QUICK)
+    assert not conduct.differentiable and "'backbone.0'" in conduct.notes[0]
+    run = fewer.compress(Half(), IMAGES, "weights=50%", settings=QUICK)
+    found = next(curve for curve in run.curves.curves if curve.unit.name == "backbone.2")
+    assert float(found.distortion.max()) > 1e-4
+    with pytest.raises(FewerError, match="no gradient reaches layer"):
+        check_model(Half().eval(), IMAGES, QUICK.model_copy(update={"estimator": "taylor"}))
+
+
+def test_a_head_that_is_used_in_training_alone_hides_no_gradient() -> None:
+    class Aside(Half):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.backbone(x).mean((2, 3))
+            self.unused(x)
+            return self.head(x)
+
+    assert check_model(Aside().eval(), IMAGES, QUICK).differentiable
+
+
+def test_constants_beside_the_output_do_not_stop_the_gradients() -> None:
+    class Anchors(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)
+            self.register_buffer("anchors", torch.arange(36.0))
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.head(self.body(x).relu()), self.anchors
+
+    run = fewer.compress(Anchors(), IMAGES, "weights=50%", settings=QUICK.model_copy(update={"estimator": "taylor"}))
+    assert 0 < run.report.verdict.distortion < 1
+
+
+class Steps(nn.Module):
+    """Gives its steps first and its samples second, as recurrent networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head = nn.Conv2d(3, 16, 3), nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x).relu().mean(2).permute(2, 0, 1))
+
+
+class Usual(Steps):
+    """The same with its samples first."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).transpose(0, 1)
+
+
+def test_samples_along_another_dimension_are_judged_one_by_one(tmp_path) -> None:
+    images = torch.rand(13, 3, 8, 8, generator=torch.Generator().manual_seed(1))  # no multiple of a batch
+    settings = QUICK.model_copy(update={"batch": 2, "sensing": 3})
+    other, usual = (fewer.compress(net, images, "weights=50%", settings=settings) for net in (Steps(), Usual()))
+    assert other.plan.options() == usual.plan.options()
+    assert other.report.verdict.distortion == pytest.approx(usual.report.verdict.distortion, rel=1e-4)
+    assert other.model(images).shape == (6, 13, 5)
+    torch.testing.assert_close(other.model(images).transpose(0, 1), usual.model(images), rtol=1e-4, atol=1e-5)
+    other.save(tmp_path / "run")
+    assert torch.equal(fewer.load(tmp_path / "run", Steps)(images), other.model(images))
+
+
+class Squeezed(nn.Module):
+    """A map of one channel for each image, of which ``squeeze()`` takes the lone image's dimension too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x).relu()).squeeze()
+
+
+class Kept(Squeezed):
+    """The same with its dimension."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x).relu()).squeeze(1)
+
+
+@pytest.mark.parametrize("estimator", ["measured", "taylor"])
+def test_a_lone_image_without_a_dimension_is_an_image(estimator: str) -> None:
+    images = torch.rand(13, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    settings = QUICK.model_copy(update={"batch": 2, "sensing": 3, "estimator": estimator})
+    odd, usual = (fewer.compress(net, images, "weights=50%", settings=settings) for net in (Squeezed(), Kept()))
+    assert odd.plan.options() == usual.plan.options()
+    assert odd.report.verdict.distortion == pytest.approx(usual.report.verdict.distortion, rel=1e-4)
+    assert odd.model(images[:1]).shape == (8, 8)
+
+
+def test_one_number_for_each_image_loses_its_dimension_too() -> None:
+    class Critic(Squeezed):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.body(x).relu()).mean((2, 3)).squeeze()
+
+    images = torch.rand(13, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    run = fewer.compress(Critic(), images, "weights=50%", settings=QUICK.model_copy(update={"heldout": 9}))
+    assert run.report.verdict.distortion < 1

@@ -15,12 +15,13 @@ from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
 from fewer.data.samples import as_samples
 from fewer.engine.assembly import Assembly
+from fewer.engine.offers import change_distortion, repriced
 from fewer.engine.plan import choose
 from fewer.engine.prepare import prepare
 from fewer.engine.refit import refit
 from fewer.engine.sense import sense_curves
 from fewer.engine.settings import Settings
-from fewer.engine.tokens import choose_tokens, repriced, schedule_distortion
+from fewer.engine.tokens import choose_tokens
 from fewer.engine.work import Work
 from fewer.models.macs import model_macs
 from fewer.models.vit import VisionTransformer
@@ -79,8 +80,8 @@ def merged(sensed):
     prepared, settings, made = sensed
     amounts = {f"blocks.{i}": amount for i, amount in enumerate(AMOUNTS)}
     model = merge_after(copy.deepcopy(prepared.model), amounts)
-    distortion = schedule_distortion(model, settings, made)
-    return model, distortion, repriced(Work(prepared, settings), made.curves, model, AMOUNTS, 65, distortion)
+    distortion = change_distortion(model, settings, made)
+    return model, distortion, repriced(Work(prepared, settings), made.curves, model, 1.0, 0.0, distortion)
 
 
 def test_costs_are_those_of_the_model_that_merges(sensed, merged):

@@ -154,3 +154,22 @@ def test_options_of_several_patterns_and_precisions():
     assert [run[0].family for run in runs] == ["dense", "block:16x4", "nm:*:4", "unstructured"]
     # one n:m family whatever the n, so that one sweep nests its masks
     assert len(families(option_grid("nm:*:8"))) == 2
+
+
+@pytest.mark.parametrize("by_weight", [True, False])
+@pytest.mark.parametrize("taps", [1, 9])
+def test_every_part_loses_the_same_share(by_weight: bool, taps: int) -> None:
+    """Two layers make 4 and 8 runs of 2 channels: a quarter is 1 run of the first and 2 of the second."""
+    pattern = Pattern.parse("columns:2x9:4+8" if taps > 1 else "columns:2:4+8")
+    rows, channels = 3, 24
+    run = torch.arange(12.0)  # the first part is worth least as a whole, yet keeps its share
+    score = run.repeat_interleave(2).repeat(taps).expand(rows, -1) if by_weight else run[None]
+    alive = None if by_weight else torch.ones(rows, channels * taps, dtype=torch.bool)
+    mask = select_mask(score, pattern, 0.25, alive)
+    gone = (~mask).view(rows, taps, 12, 2)
+    assert gone.all(3).equal(gone.any(3)) and bool((gone == gone[:1, :1]).all())
+    assert gone[0, 0].all(1).nonzero().flatten().tolist() == [0, 4, 5]
+    more = select_mask(score, pattern, 0.5, mask)
+    assert not bool((more & ~mask).any()) and float(more.float().mean()) == 0.5
+    assert kept_bound(rows, channels * taps, pattern, 0.5) == int(more.sum())
+    assert str(pattern) == ("columns:2x9:4+8" if taps > 1 else "columns:2:4+8")

@@ -49,13 +49,32 @@ def test_values_are_few_near_and_let_gradients_pass(name: str, bits: int, role: 
 
 @pytest.mark.parametrize("name", QUANTISERS)
 def test_weights_may_be_binary_or_ternary_and_inputs_not(name: str) -> None:
-    x = torch.randn(4, 30)
-    for bits, most in ((1, 3), ("t", 3)):
+    x = torch.randn(4, 30, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    for bits, most in ((1, 2), ("t", 3)):
         how = QUANTISERS[name].run(bits, "weight")
-        how.calibrate(x)
-        assert all(len(row.detach().mul(1e4).round().unique()) <= most for row in how(x))
+        how.calibrate(x.detach())
+        got = how(x)
+        assert all(len(row.detach().mul(1e4).round().unique()) <= most for row in got)
+        got.square().sum().backward()
+        assert all(p.grad is not None and float(p.grad.abs()) > 0 for p in how.parameters())
     with pytest.raises(FewerError, match="only weights can be binary"):
         QUANTISERS[name].run(1, "signed")
+
+
+@pytest.mark.parametrize("bits", [1, "t", 2, 4, 8])
+@pytest.mark.parametrize("name", QUANTISERS)
+def test_a_weight_that_was_cut_stays_cut_in_every_format(name: str, bits: int | str) -> None:
+    x = torch.randn(6, 40, generator=torch.Generator().manual_seed(0))
+    x[:, ::2] = 0
+    how = QUANTISERS[name].run(bits, "weight")
+    how.calibrate(x)
+    got = how(x).detach()
+    assert bool((got[:, ::2] == 0).all()) and bool((got != 0).any())
+    if bits == 1:
+        assert bool((got[:, 1::2].sign() == x[:, 1::2].sign()).all())
+        sizes = got[:, 1::2].abs()
+        best = x[:, 1::2].abs().mean(1, keepdim=True) if name in ("ste", "pact") else x[:, 1::2].abs().mean()
+        assert name == "dorefa" or torch.allclose(sizes, best.expand_as(sizes))
 
 
 def test_the_gradient_of_the_step_is_that_of_lsq() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 import fewer
 from fewer.core.errors import FewerError
 from fewer.engine import runtime_load
+from fewer.models.artefact import save_artefact
 from fewer.runtimes import folder as folders
 from fewer.runtimes.module import RuntimeModule
 from fewer.runtimes.names import EXPORTED, missing
@@ -84,3 +86,27 @@ def test_damaged_records_and_wrong_names_are_one_sentence(run):
             folders.read_record(run)
     finally:
         record.write_text(before)
+
+
+class Writes(torch.nn.Module):
+    """Scales the very tensor that it is given."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = torch.nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.body(x.mul_(0.5).add_(1.0))
+
+
+def test_auto_compares_runtimes_on_one_input_where_a_model_writes_into_it(tmp_path):
+    save_artefact(tmp_path / "run", Writes().eval(), [], {"kind": "object", "class": "Writes"})
+    example = torch.randn(1, 8)
+    before = example.clone()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # none is left out as one that answers differently
+        model = fewer.load(tmp_path / "run", Writes, runtime="auto", example=example)
+    assert torch.equal(example, before)
+    with torch.no_grad():
+        assert torch.allclose(model(example.clone()), Writes()(before.clone()), atol=1e-2)

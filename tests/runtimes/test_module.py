@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import nn
 
 from fewer.core.errors import FewerError
+from fewer.runtimes.export import to_onnx
 from fewer.runtimes.module import RuntimeModule
 from fewer.runtimes.names import EXPORTED, missing
 from fewer.runtimes.planned import PlannedGraph
@@ -142,3 +147,73 @@ def test_a_model_that_needs_the_number_is_written_for_one_length():
     assert planned.free == () and planned.shapes == [(1, 6, 6)]
     with pytest.raises(FewerError, match="shall give the ranges"):
         planned.find_ranges("onnxruntime", {"map": "int8"}, torch.randn(2, 11, 6), 1)
+
+
+class Named(NamedTuple):
+    """Outputs that are known by name and by place."""
+
+    logits: torch.Tensor
+    maps: list[torch.Tensor]
+
+
+@dataclass
+class Answer:
+    """An object of the model's own, which no exporter knows."""
+
+    logits: torch.Tensor
+    maps: list[torch.Tensor]
+    loss: torch.Tensor | None = None
+
+
+class Two(nn.Module):
+    """A network that answers with such an object."""
+
+    def __init__(self, kind: type) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.kind, self.body, self.head = kind, nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor):
+        maps = self.body(x).relu()
+        return self.kind(self.head(maps.mean((2, 3))), [maps])
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("kind", [Named, Answer])
+def test_answers_with_names_keep_them(runtime: str, kind: type) -> None:
+    model, x = Two(kind).eval(), torch.randn(1, 3, 6, 6)
+    planned = PlannedGraph.of(model, layers_of(model), x)
+    assert {"body", "head"} <= planned.layers.keys()
+    fast = opened(planned, runtime)(x)
+    with torch.no_grad():
+        wanted = model(x)
+    torch.testing.assert_close(fast.logits, wanted.logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fast.maps[0], wanted.maps[0], rtol=1e-4, atol=1e-5)
+    if kind is Named:
+        logits, maps = fast
+        assert logits is fast.logits and maps is fast.maps
+    else:
+        assert fast.loss is None
+
+
+def test_what_a_model_keeps_of_its_call_stays_as_it_was() -> None:
+    class Keeps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.last = nn.Linear(3, 2), None
+            self.register_buffer("mean", torch.zeros(2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.last = self.body(x)
+            self.mean = self.last.mean(0)
+            self.more = [self.last]
+            return self.last * 2
+
+    model, x = Keeps().eval(), torch.randn(1, 3)
+    with torch.no_grad():
+        model(x)
+    kept = model.last, model.mean, model.more[0]
+    to_onnx(model, x)
+    assert model.last is kept[0] and model.mean is kept[1]
+    assert type(model.more[0]) is torch.Tensor
+    copy.deepcopy(model)

@@ -437,3 +437,49 @@ def test_an_origin_that_is_no_address_is_refused(make, origin):
     client = make().client("rater-0001")
     page = fields(client.get("/next").text)
     assert client.post("/answer", data=page | GOOD, headers={"origin": origin}).status_code == 403
+
+
+def test_what_browsers_show_otherwise_is_sent_as_models_see_it(make, tmp_path):
+    import io
+
+    from fewer.data.decode import read_image
+
+    study = make(forms=("acr",), raters=1)
+    client, folder = study.client("rater-0001"), tmp_path / "photos"
+    grey = (np.random.default_rng(5).random((40, 60)) * 65535).astype(np.uint16)
+    kinds = {
+        "0.png": lambda path: Image.fromarray(grey).save(path, "PNG"),
+        "1.png": lambda path: Image.new("CMYK", (6, 5), (9, 200, 30, 4)).save(path, "JPEG"),
+        "2.png": lambda path: Image.new("RGBA", (6, 5), (9, 200, 30, 0)).save(path, "TIFF"),
+        "3.png": lambda path: Image.new("RGB", (6, 5), (9, 200, 30)).save(path, "JPEG"),
+    }
+    for name, write in kinds.items():
+        write(folder / name)
+        number = study.store.rows("SELECT id FROM images WHERE file = ?", name)[0]["id"]
+        answer = client.get(f"/image/{number}")
+        if name == "3.png":  # a wrong ending: sent as it is, under its right name
+            assert answer.headers["content-type"] == "image/jpeg" and answer.content == (folder / name).read_bytes()
+            continue
+        with Image.open(io.BytesIO(answer.content)) as shown:
+            assert shown.format == "PNG" and shown.mode == "RGB"
+            assert np.array_equal(np.asarray(shown), np.asarray(read_image(folder / name).convert("RGB")))
+    (folder / "0.png").write_bytes(b"II*\0 broken")
+    number = study.store.rows("SELECT id FROM images WHERE file = '0.png'")[0]["id"]
+    answer = client.get(f"/image/{number}")
+    assert answer.status_code == 404 and "tell the owner" in answer.text
+
+
+def test_raters_learn_on_a_photo_that_shows_all_defects(tmp_path):
+    rng, folder = np.random.default_rng(0), tmp_path / "photos"
+    folder.mkdir()
+    Image.fromarray(rng.integers(0, 255, (1, 1, 3), np.uint8)).save(folder / "a.png")
+    Image.fromarray(rng.integers(0, 255, (400, 400), np.uint8)).save(folder / "b.png")
+    chosen = StudySettings(raters=1)
+    new_study(tmp_path / "grey", folder, chosen)
+    with Image.open(tmp_path / "grey" / "training" / "1.png") as image:  # the largest, where none is in colour
+        assert image.size == (400, 400)
+    colours = rng.integers(0, 255, (300, 280, 3), np.uint8)
+    Image.fromarray(colours).save(folder / "c.png")
+    new_study(tmp_path / "colour", folder, chosen)
+    with Image.open(tmp_path / "colour" / "training" / "1.png") as image:
+        assert np.array_equal(np.asarray(image), colours)

@@ -248,3 +248,42 @@ def test_a_trace_that_nothing_can_check_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(export_check, "find_spec", lambda _: None)
     with pytest.raises(FewerError, match="that needs onnxruntime"):
         export(tmp_path / "run", example=X.mean((1, 2)), architecture=make)
+
+
+def test_every_output_of_a_file_is_compared_and_not_the_first_alone() -> None:
+    class Two(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x, 2 * x
+
+    x = torch.randn(3, 4)
+    assert export_check._change(lambda x: [x, 2 * x], Two(), [x]) == 0
+    assert export_check._change(lambda x: [x, x], Two(), [x]) == pytest.approx(0.5)
+    # of an output that is nothing but rounding, a change is none
+    assert export_check._change(lambda x: [x, 1e-9 * x], lambda x: (x, 0 * x), [x]) < 1e-4  # type: ignore[arg-type]
+
+
+class Pair(nn.Module):
+    """A network of two inputs with one encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head = nn.Linear(8, 16), nn.Linear(16, 3)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> dict[str, torch.Tensor]:
+        a, b = self.body(a).relu(), self.body(b).relu()
+        return {"both": self.head(a * b), "far": (a - b).square().sum(1)}
+
+
+@pytest.mark.parametrize("to", ["onnx", "torch"])
+def test_a_model_of_several_inputs_is_exported(tmp_path, to):
+    if to == "onnx":
+        needs_deploy()
+    save_artefact(tmp_path / "run", Pair().eval(), [], {"kind": "object", "class": "Pair"})
+    given = torch.randn(2, 8), torch.randn(2, 8)
+    made = export(tmp_path / "run", to, example=given, architecture=Pair)
+    assert made.difference is not None and made.difference < 1e-5
+    with pytest.raises(FewerError, match="a tuple of tensors"):
+        export(tmp_path / "run", to, example=(1, 2), architecture=Pair, overwrite=True)  # type: ignore[arg-type]
+    with pytest.raises(FewerError, match="models of one input"):
+        export(tmp_path / "run", "onnx", example=given, architecture=Pair, activations="static", overwrite=True)

@@ -9,22 +9,28 @@ chosen here.
 
 Both teachers are moving averages of the one student with one decay, so they have the same weights: they are kept once,
 and differ in what they see (source-like or target-like images).
+
+The papers have no answer to a translator that deletes or invents structures. Here such a translator is refused, and
+random intensity curves take its place: another contrast of the same anatomy is what the consistencies need. The student
+learns from source images as they are and from curved ones, and sees target images as they are or curved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fewer.adaptation.baselines import sometimes
 from fewer.adaptation.choice import judge
-from fewer.adaptation.learn import Lesson, Part, Stream, forget_graph, learn, noisy, ramp
+from fewer.adaptation.learn import Lesson, Part, Stream, device_of, forget_graph, learn, noisy, ramp, styled
 from fewer.adaptation.problem import Adapted, Pair, Problem, Work
 from fewer.adaptation.settings import AdaptationSettings
+from fewer.adaptation.style import Style, random_curve
 from fewer.adaptation.translate.cyclegan import train_cyclegan
 from fewer.adaptation.translate.losses import fooled, told_apart
 from fewer.adaptation.translate.networks import patch_discriminator
@@ -61,6 +67,8 @@ class Streams:
         Source images, in target look, and back again.
     t, ts, tst
         Target images likewise.
+    curved
+        There is no translator: all lists of a domain are the same, and each draw gets a random curve.
     """
 
     s: Sequence[Pair]
@@ -69,22 +77,25 @@ class Streams:
     t: Sequence[Pair]
     ts: Sequence[Pair]
     tst: Sequence[Pair]
+    curved: bool = False
 
 
 def _streams(problem: Problem, settings: AdaptationSettings, work: Work) -> tuple[Streams, Adapted]:
     every: list[Pair] = [*problem.source, *((image, None) for image in problem.unlabelled)]
     found = Adapted(problem.network)
     target: list[Pair] = [(image, None) for image in problem.target]
+    alike = Streams(every, every, every, target, target, target, settings.uses("curves"))
     if not settings.uses("translation"):
-        return Streams(every, every, every, target, target, target), found
+        return alike, found
     forth, back, stage = train_cyclegan(problem, settings, work, every)
     found.stages["cyclegan"] = stage
     st = [(forth.image(x), y) for x, y in every]
     checks = check_translation(problem, [x for x, _ in st[: len(problem.source)]])
     found.checks = checks.to_dict()
     if not checks.safe:
-        work.say(f"the translator is not used: {checks.sentence}")
-        return Streams(every, every, every, target, target, target), found
+        instead = "; random curves take its place" if alike.curved else ""
+        work.say(f"the translator is not used: {checks.sentence}{instead}")
+        return alike, found
     work.say(f"the translator is used: {checks.sentence}")
     found.translated = [x for x, _ in st[: len(problem.source)]]
     found.translator = back.network
@@ -136,6 +147,8 @@ def le_uda(problem: Problem, settings: AdaptationSettings, work: Work) -> Adapte
 
 def _two_teachers(problem: Problem, settings: AdaptationSettings, work: Work, *, adversarial: bool) -> Adapted:
     streams, found = _streams(problem, settings, work)
+    # target images will be given the look of the source first, so these are what the choice looks at
+    problem = replace(problem, target=[image for image, _ in streams.ts])
     if not (settings.uses("intra") or settings.uses("inter") or adversarial):
         found.stages |= _plain(problem, settings, work, streams)
         return found
@@ -181,14 +194,18 @@ class _TwoTeachers:
 
     def __init__(self, problem: Problem, settings: AdaptationSettings, streams: Streams, adversarial: bool) -> None:
         self.problem, self.settings, self.adversarial = problem, settings, adversarial
-        self.student = problem.network
-        self.size = int(getattr(settings, "batch"))  # noqa: B009 (the settings of a task extend the loop's)
+        self.student, self.device = problem.network, device_of(problem.network)
+        loop: Any = settings  # the settings of a task extend the loop's
+        self.size, self.seed = int(loop.batch), int(loop.seed)
         labelled = [pair for pair in streams.s if pair[1] is not None]
         cycled = [pair for pair in streams.sts if pair[1] is not None]
         self.labelled = _one_crop(problem, [labelled, cycled], 0)
         self.source = _one_crop(problem, [_hidden(streams.s), _hidden(streams.st), _hidden(streams.sts)], 60)
         self.target = _one_crop(problem, [streams.t, streams.ts, streams.tst], 61)
+        self.curve = random_curve if streams.curved else None
+        self.at_times = sometimes(random_curve, settings.curve_share) if streams.curved else None
         self.names = problem.taps if adversarial else ()
+        torch.manual_seed(self.seed)  # critics start alike whatever was trained before
         self.critics = _critics(problem, self.names, adversarial)
         self.critic_weights = dict(zip(self.names or ("",), settings.adversarial, strict=False))
         self.whole = nn.ModuleDict({"student": self.student, "critics": self.critics})
@@ -208,8 +225,8 @@ class _TwoTeachers:
     def student_losses(self, _net: Any, step: int) -> dict[str, Tensor]:
         """Of one step: labels, agreement with the teachers within and across domains, and the critics' verdict."""
         losses = {"labelled": self._labelled_loss(step)}
-        s, st, sts = self._few(self.source(step))
-        t, ts, tst = self._few(self.target(step))
+        s, st, sts = self._source_views(step)
+        t, ts, tst = self._target_views(step)
         mine = {name: self._run(self.student, images) for name, images in (("s", s), ("ts", ts), ("sts", sts))}
         shown = {"s": s, "ts": ts, "st": st, "t": t, "tst": tst}
         with torch.no_grad():
@@ -227,7 +244,7 @@ class _TwoTeachers:
 
     def critic_loss(self, _net: Any, step: int) -> Tensor:
         """The critics tell the student's features of ``ts`` from those of the teachers of ``ts`` and ``t``."""
-        t, ts, _tst = self._few(self.target(step))
+        t, ts, _tst = self._target_views(step)
         with torch.no_grad():
             mine = self._run(self.student, ts).features
             theirs = [self._run(self._teacher(), images).features for images in (ts, t)]
@@ -239,8 +256,11 @@ class _TwoTeachers:
         return torch.stack(parts).sum()
 
     def _labelled_loss(self, step: int) -> Tensor:
-        pairs, half = self.labelled(step), max(1, self.size // 2)
-        x, y = torch.cat([pair[0][:half] for pair in pairs]), torch.cat([pair[1][:half] for pair in pairs])
+        (s, masks), (sts, others) = self.labelled(step)
+        half = max(1, self.size // 2)
+        cycled = self._changed(sts[:half], self.curve, (23, step))
+        x = torch.cat([self._changed(s[:half]), cycled])
+        y = torch.cat([masks[:half], others[:half]]).to(self.device)
         return self.problem.loss(self.problem.scales(self.student(x)), y, (1.0,))
 
     def _fooling(self, mine: dict[str, Tensor]) -> Tensor:
@@ -252,6 +272,28 @@ class _TwoTeachers:
             for name, weight in self.critic_weights.items()
         ]
         return torch.stack(parts).sum()
+
+    def _source_views(self, step: int) -> list[Tensor]:
+        """Images of ``s``, ``st`` and ``sts``."""
+        s, st, sts = self._few(self.source(step))
+        return [
+            s.to(self.device),
+            self._changed(st, self.curve, (24, step)),
+            self._changed(sts, self.curve, (25, step)),
+        ]
+
+    def _target_views(self, step: int) -> list[Tensor]:
+        """Images of ``t``, ``ts`` and ``tst``; without a translator the student is asked about ``ts`` as it is, too."""
+        t, ts, tst = self._few(self.target(step))
+        return [
+            t.to(self.device),
+            self._changed(ts, self.at_times, (26, step)),
+            self._changed(tst, self.curve, (27, step)),
+        ]
+
+    def _changed(self, images: Tensor, style: Style | None = None, key: Sequence[int] = ()) -> Tensor:
+        """Images in another style, where the student is."""
+        return styled(images, None, style, (self.seed, *key)).to(self.device)
 
     def _few(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
         """Images alone, a quarter of a batch: each step runs the networks on eight such streams."""
@@ -294,12 +336,12 @@ def _key(name: str) -> str:
 def _critics(problem: Problem, names: Sequence[str], adversarial: bool) -> nn.ModuleDict:
     if not adversarial:
         return nn.ModuleDict()
-    image = problem.source[0][0]
-    side = [min(32, 16 * -(-n // 16)) for n in image.shape[1:]]
+    patch = problem.sampler(problem.source, 60)(0)[0][:1]  # of a size that the network takes
     with torch.no_grad(), _tapped(problem.network.eval(), names) as seen:
-        logits = problem.scales(problem.network(torch.zeros(1, len(image), *side)))[0]
+        device = device_of(problem.network)
+        logits = problem.scales(problem.network(torch.zeros_like(patch, device=device)))[0]
     seen = seen if names else {"": logits}
-    return nn.ModuleDict({_key(k): _critic(v.shape[1], problem.dims) for k, v in seen.items()})
+    return nn.ModuleDict({_key(k): _critic(v.shape[1], problem.dims) for k, v in seen.items()}).to(device)
 
 
 def _critic(channels: int, dims: int) -> nn.Module:
@@ -317,6 +359,7 @@ def _critic(channels: int, dims: int) -> nn.Module:
 def _plain(problem: Problem, settings: AdaptationSettings, work: Work, streams: Streams) -> dict[str, Any]:
     """Every module of the teachers is off: labels alone, on the source and on its cycles where there are any."""
     parts = [Stream([pair for pair in streams.s if pair[1] is not None])]
-    if settings.uses("translation"):
-        parts.append(Stream([pair for pair in streams.sts if pair[1] is not None]))
+    if settings.uses("translation") or streams.curved:
+        style = random_curve if streams.curved else None
+        parts.append(Stream([pair for pair in streams.sts if pair[1] is not None], style))
     return {"train": learn(problem, settings, work, Lesson(parts, problem.held), "train", problem.network)}

@@ -21,7 +21,19 @@ from fewer.training.callbacks import Callback
 from fewer.training.history import Fit
 from fewer.training.loop import Validation, fit
 
-__all__ = ["Lesson", "Part", "Stream", "consistency", "forget_graph", "known", "learn", "noisy", "ramp", "styled"]
+__all__ = [
+    "Lesson",
+    "Part",
+    "Stream",
+    "consistency",
+    "device_of",
+    "forget_graph",
+    "known",
+    "learn",
+    "noisy",
+    "ramp",
+    "styled",
+]
 
 
 @dataclass(frozen=True)
@@ -147,6 +159,17 @@ def forget_graph(model: nn.Module) -> None:
                         kept[index] = value.detach()
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model is; styles change images in main memory, and the result goes there.
+
+    Examples
+    --------
+    >>> device_of(nn.Linear(1, 1))
+    device(type='cpu')
+    """
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
 class Part(Callback):
     """Knows how much of a training is over."""
 
@@ -204,6 +227,7 @@ class _Step:
     def __init__(self, problem: Problem, settings: AdaptationSettings, lesson: Lesson, model: nn.Module) -> None:
         loop: Any = settings  # the settings of a task extend the loop's
         self.problem, self.lesson, self.noise, self.seed = problem, lesson, settings.noise, loop.seed
+        self.device = device_of(model)
         self.share = max(1, loop.batch // len(lesson.labelled))
         self.draws = [problem.sampler(stream.pairs, index) for index, stream in enumerate(lesson.labelled)]
         self.unlabelled: Batches | None = None
@@ -216,13 +240,13 @@ class _Step:
 
     def losses(self, net: nn.Module, step: int) -> dict[str, Tensor]:
         """The loss on labels, and where there is a teacher that of agreeing with it."""
-        x, y = self._labelled(step)
+        x, y = (part.to(self.device) for part in self._labelled(step))
         outputs = self.problem.scales(net(x))
         losses = {"labelled": self.problem.loss(*known(outputs, y), self.lesson.weights)}
         if self.unlabelled is not None and self.average is not None:
             seen = self.unlabelled(step)[0]
-            strong = styled(seen, None, self.lesson.strong, (self.seed, 22, step))
-            pairs = [(self.problem.scales(net(strong)), seen)]
+            strong = styled(seen, None, self.lesson.strong, (self.seed, 22, step)).to(self.device)
+            pairs = [(self.problem.scales(net(strong)), seen.to(self.device))]
             if self.lesson.also_labelled:
                 pairs.append((outputs, x))
             losses["consistency"] = self._disagreement(pairs, self.average.teacher())

@@ -44,8 +44,8 @@ MODULES_OF: Mapping[str, tuple[str, ...]] = {
     "ms-mt": (
         *_TRANSLATOR, "scales", "consistency", "scale-consistency", "structures", "curves", "pseudo-labels", "filter",
     ),
-    "mt-uda": ("translation", "intra", "inter"),
-    "le-uda": ("translation", "intra", "inter", "adversarial"),
+    "mt-uda": ("translation", "curves", "intra", "inter"),
+    "le-uda": ("translation", "curves", "intra", "inter", "adversarial"),
 }  # fmt: skip
 """Modules that each method has; methods that are not named have none, since they are one module."""
 

@@ -22,6 +22,7 @@ def doctor(
     task: str | None = None,
     fix: Annotated[bool, Parameter(negative="")] = False,
     page: str | None = None,
+    images: str | None = None,
     shared: Shared | None = None,
 ) -> int:
     """Find what is wrong with a data set: unreadable files, labels that do not fit, duplicates, leaks and more.
@@ -38,6 +39,8 @@ def doctor(
         Write a repaired copy to --out, and say what was changed. The original stays.
     page
         An HTML file for what was found, which is written also when nothing is wrong [none]
+    images
+        Folder of the images of conversations (task quality) [beside their file]
     """
     import fewer
     from fewer.cli.progress import terminal_progress
@@ -54,7 +57,7 @@ def doctor(
         )
     wanted = shared.out if fix and not shared.dry_run else None
     more: dict[str, Any] = {"page": None if shared.dry_run else page, "overwrite": shared.overwrite}
-    more |= {"progress": terminal_progress(), "command": command_line()}
+    more |= {"images": images, "progress": terminal_progress(), "command": command_line()}
     found = fewer.doctor(data, task=task, fix=wanted, **more)
     found, done = found if wanted is not None else (found, None)
     if shared.json:

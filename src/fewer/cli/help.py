@@ -24,10 +24,11 @@ GROUPS = {
 """Headings of ``fewer --help``, and the verbs under each, in the order in which a newcomer meets them."""
 
 _ALWAYS = ("--out", "--dry-run", "--overwrite", "--resume")
+_WHAT = ("--pattern", "--tokens", "--pixels")
 _TRAINING = ("--steps", "--time", "--batch", "--learning-rate")
 
 COMMON = {
-    "compress": ("--images", "--budget", "--preset", "--labelled", "--recover", "--pattern", "--tokens", *_ALWAYS),
+    "compress": ("--images", "--budget", "--preset", "--labelled", "--recover", *_WHAT, *_ALWAYS),
     "sense": ("--images", "--preset", "--pattern", "--tokens", "--measure", *_ALWAYS),
     "demo": ("--budget", "--out", "--overwrite", "--resume"),
     "train": (

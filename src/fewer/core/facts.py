@@ -32,6 +32,15 @@ class _Tokens(_Open):
     tried: list[dict[str, Any]]
 
 
+class _Pixels(_Open):
+    name: str
+    pixels: _Count
+    kept: int = Field(ge=1)
+    of: int = Field(ge=1)
+    distortion: float
+    tried: list[dict[str, Any]]
+
+
 class _Machine(_Open):
     cpu: str
     threads: int = Field(ge=1)
@@ -57,6 +66,7 @@ class _Facts(_Open):
     state: str | None = None
     settings: _Settings | None = None
     tokens: _Tokens | None = None
+    pixels: _Pixels | None = None
     device: _Device = Field(default_factory=_Device)
     reorderings: list[_Reordering] = Field(default_factory=list)
 

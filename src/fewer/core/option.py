@@ -27,7 +27,8 @@ class Option:
     ----------
     pattern
         ``"dense"``, ``"unstructured"``, ``"block:ROWSxCOLS"`` (whole tiles go), ``"nm:N:M"`` (N of every M stay),
-        ``"columns:G"`` (input channels go in runs of G; ``"columns:GxT"`` where each has T taps of a kernel),
+        ``"columns:G"`` (input channels go in runs of G; ``"columns:GxT"`` where each has T taps of a kernel;
+        ``"columns:G:A+B"`` where two layers make A and B of the runs, and lose the same share),
         ``"rows:G"`` (outputs go, because another layer's columns do), ``"reads:G"`` (inputs go for the same reason),
         ``"diagonal"`` (whole diagonals of a matrix that is packed for encryption) or ``"approximate:NAME"`` (a function
         without weights is computed in another way).

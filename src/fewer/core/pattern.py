@@ -11,7 +11,7 @@ from fewer.core.errors import FewerError
 
 _BLOCK = re.compile(r"block:(\d{1,7})x(\d{1,7})")
 _NM = re.compile(r"nm:(\d{1,7}):(\d{1,7})")
-_COLUMNS = re.compile(r"columns:(\d{1,7})(?:x(\d{1,7}))?")
+_COLUMNS = re.compile(r"columns:(\d{1,7})(?:x(\d{1,7}))?(?::(\d{1,7}(?:\+\d{1,7})+))?")
 _ROWS = re.compile(r"rows:(\d{1,7})")
 _READS = re.compile(r"reads:(\d{1,7})")
 
@@ -32,6 +32,9 @@ class Pattern:
         At most ``n`` weights are kept of every ``m`` consecutive inputs (``nm`` only).
     taps
         Taps of the kernel, on each of which an input channel is a column (``columns`` only).
+    parts
+        How many runs of columns each part has, where several layers make the inputs side by side: the same share of
+        each part is removed (``columns`` only). Empty where there is one part.
 
     Examples
     --------
@@ -47,6 +50,7 @@ class Pattern:
     n: int = 0
     m: int = 0
     taps: int = field(default=1, repr=False)
+    parts: tuple[int, ...] = field(default=(), repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Pattern:
@@ -72,7 +76,9 @@ class Pattern:
             if 0 < n <= m:
                 return cls("nm", n=n, m=m)
         if (found := _COLUMNS.fullmatch(bare)) and int(found[1]) and int(found[2] or 1):
-            return cls("columns", width=int(found[1]), taps=int(found[2] or 1))
+            parts = tuple(int(part) for part in (found[3] or "").split("+") if part)
+            if all(parts):
+                return cls("columns", width=int(found[1]), taps=int(found[2] or 1), parts=parts)
         if (found := _ROWS.fullmatch(bare)) and int(found[1]):
             return cls("rows", height=int(found[1]))
         if (found := _READS.fullmatch(bare)) and int(found[1]):
@@ -100,7 +106,8 @@ class Pattern:
         if self.kind == "block":
             return f"block:{self.height}x{self.width}"
         if self.kind == "columns":
-            return f"columns:{self.width}" + (f"x{self.taps}" if self.taps > 1 else "")
+            taps = f"x{self.taps}" if self.taps > 1 else ""
+            return f"columns:{self.width}{taps}" + (":" + "+".join(map(str, self.parts)) if self.parts else "")
         if self.kind == "rows":
             return f"rows:{self.height}"
         if self.kind == "reads":

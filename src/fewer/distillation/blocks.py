@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewer.distillation.losses import block_error
@@ -137,6 +138,15 @@ def block_outputs(model: nn.Module, blocks: Sequence[Block]) -> Iterator[dict[st
             handle.remove()
 
 
+def _at_places_of(student: Tensor, teacher: Tensor, axis: int) -> Tensor:
+    """The teacher's map at the places of a student that sees smaller images; anything else as it is."""
+    if axis != 1 or student.ndim != 4 or teacher.ndim != 4 or student.shape[:2] != teacher.shape[:2]:
+        return teacher
+    if student.shape == teacher.shape:
+        return teacher
+    return F.interpolate(teacher, size=student.shape[-2:], mode="bilinear", align_corners=False, antialias=True)
+
+
 @contextmanager
 def block_errors(
     model: nn.Module, blocks: Sequence[Block], wanted: dict[str, Tensor], alone: bool
@@ -151,7 +161,8 @@ def block_errors(
         To look at.
     wanted
         What the teacher's blocks give out, by name. Where the student has merged tokens, each token of the image is
-        compared with the merged one that holds it. A block of another shape is left out.
+        compared with the merged one that holds it; where it makes its images smaller, the teacher's maps are brought
+        to its size. A block of another shape is left out.
     alone
         Cut gradients at the entrance of every block, so that each learns from its own error only, on the inputs that
         the blocks before it really give.
@@ -177,7 +188,8 @@ def block_errors(
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             if not isinstance(output, Tensor):
                 return
-            target, got = wanted[block.name], restored(output)
+            got = restored(output)
+            target = _at_places_of(got, wanted[block.name], block.axis)
             if got.shape == target.shape:
                 errors.append(block_error(target, got, block.axis))
 

@@ -141,16 +141,19 @@ class Taylor:
                     generator = torch.Generator().manual_seed(self.seeds[index])
                     with torch.enable_grad():
                         outputs = output_tensors(call(self.model, batch, self.forward))
+                    kept = [t for t in outputs if t.requires_grad]  # anchors and other constants come along as well
                     for probe in range(self.probes):
                         shifts.clear()
-                        signs = probe_directions(self.reference, index, outputs, generator)
-                        grads = torch.autograd.grad(
-                            outputs,
-                            [one.weight for one in portion],
-                            signs,
-                            retain_graph=probe + 1 < self.probes,
-                            allow_unused=True,
-                        )
+                        drawn = probe_directions(self.reference, index, outputs, generator)
+                        grads: Sequence[Tensor | None] = [None] * len(portion)
+                        if kept:
+                            grads = torch.autograd.grad(
+                                kept,
+                                [one.weight for one in portion],
+                                [sign for t, sign in zip(outputs, drawn, strict=True) if t.requires_grad],
+                                retain_graph=probe + 1 < self.probes,
+                                allow_unused=True,
+                            )
                         for one, grad in zip(portion, grads, strict=True):
                             row = stored[one.unit.name][index, probe]
                             row[: one.unit.numel] = 0 if grad is None else to_matrix(grad).flatten()

@@ -15,6 +15,7 @@ from fewer.compensate.sequential import HeldOut, Layered, UnitFacts, compress_in
 from fewer.core.option import Option
 from fewer.data.samples import Samples
 from fewer.engine.felt import places_of
+from fewer.engine.outer import with_outer
 from fewer.engine.prepare import Prepared
 from fewer.engine.sense import repair_of, row_sensitivity, score_gradients, sensing_batches
 from fewer.engine.shrink import rows_follow
@@ -25,7 +26,6 @@ from fewer.models.inputs import layer_input
 from fewer.models.layers import channel_axis, find_layers
 from fewer.models.running import call, evaluating
 from fewer.patterns import to_weight
-from fewer.tokens.blocks import with_merging
 
 # The whole calibration set goes through two models at once; what that may take decides how many images are used.
 MEMORY_BYTES = 4e9
@@ -87,7 +87,7 @@ def apply_options(
     *,
     model: nn.Module | None = None,
     alive: Mapping[str, Tensor] | None = None,
-    tokens: Mapping[str, Any] | None = None,
+    outer: Mapping[str, Any] | None = None,
     title: str = "apply",
     believed: dict[str, float] | None = None,
 ) -> tuple[nn.Module, dict[str, Tensor]]:
@@ -103,8 +103,9 @@ def apply_options(
         Option of each unit.
     model, alive
         Model and masks of an earlier round.
-    tokens
-        What is merged after the repair (:func:`fewer.tokens.blocks.with_merging`); nothing for None.
+    outer
+        Tokens that are merged, or pixels that go, after the repair (:func:`fewer.engine.outer.with_outer`); nothing
+        for None.
     title
         Of the stage that is shown.
     believed
@@ -147,7 +148,7 @@ def apply_options(
             forward=prepared.forward,
             done=lambda name: stage.advance(1, name),
         )
-    if model is None and not tokens and all(o.is_dense and o.precision == "fp32" for o in chosen.values()):
+    if model is None and not outer and all(o.is_dense and o.precision == "fp32" for o in chosen.values()):
         # what needs no cut is given back bit by bit, and not smoothed or reordered
         target = set_evaluating(copy.deepcopy(prepared.as_it_came or prepared.model))
     shaped = {u.name: to_weight(masks[u.name], u.shape) for u in units}
@@ -156,7 +157,7 @@ def apply_options(
     followed = rows_follow(target, shaped, prepared.couplings, chosen)
     for name, inputs in read.items():
         _refit(target.get_submodule(name), whole[name], inputs, followed[name], chosen[name].precision)
-    return with_merging(target, tokens), followed
+    return with_outer(target, outer), followed
 
 
 def _matrix(model: nn.Module, name: str) -> Tensor:

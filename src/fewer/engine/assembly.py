@@ -94,9 +94,9 @@ class Assembly:
     @classmethod
     def of(cls, model: Any, curves: CurveSet, store: Path, example: Any, forward: Forward | None) -> Assembly:
         """Copy the dense model."""
-        from fewer.tokens.blocks import with_merging
+        from fewer.engine.outer import outer_of, with_outer
 
-        twin = with_merging(copy.deepcopy(model), curves.meta.get("tokens"))
+        twin = with_outer(copy.deepcopy(model), outer_of(curves))
         return cls(twin, find_layers(twin, curves.units, example, forward), curves, store, forward, {})
 
     def evaluate(self, choice: np.ndarray, measure: Callable[[Any], float]) -> float:

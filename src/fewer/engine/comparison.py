@@ -18,6 +18,7 @@ from fewer.core.progress import Progress
 from fewer.engine.apply import apply_options
 from fewer.engine.assembly import Assembly
 from fewer.engine.judge import Judge, Quality, judge_of
+from fewer.engine.outer import outer_of
 from fewer.engine.plan import choose, frontier_of
 from fewer.engine.published import prune_as_published
 from fewer.engine.rivals import rival_model, rival_settings, same_method
@@ -125,7 +126,7 @@ def baselines(e: Evidence, judge: Judge, assembly: Assembly | None, progress: Pr
                 Work(e.prepared, e.settings, progress),
                 e.sensed.options,
                 chosen,
-                tokens=e.sensed.curves.meta.get("tokens"),
+                outer=outer_of(e.sensed.curves),
                 title=f"baseline {LABELS.get(name, name)}",
             )
             took = perf_counter() - began
@@ -134,8 +135,11 @@ def baselines(e: Evidence, judge: Judge, assembly: Assembly | None, progress: Pr
     return rows
 
 
+_ALONE = {"tokens": "fewer, no token merged", "pixels": "fewer, all pixels"}
+
+
 def without_merging(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, Any]]:
-    """Where tokens are merged: the same budget met by weights alone."""
+    """Where tokens are merged or images made smaller: the same budget met by weights alone."""
     plain = e.sensed.plain
     if plain is None:
         return []
@@ -143,7 +147,7 @@ def without_merging(e: Evidence, judge: Judge, progress: Progress) -> list[dict[
         allocation = choose(plain, e.under or e.budgets, e.settings.allocator, power=e.settings.power)
     except FewerError:  # weights alone do not go as low
         return []
-    began, label = perf_counter(), "fewer, no token merged"
+    began, label = perf_counter(), _ALONE["pixels" if "pixels" in outer_of(e.sensed.curves) else "tokens"]
     chosen = e.sensed.chosen(allocation.choice, plain)
     model, _ = apply_options(Work(e.prepared, e.settings, progress), e.sensed.options, chosen, title=label)
     labelled = e.quality(model) if e.quality is not None else {}
@@ -171,7 +175,7 @@ def _preset_row(
 
 def _published_row(e: Evidence, name: str, judge: Judge, progress: Progress) -> list[dict[str, Any]]:
     """What a method of the literature makes with the same share of every layer; nothing where it has no such cut."""
-    if e.sensed.curves.meta.get("tokens"):  # fewer tokens are not theirs, and weights alone would miss the budget
+    if outer_of(e.sensed.curves):  # fewer tokens or pixels are not theirs, and weights alone would miss the budget
         return []
     began, work = perf_counter(), Work(e.prepared, e.settings, progress)
     try:

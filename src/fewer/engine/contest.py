@@ -285,6 +285,7 @@ def _simple_ways(prepared: Prepared) -> list[Way]:
 def _make(work: Work, way: Way, sensed: Sensed, budgets: Sequence[Budget], made: dict[bytes, Made]) -> Made:
     """The model of a way, made now or before."""
     from fewer.engine.apply import apply_options
+    from fewer.engine.outer import outer_of
 
     choice = choose(sensed.curves, budgets, way.allocator).choice
     key = way.key(choice)
@@ -294,7 +295,7 @@ def _make(work: Work, way: Way, sensed: Sensed, budgets: Sequence[Budget], made:
             work.under(way.settings(work.settings)),
             sensed.options,
             sensed.chosen(choice),
-            tokens=sensed.curves.meta.get("tokens"),
+            outer=outer_of(sensed.curves),
             title=f"try {way.name}",
             believed=believed,
         )

@@ -23,6 +23,7 @@ from fewer.engine.assembly import Assembly
 from fewer.engine.contest import Made, decide, final, way_of
 from fewer.engine.deploy import plan_within
 from fewer.engine.neighbours import Settled
+from fewer.engine.outer import outer_of
 from fewer.engine.plan import choose
 from fewer.engine.sense import Sensed, sense_curves
 from fewer.engine.work import Work
@@ -138,7 +139,7 @@ def make_cut(
             work.under(way.settings(work.settings)),
             sensed.options,
             sensed.chosen(allocation.choice),
-            tokens=sensed.curves.meta.get("tokens"),
+            outer=outer_of(sensed.curves),
             believed=believed,
         )
     return Cut(model, masks, allocation, search, believed)

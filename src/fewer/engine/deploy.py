@@ -19,6 +19,7 @@ from fewer.core.reading import nested
 from fewer.cost.device import device_facts, differences
 from fewer.cost.stopwatch import Stopwatch
 from fewer.cost.subjects import random_mask, runs_as
+from fewer.engine.outer import outer_of, with_outer
 from fewer.engine.runtime_deploy import in_runtime, timed_in_runtime, trial_in_runtime
 from fewer.engine.runtimes import Chosen, dense_run, deploy_example, feed, undisturbed
 from fewer.engine.shrink import random_cut
@@ -27,7 +28,6 @@ from fewer.kernels.accelerate import accelerate
 from fewer.kernels.report import LayerReport
 from fewer.models.running import evaluating, use_threads
 from fewer.runtimes.names import EXPORTED
-from fewer.tokens.blocks import with_merging
 
 __all__ = ["Deployed", "deploy", "foretold", "measured_here", "plan_within", "trial_ms"]
 
@@ -123,7 +123,7 @@ def trial_ms(
     options: Mapping[str, Option],
     predicted_ms: float,
     dense_ms: float,
-    tokens: Mapping[str, Any] | None = None,
+    outer: Mapping[str, Any] | None = None,
     limit: float = 0.0,
 ) -> float:
     """Milliseconds that a plan really takes: time does not depend on weights, so random masks will do.
@@ -133,14 +133,14 @@ def trial_ms(
     prepared = work.prepared
     chosen: Chosen | None = prepared.shared.get("runtime")
     if chosen is not None and chosen.runtime in EXPORTED:
-        return trial_in_runtime(work, chosen, options, max(limit, _SURPRISE * predicted_ms))
+        return trial_in_runtime(work, chosen, options, max(limit, _SURPRISE * predicted_ms), outer)
     layers: Any = prepared.layers
     masks = {
         name: random_mask(layers[name].weight.shape, option, seed)
         for seed, (name, option) in enumerate(options.items())
         if option.sparsity > 0 and not option.removes
     }
-    cut = with_merging(random_cut(prepared.model, prepared.couplings, options), tokens)
+    cut = with_outer(random_cut(prepared.model, prepared.couplings, options), outer)
     return deploy(work, cut, masks, options, predicted_ms, dense_ms).measured_ms
 
 
@@ -187,8 +187,8 @@ def plan_within(
     with work.progress.stage("time plans", _ROUNDS) as stage:
         for _ in range(_ROUNDS):
             predicted = allocation.cost["latency"]
-            options, tokens = chosen_options(curves, allocation.choice), curves.meta.get("tokens")
-            measured = trial_ms(work, options, predicted, curves.dense("latency"), tokens, limit)
+            options, outer = chosen_options(curves, allocation.choice), outer_of(curves)
+            measured = trial_ms(work, options, predicted, curves.dense("latency"), outer, limit)
             tried.append({"predicted": predicted, "measured": measured})
             stage.advance(1, f"{measured:.2f} ms of {limit:.2f} ms")
             if measured <= limit and (within is None or allocation.distortion < within[0].distortion):

@@ -24,6 +24,7 @@ __all__ = [
     "integers",
     "latency",
     "limits",
+    "pixels",
     "power",
     "reached",
     "runtimes",
@@ -188,6 +189,18 @@ def tokens(tokens: Mapping[str, Any]) -> dict[str, Any]:
         "higher_is_better": False,
         "note": f"schedule '{tokens['name']}', of {len(tokens['tried'])} tried; merging alone: distortion "
         f"{tokens['distortion']:.3g} on the images that distortion is measured on",
+    }
+
+
+def pixels(pixels: Mapping[str, Any]) -> dict[str, Any]:
+    """How many pixels of the longer side are left."""
+    return {
+        "name": "pixels of the longer side",
+        "value": pixels["kept"],
+        "dense": pixels["of"],
+        "higher_is_better": False,
+        "note": f"the model makes its images smaller itself; {len(pixels['tried'])} sizes tried; that alone: "
+        f"distortion {pixels['distortion']:.3g} on the images that distortion is measured on",
     }
 
 

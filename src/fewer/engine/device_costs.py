@@ -134,8 +134,10 @@ def device_costs(
     return DeviceCosts(rows, fixed, facts, came), kept
 
 
-def refuse_early(device: DeviceCosts | None, budgets: Sequence[Budget]) -> None:
+def refuse_early(device: DeviceCosts | None, budgets: Sequence[Budget], share: float = 1.0) -> None:
     """Refuse a budget in time or energy that no plan can meet, before the long work begins.
+
+    ``share`` is what outer choices such as fewer pixels may leave of the work of every layer.
 
     Raises
     ------
@@ -153,7 +155,7 @@ def refuse_early(device: DeviceCosts | None, budgets: Sequence[Budget]) -> None:
         if device is None or budget.metric not in device.fixed:
             continue
         rows = [row[budget.metric] for row in device.units.values()]
-        least = device.fixed[budget.metric] + sum(float(row.min()) for row in rows)
+        least = share * (device.fixed[budget.metric] + sum(float(row.min()) for row in rows))
         dense = device.came.get(budget.metric, device.fixed[budget.metric] + sum(float(row[0]) for row in rows))
         if least > (budget.value * dense if budget.relative else budget.value):
             where = RUNTIMES[device.facts["runtime"]].label if "runtime" in device.facts else ""

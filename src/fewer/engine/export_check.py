@@ -15,34 +15,62 @@ from fewer.core.errors import FewerError
 from fewer.distortion.outputs import output_tensors
 from fewer.runtimes.export import first_line
 
-__all__ = ["EXACT", "allowed_change", "change_of", "check_traced"]
+__all__ = ["EXACT", "Given", "allowed_change", "arguments_of", "change_of", "check_traced"]
+
+Given = Tensor | tuple[Tensor, ...]
+"""What a model is called with: one tensor, or one for each of its arguments."""
 
 _SAME = 1e-3
 EXACT = ("session.qdq_matmulnbits_accuracy_level", "1")
 """By default onnxruntime rounds activations beside int8 weights."""
 
 
-def allowed_change(example: Tensor) -> float:
+def arguments_of(given: Given) -> tuple[Tensor, ...]:
+    """Copies of what a model is called with, one for each argument: a model may write into its input.
+
+    Examples
+    --------
+    >>> arguments_of(torch.zeros(1))
+    (tensor([0.]),)
+    """
+    return tuple(x.clone() for x in (given if isinstance(given, tuple) else (given,)))
+
+
+def _dtype(given: Given) -> torch.dtype:
+    """Of the first input that holds floating-point numbers, or of the first one."""
+    every = arguments_of(given)
+    return next((x.dtype for x in every if x.is_floating_point()), every[0].dtype)
+
+
+def allowed_change(example: Given) -> float:
     """The largest relative difference between a file and its model that is rounding."""
-    return max(_SAME, 8 * torch.finfo(example.dtype).eps) if example.is_floating_point() else _SAME
+    dtype = _dtype(example)
+    return max(_SAME, 8 * torch.finfo(dtype).eps) if dtype.is_floating_point else _SAME
 
 
-def check_traced(model: nn.Module, example: Tensor, path: Path, why: str) -> list[str]:
+def _changed(example: Given, change: Callable[[Tensor], Tensor]) -> Given:
+    """Other numbers in those inputs that hold floating-point ones."""
+    found = tuple(change(x) if x.is_floating_point() else x for x in arguments_of(example))
+    return found if isinstance(example, tuple) else found[0]
+
+
+def check_traced(model: nn.Module, example: Given, path: Path, why: str) -> list[str]:
     """Refuse a traced file that differs from the model on other inputs; what there is to say about one that does not.
 
     A trace holds what the code decided about one input. Inputs of another sign, size and noise find many such
     decisions, but not all.
     """
     generator = torch.Generator().manual_seed(1)
-    noise = torch.randn(example.shape, generator=generator).to(example)
-    others = [x for x in (noise, -example, 3 * example, 0.1 * noise) if _answers(model, x)]
+    noise = _changed(example, lambda x: torch.randn(x.shape, generator=generator).to(x))
+    tried = (noise, *(_changed(x, lambda t, f=f: f * t) for x, f in ((example, -1), (example, 3), (noise, 0.1))))
+    others = [x for x in tried if _answers(model, x)]
     refusal = f"this model cannot be exported to ONNX: {why}. "
     if not others:
         raise FewerError(
             f"{refusal}It could be traced, but a trace is to be compared with the model on other inputs, and it takes "
             "none of those that were tried"
         )
-    run, unsure = _runner("onnx", example.dtype, path)
+    run, unsure = _runner("onnx", _dtype(example), path)
     if run is None:
         needs = "; ".join(unsure) or "that needs onnxruntime, which is not installed"
         raise FewerError(
@@ -61,36 +89,48 @@ def check_traced(model: nn.Module, example: Tensor, path: Path, why: str) -> lis
     ]
 
 
-def _answers(model: nn.Module, x: Tensor) -> bool:
+def _answers(model: nn.Module, x: Given) -> bool:
     """Whether a model takes an input that nobody chose for it, and answers with finite numbers."""
     try:
         with torch.no_grad():
-            return bool(output_tensors(model(x.clone()))[0].isfinite().all())
+            return bool(output_tensors(model(*arguments_of(x)))[0].isfinite().all())
     except Exception:  # whatever its code raises about values that it does not like
         return False
 
 
-def change_of(to: str, model: nn.Module, batches: Sequence[Tensor], path: Path) -> tuple[float | None, Sequence[str]]:
+def change_of(to: str, model: nn.Module, batches: Sequence[Given], path: Path) -> tuple[float | None, Sequence[str]]:
     """Length of the difference over that of the model's output, over all batches; or a sentence why nobody can say."""
-    run, unsure = _runner(to, batches[0].dtype, path)
+    run, unsure = _runner(to, _dtype(batches[0]), path)
     return (None, unsure) if run is None else (_change(run, model, batches), unsure)
 
 
-def _change(run: Callable[[Tensor], Tensor], model: nn.Module, batches: Sequence[Tensor]) -> float:
-    change = total = 0.0
+_SLIGHT = 1e-8
+"""Share of the squared length of all outputs that one of them counts for at least: of zeros, rounding is no error."""
+
+
+def _change(run: Callable[[Given], list[Tensor]], model: nn.Module, batches: Sequence[Given]) -> float:
+    """The largest relative difference of an output, of those that are floating-point numbers."""
+    changes: list[float] = []
+    totals: list[float] = []
     with torch.no_grad():
         for x in batches:
-            expected = output_tensors(model(x.clone()))[0].double()  # a model may write into its input
-            change += float((run(x).double() - expected).square().sum())
-            total += float(expected.square().sum())
-    return (change / max(total, 1e-60)) ** 0.5
+            wanted, got = output_tensors(model(*arguments_of(x))), run(x)
+            if len(wanted) != len(got):  # an exporter leaves out what is given twice; the first output stays
+                wanted, got = wanted[:1], got[:1]
+            changes = changes or [0.0] * len(wanted)
+            totals = totals or [0.0] * len(wanted)
+            for i, (expected, found) in enumerate(zip(wanted, got, strict=False)):
+                changes[i] += float((found.double() - expected.double()).square().sum())
+                totals[i] += float(expected.double().square().sum())
+    least = max(1e-60, _SLIGHT * sum(totals))
+    return max((change / max(total, least)) ** 0.5 for change, total in zip(changes, totals, strict=True))
 
 
-def _runner(to: str, dtype: torch.dtype, path: Path) -> tuple[Callable[[Tensor], Tensor] | None, Sequence[str]]:
-    """What runs a file, or why nothing here does."""
+def _runner(to: str, dtype: torch.dtype, path: Path) -> tuple[Callable[[Given], list[Tensor]] | None, Sequence[str]]:
+    """What runs a file and gives its outputs of floating-point numbers, or why nothing here does."""
     if to != "onnx":
         program = torch.export.load(path).module()
-        return lambda x: output_tensors(program(x.clone()))[0], ()
+        return lambda x: output_tensors(program(*arguments_of(x))), ()
     if find_spec("onnxruntime") is None:
         return None, ()
     if dtype == torch.bfloat16:  # numpy has no such numbers to feed it with
@@ -107,5 +147,11 @@ def _runner(to: str, dtype: torch.dtype, path: Path) -> tuple[Callable[[Tensor],
             f"onnxruntime {onnxruntime.__version__} cannot run this {kind} file: its output was not compared "
             f"({first_line(error)})"
         ]
-    name = session.get_inputs()[0].name
-    return lambda x: torch.from_numpy(np.asarray(session.run(None, {name: x.numpy()})[0])), ()
+    names = [one.name for one in session.get_inputs()]
+
+    def run(x: Given) -> list[Tensor]:
+        fed = {name: one.numpy() for name, one in zip(names, arguments_of(x), strict=False)}
+        found = [torch.from_numpy(np.asarray(array)) for array in session.run(None, fed)]
+        return [tensor for tensor in found if tensor.is_floating_point()]
+
+    return run, ()

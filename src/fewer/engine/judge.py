@@ -188,8 +188,8 @@ def judge_of(prepared: Prepared, settings: Settings | None, samples: Samples) ->
 
 def _each(compare: Any, got: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
     """A number for each sample. Outputs of different shapes are compared batch by batch."""
-    if len({t.shape[1:] for t in wanted}) == 1:
-        a, b = ((torch.cat(list(ts)) if ts[0].ndim else torch.stack(list(ts))) for ts in (got, wanted))
+    if len({t.shape[1:] for t in wanted}) == 1:  # one number for a whole batch has no dimension
+        a, b = (torch.cat([t if t.ndim else t[None] for t in ts]) for ts in (got, wanted))
         return compare(a, b).cpu()
     return torch.cat([compare(a, b).cpu() for a, b in zip(got, wanted, strict=True)])
 

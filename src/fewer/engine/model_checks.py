@@ -23,6 +23,7 @@ from fewer.models.aside import Print, aside_of, steady
 from fewer.models.guard import guard
 from fewer.models.plain import state_of
 from fewer.models.running import (
+    Form,
     Forward,
     batch_size,
     call,
@@ -30,6 +31,7 @@ from fewer.models.running import (
     copied,
     evaluating,
     model_input,
+    put_samples_first,
     tensors_of,
 )
 
@@ -39,6 +41,7 @@ _SAME = 1e-4
 """Relative difference of two outputs up to which they are the same but for rounding."""
 _SMALLEST, _LARGEST = 1e-12, 1e15
 _GRADIENTS = "it cannot be differentiated"
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,9 @@ def check_model(
             notes.append(f"a call of the model changes {names}; it is put back before every call, and in the result")
         if not plain:
             return Conduct(tuple(notes), aside=aside)
+        if tensor is not None and (forms := _forms(model, samples, forward)):
+            put_samples_first(model, forms)
+            notes.append("samples are not always the first dimension of the output; it is turned to be compared")
         output = _once(model, first, forward)
         if not any(t.numel() for t in output):
             raise FewerError("the model's output holds no numbers at all, so that no change of it can be measured")
@@ -123,8 +129,8 @@ def check_model(
         found = _differentiable(model, model_input(model, samples[:1]), forward)
     if found and (settings.estimator == "taylor" or settings.score == "taylor"):
         raise FewerError(
-            f"gradients are asked for, but {found}; write that operation without changing a tensor in place, "
-            "or give estimator=measured and score=magnitude"
+            f"gradients are asked for, but {found}; write that operation in another way, or give estimator=measured "
+            "and score=magnitude"
         )
     if found and settings.score == "obs":
         notes.append(f"{found}; every row of a layer counts alike, and distortion is measured with forward passes")
@@ -258,6 +264,30 @@ def _equal(a: Tensor | None, b: Tensor) -> bool:
     return torch.equal(a, b) or (a.is_floating_point() and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)))
 
 
+def _forms(model: nn.Module, samples: Any, forward: Forward | None) -> list[Form]:
+    """How samples lie in each output where they are not simply first; empty where they are, or nobody can tell.
+
+    Recurrent networks, and those that read text, often give their steps first; ``squeeze()`` takes the dimension of a
+    lone sample away. What has as many entries as there are samples, for two numbers of samples, counts them.
+    """
+    if len(samples) < 3:
+        return []
+    lone, *pair = (_once(model, model_input(model, samples[:size]), forward) for size in (1, 2, 3))
+    if len({len(lone), *map(len, pair)}) > 1:
+        return []
+    found: list[Form] = []
+    odd = False
+    for one, two, three in zip(lone, *pair, strict=True):
+        along = [axis for axis in range(two.ndim) if two.shape[axis] == 2 and three.shape[axis : axis + 1] == (3,)]
+        if two.shape == three.shape or 0 in along:  # anchors, say; or as usual
+            along = [0]
+        if len(along) != 1 or two.ndim != three.ndim:
+            return []
+        odd = odd or along != [0] or one.ndim == two.ndim - 1
+        found.append((along[0], two.ndim))
+    return found if odd else []
+
+
 def _once(model: nn.Module, batch: Any, forward: Forward | None) -> list[Tensor]:
     with evaluating(model):
         return [t.detach().clone() for t in output_tensors(call(model, batch, forward))]
@@ -372,9 +402,7 @@ def _told(tensors: list[Tensor]) -> str:
 def _silent(model: nn.Module) -> str:
     """Why a model gives nothing but zeros, and the way out."""
     empty = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)) and not bool(module.weight.any())
+        name for name, module in model.named_modules() if isinstance(module, _LAYERS) and not bool(module.weight.any())
     ]
     if not empty:
         return "give images like those that it is used on"
@@ -419,6 +447,12 @@ def _differentiable(model: nn.Module, batch: Any, forward: Forward | None) -> st
         return hook
 
     handles = [module.register_forward_hook(told(name)) for module, name in names.items()]
+    ran: list[str] = []
+    handles += [
+        module.register_forward_hook(lambda *_, name=name: ran.append(name))
+        for module, name in names.items()
+        if isinstance(module, _LAYERS)
+    ]
     try:
         for parameter in twin.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
@@ -428,6 +462,9 @@ def _differentiable(model: nn.Module, batch: Any, forward: Forward | None) -> st
             if not isinstance(total, Tensor):
                 return f"{_GRADIENTS}: no gradient reaches the model's weights from its output"
             total.backward()
+        blind = [name for name in dict.fromkeys(ran) if twin.get_submodule(name).weight.grad is None]
+        if blind and _matter(twin, blind, batch, forward):
+            return f"{_GRADIENTS}: no gradient reaches layer {blind[0]!r}, as under torch.no_grad() or before detach()"
     except FewerError as error:
         return _reason(str(error.__cause__ or error), seen)
     except RuntimeError as error:
@@ -436,6 +473,17 @@ def _differentiable(model: nn.Module, batch: Any, forward: Forward | None) -> st
         for handle in handles:
             handle.remove()
     return ""
+
+
+def _matter(model: nn.Module, layers: list[str], batch: Any, forward: Forward | None) -> bool:
+    """Whether the output changes with the weights of some layers of a copy: a head for training alone has no say."""
+    before = _once(model, batch, forward)
+    with torch.no_grad():
+        for name in layers:
+            weight: Any = model.get_submodule(name).weight
+            weight.add_(torch.randn_like(weight) * (weight.abs().mean() + 1e-3))
+    after = _once(model, batch, forward)
+    return _shapes(before) != _shapes(after) or not _close(before, after)
 
 
 def _reason(text: str, seen: list[str]) -> str:

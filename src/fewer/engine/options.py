@@ -45,12 +45,12 @@ def unit_options(
         taps = reader.cols // reader.shape[1]
         # a flattened image is a run of columns for each channel; a kernel has a column of it at every tap
         wide = link.size * reader.shape[1] // link.channels
-        columns = f"columns:{wide}x{taps}" if taps > 1 else f"columns:{wide}"
+        columns = str(Pattern("columns", width=wide, taps=taps, parts=link.runs if link.parts else ()))
         for name in link.units:
             pattern = columns if name == link.consumer else f"rows:{link.size}"
             if name in link.readers:
                 pattern = f"reads:{link.size}"
-            shares = column_ladder(link.count, sparsities)
+            shares = column_ladder(link.steps, sparsities)
             found[name] += tuple(Option(pattern, s, p) for s in shares for p in settings.precisions)
     return found
 

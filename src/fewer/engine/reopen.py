@@ -27,7 +27,7 @@ from fewer.models.artefact import load_artefact, load_masks, load_recipe, state_
 from fewer.models.choices import share_choices
 from fewer.models.recipe import Recipe, precisions_of, refuse_integers
 from fewer.models.reorder import read_reorderings
-from fewer.models.running import Forward, use_threads
+from fewer.models.running import Forward, forms_of, put_samples_first, use_threads
 from fewer.models.spec import load_named
 from fewer.reports import RunReport
 from fewer.tasks import Quality
@@ -147,6 +147,7 @@ def open_run(
     plan.choice(curves)
     bare = (lambda: copy.deepcopy(prepared.model)) if recipe.source.get("kind") == "object" else None
     student = share_choices(on_device(load_artefact(source.path, bare), settings.device), prepared.model)
+    put_samples_first(student, forms_of(prepared.model))  # the two are compared
     report = RunReport.from_json(source.read_text("report_json"))
     masks = _all_masks(source, recipe, student)
     views = views_of(prepared, images, settings.seed if seed is None else seed)

@@ -115,6 +115,8 @@ def _verdict(e: Evidence, found: Likeness, outputs: int, labelled: Sequence[dict
         quality.append(description.integers(e.approximated))
     if tokens := e.sensed.curves.meta.get("tokens"):
         quality.append(description.tokens(tokens))
+    if pixels := e.sensed.curves.meta.get("pixels"):
+        quality.append(description.pixels(pixels))
     if e.settings.power:
         quality.append(description.power(e))
     return {

@@ -24,6 +24,7 @@ from fewer.engine.deploy import deploy, foretold, measured_here
 from fewer.engine.evidence import Evidence
 from fewer.engine.functions import joined, plan_functions
 from fewer.engine.neighbours import settle_neighbours
+from fewer.engine.pixels import choose_pixels, least_share, offers_pixels
 from fewer.engine.prepare import Prepared, prepare
 from fewer.engine.quality import QualityLike, quality_of
 from fewer.engine.report import gather
@@ -210,6 +211,7 @@ def _open(
         quality = quality_of(prepared.loaded, request.quality)
         if settings.tokens:  # told before anything is measured
             mergeable(prepared)
+        settings = settings.model_copy(update={"pixels": offers_pixels(prepared, settings, request.budgets)})
         if settings.approximate is not None:
             sites_of(prepared)
         stage.advance()
@@ -219,14 +221,17 @@ def _open(
 
 
 def _sense(work: Work, budgets: Sequence[Budget], scratch: Path, timings: dict[str, float]) -> Sensed:
-    """The curves, with merged tokens and integer functions where these are asked for."""
-    tokens, functions = work.settings.tokens, joined(work.settings, budgets)
+    """The curves, with merged tokens, fewer pixels and integer functions where these are asked for."""
+    tokens, pixels, functions = work.settings.tokens, work.settings.pixels, joined(work.settings, budgets)
     with timed(timings, "sense"):
-        early = () if tokens or functions else budgets
-        sensed = sense_curves(work, ledger_path=scratch / "ledger.jsonl", store=scratch, budgets=early)
+        early, share = () if tokens or functions else budgets, least_share(work.prepared) if pixels else 1.0
+        sensed = sense_curves(work, ledger_path=scratch / "ledger.jsonl", store=scratch, budgets=early, share=share)
     if tokens:
         with timed(timings, "tokens"):
             sensed = choose_tokens(work, sensed, budgets, scratch)
+    if pixels:
+        with timed(timings, "pixels"):
+            sensed = choose_pixels(work, sensed, budgets, scratch)
     if functions:
         with timed(timings, "integers"):
             sensed = plan_functions(work, sensed, budgets)

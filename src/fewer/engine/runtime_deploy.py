@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +13,14 @@ from torch import Tensor, nn
 from fewer.core.option import Option
 from fewer.cost.stopwatch import Stopwatch
 from fewer.cost.subjects import runs_as
+from fewer.engine.outer import with_outer
 from fewer.engine.prepare import Prepared
 from fewer.engine.runtimes import Chosen, dense_run, deploy_example, free_axes, planned_graph, threads_of, undisturbed
 from fewer.engine.shrink import random_cut
 from fewer.engine.work import Work
 from fewer.kernels.copies import set_evaluating
 from fewer.kernels.report import LayerReport
-from fewer.models.running import evaluating, use_threads
+from fewer.models.running import evaluating, forms_of, put_samples_first, use_threads
 from fewer.runtimes.module import RuntimeModule
 from fewer.runtimes.names import RUNTIMES
 from fewer.runtimes.planned import PlannedGraph, arrays_of, session_precision
@@ -65,6 +67,7 @@ def in_runtime(
     made = RuntimeModule(
         session, planned.shapes, planned.structure, lambda: kept[0], told, file, precision, planned.free
     )
+    put_samples_first(made, forms_of(model))  # it is compared with the original
     return made, [_row(name, p, planned, chosen, precision) for name, p in precisions.items()]
 
 
@@ -112,7 +115,13 @@ def timed_in_runtime(work: Work, chosen: Chosen, session: Session, budget_ms: fl
     return chosen.dense_ms * found["fast"].ratio / dense, found["fast"].spread
 
 
-def trial_in_runtime(work: Work, chosen: Chosen, options: Mapping[str, Option], enough: float) -> float:
+def trial_in_runtime(
+    work: Work,
+    chosen: Chosen,
+    options: Mapping[str, Option],
+    enough: float,
+    outer: Mapping[str, Any] | None = None,
+) -> float:
     """Milliseconds that a plan really takes: time does not depend on weights.
 
     What takes longer than ``enough`` milliseconds is timed again, and the lowest counts: another job on the machine
@@ -121,8 +130,8 @@ def trial_in_runtime(work: Work, chosen: Chosen, options: Mapping[str, Option], 
     prepared = work.prepared
     precisions = {name: runs_as(option.precision) for name, option in options.items()}
     planned = planned_graph(work)
-    if any(option.removes for option in options.values()):
-        twin = random_cut(prepared.model, prepared.couplings, options)
+    if outer or any(option.removes for option in options.values()):
+        twin = with_outer(random_cut(prepared.model, prepared.couplings, options), outer)
         names = {unit.name: (unit.name, *unit.aliases) for unit in prepared.matched.units}
         planned = PlannedGraph.of(set_evaluating(twin), names, deploy_example(work), images=prepared.calibration.tensor)
     file = planned.file(chosen.runtime, precisions).SerializeToString()

@@ -20,6 +20,7 @@ from fewer.engine.runtimes import relative_difference
 from fewer.models import load as models
 from fewer.models.artefact import WEIGHTS, load_recipe
 from fewer.models.recipe import precisions_of, refuse_integers
+from fewer.models.running import copied
 from fewer.runtimes.folder import RuntimeRecord, open_runtime, read_record, save_runtime
 from fewer.runtimes.module import RuntimeModule
 from fewer.runtimes.names import EXPORTED, RUNTIMES, missing
@@ -128,14 +129,15 @@ def fastest(run: str | Path, architecture: Callable[[], nn.Module] | None, examp
         for name in EXPORTED
         if missing(name) is None
     }
+    call = lambda form: form(*copied(arguments))  # noqa: E731  a model may write into its input
     forms: dict[str, nn.Module] = {"torch": model}
     errors: dict[str, float] = {"torch": 0.0}
     with torch.inference_mode():
-        expected = [t.float() for t in describe(model(*arguments))[1]]
+        expected = [t.float() for t in describe(call(model))[1]]
         for name, make in makers.items():
             try:
                 form = make()
-                errors[name] = relative_difference(expected, [t.float() for t in describe(form(*arguments))[1]])
+                errors[name] = relative_difference(expected, [t.float() for t in describe(call(form))[1]])
                 forms[name] = form
             except FewerError as error:
                 warnings.warn(f"{RUNTIMES[name].label} is left out for {run}: {error}", stacklevel=3)
@@ -148,5 +150,5 @@ def fastest(run: str | Path, architecture: Callable[[], nn.Module] | None, examp
                 stacklevel=3,
             )
             del forms[name]
-        found = Stopwatch().time({n: lambda f=f: f(*arguments) for n, f in forms.items()}, budget_ms=200.0, warm=True)
+        found = Stopwatch().time({n: lambda f=f: call(f) for n, f in forms.items()}, budget_ms=200.0, warm=True)
     return forms[min(forms, key=lambda name: found[name].ratio)]

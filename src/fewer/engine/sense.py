@@ -113,6 +113,7 @@ def sense_curves(
     ledger_path: Path | None = None,
     store: Path | None = None,
     budgets: Sequence[Budget] = (),
+    share: float = 1.0,
 ) -> Sensed:
     """Measure or estimate the distortion of every option of every unit.
 
@@ -130,13 +131,15 @@ def sense_curves(
         Folder for the repaired weights of every option.
     budgets
         Those in time or energy are refused before anything is sensed, where no plan can meet them.
+    share
+        What smaller images may leave of the work of every layer.
     """
     work = work.under(resolved(work.prepared, work.settings))
     prepared, settings = work.prepared, work.settings
     subject = model if model is not None else prepared.model
     units = prepared.matched.units
     device, options = device_costs(work, unit_options(units, settings, prepared.couplings.links))
-    refuse_early(device, budgets)
+    refuse_early(device, budgets, share)
     batches = sensing_batches(work)
     workers = 1 if settings.backend == "serial" else settings.workers or os.cpu_count() or 1
     started = perf_counter()

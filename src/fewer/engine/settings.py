@@ -73,6 +73,11 @@ class Settings(StrictSettings):
         description="Also offer to merge alike tokens between the blocks of a vision transformer",
         json_schema_extra={"group": "What may go"},
     )
+    pixels: bool | None = Field(
+        default=None,
+        description="Also offer to make images smaller inside the model; by default for time, FLOPs and energy",
+        json_schema_extra={"group": "What may go", "shown": "where it can"},
+    )
     approximate: str | None = Field(
         default=None,
         description="Integer softmax, GELU, SiLU and LayerNorm (simulated): best, i-bert, i-vit, fq-vit or energy=0.7x",
@@ -276,6 +281,9 @@ class Settings(StrictSettings):
             raise ValueError("the power term needs allocator='dp' and search=0")
         if self.tokens and self.schedule == "iterative":
             raise ValueError("tokens are merged by one-shot schedules only; leave tokens or the iterative schedule out")
+        if self.pixels and (self.tokens or self.schedule == "iterative"):
+            other = "tokens" if self.tokens else "the iterative schedule"
+            raise ValueError(f"pixels and {other} do not go together; leave one of them out")
         return self
 
     @field_validator("approximate")

@@ -78,7 +78,8 @@ def rows_follow(
         alive[list(_kept(masks[name], link))] = True
         for producer in link.producers:
             weight: Any = model.get_submodule(producer).weight
-            rows = alive.flatten().repeat(weight.shape[0] // link.channels).to(weight.device)
+            start, length = link.part_of(producer)
+            rows = alive.flatten()[start : start + length].repeat(weight.shape[0] // length).to(weight.device)
             mask = masks[producer] & rows.view(-1, *[1] * (masks[producer].ndim - 1))
             found[producer] = mask
             weight.data.mul_(mask.view_as(weight))
@@ -152,8 +153,7 @@ def shrink(
     left = dict(masks)
     for removal in done:
         for unit in removal.link.units:
-            columns = unit not in removal.link.producers
-            left[unit] = _cut_mask(masks[unit], removal, columns=columns)
+            left[unit] = _cut_mask(masks[unit], removal, unit)
     return Shrunk(small, left, tuple(done), refused)
 
 
@@ -180,11 +180,13 @@ def _outputs(model: nn.Module, example: Any, forward: Forward | None) -> list[Te
     return [t for t in tensors_of(output) if t.is_floating_point()]
 
 
-def _cut_mask(mask: Tensor, removal: Removal, *, columns: bool) -> Tensor:
+def _cut_mask(mask: Tensor, removal: Removal, unit: str) -> Tensor:
     link = removal.link
     at = torch.cat([torch.arange(g * link.size, (g + 1) * link.size) for g in removal.kept])
-    if not columns:
-        return mask[torch.cat([at + i * link.channels for i in range(mask.shape[0] // link.channels)])]
+    if unit in link.producers:
+        start, length = link.part_of(unit)
+        at = at[(at >= start) & (at < start + length)] - start
+        return mask[torch.cat([at + i * length for i in range(mask.shape[0] // length)])]
     split = mask.reshape(mask.shape[0], link.channels, -1)[:, at]
     return split.reshape(mask.shape[0], -1) if mask.ndim == 2 else split.reshape(-1, len(at), *mask.shape[2:])
 
@@ -203,16 +205,5 @@ def random_cut(model: nn.Module, couplings: Couplings, chosen: Mapping[str, Opti
     for link in couplings.links:
         option = chosen[link.consumer]
         if option.removes == "columns":
-            remove(twin, link, range(left_of(link, option.sparsity)))
+            remove(twin, link, link.first(option.sparsity))
     return twin
-
-
-def left_of(link: Link, sparsity: float) -> int:
-    """How many groups of channels an option leaves.
-
-    Examples
-    --------
-    >>> left_of(Link("proj", ("qkv",), (), None, 384, 64), 0.1666)
-    5
-    """
-    return max(1, int((1 - sparsity) * link.count + 1e-9))

@@ -16,6 +16,7 @@ __all__ = [
     "hadamard",
     "hadamard_stochastic",
     "logarithmic",
+    "nearest_sample",
     "nearest_tensor",
     "rotated",
     "stochastic_block",
@@ -43,6 +44,11 @@ def _by_sample(g: Tensor) -> Tensor:
     return g.abs().flatten(1).amax(1).reshape(-1, *[1] * (g.ndim - 1)) if g.ndim > 1 else g.abs()
 
 
+def _nearest(g: Tensor, peak: Tensor, bits: int) -> Tensor:
+    scale = peak.clamp(min=_TINY) / _top(bits)
+    return (g / scale).round_().mul_(scale)
+
+
 def _stochastic(g: Tensor, peak: Tensor, bits: int) -> Tensor:
     top = _top(bits)
     scale = peak.clamp(min=_TINY) / top
@@ -67,9 +73,19 @@ def nearest_tensor(g: Tensor, bits: int, state: Tensor) -> Tensor:
     >>> nearest_tensor(torch.tensor([7.0, 0.4, -1.6]), 4, torch.ones(1))
     tensor([ 7.,  0., -2.])
     """
-    top = _top(bits)
-    scale = g.abs().amax().clamp(min=_TINY) / top
-    return (g / scale).round_().mul_(scale)
+    return _nearest(g, g.abs().amax(), bits)
+
+
+def nearest_sample(g: Tensor, bits: int, state: Tensor) -> Tensor:
+    """Nearest with a scale for each sample: the control that tells what the scale does from what the rounding does.
+
+    Examples
+    --------
+    >>> nearest_sample(torch.tensor([[7.0, 0.4], [0.7, 0.4]]), 4, torch.ones(1))
+    tensor([[7.0000, 0.0000],
+            [0.7000, 0.4000]])
+    """
+    return _nearest(g, _by_sample(g), bits)
 
 
 def stochastic_tensor(g: Tensor, bits: int, state: Tensor) -> Tensor:
@@ -219,6 +235,7 @@ GRADIENTS: MethodTable[Round] = MethodTable(
         Method("stochastic", stochastic_tensor, "stochastic, one scale per tensor"),
         Method("stochastic-block", stochastic_block, "stochastic, a scale for each 32 values of a sample"),
         Method("nearest", nearest_tensor, "nearest, one scale per tensor; biased"),
+        Method("nearest-sample", nearest_sample, "nearest, a scale per sample; biased"),
         Method("luq", logarithmic, "powers of two without bias", "LUQ (ICLR 2023)"),
         Method("lbt", clipped_large, "stochastic within a clip that adapts; large ones are biased", "LBT (ECCV 2024)"),
         Method("hadamard", hadamard_stochastic, "stochastic per block after a rotation", "HOT (CVPR 2025)"),
@@ -227,5 +244,5 @@ GRADIENTS: MethodTable[Round] = MethodTable(
 )
 """``run(g, bits, state)``: g is [samples, ...], state one number that ``lbt`` updates; draws are torch's own."""
 
-BIASED = ("nearest", "lbt")
+BIASED = ("nearest", "nearest-sample", "lbt")
 """Whose mean over random numbers is not the gradient."""

@@ -29,6 +29,7 @@ from fewer.core.reading import check_size, refusing
 from fewer.data.preprocess import Preprocess
 from fewer.data.samples import tensor_bytes
 from fewer.kernels.copies import set_evaluating
+from fewer.kernels.pixels import fewer_pixels, pixels_of
 from fewer.models.aside import Print, check_aside
 from fewer.models.build import Source, build_architecture
 from fewer.models.packing import decode_values, encode_values, kept_values, pack_mask, unpack_mask, unpack_weight
@@ -130,8 +131,7 @@ def save_artefact(
             preprocess=None if preprocess is None else preprocess.to_dict(),
             units=records,
             aliases=aliases,
-            tokens=None if (merges := merges_of(model)) is None else TokenRecord(**merges),
-            integers=approximations_of(model),
+            **_changes(model),
             aside=dict(aside or {}),
             provenance=provenance,
             weights_sha256=_sha256(temporary[0]),
@@ -152,6 +152,16 @@ def save_artefact(
                 path.unlink()
     payload = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     return Saved(weights_path, recipe_path, payload, weights_path.stat().st_size)
+
+
+def _changes(model: nn.Module) -> dict[str, Any]:
+    """What a recipe says of changes that no weight shows."""
+    merges = merges_of(model)
+    return {
+        "tokens": None if merges is None else TokenRecord(**merges),
+        "pixels": pixels_of(model),
+        "integers": approximations_of(model),
+    }
 
 
 def load_artefact(place: Place, architecture: Callable[[], nn.Module] | None = None) -> nn.Module:
@@ -221,7 +231,7 @@ def _architecture(recipe: Recipe, architecture: Callable[[], nn.Module] | None, 
     if recipe.tokens is not None:
         with refusing("the recipe's tokens", "save the run again"):
             merge_after(model, recipe.tokens.amounts, recipe.tokens.protected)
-    return model
+    return model if recipe.pixels is None else fewer_pixels(model, *recipe.pixels)
 
 
 def _room(weights: Path) -> int:

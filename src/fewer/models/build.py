@@ -15,6 +15,7 @@ from fewer.core.errors import FewerError
 from fewer.core.reading import refusing
 from fewer.kernels.copies import set_evaluating
 from fewer.models import builtin
+from fewer.models.computed import fold_named
 from fewer.models.foreign import MONAI_NETWORKS, TIMM_ARGUMENTS, build_within, check_values, plain_name
 from fewer.models.plain import make_plain, own_copy
 from fewer.models.surgery import operate, read_surgery
@@ -34,7 +35,8 @@ def build_architecture(
     Parameters
     ----------
     source : dict
-        :attr:`LoadedModel.source`. Its ``surgery``, if any, is carried out on what was built.
+        :attr:`LoadedModel.source`. Its ``surgery``, if any, is carried out on what was built; layers of ``computed``
+        get the plain class that they had when they were saved.
     architecture : callable, optional
         A factory of the whole architecture, before any surgery, that is used in place of the source.
     room : int
@@ -56,8 +58,12 @@ def build_architecture(
         raise FewerError("the recipe's surgery is no list; save the run again")
     with refusing("the recipe's surgery", "save the run again"):
         removals = read_surgery(surgery)
+    computed = source.get("computed", {})
+    if not isinstance(computed, dict) or not all(isinstance(form, str) for form in computed.values()):
+        raise FewerError("the recipe's list of computed weights is damaged; save the run again")
     whole = _whole(source, architecture, room)
     make_plain(whole)  # what is saved of a weight is its value, whatever it was computed from
+    fold_named(whole, computed)
     with refusing("the recipe's surgery", "save the run again"):
         return operate(whole, removals)
 

@@ -8,6 +8,7 @@ output of the model must not change by a single bit. What passes is then made sm
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from fewer.core.errors import FewerError
 from fewer.core.unit import Unit
@@ -48,12 +50,34 @@ def group_size(channels: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class _Ways:
-    """What is tried: a consumer whose channels go in groups of some size, and the groups that are gone."""
+    """What is tried: a consumer whose channels go in groups of some size, and the groups that are gone.
+
+    Where several layers make the channels side by side, ``start`` and ``length`` say which ones are a layer's.
+    """
 
     unit: Unit
     channels: int
     size: int
     gone: Tensor
+    start: int = 0
+    length: int = 0
+
+    @property
+    def dead(self) -> Tensor:
+        """(groups, size) bool: channels that are gone."""
+        found = torch.zeros(self.channels // self.size, self.size, dtype=torch.bool)
+        found[self.gone] = True
+        return found
+
+    @property
+    def made(self) -> int:
+        """How many channels the layers make that are tried."""
+        return self.length or self.channels
+
+    @property
+    def dead_made(self) -> Tensor:
+        """(made,) bool: those of them that are gone."""
+        return self.dead.flatten()[self.start : self.start + self.made]
 
 
 class Finder:
@@ -65,6 +89,7 @@ class Finder:
         self.order: list[str] = []  # modules that hold something, in the order in which they ran
         self.scale: dict[str, float] = {}
         self.inputs: dict[str, Tensor] = {}  # what reaches each unit
+        self.joined: dict[tuple[int, ...], None] = {}  # channels of tensors that were put side by side
         self.whole: float | None = None  # multiply-accumulates of the model
 
     def trace(self) -> None:
@@ -85,7 +110,8 @@ class Finder:
             if holds:
                 handles.append(module.register_forward_hook(hook(name), with_kwargs=True))
         try:
-            self._run()
+            with _Joins(self.joined):
+                self._run()
         finally:
             for handle in handles:
                 handle.remove()
@@ -122,7 +148,44 @@ class Finder:
                 if problem is None:
                     return link
                 reason = problem
+        for lengths in self.joined:
+            if sum(lengths) == unit.shape[1]:
+                side_by_side = self._side_by_side(unit, lengths, makers, before)
+                if side_by_side is not None:
+                    return side_by_side
         return reason
+
+    def _side_by_side(
+        self, unit: Unit, lengths: Sequence[int], makers: Sequence[Unit], before: Sequence[str]
+    ) -> Link | None:
+        """The link before a unit whose input channels several layers make, each a part of them, if there is one."""
+        size = _common_size(lengths)
+        producers: dict[str, tuple[int, int]] = {}
+        followers: dict[str, tuple[int, int]] = {}
+        gone: list[Tensor] = []
+        start = 0
+        for length in lengths:
+            ways = _Ways(unit, sum(lengths), size, start // size + _half(length // size), start, length)
+            start += length
+            gone.append(ways.gone)
+            likely = (m for m in makers if self._could_make(m, length, None, before) and m.name not in producers)
+            near = [m for m in likely if self._reaches(ways, m.name, m.rows, changed=False)][:_TRIES]
+            found, readers, quiet, _ = self._makers(ways, near)
+            if not found or readers or quiet is None:
+                return None
+            producers |= dict.fromkeys(reversed(found), (ways.start, length))
+            for name in dict.fromkeys(before[before.index(found[-1]) :]):
+                if self._follows(name, length) and self._reaches(ways, name, length, changed=False):
+                    followers[name] = (ways.start, length)
+        order = sorted(producers, key=before.index)
+        parts = (*(producers[name] for name in order), *followers.values())
+        link = Link(unit.name, tuple(order), tuple(followers), None, sum(lengths), size, parts=parts)
+        every = _Ways(unit, link.channels, size, torch.cat(gone))
+        if link.steps < 2:
+            return None
+        with self._without(unit, every):
+            quiet = self._run()
+        return link if self._trial(link, every.gone, quiet) is None else None
 
     def _makers(
         self, ways: _Ways, near: Sequence[Unit]
@@ -134,13 +197,13 @@ class Finder:
         with ExitStack() as cut:
             cut.enter_context(self._without(ways.unit, ways))
             for maker in near:
-                alone = self._reaches(ways, maker, bool(readers))
+                alone = self._reaches(ways, maker.name, maker.rows, changed=bool(readers))
                 if not alone and found:  # the nearest maker before a gated consumer makes the gate
                     with ExitStack() as more:
                         others = self._readers(ways, maker, readers)
                         for other in others:
                             more.enter_context(self._without(other, ways))
-                        if others and self._reaches(ways, maker, True):
+                        if others and self._reaches(ways, maker.name, maker.rows, changed=True):
                             alone, quiet = True, None
                             readers += [other.name for other in others]
                             cut.enter_context(more.pop_all())
@@ -148,7 +211,7 @@ class Finder:
                 if alone:
                     if quiet is None:
                         quiet = self._run()
-                    with self._noise(maker, ways):
+                    with self._noise(maker.name, maker.rows, ways):
                         alone = _equal(quiet, self._run())
                     mistake = "read elsewhere as well"
                 if not alone:
@@ -156,13 +219,13 @@ class Finder:
                 found.append(maker.name)
         return found, tuple(readers), quiet, None
 
-    def _reaches(self, ways: _Ways, maker: Unit, changed: bool) -> bool:
-        """Whether noise on what a layer makes reaches the consumer's input in the same channels, and in no other ones.
+    def _reaches(self, ways: _Ways, maker: str, rows: int, *, changed: bool) -> bool:
+        """Whether noise on what a module makes reaches the consumer's input in the same channels, and in no other ones.
 
         ``changed`` says that the consumer's input is no longer what it was in the model as it came.
         """
         usual = self._arriving(ways.unit) if changed else self.inputs[ways.unit.name]
-        with self._noise(maker, ways):
+        with self._noise(maker, rows, ways):
             return usual is not None and self._only_there(ways.unit, ways, usual)
 
     def _readers(self, ways: _Ways, maker: Unit, known: Sequence[str]) -> list[Unit]:
@@ -183,7 +246,7 @@ class Finder:
                 and not tied(self.model, other)
             ):
                 usual = self._arriving(other) if known or found else self.inputs[other.name]
-                with self._noise(maker, ways):
+                with self._noise(maker.name, maker.rows, ways):
                     if usual is not None and self._only_there(other, ways, usual):
                         found.append(other)
         return found
@@ -210,12 +273,10 @@ class Finder:
             for name in (link.consumer, *link.readers):
                 cut.enter_context(self._without(self.units[name], ways))
             quiet, usual = self._run(), self._arriving(ways.unit)
-            dead = torch.zeros(ways.channels // ways.size, ways.size, dtype=torch.bool)
-            dead[ways.gone] = True
             for name, tensor in likely:
                 saved = tensor.detach().clone()
                 try:
-                    tensor.data.view(-1)[dead.flatten()] += 1 + 3 * float(saved.abs().max())
+                    tensor.data.view(-1)[ways.dead.flatten()] += 1 + 3 * float(saved.abs().max())
                     if usual is not None and self._only_there(ways.unit, ways, usual) and _equal(quiet, self._run()):
                         found.append(name)
                 finally:
@@ -253,8 +314,7 @@ class Finder:
         axis = channel_axis(self.model.get_submodule(unit.name), seen)
         changed = (seen != usual).movedim(axis, 0)
         by_group = changed.reshape(ways.channels // ways.size, -1).any(dim=1)
-        dead = torch.zeros(ways.channels // ways.size, dtype=torch.bool)
-        dead[ways.gone] = True
+        dead = ways.dead[:, 0]
         return bool(by_group.any()) and not bool(by_group[~dead].any())
 
     def _guesses(self, unit: Unit, makers: Sequence[Unit]) -> Iterator[tuple[int, int, str | None]]:
@@ -307,21 +367,19 @@ class Finder:
             weight.data.copy_(saved)
 
     @contextmanager
-    def _noise(self, maker: Unit, ways: _Ways) -> Iterator[None]:
-        """Noise on those outputs of a layer that are to be dead."""
-        dead = torch.zeros(ways.channels // ways.size, ways.size, dtype=torch.bool)
-        dead[ways.gone] = True
-        rows = dead.flatten().repeat(maker.rows // ways.channels)
-        loud = 3 * self.scale.get(maker.name, 1.0)
+    def _noise(self, maker: str, rows: int, ways: _Ways) -> Iterator[None]:
+        """Noise on those outputs of a module that are to be dead."""
+        dead = ways.dead_made.repeat(rows // ways.made)
+        loud = 3 * self.scale.get(maker, 1.0)
 
         def hook(module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
             generator = torch.Generator().manual_seed(1)
             noise = loud * torch.randn(output.shape, generator=generator).to(output)
             shape = [1] * output.ndim
-            shape[channel_axis(module, output)] = -1
-            return torch.where(rows.view(shape).to(output.device), output + noise, output)
+            shape[_axis(module, output, rows, maker in self.units)] = -1
+            return torch.where(dead.view(shape).to(output.device), output + noise, output)
 
-        handle = self.model.get_submodule(maker.name).register_forward_hook(hook)
+        handle = self.model.get_submodule(maker).register_forward_hook(hook)
         try:
             yield
         finally:
@@ -356,8 +414,40 @@ class Finder:
         return None
 
 
+class _Joins(TorchFunctionMode):
+    """Notes how many channels tensors had that were put side by side, whose batch is their first axis."""
+
+    def __init__(self, found: dict[tuple[int, ...], None]) -> None:
+        super().__init__()
+        self.found = found
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func in (torch.cat, torch.concat, torch.concatenate) and output.ndim > 1:
+            parts = args[0] if args else (kwargs or {}).get("tensors", ())
+            axes = [a for a in range(1, output.ndim) if output.shape[a] == sum(p.shape[a] for p in parts)]
+            if len(parts) > 1 and len(axes) == 1:  # along the others they are alike
+                self.found[tuple(p.shape[axes[0]] for p in parts)] = None
+        return output
+
+
 class _Enough(BaseException):
     """Ends a forward pass early; no ``except Exception`` of a model catches it."""
+
+
+def _axis(module: nn.Module, output: Tensor, rows: int, layer: bool) -> int:
+    """The axis of a module's output that has its channels."""
+    if layer:
+        return channel_axis(module, output)
+    return 1 if output.ndim > 1 and output.shape[1] == rows else -1
+
+
+def _common_size(lengths: Sequence[int]) -> int:
+    """How many channels should go at once where parts of so many channels stand side by side."""
+    size = min(group_size(length) for length in lengths)
+    while size > 1 and (any(n % size for n in lengths) or math.gcd(*(n // size for n in lengths)) < _FEWEST // 2):
+        size //= 2
+    return size
 
 
 def _half(count: int) -> Tensor:

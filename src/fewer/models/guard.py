@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewer.models.running import copied
+from fewer.models.running import copied, put_samples_first
 
 __all__ = ["Guard", "guard", "unguard"]
 
@@ -73,4 +73,5 @@ def unguard(model: nn.Module) -> nn.Module:
             hook.restore(model)
             del model._forward_pre_hooks[key]
             model._forward_pre_hooks_with_kwargs.pop(key, None)
+    put_samples_first(model)
     return model

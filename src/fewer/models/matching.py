@@ -15,6 +15,7 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 
 from fewer.core.errors import FewerError
 from fewer.core.unit import Unit
+from fewer.models.computed import unusual
 from fewer.models.running import Forward, batch_size, observe_outputs
 from fewer.models.sparse import SparseConvolution
 
@@ -297,6 +298,8 @@ def _candidates(
             reason = f"its weight is shared with {other[0] or 'the model'} ({type(other[1]).__name__})"
         elif id(weight) in memory:
             reason = f"its weight shares memory with {memory[id(weight)]}"
+        else:
+            reason = unusual(module) or None
         if reason is not None:
             skipped[name] = Skipped(name, type(module).__name__, reason)
             continue

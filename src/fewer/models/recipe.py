@@ -51,6 +51,7 @@ class Recipe(_Strict):
     """Everything beside the tensors.
 
     ``tokens`` says how many tokens are merged after which transformer block, and how many in front are never merged.
+    ``pixels`` says how many of how many pixels the model keeps along each side of an image, where it makes it smaller.
     ``integers`` says which integer method stands for a function in which module, as
     :func:`fewer.approximate.sites.approximate` takes them. ``aside`` holds prints of what no file of weights holds
     (:mod:`fewer.models.aside`).
@@ -62,6 +63,7 @@ class Recipe(_Strict):
     units: list[UnitRecord]
     aliases: dict[str, str] = Field(default_factory=dict)
     tokens: TokenRecord | None = None
+    pixels: tuple[Annotated[int, Field(ge=1, le=2**31)], Annotated[int, Field(ge=1, le=2**31)]] | None = None
     integers: dict[str, dict[str, str]] = Field(default_factory=dict)
     aside: dict[str, tuple[float, float, float]] = Field(default_factory=dict, max_length=200)
     provenance: str = ""

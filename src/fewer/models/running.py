@@ -41,7 +41,7 @@ def call(model: nn.Module, example: Any, forward: Forward | None = None) -> Any:
     """
     example = copied(model_input(model, example))  # a forward may write into its input
     try:
-        return call_plainly(model, example, forward)
+        return _samples_first(model, call_plainly(model, example, forward))
     except FewerError:
         raise
     except SystemExit as error:
@@ -53,6 +53,59 @@ def call(model: nn.Module, example: Any, forward: Forward | None = None) -> Any:
         raise FewerError(
             f"the model does not run on an example of shape {shapes}: {type(error).__name__}: {error}"
         ) from error
+
+
+_FORMS = "_fewer_outputs"
+Form = tuple[int, int]
+"""Of a tensor of a model's answer: the dimension that its samples are along, and how many dimensions it has."""
+
+
+def put_samples_first(model: nn.Module, forms: Sequence[Form] = ()) -> None:
+    """Have :func:`call` turn each tensor of a model's answer so that its samples come first; nothing undoes that.
+
+    A lone sample that has lost its dimension, as to ``squeeze()``, gets it back. Copies of the model are treated alike.
+    Its own answer, when it is called by itself, stays as it is.
+
+    Parameters
+    ----------
+    model
+        Gets an attribute that its copies have as well.
+    forms
+        Of its floating-point outputs, in order.
+
+    Examples
+    --------
+    >>> steps = nn.Identity()
+    >>> put_samples_first(steps, [(1, 3)])
+    >>> call(steps, torch.zeros(7, 2, 3)).shape, steps(torch.zeros(7, 2, 3)).shape
+    (torch.Size([2, 7, 3]), torch.Size([7, 2, 3]))
+    """
+    vars(model).pop(_FORMS, None)
+    if forms:
+        vars(model)[_FORMS] = tuple(forms)
+
+
+def forms_of(model: nn.Module) -> tuple[Form, ...]:
+    """What :func:`put_samples_first` was told of a model; empty where its answers are taken as they come."""
+    return getattr(model, "__dict__", {}).get(_FORMS, ())
+
+
+def _samples_first(model: nn.Module, output: Any) -> Any:
+    forms = forms_of(model)
+    if not forms:
+        return output
+    left = iter(forms)
+
+    def turned(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        axis, dimensions = next(left, (0, tensor.ndim))
+        if tensor.ndim == dimensions - 1:
+            return tensor[None]
+        return tensor.movedim(axis, 0) if axis < tensor.ndim else tensor
+
+    whole = vars(output) if not isinstance(output, (Tensor, Mapping, tuple, list)) else output
+    return map_tensors(whole, turned)
 
 
 def call_plainly(model: nn.Module, batch: Any, forward: Forward | None = None) -> Any:
@@ -235,6 +288,34 @@ def observe_outputs(
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextlib.contextmanager
+def attributes_kept(model: nn.Module) -> Iterator[None]:
+    """Give every module its own attributes and buffers back at the end, as they were.
+
+    A forward pass that keeps something of its call (``self.last = x``) keeps what an exporter feeds it with: tensors
+    without numbers, which nothing can copy.
+
+    Examples
+    --------
+    >>> net = nn.Linear(1, 1)
+    >>> with attributes_kept(net):
+    ...     net.last = torch.zeros(1)
+    >>> hasattr(net, "last")
+    False
+    """
+    before = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes, buffers in before:
+            own = vars(module)
+            for name in own.keys() - attributes.keys():
+                del own[name]
+            own.update(attributes)
+            module._buffers.clear()
+            module._buffers.update(buffers)
 
 
 @contextlib.contextmanager

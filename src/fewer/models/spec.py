@@ -21,6 +21,7 @@ from fewer.data.preprocess import Preprocess
 from fewer.kernels.copies import set_evaluating
 from fewer.models import builtin
 from fewer.models.build import Source
+from fewer.models.computed import fold_computed
 from fewer.models.foreign import alone
 from fewer.models.options import SpecOptions, load_checkpoint, split_spec
 from fewer.models.plain import make_plain, own_copy
@@ -391,17 +392,27 @@ the file, and if you trust it give --trust evil.py (in Python trust=True)
 def load_untouched(model: Any) -> LoadedModel:
     """Load a model; a module is copied (:func:`fewer.models.plain.own_copy`), so that the caller's is never run.
 
+    Layers that compute their weight in every call become plain ones (:mod:`fewer.models.computed`).
+
     Examples
     --------
     >>> load_untouched(nn.Linear(1, 1)).model.training
     True
     """
     if isinstance(model, LoadedModel):
-        return replace(model, model=own_copy(model.model))
+        return _with_own_weights(replace(model, model=own_copy(model.model)))
     if isinstance(model, nn.Module):
         model = own_copy(model)
     flags = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
     loaded = load_model(model)
     for module, flag in flags:
         module.training = flag
-    return loaded
+    return _with_own_weights(loaded)
+
+
+def _with_own_weights(loaded: LoadedModel) -> LoadedModel:
+    """A model whose layers hold the weights that they multiply with; its source says which ones did not before."""
+    forms = fold_computed(loaded.model)
+    if not forms:
+        return loaded
+    return replace(loaded, source={**loaded.source, "computed": {**loaded.source.get("computed", {}), **forms}})

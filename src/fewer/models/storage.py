@@ -14,7 +14,7 @@ _BLOCK = re.compile(r"^block:([1-9]\d*)x([1-9]\d*)$")
 _ENTRY = 96  # bytes that one more tensor takes in the header, at most, beside its unit's name
 
 _NM = re.compile(r"^nm:([1-9]\d*):([1-9]\d*)$")
-_LINES = re.compile(r"^(columns:[1-9]\d*(x[1-9]\d*)?|(rows|reads):[1-9]\d*)$")
+_LINES = re.compile(r"^(columns:[1-9]\d*(x[1-9]\d*)?(:[1-9]\d*(\+[1-9]\d*)+)?|(rows|reads):[1-9]\d*)$")
 
 
 def tile_of(pattern: str) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -51,6 +52,9 @@ class Link:
     readers
         Units that read the channels on the way and lose the same inputs, such as the first layer of a squeeze and
         excitation block.
+    parts
+        Where several layers make the channels side by side: for each producer, then for each follower, the first
+        channel that it makes or keeps and how many. Empty where each of them makes all.
 
     Examples
     --------
@@ -65,6 +69,7 @@ class Link:
     channels: int
     size: int
     readers: tuple[str, ...] = ()
+    parts: tuple[tuple[int, int], ...] = ()
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -75,6 +80,50 @@ class Link:
     def count(self) -> int:
         """How many groups of channels there are."""
         return self.channels // self.size
+
+    @property
+    def runs(self) -> tuple[int, ...]:
+        """How many groups of channels each part has, in the order of the channels; one number where there is one part.
+
+        Examples
+        --------
+        >>> Link("squeeze", ("one", "three"), (), None, 96, 8, parts=((0, 32), (32, 64))).runs
+        (4, 8)
+        """
+        return tuple(length // self.size for _, length in sorted({*self.parts})) or (self.count,)
+
+    @property
+    def steps(self) -> int:
+        """In how many equal steps the channels can go, when every part loses the same share.
+
+        Examples
+        --------
+        >>> Link("squeeze", ("one", "three"), (), None, 96, 8, parts=((0, 32), (32, 64))).steps
+        4
+        """
+        return math.gcd(*self.runs)
+
+    def part_of(self, name: str) -> tuple[int, int]:
+        """First channel that a producer or follower makes or keeps, and how many."""
+        names = (*self.producers, *self.followers)
+        return self.parts[names.index(name)] if self.parts else (0, self.channels)
+
+    def first(self, share: float) -> tuple[int, ...]:
+        """The groups that stay when a share of each part goes and the last ones of each go.
+
+        Examples
+        --------
+        >>> Link("squeeze", ("one", "three"), (), None, 96, 8, parts=((0, 32), (32, 64))).first(0.5)
+        (0, 1, 4, 5, 6, 7)
+        >>> len(Link("proj", ("qkv",), (), None, 384, 64).first(0.1666))
+        5
+        """
+        kept: list[int] = []
+        before = 0
+        for run in self.runs:
+            kept += range(before, before + max(1, int((1 - share) * run + 1e-9)))
+            before += run
+        return tuple(kept)
 
 
 @dataclass(frozen=True)
@@ -105,16 +154,32 @@ def read_surgery(entries: Sequence[Mapping[str, Any]]) -> list[Removal]:
     found = []
     for entry in entries:
         try:
-            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+            values: dict[str, Any] = {k: _tuples(v) for k, v in entry.items()}
             kept = tuple(int(k) for k in values.pop("kept"))
             link = Link(**values)
-            good = link.size > 0 and link.channels % link.size == 0 and bool(link.producers)
+            good = link.size > 0 and link.channels % link.size == 0 and bool(link.producers) and _side_by_side(link)
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise FewerError(f"the recipe's surgery cannot be read ({error}); save the run again") from None
         if not good or not kept or list(kept) != sorted({*kept}) or kept[0] < 0 or kept[-1] >= link.count:
             raise FewerError(f"the recipe's surgery on {link.consumer!r} is impossible; save the run again")
         found.append(Removal(link, kept))
     return found
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value
+
+
+def _side_by_side(link: Link) -> bool:
+    """Whether the parts of a link are of whole groups and cover its channels without a gap."""
+    if not link.parts:
+        return True
+    end = 0
+    for start, length in sorted({*link.parts}):
+        if start != end or length <= 0 or length % link.size:
+            return False
+        end = start + length
+    return end == link.channels and len(link.parts) == len(link.producers) + len(link.followers)
 
 
 def operate(model: nn.Module, removals: Sequence[Removal]) -> nn.Module:
@@ -147,14 +212,18 @@ def remove(model: nn.Module, link: Link, kept: Sequence[int]) -> None:
     at = torch.cat([torch.arange(g * link.size, (g + 1) * link.size) for g in kept])
     for name in (link.consumer, *link.readers):
         cut_inputs(model.get_submodule(name), link.channels, at)
+    own = {}
+    for name in (*link.producers, *link.followers):
+        start, length = link.part_of(name)
+        own[name] = length, at[(at >= start) & (at < start + length)] - start
     for name in link.producers:
-        cut_outputs(model.get_submodule(name), link.channels, at)
+        cut_outputs(model.get_submodule(name), *own[name])
     modules = dict(model.named_modules())
     for name in link.followers:
         if name in modules:
-            cut_follower(modules[name], link.channels, at)
+            cut_follower(modules[name], *own[name])
         else:
-            cut_tensor(model, name, link.channels, at)
+            cut_tensor(model, name, *own[name])
     if link.attention is not None:
         attention = model.get_submodule(link.attention)
         for attribute in HEADS:

@@ -72,6 +72,8 @@ def select_mask(score: Tensor, pattern: Pattern, sparsity: float, alive: Tensor 
     """
     # of blocks and columns, scores may be those of tiles
     rows, cols = alive.shape if pattern.kind in ("block", "columns") and alive is not None else score.shape
+    if pattern.parts:
+        return _select_parts(score, pattern, sparsity, rows, cols, alive)
     if pattern.taps > 1:
         order = channel_order(cols, pattern.taps)
         gathered = score[:, order] if score.shape == (rows, cols) else score
@@ -106,6 +108,29 @@ def select_mask(score: Tensor, pattern: Pattern, sparsity: float, alive: Tensor 
     mask = expand_tiles(keep.view(counts.shape), rows, cols, pattern.height, pattern.width)
     # an earlier step may have overshot on large tiles, so that fewer weights than are dead had to go
     return mask if alive is None else mask & alive
+
+
+def _select_parts(
+    score: Tensor, pattern: Pattern, sparsity: float, rows: int, cols: int, alive: Tensor | None
+) -> Tensor:
+    """The same share of the runs of every part."""
+    order = channel_order(cols, pattern.taps)
+    by_weight = score.shape == (rows, cols)
+    gathered = score[:, order] if by_weight else score
+    left = None if alive is None else alive[:, order]
+    run = pattern.width * pattern.taps
+    whole = Pattern("block", rows, run)
+    mask = torch.empty(rows, cols, dtype=torch.bool, device=score.device)
+    before = 0
+    for count in pattern.parts:
+        here = slice(before * run, (before + count) * run)
+        seen = gathered[:, here] if by_weight else gathered[:, before : before + count]
+        kept = (
+            left[:, here] if left is not None else torch.ones(rows, count * run, dtype=torch.bool, device=score.device)
+        )
+        mask[:, order[here]] = select_mask(seen, whole, sparsity, kept)
+        before += count
+    return mask
 
 
 def _select_nm(score: Tensor, pattern: Pattern, alive: Tensor | None) -> Tensor:

@@ -89,6 +89,11 @@ class FakeQuantiser(nn.Module):
         From 2 to 8; a weight may have 1 (binary) or ``"t"`` (ternary).
     role
         See :data:`Role`.
+
+    Notes
+    -----
+    A weight that is zero stays zero in every format, also in those that have no zero, so that what a plan has cut stays
+    cut.
     """
 
     def __init__(self, bits: int | str, role: Role) -> None:
@@ -159,9 +164,18 @@ def _weight(weight: Tensor, bits: int | str) -> Tensor:
     from fewer.formats.integers import quantize_rows
     from fewer.formats.number import Format, rounded_to
 
-    if isinstance(bits, int) and bits > 1:  # the very integers of storage and kernels, 64 at most for 8 bits
+    if bits == 1:  # the closed form of XNOR-Net, over the weights that are there
+        rows = weight.flatten(1)
+        size = rows.abs().sum(1, keepdim=True) / (rows != 0).sum(1, keepdim=True).clamp(min=1)
+        return (rows.sign() * size).view_as(weight)
+    if isinstance(bits, int):  # the very integers of storage and kernels, 64 at most for 8 bits
         return quantize_rows(weight.flatten(1), bits).dense().view_as(weight)
-    return rounded_to(weight, Format("binary" if bits == 1 else "ternary", "channel"))
+    return rounded_to(weight, Format("ternary", "channel"))
+
+
+def _mean_size(weight: Tensor) -> Tensor:
+    """Mean magnitude of the weights that are there: the best size of binary ones."""
+    return weight.abs().sum() / (weight != 0).sum().clamp(min=1)
 
 
 class DoReFa(FakeQuantiser):
@@ -196,7 +210,7 @@ class DoReFa(FakeQuantiser):
             return self.size * pass_through(bent, bent.sign())
         top = 2 if self.bits == "t" else 2 ** int(self.bits) - 1
         share = bent / 2 + 0.5
-        return self.size * (2 * pass_through(share, (share * top).round() / top) - 1)
+        return self.size * (2 * pass_through(share, (share * top).round() / top) - 1) * (x.detach() != 0)
 
 
 class Pact(StraightThrough):
@@ -236,8 +250,9 @@ class LearnedStep(FakeQuantiser):
     """The step between two values is learnt by its gradient (LSQ, arXiv 1902.08153, equations 1 to 3).
 
     d q / d s is ``round(x / s) - x / s`` within the range and its end outside, times 1 / sqrt(N high) as in section
-    2.2. The paper starts at 2 mean|x| / sqrt(high), which is far too coarse for weights in 4 bits and takes a long
-    training to leave; chosen here is the step with the least squared error.
+    2.2. Binary weights are minus or plus the step: there d q / d s is the sign, and gradients pass everywhere. The
+    paper starts at 2 mean|x| / sqrt(high), which is far too coarse for weights in 4 bits and takes a long training to
+    leave; chosen here is the step with the least squared error.
 
     Attributes
     ----------
@@ -268,6 +283,9 @@ class LearnedStep(FakeQuantiser):
     def calibrate(self, x: Tensor) -> None:
         """The step with the least squared error, of 48 that reach from all of the range to a fortieth of it."""
         x = x.detach().float().flatten()
+        if self.bits == 1:
+            self._start(_mean_size(x))
+            return
         peak, some = x.abs().amax(), x[:: max(1, len(x) // _SAMPLES)]
         steps = (peak / self.high * torch.logspace(0, -1.6, 48, device=x.device)).clamp(min=_TINY)
         errors = [((some / s).clamp(self.low, self.high).round() * s - some).square().sum() for s in steps]
@@ -279,6 +297,9 @@ class LearnedStep(FakeQuantiser):
         # the value is step * unit; its gradient reaches the parameter divided by the unit
         step = pass_through(self.step * ((count * self.high) ** -0.5 / self.unit), self.step * self.unit)
         step = step.abs().clamp(min=_TINY)
+        if self.bits == 1:
+            values = x.detach().sign() * step
+            return values + (x - x.detach())
         found = _Steps.apply(x, step, (self.low, self.high), self.delta)
         assert isinstance(found, Tensor)
         return found
@@ -301,7 +322,9 @@ class LearnedStepOffset(LearnedStep):
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> None:
         """See the class."""
-        if self.role == "weight":
+        if self.bits == 1:
+            self._start(_mean_size(x))
+        elif self.role == "weight":
             mean, spread = x.mean(), 3 * x.std()
             reach = torch.maximum((mean - spread).abs(), (mean + spread).abs())
             self._start(reach / max(1, self.high))

@@ -16,7 +16,9 @@ import torch
 from torch import nn
 
 from fewer.core.errors import FewerError
+from fewer.models.running import attributes_kept
 from fewer.runtimes.names import missing
+from fewer.runtimes.structure import flattened
 
 __all__ = ["first_line", "free_shapes", "quiet", "takes_any", "to_onnx", "write_onnx"]
 
@@ -75,9 +77,18 @@ def write_onnx(
     if sum(p.numel() * p.element_size() for p in model.parameters()) > _MOST_BYTES:
         raise FewerError("models above 1.8 GB do not fit into one ONNX file; export to torch instead")
     arguments = example if isinstance(example, tuple) else (example,)
+    with attributes_kept(model):  # what a call leaves in the model would be tensors without numbers
+        return _write_exported(model, arguments, path, free or {}, trace=trace)
+
+
+def _write_exported(
+    model: nn.Module, arguments: tuple[Any, ...], path: Path, free: Mapping[int, str], *, trace: bool
+) -> str:
+    """Write the file; why the model was traced."""
     try:
         with quiet(), torch.no_grad():
-            shapes = free_shapes(free or {})
+            model = flattened(model, arguments)
+            shapes = free_shapes(free)
             torch.onnx.export(
                 model, arguments, path, dynamo=True, external_data=False, verbose=False, optimize=True, **shapes
             )

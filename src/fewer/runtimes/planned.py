@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.models.running import copied
 from fewer.quantize.qdq import InputRange
 from fewer.runtimes.export import takes_any, to_onnx
 from fewer.runtimes.graph import REST, layer_nodes, weighted_nodes
@@ -115,7 +116,7 @@ class PlannedGraph:
         """
         arguments = example if isinstance(example, tuple) else (example,)
         with torch.no_grad():
-            structure, tensors = describe(model(*arguments))
+            structure, tensors = describe(model(*copied(arguments)))  # a model may write into its input
         graph, free = _exported(model, example, free or {})
         if len(graph.graph.output) != len(tensors):
             raise FewerError(

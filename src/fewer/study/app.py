@@ -13,6 +13,7 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Redirect
 
 from fewer.core.errors import FewerError
 from fewer.core.files import real_path
+from fewer.data.decode import open_image, read_image
 from fewer.reports.templating import template_environment
 from fewer.study.answers import read_answer
 from fewer.study.export import rater_data
@@ -29,7 +30,8 @@ LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _STATIC = {"study.js": "text/javascript", "study.css": "text/css"}
 _LARGEST = 64 * 1024  # bytes of a form; a feedback has less than one thousand
-_TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".bmp": "image/bmp"}
+_SHOWN = {"JPEG": "image/jpeg", "MPO": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "BMP": "image/bmp"}
+"""What browsers show as it is, by what a file is and not by its ending."""
 
 
 class _Pages:
@@ -173,7 +175,7 @@ class _Pages:
         return _go("/next")
 
     def image(self, request: Request, image: int) -> Response:
-        """The file of an image, unchanged; only its number can be asked for, and only what the rater is shown."""
+        """The file of an image, unchanged where browsers show it so; a rater can ask for what they are shown alone."""
         found = self.who(request)
         name = self.store.may_see(found[0], image) if found else None
         if name is None:
@@ -182,16 +184,20 @@ class _Pages:
         path = real_path(root / name.removeprefix(":"))
         if root not in path.parents or not path.is_file():
             return self.error(f"the image {Path(name).name} is not there any more; tell the owner of the study", 404)
-        kind = _TYPES.get(path.suffix.lower())
-        if kind is None:
-            return self.converted(path)
+        try:
+            with open_image(path) as opened:
+                frames = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)  # of MPO the first one shows
+                plain = opened.mode in ("L", "RGB", "P", "RGBA", "1") and frames == 1
+                kind = _SHOWN.get(opened.format or "") if plain else None
+            if kind is None:
+                return self.converted(path)
+        except Exception:  # a broken file can make a decoder raise anything
+            return self.error(f"the image {Path(name).name} cannot be read any more; tell the owner of the study", 404)
         return FileResponse(path, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
 
     def converted(self, path: Path) -> Response:
-        """A file that browsers do not show, as PNG without loss."""
+        """A file that browsers show not at all, or not as models see it (CMYK, 16 bits, frames), as PNG of 8 bits."""
         import io
-
-        from fewer.data.decode import read_image
 
         buffer = io.BytesIO()
         read_image(path).convert("RGB").save(buffer, "PNG")

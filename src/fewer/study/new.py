@@ -28,6 +28,7 @@ from fewer.study.vocabulary import LEVELS
 __all__ = ["Made", "new_study", "read_names", "read_scores"]
 
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
+_LOOKED_AT, _LEAST_SIDE, _LEAST_COLOUR = 50, 256, 8.0  # files, pixels, and mean difference of the channels
 # what raters learn on, the best first: recipe and level
 _REFERENCE = (
     ((), 5),
@@ -244,11 +245,25 @@ def _code() -> str:
     return "-".join((text[:4], text[4:8], text[8:]))
 
 
+def _shown_best(files: list[Path]) -> Path:
+    """The first photo that shows all defects of the training: in colour, and not small; else the largest of some."""
+    sizes: dict[Path, int] = {}
+    for path in files[:_LOOKED_AT]:
+        image = read_image(path)
+        sizes[path] = min(image.size)
+        if image.mode == "RGB" and sizes[path] >= _LEAST_SIDE:
+            image.thumbnail((64, 64))
+            values = np.asarray(image).astype(int)
+            if np.ptp(values, axis=2).mean() > _LEAST_COLOUR:
+                return path
+    return max(sizes, key=lambda path: sizes[path])
+
+
 def _reference(folder: Path, files: list[Path], connection: Any) -> None:
-    """Images with known defects for the training, made from the first photo; at most 640 pixels are cut out."""
+    """Images with known defects for the training, made from one photo; at most 640 pixels are cut out."""
     from PIL import Image
 
-    image = read_image(files[0]).convert("RGB")
+    image = read_image(_shown_best(files)).convert("RGB")
     left, top = max(0, (image.width - 640) // 2), max(0, (image.height - 640) // 2)
     pixels = np.asarray(image.crop((left, top, min(image.width, left + 640), min(image.height, top + 640))))
     (folder / "training").mkdir(exist_ok=True)

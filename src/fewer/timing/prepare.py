@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.files import real_path
-from fewer.models.running import input_dtype
+from fewer.models.running import attributes_kept, input_dtype
 from fewer.timing.peers import Peer, missing_extra
 from fewer.timing.process import prepare_in_process
 from fewer.timing.runtimes import Job
@@ -127,7 +127,7 @@ class Workshop:
         model, arguments = self.subject.model, tuple(a.clone() for a in self.arguments)
         if len(arguments) == 1:
             arguments = (arguments[0].to(input_dtype(model, arguments[0])),)
-        with _quiet(), torch.no_grad():
+        with _quiet(), torch.no_grad(), attributes_kept(model):
             torch.onnx.export(model, arguments, path, dynamo=True, external_data=big, verbose=False, optimize=True)
         return str(path), ""
 

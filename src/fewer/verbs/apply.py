@@ -19,6 +19,7 @@ from fewer.core.reading import read_bytes
 from fewer.core.run import RunFolder
 from fewer.engine.apply import apply_options
 from fewer.engine.evidence import Evidence
+from fewer.engine.outer import outer_of
 from fewer.engine.prepare import Prepared, prepare
 from fewer.engine.quality import quality_of
 from fewer.engine.run import CompressedRun, report_on, save_run
@@ -105,8 +106,8 @@ def apply(
         known = {c.unit.name: c.options for c in curves.curves}
         chosen = {c.unit.name: c.options[k] for c, k in zip(curves.curves, choice, strict=True)}
         with timed(timings, "apply"):
-            tokens = curves.meta.get("tokens")
-            compressed, masks = apply_options(Work(prepared, settings, progress), known, chosen, tokens=tokens)
+            outer = outer_of(curves)
+            compressed, masks = apply_options(Work(prepared, settings, progress), known, chosen, outer=outer)
         evidence = Evidence(
             prepared=prepared,
             settings=settings,

@@ -20,13 +20,13 @@ from fewer.core.files import explain_os_error, flush_file
 from fewer.core.run import RunFolder
 from fewer.data.calibration import as_calibration
 from fewer.data.preprocess import Preprocess
-from fewer.engine.export_check import EXACT, allowed_change, change_of, check_traced
+from fewer.engine.export_check import EXACT, Given, allowed_change, arguments_of, change_of, check_traced
 from fewer.engine.parts import part_of
 from fewer.engine.prepare import on_device
 from fewer.models.artefact import WEIGHTS, load_recipe
 from fewer.models.load import load
 from fewer.models.recipe import Recipe, refuse_integers
-from fewer.models.running import input_dtype
+from fewer.models.running import attributes_kept, input_dtype, to_device
 from fewer.models.trust import Trust
 from fewer.quantize.qat import stored_ranges
 from fewer.quantize.qdq import InputRange, input_ranges, with_integers
@@ -83,7 +83,7 @@ def export(
     *,
     out: str | Path | None = None,
     deploy_batch: int = 1,
-    example: Tensor | None = None,
+    example: Tensor | Sequence[Tensor] | None = None,
     architecture: Callable[[], nn.Module] | None = None,
     overwrite: bool = False,
     activations: str = "float",
@@ -108,7 +108,7 @@ def export(
     deploy_batch
         Images at once; the file takes only inputs of this size.
     example
-        An input, for a run that does not know its own size.
+        An input, for a run that does not know its own size; of a model with several arguments a tuple, a tensor each.
     architecture
         As for :func:`fewer.load`.
     overwrite
@@ -152,12 +152,14 @@ def export(
         model, example = part.module, _batch(part.inputs[0], deploy_batch)
     elif example is None:
         example = _example(run, recipe, deploy_batch)
-    example = example.to(input_dtype(model, example))
+    given = _as_taken(model, example)
+    if isinstance(given, tuple) and activations != "float":
+        raise FewerError("activations='static' is for models of one input; leave it out")
     there = on_device(model, device)  # tells of a device that is not here, whatever the format
     if to == "torch":
-        model, example = there, example.to(device)
+        model, given = there, to_device(given, torch.device(device))
     if to == "kernels":
-        whole = example if part is None or not part.note else part.whole
+        whole = given if part is None or not part.note else part.whole
         model = load(run, architecture, accelerated=True, example=whole, trust=trust)
         if part is not None and (fast := part_of(recipe.meta.get("task"), model)) is not None:
             model = fast.module
@@ -165,12 +167,12 @@ def export(
     known = stored_ranges(recipe.meta, low) if activations == "static" else {}
     trained = activations == "static" and images is None and 0 < len(low) == len(known)
     shown = _static_images(run, recipe, images, low, to) if activations == "static" and not trained else None
-    if shown is not None:
-        shown = shown[0].to(example.dtype), shown[1].to(example.dtype)
+    if shown is not None and isinstance(given, Tensor):
+        shown = shown[0].to(given.dtype), shown[1].to(given.dtype)
     axes = dict(part.dynamic) if part is not None and to != "kernels" and shown is None else {}
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        integers, difference, unsure = _write(to, model, example, temporary, low, shown, known, axes)
+        integers, difference, unsure = _write(to, model, given, temporary, low, shown, known, axes)
         flush_file(temporary)
         temporary.replace(path)
     except OSError as error:
@@ -234,6 +236,16 @@ def _example(run: str | Path, recipe: Recipe, batch: int) -> Tensor:
     return torch.randn(batch, *recipe.input_size, generator=generator)
 
 
+def _as_taken(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Given:
+    """Inputs in the type of the model's weights."""
+    if isinstance(example, Tensor):
+        return example.to(input_dtype(model, example))
+    if not example or not all(isinstance(one, Tensor) for one in example):
+        raise FewerError("an example is a tensor, or a tuple of tensors, one for each argument of the model")
+    kind = input_dtype(model, example[0])
+    return tuple(one.to(kind) if one.is_floating_point() else one for one in example)
+
+
 def _batch(sample: Tensor, count: int) -> Tensor:
     """A batch of so many inputs like this one."""
     return sample.repeat(count, *[1] * (sample.ndim - 1)).contiguous()
@@ -242,7 +254,7 @@ def _batch(sample: Tensor, count: int) -> Tensor:
 def _write(
     to: str,
     model: nn.Module,
-    example: Tensor,
+    example: Given,
     path: Path,
     low: Sequence[str],
     shown: tuple[Tensor, Tensor] | None,
@@ -269,7 +281,9 @@ def _write(
             )
     if known and shown is None:  # noise does not look like what the ranges were learnt from
         return integers, None, notes
-    checked = [example, *_longer(example, axes)] if shown is None else _whole_batches(shown[1], len(example))
+    checked: list[Given] = [example]
+    if isinstance(example, Tensor):
+        checked = [example, *_longer(example, axes)] if shown is None else [*_whole_batches(shown[1], len(example))]
     difference, unsure = change_of(to, model, checked, path)
     allowed = allowed_change(example) if shown is None else float("inf")
     if difference is not None and not difference < allowed:
@@ -365,17 +379,17 @@ def _longer(example: Tensor, axes: Mapping[int, str]) -> list[Tensor]:
     return [torch.cat([example, example.narrow(axis, 0, example.shape[axis] // 2)], axis) for axis in axes]
 
 
-def _onnx(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str]) -> str:
+def _onnx(model: nn.Module, example: Given, path: Path, axes: dict[int, str]) -> str:
     """Write the file; says why the model was traced, and nothing where it was not."""
     if axes:
         import onnx
 
         with contextlib.suppress(FewerError):
-            write_onnx(model, example.clone(), path, axes, trace=False)
+            write_onnx(model, arguments_of(example), path, axes, trace=False)
             if takes_any(onnx.load(path, load_external_data=False), axes):
                 return ""
         axes.clear()  # its code needs the number: then the file takes one only, and says so
-    return write_onnx(model, example.clone(), path)
+    return write_onnx(model, arguments_of(example), path)
 
 
 def _input_shape(program: Any) -> Sequence[Any]:
@@ -384,12 +398,12 @@ def _input_shape(program: Any) -> Sequence[Any]:
     return next(node.meta["val"].shape for node in program.graph.nodes if node.name in names)
 
 
-def _torch(model: nn.Module, example: Tensor, path: Path, axes: dict[int, str]) -> str:
+def _torch(model: nn.Module, example: Given, path: Path, axes: dict[int, str]) -> str:
     """Write the program; nothing is ever traced."""
     try:
-        with quiet(), torch.no_grad():
+        with quiet(), torch.no_grad(), attributes_kept(model):
             shapes = ({axis: torch.export.Dim.AUTO for axis in axes},) if axes else None
-            program = torch.export.export(model, (example.clone(),), dynamic_shapes=shapes)
+            program = torch.export.export(model, arguments_of(example), dynamic_shapes=shapes)
             torch.export.save(program, path)
         if axes and any(type(_input_shape(program)[axis]) is int for axis in axes):
             axes.clear()  # its code needs the number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,14 +43,18 @@ class Records(Told):
         The conversations.
     path
         Their file.
+    images
+        The folder of photos, where a study says it.
     """
 
     made: Converted
     path: Path
+    images: Path | None = None
 
     def lines(self) -> list[str]:
         """What was made and what comes next."""
-        return [*self.made.lines(), f"next    fewer tune {self.path} --images PHOTOS --out run"]
+        photos = shlex.quote(str(self.images)) if self.images is not None else "PHOTOS"
+        return [*self.made.lines(), f"next    fewer tune {shlex.quote(str(self.path))} --images {photos} --out run"]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -286,13 +291,14 @@ def study_convert(
     if place.suffix == ".csv":
         made = _table(place).without(banned)
         return Records(made, made.save(_free(out or place.with_suffix(".json"), overwrite)))
-    texts = read_pathways(place) if place.is_file() else pathways_of(Store(place))
+    store = None if place.is_file() else Store(place)
+    texts = read_pathways(place) if store is None else pathways_of(store)
     if not texts:
         raise FewerError(f"{source} holds no text yet; fewer study status says what was collected")
     path = _free(out or (place.parent if place.is_file() else place) / "records.json", overwrite)
     more: dict[str, Any] = {"pairs": pairs, "seed": seed, "progress": progress or usual_progress()}
     made = convert(texts, _writer(writer, writer_model), evaluation=banned, **more)
-    return Records(made, made.save(path))
+    return Records(made, made.save(path), None if store is None else store.images)
 
 
 def _free(out: str | Path, overwrite: bool) -> Path:

@@ -14,6 +14,7 @@ from torch import nn
 
 import fewer
 from fewer.core.errors import FewerError
+from fewer.core.progress import Silent
 from fewer.models.artefact import load_recipe, save_artefact
 from fewer.models.spec import load_model
 from fewer.models.trust import trusting
@@ -22,7 +23,7 @@ from fewer.tasks.classify.networks import build
 from fewer.tasks.classify.readers import open_data
 from fewer.tasks.classify.settings import TrainSettings
 from fewer.tasks.classify.starting import start_of
-from fewer.tasks.classify.training import LAST_GOOD, prepare
+from fewer.tasks.classify.training import LAST_GOOD, _example, prepare
 from tests.support.tiny_tasks import TINY
 
 STEPS = {"steps": 4, "every": 2, "batch": 8, "learning_rate": 0.01, "augment": "none"}
@@ -66,6 +67,25 @@ def test_a_run_brings_its_own_network_masks_and_patterns(photos: Path, run: Path
     assert load_recipe(tmp_path / "done").units[0].pattern == "unstructured"
     with pytest.raises(FewerError, match="leave --network out"):
         fewer.train(photos, init=str(tmp_path / "cut"), network="resnet20", **STEPS)
+
+
+@pytest.mark.parametrize(("bits", "quantiser"), [("wba8", "auto"), ("wba8", "ste"), ("w4a8", "dorefa")])
+def test_what_was_cut_stays_cut_in_formats_without_a_zero(
+    photos: Path, run: Path, tmp_path: Path, bits: str, quantiser: str
+) -> None:
+    mask = cut_of(run, tmp_path / "cut", "unstructured")
+    fewer.train(photos, out=tmp_path / "done", init=str(tmp_path / "cut"), bits=bits, quantiser=quantiser, **STEPS)
+    weight = fewer.load(tmp_path / "done").layer3[0].conv2.weight
+    assert bool((weight[~mask] == 0).all()) and bool((weight[mask] != 0).any())
+
+
+@pytest.mark.parametrize(("batch", "images"), [(1, 12), (5, 10), (8, 8), (64, 12)])
+def test_ranges_start_from_several_images_where_batches_are_small(photos: Path, batch: int, images: int) -> None:
+    settings = TrainSettings(network="resnet8", batch=batch)
+    prepared = prepare(photos, settings)
+    rows = prepared.rows[:12]
+    batches = Augmented(prepared.data, rows, prepared.loaded.preprocess, settings, Silent())
+    assert len(_example(batches)) == images
 
 
 def test_the_name_of_a_pattern_is_kept(photos: Path, run: Path, tmp_path: Path) -> None:

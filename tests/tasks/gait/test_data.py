@@ -216,3 +216,15 @@ def test_a_video_in_a_set_is_a_sequence(tmp_path: Path, monkeypatch: pytest.Monk
     assert data.walks == [Walk("001", "nm-01", "door")] and data.frames(data.walks[0]).shape == (4, 64, 64)
     np.savez(place / "walk.npz", silhouettes=np.full((9, 64, 64), 255, np.uint8))  # what was made of it goes first
     assert open_data(tmp_path).frames(data.walks[0]).shape == (9, 64, 64)
+
+
+@pytest.mark.parametrize(("below", "told"), [("p0/a", "too high, such as p0"), ("x/train/000/nm-01/036", "too deep")])
+def test_sequences_at_another_depth_are_told(below: str, told: str, tmp_path: Path) -> None:
+    place = tmp_path / "set" / below
+    place.mkdir(parents=True)
+    Image.fromarray(np.full((64, 44), 255, np.uint8)).save(place / "0.png")
+    with pytest.raises(FewerError, match=told) as error:
+        open_data(tmp_path / "set")
+    if "deep" in told:
+        assert str(error.value).endswith(f": give {tmp_path / 'set' / 'x' / 'train'}")
+        assert len(open_data(tmp_path / "set" / "x" / "train")) == 1

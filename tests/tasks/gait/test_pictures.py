@@ -60,6 +60,18 @@ def test_every_way_to_save_a_mask(name: str, tmp_path: Path) -> None:
     assert name == "lossy.jpg" or np.array_equal(found > 0, SHAPE)
 
 
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_a_photo_is_no_mask_and_one_grey_level_is(ending: str, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(128, 40, (60, 44, 3)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / f"a.{ending}")
+    with pytest.raises(FewerError, match="is a photo, not a mask"):
+        read_mask(tmp_path / f"a.{ending}")
+    full = np.full((60, 44), 130, np.uint8)  # a crop that the person fills
+    full[:2] = 0
+    Image.fromarray(full).save(tmp_path / f"b.{ending}")
+    assert (read_mask(tmp_path / f"b.{ending}") > 0).mean() > 0.9
+
+
 def test_frames_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     for number in range(8, 13):
         moved = np.roll(SHAPE, number, 0) & (np.arange(120) > 20)[:, None]

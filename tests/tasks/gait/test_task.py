@@ -73,6 +73,17 @@ def test_one_sequence_is_embedded(made: tuple[Path, Path]) -> None:
     assert found.shape == (16, 16) and np.array_equal(found, again)
     with pytest.raises(FewerError, match="frames, height, width"):
         embed(run, np.zeros((64, 64), np.uint8))
+    frames = open_data(data).frames(walk)
+    black_and_white = np.where(frames > 127, 255, 0).astype(np.uint8)
+    for same in (
+        frames > 127,
+        (frames > 127).astype(np.uint8),
+        (frames > 127).astype(float),
+        frames[:, :, 10:54] > 127,
+    ):
+        assert np.array_equal(embed(run, same), embed(run, black_and_white))
+    with pytest.raises(FewerError, match="no person"):
+        embed(run, np.zeros((3, 64, 64), np.uint8))
 
 
 def test_a_single_frame_and_one_person(made: tuple[Path, Path], tmp_path: Path) -> None:
@@ -145,6 +156,18 @@ def test_a_training_that_nobody_can_choose_in_goes_to_its_end(tmp_path: Path) ->
     assert done.scores is None and "not judged" in done.lines()[1]
     with pytest.raises(FewerError, match="order unordered"):
         fewer.train(tmp_path / "w", task="gait", tpa="phase", order="unordered")
+
+
+def test_masks_with_a_bright_background_do_not_train_and_match_nobody(made: tuple[Path, Path], tmp_path: Path) -> None:
+    data, run = made
+    for person in "abcd":
+        for kind in ("nm-01", "nm-02"):
+            frames = open_data(data).frames(Walk("001", kind, "090"))
+            write_sequence(tmp_path / "w", Walk(person, kind, "090"), 255 - frames)
+    with pytest.raises(FewerError, match=r"such as a/nm-01/090: the background is bright .* invert the masks"):
+        fewer.train(tmp_path / "w", task="gait", size="tiny", steps=2, batch=4, each=2, frames=6)
+    with pytest.raises(FewerError, match=r"no sequence .* can be used; the first: the background is bright"):
+        fewer.predict(run, tmp_path / "w", out=tmp_path / "out", gallery=str(data))
 
 
 def test_one_camera_and_own_names_train_and_are_judged(tmp_path: Path) -> None:

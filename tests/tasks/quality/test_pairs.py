@@ -183,12 +183,12 @@ def test_the_order_of_two_images_is_seen_and_one_image_is_as_before() -> None:
     )
     model = QualityModel(transformers.LlamaForCausalLM(config), [QualityEncoder(4, 2)], 16, 2).eval()
     a, b = torch.randint(0, 255, (2, 1, 2, 3, 32, 32), dtype=torch.uint8)
-    both = model.see(torch.cat([a, b], 1))
+    both = model.see(torch.cat([a, b], 1))[0]
     # with an order that says nothing, two images are those of each, one after the other
-    assert torch.allclose(both, torch.cat([model.see(a), model.see(b)], 1), atol=1e-5)
+    assert torch.allclose(both, torch.cat([model.see(a)[0], model.see(b)[0]], 1), atol=1e-5)
     with torch.no_grad():
         model.later.normal_()
-    later = model.see(torch.cat([a, b], 1))
-    assert torch.allclose(later[:, : both.shape[1] // 2], model.see(a), atol=1e-5)
-    moved = later[:, both.shape[1] // 2 :] - model.see(b)
+    later = model.see(torch.cat([a, b], 1))[0]
+    assert torch.allclose(later[:, : both.shape[1] // 2], model.see(a)[0], atol=1e-5)
+    moved = later[:, both.shape[1] // 2 :] - model.see(b)[0]
     assert torch.allclose(moved, model.later[0].expand_as(moved), atol=1e-4)

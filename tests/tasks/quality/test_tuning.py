@@ -9,11 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
+import fewer
 from fewer.core.errors import FewerError
 from fewer.tasks.quality.baselines import RegressionHead, flatten, pixel_statistics
 from fewer.tasks.quality.doctor import checkup
 from fewer.tasks.quality.evaluate import evaluate
 from fewer.tasks.quality.questions import Question, write_questions
+from fewer.tasks.quality.readings import READ
 from fewer.tasks.quality.records import Record, write_records
 from fewer.tasks.quality.settings import EvaluateSettings, TuneSettings
 from fewer.tasks.quality.views import places, views
@@ -183,7 +185,7 @@ def test_the_built_in_dinov2_stands_beside_the_encoder_of_quality(talk, monkeypa
     monkeypatch.setitem(builtin.MODELS, "dinov2-small", small)
     settings = TuneSettings(**{**SMALL, "steps": 2}, encoder="fewer/dinov2-small", crops=1)
     done = tune(talk / "talk.json", out=talk / "run", settings=settings)
-    assert done.model.image_tokens == 2 * (6 + 5)
+    assert done.model.image_tokens == 2 * (6 + 5 + len(READ))
     again, names = load_tuned(talk / "run"), [f"{i}.png" for i in range(4)]
     scores = level_scores(again, again.pictures(talk), names)
     assert np.allclose(scores, level_scores(done, done.pictures(talk), names), atol=1e-5)
@@ -241,7 +243,15 @@ def test_doctor_names_what_is_missing_and_one_sided(talk):
     records = [Record(str(i), (("<image>\nIs it?", "Yes"),), "gone.png") for i in range(30)]
     write_records(talk / "bad.json", records)
     found = checkup(talk / "bad.json")
-    assert not found.healthy and "gone.png" in found.errors[0] and len(found.warnings) == 2
+    assert not found.healthy and "--images FOLDER" in found.errors[0] and len(found.warnings) == 2
+    write_records(talk / "bad.json", [*records, Record("y", (("<image>\nIs it?", "No"),), "0.png")])
+    assert "gone.png" in checkup(talk / "bad.json").errors[0]
+    (talk / "apart").mkdir()
+    (talk / "talk.json").rename(talk / "apart" / "talk.json")
+    assert not checkup(talk / "apart" / "talk.json").healthy
+    assert fewer.doctor(talk / "apart" / "talk.json", task="quality", images=talk).healthy
+    with pytest.raises(FewerError, match="leave it out"):
+        fewer.doctor(talk, task="classify", images=talk)
 
 
 def test_regression_on_pixel_statistics_tells_blur_from_noise():
@@ -303,7 +313,6 @@ def test_it_learns_thirty_two_questions_by_heart(tmp_path):
 
 
 def test_a_tuned_model_is_compressed_and_asked_again(talk):
-    import fewer
     from fewer.engine.settings import Settings
     from fewer.tasks.quality.asking import choose, level_scores
     from fewer.tasks.quality.scorer import LevelScorer, views_of

@@ -97,6 +97,21 @@ def test_one_folder_for_both_is_told(disc_data) -> None:
     assert any("one folder" in note for note in open_domains(disc_data, disc_data, AdaptSettings()).notes)
 
 
+def test_a_scan_of_another_number_of_axes_is_named(disc_data, target) -> None:
+    pages = [Image.fromarray(np.full((32, 36), 9, np.uint8)) for _ in range(3)]
+    pages[0].save(target / "stack.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(FewerError, match=r"stack.tif is 3-dimensional and case0.png 2-dimensional"):
+        open_domains(disc_data, target, AdaptSettings())
+
+
+def test_a_target_whose_images_lie_deeper_is_told_where(disc_data, target) -> None:
+    deep = target.parent / "deep"
+    (deep / "sub-01" / "anat").mkdir(parents=True)
+    shutil.copy(next(target.iterdir()), deep / "sub-01" / "anat" / "t2.png")
+    with pytest.raises(FewerError, match=r"some lie deeper, such as sub-01.anat.t2.png: put all into one folder"):
+        open_domains(disc_data, deep, AdaptSettings())
+
+
 @pytest.mark.parametrize("what", ["/dev/zero", "nowhere.csv", "."])
 def test_a_list_of_cases_that_is_no_file_is_told(disc_data, target, what):
     """A device gives bytes without end; the fuzzer took 24 GB with one."""

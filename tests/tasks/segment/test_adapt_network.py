@@ -40,6 +40,22 @@ def test_the_network_sees_images_of_mean_0_and_deviation_1() -> None:
     assert seen[0].mean((2, 3)).abs().max() < 1e-4 and (seen[0].std((2, 3), correction=0) - 1).abs().max() < 1e-3
 
 
+def test_a_patch_is_cut_into_slices_as_the_whole_volume_is() -> None:
+    """A patch may be shortest along another axis than the volumes that the translator learned from."""
+    args = {**ARGS, "spatial_dims": 3}
+    recipe = {"channels": 1, "width": 4, "blocks": 1, "name": "UNet", "args": args, "axis": 2}
+    model = build_adapted("target-first", recipe)
+    assert isinstance(model, TargetFirst)
+    seen: list[torch.Size] = []
+    model.translator.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].shape))
+    with torch.no_grad():
+        model.eval()(torch.rand(1, 1, 8, 16, 12))
+    assert seen == [(12, 1, 8, 16)]
+    assert source_of(model, {"kind": "monai", "name": "UNet", "args": args})["args"] == recipe
+    with pytest.raises(FewerError, match="axis"):
+        build_adapted("target-first", {**recipe, "axis": 3})
+
+
 def test_what_no_recipe_may_name_is_refused() -> None:
     with pytest.raises(FewerError, match="has no network"):
         build_adapted("other", {})

@@ -69,3 +69,15 @@ def test_old_overlays_stay_beside_new_ones(disc_run, photos, tmp_path) -> None:
     (photos / "case1.png").unlink()
     predict(disc_run, photos, out=tmp_path / "masks", settings=how, overwrite=True)
     assert {path.stem for path in (tmp_path / "masks" / "overlays").iterdir()} >= {"case0", "case1"}
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_folder_of_nnunet_without_labels_is_predicted(declared, disc_run, photos, tmp_path) -> None:
+    raw = tmp_path / "raw"
+    (raw / "imagesTr").mkdir(parents=True)
+    for index, path in enumerate(sorted(photos.glob("*.png"))[:2]):
+        shutil.copy(path, raw / "imagesTr" / f"c{index}_0000.png")
+    if declared:
+        (raw / "dataset.json").write_text('{"file_ending": ".png"}')
+    done = predict(disc_run, raw, out=tmp_path / "masks")
+    assert sorted(path.name for path in done.masks) == ["c0.png", "c1.png"]

@@ -34,11 +34,14 @@ LATE = 1 / 6
 
 
 def gan_settings(settings: AdaptationSettings) -> LoopSettings:
-    """The loop of a translator: a constant rate that falls at the end, validated never."""
+    """The loop of a translator: a constant rate that falls at the end, validated never.
+
+    Its networks are small and stay on the CPU wherever the segmentation trains.
+    """
     loop: Any = settings
     steps = settings.translator_steps
     return LoopSettings(
-        steps=steps, seed=loop.seed, every=max(1, steps // 8), device=loop.device, clip=None, rate_shape="cosine"
+        steps=steps, seed=loop.seed, every=max(1, steps // 8), device="cpu", clip=None, rate_shape="cosine"
     )
 
 

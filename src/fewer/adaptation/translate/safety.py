@@ -116,8 +116,10 @@ def contrast_of(image: Tensor, mask: Tensor) -> float | None:
 
 
 def _gradient(image: Tensor) -> np.ndarray:
-    parts = np.gradient(image[0].double().numpy())
-    return np.sqrt(np.sum(np.square(parts), axis=0))
+    """Size of the gradient of the first channel; along an axis of one voxel nothing changes."""
+    channel = image[0].double().numpy()
+    parts = [np.gradient(channel, axis=axis) for axis, size in enumerate(channel.shape) if size > 1]
+    return np.sqrt(np.sum(np.square(parts), axis=0)) if parts else np.zeros(channel.shape)
 
 
 def edge_agreement(image: Tensor, other: Tensor) -> tuple[float, float]:

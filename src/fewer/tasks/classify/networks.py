@@ -216,6 +216,10 @@ def _tiny_vit(num_classes: int = 10) -> nn.Module:
     return VisionTransformer(image_size=32, patch_size=4, width=96, depth=4, heads=3, num_classes=num_classes)
 
 
+def _nano_vit(num_classes: int = 10) -> nn.Module:
+    return VisionTransformer(image_size=32, patch_size=8, width=96, depth=4, heads=3, num_classes=num_classes)
+
+
 def _narrow_vgg(num_classes: int = 10) -> nn.Module:
     return VGG(num_classes, width=16)
 
@@ -237,6 +241,7 @@ NETWORKS: MethodTable[Callable[..., nn.Module]] = MethodTable(
         Method("mobilenet-v2", SmallMobileNet, "2.2 M parameters", "Sandler et al., 2018"),
         Method("vit-small", _vit, "2.7 M parameters, patches of 4", "Dosovitskiy et al., 2021"),
         Method("vit-tiny", _tiny_vit, "0.46 M parameters: trials on a CPU", "after Dosovitskiy et al., 2021"),
+        Method("vit-nano", _nano_vit, "0.47 M parameters, patches of 8: trials", "after Dosovitskiy et al., 2021"),
     ],
 )
 """Networks for 32 pixels by name; ``run(num_classes=...)`` builds one with random weights."""

@@ -53,6 +53,8 @@ LAST_GOOD = "last_good.safetensors"
 """What is left in the run folder of a training whose loss became NaN."""
 _PHOTO, _LOOKED_AT = 96, 9
 """From this side on images are photos, which a network for small images sees as a blur; images that are looked at."""
+_EXAMPLES = 16
+"""Images that ranges start from, at least: a single bright one would have the first layer clip all that is dark."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +191,7 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
     bits: LowBit | None = None
     net, lesson = model, None
     if settings.bits is not None or settings.teacher is not None or settings.distill is not None:
-        example = batches.batch(0)[0].to(accelerator.device)
+        example = _example(batches).to(accelerator.device)
         if settings.bits is not None:
             bits = lower(model, settings, example, held)
         if settings.teacher is not None or settings.distill is not None:
@@ -233,6 +235,13 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
     if held or bits is not None:
         _store(result, prepared, bits, progress)
     return result
+
+
+def _example(batches: Augmented) -> Tensor:
+    """The first batch, or the first few where they are small."""
+    size = min(batches.settings.batch, len(batches))
+    count = max(1, min(-(-_EXAMPLES // size), len(batches) // size))
+    return torch.cat([batches.batch(step)[0] for step in range(count)])
 
 
 def _learning(

@@ -12,12 +12,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fewer.core.display import Told
+from fewer.core.display import Told, counted
 from fewer.core.errors import FewerError
 from fewer.core.progress import Progress, Silent
 from fewer.tasks.findings import Finding, finding_lines
 from fewer.tasks.gait.data.dataset import ARRAYS, GaitData, open_data
 from fewer.tasks.gait.data.pictures import PICTURES
+from fewer.tasks.gait.data.silhouettes import is_inverted
 from fewer.tasks.gait.data.video import VIDEOS
 from fewer.tasks.gait.protocols.casia_b import CasiaB
 from fewer.tasks.gait.protocols.records import Walk, Walks
@@ -49,8 +50,6 @@ SHORT = 15
 _EMPTY = 0.01
 _DROPPED = "the sequence is left out"
 _PIECE = 0.15
-_BRIGHT = 0.6
-"""Share of a silhouette's picture that no body fills."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -128,7 +127,7 @@ def look_at(frames: np.ndarray, name: str) -> list[Finding]:
         found.append(Finding(check, CHECKS[check][0], name, text, fix))
 
     if len(frames) < SHORT:
-        note("short", f"{len(frames)} frames; {SHORT} or more hold a step at 25 frames a second")
+        note("short", f"{counted(len(frames), 'frame')}; {SHORT} or more hold a step at 25 frames a second")
     on = frames > 127
     empty = empty_frames(frames)
     if empty.all():
@@ -137,7 +136,7 @@ def look_at(frames: np.ndarray, name: str) -> list[Finding]:
         note("empty", f"{int(empty.sum())} of {len(frames)} frames", "they are left out")
     seen = on[~empty]
     apart = np.array([_pieces(frame) for frame in seen])
-    if len(seen) and seen.mean() > _BRIGHT:
+    if is_inverted(frames[~empty]):
         note("inverted", f"{100 * seen.mean():.0f} % of the pixels are bright; invert the masks")
     elif len(seen) and apart.mean() > 0.3:
         note("two", f"{int(apart.sum())} of {len(frames)} frames have two large pieces side by side")

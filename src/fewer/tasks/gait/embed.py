@@ -12,8 +12,8 @@ from torch import nn
 from fewer.core.errors import FewerError
 from fewer.core.progress import Progress, Silent
 from fewer.models.running import evaluating
-from fewer.tasks.gait.data.dataset import GaitData, as_input, read_sequence
-from fewer.tasks.gait.data.silhouettes import SIZE, treat_frames
+from fewer.tasks.gait.data.dataset import GaitData, as_input, as_silhouettes, read_sequence
+from fewer.tasks.gait.data.silhouettes import INVERTED, is_inverted
 from fewer.tasks.gait.protocols.records import Walk, Walks
 
 __all__ = ["LONGEST", "embed", "embed_walks"]
@@ -22,7 +22,7 @@ LONGEST = 720
 """Frames of a sequence that are looked at, as in OpenGait."""
 
 
-def embed(model: nn.Module | str | Path, sequence: np.ndarray | str | Path) -> np.ndarray:
+def embed(model: nn.Module | str | Path, sequence: np.ndarray | Sequence[np.ndarray] | str | Path) -> np.ndarray:
     """Embedding of one sequence; two embeddings of one person are near by
     :func:`~fewer.tasks.gait.protocols.distance.part_distances`.
 
@@ -31,7 +31,8 @@ def embed(model: nn.Module | str | Path, sequence: np.ndarray | str | Path) -> n
     model
         A gait network, or a run folder.
     sequence
-        Masks or silhouettes uint8 (frames, height, width); or a pkl, npz or video file, or a folder of mask images.
+        Masks or silhouettes (frames, height, width), of bytes, of 0 and 1, or of floats; or a pkl, npz or video file,
+        or a folder of mask images.
 
     Returns
     -------
@@ -53,14 +54,10 @@ def embed(model: nn.Module | str | Path, sequence: np.ndarray | str | Path) -> n
         from fewer.tasks.gait.loaded import open_run
 
         model = open_run(model).model
-    frames = read_sequence(sequence) if isinstance(sequence, (str, Path)) else np.asarray(sequence)
-    if frames.ndim != 3 or not len(frames):
-        raise FewerError(f"a sequence has shape (frames, height, width); this one has {frames.shape}")
-    if frames.shape[1:] != (SIZE, SIZE):
-        frames, _ = treat_frames(frames)
-        if not len(frames):
-            raise FewerError("nobody is in any frame of the sequence")
-    return _embedded(model, frames)
+    if isinstance(sequence, (str, Path)):
+        return _embedded(model, read_sequence(sequence))
+    values = sequence if isinstance(sequence, (list, tuple)) else np.asarray(sequence)
+    return _embedded(model, as_silhouettes(values, "the sequence"))
 
 
 def _embedded(model: nn.Module, frames: np.ndarray) -> np.ndarray:
@@ -73,18 +70,23 @@ def _embedded(model: nn.Module, frames: np.ndarray) -> np.ndarray:
 def embed_walks(
     model: nn.Module, data: GaitData, walks: Sequence[Walk], *, progress: Progress | None = None
 ) -> tuple[Walks, list[tuple[Walk, str]]]:
-    """Embeddings of sequences of a data set, each at its own length; and those that could not be read, and why.
+    """Embeddings of sequences of a data set, each at its own length; and those that cannot be used, and why.
+
+    These are sequences that cannot be read, and those whose background is bright.
 
     Raises
     ------
     FewerError
-        When none can be read.
+        When none can be used.
     """
     found, names, skipped = [], [], []
     with (progress or Silent()).stage("embed", len(walks)) as stage:
         for walk in walks:
             try:
-                found.append(_embedded(model, data.frames(walk)))
+                frames = data.frames(walk)
+                if is_inverted(frames):
+                    raise FewerError(INVERTED)
+                found.append(_embedded(model, frames))
                 names.append(walk)
             except FewerError as error:
                 skipped.append((walk, str(error)))

@@ -17,7 +17,7 @@ from fewer.core.progress import SILENT, Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.models.artefact import save_artefact
 from fewer.tasks.gait.data.dataset import GaitData, open_data, refuse_names
-from fewer.tasks.gait.data.silhouettes import SIZE
+from fewer.tasks.gait.data.silhouettes import INVERTED, SIZE, is_inverted
 from fewer.tasks.gait.embed import embed_walks
 from fewer.tasks.gait.losses import class_loss, triplet_loss
 from fewer.tasks.gait.networks import GaitNetwork, NetworkConfig, build_network
@@ -172,6 +172,9 @@ def train_planned(
                 raise FewerError(f"{error}; see all that is wrong: fewer doctor {plan.data.root}") from None
             sequences.append(np.ascontiguousarray(frames[:, :, _SIDE : SIZE - _SIDE]))
             stage.advance(1, str(walk))
+    wrong = [walk for walk, frames in zip(plan.train, sequences, strict=True) if is_inverted(frames)]
+    if 2 * len(wrong) > len(sequences):
+        raise FewerError(f"{len(wrong)} of {len(sequences)} sequences, such as {wrong[0]}: {INVERTED}")
     torch.manual_seed(settings.seed)
     model = build_network(plan.config)
     accelerator = make_accelerator(settings)

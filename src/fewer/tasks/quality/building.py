@@ -63,7 +63,10 @@ def build(
     language, tokens = _language(transformers, settings, records, words)
     if settings.lora and settings.language != "tiny":
         language = _adapted(language, settings.lora)
-    return assemble(settings, language, lambda: _encoder(transformers, settings)), tokens
+    model = assemble(settings, language, lambda: _encoder(transformers, settings))
+    if model.readings is not None:
+        model.readings.settle(tokens, language.get_input_embeddings())
+    return model, tokens
 
 
 def assemble(settings: TuneSettings, language: Any, encoder: Callable[[], ImageEncoder]) -> QualityModel:
@@ -79,14 +82,15 @@ def assemble(settings: TuneSettings, language: Any, encoder: Callable[[], ImageE
             f"statistics need views of {LEAST_SIDE} pixels; give --input-size {LEAST_SIDE} or more, or "
             "--quality-encoder convolutional"
         )
+    read = settings.readings and settings.quality_encoder == "statistics"
     if settings.quality_encoder == "statistics":
-        encoders: list[nn.Module] = [StatisticsEncoder(4 * settings.quality_width, settings.grid)]
+        encoders: list[nn.Module] = [StatisticsEncoder(4 * settings.quality_width, settings.grid, judged=read)]
     else:
         encoders = [QualityEncoder(settings.quality_width, settings.grid)]
     if settings.encoder != "none":
         encoders.append(encoder())
     hidden = int(language.get_input_embeddings().weight.shape[1])
-    return QualityModel(language, encoders, hidden, 1 + settings.crops)
+    return QualityModel(language, encoders, hidden, 1 + (settings.crops or 0), read)
 
 
 def _language(transformers: Any, settings: TuneSettings, records: Sequence[Record], words: Any) -> tuple[Any, Words]:

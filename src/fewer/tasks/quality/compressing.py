@@ -39,7 +39,7 @@ from fewer.tasks.quality.words import PlainWords, PretrainedWords
 __all__ = ["Answers", "build_scorer", "images_for", "judge_answers", "open_run", "open_tuned"]
 
 NETWORK = "scorer"
-_SHAPE = ("quality_encoder", "quality_width", "grid", "crops", "input_size")
+_SHAPE = ("quality_encoder", "quality_width", "grid", "crops", "input_size", "readings")
 """Settings that the shape of a model follows from, besides its parts of transformers."""
 
 
@@ -67,7 +67,7 @@ def open_run(folder: str | Path) -> LoadedModel | None:
             units: dict[str, Any] = {"mean": encoder.mean, "std": encoder.std}
             colours = {name: values.flatten().tolist() for name, values in units.items()}
             args["encoder"] = {**_described(encoder.model), **colours, "width": encoder.width}
-    size = [1 + settings.crops, 3, settings.input_size, settings.input_size]
+    size = [1 + (settings.crops or 0), 3, settings.input_size, settings.input_size]
     words = tuned.words.words if isinstance(tuned.words, PlainWords) else None
     meta = {"task": "quality", "input_size": size, "settings": settings.model_dump(), "words": words}
     meta |= {"levels": asdict(tuned.levels)}
@@ -111,7 +111,8 @@ def build_scorer(name: str, args: Mapping[str, Any]) -> nn.Module:
     if name != NETWORK:
         raise FewerError(f"the task quality has no network {name!r} that can be built; it has {NETWORK}")
     transformers = need_transformers()
-    settings = TuneSettings.of({key: args[key] for key in _SHAPE if key in args}, "recipe.json")
+    # networks from before there were readings have none
+    settings = TuneSettings.of({"readings": False} | {key: args[key] for key in _SHAPE if key in args}, "recipe.json")
     if args.get("words"):
         language = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=int(args["words"]), **TINY))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,10 +53,10 @@ class Examined(Told):
         return {**facts, "errors": list(self.errors), "warnings": list(self.warnings)}
 
 
-def checkup(data: str | Path, *, progress: Progress | None = None) -> Examined:
-    """Find what is wrong with a file of conversations whose images are beside it."""
+def checkup(data: str | Path, *, images: str | Path | None = None, progress: Progress | None = None) -> Examined:
+    """Find what is wrong with a file of conversations whose images are beside it, or in a folder of their own."""
     records = read_records(data)
-    folder = Path(data).parent
+    folder = Path(images) if images is not None else Path(data).parent
     names = sorted({name for record in records for name in record.images})
     errors, warnings = [], []
     with (progress or Silent()).stage("look", len(names)) as stage:
@@ -66,7 +67,9 @@ def checkup(data: str | Path, *, progress: Progress | None = None) -> Examined:
             except Exception as error:  # a broken file can make a decoder raise anything
                 broken.append(f"{name} ({type(error).__name__})")
             stage.advance(1)
-    if broken:
+    if names and not any(os.path.lexists(folder / name) for name in names):
+        errors.append(f"none of {len(names)} images is in {folder}; give their folder: --images FOLDER")
+    elif broken:
         errors.append(f"{len(broken)} images cannot be read, such as {', '.join(broken[:3])}")
     answers = Counter(r.turns[0][1].strip().lower().rstrip(".") for r in records if len(r.turns) == 1)
     yes, no = answers["yes"], answers["no"]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewer.models.vit import VisionTransformer
+from fewer.tasks.quality.readings import READ
 from fewer.tasks.quality.scene import scene_statistics
 
 __all__ = ["Backbone", "ImageEncoder", "QualityEncoder", "StatisticsEncoder"]
@@ -47,6 +48,14 @@ class _Known:
         return tuple(torch.stack(parts).to(pixels.device) for parts in zip(*found, strict=True))
 
 
+def _silent(inputs: int, outputs: int) -> nn.Linear:
+    """A layer that says nothing before it learns, and draws no random number."""
+    layer: Any = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class StatisticsEncoder(nn.Module):
     """Statistics of natural scenes, and two small layers that learn to read them.
 
@@ -58,6 +67,8 @@ class StatisticsEncoder(nn.Module):
         Cells per side.
     dropout
         While it learns.
+    judged
+        Whether it has a layer that reads how bad each aspect is.
 
     Examples
     --------
@@ -67,7 +78,7 @@ class StatisticsEncoder(nn.Module):
 
     WHOLE, CELL = 753, 152
 
-    def __init__(self, width: int = 96, grid: int = 4, dropout: float = 0.36) -> None:
+    def __init__(self, width: int = 96, grid: int = 4, dropout: float = 0.36, judged: bool = True) -> None:
         super().__init__()
         self.width, self.grid, self.tokens = width, grid, grid * grid + 2
         for name, size in (("whole", self.WHOLE), ("cell", self.CELL)):
@@ -84,6 +95,7 @@ class StatisticsEncoder(nn.Module):
             nn.Dropout(dropout),
         )
         self.look = nn.Sequential(nn.Linear(self.CELL + inner, width), nn.GELU())
+        self.judge = _silent(inner, len(READ)) if judged else None
         self._known = _Known()
 
     def settle(self, whole: Tensor, cells: Tensor) -> None:
@@ -104,6 +116,15 @@ class StatisticsEncoder(nn.Module):
         told = self.read(whole)
         beside = told[:, None].expand(-1, cells.shape[1], -1)
         return torch.cat([told.unflatten(1, (2, self.width)), self.look(torch.cat([cells, beside], 2))], 1)
+
+    def train(self, mode: bool = True) -> StatisticsEncoder:
+        """Learn or not; what is frozen gives the same tokens in a training as later, without dropout."""
+        return super().train(mode and any(part.requires_grad for part in self.parameters()))
+
+    def readings(self, tokens: Tensor) -> Tensor:
+        """How bad each of :data:`~fewer.tasks.quality.readings.READ` is, about -1 to 1, of its tokens."""
+        assert self.judge is not None
+        return self.judge(tokens[:, :2].flatten(1)).clamp(-3, 3)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Tokens [N, grid x grid + 2, width] of pixels [N, 3, H, W] in 0..1."""
@@ -214,19 +235,20 @@ class ImageEncoder(nn.Module):
 class Backbone(nn.Module):
     """A built-in network whose output is its tokens, called as those of transformers are.
 
-    Parameters
-    ----------
-    net
-        Takes images of one size, [N, 3, side, side], and gives tokens [N, tokens, width], CLS first.
-    name
-        Of the table of built-in networks.
+        Parameters
+        ----------
+        net
+            Takes images of one size, [N, 3, side, side], and gives tokens [N, tokens, width], CLS first.
+        name
+            Of the table of built-in networks.
 
-    Examples
-    --------
-    >>> from fewer.models.vit import VisionTransformer
-    >>> net = Backbone(VisionTransformer(32, 16, width=24, depth=1, heads=3), "toy")
-    >>> net(torch.zeros(2, 3, 40, 40)).last_hidden_state.shape
-    torch.Size([2, 5, 24])
+        Examples
+        --------
+        >>> from fewer.models.vit import VisionTransformer
+    from fewer.tasks.quality.readings import READ
+        >>> net = Backbone(VisionTransformer(32, 16, width=24, depth=1, heads=3), "toy")
+        >>> net(torch.zeros(2, 3, 40, 40)).last_hidden_state.shape
+        torch.Size([2, 5, 24])
     """
 
     def __init__(self, net: VisionTransformer, name: str) -> None:

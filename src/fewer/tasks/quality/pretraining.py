@@ -26,6 +26,7 @@ from fewer.study.vocabulary import ASPECTS, LEVELS, statements
 from fewer.tasks.quality.convert.facts import aspect_of
 from fewer.tasks.quality.encoders import StatisticsEncoder
 from fewer.tasks.quality.questions import Question
+from fewer.tasks.quality.readings import READ
 from fewer.training.loop import fit
 from fewer.training.optimise import Optimiser
 from fewer.training.settings import LoopSettings
@@ -232,12 +233,35 @@ def learn(encoder: StatisticsEncoder, data: Examples, *, epochs: int = 10, seed:
     how = Optimiser("adamw", 3e-3, 0.05, clip=1.0)
     fit(reader, lambda net, step: net.loss(data, order[step]), settings, optimiser=how)
     with torch.no_grad():
-        logits, bad = reader.eval()(data.whole, data.cells)[1], data.aspects.amax(1) > 0
+        found, bad = reader.eval()(data.whole, data.cells), data.aspects.amax(1) > 0
+        logits = found[1]
         for column in range(len(_ASPECTS)):
             groups = [logits[bad[:, column] == side, column] for side in (False, True)]
             if all(len(group) for group in groups):
                 reader.cut[column] = (groups[0].median() + groups[1].median()) / 2  # type: ignore[index]
+    _keep(reader, logits, found[3])
     return reader
+
+
+@torch.no_grad()
+def _keep(reader: Reader, logits: Tensor, levels: Tensor) -> None:
+    """Leave in the encoder what tells aspects and levels, in units of their deviation over the examples.
+
+    An aspect reads 0 at its cut, the quality at its mean; what no distortion is about reads 0 always.
+    """
+    judge = reader.encoder.judge
+    if judge is None:
+        return
+    judge.weight.zero_()
+    judge.bias.zero_()
+    first = len(_NAMES)
+    for column, name in enumerate(_ASPECTS):
+        unit, row = logits[:, column].std(correction=0).clamp_min(1e-3), READ.index(name)
+        judge.weight[row] = reader.whole.weight[first + column] / unit
+        judge.bias[row] = (reader.whole.bias[first + column] - reader.cut[column]) / unit  # type: ignore[index]
+    unit, row = levels.std(correction=0).clamp_min(1e-3), READ.index("quality")
+    judge.weight[row] = -2 * reader.whole.weight[-1] / unit
+    judge.bias[row] = (levels.mean() - 3 - 2 * reader.whole.bias[-1]) / unit
 
 
 def pretrain(

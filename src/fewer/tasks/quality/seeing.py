@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from fewer.core.errors import FewerError
 from fewer.core.reading import read_json
-from fewer.tasks.quality.model import IGNORED
+from fewer.tasks.quality.model import ANSWER_POWER, IGNORED, answer_weight
 
 __all__ = ["SeeingModel", "is_seeing", "open_seeing"]
 
@@ -117,7 +117,9 @@ class SeeingModel(nn.Module):
         """Logits [1, tokens, words]."""
         return self.language(**inputs).logits
 
-    def loss(self, talks: Sequence[tuple[Seen, Turns]], longest: int | None = None) -> tuple[Tensor, int, int]:
+    def loss(
+        self, talks: Sequence[tuple[Seen, Turns]], longest: int | None = None, power: float = ANSWER_POWER
+    ) -> tuple[Tensor, int, int]:
         """Mean cross entropy at the answers of some conversations, their tokens, and how many have no answer left.
 
         Parameters
@@ -126,14 +128,18 @@ class SeeingModel(nn.Module):
             Pixels, and questions with answers.
         longest
             Words of a conversation that are kept; those that stand for images do not count.
+        power
+            See :meth:`fewer.tasks.quality.model.QualityModel.loss`.
         """
-        total, count, tokens, silent = torch.zeros((), device=self.device), 0, 0, 0
+        total, count, tokens, silent = torch.zeros((), device=self.device), 0.0, 0, 0
         for pixels, turns in talks:
             inputs, labels = self.laid_out(pixels, turns, longest)
             logits = self(inputs)
-            total = total + F.cross_entropy(logits[0, :-1].float(), labels[1:], ignore_index=IGNORED, reduction="sum")
             told = int((labels[1:] != IGNORED).sum())
-            count, tokens, silent = count + told, tokens + len(labels), silent + (told == 0)
+            weight = float(answer_weight(torch.tensor(told), power))
+            summed = F.cross_entropy(logits[0, :-1].float(), labels[1:], ignore_index=IGNORED, reduction="sum")
+            total = total + weight * summed
+            count, tokens, silent = count + weight * told, tokens + len(labels), silent + (told == 0)
         return total / max(1, count), tokens, silent
 
     def laid_out(self, pixels: Seen, turns: Turns, longest: int | None = None) -> tuple[dict[str, Tensor], Tensor]:

@@ -53,11 +53,29 @@ class TuneSettings(LoopSettings):
         description="Folder of clean photos; distorted squares of them first teach the encoder of statistics to see.",
     )
     distorted: int = Field(default=6000, ge=64, description="Distorted squares of these photos that it learns from.")
+    readings: bool = Field(
+        default=True,
+        description="One more token for each aspect, in the words of the language model, that says how bad it is; of "
+        "the encoder of statistics.",
+    )
     grid: int = Field(default=4, ge=1, le=16, description="Image tokens per side and encoder.")
     input_size: int = Field(default=96, ge=16, description="Side of a view in pixels.")
-    crops: int = Field(default=0, ge=0, le=9, description="Crops at native resolution beside the whole image.")
+    crops: int | None = Field(
+        default=None,
+        ge=0,
+        le=9,
+        description="Crops at native resolution beside the whole image; by default 2 where most images are larger than "
+        "a view, which shrinks them, and none where they fit.",
+        json_schema_extra={"shown": "by the images"},
+    )
     lora: int = Field(default=16, ge=0, description="Rank of LoRA in a pretrained language model; 0 trains all of it.")
     language_rate: float = Field(default=0.2, gt=0, description="Rate of the language model, as a share of the rate.")
+    answer_power: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="An answer of n tokens weighs n to this power: 1 counts all tokens alike, 0 all answers alike.",
+    )
     longest: int = Field(default=200, ge=8, description="Words of a conversation that are kept.")
     high_level: str = Field(default="", description="Records of other tasks in LLaVA's JSON, for mix and after.")
     strategy: Literal["mix", "after"] = Field(

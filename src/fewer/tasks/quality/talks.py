@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewer.core.errors import FewerError
 from fewer.core.files import real_path
-from fewer.data.decode import read_image
+from fewer.data.decode import open_image, read_image
 from fewer.tasks.quality.model import IGNORED, lay_out
 from fewer.tasks.quality.records import PLACEHOLDER, Record
 from fewer.tasks.quality.views import views
@@ -25,6 +25,7 @@ _BLOCK = 8
 """Steps whose records are sorted by length."""
 
 _ROOM = 2**30  # bytes of views that are kept
+_LOOKED_AT = 64  # images whose size is looked at
 
 
 class Batch(NamedTuple):
@@ -52,8 +53,8 @@ class Pictures:
         See :func:`fewer.tasks.quality.views.views`.
     """
 
-    def __init__(self, folder: str | Path, side: int, crops: int) -> None:
-        self.folder, self.side, self.crops = real_path(folder), side, crops
+    def __init__(self, folder: str | Path, side: int, crops: int | None) -> None:
+        self.folder, self.side, self.crops = real_path(folder), side, crops or 0
         self._kept: dict[str, np.ndarray] = {}
         self._bytes = 0
 
@@ -90,6 +91,17 @@ class Pictures:
             return np.asarray(read_image(path).convert("RGB"))
         except Exception as error:  # a broken file can make a decoder raise anything
             raise FewerError(f"{path} cannot be read ({str(error) or type(error).__name__}); leave it out") from None
+
+    def larger(self, names: Sequence[str]) -> bool:
+        """Whether most of some images are larger than a view; those that cannot be read do not count."""
+        sizes = []
+        for name in names[:: max(1, len(names) // _LOOKED_AT)]:
+            try:
+                with open_image(self._path(name)) as image:
+                    sizes.append(max(image.size))
+            except Exception:  # a broken file can make a decoder raise anything
+                continue
+        return bool(sizes) and float(np.median(sizes)) > self.side
 
     def missing(self, names: Iterable[str]) -> list[str]:
         """Those of some names that are no file.

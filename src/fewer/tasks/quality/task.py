@@ -80,11 +80,13 @@ class Quality(Task):
 
         return predict(run, inputs, **options)
 
-    def checkup(self, data: str | Path, *, progress: Progress | None = None) -> Examined:
+    def checkup(
+        self, data: str | Path, *, images: str | Path | None = None, progress: Progress | None = None
+    ) -> Examined:
         """See :func:`fewer.tasks.quality.doctor.checkup`."""
         from fewer.tasks.quality.doctor import checkup
 
-        return checkup(data, progress=progress)
+        return checkup(data, images=images, progress=progress)
 
     def open_run(self, run: str | Path) -> LoadedModel | None:
         """See :func:`fewer.tasks.quality.compressing.open_run`."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,9 +26,10 @@ from fewer.tasks.quality.levels import LevelForm, form_of
 from fewer.tasks.quality.model import IGNORED, QualityModel
 from fewer.tasks.quality.pretraining import pretrain
 from fewer.tasks.quality.records import Record, read_records
-from fewer.tasks.quality.seeing import SeeingModel
+from fewer.tasks.quality.seeing import SeeingModel, is_seeing
 from fewer.tasks.quality.settings import TuneSettings
 from fewer.tasks.quality.talks import Pictures, Talks, plain_turns
+from fewer.tasks.quality.told import learn_told, what_is_told
 from fewer.tasks.quality.words import PlainWords, Words
 from fewer.tasks.runs import Order, Training, carry_out
 from fewer.timing.sample import peak_memory
@@ -40,6 +40,8 @@ from fewer.training.optimise import Group, Optimiser
 
 __all__ = ["Tuned", "load_tuned", "plan_tuning", "tune"]
 
+_CROPS = 2
+"""At native resolution, where images are larger than a view."""
 _SETTLES = 64
 """Images whose statistics give the units of an encoder that was not taught."""
 
@@ -114,7 +116,7 @@ def _folder(data: Any, settings: TuneSettings) -> Path:
 def plan_tuning(data: str | Path, settings: TuneSettings) -> list[str]:
     """Conversations, images, weights and modelled memory of a tuning."""
     material = _Material.of(data, settings)
-    records = material.records
+    settings, records = _with_crops(settings, data, material), material.records
     model, _ = build(settings, material.all())
     needed = memory_estimate(model, settings)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -174,18 +176,29 @@ def tune(
 
     def learn(material: _Material, scratch: Path | None) -> Tuned:
         torch.manual_seed(settings.seed)
-        built = (start.model, start.words) if start else build(settings, material.all())
-        pictures = Pictures(_folder(data, settings), settings.input_size, settings.crops)
+        chosen = _with_crops(settings, data, material, start)
+        built = (start.model, start.words) if start else build(chosen, material.all())
+        pictures = Pictures(_folder(data, chosen), chosen.input_size, chosen.crops)
         if start is None:
-            names = list(dict.fromkeys(name for record in material.all() for name in record.images))[:_SETTLES]
-            _teach(built[0], settings, encoder, [pictures(name) for name in names], progress or SILENT)
-        return _learn(*built, material, settings, pictures, scratch, progress or SILENT)
+            _teach(built[0], chosen, encoder, material, pictures, progress or SILENT)
+        return _learn(*built, material, chosen, pictures, scratch, progress or SILENT)
 
     def save(run: RunFolder, material: _Material, tuned: Tuned) -> None:
         _save(run, tuned, command)
 
     training = Training("quality", plan, inputs, learn, save, what="tuning", ends="recipe")
     return carry_out(training, settings, Order(out, overwrite, resume, command=command))
+
+
+def _with_crops(settings: TuneSettings, data: Any, material: _Material, start: Tuned | None = None) -> TuneSettings:
+    """The settings with a number of crops: that of a model that goes on, else by the size of the images."""
+    if settings.crops is not None:
+        return settings
+    count = (start.settings.crops or 0) if start is not None else 0
+    names = list(dict.fromkeys(name for record in material.all() for name in record.images))
+    if start is None and names and not is_seeing(settings.language):
+        count = _CROPS * Pictures(_folder(data, settings), settings.input_size, 0).larger(names)
+    return settings.model_copy(update={"crops": count})
 
 
 @dataclass(frozen=True)
@@ -244,14 +257,14 @@ def _learn(
     def objective(net: Any, step: int) -> Tensor:
         talks = first if first is not None and step < before else second
         if isinstance(model, SeeingModel):
-            return _seen_loss(net, talks.records(step, settings.batch), pictures, settings.longest, counts)
+            return _seen_loss(net, talks.records(step, settings.batch), pictures, settings, counts)
         batch = talks.draw(step, settings.batch)
         counts["tokens"] += int(batch.mask.sum())
         counts["silent"] += int((batch.labels == IGNORED).all(1).sum())
         if batch.views is not None:
             counts["images"] += len(batch.mask) * batch.views.shape[1] // len(model.place)
         parts = [part.to(device) if part is not None else None for part in batch]
-        return net.loss(*parts)
+        return net.loss(*parts, settings.answer_power)
 
     key = work_key(settings.model_dump_json(), len(material.records), [r.id for r in material.records[:50]])
     began, point = perf_counter(), Checkpoint.within(scratch, key)
@@ -276,13 +289,15 @@ def _peak(device: torch.device) -> int | None:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
 
 
-def _seen_loss(net: Any, records: Sequence[Record], pictures: Pictures, longest: int, counts: dict[str, int]) -> Tensor:
+def _seen_loss(
+    net: Any, records: Sequence[Record], pictures: Pictures, settings: TuneSettings, counts: dict[str, int]
+) -> Tensor:
     """The loss of a model that takes images by its own processor."""
     talks = []
     for record in records:
         turns = [(question.strip(), answer) for question, answer in plain_turns(record)]  # as they are asked
         talks.append(([pictures.pixels(name) for name in record.images], turns))
-    loss, tokens, silent = net.loss(talks, longest)
+    loss, tokens, silent = net.loss(talks, settings.longest, settings.answer_power)
     counts["tokens"] += tokens
     counts["silent"] += silent
     counts["images"] += sum(len(images) for images, _ in talks)
@@ -293,23 +308,30 @@ def _teach(
     model: QualityModel | SeeingModel,
     settings: TuneSettings,
     taught: StatisticsEncoder | None,
-    first: Sequence[np.ndarray],
+    material: _Material,
+    pictures: Pictures,
     progress: Progress,
 ) -> None:
-    """Give the model an encoder that sees distortions already, and keep it so; or one in the units of these images."""
+    """Give the model an encoder that sees distortions already, and keep it so; or one that learns from the texts.
+
+    Without clean photos, what the conversations say of an image's aspects and of its quality is all that is known; the
+    encoder learns to read that first, and goes on learning with the language model.
+    """
     encoder = None if isinstance(model, SeeingModel) else model.encoders[0]
     if not isinstance(encoder, StatisticsEncoder):
         if taught is not None or settings.clean_photos:
             raise FewerError("only the encoder of statistics learns from photos; give --quality-encoder statistics")
         return
     if taught is not None:
-        encoder.load_state_dict(taught.state_dict())
+        own = encoder.state_dict()
+        encoder.load_state_dict({name: value for name, value in taught.state_dict().items() if name in own})
     elif settings.clean_photos:
         more: Any = {"side": settings.input_size, "seed": settings.seed, "progress": progress}
         pretrain(encoder, list_images(Path(settings.clean_photos)), settings.distorted, **more)
-    elif first:
-        pixels = torch.from_numpy(np.concatenate(first)).float() / 255
-        encoder.settle(*encoder.measure(pixels))
+    else:
+        names = list(dict.fromkeys(name for record in material.all() for name in record.images))
+        told = what_is_told(material.records)
+        learn_told(encoder, told, pictures, names[:_SETTLES], seed=settings.seed, progress=progress)
     encoder.requires_grad_(taught is None and not settings.clean_photos)
 
 
@@ -381,7 +403,8 @@ def load_tuned(folder: str | Path, device: str = "cpu") -> Tuned:
     recipe = read_json(folder / "recipe.json", 2**28)
     if nested(recipe, "meta", "task") != "quality" or "settings" not in recipe:
         raise FewerError(f"{folder} is no run of fewer tune; give the folder of its --out")
-    settings = TuneSettings.of(recipe["settings"], f"{folder}/recipe.json")
+    # runs from before there were readings have none
+    settings = TuneSettings.of({"readings": False, **recipe["settings"]}, f"{folder}/recipe.json")
     model, words = build(settings, words=recipe.get("words"))
     with refusing(str(folder / "model.safetensors"), "tune again"):
         state = load_file(folder / "model.safetensors")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from fewer.adaptation.methods import METHODS
 from fewer.adaptation.ours import member_steps
 from fewer.adaptation.problem import Adapted, Pair, Problem, Work
+from fewer.adaptation.translate.slices import slice_axis
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, real_path
 from fewer.core.progress import Progress, Silent
@@ -200,7 +202,7 @@ def _adapt(
     _tell_blank(problem, domains, work)
     problem.network.to(work.accelerator.device)
     adapted = METHODS[settings.method].run(problem, settings, work)
-    return AdaptedRun(_whole(adapted).cpu().eval(), plan, adapted, None, work.notes)
+    return AdaptedRun(_whole(adapted, problem).cpu().eval(), plan, adapted, None, work.notes)
 
 
 def _tell_blank(problem: Problem, domains: Domains, work: Work) -> None:
@@ -217,9 +219,12 @@ def _tell_blank(problem: Problem, domains: Domains, work: Work) -> None:
             work.say(f"{len(blank)} of {len(images)} {what} scans have one value everywhere and teach nothing: {shown}")
 
 
-def _whole(adapted: Adapted) -> nn.Module:
+def _whole(adapted: Adapted, problem: Problem) -> nn.Module:
     """The network, behind its translator where target images must be given the source's look first."""
-    return adapted.model if adapted.translator is None else TargetFirst(adapted.translator, adapted.model)
+    if adapted.translator is None:
+        return adapted.model
+    axes = Counter(slice_axis(image) for image in problem.target) if problem.dims == 3 else None
+    return TargetFirst(adapted.translator, adapted.model, axes.most_common(1)[0][0] if axes else None)
 
 
 def _save(run: RunFolder, result: AdaptedRun, problem: Problem, judged: SegmentData | None, command: str) -> None:

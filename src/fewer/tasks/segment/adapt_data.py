@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import real_path
+from fewer.core.files import files_below, real_path
 from fewer.core.reading import read_text, refusing
 from fewer.tasks.folders import pictures_and_masks, pictures_of
 from fewer.tasks.segment.adapt_settings import AdaptSettings
 from fewer.tasks.segment.dataset import Case, SegmentData, find_pictures, image_pool, nnunet_pool, open_data
-from fewer.tasks.segment.files import Picture, read_picture
+from fewer.tasks.segment.files import SUFFIXES, Picture, read_picture, suffix_of
 from fewer.tasks.segment.preparation import Preparation, fit_preparation
 from fewer.tasks.segment.reading import read_case
 
@@ -112,7 +112,9 @@ def _open_target(root: Path) -> SegmentData:
         return open_data(root)
     files = find_pictures(pictures_of(root) or root)
     if not files:
-        raise FewerError(f"the target {root} holds no image (PNG, TIFF, JPEG or NIfTI)")
+        deeper = next((p.relative_to(root) for p in files_below(root) if suffix_of(p) in SUFFIXES), None)
+        hint = "" if deeper is None else f"; some lie deeper, such as {deeper}: put all into one folder"
+        raise FewerError(f"the target {root} holds no image (PNG, TIFF, JPEG or NIfTI){hint}")
     return replace(image_pool(files), root=root)
 
 
@@ -174,6 +176,8 @@ def _pictures(cases: Sequence[Case]) -> Pictures:
 
 
 def _check_fit(source: Path, here: Pictures, target: Path, there: Pictures) -> None:
+    for pictures in (here, there):
+        _check_axes(pictures)
     (_, first), (_, other) = here[0], there[0]
     if first.array.ndim != other.array.ndim:
         raise FewerError(
@@ -191,6 +195,16 @@ def _check_fit(source: Path, here: Pictures, target: Path, there: Pictures) -> N
         counts.append(channels[0])
     if counts[0] != counts[1]:
         raise FewerError(f"source images have {counts[0]} channels, target images {counts[1]}; save both with as many")
+
+
+def _check_axes(pictures: Pictures) -> None:
+    case, first = pictures[0]
+    for other, picture in pictures:
+        if picture.array.ndim != first.array.ndim:
+            raise FewerError(
+                f"{other.images[0]} is {picture.array.ndim - 1}-dimensional and {case.images[0].name} "
+                f"{first.array.ndim - 1}-dimensional; a volume of one slice is an image: give scans of one kind"
+            )
 
 
 def _check_spaced(pictures: Pictures, settings: AdaptSettings) -> None:

@@ -28,16 +28,19 @@ class TargetFirst(nn.Module):
         A :class:`~fewer.adaptation.translate.networks.Generator` of one slice.
     network
         From ``(batch, channels, *space)`` to ``(batch, classes, *space)``.
+    axis
+        Of space along which slices of whole volumes lie; a patch of one may be shortest along another axis. None takes
+        that of what comes in.
     """
 
-    def __init__(self, translator: nn.Module, network: nn.Module) -> None:
+    def __init__(self, translator: nn.Module, network: nn.Module, axis: int | None = None) -> None:
         super().__init__()
-        self.translator, self.network = translator, network
+        self.translator, self.network, self.axis = translator, network, axis
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores of target images."""
         if x.ndim == 5:
-            axis = slice_axis(x[0]) + 2
+            axis = (slice_axis(x[0]) if self.axis is None else self.axis) + 2
             planes = x.movedim(axis, 1).flatten(0, 1)
             y = self.translator(planes).unflatten(0, (x.shape[0], x.shape[axis])).movedim(1, axis)
         else:
@@ -67,6 +70,8 @@ def source_of(model: nn.Module, source: Mapping[str, Any]) -> dict[str, Any]:
     assert isinstance(g, Generator)
     blocks = len(g.encoder) - 3
     args = {"channels": g.widths[0], "width": g.widths[1], "blocks": blocks, "name": source["name"]}
+    if model.axis is not None:
+        args["axis"] = model.axis
     return {"kind": "task", "task": "segment", "name": NAME, "args": {**args, "args": source["args"]}}
 
 
@@ -84,5 +89,8 @@ def build_adapted(name: str, args: Mapping[str, Any]) -> nn.Module:
         raise FewerError(f"the task segment has no network {name!r}")
     if args["name"] not in MONAI_NETWORKS:
         raise FewerError(f"the recipe names MONAI's {args['name']!r}, which no recipe may")
+    axis = args.get("axis")  # recipes of older versions have none
+    if axis not in (None, 0, 1, 2):
+        raise FewerError(f"the recipe names the axis {axis!r} of slices; there are 0, 1 and 2")
     translator = Generator(args["channels"], args["width"], args["blocks"])
-    return TargetFirst(translator, monai_network(args["name"], args["args"]))
+    return TargetFirst(translator, monai_network(args["name"], args["args"]), axis)

@@ -14,8 +14,8 @@ from fewer.core.errors import FewerError
 from fewer.core.files import as_path, real_path, refuse_inputs
 from fewer.core.progress import Progress, Silent
 from fewer.models.spec import load_model
-from fewer.tasks.folders import device_of, make_folder, results_aside
-from fewer.tasks.segment.dataset import Case, find_pictures, image_pool, open_data
+from fewer.tasks.folders import device_of, make_folder, pictures_and_masks, pictures_of, results_aside
+from fewer.tasks.segment.dataset import Case, find_pictures, image_pool, nnunet_pool, open_data
 from fewer.tasks.segment.files import LOSSLESS, Picture, suffix_of, write_picture
 from fewer.tasks.segment.inference import predict_mask
 from fewer.tasks.segment.loaded import preparation_of
@@ -160,12 +160,15 @@ def _kind(case: Case) -> str:
 def _cases(place: Path, preparation: Preparation) -> list[Case]:
     if place.is_file():
         return list(image_pool([place]).unlabelled)
-    if (place / "dataset.json").is_file() or any((place / name).is_dir() for name in ("images", "imagesTr")):
+    if (place / "dataset.json").is_file() and not (place / "labelsTr").is_dir():
+        return list(nnunet_pool(place).unlabelled)
+    if (place / "dataset.json").is_file() or pictures_and_masks(place) is not None:
         data = open_data(place)
         return [*data.cases, *data.unlabelled]
     if not place.is_dir():
         raise FewerError(f"{place} does not exist; give a folder of images")
-    files = find_pictures(place)
+    within = pictures_of(place)  # images/ or imagesTr/, without masks beside it
+    files = (find_pictures(within) if within is not None else []) or find_pictures(place)
     if not files:
         raise FewerError(f"{place} holds no image (PNG, TIFF, JPEG or NIfTI)")
     cases = list(image_pool(files).unlabelled)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_bytes, atomic_write_text
+from fewer.core.files import atomic_write_bytes, atomic_write_text, files_below
 from fewer.core.reading import TEXT_LIMIT, data_limit, read_arrays, read_bytes, read_json
-from fewer.tasks.gait.data.pictures import as_mask, pictures_in, read_mask
+from fewer.tasks.gait.data.pictures import PICTURES, as_mask, pictures_in, read_mask
 from fewer.tasks.gait.data.silhouettes import SIZE, treat_frames
 from fewer.tasks.gait.data.video import VIDEOS, video_silhouettes
 from fewer.tasks.gait.protocols.records import Walk
@@ -24,6 +24,7 @@ from fewer.tasks.pickles import unpickle_arrays
 __all__ = [
     "GaitData",
     "as_input",
+    "as_silhouettes",
     "open_data",
     "places_in",
     "read_partition",
@@ -116,10 +117,22 @@ def open_data(folder: GaitData | str | Path) -> GaitData:
         raise FewerError(f"{folder} {told}; give a folder PERSON/KIND/VIEW of silhouettes")
     places = places_in(root)
     if not places:
-        raise FewerError(
-            f"{folder} holds no walks; give a folder PERSON/KIND/VIEW with a pkl or npz file, mask images or a video"
-        )
+        raise FewerError(f"{folder} holds no walks; {_elsewhere(root)}")
     return GaitData(root, places, read_partition(root))
+
+
+def _elsewhere(root: Path) -> str:
+    """What to do about a folder whose sequences, if there are any, lie at another depth."""
+    wanted = "PERSON/KIND/VIEW with a pkl or npz file, mask images or a video"
+    endings = (*ARRAYS, *PICTURES, *VIDEOS)
+    names = (p.relative_to(root) for p in files_below(root) if p.suffix.lower() in endings)
+    seen = next((name for name in names if not any(part.startswith(".") for part in name.parts)), None)
+    depth = 3 if seen is None else len(seen.parts) - 1
+    if seen is None or depth == 3:
+        return f"give a folder {wanted}"
+    if depth > 3:
+        return f"its files lie too deep, such as {seen}: give {root.joinpath(*seen.parts[: depth - 3])}"
+    return f"its files lie too high, such as {seen}: move them to {wanted} in it, such as PERSON/nm-01/000/"
 
 
 def refuse_names(data: GaitData) -> None:
@@ -207,7 +220,7 @@ def read_sequence(place: str | Path) -> np.ndarray:
             raise FewerError(f"{path}: {error}") from None
     else:
         raise FewerError(f"{path} is no sequence; give a pkl, npz or video file, or a folder of mask images")
-    return _checked(values, path)
+    return as_silhouettes(values, str(path))
 
 
 def _from_npz(path: Path) -> Any:
@@ -227,29 +240,48 @@ def _from_pictures(folder: Path) -> np.ndarray:
     return found
 
 
-def _checked(values: Any, path: Path) -> np.ndarray:
+def as_silhouettes(values: Any, told: str) -> np.ndarray:
+    """Silhouettes uint8 (frames, 64, 64) of an array of masks of any size, values and numbers, or of a list of frames.
+
+    Frames of 64 x 64 and 64 x 44 pixels are silhouettes already; what else comes is a mask of a whole picture.
+
+    Parameters
+    ----------
+    told
+        What they are called where they are none.
+
+    Raises
+    ------
+    FewerError
+        When they are none.
+
+    Examples
+    --------
+    >>> as_silhouettes(np.ones((2, 64, 44), bool), "it").shape
+    (2, 64, 64)
+    """
     if isinstance(values, (list, tuple)) and values and all(isinstance(v, np.ndarray) for v in values):
         sizes = {v.shape for v in values}
         if len(sizes) > 1:
             raise FewerError(
-                f"{path} holds frames of several sizes ({len(sizes)}); give masks of whole pictures instead"
+                f"{told} holds frames of several sizes ({len(sizes)}); give masks of whole pictures instead"
             )
         values = np.stack(values)
     if not isinstance(values, np.ndarray) or values.dtype == object or values.ndim != 3:
-        told = getattr(values, "shape", type(values).__name__)
-        raise FewerError(f"{path} holds {told}, not silhouettes of shape (frames, height, width)")
+        found = getattr(values, "shape", type(values).__name__)
+        raise FewerError(f"{told} holds {found}, not silhouettes of shape (frames, height, width)")
     if not values.size:
-        raise FewerError(f"{path} holds no frame, or frames without a pixel: its shape is {values.shape}")
+        raise FewerError(f"{told} holds no frame, or frames without a pixel: its shape is {values.shape}")
     try:
         values = as_mask(values)
     except FewerError as error:
-        raise FewerError(f"{path} {error}, not silhouettes") from None
+        raise FewerError(f"{told} {error}, not silhouettes") from None
     if values.shape[1] != SIZE or values.shape[2] not in (SIZE, WIDTH):
         values = treat_frames(values)[0]
         if not len(values):
-            raise FewerError(f"{path} holds no person: all frames are empty")
+            raise FewerError(f"{told} holds no person: all frames are empty")
     if not values.any():
-        raise FewerError(f"{path} holds no person: all frames are empty")
+        raise FewerError(f"{told} holds no person: all frames are empty")
     if values.shape[2] == WIDTH:  # cut already
         side = (SIZE - WIDTH) // 2
         values = np.pad(values, ((0, 0), (0, 0), (side, side)))

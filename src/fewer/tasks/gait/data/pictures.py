@@ -15,6 +15,8 @@ __all__ = ["PICTURES", "as_mask", "in_order", "pictures_in", "read_mask"]
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _LOSSY = (".jpg", ".jpeg")
+_GREY = 0.5
+"""Share of a picture that is neither dark nor bright, from which on it is no mask, however soft its edges are."""
 
 
 def in_order(name: str) -> list[tuple[int, str]]:
@@ -62,7 +64,7 @@ def read_mask(path: Path) -> np.ndarray:
     Raises
     ------
     FewerError
-        When it is no picture.
+        When it is no picture, or a photo.
     """
     with refusing(str(path), "save the mask again"), open_image(path) as image:
         image.load()
@@ -73,6 +75,9 @@ def read_mask(path: Path) -> np.ndarray:
         if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
             return _of_transparent(np.asarray(image.convert("RGBA")))
         values = as_mask(np.asarray(image.convert("L")))
+    grey = values[(values > 31) & (values < 224)]
+    if grey.size > _GREY * values.size and len(np.unique(grey)) > 32:
+        raise FewerError(f"{path} is a photo, not a mask: give masks of the person, or a video of a still camera")
     return np.where(values > 127, 255, 0).astype(np.uint8) if path.suffix.lower() in _LOSSY else values
 
 

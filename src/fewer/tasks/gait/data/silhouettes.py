@@ -12,11 +12,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-__all__ = ["SIZE", "resize_cubic", "treat_frame", "treat_frames"]
+__all__ = ["INVERTED", "SIZE", "is_inverted", "resize_cubic", "treat_frame", "treat_frames"]
 
 SIZE = 64
 LEAST_MASS = 10_000
 """A frame whose pixels sum up to no more than this is empty."""
+
+_BRIGHT = 0.6
+"""Share of a silhouette's picture that no body fills."""
+INVERTED = "the background is bright and the person dark; invert the masks"
 
 _WIDEST = 64
 """A picture that is so many times as wide as the body is high shows a line, not a person."""
@@ -36,6 +40,19 @@ def _taps(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
     third = ((_A + 2) * rest - (_A + 3)) * rest * rest + 1
     weights = np.stack([first, second, third, 1 - first - second - third], 1)
     return np.clip(base[:, None] + np.arange(-1, 3), 0, source - 1), weights
+
+
+def is_inverted(frames: np.ndarray) -> bool:
+    """Whether silhouettes (frames, height, width) are bright where nobody is.
+
+    Examples
+    --------
+    >>> frames = np.zeros((1, 64, 64), np.uint8)
+    >>> frames[:, :, 20:40] = 255
+    >>> is_inverted(frames), is_inverted(255 - frames)
+    (False, True)
+    """
+    return len(frames) > 0 and bool((frames > 127).mean() > _BRIGHT)
 
 
 def resize_cubic(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -1,0 +1,159 @@
+"""Pixels: an outer choice. A model that judges an image as a whole can make it smaller first; all layers get quicker.
+
+Cuts take from a network what it has learnt. Fewer pixels take from the image, of which a network trained at one size
+usually needs less. Without any training that is often the better bargain.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fewer.core.budget import Budget
+from fewer.core.errors import FewerError
+from fewer.cost.stopwatch import Stopwatch
+from fewer.engine.deploy import measured_here
+from fewer.engine.offers import Offer, choose_offer
+from fewer.engine.prepare import Prepared
+from fewer.engine.sense import Sensed
+from fewer.engine.settings import Settings
+from fewer.engine.work import Work
+from fewer.kernels.pixels import fewer_pixels, pixels_of
+from fewer.models.running import call, evaluating, model_input, tensors_of, use_threads
+
+__all__ = ["choose_pixels", "least_share", "offers_pixels", "shrinkable"]
+
+_WORK = ("latency", "flops", "macs", "energy")
+"""What fewer pixels take less of."""
+
+_CHANNELS = 16
+"""An image tensor has at most so many; more of them in the second place are the height of images in another layout."""
+_SHARES = (0.93, 0.86, 0.79, 0.71, 0.64, 0.57, 0.5)
+"""Of a side; the last one leaves a quarter of the pixels."""
+
+
+def shrinkable(prepared: Prepared) -> tuple[int, list[int]]:
+    """The longer side of the images, and the shorter ones at which the model gives an answer of the same shape.
+
+    Raises
+    ------
+    FewerError
+        When there are none, with what is in the way.
+    """
+    if prepared.forward is not None:
+        raise FewerError("images cannot be made smaller in a model with its own forward=; leave pixels out")
+    example = model_input(prepared.model, prepared.example)
+    image = isinstance(example, Tensor) and example.ndim == 4 and example.is_floating_point()
+    if not image or example.shape[1] > _CHANNELS or min(example.shape[-2:]) < _CHANNELS:
+        raise FewerError("pixels are a choice for models that take one image tensor [N, C, H, W]; leave pixels out")
+    if pixels_of(prepared.model):
+        raise FewerError("the model makes its images smaller already; leave pixels out")
+    side = max(example.shape[-2:])
+    step = 8 if side >= 64 else 4
+    sizes = sorted({step * round(side * share / step) for share in _SHARES}, reverse=True)
+    twin = copy.deepcopy(prepared.model)
+    with evaluating(twin):
+        usual = _shapes(call(twin, example))
+        found = [size for size in sizes if 0 < size < side and _fits(fewer_pixels(twin, size, side), example, usual)]
+    if not found:
+        raise FewerError(
+            "the model does not give an answer of the same shape for smaller images, such as one that gives a map or "
+            "that has a parameter for each place; leave pixels out"
+        )
+    return side, found
+
+
+def offers_pixels(prepared: Prepared, settings: Settings, budgets: Sequence[Budget]) -> bool:
+    """Whether smaller images are offered: as the settings say, or where they say nothing, where they are of use.
+
+    Raises
+    ------
+    FewerError
+        When they are asked for and impossible.
+    """
+    if settings.pixels is None:
+        others = settings.tokens or settings.approximate is not None or settings.schedule == "iterative"
+        if others or not any(budget.metric in _WORK for budget in budgets):
+            return False
+        try:
+            return bool(shrinkable(prepared))
+        except FewerError:
+            return False
+    return bool(settings.pixels and shrinkable(prepared))
+
+
+def least_share(prepared: Prepared) -> float:
+    """What the smallest size leaves of the work of the layers."""
+    side, sizes = shrinkable(prepared)
+    return (sizes[-1] / side) ** 2
+
+
+def _shapes(output: object) -> list[tuple[int, ...]]:
+    return [tuple(t.shape) for t in tensors_of(output)]
+
+
+def _fits(model: torch.nn.Module, example: Tensor, usual: list[tuple[int, ...]]) -> bool:
+    try:
+        return _shapes(call(model, example)) == usual
+    except Exception:  # a model may refuse a size in any way
+        return False
+
+
+def choose_pixels(work: Work, sensed: Sensed, budgets: Sequence[Budget], store: Path | None = None) -> Sensed:
+    """The size of images whose best plan distorts least, as curves at its costs (:func:`choose_offer`).
+
+    Parameters
+    ----------
+    work
+        The model and how it is compressed.
+    sensed
+        Curves on images as they are.
+    budgets
+        All that must hold.
+    store
+        Folder with the repaired weights of every option; without it predictions decide.
+
+    Returns
+    -------
+    Sensed
+        As given when all pixels are best. Otherwise ``curves.meta["pixels"]`` says how many stay along each side
+        (``kept`` of ``of``) and what was tried, and ``plain`` holds the curves as given.
+
+    Raises
+    ------
+    FewerError
+        When the model cannot take smaller images, or the budgets cannot be met even with them.
+    """
+    prepared = work.prepared
+    side, sizes = shrinkable(prepared)
+
+    def offers() -> Iterator[Offer]:
+        for size in sizes:
+            yield Offer(
+                f"{size} pixels",
+                {"kept": size, "of": side},
+                fewer_pixels(copy.deepcopy(prepared.model), size, side),
+                size,
+                (size / side) ** 2,
+                partial(_resizing_ms, work, sensed, size, side),
+            )
+
+    return choose_offer(work, sensed, budgets, store, "pixels", side, offers(), len(sizes))
+
+
+def _resizing_ms(work: Work, sensed: Sensed, size: int, side: int) -> float:
+    """Milliseconds that it takes to make an image smaller; 0 for a device that is not this one."""
+    if not measured_here(sensed.curves):
+        return 0.0
+    example = model_input(work.prepared.model, work.prepared.example)
+    resize = fewer_pixels(torch.nn.Identity(), size, side)
+    x = example[:1].expand(work.settings.deploy_batch, *example.shape[1:]).contiguous()
+    with use_threads(work.settings.threads), torch.inference_mode():
+        watch = Stopwatch()
+        ratio = watch.time({"resize": lambda: resize(x)}, budget_ms=30.0)["resize"].ratio
+        return ratio * watch.reference_ms

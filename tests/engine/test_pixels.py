@@ -1,0 +1,134 @@
+"""Fewer pixels as an outer choice: costs, distortion, refusals, and runs that make their images smaller."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import fewer
+from fewer.core.budget import Budget
+from fewer.core.errors import FewerError
+from fewer.engine.pixels import choose_pixels, shrinkable
+from fewer.engine.prepare import prepare
+from fewer.engine.sense import sense_curves
+from fewer.engine.settings import Settings
+from fewer.engine.work import Work
+from fewer.kernels.pixels import fewer_pixels, pixels_of
+from fewer.models.macs import model_macs
+
+FEW = {"calibration": 12, "sensing": 4, "heldout": 4, "baselines": (), "additivity": 0, "batch": 4}
+
+
+class Pooled(nn.Module):
+    """A small classifier that takes images of any size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 24, 3, 2, 1)
+        )
+        self.head = nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return Pooled().eval()
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    coarse = torch.randn(24, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    return F.interpolate(coarse, 32, mode="bicubic", align_corners=False)
+
+
+def test_costs_are_those_of_the_model_on_smaller_images(net: nn.Module, images: Tensor, tmp_path: Path) -> None:
+    settings = Settings(**FEW, measure=("energy",), pattern="unstructured", precisions=("fp32",))
+    prepared = prepare(net, images, settings)
+    work = Work(prepared, settings)
+    sensed = sense_curves(work, store=tmp_path)
+    side, sizes = shrinkable(prepared)
+    assert side == 32 and sizes == [28, 24, 20, 16]
+    found = choose_pixels(work, sensed, [Budget("flops", 0.4, True)], tmp_path)
+    pixels = found.curves.meta["pixels"]
+    assert found.plain is sensed.curves and pixels["of"] == pixels["pixels"] == 32
+    assert [row["left"] for row in pixels["tried"]] == [32, 28, 24, 20, 16]
+    assert [row["distortion"] for row in pixels["tried"]] == sorted(row["distortion"] for row in pixels["tried"])
+    smaller = fewer_pixels(Pooled(), pixels["kept"], 32)
+    dense = [0] * len(found.curves)
+    assert found.curves.total("macs", dense) == pytest.approx(model_macs(smaller, prepared.calibration[:1]))
+    assert found.curves.total("size", dense) == sensed.curves.dense("size")
+    assert found.curves.total("energy", dense) < sensed.curves.dense("energy")
+    # where nothing is won by smaller images, nothing is changed
+    assert choose_pixels(work, sensed, [Budget("weights", 0.5, True)], tmp_path) is sensed
+
+
+def test_a_run_makes_its_images_smaller_and_its_folder_gives_the_same_model(
+    net: nn.Module, images: Tensor, tmp_path: Path
+) -> None:
+    run = fewer.compress(net, images, "flops=0.3x", pixels=True, precisions=("fp32",), out=tmp_path / "run", **FEW)
+    report = run.report
+    assert report.verdict.met and pixels_of(run.model) is not None
+    told = next(row for row in report.verdict.quality if row.name == "pixels of the longer side")
+    assert told.value < told.dense == 32
+    assert any(row.label == "fewer, all pixels" for row in report.baselines)
+    again = fewer.load(tmp_path / "run", Pooled)
+    assert pixels_of(again) == pixels_of(run.model)
+    other = torch.rand(2, 3, 48, 32)  # of another shape: made smaller by the same factor
+    with torch.no_grad():
+        torch.testing.assert_close(again(images[:4]), run.model(images[:4]))
+        assert again(other).shape == (2, 5)
+    exported = fewer.export(tmp_path / "run", "onnx", out=tmp_path / "net.onnx", architecture=Pooled)
+    assert exported is not None
+    more = fewer.recover(tmp_path / "run", time=None, steps=2, images=images, model=net, out=tmp_path / "more")
+    assert pixels_of(more.model) == pixels_of(run.model)
+
+
+class Mapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x).relu())
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "reason"),
+    [
+        (Mapped, {}, "answer of the same shape"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.Flatten(), nn.Linear(64, 3)), {}, "answer of the same shape"),
+        (lambda: fewer_pixels(Pooled(), 3, 4), {}, "smaller already"),
+        (Pooled, {"tokens": True}, "do not go together"),
+        (Pooled, {"schedule": "iterative"}, "do not go together"),
+    ],
+)
+def test_what_cannot_have_fewer_pixels_is_told(make, options, reason: str, images: Tensor) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(FewerError, match=reason):
+        fewer.compress(make().eval(), images, "flops=0.5x", pixels=True, **FEW, **options)
+
+
+def test_vectors_have_no_pixels() -> None:
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2)).eval()
+    with pytest.raises(FewerError, match="one image tensor"):
+        fewer.compress(net, torch.randn(24, 8), "flops=0.5x", pixels=True, **FEW)
+
+
+def test_smaller_images_are_offered_by_themselves_where_they_save_work(net: nn.Module, images: Tensor) -> None:
+    def taken(budget: str, model: nn.Module = net, **more: object) -> object:
+        run = fewer.compress(model, images, budget, **(FEW | {"precisions": ("fp32",)} | more))
+        return pixels_of(run.model)
+
+    assert taken("flops=0.3x") is not None
+    assert taken("flops=0.3x", pixels=False) is None
+    assert taken("weights=50%") is None  # an image has no weights
+    torch.manual_seed(0)
+    assert taken("flops=0.8x", Mapped().eval()) is None  # it gives a map
