@@ -3,12 +3,11 @@
     fewer train cifar10/ --task classify --network resnet32 --steps 20000 --out teacher
     python benchmarks/distillation.py cifar10/ --teacher teacher --network resnet20
     python benchmarks/distillation.py cifar10/ --teacher dense --network resnet20 --init cut --label "20 % of weights"
-
-    python benchmarks/distillation.py cifar10/ --small --teacher build/benchmarks/start-resnet20-...
+    python benchmarks/distillation.py cifar10/ --teacher teacher --small
 
 Every method is added to the loss of the labels with the weight that its function has, which is not tuned for a pair of
-networks. ``--init`` may be a run of ``fewer compress``: its masks stay. A gain counts where it lies outside of the
-interval of the student alone. Interrupted, it goes on.
+networks; ``--weight`` multiplies it. ``--init`` may be a run of ``fewer compress``: its masks stay. A gain counts where
+it lies outside of the interval of the student alone. Interrupted, it goes on.
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ def main() -> None:
     parser = arguments(str(__doc__), 600)
     parser.add_argument("--teacher", required=True, help="run folder, or any other classifier of the same classes")
     parser.add_argument("--label", default="", help="heads the names of the rows: what the student is")
+    parser.add_argument("--weight", type=float, default=1.0, help="of the teacher's loss beside that of the labels")
     options = options_of(parser, **SMALL)
     path = options.out or Path(__file__).parent / "results" / "distillation.csv"
     table = Table(path, COLUMNS, KEYS)
@@ -43,7 +43,8 @@ def main() -> None:
         train_row(table, data, options, f"{head}alone", seed, **start)
         for row in rows:
             teacher = {} if row == "self" else {"teacher": options.teacher}
-            train_row(table, data, options, f"{head}{row}", seed, distill=row, **teacher, **start)
+            name = f"{head}{row}" + (f", weight {options.weight:g}" if options.weight != 1 else "")
+            train_row(table, data, options, name, seed, distill=row, distill_weight=options.weight, **teacher, **start)
     plot(path, "Distillation, CIFAR-10")
 
 

@@ -109,6 +109,6 @@ def test_losses_against_loops_and_closed_forms() -> None:
     got = torch.stack([row.square().mean(0).reshape(2, 2, 2, 2).mean((1, 3)).flatten() for row in x])
     other = y.square().mean(1).flatten(1)
     norm = torch.nn.functional.normalize
-    assert torch.allclose(attention([x], [y]), (norm(got) - norm(other)).square().sum(1).mean(), atol=1e-6)
+    assert torch.allclose(attention([x], [y]), (norm(got) - norm(other)).square().sum() / (2 * 4), atol=1e-6)
     gram = [norm(z.flatten(1) @ z.flatten(1).T) for z in (x, y)]
     assert torch.allclose(similarities([x], [y]), (gram[0] - gram[1]).square().mean())

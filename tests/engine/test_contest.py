@@ -66,8 +66,8 @@ def test_the_model_is_that_of_the_winner_and_the_report_shows_all():
     assert len(taken) == 1 and len(rows) > 1
     if taken[0].name != "dp":
         assert run.plan.method == f"auto:{taken[0].name}"
-    simple = {r.name: r for r in rows if r.name in ("magnitude", "unrepaired")}
-    assert set(simple) == {"magnitude", "unrepaired"}  # the simplest methods always take part
+    simple = {r.name: r for r in rows if r.name in ("magnitude", "unrepaired", "bare_lamp")}
+    assert set(simple) == {"magnitude", "unrepaired", "bare_lamp"}  # the simplest methods always take part
     assert any(r.name == "dp" and r.made is not None for r in rows) and taken[0].made is not None
     assert taken[0].made <= min(r.made for r in simple.values())  # and are never better on what fitted nothing
     exact = compress(net, torch.randn(64, 24), "weights=30%", settings=settings.model_copy(update={"allocator": "dp"}))
@@ -107,7 +107,7 @@ def test_the_simplest_method_is_taken_as_soon_as_it_is_lower(monkeypatch):
     budgets = [Budget("weights", 0.3, True)]
     _, rows = contest(sensed.curves, budgets, lambda plan: 1.0)
     rows = rows[:1]
-    found = iter([1.0, 0.99, 2.0])
+    found = iter([1.0, 0.99, 2.0, 2.0])
     monkeypatch.setattr(Judge, "judge", lambda self, model: SimpleNamespace(distortion=next(found)))
     winner, made = final(Work(prepared, settings), sensed, budgets, rows)
     assert winner == "magnitude"
@@ -124,7 +124,7 @@ def test_a_small_difference_leaves_the_exact_plan(monkeypatch):
     settings = Settings(calibration=24, sensing=8, heldout=8, baselines=(), additivity=0)
     monkeypatch.setattr("fewer.engine.contest._CLOSE", 1e9)
     for share, kept in ((0.95, True), (0.5, False)):  # of the exact plan's error, that the other models show
-        found = iter([1.0, share, 2.0, 2.0])
+        found = iter([1.0, share, 2.0, 2.0, 2.0])
         fake = lambda self, model, found=found: SimpleNamespace(distortion=next(found))  # noqa: E731
         with monkeypatch.context() as patched:
             patched.setattr(Judge, "judge", fake)
@@ -144,7 +144,7 @@ def test_what_no_repair_saw_decides_with_what_the_models_show(monkeypatch, assem
     net = nn.Sequential(nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 8))
     settings = Settings(calibration=24, sensing=8, heldout=8, baselines=(), additivity=0)
     monkeypatch.setattr("fewer.engine.contest._CLOSE", 1e9)
-    found, measured = iter([1.0, 0.96, 2.0, 2.0]), iter([1.0, assembled])
+    found, measured = iter([1.0, 0.96, 2.0, 2.0, 2.0]), iter([1.0, assembled])
     monkeypatch.setattr(Judge, "judge", lambda self, model: SimpleNamespace(distortion=next(found)))
     prepared = prepare(net, torch.randn(64, 24), settings)
     sensed = sense_curves(Work(prepared, settings))
@@ -163,3 +163,25 @@ def test_plans_of_the_same_curves_do_not_take_the_place_of_a_rule():
     assert [row["name"] for row in finalists_of(rows)] == ["dp", "lamp"]
     rows[3]["measured"] = 0.5  # then no other is close, and the exact plan is there in any case
     assert [row["name"] for row in finalists_of(rows)] == ["dp", "uniform"]
+
+
+class Tied(nn.Module):
+    """An autoencoder whose decoder is its encoder turned around: no repair of a layer serves the second use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encode = nn.Linear(24, 12)
+        self.back = nn.Parameter(torch.zeros(24))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(self.encode(x).relu(), self.encode.weight.t(), self.back)
+
+
+def test_a_weight_that_is_used_in_another_place_is_never_worse_than_lamp() -> None:
+    settings = Settings(calibration=24, sensing=8, heldout=8, baselines=(), additivity=0)
+    net = nn.Sequential(Tied(), nn.Linear(24, 24))
+    run = compress(net, torch.randn(64, 24), "weights=60%", settings=settings)
+    rows = {r.name: r.made for r in run.report.contest if r.made is not None}
+    taken = next(r for r in run.report.contest if r.chosen)
+    assert taken.made <= min(rows["bare_lamp"], rows["magnitude"], rows["unrepaired"])

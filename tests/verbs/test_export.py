@@ -283,6 +283,8 @@ def test_a_model_of_several_inputs_is_exported(tmp_path, to):
     given = torch.randn(2, 8), torch.randn(2, 8)
     made = export(tmp_path / "run", to, example=given, architecture=Pair)
     assert made.difference is not None and made.difference < 1e-5
+    with pytest.raises(FewerError, match=r"2 arguments \(a, b\).*example="):
+        export(tmp_path / "run", to, architecture=Pair, overwrite=True)
     with pytest.raises(FewerError, match="a tuple of tensors"):
         export(tmp_path / "run", to, example=(1, 2), architecture=Pair, overwrite=True)  # type: ignore[arg-type]
     with pytest.raises(FewerError, match="models of one input"):

@@ -144,7 +144,8 @@ def _at_places_of(student: Tensor, teacher: Tensor, axis: int) -> Tensor:
         return teacher
     if student.shape == teacher.shape:
         return teacher
-    return F.interpolate(teacher, size=student.shape[-2:], mode="bilinear", align_corners=False, antialias=True)
+    size = student.shape[-2:]  # in fp32: torch smooths no map of bf16
+    return F.interpolate(teacher.float(), size=size, mode="bilinear", align_corners=False, antialias=True).to(teacher)
 
 
 @contextmanager

@@ -19,7 +19,8 @@ def as_map(x: Tensor) -> Tensor:
 def attention(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
     """Squared distance of normalised maps of the mean squared channel (Zagoruyko and Komodakis 2017, equation 2).
 
-    Maps of different resolution are brought to the smaller one by means over areas. Sum over the maps.
+    Maps of different resolution are brought to the smaller one by means over areas. Mean over images and positions, as
+    the paper divides its weight by the number of both; sum over the maps.
 
     Examples
     --------
@@ -32,7 +33,7 @@ def attention(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
         a, b = (as_map(x).square().mean(1, keepdim=True) for x in (one, other))
         size = (min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3]))
         a, b = (F.normalize(F.adaptive_avg_pool2d(x, size).flatten(1)) for x in (a, b))
-        total = total + (a - b).square().sum(1).mean()
+        total = total + (a - b).square().mean()
     return total
 
 

@@ -22,6 +22,7 @@ from fewer.engine.shrink import rows_follow
 from fewer.engine.work import Work
 from fewer.formats.integers import rounded
 from fewer.kernels.copies import set_evaluating
+from fewer.kernels.pixels import with_pixels
 from fewer.models.inputs import layer_input
 from fewer.models.layers import channel_axis, find_layers
 from fewer.models.running import call, evaluating
@@ -104,8 +105,8 @@ def apply_options(
     model, alive
         Model and masks of an earlier round.
     outer
-        Tokens that are merged, or pixels that go, after the repair (:func:`fewer.engine.outer.with_outer`); nothing
-        for None.
+        Tokens that are merged after the repair, or pixels that go before it
+        (:func:`fewer.engine.outer.with_outer`); nothing for None.
     title
         Of the stage that is shown.
     believed
@@ -126,6 +127,10 @@ def apply_options(
     ladders = {u.name: _path(options[u.name], chosen[u.name]) for u in units}
     batches = sensing_batches(work) if settings.score == "taylor" else []
     reference = prepared.reference(batches, dense) if batches else None
+    pixels = (outer or {}).get("pixels")
+    for one in (dense, target):  # layers are repaired on the inputs that they will get
+        with_pixels(one, pixels)
+    known = prepared.shared.setdefault("moments" if pixels is None else f"moments {pixels['name']}", {})
     fitted_to = fitting_batches(prepared, settings.batch)
     places = places_of(prepared, settings, range(0, len(prepared.calibration), _stride(prepared)), fitted_to)
     with progress.stage(title, len(units)) as stage:
@@ -142,9 +147,7 @@ def apply_options(
                 row_sensitivity(work, model if model is not None else prepared.model)[1],
                 places,
             ),
-            held_out=HeldOut(
-                file_folds(prepared), prepared.shared.setdefault("moments", {}), {} if believed is None else believed
-            ),
+            held_out=HeldOut(file_folds(prepared), known, {} if believed is None else believed),
             forward=prepared.forward,
             done=lambda name: stage.advance(1, name),
         )

@@ -48,7 +48,8 @@ class Way:
 
     ``magnitude`` is the simplest method there is: one threshold for the whole network, no data, no repair.
     ``rebalanced`` corrects means and BatchNorm's variances after it. ``unrepaired`` is the exact plan, cut by magnitude
-    inside each layer and rounded, and left at that.
+    inside each layer and rounded, and left at that; ``bare_lamp`` is LAMP's plan in the same way. A weight that a model
+    uses in another place than its layer, as an autoencoder of tied weights does, is served by no repair of that layer.
     """
 
     name: str
@@ -76,6 +77,7 @@ _SIMPLE = (
     Way("magnitude", "global_magnitude", "magnitude", "none"),
     Way("rebalanced", "global_magnitude", "magnitude", "bias"),
     Way("unrepaired", "dp", "magnitude", "none"),
+    Way("bare_lamp", "lamp", "magnitude", "none"),
 )
 
 

@@ -253,7 +253,7 @@ def doubts(e: Evidence) -> list[str]:
     """What images of other files have not borne out: repairs that were not kept."""
     kept = e.believed
     refused = [name for name, share in kept.items() if share < _REFUSED]
-    if e.plan.method in ("auto:magnitude", "auto:unrepaired"):
+    if e.plan.method in ("auto:magnitude", "auto:unrepaired", "auto:bare_lamp"):
         return ["No weight was repaired: on images that nothing was fitted to, the repaired models were worse."]
     if not refused:
         return []

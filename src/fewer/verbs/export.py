@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -151,6 +152,7 @@ def export(
     if part is not None:
         model, example = part.module, _batch(part.inputs[0], deploy_batch)
     elif example is None:
+        _refuse_several(model)
         example = _example(run, recipe, deploy_batch)
     given = _as_taken(model, example)
     if isinstance(given, tuple) and activations != "float":
@@ -234,6 +236,17 @@ def _example(run: str | Path, recipe: Recipe, batch: int) -> Tensor:
         raise FewerError(f"{run} does not say what its model's input is; give example=, a tensor of its shape")
     generator = torch.Generator().manual_seed(0)
     return torch.randn(batch, *recipe.input_size, generator=generator)
+
+
+def _refuse_several(model: nn.Module) -> None:
+    """Tell that nobody knows an example of a model that must be called with several arguments."""
+    given = [p for p in inspect.signature(model.forward).parameters.values() if p.default is p.empty]
+    names = [p.name for p in given if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(names) > 1:
+        raise FewerError(
+            f"the model is called with {len(names)} arguments ({', '.join(names)}), and no run knows their sizes; give "
+            "example=, a tuple with a tensor for each"
+        )
 
 
 def _as_taken(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Given:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,10 @@ def test_preset_of_the_paper(kitti, run):
     assert settings.distance == "plain" and settings.compensation == "none"
     done = fewer.compress(str(run), str(kitti), "flops=0.6x", settings=settings)
     assert not any(unit.name.startswith("dense_head") for unit in done.curves.units)
+    # of a centre head the last layers alone stay dense: the others are much of the work
+    head = [name for name, part in tiny("centerpoint").named_modules() if isinstance(part, torch.nn.Conv2d)]
+    kept = {name for name in head if any(fnmatch(name, pattern) for pattern in settings.exclude)}
+    assert kept == {f"dense_head.heads_list.0.{branch}.1" for branch in ("center", "center_z", "dim", "rot", "hm")}
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ DETECTED: dict[str, str] = {
 }
 """Categories of nuScenes, and what its detection task calls them; all others are left out."""
 
-_MINI_VAL = ("scene-0103", "scene-0916")
+_MINI_VAL: tuple[str, ...] = ("scene-0103", "scene-0916")
 _SENSOR = "LIDAR_TOP"
 _LONGEST = 1.5
 """Seconds between two places of an object from which a velocity is told."""
