@@ -235,20 +235,19 @@ class ImageEncoder(nn.Module):
 class Backbone(nn.Module):
     """A built-in network whose output is its tokens, called as those of transformers are.
 
-        Parameters
-        ----------
-        net
-            Takes images of one size, [N, 3, side, side], and gives tokens [N, tokens, width], CLS first.
-        name
-            Of the table of built-in networks.
+    Parameters
+    ----------
+    net
+        Takes images of one size, [N, 3, side, side], and gives tokens [N, tokens, width], CLS first.
+    name
+        Of the table of built-in networks.
 
-        Examples
-        --------
-        >>> from fewer.models.vit import VisionTransformer
-    from fewer.tasks.quality.readings import READ
-        >>> net = Backbone(VisionTransformer(32, 16, width=24, depth=1, heads=3), "toy")
-        >>> net(torch.zeros(2, 3, 40, 40)).last_hidden_state.shape
-        torch.Size([2, 5, 24])
+    Examples
+    --------
+    >>> from fewer.models.vit import VisionTransformer
+    >>> net = Backbone(VisionTransformer(32, 16, width=24, depth=1, heads=3), "toy")
+    >>> net(torch.zeros(2, 3, 40, 40)).last_hidden_state.shape
+    torch.Size([2, 5, 24])
     """
 
     def __init__(self, net: VisionTransformer, name: str) -> None:
