@@ -88,6 +88,12 @@ def test_ranges_start_from_several_images_where_batches_are_small(photos: Path, 
     assert len(_example(batches)) == images
 
 
+@pytest.mark.parametrize(("network", "side"), [("vgg16-bn-narrow", 16), ("vit-nano", 48)])
+def test_a_size_that_a_network_cannot_take_is_told(photos: Path, network: str, side: int) -> None:
+    with pytest.raises(FewerError, match=f"no scores for images of {side} x {side} pixels; leave --input-size out"):
+        prepare(photos, TrainSettings(network=network, input_size=side))
+
+
 def test_the_name_of_a_pattern_is_kept(photos: Path, run: Path, tmp_path: Path) -> None:
     cut_of(run, tmp_path / "cut", "block:1x4")
     start = start_of(TrainSettings(init=str(tmp_path / "cut")), open_data(photos).classes)

@@ -144,7 +144,13 @@ def test_an_answer_is_the_most_likely_word_each_time():
         for _ in range(12):
             ids = torch.tensor([[5, 6, 7, *made, 0]])
             made.append(int(model(seen, ids, torch.ones_like(ids))[0, -1].argmax()))
+        lengths: list[int] = []
+        hook = model.language.register_forward_pre_hook(
+            lambda _, __, told, lengths=lengths: lengths.append(told["inputs_embeds"].shape[1]), with_kwargs=True
+        )
         assert model.answer(seen, [5, 6, 7], 19, 12) == (made[: made.index(19)] if 19 in made else made)
+        hook.remove()
+        assert set(lengths[1:]) == {1}  # what was read is not read again
 
 
 def test_a_run_from_before_there_were_readings_is_still_read(talk):  # noqa: F811

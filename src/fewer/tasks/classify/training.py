@@ -127,6 +127,9 @@ def prepare(data: ClassifyData | str | Path, settings: TrainSettings | None = No
     rows, held = holdout(data, settings.validate_share, settings.seed)
     start = start_of(settings, data.classes)
     loaded, outputs = start.loaded, output_count(start.loaded)
+    if not outputs and settings.input_size:
+        side = " x ".join(map(str, loaded.input_size[1:]))
+        raise FewerError(f"{loaded.name} gives no scores for images of {side} pixels; leave --input-size out")
     if outputs != len(data.classes):
         told = f"gives {outputs} scores" if outputs else "is no classifier of images"
         raise FewerError(f"{loaded.name} {told}; {data.root} has {len(data.classes)} classes")

@@ -160,7 +160,7 @@ class QualityModel(nn.Module):
     def answer(self, views: Tensor | None, ids: list[int], end: int, most: int = 80) -> list[int]:
         """Words that follow a question, the most likely one each time, for one conversation."""
         made: list[int] = []
-        device, known = self.place.device, {}
+        device, known, keeps = self.place.device, {}, self._keeps
         seen, values = (None, None) if views is None else self.see(views)
         row = self._read(torch.tensor([ids], device=device), values)
         if seen is not None:
@@ -172,9 +172,9 @@ class QualityModel(nn.Module):
                 break
             made.append(word)
             text = torch.tensor([[*ids, *made]], device=device)  # a phrase may have begun before
-            new, kept = self._read(text, values)[:, -1:], getattr(done, "past_key_values", None)
+            new, kept = self._read(text, values)[:, -1:], getattr(done, keeps, None)
             # a language model that keeps nothing of what it read, or keeps it under another name, reads it all again
-            known, row = ({self._keeps: kept}, new) if kept is not None else ({}, torch.cat([row, new], 1))
+            known, row = ({keeps: kept}, new) if kept is not None else ({}, torch.cat([row, new], 1))
         return made
 
 

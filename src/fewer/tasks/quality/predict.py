@@ -42,6 +42,9 @@ class Descriptions(Told):
     def lines(self) -> list[str]:
         """How many, and what was skipped."""
         told = [f"{len(self.rows)} images described in {self.folder / FILES[0]}"]
+        empty = sum(not row["text"].strip() for row in self.rows.values())
+        if empty:
+            told.append(f"{empty} texts are empty: the model has learnt too little, or no conversation with texts")
         return told + [f"skipped {name}: {reason}" for name, reason in self.skipped]
 
     def to_dict(self) -> dict[str, Any]:
