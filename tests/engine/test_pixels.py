@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import fewer
 from fewer.core.budget import Budget
 from fewer.core.errors import FewerError
-from fewer.engine.pixels import choose_pixels, shrinkable
+from fewer.engine.pixels import choose_pixels, gain_of, shrinkable
 from fewer.engine.prepare import prepare
 from fewer.engine.sense import sense_curves
 from fewer.engine.settings import Settings
@@ -61,7 +61,7 @@ def test_costs_are_those_of_the_model_on_smaller_images(net: nn.Module, images: 
     assert found.plain is sensed.curves and pixels["of"] == pixels["pixels"] == 32
     assert [row["left"] for row in pixels["tried"]] == [32, 28, 24, 20, 16]
     assert [row["distortion"] for row in pixels["tried"]] == sorted(row["distortion"] for row in pixels["tried"])
-    smaller = fewer_pixels(Pooled(), pixels["kept"], 32)
+    smaller = fewer_pixels(Pooled(), pixels["kept"], 32, pixels["gain"])
     dense = [0] * len(found.curves)
     assert found.curves.total("macs", dense) == pytest.approx(model_macs(smaller, prepared.calibration[:1]))
     assert found.curves.total("size", dense) == sensed.curves.dense("size")
@@ -80,7 +80,7 @@ def test_a_run_makes_its_images_smaller_and_its_folder_gives_the_same_model(
     assert told.value < told.dense == 32
     assert any(row.label == "fewer, all pixels" for row in report.baselines)
     again = fewer.load(tmp_path / "run", Pooled)
-    assert pixels_of(again) == pixels_of(run.model)
+    assert pixels_of(again) == pixels_of(run.model) and pixels_of(again)[2] != 1
     other = torch.rand(2, 3, 48, 32)  # of another shape: made smaller by the same factor
     with torch.no_grad():
         torch.testing.assert_close(again(images[:4]), run.model(images[:4]))
@@ -132,3 +132,14 @@ def test_smaller_images_are_offered_by_themselves_where_they_save_work(net: nn.M
     assert taken("weights=50%") is None  # an image has no weights
     torch.manual_seed(0)
     assert taken("flops=0.8x", Mapped().eval()) is None  # it gives a map
+
+
+def test_one_number_makes_up_for_how_loudly_a_network_answers() -> None:
+    wanted = torch.randn(5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = torch.randn(5, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = 0.6 * wanted + 0.1 * noise
+    gain = gain_of(wanted, found)
+    errors = [float((g * found - wanted).square().sum()) for g in (gain - 0.01, gain, gain + 0.01)]
+    assert errors[1] == min(errors) and 1.4 < gain < 1.9
+    assert gain_of(wanted.softmax(1), found.softmax(1)) == 1  # probabilities add up
+    assert gain_of(wanted, -wanted) == 0.25 and gain_of(None, None) == 1 and gain_of(wanted, found[:3]) == 1

@@ -37,6 +37,7 @@ class _Pixels(_Open):
     pixels: _Count
     kept: int = Field(ge=1)
     of: int = Field(ge=1)
+    gain: float = Field(default=1.0, gt=0)
     distortion: float
     tried: list[dict[str, Any]]
 

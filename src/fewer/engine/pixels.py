@@ -17,6 +17,7 @@ from torch import Tensor
 from fewer.core.budget import Budget
 from fewer.core.errors import FewerError
 from fewer.cost.stopwatch import Stopwatch
+from fewer.data.samples import Samples
 from fewer.engine.deploy import measured_here
 from fewer.engine.offers import Offer, choose_offer
 from fewer.engine.prepare import Prepared
@@ -26,13 +27,14 @@ from fewer.engine.work import Work
 from fewer.kernels.pixels import fewer_pixels, pixels_of
 from fewer.models.running import call, evaluating, model_input, tensors_of, use_threads
 
-__all__ = ["choose_pixels", "least_share", "offers_pixels", "shrinkable"]
+__all__ = ["choose_pixels", "gain_of", "least_share", "offers_pixels", "shrinkable"]
 
 _WORK = ("latency", "flops", "macs", "energy")
 """What fewer pixels take less of."""
 
 _CHANNELS = 16
 """An image tensor has at most so many; more of them in the second place are the height of images in another layout."""
+_LEAST_GAIN = 0.25
 _SHARES = (0.93, 0.86, 0.79, 0.71, 0.64, 0.57, 0.5)
 """Of a side; the last one leaves a quarter of the pixels."""
 
@@ -133,17 +135,49 @@ def choose_pixels(work: Work, sensed: Sensed, budgets: Sequence[Budget], store: 
     side, sizes = shrinkable(prepared)
 
     def offers() -> Iterator[Offer]:
+        wanted = _answers(prepared.model, sensed.batches)
         for size in sizes:
+            smaller = fewer_pixels(copy.deepcopy(prepared.model), size, side)
+            gain = gain_of(wanted, _answers(smaller, sensed.batches))
             yield Offer(
                 f"{size} pixels",
-                {"kept": size, "of": side},
-                fewer_pixels(copy.deepcopy(prepared.model), size, side),
+                {"kept": size, "of": side, "gain": gain},
+                fewer_pixels(smaller, size, side, gain),
                 size,
                 (size / side) ** 2,
                 partial(_resizing_ms, work, sensed, size, side),
             )
 
     return choose_offer(work, sensed, budgets, store, "pixels", side, offers(), len(sizes))
+
+
+def _answers(model: torch.nn.Module, batches: Sequence[Samples]) -> Tensor | None:
+    """The answers to some batches, where each is one vector of scores; None where they are anything else."""
+    with evaluating(model):
+        found = [call(model, batch) for batch in batches]
+    if not all(isinstance(answer, Tensor) and answer.ndim == 2 for answer in found):
+        return None
+    return torch.cat([answer.detach().double() for answer in found])
+
+
+def gain_of(wanted: Tensor | None, found: Tensor | None) -> float:
+    """By what the answers to smaller images are multiplied, so that they are nearest to those that are wanted.
+
+    Smaller images change how loudly a network answers more than what it answers, and one number makes up for that.
+    It is 1 for probabilities, which would no longer add up.
+
+    Examples
+    --------
+    >>> gain_of(torch.tensor([[1.0, -2.0]]), torch.tensor([[2.0, -4.0]]))
+    0.5
+    """
+    if wanted is None or found is None or wanted.shape != found.shape:
+        return 1.0
+    sums = wanted.sum(1)
+    if bool((wanted >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+        return 1.0
+    gain = float((wanted * found).sum() / found.square().sum().clamp_min(1e-30))
+    return min(max(gain, _LEAST_GAIN), 1 / _LEAST_GAIN)
 
 
 def _resizing_ms(work: Work, sensed: Sensed, size: int, side: int) -> float:

@@ -28,7 +28,17 @@ class _Smaller:
         return F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
 
 
-def fewer_pixels(model: nn.Module, kept: int, of: int) -> nn.Module:
+class _Louder:
+    """Called after the model: its answer times a number. Networks answer less, or more, loudly to smaller images."""
+
+    def __init__(self, gain: float) -> None:
+        self.gain = gain
+
+    def __call__(self, _module: nn.Module, _inputs: Any, output: Any) -> Any:
+        return output * self.gain if isinstance(output, Tensor) else output
+
+
+def fewer_pixels(model: nn.Module, kept: int, of: int, gain: float = 1.0) -> nn.Module:
     """Let a model make its images smaller, ``kept`` pixels of every ``of`` along each side, by linear interpolation.
 
     Parameters
@@ -37,6 +47,8 @@ def fewer_pixels(model: nn.Module, kept: int, of: int) -> nn.Module:
         Changed in place; names of layers and parameters stay as they were. What was set before is replaced.
     kept, of
         Whole numbers; equal ones take the change back.
+    gain
+        The answer, one tensor, is multiplied by it.
 
     Returns
     -------
@@ -48,18 +60,20 @@ def fewer_pixels(model: nn.Module, kept: int, of: int) -> nn.Module:
     >>> import torch
     >>> net = fewer_pixels(nn.Conv2d(3, 1, 1), 3, 4)
     >>> tuple(net(torch.zeros(1, 3, 8, 16)).shape), pixels_of(net)
-    ((1, 1, 6, 12), (3, 4))
+    ((1, 1, 6, 12), (3, 4, 1.0))
     """
-    hooks = model._forward_pre_hooks
-    for key in [k for k, hook in hooks.items() if isinstance(hook, _Smaller)]:
-        del hooks[key]
-        model._forward_pre_hooks_with_kwargs.pop(key, None)
+    for hooks, kind in ((model._forward_pre_hooks, _Smaller), (model._forward_hooks, _Louder)):
+        for key in [k for k, hook in hooks.items() if isinstance(hook, kind)]:
+            del hooks[key]
+            model._forward_pre_hooks_with_kwargs.pop(key, None)
     if kept != of:
         model.register_forward_pre_hook(_Smaller(kept, of), with_kwargs=True)  # type: ignore[arg-type]
+        if gain != 1:
+            model.register_forward_hook(_Louder(gain))
     return model
 
 
-def pixels_of(model: nn.Module) -> tuple[int, int] | None:
+def pixels_of(model: nn.Module) -> tuple[int, int, float] | None:
     """What :func:`fewer_pixels` would have to be told for the same change; None for a model that takes images as given.
 
     Examples
@@ -67,7 +81,8 @@ def pixels_of(model: nn.Module) -> tuple[int, int] | None:
     >>> pixels_of(nn.Conv2d(3, 1, 1))
     """
     found = next((h for h in model._forward_pre_hooks.values() if isinstance(h, _Smaller)), None)
-    return None if found is None else (found.kept, found.of)
+    loud = next((h.gain for h in model._forward_hooks.values() if isinstance(h, _Louder)), 1.0)
+    return None if found is None else (found.kept, found.of, loud)
 
 
 def same_pixels(model: nn.Module, other: nn.Module) -> nn.Module:
@@ -76,7 +91,7 @@ def same_pixels(model: nn.Module, other: nn.Module) -> nn.Module:
     Examples
     --------
     >>> pixels_of(same_pixels(nn.ReLU(), fewer_pixels(nn.ReLU(), 3, 4)))
-    (3, 4)
+    (3, 4, 1.0)
     """
     return fewer_pixels(model, *(pixels_of(other) or (1, 1)))
 
@@ -92,7 +107,7 @@ def all_pixels(model: nn.Module) -> Iterator[None]:
     ...     print(pixels_of(net))
     None
     >>> pixels_of(net)
-    (3, 4)
+    (3, 4, 1.0)
     """
     before = pixels_of(model)
     fewer_pixels(model, 1, 1)
@@ -104,5 +119,7 @@ def all_pixels(model: nn.Module) -> Iterator[None]:
 
 
 def with_pixels(model: nn.Module, pixels: Mapping[str, Any] | None) -> nn.Module:
-    """Apply what a plan or curves say about pixels; nothing for None. ``pixels`` holds ``kept`` and ``of``."""
-    return model if not pixels else fewer_pixels(model, int(pixels["kept"]), int(pixels["of"]))
+    """Apply what a plan says about pixels; nothing for None. ``pixels`` holds ``kept``, ``of`` and ``gain``."""
+    if not pixels:
+        return model
+    return fewer_pixels(model, int(pixels["kept"]), int(pixels["of"]), float(pixels.get("gain", 1.0)))

@@ -33,7 +33,7 @@ from fewer.kernels.pixels import fewer_pixels, pixels_of
 from fewer.models.aside import Print, check_aside
 from fewer.models.build import Source, build_architecture
 from fewer.models.packing import decode_values, encode_values, kept_values, pack_mask, unpack_mask, unpack_weight
-from fewer.models.recipe import SCHEMA_VERSION, Recipe, TokenRecord, UnitRecord, read_recipe
+from fewer.models.recipe import SCHEMA_VERSION, PixelRecord, Recipe, TokenRecord, UnitRecord, read_recipe
 from fewer.models.storage import is_packed
 from fewer.tokens.blocks import merge_after, merges_of
 
@@ -156,10 +156,10 @@ def save_artefact(
 
 def _changes(model: nn.Module) -> dict[str, Any]:
     """What a recipe says of changes that no weight shows."""
-    merges = merges_of(model)
+    merges, pixels = merges_of(model), pixels_of(model)
     return {
         "tokens": None if merges is None else TokenRecord(**merges),
-        "pixels": pixels_of(model),
+        "pixels": None if pixels is None else PixelRecord(kept=pixels[0], of=pixels[1], gain=pixels[2]),
         "integers": approximations_of(model),
     }
 
@@ -231,7 +231,9 @@ def _architecture(recipe: Recipe, architecture: Callable[[], nn.Module] | None, 
     if recipe.tokens is not None:
         with refusing("the recipe's tokens", "save the run again"):
             merge_after(model, recipe.tokens.amounts, recipe.tokens.protected)
-    return model if recipe.pixels is None else fewer_pixels(model, *recipe.pixels)
+    if recipe.pixels is not None:
+        fewer_pixels(model, recipe.pixels.kept, recipe.pixels.of, recipe.pixels.gain)
+    return model
 
 
 def _room(weights: Path) -> int:

@@ -47,11 +47,22 @@ class TokenRecord(_Strict):
     protected: int = Field(ge=0)
 
 
+class PixelRecord(_Strict):
+    """Pixels that stay along each side of an image, of how many, and by what the answer is multiplied.
+
+    As :func:`fewer.kernels.pixels.fewer_pixels` takes them.
+    """
+
+    kept: int = Field(ge=1, le=2**31)
+    of: int = Field(ge=1, le=2**31)
+    gain: float = Field(gt=0, le=1e3)
+
+
 class Recipe(_Strict):
     """Everything beside the tensors.
 
     ``tokens`` says how many tokens are merged after which transformer block, and how many in front are never merged.
-    ``pixels`` says how many of how many pixels the model keeps along each side of an image, where it makes it smaller.
+    ``pixels`` says how many pixels of each side of an image the model keeps, where it makes it smaller.
     ``integers`` says which integer method stands for a function in which module, as
     :func:`fewer.approximate.sites.approximate` takes them. ``aside`` holds prints of what no file of weights holds
     (:mod:`fewer.models.aside`).
@@ -63,7 +74,7 @@ class Recipe(_Strict):
     units: list[UnitRecord]
     aliases: dict[str, str] = Field(default_factory=dict)
     tokens: TokenRecord | None = None
-    pixels: tuple[Annotated[int, Field(ge=1, le=2**31)], Annotated[int, Field(ge=1, le=2**31)]] | None = None
+    pixels: PixelRecord | None = None
     integers: dict[str, dict[str, str]] = Field(default_factory=dict)
     aside: dict[str, tuple[float, float, float]] = Field(default_factory=dict, max_length=200)
     provenance: str = ""

@@ -139,9 +139,7 @@ def export(
     >>> import fewer
     >>> print(*fewer.export("run/", "onnx").lost, sep="\\n")  # doctest: +SKIP
     """
-    _check(to, activations, device)
-    if isinstance(deploy_batch, bool) or not isinstance(deploy_batch, int) or not 1 <= deploy_batch <= 65_536:
-        raise FewerError(f"the batch of an exported file is {deploy_batch}; it must be a whole number from 1 to 65536")
+    _check(to, activations, device, deploy_batch)
     recipe = load_recipe(run)
     if to == "huggingface":
         return _hub(run, recipe, out, overwrite, architecture, trust)
@@ -207,8 +205,10 @@ def _hub(
     return Exported(Path(out), size, 0.0, told)
 
 
-def _check(to: str, activations: str, device: str) -> None:
-    """Refuse names that are not known, and what does not go together."""
+def _check(to: str, activations: str, device: str, deploy_batch: int) -> None:
+    """Refuse names and sizes that are not known, and what does not go together."""
+    if isinstance(deploy_batch, bool) or not isinstance(deploy_batch, int) or not 1 <= deploy_batch <= 65_536:
+        raise FewerError(f"the batch of an exported file is {deploy_batch}; it must be a whole number from 1 to 65536")
     if to not in FORMATS:
         raise FewerError(f"unknown format {to!r}{near_match(to, FORMATS)}")
     if activations not in ACTIVATIONS:
