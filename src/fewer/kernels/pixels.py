@@ -93,7 +93,8 @@ def same_pixels(model: nn.Module, other: nn.Module) -> nn.Module:
     >>> pixels_of(same_pixels(nn.ReLU(), fewer_pixels(nn.ReLU(), 3, 4)))
     (3, 4, 1.0)
     """
-    return fewer_pixels(model, *(pixels_of(other) or (1, 1)))
+    pixels = pixels_of(other)
+    return fewer_pixels(model, 1, 1) if pixels is None else fewer_pixels(model, *pixels)
 
 
 @contextmanager
