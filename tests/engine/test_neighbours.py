@@ -109,3 +109,16 @@ def test_switches_of_every_second_layer_add_up_to_what_was_measured():
     assert sum(found[n] for n in names[1::2]) == pytest.approx(2.0)
     assert found["l4"] > found["l0"] > 0
     assert shared_switches(units[:1], names[:1], 2.0) == {"l0": pytest.approx(16.0)}
+
+
+def test_where_no_plan_meets_the_time_cuts_that_gain_none_are_not_taken(monkeypatch):
+    """A first plan misses the time, and cutting further is no quicker: the first one is kept."""
+    monkeypatch.setattr(deploying, "trial_ms", lambda *_: 19.0)
+    found = curves()
+    budget = Budget.parse("latency=16ms")
+    first = deploying_choose(found, [budget])
+    plan, under, tried = deploying.plan_within(
+        Work(None, Settings(), Silent()), found, [budget], lambda b: deploying_choose(found, b)
+    )
+    assert len(tried) > 1 and tried[-1]["predicted"] < tried[0]["predicted"]
+    assert plan.distortion == first.distortion and [b.value for b in under] == [budget.value]
