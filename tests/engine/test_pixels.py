@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,12 @@ from torch import Tensor, nn
 
 import fewer
 from fewer.core.budget import Budget
+from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
+from fewer.engine import deploy, offers
+from fewer.engine.outer import outer_of
 from fewer.engine.pixels import choose_pixels, gain_of, shrinkable
+from fewer.engine.plan import choose as choose_plan
 from fewer.engine.prepare import prepare
 from fewer.engine.sense import sense_curves
 from fewer.engine.settings import Settings
@@ -143,3 +148,65 @@ def test_one_number_makes_up_for_how_loudly_a_network_answers() -> None:
     assert errors[1] == min(errors) and 1.4 < gain < 1.9
     assert gain_of(wanted.softmax(1), found.softmax(1)) == 1  # probabilities add up
     assert gain_of(wanted, -wanted) == 0.25 and gain_of(None, None) == 1 and gain_of(wanted, found[:3]) == 1
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "log_softmax", "unit"])
+def test_answers_that_mean_something_by_their_size_are_not_made_louder(kind: str) -> None:
+    raw = torch.randn(6, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    last = {"sigmoid": torch.sigmoid, "log_softmax": lambda x: x.log_softmax(1), "unit": F.normalize}[kind]
+    assert gain_of(last(raw), last(0.6 * raw + 0.1)) == 1
+
+
+def test_an_accelerator_and_maps_leave_images_as_they_are(net: nn.Module, images: Tensor, tmp_path: Path) -> None:
+    few = FEW | {"precisions": ("fp32",), "pattern": "columns"}
+    run = fewer.compress(net, images, "energy=0.95x", accelerator="edge-npu", **few)
+    assert pixels_of(run.model) is None
+    with pytest.raises(FewerError, match="not priced for an accelerator"):
+        fewer.compress(net, images, "energy=0.95x", accelerator="edge-npu", pixels=True, **few)
+
+    class Resized(Mapped):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.interpolate(super().forward(x), (16, 16))
+
+    torch.manual_seed(0)
+    run = fewer.compress(Resized().eval(), images, "flops=0.5x", **FEW)
+    assert pixels_of(run.model) is None
+    with pytest.raises(FewerError, match="fewer compress chooses it"):
+        fewer.sense(net, images, out=tmp_path / "curves", pixels=True)
+
+
+def test_where_a_size_is_too_slow_a_smaller_one_is_tried(
+    net: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def within(_work, curves: CurveSet, budgets, choose, start=None):
+        seen.append(outer_of(curves)["pixels"]["kept"])
+        return choose(budgets), list(budgets), [{"predicted": 1.0, "measured": 2.0 if seen[-1] > 20 else 0.5}]
+
+    monkeypatch.setattr(offers, "plan_within", within)
+    settings = Settings(**FEW, pattern="unstructured", precisions=("fp32",))
+    work = Work(prepare(net, images, settings), settings)
+    plain = sense_curves(work).curves
+    sizes = [replace(plain, meta={**plain.meta, "pixels": {"kept": size, "of": 32}}) for size in (28, 24, 20, 16)]
+    plan = choose_plan(plain, [Budget("flops", 0.5, True)], "dp")
+    found = offers._in_time(work, [Budget("flops", 0.5, True)], [(plan, c, {}) for c in sizes], 1.0, plain)
+    assert [(c.meta["pixels"]["kept"], row["late"]) for _, c, row in found] == [
+        (28, True), (24, True), (20, False), (16, False),
+    ]  # fmt: skip
+    assert seen == [28, 24, 20, 16]
+
+
+def test_a_plan_of_pixels_alone_is_timed(net: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deploy, "trial_ms", lambda *_: 7.0)
+    monkeypatch.setattr(deploy, "measured_here", lambda _curves: True)
+    settings = Settings(**FEW, pattern="unstructured", precisions=("fp32",))
+    work = Work(prepare(net, images, settings), settings)
+    plain = sense_curves(work).curves
+    timed = CurveSet(
+        tuple(replace(c, cost={**c.cost, "latency": c.cost["flops"]}) for c in plain.curves),
+        meta={**plain.meta, "pixels": {"kept": 16, "of": 32}},
+    )
+    budget = [Budget("latency", 1.0, True)]  # nothing has to be cut
+    tried = deploy.plan_within(work, timed, budget, lambda b: choose_plan(timed, b, "dp"))[2]
+    assert [t["measured"] for t in tried] == [7.0]

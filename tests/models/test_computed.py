@@ -208,3 +208,36 @@ def test_zeros_are_zeros_in_the_product_and_survive_a_save(tmp_path) -> None:
     run.save(tmp_path / "run")
     again = fewer.load(tmp_path / "run", architecture=_network)
     assert torch.equal(again(images), run.model(images))
+
+
+class Halved(nn.Linear):
+    def forward(self, x):
+        return torch.nn.functional.linear(x, self.weight * 0.5, self.bias)
+
+
+class Trained(nn.Linear):
+    """Computes its weight in training only."""
+
+    def forward(self, x):
+        return torch.nn.functional.linear(x, self.weight * (0.5 if self.training else 1.0), self.bias)
+
+
+class ReadTwice(nn.Module):
+    """A decoder reads the weight that the encoder holds, and does not halve it."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.last = Halved(12, 8), nn.Linear(12, 5)
+
+    def forward(self, x):
+        return self.last(torch.nn.functional.linear(self.encoder(x).relu(), self.encoder.weight.t()))
+
+
+@pytest.mark.parametrize("make", [ReadTwice, lambda: nn.Sequential(Trained(12, 8), nn.ReLU(), nn.Linear(8, 3))])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_stays_the_one_that_was_given(make, training):
+    torch.manual_seed(0)
+    net, x = make().train(training), torch.randn(24, 12)
+    run = fewer.compress(net, x, "weights=100%", calibration=12, heldout=6, sensing=4, baselines=(), additivity=0)
+    with torch.no_grad():
+        torch.testing.assert_close(run.model(x), net.eval()(x), rtol=1e-4, atol=1e-5)

@@ -141,3 +141,30 @@ def test_damaged_parts_are_refused() -> None:
     for parts in ([[0, 32], [40, 56]], [[0, 32]], [[0, 30], [30, 66]], [[0, 32], [32, 32]], [[0], [1]], "x"):
         with pytest.raises(FewerError, match="surgery"):
             read_surgery([good | {"parts": parts}])
+
+
+class Beside(nn.Module):
+    """Modules with as many numbers as channels beside layers side by side, which are not in their way."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.one, self.two, self.last = nn.Conv2d(3, 32, 1), nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(64, 4, 1)
+        self.lstm = nn.LSTM(3, 8)  # its biases have 32 numbers, and it gives a tuple
+        self.other = nn.Linear(7, 7)
+        self.other.register_buffer("offset", torch.zeros(32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.cat([self.one(x), self.two(x)], 1)
+        if self.kind == "lstm":
+            state = self.lstm(x.mean((2, 3))[None])[0].mean()
+        else:
+            state = self.other(x.new_ones(1, 7)).mean()
+        return self.last(y.relu()) + state
+
+
+@pytest.mark.parametrize("kind", ["lstm", "other"])
+def test_modules_of_other_shapes_are_no_followers(kind: str) -> None:
+    torch.manual_seed(0)
+    net, x = Beside(kind).eval(), torch.randn(2, 3, 6, 6)
+    assert links_of(net, x)["last"].followers == ()

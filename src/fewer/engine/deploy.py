@@ -180,7 +180,8 @@ def plan_within(
     start = budgets if start is None else start
     allocation = choose(start)
     wanted = next((b for b in budgets if b.metric == "latency"), None)
-    if wanted is None or not allocation.choice.any() or not measured_here(curves):
+    changed = allocation.choice.any() or outer_of(curves)
+    if wanted is None or not changed or not measured_here(curves):
         return allocation, list(start), []
     limit, under = wanted.limit(curves), list(start)
     timed: list[tuple[Allocation, list[Budget]]] = []

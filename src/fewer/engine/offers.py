@@ -35,8 +35,10 @@ __all__ = ["Offer", "change_distortion", "choose_offer", "repriced"]
 _CLOSE = 2.0
 """Offers whose plan is predicted to distort at most so many times the least are put together and measured."""
 _FINALISTS = 5
-_TIMED = 3
-"""The same where each has to be timed, which takes some seconds."""
+_TIMED = 2
+"""Offers that keep the time, where each has to be timed, which takes some seconds."""
+_MOST = 6
+_Planned = tuple[Allocation, CurveSet, dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,26 +149,43 @@ def _best_together(
     what the sum over layers had missed: small layers do not get quicker in proportion. Rows of what was measured get
     ``measured``, and ``late`` where no plan kept the time.
     """
-    prepared, settings = work.prepared, work.settings
+    prepared = work.prepared
     limit = next((b.limit(sensed.curves) for b in budgets if b.metric == "latency"), None)
     timed = timed and limit is not None and measured_here(sensed.curves)
     ranked = sorted(planned, key=lambda one: one[0].distortion)
-    close = [one for one in ranked if one[0].distortion <= _CLOSE * ranked[0][0].distortion]
-    close = close[: _TIMED if timed else _FINALISTS]
-    if timed and all(one[1] is not sensed.curves for one in close):  # what changes nothing is always tried
-        close += [one for one in ranked if one[1] is sensed.curves]
-    if store is None or len(close) < 2:
+    if store is None or len(ranked) < 2:
         return ranked[0][1]
-    for plan, curves, row in close:
-        row["late"] = False
-        if timed:
-            plan, _, tried = plan_within(
-                work, curves, budgets, lambda b, c=curves: choose(c, b, settings.allocator, power=settings.power)
-            )
-            row["late"] = bool(tried) and limit is not None and min(t["measured"] for t in tried) > limit
+    if timed and limit is not None:
+        found = _in_time(work, budgets, ranked, limit, sensed.curves)
+    else:
+        found = [one for one in ranked if one[0].distortion <= _CLOSE * ranked[0][0].distortion][:_FINALISTS]
+        if len(found) < 2:
+            return ranked[0][1]
+    for plan, curves, row in found:
         assembly = Assembly.of(prepared.model, curves, store, prepared.example, prepared.forward)
         row["measured"] = assembly.distortion(plan.choice, sensed.batches, sensed.reference)
-    return min(close, key=lambda one: (one[2]["late"], one[2]["measured"]))[1]
+    return min(found, key=lambda one: (one[2].get("late", False), one[2]["measured"]))[1]
+
+
+def _in_time(
+    work: Work, budgets: Sequence[Budget], ranked: Sequence[_Planned], limit: float, plain: CurveSet
+) -> list[_Planned]:
+    """The first offers whose plans keep the time, as far as some do, with their plans made anew from what was timed.
+
+    The plan that changes nothing is one of those that are tried.
+    """
+    settings = work.settings
+    found: list[_Planned] = []
+    for _, curves, row in ranked:
+        kept = sum(not one[2]["late"] for one in found)
+        if (kept >= _TIMED or len(found) >= _MOST) and curves is not plain:
+            continue
+        plan, _, tried = plan_within(
+            work, curves, budgets, lambda b, c=curves: choose(c, b, settings.allocator, power=settings.power)
+        )
+        row["late"] = bool(tried) and min(t["measured"] for t in tried) > limit
+        found.append((plan, curves, row))
+    return found
 
 
 def _plan(

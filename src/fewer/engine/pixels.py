@@ -80,13 +80,20 @@ def offers_pixels(prepared: Prepared, settings: Settings, budgets: Sequence[Budg
     """
     if settings.pixels is None:
         others = settings.tokens or settings.approximate is not None or settings.schedule == "iterative"
-        if others or not any(budget.metric in _WORK for budget in budgets):
+        if others or settings.accelerator is not None or not any(budget.metric in _WORK for budget in budgets):
             return False
         try:
-            return bool(shrinkable(prepared))
+            return bool(shrinkable(prepared)) and _is_vector(prepared)
         except FewerError:
             return False
     return bool(settings.pixels and shrinkable(prepared))
+
+
+def _is_vector(prepared: Prepared) -> bool:
+    """Whether the answer says nothing of places: a map may have its size whatever the image's."""
+    with evaluating(prepared.model):
+        shapes = _shapes(call(prepared.model, prepared.example, prepared.forward))
+    return all(len(shape) < 3 or max(shape[2:]) == 1 for shape in shapes)
 
 
 def least_share(prepared: Prepared) -> float:
@@ -164,7 +171,8 @@ def gain_of(wanted: Tensor | None, found: Tensor | None) -> float:
     """By what the answers to smaller images are multiplied, so that they are nearest to those that are wanted.
 
     Smaller images change how loudly a network answers more than what it answers, and one number makes up for that.
-    It is 1 for probabilities, which would no longer add up.
+    It is 1 for answers that would no longer be what they are: numbers from 0 to 1, logarithms of probabilities,
+    and vectors of one length.
 
     Examples
     --------
@@ -173,11 +181,21 @@ def gain_of(wanted: Tensor | None, found: Tensor | None) -> float:
     """
     if wanted is None or found is None or wanted.shape != found.shape:
         return 1.0
-    sums = wanted.sum(1)
-    if bool((wanted >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+    if _is_scaled(wanted):
         return 1.0
     gain = float((wanted * found).sum() / found.square().sum().clamp_min(1e-30))
     return min(max(gain, _LEAST_GAIN), 1 / _LEAST_GAIN)
+
+
+def _is_scaled(answers: Tensor) -> bool:
+    """Whether numbers are probabilities, their logarithms, or vectors of one length."""
+    ones = torch.ones(len(answers), dtype=answers.dtype)
+    lengths = answers.norm(dim=1)
+    return bool(
+        ((answers >= 0) & (answers <= 1)).all()
+        or torch.allclose(answers.exp().sum(1), ones, atol=1e-3)
+        or (len(answers) > 1 and torch.allclose(lengths, lengths.mean() * ones, rtol=1e-3))
+    )
 
 
 def _resizing_ms(work: Work, sensed: Sensed, size: int, side: int) -> float:

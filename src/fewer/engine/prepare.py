@@ -23,16 +23,19 @@ from fewer.engine.samples import Inputs, find_inputs, sensing_share
 from fewer.engine.settings import Settings
 from fewer.models.choices import remember_choices
 from fewer.models.coupling import Couplings, find_links
+from fewer.models.coupling_search import difference
 from fewer.models.layers import Layer, find_layers
 from fewer.models.matching import MatchResult, match, mean_positions
 from fewer.models.reorder import Reordering, reorder, reordered
-from fewer.models.running import Forward, call, device_of, evaluating, input_dtype
+from fewer.models.running import Forward, call, device_of, evaluating, input_dtype, tensors_of
 from fewer.models.spec import LoadedModel, load_untouched
 from fewer.patterns import with_columns
 from fewer.patterns.grid import COLUMNS
 from fewer.quantize.smooth import smoothed
 from fewer.tasks import TASKS, open_task
 
+_SAME = 1e-3
+"""Relative difference of a model's answer that is rounding."""
 _OCCUPANCY = 16
 """Samples of different length that costs are averaged over."""
 
@@ -129,6 +132,22 @@ class Prepared:
             return self.distance([call(model, batch, self.forward) for batch in batches])
 
 
+def _as_given_where_other(
+    given: Any, folded: LoadedModel, device: str, example: Any, forward: Forward | None
+) -> LoadedModel:
+    """The model without plain layers in place of those that compute their weight, where that is another model.
+
+    A part of it may read such a weight without being the layer that holds it, as a tied decoder does.
+    """
+    plain = load_untouched(given, fold=False)
+    plain = replace(plain, model=on_device(plain.model, device))
+    found = []
+    for loaded in (plain, folded):
+        with evaluating(loaded.model):
+            found.append([t for t in tensors_of(call(loaded.model, example, forward)) if t.is_floating_point()])
+    return folded if difference(*found) <= _SAME else plain
+
+
 def prepare(
     model: Any,
     images: Any,
@@ -175,6 +194,9 @@ def prepare(
         deciding=None if third is None else third.to(dtype),
     )
     calibration, example = inputs.calibration, inputs.calibration[:1]
+    if loaded.source.get("computed"):
+        loaded = _as_given_where_other(model, loaded, settings.device, example, forward)
+        as_it_came = loaded.model
     own = distance or _distance_of(loaded, settings.distance)
     conduct = check_model(loaded.model, calibration, settings, forward, plain=own is Reference)
     remember_choices(loaded.model)  # before any copy is made of it

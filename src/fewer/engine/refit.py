@@ -24,7 +24,7 @@ from fewer.engine.prepare import Prepared
 from fewer.engine.sense import repair_of
 from fewer.engine.settings import Settings
 from fewer.kernels.copies import set_evaluating
-from fewer.kernels.pixels import all_pixels
+from fewer.kernels.pixels import same_pixels
 from fewer.models.layers import find_layers
 from fewer.models.recipe import Recipe
 from fewer.patterns import to_matrix
@@ -105,7 +105,8 @@ def refit(
     dense = set_evaluating(copy.deepcopy(prepared.model))
     units, example = prepared.matched.units, prepared.example
     batches = images.batches_of_all(settings.batch)
-    with unmerged(student), all_pixels(student):
+    same_pixels(dense, student)  # layers are fitted on the inputs that they get
+    with unmerged(student):
         compress_in_order(
             Layered(dense, find_layers(dense, units, example, prepared.forward)),
             Layered(student, find_layers(student, units, example, prepared.forward)),

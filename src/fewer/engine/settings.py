@@ -281,6 +281,9 @@ class Settings(StrictSettings):
             raise ValueError("the power term needs allocator='dp' and search=0")
         if self.tokens and self.schedule == "iterative":
             raise ValueError("tokens are merged by one-shot schedules only; leave tokens or the iterative schedule out")
+        if self.accelerator is not None and (self.tokens or self.pixels):
+            other = "tokens" if self.tokens else "pixels"
+            raise ValueError(f"{other} are not priced for an accelerator yet; leave {other} or the accelerator out")
         if self.pixels and (self.tokens or self.schedule == "iterative"):
             other = "tokens" if self.tokens else "the iterative schedule"
             raise ValueError(f"pixels and {other} do not go together; leave one of them out")

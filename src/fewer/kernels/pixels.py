@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["all_pixels", "fewer_pixels", "pixels_of", "same_pixels", "with_pixels"]
+__all__ = ["fewer_pixels", "pixels_of", "same_pixels", "with_pixels"]
 
 
 class _Smaller:
     """Called before the model: every image [N, C, H, W] becomes smaller by the same factor along both sides."""
+
+    __name__ = "smaller_images"  # to others, hooks are functions
 
     def __init__(self, kept: int, of: int) -> None:
         self.kept, self.of = kept, of
@@ -30,6 +31,8 @@ class _Smaller:
 
 class _Louder:
     """Called after the model: its answer times a number. Networks answer less, or more, loudly to smaller images."""
+
+    __name__ = "louder_answer"
 
     def __init__(self, gain: float) -> None:
         self.gain = gain
@@ -95,28 +98,6 @@ def same_pixels(model: nn.Module, other: nn.Module) -> nn.Module:
     """
     pixels = pixels_of(other)
     return fewer_pixels(model, 1, 1) if pixels is None else fewer_pixels(model, *pixels)
-
-
-@contextmanager
-def all_pixels(model: nn.Module) -> Iterator[None]:
-    """Images as they are given while this lasts: every layer then gets what its twin in the dense model gets.
-
-    Examples
-    --------
-    >>> net = fewer_pixels(nn.ReLU(), 3, 4)
-    >>> with all_pixels(net):
-    ...     print(pixels_of(net))
-    None
-    >>> pixels_of(net)
-    (3, 4, 1.0)
-    """
-    before = pixels_of(model)
-    fewer_pixels(model, 1, 1)
-    try:
-        yield
-    finally:
-        if before is not None:
-            fewer_pixels(model, *before)
 
 
 def with_pixels(model: nn.Module, pixels: Mapping[str, Any] | None) -> nn.Module:

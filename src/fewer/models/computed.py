@@ -129,7 +129,7 @@ def _look(module: Any) -> tuple[str, _Product | None, str]:
         return "", None, ""
     kind = type(module)
     try:
-        twin = copy.deepcopy(module)
+        twin = copy.deepcopy(module).train(False)  # as the model is used
         inputs = _inputs(twin)
         runs = [_called(kind, twin, x) for x in inputs]
         usual = [_called(plain, twin, x)[0] for x in inputs]
@@ -150,7 +150,7 @@ def _look(module: Any) -> tuple[str, _Product | None, str]:
     found = used[0][0]
     if (found.bias is None) != (module.bias is None):
         return "", None, reason
-    fixed = copy.deepcopy(module)
+    fixed = copy.deepcopy(module).train(False)
     _settle(fixed, found)
     for name, form in _forms(plain).items():
         if all(_alike(run[0], _called(form, fixed, x)[0]) for run, x in zip(runs, inputs, strict=True)):

@@ -373,6 +373,8 @@ class Finder:
         loud = 3 * self.scale.get(maker, 1.0)
 
         def hook(module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+            if not _has_channels(module, output, rows, maker in self.units):
+                return output  # a follower by its sizes alone
             generator = torch.Generator().manual_seed(1)
             noise = loud * torch.randn(output.shape, generator=generator).to(output)
             shape = [1] * output.ndim
@@ -433,6 +435,13 @@ class _Joins(TorchFunctionMode):
 
 class _Enough(BaseException):
     """Ends a forward pass early; no ``except Exception`` of a model catches it."""
+
+
+def _has_channels(module: nn.Module, output: Any, rows: int, layer: bool) -> bool:
+    """Whether what a module gives is a tensor with a channel for each row."""
+    if not isinstance(output, Tensor) or not output.ndim:
+        return False
+    return output.shape[_axis(module, output, rows, layer)] == rows
 
 
 def _axis(module: nn.Module, output: Tensor, rows: int, layer: bool) -> int:

@@ -389,10 +389,11 @@ the file, and if you trust it give --trust evil.py (in Python trust=True)
         return load_model(spec)
 
 
-def load_untouched(model: Any) -> LoadedModel:
+def load_untouched(model: Any, *, fold: bool = True) -> LoadedModel:
     """Load a model; a module is copied (:func:`fewer.models.plain.own_copy`), so that the caller's is never run.
 
-    Layers that compute their weight in every call become plain ones (:mod:`fewer.models.computed`).
+    Layers that compute their weight in every call become plain ones (:mod:`fewer.models.computed`), unless ``fold`` is
+    False.
 
     Examples
     --------
@@ -400,14 +401,15 @@ def load_untouched(model: Any) -> LoadedModel:
     True
     """
     if isinstance(model, LoadedModel):
-        return _with_own_weights(replace(model, model=own_copy(model.model)))
+        loaded = replace(model, model=own_copy(model.model))
+        return _with_own_weights(loaded) if fold else loaded
     if isinstance(model, nn.Module):
         model = own_copy(model)
     flags = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
     loaded = load_model(model)
     for module, flag in flags:
         module.training = flag
-    return _with_own_weights(loaded)
+    return _with_own_weights(loaded) if fold else loaded
 
 
 def _with_own_weights(loaded: LoadedModel) -> LoadedModel:

@@ -10,6 +10,7 @@ from typing_extensions import Unpack
 
 from fewer.core.curve import CurveSet
 from fewer.core.display import Fact, Shown, counted
+from fewer.core.errors import FewerError
 from fewer.core.options import RunOptions, split_options
 from fewer.core.progress import usual_progress
 from fewer.core.run import RunFolder
@@ -83,6 +84,10 @@ def sense(
     """
     own, named = split_options("sense", options, (*RunOptions.__annotations__, "forward"), Settings.model_fields)
     chosen, progress = (settings or Settings()).changed(named).for_metrics(()), own.get("progress") or usual_progress()
+    if chosen.pixels:
+        raise FewerError(
+            "how small images may be depends on the budget, so fewer compress chooses it; leave pixels out"
+        )
     with RunFolder.create(out, overwrite=own.get("overwrite", False), resume=own.get("resume", False)) as run:
         run.write_config(Request(model, images, (), chosen).config())
         with progress.stage("match", None) as stage:
