@@ -57,7 +57,7 @@ def measured(name: str, seed: int, share: float, pixels: bool, args: argparse.Na
     loaded = network.load()
     settings = Settings(
         seed=seed, calibration=args.calibration, heldout=16, sensing=8, baselines=(), additivity=0, pattern="columns",
-        precisions=("fp32",), pixels=pixels,
+        precisions=("fp32",), pixels="auto" if pixels else "off",
     )  # fmt: skip
     judging = Judging(loaded, *judged_on(network.images, loaded, args.judged))
     began = time.process_time()

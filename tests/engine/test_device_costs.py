@@ -67,7 +67,8 @@ def test_the_whole_way_from_a_budget_in_time_to_a_model_that_is_loaded_fast(devi
     options = run.plan.options()
     assert {o.precision for o in options.values()} <= {"fp32", "int8"} and any(not o.is_dense for o in options.values())
     assert run.report.latency is not None and run.report.latency.measured_ms == pytest.approx(12.9)
-    assert run.report.latency.predicted_ms == run.plan.cost["latency"]
+    # corrected at most by what another plan that was timed missed
+    assert run.report.latency.predicted_ms == pytest.approx(run.plan.cost["latency"], rel=0.03)
     reached = run.report.verdict.budgets[0]
     assert (reached.metric, reached.unit) == ("latency", "ms") and run.report.verdict.met
     assert reached.reached == run.report.latency.measured_ms

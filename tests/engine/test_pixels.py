@@ -78,7 +78,7 @@ def test_costs_are_those_of_the_model_on_smaller_images(net: nn.Module, images: 
 def test_a_run_makes_its_images_smaller_and_its_folder_gives_the_same_model(
     net: nn.Module, images: Tensor, tmp_path: Path
 ) -> None:
-    run = fewer.compress(net, images, "flops=0.3x", pixels=True, precisions=("fp32",), out=tmp_path / "run", **FEW)
+    run = fewer.compress(net, images, "flops=0.3x", pixels="on", precisions=("fp32",), out=tmp_path / "run", **FEW)
     report = run.report
     assert report.verdict.met and pixels_of(run.model) is not None
     told = next(row for row in report.verdict.quality if row.name == "pixels of the longer side")
@@ -118,13 +118,13 @@ class Mapped(nn.Module):
 def test_what_cannot_have_fewer_pixels_is_told(make, options, reason: str, images: Tensor) -> None:
     torch.manual_seed(0)
     with pytest.raises(FewerError, match=reason):
-        fewer.compress(make().eval(), images, "flops=0.5x", pixels=True, **FEW, **options)
+        fewer.compress(make().eval(), images, "flops=0.5x", pixels="on", **FEW, **options)
 
 
 def test_vectors_have_no_pixels() -> None:
     net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2)).eval()
     with pytest.raises(FewerError, match="one image tensor"):
-        fewer.compress(net, torch.randn(24, 8), "flops=0.5x", pixels=True, **FEW)
+        fewer.compress(net, torch.randn(24, 8), "flops=0.5x", pixels="on", **FEW)
 
 
 def test_smaller_images_are_offered_by_themselves_where_they_save_work(net: nn.Module, images: Tensor) -> None:
@@ -133,7 +133,7 @@ def test_smaller_images_are_offered_by_themselves_where_they_save_work(net: nn.M
         return pixels_of(run.model)
 
     assert taken("flops=0.3x") is not None
-    assert taken("flops=0.3x", pixels=False) is None
+    assert taken("flops=0.3x", pixels="off") is None
     assert taken("weights=50%") is None  # an image has no weights
     torch.manual_seed(0)
     assert taken("flops=0.8x", Mapped().eval()) is None  # it gives a map
@@ -162,7 +162,7 @@ def test_an_accelerator_and_maps_leave_images_as_they_are(net: nn.Module, images
     run = fewer.compress(net, images, "energy=0.95x", accelerator="edge-npu", **few)
     assert pixels_of(run.model) is None
     with pytest.raises(FewerError, match="not priced for an accelerator"):
-        fewer.compress(net, images, "energy=0.95x", accelerator="edge-npu", pixels=True, **few)
+        fewer.compress(net, images, "energy=0.95x", accelerator="edge-npu", pixels="on", **few)
 
     class Resized(Mapped):
         def forward(self, x: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ def test_an_accelerator_and_maps_leave_images_as_they_are(net: nn.Module, images
     run = fewer.compress(Resized().eval(), images, "flops=0.5x", **FEW)
     assert pixels_of(run.model) is None
     with pytest.raises(FewerError, match="fewer compress chooses it"):
-        fewer.sense(net, images, out=tmp_path / "curves", pixels=True)
+        fewer.sense(net, images, out=tmp_path / "curves", pixels="on")
 
 
 def test_where_a_size_is_too_slow_a_smaller_one_is_tried(

@@ -52,11 +52,8 @@ def flags_of(schema: type[StrictSettings], name: str) -> Any:
         heading = str(extra.get("group", "Settings"))
         group = groups.setdefault(heading, Group(heading, sort_key=11 + len(groups)))
         note = f"{info.description or ''} [{extra.get('shown', _shown(info.default))}]".strip()
-        kind = _flag_type(info.annotation)
-        # a switch that is on by itself where it can be has to be switched off, too
-        off = f"--no-{field.replace('_', '-')}" if kind is bool and info.default is None else ""
-        parameter = Parameter(group=group, negative=off, show_default=False, help=note)
-        made.append((field, Annotated[kind | None, parameter], dataclass_field(default=None)))
+        parameter = Parameter(group=group, negative="", show_default=False, help=note)
+        made.append((field, Annotated[_flag_type(info.annotation) | None, parameter], dataclass_field(default=None)))
     flags = make_dataclass(name, made)
     flags.__module__ = __name__  # of a module of the standard library the parser would ask nothing
     return Parameter(name="*")(flags)

@@ -32,7 +32,7 @@ class Choices(TypedDict, total=False):
     measure: tuple[str, ...]
     accelerator: str | None
     tokens: bool
-    pixels: bool | None
+    pixels: Literal["auto", "on", "off"]
     approximate: str | None
     profile: str | None
     runtime: Literal["auto", "native", "onnxruntime", "openvino", "torch"]

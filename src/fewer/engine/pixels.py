@@ -78,7 +78,7 @@ def offers_pixels(prepared: Prepared, settings: Settings, budgets: Sequence[Budg
     FewerError
         When they are asked for and impossible.
     """
-    if settings.pixels is None:
+    if settings.pixels == "auto":
         others = settings.tokens or settings.approximate is not None or settings.schedule == "iterative"
         if others or settings.accelerator is not None or not any(budget.metric in _WORK for budget in budgets):
             return False
@@ -86,7 +86,7 @@ def offers_pixels(prepared: Prepared, settings: Settings, budgets: Sequence[Budg
             return bool(shrinkable(prepared)) and _is_vector(prepared)
         except FewerError:
             return False
-    return bool(settings.pixels and shrinkable(prepared))
+    return settings.pixels == "on" and bool(shrinkable(prepared))
 
 
 def _is_vector(prepared: Prepared) -> bool:

@@ -211,7 +211,8 @@ def _open(
         quality = quality_of(prepared.loaded, request.quality)
         if settings.tokens:  # told before anything is measured
             mergeable(prepared)
-        settings = settings.model_copy(update={"pixels": offers_pixels(prepared, settings, request.budgets)})
+        offered = offers_pixels(prepared, settings, request.budgets)
+        settings = settings.model_copy(update={"pixels": "on" if offered else "off"})
         if settings.approximate is not None:
             sites_of(prepared)
         stage.advance()
@@ -222,7 +223,7 @@ def _open(
 
 def _sense(work: Work, budgets: Sequence[Budget], scratch: Path, timings: dict[str, float]) -> Sensed:
     """The curves, with merged tokens, fewer pixels and integer functions where these are asked for."""
-    tokens, pixels, functions = work.settings.tokens, work.settings.pixels, joined(work.settings, budgets)
+    tokens, pixels, functions = work.settings.tokens, work.settings.pixels == "on", joined(work.settings, budgets)
     with timed(timings, "sense"):
         early, share = () if tokens or functions else budgets, least_share(work.prepared) if pixels else 1.0
         sensed = sense_curves(work, ledger_path=scratch / "ledger.jsonl", store=scratch, budgets=early, share=share)

@@ -73,10 +73,10 @@ class Settings(StrictSettings):
         description="Also offer to merge alike tokens between the blocks of a vision transformer",
         json_schema_extra={"group": "What may go"},
     )
-    pixels: bool | None = Field(
-        default=None,
-        description="Also offer to make images smaller inside the model; by default for time, FLOPs and energy",
-        json_schema_extra={"group": "What may go", "shown": "where it can"},
+    pixels: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Also offer to make images smaller inside the model: on, off, or auto (for time, FLOPs and energy)",
+        json_schema_extra={"group": "What may go"},
     )
     approximate: str | None = Field(
         default=None,
@@ -281,10 +281,10 @@ class Settings(StrictSettings):
             raise ValueError("the power term needs allocator='dp' and search=0")
         if self.tokens and self.schedule == "iterative":
             raise ValueError("tokens are merged by one-shot schedules only; leave tokens or the iterative schedule out")
-        if self.accelerator is not None and (self.tokens or self.pixels):
+        if self.accelerator is not None and (self.tokens or self.pixels == "on"):
             other = "tokens" if self.tokens else "pixels"
             raise ValueError(f"{other} are not priced for an accelerator yet; leave {other} or the accelerator out")
-        if self.pixels and (self.tokens or self.schedule == "iterative"):
+        if self.pixels == "on" and (self.tokens or self.schedule == "iterative"):
             other = "tokens" if self.tokens else "the iterative schedule"
             raise ValueError(f"pixels and {other} do not go together; leave one of them out")
         return self

@@ -84,7 +84,7 @@ def sense(
     """
     own, named = split_options("sense", options, (*RunOptions.__annotations__, "forward"), Settings.model_fields)
     chosen, progress = (settings or Settings()).changed(named).for_metrics(()), own.get("progress") or usual_progress()
-    if chosen.pixels:
+    if chosen.pixels == "on":
         raise FewerError(
             "how small images may be depends on the budget, so fewer compress chooses it; leave pixels out"
         )
