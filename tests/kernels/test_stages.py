@@ -13,7 +13,7 @@ from fewer.core.errors import FewerError
 from fewer.kernels import accelerate as module
 from fewer.kernels.accelerate import accelerate
 from fewer.kernels.choose import Choice
-from fewer.kernels.fuse import find_runs
+from fewer.kernels.fuse import find_runs, swap, trace
 from fewer.kernels.stages import NativeChain
 from fewer.models.mobilenet import InvertedResidual, MobileNetV2
 
@@ -166,3 +166,18 @@ def test_compile_and_export(lib):
     expected = chain(x)
     torch.testing.assert_close(torch.compile(chain, fullgraph=True)(x), expected)
     torch.testing.assert_close(torch.export.export(chain, (x,)).module()(x), expected)
+
+
+def test_hooks_of_the_whole_model_stay_when_it_is_traced():
+    """A pre-processing or a scale that somebody hangs on a model is part of it."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 1)).eval()
+    net.register_forward_pre_hook(lambda _m, args: (args[0] * 0.5,))
+    net.register_forward_hook(lambda _m, _args, _kwargs, output: output + 1, with_kwargs=True)
+    x = torch.randn(2, 8, 6, 6)
+    traced = trace(net)
+    assert traced is not None and torch.equal(traced(x), net(x))
+    (run,) = find_runs(traced)
+    swap(traced, run, "chain", NativeChain(run.stages, {}, {"0": "fp32", "2": "fp32"}))
+    with torch.no_grad():
+        torch.testing.assert_close(traced(x), net(x), rtol=1e-4, atol=1e-5)

@@ -14,6 +14,7 @@ from fewer.models.coupling import find_links
 from fewer.models.coupling_search import difference
 from fewer.models.matching import match
 from fewer.models.surgery import Link, Removal, operate, read_surgery
+from tests.models.test_coupling import lively
 
 
 class Fire(nn.Module):
@@ -57,15 +58,6 @@ class Pyramid(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         pooled = F.interpolate(self.pool(x), size=x.shape[-2:], mode="bilinear")
         return self.project(torch.concat((self.point(x), self.wide(x), pooled), dim=1))
-
-
-def lively(net: nn.Module) -> nn.Module:
-    generator = torch.Generator().manual_seed(3)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight, module.bias, module.running_mean):
-                tensor.data.copy_(torch.randn(tensor.shape, generator=generator))  # type: ignore[union-attr]
-    return net.eval()
 
 
 def links_of(net: nn.Module, x: Tensor) -> dict[str, Link]:

@@ -130,7 +130,10 @@ def apply_options(
     pixels = (outer or {}).get("pixels")
     for one in (dense, target):  # layers are repaired on the inputs that they will get
         with_pixels(one, pixels)
-    known = prepared.shared.setdefault("moments" if pixels is None else f"moments {pixels['name']}", {})
+    size = None if pixels is None else pixels["name"]
+    if prepared.shared.get("moments size") != size:  # those of one size are kept, as they take much memory
+        prepared.shared.update({"moments": {}, "moments size": size})
+    known = prepared.shared.setdefault("moments", {})
     fitted_to = fitting_batches(prepared, settings.batch)
     places = places_of(prepared, settings, range(0, len(prepared.calibration), _stride(prepared)), fitted_to)
     with progress.stage(title, len(units)) as stage:

@@ -42,11 +42,19 @@ _SHARES = (0.93, 0.86, 0.79, 0.71, 0.64, 0.57, 0.5)
 def shrinkable(prepared: Prepared) -> tuple[int, list[int]]:
     """The longer side of the images, and the shorter ones at which the model gives an answer of the same shape.
 
+    It is found out once for a model.
+
     Raises
     ------
     FewerError
         When there are none, with what is in the way.
     """
+    if "pixels" not in prepared.shared:
+        prepared.shared["pixels"] = _sizes(prepared)
+    return prepared.shared["pixels"]
+
+
+def _sizes(prepared: Prepared) -> tuple[int, list[int]]:
     if prepared.forward is not None:
         raise FewerError("images cannot be made smaller in a model with its own forward=; leave pixels out")
     example = model_input(prepared.model, prepared.example)
@@ -164,7 +172,7 @@ def _answers(model: torch.nn.Module, batches: Sequence[Samples]) -> Tensor | Non
         found = [call(model, batch) for batch in batches]
     if not all(isinstance(answer, Tensor) and answer.ndim == 2 for answer in found):
         return None
-    return torch.cat([answer.detach().double() for answer in found])
+    return torch.cat([answer.detach().double().cpu() for answer in found])
 
 
 def gain_of(wanted: Tensor | None, found: Tensor | None) -> float:

@@ -21,7 +21,6 @@ from fewer.kernels.format import UNIT
 from fewer.kernels.fuse import find_runs, swap, trace
 from fewer.kernels.likeness import StandIn, candidates_of, find_likenesses, same_as, without_shortcuts
 from fewer.kernels.linear import BlockSparseLinear
-from fewer.kernels.pixels import same_pixels
 from fewer.kernels.plain import plain_convolutions, unpadded
 from fewer.kernels.report import LayerReport
 from fewer.kernels.stages import NativeChain
@@ -464,7 +463,7 @@ def accelerate(
             _do_blocks(work, blocks, layers)
             _do_likenesses(work, layers)
             _do_runs(work, layers)
-            fast = same_pixels(work.model, original)
+            fast = work.model
         _do_convs(work, layers)
         for name in [n for n in inputs if n in layers and kinds[n] == "linear"]:
             _do_linear(work, name)

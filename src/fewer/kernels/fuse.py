@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,10 @@ from fewer.kernels.plain import padding_of
 from fewer.kernels.stages import NativeChain, Stage, Unit
 from fewer.kernels.transformer import activation_of
 
+_HOOKS = (
+    "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+)  # fmt: skip
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 
 
@@ -157,9 +162,12 @@ class _Finder:
 def trace(model: nn.Module) -> fx.GraphModule | None:
     """The model as a graph, or None where its Python code cannot be traced."""
     try:
-        return fx.symbolic_trace(model)
+        traced = fx.symbolic_trace(model)
     except Exception:  # whatever a stranger's forward pass raises under tracing
         return None
+    for kind in _HOOKS:  # those of the parts are in the graph, those of the whole model are not
+        setattr(traced, kind, copy.copy(getattr(model, kind)))
+    return traced
 
 
 def find_runs(traced: fx.GraphModule) -> list[Run]:
