@@ -50,4 +50,12 @@ def test_choices_are_bounded_and_stay_in_their_process():
     rows = torch.arange(5.0)
     assert [choices.first(row, i) for i, row in enumerate(rows)] == [0, 1, 2, 3, 4]
     assert len(choices) == 3 and choices.first(rows[4], 9) == 4 and choices.first(rows[0], 9) == 9
-    assert len(pickle.loads(pickle.dumps(choices))) == 0
+
+
+def test_another_process_goes_on_with_what_was_chosen_and_any_number_has_a_print():
+    """A worker that sees a cut network first must not take that one's choices for the dense ones."""
+    for kind in (torch.float32, torch.bfloat16, torch.int64):
+        choices, x = Choices(), torch.arange(6).view(2, 3).to(kind)
+        choices.first(x, "dense")
+        there = pickle.loads(pickle.dumps(choices))
+        assert there.first(x, "cut") == "dense" and there.first(x + 1, "cut") == "cut" and len(choices) == 1

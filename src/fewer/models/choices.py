@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["Choices", "choose_freely", "remember_choices", "share_choices"]
@@ -42,7 +43,7 @@ class Choices:
         return self
 
     def __reduce__(self) -> Any:
-        return Choices, (self._most,)  # another process starts with none
+        return Choices, (self._most,), {"_known": self._known}  # another process goes on with what was chosen here
 
     def __len__(self) -> int:
         return len(self._known)
@@ -57,7 +58,8 @@ class Choices:
         own
             What the network would choose.
         """
-        key = hashlib.blake2b(sample.detach().cpu().contiguous().numpy().tobytes(), digest_size=16).digest()
+        raw = sample.detach().cpu().contiguous().view(torch.uint8)  # numpy has no bf16
+        key = hashlib.blake2b(raw.numpy().tobytes(), digest_size=16).digest()
         found = self._known.setdefault(key, own)
         self._known.move_to_end(key)
         if len(self._known) > self._most:
