@@ -45,7 +45,7 @@ def test_copies_choose_what_the_first_one_chose_until_they_are_free():
     assert net.choices is not None and twin.choices is None
 
 
-def test_choices_are_bounded_and_stay_in_their_process():
+def test_choices_are_bounded():
     choices = Choices(most=3)
     rows = torch.arange(5.0)
     assert [choices.first(row, i) for i, row in enumerate(rows)] == [0, 1, 2, 3, 4]

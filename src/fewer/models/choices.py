@@ -58,7 +58,7 @@ class Choices:
         own
             What the network would choose.
         """
-        raw = sample.detach().cpu().contiguous().view(torch.uint8)  # numpy has no bf16
+        raw = sample.detach().cpu().reshape(-1).view(torch.uint8)  # numpy has no bf16
         key = hashlib.blake2b(raw.numpy().tobytes(), digest_size=16).digest()
         found = self._known.setdefault(key, own)
         self._known.move_to_end(key)
