@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
@@ -122,7 +122,7 @@ class Fit:
     stopped
         Why it ended: ``schedule``, ``patience``, or empty while it goes on.
     facts
-        What the caller wants to find again after an interruption.
+        What the caller or a callback wants to find again after an interruption, as JSON values.
     name
         Of the training: ``train``, or that of its stage where a verb trains several times.
     """
@@ -138,7 +138,7 @@ class Fit:
     better: Literal["higher", "lower"] = "higher"
     part: float = 0.0
     stopped: str = ""
-    facts: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     name: str = ""
 
     def note(self, model: nn.Module, score: float | None = None, others: Mapping[str, float] | None = None) -> bool:
