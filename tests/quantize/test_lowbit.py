@@ -349,6 +349,11 @@ def test_a_held_weight_is_left_to_the_plan() -> None:
     )
 
 
+def test_one_bit_is_called_by_its_name() -> None:
+    with pytest.raises(FewerError, match="wb has binary weights"):
+        parse_bits("w1a4")
+
+
 @pytest.mark.parametrize("text", ["w9", "w4a1", "g0", "four", ""])
 def test_bits_that_no_format_has_are_told(text: str) -> None:
     with pytest.raises(FewerError, match=r"no format has|cannot read the bits"):

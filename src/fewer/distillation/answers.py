@@ -94,7 +94,11 @@ def _last_layer(model: nn.Module, example: Any, forward: Forward | None) -> str:
     handles = []
     for name, module in model.named_modules():
         if name and isinstance(module, (nn.Linear, _ConvNd)):
-            handles.append(module.register_forward_pre_hook(lambda _module, _inputs, name=name: ran.append(name)))
+
+            def note(_module: nn.Module, _inputs: tuple[Any, ...], name: str = name) -> None:
+                ran.append(name)
+
+            handles.append(module.register_forward_pre_hook(note))
     try:
         with evaluating(model):
             call(model, example, forward)

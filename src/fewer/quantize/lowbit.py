@@ -82,7 +82,10 @@ def parse_bits(text: str) -> Bits:
             values[name] = "t" if part == "t" else 1
         elif part is not None:
             if int(part) not in (*range(2, 9), 32):
-                raise FewerError(f"no format has {part} bits ({letter}{part}); use 2 to 8, or 32 for floating point")
+                more = "; wb has binary weights, wt ternary ones" if letter == "w" and part == "1" else ""
+                raise FewerError(
+                    f"no format has {part} bits ({letter}{part}); use 2 to 8, or 32 for floating point{more}"
+                )
             values[name] = int(part)
     return Bits(**values)  # type: ignore[arg-type]
 
@@ -212,7 +215,7 @@ def exchange(
     names = [name for name in inputs if name]
     if not names:
         raise FewerError("the model has no linear or two-dimensional convolution layer that runs on the example")
-    layers = {name: model.get_submodule(name) for name in names}
+    layers: dict[str, Any] = {name: model.get_submodule(name) for name in names}
     found = []
     of_weights: dict[int, FakeQuantiser | None] = {}
     ends = _ends(model, names, example, forward)

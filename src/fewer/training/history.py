@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +16,7 @@ from fewer.core.files import atomic_write_text
 if TYPE_CHECKING:
     from fewer.reports.page import Chart  # drawing is slow to import, and most trainings draw nothing
 
-__all__ = ["Fit", "History"]
+__all__ = ["Fit", "History", "steps_done"]
 
 
 class History(list[dict[str, float]]):
@@ -95,6 +95,17 @@ class History(list[dict[str, float]]):
             series = Series(label=name, x=[x for x, _ in points], y=[y for _, y in points])
             found.append(Chart(title=name, x="step", y=name, series=[series]))
         return found
+
+
+def steps_done(history: Sequence[Mapping[str, float]]) -> int:
+    """Steps of a finished training, which a time or patience may have ended earlier than its settings say.
+
+    Examples
+    --------
+    >>> steps_done([{"step": 50.0}, {"step": 80.0}]), steps_done([])
+    (80, 0)
+    """
+    return int(history[-1]["step"]) if history else 0
 
 
 @dataclass

@@ -169,6 +169,9 @@ def test_what_is_no_set_says_what_to_give_instead(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"x")
     with pytest.raises(FewerError, match="unpack it, and give the folder that is inside"):
         open_data(tmp_path / "cifar-10-python.tar.gz")
+    with pytest.raises(FewerError, match="give the folder that it is in, "):
+        cifar_binary(tmp_path)
+        open_data(tmp_path / "data_batch_1.bin")
     (tmp_path / "outer" / "cifar-10-batches-py").mkdir(parents=True)
     (tmp_path / "outer" / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"x")
     with pytest.raises(FewerError, match=r"give the folder inside, .*cifar-10-batches-py"):

@@ -17,6 +17,7 @@ from fewer.core.errors import FewerError
 from fewer.core.progress import Silent
 from fewer.data.decode import to_array
 from fewer.data.preprocess import Preprocess
+from fewer.kernels.pixels import fewer_pixels, pixels_of
 from fewer.models.artefact import load_recipe, save_artefact
 from fewer.models.spec import load_model
 from fewer.models.trust import trusting
@@ -101,6 +102,16 @@ def test_the_name_of_a_pattern_is_kept(photos: Path, run: Path, tmp_path: Path) 
     cut_of(run, tmp_path / "cut", "block:1x4")
     start = start_of(TrainSettings(init=str(tmp_path / "cut")), open_data(photos).classes)
     assert start.patterns == {"layer3.0.conv2": "block:1x4"} and start.held["layer3.0.conv2"].mask is not None
+
+
+def test_a_run_for_other_classes_sees_as_few_pixels_as_before(photos: Path, run: Path, tmp_path: Path) -> None:
+    loaded = load_model(str(run))
+    meta = {"task": "classify", "classify": dict(loaded.meta["classify"]), "model": loaded.meta["model"]}
+    small = fewer_pixels(loaded.model, 3, 4, 1.5)
+    save_artefact(tmp_path / "small", small, [], loaded.source, meta, preprocess=loaded.preprocess)
+    for classes in (open_data(photos).classes, ("a", "b")):
+        start = start_of(TrainSettings(init=str(tmp_path / "small")), classes)
+        assert pixels_of(start.loaded.model) == (3, 4, 1.5)
 
 
 def test_a_run_for_other_classes_gets_a_new_last_layer(photos: Path, run: Path, tmp_path: Path) -> None:

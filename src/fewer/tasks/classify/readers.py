@@ -125,6 +125,8 @@ def _instead(path: Path) -> str:
     """What to give in place of something that is no set."""
     if path.is_file() and path.suffix.lower() in (".gz", ".tgz", ".tar", ".zip"):
         return "unpack it, and give the folder that is inside"
+    if path.is_file() and format_of(path.parent):
+        return f"give the folder that it is in, {path.parent}"
     inside = [folder for folder in _subfolders(path) if format_of(folder)]
     if inside:
         return f"give the folder inside, {inside[0]}"

@@ -229,7 +229,6 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
             players,
             settings,
             accelerator,
-            steps=settings.steps,
             name="train",
             progress=progress,
             checkpoint=Checkpoint.within(
