@@ -25,7 +25,7 @@ from fewer.study.settings import StudySettings
 from fewer.study.store import Store, secret_hash
 from fewer.study.vocabulary import LEVELS
 
-__all__ = ["Made", "new_study", "read_names", "read_scores"]
+__all__ = ["Made", "new_study", "read_scores"]
 
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 _LOOKED_AT, _LEAST_SIDE, _LEAST_COLOUR = 50, 256, 8.0  # files, pixels, and mean difference of the channels
@@ -109,23 +109,6 @@ def read_scores(path: str | Path, column: int = 1) -> dict[str, float]:
             if found.setdefault(name, value) != value:
                 raise FewerError(f"{path} gives {name} two numbers, {found[name]:g} and {value:g}; leave the right one")
     return found
-
-
-def read_names(path: str | Path) -> list[str]:
-    """Names of images: one a line, or the column ``name``, ``file`` or ``image`` of a table such as ``queue.csv``.
-
-    Raises
-    ------
-    FewerError
-        When there is none.
-    """
-    rows = [row for row in csv.reader(io.StringIO(read_text(path, 2**28, "list of images"))) if row and row[0].strip()]
-    head = [cell.strip().lower() for cell in rows[0]] if rows else []
-    at = next((head.index(column) for column in ("name", "file", "image") if column in head), None)
-    names = [row[at or 0].strip() for row in (rows if at is None else rows[1:]) if len(row) > (at or 0)]
-    if not names:
-        raise FewerError(f"{path} names no image; write one a line")
-    return list(dict.fromkeys(names))
 
 
 def new_study(

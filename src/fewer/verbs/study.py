@@ -125,7 +125,8 @@ def study_new(
     >>> import fewer
     >>> print(*fewer.study_new("study/", "photos/", raters=12).lines(), sep="\\n")  # doctest: +SKIP
     """
-    from fewer.study.new import new_study, read_names, read_scores
+    from fewer.core.reading import read_names
+    from fewer.study.new import new_study, read_scores
 
     chosen = StudySettings.of({**(settings.model_dump() if settings is not None else {}), **options})
     read = {key: read_scores(table) for key, table in (("scores", scores), ("gold", gold)) if table}

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from fewer.core.errors import FewerError
-from fewer.study.new import new_study, read_names
+from fewer.core.reading import read_names
+from fewer.study.new import new_study
 from fewer.study.settings import StudySettings
 from fewer.study.vocabulary import LEVELS
 from fewer.tasks.quality.evaluate import evaluate
