@@ -250,7 +250,7 @@ class _Material:
         kept = [[r for r in group if not names.intersection(r.images)] for group in (self.records, self.other)]
         if not kept[0]:
             raise FewerError("no conversation is left whose images are all there")
-        return _Material(*kept, len(self.all()) - len(kept[0]) - len(kept[1]))
+        return _Material(kept[0], kept[1], len(self.all()) - len(kept[0]) - len(kept[1]))
 
     def all(self) -> list[Record]:
         return [*self.records, *self.other]
