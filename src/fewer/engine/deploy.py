@@ -105,7 +105,7 @@ def deploy(
     best: Deployed | None = None
     with use_threads(work.settings.threads), evaluating(work.prepared.model):
         for _ in range(_TRIES):
-            watch = Stopwatch()
+            watch = Stopwatch(runtimes=True)
             fast, rows = accelerate(model, dict(masks), example=example, precision=precisions, budget_ms=20.0)
             runs = {"dense": dense, "fast": lambda fast=fast: feed(fast, example)}
             found = watch.time(runs, budget_ms=500.0, rounds=7)

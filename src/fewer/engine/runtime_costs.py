@@ -191,7 +191,7 @@ class _Measure:
             session = open_session(runtime, file, self.threads, session_precision(runtime, precisions.values()))
             calls[name] = lambda session=session: session.run(self.arrays)
         calls["dense"] = dense_run(self.work, self.chosen.against)
-        found = Stopwatch().time(calls, budget_ms=300.0, rounds=7, warm=True)
+        found = Stopwatch(runtimes=True).time(calls, budget_ms=300.0, rounds=7, warm=True)
         dense = undisturbed(self.work, self.chosen.against, found["dense"].ratio)
         return {name: self.chosen.dense_ms * found[name].ratio / dense for name in plans}
 

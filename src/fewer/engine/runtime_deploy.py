@@ -110,7 +110,7 @@ def timed_in_runtime(work: Work, chosen: Chosen, session: Session, budget_ms: fl
             "dense": dense_run(work, chosen.against),
             "fast": lambda: session.run(arrays),
         }
-        found = Stopwatch().time(runs, budget_ms=budget_ms, rounds=7, warm=True)
+        found = Stopwatch(runtimes=True).time(runs, budget_ms=budget_ms, rounds=7, warm=True)
     dense = undisturbed(work, chosen.against, found["dense"].ratio)
     return chosen.dense_ms * found["fast"].ratio / dense, found["fast"].spread
 

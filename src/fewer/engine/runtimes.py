@@ -427,7 +427,7 @@ class _Field:
         self.rows.append({"runtime": runtime, "precision": level, "ms": None, "error": None, "reason": reason})
 
     def _time(self) -> None:
-        watch = Stopwatch()
+        watch = Stopwatch(runtimes=True)
         with evaluating(self.prepared.model):
             calls = {" ".join(key): call for key, call in self.calls.items()}
             found = watch.time(calls, budget_ms=250.0, rounds=5, warm=True)
