@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
@@ -36,7 +35,6 @@ __all__ = [
     "read_bytes",
     "read_json",
     "read_member",
-    "read_names",
     "read_text",
     "refusing",
 ]
@@ -255,25 +253,6 @@ def _depth(value: Any) -> int:
 def read_json(path: str | Path, limit: int = TEXT_LIMIT, *, finite: bool = False) -> Any:
     """Read a JSON file; see :func:`read_bytes` and :func:`parse_json`."""
     return parse_json(read_bytes(path, limit), str(path), finite=finite)
-
-
-def read_names(path: str | Path) -> list[str]:
-    """Names of images: one a line, or the column ``name``, ``file``, ``image`` or ``case`` of a table.
-
-    Such a table is the ``queue.csv`` of ``fewer select``.
-
-    Raises
-    ------
-    FewerError
-        When there is none.
-    """
-    rows = [row for row in csv.reader(io.StringIO(read_text(path, 2**28, "list of images"))) if row and row[0].strip()]
-    head = [cell.strip().lower() for cell in rows[0]] if rows else []
-    at = next((head.index(column) for column in ("name", "file", "image", "case") if column in head), None)
-    names = [row[at or 0].strip() for row in (rows if at is None else rows[1:]) if len(row) > (at or 0)]
-    if not names:
-        raise FewerError(f"{path} names no image; write one a line")
-    return list(dict.fromkeys(names))
 
 
 def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:

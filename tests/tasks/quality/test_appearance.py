@@ -10,8 +10,8 @@ from PIL import Image
 
 import fewer
 from fewer.core.errors import FewerError
-from fewer.core.reading import read_names
 from fewer.data.distortions.truth import Applied, distort
+from fewer.study.tables import read_names
 from fewer.tasks.quality.appearance import describe_photos
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.core.files import files_below, real_path
-from fewer.core.reading import read_names, refusing
+from fewer.core.reading import refusing
+from fewer.study.tables import read_names
 from fewer.tasks.folders import pictures_and_masks, pictures_of
 from fewer.tasks.segment.adapt_settings import AdaptSettings
 from fewer.tasks.segment.dataset import (
