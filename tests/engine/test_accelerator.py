@@ -65,7 +65,7 @@ def test_the_joint_preset_takes_a_network_without_such_functions() -> None:
     more = {"calibration": 6, "sensing": 2, "heldout": 2, "search": 0, "additivity": 0, "backend": "serial"}
     more |= {"allocator": "dp", "sparsities": (0.5,), "precisions": ("fp32", "int8")}
     settings = Settings.from_preset("joint", **more)
-    done = compress(net, torch.randn(10, 3, 12, 12), "cycles=0.05x", settings=settings)
+    done = compress(net, torch.randn(10, 3, 12, 12), "cycles=0.19x", settings=settings)
     assert done.report.verdict.met and not done.report.integers
     rows = {row.name: row for row in done.report.baselines}
     assert {"cut", "bits"} <= rows.keys() and "functions" not in rows

@@ -127,7 +127,7 @@ def after(results: np.ndarray, shape: Sequence[int], left: Sequence[tuple[str, i
         if name not in LEFT:
             raise FewerError(f"the circuit leaves {name!r} to the client, which this version does not know")
         found = LEFT[name][0](found, axis)
-    return found[0] if found.ndim and found.shape[0] == 1 else found
+    return found.reshape(found.shape[1:]) if found.shape[:1] == (1,) else found
 
 
 def before(said: np.ndarray, left: Sequence[tuple[str, int]]) -> np.ndarray:
