@@ -56,9 +56,9 @@ def study(
         Of the study; convert also takes a pathways.json, or a table file,score or file,score,deviation of opinions,
         which becomes rating words (Q-Align, DeQA-Score), or the pairs.csv of an export.
     images
-        new: folder of photos.
+        new: folder of photos; serve: where they lie now, when they were moved.
     scores
-        new: table file,score of known opinion scores.
+        new: table file,score of known opinion scores, or one whose heading names their columns, such as KonIQ-10k's.
     gold
         new: table file,level of images whose level 1 to 5 is known; they test attention.
     only
@@ -100,17 +100,17 @@ def study(
     if shared.out is not None and action in ("new", "serve", "delete"):
         raise FewerError(f"fewer study {action} writes into {folder} itself; leave --out {shared.out} out")
     if action == "serve":
-        print(f"http://{host}:{port}/  (Ctrl-C stops; nothing is lost)", flush=True)
-        verbs.study_serve(folder, host=host, port=port, names=tuple(name or ()), https=https)
+        how: dict[str, Any] = {"names": tuple(name or ()), "https": https, "images": images}
+        verbs.study_serve(folder, host=host, port=port, tell=lambda text: print(text, flush=True), **how)
         return 0
     if action == "new":
         if images is None:
             raise FewerError(f"which photos? for example: fewer study new {folder} --images photos/")
         chosen = StudySettings.of(given(settings, Shared(seed=shared.seed)))
         tables: dict[str, Any] = {"scores": scores, "gold": gold, "only": only, "sample": sample}
-        result: Any = verbs.study_new(folder, images, settings=chosen, **tables)
+        result: Any = verbs.study_new(folder, images, settings=chosen, progress=terminal_progress(), **tables)
     elif action == "convert":
-        how: dict[str, Any] = {"writer": writer, "writer_model": writer_model, "evaluation": evaluation or ()}
+        how = {"writer": writer, "writer_model": writer_model, "evaluation": evaluation or ()}
         how |= {"seed": shared.seed or 0, "overwrite": shared.overwrite, "progress": terminal_progress()}
         result = verbs.study_convert(folder, shared.out, pairs=pairs, **how)
     else:

@@ -31,6 +31,8 @@ class DetectorPlan:
         Share of the labelled objects that stand in the network's field, as far as they were looked at.
     init
         Where its weights come from; None where they are random.
+    lacking
+        Classes without an object in the labels that were looked at.
     """
 
     data: DetectionData
@@ -39,6 +41,7 @@ class DetectorPlan:
     config: DetectorConfig
     within: float = 1.0
     init: str | None = None
+    lacking: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """In words."""
@@ -47,6 +50,8 @@ class DetectorPlan:
         low, high = self.config.reach[:3], self.config.reach[3:]
         sides = ", ".join(f"{n} {a:g} to {b:g} m" for n, a, b in zip("xyz", low, high, strict=True))
         begun = [] if self.init is None else [f"starts from the weights of {self.init}"]
+        if self.lacking:
+            begun.append(f"no {' and no '.join(self.lacking)} in the labels that were looked at: that cannot be learnt")
         return [
             f"{len(self.train)} scans train, {len(self.val)} judge; classes {', '.join(self.config.classes)}",
             f"{self.config.network}, {count / 1e6:.3g} M parameters, grid {x} x {y} x {z} of "
