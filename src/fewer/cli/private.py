@@ -134,6 +134,8 @@ def compile_circuit(model: str, images: str, degree: int, steps: int, budget: st
     else:
         said = f"names the same class as the network on {found['agreement']:.1%}"
     print(f"{said}{' on' if found['agreement'] is None else ' of'} {found['images']} images {apart} (in the clear)")
+    if found["agreement"] is not None:
+        print(f"results differ from the network's by {found['distance']:.3g} (relative squared distance)")
     print(f"see {found['page']}")
     return 0
 
