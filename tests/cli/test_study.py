@@ -29,6 +29,17 @@ def test_a_dry_run_makes_nothing(fewer) -> None:
     assert not Path("s").exists()
 
 
+def test_a_dry_run_of_a_page_makes_nothing(fewer) -> None:
+    told = fewer("study", "status", "s", "--out=page", "--dry-run", "--json")
+    assert told.code == 0 and json.loads(told.out)["dry_run"] and not Path("page").exists()
+
+
+def test_a_server_says_where_it_is(fewer, monkeypatch) -> None:
+    monkeypatch.setattr("fewer.verbs.study.study_serve", lambda *_, **__: None)
+    assert fewer("study", "serve", "s").out.startswith("http://127.0.0.1:8000/")
+    assert json.loads(fewer("study", "serve", "s", "--host=::1", "--json").out) == {"url": "http://[::1]:8000/"}
+
+
 def written(place: Path, values: object) -> Path:
     place.write_text(json.dumps(values))
     return place

@@ -90,7 +90,7 @@ class Shared:
     seed: Annotated[int | None, _p(SHARED)] = None
     """Of every random choice [0]"""
     device: Annotated[str | None, _p(SHARED)] = None
-    """cpu; fewer compress, sense, train, eval and predict also take cuda [cpu]"""
+    """cpu, or cuda where fewer works on a GPU: not in bench, profile, select and private [cpu]"""
     json: Annotated[bool, _p(SHARED)] = False
     """Print JSON on the standard output, nothing else"""
     quiet: Annotated[bool, _p(SHARED, "-q")] = False

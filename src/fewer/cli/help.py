@@ -62,7 +62,7 @@ EXAMPLES = {
     "demo": ("fewer demo", "fewer demo fewer/mobilenet-v2 --budget size=4MB", "fewer demo gait", "fewer demo private"),
     "select": (
         "fewer select photos/ --budget labels=100 --out queue/",
-        "fewer select --continue queue/ --labels labels.csv --budget labels=50",
+        "fewer select --continue --out queue/ --labels labels.csv --budget labels=50",
     ),
     "doctor": (
         "fewer doctor data/ --task segment",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from fewer.cli.flags import Shared
+from fewer.cli.flags import Shared, cpu_only
 from fewer.core.errors import FewerError
 
 __all__ = ["private"]
@@ -65,6 +65,7 @@ def private(
     from fewer.verbs import private as verbs
 
     shared = shared or Shared()
+    cpu_only(shared)
     if action in ("compile", "keys") and shared.out is None:
         raise FewerError(f"where to? fewer private {action} needs a folder: --out FOLDER")
     if action == "compile" and images is None:
@@ -85,7 +86,7 @@ def private(
             print(f"keys in {place}; secret.key stays there, the other two go to the server with the first query")
         return 0
     if action == "serve":
-        return _serve(what, host, port)
+        return _serve(what, host, port, shared.json)
     found = verbs.private_query(what, files, server)
     if shared.json:
         as_json(found)
@@ -126,7 +127,9 @@ def _compile(model: str, images: str, degree: int, steps: int, budget: str | Non
     return 0
 
 
-def _serve(circuit: str, host: str, port: int) -> int:
+def _serve(circuit: str, host: str, port: int, json: bool) -> int:
+    from fewer.cli.show import say_address
+
     if not 0 < port < 65536:
         raise FewerError(f"a port lies between 1 and 65535; --port {port} does not")
     try:
@@ -135,5 +138,10 @@ def _serve(circuit: str, host: str, port: int) -> int:
         raise FewerError('a server needs uvicorn; run: pip install "fewer[private]"') from None
     from fewer.verbs.private import private_service
 
-    uvicorn.run(private_service(circuit), host=host, port=port, log_level="warning")
+    service = private_service(circuit)
+    say_address(host, port, "Ctrl-C stops; ask it with: fewer private query KEYS IMAGE", json)
+    try:
+        uvicorn.run(service, host=host, port=port, log_level="warning")
+    except (SystemExit, UnicodeError):  # uvicorn ends the process where the port is taken
+        raise FewerError(f"cannot listen on {host}:{port}; choose another --port") from None
     return 0

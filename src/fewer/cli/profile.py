@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -87,7 +88,8 @@ def profile(
         return 0
     say(_table(made), *made.words())
     if out is not None:
-        say(f"wrote {out}; to plan for this device elsewhere: fewer compress MODEL ... --profile {out}")
+        file = shlex.quote(str(out))
+        say(f"wrote {out}; to plan for this device elsewhere: fewer compress MODEL ... --profile {file}")
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -38,7 +40,7 @@ def select(
     Parameters
     ----------
     pool
-        A folder of images.
+        A folder of images. With --continue: the queue, or nothing.
     budget
         labels=100, or labels=5% of the images that can be chosen.
     method
@@ -70,7 +72,10 @@ def select(
         raise FewerError("which budget? give one, for example --budget labels=100")
     cpu_only(shared)
     formats = [] if to.strip() == "none" else [name.strip() for name in to.split(",") if name.strip()]
-    out = shared.out or "queue"
+    if continue_ and pool is not None and shared.out is None and (Path(pool) / "plan.json").is_file():
+        pool, out = None, pool  # the queue itself was named, as people do
+    else:
+        out = shared.out or "queue"
     if shared.dry_run:
         return _dry_run(pool, budget, method, features, formats, out, shared)
     from fewer.cli.progress import terminal_progress
@@ -183,4 +188,5 @@ def _show(done: Any) -> None:
         say(Text(f"and {len(done.chosen) - 10} more in {done.folder / 'queue.csv'}"))
     for path in done.written:
         say(Text(f"wrote {path}"))
-    say(Text(f"next: label them, then fewer select --continue --out {done.folder} --labels EXPORT --budget labels=N"))
+    queue = shlex.quote(str(done.folder))
+    say(Text(f"next: label them, then fewer select --continue --out {queue} --labels EXPORT --budget labels=N"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from fewer.reports.compression.data import Quality, RunReport
     from fewer.reports.compression.parts import Runtimes
 
-__all__ = ["as_json", "console", "match_rows", "plan_table", "say", "say_would", "shorten", "times_box", "verdict_box"]
+__all__ = [
+    "as_json", "console", "match_rows", "plan_table", "say", "say_address", "say_would", "shorten", "times_box",
+    "verdict_box",
+]  # fmt: skip
 
 BAR = 20
 WIDE, NARROW = 140, 60
@@ -50,6 +54,16 @@ def say_would(lines: Sequence[str], in_json: bool, **facts: Any) -> int:
     else:
         print("dry run, nothing is written:", *lines, sep="\n  ")
     return 0
+
+
+def say_address(host: str, port: int, note: str, in_json: bool) -> None:
+    """Say where a server listens, at once: it runs until somebody stops it."""
+    place = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    if in_json:
+        as_json({"url": place})
+    else:
+        print(f"{place}  ({note})")
+    sys.stdout.flush()
 
 
 def shorten(text: str, width: int) -> str:
@@ -236,8 +250,9 @@ def times_box(report: RunReport, found: Runtimes, folder: str) -> RenderableType
 
 def _next_steps(report: RunReport, folder: str) -> str:
     """What people do with a finished run; a run that was trained already is not trained again."""
-    steps = [] if report.recovery else [f"fewer recover {folder} --time 10min"]
-    return "  or  ".join([*steps, f"fewer bench {folder}", f"fewer export {folder} --to onnx"])
+    run = shlex.quote(folder)
+    steps = [] if report.recovery else [f"fewer recover {run} --time 10min"]
+    return "  or  ".join([*steps, f"fewer bench {run}", f"fewer export {run} --to onnx"])
 
 
 def _comparison(report: RunReport) -> RenderableType:

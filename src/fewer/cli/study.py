@@ -89,18 +89,18 @@ def study(
         each.
     """
     from fewer.cli.progress import terminal_progress
-    from fewer.cli.show import as_json, say_would
+    from fewer.cli.show import as_json, say_address, say_would
     from fewer.verbs import study as verbs
 
     shared = shared or Shared()
     if action not in ACTIONS:
         raise FewerError(f"fewer study cannot {action!r}{near_match(action, ACTIONS)}")
-    if shared.dry_run and action != "status":
+    if shared.dry_run and (action != "status" or shared.out is not None):
         return say_would([f"would {action} {rater or folder}"], shared.json, action=action, folder=folder)
     if shared.out is not None and action in ("new", "serve", "delete"):
         raise FewerError(f"fewer study {action} writes into {folder} itself; leave --out {shared.out} out")
     if action == "serve":
-        print(f"http://{host}:{port}/  (Ctrl-C stops; nothing is lost)", flush=True)
+        say_address(host, port, "Ctrl-C stops; nothing is lost", shared.json)
         verbs.study_serve(folder, host=host, port=port, names=tuple(name or ()), https=https)
         return 0
     if action == "new":
