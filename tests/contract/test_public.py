@@ -1,4 +1,4 @@
-"""What ``import fewer`` offers: a function for every verb, each with its parameters and an example, each result shown."""
+"""What ``import fewer`` offers: a function for every verb, each with its parameters and an example."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_function_names_its_parameters_and_has_an_example(name: str) -> None:
     text = inspect.getdoc(getattr(fewer, name)) or ""
     told = text.partition("\nParameters\n")[2]
     parameters = inspect.signature(getattr(fewer, name)).parameters
-    assert [one for one in parameters if not re.search(rf"^[*\w, ]*\b{one}\b[*\w, ]*$", told, re.MULTILINE)] == []
+    assert [one for one in parameters if not re.search(rf"^[*\w, ]*\b{one}\b([*\w, ]*$| : )", told, re.MULTILINE)] == []
     assert "fewer." in text.partition("\nExamples\n")[2] or f"{name}(" in text.partition("\nExamples\n")[2]
 
 
@@ -50,7 +50,8 @@ def test_a_result_that_speaks_in_lines_does_so_in_a_notebook_too() -> None:
     """Its ``repr`` is what the command line says, not its fields."""
     mute = []
     for path in sorted(SRC.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        text = path.read_text("utf-8")
+        for node in ast.walk(ast.parse(text)) if "def lines(" in text else ():
             if isinstance(node, ast.ClassDef):
                 methods = {one.name for one in node.body if isinstance(one, ast.FunctionDef)}
                 bases = {ast.unparse(base) for base in node.bases}

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fewer.cli.app import VERBS
+from fewer.cli.help import SYNONYMS
 from tests.contract.test_one_name import all_flags
 
 ROOT = Path(__file__).parents[2]
@@ -28,9 +29,21 @@ CODE = re.compile(r"```.*?```|`[^`\n]+`|^ {4}fewer .*$", re.DOTALL | re.MULTILIN
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 OF_ALL = frozenset({"--help", "--help-all", "--version", "--install-completion"})
 OF_OTHERS = frozenset(
-    {"--no-deps", "--force-reinstall", "--upgrade", "--extra-index-url", "--rm", "--user", "--doctest-modules"}
+    {
+        "--no-deps",
+        "--force-reinstall",
+        "--upgrade",
+        "--extra-index-url",
+        "--rm",
+        "--user",
+        "--build",
+        "--logdir",
+        "--role",
+    }
 )
-"""Flags of pip, docker and pytest that pages and messages name."""
+"""Flags of pip, docker, cmake and TensorBoard that pages and messages name, and a variable of a style sheet."""
+MEANT = frozenset(name for others in SYNONYMS.values() for name in others)
+"""Names from elsewhere, which hints explain."""
 GONE = re.compile(r"in place of `?--|was `?--|renamed|is now|are now|no longer|removed|instead of `?--")
 """A line of the change log that tells of a flag that is no more."""
 
@@ -59,12 +72,16 @@ def _named(text: str) -> Iterator[tuple[str, str]]:
             yield (verbs[-1] if verbs else ""), match[0]
 
 
+@cache
+def _known() -> frozenset[str]:
+    return frozenset().union(*_flags().values(), _of_scripts(), OF_OTHERS, MEANT)
+
+
 def _wrong(text: str) -> list[str]:
-    known = frozenset().union(*_flags().values(), _of_scripts(), OF_OTHERS)
     return [
         f"fewer {verb or 'VERB'} has no {flag}"
         for verb, flag in _named(text)
-        if flag not in (_flags()[verb] if verb else known)
+        if flag not in (_flags()[verb] if verb else _known())
     ]
 
 
@@ -94,6 +111,7 @@ def test_flags_of_messages_and_docstrings() -> None:
     found = {
         path.relative_to(ROOT).as_posix(): wrong
         for path in SOURCES
-        if (wrong := [one for text in _texts(path) if "--" in text for one in _wrong(text)])
+        if FLAG.search(path.read_text("utf-8"))
+        and (wrong := [one for text in _texts(path) if "--" in text for one in _wrong(text)])
     }
     assert found == {}

@@ -72,10 +72,7 @@ def select(
         raise FewerError("which budget? give one, for example --budget labels=100")
     cpu_only(shared)
     formats = [] if to.strip() == "none" else [name.strip() for name in to.split(",") if name.strip()]
-    if continue_ and pool is not None and shared.out is None and (Path(pool) / "plan.json").is_file():
-        pool, out = None, pool  # the queue itself was named, as people do
-    else:
-        out = shared.out or "queue"
+    pool, out = _places(pool, shared.out, continue_)
     if shared.dry_run:
         return _dry_run(pool, budget, method, features, formats, out, shared)
     from fewer.cli.progress import terminal_progress
@@ -111,6 +108,13 @@ def select(
         return 0
     _show(done)
     return 0
+
+
+def _places(pool: str | None, out: str | None, proceed: bool) -> tuple[str | None, str]:
+    """Where the images are and where the queue is; a further round may name the queue itself, as people do."""
+    if proceed and pool is not None and out is None and (Path(pool) / "plan.json").is_file():
+        return None, pool
+    return pool, out or "queue"
 
 
 def _dry_run(

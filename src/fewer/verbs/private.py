@@ -58,6 +58,8 @@ def private_compile(
         Of that.
     overwrite
         Whether a circuit that is in the folder may be replaced; keys that were made for it are then of no use.
+    progress
+        Told how far it is; by default a bar in a terminal or a notebook.
 
     Returns
     -------
