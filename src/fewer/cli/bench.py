@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]
 
-Switch = Annotated[bool, Parameter(negative="")]
+Switch = Annotated[bool, Parameter(negative="", show_default=False)]
 
 
 def bench(

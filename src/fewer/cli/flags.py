@@ -51,7 +51,8 @@ def flags_of(schema: type[StrictSettings], name: str) -> Any:
         extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
         heading = str(extra.get("group", "Settings"))
         group = groups.setdefault(heading, Group(heading, sort_key=11 + len(groups)))
-        note = f"{info.description or ''} [{extra.get('shown', _shown(info.default))}]".strip()
+        shown = extra.get("shown", _shown(info.default, f"--{field.replace('_', '-')}"))
+        note = f"{info.description or ''} [{shown}]".strip()
         parameter = Parameter(group=group, negative="", show_default=False, help=note)
         made.append((field, Annotated[_flag_type(info.annotation) | None, parameter], dataclass_field(default=None)))
     flags = make_dataclass(name, made)
@@ -70,7 +71,11 @@ def _flag_type(annotation: Any) -> Any:
     return kinds[0] if len(kinds) == 1 and kinds[0] in (int, float, bool) else str
 
 
-def _shown(default: Any) -> str:
+def _shown(default: Any, flag: str) -> str:
+    if default is True:
+        return f"on; {flag} off leaves it out"
+    if default in (None, False, ""):
+        return "off" if default is False else "none"
     if isinstance(default, tuple):
         return ",".join(map(str, default)) or "none"
     return f"{default:g}" if isinstance(default, float) else str(default)

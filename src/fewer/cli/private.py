@@ -51,7 +51,7 @@ def private(
     degree
         Of the polynomials that stand for activations: 2 or 4.
     steps
-        Of teaching the polynomial network what the network says [0: only fitted].
+        Of teaching the polynomial network what the network says; 0 leaves it as it was fitted.
     budget
         Of a cheaper circuit: he=0.5x (time), rotations=80, levels=3; several with commas.
     server

@@ -25,8 +25,8 @@ def profile(
     pattern: str | None = None,
     precisions: str | None = None,
     exclude: Annotated[list[str] | None, Parameter(negative="")] = None,
-    name: str = "",
-    again: Annotated[bool, Parameter(negative="")] = False,
+    name: Annotated[str, Parameter(show_default=False)] = "",
+    again: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     shared: Shared | None = None,
 ) -> int:
     """Time every way to run a model's layers on this machine, once; latency and energy budgets are planned from it.

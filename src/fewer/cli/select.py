@@ -23,7 +23,7 @@ def select(
     features: str | None = None,
     layer: str | None = None,
     input_size: int | None = None,
-    continue_: Annotated[bool, Parameter(name="--continue", negative="")] = False,
+    continue_: Annotated[bool, Parameter(name="--continue", negative="", show_default=False)] = False,
     labels: str | None = None,
     predictions: str | None = None,
     to: str = "labelstudio,coco",

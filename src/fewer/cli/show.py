@@ -145,11 +145,11 @@ def _si(text: str) -> str:
         return text
 
 
-def _value_beside_dense(quality: Quality) -> str:
+def _value_beside_dense(report: RunReport, quality: Quality) -> str:
     """A quality of the model; with labels, or where it is a time, beside that of the dense model."""
-    from fewer.reports.compression.words import interval_words
+    from fewer.reports.compression.words import counted_words, interval_words
 
-    told = measure(quality.value, 3)
+    told = counted_words(report, quality) or measure(quality.value, 3)
     if quality.labelled and quality.dense is not None:
         told += f", {interval_words(quality.interval)}" if quality.interval else ""
         dense = f"dense model {measure(quality.dense, 3)}"
@@ -190,7 +190,7 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
     if report.recovery:
         facts.add_row("recovery", recovery_sentence(report.recovery))
     for quality in report.verdict.quality:
-        told = _value_beside_dense(quality)
+        told = _value_beside_dense(report, quality)
         facts.add_row(quality.name, told)
     if report.model.artefact_bytes and report.model.source_bytes:
         facts.add_row(
