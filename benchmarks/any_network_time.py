@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -150,7 +151,11 @@ def rows_of(name: str, threads: int, batch: int, rounds: int | None, folder: Pat
         file = run.folder / "runtime.onnx"
         precisions = {option.precision for option in run.plan.options().values()}
         lowest = next(p for p in ("int8", "bf16", "fp32") if p in precisions or p == "fp32")
-        extras[row] = Extra(RuntimeFile(file, facts["runtime"]) if file.exists() else run.fast, lowest)
+        if file.exists():
+            rest = json.loads((run.folder / "runtime.json").read_text("utf-8"))["precision"]
+            extras[row] = Extra(RuntimeFile(file, facts["runtime"], rest), lowest)
+        else:
+            extras[row] = Extra(run.fast, lowest)
     result = fewer.bench(model, example, vs="all", threads=[threads], rounds=rounds, extra=extras)
     stamp = environment([threads], libraries=("torch", "onnxruntime", "openvino", "nncf"))
     dense = {r.precision: [] for r in result.rows}

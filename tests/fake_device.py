@@ -27,7 +27,7 @@ class FakeWatch:
     fast: float = 10.0
     reference_ms = 2.0
 
-    def __init__(self, reference_ms: float = 2.0) -> None:
+    def __init__(self, reference_ms: float = 2.0, *, runtimes: bool = False) -> None:
         FakeWatch.timed = 0
 
     def time(self, candidates, **_):

@@ -35,9 +35,14 @@ def test_a_dry_run_of_a_page_makes_nothing(fewer) -> None:
 
 
 def test_a_server_says_where_it_is(fewer, monkeypatch) -> None:
-    monkeypatch.setattr("fewer.verbs.study.study_serve", lambda *_, **__: None)
-    assert fewer("study", "serve", "s").out.startswith("http://127.0.0.1:8000/")
-    assert json.loads(fewer("study", "serve", "s", "--host=::1", "--json").out) == {"url": "http://[::1]:8000/"}
+    def serve(*_: object, tell, **__: object) -> None:
+        tell("2 of 9 photos are gone")
+        tell("http://[::1]:8000/  (Ctrl-C stops; nothing is lost)")
+
+    monkeypatch.setattr("fewer.verbs.study.study_serve", serve)
+    assert "http://[::1]:8000/  (" in fewer("study", "serve", "s").out
+    told = fewer("study", "serve", "s", "--json")
+    assert json.loads(told.out) == {"url": "http://[::1]:8000/"} and "photos are gone" in told.err
 
 
 def written(place: Path, values: object) -> Path:

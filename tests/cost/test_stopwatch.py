@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import threading
+import time
 
 import pytest
 import torch
@@ -79,3 +81,39 @@ def test_real_products_have_the_ratio_of_their_work():
     x, small, large = torch.randn(64, 256), torch.randn(256, 256), torch.randn(256, 256 * 8)
     found = Stopwatch().time({"small": lambda: x @ small, "large": lambda: x @ large}, budget_ms=20)
     assert 3 < found["large"].ratio / found["small"].ratio < 20
+
+
+def test_models_in_several_runtimes_wait_until_the_threads_of_the_last_one_rest(monkeypatch):
+    """A runtime whose thread goes on spinning for 50 ms: neither the reference nor the next model runs beside it."""
+    block, threads = torch.randn(200, 200), torch.get_num_threads()
+    spinning: list[threading.Thread] = []
+    beside: list[str] = []
+
+    def spin() -> None:
+        end = time.perf_counter() + 0.05
+        while time.perf_counter() < end:
+            torch.mm(block, block)
+
+    def note(name: str) -> None:
+        if any(thread.is_alive() for thread in spinning):
+            beside.append(name)
+
+    def spinner() -> None:
+        spinning.append(threading.Thread(target=spin))
+        spinning[-1].start()
+
+    torch.set_num_threads(2)
+    try:
+        watch = Stopwatch(runtimes=True)
+        monkeypatch.setattr(watch, "_reference", lambda: note("reference"))
+        watch.time({"a": spinner, "b": lambda: note("b")}, budget_ms=0, rounds=3)
+    finally:
+        torch.set_num_threads(threads)
+    # the first call of each comes before the timing, one after the other
+    assert beside.count("reference") <= 1 and beside.count("b") <= 2
+
+
+def test_one_thread_waits_for_nothing(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waited"))
+    Stopwatch(runtimes=True).time({"a": lambda: None}, budget_ms=0)

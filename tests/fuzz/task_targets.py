@@ -149,7 +149,7 @@ def _trained(work: Path, draw: random.Random) -> None:
 def _opinions(work: Path, draw: random.Random) -> None:
     import fewer
     from fewer.study.export import read_pathways
-    from fewer.study.new import read_scores
+    from fewer.study.tables import read_scores
     from fewer.tasks.quality.records import read_records
 
     place = work / "sets" / "opinions"

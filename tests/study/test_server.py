@@ -16,10 +16,11 @@ from PIL import Image
 from fewer.core.errors import FewerError
 from fewer.core.lock import FolderLock
 from fewer.study.export import export_study, pathways_of, read_pathways
-from fewer.study.new import new_study, read_scores
+from fewer.study.new import new_study
 from fewer.study.owner import status
 from fewer.study.settings import StudySettings
 from fewer.study.store import FILE, Store
+from fewer.study.tables import read_opinions, read_scores
 
 pytest.importorskip("fastapi", reason="the study server needs the extra fewer[study]")
 pytest.importorskip("httpx", reason="the test client needs httpx")
@@ -223,7 +224,7 @@ def test_an_export_holds_scores_that_become_rating_words(tmp_path):
         export_study(store, tmp_path / method, method=method)
         table = read_scores(tmp_path / method / "scores.csv")
         assert table == {name: pytest.approx(np.mean(levels)) for name, levels in given.items()}
-    wide = [read_scores(tmp_path / method / "scores.csv", column=2) for method in ("mos", "p910")]
+    wide = [read_opinions(tmp_path / method / "scores.csv").deviations for method in ("mos", "p910")]
     assert set(wide[0].values()) == {0.5} and max(wide[1].values()) < 1e-3  # all of the difference is bias
     with pytest.raises(FewerError, match="unknown score method 'p901'; did you mean 'p910'"):
         export_study(store, tmp_path / "x", method="p901")

@@ -126,6 +126,27 @@ def test_a_closed_process_is_gone(tmp_path):
     pytest.fail("the timing process is still there")
 
 
+@pytest.mark.parametrize("rest", ["fp32", "bf16"])
+def test_a_file_of_a_run_is_timed_as_it_is_loaded(rest, tmp_path):
+    """Layers that are not integers run in the precision of the run, not in the one that the runtime prefers."""
+    import numpy as np
+    import torch
+
+    from fewer.runtimes.export import to_onnx
+    from fewer.runtimes.session import runs_bf16
+    from fewer.timing.runtimes import load
+
+    pytest.importorskip("openvino")
+    if rest == "bf16" and not runs_bf16("openvino"):
+        pytest.skip("this CPU has no bf16")
+    path, inputs = tmp_path / "model.onnx", tmp_path / "inputs.npz"
+    example = torch.zeros(1, 8)
+    path.write_bytes(to_onnx(torch.nn.Linear(8, 8).eval(), example).SerializeToString())
+    np.savez(inputs, **{"0": example.numpy()})
+    loaded = load(Job("openvino", "int8", 1, str(inputs), path=str(path), rest=rest))
+    assert loaded.note.endswith(f"run in {rest}")
+
+
 def test_a_model_that_raises_is_one_sentence():
     with pytest.raises(FewerError, match="does not run on this input in torch: ValueError: the layer is broken"):
         bench(Broken(), X, vs="torch-fp32", threads=[1], rounds=1)

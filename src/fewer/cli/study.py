@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -56,9 +58,9 @@ def study(
         Of the study; convert also takes a pathways.json, or a table file,score or file,score,deviation of opinions,
         which becomes rating words (Q-Align, DeQA-Score), or the pairs.csv of an export.
     images
-        new: folder of photos.
+        new: folder of photos; serve: where they lie now, when they were moved.
     scores
-        new: table file,score of known opinion scores.
+        new: table file,score of known opinion scores, or one whose heading names their columns, such as KonIQ-10k's.
     gold
         new: table file,level of images whose level 1 to 5 is known; they test attention.
     only
@@ -89,7 +91,7 @@ def study(
         each.
     """
     from fewer.cli.progress import terminal_progress
-    from fewer.cli.show import as_json, say_address, say_would
+    from fewer.cli.show import as_json, say_would
     from fewer.verbs import study as verbs
 
     shared = shared or Shared()
@@ -100,17 +102,17 @@ def study(
     if shared.out is not None and action in ("new", "serve", "delete"):
         raise FewerError(f"fewer study {action} writes into {folder} itself; leave --out {shared.out} out")
     if action == "serve":
-        say_address(host, port, "Ctrl-C stops; nothing is lost", shared.json)
-        verbs.study_serve(folder, host=host, port=port, names=tuple(name or ()), https=https)
+        how: dict[str, Any] = {"names": tuple(name or ()), "https": https, "images": images}
+        verbs.study_serve(folder, host=host, port=port, tell=_telling(shared.json), **how)
         return 0
     if action == "new":
         if images is None:
             raise FewerError(f"which photos? for example: fewer study new {folder} --images photos/")
         chosen = StudySettings.of(given(settings, Shared(seed=shared.seed)))
         tables: dict[str, Any] = {"scores": scores, "gold": gold, "only": only, "sample": sample}
-        result: Any = verbs.study_new(folder, images, settings=chosen, **tables)
+        result: Any = verbs.study_new(folder, images, settings=chosen, progress=terminal_progress(), **tables)
     elif action == "convert":
-        how: dict[str, Any] = {"writer": writer, "writer_model": writer_model, "evaluation": evaluation or ()}
+        how = {"writer": writer, "writer_model": writer_model, "evaluation": evaluation or ()}
         how |= {"seed": shared.seed or 0, "overwrite": shared.overwrite, "progress": terminal_progress()}
         result = verbs.study_convert(folder, shared.out, pairs=pairs, **how)
     else:
@@ -120,6 +122,22 @@ def study(
     else:
         print(*result.lines(), sep="\n")
     return 0
+
+
+def _telling(in_json: bool) -> Callable[[str], None]:
+    """Says where a server listens at once, as JSON where that is wanted; then all else goes to the error stream."""
+    from fewer.cli.show import as_json
+
+    def tell(text: str) -> None:
+        if not in_json:
+            print(text, flush=True)
+        elif text.startswith("http"):
+            as_json({"url": text.split()[0]})
+            sys.stdout.flush()
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    return tell
 
 
 def _stored(action: str, folder: str, rater: str | None, method: str, out: str | None) -> Any:

@@ -19,6 +19,8 @@ _ROWS, _INPUTS, _OUTPUTS, _TIMES = 96, 256, 256, 6
 _SAMPLE_MS = 1.0
 _WARM_MS, _WARM = 20.0, 3
 _WARMED_MS, _WARMED = 15.0, 8  # calls before a timing: so many milliseconds of them, and at most so many
+_ALONE_TIMES = 40  # exponentials of so few numbers that torch computes them on one thread: about 0.4 ms
+_PAUSE_S, _PAUSES, _RESTING = 0.01, 10, 0.1
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class Stopwatch:
     ----------
     reference_ms
         The quickest reference known from before.
+    runtimes
+        Whether models in several runtimes are timed. With more than one thread each runtime has threads of its own,
+        which go on spinning after their work: those of onnxruntime for 40 ms, those of OpenMP for 8. On as many cores
+        as threads they hold up what another runtime does meanwhile, up to a hundred times. So each timing waits until
+        all threads of this process rest, and the reference is a work of one thread.
 
     Examples
     --------
@@ -67,14 +74,35 @@ class Stopwatch:
     True
     """
 
-    def __init__(self, reference_ms: float = float("inf")) -> None:
+    def __init__(self, reference_ms: float = float("inf"), *, runtimes: bool = False) -> None:
         self.reference_ms = reference_ms
         generator = torch.Generator().manual_seed(0)
         self._x = torch.randn(_ROWS, _INPUTS, generator=generator)
         self._w = torch.randn(_OUTPUTS, _INPUTS, generator=generator)
-        self._clock = time.process_time_ns if torch.get_num_threads() == 1 else time.perf_counter_ns
+        alone = torch.get_num_threads() == 1
+        self._clock = time.process_time_ns if alone else time.perf_counter_ns
+        self._rests = runtimes and not alone
+
+    def _rest(self) -> None:
+        """Wait until no thread of this process computes."""
+        for _ in range(_PAUSES if self._rests else 0):
+            start = time.process_time()
+            time.sleep(_PAUSE_S)
+            if time.process_time() - start < _RESTING * _PAUSE_S:
+                return
+
+    def _settled_reference(self) -> float:
+        """Milliseconds of the reference once the threads of what ran before rest."""
+        self._rest()
+        if self._rests:  # the first one after a rest may have to wait for a core
+            self._reference()
+        return self._once(self._reference)
 
     def _reference(self) -> object:
+        if self._rests:
+            for _ in range(_ALONE_TIMES):
+                torch.exp(self._x)
+            return None
         for _ in range(_TIMES):
             torch.nn.functional.linear(self._x, self._w)
         return None
@@ -115,7 +143,7 @@ class Stopwatch:
                 run()
                 first = self._once(run)
                 repeats[name] = max(1, min(100, round(_SAMPLE_MS / max(first, 1e-3))))
-                if warm and first < _WARM_MS:
+                if (warm or self._rests) and first < _WARM_MS:
                     cold[name] = max(1, min(_WARMED, round(_WARMED_MS / max(first, 1e-3))))
                     repeats[name] = max(_WARM, repeats[name])
             self._reference()
@@ -123,12 +151,13 @@ class Stopwatch:
             wanted, limit = rounds, budget_ms * len(candidates)
             start, done = time.perf_counter(), 0
             while done < wanted or ((time.perf_counter() - start) * 1e3 < limit and done < 200):
-                before = self._once(self._reference)
+                before = self._settled_reference()
                 for name, run in candidates.items():
+                    self._rest()
                     for _ in range(cold.get(name, 0)):
                         run()
                     taken = self._once(run, repeats[name])
-                    after = self._once(self._reference)
+                    after = self._settled_reference()
                     ratios[name].append(taken / (0.5 * (before + after)))
                     self.reference_ms = min(self.reference_ms, after)
                     before = after

@@ -7,7 +7,7 @@ import math
 import os
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,6 +24,11 @@ from fewer.data.preprocess import Preprocess
 from fewer.data.samples import Samples, TensorSamples
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+_OTHERS = (
+    ".gif .avif .heic .heif .jxl .jp2 .jpx .j2k .jfif .jpe .ppm .pgm .pbm .pnm .tga .psd .svg .ico .exr .hdr",
+    ".dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .raw",
+)
+_OTHER_PICTURES = frozenset(" ".join(_OTHERS).split())
 PARTS = ("calibration", "heldout")
 _LARGEST = 8 << 30  # bytes; a larger tensor is surely a missing count
 
@@ -74,7 +79,21 @@ def list_images(folder: PathLike) -> list[Path]:
         raise FewerError(f"{root} is a file, not a folder of images; give {root.parent or '.'}")
     found: list[Path] = []
     others: Counter[str] = Counter()
-    visited = set()
+    for path in _walk(root):
+        if path.suffix.lower() in SUFFIXES:
+            found.append(path)
+        else:
+            others[path.suffix.lower() or "no suffix"] += 1
+    if not found:
+        seen = ", ".join(f"{count} of {suffix}" for suffix, count in others.most_common(3))
+        what = f"only other files ({seen})" if others else "nothing"
+        raise FewerError(f"the folder {root} holds {what}; give a folder of JPEG, PNG, BMP, TIFF or WebP images")
+    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+
+
+def _walk(root: Path, without: str = "") -> Iterator[Path]:
+    """All files of a tree that are not hidden; linked folders once, and nothing of one folder by its real path."""
+    visited = {without}
     for place, folders, names in os.walk(root, onerror=unreadable, followlinks=True):
         real = os.path.realpath(place)
         if real in visited:  # a link back into the tree
@@ -82,19 +101,27 @@ def list_images(folder: PathLike) -> list[Path]:
             continue
         visited.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            suffix = Path(name).suffix.lower()
-            if name.startswith("."):
-                continue
-            if suffix in SUFFIXES:
-                found.append(Path(place) / name)
-            else:
-                others[suffix or "no suffix"] += 1
-    if not found:
-        seen = ", ".join(f"{count} of {suffix}" for suffix, count in others.most_common(3))
-        what = f"only other files ({seen})" if others else "nothing"
-        raise FewerError(f"the folder {root} holds {what}; give a folder of JPEG, PNG, BMP, TIFF or WebP images")
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+        yield from (Path(place) / name for name in names if not name.startswith("."))
+
+
+def left_out(folder: PathLike, without: PathLike = "") -> tuple[list[tuple[Path, str]], dict[str, int]]:
+    """What :func:`list_images` does not list for its ending; of the folder ``without``, nothing is told.
+
+    Returns
+    -------
+    pictures, others
+        Pictures of other kinds, such as those of phones, each with the reason; and how many files of any other ending
+        there are.
+    """
+    pictures: list[tuple[Path, str]] = []
+    others: Counter[str] = Counter()
+    for path in _walk(Path(folder), os.path.realpath(without) if without else ""):
+        suffix = path.suffix.lower()
+        if suffix in _OTHER_PICTURES:
+            pictures.append((path, f"pictures of the kind {suffix} are not read; save it as PNG or JPEG"))
+        elif suffix not in SUFFIXES:
+            others[suffix or "no suffix"] += 1
+    return sorted(pictures), dict(sorted(others.items()))
 
 
 def why_no_name(name: str) -> str:

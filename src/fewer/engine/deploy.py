@@ -34,6 +34,7 @@ __all__ = ["Deployed", "deploy", "foretold", "measured_here", "plan_within", "tr
 _ROUNDS = 5  # plans that are timed before the model is made
 _AIM = 0.985  # of the limit: what is left is the noise of the final timing
 _TRIES, _SURPRISE = 3, 1.08
+_ENOUGH = 0.98  # of the predicted time: what takes longer is timed again, as another job makes a timing longer only
 _STEP = 0.6  # of a budget in time that one timing may take away: sums of layers are hardly ever wrong by more
 _AS_QUICK = 1.02  # times the quickest plan, where none meets the limit
 _CLOSE = 0.95  # a plan that uses this much of a time budget is not planned again
@@ -98,14 +99,16 @@ def deploy(
     chosen: Chosen | None = work.prepared.shared.get("runtime")
     if chosen is not None and chosen.runtime in EXPORTED:
         made, rows = in_runtime(work, chosen, model, precisions)
-        quick, spread = timed_in_runtime(work, chosen, made.session)
-        return Deployed(made, rows, predicted_ms, quick, dense_ms, spread)
+        timings = []
+        while not timings or (len(timings) < _TRIES and timings[-1][0] > _ENOUGH * predicted_ms):
+            timings.append(timed_in_runtime(work, chosen, made.session))
+        return Deployed(made, rows, predicted_ms, min(timings)[0], dense_ms, min(timings)[1])
     against = chosen.against if chosen is not None else "torch"
     dense = dense_run(work, against)
     best: Deployed | None = None
     with use_threads(work.settings.threads), evaluating(work.prepared.model):
         for _ in range(_TRIES):
-            watch = Stopwatch()
+            watch = Stopwatch(runtimes=True)
             fast, rows = accelerate(model, dict(masks), example=example, precision=precisions, budget_ms=20.0)
             runs = {"dense": dense, "fast": lambda fast=fast: feed(fast, example)}
             found = watch.time(runs, budget_ms=500.0, rounds=7)

@@ -104,7 +104,7 @@ def _share(model: nn.Module, part: RuntimePart) -> str:
     whole = part.whole if isinstance(part.whole, tuple) else (part.whole,)
     with evaluating(model), torch.no_grad():
         calls = {"whole": lambda: model(*whole), "part": lambda: part.module(part.inputs[0])}
-        found = Stopwatch().time(calls, budget_ms=300.0, warm=True)
+        found = Stopwatch(runtimes=True).time(calls, budget_ms=300.0, warm=True)
     return f"In torch the part takes {100 * found['part'].ratio / found['whole'].ratio:.0f} % of the whole model's time"
 
 

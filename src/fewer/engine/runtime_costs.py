@@ -14,12 +14,20 @@ from fewer.core.unit import Unit
 from fewer.cost.stopwatch import Stopwatch
 from fewer.cost.subjects import runs_as
 from fewer.engine.prepare import Prepared
-from fewer.engine.runtimes import Chosen, dense_run, deploy_example, planned_graph, threads_of, undisturbed
+from fewer.engine.runtime_rest import rest_precision
+from fewer.engine.runtimes import (
+    Chosen,
+    dense_run,
+    deploy_example,
+    planned_graph,
+    threads_of,
+    undisturbed,
+)
 from fewer.engine.shrink import random_cut
 from fewer.engine.work import Work
 from fewer.models.running import use_threads
 from fewer.runtimes.layers import layer_ms
-from fewer.runtimes.planned import PlannedGraph, arrays_of, session_precision
+from fewer.runtimes.planned import PlannedGraph, arrays_of
 from fewer.runtimes.session import open_session, runs_bf16
 
 __all__ = ["RuntimeTimes", "runtime_times", "shared_switches"]
@@ -178,7 +186,8 @@ class _Measure:
         whole = self.times(planned, plans)
         layers: dict[str, dict[str, float]] = {}
         for level, precisions in plans.items():
-            found, total = layer_ms(planned, self.chosen.runtime, precisions, self.arrays, self.threads)
+            rest = rest_precision(self.work, self.chosen.runtime, precisions)
+            found, total = layer_ms(planned, self.chosen.runtime, precisions, self.arrays, self.threads, rest)
             layers[level] = {n: ms * whole[level] / max(total, 1e-9) for n, ms in found.items()}
             self.stage.advance(1, level)
         return whole, layers
@@ -188,10 +197,10 @@ class _Measure:
         runtime, calls = self.chosen.runtime, {}
         for name, precisions in plans.items():
             file = planned.file(runtime, precisions).SerializeToString()
-            session = open_session(runtime, file, self.threads, session_precision(runtime, precisions.values()))
+            session = open_session(runtime, file, self.threads, rest_precision(self.work, runtime, precisions))
             calls[name] = lambda session=session: session.run(self.arrays)
         calls["dense"] = dense_run(self.work, self.chosen.against)
-        found = Stopwatch().time(calls, budget_ms=300.0, rounds=7, warm=True)
+        found = Stopwatch(runtimes=True).time(calls, budget_ms=300.0, rounds=7, warm=True)
         dense = undisturbed(self.work, self.chosen.against, found["dense"].ratio)
         return {name: self.chosen.dense_ms * found[name].ratio / dense for name in plans}
 

@@ -15,6 +15,7 @@ from fewer.cost.stopwatch import Stopwatch
 from fewer.cost.subjects import runs_as
 from fewer.engine.outer import with_outer
 from fewer.engine.prepare import Prepared
+from fewer.engine.runtime_rest import rest_precision
 from fewer.engine.runtimes import Chosen, dense_run, deploy_example, free_axes, planned_graph, threads_of, undisturbed
 from fewer.engine.shrink import random_cut
 from fewer.engine.work import Work
@@ -23,7 +24,7 @@ from fewer.kernels.report import LayerReport
 from fewer.models.running import evaluating, forms_of, put_samples_first, use_threads
 from fewer.runtimes.module import RuntimeModule
 from fewer.runtimes.names import RUNTIMES
-from fewer.runtimes.planned import PlannedGraph, arrays_of, session_precision
+from fewer.runtimes.planned import PlannedGraph, arrays_of
 from fewer.runtimes.session import Session, open_session
 
 __all__ = ["in_runtime", "lowest", "timed_in_runtime", "trial_in_runtime"]
@@ -60,7 +61,7 @@ def in_runtime(
         planned = PlannedGraph.of(model, names, deploy_example(work), free_axes(work))
     ranges = planned.find_ranges(runtime, precisions, range_images(work.prepared), threads)
     file = planned.file(runtime, precisions, ranges).SerializeToString()
-    precision = session_precision(runtime, precisions.values())
+    precision = rest_precision(work, runtime, precisions)
     session = open_session(runtime, file, threads, precision)
     kept = [set_evaluating(copy.deepcopy(model))]
     told = about(precisions, precision)
@@ -110,7 +111,7 @@ def timed_in_runtime(work: Work, chosen: Chosen, session: Session, budget_ms: fl
             "dense": dense_run(work, chosen.against),
             "fast": lambda: session.run(arrays),
         }
-        found = Stopwatch().time(runs, budget_ms=budget_ms, rounds=7, warm=True)
+        found = Stopwatch(runtimes=True).time(runs, budget_ms=budget_ms, rounds=7, warm=True)
     dense = undisturbed(work, chosen.against, found["dense"].ratio)
     return chosen.dense_ms * found["fast"].ratio / dense, found["fast"].spread
 
@@ -135,7 +136,7 @@ def trial_in_runtime(
         names = {unit.name: (unit.name, *unit.aliases) for unit in prepared.matched.units}
         planned = PlannedGraph.of(set_evaluating(twin), names, deploy_example(work), images=prepared.calibration.tensor)
     file = planned.file(chosen.runtime, precisions).SerializeToString()
-    precision = session_precision(chosen.runtime, precisions.values())
+    precision = rest_precision(work, chosen.runtime, precisions)
     session = open_session(chosen.runtime, file, threads_of(work.settings), precision)
     return lowest(lambda: timed_in_runtime(work, chosen, session, budget_ms=300.0)[0], enough)
 

@@ -150,5 +150,7 @@ def fastest(run: str | Path, architecture: Callable[[], nn.Module] | None, examp
                 stacklevel=3,
             )
             del forms[name]
-        found = Stopwatch().time({n: lambda f=f: call(f) for n, f in forms.items()}, budget_ms=200.0, warm=True)
+        found = Stopwatch(runtimes=True).time(
+            {n: lambda f=f: call(f) for n, f in forms.items()}, budget_ms=200.0, warm=True
+        )
     return forms[min(forms, key=lambda name: found[name].ratio)]

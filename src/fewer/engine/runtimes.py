@@ -21,6 +21,7 @@ from fewer.cost.subjects import random_mask
 from fewer.data.samples import ListSamples, Samples, leaves
 from fewer.engine.parts import part_of
 from fewer.engine.prepare import couplings_of
+from fewer.engine.runtime_rest import rest_precision
 from fewer.engine.settings import FAST_PATTERNS, Settings
 from fewer.engine.work import Work
 from fewer.kernels import native
@@ -28,7 +29,7 @@ from fewer.kernels.accelerate import accelerate
 from fewer.models.running import evaluating, use_threads
 from fewer.patterns.grid import COLUMNS
 from fewer.runtimes.names import EXPORTED, RUNTIMES, missing
-from fewer.runtimes.planned import PlannedGraph, arrays_of, session_precision
+from fewer.runtimes.planned import PlannedGraph, arrays_of
 from fewer.runtimes.session import Session, open_session, runs_bf16
 
 __all__ = [
@@ -382,7 +383,7 @@ class _Field:
             try:
                 # with the ranges of a few images: what int8 costs in quality is measured later, for the plan itself
                 file = planned.file(runtime, precisions).SerializeToString()
-                precision = session_precision(runtime, precisions.values())
+                precision = rest_precision(self.work, runtime, precisions)
                 session = open_session(runtime, file, threads_of(self.settings), precision)
                 self._add(runtime, level, session)
             except FewerError as error:
@@ -427,7 +428,7 @@ class _Field:
         self.rows.append({"runtime": runtime, "precision": level, "ms": None, "error": None, "reason": reason})
 
     def _time(self) -> None:
-        watch = Stopwatch()
+        watch = Stopwatch(runtimes=True)
         with evaluating(self.prepared.model):
             calls = {" ".join(key): call for key, call in self.calls.items()}
             found = watch.time(calls, budget_ms=250.0, rounds=5, warm=True)

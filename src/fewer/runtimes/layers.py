@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fewer.runtimes.integers import last_output
-from fewer.runtimes.planned import PlannedGraph, session_precision
+from fewer.runtimes.planned import PlannedGraph
 from fewer.runtimes.session import open_session
 
 __all__ = ["layer_ms", "shared_out"]
@@ -18,7 +18,12 @@ _BOUNDARY = re.compile(r"[_/]")
 
 
 def layer_ms(
-    planned: PlannedGraph, runtime: str, precisions: Mapping[str, str], arrays: Sequence[np.ndarray], threads: int
+    planned: PlannedGraph,
+    runtime: str,
+    precisions: Mapping[str, str],
+    arrays: Sequence[np.ndarray],
+    threads: int,
+    rest: str = "fp32",
 ) -> tuple[dict[str, float], float]:
     """Profiled milliseconds of each layer, and of all nodes together.
 
@@ -30,15 +35,15 @@ def layer_ms(
         How it is run.
     arrays
         An input.
+    rest
+        What the layers that are not integers run in.
 
     Notes
     -----
     Profiling makes a pass slower: what counts are the shares of the whole.
     """
     file = planned.file(runtime, precisions)
-    session = open_session(
-        runtime, file.SerializeToString(), threads, session_precision(runtime, precisions.values()), profiled=True
-    )
+    session = open_session(runtime, file.SerializeToString(), threads, rest, profiled=True)
     times = session.node_ms(arrays)
     known = {name for node in file.graph.node for name in (node.name, *node.output)}
     return shared_out(times, _owners(planned, file), known), sum(times.values())

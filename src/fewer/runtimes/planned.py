@@ -18,10 +18,9 @@ from fewer.runtimes.export import takes_any, to_onnx
 from fewer.runtimes.graph import REST, layer_nodes, weighted_nodes
 from fewer.runtimes.integers import rounded_tensors, with_int8
 from fewer.runtimes.ranges import tensor_ranges
-from fewer.runtimes.session import runs_bf16
 from fewer.runtimes.structure import describe
 
-__all__ = ["PlannedGraph", "arrays_of", "session_precision"]
+__all__ = ["PlannedGraph", "arrays_of"]
 
 _TIMED = 4  # images for the ranges of a file that is made for its time alone
 
@@ -36,11 +35,6 @@ def arrays_of(example: Tensor | Sequence[Tensor]) -> list[np.ndarray]:
     """
     tensors = [example] if isinstance(example, Tensor) else list(example)
     return [t.detach().cpu().contiguous().numpy() for t in tensors]
-
-
-def session_precision(runtime: str, precisions: Iterable[str]) -> str:
-    """What a runtime shall use for the layers that are not integers: one precision for all of them."""
-    return "bf16" if "bf16" in set(precisions) and runs_bf16(runtime) else "fp32"
 
 
 def _exported(model: nn.Module, example: Any, free: Mapping[int, str]) -> tuple[Any, Mapping[int, str]]:

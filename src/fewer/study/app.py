@@ -22,9 +22,8 @@ from fewer.study.owner import owner_page
 from fewer.study.store import Item, Rater, Store
 from fewer.study.vocabulary import ASPECTS, LEVELS
 
-__all__ = ["COOKIE", "LOCAL", "make_app"]
+__all__ = ["LOCAL", "make_app"]
 
-COOKIE = "fewer_study"
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 """Host names that a server on this machine answers to."""
 
@@ -41,11 +40,16 @@ class _Pages:
         self.store, self.secure = store, secure
         self.templates = template_environment("fewer.study")
         self.limit = Limit(store.settings.requests_per_minute)
+        # browsers keep cookies by the name of a machine alone, and images by the address of a server
+        self.key = store.key
+        self.cookie = f"fewer_study_{self.key}"
         self.logins = Limit(20)
 
     def page(self, name: str, status: int = 200, **values: Any) -> HTMLResponse:
         """A template as a response."""
-        text = self.templates.get_template(f"{name}.html.j2").render(title=self.store.settings.title, **values)
+        text = self.templates.get_template(f"{name}.html.j2").render(
+            title=self.store.settings.title, key=self.key, **values
+        )
         return HTMLResponse(text, status)
 
     def error(self, sentence: str, status: int) -> HTMLResponse:
@@ -54,7 +58,7 @@ class _Pages:
 
     def who(self, request: Request) -> tuple[Rater, str] | None:
         """Rater and CSRF token of a request."""
-        token = request.cookies.get(COOKIE, "")
+        token = request.cookies.get(self.cookie, "")
         return self.store.session(token) if token else None
 
     def checked(self, request: Request, csrf: str) -> Rater:
@@ -85,7 +89,8 @@ class _Pages:
             self.logins.allows(client)
             return self.page("login", 403, problem="This code is not known. Look at your invitation again.")
         response = _go("/next")
-        response.set_cookie(COOKIE, made[0], max_age=7 * 86400, httponly=True, samesite="strict", secure=self.secure)
+        how: dict[str, Any] = {"httponly": True, "samesite": "strict", "secure": self.secure}
+        response.set_cookie(self.cookie, made[0], max_age=7 * 86400, **how)
         return response
 
     def start(self, request: Request) -> Response:
@@ -231,9 +236,9 @@ class _Pages:
     def logout(self, request: Request, csrf: Annotated[str, Form()] = "") -> Response:
         """End the session."""
         self.checked(request, csrf)
-        self.store.logout(request.cookies.get(COOKIE, ""))
+        self.store.logout(request.cookies.get(self.cookie, ""))
         response = _go("/")
-        response.delete_cookie(COOKIE)
+        response.delete_cookie(self.cookie)
         return response
 
     def static(self, name: str) -> Response:

@@ -20,7 +20,8 @@ from fewer.study.store import Store
 __all__ = ["Exported", "answers_of", "export_study", "pathways_of", "rater_data", "read_pathways", "votes_of"]
 
 _QUERY = """
-SELECT r.name AS rater, i.form, m.file AS image, o.file AS other, i.question, i.repeat_of, m.gold, m.score,
+SELECT r.name AS rater, i.id AS item, i.form, m.file AS image,
+       o.file AS other, i.question, i.repeat_of, m.gold, m.score,
        a.created, a.seconds, a.answer
 FROM answers a JOIN items i ON i.id = a.item JOIN raters r ON r.id = a.rater JOIN images m ON m.id = i.image
 LEFT JOIN images o ON o.id = i.other
@@ -163,7 +164,7 @@ def _texts(store: Store) -> tuple[dict[str, str], dict[str, int]]:
     texts = {"pathways.json": json.dumps(pathways, indent=1, ensure_ascii=False) + "\n"}
     rows = {"pathways.json": len(pathways)}
     tables = {"votes.csv": ("acr", "level"), "pairs.csv": ("pair", "better"), "yes-no.csv": ("yes-no", "answer")}
-    columns = ("rater", "image", "other", "question", "gold", "repeat_of", "created", "seconds")
+    columns = ("rater", "item", "image", "other", "question", "gold", "repeat_of", "created", "seconds")
     for name, (form, key) in tables.items():
         of = [row for row in answers if row["form"] == form]
         text = io.StringIO()

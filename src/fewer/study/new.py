@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,16 @@ import numpy as np
 from fewer.core.display import Told
 from fewer.core.errors import FewerError, near_match
 from fewer.core.files import atomic_write_bytes, real_path
-from fewer.core.reading import read_text, refusing
+from fewer.core.progress import SILENT, Progress
 from fewer.data.decode import read_image
 from fewer.data.distortions.truth import Applied, distort, family
-from fewer.data.images import list_images, printable, why_no_name
+from fewer.data.images import left_out, list_images, printable, why_no_name
 from fewer.study.folder import CODES, StudyFolder
 from fewer.study.settings import StudySettings
 from fewer.study.store import Store, secret_hash
 from fewer.study.vocabulary import LEVELS
 
-__all__ = ["Made", "new_study", "read_names", "read_scores"]
+__all__ = ["Made", "new_study"]
 
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 _LOOKED_AT, _LEAST_SIDE, _LEAST_COLOUR = 50, 256, 8.0  # files, pixels, and mean difference of the channels
@@ -53,13 +52,19 @@ class Made(Told):
     raters
         Number of codes.
     skipped
-        Files that are no readable image, and why.
+        Pictures that cannot be read, and why.
+    others
+        How many files of other kinds are in the folder, by their ending.
+    absent
+        How many known scores are of images that are not there.
     """
 
     folder: Path
     images: int
     raters: int
     skipped: tuple[tuple[str, str], ...]
+    others: dict[str, int] = field(default_factory=dict)
+    absent: int = 0
 
     def lines(self) -> list[str]:
         """What was made and what comes next."""
@@ -70,62 +75,15 @@ class Made(Told):
         ]
         shown = [f"skipped {name}: {reason}" for name, reason in self.skipped[:20]]
         more = [f"and {len(self.skipped) - 20} more"] if len(self.skipped) > 20 else []
-        return told + shown + more
+        kinds = ", ".join(f"{count} of {suffix}" for suffix, count in self.others.items())
+        told += [f"{self.absent} scores are of images that are not there"] if self.absent else []
+        return told + ([f"no pictures: {kinds}"] if kinds else []) + shown + more
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         skipped = [{"file": name, "reason": reason} for name, reason in self.skipped]
-        return {"folder": str(self.folder), "images": self.images, "raters": self.raters, "skipped": skipped}
-
-
-def read_scores(path: str | Path, column: int = 1) -> dict[str, float]:
-    """A table ``file,score`` with or without a heading.
-
-    Parameters
-    ----------
-    path
-        The table.
-    column
-        Where the number stands; of a further one than the second, rows may lack it.
-
-    Raises
-    ------
-    FewerError
-        When a row is no name and number.
-    """
-    found: dict[str, float] = {}
-    with refusing(str(path), "write a file and a number on each line"):
-        for place, row in enumerate(csv.reader(io.StringIO(read_text(path, 2**28, "table of scores"), newline=""))):
-            if not row or (column > 1 and (len(row) <= column or not row[column].strip())):
-                continue
-            try:
-                name, value = row[0].strip(), float(row[column])
-            except (IndexError, ValueError):
-                if place:
-                    raise FewerError(f"{path}: line {place + 1} must be a file and a number") from None
-                continue
-            if not math.isfinite(value):
-                raise FewerError(f"{path}: the score of {name} is {value}, which is no number")
-            if found.setdefault(name, value) != value:
-                raise FewerError(f"{path} gives {name} two numbers, {found[name]:g} and {value:g}; leave the right one")
-    return found
-
-
-def read_names(path: str | Path) -> list[str]:
-    """Names of images: one a line, or the column ``name``, ``file`` or ``image`` of a table such as ``queue.csv``.
-
-    Raises
-    ------
-    FewerError
-        When there is none.
-    """
-    rows = [row for row in csv.reader(io.StringIO(read_text(path, 2**28, "list of images"))) if row and row[0].strip()]
-    head = [cell.strip().lower() for cell in rows[0]] if rows else []
-    at = next((head.index(column) for column in ("name", "file", "image") if column in head), None)
-    names = [row[at or 0].strip() for row in (rows if at is None else rows[1:]) if len(row) > (at or 0)]
-    if not names:
-        raise FewerError(f"{path} names no image; write one a line")
-    return list(dict.fromkeys(names))
+        facts = {"folder": str(self.folder), "images": self.images, "raters": self.raters}
+        return {**facts, "skipped": skipped, "others": self.others, "absent": self.absent}
 
 
 def new_study(
@@ -136,6 +94,7 @@ def new_study(
     scores: Mapping[str, float] | None = None,
     gold: Mapping[str, float] | None = None,
     only: Collection[str] | None = None,
+    progress: Progress = SILENT,
 ) -> Made:
     """Make a study.
 
@@ -154,6 +113,8 @@ def new_study(
     only
         Names of the images that are shown, such as those that ``fewer select`` chose; all by default. Gold images are
         shown in any case.
+    progress
+        Is told how many images were looked at.
 
     Raises
     ------
@@ -164,14 +125,15 @@ def new_study(
     settings = settings or StudySettings()
     with StudyFolder.create(folder) as study, study.together():  # a study without its codes would be of no use
         scores, gold = dict(scores or {}), dict(gold or {})
-        files, skipped = _usable(images, folder, None if only is None else {*only, *gold})
+        files, skipped = _usable(images, folder, None if only is None else {*only, *gold}, progress)
         names = [path.relative_to(images).as_posix() for path in files]
-        if only is not None:
-            scores = {name: score for name, score in scores.items() if name in names}
-        for what, table in (("scores", scores), ("gold", gold)):
-            unknown = sorted(set(table) - set(names))
-            if unknown:
-                raise FewerError(f"the table of {what} names {unknown[0]}, which is no readable image of {images}")
+        # a published table names a whole database, of which a laboratory often has a part
+        absent = sorted(set(scores) - set(names))
+        if only is None and len(absent) == len(scores) and scores:
+            raise FewerError(f"the table of scores names {absent[0]}, which is no readable image of {images}")
+        scores = {name: score for name, score in scores.items() if name in names}
+        if unknown := sorted(set(gold) - set(names)):
+            raise FewerError(f"the table of gold names {unknown[0]}, which is no readable image of {images}")
         _check_numbers(scores, gold)
         if "pair" in settings.forms and len(names) < 2:
             raise FewerError("pairs need at least two images")
@@ -182,7 +144,9 @@ def new_study(
             store.close()
         text = "rater,code\n" + "".join(f"{name},{code}\n" for name, code in codes)
         atomic_write_bytes(study.path / CODES, text.encode(), 0o600)
-    return Made(folder, len(names), settings.raters, tuple(skipped))
+    pictures, others = left_out(images, folder) if only is None else ([], {})
+    skipped += [(str(printable(path.relative_to(images))), reason) for path, reason in pictures]
+    return Made(folder, len(names), settings.raters, tuple(skipped), others, 0 if only is not None else len(absent))
 
 
 def _check_numbers(scores: Mapping[str, float], gold: Mapping[str, float]) -> None:
@@ -216,25 +180,31 @@ def _fill(
     return codes
 
 
-def _usable(images: Path, folder: Path, only: Collection[str] | None) -> tuple[list[Path], list[tuple[str, str]]]:
-    files, skipped = [], []
+def _usable(
+    images: Path, folder: Path, only: Collection[str] | None, progress: Progress
+) -> tuple[list[Path], list[tuple[str, str]]]:
+    """Images that can be shown, and those that cannot, with the reason."""
+    files: list[Path] = []
+    skipped: list[tuple[str, str]] = []
     found = {path.relative_to(images).as_posix(): path for path in list_images(images)}
     unknown = sorted(set(only) - set(found)) if only is not None else []
     if unknown:
         raise FewerError(f"{unknown[0]!r} is no image below {images}{near_match(unknown[0], found)}")
-    for name, path in found.items():
-        if only is not None and name not in only:
-            continue
-        if real_path(folder) in real_path(path).parents:  # reference images of an older study
-            continue
-        if reason := why_no_name(name):
-            skipped.append((str(printable(name)), reason))
-            continue
-        try:
-            read_image(path)
-            files.append(path)
-        except Exception as error:  # a broken file can make a decoder raise anything
-            skipped.append((name, str(error) or type(error).__name__))
+    with progress.stage("images", len(found) if only is None else len(set(only))) as stage:
+        for name, path in found.items():
+            if only is not None and name not in only:
+                continue
+            stage.advance(1)
+            if real_path(folder) in real_path(path).parents:  # reference images of an older study
+                continue
+            if reason := why_no_name(name):
+                skipped.append((str(printable(name)), reason))
+                continue
+            try:
+                read_image(path)
+                files.append(path)
+            except Exception as error:  # a broken file can make a decoder raise anything
+                skipped.append((name, str(error) or type(error).__name__))
     if not files:
         raise FewerError(f"none of the {len(skipped)} images in {images} can be read")
     return files, skipped
@@ -283,17 +253,21 @@ def _assign(connection: Any, rater: int, images: list[tuple[int, int | None]], s
     """What one rater is shown, in a random order of their own; gold images are always among them."""
     rng = np.random.default_rng([settings.seed, rater])
     place = 0
+    ids = [image for image, _ in images]
+    where = {image: i for i, image in enumerate(ids)}
+    gold = {image: None for image, level in images if level is not None}
     for form in settings.forms:
-        ids = [image for image, _ in images]
-        gold = [image for image, level in images if level is not None]
         count = len(ids) if not settings.per_rater else min(len(ids), settings.per_rater)
-        drawn = [int(i) for i in rng.permutation([i for i in ids if i not in set(gold)])]
-        chosen = [int(i) for i in rng.permutation((gold + drawn)[: max(count, len(gold))])]
+        drawn = [int(i) for i in rng.permutation([i for i in ids if i not in gold])]
+        chosen = [int(i) for i in rng.permutation([*gold, *drawn][: max(count, len(gold))])]
         again = [int(i) for i in rng.permutation(chosen)[: round(settings.repeats * len(chosen))]]
         first: dict[int, int] = {}
         # a repeat comes after all images have been seen once, so that memory helps least
         for image in chosen + (again if form in ("pathway", "acr") else []):
-            other = int(rng.choice([i for i in ids if i != image])) if form == "pair" else None
+            other = None
+            if form == "pair":  # any but the image itself
+                drawn_at = int(rng.integers(len(ids) - 1))
+                other = ids[drawn_at + (drawn_at >= where[image])]
             question = str(rng.choice(list(settings.questions))) if form == "yes-no" else ""
             cursor = connection.execute(
                 "INSERT INTO items (rater, place, form, image, other, question, repeat_of) "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from fewer.core.errors import FewerError
 from fewer.study.folder import StudyFolder
@@ -28,7 +30,14 @@ def need_packages() -> None:
 
 
 def serve(
-    folder: str | Path, *, host: str = "127.0.0.1", port: int = 8000, names: tuple[str, ...] = (), secure: bool = False
+    folder: str | Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    names: tuple[str, ...] = (),
+    secure: bool = False,
+    images: str | Path | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Serve a study until Ctrl-C.
 
@@ -43,11 +52,15 @@ def serve(
         Host names that browsers may use, besides those of this machine.
     secure
         HTTPS is in front.
+    images
+        Where the photos lie now, when they were moved; the study remembers it.
+    tell
+        Is told the address, and when photos are not there any more.
 
     Raises
     ------
     FewerError
-        When another server has the study, or the port cannot be used.
+        When another server has the study, no photo is there any more, or the port cannot be used.
     """
     need_packages()
     import uvicorn
@@ -62,9 +75,11 @@ def serve(
     home = StudyFolder(folder)
     home.hold()
     try:
-        app = make_app(store, hosts=LOCAL | frozenset(names), secure=secure)
+        _look_at_photos(store, images, tell)
+        app = make_app(store, hosts=LOCAL | frozenset(map(_host, names)), secure=secure)
         config = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
         server = uvicorn.Server(config)
+        tell(f"http://{f'[{host}]' if ':' in host else host}:{port}/  (Ctrl-C stops; nothing is lost)")
         try:
             server.run()
         except (SystemExit, UnicodeError):  # uvicorn ends the process where the port is taken
@@ -72,3 +87,28 @@ def serve(
     finally:
         home.close()
         store.close()
+
+
+def _look_at_photos(store: Store, images: str | Path | None, tell: Callable[[str], None]) -> None:
+    """Raise a :class:`FewerError` where raters would see nothing, and say how many photos are gone."""
+    if images is not None:
+        store.move_images(Path(images))
+    count, gone = store.absent()
+    if len(gone) == count:
+        raise FewerError(
+            f"none of the {count} photos of this study is in {store.images} any more; say where they are: "
+            "--images FOLDER"
+        )
+    if gone:
+        tell(f"{len(gone)} of {count} photos are not in {store.images} any more, such as {gone[0]}; put them back")
+
+
+def _host(name: str) -> str:
+    """The name of a machine in what someone may call its name: with capitals, a port, or as an address."""
+    try:
+        found = urlsplit(name if "//" in name else f"//{name}").hostname
+    except ValueError:
+        found = None
+    if not found:
+        raise FewerError(f"--name {name} is no name of a machine; give one like study.example.org")
+    return found

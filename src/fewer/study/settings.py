@@ -44,7 +44,18 @@ class StudySettings(StrictSettings):
         wrong = [form for form in value if form not in FORMS]
         if wrong or not value:
             raise ValueError(f"unknown form {wrong[0] if wrong else ''!r}; known are {', '.join(FORMS)}")
+        twice = [form for form in FORMS if value.count(form) > 1]
+        if twice:
+            raise ValueError(f"the form {twice[0]!r} is given twice; name each once")
         return value
+
+    @field_validator("questions")
+    @classmethod
+    def _asked(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        asked = tuple(" ".join(question.split()) for question in value)
+        if not asked or not all(asked):
+            raise ValueError("there must be a question of the form yes-no at least, and none that is empty")
+        return asked
 
     @classmethod
     def read(cls, text: str) -> StudySettings:
@@ -60,4 +71,8 @@ class StudySettings(StrictSettings):
         values = parse_json(text, "the settings of the study")
         if not isinstance(values, dict):
             raise FewerError("the settings of the study are damaged; restore the file study.sqlite from a backup")
-        return cls.of(values, "the study")
+        # studies of older versions may have a form twice, or an empty question
+        if isinstance(values.get("forms"), list):
+            values["forms"] = list(dict.fromkeys(values["forms"]))
+        asked = [question for question in values.pop("questions", None) or () if str(question).split()]
+        return cls.of({**values, "questions": asked} if asked else values, "the study")

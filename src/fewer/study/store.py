@@ -150,6 +150,7 @@ class Store:
             made = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
             made.row_factory = sqlite3.Row
             made.executescript("PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA busy_timeout=30000;")
+            made.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten, not only forgotten
             self._local.connection = made
         return made
 
@@ -189,6 +190,33 @@ class Store:
         """A fact of the study; empty when it is absent."""
         found = self.rows("SELECT value FROM meta WHERE key = ?", key)
         return str(found[0]["value"]) if found else ""
+
+    @property
+    def key(self) -> str:
+        """A few letters that are those of no other study, for what browsers keep by the name of the server alone."""
+        codes = "".join(row["code"] for row in self.rows("SELECT code FROM raters WHERE owner = 1"))
+        return secret_hash(f"study {codes}")[:12]
+
+    def absent(self) -> tuple[int, list[str]]:
+        """How many photos the study has, and those of them that are not in their folder."""
+        names = [row["file"] for row in self.rows("SELECT file FROM images WHERE training = 0 ORDER BY id")]
+        return len(names), [name for name in names if not (self.images / name).is_file()]
+
+    def move_images(self, images: Path) -> None:
+        """Photos lie elsewhere now, which is kept.
+
+        Raises
+        ------
+        FewerError
+            When none of them is there.
+        """
+        before, self.images = self.images, real_path(images)
+        count, gone = self.absent()
+        if len(gone) == count:
+            self.images = before
+            raise FewerError(f"{images} has none of the {count} photos of this study, such as {gone[0]}")
+        with self.transaction() as connection:
+            connection.execute("UPDATE meta SET value = ? WHERE key = 'images'", (str(self.images),))
 
     def login(self, code: str) -> tuple[str, str] | None:
         """Session and CSRF token of an invitation code; None for a wrong code."""
@@ -322,7 +350,10 @@ class Store:
             connection.execute("DELETE FROM sessions WHERE rater = ?", (found["id"],))
             connection.execute("DELETE FROM items WHERE rater = ?", (found["id"],))
             code = secret_hash(secrets.token_hex(16))
-            connection.execute("UPDATE raters SET deleted = 1, code = ? WHERE id = ?", (code, found["id"]))
-        self.connection.execute("PRAGMA secure_delete=ON")
+            connection.execute(
+                "UPDATE raters SET deleted = 1, code = ?, trained = 0, in_a_row = 0, last = 0, paused_until = 0 "
+                "WHERE id = ?",
+                (code, found["id"]),
+            )
         self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return gone

@@ -86,7 +86,8 @@ class Workshop:
     def extra_job(self, target: Any, precision: str, threads: int) -> Job:
         """A job that runs any callable, or a run folder, on the same inputs."""
         if isinstance(target, RuntimeFile):
-            return Job(target.runtime, precision, threads, self.inputs, path=str(real_path(target.path)))
+            path = str(real_path(target.path))
+            return Job(target.runtime, precision, threads, self.inputs, path=path, rest=target.rest)
         if isinstance(target, AcceleratedRun):
             run = str(real_path(target.path))
             return Job("extra", precision, threads, self.inputs, run=run, accelerated=True)

@@ -40,6 +40,8 @@ class Job:
         A run folder, loaded by `fewer.load`.
     accelerated : bool
         Of a run: whether its model is put on the kernels that are fastest for these inputs here.
+    rest : str, optional
+        Of an int8 file in OpenVINO: what the layers left in floating point run in; by default what OpenVINO prefers.
     payload : bytes, optional
         The module or callable itself, only sent from one process of ours to another, never kept in a file.
     target : Any
@@ -54,6 +56,7 @@ class Job:
     source: dict[str, Any] | None = None
     run: str | None = None
     accelerated: bool = False
+    rest: str | None = None
     payload: bytes | None = field(default=None, repr=False)
     target: Any = field(default=None, repr=False)
 
@@ -209,8 +212,9 @@ def _openvino(job: Job) -> Loaded:
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
     }
-    if job.precision != "int8":
-        settings["INFERENCE_PRECISION_HINT"] = {"fp32": "f32", "bf16": "bf16"}[job.precision]
+    hint = job.rest if job.precision == "int8" else job.precision
+    if hint is not None:
+        settings["INFERENCE_PRECISION_HINT"] = {"fp32": "f32", "bf16": "bf16"}[hint]
     compiled = core.compile_model(core.read_model(job.path), "CPU", settings)
     actual = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     names = {"f32": "fp32", "float": "fp32", "bfloat16": "bf16", "float16": "fp16", "f16": "fp16"}

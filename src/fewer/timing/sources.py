@@ -34,6 +34,8 @@ class RuntimeFile:
 
     path: Path
     runtime: str
+    rest: str = "fp32"
+    """What its layers that are not integers run in."""
 
 
 @dataclass(frozen=True)

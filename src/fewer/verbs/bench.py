@@ -138,7 +138,7 @@ def _run_extras(run: Path) -> dict[str, Extra]:
     record = read_record(run)
     if record is not None and missing(record.runtime) is None:  # the runtime that it was planned for
         precision = "int8" if "int8" in record.about else record.precision
-        file = RuntimeFile(run / RUNTIME_FILE, record.runtime)
+        file = RuntimeFile(run / RUNTIME_FILE, record.runtime, record.precision)
         note = f"the file that the plan was made for: {record.about}"
         return {
             f"fewer {run}": Extra(run, Extra(load_run(run)).declared_precision()),

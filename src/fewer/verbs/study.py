@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fewer.study.new import Made
     from fewer.study.owner import Status
     from fewer.tasks.quality.convert.build import Converted
+    from fewer.tasks.quality.convert.endpoint import KeptWriter
 
 __all__ = [
     "Deleted",
@@ -78,7 +79,8 @@ class Deleted(Told):
 
     def lines(self) -> list[str]:
         """What is gone."""
-        return [f"deleted {self.answers} answers of {self.rater}; the code cannot be used any more"]
+        told = f"deleted {self.answers} answers of {self.rater}; the code cannot be used any more"
+        return [told, "what was exported or copied before still holds them: export again, and delete old copies"]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -94,6 +96,7 @@ def study_new(
     only: str | Path | None = None,
     sample: int | None = None,
     settings: StudySettings | None = None,
+    progress: Progress | None = None,
     **options: Any,
 ) -> Made:
     """Make a study: photos, reference images and a code for every rater.
@@ -105,13 +108,16 @@ def study_new(
     images
         Folder of photos.
     scores
-        Table ``file,score`` of known opinion scores.
+        Table ``file,score`` of known opinion scores, or any with a heading that names their columns, such as those of
+        KonIQ-10k.
     gold
         Table ``file,level`` of images whose level 1 to 5 is known; they test attention.
     only
         A list of the images to show, one name a line, or the ``queue.csv`` of :func:`fewer.select`.
     sample
         Show so many of the images in ``scores``, chosen so that their scores are spread evenly.
+    progress
+        Is told how many images were looked at.
     settings, **options
         See :class:`~fewer.study.settings.StudySettings`: one object, or single settings by name.
 
@@ -125,30 +131,42 @@ def study_new(
     >>> import fewer
     >>> print(*fewer.study_new("study/", "photos/", raters=12).lines(), sep="\\n")  # doctest: +SKIP
     """
-    from fewer.study.new import new_study, read_names, read_scores
+    from fewer.study.new import new_study
+    from fewer.study.tables import read_names, read_scores
 
     chosen = StudySettings.of({**(settings.model_dump() if settings is not None else {}), **options})
     read = {key: read_scores(table) for key, table in (("scores", scores), ("gold", gold)) if table}
     names = read_names(only) if only is not None else None
     if sample is not None:
-        names = _spread(read.get("scores", {}), names, sample, chosen.seed)
-    return new_study(folder, images, chosen, only=names, **read)
+        names = _spread(read.get("scores", {}), names, images, sample, chosen.seed)
+    return new_study(folder, images, chosen, only=names, progress=progress or usual_progress(), **read)
 
 
-def _spread(scores: dict[str, float], names: list[str] | None, count: int, seed: int) -> list[str]:
-    """Names of so many images whose scores are spread evenly."""
+def _spread(scores: dict[str, float], names: list[str] | None, images: str | Path, count: int, seed: int) -> list[str]:
+    """Names of so many images of a folder whose scores are spread evenly."""
     import numpy as np
 
+    from fewer.data.images import list_images
     from fewer.tasks.quality.baselines import flatten
 
-    known = [name for name in (scores if names is None else names) if name in scores]
-    if not known:
+    if not scores:
         raise FewerError("--sample spreads known scores evenly: give them with --scores TABLE")
+    there = {path.relative_to(images).as_posix() for path in list_images(images)}
+    known = [name for name in (scores if names is None else names) if name in scores and name in there]
+    if not known:
+        raise FewerError(f"no image of {images} has a score, such as {next(iter(scores))}; names must be the same")
     return [known[i] for i in flatten(np.array([scores[name] for name in known]), count, seed=seed)]
 
 
 def study_serve(
-    folder: str | Path, *, host: str = "127.0.0.1", port: int = 8000, names: Sequence[str] = (), https: bool = False
+    folder: str | Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    names: Sequence[str] = (),
+    https: bool = False,
+    images: str | Path | None = None,
+    tell: Callable[[str], None] = print,
 ) -> None:
     """Serve a study to browsers until Ctrl-C; every answer is on the disk before it is acknowledged.
 
@@ -162,6 +180,10 @@ def study_serve(
         Host names by which browsers call the server, besides localhost.
     https
         A server with HTTPS is in front.
+    images
+        Where the photos lie now, when they were moved; the study remembers it.
+    tell
+        Is told the address, and which photos are gone.
 
     Examples
     --------
@@ -170,7 +192,7 @@ def study_serve(
     """
     from fewer.study.serve import serve
 
-    serve(folder, host=host, port=port, names=tuple(names), secure=https)
+    serve(folder, host=host, port=port, names=tuple(names), secure=https, images=images, tell=tell)
 
 
 def study_status(folder: str | Path, *, out: str | Path | None = None) -> Status:
@@ -313,8 +335,12 @@ def study_convert(
         raise FewerError(f"{source} holds no text yet; fewer study status says what was collected")
     path = _free(out or (place.parent if place.is_file() else place) / "records.json", overwrite)
     more: dict[str, Any] = {"pairs": pairs, "seed": seed, "progress": progress or usual_progress()}
-    made = convert(texts, _writer(writer, writer_model), evaluation=banned, **more)
-    return Records(made, made.save(path), None if store is None else store.images)
+    chosen = _writer(writer, writer_model, path)
+    made = convert(texts, chosen, evaluation=banned, **more)
+    saved = made.save(path)
+    if chosen is not None:
+        chosen.done()
+    return Records(made, saved, None if store is None else store.images)
 
 
 def _free(out: str | Path, overwrite: bool) -> Path:
@@ -324,25 +350,27 @@ def _free(out: str | Path, overwrite: bool) -> Path:
     return path
 
 
-def _writer(writer: str, model: str | None) -> Any:
-    """Who makes questions of texts; None for rules."""
-    from fewer.tasks.quality.convert.writers import EndpointWriter, local_writer
+def _writer(writer: str, model: str | None, path: Path) -> KeptWriter | None:
+    """Who makes questions of texts, with a memory beside the file that is made; None for rules."""
+    from fewer.tasks.quality.convert.endpoint import EndpointWriter, KeptWriter
+    from fewer.tasks.quality.convert.writers import local_writer
 
     if writer == "rules":
         return None
+    memory = path.with_name(f"{path.name}.answers.jsonl")
     if Path(writer).is_dir() or writer == "smollm2":
-        return local_writer(writer)
+        return KeptWriter(local_writer(writer), memory)
     if "://" not in writer:
         near = near_match(writer, ("rules", "smollm2"))
         raise FewerError(f"the writer {writer!r} is neither a folder nor an endpoint (http://HOST/v1){near}")
     if model is None:
         raise FewerError(f"which model of {writer} shall write? give --writer-model NAME")
-    return EndpointWriter(writer, model, os.environ.get("OPENAI_API_KEY", ""))
+    return KeptWriter(EndpointWriter(writer, model, os.environ.get("OPENAI_API_KEY", "")), memory)
 
 
 def _table(table: Path) -> Converted:
     """Rating words from a table of opinions, or comparisons from one of pairs."""
-    from fewer.study.new import read_scores
+    from fewer.study.tables import read_opinions
     from fewer.tasks.quality.convert.build import Converted
     from fewer.tasks.quality.convert.compare import holds_pairs, pair_records, read_pairs
     from fewer.tasks.quality.records import qalign_records, soft_records
@@ -351,9 +379,11 @@ def _table(table: Path) -> Converted:
         pairs, same = read_pairs(table)
         dropped = {"a pair that looks the same": same} if same else {}
         return Converted(tuple(pair_records(pairs)), dropped, "votes on pairs", 0.0)
-    scores, wide = read_scores(table), read_scores(table, column=2)
+    found = read_opinions(table)
+    scores, wide = found.scores, found.deviations
     if wide and len(wide) < len(scores):
         raise FewerError(f"{table}: {len(scores) - len(wide)} images have no deviation; give it for all or for none")
     soft = {name: (score, wide[name]) for name, score in scores.items()} if wide else {}
     records = soft_records(soft) if wide else qalign_records(scores)
-    return Converted(tuple(records), {}, "rating words, soft" if wide else "rating words", 0.0)
+    writer = "rating words, soft" if wide else "rating words"
+    return Converted(tuple(records), {}, f"{writer}, from {found.note}" if found.note else writer, 0.0)

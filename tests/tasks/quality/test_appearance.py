@@ -11,7 +11,7 @@ from PIL import Image
 import fewer
 from fewer.core.errors import FewerError
 from fewer.data.distortions.truth import Applied, distort
-from fewer.study.new import read_names
+from fewer.study.tables import read_names
 from fewer.tasks.quality.appearance import describe_photos
 
 

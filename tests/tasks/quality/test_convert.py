@@ -12,9 +12,10 @@ from fewer.data.distortions.truth import Truth, draw_recipe
 from fewer.study.pathway import Pathway
 from fewer.study.simulated import make_raters, simulate
 from fewer.tasks.quality.convert.build import convert
+from fewer.tasks.quality.convert.endpoint import EndpointWriter
 from fewer.tasks.quality.convert.facts import entails, says
 from fewer.tasks.quality.convert.items import check_items
-from fewer.tasks.quality.convert.writers import KINDS, EndpointWriter, LocalWriter, RuleWriter
+from fewer.tasks.quality.convert.writers import KINDS, LocalWriter, RuleWriter
 from fewer.tasks.quality.records import read_records
 
 TEXT = Pathway(

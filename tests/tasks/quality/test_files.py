@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from fewer.core.errors import FewerError
-from fewer.study.new import new_study, read_names
+from fewer.study.new import new_study
 from fewer.study.settings import StudySettings
+from fewer.study.tables import read_names
 from fewer.study.vocabulary import LEVELS
 from fewer.tasks.quality.evaluate import evaluate
 from fewer.tasks.quality.questions import read_questions

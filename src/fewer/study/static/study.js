@@ -14,6 +14,9 @@
       try { localStorage.setItem(name, JSON.stringify(Object.fromEntries(texts.map((t) => [t.name, t.value])))); } catch { /* full */ }
     });
   }
+  // with a keyboard one writes at once; a page that scrolled to the field, or a phone's keyboard, would hide the image
+  const first = form.querySelector("[data-first]");
+  if (first && !matchMedia("(pointer: coarse)").matches) first.focus({ preventScroll: true });
   // a draft goes once the server shows the next question, that is, once the answer is on its disk
   const sent = sessionStorage.getItem("fewer-sent");
   if (sent && sent !== form.dataset.item) { localStorage.removeItem("fewer-draft-" + sent); sessionStorage.removeItem("fewer-sent"); }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from fewer.core.errors import FewerError
@@ -123,12 +124,18 @@ def _encoder(transformers: Any, settings: TuneSettings) -> ImageEncoder:
         )
     try:
         model = transformers.AutoModel.from_pretrained(settings.encoder, local_files_only=True, trust_remote_code=False)
-        model = getattr(model, "vision_model", model)
-        sizes = getattr(model.config, "hidden_sizes", None) or [model.config.hidden_size]
-        width = int(sizes[-1])
+        model = getattr(model, "vision_model", model).eval()
     except Exception as error:
         raise FewerError(f"the encoder {settings.encoder!r} cannot be loaded ({str(error)[:150]})") from error
-    return ImageEncoder(model, width, *_normalisation(Path(settings.encoder), model), settings.grid)
+    encoder = ImageEncoder(model, 0, *_normalisation(Path(settings.encoder), model), settings.grid)
+    side = settings.input_size
+    try:
+        with torch.no_grad():  # how wide its tokens are is told by every kind of model in another way
+            encoder.width = int(encoder(torch.zeros(1, 3, side, side)).shape[2])
+    except Exception as error:
+        reason = " ".join(str(error).split())[:150]
+        raise FewerError(f"{settings.encoder!r} gives no tokens of images of {side} pixels ({reason})") from error
+    return encoder
 
 
 def _built_in(settings: TuneSettings) -> ImageEncoder:

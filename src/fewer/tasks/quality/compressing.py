@@ -20,7 +20,7 @@ from fewer.data.samples import TensorSamples
 from fewer.models import builtin
 from fewer.models.foreign import check_values
 from fewer.models.spec import LoadedModel, load_model
-from fewer.study.new import read_scores
+from fewer.study.tables import read_scores
 from fewer.tasks.folders import device_of
 from fewer.tasks.quality.asking import choose, level_scores
 from fewer.tasks.quality.building import TINY, assemble

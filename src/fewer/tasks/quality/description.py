@@ -129,15 +129,30 @@ class WriterJudge:
             for _ in range(self.rounds):
                 told = self.ask(text)
                 raw.append(f"{axis}: {told}")
-                found = re.search(r"(?<![\d.])([012])(?![\d.])", told)
-                if found:
-                    values.append(float(found[1]))
+                mark = _mark(told)
+                values += [] if mark is None else [mark]
             if not values:
                 raise FewerError(
                     f"the judge {self.name} gave no mark for {axis} in {self.rounds} rounds: {raw[-1][:100]}"
                 )
             marks.append(float(np.mean(values)))
         return (marks[0], marks[1], marks[2]), "\n".join(raw)
+
+
+def _mark(told: str) -> float | None:
+    """The mark in what a judge says: at its beginning, or the only number; None where that is not clear.
+
+    Examples
+    --------
+    >>> _mark("2."), _mark("Mark: 1"), _mark("1 out of 2"), _mark("0 or 2?"), _mark("10"), _mark("of 2 I give 1")
+    (2.0, 1.0, 1.0, None, None, None)
+    """
+    told = re.sub(r"(?s)<think(?:ing)?>.*?</think(?:ing)?>", "", told).strip()
+    first = re.match(r"(?i)(?:the )?(?:mark|score)?\W*([012])(?![\d/]|\.\d)(?!\W*or\b)", told)
+    if first or (first := re.match(r"([012])\s*/\s*2\b", told)):
+        return float(first[1])
+    numbers = set(re.findall(r"\d+(?:\.\d+)?", told))
+    return float(numbers.pop()) if len(numbers) == 1 and numbers <= {"0", "1", "2"} else None
 
 
 _ABOUT = (

@@ -7,9 +7,10 @@ import io
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fewer.core.display import Told
 from fewer.core.errors import FewerError
@@ -29,8 +30,12 @@ from fewer.tasks.quality.description import (
 )
 from fewer.tasks.quality.opinions import against_opinions, against_pairs
 from fewer.tasks.quality.perception import Perception, score_answers
-from fewer.tasks.quality.questions import prompt, read_questions
+from fewer.tasks.quality.questions import Question, prompt, read_questions
 from fewer.tasks.quality.settings import EvaluateSettings
+from fewer.tasks.quality.words import PlainWords
+
+if TYPE_CHECKING:
+    from fewer.tasks.quality.tuning import Tuned
 
 __all__ = ["QualityScores", "evaluate"]
 
@@ -163,8 +168,18 @@ def _questions(target: str | Path, data: Path, settings: EvaluateSettings, devic
         scored = score_answers(questions, found, prompt=ask)
     else:
         texts = _answers(target, [q.image for q in questions])
-        scored = score_answers(questions, texts, prompt=lambda q: prompt(q))
-    return QualityScores("questions", scored, {}, f"prompt of the first question: {scored.prompts[0]!r}")
+        scored, tuned = score_answers(questions, texts, prompt=lambda q: prompt(q)), None
+    note = f"prompt of the first question: {scored.prompts[0]!r}"
+    return QualityScores("questions", scored, {}, note + _unknown(tuned, questions))
+
+
+def _unknown(tuned: Tuned | None, questions: Sequence[Question]) -> str:
+    """How many questions have options that a model from nothing has no words for; it chooses among them blindly."""
+    if tuned is None or not isinstance(tuned.words, PlainWords):
+        return ""
+    words = tuned.words
+    blind = sum(any(words.unknown(option) for option in question.options) for question in questions)
+    return f"; {blind} questions have options with words that the model never saw" if blind else ""
 
 
 def _answers(target: str | Path, images: list[str]) -> list[str]:
@@ -229,7 +244,7 @@ def _judge(settings: EvaluateSettings) -> Judge | None:
         return None
     if not settings.judge_model:
         raise FewerError(f"which model of {settings.judge} shall judge? give --judge-model NAME")
-    from fewer.tasks.quality.convert.writers import EndpointWriter
+    from fewer.tasks.quality.convert.endpoint import EndpointWriter
 
     writer = EndpointWriter(settings.judge, settings.judge_model, os.environ.get("OPENAI_API_KEY", ""))
     return WriterJudge(writer.ask, settings.judge_model)

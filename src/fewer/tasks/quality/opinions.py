@@ -9,6 +9,7 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.core.reading import read_json
+from fewer.study.tables import read_opinions
 from fewer.tasks.quality.assessment import PROMPT, halves
 from fewer.tasks.quality.convert.compare import BETTER_QUESTION, read_pairs
 from fewer.tasks.quality.correlation import correlations, pair_accuracy
@@ -34,11 +35,11 @@ def against_opinions(
     FewerError
         When fewer than two images have a score and an opinion.
     """
-    from fewer.study.new import read_scores
-
-    opinions = read_scores(data)
+    table = read_opinions(data)
+    opinions = table.scores
     names = list(opinions)[: settings.limit or None]
     scores, note = _scores(target, names, data, settings, device)
+    note += f"; opinions: {table.note}" if table.note else ""
     common = [name for name in names if name in scores]
     if len(common) < 2:
         raise FewerError(f"{target} and {data} have no two images in common; names must be the same")

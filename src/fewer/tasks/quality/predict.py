@@ -11,14 +11,17 @@ from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text
 from fewer.core.progress import Progress, Silent
-from fewer.data.images import list_images
+from fewer.core.reading import parse_json, read_json, read_text, refusing
+from fewer.data.images import left_out, list_images, printable, why_no_name
 from fewer.study.vocabulary import LEVELS
 from fewer.tasks.folders import check_out, make_folder
 from fewer.tasks.quality.settings import PredictSettings
+from fewer.training.checkpoint import work_key
 
 __all__ = ["Descriptions", "predict"]
 
 FILES = ("descriptions.json",)
+UNFINISHED = ".descriptions.jsonl"
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,6 +68,17 @@ def predict(
 ) -> Descriptions:
     """Describe and score every image of a folder.
 
+    Parameters
+    ----------
+    run
+        Of ``fewer tune``, or what ``fewer compress`` made of it.
+    inputs
+        Folder of images.
+    out
+        Folder for ``descriptions.json``.
+    resume
+        Go on where a prediction with the same run, folder and question ended midway; one that is finished is kept.
+
     Raises
     ------
     FewerError
@@ -74,24 +88,68 @@ def predict(
     from fewer.tasks.quality.compressing import open_tuned
 
     settings = settings or PredictSettings()
-    check_out(out, FILES, overwrite or resume)
+    if resume and not overwrite and (Path(out) / FILES[0]).is_file():
+        return _read(Path(out))
+    check_out(out, FILES, overwrite)
     tuned = open_tuned(run, device)
     root = Path(inputs)
     pictures = tuned.pictures(root)
-    rows, skipped = {}, []
+    skipped: list[tuple[str, str]] = []
     files = list_images(root)
+    recipe = read_text(Path(run) / "recipe.json", 2**28)
+    begun = _Begun(make_folder(out) / UNFINISHED, work_key(recipe, str(root.resolve()), settings.question), resume)
+    rows: dict[str, dict[str, Any]] = {}
     with (progress or Silent()).stage("describe", len(files)) as stage:
         for path in files:
             name = path.relative_to(root).as_posix()
+            stage.advance(1)
+            if reason := why_no_name(name):
+                skipped.append((str(printable(name)), reason))
+                continue
             try:
-                text = describe(tuned, pictures, [name], settings.question)[name]
-                score = float(level_scores(tuned, pictures, [name])[0])
-                rows[name] = {"text": text, "score": round(score, 4), "level": LEVELS[min(4, round(score) - 1)]}
+                if name not in begun.rows:
+                    text = describe(tuned, pictures, [name], settings.question)[name]
+                    score = float(level_scores(tuned, pictures, [name])[0])
+                    level = LEVELS[min(4, round(score) - 1)]
+                    begun.add(name, {"text": text, "score": round(score, 4), "level": level})
+                rows[name] = begun.rows[name]
             except FewerError as error:
                 skipped.append((name, str(error)))
-            stage.advance(1)
+    skipped += [(path.relative_to(root).as_posix(), reason) for path, reason in left_out(root, out)[0]]
     if not rows:
+        begun.done()
         raise FewerError(f"none of the {len(files)} images in {inputs} could be described")
-    made = Descriptions(make_folder(out), rows, tuple(skipped))
+    made = Descriptions(Path(out), rows, tuple(skipped))
     atomic_write_text(made.folder / FILES[0], json.dumps(made.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    begun.done()
     return made
+
+
+class _Begun:
+    """Texts and scores so far, one line each behind a line that says of which work they are."""
+
+    def __init__(self, path: Path, key: str, resume: bool) -> None:
+        self.path = path
+        self.rows: dict[str, dict[str, Any]] = {}
+        if resume and path.is_file():
+            first, *lines = read_text(path, 2**31).split("\n")
+            if first == key:
+                for line in lines[:-1]:  # the last one is empty, or was not written to its end
+                    name, row = parse_json(line, str(path))
+                    self.rows[name] = row
+        text = "".join(f"{json.dumps([name, row])}\n" for name, row in self.rows.items())
+        atomic_write_text(path, f"{key}\n{text}")
+
+    def add(self, name: str, row: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([name, row]) + "\n")
+        self.rows[name] = row
+
+    def done(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def _read(folder: Path) -> Descriptions:
+    found = read_json(folder / FILES[0], 2**30)
+    with refusing(str(folder / FILES[0]), "predict again with --overwrite"):
+        return Descriptions(folder, dict(found["images"]), tuple((str(n), str(why)) for n, why in found["skipped"]))

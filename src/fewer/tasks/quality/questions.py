@@ -109,7 +109,7 @@ def read_questions(path: str | Path) -> list[Question]:
     """
     path = Path(path)
     if path.suffix == ".jsonl":
-        lines = read_text(path, 2**28, "list of questions").splitlines()
+        lines = read_text(path, 2**28, "list of questions").removeprefix("\ufeff").split("\n")
         values = [parse_json(line, f"{path}: line {place + 1}") for place, line in enumerate(lines) if line.strip()]
     else:
         values = read_json(path, 2**28)

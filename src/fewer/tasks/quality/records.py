@@ -120,7 +120,7 @@ def read_records(path: str | Path) -> list[Record]:
         When a record is not of that form; a record with an image but without ``<image>`` would train without it.
     """
     if Path(path).suffix == ".jsonl":
-        lines = read_text(path, _LARGEST, "list of conversations").splitlines()
+        lines = read_text(path, _LARGEST, "list of conversations").removeprefix("\ufeff").split("\n")
         values: Any = [parse_json(line, f"{path}: line {n + 1}") for n, line in enumerate(lines) if line.strip()]
     else:
         values = read_json(path, _LARGEST)

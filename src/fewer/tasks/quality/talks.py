@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewer.core.errors import FewerError
 from fewer.core.files import real_path
-from fewer.data.decode import open_image, read_image
+from fewer.data.decode import check_header, open_image, read_image
 from fewer.tasks.quality.model import IGNORED, lay_out
 from fewer.tasks.quality.records import PLACEHOLDER, Record
 from fewer.tasks.quality.views import views
@@ -113,6 +113,16 @@ class Pictures:
         """
         # pathlib's way raises for a name that is too long for any file
         return [name for name in names if not os.path.isfile(self._path(name))]  # noqa: PTH113
+
+    def broken(self, names: Iterable[str]) -> list[str]:
+        """Those of some names, which are files, whose head is that of no image."""
+        found = []
+        for name in names:
+            try:
+                check_header(self._path(name))
+            except Exception:  # a broken file can make a decoder raise anything
+                found.append(name)
+        return found
 
     def _path(self, name: str) -> Path:
         if "\x00" in name:

@@ -94,6 +94,8 @@ class Tuned(Told):
                 f"{facts['conversations_cut']} conversations that were drawn have no answer within --longest "
                 f"{self.settings.longest} words and taught nothing"
             )
+        if facts.get("conversations_left_out"):
+            told.append(f"{facts['conversations_left_out']} conversations were left out for their images")
         return told + ([f"run     {self.folder}"] if self.folder else [])
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,6 +128,7 @@ def plan_tuning(data: str | Path, settings: TuneSettings) -> list[str]:
     other = [f"{len(material.other)} conversations of other tasks, {settings.strategy}"] if material.other else []
     return [
         f"{len(records)} conversations about {images} images in {_folder(data, settings)}",
+        *material.lines()[1:],
         *other,
         f"{model.image_tokens} tokens per image; {trained:,} of {total:,} weights train",
         f"about {needed['total'] / 1e9:.2f} GB of memory (modelled: {parts})",
@@ -207,6 +210,8 @@ class _Material:
 
     records: list[Record]
     other: list[Record]
+    gone: int = 0
+    """Conversations that were left out, since an image of theirs is missing or cannot be read."""
 
     @classmethod
     def of(cls, data: Any, settings: TuneSettings) -> _Material:
@@ -215,7 +220,7 @@ class _Material:
         Raises
         ------
         FewerError
-            When images are missing, or a strategy has nothing to do.
+            When images are missing or cannot be read, or a strategy has nothing to do.
         """
         if settings.strategy == "after" and not settings.high_level:
             raise FewerError("--strategy after trains on other tasks first; give their conversations with --high-level")
@@ -223,19 +228,36 @@ class _Material:
         names = dict.fromkeys(name for record in made.all() for name in record.images)
         if names:
             folder = _folder(data, settings)
-            missing = Pictures(folder, settings.input_size, settings.crops).missing(names)
+            pictures = Pictures(folder, settings.input_size, settings.crops)
+            missing = pictures.missing(names)
+            broken = pictures.broken(set(names) - set(missing))
+            if (missing or broken) and settings.leave_out and len(missing) + len(broken) < len(names):
+                return made.without({*missing, *broken})
             if missing:
                 raise FewerError(
                     f"{len(missing)} of {len(names)} images are not in {folder}, such as {missing[0][:80]!r}; give "
-                    "their folder with --images, or leave their conversations out"
+                    "their folder with --images, or leave their conversations out with --leave-out"
+                )
+            if broken:
+                raise FewerError(
+                    f"{len(broken)} of {len(names)} images in {folder} cannot be read, such as {min(broken)[:80]!r}; "
+                    "leave their conversations out with --leave-out"
                 )
         return made
+
+    def without(self, names: set[str]) -> _Material:
+        """What is left without the conversations about some images."""
+        kept = [[r for r in group if not names.intersection(r.images)] for group in (self.records, self.other)]
+        if not kept[0]:
+            raise FewerError("no conversation is left whose images are all there")
+        return _Material(kept[0], kept[1], len(self.all()) - len(kept[0]) - len(kept[1]))
 
     def all(self) -> list[Record]:
         return [*self.records, *self.other]
 
     def lines(self) -> list[str]:
-        return [f"{len(self.all())} conversations"]
+        left = [f"{self.gone} more were left out, since an image of theirs is missing or cannot be read"]
+        return [f"{len(self.all())} conversations", *(left if self.gone else [])]
 
 
 def _learn(
@@ -278,6 +300,7 @@ def _learn(
         "tokens_per_second": counts["tokens"] / max(seconds, 1e-9),
         "images_per_second": counts["images"] / max(seconds, 1e-9),
         "conversations_cut": counts["silent"],
+        "conversations_left_out": material.gone,
         "memory_peak": _peak(device),
         "memory_modelled": memory_estimate(model, settings),
     }

@@ -52,7 +52,16 @@ class PlainWords:
 
     def encode(self, text: str) -> list[int]:
         """See :class:`Words`."""
-        return [self._place.get(word, 1) for word in _SPLIT.findall(text)]
+        return [self._number(word) for word in _SPLIT.findall(text)]
+
+    def _number(self, word: str) -> int:
+        """Of a word; one that is known in small or in large letters alone is that one."""
+        forms = (word, word.lower(), word.capitalize())
+        return next((self._place[form] for form in forms if form in self._place), 1)
+
+    def unknown(self, text: str) -> bool:
+        """Whether a text holds a word that has no number of its own."""
+        return 1 in self.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """See :class:`Words`."""

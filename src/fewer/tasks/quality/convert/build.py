@@ -13,8 +13,8 @@ import numpy as np
 from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.progress import Progress, Silent
-from fewer.study.new import read_scores
 from fewer.study.pathway import Pathway
+from fewer.study.tables import read_scores
 from fewer.study.vocabulary import statements
 from fewer.tasks.quality.convert.compare import compare_texts, holds_pairs, read_pairs
 from fewer.tasks.quality.convert.items import Item, check_items, parse_list

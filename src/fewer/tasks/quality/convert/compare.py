@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.reading import read_text
 from fewer.study.pathway import Pathway
+from fewer.study.tables import table_rows
 from fewer.study.vocabulary import ASPECTS, statements
 from fewer.tasks.quality.records import Record, asked_about
 
@@ -134,8 +132,8 @@ def holds_pairs(data: Path) -> bool:
     """
     if data.suffix != ".csv" or not data.is_file():
         return False
-    head = next(csv.reader(io.StringIO(read_text(data, 2**28, "table"))), [])
-    return set(_COLUMNS) <= {cell.strip().lower() for cell in head}
+    rows = table_rows(data)
+    return bool(rows) and set(_COLUMNS) <= {cell.lower() for cell in rows[0][1]}
 
 
 def read_pairs(data: Path) -> tuple[list[tuple[str, str]], int]:
@@ -148,8 +146,9 @@ def read_pairs(data: Path) -> tuple[list[tuple[str, str]], int]:
     """
     pairs: list[tuple[str, str]] = []
     same = 0
-    for place, row in enumerate(csv.DictReader(io.StringIO(read_text(data, 2**28, "table")))):
-        plain = {str(key).strip().lower(): (value or "").strip() for key, value in row.items() if key is not None}
+    (_, head), *rows = table_rows(data)
+    for line, row in rows:
+        plain = dict.fromkeys(_COLUMNS, "") | dict(zip([cell.lower() for cell in head], row, strict=False))
         better = plain["better"].lower()
         if better == "same":
             same += 1
@@ -158,5 +157,5 @@ def read_pairs(data: Path) -> tuple[list[tuple[str, str]], int]:
             first = _SIDES[better]
             pairs.append((both[first], both[1 - first]))
         else:
-            raise FewerError(f"{data}: line {place + 2} needs image, other, and left, right or same under better")
+            raise FewerError(f"{data}: line {line} needs image, other, and left, right or same under better")
     return pairs, same

@@ -49,6 +49,7 @@ def parse_list(text: str) -> list[Any] | None:
     >>> parse_list('Sure! ```json [{"a": 1}]```'), parse_list("I cannot.")
     ([{'a': 1}], None)
     """
+    text = _THOUGHT.sub("", text)
     start, end = text.find("["), text.rfind("]")
     if start < 0 or end < start:
         return None
@@ -57,6 +58,9 @@ def parse_list(text: str) -> list[Any] | None:
     except FewerError:
         return None
     return found if isinstance(found, list) else None
+
+
+_THOUGHT = re.compile(r"(?s)<think(?:ing)?>.*?</think(?:ing)?>")  # in which brackets may stand, too
 
 
 def check_items(kind: str, rows: list[Any], pathway: Pathway) -> tuple[list[Item], list[str]]:

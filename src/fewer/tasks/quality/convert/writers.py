@@ -1,4 +1,4 @@
-"""Writers of questions and conversations: rules, any endpoint that speaks OpenAI's protocol, or a local model.
+"""Writers of questions and conversations: rules, or a language model on this machine.
 
 A writer is given the kind of items and one pathway, and returns JSON text, which is never trusted: see
 :mod:`fewer.tasks.quality.convert.items`.
@@ -7,19 +7,17 @@ A writer is given the kind of items and one pathway, and returns JSON text, whic
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
-from fewer.core.errors import FewerError
 from fewer.data.distortions.truth import PLACES
 from fewer.study.pathway import Pathway
 from fewer.study.vocabulary import ASPECTS, LEVELS, statements
 from fewer.tasks.quality.convert.facts import ADJECTIVE, says
 from fewer.tasks.quality.language import open_language
 
-__all__ = ["KINDS", "EndpointWriter", "LocalWriter", "RuleWriter", "Writer", "instruction", "local_writer"]
+__all__ = ["KINDS", "LocalWriter", "RuleWriter", "Writer", "instruction", "local_writer"]
 
 KINDS = ("what-how", "yes-no", "conversation")
 """What a writer is asked for."""
@@ -141,74 +139,6 @@ def _conversation(pathway: Pathway) -> list[dict[str, str]]:
         {"query": "How could a better photo be taken?", "response": advice},
         {"query": "What editing would improve it?", "response": f"To improve the {blamed[0]}, {tool} would help."},
     ]
-
-
-class EndpointWriter:
-    """A language model behind an endpoint that speaks OpenAI's protocol for chats.
-
-    Parameters
-    ----------
-    url
-        Up to and with ``/v1``, such as ``http://localhost:8080/v1``.
-    model
-        Its name there.
-    key
-        Sent as a bearer token; read it from the environment, never from a file of the project.
-    send
-        Posts JSON to a URL and returns JSON; for tests.
-
-    Examples
-    --------
-    >>> writer = EndpointWriter("http://x/v1", "m", send=lambda *_: {"choices": [{"message": {"content": "[]"}}]})
-    >>> writer.write("yes-no", Pathway("a", "r", "Blurry.", "Bad."), 0)
-    '[]'
-    """
-
-    def __init__(
-        self, url: str, model: str, key: str = "", *, timeout: float = 120.0, send: Callable[..., Any] | None = None
-    ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise FewerError(f"the endpoint {url!r} must begin with http:// or https://")
-        self.url, self.name, self._key, self.timeout = url.rstrip("/"), model, key, timeout
-        self._send = send or self._post
-
-    def ask(self, prompt: str, attempt: int = 0) -> str:
-        """The model's answer to one message.
-
-        Raises
-        ------
-        FewerError
-            When the endpoint does not answer in its protocol.
-        """
-        body = {
-            "model": self.name,
-            "messages": [{"role": "user", "content": prompt}],
-            "temperature": 0.0 if attempt == 0 else 0.7,
-            "seed": attempt,
-        }
-        told = self._send(f"{self.url}/chat/completions", body)
-        try:
-            return str(told["choices"][0]["message"]["content"])
-        except (KeyError, IndexError, TypeError):
-            raise FewerError(f"{self.url} gave no answer of a chat; is it an OpenAI-compatible endpoint?") from None
-
-    def write(self, kind: str, pathway: Pathway, attempt: int) -> str:
-        """See :class:`Writer`."""
-        return self.ask(instruction(kind, pathway), attempt)
-
-    def _post(self, url: str, body: Any) -> Any:
-        import urllib.error
-        import urllib.request
-
-        from fewer.core.reading import parse_json
-
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
-        request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-        try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-                return parse_json(answer.read(2**22), url)
-        except (urllib.error.URLError, TimeoutError, OSError) as error:
-            raise FewerError(f"{url} does not answer ({error}); is the server running?") from None
 
 
 class LocalWriter:

@@ -1,0 +1,198 @@
+"""Tables that other people made: opinion scores with all their columns, and lists of images."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fewer.core.errors import FewerError
+from fewer.core.reading import read_text, refusing
+
+__all__ = ["Opinions", "read_names", "read_opinions", "read_scores", "table_rows"]
+
+_LARGEST = 2**28  # bytes
+_NAMES = ("imagename", "image", "file", "filename", "name", "imgname", "imgpath", "imagepath", "distimg", "img", "path")
+_SCORES = ("score", "mos", "meanopinionscore", "mosquality", "quality", "gtscore", "rating", "dmos", "level")
+_DEVIATIONS = ("deviation", "sd", "std", "mosstd", "stdquality", "stddev", "standarddeviation")
+_VARIANCES = ("var", "variance")
+_RATERS = ("rater", "raterid", "observer", "participant", "worker", "workerid", "userid")
+"""How columns are called in public tables (KonIQ-10k, KADID-10k, SPAQ, AGIQA-3K, ...), in small letters without signs;
+of several that are there, the first one is taken."""
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """A table of opinions.
+
+    Attributes
+    ----------
+    scores
+        By image, in the order of the table.
+    deviations
+        Standard deviation of the opinions, for the images that have one.
+    note
+        Which columns were taken by their names; empty for a plain table ``file,score``.
+    """
+
+    scores: dict[str, float]
+    deviations: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+def table_rows(path: str | Path, what: str = "table") -> list[tuple[int, list[str]]]:
+    """Rows of a table with the lines that they end in; cells are apart by commas, semicolons or tabs.
+
+    A mark of the byte order in front, as Excel writes one, is left out, and so are empty lines.
+
+    Raises
+    ------
+    FewerError
+        When it is no text.
+    """
+    text = read_text(path, _LARGEST, what).removeprefix("\ufeff")
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    apart = "\t" if "\t" in first and "," not in first else ";" if first.count(";") > first.count(",") else ","
+    with refusing(str(path), "write a file and a number on each line"):
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=apart)
+        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    if apart == ";":  # where a comma stands for the point
+        rows = [(line, [_pointed(cell) for cell in row]) for line, row in rows]
+    return [(line, row) for line, row in rows if any(row)]
+
+
+def _pointed(cell: str) -> str:
+    whole, _, part = cell.removeprefix("-").partition(",")
+    return cell.replace(",", ".") if whole.isdecimal() and part.isdecimal() else cell
+
+
+def _plain(cell: str) -> str:
+    return "".join(letter for letter in cell.lower() if letter.isalnum())
+
+
+def _column(head: list[str], known: tuple[str, ...]) -> int | None:
+    return next((head.index(name) for name in known if name in head), None)
+
+
+def read_opinions(path: str | Path) -> Opinions:
+    """A table of images and their opinion scores.
+
+    A heading tells the columns by their names, in any order and among any others: that of the images (``file``,
+    ``image_name``, ``dist_img``, ...), of the scores (``score``, ``MOS``, ``mos_quality``, ``dmos``, ...) and, where
+    there is one, of their deviation (``deviation``, ``SD``, ``std``, or ``var``). Without such a heading, the first
+    two columns are taken, and a third one is the deviation.
+
+    Raises
+    ------
+    FewerError
+        When a row is no name and number, or more than three columns have no heading that says which one to take.
+    """
+    rows = table_rows(path, "table of scores")
+    head = [_plain(cell) for cell in rows[0][1]] if rows else []
+    score = _column(head, _SCORES)
+    if score is None:
+        return _read(path, _without_heading(path, rows), (0, 1, 2), (), "")
+    if (rater := _column(head, _RATERS)) is not None:
+        raise FewerError(
+            f"{path} has a column {rows[0][1][rater]}, so it holds the votes of single people; give one score for each "
+            "image, such as the scores.csv of fewer study export"
+        )
+    name = _column(head, _NAMES)
+    name = (1 if score == 0 else 0) if name is None else name
+    wide, squared = _column(head, _DEVIATIONS), _column(head, _VARIANCES)
+    columns = (name, score, wide if wide is not None else squared)
+    told = [rows[0][1][i] for i in columns if i is not None]
+    note = f"columns {', '.join(told)} of {Path(path).name}"
+    if head[score] == "dmos":
+        note += ", taken as higher is better, as in KADID-10k; in LIVE and CSIQ a high dmos is bad"
+    plain = [_plain(cell) for cell in told[:2]] == ["file", "score"]
+    return _read(path, rows[1:], columns, rows[0][1], "" if plain else note, squared if wide is None else None)
+
+
+def _without_heading(path: str | Path, rows: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    """Rows of numbers; a first row without any is a heading whose names say nothing."""
+    heading = bool(rows) and (len(rows[0][1]) < 2 or not _is_number(rows[0][1][1]))
+    widest = max((len(row) for _, row in rows), default=0)
+    if widest > 3:
+        of = f" ({', '.join(rows[0][1])[:100]})" if heading else ""
+        raise FewerError(
+            f"{path} has {widest} columns{of}, and no heading says which one holds the scores; name it score or MOS in "
+            "the first line, or give a table file,score"
+        )
+    return rows[1:] if heading else rows
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _read(
+    path: str | Path,
+    rows: list[tuple[int, list[str]]],
+    columns: tuple[int, int, int | None],
+    head: list[str] | tuple[()],
+    note: str,
+    squared: int | None = None,
+) -> Opinions:
+    name, score, wide = columns
+    scores: dict[str, float] = {}
+    deviations: dict[str, float] = {}
+    for line, row in rows:
+        if head and len(row) > len(head) and any(row[len(head) :]):
+            raise FewerError(f"{path}: line {line} has {len(row)} cells, and the heading {len(head)}")
+        if max(name, score) >= len(row) or not row[name] or not _is_number(row[score]):
+            raise FewerError(f"{path}: line {line} must be a file and a number")
+        _keep(path, scores, row[name], row[score], "score")
+        if wide is not None and wide < len(row) and row[wide]:
+            if not _is_number(row[wide]):
+                raise FewerError(f"{path}: line {line} must be a file, a number and its deviation")
+            _keep(path, deviations, row[name], row[wide], "deviation")
+    if squared is not None:
+        deviations = {image: math.sqrt(max(value, 0.0)) for image, value in deviations.items()}
+    return Opinions(scores, deviations, note)
+
+
+def _keep(path: str | Path, found: dict[str, float], name: str, cell: str, what: str) -> None:
+    value = float(cell)
+    if not math.isfinite(value):
+        raise FewerError(f"{path}: the {what} of {name} is {value}, which is no number")
+    if found.setdefault(name, value) != value:
+        raise FewerError(f"{path} gives {name} two numbers, {found[name]:g} and {value:g}; leave the right one")
+
+
+def read_scores(path: str | Path) -> dict[str, float]:
+    """The scores of :func:`read_opinions`, by image.
+
+    Raises
+    ------
+    FewerError
+        As there.
+    """
+    return read_opinions(path).scores
+
+
+def read_names(path: str | Path) -> list[str]:
+    """Names of images: one a line, or the column ``name``, ``file`` or ``image`` of a table such as ``queue.csv``.
+
+    Raises
+    ------
+    FewerError
+        When there is none.
+    """
+    if Path(path).suffix.lower() in (".csv", ".tsv"):
+        rows = [row for _, row in table_rows(path, "list of images") if row[0]]
+        head = [_plain(cell) for cell in rows[0]] if rows else []
+        at = _column(head, ("name", "file", "image", *_NAMES))
+        names = [row[at or 0] for row in (rows if at is None else rows[1:]) if len(row) > (at or 0) and row[at or 0]]
+    else:
+        text = read_text(path, _LARGEST, "list of images").removeprefix("\ufeff")
+        names = [line.strip() for line in text.splitlines() if line.strip()]
+    if not names:
+        raise FewerError(f"{path} names no image; write one a line")
+    return list(dict.fromkeys(names))
