@@ -207,6 +207,7 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
     parts: list[RenderableType] = [Padding(Text(told, style="bold"), (0, 0, 1, 0)), facts] if told else [facts]
     if report.baselines:
         parts.append(_comparison(report))
+    parts += [Text(f"{name} is missing: {reason}", "dim") for name, reason in report.missing.items()]
     where = Table.grid(padding=(0, 2))
     where.add_column(style="dim", no_wrap=True)
     where.add_column(overflow="fold")

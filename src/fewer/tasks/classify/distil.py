@@ -25,6 +25,10 @@ from fewer.tasks.classify.settings import TrainSettings
 __all__ = ["Taught", "check_distillation", "taught"]
 
 
+_GREY = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue in grey (ITU-R 601), as a colour image is read for a network of one channel."""
+
+
 class Taught(nn.Module):
     """A student with the loss that its teacher adds; called, it is the student.
 
@@ -158,15 +162,26 @@ def _same(images: Tensor) -> Tensor:
 
 
 def _between(mine: Preprocess, theirs: Preprocess) -> Callable[[Tensor], Tensor]:
-    """From a student's input to its teacher's: other mean and deviation, other size."""
+    """From a student's input to its teacher's: other mean and deviation, other size, grey or colours.
+
+    Raises
+    ------
+    FewerError
+        When the one has channels that cannot be made from the other's.
+    """
+    channels = mine.input_size[0], theirs.input_size[0]
+    if channels[0] != channels[1] and set(channels) != {1, 3}:
+        raise FewerError(f"the teacher sees {channels[1]} channels and the student {channels[0]}")
 
     def change(images: Tensor) -> Tensor:
         def column(values: tuple[float, ...]) -> Tensor:
             return images.new_tensor(values).reshape(1, -1, 1, 1)
 
         plain = images * column(mine.std) + column(mine.mean)
+        if channels == (3, 1):
+            plain = (plain * images.new_tensor(_GREY).reshape(1, -1, 1, 1)).sum(1, keepdim=True)
         if tuple(theirs.input_size[1:]) != tuple(images.shape[2:]):
             plain = F.interpolate(plain, tuple(theirs.input_size[1:]), mode="bilinear", antialias=True)
-        return (plain - column(theirs.mean)) / column(theirs.std)
+        return (plain - column(theirs.mean)) / column(theirs.std)  # one channel for three becomes three alike
 
     return _same if mine == theirs else change
