@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 
@@ -23,15 +25,16 @@ def test_a_server_says_where_it_is_or_that_the_port_is_taken(fewer, monkeypatch)
     """It said nothing at all, and a taken port ended as a defect of the program."""
     uvicorn = pytest.importorskip("uvicorn", reason='the server needs pip install "fewer[private]"')
     monkeypatch.setattr("fewer.verbs.private.private_service", lambda _: None)
-    monkeypatch.setattr(uvicorn, "run", lambda *_, **__: None)
+    monkeypatch.setattr(uvicorn.Server, "run", lambda _: None)
     assert fewer("private", "serve", "circuit").out.startswith("http://127.0.0.1:8765/  (")
+    assert json.loads(fewer("private", "serve", "circuit", "--json").out) == {"url": "http://127.0.0.1:8765/"}
 
-    def taken(*_: object, **__: object) -> None:
+    def taken(_: object) -> None:
         raise SystemExit(1)
 
-    monkeypatch.setattr(uvicorn, "run", taken)
+    monkeypatch.setattr(uvicorn.Server, "run", taken)
     told = fewer("private", "serve", "circuit", "--port=8766")
-    assert told.code == 2 and "cannot listen on 127.0.0.1:8766" in told.err
+    assert told.code == 2 and "cannot listen at 127.0.0.1:8766" in told.err
 
 
 def test_another_device_is_refused(fewer) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fewer.cli.flags import Shared, cpu_only
+from fewer.cli.flags import ModelFlags, Shared, cpu_only
 from fewer.core.errors import FewerError
 
-__all__ = ["private"]
+__all__ = ["compile_circuit", "private"]
 
 Action = Literal["compile", "keys", "serve", "query"]
 
@@ -26,6 +26,7 @@ def private(
     server: str = "http://127.0.0.1:8765",
     host: str = "127.0.0.1",
     port: int = 8765,
+    of_model: ModelFlags | None = None,
     shared: Annotated[Shared | None, Parameter(name="*")] = None,
 ) -> int:
     """Encrypted inference: the server computes on images that it cannot see.
@@ -77,7 +78,8 @@ def private(
         line = f"would {action} {what}" + told.get(action, f" and write {shared.out}")
         return say_would([line], shared.json, action=action, out=shared.out)
     if action == "compile":
-        return _compile(what, images or "", degree, steps, budget, shared)
+        what = (of_model or ModelFlags()).spec(what)
+        return compile_circuit(what, images or "", degree, steps, budget, shared)
     if action == "keys":
         place = verbs.private_keys(what, shared.out or "")
         if shared.json:
@@ -92,11 +94,12 @@ def private(
         as_json(found)
     else:
         for row in found:
-            print(f"{row['image']}: class {row['class']} ({row['seconds']:.1f} s)")
+            print(f"{row['image']}: {_answer(row)} ({row['seconds']:.1f} s)")
     return 0
 
 
-def _compile(model: str, images: str, degree: int, steps: int, budget: str | None, shared: Shared) -> int:
+def compile_circuit(model: str, images: str, degree: int, steps: int, budget: str | None, shared: Shared) -> int:
+    """Make a circuit and tell what it is."""
     from fewer.cli.progress import terminal_progress
     from fewer.cli.show import as_json
     from fewer.verbs.private import private_compile
@@ -121,10 +124,27 @@ def _compile(model: str, images: str, degree: int, steps: int, budget: str | Non
     if found["averaged"]:
         print(f"maximum pooling became an average at {', '.join(found['averaged'])}; teach it with --steps")
     if found["left_to_the_client"]:
-        print(f"left to the client: {', '.join(found['left_to_the_client'])} at the end, which changes no class")
-    print(f"names the same class as the network on {found['agreement']:.1%} of {found['images']} images (in the clear)")
+        print(f"left to the client: {', '.join(found['left_to_the_client'])} at the end")
+    for line in found["skipped"][:5]:
+        print(f"skipped {line}")
+    if len(found["skipped"]) > 5:
+        print(f"skipped {len(found['skipped']) - 5} more files that cannot be read")
+    apart = "that nothing was fitted to" if found["apart"] else "that it was fitted to, for there are few"
+    if found["agreement"] is None:
+        said = f"results differ from the network's by {found['distance']:.3g} (relative squared distance)"
+    else:
+        said = f"names the same class as the network on {found['agreement']:.1%}"
+    print(f"{said}{' on' if found['agreement'] is None else ' of'} {found['images']} images {apart} (in the clear)")
     print(f"see {found['page']}")
     return 0
+
+
+def _answer(row: dict[str, Any]) -> str:
+    """The class, or the numbers where they name none."""
+    if row["class"] is not None:
+        return f"class {row['class']}"
+    text = str(row["scores"])
+    return text if len(text) <= 80 else f"{text[:76]} ..."
 
 
 def _serve(circuit: str, host: str, port: int, json: bool) -> int:
@@ -138,10 +158,10 @@ def _serve(circuit: str, host: str, port: int, json: bool) -> int:
         raise FewerError('a server needs uvicorn; run: pip install "fewer[private]"') from None
     from fewer.verbs.private import private_service
 
-    service = private_service(circuit)
-    say_address(host, port, "Ctrl-C stops; ask it with: fewer private query KEYS IMAGE", json)
+    config = uvicorn.Config(private_service(circuit), host=host, port=port, log_level="warning", access_log=False)
+    say_address(host, port, f"serving {circuit}; Ctrl-C ends it", json)
     try:
-        uvicorn.run(service, host=host, port=port, log_level="warning")
+        uvicorn.Server(config).run()
     except (SystemExit, UnicodeError):  # uvicorn ends the process where the port is taken
-        raise FewerError(f"cannot listen on {host}:{port}; choose another --port") from None
+        raise FewerError(f"cannot listen at {host}:{port}; give another --port (or --host)") from None
     return 0
