@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fewer.cli.flags import ModelFlags, Shared
+from fewer.cli.flags import ModelFlags, Shared, cpu_only
 from fewer.core.errors import FewerError
 
 __all__ = ["compile_circuit", "private"]
@@ -52,7 +52,7 @@ def private(
     degree
         Of the polynomials that stand for activations: 2 or 4.
     steps
-        Of teaching the polynomial network what the network says [0: only fitted].
+        Of teaching the polynomial network what the network says; 0 leaves it as it was fitted.
     budget
         Of a cheaper circuit: he=0.5x (time), rotations=80, levels=3; several with commas.
     server
@@ -66,6 +66,7 @@ def private(
     from fewer.verbs import private as verbs
 
     shared = shared or Shared()
+    cpu_only(shared)
     if action in ("compile", "keys") and shared.out is None:
         raise FewerError(f"where to? fewer private {action} needs a folder: --out FOLDER")
     if action == "compile" and images is None:
@@ -87,7 +88,7 @@ def private(
             print(f"keys in {place}; secret.key stays there, the other two go to the server with the first query")
         return 0
     if action == "serve":
-        return _serve(what, host, port)
+        return _serve(what, host, port, shared.json)
     found = verbs.private_query(what, files, server)
     if shared.json:
         as_json(found)
@@ -148,7 +149,9 @@ def _answer(row: dict[str, Any]) -> str:
     return text if len(text) <= 80 else f"{text[:76]} ..."
 
 
-def _serve(circuit: str, host: str, port: int) -> int:
+def _serve(circuit: str, host: str, port: int, json: bool) -> int:
+    from fewer.cli.show import say_address
+
     if not 0 < port < 65536:
         raise FewerError(f"a port lies between 1 and 65535; --port {port} does not")
     try:
@@ -158,7 +161,7 @@ def _serve(circuit: str, host: str, port: int) -> int:
     from fewer.verbs.private import private_service
 
     config = uvicorn.Config(private_service(circuit), host=host, port=port, log_level="warning", access_log=False)
-    print(f"serving {circuit} at http://{host}:{port}; Ctrl-C ends it", flush=True)
+    say_address(host, port, f"serving {circuit}; Ctrl-C ends it", json)
     try:
         uvicorn.Server(config).run()
     except (SystemExit, UnicodeError):  # uvicorn ends the process where the port is taken

@@ -226,7 +226,8 @@ def load_public(place: str | Path) -> Public:
     finish_exchange(place)
     path = place / PUBLIC if place.is_dir() else place
     if not path.is_file():
-        raise FewerError(f"{place} holds no {PUBLIC}; make it with: fewer private compile MODEL --out {place}")
+        made = f"fewer private compile MODEL --images FOLDER --out {place}"
+        raise FewerError(f"{place} holds no {PUBLIC}; make it with: {made}")
     return Public.from_json(read_text(path, what="description of a circuit"))
 
 

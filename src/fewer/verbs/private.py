@@ -66,6 +66,8 @@ def private_compile(
         than 20 images, and with 0, it is said of those that it was fitted to.
     overwrite
         Whether a circuit that is in the folder may be replaced; keys that were made for it are then of no use.
+    progress
+        Told how far it is; by default a bar in a terminal or a notebook.
 
     Returns
     -------
@@ -76,8 +78,8 @@ def private_compile(
 
     Examples
     --------
-    >>> from fewer.verbs.private import private_compile
-    >>> private_compile("fewer/mnist-cnn", "digits/", "circuit/")["levels"]  # doctest: +SKIP
+    >>> import fewer
+    >>> fewer.private_compile("fewer/mnist-cnn", "digits/", "circuit/")["levels"]  # doctest: +SKIP
     4
     """
     import torch
@@ -224,6 +226,22 @@ def private_keys(circuit: str | Path, out: str | Path) -> Path:
         Folder of a circuit, or its ``public.json``.
     out
         New folder for the keys.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    FewerError
+        When there is no circuit, or the folder is not new.
+
+    Examples
+    --------
+    >>> import fewer
+    >>> fewer.private_keys("circuit/public.json", "keys/")  # doctest: +SKIP
+    PosixPath('keys')
     """
     from fewer.private.keys import load_public, save_keys
 
@@ -231,7 +249,30 @@ def private_keys(circuit: str | Path, out: str | Path) -> Path:
 
 
 def private_service(circuit: str | Path, limits: Any = None) -> Any:
-    """The application that ``fewer private serve`` runs, for any ASGI server."""
+    """The application that ``fewer private serve`` runs, for any ASGI server.
+
+    Parameters
+    ----------
+    circuit
+        Folder of a circuit.
+    limits
+        What the server takes at most, a :class:`~fewer.private.server.Limits`; by default those of its class.
+
+    Returns
+    -------
+    FastAPI
+        It holds weights and evaluation keys, and never sees an image.
+
+    Raises
+    ------
+    FewerError
+        When there is no circuit, or FastAPI is not installed.
+
+    Examples
+    --------
+    >>> import fewer, uvicorn  # doctest: +SKIP
+    >>> uvicorn.run(fewer.private_service("circuit/"), port=8765)  # doctest: +SKIP
+    """
     from fewer.private.keys import load_circuit
     from fewer.private.server import Service, make_app
 
@@ -262,6 +303,12 @@ def private_query(
     ------
     FewerError
         With the server's sentence when it refuses.
+
+    Examples
+    --------
+    >>> import fewer
+    >>> fewer.private_query("keys/", ["digits/3.png"])[0]["class"]  # doctest: +SKIP
+    3
     """
     import time
 
