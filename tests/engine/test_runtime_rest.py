@@ -34,9 +34,7 @@ def work(offered=("fp32", "bf16", "int8"), bf16_ms=1.0, fp32_ms=2.0):
         ({"a": "int8", "b": "fp32"}, {"bf16_ms": None}, "bf16"),
     ],
 )
-def test_layers_beside_integers_run_in_bf16_where_that_is_allowed_and_quicker(
-    monkeypatch, precisions, facts, expected
-):
+def test_layers_beside_integers_run_in_bf16_where_that_is_allowed_and_quicker(monkeypatch, precisions, facts, expected):
     monkeypatch.setattr(runtime_rest, "runs_bf16", lambda runtime: runtime == "openvino")
     assert rest_precision(work(**facts), "openvino", precisions) == expected
     assert rest_precision(work(**facts), "onnxruntime", precisions) == "fp32"
