@@ -33,7 +33,7 @@ class _Threshold(nn.Module):
 
 
 def posed():
-    return replace(problem(), mirrored=True)
+    return replace(problem(), mirror=0)
 
 
 def dark() -> Problem:
@@ -122,7 +122,15 @@ def test_views_are_mirrored_only_where_mirrors_train() -> None:
         return torch.stack([torch.zeros(image.shape[1:]), image[0]])
 
     image = problem().target[0]
-    for mirrored in (True, False):
+    for mirror in (0, 1, None):
         seen.clear()
-        _views(replace(problem(), logits=logits, mirrored=mirrored), nn.Identity(), image, 0)
-        assert any(torch.equal(one, image.flip(1)) for one in seen) is mirrored
+        _views(replace(problem(), logits=logits, mirror=mirror), nn.Identity(), image, 0)
+        along = [axis for axis in (0, 1) if any(torch.equal(one, image.flip(1 + axis)) for one in seen)]
+        assert along == ([] if mirror is None else [mirror])
+
+
+def test_sizes_in_voxels_do_not_depend_on_the_field_of_view() -> None:
+    small, large = torch.zeros(10, 10), torch.zeros(20, 20)
+    small[:5, :5] = large[:5, :5] = 1
+    assert mean_sizes([small], 2).tolist() == [0.25] and mean_sizes([large], 2).tolist() == [0.0625]
+    assert mean_sizes([small], 2, True).tolist() == mean_sizes([large], 2, True).tolist() == [25.0]

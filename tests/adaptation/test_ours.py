@@ -152,7 +152,7 @@ def test_without_a_warm_start_contrasts_begin_anew() -> None:
 
 
 def test_signs_do_not_depend_on_answers_and_choose_what_finds_the_target() -> None:
-    posed = replace(problem(), mirrored=True)
+    posed = replace(problem(), mirror=0)
     found = signs(posed, posed.network.eval())
     assert found["trust"] == pytest.approx((found["mirror"] * found["sizes"] * found["held-out source"]) ** (1 / 3))
     assert found == signs(replace(posed, answers=()), posed.network)

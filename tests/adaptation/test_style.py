@@ -177,3 +177,14 @@ def test_pseudo_labels_are_told_one_by_one_and_source_masks_are_measured_once(mo
     monkeypatch.setattr("fewer.adaptation.pseudo.usual_of", lambda *given: measured.append(1) or usual_of(*given))
     label(posed, posed.network, posed.target, advance=lambda: told.append(1))
     assert len(told) == len(posed.target) and measured == [1]
+
+
+def test_a_structure_is_as_large_in_voxels_however_large_the_image_around_it() -> None:
+    truth, wide = torch.zeros(12, 12, dtype=torch.uint8), np.zeros((48, 48), np.uint8)
+    truth[2:6, 2:6] = 1
+    wide[20:24, 20:24] = 1  # the same structure in sixteen times the field of view
+    assert not plausible(wide, usual_of([truth], 2))[1]
+    cleaned, good = plausible(wide, usual_of([truth], 2, True))
+    assert good and np.array_equal(cleaned, wide)
+    wide[10:40, 10:40] = 1
+    assert not plausible(wide, usual_of([truth], 2, True))[1]

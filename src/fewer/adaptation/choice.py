@@ -99,8 +99,8 @@ def judge(problem: Problem, held: Sequence[Pair], model: nn.Module) -> Mapping[s
     return {"choice": (source * same) ** 0.5, "held-out source": source, "agreement": same}
 
 
-def mean_sizes(masks: Sequence[Tensor], classes: int) -> np.ndarray:
-    """Mean share of the image that each structure takes.
+def mean_sizes(masks: Sequence[Tensor], classes: int, voxels: bool = False) -> np.ndarray:
+    """Mean share of the image that each structure takes, or its mean number of voxels.
 
     Examples
     --------
@@ -108,7 +108,8 @@ def mean_sizes(masks: Sequence[Tensor], classes: int) -> np.ndarray:
     >>> mean_sizes([torch.tensor([0, 1, 1, 0]), torch.tensor([0, 0, 0, 0])], 2).tolist()
     [0.25]
     """
-    return np.array([[float((m == v).float().mean()) for v in range(1, classes)] for m in masks]).mean(0)
+    sizes = np.array([[float((m == v).sum()) for v in range(1, classes)] for m in masks])
+    return (sizes if voxels else sizes / np.array([[m.numel()] for m in masks])).mean(0)
 
 
 def trust(problem: Problem, model: nn.Module) -> float:
@@ -121,8 +122,9 @@ def signs(problem: Problem, model: nn.Module, seen: Sequence[Tensor] | None = No
 
     ``mirror`` is the Dice between the answers for an image and for a change of it that must not matter: its mirror
     image where mirrors train, else a copy as of another scanner. ``sizes`` says how alike the mean sizes of structures
-    are in these answers and in source masks: smaller by larger, mean over the structures. ``held-out source`` is the
-    Dice on source images that did not train. ``trust`` is the geometric mean of the three. It compares networks on one
+    are in these answers and in source masks, in voxels where these are as long in both domains and else as shares of
+    the image: smaller by larger, mean over the structures. ``held-out source`` is the Dice on source images that did
+    not train. ``trust`` is the geometric mean of the three. It compares networks on one
     target; values of different data sets cannot be compared. Networks that are compared must be trained to the end:
     after 300 steps from fluorescence to histology the first two preferred one with a Dice of 0.04.
 
@@ -135,13 +137,13 @@ def signs(problem: Problem, model: nn.Module, seen: Sequence[Tensor] | None = No
     guesses = target_guesses(problem, model) if seen is None else seen
     pairs = []
     for index, (image, guess) in enumerate(zip(images, guesses, strict=True)):
-        if problem.mirrored:
-            other = problem.logits(model, image.flip(1)).argmax(0).flip(0)
+        if problem.mirror is not None:
+            other = problem.logits(model, image.flip(1 + problem.mirror)).argmax(0).flip(problem.mirror)
         else:
             other = problem.logits(model, degrade(image, None, np.random.default_rng([17, index]))).argmax(0)
         pairs.append((guess, other))
-    here = mean_sizes(guesses, count)
-    there = mean_sizes([mask for _, mask in problem.source if mask is not None], count)
+    here = mean_sizes(guesses, count, problem.measured)
+    there = mean_sizes([mask for _, mask in problem.source if mask is not None], count, problem.measured)
     alike = float(np.mean(np.minimum(here, there) / np.maximum(np.maximum(here, there), 1e-9)))
     mirror, held = pooled_dice(pairs, count), held_out(problem, problem.held, model, TRUSTED_ON)
     return {"trust": (mirror * alike * held) ** (1 / 3), "mirror": mirror, "sizes": alike, "held-out source": held}

@@ -56,8 +56,11 @@ class Problem:
         Labelled target images, for the oracle of a benchmark alone; empty otherwise.
     taps
         Names of the network's last and penultimate decoder stages; empty where they are not known.
-    mirrored
-        Whether the sampler mirrors images along their first axis, so that mirror images have mirrored answers.
+    mirror
+        Axis of space along which the sampler mirrors images, so that mirror images have mirrored answers, or None.
+    measured
+        Whether voxels are as long in one image as in another. Then a structure has as many of them however large the
+        image around it is; else sizes are compared as shares of the image.
     """
 
     network: nn.Module
@@ -74,7 +77,8 @@ class Problem:
     unlabelled: Sequence[Tensor] = ()
     answers: Sequence[Pair] = ()
     taps: tuple[str, ...] = ()
-    mirrored: bool = False
+    mirror: int | None = None
+    measured: bool = False
 
     @property
     def channels(self) -> int:

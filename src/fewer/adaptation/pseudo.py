@@ -59,15 +59,22 @@ class Usual:
     ----------
     parts
         Of each class but the background, the most connected parts that a mask has.
-    shares
-        Of each, the smallest and the largest share of the image; None where no mask has it.
+    sizes
+        Of each, the smallest and the largest; None where no mask has it.
+    voxels
+        Whether sizes are numbers of voxels, and not shares of the image.
     """
 
     parts: tuple[int, ...]
-    shares: tuple[tuple[float, float] | None, ...]
+    sizes: tuple[tuple[float, float] | None, ...]
+    voxels: bool = False
+
+    def size(self, mask: np.ndarray) -> float:
+        """Of a structure, as the sizes are."""
+        return float(mask.sum() if self.voxels else mask.mean())
 
 
-def usual_of(masks: Sequence[Tensor], classes: int) -> Usual:
+def usual_of(masks: Sequence[Tensor], classes: int, voxels: bool = False) -> Usual:
     """Measure source masks, once for all images that are compared with them.
 
     Parts below a twentieth of the largest one are not counted.
@@ -75,24 +82,25 @@ def usual_of(masks: Sequence[Tensor], classes: int) -> Usual:
     Examples
     --------
     >>> usual_of([torch.tensor([0, 1, 1, 0, 1])], 2)
-    Usual(parts=(2,), shares=((0.6, 0.6),))
+    Usual(parts=(2,), sizes=((0.6, 0.6),), voxels=False)
     """
-    parts, shares = [], []
+    found = Usual((), (), voxels)
+    parts, usual = [], []
     for value in range(1, classes):
         masked = [own for own in ((truth == value).numpy() for truth in masks) if own.any()]
         sizes = [components(own)[1] for own in masked]
-        taken = [float(own.mean()) for own in masked]
+        taken = [found.size(own) for own in masked]
         parts.append(max((int((own >= own[0] / 20).sum()) for own in sizes), default=1))
-        shares.append((min(taken), max(taken)) if taken else None)
-    return Usual(tuple(parts), tuple(shares))
+        usual.append((min(taken), max(taken)) if taken else None)
+    return Usual(tuple(parts), tuple(usual), voxels)
 
 
 def plausible(mask: np.ndarray, usual: Usual) -> tuple[np.ndarray, bool]:
     """Compare a predicted mask with what source masks look like, and say whether it may train.
 
     Of each class so many parts stay as a source mask has at most. What is left over becomes unknown, and so does a
-    class that takes less than a third of the smallest share of the image that it has in the source, or more than three
-    times the largest. A mask without any structure left is refused. These numbers are chosen here; the winners of
+    class that is less than a third as large as the smallest one of the source, or more than three times as large as
+    the largest. A mask without any structure left is refused. These numbers are chosen here; the winners of
     crossMoDA 2022 and 2023 checked components in like manner.
 
     Examples
@@ -102,9 +110,9 @@ def plausible(mask: np.ndarray, usual: Usual) -> tuple[np.ndarray, bool]:
     (True, False)
     """
     cleaned = np.where(mask > 0, UNKNOWN, 0).astype(np.uint8)
-    for value, (most, share) in enumerate(zip(usual.parts, usual.shares, strict=True), 1):
+    for value, (most, size) in enumerate(zip(usual.parts, usual.sizes, strict=True), 1):
         kept = largest(mask == value, most)
-        if share is not None and share[0] / 3 <= float(kept.mean()) <= share[1] * 3:
+        if size is not None and size[0] / 3 <= usual.size(kept) <= size[1] * 3:
             cleaned[kept] = value
     return cleaned, bool(((cleaned > 0) & (cleaned < UNKNOWN)).any())
 
@@ -142,7 +150,8 @@ def label(
         advance()
     if not check:
         return [(image, guess) for image, (_, guess) in zip(images, seen, strict=True)]
-    usual = usual_of([mask for _, mask in problem.source if mask is not None], len(problem.classes))
+    masks = [mask for _, mask in problem.source if mask is not None]
+    usual = usual_of(masks, len(problem.classes), problem.measured)
     bar = torch.tensor([_bar(seen, value) for value in range(len(problem.classes))])
     found: list[Pair] = []
     for image, (sure, guess) in zip(images, seen, strict=True):
@@ -165,8 +174,9 @@ def _views(problem: Problem, model: nn.Module, image: Tensor, index: int) -> Ten
     rng = np.random.default_rng([13, index])
     seen = [image, *(degrade(image, None, rng) for _ in range(VIEWS))]
     total = torch.stack([problem.logits(model, view).softmax(0) for view in seen]).sum(0)
-    if not problem.mirrored:
+    if problem.mirror is None:
         return total / len(seen)
+    axis = 1 + problem.mirror
     for view in seen[:2]:
-        total = total + problem.logits(model, view.flip(1)).softmax(0).flip(1)
+        total = total + problem.logits(model, view.flip(axis)).softmax(0).flip(axis)
     return total / (len(seen) + 2)

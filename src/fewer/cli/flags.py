@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields, make_dataclass
 from dataclasses import field as dataclass_field
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
@@ -21,7 +22,7 @@ SHARED = Group("Every verb", sort_key=99)
 _IN_SHARED = ("seed", "device")
 
 
-def flags_of(schema: type[StrictSettings], name: str) -> Any:
+def flags_of(schema: type[StrictSettings], name: str, without: Collection[str] = ()) -> Any:
     """The flags of some settings: one per field, with its description, its group and its default in the help.
 
     Parameters
@@ -31,6 +32,8 @@ def flags_of(schema: type[StrictSettings], name: str) -> Any:
         and ``shown`` (what stands for the default in the help).
     name
         Of the class that is made.
+    without
+        Fields that get no flag.
 
     Returns
     -------
@@ -46,7 +49,7 @@ def flags_of(schema: type[StrictSettings], name: str) -> Any:
     groups: dict[str, Group] = {}
     made: list[Any] = []
     for field, info in schema.model_fields.items():
-        if field in _IN_SHARED:
+        if field in _IN_SHARED or field in without:
             continue
         extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
         heading = str(extra.get("group", "Settings"))

@@ -263,7 +263,7 @@ def test_rare_structures_are_drawn_as_often_as_others() -> None:
         mask[:4] = 1
         if index == 7:
             mask[6, 6] = 2
-    store = HeldStore(pairs, SimpleNamespace(patch=(8, 8), dims=2))  # type: ignore[arg-type]
+    store = HeldStore(pairs, SimpleNamespace(patch=(8, 8), dims=2, mirror=0))  # type: ignore[arg-type]
     settings = AdaptSettings(augment="none", batch=8)
     shares = []
     for kind in (PatchSampler, BalancedSampler):
@@ -294,3 +294,60 @@ def test_the_augmentation_follows_the_images(tmp_path: Path) -> None:
         for path in (folder / "images").iterdir():
             path.with_suffix(".json").write_text('{"spacing": [1.0, 1.0]}')
     assert plan_adapt(source, target, AdaptSettings()).settings.augment == "upright"
+
+
+def test_a_trained_run_is_where_an_adaptation_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from fewer.tasks.segment.adapt import plan_adapt
+    from fewer.tasks.segment.adapt_settings import AdaptSettings
+
+    source, target = write_domains(tmp_path)
+    words = ["--network", "dynunet", "--width", 4, "--levels", 3, "--steps", 2, "--every", 2, "--fold", -1]
+    assert fewer("train", source, "--out", tmp_path / "trained", "--task", "segment", *words) == 0
+    capsys.readouterr()
+    start = load_file(tmp_path / "trained" / "model.safetensors")
+    plan = plan_adapt(source, target, AdaptSettings.of({**SMALL, "init": str(tmp_path / "trained")}))
+    own = plan.network.model.state_dict()
+    assert all(torch.equal(value, own[key]) for key, value in start.items())
+    assert any("--normalise zscore keeps what it knows" in line for line in plan.lines())
+    # one step of a rate of next to nothing ends where it started: the weights are really used
+    few = ["--steps=1", "--every=1", "--learning-rate=1e-12", "--method", "source-only", "--init", tmp_path / "trained"]
+    words = [word for word in WORDS if not word.startswith(("--steps", "--every"))]
+    assert fewer("adapt", source, target, "--out", tmp_path / "run", *words, *few) == 0
+    found = load_file(tmp_path / "run" / "model.safetensors")
+    assert all(torch.allclose(value, found[key], atol=1e-5) for key, value in start.items())
+    assert fewer("adapt", source, target, "--dry-run", "--init", tmp_path / "trained", "--width", 8) == 2
+    assert "give --network dynunet --width 4 --levels 3" in capsys.readouterr().err
+
+
+def test_settings_of_a_training_that_mean_nothing_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = write_domains(tmp_path)
+    (tmp_path / "a.toml").write_text('fold = 2\nwarm_up = "restoration"\n')
+    assert fewer("adapt", source, target, "--dry-run", "--config", tmp_path / "a.toml") == 2
+    said = capsys.readouterr().err
+    assert "no fold (the seed draws who judges)" in said and "no warm_up (warm a network up first" in said
+    assert fewer("adapt", source, target, "--dry-run", "--fold", 1) == 2
+    capsys.readouterr()
+
+
+OWN = """
+from torch import nn
+
+
+def net():
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1))
+"""
+
+
+def test_a_network_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target = write_domains(tmp_path)
+    (tmp_path / "own.py").write_text(OWN)
+    own = f"{tmp_path / 'own.py'}:net"
+    # what could not be saved at the end is told before the work
+    assert fewer("adapt", source, target, "--dry-run", "--network", own, "--method", "le-uda") == 2
+    assert "give --without translation" in capsys.readouterr().err
+    more = ["--network", own, "--method", "le-uda", "--without", "translation"]
+    assert fewer("adapt", source, target, "--out", tmp_path / "run", *WORDS, *more) == 0
+    assert fewer("predict", tmp_path / "run", target, "--out", tmp_path / "masks", "--trust", tmp_path / "own.py") == 0
+    capsys.readouterr()

@@ -117,3 +117,90 @@ def test_a_list_of_cases_that_is_no_file_is_told(disc_data, target, what):
     """A device gives bytes without end; the fuzzer took 24 GB with one."""
     with pytest.raises(FewerError):
         open_domains(disc_data, target, AdaptSettings(source_labels=2, source_list=what))
+
+
+def test_masks_of_the_target_need_not_be_fit_to_be_read(disc_data, target) -> None:
+    labelled = target.parent / "labelled"
+    (labelled / "masks").mkdir(parents=True)
+    shutil.copytree(target, labelled / "images")
+    for path in target.glob("*.png"):  # of a kind that loses detail, which a training refuses
+        Image.open(path).save(labelled / "masks" / f"{path.stem}.jpg")
+    found = open_domains(disc_data, labelled, AdaptSettings())
+    assert len(found.target) == 8 and any("8 masks; they are ignored" in note for note in found.notes)
+    raw = target.parent / "raw"
+    (raw / "imagesTr").mkdir(parents=True)
+    (raw / "labelsTr").mkdir()
+    (raw / "dataset.json").write_text('{"file_ending": ".png", "labels": {"whole": [1, 2], "core": 2}}')  # regions
+    for path in target.glob("*.png"):
+        shutil.copy(path, raw / "imagesTr" / f"{path.stem}_0000.png")
+        shutil.copy(path, raw / "labelsTr" / path.name)
+    found = open_domains(disc_data, raw, AdaptSettings())
+    assert names(found.target) == [f"case{i}" for i in range(8)] and "8 masks" in found.notes[0]
+
+
+def test_masks_among_the_images_of_the_target_are_no_scans(disc_data, target) -> None:
+    for path in sorted(target.glob("*.png"))[:3]:
+        shutil.copy(path, path.with_name(f"{path.stem}_mask.png"))
+    found = open_domains(disc_data, target, AdaptSettings())
+    assert names(found.target) == [f"case{i}" for i in range(8)] and "3 masks" in found.notes[0]
+
+
+def test_channel_files_of_a_plain_target_are_one_scan(disc_data, target) -> None:
+    source, plain = target.parent / "source", target.parent / "plain"
+    for folder in ("imagesTr", "labelsTr"):
+        (source / folder).mkdir(parents=True)
+    plain.mkdir()
+    (source / "dataset.json").write_text(
+        '{"channel_names": {"0": "T1", "1": "T2"}, "labels": {"background": 0, "disc": 255}, "file_ending": ".png"}'
+    )
+    for path in target.glob("*.png"):
+        shutil.copy(disc_data / "masks" / path.name, source / "labelsTr" / path.name)
+        for channel in ("0000", "0001"):
+            shutil.copy(path, source / "imagesTr" / f"{path.stem}_{channel}.png")
+            shutil.copy(path, plain / f"{path.stem}_{channel}.png")
+    found = open_domains(source, plain, AdaptSettings())
+    assert names(found.target) == [f"case{i}" for i in range(8)] and found.preparation.channels == 2
+    assert all(len(case.images) == 2 for case in found.target)
+
+
+@pytest.mark.parametrize("name", ["img_{:04d}", "sub-{}.ses-1", "{}"])
+def test_a_list_may_name_cases_as_people_call_them(disc_data, target, tmp_path, name) -> None:
+    data = target.parent / "named"
+    for folder in ("images", "masks"):
+        (data / folder).mkdir(parents=True)
+        for index, path in enumerate(sorted((disc_data / folder).iterdir())):
+            shutil.copy(path, data / folder / f"{name.format(index)}.png")
+    chosen = [name.format(index) for index in (5, 3)]
+    for rows in (chosen, [f"images/{one}.png" for one in chosen]):
+        (tmp_path / "list.txt").write_text("\n".join(rows))
+        # the numbers of a table are no names
+        (tmp_path / "list.csv").write_text(
+            "round,rank,name\n" + "".join(f"1,{i},{one}\n" for i, one in enumerate(rows))
+        )
+        for file in ("list.txt", "list.csv"):
+            settings = AdaptSettings(source_labels=2, source_list=str(tmp_path / file))
+            assert names(open_domains(data, target, settings).source) == sorted(chosen)
+
+
+def _nifti(folder, code: str, index: int, mask: bool = True) -> None:
+    import nibabel
+
+    from tests.tasks.segment.simulated import picture
+    from tests.tasks.segment.test_turning import lying
+
+    grey, truth = picture(index, (16, 24, 16))
+    for part, values in (("images", grey), ("masks", truth))[: 1 + mask]:
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        found = lying(code, values[None])
+        nibabel.save(nibabel.Nifti1Image(found.array[0], found.affine), folder / part / f"{code}{index}.nii.gz")
+
+
+def test_scans_that_lie_otherwise_are_turned_and_that_is_said(tmp_path) -> None:
+    pytest.importorskip("nibabel")
+    for index in range(3):
+        _nifti(tmp_path / "source", "RAS", index)
+        _nifti(tmp_path / "target", "LIP" if index < 2 else "RAS", index, mask=False)
+    found = open_domains(tmp_path / "source", tmp_path / "target", AdaptSettings(levels=3))
+    assert found.preparation.axes == "RAS" and found.measured
+    assert any("2 of 6 scans are turned" in note and "theirs: LIP" in note for note in found.notes)
+    assert found.voxels == 6 * 16 * 24 * 16

@@ -12,7 +12,13 @@ from fewer.tasks.segment.adapted import AdaptedRun, AdaptPlan
 
 def plan(**settings: Any) -> Any:
     preparation = SimpleNamespace(
-        spacing=(1.0, 0.5), classes=("background", "disc"), dims=2, channels=1, normalise="inside", patch=(32, 32)
+        spacing=(1.0, 0.5),
+        classes=("background", "disc"),
+        dims=2,
+        axes="",
+        channels=1,
+        normalise="inside",
+        patch=(32, 32),
     )
     domains = SimpleNamespace(
         preparation=preparation, source=[1, 2, 3], held=[4], unlabelled=[], target=[5, 6], notes=["a note"]

@@ -33,15 +33,15 @@ def test_the_mask_goes_where_the_image_goes_and_the_seed_decides(level, dims):
             assert image[mask > 0].mean() > image[mask == 0].mean() + 1
 
 
-def test_upright_images_are_mirrored_along_their_first_axis_alone():
+@pytest.mark.parametrize("mirror", [0, 2, None])
+def test_upright_images_are_mirrored_from_left_to_right_alone(mirror):
+    image = torch.arange(60.0).view(1, 3, 4, 5)
     flipped = set()
     for seed in range(20):
-        _, mask = augmentation("upright", 3)(*patch(3), np.random.default_rng(seed))
-        (found,) = (
-            name for name, axes in (("as it was", []), ("mirrored", [1])) if torch.equal(patch(3)[1].flip(axes), mask)
-        )
+        _, mask = augmentation("upright", 3, mirror)(image, image.to(torch.uint8), np.random.default_rng(seed))
+        (found,) = (axis for axis in (None, 0, 1, 2) if torch.equal(image.flip([] if axis is None else 1 + axis), mask))
         flipped.add(found)
-    assert flipped == {"as it was", "mirrored"}
+    assert flipped == {None, mirror}
 
 
 def test_planes_that_are_not_square_keep_their_shape():

@@ -103,3 +103,13 @@ def test_a_mask_has_one_number_in_every_channel_whoever_reads_it(tmp_path) -> No
     assert Picture(np.stack([numbers[..., None]] * 3 + [other[..., None]]), (1.0,) * 3, lines).numbers is None
     Image.fromarray(np.dstack([numbers] * 3 + [other])).save(tmp_path / "m.png")
     assert mask_values(tmp_path / "m.png") == [0, 1, 2]
+
+
+def test_class_numbers_that_were_saved_as_floats_are_whole(tmp_path) -> None:
+    nibabel = pytest.importorskip("nibabel", reason="needs the [medical] extra")
+    values = np.array([[[0.0, 1.0000001], [2.9999, 255.0]]], np.float32)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "m.nii.gz")
+    assert read_picture(tmp_path / "m.nii.gz", mask=True).array.ravel().tolist() == [0, 1, 3, 255]
+    assert read_picture(tmp_path / "m.nii.gz").array.ravel()[1] == np.float32(1.0000001)
+    nibabel.save(nibabel.Nifti1Image(values + np.float32(0.3), np.eye(4)), tmp_path / "p.nii.gz")
+    assert pytest.approx(read_picture(tmp_path / "p.nii.gz", mask=True).array.min()) == 0.3  # a probability stays one

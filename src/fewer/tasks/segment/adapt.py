@@ -25,7 +25,7 @@ from fewer.core.run import RunFolder
 from fewer.models.artefact import save_artefact
 from fewer.tasks.runs import Order, Training, carry_out, plain_settings, write_report
 from fewer.tasks.segment.adapt_data import Domains, open_domains
-from fewer.tasks.segment.adapt_network import TargetFirst, source_of
+from fewer.tasks.segment.adapt_network import TargetFirst, check_translatable, source_of
 from fewer.tasks.segment.adapt_settings import AdaptSettings
 from fewer.tasks.segment.adapted import AdaptedRun, AdaptPlan
 from fewer.tasks.segment.dataset import SegmentData, open_data
@@ -35,10 +35,10 @@ from fewer.tasks.segment.losses import ScaledLoss, named_loss
 from fewer.tasks.segment.memory import check_memory, estimate_memory
 from fewer.tasks.segment.networks import build_network, check_network, scales
 from fewer.tasks.segment.nnunet import write_nnunet
-from fewer.tasks.segment.preparation import resample
 from fewer.tasks.segment.reading import read_case
 from fewer.tasks.segment.sampling import BalancedSampler, HeldStore
 from fewer.tasks.segment.scoring import evaluate_cases, with_classes
+from fewer.tasks.segment.training import start_from
 from fewer.training.callbacks import history_file
 from fewer.training.checkpoint import work_key
 from fewer.training.devices import check_device, make_accelerator
@@ -60,6 +60,8 @@ def plan_adapt(source: str | Path, target: str | Path, settings: AdaptSettings |
     settings = settings or AdaptSettings()
     METHODS[settings.method]
     settings = settings.of_method()
+    if unused := settings.unused():
+        raise FewerError(f"an adaptation takes no {', no '.join(unused)}")
     if settings.time is not None and settings.method in STAGED:
         raise FewerError(f"the method {settings.method} trains in stages that share --steps; give these, not --time")
     domains = open_domains(source, target, settings)
@@ -69,6 +71,10 @@ def plan_adapt(source: str | Path, target: str | Path, settings: AdaptSettings |
         settings = settings.model_copy(update={"augment": "upright" if first.spaced else "light"})
     network = build_network(settings, p.dims, p.channels, len(p.classes))
     check_network(network.model, network.name, p.channels, len(p.classes), p.patch)
+    if settings.method in ("le-uda", "mt-uda") and settings.uses("translation"):
+        check_translatable(network.source)  # told before the work, not after it
+    if settings.init is not None and (told := start_from(network.model, settings, p)):
+        domains = replace(domains, notes=(*domains.notes, told))
     held = domains.voxels * (4 * p.channels + 1)
     copies = {"ms-mt": 2, "mt-uda": 3, "le-uda": 3}.get(settings.method, 1)
     # student and teacher pass through one after the other; the teacher keeps no activations
@@ -107,7 +113,9 @@ def make_problem(plan: AdaptPlan) -> Problem:
         unlabelled=[pair(d.data, case)[0] for case in d.unlabelled],
         answers=[pair(d.target_data, case) for case in d.answers],
         taps=taps,
-        mirrored=settings.augment != "none",
+        # light and full mirror along every axis
+        mirror={"none": None, "upright": p.mirror}.get(settings.augment, 0),
+        measured=d.measured,
     )
 
 
@@ -260,7 +268,7 @@ def _write_translated(folder: Path, plan: AdaptPlan, images: Sequence[Tensor]) -
     def cases() -> Any:
         for case, image in zip(plan.domains.source, images, strict=True):
             sample = read_case(plan.domains.data, case)
-            back = resample(image, sample.picture.space).numpy().astype("float32")
+            back = plan.domains.preparation.back(image, sample.picture).numpy().astype("float32")
             yield case.name, replace(sample.picture, array=back), sample.mask
 
     first = suffix_of(plan.domains.source[0].images[0])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -13,13 +12,24 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.core.files import files_below, real_path
-from fewer.core.reading import read_text, refusing
+from fewer.core.reading import refusing
+from fewer.study.tables import read_names
 from fewer.tasks.folders import pictures_and_masks, pictures_of
 from fewer.tasks.segment.adapt_settings import AdaptSettings
-from fewer.tasks.segment.dataset import Case, SegmentData, find_pictures, image_pool, nnunet_pool, open_data
-from fewer.tasks.segment.files import SUFFIXES, Picture, read_picture, suffix_of
+from fewer.tasks.segment.dataset import (
+    Case,
+    SegmentData,
+    channels_together,
+    find_pictures,
+    image_pool,
+    masks_apart,
+    nnunet_pool,
+    open_data,
+)
+from fewer.tasks.segment.files import SUFFIXES, Picture, picture_stem, read_picture, suffix_of
 from fewer.tasks.segment.preparation import Preparation, fit_preparation
 from fewer.tasks.segment.reading import read_case
+from fewer.tasks.segment.turning import axes_of, order_of
 
 __all__ = ["Domains", "open_domains"]
 
@@ -42,6 +52,8 @@ class Domains:
         What a user should know.
     voxels
         Of all scans together, as they are resampled.
+    measured
+        Whether all scans have a spacing and are brought to one, so that a structure is as large in voxels in each.
     """
 
     data: SegmentData
@@ -54,6 +66,7 @@ class Domains:
     preparation: Preparation
     notes: tuple[str, ...]
     voxels: int = 0
+    measured: bool = False
 
 
 def open_domains(source: str | Path, target: str | Path, settings: AdaptSettings) -> Domains:
@@ -68,12 +81,14 @@ def open_domains(source: str | Path, target: str | Path, settings: AdaptSettings
     data = open_data(source)
     if not data.cases:
         raise FewerError(f"the source {source} has no masks; give a folder with images/ and masks/, or one of nnU-Net")
-    other = _open_target(Path(target))
-    notes = []
     oracle = settings.method == "target-oracle"
-    if other.cases and not oracle:
+    first = data.cases[0]
+    channels = len(read_picture(first.images[0]).array) * len(first.images)
+    other, masks = _open_target(Path(target), channels, oracle)
+    notes = []
+    if masks:
         notes.append(
-            f"the target folder holds {len(other.cases)} masks; they are ignored: no target label trains or chooses "
+            f"the target folder holds {masks} masks; they are ignored: no target label trains or chooses "
             "(score with --test, or afterwards with fewer eval)"
         )
     if oracle:
@@ -93,29 +108,35 @@ def open_domains(source: str | Path, target: str | Path, settings: AdaptSettings
     _check_spaced(pictures, settings)
     preparation = fit_preparation(data, [*chosen, *target_cases], settings)
     voxels = sum(_size(picture, case, preparation) for case, picture in pictures)
+    notes += _turned(pictures, preparation)
+    measured = settings.spacing != "native" and all(picture.spaced for _, picture in pictures)
     answers: tuple[Case, ...] = ()
     if oracle:
         other = other if other.declared is not None else replace(other, declared=data.classes)
         if tuple(other.classes.values()) != tuple(data.classes.values()):
             raise FewerError(f"the target has the classes {dict(other.classes)}, the source {dict(data.classes)}")
         answers = other.cases
-    return Domains(data, chosen, held, rest, target_cases, answers, other, preparation, tuple(notes), voxels)
+    return Domains(data, chosen, held, rest, target_cases, answers, other, preparation, tuple(notes), voxels, measured)
 
 
-def _open_target(root: Path) -> SegmentData:
+def _open_target(root: Path, channels: int, oracle: bool) -> tuple[SegmentData, int]:
+    """The images of the target, and how many masks lie beside them, which nobody but the oracle opens."""
     if not root.is_dir():
         what = "is no folder" if root.exists() else "does not exist"
         raise FewerError(f"the target {root} {what}; give a folder of images")
-    if (root / "dataset.json").is_file() and not (root / "labelsTr").is_dir():
-        return nnunet_pool(root)
-    if (root / "dataset.json").is_file() or pictures_and_masks(root) is not None:
-        return open_data(root)
-    files = find_pictures(pictures_of(root) or root)
+    raw, both = (root / "dataset.json").is_file(), pictures_and_masks(root)
+    if oracle and both is not None:
+        return open_data(root), 0
+    masks = 0 if both is None else len(find_pictures(both[1]))
+    if raw:
+        return nnunet_pool(root), masks
+    files, beside = masks_apart(find_pictures(pictures_of(root) or root))
     if not files:
         deeper = next((p.relative_to(root) for p in files_below(root) if suffix_of(p) in SUFFIXES), None)
         hint = "" if deeper is None else f"; some lie deeper, such as {deeper}: put all into one folder"
         raise FewerError(f"the target {root} holds no image (PNG, TIFF, JPEG or NIfTI){hint}")
-    return replace(image_pool(files), root=root)
+    cases = channels_together(image_pool(files).unlabelled, channels)
+    return SegmentData(root, "folder", (), tuple(cases)), masks + len(beside)
 
 
 def _labelled(data: SegmentData, settings: AdaptSettings) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
@@ -150,18 +171,22 @@ def _split(
     return tuple(train), tuple(held or labelled)
 
 
+CHANNEL = re.compile(r"_\d{4}$")
+"""The number that nnU-Net puts behind the name of a case."""
+
+
 def _listed(data: SegmentData, file: str, wanted: int) -> list[Case]:
     with refusing(str(file), "give a list of case names"):
-        rows = list(csv.reader(io.StringIO(read_text(file, what="list of case names"), newline="")))
+        names = read_names(file)
     known = {case.name: case for case in data.cases}
     found = []
-    for row in rows:
-        for cell in row:
-            name = Path(cell.strip()).name
-            stem = name.split(".")[0]
-            stem = stem[:-5] if stem[-5:-4] == "_" and stem[-4:].isdecimal() else stem
-            if stem in known and known[stem] not in found:
-                found.append(known[stem])
+    for cell in names:
+        name = Path(cell).name
+        stem = picture_stem(Path(name)) if suffix_of(Path(name)) in SUFFIXES else name
+        # a case may have dots in its name, or a number like that of a channel; the very name comes first
+        case = next((known[one] for one in (name, stem, CHANNEL.sub("", stem)) if one in known), None)
+        if case is not None and case not in found:
+            found.append(case)
     if len(found) < wanted:
         raise FewerError(f"{file} names {len(found)} cases of {data.root} that have masks; {wanted} are asked for")
     return found
@@ -214,6 +239,34 @@ def _check_spaced(pictures: Pictures, settings: AdaptSettings) -> None:
         raise FewerError(f"{without} gives no spacing, others do; add a NAME.json with it, or give --spacing native")
 
 
+def _turned(pictures: Pictures, preparation: Preparation) -> list[str]:
+    """What a person should know of scans that lie otherwise than most, or show another plane of the body."""
+    wanted, notes = preparation.axes, []
+    if wanted is None:
+        return []
+    told = [(case, axes) for case, picture in pictures if (axes := axes_of(picture)) and axes != wanted]
+    turned = [axes for _, axes in told if order_of(axes, wanted) is not None]
+    if turned:
+        notes.append(
+            f"{len(turned)} of {len(pictures)} scans are turned by whole voxels, so that their axes run {wanted} as "
+            f"those of most (theirs: {', '.join(sorted(set(turned)))})"
+        )
+    others = [(case, axes) for case, axes in told if order_of(axes, wanted) is None]
+    if others:
+        case, axes = others[0]
+        notes.append(
+            f"{len(others)} of {len(pictures)} images show another plane of the body than most, whose axes run "
+            f"{wanted}, such as {case.images[0].name} ({axes}): look whether they belong here"
+        )
+    lost = [case for case, picture in pictures if picture.spaced and picture.affine is None]
+    if lost:
+        notes.append(
+            f"{len(lost)} of {len(pictures)} scans do not say where they lie in space, such as "
+            f"{lost[0].images[0].name}: their axes are taken to run {wanted} as those of most others"
+        )
+    return notes
+
+
 MOST_SCALED = 20
 """Times that a scan may become larger or smaller along an axis when it gets the spacing of the others."""
 
@@ -221,7 +274,7 @@ MOST_SCALED = 20
 def _size(picture: Picture, case: Case, preparation: Preparation) -> int:
     """Voxels of a scan after resampling."""
     shape = preparation.shape_of(picture)
-    for own, new, step in zip(picture.space, shape, picture.spacing, strict=False):
+    for own, step, new in zip(*preparation.lying(picture), shape, strict=True):
         if not own / MOST_SCALED <= new <= own * MOST_SCALED:
             raise FewerError(
                 f"{case.images[0]} has a spacing of {step:g} mm, and at that of most scans it would be {new} voxels "

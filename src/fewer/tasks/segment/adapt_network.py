@@ -14,7 +14,7 @@ from fewer.adaptation.translate.slices import slice_axis
 from fewer.core.errors import FewerError
 from fewer.models.monai import monai_network
 
-__all__ = ["TargetFirst", "build_adapted", "source_of"]
+__all__ = ["TargetFirst", "build_adapted", "check_translatable", "source_of"]
 
 NAME = "target-first"
 
@@ -60,12 +60,25 @@ def _scaled(x: Tensor, y: Tensor) -> Tensor:
     return out
 
 
+def check_translatable(source: Mapping[str, Any]) -> None:
+    """Raise a :class:`FewerError` where a run could not rebuild a network behind a translator.
+
+    Examples
+    --------
+    >>> check_translatable({"kind": "monai", "name": "DynUNet"})
+    """
+    if source.get("kind") != "monai":
+        raise FewerError(
+            "le-uda and mt-uda put a translator before the network, and a run cannot rebuild that for a network of "
+            "your own: give --without translation, or one of fewer's own networks (fewer list networks)"
+        )
+
+
 def source_of(model: nn.Module, source: Mapping[str, Any]) -> dict[str, Any]:
     """How a saved run rebuilds a model."""
     if not isinstance(model, TargetFirst):
         return dict(source)
-    if source.get("kind") != "monai":
-        raise FewerError("le-uda and mt-uda need one of fewer's own networks; take --network dynunet")
+    check_translatable(source)
     g = model.translator
     assert isinstance(g, Generator)
     blocks = len(g.encoder) - 3

@@ -9,7 +9,16 @@ from pydantic import Field
 from fewer.adaptation.settings import AdaptationSettings
 from fewer.tasks.segment.settings import TrainSettings
 
-__all__ = ["AdaptSettings"]
+__all__ = ["UNUSED", "AdaptSettings"]
+
+UNUSED = {
+    "fold": "the seed draws who judges",
+    "folds": "the seed draws who judges",
+    "warm_up": "warm a network up first, with fewer select --features warm-up, and give its folder as --init",
+    "warm_up_steps": "warm a network up first, with fewer select --features warm-up, and give its folder as --init",
+    "cache": "all images stay in memory",
+}
+"""Settings of a training that an adaptation has no use for, and what holds in their place."""
 
 _GROUP: dict[str, Any] = {"group": "Adaptation"}
 
@@ -66,12 +75,29 @@ class AdaptSettings(AdaptationSettings, TrainSettings):
         description="As in fewer train; auto: upright for images with a spacing, which are scans that lie alike, else "
         "light.",
     )
+    init: str | None = Field(
+        default=None,
+        json_schema_extra={"group": "How it starts"},
+        description="A run folder of fewer train or fewer adapt, or the warm-up folder of fewer select --features "
+        "warm-up, whose weights every network starts from; random by default.",
+    )
     source_list: str | None = Field(
         default=None,
         json_schema_extra=_GROUP,
         description="A file of case names, one a line or the queue.csv of fewer select; the first --source-labels of "
         "them keep their masks. Without it they are drawn by the seed.",
     )
+
+    def unused(self) -> list[str]:
+        """What was asked for that means nothing in an adaptation, in words.
+
+        Examples
+        --------
+        >>> AdaptSettings(fold=1).unused()
+        ['fold (the seed draws who judges)']
+        """
+        default = type(self).model_fields
+        return [f"{name} ({why})" for name, why in UNUSED.items() if getattr(self, name) != default[name].default]
 
     def of_method(self) -> AdaptSettings:
         """The settings with what depends on the method, where a user has not said otherwise.

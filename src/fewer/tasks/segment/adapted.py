@@ -34,12 +34,13 @@ class AdaptPlan:
         """The plan in words."""
         d, p = self.domains, self.domains.preparation
         spacing = "as it is" if p.spacing is None else " x ".join(f"{step:g}" for step in p.spacing) + " mm"
+        axes = f", axes {p.axes}" if p.axes else ""
         off = f", without {', '.join(self.settings.without)}" if self.settings.without else ""
         return [
             f"method {self.settings.method}{off}",
             f"{len(d.source)} labelled source scans train, {len(d.held)} judge, {len(d.unlabelled)} without masks; "
             f"{len(d.target)} target scans without masks; classes {', '.join(p.classes)}",
-            f"{p.dims}-D, channels {p.channels}, normalise {p.normalise}, spacing {spacing}",
+            f"{p.dims}-D, channels {p.channels}, normalise {p.normalise}, spacing {spacing}{axes}",
             f"network {self.network.name}, patch {' x '.join(map(str, p.patch))}",
             *self._stages(),
             "the weights are chosen without target labels: held-out source Dice and agreement on the target",

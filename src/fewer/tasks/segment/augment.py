@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,19 @@ __all__ = ["augmentation"]
 Augment = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
 
 
-def augmentation(level: str, dims: int) -> Augment:
+def augmentation(level: str, dims: int, mirror: int | None = 0) -> Augment:
     """A function of image ``(channels, *space)``, mask ``(1, *space)`` and generator.
 
     Parameters
     ----------
     level
-        ``none``; ``upright``: mirrored along the first axis, brightness and contrast; ``light``: flips along all axes,
+        ``none``; ``upright``: mirrored along one axis, brightness and contrast; ``light``: flips along all axes,
         quarter turns of square planes, brightness and contrast; ``full``: as light, and rotation up to
         15 degrees, scale 0.8 to 1.2, gamma, blur and noise as well.
     dims
         2 or 3.
+    mirror
+        The axis of ``upright``, from left to right; None where no axis may be mirrored.
 
     Raises
     ------
@@ -42,7 +45,7 @@ def augmentation(level: str, dims: int) -> Augment:
     if level == "none":
         return lambda image, mask, rng: (image, mask)
     if level in ("light", "upright"):
-        return _light if level == "light" else _upright
+        return _light if level == "light" else partial(_upright, mirror=mirror)
     heavy = _full(dims)
 
     def both(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -63,9 +66,9 @@ def _brighter(image: Tensor, rng: np.random.Generator) -> Tensor:
     return image * gain + shift
 
 
-def _upright(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    if rng.random() < 0.5:
-        image, mask = image.flip(1), mask.flip(1)
+def _upright(image: Tensor, mask: Tensor, rng: np.random.Generator, mirror: int | None) -> tuple[Tensor, Tensor]:
+    if rng.random() < 0.5 and mirror is not None:
+        image, mask = image.flip(1 + mirror), mask.flip(1 + mirror)
     return _brighter(image, rng), mask.contiguous()
 
 

@@ -23,9 +23,11 @@ __all__ = [
     "Case",
     "SegmentData",
     "Split",
+    "channels_together",
     "find_pictures",
     "image_pool",
     "mask_values",
+    "masks_apart",
     "nnunet_pool",
     "open_data",
 ]
@@ -417,3 +419,59 @@ def image_pool(files: Sequence[str | Path]) -> SegmentData:
     paths = [Path(file) for file in files]
     root = paths[0].parent if paths else Path()
     return SegmentData(root, "folder", (), tuple(Case(picture_stem(path), (path,)) for path in paths))
+
+
+def channels_together(cases: Sequence[Case], channels: int) -> list[Case]:
+    """Images that were listed file by file, with the channel files of nnU-Net (``NAME_0000``, ``NAME_0001``) as one.
+
+    They stay apart unless all are called so, and every image has as many files as are wanted, or one.
+
+    Parameters
+    ----------
+    cases
+        Of one file each.
+    channels
+        That an image must have.
+
+    Examples
+    --------
+    >>> files = image_pool(["a_0000.nii.gz", "a_0001.nii.gz"]).unlabelled
+    >>> [case.name for case in channels_together(files, 2)], [case.name for case in channels_together(files, 3)]
+    (['a'], ['a_0000', 'a_0001'])
+    """
+    groups: dict[str, list[tuple[int, Path]]] = {}
+    for case in cases:
+        name, mark, channel = case.name.rpartition("_")
+        if not (mark and name and len(channel) == 4 and channel.isdecimal()):
+            return list(cases)
+        groups.setdefault(name, []).append((int(channel), case.images[0]))
+    numbers = {tuple(sorted(number for number, _ in files)) for files in groups.values()}
+    if numbers not in ({tuple(range(channels))}, {(0,)}):  # others count images, such as img_0001.png
+        return list(cases)
+    if numbers != {(0,)} and _is_colour(cases[0].images[0]):  # img_0000.png to img_0002.png may be three photos
+        return list(cases)
+    return [Case(name, tuple(path for _, path in sorted(files))) for name, files in groups.items()]
+
+
+def masks_apart(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Images of a folder, and masks that lie among them: ``NAME_mask`` or alike beside ``NAME``.
+
+    Examples
+    --------
+    >>> [[path.name for path in part] for part in masks_apart([Path("a.png"), Path("a_mask.png")])]
+    [['a.png'], ['a_mask.png']]
+    """
+    stems = {picture_stem(path) for path in files}
+    masks = [
+        path
+        for path in files
+        if any(stem.endswith(end) and stem[: -len(end)] in stems for stem in [picture_stem(path)] for end in ENDINGS)
+    ]
+    return [path for path in files if path not in masks], masks
+
+
+def _is_colour(path: Path) -> bool:
+    try:
+        return len(read_picture(path).array) > 1
+    except FewerError:  # whoever uses it will tell
+        return False

@@ -19,6 +19,7 @@ from fewer.tasks.findings import Finding, finding_lines
 from fewer.tasks.segment.dataset import MOST_VALUES, Case, SegmentData, open_data
 from fewer.tasks.segment.files import Picture, read_picture
 from fewer.tasks.segment.geometry import GeometryError, onto, resample_onto
+from fewer.tasks.segment.turning import axes_of
 
 __all__ = ["CHECKS", "Checkup", "Finding", "Look", "checkup"]
 
@@ -118,6 +119,10 @@ class Checkup(Told):
             told.append(f"shape {least}" + (f" to {most}" if most != least else ""))
         if "spacing mm" in facts:
             told.append("spacing " + " x ".join(f"{step:g}" for step in facts["spacing mm"]) + " mm")
+        if len(lying := facts.get("axes run", {})) > 1:
+            told.append(
+                f"axes run {', '.join(f'{axes} in {count}' for axes, count in lying.items())}; training turns them"
+            )
         shares = ", ".join(f"{name} {share:.2%}" for name, share in facts["classes"].items())
         return [", ".join(told), f"voxels: {shares}", *finding_lines(self.findings, CHECKS)]
 
@@ -378,4 +383,7 @@ def _facts(data: SegmentData, looks: Sequence[Look], voxels: Counter[int]) -> di
         facts["shape"]["most"] = shapes.max(0).tolist()
     if spaced and len({len(step) for step in spaced}) == 1:
         facts["spacing mm"] = [round(float(step), 4) for step in np.median(spaced, axis=0)]
+    lying = Counter(axes_of(look.image) for look in seen if look.image is not None and look.image.affine is not None)
+    if lying:
+        facts["axes run"] = dict(lying.most_common())
     return facts

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ def read_picture(path: str | Path, *, mask: bool = False) -> Picture:
         raise FewerError(f"{path} cannot be read as an image; known endings are {', '.join(SUFFIXES)}")
     check_ordinary(path)
     try:
-        return _read_nifti(path) if suffix in NIFTI else _read_pillow(path, mask)
+        found = _read_nifti(path) if suffix in NIFTI else _read_pillow(path, mask)
+        return _whole(found) if mask else found
     except FewerError:
         raise
     except FileNotFoundError as error:
@@ -97,6 +99,19 @@ def read_picture(path: str | Path, *, mask: bool = False) -> Picture:
     except Exception as error:  # a broken file can make a decoder raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FewerError(f"{path} cannot be read ({reason}); replace or remove the file") from error
+
+
+ROUNDING = 1e-3
+"""What class numbers that were saved as floats, or with a slope, may be off by."""
+
+
+def _whole(picture: Picture) -> Picture:
+    """Class numbers without the rounding of a file that holds them as floats; fractions stay, and are told later."""
+    if picture.array.dtype.kind != "f":
+        return picture
+    near = np.round(picture.array)
+    off = np.abs(picture.array - near)
+    return replace(picture, array=near) if bool((off <= ROUNDING).all()) else picture
 
 
 def _read_pillow(path: Path, mask: bool) -> Picture:

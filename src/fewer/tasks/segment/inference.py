@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fewer.models.monai import import_monai
 from fewer.tasks.segment.networks import scales
-from fewer.tasks.segment.preparation import Preparation, resample
+from fewer.tasks.segment.preparation import Preparation
 from fewer.tasks.segment.reading import Sample
 
 __all__ = ["predict_logits", "predict_mask"]
@@ -92,5 +92,5 @@ def predict_mask(model: nn.Module, sample: Sample, preparation: Preparation, ove
     image = preparation.image(sample.image, sample.picture, sample.name)
     logits = predict_logits(model, image, preparation.patch, len(preparation.classes), overlap)
     # scores, not labels, are brought back to the original voxels: borders stay smooth
-    logits = resample(logits.cpu(), sample.picture.space)
+    logits = preparation.back(logits.cpu(), sample.picture)
     return logits.argmax(0).to(torch.uint8).numpy()

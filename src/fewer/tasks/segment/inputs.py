@@ -10,12 +10,22 @@ import torch
 from fewer.core.errors import FewerError
 from fewer.data.images import ImageSet, list_images, split_files
 from fewer.models.spec import LoadedModel
-from fewer.tasks.segment.dataset import Case, find_pictures, image_pool, open_data
+from fewer.tasks.folders import pictures_and_masks, pictures_of
+from fewer.tasks.segment.dataset import (
+    Case,
+    SegmentData,
+    channels_together,
+    find_pictures,
+    image_pool,
+    masks_apart,
+    nnunet_pool,
+    open_data,
+)
 from fewer.tasks.segment.loaded import preparation_of, unseen_cases
 from fewer.tasks.segment.sampling import CaseStore, PatchSampler
 from fewer.tasks.segment.settings import TrainSettings
 
-__all__ = ["images"]
+__all__ = ["cases_in", "images"]
 
 STREAM = 3
 """Keeps the draws of calibration patches apart from those of the training."""
@@ -51,9 +61,8 @@ def images(loaded: LoadedModel, folder: str | Path, count: int, *, part: str, se
         held = {case.name for case in unseen_cases(loaded, data)}
         known = 0 < len(held) < len(data.cases)
     except FewerError:
-        paths = find_pictures(place) if place.is_dir() else []
-        data = image_pool(paths or list_images(place))
-        cases, held, known = list(data.unlabelled), set(), False
+        cases, held, known = _without_masks(place, preparation.channels), set(), False
+        data = SegmentData(place, "folder", (), tuple(cases))
     if known:
         chosen = [case for case in cases if (case.name in held) == (part == "heldout")]
     else:
@@ -80,3 +89,43 @@ def images(loaded: LoadedModel, folder: str | Path, count: int, *, part: str, se
         sampler.draw(index, np.random.default_rng([seed, STREAM, number]))[0] for number, index in enumerate(rows)
     ]
     return ImageSet(torch.stack(patches), [chosen[index].images[0] for index in rows], skipped)
+
+
+def cases_in(place: Path, channels: int) -> list[Case]:
+    """The images of a folder of any layout, or of a file, for a network that takes so many channels.
+
+    Raises
+    ------
+    FewerError
+        When there is none.
+
+    Examples
+    --------
+    >>> [case.name for case in cases_in(Path("scans/"), 1)]  # doctest: +SKIP
+    ['a', 'b']
+    """
+    if place.is_file():
+        return list(image_pool([place]).unlabelled)
+    raw = (place / "dataset.json").is_file()
+    if raw or pictures_and_masks(place) is not None:
+        try:
+            data = open_data(place)
+        except FewerError:  # nobody needs its masks, which may be missing or of a kind that is not read
+            if raw:
+                return list(nnunet_pool(place).unlabelled)
+            raise
+        return [*data.cases, *data.unlabelled]
+    if not place.is_dir():
+        raise FewerError(f"{place} does not exist; give a folder of images")
+    within = pictures_of(place)  # images/ or imagesTr/, without masks beside it
+    files, _ = masks_apart((find_pictures(within) if within is not None else []) or find_pictures(place))
+    if not files:
+        raise FewerError(f"{place} holds no image (PNG, TIFF, JPEG or NIfTI)")
+    return channels_together(image_pool(files).unlabelled, channels)
+
+
+def _without_masks(place: Path, channels: int) -> list[Case]:
+    try:
+        return cases_in(place, channels)
+    except FewerError:  # images may lie deeper
+        return list(image_pool(list_images(place)).unlabelled)

@@ -14,13 +14,13 @@ from fewer.core.errors import FewerError
 from fewer.core.files import as_path, real_path, refuse_inputs
 from fewer.core.progress import Progress, Silent
 from fewer.models.spec import load_model
-from fewer.tasks.folders import device_of, make_folder, pictures_and_masks, pictures_of, results_aside
-from fewer.tasks.segment.dataset import Case, find_pictures, image_pool, nnunet_pool, open_data
+from fewer.tasks.folders import device_of, make_folder, results_aside
+from fewer.tasks.segment.dataset import Case
 from fewer.tasks.segment.files import LOSSLESS, Picture, suffix_of, write_picture
 from fewer.tasks.segment.inference import predict_mask
+from fewer.tasks.segment.inputs import cases_in
 from fewer.tasks.segment.loaded import preparation_of
 from fewer.tasks.segment.overlay import overlay as draw
-from fewer.tasks.segment.preparation import Preparation
 from fewer.tasks.segment.reading import Sample, read_image
 from fewer.tasks.segment.settings import PredictSettings
 
@@ -96,7 +96,7 @@ def predict(
         raise FewerError(f"{run} is no run folder with a model; train one: fewer train DATA --out {run}")
     loaded = load_model(str(run))
     preparation, model = preparation_of(loaded), loaded.model.to(device_of(device))
-    cases = _cases(Path(pictures), preparation)
+    cases = cases_in(Path(pictures), preparation.channels)
     _check_names(cases)
     folder = Path(out)
     files = [folder / f"{case.name}{_kind(case)}" for case in cases]
@@ -155,30 +155,3 @@ def _check_names(cases: Sequence[Case]) -> None:
 def _kind(case: Case) -> str:
     suffix = suffix_of(case.images[0])
     return suffix if suffix in LOSSLESS else ".png"
-
-
-def _cases(place: Path, preparation: Preparation) -> list[Case]:
-    if place.is_file():
-        return list(image_pool([place]).unlabelled)
-    if (place / "dataset.json").is_file() and not (place / "labelsTr").is_dir():
-        return list(nnunet_pool(place).unlabelled)
-    if (place / "dataset.json").is_file() or pictures_and_masks(place) is not None:
-        data = open_data(place)
-        return [*data.cases, *data.unlabelled]
-    if not place.is_dir():
-        raise FewerError(f"{place} does not exist; give a folder of images")
-    within = pictures_of(place)  # images/ or imagesTr/, without masks beside it
-    files = (find_pictures(within) if within is not None else []) or find_pictures(place)
-    if not files:
-        raise FewerError(f"{place} holds no image (PNG, TIFF, JPEG or NIfTI)")
-    cases = list(image_pool(files).unlabelled)
-    groups: dict[str, list[Path]] = {}
-    for case in cases:  # nnU-Net's names: the channel is the last four digits
-        name, mark, channel = case.name.rpartition("_")
-        if not (mark and len(channel) == 4 and channel.isdecimal()):
-            return cases
-        groups.setdefault(name, []).append(case.images[0])
-    sizes = {len(paths) for paths in groups.values()}
-    if sizes not in ({preparation.channels}, {1}):
-        return cases
-    return [Case(name, tuple(paths)) for name, paths in groups.items()]

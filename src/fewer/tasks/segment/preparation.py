@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -19,9 +20,10 @@ from fewer.core.errors import FewerError
 from fewer.core.reading import check_size, data_limit
 from fewer.data.preprocess import Preprocess
 from fewer.tasks.segment.dataset import Case, SegmentData
-from fewer.tasks.segment.files import Picture, read_picture
+from fewer.tasks.segment.files import NIFTI, Picture, read_picture, suffix_of
 from fewer.tasks.segment.reading import Sample, read_case, read_image
 from fewer.tasks.segment.settings import TrainSettings
+from fewer.tasks.segment.turning import AXIS, axes_of, most_common_axes, order_of, turn
 
 __all__ = ["Preparation", "fit_preparation", "fit_shape", "resample"]
 
@@ -45,6 +47,9 @@ class _Facts(BaseModel):
     high: list[float]
     spacing: list[Annotated[float, Field(gt=0)]] | None
     patch: list[Annotated[int, Field(ge=1, le=2**20)]] = Field(min_length=2, max_length=3)
+    # recipes of older versions have none of these
+    axes: str | None = Field(default=None, pattern="^[LRPAIS]+$")
+    mirror: int | None = Field(default=0, ge=0, le=2)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -52,6 +57,9 @@ class _Facts(BaseModel):
             raise ValueError(f"{len(self.values)} values for {len(self.classes)} classes")
         if self.spacing is not None and len(self.spacing) != len(self.patch):
             raise ValueError(f"a spacing of {len(self.spacing)} axes for a patch of {len(self.patch)}")
+        letters = self.axes or ""
+        if letters and not len(self.patch) == len(letters) == len({AXIS[letter] for letter in letters}):
+            raise ValueError(f"axes {letters} for a patch of {len(self.patch)} axes")
         fixed = {"global": (self.mean, self.std), "ct": (self.mean, self.std, self.low, self.high)}
         if any(len(numbers) != self.channels for numbers in fixed.get(self.normalise, ())):
             raise ValueError(f"{self.normalise} needs a number for each of {self.channels} channels")
@@ -78,6 +86,11 @@ class Preparation:
         mm per voxel that images are resampled to, or None.
     patch
         Voxels along each axis of what the network sees at once.
+    axes
+        Towards which side of the body each axis of the network runs, such as ``RAS``; scans that lie otherwise are
+        turned. None where the files of the training did not say.
+    mirror
+        The axis from left to right, along which a scan may be mirrored; None where none is, as in sagittal slices.
     """
 
     classes: tuple[str, ...]
@@ -90,6 +103,8 @@ class Preparation:
     high: tuple[float, ...]
     spacing: tuple[float, ...] | None
     patch: tuple[int, ...]
+    axes: str | None = None
+    mirror: int | None = 0
 
     @property
     def dims(self) -> int:
@@ -148,11 +163,19 @@ class Preparation:
             return Preprocess(size, (0.5,), (0.25,), "bilinear")
         return Preprocess(size, tuple(m / 255 for m in self.mean), tuple(s / 255 for s in self.std), "bilinear")
 
+    def lying(self, picture: Picture) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Voxels and spacing along each axis of the network, before resampling."""
+        order = order_of(axes_of(picture), self.axes)
+        if order is None:
+            return picture.space, picture.spacing
+        return tuple(picture.space[own] for own in order), tuple(picture.spacing[own] for own in order)
+
     def shape_of(self, picture: Picture) -> tuple[int, ...]:
-        """Voxels along each axis after resampling."""
+        """Voxels along each axis of the network, after resampling."""
+        space, spacing = self.lying(picture)
         if self.spacing is None:
-            return picture.space
-        steps = zip(picture.space, picture.spacing, self.spacing, strict=True)
+            return space
+        steps = zip(space, spacing, self.spacing, strict=True)
         return tuple(max(1, round(n * own / wanted)) for n, own, wanted in steps)
 
     def image(self, array: np.ndarray, picture: Picture, name: str) -> Tensor:
@@ -170,14 +193,19 @@ class Preparation:
         shape = self.shape_of(picture)
         told = f"{name}, at the spacing of the network ({' x '.join(map(str, shape))} voxels),"
         check_size(4 * len(array) * math.prod(shape), data_limit(), told)
-        return resample(torch.from_numpy(self.normalised(array)), shape)
+        return resample(turn(torch.from_numpy(self.normalised(array)), axes_of(picture), self.axes), shape)
+
+    def back(self, array: Tensor, picture: Picture) -> Tensor:
+        """What lies on the network's voxels, ``(channels, *space)``, on those of the file again."""
+        space, _ = self.lying(picture)
+        return turn(resample(array, space), self.axes or "", axes_of(picture))
 
     def sample(self, sample: Sample) -> tuple[Tensor, Tensor | None]:
         """Input and target: float32 ``(channels, *space)``, uint8 ``(*space)``."""
         image = self.image(sample.image, sample.picture, sample.name)
         if sample.mask is None:
             return image, None
-        mask = torch.from_numpy(sample.mask)[None].float()
+        mask = turn(torch.from_numpy(sample.mask)[None].float(), axes_of(sample.picture), self.axes)
         return image, resample(mask, tuple(image.shape[1:]), nearest=True)[0].to(torch.uint8)
 
 
@@ -260,18 +288,20 @@ def fit_preparation(
     if kind == "ct" and not masks:
         kind = "global"
     mean, std, low, high = _statistics(data, chosen, channels, kind)
-    spacing = _spacing(pictures, settings)
+    axes = most_common_axes(pictures)
     classes = data.classes if masks else {"background": 0}
     empty = Preparation(
-        tuple(classes), tuple(classes.values()), channels, kind, mean, std, low, high, spacing, (1,) * dims
+        tuple(classes), tuple(classes.values()), channels, kind, mean, std, low, high, None, (1,) * dims, axes
     )
+    sideways = _sideways(axes, dims, chosen[0].images[0])
+    empty = replace(empty, mirror=sideways, spacing=_spacing(empty, pictures, settings))
     shapes = [empty.shape_of(picture) for picture in pictures]
     space = [int(n) for n in np.median(np.array(shapes), axis=0)]
     multiple = 2 ** (settings.levels - 1)
     patch = settings.patch or fit_shape(space, settings.patch_voxels, multiple)
     if any(side % multiple for side in patch):
         raise FewerError(f"with {settings.levels} levels each side of the patch must be a multiple of {multiple}")
-    return Preparation(**{**vars(empty), "patch": tuple(patch)})
+    return replace(empty, patch=tuple(patch))
 
 
 def _statistics(data: SegmentData, cases: Sequence[Case], channels: int, kind: str) -> tuple[tuple[float, ...], ...]:
@@ -292,10 +322,19 @@ def _statistics(data: SegmentData, cases: Sequence[Case], channels: int, kind: s
     return tuple(tuple(float(number) for number in numbers) for numbers in found)
 
 
-def _spacing(pictures: Sequence[Picture], settings: TrainSettings) -> tuple[float, ...] | None:
+def _sideways(axes: str | None, dims: int, file: Path) -> int | None:
+    """The axis from left to right: of the body, or else the last one of a picture, the first one of a NIfTI file."""
+    if axes is not None:
+        return next((axis for axis, letter in enumerate(axes) if letter in "LR"), None)
+    return 0 if suffix_of(file) in NIFTI else dims - 1
+
+
+def _spacing(
+    preparation: Preparation, pictures: Sequence[Picture], settings: TrainSettings
+) -> tuple[float, ...] | None:
     if isinstance(settings.spacing, tuple):
         return settings.spacing
-    spacings = np.array([picture.spacing for picture in pictures])
+    spacings = np.array([preparation.lying(picture)[1] for picture in pictures])
     if settings.spacing == "native" or not any(picture.spaced for picture in pictures):
         return None
     median = np.median(spacings, axis=0)

@@ -134,7 +134,7 @@ class PatchSampler:
         self, store: CaseStore, settings: TrainSettings, rank: int = 0, ranks: int = 1, *, stream: int = 0
     ) -> None:
         self.store, self.settings, self.rank, self.ranks, self.stream = store, settings, rank, ranks, stream
-        self.augment = augmentation(settings.augment, store.preparation.dims)
+        self.augment = augmentation(settings.augment, store.preparation.dims, store.preparation.mirror)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Images float32 ``(batch, channels, *patch)`` and class indices uint8 ``(batch, 1, *patch)`` of a step."""

@@ -95,7 +95,7 @@ class TrainSettings(LoopSettings):
     augment: Literal["none", "upright", "light", "full"] = Field(
         json_schema_extra={"group": "Images"},
         default="light",
-        description="none, upright (mirrored along the first axis, brightness: for scans that all lie alike, in which "
+        description="none, upright (mirrored from left to right, brightness: for scans that all lie alike, in which "
         "place tells much), light (flips, quarter turns, brightness) or full (rotation, scale, blur, noise as well).",
     )
     fold: int = Field(

@@ -48,9 +48,10 @@ class TrainingPlan:
         """The plan in words."""
         p, parameters = self.preparation, sum(w.numel() for w in self.network.model.parameters())
         spacing = "as it is" if p.spacing is None else " x ".join(f"{step:g}" for step in p.spacing) + " mm"
+        axes = f", axes {p.axes}" if p.axes else ""
         return [
             f"{len(self.split.train)} cases train, {len(self.split.val)} judge; classes {', '.join(p.classes)}",
-            f"{p.dims}-D, channels {p.channels}, normalise {p.normalise}, spacing {spacing}",
+            f"{p.dims}-D, channels {p.channels}, normalise {p.normalise}, spacing {spacing}{axes}",
             f"network {self.network.name}, {parameters / 1e6:.3g} M parameters, patch {' x '.join(map(str, p.patch))}",
             self.sentence,
         ]

@@ -16,7 +16,8 @@ from fewer.core.files import real_path
 from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.models.artefact import save_artefact
-from fewer.models.spec import load_model
+from fewer.models.spec import LoadedModel, load_model
+from fewer.tasks.facts import facts_of
 from fewer.tasks.runs import Order, Training, carry_out, plain_settings, write_report
 from fewer.tasks.segment.dataset import Case, SegmentData, Split, open_data
 from fewer.tasks.segment.inference import predict_logits
@@ -32,7 +33,7 @@ from fewer.tasks.segment.warmup import WARM, transfer, warm_up
 from fewer.training.checkpoint import Checkpoint, work_key
 from fewer.training.loop import Fit, Validation, check_device, fit, make_accelerator
 
-__all__ = ["plan_training", "train"]
+__all__ = ["plan_training", "start_from", "train"]
 
 JUDGES = 32
 """Validation cases that are looked at during training; the end is judged on all."""
@@ -170,7 +171,7 @@ def _train(
     model, warm = plan.network.model, []
     began = perf_counter()
     if settings.init is not None:
-        _start_from(model, settings, preparation)
+        start_from(model, settings, preparation)
     elif settings.warm_up != "none":
         every = [*(data.case(name) for name in split.train), *data.unlabelled]
         checkpoint = scratch and scratch / "warm-up.safetensors"
@@ -250,8 +251,19 @@ def pooled_dice(model: nn.Module, store: CaseStore) -> float:
     return float((both[1:][present] / either[1:][present]).mean()) if present.any() else 0.0
 
 
-def _start_from(model: nn.Module, settings: TrainSettings, preparation: Preparation) -> None:
-    """The weights of a trained run, or of a warm-up, whose output is another."""
+def start_from(model: nn.Module, settings: TrainSettings, preparation: Preparation) -> str:
+    """Give a network the weights of a trained run, or of a warm-up, whose output is another.
+
+    Returns
+    -------
+    str
+        What a user should know, in words: that the run saw its images on another scale. Empty where there is nothing.
+
+    Raises
+    ------
+    FewerError
+        When that run holds another network, with the flags that would make the same.
+    """
     assert settings.init is not None
     start, own = load_model(settings.init), model.state_dict()
     state = start.model.state_dict()
@@ -259,13 +271,29 @@ def _start_from(model: nn.Module, settings: TrainSettings, preparation: Preparat
     # a warm-up puts out an image instead of classes; everything before its output must be the same network
     is_warm = WARM in start.meta
     if state.keys() != own.keys() or len(differing) > (len(own) // 2 if is_warm else 0):
-        raise FewerError(
-            f"the run {settings.init} holds another network than the one to be trained; give the same settings"
-        )
+        told = _flags_of(start)
+        advice = f"give {told}, and as many classes" if told else "give the same settings"
+        raise FewerError(f"the run {settings.init} holds another network than the one to be trained; {advice}")
     if is_warm:
         transfer(start.model, model, preparation, settings.warm_up_transfer)
-    else:
-        model.load_state_dict(state)
+        return ""
+    model.load_state_dict(state)
+    found = facts_of(start, "segment").preparation
+    if found is None or (theirs := Preparation.of(found).normalise) == preparation.normalise:
+        return ""
+    return (
+        f"the run {settings.init} saw its images on another scale ({theirs}) than they have here "
+        f"({preparation.normalise}): --normalise {theirs} keeps what it knows"
+    )
+
+
+def _flags_of(start: LoadedModel) -> str:
+    """The flags that a run got its network with; empty where it does not say."""
+    facts = start.meta.get("segment")
+    used = facts.get("settings") if isinstance(facts, dict) else None
+    if not isinstance(used, dict):
+        return ""
+    return " ".join(f"--{name} {used[name]}" for name in ("network", "width", "levels") if name in used)
 
 
 def _save(run: RunFolder, plan: TrainingPlan, result: TrainedRun, settings: TrainSettings, command: str) -> None:
