@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fewer.private.cheapen import Tried
 from fewer.private.circuit import Circuit
 from fewer.private.price import Prices, step_ms
 from fewer.private.security import Parameters
@@ -95,7 +96,7 @@ def circuit_page(
     where = "encrypted" if seal else "simulated"
     total = sum(step_ms(circuit, prices))
     tiles = [
-        Tile(name="same class as the network", value=f"{facts['agreement']:.1%}", note=f"{facts['images']} images"),
+        _near(facts),
         Tile(
             name="time of one image",
             value=f"{trial.ms:.0f} ms" if seal else f"{total:.0f}",
@@ -136,6 +137,17 @@ def circuit_page(
     )
 
 
+def _near(facts: Mapping[str, Any]) -> Tile:
+    """How near the circuit is to the network."""
+    apart = "that nothing was fitted to" if facts["apart"] else "that it was fitted to"
+    note = f"{facts['images']} images {apart}, in the clear"
+    if facts["agreement"] is None:
+        return Tile(
+            name="squared distance from the network", value=f"{facts['distance']:.3g}", note=f"relative; {note}"
+        )
+    return Tile(name="same class as the network", value=f"{facts['agreement']:.1%}", note=note)
+
+
 def _of_prices(measured: bool) -> str:
     if measured:
         return "Predicted: operations times what each of them took in a calibration of some seconds."
@@ -147,12 +159,16 @@ def _budget(facts: Mapping[str, Any]) -> list[Section]:
     if told is None:
         return []
     rows = [[m, f"{told['before'][m]:.0f}", f"{told['after'][m]:.0f}"] for m in told["before"]]
+    ways = [Tried(t["way"], t["cost"], t["loss"]) for t in told["tried"]]
     return [
         Section(
             name="budget",
             title=f"Planned for {told['budget']}",
-            tables=[Table(head=["cost", "before", "after"], rows=rows)],
-            words=[f"Chosen: {told['way']}."],
+            tables=[Table(head=["cost", "before", "after"], rows=rows), *([ways_table(ways)] if ways else [])],
+            words=[
+                f"Chosen: {told['way']}. Below are all ways that were compared, the least loss first; losses are "
+                "those after teaching, on images that did not teach."
+            ],
         )
     ]
 
@@ -172,5 +188,5 @@ def _became(facts: Mapping[str, Any]) -> list[str]:
     if facts["averaged"]:
         points.append(f"Maximum pooling became an average at {', '.join(facts['averaged'])}: teach it, with --steps.")
     if facts["left_to_the_client"]:
-        points.append(f"Left to the client: {', '.join(facts['left_to_the_client'])} at the end. It changes no class.")
+        points.append(f"Left to the client: {', '.join(facts['left_to_the_client'])} at the end.")
     return points
