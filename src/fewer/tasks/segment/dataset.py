@@ -462,12 +462,12 @@ def masks_apart(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     [['a.png'], ['a_mask.png']]
     """
     stems = {picture_stem(path) for path in files}
-    masks = [
+    masks = {
         path
         for path in files
         if any(stem.endswith(end) and stem[: -len(end)] in stems for stem in [picture_stem(path)] for end in ENDINGS)
-    ]
-    return [path for path in files if path not in masks], masks
+    }
+    return [path for path in files if path not in masks], [path for path in files if path in masks]
 
 
 def _is_colour(path: Path) -> bool:
