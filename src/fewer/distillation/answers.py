@@ -37,6 +37,18 @@ class Answer:
     features: list[Tensor] = field(default_factory=list)
     embedding: Tensor | None = None
 
+    def in_fp32(self) -> Answer:
+        """The same in full precision: sums over maps and distances lose too much in half of it.
+
+        Examples
+        --------
+        >>> import torch
+        >>> Answer(torch.zeros(1, 2, dtype=torch.bfloat16)).in_fp32().logits.dtype
+        torch.float32
+        """
+        embedding = None if self.embedding is None else self.embedding.float()
+        return Answer(self.logits.float(), [x.float() for x in self.features], embedding)
+
 
 @dataclass(frozen=True)
 class Points:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,8 @@ from safetensors.torch import load_file
 
 import fewer
 from fewer.core.errors import FewerError
+from fewer.engine.prepare import prepare
+from fewer.engine.settings import Settings
 from fewer.formats.integers import rounded
 from fewer.models.artefact import save_artefact
 from fewer.models.options import load_checkpoint
@@ -319,3 +323,45 @@ def test_validations_see_rounded_weights_where_torch_has_a_fused_layer(
     with trusting(True):
         fewer.train(photos, network=f"{photos.parent}/attend.py:net", bits="w4a4", **STEPS)
     assert {"8 to 16", "16 to 8", "8 to 3"} <= set(seen)
+
+
+def test_a_compression_tells_that_bits_of_a_training_are_not_its_own(photos: Path, tmp_path: Path) -> None:
+    with trusting(True):
+        for name, bits in (("few", "w4a4"), ("plain", None)):
+            fewer.train(photos, out=tmp_path / name, network=network(photos), bits=bits, **STEPS)
+            settings = Settings(calibration=4, sensing=2, heldout=2, device="cpu")
+            notes = prepare(str(tmp_path / name), photos, settings).inputs.notes
+            assert any("trained in few bits" in note for note in notes) == (name == "few")
+
+
+@pytest.mark.parametrize("method", ["rkd", "similarity-preserving"])
+def test_a_teacher_is_compared_in_full_precision(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    (photos.parent / "deep.py").write_text(DEEP)
+    how = {"network": f"{photos.parent}/deep.py:net", **STEPS, "steps": 2}
+    kinds: set[tuple[torch.dtype, bool]] = set()
+    matmul, einsum, convolve = torch.Tensor.__matmul__, torch.einsum, torch.nn.Conv2d.forward
+    convolved: set[torch.dtype] = set()
+
+    def seen(self: torch.nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+        found = convolve(self, x)
+        convolved.add(found.dtype)
+        return found
+
+    def noted(run: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*given: Any) -> Any:
+            found = run(*given)
+            kinds.add((found.dtype, torch.is_autocast_enabled("cpu")))
+            return found
+
+        return wrapped
+
+    with trusting(True):
+        fewer.train(photos, out=tmp_path / "teacher", **how)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "__matmul__", noted(matmul))
+            patch.setattr(torch, "einsum", noted(einsum))
+            patch.setattr(torch.nn.Conv2d, "forward", seen)
+            fewer.train(photos, teacher=str(tmp_path / "teacher"), distill=method, precision="bf16", seed=1, **how)
+    assert kinds == {(torch.float32, False)} and torch.bfloat16 in convolved

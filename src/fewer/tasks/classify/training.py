@@ -204,19 +204,19 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
     batches = Augmented(data, prepared.rows, loaded.preprocess, settings, progress)
     held, stored_names = prepared.start.held, set(model.state_dict())
     bits: LowBit | None = None
-    net, lesson = model, None
+    net: nn.Module = model
     if settings.bits is not None or settings.teacher is not None or settings.distill is not None:
         example = _example(batches).to(accelerator.device)
         if settings.bits is not None:
             bits = lower(model, settings, example, held)
             held = still_held(model, held)
         if settings.teacher is not None or settings.distill is not None:
-            net, lesson = taught(loaded, model, settings, example, data)
+            net = taught(loaded, model, settings, example, data)
 
     def objective(net: nn.Module, step: int) -> Tensor | dict[str, Tensor]:
         images, labels = (part.to(accelerator.device) for part in batches.batch(step))
-        if lesson is not None:
-            return lesson(images, labels, settings.label_smoothing)
+        if settings.teacher is not None or settings.distill is not None:
+            return net(images, labels, settings.label_smoothing)
         return label_losses(net(images), labels, settings.label_smoothing)
 
     players, watching = _learning(net, model, objective, settings, bits)

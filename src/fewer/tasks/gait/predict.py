@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.files import real_path
 from fewer.core.progress import Progress
@@ -31,8 +32,8 @@ from fewer.tasks.gait.settings import PredictSettings
 __all__ = ["Matched", "predict"]
 
 
-@dataclass(frozen=True)
-class Matched:
+@dataclass(frozen=True, repr=False)
+class Matched(Told):
     """What :func:`predict` wrote.
 
     Attributes
