@@ -219,7 +219,9 @@ def _refuse_no_module(spec: str) -> None:
     if ending in _WEIGHTS:
         raise FewerError(
             f"{path.name} is a file of weights, which do not say what network they are for; give the network with them "
-            f"(timm/NAME or FILE.py:FUNCTION, with --checkpoint {path.name}), or FILE.py:FUNCTION that loads them"
+            f"(timm/NAME or FILE.py:FUNCTION, with --checkpoint {path.name}), or FILE.py:FUNCTION that loads them; "
+            "published_run of fewer.tasks.detect3d.openpcdet and of fewer.tasks.gait.published makes runs of "
+            "checkpoints of OpenPCDet and OpenGait"
         )
 
 

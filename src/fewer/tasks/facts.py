@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fewer.core.errors import FewerError
+from fewer.core.files import real_path
 
 if TYPE_CHECKING:
     from fewer.models.spec import LoadedModel
@@ -28,6 +31,25 @@ class Split(_Open):
     data: _Path = ""
     train: list[str] = Field(default_factory=list)
     val: list[str] = Field(default_factory=list)
+
+    def is_of(self, root: str | Path, names: Iterable[str]) -> bool:
+        """Whether a data set is the one that trained: at the same place, or moved from there.
+
+        Moved is a set with the very same cases, where nothing is left at the old place. What trained would otherwise
+        judge as soon as data lie elsewhere.
+
+        Examples
+        --------
+        >>> Split(data="/no/such/place", train=["a"], val=["b"]).is_of("elsewhere", ["b", "a"])
+        True
+        """
+        if real_path(self.data) == real_path(root):
+            return True
+        try:
+            left = not self.data or Path(self.data).exists()
+        except OSError:  # the file that holds it may be anybody's
+            left = True
+        return not left and {*self.train, *self.val} == set(names)
 
 
 class Held(_Open):

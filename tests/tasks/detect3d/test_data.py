@@ -100,18 +100,22 @@ def test_doctor_drops_points_and_boxes(tmp_path):
     root = Streets(SENSOR, seed=4).write(tmp_path / "kitti", 2)
     data = open_data(root)
     points = data.points("000000")
-    points[3, 0] = np.nan
+    points[3, 0], points[9, 3] = np.nan, np.inf
     (root / "training/velodyne/000000.bin").write_bytes(points.tobytes())
     label = root / "training/label_2/000000.txt"
-    far = Objects(np.array([[300.0, 0, 0, 4, 2, 1.5, 0], [20, 5, 0, 40, 2, 1.5, 0]]), ("Car", "Car"))
+    far = Objects(np.array([[300.0, 0, 0, 4, 2, 1.5, 0], [20, 5, 0, 400, 2, 1.5, 0]]), ("Car", "Car"))
     label.write_text(label.read_text() + label_text(far, Calibration.usual()))
     found = checkup(root)
     assert {f.check for f in found.findings} >= {"nan", "empty-box", "size"}
+    assert {f.level: f.text for f in found.findings if f.check == "nan"} == {
+        "error": "1 points have a value beside their place that is NaN or infinity",
+        "warning": "1 points have no place (NaN or infinity): their beams met nothing",
+    }
     assert json.loads(found.to_json())["healthy"] is False and found.lines()
     done = repair(found, tmp_path / "fixed")
     assert len(done.changed) == 2
     again = checkup(tmp_path / "fixed")
-    assert again.healthy and again.facts["points"][0] == len(points) - 1
+    assert again.healthy and again.facts["points"][0] == len(points) - 2
 
 
 def test_intensities_in_bytes_are_brought_to_one(tmp_path):
@@ -166,6 +170,43 @@ def test_calibration_turns_back():
     assert np.allclose(image_boxes(boxes, calibration)[0], read.image, atol=0.01)
 
 
+def test_calibrations_as_other_laboratories_write_them():
+    usual = Calibration.usual()
+    rows = usual.text().splitlines()
+    whole = np.vstack([usual.to_reference, [0, 0, 0, 1]])
+    lines = [row for row in rows if not row.startswith(("P1", "P2", "P3", "Tr_velo_to_cam"))]
+    lines.append("Tr_velo_to_cam: " + " ".join(map(str, whole.ravel())))
+    read = parse_calibration("\n".join(lines))
+    assert np.allclose(read.to_reference, usual.to_reference) and np.allclose(read.projection, usual.projection)
+    flat = [row for row in rows if not row.startswith("R0_rect")] + ["R0_rect: " + "0 " * 9]
+    with pytest.raises(FewerError, match="R0_rect maps space onto a plane"):
+        parse_calibration("\n".join(flat))
+    with pytest.raises(FewerError, match="no P2; the boxes in the image cannot be found"):
+        parse_calibration("\n".join(row for row in rows if not row.startswith("P")))
+
+
+def test_a_camera_with_larger_images_sees_more():
+    """Boxes were cut at the 375 rows of KITTI's images, and what lay below them was too small to count."""
+    wide = np.array([[1000.0, 0, 960, 0], [0, 1000, 540, 0], [0, 0, 1, 0]])
+    camera = replace(Calibration.usual(), projection=wide)
+    assert camera.size == (1920, 1080) and replace(camera, projection=np.zeros((3, 4))).size == (1242, 375)
+    box, outside = image_boxes(np.array([[10.0, 0, -1.2, 4, 1.8, 1.5, 0]]), camera)
+    assert box[0, 3] - box[0, 1] > 150 and outside[0] == 0
+    assert camera.in_view(np.array([[10.0, 0, -1.5]])).all()
+
+
+def test_a_tram_is_no_impossible_size_and_columns_are_told(tmp_path):
+    (tmp_path / "points").mkdir()
+    (tmp_path / "labels").mkdir()
+    rng = np.random.default_rng(0)
+    for name, columns in (("a", 4), ("b", 5), ("c", 5)):
+        np.save(tmp_path / "points" / f"{name}.npy", rng.random((40, columns)).astype(np.float32))
+        (tmp_path / "labels" / f"{name}.txt").write_text("0.5 0.5 0.5 35.2 2.6 3.5 0 Tram\n")
+    found = checkup(tmp_path)
+    assert [(f.check, f.case) for f in found.findings] == [("columns", "a")] and found.healthy
+    assert "40 to 40 points a scan, 5 or 4 values each" in found.lines()
+
+
 def test_augmentation_keeps_points_in_boxes(kitti):
     frame = open_data(kitti).frame("000000")
     before = points_in_boxes(frame.points, frame.objects.boxes, 0.02).sum(1)
@@ -182,6 +223,9 @@ def test_augmentation_keeps_points_in_boxes(kitti):
     bare = Frame("b", frame.points[:5] + 200, Objects())
     filled = bank.set_in(bare, {"Car": 3}, np.random.default_rng(0))
     assert 0 < len(filled.objects) <= 3 and len(filled.points) > 5
+    wide = Frame("c", np.column_stack([bare.points, np.full(5, 7, np.float32)]), Objects())
+    ringed = bank.set_in(wide, {"Car": 3}, np.random.default_rng(0))  # objects of four values, a scan of five
+    assert ringed.points.shape == (len(filled.points), 5) and not ringed.points[5:, 4].any()
     near = only(frame, ("Car",), (0, -20, -3, 30, 20, 1))
     assert (near.objects.boxes[:, 0] < 30).all()
 

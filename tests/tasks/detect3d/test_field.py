@@ -14,7 +14,7 @@ from fewer.tasks.detect3d.layouts import custom_label_text
 from fewer.tasks.detect3d.networks import build_network, small_config
 from fewer.tasks.detect3d.networks.config import NETWORKS
 from fewer.tasks.detect3d.settings import TrainSettings
-from fewer.tasks.detect3d.training import plan_training
+from fewer.tasks.detect3d.training import fitted_anchor, plan_training
 
 USUAL = (0.0, -23.04, -3.0, 46.08, 23.04, 1.0)
 
@@ -117,6 +117,22 @@ def test_classes_with_commas():
 def test_classes_of_other_sets_take_a_prior_like_theirs():
     pedestrian, car, bus = small_config("pointpillars", ("pedestrian", "car", "bus")).anchors
     assert pedestrian.size[2] == 1.73 and car.size == bus.size and car.size[0] == 3.9
+
+
+def test_a_class_without_a_known_size_takes_that_of_its_few_objects():
+    box = np.array([[9.0, 0, 0, 11, 2.9, 3.4, 0]])
+    for name, size in (("bus", (11.0, 2.9, 3.4)), ("car", (3.9, 1.6, 1.56))):
+        prior = small_config("pointpillars", (name,)).anchors[0]
+        fitted = fitted_anchor(prior, name, [Objects(box, (name,))] * 3)
+        assert fitted.size == size and fitted.bottom == -1.7  # five are no sample of cars, whose size is known
+
+
+def test_classes_without_an_object_are_told(tmp_path):
+    data = open_data(folder(tmp_path / "set", boxes([5.0, 9, 12, 15, 20], [0, 1, 2, 3, 4], [0] * 5), "Vehicle"))
+    lines = plan_training(data, TrainSettings(classes=("Vehicle", "Bus", "Tram"))).lines()
+    assert "no Bus and no Tram in the labels that were looked at: that cannot be learnt" in lines
+    with pytest.raises(FewerError, match="whose labels hold Vehicle; name what is to be learnt with --classes"):
+        plan_training(data, TrainSettings())
 
 
 def test_a_training_reads_what_does_not_fit(tmp_path):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from fewer.tasks.detect3d.evaluation import score_detections
 from fewer.tasks.detect3d.frames import Objects
+from fewer.tasks.detect3d.kitti import Calibration, parse_label
 from fewer.tasks.detect3d.metrics.bands import agreement, count_bands
 from fewer.tasks.detect3d.metrics.curve import Case, precision_curve
 from fewer.tasks.detect3d.metrics.kitti_ap import kitti_ap
@@ -132,3 +136,23 @@ def test_bands():
     ]
     same = agreement([found], [found], "Car")
     assert sum(r.missed + r.spurious for r in same) == 0 and sum(r.found for r in same) == 3
+
+
+def test_labels_whose_image_columns_are_filled_with_zeros():
+    """Data without a camera in KITTI's files: every object was too small in the image to count."""
+    calibration = Calibration.usual()
+    line = "{} 0 0 0 {} 1.5 2 4 {} 1.7 20 0\n"
+    zeros = parse_label("".join(line.format("Car", "0 0 0 0", x) for x in (-6, 0, 6)), calibration)
+    assert zeros.image is None and zeros.occlusion is None
+    found = replace(zeros, scores=np.array([0.9, 0.8, 0.7]), image=np.zeros((3, 4)))
+    scores = score_detections([zeros] * 14, [found] * 14, ["Car"])
+    assert scores.ap("Car", "easy") == pytest.approx(100) and scores.rows[0]["objects"] == 42
+    assert "no boxes in an image" in scores.note and scores.rows[0]["overlap"] == 0.7
+    seen = parse_label(line.format("Car", "500 150 600 230", 0) + line.format("Car", "0 0 0 0", 6), calibration)
+    assert kitti_ap([seen], [found], "Car")["objects"] == 1
+
+
+def test_nothing_to_score_is_told_and_is_no_zero():
+    scores = score_detections([Objects()], [objects(many(2), [0.9, 0.8])], ["Car"])
+    assert scores.measures() == {} and "No labelled object counts" in scores.note
+    assert score_detections([objects(many(2), name="car")], [Objects()], ["car"]).rows[0]["overlap"] == 0.7

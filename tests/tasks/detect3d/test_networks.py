@@ -198,6 +198,9 @@ def test_losses_have_gradients_and_empty_scans_work(name):
     assert all(torch.isfinite(v.float()).all() for v in net(far).values())
     with pytest.raises(FewerError, match="rows of 4"):
         net(torch.zeros(5, 3))
+    lone = torch.tensor([[15.0, 3, -1, 0.5]])
+    for scan in (lone, far):  # a batch of one point, or of none, has no statistics for a norm
+        assert torch.isfinite(net.train().loss((scan,), boxes[:1], labels[:1]))
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))

@@ -190,11 +190,33 @@ def test_preset_of_the_paper(kitti, run):
         (["predict", "{run}", "{empty}", "--out", "{out}"], "holds no scan"),
         (["train", "{kitti}", "--task", "detect3d", "--classes", "Boat", "--out", "{out}"], "none of the classes Boat"),
         (["eval", "{kitti}", "{kitti}", "--task", "detect3d"], "has no detections"),
+        (["eval", "{run}", "{bare}"], "has no labelled scan; fewer predict writes"),
+        (["eval", "{boats}", "{kitti}", "--task", "detect3d"], "Boat alone: there is nothing to score; rename"),
+        (["compress", "{run}", "--images", "{bare}", "--budget", "flops=0.5x", "--out", "{out}"], "holds one scan"),
+        (
+            [
+                "compress",
+                "{run}",
+                "--images",
+                "{kitti}",
+                "--labelled",
+                "{bare}",
+                "--budget",
+                "flops=0.5x",
+                "--out",
+                "{out}",
+            ],
+            "has no labelled scan, by which",
+        ),
     ],
 )
 def test_command_line_errors(kitti, run, tmp_path, words, told, capsys):
-    (tmp_path / "empty").mkdir()
-    places = {"run": run, "kitti": kitti, "empty": tmp_path / "empty", "out": tmp_path / "out"}
+    for name in ("empty", "bare/velodyne", "boats"):
+        (tmp_path / name).mkdir(parents=True)
+    shutil.copy(kitti / "training/velodyne/000000.bin", tmp_path / "bare/velodyne")
+    for label in (kitti / "training/label_2").glob("*.txt"):
+        (tmp_path / "boats" / label.name).write_text("Boat 0 0 0 1 2 30 40 1.5 2 4 0 1.7 20 0 0.9\n")
+    places = {"run": run, "kitti": kitti} | {name: tmp_path / name for name in ("empty", "bare", "boats", "out")}
     assert main([word.format(**places) for word in words]) == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -67,8 +67,14 @@ class ObjectBank:
         if not fresh:
             return frame
         inside = points_in_boxes(points, np.array([box for box, _ in fresh])).any(0)
-        whole = np.concatenate([points[~inside], *(own[:, : points.shape[1]] for _, own in fresh)])
+        whole = np.concatenate([points[~inside], *(_of_width(own, points.shape[1]) for _, own in fresh)])
         return replace(frame, points=whole, objects=Objects(np.array(boxes), tuple(classes)))
+
+
+def _of_width(points: Floats, columns: int) -> Floats:
+    """Points with so many values each: further ones are left out, and missing ones (a ring, an age) are 0."""
+    missing = columns - points.shape[1]
+    return np.pad(points, ((0, 0), (0, missing))) if missing > 0 else points[:, :columns]
 
 
 def only(frame: Frame, classes: tuple[str, ...], reach: tuple[float, ...], least: int = 1) -> Frame:

@@ -12,14 +12,17 @@ import numpy as np
 from fewer.core.errors import FewerError
 from fewer.tasks.detect3d.boxes import Floats
 from fewer.tasks.detect3d.frames import Frame, Objects, read_scan
-from fewer.tasks.detect3d.kitti import IMAGE, Calibration, parse_calibration, parse_label, read_text
+from fewer.tasks.detect3d.kitti import Calibration, parse_calibration, parse_label, read_text
 from fewer.tasks.detect3d.layouts import parse_custom_label, parse_sweep_boxes, read_npy, read_sweep
 
 __all__ = ["DetectionData", "Layout", "open_data", "sweeps_below"]
 
 Layout = Literal["kitti", "custom", "sweeps", "scans"]
 
-_SUFFIX: dict[str, str] = {"kitti": ".bin", "custom": ".npy", "sweeps": ".pcd.bin", "scans": ".bin"}
+_SUFFIXES: dict[str, tuple[str, ...]] = {
+    "kitti": (".bin",), "custom": (".npy", ".bin"), "sweeps": (".pcd.bin",), "scans": (".bin", ".npy"),
+}  # fmt: skip
+"""Endings of the scans of each layout; the second where there is none with the first."""
 
 
 @dataclass(frozen=True)
@@ -84,17 +87,31 @@ class DetectionData:
         path = self.calibrations / f"{name}.txt"
         return parse_calibration(read_text(path), path)
 
-    def points(self, name: str) -> Floats:
-        """float32, shape (points, 4 or 5); see :class:`~fewer.tasks.detect3d.frames.Frame`."""
+    def raw(self, name: str) -> Floats:
+        """All points of a scan as its file holds them, with beams that met nothing, whatever the view."""
         path = self.file(name)
         if path.suffix == ".npy":
-            points = read_npy(path)
-        elif path.name.endswith(".pcd.bin"):
-            points = read_sweep(path)
-        else:
-            points = read_scan(path)
+            return read_npy(path)
+        return read_sweep(path) if path.name.endswith(".pcd.bin") else read_scan(path)
+
+    def points(self, name: str) -> Floats:
+        """float32, shape (points, 4 or more); see :class:`~fewer.tasks.detect3d.frames.Frame`.
+
+        Drivers of scanners write NaN as the place of a beam that met nothing. Such rows are left out.
+
+        Raises
+        ------
+        FewerError
+            When the file cannot be read, or none of its points has a place.
+        """
+        points = self.raw(name)
+        placed = np.isfinite(points[:, :3]).all(1)
+        if not placed.any():
+            raise FewerError(f"{self.file(name)} holds no point with a place: every row is NaN or infinity")
+        if not placed.all():
+            points = points[placed]
         if self.view == "camera":
-            points = points[self.calibration(name).in_view(points, IMAGE)]
+            points = points[self.calibration(name).in_view(points)]
         return points
 
     def label_file(self, name: str) -> Path | None:
@@ -128,7 +145,7 @@ class DetectionData:
         return tuple(name for name in self.names if self.label_file(name) is not None)
 
     def listed(self, part: str) -> tuple[str, ...]:
-        """Names of a part in ``ImageSets``: ``train`` or ``val``; all where there is no such list.
+        """Names of a part in ``ImageSets``: ``train`` or ``val``; none where there is no such list.
 
         Raises
         ------
@@ -138,19 +155,29 @@ class DetectionData:
         path = next((p for p in self._lists(part) if p.exists()), None)
         if path is None:
             return ()
-        names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
+        names = tuple(self._plain(line.strip()) for line in read_text(path).splitlines() if line.strip())
         missing = [name for name in names if name not in self._places]
         if missing:
-            raise FewerError(f"{path} lists {missing[0]!r}, whose scan is not in {self.scans}")
+            told = f"; {len(missing)} of its {len(names)} scans are missing" if len(missing) > 1 else ""
+            raise FewerError(f"{path} lists {missing[0]!r}, whose scan is not in {self.scans}{told}")
         return names
+
+    def _plain(self, name: str) -> str:
+        """A name on a list, without the ending of its file where that was written, too."""
+        if name in self._places:
+            return name
+        return next((name.removesuffix(end) for end in _SUFFIXES[self.layout] if name.endswith(end)), name)
 
     def split(self, seed: int = 0, share: float = 0.2) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names that train and that judge: of ``ImageSets``, else a seeded share of the labelled scans.
 
+        Where one list is there alone, the other part is what it leaves (``val.txt``), or a share of it (``train.txt``).
         A list may name scans without a label: they would be learnt as empty streets, and are left out.
         """
         train, val = self.listed("train"), self.listed("val")
         there = set(self.labelled())
+        if val and not train:
+            train = tuple(n for n in self.names if n not in set(val))
         if train and val:
             return tuple(n for n in train if n in there), tuple(n for n in val if n in there)
         names = tuple(n for n in train or self.names if n in there)
@@ -174,9 +201,9 @@ def open_data(folder: str | Path, view: Literal["full", "camera"] = "full") -> D
     ----------
     folder
         KITTI (``velodyne``, ``label_2``, ``calib``, under ``training`` or right here), OpenPCDet's custom layout
-        (``points``, ``labels``), sweeps (``.pcd.bin`` in ``samples`` or ``sweeps``, or in ``LIDAR_TOP`` below them as
-        nuScenes has it, ``boxes`` with JSON), or a folder of ``.pcd.bin``, ``.bin`` or ``.npy`` files; or one such
-        file.
+        (``points`` as ``.npy`` or ``.bin``, ``labels``), sweeps (``.pcd.bin`` in ``samples`` or ``sweeps``, or in
+        ``LIDAR_TOP`` below them as nuScenes has it, ``boxes`` with JSON), or a folder of ``.pcd.bin``, ``.bin`` or
+        ``.npy`` files; or one such file.
     view
         ``camera`` drops points that the camera does not see.
 
@@ -233,19 +260,18 @@ def _opened(
     calibrations: Path | None,
     view: Literal["full", "camera"],
 ) -> DetectionData:
-    suffix = _SUFFIX[layout]
-    files = sorted(p for p in scans.iterdir() if p.name.endswith(suffix) and not p.name.startswith("."))
-    if layout == "scans" and not files:
-        files = sorted(p for p in scans.glob("*.npy") if not p.name.startswith("."))
-        suffix = ".npy"
+    there = [p for p in scans.iterdir() if not p.name.startswith(".")]
+    suffixes = _SUFFIXES[layout]
+    suffix = next((end for end in suffixes if any(p.name.endswith(end) for p in there)), suffixes[0])
+    files = sorted(p for p in there if p.name.endswith(suffix))
     if not files:
         raise FewerError(
-            f"{scans} holds no scan (*{suffix}); known are KITTI (velodyne/*.bin), OpenPCDet (points/*.npy) and "
-            "sweeps (sweeps/*.pcd.bin)"
+            f"{scans} holds no scan ({' or '.join('*' + end for end in suffixes)}); known are KITTI (velodyne/*.bin), "
+            "OpenPCDet (points/*.npy) and sweeps (sweeps/*.pcd.bin)"
         )
-    there = labels if labels is not None and labels.is_dir() else None
+    annotated = labels if labels is not None and labels.is_dir() else None
     matrices = calibrations if calibrations is not None and calibrations.is_dir() else None
     names = tuple(p.name[: -len(suffix)] for p in files)
     if view == "camera" and matrices is None:
         raise FewerError(f"{root} has no folder calib, so the camera's view is not known; take the whole scans")
-    return DetectionData(root, layout, scans, there, matrices, names, tuple(files), view)
+    return DetectionData(root, layout, scans, annotated, matrices, names, tuple(files), view)

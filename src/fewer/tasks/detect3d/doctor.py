@@ -26,12 +26,16 @@ __all__ = ["CHECKS", "ScanCheckup", "checkup", "repair"]
 CHECKS = {
     "unreadable": ("error", "a scan cannot be read, or holds no point"),
     "label": ("error", "a label or its calibration cannot be read"),
-    "nan": ("error", "a scan holds NaN or infinity"),
+    "nan": (
+        "error",
+        "a scan holds NaN or infinity; where that is a place, its beam met nothing, and verbs leave it out",
+    ),
     "frame": ("error", "boxes stand in another frame than the points: nearly all of them are empty"),
-    "size": ("error", "a box has a size that is not positive, or above 30 m"),
+    "size": ("error", "a box has a size that is not positive, or above 80 m"),
     "empty-box": ("warning", "a box holds no point"),
     "unknown-class": ("warning", "a class is rare: perhaps a slip of the pen"),
     "intensity": ("warning", "intensities are not within 0 and 1"),
+    "columns": ("warning", "scans have another number of values a point than the others"),
     "unlabelled": ("warning", "scans have no label"),
     "duplicate": ("warning", "two scans have the same points"),
     "leak": ("error", "a scan trains and judges"),
@@ -40,6 +44,9 @@ CHECKS = {
 
 _BYTE = 255.0
 """The brightest return of sensors that give intensities as bytes."""
+
+_LONGEST = 80.0
+"""Metres: a tram of several cars is shorter, and sizes in other units than metres are mostly longer."""
 
 _KNOWN = {"Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc", "DontCare"}
 
@@ -75,7 +82,8 @@ class ScanCheckup(Told):
         facts = self.facts
         told = [f"{facts['scans']} scans ({self.data.layout}), {facts['labelled']} with a label"]
         if facts["points"]:
-            told.append(f"{min(facts['points'])} to {max(facts['points'])} points a scan")
+            values = " or ".join(facts["columns"])
+            told.append(f"{min(facts['points'])} to {max(facts['points'])} points a scan, {values} values each")
         told.append("objects: " + (", ".join(f"{n} {c}" for n, c in facts["classes"].items()) or "none"))
         return [*told, *finding_lines(self.findings, CHECKS)]
 
@@ -107,6 +115,7 @@ def checkup(data: DetectionData | str | Path, *, progress: Progress | None = Non
     points: list[int] = []
     hashes: dict[int, str] = {}
     bright: list[float] = []
+    columns: dict[str, int] = {}
     empty = boxes = labelled = 0
     with (progress or Silent()).stage("look at scans", len(data)) as stage:
         for name in data.names:
@@ -115,6 +124,7 @@ def checkup(data: DetectionData | str | Path, *, progress: Progress | None = Non
             labelled += data.label_file(name) is not None
             if scan is not None:
                 points.append(len(scan))
+                columns[name] = scan.shape[1]
                 bright += _intensities(scan)
                 same = hashes.setdefault(hash(scan.tobytes()), name)
                 if same != name:
@@ -131,9 +141,10 @@ def checkup(data: DetectionData | str | Path, *, progress: Progress | None = Non
                         text = f"{len(hollow)} of {len(objects)} boxes hold no point, such as a {objects.classes[at]}"
                         findings.append(_finding("empty-box", name, text, "boxes without a point are dropped"))
             stage.advance(1, name)
-    findings += _of_the_set(data, counts, boxes, empty, labelled)
+    findings += [*_of_the_set(data, counts, boxes, empty, labelled), *_odd_columns(columns)]
     findings.sort(key=lambda one: (one.level != "error", list(CHECKS).index(one.check)))
     facts = {"scans": len(data), "labelled": labelled, "points": points, "classes": dict(counts.most_common())}
+    facts["columns"] = {str(values): count for values, count in Counter(columns.values()).most_common()}
     tops = bright[1::2]
     facts["intensity"] = [min(bright, default=0.0), float(np.median(tops)) if tops else 0.0, max(bright, default=0.0)]
     return ScanCheckup(data, tuple(findings), facts)
@@ -161,7 +172,10 @@ def _finding(check: str, case: str, text: str, fix: str = "") -> Finding:
 def _look(data: DetectionData, name: str) -> tuple[list[Finding], Objects | None, np.ndarray | None]:
     findings, scan, objects = [], None, None
     try:
-        scan = data.points(name)
+        scan = data.raw(name)
+        if not np.isfinite(scan).all(1).any():
+            scan = None
+            raise FewerError(f"{data.file(name)} holds no point without NaN or infinity")
     except FewerError as error:
         findings.append(_finding("unreadable", name, str(error), "the scan is left out"))
     try:
@@ -169,22 +183,46 @@ def _look(data: DetectionData, name: str) -> tuple[list[Finding], Objects | None
     except FewerError as error:
         findings.append(_finding("label", name, str(error), "the scan is left out"))
     if scan is not None:
-        bad = ~np.isfinite(scan).all(1)
-        if bad.any():
-            findings.append(_finding("nan", name, f"{int(bad.sum())} points hold NaN or infinity", "they are dropped"))
-            scan = scan[~bad]
+        scan, some = _finite(scan, name)
+        findings += some
         if len(scan) and (scan[:, 3].min() < -0.01 or scan[:, 3].max() > 1.01):
             low, high = float(scan[:, 3].min()), float(scan[:, 3].max())
             fix = "where most scans have such, all are divided by 255" if low >= 0 and high <= _BYTE else ""
             findings.append(_finding("intensity", name, f"intensities from {low:g} to {high:g}", fix))
     if objects is not None and len(objects):
         sizes = objects.boxes[:, 3:6]
-        wrong = ((sizes <= 0) | (sizes > 30)).any(1)
+        wrong = ((sizes <= 0) | (sizes > _LONGEST)).any(1)
         if wrong.any():
             findings.append(
                 _finding("size", name, f"{int(wrong.sum())} boxes have an impossible size", "they are dropped")
             )
     return findings, objects, scan
+
+
+def _finite(scan: np.ndarray, name: str) -> tuple[np.ndarray, list[Finding]]:
+    """A scan without what is no number, and what is said about that."""
+    good, placed = np.isfinite(scan).all(1), np.isfinite(scan[:, :3]).all(1)
+    findings = []
+    if (placed & ~good).any():
+        count = int((placed & ~good).sum())
+        text = f"{count} points have a value beside their place that is NaN or infinity"
+        findings.append(_finding("nan", name, text, "they are dropped"))
+    if not placed.all():
+        text = f"{int((~placed).sum())} points have no place (NaN or infinity): their beams met nothing"
+        findings.append(
+            Finding("nan", "warning", name, text, "they are dropped, as every verb does when it reads them")
+        )
+    return scan[good], findings
+
+
+def _odd_columns(columns: dict[str, int]) -> list[Finding]:
+    """Scans that hold another number of values a point than most."""
+    usual = Counter(columns.values()).most_common(1)
+    return [
+        _finding("columns", name, f"{count} values a point, where most scans have {usual[0][0]}")
+        for name, count in columns.items()
+        if count != usual[0][0]
+    ]
 
 
 def _of_the_set(data: DetectionData, counts: Counter[str], boxes: int, empty: int, labelled: int) -> list[Finding]:
@@ -249,7 +287,7 @@ def _copy(data: DetectionData, name: str, place: Path, scale: float) -> list[str
 
     from fewer.tasks.detect3d.layouts import custom_label_text
 
-    scan, changed = data.points(name), []
+    scan, changed = data.raw(name), []
     good = np.isfinite(scan).all(1)
     if not good.all():
         changed.append(f"{name}: dropped {int((~good).sum())} points that hold NaN or infinity")
@@ -262,7 +300,7 @@ def _copy(data: DetectionData, name: str, place: Path, scale: float) -> list[str
     if data.label_file(name) is not None:
         objects = data.objects(name)
         sizes = objects.boxes[:, 3:6]
-        fine = ((sizes > 0) & (sizes <= 30)).all(1) & points_in_boxes(scan[good], objects.boxes, 0.1).any(1)
+        fine = ((sizes > 0) & (sizes <= _LONGEST)).all(1) & points_in_boxes(scan[good], objects.boxes, 0.1).any(1)
         if not fine.all():
             changed.append(f"{name}: dropped {int((~fine).sum())} boxes without a point or of impossible size")
         atomic_write_text(make_folder(place / "labels") / f"{name}.txt", custom_label_text(objects.take(fine)))

@@ -88,6 +88,8 @@ def _score_run(
     loaded = load_model(str(place))
     model, opened = detector_of(loaded).to(device_of(device)), data_for(loaded, data)
     names = opened.labelled() if settings.all_data else unseen(loaded, opened)
+    if not opened.labelled():
+        raise FewerError(f"{data} has no labelled scan; fewer predict writes the boxes of scans without labels")
     if not names:
         raise FewerError(f"{data} has no labelled scan that {place} was not trained on; give --all-data")
     how: dict[str, Any] = {"score": settings.confidence, "whole": settings.whole, "progress": progress}
@@ -118,15 +120,25 @@ def _score_files(
     found = _detections(place, opened)
     classes = sorted({name for objects in found.values() for name in objects.classes})
     truths = [opened.everything(name) for name in found]
+    there = {name for truth in truths for name in truth.classes} - {"DontCare"}
+    if classes and there and not there & set(classes):
+        raise FewerError(
+            f"the labels of {opened.root} hold {', '.join(sorted(there))}, and the detections in {place} "
+            f"{', '.join(classes)} alone: there is nothing to score; rename the classes of one of them"
+        )
+    classes = classes or sorted(there)  # no box at all: everything is missed
     result = score_detections(truths, list(found.values()), classes, score=settings.confidence)
     lacking = {name for truth in truths for name in truth.classes} - {*classes, "DontCare"}
     if lacking:
-        result = replace(result, note=f"Never detected, and not scored: {', '.join(sorted(lacking))}.")
+        told = f"Never detected, and not scored: {', '.join(sorted(lacking))}."
+        result = replace(result, note=f"{result.note} {told}".strip())
     return result, evaluation_page(f"{place.name} on {opened.root.name}", result, None, command)
 
 
 def _detections(place: Path, data: DetectionData) -> dict[str, Objects]:
     found: dict[str, Objects] = {}
+    if (place / "data").is_dir() and not any(place.glob("*.txt")):  # where KITTI's own tools put them
+        place = place / "data"
     for name in data.labelled():
         text, boxes = place / f"{name}.txt", place / f"{name}.json"
         if text.exists():
@@ -163,7 +175,12 @@ def quality(loaded: LoadedModel, folder: str | Path) -> DetectorQuality:
     """
     data = data_for(loaded, folder)
     names = unseen(loaded, data)
+    if not data.labelled():
+        raise FewerError(f"{folder} has no labelled scan, by which a detector could be judged")
     if not names:
         raise FewerError(f"{folder} has no labelled scan that {loaded.name} was not trained on; give other data")
-    lower = {f"{kind} {name}" for name in detector_of(loaded).config.classes for kind in ("missed", "spurious")}
+    classes = detector_of(loaded).config.classes
+    if not any(set(data.objects(name).classes) & set(classes) for name in names):
+        raise FewerError(f"the labels of {folder} hold no {' and no '.join(classes)}: there is nothing to judge by")
+    lower = {f"{kind} {name}" for name in classes for kind in ("missed", "spurious")}
     return DetectorQuality(data, names, f"on {len(names)} labelled scans", frozenset(lower))

@@ -15,13 +15,13 @@ from fewer.core.display import Told
 from fewer.reports.numbers import aligned
 from fewer.tasks.detect3d.frames import Objects
 from fewer.tasks.detect3d.metrics.bands import Band, count_bands
-from fewer.tasks.detect3d.metrics.kitti_ap import DIFFICULTIES, kitti_ap
+from fewer.tasks.detect3d.metrics.kitti_ap import DIFFICULTIES, has_pictures, kitti_ap, overlap_of
 from fewer.tasks.detect3d.metrics.nuscenes_ap import nuscenes_scores
 from fewer.tasks.detect3d.metrics.once_ap import once_ap
 
 __all__ = ["DetectionScores", "score_detections"]
 
-HEAD: tuple[str, ...] = ("class", "metric", "difficulty", "R40", "R11", "objects")
+HEAD: tuple[str, ...] = ("class", "metric", "overlap", "difficulty", "R40", "R11", "objects")
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,8 +33,8 @@ class DetectionScores(Told):
     scans
         How many.
     rows
-        One per class, overlap (in space, from above) and difficulty: AP at 40 and 11 recalls in percent, and the
-        objects that count.
+        One per class, metric (in space, from above) and difficulty: AP at 40 and 11 recalls in percent, the overlap
+        that a match needs, and the objects that count.
     bands
         Found, missed and spurious by class and distance, at one confidence.
     other
@@ -61,7 +61,7 @@ class DetectionScores(Told):
         return None
 
     def measures(self) -> dict[str, float]:
-        """A few numbers by name, as the engine shows them before and after a compression."""
+        """A few numbers by name, as the engine shows them before and after; none where no object counts."""
         found: dict[str, float] = {}
         for name, bands in self.bands.items():
             value = self.ap(name)
@@ -71,7 +71,7 @@ class DetectionScores(Told):
             found[f"missed {name}"] = float(sum(band.missed for band in bands))
             found[f"spurious {name}"] = float(sum(band.spurious for band in bands))
         aps = [v for k, v in found.items() if k.startswith("AP ")]
-        return {"mAP": float(np.mean(aps)) if aps else 0.0, **found}
+        return {"mAP": float(np.mean(aps)), **found} if aps else {}
 
     def lines(self) -> list[str]:
         """Tables for a terminal."""
@@ -79,6 +79,7 @@ class DetectionScores(Told):
             [
                 str(r["class"]),
                 r["metric"],
+                f"{r['overlap']:g}",
                 r["difficulty"],
                 f"{r['R40']:.2f}",
                 f"{r['R11']:.2f}",
@@ -153,7 +154,8 @@ def score_detections(
         for metric in ("3d", "bev"):
             for difficulty in DIFFICULTIES:
                 values = kitti_ap(truths, found, name, difficulty=difficulty, metric=metric, reach=reach)  # type: ignore[arg-type]
-                rows.append({"class": name, "metric": metric, "difficulty": difficulty, **values})
+                facts = {"class": name, "metric": metric, "overlap": overlap_of(name), "difficulty": difficulty}
+                rows.append({**facts, **values})
     real = [t.take(~np.isnan(t.boxes).any(1)) if len(t) else t for t in truths]
     if reach is not None:
         real = [_within(t, reach) for t in real]
@@ -162,8 +164,12 @@ def score_detections(
     other = {f"nuScenes {name}": value for name, value in other.items()}
     other |= {f"ONCE AP {name}": once_ap(real, found, name)["overall"] for name in classes}
     bands = {name: tuple(count_bands(real, found, name, score=score)) for name in classes}
-    note = "" if reach is None else "Objects outside the grid of the network do not count."
-    return DetectionScores(len(truths), tuple(rows), bands, other, score, note, tuple(skipped))
+    notes = [] if reach is None else ["Objects outside the grid of the network do not count."]
+    if not any(row["objects"] for row in rows):
+        notes.append("No labelled object counts here, so that no average precision can be told.")
+    elif not has_pictures(truths):
+        notes.append("The labels have no boxes in an image, so that all difficulties are the same.")
+    return DetectionScores(len(truths), tuple(rows), bands, other, score, " ".join(notes), tuple(skipped))
 
 
 def _within(objects: Objects, reach: Sequence[float]) -> Objects:

@@ -12,7 +12,12 @@ from fewer.core.errors import FewerError
 from fewer.core.reading import data_limit, read_bytes
 from fewer.tasks.detect3d.boxes import Floats
 
-__all__ = ["Frame", "Objects", "read_floats", "read_scan"]
+__all__ = ["Frame", "Objects", "read_scan"]
+
+_ROWS = 64
+"""Points below which nothing can be told about how many values each has."""
+_PERIOD = 840
+"""Values that are whole rows of 3, 4, 5, 6, 7 and 8."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,27 +100,40 @@ class Frame:
     labelled: bool = True
 
 
-def read_floats(path: Path, columns: int) -> Floats:
-    """Points from a file of little-endian float32 values, ``columns`` of them a point.
+def read_scan(path: Path, usual: int = 4) -> Floats:
+    """Points of a file of little-endian float32 values.
+
+    Scanners of other laboratories write more values a point than the four of KITTI (x, y, z, intensity) or the five of
+    nuScenes. Read as rows of another length they would be noise, so that the values themselves tell how many there are.
+
+    Parameters
+    ----------
+    path
+        The file.
+    usual
+        Values of a point where nothing speaks against it.
 
     Raises
     ------
     FewerError
-        When the file cannot be read, is cut off, or holds no point.
-    """
-    return _rows(read_bytes(path, data_limit()), path, columns)
-
-
-def read_scan(path: Path) -> Floats:
-    """Points of a ``.bin`` file: four floats each, or five where the fifth is a ring, as other tools write them.
-
-    Raises
-    ------
-    FewerError
-        As :func:`read_floats`.
+        When the file cannot be read, is cut off, holds no point, or points of three values or in double precision.
     """
     raw = read_bytes(path, data_limit())
-    return _rows(raw, path, 5 if _has_rings(raw) else 4)
+    if _in_doubles(raw):
+        raise FewerError(f"{path} holds float64 values; points are float32: points.astype('float32').tofile(FILE)")
+    columns = 5 if usual == 4 and _has_rings(raw) else _columns(raw, usual)
+    if columns == 3:
+        raise FewerError(
+            f"{path} holds three values a point; x, y, z and an intensity are needed, 0 where none is known"
+        )
+    if len(raw) % (4 * columns):
+        raise FewerError(
+            f"{path} has {len(raw)} bytes, which is no whole number of points of {columns} floats: "
+            "it was cut off or has another number of columns; copy it again"
+        )
+    if not raw:
+        raise FewerError(f"{path} holds no point; remove the scan, or copy it again")
+    return np.frombuffer(raw, "<f4").reshape(-1, columns).copy()
 
 
 def _has_rings(raw: bytes) -> bool:
@@ -127,12 +145,37 @@ def _has_rings(raw: bytes) -> bool:
     return bool(whole[:, 4].all()) and not bool(whole[:, :3].all())
 
 
-def _rows(raw: bytes, path: Path, columns: int) -> Floats:
-    if len(raw) % (4 * columns):
-        raise FewerError(
-            f"{path} has {len(raw)} bytes, which is no whole number of points of {columns} floats: "
-            "it was cut off or has another number of columns; copy it again"
-        )
-    if not raw:
-        raise FewerError(f"{path} holds no point; remove the scan, or copy it again")
-    return np.frombuffer(raw, "<f4").reshape(-1, columns).copy()
+def _columns(raw: bytes, usual: int) -> int:
+    """How many values a point has.
+
+    Distances, heights and intensities are of different sizes: read in rows of the right length, the columns differ more
+    than in rows of any other, where each column holds a bit of everything.
+    """
+    count = len(raw) // 4
+    if len(raw) % 4 or count < 8 * _ROWS:
+        return usual
+    start = count // 2 // _PERIOD * _PERIOD
+    values = np.frombuffer(raw, "<f4", min(33 * _PERIOD, count - start), 4 * start)
+    sizes = np.log2(np.abs(np.where(np.isfinite(values), values, 0)) + 0.01)
+    told = {k: _apart(sizes, k) for k in range(3, 9) if count % k == 0}
+    here = told.get(usual, 0.0)
+    # neighbouring beams differ a little, too, so that two points might be taken for one long one
+    better = {k: v for k, v in told.items() if v > here + (0.25 if k % usual == 0 else 0.1)}
+    return min((k for k, v in better.items() if v > max(better.values()) - 0.02), default=usual)
+
+
+def _apart(sizes: Floats, columns: int) -> float:
+    """Share of the variance of values that lies between the columns."""
+    rows = sizes[: len(sizes) // columns * columns].reshape(-1, columns)
+    return float(rows.mean(0).var() / max(float(rows.var()), 1e-9))
+
+
+def _in_doubles(raw: bytes) -> bool:
+    """Whether values make sense in double precision alone, as numpy writes them by default."""
+    if len(raw) < 64 * _ROWS or len(raw) % 8:
+        return False
+    single = np.abs(np.frombuffer(raw, "<f4", 16 * _ROWS))
+    double = np.abs(np.frombuffer(raw, "<f8", 8 * _ROWS))
+    absurd = ~(single < 1e6) | ((single > 0) & (single < 1e-12))
+    sound = (double < 1e5) & ((double == 0) | (double > 1e-9))
+    return bool(absurd.mean() > 0.05 and sound.mean() > 0.99)

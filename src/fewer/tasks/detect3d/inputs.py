@@ -47,6 +47,8 @@ def scans_for(loaded: LoadedModel, folder: str | Path, count: int, *, part: str,
         When the folder holds no scan that can be used for this part.
     """
     data, config = data_for(loaded, folder), config_of(loaded)
+    if len(data) < 2:
+        raise FewerError(f"{folder} holds one scan; give two or more, since some steer and others judge")
     held = set(unseen(loaded, data))
     if 0 < len(held) < len(data.labelled()):
         chosen = [name for name in data.names if (name in held) == (part == "heldout")]

@@ -19,7 +19,9 @@ from fewer.tasks.detect3d.frames import Objects
 __all__ = ["IMAGE", "Calibration", "image_boxes", "label_text", "parse_calibration", "parse_label", "read_text"]
 
 IMAGE = (1242, 375)
-"""Width and height of a KITTI image in pixels, where the image itself is not there."""
+"""Width and height of a KITTI image in pixels."""
+_LIKE_KITTI = 0.15
+"""Relative difference up to which an image is taken for one of KITTI's, whose axis is not quite amid the image."""
 
 _COLUMNS = 15
 
@@ -54,6 +56,21 @@ class Calibration:
         axes = np.array([[0, -1, 0, 0], [0, 0, -1, -0.08], [1, 0, 0, -0.27]], dtype=float)
         return cls(projection, np.eye(3), axes)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the image in pixels: KITTI's, or twice the place of another camera's axis.
+
+        Examples
+        --------
+        >>> Calibration.usual().size
+        (1242, 375)
+        """
+        axis = self.projection[:2, 2]
+        if (axis <= 0).any() or (np.abs(2 * axis / IMAGE - 1) < _LIKE_KITTI).all():
+            return IMAGE
+        width, height = (round(2 * float(v)) for v in axis)
+        return width, height
+
     def to_camera(self, points: Floats) -> Floats:
         """Scanner to rectified camera, metres, shape (n, 3)."""
         moved = points[:, :3].astype(np.float64) @ self.to_reference[:, :3].T + self.to_reference[:, 3]
@@ -71,9 +88,9 @@ class Calibration:
         depth = flat[:, 2]
         return flat[:, :2] / np.where(np.abs(depth) < 1e-9, 1e-9, depth)[:, None], depth
 
-    def in_view(self, points: Floats, size: tuple[int, int] = IMAGE) -> np.ndarray:
+    def in_view(self, points: Floats) -> np.ndarray:
         """Which points the camera sees, bool, shape (n,)."""
-        pixels, depth = self.to_image(points)
+        (pixels, depth), size = self.to_image(points), self.size
         return (depth > 0) & (pixels >= 0).all(1) & (pixels[:, 0] < size[0]) & (pixels[:, 1] < size[1])
 
     def text(self) -> str:
@@ -132,24 +149,36 @@ def parse_calibration(text: str, where: object = "the calibration") -> Calibrati
         except ValueError:
             raise FewerError(f"{where}: the line of {name.strip()!r} holds something that is no number") from None
     found = []
-    for names, shape in (
-        (("P2",), (3, 4)),
-        (("R0_rect", "R_rect"), (3, 3)),
-        (("Tr_velo_to_cam", "Tr_velo_cam"), (3, 4)),
+    for names, shape, use in (
+        (("P2", "P0", "P1", "P3"), (3, 4), "the boxes in the image cannot be found"),
+        (("R0_rect", "R_rect"), (3, 3), "boxes cannot be brought to the scanner's frame"),
+        (("Tr_velo_to_cam", "Tr_velo_cam"), (3, 4), "boxes cannot be brought to the scanner's frame"),
     ):
         values = next((rows[n] for n in names if n in rows), None)
         if values is None:
-            raise FewerError(f"{where} has no {names[0]}; boxes cannot be brought to the scanner's frame without it")
-        if len(values) != shape[0] * shape[1]:
-            raise FewerError(f"{where}: {names[0]} has {len(values)} values; {shape[0] * shape[1]} are needed")
-        found.append(np.array(values).reshape(shape))
+            raise FewerError(f"{where} has no {names[0]}; {use} without it")
+        found.append(_matrix(values, shape, f"{where}: {names[0]}", names[0] != "P2"))
     return Calibration(*found)
+
+
+def _matrix(values: list[float], shape: tuple[int, int], where: str, turns: bool) -> Floats:
+    """Values as a matrix, also where it was written with the rows that make it 4 x 4."""
+    whole = np.array(values)
+    if len(values) == 16 and values[12:] == [0, 0, 0, 1]:
+        whole = whole.reshape(4, 4)[: shape[0], : shape[1]]
+    elif len(values) != shape[0] * shape[1]:
+        raise FewerError(f"{where} has {len(values)} values; {shape[0] * shape[1]} are needed")
+    whole = whole.reshape(shape)
+    if turns and abs(np.linalg.det(whole[:, :3])) < 1e-9:
+        raise FewerError(f"{where} maps space onto a plane, so that nothing can be brought back; copy the file again")
+    return whole
 
 
 def parse_label(text: str, calibration: Calibration, where: object = "the label") -> Objects:
     """Read a label file (15 columns) or a file of detections (16, the last one a score).
 
-    ``DontCare`` lines have no box in space; they are kept with a box of NaN, for the rules of the evaluation.
+    ``DontCare`` lines have no box in space; they are kept with a box of NaN, for the rules of the evaluation. Data that
+    has no camera fills the columns of the image with zeros or with -1: then no object has a box in the image.
 
     Raises
     ------
@@ -179,10 +208,12 @@ def parse_label(text: str, calibration: Calibration, where: object = "the label"
     boxes = np.column_stack([bottom[:, :2], bottom[:, 2] + height / 2, length, width, height, yaw])
     boxes[np.array(names) == "DontCare"] = np.nan
     scores = values[:, 14] if values.shape[1] > _COLUMNS - 1 else None
+    if not ((values[:, 5] > values[:, 3]) & (values[:, 6] > values[:, 4])).any():
+        return Objects(boxes, tuple(names), scores)
     return Objects(boxes, tuple(names), scores, None, values[:, 3:7], values[:, 0], values[:, 1])
 
 
-def image_boxes(boxes: Floats, calibration: Calibration, size: tuple[int, int] = IMAGE) -> tuple[Floats, Floats]:
+def image_boxes(boxes: Floats, calibration: Calibration) -> tuple[Floats, Floats]:
     """Boxes in the image, ``left top right bottom`` in pixels, and the share of each that lies outside.
 
     Examples
@@ -193,7 +224,7 @@ def image_boxes(boxes: Floats, calibration: Calibration, size: tuple[int, int] =
     """
     if not len(boxes):
         return np.zeros((0, 4)), np.zeros(0)
-    pixels, depth = calibration.to_image(box_corners(boxes).reshape(-1, 3))
+    (pixels, depth), size = calibration.to_image(box_corners(boxes).reshape(-1, 3)), calibration.size
     pixels = pixels.reshape(-1, 8, 2)
     pixels = np.where((depth < 0.1).reshape(-1, 8, 1), np.array([size[0] / 2, size[1]]), pixels)
     whole = np.concatenate([pixels.min(1), pixels.max(1)], 1)

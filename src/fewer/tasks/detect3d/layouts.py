@@ -11,7 +11,7 @@ import numpy as np
 from fewer.core.errors import FewerError
 from fewer.core.reading import data_limit, parse_json, read_array, read_bytes
 from fewer.tasks.detect3d.boxes import Floats
-from fewer.tasks.detect3d.frames import Objects, read_floats
+from fewer.tasks.detect3d.frames import Objects, read_scan
 from fewer.tasks.detect3d.kitti import finite
 
 __all__ = ["custom_label_text", "parse_custom_label", "parse_sweep_boxes", "read_npy", "read_sweep", "sweep_boxes_text"]
@@ -74,9 +74,13 @@ def custom_label_text(objects: Objects) -> str:
 
 
 def read_sweep(path: Path) -> Floats:
-    """A ``.pcd.bin`` of nuScenes: x, y, z, intensity 0 to 255, ring; the intensity is brought to 0 to 1."""
-    points = read_floats(path, 5)
-    points[:, 3] /= 255.0
+    """A ``.pcd.bin`` of nuScenes: x, y, z, intensity 0 to 255, ring; the intensity is brought to 0 to 1.
+
+    Sweeps that other tools wrote may have it there already.
+    """
+    points = read_scan(path, 5)
+    if (points[:, 3] > 1).any():
+        points[:, 3] /= 255.0
     return points
 
 
@@ -108,7 +112,9 @@ def parse_sweep_boxes(text: str, where: object = "the boxes") -> Objects:
             yaw = np.arctan2(2 * (qw * qz + qx * qy), 1 - 2 * (qy * qy + qz * qz))
             boxes.append([finite(v) for v in (x, y, z, length, width, height, yaw)])
             names.append(str(entry["detection_name"]))
-            speeds.append([float("nan") if v is None else float(v) for v in entry.get("velocity", (None, None))[:2]])
+            speeds.append(
+                [float("nan") if v is None else float(v) for v in (entry.get("velocity") or (None, None))[:2]]
+            )
             scores.append(float(entry.get("detection_score", -1)))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         told = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)

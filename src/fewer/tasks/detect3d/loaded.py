@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from fewer.core.errors import FewerError
-from fewer.core.files import real_path
 from fewer.models.spec import LoadedModel
 from fewer.tasks.detect3d.boxes import Floats
 from fewer.tasks.detect3d.dataset import DetectionData, open_data
@@ -45,10 +44,10 @@ def data_for(loaded: LoadedModel, folder: str | Path) -> DetectionData:
 
 
 def unseen(loaded: LoadedModel, data: DetectionData) -> tuple[str, ...]:
-    """Labelled scans that judged, if the network was trained on this very folder; else all labelled ones."""
+    """Labelled scans that judged, if the network was trained on this very data; else all labelled ones."""
     split = facts_of(loaded, "detect3d").split
     names = data.labelled()
-    if split is None or real_path(split.data) != real_path(data.root):
+    if split is None or not split.is_of(data.root, names):
         return names
     held = set(split.val)
     return tuple(name for name in names if name in held)
@@ -94,7 +93,8 @@ def scan_tensor(points: Floats, config: DetectorConfig, where: object = "the sca
     """
     scan = torch.from_numpy(columns_for(points, config, where))
     if not bool(torch.isfinite(scan).all()):
-        raise FewerError(f"{where} holds NaN or infinity; fewer doctor DATA --fix --out FOLDER drops such points")
+        told = "fewer doctor DATA --fix --out FOLDER drops such points"
+        raise FewerError(f"intensities of {where} are NaN or infinite; {told}")
     low, high = torch.tensor(config.reach[:3]), torch.tensor(config.reach[3:])
     if not bool(((scan[:, :3] >= low) & (scan[:, :3] < high)).all(1).any()):
         x0, y0, _, x1, y1, _ = config.reach

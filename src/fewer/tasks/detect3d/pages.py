@@ -72,11 +72,12 @@ def bird_section(
 
 
 def _tables(scores: DetectionScores) -> list[Table]:
-    head = ["class", "overlap", "difficulty", "AP R40", "AP R11", "objects"]
+    head = ["class", "place", "overlap", "difficulty", "AP R40", "AP R11", "objects"]
     rows = [
         [
             r["class"],
             "in space" if r["metric"] == "3d" else "from above",
+            f"{r['overlap']:g}",
             r["difficulty"],
             f"{r['R40']:.2f}",
             f"{r['R11']:.2f}",
@@ -149,7 +150,7 @@ def training_page(run: TrainedDetector, command: str) -> Page:
         series = Series(label="AP", x=[e["step"] for e in judged], y=[e["score"] for e in judged])
         charts.append(
             Chart(
-                title=f"AP of {plan.config.classes[0]} on scans that judge",
+                title=f"Mean AP of {', '.join(plan.config.classes)} on scans that judge",
                 x="step",
                 y="percent",
                 series=[series],
@@ -214,7 +215,7 @@ def compare_page(
             for scores in (dense, after)
         ]
         rows.append([name, "-" if a is None else f"{a:.2f}", "-" if b is None else f"{b:.2f}", *counts])
-    before, now = dense.measures()["mAP"], after.measures()["mAP"]
+    before, now = (scores.measures().get("mAP", 0.0) for scores in (dense, after))
     sections = [
         *first,
         Section(name="before-after", title="Before and after", tables=[Table(head=head, rows=rows)]),

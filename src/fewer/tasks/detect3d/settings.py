@@ -55,7 +55,12 @@ class TrainSettings(LoopSettings):
     weight_decay: float = Field(default=1e-2, ge=0, description="Decay of weights per step, in units of the rate.")
     steps: int = Field(default=1000, ge=1, description="Steps of the training.")
     every: int = Field(default=200, ge=1, description="Steps between validations.")
-    set_in: int = Field(default=12, ge=0, description="Cars that a scan is filled up to with those of other scans.")
+    set_in: int = Field(
+        default=12,
+        ge=0,
+        description="Objects of the first class that a scan is filled up to with those of other scans, and twice the "
+        "number of those of each other class.",
+    )
     objects: str | None = Field(default=None, description="Further data whose objects are set in, such as real scans.")
     turn: float = Field(default=0.4, ge=0, description="Largest random turn of a scan, radians.")
     shine: float = Field(

@@ -47,7 +47,7 @@ class Detect3D(Task):
         if any((place / name).is_dir() for name in ("velodyne", "training/velodyne", "testing/velodyne")):
             return True
         points = place / "points"
-        if points.is_dir() and any(points.glob("*.npy")):
+        if points.is_dir() and any(any(points.glob(f"*{end}")) for end in (".npy", ".bin")):
             return True
         from fewer.tasks.detect3d.dataset import sweeps_below
 

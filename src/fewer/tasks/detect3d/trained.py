@@ -11,6 +11,7 @@ from fewer.tasks.detect3d.dataset import DetectionData
 from fewer.tasks.detect3d.evaluation import DetectionScores
 from fewer.tasks.detect3d.networks import Detector, DetectorConfig, build_network
 from fewer.tasks.detect3d.settings import TrainSettings
+from fewer.training.history import steps_done
 
 __all__ = ["DetectorPlan", "TrainedDetector"]
 
@@ -31,6 +32,8 @@ class DetectorPlan:
         Share of the labelled objects that stand in the network's field, as far as they were looked at.
     init
         Where its weights come from; None where they are random.
+    lacking
+        Classes without an object in the labels that were looked at.
     """
 
     data: DetectionData
@@ -39,6 +42,7 @@ class DetectorPlan:
     config: DetectorConfig
     within: float = 1.0
     init: str | None = None
+    lacking: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """In words."""
@@ -47,6 +51,8 @@ class DetectorPlan:
         low, high = self.config.reach[:3], self.config.reach[3:]
         sides = ", ".join(f"{n} {a:g} to {b:g} m" for n, a, b in zip("xyz", low, high, strict=True))
         begun = [] if self.init is None else [f"starts from the weights of {self.init}"]
+        if self.lacking:
+            begun.append(f"no {' and no '.join(self.lacking)} in the labels that were looked at: that cannot be learnt")
         return [
             f"{len(self.train)} scans train, {len(self.val)} judge; classes {', '.join(self.config.classes)}",
             f"{self.config.network}, {count / 1e6:.3g} M parameters, grid {x} x {y} x {z} of "
@@ -90,7 +96,7 @@ class TrainedDetector(Told):
     def lines(self) -> list[str]:
         """The scores, and where the run is."""
         kept = f"best at step {self.best_step}" if self.plan.val else "the last state is kept"
-        told = [f"trained {self.plan.config.network} for {self.settings.steps} steps; {kept}"]
+        told = [f"trained {self.plan.config.network} for {steps_done(self.history)} steps; {kept}"]
         told += self.scores.lines() if self.scores is not None else ["no scan was kept apart to judge"]
         return told + ([f"run folder {self.folder}"] if self.folder else [])
 

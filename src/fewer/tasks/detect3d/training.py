@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewer.core.errors import FewerError, near_match
+from fewer.core.errors import FewerError
 from fewer.core.files import real_path
 from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
@@ -24,7 +24,7 @@ from fewer.tasks.detect3d.frames import Frame, Objects
 from fewer.tasks.detect3d.kept import KeptFrames
 from fewer.tasks.detect3d.loaded import columns_for
 from fewer.tasks.detect3d.networks import Detector, DetectorConfig, build_network, small_config
-from fewer.tasks.detect3d.networks.config import Anchor, published_config, short_config
+from fewer.tasks.detect3d.networks.config import Anchor, has_prior, published_config, short_config
 from fewer.tasks.detect3d.pages import training_page
 from fewer.tasks.detect3d.scoring import score_detector
 from fewer.tasks.detect3d.settings import TrainSettings
@@ -38,7 +38,7 @@ _EXAMPLE = 1024
 """Points of the made-up scan that tells a run's layers where no scan is at hand."""
 
 _LOOKED_AT, _ENOUGH = 50, 20
-"""Scans whose objects shape the priors, and objects of a class that are needed for that."""
+"""Scans whose objects shape the priors, and objects of a class that are needed for that where one is known."""
 
 _SIZES = {"short": short_config, "small": small_config, "published": published_config}
 
@@ -64,8 +64,8 @@ def plan_training(data: DetectionData | str | Path, settings: TrainSettings | No
     known = {name for objects in seen for name in objects.classes}
     if not known & set(config.classes):
         raise FewerError(
-            f"none of the classes {', '.join(config.classes)} is in the first scans of {data.root}"
-            f"{near_match(config.classes[0], known)}; name them with --classes"
+            f"none of the classes {', '.join(config.classes)} is in the first scans of {data.root}, whose labels hold "
+            f"{', '.join(sorted(known)) or 'no object'}; name what is to be learnt with --classes"
         )
     boxes = np.concatenate([objects.of(config.classes).boxes for objects in seen])
     if begun is not None:  # its heads have learnt its priors, in its cells
@@ -84,7 +84,8 @@ def plan_training(data: DetectionData | str | Path, settings: TrainSettings | No
             f"none of the {len(boxes)} labelled objects stands where the network looks ({sides}); their middle is "
             f"at x {x:.1f}, y {y:.1f}, z {z:.1f} m: give their range with --reach=x,y,z,x,y,z"
         )
-    return DetectorPlan(data, names, val, config, within, settings.init)
+    lacking = tuple(name for name in config.classes if name not in known)
+    return DetectorPlan(data, names, val, config, within, settings.init, lacking)
 
 
 def _with_field(config: DetectorConfig, settings: TrainSettings, boxes: np.ndarray) -> DetectorConfig:
@@ -109,7 +110,8 @@ def fitted_anchor(anchor: Anchor, name: str, seen: Sequence[Objects]) -> Anchor:
     if not len(boxes):
         return anchor
     bottom = round(float(np.median(boxes[:, 2] - boxes[:, 5] / 2)), 2)
-    if len(boxes) < _ENOUGH:  # sizes of a few say little, but all of a class stand on the same road
+    # sizes of a few say little, but all of a class stand on the same road, and of a bus more than a car's
+    if len(boxes) < _ENOUGH and has_prior(name):
         return anchor.model_copy(update={"bottom": bottom})
     length, width, height = boxes[:, 3:6].mean(0).round(2).tolist()
     return anchor.model_copy(update={"size": (length, width, height), "bottom": bottom})
@@ -141,7 +143,7 @@ class ScanSampler:
         rng = np.random.default_rng([22, settings.seed, step])
         scans, boxes, labels = [], [], []
         rare = settings.set_in // 2
-        counts = {name: settings.set_in if name == "Car" else rare for name in config.classes}
+        counts = {name: rare if at else settings.set_in for at, name in enumerate(config.classes)}
         for at in rng.integers(len(self.frames), size=settings.batch):
             frame = self.bank.set_in(self.frames[int(at)], counts, rng)
             frame = only(
@@ -212,7 +214,7 @@ def _train(plan: DetectorPlan, settings: TrainSettings, scratch: Path | None, pr
         for frame in frames:
             if not np.isfinite(frame.points[:, : config.features]).all():
                 told = f"fewer doctor {plan.data.root} --fix --out FOLDER writes a copy without such points"
-                raise FewerError(f"{plan.data.file(frame.name)} holds NaN or infinity; {told}")
+                raise FewerError(f"intensities of {plan.data.file(frame.name)} are NaN or infinite; {told}")
             bank.add(replace(frame, objects=frame.objects.of(config.classes)))
             stage.advance(1, frame.name)
     if settings.objects is not None:
@@ -235,11 +237,10 @@ def _train(plan: DetectorPlan, settings: TrainSettings, scratch: Path | None, pr
         return model.loss(moved, [b.to(there) for b in boxes], [n.to(there) for n in labels])
 
     judges = plan.val[:: max(1, -(-len(plan.val) // settings.judges))]
-    first = config.classes[0]
+    judged_by = f"AP {config.classes[0]}" if len(config.classes) == 1 else "mAP"
 
     def judge(net: nn.Module) -> float:
-        scores, _ = score_detector(net, plan.data, judges)
-        return scores.ap(first) or 0.0
+        return score_detector(net, plan.data, judges)[0].measures().get("mAP", 0.0)
 
     key = work_key(settings.model_dump(exclude={"device"}), config.model_dump(mode="json"), plan.train, plan.val)
     found = fit(
@@ -251,7 +252,7 @@ def _train(plan: DetectorPlan, settings: TrainSettings, scratch: Path | None, pr
         progress=progress,
         checkpoint=Checkpoint.within(scratch, key),
         # a detector that came trained is kept where further steps make it no better
-        validate=Validation(judge, name=f"AP {first}", at_start=settings.init is not None) if judges else None,
+        validate=Validation(judge, name=judged_by, at_start=settings.init is not None) if judges else None,
     )
     found.load_best(model)
     model.to("cpu").eval()

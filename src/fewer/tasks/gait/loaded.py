@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from fewer.core.errors import FewerError
-from fewer.core.files import real_path
 from fewer.models.spec import LoadedModel, load_model
 from fewer.tasks.facts import facts_of
 from fewer.tasks.gait.data.dataset import GaitData
@@ -46,11 +45,11 @@ def network_of(loaded: LoadedModel) -> GaitNetwork:
 def unseen(loaded: LoadedModel, data: GaitData) -> list[Walk]:
     """Sequences of persons that judge.
 
-    Of the very folder that the network was trained on, those of persons that did not train; of another one, its test
+    Of the very data that the network was trained on, those of persons that did not train; of another one, its test
     set where it has a partition, else all.
     """
     split = facts_of(loaded, "gait").split
-    if split is not None and real_path(split.data) == real_path(data.root):
+    if split is not None and split.is_of(data.root, {walk.person for walk in data.walks}):
         trained = set(split.train)
         return [walk for walk in data.walks if walk.person not in trained]
     return data.part("test") if data.partition else data.walks

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fewer.core.errors import FewerError
-from fewer.core.files import real_path
 from fewer.models.spec import LoadedModel
 from fewer.tasks.facts import facts_of
 from fewer.tasks.segment.dataset import Case, SegmentData
@@ -27,9 +26,9 @@ def preparation_of(loaded: LoadedModel) -> Preparation:
 
 
 def unseen_cases(loaded: LoadedModel, data: SegmentData) -> tuple[Case, ...]:
-    """The annotated cases that judged, if the model was trained on this very folder; else all of them."""
+    """The annotated cases that judged, if the model was trained on this very data; else all of them."""
     split = facts_of(loaded, "segment").split
-    if split is None or real_path(split.data) != real_path(data.root):
+    if split is None or not split.is_of(data.root, (case.name for case in data.cases)):
         return data.cases
     names = set(split.val)
     return tuple(case for case in data.cases if case.name in names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from fewer.tasks.detect3d.frames import Objects
 from fewer.tasks.detect3d.metrics.curve import Case, precision_curve
 from fewer.tasks.detect3d.overlap import bev_iou, box_iou
 
-__all__ = ["DIFFICULTIES", "OVERLAPS", "kitti_ap"]
+__all__ = ["DIFFICULTIES", "OVERLAPS", "has_pictures", "kitti_ap", "overlap_of"]
 
 Metric = Literal["3d", "bev"]
 
@@ -30,6 +31,28 @@ OVERLAPS: dict[str, float] = {"Car": 0.7, "Pedestrian": 0.5, "Cyclist": 0.5}
 _NEIGHBOURS = {"Car": ("Van",), "Pedestrian": ("Person_sitting",)}
 
 
+def overlap_of(name: str) -> float:
+    """Overlap that a match of a class needs, whichever letters of its name are large.
+
+    Examples
+    --------
+    >>> overlap_of("car"), overlap_of("bus")
+    (0.7, 0.5)
+    """
+    return OVERLAPS.get(name.capitalize(), 0.5)
+
+
+def has_pictures(truths: Sequence[Objects]) -> bool:
+    """Whether the labels of a set have boxes in an image, from which KITTI's difficulties follow.
+
+    Examples
+    --------
+    >>> has_pictures([Objects()])
+    False
+    """
+    return any(truth.image is not None for truth in truths)
+
+
 def kitti_ap(
     truths: Sequence[Objects],
     found: Sequence[Objects],
@@ -44,7 +67,7 @@ def kitti_ap(
 
     Objects of a neighbouring class, and objects too small, hidden or cut for the difficulty, are neither right nor
     wrong, and so are detections that are too small in the image. Data without KITTI's image boxes has one difficulty:
-    everything counts in it.
+    everything counts in it, detections that no camera would see, too.
 
     Parameters
     ----------
@@ -57,7 +80,7 @@ def kitti_ap(
     metric
         Overlap in space, or from above.
     overlap
-        By default :data:`OVERLAPS`.
+        By default that of :func:`overlap_of`.
     reach
         ``x y z`` from and to: objects and detections outside, which a network with this grid cannot find, do not
         count. None, as in the benchmark, counts all.
@@ -74,7 +97,9 @@ def kitti_ap(
     >>> round(scores["R40"], 6), scores["objects"]
     (100.0, 50.0)
     """
-    least = OVERLAPS.get(name, 0.5) if overlap is None else overlap
+    least = overlap_of(name) if overlap is None else overlap
+    if not has_pictures(truths):
+        found = [replace(one, image=None) for one in found]
     cases = [_case(t, f, name, difficulty, metric, reach) for t, f in zip(truths, found, strict=True)]
     curve = precision_curve(cases, least, 40)
     count = sum(int((case.objects == 0).sum()) for case in cases)

@@ -19,6 +19,7 @@ __all__ = [
     "Anchor",
     "DetectorConfig",
     "NetworkName",
+    "has_prior",
     "published_config",
     "short_config",
     "small_config",
@@ -80,6 +81,17 @@ _LIKE = {"pedestrian": "Pedestrian", "person_sitting": "Pedestrian", "person": "
     ("cyclist", "bicycle", "motorcycle"), "Cyclist"
 )
 """Classes of other data sets, in lower case, and whose prior they take; all others take that of a car."""
+
+
+def has_prior(name: str) -> bool:
+    """Whether the size of a class is known before any of its objects is seen.
+
+    Examples
+    --------
+    >>> has_prior("car"), has_prior("bus")
+    (True, False)
+    """
+    return name.lower() in _LIKE or name.lower() in ("car", "van", "vehicle")
 
 
 class DetectorConfig(StrictSettings):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewer.models.sparse import Sites, SparseConv3d, SparseSequential, SubMConv3d
@@ -14,8 +15,17 @@ from fewer.tasks.detect3d.networks.config import DetectorConfig
 __all__ = ["HeightCompression", "VoxelBackBone8x"]
 
 
+class _Norm(nn.BatchNorm1d):
+    """A norm that goes by its running statistics where a scan has too few sites to have any of its own."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or len(input) > 1:
+            return super().forward(input)
+        return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
 def _norm(channels: int) -> nn.BatchNorm1d:
-    return nn.BatchNorm1d(channels, eps=1e-3, momentum=0.01)
+    return _Norm(channels, eps=1e-3, momentum=0.01)
 
 
 def _block(inputs: int, outputs: int, key: str, kernel: Any = 3, stride: Any = 1, padding: Any = 1) -> SparseSequential:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,15 @@ import numpy as np
 from fewer.core.errors import FewerError
 from fewer.tasks.gait.data.silhouettes import treat_frames
 
-__all__ = ["VIDEOS", "check_video", "video_masks", "video_silhouettes"]
+__all__ = ["VIDEOS", "check_video", "mixed_rates", "video_masks", "video_silhouettes"]
 
 _MEMORY = 2**27
 """Bytes of frames that the median is taken of."""
 _FLICKER = 0.002
 """How quickly the background learns while somebody may stand before it."""
+
+_ALIKE = 1.1
+"""Frame rates within this factor are alike: 24 and 25, or 30 and 29.97."""
 
 VIDEOS = frozenset({".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp"})
 """Endings of video files."""
@@ -126,6 +129,34 @@ def _frames(cv2: Any, path: str | Path) -> Iterator[np.ndarray]:
             yield frame
     finally:
         video.release()
+
+
+def mixed_rates(places: Iterable[Path]) -> str:
+    """Frame rates of the videos among some sequences, in words, where they differ; empty where they are alike.
+
+    Other files say nothing of their rate, and videos that cannot be read are told elsewhere.
+
+    Examples
+    --------
+    >>> mixed_rates([Path("a.npz")])
+    ''
+    """
+    videos = [place for place in places if place.suffix.lower() in VIDEOS]
+    if len(videos) < 2:
+        return ""
+    rates: list[float] = []
+    try:
+        cv2 = _opencv()
+        for place in videos:
+            check_video(place)
+            video = cv2.VideoCapture(str(place))
+            rate = float(video.get(cv2.CAP_PROP_FPS)) if video.isOpened() else 0.0
+            video.release()
+            rates += [rate] if 1 <= rate <= 1000 else []
+    except FewerError:
+        return ""
+    low, high = min(rates, default=1.0), max(rates, default=1.0)
+    return f"videos have {low:g} to {high:g} frames a second" if high > _ALIKE * low else ""
 
 
 def video_silhouettes(path: str | Path) -> np.ndarray:
