@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fewer.approximate.compile import compile_transformer
+from fewer.approximate.onnx import export_onnx
 from fewer.core.errors import FewerError
 from fewer.models.vit import VisionTransformer
 
@@ -74,3 +75,10 @@ def test_pixels_of_another_size_or_from_0_to_1_are_told() -> None:
     with pytest.raises(FewerError, match="multiply by 255"):
         net.features(PIXELS.numpy() / 255)
     assert np.array_equal(net.features(PIXELS.numpy().astype(float)), net.features(PIXELS.numpy()))
+
+
+def test_a_file_for_images_of_another_size_is_told(tmp_path) -> None:
+    pytest.importorskip("onnx", reason='needs pip install "fewer[deploy]"')
+    with pytest.raises(FewerError, match="takes images of 16 pixels"):
+        export_onnx(made(a_vit()), tmp_path / "net.onnx", side=24)
+    assert not (tmp_path / "net.onnx").exists()

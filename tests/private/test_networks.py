@@ -319,7 +319,8 @@ def test_maps_and_single_numbers_are_held_against_the_network_without_a_class(
     net = plain(nn.Conv2d(1, 2, 3, padding=1), nn.SiLU(), nn.Conv2d(2, 1, 3, padding=1)).eval()
     found = private_compile(net, torch.randn(12, 1, 6, 6), tmp_path / "map")
     assert found["agreement"] is None and 0 <= found["distance"] < 0.5
-    assert "squared distance" in (tmp_path / "map" / "circuit.html").read_text()
+    page = (tmp_path / "map" / "circuit.html").read_text()
+    assert "squared distance" in page and "results of 4 images differ by" in page and "get the class" not in page
     net = plain(nn.Flatten(), nn.Linear(16, 6), nn.ReLU(), nn.Linear(6, 1)).eval()
     found = private_compile(net, torch.randn(40, 1, 4, 4), tmp_path / "one")
     assert found["agreement"] is None and found["images"] == 10 and found["apart"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import numpy as np
 import pytest
@@ -121,6 +122,7 @@ def test_a_query_sees_files_as_the_network_does_and_ends_as_it_does(tmp_path, mo
     code = main(["private", "compile", "net.py:make", "--images", "photos", "--out", "circuit"])
     said = capsys.readouterr()
     assert code == 0, said.err
+    assert "--steps 400 teaches" in said.out
     assert "skipped broken.png" in said.out and "of 6 images that nothing was fitted to" in said.out
     private_keys("circuit", "keys")
     http = testclient.TestClient(private_service("circuit"))
@@ -149,3 +151,17 @@ def test_compress_makes_a_circuit_where_the_budget_is_one_of_a_circuit(tmp_path,
     said = capsys.readouterr()
     assert code == 0, said.err
     assert json.loads(said.out)["levels"] == 1 and (tmp_path / "cheap" / "circuit.html").is_file()
+
+
+def test_a_port_that_is_taken_is_told(monkeypatch, capsys) -> None:
+    pytest.importorskip("uvicorn", reason='needs pip install "fewer[private]"')
+
+    async def app(scope, receive, send) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr("fewer.verbs.private.private_service", lambda _circuit: app)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert main(["private", "serve", "circuit", "--port", str(taken.getsockname()[1])]) == 2
+    assert "give another --port" in capsys.readouterr().err

@@ -118,6 +118,11 @@ class IntegerTransformer:
     scale: float
     quicken: Callable[[IntegerTransformer], Callable[[np.ndarray], np.ndarray] | None] | None = None
 
+    @property
+    def side(self) -> int:
+        """Of the images that the positions are for, in pixels."""
+        return self.patch * math.isqrt(len(self.position) - 1)
+
     def with_choices(self, choices: Mapping[int, Choice]) -> IntegerTransformer:
         """The same constants with other approximations in some blocks.
 
@@ -140,7 +145,7 @@ class IntegerTransformer:
     def _checked(self, pixels: np.ndarray) -> np.ndarray:
         """As int64, in the one shape that the positions are for."""
         given = np.asarray(pixels)
-        side = self.patch * math.isqrt(len(self.position) - 1)
+        side = self.side
         if given.shape[1:] != (3, side, side) or given.ndim != 4:
             raise FewerError(f"pixels are [N, 3, {side}, {side}] for this network; got {list(given.shape)}")
         whole = given.astype(np.int64)

@@ -11,6 +11,9 @@ from fewer.core.errors import FewerError
 
 __all__ = ["compile_circuit", "private"]
 
+_FAR = 0.05
+"""Distance from the network, or share of other classes, from which on teaching is recommended."""
+
 Action = Literal["compile", "keys", "serve", "query"]
 
 
@@ -135,6 +138,10 @@ def compile_circuit(model: str, images: str, degree: int, steps: int, budget: st
     else:
         said = f"names the same class as the network on {found['agreement']:.1%}"
     print(f"{said}{' on' if found['agreement'] is None else ' of'} {found['images']} images {apart} (in the clear)")
+    if not steps and (found["distance"] > _FAR or (found["agreement"] or 1.0) < 1 - _FAR):
+        print("the polynomials are only fitted so far; --steps 400 teaches them what the network says, without labels")
+    if found["agreement"] is not None:
+        print(f"results differ from the network's by {found['distance']:.3g} (relative squared distance)")
     print(f"see {found['page']}")
     return 0
 

@@ -12,9 +12,16 @@ from fewer.private.circuit import Circuit
 from fewer.private.price import Prices, step_ms
 from fewer.private.security import Parameters
 from fewer.private.trial import Depth, Trial
+from fewer.private.verdict import decisions
 from fewer.reports.page import Chart, Page, Section, Series, Table, Tile
 
 __all__ = ["circuit_page", "layers_table", "noise_section", "ways_table"]
+
+_NEAR = 0.01
+"""Difference that encryption may make, as a share of the largest result."""
+
+_WORDS = 6
+"""Numbers of an answer that a table shows."""
 
 
 def layers_table(title: str, circuit: Circuit, prices: Prices, trial: Trial) -> Table:
@@ -90,7 +97,7 @@ def circuit_page(
     trial
         The circuit on some images, encrypted or on the simulator.
     facts
-        What the verb tells, with ``agreement``, ``images`` and, with a budget, ``cheaper``.
+        What the verb tells, with ``agreement``, ``images``, ``answer``, ``left`` and, with a budget, ``cheaper``.
     """
     seal = trial.encrypted
     where = "encrypted" if seal else "simulated"
@@ -115,11 +122,12 @@ def circuit_page(
         ),
     ]
     first = "Encrypted and decrypted here" if seal else "On the simulator, as TenSEAL is not installed"
+    good, sentence = _verdict(trial, facts)
     return Page(
         title=f"A circuit of {name}",
         badge=where,
-        good=trial.same == 1.0,
-        sentence=f"{first}, {trial.same:.0%} of {len(trial.scores)} images get the class of the circuit in the clear.",
+        good=good,
+        sentence=f"{first}, {sentence}",
         tiles=tiles,
         sections=[
             Section(
@@ -130,7 +138,7 @@ def circuit_page(
             ),
             *_budget(facts),
             noise_section(trial.depths, seal),
-            _answers(trial, where),
+            _answers(trial, where, facts),
             Section(name="network", title="What became of the network", points=_became(facts)),
         ],
         data={k: v for k, v in facts.items() if k != "operations"},
@@ -173,12 +181,27 @@ def _budget(facts: Mapping[str, Any]) -> list[Section]:
     ]
 
 
-def _answers(trial: Trial, where: str) -> Section:
+def _verdict(trial: Trial, facts: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether encryption changed what results say, in words."""
+    clear, got = (decisions(x, facts["answer"], facts["left"]) for x in (trial.clear, trial.scores))
+    if clear is None or got is None:
+        share = trial.difference / max(float(np.abs(trial.clear).max()), 1e-30)
+        return share < _NEAR, f"results of {len(trial.scores)} images differ by {share:.1g} of the largest one."
+    same = (clear == got).all(1)
+    return bool(same.all()), f"{same.mean():.0%} of {len(same)} images get the class of the circuit in the clear."
+
+
+def _shown(results: np.ndarray, facts: Mapping[str, Any]) -> list[str]:
+    """What each image is said to be, or the numbers where they name no class."""
+    decided = decisions(results, facts["answer"], facts["left"])
+    rows = [[f"{x:.4g}" for x in row] for row in results] if decided is None else [list(map(str, r)) for r in decided]
+    return [", ".join(row[:_WORDS]) + (", ..." if len(row) > _WORDS else "") for row in rows]
+
+
+def _answers(trial: Trial, where: str, facts: Mapping[str, Any]) -> Section:
     gaps = np.abs(trial.scores - trial.clear).max(1)
-    rows = [
-        [str(i), str(int(clear.argmax())), str(int(got.argmax())), f"{gap:.1e}"]
-        for i, (clear, got, gap) in enumerate(zip(trial.clear, trial.scores, gaps, strict=True))
-    ]
+    clear, got = (_shown(x, facts) for x in (trial.clear, trial.scores))
+    rows = [[str(i), a, b, f"{gap:.1e}"] for i, (a, b, gap) in enumerate(zip(clear, got, gaps, strict=True))]
     head = ["image", "circuit in the clear", where, "largest difference"]
     return Section(name="answers", title="Answers side by side", tables=[Table(head=head, rows=rows)])
 

@@ -165,6 +165,8 @@ def _compiled(
             **agreement(said, wanted, network.answer, network.left),
             "images": len(said),
             "apart": judging is not x,
+            "answer": list(network.answer),
+            "left": [list(one) for one in network.left],
             "averaged": list(network.averaged),
             "left_to_the_client": names_of(network.left),
             **more,
