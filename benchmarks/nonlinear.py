@@ -3,8 +3,9 @@
 The whole forward pass is integer arithmetic, as :mod:`fewer.approximate.transformer` specifies it. Photos calibrate and
 plan; MNIST digits and elpv solar cells (real images, 112 px) judge. Class tokens are held against those of the float
 model: cosine, and what a linear probe says that was trained on the float features of other images. No training of the
-network. Rows "only: ..." have one method in all blocks and the first one of the other kinds. The row of OpenVINO has
-int8 products by its own tool NNCF, and softmax, GELU and LayerNorm in floating point.
+network. Rows "only: ..." have one method in all blocks and the first one of the other kinds. Two rows have softmax,
+GELU and LayerNorm in floating point: weights and activations in 8 bits as in all other rows, which tells what the
+methods themselves lose, and OpenVINO's int8 by its own tool NNCF.
 
     OMP_NUM_THREADS=1 python benchmarks/nonlinear.py     # results/nonlinear.csv, goes on where it stopped
 """
@@ -12,11 +13,14 @@ int8 products by its own tool NNCF, and softmax, GELU and LayerNorm in floating 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -29,6 +33,8 @@ from sklearn.preprocessing import StandardScaler
 from tables import Table
 from torch import Tensor
 
+from fewer.approximate import compile as compiling
+from fewer.approximate import transformer
 from fewer.approximate.activation import ACTIVATIONS
 from fewer.approximate.compile import compile_transformer, observe
 from fewer.approximate.plan import PUBLISHED, plan_approximations
@@ -46,6 +52,42 @@ BUDGETS = ("energy=0.7x", "energy=0.28x")
 BLOCKS = range(12)
 RIVAL = "openvino int8 by nncf"
 """Products in 8 bits; softmax, GELU and LayerNorm in floating point; the same photos for its ranges."""
+HALF = "w8a8, functions in floating point"
+"""The integer network with exact softmax, GELU and LayerNorm in double precision, rounded to the same scales."""
+
+
+def _softmax(q: np.ndarray, scale: float, span: Any = None) -> tuple[np.ndarray, float]:
+    p = torch.from_numpy(q * scale).softmax(-1).numpy()
+    return np.rint(p * 2**16).clip(0, 2**16 - 1).astype(np.int64), 2.0**-16
+
+
+def _gelu(q: np.ndarray, scale: float, span: Any = None) -> tuple[np.ndarray, float]:
+    y = torch.nn.functional.gelu(torch.from_numpy(q * scale)).numpy()
+    return np.rint(y * 2**14).astype(np.int64), 2.0**-14
+
+
+def _norm(q: np.ndarray, scale: float, span: Any = None) -> tuple[np.ndarray, float]:
+    y = torch.nn.functional.layer_norm(torch.from_numpy(q * scale), q.shape[-1:], eps=1e-6).numpy()
+    return np.rint(y * 2**10).astype(np.int64), 2.0**-10
+
+
+class _Rows(dict[str, Any]):
+    """Stands for a table of methods."""
+
+    default: str
+
+
+@contextmanager
+def functions_in_floating_point() -> Iterator[None]:
+    """The first methods are exact while this is entered; networks have to be made and run within."""
+    exact = {"SOFTMAXES": _softmax, "ACTIVATIONS": _gelu, "NORMS": _norm}
+    with ExitStack() as stack:
+        for room in (transformer, compiling):
+            for table, run in exact.items():
+                rows = _Rows((name, SimpleNamespace(run=run)) for name in vars(room)[table])
+                rows.default = vars(room)[table].default
+                stack.enter_context(patch.object(room, table, rows))
+        yield
 
 
 def sets() -> dict[str, dict[int, Choice] | None]:
@@ -99,6 +141,19 @@ class Judge:
         }
 
 
+class _Half:
+    """The network of :data:`HALF`."""
+
+    def __init__(self, model: torch.nn.Module, known: Tensor, more: dict[str, Any], seen: Any) -> None:
+        with functions_in_floating_point():
+            made = compiling.compile_transformer(model, known, **more, seen=seen)
+        self.net = replace(made, quicken=None)
+
+    def features(self, pixels: np.ndarray) -> np.ndarray:
+        with functions_in_floating_point():
+            return self.net.features(pixels)
+
+
 def run(args: argparse.Namespace) -> None:
     loaded = load_model(MODEL)
     loaded = replace(loaded, model=smaller(loaded.model))
@@ -119,7 +174,7 @@ def run(args: argparse.Namespace) -> None:
         )
         return mix.choices, f"{mix.joules / mix.dearest:.3f}"
 
-    for name, choices in {"float": {}, RIVAL: {}, **sets()}.items():
+    for name, choices in {"float": {}, RIVAL: {}, HALF: {}, **sets()}.items():
         common = {"model": MODEL, "side": SIDE, "set": name, "calibrated": len(pixels), "train": args.train}
         common |= {"test": args.test}
         missing = [data for data in ("mnist", "elpv") if {**common, "data": data} not in table]
@@ -129,7 +184,9 @@ def run(args: argparse.Namespace) -> None:
         if choices is None:
             choices, share = planned(name.removeprefix("planned "))
         net = None
-        if name not in ("float", RIVAL):
+        if name == HALF:
+            net = _Half(loaded.model, known, more, seen)
+        elif name not in ("float", RIVAL):
             net = compile_transformer(loaded.model, known, **more, choices=choices, seen=seen)
         rival = openvino(loaded.model, known, "int8", 1) if name == RIVAL else None
         for data in missing:

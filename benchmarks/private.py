@@ -120,7 +120,7 @@ def cifar_network(images: Tensor, labels: Tensor, file: Path, steps: int = 600) 
 def prepare(subject: Subject, steps: int, budget: str, place: Path) -> tuple[Service, dict]:
     """Circuit and keys, made once."""
     if not (place / "report.json").exists():
-        report = private_compile(subject.model, subject.train, place, steps=steps, budget=budget or None)
+        report = private_compile(subject.model, subject.train, place, steps=steps, budget=budget or None, heldout=0)
         place.mkdir(parents=True, exist_ok=True)
         (place / "report.json").write_text(json.dumps(report, indent=1))
     if not (place / "keys").exists():

@@ -2,19 +2,57 @@
 
 import gc
 import os
+import random
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C arrive: a shell that starts a job in the background has it ignored, by its children too."""
+    """Let Ctrl-C arrive: a shell that starts a job in the background has it ignored, by its children too.
+
+    And work in one thread, as every test begins.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    torch.set_num_threads(1)
+
+
+_SEED = 67_280_421_310_721  # that of torch in a process that nobody has seeded
+
+
+def _as_in_a_fresh_process() -> None:
+    """Random numbers as a test would meet them if it ran alone."""
+    torch.default_generator.manual_seed(_SEED)  # not torch.manual_seed, which remembers a trace for every device
+    np.random.seed(0)  # noqa: NPY002
+    random.seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """For the fixtures that tests share, whichever test asks for them first."""
+    del item
+    _as_in_a_fresh_process()
+
+
+@pytest.fixture(autouse=True)
+def _alike_in_any_order() -> Iterator[None]:
+    """A test starts with the same random numbers, threads and kind of numbers, whatever ran before it.
+
+    One thread: sums over several round otherwise, and where one test left one thread, those after it saw other sums.
+    """
+    kind = torch.get_default_dtype()
+    _as_in_a_fresh_process()
+    yield
+    torch.set_num_threads(1)
+    left_kind = torch.get_default_dtype()
+    torch.set_default_dtype(kind)
+    assert left_kind is kind, "this test left another kind of numbers for the tests after it"
 
 
 def pytest_collection_finish() -> None:
@@ -33,7 +71,8 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(autouse=True)
 def _named(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What a test names as a model is not remembered for the user."""
+    """What a test names as a model is not remembered for the user, and what it times is none of the user's timings."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     place = tmp_path_factory.getbasetemp() / "named-files"
     monkeypatch.setattr("fewer.models.trust.named_files", lambda: place)
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fewer.approximate.sites import approximate, approximated, approximations_of, find_sites, methods_for
+from fewer.approximate.sites import approximate, approximated, approximations_of, choices_of, find_sites, methods_for
 from fewer.core.errors import FewerError
 from fewer.models.vit import VisionTransformer
 
@@ -91,3 +91,48 @@ def test_what_there_is_not_is_told(choices: dict, words: str) -> None:
     with pytest.raises(FewerError, match=words):
         approximate(net, choices)
     assert approximations_of(net) == {}
+
+
+class Both(nn.Module):
+    """Two activations and two norms in one forward pass, around a module with an activation of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(6, 6), nn.GELU())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gated = F.silu(x) * F.gelu(self.inner(F.layer_norm(x, (6,))))
+        return F.rms_norm(gated, (6,))
+
+
+def test_two_functions_of_a_kind_in_one_module_have_a_method_each() -> None:
+    torch.manual_seed(0)
+    net, x = Both().eval(), torch.randn(3, 6)
+    sites = find_sites(net, lambda m: m(x))
+    assert {(s.name, s.function) for s in sites} == {
+        ("", "silu"), ("", "gelu"), ("", "layer-norm"), ("", "rms-norm"), ("inner.1", "gelu")
+    }  # fmt: skip
+    assert methods_for(next(s for s in sites if s.function == "rms-norm")) == ["rms-norm"]
+    choices = choices_of(sites, [methods_for(s)[0] for s in sites])
+    assert choices[""] == {
+        "silu": "table-silu", "gelu": "table-gelu", "layer-norm": "layer-norm", "rms-norm": "rms-norm"
+    }  # fmt: skip
+    with torch.no_grad():
+        before = net(x)
+        with approximated(net, choices) as changed:
+            assert 0 < float((changed(x) - before).abs().max()) < 0.05
+        assert torch.equal(net(x), before)
+
+
+def test_a_place_does_not_reach_into_the_modules_within() -> None:
+    torch.manual_seed(0)
+    net, x = Both().eval(), torch.randn(3, 6)
+    with torch.no_grad():
+        inside = net.inner(x)
+        seen: list[torch.Tensor] = []
+        net.inner.register_forward_hook(lambda _m, _x, y: seen.append(y))
+        net(x)
+        with approximated(net, {"": {"gelu": "shift-gelu"}}):
+            net(x)
+    assert torch.equal(seen[0], seen[1]) and inside.shape == x.shape
+    assert len(net.inner._forward_hooks) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fewer.cli.app import VERBS, app_for
+from fewer.cli.app import VERBS, app_for, with_switches
 from fewer.cli.help import COMMON, EXAMPLES, GROUPS
 from tests.cli.conftest import Told
 
@@ -55,6 +56,26 @@ def test_common_options_are_spelt_as_in_the_full_help(fewer: Fewer) -> None:
 def test_examples_of_the_help_parse(command: str) -> None:
     words = shlex.split(command)[1:]
     app_for(words).parse_args(words, exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "train --task quality"])
+def test_every_option_is_one_paragraph_and_its_default_a_word(
+    fewer: Fewer, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Line ends of a docstring stood in the middle of sentences, and switches had the default ``False``."""
+    monkeypatch.setenv("COLUMNS", "1000")
+    told = fewer(*verb.split(), "--help-all").out
+    assert not [line for line in told.splitlines() if re.match(r"│ {8,}\S", line)]
+    assert not [word for word in ("False]", "True]", "[None]", "[]", "--empty-") if word in told]
+
+
+@pytest.mark.parametrize("words", [("--readings", "off"), ("--readings=no",), ("--readings=false", "--out", "on")])
+def test_a_switch_that_is_on_can_be_turned_off(words: tuple[str, ...]) -> None:
+    """As docs/quality.md says; the word behind it was one too many."""
+    line = ["tune", "records.json", *words]
+    _, bound, _ = app_for(line).parse_args(with_switches(line), exit_on_error=False, print_error=False)
+    assert bound.kwargs["settings"].readings is False
+    assert with_switches(["train", "yes", "--task", "quality"]) == ["train", "yes", "--task", "quality"]
 
 
 def test_an_unknown_option_points_to_all_of_them(fewer: Fewer) -> None:

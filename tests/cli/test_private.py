@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 
@@ -17,6 +19,27 @@ import pytest
 def test_what_is_missing_is_told(fewer, words, told: str) -> None:
     found = fewer("private", *words)
     assert found.code == 2 and told in found.err
+
+
+def test_a_server_says_where_it_is_or_that_the_port_is_taken(fewer, monkeypatch) -> None:
+    """It said nothing at all, and a taken port ended as a defect of the program."""
+    uvicorn = pytest.importorskip("uvicorn", reason='the server needs pip install "fewer[private]"')
+    monkeypatch.setattr("fewer.verbs.private.private_service", lambda _: None)
+    monkeypatch.setattr(uvicorn.Server, "run", lambda _: None)
+    assert fewer("private", "serve", "circuit").out.startswith("http://127.0.0.1:8765/  (")
+    assert json.loads(fewer("private", "serve", "circuit", "--json").out) == {"url": "http://127.0.0.1:8765/"}
+
+    def taken(_: object) -> None:
+        raise SystemExit(1)
+
+    monkeypatch.setattr(uvicorn.Server, "run", taken)
+    told = fewer("private", "serve", "circuit", "--port=8766")
+    assert told.code == 2 and "cannot listen at 127.0.0.1:8766" in told.err
+
+
+def test_another_device_is_refused(fewer) -> None:
+    told = fewer("private", "serve", "circuit", "--device=cuda")
+    assert told.code == 2 and "--device cpu" in told.err
 
 
 def test_an_action_that_is_none(fewer) -> None:

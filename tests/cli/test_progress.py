@@ -87,6 +87,16 @@ def test_a_failed_bar_is_wiped_and_the_next_run_begins_anew() -> None:
     assert "apply" in file.getvalue()
 
 
+def test_a_note_with_brackets_is_shown_as_it_is() -> None:
+    """A layer may be called so; it was read as an order to change the colour, and a wrong one."""
+    console, file = _terminal(120)
+    progress = RichProgress(console)
+    with progress.stage("sense", 2) as stage:
+        stage.advance(note="head[/]")
+        progress._bars.refresh()
+    assert "head[/]" in file.getvalue()
+
+
 def test_stages_inside_stages() -> None:
     console, file = _terminal(80)
     progress = RichProgress(console)

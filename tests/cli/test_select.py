@@ -26,6 +26,14 @@ def test_a_queue_and_a_further_round(fewer):
     assert again.code == 0 and len(json.loads(again.out)["chosen"]) == 4
 
 
+def test_the_queue_may_be_named_in_the_place_of_the_pool(fewer):
+    """As in ``fewer select --continue queue/``: it was taken for a pool of images."""
+    assert fewer("select", "photos", "--budget=labels=2", *GOOD[:2], "--out=asked").code == 0
+    again = fewer("select", "--continue", "asked", "--budget=labels=1", "--json", "--backend=serial")
+    assert again.code == 0 and json.loads(again.out)["folder"] == "asked", again
+    assert not Path("queue").exists()
+
+
 def test_a_dry_run_writes_nothing(fewer):
     told = fewer("select", "photos", "--budget=labels=50%", "--dry-run", "--json")
     assert json.loads(told.out) | {"images": 6, "choose": 3} == json.loads(told.out) and not Path("queue").exists()

@@ -29,6 +29,22 @@ def test_a_dry_run_makes_nothing(fewer) -> None:
     assert not Path("s").exists()
 
 
+def test_a_dry_run_of_a_page_makes_nothing(fewer) -> None:
+    told = fewer("study", "status", "s", "--out=page", "--dry-run", "--json")
+    assert told.code == 0 and json.loads(told.out)["dry_run"] and not Path("page").exists()
+
+
+def test_a_server_says_where_it_is(fewer, monkeypatch) -> None:
+    def serve(*_: object, tell, **__: object) -> None:
+        tell("2 of 9 photos are gone")
+        tell("http://[::1]:8000/  (Ctrl-C stops; nothing is lost)")
+
+    monkeypatch.setattr("fewer.verbs.study.study_serve", serve)
+    assert "http://[::1]:8000/  (" in fewer("study", "serve", "s").out
+    told = fewer("study", "serve", "s", "--json")
+    assert json.loads(told.out) == {"url": "http://[::1]:8000/"} and "photos are gone" in told.err
+
+
 def written(place: Path, values: object) -> Path:
     place.write_text(json.dumps(values))
     return place

@@ -37,6 +37,14 @@ def test_a_guarded_stream_spells_out_and_is_guarded_once(monkeypatch):
     assert sys.stdout is guarded and plain.getvalue() == "\\x1b[31mred\n"
 
 
+def test_words_in_brackets_and_between_colons_are_words(monkeypatch):
+    plain = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", plain)
+    name = "head[bold][/] net.py:smile:"
+    safe_console(width=100).print(f"layer {name}")
+    assert name in plain.getvalue()
+
+
 def test_a_console_of_ours_has_colours_of_its_own_and_none_of_a_name(monkeypatch):
     plain = io.StringIO()
     monkeypatch.setattr(sys, "stdout", plain)

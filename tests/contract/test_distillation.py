@@ -112,3 +112,53 @@ def test_losses_against_loops_and_closed_forms() -> None:
     assert torch.allclose(attention([x], [y]), (norm(got) - norm(other)).square().sum() / (2 * 4), atol=1e-6)
     gram = [norm(z.flatten(1) @ z.flatten(1).T) for z in (x, y)]
     assert torch.allclose(similarities([x], [y]), (gram[0] - gram[1]).square().mean())
+
+
+class Late(nn.Module):
+    """Its scores come from a layer that was made first; linear layers on the way weigh channels."""
+
+    def __init__(self, last: nn.Module) -> None:
+        super().__init__()
+        self.last, self.stem, self.more = last, nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 6, 3, 2, 1)
+        self.gate = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.more(self.stem(x).relu()).relu()
+        x = x * self.gate(x.mean((2, 3))).sigmoid()[..., None, None]
+        return self.last(input=x.mean((2, 3))) if isinstance(self.last, nn.Linear) else self.last(x).mean((2, 3))
+
+
+@pytest.mark.parametrize("last", [nn.Linear(6, 3), nn.Conv2d(6, 3, 1)], ids=["linear", "convolution"])
+def test_vectors_are_what_the_last_layer_reads(last: nn.Module) -> None:
+    model = Late(last).eval()
+    points = points_of(model, X[:1])
+    assert points.last == "last" and points.features == ("stem", "more")
+    with torch.no_grad():
+        heard = answer(model)
+        inside = model.more(model.stem(X).relu()).relu()
+        wanted = (inside * model.gate(inside.mean((2, 3))).sigmoid()[..., None, None]).mean((2, 3))
+    assert heard.embedding is not None and torch.allclose(heard.embedding, wanted, atol=1e-6)
+
+
+def test_scores_are_compared_where_no_layer_is_known() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.LazyBatchNorm1d()).eval()
+    model(X)
+    heard = answer(model)
+    assert heard.embedding is None and points_of(model, X[:1]).last == ""
+    assert float(METHODS["kd"].run(heard, heard)(heard, heard)) < 1e-6
+    with pytest.raises(FewerError, match="no last layer"):
+        METHODS["rkd"].run(heard, heard)(heard, heard)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_two_classes_teach_something_or_are_refused(name: str) -> None:
+    student, teacher = net(4, classes=2), net(6, classes=2)
+    with torch.no_grad():
+        wanted = answer(teacher)
+    got = answer(student)
+    if name == "logit-standardisation":
+        with pytest.raises(FewerError, match="needs three classes or more"):
+            METHODS[name].run(got, wanted)
+        return
+    METHODS[name].run(got, wanted)(got, wanted, LABELS % 2).backward()
+    assert float(student[0][0].weight.grad.abs().sum()) > 1e-6

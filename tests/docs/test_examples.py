@@ -20,7 +20,8 @@ def _blocks(page: Path, language: str) -> list[str]:
 
 def _commands() -> Iterator[tuple[str, str]]:
     for page in PAGES:
-        for body in _blocks(page, "bash"):
+        indented = re.findall(r"^    fewer .*$", page.read_text("utf-8"), re.MULTILINE)
+        for body in [*_blocks(page, "bash"), *indented]:
             for line in body.replace("\\\n", " ").splitlines():
                 if line.strip():
                     yield page.name, line.split("  #")[0].strip()

@@ -56,6 +56,21 @@ def test_the_joint_preset_plans_all_steps_under_one_budget() -> None:
     assert ("cut" in rows and "bits" in rows) == (True in cut)
 
 
+def test_the_joint_preset_takes_a_network_without_such_functions() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.Hardswish(), nn.Conv2d(32, 32, 3, padding=1),
+        nn.GroupNorm(4, 32), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5),
+    ).eval()  # fmt: skip
+    more = {"calibration": 6, "sensing": 2, "heldout": 2, "search": 0, "additivity": 0, "backend": "serial"}
+    more |= {"allocator": "dp", "sparsities": (0.5,), "precisions": ("fp32", "int8")}
+    settings = Settings.from_preset("joint", **more)
+    done = compress(net, torch.randn(10, 3, 12, 12), "cycles=0.19x", settings=settings)
+    assert done.report.verdict.met and not done.report.integers
+    rows = {row.name: row for row in done.report.baselines}
+    assert {"cut", "bits"} <= rows.keys() and "functions" not in rows
+
+
 def test_a_machine_on_paper_may_be_named_as_the_device() -> None:
     settings = Settings.of({"device": "edge-npu"})
     assert (settings.device, settings.accelerator) == ("cpu", "edge-npu")

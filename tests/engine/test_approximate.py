@@ -105,5 +105,5 @@ def test_what_cannot_be_is_told_before_anything_is_measured(net, images) -> None
     with pytest.raises(FewerError, match="leave --approximate or the budget in latency out"):
         fewer.compress(net, images, "latency=0.5x", settings=Settings.of({**QUICK, "approximate": "best"}))
     plain = nn.Sequential(nn.Flatten(), nn.Linear(768, 4), nn.ReLU(), nn.Linear(4, 2))
-    with pytest.raises(FewerError, match="calls no softmax, GELU, SiLU or LayerNorm"):
+    with pytest.raises(FewerError, match="calls no softmax, GELU, SiLU, LayerNorm or RMSNorm"):
         fewer.compress(plain, images, "weights=70%", settings=Settings.of({**QUICK, "approximate": "best"}))

@@ -14,8 +14,8 @@ from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.cost import profile as profile_module
 from fewer.cost.profile import DeviceProfile
+from fewer.engine import comparison, runtimes
 from fewer.engine import deploy as deploying
-from fewer.engine import runtimes
 from fewer.engine.device_costs import worth_trying
 from fewer.kernels import native
 from fewer.kernels.linear import BlockSparseLinear
@@ -159,14 +159,26 @@ def test_what_fast_kernels_alone_can_reach_costs_no_weight(device):
 
 def test_rivals_are_held_to_the_corrected_budget(device, monkeypatch):
     seen = []
-    monkeypatch.setattr(deploying, "trial_ms", lambda *_: 36.0)
-    original = fewer.engine.comparison.choose
+    monkeypatch.setattr(deploying, "trial_ms", lambda work, options, predicted, *_: 1.2 * predicted)
+    original = comparison.choose
     monkeypatch.setattr(
         "fewer.engine.comparison.choose", lambda c, b, n: (seen.append(list(b)), original(c, b, n))[1], raising=True
     )
-    run = compress("latency=0.3x", baselines=("uniform",))
-    assert seen and all(b.metric == "latency" and b.value < 18.0 for b in seen[0])
+    run = compress("latency=0.26x", baselines=("uniform",))
+    assert seen and all(b.metric == "latency" and not b.relative and b.value < 15.6 for b in seen[0])
     assert run.report.baselines[1].name == "uniform"
+
+
+def test_a_rule_that_cannot_follow_the_corrected_budget_is_named(device, monkeypatch):
+    def stuck(curves, budgets, name):
+        raise FewerError(f"{budgets[0]} cannot be met")
+
+    monkeypatch.setattr(deploying, "trial_ms", lambda work, options, predicted, *_: 1.2 * predicted)
+    monkeypatch.setattr("fewer.engine.comparison.choose", stuck)
+    report = compress("latency=0.26x", baselines=("uniform",)).report
+    assert [row.name for row in report.baselines if not row.ours] == []
+    assert "cannot be met (of latency=0.26x so much is left after" in report.missing["Uniform"]
+    assert any(sentence.startswith("Uniform is missing from the comparison") for sentence in report.limits)
 
 
 def test_a_profile_of_another_device_plans_for_that_device(device, tmp_path, monkeypatch):

@@ -65,3 +65,5 @@ def test_a_budget_that_such_a_method_has_no_answer_to_gives_no_row(net, images) 
     settings = Settings(**FEW, baselines=("wanda",), precisions=("int8",))
     run = fewer.compress(net, images, "size=3kB", settings=settings)
     assert "wanda" not in [row.name for row in run.report.baselines]
+    assert "it removes weights" in run.report.missing["Wanda, uniform"]
+    assert any(sentence.startswith("Wanda, uniform is missing") for sentence in run.report.limits)

@@ -17,6 +17,7 @@ from fewer.private.cheapen import cheapen
 from fewer.private.compile import approximate_activations, kinds_of, pack_within
 from fewer.private.execute import Runner
 from fewer.private.keys import load_circuit, save_circuit
+from fewer.private.left import after, names_of
 from fewer.private.network import Network
 from fewer.private.polynomial import Line, Squares, fit_squares
 from fewer.private.reading import read_network
@@ -145,9 +146,9 @@ def test_what_is_read_computes_what_the_network_does(name: str) -> None:
     wanted = net(images).double()
     found = network(images)
     if network.left:
-        found = found.softmax(-1)
-    assert torch.allclose(found, wanted.flatten(1), atol=1e-5) and not network.averaged
-    assert network.left == (("softmax",) if name == "depthwise" else ())
+        found = torch.from_numpy(np.stack([after(row, network.answer, network.left) for row in found.numpy()]))
+    assert torch.allclose(found.flatten(1), wanted.flatten(1), atol=1e-5) and not network.averaged
+    assert names_of(network.left) == {"depthwise": ["softmax"], "table": ["sigmoid"]}.get(name, [])
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -289,3 +290,49 @@ def test_a_function_that_is_all_but_a_line_becomes_one_and_saves_a_level() -> No
     assert fit_squares(lambda v: 3 + 0 * v, x)(x[:1]) == pytest.approx(3)
     _, images, network = prepared("table")
     assert kinds_of(approximate_activations(network, images)) == ["linear", "joint"]
+
+
+@pytest.mark.parametrize("degree", [2, 4])
+@pytest.mark.parametrize("size", [1e-3, 1.0, 300.0, 1e5])
+def test_fits_do_not_depend_on_the_size_of_the_numbers(degree: int, size: float) -> None:
+    x = np.random.default_rng(0).normal(0.3, 1, 3000)
+    wanted = np.maximum(x, 0)
+    ours, one = (fit_squares(lambda v: np.maximum(v, 0), s * x, degree) for s in (size, 1.0))
+    assert np.allclose(ours(size * x) / size, one(x), atol=1e-6)
+    assert np.square(ours(size * x) / size - wanted).mean() < 0.02
+
+
+@pytest.mark.parametrize("degree", [2, 4])
+def test_a_function_that_does_nothing_is_a_line(degree: int) -> None:
+    x = np.random.default_rng(0).normal(-9, 1, 500)
+    dead = fit_squares(lambda v: np.maximum(v, 0), x, degree)
+    open_ = fit_squares(lambda v: np.maximum(v, 0), -x, degree)
+    assert isinstance(dead, Line) and not dead(x).any()
+    assert isinstance(open_, Line) and np.allclose(open_(-x), -x)
+
+
+def test_maps_and_single_numbers_are_held_against_the_network_without_a_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for room in ("price", "trial"):
+        monkeypatch.setattr(f"fewer.private.{room}.has_seal", lambda: False)
+    net = plain(nn.Conv2d(1, 2, 3, padding=1), nn.SiLU(), nn.Conv2d(2, 1, 3, padding=1)).eval()
+    found = private_compile(net, torch.randn(12, 1, 6, 6), tmp_path / "map")
+    assert found["agreement"] is None and 0 <= found["distance"] < 0.5
+    page = (tmp_path / "map" / "circuit.html").read_text()
+    assert "squared distance" in page and "results of 4 images differ by" in page and "get the class" not in page
+    net = plain(nn.Flatten(), nn.Linear(16, 6), nn.ReLU(), nn.Linear(6, 1)).eval()
+    found = private_compile(net, torch.randn(40, 1, 4, 4), tmp_path / "one")
+    assert found["agreement"] is None and found["images"] == 10 and found["apart"]
+
+
+def test_pads_of_every_kind_are_linear() -> None:
+    for mode in ("zeros", "reflect", "replicate", "circular"):
+        net = plain(nn.Conv2d(1, 2, 3, padding=(2, 1), padding_mode=mode), nn.Tanh(), nn.Flatten(), nn.LazyLinear(2))
+        images = torch.randn(6, 1, 7, 5)
+        net(images)
+        network = read_network(net.eval(), images[:1])
+        assert torch.allclose(network(images), net(images).double(), atol=1e-5), mode
+        made = approximate_activations(network, images)
+        circuit, _ = pack_within(made, images)
+        assert np.allclose(circuit.run(images[:2].numpy()), made(images[:2]).numpy(), atol=1e-7), mode

@@ -334,3 +334,31 @@ def test_tensors_are_arrays_and_one_image_is_no_list(place: Path) -> None:
     for images in ("a.png", None, Path("a.png")):
         with pytest.raises(FewerError, match="put a single one into a list"):
             private_query(place / "keys", images, Wire(http))
+
+
+def post(app, parts: list[dict], path: str = "/queries") -> list[int]:
+    """Statuses of one request whose body arrives in parts; a part of None never does."""
+    statuses: list[int] = []
+
+    async def receive() -> dict:
+        if parts[0] is None:
+            await asyncio.sleep(3600)
+        return parts.pop(0)
+
+    async def send(message: dict) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b"", "http_version": "1"}
+    asyncio.run(app({**scope, "asgi": {"version": "3.0"}, "scheme": "http", "server": ("a", 1)}, receive, send))
+    return statuses
+
+
+def test_a_client_that_goes_away_or_never_ends_makes_room_for_others(place: Path) -> None:
+    service, http = server(place, Limits(seconds=0.05))
+    app, begun = make_app(service), {"type": "http.request", "body": b"abc", "more_body": True}
+    for path in ("/queries", "/sessions"):
+        assert post(app, [dict(begun), {"type": "http.disconnect"}], path) == [400]
+        assert post(app, [dict(begun), None], path) == [408]
+    assert service._receiving == {"keys": 0, "queries": 0}
+    assert http.post("/queries", content=b"abc").status_code == 400

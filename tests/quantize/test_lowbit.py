@@ -343,10 +343,15 @@ def test_a_range_that_starts_far_off_is_left_behind_at_once() -> None:
 
 def test_a_held_weight_is_left_to_the_plan() -> None:
     model = net()
-    told = exchange(model, parse_bits("w4a4"), X, held={"3": "int8"})
+    told = exchange(model, parse_bits("w4a4"), X, held={"3": "int4"})
     assert (
-        model[3].weight_quantiser is None and told[1].weights == "int8 (plan)" and model[3].input_quantiser is not None
+        model[3].weight_quantiser is None and told[1].weights == "int4 (plan)" and model[3].input_quantiser is not None
     )
+
+
+def test_one_bit_is_called_by_its_name() -> None:
+    with pytest.raises(FewerError, match="wb has binary weights"):
+        parse_bits("w1a4")
 
 
 @pytest.mark.parametrize("text", ["w9", "w4a1", "g0", "four", ""])
@@ -400,3 +405,75 @@ def test_mixed_precision_multiplies_halves_and_rounds_in_full(quantiser: str, me
         loss = F.cross_entropy(model(X).float(), torch.arange(8) % 3)
     loss.backward()
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in (model[0].weight, model[7].weight))
+
+
+class Tied(nn.Module):
+    """Three layers share one weight, two of them are the first and the last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = (nn.Linear(6, 6) for _ in range(3))
+        self.middle.weight = self.last.weight = self.first.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.middle(input=self.first(x).relu()).relu())
+
+
+@pytest.mark.parametrize("quantiser", QUANTISERS)
+def test_layers_that_share_a_weight_round_it_alike(quantiser: str) -> None:
+    torch.manual_seed(0)
+    model, x = Tied(), torch.randn(9, 6)
+    told = exchange(model, parse_bits("w4a4g4"), x, quantiser=quantiser)
+    assert [(one.weights, one.inputs) for one in told] == [
+        (f"8 ({quantiser})", f"8 ({quantiser})"),
+        (f"8 ({quantiser})", f"4 ({quantiser})"),
+        (f"8 ({quantiser})", f"8 ({quantiser})"),
+    ]
+    assert told[1].why == "the weight is that of first"
+    assert model.middle.weight is model.first.weight and model.middle.weight_quantiser is model.first.weight_quantiser
+    with torch.no_grad():
+        rounded = model.first.weight_quantiser(model.first.weight).clone()
+    plain(model)
+    assert model.middle.weight is model.first.weight and torch.equal(model.first.weight, rounded)
+
+
+def test_a_stored_precision_of_a_shared_weight_holds_for_all_its_layers() -> None:
+    told = exchange(Tied(), parse_bits("w4a4"), torch.randn(9, 6), held={"middle": "int8"})
+    assert {one.weights for one in told} == {"int8 (plan)"}
+
+
+@pytest.mark.parametrize(
+    ("bits", "stored", "told"),
+    [
+        ("w4", "int8", "4 (lsq)"),
+        ("w4", "bf16", "4 (lsq)"),
+        ("wt", "int4", "ternary (lsq)"),
+        ("wb", "int4", "binary (lsq)"),
+        ("w8", "int4", "int4 (plan)"),
+        ("w8", "int8", "int8 (plan)"),
+        ("a8", "bf16", "bf16 (plan)"),
+    ],
+)
+def test_of_a_plan_and_a_wish_the_fewer_bits_count(bits: str, stored: str, told: str) -> None:
+    found = exchange(net(), parse_bits(bits), X, held={"3": stored})
+    assert next(one.weights for one in found if one.name == "3") == told
+
+
+def test_a_weight_that_hooks_compute_stays_in_floating_point() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.utils.weight_norm(nn.Linear(4, 4)), nn.Linear(4, 2))
+    told = {one.name: one for one in exchange(model, parse_bits("w4"), torch.randn(3, 4))}
+    assert told["1"].weights == "fp32" and told["1"].why == "its weight is computed in every call"
+    assert set(low_bit_layers(model)) == {"0", "2"}
+
+
+@pytest.mark.parametrize("quantiser", ["ste", "lsq"])
+def test_rounding_is_in_fp32_under_mixed_precision(quantiser: str) -> None:
+    layer = nn.Sequential(nn.Linear(64, 8))
+    x = torch.randn(32, 64, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    exchange(layer, parse_bits("w8a8g8"), x.float(), quantiser=quantiser)
+    layer.eval()
+    got, _ = layer[0].operands(x)
+    assert got.dtype == torch.float32 and torch.equal(got, layer[0].input_quantiser(x.float()))
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(x).float().square().sum().backward()
+    assert bool(torch.isfinite(layer[0].weight.grad).all())

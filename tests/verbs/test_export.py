@@ -77,6 +77,8 @@ def test_a_wrong_file_is_not_kept(run, monkeypatch):
 def test_bad_input(run, monkeypatch, tmp_path):
     with pytest.raises(FewerError, match="did you mean 'onnx'"):
         export(run, "onx")
+    with pytest.raises(FewerError, match="OpenVINO read ONNX: --to onnx"):
+        export(run, "openvino")
     with pytest.raises(FewerError, match="give example="):
         export(run, "torch", architecture=net)
     with pytest.raises(FewerError, match="does not exist"):

@@ -27,6 +27,11 @@ def test_a_run_that_was_sensed_and_one_that_is_finished(tmp_path: Path) -> None:
     assert "budget met" in repr(found) and "model.safetensors" in found._repr_html_()
 
 
+def test_a_model_is_no_run_and_told_so() -> None:
+    with pytest.raises(FewerError, match=r"its layers: fewer.match_table\('fewer/mobilenet-v2'\)"):
+        fewer.info("fewer/mobilenet-v2")
+
+
 def test_the_page_of_a_training(tmp_path: Path) -> None:
     from tests.tasks.classify.shapes import write_folders
 

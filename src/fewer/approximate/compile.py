@@ -13,13 +13,13 @@ from fewer.approximate.activation import ACTIVATIONS
 from fewer.approximate.arithmetic import scaling
 from fewer.approximate.native import native_twin
 from fewer.approximate.norm import NORMS
+from fewer.approximate.shape import PARTS, refuse_unlike
 from fewer.approximate.softmax import SOFTMAXES
 from fewer.approximate.transformer import INNER, Affine, Block, Choice, IntegerTransformer
 from fewer.core.errors import FewerError
 
 __all__ = ["compile_transformer", "observe"]
 
-_PARTS = ("patch_embed", "cls_token", "pos_embed", "blocks", "norm")
 _NORM_SCALE = NORMS[NORMS.default].run(np.zeros((1, 2), dtype=np.int64), 1.0, None)[1]
 
 
@@ -108,7 +108,7 @@ def compile_transformer(
     Raises
     ------
     FewerError
-        When the model is no such transformer.
+        When the model is no such transformer, or has a part that its integer twin has not.
 
     Examples
     --------
@@ -120,7 +120,9 @@ def compile_transformer(
     (2, 5, 24)
     """
     blocks = _blocks(model)
-    seen = seen or observe(model, images)
+    if seen is None:
+        refuse_unlike(model, images)
+        seen = observe(model, images)
     heads = _heads(blocks[0])
     state = {name: t.detach().double().numpy() for name, t in model.state_dict().items()}
     top = max(float(v.max()) for name, v in seen.items() if name.endswith((".in", "norm.in")))
@@ -166,17 +168,21 @@ def _block(
     def at(name: str) -> np.ndarray:
         return state[f"blocks.{i}.{name}"]
 
+    def bias(name: str) -> np.ndarray:  # zero where a layer has none
+        kept = state.get(f"blocks.{i}.{name}.bias")
+        return np.zeros(len(at(f"{name}.weight"))) if kept is None else kept
+
     def range_of(name: str) -> np.ndarray:
         return np.maximum(seen[f"blocks.{i}.{name}"], 1e-6)
 
     width = len(at("norm1.weight"))
     ones = np.ones(width)
-    norm1, s1 = _norm(at("norm1.weight"), at("norm1.bias"), range_of("norm1"), smooth)
-    norm2, s2 = _norm(at("norm2.weight"), at("norm2.bias"), range_of("norm2"), smooth)
+    norm1, s1 = _norm(at("norm1.weight"), bias("norm1"), range_of("norm1"), smooth)
+    norm2, s2 = _norm(at("norm2.weight"), bias("norm2"), range_of("norm2"), smooth)
     qkv, w_qkv = _rounded(at("attn.qkv.weight") * s1)
     s_heads = range_of("attn.qkv").reshape(3, heads, -1).max(-1) / 127
     per_output = np.repeat(s_heads.reshape(-1), width // heads)
-    heads_in = Affine(*scaling(w_qkv / per_output, at("attn.qkv.bias") / per_output))
+    heads_in = Affine(*scaling(w_qkv / per_output, bias("attn.qkv") / per_output))
     logit = s_heads[0] * s_heads[1] * (width // heads) ** -0.5 / INNER
     s_mixed = float(range_of("attn.proj.in").max()) / 127
     p_scale = SOFTMAXES[choice.softmax].run(np.zeros((1, 2), dtype=np.int64), INNER, None)[1]
@@ -196,13 +202,13 @@ def _block(
         logits=_by_head(*scaling(logit.reshape(per_head)), byte=False),
         heads_out=_by_head(*scaling((p_scale * s_heads[2] / s_mixed).reshape(per_head))),
         proj=proj,
-        after_proj=Affine(*scaling(w_proj * ls1, at("attn.proj.bias") * ls1), byte=False),
+        after_proj=Affine(*scaling(w_proj * ls1, bias("attn.proj") * ls1), byte=False),
         norm2=norm2,
         fc1=fc1,
-        before_activation=Affine(*scaling(w_fc1 / INNER, at("mlp.fc1.bias") / INNER), byte=False),
+        before_activation=Affine(*scaling(w_fc1 / INNER, bias("mlp.fc1") / INNER), byte=False),
         after_activation=Affine(*scaling(np.array([out / s_act]))),
         fc2=fc2,
-        after_fc2=Affine(*scaling(w_fc2 * ls2, at("mlp.fc2.bias") * ls2), byte=False),
+        after_fc2=Affine(*scaling(w_fc2 * ls2, bias("mlp.fc2") * ls2), byte=False),
         spans={"activation": span, **{n: seen[f"blocks.{i}.{n}.in"] for n in ("norm1", "norm2")}},
     )
 
@@ -227,9 +233,9 @@ def _rounded(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _blocks(model: nn.Module) -> list[nn.Module]:
-    if not all(hasattr(model, part) for part in _PARTS):
+    if not all(hasattr(model, part) for part in PARTS):
         raise FewerError(
-            f"{type(model).__name__} is no Vision Transformer in timm's names ({', '.join(_PARTS)}), "
+            f"{type(model).__name__} is no Vision Transformer in timm's names ({', '.join(PARTS)}), "
             "so it has no integer twin; fewer.approximate.replace swaps single operations of any model"
         )
     return list(model.blocks)  # type: ignore[arg-type]

@@ -197,12 +197,14 @@ def export_onnx(net: IntegerTransformer, path: str | Path, *, side: int, batch: 
     Raises
     ------
     FewerError
-        When ``onnx`` is not installed.
+        When ``onnx`` is not installed, and for another size than the network's.
     """
     try:
         from onnx import TensorProto, checker, helper
     except ImportError:
         raise FewerError('writing ONNX needs onnx; run: pip install "fewer[deploy]"') from None
+    if side != net.side:
+        raise FewerError(f"this network takes images of {net.side} pixels, for which its positions are; got {side}")
     graph = Graph()
     pixels = Node(graph, graph.add("Cast", "pixels", to=TensorProto.INT64), (batch, 3, side, side))
     tokens = run(net, pixels)

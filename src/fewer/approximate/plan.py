@@ -66,7 +66,7 @@ PUBLISHED = {
 
 
 def check_wish(value: str | None) -> str | None:
-    """What ``--approximate`` may say: ``best``, a published set, or a budget of modelled energy.
+    """What ``--approximate`` may say: ``best``, ``auto``, a published set, or a budget of modelled energy.
 
     Raises
     ------
@@ -78,10 +78,10 @@ def check_wish(value: str | None) -> str | None:
     >>> check_wish("i-bert"), check_wish("energy=0.7x")
     ('i-bert', 'energy=0.7x')
     """
-    if value is None or value == "best" or value in PUBLISHED:
+    names = ["best", "auto", *PUBLISHED]
+    if value is None or value in names:
         return value
     if not value.startswith("energy="):
-        names = ["best", *PUBLISHED]
         raise ValueError(f"there is no '{value}'{near_match(value, names)}; or a budget such as energy=0.7x")
     try:
         Budget.parse(value)

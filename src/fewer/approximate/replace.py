@@ -3,26 +3,48 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from fewer.approximate.activation import ACTIVATIONS
+from fewer.approximate.attention import dot_product_attention, multi_head_attention
+from fewer.approximate.calls import read_call
 from fewer.approximate.norm import NORMS
 from fewer.approximate.softmax import SOFTMAXES
 from fewer.core.errors import FewerError
 from fewer.kernels.copies import set_evaluating
 
-__all__ = ["InIntegers", "Replaced", "replace_functions"]
+__all__ = ["KIND_OF", "InIntegers", "Replaced", "by_function", "replace_functions"]
 
 _SCALE = 2.0**-10
+
+KIND_OF = {"softmax": "softmax", "gelu": "activation", "silu": "activation", "layer-norm": "norm", "rms-norm": "norm"}
+"""Functions that integers can stand for, and of what kind they are."""
+
+
+def by_function(methods: Mapping[str, str]) -> dict[str, str]:
+    """Function to method, of a mapping that may name kinds in place of functions.
+
+    Examples
+    --------
+    >>> by_function({"softmax": "table", "activation": "table-gelu", "norm": "layer-norm"})
+    {'softmax': 'table', 'gelu': 'table-gelu', 'layer-norm': 'layer-norm'}
+    """
+    found = {}
+    for key, method in methods.items():
+        if key == "activation":
+            key = "silu" if method.endswith("silu") else "gelu"
+        elif key == "norm":
+            key = "rms-norm" if method == "rms-norm" else "layer-norm"
+        found[key] = method
+    return found
 
 
 def _integer(run: Callable[..., Any], x: Tensor, span: Any = None, scale: float = _SCALE) -> Tensor:
@@ -32,106 +54,68 @@ def _integer(run: Callable[..., Any], x: Tensor, span: Any = None, scale: float 
 
 
 class InIntegers(TorchFunctionMode):
-    """Softmax, GELU, SiLU and LayerNorm go through integers while this is entered, wherever they are called."""
+    """Softmax, GELU, SiLU and norms go through integers while this is entered, wherever they are called."""
 
-    def __init__(self, softmax: str | None, activation: str | None, norm: str | None) -> None:
+    def __init__(self, methods: Mapping[str, str], active: Callable[[], bool] = lambda: True) -> None:
         super().__init__()
-        self.softmax, self.activation, self.norm = softmax, activation, norm
+        self.active = active
+        self.methods = by_function(methods)
         self.calls: dict[str, int] = {"softmax": 0, "activation": 0, "norm": 0}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self.softmax and func in (F.softmax, torch.softmax, Tensor.softmax):
-            x, dim = args[0], kwargs.get("dim", args[1] if len(args) > 1 else -1)
-            return self._softmax(x.movedim(dim, -1)).movedim(-1, dim)
-        if self.softmax and func is F.multi_head_attention_forward:
-            bound = inspect.signature(func).bind(*args, **kwargs)
-            bound.apply_defaults()
-            if _is_plain(bound.arguments):
-                return self._multi_head(bound.arguments)
-        if self.softmax and func is F.scaled_dot_product_attention:
-            return self._attention(*args, **kwargs)
-        name = {F.gelu: "gelu", F.silu: "silu"}.get(func)
-        if self.activation and name and self.activation.endswith(name):
-            self.calls["activation"] += 1
-            span = (float(args[0].min()), float(args[0].max()))
-            return _integer(ACTIVATIONS[self.activation].run, args[0], span)
-        if self.norm and func is F.layer_norm and len(args[1]) == 1:
-            return self._layer_norm(*args, **kwargs)
-        return func(*args, **kwargs)
-
-    def _softmax(self, x: Tensor) -> Tensor:
-        self.calls["softmax"] += 1
-        assert self.softmax is not None
-        # what a mask forbids is far below everything else, not infinitely
-        return _integer(SOFTMAXES[self.softmax].run, x.clamp(min=-1e5))
-
-    def _attention(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        **_: Any,
-    ) -> Tensor:
-        logits = q @ k.transpose(-2, -1) * (scale or 1 / math.sqrt(q.shape[-1]))
-        if is_causal:
-            keep = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
-            logits = logits.masked_fill(~keep, -math.inf)
-        if attn_mask is not None:
-            is_bool = attn_mask.dtype == torch.bool
-            logits = logits.masked_fill(~attn_mask, -math.inf) if is_bool else logits + attn_mask
-        return self._softmax(logits) @ v
-
-    def _multi_head(self, a: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
-        """``nn.MultiheadAttention`` from its packed weights; tokens first, as torch calls it."""
-        query, heads = a["query"], a["num_heads"]
-        weights = a["in_proj_weight"].chunk(3)
-        biases = (None,) * 3 if a["in_proj_bias"] is None else a["in_proj_bias"].chunk(3)
-        sides = zip((query, a["key"], a["value"]), weights, biases, strict=True)
-
-        def split(x: Tensor) -> Tensor:  # [tokens, batch, width] to [batch, heads, tokens, width of a head]
-            return x.reshape(x.shape[0], x.shape[1], heads, -1).permute(1, 2, 0, 3)
-
-        q, k, v = (split(F.linear(x, w, b)) for x, w, b in sides)
-        logits = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
-        for mask in (a["attn_mask"], a["key_padding_mask"]):
-            if mask is None:
-                continue
-            if mask is a["key_padding_mask"]:
-                mask = mask[:, None, None]
-            elif mask.dim() == 3:
-                mask = mask.reshape(-1, heads, *mask.shape[1:])
-            logits = logits.masked_fill(mask, -math.inf) if mask.dtype == torch.bool else logits + mask
-        p = self._softmax(logits)
-        mixed = (p @ v).permute(2, 0, 1, 3).flatten(2)
-        shown = (p.mean(1) if a["average_attn_weights"] else p) if a["need_weights"] else None
-        return F.linear(mixed, a["out_proj_weight"], a["out_proj_bias"]), shown
-
-    def _layer_norm(
-        self, x: Tensor, shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
-    ) -> Tensor:
-        self.calls["norm"] += 1
-        assert self.norm is not None
-        scale = 2.0 ** math.ceil(math.log2(max(float(x.abs().max()), 1e-6) / 2**21))
-        span = x.abs().amax(dim=tuple(range(x.dim() - 1))).double().cpu().numpy()
-        y = _integer(NORMS[self.norm].run, x, span, scale)
-        y = y if weight is None else y * weight
-        return y if bias is None else y + bias
+        found = read_call(func, args, kwargs)
+        method = None if found is None else self.methods.get(found.function)
+        if found is None or method is None or not self.active():
+            return func(*args, **kwargs)
+        kind = KIND_OF[found.function]
+        self.calls[kind] += 1
+        if kind == "activation":
+            return _activation(method, **found.arguments)
+        if kind == "norm":
+            return _norm(method, **found.arguments)
+        softmax = partial(_softmax, method)
+        if found.form == "rows":
+            return _rows(softmax, **found.arguments)
+        if found.form == "attention":
+            return dot_product_attention(softmax, **found.arguments)
+        return multi_head_attention(softmax, found.arguments)
 
 
-def _is_plain(a: Mapping[str, Any]) -> bool:
-    """Whether attention has packed weights, batches, and nothing that is added to keys."""
-    rare = a["bias_k"], a["bias_v"], a["static_k"], a["static_v"]
-    return (
-        all(part is None for part in rare)
-        and not (a["add_zero_attn"] or a["use_separate_proj_weight"])
-        and a["query"].dim() == 3
-        and not a["is_causal"]
-    )
+def _softmax(method: str, x: Tensor) -> Tensor:
+    # what a mask forbids is far below everything else, not infinitely
+    floor = x.amax(-1, keepdim=True).clamp(max=0) - 1e5
+    return _integer(SOFTMAXES[method].run, torch.maximum(x, floor))
+
+
+def _rows(
+    softmax: Callable[[Tensor], Tensor], input: Tensor, dim: int | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
+    x = input if dtype is None else input.to(dtype)
+    if dim is None:  # as torch did before it asked for one
+        dim = 0 if x.dim() in (0, 1, 3) else 1
+    return softmax(x.movedim(dim, -1)).movedim(-1, dim)
+
+
+def _activation(method: str, input: Tensor, inplace: bool = False, approximate: str = "none") -> Tensor:
+    span = (float(input.min()), float(input.max()))
+    y = _integer(ACTIVATIONS[method].run, input, span)
+    return input.copy_(y) if inplace else y
+
+
+def _norm(
+    method: str,
+    input: Tensor,
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float | None = None,
+) -> Tensor:
+    scale = 2.0 ** math.ceil(math.log2(max(float(input.abs().max()), 1e-6) / 2**21))
+    span = input.abs().amax(dim=tuple(range(input.dim() - 1))).double().cpu().numpy()
+    y = _integer(NORMS[method].run, input, span, scale)
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
 
 
 class Replaced(nn.Module):
@@ -148,7 +132,10 @@ class Replaced(nn.Module):
     def __init__(self, model: nn.Module, softmax: str | None, activation: str | None, norm: str | None) -> None:
         super().__init__()
         self.inner = set_evaluating(copy.deepcopy(model))
-        self.methods = (softmax, activation, norm)
+        named = {"softmax": softmax, "activation": activation, "norm": norm}
+        self.methods = {kind: method for kind, method in named.items() if method is not None}
+        if norm is not None:
+            self.methods["rms-norm"] = "rms-norm"
         self.calls: dict[str, int] = {}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -156,7 +143,7 @@ class Replaced(nn.Module):
         was = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)  # it would not call the functions one by one
         try:
-            with torch.no_grad(), InIntegers(*self.methods) as mode:
+            with torch.no_grad(), InIntegers(self.methods) as mode:
                 found = self.inner(*args, **kwargs)
         finally:
             torch.backends.mha.set_fastpath_enabled(was)
@@ -208,5 +195,6 @@ def replace_functions(
     made = Replaced(model, softmax, activation, norm)
     made(example)
     if not any(made.calls.values()):
-        raise FewerError(f"{type(model).__name__} calls no softmax, GELU, SiLU or LayerNorm, so nothing was replaced")
+        name = type(model).__name__
+        raise FewerError(f"{name} calls no softmax, GELU, SiLU, LayerNorm or RMSNorm, so nothing was replaced")
     return made

@@ -1,28 +1,38 @@
-"""Where a model calls softmax, GELU, SiLU and LayerNorm, and the same model with integers at some of these places."""
+"""Where a model calls softmax, GELU, SiLU and norms, and the same model with integers at some of these places."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from fewer.approximate.activation import ACTIVATIONS
 from fewer.approximate.activation import WORK as ACTIVATION_WORK
+from fewer.approximate.calls import read_call
 from fewer.approximate.method import Work
 from fewer.approximate.norm import NORMS
 from fewer.approximate.norm import WORK as NORM_WORK
-from fewer.approximate.replace import InIntegers
+from fewer.approximate.replace import KIND_OF, InIntegers
 from fewer.approximate.softmax import SOFTMAXES
 from fewer.approximate.softmax import WORK as SOFTMAX_WORK
 from fewer.core.errors import FewerError
 
-__all__ = ["KINDS", "Site", "approximate", "approximated", "approximations_of", "find_sites", "methods_for"]
+__all__ = [
+    "KINDS",
+    "Site",
+    "approximate",
+    "approximated",
+    "approximations_of",
+    "choices_of",
+    "find_sites",
+    "methods_for",
+]
 
 KINDS = {"softmax": SOFTMAXES, "activation": ACTIVATIONS, "norm": NORMS}
 _WORK = {"softmax": SOFTMAX_WORK, "activation": ACTIVATION_WORK, "norm": NORM_WORK}
@@ -40,7 +50,7 @@ class Site:
     kind
         ``softmax``, ``activation`` or ``norm``.
     function
-        ``softmax``, ``gelu``, ``silu`` or ``layer-norm``.
+        ``softmax``, ``gelu``, ``silu``, ``layer-norm`` or ``rms-norm``.
     numbers
         That go through it, for the example.
     """
@@ -69,7 +79,28 @@ def methods_for(site: Site) -> list[str]:
     """
     if site.kind == "activation":
         return [name for name in ACTIVATIONS if name.endswith(site.function)]
-    return [name for name in KINDS[site.kind] if name != "rms-norm"]
+    if site.kind == "norm":
+        return [name for name in NORMS if (name == "rms-norm") == (site.function == "rms-norm")]
+    return [*KINDS[site.kind]]
+
+
+def choices_of(sites: Sequence[Site], methods: Sequence[str]) -> dict[str, dict[str, str]]:
+    """What :func:`approximate` takes, of a method for each place.
+
+    A module that calls two functions of a kind by itself has a method for each of them.
+
+    Examples
+    --------
+    >>> both = [Site("a", "activation", f, 8) for f in ("gelu", "silu")] + [Site("a", "norm", "rms-norm", 8)]
+    >>> choices_of(both, ["table-gelu", "shift-silu", "rms-norm"])
+    {'a': {'gelu': 'table-gelu', 'silu': 'shift-silu', 'norm': 'rms-norm'}}
+    """
+    often = Counter((site.name, site.kind) for site in sites)
+    found: dict[str, dict[str, str]] = {}
+    for site, method in zip(sites, methods, strict=True):
+        key = site.kind if often[site.name, site.kind] == 1 else site.function
+        found.setdefault(site.name, {})[key] = method
+    return found
 
 
 class _Recorder(TorchFunctionMode):
@@ -82,20 +113,8 @@ class _Recorder(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in (F.softmax, torch.softmax, Tensor.softmax):
-            self._note("softmax", args[0].numel())
-        elif func is F.scaled_dot_product_attention:
-            self._note("softmax", args[0].shape[:-1].numel() * args[1].shape[-2])
-        elif func is F.multi_head_attention_forward:
-            query, heads = args[0], kwargs.get("num_heads", args[4] if len(args) > 4 else 1)
-            keys = args[1] if len(args) > 1 else query
-            self._note("softmax", int(query.shape[:-1].numel() * keys.shape[0] * heads))
-        elif func is F.gelu:
-            self._note("gelu", args[0].numel())
-        elif func is F.silu:
-            self._note("silu", args[0].numel())
-        elif func is F.layer_norm and len(args[1]) == 1:
-            self._note("layer-norm", args[0].numel())
+        if (found := read_call(func, args, kwargs)) is not None:
+            self._note(found.function, found.numbers)
         return func(*args, **kwargs)
 
     def _note(self, function: str, numbers: int) -> None:
@@ -140,19 +159,19 @@ def find_sites(model: nn.Module, run: Callable[[nn.Module], Any]) -> list[Site]:
     finally:
         for handle in handles:
             handle.remove()
-    kinds = {"gelu": "activation", "silu": "activation", "layer-norm": "norm", "softmax": "softmax"}
-    return [Site(name, kinds[function], function, n) for (name, function), n in recorder.calls.items()]
+    return [Site(name, KIND_OF[function], function, n) for (name, function), n in recorder.calls.items()]
 
 
 class _Around:
-    """Hooks of one module: integers while its forward pass runs."""
+    """Hooks of one module: integers while its own forward pass runs, and not that of a module within it."""
 
     def __init__(self, methods: dict[str, str]) -> None:
         self.methods = methods
         self.entered: list[Any] = []
+        self.within = 0
 
     def before(self, *_: Any) -> None:
-        stack = [torch.no_grad(), _without_fast_path(), InIntegers(**self.methods)]
+        stack = [torch.no_grad(), _without_fast_path(), InIntegers(self.methods, lambda: self.within == 0)]
         for one in stack:
             one.__enter__()
         self.entered.append(stack)
@@ -176,7 +195,8 @@ def approximate(model: nn.Module, choices: Mapping[str, Mapping[str, str]]) -> n
     model
         In evaluation mode.
     choices
-        Module to kind to method, as in ``{"blocks.0.attn": {"softmax": "table"}}``.
+        Module to kind to method, as in ``{"blocks.0.attn": {"softmax": "table"}}``; a function such as ``silu`` may
+        stand in place of its kind.
 
     Raises
     ------
@@ -198,13 +218,16 @@ def approximate(model: nn.Module, choices: Mapping[str, Mapping[str, str]]) -> n
         if name not in modules:
             raise FewerError(f"there is no module {name!r} whose functions could be integers")
         for kind, method in methods.items():
-            if kind not in KINDS:
+            if kind not in KINDS and kind not in KIND_OF:
                 raise FewerError(f"{kind!r} is no kind of function; known are {', '.join(KINDS)}")
-            _ = KINDS[kind][method]
+            _ = KINDS[KIND_OF.get(kind, kind)][method]
     for name, methods in choices.items():
-        module, around = modules[name], _Around({kind: methods.get(kind) for kind in KINDS})  # type: ignore[misc]
+        module, around = modules[name], _Around(dict(methods))
         module.register_forward_pre_hook(_Before(around))
         module.register_forward_hook(_After(around), always_call=True)
+        for child in list(module.modules())[1:]:
+            child.register_forward_pre_hook(_Into(around))
+            child.register_forward_hook(_OutOf(around), always_call=True)
         setattr(module, _MARK, dict(methods))
     return model
 
@@ -219,12 +242,21 @@ class _Before:
         self.around.before()
 
 
-class _After:
-    def __init__(self, around: _Around) -> None:
-        self.around = around
-
+class _After(_Before):
     def __call__(self, *_: Any) -> None:
         self.around.after()
+
+
+class _Into(_Before):
+    """A module within the one whose functions are integers: what it calls is a place of its own."""
+
+    def __call__(self, *_: Any) -> None:
+        self.around.within += 1
+
+
+class _OutOf(_Before):
+    def __call__(self, *_: Any) -> None:
+        self.around.within -= 1
 
 
 def approximations_of(model: nn.Module) -> dict[str, dict[str, str]]:
@@ -255,9 +287,8 @@ def approximated(model: nn.Module, choices: Mapping[str, Mapping[str, str]]) -> 
         yield approximate(model, choices)
     finally:
         for module in model.modules():
-            if _MARK in vars(module):
-                delattr(module, _MARK)
-                for hooks in (module._forward_pre_hooks, module._forward_hooks):
-                    for key in [k for k, hook in hooks.items() if isinstance(hook, (_Before, _After))]:
-                        del hooks[key]
-                        module._forward_hooks_always_called.pop(key, None)
+            vars(module).pop(_MARK, None)
+            for hooks in (module._forward_pre_hooks, module._forward_hooks):
+                for key in [k for k, hook in hooks.items() if isinstance(hook, _Before)]:
+                    del hooks[key]
+                    module._forward_hooks_always_called.pop(key, None)

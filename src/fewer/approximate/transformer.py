@@ -6,6 +6,7 @@ Floating point is used while the constants are made, and by whoever multiplies t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,6 +18,7 @@ from fewer.approximate.activation import ACTIVATIONS
 from fewer.approximate.arithmetic import Integers, clip, product, unsigned
 from fewer.approximate.norm import NORMS
 from fewer.approximate.softmax import BITS, SOFTMAXES
+from fewer.core.errors import FewerError
 
 __all__ = ["Affine", "Block", "Choice", "IntegerTransformer", "run"]
 
@@ -116,6 +118,11 @@ class IntegerTransformer:
     scale: float
     quicken: Callable[[IntegerTransformer], Callable[[np.ndarray], np.ndarray] | None] | None = None
 
+    @property
+    def side(self) -> int:
+        """Of the images that the positions are for, in pixels."""
+        return self.patch * math.isqrt(len(self.position) - 1)
+
     def with_choices(self, choices: Mapping[int, Choice]) -> IntegerTransformer:
         """The same constants with other approximations in some blocks.
 
@@ -131,9 +138,20 @@ class IntegerTransformer:
 
     def integers(self, pixels: np.ndarray) -> np.ndarray:
         """What :func:`run` gives for pixels 0 to 255, on native kernels where they are built: the same integers."""
-        pixels = np.asarray(pixels, dtype=np.int64)
+        pixels = self._checked(pixels)
         quick = self._quick if pixels.size and pixels.min() >= 0 and pixels.max() <= 255 else None
         return run(self, pixels) if quick is None else quick(pixels)
+
+    def _checked(self, pixels: np.ndarray) -> np.ndarray:
+        """As int64, in the one shape that the positions are for."""
+        given = np.asarray(pixels)
+        side = self.side
+        if given.shape[1:] != (3, side, side) or given.ndim != 4:
+            raise FewerError(f"pixels are [N, 3, {side}, {side}] for this network; got {list(given.shape)}")
+        whole = given.astype(np.int64)
+        if given.dtype.kind not in "iub" and not np.array_equal(whole, given):
+            raise FewerError("pixels are integers from 0 to 255; these have parts behind the point (multiply by 255?)")
+        return whole
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
         """Tokens [N, 1 + patches, width] as numbers: :meth:`integers` times the scale of the result."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -71,5 +72,9 @@ def adapt(
         as_json({"folder": out, **done.to_dict()})
         return 0
     print(*done.lines(), sep="\n")
-    print(f"report  {Path(out) / 'report.html'}", f"next    fewer predict {out} INPUTS --out predictions", sep="\n")
+    print(
+        f"report  {Path(out) / 'report.html'}",
+        f"next    fewer predict {shlex.quote(out)} INPUTS --out predictions",
+        sep="\n",
+    )
     return 0

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Group, MissingArgumentError, UnknownCommandError
 
-from fewer.cli.help import ALL, COMMON, GROUPS, CommonOnly, closing_words, full_help, group_of, right_name
+from fewer.cli.help import ALL, COMMON, GROUPS, Drawn, closing_words, full_help, group_of, right_name
 from fewer.core.errors import near_match
 from fewer.core.version import __version__
 
-__all__ = ["VERBS", "app_for", "explain", "make_app", "with_owners"]
+__all__ = ["VERBS", "app_for", "explain", "make_app", "with_owners", "with_switches"]
 
 TASK_VERBS = ("train", "eval", "predict")
 """Verbs whose flags depend on the task."""
@@ -105,8 +105,7 @@ def describe(app: App, verb: str, words: Sequence[str] = ()) -> None:
     paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
     app[verb].help = "\n\n".join(paragraphs)
     app[verb].help_epilogue = closing_words(verb, words)
-    if verb in COMMON and not full_help(words):
-        app[verb].help_formatter = CommonOnly(COMMON[verb])
+    app[verb].help_formatter = Drawn(None if full_help(words) else COMMON.get(verb))
 
 
 def explain(error: CycloptsError, words: list[str]) -> str:
@@ -144,6 +143,31 @@ def with_owners(sentence: str, words: Sequence[str]) -> str:
         if owners:
             sentence += f" ({flag} is a flag of fewer {' and fewer '.join(owners[:2])})"
     return sentence
+
+
+def with_switches(words: Sequence[str]) -> list[str]:
+    """The words, with a switch that has a word behind it, ``--readings off``, as the parser reads it.
+
+    Without one a switch is on, so a switch that is on by itself could be turned off in no other way.
+    """
+    verb = words[0] if words else ""
+    if verb not in VERBS or not any(word.rpartition("=")[2].lower() in _SWITCHED for word in words[1:]):
+        return list(words)
+    found = app_for(list(words))[verb].assemble_argument_collection()
+    switches = {name for argument in found if "bool" in str(argument.hint) for name in argument.names}
+    made: list[str] = []
+    for word in words:
+        name, _, value = word.partition("=")
+        if made and made[-1] in switches and word.lower() in _SWITCHED:
+            made[-1] += f"={_SWITCHED[word.lower()]}"
+        elif name in switches and value.lower() in _SWITCHED:
+            made.append(f"{name}={_SWITCHED[value.lower()]}")
+        else:
+            made.append(word)
+    return made
+
+
+_SWITCHED = {"on": "true", "yes": "true", "true": "true", "off": "false", "no": "false", "false": "false"}
 
 
 def _flags_of(verb: str, words: Sequence[str]) -> set[str]:

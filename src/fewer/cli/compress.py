@@ -42,6 +42,7 @@ def compress(
         It steers nothing.
     budget
         weights=50%, flops=0.5x, size=8MB, latency=20ms or energy=0.6x; several with commas, all hold at once.
+        he=0.5x, rotations=80 or levels=3 make a circuit for encrypted images, as fewer private compile --steps 400.
     preset
         Settings with a name. See: fewer list presets
     config
@@ -51,6 +52,7 @@ def compress(
     """
     from fewer.cli.config import resolve
     from fewer.cli.work import run_compress
+    from fewer.core.budget import for_circuit
     from fewer.core.duration import parse_duration
 
     shared = shared or Shared()
@@ -66,8 +68,33 @@ def compress(
         raise FewerError("which budget? give one, for example --budget weights=50%")
     if images is None and chosen.data_free is None:
         raise FewerError("which images? give a folder with --images, or sense without any: --data-free noise")
+    if for_circuit(wanted):
+        asked = {"preset": preset, "config": config, "labelled": labelled, "recover": recover, **given(settings)}
+        return _circuit(model, images, wanted, chosen.seed, [k for k, v in asked.items() if v is not None], shared)
     if recover is not None:
         parse_duration(recover)  # told before anything is done
         if images is None:
             raise FewerError("recovery needs images to learn from; give a folder with --images")
     return run_compress(model, images, wanted, chosen, shared, shared.out or "run", labelled, recover)
+
+
+_STEPS = 400
+"""Of teaching a circuit what its network says."""
+
+
+def _circuit(
+    model: str, images: str | None, budget: str | list[str], seed: int, asked: list[str], shared: Shared
+) -> int:
+    """A circuit within a budget, in place of a model."""
+    from fewer.cli.private import compile_circuit
+    from fewer.cli.show import say_would
+
+    if asked or images is None:
+        wrong = f"--{asked[0].replace('_', '-')} has no meaning" if asked else "--images is missing"
+        raise FewerError(f"a budget of a circuit over encrypted numbers was given, for which {wrong}")
+    text = budget if isinstance(budget, str) else ",".join(budget)
+    shared.out = shared.out or "circuit"
+    if shared.dry_run:
+        return say_would([f"would compile {model} within {text} and write {shared.out}"], shared.json, out=shared.out)
+    shared.seed = seed
+    return compile_circuit(model, images, 2, _STEPS, text, shared)

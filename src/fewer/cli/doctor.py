@@ -20,7 +20,7 @@ def doctor(
     /,
     *,
     task: str | None = None,
-    fix: Annotated[bool, Parameter(negative="")] = False,
+    fix: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     page: str | None = None,
     images: str | None = None,
     shared: Shared | None = None,

@@ -54,7 +54,8 @@ def flags_of(schema: type[StrictSettings], name: str, without: Collection[str] =
         extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
         heading = str(extra.get("group", "Settings"))
         group = groups.setdefault(heading, Group(heading, sort_key=11 + len(groups)))
-        note = f"{info.description or ''} [{extra.get('shown', _shown(info.default))}]".strip()
+        shown = extra.get("shown", _shown(info.default, f"--{field.replace('_', '-')}"))
+        note = f"{info.description or ''} [{shown}]".strip()
         parameter = Parameter(group=group, negative="", show_default=False, help=note)
         made.append((field, Annotated[_flag_type(info.annotation) | None, parameter], dataclass_field(default=None)))
     flags = make_dataclass(name, made)
@@ -73,7 +74,11 @@ def _flag_type(annotation: Any) -> Any:
     return kinds[0] if len(kinds) == 1 and kinds[0] in (int, float, bool) else str
 
 
-def _shown(default: Any) -> str:
+def _shown(default: Any, flag: str) -> str:
+    if default is True:
+        return f"on; {flag} off leaves it out"
+    if default in (None, False, ""):
+        return "off" if default is False else "none"
     if isinstance(default, tuple):
         return ",".join(map(str, default)) or "none"
     return f"{default:g}" if isinstance(default, float) else str(default)
@@ -93,7 +98,7 @@ class Shared:
     seed: Annotated[int | None, _p(SHARED)] = None
     """Of every random choice [0]"""
     device: Annotated[str | None, _p(SHARED)] = None
-    """cpu; fewer compress, sense, train, eval and predict also take cuda [cpu]"""
+    """cpu, or cuda where fewer works on a GPU: not in bench, profile, select and private [cpu]"""
     json: Annotated[bool, _p(SHARED)] = False
     """Print JSON on the standard output, nothing else"""
     quiet: Annotated[bool, _p(SHARED, "-q")] = False

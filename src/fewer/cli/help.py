@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 __all__ = [
-    "ALL", "COMMON", "EXAMPLES", "GROUPS", "SYNONYMS", "CommonOnly", "closing_words", "full_help", "group_of",
+    "ALL", "COMMON", "EXAMPLES", "GROUPS", "SYNONYMS", "Drawn", "closing_words", "full_help", "group_of",
     "plain_help", "right_name",
 ]  # fmt: skip
 
@@ -62,7 +62,7 @@ EXAMPLES = {
     "demo": ("fewer demo", "fewer demo fewer/mobilenet-v2 --budget size=4MB", "fewer demo gait", "fewer demo private"),
     "select": (
         "fewer select photos/ --budget labels=100 --out queue/",
-        "fewer select --continue queue/ --labels labels.csv --budget labels=50",
+        "fewer select --continue --out queue/ --labels labels.csv --budget labels=50",
     ),
     "doctor": (
         "fewer doctor data/ --task segment",
@@ -121,18 +121,30 @@ def right_name(flag: str, known: Sequence[str]) -> str | None:
     return next((name for name, others in SYNONYMS.items() if flag in others and name in known), None)
 
 
-class CommonOnly:
-    """Draws the help of a verb without the options that few people need, and counts what it leaves out."""
+class Drawn:
+    """Draws the help of a verb: each description as one paragraph, and only the options that most people need.
 
-    def __init__(self, names: Sequence[str]) -> None:
+    Parameters
+    ----------
+    names
+        These options; by default all.
+    """
+
+    def __init__(self, names: Sequence[str] | None = None) -> None:
         from cyclopts.help import DefaultFormatter
 
-        self.names = frozenset(names)
+        self.names = None if names is None else frozenset(names)
         self._draw = DefaultFormatter()
 
     def __call__(self, console: Any, options: Any, panel: Any) -> None:
         """One panel of the help; nothing where no option of it is left."""
-        shown = [entry for entry in panel.entries if not entry.names or self.names & {*entry.names}]
+        from rich.text import Text
+
+        shown = [e for e in panel.entries if self.names is None or not e.names or self.names & {*e.names}]
+        for entry in shown:
+            text = getattr(entry.description, "primary_renderable", None)
+            if isinstance(text, Text):  # with the line ends of a docstring
+                entry.description.primary_renderable = Text(" ".join(text.plain.split()))
         if shown:
             self._draw(console, options, panel.copy(entries=shown))
 

@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     from cyclopts import CycloptsError
 
-    from fewer.cli.app import app_for, explain
+    from fewer.cli.app import app_for, explain, with_switches
     from fewer.cli.config import check_environment
     from fewer.cli.help import plain_help
     from fewer.cli.work import remember_command
@@ -99,7 +99,8 @@ def _run(words: list[str]) -> int:
     forget_trust()
     check_environment(os.environ)
     try:
-        done = app_for(words)(plain_help(words), exit_on_error=False, print_error=False, result_action="return_value")
+        app, read = app_for(words), plain_help(with_switches(words))
+        done = app(read, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()  # here, so that a reader who left is noticed
         return done if isinstance(done, int) else 0
     except CycloptsError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -76,8 +77,9 @@ def plan(
     say(plan_table(made, before))
     if allocator == "dp":
         say(contest_note(before.method if before else ""))
+    then = f"fewer apply {shlex.quote(run)}"
     if out is None:
-        say(f"nothing was written; to use it: --out plan.json, then fewer apply {run} --plan plan.json --out NEW")
+        say(f"nothing was written; to use it: --out plan.json, then {then} --plan plan.json --out NEW")
     elif not shared.dry_run:
-        say(f"wrote {out}; next: fewer apply {run}" + (f" --plan {out}" if out != folder.file("plan") else ""))
+        say(f"wrote {out}; next: {then}" + (f" --plan {shlex.quote(str(out))}" if out != folder.file("plan") else ""))
     return 0

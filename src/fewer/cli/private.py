@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fewer.cli.flags import Shared
+from fewer.cli.flags import ModelFlags, Shared, cpu_only
 from fewer.core.errors import FewerError
 
-__all__ = ["private"]
+__all__ = ["compile_circuit", "private"]
+
+_FAR = 0.05
+"""Distance from the network, or share of other classes, from which on teaching is recommended."""
 
 Action = Literal["compile", "keys", "serve", "query"]
 
@@ -26,6 +29,7 @@ def private(
     server: str = "http://127.0.0.1:8765",
     host: str = "127.0.0.1",
     port: int = 8765,
+    of_model: ModelFlags | None = None,
     shared: Annotated[Shared | None, Parameter(name="*")] = None,
 ) -> int:
     """Encrypted inference: the server computes on images that it cannot see.
@@ -51,7 +55,7 @@ def private(
     degree
         Of the polynomials that stand for activations: 2 or 4.
     steps
-        Of teaching the polynomial network what the network says [0: only fitted].
+        Of teaching the polynomial network what the network says; 0 leaves it as it was fitted.
     budget
         Of a cheaper circuit: he=0.5x (time), rotations=80, levels=3; several with commas.
     server
@@ -65,6 +69,7 @@ def private(
     from fewer.verbs import private as verbs
 
     shared = shared or Shared()
+    cpu_only(shared)
     if action in ("compile", "keys") and shared.out is None:
         raise FewerError(f"where to? fewer private {action} needs a folder: --out FOLDER")
     if action == "compile" and images is None:
@@ -76,7 +81,8 @@ def private(
         line = f"would {action} {what}" + told.get(action, f" and write {shared.out}")
         return say_would([line], shared.json, action=action, out=shared.out)
     if action == "compile":
-        return _compile(what, images or "", degree, steps, budget, shared)
+        what = (of_model or ModelFlags()).spec(what)
+        return compile_circuit(what, images or "", degree, steps, budget, shared)
     if action == "keys":
         place = verbs.private_keys(what, shared.out or "")
         if shared.json:
@@ -85,17 +91,18 @@ def private(
             print(f"keys in {place}; secret.key stays there, the other two go to the server with the first query")
         return 0
     if action == "serve":
-        return _serve(what, host, port)
+        return _serve(what, host, port, shared.json)
     found = verbs.private_query(what, files, server)
     if shared.json:
         as_json(found)
     else:
         for row in found:
-            print(f"{row['image']}: class {row['class']} ({row['seconds']:.1f} s)")
+            print(f"{row['image']}: {_answer(row)} ({row['seconds']:.1f} s)")
     return 0
 
 
-def _compile(model: str, images: str, degree: int, steps: int, budget: str | None, shared: Shared) -> int:
+def compile_circuit(model: str, images: str, degree: int, steps: int, budget: str | None, shared: Shared) -> int:
+    """Make a circuit and tell what it is."""
     from fewer.cli.progress import terminal_progress
     from fewer.cli.show import as_json
     from fewer.verbs.private import private_compile
@@ -120,13 +127,36 @@ def _compile(model: str, images: str, degree: int, steps: int, budget: str | Non
     if found["averaged"]:
         print(f"maximum pooling became an average at {', '.join(found['averaged'])}; teach it with --steps")
     if found["left_to_the_client"]:
-        print(f"left to the client: {', '.join(found['left_to_the_client'])} at the end, which changes no class")
-    print(f"names the same class as the network on {found['agreement']:.1%} of {found['images']} images (in the clear)")
+        print(f"left to the client: {', '.join(found['left_to_the_client'])} at the end")
+    for line in found["skipped"][:5]:
+        print(f"skipped {line}")
+    if len(found["skipped"]) > 5:
+        print(f"skipped {len(found['skipped']) - 5} more files that cannot be read")
+    apart = "that nothing was fitted to" if found["apart"] else "that it was fitted to, for there are few"
+    if found["agreement"] is None:
+        said = f"results differ from the network's by {found['distance']:.3g} (relative squared distance)"
+    else:
+        said = f"names the same class as the network on {found['agreement']:.1%}"
+    print(f"{said}{' on' if found['agreement'] is None else ' of'} {found['images']} images {apart} (in the clear)")
+    if not steps and (found["distance"] > _FAR or (found["agreement"] or 1.0) < 1 - _FAR):
+        print("the polynomials are only fitted so far; --steps 400 teaches them what the network says, without labels")
+    if found["agreement"] is not None:
+        print(f"results differ from the network's by {found['distance']:.3g} (relative squared distance)")
     print(f"see {found['page']}")
     return 0
 
 
-def _serve(circuit: str, host: str, port: int) -> int:
+def _answer(row: dict[str, Any]) -> str:
+    """The class, or the numbers where they name none."""
+    if row["class"] is not None:
+        return f"class {row['class']}"
+    text = str(row["scores"])
+    return text if len(text) <= 80 else f"{text[:76]} ..."
+
+
+def _serve(circuit: str, host: str, port: int, json: bool) -> int:
+    from fewer.cli.show import say_address
+
     if not 0 < port < 65536:
         raise FewerError(f"a port lies between 1 and 65535; --port {port} does not")
     try:
@@ -135,5 +165,10 @@ def _serve(circuit: str, host: str, port: int) -> int:
         raise FewerError('a server needs uvicorn; run: pip install "fewer[private]"') from None
     from fewer.verbs.private import private_service
 
-    uvicorn.run(private_service(circuit), host=host, port=port, log_level="warning")
+    config = uvicorn.Config(private_service(circuit), host=host, port=port, log_level="warning", access_log=False)
+    say_address(host, port, f"serving {circuit}; Ctrl-C ends it", json)
+    try:
+        uvicorn.Server(config).run()
+    except (SystemExit, UnicodeError):  # uvicorn ends the process where the port is taken
+        raise FewerError(f"cannot listen at {host}:{port}; give another --port (or --host)") from None
     return 0

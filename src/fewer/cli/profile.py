@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -24,8 +25,8 @@ def profile(
     pattern: str | None = None,
     precisions: str | None = None,
     exclude: Annotated[list[str] | None, Parameter(negative="")] = None,
-    name: str = "",
-    again: Annotated[bool, Parameter(negative="")] = False,
+    name: Annotated[str, Parameter(show_default=False)] = "",
+    again: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     shared: Shared | None = None,
 ) -> int:
     """Time every way to run a model's layers on this machine, once; latency and energy budgets are planned from it.
@@ -87,7 +88,8 @@ def profile(
         return 0
     say(_table(made), *made.words())
     if out is not None:
-        say(f"wrote {out}; to plan for this device elsewhere: fewer compress MODEL ... --profile {out}")
+        file = shlex.quote(str(out))
+        say(f"wrote {out}; to plan for this device elsewhere: fewer compress MODEL ... --profile {file}")
     return 0
 
 

@@ -126,13 +126,13 @@ def _bars(console: Console) -> Any:
             return Text(f"about {duration(task.time_remaining)} left")
 
     columns: list[Any] = [
-        TextColumn(f"{{task.description:<{NAME}}}"),
+        TextColumn(f"{{task.description:<{NAME}}}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         Left(),
     ]
     if console.width >= 100:
-        columns.append(TextColumn("[dim]{task.fields[note]}"))
+        columns.append(TextColumn("{task.fields[note]}", style="dim", markup=False))
     return Progress(*columns, console=console, refresh_per_second=4)
 
 

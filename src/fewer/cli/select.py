@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -21,7 +23,7 @@ def select(
     features: str | None = None,
     layer: str | None = None,
     input_size: int | None = None,
-    continue_: Annotated[bool, Parameter(name="--continue", negative="")] = False,
+    continue_: Annotated[bool, Parameter(name="--continue", negative="", show_default=False)] = False,
     labels: str | None = None,
     predictions: str | None = None,
     to: str = "labelstudio,coco",
@@ -38,7 +40,7 @@ def select(
     Parameters
     ----------
     pool
-        A folder of images.
+        A folder of images. With --continue: the queue, or nothing.
     budget
         labels=100, or labels=5% of the images that can be chosen.
     method
@@ -70,7 +72,7 @@ def select(
         raise FewerError("which budget? give one, for example --budget labels=100")
     cpu_only(shared)
     formats = [] if to.strip() == "none" else [name.strip() for name in to.split(",") if name.strip()]
-    out = shared.out or "queue"
+    pool, out = _places(pool, shared.out, continue_)
     if shared.dry_run:
         return _dry_run(pool, budget, method, features, formats, out, shared)
     from fewer.cli.progress import terminal_progress
@@ -106,6 +108,13 @@ def select(
         return 0
     _show(done)
     return 0
+
+
+def _places(pool: str | None, out: str | None, proceed: bool) -> tuple[str | None, str]:
+    """Where the images are and where the queue is; a further round may name the queue itself, as people do."""
+    if proceed and pool is not None and out is None and (Path(pool) / "plan.json").is_file():
+        return None, pool
+    return pool, out or "queue"
 
 
 def _dry_run(
@@ -183,4 +192,5 @@ def _show(done: Any) -> None:
         say(Text(f"and {len(done.chosen) - 10} more in {done.folder / 'queue.csv'}"))
     for path in done.written:
         say(Text(f"wrote {path}"))
-    say(Text(f"next: label them, then fewer select --continue --out {done.folder} --labels EXPORT --budget labels=N"))
+    queue = shlex.quote(str(done.folder))
+    say(Text(f"next: label them, then fewer select --continue --out {queue} --labels EXPORT --budget labels=N"))

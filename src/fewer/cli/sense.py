@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -74,7 +75,7 @@ def sense(
         return 0
     options = sum(len(curve.options) for curve in curves.curves)
     say(f"sensed {options} options of {len(curves.curves)} layers; the curves are in {out}")
-    say(f"next: fewer plan {out} --budget weights=50%")
+    say(f"next: fewer plan {shlex.quote(out)} --budget weights=50%")
     return 0
 
 

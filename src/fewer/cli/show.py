@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from fewer.reports.compression.data import Quality, RunReport
     from fewer.reports.compression.parts import Runtimes
 
-__all__ = ["as_json", "console", "match_rows", "plan_table", "say", "say_would", "shorten", "times_box", "verdict_box"]
+__all__ = [
+    "as_json", "console", "match_rows", "plan_table", "say", "say_address", "say_would", "shorten", "times_box",
+    "verdict_box",
+]  # fmt: skip
 
 BAR = 20
 WIDE, NARROW = 140, 60
@@ -50,6 +54,16 @@ def say_would(lines: Sequence[str], in_json: bool, **facts: Any) -> int:
     else:
         print("dry run, nothing is written:", *lines, sep="\n  ")
     return 0
+
+
+def say_address(host: str, port: int, note: str, in_json: bool) -> None:
+    """Say where a server listens, at once: it runs until somebody stops it."""
+    place = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    if in_json:
+        as_json({"url": place})
+    else:
+        print(f"{place}  ({note})")
+    sys.stdout.flush()
 
 
 def shorten(text: str, width: int) -> str:
@@ -131,11 +145,11 @@ def _si(text: str) -> str:
         return text
 
 
-def _value_beside_dense(quality: Quality) -> str:
+def _value_beside_dense(report: RunReport, quality: Quality) -> str:
     """A quality of the model; with labels, or where it is a time, beside that of the dense model."""
-    from fewer.reports.compression.words import interval_words
+    from fewer.reports.compression.words import counted_words, interval_words
 
-    told = measure(quality.value, 3)
+    told = counted_words(report, quality) or measure(quality.value, 3)
     if quality.labelled and quality.dense is not None:
         told += f", {interval_words(quality.interval)}" if quality.interval else ""
         dense = f"dense model {measure(quality.dense, 3)}"
@@ -176,7 +190,7 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
     if report.recovery:
         facts.add_row("recovery", recovery_sentence(report.recovery))
     for quality in report.verdict.quality:
-        told = _value_beside_dense(quality)
+        told = _value_beside_dense(report, quality)
         facts.add_row(quality.name, told)
     if report.model.artefact_bytes and report.model.source_bytes:
         facts.add_row(
@@ -193,6 +207,7 @@ def verdict_box(report: RunReport, folder: str, page: str) -> RenderableType:
     parts: list[RenderableType] = [Padding(Text(told, style="bold"), (0, 0, 1, 0)), facts] if told else [facts]
     if report.baselines:
         parts.append(_comparison(report))
+    parts += [Text(f"{name} is missing: {reason}", "dim") for name, reason in report.missing.items()]
     where = Table.grid(padding=(0, 2))
     where.add_column(style="dim", no_wrap=True)
     where.add_column(overflow="fold")
@@ -236,8 +251,9 @@ def times_box(report: RunReport, found: Runtimes, folder: str) -> RenderableType
 
 def _next_steps(report: RunReport, folder: str) -> str:
     """What people do with a finished run; a run that was trained already is not trained again."""
-    steps = [] if report.recovery else [f"fewer recover {folder} --time 10min"]
-    return "  or  ".join([*steps, f"fewer bench {folder}", f"fewer export {folder} --to onnx"])
+    run = shlex.quote(folder)
+    steps = [] if report.recovery else [f"fewer recover {run} --time 10min"]
+    return "  or  ".join([*steps, f"fewer bench {run}", f"fewer export {run} --to onnx"])
 
 
 def _comparison(report: RunReport) -> RenderableType:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -32,13 +34,13 @@ def study(
     sample: int | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
-    name: list[str] | None = None,
-    https: Annotated[bool, Parameter(negative="")] = False,
+    name: Annotated[list[str] | None, Parameter(negative="")] = None,
+    https: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     rater: str | None = None,
     method: str = "p910",
     writer: str = "rules",
     writer_model: str | None = None,
-    evaluation: list[str] | None = None,
+    evaluation: Annotated[list[str] | None, Parameter(negative="")] = None,
     pairs: int = 0,
     settings: StudyFlags | None = None,
     shared: Shared | None = None,
@@ -95,13 +97,13 @@ def study(
     shared = shared or Shared()
     if action not in ACTIONS:
         raise FewerError(f"fewer study cannot {action!r}{near_match(action, ACTIONS)}")
-    if shared.dry_run and action != "status":
+    if shared.dry_run and (action != "status" or shared.out is not None):
         return say_would([f"would {action} {rater or folder}"], shared.json, action=action, folder=folder)
     if shared.out is not None and action in ("new", "serve", "delete"):
         raise FewerError(f"fewer study {action} writes into {folder} itself; leave --out {shared.out} out")
     if action == "serve":
         how: dict[str, Any] = {"names": tuple(name or ()), "https": https, "images": images}
-        verbs.study_serve(folder, host=host, port=port, tell=lambda text: print(text, flush=True), **how)
+        verbs.study_serve(folder, host=host, port=port, tell=_telling(shared.json), **how)
         return 0
     if action == "new":
         if images is None:
@@ -120,6 +122,22 @@ def study(
     else:
         print(*result.lines(), sep="\n")
     return 0
+
+
+def _telling(in_json: bool) -> Callable[[str], None]:
+    """Says where a server listens at once, as JSON where that is wanted; then all else goes to the error stream."""
+    from fewer.cli.show import as_json
+
+    def tell(text: str) -> None:
+        if not in_json:
+            print(text, flush=True)
+        elif text.startswith("http"):
+            as_json({"url": text.split()[0]})
+            sys.stdout.flush()
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    return tell
 
 
 def _stored(action: str, folder: str, rater: str | None, method: str, out: str | None) -> Any:

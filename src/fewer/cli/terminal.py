@@ -65,7 +65,10 @@ def guard_terminal() -> None:
 
 
 def safe_console(*, stderr: bool = False, **options: Any) -> Console:
-    """A console of rich, whose own colours reach the terminal, and whose text is made :func:`printable` first."""
+    """A console of rich, whose own colours reach the terminal, and whose text is made :func:`printable` first.
+
+    Words in brackets and between colons are words: a layer, a file or a folder may be called ``head[0]``.
+    """
     from rich.console import Console
 
     class Safe(Console):
@@ -74,4 +77,4 @@ def safe_console(*, stderr: bool = False, **options: Any) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     raw: Any = stream._stream if isinstance(stream, _Guarded) else stream
-    return Safe(file=raw, stderr=False, **options)
+    return Safe(file=raw, stderr=False, markup=False, emoji=False, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -78,5 +79,9 @@ def train(
         as_json({"folder": out, "task": doing.name, **run.to_dict()})
         return 0
     print(*run.lines(), sep="\n")
-    print(f"report  {Path(out) / 'report.html'}", f"next    fewer predict {out} INPUTS --out predictions", sep="\n")
+    print(
+        f"report  {Path(out) / 'report.html'}",
+        f"next    fewer predict {shlex.quote(out)} INPUTS --out predictions",
+        sep="\n",
+    )
     return 0

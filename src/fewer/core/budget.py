@@ -280,13 +280,27 @@ def parse_budgets(budgets: str | Budget | Iterable[str | Budget]) -> tuple[Budge
     return tuple(found)
 
 
+CIRCUIT_METRICS = ("he", "rotations", "levels")
+"""What a circuit over encrypted numbers is planned for."""
+
 _ELSEWHERE = {
     "labels": "images to annotate; use: fewer select POOL --budget {0}",
     **dict.fromkeys(
-        ("he", "rotations", "levels"),
+        CIRCUIT_METRICS,
         "a circuit over encrypted numbers; use: fewer private compile MODEL --images FOLDER --budget {0} --out CIRCUIT",
     ),
 }
+
+
+def for_circuit(budgets: str | Budget | Iterable[str | Budget]) -> bool:
+    """Whether budgets are those of a circuit over encrypted numbers, all of them.
+
+    Examples
+    --------
+    >>> for_circuit("he=0.5x,levels=3"), for_circuit("weights=50%")
+    (True, False)
+    """
+    return all(budget.metric in CIRCUIT_METRICS for budget in parse_budgets(budgets))
 
 
 def _lacks_percent(metric: str, amount: str) -> bool:

@@ -56,7 +56,7 @@ def _maps(student: Answer, teacher: Answer) -> tuple[list[Tensor], list[Tensor]]
 
 def _vectors(student: Answer, teacher: Answer) -> tuple[Tensor, Tensor]:
     if student.embedding is None or teacher.embedding is None:
-        raise FewerError("the student or the teacher has no last linear layer; use kd or another method")
+        raise FewerError("the student or the teacher has no last layer to compare inputs of; use kd or another method")
     return student.embedding, teacher.embedding
 
 
@@ -154,6 +154,22 @@ class Itself(Distillation):
         return total / len(self.heads)
 
 
+class Standardised(Distillation):
+    """See :func:`~fewer.distillation.response.standardised`; nine times, as in its paper."""
+
+    def __init__(self, student: Answer, teacher: Answer) -> None:
+        super().__init__(student, teacher)
+        if student.logits.shape[1] < 3:
+            raise FewerError(
+                "logit-standardisation needs three classes or more: of two scores it keeps which one is larger, and "
+                "nothing to learn from; use kd"
+            )
+
+    def forward(self, student: Answer, teacher: Answer, labels: Tensor | None = None) -> Tensor:
+        """The loss of a batch."""
+        return 9 * standardised(student.logits, teacher.logits)
+
+
 METHODS: MethodTable[Callable[[Answer, Answer], Distillation]] = MethodTable(
     "distillation method",
     [
@@ -163,7 +179,7 @@ METHODS: MethodTable[Callable[[Answer, Answer], Distillation]] = MethodTable(
         ),
         Method(
             "logit-standardisation",
-            _of(lambda s, t, y: 9 * standardised(s.logits, t.logits)),
+            Standardised,
             "soft labels of standardised scores",
             "Sun et al. (CVPR 2024)",
         ),

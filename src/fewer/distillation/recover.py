@@ -297,4 +297,5 @@ class _Lesson:
             raise FewerError(
                 f"the method {self.method} compares scores [N, classes]; this model gives {tuple(heard.logits.shape)}"
             )
+        heard, told = heard.in_fp32(), told.in_fp32()
         return METHODS[self.method].run(heard, told)(heard, told, None)

@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from fewer.approximate.plan import PUBLISHED
-from fewer.approximate.sites import Site, approximate, find_sites
+from fewer.approximate.sites import Site, approximate, choices_of, find_sites
 from fewer.core.allocation.allocate import allocate
 from fewer.core.curve import Curve, CurveSet
 from fewer.core.errors import FewerError
@@ -21,7 +21,7 @@ from fewer.engine.functions import Change, output_of, planned_functions, sense_f
 from fewer.engine.prepare import Prepared
 from fewer.engine.work import Work
 
-__all__ = ["Approximated", "approximate_model", "sites_of"]
+__all__ = ["Approximated", "approximate_model", "has_sites", "sites_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +62,22 @@ def sites_of(prepared: Prepared) -> list[Site]:
     FewerError
         When there are none.
     """
-    found = find_sites(prepared.model, lambda model: output_of(model, prepared, prepared.sensing_images[:1]))
+    found = _found(prepared)
     if not found:
         raise FewerError(
-            f"{prepared.loaded.name} calls no softmax, GELU, SiLU or LayerNorm, so --approximate has nothing to do"
+            f"{prepared.loaded.name} calls no softmax, GELU, SiLU, LayerNorm or RMSNorm, so --approximate has nothing "
+            "to do"
         )
     return found
+
+
+def has_sites(prepared: Prepared) -> bool:
+    """Whether there are such places."""
+    return bool(_found(prepared))
+
+
+def _found(prepared: Prepared) -> list[Site]:
+    return find_sites(prepared.model, lambda model: output_of(model, prepared, prepared.sensing_images[:1]))
 
 
 def approximate_model(work: Work, model: nn.Module, planned: Mapping[str, Any] | None = None) -> Approximated:
@@ -91,9 +101,7 @@ def approximate_model(work: Work, model: nn.Module, planned: Mapping[str, Any] |
         methods = _choose(wanted, functions.sites, functions.distortion)
     else:
         functions, methods = planned_functions(planned)
-    choices: dict[str, dict[str, str]] = {}
-    for site, method in zip(functions.sites, methods, strict=True):
-        choices.setdefault(site.name, {})[site.kind] = method
+    choices = choices_of(functions.sites, methods)
     rows = [
         {
             "name": site.name,
@@ -137,7 +145,9 @@ def _choose(wanted: str, sites: Sequence[Site], sensed: Sequence[Mapping[str, fl
 
 
 def _published(name: str, site: Site) -> str:
-    """The method of a published set; for SiLU, which none of them has, the one of the same kind."""
+    """The method of a published set; for SiLU and RMSNorm, which none of them has, the one of the same kind."""
+    if site.function == "rms-norm":
+        return "rms-norm"
     chosen = getattr(PUBLISHED[name], site.kind)
     if site.function != "silu":
         return chosen

@@ -101,40 +101,66 @@ def row_of(
     }
 
 
-def baselines(e: Evidence, judge: Judge, assembly: Assembly | None, progress: Progress) -> list[dict[str, Any]]:
-    """Simpler allocators at the same budget, through the very same repair; and whole methods, of papers and presets."""
-    rows = []
+class _NoRowError(FewerError):
+    """Why a rival has no row."""
+
+
+def baselines(
+    e: Evidence, judge: Judge, assembly: Assembly | None, progress: Progress
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Simpler allocators at the same budget, through the very same repair; and whole methods, of papers and presets.
+
+    Returns
+    -------
+    rows, missing
+        One row a rival; and those that have none, by their label, with the reason.
+    """
+    rows: list[dict[str, Any]] = []
+    missing: dict[str, str] = {}
     for name in e.settings.baselines:
-        if name in preset_names():
-            rows += _preset_row(e, name, judge, assembly, progress)
-            continue
-        if name in PUBLISHED:
-            rows += _published_row(e, name, judge, progress)
-            continue
-        # what the contest chose is our row, and would be the same model again
-        if name in (e.plan.method, e.plan.method.removeprefix("auto:")):
-            continue
         try:
-            allocation = choose(e.sensed.curves, e.under or e.budgets, name)
-        except FewerError:  # a rule with one free parameter cannot meet every pair of budgets
-            continue
-        ready = e.made.get(allocation.choice.tobytes())
-        if ready is not None:
-            model, took = ready.model, ready.seconds
-        else:
-            began = perf_counter()
-            chosen = e.sensed.chosen(allocation.choice)
-            model, _ = apply_options(
-                Work(e.prepared, e.settings, progress),
-                e.sensed.options,
-                chosen,
-                outer=outer_of(e.sensed.curves),
-                title=f"baseline {LABELS.get(name, name)}",
-            )
-            took = perf_counter() - began
-        labelled = e.quality(model) if e.quality is not None else {}
-        rows.append(row_of(name, False, judge.judge(model), took, e.settings, labelled))
-    return rows
+            if name in preset_names():
+                rows += _preset_row(e, name, judge, assembly, progress)
+            elif name in PUBLISHED:
+                rows += _published_row(e, name, judge, progress)
+            # what the contest chose is our row, and would be the same model again
+            elif name not in (e.plan.method, e.plan.method.removeprefix("auto:")):
+                rows.append(_simple_row(e, name, judge, progress))
+        except _NoRowError as error:
+            label = LABELS.get(name, f"preset {name}" if name in preset_names() else name)
+            missing[label] = f"{error}{_corrected(e)}"
+    return rows, missing
+
+
+def _corrected(e: Evidence) -> str:
+    """That a budget in time is no longer the one that was asked for."""
+    if not e.under or list(e.under) == list(e.budgets):
+        return ""
+    limits = " and ".join(str(budget) for budget in e.budgets)
+    return f" (of {limits} so much is left after what the timed plans took beyond their prediction)"
+
+
+def _simple_row(e: Evidence, name: str, judge: Judge, progress: Progress) -> dict[str, Any]:
+    try:
+        allocation = choose(e.sensed.curves, e.under or e.budgets, name)
+    except FewerError as error:  # a rule with one free parameter cannot meet every budget
+        raise _NoRowError(str(error)) from None
+    ready = e.made.get(allocation.choice.tobytes())
+    if ready is not None:
+        model, took = ready.model, ready.seconds
+    else:
+        began = perf_counter()
+        chosen = e.sensed.chosen(allocation.choice)
+        model, _ = apply_options(
+            Work(e.prepared, e.settings, progress),
+            e.sensed.options,
+            chosen,
+            outer=outer_of(e.sensed.curves),
+            title=f"baseline {LABELS.get(name, name)}",
+        )
+        took = perf_counter() - began
+    labelled = e.quality(model) if e.quality is not None else {}
+    return row_of(name, False, judge.judge(model), took, e.settings, labelled)
 
 
 _ALONE = {"tokens": "fewer, no token merged", "pixels": "fewer, all pixels"}
@@ -168,24 +194,24 @@ def _preset_row(
     try:
         store = assembly.store if assembly is not None else None
         model, _ = rival_model(Work(e.prepared, settings, progress), e.under or e.budgets, store, f"baseline {label}")
-    except FewerError:  # its options may not go as low
-        return []
+    except FewerError as error:  # its options may not go as low
+        raise _NoRowError(str(error)) from None
     labelled = e.quality(model) if e.quality is not None else {}
     row = row_of(name, name == "default", judge.judge(model), perf_counter() - began, settings, labelled)
     return [{**row, "label": label}]
 
 
 def _published_row(e: Evidence, name: str, judge: Judge, progress: Progress) -> list[dict[str, Any]]:
-    """What a method of the literature makes with the same share of every layer; nothing where it has no such cut."""
+    """What a method of the literature makes with the same share of every layer."""
     if outer_of(e.sensed.curves):  # fewer tokens or pixels are not theirs, and weights alone would miss the budget
-        return []
+        raise _NoRowError("it removes weights alone, and this plan has fewer tokens or pixels too")
     began, work = perf_counter(), Work(e.prepared, e.settings, progress)
     try:
         share = choose(e.sensed.curves, e.under or e.budgets, "uniform")
         chosen = e.sensed.chosen(share.choice)
         model = prune_as_published(work, name, chosen, title=f"baseline {LABELS[name]}")
-    except FewerError:  # such as channels that are removed, or layers that are rounded
-        return []
+    except FewerError as error:  # such as channels that are removed, or layers that are rounded
+        raise _NoRowError(str(error)) from None
     labelled = e.quality(model) if e.quality is not None else {}
     row = row_of(name, False, judge.judge(model), perf_counter() - began, e.settings, labelled)
     return [{**row, "compensated": name == "sparsegpt", "published": True}]

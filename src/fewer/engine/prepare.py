@@ -40,6 +40,12 @@ _OCCUPANCY = 16
 """Samples of different length that costs are averaged over."""
 
 
+_FEW_BITS = (
+    "The model was trained in few bits. A layer that the plan changes is stored as the plan says, and not in those "
+    "bits: compress first, and train in few bits afterwards (fewer train --init RUN --bits w4a4)."
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """A model, its units and its images.
@@ -200,7 +206,8 @@ def prepare(
     own = distance or _distance_of(loaded, settings.distance)
     conduct = check_model(loaded.model, calibration, settings, forward, plain=own is Reference)
     remember_choices(loaded.model)  # before any copy is made of it
-    inputs = replace(inputs, notes=[*inputs.notes, *conduct.notes])
+    in_few_bits = [_FEW_BITS] if loaded.meta.get("few_bits") else []
+    inputs = replace(inputs, notes=[*inputs.notes, *conduct.notes, *in_few_bits])
     loaded = replace(loaded, model=_smooth(loaded.model, calibration, settings, forward))
     matched = match(loaded.model, example, forward, settings.exclude)
     orders: Sequence[Reordering] = ()

@@ -83,10 +83,10 @@ def labelled_rows(
             "value": value,
             "dense": before.get(name),
             "higher_is_better": name not in lower,
-            "note": note,
+            "note": note.partition("; ")[0] if number else note,  # what is odd about the data is said once
             "labelled": True,
             "interval": interval_of(quality, name, value),
             "dense_interval": interval_of(quality, name, before.get(name)),
         }
-        for name, value in after.items()
+        for number, (name, value) in enumerate(after.items())
     ]

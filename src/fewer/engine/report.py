@@ -41,7 +41,8 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
         stage.advance()
     ours = _our_row(e, found, labelled)
     rows = [ours, *step_rows(e, judge, progress), *comparison.without_merging(e, judge, progress)]
-    rows += [*comparison.baselines(e, judge, assembly, progress)]
+    rivals, missing = comparison.baselines(e, judge, assembly, progress)
+    rows += rivals
     for row in rows:
         ends = {name: interval_of(e.quality, name, value) for name, value in row["quality"].items() if name in before}
         row["intervals"] = {name: ends[name] for name in ends if ends[name] is not None}
@@ -53,6 +54,7 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
         "settings": description.flat(e.settings),
         "worst": worst,
         "baselines": rows,
+        "missing": missing,
         "units": description.units(e),
         "skipped": [{"name": s.name, "kind": s.kind, "reason": s.reason} for s in prepared.matched.skipped],
         "curves": description.curves(e),
@@ -76,6 +78,7 @@ def gather(evidence: Evidence, assembly: Assembly | None, progress: Progress) ->
     report["peak_memory_bytes"] = float(_peak_memory())
     report["environment"] = environment(threads=torch.get_num_threads())
     report["limits"] = [*description.limits(e), *description.steady_words(judge.steady(), found.distortion)]
+    report["limits"] += [f"{name} is missing from the comparison: {reason}." for name, reason in missing.items()]
     return RunReport.from_dict(report)
 
 

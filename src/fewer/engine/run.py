@@ -17,7 +17,7 @@ from fewer.core.plan import Plan
 from fewer.core.progress import Progress, timed
 from fewer.core.run import RunFolder
 from fewer.distortion.distance import MakeDistance
-from fewer.engine.approximate import approximate_model, sites_of
+from fewer.engine.approximate import approximate_model, has_sites, sites_of
 from fewer.engine.assembly import Assembly
 from fewer.engine.cut import Cut, Planned, make_cut, make_plan
 from fewer.engine.deploy import deploy, foretold, measured_here
@@ -213,7 +213,9 @@ def _open(
             mergeable(prepared)
         offered = offers_pixels(prepared, settings, request.budgets)
         settings = settings.model_copy(update={"pixels": "on" if offered else "off"})
-        if settings.approximate is not None:
+        if settings.approximate == "auto":
+            settings = settings.model_copy(update={"approximate": "best" if has_sites(prepared) else None})
+        elif settings.approximate is not None:
             sites_of(prepared)
         stage.advance()
     with timed(timings, "runtimes"):

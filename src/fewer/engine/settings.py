@@ -80,7 +80,8 @@ class Settings(StrictSettings):
     )
     approximate: str | None = Field(
         default=None,
-        description="Integer softmax, GELU, SiLU and LayerNorm (simulated): best, i-bert, i-vit, fq-vit or energy=0.7x",
+        description="Integer softmax, GELU, SiLU and norms (simulated): best, auto (best, where there are any), "
+        "i-bert, i-vit, fq-vit or energy=0.7x",
         json_schema_extra={"group": "What may go", "shown": "none"},
     )
     profile: str | None = Field(

@@ -40,15 +40,16 @@ def one_step(options: Mapping[str, Option], step: str) -> dict[str, Option]:
 
 
 def step_rows(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, Any]]:
-    """Where integers stand for functions: the steps that the plan joins, one by one, on the held-out images.
+    """The steps that a plan for an accelerator or with integer functions joins, one by one, on the held-out images.
 
     The steps are the cut, the bits, both together with functions in floating point, and integer functions in the dense
     model. A step that the plan does not have is left out. The step that distorts least comes first, and each says what
     it takes of the budgeted cost: that is the order in which they help.
     """
-    if e.approximated is None:
+    made = e.approximated
+    if made is None and e.settings.accelerator is None:
         return []
-    rows = [_row(e, judge, "plain", e.approximated.plain, "fewer, functions in floating point", met=True)]
+    alone: list[dict[str, Any]] = []
     whole = e.plan.options()
     cut = any(o.sparsity for o in whole.values())
     bits = any(o.precision != "fp32" for o in whole.values())
@@ -56,10 +57,13 @@ def step_rows(e: Evidence, judge: Judge, progress: Progress) -> list[dict[str, A
         chosen = one_step(whole, step)
         options = {name: (*e.sensed.options[name], option) for name, option in chosen.items()}
         model, _ = apply_options(Work(e.prepared, e.settings, progress), options, chosen, title=label)
-        rows.append(_row(e, judge, step, model, label, note=_note(e, chosen)))
-    functions = approximate(copy.deepcopy(e.prepared.model), approximations_of(e.approximated.model))
-    alone = [*rows[1:], _row(e, judge, "functions", functions, "only integer functions")]
-    return [rows[0], *sorted(alone, key=lambda row: row["distortion"])]
+        alone.append(_row(e, judge, step, model, label, note=_note(e, chosen)))
+    together = []
+    if made is not None:
+        together.append(_row(e, judge, "plain", made.plain, "fewer, functions in floating point", met=True))
+        functions = approximate(copy.deepcopy(e.prepared.model), approximations_of(made.model))
+        alone.append(_row(e, judge, "functions", functions, "only integer functions"))
+    return [*together, *sorted(alone, key=lambda row: row["distortion"])]
 
 
 def _note(e: Evidence, chosen: Mapping[str, Option]) -> str:

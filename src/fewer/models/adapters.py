@@ -137,7 +137,7 @@ def torchvision_model(name: str, pretrained: bool, **kwargs: Any) -> tuple[nn.Mo
     except (OSError, RuntimeError, ValueError) as error:
         raise FewerError(
             f"the weights of torchvision/{name} could not be loaded ({type(error).__name__}: {error}); "
-            "download them once with a network, or give a file: checkpoint="
+            "download them once with a network, or give a file with --checkpoint"
         ) from error
     if pretrained and kwargs:
         raise FewerError(f"torchvision/{name} with another number of classes has no weights; give a file: checkpoint=")

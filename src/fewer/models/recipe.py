@@ -122,7 +122,8 @@ def read_recipe(path: Path) -> Recipe:
     version = raw.get("schema_version")
     if version is None and "settings" in raw:  # a task keeps such runs in a form of its own
         raise FewerError(
-            f"{path} is of a run that holds no whole network; make one of it: fewer compress RUN --images FOLDER"
+            f"{path} is of a run that holds no whole network; make one of it: "
+            "fewer compress RUN --images FOLDER --budget weights=50%"
         )
     if version != SCHEMA_VERSION:
         raise FewerError(

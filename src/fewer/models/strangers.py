@@ -41,7 +41,7 @@ def refuse_strangers(model: nn.Module) -> None:
         if type(module).__module__.startswith(_PACKED):
             raise FewerError(
                 f"{where} ({type(module).__name__}) is quantized by torch and holds packed weights; give the model in "
-                "floating point, and let fewer plan its precisions with --precisions"
+                "floating point, and have its precisions planned with --precisions"
             )
         for what, tensor in [*module._parameters.items(), *module._buffers.items()]:
             if isinstance(tensor, Tensor):

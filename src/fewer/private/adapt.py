@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from fewer.core.errors import FewerError
 from fewer.core.progress import SILENT, Progress
+from fewer.private.left import before
 from fewer.private.network import Network
 from fewer.private.polynomial import Line, Squares
 from fewer.private.teach import agreement_loss, teaching
@@ -75,10 +78,19 @@ def _curve(old: object, numbers: Tensor, factor: Tensor) -> Callable[[Tensor], T
 
 
 def answers_of(model: nn.Module, network: Network, images: Tensor) -> Tensor:
-    """What a network says, [N, outputs]; where a softmax ends it, the numbers before it but for a constant."""
+    """What a network says, [N, outputs]; where a softmax or a sigmoid ends it, the numbers before it."""
+    size = int(torch.Size(network.answer).numel())
     with torch.no_grad():
-        said = torch.cat([model.eval()(part).flatten(1) for part in images.split(500)])
-    return said.clamp_min(1e-12).log() if "softmax" in network.left else said
+        said = torch.cat([_rows(model.eval()(part), len(part), size) for part in images.split(500)])
+    return torch.from_numpy(before(said.double().numpy(), network.left)).to(said) if network.left else said
+
+
+def _rows(given: Any, count: int, size: int) -> Tensor:
+    """The tensor with so many numbers for each image; networks give tuples and dictionaries, too."""
+    found = next((t for t in tree_leaves(given) if isinstance(t, Tensor) and t.numel() == count * size), None)
+    if found is None:
+        raise FewerError(f"the network gives no tensor of {count} x {size} numbers for {count} images at once")
+    return found.reshape(count, size)
 
 
 def adapt(
@@ -119,7 +131,7 @@ def adapt(
     """
     twin = Twin(network)
     teacher = answers_of(model, network, images)
-    scale = float(teacher.std())
+    scale = max(float(teacher.std()), 1e-6)
 
     def objective(student: nn.Module, step: int) -> Tensor:
         draw = torch.Generator().manual_seed(seed * 1_000_003 + step)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewer.core.budget import Budget, parse_budgets
+from fewer.core.budget import CIRCUIT_METRICS, Budget, parse_budgets
 from fewer.core.errors import FewerError
 from fewer.core.progress import SILENT, Progress
 from fewer.private.adapt import adapt, answers_of
@@ -26,7 +26,7 @@ from fewer.private.teach import agreement_loss, teach_circuit
 
 __all__ = ["METRICS", "Cheap", "Tried", "cheapen", "cost_of"]
 
-METRICS = ("he", "rotations", "levels")
+METRICS = CIRCUIT_METRICS
 """What a circuit can be planned for."""
 
 _FINALISTS = 3
@@ -170,7 +170,7 @@ def cheapen(
             f"the budget {budget} cannot be met by any circuit that fits into a ring of 128 bits of security"
         )
     best = min(found, key=lambda one: one.loss)
-    tried = [Tried(one.name, one.cost(prices), one.loss) for one in found]
+    tried = [Tried(one.name, one.cost(prices), one.loss) for one in sorted(found, key=lambda one: one.loss)]
     told = {one.way.key for one in fits}
     tried += [Tried(one.name, one.cost(prices), None) for one in made if one.way.key not in told]
     return Cheap(best.name, best.circuit, best.parameters, before, best.cost(prices), tried)

@@ -75,7 +75,10 @@ def with_degree(network: Network, key: str, function: object, images: Tensor, de
     """One activation as a polynomial of a degree, fitted to what goes into it."""
     assert callable(function)
     seen = network.inputs_of(key, images).numpy()
-    made = fit_squares(lambda v: np.asarray(function(torch.from_numpy(v))), seen, degree)
+    try:
+        made = fit_squares(lambda v: np.asarray(function(torch.from_numpy(v))), seen, degree)
+    except FewerError as error:
+        raise FewerError(f"the activation {network.name_of(key)!r}: {error}") from None
     return network.with_activations({key: made})
 
 
@@ -153,6 +156,6 @@ def pack_within(network: Network, images: Tensor, *, degree: int | None = None) 
             return found  # the largest ring that there is
         found = made, parameters
         noise = max(noise_of(*found, image) for image in images[:2].numpy())
-        if noise <= _NOISE * float(results.std()):
+        if noise <= _NOISE * (float(results.std()) or float(np.abs(results).max())):
             return found
         slots = parameters.slots * 2

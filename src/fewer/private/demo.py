@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fewer.core.display import Told
 from fewer.core.files import atomic_write_text, explain_os_error
 from fewer.core.progress import Progress
 from fewer.private.demo_page import demo_page
@@ -14,8 +15,8 @@ from fewer.private.demo_run import BUDGET, run_demo
 __all__ = ["PrivateDemo", "demo"]
 
 
-@dataclass(frozen=True)
-class PrivateDemo:
+@dataclass(frozen=True, repr=False)
+class PrivateDemo(Told):
     """What the demo made.
 
     Attributes

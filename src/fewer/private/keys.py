@@ -46,8 +46,12 @@ class Public:
         Rotations that keys are made for.
     circuit
         A random name of the circuit; keys and queries carry it.
-    mean, std
+    mean, std, interpolation, crop
         Of the preprocessing.
+    answer
+        Shape of the results for one image, with a leading 1; empty where they are a row.
+    left
+        What the client does with the results, the last one first, see :mod:`fewer.private.left`.
     """
 
     name: str
@@ -60,6 +64,10 @@ class Public:
     circuit: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    interpolation: str = "bicubic"
+    crop: float = 1.0
+    answer: tuple[int, ...] = ()
+    left: tuple[tuple[str, int], ...] = ()
 
     def to_json(self) -> str:
         """Text for a file or a response."""
@@ -81,6 +89,10 @@ class Public:
                 "turns": self.turns,
                 "mean": self.mean,
                 "std": self.std,
+                "interpolation": self.interpolation,
+                "crop": self.crop,
+                "answer": self.answer,
+                "left": self.left,
             }
         )
 
@@ -100,6 +112,9 @@ class Public:
             shape = tuple(int(n) for n in d["shape"])
             if min(shape) < 1 or math.prod(shape) != inputs.shape[1] or outputs.ndim != 1:
                 raise ValueError("the shape of an input is not that of its slots")
+            answer = tuple(int(n) for n in d.get("answer", ()))
+            if answer and math.prod(answer) != len(outputs):
+                raise ValueError("the shape of the results is not that of their slots")
             return cls(
                 str(d["name"]),
                 parameters,
@@ -111,6 +126,10 @@ class Public:
                 str(d["circuit"]),
                 tuple(float(v) for v in d["mean"]),
                 tuple(float(v) for v in d["std"]),
+                str(d.get("interpolation", "bicubic")),
+                float(d.get("crop", 1.0)),
+                answer,
+                tuple((str(name), int(axis)) for name, axis in d.get("left", ())),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise FewerError(f"this is no description of a circuit ({error!r}); compile the network again") from None
@@ -144,6 +163,7 @@ def save_circuit(
     mean: Any = (0.0,),
     std: Any = (1.0,),
     page: str | None = None,
+    **told: Any,
 ) -> Public:
     """Write ``circuit.npz`` (for the server: the weights) and ``public.json`` (for clients).
 
@@ -159,6 +179,8 @@ def save_circuit(
         Of the preprocessing.
     page
         Text of the page that is written beside them.
+    told
+        ``interpolation``, ``crop``, ``answer`` and ``left`` of :class:`Public`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -173,6 +195,7 @@ def save_circuit(
         secrets.token_hex(16),
         tuple(mean),
         tuple(std),
+        **told,
     )
     arrays: dict[str, np.ndarray] = {"circuit": np.frombuffer(public.circuit.encode(), dtype=np.uint8)}
     steps: list[Mapping[str, Any]] = []
@@ -203,7 +226,8 @@ def load_public(place: str | Path) -> Public:
     finish_exchange(place)
     path = place / PUBLIC if place.is_dir() else place
     if not path.is_file():
-        raise FewerError(f"{place} holds no {PUBLIC}; make it with: fewer private compile MODEL --out {place}")
+        made = f"fewer private compile MODEL --images FOLDER --out {place}"
+        raise FewerError(f"{place} holds no {PUBLIC}; make it with: {made}")
     return Public.from_json(read_text(path, what="description of a circuit"))
 
 

@@ -80,7 +80,8 @@ class Network:
     averaged
         Names of maximum pooling that was made an average: another network near the first one.
     left
-        Operations at the end, such as a softmax, that are left to whoever reads the results.
+        Operations at the end, such as a softmax, that are left to whoever reads the results, the last one first: name
+        and axis, see :mod:`fewer.private.left`.
     functions
         The activations as the network came with them.
     """
@@ -92,7 +93,7 @@ class Network:
     result: str
     shape: tuple[int, ...]
     averaged: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
+    left: tuple[tuple[str, int], ...] = ()
     functions: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -134,6 +135,11 @@ class Network:
             return values[key].flatten() if wanted is None or wanted == self.result else values[key]
 
         return torch.func.vmap(one)(images)
+
+    @property
+    def answer(self) -> tuple[int, ...]:
+        """Shape of the results for one image, with the leading 1."""
+        return next(call.shape for call in self.calls if call.key == self.result)
 
     def with_activations(self, new: Mapping[str, Callable[[Tensor], Tensor]]) -> Network:
         """With other functions for some activations."""

@@ -7,13 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from fewer.private.cheapen import Tried
 from fewer.private.circuit import Circuit
 from fewer.private.price import Prices, step_ms
 from fewer.private.security import Parameters
 from fewer.private.trial import Depth, Trial
+from fewer.private.verdict import decisions
 from fewer.reports.page import Chart, Page, Section, Series, Table, Tile
 
 __all__ = ["circuit_page", "layers_table", "noise_section", "ways_table"]
+
+_NEAR = 0.01
+"""Difference that encryption may make, as a share of the largest result."""
+
+_WORDS = 6
+"""Numbers of an answer that a table shows."""
 
 
 def layers_table(title: str, circuit: Circuit, prices: Prices, trial: Trial) -> Table:
@@ -89,13 +97,13 @@ def circuit_page(
     trial
         The circuit on some images, encrypted or on the simulator.
     facts
-        What the verb tells, with ``agreement``, ``images`` and, with a budget, ``cheaper``.
+        What the verb tells, with ``agreement``, ``images``, ``answer``, ``left`` and, with a budget, ``cheaper``.
     """
     seal = trial.encrypted
     where = "encrypted" if seal else "simulated"
     total = sum(step_ms(circuit, prices))
     tiles = [
-        Tile(name="same class as the network", value=f"{facts['agreement']:.1%}", note=f"{facts['images']} images"),
+        _near(facts),
         Tile(
             name="time of one image",
             value=f"{trial.ms:.0f} ms" if seal else f"{total:.0f}",
@@ -114,11 +122,12 @@ def circuit_page(
         ),
     ]
     first = "Encrypted and decrypted here" if seal else "On the simulator, as TenSEAL is not installed"
+    good, sentence = _verdict(trial, facts)
     return Page(
         title=f"A circuit of {name}",
         badge=where,
-        good=trial.same == 1.0,
-        sentence=f"{first}, {trial.same:.0%} of {len(trial.scores)} images get the class of the circuit in the clear.",
+        good=good,
+        sentence=f"{first}, {sentence}",
         tiles=tiles,
         sections=[
             Section(
@@ -129,11 +138,22 @@ def circuit_page(
             ),
             *_budget(facts),
             noise_section(trial.depths, seal),
-            _answers(trial, where),
+            _answers(trial, where, facts),
             Section(name="network", title="What became of the network", points=_became(facts)),
         ],
         data={k: v for k, v in facts.items() if k != "operations"},
     )
+
+
+def _near(facts: Mapping[str, Any]) -> Tile:
+    """How near the circuit is to the network."""
+    apart = "that nothing was fitted to" if facts["apart"] else "that it was fitted to"
+    note = f"{facts['images']} images {apart}, in the clear"
+    if facts["agreement"] is None:
+        return Tile(
+            name="squared distance from the network", value=f"{facts['distance']:.3g}", note=f"relative; {note}"
+        )
+    return Tile(name="same class as the network", value=f"{facts['agreement']:.1%}", note=note)
 
 
 def _of_prices(measured: bool) -> str:
@@ -147,22 +167,41 @@ def _budget(facts: Mapping[str, Any]) -> list[Section]:
     if told is None:
         return []
     rows = [[m, f"{told['before'][m]:.0f}", f"{told['after'][m]:.0f}"] for m in told["before"]]
+    ways = [Tried(t["way"], t["cost"], t["loss"]) for t in told["tried"]]
     return [
         Section(
             name="budget",
             title=f"Planned for {told['budget']}",
-            tables=[Table(head=["cost", "before", "after"], rows=rows)],
-            words=[f"Chosen: {told['way']}."],
+            tables=[Table(head=["cost", "before", "after"], rows=rows), *([ways_table(ways)] if ways else [])],
+            words=[
+                f"Chosen: {told['way']}. Below are all ways that were compared, the least loss first; losses are "
+                "those after teaching, on images that did not teach."
+            ],
         )
     ]
 
 
-def _answers(trial: Trial, where: str) -> Section:
+def _verdict(trial: Trial, facts: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether encryption changed what results say, in words."""
+    clear, got = (decisions(x, facts["answer"], facts["left"]) for x in (trial.clear, trial.scores))
+    if clear is None or got is None:
+        share = trial.difference / max(float(np.abs(trial.clear).max()), 1e-30)
+        return share < _NEAR, f"results of {len(trial.scores)} images differ by {share:.1g} of the largest one."
+    same = (clear == got).all(1)
+    return bool(same.all()), f"{same.mean():.0%} of {len(same)} images get the class of the circuit in the clear."
+
+
+def _shown(results: np.ndarray, facts: Mapping[str, Any]) -> list[str]:
+    """What each image is said to be, or the numbers where they name no class."""
+    decided = decisions(results, facts["answer"], facts["left"])
+    rows = [[f"{x:.4g}" for x in row] for row in results] if decided is None else [list(map(str, r)) for r in decided]
+    return [", ".join(row[:_WORDS]) + (", ..." if len(row) > _WORDS else "") for row in rows]
+
+
+def _answers(trial: Trial, where: str, facts: Mapping[str, Any]) -> Section:
     gaps = np.abs(trial.scores - trial.clear).max(1)
-    rows = [
-        [str(i), str(int(clear.argmax())), str(int(got.argmax())), f"{gap:.1e}"]
-        for i, (clear, got, gap) in enumerate(zip(trial.clear, trial.scores, gaps, strict=True))
-    ]
+    clear, got = (_shown(x, facts) for x in (trial.clear, trial.scores))
+    rows = [[str(i), a, b, f"{gap:.1e}"] for i, (a, b, gap) in enumerate(zip(clear, got, gaps, strict=True))]
     head = ["image", "circuit in the clear", where, "largest difference"]
     return Section(name="answers", title="Answers side by side", tables=[Table(head=head, rows=rows)])
 
@@ -172,5 +211,5 @@ def _became(facts: Mapping[str, Any]) -> list[str]:
     if facts["averaged"]:
         points.append(f"Maximum pooling became an average at {', '.join(facts['averaged'])}: teach it, with --steps.")
     if facts["left_to_the_client"]:
-        points.append(f"Left to the client: {', '.join(facts['left_to_the_client'])} at the end. It changes no class.")
+        points.append(f"Left to the client: {', '.join(facts['left_to_the_client'])} at the end.")
     return points

@@ -142,27 +142,48 @@ def fit_squares(
     nodes = chebyshev_nodes(low, high)
     x = np.concatenate([values, nodes])
     weight = np.sqrt(np.concatenate([np.full(len(values), 0.9 / len(values)), np.full(len(nodes), 0.1 / len(nodes))]))
-    y = function(x)
+    with np.errstate(all="ignore"):
+        y = np.asarray(function(x), dtype=float)
+    if not np.isfinite(y).all():
+        raise FewerError(
+            f"the function is not finite on all numbers from {low:.3g} to {high:.3g}, so no polynomial is near"
+        )
+    line = fit_line(function, values)
+    if np.ptp(y) <= 1e-12 * float(np.abs(y).max()):
+        return line
     if degree == 2:
-        c, b, a = np.linalg.lstsq(np.stack([x**0, x, x * x], 1) * weight[:, None], y * weight, rcond=None)[0]
-        width = (high - low) / 2
-        least = max(_BENT * abs(b + 2 * a * middle), 1e-9 * float(np.abs(y).max()) / width)
-        if abs(a) * width <= least:
-            return fit_line(function, values)
-        shift = b / (2 * a)
-        return Squares((float(shift),), float(a), float(c - a * shift**2), float(low), float(high))
+        return _square(x, y, weight, low, high) or line
+    found = _square_of_square(x, y, weight, low, high)
+    errors = [float((((made(x) - y) * weight) ** 2).sum()) for made in (line, found) if made is not None]
+    return line if found is None or errors[0] <= errors[1] else found
+
+
+def _square(x: np.ndarray, y: np.ndarray, weight: np.ndarray, low: float, high: float) -> Squares | None:
+    """By weighted least squares; None where it is all but a straight line."""
+    c, b, a = np.linalg.lstsq(np.stack([x**0, x, x * x], 1) * weight[:, None], y * weight, rcond=None)[0]
+    width, middle = (high - low) / 2, (high + low) / 2
+    least = max(_BENT * abs(b + 2 * a * middle), 1e-9 * float(np.abs(y).max()) / width)
+    if abs(a) * width <= least:
+        return None
+    shift = b / (2 * a)
+    return Squares((float(shift),), float(a), float(c - a * shift**2), float(low), float(high))
+
+
+def _square_of_square(x: np.ndarray, y: np.ndarray, weight: np.ndarray, low: float, high: float) -> Squares | None:
+    """The best axis is searched for. Numbers are of the size of 1 meanwhile: fourth powers would drown in rounding."""
+    unit = (high - low) / 2
+    t, start, top = x / unit, low / unit, float(np.abs(y).max())
     best: tuple[float, Squares | None] = (np.inf, None)
-    span = high - low
-    for first in np.linspace(-low - 0.5 * span, -low + 3 * span, 60):
-        inner = (x + first) ** 2
+    for first in np.linspace(-start - 1, -start + 6, 60):
+        inner = (t + first) ** 2
         # for a fixed first shift the rest is a parabola in the inner square
-        basis = np.stack([inner**0, inner, inner * inner], 1) * weight[:, None]
-        (c, b, a), *_ = np.linalg.lstsq(basis, y * weight, rcond=None)
-        if abs(a) < 1e-9:
+        basis = np.stack([inner**0, inner, inner * inner], 1)
+        (c, b, a), *_ = np.linalg.lstsq(basis * weight[:, None], y * weight, rcond=None)
+        if abs(a) < 1e-9 * top:
             continue
         second = b / (2 * a)
-        found = Squares((float(first), float(second)), float(a), float(c - a * second**2), float(low), float(high))
-        error = float((((found(x) - y) * weight) ** 2).sum())
+        error = float(((basis @ np.array([c, b, a]) - y) ** 2 * weight**2).sum())
+        shifts = float(first * unit), float(second * unit**2)
+        found = Squares(shifts, float(a / unit**4), float(c - a * second**2), float(low), float(high))
         best = min(best, (error, found), key=lambda pair: pair[0])
-    assert best[1] is not None
     return best[1]

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
+from fewer.private.left import left_at_the_end
 from fewer.private.network import Call, Held, Network, Value, filled, places_of
+from fewer.private.pointwise import Point, Points
 
 __all__ = ["ACTIVATIONS", "LINEAR", "MOVES", "read_network"]
 
@@ -25,7 +27,8 @@ def _words(text: str) -> frozenset[str]:
 
 ACTIVATIONS = _words(
     """relu relu6 gelu silu tanh sigmoid elu leaky_relu hardtanh hardswish hardsigmoid softplus mish selu celu clamp
-    clip clamp_min clamp_max abs exp sin cos square pow softsign log_sigmoid hardshrink softshrink tanhshrink erf"""
+    clip clamp_min clamp_max abs exp sin cos square pow softsign log_sigmoid hardshrink softshrink tanhshrink erf erfc
+    reciprocal sqrt rsqrt log log1p expm1 atan asinh sinh cosh"""
 )
 """Functions of each number, which become polynomials."""
 
@@ -58,6 +61,8 @@ _MULTIPLIES = "multiplies numbers that depend on the image with each other, whic
 _REASONS = {
     **dict.fromkeys(_words("softmax log_softmax"), "is a softmax, which no circuit has but at the end"),
     **dict.fromkeys(_words("layer_norm group_norm instance_norm rms_norm local_response_norm"), _DIVIDES),
+    "_native_batch_norm_legit": "is a BatchNorm without statistics of its own, which no circuit has",
+    "avg_pool3d": "averages over channels or three axes, which no circuit does so far",
     **dict.fromkeys(_words("mul div matmul mm bmm baddbmm scaled_dot_product_attention"), _MULTIPLIES),
 }
 
@@ -72,8 +77,8 @@ def read_network(model: nn.Module, example: Tensor) -> Network:
 
     BatchNorm becomes a factor and a constant of each channel. Maximum pooling becomes the average of its window, in
     front of the activation: another network near the first one, whose accuracy is won back by
-    :func:`fewer.private.adapt.adapt` and has to be measured again. A softmax at the end is left to whoever reads the
-    results.
+    :func:`fewer.private.adapt.adapt` and has to be measured again. A softmax or a sigmoid at the end is left to whoever
+    reads the results. Functions of each number may be written out, such as ``x * sigmoid(x)``.
 
     Parameters
     ----------
@@ -148,6 +153,11 @@ class _Reader:
     known: dict[str, Any] = field(default_factory=dict)  # of nodes by name: a Value, a Held, or a plain number
     entry: str = ""
     maxima: set[str] = field(default_factory=set)
+    called: dict[str, str] = field(default_factory=dict)  # of activations: the kind of the operation
+    points: Points = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.points = Points(ACTIVATIONS, self.tensors)
 
     def enter(self, node: Any, tensor: Tensor | None) -> None:
         """An input of the graph."""
@@ -157,6 +167,7 @@ class _Reader:
             raise FewerError("a circuit takes one image; this network has several inputs")
         else:
             self.entry = node.name
+            self.points.shapes[node.name] = (1, *self.shape)
             self.known[node.name] = Value(node.name)
 
     def _held(self, key: str, tensor: Tensor) -> Held:
@@ -178,9 +189,19 @@ class _Reader:
             self.known[node.name] = self._constant(node, args, named)
             return
         kind, name = _kind_of(node.target), _name_of(node)
+        if node.meta.get("val") is None and not node.users:
+            return  # a check that gives nothing
         if kind in _SAME:
             self.known[node.name] = args[0]
-        elif kind in ("batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"):
+            return
+        whole = self.points.read(node.name, kind, node.target, args, named, _shape_of(node))
+        if whole is not None:
+            self._whole(node, name, whole)
+            return
+        for value in places_of(args, Value):
+            if value.key in self.points.hidden:
+                raise FewerError(f"{name!r} reads what {self.points.hidden[value.key]} gives, which no circuit has")
+        if kind in ("batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"):
             self._norm(node, name, args)
         elif kind == "getitem" and args[0].key in {c.key for c in self.calls if c.kind in ("scale_shift", *_POOLS)}:
             self.known[node.name] = args[0]  # operations of which only the first result counts
@@ -188,11 +209,10 @@ class _Reader:
             self._maximum(node, name, kind, args)
         elif kind == "prelu" and isinstance(args[1], Held):
             self._prelu(node, name, args)
-        elif kind == "mul" and args[0] == args[1]:
-            self._activation(node, name, args[0], torch.square)
         elif kind in ACTIVATIONS and isinstance(args[0], Value) and not places_of(args[1:], (Value, Held)):
             rest, target = args[1:], node.target
             self._activation(node, name, args[0], lambda x: target(x, *rest, **named))
+            self.called[node.name] = kind
         else:
             self._linear(node, name, kind, args, named)
 
@@ -210,6 +230,13 @@ class _Reader:
     def _activation(self, node: Any, name: str, x: Value, function: Callable[[Tensor], Tensor]) -> None:
         self._add(node.name, name, "activation", function, (x,), _shape_of(node))
         self.activations[node.name] = function
+
+    def _whole(self, node: Any, name: str, point: Point) -> None:
+        """A function of each number that is written out in several operations."""
+        if node.name in self.points.hidden:
+            self.known[node.name] = Value(node.name)
+        else:
+            self._activation(node, name, point.root, point.function)
 
     def _norm(self, node: Any, name: str, args: Any) -> None:
         x, weight, bias, mean, variance = args[:5]
@@ -280,12 +307,8 @@ class _Reader:
         results = places_of(self._resolved(tuple(node.args)), Value)
         if len(results) != 1:
             raise FewerError(f"{what} gives {len(results)} results that depend on the image; a circuit gives one")
-        result, left = str(results[0].key), []
-        by_key = {c.key: c for c in self.calls}
-        while result in by_key and by_key[result].kind in ("softmax", "log_softmax"):
-            left.append(by_key[result].kind)
-            result = by_key[result].args[0].key
-        calls = _needed(self.calls, result)
+        calls, result, left = left_at_the_end(self.calls, str(results[0].key), self.called, MOVES)
+        calls = _needed(calls, result)
         for call in calls:
             if call.kind in ("softmax", "log_softmax"):
                 raise FewerError(f"{call.name!r} {_REASONS['softmax']}")
@@ -297,9 +320,7 @@ class _Reader:
         averaged = tuple(c.name for c in calls if c.key in self.maxima)
         functions = {c.key: self.activations[c.key] for c in calls if c.kind == "activation"}
         tensors = {k: t for k, t in self.tensors.items() if k in used}
-        return Network(
-            tuple(calls), tensors, functions, self.entry, result, self.shape, averaged, tuple(left), functions
-        )
+        return Network(tuple(calls), tensors, functions, self.entry, result, self.shape, averaged, left, functions)
 
 
 _POOLS = ("avg_pool2d", "avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool1d")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import threading
 from collections import OrderedDict
@@ -34,6 +35,8 @@ class Limits:
         client at a time.
     answers
         Of one session; then the client sends its keys again. What was answered is remembered for so long.
+    seconds
+        In which a request has to arrive, so that slow ones do not keep others away.
     """
 
     key_bytes: int = 1_500_000_000
@@ -41,6 +44,7 @@ class Limits:
     sessions: int = 2
     waiting: int = 8
     answers: int = 100_000
+    seconds: float = 600.0
 
 
 class Refused(Exception):
@@ -183,11 +187,22 @@ def make_app(service: Service) -> Any:
     try:
         from fastapi import FastAPI, Request, Response
         from starlette.concurrency import run_in_threadpool
+        from starlette.requests import ClientDisconnect
     except ImportError:
         raise FewerError('a server needs FastAPI; run: pip install "fewer[private]"') from None
     app = FastAPI(title="fewer private", docs_url=None, redoc_url=None, openapi_url=None)
 
     async def body_of(request: Any, most: int) -> bytes:
+        try:
+            return await asyncio.wait_for(parts_of(request, most), service.limits.seconds)
+        except asyncio.TimeoutError:
+            raise Refused(
+                408, f"the request did not arrive within {service.limits.seconds:g} s; send it again"
+            ) from None
+        except ClientDisconnect:
+            raise Refused(400, "the request is cut off; send it again") from None
+
+    async def parts_of(request: Any, most: int) -> bytes:
         told = request.headers.get("content-length", "")
         if told.isdecimal() and (len(told) > 18 or int(told) > most):
             raise Refused(413, f"a request of {told[:18]} bytes is too large; at most {most} are taken")

@@ -171,7 +171,7 @@ def teach_circuit(
     True
     """
     twin = CircuitTwin(circuit)
-    scale = float(wanted.std())
+    scale = max(float(wanted.std()), 1e-6)
 
     def objective(student: nn.Module, step: int) -> Tensor:
         draw = torch.Generator().manual_seed(seed * 1_000_003 + step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from fewer.core.errors import FewerError
+from fewer.core.precision import PRECISIONS
+from fewer.models.inputs import layer_input
 from fewer.models.running import Forward, call, evaluating
 from fewer.quantize.fake import QUANTISERS, FakeQuantiser, Role
 from fewer.quantize.gradients import GradientRounding, convolution, linear
@@ -30,6 +32,8 @@ __all__ = [
 ]
 
 Edges = Literal["8", "fp32", "same"]
+_KINDS = (nn.Linear, nn.Conv2d, NonDynamicallyQuantizableLinear)
+_TERNARY = 2  # bits that three values take
 AUTO = "auto"
 """In place of a quantiser: ``ste`` at 8 bits, whose weights are the very integers of storage; ``lsq`` below."""
 
@@ -78,7 +82,10 @@ def parse_bits(text: str) -> Bits:
             values[name] = "t" if part == "t" else 1
         elif part is not None:
             if int(part) not in (*range(2, 9), 32):
-                raise FewerError(f"no format has {part} bits ({letter}{part}); use 2 to 8, or 32 for floating point")
+                more = "; wb has binary weights, wt ternary ones" if letter == "w" and part == "1" else ""
+                raise FewerError(
+                    f"no format has {part} bits ({letter}{part}); use 2 to 8, or 32 for floating point{more}"
+                )
             values[name] = int(part)
     return Bits(**values)  # type: ignore[arg-type]
 
@@ -115,6 +122,8 @@ class _LowBit(nn.Module):
         weight: Any = self.weight
         if self.weight_quantiser is not None:  # type: ignore[attr-defined]
             weight = self.weight_quantiser(weight)  # type: ignore[attr-defined]
+        if self.input_quantiser is not None and x.dtype in (torch.bfloat16, torch.float16):
+            x = x.float()  # a number of few digits would be rounded before it is rounded
         return self.input_quantiser(x) if self.input_quantiser is not None else x, weight  # type: ignore[attr-defined]
 
 
@@ -178,7 +187,8 @@ def exchange(
         The first and the last layer: 8 bits throughout where fewer are asked for (gradients of the last layer too),
         ``fp32``, or the ``same`` bits as all others.
     held
-        Layers whose weight has a stored precision that the training keeps anyway; their weight is left alone.
+        Layers whose weight has a stored precision that the training keeps anyway; where it has no more bits than are
+        asked for, their weight is left alone.
     forward
         ``forward(model, example)``.
 
@@ -201,32 +211,28 @@ def exchange(
     2 4 (lsq) 4 (lsq) fp32
     3 8 (lsq) 8 (lsq) fp32
     """
-    held = held or {}
     inputs = _inputs(model, example, forward)
     names = [name for name in inputs if name]
     if not names:
         raise FewerError("the model has no linear or two-dimensional convolution layer that runs on the example")
+    layers: dict[str, Any] = {name: model.get_submodule(name) for name in names}
     found = []
-    for name in names:
-        layer, edge = model.get_submodule(name), name in (names[0], names[-1])
-        wanted, why = bits, ""
-        if edge and edges == "fp32":
-            wanted, why = Bits(), f"the {'first' if name == names[0] else 'last'} layer"
-        elif edge and edges == "8":
-            wanted = Bits(*(32 if b == 32 else 8 for b in (bits.weights, bits.inputs, bits.gradients)))
-            why = f"the {'first' if name == names[0] else 'last'} layer" if wanted != bits else ""
-        if (refusal := _refusal(layer)) is not None:
-            wanted, why = Bits(wanted.weights, wanted.inputs), refusal
+    of_weights: dict[int, FakeQuantiser | None] = {}
+    ends = _ends(model, names, example, forward)
+    plans = {name: _wanted(name, layers[name], ends, bits, edges) for name in names}
+    held = _shared(plans, layers, held or {})
+    for name, layer in layers.items():
+        wanted, why = plans[name]
         stored = held.get(name, "fp32")
-        weights = None if wanted.weights == 32 or stored != "fp32" else _quantiser(quantiser, wanted.weights, "weight")
+        key = id(layer.weight)
+        if key not in of_weights:
+            free = wanted.weights != 32 and stored == "fp32"
+            of_weights[key] = _quantiser(quantiser, wanted.weights, "weight", layer.weight) if free else None
         x = inputs[name]
         role = "signed" if bool((x < 0).any()) else "unsigned"
-        rounds = None if wanted.inputs == 32 else _quantiser(quantiser, wanted.inputs, role)
+        rounds = None if wanted.inputs == 32 else _quantiser(quantiser, wanted.inputs, role, x)
         back = None if wanted.gradients == 32 else GradientRounding(gradients, wanted.gradients, where)
-        for part, values in ((weights, layer.weight), (rounds, x)):
-            if isinstance(part, FakeQuantiser):
-                part.calibrate(values)  # type: ignore[arg-type]
-        _put(model, layer, _made(layer, weights, rounds, back))
+        _put(model, layer, _made(layer, of_weights[key], rounds, back))
         told = [
             f"{stored} (plan)" if stored != "fp32" else _words(wanted.weights, _chosen(quantiser, wanted.weights)),
             _words(wanted.inputs, _chosen(quantiser, wanted.inputs)),
@@ -234,6 +240,53 @@ def exchange(
         ]
         found.append(LayerBits(name, told[0], told[1], told[2], why))
     return found + _left(model, inputs)
+
+
+def _ends(model: nn.Module, names: Sequence[str], example: Any, forward: Forward | None) -> dict[str, str]:
+    """The first and the last layer, as the model is used: heads that run in training alone are neither."""
+    if model.training:
+        with evaluating(model):
+            used = [name for name in _inputs(model, example, forward) if name in names]
+        names = used or names
+    return {names[-1]: "the last layer", names[0]: "the first layer"}
+
+
+def _wanted(name: str, layer: nn.Module, ends: Mapping[str, str], bits: Bits, edges: Edges) -> tuple[Bits, str]:
+    """The bits of a layer, and in words why they are not those that were asked for."""
+    edge = ends.get(name)
+    wanted, why = bits, ""
+    if edge and edges == "fp32":
+        wanted, why = Bits(), edge
+    elif edge and edges == "8":
+        wanted = Bits(*(32 if b == 32 else 8 for b in (bits.weights, bits.inputs, bits.gradients)))
+        why = edge if wanted != bits else ""
+    refusal = _refusal(layer)
+    return (wanted, why) if refusal is None else (Bits(wanted.weights, wanted.inputs), refusal)
+
+
+def _shared(
+    plans: dict[str, tuple[Bits, str]], layers: Mapping[str, Any], held: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Give layers that share one weight the most bits of them, in place; and the precision that is kept of any.
+
+    A precision of more bits than are asked for is not kept.
+    """
+    by_weight: dict[int, list[str]] = {}
+    for name, layer in layers.items():
+        by_weight.setdefault(id(layer.weight), []).append(name)
+    kept = dict(held)
+    for names in by_weight.values():
+        most = max((plans[name][0].weights for name in names), key=lambda b: b if isinstance(b, int) else 1)
+        stored = next((held[name] for name in names if held.get(name, "fp32") != "fp32"), "fp32")
+        if most != 32 and PRECISIONS[stored].bits > (most if isinstance(most, int) else _TERNARY):
+            stored = "fp32"
+        for name in names:
+            wanted = plans[name][0]
+            if wanted.weights != most:
+                other = next(n for n in names if plans[n][0].weights == most)
+                plans[name] = replace(wanted, weights=most), f"the weight is that of {other}"
+            kept[name] = stored
+    return kept
 
 
 def _left(model: nn.Module, known: Mapping[str, Tensor]) -> list[LayerBits]:
@@ -245,6 +298,8 @@ def _left(model: nn.Module, known: Mapping[str, Tensor]) -> list[LayerBits]:
             continue
         kind = type(module).__name__
         why = "it did not run on the example" if _fits(module) else f"parameters of {kind}, which is not exchanged"
+        if type(module) in _KINDS and "weight" not in module._parameters:
+            why = "its weight is computed in every call"
         found.append(LayerBits(name or "(the model)", "fp32", "fp32", "fp32", why))
     return found
 
@@ -255,8 +310,10 @@ def _chosen(quantiser: str, bits: int | str) -> str:
     return "ste" if bits == 8 else "lsq"
 
 
-def _quantiser(quantiser: str, bits: int | str, role: Role) -> FakeQuantiser:
-    return QUANTISERS[_chosen(quantiser, bits)].run(bits, role)
+def _quantiser(quantiser: str, bits: int | str, role: Role, values: Tensor) -> FakeQuantiser:
+    made = QUANTISERS[_chosen(quantiser, bits)].run(bits, role)
+    made.calibrate(values)
+    return made
 
 
 def _words(bits: int | str, how: str) -> str:
@@ -271,8 +328,11 @@ def _refusal(layer: nn.Module) -> str | None:
 
 
 def _fits(module: nn.Module) -> bool:
-    """Layers whose product is known; a class made from them may do anything else with its weight."""
-    return type(module) in (nn.Linear, nn.Conv2d, NonDynamicallyQuantizableLinear)
+    """Layers whose product is known; a class made from them may do anything else with its weight.
+
+    A weight that hooks compute in every call, as weight norm and spectral norm do, would not stay rounded.
+    """
+    return type(module) in _KINDS and "weight" in module._parameters
 
 
 def _inputs(model: nn.Module, example: Any, forward: Forward | None) -> dict[str, Tensor]:
@@ -286,10 +346,10 @@ def _inputs(model: nn.Module, example: Any, forward: Forward | None) -> dict[str
     for name, module in model.named_modules():
         if _fits(module):
 
-            def keep(_module: nn.Module, inputs: tuple[Any, ...], name: str = name) -> None:
-                found.setdefault(name, inputs[0].detach())
+            def keep(_module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], name: str = name) -> None:
+                found.setdefault(name, layer_input(inputs, keywords).detach())
 
-            handles.append(module.register_forward_pre_hook(keep))
+            handles.append(module.register_forward_pre_hook(keep, with_kwargs=True))
     try:
         if not (model.training and _ran_as_in_training(model, example, forward)):
             found.clear()
@@ -347,11 +407,13 @@ def plain(model: nn.Module, names: Sequence[str] | None = None) -> nn.Module:
     >>> len(plain(net)[0].weight[0].unique()) <= 3
     True
     """
+    done: set[int] = set()
     for name, layer in low_bit_layers(model).items():
         if names is not None and name not in names:
             continue
-        if layer.weight_quantiser is not None:
+        if layer.weight_quantiser is not None and id(layer.weight) not in done:
             layer.weight.copy_(layer.weight_quantiser(layer.weight))
+            done.add(id(layer.weight))  # layers that share a weight have it rounded once
         kind = nn.Linear if isinstance(layer, LowBitLinear) else nn.Conv2d
         made = kind.__new__(kind)
         nn.Module.__init__(made)

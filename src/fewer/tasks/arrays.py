@@ -177,7 +177,6 @@ class ArrayTask(Task):
             objective,
             settings,
             accelerator,
-            steps=settings.steps,
             name="train",
             progress=progress,
             checkpoint=Checkpoint.within(scratch, key),

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from fewer.core.display import Told
 from fewer.core.files import atomic_write_text
 from fewer.core.progress import Progress
 from fewer.reports.page import Page
@@ -36,8 +37,8 @@ class Scores(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Compared:
+@dataclass(frozen=True, repr=False)
+class Compared(Told):
     """What a demo made.
 
     Attributes

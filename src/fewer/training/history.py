@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
@@ -16,7 +16,7 @@ from fewer.core.files import atomic_write_text
 if TYPE_CHECKING:
     from fewer.reports.page import Chart  # drawing is slow to import, and most trainings draw nothing
 
-__all__ = ["Fit", "History"]
+__all__ = ["Fit", "History", "steps_done"]
 
 
 class History(list[dict[str, float]]):
@@ -97,6 +97,17 @@ class History(list[dict[str, float]]):
         return found
 
 
+def steps_done(history: Sequence[Mapping[str, float]]) -> int:
+    """Steps of a finished training, which a time or patience may have ended earlier than its settings say.
+
+    Examples
+    --------
+    >>> steps_done([{"step": 50.0}, {"step": 80.0}]), steps_done([])
+    (80, 0)
+    """
+    return int(history[-1]["step"]) if history else 0
+
+
 @dataclass
 class Fit:
     """How far a training has come.
@@ -122,7 +133,7 @@ class Fit:
     stopped
         Why it ended: ``schedule``, ``patience``, or empty while it goes on.
     facts
-        What the caller wants to find again after an interruption.
+        What the caller or a callback wants to find again after an interruption, as JSON values.
     name
         Of the training: ``train``, or that of its stage where a verb trains several times.
     """
@@ -138,7 +149,7 @@ class Fit:
     better: Literal["higher", "lower"] = "higher"
     part: float = 0.0
     stopped: str = ""
-    facts: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     name: str = ""
 
     def note(self, model: nn.Module, score: float | None = None, others: Mapping[str, float] | None = None) -> bool:

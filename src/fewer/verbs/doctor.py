@@ -40,6 +40,8 @@ def doctor(
         Folder of the images of conversations (task ``quality``); beside their file by default.
     overwrite
         Whether a page that is there may be replaced.
+    progress
+        Told how far it is; by default a bar in a terminal or a notebook.
     command
         The command line, for the page.
 

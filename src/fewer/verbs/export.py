@@ -33,6 +33,7 @@ from fewer.quantize.qat import stored_ranges
 from fewer.quantize.qdq import InputRange, input_ranges, with_integers
 from fewer.reports.numbers import data_size
 from fewer.runtimes.export import first_line, quiet, takes_any, write_onnx
+from fewer.runtimes.names import EXPORTED
 from fewer.tasks import reads_inputs
 
 __all__ = ["ACTIVATIONS", "FORMATS", "Exported", "export"]
@@ -210,7 +211,8 @@ def _check(to: str, activations: str, device: str, deploy_batch: int) -> None:
     if isinstance(deploy_batch, bool) or not isinstance(deploy_batch, int) or not 1 <= deploy_batch <= 65_536:
         raise FewerError(f"the batch of an exported file is {deploy_batch}; it must be a whole number from 1 to 65536")
     if to not in FORMATS:
-        raise FewerError(f"unknown format {to!r}{near_match(to, FORMATS)}")
+        read = "; onnxruntime and OpenVINO read ONNX: --to onnx" if to in EXPORTED else near_match(to, FORMATS)
+        raise FewerError(f"unknown format {to!r}{read}")
     if activations not in ACTIVATIONS:
         raise FewerError(f"unknown activations {activations!r}{near_match(activations, ACTIVATIONS)}")
     if to == "huggingface" and activations != "float":

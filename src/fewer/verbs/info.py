@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fewer.core.display import Fact, Shown
+from fewer.core.errors import FewerError
 from fewer.core.plan import Plan
 from fewer.core.reading import read_json
 from fewer.core.run import RunFolder
@@ -72,7 +74,7 @@ def info(run: str | Path) -> RunInfo:
     Raises
     ------
     FewerError
-        When it is no run.
+        When it is no run. Layers of a model are told by :func:`fewer.match_table`.
 
     Examples
     --------
@@ -80,6 +82,9 @@ def info(run: str | Path) -> RunInfo:
     >>> fewer.info("run/").report.verdict.distortion  # doctest: +SKIP
     0.059
     """
+    kind, slash, _ = str(run).partition("/")
+    if slash and kind in ("fewer", "timm", "torchvision", "hf") and not Path(run).exists():
+        raise FewerError(f"{run} is a model, and no run; its layers: fewer.match_table({str(run)!r})")
     folder = RunFolder.open(run)
     config = folder.read_config() if folder.has("config") else {}
     files = {p.name: p.stat().st_size for p in sorted(folder.path.iterdir()) if p.is_file() and p.name[0] != "."}
@@ -94,7 +99,7 @@ def _state(run: RunFolder, path: str, config: Mapping[str, Any]) -> str:
     """How far a run without a report is."""
     begun = config.get("model", "unknown model")
     if run.has("curves"):
-        return f"{path}: {begun}, sensed; next: fewer plan {path} --budget weights=50%"
+        return f"{path}: {begun}, sensed; next: fewer plan {shlex.quote(path)} --budget weights=50%"
     if run.has("recipe") and run.has("model"):  # a tuned model, or a folder for the Hub
         return f"{path}: {_named(run, config)}, finished; it has no report"
     return f"{path}: {begun}, not finished; run its command again with --resume"

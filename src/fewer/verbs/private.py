@@ -19,6 +19,9 @@ _TRIED = 4
 _ENCODED = 1_000_000_000
 """Bytes of encoded weights up to which a circuit is tried with encryption for its page, and on the simulator beyond."""
 
+_FEW = 20
+"""Images from which on some are kept apart."""
+
 _JUDGED = 200
 """Images at most on which a circuit with a budget is held against its network, slot by slot."""
 
@@ -32,6 +35,7 @@ def private_compile(
     steps: int = 0,
     budget: str | None = None,
     seed: int = 0,
+    heldout: float = 0.25,
     overwrite: bool = False,
     progress: Any = None,
 ) -> dict[str, Any]:
@@ -43,7 +47,8 @@ def private_compile(
         Spec or module: linear operations and functions of each number, see
         :func:`~fewer.private.reading.read_network`.
     images
-        Folder of images or a tensor [N, channels, height, width]; activations are fitted to them.
+        Folder of images or a tensor [N, channels, height, width]; activations are fitted to them. Files that cannot be
+        read are skipped.
     out
         The folder: ``circuit.npz`` for the server, ``public.json`` for clients, and the page ``circuit.html`` with what
         each layer costs.
@@ -56,19 +61,25 @@ def private_compile(
         :func:`~fewer.private.cheapen.cheapen`. Operations are timed for some seconds where TenSEAL is installed.
     seed
         Of that.
+    heldout
+        Share of the images that nothing is fitted to, and that say how near the circuit is to the network. Of fewer
+        than 20 images, and with 0, it is said of those that it was fitted to.
     overwrite
         Whether a circuit that is in the folder may be replaced; keys that were made for it are then of no use.
+    progress
+        Told how far it is; by default a bar in a terminal or a notebook.
 
     Returns
     -------
     dict
-        Levels, ring, operations by layer, and ``agreement``: how often both networks name the same class on the images.
-        With a budget also ``cheaper``: what was done, and costs before and after.
+        Levels, ring, operations by layer; ``agreement``: how often both networks name the same class (None where
+        results name none), ``distance`` of their results, the number of ``images`` that say so, and whether they are
+        ``apart``; ``skipped`` files. With a budget also ``cheaper``: what was done, and costs before and after.
 
     Examples
     --------
-    >>> from fewer.verbs.private import private_compile
-    >>> private_compile("fewer/mnist-cnn", "digits/", "circuit/")["levels"]  # doctest: +SKIP
+    >>> import fewer
+    >>> fewer.private_compile("fewer/mnist-cnn", "digits/", "circuit/")["levels"]  # doctest: +SKIP
     4
     """
     import torch
@@ -77,7 +88,12 @@ def private_compile(
     from fewer.private.cheapen import check_budget
     from fewer.private.folder import PAGE, CircuitFolder
     from fewer.private.keys import save_circuit
+    from fewer.private.polynomial import DEGREES
 
+    if degree not in DEGREES:
+        raise FewerError(f"polynomials have degree 2 or 4 so far, not {degree}")
+    if not 0 <= heldout < 1:
+        raise FewerError(f"the share of images that are kept apart lies from 0 to 1, not {heldout}")
     if steps < 0:
         raise FewerError(f"steps of teaching are 0 or more, not {steps}")
     if budget is not None:
@@ -85,13 +101,17 @@ def private_compile(
     with CircuitFolder.create(out, overwrite=overwrite) as folder:
         loaded = load_untouched(model)
         loaded.model.eval()
-        x = images if isinstance(images, torch.Tensor) else _images(images, loaded)
+        x, skipped = (images, []) if isinstance(images, torch.Tensor) else _images(images, loaded, seed)
+        _check_images(x)
         told = progress or usual_progress()
-        circuit, parameters, facts = _compiled(loaded, x, degree, steps, budget, seed, told)
+        network, circuit, parameters, facts = _compiled(loaded, x, degree, steps, budget, seed, heldout, told)
+        facts["skipped"] = skipped
         fits = len(loaded.mean) == x.shape[1]  # a module of one's own says nothing of how its images are made
         mean, std = (loaded.mean, loaded.std) if fits else ((0.0,) * x.shape[1], (1.0,) * x.shape[1])
         page = _page(loaded.name, circuit, parameters, x, facts)
-        save_circuit(folder.path, circuit, parameters, loaded.name, mean, std, page)
+        more = {"interpolation": loaded.interpolation, "crop": loaded.crop} if fits else {}
+        more |= {"answer": network.answer, "left": network.left}
+        save_circuit(folder.path, circuit, parameters, loaded.name, mean, std, page, **more)
     return {"circuit": str(out), "page": str(Path(out) / PAGE), **facts}
 
 
@@ -110,25 +130,29 @@ def _page(name: str, circuit: Any, parameters: Any, images: Any, facts: dict[str
 
 
 def _compiled(
-    loaded: Any, x: Any, degree: int, steps: int, budget: str | None, seed: int, progress: Any
-) -> tuple[Any, Any, dict[str, Any]]:
-    """The circuit of a network, its parameters, and what is told of it."""
+    loaded: Any, images: Any, degree: int, steps: int, budget: str | None, seed: int, heldout: float, progress: Any
+) -> tuple[Any, Any, Any, dict[str, Any]]:
+    """The network with polynomials, its circuit, parameters, and what is told of it."""
     from fewer.private.adapt import adapt, answers_of
     from fewer.private.compile import approximate_activations, pack_within
+    from fewer.private.left import names_of
     from fewer.private.reading import read_network
+    from fewer.private.verdict import agreement
 
+    x, judging = _parts(images, heldout, seed)
     network = approximate_activations(read_network(loaded.model, x[:1]), x, degree)
     if steps:
         network = adapt(loaded.model, network, x, steps=steps, seed=seed, progress=progress)
     if budget is None:
         circuit, parameters = pack_within(network, x)
         more: dict[str, Any] = {}
-        said = network(x).argmax(1).numpy()
+        said = network(judging).numpy()
     else:
         circuit, parameters, more = _cheaper(loaded.model, network, x, budget, steps, seed, progress)
-        said = np.concatenate([circuit.run(part.numpy()).argmax(1) for part in x[:_JUDGED].split(20)])
-    wanted = answers_of(loaded.model, network, x[: len(said)]).argmax(1).numpy()
+        said = np.concatenate([circuit.run(part.numpy()) for part in judging[:_JUDGED].split(20)])
+    wanted = answers_of(loaded.model, network, judging[: len(said)]).double().numpy()
     return (
+        network,
         circuit,
         parameters,
         {
@@ -138,13 +162,39 @@ def _compiled(
             "security": "128 bits",
             "ciphertexts": circuit.input_ciphertexts,
             "operations": {f"{i} {s.name}": s.counts() for i, s in enumerate(circuit.steps)},
-            "agreement": float((said == wanted).mean()),
+            **agreement(said, wanted, network.answer, network.left),
             "images": len(said),
+            "apart": judging is not x,
+            "answer": list(network.answer),
+            "left": [list(one) for one in network.left],
             "averaged": list(network.averaged),
-            "left_to_the_client": list(network.left),
+            "left_to_the_client": names_of(network.left),
             **more,
         },
     )
+
+
+def _parts(images: Any, heldout: float, seed: int) -> tuple[Any, Any]:
+    """Images to fit to, in an order of their own, and those that judge; the same where there are few."""
+    import torch
+
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(images)))
+    apart = int(len(images) * heldout) if len(images) >= _FEW else 0
+    if not apart:
+        return images, images
+    return images[order[apart:]], images[order[:apart]]
+
+
+def _check_images(x: Any) -> None:
+    """Refuse what is no batch of numbers."""
+    import torch
+
+    if not x.is_floating_point():
+        raise FewerError(f"images are floating point as the network takes them; got {x.dtype}")
+    if not len(x):
+        raise FewerError("there are no images; activations are fitted to some")
+    if not bool(torch.isfinite(x).all()):
+        raise FewerError("the images hold NaN or infinite numbers; give them as the network takes them")
 
 
 def _cheaper(
@@ -176,6 +226,22 @@ def private_keys(circuit: str | Path, out: str | Path) -> Path:
         Folder of a circuit, or its ``public.json``.
     out
         New folder for the keys.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    FewerError
+        When there is no circuit, or the folder is not new.
+
+    Examples
+    --------
+    >>> import fewer
+    >>> fewer.private_keys("circuit/public.json", "keys/")  # doctest: +SKIP
+    PosixPath('keys')
     """
     from fewer.private.keys import load_public, save_keys
 
@@ -183,7 +249,30 @@ def private_keys(circuit: str | Path, out: str | Path) -> Path:
 
 
 def private_service(circuit: str | Path, limits: Any = None) -> Any:
-    """The application that ``fewer private serve`` runs, for any ASGI server."""
+    """The application that ``fewer private serve`` runs, for any ASGI server.
+
+    Parameters
+    ----------
+    circuit
+        Folder of a circuit.
+    limits
+        What the server takes at most, a :class:`~fewer.private.server.Limits`; by default those of its class.
+
+    Returns
+    -------
+    FastAPI
+        It holds weights and evaluation keys, and never sees an image.
+
+    Raises
+    ------
+    FewerError
+        When there is no circuit, or FastAPI is not installed.
+
+    Examples
+    --------
+    >>> import fewer, uvicorn  # doctest: +SKIP
+    >>> uvicorn.run(fewer.private_service("circuit/"), port=8765)  # doctest: +SKIP
+    """
     from fewer.private.keys import load_circuit
     from fewer.private.server import Service, make_app
 
@@ -207,23 +296,29 @@ def private_query(
     Returns
     -------
     list of dict
-        ``image``, ``scores``, ``class`` and ``seconds`` of each.
+        ``image``, ``scores``, ``class`` and ``seconds`` of each. Scores are in the shape that the network gives them,
+        behind a softmax or sigmoid that ends it; the class is None where they name none.
 
     Raises
     ------
     FewerError
         With the server's sentence when it refuses.
+
+    Examples
+    --------
+    >>> import fewer
+    >>> fewer.private_query("keys/", ["digits/3.png"])[0]["class"]  # doctest: +SKIP
+    3
     """
     import time
 
     from fewer.data.decode import read_image, to_array
-    from fewer.data.preprocess import Preprocess
     from fewer.private.client import Query, over_http
 
     transport: Any = over_http(server) if isinstance(server, str) else server
     ask = Query(keys, transport)
     shape = ask.public.shape
-    prepare = Preprocess(shape, mean=ask.public.mean, std=ask.public.std, crop=1.0) if len(shape) == 3 else None
+    prepare = _preprocess(ask.public) if len(shape) == 3 else None
     if images is None or isinstance(images, (str, Path)):
         raise FewerError("images are a list of files or arrays; put a single one into a list")
     found = []
@@ -242,15 +337,32 @@ def private_query(
         start = time.perf_counter()
         scores = ask(pixels)
         seconds = time.perf_counter() - start
-        found.append({"image": name, "scores": scores.tolist(), "class": int(scores.argmax()), "seconds": seconds})
+        found.append({"image": name, **_told(scores, ask.public), "seconds": seconds})
     return found
 
 
-def _images(folder: Any, loaded: Any) -> Any:
-    import torch
+def _told(results: np.ndarray, public: Any) -> dict[str, Any]:
+    """Decrypted results as the network gives them, and the class that they name."""
+    from fewer.private.left import after
+    from fewer.private.verdict import decisions
 
-    from fewer.data.decode import read_image, to_array
-    from fewer.data.images import list_images
+    shape = public.answer or (1, len(results))
+    decided = decisions(results[None], shape, public.left)
+    named = None if decided is None or decided.size != 1 else int(decided[0, 0])
+    return {"scores": after(results, shape, public.left).tolist(), "class": named}
 
-    paths = list_images(folder)
-    return torch.from_numpy(np.stack([to_array(read_image(p), loaded.preprocess) for p in paths]))
+
+def _preprocess(public: Any) -> Any:
+    """From image file to input, as it was when the circuit was made."""
+    from fewer.data.preprocess import Preprocess
+
+    size, rest = public.shape, {"interpolation": public.interpolation, "crop": public.crop}
+    return Preprocess(size, mean=public.mean, std=public.std, **rest)
+
+
+def _images(folder: Any, loaded: Any, seed: int) -> tuple[Any, list[str]]:
+    """All images of a folder in an order of their own, and the files that could not be read."""
+    from fewer.data.images import load_images
+
+    found = load_images(folder, None, seed, loaded.preprocess)
+    return found.tensor, [f"{path.name}: {why}" for path, why in found.skipped]

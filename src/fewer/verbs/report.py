@@ -17,6 +17,16 @@ __all__ = ["add_to_report", "report", "runtimes_of"]
 def report(run: str | Path) -> Path:
     """Write ``report.html`` of a run again from its ``report.json``.
 
+    Parameters
+    ----------
+    run
+        A run folder of a compression, a training, an evaluation or an adaptation.
+
+    Returns
+    -------
+    Path
+        The page.
+
     Raises
     ------
     FewerError

@@ -198,6 +198,13 @@ def study_serve(
 def study_status(folder: str | Path, *, out: str | Path | None = None) -> Status:
     """How far a study is; with ``out``, its owner's page goes into that folder.
 
+    Parameters
+    ----------
+    folder
+        Of the study.
+    out
+        A folder for the page; by default none is written.
+
     Examples
     --------
     >>> import fewer
@@ -245,6 +252,13 @@ def study_export(
 def study_delete(folder: str | Path, rater: str) -> Deleted:
     """Delete all answers of one rater, who asked for it.
 
+    Parameters
+    ----------
+    folder
+        Of the study.
+    rater
+        The rater's name, as in :func:`fewer.study_status`.
+
     Examples
     --------
     >>> import fewer
@@ -291,6 +305,8 @@ def study_convert(
         Of every random choice.
     overwrite
         Whether a file that is there may be replaced.
+    progress
+        Told how far it is; by default a bar in a terminal or a notebook.
 
     Raises
     ------

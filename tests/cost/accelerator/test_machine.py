@@ -114,3 +114,31 @@ def test_channels_of_a_depthwise_convolution_do_not_share_the_array() -> None:
     one = Unit("o", "conv2d", (1, 1, 3, 3), positions=784)
     whole, single = (option_work(unit, [Option("dense", precision="int8")], machine)[0] for unit in (depthwise, one))
     assert whole.compute == 96 * single.compute and whole.dram_bytes == 96 * single.dram_bytes
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('rows = "32"', "rows is a whole number, not '32'"),
+        ("rows = 32.5", "rows is a whole number, not 32.5"),
+        ("vector_lanes = true", "vector_lanes is a whole number, not True"),
+        ("clock = nan", "clock is a finite number, not nan"),
+        ("sram_bytes = nan", "sram_bytes is a number, not nan"),
+        ("dataflow = 3", "dataflow is text, not 3"),
+        ('sparsity = ["blocks"]', "sparsity is text"),
+        ("balance = 1.5", "balance is a share"),
+        ('profile = "7nm"', "energy profile"),
+        ("rows = 0", "is none"),
+        ("colums = 3", "did you mean 'columns'"),
+    ],
+)
+def test_a_machine_of_ones_own_with_a_mistake_is_told(tmp_path, line: str, words: str) -> None:
+    (tmp_path / "mine.toml").write_text(line)
+    with pytest.raises(FewerError, match=words):
+        load_machine(tmp_path / "mine.toml")
+
+
+def test_a_memory_without_bounds_leaves_arithmetic_alone(tmp_path) -> None:
+    (tmp_path / "mine.toml").write_text("dram_bytes_per_second = inf\nsram_bytes = inf\nclock = 700_000_000")
+    work = work_of(LARGE, load_machine(tmp_path / "mine.toml"), INT8)
+    assert work.memory == 0 and work.bound == "compute" and work.cycles == work.compute

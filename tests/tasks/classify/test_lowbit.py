@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,11 +14,14 @@ from safetensors.torch import load_file
 
 import fewer
 from fewer.core.errors import FewerError
+from fewer.engine.prepare import prepare
+from fewer.engine.settings import Settings
 from fewer.formats.integers import rounded
 from fewer.models.artefact import save_artefact
 from fewer.models.options import load_checkpoint
 from fewer.models.spec import load_model
 from fewer.models.trust import trusting
+from fewer.quantize.lowbit import LowBitLinear
 from fewer.tasks.classify import training
 from fewer.tasks.classify.networks import build
 from tests.support.tiny_tasks import TINY
@@ -98,6 +103,7 @@ def test_a_resumed_training_equals_the_uninterrupted_one(photos: Path, tmp_path:
     finally:
         training.scores_of = before
     resumed = fewer.train(photos, out=tmp_path / "cut", resume=True, **how)
+    assert resumed.few_bits["gradients"] == whole.few_bits["gradients"] and resumed.history == whole.history
     assert all(
         torch.equal(a, b)
         for a, b in zip(whole.model.state_dict().values(), resumed.model.state_dict().values(), strict=True)
@@ -166,11 +172,17 @@ def test_masks_and_precisions_of_a_run_stay(photos: Path, tmp_path: Path) -> Non
         done = fewer.train(
             photos, out=tmp_path / "run", network=network(photos), init=str(tmp_path / "cut"), bits="w8a8", **STEPS
         )
+        less = fewer.train(
+            photos, network=network(photos), init=str(tmp_path / "cut"), bits="w4a4", edges="same", **STEPS
+        )
     after = done.model[4].weight
     assert bool((after[~mask] == 0).all()) and not torch.equal(after, cut[4].weight)
     assert torch.allclose(rounded(after, "int8"), after, atol=1e-6)
     assert done.few_bits["layers"][1]["weights"] == "int8 (plan)"
     assert next(u for u in done.units if u["name"] == "4")["precision"] == "int8"
+    unit = next(u for u in less.units if u["name"] == "4")
+    assert unit["precision"] == "int4" and torch.equal(unit["mask"], mask)
+    assert bool((less.model[4].weight[~mask] == 0).all()) and bool((less.model[4].weight[mask] != 0).any())
 
 
 def test_a_layer_that_is_used_under_two_names_can_be_stored(photos: Path, tmp_path: Path) -> None:
@@ -231,3 +243,125 @@ def test_ranges_that_were_trained_are_exported_without_images(photos: Path, tmp_
     session = InferenceSession(str(file.path))
     got = session.run(None, {session.get_inputs()[0].name: torch.zeros(1, 3, 16, 16).numpy()})[0]
     assert got.shape == tuple(shape)
+
+
+HEADS = """
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.early, self.late, self.aux, self.head = nn.Conv2d(3, 6, 3, 2), nn.Conv2d(6, 6, 3, 2), *made()
+
+    def forward(self, x):
+        x = self.early(x).relu()
+        y = self.head(self.late(x).relu().mean((2, 3)))
+        return (y, self.aux(x.mean((2, 3)))) if self.training else y
+
+
+def made():
+    return nn.Linear(6, 3), nn.Linear(6, 3)
+
+
+def net():
+    return Net(), {"input_size": (3, 16, 16), "crop": 1.0}
+"""
+
+
+def test_scores_that_a_network_gives_in_training_alone_learn_too(photos: Path) -> None:
+    (photos.parent / "heads.py").write_text(HEADS)
+    how = {"network": f"{photos.parent}/heads.py:net", "bits": "w4a4g4", **STEPS}
+    with trusting(True):
+        done = fewer.train(photos, **how)
+    assert {"labels", "beside"} <= set(done.history[-1]) and done.evaluation is not None
+    bits = {layer["name"]: (layer["weights"][0], layer["why"]) for layer in done.few_bits["layers"]}
+    assert bits["early"] == ("8", "the first layer") and bits["head"] == ("8", "the last layer")
+    assert bits["late"] == bits["aux"] == ("4", "")
+
+
+def test_the_last_step_is_watched_where_it_ends_no_stretch(photos: Path) -> None:
+    how = {"network": network(photos), "bits": "g4", **STEPS, "steps": 4, "every": 3}
+    assert {entry["step"] for entry in fewer.train(photos, **how).few_bits["gradients"]} == {3, 4}
+    assert {entry["step"] for entry in fewer.train(photos, **how | {"every": 50}).few_bits["gradients"]} == {4}
+
+
+ATTEND = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patch, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 3)
+        self.block = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True, activation="relu")
+
+    def forward(self, x):
+        return self.head(self.block(self.patch(x).flatten(2).transpose(1, 2)).mean(1))
+
+
+def net():
+    return Net(), {"input_size": (3, 16, 16), "crop": 1.0}
+"""
+
+
+def test_validations_see_rounded_weights_where_torch_has_a_fused_layer(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos.parent / "attend.py").write_text(ATTEND)
+    seen: list[str] = []
+    forward = LowBitLinear.forward
+
+    def noted(self: LowBitLinear, x: torch.Tensor) -> torch.Tensor:
+        if not self.training and not torch.is_grad_enabled():
+            seen.append(f"{self.in_features} to {self.out_features}")
+        return forward(self, x)
+
+    monkeypatch.setattr(LowBitLinear, "forward", noted)
+    monkeypatch.setattr(training, "_judge", lambda *_: None)  # the end, which is judged in another place
+    with trusting(True):
+        fewer.train(photos, network=f"{photos.parent}/attend.py:net", bits="w4a4", **STEPS)
+    assert {"8 to 16", "16 to 8", "8 to 3"} <= set(seen)
+
+
+def test_a_compression_tells_that_bits_of_a_training_are_not_its_own(photos: Path, tmp_path: Path) -> None:
+    with trusting(True):
+        for name, bits in (("few", "w4a4"), ("plain", None)):
+            fewer.train(photos, out=tmp_path / name, network=network(photos), bits=bits, **STEPS)
+            settings = Settings(calibration=4, sensing=2, heldout=2, device="cpu")
+            notes = prepare(str(tmp_path / name), photos, settings).inputs.notes
+            assert any("trained in few bits" in note for note in notes) == (name == "few")
+
+
+@pytest.mark.parametrize("method", ["rkd", "similarity-preserving"])
+def test_a_teacher_is_compared_in_full_precision(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    (photos.parent / "deep.py").write_text(DEEP)
+    how = {"network": f"{photos.parent}/deep.py:net", **STEPS, "steps": 2}
+    kinds: set[tuple[torch.dtype, bool]] = set()
+    matmul, einsum, convolve = torch.Tensor.__matmul__, torch.einsum, torch.nn.Conv2d.forward
+    convolved: set[torch.dtype] = set()
+
+    def seen(self: torch.nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+        found = convolve(self, x)
+        convolved.add(found.dtype)
+        return found
+
+    def noted(run: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*given: Any) -> Any:
+            found = run(*given)
+            kinds.add((found.dtype, torch.is_autocast_enabled("cpu")))
+            return found
+
+        return wrapped
+
+    with trusting(True):
+        fewer.train(photos, out=tmp_path / "teacher", **how)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "__matmul__", noted(matmul))
+            patch.setattr(torch, "einsum", noted(einsum))
+            patch.setattr(torch.nn.Conv2d, "forward", seen)
+            fewer.train(photos, teacher=str(tmp_path / "teacher"), distill=method, precision="bf16", seed=1, **how)
+    assert kinds == {(torch.float32, False)} and torch.bfloat16 in convolved

@@ -169,7 +169,43 @@ def test_what_is_no_set_says_what_to_give_instead(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"x")
     with pytest.raises(FewerError, match="unpack it, and give the folder that is inside"):
         open_data(tmp_path / "cifar-10-python.tar.gz")
+    with pytest.raises(FewerError, match="give the folder that it is in, "):
+        cifar_binary(tmp_path)
+        open_data(tmp_path / "data_batch_1.bin")
     (tmp_path / "outer" / "cifar-10-batches-py").mkdir(parents=True)
     (tmp_path / "outer" / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"x")
     with pytest.raises(FewerError, match=r"give the folder inside, .*cifar-10-batches-py"):
         open_data(tmp_path / "outer")
+
+
+def test_tiny_imagenet_as_it_is_distributed(tmp_path: Path) -> None:
+    for number, name in enumerate(("n01", "n02")):
+        (tmp_path / "train" / name / "images").mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (4, 4), (number, i, 0)).save(tmp_path / "train" / name / "images" / f"{name}_{i}.JPEG")
+        (tmp_path / "train" / name / f"{name}_boxes.txt").write_text("a\t0\t0\t4\t4\n")
+    for part in ("val", "test"):
+        (tmp_path / part / "images").mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (4, 4), (i, i, 9)).save(tmp_path / part / "images" / f"{part}_{i}.JPEG")
+    noted = tmp_path / "val" / "val_annotations.txt"
+    noted.write_text("val_0.JPEG\tn02\t0\t0\t4\t4\nval_1.JPEG\tn01\t0\t0\t4\t4\nval_2.JPEG\tn01\t0\t0\t4\t4\n")
+    data = open_data(tmp_path)
+    assert data.classes == ("n01", "n02") and data.count(data.rows("train")) == {"n01": 3, "n02": 3}
+    assert [(data.names[row], data.labels[row]) for row in data.rows("test")] == [
+        ("val/images/val_0.JPEG", 1),
+        ("val/images/val_1.JPEG", 0),
+    ]
+    assert data.skipped == ((str(tmp_path / "test" / "images"), "nothing says of what classes its images are"),)
+    assert task_for(None, data=tmp_path).name == "classify"
+    noted.write_text("val_0.JPEG\n")
+    with pytest.raises(FewerError, match="must hold a file and its class in each line"):
+        open_data(tmp_path)
+    with pytest.raises(FewerError, match=r"it can be had at http://cs231n\.stanford\.edu/tiny-imagenet"):
+        open_data(tmp_path / "tiny-imagenet-200")
+
+
+def test_a_table_from_windows(tmp_path: Path) -> None:
+    write_folders(tmp_path, each=1)
+    (tmp_path / "labels.csv").write_text("Image;Label\nacross\\across000.png;a\ndisc\\disc000.png;b\n")
+    assert open_data(tmp_path).labels.tolist() == [0, 1]

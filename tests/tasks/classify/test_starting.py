@@ -15,10 +15,14 @@ from torch import nn
 import fewer
 from fewer.core.errors import FewerError
 from fewer.core.progress import Silent
+from fewer.data.decode import to_array
+from fewer.data.preprocess import Preprocess
+from fewer.kernels.pixels import fewer_pixels, pixels_of
 from fewer.models.artefact import load_recipe, save_artefact
 from fewer.models.spec import load_model
 from fewer.models.trust import trusting
 from fewer.tasks.classify.batches import Augmented
+from fewer.tasks.classify.distil import _between
 from fewer.tasks.classify.networks import build
 from fewer.tasks.classify.readers import open_data
 from fewer.tasks.classify.settings import TrainSettings
@@ -98,6 +102,16 @@ def test_the_name_of_a_pattern_is_kept(photos: Path, run: Path, tmp_path: Path) 
     cut_of(run, tmp_path / "cut", "block:1x4")
     start = start_of(TrainSettings(init=str(tmp_path / "cut")), open_data(photos).classes)
     assert start.patterns == {"layer3.0.conv2": "block:1x4"} and start.held["layer3.0.conv2"].mask is not None
+
+
+def test_a_run_for_other_classes_sees_as_few_pixels_as_before(photos: Path, run: Path, tmp_path: Path) -> None:
+    loaded = load_model(str(run))
+    meta = {"task": "classify", "classify": dict(loaded.meta["classify"]), "model": loaded.meta["model"]}
+    small = fewer_pixels(loaded.model, 3, 4, 1.5)
+    save_artefact(tmp_path / "small", small, [], loaded.source, meta, preprocess=loaded.preprocess)
+    for classes in (open_data(photos).classes, ("a", "b")):
+        start = start_of(TrainSettings(init=str(tmp_path / "small")), classes)
+        assert pixels_of(start.loaded.model) == (3, 4, 1.5)
 
 
 def test_a_run_for_other_classes_gets_a_new_last_layer(photos: Path, run: Path, tmp_path: Path) -> None:
@@ -271,3 +285,17 @@ def test_published_weights_for_other_classes_are_a_start(photos: Path, tmp_path:
     torch.save(build("resnet20", num_classes=3).state_dict(), tmp_path / "other.pth")
     with pytest.raises(FewerError, match="is of another model"):
         start_of(TrainSettings(network="resnet8", init=str(tmp_path / "other.pth")), open_data(photos).classes)
+
+
+def test_a_teacher_sees_grey_where_its_student_sees_colours_and_the_other_way_round() -> None:
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8))
+    colour = Preprocess((3, 8, 8), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), crop=1.0)
+    grey = Preprocess((1, 8, 8), mean=(0.1,), std=(0.5,), crop=1.0)
+    seen, wanted = (torch.from_numpy(to_array(picture, how))[None] for how in (colour, grey))
+    assert torch.allclose(_between(colour, grey)(seen), wanted, atol=0.01)  # Pillow rounds grey to whole numbers
+    levels = wanted * 0.5 + 0.1
+    assert torch.allclose(_between(grey, colour)(wanted)[:, 1:2], (levels - 0.4) / 0.3, atol=1e-5)
+    assert _between(grey, colour)(wanted).shape == (1, 3, 8, 8)
+    with pytest.raises(FewerError, match="the teacher sees 4 channels and the student 3"):
+        _between(colour, Preprocess((4, 8, 8), mean=0.5, std=0.5))

@@ -165,3 +165,12 @@ def test_doctor_names_what_is_wrong(photos: Path, tmp_path: Path) -> None:
         shutil.copytree(photos / "disc", tmp_path / "parts" / part / "disc")
     write_folders(tmp_path / "parts" / "test", each=2, seed=4)
     assert {finding.check for finding in checkup(tmp_path / "parts").findings} >= {"leak", "unseen-class"}
+
+
+def test_a_training_ends_after_its_time(photos: Path) -> None:
+    how = {"network": f"{photos.parent}/net.py:net", **STEPS, "steps": 100_000, "every": 100_000}
+    (photos.parent / "net.py").write_text(NET)
+    done = fewer.train(photos, time=0.3, out=photos.parent / "timed", **how)
+    steps = int(done.history[-1]["step"])
+    assert 0 < steps < 100_000
+    assert f"{steps} steps, " in (photos.parent / "timed" / "report.html").read_text("utf-8")

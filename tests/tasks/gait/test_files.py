@@ -99,7 +99,7 @@ def test_one_sequence_is_halved_so_that_no_frame_judges_what_it_has_steered(tmp_
 
     run, _ = saved(tmp_path / "run", "gaitbase")
     frames = np.zeros((9, 64, 64), np.uint8)
-    frames[:, 20:40, 20:40] = np.arange(1, 10)[:, None, None] * 20
+    frames[:, 2:62, 20:40] = np.arange(1, 10)[:, None, None] * 20
     np.savez(tmp_path / "a.npz", silhouettes=frames)
     steered, judged = (
         walks_for(load_model(str(run)), tmp_path / "a.npz", 4, part=part, seed=0) for part in ("calibration", "heldout")

@@ -160,3 +160,17 @@ def test_what_is_no_batch_is_told() -> None:
         net(torch.zeros(1, 3, 60, 44))
     with pytest.raises(FewerError, match="did you mean 'gaitbase'"):
         build_network({"network": "gaitbas"})
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"network": "gaitset", "channels": (4, 4)}, "3 widths"),
+        ({"network": "gaitbase", "channels": (4, 0, 4, 4)}, "4 widths from 1"),
+        ({"network": "gaitgl", "outs": 8}, "leave out the outs"),
+    ],
+)
+def test_widths_that_no_network_has(values: dict, told: str) -> None:
+    with pytest.raises(FewerError, match=told):
+        build_network(values)
+    assert build_network({"network": "gaitset", "channels": (4, 6, 8), "outs": 5}).Head.fc_bin.shape[1:] == (8, 5)

@@ -131,6 +131,23 @@ def test_cross_view_leaves_the_own_view_out() -> None:
     assert not scores.matches[0].right and scores.matches[0].found.view == "000"
 
 
+def test_cross_view_has_the_walks_of_all_conditions_in_one_gallery() -> None:
+    walks = line(
+        ("a", "nm-01", "000", 0.0), ("a", "nm-02", "090", 1.0), ("b", "nm-02", "090", 5.0), ("b", "bg-02", "090", 0.5),
+        ("b", "bg-01", "000", 5.1), ("b", "bg-01", "090", 9.0), ("a", "cl-02", "000", 9.5),
+    )  # fmt: skip
+    # nm: b with a bag (0.5) comes before a (1.0). bg: 000 finds b at 5.0; of 090, b has no other view and is left out
+    scores = CrossView()(walks)
+    assert (scores.numbers["NM"], scores.numbers["BG"], scores.numbers["rank-1"]) == (0.0, 100.0, 50.0)
+    assert any("BG: 1 probes" in note for note in scores.notes) and "CL" not in scores.numbers
+
+
+def test_every_probe_view_counts_alike() -> None:
+    gallery = [(p, "nm-02", "090", x) for p, x in (("a", 0.0), ("b", 1.0), ("c", 2.0))]
+    probes = [("a", "nm-01", "000", 0.1), ("b", "nm-01", "000", 1.1), ("c", "nm-01", "018", 0.2)]
+    assert CrossView()(line(*gallery, *probes)).numbers["rank-1"] == 50.0  # both of one view right, the other's wrong
+
+
 def test_what_is_missing_is_told() -> None:
     with pytest.raises(FewerError, match="needs a gallery"):
         CasiaB()(line(("a", "nm-05", "000", 0.0)))

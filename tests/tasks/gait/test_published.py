@@ -50,10 +50,23 @@ def test_a_run_folder_for_every_verb(tmp_path: Path) -> None:
     run = published_run(checkpoint(tmp_path / "a.pt", "gaitbase"), tmp_path / "run")
     Walkers(seed=0).write(tmp_path / "walks", 3, train=1, kinds=("nm-01", "nm-05"), views=("054", "090"), frames=9)
     assert 0 <= fewer.evaluate(run, tmp_path / "walks").numbers["NM"] <= 100
-    masks = np.full((4, 64, 64), 255, np.uint8)
+    masks = np.repeat(np.eye(64, dtype=np.uint8)[None] * 255, 4, 0)
     assert np.array_equal(embed(run, masks), embed(open_published(tmp_path / "a.pt"), masks))
     with pytest.raises(FewerError, match="already holds a run"):
         published_run(tmp_path / "a.pt", run)
+
+
+@pytest.mark.parametrize("network", ["gaitset", "gaitgl", "gaitbase", "deepgaitv2"])
+def test_other_widths_are_read_off_the_weights(tmp_path: Path, network: str) -> None:
+    """GaitSet for OU-MVLP and GREW is twice as wide as for CASIA-B."""
+    channels = (6, 10, 12, 14) if network in ("gaitbase", "deepgaitv2") else (6, 10, 12)
+    outs = 20 if network in ("gaitset", "gaitbase") else None
+    config = NetworkConfig(network=network, size="published", classes=4, channels=channels, outs=outs)  # type: ignore[arg-type]
+    torch.save(build_network(config).state_dict(), tmp_path / "a.pt")
+    run = published_run(tmp_path / "a.pt", tmp_path / "run")
+    masks = np.repeat(np.eye(64, dtype=np.uint8)[None] * 255, 5, 0)
+    assert np.array_equal(embed(run, masks), embed(open_published(tmp_path / "a.pt"), masks))
+    assert open_published(tmp_path / "a.pt").config.channels == channels
 
 
 def test_what_is_no_checkpoint_is_told(tmp_path: Path) -> None:
@@ -65,7 +78,7 @@ def test_what_is_no_checkpoint_is_told(tmp_path: Path) -> None:
     torch.save({"model": print}, tmp_path / "code.pt")
     told = {
         "other.pt": "no network that is known",
-        "wide.pt": "has shape",
+        "wide.pt": "our own size small",
         "half.pt": "it lacks",
         "code.pt": "more than",
     }

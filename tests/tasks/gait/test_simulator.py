@@ -11,6 +11,7 @@ import torch
 from fewer.core.errors import FewerError
 from fewer.tasks.gait.networks.network import leg_width
 from fewer.tasks.gait.simulator import Walkers, casia_kinds
+from fewer.tasks.gait.simulator.body import joints_of
 from fewer.tasks.gait.simulator.guards import shape_embedding
 from fewer.tasks.gait.simulator.motion import harmonic_gait, recorded_gaits
 from fewer.tasks.gait.simulator.noise import lose_frames, segmented
@@ -100,3 +101,41 @@ def test_what_is_no_recording_is_told(tmp_path) -> None:
     np.savez(tmp_path / "a.npz", x=np.zeros(3))
     with pytest.raises(FewerError, match="motion capture"):
         recorded_gaits(tmp_path / "a.npz")
+
+
+def recording(path, **changed) -> str:
+    """Three strides of the model of joint angles, as a recording of one's own names, in millimetres."""
+    walkers = Walkers()
+    body, _ = walkers.person(0)
+    stride, rate = 1.1, 60.0
+    phase = 2 * np.pi * np.arange(200) / rate / stride
+    found = joints_of(body, harmonic_gait(stride).directions(phase))
+    names = sorted(found)
+    values = 1000 * np.stack([found[name] for name in names], 1)
+    values[:, :, 0] += 1200 * np.arange(200)[:, None] / rate
+    facts = {"joint_names": names, "rate_hz": rate, "anna_maria_straight_joints": values} | changed
+    np.savez(path, **{key: value for key, value in facts.items() if value is not None})
+    return str(path)
+
+
+def test_a_recording_with_names_of_its_own(tmp_path) -> None:
+    gaits = recorded_gaits(recording(tmp_path / "own.npz"))
+    assert list(gaits) == ["anna_maria"] and gaits["anna_maria"].stride == pytest.approx(1.1, abs=0.02)
+    phase = np.linspace(0, 6, 20)
+    assert (gaits["anna_maria"].directions(phase) * harmonic_gait().directions(phase)).sum(2).mean() > 0.98
+
+
+def test_what_a_recording_lacks_is_told(tmp_path) -> None:
+    with np.load(recording(tmp_path / "own.npz")) as file:
+        names, values = file["joint_names"], file["anna_maria_straight_joints"]
+    for changed, told in (
+        ({"joint_names": np.where(names == "l_toe", "toe", names)}, "lacks the joint l_toe"),
+        ({"anna_maria_straight_joints": values[:, :, [0, 2, 1]]}, "of anna_maria, the trunk does not stand upright"),
+        ({"anna_maria_straight_joints": values[:10]}, "of anna_maria, too few frames"),
+        ({"anna_maria_straight_joints": values[:, :, :2]}, "not \\(frames, joints, 3\\)"),
+        ({"anna_maria_straight_joints": None, "anna": values}, "SUBJECT_straight_joints"),
+        ({"rate_hz": 0.0}, "must be more than 0"),
+    ):
+        with pytest.raises(FewerError, match=told) as error:
+            recorded_gaits(recording(tmp_path / "own.npz", **changed))
+        assert "\n" not in str(error.value)

@@ -84,6 +84,8 @@ def test_one_sequence_is_embedded(made: tuple[Path, Path]) -> None:
         assert np.array_equal(embed(run, same), embed(run, black_and_white))
     with pytest.raises(FewerError, match="no person"):
         embed(run, np.zeros((3, 64, 64), np.uint8))
+    with pytest.raises(FewerError, match="the sequence: the background is bright"):
+        embed(run, 255 - frames)
 
 
 def test_a_single_frame_and_one_person(made: tuple[Path, Path], tmp_path: Path) -> None:

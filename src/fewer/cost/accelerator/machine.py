@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from fewer.cost.accelerator.systolic import Array, Product, cycles
 __all__ = ["Machine", "Work", "load_machine", "machine_names", "option_work", "unit_products", "work_of"]
 
 PRECISIONS = ("parallel", "serial", "serial-both", "fusion")
+_WHOLE = ("rows", "columns", "bits", "vector_lanes")
+_MEMORY = ("sram_bytes", "dram_bytes_per_second")
 SPARSITIES = ("none", "blocks", "n:m", "weights", "two-sided")
 
 
@@ -73,6 +75,7 @@ class Machine:
     profile: str = "45nm-horowitz"
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         for value, known, what in (
             (self.precision, PRECISIONS, "way to use few bits"),
             (self.sparsity, SPARSITIES, "way to skip zeros"),
@@ -84,6 +87,24 @@ class Machine:
             raise FewerError(f"machine {self.name!r}: clock, bits, memories and lanes are positive")
         if not 0 < self.balance <= 1:
             raise FewerError(f"machine {self.name!r}: the balance is a share above 0, not {self.balance}")
+
+    def _check_kinds(self) -> None:
+        """Refuse words where numbers belong, parts of elements, and numbers that are none."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, str):
+                right, what = isinstance(value, str), "text"
+            elif field.default is MISSING:
+                continue
+            elif field.name in _WHOLE:
+                right, what = isinstance(value, int) and not isinstance(value, bool), "a whole number"
+            else:
+                number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                # a memory without bounds leaves arithmetic alone
+                right = number and (math.isfinite(value) or (field.name in _MEMORY and value == math.inf))
+                what = "a number" if field.name in _MEMORY else "a finite number"
+            if not right:
+                raise FewerError(f"machine {self.name!r}: {field.name} is {what}, not {value!r}")
 
     @property
     def mac_picojoules(self) -> float:

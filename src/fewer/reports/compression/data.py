@@ -289,6 +289,7 @@ class RunReport(Shown, _Part):
     settings: dict[Text, Text | int | float | bool | None] = {}
     worst: list[WorstImage] = []
     baselines: list[Baseline] = []
+    missing: dict[Text, Text] = {}
     frontier: Frontier | None = None
     units: list[UnitResult] = []
     skipped: list[SkippedUnit] = []

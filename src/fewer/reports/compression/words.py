@@ -19,7 +19,8 @@ from fewer.reports.compression.data import (
     UnitResult,
 )
 from fewer.reports.compression.modelled import MODELLED, modelled_names, modelled_sentence  # noqa: F401, for templates
-from fewer.reports.numbers import count, data_size, duration, measure, percent, quantity, significant, times
+from fewer.reports.compression.quality_words import counted_words, enough_words, interval_words  # noqa: F401
+from fewer.reports.numbers import count, data_size, duration, percent, quantity, significant, times
 
 LEVEL = 1.05
 """Two distortions within five percent of each other are called level: some dozens of images do not tell them apart."""
@@ -171,43 +172,6 @@ def published_sentence(report: RunReport) -> str:
     return f"As published, on the same images, {_joined([f'{first} our distortion', *others])}."
 
 
-def enough_words(report: RunReport) -> str:
-    r"""Say what is known of the question whether the model is good enough for its task; empty when nothing is.
-
-    Examples
-    --------
-    >>> report = RunReport.from_dict({
-    ...     "verdict": {"met": True, "quality": [{"name": "top-1 agreement", "value": 0.875}]},
-    ...     "model": {"name": "toy"},
-    ...     "data": {"heldout": 32},
-    ... })
-    >>> print(enough_words(report).replace(". ", ".\n"))
-    The first class is that of the dense model on 28 of 32 held-out images.
-    Only labels tell whether that is enough for your task: --labelled shows accuracy before and after.
-    """
-    labelled = next((one for one in report.verdict.quality if one.labelled and one.dense is not None), None)
-    if labelled is not None and labelled.dense is not None:
-        after, before = measure(labelled.value, 3), measure(labelled.dense, 3)
-        told = f"On labelled data, {labelled.name} is {after} after and {before} before."
-        ends, dense_ends = labelled.interval, labelled.dense_interval
-        if not ends or not dense_ends:
-            return told
-        apart = ends[1] < dense_ends[0] or dense_ends[1] < ends[0]
-        return f"{told} The 95 % intervals " + (
-            "are apart." if apart else "overlap: so few labels cannot tell the two models apart."
-        )
-    likeness = next((one for one in report.verdict.quality if not one.labelled), None)
-    if likeness is None:
-        return ""
-    images = report.data.heldout if report.data else 0
-    same = likeness.value * images
-    if likeness.name == "top-1 agreement" and images and abs(same - round(same)) < 1e-3:
-        told = f"The first class is that of the dense model on {round(same)} of {images} held-out images."
-    else:
-        told = f"The {likeness.name} with the dense model is {measure(likeness.value, 3)}."
-    return f"{told} Only labels tell whether that is enough for your task: --labelled shows accuracy before and after."
-
-
 def worst_sentence(report: RunReport) -> str:
     """Say what the worst images show: how far off they are beside the mean, and whether the first class held."""
     shown, mean = report.worst, report.verdict.distortion
@@ -236,17 +200,6 @@ def ranking_sentence(report: RunReport) -> str:
 def quality_names(report: RunReport) -> list[str]:
     """List the quality measures that appear in the comparison, in the order of their first use."""
     return list(dict.fromkeys(name for row in report.baselines for name in row.quality))
-
-
-def interval_words(ends: Sequence[float] | None) -> str:
-    """Write a confidence interval.
-
-    Examples
-    --------
-    >>> interval_words([0.699, 0.972])
-    '95 %: 0.699 to 0.972'
-    """
-    return f"95 %: {measure(ends[0], 3)} to {measure(ends[1], 3)}" if ends else ""
 
 
 def lost_points(report: RunReport) -> str:

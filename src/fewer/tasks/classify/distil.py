@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +26,14 @@ from fewer.tasks.classify.settings import TrainSettings
 __all__ = ["Taught", "check_distillation", "taught"]
 
 
+_GREY = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue in grey (ITU-R 601), as a colour image is read for a network of one channel."""
+
+
 class Taught(nn.Module):
-    """A student with the loss that its teacher adds; called, it is the student.
+    """A student with the loss that its teacher adds; called with images alone, it is the student.
+
+    Losses come from a call of its own too, so that what wraps it (mixed precision, several processes) has its effect.
 
     Attributes
     ----------
@@ -36,15 +43,19 @@ class Taught(nn.Module):
         The loss, perhaps with parameters that learn too.
     partner
         A teacher that learns too; None where the teacher stays as it is.
+    lesson
+        From images, labels and smoothing to losses by name.
     """
+
+    lesson: Callable[[Tensor, Tensor, float], dict[str, Tensor]]
 
     def __init__(self, student: nn.Module, method: Distillation, partner: nn.Module | None) -> None:
         super().__init__()
         self.student, self.method, self.partner = student, method, partner
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Scores of the student."""
-        return self.student(images)
+    def forward(self, images: Tensor, labels: Tensor | None = None, smoothing: float = 0.0) -> Any:
+        """Scores of the student; with labels, the losses by name."""
+        return self.student(images) if labels is None else self.lesson(images, labels, smoothing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +75,11 @@ class _Lesson:
             learns = self.taught.partner is not None
             with nullcontext() if learns else torch.no_grad():
                 wanted = _answer(self.teacher, self.points[1], self.as_teacher(images), self.outputs)
+        with torch.autocast(images.device.type, enabled=False):  # only the networks are in mixed precision
+            told = self.taught.method(got.in_fp32(), wanted.in_fp32(), labels)
         return {
             "labels": F.cross_entropy(got.logits, labels, label_smoothing=smoothing),
-            "teacher": self.weight * self.taught.method(got, wanted, labels),
+            "teacher": self.weight * told,
         }
 
 
@@ -96,8 +109,8 @@ def check_distillation(settings: TrainSettings) -> None:
 
 def taught(
     loaded: LoadedModel, student: nn.Module, settings: TrainSettings, example: Tensor, data: ClassifyData
-) -> tuple[Taught, Callable[[Tensor, Tensor, float], dict[str, Tensor]]]:
-    """A student with its teacher's loss, and the function from images and labels to losses.
+) -> Taught:
+    """A student with its teacher's loss.
 
     Scores of the teacher are put into the order of the classes of the data; classes that these have not are left out.
 
@@ -124,7 +137,8 @@ def taught(
             theirs = points_of(teacher, as_teacher(example[:2]))
             other = _answer(teacher, theirs, as_teacher(example[:2]), outputs)
     made = Taught(student, row.run(own, other).to(example.device), teacher if learns else None)
-    return made, _Lesson(made, teacher, (points, theirs), as_teacher, outputs, settings.distill_weight)
+    made.lesson = _Lesson(made, teacher, (points, theirs), as_teacher, outputs, settings.distill_weight)
+    return made
 
 
 def _outputs(teacher: LoadedModel, data: ClassifyData, device: torch.device) -> Tensor | None:
@@ -158,15 +172,26 @@ def _same(images: Tensor) -> Tensor:
 
 
 def _between(mine: Preprocess, theirs: Preprocess) -> Callable[[Tensor], Tensor]:
-    """From a student's input to its teacher's: other mean and deviation, other size."""
+    """From a student's input to its teacher's: other mean and deviation, other size, grey or colours.
+
+    Raises
+    ------
+    FewerError
+        When the one has channels that cannot be made from the other's.
+    """
+    channels = mine.input_size[0], theirs.input_size[0]
+    if channels[0] != channels[1] and set(channels) != {1, 3}:
+        raise FewerError(f"the teacher sees {channels[1]} channels and the student {channels[0]}")
 
     def change(images: Tensor) -> Tensor:
         def column(values: tuple[float, ...]) -> Tensor:
             return images.new_tensor(values).reshape(1, -1, 1, 1)
 
         plain = images * column(mine.std) + column(mine.mean)
+        if channels == (3, 1):
+            plain = (plain * images.new_tensor(_GREY).reshape(1, -1, 1, 1)).sum(1, keepdim=True)
         if tuple(theirs.input_size[1:]) != tuple(images.shape[2:]):
             plain = F.interpolate(plain, tuple(theirs.input_size[1:]), mode="bilinear", antialias=True)
-        return (plain - column(theirs.mean)) / column(theirs.std)
+        return (plain - column(theirs.mean)) / column(theirs.std)  # one channel for three becomes three alike
 
     return _same if mine == theirs else change

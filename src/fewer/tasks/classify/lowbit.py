@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from fewer.training.constrained import Held
 from fewer.training.history import Fit
 from fewer.training.optimise import OPTIMISERS, optimiser_of
 
-__all__ = ["ExactGradients", "LowBit", "check_bits", "lower", "meta_optimiser", "stored_units"]
+__all__ = ["ExactGradients", "LowBit", "check_bits", "lower", "meta_optimiser", "still_held", "stored_units"]
 
 _OF_BITS = ("quantiser", "gradients", "gradient_place", "edges", "meta_loss")
 """Settings that change nothing without bits."""
@@ -38,6 +38,8 @@ class LowBit(Callback):
         Bits by layer, and what stayed in floating point.
     every
         Steps between validations.
+    steps
+        Of the training, whose end is validated too; None where a time ends it.
     seen
         One entry per layer and validation: ``step``, ``layer``, and the errors of
         :class:`~fewer.quantize.gradients.GradientRounding`.
@@ -46,18 +48,26 @@ class LowBit(Callback):
     model: nn.Module
     layers: list[LayerBits]
     every: int
+    steps: int | None = None
     seen: list[dict[str, Any]] = field(default_factory=list)
+
+    def start(self, fit: Fit) -> None:
+        """Go on with what was seen before an interruption."""
+        self.seen = fit.facts.setdefault("gradients", [])
+
+    def _is_due(self, step: int) -> bool:
+        return step % self.every == 0 or step == self.steps
 
     def before_step(self, fit: Fit) -> None:
         """Watch the step before a validation."""
-        if (fit.step + 1) % self.every == 0:
+        if self._is_due(fit.step + 1):
             for layer in low_bit_layers(self.model).values():
                 if layer.gradient is not None:
                     layer.gradient.watched = True
 
     def after_step(self, fit: Fit) -> None:
         """Collect what was seen."""
-        if fit.step % self.every:
+        if not self._is_due(fit.step):
             return
         for name, layer in low_bit_layers(self.model).items():
             if layer.gradient is not None and layer.gradient.seen:
@@ -167,7 +177,15 @@ def lower(model: nn.Module, settings: TrainSettings, example: Tensor, held: Mapp
         edges=settings.edges,
         held={name: one.precision for name, one in held.items()},
     )
-    return LowBit(model, layers, settings.every)
+    return LowBit(model, layers, settings.every, settings.steps if settings.time is None else None)
+
+
+def still_held(model: nn.Module, held: Mapping[str, Held]) -> dict[str, Held]:
+    """What a training in few bits keeps of a run: its masks, and precisions of no more bits than the layers have."""
+    layers = low_bit_layers(model)
+    rounded = {name for name, layer in layers.items() if layer.weight_quantiser is not None}
+    kept = {name: replace(one, precision="fp32") if name in rounded else one for name, one in held.items()}
+    return {name: one for name, one in kept.items() if one.mask is not None or one.precision != "fp32"}
 
 
 def meta_optimiser(model: nn.Module, settings: TrainSettings, parameters: list[nn.Parameter]) -> MetaGrad:

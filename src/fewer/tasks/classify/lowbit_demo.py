@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.core.files import atomic_write_text
 from fewer.core.progress import Progress
 from fewer.data.digits import real_digits
@@ -33,8 +34,8 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
 """Rows of the page: what is in few bits, and how gradients are rounded where it is not the default."""
 
 
-@dataclass(frozen=True)
-class LowBitDemo:
+@dataclass(frozen=True, repr=False)
+class LowBitDemo(Told):
     """What the demo made.
 
     Attributes

@@ -12,6 +12,7 @@ from fewer.reports.numbers import duration
 from fewer.reports.page import Chart, Page, Picture, Section, Series, Table, Tile, png_text
 from fewer.tasks.classify.dataset import ClassifyData
 from fewer.tasks.classify.evaluation import POLICY, Evaluation
+from fewer.training.history import steps_done
 
 if TYPE_CHECKING:
     from fewer.tasks.classify.trained import TrainedRun
@@ -56,7 +57,7 @@ def training_page(run: TrainedRun, data: ClassifyData, command: str) -> Page:
         Tile(
             name="Training",
             value=duration(took),
-            note=f"{run.settings.steps} steps, {1e3 * run.step_seconds:.3g} ms each",
+            note=f"{steps_done(run.history)} steps, {1e3 * run.step_seconds:.3g} ms each",
         )
     )
     return Page(

@@ -26,10 +26,15 @@ _PART = ("part", "split", "set")
 PLACES = {
     "cifar": "https://www.cs.toronto.edu/~kriz/cifar.html (Python or binary version, to be unpacked)",
     "fashionmnist": "https://github.com/zalandoresearch/fashion-mnist",
+    "tinyimagenet": "http://cs231n.stanford.edu/tiny-imagenet-200.zip (to be unpacked)",
     "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/ (four .gz files, which stay packed)",
 }
 """Where well-known sets can be had, by a part of their name."""
 _TABLES = ("labels.csv", "labels.json")
+_INSIDE = ("images", "image", "imgs", "img")
+"""Names of a folder that may stand between a class and its images, as in Tiny ImageNet."""
+_NOTED = "val_annotations.txt"
+"""Tiny ImageNet's list beside the images of a part: a file and its class in each line, then a box."""
 
 
 def class_names(place: Path) -> tuple[str, ...]:
@@ -83,7 +88,8 @@ def open_data(place: str | Path) -> ClassifyData:
     Parameters
     ----------
     place
-        A folder with one folder of images per class (perhaps within ``train`` and ``test``), a folder with
+        A folder with one folder of images per class (perhaps within ``train`` and ``test``, or with a folder ``images``
+        in each and ``val_annotations.txt``, as Tiny ImageNet has them), a folder with
         ``labels.csv`` or ``labels.json``, such a table itself, CIFAR-10 or CIFAR-100 in their Python or binary form,
         MNIST's idx files (``.gz`` too), or ``.npz`` files with the keys ``images`` or ``jpeg`` and ``label``.
         A ``classes.txt`` or ``classes.json`` beside them names the model's outputs in their order.
@@ -119,6 +125,8 @@ def _instead(path: Path) -> str:
     """What to give in place of something that is no set."""
     if path.is_file() and path.suffix.lower() in (".gz", ".tgz", ".tar", ".zip"):
         return "unpack it, and give the folder that is inside"
+    if path.is_file() and format_of(path.parent):
+        return f"give the folder that it is in, {path.parent}"
     inside = [folder for folder in _subfolders(path) if format_of(folder)]
     if inside:
         return f"give the folder inside, {inside[0]}"
@@ -155,7 +163,14 @@ def _knows_parts(path: Path) -> bool:
 
 
 def _knows_folders(path: Path) -> bool:
-    return any(_has_images(p) for p in _subfolders(path)) and pictures_and_masks(path) is None
+    return any(_holds_class(p) for p in _subfolders(path)) and pictures_and_masks(path) is None
+
+
+def _holds_class(path: Path) -> bool:
+    """Whether images of one class are in a folder, or in the only folder inside it where its name says no more."""
+    inside = _subfolders(path)
+    between = len(inside) == 1 and inside[0].name.lower() in _INSIDE
+    return _has_images(path) or (between and _has_images(inside[0]))
 
 
 def _read_folders(path: Path) -> ClassifyData:
@@ -172,7 +187,17 @@ def _of_folders(root: Path, places: Sequence[tuple[Path, str]]) -> ClassifyData:
     parts: list[str] = []
     empty = []
     for place, part in places:
-        for folder in _subfolders(place):
+        if (place / _NOTED).is_file():
+            noted = _noted(place)
+            files += [file for file, _ in noted]
+            words += [word for _, word in noted]
+            parts += [part] * len(noted)
+            continue
+        folders = _subfolders(place)
+        if part == "test" and [folder.name.lower() in _INSIDE for folder in folders] == [True]:
+            empty.append((str(folders[0]), "nothing says of what classes its images are"))
+            continue
+        for folder in folders:
             try:
                 found = list_images(folder)
             except FewerError as error:
@@ -183,6 +208,23 @@ def _of_folders(root: Path, places: Sequence[tuple[Path, str]]) -> ClassifyData:
             parts += [part] * len(found)
     names = [path.relative_to(root).as_posix() for path in files]
     return _labelled(root, files, names, words, parts, "folders by class", tuple(empty))
+
+
+def _noted(place: Path) -> list[tuple[Path, str]]:
+    """Images and their classes by the list beside them."""
+    found = []
+    for line in read_text(place / _NOTED, what="list of classes").splitlines():
+        name, *rest = line.split("\t")
+        if not line.strip():
+            continue
+        if not rest or not rest[0].strip():
+            raise FewerError(f"{place / _NOTED} must hold a file and its class in each line; it holds {line[:40]!r}")
+        file = next((p for p in (place / "images" / name, place / name) if p.is_file()), None)
+        if file is not None:
+            found.append((file, rest[0].strip()))
+    if not found:
+        raise FewerError(f"none of the images that {place / _NOTED} lists exists")
+    return found
 
 
 def _labelled(
@@ -228,6 +270,11 @@ def _read_table(path: Path) -> ClassifyData:
     if twice:
         raise FewerError(f"{path} lists {min(twice)} more than once; give every image one row")
     files = [root / name for name in names]
+    # a table from Windows
+    files = [
+        file if "\\" not in name or file.is_file() else root / name.replace("\\", "/")
+        for file, name in zip(files, names, strict=True)
+    ]
     there = [i for i, place in enumerate(files) if place.is_file()]
     missing = tuple((names[i], "does not exist") for i in range(len(files)) if not files[i].is_file())
     if not there:

@@ -10,6 +10,7 @@ import torch
 
 from fewer.core.errors import FewerError
 from fewer.data.preprocess import Preprocess
+from fewer.kernels.pixels import same_pixels
 from fewer.models.artefact import RECIPE, load_masks
 from fewer.models.build import build_architecture
 from fewer.models.options import load_checkpoint, other_head
@@ -113,7 +114,7 @@ def _with_outputs(loaded: LoadedModel, classes: int) -> LoadedModel:
     own = model.state_dict()
     kept = {name: given[name] for name in own if name in given and given[name].shape == own[name].shape}
     model.load_state_dict(own | kept)
-    return replace(loaded, model=model, source=source, task="classify")
+    return replace(loaded, model=same_pixels(model, loaded.model), source=source, task="classify")
 
 
 def _from_run(settings: TrainSettings, run: str, classes: Sequence[str]) -> Start:

@@ -20,7 +20,9 @@ from fewer.core.files import atomic_write_bytes, real_path
 from fewer.core.progress import Progress, Silent
 from fewer.core.run import RunFolder
 from fewer.core.staging import NEXT
+from fewer.distortion.outputs import output_tensors
 from fewer.models.artefact import save_artefact
+from fewer.models.running import evaluating
 from fewer.models.spec import LoadedModel
 from fewer.quantize.lowbit import plain
 from fewer.quantize.metagrad import MetaGrad, hypernetwork_of
@@ -30,7 +32,15 @@ from fewer.tasks.classify.dataset import ClassifyData, holdout
 from fewer.tasks.classify.distil import check_distillation, taught
 from fewer.tasks.classify.evaluate import evaluate_rows
 from fewer.tasks.classify.evaluation import Evaluation
-from fewer.tasks.classify.lowbit import ExactGradients, LowBit, check_bits, lower, meta_optimiser, stored_units
+from fewer.tasks.classify.lowbit import (
+    ExactGradients,
+    LowBit,
+    check_bits,
+    lower,
+    meta_optimiser,
+    still_held,
+    stored_units,
+)
 from fewer.tasks.classify.model import Classifier, ClassMap, output_count, scores_of
 from fewer.tasks.classify.networks import NETWORKS
 from fewer.tasks.classify.readers import open_data
@@ -53,6 +63,8 @@ LAST_GOOD = "last_good.safetensors"
 """What is left in the run folder of a training whose loss became NaN."""
 _PHOTO, _LOOKED_AT = 96, 9
 """From this side on images are photos, which a network for small images sees as a blur; images that are looked at."""
+_BESIDE = 0.3
+"""Weight of scores that a network gives beside its own, in training alone."""
 _EXAMPLES = 16
 """Images that ranges start from, at least: a single bright one would have the first layer clip all that is dark."""
 
@@ -192,19 +204,20 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
     batches = Augmented(data, prepared.rows, loaded.preprocess, settings, progress)
     held, stored_names = prepared.start.held, set(model.state_dict())
     bits: LowBit | None = None
-    net, lesson = model, None
+    net: nn.Module = model
     if settings.bits is not None or settings.teacher is not None or settings.distill is not None:
         example = _example(batches).to(accelerator.device)
         if settings.bits is not None:
             bits = lower(model, settings, example, held)
+            held = still_held(model, held)
         if settings.teacher is not None or settings.distill is not None:
-            net, lesson = taught(loaded, model, settings, example, data)
+            net = taught(loaded, model, settings, example, data)
 
     def objective(net: nn.Module, step: int) -> Tensor | dict[str, Tensor]:
         images, labels = (part.to(accelerator.device) for part in batches.batch(step))
-        if lesson is not None:
-            return lesson(images, labels, settings.label_smoothing)
-        return F.cross_entropy(net(images).float(), labels, label_smoothing=settings.label_smoothing)
+        if settings.teacher is not None or settings.distill is not None:
+            return net(images, labels, settings.label_smoothing)
+        return label_losses(net(images), labels, settings.label_smoothing)
 
     players, watching = _learning(net, model, objective, settings, bits)
     own = held if net is model else {f"student.{name}": what for name, what in held.items()}
@@ -216,7 +229,6 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
             players,
             settings,
             accelerator,
-            steps=settings.steps,
             name="train",
             progress=progress,
             checkpoint=Checkpoint.within(
@@ -238,6 +250,38 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
     if held or bits is not None:
         _store(result, prepared, bits, progress)
     return result
+
+
+def label_losses(output: Any, labels: Tensor, smoothing: float = 0.0) -> Tensor | dict[str, Tensor]:
+    """Cross-entropy of what a network gives in training.
+
+    A network that gives other scores beside its own then, as GoogLeNet's heads halfway do, has these learn too, with
+    the weight that its paper gives them (arXiv 1409.4842, section 5).
+
+    Parameters
+    ----------
+    output
+        Scores [N, classes], or a tuple, mapping or object with them first.
+    labels
+        [N].
+    smoothing
+        Share of a label that is spread over all classes.
+
+    Returns
+    -------
+    Tensor or dict of str to Tensor
+        The loss; losses by name where there are other scores.
+
+    Examples
+    --------
+    >>> scores, labels = torch.zeros(2, 3), torch.tensor([0, 2])
+    >>> [round(float(loss), 2) for loss in label_losses((scores, scores), labels).values()]
+    [1.1, 0.33]
+    """
+    scores, *others = (t.float() for t in output_tensors(output))
+    loss = F.cross_entropy(scores, labels, label_smoothing=smoothing)
+    beside = [F.cross_entropy(t, labels, label_smoothing=smoothing) for t in others if t.shape == scores.shape]
+    return {"labels": loss, "beside": _BESIDE * torch.stack(beside).sum()} if beside else loss
 
 
 def _example(batches: Augmented) -> Tensor:
@@ -318,8 +362,8 @@ def _accuracy(prepared: Prepared, settings: TrainSettings, progress: Progress) -
     judges = Augmented(prepared.data, some, prepared.loaded.preprocess, settings, progress)
 
     def accuracy(net: nn.Module) -> float:
-        net.eval()
-        right = [(scores_of(net, images).argmax(1) == labels).float() for images, labels in judges.plain()]
+        with evaluating(net):  # torch's fused transformer layers would read weights that are not rounded
+            right = [(scores_of(net, images).argmax(1) == labels).float() for images, labels in judges.plain()]
         return float(torch.cat(right).mean())
 
     return accuracy
@@ -335,9 +379,9 @@ def _judge(model: nn.Module, prepared: Prepared, progress: Progress) -> Evaluati
 
 def _store(result: TrainedRun, prepared: Prepared, bits: LowBit | None, progress: Progress) -> None:
     """Give plain layers back with the weights as they are stored, and judge what that makes of the accuracy."""
-    ranges = trained_ranges(result.model)
+    ranges, held = trained_ranges(result.model), still_held(result.model, prepared.start.held)
     plain(result.model)
-    result.units = stored_units(result.model, prepared.start.held, prepared.start.patterns)
+    result.units = stored_units(result.model, held, prepared.start.patterns)
     if bits is None:
         return
     result.few_bits = bits.to_dict() | {"inputs": {name: one.to_list() for name, one in ranges.items()}}

@@ -11,6 +11,7 @@ from fewer.tasks.detect3d.dataset import DetectionData
 from fewer.tasks.detect3d.evaluation import DetectionScores
 from fewer.tasks.detect3d.networks import Detector, DetectorConfig, build_network
 from fewer.tasks.detect3d.settings import TrainSettings
+from fewer.training.history import steps_done
 
 __all__ = ["DetectorPlan", "TrainedDetector"]
 
@@ -95,7 +96,7 @@ class TrainedDetector(Told):
     def lines(self) -> list[str]:
         """The scores, and where the run is."""
         kept = f"best at step {self.best_step}" if self.plan.val else "the last state is kept"
-        told = [f"trained {self.plan.config.network} for {self.settings.steps} steps; {kept}"]
+        told = [f"trained {self.plan.config.network} for {steps_done(self.history)} steps; {kept}"]
         told += self.scores.lines() if self.scores is not None else ["no scan was kept apart to judge"]
         return told + ([f"run folder {self.folder}"] if self.folder else [])
 

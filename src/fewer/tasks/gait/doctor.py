@@ -16,10 +16,10 @@ from fewer.core.display import Told, counted
 from fewer.core.errors import FewerError
 from fewer.core.progress import Progress, Silent
 from fewer.tasks.findings import Finding, finding_lines
-from fewer.tasks.gait.data.dataset import ARRAYS, GaitData, open_data
-from fewer.tasks.gait.data.pictures import PICTURES
+from fewer.tasks.gait.data.dataset import GaitData, open_data
+from fewer.tasks.gait.data.layout import unread
 from fewer.tasks.gait.data.silhouettes import is_inverted
-from fewer.tasks.gait.data.video import VIDEOS
+from fewer.tasks.gait.data.video import mixed_rates
 from fewer.tasks.gait.protocols.casia_b import CasiaB
 from fewer.tasks.gait.protocols.records import Walk, Walks
 
@@ -37,6 +37,7 @@ CHECKS = {
     "short": ("warning", "a sequence is short: less than a step is in it"),
     "name": ("error", "a name is no valid UTF-8, which no text file can hold"),
     "views": ("warning", "a person lacks views that others have"),
+    "rate": ("warning", "frame rates differ"),
     "duplicate": ("warning", "two sequences are the same"),
     "layout": ("warning", "files lie where no sequence is looked for"),
     "partition": ("warning", "the partition file names a person that is not there"),
@@ -220,25 +221,26 @@ def _unspeakable(data: GaitData) -> list[str]:
     return [str(walk) for walk in data.walks if any("\ud800" <= letter <= "\udfff" for letter in str(walk))]
 
 
-def _elsewhere(data: GaitData) -> list[Finding]:
-    """Files of sequences at another depth than ``PERSON/KIND/VIEW/FILE``."""
-    endings = {*ARRAYS, *PICTURES, *VIDEOS}
-    names = [p.relative_to(data.root) for p in data.root.rglob("*") if p.suffix.lower() in endings]
-    names = [p for p in names if not any(part.startswith(".") for part in p.parts)]
-    lost = sorted(p for p in names if len(p.parts) != 4)
-    if not lost:
-        return []
-    told = f"{len(lost)} files, such as {lost[0]}, are not at PERSON/KIND/VIEW/FILE and are not read"
-    return [Finding("layout", CHECKS["layout"][0], "", told)]
+def _layout(data: GaitData) -> list[Finding]:
+    """Files that are not read: at another depth, or beside the one file of a sequence that is."""
+    lost, beside = unread(data.root, data.places)
+    told = []
+    if lost:
+        told.append(f"{len(lost)} files, such as {lost[0]}, are not at PERSON/KIND/VIEW/FILE and are not read")
+    if beside:
+        told.append(f"{len(beside)} files, such as {beside[0]}, lie beside the one of their folder that is read")
+    return [Finding("layout", CHECKS["layout"][0], "", text) for text in told]
 
 
 def _whole(data: GaitData) -> list[Finding]:
-    found = _elsewhere(data)
+    found = _layout(data)
     people, test = data.people, data.part("test")
     if len(people) < 2:
         found.append(Finding("one-person", "error", people[0], "there is nobody to tell apart from; add persons"))
     elif not test:
         found.append(Finding("no-judge", "error", "", "name persons in TEST_SET of a partition file"))
+    if told := mixed_rates(data.places.values()):
+        found.append(Finding("rate", "warning", "", f"{told}; networks that look at movement need one rate"))
     casia = CasiaB()
     if test and casia.fits(Walks(test, np.zeros((len(test), 1)))):
         lacking = {w.person for w in test} - {w.person for w in test if casia.is_gallery(w)}

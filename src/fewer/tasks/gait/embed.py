@@ -29,7 +29,8 @@ def embed(model: nn.Module | str | Path, sequence: np.ndarray | Sequence[np.ndar
     Parameters
     ----------
     model
-        A gait network, or a run folder.
+        A gait network, a run folder, or a network of one's own: silhouettes (sequences, frames, 64, 44) from 0 to 1 in,
+        embeddings (sequences, channels) or (sequences, channels, parts) out.
     sequence
         Masks or silhouettes (frames, height, width), of bytes, of 0 and 1, or of floats; or a pkl, npz or video file,
         or a folder of mask images.
@@ -47,7 +48,9 @@ def embed(model: nn.Module | str | Path, sequence: np.ndarray | Sequence[np.ndar
     Examples
     --------
     >>> from fewer.tasks.gait.networks import build_network
-    >>> embed(build_network({"size": "tiny"}).eval(), np.full((3, 64, 64), 255, np.uint8)).shape
+    >>> masks = np.zeros((3, 64, 64), np.uint8)
+    >>> masks[:, :, 24:40] = 255
+    >>> embed(build_network({"size": "tiny"}).eval(), masks).shape
     (16, 16)
     """
     if isinstance(model, (str, Path)):
@@ -55,16 +58,24 @@ def embed(model: nn.Module | str | Path, sequence: np.ndarray | Sequence[np.ndar
 
         model = open_run(model).model
     if isinstance(sequence, (str, Path)):
-        return _embedded(model, read_sequence(sequence))
-    values = sequence if isinstance(sequence, (list, tuple)) else np.asarray(sequence)
-    return _embedded(model, as_silhouettes(values, "the sequence"))
+        told, frames = str(sequence), read_sequence(sequence)
+    else:
+        values = sequence if isinstance(sequence, (list, tuple)) else np.asarray(sequence)
+        told, frames = "the sequence", as_silhouettes(values, "the sequence")
+    if is_inverted(frames):
+        raise FewerError(f"{told}: {INVERTED}")
+    return _embedded(model, frames)
 
 
 def _embedded(model: nn.Module, frames: np.ndarray) -> np.ndarray:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     x = torch.from_numpy(as_input(frames[:LONGEST]))[None].to(device)
     with evaluating(model), torch.no_grad():
-        return model(x)[0].float().cpu().numpy()
+        found = model(x)
+    if not isinstance(found, torch.Tensor) or found.ndim not in (2, 3) or len(found) != 1:
+        shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        raise FewerError(f"the network gives {shape}, not embeddings (sequences, channels, parts) of one sequence")
+    return found[0].float().cpu().numpy()
 
 
 def embed_walks(

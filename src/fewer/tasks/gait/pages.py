@@ -110,7 +110,8 @@ def match_picture(
     except (FewerError, KeyError):
         return None
     line = np.full((2, rows[0].shape[1], 3), 128, np.uint8)
-    told = "" if match.probe.person == match.probe.kind else f" ({'right' if match.right else 'wrong'})"
+    # a file of its own has a name and no person
+    told = f" ({'right' if match.right else 'wrong'})" if match.probe.kind else ""
     caption = f"{match.probe} above, {match.found} below{told}; distance {match.distance:.3f}"
     return Picture(caption=caption, png=png_text(np.concatenate([rows[0], line, rows[1]])))
 
@@ -155,7 +156,8 @@ def evaluation_page(
     strips = Strips()
     shown = [match_picture(data, match, strips=strips) for match in scores.matches[:_SHOWN]]
     wrong = sum(not match.right for match in scores.matches)
-    words = [f"{wrong} of {len(scores.matches)} probes have a wrong nearest match in another view; these come first."]
+    where = " in another view" if scores.tables else ""
+    words = [f"{wrong} of {len(scores.matches)} probes have a wrong nearest match{where}; these come first."]
     sections.append(
         Section(name="matches", title="Matches", words=words, pictures=[p for p in shown if p], command=command)
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.files import real_path
 from fewer.core.progress import Progress
@@ -18,8 +19,10 @@ from fewer.core.staging import write_together
 from fewer.tasks.folders import check_out, device_of, make_folder
 from fewer.tasks.gait.data.dataset import GaitData, refuse_names
 from fewer.tasks.gait.data.loose import open_sequences
+from fewer.tasks.gait.data.video import mixed_rates
 from fewer.tasks.gait.embed import embed_walks
 from fewer.tasks.gait.loaded import network_of, open_run
+from fewer.tasks.gait.networks import GaitNetwork
 from fewer.tasks.gait.pages import matches_page
 from fewer.tasks.gait.protocols.distance import nearest
 from fewer.tasks.gait.protocols.records import Walks
@@ -29,8 +32,8 @@ from fewer.tasks.gait.settings import PredictSettings
 __all__ = ["Matched", "predict"]
 
 
-@dataclass(frozen=True)
-class Matched:
+@dataclass(frozen=True, repr=False)
+class Matched(Told):
     """What :func:`predict` wrote.
 
     Attributes
@@ -41,18 +44,22 @@ class Matched:
         Matches of every sequence, near ones first.
     skipped
         Sequences that could not be used, and why.
+    notes
+        What makes the distances doubtful.
     """
 
     folder: Path
     ranked: tuple[tuple[Match, ...], ...]
     skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """The nearest match of every sequence (the first twenty), and what was skipped."""
         told = [f"{some[0].probe} -> {some[0].found} ({some[0].distance:.3f})" for some in self.ranked[:20]]
         if len(self.ranked) > 20:
             told.append(f"and {len(self.ranked) - 20} more")
-        return [*told, *(f"skipped {name}: {reason}" for name, reason in self.skipped), f"see {self.folder}"]
+        told += [*self.notes, *(f"skipped {name}: {reason}" for name, reason in self.skipped)]
+        return [*told, f"see {self.folder}"]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -66,7 +73,7 @@ class Matched:
             for some in self.ranked
         ]
         skipped = [{"sequence": name, "reason": reason} for name, reason in self.skipped]
-        return {"folder": str(self.folder), "matches": matches, "skipped": skipped}
+        return {"folder": str(self.folder), "matches": matches, "skipped": skipped, "notes": list(self.notes)}
 
 
 def predict(
@@ -120,7 +127,10 @@ def predict(
     if not all(ranked):
         raise FewerError(f"{settings.gallery} holds nothing but the sequence that is looked for; add known persons")
     folder = make_folder(out)
-    result = Matched(folder, ranked, tuple((str(walk), reason) for walk, reason in skipped))
+    notes: tuple[str, ...] = ()
+    if _sees_movement(model) and (told := mixed_rates({*data.places.values(), *gallery.places.values()})):
+        notes = (f"{told}, and this network looks at movement: distances between them mean little",)
+    result = Matched(folder, ranked, tuple((str(walk), reason) for walk, reason in skipped), notes)
     page = matches_page(f"{Path(inputs).name} by {Path(run).name}", ranked, data, gallery, settings.pictures)
     buffer = io.BytesIO()
     np.savez(buffer, embeddings=probes.embeddings, names=np.array([str(w) for w in probes.walks], dtype=str))
@@ -132,6 +142,10 @@ def predict(
     }
     write_together(folder, files)
     return result
+
+
+def _sees_movement(model: GaitNetwork) -> bool:
+    return model.tpa is not None or model.config.network in ("gaitpart", "gaitgl", "deepgaitv2")
 
 
 def _itself(data: GaitData, gallery: GaitData, probes: Walks, known: Walks) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from fewer.models.artefact import save_artefact
 from fewer.models.options import read_checkpoint
 from fewer.tasks.gait.data.silhouettes import SIZE
 from fewer.tasks.gait.networks import NETWORKS, GaitNetwork, NetworkConfig, build_network
-from fewer.tasks.gait.networks.build import load_published
+from fewer.tasks.gait.networks.build import SIZES, load_published
 
 __all__ = ["open_published", "published_run"]
 
@@ -26,6 +27,17 @@ _SIGNS = {
     "gaitbase": "Backbone.forward_block.conv1.",
 }
 """How names of parameters begin in one network alone."""
+_WIDTHS = {
+    "gaitset": tuple(f"set_block{k}.forward_block.0.conv.weight" for k in (1, 2, 3)),
+    "gaitgl": ("conv3d.0.conv3d.weight", *(f"GLConvA{k}.global_conv3d.conv3d.weight" for k in (0, 1))),
+    "gaitbase": tuple(f"Backbone.forward_block.layer{k}.0.conv1.weight" for k in (1, 2, 3, 4)),
+    "deepgaitv2": (
+        "layer1.forward_block.0.conv1.weight",
+        *(f"layer{k}.0.conv1.forward_block.0.weight" for k in (2, 3, 4)),
+    ),
+}
+"""Layers whose outputs are the widths; GaitPart's other forms have other strips, which no weight tells."""
+_OUTS = {"gaitset": "Head.fc_bin", "gaitbase": "FCs.fc_bin"}
 _FRAMES = 30
 
 
@@ -40,8 +52,7 @@ def open_published(checkpoint: str | Path) -> GaitNetwork:
     Raises
     ------
     FewerError
-        When the file is no checkpoint of a network that is known here, or the network has other widths than OpenGait's
-        configuration for CASIA-B.
+        When the file is no checkpoint of a network that is known here.
 
     Examples
     --------
@@ -55,7 +66,10 @@ def open_published(checkpoint: str | Path) -> GaitNetwork:
     config = NetworkConfig(network=name, size="published", classes=_classes(state), layers=_layers(name, state))  # type: ignore[arg-type]
     network = build_network(config)
     try:
+        if {k: v.shape for k, v in network.state_dict().items()} != {k: v.shape for k, v in state.items()}:
+            network = build_network(config.model_copy(update=_widths(name, state)))
         load_published(network, state)
+        _refuse_own(network.config)
     except FewerError as error:
         raise FewerError(f"{checkpoint}: {error}") from None
     return network.eval()
@@ -65,6 +79,24 @@ def _classes(state: Mapping[str, Tensor]) -> int:
     """Persons of the training; their number stands in the last layer alone."""
     last = next((state[key] for key in ("BNNecks.fc_bin", "Head1.fc_bin") if key in state), None)
     return int(last.shape[2]) if last is not None and last.ndim == 3 and last.shape[2] else 74
+
+
+def _widths(name: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Widths of a network, such as those of GaitSet for OU-MVLP and GREW, which are twice those for CASIA-B."""
+    keys = _WIDTHS.get(name, ())
+    if not keys or not all(key in state for key in keys):
+        return {}
+    channels = tuple(int(state[key].shape[0]) for key in keys)
+    outs = state.get(_OUTS.get(name, ""))
+    return {"channels": channels} | ({"outs": int(outs.shape[2])} if outs is not None and outs.ndim == 3 else {})
+
+
+def _refuse_own(config: NetworkConfig) -> None:
+    """Stop at widths of ours whose first layer has another stride, which no weight tells."""
+    for size in ("tiny", "small"):
+        own = SIZES[config.network][size]
+        if "stem" in own and config.channels == own["channels"]:
+            raise FewerError(f"these are the widths of our own size {size}; give the run folder of its training")
 
 
 def _layers(name: str, state: Mapping[str, Tensor]) -> tuple[int, int, int, int] | None:

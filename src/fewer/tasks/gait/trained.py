@@ -13,6 +13,7 @@ from fewer.tasks.gait.protocols.records import Walk
 from fewer.tasks.gait.protocols.scores import Scores
 from fewer.tasks.gait.settings import TrainSettings
 from fewer.tasks.gait.tpa import CHOICES
+from fewer.training.history import steps_done
 
 __all__ = ["GaitPlan", "TrainedGait"]
 
@@ -89,7 +90,7 @@ class TrainedGait(Told):
     def lines(self) -> list[str]:
         """The scores, and where the run is."""
         kept = f"best at step {self.best_step}" if self.plan.val else "the last state is kept"
-        told = [f"trained {self.plan.config.network} for {self.settings.steps} steps; {kept}"]
+        told = [f"trained {self.plan.config.network} for {steps_done(self.history)} steps; {kept}"]
         told += self.scores.lines() if self.scores is not None else [self.note or "nobody was kept apart to judge"]
         return told + ([f"run folder {self.folder}"] if self.folder else [])
 

@@ -65,9 +65,23 @@ def build(
     if settings.lora and settings.language != "tiny":
         language = _adapted(language, settings.lora)
     model = assemble(settings, language, lambda: _encoder(transformers, settings))
+    _check_length(model, settings, max((len(record.images) for record in records), default=0))
     if model.readings is not None:
         model.readings.settle(tokens, language.get_input_embeddings())
     return model, tokens
+
+
+def _check_length(model: QualityModel, settings: TuneSettings, images: int) -> None:
+    """Raise a :class:`FewerError` where a conversation may be longer than the language model can read."""
+    config: Any = model.language.config
+    most = getattr(config, "max_position_embeddings", None)
+    needed = images * model.image_tokens + settings.longest
+    if isinstance(most, int) and images and needed > most:
+        each = f"{images} images take" if images > 1 else "an image takes"
+        raise FewerError(
+            f"{settings.language} reads {most} tokens at most, and {each} {images * model.image_tokens} beside "
+            f"{settings.longest} words of a conversation; give a smaller --longest, --grid or --crops"
+        )
 
 
 def assemble(settings: TuneSettings, language: Any, encoder: Callable[[], ImageEncoder]) -> QualityModel:
@@ -112,7 +126,13 @@ def _adapted(language: Any, rank: int) -> Any:
             'LoRA needs peft; run: pip install "fewer[tune]", or train all weights with --lora 0'
         ) from None
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    return peft.get_peft_model(language, config)
+    try:
+        return peft.get_peft_model(language, config)
+    except (ValueError, NotImplementedError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise FewerError(
+            f"LoRA does not fit this language model ({reason}); train all weights with --lora 0"
+        ) from error
 
 
 def _encoder(transformers: Any, settings: TuneSettings) -> ImageEncoder:

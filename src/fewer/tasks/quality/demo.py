@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.core.files import atomic_write_text
 from fewer.core.progress import SILENT, Progress
 from fewer.data.decode import read_image
@@ -26,8 +27,8 @@ from fewer.tasks.quality.tuning import Tuned, tune
 __all__ = ["QualityDemo", "demo"]
 
 
-@dataclass(frozen=True)
-class QualityDemo:
+@dataclass(frozen=True, repr=False)
+class QualityDemo(Told):
     """What the demo made.
 
     Attributes

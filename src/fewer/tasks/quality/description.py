@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.reading import read_json
 from fewer.study.vocabulary import level_of, sentences, statements
@@ -164,8 +165,8 @@ _ABOUT = (
 )
 
 
-@dataclass(frozen=True)
-class Described:
+@dataclass(frozen=True, repr=False)
+class Described(Told):
     """Mean marks of descriptions.
 
     Attributes

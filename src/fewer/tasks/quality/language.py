@@ -58,6 +58,12 @@ def open_language(name: str, also: str = "") -> tuple[Any, Any]:
         model = transformers.AutoModelForCausalLM.from_pretrained(**where)
     except Exception as error:  # whatever a library makes of a damaged folder
         raise FewerError(f"the language model {name!r} cannot be loaded ({str(error)[:150]})") from error
+    rows = model.get_input_embeddings().weight.shape[0]
+    if tokenizer.eos_token_id >= rows:
+        raise FewerError(
+            f"the end mark of the tokenizer of {name!r} is word {tokenizer.eos_token_id}, and its model has {rows} "
+            "words; they do not belong together"
+        )
     if getattr(model, "is_quantized", False):
         # weights of a GGUF file are plain numbers once they are loaded; newer versions of transformers still call
         # such a model quantized, and refuse to change its type

@@ -82,6 +82,8 @@ def word_tokens(words: Words, options: Sequence[str], opening: str) -> list[int]
     ids = []
     for option in options:
         whole = words.encode(f"{opening} {option}" if opening else option)
+        if not whole:
+            raise FewerError(f"the tokenizer has no token for {option!r}, so it cannot be asked for levels")
         if whole[: len(before)] != before or len(whole) == len(before):
             raise FewerError(
                 f"the tokenizer does not keep {opening!r} as it is before {option!r}; tune on single words"

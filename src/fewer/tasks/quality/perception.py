@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.tasks.quality.questions import LETTERS, Question
 
@@ -80,8 +81,8 @@ def unanswered(questions: Sequence[Question]) -> list[Question]:
     return [question for question in questions if question.answer is None]
 
 
-@dataclass(frozen=True)
-class Perception:
+@dataclass(frozen=True, repr=False)
+class Perception(Told):
     """Accuracies of one set of answers.
 
     Attributes

@@ -118,7 +118,7 @@ def predict(
     skipped += [(path.relative_to(root).as_posix(), reason) for path, reason in left_out(root, out)[0]]
     if not rows:
         begun.done()
-        raise FewerError(f"none of the {len(files)} images in {inputs} could be described")
+        raise FewerError(f"none of the {len(files)} images in {inputs} could be described; the first: {skipped[0][1]}")
     made = Descriptions(Path(out), rows, tuple(skipped))
     atomic_write_text(made.folder / FILES[0], json.dumps(made.to_dict(), indent=1, ensure_ascii=False) + "\n")
     begun.done()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.core.files import atomic_write_text
 from fewer.core.progress import Progress, Silent
 from fewer.reports.page import Page, Picture, Section, Table, Tile, png_text
@@ -39,8 +40,8 @@ SHOWN = ("source-only", "ours", "target-oracle")
 """Rows whose predictions are drawn."""
 
 
-@dataclass(frozen=True)
-class AdaptDemo:
+@dataclass(frozen=True, repr=False)
+class AdaptDemo(Told):
     """What the demo made.
 
     Attributes

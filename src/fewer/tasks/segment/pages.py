@@ -15,6 +15,7 @@ from fewer.tasks.segment.evaluation import POLICY, Evaluation
 from fewer.tasks.segment.inference import predict_mask
 from fewer.tasks.segment.overlay import compared, legend
 from fewer.tasks.segment.reading import read_case
+from fewer.training.history import steps_done
 
 if TYPE_CHECKING:
     from fewer.tasks.segment.trained import TrainedRun, TrainingPlan
@@ -56,7 +57,8 @@ def training_page(plan: TrainingPlan, run: TrainedRun, command: str) -> Page:
     if run.evaluation is None:
         limits = ["No case was kept apart: nothing is known of how good the network is."]
     sections.append(Section(name="limits", title="What this does not show", points=limits))
-    best = f"best at step {run.best_step} of {run.settings.steps}" if run.evaluation else f"{run.settings.steps} steps"
+    steps = steps_done(run.history)
+    best = f"best at step {run.best_step} of {steps}" if run.evaluation else f"{steps} steps"
     took = sum(run.timings.values())
     tiles = _tiles(run.evaluation) if run.evaluation else []
     tiles.append(Tile(name="Training", value=duration(took), note=best))

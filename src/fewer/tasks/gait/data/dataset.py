@@ -1,4 +1,7 @@
-"""Folders of walks: ``ROOT/person/kind/view/``, as OpenGait lays them out, with arrays, mask images or a video."""
+"""Folders of walks: ``ROOT/person/kind/view/``, as OpenGait lays them out, with arrays, mask images or a video.
+
+Which folders are sequences is said by :mod:`fewer.tasks.gait.data.layout`.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.core.files import atomic_write_bytes, atomic_write_text, files_below
+from fewer.core.files import atomic_write_bytes, atomic_write_text
 from fewer.core.reading import TEXT_LIMIT, data_limit, read_arrays, read_bytes, read_json
-from fewer.tasks.gait.data.pictures import PICTURES, as_mask, pictures_in, read_mask
-from fewer.tasks.gait.data.silhouettes import SIZE, treat_frames
+from fewer.tasks.gait.data.layout import elsewhere, places_in
+from fewer.tasks.gait.data.pictures import as_mask, pictures_in, read_mask
+from fewer.tasks.gait.data.silhouettes import SIZE, fills_height, treat_frames
 from fewer.tasks.gait.data.video import VIDEOS, video_silhouettes
 from fewer.tasks.gait.protocols.records import Walk
 from fewer.tasks.pickles import unpickle_arrays
@@ -26,18 +30,16 @@ __all__ = [
     "as_input",
     "as_silhouettes",
     "open_data",
-    "places_in",
     "read_partition",
     "read_sequence",
     "refuse_names",
-    "sequence_in",
     "write_partition",
     "write_sequence",
 ]
 
-ARRAYS = (".npz", ".pkl")
 PARTITION = "partition.json"
 WIDTH = 44
+_CUT = ((SIZE, SIZE), (SIZE, WIDTH))
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,22 +119,8 @@ def open_data(folder: GaitData | str | Path) -> GaitData:
         raise FewerError(f"{folder} {told}; give a folder PERSON/KIND/VIEW of silhouettes")
     places = places_in(root)
     if not places:
-        raise FewerError(f"{folder} holds no walks; {_elsewhere(root)}")
+        raise FewerError(f"{folder} holds no walks; {elsewhere(root)}")
     return GaitData(root, places, read_partition(root))
-
-
-def _elsewhere(root: Path) -> str:
-    """What to do about a folder whose sequences, if there are any, lie at another depth."""
-    wanted = "PERSON/KIND/VIEW with a pkl or npz file, mask images or a video"
-    endings = (*ARRAYS, *PICTURES, *VIDEOS)
-    names = (p.relative_to(root) for p in files_below(root) if p.suffix.lower() in endings)
-    seen = next((name for name in names if not any(part.startswith(".") for part in name.parts)), None)
-    depth = 3 if seen is None else len(seen.parts) - 1
-    if seen is None or depth == 3:
-        return f"give a folder {wanted}"
-    if depth > 3:
-        return f"its files lie too deep, such as {seen}: give {root.joinpath(*seen.parts[: depth - 3])}"
-    return f"its files lie too high, such as {seen}: move them to {wanted} in it, such as PERSON/nm-01/000/"
 
 
 def refuse_names(data: GaitData) -> None:
@@ -149,26 +137,6 @@ def refuse_names(data: GaitData) -> None:
         except UnicodeEncodeError:
             told = os.fsencode(str(walk)).decode("utf-8", "backslashreplace")
             raise FewerError(f"{told} has a name that is no valid UTF-8; rename its folder") from None
-
-
-def places_in(root: Path) -> dict[Walk, Path]:
-    """Sequences that lie at ``PERSON/KIND/VIEW`` of a folder."""
-    folders = ((place.relative_to(root).parts, place) for place in sorted(root.glob("*/*/*")) if place.is_dir())
-    seen = [(names, place) for names, place in folders if not any(name.startswith(".") for name in names)]
-    found = {Walk(*names): sequence_in(place) for names, place in seen}
-    return {walk: place for walk, place in found.items() if place is not None}
-
-
-def sequence_in(place: Path) -> Path | None:
-    """The array file of a folder (of several, that of silhouettes), the folder if it holds pictures, or its video."""
-    files = sorted(p for p in place.iterdir() if p.is_file() and not p.name.startswith("."))
-    arrays = [p for p in files if p.suffix.lower() in ARRAYS]
-    if arrays:
-        named = [p for p in arrays if "sil" in p.stem.lower() or p.stem == place.name]
-        return (named or arrays)[0]
-    if pictures_in(place):
-        return place
-    return next((p for p in files if p.suffix.lower() in VIDEOS), None)
 
 
 def read_partition(root: Path, limit: int = TEXT_LIMIT) -> dict[str, tuple[str, ...]]:
@@ -234,7 +202,14 @@ def _from_npz(path: Path) -> Any:
 
 
 def _from_pictures(folder: Path) -> np.ndarray:
-    found, empty = treat_frames(read_mask(path) for path in pictures_in(folder))
+    paths = pictures_in(folder)
+    if not paths:
+        raise FewerError(f"{folder} holds no mask images; give a pkl, npz or video file, or a folder of mask images")
+    if read_mask(paths[0]).shape in _CUT:  # as small as silhouettes, and few bytes: all of them are looked at
+        masks = [read_mask(path) for path in paths]
+        if len({mask.shape for mask in masks}) == 1:
+            return as_silhouettes(np.stack(masks), str(folder))
+    found, empty = treat_frames(read_mask(path) for path in paths)
     if not len(found):
         raise FewerError(f"{folder} holds no person: all {empty} masks are empty")
     return found
@@ -243,7 +218,8 @@ def _from_pictures(folder: Path) -> np.ndarray:
 def as_silhouettes(values: Any, told: str) -> np.ndarray:
     """Silhouettes uint8 (frames, 64, 64) of an array of masks of any size, values and numbers, or of a list of frames.
 
-    Frames of 64 x 64 and 64 x 44 pixels are silhouettes already; what else comes is a mask of a whole picture.
+    Frames of 64 x 64 and 64 x 44 pixels whose height the person fills are silhouettes already; what else comes is a
+    mask of a whole picture.
 
     Parameters
     ----------
@@ -276,7 +252,7 @@ def as_silhouettes(values: Any, told: str) -> np.ndarray:
         values = as_mask(values)
     except FewerError as error:
         raise FewerError(f"{told} {error}, not silhouettes") from None
-    if values.shape[1] != SIZE or values.shape[2] not in (SIZE, WIDTH):
+    if values.shape[1:] not in _CUT or not fills_height(values):
         values = treat_frames(values)[0]
         if not len(values):
             raise FewerError(f"{told} holds no person: all frames are empty")

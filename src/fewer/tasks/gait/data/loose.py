@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from fewer.core.errors import FewerError
-from fewer.tasks.gait.data.dataset import ARRAYS, GaitData, open_data, places_in, sequence_in
+from fewer.tasks.gait.data.dataset import GaitData, open_data
+from fewer.tasks.gait.data.layout import FILES, is_part_of_a_set, places_in, sequence_in
 from fewer.tasks.gait.data.pictures import pictures_in
-from fewer.tasks.gait.data.video import VIDEOS
 from fewer.tasks.gait.protocols.records import Walk
 
 __all__ = ["open_sequences"]
@@ -32,14 +32,15 @@ def open_sequences(place: str | Path) -> GaitData:
     path = Path(place)
     if not path.exists():
         raise FewerError(f"{place} does not exist; give sequences of silhouettes, or a video")
-    endings = {*ARRAYS, *VIDEOS}
     if path.is_file():
-        if path.suffix.lower() not in endings:
+        if path.suffix.lower() not in FILES:
             raise FewerError(f"{place} is no sequence; give a pkl, npz or video file, or a folder of mask images")
         return GaitData(path.parent, {_named(path): path})
     seen = [p for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith(".")]
-    found = {_named(p): p for p in seen if p.suffix.lower() in endings}
+    found = {_named(p): p for p in seen if p.suffix.lower() in FILES}
     folders = [p for p in sorted(path.iterdir()) if p.is_dir() and pictures_in(p)]
+    if not found and folders and is_part_of_a_set(path, map(_named, folders)):
+        return GaitData(path, _part_of_a_set(path))
     found |= {_named(p): p for p in folders}
     if not found and pictures_in(path):
         found = {_named(path): path}

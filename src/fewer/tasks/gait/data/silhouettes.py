@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-__all__ = ["INVERTED", "SIZE", "is_inverted", "resize_cubic", "treat_frame", "treat_frames"]
+__all__ = ["INVERTED", "SIZE", "fills_height", "is_inverted", "resize_cubic", "treat_frame", "treat_frames"]
 
 SIZE = 64
 LEAST_MASS = 10_000
@@ -20,6 +20,8 @@ LEAST_MASS = 10_000
 
 _BRIGHT = 0.6
 """Share of a silhouette's picture that no body fills."""
+_TALL = 0.75
+"""Share of the height that a body fills once rows without it are cut off, whatever the segmentation has missed."""
 INVERTED = "the background is bright and the person dark; invert the masks"
 
 _WIDEST = 64
@@ -53,6 +55,27 @@ def is_inverted(frames: np.ndarray) -> bool:
     (False, True)
     """
     return len(frames) > 0 and bool((frames > 127).mean() > _BRIGHT)
+
+
+def fills_height(frames: np.ndarray) -> bool:
+    """Whether the rows of masks (frames, height, width) were cut to the body, as those of silhouettes are.
+
+    A small mask of a whole picture may have the size of a silhouette; its person stands somewhere in it. Sequences
+    without a person are taken for silhouettes.
+
+    Examples
+    --------
+    >>> frames = np.zeros((3, 64, 64), np.uint8)
+    >>> frames[:, 2:, 20:40] = 255
+    >>> fills_height(frames), fills_height(np.pad(frames, ((0, 0), (0, 64), (0, 0))))
+    (True, False)
+    """
+    rows = frames.max(2) > 0
+    rows = rows[rows.any(1)]
+    if not len(rows):
+        return True
+    heights = rows.shape[1] - rows.argmax(1) - rows[:, ::-1].argmax(1)
+    return bool(np.median(heights) > _TALL * rows.shape[1])
 
 
 def resize_cubic(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -85,9 +85,25 @@ def build_network(config: NetworkConfig | Mapping[str, Any]) -> GaitNetwork:
         if not all(1 <= count <= 64 for count in config.layers):
             raise FewerError(f"the stages have {config.layers} blocks; each needs 1 to 64")
         args["layers"] = config.layers
+    args |= _widths(config)
     network = _MADE[config.network](**args, tpa=config.tpa)
     network.config = config
     return network
+
+
+def _widths(config: NetworkConfig) -> dict[str, Any]:
+    """Widths of a network that has others than those of its size."""
+    found: dict[str, Any] = {}
+    if config.channels is not None:
+        wanted = 4 if config.network in ("gaitbase", "deepgaitv2") else 3
+        if len(config.channels) != wanted or not all(1 <= width <= 4096 for width in config.channels):
+            raise FewerError(f"{config.network} has {wanted} widths from 1 to 4096, not {config.channels}")
+        found["channels"] = config.channels
+    if config.outs is not None:
+        if config.network not in ("gaitset", "gaitpart", "gaitbase"):
+            raise FewerError(f"the embedding of {config.network} is as wide as a stage; leave out the outs")
+        found["outs"] = config.outs
+    return found
 
 
 def load_published(network: GaitNetwork, state: Mapping[str, Tensor]) -> None:

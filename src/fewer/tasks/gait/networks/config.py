@@ -29,3 +29,5 @@ class NetworkConfig(BaseModel):
     classes: int = Field(default=74, ge=1)
     tpa: TPAConfig | None = None
     layers: tuple[int, int, int, int] | None = Field(default=None, description="Blocks of the four residual stages.")
+    channels: tuple[int, ...] | None = Field(default=None, description="Widths other than those of the size.")
+    outs: int | None = Field(default=None, ge=1, description="Channels of the embedding, where they are no width.")

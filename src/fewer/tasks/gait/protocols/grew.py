@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from fewer.core.errors import FewerError
 from fewer.tasks.gait.protocols.distance import nearest
 from fewer.tasks.gait.protocols.ranked import score_ranked
-from fewer.tasks.gait.protocols.records import Walks
+from fewer.tasks.gait.protocols.records import Walk, Walks
 from fewer.tasks.gait.protocols.scores import Scores
 
 __all__ = ["Grew", "submission"]
@@ -51,7 +52,9 @@ def submission(walks: Walks) -> str:
     Parameters
     ----------
     walks
-        Embeddings; those of the person ``probe`` are looked for, by their ``kind``, among the others.
+        Embeddings; those of the person ``probe`` are looked for among the others. The name of a probe's video is its
+        ``kind``, or its ``view`` where kinds are no names: OpenGait puts all probes into the one kind ``03``.
+        Identities that are numbers are written as such, without leading zeros, as OpenGait does.
 
     Raises
     ------
@@ -63,8 +66,8 @@ def submission(walks: Walks) -> str:
     >>> from fewer.tasks.gait.protocols.records import Walk
     >>> names = [Walk("00001", "a", "x"), Walk("00002", "b", "x"), Walk("probe", "p", "x")]
     >>> walks = Walks(names, np.array([[0.0], [1.0], [0.9]]))
-    >>> submission(walks).splitlines()[1][:14]
-    'p,00002,00001,'
+    >>> submission(walks).splitlines()[1][:6]
+    'p,2,1,'
     """
     probes, gallery = walks.rows(lambda w: w.person == "probe"), walks.rows(lambda w: w.person != "probe")
     if not len(probes) or not len(gallery):
@@ -73,8 +76,20 @@ def submission(walks: Walks) -> str:
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
     table.writerow(["videoId", *(f"rank{k}" for k in range(1, _LIST + 1))])
-    for probe, near in zip(probes, rows, strict=True):
-        found = [walks.walks[int(gallery[row])].person for row in near]
+    videos = _videos([walks.walks[int(probe)] for probe in probes])
+    for video, near in zip(videos, rows, strict=True):
+        found = [_identity(walks.walks[int(gallery[row])].person) for row in near]
         # the server reads twenty columns; a smaller gallery repeats its last one
-        table.writerow([walks.walks[int(probe)].kind, *found, *[found[-1]] * (_LIST - len(found))])
+        table.writerow([video, *found, *[found[-1]] * (_LIST - len(found))])
     return out.getvalue()
+
+
+def _videos(probes: Sequence[Walk]) -> list[str]:
+    kinds, views = [walk.kind for walk in probes], [walk.view for walk in probes]
+    if set(kinds) != {"03"} and len(set(kinds)) == len(kinds):
+        return kinds
+    return views if len(set(views)) == len(views) else [f"{walk.kind}/{walk.view}" for walk in probes]
+
+
+def _identity(person: str) -> str:
+    return str(int(person)) if person.isdecimal() else person

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -113,11 +113,12 @@ class Gait3D:
 
 @dataclass(frozen=True)
 class CrossView:
-    """One gallery over all views: probes ``-01`` of a condition against its ``-02``, other views only.
+    """One gallery over all views: probes ``-01`` of each condition against ``-02`` of all, other views only.
 
-    The stricter protocol for CASIA-B: the gallery holds the same condition, all views together, and a probe may not be
-    found in its own view. For other names of kinds, the first kind of a person in a view probes and the rest is the
-    gallery; where each view has one kind alone, the first view probes.
+    The stricter protocol for CASIA-B (Hou et al., 2022), as OpenGait computes it: the gallery holds ``nm-02``,
+    ``bg-02`` and ``cl-02`` in all views together, a probe may not be found in its own view, and every probe view counts
+    alike. For other names of kinds, the first kind of a person in a view probes and the rest is the gallery; where each
+    view has one kind alone, the first view probes.
     """
 
     name: str = "cross-view"
@@ -130,26 +131,44 @@ class CrossView:
     def __call__(self, walks: Walks) -> Scores:
         """Score embeddings."""
         by_name = all(walk.kind.partition("-")[2].isdecimal() for walk in walks.walks)
+        gallery = walks.rows(lambda w: by_name and _number(w) == 2)
         found: dict[str, Scores] = {}
-        for condition in sorted({walk.condition for walk in walks.walks}) if by_name else ():
-            probes = walks.rows(lambda w, c=condition: w.condition == c and int(w.kind.partition("-")[2]) == 1)
-            gallery = walks.rows(lambda w, c=condition: w.condition == c and int(w.kind.partition("-")[2]) == 2)
-            if len(probes) and len(gallery):
-                found[condition.upper()] = score_ranked(self.name, walks, probes, gallery, other_views=True)
+        for condition in sorted({walk.condition for walk in walks.walks}) if len(gallery) else ():
+            probes = walks.rows(lambda w, c=condition: w.condition == c and _number(w) == 1)
+            if set(walks.people[probes]) & set(walks.people[gallery]):
+                found[condition.upper()] = _by_view(self.name, walks, probes, gallery)
         if not found:
             is_probe = first_of_each(walks, lambda walk: (walk.person, walk.view))
             if is_probe.all():  # one sequence a view: the first view is looked for in the others
                 is_probe = first_of_each(walks, lambda walk: walk.person)
             return score_ranked(self.name, walks, np.flatnonzero(is_probe), np.flatnonzero(~is_probe), other_views=True)
-        numbers = {
-            key: float(np.mean([scores.numbers[key] for scores in found.values()]))
-            for key in next(iter(found.values())).numbers
-        }
+        numbers = _means([scores.numbers for scores in found.values()])
         numbers |= {name: scores.numbers["rank-1"] for name, scores in found.items()}
         curve = np.mean([scores.curve for scores in found.values()], 0).tolist()
         matches = sorted((m for s in found.values() for m in s.matches), key=lambda m: (m.right, m.distance))
         notes = [f"{name}: {note}" for name, scores in found.items() for note in scores.notes]
         return Scores(self.name, numbers, (), curve, matches, notes)
+
+
+def _number(walk: Walk) -> int:
+    return int(walk.kind.partition("-")[2])
+
+
+def _means(several: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {key: float(np.mean([numbers[key] for numbers in several])) for key in several[0]}
+
+
+def _by_view(name: str, walks: Walks, probes: np.ndarray, gallery: np.ndarray) -> Scores:
+    """Ranks of probes, every probe view counting alike; a view none of whose persons can be found does not count."""
+    whole = score_ranked(name, walks, probes, gallery, other_views=True)
+    views = np.array([walk.view for walk in walks.walks])
+    several = []
+    for view in sorted(set(views[probes])):
+        some = probes[views[probes] == view]
+        known = set(walks.people[gallery[views[gallery] != view]])
+        if known & set(walks.people[some]):
+            several.append(score_ranked(name, walks, some, gallery, other_views=True).numbers)
+    return replace(whole, numbers=_means(several))
 
 
 @dataclass(frozen=True)

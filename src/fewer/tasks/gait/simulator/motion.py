@@ -121,8 +121,9 @@ def recorded_gaits(path: str | Path) -> dict[str, Gait]:
     Parameters
     ----------
     path
-        npz with ``joint_names``, ``rate_hz`` and ``SUBJECT_straight_joints`` (frames, joints, 3) in metres: end points
-        of the segments of the Plug-in Gait model, NaN where they are missing.
+        npz with ``joint_names``, ``rate_hz`` and ``SUBJECT_straight_joints`` (frames, joints, 3): somebody who walks
+        straight ahead, z up, in any unit, NaN where a joint is missing. Joints have the names of :data:`BONES`
+        (``pelvis``, ``l_hip``, ``r_toe``), or are the end points of the segments of the Plug-in Gait model.
 
     Returns
     -------
@@ -139,24 +140,44 @@ def recorded_gaits(path: str | Path) -> dict[str, Gait]:
         with np.load(path, allow_pickle=False) as file:
             names, rate = [str(n) for n in file["joint_names"]], float(file["rate_hz"])
             joints = {k: file[k] for k in file.files if k.endswith("_straight_joints")}
-        rows = {joint: names.index(mark) for joint, mark in _MARKS.items()}
     except (OSError, ValueError, KeyError) as error:
         raise FewerError(f"{path} cannot be read as motion capture ({type(error).__name__}: {error})") from None
+    if not (np.isfinite(rate) and rate > 0):
+        raise FewerError(f"{path} has a rate of {rate:g} frames a second; rate_hz must be more than 0")
+    rows = {joint: _row(names, joint, str(path)) for joint in _MARKS}
+    reason = "its arrays must be called SUBJECT_straight_joints"
     for key, values in sorted(joints.items()):
+        subject = key.removesuffix("_straight_joints")
         try:
-            found[key.split("_")[0]] = _recorded(values.astype(float), rows, rate)
-        except FewerError:
-            continue
+            found[subject] = _recorded(values, rows, rate)
+        except FewerError as error:
+            reason = f"of {subject}, {error}"
     if not found:
-        raise FewerError(f"{path} holds no walk that can be used")
+        raise FewerError(f"{path} holds no walk that can be used: {reason}")
     return found
 
 
+def _row(names: list[str], joint: str, path: str) -> int:
+    """Where a joint stands, by its own name or that of Plug-in Gait."""
+    for name in (joint, _MARKS[joint]):
+        if name in names:
+            return names.index(name)
+    raise FewerError(f"{path} lacks the joint {joint} ({_MARKS[joint]} of Plug-in Gait) in its joint_names")
+
+
 def _recorded(values: np.ndarray, rows: dict[str, int], rate: float) -> Gait:
+    shaped = values.ndim == 3 and values.shape[1] > max(rows.values()) and values.shape[2] == 3
+    if not shaped or values.dtype.kind not in "fiu":
+        raise FewerError(f"the array has shape {values.shape}, not (frames, joints, 3)")
+    values = values.astype(float)
     pelvis = values[:, rows["pelvis"]]
     known = np.flatnonzero(np.isfinite(pelvis[:, 0]))
     if len(known) < 20:
         raise FewerError("too few frames")
+    trunk = (values[:, rows["neck"]] - pelvis)[known]
+    trunk = trunk[np.isfinite(trunk).all(1)]
+    if not len(trunk) or trunk[:, 2].mean() < 0.5 * np.linalg.norm(trunk, axis=1).mean():
+        raise FewerError("the trunk does not stand upright along z; turn the joints so that z is up")
     # turn the walk so that it goes along x; up is z
     way = pelvis[known[-1], :2] - pelvis[known[0], :2]
     angle = np.arctan2(way[1], way[0])

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.progress import Progress, Silent
 from fewer.study.pathway import Pathway
@@ -36,8 +37,8 @@ REQUESTS = (
 _BANNED = "an image of an evaluation set"
 
 
-@dataclass(frozen=True)
-class Converted:
+@dataclass(frozen=True, repr=False)
+class Converted(Told):
     """Instruction data.
 
     Attributes
