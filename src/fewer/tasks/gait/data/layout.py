@@ -143,7 +143,8 @@ def elsewhere(root: Path) -> str:
         return f"its files lie too deep, such as {seen}: give {root.joinpath(*seen.parts[: depth - 3])}"
     if depth == 2:
         return f"{root.name} is one person of a set, such as {seen}: give {root.absolute().parent}"
-    return f"its files lie too high, such as {seen}: move them to {wanted} in it, such as PERSON/nm-01/000/"
+    below = "" if seen.suffix.lower() in FILES else "nm-01/000/"
+    return f"its files lie too high, such as {seen}: give each person a folder in it, such as PERSON/{below}{seen.name}"
 
 
 def unread(root: Path, places: dict[Walk, Path]) -> tuple[list[Path], list[Path]]:
