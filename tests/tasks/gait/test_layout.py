@@ -12,6 +12,7 @@ from PIL import Image
 import fewer
 from fewer.core.errors import FewerError
 from fewer.tasks.gait.data import open_data, write_sequence
+from fewer.tasks.gait.data.dataset import read_sequence
 from fewer.tasks.gait.data.loose import open_sequences
 from fewer.tasks.gait.doctor import checkup
 from fewer.tasks.gait.protocols.records import Walk
@@ -106,3 +107,11 @@ def test_grew_as_opengait_lays_it_out(tmp_path: Path, probes: str) -> None:
     rows = (tmp_path / "out" / "submission.csv").read_text().splitlines()[1:]
     assert [row.split(",")[0] for row in rows] == ["eT1EXpgZ", "etaGVnWf"]
     assert all(set(row.split(",")[1:]) == {"1", "2"} and len(row.split(",")) == 21 for row in rows)
+
+
+def test_a_folder_without_masks_is_no_sequence(tmp_path: Path) -> None:
+    with pytest.raises(FewerError, match="holds no mask images"):
+        read_sequence(tmp_path)
+    array(tmp_path / "a.npz")
+    with pytest.raises(FewerError, match=r"too high, such as a\.npz: .* such as PERSON/a\.npz$"):
+        open_data(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 import fewer
 from fewer.core.errors import FewerError
@@ -81,3 +82,25 @@ def test_words_in_other_letters_and_words_that_are_not_known(talk):  # noqa: F81
     (talk / "asked.json").write_text(json.dumps(asked))
     found = fewer.evaluate(talk / "run", talk / "asked.json", task="quality")
     assert found.note.endswith("; 1 questions have options with words that the model never saw")
+
+
+def test_a_tuning_that_ended_midway_goes_on_to_the_same_model(talk, monkeypatch):  # noqa: F811
+    from fewer.tasks.quality.talks import Talks
+
+    settings = TuneSettings(**{**SMALL, "steps": 12, "every": 4})
+    whole = tune(talk / "talk.json", settings=settings)
+    real, drawn = Talks.draw, []
+
+    def draw(talks, step, count):
+        drawn.append(step)
+        if len(drawn) == 7:
+            raise KeyboardInterrupt
+        return real(talks, step, count)
+
+    monkeypatch.setattr(Talks, "draw", draw)
+    with pytest.raises(KeyboardInterrupt):
+        tune(talk / "talk.json", out=talk / "run", settings=settings)
+    done = tune(talk / "talk.json", out=talk / "run", settings=settings, resume=True)
+    assert drawn[7] == 6 and drawn[-1] == 11  # from the very step that was interrupted
+    for name, value in whole.model.state_dict().items():
+        assert torch.allclose(value, done.model.state_dict()[name], atol=1e-5), name

@@ -28,6 +28,10 @@ def test_every_case_has_one_job(disc_data, target) -> None:
     used = [*names(found.source), *names(found.held), *names(found.unlabelled)]
     assert (len(found.source), len(found.held)) == (4, 1) and sorted(used) == [f"case{i}" for i in range(8)]
     assert all(case.mask is None for case in found.unlabelled) and len(found.target) == 8
+    few = open_domains(disc_data, target, AdaptSettings(source_labels=2))
+    told = "those that train judge as well"
+    assert few.held == few.source and any(told in note for note in few.notes)
+    assert not any(told in note for note in found.notes)
 
 
 def test_a_queue_says_which_masks_are_used(disc_data, target, tmp_path) -> None:
@@ -141,8 +145,9 @@ def test_masks_of_the_target_need_not_be_fit_to_be_read(disc_data, target) -> No
 def test_masks_among_the_images_of_the_target_are_no_scans(disc_data, target) -> None:
     for path in sorted(target.glob("*.png"))[:3]:
         shutil.copy(path, path.with_name(f"{path.stem}_mask.png"))
+    shutil.copy(path, path.with_name(f"{path.stem}_mask_1.png"))  # a second lesion
     found = open_domains(disc_data, target, AdaptSettings())
-    assert names(found.target) == [f"case{i}" for i in range(8)] and "3 masks" in found.notes[0]
+    assert names(found.target) == [f"case{i}" for i in range(8)] and "4 masks" in found.notes[0]
 
 
 def test_channel_files_of_a_plain_target_are_one_scan(disc_data, target) -> None:

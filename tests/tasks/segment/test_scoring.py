@@ -11,6 +11,7 @@ from PIL import Image
 from fewer.core.errors import FewerError
 from fewer.tasks.segment.dataset import open_data
 from fewer.tasks.segment.preparation import Preparation
+from fewer.tasks.segment.reading import class_indices
 from fewer.tasks.segment.scoring import evaluate_folder, with_classes
 
 
@@ -48,3 +49,19 @@ def test_classes_are_those_of_the_training_unless_others_are_declared(disc_data)
 
     with pytest.raises(FewerError, match="was trained on"):
         with_classes(replace(data, declared={"background": 0, "a": 1, "b": 2}), trained)
+
+
+def test_the_same_names_of_other_numbers_are_read_by_the_names(disc_data) -> None:
+    from dataclasses import replace
+
+    data = open_data(disc_data)
+    names = ("background", "organ", "lesion")
+    trained = Preparation(names, (0, 1, 2), 1, "zscore", (), (), (), (), None, (32, 32))
+    found = with_classes(replace(data, declared={"background": 0, "lesion": 1, "organ": 2}), trained)
+    assert list(found.classes.items()) == [("background", 0), ("organ", 2), ("lesion", 1)]
+    mask = np.array([[0, 1, 2]], np.uint8)
+    assert class_indices(mask, found.classes, "m").tolist() == [[0, 2, 1]]  # lesion is the network's third class
+    renamed = {"background": 0, "liver": 1, "tumour": 2}
+    assert with_classes(replace(data, declared=renamed), trained).classes == renamed
+    with pytest.raises(FewerError, match="was trained on"):  # one name of two has another number
+        with_classes(replace(data, declared={"background": 0, "lesion": 1, "vessel": 2}), trained)

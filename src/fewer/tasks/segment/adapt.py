@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fewer.adaptation.choice import unlearned
 from fewer.adaptation.methods import METHODS
 from fewer.adaptation.ours import member_steps
 from fewer.adaptation.problem import Adapted, Pair, Problem, Work
@@ -210,6 +211,11 @@ def _adapt(
     _tell_blank(problem, domains, work)
     problem.network.to(work.accelerator.device)
     adapted = METHODS[settings.method].run(problem, settings, work)
+    if settings.method != "target-oracle" and (missing := unlearned(problem, adapted.model)):
+        work.say(
+            f"the network finds next to nothing of {', '.join(missing)} even in source scans that judge it, so that it "
+            "cannot be expected to in the target: give more --steps"
+        )
     return AdaptedRun(_whole(adapted, problem).cpu().eval(), plan, adapted, None, work.notes)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from fewer.tasks.segment.dataset import (
 from fewer.tasks.segment.files import SUFFIXES, Picture, picture_stem, read_picture, suffix_of
 from fewer.tasks.segment.preparation import Preparation, fit_preparation
 from fewer.tasks.segment.reading import read_case
+from fewer.tasks.segment.scoring import with_classes
 from fewer.tasks.segment.turning import axes_of, order_of
 
 __all__ = ["Domains", "open_domains"]
@@ -102,6 +103,11 @@ def open_domains(source: str | Path, target: str | Path, settings: AdaptSettings
         raise FewerError(f"the target {target} holds {len(target_cases)} scan; an adaptation needs two or more")
     labelled, rest = _labelled(data, settings)
     chosen, held = _split(labelled, _classes_of(data, labelled))
+    if held[0] in chosen:
+        notes.append(
+            "no labelled scan can be spared, so those that train judge as well: Dice on held-out source is that of the "
+            "training"
+        )
     here, there = _pictures((*labelled, *rest)), _pictures(target_cases)
     _check_fit(data.root, here, Path(target), there)
     pictures = [*here, *there]
@@ -112,9 +118,7 @@ def open_domains(source: str | Path, target: str | Path, settings: AdaptSettings
     measured = settings.spacing != "native" and all(picture.spaced for _, picture in pictures)
     answers: tuple[Case, ...] = ()
     if oracle:
-        other = other if other.declared is not None else replace(other, declared=data.classes)
-        if tuple(other.classes.values()) != tuple(data.classes.values()):
-            raise FewerError(f"the target has the classes {dict(other.classes)}, the source {dict(data.classes)}")
+        other = with_classes(other, preparation)
         answers = other.cases
     return Domains(data, chosen, held, rest, target_cases, answers, other, preparation, tuple(notes), voxels, measured)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fewer.tasks.segment.adapted import AdaptedRun
     from fewer.tasks.segment.dataset import SegmentData
 
-__all__ = ["adapt_page", "case_dices", "interval"]
+__all__ = ["adapt_page", "case_dices", "interval", "module_state"]
 
 SHOWN = 6
 ERROR = len(COLOURS)
@@ -174,10 +174,35 @@ def _checks(checks: dict[str, Any]) -> Section:
     )
 
 
+def module_state(run: AdaptedRun, name: str) -> str:
+    """Whether a module took part: what is switched on may still be refused, not needed, or too long for the steps.
+
+    Examples
+    --------
+    >>> module_state(run, "translation")  # doctest: +SKIP
+    'refused as unsafe'
+    """
+    settings, adapted = run.plan.settings, run.adapted
+    if not settings.uses(name):
+        return "off"
+    safe = adapted.checks.get("safe")
+    if name in ("translation", "segmentation-heads", "edges") and safe is False:
+        return "refused as unsafe"
+    if settings.method in ("ms-mt", "mt-uda", "le-uda") and name == "curves" and safe:
+        return "not needed: the translator is used"
+    if settings.method in ("ours", "contrasts"):
+        if name == "consistency" and not settings.consistency:
+            return "off, unless --consistency gives it a weight"
+        single = not adapted.members
+        if single and (name == "choice" or (name == "warm-start" and "plain" not in adapted.stages)):
+            return "left out: too few steps"
+    return "on"
+
+
 def _modules(run: AdaptedRun) -> Section:
     settings = run.plan.settings
     own = MODULES_OF.get(settings.method, ())
-    rows = [[name, "on" if settings.uses(name) else "off", MODULES[name]] for name in own]
+    rows = [[name, module_state(run, name), MODULES[name]] for name in own]
     words = [f"What {settings.method} is made of; --without NAME switches a module off."]
     if not own:
         words = [f"{settings.method} is one module: nothing of it can be switched off."]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -462,11 +463,12 @@ def masks_apart(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     [['a.png'], ['a_mask.png']]
     """
     stems = {picture_stem(path) for path in files}
-    masks = {
-        path
-        for path in files
-        if any(stem.endswith(end) and stem[: -len(end)] in stems for stem in [picture_stem(path)] for end in ENDINGS)
-    }
+
+    def is_mask(path: Path) -> bool:
+        own = re.sub(r"_\d+$", "", picture_stem(path))  # some have several, NAME_mask and NAME_mask_1
+        return any(own.endswith(end) and own[: -len(end)] in stems for end in ENDINGS)
+
+    masks = {path for path in files if is_mask(path)}
     return [path for path in files if path not in masks], [path for path in files if path in masks]
 
 

@@ -72,6 +72,8 @@ def class_indices(mask: np.ndarray, classes: Mapping[str, int], where: str) -> n
     --------
     >>> class_indices(np.array([[0, 255]]), {"background": 0, "lesion": 255}, "a.png")
     array([[0, 1]], dtype=uint8)
+    >>> class_indices(np.array([[0, 1, 2]]), {"background": 0, "organ": 2, "lesion": 1}, "a.png")
+    array([[0, 2, 1]], dtype=uint8)
     """
     values = np.unique(mask)
     known = np.array(list(classes.values()))
@@ -81,7 +83,8 @@ def class_indices(mask: np.ndarray, classes: Mapping[str, int], where: str) -> n
             f"{where} holds the value {strange[0]:g}, which is no class of the data set "
             f"({', '.join(f'{name} {value}' for name, value in classes.items())}); see: fewer doctor"
         )
-    return np.searchsorted(known, mask.astype(np.int64)).astype(np.uint8)
+    order = np.argsort(known)
+    return order[np.searchsorted(known, mask.astype(np.int64), sorter=order)].astype(np.uint8)
 
 
 def read_case(data: SegmentData, case: Case, channels: int | None = None) -> Sample:

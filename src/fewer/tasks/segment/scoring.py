@@ -52,7 +52,9 @@ def evaluate_cases(
 def with_classes(data: SegmentData, preparation: Preparation) -> SegmentData:
     """The data set with the classes that a network was trained on.
 
-    A data set that declares none gets the network's, so that a part of it that lacks a class means the same.
+    A data set that declares none gets the network's, so that a part of it that lacks a class means the same. One that
+    gives the same names to other numbers is read by the names; one that gives other names to the same numbers is read
+    by the numbers.
 
     Raises
     ------
@@ -62,7 +64,11 @@ def with_classes(data: SegmentData, preparation: Preparation) -> SegmentData:
     trained = dict(zip(preparation.classes, preparation.values, strict=True))
     if data.declared is None:
         return replace(data, declared=trained)
-    if tuple(data.classes) != tuple(trained) and tuple(data.classes.values()) != tuple(trained.values()):
+    own = data.classes
+    if set(own) == set(trained):
+        return replace(data, declared={name: own[name] for name in trained})
+    moved = [name for name, known in zip(own, trained, strict=False) if name in trained and name != known]
+    if moved or tuple(own.values()) != tuple(trained.values()):
         raise FewerError(f"{data.root} has the classes {data.classes}, the network was trained on {trained}")
     return data
 

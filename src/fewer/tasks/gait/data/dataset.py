@@ -203,6 +203,8 @@ def _from_npz(path: Path) -> Any:
 
 def _from_pictures(folder: Path) -> np.ndarray:
     paths = pictures_in(folder)
+    if not paths:
+        raise FewerError(f"{folder} holds no mask images; give a pkl, npz or video file, or a folder of mask images")
     if read_mask(paths[0]).shape in _CUT:  # as small as silhouettes, and few bytes: all of them are looked at
         masks = [read_mask(path) for path in paths]
         if len({mask.shape for mask in masks}) == 1:

@@ -19,6 +19,9 @@ ARRAYS = (".npz", ".pkl")
 FILES = frozenset({*ARRAYS, *VIDEOS})
 """Endings of files that are a sequence each."""
 
+RESULTS = "matches.json"
+"""Of fewer predict, beside embeddings that are no walk: people write results into the folder of the data."""
+
 LONE = "000"
 """The view of a sequence whose folder names none."""
 
@@ -47,7 +50,7 @@ def places_in(root: Path) -> dict[Walk, Path]:
 
 def _two_deep(root: Path, known: set[str]) -> Iterator[tuple[Walk, Path]]:
     for person in _entries(root):
-        if person.name in known or not person.is_dir():
+        if person.name in known or not person.is_dir() or (person / RESULTS).is_file():
             continue
         camera = _OUMVLP.fullmatch(person.name)
         for place in _entries(person):
@@ -143,7 +146,8 @@ def elsewhere(root: Path) -> str:
         return f"its files lie too deep, such as {seen}: give {root.joinpath(*seen.parts[: depth - 3])}"
     if depth == 2:
         return f"{root.name} is one person of a set, such as {seen}: give {root.absolute().parent}"
-    return f"its files lie too high, such as {seen}: move them to {wanted} in it, such as PERSON/nm-01/000/"
+    below = "" if seen.suffix.lower() in FILES else "nm-01/000/"
+    return f"its files lie too high, such as {seen}: give each person a folder in it, such as PERSON/{below}{seen.name}"
 
 
 def unread(root: Path, places: dict[Walk, Path]) -> tuple[list[Path], list[Path]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import numpy as np
 from fewer.core.errors import FewerError
 from fewer.tasks.gait.data.silhouettes import treat_frames
 
-__all__ = ["VIDEOS", "check_video", "mixed_rates", "video_masks", "video_silhouettes"]
+__all__ = ["VIDEOS", "check_video", "frame_rate", "mixed_rates", "step_of", "video_masks", "video_silhouettes"]
 
 _MEMORY = 2**27
 """Bytes of frames that the median is taken of."""
 _FLICKER = 0.002
 """How quickly the background learns while somebody may stand before it."""
 
+_USUAL = 25
 _ALIKE = 1.1
 """Frame rates within this factor are alike: 24 and 25, or 30 and 29.97."""
 
@@ -131,8 +133,37 @@ def _frames(cv2: Any, path: str | Path) -> Iterator[np.ndarray]:
         video.release()
 
 
+def step_of(rate: float) -> int:
+    """Every how manyth frame of a video is looked at, so that about 25 a second are, as in the field's sets.
+
+    Examples
+    --------
+    >>> [step_of(rate) for rate in (0.0, 12.5, 25, 30, 50, 60, 240)]
+    [1, 1, 1, 1, 2, 2, 10]
+    """
+    return max(1, round(rate / _USUAL)) if 1 <= rate <= 1000 else 1
+
+
+def frame_rate(path: str | Path) -> float:
+    """Frames a second, as a video file states them; 0 where it does not.
+
+    Raises
+    ------
+    FewerError
+        When OpenCV is missing, or the file is no video.
+    """
+    cv2 = _opencv()
+    check_video(path)
+    video = cv2.VideoCapture(str(path))
+    try:
+        rate = float(video.get(cv2.CAP_PROP_FPS)) if video.isOpened() else 0.0
+    finally:
+        video.release()
+    return rate if 1 <= rate <= 1000 else 0.0
+
+
 def mixed_rates(places: Iterable[Path]) -> str:
-    """Frame rates of the videos among some sequences, in words, where they differ; empty where they are alike.
+    """Frame rates at which videos among some sequences are looked at, in words, where they differ; else nothing.
 
     Other files say nothing of their rate, and videos that cannot be read are told elsewhere.
 
@@ -144,15 +175,8 @@ def mixed_rates(places: Iterable[Path]) -> str:
     videos = [place for place in places if place.suffix.lower() in VIDEOS]
     if len(videos) < 2:
         return ""
-    rates: list[float] = []
     try:
-        cv2 = _opencv()
-        for place in videos:
-            check_video(place)
-            video = cv2.VideoCapture(str(place))
-            rate = float(video.get(cv2.CAP_PROP_FPS)) if video.isOpened() else 0.0
-            video.release()
-            rates += [rate] if 1 <= rate <= 1000 else []
+        rates = [rate / step_of(rate) for rate in map(frame_rate, videos) if rate]
     except FewerError:
         return ""
     low, high = min(rates, default=1.0), max(rates, default=1.0)
@@ -161,6 +185,9 @@ def mixed_rates(places: Iterable[Path]) -> str:
 
 def video_silhouettes(path: str | Path) -> np.ndarray:
     """Silhouettes uint8 (frames, 64, 64) of the person in a video.
+
+    Of videos with many frames a second, every second frame is taken, or fewer (:func:`step_of`): networks that look at
+    movement must see it as quick as in their training.
 
     Raises
     ------
@@ -172,7 +199,8 @@ def video_silhouettes(path: str | Path) -> np.ndarray:
     >>> video_silhouettes("walk.mp4").shape  # doctest: +SKIP
     (87, 64, 64)
     """
-    found, empty = treat_frames(video_masks(path))
+    step = step_of(frame_rate(path))
+    found, empty = treat_frames(islice(video_masks(path), 0, None, step))
     if not len(found):
         raise FewerError(f"nobody moves in {path}: all {empty} frames are background; the camera must stand still")
     return found
