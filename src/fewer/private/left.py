@@ -139,8 +139,10 @@ def after(results: np.ndarray, shape: Sequence[int], left: Sequence[tuple[str, i
 
 
 def before(said: np.ndarray, left: Sequence[tuple[str, int]]) -> np.ndarray:
-    """What a network's answers were before what is left to the client, but for a constant of each row."""
+    """What a network's answers [N, ...] were before what is left to the client, but for a constant of each row."""
     found = np.asarray(said, dtype=float)
-    for name, _ in left:
+    for (name, axis), following in zip(left, (*[one for one, _ in left[1:]], ""), strict=True):
         found = LEFT[name][1](found)
+        if name == following == "softmax":  # what comes out of the inner one adds up to 1
+            found = found - (found.sum(axis, keepdims=True) - 1) / found.shape[axis]
     return found
