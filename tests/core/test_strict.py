@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -12,6 +13,7 @@ from fewer.core.strict import StrictSettings
 
 class Grid(StrictSettings):
     spacing: Literal["auto", "native"] | tuple[float, ...] = "auto"
+    init: str | None = None
 
 
 @pytest.mark.parametrize(
@@ -27,3 +29,9 @@ def test_of_words_or_numbers_the_mistake_is_told_that_was_made(value, says) -> N
     with pytest.raises(FewerError) as told:
         Grid.of({"spacing": value}, "command line")
     assert str(told.value) == f"command line: {says}"
+
+
+def test_a_path_is_as_good_as_its_text() -> None:
+    assert Grid.of({"init": Path("runs") / "first", "spacing": [1.0, 2.0]}) == Grid(
+        init=str(Path("runs") / "first"), spacing=(1.0, 2.0)
+    )

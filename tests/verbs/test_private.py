@@ -139,6 +139,8 @@ def test_compress_makes_a_circuit_where_the_budget_is_one_of_a_circuit(tmp_path,
     words = ["compress", "net.py:make", "--images", "photos", "--budget", "levels=1"]
     assert main([*words, "--pattern", "columns"]) == 2
     assert "--pattern has no meaning" in capsys.readouterr().err
+    assert main([*words, "--device", "cuda"]) == 2
+    assert "device 'cuda' cannot be used" in capsys.readouterr().err
     assert main([*words, "--dry-run"]) == 0
     assert "would compile net.py:make within levels=1 and write circuit" in capsys.readouterr().out
     (tmp_path / "photos").mkdir()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from fewer.cli.flags import ModelFlags, Shared, given
+from fewer.cli.flags import ModelFlags, Shared, cpu_only, given
 from fewer.cli.setting_flags import SettingFlags
 from fewer.core.errors import FewerError
 
@@ -92,6 +92,7 @@ def _circuit(
     if asked or images is None:
         wrong = f"--{asked[0].replace('_', '-')} has no meaning" if asked else "--images is missing"
         raise FewerError(f"a budget of a circuit over encrypted numbers was given, for which {wrong}")
+    cpu_only(shared)
     text = budget if isinstance(budget, str) else ",".join(budget)
     shared.out = shared.out or "circuit"
     if shared.dry_run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -42,7 +43,7 @@ class StrictSettings(BaseModel):
 
     @classmethod
     def of(cls, values: dict[str, Any], where: str = "settings") -> Self:
-        """Build settings from a dictionary; lists may stand for tuples.
+        """Build settings from a dictionary; lists may stand for tuples, and paths for their text.
 
         Raises
         ------
@@ -53,7 +54,7 @@ class StrictSettings(BaseModel):
             if name not in cls.model_fields:
                 raise FewerError(f"{where}: unknown name '{name}'{near_match(name, cls.model_fields)}")
             _check_size(name, values[name], where)
-        tidy = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        tidy = {name: _plain(value) for name, value in values.items()}
         try:
             return cls(**tidy)
         except ValidationError as error:
@@ -78,6 +79,12 @@ class StrictSettings(BaseModel):
         if not values:
             return self
         return self.of({**{name: getattr(self, name) for name in self.model_fields_set}, **values})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _likeliest(error: ValidationError) -> tuple[Any, str]:

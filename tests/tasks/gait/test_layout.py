@@ -63,7 +63,7 @@ def test_results_within_a_set_are_no_person(tmp_path: Path) -> None:
     for person in ("alice", "bob"):
         array(tmp_path / "set" / person / "nm-01" / "090" / "090.npz")
     run, _ = saved(tmp_path / "run", "gaitset")
-    fewer.predict(run, tmp_path / "set", out=tmp_path / "set" / "found", gallery=str(tmp_path / "set"))
+    fewer.predict(run, tmp_path / "set", out=tmp_path / "set" / "found", gallery=tmp_path / "set")
     assert (tmp_path / "set" / "found" / "embeddings.npz").is_file()
     assert open_data(tmp_path / "set").people == ["alice", "bob"]
 
