@@ -133,3 +133,9 @@ def test_a_picture_is_mirrored_along_its_rows_and_a_sagittal_slice_not_at_all(di
     assert fit_preparation(data, data.cases, TrainSettings(levels=3)).mirror == 1
     assert _sideways("AS", 2, Path("a.nii.gz")) is None and _sideways(None, 3, Path("a.nii")) == 0
     assert _sideways(None, 3, Path("pages.tif")) == 2
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_slice_without_a_thickness_says_how_it_lies() -> None:
+    flat = Picture(np.zeros((1, 5, 6)), (1.0, 2.0), np.diag([-1.0, 2.0, 0.0, 1.0]))
+    assert axes_of(flat) == "LA"
