@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fewer.private.adapt import answers_of
 from fewer.private.left import LEFT, after, before, names_of
 from fewer.private.reading import read_network
-from fewer.private.verdict import decisions
+from fewer.private.verdict import agreement, decisions, distance
 
 
 class Ends(nn.Module):
@@ -57,6 +57,34 @@ def test_what_is_left_gives_the_answers_of_the_network(name: str) -> None:
     elif left and "softmax" in left[0]:
         answers, results = (x[:2] - x[:2].mean(1, keepdims=True) for x in (answers, results))
     assert np.allclose(answers, results[:2], atol=1e-4)
+
+
+class Padded(nn.Module):
+    def forward(self, y: Tensor) -> Tensor:
+        return torch.nn.functional.pad(torch.sigmoid(y), (0, 1))
+
+
+def test_what_cannot_be_undone_stays_in_the_circuit() -> None:
+    """Zeros that are set beside a sigmoid are none of its numbers; in front of a softmax nobody knows what it was."""
+    twice = (lambda y: y.softmax(1).softmax(1), ["softmax", "softmax"])
+    for end, left in ((Padded(), []), (lambda y: torch.sigmoid(y).softmax(1), ["softmax"]), twice):
+        net, images = Ends(end, 3).eval(), torch.randn(5, 6)
+        network = read_network(net, images[:1])
+        assert names_of(network.left) == left
+        ours = np.stack([after(row, network.answer, network.left) for row in network(images).numpy()])
+        assert np.allclose(ours, net(images).detach().numpy(), atol=1e-5)
+        answers, results = answers_of(net, network, images).double().numpy(), network(images).numpy()
+        assert distance(results, answers, network.answer, network.left) < 1e-6
+
+
+def test_a_constant_before_a_softmax_is_no_distance() -> None:
+    x = np.random.default_rng(0).normal(size=(4, 12))
+    shifted = (x.reshape(4, 2, 2, 3) + np.arange(8.0).reshape(4, 1, 2, 1)).reshape(4, 12)
+    told = agreement(x, shifted.copy(), (1, 2, 2, 3), [("softmax", 2)])
+    assert told["distance"] > 0.1
+    shifted = (x.reshape(4, 2, 2, 3) + np.arange(24.0).reshape(4, 2, 1, 3)).reshape(4, 12)
+    told = agreement(x, shifted, (1, 2, 2, 3), [("softmax", 2)])
+    assert told["distance"] < 1e-12 and told["agreement"] == 1.0
 
 
 def test_every_inverse_is_one() -> None:

@@ -39,6 +39,7 @@ WRITTEN = {
     "softsign": lambda x, b: x / (1 + x.abs()),
     "leaky": lambda x, b: torch.where(x > 0, x, 0.1 * x),
     "relu": lambda x, b: torch.maximum(x, torch.zeros_like(x)),
+    "relu beside a number": lambda x, b: torch.maximum(x, torch.zeros(())),
     "cube": lambda x, b: x * x * x,
 }
 

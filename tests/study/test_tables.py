@@ -22,6 +22,12 @@ AGIQA = "name,prompt,adj1,adj2,style,mos_quality,std_quality,mos_align,std_align
         ("Image name,MOS,Brightness\n00001.jpg,70,45\n", {"00001.jpg": 70.0}, {}),
         ("MOS;file\n3,25;a.png\n-1,5;b.png\n", {"a.png": 3.25, "b.png": -1.5}, {}),
         ("\ufefffile\tscore\na, b.png\t4\n\n", {"a, b.png": 4.0}, {}),
+        # numbers with a comma, without a heading: as many commas as semicolons
+        ("a.png;3,5\nb.png;4\n", {"a.png": 3.5, "b.png": 4.0}, {}),
+        ("a.png;3,5;0,5\n", {"a.png": 3.5}, {"a.png": 0.5}),
+        ("a.png\t3,5\n", {"a.png": 3.5}, {}),
+        ("file\tMOS\na.png\t3,5\n", {"a.png": 3.5}, {}),
+        ("a;b.png,3\nc.png,4\n", {"a;b.png": 3.0, "c.png": 4.0}, {}),
         ("\ufeffa.png,3\nb.png,4\n", {"a.png": 3.0, "b.png": 4.0}, {}),
         ("what,ever\na.png,3\n", {"a.png": 3.0}, {}),
         ("file,score,votes\na.png,3,17\n", {"a.png": 3.0}, {}),

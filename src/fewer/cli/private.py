@@ -138,7 +138,8 @@ def compile_circuit(model: str, images: str, degree: int, steps: int, budget: st
     else:
         said = f"names the same class as the network on {found['agreement']:.1%}"
     print(f"{said}{' on' if found['agreement'] is None else ' of'} {found['images']} images {apart} (in the clear)")
-    if not steps and (found["distance"] > _FAR or (found["agreement"] or 1.0) < 1 - _FAR):
+    same = 1.0 if found["agreement"] is None else found["agreement"]
+    if not steps and (found["distance"] > _FAR or same < 1 - _FAR):
         print("the polynomials are only fitted so far; --steps 400 teaches them what the network says, without labels")
     if found["agreement"] is not None:
         print(f"results differ from the network's by {found['distance']:.3g} (relative squared distance)")

@@ -82,7 +82,11 @@ def answers_of(model: nn.Module, network: Network, images: Tensor) -> Tensor:
     size = int(torch.Size(network.answer).numel())
     with torch.no_grad():
         said = torch.cat([_rows(model.eval()(part), len(part), size) for part in images.split(500)])
-    return torch.from_numpy(before(said.double().numpy(), network.left)).to(said) if network.left else said
+    if not network.left:
+        return said
+    shape = network.answer[1:] if network.answer[:1] == (1,) else network.answer
+    told = before(said.double().reshape(len(said), *shape).numpy(), network.left)
+    return torch.from_numpy(told).to(said).reshape(len(said), -1)
 
 
 def _rows(given: Any, count: int, size: int) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fewer.core.errors import FewerError
-from fewer.private.network import Call, Value, places_of
+from fewer.private.network import Call, Held, Value, places_of
 
 __all__ = ["LEFT", "after", "before", "left_at_the_end", "names_of"]
 
@@ -44,6 +44,7 @@ LEFT: dict[str, tuple[Callable[..., np.ndarray], Callable[[np.ndarray], np.ndarr
 """Operations that may be left, by name."""
 
 _ROWS = ("softmax", "log_softmax")
+_PADS = ("constant_pad_nd", "pad")
 
 
 def left_at_the_end(
@@ -75,8 +76,10 @@ def left_at_the_end(
             left.append((end.kind, int(end.args[1]) % len(end.shape)))
             result = str(end.args[0].key)
             continue
+        if any(name in _ROWS for name, _ in left):  # what is before a softmax is known but for a constant of each row
+            return found, result, tuple(left)
         behind: list[str] = []
-        while end is not None and end.kind in moves and len(places_of(end.args, Value)) == 1:
+        while end is not None and end.kind in moves and _only_moves(end):
             behind.append(end.key)
             end = by_key.get(str(places_of(end.args, Value)[0].key))
         kind = "" if end is None else called.get(end.key, "")
@@ -86,6 +89,11 @@ def left_at_the_end(
         before = str(end.args[0].key)
         result = before if result == end.key else result
         found = [replace(c, args=_put(c.args, end.key, before)) if c.key in behind else c for c in found]
+
+
+def _only_moves(call: Call) -> bool:
+    """Whether it moves the numbers of one value, and puts no others beside them."""
+    return call.kind not in _PADS and len(places_of(call.args, (Value, Held))) == 1
 
 
 def _reads(calls: Sequence[Call], key: str) -> int:
@@ -131,8 +139,10 @@ def after(results: np.ndarray, shape: Sequence[int], left: Sequence[tuple[str, i
 
 
 def before(said: np.ndarray, left: Sequence[tuple[str, int]]) -> np.ndarray:
-    """What a network's answers were before what is left to the client, but for a constant of each row."""
+    """What a network's answers [N, ...] were before what is left to the client, but for a constant of each row."""
     found = np.asarray(said, dtype=float)
-    for name, _ in left:
+    for (name, axis), following in zip(left, (*[one for one, _ in left[1:]], ""), strict=True):
         found = LEFT[name][1](found)
+        if name == following == "softmax":  # what comes out of the inner one adds up to 1
+            found = found - (found.sum(axis, keepdims=True) - 1) / found.shape[axis]
     return found

@@ -100,7 +100,7 @@ class Points:
             return found if self.shapes.get(a.key) == shape else _NONE
         if isinstance(a, Held):
             tensor = self.tensors[a.key]
-            return tensor.item() if tensor.numel() == 1 else _NONE
+            return tensor.detach().reshape(()) if tensor.numel() == 1 else _NONE  # some operations take no plain number
         return _NONE if isinstance(a, (list, tuple, torch.fx.Node)) else a
 
 

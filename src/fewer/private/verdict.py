@@ -40,12 +40,9 @@ def decisions(results: np.ndarray, answer: Sequence[int], left: Left) -> np.ndar
     >>> decisions(np.array([[0.2]]), (1, 1), ()) is None
     True
     """
-    shape = tuple(answer) or (1, results.shape[1])
-    lead = int(len(shape) > 1 and shape[0] == 1)
-    x = np.asarray(results).reshape(len(results), *shape[lead:])
-    rows = next((axis for name, axis in left if name in ("softmax", "log_softmax")), None)
-    if rows is not None:
-        return x.argmax(rows - lead + 1).reshape(len(x), -1)
+    x, axis = _rows(results, answer, left)
+    if axis is not None:
+        return x.argmax(axis).reshape(len(x), -1)
     if "sigmoid" in names_of(left):
         return (x > 0).astype(int).reshape(len(x), -1)
     if x[0].size > 1 and max(x.shape[1:]) == x[0].size:
@@ -53,20 +50,39 @@ def decisions(results: np.ndarray, answer: Sequence[int], left: Left) -> np.ndar
     return None
 
 
-def distance(said: np.ndarray, wanted: np.ndarray) -> float:
+def _rows(results: np.ndarray, answer: Sequence[int], left: Left) -> tuple[np.ndarray, int | None]:
+    """Results in the shape that the network gives them, and the axis of a softmax that is left; None without one."""
+    shape = tuple(answer) or (1, results.shape[1])
+    lead = int(len(shape) > 1 and shape[0] == 1)
+    axis = next((axis for name, axis in left if name in ("softmax", "log_softmax")), None)
+    return np.asarray(results).reshape(len(results), *shape[lead:]), None if axis is None else axis - lead + 1
+
+
+def distance(said: np.ndarray, wanted: np.ndarray, answer: Sequence[int] = (), left: Left = ()) -> float:
     """Squared distance of results over that of the wanted ones from their mean.
+
+    Before a softmax, results are known but for a constant of each row, which it takes no notice of; nor does this.
 
     Examples
     --------
     >>> round(distance(np.array([[1.0], [2.1]]), np.array([[1.0], [2.0]])), 3)
     0.02
+    >>> logits = np.array([[1.0, 3.0], [2.0, 0.0]])
+    >>> distance(logits, logits - 5, (1, 2), [("softmax", 1)])
+    0.0
     """
+    said, wanted = (_without_constants(x, answer, left) for x in (said, wanted))
     spread = float(((wanted - wanted.mean(0)) ** 2).sum())
     return float(((said - wanted) ** 2).sum()) / max(spread, 1e-30)
+
+
+def _without_constants(results: np.ndarray, answer: Sequence[int], left: Left) -> np.ndarray:
+    x, axis = _rows(results, answer, left)
+    return x if axis is None else x - x.mean(axis, keepdims=True)
 
 
 def agreement(said: np.ndarray, wanted: np.ndarray, answer: Sequence[int], left: Left) -> dict[str, Any]:
     """Both numbers for a report: the share of decisions that are the same, or None, and the distance."""
     ours, theirs = (decisions(x, answer, left) for x in (said, wanted))
     same = None if ours is None or theirs is None else float((ours == theirs).mean())
-    return {"agreement": same, "distance": distance(said, wanted)}
+    return {"agreement": same, "distance": distance(said, wanted, answer, left)}

@@ -54,13 +54,22 @@ def table_rows(path: str | Path, what: str = "table") -> list[tuple[int, list[st
     """
     text = read_text(path, _LARGEST, what).removeprefix("\ufeff")
     first = next((line for line in text.splitlines() if line.strip()), "")
-    apart = "\t" if "\t" in first and "," not in first else ";" if first.count(";") > first.count(",") else ","
+    apart = _separator(first)
     with refusing(str(path), "write a file and a number on each line"):
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=apart)
         rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    if apart == ";":  # where a comma stands for the point
+    if apart != ",":  # where a comma stands for the point
         rows = [(line, [_pointed(cell) for cell in row]) for line, row in rows]
     return [(line, row) for line, row in rows if any(row)]
+
+
+def _separator(line: str) -> str:
+    """What stands between the cells of a line; commas may be those of numbers, as in ``a.png;3,5``."""
+    for apart in ("\t", ";"):
+        cells = [cell.strip() for cell in line.split(apart)]
+        if len(cells) > 1 and not any("," in cell and cell == _pointed(cell) for cell in cells):
+            return apart
+    return ";" if line.count(";") > line.count(",") else ","
 
 
 def _pointed(cell: str) -> str:

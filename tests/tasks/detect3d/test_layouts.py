@@ -127,6 +127,18 @@ def test_points_without_an_intensity_and_doubles_are_told(tmp_path):
         open_data(cut).points("c")
 
 
+@pytest.mark.parametrize("cut", [1, 2, 3, 6, 10])
+@pytest.mark.parametrize("columns", [4, 5, 6])
+def test_a_file_that_was_cut_off_is_no_file_of_other_columns(tmp_path, columns, cut):
+    """Rows of another length divide what is left by chance, and would be noise."""
+    points = scan_of(columns, 600)
+    points[:, 3] = 0
+    if (600 * columns - cut) % columns:
+        path = written(tmp_path / "a.bin", points.ravel()[:-cut])
+        with pytest.raises(FewerError, match=f"points of {columns} floats: it was cut off"):
+            open_data(path).points("a")
+
+
 def test_beams_that_met_nothing_are_left_out(tmp_path):
     points = scan_of(4, 100)
     points[::3, :3] = np.nan

@@ -59,6 +59,15 @@ def test_files_that_nobody_reads_are_named(tmp_path: Path) -> None:
     assert "1 files, such as alice/nm-01/090/b-depth.npz, lie beside the one" in told[1]
 
 
+def test_results_within_a_set_are_no_person(tmp_path: Path) -> None:
+    for person in ("alice", "bob"):
+        array(tmp_path / "set" / person / "nm-01" / "090" / "090.npz")
+    run, _ = saved(tmp_path / "run", "gaitset")
+    fewer.predict(run, tmp_path / "set", out=tmp_path / "set" / "found", gallery=str(tmp_path / "set"))
+    assert (tmp_path / "set" / "found" / "embeddings.npz").is_file()
+    assert open_data(tmp_path / "set").people == ["alice", "bob"]
+
+
 def test_the_raw_folders_of_oumvlp(tmp_path: Path) -> None:
     for view in ("000", "015"):
         for kind in ("00", "01"):

@@ -157,10 +157,10 @@ def _columns(raw: bytes, usual: int) -> int:
     start = count // 2 // _PERIOD * _PERIOD
     values = np.frombuffer(raw, "<f4", min(33 * _PERIOD, count - start), 4 * start)
     sizes = np.log2(np.abs(np.where(np.isfinite(values), values, 0)) + 0.01)
-    told = {k: _apart(sizes, k) for k in range(3, 9) if count % k == 0}
-    here = told.get(usual, 0.0)
+    # a file that was cut off is no whole number of rows: that rows of another length divide it says nothing
+    told = {k: _apart(sizes, k) for k in range(3, 9) if count % k == 0 or k % usual or k == usual}
     # neighbouring beams differ a little, too, so that two points might be taken for one long one
-    better = {k: v for k, v in told.items() if v > here + (0.25 if k % usual == 0 else 0.1)}
+    better = {k: v for k, v in told.items() if v > told[usual] + (0.25 if k % usual == 0 else 0.1)}
     return min((k for k, v in better.items() if v > max(better.values()) - 0.02), default=usual)
 
 

@@ -144,7 +144,7 @@ def _encoder(transformers: Any, settings: TuneSettings) -> ImageEncoder:
         )
     try:
         model = transformers.AutoModel.from_pretrained(settings.encoder, local_files_only=True, trust_remote_code=False)
-        model = getattr(model, "vision_model", model).eval()
+        model = getattr(model, "vision_model", model).eval().float()  # as pixels are, whatever it is stored in
     except Exception as error:
         raise FewerError(f"the encoder {settings.encoder!r} cannot be loaded ({str(error)[:150]})") from error
     encoder = ImageEncoder(model, 0, *_normalisation(Path(settings.encoder), model), settings.grid)

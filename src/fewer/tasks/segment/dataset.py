@@ -468,8 +468,8 @@ def masks_apart(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         own = re.sub(r"_\d+$", "", picture_stem(path))  # some have several, NAME_mask and NAME_mask_1
         return any(own.endswith(end) and own[: -len(end)] in stems for end in ENDINGS)
 
-    masks = [path for path in files if is_mask(path)]
-    return [path for path in files if path not in masks], masks
+    masks = {path for path in files if is_mask(path)}
+    return [path for path in files if path not in masks], [path for path in files if path in masks]
 
 
 def _is_colour(path: Path) -> bool:

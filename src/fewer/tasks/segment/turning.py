@@ -35,7 +35,7 @@ def axes_of(picture: Picture) -> str:
     """
     if picture.affine is None:
         return ""
-    columns = picture.affine[:3, :3] / np.linalg.norm(picture.affine[:3, :3], axis=0)
+    columns = picture.affine[:3, :3] / np.maximum(np.linalg.norm(picture.affine[:3, :3], axis=0), 1e-12)
     found: dict[int, str] = {}
     taken: set[int] = set()
     for at in np.argsort(-np.abs(columns), axis=None, kind="stable").tolist():

@@ -19,6 +19,9 @@ ARRAYS = (".npz", ".pkl")
 FILES = frozenset({*ARRAYS, *VIDEOS})
 """Endings of files that are a sequence each."""
 
+RESULTS = "matches.json"
+"""Of fewer predict, beside embeddings that are no walk: people write results into the folder of the data."""
+
 LONE = "000"
 """The view of a sequence whose folder names none."""
 
@@ -47,7 +50,7 @@ def places_in(root: Path) -> dict[Walk, Path]:
 
 def _two_deep(root: Path, known: set[str]) -> Iterator[tuple[Walk, Path]]:
     for person in _entries(root):
-        if person.name in known or not person.is_dir():
+        if person.name in known or not person.is_dir() or (person / RESULTS).is_file():
             continue
         camera = _OUMVLP.fullmatch(person.name)
         for place in _entries(person):
