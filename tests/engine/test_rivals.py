@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 import fewer
 from fewer.core.errors import FewerError
+from fewer.engine import comparison
 from fewer.engine.rivals import preset_of, rival_settings
 from fewer.engine.settings import Settings
 from fewer.models.vit import VisionTransformer
 from fewer.patterns import to_matrix
+from fewer.runtimes.names import EXPORTED, missing
 
 FEW = {"calibration": 12, "sensing": 4, "heldout": 4, "backend": "serial", "additivity": 0, "probes": 2}
 
@@ -79,3 +82,37 @@ def test_what_cannot_be_a_row_is_refused():
         Settings.of({"power": 1.0, "allocator": "uniform"})
     with pytest.raises(FewerError, match="power"):
         Settings.of({"power": -1.0})
+
+
+RUNTIME = next((name for name in EXPORTED if missing(name) is None), None)
+
+
+@pytest.mark.skipif(RUNTIME is None, reason="neither onnxruntime nor OpenVINO is installed")
+def test_rivals_are_judged_in_the_runtime_that_ours_is_judged_in(monkeypatch):
+    """A runtime that answers nothing but zeros: the rivals' error is 1 as well, and not what torch would make it."""
+
+    class Zeros(nn.Module):
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *args):
+            return self.model(*args) * 0
+
+    def in_runtime(work, chosen, model, precisions):
+        assert chosen.runtime == RUNTIME and set(precisions.values()) <= {"fp32", "bf16", "int8"}
+        return Zeros(model), []
+
+    monkeypatch.setattr(comparison, "in_runtime", in_runtime)
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 8, 1)
+    ).eval()
+    settings = fewer.Settings(
+        runtime=RUNTIME, precisions=("fp32", "int8"), calibration=8, sensing=2, heldout=4, additivity=0, workers=1,
+        baselines=("uniform", "wanda"), estimator="taylor", probes=1, allocator="dp",
+    )  # fmt: skip
+    run = fewer.compress(net, torch.randn(16, 3, 24, 24), "latency=500ms", settings=settings)
+    rows = {row.name: row.distortion for row in run.report.baselines}
+    assert rows.pop("dp") < 0.9 and rows
+    assert all(distortion == pytest.approx(1.0) for distortion in rows.values())

@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import nn
 
 from fewer.compensate.published import PUBLISHED
 from fewer.core.allocation.baselines import BASELINES
@@ -15,6 +16,7 @@ from fewer.core.curve import CurveSet
 from fewer.core.errors import FewerError
 from fewer.core.option import Option
 from fewer.core.progress import Progress
+from fewer.cost.subjects import runs_as
 from fewer.engine.apply import apply_options
 from fewer.engine.assembly import Assembly
 from fewer.engine.judge import Judge, Quality, judge_of
@@ -22,10 +24,12 @@ from fewer.engine.outer import outer_of
 from fewer.engine.plan import choose, frontier_of
 from fewer.engine.published import prune_as_published
 from fewer.engine.rivals import rival_model, rival_settings, same_method
+from fewer.engine.runtime_deploy import in_runtime
 from fewer.engine.sense import resolved
 from fewer.engine.settings import Settings
 from fewer.engine.work import Work
 from fewer.presets import preset_names
+from fewer.runtimes.names import EXPORTED
 
 if TYPE_CHECKING:
     from fewer.engine.evidence import Evidence
@@ -105,6 +109,21 @@ class _NoRowError(FewerError):
     """Why a rival has no row."""
 
 
+def _as_used(e: Evidence, model: nn.Module, options: Mapping[str, Option], progress: Progress) -> nn.Module:
+    """A rival as ours is judged: in the runtime that the plan was made for, with the roundings of that runtime.
+
+    In bf16 the products of all layers of MobileNetV2 lose ten times of what bf16 weights alone lose.
+    """
+    chosen = e.prepared.shared.get("runtime")
+    if e.deployed is None or chosen is None or chosen.runtime not in EXPORTED:
+        return model
+    precisions = {name: runs_as(option.precision) for name, option in options.items()}
+    try:
+        return in_runtime(Work(e.prepared, e.settings, progress), chosen, model, precisions)[0]
+    except FewerError as error:
+        raise _NoRowError(str(error)) from None
+
+
 def baselines(
     e: Evidence, judge: Judge, assembly: Assembly | None, progress: Progress
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
@@ -159,8 +178,9 @@ def _simple_row(e: Evidence, name: str, judge: Judge, progress: Progress) -> dic
             title=f"baseline {LABELS.get(name, name)}",
         )
         took = perf_counter() - began
-    labelled = e.quality(model) if e.quality is not None else {}
-    return row_of(name, False, judge.judge(model), took, e.settings, labelled)
+    used = _as_used(e, model, e.sensed.chosen(allocation.choice), progress)
+    labelled = e.quality(used) if e.quality is not None else {}
+    return row_of(name, False, judge.judge(used), took, e.settings, labelled)
 
 
 _ALONE = {"tokens": "fewer, no token merged", "pixels": "fewer, all pixels"}
@@ -178,8 +198,12 @@ def without_merging(e: Evidence, judge: Judge, progress: Progress) -> list[dict[
     began, label = perf_counter(), _ALONE["pixels" if "pixels" in outer_of(e.sensed.curves) else "tokens"]
     chosen = e.sensed.chosen(allocation.choice, plain)
     model, _ = apply_options(Work(e.prepared, e.settings, progress), e.sensed.options, chosen, title=label)
-    labelled = e.quality(model) if e.quality is not None else {}
-    row = row_of("no-merging", True, judge.judge(model), perf_counter() - began, e.settings, labelled)
+    try:
+        used = _as_used(e, model, chosen, progress)
+    except _NoRowError:
+        return []
+    labelled = e.quality(used) if e.quality is not None else {}
+    row = row_of("no-merging", True, judge.judge(used), perf_counter() - began, e.settings, labelled)
     return [{**row, "label": label}]
 
 
@@ -193,11 +217,14 @@ def _preset_row(
     began, label = perf_counter(), LABELS.get(name, f"preset {name}")
     try:
         store = assembly.store if assembly is not None else None
-        model, _ = rival_model(Work(e.prepared, settings, progress), e.under or e.budgets, store, f"baseline {label}")
+        model, chosen = rival_model(
+            Work(e.prepared, settings, progress), e.under or e.budgets, store, f"baseline {label}"
+        )
     except FewerError as error:  # its options may not go as low
         raise _NoRowError(str(error)) from None
-    labelled = e.quality(model) if e.quality is not None else {}
-    row = row_of(name, name == "default", judge.judge(model), perf_counter() - began, settings, labelled)
+    used = _as_used(e, model, chosen, progress)
+    labelled = e.quality(used) if e.quality is not None else {}
+    row = row_of(name, name == "default", judge.judge(used), perf_counter() - began, settings, labelled)
     return [{**row, "label": label}]
 
 
@@ -212,8 +239,9 @@ def _published_row(e: Evidence, name: str, judge: Judge, progress: Progress) -> 
         model = prune_as_published(work, name, chosen, title=f"baseline {LABELS[name]}")
     except FewerError as error:  # such as channels that are removed, or layers that are rounded
         raise _NoRowError(str(error)) from None
-    labelled = e.quality(model) if e.quality is not None else {}
-    row = row_of(name, False, judge.judge(model), perf_counter() - began, e.settings, labelled)
+    used = _as_used(e, model, chosen, progress)
+    labelled = e.quality(used) if e.quality is not None else {}
+    row = row_of(name, False, judge.judge(used), perf_counter() - began, e.settings, labelled)
     return [{**row, "compensated": name == "sparsegpt", "published": True}]
 
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from fewer.core.budget import Budget
+from fewer.core.option import Option
 from fewer.engine.apply import apply_options
 from fewer.engine.assembly import Assembly
 from fewer.engine.contest import decide
@@ -84,8 +85,8 @@ def preset_of(settings: Settings) -> str | None:
 
 def rival_model(
     work: Work, budgets: Sequence[Budget], scratch: Path | None, title: str
-) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Sense, plan and apply with other settings.
+) -> tuple[nn.Module, dict[str, Option]]:
+    """Sense, plan and apply with other settings; the model and what was chosen for each layer.
 
     Parameters
     ----------
@@ -111,4 +112,5 @@ def rival_model(
         allocator, _ = decide(work, sensed, assembly, budgets)
     found = choose(sensed.curves, budgets, allocator, power=settings.power)
     chosen = sensed.chosen(found.choice)
-    return apply_options(work, sensed.options, chosen, title=title)
+    model, _ = apply_options(work, sensed.options, chosen, title=title)
+    return model, chosen
