@@ -285,3 +285,18 @@ def test_every_layer_knows_the_places_that_its_output_is_felt_at(kitti, tmp_path
         prepared.model(*batches[0].batch())
     assert found and len(found) > 0.8 * len(prepared.layers)
     assert all(len(each[0]) == seen[name] for name, each in found.items())
+
+
+@pytest.mark.parametrize("network", ["pointpillars", "centerpoint", "second", "pv-rcnn"])
+def test_mixed_precision_reaches_the_layers(kitti, network):
+    """The loss is no forward pass: left alone, ``--precision bf16`` changed nothing."""
+    kinds = set()
+    handle = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, args, out: kinds.add(out.dtype) if isinstance(module, torch.nn.Conv2d) else None
+    )
+    how = {"steps": 1, "batch": 1, "classes": ("Car",), "judges": 1, "set_in": 1}
+    try:
+        open_task("detect3d").train(kitti, settings=TrainSettings(network=network, precision="bf16", **how))
+    finally:
+        handle.remove()
+    assert torch.bfloat16 in kinds

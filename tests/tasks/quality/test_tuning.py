@@ -371,3 +371,18 @@ def test_weights_of_a_gguf_file_are_plain_numbers(tmp_path, monkeypatch):
     assert asked[0]["gguf_file"] == "a.gguf" and asked[0]["local_files_only"] is True
     assert {p.dtype for p in model.parameters()} == {torch.float32} and model.float() is model.to("cpu")
     assert getattr(model.config, "quantization_config", None) is None
+
+
+def test_mixed_precision_reaches_the_language_model(talk):
+    """The loss is no forward pass: left alone, ``--precision bf16`` changed nothing."""
+    from fewer.tasks.quality.tuning import tune
+
+    kinds = set()
+    handle = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, args, out: kinds.add(out.dtype) if isinstance(module, torch.nn.Linear) else None
+    )
+    try:
+        tune(talk / "talk.json", settings=TuneSettings(**{**SMALL, "steps": 1, "precision": "bf16"}))
+    finally:
+        handle.remove()
+    assert torch.bfloat16 in kinds

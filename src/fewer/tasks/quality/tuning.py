@@ -35,7 +35,7 @@ from fewer.tasks.runs import Order, Training, carry_out
 from fewer.timing.sample import peak_memory
 from fewer.training.checkpoint import Checkpoint, work_key
 from fewer.training.history import Fit
-from fewer.training.loop import fit
+from fewer.training.loop import fit, make_accelerator
 from fewer.training.optimise import Group, Optimiser
 
 __all__ = ["Tuned", "load_tuned", "plan_tuning", "tune"]
@@ -270,13 +270,18 @@ def _learn(
     progress: Progress,
 ) -> Tuned:
     """Train a model that was built, and measure how fast that went."""
-    device = device_of(settings.device)
+    accelerator = make_accelerator(settings)
+    device = accelerator.device
     model.to(device)
     first, second = _stages(material.records, material.other, settings, pictures, words)
     before = int(settings.steps * settings.first_share) if first is not None else 0
     counts = {"tokens": 0, "images": 0, "silent": 0}
 
     def objective(net: Any, step: int) -> Tensor:
+        with accelerator.autocast():  # a loss is not the forward pass, which accelerate would have wrapped
+            return lost(net, step)
+
+    def lost(net: Any, step: int) -> Tensor:
         talks = first if first is not None and step < before else second
         if isinstance(model, SeeingModel):
             return _seen_loss(net, talks.records(step, settings.batch), pictures, settings, counts)
