@@ -317,3 +317,17 @@ def test_a_split_leaves_at_least_one_file_on_each_side(tmp_path):
         assert len(split_files(files, ["a", "b"], "heldout", share)) == 1
     with pytest.raises(FewerError, match="cannot be split"):
         split_files(files[:1], ["a"], "heldout")
+
+
+def test_pictures_of_kinds_that_are_not_read_are_named(tmp_path):
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "phone.HEIC").write_bytes(b"x")
+    (tmp_path / "moving.gif").write_bytes(b"GIF89a")
+    (tmp_path / "notes.txt").write_text("of a walk")
+    found = load_images(tmp_path)
+    assert sorted(path.name for path in found.files) == ["a.png", "b.png"]
+    assert [(path.name, reason) for path, reason in found.skipped] == [
+        ("moving.gif", "pictures of the kind .gif are not read; save it as PNG or JPEG"),
+        ("phone.HEIC", "pictures of the kind .heic are not read; save it as PNG or JPEG"),
+    ]

@@ -7,7 +7,7 @@ import math
 import os
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -67,6 +67,11 @@ def list_images(folder: PathLike) -> list[Path]:
     FewerError
         When the folder is missing, is a file, holds no image, or may not be read (one in it neither).
     """
+    return _listed(folder)[0]
+
+
+def _listed(folder: PathLike) -> tuple[list[Path], list[Path]]:
+    """What :func:`list_images` gives, and all other files."""
     root = Path(folder)
     if not str(folder).strip():  # as a path it is this folder
         raise FewerError("the name of the image folder is empty; give a folder of images")
@@ -78,17 +83,15 @@ def list_images(folder: PathLike) -> list[Path]:
     if not root.is_dir():
         raise FewerError(f"{root} is a file, not a folder of images; give {root.parent or '.'}")
     found: list[Path] = []
-    others: Counter[str] = Counter()
+    others: list[Path] = []
     for path in _walk(root):
-        if path.suffix.lower() in SUFFIXES:
-            found.append(path)
-        else:
-            others[path.suffix.lower() or "no suffix"] += 1
+        (found if path.suffix.lower() in SUFFIXES else others).append(path)
     if not found:
-        seen = ", ".join(f"{count} of {suffix}" for suffix, count in others.most_common(3))
+        counts = Counter(path.suffix.lower() or "no suffix" for path in others)
+        seen = ", ".join(f"{count} of {suffix}" for suffix, count in counts.most_common(3))
         what = f"only other files ({seen})" if others else "nothing"
         raise FewerError(f"the folder {root} holds {what}; give a folder of JPEG, PNG, BMP, TIFF or WebP images")
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+    return sorted(found, key=lambda path: path.relative_to(root).as_posix()), others
 
 
 def _walk(root: Path, without: str = "") -> Iterator[Path]:
@@ -113,15 +116,18 @@ def left_out(folder: PathLike, without: PathLike = "") -> tuple[list[tuple[Path,
         Pictures of other kinds, such as those of phones, each with the reason; and how many files of any other ending
         there are.
     """
-    pictures: list[tuple[Path, str]] = []
-    others: Counter[str] = Counter()
-    for path in _walk(Path(folder), os.path.realpath(without) if without else ""):
-        suffix = path.suffix.lower()
-        if suffix in _OTHER_PICTURES:
-            pictures.append((path, f"pictures of the kind {suffix} are not read; save it as PNG or JPEG"))
-        elif suffix not in SUFFIXES:
-            others[suffix or "no suffix"] += 1
-    return sorted(pictures), dict(sorted(others.items()))
+    files = list(_walk(Path(folder), os.path.realpath(without) if without else ""))
+    others = Counter(path.suffix.lower() or "no suffix" for path in files)
+    for suffix in (*SUFFIXES, *_OTHER_PICTURES):
+        others.pop(suffix, None)
+    return _pictures(files), dict(sorted(others.items()))
+
+
+def _pictures(files: Iterable[Path]) -> list[tuple[Path, str]]:
+    """Those that are pictures of a kind that is not read, with the reason."""
+    kinds = ((path, path.suffix.lower()) for path in files)
+    reason = "pictures of the kind {} are not read; save it as PNG or JPEG"
+    return sorted((path, reason.format(kind)) for path, kind in kinds if kind in _OTHER_PICTURES)
 
 
 def why_no_name(name: str) -> str:
@@ -335,13 +341,13 @@ class _Draw:
         if crops is not None and crops < 0:
             raise FewerError(f"the number of crops per image cannot be negative; got {crops}")
         if isinstance(folder, (str, os.PathLike)):
-            files = list_images(folder)
+            files, others = _listed(folder)
             key_of = {path: path.relative_to(folder).as_posix() for path in files}
             where = f"the folder {folder}"
         else:
             files = [Path(path) for path in folder]
             key_of = {path: f"{path.parent.name}/{path.name}" for path in files}
-            where = "the list of images"
+            where, others = "the list of images", []
             if not files:
                 raise FewerError("the list of images is empty; give at least one file")
         unfit = [(printable(path), reason) for path in files if (reason := why_no_name(key_of[path]))]
@@ -356,6 +362,7 @@ class _Draw:
             crops = crops or 0
             rows = len(files) * max(1, crops)
             rows = rows if count is None else min(rows, count)
+        unfit += _pictures(others)
         return cls(files, key_of, where, preprocess or Preprocess(), seed, crops, rows, unfit)
 
     @property
