@@ -27,6 +27,7 @@ import torch
 import fewer
 from fewer.core.errors import FewerError
 from fewer.core.stamp import environment
+from fewer.cost.stopwatch import Stopwatch
 from fewer.models.spec import load_model
 from fewer.runtimes.export import to_onnx
 from fewer.runtimes.folder import read_record
@@ -268,7 +269,7 @@ def runners(args: argparse.Namespace, name: str, x: torch.Tensor) -> dict[str, A
 
 
 def speed(args: argparse.Namespace) -> None:
-    """Embeddings a second in every runtime, all ways of a network in turns; ratios to torch, median of the turns."""
+    """Embeddings a second in every runtime, all ways of a network in turns; ratios to torch."""
     torch.set_num_threads(args.threads)
     x = torch.rand(1, 30, 64, 44)
     out = args.out.with_name("gait_speed.csv")
@@ -279,16 +280,11 @@ def speed(args: argparse.Namespace) -> None:
         )
         for network in args.networks:
             ways = runners(args, network, x)
-            times: dict[str, list[float]] = {name: [] for name in ways}
-            for _ in range(args.repeats):
-                for name, run in ways.items():
-                    began = time.perf_counter()
-                    run()
-                    times[name].append(time.perf_counter() - began)
-            best = {name: min(spent) for name, spent in times.items()}
-            for name, seconds in best.items():
-                ratio = float(np.median(np.array(times[name][2:]) / np.array(times["torch, off"][2:])))
-                row = [network, args.size, name, round(1e3 * seconds, 2), round(1 / seconds, 1), round(ratio, 3)]
+            watch = Stopwatch(runtimes=True)
+            found = watch.time(ways, budget_ms=1000.0, rounds=args.repeats, warm=True)
+            for name, timing in found.items():
+                ms, ratio = timing.ratio * watch.reference_ms, timing.ratio / found["torch, off"].ratio
+                row = [network, args.size, name, round(ms, 2), round(1e3 / ms, 1), round(ratio, 3)]
                 table.writerow([*row, round(os.getloadavg()[0], 1), torch.get_num_threads(), environment().get("cpu")])
                 print(*row, flush=True)
 
