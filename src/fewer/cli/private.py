@@ -166,7 +166,9 @@ def _serve(circuit: str, host: str, port: int, json: bool) -> int:
         raise FewerError('a server needs uvicorn; run: pip install "fewer[private]"') from None
     from fewer.verbs.private import private_service
 
-    config = uvicorn.Config(private_service(circuit), host=host, port=port, log_level="warning", access_log=False)
+    # no logging of its own, for which it would close the streams that other libraries log to
+    quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "log_config": None}
+    config = uvicorn.Config(private_service(circuit), host=host, port=port, **quiet)
     say_address(host, port, f"serving {circuit}; Ctrl-C ends it", json)
     try:
         uvicorn.Server(config).run()

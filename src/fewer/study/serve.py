@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from fewer.core.errors import FewerError
@@ -77,7 +78,9 @@ def serve(
     try:
         _look_at_photos(store, images, tell)
         app = make_app(store, hosts=LOCAL | frozenset(map(_host, names)), secure=secure)
-        config = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
+        # no logging of its own, for which it would close the streams that other libraries log to
+        quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "log_config": None}
+        config = uvicorn.Config(app, host=host, port=port, server_header=False, **quiet)
         server = uvicorn.Server(config)
         tell(f"http://{f'[{host}]' if ':' in host else host}:{port}/  (Ctrl-C stops; nothing is lost)")
         try:
