@@ -112,7 +112,8 @@ class _NoRowError(FewerError):
 def _as_used(e: Evidence, model: nn.Module, options: Mapping[str, Option], progress: Progress) -> nn.Module:
     """A rival as ours is judged: in the runtime that the plan was made for, with the roundings of that runtime.
 
-    In bf16 the products of all layers of MobileNetV2 lose ten times of what bf16 weights alone lose.
+    MobileNetV2 with weights in bf16 has an error of 0.00007 in torch, and of 0.0015 in OpenVINO, whose products are in
+    bf16 too (32 photos).
     """
     chosen = e.prepared.shared.get("runtime")
     if e.deployed is None or chosen is None or chosen.runtime not in EXPORTED:
