@@ -58,12 +58,12 @@ def trained(work: Path, network: str, scans: int, steps: int, seed: int = 0) -> 
 
 
 def trained_further(work: Path, run: Path, scans: int, steps: int, seed: int = 0) -> Path:
-    """A second training, from a run, on other scenes and at a lower rate."""
+    """A second training, from a run, on other scenes, at a lower rate; the weights are averaged over the last steps."""
     further = work / f"{run.name}-further-{steps}"
     if not (further / "report.json").exists():
         data = streets(work, FURTHER_ON, scans, 20 / scans)
         first = settings_of(detector_of(load_model(str(run))).config.network, steps, seed)
-        changed = {"init": str(run), "learning_rate": 2e-3, "rate_warm_up": 0.1}
+        changed = {"init": str(run), "learning_rate": 2e-3, "rate_warm_up": 0.1, "average": 0.999}
         settings = TrainSettings.of({**first.model_dump(exclude={"network", "classes", "reach"}), **changed})
         train(data, out=further, settings=settings, resume=further.exists())
     return further

@@ -24,7 +24,7 @@ from fewer.models.strangers import refuse_tensor
 
 __all__ = ["SpecOptions", "load_checkpoint", "other_head", "read_checkpoint", "split_spec", "with_options"]
 
-NAMES = ("checkpoint", "classes", "input_size", "mean", "std", "interpolation", "crop")
+NAMES = ("checkpoint", "config", "classes", "input_size", "mean", "std", "interpolation", "crop")
 _NESTED = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model_state", "model", "net", "ema")
 """Names under which training scripts keep the weights, beside the optimiser's state."""
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
@@ -43,11 +43,14 @@ class SpecOptions:
         Outputs of the model; None for its own number.
     preprocess
         Overrides of :class:`~fewer.data.preprocess.Preprocess`.
+    config
+        Configuration file of a published checkpoint that is given as the model; None where it says enough by itself.
     """
 
     checkpoint: str | None = None
     classes: int | None = None
     preprocess: Mapping[str, Any] = field(default_factory=dict)
+    config: str | None = None
 
 
 def split_spec(spec: str) -> tuple[str, SpecOptions]:
@@ -77,7 +80,8 @@ def split_spec(spec: str) -> tuple[str, SpecOptions]:
     classes = found.get("classes")
     if classes is not None and not (classes.isdecimal() and len(classes) <= 7 and int(classes)):
         raise FewerError(f"the number of classes is {classes!r}; write for example classes=10")
-    return base, SpecOptions(found.get("checkpoint"), int(classes) if classes else None, preprocess)
+    number = int(classes) if classes else None
+    return base, SpecOptions(found.get("checkpoint"), number, preprocess, found.get("config"))
 
 
 def with_options(spec: str, **options: Any) -> str:

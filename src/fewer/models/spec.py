@@ -23,7 +23,7 @@ from fewer.models import builtin
 from fewer.models.build import Source
 from fewer.models.computed import fold_computed
 from fewer.models.foreign import alone
-from fewer.models.options import SpecOptions, load_checkpoint, split_spec
+from fewer.models.options import SpecOptions, load_checkpoint, read_checkpoint, split_spec
 from fewer.models.plain import make_plain, own_copy
 from fewer.models.strangers import refuse_strangers
 from fewer.models.trust import check_trusted, note_run, remember_named, was_named
@@ -115,8 +115,9 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
     ----------
     spec : str or nn.Module
         ``fewer/NAME`` (see :func:`list_models`), ``timm/NAME``, ``torchvision/NAME``, ``hf/NAME``,
-        ``path.py:function``, a run folder that holds a model, or a module. ``path.py:function`` runs the code of that
-        file. Options may follow: ``timm/resnet50?checkpoint=best.safetensors&input_size=96``
+        ``path.py:function``, a run folder that holds a model, a checkpoint of OpenPCDet or OpenGait, or a module.
+        ``path.py:function`` runs the code of that file. Options may follow:
+        ``timm/resnet50?checkpoint=best.safetensors&input_size=96``
         (:mod:`fewer.models.options`).
         The function of a file returns a module, or (module, settings) where the settings are those of
         :class:`~fewer.data.preprocess.Preprocess`.
@@ -171,6 +172,8 @@ def _named(spec: str, options: SpecOptions) -> LoadedModel:
         loaded = _from_file(spec)
     elif (Path(spec) / "recipe.json").is_file():
         loaded = _from_run(spec)
+    elif (own := _from_weights(spec, options.config)) is not None:
+        loaded, options = own, replace(options, config=None)
     else:
         kind, _, name = spec.partition("/")
         if kind not in _LOADERS or not name:
@@ -185,7 +188,9 @@ def _named(spec: str, options: SpecOptions) -> LoadedModel:
         options = replace(options, classes=None)  # they are in the architecture now
     if options.classes is not None:
         raise FewerError(f"the number of classes of {spec} is its own; leave classes={options.classes} out")
-    if options.checkpoint is not None:
+    if options.config is not None:
+        raise FewerError(f"config={options.config} describes a checkpoint of OpenPCDet, which {spec} is not")
+    if options.checkpoint is not None and not _took_weights(loaded, options.checkpoint):
         load_checkpoint(loaded.model, options.checkpoint)
     return loaded
 
@@ -199,6 +204,7 @@ _GRAPHS = {
     ".xml": "OpenVINO",
     ".caffemodel": "Caffe",
 }
+_READ = (".pt", ".pth", ".ckpt", ".safetensors")
 _WEIGHTS = (".pt", ".pth", ".pt2", ".bin", ".ckpt", ".safetensors", ".npz")
 
 
@@ -220,9 +226,20 @@ def _refuse_no_module(spec: str) -> None:
         raise FewerError(
             f"{path.name} is a file of weights, which do not say what network they are for; give the network with them "
             f"(timm/NAME or FILE.py:FUNCTION, with --checkpoint {path.name}), or FILE.py:FUNCTION that loads them; "
-            "published_run of fewer.tasks.detect3d.openpcdet and of fewer.tasks.gait.published makes runs of "
-            "checkpoints of OpenPCDet and OpenGait"
+            "only checkpoints of OpenPCDet and OpenGait are models by themselves"
         )
+
+
+def is_model(target: str | Path) -> bool:
+    """Whether a run folder with a model, or a file of weights, is meant, and no folder of other things.
+
+    Examples
+    --------
+    >>> is_model("no-such-run")
+    False
+    """
+    place = Path(split_spec(str(target))[0])
+    return (place / "recipe.json").is_file() or place.is_file()
 
 
 def is_file_spec(spec: str) -> bool:
@@ -325,6 +342,24 @@ def _from_run(folder: str) -> LoadedModel:
     preprocess = Preprocess.of(recipe.preprocess or {}, f"{folder}/recipe.json")
     task = recipe.meta.get("task")
     return LoadedModel(load_artefact(folder), str(Path(folder)), recipe.source, preprocess, task, recipe.meta)
+
+
+def _from_weights(spec: str, config: str | None) -> LoadedModel | None:
+    """The model of a file of weights whose names a task knows; None for anything else."""
+    path = Path(spec)
+    if path.suffix.lower() not in _READ or not path.is_file():
+        return None
+    tasks, state = importlib.import_module("fewer.tasks"), read_checkpoint(path)
+    found = (task.open_weights(state, spec, config) for task in tasks.usable_tasks())
+    return next((one for one in found if one is not None), None)
+
+
+def _took_weights(loaded: LoadedModel, checkpoint: str) -> bool:
+    """Whether the task of a model has put weights into it that are laid out in a way that only the task knows."""
+    tasks = importlib.import_module("fewer.tasks")
+    if loaded.task not in tasks.TASKS:
+        return False
+    return tasks.open_task(loaded.task).load_weights(loaded.model, read_checkpoint(checkpoint), checkpoint)
 
 
 def check_named(spec: Any, where: str, *, before: bool = False) -> None:

@@ -20,7 +20,7 @@ from fewer.core.strict import StrictSettings
 from fewer.training.settings import LoopSettings
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from fewer.models.spec import LoadedModel
     from fewer.tasks.part import RuntimePart
@@ -166,6 +166,24 @@ class Task:
     def open_run(self, run: str | Path) -> LoadedModel | None:
         """The network of a run that the task keeps in a form of its own; None where it is saved as all networks are."""
         return None
+
+    def open_weights(self, state: Mapping[str, Tensor], name: str, config: str | None = None) -> LoadedModel | None:
+        """The network of a published checkpoint, as its names tell which it is; None where they are of no such one.
+
+        Parameters
+        ----------
+        state
+            Weights by name.
+        name
+            Of the file, for people.
+        config
+            Configuration file that says what the weights do not.
+        """
+        return None
+
+    def load_weights(self, model: nn.Module, state: Mapping[str, Tensor], name: str) -> bool:
+        """Put weights that are laid out in the task's own way into its network; False where they are not."""
+        return False
 
     def network(self, name: str, args: Mapping[str, Any]) -> nn.Module:
         """Build a network of the task with random weights.

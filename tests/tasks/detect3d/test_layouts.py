@@ -127,6 +127,27 @@ def test_points_without_an_intensity_and_doubles_are_told(tmp_path):
         open_data(cut).points("c")
 
 
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+def test_two_returns_with_rows_of_zeros_are_no_eight_values(tmp_path, share):
+    points = scan_of(4, 1200)
+    rng = np.random.default_rng(1)
+    second = np.where(rng.random(1200) < share, 1.02, 0.0)[:, None] * points
+    rows = np.stack([points, second], 1).reshape(-1, 4)
+    data = open_data(written(tmp_path / "a.bin", rows).parent)
+    assert data.raw("a").shape == (2400, 4)
+    assert len(data.points("a")) == 1200 + int((second != 0).any(1).sum())
+    # long points keep their length, and so do those of which some hold nothing but zeros beyond the fourth value
+    long = scan_of(8, 1200)
+    long[::3, 4:] = 0
+    assert open_data(written(tmp_path / "a.bin", long).parent).raw("a").shape == (1200, 8)
+
+
+def test_a_scan_of_zeros_has_no_point(tmp_path):
+    data = open_data(written(tmp_path / "a.bin", np.zeros((600, 4))).parent)
+    with pytest.raises(FewerError, match="no point with a place: every row is NaN, infinity or zero"):
+        data.points("a")
+
+
 @pytest.mark.parametrize("cut", [1, 2, 3, 6, 10])
 @pytest.mark.parametrize("columns", [4, 5, 6])
 def test_a_file_that_was_cut_off_is_no_file_of_other_columns(tmp_path, columns, cut):

@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 import torch
 
+import fewer
+from fewer.cli.main import main
 from fewer.core.errors import FewerError
 from fewer.models.spec import load_model
 from fewer.tasks.detect3d.loaded import columns_for, scan_tensor
 from fewer.tasks.detect3d.networks import build_network, published_state
-from fewer.tasks.detect3d.networks.config import NUSCENES, published_config
+from fewer.tasks.detect3d.networks.config import NUSCENES, published_config, short_config
 from fewer.tasks.detect3d.networks.published import config_of_state
 from fewer.tasks.detect3d.openpcdet import open_published, published_run
 from fewer.tasks.detect3d.openpcdet_file import camera_view, config_of_file
 from fewer.tasks.detect3d.settings import TrainSettings
+from fewer.tasks.detect3d.simulator import SENSORS, Streets
 from fewer.tasks.detect3d.starting import config_to_start_from
+from fewer.tasks.detect3d.training import save_detector
 
 SECOND = """
 CLASS_NAMES: ['Car', 'Bus']
@@ -177,3 +181,62 @@ def test_a_training_starts_from_published_weights(file, tmp_path):
         config_to_start_from(TrainSettings(init_config=str(file())))
     with pytest.raises(FewerError, match="leave --classes out"):
         config_to_start_from(TrainSettings(init=str(checkpoint), init_config=str(file()), classes=("Car",)))
+
+
+def small(path: Path, network: str, drop: str = "", **more) -> Path:
+    """A checkpoint in OpenPCDet's layout of our small network."""
+    torch.manual_seed(0)
+    state = published_state(build_network(short_config(network, ("Car",))))
+    state.pop(drop, None)
+    torch.save({"epoch": 80, "it": 9, "model_state": state, "optimizer_state": {"state": {}}, **more}, path)
+    return path
+
+
+def test_a_checkpoint_is_a_model_on_the_command_line(tmp_path, capsys):
+    data = Streets(SENSORS["hdl-64"].ahead(30).thinned(6)).write(tmp_path / "kitti", 1, val=0.0)
+    checkpoint = _saved(tmp_path / "pointpillar.pth", "pointpillars", ("Car", "Pedestrian", "Cyclist"))
+    loaded = load_model(str(checkpoint))
+    assert loaded.task == "detect3d" and loaded.meta["detect3d"]["view"] == "camera"
+    assert main(["eval", str(checkpoint), str(data), "--task", "detect3d"]) == 0
+    assert "Pedestrian" in capsys.readouterr().out
+    assert main(["predict", str(checkpoint), str(data), "--out", str(tmp_path / "boxes")]) == 0
+    assert len(list((tmp_path / "boxes").glob("*.txt"))) == 1
+
+
+def test_a_file_that_says_what_a_checkpoint_does_not(tmp_path, file):
+    checkpoint = tmp_path / "second.pth"
+    torch.save({"model_state": published_state(build_network(config_of_file(file())))}, checkpoint)
+    with pytest.raises(FewerError, match=r"second\.pth: the checkpoint knows 2 classes"):
+        load_model(str(checkpoint))
+    loaded = load_model(f"{checkpoint}?config={file()}")
+    assert loaded.model.config.classes == ("Car", "Bus") and loaded.meta["detect3d"]["view"] == "full"
+    with pytest.raises(FewerError, match="describes a checkpoint of OpenPCDet"):
+        load_model(f"fewer/mobilenet-v2?config={file()}")
+
+
+@pytest.mark.parametrize("network", ["pointpillars", "second", "centerpoint", "pv-rcnn"])
+def test_weights_of_openpcdet_go_into_a_run(tmp_path, network):
+    torch.manual_seed(1)
+    net = build_network(short_config(network, ("Car",)))
+    save_detector(tmp_path / "run", net, None)
+    checkpoint = small(tmp_path / "theirs.pth", network)
+    loaded = load_model(f"{tmp_path / 'run'}?checkpoint={checkpoint}")
+    given = torch.load(checkpoint, weights_only=True)["model_state"]
+    assert all(torch.equal(value, given[name]) for name, value in published_state(loaded.model).items())
+    name = "backbone_2d.blocks.0.1.weight"
+    with pytest.raises(FewerError, match=rf"short\.pth: the checkpoint lacks '{name}'"):
+        load_model(f"{tmp_path / 'run'}?checkpoint={small(tmp_path / 'short.pth', network, drop=name)}")
+    # the file of a run of ours is laid out as it is
+    own = load_model(f"{tmp_path / 'run'}?checkpoint={tmp_path / 'run' / 'model.safetensors'}")
+    assert all(
+        torch.equal(a, b) for a, b in zip(own.model.state_dict().values(), net.state_dict().values(), strict=True)
+    )
+
+
+def test_weights_that_nobody_knows_are_told(tmp_path):
+    torch.save({"model_state": {"layer.weight": torch.zeros(2, 2)}}, tmp_path / "other.pth")
+    with pytest.raises(FewerError, match="only checkpoints of OpenPCDet and OpenGait are models by themselves"):
+        load_model(str(tmp_path / "other.pth"))
+    (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04")
+    with pytest.raises(FewerError, match="holds more than weights, or is damaged"):
+        fewer.evaluate(tmp_path / "cut.pth", tmp_path, task="detect3d")

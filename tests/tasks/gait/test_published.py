@@ -52,6 +52,9 @@ def test_a_run_folder_for_every_verb(tmp_path: Path) -> None:
     assert 0 <= fewer.evaluate(run, tmp_path / "walks").numbers["NM"] <= 100
     masks = np.repeat(np.eye(64, dtype=np.uint8)[None] * 255, 4, 0)
     assert np.array_equal(embed(run, masks), embed(open_published(tmp_path / "a.pt"), masks))
+    assert (
+        fewer.evaluate(tmp_path / "a.pt", tmp_path / "walks").numbers == fewer.evaluate(run, tmp_path / "walks").numbers
+    )
     with pytest.raises(FewerError, match="already holds a run"):
         published_run(tmp_path / "a.pt", run)
 

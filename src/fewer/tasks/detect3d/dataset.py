@@ -11,7 +11,7 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.tasks.detect3d.boxes import Floats
-from fewer.tasks.detect3d.frames import Frame, Objects, read_scan
+from fewer.tasks.detect3d.frames import Frame, Objects, have_place, read_scan
 from fewer.tasks.detect3d.kitti import Calibration, parse_calibration, parse_label, read_text
 from fewer.tasks.detect3d.layouts import parse_custom_label, parse_sweep_boxes, read_npy, read_sweep
 
@@ -97,7 +97,7 @@ class DetectionData:
     def points(self, name: str) -> Floats:
         """float32, shape (points, 4 or more); see :class:`~fewer.tasks.detect3d.frames.Frame`.
 
-        Drivers of scanners write NaN as the place of a beam that met nothing. Such rows are left out.
+        Drivers of scanners write NaN or zeros as the place of a beam that met nothing. Such rows are left out.
 
         Raises
         ------
@@ -105,9 +105,9 @@ class DetectionData:
             When the file cannot be read, or none of its points has a place.
         """
         points = self.raw(name)
-        placed = np.isfinite(points[:, :3]).all(1)
+        placed = have_place(points)
         if not placed.any():
-            raise FewerError(f"{self.file(name)} holds no point with a place: every row is NaN or infinity")
+            raise FewerError(f"{self.file(name)} holds no point with a place: every row is NaN, infinity or zero")
         if not placed.all():
             points = points[placed]
         if self.view == "camera":

@@ -17,7 +17,7 @@ from fewer.core.files import atomic_write_bytes, atomic_write_text
 from fewer.core.progress import Progress, Silent
 from fewer.tasks.detect3d.boxes import points_in_boxes
 from fewer.tasks.detect3d.dataset import DetectionData, open_data
-from fewer.tasks.detect3d.frames import Objects
+from fewer.tasks.detect3d.frames import Objects, have_place
 from fewer.tasks.findings import Finding, Repaired, finding_lines, whole_copy
 from fewer.tasks.folders import make_folder
 
@@ -28,7 +28,7 @@ CHECKS = {
     "label": ("error", "a label or its calibration cannot be read"),
     "nan": (
         "error",
-        "a scan holds NaN or infinity; where that is a place, its beam met nothing, and verbs leave it out",
+        "a scan holds NaN, infinity or zeros; where that is a place, its beam met nothing, and verbs leave it out",
     ),
     "frame": ("error", "boxes stand in another frame than the points: nearly all of them are empty"),
     "size": ("error", "a box has a size that is not positive, or above 80 m"),
@@ -173,9 +173,9 @@ def _look(data: DetectionData, name: str) -> tuple[list[Finding], Objects | None
     findings, scan, objects = [], None, None
     try:
         scan = data.raw(name)
-        if not np.isfinite(scan).all(1).any():
+        if not _good(scan).any():
             scan = None
-            raise FewerError(f"{data.file(name)} holds no point without NaN or infinity")
+            raise FewerError(f"{data.file(name)} holds no point with a place and an intensity")
     except FewerError as error:
         findings.append(_finding("unreadable", name, str(error), "the scan is left out"))
     try:
@@ -199,16 +199,21 @@ def _look(data: DetectionData, name: str) -> tuple[list[Finding], Objects | None
     return findings, objects, scan
 
 
+def _good(scan: np.ndarray) -> np.ndarray:
+    """Points that every verb can use."""
+    return np.isfinite(scan).all(1) & have_place(scan)
+
+
 def _finite(scan: np.ndarray, name: str) -> tuple[np.ndarray, list[Finding]]:
     """A scan without what is no number, and what is said about that."""
-    good, placed = np.isfinite(scan).all(1), np.isfinite(scan[:, :3]).all(1)
+    good, placed = _good(scan), have_place(scan)
     findings = []
     if (placed & ~good).any():
         count = int((placed & ~good).sum())
         text = f"{count} points have a value beside their place that is NaN or infinity"
         findings.append(_finding("nan", name, text, "they are dropped"))
     if not placed.all():
-        text = f"{int((~placed).sum())} points have no place (NaN or infinity): their beams met nothing"
+        text = f"{int((~placed).sum())} points have no place (NaN, infinity or zeros): their beams met nothing"
         findings.append(
             Finding("nan", "warning", name, text, "they are dropped, as every verb does when it reads them")
         )
@@ -288,9 +293,11 @@ def _copy(data: DetectionData, name: str, place: Path, scale: float) -> list[str
     from fewer.tasks.detect3d.layouts import custom_label_text
 
     scan, changed = data.raw(name), []
-    good = np.isfinite(scan).all(1)
+    good = _good(scan)
     if not good.all():
-        changed.append(f"{name}: dropped {int((~good).sum())} points that hold NaN or infinity")
+        changed.append(
+            f"{name}: dropped {int((~good).sum())} points without a place, or with a value that is no number"
+        )
     if scale != 1.0:
         scan[:, 3] /= scale
         changed.append(f"{name}: intensities are divided by {scale:g}")

@@ -12,7 +12,7 @@ from torch import nn
 from fewer.core.errors import FewerError
 from fewer.core.progress import Progress
 from fewer.core.staging import write_together
-from fewer.models.spec import LoadedModel, load_model
+from fewer.models.spec import LoadedModel, is_model, load_model
 from fewer.reports.page import Page
 from fewer.tasks.detect3d.dataset import DetectionData, open_data
 from fewer.tasks.detect3d.evaluation import DetectionScores, score_detections
@@ -60,10 +60,10 @@ def evaluate(
     settings = settings or EvaluateSettings()
     check_out(out, ("evaluation.json",), overwrite)
     place = Path(target)
-    if not place.is_dir():
-        raise FewerError(f"{target} does not exist; give a run folder, or a folder of detections")
-    if (place / "recipe.json").is_file():
+    if is_model(target):
         result, page = _score_run(place, data, settings, device, progress, command, out is not None)
+    elif not place.is_dir():
+        raise FewerError(f"{target} does not exist; give a run folder, or a folder of detections")
     elif settings.dense is not None:
         raise FewerError(f"{target} holds detections; --dense stands beside a run folder alone")
     else:

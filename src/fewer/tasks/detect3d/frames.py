@@ -12,10 +12,12 @@ from fewer.core.errors import FewerError
 from fewer.core.reading import data_limit, read_bytes
 from fewer.tasks.detect3d.boxes import Floats
 
-__all__ = ["Frame", "Objects", "read_scan"]
+__all__ = ["Frame", "Objects", "have_place", "read_scan"]
 
 _ROWS = 64
 """Points below which nothing can be told about how many values each has."""
+_NOTHING = float(np.log2(0.01)) + 1e-6
+"""Size of a value that is zero."""
 _PERIOD = 840
 """Values that are whole rows of 3, 4, 5, 6, 7 and 8."""
 
@@ -100,6 +102,17 @@ class Frame:
     labelled: bool = True
 
 
+def have_place(points: Floats) -> np.ndarray:
+    """Which points have a place, shape (points,): beams that met nothing are written as NaN, infinity or zeros.
+
+    Examples
+    --------
+    >>> have_place(np.array([[3.0, 1, 0, 0.2], [0, 0, 0, 0], [np.nan, 1, 0, 0.2]])).tolist()
+    [True, False, False]
+    """
+    return np.isfinite(points[:, :3]).all(1) & points[:, :3].any(1)
+
+
 def read_scan(path: Path, usual: int = 4) -> Floats:
     """Points of a file of little-endian float32 values.
 
@@ -156,18 +169,29 @@ def _columns(raw: bytes, usual: int) -> int:
         return usual
     start = count // 2 // _PERIOD * _PERIOD
     values = np.frombuffer(raw, "<f4", min(33 * _PERIOD, count - start), 4 * start)
-    sizes = np.log2(np.abs(np.where(np.isfinite(values), values, 0)) + 0.01)
+    sizes = np.log2(np.abs(np.where(np.isfinite(values), values, 0)) + 0.01).astype(np.float64)
     # a file that was cut off is no whole number of rows: that rows of another length divide it says nothing
-    told = {k: _apart(sizes, k) for k in range(3, 9) if count % k == 0 or k % usual or k == usual}
+    told = {k: _apart(sizes, k, usual) for k in range(3, 9) if count % k == 0 or k % usual or k == usual}
     # neighbouring beams differ a little, too, so that two points might be taken for one long one
     better = {k: v for k, v in told.items() if v > told[usual] + (0.25 if k % usual == 0 else 0.1)}
     return min((k for k, v in better.items() if v > max(better.values()) - 0.02), default=usual)
 
 
-def _apart(sizes: Floats, columns: int) -> float:
-    """Share of the variance of values that lies between the columns."""
+def _apart(sizes: Floats, columns: int, usual: int) -> float:
+    """Share of the variance of values that lies between the columns.
+
+    Scanners of two returns write rows of zeros where there is no second one. Two such rows look like a long one whose
+    second half is different, so that rows of zeros say nothing.
+    """
     rows = sizes[: len(sizes) // columns * columns].reshape(-1, columns)
-    return float(rows.mean(0).var() / max(float(rows.var()), 1e-9))
+    if columns % usual:
+        return float(rows.mean(0).var() / max(float(rows.var()), 1e-9))
+    parts = rows.reshape(len(rows), -1, usual)
+    there = (parts > _NOTHING).any(2)
+    if there.sum(0).min() == 0:  # a part that is always zero: rows of the usual length
+        return 0.0 if columns > usual else float(rows.mean(0).var() / max(float(rows.var()), 1e-9))
+    means = (parts * there[..., None]).sum(0) / there.sum(0)[:, None]
+    return float(means.var() / max(float(parts[there].var()), 1e-9))
 
 
 def _in_doubles(raw: bytes) -> bool:

@@ -7,19 +7,22 @@ and nuScenes, or of the configuration file that is given.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from torch import Tensor, nn
 
 from fewer.core.errors import FewerError
 from fewer.core.run import RunFolder
 from fewer.models.options import read_checkpoint
+from fewer.models.spec import LoadedModel
 from fewer.tasks.detect3d.networks import Detector, build_network
 from fewer.tasks.detect3d.networks.build import load_published
 from fewer.tasks.detect3d.networks.published import config_of_state
 from fewer.tasks.detect3d.openpcdet_file import camera_view, config_of_file
-from fewer.tasks.detect3d.training import save_detector
+from fewer.tasks.detect3d.training import save_detector, source_of
 
-__all__ = ["open_published", "published_run"]
+__all__ = ["fill", "model_of", "open_published", "published_run"]
 
 
 def open_published(
@@ -47,7 +50,12 @@ def open_published(
     >>> open_published("cbgs_voxel0075_centerpoint_nds_6648.pth").config.network  # doctest: +SKIP
     'centerpoint'
     """
-    state = read_checkpoint(checkpoint)
+    return _opened(read_checkpoint(checkpoint), checkpoint, config, classes)
+
+
+def _opened(
+    state: Mapping[str, Tensor], checkpoint: str | Path, config: str | Path | None, classes: Sequence[str] | None = None
+) -> Detector:
     try:
         if config is not None:
             found = config_of_file(config)
@@ -60,6 +68,53 @@ def open_published(
     except FewerError as error:
         raise FewerError(f"{checkpoint}: {error}") from None
     return detector.eval()
+
+
+def model_of(state: Mapping[str, Tensor], name: str, config: str | None = None) -> LoadedModel | None:
+    """The model of a checkpoint that is given in the place of a run; None where its names are of no such network.
+
+    Parameters
+    ----------
+    state
+        Weights by name.
+    name
+        The file.
+    config
+        See :func:`open_published`.
+
+    Raises
+    ------
+    FewerError
+        When the weights are of a network of OpenPCDet that is not known here, or do not fit the configuration.
+    """
+    if not any(key.startswith("dense_head.") for key in state) or not any(k.startswith("backbone_2d.") for k in state):
+        return None
+    detector = _opened(state, name, config)
+    source, meta = source_of(detector, None, _view(detector, config))
+    return LoadedModel(detector, name, source, task="detect3d", meta=meta)
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor], name: str) -> bool:
+    """Put the weights of a checkpoint of OpenPCDet into a detector; False where they are laid out as its own.
+
+    Raises
+    ------
+    FewerError
+        When they are of another network, width or grid.
+    """
+    own = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    if not isinstance(model, Detector) or {key: tensor.shape for key, tensor in state.items()} == own:
+        return False
+    try:
+        load_published(model, state)
+    except FewerError as error:
+        raise FewerError(f"{name}: {error}") from None
+    return True
+
+
+def _view(detector: Detector, config: str | Path | None) -> str:
+    camera = camera_view(config) if config is not None else detector.config.has_anchors
+    return "camera" if camera else "full"
 
 
 def published_run(
@@ -94,8 +149,7 @@ def published_run(
     PosixPath('pv-rcnn')
     """
     detector = open_published(checkpoint, config=config, classes=classes)
-    camera = camera_view(config) if config is not None else detector.config.has_anchors
     with RunFolder.create(out, overwrite=overwrite) as run:
         with run.together():
-            save_detector(run.path, detector, None, "camera" if camera else "full")
+            save_detector(run.path, detector, None, _view(detector, config))
         return run.home

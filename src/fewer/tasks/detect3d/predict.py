@@ -11,7 +11,7 @@ from fewer.core.display import Told
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_bytes, atomic_write_text, refuse_inputs
 from fewer.core.progress import Progress, Silent
-from fewer.models.spec import load_model
+from fewer.models.spec import is_model, load_model
 from fewer.tasks.detect3d.bird import FOUND, bird_view
 from fewer.tasks.detect3d.dataset import DetectionData
 from fewer.tasks.detect3d.frames import Objects
@@ -87,7 +87,7 @@ def predict(
         When the run or all scans cannot be used, or files are there already.
     """
     settings = settings or PredictSettings()
-    if not (Path(run) / "recipe.json").is_file():
+    if not is_model(run):
         raise FewerError(
             f"{run} is no run folder with a model; train one: fewer train DATA --task detect3d --out {run}"
         )

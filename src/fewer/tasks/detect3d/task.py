@@ -11,7 +11,7 @@ from fewer.tasks.detect3d.settings import EvaluateSettings, PredictSettings, Tra
 from fewer.tasks.task import Task
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from fewer.models.spec import LoadedModel
     from fewer.tasks.detect3d.doctor import ScanCheckup
@@ -64,6 +64,18 @@ class Detect3D(Task):
         from fewer.tasks.detect3d.networks import build_network
 
         return build_network(args)
+
+    def open_weights(self, state: Mapping[str, Tensor], name: str, config: str | None = None) -> LoadedModel | None:
+        """See :func:`fewer.tasks.detect3d.openpcdet.model_of`."""
+        from fewer.tasks.detect3d.openpcdet import model_of
+
+        return model_of(state, name, config)
+
+    def load_weights(self, model: nn.Module, state: Mapping[str, Tensor], name: str) -> bool:
+        """See :func:`fewer.tasks.detect3d.openpcdet.fill`."""
+        from fewer.tasks.detect3d.openpcdet import fill
+
+        return fill(model, state, name)
 
     def plan(self, data: Any, settings: TrainSettings) -> Sequence[str]:
         """Scans and network of a training."""

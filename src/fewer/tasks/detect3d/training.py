@@ -42,7 +42,7 @@ _LOOKED_AT, _ENOUGH = 50, 20
 
 _SIZES = {"short": short_config, "small": small_config, "published": published_config}
 
-__all__ = ["ScanSampler", "fitted_anchor", "plan_training", "save_detector", "train"]
+__all__ = ["ScanSampler", "fitted_anchor", "plan_training", "save_detector", "source_of", "train"]
 
 
 def plan_training(data: DetectionData | str | Path, settings: TrainSettings | None = None) -> DetectorPlan:
@@ -285,6 +285,14 @@ def save_detector(folder: Path, model: Detector, plan: DetectorPlan | None, view
     facts
         Further JSON values to keep.
     """
+    source, meta = source_of(model, plan, view, **facts)
+    save_artefact(folder, model.cpu(), [], source, meta)
+
+
+def source_of(
+    model: Detector, plan: DetectorPlan | None, view: str = "full", **facts: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How a detector is built again, and what is kept with it; see :func:`save_detector`."""
     args = model.config.model_dump(mode="json")
     source = {"kind": "task", "task": "detect3d", "name": model.config.network, "args": args}
     kept: dict[str, Any] = {"view": view, **facts}
@@ -292,4 +300,4 @@ def save_detector(folder: Path, model: Detector, plan: DetectorPlan | None, view
         kept["split"] = {"data": str(real_path(plan.data.root)), "train": list(plan.train), "val": list(plan.val)}
     meta = {"task": "detect3d", "detect3d": kept, "model": model.config.network}
     meta["input_size"] = [_EXAMPLE, model.config.features]
-    save_artefact(folder, model.cpu(), [], source, meta)
+    return source, meta

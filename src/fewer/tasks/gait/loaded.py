@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fewer.core.errors import FewerError
-from fewer.models.spec import LoadedModel, load_model
+from fewer.models.spec import LoadedModel, is_model, load_model
 from fewer.tasks.facts import facts_of
 from fewer.tasks.gait.data.dataset import GaitData
 from fewer.tasks.gait.networks import GaitNetwork
@@ -22,7 +22,7 @@ def open_run(run: str | Path) -> LoadedModel:
     FewerError
         When it is no run of this task.
     """
-    if not (Path(run) / "recipe.json").is_file():
+    if not is_model(run):
         raise FewerError(f"{run} is no run folder with a model; train one: fewer train DATA --task gait --out {run}")
     loaded = load_model(str(run))
     network_of(loaded)

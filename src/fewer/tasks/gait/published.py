@@ -13,11 +13,12 @@ from fewer.core.errors import FewerError
 from fewer.core.run import RunFolder
 from fewer.models.artefact import save_artefact
 from fewer.models.options import read_checkpoint
+from fewer.models.spec import LoadedModel
 from fewer.tasks.gait.data.silhouettes import SIZE
 from fewer.tasks.gait.networks import NETWORKS, GaitNetwork, NetworkConfig, build_network
 from fewer.tasks.gait.networks.build import SIZES, load_published
 
-__all__ = ["open_published", "published_run"]
+__all__ = ["model_of", "open_published", "published_run"]
 
 _SIGNS = {
     "gaitset": "set_block1.",
@@ -59,10 +60,21 @@ def open_published(checkpoint: str | Path) -> GaitNetwork:
     >>> open_published("GaitBase_DA-60000.pt").config.network  # doctest: +SKIP
     'gaitbase'
     """
-    state = {key.removeprefix("module."): value for key, value in read_checkpoint(checkpoint).items()}
-    name = next((name for name, sign in _SIGNS.items() if any(key.startswith(sign) for key in state)), None)
-    if name is None:
+    state = _plain(read_checkpoint(checkpoint))
+    if (name := _network(state)) is None:
         raise FewerError(f"{checkpoint} is of no network that is known here; known are {', '.join(NETWORKS)}")
+    return _opened(state, name, checkpoint)
+
+
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _network(state: Mapping[str, Tensor]) -> str | None:
+    return next((name for name, sign in _SIGNS.items() if any(key.startswith(sign) for key in state)), None)
+
+
+def _opened(state: Mapping[str, Tensor], name: str, checkpoint: str | Path) -> GaitNetwork:
     config = NetworkConfig(network=name, size="published", classes=_classes(state), layers=_layers(name, state))  # type: ignore[arg-type]
     network = build_network(config)
     try:
@@ -111,6 +123,31 @@ def _layers(name: str, state: Mapping[str, Tensor]) -> tuple[int, int, int, int]
     return (counts[0], counts[1], counts[2], counts[3])
 
 
+def model_of(state: Mapping[str, Tensor], name: str) -> LoadedModel | None:
+    """The model of a checkpoint that is given in the place of a run; None where its names are of no such network.
+
+    Raises
+    ------
+    FewerError
+        When the weights are of a network of OpenGait that is not known here.
+    """
+    plain = _plain(state)
+    kind = _network(plain)
+    if kind is None or not any("fc_bin" in key for key in plain):
+        return None
+    network = _opened(plain, kind, name)
+    source, meta = _described(network)
+    return LoadedModel(network, name, source, task="gait", meta=meta)
+
+
+def _described(network: GaitNetwork) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How a network is built again, and what is kept with it."""
+    source = {
+        "kind": "task", "task": "gait", "name": network.config.network, "args": network.config.model_dump(mode="json"),
+    }  # fmt: skip
+    return source, {"task": "gait", "model": network.config.network, "input_size": [_FRAMES, SIZE, 44]}
+
+
 def published_run(checkpoint: str | Path, out: str | Path, *, overwrite: bool = False) -> Path:
     """Write a checkpoint of OpenGait as a run folder, for ``fewer eval``, ``predict``, ``compress`` and the others.
 
@@ -134,10 +171,7 @@ def published_run(checkpoint: str | Path, out: str | Path, *, overwrite: bool = 
     PosixPath('gaitbase')
     """
     network = open_published(checkpoint)
-    source = {
-        "kind": "task", "task": "gait", "name": network.config.network, "args": network.config.model_dump(mode="json"),
-    }  # fmt: skip
-    meta = {"task": "gait", "model": network.config.network, "input_size": [_FRAMES, SIZE, 44]}
+    source, meta = _described(network)
     with RunFolder.create(out, overwrite=overwrite) as run:
         with run.together():
             save_artefact(run.path, network, [], source, meta)

@@ -13,7 +13,7 @@ from fewer.tasks.gait.settings import EvaluateSettings, PredictSettings, TrainSe
 from fewer.tasks.task import Task
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from fewer.models.spec import LoadedModel
     from fewer.tasks.findings import Repaired
@@ -74,6 +74,12 @@ class Gait(Task):
         from fewer.tasks.gait.networks import build_network
 
         return build_network({"network": name, **args})
+
+    def open_weights(self, state: Mapping[str, Tensor], name: str, config: str | None = None) -> LoadedModel | None:
+        """See :func:`fewer.tasks.gait.published.model_of`."""
+        from fewer.tasks.gait.published import model_of
+
+        return model_of(state, name) if config is None else None
 
     def plan(self, data: Any, settings: TrainSettings) -> Sequence[str]:
         """Persons and network of a training."""
