@@ -57,13 +57,14 @@ def trained(work: Path, network: str, scans: int, steps: int, seed: int = 0) -> 
     return run
 
 
-def trained_further(work: Path, run: Path, scans: int, steps: int, seed: int = 0) -> Path:
+def trained_further(work: Path, run: Path, scans: int, steps: int, seed: int = 0, time: str | None = None) -> Path:
     """A second training, from a run, on other scenes, at a lower rate; the weights are averaged over the last steps."""
     further = work / f"{run.name}-further-{steps}"
     if not (further / "report.json").exists():
         data = streets(work, FURTHER_ON, scans, 20 / scans)
         first = settings_of(detector_of(load_model(str(run))).config.network, steps, seed)
         changed = {"init": str(run), "learning_rate": 2e-3, "rate_warm_up": 0.1, "average": 0.999}
+        changed |= {"time": time, "every": 500} if time else {}
         settings = TrainSettings.of({**first.model_dump(exclude={"network", "classes", "reach"}), **changed})
         train(data, out=further, settings=settings, resume=further.exists())
     return further
@@ -77,6 +78,7 @@ def main() -> None:
     parser.add_argument("--scans", type=int, default=320)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--further", type=int, default=0, help="steps of a second training")
+    parser.add_argument("--time", help="end the second training after so long, such as 30min, in place of after steps")
     parser.add_argument("--start", type=Path, help="run folder in the place of the first training")
     parser.add_argument("--judged", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
@@ -86,7 +88,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     run = args.start or trained(args.work, args.network, args.scans, args.steps, args.seed)
     if args.further:
-        run = trained_further(args.work, run, args.scans, args.further, args.seed)
+        run = trained_further(args.work, run, args.scans, args.further, args.seed, args.time)
     detector = detector_of(load_model(str(run)))
     judged = open_data(streets(args.work, JUDGED_ON, args.judged, 1.0))
     scores = score_detector(detector, judged, judged.labelled())[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +12,14 @@ import numpy as np
 
 from fewer.core.errors import FewerError
 from fewer.tasks.detect3d.boxes import Floats
-from fewer.tasks.detect3d.frames import Frame, Objects, have_place, read_scan
+from fewer.tasks.detect3d.frames import BYTE, Frame, Objects, have_place, in_bytes, intensities, read_scan
 from fewer.tasks.detect3d.kitti import Calibration, parse_calibration, parse_label, read_text
 from fewer.tasks.detect3d.layouts import parse_custom_label, parse_sweep_boxes, read_npy, read_sweep
 
 __all__ = ["DetectionData", "Layout", "open_data", "sweeps_below"]
+
+_LOOKED_AT = 9
+"""Scans that tell of which kind the intensities are."""
 
 Layout = Literal["kitti", "custom", "sweeps", "scans"]
 
@@ -98,6 +102,7 @@ class DetectionData:
         """float32, shape (points, 4 or more); see :class:`~fewer.tasks.detect3d.frames.Frame`.
 
         Drivers of scanners write NaN or zeros as the place of a beam that met nothing. Such rows are left out.
+        Intensities from 0 to 255 are brought to 0 to 1.
 
         Raises
         ------
@@ -110,9 +115,22 @@ class DetectionData:
             raise FewerError(f"{self.file(name)} holds no point with a place: every row is NaN, infinity or zero")
         if not placed.all():
             points = points[placed]
+        if self.brightest != 1:
+            points[:, 3] /= self.brightest
         if self.view == "camera":
             points = points[self.calibration(name).in_view(points)]
         return points
+
+    @cached_property
+    def brightest(self) -> float:
+        """What stands for an intensity of 1 in the files: 255 where scans of the folder, here and there, tell it."""
+        if self.layout == "sweeps":  # are brought to 0 to 1 as they are read
+            return 1.0
+        seen = []
+        for name in self.names[:: max(1, len(self.names) // _LOOKED_AT)][:_LOOKED_AT]:
+            with suppress(FewerError):
+                seen.append(intensities(self.raw(name)))
+        return BYTE if in_bytes([one for one in seen if one is not None]) else 1.0
 
     def label_file(self, name: str) -> Path | None:
         """The label of a scan, or None where it has none."""

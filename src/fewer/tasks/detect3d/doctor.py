@@ -17,7 +17,7 @@ from fewer.core.files import atomic_write_bytes, atomic_write_text
 from fewer.core.progress import Progress, Silent
 from fewer.tasks.detect3d.boxes import points_in_boxes
 from fewer.tasks.detect3d.dataset import DetectionData, open_data
-from fewer.tasks.detect3d.frames import Objects, have_place
+from fewer.tasks.detect3d.frames import BYTE, Objects, have_place, in_bytes, intensities
 from fewer.tasks.findings import Finding, Repaired, finding_lines, whole_copy
 from fewer.tasks.folders import make_folder
 
@@ -41,9 +41,6 @@ CHECKS = {
     "leak": ("error", "a scan trains and judges"),
 }
 """Every check: how bad it is, and what it means."""
-
-_BYTE = 255.0
-"""The brightest return of sensors that give intensities as bytes."""
 
 _LONGEST = 80.0
 """Metres: a tram of several cars is shorter, and sizes in other units than metres are mostly longer."""
@@ -114,7 +111,7 @@ def checkup(data: DetectionData | str | Path, *, progress: Progress | None = Non
     counts: Counter[str] = Counter()
     points: list[int] = []
     hashes: dict[int, str] = {}
-    bright: list[float] = []
+    bright: list[tuple[float, float]] = []
     columns: dict[str, int] = {}
     empty = boxes = labelled = 0
     with (progress or Silent()).stage("look at scans", len(data)) as stage:
@@ -125,7 +122,7 @@ def checkup(data: DetectionData | str | Path, *, progress: Progress | None = Non
             if scan is not None:
                 points.append(len(scan))
                 columns[name] = scan.shape[1]
-                bright += _intensities(scan)
+                bright += [seen] if (seen := intensities(scan)) is not None else []
                 same = hashes.setdefault(hash(scan.tobytes()), name)
                 if same != name:
                     findings.append(
@@ -145,24 +142,9 @@ def checkup(data: DetectionData | str | Path, *, progress: Progress | None = Non
     findings.sort(key=lambda one: (one.level != "error", list(CHECKS).index(one.check)))
     facts = {"scans": len(data), "labelled": labelled, "points": points, "classes": dict(counts.most_common())}
     facts["columns"] = {str(values): count for values, count in Counter(columns.values()).most_common()}
-    tops = bright[1::2]
-    facts["intensity"] = [min(bright, default=0.0), float(np.median(tops)) if tops else 0.0, max(bright, default=0.0)]
+    facts["intensity"] = [min((low for low, _ in bright), default=0.0), max((top for _, top in bright), default=0.0)]
+    facts["bytes"] = in_bytes(bright)
     return ScanCheckup(data, tuple(findings), facts)
-
-
-def _intensities(scan: np.ndarray) -> list[float]:
-    """The lowest and the highest intensity of a scan; nothing where none is a number."""
-    there = scan[:, 3][np.isfinite(scan[:, 3])]
-    return [float(there.min()), float(there.max())] if len(there) else []
-
-
-def _in_bytes(facts: dict[str, Any]) -> bool:
-    """Whether the intensities of a whole set are bytes, which are brought to 0 to 1 as those of nuScenes are.
-
-    Most scans tell: a single bright point among intensities from 0 to 1 must not darken the whole set.
-    """
-    low, usual, high = facts.get("intensity", (0.0, 0.0, 0.0))
-    return low >= 0 and usual > 2 and high <= _BYTE
 
 
 def _finding(check: str, case: str, text: str, fix: str = "") -> Finding:
@@ -187,7 +169,7 @@ def _look(data: DetectionData, name: str) -> tuple[list[Finding], Objects | None
         findings += some
         if len(scan) and (scan[:, 3].min() < -0.01 or scan[:, 3].max() > 1.01):
             low, high = float(scan[:, 3].min()), float(scan[:, 3].max())
-            fix = "where most scans have such, all are divided by 255" if low >= 0 and high <= _BYTE else ""
+            fix = "where most scans have such, all verbs divide by 255" if low >= 0 and high <= BYTE else ""
             findings.append(_finding("intensity", name, f"intensities from {low:g} to {high:g}", fix))
     if objects is not None and len(objects):
         sizes = objects.boxes[:, 3:6]
@@ -263,7 +245,7 @@ def repair(found: ScanCheckup, out: str | Path, *, progress: Progress | None = N
         When ``out`` is there already, or nothing is left.
     """
     data, out = found.data, Path(out)
-    scale = _BYTE if _in_bytes(found.facts) else 1.0
+    scale = BYTE if found.facts["bytes"] else 1.0
     bad = {f.case: f.check for f in found.findings if f.check in ("unreadable", "label", "duplicate") and f.case}
     changed, kept = [], [name for name in data.names if name not in bad]
     if not kept:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from fewer.core.errors import FewerError
 from fewer.core.reading import data_limit, read_bytes
 from fewer.tasks.detect3d.boxes import Floats
 
-__all__ = ["Frame", "Objects", "have_place", "read_scan"]
+__all__ = ["Frame", "Objects", "have_place", "in_bytes", "intensities", "read_scan"]
 
+BYTE = 255.0
+"""The brightest return of sensors that give intensities as bytes."""
 _ROWS = 64
 """Points below which nothing can be told about how many values each has."""
 _NOTHING = float(np.log2(0.01)) + 1e-6
@@ -111,6 +114,28 @@ def have_place(points: Floats) -> np.ndarray:
     [True, False, False]
     """
     return np.isfinite(points[:, :3]).all(1) & points[:, :3].any(1)
+
+
+def intensities(scan: Floats) -> tuple[float, float] | None:
+    """The lowest and the highest intensity of a scan; None where none is a number."""
+    there = scan[:, 3][np.isfinite(scan[:, 3])]
+    return (float(there.min()), float(there.max())) if len(there) else None
+
+
+def in_bytes(seen: Sequence[tuple[float, float]]) -> bool:
+    """Whether the intensities of a whole set are bytes, which are brought to 0 to 1 as those of nuScenes are.
+
+    Most scans tell: a single bright point among intensities from 0 to 1 must not darken the whole set.
+
+    Examples
+    --------
+    >>> in_bytes([(0, 240), (3, 255)]), in_bytes([(0, 1), (0, 1), (0, 7)]), in_bytes([(0, 4000)])
+    (True, False, False)
+    """
+    if not seen:
+        return False
+    lows, tops = zip(*seen, strict=True)
+    return min(lows) >= 0 and max(tops) <= BYTE and float(np.median(tops)) > 2
 
 
 def read_scan(path: Path, usual: int = 4) -> Floats:

@@ -53,6 +53,8 @@ class DetectorPlan:
         begun = [] if self.init is None else [f"starts from the weights of {self.init}"]
         if self.lacking:
             begun.append(f"no {' and no '.join(self.lacking)} in the labels that were looked at: that cannot be learnt")
+        if self.data.brightest != 1:
+            begun.append(f"intensities from 0 to {self.data.brightest:g} are brought to 0 to 1")
         return [
             f"{len(self.train)} scans train, {len(self.val)} judge; classes {', '.join(self.config.classes)}",
             f"{self.config.network}, {count / 1e6:.3g} M parameters, grid {x} x {y} x {z} of "
