@@ -3,8 +3,10 @@
 Everything is simulated: the scans, and so the scores. The subject ``pointpillars`` is the detector that comes with the
 package (``detect3d_weights.py``); others are trained in the same way. Every method cuts them to every budget, with and
 without the repair of what stays, calibrated on other scans for every seed, and none is trained again. Rows that are
-there are not made again, so that it may be stopped at any time. ``--real DIR`` compares boxes of the dense and the
-compressed detectors on real frames (npz, one frame a file), and ``--plot`` draws what is there.
+there are not made again, so that it may be stopped at any time, and compressed detectors that lie in the work folder
+are judged as they are. ``--vote no`` judges without the vote of boxes (see ``docs/detect3d.md``). ``--real DIR``
+compares boxes of the dense and the compressed detectors on real frames (npz, one frame a file), and ``--plot`` draws
+what is there.
 
     python benchmarks/detect3d.py --work /tmp/detect3d --networks pointpillars --seeds 0
     python benchmarks/detect3d.py --work /tmp/detect3d --recover 5min           # ours with five minutes of recovery
@@ -30,10 +32,12 @@ from matplotlib.figure import Figure
 import fewer
 from fewer.cli.config import resolve
 from fewer.core.errors import FewerError
+from fewer.core.run import RunFolder
 from fewer.core.stamp import environment
 from fewer.distortion.outputs import Reference
 from fewer.engine.settings import Settings
-from fewer.models.spec import load_model
+from fewer.models.spec import LoadedModel, load_model
+from fewer.reports import RunReport
 from fewer.tasks.detect3d.boxes import points_in_boxes
 from fewer.tasks.detect3d.dataset import open_data
 from fewer.tasks.detect3d.demo import trained_detector
@@ -43,7 +47,7 @@ from fewer.tasks.detect3d.real_frames import kitti_frames, write_frames
 from fewer.tasks.detect3d.scoring import detect_all, score_detector
 
 RESULTS = Path(__file__).parent / "results"
-KEY = ("network", "seed", "factor", "method", "repair", "recover")
+KEY = ("network", "seed", "factor", "method", "repair", "recover", "vote")
 COLUMNS = (
     *KEY, "scans", "flops_dense", "flops", "ap_car_dense", "ap_car", "ap_car_easy", "ap_car_hard",
     "missed_dense", "missed", "spurious_dense", "spurious", "distortion", "seconds", "told",
@@ -94,27 +98,35 @@ def place(work: Path, network: str, seed: int | str, factor: float | str, method
     return work / f"{network}-{float(factor):g}-{method.replace(' ', '')}-{kind}-{seed}"
 
 
+def voting(loaded: LoadedModel, args: argparse.Namespace) -> Any:
+    """A detector whose boxes vote or not, whatever its run says."""
+    detector = detector_of(loaded)
+    detector.config = detector.config.model_copy(update={"vote": 0.6 if args.vote == "yes" else None})
+    return detector
+
+
 def row_of(run: Path, out: Path, factor: float, method: str, repair: bool, args: argparse.Namespace, seed: int) -> dict:
     """Compress and judge."""
     scans, judged = streets(args.work, STEERED_BY, 120, 0.25), open_data(streets(args.work, JUDGED_ON, 100, 1.0))
     names = judged.names[: args.judge]
     if run not in DENSE:
-        DENSE[run] = score_detector(detector_of(load_model(str(run))), judged, names)[0]
+        DENSE[run] = score_detector(voting(load_model(str(run)), args), judged, names)[0]
     before = DENSE[run]
     began = time.perf_counter()
     more = {"distance": Reference} if method == "output mse + dp" else {}
     try:
-        done = fewer.compress(
-            str(run), str(scans), f"flops={1 / factor:.4f}x", out=out, overwrite=True,
-            settings=settings_of(method, repair, args, seed), **more,
-        )  # fmt: skip
-        model: Any = done.model
+        if not (out / "report.json").exists():
+            fewer.compress(
+                str(run), str(scans), f"flops={1 / factor:.4f}x", out=out, overwrite=True,
+                settings=settings_of(method, repair, args, seed), **more,
+            )  # fmt: skip
         if args.recover:
-            model = fewer.recover(str(out), args.recover, overwrite=True).model
+            fewer.recover(str(out), args.recover, overwrite=True)
     except FewerError as error:
         return {"told": str(error)}
     seconds = time.perf_counter() - began
-    after = score_detector(model, judged, names)[0]
+    report, plan = RunReport.from_json((out / "report.json").read_text()), RunFolder.open(out).read_plan()
+    after = score_detector(voting(load_model(str(out)), args), judged, names)[0]
     first, second = before.measures(), after.measures()
 
     def total(values: dict[str, float], kind: str) -> int:
@@ -122,8 +134,8 @@ def row_of(run: Path, out: Path, factor: float, method: str, repair: bool, args:
 
     return {
         "scans": len(names),
-        "flops_dense": f"{done.plan.dense['flops']:.4g}",
-        "flops": f"{done.plan.cost['flops']:.4g}",
+        "flops_dense": f"{plan.dense['flops']:.4g}",
+        "flops": f"{plan.cost['flops']:.4g}",
         "ap_car_dense": round(first["AP Car"], 2),
         "ap_car": round(second["AP Car"], 2),
         "ap_car_easy": round(after.ap("Car", "easy") or 0, 2),
@@ -132,8 +144,8 @@ def row_of(run: Path, out: Path, factor: float, method: str, repair: bool, args:
         "missed": total(second, "missed"),
         "spurious_dense": total(first, "spurious"),
         "spurious": total(second, "spurious"),
-        "distortion": f"{done.report.verdict.distortion:.4g}",
-        "seconds": round(seconds, 1),
+        "distortion": f"{report.verdict.distortion:.4g}",
+        "seconds": round(seconds, 1) if seconds > 1 else "",  # made earlier
     }
 
 
@@ -152,14 +164,15 @@ def cells(args: argparse.Namespace) -> Iterator[tuple[str, int, float, str, bool
                             yield network, seed, factor, method, repair
 
 
-def real_frames(runs: dict[str, Path], frames: Path, work: Path, out: Path) -> None:
+def real_frames(runs: dict[str, Path], frames: Path, args: argparse.Namespace, out: Path) -> None:
     """Boxes of the dense and the compressed detectors on real frames, and labelled cars of 50 points or more."""
+    work = args.work
     root = work / "real"
     write_frames(kitti_frames(frames), root)
     data_ = open_data(root)
     rows = []
     for name, run in runs.items():
-        dense = load_model(str(run)).model
+        dense = voting(load_model(str(run)), args)
         truths = {n: data_.objects(n) for n in data_.labelled()}
         found, _ = detect_all(dense, data_, data_.names)
         big = {n: t.take(points_in_boxes(data_.points(n), t.boxes).sum(1) >= 50) for n, t in truths.items()}
@@ -170,7 +183,7 @@ def real_frames(runs: dict[str, Path], frames: Path, work: Path, out: Path) -> N
             rows.append(facts | {"boxes": band.objects, "again": band.found, "lost": band.missed, "new": ""})
         for other in sorted(work.glob(f"{name}-*-*-*-*")):
             if (other / "recipe.json").exists():
-                cheap, _ = detect_all(load_model(str(other)).model, data_, list(found))
+                cheap, _ = detect_all(voting(load_model(str(other)), args), data_, list(found))
                 for band in agreement(list(found.values()), [cheap[n] for n in found], "Car"):
                     facts = {"run": other.name.removeprefix(f"{name}-"), "against": name, "band": band.name}
                     counts = {"boxes": band.objects, "again": band.found, "lost": band.missed, "new": band.spurious}
@@ -226,7 +239,7 @@ def in_time(args: argparse.Namespace, runs: dict[str, Path], out: Path) -> None:
 
 def plot(path: Path) -> None:
     """AP against the factor, each method without and with repair; the band is that of the seeds."""
-    rows = [row for row in csv.DictReader(path.open()) if row["ap_car"] and not row["recover"]]
+    rows = [r for r in csv.DictReader(path.open()) if r["ap_car"] and not r["recover"] and r["vote"] == "yes"]
     networks = sorted({row["network"] for row in rows})
     figure = Figure(figsize=(9, 3.6 * len(networks)), layout="constrained")
     for line, network in enumerate(networks):
@@ -265,6 +278,7 @@ def main() -> None:
     parser.add_argument("--sensing", type=int, default=8)
     parser.add_argument("--heldout", type=int, default=8)
     parser.add_argument("--repair", choices=("both", "no", "yes"), default="both")
+    parser.add_argument("--vote", choices=("yes", "no"), default="yes")
     parser.add_argument("--judge", type=int, default=None, help="scans that judge at most")
     parser.add_argument("--estimator", default="taylor", help="of methods that do not fix it")
     parser.add_argument("--recover", default="", help="such as 5min: only ours with repair, then recovered")
@@ -280,13 +294,13 @@ def main() -> None:
         return plot(args.out)
     runs = {network: subject(args.work, network, args) for network in args.networks}
     if args.real is not None:
-        return real_frames(runs, args.real, args.work, args.out.with_name(args.out.stem + "_real.csv"))
+        return real_frames(runs, args.real, args, args.out.with_name(args.out.stem + "_real.csv"))
     if args.latency:
         return in_time(args, runs, args.out.with_name(args.out.stem + "_latency.csv"))
     rows = list(csv.DictReader(args.out.open())) if args.out.exists() else []
     known = {tuple(row[c] for c in KEY) for row in rows}
     for network, seed, factor, method, repair in cells(args):
-        key = (network, str(seed), f"{factor:g}", method, str(repair), args.recover)
+        key = (network, str(seed), f"{factor:g}", method, str(repair), args.recover, args.vote)
         if key in known:
             continue
         out = place(args.work, network, seed, factor, method, repair)

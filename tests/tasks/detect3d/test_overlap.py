@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from fewer.models.spec import load_model
 from fewer.tasks.detect3d.boxes import bev_corners, box_corners, points_in_boxes, turned
-from fewer.tasks.detect3d.overlap import bev_iou, box_iou, common_area, rotated_nms
+from fewer.tasks.detect3d.demo import trained_detector
+from fewer.tasks.detect3d.overlap import bev_iou, box_iou, common_area, rotated_nms, voted
+from fewer.tasks.detect3d.simulator import SENSORS, Streets
 
 
 def some_boxes(count: int, seed: int, spread: float = 4.0) -> np.ndarray:
@@ -85,3 +89,33 @@ def test_points_and_corners_agree():
         beyond = boxes[i, :3] + 1.001 * (corners[i] - boxes[i, :3])
         assert points_in_boxes(towards, boxes[i : i + 1]).all()
         assert not points_in_boxes(beyond, boxes[i : i + 1]).any()
+
+
+def test_boxes_that_overlap_have_a_say_where_a_kept_one_stands():
+    first = [10, 0, -1, 4, 2, 1.5, 3.1]
+    boxes = np.array([
+        first,
+        [10.4, 0, -1.2, 4, 2, 1.5, -3.1],  # heads the same way, on the other side of half a turn
+        [10.4, 0, -1, 4, 2, 1.5, 0.0],  # heads the other way
+        [12.5, 0, -1, 4, 2, 1.5, 3.1],  # overlaps too little
+        [30, 9, -1, 4, 2, 1.5, 0.0],
+    ])  # fmt: skip
+    scores = np.array([0.8, 0.4, 0.7, 0.6, 0.3])
+    moved = voted(boxes, scores, np.array([0, 4]), 0.6)
+    share = 0.4 * bev_iou(boxes[:1], boxes[1:2])[0, 0]
+    share /= 0.8 + share
+    assert np.allclose(moved[0, :6], boxes[0, :6] + share * (boxes[1, :6] - boxes[0, :6]))
+    assert np.isclose(moved[0, 6], 3.1 + share * (2 * np.pi - 6.2))
+    assert np.allclose(moved[1], boxes[4])
+    flat = np.array([[1.0, 0, 0, 0, 0, 0, 0, 7, 8]])  # of no size, with a velocity
+    assert np.array_equal(voted(flat, np.array([0.0]), np.array([0]), 0.6), flat)
+
+
+def test_a_box_stands_where_it_stands_whatever_the_least_confidence():
+    net = load_model(str(trained_detector())).model
+    scan = torch.from_numpy(Streets(SENSORS["hdl-64"].ahead(40), seed=5).frame(0).points)
+    many, few = net.detect(scan, score=0.05)[0], net.detect(scan, score=0.3)[0]
+    assert 0 < len(few) < len(many) and np.allclose(many.boxes[: len(few)], few.boxes)
+    net.config = net.config.model_copy(update={"vote": None})
+    alone = net.detect(scan, score=0.3)[0]
+    assert np.array_equal(alone.scores, few.scores) and 0.005 < np.abs(alone.boxes - few.boxes)[:, :2].max() < 1

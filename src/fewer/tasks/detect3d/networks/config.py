@@ -150,6 +150,9 @@ class DetectorConfig(StrictSettings):
     roi_fc: int = Field(default=256, ge=1, description="Width of PV-RCNN's second stage.")
     score: float = Field(default=0.1, ge=0, le=1, description="Least confidence of a detection.")
     overlap: float = Field(default=0.1, gt=0, le=1, description="Overlap from above at which the weaker box goes.")
+    vote: float | None = Field(
+        default=None, gt=0, lt=1, description="Overlap from which on a box that goes has a say where the other stands."
+    )
     most_boxes: int = Field(default=100, ge=1, description="Detections of one scan at most.")
 
     @model_validator(mode="after")
@@ -246,6 +249,8 @@ def small_config(network: NetworkName, classes: tuple[str, ...] = ("Car", "Pedes
     common: dict[str, Any] = {"network": network, "classes": classes, "anchors": anchors, "shared": 32}
     # short trainings would end with the statistics of their beginning at the published momentum of 0.01
     common |= {"anchors_at": "centres", "norm_momentum": 0.1}
+    # several priors of a coarse grid find the same object: their mean stands better than the most confident one
+    common |= {"vote": 0.6 if anchors else None}
     if network in ("pointpillars", "centerpoint-pillar"):
         shape = {"reach": (0, -23.04, -3, 46.08, 23.04, 1), "voxel": (0.36, 0.36, 4), "pillar": 32}
         flat = {"layers": (2, 3, 3), "filters": (32, 64, 64), "up_filters": (32, 32, 32), "up_strides": (1, 2, 4)}

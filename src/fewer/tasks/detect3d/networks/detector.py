@@ -19,11 +19,13 @@ from fewer.tasks.detect3d.networks.config import DetectorConfig
 from fewer.tasks.detect3d.networks.flat import BaseBEVBackbone
 from fewer.tasks.detect3d.networks.second_stage import PointHeadSimple, PVRCNNHead, VoxelSetAbstraction
 from fewer.tasks.detect3d.networks.volume import HeightCompression, VoxelBackBone8x
-from fewer.tasks.detect3d.overlap import rotated_nms
+from fewer.tasks.detect3d.overlap import rotated_nms, voted
 
 __all__ = ["Detector"]
 
 _SECOND = ("rcnn_cls", "rcnn_reg")
+_VOTES = 0.05
+"""Confidence from which on a box votes, whatever the least confidence of what is wanted."""
 
 
 class _Scatter(nn.Module):
@@ -194,12 +196,19 @@ class Detector(nn.Module):
         found = []
         for boxes, scores, labels, *_ in rows:
             box, confidence, label = (t.double().cpu().numpy() for t in (boxes, scores, labels))
-            good = (confidence >= least) & np.isfinite(box).all(1)
+            voters = least if config.vote is None else min(least, _VOTES)
+            good = (confidence >= voters) & np.isfinite(box).all(1)
             box, confidence, label = box[good], confidence[good], label[good].astype(int)
             kept: list[int] = []
+            moved = box.copy()
             for number in range(len(config.classes)):
                 own = np.flatnonzero(label == number)
-                kept += own[rotated_nms(box[own, :7], confidence[own], config.overlap, config.most_boxes)].tolist()
+                wanted = own[confidence[own] >= least]
+                best = wanted[rotated_nms(box[wanted, :7], confidence[wanted], config.overlap, config.most_boxes)]
+                if config.vote is not None:
+                    moved[best] = voted(box[own], confidence[own], np.searchsorted(own, best), config.vote)
+                kept += best.tolist()
+            box = moved
             order = sorted(kept, key=lambda i: -confidence[i])[: config.most_boxes]
             box = box[order]
             box[:, 6] = limit_angle(box[:, 6])
