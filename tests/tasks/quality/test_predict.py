@@ -65,6 +65,14 @@ def test_conversations_without_their_images_are_left_out_when_asked(talk):  # no
     assert told[1].startswith(f"{gone} more were left out") and f"{len(records) - gone} conversations" in told[0]
     done = tune(talk / "talk.json", settings=settings)
     assert done.facts["conversations_left_out"] == gone and f"{gone} conversations were left out" in done.lines()[-1]
+    video = {
+        "video": "a.mp4",
+        "conversations": [{"from": "human", "value": "<video>Dark?"}, {"from": "gpt", "value": "No"}],
+    }
+    (talk / "more.json").write_text(json.dumps([video, *records, video]))
+    with pytest.raises(FewerError, match=r"record 0 .* is about a video.*--leave-out"):
+        plan_tuning(talk / "more.json", settings.model_copy(update={"leave_out": False}))
+    assert plan_tuning(talk / "more.json", settings)[1].startswith(f"{gone + 2} more were left out")
     only = [record for record in read_records(talk / "talk.json") if record.image in ("0.png", "1.png")]
     with pytest.raises(FewerError, match="1 of 2 images are not in"):
         tune(only, settings=settings.model_copy(update={"images": str(talk)}))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewer.core.display import Told
+from fewer.core.display import Told, skipped_lines
 from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text
 from fewer.core.progress import Progress, Silent
@@ -48,7 +48,7 @@ class Descriptions(Told):
         empty = sum(not row["text"].strip() for row in self.rows.values())
         if empty:
             told.append(f"{empty} texts are empty: the model has learnt too little, or no conversation with texts")
-        return told + [f"skipped {name}: {reason}" for name, reason in self.skipped]
+        return told + skipped_lines(self.skipped)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -115,7 +115,7 @@ def predict(
                 rows[name] = begun.rows[name]
             except FewerError as error:
                 skipped.append((name, str(error)))
-    skipped += [(path.relative_to(root).as_posix(), reason) for path, reason in left_out(root, out)[0]]
+    skipped += left_out(root, out)[0]
     if not rows:
         begun.done()
         raise FewerError(f"none of the {len(files)} images in {inputs} could be described; the first: {skipped[0][1]}")
