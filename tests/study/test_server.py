@@ -185,7 +185,7 @@ def test_warning_and_pause(make):
     assert "in a row" not in client.get("/next").text
     answer(client, choice="1")
     page = client.get("/next")
-    assert "there will be a pause in 1 images" in page.text
+    assert "there will be a pause in 1 image." in page.text
     answer(client, choice="1")
     assert "Time for a pause" in client.get("/next").text
     item = study.store.item(2)

@@ -66,6 +66,8 @@ def test_what_was_taken_is_told(tmp_path: Path) -> None:
         ("file,MOS,SD\na.png,3,wide\n", "line 2 must be a file, a number and its deviation"),
         ("file,MOS\na.png,good\n", "line 2 must be a file and a number"),
         ("file,MOS\n,3\n", "line 2 must be a file and a number"),
+        ("x\n", "holds no score"),
+        ("file,score\n", "holds no score"),
         ("name,c1,mos_image,mos_patch\na.png,1,2,3\n", "no heading says which one"),
         ("name,c1,my_mos,c2\na.png,1,good,3\n", "no heading says which one"),
     ],

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fewer.core.display import Told, skipped_lines
+from fewer.core.display import Told, counted, skipped_lines
 from fewer.core.errors import FewerError, near_match
 from fewer.core.files import atomic_write_bytes, real_path
 from fewer.core.progress import SILENT, Progress
@@ -69,7 +69,7 @@ class Made(Told):
     def lines(self) -> list[str]:
         """What was made and what comes next."""
         told = [
-            f"a study of {self.images} images for {self.raters} raters in {self.folder}",
+            f"a study of {counted(self.images, 'image')} for {counted(self.raters, 'rater')} in {self.folder}",
             f"codes   {self.folder / CODES} (give each rater one; the first is the owner's)",
             f"next    fewer study serve {self.folder}",
         ]

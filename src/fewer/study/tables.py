@@ -12,7 +12,7 @@ from pathlib import Path
 from fewer.core.errors import FewerError
 from fewer.core.reading import read_bytes, read_text, refusing
 
-__all__ = ["Opinions", "read_names", "read_opinions", "read_scores", "table_rows"]
+__all__ = ["Opinions", "is_table", "read_names", "read_opinions", "read_scores", "table_rows"]
 
 _LARGEST = 2**28  # bytes
 _NAMES = ("imagename", "image", "file", "filename", "name", "imgname", "imgpath", "imagepath", "distimg", "img", "path")
@@ -26,6 +26,17 @@ _SHEETS = (".xlsx", ".xls", ".ods", ".mat", ".parquet", ".pkl")
 _RATERS = ("rater", "raterid", "observer", "participant", "worker", "workerid", "userid")
 """How columns are called in public tables (KonIQ-10k, KADID-10k, SPAQ, AGIQA-3K, ...), in small letters without signs;
 of several that are there, the first one is taken."""
+
+
+def is_table(path: str | Path) -> bool:
+    """Whether the ending of a file is that of a table, also of one that has to be saved as CSV first.
+
+    Examples
+    --------
+    >>> is_table("mos.CSV"), is_table("mos_with_names.txt"), is_table("questions.json")
+    (True, True, False)
+    """
+    return Path(path).suffix.lower() in (".csv", ".tsv", ".txt", *_SHEETS)
 
 
 @dataclass(frozen=True)
@@ -210,6 +221,8 @@ def _read(
             _keep(path, deviations, row[name], row[wide], "deviation")
     if squared is not None:
         deviations = {image: math.sqrt(max(value, 0.0)) for image, value in deviations.items()}
+    if not scores:
+        raise FewerError(f"{path} holds no score; write a file and a number on each line")
     return Opinions(scores, deviations, note)
 
 

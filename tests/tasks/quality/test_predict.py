@@ -78,6 +78,21 @@ def test_conversations_without_their_images_are_left_out_when_asked(talk):  # no
         tune(only, settings=settings.model_copy(update={"images": str(talk)}))
 
 
+def test_a_model_that_never_saw_rating_words_still_describes(talk):  # noqa: F811
+    asked = [{"from": "human", "value": "<image>\nIs it dark?"}, {"from": "gpt", "value": "Yes"}]
+    (talk / "dark.json").write_text(json.dumps([{"id": "0", "image": "0.png", "conversations": asked}]))
+    tune(talk / "dark.json", out=talk / "run", settings=TuneSettings(**{**SMALL, "steps": 1}))
+    (talk / "photos").mkdir()
+    (talk / "photos" / "a.png").write_bytes((talk / "0.png").read_bytes())
+    found = fewer.predict(talk / "run", talk / "photos", out=talk / "told", task="quality")
+    assert found.rows["a.png"].keys() == {"text"} and "there are no scores" in found.lines()[-1]
+    (talk / "mos.csv").write_text("0.png,3\n1.png,4\n")
+    with pytest.raises(FewerError, match="never saw the words excellent, good"):
+        fewer.evaluate(talk / "run", talk / "mos.csv", task="quality")
+    with pytest.raises(FewerError, match="have no two images in common"):
+        fewer.evaluate(talk / "told" / "descriptions.json", talk / "mos.csv", task="quality")
+
+
 def test_words_in_other_letters_and_words_that_are_not_known(talk):  # noqa: F811
     words = PlainWords(["Yes", "no", "noisy"])
     assert words.encode("yes") == words.encode("Yes") and words.encode("No NOISY") == words.encode("no noisy")

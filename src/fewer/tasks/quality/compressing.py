@@ -20,7 +20,7 @@ from fewer.data.samples import TensorSamples
 from fewer.models import builtin
 from fewer.models.foreign import check_values
 from fewer.models.spec import LoadedModel, load_model
-from fewer.study.tables import read_scores
+from fewer.study.tables import is_table, read_scores
 from fewer.tasks.folders import device_of
 from fewer.tasks.quality.asking import choose, level_scores
 from fewer.tasks.quality.building import TINY, assemble
@@ -213,7 +213,7 @@ class Answers:
         """Accuracy by likelihood of the words, or SRCC and PLCC of the five levels."""
         asked = LevelScorer.put_into(self.tuned, model)
         pictures = self.tuned.pictures(self.data.parent)
-        if self.data.suffix == ".csv":
+        if is_table(self.data):
             opinions = read_scores(self.data)
             scores = level_scores(asked, pictures, list(opinions))
             return correlations(scores, np.array(list(opinions.values())))
@@ -237,7 +237,7 @@ def judge_answers(loaded: LoadedModel, data: str | Path) -> Answers:
     words = PlainWords(told) if told is not None else PretrainedWords(open_tokenizer(settings.language))
     form = LevelForm.read(loaded.meta.get("levels"))
     tuned = Tuned(loaded.model.model, words, settings, levels=form)  # type: ignore[arg-type]
-    if place.suffix == ".csv":
+    if is_table(place):
         count, what = len(read_scores(place)), "opinions, by five levels"
     else:
         count, what = sum(q.answer is not None for q in read_questions(place)), "questions, by likelihood of the words"
