@@ -142,7 +142,8 @@ def label(
         False takes the answer for the image itself as it is.
     open_classes
         Structures that the network has not learned, see :func:`might_be`. A voxel that may belong to one of them, or
-        lies beside such a voxel, stays unknown, whatever else it is taken for, so that nobody learns that the structure is not there.
+        lies beside such a voxel, stays unknown, whatever else it is taken for, so that nobody learns that the structure
+        is not there.
     advance
         Called after each image.
     """
