@@ -162,7 +162,8 @@ def split_files(files: Sequence[Path], keys: Sequence[str], part: str, heldout: 
     files : sequence of Path
         All files.
     keys : sequence of str
-        Names that are the same on every machine, one per file.
+        Names that are the same on every machine, one per file; files of one name are on one side, where there are two
+        names or more.
     part : str
         ``calibration`` or ``heldout``.
     heldout : float
@@ -179,10 +180,15 @@ def split_files(files: Sequence[Path], keys: Sequence[str], part: str, heldout: 
         raise FewerError(f"the held-out share must lie between 0 and 1; got {heldout}")
     if len(files) < 2:
         raise FewerError(f"{len(files)} image cannot be split into calibration and held-out images; give at least 2")
-    order = sorted(range(len(files)), key=lambda i: (hashlib.sha256(keys[i].encode()).digest(), i))
-    size = min(max(1, round(heldout * len(files))), len(files) - 1)
-    chosen = set(order[:size] if part == "heldout" else order[size:])
-    return [path for index, path in enumerate(files) if index in chosen]
+    own = keys if len(set(keys)) > 1 else [f"{key} {i}" for i, key in enumerate(keys)]
+    counts = Counter(own)
+    order = sorted(counts, key=lambda key: hashlib.sha256(key.encode()).digest())
+    size, held, taken = max(1, round(heldout * len(files))), set(), 0
+    for key in order[:-1]:  # one name at least is left to the other part
+        if taken < size:
+            held.add(key)
+            taken += counts[key]
+    return [path for path, key in zip(files, own, strict=True) if (key in held) == (part == "heldout")]
 
 
 def load_images(

@@ -66,7 +66,8 @@ def images(loaded: LoadedModel, folder: str | Path, count: int, *, part: str, se
     if known:
         chosen = [case for case in cases if (case.name in held) == (part == "heldout")]
     else:
-        files = split_files([case.images[0] for case in cases], [case.name for case in cases], part)
+        keys = SegmentData(place, "folder", tuple(cases)).subjects().of  # slices of one scan are on one side
+        files = split_files([case.images[0] for case in cases], [keys[case.name] for case in cases], part)
         chosen = [case for case in cases if case.images[0] in set(files)]
     settings = TrainSettings(seed=seed, foreground=0.0, augment="none")
     store = CaseStore(data, chosen, preparation, settings.cache * 2**30, masks=False)
