@@ -3,9 +3,9 @@
 Everything is simulated: the walkers, and so every score. Networks are trained as ``fewer train`` does it; persons that
 judge did not train. ``ours`` is the library's default; ``uniform`` and ``lamp`` are the rows of its report, under the
 same budget and with the same repair. A rule that cannot follow where a budget in time is corrected by what was timed
-gets the budget as predicted, and its row says so; ``ours, as predicted`` is our plan under that very budget, so that like
-is compared with like. ``ours, plain distance`` plans by the relative squared change of embeddings (``--distance plain``).
-Rows that are there are not made again, so that it may be stopped at any time.
+gets the budget as predicted, and its row says so; ``ours, as predicted`` is our plan under that very budget, so that
+like is compared with like. ``ours, plain distance`` plans by the relative squared change of embeddings
+(``--distance plain``). Rows that are there are not made again, so that it may be stopped at any time.
 Times are those of this machine while it does whatever else it does: the ratio to the dense model counts.
 
     python benchmarks/gait_compress.py --work /tmp/gait --motion walkers.npz
@@ -81,7 +81,8 @@ def rows_of(args: argparse.Namespace, run: Path, budget: str, common: dict[str, 
     labelled = {entry.name: entry for entry in report.verdict.quality}
     metric = budget.partition("=")[0]
     ours = {
-        **common, "method": OURS[args.distance], "rank1_dense": labelled["rank-1"].dense, "rank1": labelled["rank-1"].value,
+        **common, "method": OURS[args.distance],
+        "rank1_dense": labelled["rank-1"].dense, "rank1": labelled["rank-1"].value,
         **{name.lower(): labelled[name].value for name in ("NM", "BG", "CL") if name in labelled},
         "distortion": report.verdict.distortion, "seconds": round(time.process_time() - began, 1),
         "share": round(done.plan.cost[metric] / done.plan.dense[metric], 3), "load": round(os.getloadavg()[0], 1),

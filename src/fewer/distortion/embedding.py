@@ -1,8 +1,8 @@
 """Distortion of embeddings: how far they move against each other, which is all that a search among them sees.
 
-A network for retrieval is used by comparing its outputs. What moves all of them alike changes no comparison, however far
-it is; and where most of an output is the same for every input, the relative squared change is nearly all of that kind. So
-the change that a batch shares is taken out, and the rest is told in units of what differs between inputs.
+A network for retrieval is used by comparing its outputs. What moves all of them alike changes no comparison, however
+far it is; and where most of an output is the same for every input, the relative squared change is nearly all of that
+kind. So the change that a batch shares is taken out, and the rest is told in units of what differs between inputs.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _SHARED = 0.5
 class EmbeddingDistance:
     """Change of embeddings against each other, and of each for itself.
 
-    Half of the distance is ``|d - mean d|^2``, the change ``d`` of a sample without what its batch shares, over the mean
-    of ``|f(x) - mean f|^2``. The other half is the relative squared change, as of :class:`Reference`. Samples that go
-    through the network alone share their change with nobody, and have the latter only. The mean of a batch of n holds
+    Half of the distance is ``|d - mean d|^2``, the change ``d`` of a sample without what its batch shares, over the
+    mean of ``|f(x) - mean f|^2``. The other half is the relative squared change, as of :class:`Reference`. Samples that
+    go through the network alone share their change with nobody, and have the latter only. The mean of a batch of n holds
     an n-th of what differs, which is put back.
 
     Parameters

@@ -124,7 +124,7 @@ class Gait(Task):
         return quality(loaded, folder)
 
     def distance(self, loaded: LoadedModel) -> Any:
-        """See :class:`fewer.distortion.embedding.EmbeddingDistance`: gallery and probes are compared with each other."""
+        """See :class:`fewer.distortion.embedding.EmbeddingDistance`: embeddings are compared with each other."""
         from fewer.distortion.embedding import EmbeddingDistance
 
         return EmbeddingDistance
