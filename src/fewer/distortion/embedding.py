@@ -27,8 +27,8 @@ class EmbeddingDistance:
 
     Half of the distance is ``|d - mean d|^2``, the change ``d`` of a sample without what its batch shares, over the
     mean of ``|f(x) - mean f|^2``. The other half is the relative squared change, as of :class:`Reference`. Samples that
-    go through the network alone share their change with nobody, and have the latter only. The mean of a batch of n holds
-    an n-th of what differs, which is put back.
+    go through the network alone share their change with nobody, and have the latter only. The mean of a batch of n has
+    an n-th of what differs in it, which is put back.
 
     Parameters
     ----------
