@@ -102,6 +102,8 @@ def test_folders_tables_and_parts(tmp_path: Path) -> None:
     write_folders(tmp_path / "photos", each=3)
     data = open_data(tmp_path / "photos")
     assert data.count() == {"across": 3, "disc": 3, "upright": 3}
+    (tmp_path / "photos" / "disc" / "phone.heic").write_bytes(b"x")
+    assert [name for name, _ in open_data(tmp_path / "photos").skipped] == ["disc/phone.heic"]
     for part in ("train", "val"):
         write_folders(tmp_path / "both" / part, each=2, seed=len(part))
     both = open_data(tmp_path / "both")

@@ -11,7 +11,7 @@ import numpy as np
 
 from fewer.core.errors import FewerError, near_match
 from fewer.core.reading import data_limit, parse_json, read_json, read_text, refusing
-from fewer.data.images import SUFFIXES, list_images
+from fewer.data.images import SUFFIXES, left_out, list_images
 from fewer.tasks.classify import formats
 from fewer.tasks.classify.dataset import ClassifyData
 from fewer.tasks.classify.pictures import FilePictures
@@ -203,6 +203,8 @@ def _of_folders(root: Path, places: Sequence[tuple[Path, str]]) -> ClassifyData:
             except FewerError as error:
                 empty.append((str(folder), str(error)))
                 continue
+            inside = folder.relative_to(root).as_posix()
+            empty += [(f"{inside}/{name}", reason) for name, reason in left_out(folder)[0]]
             files += found
             words += [folder.name] * len(found)
             parts += [part] * len(found)

@@ -249,7 +249,7 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
         evaluation = _judge(model, prepared, progress)
         timings["evaluate"] = perf_counter() - began
     result = TrainedRun(model, loaded.name, data.classes, evaluation, found.history, found.best_step, settings, timings)
-    result.step_seconds, result.skipped = found.seconds / max(1, found.step), batches.skipped
+    result.step_seconds, result.skipped = found.seconds / max(1, found.step), {**dict(data.skipped), **batches.skipped}
     if held or bits is not None:
         _store(result, prepared, bits, progress)
     return result
