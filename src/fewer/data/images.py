@@ -70,6 +70,22 @@ def list_images(folder: PathLike) -> list[Path]:
     return _listed(folder)[0]
 
 
+def images_and_others(folder: PathLike) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """What :func:`list_images` gives, and pictures of kinds that are not read, each with the reason.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> place = Path(tempfile.mkdtemp())
+    >>> (place / "a.png").touch(), (place / "b.gif").touch()
+    (None, None)
+    >>> [path.name for path in images_and_others(place)[0]], images_and_others(place)[1][0][1]
+    (['a.png'], 'pictures of the kind .gif are not read; save it as PNG or JPEG')
+    """
+    found, others = _listed(folder)
+    return found, _pictures(others)
+
+
 def _listed(folder: PathLike) -> tuple[list[Path], list[Path]]:
     """What :func:`list_images` gives, and all other files."""
     root = Path(folder)

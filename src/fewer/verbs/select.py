@@ -18,7 +18,7 @@ from fewer.core.errors import FewerError
 from fewer.core.files import atomic_write_text, real_path
 from fewer.core.options import RunOptions, split_options
 from fewer.core.progress import Progress, usual_progress
-from fewer.data.images import list_images, printable, why_no_name
+from fewer.data.images import images_and_others, printable, why_no_name
 from fewer.models.spec import check_named, remember_spec
 from fewer.models.trust import trusting
 from fewer.selection.embed import Embedded, EmbedJob, embed
@@ -283,15 +283,17 @@ def _config(
 
 def _names(queue: QueueFolder, root: Path) -> tuple[list[str], frozenset[int], list[Skipped]]:
     """File of every row: old rows keep their place, new images come at the end. And files whose names no tool reads."""
-    here, unnamed = [], []
-    for path in list_images(root):
+    found, others = images_and_others(root)
+    here = []
+    unnamed = [Skipped(name=str(printable(path.relative_to(root))), reason=reason) for path, reason in others]
+    for path in found:
         name = path.relative_to(root).as_posix()
         if reason := why_no_name(name):
             unnamed.append(Skipped(name=str(printable(name)), reason=reason))
         else:
             here.append(name)
     if not here:
-        raise FewerError(f"no image of {root} can be used; of the first, {unnamed[0].reason}")
+        raise FewerError(f"no image of {root} can be used; of the first, {unnamed[len(others)].reason}")
     names = queue.read_names()
     known = set(names)
     new = [name for name in here if name not in known]

@@ -17,7 +17,7 @@ from fewer.core.folder import finish_exchange
 from fewer.core.progress import Progress, Silent
 from fewer.core.reading import read_json, refusing
 from fewer.core.staging import Staging, write_together
-from fewer.data.images import list_images
+from fewer.data.images import images_and_others
 from fewer.models.running import evaluating
 from fewer.tasks.classify.dataset import ClassifyData
 from fewer.tasks.classify.evaluate import batches_of
@@ -53,7 +53,8 @@ class Predicted(Told):
     def lines(self) -> list[str]:
         """How many images, and what was skipped."""
         told = [f"{len(self.guesses)} images in {self.folder / FILES[1]}"]
-        return told + [f"skipped {name}: {reason}" for name, reason in self.skipped]
+        told += [f"skipped {name}: {reason}" for name, reason in self.skipped[:5]]
+        return told + ([f"and {len(self.skipped) - 5} more skipped"] if len(self.skipped) > 5 else [])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -117,7 +118,7 @@ def predict(
     data = _images(Path(inputs))
     model = classifier.loaded.model.to(device_of(device))
     guesses: dict[str, list[tuple[str, float]]] = {}
-    skipped: list[tuple[str, str]] = []
+    skipped = list(data.skipped)
     top = min(settings.top, classifier.outputs)
     aside = results_aside(make_folder(folder), [], overwrite and bool(there), resume)
     with (progress or Silent()).stage("predict", len(data)) as stage, evaluating(model):
@@ -130,7 +131,8 @@ def predict(
     if not guesses:
         if aside is not None:
             aside.discard()
-        raise FewerError(f"none of the {len(data)} images of {inputs} can be read; the first: {skipped[0][1]}")
+        why = skipped[len(data.skipped)][1]
+        raise FewerError(f"none of the {len(data)} images of {inputs} can be read; the first: {why}")
     result = Predicted(folder, guesses, tuple(skipped))
     text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n"
     write_together(folder if aside is None else aside.path, {FILES[1]: result.to_csv(), FILES[0]: text})
@@ -144,10 +146,11 @@ def _images(place: Path) -> ClassifyData:
     kind = format_of(place)
     if kind and not kind.startswith("folders"):
         return open_data(place)
-    files = [place] if place.is_file() else list_images(place)
+    files, others = ([place], []) if place.is_file() else images_and_others(place)
     root = place.parent if place.is_file() else place
     names = tuple(path.relative_to(root).as_posix() for path in files)
-    return ClassifyData(root, FilePictures(tuple(files)), names, np.zeros(len(files), np.int64), ("",))
+    left = tuple((path.relative_to(root).as_posix(), reason) for path, reason in others)
+    return ClassifyData(root, FilePictures(tuple(files)), names, np.zeros(len(files), np.int64), ("",), skipped=left)
 
 
 def _read(folder: Path) -> Predicted:

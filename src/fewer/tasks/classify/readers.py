@@ -11,7 +11,7 @@ import numpy as np
 
 from fewer.core.errors import FewerError, near_match
 from fewer.core.reading import data_limit, parse_json, read_json, read_text, refusing
-from fewer.data.images import SUFFIXES, list_images
+from fewer.data.images import SUFFIXES, images_and_others
 from fewer.tasks.classify import formats
 from fewer.tasks.classify.dataset import ClassifyData
 from fewer.tasks.classify.pictures import FilePictures
@@ -185,7 +185,7 @@ def _of_folders(root: Path, places: Sequence[tuple[Path, str]]) -> ClassifyData:
     files: list[Path] = []
     words: list[str] = []
     parts: list[str] = []
-    empty = []
+    empty: list[tuple[str, str]] = []
     for place, part in places:
         if (place / _NOTED).is_file():
             noted = _noted(place)
@@ -199,10 +199,11 @@ def _of_folders(root: Path, places: Sequence[tuple[Path, str]]) -> ClassifyData:
             continue
         for folder in folders:
             try:
-                found = list_images(folder)
+                found, others = images_and_others(folder)
             except FewerError as error:
                 empty.append((str(folder), str(error)))
                 continue
+            empty += [(path.relative_to(root).as_posix(), reason) for path, reason in others]
             files += found
             words += [folder.name] * len(found)
             parts += [part] * len(found)

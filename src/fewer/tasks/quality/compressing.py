@@ -15,7 +15,7 @@ from torch import nn
 
 from fewer.core.errors import FewerError
 from fewer.core.reading import nested, read_json
-from fewer.data.images import list_images, split_files
+from fewer.data.images import images_and_others, split_files
 from fewer.data.samples import TensorSamples
 from fewer.models import builtin
 from fewer.models.foreign import check_values
@@ -170,11 +170,11 @@ def images_for(loaded: LoadedModel, folder: str | Path, count: int, *, part: str
     """
     settings = TuneSettings.of(dict(loaded.meta["settings"]), loaded.name)
     root = Path(folder)
-    files = list_images(root)
+    files, others = images_and_others(root)
     keys = [path.relative_to(root).as_posix() for path in files]
     chosen = split_files(files, keys, part) if len(files) > 1 else files
     pictures = Pictures(root, settings.input_size, settings.crops)
-    found, read, skipped = [], [], []
+    found, read, skipped = [], [], list(others)
     for index in np.random.default_rng([seed, 29]).permutation(len(chosen)):
         path = chosen[int(index)]
         try:
