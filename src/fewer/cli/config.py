@@ -29,7 +29,7 @@ S = TypeVar("S", bound=_Schema)
 INPUTS = ("model", "images", "labelled", "budget")
 """Names that a file may give beside the settings, so that one file can describe a whole run."""
 PREFIX = "FEWER_"
-OTHERS = {"FEWER_NATIVE", "FEWER_NATIVE_LIB", "FEWER_ISA", "FEWER_PYTHON"}
+OTHERS = {"FEWER_NATIVE", "FEWER_NATIVE_LIB", "FEWER_ISA", "FEWER_PYTHON", "FEWER_SHARED_DATA"}
 """Variables that are no settings: of the native library, and of scripts that call fewer."""
 
 

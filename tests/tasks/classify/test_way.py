@@ -105,8 +105,11 @@ def test_predictions_have_names_and_probabilities(run: Path, photos: Path, tmp_p
     (tmp_path / "new").mkdir()
     shutil.copy(photos / "disc" / "disc000.png", tmp_path / "new")
     (tmp_path / "new" / "broken.png").write_bytes(b"no image")
+    for name in ("phone.HEIC", "film.mp4"):
+        (tmp_path / "new" / name).write_bytes(b"x")
     done = fewer.predict(run, tmp_path / "new", out=tmp_path / "out", top=2)
-    assert [name for name, _ in done.skipped] == ["broken.png"]
+    assert [name for name, _ in done.skipped] == ["broken.png", "film.mp4", "phone.HEIC"]
+    assert "skipped film.mp4: videos (.mp4) are not read; save frames of it as PNG or JPEG" in done.lines()
     (first, sure), (_, second) = done.guesses["disc000.png"]
     assert first in CLASSES and sure >= second and sure + second <= 1.000001
     with pytest.raises(FewerError, match="exists already"):

@@ -12,7 +12,7 @@ import numpy as np
 
 from fewer.core.errors import FewerError, near_match
 from fewer.core.reading import data_limit, parse_json, read_json, read_text, refusing
-from fewer.data.images import SUFFIXES, images_and_others
+from fewer.data.images import SUFFIXES, left_out, list_images
 from fewer.tasks.classify import formats
 from fewer.tasks.classify.dataset import ClassifyData
 from fewer.tasks.classify.pictures import FilePictures
@@ -216,11 +216,12 @@ def _of_folders(root: Path, places: Sequence[tuple[Path, str]]) -> ClassifyData:
             continue
         for folder in folders:
             try:
-                found, others = images_and_others(folder)
+                found = list_images(folder)
             except FewerError as error:
                 empty.append((str(folder), str(error)))
                 continue
-            empty += [(path.relative_to(root).as_posix(), reason) for path, reason in others]
+            inside = folder.relative_to(root).as_posix()
+            empty += [(f"{inside}/{name}", reason) for name, reason in left_out(folder)[0]]
             files += found
             words += [folder.name] * len(found)
             parts += [part] * len(found)
