@@ -244,7 +244,7 @@ def _exchanged(
                 nodes.append(helper.make_node("DequantizeLinear", inputs, [f"{place}_dense"], axis=axis))
             node.input[index] = f"{place}_dense"
         name = names.get(id(node))
-        if name in ranges:
+        if name is not None and name in ranges:
             node.input[0] = _rounded_input(graph, nodes, rounded, node.input[0], ranges[name])
         nodes.append(node)
     del graph.graph.node[:]
