@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -172,9 +173,11 @@ def train_planned(
     began = perf_counter()
     torch.manual_seed(settings.seed)
     model = build_network(plan.config)
-    for left in scratch.glob(f"{_PREPARED}*") if scratch else ():  # by a training that was killed
+    # of several processes, the one that owns the run clears its folder; the others must not lose theirs to it
+    home = scratch if int(os.environ.get("RANK", "0")) == 0 else None
+    for left in home.glob(f"{_PREPARED}*") if home else ():  # by a training that was killed
         shutil.rmtree(left, ignore_errors=True)
-    with TemporaryDirectory(prefix=_PREPARED, dir=scratch) as folder:
+    with TemporaryDirectory(prefix=_PREPARED, dir=home) as folder:
         data = prepared_once(plan.data, plan.train + plan.val, Path(folder), progress)
         sequences = Sequences(data, plan.train, settings.cache * 2**30)
         sequences.check(progress)
