@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from fewer.formats.integers import as_integers
-from fewer.kernels.copies import copied_module
 from fewer.quantize.qdq import InputRange
 
 __all__ = ["last_output", "rounded_tensors", "with_int8"]
@@ -82,7 +81,7 @@ def with_int8(
     from onnx import helper, numpy_helper
 
     wanted = set(nodes)
-    made = copied_module(model)
+    made = copy.deepcopy(model)
     graph = made.graph
     chosen = [node for node in graph.node if node.name in wanted]
     rounded = rounded_tensors(made, chosen, outputs)

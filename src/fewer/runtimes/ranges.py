@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,7 +10,6 @@ import numpy as np
 import torch
 
 from fewer.core.errors import FewerError
-from fewer.kernels.copies import copied_module
 from fewer.quantize.qdq import InputRange
 from fewer.runtimes.export import first_line
 from fewer.runtimes.names import RUNTIMES
@@ -53,7 +53,7 @@ def tensor_ranges(
     wanted = [name for name in dict.fromkeys(names) if name not in inputs]
     seen: dict[str, list[torch.Tensor]] = {name: [] for name in (*wanted, inputs[0])}
     ends: dict[str, tuple[float, float]] = dict.fromkeys(seen, (0.0, 0.0))
-    opened = copied_module(model)
+    opened = copy.deepcopy(model)
     own = {value.name for value in opened.graph.output}
     added = [name for name in wanted if name not in own]
     opened.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in added)
