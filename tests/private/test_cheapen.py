@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from fewer.private.degrees import leave_out, plan_degrees, sense_degrees, ways_o
 from fewer.private.joint import Joint, step_rows
 from fewer.private.layout import pack_stages
 from fewer.private.network import Network
+from fewer.private.page import steps_section
 from fewer.private.polynomial import Line
 from fewer.private.price import typical
 from fewer.private.reading import read_network
@@ -115,7 +118,13 @@ def test_a_joint_plan_tells_what_each_step_does_alone() -> None:
     assert together[-1].ms == pytest.approx(found.after["he"]) and together[-1].name.endswith("encrypted")
     assert all(row.ms is not None and row.ms < whole.ms for row in together)
     single = [row for row in alone if row.kind == "alone"]
-    assert single and all(row.note for row in single)
+    assert len(single) == 3 and {row.name.split(":")[0] for row in single} == {
+        "only other degrees",
+        "only fewer diagonals",
+        "only fewer bits",
+    }
+    page = steps_section([asdict(row) for row in found.steps], "he=0.4x")
+    assert len(page.tables[0].rows) == len(found.steps) and page.tables[0].rows[0][2] == "1.00"
 
 
 def test_steps_alone_stand_in_the_order_in_which_they_help() -> None:

@@ -189,7 +189,8 @@ def cheapen(
     tried = [Tried(one.name, one.cost(prices), one.loss) for one in sorted(found, key=lambda one: one.loss)]
     told = {one.key for one in fits}
     tried += [Tried(one.name, one.cost(prices), None) for one in made if one.key not in told]
-    alone = _steps(network, images, made, best, judge, prices) if joint else []
+    other = next((one for one in fits if one.way.changed and not one.fewer_bits), None)
+    alone = _steps(network, images, made, best, other, judge, prices) if joint else []
     return Cheap(best.name, best.circuit, best.parameters, before, best.cost(prices), tried, alone)
 
 
@@ -203,7 +204,7 @@ def _priced(made: tuple[Circuit, Parameters], prices: Callable[[Parameters], Pri
 
 
 def _made(ways: Iterable[Way], images: Tensor, joint: bool) -> list[_Made]:
-    """Circuits of all ways that fit into a ring, the least distortion first; with fewer bits where that is an option."""
+    """Circuits of all ways that fit into a ring, the least distortion first; with fewer bits if that is an option."""
     found = []
     for way in ways:
         one = _packed(way, images)
@@ -227,6 +228,7 @@ def _steps(
     images: Tensor,
     made: Sequence[_Made],
     best: _Made,
+    other: _Made | None,
     judge: _Judge,
     prices: Callable[[Parameters], Prices],
 ) -> list[StepRow]:
@@ -244,6 +246,7 @@ def _steps(
         cut=best.share,
         fewer_bits=best.fewer_bits,
         taught=bool(judge.steps),
+        other=None if other is None else ((other.circuit, other.parameters), other.way.name),
     )
     return step_rows(plan, judge.known[:_SENSED].numpy(), judge.held.numpy(), judge.answers.numpy(), prices)
 

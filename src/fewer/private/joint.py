@@ -18,6 +18,7 @@ from fewer.private.verdict import distance
 __all__ = ["Joint", "StepRow", "said_by", "step_rows"]
 
 Made = tuple[Circuit, Parameters]
+Rows = Callable[..., "StepRow"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ class Joint:
         The whole circuit with fewer bits; None where no smaller ring then does.
     degrees
         Which activations have another degree, in words.
+    other
+        Where that is none: the network with other degrees that is nearest to the whole one within the budget, and its
+        words; None where there is no such network.
     cut
         What is left of the time when diagonals have gone, as a share.
     fewer_bits
@@ -77,6 +81,7 @@ class Joint:
     cut: float
     fewer_bits: bool
     taught: bool
+    other: tuple[Made, str] | None = None
 
 
 def said_by(circuit: Circuit, images: np.ndarray, parameters: Parameters | None = None) -> np.ndarray:
@@ -104,8 +109,9 @@ def step_rows(
 ) -> list[StepRow]:
     """The whole circuit, each step alone in the order in which they help, and the steps together.
 
-    Steps that save most for each unit of distance that they add come first. A cut alone takes the same share of the
-    time from the whole circuit that it takes from the network with other degrees.
+    Steps that add least distance for the time that they save come first. A step that the plan does without is told as
+    well. A cut alone takes the same share of the time from the whole circuit that it takes from the network with other
+    degrees; one that is not planned takes all that the budget asks for.
 
     Parameters
     ----------
@@ -129,23 +135,9 @@ def step_rows(
         return shrink(made[0], known, f"he={plan.cut:.6f}x", prices(made[1])).circuit, made[1]
 
     whole = row("the whole circuit: polynomials in place of functions", "whole", plan.whole)
-    alone, together = [], [whole]
-    if plan.degrees:
-        name = f"only other degrees: {plan.degrees}"
-        alone.append(row(name, "alone", plan.start, note="with the ring that is enough for it"))
-    if plan.cut < 1:
-        name, note = "only fewer diagonals", f"{1 - plan.cut:.0%} less time"
-        try:
-            alone.append(row(name, "alone", cut_of(plan.whole), note=note))
-        except FewerError as error:
-            alone.append(StepRow(name, "alone", None, None, str(error)))
-    if plan.fewer_bits:
-        name = f"only fewer bits: a scale of {plan.end[1].scale_bits}"
-        if plan.coarse is None:
-            alone.append(StepRow(name, "alone", None, None, "the whole circuit has too many levels for a smaller ring"))
-        else:
-            alone.append(row(name, "alone", plan.coarse, noisy=True, note="with its noise, which is modelled"))
-    if len(alone) > 1 or plan.taught:
+    together = [whole]
+    alone = [_degrees_alone(plan, row), _cut_alone(plan, row, known, prices), _bits_alone(plan, row)]
+    if plan.taught or plan.cut < 1 or plan.fewer_bits:
         before = cut_of(plan.start) if plan.cut < 1 else plan.start
         together.append(row("all steps together", "together", before, note="before it is taught" * plan.taught))
     if plan.taught:
@@ -153,6 +145,41 @@ def step_rows(
     noise = f"ring of degree {plan.end[1].degree}, numbers of {plan.end[1].scale_bits} bits; the noise is modelled"
     together.append(row("all steps together, encrypted", "together", plan.end, noisy=True, note=noise))
     return [whole, *sorted(alone, key=lambda r: _worth(r, whole)), *together[1:]]
+
+
+_NOT_PLANNED = "not in the plan"
+
+
+def _degrees_alone(plan: Joint, row: Rows) -> StepRow:
+    if plan.degrees:
+        return row(f"only other degrees: {plan.degrees}", "alone", plan.start, note="with the ring that it needs")
+    if plan.other is not None:
+        made, words = plan.other
+        return row(f"only other degrees: {words}", "alone", made, note=_NOT_PLANNED)
+    return StepRow("only other degrees", "alone", None, None, "no other degrees meet the budget")
+
+
+def _cut_alone(plan: Joint, row: Rows, known: np.ndarray, prices: Callable[[Parameters], Prices]) -> StepRow:
+    share, planned = plan.cut, plan.cut < 1
+    if not planned:
+        share = predict_ms(plan.end[0], prices(plan.end[1])) / predict_ms(plan.whole[0], prices(plan.whole[1]))
+    name, note = "only fewer diagonals", "" if planned else f"{_NOT_PLANNED}: for the same time"
+    if share >= 1:
+        return StepRow(name, "alone", None, None, "the plan takes no less time than the whole circuit")
+    try:
+        cut = shrink(plan.whole[0], known, f"he={share:.6f}x", prices(plan.whole[1])).circuit
+    except FewerError as error:
+        return StepRow(name, "alone", None, None, str(error))
+    return row(name, "alone", (cut, plan.whole[1]), note=note)
+
+
+def _bits_alone(plan: Joint, row: Rows) -> StepRow:
+    if plan.coarse is not None:
+        name = f"only fewer bits: numbers of {plan.coarse[1].scale_bits}"
+        note = "with its noise, which is modelled"
+        return row(name, "alone", plan.coarse, noisy=True, note=note if plan.fewer_bits else f"{_NOT_PLANNED}; {note}")
+    why = "the whole circuit has too many levels or numbers for a smaller ring"
+    return StepRow("only fewer bits", "alone", None, None, why)
 
 
 def _worth(row: StepRow, whole: StepRow) -> float:

@@ -110,11 +110,11 @@ def steps_section(steps: Sequence[Mapping[str, Any]], budget: str) -> Section:
         charts=[chart],
         words=[
             f"Functions, diagonals and bits were planned together for {budget}. Steps alone stand in the order in "
-            "which they help: first what adds least distance for the time that it saves. Steps alone are not taught and "
-            "need not meet the budget.",
-            "Distance: squared, from the network's own results over their spread, on images that nothing was fitted to. "
-            "Bits of weights take no time here: products cost the same for all of them. Bits of the encrypted numbers "
-            "do, where a smaller ring is enough for them.",
+            "which they help: first what adds least distance for the time that it saves. They are not taught and need "
+            "not meet the budget.",
+            "Distance: squared, from the network's own results over their spread, on images that nothing was fitted "
+            "to. Bits of weights take no time here: products cost the same for all of them. Bits of the encrypted "
+            "numbers do, where a smaller ring is enough for them.",
         ],
     )
 

@@ -306,7 +306,10 @@ class _Reader:
         """The network."""
         results = places_of(self._resolved(tuple(node.args)), Value)
         if len(results) != 1:
-            raise FewerError(f"{what} gives {len(results)} results that depend on the image; a circuit gives one")
+            raise FewerError(
+                f"{what} gives {len(results)} results that depend on the image; a circuit gives one: wrap the network "
+                "so that it returns one of them, or torch.cat of all, each flattened from dimension 1 on"
+            )
         calls, result, left = left_at_the_end(self.calls, str(results[0].key), self.called, MOVES)
         calls = _needed(calls, result)
         for call in calls:
