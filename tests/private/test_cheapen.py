@@ -123,7 +123,7 @@ def test_a_joint_plan_tells_what_each_step_does_alone() -> None:
         "only fewer diagonals",
         "only fewer bits",
     }
-    page = steps_section([asdict(row) for row in found.steps], "he=0.4x")
+    page = steps_section([asdict(row) for row in found.steps], "he=0.4x", True)
     assert len(page.tables[0].rows) == len(found.steps) and page.tables[0].rows[0][2] == "1.00"
 
 

@@ -13,7 +13,7 @@ from fewer.core.errors import FewerError
 from fewer.core.progress import SILENT, Progress
 from fewer.private.adapt import adapt, answers_of
 from fewer.private.circuit import Circuit
-from fewer.private.compile import kinds_of, pack_within
+from fewer.private.compile import NOISE, kinds_of, pack_within
 from fewer.private.degrees import Way, plan_degrees, ways_of
 from fewer.private.joint import Joint, StepRow, said_by, step_rows
 from fewer.private.layout import pack_stages
@@ -124,6 +124,7 @@ def cheapen(
     shift: int = 1,
     seed: int = 0,
     joint: bool = False,
+    apart: Tensor | None = None,
     progress: Progress = SILENT,
 ) -> Cheap:
     """A circuit within a budget that says what the network says as well as can be.
@@ -150,6 +151,8 @@ def cheapen(
     joint
         Let diagonals go in any case, with and without other degrees, and allow fewer bits where a smaller ring then
         does; the result also tells what each step does alone.
+    apart
+        Images on which that is told; by default those that decide between ways.
 
     Raises
     ------
@@ -190,6 +193,8 @@ def cheapen(
     told = {one.key for one in fits}
     tried += [Tried(one.name, one.cost(prices), None) for one in made if one.key not in told]
     other = next((one for one in fits if one.way.changed and not one.fewer_bits), None)
+    if joint and apart is not None:
+        judge = replace(judge, held=apart, answers=answers_of(model, network, apart))
     alone = _steps(network, images, made, best, other, judge, prices) if joint else []
     return Cheap(best.name, best.circuit, best.parameters, before, best.cost(prices), tried, alone)
 
@@ -215,10 +220,10 @@ def _made(ways: Iterable[Way], images: Tensor, joint: bool) -> list[_Made]:
     return sorted(found, key=lambda one: (one.way.distortion, one.fewer_bits))
 
 
-def _packed(way: Way, images: Tensor, noise: float | None = None) -> _Made | None:
+def _packed(way: Way, images: Tensor, noise: float = NOISE) -> _Made | None:
     """Its circuit, or None where it is too deep or too large."""
     try:
-        return _Made(way, *pack_within(way.network, images, **({} if noise is None else {"noise": noise})))
+        return _Made(way, *pack_within(way.network, images, noise=noise))
     except FewerError:
         return None
 

@@ -17,9 +17,9 @@ from fewer.private.reading import read_network
 from fewer.private.security import MODULUS_BITS, Parameters, parameters_for
 from fewer.private.stages import IMAGE, Stage, stages_of
 
-__all__ = ["approximate_activations", "compile_circuit", "kinds_of", "pack_within"]
+__all__ = ["NOISE", "approximate_activations", "compile_circuit", "kinds_of", "pack_within"]
 
-_NOISE = 0.02
+NOISE = 0.02
 """Standard deviation of the noise at most, as a share of that of the results."""
 
 _SHOWN = 200
@@ -110,7 +110,7 @@ def kinds_of(network: Network) -> list[str]:
 
 
 def pack_within(
-    network: Network, images: Tensor, *, degree: int | None = None, noise: float = _NOISE
+    network: Network, images: Tensor, *, degree: int | None = None, noise: float = NOISE
 ) -> tuple[Circuit, Parameters]:
     """A circuit and the smallest secure parameters whose noise does not drown its results.
 

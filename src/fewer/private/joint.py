@@ -34,7 +34,7 @@ class StepRow:
     ms
         Predicted, or in ratios; None where it cannot be done alone.
     distance
-        Squared distance from the results of the network over their spread, on images that nothing was fitted to.
+        Squared distance from the results of the network over their spread, on the images that judge.
     note
         More about it.
     """

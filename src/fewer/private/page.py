@@ -82,7 +82,7 @@ def _loss(loss: float | None) -> str:
     return "over the budget, or not among the best three" if loss is None else f"{loss:.3f}"
 
 
-def steps_section(steps: Sequence[Mapping[str, Any]], budget: str) -> Section:
+def steps_section(steps: Sequence[Mapping[str, Any]], budget: str, apart: bool) -> Section:
     """Each step of a joint plan alone and all together, of :class:`~fewer.private.joint.StepRow`."""
     whole = steps[0]["ms"]
 
@@ -112,9 +112,9 @@ def steps_section(steps: Sequence[Mapping[str, Any]], budget: str) -> Section:
             f"Functions, diagonals and bits were planned together for {budget}. Steps alone stand in the order in "
             "which they help: first what adds least distance for the time that it saves. They are not taught and need "
             "not meet the budget.",
-            "Distance: squared, from the network's own results over their spread, on images that nothing was fitted "
-            "to. Bits of weights take no time here: products cost the same for all of them. Bits of the encrypted "
-            "numbers do, where a smaller ring is enough for them.",
+            f"Distance: squared, from the network's own results over their spread, on images {_apart(apart)}. Bits of "
+            "weights take no time here: products cost the same for all of them. Bits of the encrypted numbers do, "
+            "where a smaller ring is enough for them.",
         ],
     )
 
@@ -183,10 +183,13 @@ def circuit_page(
     )
 
 
+def _apart(apart: bool) -> str:
+    return "that nothing was fitted to" if apart else "that it was fitted to"
+
+
 def _near(facts: Mapping[str, Any]) -> Tile:
     """How near the circuit is to the network."""
-    apart = "that nothing was fitted to" if facts["apart"] else "that it was fitted to"
-    note = f"{facts['images']} images {apart}, in the clear"
+    note = f"{facts['images']} images {_apart(facts['apart'])}, in the clear"
     if facts["agreement"] is None:
         return Tile(
             name="squared distance from the network", value=f"{facts['distance']:.3g}", note=f"relative; {note}"
@@ -216,7 +219,7 @@ def _budget(facts: Mapping[str, Any]) -> list[Section]:
                 "those after teaching, on images that did not teach."
             ],
         ),
-        *([steps_section(told["steps"], told["budget"])] if told.get("steps") else []),
+        *([steps_section(told["steps"], told["budget"], facts["apart"])] if told.get("steps") else []),
     ]
 
 

@@ -224,7 +224,8 @@ class Evaluator:
 
     def scale(self, x: Any) -> float:
         """What the numbers of a ciphertext are multiplied with."""
-        return float(x.scale() if callable(x.scale) else x.scale)
+        scale: Any = x.scale() if callable(x.scale) else x.scale
+        return float(scale)
 
     def encode_like(self, x: Any, values: np.ndarray) -> Any:
         """A vector in the clear, at a ciphertext's own level and scale."""

@@ -161,7 +161,9 @@ def _compiled(
         more: dict[str, Any] = {}
         said = network(judging).numpy()
     else:
-        circuit, parameters, more = _cheaper(loaded.model, network, x, (budget[0], budget[1]), steps, seed, progress)
+        circuit, parameters, more = _cheaper(
+            loaded.model, network, x, (budget[0], budget[1]), judging, steps, seed, progress
+        )
         said = np.concatenate([circuit.run(part.numpy()) for part in judging[:_JUDGED].split(20)])
     wanted = answers_of(loaded.model, network, judging[: len(said)]).double().numpy()
     return (
@@ -211,7 +213,14 @@ def _check_images(x: Any) -> None:
 
 
 def _cheaper(
-    model: Any, network: Any, images: Any, planned: tuple[str, bool], steps: int, seed: int, progress: Any
+    model: Any,
+    network: Any,
+    images: Any,
+    planned: tuple[str, bool],
+    judging: Any,
+    steps: int,
+    seed: int,
+    progress: Any,
 ) -> tuple[Any, Any, dict[str, Any]]:
     """A circuit within a budget, joint or not, its parameters, and what to report of it."""
     from dataclasses import asdict
@@ -222,8 +231,9 @@ def _cheaper(
     budget, joint = planned
     prices = prices_here()
     found = cheapen(
-        model, network, images, budget, prices=prices, steps=steps, seed=seed, joint=joint, progress=progress
-    )
+        model, network, images, budget, prices=prices, steps=steps, seed=seed, joint=joint,
+        apart=judging[:_JUDGED], progress=progress,
+    )  # fmt: skip
     told = {
         "budget": budget,
         "way": found.name,
