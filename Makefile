@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 EXTRAS ?= dev
 ARGS   ?=
+JOBS   ?= 2
 
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready-$(EXTRAS)
@@ -15,7 +16,7 @@ MAKEFLAGS += --no-print-directory
 help:
 	@echo "make install   fewer and all that README shows, into $(VENV)"
 	@echo "make demo      compress a real Vision Transformer to half its weights and show the report"
-	@echo "make test      run the whole test suite          (ARGS='-k budget' to choose)"
+	@echo "make test      run the whole test suite          (ARGS='-k budget' to choose; JOBS=0 for one process)"
 	@echo "make check     lint, format, import contracts, types, docs, doctests"
 	@echo "make docs      build the documentation            (docs/_build/html/index.html)"
 	@echo "make wheel     build sdist and wheel into dist/ and check them (small enough; installs without a compiler)"
@@ -37,7 +38,7 @@ demo:
 	@echo "for commands of your own: source $(BIN)/activate && fewer --help"
 
 test: setup
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 setup: $(READY)
 

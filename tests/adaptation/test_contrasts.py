@@ -14,7 +14,8 @@ from fewer.adaptation.contrasts import keep_if_believed
 from fewer.adaptation.learn import Lesson, Stream
 from fewer.adaptation.methods import METHODS
 from fewer.adaptation.problem import Problem, Work
-from fewer.adaptation.pseudo import _views
+from fewer.adaptation.pseudo import _views, label, might_be
+from fewer.adaptation.style import UNKNOWN
 from fewer.adaptation.teachers import label_and_learn
 from tests.adaptation.domains import pair, problem, settings
 
@@ -107,6 +108,44 @@ def test_a_structure_that_is_not_found_even_in_the_source_is_not_taught_from_the
     lesson = Lesson([Stream(p.source)], p.held)
     label_and_learn(p, settings(learning_rate=1e-9), work, lesson, 2)
     assert "disc is not found even in source scans yet" in work.notes[0] and len(work.notes) == 2
+
+
+class _KnowsOneOfTwo(nn.Module):
+    """Finds discs by their brightness; of specks, which are in between, it has no more than a suspicion."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.tensor(1.9))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        score = 8 * (x[:, :1] - self.level)
+        return torch.cat([-score, score, 5.0 - 8 * (x[:, :1] - 1.0).abs()], 1)
+
+
+def test_a_tiny_structure_that_is_not_learned_stops_no_labels_of_others() -> None:
+    def scene(shift: int) -> tuple[torch.Tensor, torch.Tensor]:
+        mask = torch.zeros(24, 24, dtype=torch.uint8)
+        mask[4 + shift : 12 + shift, 4:12], mask[18:20, 18 + shift : 20 + shift] = 1, 2
+        noise = 0.1 * np.random.default_rng(shift).standard_normal((24, 24))
+        image = torch.tensor([0.0, 6.0, 2.6])[mask.long()] + torch.from_numpy(noise).float()
+        return ((image - image.mean()) / image.std())[None], mask
+
+    net = _KnowsOneOfTwo()
+    p = replace(problem(), network=net, classes=("background", "disc", "speck"), source=[scene(0)], held=[scene(1)])
+    p = replace(p, target=[scene(2)[0]])
+    assert unlearned(p, net) == ["speck"]
+    ((_, found),) = label(p, net, p.target, open_classes=might_be(p, net, ["speck"]))
+    truth = scene(2)[1]
+    assert found is not None and (found[truth == 1] == 1).float().mean() > 0.7  # the disc is labelled
+    assert (found[truth == 2] == UNKNOWN).all()  # nobody learns that there is no speck
+    assert (found[truth == 0] == 0).float().mean() > 0.7
+    ((_, otherwise),) = label(p, net, p.target)
+    assert otherwise is not None and (otherwise[truth == 2] == 0).any()  # as it would be taught
+    lines = Work()
+    label_and_learn(p, settings(learning_rate=1e-9), lines, Lesson([Stream(p.source)], p.held), 2)
+    assert "speck is not found even in source scans" in lines.notes[0] and "1 of 1 target scans" in lines.notes[1]
+    rare = replace(p, held=[(scene(1)[0], scene(1)[1] * (scene(1)[1] == 1))])  # which no held-out image has
+    assert unlearned(rare, net) == ["speck"]
 
 
 def test_a_short_training_has_no_stage_on_the_source_as_it_is() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -331,3 +332,12 @@ def test_pictures_of_kinds_that_are_not_read_are_named(tmp_path):
         ("moving.gif", "pictures of the kind .gif are not read; save it as PNG or JPEG"),
         ("phone.HEIC", "pictures of the kind .heic are not read; save it as PNG or JPEG"),
     ]
+
+
+def test_files_of_one_subject_are_on_one_side() -> None:
+    files = [Path(f"s{subject}_{number}.png") for subject in range(6) for number in range(4)]
+    keys = [file.stem[:2] for file in files]
+    sides = [{file.stem[:2] for file in split_files(files, keys, part)} for part in ("calibration", "heldout")]
+    assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 6 and len(sides[1]) == 2
+    one = [split_files(files, ["same"] * 24, part) for part in ("calibration", "heldout")]
+    assert len(one[1]) == 6 and sorted([*one[0], *one[1]]) == sorted(files)  # one name cannot be on two sides

@@ -9,6 +9,7 @@ not understood the target loses it. A network that finds nothing scores 0.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -22,6 +23,7 @@ __all__ = [
     "agreement",
     "held_out",
     "judge",
+    "known_images",
     "looked_at",
     "mean_sizes",
     "pooled_dice",
@@ -167,13 +169,23 @@ FOUND = 0.05
 def unlearned(problem: Problem, model: nn.Module) -> list[str]:
     """Structures that a network finds next to nothing of even in held-out source images.
 
-    Its labels of the target would teach that they are not there.
+    Its labels of the target would teach that they are not there. A structure that no held-out image has is looked for
+    in those that train.
     """
-    held = [(image, mask) for image, mask in some(problem.held, TRUSTED_ON) if mask is not None]
-    guesses = [problem.logits(model, image).argmax(0) for image, _ in held]
+    guesses = [(problem.logits(model, image).argmax(0), mask) for image, mask in known_images(problem)]
     found = []
     for value, name in enumerate(problem.classes):
-        true = sum(int((mask == value).sum()) for _, mask in held)
-        if value and sum(int((guess == value).sum()) for guess in guesses) < FOUND * true:
+        true = sum(int((mask == value).sum()) for _, mask in guesses)
+        if value and sum(int((guess == value).sum()) for guess, _ in guesses) < FOUND * true:
             found.append(name)
     return found
+
+
+def known_images(problem: Problem) -> list[tuple[Tensor, Tensor]]:
+    """Held-out source images with their masks, and two that train for each structure that none of them has."""
+    held = [(image, mask) for image, mask in some(problem.held, TRUSTED_ON) if mask is not None]
+    for value in range(1, len(problem.classes)):
+        if not any(bool((mask == value).any()) for _, mask in held):
+            having = ((image, mask) for image, mask in problem.source if mask is not None and (mask == value).any())
+            held += islice(having, 2)
+    return held

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewer.adaptation.choice import known_images
 from fewer.adaptation.problem import Pair, Problem
 from fewer.adaptation.style import UNKNOWN, degrade
 
-__all__ = ["Usual", "components", "label", "largest", "plausible", "usual_of"]
+__all__ = ["Usual", "components", "label", "largest", "might_be", "plausible", "usual_of"]
 
 
 def components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -47,6 +48,8 @@ SURE = 0.8
 """Probability from which a voxel is sure."""
 LEAST = 0.4
 """Share of the voxels of each class, the surest ones, that are kept even where all are less sure."""
+MIGHT = 0.9
+"""Share of the true voxels of a structure that is not learned yet which its bar lets through."""
 COUNTED = 1_000_000
 """Voxels of a class that its bar is taken from, about; of more every so many."""
 
@@ -123,6 +126,7 @@ def label(
     images: Sequence[Tensor],
     *,
     check: bool = True,
+    open_classes: Mapping[int, float] | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> list[Pair]:
     """Pseudo-labelled images; voxels that are not sure or not plausible are unknown.
@@ -136,15 +140,19 @@ def label(
     ----------
     check
         False takes the answer for the image itself as it is.
+    open_classes
+        Structures that the network has not learned, see :func:`might_be`. A voxel that may belong to one of them, or
+        lies beside such a voxel, stays unknown, whatever else it is taken for, so that nobody learns that the structure
+        is not there.
     advance
         Called after each image.
     """
     seen = []
     for index, image in enumerate(images):
-        if check:
-            sure, guess = _views(problem, model, image, index).max(0)
-        else:
-            sure, guess = problem.logits(model, image).max(0)
+        scores = _views(problem, model, image, index) if check else problem.logits(model, image)
+        sure, guess = scores.max(0)
+        for value, bar in (open_classes or {}).items() if check else ():
+            guess[_wider(scores[value] >= bar)] = UNKNOWN
         # small numbers, since all images are kept until the bars are known
         seen.append((sure.half(), guess.to(torch.uint8)))
         advance()
@@ -152,14 +160,42 @@ def label(
         return [(image, guess) for image, (_, guess) in zip(images, seen, strict=True)]
     masks = [mask for _, mask in problem.source if mask is not None]
     usual = usual_of(masks, len(problem.classes), problem.measured)
-    bar = torch.tensor([_bar(seen, value) for value in range(len(problem.classes))])
+    bars = torch.tensor([_bar(seen, value) for value in range(len(problem.classes))])
     found: list[Pair] = []
     for image, (sure, guess) in zip(images, seen, strict=True):
         cleaned, good = plausible(guess.numpy(), usual)
         if good:
-            unsure = sure < bar[guess.long()]
+            unsure = sure < bars[guess.long().clamp_max(len(bars) - 1)]  # what is unknown already stays so
             found.append((image, torch.from_numpy(cleaned).masked_fill(unsure, UNKNOWN)))
     return found
+
+
+def might_be(problem: Problem, model: nn.Module, names: Sequence[str]) -> dict[int, float]:
+    """Where structures may be that a network has not learned: class number -> probability from which a voxel may be it.
+
+    Nine tenths of the structure's own voxels in source images whose masks are known lie at or above it. A network that
+    has no idea yet gives everything about the same probability, so that most voxels stay open then.
+    """
+    values = [value for value, name in enumerate(problem.classes) if name in names]
+    seen: dict[int, list[Tensor]] = {value: [] for value in values}
+    for index, (image, mask) in enumerate(known_images(problem)):
+        own = [value for value in values if bool((mask == value).any())]
+        if own:
+            scores = _views(problem, model, image, index)
+            for value in own:
+                seen[value].append(scores[value][mask == value])
+    return {value: float(np.quantile(torch.cat(found).numpy(), 1 - MIGHT)) for value, found in seen.items() if found}
+
+
+def _wider(mask: Tensor) -> Tensor:
+    """A mask with the neighbours of its voxels along every axis, since rims are the least sure."""
+    for axis in range(mask.ndim):
+        size = mask.shape[axis]
+        once = mask.clone()
+        once.narrow(axis, 0, size - 1).logical_or_(mask.narrow(axis, 1, size - 1))
+        once.narrow(axis, 1, size - 1).logical_or_(mask.narrow(axis, 0, size - 1))
+        mask = once
+    return mask
 
 
 def _bar(seen: Sequence[tuple[Tensor, Tensor]], value: int) -> float:

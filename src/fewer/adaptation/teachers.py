@@ -8,7 +8,7 @@ from dataclasses import replace
 from fewer.adaptation.choice import some, unlearned
 from fewer.adaptation.learn import Lesson, Stream, learn
 from fewer.adaptation.problem import Adapted, Pair, Problem, Work
-from fewer.adaptation.pseudo import label
+from fewer.adaptation.pseudo import label, might_be
 from fewer.adaptation.settings import AdaptationSettings
 from fewer.adaptation.style import Style
 from fewer.training.history import Fit
@@ -70,13 +70,16 @@ def label_and_learn(
     for number in range(1, settings.rounds + 1):
         check = settings.uses("filter")
         missing = unlearned(problem, model) if check else []
-        found: list[Pair] = []
         if missing:
-            work.say(f"round {number}: {', '.join(missing)} is not found even in source scans yet: give more --steps")
-        else:
-            images = some(problem.target, MOST)
+            work.say(
+                f"round {number}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not found even in source "
+                "scans yet, so that no pseudo-label says where; give more --steps"
+            )
+        found: list[Pair] = []
+        if len(missing) < len(problem.classes) - 1:
+            images, opened = some(problem.target, MOST), might_be(problem, model, missing)
             with work.progress.stage("label", len(images)) as shown:
-                found = label(problem, model, images, check=check, advance=shown.advance)
+                found = label(problem, model, images, check=check, open_classes=opened, advance=shown.advance)
             work.say(f"round {number}: pseudo-labels of {len(found)} of {len(images)} target scans are plausible")
         streams = list(lesson.labelled)
         if found and later is not None:

@@ -29,6 +29,12 @@ _OTHERS = (
     ".dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .raw",
 )
 _OTHER_PICTURES = frozenset(" ".join(_OTHERS).split())
+_VIDEOS = frozenset([".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp"])
+_NOT_READ = {
+    **dict.fromkeys(_OTHER_PICTURES, "pictures of the kind {} are not read; save it as PNG or JPEG"),
+    **dict.fromkeys(_VIDEOS, "videos ({}) are not read; save frames of it as PNG or JPEG"),
+}
+"""Why a file that shows something is not among the images, by its ending."""
 PARTS = ("calibration", "heldout")
 _LARGEST = 8 << 30  # bytes; a larger tensor is surely a missing count
 
@@ -107,27 +113,28 @@ def _walk(root: Path, without: str = "") -> Iterator[Path]:
         yield from (Path(place) / name for name in names if not name.startswith("."))
 
 
-def left_out(folder: PathLike, without: PathLike = "") -> tuple[list[tuple[Path, str]], dict[str, int]]:
+def left_out(folder: PathLike, without: PathLike = "") -> tuple[list[tuple[str, str]], dict[str, int]]:
     """What :func:`list_images` does not list for its ending; of the folder ``without``, nothing is told.
 
     Returns
     -------
     pictures, others
-        Pictures of other kinds, such as those of phones, each with the reason; and how many files of any other ending
-        there are.
+        Pictures of other kinds, such as those of phones, and videos, by their names in the folder with the reason;
+        and how many files of any other ending there are. Every verb that reads a folder of images names the first with
+        what it skipped.
     """
     files = list(_walk(Path(folder), os.path.realpath(without) if without else ""))
     others = Counter(path.suffix.lower() or "no suffix" for path in files)
-    for suffix in (*SUFFIXES, *_OTHER_PICTURES):
+    for suffix in (*SUFFIXES, *_NOT_READ):
         others.pop(suffix, None)
-    return _pictures(files), dict(sorted(others.items()))
+    pictures = [(printable(path.relative_to(folder)).as_posix(), reason) for path, reason in _pictures(files)]
+    return pictures, dict(sorted(others.items()))
 
 
 def _pictures(files: Iterable[Path]) -> list[tuple[Path, str]]:
-    """Those that are pictures of a kind that is not read, with the reason."""
+    """Those that are pictures or videos of a kind that is not read, with the reason."""
     kinds = ((path, path.suffix.lower()) for path in files)
-    reason = "pictures of the kind {} are not read; save it as PNG or JPEG"
-    return sorted((path, reason.format(kind)) for path, kind in kinds if kind in _OTHER_PICTURES)
+    return sorted((path, _NOT_READ[kind].format(kind)) for path, kind in kinds if kind in _NOT_READ)
 
 
 def why_no_name(name: str) -> str:
@@ -162,7 +169,8 @@ def split_files(files: Sequence[Path], keys: Sequence[str], part: str, heldout: 
     files : sequence of Path
         All files.
     keys : sequence of str
-        Names that are the same on every machine, one per file.
+        Names that are the same on every machine, one per file; files of one name are on one side, where there are two
+        names or more.
     part : str
         ``calibration`` or ``heldout``.
     heldout : float
@@ -179,10 +187,15 @@ def split_files(files: Sequence[Path], keys: Sequence[str], part: str, heldout: 
         raise FewerError(f"the held-out share must lie between 0 and 1; got {heldout}")
     if len(files) < 2:
         raise FewerError(f"{len(files)} image cannot be split into calibration and held-out images; give at least 2")
-    order = sorted(range(len(files)), key=lambda i: (hashlib.sha256(keys[i].encode()).digest(), i))
-    size = min(max(1, round(heldout * len(files))), len(files) - 1)
-    chosen = set(order[:size] if part == "heldout" else order[size:])
-    return [path for index, path in enumerate(files) if index in chosen]
+    own = keys if len(set(keys)) > 1 else [f"{key} {i}" for i, key in enumerate(keys)]
+    counts = Counter(own)
+    order = sorted(counts, key=lambda key: hashlib.sha256(key.encode()).digest())
+    size, held, taken = max(1, round(heldout * len(files))), set(), 0
+    for key in order[:-1]:  # one name at least is left to the other part
+        if taken < size:
+            held.add(key)
+            taken += counts[key]
+    return [path for path, key in zip(files, own, strict=True) if (key in held) == (part == "heldout")]
 
 
 def load_images(
@@ -362,7 +375,7 @@ class _Draw:
             crops = crops or 0
             rows = len(files) * max(1, crops)
             rows = rows if count is None else min(rows, count)
-        unfit += _pictures(others)
+        unfit += [(printable(path), reason) for path, reason in _pictures(others)]
         return cls(files, key_of, where, preprocess or Preprocess(), seed, crops, rows, unfit)
 
     @property

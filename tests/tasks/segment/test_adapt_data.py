@@ -209,3 +209,22 @@ def test_scans_that_lie_otherwise_are_turned_and_that_is_said(tmp_path) -> None:
     assert found.preparation.axes == "RAS" and found.measured
     assert any("2 of 6 scans are turned" in note and "theirs: LIP" in note for note in found.notes)
     assert found.voxels == 6 * 16 * 24 * 16
+
+
+def test_slices_of_one_subject_do_not_both_train_and_judge(disc_data, target) -> None:
+    source = target.parent / "slices"
+    for kind in ("images", "masks"):
+        (source / kind).mkdir(parents=True)
+        for number in range(8):
+            shutil.copy(disc_data / kind / f"case{number}.png", source / kind / f"sub{number % 4:02}_z{number:03}.png")
+    for seed in range(4):
+        found = open_domains(source, target, AdaptSettings(seed=seed))
+        assert len(found.held) == 2 and not {n[:5] for n in names(found.held)} & {n[:5] for n in names(found.source)}
+        assert any("8 images are of 4 subjects, such as 'sub00' of sub00_z000" in note for note in found.notes)
+        alone = open_domains(source, target, AdaptSettings(seed=seed, subject="none"))
+        assert len(alone.held) == 1 and not any("subjects" in note for note in alone.notes)
+    (queue := target.parent / "queue.txt").write_text(
+        "".join(f"{n}\n" for n in ("sub00_z000", "sub00_z004", "sub01_z001", "sub01_z005"))
+    )
+    two = open_domains(source, target, AdaptSettings(source_labels=4, source_list=str(queue)))
+    assert two.held == two.source  # one of two subjects would be half of the labels

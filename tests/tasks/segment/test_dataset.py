@@ -11,6 +11,8 @@ from PIL import Image
 
 from fewer.core.errors import FewerError
 from fewer.tasks.segment.dataset import find_pictures, image_pool, mask_values, open_data
+from fewer.tasks.segment.settings import TrainSettings
+from fewer.tasks.segment.training import plan_training
 
 
 def test_images_meet_their_masks_and_the_others_are_named(disc_data, tmp_path) -> None:
@@ -55,3 +57,22 @@ def test_channels_that_are_not_numbered_from_0_are_told(tmp_path, names) -> None
     (tmp_path / "dataset.json").write_text(json.dumps(facts))
     with pytest.raises(FewerError, match="must name every channel by its number from 0"):
         open_data(tmp_path)
+
+
+def test_slices_of_one_subject_are_on_one_side(disc_data, tmp_path) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        for number in range(8):  # neighbours in the list of names, which a draw of single images would part
+            shutil.copy(disc_data / kind / f"case{number}.png", tmp_path / kind / f"p{number // 2}_z{number}.png")
+    data = open_data(tmp_path)
+    for seed in range(3):
+        for fold in range(4):
+            split = data.split(fold, 5, seed)  # four subjects make four folds
+            assert len(split.val) == 2 and not {n[:2] for n in split.val} & {n[:2] for n in split.train}
+    assert any(len({n[:2] for n in data.split(0, 4, seed, "none").val}) == 2 for seed in range(3))
+    with pytest.raises(FewerError, match="4 subjects make 4 folds"):
+        data.split(4, 5)
+    plan = plan_training(data, TrainSettings(width=4, levels=2))
+    assert "8 images are of 4 subjects, such as 'p0' of p0_z0" in " ".join(plan.lines())
+    alone = plan_training(data, TrainSettings(width=4, levels=2, subject="none"))
+    assert "subjects" not in " ".join(alone.lines())

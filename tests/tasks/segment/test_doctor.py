@@ -94,6 +94,14 @@ def _leak(root: Path) -> None:
     (root / "splits_final.json").write_text(json.dumps([{"train": names, "val": ["copy"]}]))
 
 
+def _parted_subject(root: Path) -> None:
+    for path in [*root.rglob("case*.*")]:
+        number = int(path.stem[4:])
+        path.rename(path.with_name(f"sub{number // 2}_z{number}{path.suffix}"))
+    split = {"train": ["sub0_z0", "sub0_z1", "sub1_z2"], "val": ["sub1_z3"]}
+    (root / "splits_final.json").write_text(json.dumps([split]))
+
+
 def _leak_to_the_pool(root: Path) -> None:
     shutil.copy(root / "images/case1.png", root / "images/pool.png")
 
@@ -125,6 +133,7 @@ CASES: dict[str, tuple[Callable[[Path], None], ...]] = {
     "duplicate": (_twin,),
     "contradiction": (_contradiction,),
     "leak": (_leak, _leak_to_the_pool),
+    "subject": (_parted_subject,),
     "split": (_split,),
 }
 VOLUMES = {"place", "unused", "geometry", "count", "spacing"}  # tested on NIfTI below

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from fewer.core.errors import FewerError
+from fewer.core.subjects import Subjects, subjects_of
 from fewer.tasks.classify.pictures import Pictures
 
 __all__ = ["ClassifyData", "holdout"]
@@ -85,11 +87,26 @@ class ClassifyData:
         labels = self.labels if rows is None else self.labels[rows]
         return {name: int((labels == i).sum()) for i, name in enumerate(self.classes)}
 
+    def subjects(self, rule: str = "auto") -> Subjects:
+        """The subject of each row, by the names of files without their folders and endings.
 
-def holdout(data: ClassifyData, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        Bare numbers are not believed here, since files are often called after their class. Nor are subjects where a
+        class would have one alone.
+        """
+        short = {name: Path(name).stem for name in self.names}
+        found = subjects_of(list(dict.fromkeys(short.values())), rule, bare=False)
+        own = {name: found.of[short[name]] if found.grouped else name for name in self.names}
+        kinds = [{own[self.names[row]] for row in np.flatnonzero(self.labels == i)} for i in range(len(self.classes))]
+        if rule == "auto" and any(len(kind) == 1 for kind in kinds):
+            return subjects_of(self.names, "none")
+        return Subjects(own, next((name for name in self.names if short[name] == found.example), ""))
+
+
+def holdout(data: ClassifyData, share: float, seed: int, subject: str = "auto") -> tuple[np.ndarray, np.ndarray]:
     """Rows that train and rows that judge: the set's own parts, else a share of each class.
 
-    The draw depends on the names and the seed alone, so that it is the same on every machine.
+    The draw depends on the names and the seed alone, so that it is the same on every machine. All images of a subject
+    are on one side.
 
     Raises
     ------
@@ -107,15 +124,24 @@ def holdout(data: ClassifyData, share: float, seed: int) -> tuple[np.ndarray, np
     """
     if data.has_parts:
         return data.rows("train"), data.rows("test")
-    judge: list[int] = []
+    judge: set[str] = set()
+    own = data.subjects(subject).of
     for label in range(len(data.classes)):
         rows = sorted(np.flatnonzero(data.labels == label), key=lambda row: data.names[row])
         wanted = min(round(share * len(rows)), len(rows) - 1) if share else 0
         if share and len(rows) > 1:
             wanted = max(1, wanted)
-        drawn = np.random.default_rng([seed, _SPLIT, label]).permutation(len(rows))[: max(wanted, 0)]
-        judge += [int(rows[i]) for i in drawn]
-    held = np.array(sorted(judge), dtype=np.int64)
+        sizes = Counter(own[data.names[row]] for row in rows)
+        groups = list(sizes)
+        order = np.random.default_rng([seed, _SPLIT, label]).permutation(len(groups))
+        taken = sum(sizes[name] for name in judge if name in sizes) if judge else 0
+        for i in order[: max(0, len(groups) - 1)]:  # one subject at least is left to train
+            if taken >= wanted:
+                break
+            if groups[i] not in judge:
+                judge.add(groups[i])
+                taken += sizes[groups[i]]
+    held = np.array([row for row, name in enumerate(data.names) if own[name] in judge], dtype=np.int64)
     train = np.setdiff1d(np.arange(len(data)), held)
     if not len(train):
         raise FewerError(f"nothing of {data.root} would be left to train; give a smaller --validate-share")

@@ -59,6 +59,12 @@ class TrainSettings(LoopSettings):
         lt=1,
         description="Share of each class that judges, where the data set has no part for it.",
     )
+    subject: str = Field(
+        json_schema_extra={"group": "Images"},
+        default="auto",
+        description="Images of one subject are on one side of a split: auto (told from names such as sub01_z012, and "
+        "said), none, or a regular expression whose first group is the subject.",
+    )
     batch: int = Field(default=64, ge=1, description="Images per step.")
     teacher: str | None = Field(
         json_schema_extra={"group": "Teacher"},

@@ -77,6 +77,7 @@ class Prepared:
     rows: np.ndarray
     held: np.ndarray
     start: Start
+    subjects: str = ""
 
     @property
     def loaded(self) -> LoadedModel:
@@ -90,12 +91,21 @@ class Prepared:
         parameters = sum(p.numel() for p in self.loaded.model.parameters())
         return [
             f"{len(self.rows)} images train, {len(self.held)} judge; {len(count)} classes, {self.data.kind}",
+            *filter(None, [self.subjects]),
             f"the smallest class is {least} with {count[least]} images",
             f"network {self.loaded.name}, {parameters / 1e6:.3g} M parameters, "
             f"input {' x '.join(map(str, self.loaded.input_size))}",
             *self.start.notes,
+            *self._left_out(),
             *self._hints(),
         ]
+
+    def _left_out(self) -> list[str]:
+        """What of the set does not train, and why, with one example."""
+        if not self.data.skipped:
+            return []
+        name, why = self.data.skipped[0]
+        return [f"{len(self.data.skipped)} of {self.data.root} left out, such as {name}: {why}"]
 
     def _hints(self) -> list[str]:
         """Whether the network sees much less of the images than there is."""
@@ -136,7 +146,7 @@ def prepare(data: ClassifyData | str | Path, settings: TrainSettings | None = No
         raise FewerError(f"{data.root} has one class, {''.join(data.classes)!r}: there is nothing to tell apart")
     check_bits(settings)
     check_distillation(settings)
-    rows, held = holdout(data, settings.validate_share, settings.seed)
+    rows, held = holdout(data, settings.validate_share, settings.seed, settings.subject)
     start = start_of(settings, data.classes)
     loaded, outputs = start.loaded, output_count(start.loaded)
     if not outputs and settings.input_size:
@@ -145,7 +155,8 @@ def prepare(data: ClassifyData | str | Path, settings: TrainSettings | None = No
     if outputs != len(data.classes):
         told = f"gives {outputs} scores" if outputs else "is no classifier of images"
         raise FewerError(f"{loaded.name} {told}; {data.root} has {len(data.classes)} classes")
-    return Prepared(data, rows, held, start)
+    told = "" if data.has_parts or not len(held) else data.subjects(settings.subject).sentence()
+    return Prepared(data, rows, held, start, told)
 
 
 def train(
@@ -246,7 +257,7 @@ def _train(prepared: Prepared, settings: TrainSettings, scratch: Path | None, pr
         evaluation = _judge(model, prepared, progress)
         timings["evaluate"] = perf_counter() - began
     result = TrainedRun(model, loaded.name, data.classes, evaluation, found.history, found.best_step, settings, timings)
-    result.step_seconds, result.skipped = found.seconds / max(1, found.step), batches.skipped
+    result.step_seconds, result.skipped = found.seconds / max(1, found.step), {**dict(data.skipped), **batches.skipped}
     if held or bits is not None:
         _store(result, prepared, bits, progress)
     return result

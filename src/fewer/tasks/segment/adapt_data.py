@@ -13,6 +13,7 @@ import numpy as np
 from fewer.core.errors import FewerError
 from fewer.core.files import files_below, real_path
 from fewer.core.reading import refusing
+from fewer.core.subjects import Subjects
 from fewer.study.tables import read_names
 from fewer.tasks.folders import pictures_and_masks, pictures_of
 from fewer.tasks.segment.adapt_settings import AdaptSettings
@@ -102,7 +103,10 @@ def open_domains(source: str | Path, target: str | Path, settings: AdaptSettings
     if len(target_cases) < 2:
         raise FewerError(f"the target {target} holds {len(target_cases)} scan; an adaptation needs two or more")
     labelled, rest = _labelled(data, settings)
-    chosen, held = _split(labelled, _classes_of(data, labelled))
+    subjects = data.subjects(settings.subject)
+    if told := subjects.sentence():
+        notes.append(told)
+    chosen, held = _split(labelled, _classes_of(data, labelled), subjects)
     if held[0] in chosen:
         notes.append(
             "no labelled scan can be spared, so those that train judge as well: Dice on held-out source is that of the "
@@ -157,21 +161,27 @@ def _labelled(data: SegmentData, settings: AdaptSettings) -> tuple[tuple[Case, .
     return tuple(labelled), tuple(Case(c.name, c.images) for c in (*cases, *data.unlabelled) if c.name not in used)
 
 
+MOST_HELD = 0.4
+"""Share of the labelled cases that one subject may have and judge; more labels than that are not given away."""
+
+
 def _split(
-    labelled: Sequence[Case], classes: Mapping[str, frozenset[int]]
+    labelled: Sequence[Case], classes: Mapping[str, frozenset[int]], subjects: Subjects
 ) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
     """Cases that train, and those that judge; a case that judges counts as a label too.
 
-    A fifth of them judges, from four on; but none that alone has a class, which could not be learned then. Where no
-    case can be spared, those that train judge as well.
+    A fifth of them judges, from four on, and all of a subject or none; but none that alone has a class, which could not
+    be learned then. Where no case can be spared, those that train judge as well.
     """
     train, held = list(labelled), []
     count = max(1, len(labelled) // 5) if len(labelled) >= 4 else 0
-    for case in reversed(labelled):
-        others = frozenset().union(*(classes[one.name] for one in train if one is not case))
-        if len(held) < count and classes[case.name] <= others:
-            train.remove(case)
-            held.insert(0, case)
+    for group in reversed(subjects.groups([case.name for case in labelled])):
+        own = [case for case in train if case.name in group]
+        rest = [case for case in train if case.name not in group]
+        fits = len(held) + len(own) <= count or (not held and count and len(own) <= MOST_HELD * len(labelled))
+        seen = frozenset().union(*(classes[case.name] for case in own))
+        if fits and seen <= frozenset().union(*(classes[case.name] for case in rest)):
+            train, held = rest, [*own, *held]
     return tuple(train), tuple(held or labelled)
 
 

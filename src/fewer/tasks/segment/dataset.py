@@ -15,6 +15,7 @@ import numpy as np
 from fewer.core.errors import FewerError, near_match
 from fewer.core.files import as_path, explain_os_error, files_below
 from fewer.core.reading import read_json
+from fewer.core.subjects import Subjects, subjects_of
 from fewer.data.images import printable, why_no_name
 from fewer.tasks.folders import pictures_and_masks
 from fewer.tasks.segment.files import LOSSLESS, SUFFIXES, picture_stem, read_picture, suffix_of
@@ -140,8 +141,17 @@ class SegmentData:
         known = [case.name for case in self.cases]
         raise FewerError(f"{self.root} has no case {name!r}{near_match(name, known)}")
 
-    def split(self, fold: int = 0, folds: int = 5, seed: int = 0) -> Split:
-        """Training and validation cases of a fold: of ``splits_final.json``, or else a seeded k-fold.
+    def subjects(self, rule: str = "auto") -> Subjects:
+        """The subject of each annotated case, from the names; volumes are no slices of one."""
+        first = next((case.images[0] for case in self.cases if case.images), None)
+        try:
+            slices = first is None or read_picture(first).array.ndim < 4
+        except FewerError:  # whoever reads it will tell
+            slices = True
+        return subjects_of([case.name for case in self.cases], rule, slices)
+
+    def split(self, fold: int = 0, folds: int = 5, seed: int = 0, subject: str = "auto") -> Split:
+        """Training and validation cases of a fold: of ``splits_final.json``, or else a seeded k-fold over subjects.
 
         Raises
         ------
@@ -166,11 +176,13 @@ class SegmentData:
         names = [case.name for case in self.cases]
         if len(names) < 2:
             return Split(tuple(names), ())
-        folds = min(folds, len(names))
+        groups = self.subjects(subject).groups(names)
+        folds = min(folds, len(groups))
         if not 0 <= fold < folds:
-            raise FewerError(f"{len(names)} cases make {folds} folds, numbered from 0; there is no fold {fold}")
-        order = np.random.default_rng(seed).permutation(len(names))
-        val = sorted(names[i] for i in order[fold::folds])
+            what = "cases" if len(groups) == len(names) else "subjects"
+            raise FewerError(f"{len(groups)} {what} make {folds} folds, numbered from 0; there is no fold {fold}")
+        order = np.random.default_rng(seed).permutation(len(groups))
+        val = sorted(name for i in order[fold::folds] for name in groups[i])
         return Split(tuple(name for name in names if name not in set(val)), tuple(val))
 
 

@@ -42,6 +42,7 @@ CHECKS = {
     "duplicate": ("warning", "two cases have the same image"),
     "contradiction": ("error", "two cases have the same image and different masks"),
     "leak": ("error", "an image that trains also judges, or is in the test folder"),
+    "subject": ("warning", "images of one subject both train and judge"),
     "split": ("error", "splits_final.json names a case that does not exist"),
     "count": ("warning", "numTraining is not the number of cases"),
     "spacing": ("warning", "spacings differ much between cases"),
@@ -345,7 +346,13 @@ def _twins(data: SegmentData, looks: Sequence[Look], whole: Look) -> None:
                 if (sides[0] and sides[3]) or (sides[1] and sides[2]):
                     other.add("leak", f"in fold {number} it judges what {name}, the same image, has trained")
     by_name = {look.case.name: look for look in looks}
+    own = data.subjects().of if data.splits else {}
     for number, split in enumerate(data.splits):
+        sides = [{own[name] for name in part if name in own} for part in (split.train, split.val)]
+        both = sorted(subject for subject in sides[0] & sides[1] if subject not in by_name)
+        if both:
+            text = f"in fold {number} images of {len(both)} subjects both train and judge, such as those of {both[0]}"
+            whole.add("subject", text)
         for name in sorted(set(split.train) & set(split.val) & set(by_name)):
             by_name[name].add("leak", f"in fold {number} the case both trains and judges")
         for name in sorted({*split.train, *split.val} - set(by_name)):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fewer.core.errors import FewerError
-from fewer.data.images import ImageSet, list_images, split_files
+from fewer.data.images import ImageSet, left_out, list_images, split_files
 from fewer.models.spec import LoadedModel
 from fewer.tasks.folders import pictures_and_masks, pictures_of
 from fewer.tasks.segment.dataset import (
@@ -66,7 +66,8 @@ def images(loaded: LoadedModel, folder: str | Path, count: int, *, part: str, se
     if known:
         chosen = [case for case in cases if (case.name in held) == (part == "heldout")]
     else:
-        files = split_files([case.images[0] for case in cases], [case.name for case in cases], part)
+        keys = SegmentData(place, "folder", tuple(cases)).subjects().of  # slices of one scan are on one side
+        files = split_files([case.images[0] for case in cases], [keys[case.name] for case in cases], part)
         chosen = [case for case in cases if case.images[0] in set(files)]
     settings = TrainSettings(seed=seed, foreground=0.0, augment="none")
     store = CaseStore(data, chosen, preparation, settings.cache * 2**30, masks=False)
@@ -82,6 +83,7 @@ def images(loaded: LoadedModel, folder: str | Path, count: int, *, part: str, se
     if not good:
         reason = f"; the first: {skipped[0][1]}" if skipped else ""
         raise FewerError(f"{folder} holds no readable image for the {part} part{reason}")
+    skipped += [(place / name, reason) for name, reason in left_out(place)[0]]
     sampler = PatchSampler(store, settings)
     # as many of each image as can be, and those of one image together
     rows = sorted(good[number % len(good)] for number in range(count))

@@ -110,6 +110,12 @@ class TrainSettings(LoopSettings):
         ge=2,
         description="Parts, where the data set has no splits of its own.",
     )
+    subject: str = Field(
+        json_schema_extra={"group": "Images"},
+        default="auto",
+        description="Images of one subject, such as slices of one scan, are on one side of a split: auto (told from "
+        "the names, sub01_z012, and said), none, or a regular expression whose first group is the subject.",
+    )
     warm_up: Literal["none", "restoration", "contrastive"] = Field(
         json_schema_extra={"group": "How it starts"},
         default="none",

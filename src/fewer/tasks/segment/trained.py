@@ -35,6 +35,8 @@ class TrainingPlan:
         Estimate for one process.
     sentence
         What it needs and what there is.
+    subjects
+        What was taken as the subject of an image, in words; empty where each image stands for itself.
     """
 
     data: SegmentData
@@ -43,6 +45,7 @@ class TrainingPlan:
     network: LoadedModel
     memory: Memory
     sentence: str
+    subjects: str = ""
 
     def lines(self) -> list[str]:
         """The plan in words."""
@@ -51,6 +54,7 @@ class TrainingPlan:
         axes = f", axes {p.axes}" if p.axes else ""
         return [
             f"{len(self.split.train)} cases train, {len(self.split.val)} judge; classes {', '.join(p.classes)}",
+            *filter(None, [self.subjects]),
             f"{p.dims}-D, channels {p.channels}, normalise {p.normalise}, spacing {spacing}{axes}",
             f"network {self.network.name}, {parameters / 1e6:.3g} M parameters, patch {' x '.join(map(str, p.patch))}",
             self.sentence,

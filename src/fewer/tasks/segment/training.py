@@ -31,7 +31,7 @@ from fewer.tasks.segment.settings import TrainSettings
 from fewer.tasks.segment.trained import TrainedRun, TrainingPlan
 from fewer.tasks.segment.warmup import WARM, transfer, warm_up
 from fewer.training.checkpoint import Checkpoint, work_key
-from fewer.training.loop import Fit, Validation, check_device, fit, make_accelerator
+from fewer.training.loop import Fit, Special, Validation, check_device, fit, make_accelerator
 
 __all__ = ["plan_training", "start_from", "train"]
 
@@ -56,7 +56,7 @@ def plan_training(
     """
     settings = settings or TrainSettings()
     data = data if isinstance(data, SegmentData) else open_data(data)
-    split = split or _split(data, settings)
+    given, split = split, split or _split(data, settings)
     cases = [data.case(name) for name in split.train]
     preparation = fit_preparation(data, cases, settings)
     if len(preparation.classes) < 2:
@@ -70,7 +70,10 @@ def plan_training(
     half = settings.precision != "no"
     memory = estimate_memory(network.model, shape, outputs, cases=held, moments=moments, half=half)
     device = "cpu" if settings.device == "cpu" or not torch.cuda.is_available() else "cuda"
-    return TrainingPlan(data, split, preparation, network, memory, check_memory(memory, device))
+    # a split that was given is the user's own
+    drawn = given is None and not data.splits and settings.fold >= 0
+    told = data.subjects(settings.subject).sentence() if drawn else ""
+    return TrainingPlan(data, split, preparation, network, memory, check_memory(memory, device), told)
 
 
 def _prepared_bytes(cases: list[Case], preparation: Preparation, settings: TrainSettings) -> int:
@@ -84,7 +87,7 @@ def _prepared_bytes(cases: list[Case], preparation: Preparation, settings: Train
 def _split(data: SegmentData, settings: TrainSettings) -> Split:
     if settings.fold < 0:
         return Split(tuple(case.name for case in data.cases), ())
-    return data.split(settings.fold, settings.folds, settings.seed)
+    return data.split(settings.fold, settings.folds, settings.seed, settings.subject)
 
 
 def train(
@@ -201,6 +204,7 @@ def _train(
         progress=progress,
         checkpoint=Checkpoint.within(scratch, key),
         validate=Validation(lambda net: pooled_dice(net, judged), name="Dice") if judges else None,
+        special=Special(splits=True),
     )
     found.load_best(model)
     timings["train"] = perf_counter() - began
