@@ -17,9 +17,10 @@ from fewer.models.spec import load_model
 from fewer.tasks.quality.evaluate import evaluate
 from fewer.tasks.quality.records import Record
 from fewer.tasks.quality.settings import TuneSettings
+from tests.support.transformers import need_transformers
 from tests.tasks.quality.test_tuning import SMALL, talk  # noqa: F401
 
-transformers = pytest.importorskip("transformers", reason="a language model needs the extra fewer[tune]")
+transformers = need_transformers()
 
 QUICK = Settings(
     calibration=4, sensing=2, heldout=3, additivity=0, sparsities=(0.5,), probes=1, baselines=(), workers=1,
