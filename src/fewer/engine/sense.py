@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import os
@@ -37,11 +36,11 @@ from fewer.engine.prepare import Prepared
 from fewer.engine.sense_task import Estimate, SenseJob, SenseTask, Statistics, probe_seeds
 from fewer.engine.settings import Settings
 from fewer.engine.work import Work
-from fewer.kernels.copies import set_evaluating
+from fewer.kernels.copies import copied_module, set_evaluating
 from fewer.models.artefact import state_hash
 from fewer.models.layers import find_layers
 from fewer.models.running import call, evaluating
-from fewer.quantize.qdq import input_ranges
+from fewer.quantize.qdq import InputRange, input_ranges
 from fewer.runtimes.names import EXPORTED
 
 # settings that change what is sensed; the others do not invalidate finished tasks
@@ -220,7 +219,7 @@ def score_gradients(work: Work, model: nn.Module, batches: Sequence[Samples], re
     prepared, settings = work.prepared, work.settings
     if settings.score != "taylor":
         return {}
-    twin = set_evaluating(copy.deepcopy(model))
+    twin = set_evaluating(copied_module(model))
     layers = find_layers(twin, prepared.matched.units, batches[0][:1], prepared.forward)
     return rms_gradients(
         twin,
@@ -251,7 +250,7 @@ def row_sensitivity(work: Work, model: nn.Module) -> tuple[dict[str, Tensor], di
     original = model is prepared.model
     if original and "sensitivity" in prepared.shared:
         return prepared.shared["sensitivity"]
-    twin = set_evaluating(copy.deepcopy(model))
+    twin = set_evaluating(copied_module(model))
     batches = prepared.sensing_images.split(1)
     layers = find_layers(twin, prepared.matched.units, batches[0], prepared.forward)
     hidden: dict[str, float] = {}
@@ -298,13 +297,12 @@ def _input_noise(work: Work, model: nn.Module, ledger: Ledger) -> dict[str, dict
     static = settings.runtime in EXPORTED and "int8" in wanted  # bytes of one range there, not of one for each token
     key = f"input rounding {','.join(wanted)}{' in one range' if static else ''}"
     if key not in ledger:
-        twin = set_evaluating(copy.deepcopy(model))
+        twin = set_evaluating(copied_module(model))
         batches = prepared.sensing_images[:_NOISE_IMAGES].split(_NOISE_IMAGES)
         layers = find_layers(twin, prepared.matched.units, batches[0][:1], prepared.forward)
         ranges = None
         if static:
-            shown = [part.batch() for part in prepared.calibration[:_RANGE_IMAGES].split(settings.batch)]
-            ranges = input_ranges(twin, list(layers), shown, prepared.forward)
+            ranges = shown_ranges(work, twin, list(layers))
         with work.progress.stage("rounding", len(layers)) as stage:
             found = input_rounding_distortion(
                 twin,
@@ -319,6 +317,12 @@ def _input_noise(work: Work, model: nn.Module, ledger: Ledger) -> dict[str, dict
         reduce = reduction(settings.reduction)
         ledger.add(key, {n: {p: float(reduce(h[None])[0]) for p, h in row.items()} for n, row in found.items()})
     return ledger.results[key]
+
+
+def shown_ranges(work: Work, model: nn.Module, layers: Sequence[str]) -> dict[str, InputRange]:
+    """The range of each layer's input that a few calibration images show (:func:`fewer.quantize.qdq.input_ranges`)."""
+    shown = [part.batch() for part in work.prepared.calibration[:_RANGE_IMAGES].split(work.settings.batch)]
+    return input_ranges(model, layers, shown, work.prepared.forward)
 
 
 def _work_key(

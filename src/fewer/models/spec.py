@@ -23,8 +23,13 @@ from fewer.models import builtin
 from fewer.models.build import Source
 from fewer.models.computed import fold_computed
 from fewer.models.foreign import alone
+<<<<<<< HEAD
 from fewer.models.options import SpecOptions, load_checkpoint, read_checkpoint, split_spec
 from fewer.models.plain import make_plain, own_copy
+=======
+from fewer.models.options import SpecOptions, load_checkpoint, split_spec
+from fewer.models.plain import make_plain, own_copy, uncompiled
+>>>>>>> main
 from fewer.models.strangers import refuse_strangers
 from fewer.models.trust import check_trusted, note_run, remember_named, was_named
 
@@ -146,7 +151,7 @@ def load_model(spec: str | nn.Module, **preprocess: Any) -> LoadedModel:
       task    classify
     """
     if isinstance(spec, nn.Module):
-        loaded = _from_object(spec)
+        loaded = _from_object(uncompiled(spec))
     elif not isinstance(spec, str):
         raise FewerError(f"a model is given as a spec string or an nn.Module; got {type(spec).__name__}")
     else:
@@ -326,7 +331,7 @@ def _from_file(spec: str) -> LoadedModel:
         )
     source = {"kind": "file", "path": str(real_path(path)), "function": function, "sha256": sha256}
     preprocess = Preprocess.of(settings, f"{path}:{function}")
-    return LoadedModel(made, f"{path.name}:{function}", source, preprocess, assumed=not settings)
+    return LoadedModel(uncompiled(made), f"{path.name}:{function}", source, preprocess, assumed=not settings)
 
 
 def _from_run(folder: str) -> LoadedModel:
@@ -441,7 +446,7 @@ def load_untouched(model: Any, *, fold: bool = True) -> LoadedModel:
         loaded = replace(model, model=own_copy(model.model))
         return _with_own_weights(loaded) if fold else loaded
     if isinstance(model, nn.Module):
-        model = own_copy(model)
+        model = own_copy(uncompiled(model))
     flags = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
     loaded = load_model(model)
     for module, flag in flags:

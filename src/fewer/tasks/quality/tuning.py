@@ -283,14 +283,12 @@ def _learn(
     device = accelerator.device
     model.to(device)
     first, second = _stages(material.records, material.other, settings, pictures, words)
-    before = int(settings.steps * settings.first_share) if first is not None else 0
+    # in batches, of which every process and every part of a step has its own
+    batches = settings.steps * settings.accumulate * accelerator.num_processes
+    before = int(batches * settings.first_share) if first is not None else 0
     counts = {"tokens": 0, "images": 0, "silent": 0}
 
     def objective(net: Any, step: int) -> Tensor:
-        with accelerator.autocast():  # a loss is not the forward pass, which accelerate would have wrapped
-            return lost(net, step)
-
-    def lost(net: Any, step: int) -> Tensor:
         talks = first if first is not None and step < before else second
         if isinstance(model, SeeingModel):
             return _seen_loss(net, talks.records(step, settings.batch), pictures, settings, counts)
