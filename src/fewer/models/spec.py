@@ -23,13 +23,8 @@ from fewer.models import builtin
 from fewer.models.build import Source
 from fewer.models.computed import fold_computed
 from fewer.models.foreign import alone
-<<<<<<< HEAD
 from fewer.models.options import SpecOptions, load_checkpoint, read_checkpoint, split_spec
-from fewer.models.plain import make_plain, own_copy
-=======
-from fewer.models.options import SpecOptions, load_checkpoint, split_spec
 from fewer.models.plain import make_plain, own_copy, uncompiled
->>>>>>> main
 from fewer.models.strangers import refuse_strangers
 from fewer.models.trust import check_trusted, note_run, remember_named, was_named
 

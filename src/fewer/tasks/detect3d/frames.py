@@ -113,7 +113,7 @@ def have_place(points: Floats) -> np.ndarray:
     >>> have_place(np.array([[3.0, 1, 0, 0.2], [0, 0, 0, 0], [np.nan, 1, 0, 0.2]])).tolist()
     [True, False, False]
     """
-    return np.isfinite(points[:, :3]).all(1) & points[:, :3].any(1)
+    return np.logical_and(np.isfinite(points[:, :3]).all(1), points[:, :3].any(1))
 
 
 def intensities(scan: Floats) -> tuple[float, float] | None:
@@ -212,7 +212,7 @@ def _apart(sizes: Floats, columns: int, usual: int) -> float:
     if columns % usual:
         return float(rows.mean(0).var() / max(float(rows.var()), 1e-9))
     parts = rows.reshape(len(rows), -1, usual)
-    there = (parts > _NOTHING).any(2)
+    there: np.ndarray = np.any(parts > _NOTHING, axis=2)
     if there.sum(0).min() == 0:  # a part that is always zero: rows of the usual length
         return 0.0 if columns > usual else float(rows.mean(0).var() / max(float(rows.var()), 1e-9))
     means = (parts * there[..., None]).sum(0) / there.sum(0)[:, None]
