@@ -174,7 +174,7 @@ def test_a_whole_module_and_a_script_are_named_for_what_they_are(tmp_path):
     with pytest.raises(FewerError, match=r"names the Python code torch\.nn\.modules\.container\.Sequential\)") as told:
         load_checkpoint(net, tmp_path / "whole.pt")
     assert "\x1b" not in str(told.value)
-    with pytest.raises(FewerError, match="script.pt is TorchScript"):
+    with pytest.raises(FewerError, match=r"script\.pt is TorchScript"):
         load_model(str(tmp_path / "script.pt"))
     with pytest.raises(FewerError, match="which do not say what network they are for"):
         load_model(str(tmp_path / "whole.pt"))
